@@ -1,0 +1,48 @@
+//! Dense linear algebra in lent memory: one routine per file.
+//!
+//! | routine | problem | cost (flops) | use it for |
+//! |---|---|---|---|
+//! | [`jacobi_eigen`] | `A = Q L Q^T`, symmetric | about `60 n^3` | Rayleigh-Ritz, the eigenvalue route to `R^{1/2}` |
+//! | [`jacobi_svd`] | `A = U S V^T`, `rows >= cols` | about `40 rows cols^2` | the paper's SVD, to high relative accuracy |
+//! | [`newton_schulz`] | `A^{1/2}` and `A^{-1/2}`, positive definite | `6 n^3` a step | the paper's whitening, products only |
+//! | [`block_krylov`] | top `k` eigenpairs of an operator `Y = G X` | `k`-dependent | the projection route: `G` is never formed |
+//!
+//! Every matrix is column-major (nalgebra's `DMatrixView`, unit row stride), every scalar is `f64`, every loop runs in a
+//! fixed order: the same input gives the same bits. The products are written here rather than taken from nalgebra because
+//! nalgebra changes kernel with its `std` feature, and a feature that another crate switched on must not change a result.
+//!
+//! Memory is lent: `x_workspace_len(..)` gives the exact number of `f64` that `x` needs, more is accepted, one less is
+//! refused as an error value. Nothing here panics on a caller's data: shapes, lengths and finiteness are checked first, and
+//! each iteration is bounded and ends in an error that carries its count and residual.
+
+mod block_krylov;
+mod block_start;
+mod columns;
+mod jacobi_eigen;
+mod jacobi_svd;
+mod newton_schulz;
+mod shape;
+mod workspace;
+
+pub use block_krylov::{
+    BlockKrylovError, BlockKrylovOptions, BlockKrylovReport, block_krylov, block_krylov_kept,
+    block_krylov_workspace_len,
+};
+pub use jacobi_eigen::{
+    JacobiEigenError, JacobiEigenReport, jacobi_eigen, jacobi_eigen_workspace_len,
+};
+pub use jacobi_svd::{JacobiSvdError, JacobiSvdReport, jacobi_svd, jacobi_svd_workspace_len};
+pub use newton_schulz::{
+    NewtonSchulzError, NewtonSchulzLimits, NewtonSchulzReport, newton_schulz,
+    newton_schulz_workspace_len,
+};
+pub use shape::ShapeMismatch;
+pub use workspace::WorkspaceTooSmall;
+
+pub(crate) use columns::{add_scaled, dot, dot_add_scaled};
+pub(crate) use shape::expect_shape;
+pub(crate) use workspace::Workspace;
+
+/// Sweeps after which the Jacobi routines give up unless the caller says otherwise. Cyclic Jacobi converges
+/// quadratically; 6 to 10 sweeps are usual up to a thousand columns, so 40 is reached only by broken input.
+pub const JACOBI_MAX_SWEEPS: usize = 40;

@@ -1,0 +1,211 @@
+//! MXINT in its packed form: bits of codes, bytes of shared exponents.
+//!
+//! Codes are two's complement integers of w bits, never the most negative one; element c of a row takes its bits from c w
+//! on, least significant first, and every row starts at a whole byte. Shared exponents are E8M0 bytes, e + 127, one a
+//! block, rows one after the other. Decoding gives the quantized numbers, except that -0 becomes 0.
+//! Average size: w + 8 / block_size bits an element.
+//!
+//! Cost: one pass; the codes of a row are written or read as one stream of bits. Error: none beyond the quantization.
+//! Source: OCP Microscaling Formats v1.0, 5.2 (E8M0); the order of the bits is this crate's.
+
+use super::{Mxint, MxintError, check_output, check_rows, non_finite, shared_exponent_field};
+
+impl Mxint {
+    /// Says how many bytes the codes of a weight take: every row its own whole bytes.
+    ///
+    /// ```
+    /// # use qera_core::quantize::Mxint;
+    /// assert_eq!(Mxint::new(3, 32)?.codes_len(2, 33), 2 * 13); // 33 x 3 bits are 12.4 bytes
+    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// ```
+    #[must_use]
+    pub const fn codes_len(&self, out_features: usize, in_features: usize) -> usize {
+        let bits = self.element_bits as usize;
+        // 8 elements take `bits` bytes; so no product exceeds the result.
+        out_features.saturating_mul(in_features / 8 * bits + (in_features % 8 * bits).div_ceil(8))
+    }
+
+    /// Says how many bytes the shared exponents of a weight take: one a block.
+    ///
+    /// ```
+    /// # use qera_core::quantize::Mxint;
+    /// assert_eq!(Mxint::new(3, 32)?.exponents_len(2, 33), 2 * 2);
+    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// ```
+    #[must_use]
+    pub const fn exponents_len(&self, out_features: usize, in_features: usize) -> usize {
+        out_features.saturating_mul(in_features.div_ceil(self.block_size))
+    }
+
+    /// Quantizes a weight to its packed form.
+    ///
+    /// # Shapes
+    /// `weight` is `[out_features, in_features]`, row-major; `codes` holds [`codes_len`](Self::codes_len) bytes and `exponents`
+    /// [`exponents_len`](Self::exponents_len).
+    ///
+    /// # Errors
+    /// As [`quantize_dequantize`](Self::quantize_dequantize).
+    ///
+    /// ```
+    /// use qera_core::quantize::Mxint;
+    /// let (mut codes, mut exponents, mut out) = ([0; 2], [0; 1], [0.0; 4]);
+    /// let mxint4 = Mxint::new(4, 4)?;
+    /// mxint4.encode(&[0.1, -0.25, 0.3, 0.9], 4, &mut codes, &mut exponents)?;
+    /// assert_eq!((codes, exponents), ([0xe1, 0x72], [126])); // 1, -2, 2, 7 times 2^(126 - 127 - 2)
+    /// mxint4.decode(&codes, &exponents, 4, &mut out)?;
+    /// assert_eq!(out, [0.125, -0.25, 0.25, 0.875]);
+    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// ```
+    pub fn encode(
+        &self,
+        weight: &[f32],
+        in_features: usize,
+        codes: &mut [u8],
+        exponents: &mut [u8],
+    ) -> Result<(), MxintError> {
+        check_rows(weight.len(), in_features)?;
+        let out_features = weight.len() / in_features;
+        check_output(self.codes_len(out_features, in_features), codes.len())?;
+        check_output(
+            self.exponents_len(out_features, in_features),
+            exponents.len(),
+        )?;
+        let code_rows = codes.chunks_exact_mut(self.codes_len(1, in_features));
+        let exponent_rows = exponents.chunks_exact_mut(self.exponents_len(1, in_features));
+        let rows = weight
+            .chunks_exact(in_features)
+            .zip(code_rows.zip(exponent_rows));
+        for (row, (values, (codes, exponents))) in rows.enumerate() {
+            let mut packer = Packer {
+                bytes: codes.iter_mut(),
+                pending: 0,
+                filled: 0,
+            };
+            for (block, exponent) in values.chunks(self.block_size).zip(exponents) {
+                let Some(exponent_field) = shared_exponent_field(block) else {
+                    return Err(non_finite(row, values));
+                };
+                *exponent = exponent_field;
+                let scale = self.scale(exponent_field);
+                for &x in block {
+                    packer.push(scale.code(x), self.element_bits);
+                }
+            }
+            packer.finish();
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers that a packed form stands for.
+    ///
+    /// # Shapes
+    /// `out` is `[out_features, in_features]`, row-major; `codes` and `exponents` as [`encode`](Self::encode) fills them.
+    ///
+    /// # Errors
+    /// [`MxintError::Length`], [`MxintError::OutputLength`] (of `codes` or `exponents`, for this `out`), and for bytes that
+    /// `encode` never writes: [`MxintError::Code`] for the most negative code, [`MxintError::SharedExponent`] for 255, which
+    /// is E8M0's NaN. `out` then holds unspecified numbers.
+    pub fn decode(
+        &self,
+        codes: &[u8],
+        exponents: &[u8],
+        in_features: usize,
+        out: &mut [f32],
+    ) -> Result<(), MxintError> {
+        check_rows(out.len(), in_features)?;
+        let out_features = out.len() / in_features;
+        check_output(self.codes_len(out_features, in_features), codes.len())?;
+        check_output(
+            self.exponents_len(out_features, in_features),
+            exponents.len(),
+        )?;
+        let code_rows = codes.chunks_exact(self.codes_len(1, in_features));
+        let exponent_rows = exponents.chunks_exact(self.exponents_len(1, in_features));
+        let rows = out
+            .chunks_exact_mut(in_features)
+            .zip(code_rows.zip(exponent_rows));
+        for (row, (values, (codes, exponents))) in rows.enumerate() {
+            let mut unpacker = Unpacker {
+                bytes: codes.iter(),
+                pending: 0,
+                filled: 0,
+            };
+            for (block, (values, &exponent)) in values
+                .chunks_mut(self.block_size)
+                .zip(exponents)
+                .enumerate()
+            {
+                if exponent == u8::MAX {
+                    return Err(MxintError::SharedExponent { row, block });
+                }
+                let [first, second] = self.scale(exponent).from_integer;
+                for (place, value) in values.iter_mut().enumerate() {
+                    let code = unpacker.next(self.element_bits);
+                    if code < -self.largest_code() {
+                        return Err(MxintError::Code {
+                            row,
+                            column: block * self.block_size + place,
+                        });
+                    }
+                    *value = f32::from(code) * first * second;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes codes into bytes, least significant bit first.
+struct Packer<'a> {
+    bytes: core::slice::IterMut<'a, u8>,
+    pending: u32,
+    filled: u32,
+}
+
+impl Packer<'_> {
+    fn push(&mut self, code: i8, element_bits: u32) {
+        let bits = u32::from(code.cast_unsigned()) & ((1 << element_bits) - 1);
+        self.pending |= bits << self.filled;
+        self.filled += element_bits;
+        if self.filled >= 8 {
+            self.write_byte();
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.filled > 0 {
+            self.write_byte();
+        }
+    }
+
+    fn write_byte(&mut self) {
+        if let Some(byte) = self.bytes.next() {
+            *byte = self.pending.to_le_bytes()[0];
+        }
+        self.pending >>= 8;
+        self.filled = self.filled.saturating_sub(8);
+    }
+}
+
+/// Reads what [`Packer`] wrote.
+struct Unpacker<'a> {
+    bytes: core::slice::Iter<'a, u8>,
+    pending: u32,
+    filled: u32,
+}
+
+impl Unpacker<'_> {
+    fn next(&mut self, element_bits: u32) -> i8 {
+        if self.filled < element_bits {
+            self.pending |=
+                u32::from(self.bytes.next().copied().unwrap_or_default()) << self.filled;
+            self.filled += 8;
+        }
+        // Shifting left and back extends the sign.
+        let unused = 8 - element_bits;
+        let code = (self.pending.to_le_bytes()[0] << unused).cast_signed() >> unused;
+        self.pending >>= element_bits;
+        self.filled -= element_bits;
+        code
+    }
+}

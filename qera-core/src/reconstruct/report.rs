@@ -1,0 +1,59 @@
+//! What a reconstruction achieved.
+
+/// The objective before and after, and what it is relative to. All three are expectations over the inputs' statistic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// `tr(R E E^T)`: the expected squared output error with no correction.
+    pub error_without: f64,
+    /// `f(C) = tr(R P P^T)`, `P = E - A B`: what is left of it with the correction, before the factors are rounded.
+    pub error_with: f64,
+    /// `tr(R W W^T)`: the expected squared output itself; 0 when the weight was not lent.
+    pub output_power: f64,
+    /// Leading eigenvalues of `G` (squared singular values of `R^{1/2} E`) written to the lent spectrum.
+    pub spectrum_len: usize,
+    /// Columns of `A` and rows of `B` that are used; the others are exact zeros.
+    pub rank_used: usize,
+}
+
+impl Report {
+    /// [`error_without`](Self::error_without) as a part of the output power.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Report;
+    /// let report = Report { error_without: 0.5, error_with: 0.1, output_power: 2.0, spectrum_len: 0, rank_used: 1 };
+    /// assert_eq!(report.relative_without(), 0.25);
+    /// ```
+    #[must_use]
+    pub fn relative_without(&self) -> f64 {
+        ratio(self.error_without, self.output_power)
+    }
+
+    /// [`error_with`](Self::error_with) as a part of the output power.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Report;
+    /// let report = Report { error_without: 0.5, error_with: 0.1, output_power: 2.0, spectrum_len: 0, rank_used: 1 };
+    /// assert_eq!(report.relative_with(), 0.05);
+    /// ```
+    #[must_use]
+    pub fn relative_with(&self) -> f64 {
+        ratio(self.error_with, self.output_power)
+    }
+
+    /// The part of the error that the correction leaves.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Report;
+    /// let nothing = Report { error_without: 0.0, error_with: 0.0, output_power: 0.0, spectrum_len: 0, rank_used: 0 };
+    /// assert_eq!(nothing.remaining(), 0.0);
+    /// ```
+    #[must_use]
+    pub fn remaining(&self) -> f64 {
+        ratio(self.error_with, self.error_without)
+    }
+}
+
+/// `part / whole`, and 0 for nothing of nothing (an all-zero site has no error, not an undefined one).
+fn ratio(part: f64, whole: f64) -> f64 {
+    if part > 0.0 { part / whole } else { 0.0 }
+}
