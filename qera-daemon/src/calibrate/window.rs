@@ -1,0 +1,186 @@
+//! A bounded, evenly spread sample of whole blocks of rows, kept so that a correction can be judged on
+//! rows that it was not solved from (design: shrinkage is chosen on held-out blocks).
+//!
+//! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows; smaller
+//! ones are joined, a lone 2-D shard is cut into quarters, and what is longer than 1,024 rows is cut.
+//! Rows of one text resemble each other, so only whole blocks are held out.
+//!
+//! The rows in the window are in R as well; a solve that must not know them takes their X^T X out
+//! again. So thinning the window costs nothing: every `stride`-th block is kept, and the stride
+//! doubles when more than [`WINDOW_ROWS`] rows would be kept. Which blocks are kept depends on the order
+//! of the rows alone.
+
+use crate::source::SiteRows;
+
+/// Most rows kept.
+pub const WINDOW_ROWS: usize = 4096;
+/// Longest block; four of them fit the window.
+const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
+/// 2-D shards with fewer rows are joined.
+const BLOCK_ROWS_MIN: usize = 256;
+
+/// Consecutive rows of one text.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Row-major.
+    pub values: Vec<f32>,
+    /// Number of rows.
+    pub rows: usize,
+    index: usize,
+}
+
+/// The sample.
+#[derive(Debug)]
+pub struct Window {
+    in_features: usize,
+    blocks: Vec<Block>,
+    rows: usize,
+    seen: usize,
+    stride: usize,
+    /// Rows of small 2-D shards that wait for more.
+    pending: Vec<f32>,
+    quarter: bool,
+}
+
+impl Window {
+    /// An empty window; `lone_shard` says that the folder has a single shard.
+    #[must_use]
+    pub const fn new(in_features: usize, lone_shard: bool) -> Self {
+        Self {
+            in_features,
+            blocks: Vec::new(),
+            rows: 0,
+            seen: 0,
+            stride: 1,
+            pending: Vec::new(),
+            quarter: lone_shard,
+        }
+    }
+
+    /// Offers the rows of a shard.
+    pub fn offer(&mut self, shard: &SiteRows) {
+        if shard.sequences {
+            let mut rest = &shard.values[..];
+            for &rows in &shard.batches {
+                let (own, after) = rest.split_at(rows * self.in_features);
+                self.cut(own, rows.div_ceil(BLOCK_ROWS_MAX));
+                rest = after;
+            }
+            return;
+        }
+        let rows = shard.values.len() / self.in_features;
+        if self.quarter {
+            self.cut(&shard.values, 4.max(rows.div_ceil(BLOCK_ROWS_MAX)));
+        } else if self.pending.is_empty() && rows >= BLOCK_ROWS_MIN {
+            self.cut(&shard.values, rows.div_ceil(BLOCK_ROWS_MAX));
+        } else {
+            let mut joined = std::mem::take(&mut self.pending);
+            joined.extend_from_slice(&shard.values);
+            let rows = joined.len() / self.in_features;
+            if rows >= BLOCK_ROWS_MIN {
+                self.cut(&joined, rows.div_ceil(BLOCK_ROWS_MAX));
+            } else {
+                self.pending = joined;
+            }
+        }
+    }
+
+    /// The blocks, in the order of the stream.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Rows in the blocks.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Cuts rows into `pieces` blocks of nearly equal length.
+    fn cut(&mut self, values: &[f32], pieces: usize) {
+        let rows = values.len() / self.in_features;
+        let pieces = pieces.min(rows);
+        for piece in 0..pieces {
+            let (from, to) = (piece * rows / pieces, (piece + 1) * rows / pieces);
+            self.keep(&values[from * self.in_features..to * self.in_features]);
+        }
+    }
+
+    fn keep(&mut self, values: &[f32]) {
+        let index = self.seen;
+        self.seen += 1;
+        if !index.is_multiple_of(self.stride) {
+            return;
+        }
+        let rows = values.len() / self.in_features;
+        self.blocks.push(Block {
+            values: values.to_vec(),
+            rows,
+            index,
+        });
+        self.rows += rows;
+        while self.rows > WINDOW_ROWS {
+            self.stride *= 2;
+            let stride = self.stride;
+            self.blocks
+                .retain(|block| block.index.is_multiple_of(stride));
+            self.rows = self.blocks.iter().map(|block| block.rows).sum();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(rows: usize, sequences: Option<usize>) -> SiteRows {
+        let batches = sequences.map_or_else(|| vec![rows], |n| vec![rows / n; n]);
+        SiteRows {
+            site: 0,
+            in_features: 2,
+            values: vec![1.0; rows * 2],
+            batches,
+            sequences: sequences.is_some(),
+        }
+    }
+
+    fn lengths(window: &Window) -> Vec<usize> {
+        window.blocks().iter().map(|b| b.rows).collect()
+    }
+
+    #[test]
+    fn blocks_follow_the_rule() {
+        let mut sequences = Window::new(2, false);
+        sequences.offer(&shard(512, Some(4)));
+        assert_eq!(lengths(&sequences), [128; 4]);
+
+        let mut small = Window::new(2, false);
+        for _ in 0..5 {
+            small.offer(&shard(100, None));
+        }
+        assert_eq!(lengths(&small), [300], "three joined, two wait");
+
+        let mut lone = Window::new(2, true);
+        lone.offer(&shard(100, None));
+        assert_eq!(lengths(&lone), [25; 4]);
+
+        let mut long = Window::new(2, false);
+        long.offer(&shard(2100, None));
+        assert_eq!(lengths(&long), [700; 3]);
+    }
+
+    #[test]
+    fn the_window_stays_bounded_and_spread() {
+        let mut window = Window::new(2, false);
+        for _ in 0..100 {
+            window.offer(&shard(512, None));
+            assert!(window.rows() <= WINDOW_ROWS);
+        }
+        let indices: Vec<_> = window.blocks().iter().map(|b| b.index).collect();
+        assert!(
+            indices.len() >= 4 && indices[indices.len() - 1] >= 80,
+            "{indices:?}"
+        );
+    }
+}

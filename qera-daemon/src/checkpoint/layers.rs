@@ -1,0 +1,213 @@
+//! Which tensors of a checkpoint are the linear layers to be corrected, and reading one of them.
+//!
+//! A linear layer is a 2-D tensor `NAME.weight` of shape [out_features, in_features]; NAME is the module
+//! path and the key used everywhere (shards, manifest, adapter).
+
+use qera_core::dtype::{FloatDtype, decode_weights};
+
+use crate::error::Stop;
+use crate::settings::{Selection, Settings};
+use crate::tensor_file::float_dtype;
+
+use super::{Checkpoint, Tensor, refuse};
+
+/// Architectures whose "linear" weights are stored transposed (Conv1D, in x out).
+const TRANSPOSED: [&str; 3] = ["gpt2", "imagegpt", "openai-gpt"];
+
+/// A linear layer to be corrected.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Module path.
+    pub name: String,
+    /// Columns of the stored weight.
+    pub in_features: usize,
+    /// Rows of the stored weight.
+    pub out_features: usize,
+    /// Rank to solve for: what was asked, at most min(in_features, out_features).
+    pub rank: usize,
+    /// Rank asked for.
+    pub rank_asked: usize,
+    dtype: FloatDtype,
+    tensor: Tensor,
+}
+
+/// The selected layers, sorted by name.
+#[derive(Debug)]
+pub struct Layers {
+    /// Sorted by name.
+    pub selected: Vec<Layer>,
+}
+
+impl Layers {
+    /// Selects the layers.
+    ///
+    /// # Errors
+    /// [`Stop::Checkpoint`] by name: a selected weight with a type other than F32, F16 and BF16, one
+    /// that is not 2-D, a checkpoint that is quantized or stores weights transposed.
+    /// [`Stop::Usage`] for an `--include` that matches nothing.
+    pub fn select(checkpoint: &Checkpoint, settings: &Settings) -> Result<Self, Stop> {
+        refuse_foreign(checkpoint)?;
+        let selection = &settings.selection;
+        let mut selected = Vec::new();
+        for (tensor_name, tensor) in &checkpoint.tensors {
+            let Some(name) = tensor_name.strip_suffix(".weight") else {
+                continue;
+            };
+            if !selection.selects(name) || !is_linear(checkpoint, selection, name, tensor)? {
+                continue;
+            }
+            let dtype = float_dtype(tensor.dtype).ok_or_else(|| {
+                refuse(
+                    checkpoint.file_of(tensor),
+                    format!(
+                        "tensor '{tensor_name}' has dtype {}; F32, F16 and BF16 are read",
+                        tensor.dtype
+                    ),
+                )
+            })?;
+            let (out_features, in_features) = (tensor.shape[0], tensor.shape[1]);
+            if in_features == 0 || out_features == 0 {
+                return Err(refuse(
+                    checkpoint.file_of(tensor),
+                    format!("tensor '{tensor_name}' is empty: [{out_features}, {in_features}]"),
+                ));
+            }
+            let rank_asked = settings.ranks.of(name);
+            selected.push(Layer {
+                name: name.to_owned(),
+                in_features,
+                out_features,
+                rank: rank_asked.min(in_features).min(out_features),
+                rank_asked,
+                dtype,
+                tensor: tensor.clone(),
+            });
+        }
+        for glob in &selection.include {
+            if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
+                return Err(Stop::Usage(format!(
+                    "--include '{}': matches no 2-D linear weight of {}",
+                    glob.glob(),
+                    checkpoint.path.display()
+                )));
+            }
+        }
+        if selected.is_empty() {
+            return Err(refuse(
+                &checkpoint.path,
+                "holds no 2-D linear weight that is selected".into(),
+            ));
+        }
+        Ok(Self { selected })
+    }
+}
+
+/// Whether the selected tensor is a linear layer. Without `--include`, what is not 2-D is passed over
+/// (norms, convolutions, fused experts); one that an `--include` names is an error, except that a
+/// pattern with wildcards may cover 1-D norms beside the linear layers that it means.
+fn is_linear(
+    checkpoint: &Checkpoint,
+    selection: &Selection,
+    name: &str,
+    tensor: &Tensor,
+) -> Result<bool, Stop> {
+    if tensor.shape.len() == 2 {
+        return Ok(true);
+    }
+    let meant = selection
+        .include
+        .iter()
+        .any(|glob| glob.glob().glob() == name || (tensor.shape.len() > 2 && glob.is_match(name)));
+    if meant {
+        return Err(refuse(
+            checkpoint.file_of(tensor),
+            format!(
+                "tensor '{name}.weight' is selected but has shape {:?}, not [out_features, in_features]",
+                tensor.shape
+            ),
+        ));
+    }
+    Ok(false)
+}
+
+fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Stop> {
+    if checkpoint
+        .config("quantization_config")
+        .is_some_and(|c| !c.is_null())
+    {
+        return Err(refuse(
+            &checkpoint.path,
+            "config.json has a quantization_config: give the full-precision model, from which --quantizer makes W~".into(),
+        ));
+    }
+    let model_type = checkpoint
+        .config("model_type")
+        .and_then(|v| v.as_str())
+        .unwrap_or_default();
+    if TRANSPOSED.contains(&model_type) {
+        return Err(refuse(
+            &checkpoint.path,
+            format!(
+                "model_type '{model_type}' stores its weights as [in_features, out_features] (Conv1D), which is not read"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+impl Layer {
+    /// Decodes the weight: [out_features, in_features] row-major, that is W (m x n) by columns.
+    ///
+    /// # Errors
+    /// [`Stop::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
+    pub fn read_weight(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>, Stop> {
+        let mut weight = vec![0.0; self.in_features * self.out_features];
+        decode_weights(checkpoint.bytes(&self.tensor), self.dtype, &mut weight)
+            .map_err(|e| self.refuse(checkpoint, &e))?;
+        Ok(weight)
+    }
+
+    /// W~ for this weight.
+    ///
+    /// # Errors
+    /// [`Stop::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
+    pub fn quantize(
+        &self,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        weight: &[f32],
+    ) -> Result<Vec<f32>, Stop> {
+        let mut quantized = vec![0.0; weight.len()];
+        settings
+            .quantizer
+            .quantize_dequantize(weight, self.in_features, &mut quantized)
+            .map_err(|e| self.refuse(checkpoint, &e))?;
+        Ok(quantized)
+    }
+
+    /// The stored bytes, for the fingerprint.
+    #[must_use]
+    pub fn stored<'c>(&self, checkpoint: &'c Checkpoint) -> &'c [u8] {
+        checkpoint.bytes(&self.tensor)
+    }
+
+    fn refuse(&self, checkpoint: &Checkpoint, error: &dyn std::fmt::Display) -> Stop {
+        let reason = format!("tensor '{}.weight': {error}", self.name);
+        refuse(checkpoint.file_of(&self.tensor), reason)
+    }
+}
+
+/// BLAKE3 over name, type, shape and bytes of the selected weights, in name order.
+#[must_use]
+pub fn fingerprint(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for layer in layers {
+        let head = format!(
+            "{}\0{}\0{:?}\0",
+            layer.name, layer.tensor.dtype, layer.tensor.shape
+        );
+        hasher.update(head.as_bytes());
+        hasher.update(layer.stored(checkpoint));
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}

@@ -1,0 +1,156 @@
+//! Sites: which layers read the same input, so that its statistics are gathered once.
+//!
+//! In a Llama block q, k, v read the output of one norm and gate, up that of another: four sites for
+//! seven layers. Names decide; what the table does not know is a site of its own, unless the shards'
+//! metadata `qera.shares` joins it. A shard that gives two members of a site different rows is refused
+//! ([`crate::source`]), so a wrong entry cannot go unnoticed where the producer writes both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Layer;
+
+/// Siblings under one parent that read the same input: (parent's last name, members).
+/// An empty parent matches any. Cross-attention is absent on purpose: its q reads another input.
+const SHARED_INPUTS: [(&str, &[&str]); 10] = [
+    ("self_attn", &["q_proj", "k_proj", "v_proj"]),
+    ("attn", &["q_proj", "k_proj", "v_proj"]),
+    ("attention", &["q_proj", "k_proj", "v_proj"]),
+    ("self_attn", &["q_a_proj", "kv_a_proj_with_mqa"]),
+    ("self", &["query", "key", "value"]),
+    ("SelfAttention", &["q", "k", "v"]),
+    ("attention", &["wq", "wk", "wv"]),
+    ("", &["gate_proj", "up_proj"]),
+    ("", &["w1", "w3"]),
+    ("DenseReluDense", &["wi_0", "wi_1"]),
+];
+
+/// Groups of module paths that a shard's metadata declares to share their input.
+pub type Shares = BTreeSet<BTreeSet<String>>;
+
+/// A distinct layer input.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The first member's module path.
+    pub name: String,
+    /// Width of the input.
+    pub in_features: usize,
+    /// Indices into the selected layers.
+    pub layers: Vec<usize>,
+}
+
+/// All sites, and which one each module feeds.
+#[derive(Debug)]
+pub struct Sites {
+    /// In the order of their names.
+    pub sites: Vec<Site>,
+    by_module: BTreeMap<String, usize>,
+}
+
+impl Sites {
+    /// Groups the layers by the name table and by what the shards declare.
+    ///
+    /// # Errors
+    /// A sentence naming both layers, when two that shall share an input differ in in_features.
+    pub fn group(layers: &[Layer], shares: &Shares) -> Result<Self, String> {
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, layer) in layers.iter().enumerate() {
+            groups
+                .entry(key(&layer.name, shares))
+                .or_default()
+                .push(index);
+        }
+        let mut sites = Vec::new();
+        let mut by_module = BTreeMap::new();
+        for members in groups.into_values() {
+            let first = &layers[members[0]];
+            for &member in &members {
+                let layer = &layers[member];
+                if layer.in_features != first.in_features {
+                    return Err(format!(
+                        "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input",
+                        first.name, first.in_features, layer.name, layer.in_features
+                    ));
+                }
+                by_module.insert(layer.name.clone(), sites.len());
+            }
+            sites.push(Site {
+                name: first.name.clone(),
+                in_features: first.in_features,
+                layers: members,
+            });
+        }
+        Ok(Self { sites, by_module })
+    }
+
+    /// The site that this module's input feeds.
+    #[must_use]
+    pub fn of(&self, module: &str) -> Option<usize> {
+        self.by_module.get(module).copied()
+    }
+}
+
+/// What identifies a module's input: equal for modules that share it.
+fn key(module: &str, shares: &Shares) -> String {
+    if let Some(first) = shares
+        .iter()
+        .find(|g| g.contains(module))
+        .and_then(BTreeSet::first)
+    {
+        return first.clone();
+    }
+    let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", module));
+    let parent_name = parent.rsplit('.').next().unwrap_or(parent);
+    SHARED_INPUTS
+        .iter()
+        .find(|(of, members)| (of.is_empty() || *of == parent_name) && members.contains(&leaf))
+        .map_or_else(
+            || module.to_owned(),
+            |(_, members)| format!("{parent}.{}", members[0]),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same(a: &str, b: &str) -> bool {
+        key(a, &Shares::new()) == key(b, &Shares::new())
+    }
+
+    #[test]
+    fn the_table_joins_what_reads_one_input_and_nothing_else() {
+        let block = "model.layers.3";
+        let attn = format!("{block}.self_attn");
+        assert!(same(&format!("{attn}.q_proj"), &format!("{attn}.v_proj")));
+        assert!(!same(&format!("{attn}.q_proj"), &format!("{attn}.o_proj")));
+        assert!(same(
+            &format!("{block}.mlp.gate_proj"),
+            &format!("{block}.mlp.up_proj")
+        ));
+        assert!(!same(
+            &format!("{block}.mlp.gate_proj"),
+            &format!("{block}.mlp.down_proj")
+        ));
+        assert!(!same(
+            "model.layers.0.mlp.up_proj",
+            "model.layers.1.mlp.up_proj"
+        ));
+        assert!(!same(
+            "decoder.0.encoder_attn.q_proj",
+            "decoder.0.encoder_attn.k_proj"
+        ));
+        assert!(same("h.0.moe.experts.1.w1", "h.0.moe.experts.1.w3"));
+        assert!(same(
+            "bert.layer.0.attention.self.query",
+            "bert.layer.0.attention.self.key"
+        ));
+    }
+
+    #[test]
+    fn shares_join_unknown_names() {
+        let group: BTreeSet<String> = ["blk.in_a".to_owned(), "blk.in_b".to_owned()].into();
+        let shares: Shares = [group].into();
+        assert_eq!(key("blk.in_a", &shares), key("blk.in_b", &shares));
+        assert_ne!(key("blk.in_a", &shares), key("blk.in_c", &shares));
+    }
+}

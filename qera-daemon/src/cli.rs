@@ -1,0 +1,45 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::Options;
+
+/// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.
+///
+/// Exit codes: 0 done; 1 failure; 2 usage; 3 published, but input was quarantined; 4 the output folder
+/// belongs to other settings; 5 does not fit the memory budget; 75 the output folder is in use;
+/// 130 or 143 a second SIGINT or SIGTERM.
+#[derive(Debug, Parser)]
+#[command(name = "qera-daemon", version, about, long_about)]
+pub struct Cli {
+    /// What to do instead of the main job.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// TOML file with any of the options; the command line wins
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// The options.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Subcommands; all options may follow them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the memory per site, layer and stage, and the expected work; start nothing
+    Plan,
+    /// The merged settings
+    Config(ConfigArgs),
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Print every setting and where it came from
+    #[arg(long, required = true)]
+    pub show: bool,
+}

@@ -1,0 +1,115 @@
+//! What can stop a run. The other severity, a shard that is set aside while the run goes on, is
+//! [`crate::source::Refusal`].
+
+use std::path::{Path, PathBuf};
+
+use crate::exit::Exit;
+
+/// A failure that ends the run; [`Stop::exit`] gives its exit code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stop {
+    /// A wrong option, or a wrong value in the configuration file.
+    #[error("{0}")]
+    Usage(String),
+    /// A file operation failed.
+    #[error("{}: {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was attempted, as a verb phrase.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The checkpoint cannot serve; the text names file, tensor and numbers.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Checkpoint {
+        /// The file or folder at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A layer could not be solved.
+    #[error("layer {layer}: {reason}")]
+    Solve {
+        /// Module name.
+        layer: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Every shard was refused, so nothing could be solved.
+    #[error("{}: none of its {refused} shards could be used; nothing was published", folder.display())]
+    NothingUsable {
+        /// The watched folder.
+        folder: PathBuf,
+        /// Shards refused.
+        refused: usize,
+    },
+    /// The output folder holds the work of other settings.
+    #[error("{}: {reason}", path.display())]
+    StateRefused {
+        /// The folder.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// The plan needs more than the memory budget.
+    #[error(
+        "the plan needs {needed} but the memory budget is {budget} ({origin}); `plan` shows where it goes"
+    )]
+    OverBudget {
+        /// Planned peak, formatted.
+        needed: String,
+        /// The budget, formatted.
+        budget: String,
+        /// Where the budget comes from.
+        origin: String,
+    },
+    /// Another process holds the output folder.
+    #[error("{}: in use by another process ({holder})", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote into it.
+        holder: String,
+    },
+    /// A thread panicked: a defect of qera, never of the input.
+    #[error("the {thread} thread panicked: {message} (this is a defect, please report it)")]
+    Panicked {
+        /// Which thread.
+        thread: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+impl Stop {
+    /// The exit code that belongs to this failure.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::StateRefused { .. } => Exit::StateRefused,
+            Self::OverBudget { .. } => Exit::OverBudget,
+            Self::Locked { .. } => Exit::Locked,
+            Self::Io { .. }
+            | Self::Checkpoint { .. }
+            | Self::Solve { .. }
+            | Self::NothingUsable { .. }
+            | Self::Panicked { .. } => Exit::Failure,
+        }
+    }
+
+    /// Wraps a system error with the path and the attempt: `map_err(Stop::io(path, "create"))`.
+    pub fn io<'a>(
+        path: &'a Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            path: path.to_path_buf(),
+            action,
+            source,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What a run says, and how: one closed list of events, as text lines or JSON objects on standard
+//! error, with a progress bar on a terminal.
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::settings::{LogFormat, format_bytes};
+
+/// Something worth saying.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event<'a> {
+    /// The run begins.
+    Started {
+        /// Checkpoint path.
+        checkpoint: String,
+        /// Selected layers.
+        layers: usize,
+        /// Their distinct inputs.
+        sites: usize,
+        /// Shards whose headers fit.
+        shards: usize,
+        /// Method name.
+        method: &'a str,
+        /// Threads of each compute stage.
+        threads: usize,
+        /// Planned peak.
+        planned_bytes: u64,
+        /// Budget.
+        budget_bytes: u64,
+        /// Which device computes, and why.
+        device: String,
+    },
+    /// A shard was folded in.
+    ShardFolded {
+        /// File name.
+        shard: &'a str,
+        /// Rows of its first site.
+        rows: usize,
+        /// Known keys that are not selected.
+        ignored_keys: usize,
+    },
+    /// A shard was set aside.
+    ShardQuarantined {
+        /// File name and reason.
+        message: String,
+    },
+    /// Worth knowing, not wrong.
+    Warning {
+        /// Site, layer or file.
+        subject: &'a str,
+        /// What.
+        message: String,
+    },
+    /// A layer has its correction.
+    LayerSolved {
+        /// Module path.
+        layer: &'a str,
+        /// Rank used.
+        rank: usize,
+        /// Output error relative to the output, without correction.
+        error_without: f64,
+        /// The same with the correction as written.
+        error_with: f64,
+        /// Held-out error with the correction, relative to without.
+        held_out_ratio: Option<f64>,
+        /// Shrinkage of R, for QERA-exact.
+        shrinkage: Option<f64>,
+    },
+    /// A generation is in place.
+    Published {
+        /// Number.
+        generation: u64,
+        /// Folder.
+        path: String,
+        /// Layers with a correction.
+        solved: usize,
+        /// Layers whose site has seen no row.
+        starved: usize,
+        /// Shards folded.
+        shards: usize,
+        /// Shards set aside.
+        quarantined: usize,
+        /// Rank of the adapter.
+        rank: usize,
+    },
+    /// The run ends without having done its work.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started {
+                checkpoint,
+                layers,
+                sites,
+                shards,
+                method,
+                threads,
+                planned_bytes,
+                budget_bytes,
+                device,
+            } => write!(
+                f,
+                "{checkpoint}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
+                format_bytes(*planned_bytes),
+                format_bytes(*budget_bytes)
+            ),
+            Self::ShardFolded {
+                shard,
+                rows,
+                ignored_keys: 0,
+            } => write!(f, "folded {shard}: {rows} rows"),
+            Self::ShardFolded {
+                shard,
+                rows,
+                ignored_keys,
+            } => {
+                write!(
+                    f,
+                    "folded {shard}: {rows} rows; {ignored_keys} keys of modules not selected ignored"
+                )
+            }
+            Self::ShardQuarantined { message } => write!(f, "quarantined: {message}"),
+            Self::Warning { subject, message } => write!(f, "warning: {subject}: {message}"),
+            Self::LayerSolved {
+                layer,
+                rank,
+                error_without,
+                error_with,
+                held_out_ratio,
+                shrinkage,
+            } => {
+                write!(
+                    f,
+                    "{layer}: error {error_without:.3e} -> {error_with:.3e} (rank {rank}"
+                )?;
+                if let Some(a) = shrinkage {
+                    write!(f, ", shrinkage {a:.2}")?;
+                }
+                if let Some(ratio) = held_out_ratio {
+                    write!(f, ", held-out x{ratio:.3}")?;
+                }
+                write!(f, ")")
+            }
+            Self::Published {
+                generation,
+                path,
+                solved,
+                starved,
+                shards,
+                quarantined,
+                rank,
+            } => write!(
+                f,
+                "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined)"
+            ),
+            Self::Failed { message } => write!(f, "error: {message}"),
+        }
+    }
+}
+
+/// Where events go. Shared by all threads.
+#[derive(Debug)]
+pub struct Reporter {
+    format: LogFormat,
+    bar: ProgressBar,
+}
+
+impl Reporter {
+    /// A reporter to standard error.
+    #[must_use]
+    pub fn new(format: LogFormat) -> Self {
+        Self {
+            format,
+            bar: ProgressBar::hidden(),
+        }
+    }
+
+    /// Begins a bar of `steps` steps, where standard error is a terminal and the format is text.
+    pub fn begin(&mut self, steps: usize) {
+        if self.format == LogFormat::Text && std::io::stderr().is_terminal() {
+            self.bar = ProgressBar::new(steps as u64);
+            if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} eta {eta}")
+            {
+                self.bar.set_style(style);
+            }
+        }
+    }
+
+    /// One step done.
+    pub fn step(&self, doing: &str) {
+        self.bar.set_message(doing.to_owned());
+        self.bar.inc(1);
+    }
+
+    /// Ends the bar.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Writes one event; a closed standard error is not a reason to stop.
+    pub fn say(&self, event: &Event<'_>) {
+        let line = match self.format {
+            LogFormat::Text => event.to_string(),
+            LogFormat::Json => serde_json::to_string(event).unwrap_or_else(|e| e.to_string()),
+        };
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        });
+    }
+}

@@ -1,0 +1,105 @@
+//! What the pipeline says of a site before it is solved and of a layer after it.
+
+use qera_core::packed::packed_offset;
+use qera_core::reconstruct::Method;
+
+use super::Pipeline;
+use crate::calibrate::SiteStatistics;
+use crate::checkpoint::Site;
+use crate::observe::Event;
+use crate::publish::ratio;
+use crate::solve::{LayerSolution, Status};
+
+impl Pipeline<'_> {
+    /// Warns of what makes a correction weak: no rows, fewer rows than channels, dead channels.
+    pub(super) fn warn(&self, site: &Site, statistics: &SiteStatistics) {
+        let warn = |message| {
+            self.reporter.say(&Event::Warning {
+                subject: &site.name,
+                message,
+            })
+        };
+        let (m, rows) = (site.in_features, statistics.rows);
+        if rows == 0 {
+            warn(format!(
+                "no row seen: {} starved",
+                plural(site.layers.len(), "layer")
+            ));
+            return;
+        }
+        if self.solver.settings.method == Method::WeightOnly {
+            return;
+        }
+        let second_moment = |i: usize| statistics.autocorrelation[packed_offset(m, i)];
+        let dead = (0..m).filter(|&i| second_moment(i) <= 0.0).count();
+        if dead == m {
+            warn(format!(
+                "all {m} channels are zero in all {rows} rows: nothing to correct"
+            ));
+            return;
+        }
+        if rows < m as u64 {
+            warn(format!(
+                "{} for {m} channels: R is singular, more rows will help",
+                plural(rows.try_into().unwrap_or(usize::MAX), "row")
+            ));
+        }
+        if dead > 0 {
+            warn(format!(
+                "{} of {m} never differ from zero",
+                plural(dead, "channel")
+            ));
+        }
+    }
+
+    /// Reports a layer and what is remarkable about it.
+    pub(super) fn report(&self, solution: &LayerSolution) {
+        let layer = &self.solver.layers[solution.layer];
+        let subject = layer.name.as_str();
+        let warn = |message| self.reporter.say(&Event::Warning { subject, message });
+        if layer.rank_asked > layer.rank {
+            warn(format!(
+                "rank {} is above min(in_features, out_features): {} is used",
+                layer.rank_asked, layer.rank
+            ));
+        }
+        if solution.status == Status::Solved
+            && self.solver.settings.method != Method::WeightOnly
+            && solution.rank_used < layer.rank
+        {
+            warn(format!(
+                "numerical rank {} is below rank {}: the rest is zero",
+                solution.rank_used, layer.rank
+            ));
+        }
+        if let Some(lost) = solution.error_in_asked_dtype {
+            let asked = self.solver.settings.factor_dtype.name();
+            warn(if lost.is_finite() {
+                format!(
+                    "written f32: {asked} would raise its error from {:.4e} to {lost:.4e}",
+                    solution.error_with
+                )
+            } else {
+                format!("written f32: its factors overflow in {asked}")
+            });
+        }
+        if solution.status != Status::Starved {
+            self.reporter.say(&Event::LayerSolved {
+                layer: subject,
+                rank: solution.rank_used,
+                error_without: ratio(solution.error_without, solution.output_power),
+                error_with: ratio(solution.factors.error, solution.output_power),
+                held_out_ratio: solution.held_out.map(|h| ratio(h.mean, h.mean_without)),
+                shrinkage: solution.choice.map(|c| c.shrinkage),
+            });
+        }
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}

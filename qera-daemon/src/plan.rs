@@ -1,0 +1,266 @@
+//! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected work.
+
+use std::fmt::Write as _;
+
+use qera_core::packed::packed_len;
+use qera_core::reconstruct::Method;
+use serde::Serialize;
+
+use crate::calibrate::{WINDOW_ROWS, scratch_len};
+use crate::checkpoint::{Layer, Site};
+use crate::error::Stop;
+use crate::pipeline::SHARDS_IN_FLIGHT;
+use crate::settings::{Settings, Shrinkage, format_bytes};
+use crate::solve::{Quantity, SHRINKAGES};
+use crate::source::Admitted;
+
+/// The plan of a run.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// Memory that lives as long as a site's statistics.
+    pub sites: Vec<SitePlan>,
+    /// Memory and work of one layer's solve.
+    pub layers: Vec<LayerPlan>,
+    /// Memory of each stage; they add up to `total_bytes`.
+    pub stages: Vec<Stage>,
+    /// Planned peak.
+    pub total_bytes: u64,
+    /// Floating-point operations of accumulating every row.
+    pub accumulate_flops: f64,
+    /// Floating-point operations of all solves, about.
+    pub solve_flops: f64,
+}
+
+/// One site.
+#[derive(Debug, Serialize)]
+pub struct SitePlan {
+    /// First member.
+    pub name: String,
+    /// Width.
+    pub in_features: usize,
+    /// Rows that the shards announce.
+    pub rows: u64,
+    /// R and the per-channel statistics.
+    pub statistics_bytes: u64,
+    /// Held-out rows, at most.
+    pub window_bytes: u64,
+}
+
+/// One layer.
+#[derive(Debug, Serialize)]
+pub struct LayerPlan {
+    /// Module path.
+    pub name: String,
+    /// Rank to solve for.
+    pub rank: usize,
+    /// Working memory while it is solved.
+    pub solve_bytes: u64,
+    /// Its factors, kept until publication.
+    pub factor_bytes: u64,
+    /// Operations, about.
+    pub solve_flops: f64,
+}
+
+/// One stage.
+#[derive(Debug, Serialize)]
+pub struct Stage {
+    /// Name.
+    pub name: &'static str,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Adds everything up.
+    #[must_use]
+    pub fn new(settings: &Settings, layers: &[Layer], sites: &[Site], shards: &[Admitted]) -> Self {
+        let sites: Vec<_> = (0..sites.len())
+            .map(|site| SitePlan::new(&sites[site], site, shards))
+            .collect();
+        let candidates = candidates(settings);
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|l| LayerPlan::new(l, settings.method, candidates))
+            .collect();
+        let threads = settings.threads as u64;
+        let largest = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).max().unwrap_or_default();
+        let scratch = sites
+            .iter()
+            .map(|s| 4 * scratch_len(s.in_features) as u64)
+            .max()
+            .unwrap_or_default();
+        let stage = |name, bytes| Stage { name, bytes };
+        let stages = vec![
+            stage(
+                "shards in flight, decoded",
+                SHARDS_IN_FLIGHT as u64
+                    * shards.iter().map(decoded_bytes).max().unwrap_or_default(),
+            ),
+            stage(
+                "statistics of all sites",
+                sites.iter().map(|s| s.statistics_bytes).sum(),
+            ),
+            stage(
+                "held-out rows of all sites",
+                sites.iter().map(|s| s.window_bytes).sum(),
+            ),
+            stage(
+                "accumulation scratch, all threads",
+                threads.min(sites.len() as u64) * scratch,
+            ),
+            stage(
+                "solving, all threads",
+                threads.min(sites.len() as u64) * largest(|l| l.solve_bytes),
+            ),
+            stage(
+                "factors of all layers",
+                layers.iter().map(|l| l.factor_bytes).sum(),
+            ),
+        ];
+        Self {
+            total_bytes: stages.iter().map(|s| s.bytes).sum(),
+            accumulate_flops: sites
+                .iter()
+                .map(|s| s.rows as f64 * (s.in_features as f64).powi(2))
+                .sum(),
+            solve_flops: layers.iter().map(|l| l.solve_flops).sum(),
+            sites,
+            layers,
+            stages,
+        }
+    }
+
+    /// Refuses what does not fit the budget.
+    ///
+    /// # Errors
+    /// [`Stop::OverBudget`].
+    pub fn check(&self, settings: &Settings) -> Result<(), Stop> {
+        let budget = &settings.memory_budget;
+        if self.total_bytes <= budget.bytes {
+            return Ok(());
+        }
+        Err(Stop::OverBudget {
+            needed: format_bytes(self.total_bytes),
+            budget: format_bytes(budget.bytes),
+            origin: budget.origin.clone(),
+        })
+    }
+
+    /// The plan as a person reads it.
+    #[must_use]
+    pub fn table(&self, settings: &Settings) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |s: std::fmt::Arguments<'_>| {
+            let _ = writeln!(text, "{s}");
+        };
+        line(format_args!(
+            "{:<52} {:>8} {:>9} {:>12} {:>12}",
+            "site", "width", "rows", "statistics", "held-out"
+        ));
+        for site in &self.sites {
+            line(format_args!(
+                "{:<52} {:>8} {:>9} {:>12} {:>12}",
+                site.name,
+                site.in_features,
+                site.rows,
+                format_bytes(site.statistics_bytes),
+                format_bytes(site.window_bytes)
+            ));
+        }
+        line(format_args!(
+            "\n{:<52} {:>8} {:>12} {:>12} {:>9}",
+            "layer", "rank", "solving", "factors", "GFlop"
+        ));
+        for layer in &self.layers {
+            line(format_args!(
+                "{:<52} {:>8} {:>12} {:>12} {:>9.2}",
+                layer.name,
+                layer.rank,
+                format_bytes(layer.solve_bytes),
+                format_bytes(layer.factor_bytes),
+                layer.solve_flops / 1e9
+            ));
+        }
+        line(format_args!("\n{:<52} {:>12}", "stage", "memory"));
+        for stage in &self.stages {
+            line(format_args!(
+                "{:<52} {:>12}",
+                stage.name,
+                format_bytes(stage.bytes)
+            ));
+        }
+        line(format_args!(
+            "{:<52} {:>12}",
+            "total",
+            format_bytes(self.total_bytes)
+        ));
+        line(format_args!(
+            "{:<52} {:>12}   ({})",
+            "memory budget",
+            format_bytes(settings.memory_budget.bytes),
+            settings.memory_budget.origin
+        ));
+        line(format_args!(
+            "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve",
+            self.accumulate_flops / 1e9,
+            self.solve_flops / 1e9
+        ));
+        text
+    }
+}
+
+impl SitePlan {
+    fn new(site: &Site, index: usize, shards: &[Admitted]) -> Self {
+        // Several keys of one site in a shard count once.
+        let rows: u64 = shards
+            .iter()
+            .filter_map(|shard| shard.entries.iter().find(|e| e.site == index))
+            .map(|entry| entry.rows() as u64)
+            .sum();
+        let m = site.in_features;
+        Self {
+            name: site.name.clone(),
+            in_features: m,
+            rows,
+            statistics_bytes: 8 * (packed_len(m) + 3 * m) as u64,
+            window_bytes: rows.min(WINDOW_ROWS as u64) * 4 * m as u64,
+        }
+    }
+}
+
+impl LayerPlan {
+    fn new(layer: &Layer, method: Method, candidates: usize) -> Self {
+        let (m, n, rank) = (layer.in_features, layer.out_features, layer.rank);
+        let quantity = Quantity {
+            m,
+            n,
+            rank,
+            full: method == Method::Exact,
+            candidates,
+        };
+        Self {
+            name: layer.name.clone(),
+            rank,
+            solve_bytes: quantity.bytes(),
+            factor_bytes: 4 * (rank * (m + n)) as u64,
+            solve_flops: quantity.flops(),
+        }
+    }
+}
+
+/// Candidates that are scored on the window, in each fold.
+const fn candidates(settings: &Settings) -> usize {
+    match (settings.method, settings.shrinkage) {
+        (Method::Exact, Shrinkage::Auto) => SHRINKAGES.len(),
+        _ => 1,
+    }
+}
+
+fn decoded_bytes(shard: &Admitted) -> u64 {
+    shard
+        .entries
+        .iter()
+        .map(|e| 4 * (e.rows() * e.in_features) as u64)
+        .sum()
+}

@@ -1,0 +1,196 @@
+//! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging Face
+//! folder, so that any engine can load what the adapter corrects. MXINT values of up to 8 bits are exact
+//! in bf16.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+use qera_core::dtype::{FloatDtype, decode_weights};
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, Layer, Tensor};
+use crate::error::Stop;
+use crate::settings::Settings;
+use crate::tensor_file::{TensorPlan, float_dtype, write};
+
+use super::manifest::quantizer_name;
+use super::out_folder::{OutFolder, write_synced};
+use super::peft::encode;
+
+const RECORD: &str = "qera_base.json";
+/// Files beside the weights that a loader wants.
+const COMPANIONS: [&str; 12] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+];
+
+/// What a base folder was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// `mxint4/32`, say.
+    pub quantizer: String,
+    /// Fingerprint of the selected full-precision weights.
+    pub checkpoint: String,
+    /// Layers that hold W~.
+    pub layers: Vec<String>,
+}
+
+impl Base {
+    /// What this run would write.
+    #[must_use]
+    pub fn new(settings: &Settings, layers: &[Layer], checkpoint: &str) -> Self {
+        Self {
+            quantizer: quantizer_name(settings),
+            checkpoint: checkpoint.to_owned(),
+            layers: layers.iter().map(|l| l.name.clone()).collect(),
+        }
+    }
+
+    /// Identifies quantizer, layers and weights in every manifest.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        format!("blake3:{}", blake3::hash(&bytes).to_hex())
+    }
+
+    /// Whether `OUT/base` is there already. A run without `--emit-base` into a folder whose base has
+    /// another quantizer is refused as well: the adapter would be served on the wrong weights.
+    ///
+    /// # Errors
+    /// [`Stop::StateRefused`] when the base there was made from something else.
+    pub fn present(&self, out: &OutFolder) -> Result<bool, Stop> {
+        let folder = out.path.join("base");
+        if !folder.exists() {
+            return Ok(false);
+        }
+        let refuse = |reason| Stop::StateRefused {
+            path: folder.clone(),
+            reason,
+        };
+        let text = fs::read_to_string(folder.join(RECORD))
+            .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
+        let found: Self = serde_json::from_str(&text)
+            .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
+        if found == *self {
+            return Ok(true);
+        }
+        Err(refuse(if found.quantizer != self.quantizer {
+            format!(
+                "was made with {}, this run uses {}: choose another --out",
+                found.quantizer, self.quantizer
+            )
+        } else if found.checkpoint == self.checkpoint {
+            format!(
+                "holds W~ of {} layers, this run selects {}: choose another --out",
+                found.layers.len(),
+                self.layers.len()
+            )
+        } else {
+            "was made from other weights or layers: choose another --out".into()
+        }))
+    }
+}
+
+/// Writes `OUT/base`, once, by rename.
+///
+/// # Errors
+/// [`Stop::Io`], and [`Stop::Checkpoint`] for a weight that is NaN or infinite.
+pub fn emit(
+    out: &OutFolder,
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    layers: &[Layer],
+    base: &Base,
+) -> Result<PathBuf, Stop> {
+    let aside = out.aside("")?;
+    let names: Vec<&String> = checkpoint.tensors.keys().collect();
+    let tensors: Vec<&Tensor> = checkpoint.tensors.values().collect();
+    let plans: Vec<_> = names
+        .iter()
+        .zip(&tensors)
+        .map(|(name, tensor)| TensorPlan {
+            name: (*name).clone(),
+            dtype: if float_dtype(tensor.dtype).is_some() {
+                Dtype::BF16
+            } else {
+                tensor.dtype
+            },
+            shape: tensor.shape.clone(),
+        })
+        .collect();
+    write(&aside.join("model.safetensors"), &plans, |index| {
+        let layer = names[index]
+            .strip_suffix(".weight")
+            .and_then(|name| layers.binary_search_by(|l| l.name.as_str().cmp(name)).ok());
+        match layer {
+            Some(layer) => {
+                let layer = &layers[layer];
+                let weight = layer.read_weight(checkpoint)?;
+                Ok(encode(
+                    &layer.quantize(checkpoint, settings, &weight)?,
+                    FloatDtype::Bf16,
+                ))
+            }
+            None => to_bf16(checkpoint, names[index], tensors[index]),
+        }
+    })?;
+    copy_companions(checkpoint, &aside)?;
+    let record = serde_json::to_vec_pretty(base).unwrap_or_default();
+    write_synced(&aside.join(RECORD), &record)?;
+    out.rename_in(&aside, "", "base")
+}
+
+/// A tensor that stays as it is, in bf16 where it is a float.
+fn to_bf16(checkpoint: &Checkpoint, name: &str, tensor: &Tensor) -> Result<Vec<u8>, Stop> {
+    let bytes = checkpoint.bytes(tensor);
+    let dtype = match float_dtype(tensor.dtype) {
+        None | Some(FloatDtype::Bf16) => return Ok(bytes.to_vec()),
+        Some(dtype) => dtype,
+    };
+    let mut values = vec![0.0; tensor.shape.iter().product()];
+    decode_weights(bytes, dtype, &mut values).map_err(|e| Stop::Checkpoint {
+        path: checkpoint.file_of(tensor).to_path_buf(),
+        reason: format!("tensor '{name}': {e}"),
+    })?;
+    Ok(values
+        .iter()
+        .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+        .collect())
+}
+
+/// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
+fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
+    let folder = if checkpoint.path.is_dir() {
+        checkpoint.path.as_path()
+    } else {
+        checkpoint.path.parent().unwrap_or(Path::new(""))
+    };
+    for name in COMPANIONS {
+        let from = folder.join(name);
+        if !from.is_file() {
+            continue;
+        }
+        let mut bytes = fs::read(&from).map_err(Stop::io(&from, "read"))?;
+        if name == "config.json"
+            && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
+            && let Some(map) = config.as_object_mut()
+        {
+            map.insert("torch_dtype".into(), "bfloat16".into());
+            bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+        }
+        write_synced(&aside.join(name), &bytes)?;
+    }
+    Ok(())
+}

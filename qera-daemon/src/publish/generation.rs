@@ -1,0 +1,54 @@
+//! One generation: written aside, synced, renamed in, then `current` points at it.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::Layer;
+use crate::error::Stop;
+use crate::settings::Settings;
+use crate::solve::LayerSolution;
+
+use super::manifest::Manifest;
+use super::out_folder::{OutFolder, write_synced};
+use super::{peft, readme};
+
+/// Where a generation went.
+#[derive(Debug)]
+pub struct Publication {
+    /// Its number.
+    pub generation: u64,
+    /// Its folder.
+    pub path: PathBuf,
+    /// The adapter's rank.
+    pub rank: usize,
+}
+
+/// Publishes the solutions, which are sorted by layer, as the next generation.
+///
+/// # Errors
+/// [`Stop::Io`] with the path; `current` still names the previous generation then.
+pub fn publish(
+    out: &OutFolder,
+    settings: &Settings,
+    layers: &[Layer],
+    solutions: &[LayerSolution],
+    manifest: &Manifest,
+    base_model: &str,
+) -> Result<Publication, Stop> {
+    let generation = out.next_generation()?;
+    let name = format!("{generation:06}");
+    let rank = peft::adapter_rank(solutions);
+    let aside = out.aside("generations")?;
+    peft::write_adapter(&aside, layers, solutions, base_model)?;
+    let json = serde_json::to_vec_pretty(manifest).unwrap_or_default();
+    write_synced(&aside.join("qera_manifest.json"), &json)?;
+    let current = out.path.join("current").display().to_string();
+    let readme = readme::text(settings, generation, &current, base_model, rank, solutions);
+    write_synced(&aside.join("README.md"), readme.as_bytes())?;
+    let path = out.rename_in(&aside, "generations", &name)?;
+    out.switch_current(&name)?;
+    Ok(Publication {
+        generation,
+        path,
+        rank,
+    })
+}

@@ -1,0 +1,214 @@
+//! `qera_manifest.json`: what was solved, from what, and how well it does.
+
+use serde::Serialize;
+
+use crate::checkpoint::Layer;
+use crate::settings::{Settings, Shrinkage};
+use crate::solve::{ChoiceOrigin, HeldOut, LayerSolution, Status};
+use crate::tensor_file::dtype_name;
+
+/// The whole manifest.
+#[derive(Debug, Serialize)]
+pub struct Manifest {
+    /// Version of this file's layout.
+    pub manifest_version: u32,
+    /// Version of qera.
+    pub qera_version: &'static str,
+    /// Fingerprints of what the correction belongs to.
+    pub fingerprints: Fingerprints,
+    /// Settings that decide the bytes of the adapter.
+    pub settings: SettingsRecord,
+    /// Where the rows came from.
+    pub inputs: Inputs,
+    /// Every selected layer.
+    pub layers: Vec<LayerRecord>,
+}
+
+/// BLAKE3 fingerprints.
+#[derive(Debug, Serialize)]
+pub struct Fingerprints {
+    /// Name, type, shape and bytes of the selected weights.
+    pub checkpoint: String,
+    /// The `settings` object below.
+    pub settings: String,
+    /// `OUT/base`, when there is one.
+    pub base: Option<String>,
+}
+
+/// Settings that decide the bytes of the adapter.
+#[derive(Debug, Serialize)]
+pub struct SettingsRecord {
+    /// Method name.
+    pub method: &'static str,
+    /// `mxint4`, say.
+    pub quantizer: String,
+    /// Elements per shared exponent.
+    pub block_size: usize,
+    /// `auto` or a number.
+    pub shrinkage: serde_json::Value,
+    /// dtype asked for A and B.
+    pub dtype: String,
+    /// Rank asked, per layer.
+    pub ranks: Vec<usize>,
+}
+
+/// Where the rows came from.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Inputs {
+    /// Shards folded.
+    pub shards: usize,
+    /// Shards set aside, each with its reason.
+    pub quarantined: Vec<String>,
+    /// Whether the rows were recorded in the full-precision model: what the shards' metadata
+    /// `qera.source` says (`full-precision` or `quantized`); null where one does not say.
+    pub full_precision_model: Option<bool>,
+}
+
+/// One layer.
+#[derive(Debug, Serialize)]
+pub struct LayerRecord {
+    /// Module path.
+    pub name: String,
+    /// Columns of the stored weight.
+    pub in_features: usize,
+    /// Rows of the stored weight.
+    pub out_features: usize,
+    /// What became of it.
+    pub status: Status,
+    /// Rank asked for.
+    pub rank_asked: usize,
+    /// Rank really used; the adapter pads it with zeros.
+    pub rank_used: usize,
+    /// Method name.
+    pub method: &'static str,
+    /// `mxint4/32`, say.
+    pub quantizer: String,
+    /// a, for QERA-exact.
+    pub shrinkage: Option<f64>,
+    /// Where a comes from.
+    pub shrinkage_origin: Option<ChoiceOrigin>,
+    /// Rows that the statistics are the mean of.
+    pub rows: u64,
+    /// dtype of A and B as written.
+    pub dtype: String,
+    /// tr(R W W^T): the output's power, to which errors are relative.
+    pub output_power: f64,
+    /// On the rows seen.
+    pub error: ErrorRecord,
+    /// On rows that the tested correction had not seen.
+    pub held_out_error: Option<HeldOut>,
+    /// Eigenvalues of G that the correction captures, in the method's own metric (up to scale).
+    pub spectrum: Vec<f64>,
+}
+
+/// f = tr(R P P^T), the mean squared output error of a row, and relative to `output_power`.
+#[derive(Debug, Serialize)]
+pub struct ErrorRecord {
+    /// Without correction.
+    pub without: f64,
+    /// With the correction, before rounding.
+    pub with: f64,
+    /// After rounding to the dtype written.
+    pub rounded: f64,
+    /// After rounding to bf16.
+    pub rounded_bf16: f64,
+    /// In the asked dtype, where that lost too much and f32 was written; null if it overflowed.
+    pub in_asked_dtype: Option<f64>,
+    /// `without` / `output_power`.
+    pub relative_without: f64,
+    /// `rounded` / `output_power`.
+    pub relative_with: f64,
+}
+
+impl Manifest {
+    /// Collects the record of a generation.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        layers: &[Layer],
+        solutions: &[LayerSolution],
+        inputs: Inputs,
+        checkpoint: String,
+        base: Option<String>,
+    ) -> Self {
+        let record = SettingsRecord::new(settings, layers);
+        let settings_bytes = serde_json::to_vec(&record).unwrap_or_default();
+        Self {
+            manifest_version: 1,
+            qera_version: env!("CARGO_PKG_VERSION"),
+            fingerprints: Fingerprints {
+                checkpoint,
+                settings: format!("blake3:{}", blake3::hash(&settings_bytes).to_hex()),
+                base,
+            },
+            layers: solutions
+                .iter()
+                .map(|s| LayerRecord::new(settings, &layers[s.layer], s))
+                .collect(),
+            settings: record,
+            inputs,
+        }
+    }
+}
+
+impl SettingsRecord {
+    fn new(settings: &Settings, layers: &[Layer]) -> Self {
+        Self {
+            method: settings.method.name(),
+            quantizer: format!("mxint{}", settings.quantizer.element_bits()),
+            block_size: settings.quantizer.block_size(),
+            shrinkage: match settings.shrinkage {
+                Shrinkage::Auto => "auto".into(),
+                Shrinkage::Fixed(a) => a.into(),
+            },
+            dtype: dtype_name(settings.factor_dtype).to_string(),
+            ranks: layers.iter().map(|l| l.rank_asked).collect(),
+        }
+    }
+}
+
+/// `mxint4/32`: element bits and block_size.
+pub(super) fn quantizer_name(settings: &Settings) -> String {
+    format!(
+        "mxint{}/{}",
+        settings.quantizer.element_bits(),
+        settings.quantizer.block_size()
+    )
+}
+
+/// x / y, and 0 where both are.
+#[must_use]
+pub(crate) fn ratio(x: f64, y: f64) -> f64 {
+    if y > 0.0 { x / y } else { 0.0 }
+}
+
+impl LayerRecord {
+    fn new(settings: &Settings, layer: &Layer, solution: &LayerSolution) -> Self {
+        Self {
+            name: layer.name.clone(),
+            in_features: layer.in_features,
+            out_features: layer.out_features,
+            status: solution.status,
+            rank_asked: layer.rank_asked,
+            rank_used: solution.rank_used,
+            method: settings.method.name(),
+            quantizer: quantizer_name(settings),
+            shrinkage: solution.choice.map(|c| c.shrinkage),
+            shrinkage_origin: solution.choice.map(|c| c.origin),
+            rows: solution.rows,
+            dtype: dtype_name(solution.factors.dtype).to_string(),
+            output_power: solution.output_power,
+            error: ErrorRecord {
+                without: solution.error_without,
+                with: solution.error_with,
+                rounded: solution.factors.error,
+                rounded_bf16: solution.error_bf16,
+                in_asked_dtype: solution.error_in_asked_dtype,
+                relative_without: ratio(solution.error_without, solution.output_power),
+                relative_with: ratio(solution.factors.error, solution.output_power),
+            },
+            held_out_error: solution.held_out,
+            spectrum: solution.spectrum.clone(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The adapter as PEFT, vLLM, SGLang and llama.cpp's converter load it unmodified.
+//!
+//! PEFT stores transposes: `lora_A` is A^T [rank, in_features], `lora_B` is B^T [out_features, rank], and
+//! applies `lora_alpha / r`. Engines other than PEFT want one rank for all modules, so every layer is
+//! padded with zeros to the largest rank used, and lora_alpha = r makes the scale 1.
+
+use std::path::Path;
+
+use half::{bf16, f16};
+use qera_core::dtype::FloatDtype;
+use serde_json::json;
+
+use crate::checkpoint::Layer;
+use crate::error::Stop;
+use crate::solve::LayerSolution;
+use crate::tensor_file::{TensorPlan, dtype_name, write};
+
+use super::out_folder::write_synced;
+
+/// The largest rank used, at least 1: no loader accepts 0.
+pub(super) fn adapter_rank(solutions: &[LayerSolution]) -> usize {
+    solutions
+        .iter()
+        .map(|s| s.rank_used)
+        .max()
+        .unwrap_or_default()
+        .max(1)
+}
+
+/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
+pub(super) fn write_adapter(
+    folder: &Path,
+    layers: &[Layer],
+    solutions: &[LayerSolution],
+    base_model: &str,
+) -> Result<(), Stop> {
+    let rank = adapter_rank(solutions);
+    let config = serde_json::to_vec_pretty(&config(layers, rank, base_model)).unwrap_or_default();
+    write_synced(&folder.join("adapter_config.json"), &config)?;
+
+    let plans: Vec<_> = solutions
+        .iter()
+        .flat_map(|solution| {
+            let layer = &layers[solution.layer];
+            let plan = |factor, shape| TensorPlan {
+                name: format!("base_model.model.{}.lora_{factor}.weight", layer.name),
+                dtype: dtype_name(solution.factors.dtype),
+                shape,
+            };
+            [
+                plan("A", vec![rank, layer.in_features]),
+                plan("B", vec![layer.out_features, rank]),
+            ]
+        })
+        .collect();
+    write(&folder.join("adapter_model.safetensors"), &plans, |index| {
+        let solution = &solutions[index / 2];
+        let (factors, used) = (&solution.factors, solution.rank_used);
+        Ok(if index.is_multiple_of(2) {
+            let mut a = factors.lora_a.clone();
+            a.resize(rank * layers[solution.layer].in_features, 0.0);
+            encode(&a, factors.dtype)
+        } else {
+            let mut b = vec![0.0; layers[solution.layer].out_features * rank];
+            for (row, values) in factors.lora_b.chunks(used.max(1)).enumerate() {
+                b[row * rank..row * rank + used].copy_from_slice(values);
+            }
+            encode(&b, factors.dtype)
+        })
+    })
+}
+
+/// Little-endian bytes of values that are already rounded to `dtype`.
+pub(super) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
+    match dtype {
+        FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        FloatDtype::F16 => values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect(),
+        FloatDtype::Bf16 => values
+            .iter()
+            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+            .collect(),
+    }
+}
+
+/// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders check.
+fn config(layers: &[Layer], rank: usize, base_model: &str) -> serde_json::Value {
+    let mut target_modules: Vec<&str> = layers
+        .iter()
+        .map(|l| l.name.rsplit('.').next().unwrap_or(&l.name))
+        .collect();
+    target_modules.sort_unstable();
+    target_modules.dedup();
+    json!({
+        "alpha_pattern": {},
+        "auto_mapping": null,
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": target_modules,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": false,
+    })
+}

@@ -1,0 +1,70 @@
+//! The README of a generation: the commands that serve it.
+
+use crate::settings::Settings;
+use crate::solve::{LayerSolution, Status};
+
+use super::manifest::quantizer_name;
+
+/// Largest adapter rank that an engine must be told to accept.
+const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
+
+pub(super) fn text(
+    settings: &Settings,
+    generation: u64,
+    folder: &str,
+    base_model: &str,
+    rank: usize,
+    solutions: &[LayerSolution],
+) -> String {
+    let corrected = solutions
+        .iter()
+        .filter(|s| s.status == Status::Solved)
+        .count();
+    let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
+    let quantizer = quantizer_name(settings);
+    let base_note = if settings.emit_base {
+        String::new()
+    } else {
+        format!(
+            "\nThis adapter corrects the weights of `{base_model}` **after** quantization with {quantizer}.\n\
+             Serve it on those quantized weights (`--emit-base` writes them as an ordinary checkpoint), not on\n\
+             the full-precision model.\n"
+        )
+    };
+    format!(
+        "# qera adapter, generation {generation}
+
+{corrected} of {total} layers corrected by method `{method}` for {quantizer}; rank {rank}, lora_alpha {rank}.
+`qera_manifest.json` has the errors of every layer.
+{base_note}
+PEFT:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base = AutoModelForCausalLM.from_pretrained(\"{base_model}\")
+model = PeftModel.from_pretrained(base, \"{folder}\")
+```
+
+vLLM:
+
+```sh
+vllm serve {base_model} --enable-lora --max-lora-rank {max_lora_rank} --lora-modules qera={folder}
+```
+
+SGLang:
+
+```sh
+python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lora-rank {rank} --lora-paths qera={folder}
+```
+
+llama.cpp (a base GGUF made from the same weights):
+
+```sh
+python convert_lora_to_gguf.py --base {base_model} {folder}
+```
+",
+        total = solutions.len(),
+        method = settings.method.name(),
+    )
+}

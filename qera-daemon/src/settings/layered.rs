@@ -1,0 +1,119 @@
+//! Merging of the three sources of options: defaults < `--config FILE` < command line.
+//!
+//! Each source is written as a TOML table and laid over the one below it, so that a new option needs
+//! no merging code of its own and `config --show` can say where each value came from.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::error::Stop;
+
+use super::Options;
+
+/// The merged options, with the origin of each key.
+#[derive(Debug, Clone)]
+pub struct Layered {
+    /// The options after merging.
+    pub options: Options,
+    origins: BTreeMap<String, String>,
+    table: toml::Table,
+}
+
+impl Layered {
+    /// Merges defaults, the file (if any) and the command line.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`] naming the file, and line and key where TOML says so, when the file cannot be
+    /// read, is not TOML, or has a key that is no option.
+    pub fn merge(file: Option<&Path>, command_line: &Options) -> Result<Self, Stop> {
+        let mut merged = Self {
+            options: Options::default(),
+            origins: BTreeMap::new(),
+            table: toml::Table::new(),
+        };
+        merged.lay(&Options::defaults(), "default")?;
+        if let Some(path) = file {
+            merged.lay(&read(path)?, &path.display().to_string())?;
+        }
+        merged.lay(command_line, "command line")?;
+        merged.options = merged.table.clone().try_into().map_err(usage)?;
+        Ok(merged)
+    }
+
+    fn lay(&mut self, options: &Options, origin: &str) -> Result<(), Stop> {
+        for (key, value) in toml::Table::try_from(options).map_err(usage)? {
+            self.origins.insert(key.clone(), origin.to_owned());
+            self.table.insert(key, value);
+        }
+        Ok(())
+    }
+
+    /// What `config --show` prints: valid TOML, each line with its origin as a comment.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in &self.table {
+            let origin = self.origins.get(key).map_or("default", String::as_str);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{:<40} # {origin}", format!("{key} = {value}"));
+        }
+        text
+    }
+}
+
+fn read(path: &Path) -> Result<Options, Stop> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Stop::Usage(format!("--config {}: {e}", path.display())))?;
+    toml::from_str(&text).map_err(|e| Stop::Usage(format!("--config {}: {e}", path.display())))
+}
+
+fn usage(error: impl std::fmt::Display) -> Stop {
+    Stop::Usage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_beats_file_beats_default() {
+        let dir = std::env::temp_dir().join(format!("qera-layered-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("qera.toml");
+        std::fs::write(&file, "rank = 8\nshrinkage = 0.5\nmethod = \"approx\"\n").unwrap();
+        let flags = Options {
+            rank: Some(4),
+            ..Options::default()
+        };
+        let merged = Layered::merge(Some(&file), &flags).unwrap();
+        assert_eq!(merged.options.rank, Some(4));
+        assert_eq!(merged.options.method.as_deref(), Some("approx"));
+        assert_eq!(merged.options.shrinkage.as_deref(), Some("0.5"));
+        assert_eq!(merged.options.block_size, Some(32));
+        let shown = merged.show();
+        assert!(
+            shown
+                .lines()
+                .any(|l| l.starts_with("rank = 4") && l.ends_with("# command line"))
+        );
+        assert!(
+            shown
+                .lines()
+                .any(|l| l.starts_with("method") && l.contains("qera.toml"))
+        );
+        assert!(
+            shown
+                .lines()
+                .any(|l| l.starts_with("block-size = 32") && l.ends_with("# default"))
+        );
+
+        std::fs::write(&file, "ranks = 8\n").unwrap();
+        let refused = Layered::merge(Some(&file), &flags).unwrap_err().to_string();
+        assert!(
+            refused.contains("ranks") && refused.contains("qera.toml"),
+            "{refused}"
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,362 @@
+//! From what was typed to values that cannot be wrong: options are parsed here once, and every later
+//! module receives [`Settings`].
+
+mod layered;
+mod memory_budget;
+mod options;
+
+use std::path::PathBuf;
+
+use globset::{Glob, GlobMatcher};
+use qera_core::dtype::FloatDtype;
+use qera_core::quantize::Mxint;
+use qera_core::reconstruct::Method;
+
+use crate::error::Stop;
+
+pub use layered::Layered;
+pub use memory_budget::{MemoryBudget, format_bytes};
+pub use options::{FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS};
+
+/// Modules that are not corrected unless `--include` names one in full: outputs and embeddings.
+pub const DEFAULT_EXCLUDES: [&str; 6] = ["*lm_head*", "*embed*", "wte", "*.wte", "wpe", "*.wpe"];
+
+/// Everything a run needs to know, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder of activation shards.
+    pub watch: Option<PathBuf>,
+    /// Safetensors file or folder.
+    pub checkpoint: PathBuf,
+    /// Where generations go.
+    pub out: PathBuf,
+    /// How C is computed.
+    pub method: Method,
+    /// How W~ is made.
+    pub quantizer: Mxint,
+    /// Rank per layer.
+    pub ranks: Ranks,
+    /// How far R is shrunk toward its diagonal.
+    pub shrinkage: Shrinkage,
+    /// Which layers.
+    pub selection: Selection,
+    /// Whether `OUT/base` is written.
+    pub emit_base: bool,
+    /// dtype of A and B.
+    pub factor_dtype: FloatDtype,
+    /// What the plan may use.
+    pub memory_budget: MemoryBudget,
+    /// Worker threads of each compute stage.
+    pub threads: usize,
+    /// Form of messages.
+    pub log_format: LogFormat,
+}
+
+/// `--shrinkage`: R_a = (1 - a) R + a diag(R).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shrinkage {
+    /// Chosen on held-out blocks.
+    Auto,
+    /// Given; 0 is QERA-exact as in the paper, 1 is QERA-approx.
+    Fixed(f64),
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for a person, and a progress bar on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `--rank` and `--rank-for`.
+#[derive(Debug, Clone)]
+pub struct Ranks {
+    default: usize,
+    overrides: Vec<(GlobMatcher, usize)>,
+}
+
+impl Ranks {
+    /// The rank asked for this layer: the last `--rank-for` that matches, else `--rank`.
+    #[must_use]
+    pub fn of(&self, layer: &str) -> usize {
+        self.overrides
+            .iter()
+            .rev()
+            .find(|(glob, _)| glob.is_match(layer))
+            .map_or(self.default, |(_, rank)| *rank)
+    }
+}
+
+/// `--include` and `--exclude`.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// Empty: everything that is not excluded.
+    pub include: Vec<GlobMatcher>,
+    exclude: Vec<GlobMatcher>,
+    default_exclude: Vec<GlobMatcher>,
+}
+
+impl Selection {
+    /// Whether an exclude pattern, given or by default, takes this module out.
+    #[must_use]
+    pub fn excludes(&self, module: &str) -> bool {
+        let named = || self.include.iter().any(|glob| glob.glob().glob() == module);
+        self.exclude.iter().any(|glob| glob.is_match(module))
+            || (self
+                .default_exclude
+                .iter()
+                .any(|glob| glob.is_match(module))
+                && !named())
+    }
+
+    /// Whether this module is to be corrected, as far as its name says.
+    #[must_use]
+    pub fn selects(&self, module: &str) -> bool {
+        (self.include.is_empty() || self.include.iter().any(|glob| glob.is_match(module)))
+            && !self.excludes(module)
+    }
+}
+
+impl Settings {
+    /// Checks the merged options.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`] with the option's name, the value and the valid ones.
+    pub fn resolve(options: &Options) -> Result<Self, Stop> {
+        let quantizer = one_of("quantizer", options.quantizer.as_deref(), &QUANTIZERS)?;
+        let element_bits: u32 = quantizer["mxint".len()..]
+            .parse()
+            .map_err(|_| Stop::Usage(format!("--quantizer: '{quantizer}'")))?;
+        let block_size = options.block_size.unwrap_or_default();
+        let method = one_of("method", options.method.as_deref(), &METHODS)?;
+        let default_rank = options.rank.unwrap_or_default();
+        let threads = match options.threads {
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            Some(threads) => threads,
+        };
+        at_least_one("rank", default_rank)?;
+        at_least_one("threads", threads)?;
+        Ok(Self {
+            watch: options.watch.clone(),
+            checkpoint: options.checkpoint.clone().ok_or_else(|| {
+                Stop::Usage(
+                    "--checkpoint PATH is needed: the weights that the adapter corrects".into(),
+                )
+            })?,
+            out: options.out.clone().unwrap_or_default(),
+            method: Method::parse(method)
+                .ok_or_else(|| Stop::Usage(format!("--method: unknown value '{method}'")))?,
+            quantizer: Mxint::new(element_bits, block_size).map_err(|e| {
+                Stop::Usage(format!(
+                    "--quantizer {quantizer} --block-size {block_size}: {e}"
+                ))
+            })?,
+            ranks: Ranks {
+                default: default_rank,
+                overrides: options
+                    .rank_for
+                    .iter()
+                    .map(|s| rank_for(s))
+                    .collect::<Result<_, _>>()?,
+            },
+            shrinkage: shrinkage(options.shrinkage.as_deref().unwrap_or_default())?,
+            selection: Selection {
+                include: globs("include", &options.include)?,
+                exclude: globs("exclude", &options.exclude)?,
+                default_exclude: globs("exclude", &DEFAULT_EXCLUDES)?,
+            },
+            emit_base: options.emit_base.unwrap_or_default(),
+            factor_dtype: match one_of("dtype", options.dtype.as_deref(), &FACTOR_DTYPES)? {
+                "f32" => FloatDtype::F32,
+                "f16" => FloatDtype::F16,
+                _ => FloatDtype::Bf16,
+            },
+            memory_budget: MemoryBudget::parse(
+                options.memory_budget.as_deref().unwrap_or_default(),
+            )?,
+            threads,
+            log_format: LogFormat::resolve(options)?,
+        })
+    }
+}
+
+impl LogFormat {
+    /// Checks `--log-format` alone: it is needed before the rest, to report the rest.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`] for an unknown value.
+    pub fn resolve(options: &Options) -> Result<Self, Stop> {
+        Ok(
+            match one_of("log-format", options.log_format.as_deref(), &LOG_FORMATS)? {
+                "json" => Self::Json,
+                _ => Self::Text,
+            },
+        )
+    }
+}
+
+fn one_of<'a>(option: &str, value: Option<&'a str>, valid: &[&str]) -> Result<&'a str, Stop> {
+    let value = value.unwrap_or_default();
+    if valid.contains(&value) {
+        return Ok(value);
+    }
+    Err(Stop::Usage(format!(
+        "--{option}: unknown value '{value}', one of {}",
+        valid.join(", ")
+    )))
+}
+
+fn at_least_one(option: &str, value: usize) -> Result<(), Stop> {
+    if value == 0 {
+        return Err(Stop::Usage(format!("--{option}: must be at least 1")));
+    }
+    Ok(())
+}
+
+fn shrinkage(text: &str) -> Result<Shrinkage, Stop> {
+    if text == "auto" {
+        return Ok(Shrinkage::Auto);
+    }
+    match text.parse::<f64>() {
+        Ok(a) if (0.0..=1.0).contains(&a) => Ok(Shrinkage::Fixed(a)),
+        _ => Err(Stop::Usage(format!(
+            "--shrinkage: '{text}' is neither auto nor a number from 0 to 1"
+        ))),
+    }
+}
+
+fn globs(option: &str, patterns: &[impl AsRef<str>]) -> Result<Vec<GlobMatcher>, Stop> {
+    patterns.iter().map(|p| glob(option, p.as_ref())).collect()
+}
+
+fn glob(option: &str, pattern: &str) -> Result<GlobMatcher, Stop> {
+    Glob::new(pattern)
+        .map(|glob| glob.compile_matcher())
+        .map_err(|e| Stop::Usage(format!("--{option}: {e}")))
+}
+
+fn rank_for(text: &str) -> Result<(GlobMatcher, usize), Stop> {
+    let wrong = || {
+        Stop::Usage(format!(
+            "--rank-for: '{text}' is not GLOB=K with K at least 1"
+        ))
+    };
+    let (pattern, rank) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let rank = rank
+        .parse()
+        .ok()
+        .filter(|&rank| rank > 0)
+        .ok_or_else(wrong)?;
+    Ok((glob("rank-for", pattern)?, rank))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            checkpoint: Some("model".into()),
+            ..Options::defaults()
+        }
+    }
+
+    #[test]
+    fn every_wrong_value_is_refused_by_name() {
+        let cases: [(&str, Options); 9] = [
+            (
+                "method",
+                Options {
+                    method: Some("best".into()),
+                    ..options()
+                },
+            ),
+            (
+                "quantizer",
+                Options {
+                    quantizer: Some("mxint9".into()),
+                    ..options()
+                },
+            ),
+            (
+                "block-size",
+                Options {
+                    block_size: Some(0),
+                    ..options()
+                },
+            ),
+            (
+                "rank",
+                Options {
+                    rank: Some(0),
+                    ..options()
+                },
+            ),
+            (
+                "rank-for",
+                Options {
+                    rank_for: vec!["*".into()],
+                    ..options()
+                },
+            ),
+            (
+                "shrinkage",
+                Options {
+                    shrinkage: Some("1.5".into()),
+                    ..options()
+                },
+            ),
+            (
+                "include",
+                Options {
+                    include: vec!["[".into()],
+                    ..options()
+                },
+            ),
+            (
+                "dtype",
+                Options {
+                    dtype: Some("f8".into()),
+                    ..options()
+                },
+            ),
+            (
+                "threads",
+                Options {
+                    threads: Some(0),
+                    ..options()
+                },
+            ),
+        ];
+        for (name, wrong) in cases {
+            let message = Settings::resolve(&wrong).unwrap_err().to_string();
+            assert!(message.contains(name), "{name}: {message}");
+        }
+        assert!(
+            Settings::resolve(&Options::defaults()).is_err(),
+            "no checkpoint"
+        );
+        assert!(Settings::resolve(&options()).is_ok());
+    }
+
+    #[test]
+    fn selection_and_ranks_by_glob() {
+        let settings = Settings::resolve(&Options {
+            include: vec!["model.layers.*".into(), "lm_head".into()],
+            exclude: vec!["*.o_proj".into()],
+            rank_for: vec!["*.mlp.*=8".into(), "*.layers.0.mlp.*=4".into()],
+            ..options()
+        })
+        .unwrap();
+        let selection = &settings.selection;
+        assert!(selection.selects("model.layers.1.mlp.up_proj"));
+        assert!(!selection.selects("model.layers.1.self_attn.o_proj"));
+        assert!(!selection.selects("model.embed_tokens"));
+        assert!(selection.selects("lm_head"), "named in full");
+        assert_eq!(settings.ranks.of("model.layers.1.mlp.up_proj"), 8);
+        assert_eq!(settings.ranks.of("model.layers.0.mlp.up_proj"), 4);
+        assert_eq!(settings.ranks.of("model.layers.0.self_attn.q_proj"), 32);
+    }
+}

@@ -1,0 +1,161 @@
+//! The options as a person writes them, on the command line or in a TOML file: one list for both.
+//!
+//! Every field is optional here; [`Options::defaults`] is the one place of the defaults, and
+//! [`super::Settings::resolve`] turns the merged options into values that cannot be wrong.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The values of `--method`.
+pub const METHODS: [&str; 6] = [
+    "exact",
+    "approx",
+    "lqer",
+    "lqer-mean",
+    "zeroquant-v2",
+    "w-only",
+];
+/// The values of `--quantizer`.
+pub const QUANTIZERS: [&str; 7] = [
+    "mxint2", "mxint3", "mxint4", "mxint5", "mxint6", "mxint7", "mxint8",
+];
+/// The values of `--dtype`.
+pub const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
+/// The values of `--log-format`.
+pub const LOG_FORMATS: [&str; 2] = ["text", "json"];
+
+/// Every option of `qera-daemon`; the TOML keys are the long names without the dashes in front.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Folder of activation shards (its subfolders are not watched)
+    #[arg(long, value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<PathBuf>,
+
+    /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json
+    #[arg(long, value_name = "PATH", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Where generations go; locked while in use [default: qera-out]
+    #[arg(long, value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out: Option<PathBuf>,
+
+    /// Process what is there, from the first row, solve, publish, exit
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub once: Option<bool>,
+
+    /// How the low-rank term is computed [default: exact]
+    #[arg(long, value_parser = PossibleValuesParser::new(METHODS), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+
+    /// How the quantized weight is made [default: mxint4]
+    #[arg(long, value_parser = PossibleValuesParser::new(QUANTIZERS), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantizer: Option<String>,
+
+    /// Elements that share one exponent, along in_features [default: 32]
+    #[arg(long, value_name = "N", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<usize>,
+
+    /// Rank of the low-rank term [default: 32]
+    #[arg(long, value_name = "K", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+
+    /// Rank of the layers that match; repeatable, the last match counts
+    #[arg(long, value_name = "GLOB=K", global = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rank_for: Vec<String>,
+
+    /// How far R is shrunk to its diagonal: auto, or a number from 0 (QERA-exact) to 1 (QERA-approx) [default: auto]
+    #[arg(long, value_name = "auto|A", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_number"
+    )]
+    pub shrinkage: Option<String>,
+
+    /// Only the layers that match; repeatable [default: all 2-D linear weights]
+    #[arg(long, value_name = "GLOB", global = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+
+    /// Not the layers that match; repeatable (lm_head and embeddings never are, unless --include names one in full)
+    #[arg(long, value_name = "GLOB", global = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+
+    /// Also write the quantized weights as an ordinary bf16 Hugging Face checkpoint in OUT/base
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emit_base: Option<bool>,
+
+    /// dtype of A and B; a layer that loses more than 0.1 % by it is written f32 [default: f16]
+    #[arg(long, value_parser = PossibleValuesParser::new(FACTOR_DTYPES), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+
+    /// Bytes (4GiB, 800MB, 123456) or a share of what is available to the process (80%) [default: 80%]
+    #[arg(long, value_name = "SIZE", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_number"
+    )]
+    pub memory_budget: Option<String>,
+
+    /// Worker threads [default: all cores]
+    #[arg(long, value_name = "N", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+
+    /// Form of the messages on standard error [default: text]
+    #[arg(long, value_parser = PossibleValuesParser::new(LOG_FORMATS), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<String>,
+}
+
+impl Options {
+    /// The defaults. Options without one (`watch`, `checkpoint`, `threads`, the lists) stay empty.
+    #[must_use]
+    pub fn defaults() -> Self {
+        let text = |s: &str| Some(s.to_owned());
+        Self {
+            out: Some(PathBuf::from("qera-out")),
+            once: Some(false),
+            method: text("exact"),
+            quantizer: text("mxint4"),
+            block_size: Some(32),
+            rank: Some(32),
+            shrinkage: text("auto"),
+            emit_base: Some(false),
+            dtype: text("f16"),
+            memory_budget: text("80%"),
+            log_format: text("text"),
+            ..Self::default()
+        }
+    }
+}
+
+/// Accepts `shrinkage = 0.2` and `shrinkage = "auto"` alike.
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum TextOrNumber {
+        Text(String),
+        Integer(i64),
+        Float(f64),
+    }
+    Ok(Some(match TextOrNumber::deserialize(deserializer)? {
+        TextOrNumber::Text(s) => s,
+        TextOrNumber::Integer(i) => i.to_string(),
+        TextOrNumber::Float(f) => f.to_string(),
+    }))
+}

@@ -1,0 +1,408 @@
+//! Judging candidates on rows that they were not solved from, and choosing the shrinkage.
+//!
+//! The window's blocks are left out of R in folds: in one piece when they are at most a quarter of all
+//! rows, else in four, each fold solved from the rest and scored on itself. For C = E V V^T the error of
+//! a block is (||Y||^2 - ||Y V||^2) / rows with Y = X E, so all candidates share one product.
+//!
+//! The rule (design 3.7): the largest a whose mean error, relative to no correction and averaged over the
+//! site's layers, is within one standard error (over blocks) of the smallest. The plain minimum picks too
+//! little shrinkage, because neighbouring rows come from one text. With fewer than four scored blocks:
+//! a = m / (m + N).
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+use qera_core::reconstruct::Method;
+use qera_core::statistics::BlockMeans;
+
+use crate::calibrate::{Block, SiteStatistics, subtract_products};
+use crate::error::Stop;
+use crate::settings::Shrinkage;
+
+use super::layers::{SiteLayers, rank_of};
+use super::metric::{ErrorMatrix, ErrorOperator, Metric};
+use super::packed_r::{mirror_lower, narrow};
+use super::subspace::{Effort, top_subspace};
+
+/// The candidates for a.
+pub const SHRINKAGES: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0];
+/// Fewer scored blocks than this choose nothing.
+const BLOCKS_MIN: usize = 4;
+/// Folds when the window is a large part of the rows.
+const FOLDS: usize = 4;
+const CONFIDENCE: f64 = 0.95;
+
+/// The shrinkage used, and why that one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// a.
+    pub shrinkage: f64,
+    /// Where it comes from.
+    pub origin: ChoiceOrigin,
+}
+
+/// Where the shrinkage comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChoiceOrigin {
+    /// Given by `--shrinkage`.
+    Given,
+    /// Chosen on held-out blocks.
+    HeldOut,
+    /// Too few blocks to choose: m / (m + N).
+    FewBlocks,
+}
+
+/// Held-out error of one layer: solved without some blocks, tested on them.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct HeldOut {
+    /// Fewest rows that a tested correction was solved from.
+    pub rows_solved: u64,
+    /// Rows that were tested on.
+    pub rows_tested: u64,
+    /// Blocks that the mean is over.
+    pub blocks: u64,
+    /// Mean over blocks of the output error per row with the correction.
+    pub mean: f64,
+    /// Half-width of its 95 % Student-t interval; null below two blocks.
+    pub half_width: Option<f64>,
+    /// Mean over blocks of the output error per row without correction.
+    pub mean_without: f64,
+}
+
+/// What the window says about a site.
+pub(super) struct Verdict {
+    pub(super) choice: Option<Choice>,
+    pub(super) held_out: Vec<Option<HeldOut>>,
+}
+
+/// Scores the candidates on the window and applies the rule.
+pub(super) fn judge(
+    method: Method,
+    shrinkage: Shrinkage,
+    statistics: &SiteStatistics,
+    full: &[f32],
+    layers: &SiteLayers<'_>,
+) -> Result<Verdict, Stop> {
+    let blocks = statistics.window.blocks();
+    let few =
+        statistics.in_features as f64 / (statistics.in_features as f64 + statistics.rows as f64);
+    let (candidates, origin) = match (method, shrinkage) {
+        (Method::Exact, Shrinkage::Fixed(a)) => (vec![a], ChoiceOrigin::Given),
+        (Method::Exact, Shrinkage::Auto) if blocks.len() >= BLOCKS_MIN => {
+            (SHRINKAGES.to_vec(), ChoiceOrigin::HeldOut)
+        }
+        (Method::Exact, Shrinkage::Auto) => (vec![few], ChoiceOrigin::FewBlocks),
+        // A diagonal method has no a; one pass with any value scores it.
+        _ => (vec![1.0], ChoiceOrigin::Given),
+    };
+    let scored = score(method, &candidates, statistics, full, layers)?;
+    let best = if origin == ChoiceOrigin::HeldOut {
+        one_standard_error(&scored)
+    } else {
+        0
+    };
+    let held_out = (0..layers.count())
+        .map(|layer| scored.held_out(layer, best))
+        .collect();
+    let choice = (method == Method::Exact).then(|| Choice {
+        shrinkage: candidates[best],
+        origin,
+    });
+    Ok(Verdict { choice, held_out })
+}
+
+/// Errors per layer, candidate and block.
+struct Scores {
+    /// [layer][candidate][block].
+    with: Vec<Vec<Vec<f64>>>,
+    /// [layer][block].
+    without: Vec<Vec<f64>>,
+    candidates: usize,
+    rows_solved: u64,
+    rows_tested: u64,
+}
+
+impl Scores {
+    fn held_out(&self, layer: usize, candidate: usize) -> Option<HeldOut> {
+        let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
+        if with.is_empty() {
+            return None;
+        }
+        let with = block_means(with.iter().copied());
+        Some(HeldOut {
+            rows_solved: self.rows_solved,
+            rows_tested: self.rows_tested,
+            blocks: with.count(),
+            mean: with.mean(),
+            half_width: with
+                .interval(CONFIDENCE)
+                .map(|interval| interval.half_width),
+            mean_without: block_means(without.iter().copied()).mean(),
+        })
+    }
+
+    /// Error relative to no correction, averaged over the layers, per block.
+    fn relative(&self, candidate: usize) -> BlockMeans {
+        let ratio = |with: f64, without: f64| if without > 0.0 { with / without } else { 0.0 };
+        let layers = self.with.len();
+        let blocks = self.without.first().map_or(0, Vec::len);
+        block_means((0..blocks).map(|block| {
+            let sum: f64 = (0..layers)
+                .map(|l| ratio(self.with[l][candidate][block], self.without[l][block]))
+                .sum();
+            sum / layers as f64
+        }))
+    }
+}
+
+fn block_means(values: impl Iterator<Item = f64>) -> BlockMeans {
+    let mut means = BlockMeans::new();
+    for value in values {
+        means.push(value);
+    }
+    means
+}
+
+/// The largest candidate within one standard error of the best one.
+fn one_standard_error(scores: &Scores) -> usize {
+    let means: Vec<BlockMeans> = (0..scores.candidates).map(|c| scores.relative(c)).collect();
+    let Some(best) = means.iter().min_by(|a, b| a.mean().total_cmp(&b.mean())) else {
+        return 0;
+    };
+    let standard_error = (best.variance().unwrap_or_default() / best.count() as f64).sqrt();
+    means
+        .iter()
+        .rposition(|m| m.mean() <= best.mean() + standard_error)
+        .unwrap_or_default()
+}
+
+fn score(
+    method: Method,
+    candidates: &[f64],
+    statistics: &SiteStatistics,
+    full: &[f32],
+    layers: &SiteLayers<'_>,
+) -> Result<Scores, Stop> {
+    let mut scores = Scores {
+        with: vec![vec![Vec::new(); candidates.len()]; layers.count()],
+        without: vec![Vec::new(); layers.count()],
+        candidates: candidates.len(),
+        rows_solved: statistics.rows,
+        rows_tested: 0,
+    };
+    for fold in folds(statistics) {
+        let held: u64 = fold.iter().map(|b| b.rows as u64).sum();
+        let Some(training) = Training::without(method, statistics, full, fold, held) else {
+            continue;
+        };
+        scores.rows_tested += held;
+        if training.uses_rows {
+            scores.rows_solved = scores.rows_solved.min(statistics.rows - held);
+        }
+        for layer in 0..layers.count() {
+            score_layer(layer, candidates, &training, fold, layers, &mut scores)?;
+        }
+    }
+    Ok(scores)
+}
+
+fn score_layer(
+    layer: usize,
+    candidates: &[f64],
+    training: &Training,
+    fold: &[Block],
+    layers: &SiteLayers<'_>,
+    scores: &mut Scores,
+) -> Result<(), Stop> {
+    let values = layers.error(layer)?;
+    let (m, n) = (
+        layers.layer(layer).in_features,
+        layers.layer(layer).out_features,
+    );
+    let error = ErrorMatrix {
+        values: &values,
+        m,
+        n,
+    };
+    let outputs: Vec<Mat<f32>> = fold
+        .iter()
+        .map(|block| output_errors(block, error))
+        .collect();
+    scores.without[layer].extend(
+        outputs
+            .iter()
+            .zip(fold)
+            .map(|(y, b)| power(y) / b.rows as f64),
+    );
+    let rank = rank_of(training.method, layers.layer(layer));
+    let mut warm: Option<Mat<f64>> = None;
+    for (candidate, &a) in candidates.iter().enumerate() {
+        let metric = training.metric(a);
+        let v = if rank == 0 {
+            Mat::zeros(n, 0)
+        } else {
+            let operator = ErrorOperator::new(error, &metric);
+            top_subspace(&operator, rank, Effort::Candidate(warm.as_ref()))
+                .map_err(|reason| layers.failed(layer, reason))?
+        };
+        let top = v.as_ref().subcols(0, rank.min(v.ncols()));
+        let narrowed = Mat::from_fn(n, top.ncols(), |i, j| narrow(top[(i, j)]));
+        scores.with[layer][candidate].extend(outputs.iter().zip(fold).map(|(y, block)| {
+            let mut captured = Mat::<f32>::zeros(y.nrows(), narrowed.ncols());
+            matmul(
+                captured.as_mut(),
+                Accum::Replace,
+                y.as_ref(),
+                narrowed.as_ref(),
+                1.0,
+                Par::Seq,
+            );
+            (power(y) - power(&captured)).max(0.0) / block.rows as f64
+        }));
+        warm = Some(v);
+    }
+    Ok(())
+}
+
+/// Y = X E of a block.
+fn output_errors(block: &Block, error: ErrorMatrix<'_>) -> Mat<f32> {
+    let x = MatRef::from_column_major_slice(&block.values, error.m, block.rows).transpose();
+    let e = MatRef::from_column_major_slice(error.values, error.m, error.n);
+    let mut y = Mat::zeros(block.rows, error.n);
+    matmul(y.as_mut(), Accum::Replace, x, e, 1.0, Par::Seq);
+    y
+}
+
+fn power(y: &Mat<f32>) -> f64 {
+    y.col_iter()
+        .map(|c| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())
+        .sum()
+}
+
+/// The window's blocks, in one fold or four; every fold leaves rows to solve from.
+fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
+    let blocks = statistics.window.blocks();
+    let count = if 4 * statistics.window.rows() as u64 <= statistics.rows {
+        1
+    } else {
+        FOLDS
+    };
+    let count = count.min(blocks.len());
+    (0..count)
+        .map(|f| &blocks[f * blocks.len() / count..(f + 1) * blocks.len() / count])
+        .filter(|fold| (fold.iter().map(|b| b.rows as u64).sum::<u64>()) < statistics.rows)
+        .collect()
+}
+
+/// What a fold is solved from: the statistics without its rows.
+struct Training {
+    full: Vec<f32>,
+    diagonal: Vec<f64>,
+    method: Method,
+    uses_rows: bool,
+}
+
+impl Training {
+    /// `None` where the method's statistic cannot be had without these rows (a maximum over batches).
+    fn without(
+        method: Method,
+        statistics: &SiteStatistics,
+        full: &[f32],
+        fold: &[Block],
+        held: u64,
+    ) -> Option<Self> {
+        let m = statistics.in_features;
+        let rows = statistics.rows as f64;
+        let left = rows - held as f64;
+        let mut training = Self {
+            full: Vec::new(),
+            diagonal: vec![1.0; m],
+            method,
+            uses_rows: true,
+        };
+        match method {
+            Method::Lqer => return None,
+            Method::ZeroQuantV2 | Method::WeightOnly => training.uses_rows = false,
+            Method::LqerMean => {
+                let sums = statistics.mean_abs.iter().map(|mean| mean * rows);
+                let held_out = channel_sums(fold, m, f64::abs);
+                training.diagonal = sums
+                    .zip(held_out)
+                    .map(|(s, h)| ((s - h).max(0.0) / left).powi(2))
+                    .collect();
+            }
+            Method::Approx => {
+                let sums = statistics
+                    .second_moment()
+                    .into_iter()
+                    .map(|mean| mean * rows);
+                let held_out = channel_sums(fold, m, |x| x * x);
+                training.diagonal = sums
+                    .zip(held_out)
+                    .map(|(s, h)| (s - h).max(0.0) / left)
+                    .collect();
+            }
+            Method::Exact => training.leave_out(statistics, full, fold, rows, left),
+        }
+        Some(training)
+    }
+
+    /// R without the fold: (N R - X^T X) / (N - n), in the scaling of `full`.
+    fn leave_out(
+        &mut self,
+        statistics: &SiteStatistics,
+        full: &[f32],
+        fold: &[Block],
+        rows: f64,
+        left: f64,
+    ) {
+        let m = statistics.in_features;
+        let scale = diagonal_scale(&statistics.second_moment());
+        self.full = full.iter().map(|r| r * narrow(rows / left)).collect();
+        for block in fold {
+            subtract_products(
+                &block.values,
+                m,
+                narrow(1.0 / (left * scale)),
+                &mut self.full,
+            );
+        }
+        for i in 0..m {
+            // Rounding may leave -1e-9 for a channel that only the fold excites.
+            let d = &mut self.full[i * m + i];
+            *d = d.max(0.0);
+        }
+        mirror_lower(&mut self.full, m);
+        self.diagonal = (0..m).map(|i| f64::from(self.full[i * m + i])).collect();
+    }
+
+    fn metric(&self, a: f64) -> Metric<'_> {
+        let diagonal = self.diagonal.clone();
+        if self.method == Method::Exact {
+            Metric::Shrunk {
+                full: &self.full,
+                diagonal,
+                shrinkage: a,
+                exact: None,
+            }
+        } else {
+            Metric::Diagonal(diagonal)
+        }
+    }
+}
+
+/// The largest diagonal element, by which R is scaled for f32; 1 when R is zero.
+pub(super) fn diagonal_scale(second_moment: &[f64]) -> f64 {
+    let largest = second_moment.iter().fold(0.0_f64, |max, d| max.max(*d));
+    if largest > 0.0 { largest } else { 1.0 }
+}
+
+fn channel_sums(fold: &[Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; m];
+    for row in fold.iter().flat_map(|block| block.values.chunks(m)) {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, x)| *sum += of(f64::from(*x)));
+    }
+    sums
+}

@@ -1,0 +1,60 @@
+//! The layers of one site: their weights and quantization errors, one in memory at a time.
+
+use qera_core::reconstruct::Method;
+
+use crate::checkpoint::{Checkpoint, Layer, Site};
+use crate::error::Stop;
+use crate::settings::Settings;
+
+/// A site's layers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SiteLayers<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) settings: &'a Settings,
+    pub(super) layers: &'a [Layer],
+    pub(super) site: &'a Site,
+}
+
+impl<'a> SiteLayers<'a> {
+    pub(super) fn count(&self) -> usize {
+        self.site.layers.len()
+    }
+
+    pub(super) fn layer(&self, member: usize) -> &'a Layer {
+        &self.layers[self.site.layers[member]]
+    }
+
+    /// E of this layer, read anew.
+    pub(super) fn error(&self, member: usize) -> Result<Vec<f32>, Stop> {
+        self.quantization_error(member, self.layer(member).read_weight(self.checkpoint)?)
+    }
+
+    /// E = W - W~, in the memory of W. Exact in f32: W~ is W rounded to fewer bits, or 0, so that the
+    /// difference is a multiple of W's last place and no larger than W.
+    pub(super) fn quantization_error(
+        &self,
+        member: usize,
+        mut weight: Vec<f32>,
+    ) -> Result<Vec<f32>, Stop> {
+        let quantized = self
+            .layer(member)
+            .quantize(self.checkpoint, self.settings, &weight)?;
+        weight.iter_mut().zip(&quantized).for_each(|(w, q)| *w -= q);
+        Ok(weight)
+    }
+
+    pub(super) fn failed(&self, member: usize, reason: String) -> Stop {
+        Stop::Solve {
+            layer: self.layer(member).name.clone(),
+            reason,
+        }
+    }
+}
+
+/// The rank to solve for: none without a correction.
+pub(super) const fn rank_of(method: Method, layer: &Layer) -> usize {
+    match method {
+        Method::WeightOnly => 0,
+        _ => layer.rank,
+    }
+}

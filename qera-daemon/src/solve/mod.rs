@@ -1,0 +1,19 @@
+//! From a site's statistics and its layers' weights to the low-rank terms, and what they are worth.
+//!
+//! [`site`] is the order of events; [`metric`] says what stands in the place of R for each method;
+//! [`subspace`] finds the top eigenvectors of G = E^T S E; [`held_out`] judges candidates on the window
+//! and chooses the shrinkage; [`factors`] balances and rounds A and B; [`packed_r`] measures f exactly.
+
+mod cost;
+mod factors;
+mod held_out;
+mod layers;
+mod metric;
+mod packed_r;
+mod site;
+mod subspace;
+
+pub use cost::Quantity;
+pub use factors::{Factors, Rounded};
+pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};
+pub use site::{LayerSolution, SiteSolver, Status};

@@ -1,0 +1,282 @@
+//! One site, start to end: choose on the window, then solve every layer from everything that was seen.
+
+use qera_core::dtype::FloatDtype;
+use qera_core::reconstruct::Method;
+use qera_core::statistics::BatchMaxMeanAbs;
+
+use crate::calibrate::SiteStatistics;
+use crate::checkpoint::{Checkpoint, Layer, Site};
+use crate::error::Stop;
+use crate::settings::Settings;
+
+use super::factors::{Factors, Rounded};
+use super::held_out::{Choice, HeldOut, Verdict, diagonal_scale, judge};
+use super::layers::{SiteLayers, rank_of};
+use super::metric::{ErrorMatrix, ErrorOperator, Metric};
+use super::packed_r::PackedR;
+use super::subspace::{Effort, eigen, top_subspace};
+
+/// A layer that loses more of f than this by rounding is written f32.
+const ROUNDING_LOSS_MAX: f64 = 1e-3;
+
+/// What became of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Solved.
+    Solved,
+    /// Its site has seen no row: zero factors.
+    Starved,
+    /// The output error is zero already: zero factors.
+    NothingToCorrect,
+}
+
+/// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error of
+/// a row, summed over the outputs, on the rows seen.
+#[derive(Debug, Clone)]
+pub struct LayerSolution {
+    /// Index into the selected layers.
+    pub layer: usize,
+    /// What became of it.
+    pub status: Status,
+    /// Rows that its statistics are the mean of.
+    pub rows: u64,
+    /// Rank really used: at most the numerical rank of the problem.
+    pub rank_used: usize,
+    /// tr(R W W^T).
+    pub output_power: f64,
+    /// f without correction.
+    pub error_without: f64,
+    /// f with the correction, before rounding.
+    pub error_with: f64,
+    /// f after rounding to bf16: what a bf16 engine applies.
+    pub error_bf16: f64,
+    /// The factors as they are written, with f after that rounding.
+    pub factors: Rounded,
+    /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
+    pub error_in_asked_dtype: Option<f64>,
+    /// Eigenvalues of G that the method captured, largest first.
+    pub spectrum: Vec<f64>,
+    /// The shrinkage, for QERA-exact.
+    pub choice: Option<Choice>,
+    /// Error on held-out rows.
+    pub held_out: Option<HeldOut>,
+}
+
+/// Solves sites; shared by the solver threads.
+#[derive(Debug, Clone, Copy)]
+pub struct SiteSolver<'a> {
+    /// Weights.
+    pub checkpoint: &'a Checkpoint,
+    /// Method, quantizer, dtype.
+    pub settings: &'a Settings,
+    /// The selected layers.
+    pub layers: &'a [Layer],
+}
+
+impl SiteSolver<'_> {
+    /// Solves every layer of the site.
+    ///
+    /// # Errors
+    /// [`Stop`] naming the layer: a NaN or infinite weight, or products that overflow.
+    pub fn solve(
+        &self,
+        site: &Site,
+        statistics: &SiteStatistics,
+    ) -> Result<Vec<LayerSolution>, Stop> {
+        if statistics.rows == 0 {
+            return Ok(site
+                .layers
+                .iter()
+                .map(|&layer| self.starved(layer))
+                .collect());
+        }
+        let packed = PackedR::new(&statistics.autocorrelation, statistics.in_features);
+        let scale = diagonal_scale(&packed.diagonal());
+        // Only QERA-exact multiplies by the full R.
+        let method = self.settings.method;
+        let full = if method == Method::Exact {
+            packed.to_f32(scale)
+        } else {
+            Vec::new()
+        };
+        let layers = SiteLayers {
+            checkpoint: self.checkpoint,
+            settings: self.settings,
+            layers: self.layers,
+            site,
+        };
+        let verdict = judge(method, self.settings.shrinkage, statistics, &full, &layers)?;
+        let metric = self.metric(statistics, packed, scale, &full, verdict.choice)?;
+        (0..site.layers.len())
+            .map(|member| self.solve_layer(&layers, member, statistics, packed, &metric, &verdict))
+            .collect()
+    }
+
+    fn metric<'m>(
+        &self,
+        statistics: &SiteStatistics,
+        packed: PackedR<'m>,
+        scale: f64,
+        full: &'m [f32],
+        choice: Option<Choice>,
+    ) -> Result<Metric<'m>, Stop> {
+        let squares = |scale: &[f64]| Metric::Diagonal(scale.iter().map(|s| s * s).collect());
+        Ok(match self.settings.method {
+            Method::Exact => Metric::Shrunk {
+                full,
+                diagonal: packed.diagonal().iter().map(|d| d / scale).collect(),
+                shrinkage: choice.map_or(0.0, |c| c.shrinkage),
+                exact: Some((packed, scale)),
+            },
+            Method::Approx => Metric::Diagonal(packed.diagonal()),
+            Method::LqerMean => squares(&statistics.mean_abs),
+            Method::Lqer => squares(&lqer_scale(statistics)?),
+            Method::ZeroQuantV2 | Method::WeightOnly => {
+                Metric::Diagonal(vec![1.0; statistics.in_features])
+            }
+        })
+    }
+
+    fn solve_layer(
+        &self,
+        layers: &SiteLayers<'_>,
+        member: usize,
+        statistics: &SiteStatistics,
+        r: PackedR<'_>,
+        metric: &Metric<'_>,
+        verdict: &Verdict,
+    ) -> Result<LayerSolution, Stop> {
+        let layer = layers.layer(member);
+        let weight = layer.read_weight(self.checkpoint)?;
+        let output_power = r.trace_with(&weight);
+        let values = layers.quantization_error(member, weight)?;
+        let error = ErrorMatrix {
+            values: &values,
+            m: layer.in_features,
+            n: layer.out_features,
+        };
+        let error_without = r.trace_with(&values);
+        let correctable = error_without > 0.0;
+        let (factors, spectrum) = if correctable {
+            self.project(layers, member, error, metric)?
+        } else {
+            (
+                Factors {
+                    a: faer::Mat::zeros(error.m, 0),
+                    b: faer::Mat::zeros(error.n, 0),
+                },
+                Vec::new(),
+            )
+        };
+        let error_with = factors.error(r, error, error_without);
+        let asked = self.settings.factor_dtype;
+        let mut rounded = factors.round(asked, r, error, error_without);
+        let error_bf16 = if asked == FloatDtype::Bf16 {
+            rounded.error
+        } else {
+            factors
+                .round(FloatDtype::Bf16, r, error, error_without)
+                .error
+        };
+        let lost = rounded.error - error_with;
+        let too_much = !(lost <= ROUNDING_LOSS_MAX * error_with + 1e-12 * error_without);
+        let error_in_asked_dtype = (too_much && asked != FloatDtype::F32).then_some(rounded.error);
+        if error_in_asked_dtype.is_some() {
+            rounded = factors.round(FloatDtype::F32, r, error, error_without);
+        }
+        if !rounded.error.is_finite() || !error_with.is_finite() {
+            return Err(layers.failed(
+                member,
+                "products overflow: the weights or activations are too large".into(),
+            ));
+        }
+        Ok(LayerSolution {
+            layer: layers.site.layers[member],
+            status: if correctable {
+                Status::Solved
+            } else {
+                Status::NothingToCorrect
+            },
+            rows: statistics.rows,
+            rank_used: factors.a.ncols(),
+            output_power,
+            error_without,
+            error_with,
+            error_bf16,
+            factors: rounded,
+            error_in_asked_dtype,
+            spectrum,
+            choice: verdict.choice,
+            held_out: verdict.held_out[member],
+        })
+    }
+
+    /// V by the method's metric, rotated to the eigenvectors of V^T G V in f64, cut at the numerical rank.
+    fn project(
+        &self,
+        layers: &SiteLayers<'_>,
+        member: usize,
+        error: ErrorMatrix<'_>,
+        metric: &Metric<'_>,
+    ) -> Result<(Factors, Vec<f64>), Stop> {
+        let rank = rank_of(self.settings.method, layers.layer(member));
+        let operator = ErrorOperator::new(error, metric);
+        let failed = |reason| layers.failed(member, reason);
+        let found = if rank == 0 {
+            faer::Mat::zeros(error.n, 0)
+        } else {
+            top_subspace(&operator, rank, Effort::Final).map_err(failed)?
+        };
+        let v = found.as_ref().subcols(0, rank.min(found.ncols()));
+        if v.ncols() == 0 {
+            return Ok((Factors::project(error, v), Vec::new()));
+        }
+        let (rotation, spectrum) =
+            eigen(&(v.transpose() * operator.apply_f64(v))).map_err(failed)?;
+        let largest = spectrum.first().copied().unwrap_or_default();
+        let noise = largest * f64::EPSILON * error.n.max(error.m) as f64;
+        let used = spectrum.iter().take_while(|&&value| value > noise).count();
+        let v = v * rotation.as_ref().subcols(0, used);
+        Ok((
+            Factors::project(error, v.as_ref()),
+            spectrum[..used].to_vec(),
+        ))
+    }
+
+    fn starved(&self, index: usize) -> LayerSolution {
+        LayerSolution {
+            layer: index,
+            status: Status::Starved,
+            rows: 0,
+            rank_used: 0,
+            output_power: 0.0,
+            error_without: 0.0,
+            error_with: 0.0,
+            error_bf16: 0.0,
+            factors: Rounded {
+                dtype: self.settings.factor_dtype,
+                lora_a: Vec::new(),
+                lora_b: Vec::new(),
+                error: 0.0,
+            },
+            error_in_asked_dtype: None,
+            spectrum: Vec::new(),
+            choice: None,
+            held_out: None,
+        }
+    }
+}
+
+/// The reference's scale: the maximum of batch means, clamped and normalised.
+fn lqer_scale(statistics: &SiteStatistics) -> Result<Vec<f64>, Stop> {
+    let mut values = statistics.batch_max.clone();
+    let mut scale = vec![0.0; values.len()];
+    BatchMaxMeanAbs::resume(&mut values, statistics.rows as f64)
+        .and_then(|statistic| statistic.finish_scale(&mut scale))
+        .map_err(|e| Stop::Solve {
+            layer: "LQER statistic".into(),
+            reason: e.to_string(),
+        })?;
+    Ok(scale)
+}

@@ -1,0 +1,8 @@
+//! The safetensors container, as both shards and checkpoints use it: a header that is distrusted
+//! until every number in it was checked ([`header`]), and a writer that streams ([`writer`]).
+
+mod header;
+mod writer;
+
+pub use header::{Header, HeaderError, dtype_name, float_dtype};
+pub use writer::{TensorPlan, write};

@@ -1,0 +1,131 @@
+//! A safetensors writer that holds one tensor at a time.
+//!
+//! The crate's own writer leaves the file readable by its owner alone and orders metadata by a random
+//! hash; published files are read by other users' servers and must have the same bytes every time.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use crate::error::Stop;
+
+/// Name, type and shape of a tensor to be written.
+#[derive(Debug, Clone)]
+pub struct TensorPlan {
+    /// Key in the file.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+}
+
+impl TensorPlan {
+    /// Bytes of the tensor.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+    }
+}
+
+/// Writes `path` with the tensors in the order given, each asked from `data` when its turn comes, and
+/// syncs the file. The only metadata is `format: pt`, which PEFT and transformers expect.
+///
+/// # Errors
+/// [`Stop::Io`] with the path; whatever `data` returns; [`Stop::Checkpoint`] when `data` returns
+/// another number of bytes than planned.
+pub fn write(
+    path: &Path,
+    tensors: &[TensorPlan],
+    mut data: impl FnMut(usize) -> Result<Vec<u8>, Stop>,
+) -> Result<(), Stop> {
+    let file = File::create(path).map_err(Stop::io(path, "create"))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let header = header(tensors);
+    out.write_all(&(header.len() as u64).to_le_bytes())
+        .map_err(Stop::io(path, "write"))?;
+    out.write_all(header.as_bytes())
+        .map_err(Stop::io(path, "write"))?;
+    for (index, tensor) in tensors.iter().enumerate() {
+        let bytes = data(index)?;
+        if bytes.len() != tensor.bytes() {
+            return Err(Stop::Checkpoint {
+                path: path.to_path_buf(),
+                reason: format!(
+                    "tensor '{}': {} bytes planned, {} made",
+                    tensor.name,
+                    tensor.bytes(),
+                    bytes.len()
+                ),
+            });
+        }
+        out.write_all(&bytes).map_err(Stop::io(path, "write"))?;
+    }
+    let file = out
+        .into_inner()
+        .map_err(|e| e.into_error())
+        .map_err(Stop::io(path, "write"))?;
+    file.sync_all().map_err(Stop::io(path, "sync"))
+}
+
+/// The JSON header, padded with spaces to a multiple of 8 as the format recommends.
+fn header(tensors: &[TensorPlan]) -> String {
+    let mut map = serde_json::Map::new();
+    map.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+    let mut start = 0;
+    for tensor in tensors {
+        let end = start + tensor.bytes();
+        map.insert(
+            tensor.name.clone(),
+            serde_json::json!({
+                "dtype": tensor.dtype.to_string(),
+                "shape": tensor.shape,
+                "data_offsets": [start, end],
+            }),
+        );
+        start = end;
+    }
+    let mut text = serde_json::Value::Object(map).to_string();
+    while !text.len().is_multiple_of(8) {
+        text.push(' ');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor_file::Header;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let path =
+            std::env::temp_dir().join(format!("qera-writer-{}.safetensors", std::process::id()));
+        let plans = [
+            TensorPlan {
+                name: "b".into(),
+                dtype: Dtype::F32,
+                shape: vec![2, 1],
+            },
+            TensorPlan {
+                name: "a".into(),
+                dtype: Dtype::U8,
+                shape: vec![3],
+            },
+        ];
+        let data = [vec![0, 0, 128, 63, 0, 0, 0, 64], vec![7, 8, 9]];
+        write(&path, &plans, |i| Ok(data[i].clone())).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(parsed.tensor("a").unwrap().data(), &data[1]);
+        assert_eq!(parsed.tensor("b").unwrap().shape(), [2, 1]);
+        assert_eq!(Header::read(&path).unwrap().data_start % 8, 0);
+        assert!(
+            write(&path, &plans, |_| Ok(vec![0])).is_err(),
+            "a wrong length is refused"
+        );
+        std::fs::remove_file(&path).unwrap();
+    }
+}
