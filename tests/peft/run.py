@@ -1,0 +1,60 @@
+"""The `peft` stage: runs every test_* method of the three suites and counts. See run.sh."""
+
+import argparse
+import pathlib
+import tempfile
+import traceback
+import warnings
+
+import torch
+import transformers
+from daemon import Daemon
+from fixture import ROOT
+from test_adapter import AdapterTests
+from test_hook import HookTests
+from test_table import TableTests
+
+
+def run(suite_name, make):
+    """(passed, failed) of one suite; a suite that cannot be set up is one failure."""
+    try:
+        suite = make()
+    except Exception:
+        print(f"FAILED {suite_name}\n{traceback.format_exc()}", flush=True)
+        return 0, 1
+    passed = failed = 0
+    for name in [name for name in dir(suite) if name.startswith("test_")]:
+        try:
+            getattr(suite, name)()
+        except Exception:
+            print(f"FAILED {suite_name}: {name}\n{traceback.format_exc()}", flush=True)
+            failed += 1
+        else:
+            print(f"ok {suite_name}: {name}", flush=True)
+            passed += 1
+    return passed, failed
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--daemon", required=True, help="the qera-daemon binary")
+    parser.add_argument("--write-table", action="store_true", help="print the table that README.md carries")
+    parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md", help="where the hook is read from")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", message="TypedStorage")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        daemon = Daemon(arguments.daemon, work)
+        results = [
+            run("adapter", lambda: AdapterTests(daemon)),
+            run("hook", lambda: HookTests(daemon, arguments.readme)),
+            run("table", lambda: TableTests(daemon, arguments.write_table)),
+        ]
+    passed, failed = (sum(counts) for counts in zip(*results))
+    print(f"peft: {passed} passed, {failed} failed")
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

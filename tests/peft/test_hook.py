@@ -1,0 +1,75 @@
+"""The README's hook, run as it stands, feeds the daemon."""
+
+import re
+
+import torch
+from daemon import manifest
+from fixture import ROOT, evaluation_tokens, linear_names, load_model
+from safetensors.torch import load_file
+
+LINES_AT_MOST = 15
+MARKER = "<!-- hook -->"
+
+
+def hook_lines(readme):
+    assert readme.count(MARKER) == 1, f"README.md needs one {MARKER} before the hook's code block"
+    block = re.match(r"\s*```python\n(.*?)```", readme[readme.index(MARKER) + len(MARKER) :], re.DOTALL)
+    assert block, f"no python code block follows {MARKER}"
+    return block[1]
+
+
+class HookTests:
+    def __init__(self, daemon, readme):
+        self.daemon, self.source = daemon, hook_lines(readme.read_text(encoding="utf-8"))
+
+    def record(self, name, calls):
+        """A fresh model with the hook, called once for each of `calls`; returns the folder."""
+        folder = self.daemon.work / name
+        folder.mkdir()
+        model, namespace = load_model(), {}
+        exec(compile(self.source, "README.md", "exec"), namespace)
+        namespace["hook"](model, f"{folder}/")
+        with torch.no_grad():
+            for call in calls:
+                call(model)
+        assert not list(folder.glob("*.part")), "a file was left under its temporary name"
+        return folder
+
+    def check(self, folder, rows):
+        layers = {layer["name"]: layer for layer in manifest(self.daemon.once(activations=folder))["layers"]}
+        assert layers.keys() == set(linear_names(load_model()))
+        for name, layer in layers.items():
+            assert layer["status"] != "starved" and layer["rows"] == rows, f"{name}: {layer}"
+
+    def test_hook_is_short(self):
+        count = len(self.source.splitlines())
+        assert count <= LINES_AT_MOST, f"the hook has {count} lines"
+
+    def test_forward_calls_feed_every_layer(self):
+        tokens = evaluation_tokens()[:16]
+        folder = self.record("hook-forward", [lambda m, t=t: m(input_ids=t) for t in tokens.split(4)])
+        shards = sorted(folder.glob("*.safetensors"))
+        assert len(shards) == 4
+        shard = load_file(shards[0])
+        assert len(shard) == 16, f"one key for each distinct input, not {sorted(shard)}"
+        assert {(tuple(x.shape[:2]), x.dtype) for x in shard.values()} == {((4, 128), torch.bfloat16)}
+        self.check(folder, tokens.numel())
+
+    def test_hook_leaves_the_result_alone(self):
+        tokens, results = evaluation_tokens()[:2], []
+        self.record("hook-result", [lambda m: results.append(m(input_ids=tokens).logits)])
+        with torch.no_grad():
+            assert torch.equal(results[0], load_model()(input_ids=tokens).logits)
+
+    def test_padding_is_left_out(self):
+        tokens = evaluation_tokens()[:8]
+        mask = torch.ones_like(tokens)
+        mask[:4, :50] = 0  # padded on the left, as for generation
+        folder = self.record("hook-padding", [lambda m: m(input_ids=tokens, attention_mask=mask)])
+        self.check(folder, int(mask.sum()))
+
+    def test_generation_feeds_every_layer(self):
+        tokens = evaluation_tokens()[:4, :64]
+        options = dict(attention_mask=torch.ones_like(tokens), max_new_tokens=9, min_new_tokens=9, do_sample=False)
+        folder = self.record("hook-generation", [lambda m: m.generate(tokens, **options)])
+        self.check(folder, 4 * (64 + 8))  # the last token that comes out never goes in

@@ -1,0 +1,80 @@
+"""The README's table: what each method leaves of the damage that quantization does to the fixture model."""
+
+import re
+
+import peft
+from fixture import BLOCK_SIZE, ROOT, divergence, evaluation_tokens, load_model, logits, perplexity
+
+METHODS = ("w-only", "zeroquant-v2", "lqer", "approx", "exact")
+QUANTIZERS = ("mxint3", "mxint2")
+RANKS = (4, 8)
+TOLERANCE = 0.03  # of a number in the README against the one measured here
+BEGIN, END = "<!-- table -->", "<!-- /table -->"
+
+
+def measure(daemon):
+    """{(quantizer, rank, method): (divergence, perplexity)}, and the perplexity of the unquantized model."""
+    tokens = evaluation_tokens()
+    reference = logits(load_model(), tokens)
+    results = {}
+    for quantizer in QUANTIZERS:
+        for rank in RANKS:
+            for method in METHODS:
+                options = ("--quantizer", quantizer, "--block-size", BLOCK_SIZE, "--rank", rank, "--method", method)
+                out = daemon.once(*options, "--emit-base")
+                model = peft.PeftModel.from_pretrained(load_model(out / "base"), out / "current").eval()
+                changed = logits(model, tokens)
+                results[quantizer, rank, method] = divergence(reference, changed), perplexity(changed, tokens)
+    return results, perplexity(reference, tokens)
+
+
+def markdown(results, unquantized):
+    lines = [f"| quantizer | rank | measure | {' | '.join(METHODS)} |", "|---" * (3 + len(METHODS)) + "|"]
+    for quantizer in QUANTIZERS:
+        for rank in RANKS:
+            cells = [results[quantizer, rank, method] for method in METHODS]
+            for column, measure_name, digits in ((0, "divergence (nats)", 4), (1, "perplexity", 2)):
+                numbers = " | ".join(f"{cell[column]:.{digits}f}" for cell in cells)
+                lines.append(f"| {quantizer} | {rank} | {measure_name} | {numbers} |")
+    lines.append("")
+    lines.append(f"Perplexity of the unquantized model: {unquantized:.2f}.")
+    return "\n".join(lines)
+
+
+def numbers(table):
+    """Every decimal fraction of the table with the row that it stands in."""
+    return [(line, float(n)) for line in table.splitlines() for n in re.findall(r"(?<![\w.])\d+\.\d+(?![\w])", line)]
+
+
+class TableTests:
+    def __init__(self, daemon, write_table):
+        self.results, self.unquantized = measure(daemon)
+        self.table = markdown(self.results, self.unquantized)
+        if write_table:
+            print(self.table)
+
+    def settings(self):
+        for quantizer in QUANTIZERS:
+            for rank in RANKS:
+                yield f"{quantizer} rank {rank}", {m: self.results[quantizer, rank, m] for m in METHODS}
+
+    def test_exact_is_best_by_divergence(self):
+        for setting, by_method in self.settings():
+            best = min(METHODS, key=lambda method: by_method[method][0])
+            assert best == "exact", f"{setting}: {best} is best\n{self.table}"
+
+    def test_every_correction_is_better_than_none(self):
+        for setting, by_method in self.settings():
+            for method in METHODS[1:]:
+                for column in (0, 1):
+                    worse = by_method[method][column] >= by_method["w-only"][column]
+                    assert not worse, f"{setting}: {method} is no better than w-only\n{self.table}"
+
+    def test_readme_states_what_is_measured(self):
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        assert readme.count(BEGIN) == 1 and readme.count(END) == 1, f"README.md needs one {BEGIN} ... {END}"
+        stated = numbers(readme[readme.index(BEGIN) : readme.index(END)])
+        measured = numbers(self.table)
+        assert len(stated) == len(measured), f"README.md has {len(stated)} numbers, the table {len(measured)}"
+        for (line, old), (row, new) in zip(stated, measured):
+            assert abs(old - new) <= TOLERANCE * new, f"README.md says {old} in {line!r}, measured is\n{row}"

@@ -1,0 +1,9 @@
+//! What the tests of the workspace share: generators of inputs and the table of tolerances.
+
+pub mod daemon;
+pub mod generate;
+pub mod matrix;
+pub mod precision;
+pub mod reference;
+pub mod shards;
+pub mod spectra;

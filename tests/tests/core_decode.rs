@@ -1,0 +1,178 @@
+//! Decoding of rows and weights, and what is refused before anything is accumulated.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use half::{bf16, f16};
+use proptest::prelude::*;
+use qera_core::dtype::{DecodeError, FloatDtype, MAGNITUDE_MAX, decode_rows, decode_weights};
+use qera_core::rows::{Rows, ShapeError};
+
+const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn masked_rows_are_dropped_and_never_inspected(
+        rows in prop::collection::vec((any::<bool>(), prop::collection::vec(-100.0_f32..100.0, 7)), 0..20),
+        dtype in prop::sample::select(DTYPES.to_vec()),
+    ) {
+        let mut bytes = Vec::new();
+        let mut expected = Vec::new();
+        for (kept, row) in &rows {
+            for &x in row {
+                let x = if *kept { x } else { f32::NAN };
+                match dtype {
+                    FloatDtype::F32 => bytes.extend(x.to_le_bytes()),
+                    FloatDtype::F16 => bytes.extend(f16::from_f32(x).to_le_bytes()),
+                    FloatDtype::Bf16 => bytes.extend(bf16::from_f32(x).to_le_bytes()),
+                }
+                if *kept { expected.push(dtype.round(x)); }
+            }
+        }
+        let mask: Vec<u8> = rows.iter().enumerate().map(|(row, (kept, _))| if *kept { 1 + row as u8 } else { 0 }).collect();
+        let mut out = vec![0.0; expected.len()];
+        prop_assert_eq!(decode_rows(&bytes, dtype, 7, Some(&mask), &mut out), Ok(expected.len() / 7));
+        prop_assert_eq!(out, expected);
+    }
+}
+
+#[test]
+fn bad_values_are_refused_with_their_place() {
+    let mut out = [0.0; 6];
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for dtype in DTYPES {
+            let values = [1.0, 2.0, 3.0, 4.0, 5.0, bad];
+            let encode = |x: f32| match dtype {
+                FloatDtype::F32 => x.to_le_bytes().to_vec(),
+                FloatDtype::F16 => f16::from_f32(x).to_le_bytes().to_vec(),
+                FloatDtype::Bf16 => bf16::from_f32(x).to_le_bytes().to_vec(),
+            };
+            let bytes: Vec<u8> = values.into_iter().flat_map(encode).collect();
+            let refused = decode_rows(&bytes, dtype, 3, None, &mut out);
+            assert!(
+                matches!(refused, Err(DecodeError::NonFinite { row: 1, column: 2, value }) if value.to_bits() == bad.to_bits())
+            );
+            let refused = decode_rows(&bytes, dtype, 3, Some(&[0, 1]), &mut out);
+            assert!(
+                matches!(
+                    refused,
+                    Err(DecodeError::NonFinite {
+                        row: 1,
+                        column: 2,
+                        ..
+                    })
+                ),
+                "a row number of the input"
+            );
+            let refused = decode_weights(&bytes, dtype, &mut out);
+            assert!(matches!(
+                refused,
+                Err(DecodeError::NonFinite {
+                    row: 0,
+                    column: 5,
+                    ..
+                })
+            ));
+        }
+    }
+    let large = MAGNITUDE_MAX.next_up();
+    let bytes: Vec<u8> = [1.0, MAGNITUDE_MAX, -large, 0.0]
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    let refused = decode_rows(&bytes, FloatDtype::F32, 2, None, &mut out);
+    assert_eq!(
+        refused,
+        Err(DecodeError::ProductOverflow {
+            row: 1,
+            column: 0,
+            value: -large
+        })
+    );
+    assert_eq!(
+        decode_weights(&bytes, FloatDtype::F32, &mut out[..4]),
+        Ok(()),
+        "weights are not multiplied together"
+    );
+    let refused = Rows::new(&[1.0, f32::INFINITY], 1).unwrap_err();
+    assert_eq!(
+        refused,
+        ShapeError::Value {
+            row: 1,
+            column: 0,
+            value: f32::INFINITY
+        }
+    );
+    assert_eq!(
+        Rows::new(&[large], 1).unwrap_err(),
+        ShapeError::Value {
+            row: 0,
+            column: 0,
+            value: large
+        }
+    );
+}
+
+#[test]
+fn wrong_lengths_and_weights_are_refused() {
+    let mut out = [0.0; 4];
+    let bytes = [0; 8];
+    let decode = |in_features, mask, out: &mut [f32]| {
+        decode_rows(&bytes, FloatDtype::Bf16, in_features, mask, out)
+    };
+    assert_eq!(
+        decode(3, None, &mut out),
+        Err(DecodeError::Length {
+            bytes: 8,
+            row_bytes: 6
+        })
+    );
+    assert_eq!(
+        decode(0, None, &mut out),
+        Err(DecodeError::Length {
+            bytes: 8,
+            row_bytes: 0
+        })
+    );
+    assert!(decode(usize::MAX, None, &mut out).is_err());
+    assert_eq!(
+        decode(2, Some(&[1]), &mut out),
+        Err(DecodeError::MaskLength { mask: 1, rows: 2 })
+    );
+    assert_eq!(
+        decode(2, None, &mut out[..3]),
+        Err(DecodeError::OutputLength { needed: 4, lent: 3 })
+    );
+    assert_eq!(decode(2, Some(&[0, 9]), &mut out[..2]), Ok(1));
+    assert_eq!(
+        decode_weights(&bytes, FloatDtype::F32, &mut out),
+        Err(DecodeError::OutputLength { needed: 2, lent: 4 })
+    );
+    assert_eq!(
+        decode_weights(&bytes[..3], FloatDtype::F16, &mut out),
+        Err(DecodeError::Length {
+            bytes: 3,
+            row_bytes: 2
+        })
+    );
+    assert_eq!(Rows::new(&[], 0).unwrap_err(), ShapeError::InFeatures);
+    let rows = Rows::new(&[1.0, 2.0], 1).unwrap();
+    assert_eq!(
+        rows.weighted(&[1.0]).unwrap_err(),
+        ShapeError::Weights {
+            weights: 1,
+            rows: 2
+        }
+    );
+    assert_eq!(
+        rows.weighted(&[1.0, -0.5]).unwrap_err(),
+        ShapeError::Weight {
+            row: 1,
+            value: -0.5
+        }
+    );
+    assert!(matches!(
+        rows.weighted(&[f32::NAN, 1.0]),
+        Err(ShapeError::Weight { row: 0, .. })
+    ));
+}
