@@ -17,7 +17,7 @@ if ! "$python" -c 'import torch, numpy' 2>/dev/null || ! "$python" -m pip --vers
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >&2
-    apt-get install -y -qq --no-install-recommends \
+    apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 \
         python3-torch python3-numpy python3-pip libopenblas0-pthread >&2
 fi
 "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
