@@ -13,7 +13,7 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 
 use crate::error::Stop;
-use crate::tensor_file::Header;
+use crate::tensor_file::{Claim, Header};
 
 pub use layers::{Layer, Layers, fingerprint};
 pub use sites::{Shares, Site, Sites};
@@ -153,25 +153,16 @@ impl Checkpoint {
     fn add_file(&mut self, path: &Path) -> Result<(), Stop> {
         let header = Header::read(path).map_err(|e| refuse(path, e.to_string()))?;
         let mapping = mapping::map(path).map_err(Stop::io(path, "map"))?;
-        let too_large = |_| refuse(path, "larger than this machine's address space".into());
-        let start = usize::try_from(header.data_start).map_err(too_large)?;
         // The file may have changed between reading its header and mapping it.
         if mapping.len() as u64 != header.file_bytes {
             return Err(refuse(path, "changed while it was being opened".into()));
         }
-        for (name, info) in header.metadata.tensors() {
-            let range = start + info.data_offsets.0..start + info.data_offsets.1;
-            let tensor = Tensor {
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                file: self.files.len(),
-                range,
-            };
-            if self.tensors.insert(name.clone(), tensor).is_some() {
-                return Err(refuse(
-                    path,
-                    format!("tensor '{name}' is in another file too"),
-                ));
+        for Claim { key, dtype, shape, start, bytes } in header.claims {
+            // No larger than the mapping's length, which is a usize.
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
+            let tensor = Tensor { dtype, shape, file: self.files.len(), range: start..start + bytes };
+            if self.tensors.insert(key.clone(), tensor).is_some() {
+                return Err(refuse(path, format!("tensor '{key}' is in another file too")));
             }
         }
         self.files.push((path.to_path_buf(), mapping));

@@ -8,9 +8,8 @@ use safetensors::Dtype;
 
 use crate::checkpoint::{Checkpoint, Layer, Shares, Sites};
 use crate::settings::Selection;
-use crate::tensor_file::float_dtype;
+use crate::tensor_file::{Claim, float_dtype};
 
-use super::shard::Claim;
 use super::{Reason, Refusal, ShardHeader};
 
 const MASK: &str = "::mask";
@@ -93,16 +92,14 @@ impl Admission<'_> {
             });
         }
         let tp_size = tp_size(header)?;
-        let masks: BTreeMap<&str, &Claim> = header
-            .claims
-            .iter()
+        let masks: BTreeMap<&str, &Claim> = header.claims().iter()
             .filter_map(|c| Some((c.key.strip_suffix(MASK)?, c)))
             .collect();
         let mut entries = Vec::new();
         let mut ignored_keys = 0;
-        for claim in &header.claims {
+        for claim in header.claims() {
             if let Some(owner) = claim.key.strip_suffix(MASK) {
-                if !header.claims.iter().any(|c| c.key == owner) {
+                if !header.claims().iter().any(|c| c.key == owner) {
                     return Err(Reason::MaskWithoutRows {
                         key: claim.key.clone(),
                     });

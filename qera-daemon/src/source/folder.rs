@@ -29,7 +29,8 @@ pub fn list(folder: &Path) -> Result<Listing, Stop> {
         let hidden = path
             .file_name()
             .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden || path.is_dir() {
+        // A pipe or socket would block the reader for ever.
+        if hidden || !path.is_file() {
             continue;
         }
         if path.extension().is_some_and(|e| e == "safetensors") {

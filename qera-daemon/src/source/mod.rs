@@ -14,7 +14,7 @@ use crate::tensor_file::HeaderError;
 pub use admission::{Admission, Admitted, Entry, declared_shares};
 pub use folder::{Listing, list};
 pub use rows::{Shard, SiteRows, read};
-pub use shard::{Claim, ShardHeader};
+pub use shard::ShardHeader;
 
 /// A shard set aside: which one and why.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum Reason {
     },
     /// Neither [rows, in_features] nor [batch, seq, in_features].
     #[error(
-        "tensor '{key}' has shape {found:?}; [rows, {in_features}] or [batch, seq, {in_features}] expected"
+        "tensor '{key}' has shape {found:?}; in_features is {in_features}: [rows, {in_features}] or [batch, seq, {in_features}] expected"
     )]
     WrongShape {
         /// Tensor.

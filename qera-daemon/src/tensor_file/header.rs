@@ -1,27 +1,45 @@
 //! Reading a safetensors header from a file that may be truncated, lying, or no safetensors at all.
 //!
-//! Format: u64 little-endian header length, that many bytes of JSON, then the tensors' bytes without
-//! gaps (safetensors README, "Format"). The crate's parser checks that offsets tile the data and that
-//! shape times dtype gives each length; here the lengths are checked against the file itself.
+//! Format (safetensors README, "Format"): u64 little-endian header length, that many bytes of JSON, then
+//! the tensors' bytes without gaps. Every number is checked before it is used: shape times dtype gives
+//! each length, offsets tile the data, the data ends where the file does. The crate's own parser checks
+//! the same but does not say which tensor lies.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use qera_core::dtype::FloatDtype;
-use safetensors::tensor::Metadata;
-use safetensors::{Dtype, SafeTensorError};
+use safetensors::Dtype;
+use serde::Deserialize;
 
 /// Largest header accepted, as in the safetensors crate.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
+const METADATA: &str = "__metadata__";
 
-/// A checked header and where the data starts.
+/// A tensor as the header describes it, checked against the file.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Key.
+    pub key: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Byte of the file where it starts.
+    pub start: u64,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// A checked header.
 #[derive(Debug)]
 pub struct Header {
-    /// Tensors, shapes and offsets.
-    pub metadata: Metadata,
-    /// Byte of the file at which offset 0 lies.
-    pub data_start: u64,
+    /// The tensors, in the order of their bytes.
+    pub claims: Vec<Claim>,
+    /// `__metadata__`.
+    pub metadata: HashMap<String, String>,
     /// Length of the file when the header was read.
     pub file_bytes: u64,
 }
@@ -41,7 +59,7 @@ pub enum HeaderError {
     },
     /// The first eight bytes are no plausible length.
     #[error(
-        "not a safetensors file: its first 8 bytes give a header of {claimed} bytes in a file of {found}"
+        "not a safetensors file, or truncated in its header: its first 8 bytes announce {claimed} bytes of header, the file has {found}"
     )]
     Length {
         /// Header length that the file claims.
@@ -49,17 +67,56 @@ pub enum HeaderError {
         /// Bytes in the file.
         found: u64,
     },
-    /// The header is not the JSON that the format asks for, or its offsets contradict its shapes.
+    /// The header is not the JSON that the format asks for.
     #[error("not a valid safetensors header: {0}")]
     Json(String),
+    /// A type that the format does not know.
+    #[error("tensor '{key}' has the unknown dtype '{dtype}'")]
+    UnknownDtype {
+        /// Tensor.
+        key: String,
+        /// Its type.
+        dtype: String,
+    },
+    /// Shape and type do not give the length that the offsets give.
+    #[error("tensor '{key}': {dtype} {shape:?} does not fill its {bytes} bytes")]
+    Size {
+        /// Tensor.
+        key: String,
+        /// Its type.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Bytes between its offsets; 0 where they are reversed.
+        bytes: u64,
+    },
+    /// Tensors overlap or leave a gap.
+    #[error("tensor '{key}' starts at byte {start} of the data; {expected} expected")]
+    Offset {
+        /// Tensor.
+        key: String,
+        /// Offset found.
+        start: u64,
+        /// End of the tensor before it.
+        expected: u64,
+    },
     /// The data is shorter or longer than the header says.
-    #[error("{}: the header describes {expected} bytes, the file has {found}", if found < expected { "truncated" } else { "trailing bytes" })]
+    #[error("{}: the header describes {expected} bytes, the file has {found} (last tensor '{key}')", if found < expected { "truncated" } else { "trailing bytes" })]
     DataLength {
+        /// Tensor that ends last.
+        key: String,
         /// Bytes that the header describes, itself included.
         expected: u64,
         /// Bytes in the file.
         found: u64,
     },
+}
+
+#[derive(Deserialize)]
+struct Described {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
 }
 
 impl Header {
@@ -81,24 +138,57 @@ impl Header {
         }
         let mut json = Vec::new();
         file.take(claimed).read_to_end(&mut json)?;
-        let metadata: Metadata =
-            serde_json::from_slice(&json).map_err(|e| HeaderError::Json(e.to_string()))?;
-        let data_start = 8 + claimed;
-        let expected = data_start + metadata.data_len() as u64;
-        if expected != found {
-            return Err(HeaderError::DataLength { expected, found });
+        Self::parse(&json, 8 + claimed, found)
+    }
+
+    fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Self, HeaderError> {
+        let invalid = |e: serde_json::Error| HeaderError::Json(e.to_string());
+        let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(json).map_err(invalid)?;
+        let metadata = entries
+            .remove(METADATA)
+            .map_or(Ok(HashMap::new()), serde_json::from_value)
+            .map_err(|e| HeaderError::Json(format!("{METADATA}: {e}")))?;
+        let mut tensors = Vec::new();
+        for (key, value) in entries {
+            let described: Described = serde_json::from_value(value)
+                .map_err(|e| HeaderError::Json(format!("tensor '{key}': {e}")))?;
+            tensors.push((key, described));
         }
-        Ok(Self {
-            metadata,
-            data_start,
-            file_bytes: found,
-        })
+        tensors.sort_by_key(|(_, described)| described.data_offsets);
+        let mut end = 0;
+        let mut claims = Vec::new();
+        for (key, described) in tensors {
+            let claim = described.check(key, end, data_start)?;
+            end += claim.bytes as u64;
+            claims.push(claim);
+        }
+        let expected = data_start.saturating_add(end);
+        if expected != found {
+            let key = claims.last().map(|c| c.key.clone()).unwrap_or_default();
+            return Err(HeaderError::DataLength { key, expected, found });
+        }
+        Ok(Self { claims, metadata, file_bytes: found })
     }
 }
 
-impl From<SafeTensorError> for HeaderError {
-    fn from(error: SafeTensorError) -> Self {
-        Self::Json(error.to_string())
+impl Described {
+    /// Checks type, length and place; `end` is where the tensor before this one ends.
+    fn check(self, key: String, end: u64, data_start: u64) -> Result<Claim, HeaderError> {
+        let Self { dtype: name, shape, data_offsets: (from, to) } = self;
+        let Ok(dtype) = serde_json::from_value::<Dtype>(serde_json::Value::String(name.clone())) else {
+            return Err(HeaderError::UnknownDtype { key, dtype: name });
+        };
+        let bits = shape.iter().try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        let length = to.saturating_sub(from);
+        match bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8) {
+            Some(bytes) if bytes as u64 == length && from <= to => {
+                if from != end {
+                    return Err(HeaderError::Offset { key, start: from, expected: end });
+                }
+                Ok(Claim { key, dtype, shape, start: data_start.saturating_add(from), bytes })
+            }
+            _ => Err(HeaderError::Size { key, dtype: name, shape, bytes: length }),
+        }
     }
 }
 
@@ -120,5 +210,45 @@ pub const fn dtype_name(dtype: FloatDtype) -> Dtype {
         FloatDtype::F32 => Dtype::F32,
         FloatDtype::F16 => Dtype::F16,
         FloatDtype::Bf16 => Dtype::BF16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str, data: u64) -> String {
+        match Header::parse(json.as_bytes(), 100, 100 + data) {
+            Ok(header) => format!("{} tensors", header.claims.len()),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn every_lie_is_named() {
+        let tensor = |dtype: &str, shape: &str, from: u64, to: u64| {
+            format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        let one = |t: String| format!(r#"{{"a":{t}}}"#);
+        assert_eq!(parse(&one(tensor("F32", "[2]", 0, 8)), 8), "1 tensors");
+        assert_eq!(parse("{}", 0), "0 tensors");
+        let cases = [
+            (one(tensor("F32", "[3]", 0, 8)), "'a'"),
+            (one(tensor("F32", "[2]", 8, 0)), "'a'"),
+            (one(tensor("F32", "[2]", 4, 12)), "starts at byte 4"),
+            (one(tensor("F31", "[2]", 0, 8)), "'F31'"),
+            (one(tensor("F32", "[18446744073709551615, 2]", 0, 8)), "'a'"),
+            (one(tensor("F32", "[2]", 0, 8)).replace("shape", "shapes"), "shape"),
+            (format!(r#"{{"a":{},"b":{}}}"#, tensor("U8", "[8]", 0, 8), tensor("U8", "[8]", 4, 12)), "'b'"),
+            ("[]".into(), "header"),
+            (r#"{"__metadata__":{"k":1}}"#.into(), "__metadata__"),
+        ];
+        for (json, said) in cases {
+            let message = parse(&json, 8);
+            assert!(message.contains(said), "{json}: {message}");
+        }
+        let short = parse(&one(tensor("F32", "[2]", 0, 8)), 7);
+        assert!(short.contains("truncated") && short.contains("108") && short.contains("107"), "{short}");
+        assert!(parse(&one(tensor("F32", "[2]", 0, 8)), 9).contains("trailing"));
     }
 }

@@ -121,7 +121,7 @@ mod tests {
         let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(parsed.tensor("a").unwrap().data(), &data[1]);
         assert_eq!(parsed.tensor("b").unwrap().shape(), [2, 1]);
-        assert_eq!(Header::read(&path).unwrap().data_start % 8, 0);
+        assert_eq!(Header::read(&path).unwrap().claims[0].start % 8, 0);
         assert!(
             write(&path, &plans, |_| Ok(vec![0])).is_err(),
             "a wrong length is refused"
