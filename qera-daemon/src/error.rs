@@ -38,8 +38,8 @@ pub enum Stop {
         /// What went wrong.
         reason: String,
     },
-    /// Every shard was refused, so nothing could be solved.
-    #[error("{}: none of its {refused} shards could be used; nothing was published", folder.display())]
+    /// The folder has no shard, or all were refused: a generation of zeros would take the place of a good one.
+    #[error("{}: {}; nothing was published", folder.display(), nothing(*refused))]
     NothingUsable {
         /// The watched folder.
         folder: PathBuf,
@@ -82,6 +82,13 @@ pub enum Stop {
         /// The panic's message.
         message: String,
     },
+}
+
+fn nothing(refused: usize) -> String {
+    match refused {
+        0 => "holds no shard (*.safetensors)".into(),
+        _ => format!("none of its {refused} shards could be used"),
+    }
 }
 
 impl Stop {

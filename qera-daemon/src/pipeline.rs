@@ -18,8 +18,8 @@
 
 mod report;
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -216,6 +216,7 @@ impl Pipeline<'_> {
                 Ok(solutions) => {
                     for solution in solutions {
                         self.report(&solution);
+                        self.reporter.step(&self.solver.layers[solution.layer].name);
                         all.push(solution);
                     }
                 }

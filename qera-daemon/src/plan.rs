@@ -1,6 +1,6 @@
 //! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected work.
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
 
 use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
@@ -151,7 +151,7 @@ impl Plan {
     pub fn table(&self, settings: &Settings) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let mut line = |s: std::fmt::Arguments<'_>| {
+        let mut line = |s: core::fmt::Arguments<'_>| {
             let _ = writeln!(text, "{s}");
         };
         line(format_args!(

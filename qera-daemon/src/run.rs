@@ -1,9 +1,9 @@
 //! The main job in order: open what was named, admit shards by their headers, plan, then the pipeline, then
 //! publish.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -117,14 +117,17 @@ pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> 
     let base = Base::new(settings, &job.layers.selected, &weights);
     let base_present = base.present(&out)?;
     announce(settings, reporter, &job);
-    if job.admitted.is_empty() && !job.refused.is_empty() {
-        return Err(Stop::NothingUsable {
+    let nothing_usable = |refused| {
+        Err(Stop::NothingUsable {
             folder: watch.to_path_buf(),
-            refused: job.refused.len(),
-        });
+            refused,
+        })
+    };
+    if job.admitted.is_empty() {
+        return nothing_usable(job.refused.len());
     }
 
-    reporter.begin(job.admitted.len());
+    reporter.begin(job.admitted.len() + job.layers.selected.len());
     let pipeline = Pipeline {
         shards: &job.admitted,
         sites: &job.sites.sites,
@@ -142,11 +145,16 @@ pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> 
     let outcome = outcome?;
     let mut quarantined = job.refused.clone();
     quarantined.extend(outcome.refused);
-    if outcome.folded == 0 && !quarantined.is_empty() {
-        return Err(Stop::NothingUsable {
-            folder: watch.to_path_buf(),
-            refused: quarantined.len(),
-        });
+    if outcome.folded == 0 {
+        if stop.load(Ordering::SeqCst) {
+            let message = "stopped before the first shard was folded: nothing was published".into();
+            reporter.say(&Event::Warning {
+                subject: "signal",
+                message,
+            });
+            return Ok(Exit::Done);
+        }
+        return nothing_usable(quarantined.len());
     }
 
     if settings.emit_base && !base_present {

@@ -32,7 +32,10 @@ impl TestDaemon {
     /// When no temporary folder can be made.
     #[must_use]
     pub fn new(binary: &str) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), binary: binary.into() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            binary: binary.into(),
+        }
     }
 
     /// The folder's path.
@@ -110,7 +113,10 @@ impl Adapter {
     #[must_use]
     pub fn layer(&self, module: &str) -> &serde_json::Value {
         let layers = self.manifest["layers"].as_array().unwrap();
-        layers.iter().find(|l| l["name"] == module).unwrap_or_else(|| panic!("{module} is not in the manifest"))
+        layers
+            .iter()
+            .find(|l| l["name"] == module)
+            .unwrap_or_else(|| panic!("{module} is not in the manifest"))
     }
 
     /// (lora_A [rank, in_features], lora_B [out_features, rank], rank), row-major.
@@ -120,7 +126,10 @@ impl Adapter {
     #[must_use]
     pub fn factors(&self, module: &str) -> (Vec<f32>, Vec<f32>, usize) {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let get = |factor: &str| file.tensor(&format!("base_model.model.{module}.lora_{factor}.weight")).unwrap();
+        let get = |factor: &str| {
+            file.tensor(&format!("base_model.model.{module}.lora_{factor}.weight"))
+                .unwrap()
+        };
         let (a, b) = (get("A"), get("B"));
         assert_eq!(a.shape()[0], b.shape()[1]);
         (decode(&a), decode(&b), a.shape()[0])
@@ -129,12 +138,16 @@ impl Adapter {
 
 fn decode(tensor: &safetensors::tensor::TensorView<'_>) -> Vec<f32> {
     match tensor.dtype() {
-        safetensors::Dtype::F32 => {
-            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-        }
-        safetensors::Dtype::F16 => {
-            tensor.data().chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
+        safetensors::Dtype::F32 => tensor
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect(),
+        safetensors::Dtype::F16 => tensor
+            .data()
+            .chunks_exact(2)
+            .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
         _ => crate::reference::from_bf16(tensor.data()),
     }
 }
@@ -143,7 +156,12 @@ fn decode(tensor: &safetensors::tensor::TensorView<'_>) -> Vec<f32> {
 ///
 /// `error` is E as [out_features, in_features]; A and B as PEFT stores them.
 #[must_use]
-pub fn output_error(rows: &[f32], error: &[f32], m: usize, lora: Option<(&[f32], &[f32], usize)>) -> f64 {
+pub fn output_error(
+    rows: &[f32],
+    error: &[f32],
+    m: usize,
+    lora: Option<(&[f32], &[f32], usize)>,
+) -> f64 {
     use faer::{Mat, MatRef};
     let (count, n) = (rows.len() / m, error.len() / m);
     let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();

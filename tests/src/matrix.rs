@@ -1,7 +1,7 @@
 //! A small owned matrix for tests: column-major storage that lends itself as a view to qera-core, with the few operations that
 //! checks need. (nalgebra is built without a heap here, as qera-core needs it; factorisations come from the oracle.)
 
-use std::ops::{Add, Index, IndexMut, Mul, Sub};
+use core::ops::{Add, Index, IndexMut, Mul, Sub};
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 

@@ -40,3 +40,9 @@ pub const KRYLOV_CAPTURED: f64 = 1e-9;
 pub const ROUTES_AGREE: f64 = 1e-10;
 /// The golden vectors of the published program, which are printed to ten digits.
 pub const GOLDEN: f64 = 1e-8;
+/// f of the daemon's routine against the core's, relative.
+pub const HOST_AND_CORE: f64 = 1e-9;
+/// `sqrt(f)` of every method on real layers against the published program, relative.
+pub const GOLDEN_OBJECTIVE: f64 = 1e-5;
+/// `sqrt(f)` of QERA-exact on real layers above the optimum in double precision, relative.
+pub const GOLDEN_OPTIMUM: f64 = 1e-6;

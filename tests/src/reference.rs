@@ -1,7 +1,12 @@
 //! Real layers with the official implementation's results (`QERA_REFERENCE_DATA`, README "Tests").
 //!
 //! Absent data skips a golden test, with a line that says so; with CI=true it fails.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, reason = "tests only")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests only"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -85,7 +90,11 @@ impl ReferenceLayer {
     /// When the golden file lacks it.
     #[must_use]
     pub fn quantized(&self, format: &str) -> Vec<f32> {
-        let bytes = std::fs::read(self.folder.join(format!("{}.golden.safetensors", self.name))).unwrap();
+        let bytes = std::fs::read(
+            self.folder
+                .join(format!("{}.golden.safetensors", self.name)),
+        )
+        .unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         from_bf16(file.tensor(&format!("wq.{format}")).unwrap().data())
     }
@@ -109,7 +118,11 @@ impl ReferenceLayer {
             let width = 2 * self.in_features;
             let bytes = self.rows_bytes[shard * each * width..(shard + 1) * each * width].to_vec();
             let tensor = TensorToWrite::new(&self.module, "BF16", &[each, self.in_features], bytes);
-            write(&activations.join(format!("shard-{shard:03}.safetensors")), &[tensor], &[]);
+            write(
+                &activations.join(format!("shard-{shard:03}.safetensors")),
+                &[tensor],
+                &[],
+            );
         }
         (checkpoint, activations)
     }
@@ -118,5 +131,8 @@ impl ReferenceLayer {
 /// bf16 bytes to f32.
 #[must_use]
 pub fn from_bf16(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+    bytes
+        .chunks_exact(2)
+        .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+        .collect()
 }

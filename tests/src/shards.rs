@@ -22,20 +22,31 @@ impl TensorToWrite {
     /// f32 values, written as they are.
     #[must_use]
     pub fn f32(name: &str, shape: &[usize], values: &[f32]) -> Self {
-        Self::new(name, "F32", shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        Self::new(
+            name,
+            "F32",
+            shape,
+            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        )
     }
 
     /// Values rounded to bf16.
     #[must_use]
     pub fn bf16(name: &str, shape: &[usize], values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+            .collect();
         Self::new(name, "BF16", shape, bytes)
     }
 
     /// Values rounded to f16.
     #[must_use]
     pub fn f16(name: &str, shape: &[usize], values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect();
         Self::new(name, "F16", shape, bytes)
     }
 
@@ -48,7 +59,12 @@ impl TensorToWrite {
     /// Any bytes under any type name.
     #[must_use]
     pub fn new(name: &str, dtype: &str, shape: &[usize], bytes: Vec<u8>) -> Self {
-        Self { name: name.into(), dtype: dtype.into(), shape: shape.to_vec(), bytes }
+        Self {
+            name: name.into(),
+            dtype: dtype.into(),
+            shape: shape.to_vec(),
+            bytes,
+        }
     }
 }
 
@@ -59,7 +75,10 @@ impl TensorToWrite {
 pub fn write(path: &Path, tensors: &[TensorToWrite], metadata: &[(&str, &str)]) {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
-        let metadata: serde_json::Map<_, _> = metadata.iter().map(|(k, v)| ((*k).into(), json!(v))).collect();
+        let metadata: serde_json::Map<_, _> = metadata
+            .iter()
+            .map(|(k, v)| ((*k).into(), json!(v)))
+            .collect();
         header.insert("__metadata__".into(), metadata.into());
     }
     let mut data = Vec::new();

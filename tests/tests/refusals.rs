@@ -10,7 +10,13 @@ use qera_tests::shards::{TensorToWrite, write};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 const MODULE: &str = "model.layers.0.self_attn.q_proj";
-const BASIC: [&str; 5] = ["--once", "--watch", "activations", "--checkpoint", "checkpoint"];
+const BASIC: [&str; 5] = [
+    "--once",
+    "--watch",
+    "activations",
+    "--checkpoint",
+    "checkpoint",
+];
 
 fn daemon() -> TestDaemon {
     let daemon = TestDaemon::new(BINARY);
@@ -19,7 +25,11 @@ fn daemon() -> TestDaemon {
     weights(daemon.path(), "F32", &[4, 8], vec![1; 128]);
     let rows: Vec<f32> = (0..800).map(|i| (i as f32).sin()).collect();
     let shard = TensorToWrite::f32(MODULE, &[100, 8], &rows);
-    write(&daemon.path().join("activations/a.safetensors"), &[shard], &[]);
+    write(
+        &daemon.path().join("activations/a.safetensors"),
+        &[shard],
+        &[],
+    );
     daemon
 }
 
@@ -42,29 +52,82 @@ fn run(daemon: &TestDaemon, extra: &[&str]) -> Run {
 #[test]
 fn wrong_options_exit_2_with_the_valid_values() {
     let daemon = daemon();
-    expect(&run(&daemon, &["--method", "best"]), 2, &["best", "zeroquant-v2"]);
-    expect(&run(&daemon, &["--quantizer", "int4"]), 2, &["int4", "mxint4"]);
+    expect(
+        &run(&daemon, &["--method", "best"]),
+        2,
+        &["best", "zeroquant-v2"],
+    );
+    expect(
+        &run(&daemon, &["--quantizer", "int4"]),
+        2,
+        &["int4", "mxint4"],
+    );
     expect(&run(&daemon, &["--frobnicate"]), 2, &["frobnicate"]);
     expect(&run(&daemon, &["--shrinkage", "2"]), 2, &["shrinkage", "2"]);
     expect(&run(&daemon, &["--rank", "0"]), 2, &["rank"]);
     expect(&run(&daemon, &["--rank-for", "x"]), 2, &["GLOB=K"]);
-    expect(&run(&daemon, &["--include", "nothing*"]), 2, &["nothing*", "matches no"]);
+    expect(
+        &run(&daemon, &["--include", "nothing*"]),
+        2,
+        &["nothing*", "matches no"],
+    );
     expect(&run(&daemon, &["--memory-budget", "lots"]), 2, &["lots"]);
-    expect(&daemon.run(&["--once", "--watch", "activations"]), 2, &["--checkpoint"]);
-    expect(&daemon.run(&["--once", "--checkpoint", "checkpoint"]), 2, &["--watch"]);
-    expect(&daemon.run(&["--watch", "activations", "--checkpoint", "checkpoint"]), 2, &["--once"]);
-    fs::write(daemon.path().join("bad.toml"), "rank = 3\nmethods = \"exact\"\n").unwrap();
-    expect(&run(&daemon, &["--config", "bad.toml"]), 2, &["bad.toml", "methods"]);
+    expect(
+        &daemon.run(&["--once", "--watch", "activations"]),
+        2,
+        &["--checkpoint"],
+    );
+    expect(
+        &daemon.run(&["--once", "--checkpoint", "checkpoint"]),
+        2,
+        &["--watch"],
+    );
+    expect(
+        &daemon.run(&["--watch", "activations", "--checkpoint", "checkpoint"]),
+        2,
+        &["--once"],
+    );
+    fs::write(
+        daemon.path().join("bad.toml"),
+        "rank = 3\nmethods = \"exact\"\n",
+    )
+    .unwrap();
+    expect(
+        &run(&daemon, &["--config", "bad.toml"]),
+        2,
+        &["bad.toml", "methods"],
+    );
     fs::write(daemon.path().join("bad.toml"), "method = \"best\"\n").unwrap();
-    expect(&run(&daemon, &["--config", "bad.toml"]), 2, &["method", "best", "approx"]);
-    assert!(!daemon.path().join("qera-out").exists(), "nothing was started");
+    expect(
+        &run(&daemon, &["--config", "bad.toml"]),
+        2,
+        &["method", "best", "approx"],
+    );
+    assert!(
+        !daemon.path().join("qera-out").exists(),
+        "nothing was started"
+    );
 }
 
 #[test]
 fn missing_inputs_exit_1_by_name() {
     let daemon = daemon();
-    expect(&daemon.run(&["--once", "--watch", "nowhere", "--checkpoint", "checkpoint"]), 1, &["nowhere"]);
-    expect(&daemon.run(&["--once", "--watch", "activations", "--checkpoint", "nowhere"]), 1, &["nowhere"]);
+    expect(
+        &daemon.run(&["--once", "--watch", "nowhere", "--checkpoint", "checkpoint"]),
+        1,
+        &["nowhere"],
+    );
+    expect(
+        &daemon.run(&[
+            "--once",
+            "--watch",
+            "activations",
+            "--checkpoint",
+            "nowhere",
+        ]),
+        1,
+        &["nowhere"],
+    );
 }
 
 #[test]
@@ -80,7 +143,11 @@ fn a_checkpoint_that_cannot_serve_is_named() {
     }
     let daemon = daemon();
     weights(daemon.path(), "F32", &[2, 2, 8], vec![0; 128]);
-    expect(&run(&daemon, &["--include", "*q_proj"]), 1, &["q_proj.weight", "[2, 2, 8]"]);
+    expect(
+        &run(&daemon, &["--include", "*q_proj"]),
+        1,
+        &["q_proj.weight", "[2, 2, 8]"],
+    );
     expect(&run(&daemon, &[]), 1, &["no 2-D linear weight"]);
 
     let mut nan = vec![0; 128];
@@ -89,8 +156,16 @@ fn a_checkpoint_that_cannot_serve_is_named() {
     let refused = run(&daemon, &[]);
     expect(&refused, 1, &["model.safetensors", "q_proj.weight", "NaN"]);
 
-    fs::write(daemon.path().join("checkpoint/model.safetensors"), b"not a checkpoint at all").unwrap();
-    expect(&run(&daemon, &[]), 1, &["model.safetensors", "not a safetensors file"]);
+    fs::write(
+        daemon.path().join("checkpoint/model.safetensors"),
+        b"not a checkpoint at all",
+    )
+    .unwrap();
+    expect(
+        &run(&daemon, &[]),
+        1,
+        &["model.safetensors", "not a safetensors file"],
+    );
     fs::remove_file(daemon.path().join("checkpoint/model.safetensors")).unwrap();
     expect(&run(&daemon, &[]), 1, &["holds neither"]);
 }
@@ -100,12 +175,26 @@ fn an_index_must_be_kept() {
     let daemon = daemon();
     let index = |file: &str, tensor: &str| {
         let text = format!(r#"{{"weight_map": {{"{tensor}": "{file}"}}}}"#);
-        fs::write(daemon.path().join("checkpoint/model.safetensors.index.json"), text).unwrap();
+        fs::write(
+            daemon
+                .path()
+                .join("checkpoint/model.safetensors.index.json"),
+            text,
+        )
+        .unwrap();
     };
     index("model-00001-of-00002.safetensors", "a.weight");
-    expect(&run(&daemon, &[]), 1, &["model-00001-of-00002.safetensors", "missing"]);
+    expect(
+        &run(&daemon, &[]),
+        1,
+        &["model-00001-of-00002.safetensors", "missing"],
+    );
     index("model.safetensors", "b.weight");
-    expect(&run(&daemon, &[]), 1, &["model.safetensors: lacks tensor 'b.weight'"]);
+    expect(
+        &run(&daemon, &[]),
+        1,
+        &["model.safetensors: lacks tensor 'b.weight'"],
+    );
     index("model.safetensors", &format!("{MODULE}.weight"));
     expect(&run(&daemon, &[]), 0, &["1 layers corrected"]);
 }
@@ -114,7 +203,11 @@ fn an_index_must_be_kept() {
 fn foreign_checkpoints_are_refused() {
     let daemon = daemon();
     let config = daemon.path().join("checkpoint/config.json");
-    fs::write(&config, r#"{"quantization_config": {"quant_method": "gptq"}}"#).unwrap();
+    fs::write(
+        &config,
+        r#"{"quantization_config": {"quant_method": "gptq"}}"#,
+    )
+    .unwrap();
     expect(&run(&daemon, &[]), 1, &["quantization_config"]);
     fs::write(&config, r#"{"model_type": "gpt2"}"#).unwrap();
     expect(&run(&daemon, &[]), 1, &["gpt2", "Conv1D"]);
@@ -125,14 +218,34 @@ fn foreign_checkpoints_are_refused() {
 #[test]
 fn what_does_not_fit_exits_5_before_anything_is_made() {
     let daemon = daemon();
-    expect(&run(&daemon, &["--memory-budget", "1000"]), 5, &["1000 B", "plan"]);
+    expect(
+        &run(&daemon, &["--memory-budget", "1000"]),
+        5,
+        &["1000 B", "plan"],
+    );
     assert!(!daemon.path().join("qera-out").exists());
-    let plan = daemon.run(&["plan", "--watch", "activations", "--checkpoint", "checkpoint", "--memory-budget", "1000"]);
+    let plan = daemon.run(&[
+        "plan",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+        "--memory-budget",
+        "1000",
+    ]);
     assert_eq!(plan.code, 5);
     for words in [MODULE, "statistics of all sites", "total", "GFlop"] {
         assert!(plan.output.contains(words), "{words}: {}", plan.output);
     }
-    let json = daemon.run(&["plan", "--watch", "activations", "--checkpoint", "checkpoint", "--log-format", "json"]);
+    let json = daemon.run(&[
+        "plan",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+        "--log-format",
+        "json",
+    ]);
     let plan: serde_json::Value = serde_json::from_str(&json.output).unwrap();
     let stages = plan["stages"].as_array().unwrap();
     let sum: u64 = stages.iter().map(|s| s["bytes"].as_u64().unwrap()).sum();
@@ -157,23 +270,60 @@ fn another_quantizer_refuses_the_base() {
     let daemon = daemon();
     expect(&run(&daemon, &["--emit-base"]), 0, &[]);
     let base = fs::read(daemon.path().join("qera-out/base/model.safetensors")).unwrap();
-    expect(&run(&daemon, &["--emit-base", "--quantizer", "mxint3"]), 4, &["mxint4/32", "mxint3/32"]);
+    expect(
+        &run(&daemon, &["--emit-base", "--quantizer", "mxint3"]),
+        4,
+        &["mxint4/32", "mxint3/32"],
+    );
     expect(&run(&daemon, &["--quantizer", "mxint3"]), 4, &["mxint4/32"]);
-    expect(&run(&daemon, &["--emit-base", "--method", "approx"]), 0, &["generation 2"]);
-    assert_eq!(base, fs::read(daemon.path().join("qera-out/base/model.safetensors")).unwrap());
+    expect(
+        &run(&daemon, &["--emit-base", "--method", "approx"]),
+        0,
+        &["generation 2"],
+    );
+    assert_eq!(
+        base,
+        fs::read(daemon.path().join("qera-out/base/model.safetensors")).unwrap()
+    );
     let adapter = daemon.adapter("qera-out");
-    let path = adapter.config["base_model_name_or_path"].as_str().unwrap().to_owned();
+    let path = adapter.config["base_model_name_or_path"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(path.ends_with("qera-out/base"), "{path}");
-    assert!(adapter.manifest["fingerprints"]["base"].as_str().unwrap().starts_with("blake3:"));
+    assert!(
+        adapter.manifest["fingerprints"]["base"]
+            .as_str()
+            .unwrap()
+            .starts_with("blake3:")
+    );
 }
 
 #[test]
 fn settings_are_shown_with_their_origin() {
     let daemon = daemon();
-    fs::write(daemon.path().join("qera.toml"), "rank = 7\nrank-for = [\"*.mlp.*=3\"]\nmemory-budget = 123456\n").unwrap();
-    let shown = daemon.run(&["config", "--show", "--config", "qera.toml", "--method", "lqer"]);
+    fs::write(
+        daemon.path().join("qera.toml"),
+        "rank = 7\nrank-for = [\"*.mlp.*=3\"]\nmemory-budget = 123456\n",
+    )
+    .unwrap();
+    let shown = daemon.run(&[
+        "config",
+        "--show",
+        "--config",
+        "qera.toml",
+        "--method",
+        "lqer",
+    ]);
     assert_eq!(shown.code, 0, "{}", shown.log);
-    for line in ["rank = 7", "method = \"lqer\"", "memory-budget = \"123456\"", "# command line", "# qera.toml", "# default"] {
+    for line in [
+        "rank = 7",
+        "method = \"lqer\"",
+        "memory-budget = \"123456\"",
+        "# command line",
+        "# qera.toml",
+        "# default",
+    ] {
         assert!(shown.output.contains(line), "{line}: {}", shown.output);
     }
     // What is shown is itself a configuration.
@@ -187,9 +337,21 @@ fn json_lines_are_json() {
     let daemon = daemon();
     let run = run(&daemon, &["--log-format", "json"]);
     expect(&run, 0, &[]);
-    let events: Vec<serde_json::Value> = run.log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let events: Vec<serde_json::Value> = run
+        .log
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     let named = |name: &str| events.iter().filter(|e| e["event"] == name).count();
-    assert_eq!((named("started"), named("shard-folded"), named("layer-solved"), named("published")), (1, 1, 1, 1));
+    assert_eq!(
+        (
+            named("started"),
+            named("shard-folded"),
+            named("layer-solved"),
+            named("published")
+        ),
+        (1, 1, 1, 1)
+    );
 }
 
 /// config.json is a named pipe that no one writes, so that the signals meet a process that waits.
@@ -198,17 +360,76 @@ fn a_second_signal_ends_at_once() {
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
         let daemon = daemon();
         let pipe = daemon.path().join("checkpoint/config.json");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let mut child = daemon.command(&BASIC).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut child = daemon
+            .command(&BASIC)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(300));
         for _ in 0..2 {
-            let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+            let sent = std::process::Command::new("kill")
+                .args([signal, &child.id().to_string()])
+                .status()
+                .unwrap();
             assert!(sent.success());
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
         let ended = child.wait().unwrap();
         let mut log = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
         assert_eq!(ended.code(), Some(status), "{log}");
     }
+}
+
+/// The log is left unread until the signal is sent: the pipe fills up and holds the process in mid-stream.
+#[test]
+fn the_first_signal_publishes_what_was_folded() {
+    let daemon = daemon();
+    let shard = fs::read(daemon.path().join("activations/a.safetensors")).unwrap();
+    for number in 0..4000 {
+        fs::write(
+            daemon
+                .path()
+                .join(format!("activations/b{number:04}.safetensors")),
+            &shard,
+        )
+        .unwrap();
+    }
+    let mut child = daemon
+        .command(&BASIC)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = child.stderr.take().unwrap();
+    let mut start = Vec::new();
+    while !String::from_utf8_lossy(&start).contains("folded") {
+        let mut byte = [0; 1];
+        log.read_exact(&mut byte).unwrap();
+        start.extend(byte);
+    }
+    let sent = std::process::Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+    assert!(rest.contains("published generation 1"), "{rest}");
+    let shards = daemon.adapter("qera-out").manifest["inputs"]["shards"]
+        .as_u64()
+        .unwrap();
+    assert!((1..4001).contains(&shards), "{shards}");
 }

@@ -74,7 +74,7 @@ impl Window {
         } else if self.pending.is_empty() && rows >= BLOCK_ROWS_MIN {
             self.cut(&shard.values, rows.div_ceil(BLOCK_ROWS_MAX));
         } else {
-            let mut joined = std::mem::take(&mut self.pending);
+            let mut joined = core::mem::take(&mut self.pending);
             joined.extend_from_slice(&shard.values);
             let rows = joined.len() / self.in_features;
             if rows >= BLOCK_ROWS_MIN {

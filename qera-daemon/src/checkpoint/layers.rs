@@ -191,7 +191,7 @@ impl Layer {
         checkpoint.bytes(&self.tensor)
     }
 
-    fn refuse(&self, checkpoint: &Checkpoint, error: &dyn std::fmt::Display) -> Stop {
+    fn refuse(&self, checkpoint: &Checkpoint, error: &dyn core::fmt::Display) -> Stop {
         let reason = format!("tensor '{}.weight': {error}", self.name);
         refuse(checkpoint.file_of(&self.tensor), reason)
     }

@@ -5,8 +5,8 @@ mod layers;
 mod mapping;
 mod sites;
 
+use core::ops::Range;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -157,12 +157,27 @@ impl Checkpoint {
         if mapping.len() as u64 != header.file_bytes {
             return Err(refuse(path, "changed while it was being opened".into()));
         }
-        for Claim { key, dtype, shape, start, bytes } in header.claims {
+        for Claim {
+            key,
+            dtype,
+            shape,
+            start,
+            bytes,
+        } in header.claims
+        {
             // No larger than the mapping's length, which is a usize.
             let start = usize::try_from(start).unwrap_or(usize::MAX);
-            let tensor = Tensor { dtype, shape, file: self.files.len(), range: start..start + bytes };
+            let tensor = Tensor {
+                dtype,
+                shape,
+                file: self.files.len(),
+                range: start..start + bytes,
+            };
             if self.tensors.insert(key.clone(), tensor).is_some() {
-                return Err(refuse(path, format!("tensor '{key}' is in another file too")));
+                return Err(refuse(
+                    path,
+                    format!("tensor '{key}' is in another file too"),
+                ));
             }
         }
         self.files.push((path.to_path_buf(), mapping));

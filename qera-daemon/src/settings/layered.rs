@@ -3,8 +3,8 @@
 //! Each source is written as a TOML table and laid over the one below it, so that a new option needs
 //! no merging code of its own and `config --show` can say where each value came from.
 
+use core::fmt::Write as _;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::error::Stop;
@@ -68,7 +68,7 @@ fn read(path: &Path) -> Result<Options, Stop> {
     toml::from_str(&text).map_err(|e| Stop::Usage(format!("--config {}: {e}", path.display())))
 }
 
-fn usage(error: impl std::fmt::Display) -> Stop {
+fn usage(error: impl core::fmt::Display) -> Stop {
     Stop::Usage(error.to_string())
 }
 

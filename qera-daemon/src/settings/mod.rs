@@ -133,7 +133,7 @@ impl Settings {
         let method = one_of("method", options.method.as_deref(), &METHODS)?;
         let default_rank = options.rank.unwrap_or_default();
         let threads = match options.threads {
-            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
             Some(threads) => threads,
         };
         at_least_one("rank", default_rank)?;

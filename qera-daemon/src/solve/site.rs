@@ -180,7 +180,8 @@ impl SiteSolver<'_> {
                 .error
         };
         let lost = rounded.error - error_with;
-        let too_much = !(lost <= ROUNDING_LOSS_MAX * error_with + 1e-12 * error_without);
+        let too_much =
+            lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * error_without;
         let error_in_asked_dtype = (too_much && asked != FloatDtype::F32).then_some(rounded.error);
         if error_in_asked_dtype.is_some() {
             rounded = factors.round(FloatDtype::F32, r, error, error_without);

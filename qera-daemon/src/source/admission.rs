@@ -92,7 +92,9 @@ impl Admission<'_> {
             });
         }
         let tp_size = tp_size(header)?;
-        let masks: BTreeMap<&str, &Claim> = header.claims().iter()
+        let masks: BTreeMap<&str, &Claim> = header
+            .claims()
+            .iter()
             .filter_map(|c| Some((c.key.strip_suffix(MASK)?, c)))
             .collect();
         let mut entries = Vec::new();

@@ -22,10 +22,21 @@ impl ShardHeader {
     /// # Errors
     /// [`Refusal`] when the file is no complete safetensors file.
     pub fn open(path: &Path) -> Result<Self, Refusal> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         match Header::read(path) {
-            Ok(header) => Ok(Self { path: path.to_path_buf(), name, header }),
-            Err(error) => Err(Refusal { shard: name, reason: error.into() }),
+            Ok(header) => Ok(Self {
+                path: path.to_path_buf(),
+                name,
+                header,
+            }),
+            Err(error) => Err(Refusal {
+                shard: name,
+                reason: error.into(),
+            }),
         }
     }
 

@@ -143,7 +143,8 @@ impl Header {
 
     fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Self, HeaderError> {
         let invalid = |e: serde_json::Error| HeaderError::Json(e.to_string());
-        let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(json).map_err(invalid)?;
+        let mut entries: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(json).map_err(invalid)?;
         let metadata = entries
             .remove(METADATA)
             .map_or(Ok(HashMap::new()), serde_json::from_value)
@@ -165,29 +166,62 @@ impl Header {
         let expected = data_start.saturating_add(end);
         if expected != found {
             let key = claims.last().map(|c| c.key.clone()).unwrap_or_default();
-            return Err(HeaderError::DataLength { key, expected, found });
+            return Err(HeaderError::DataLength {
+                key,
+                expected,
+                found,
+            });
         }
-        Ok(Self { claims, metadata, file_bytes: found })
+        Ok(Self {
+            claims,
+            metadata,
+            file_bytes: found,
+        })
     }
 }
 
 impl Described {
     /// Checks type, length and place; `end` is where the tensor before this one ends.
     fn check(self, key: String, end: u64, data_start: u64) -> Result<Claim, HeaderError> {
-        let Self { dtype: name, shape, data_offsets: (from, to) } = self;
-        let Ok(dtype) = serde_json::from_value::<Dtype>(serde_json::Value::String(name.clone())) else {
+        let Self {
+            dtype: name,
+            shape,
+            data_offsets: (from, to),
+        } = self;
+        let Ok(dtype) = serde_json::from_value::<Dtype>(serde_json::Value::String(name.clone()))
+        else {
             return Err(HeaderError::UnknownDtype { key, dtype: name });
         };
-        let bits = shape.iter().try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        let bits = shape
+            .iter()
+            .try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
         let length = to.saturating_sub(from);
-        match bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8) {
+        match bits
+            .filter(|bits| bits.is_multiple_of(8))
+            .map(|bits| bits / 8)
+        {
             Some(bytes) if bytes as u64 == length && from <= to => {
                 if from != end {
-                    return Err(HeaderError::Offset { key, start: from, expected: end });
+                    return Err(HeaderError::Offset {
+                        key,
+                        start: from,
+                        expected: end,
+                    });
                 }
-                Ok(Claim { key, dtype, shape, start: data_start.saturating_add(from), bytes })
+                Ok(Claim {
+                    key,
+                    dtype,
+                    shape,
+                    start: data_start.saturating_add(from),
+                    bytes,
+                })
             }
-            _ => Err(HeaderError::Size { key, dtype: name, shape, bytes: length }),
+            _ => Err(HeaderError::Size {
+                key,
+                dtype: name,
+                shape,
+                bytes: length,
+            }),
         }
     }
 }
@@ -238,8 +272,18 @@ mod tests {
             (one(tensor("F32", "[2]", 4, 12)), "starts at byte 4"),
             (one(tensor("F31", "[2]", 0, 8)), "'F31'"),
             (one(tensor("F32", "[18446744073709551615, 2]", 0, 8)), "'a'"),
-            (one(tensor("F32", "[2]", 0, 8)).replace("shape", "shapes"), "shape"),
-            (format!(r#"{{"a":{},"b":{}}}"#, tensor("U8", "[8]", 0, 8), tensor("U8", "[8]", 4, 12)), "'b'"),
+            (
+                one(tensor("F32", "[2]", 0, 8)).replace("shape", "shapes"),
+                "shape",
+            ),
+            (
+                format!(
+                    r#"{{"a":{},"b":{}}}"#,
+                    tensor("U8", "[8]", 0, 8),
+                    tensor("U8", "[8]", 4, 12)
+                ),
+                "'b'",
+            ),
             ("[]".into(), "header"),
             (r#"{"__metadata__":{"k":1}}"#.into(), "__metadata__"),
         ];
@@ -248,7 +292,10 @@ mod tests {
             assert!(message.contains(said), "{json}: {message}");
         }
         let short = parse(&one(tensor("F32", "[2]", 0, 8)), 7);
-        assert!(short.contains("truncated") && short.contains("108") && short.contains("107"), "{short}");
+        assert!(
+            short.contains("truncated") && short.contains("108") && short.contains("107"),
+            "{short}"
+        );
         assert!(parse(&one(tensor("F32", "[2]", 0, 8)), 9).contains("trailing"));
     }
 }

@@ -1,0 +1,230 @@
+//! The daemon's routines (faer, f32 products, Krylov) and the core's (f64, lent memory) on the same
+//! statistics: the same properties, and f equal to 1e-9.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+use std::path::Path;
+
+use qera_core::reconstruct::{
+    Method, Problem, Report, Statistic, reconstruct, reconstruct_workspace_len,
+};
+use qera_core::statistics::BatchMaxMeanAbs;
+use qera_daemon::calibrate::SiteStatistics;
+use qera_daemon::checkpoint::{Checkpoint, Layers, Shares, Sites};
+use qera_daemon::settings::{Options, Settings};
+use qera_daemon::solve::{LayerSolution, SiteSolver};
+use qera_tests::matrix::Matrix;
+use qera_tests::precision::HOST_AND_CORE;
+use qera_tests::shards::{TensorToWrite, write};
+use qera_tests::spectra::{Spectrum, packed, spectrum, symmetric, uniform};
+
+const MODULE: &str = "layer.linear";
+
+/// A layer and the statistics of its input, for both sides.
+struct Case {
+    folder: tempfile::TempDir,
+    weight: Matrix,
+    statistics: SiteStatistics,
+    rank: usize,
+}
+
+impl Case {
+    fn new(m: usize, n: usize, rank: usize, kind: Spectrum) -> Self {
+        let r = symmetric(&spectrum(kind, m), 1 + m as u64);
+        let mut statistics = SiteStatistics::new(m, false);
+        statistics.autocorrelation = packed(&r);
+        statistics.rows = 1000;
+        for i in 0..m {
+            statistics.mean_abs[i] = (0.6 * r[(i, i)].max(0.0)).sqrt();
+            statistics.batch_max[i] = statistics.mean_abs[i] * (1.0 + 0.3 * (i % 3) as f64);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let values: Vec<f32> = uniform(m, n, 7)
+            .as_slice()
+            .iter()
+            .map(|x| *x as f32 * 0.1)
+            .collect();
+        let tensor = TensorToWrite::f32(&format!("{MODULE}.weight"), &[n, m], &values);
+        write(&folder.path().join("model.safetensors"), &[tensor], &[]);
+        let weight = Matrix::from_columns(m, n, values.iter().map(|x| f64::from(*x)).collect());
+        Self {
+            folder,
+            weight,
+            statistics,
+            rank,
+        }
+    }
+
+    fn settings(&self, method: Method, shrinkage: f64) -> Settings {
+        Settings::resolve(&Options {
+            checkpoint: Some(self.folder.path().into()),
+            method: Some(method.name().into()),
+            quantizer: Some("mxint3".into()),
+            rank: Some(self.rank),
+            shrinkage: Some(shrinkage.to_string()),
+            dtype: Some("f32".into()),
+            ..Options::defaults()
+        })
+        .unwrap()
+    }
+
+    fn host(&self, settings: &Settings) -> LayerSolution {
+        let checkpoint = Checkpoint::open(Path::new(self.folder.path())).unwrap();
+        let layers = Layers::select(&checkpoint, settings).unwrap().selected;
+        let sites = Sites::group(&layers, &Shares::new()).unwrap();
+        let solver = SiteSolver {
+            checkpoint: &checkpoint,
+            settings,
+            layers: &layers,
+        };
+        solver
+            .solve(&sites.sites[0], &self.statistics)
+            .unwrap()
+            .remove(0)
+    }
+
+    fn core(&self, settings: &Settings, method: Method, shrinkage: f64) -> Report {
+        let (m, n) = (
+            self.weight.nrows(),
+            self.weight.as_slice().len() / self.weight.nrows(),
+        );
+        let narrow: Vec<f32> = self.weight.as_slice().iter().map(|x| *x as f32).collect();
+        let mut quantized = vec![0.0; narrow.len()];
+        settings
+            .quantizer
+            .quantize_dequantize(&narrow, m, &mut quantized)
+            .unwrap();
+        let error = self
+            .weight
+            .as_slice()
+            .iter()
+            .zip(&quantized)
+            .map(|(w, q)| w - f64::from(*q))
+            .collect();
+        let error = Matrix::from_columns(m, n, error);
+        let mut scale = self.statistics.mean_abs.clone();
+        if method == Method::Lqer {
+            let mut batch_max = self.statistics.batch_max.clone();
+            BatchMaxMeanAbs::resume(&mut batch_max, 1000.0)
+                .unwrap()
+                .finish_scale(&mut scale)
+                .unwrap();
+        }
+        let problem = Problem::new(
+            error.view(),
+            Statistic::Autocorrelation(&self.statistics.autocorrelation),
+            self.rank,
+        )
+        .and_then(|p| p.with_weight(self.weight.view()))
+        .and_then(|p| p.with_shrinkage(shrinkage))
+        .and_then(|p| p.with_scale(&scale))
+        .unwrap();
+        let (mut a, mut b) = (Matrix::zeros(m, self.rank), Matrix::zeros(self.rank, n));
+        let mut workspace = vec![0.0; reconstruct_workspace_len(m, n, self.rank)];
+        reconstruct(
+            method,
+            &problem,
+            a.view_mut(),
+            b.view_mut(),
+            &mut [],
+            &mut workspace,
+        )
+        .unwrap()
+    }
+
+    fn compare(&self, method: Method, shrinkage: f64, name: &str) {
+        let settings = self.settings(method, shrinkage);
+        let host = self.host(&settings);
+        let core = self.core(&settings, method, shrinkage);
+        let close = |what: &str, ours: f64, theirs: f64| {
+            // Differences of traces carry the rounding of the traces themselves.
+            let allowed = HOST_AND_CORE * theirs.abs() + 1e-14 * core.error_without;
+            assert!(
+                (ours - theirs).abs() <= allowed,
+                "{name} {method}: {what} {ours} {theirs}"
+            );
+        };
+        close("error_without", host.error_without, core.error_without);
+        close("error_with", host.error_with, core.error_with);
+        close("output_power", host.output_power, core.output_power);
+        assert!(
+            host.error_with <= host.error_without * (1.0 + 1e-12),
+            "{name} {method}: never worse"
+        );
+        assert!(
+            host.spectrum.windows(2).all(|w| w[0] >= w[1]),
+            "{name}: largest first"
+        );
+        let lora = host.factors.lora_a.iter().chain(&host.factors.lora_b);
+        assert!(lora.clone().all(|x| x.is_finite()));
+        self.balanced(&host, name);
+    }
+
+    /// Columns of B are orthogonal, and each pair of A and B has equal norms.
+    fn balanced(&self, host: &LayerSolution, name: &str) {
+        let (m, k) = (self.weight.nrows(), host.rank_used);
+        let norm = |values: &mut dyn Iterator<Item = f32>| {
+            values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+        };
+        for i in 0..k {
+            let a = norm(&mut host.factors.lora_a[i * m..(i + 1) * m].iter().copied());
+            let b = norm(&mut host.factors.lora_b.iter().skip(i).step_by(k).copied());
+            assert!(
+                (a / b - 1.0).abs() < 1e-5,
+                "{name}: column {i} has norms {a} and {b}"
+            );
+            for j in 0..i {
+                let columns = host
+                    .factors
+                    .lora_b
+                    .chunks(k)
+                    .map(|row| f64::from(row[i]) * f64::from(row[j]));
+                let other = norm(&mut host.factors.lora_b.iter().skip(j).step_by(k).copied());
+                assert!(
+                    columns.sum::<f64>().abs() < 1e-5 * b * other,
+                    "{name}: columns {i} and {j}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_spectrum_dense() {
+    for kind in Spectrum::SEMI_DEFINITE {
+        for (m, n, rank) in [(40, 24, 5), (24, 56, 8), (33, 64, 1)] {
+            Case::new(m, n, rank, kind).compare(Method::Exact, 0.0, &format!("{kind:?} {m}x{n}"));
+        }
+    }
+}
+
+/// Wide enough for the Krylov route of the host.
+#[test]
+fn every_spectrum_by_krylov() {
+    for kind in Spectrum::SEMI_DEFINITE {
+        Case::new(96, 640, 12, kind).compare(Method::Exact, 0.0, &format!("{kind:?} krylov"));
+    }
+}
+
+#[test]
+fn every_method_and_shrinkage() {
+    let case = Case::new(48, 40, 6, Spectrum::PowerLaw);
+    for method in Method::ALL {
+        case.compare(method, 0.0, "power law");
+    }
+    for shrinkage in [0.05, 0.3, 1.0] {
+        case.compare(Method::Exact, shrinkage, "shrunk");
+    }
+}
+
+#[test]
+fn a_rank_that_does_not_exist_is_cut_alike() {
+    let mut case = Case::new(16, 40, 16, Spectrum::RankDeficient);
+    case.rank = 16;
+    let settings = case.settings(Method::Exact, 0.0);
+    let (host, core) = (
+        case.host(&settings),
+        case.core(&settings, Method::Exact, 0.0),
+    );
+    assert_eq!(host.rank_used, core.rank_used);
+    assert!(host.rank_used < 16 && host.error_with <= 1e-12 * host.error_without);
+}
