@@ -279,3 +279,35 @@ fn sort_descending(values: &mut [f64], vectors: &mut DMatrixViewMut<'_, f64>) {
         vectors.swap_columns(i, best);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::JACOBI_MAX_SWEEPS;
+    use super::*;
+
+    #[test]
+    fn only_the_lower_triangle_is_read() {
+        // [[1, 2, 3], [2, 3, 1], [3, 1, 2]]: every row sums to 6, the trace is 6, the determinant -18.
+        let mut a = [1.0, 2.0, 3.0, f64::NAN, 3.0, 1.0, f64::NAN, f64::NAN, 2.0];
+        let (mut values, mut vectors, mut workspace) = ([0.0; 3], [0.0; 9], [0.0; 6]);
+        let report = jacobi_eigen(
+            DMatrixViewMut::from_slice(&mut a, 3, 3),
+            &mut values,
+            DMatrixViewMut::from_slice(&mut vectors, 3, 3),
+            &mut workspace,
+            JACOBI_MAX_SWEEPS,
+        )
+        .unwrap();
+        assert!(report.residual < 1e-15 && report.sweeps < 8, "{report:?}");
+        let sum: f64 = values.iter().sum();
+        let product: f64 = values.iter().product();
+        assert!((values[0] - 6.0).abs() < 1e-14 && (sum - 6.0).abs() < 1e-14);
+        assert!((product - -18.0).abs() < 1e-13, "{values:?}");
+        // The leading vector is (1, 1, 1) / sqrt(3), of either sign.
+        assert!(
+            vectors[..3]
+                .iter()
+                .all(|v| (v * v - 1.0 / 3.0).abs() < 1e-15)
+        );
+    }
+}

@@ -295,3 +295,28 @@ fn sort_descending(
         v.swap_columns(i, best);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::JACOBI_MAX_SWEEPS;
+    use super::*;
+
+    /// Lauchli's matrix: `A^T A` is singular in double precision, its small singular value is not lost here.
+    #[test]
+    fn nothing_is_squared_away() {
+        let small = 1e-9;
+        let mut a = [1.0, small, 0.0, 1.0, 0.0, small];
+        let (mut sigma, mut v, mut workspace) = ([0.0; 2], [0.0; 4], [0.0; 2]);
+        let report = jacobi_svd(
+            DMatrixViewMut::from_slice(&mut a, 3, 2),
+            &mut sigma,
+            DMatrixViewMut::from_slice(&mut v, 2, 2),
+            &mut workspace,
+            JACOBI_MAX_SWEEPS,
+        )
+        .unwrap();
+        assert_eq!(report.nonzero, 2);
+        assert!((sigma[0] - libm::sqrt(2.0)).abs() < 1e-15);
+        assert!((sigma[1] / small - 1.0).abs() < 1e-7, "{sigma:?}");
+    }
+}

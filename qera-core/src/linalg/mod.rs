@@ -20,6 +20,7 @@ mod block_start;
 mod columns;
 mod jacobi_eigen;
 mod jacobi_svd;
+mod krylov_basis;
 mod newton_schulz;
 mod shape;
 mod workspace;

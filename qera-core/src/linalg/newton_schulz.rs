@@ -346,3 +346,39 @@ fn symmetrise(x: &mut DMatrixViewMut<'_, f64>, factor: f64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(a: &[f64; 4], limits: NewtonSchulzLimits) -> Result<[f64; 4], NewtonSchulzError> {
+        let (mut root, mut inverse, mut workspace) = ([0.0; 4], [0.0; 4], [0.0; 6]);
+        newton_schulz(
+            DMatrixView::from_slice(a, 2, 2),
+            DMatrixViewMut::from_slice(&mut root, 2, 2),
+            DMatrixViewMut::from_slice(&mut inverse, 2, 2),
+            &mut workspace,
+            limits,
+        )?;
+        Ok(root)
+    }
+
+    #[test]
+    fn scale_does_not_matter() {
+        let plain = run(&[5.0, 4.0, 4.0, 5.0], NewtonSchulzLimits::default()).unwrap();
+        let large = [5.0e200, 4.0e200, 4.0e200, 5.0e200];
+        let large = run(&large, NewtonSchulzLimits::default()).unwrap();
+        for (plain, large) in plain.iter().zip(&large) {
+            assert!((plain * 1e100 - large).abs() <= 1e-14 * large);
+        }
+    }
+
+    #[test]
+    fn a_singular_matrix_ends_in_an_error() {
+        let result = run(&[1.0, 1.0, 1.0, 1.0], NewtonSchulzLimits::default());
+        assert!(matches!(
+            result,
+            Err(NewtonSchulzError::NoConvergence { .. } | NewtonSchulzError::Diverged { .. })
+        ));
+    }
+}

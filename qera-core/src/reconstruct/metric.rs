@@ -156,3 +156,46 @@ pub(super) fn multiply(error: &DMatrixView<'_, f64>, x: &DMatrixView<'_, f64>, o
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_multiplies_as_its_full_matrix() {
+        const M: usize = 3;
+        let packed = [2.0, 0.5, -1.0, 3.0, 0.25, 4.0];
+        let diagonal = [2.0, 3.0, 4.0];
+        let roots = [1.0, 2.0, 0.0];
+        let x = [1.0, -2.0, 3.0, 0.5, 0.0, 1.0];
+        let of = |off_diagonal| Metric::Packed {
+            packed: &packed,
+            off_diagonal,
+        };
+        let full = |o: f64| {
+            [
+                [2.0, 0.5 * o, -o],
+                [0.5 * o, 3.0, 0.25 * o],
+                [-o, 0.25 * o, 4.0],
+            ]
+        };
+        let squares = [[1.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0; 3]];
+        let identity = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        for (metric, full) in [
+            (of(1.0), full(1.0)),
+            (of(0.25), full(0.25)),
+            (of(0.0), full(0.0)),
+            (Metric::Diagonal(&diagonal), full(0.0)),
+            (Metric::Squares(&roots), squares),
+            (Metric::Identity, identity),
+        ] {
+            let mut y = [f64::NAN; 2 * M];
+            metric.apply(M, &x, &mut y);
+            for (x, y) in x.chunks_exact(M).zip(y.chunks_exact(M)) {
+                for (row, y) in full.iter().zip(y) {
+                    assert!((dot(row, x) - y).abs() < 1e-15, "{metric:?}");
+                }
+            }
+        }
+    }
+}

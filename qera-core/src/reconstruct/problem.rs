@@ -356,3 +356,14 @@ fn not_negative(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_diagonal_of_a_packed_triangle() {
+        let packed = [1.0, 9.0, 9.0, 2.0, 9.0, 3.0];
+        assert!(packed_diagonal(&packed, 3).eq([1.0, 2.0, 3.0]));
+    }
+}

@@ -39,6 +39,10 @@ use crate::linalg::{
 /// Below this part of `tr(G)` the error is summed directly instead of by difference.
 const DIRECT_BELOW: f64 = 1e-6;
 
+/// The captured sum is converged to this part of what it leaves: well inside the 1e-9 to which independent routines must
+/// agree, and above what `f64` products leave of it.
+const CAPTURED_TOLERANCE: f64 = 1e-11;
+
 /// Why a reconstruction failed. The factors then hold nothing of use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ReconstructError {
@@ -194,29 +198,15 @@ pub(super) fn project(
     let values = workspace.take(kept);
     let krylov = workspace.take(block_krylov_workspace_len(n, wanted));
 
-    let truth = Metric::of(problem);
-    let error_without = power(&truth, &error, group, image).max(0.0);
-    let output_power = problem
-        .weight()
-        .map_or(0.0, |weight| power(&truth, &weight, group, image).max(0.0));
     a.fill(0.0);
     b.fill(0.0);
-    let mut report = Report {
-        error_without,
-        error_with: error_without,
-        output_power,
-        spectrum_len: 0,
-        rank_used: 0,
-    };
-    let Some(metric) = metric else {
+    let truth = Metric::of(problem);
+    let mut report = Report::without_correction(problem, group, image);
+    let Some(metric) = metric.filter(|_| wanted > 0) else {
         return Ok(report);
     };
-    if wanted == 0 {
-        return Ok(report);
-    }
-
     let options = BlockKrylovOptions {
-        tolerance: 1e-11,
+        tolerance: CAPTURED_TOLERANCE,
         trace: Some(power(&metric, &error, group, image)),
         ..BlockKrylovOptions::default()
     };
@@ -244,8 +234,8 @@ pub(super) fn project(
     }
     let vectors = vectors.columns(0, report.rank_used);
     let captured = write_factors(&truth, &error, &vectors, &mut a, &mut b, group, image);
-    report.error_with = error_without - captured;
-    if report.error_with < DIRECT_BELOW * error_without {
+    report.error_with = report.error_without - captured;
+    if report.error_with < DIRECT_BELOW * report.error_without {
         let (a, b) = (a.as_view(), b.as_view());
         report.error_with = residual_power(&truth, &error, &a, &b, group, image).max(0.0);
     }
@@ -293,4 +283,18 @@ fn write_factors(
         first += columns;
     }
     power(truth, &a.columns(0, used).as_view(), group, image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_ends_where_rounding_begins() {
+        assert_eq!(numerical_rank(&[4.0, 1.0, 1e-20], 3), 2);
+        assert_eq!(numerical_rank(&[0.0, 0.0], 2), 0);
+        assert_eq!(numerical_rank(&[-1e-30], 1), 0);
+        assert_eq!(possible_rank(3, 2, 9), 2);
+        assert_eq!(possible_rank(3, 5, 1), 1);
+    }
 }

@@ -1,5 +1,9 @@
 //! What a reconstruction achieved.
 
+use super::Problem;
+use super::metric::Metric;
+use super::objective::power;
+
 /// The objective before and after, and what it is relative to. All three are expectations over the inputs' statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
@@ -7,7 +11,8 @@ pub struct Report {
     pub error_without: f64,
     /// `f(C) = tr(R P P^T)`, `P = E - A B`: what is left of it with the correction, before the factors are rounded.
     pub error_with: f64,
-    /// `tr(R W W^T)`: the expected squared output itself; 0 when the weight was not lent.
+    /// `tr(R W W^T)`: the expected squared output itself; 0 when the weight was not lent, and what is relative to it is then
+    /// infinite (or 0, when there is no error).
     pub output_power: f64,
     /// Leading eigenvalues of `G` (squared singular values of `R^{1/2} E`) written to the lent spectrum.
     pub spectrum_len: usize,
@@ -16,6 +21,27 @@ pub struct Report {
 }
 
 impl Report {
+    /// The state before any correction; the scratch is two groups of columns.
+    pub(super) fn without_correction(
+        problem: &Problem<'_>,
+        group: &mut [f64],
+        image: &mut [f64],
+    ) -> Self {
+        let truth = Metric::of(problem);
+        // A statistic that rounding made slightly indefinite must not report a negative power.
+        let error_without = power(&truth, &problem.error(), group, image).max(0.0);
+        let output_power = problem
+            .weight()
+            .map_or(0.0, |weight| power(&truth, &weight, group, image).max(0.0));
+        Self {
+            error_without,
+            error_with: error_without,
+            output_power,
+            spectrum_len: 0,
+            rank_used: 0,
+        }
+    }
+
     /// [`error_without`](Self::error_without) as a part of the output power.
     ///
     /// ```
@@ -56,4 +82,16 @@ impl Report {
 /// `part / whole`, and 0 for nothing of nothing (an all-zero site has no error, not an undefined one).
 fn ratio(part: f64, whole: f64) -> f64 {
     if part > 0.0 { part / whole } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_nothing_is_nothing() {
+        assert!(ratio(0.0, 0.0).abs() < f64::MIN_POSITIVE);
+        assert!((ratio(1.0, 4.0) - 0.25).abs() < f64::EPSILON);
+        assert!(ratio(1.0, 0.0).is_infinite());
+    }
 }

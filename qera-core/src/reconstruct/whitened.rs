@@ -26,7 +26,7 @@ use core::fmt;
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use super::metric::{Metric, group_len};
-use super::objective::{power, residual_power};
+use super::objective::residual_power;
 use super::projection::possible_rank;
 use super::{Problem, Report, Statistic};
 use crate::linalg::{
@@ -184,17 +184,7 @@ pub fn reconstruct_whitened(
     // One-sided Jacobi wants a tall matrix, so a wide Q is handed over transposed and U and V change places.
     let (tall, s) = (m >= n, m.min(n));
     let mut q = DMatrixViewMut::from_slice(workspace.take(m * n), m.max(n), s);
-    let whitened = &mut group[..m];
-    for (j, e) in error.column_iter().enumerate() {
-        roots.whiten(e.as_slice(), whitened);
-        if tall {
-            q.column_mut(j).as_mut_slice().copy_from_slice(whitened);
-        } else {
-            for (i, value) in whitened.iter().enumerate() {
-                q[(j, i)] = *value;
-            }
-        }
-    }
+    roots.whiten_error(&error, tall, &mut q, &mut group[..m]);
     let mut v = DMatrixViewMut::from_slice(workspace.take(s * s), s, s);
     let sigma = workspace.take(s);
     let scratch = workspace.take(jacobi_svd_workspace_len(s));
@@ -208,31 +198,24 @@ pub fn reconstruct_whitened(
     .map_err(WhitenedError::SingularValues)?;
     let (left, right) = if tall { (&q, &v) } else { (&v, &q) };
 
+    let mut report = Report::without_correction(problem, group, image);
     let noise = m.max(n) as f64 * f64::EPSILON * sigma[0];
-    let rank_used = sigma.iter().take(rank).take_while(|x| **x > noise).count();
+    report.rank_used = sigma.iter().take(rank).take_while(|x| **x > noise).count();
     a.fill(0.0);
     b.fill(0.0);
-    for (j, value) in sigma.iter().enumerate().take(rank_used) {
+    for (j, value) in sigma.iter().enumerate().take(report.rank_used) {
         roots.unwhiten(left.column(j).as_slice(), a.column_mut(j).as_mut_slice());
         for (i, v) in right.column(j).as_slice().iter().enumerate() {
             b[(j, i)] = value * v;
         }
     }
-    let spectrum_len = spectrum.len().min(s);
+    report.spectrum_len = spectrum.len().min(s);
     for (out, value) in spectrum.iter_mut().zip(sigma.iter()) {
         *out = value * value;
     }
-    let truth = Metric::of(problem);
-    let (a, b) = (a.as_view(), b.as_view());
-    Ok(Report {
-        error_without: power(&truth, &error, group, image).max(0.0),
-        error_with: residual_power(&truth, &error, &a, &b, group, image).max(0.0),
-        output_power: problem
-            .weight()
-            .map_or(0.0, |weight| power(&truth, &weight, group, image).max(0.0)),
-        spectrum_len,
-        rank_used,
-    })
+    let (truth, a, b) = (Metric::of(problem), a.as_view(), b.as_view());
+    report.error_with = residual_power(&truth, &error, &a, &b, group, image).max(0.0);
+    Ok(report)
 }
 
 /// `S = R^{1/2}` and its (pseudo-)inverse.
@@ -292,6 +275,22 @@ impl<'w> Roots<'w> {
                     root: DMatrixView::from_slice(root, m, m),
                     inverse: DMatrixView::from_slice(inverse, m, m),
                 })
+            }
+        }
+    }
+
+    /// `Q = S E`, or its transpose when it is not tall; `column` is scratch of length m.
+    fn whiten_error(
+        &self,
+        error: &DMatrixView<'_, f64>,
+        tall: bool,
+        q: &mut DMatrixViewMut<'_, f64>,
+        column: &mut [f64],
+    ) {
+        for (j, e) in error.column_iter().enumerate() {
+            self.whiten(e.as_slice(), column);
+            for (i, value) in column.iter().enumerate() {
+                q[if tall { (i, j) } else { (j, i) }] = *value;
             }
         }
     }

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The gate: ./ci.sh runs every stage, ./ci.sh STAGE... those named. Stops at the first that fails.
+# What each stage is for, and what it needs: CONTRIBUTING.md.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stages=(fmt clippy doc test no_std peft)
+
+stage_fmt() {
+    cargo fmt --all --check
+    cargo fmt --manifest-path ci/no_std_proof/Cargo.toml --check
+}
+
+stage_clippy() {
+    cargo clippy --workspace --all-targets --release --locked -- -D warnings
+}
+
+stage_doc() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+}
+
+stage_test() { # the command of README.md
+    cargo test --workspace --release
+}
+
+stage_no_std() {
+    ci/no_std_proof/run.sh
+}
+
+stage_peft() {
+    tests/peft/run.sh
+}
+
+if [ "${1:-}" = --list ]; then
+    printf '%s\n' "${stages[@]}"
+    exit 0
+fi
+[ "$#" -gt 0 ] || set -- "${stages[@]}"
+for stage in "$@"; do
+    if [ "$(type -t "stage_$stage")" != function ]; then
+        echo "ci.sh: no stage '$stage'; stages: ${stages[*]}" >&2
+        exit 2
+    fi
+done
+for stage in "$@"; do
+    echo "== stage $stage"
+    "stage_$stage"
+done

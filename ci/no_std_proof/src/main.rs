@@ -1,0 +1,68 @@
+//! Proof that qera-core needs no std, no heap and no start-up code: this program has none of them, links, calls every public
+//! routine of qera-core, and ends with status 0 only if each result is right. Status n > 0: check number n of [`CHECKS`]
+//! failed; 101: panic.
+//!
+//! Every routine is called by its full path (`Moments::merge(&mut a, &b)`), so that `tests/tests/no_std_coverage.rs` can
+//! compare the calls with the public functions of qera-core and name the one that is missing here. What is checked in depth
+//! is checked by the ordinary tests; here each routine shows that it runs.
+#![no_std]
+#![no_main]
+
+mod golden;
+mod linalg;
+mod quantize;
+mod reconstruct;
+mod rows;
+mod runtime;
+mod statistics;
+
+/// What is checked, in the order of the data's way.
+const CHECKS: [fn() -> bool; 16] = [
+    rows::dtypes,
+    rows::decoding,
+    rows::checked_rows,
+    rows::packed_storage,
+    statistics::autocorrelation,
+    statistics::means,
+    statistics::batch_maxima,
+    statistics::moments,
+    statistics::block_means,
+    quantize::numbers,
+    quantize::packed_form,
+    linalg::decompositions,
+    linalg::top_eigenvectors,
+    reconstruct::problem,
+    reconstruct::methods,
+    reconstruct::whitened_route,
+];
+
+/// Runs the checks; 0, or the number of the first that fails.
+fn run() -> i32 {
+    let mut number = 0;
+    for check in CHECKS {
+        number += 1;
+        if !check() {
+            return number;
+        }
+    }
+    0
+}
+
+/// Says whether two numbers agree to a relative (below 1: absolute) tolerance.
+fn close(found: f64, expected: f64, tolerance: f64) -> bool {
+    let scale = if expected.abs() > 1.0 {
+        expected.abs()
+    } else {
+        1.0
+    };
+    (found - expected).abs() <= tolerance * scale
+}
+
+/// [`close`] for each pair of two slices of one length.
+fn all_close(found: &[f64], expected: &[f64], tolerance: f64) -> bool {
+    found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(&f, &e)| close(f, e, tolerance))
+}
