@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     };
     let format = LogFormat::resolve(&layered.options).unwrap_or(LogFormat::Text);
     let mut reporter = Reporter::new(format);
-    match job(cli.command.as_ref(), &layered, format, &mut reporter) {
+    match job(cli.command.as_ref(), &layered, &mut reporter) {
         Ok(exit) => exit.into(),
         Err(stop) => fail(&reporter, &stop),
     }
@@ -28,7 +28,6 @@ fn main() -> ExitCode {
 fn job(
     command: Option<&Command>,
     layered: &Layered,
-    format: LogFormat,
     reporter: &mut Reporter,
 ) -> Result<Exit, Stop> {
     if let Some(Command::Config(_)) = command {
@@ -37,17 +36,9 @@ fn job(
     let settings = Settings::resolve(&layered.options)?;
     if let Some(Command::Plan) = command {
         let plan = run::Job::prepare(&settings)?.plan;
-        print(&match format {
-            LogFormat::Text => plan.table(&settings),
-            LogFormat::Json => serde_json::to_string(&plan).unwrap_or_default() + "\n",
-        })?;
+        print(&plan.text(&settings))?;
         plan.check(&settings)?;
         return Ok(Exit::Done);
-    }
-    if !layered.options.once.unwrap_or_default() {
-        return Err(Stop::Usage(
-            "this version works in batches: pass --once, or a subcommand".into(),
-        ));
     }
     run::once(&settings, reporter)
 }

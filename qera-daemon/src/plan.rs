@@ -10,7 +10,7 @@ use crate::calibrate::{WINDOW_ROWS, scratch_len};
 use crate::checkpoint::{Layer, Site};
 use crate::error::Stop;
 use crate::pipeline::SHARDS_IN_FLIGHT;
-use crate::settings::{Settings, Shrinkage, format_bytes};
+use crate::settings::{LogFormat, Settings, Shrinkage, format_bytes};
 use crate::solve::{Quantity, SHRINKAGES};
 use crate::source::Admitted;
 
@@ -146,9 +146,16 @@ impl Plan {
         })
     }
 
-    /// The plan as a person reads it.
+    /// The plan as `--log-format` asks: a table, or one JSON object.
     #[must_use]
-    pub fn table(&self, settings: &Settings) -> String {
+    pub fn text(&self, settings: &Settings) -> String {
+        match settings.log_format {
+            LogFormat::Text => self.table(settings),
+            LogFormat::Json => serde_json::to_string(self).unwrap_or_default() + "\n",
+        }
+    }
+
+    fn table(&self, settings: &Settings) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |s: core::fmt::Arguments<'_>| {

@@ -11,11 +11,11 @@ use crate::checkpoint::{Checkpoint, Layers, Shares, Sites, fingerprint};
 use crate::error::Stop;
 use crate::exit::{Exit, SECOND_SIGINT, SECOND_SIGTERM};
 use crate::observe::{Event, Reporter};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Outcome, Pipeline};
 use crate::plan::Plan;
 use crate::publish::{Base, Inputs, Manifest, OutFolder, emit_base, publish};
 use crate::settings::Settings;
-use crate::solve::{LayerSolution, SiteSolver, Status};
+use crate::solve::{SiteSolver, Status};
 use crate::source::{Admission, Admitted, Refusal, ShardHeader, declared_shares, list};
 
 /// Everything that is known before a row is read.
@@ -106,20 +106,24 @@ fn source_of(so_far: Option<bool>, header: &ShardHeader) -> Option<bool> {
 /// # Errors
 /// [`Stop`]; nothing was published then, and what was published before is still there.
 pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
-    let watch = settings.watch.as_deref().ok_or_else(|| {
-        Stop::Usage("--watch DIR is needed: the folder of activation shards".into())
-    })?;
+    if !settings.once {
+        return Err(Stop::Usage(
+            "this version works in batches: pass --once, or a subcommand".into(),
+        ));
+    }
+    let Some(watch) = &settings.watch else {
+        return Err(Stop::Usage(
+            "--watch DIR is needed: the folder of activation shards".into(),
+        ));
+    };
     let stop = signals()?;
     let job = Job::prepare(settings)?;
     job.plan.check(settings)?;
-    let out = OutFolder::open(&settings.out)?;
-    let weights = fingerprint(&job.checkpoint, &job.layers.selected);
-    let base = Base::new(settings, &job.layers.selected, &weights);
-    let base_present = base.present(&out)?;
+    let target = Target::open(settings, &job)?;
     announce(settings, reporter, &job);
     let nothing_usable = |refused| {
         Err(Stop::NothingUsable {
-            folder: watch.to_path_buf(),
+            folder: watch.clone(),
             refused,
         })
     };
@@ -128,87 +132,122 @@ pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> 
     }
 
     reporter.begin(job.admitted.len() + job.layers.selected.len());
-    let pipeline = Pipeline {
-        shards: &job.admitted,
-        sites: &job.sites.sites,
-        solver: SiteSolver {
-            checkpoint: &job.checkpoint,
-            settings,
-            layers: &job.layers.selected,
-        },
-        threads: settings.threads,
-        stop: &stop,
-        reporter,
-    };
-    let outcome = pipeline.run();
+    let outcome = job.pipeline(settings, &stop, reporter).run();
     reporter.end();
     let outcome = outcome?;
-    let mut quarantined = job.refused.clone();
-    quarantined.extend(outcome.refused);
-    if outcome.folded == 0 {
-        if stop.load(Ordering::SeqCst) {
-            let message = "stopped before the first shard was folded: nothing was published".into();
-            reporter.say(&Event::Warning {
-                subject: "signal",
-                message,
-            });
-            return Ok(Exit::Done);
+    if outcome.folded > 0 {
+        return target.publish(settings, job, outcome, reporter);
+    }
+    if stop.load(Ordering::SeqCst) {
+        let message = "stopped before the first shard was folded: nothing was published".into();
+        reporter.say(&Event::Warning {
+            subject: "signal",
+            message,
+        });
+        return Ok(Exit::Done);
+    }
+    nothing_usable(job.refused.len() + outcome.refused.len())
+}
+
+impl Job {
+    fn pipeline<'a>(
+        &'a self,
+        settings: &'a Settings,
+        stop: &'a AtomicBool,
+        reporter: &'a Reporter,
+    ) -> Pipeline<'a> {
+        Pipeline {
+            shards: &self.admitted,
+            sites: &self.sites.sites,
+            solver: SiteSolver {
+                checkpoint: &self.checkpoint,
+                settings,
+                layers: &self.layers.selected,
+            },
+            threads: settings.threads,
+            stop,
+            reporter,
         }
-        return nothing_usable(quarantined.len());
+    }
+}
+
+/// The output folder, held, and the fingerprints of what goes there.
+struct Target {
+    out: OutFolder,
+    weights: String,
+    base: Base,
+    base_present: bool,
+}
+
+impl Target {
+    /// Locks the folder and refuses one whose base belongs to other settings.
+    fn open(settings: &Settings, job: &Job) -> Result<Self, Stop> {
+        let out = OutFolder::open(&settings.out)?;
+        let weights = fingerprint(&job.checkpoint, &job.layers.selected);
+        let base = Base::new(settings, &job.layers.selected, &weights);
+        let base_present = base.present(&out)?;
+        Ok(Self {
+            out,
+            weights,
+            base,
+            base_present,
+        })
     }
 
-    if settings.emit_base && !base_present {
-        emit_base(&out, &job.checkpoint, settings, &job.layers.selected, &base)?;
+    /// Writes the base where it is asked for and not there, then the generation.
+    fn publish(
+        self,
+        settings: &Settings,
+        job: Job,
+        outcome: Outcome,
+        reporter: &Reporter,
+    ) -> Result<Exit, Stop> {
+        let layers = &job.layers.selected;
+        if settings.emit_base && !self.base_present {
+            emit_base(&self.out, &job.checkpoint, settings, layers, &self.base)?;
+        }
+        let has_base = settings.emit_base || self.base_present;
+        let path = &job.checkpoint.path;
+        let base_model = if has_base {
+            self.out.path.join("base")
+        } else {
+            std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())
+        };
+        let mut quarantined = job.refused;
+        quarantined.extend(outcome.refused);
+        let refused = quarantined.len();
+        let inputs = Inputs {
+            shards: outcome.folded,
+            quarantined,
+            full_precision_model: job.full_precision_model,
+        };
+        let solutions = &outcome.solutions;
+        let base = has_base.then(|| self.base.fingerprint());
+        let manifest = Manifest::new(settings, layers, solutions, inputs, self.weights, base);
+        let published = publish(
+            &self.out,
+            settings,
+            layers,
+            solutions,
+            &manifest,
+            &base_model.display().to_string(),
+        )?;
+        let count = |status| solutions.iter().filter(|s| s.status == status).count();
+        reporter.say(&Event::Published {
+            generation: published.generation,
+            path: published.path.display().to_string(),
+            solved: count(Status::Solved),
+            starved: count(Status::Starved),
+            shards: outcome.folded,
+            quarantined: refused,
+            rank: published.rank,
+        });
+        Ok(if refused > 0 {
+            Exit::Quarantined
+        } else {
+            Exit::Done
+        })
     }
-    let has_base = settings.emit_base || base_present;
-    let base_model = if has_base {
-        out.path.join("base")
-    } else {
-        absolute(&job.checkpoint.path)
-    };
-    let inputs = Inputs {
-        shards: outcome.folded,
-        quarantined,
-        full_precision_model: job.full_precision_model,
-    };
-    let failed_inputs = inputs.quarantined.len();
-    let manifest = Manifest::new(
-        settings,
-        &job.layers.selected,
-        &outcome.solutions,
-        inputs,
-        weights,
-        has_base.then(|| base.fingerprint()),
-    );
-    let publication = publish(
-        &out,
-        settings,
-        &job.layers.selected,
-        &outcome.solutions,
-        &manifest,
-        &base_model.display().to_string(),
-    )?;
-    let with = |status| {
-        outcome
-            .solutions
-            .iter()
-            .filter(|s: &&LayerSolution| s.status == status)
-            .count()
-    };
-    reporter.say(&Event::Published {
-        generation: publication.generation,
-        path: publication.path.display().to_string(),
-        solved: with(Status::Solved),
-        starved: with(Status::Starved),
-        shards: outcome.folded,
-        quarantined: failed_inputs,
-        rank: publication.rank,
-    });
-    Ok(if failed_inputs > 0 {
-        Exit::Quarantined
-    } else {
-        Exit::Done
-    })
 }
 
 /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published by
@@ -257,8 +296,4 @@ fn device() -> String {
         qera_gpu::Probe::Unavailable(reason) => format!("computing on the CPU ({reason})"),
         found => format!("computing on the CPU ({found:?} is not used by this version)"),
     }
-}
-
-fn absolute(path: &Path) -> std::path::PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }

@@ -76,6 +76,17 @@ impl TestDaemon {
     }
 }
 
+/// Asserts how a run ended and what it said.
+///
+/// # Panics
+/// With the whole log, when the code differs or a phrase is missing.
+pub fn expect(run: &Run, code: i32, said: &[&str]) {
+    assert_eq!(run.code, code, "{}", run.log);
+    for words in said {
+        assert!(run.log.contains(words), "'{words}' is not in:\n{}", run.log);
+    }
+}
+
 /// A published generation, read back by independent code.
 #[derive(Debug)]
 pub struct Adapter {

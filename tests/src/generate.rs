@@ -101,7 +101,7 @@ pub fn weighted_rows() -> impl Strategy<Value = WeightedRows> {
     )
 }
 
-/// Values around 10^9 that differ by a few multiples of 64, the spacing of f32 there: what ruins E[x^2] - E[x]^2.
+/// Values around 10^9 that differ by a few multiples of 64, the spacing of f32 there: what ruins `E[x^2] - E[x]^2`.
 pub fn offset_rows() -> impl Strategy<Value = WeightedRows> {
     let value = (-8_i8..=8).prop_map(|steps| 1.0e9_f32 + 64.0 * f32::from(steps));
     rows_of(value.boxed(), Just(1.0), 1..=5)

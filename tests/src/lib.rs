@@ -6,4 +6,5 @@ pub mod matrix;
 pub mod precision;
 pub mod reference;
 pub mod shards;
+pub mod small;
 pub mod spectra;

@@ -1,86 +1,16 @@
-//! The daemon as a process: the command line's contract on the fixture and on small made checkpoints.
+//! The daemon as a process: the command line's contract on the fixture and on a small made checkpoint.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use qera_tests::daemon::{Run, TestDaemon, output_error};
+use qera_tests::daemon::{TestDaemon, expect, output_error};
 use qera_tests::shards::{TensorToWrite, write};
+use qera_tests::small::{DOWN, K, Q, shard_path, small, wave, with, write_checkpoint};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
-const Q: &str = "model.layers.0.self_attn.q_proj";
-const K: &str = "model.layers.0.self_attn.k_proj";
-const DOWN: &str = "model.layers.0.mlp.down_proj";
-const BASIC: [&str; 9] = [
-    "--once",
-    "--watch",
-    "activations",
-    "--checkpoint",
-    "checkpoint",
-    "--rank",
-    "2",
-    "--block-size",
-    "4",
-];
 
-fn fixtures() -> PathBuf {
+fn fixtures() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
-}
-
-fn wave(count: usize, phase: f32) -> Vec<f32> {
-    (0..count)
-        .map(|i| (i as f32 * 0.7 + phase).sin() * (1.0 + (i % 5) as f32))
-        .collect()
-}
-
-/// q and k on one site of width 8, down on a site of width 12, one norm, one embedding.
-fn small() -> TestDaemon {
-    let daemon = TestDaemon::new(BINARY);
-    fs::create_dir(daemon.path().join("activations")).unwrap();
-    write_checkpoint(&daemon.path().join("checkpoint"), &wave(48, 0.0));
-    for shard in 0..4 {
-        let rows = wave(300 * 8, shard as f32);
-        let deep = wave(300 * 12, 10.0 + shard as f32);
-        let tensors = [
-            TensorToWrite::f32(Q, &[300, 8], &rows),
-            TensorToWrite::f32(DOWN, &[300, 12], &deep),
-        ];
-        write(
-            &shard_path(&daemon, &format!("shard-{shard}")),
-            &tensors,
-            &[],
-        );
-    }
-    daemon
-}
-
-fn write_checkpoint(folder: &Path, q: &[f32]) {
-    fs::create_dir_all(folder).unwrap();
-    let tensors = [
-        TensorToWrite::f32(&format!("{Q}.weight"), &[6, 8], q),
-        TensorToWrite::f32(&format!("{K}.weight"), &[4, 8], &wave(32, 1.0)),
-        TensorToWrite::f32(&format!("{DOWN}.weight"), &[8, 12], &wave(96, 2.0)),
-        TensorToWrite::f32("model.norm.weight", &[8], &wave(8, 3.0)),
-        TensorToWrite::f32("model.embed_tokens.weight", &[10, 8], &wave(80, 4.0)),
-    ];
-    write(&folder.join("model.safetensors"), &tensors, &[]);
-}
-
-fn shard_path(daemon: &TestDaemon, name: &str) -> PathBuf {
-    daemon
-        .path()
-        .join("activations")
-        .join(format!("{name}.safetensors"))
-}
-
-fn with(extra: &[&'static str]) -> Vec<&'static str> {
-    BASIC.iter().copied().chain(extra.iter().copied()).collect()
-}
-
-fn expect(run: &Run, code: i32, said: &[&str]) {
-    assert_eq!(run.code, code, "{}", run.log);
-    for words in said {
-        assert!(run.log.contains(words), "'{words}' is not in:\n{}", run.log);
-    }
 }
 
 #[test]
@@ -133,7 +63,7 @@ fn the_fixture_gives_the_same_bytes_for_any_number_of_threads() {
 
 #[test]
 fn every_second_run_is_a_new_generation() {
-    let daemon = small();
+    let daemon = small(BINARY);
     expect(&daemon.run(&with(&[])), 0, &["published generation 1"]);
     let first = fs::read(
         daemon
@@ -165,7 +95,7 @@ fn every_second_run_is_a_new_generation() {
 
 #[test]
 fn ranks_are_padded_to_one_and_reported() {
-    let daemon = small();
+    let daemon = small(BINARY);
     let run = daemon.run(&with(&[
         "--rank-for",
         "*.q_proj=5",
@@ -196,296 +126,12 @@ fn ranks_are_padded_to_one_and_reported() {
 }
 
 #[test]
-fn masked_rows_do_not_count() {
-    let (plain, masked) = (small(), small());
-    for shard in 0..4 {
-        // The same rows with rubbish between them, masked out.
-        let rows = wave(300 * 8, shard as f32);
-        let (mut mixed, mut mask) = (Vec::new(), Vec::new());
-        for row in rows.chunks(8) {
-            mixed.extend_from_slice(&[f32::NAN; 8]);
-            mixed.extend_from_slice(row);
-            mask.extend([0, 1]);
-        }
-        let deep = wave(300 * 12, 10.0 + shard as f32);
-        let tensors = [
-            TensorToWrite::f32(Q, &[600, 8], &mixed),
-            TensorToWrite::u8(&format!("{Q}::mask"), &[600], &mask),
-            TensorToWrite::f32(DOWN, &[300, 12], &deep),
-        ];
-        write(
-            &shard_path(&masked, &format!("shard-{shard}")),
-            &tensors,
-            &[],
-        );
-    }
-    expect(&plain.run(&with(&[])), 0, &[]);
-    expect(&masked.run(&with(&[])), 0, &[]);
-    assert!(plain.adapter("qera-out").bytes == masked.adapter("qera-out").bytes);
-}
-
-#[test]
-fn bad_shards_are_quarantined_and_the_rest_counts() {
-    let daemon = small();
-    let clean = small();
-    expect(&clean.run(&with(&[])), 0, &[]);
-    let good = wave(300 * 8, 0.0);
-    let q = |values: &[f32]| TensorToWrite::f32(Q, &[300, 8], values);
-    let at = |name: &str| shard_path(&daemon, name);
-    let mut nan = good.clone();
-    nan[8 * 17 + 3] = f32::NAN;
-    write(&at("x-nan"), &[q(&nan)], &[]);
-    let mut infinite = good.clone();
-    infinite[8 * 18 + 4] = f32::INFINITY;
-    write(&at("x-infinite"), &[q(&infinite)], &[]);
-    let mut huge = good.clone();
-    huge[8 * 19 + 5] = 1e30;
-    write(&at("x-huge"), &[q(&huge)], &[]);
-    write(
-        &at("x-width"),
-        &[TensorToWrite::f32(Q, &[300, 7], &good[..2100])],
-        &[],
-    );
-    write(
-        &at("x-unknown"),
-        &[TensorToWrite::f32(
-            "model.layers.9.mlp.up_proj",
-            &[1, 8],
-            &good[..8],
-        )],
-        &[],
-    );
-    write(
-        &at("x-dtype"),
-        &[TensorToWrite::new(Q, "I32", &[300, 8], vec![0; 9600])],
-        &[],
-    );
-    write(
-        &at("x-differ"),
-        &[q(&good), TensorToWrite::f32(K, &[300, 8], &wave(2400, 0.5))],
-        &[],
-    );
-    write(
-        &at("x-mask"),
-        &[
-            q(&good),
-            TensorToWrite::u8(&format!("{Q}::mask"), &[299], &[1; 299]),
-        ],
-        &[],
-    );
-    write(
-        &at("x-orphan"),
-        &[TensorToWrite::u8(&format!("{Q}::mask"), &[1], &[1])],
-        &[],
-    );
-    write(&at("x-model"), &[q(&good)], &[("qera.model", "another")]);
-    write(
-        &at("x-tp"),
-        &[TensorToWrite::f32(DOWN, &[1, 12], &good[..12])],
-        &[("qera.tp_size", "2")],
-    );
-    write(&at("x-shares"), &[q(&good)], &[("qera.shares", "q_proj")]);
-    // Atomic: the good tensor of a shard with a bad one does not count either.
-    write(
-        &at("x-half"),
-        &[
-            q(&good),
-            TensorToWrite::f32(DOWN, &[1, 12], &[f32::NAN; 12]),
-        ],
-        &[],
-    );
-    let whole = fs::read(at("shard-0")).unwrap();
-    fs::write(at("x-truncated"), &whole[..whole.len() - 1]).unwrap();
-    fs::write(at("x-trailing"), [&whole[..], &[0]].concat()).unwrap();
-    fs::write(at("x-text"), "these are no activations").unwrap();
-    fs::write(at("x-empty"), "").unwrap();
-    let lie = String::from_utf8_lossy(&whole).contains("[300,8]");
-    assert!(lie);
-    let lying: Vec<u8> = whole.windows(1).flatten().copied().collect();
-    let position = whole.windows(7).position(|w| w == b"[300,8]").unwrap();
-    let mut lying = lying;
-    lying[position + 1..position + 4].copy_from_slice(b"301");
-    fs::write(at("x-lying"), lying).unwrap();
-
-    let run = daemon.run(&with(&[]));
-    let infinity = "row 18, column 4";
-    expect(
-        &run,
-        3,
-        &[
-            "x-nan.safetensors: tensor 'model.layers.0.self_attn.q_proj'",
-            "row 17, column 3",
-            infinity,
-            "row 19, column 5",
-            "x-width.safetensors",
-            "[300, 7]",
-            "in_features",
-            "'model.layers.9.mlp.up_proj' names no linear layer",
-            "has dtype I32",
-            "x-differ.safetensors",
-            "share one input but differ, first in row 0",
-            "x-mask.safetensors",
-            "[299]",
-            "belongs to no tensor",
-            "qera.model is 'another'",
-            "qera.tp_size 2",
-            "qera.shares",
-            "x-half.safetensors: tensor 'model.layers.0.mlp.down_proj'",
-            "x-truncated.safetensors: truncated",
-            "trailing bytes",
-            "x-text.safetensors: not a safetensors file",
-            "x-empty.safetensors: truncated: 0 bytes",
-            "x-lying.safetensors: tensor 'model.layers.0.self_attn.q_proj'",
-            "[301, 8]",
-            "4 shards folded, 18 quarantined",
-        ],
-    );
-    let (ours, expected) = (daemon.adapter("qera-out"), clean.adapter("qera-out"));
-    assert!(ours.bytes == expected.bytes, "a refused shard left a trace");
-    assert_eq!(
-        ours.manifest["inputs"]["quarantined"]
-            .as_array()
-            .unwrap()
-            .len(),
-        18
-    );
-}
-
-#[test]
-fn nothing_usable_publishes_nothing() {
-    let daemon = small();
-    for shard in 0..4 {
-        fs::write(
-            shard_path(&daemon, &format!("shard-{shard}")),
-            "garbage that is longer than a header",
-        )
-        .unwrap();
-    }
-    expect(
-        &daemon.run(&with(&[])),
-        1,
-        &["none of its 4 shards could be used"],
-    );
-    assert!(!daemon.path().join("qera-out/current").exists());
-}
-
-#[test]
-fn starved_layers_are_listed_with_zero_factors() {
-    let daemon = small();
-    for shard in 0..4 {
-        let rows = wave(300 * 8, shard as f32);
-        write(
-            &shard_path(&daemon, &format!("shard-{shard}")),
-            &[TensorToWrite::f32(Q, &[300, 8], &rows)],
-            &[],
-        );
-    }
-    expect(&daemon.run(&with(&[])), 0, &["1 starved", "no row seen"]);
-    let adapter = daemon.adapter("qera-out");
-    assert_eq!(adapter.layer(DOWN)["status"], "starved");
-    assert_eq!(adapter.layer(K)["status"], "solved", "k shares q's input");
-    let (a, b, _) = adapter.factors(DOWN);
-    assert!(a.iter().chain(&b).all(|x| x.abs() <= 0.0));
-}
-
-/// A generation of zeros must not take the place of a good one.
-#[test]
-fn an_empty_folder_publishes_nothing() {
-    let daemon = small();
-    expect(&daemon.run(&with(&[])), 0, &["published generation 1"]);
-    for shard in 0..4 {
-        fs::remove_file(shard_path(&daemon, &format!("shard-{shard}"))).unwrap();
-    }
-    expect(
-        &daemon.run(&with(&[])),
-        1,
-        &["activations: holds no shard", "nothing was published"],
-    );
-    assert_eq!(
-        fs::read_link(daemon.path().join("qera-out/current")).unwrap(),
-        Path::new("generations/000001")
-    );
-}
-
-#[test]
-fn degenerate_inputs_stay_finite() {
-    let daemon = small();
-    for shard in 0..4 {
-        // Two rows for eight channels, half of them dead; the other site is all zero.
-        let mut rows = wave(16, shard as f32);
-        rows.iter_mut()
-            .enumerate()
-            .filter(|(i, _)| i % 2 == 0)
-            .for_each(|(_, x)| *x = 0.0);
-        let tensors = [
-            TensorToWrite::f32(Q, &[2, 8], &rows),
-            TensorToWrite::f32(DOWN, &[2, 12], &[0.0; 24]),
-        ];
-        write(
-            &shard_path(&daemon, &format!("shard-{shard}")),
-            &tensors,
-            &[],
-        );
-    }
-    for method in [
-        "exact",
-        "approx",
-        "lqer",
-        "lqer-mean",
-        "zeroquant-v2",
-        "w-only",
-    ] {
-        for shrinkage in ["auto", "0"] {
-            let arguments = [
-                &BASIC[..],
-                &[
-                    "--method",
-                    method,
-                    "--shrinkage",
-                    shrinkage,
-                    "--rank-for",
-                    "*q_proj=50",
-                ],
-            ]
-            .concat();
-            let run = daemon.run(&arguments);
-            expect(&run, 0, &[]);
-            if method == "exact" {
-                expect(
-                    &run,
-                    0,
-                    &[
-                        "4 channels of 8 never differ from zero",
-                        "all 12 channels are zero",
-                    ],
-                );
-            }
-            let adapter = daemon.adapter("qera-out");
-            for module in [Q, K, DOWN] {
-                let (a, b, _) = adapter.factors(module);
-                assert!(
-                    a.iter().chain(&b).all(|x| x.is_finite()),
-                    "{method} {module}"
-                );
-            }
-            assert_eq!(adapter.layer(DOWN)["status"], "nothing-to-correct");
-            let error = &adapter.layer(Q)["error"];
-            assert!(
-                error["with"].as_f64().unwrap()
-                    <= error["without"].as_f64().unwrap() * (1.0 + 1e-9),
-                "{method}"
-            );
-        }
-    }
-}
-
-#[test]
 fn three_shapes_and_three_types_of_the_same_rows_agree() {
     // Integers survive every type.
     let rows: Vec<f32> = (0..256 * 8).map(|i| ((i * 37) % 13) as f32 - 6.0).collect();
     let mut adapters = Vec::new();
     for kind in 0..3 {
-        let daemon = small();
+        let daemon = small(BINARY);
         for shard in 0..4 {
             let part = &rows[shard * 512..(shard + 1) * 512];
             let tensor = match kind {
@@ -507,7 +153,7 @@ fn three_shapes_and_three_types_of_the_same_rows_agree() {
 
 #[test]
 fn a_wide_range_is_written_f32_and_says_so() {
-    let daemon = small();
+    let daemon = small(BINARY);
     write_checkpoint(
         &daemon.path().join("checkpoint"),
         &wave(48, 0.0).iter().map(|w| w * 1e12).collect::<Vec<_>>(),
@@ -524,7 +170,7 @@ fn a_wide_range_is_written_f32_and_says_so() {
 
 #[test]
 fn the_manifest_tells_the_error_of_what_was_written() {
-    let daemon = small();
+    let daemon = small(BINARY);
     expect(
         &daemon.run(&with(&["--quantizer", "mxint2", "--shrinkage", "0.3"])),
         0,
@@ -559,7 +205,7 @@ fn the_manifest_tells_the_error_of_what_was_written() {
 
 #[test]
 fn shares_in_the_metadata_join_sites() {
-    let daemon = small();
+    let daemon = small(BINARY);
     let folder = daemon.path().join("checkpoint");
     let tensors = [
         TensorToWrite::f32("enc.left.weight", &[6, 8], &wave(48, 0.0)),
@@ -597,7 +243,7 @@ fn shares_in_the_metadata_join_sites() {
 
 #[test]
 fn excluded_modules_are_ignored_and_counted() {
-    let daemon = small();
+    let daemon = small(BINARY);
     expect(
         &daemon.run(&with(&["--exclude", "*.down_proj"])),
         0,

@@ -1,5 +1,4 @@
 //! Held-out error: block means and what their intervals promise.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use proptest::prelude::*;
 use qera_core::statistics::BlockMeans;

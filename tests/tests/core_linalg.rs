@@ -1,5 +1,6 @@
 //! Properties of the decompositions of qera-core, against an independent oracle (faer) and against themselves, on spectra
 //! that break careless code. Each routine gets exactly the workspace that it asks for.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use proptest::prelude::*;
 use qera_core::linalg::{
@@ -512,9 +513,8 @@ proptest! {
     }
 
     #[test]
-    fn krylov_holds_for_any_operator(n in 1_usize..140, part in 0.0_f64..1.0, seed in any::<u64>()) {
+    fn krylov_holds_for_any_operator(n in 1_usize..140, eighths in 1_usize..5, seed in any::<u64>()) {
         let x = uniform(n + 3, n, seed);
-        let wanted = ((n as f64 * part * 0.5) as usize).clamp(1, n);
-        check_krylov(&(&x.transpose() * &x).symmetrised(), wanted);
+        check_krylov(&(&x.transpose() * &x).symmetrised(), (n * eighths / 8).max(1));
     }
 }

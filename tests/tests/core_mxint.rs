@@ -77,7 +77,7 @@ const GOLDEN: [Golden; 13] = [
         &[4e-9, -8e-9, 2e-9, 1e-9],
         &[
             3.725_290_3e-9,
-            -7.450_580_6e-9,
+            -7.450_581e-9,
             1.862_645_1e-9,
             1.862_645_1e-9,
         ],
@@ -94,7 +94,7 @@ fn quantize(format: Mxint, weight: &[f32], in_features: usize) -> Vec<f32> {
 
 /// The definition, word by word, in f64: no exponent field, no rounding trick.
 fn quantize_by_definition(element_bits: u32, block_size: usize, row: &[f32]) -> Vec<f64> {
-    let bits = element_bits as i32;
+    let bits = i32::try_from(element_bits).unwrap();
     let flushed = |x: &f32| {
         if x.abs() < f32::MIN_POSITIVE {
             0.0

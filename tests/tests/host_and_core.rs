@@ -1,6 +1,10 @@
 //! The daemon's routines (faer, f32 products, Krylov) and the core's (f64, lent memory) on the same
 //! statistics: the same properties, and f equal to 1e-9.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a step that fails fails the test; weights are made f32"
+)]
 
 use std::path::Path;
 

@@ -1,11 +1,12 @@
 //! What the daemon refuses before it starts, with the exit code and the words that name the cause.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 
-use qera_tests::daemon::{Run, TestDaemon};
+use qera_tests::daemon::{Run, TestDaemon, expect};
 use qera_tests::shards::{TensorToWrite, write};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
@@ -36,13 +37,6 @@ fn daemon() -> TestDaemon {
 fn weights(folder: &Path, dtype: &str, shape: &[usize], bytes: Vec<u8>) {
     let tensor = TensorToWrite::new(&format!("{MODULE}.weight"), dtype, shape, bytes);
     write(&folder.join("checkpoint/model.safetensors"), &[tensor], &[]);
-}
-
-fn expect(run: &Run, code: i32, said: &[&str]) {
-    assert_eq!(run.code, code, "{}", run.log);
-    for words in said {
-        assert!(run.log.contains(words), "'{words}' is not in:\n{}", run.log);
-    }
 }
 
 fn run(daemon: &TestDaemon, extra: &[&str]) -> Run {
@@ -372,14 +366,14 @@ fn a_second_signal_ends_at_once() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(core::time::Duration::from_millis(300));
         for _ in 0..2 {
             let sent = std::process::Command::new("kill")
                 .args([signal, &child.id().to_string()])
                 .status()
                 .unwrap();
             assert!(sent.success());
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(core::time::Duration::from_millis(200));
         }
         let ended = child.wait().unwrap();
         let mut log = String::new();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 
 /// Crates of the workspace and which of them each may depend on.
@@ -207,12 +208,23 @@ impl<'ast> Visit<'ast> for Unsafe {
         self.0 = true;
     }
 
+    /// Arguments that are expressions are visited as such (a string may hold the word); of other macros the words count.
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        self.0 |= call
-            .tokens
-            .to_string()
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .any(|word| word == "unsafe");
+        let arguments = Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
+        match call.parse_body_with(arguments) {
+            Ok(arguments) => {
+                let mut inner = Self::default();
+                arguments
+                    .iter()
+                    .for_each(|argument| inner.visit_expr(argument));
+                self.0 |= inner.0;
+            }
+            Err(_) => {
+                let text = call.tokens.to_string();
+                let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+                self.0 |= words.any(|word| word == "unsafe");
+            }
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Statistics of each site's input: the rank update ([`rank_update`]), everything a solve may need
-//! ([`site`]), and a window of held-out rows ([`window`]).
+//! Statistics of each site's input: the rank update (`rank_update`), everything a solve may need
+//! (`site`), and a window of held-out rows (`window`).
 
 mod rank_update;
 mod site;

@@ -1,5 +1,5 @@
 //! A Hugging Face checkpoint, read-only and one tensor at a time: which files, which tensors, which of
-//! them are linear layers ([`layers`]), and which of those share an input ([`sites`]).
+//! them are linear layers (`layers`), and which of those share an input (`sites`).
 
 mod layers;
 mod mapping;

@@ -1,6 +1,6 @@
-//! Publication: the output folder and its lock ([`out_folder`]), a generation written aside and renamed
-//! in ([`generation`]), the adapter in PEFT's format ([`peft`]), the manifest ([`manifest`]), and W~ as a
-//! checkpoint ([`base`]).
+//! Publication: the output folder and its lock (`out_folder`), a generation written aside and renamed
+//! in (`generation`), the adapter in PEFT's format (`peft`), the manifest (`manifest`), and W~ as a
+//! checkpoint (`base`).
 
 mod base;
 mod generation;

@@ -30,6 +30,8 @@ pub struct Settings {
     pub checkpoint: PathBuf,
     /// Where generations go.
     pub out: PathBuf,
+    /// Whether the folder is processed once; nothing else is offered yet.
+    pub once: bool,
     /// How C is computed.
     pub method: Method,
     /// How W~ is made.
@@ -146,6 +148,7 @@ impl Settings {
                 )
             })?,
             out: options.out.clone().unwrap_or_default(),
+            once: options.once.unwrap_or_default(),
             method: Method::parse(method)
                 .ok_or_else(|| Stop::Usage(format!("--method: unknown value '{method}'")))?,
             quantizer: Mxint::new(element_bits, block_size).map_err(|e| {
@@ -264,6 +267,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a list of cases")]
     fn every_wrong_value_is_refused_by_name() {
         let cases: [(&str, Options); 9] = [
             (

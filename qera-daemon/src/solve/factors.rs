@@ -10,6 +10,8 @@ use super::packed_r::{PackedR, narrow};
 /// Where f is below this share of tr G, it is evaluated from P itself: differences of large traces
 /// would lose its digits (design 3.3).
 const DIRECT_BELOW: f64 = 1e-6;
+/// Columns of C made at a time.
+const COLUMNS: usize = 512;
 
 /// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so that
 /// rounding and the range of f16 are shared evenly.
@@ -72,15 +74,16 @@ impl Factors {
         if f >= DIRECT_BELOW * error_without || !f.is_finite() {
             return f;
         }
-        let (m, n) = (error.m, error.n);
-        let c = &self.a * self.b.transpose();
-        let mut p = Vec::with_capacity(m * n);
-        for (j, column) in error.values.chunks(m).enumerate() {
+        let mut p = Vec::with_capacity(error.values.len());
+        let columns = COLUMNS * error.m;
+        for (group, values) in error.values.chunks(columns).enumerate() {
+            let (first, count) = (group * COLUMNS, values.len() / error.m);
+            let c = &self.a * self.b.subrows(first, count).transpose();
             p.extend(
-                column
-                    .iter()
-                    .enumerate()
-                    .map(|(i, e)| narrow(f64::from(*e) - c[(i, j)])),
+                (0..count)
+                    .flat_map(|j| c.col(j).iter().copied().collect::<Vec<_>>())
+                    .zip(values)
+                    .map(|(c, e)| narrow(f64::from(*e) - c)),
             );
         }
         r.trace_with(&p)

@@ -1,8 +1,8 @@
 //! From a site's statistics and its layers' weights to the low-rank terms, and what they are worth.
 //!
-//! [`site`] is the order of events; [`metric`] says what stands in the place of R for each method;
-//! [`subspace`] finds the top eigenvectors of G = E^T S E; [`held_out`] judges candidates on the window
-//! and chooses the shrinkage; [`factors`] balances and rounds A and B; [`packed_r`] measures f exactly.
+//! `site` is the order of events; `metric` says what stands in the place of R for each method;
+//! `subspace` finds the top eigenvectors of G = E^T S E; `held_out` judges candidates on the window
+//! and chooses the shrinkage; `factors` balances and rounds A and B; `packed_r` measures f exactly.
 
 mod cost;
 mod factors;

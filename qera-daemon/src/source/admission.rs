@@ -153,7 +153,10 @@ impl Admission<'_> {
         })?;
         let batches = match claim.shape[..] {
             [rows, width] if width == in_features => vec![rows],
-            [batch, seq, width] if width == in_features => vec![seq; batch],
+            // A tensor without rows can claim any number of batches.
+            [batch, seq, width] if width == in_features => {
+                vec![seq; if seq == 0 { 0 } else { batch }]
+            }
             _ => {
                 return Err(Reason::WrongShape {
                     key: claim.key.clone(),

@@ -1,5 +1,5 @@
-//! Activations in: which files are shards ([`folder`]), what each claims to hold ([`shard`]), whether
-//! that fits this checkpoint ([`admission`]), and its rows decoded ([`rows`]).
+//! Activations in: which files are shards (`folder`), what each claims to hold (`shard`), whether
+//! that fits this checkpoint (`admission`), and its rows decoded (`rows`).
 //!
 //! A shard is atomic: one bad tensor and none of it counts. What refuses it is a [`Refusal`], which
 //! names the file, the tensor and the numbers; the run goes on without that shard.
