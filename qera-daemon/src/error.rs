@@ -46,6 +46,9 @@ pub enum Stop {
         /// Shards refused.
         refused: usize,
     },
+    /// A signal came before a row was folded.
+    #[error("stopped by a signal before a row was folded: nothing was published")]
+    Interrupted,
     /// The output folder holds the work of other settings.
     #[error("{}: {reason}", path.display())]
     StateRefused {
@@ -86,8 +89,8 @@ pub enum Stop {
 
 fn nothing(refused: usize) -> String {
     match refused {
-        0 => "holds no shard (*.safetensors)".into(),
-        _ => format!("none of its {refused} shards could be used"),
+        0 => "holds no shard (*.safetensors) with a row for a selected layer".into(),
+        _ => format!("none of its shards gave a row ({refused} refused)"),
     }
 }
 
@@ -104,6 +107,7 @@ impl Stop {
             | Self::Checkpoint { .. }
             | Self::Solve { .. }
             | Self::NothingUsable { .. }
+            | Self::Interrupted
             | Self::Panicked { .. } => Exit::Failure,
         }
     }

@@ -84,6 +84,8 @@ pub enum Event<'a> {
         shards: usize,
         /// Shards set aside.
         quarantined: usize,
+        /// Shards that a signal left unread.
+        unread: usize,
         /// Rank of the adapter.
         rank: usize,
     },
@@ -157,11 +159,18 @@ impl fmt::Display for Event<'_> {
                 starved,
                 shards,
                 quarantined,
+                unread,
                 rank,
-            } => write!(
-                f,
-                "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined)"
-            ),
+            } => {
+                write!(
+                    f,
+                    "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined"
+                )?;
+                if *unread > 0 {
+                    write!(f, ", {unread} left unread")?;
+                }
+                write!(f, ")")
+            }
             Self::Failed { message } => write!(f, "error: {message}"),
         }
     }

@@ -2,30 +2,31 @@
 //!
 //! | thread | number | takes | gives | channel | when it is full | when the thread fails |
 //! |---|---|---|---|---|---|---|
-//! | reader | 1 | shard files, by name | rows of each site | one per worker, 1 shard | the reader waits: files stay on disk | a refused shard is reported and skipped |
-//! | worker | `threads`, at most one a site | rows of its own sites | finished statistics | `finished`, 1 site | the worker waits | the run stops |
-//! | solver | as many | finished statistics | solutions of a site | `solved`, 1 site | the solver waits | the run stops, by layer |
+//! | reader | 1 | shard files, by name | rows of each worker's sites | one per worker, 1 shard | the reader waits: files stay on disk | a refused shard is reported and skipped |
+//! | worker | `threads`, at most one a site | rows of its own sites | finished statistics | `finished`, 1 site | the worker waits | nothing new is begun, the error is returned |
+//! | solver | as many | finished statistics | solutions of a site | `solved`, 1 site | the solver waits | nothing new is begun, the error is returned, by layer |
 //! | caller | 1 | solutions | the sorted list | | | |
 //!
-//! A site belongs to one worker, which folds its rows in the order of the shards; a site is solved by one
-//! thread. So no byte of the result depends on the number of threads. Workers hand a site over when the
-//! last shard is folded and solvers sleep until then; at most `threads` sites are being computed on, and
-//! at most [`SHARDS_IN_FLIGHT`] decoded shards exist: one being read, one queued, one being folded.
+//! A site belongs to one worker ([`assignment`]), which folds its rows in the order of the shards; a site is
+//! solved by one thread. So no byte of the result depends on the number of threads. Workers hand a site over
+//! when the last shard is folded and solvers sleep until then. Every worker is given its part of every shard,
+//! empty or not, so at most [`SHARDS_IN_FLIGHT`] decoded shards exist: one being read, one queued, one being
+//! folded.
 //!
-//! A panic anywhere closes that thread's channels; its neighbours then end, and the panic is reported as
-//! [`Stop::Panicked`]. The first signal ends the reading after the shard in hand; what was folded is
-//! solved and published.
+//! A failure or panic sets `failed`, which every stage looks at before it begins something; a panic also
+//! closes that thread's channels, its neighbours then end, and it is reported as [`Stop::Panicked`]. The
+//! first signal ends the reading after the shard in hand; what was folded is solved and published.
 
+mod assignment;
 mod report;
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Mutex;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::calibrate::{SiteStatistics, scratch_len};
-use crate::checkpoint::Site;
+use crate::checkpoint::Sites;
 use crate::error::Stop;
 use crate::observe::{Event, Reporter};
 use crate::solve::{LayerSolution, SiteSolver};
@@ -40,7 +41,7 @@ pub struct Pipeline<'a> {
     /// Admitted shards, in the order in which they are folded.
     pub shards: &'a [Admitted],
     /// The sites.
-    pub sites: &'a [Site],
+    pub sites: &'a Sites,
     /// Solves a site.
     pub solver: SiteSolver<'a>,
     /// Threads of each compute stage.
@@ -56,10 +57,21 @@ pub struct Pipeline<'a> {
 pub struct Outcome {
     /// Sorted by layer.
     pub solutions: Vec<LayerSolution>,
-    /// Shards folded.
-    pub folded: usize,
+    /// What became of the shards.
+    pub reading: Reading,
+}
+
+/// What became of the shards.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Indices of the shards that gave rows.
+    pub folded: Vec<usize>,
+    /// Shards without a row for any selected layer.
+    pub empty: usize,
     /// Messages of shards refused while they were read.
     pub refused: Vec<String>,
+    /// Shards that a signal left unread.
+    pub unread: usize,
 }
 
 struct Finished {
@@ -75,69 +87,80 @@ impl Pipeline<'_> {
     /// # Errors
     /// The first [`Stop`] of a stage, or [`Stop::Panicked`].
     pub fn run(&self) -> Result<Outcome, Stop> {
-        let workers = self.threads.min(self.sites.len());
-        // Set when a stage fails, so that no other starts new work.
+        let owners = assignment::assign(&self.sites.sites, self.threads);
+        // Set when a stage fails, so that no other begins something new.
         let failed = AtomicBool::new(false);
-        let failure = Mutex::new(None);
+        let (failed, owners) = (&failed, &owners);
         std::thread::scope(|scope| {
             let (finished_in, finished) = bounded::<Finished>(1);
             let (solved_in, solved) = bounded::<Solved>(1);
             let mut row_inputs = Vec::new();
-            let mut threads = Vec::new();
-            for worker in 0..workers {
+            let mut workers = Vec::new();
+            let mut solvers = Vec::new();
+            for own in owners {
                 let (rows_in, rows) = bounded::<Vec<SiteRows>>(1);
                 row_inputs.push(rows_in);
-                let (out, failure) = (finished_in.clone(), &failure);
-                threads.push(spawn(scope, "worker", move || {
-                    self.accumulate(worker, workers, &rows, &out, failure)
+                let out = finished_in.clone();
+                workers.push(spawn(scope, "worker", failed, move || {
+                    let done = self.accumulate(own, &rows, &out, failed);
+                    failed.fetch_or(done.is_err(), Ordering::SeqCst);
+                    done
                 })?);
-            }
-            for _ in 0..workers {
-                let (input, out, failed) = (finished.clone(), solved_in.clone(), &failed);
-                threads.push(spawn(scope, "solver", move || {
+                let (input, out) = (finished.clone(), solved_in.clone());
+                solvers.push(spawn(scope, "solver", failed, move || {
                     self.solve(&input, &out, failed)
                 })?);
             }
             // Only the threads hold the channels now, so that the end of one is seen by the next.
             drop((finished_in, finished, solved_in));
-            let (failed, failure) = (&failed, &failure);
-            let reader = spawn(scope, "reader", move || self.read(&row_inputs, failed))?;
+            let reader = spawn(scope, "reader", failed, move || {
+                self.read(owners, &row_inputs, failed)
+            })?;
 
             let solutions = self.collect(&solved, failed);
-            let read = reader.join();
-            for thread in threads {
-                thread.join()?;
+            let reading = reader.join();
+            for worker in workers {
+                worker.join()??;
             }
-            let (folded, refused) = read?;
-            if let Some(stop) = failure.lock().ok().and_then(|mut f| f.take()) {
-                return Err(stop);
+            for solver in solvers {
+                solver.join()?;
             }
             Ok(Outcome {
                 solutions: solutions?,
-                folded,
-                refused,
+                reading: reading?,
             })
         })
     }
 
     /// Reader: decodes shard after shard and gives each worker the rows of its sites.
-    fn read(&self, workers: &[Sender<Vec<SiteRows>>], failed: &AtomicBool) -> (usize, Vec<String>) {
-        let (mut folded, mut refused) = (0, Vec::new());
-        for admitted in self.shards {
+    fn read(
+        &self,
+        owners: &[Vec<usize>],
+        workers: &[Sender<Vec<SiteRows>>],
+        failed: &AtomicBool,
+    ) -> Reading {
+        let mut reading = Reading::default();
+        for (index, admitted) in self.shards.iter().enumerate() {
             if self.stop.load(Ordering::SeqCst) || failed.load(Ordering::SeqCst) {
+                reading.unread = self.shards.len() - index;
                 break;
             }
-            match read(admitted) {
+            match read(admitted, self.sites) {
                 Ok(shard) => {
                     let (name, rows) = (shard.name.clone(), shard.rows);
-                    if !deal(shard, workers) {
+                    if !deal(shard, owners, workers) {
                         break; // A worker ended early; the caller reports why.
                     }
-                    folded += 1;
+                    if rows > 0 {
+                        reading.folded.push(index);
+                    } else {
+                        reading.empty += 1;
+                    }
+                    let ignored_keys = admitted.ignored_keys;
                     self.reporter.say(&Event::ShardFolded {
                         shard: &name,
                         rows,
-                        ignored_keys: admitted.ignored_keys,
+                        ignored_keys,
                     });
                 }
                 Err(refusal) => {
@@ -145,52 +168,61 @@ impl Pipeline<'_> {
                     self.reporter.say(&Event::ShardQuarantined {
                         message: message.clone(),
                     });
-                    refused.push(message);
+                    reading.refused.push(message);
                 }
             }
             self.reporter.step(&admitted.name);
         }
-        (folded, refused)
+        reading
     }
 
     /// Worker: folds the rows of its sites, then hands the sites over.
     fn accumulate(
         &self,
-        worker: usize,
-        workers: usize,
+        own: &[usize],
         rows: &Receiver<Vec<SiteRows>>,
         finished: &Sender<Finished>,
-        failure: &Mutex<Option<Stop>>,
-    ) {
-        let lone_shard = self.shards.len() == 1;
-        let own = || self.sites.iter().enumerate().skip(worker).step_by(workers);
-        let mut statistics: Vec<_> = own()
-            .map(|(_, s)| SiteStatistics::new(s.in_features, lone_shard))
+        failed: &AtomicBool,
+    ) -> Result<(), Stop> {
+        let sites = &self.sites.sites;
+        let mut statistics: Vec<_> = own
+            .iter()
+            .map(|&s| SiteStatistics::new(sites[s].in_features, self.is_fed_once(s)))
             .collect();
-        let widest = own().map(|(_, s)| s.in_features).max().unwrap_or_default();
+        let widest = own
+            .iter()
+            .map(|&s| sites[s].in_features)
+            .max()
+            .unwrap_or_default();
         let mut scratch = vec![0.0; scratch_len(widest)];
-        for shard in rows {
-            for site_rows in shard {
-                if let Err(error) =
-                    statistics[site_rows.site / workers].fold(&site_rows, &mut scratch)
-                {
-                    let layer = self.sites[site_rows.site].name.clone();
-                    if let Ok(mut failure) = failure.lock() {
-                        failure.get_or_insert(Stop::Solve {
-                            layer,
-                            reason: error.to_string(),
-                        });
-                    }
-                    return;
-                }
-            }
+        for site_rows in rows.iter().flatten() {
+            let slot = own.binary_search(&site_rows.site).unwrap_or_default();
+            statistics[slot]
+                .fold(&site_rows, &mut scratch)
+                .map_err(|error| Stop::Solve {
+                    layer: sites[site_rows.site].name.clone(),
+                    reason: error.to_string(),
+                })?;
         }
         drop(scratch);
-        for ((site, _), statistics) in own().zip(statistics) {
-            if finished.send(Finished { site, statistics }).is_err() {
-                return; // All solvers ended; the caller reports why.
+        for (&site, statistics) in own.iter().zip(statistics) {
+            if failed.load(Ordering::SeqCst)
+                || finished.send(Finished { site, statistics }).is_err()
+            {
+                break; // Another stage failed; the caller reports why.
             }
         }
+        Ok(())
+    }
+
+    /// Whether a single shard feeds the site.
+    fn is_fed_once(&self, site: usize) -> bool {
+        self.shards
+            .iter()
+            .filter(|s| s.entry_of(site, self.sites).is_some())
+            .take(2)
+            .count()
+            == 1
     }
 
     /// Solver: solves site after site.
@@ -199,7 +231,7 @@ impl Pipeline<'_> {
             if failed.load(Ordering::SeqCst) {
                 return;
             }
-            let site = &self.sites[site];
+            let site = &self.sites.sites[site];
             self.warn(site, &statistics);
             if solved.send(self.solver.solve(site, &statistics)).is_err() {
                 return;
@@ -232,15 +264,14 @@ impl Pipeline<'_> {
 }
 
 /// Splits a shard by the workers that own its sites; false when one of them is gone.
-fn deal(shard: Shard, workers: &[Sender<Vec<SiteRows>>]) -> bool {
-    let mut parts: Vec<Vec<SiteRows>> = workers.iter().map(|_| Vec::new()).collect();
-    for rows in shard.sites {
-        parts[rows.site % workers.len()].push(rows);
-    }
-    parts
-        .into_iter()
-        .zip(workers)
-        .all(|(part, worker)| part.is_empty() || worker.send(part).is_ok())
+fn deal(mut shard: Shard, owners: &[Vec<usize>], workers: &[Sender<Vec<SiteRows>>]) -> bool {
+    owners.iter().zip(workers).all(|(own, worker)| {
+        let part = shard
+            .sites
+            .extract_if(.., |rows| own.binary_search(&rows.site).is_ok())
+            .collect();
+        worker.send(part).is_ok()
+    })
 }
 
 /// A thread of the scope whose panic becomes an error.
@@ -249,14 +280,27 @@ struct Running<'scope, T> {
     handle: ScopedJoinHandle<'scope, T>,
 }
 
+/// Sets the flag when the thread that holds it panics.
+struct PanicFlag<'a>(&'a AtomicBool);
+
+impl Drop for PanicFlag<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_or(std::thread::panicking(), Ordering::SeqCst);
+    }
+}
+
 fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &'static str,
+    failed: &'scope AtomicBool,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<Running<'scope, T>, Stop> {
     let handle = Builder::new()
         .name(name.into())
-        .spawn_scoped(scope, work)
+        .spawn_scoped(scope, move || {
+            let _flag = PanicFlag(failed);
+            work()
+        })
         .map_err(Stop::io(std::path::Path::new(name), "start the thread"))?;
     Ok(Running { name, handle })
 }

@@ -6,13 +6,13 @@ use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
 use serde::Serialize;
 
-use crate::calibrate::{WINDOW_ROWS, scratch_len};
-use crate::checkpoint::{Layer, Site};
+use crate::calibrate::{WINDOW_ROWS_PEAK, scratch_len};
+use crate::checkpoint::{Layer, Sites};
 use crate::error::Stop;
 use crate::pipeline::SHARDS_IN_FLIGHT;
 use crate::settings::{LogFormat, Settings, Shrinkage, format_bytes};
 use crate::solve::{Quantity, SHRINKAGES};
-use crate::source::Admitted;
+use crate::source::{Admitted, Entry};
 
 /// The plan of a run.
 #[derive(Debug, Serialize)]
@@ -73,9 +73,9 @@ pub struct Stage {
 impl Plan {
     /// Adds everything up.
     #[must_use]
-    pub fn new(settings: &Settings, layers: &[Layer], sites: &[Site], shards: &[Admitted]) -> Self {
-        let sites: Vec<_> = (0..sites.len())
-            .map(|site| SitePlan::new(&sites[site], site, shards))
+    pub fn new(settings: &Settings, layers: &[Layer], layout: &Sites, shards: &[Admitted]) -> Self {
+        let sites: Vec<_> = (0..layout.sites.len())
+            .map(|site| SitePlan::new(layout, site, shards))
             .collect();
         let candidates = candidates(settings);
         let layers: Vec<_> = layers
@@ -95,6 +95,15 @@ impl Plan {
                 "shards in flight, decoded",
                 SHARDS_IN_FLIGHT as u64
                     * shards.iter().map(decoded_bytes).max().unwrap_or_default(),
+            ),
+            stage(
+                "the tensor being read, as stored",
+                shards
+                    .iter()
+                    .flat_map(|s| &s.entries)
+                    .map(Entry::stored_bytes)
+                    .max()
+                    .unwrap_or_default(),
             ),
             stage(
                 "statistics of all sites",
@@ -218,12 +227,13 @@ impl Plan {
 }
 
 impl SitePlan {
-    fn new(site: &Site, index: usize, shards: &[Admitted]) -> Self {
+    fn new(layout: &Sites, index: usize, shards: &[Admitted]) -> Self {
+        let site = &layout.sites[index];
         // Several keys of one site in a shard count once.
         let rows: u64 = shards
             .iter()
-            .filter_map(|shard| shard.entries.iter().find(|e| e.site == index))
-            .map(|entry| entry.rows() as u64)
+            .filter_map(|s| s.entry_of(index, layout))
+            .map(|entry| entry.rows as u64)
             .sum();
         let m = site.in_features;
         Self {
@@ -231,7 +241,7 @@ impl SitePlan {
             in_features: m,
             rows,
             statistics_bytes: 8 * (packed_len(m) + 3 * m) as u64,
-            window_bytes: rows.min(WINDOW_ROWS as u64) * 4 * m as u64,
+            window_bytes: rows.min(WINDOW_ROWS_PEAK as u64) * 4 * m as u64,
         }
     }
 }
@@ -265,9 +275,5 @@ const fn candidates(settings: &Settings) -> usize {
 }
 
 fn decoded_bytes(shard: &Admitted) -> u64 {
-    shard
-        .entries
-        .iter()
-        .map(|e| 4 * (e.rows() * e.in_features) as u64)
-        .sum()
+    shard.entries.iter().map(Entry::decoded_bytes).sum()
 }

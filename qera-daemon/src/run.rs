@@ -1,7 +1,7 @@
 //! The main job in order: open what was named, admit shards by their headers, plan, then the pipeline, then
 //! publish.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::AtomicBool;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::publish::{Base, Inputs, Manifest, OutFolder, emit_base, publish};
 use crate::settings::Settings;
 use crate::solve::{SiteSolver, Status};
-use crate::source::{Admission, Admitted, Refusal, ShardHeader, declared_shares, list};
+use crate::source::{Admission, Admitted, ShardHeader, declared_shares, list};
 
 /// Everything that is known before a row is read.
 #[derive(Debug)]
@@ -24,12 +24,18 @@ pub struct Job {
     checkpoint: Checkpoint,
     layers: Layers,
     sites: Sites,
-    admitted: Vec<Admitted>,
-    refused: Vec<String>,
-    full_precision_model: Option<bool>,
-    ignored_files: usize,
+    shards: Shards,
     /// What it will need.
     pub plan: Plan,
+}
+
+/// The folder's shards, judged by their headers.
+#[derive(Debug, Default)]
+struct Shards {
+    admitted: Vec<Admitted>,
+    refused: Vec<String>,
+    ignored_files: usize,
+    shares: Shares,
 }
 
 impl Job {
@@ -40,64 +46,53 @@ impl Job {
     pub fn prepare(settings: &Settings) -> Result<Self, Stop> {
         let checkpoint = Checkpoint::open(&settings.checkpoint)?;
         let layers = Layers::select(&checkpoint, settings)?;
-        let mut refusals: Vec<Refusal> = Vec::new();
-        let mut headers: Vec<ShardHeader> = Vec::new();
-        let mut shares = Shares::new();
-        let mut ignored_files = 0;
-        if let Some(folder) = &settings.watch {
-            let listing = list(folder)?;
-            ignored_files = listing.ignored;
-            for path in &listing.shards {
-                let header = ShardHeader::open(path)
-                    .and_then(|h| declared_shares(&h, &layers.selected, &mut shares).map(|()| h));
-                match header {
-                    Ok(header) => headers.push(header),
-                    Err(refusal) => refusals.push(refusal),
-                }
-            }
-        }
-        let sites = Sites::group(&layers.selected, &shares).map_err(|reason| Stop::Checkpoint {
-            path: checkpoint.path.clone(),
-            reason,
-        })?;
-        let admission = Admission {
-            model_names: checkpoint.model_names(),
-            checkpoint: &checkpoint,
-            selection: &settings.selection,
-            sites: &sites,
+        let group = |shares: &Shares| {
+            Sites::group(&layers.selected, shares).map_err(|reason| Stop::Checkpoint {
+                path: checkpoint.path.clone(),
+                reason,
+            })
         };
-        let mut admitted = Vec::new();
-        let mut full_precision_model = Some(true);
-        for header in &headers {
-            match admission.admit(header) {
-                Ok(shard) => {
-                    full_precision_model = source_of(full_precision_model, header);
-                    admitted.push(shard);
-                }
-                Err(refusal) => refusals.push(refusal),
-            }
-        }
-        refusals.sort_by(|a, b| a.shard.cmp(&b.shard));
-        let plan = Plan::new(settings, &layers.selected, &sites.sites, &admitted);
+        group(&Shares::new())?;
+        let shards = Shards::judge(settings, &checkpoint, &layers)?;
+        let sites = group(&shards.shares)?;
+        let plan = Plan::new(settings, &layers.selected, &sites, &shards.admitted);
         Ok(Self {
-            full_precision_model: full_precision_model.filter(|_| !admitted.is_empty()),
-            refused: refusals.iter().map(ToString::to_string).collect(),
             checkpoint,
             layers,
             sites,
-            admitted,
-            ignored_files,
+            shards,
             plan,
         })
     }
 }
 
-/// Folds what a shard's `qera.source` says into what the others said.
-fn source_of(so_far: Option<bool>, header: &ShardHeader) -> Option<bool> {
-    match header.metadata("qera.source") {
-        Some("full-precision") => so_far,
-        Some("quantized") => Some(false),
-        _ => so_far.filter(|full_precision| !full_precision),
+impl Shards {
+    /// Reads every header. What a refused shard declares of shared inputs does not count.
+    fn judge(settings: &Settings, checkpoint: &Checkpoint, layers: &Layers) -> Result<Self, Stop> {
+        let mut shards = Self::default();
+        let Some(folder) = &settings.watch else {
+            return Ok(shards);
+        };
+        let admission = Admission {
+            model_names: checkpoint.model_names(),
+            checkpoint,
+            selection: &settings.selection,
+            layers: &layers.selected,
+        };
+        let listing = list(folder)?;
+        shards.ignored_files = listing.ignored;
+        for path in &listing.shards {
+            let judged = ShardHeader::open(path).and_then(|header| {
+                let admitted = admission.admit(&header)?;
+                declared_shares(&header, &layers.selected, &mut shards.shares)?;
+                Ok(admitted)
+            });
+            match judged {
+                Ok(admitted) => shards.admitted.push(admitted),
+                Err(refusal) => shards.refused.push(refusal.to_string()),
+            }
+        }
+        Ok(shards)
     }
 }
 
@@ -127,26 +122,25 @@ pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> 
             refused,
         })
     };
-    if job.admitted.is_empty() {
-        return nothing_usable(job.refused.len());
+    if job.shards.admitted.is_empty() {
+        return nothing_usable(job.shards.refused.len());
     }
 
-    reporter.begin(job.admitted.len() + job.layers.selected.len());
+    reporter.begin(job.shards.admitted.len() + job.layers.selected.len());
     let outcome = job.pipeline(settings, &stop, reporter).run();
     reporter.end();
     let outcome = outcome?;
-    if outcome.folded > 0 {
+    if outcome
+        .solutions
+        .iter()
+        .any(|s| s.status != Status::Starved)
+    {
         return target.publish(settings, job, outcome, reporter);
     }
-    if stop.load(Ordering::SeqCst) {
-        let message = "stopped before the first shard was folded: nothing was published".into();
-        reporter.say(&Event::Warning {
-            subject: "signal",
-            message,
-        });
-        return Ok(Exit::Done);
+    if outcome.reading.unread > 0 {
+        return Err(Stop::Interrupted);
     }
-    nothing_usable(job.refused.len() + outcome.refused.len())
+    nothing_usable(job.shards.refused.len() + outcome.reading.refused.len())
 }
 
 impl Job {
@@ -157,8 +151,8 @@ impl Job {
         reporter: &'a Reporter,
     ) -> Pipeline<'a> {
         Pipeline {
-            shards: &self.admitted,
-            sites: &self.sites.sites,
+            shards: &self.shards.admitted,
+            sites: &self.sites,
             solver: SiteSolver {
                 checkpoint: &self.checkpoint,
                 settings,
@@ -207,19 +201,27 @@ impl Target {
             emit_base(&self.out, &job.checkpoint, settings, layers, &self.base)?;
         }
         let has_base = settings.emit_base || self.base_present;
-        let path = &job.checkpoint.path;
         let base_model = if has_base {
             self.out.path.join("base")
         } else {
-            std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())
+            absolute(job.checkpoint.folder())
         };
-        let mut quarantined = job.refused;
-        quarantined.extend(outcome.refused);
-        let refused = quarantined.len();
+        let Shards {
+            admitted,
+            mut refused,
+            ..
+        } = job.shards;
+        let reading = outcome.reading;
+        refused.extend(reading.refused);
+        let (folded, quarantined) = (reading.folded.len(), refused.len());
         let inputs = Inputs {
-            shards: outcome.folded,
-            quarantined,
-            full_precision_model: job.full_precision_model,
+            shards: folded,
+            empty: reading.empty,
+            unread: reading.unread,
+            quarantined: refused,
+            full_precision_model: source(
+                reading.folded.iter().map(|&i| admitted[i].full_precision),
+            ),
         };
         let solutions = &outcome.solutions;
         let base = has_base.then(|| self.base.fingerprint());
@@ -238,16 +240,33 @@ impl Target {
             path: published.path.display().to_string(),
             solved: count(Status::Solved),
             starved: count(Status::Starved),
-            shards: outcome.folded,
-            quarantined: refused,
+            shards: folded,
+            quarantined,
+            unread: reading.unread,
             rank: published.rank,
         });
-        Ok(if refused > 0 {
+        Ok(if quarantined > 0 {
             Exit::Quarantined
         } else {
             Exit::Done
         })
     }
+}
+
+/// Whether all rows came from the full-precision model: one that did not decides, one that does not say
+/// leaves it open.
+fn source(mut shards: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    shards
+        .try_fold(Some(true), |so_far, shard| match (so_far, shard) {
+            (_, Some(false)) => Err(Some(false)),
+            (Some(_), Some(true)) => Ok(Some(true)),
+            _ => Ok(None),
+        })
+        .unwrap_or_else(|decided| decided)
+}
+
+fn absolute(path: &Path) -> std::path::PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published by
@@ -267,23 +286,33 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Job) {
         checkpoint: job.checkpoint.path.display().to_string(),
         layers: job.layers.selected.len(),
         sites: job.sites.sites.len(),
-        shards: job.admitted.len(),
+        shards: job.shards.admitted.len(),
         method: settings.method.name(),
         threads: settings.threads,
         planned_bytes: job.plan.total_bytes,
         budget_bytes: settings.memory_budget.bytes,
         device: device(),
     });
-    if job.ignored_files > 0 {
+    if let Some(first) = job.layers.passed_over.first() {
+        let count = job.layers.passed_over.len();
+        let message = format!(
+            "{count} weights of more than two dimensions are not corrected ('{first}' first)"
+        );
+        reporter.say(&Event::Warning {
+            subject: "checkpoint",
+            message,
+        });
+    }
+    if job.shards.ignored_files > 0 {
         reporter.say(&Event::Warning {
             subject: "watched folder",
             message: format!(
                 "{} files are no .safetensors and were ignored",
-                job.ignored_files
+                job.shards.ignored_files
             ),
         });
     }
-    for message in &job.refused {
+    for message in &job.shards.refused {
         reporter.say(&Event::ShardQuarantined {
             message: message.clone(),
         });

@@ -8,6 +8,7 @@
 use faer::{Mat, MatRef, Side};
 use qera_core::quantize::Mxint;
 use qera_tests::daemon::{TestDaemon, output_error};
+use qera_tests::precision::{GOLDEN_OBJECTIVE, GOLDEN_OPTIMUM};
 use qera_tests::reference::{LAYERS, ReferenceLayer, folder, load};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
@@ -112,20 +113,20 @@ fn objectives_match_the_official_ones() {
                         .as_f64()
                         .unwrap();
                     assert!(
-                        (ours / expected - 1.0).abs() < 1e-5,
+                        (ours / expected - 1.0).abs() < GOLDEN_OBJECTIVE,
                         "{name} {format} {method} {rank}: {ours} {expected}"
                     );
                     let reported = adapter.layer(&layer.module)["error"]["rounded"]
                         .as_f64()
                         .unwrap();
                     assert!(
-                        (reported.sqrt() / ours - 1.0).abs() < 1e-5,
+                        (reported.sqrt() / ours - 1.0).abs() < GOLDEN_OBJECTIVE,
                         "{method}: reported {reported}"
                     );
                     if method == "exact" {
                         let optimum = official["optimal_f64"][rank].as_f64().unwrap();
                         assert!(
-                            ours <= optimum * (1.0 + 1e-6),
+                            ours <= optimum * (1.0 + GOLDEN_OPTIMUM),
                             "{name} {format} {rank}: {ours} {optimum}"
                         );
                     }
@@ -174,6 +175,18 @@ fn few_rows_are_never_worse_than_approx() {
                         rank,
                     ]);
                     assert_eq!(run.code, 0, "{}", run.log);
+                    let origin = &daemon.adapter(&out).layer(&layer.module)["shrinkage_origin"];
+                    match method {
+                        "exact" => assert_eq!(
+                            *origin,
+                            if rows < 1024 {
+                                "few-blocks"
+                            } else {
+                                "held-out"
+                            }
+                        ),
+                        _ => assert!(origin.is_null()),
+                    }
                     let (a, b, r) = daemon.adapter(&out).factors(&layer.module);
                     output_error(held_out, &error, layer.in_features, Some((&a, &b, r)))
                 };
@@ -229,12 +242,12 @@ fn exact_reaches_the_optimum_of_the_rows_given() {
     let optimum: f64 = eigenvalues[..rows - 16].iter().sum::<f64>() / rows as f64;
     let (a, b, r) = daemon.adapter("qera-out").factors(&layer.module);
     let ours = output_error(&layer.rows[..rows * m], &error, m, Some((&a, &b, r)));
-    assert!(ours <= optimum * (1.0 + 1e-6), "{ours} {optimum}");
+    assert!(ours <= optimum * (1.0 + GOLDEN_OPTIMUM), "{ours} {optimum}");
     let reported = daemon.adapter("qera-out").layer(&layer.module)["error"]["with"]
         .as_f64()
         .unwrap();
     assert!(
-        (reported / optimum - 1.0).abs() < 1e-6,
+        (reported / optimum - 1.0).abs() < GOLDEN_OPTIMUM,
         "{reported} {optimum}"
     );
 }

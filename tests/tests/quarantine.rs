@@ -161,7 +161,7 @@ fn bad_shards_are_quarantined_and_the_rest_counts() {
             "x-empty.safetensors: truncated: 0 bytes",
             "x-lying.safetensors: tensor 'model.layers.0.self_attn.q_proj'",
             "[301, 8]",
-            "5 shards folded, 18 quarantined",
+            "4 shards folded, 18 quarantined",
         ],
     );
     let (ours, expected) = (daemon.adapter("qera-out"), clean.adapter("qera-out"));
@@ -188,7 +188,7 @@ fn nothing_usable_publishes_nothing() {
     expect(
         &daemon.run(&with(&[])),
         1,
-        &["none of its 4 shards could be used"],
+        &["none of its shards gave a row (4 refused)"],
     );
     assert!(!daemon.path().join("qera-out/current").exists());
 }
@@ -223,7 +223,10 @@ fn an_empty_folder_publishes_nothing() {
     expect(
         &daemon.run(&with(&[])),
         1,
-        &["activations: holds no shard", "nothing was published"],
+        &[
+            "activations: holds no shard (*.safetensors) with a row",
+            "nothing was published",
+        ],
     );
     assert_eq!(
         fs::read_link(daemon.path().join("qera-out/current")).unwrap(),
@@ -301,4 +304,92 @@ fn degenerate_inputs_stay_finite() {
             );
         }
     }
+}
+
+/// Shards without a row for a selected layer, over a good generation: none of them may replace it.
+#[test]
+fn shards_without_rows_publish_nothing() {
+    let masked = [
+        TensorToWrite::f32(Q, &[2, 8], &wave(16, 0.0)),
+        TensorToWrite::u8(&format!("{Q}::mask"), &[2], &[0, 0]),
+    ];
+    let cases: [(&str, Vec<TensorToWrite>); 4] = [
+        (
+            "excluded keys",
+            vec![TensorToWrite::f32(
+                "model.embed_tokens",
+                &[1, 8],
+                &wave(8, 0.0),
+            )],
+        ),
+        ("no tensor", vec![]),
+        ("no row", vec![TensorToWrite::f32(Q, &[0, 8], &[])]),
+        ("masked rows", masked.to_vec()),
+    ];
+    for (name, tensors) in cases {
+        let daemon = small(BINARY);
+        expect(&daemon.run(&with(&[])), 0, &["published generation 1"]);
+        for shard in 0..4 {
+            fs::remove_file(shard_path(&daemon, &format!("shard-{shard}"))).unwrap();
+        }
+        write(&shard_path(&daemon, "only"), &tensors, &[]);
+        let run = daemon.run(&with(&[]));
+        expect(&run, 1, &["nothing was published"]);
+        let current = fs::read_link(daemon.path().join("qera-out/current")).unwrap();
+        assert_eq!(current, Path::new("generations/000001"), "{name}");
+    }
+}
+
+/// What a refused shard says of shared inputs is not believed.
+#[test]
+fn a_refused_shard_does_not_decide_the_sites() {
+    let (daemon, clean) = (small(BINARY), small(BINARY));
+    let metadata = [
+        ("qera.model", "another"),
+        ("qera.shares", r#"[["model.layers.0.self_attn.k_proj"]]"#),
+    ];
+    let rows = [TensorToWrite::f32(Q, &[1, 8], &wave(8, 0.0))];
+    write(&shard_path(&daemon, "a-first"), &rows, &metadata);
+    expect(
+        &daemon.run(&with(&[])),
+        3,
+        &["3 layers on 2 sites", "4 shards folded, 1 quarantined"],
+    );
+    let joined = [(
+        "qera.shares",
+        r#"[["model.layers.0.self_attn.q_proj","model.layers.0.mlp.down_proj"]]"#,
+    )];
+    write(&shard_path(&daemon, "a-first"), &rows, &joined);
+    expect(
+        &daemon.run(&with(&[])),
+        3,
+        &[
+            "in_features 8",
+            "in_features 12",
+            "4 shards folded, 1 quarantined",
+        ],
+    );
+    expect(&clean.run(&with(&[])), 0, &[]);
+    assert!(daemon.adapter("qera-out").bytes == clean.adapter("qera-out").bytes);
+}
+
+/// R of three rows has rank three, whatever f32 sums leave behind it.
+#[test]
+fn no_more_rank_than_rows() {
+    let daemon = small(BINARY);
+    for shard in 0..4 {
+        fs::remove_file(shard_path(&daemon, &format!("shard-{shard}"))).unwrap();
+    }
+    let rows = [TensorToWrite::f32(Q, &[3, 8], &wave(24, 0.4))];
+    write(&shard_path(&daemon, "only"), &rows, &[]);
+    let run = daemon.run(&with(&["--shrinkage", "0", "--rank-for", "*q_proj=6"]));
+    expect(
+        &run,
+        0,
+        &[
+            "3 rows for 8 channels",
+            "q_proj: numerical rank 3 is below rank 6",
+        ],
+    );
+    assert_eq!(daemon.adapter("qera-out").layer(Q)["rank_used"], 3);
 }

@@ -270,10 +270,16 @@ fn another_quantizer_refuses_the_base() {
         &["mxint4/32", "mxint3/32"],
     );
     expect(&run(&daemon, &["--quantizer", "mxint3"]), 4, &["mxint4/32"]);
+    expect(&run(&daemon, &[]), 0, &["generation 2"]);
+    let readme = fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
+    assert!(
+        readme.contains("qera-out/base") && !readme.contains("full-precision"),
+        "{readme}"
+    );
     expect(
         &run(&daemon, &["--emit-base", "--method", "approx"]),
         0,
-        &["generation 2"],
+        &["generation 3"],
     );
     assert_eq!(
         base,

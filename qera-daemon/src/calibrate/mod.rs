@@ -7,4 +7,4 @@ mod window;
 
 pub use rank_update::{ROWS_MAX, subtract_products};
 pub use site::{FoldError, SiteStatistics, scratch_len};
-pub use window::{Block, WINDOW_ROWS, Window};
+pub use window::{Block, WINDOW_ROWS, WINDOW_ROWS_PEAK, Window};

@@ -7,7 +7,7 @@ use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, MatMut, MatRef, Par};
 
 /// Rows in one f32 product; more are folded in pieces, so that f32 sums stay short
-/// (relative error about 1e-6, performance notes in ARCHITECTURE.md).
+/// (entries of R within about 1e-6 of sqrt(R_ii R_jj)).
 pub const ROWS_MAX: usize = 2048;
 
 /// Writes X^T X of `rows` (row-major, at most [`ROWS_MAX`] rows) to the lower triangle of `sums`

@@ -43,24 +43,21 @@ pub struct SiteStatistics {
     pub window: Window,
     /// Rows folded.
     pub rows: u64,
-    /// Shards that fed this site.
-    pub shards: u64,
     batch_weight: f64,
     batch_scratch: Vec<f64>,
 }
 
 impl SiteStatistics {
-    /// Nothing seen yet.
+    /// Nothing seen yet; `fed_once` says that a single shard will feed the site.
     #[must_use]
-    pub fn new(in_features: usize, lone_shard: bool) -> Self {
+    pub fn new(in_features: usize, fed_once: bool) -> Self {
         Self {
             in_features,
             autocorrelation: vec![0.0; packed_len(in_features)],
             mean_abs: vec![0.0; in_features],
             batch_max: vec![0.0; in_features],
-            window: Window::new(in_features, lone_shard),
+            window: Window::new(in_features, fed_once),
             rows: 0,
-            shards: 0,
             batch_weight: 0.0,
             batch_scratch: vec![0.0; in_features],
         }
@@ -94,7 +91,6 @@ impl SiteStatistics {
         self.batch_weight = batch_max.weight();
         self.window.offer(shard);
         self.rows += (shard.values.len() / m) as u64;
-        self.shards += 1;
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! A bounded, evenly spread sample of whole blocks of rows, kept so that a correction can be judged on
 //! rows that it was not solved from (design: shrinkage is chosen on held-out blocks).
 //!
-//! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows; smaller
-//! ones are joined, a lone 2-D shard is cut into quarters, and what is longer than 1,024 rows is cut.
-//! Rows of one text resemble each other, so only whole blocks are held out.
+//! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows. Smaller
+//! shards are joined, and so are sequences of fewer than 64 rows (a decoding engine writes one token at a
+//! time, and a token is no block); a lone 2-D shard is cut into quarters, and what is longer than 512 rows
+//! is cut, so that thinning always leaves at least four blocks. Rows of one text resemble each other, so
+//! only whole blocks are held out.
 //!
 //! The rows in the window are in R as well; a solve that must not know them takes their X^T X out
 //! again. So thinning the window costs nothing: every `stride`-th block is kept, and the stride
@@ -14,10 +16,14 @@ use crate::source::SiteRows;
 
 /// Most rows kept.
 pub const WINDOW_ROWS: usize = 4096;
-/// Longest block; four of them fit the window.
-const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
+/// Longest block: when one more than eight is thinned to every second, five are left.
+const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 8;
 /// 2-D shards with fewer rows are joined.
 const BLOCK_ROWS_MIN: usize = 256;
+/// Sequences with fewer rows are joined.
+const SEQUENCE_ROWS_MIN: usize = 64;
+/// Rows kept at most, with those that wait and the block that makes thinning necessary.
+pub const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MAX + 2 * BLOCK_ROWS_MIN;
 
 /// Consecutive rows of one text.
 #[derive(Debug, Clone)]
@@ -43,7 +49,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window; `lone_shard` says that the folder has a single shard.
+    /// An empty window; `lone_shard` says that a single shard feeds it.
     #[must_use]
     pub const fn new(in_features: usize, lone_shard: bool) -> Self {
         Self {
@@ -59,29 +65,37 @@ impl Window {
 
     /// Offers the rows of a shard.
     pub fn offer(&mut self, shard: &SiteRows) {
-        if shard.sequences {
-            let mut rest = &shard.values[..];
-            for &rows in &shard.batches {
-                let (own, after) = rest.split_at(rows * self.in_features);
-                self.cut(own, rows.div_ceil(BLOCK_ROWS_MAX));
-                rest = after;
-            }
+        if self.quarter && !shard.sequences {
+            let rows = shard.values.len() / self.in_features;
+            self.cut(&shard.values, 4.max(rows.div_ceil(BLOCK_ROWS_MAX)));
             return;
         }
-        let rows = shard.values.len() / self.in_features;
-        if self.quarter {
-            self.cut(&shard.values, 4.max(rows.div_ceil(BLOCK_ROWS_MAX)));
-        } else if self.pending.is_empty() && rows >= BLOCK_ROWS_MIN {
-            self.cut(&shard.values, rows.div_ceil(BLOCK_ROWS_MAX));
+        let least = if shard.sequences {
+            SEQUENCE_ROWS_MIN
         } else {
-            let mut joined = core::mem::take(&mut self.pending);
-            joined.extend_from_slice(&shard.values);
-            let rows = joined.len() / self.in_features;
-            if rows >= BLOCK_ROWS_MIN {
-                self.cut(&joined, rows.div_ceil(BLOCK_ROWS_MAX));
-            } else {
-                self.pending = joined;
-            }
+            BLOCK_ROWS_MIN
+        };
+        let mut rest = &shard.values[..];
+        for &rows in &shard.batches {
+            let (own, after) = rest.split_at(rows * self.in_features);
+            self.join(own, least);
+            rest = after;
+        }
+    }
+
+    /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
+    fn join(&mut self, values: &[f32], least: usize) {
+        let rows = |values: &[f32]| values.len() / self.in_features;
+        if self.pending.is_empty() && rows(values) >= least {
+            self.cut(values, rows(values).div_ceil(BLOCK_ROWS_MAX));
+            return;
+        }
+        let mut joined = core::mem::take(&mut self.pending);
+        joined.extend_from_slice(values);
+        if rows(&joined) >= least {
+            self.cut(&joined, rows(&joined).div_ceil(BLOCK_ROWS_MAX));
+        } else {
+            self.pending = joined;
         }
     }
 
@@ -167,20 +181,37 @@ mod tests {
 
         let mut long = Window::new(2, false);
         long.offer(&shard(2100, None));
-        assert_eq!(lengths(&long), [700; 3]);
+        assert_eq!(lengths(&long), [420; 5]);
+
+        let mut decoding = Window::new(2, false);
+        for _ in 0..40 {
+            decoding.offer(&shard(4, Some(4)));
+        }
+        assert_eq!(lengths(&decoding), [64; 2], "32 rows wait");
     }
 
     #[test]
     fn the_window_stays_bounded_and_spread() {
-        let mut window = Window::new(2, false);
-        for _ in 0..100 {
-            window.offer(&shard(512, None));
-            assert!(window.rows() <= WINDOW_ROWS);
+        for (rows, sequences) in [
+            (512, None),
+            (700, None),
+            (1024, None),
+            (1024, Some(1)),
+            (1024, Some(8)),
+        ] {
+            let mut window = Window::new(2, false);
+            let mut seen = 0;
+            for _ in 0..64 {
+                window.offer(&shard(rows, sequences));
+                seen += rows;
+                assert!(window.rows() <= WINDOW_ROWS);
+                assert!(
+                    window.blocks().len() >= 4 || seen < WINDOW_ROWS,
+                    "{rows} rows, {seen} seen"
+                );
+            }
+            let last = window.blocks().last().map_or(0, |b| b.index);
+            assert!(4 * last >= 3 * window.seen, "{last} of {}", window.seen);
         }
-        let indices: Vec<_> = window.blocks().iter().map(|b| b.index).collect();
-        assert!(
-            indices.len() >= 4 && indices[indices.len() - 1] >= 80,
-            "{indices:?}"
-        );
     }
 }

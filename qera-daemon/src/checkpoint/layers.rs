@@ -36,6 +36,8 @@ pub struct Layer {
 pub struct Layers {
     /// Sorted by name.
     pub selected: Vec<Layer>,
+    /// Weights of more than two dimensions that are not corrected: fused experts, convolutions.
+    pub passed_over: Vec<String>,
 }
 
 impl Layers {
@@ -49,11 +51,18 @@ impl Layers {
         refuse_foreign(checkpoint)?;
         let selection = &settings.selection;
         let mut selected = Vec::new();
+        let mut passed_over = Vec::new();
         for (tensor_name, tensor) in &checkpoint.tensors {
             let Some(name) = tensor_name.strip_suffix(".weight") else {
                 continue;
             };
-            if !selection.selects(name) || !is_linear(checkpoint, selection, name, tensor)? {
+            if !selection.selects(name) {
+                continue;
+            }
+            if !is_linear(checkpoint, selection, name, tensor)? {
+                if tensor.shape.len() > 2 {
+                    passed_over.push(name.to_owned());
+                }
                 continue;
             }
             let dtype = float_dtype(tensor.dtype).ok_or_else(|| {
@@ -98,7 +107,10 @@ impl Layers {
                 "holds no 2-D linear weight that is selected".into(),
             ));
         }
-        Ok(Self { selected })
+        Ok(Self {
+            selected,
+            passed_over,
+        })
     }
 }
 

@@ -51,17 +51,13 @@ impl Checkpoint {
     /// [`Stop::Checkpoint`] naming the file, and the tensor where it is one: nothing to open, a file
     /// that is no complete safetensors file, a file or tensor that the index names and that is missing.
     pub fn open(path: &Path) -> Result<Self, Stop> {
-        let folder = if path.is_dir() {
-            path
-        } else {
-            path.parent().unwrap_or(Path::new(""))
-        };
         let mut checkpoint = Self {
             path: path.to_path_buf(),
             tensors: BTreeMap::new(),
             files: Vec::new(),
-            config: read_config(folder)?,
+            config: None,
         };
+        checkpoint.config = read_config(checkpoint.folder())?;
         if !path.is_dir() {
             checkpoint.add_file(path)?;
         } else if path.join(INDEX).is_file() {
@@ -90,6 +86,18 @@ impl Checkpoint {
     #[must_use]
     pub fn config(&self, key: &str) -> Option<&serde_json::Value> {
         self.config.as_ref()?.get(key)
+    }
+
+    /// The folder that the checkpoint lies in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        if self.path.is_dir() {
+            return &self.path;
+        }
+        self.path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
     }
 
     /// The names under which a shard's `qera.model` may call this model.
@@ -154,7 +162,7 @@ impl Checkpoint {
         let header = Header::read(path).map_err(|e| refuse(path, e.to_string()))?;
         let mapping = mapping::map(path).map_err(Stop::io(path, "map"))?;
         // The file may have changed between reading its header and mapping it.
-        if mapping.len() as u64 != header.file_bytes {
+        if mapping.len() as u64 != header.identity.bytes {
             return Err(refuse(path, "changed while it was being opened".into()));
         }
         for Claim {

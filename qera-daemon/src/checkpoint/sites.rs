@@ -38,12 +38,12 @@ pub struct Site {
     pub layers: Vec<usize>,
 }
 
-/// All sites, and which one each module feeds.
+/// All sites, and which one feeds each layer.
 #[derive(Debug)]
 pub struct Sites {
     /// In the order of their names.
     pub sites: Vec<Site>,
-    by_module: BTreeMap<String, usize>,
+    by_layer: Vec<usize>,
 }
 
 impl Sites {
@@ -60,7 +60,7 @@ impl Sites {
                 .push(index);
         }
         let mut sites = Vec::new();
-        let mut by_module = BTreeMap::new();
+        let mut by_layer = vec![0; layers.len()];
         for members in groups.into_values() {
             let first = &layers[members[0]];
             for &member in &members {
@@ -71,7 +71,7 @@ impl Sites {
                         first.name, first.in_features, layer.name, layer.in_features
                     ));
                 }
-                by_module.insert(layer.name.clone(), sites.len());
+                by_layer[member] = sites.len();
             }
             sites.push(Site {
                 name: first.name.clone(),
@@ -79,13 +79,13 @@ impl Sites {
                 layers: members,
             });
         }
-        Ok(Self { sites, by_module })
+        Ok(Self { sites, by_layer })
     }
 
-    /// The site that this module's input feeds.
+    /// The site that feeds a layer, by its index.
     #[must_use]
-    pub fn of(&self, module: &str) -> Option<usize> {
-        self.by_module.get(module).copied()
+    pub fn of(&self, layer: usize) -> usize {
+        self.by_layer[layer]
     }
 }
 

@@ -5,21 +5,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::bf16;
-use qera_core::dtype::{FloatDtype, decode_weights};
+use half::{bf16, f16};
+use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Layer, Tensor};
 use crate::error::Stop;
 use crate::settings::Settings;
-use crate::tensor_file::{TensorPlan, float_dtype, write};
+use crate::tensor_file::{Sink, TensorPlan, float_dtype, write};
 
 use super::manifest::quantizer_name;
-use super::out_folder::{OutFolder, write_synced};
+use super::out_folder::{OutFolder, write_json, write_synced};
 use super::peft::encode;
 
 const RECORD: &str = "qera_base.json";
+/// Elements converted at a time.
+const PIECE: usize = 1 << 20;
 /// Files beside the weights that a loader wants.
 const COMPANIONS: [&str; 12] = [
     "config.json",
@@ -130,53 +132,60 @@ pub fn emit(
             shape: tensor.shape.clone(),
         })
         .collect();
-    write(&aside.join("model.safetensors"), &plans, |index| {
+    write(&aside.join("model.safetensors"), &plans, |index, out| {
         let layer = names[index]
             .strip_suffix(".weight")
             .and_then(|name| layers.binary_search_by(|l| l.name.as_str().cmp(name)).ok());
-        match layer {
-            Some(layer) => {
-                let layer = &layers[layer];
-                let weight = layer.read_weight(checkpoint)?;
-                Ok(encode(
-                    &layer.quantize(checkpoint, settings, &weight)?,
-                    FloatDtype::Bf16,
-                ))
-            }
-            None => to_bf16(checkpoint, names[index], tensors[index]),
-        }
+        let Some(layer) = layer else {
+            return copy_as_bf16(checkpoint, tensors[index], out);
+        };
+        let layer = &layers[layer];
+        let quantized = layer.quantize(checkpoint, settings, &layer.read_weight(checkpoint)?)?;
+        quantized
+            .chunks(PIECE)
+            .try_for_each(|piece| out.write_all(&encode(piece, FloatDtype::Bf16)))
     })?;
     copy_companions(checkpoint, &aside)?;
-    let record = serde_json::to_vec_pretty(base).unwrap_or_default();
-    write_synced(&aside.join(RECORD), &record)?;
+    write_json(&aside.join(RECORD), base)?;
     out.rename_in(&aside, "", "base")
 }
 
-/// A tensor that stays as it is, in bf16 where it is a float.
-fn to_bf16(checkpoint: &Checkpoint, name: &str, tensor: &Tensor) -> Result<Vec<u8>, Stop> {
+/// A tensor that stays as it is, in bf16 where it is a float; a piece at a time. Its values are not qera's
+/// business: masks may hold infinities.
+fn copy_as_bf16(checkpoint: &Checkpoint, tensor: &Tensor, out: &mut Sink<'_>) -> Result<(), Stop> {
     let bytes = checkpoint.bytes(tensor);
-    let dtype = match float_dtype(tensor.dtype) {
-        None | Some(FloatDtype::Bf16) => return Ok(bytes.to_vec()),
-        Some(dtype) => dtype,
-    };
-    let mut values = vec![0.0; tensor.shape.iter().product()];
-    decode_weights(bytes, dtype, &mut values).map_err(|e| Stop::Checkpoint {
-        path: checkpoint.file_of(tensor).to_path_buf(),
-        reason: format!("tensor '{name}': {e}"),
-    })?;
-    Ok(values
-        .iter()
-        .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
-        .collect())
+    match float_dtype(tensor.dtype) {
+        None | Some(FloatDtype::Bf16) => out.write_all(bytes),
+        Some(FloatDtype::F32) => bytes.chunks(4 * PIECE).try_for_each(|piece| {
+            let values = piece
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b));
+            out.write_all(
+                &values
+                    .flat_map(|v| bf16::from_f32(v).to_le_bytes())
+                    .collect::<Vec<_>>(),
+            )
+        }),
+        Some(FloatDtype::F16) => bytes.chunks(2 * PIECE).try_for_each(|piece| {
+            let values = piece
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| f16::from_le_bytes(*b).to_f32());
+            out.write_all(
+                &values
+                    .flat_map(|v| bf16::from_f32(v).to_le_bytes())
+                    .collect::<Vec<_>>(),
+            )
+        }),
+    }
 }
 
 /// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
 fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
-    let folder = if checkpoint.path.is_dir() {
-        checkpoint.path.as_path()
-    } else {
-        checkpoint.path.parent().unwrap_or(Path::new(""))
-    };
+    let folder = checkpoint.folder();
     for name in COMPANIONS {
         let from = folder.join(name);
         if !from.is_file() {
@@ -187,8 +196,14 @@ fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
             && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
             && let Some(map) = config.as_object_mut()
         {
-            map.insert("torch_dtype".into(), "bfloat16".into());
-            bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+            for key in ["torch_dtype", "dtype"] {
+                // The second is the newer name; only what is there is changed.
+                if key == "torch_dtype" || map.contains_key(key) {
+                    map.insert(key.into(), "bfloat16".into());
+                }
+            }
+            bytes = serde_json::to_vec_pretty(&config)
+                .map_err(|e| Stop::io(&from, "rewrite")(e.into()))?;
         }
         write_synced(&aside.join(name), &bytes)?;
     }

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::solve::LayerSolution;
 
 use super::manifest::Manifest;
-use super::out_folder::{OutFolder, write_synced};
+use super::out_folder::{OutFolder, write_json, write_synced};
 use super::{peft, readme};
 
 /// Where a generation went.
@@ -39,10 +39,12 @@ pub fn publish(
     let rank = peft::adapter_rank(solutions);
     let aside = out.aside("generations")?;
     peft::write_adapter(&aside, layers, solutions, base_model)?;
-    let json = serde_json::to_vec_pretty(manifest).unwrap_or_default();
-    write_synced(&aside.join("qera_manifest.json"), &json)?;
+    write_json(&aside.join("qera_manifest.json"), manifest)?;
     let current = out.path.join("current").display().to_string();
-    let readme = readme::text(settings, generation, &current, base_model, rank, solutions);
+    let has_base = manifest.fingerprints.base.is_some();
+    let readme = readme::text(
+        settings, has_base, generation, &current, base_model, rank, solutions,
+    );
     write_synced(&aside.join("README.md"), readme.as_bytes())?;
     let path = out.rename_in(&aside, "generations", &name)?;
     out.switch_current(&name)?;

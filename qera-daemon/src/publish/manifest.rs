@@ -57,6 +57,10 @@ pub struct SettingsRecord {
 pub struct Inputs {
     /// Shards folded.
     pub shards: usize,
+    /// Shards without a row for a selected layer.
+    pub empty: usize,
+    /// Shards that were left unread because a signal ended the run.
+    pub unread: usize,
     /// Shards set aside, each with its reason.
     pub quarantined: Vec<String>,
     /// Whether the rows were recorded in the full-precision model: what the shards' metadata
@@ -110,10 +114,11 @@ pub struct ErrorRecord {
     pub with: f64,
     /// After rounding to the dtype written.
     pub rounded: f64,
-    /// After rounding to bf16.
+    /// When what is written is rounded to bf16; null if that overflows.
     pub rounded_bf16: f64,
-    /// In the asked dtype, where that lost too much and f32 was written; null if it overflowed.
-    pub in_asked_dtype: Option<f64>,
+    /// In the asked dtype, where that lost too much and f32 was written: a number, or "overflow".
+    pub in_asked_dtype: Option<serde_json::Value>,
+
     /// `without` / `output_power`.
     pub relative_without: f64,
     /// `rounded` / `output_power`.
@@ -203,7 +208,13 @@ impl LayerRecord {
                 with: solution.error_with,
                 rounded: solution.factors.error,
                 rounded_bf16: solution.error_bf16,
-                in_asked_dtype: solution.error_in_asked_dtype,
+                in_asked_dtype: solution.error_in_asked_dtype.map(|f| {
+                    if f.is_finite() {
+                        f.into()
+                    } else {
+                        "overflow".into()
+                    }
+                }),
                 relative_without: ratio(solution.error_without, solution.output_power),
                 relative_with: ratio(solution.factors.error, solution.output_power),
             },

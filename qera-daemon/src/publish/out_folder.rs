@@ -30,6 +30,9 @@ impl OutFolder {
         fs::create_dir_all(path.join("generations"))
             .map_err(Stop::io(path, "create the output folder"))?;
         let path = fs::canonicalize(path).map_err(Stop::io(path, "resolve"))?;
+        if let Some(parent) = path.parent() {
+            sync(parent)?;
+        }
         let lock = lock(&path.join(".lock"))?;
         for folder in [path.clone(), path.join("generations")] {
             for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
@@ -147,6 +150,15 @@ pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
     let mut file = File::create(path).map_err(Stop::io(path, "create"))?;
     file.write_all(bytes).map_err(Stop::io(path, "write"))?;
     file.sync_all().map_err(Stop::io(path, "sync"))
+}
+
+/// Writes a value as JSON and syncs the file.
+///
+/// # Errors
+/// [`Stop::Io`].
+pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Stop> {
+    let json = serde_json::to_vec_pretty(value).map_err(|e| Stop::io(path, "write")(e.into()))?;
+    write_synced(path, &json)
 }
 
 fn sync(folder: &Path) -> Result<(), Stop> {

@@ -15,7 +15,7 @@ use crate::error::Stop;
 use crate::solve::LayerSolution;
 use crate::tensor_file::{TensorPlan, dtype_name, write};
 
-use super::out_folder::write_synced;
+use super::out_folder::write_json;
 
 /// The largest rank used, at least 1: no loader accepts 0.
 pub(super) fn adapter_rank(solutions: &[LayerSolution]) -> usize {
@@ -35,8 +35,10 @@ pub(super) fn write_adapter(
     base_model: &str,
 ) -> Result<(), Stop> {
     let rank = adapter_rank(solutions);
-    let config = serde_json::to_vec_pretty(&config(layers, rank, base_model)).unwrap_or_default();
-    write_synced(&folder.join("adapter_config.json"), &config)?;
+    write_json(
+        &folder.join("adapter_config.json"),
+        &config(layers, rank, base_model),
+    )?;
 
     let plans: Vec<_> = solutions
         .iter()
@@ -53,21 +55,26 @@ pub(super) fn write_adapter(
             ]
         })
         .collect();
-    write(&folder.join("adapter_model.safetensors"), &plans, |index| {
-        let solution = &solutions[index / 2];
-        let (factors, used) = (&solution.factors, solution.rank_used);
-        Ok(if index.is_multiple_of(2) {
-            let mut a = factors.lora_a.clone();
-            a.resize(rank * layers[solution.layer].in_features, 0.0);
-            encode(&a, factors.dtype)
-        } else {
-            let mut b = vec![0.0; layers[solution.layer].out_features * rank];
-            for (row, values) in factors.lora_b.chunks(used.max(1)).enumerate() {
-                b[row * rank..row * rank + used].copy_from_slice(values);
-            }
-            encode(&b, factors.dtype)
-        })
-    })
+    write(
+        &folder.join("adapter_model.safetensors"),
+        &plans,
+        |index, out| {
+            let solution = &solutions[index / 2];
+            let (factors, used) = (&solution.factors, solution.rank_used);
+            let bytes = if index.is_multiple_of(2) {
+                let mut a = factors.lora_a.clone();
+                a.resize(rank * layers[solution.layer].in_features, 0.0);
+                encode(&a, factors.dtype)
+            } else {
+                let mut b = vec![0.0; layers[solution.layer].out_features * rank];
+                for (row, values) in factors.lora_b.chunks(used.max(1)).enumerate() {
+                    b[row * rank..row * rank + used].copy_from_slice(values);
+                }
+                encode(&b, factors.dtype)
+            };
+            out.write_all(&bytes)
+        },
+    )
 }
 
 /// Little-endian bytes of values that are already rounded to `dtype`.

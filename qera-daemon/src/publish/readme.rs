@@ -10,6 +10,7 @@ const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
 pub(super) fn text(
     settings: &Settings,
+    has_base: bool,
     generation: u64,
     folder: &str,
     base_model: &str,
@@ -22,7 +23,7 @@ pub(super) fn text(
         .count();
     let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
     let quantizer = quantizer_name(settings);
-    let base_note = if settings.emit_base {
+    let base_note = if has_base {
         String::new()
     } else {
         format!(

@@ -58,6 +58,12 @@ impl Layered {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{:<40} # {origin}", format!("{key} = {value}"));
         }
+        for (key, meaning) in Options::WITHOUT_DEFAULT
+            .iter()
+            .filter(|(key, _)| !self.table.contains_key(*key))
+        {
+            let _ = writeln!(text, "# {:<38} # default: {meaning}", format!("{key} ="));
+        }
         text
     }
 }

@@ -1,6 +1,6 @@
 //! The memory budget: how many bytes a run may plan for, and where that number comes from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Stop;
 
@@ -63,35 +63,43 @@ impl MemoryBudget {
     }
 }
 
-/// What the process may still use: the smaller of the system's available memory and what the
-/// control group (v2 or v1) leaves.
+/// What the process may still use: the system's available memory, or less where a control group above
+/// the process (v2 or v1) leaves less.
 fn available_bytes() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let system = meminfo
+    let kibibytes = meminfo
         .lines()
         .find_map(|l| l.strip_prefix("MemAvailable:"))
         .and_then(|l| l.trim().strip_suffix("kB"))
-        .and_then(|l| l.trim().parse::<u64>().ok())?
-        * 1024;
-    let read = |path: &str| -> Option<u64> {
-        std::fs::read_to_string(Path::new(path))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    let group = |limit: &str, used: &str| Some(read(limit)?.saturating_sub(read(used)?));
-    [
-        group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        group(
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        .and_then(|l| l.trim().parse::<u64>().ok())?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let left = groups
+        .lines()
+        .filter_map(|line| left_in_groups(line, Path::new("/sys/fs/cgroup")));
+    left.chain([kibibytes * 1024]).min()
+}
+
+/// The least that any group on the way up leaves, for a line of /proc/self/cgroup: `0::/path` (v2) or
+/// `4:memory:/path` (v1).
+fn left_in_groups(line: &str, root: &Path) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (root, limit, used) = match controllers {
+        "" => (root.to_path_buf(), "memory.max", "memory.current"),
+        c if c.split(',').any(|c| c == "memory") => (
+            root.join("memory"),
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
         ),
-    ]
-    .into_iter()
-    .flatten()
-    .chain([system])
-    .min()
+        _ => return None,
+    };
+    let own = root.join(path.trim_start_matches('/'));
+    let read =
+        |file: PathBuf| -> Option<u64> { std::fs::read_to_string(file).ok()?.trim().parse().ok() };
+    own.ancestors()
+        .take_while(|group| group.starts_with(&root))
+        .filter_map(|group| Some(read(group.join(limit))?.saturating_sub(read(group.join(used))?)))
+        .min()
 }
 
 /// Bytes for a person: `1.5 GiB`.
@@ -111,6 +119,30 @@ pub fn format_bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_a_group_above_counts() {
+        let root = std::env::temp_dir().join(format!("qera-cgroup-{}", std::process::id()));
+        let unit = root.join("system.slice/qera.service");
+        std::fs::create_dir_all(&unit).unwrap();
+        let set = |group: &Path, max: &str, current: &str| {
+            std::fs::write(group.join("memory.max"), max).unwrap();
+            std::fs::write(group.join("memory.current"), current).unwrap();
+        };
+        set(&unit, "max\n", "10\n");
+        set(&root.join("system.slice"), "1000\n", "300\n");
+        assert_eq!(
+            left_in_groups("0::/system.slice/qera.service", &root),
+            Some(700)
+        );
+        set(&unit, "500\n", "100\n");
+        assert_eq!(
+            left_in_groups("0::/system.slice/qera.service", &root),
+            Some(400)
+        );
+        assert_eq!(left_in_groups("3:cpu:/", &root), None);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn sizes_shares_and_nonsense() {

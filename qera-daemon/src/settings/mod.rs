@@ -19,7 +19,18 @@ pub use memory_budget::{MemoryBudget, format_bytes};
 pub use options::{FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS};
 
 /// Modules that are not corrected unless `--include` names one in full: outputs and embeddings.
-pub const DEFAULT_EXCLUDES: [&str; 6] = ["*lm_head*", "*embed*", "wte", "*.wte", "wpe", "*.wpe"];
+pub const DEFAULT_EXCLUDES: [&str; 10] = [
+    "*lm_head*",
+    "output",
+    "*embed*",
+    "wte",
+    "*.wte",
+    "wpe",
+    "*.wpe",
+    "shared",
+    "*.shared",
+    "*relative_attention_bias*",
+];
 
 /// Everything a run needs to know, checked.
 #[derive(Debug, Clone)]

@@ -123,6 +123,16 @@ pub struct Options {
 }
 
 impl Options {
+    /// What it means when an option that has no default is not given.
+    pub const WITHOUT_DEFAULT: [(&str, &str); 6] = [
+        ("checkpoint", "none"),
+        ("exclude", "lm_head and embeddings"),
+        ("include", "all 2-D linear weights"),
+        ("rank-for", "none"),
+        ("threads", "all cores"),
+        ("watch", "none"),
+    ];
+
     /// The defaults. Options without one (`watch`, `checkpoint`, `threads`, the lists) stay empty.
     #[must_use]
     pub fn defaults() -> Self {

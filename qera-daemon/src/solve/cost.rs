@@ -2,6 +2,8 @@
 
 use crate::calibrate::WINDOW_ROWS;
 
+use super::subspace::{DENSE_MAX, DENSE_PANEL, is_dense};
+
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Quantity {
@@ -18,8 +20,9 @@ pub struct Quantity {
 }
 
 impl Quantity {
-    /// Working memory: R in f32 (one more where a fold leaves rows out), E and W~, the window's output errors, f64
-    /// panels of R and E, the Krylov basis and its image (or G itself for small n).
+    /// Working memory: R in f32 (one more where a fold leaves rows out), E and W~, the window's output errors,
+    /// f64 panels of R and E, the Krylov basis with its image and the operator's skinny products (or G and
+    /// its decomposition where it is formed), A and B as they are measured and rounded.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         let Self { m, n, rank, .. } = self;
@@ -27,20 +30,25 @@ impl Quantity {
         let errors = 8 * m * n;
         let window = 4 * WINDOW_ROWS * n;
         let panels = 8 * m * (128 + 512);
-        let basis = 16 * n * 5 * (rank + 8);
-        let dense = if n <= 512 { 8 * n * (4 * n + m) } else { 0 };
-        (full + errors + window + panels + basis + dense) as u64
+        let spectral = if is_dense(n, rank, DENSE_MAX) {
+            8 * n * (7 * n + DENSE_PANEL) + 32 * m * DENSE_PANEL
+        } else {
+            16 * n * 5 * (rank + 8) + 16 * (m + n) * (rank + 8)
+        };
+        let factors = 32 * rank * (m + n);
+        (full + errors + window + panels + spectral + factors) as u64
     }
 
-    /// Operations, about: two traces (m^2 n each), two Krylov cycles of the published solve, and for each
-    /// candidate one warm cycle in each of four folds.
+    /// Operations, about: two traces, the window's output errors and the leaving-out in each fold, two Krylov
+    /// cycles of the published solve, and for each candidate one warm cycle in each of four folds.
     #[must_use]
     pub fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
-        let apply =
-            (self.rank + 8) as f64 * (4.0 * m * n + if self.full { 2.0 * m * m } else { 0.0 });
+        let rows = WINDOW_ROWS as f64;
+        let full = if self.full { m * m } else { 0.0 };
+        let apply = (self.rank + 8) as f64 * (4.0 * m * n + 2.0 * full);
         let traces = 2.0 * m * m * n;
-        let scoring = 2.0 * WINDOW_ROWS as f64 * m * n;
-        traces + scoring + 10.0 * apply + 12.0 * self.candidates as f64 * apply
+        let folds = rows * (2.0 * m * n + full);
+        traces + folds + 10.0 * apply + 12.0 * self.candidates as f64 * apply
     }
 }

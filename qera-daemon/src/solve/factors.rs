@@ -1,7 +1,6 @@
 //! The low-rank term as two factors: balanced, rounded to what is written, and measured.
 
 use faer::{Mat, MatRef};
-use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;
 
 use super::metric::ErrorMatrix;
@@ -97,44 +96,64 @@ impl Factors {
         error: ErrorMatrix<'_>,
         error_without: f64,
     ) -> Rounded {
-        let to_dtype = |x: f64| round_to(dtype, narrow(x));
-        let lora_a: Vec<f32> = self
+        let rounded = |x: &f64| dtype.round(narrow(*x));
+        let lora_a = self
             .a
             .col_iter()
-            .flat_map(|c| c.iter().map(|x| to_dtype(*x)).collect::<Vec<_>>())
-            .collect();
-        let lora_b: Vec<f32> = self
+            .flat_map(|c| c.iter().map(rounded).collect::<Vec<_>>());
+        let lora_b = self
             .b
             .row_iter()
-            .flat_map(|r| r.iter().map(|x| to_dtype(*x)).collect::<Vec<_>>())
-            .collect();
-        let finite = lora_a.iter().chain(&lora_b).all(|x| x.is_finite());
-        let rounded = Self {
-            a: Mat::from_fn(self.a.nrows(), self.a.ncols(), |i, j| {
-                f64::from(to_dtype(self.a[(i, j)]))
-            }),
-            b: Mat::from_fn(self.b.nrows(), self.b.ncols(), |i, j| {
-                f64::from(to_dtype(self.b[(i, j)]))
-            }),
-        };
-        let error = if finite {
-            rounded.error(r, error, error_without)
-        } else {
-            f64::INFINITY
-        };
-        Rounded {
+            .flat_map(|r| r.iter().map(rounded).collect::<Vec<_>>());
+        let mut result = Rounded {
             dtype,
-            lora_a,
-            lora_b,
-            error,
-        }
+            lora_a: lora_a.collect(),
+            lora_b: lora_b.collect(),
+            error: 0.0,
+        };
+        result.error = result.measure(r, error, error_without);
+        result
     }
 }
 
-fn round_to(dtype: FloatDtype, value: f32) -> f32 {
-    match dtype {
-        FloatDtype::F32 => value,
-        FloatDtype::F16 => f16::from_f32(value).to_f32(),
-        FloatDtype::Bf16 => bf16::from_f32(value).to_f32(),
+impl Rounded {
+    /// f of what an engine computing in bf16 makes of these factors.
+    pub(super) fn error_in_bf16(
+        &self,
+        r: PackedR<'_>,
+        error: ErrorMatrix<'_>,
+        error_without: f64,
+    ) -> f64 {
+        let cast = |values: &[f32]| values.iter().map(|x| FloatDtype::Bf16.round(*x)).collect();
+        let dtype = FloatDtype::Bf16;
+        let seen = Self {
+            dtype,
+            lora_a: cast(&self.lora_a),
+            lora_b: cast(&self.lora_b),
+            error: 0.0,
+        };
+        seen.measure(r, error, error_without)
+    }
+
+    fn measure(&self, r: PackedR<'_>, error: ErrorMatrix<'_>, error_without: f64) -> f64 {
+        if !self
+            .lora_a
+            .iter()
+            .chain(&self.lora_b)
+            .all(|x| x.is_finite())
+        {
+            return f64::INFINITY;
+        }
+        let k = self.lora_b.len() / error.n;
+        let wide = |values: &[f32], rows, by_rows: bool| {
+            Mat::from_fn(rows, k, |i, j| {
+                f64::from(values[if by_rows { i * k + j } else { j * rows + i }])
+            })
+        };
+        let factors = Factors {
+            a: wide(&self.lora_a, error.m, false),
+            b: wide(&self.lora_b, error.n, true),
+        };
+        factors.error(r, error, error_without)
     }
 }

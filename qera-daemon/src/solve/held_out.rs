@@ -1,7 +1,7 @@
 //! Judging candidates on rows that they were not solved from, and choosing the shrinkage.
 //!
-//! The window's blocks are left out of R in folds: in one piece when they are at most a quarter of all
-//! rows, else in four, each fold solved from the rest and scored on itself. For C = E V V^T the error of
+//! The window's blocks are left out of R in folds (`training`), each fold solved from the rest and scored on
+//! itself. For C = E V V^T the error of
 //! a block is (||Y||^2 - ||Y V||^2) / rows with Y = X E, so all candidates share one product.
 //!
 //! The rule (design 3.7): the largest a whose mean error, relative to no correction and averaged over the
@@ -14,21 +14,20 @@ use faer::{Accum, Mat, MatRef, Par};
 use qera_core::reconstruct::Method;
 use qera_core::statistics::BlockMeans;
 
-use crate::calibrate::{Block, SiteStatistics, subtract_products};
+use crate::calibrate::{Block, SiteStatistics};
 use crate::error::Stop;
 use crate::settings::Shrinkage;
 
 use super::layers::{SiteLayers, rank_of};
-use super::metric::{ErrorMatrix, ErrorOperator, Metric};
-use super::packed_r::{mirror_lower, narrow};
+use super::metric::{ErrorMatrix, ErrorOperator};
+use super::packed_r::narrow;
 use super::subspace::{Effort, top_subspace};
+use super::training::{Training, folds, rows_of};
 
 /// The candidates for a.
 pub const SHRINKAGES: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0];
 /// Fewer scored blocks than this choose nothing.
 const BLOCKS_MIN: usize = 4;
-/// Folds when the window is a large part of the rows.
-const FOLDS: usize = 4;
 const CONFIDENCE: f64 = 0.95;
 
 /// The shrinkage used, and why that one.
@@ -52,7 +51,9 @@ pub enum ChoiceOrigin {
     FewBlocks,
 }
 
-/// Held-out error of one layer: solved without some blocks, tested on them.
+/// Held-out error of one layer: solved without some blocks, tested on them, before A and B are rounded.
+/// Where the shrinkage was chosen, the same blocks chose it among nine values, so the mean is slightly
+/// optimistic. Null for `lqer`: a maximum over batches cannot leave a batch out.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct HeldOut {
     /// Fewest rows that a tested correction was solved from.
@@ -191,7 +192,7 @@ fn score(
         rows_tested: 0,
     };
     for fold in folds(statistics) {
-        let held: u64 = fold.iter().map(|b| b.rows as u64).sum();
+        let held = rows_of(fold);
         let Some(training) = Training::without(method, statistics, full, fold, held) else {
             continue;
         };
@@ -259,6 +260,13 @@ fn score_layer(
             );
             (power(y) - power(&captured)).max(0.0) / block.rows as f64
         }));
+        if !scores.with[layer][candidate]
+            .iter()
+            .chain(&scores.without[layer])
+            .all(|e| e.is_finite())
+        {
+            return Err(layers.failed(layer, "products overflow on held-out rows".into()));
+        }
         warm = Some(v);
     }
     Ok(())
@@ -279,130 +287,46 @@ fn power(y: &Mat<f32>) -> f64 {
         .sum()
 }
 
-/// The window's blocks, in one fold or four; every fold leaves rows to solve from.
-fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
-    let blocks = statistics.window.blocks();
-    let count = if 4 * statistics.window.rows() as u64 <= statistics.rows {
-        1
-    } else {
-        FOLDS
-    };
-    let count = count.min(blocks.len());
-    (0..count)
-        .map(|f| &blocks[f * blocks.len() / count..(f + 1) * blocks.len() / count])
-        .filter(|fold| (fold.iter().map(|b| b.rows as u64).sum::<u64>()) < statistics.rows)
-        .collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What a fold is solved from: the statistics without its rows.
-struct Training {
-    full: Vec<f32>,
-    diagonal: Vec<f64>,
-    method: Method,
-    uses_rows: bool,
-}
-
-impl Training {
-    /// `None` where the method's statistic cannot be had without these rows (a maximum over batches).
-    fn without(
-        method: Method,
-        statistics: &SiteStatistics,
-        full: &[f32],
-        fold: &[Block],
-        held: u64,
-    ) -> Option<Self> {
-        let m = statistics.in_features;
-        let rows = statistics.rows as f64;
-        let left = rows - held as f64;
-        let mut training = Self {
-            full: Vec::new(),
-            diagonal: vec![1.0; m],
-            method,
-            uses_rows: true,
-        };
-        match method {
-            Method::Lqer => return None,
-            Method::ZeroQuantV2 | Method::WeightOnly => training.uses_rows = false,
-            Method::LqerMean => {
-                let sums = statistics.mean_abs.iter().map(|mean| mean * rows);
-                let held_out = channel_sums(fold, m, f64::abs);
-                training.diagonal = sums
-                    .zip(held_out)
-                    .map(|(s, h)| ((s - h).max(0.0) / left).powi(2))
-                    .collect();
-            }
-            Method::Approx => {
-                let sums = statistics
-                    .second_moment()
-                    .into_iter()
-                    .map(|mean| mean * rows);
-                let held_out = channel_sums(fold, m, |x| x * x);
-                training.diagonal = sums
-                    .zip(held_out)
-                    .map(|(s, h)| (s - h).max(0.0) / left)
-                    .collect();
-            }
-            Method::Exact => training.leave_out(statistics, full, fold, rows, left),
-        }
-        Some(training)
-    }
-
-    /// R without the fold: (N R - X^T X) / (N - n), in the scaling of `full`.
-    fn leave_out(
-        &mut self,
-        statistics: &SiteStatistics,
-        full: &[f32],
-        fold: &[Block],
-        rows: f64,
-        left: f64,
-    ) {
-        let m = statistics.in_features;
-        let scale = diagonal_scale(&statistics.second_moment());
-        self.full = full.iter().map(|r| r * narrow(rows / left)).collect();
-        for block in fold {
-            subtract_products(
-                &block.values,
-                m,
-                narrow(1.0 / (left * scale)),
-                &mut self.full,
-            );
-        }
-        for i in 0..m {
-            // Rounding may leave -1e-9 for a channel that only the fold excites.
-            let d = &mut self.full[i * m + i];
-            *d = d.max(0.0);
-        }
-        mirror_lower(&mut self.full, m);
-        self.diagonal = (0..m).map(|i| f64::from(self.full[i * m + i])).collect();
-    }
-
-    fn metric(&self, a: f64) -> Metric<'_> {
-        let diagonal = self.diagonal.clone();
-        if self.method == Method::Exact {
-            Metric::Shrunk {
-                full: &self.full,
-                diagonal,
-                shrinkage: a,
-                exact: None,
-            }
-        } else {
-            Metric::Diagonal(diagonal)
+    fn scores(with: Vec<Vec<f64>>) -> Scores {
+        let blocks = with[0].len();
+        let candidates = with.len();
+        Scores {
+            with: vec![with],
+            without: vec![vec![2.0; blocks]],
+            candidates,
+            rows_solved: 1,
+            rows_tested: 1,
         }
     }
-}
 
-/// The largest diagonal element, by which R is scaled for f32; 1 when R is zero.
-pub(super) fn diagonal_scale(second_moment: &[f64]) -> f64 {
-    let largest = second_moment.iter().fold(0.0_f64, |max, d| max.max(*d));
-    if largest > 0.0 { largest } else { 1.0 }
-}
-
-fn channel_sums(fold: &[Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
-    let mut sums = vec![0.0; m];
-    for row in fold.iter().flat_map(|block| block.values.chunks(m)) {
-        sums.iter_mut()
-            .zip(row)
-            .for_each(|(sum, x)| *sum += of(f64::from(*x)));
+    /// Means .5, .55, .6 relative to no correction; the best has standard error .05.
+    #[test]
+    fn the_largest_within_one_standard_error() {
+        let best = vec![0.8, 0.9, 1.1, 1.2]; // relative .4 .45 .55 .6: deviation .0913, standard error .0456
+        let near = vec![1.09; 4]; // relative .545
+        let far = vec![1.10; 4]; // relative .55
+        assert_eq!(
+            one_standard_error(&scores(vec![best.clone(), near.clone(), far.clone()])),
+            1
+        );
+        assert_eq!(
+            one_standard_error(&scores(vec![best, far, near])),
+            2,
+            "not only the neighbours"
+        );
     }
-    sums
+
+    #[test]
+    fn layers_count_alike_whatever_their_size() {
+        let mut two = scores(vec![vec![1.0, 1.0], vec![1.5, 1.5]]);
+        two.with.push(vec![vec![300.0, 300.0], vec![100.0, 100.0]]);
+        two.without.push(vec![400.0, 400.0]);
+        let relative = |c| two.relative(c).mean();
+        assert!((relative(0) - (0.5 + 0.75) / 2.0).abs() < 1e-15);
+        assert!((relative(1) - (0.75 + 0.25) / 2.0).abs() < 1e-15);
+    }
 }

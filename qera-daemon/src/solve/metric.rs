@@ -83,11 +83,24 @@ pub(super) enum Metric<'a> {
         /// The same R in f64 and its scale, where products in f64 may be asked for.
         exact: Option<(PackedR<'a>, f64)>,
     },
-    /// A diagonal; all ones is the identity.
+    /// A diagonal, its largest element 1; all ones is the identity.
     Diagonal(Vec<f64>),
 }
 
+/// The largest element, by which a diagonal is scaled for f32; 1 when all are zero.
+pub(super) fn diagonal_scale(diagonal: &[f64]) -> f64 {
+    let largest = diagonal.iter().fold(0.0_f64, |max, d| max.max(*d));
+    if largest > 0.0 { largest } else { 1.0 }
+}
+
 impl Metric<'_> {
+    /// A diagonal, scaled.
+    pub(super) fn of_diagonal(mut diagonal: Vec<f64>) -> Self {
+        let scale = diagonal_scale(&diagonal);
+        diagonal.iter_mut().for_each(|d| *d /= scale);
+        Self::Diagonal(diagonal)
+    }
+
     fn diagonal(&self) -> &[f64] {
         match self {
             Self::Shrunk { diagonal, .. } | Self::Diagonal(diagonal) => diagonal,
@@ -208,17 +221,25 @@ impl<'a> ErrorOperator<'a> {
             .transposed_times(self.metric.apply_f64(&t).as_ref())
     }
 
-    /// tr G in the same scaling, off-diagonal part of S left out: the scale of the stop test.
-    pub(super) fn diagonal_trace(&self) -> f64 {
+    /// tr G in the same scaling, given tr(R E E^T): the scale of the stop test.
+    pub(super) fn trace(&self, error_without: f64) -> f64 {
         let diagonal = self.metric.diagonal();
         let s = f64::from(self.error_scale);
-        let row = |column: &[f32]| -> f64 {
+        let of_column = |column: &[f32]| -> f64 {
             column
                 .iter()
                 .zip(diagonal)
                 .map(|(e, d)| (f64::from(*e) * s).powi(2) * d)
                 .sum()
         };
-        self.error.values.chunks(self.error.m).map(row).sum()
+        let on_diagonal: f64 = self.error.values.chunks(self.error.m).map(of_column).sum();
+        match self.metric {
+            Metric::Shrunk {
+                shrinkage,
+                exact: Some((_, scale)),
+                ..
+            } => (1.0 - shrinkage) * s * s * error_without / scale + shrinkage * on_diagonal,
+            _ => on_diagonal,
+        }
     }
 }

@@ -12,6 +12,7 @@ mod metric;
 mod packed_r;
 mod site;
 mod subspace;
+mod training;
 
 pub use cost::Quantity;
 pub use factors::{Factors, Rounded};

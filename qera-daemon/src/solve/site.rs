@@ -10,9 +10,9 @@ use crate::error::Stop;
 use crate::settings::Settings;
 
 use super::factors::{Factors, Rounded};
-use super::held_out::{Choice, HeldOut, Verdict, diagonal_scale, judge};
+use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
-use super::metric::{ErrorMatrix, ErrorOperator, Metric};
+use super::metric::{ErrorMatrix, ErrorOperator, Metric, diagonal_scale};
 use super::packed_r::PackedR;
 use super::subspace::{Effort, eigen, top_subspace};
 
@@ -49,7 +49,7 @@ pub struct LayerSolution {
     pub error_without: f64,
     /// f with the correction, before rounding.
     pub error_with: f64,
-    /// f after rounding to bf16: what a bf16 engine applies.
+    /// f when what is written is rounded to bf16: what a bf16 engine applies (infinite: overflow).
     pub error_bf16: f64,
     /// The factors as they are written, with f after that rounding.
     pub factors: Rounded,
@@ -121,7 +121,7 @@ impl SiteSolver<'_> {
         full: &'m [f32],
         choice: Option<Choice>,
     ) -> Result<Metric<'m>, Stop> {
-        let squares = |scale: &[f64]| Metric::Diagonal(scale.iter().map(|s| s * s).collect());
+        let squares = |scale: &[f64]| Metric::of_diagonal(scale.iter().map(|s| s * s).collect());
         Ok(match self.settings.method {
             Method::Exact => Metric::Shrunk {
                 full,
@@ -129,7 +129,7 @@ impl SiteSolver<'_> {
                 shrinkage: choice.map_or(0.0, |c| c.shrinkage),
                 exact: Some((packed, scale)),
             },
-            Method::Approx => Metric::Diagonal(packed.diagonal()),
+            Method::Approx => Metric::of_diagonal(packed.diagonal()),
             Method::LqerMean => squares(&statistics.mean_abs),
             Method::Lqer => squares(&lqer_scale(statistics)?),
             Method::ZeroQuantV2 | Method::WeightOnly => {
@@ -159,7 +159,8 @@ impl SiteSolver<'_> {
         let error_without = r.trace_with(&values);
         let correctable = error_without > 0.0;
         let (factors, spectrum) = if correctable {
-            self.project(layers, member, error, metric)?
+            let most = row_rank(metric, statistics.rows);
+            self.project(layers, member, error, metric, (error_without, most))?
         } else {
             (
                 Factors {
@@ -172,13 +173,6 @@ impl SiteSolver<'_> {
         let error_with = factors.error(r, error, error_without);
         let asked = self.settings.factor_dtype;
         let mut rounded = factors.round(asked, r, error, error_without);
-        let error_bf16 = if asked == FloatDtype::Bf16 {
-            rounded.error
-        } else {
-            factors
-                .round(FloatDtype::Bf16, r, error, error_without)
-                .error
-        };
         let lost = rounded.error - error_with;
         let too_much =
             lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * error_without;
@@ -186,6 +180,7 @@ impl SiteSolver<'_> {
         if error_in_asked_dtype.is_some() {
             rounded = factors.round(FloatDtype::F32, r, error, error_without);
         }
+        let error_bf16 = rounded.error_in_bf16(r, error, error_without);
         if !rounded.error.is_finite() || !error_with.is_finite() {
             return Err(layers.failed(
                 member,
@@ -220,14 +215,15 @@ impl SiteSolver<'_> {
         member: usize,
         error: ErrorMatrix<'_>,
         metric: &Metric<'_>,
+        (error_without, most): (f64, usize),
     ) -> Result<(Factors, Vec<f64>), Stop> {
-        let rank = rank_of(self.settings.method, layers.layer(member));
+        let rank = rank_of(self.settings.method, layers.layer(member)).min(most);
         let operator = ErrorOperator::new(error, metric);
         let failed = |reason| layers.failed(member, reason);
         let found = if rank == 0 {
             faer::Mat::zeros(error.n, 0)
         } else {
-            top_subspace(&operator, rank, Effort::Final).map_err(failed)?
+            top_subspace(&operator, rank, Effort::Final(error_without)).map_err(failed)?
         };
         let v = found.as_ref().subcols(0, rank.min(found.ncols()));
         if v.ncols() == 0 {
@@ -266,6 +262,17 @@ impl SiteSolver<'_> {
             choice: None,
             held_out: None,
         }
+    }
+}
+
+/// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave beyond
+/// that is noise. Shrinkage and the diagonal methods make S full.
+fn row_rank(metric: &Metric<'_>, rows: u64) -> usize {
+    match metric {
+        Metric::Shrunk { shrinkage, .. } if *shrinkage <= 0.0 => {
+            usize::try_from(rows).unwrap_or(usize::MAX)
+        }
+        _ => usize::MAX,
     }
 }
 

@@ -13,7 +13,9 @@ use faer::{Accum, Mat, MatRef, Par, Side};
 use super::metric::ErrorOperator;
 
 /// Up to this n the eigenproblem is solved densely in f64.
-const DENSE_MAX: usize = 512;
+pub(super) const DENSE_MAX: usize = 512;
+/// Columns of G made at a time.
+pub(super) const DENSE_PANEL: usize = 128;
 /// The same for candidates in the choice of the shrinkage, of which there are dozens.
 const DENSE_MAX_CANDIDATE: usize = 160;
 /// Vectors kept beyond k.
@@ -22,7 +24,7 @@ const EXTRA: usize = 8;
 const BLOCKS: usize = 5;
 /// Blocks of the single cycle from a warm start: excess about 1e-6 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
-/// Cycles at most; two are enough on all spectra measured, the third confirms.
+/// Cycles at most: a bound, not a schedule; natural spectra stop at the second or third.
 const CYCLES_MAX: usize = 12;
 /// Stop when the captured sum grows by less than this share of what is not captured.
 const TOLERANCE: f64 = 1e-9;
@@ -34,8 +36,8 @@ const DEPENDENT: f64 = 1e-12;
 /// How exact the answer has to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effort<'a> {
-    /// The published correction: from a cold start, to the tolerance.
-    Final,
+    /// The published correction: from a cold start, to the tolerance; tr(R E E^T) scales the stop test.
+    Final(f64),
     /// A candidate that will only be compared: one cycle from the neighbouring candidate's vectors.
     Candidate(Option<&'a Mat<f64>>),
 }
@@ -51,16 +53,17 @@ pub(super) fn top_subspace(
 ) -> Result<Mat<f64>, String> {
     let n = operator.n();
     let dense_max = match effort {
-        Effort::Final => DENSE_MAX,
+        Effort::Final(_) => DENSE_MAX,
         Effort::Candidate(_) => DENSE_MAX_CANDIDATE,
     };
-    // A Krylov basis near n columns would cost more than the dense problem and gain nothing.
-    if n <= dense_max || 4 * (k + EXTRA) > n {
+    if is_dense(n, k, dense_max) {
         return dense(operator, k, effort);
     }
     match effort {
-        Effort::Final => cold(operator, k, CYCLES_MAX),
-        Effort::Candidate(None) => cold(operator, k, 2),
+        Effort::Final(error_without) => {
+            cold(operator, k, CYCLES_MAX, operator.trace(error_without))
+        }
+        Effort::Candidate(None) => cold(operator, k, 2, 0.0),
         Effort::Candidate(Some(vectors)) => {
             let cycle = cycle(operator, vectors.clone(), k, BLOCKS_WARM, false)?;
             Ok(cycle.vectors)
@@ -68,13 +71,23 @@ pub(super) fn top_subspace(
     }
 }
 
+/// Whether G is formed: always for small n, and where a Krylov basis would be near n columns.
+pub(super) const fn is_dense(n: usize, k: usize, dense_max: usize) -> bool {
+    n <= dense_max || 4 * (k + EXTRA) > n
+}
+
 fn dense(operator: &ErrorOperator<'_>, k: usize, effort: Effort<'_>) -> Result<Mat<f64>, String> {
     let n = operator.n();
-    let identity = Mat::<f64>::identity(n, n);
-    let g = match effort {
-        Effort::Final => operator.apply_f64(identity.as_ref()),
-        Effort::Candidate(_) => operator.apply_f32(identity.as_ref()),
-    };
+    let mut g = Mat::<f64>::zeros(n, n);
+    for first in (0..n).step_by(DENSE_PANEL) {
+        let width = DENSE_PANEL.min(n - first);
+        let identity = Mat::from_fn(n, width, |i, j| f64::from(u8::from(i == first + j)));
+        let columns = match effort {
+            Effort::Final(_) => operator.apply_f64(identity.as_ref()),
+            Effort::Candidate(_) => operator.apply_f32(identity.as_ref()),
+        };
+        g.as_mut().subcols_mut(first, width).copy_from(&columns);
+    }
     let (vectors, _) = eigen(&g)?;
     Ok(vectors.subcols(0, k.min(n)).to_owned())
 }
@@ -93,8 +106,12 @@ pub(super) fn eigen(g: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>), String> {
     Ok((eigen.U().reverse_cols().to_owned(), values))
 }
 
-fn cold(operator: &ErrorOperator<'_>, k: usize, cycles_max: usize) -> Result<Mat<f64>, String> {
-    let scale = operator.diagonal_trace();
+fn cold(
+    operator: &ErrorOperator<'_>,
+    k: usize,
+    cycles_max: usize,
+    trace: f64,
+) -> Result<Mat<f64>, String> {
     let mut found = cycle(
         operator,
         start(operator.n(), k / 2 + EXTRA),
@@ -107,8 +124,8 @@ fn cold(operator: &ErrorOperator<'_>, k: usize, cycles_max: usize) -> Result<Mat
         let next = cycle(operator, found.vectors, k, BLOCKS, precise)?;
         let gained = next.captured - found.captured;
         found = next;
-        // What is left is at most of the order of the trace; near an exact fit only rounding moves.
-        let rest = (scale - found.captured).abs().max(1e-6 * scale);
+        // Near an exact fit only rounding moves.
+        let rest = (trace - found.captured).max(1e-6 * trace);
         if gained <= TOLERANCE * rest {
             break;
         }

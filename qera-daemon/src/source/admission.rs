@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use crate::checkpoint::{Checkpoint, Layer, Shares, Sites};
 use crate::settings::Selection;
-use crate::tensor_file::{Claim, float_dtype};
+use crate::tensor_file::{Claim, Identity, float_dtype};
 
 use super::{Reason, Refusal, ShardHeader};
 
@@ -16,19 +16,22 @@ const MASK: &str = "::mask";
 /// Layers whose input is split over the ranks of a tensor-parallel engine.
 const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
 
+/// Characters of metadata that a message shows.
+const SHOWN: usize = 80;
+
 /// A tensor that will be read.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Module path.
     pub key: String,
-    /// Site that it feeds.
-    pub site: usize,
+    /// Index of the layer whose input it is.
+    pub layer: usize,
     /// Element type.
     pub dtype: FloatDtype,
-    /// Rows of each batch: one for [rows, in], `batch` times `seq` for [batch, seq, in].
-    pub batches: Vec<usize>,
-    /// Whether the batches are sequences of a [batch, seq, in_features] tensor.
-    pub sequences: bool,
+    /// Sequences of a [batch, seq, in_features] tensor, `None` for [rows, in_features].
+    pub sequences: Option<usize>,
+    /// Rows, padding included.
+    pub rows: usize,
     /// Width of a row.
     pub in_features: usize,
     pub(super) start: u64,
@@ -37,10 +40,16 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Rows, padding included.
+    /// Bytes once decoded to f32.
     #[must_use]
-    pub fn rows(&self) -> usize {
-        self.batches.iter().sum()
+    pub const fn decoded_bytes(&self) -> u64 {
+        4 * (self.rows * self.in_features) as u64
+    }
+
+    /// Bytes in the file, with the mask.
+    #[must_use]
+    pub const fn stored_bytes(&self) -> u64 {
+        (self.bytes + self.rows) as u64
     }
 }
 
@@ -55,6 +64,19 @@ pub struct Admitted {
     pub entries: Vec<Entry>,
     /// Keys of known modules that are not selected.
     pub ignored_keys: usize,
+    /// What `qera.source` says: whether the rows come from the full-precision model.
+    pub full_precision: Option<bool>,
+    pub(super) identity: Identity,
+}
+
+impl Admitted {
+    /// The entry that feeds a site; of several, the first counts.
+    #[must_use]
+    pub fn entry_of(&self, site: usize, sites: &Sites) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| sites.of(entry.layer) == site)
+    }
 }
 
 /// What a header is held against.
@@ -66,8 +88,8 @@ pub struct Admission<'a> {
     pub model_names: Vec<String>,
     /// Which modules are selected or known to be excluded.
     pub selection: &'a Selection,
-    /// The sites.
-    pub sites: &'a Sites,
+    /// The selected layers, sorted by name.
+    pub layers: &'a [Layer],
 }
 
 impl Admission<'_> {
@@ -92,16 +114,16 @@ impl Admission<'_> {
             });
         }
         let tp_size = tp_size(header)?;
-        let masks: BTreeMap<&str, &Claim> = header
+        let by_key: BTreeMap<&str, &Claim> = header
             .claims()
             .iter()
-            .filter_map(|c| Some((c.key.strip_suffix(MASK)?, c)))
+            .map(|c| (c.key.as_str(), c))
             .collect();
         let mut entries = Vec::new();
         let mut ignored_keys = 0;
         for claim in header.claims() {
             if let Some(owner) = claim.key.strip_suffix(MASK) {
-                if !header.claims().iter().any(|c| c.key == owner) {
+                if !by_key.contains_key(owner) {
                     return Err(Reason::MaskWithoutRows {
                         key: claim.key.clone(),
                     });
@@ -115,23 +137,32 @@ impl Admission<'_> {
                     tp_size,
                 });
             }
-            match self.sites.of(&claim.key) {
-                Some(site) => {
-                    entries.push(self.entry(claim, site, masks.get(claim.key.as_str()).copied())?)
-                }
-                None if self.is_known(&claim.key) => ignored_keys += 1,
-                None => {
+            let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
+            match self
+                .layers
+                .binary_search_by(|layer| layer.name.as_str().cmp(&claim.key))
+            {
+                Ok(layer) => entries.push(self.entry(claim, layer, mask)?),
+                Err(_) if self.is_known(&claim.key) => ignored_keys += 1,
+                Err(_) => {
                     return Err(Reason::UnknownModule {
                         key: claim.key.clone(),
                     });
                 }
             }
         }
+        let full_precision = match header.metadata("qera.source") {
+            Some("full-precision") => Some(true),
+            Some("quantized") => Some(false),
+            _ => None,
+        };
         Ok(Admitted {
             path: header.path.clone(),
             name: header.name.clone(),
             entries,
             ignored_keys,
+            full_precision,
+            identity: header.identity(),
         })
     }
 
@@ -144,19 +175,17 @@ impl Admission<'_> {
                 .contains_key(&format!("{module}.weight"))
     }
 
-    fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
-        let in_features = self.sites.sites[site].in_features;
+    fn entry(&self, claim: &Claim, layer: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
+        let in_features = self.layers[layer].in_features;
         let dtype = float_dtype(claim.dtype).ok_or_else(|| Reason::WrongDtype {
             key: claim.key.clone(),
             found: claim.dtype.to_string(),
             expected: "F32, F16 or BF16",
         })?;
-        let batches = match claim.shape[..] {
-            [rows, width] if width == in_features => vec![rows],
-            // A tensor without rows can claim any number of batches.
-            [batch, seq, width] if width == in_features => {
-                vec![seq; if seq == 0 { 0 } else { batch }]
-            }
+        let (sequences, rows) = match claim.shape[..] {
+            [rows, width] if width == in_features => (None, rows),
+            // The header's check of the length makes batch * seq a number of rows that the file has.
+            [batch, seq, width] if width == in_features => (Some(batch), batch * seq),
             _ => {
                 return Err(Reason::WrongShape {
                     key: claim.key.clone(),
@@ -184,10 +213,10 @@ impl Admission<'_> {
         }
         Ok(Entry {
             key: claim.key.clone(),
-            site,
+            layer,
             dtype,
-            batches,
-            sequences: claim.shape.len() == 3,
+            sequences,
+            rows,
             in_features,
             start: claim.start,
             bytes: claim.bytes,
@@ -200,15 +229,23 @@ fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
     let Some(value) = header.metadata("qera.tp_size") else {
         return Ok(1);
     };
-    value.parse().map_err(|_| Reason::Metadata {
-        key: "qera.tp_size",
-        value: value.into(),
-        problem: "not a whole number".into(),
-    })
+    value
+        .parse()
+        .map_err(|_| metadata("qera.tp_size", value, "not a whole number".into()))
+}
+
+fn metadata(key: &'static str, value: &str, problem: String) -> Reason {
+    let shown: String = value.chars().take(SHOWN).collect();
+    let more = if shown.len() < value.len() { "..." } else { "" };
+    Reason::Metadata {
+        key,
+        value: shown + more,
+        problem,
+    }
 }
 
 /// Adds to `shares` what the shard's metadata `qera.shares` declares: a JSON list of lists of module
-/// paths, each list naming modules that read the same input.
+/// paths, each list naming modules that read the same input. Only admitted shards are asked.
 ///
 /// # Errors
 /// [`Refusal`] when it cannot be read, overlaps a different group that an earlier shard declared, or
@@ -221,13 +258,9 @@ pub fn declared_shares(
     let Some(value) = header.metadata("qera.shares") else {
         return Ok(());
     };
-    let refuse = |problem: String| Refusal {
+    let refuse = |problem| Refusal {
         shard: header.name.clone(),
-        reason: Reason::Metadata {
-            key: "qera.shares",
-            value: value.into(),
-            problem,
-        },
+        reason: metadata("qera.shares", value, problem),
     };
     let groups: Vec<BTreeSet<String>> = serde_json::from_str(value)
         .map_err(|e| refuse(format!("not a list of lists of names: {e}")))?;
@@ -239,17 +272,11 @@ pub fn declared_shares(
         {
             return Err(refuse(format!("overlaps the group {other:?}")));
         }
-        let mut members = layers.iter().filter(|layer| group.contains(&layer.name));
-        if let Some(first) = members.next()
-            && let Some(odd) = members.find(|layer| layer.in_features != first.in_features)
-        {
-            return Err(refuse(format!(
-                "'{}' has in_features {}, '{}' has {}",
-                first.name, first.in_features, odd.name, odd.in_features
-            )));
-        }
         merged.insert(group);
     }
-    *shares = merged;
+    if merged != *shares {
+        Sites::group(layers, &merged).map_err(refuse)?;
+        *shares = merged;
+    }
     Ok(())
 }

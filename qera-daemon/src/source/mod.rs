@@ -41,6 +41,9 @@ pub enum Reason {
         /// The system's answer.
         error: std::io::Error,
     },
+    /// The file is not the one whose header was read.
+    #[error("was replaced or changed after its header was read")]
+    Changed,
     /// A key that is no module of the checkpoint.
     #[error("tensor '{key}' names no linear layer of the checkpoint; --exclude '{key}' ignores it")]
     UnknownModule {

@@ -7,6 +7,9 @@ use std::os::unix::fs::FileExt;
 
 use qera_core::dtype::decode_rows;
 
+use crate::checkpoint::Sites;
+use crate::tensor_file::Identity;
+
 use super::{Admitted, Entry, Reason, Refusal};
 
 /// The decoded rows of one site in one shard.
@@ -31,7 +34,7 @@ pub struct Shard {
     pub name: String,
     /// One entry for each site that the shard feeds.
     pub sites: Vec<SiteRows>,
-    /// Rows of the first site: what a person calls the tokens of the shard.
+    /// Rows kept of the site that has most: what a person calls the tokens of the shard.
     pub rows: usize,
 }
 
@@ -40,25 +43,21 @@ pub struct Shard {
 /// # Errors
 /// [`Refusal`] for the first tensor that cannot be read or has a bad row, and when two layers of one
 /// site differ. Nothing was accumulated then.
-pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
+pub fn read(admitted: &Admitted, layout: &Sites) -> Result<Shard, Refusal> {
     let refuse = |reason| Refusal {
         shard: admitted.name.clone(),
         reason,
     };
-    let file = File::open(&admitted.path).map_err(|error| {
-        refuse(Reason::Read {
-            key: admitted
-                .entries
-                .first()
-                .map(|e| e.key.clone())
-                .unwrap_or_default(),
-            error,
-        })
-    })?;
+    let file = File::open(&admitted.path).map_err(|e| refuse(Reason::Header(e.into())))?;
+    let identity = Identity::of(&file).map_err(|e| refuse(Reason::Header(e.into())))?;
+    if identity != admitted.identity {
+        return Err(refuse(Reason::Changed));
+    }
     let mut sites: Vec<(&str, SiteRows)> = Vec::new();
     let mut raw = Vec::new();
     for entry in &admitted.entries {
-        let rows = decode(&file, entry, &mut raw).map_err(refuse)?;
+        let site = layout.of(entry.layer);
+        let rows = decode(&file, entry, site, &mut raw).map_err(refuse)?;
         match sites.iter().find(|(_, known)| known.site == rows.site) {
             None => sites.push((&entry.key, rows)),
             Some((first, known)) => {
@@ -73,7 +72,11 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
         }
     }
     let sites: Vec<_> = sites.into_iter().map(|(_, rows)| rows).collect();
-    let rows = sites.first().map_or(0, |s| s.batches.iter().sum());
+    let rows = sites
+        .iter()
+        .map(|s| s.batches.iter().sum())
+        .max()
+        .unwrap_or_default();
     Ok(Shard {
         name: admitted.name.clone(),
         sites,
@@ -81,7 +84,7 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     })
 }
 
-fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Reason> {
+fn decode(file: &File, entry: &Entry, site: usize, raw: &mut Vec<u8>) -> Result<SiteRows, Reason> {
     let fetch = |buffer: &mut Vec<u8>, start, length| {
         buffer.resize(length, 0);
         file.read_exact_at(buffer, start)
@@ -91,7 +94,7 @@ fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Rea
             })
     };
     fetch(raw, entry.start, entry.bytes)?;
-    let rows = entry.rows();
+    let rows = entry.rows;
     let mut mask = Vec::new();
     if let Some(start) = entry.mask_start {
         fetch(&mut mask, start, rows)?;
@@ -110,22 +113,20 @@ fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Rea
         error,
     })?;
     values.truncate(kept * entry.in_features);
-    let mut batches = entry.batches.clone();
-    if masked {
-        let mut rest = &mask[..];
-        for batch in &mut batches {
-            let (own, after) = rest.split_at(*batch);
-            *batch = own.iter().filter(|&&m| m != 0).count();
-            rest = after;
-        }
-    }
+    let length = rows / entry.sequences.unwrap_or(1).max(1);
+    let kept_of = |batch: &[u8]| batch.iter().filter(|&&m| m != 0).count();
+    let mut batches: Vec<usize> = if masked {
+        mask.chunks(length.max(1)).map(kept_of).collect()
+    } else {
+        vec![length; rows.checked_div(length).unwrap_or_default()]
+    };
     batches.retain(|&rows| rows > 0);
     Ok(SiteRows {
-        site: entry.site,
+        site,
         in_features: entry.in_features,
         values,
         batches,
-        sequences: entry.sequences,
+        sequences: entry.sequences.is_some(),
     })
 }
 

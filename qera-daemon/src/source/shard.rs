@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::tensor_file::{Claim, Header};
+use crate::tensor_file::{Claim, Header, Identity};
 
 use super::Refusal;
 
@@ -44,6 +44,12 @@ impl ShardHeader {
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
         &self.header.claims
+    }
+
+    /// The file as it was when the header was read.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.header.identity
     }
 
     /// A value of the header's metadata.

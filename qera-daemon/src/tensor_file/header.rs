@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Largest header accepted, as in the safetensors crate.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -40,8 +42,32 @@ pub struct Header {
     pub claims: Vec<Claim>,
     /// `__metadata__`.
     pub metadata: HashMap<String, String>,
-    /// Length of the file when the header was read.
-    pub file_bytes: u64,
+    /// The file as it was when the header was read.
+    pub identity: Identity,
+}
+
+/// What tells whether a path still names the file that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Length.
+    pub bytes: u64,
+    inode: (u64, u64),
+    modified: (i64, i64),
+}
+
+impl Identity {
+    /// Of an open file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(file: &File) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            bytes: metadata.len(),
+            inode: (metadata.dev(), metadata.ino()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
 }
 
 /// Why a file is no complete safetensors file.
@@ -112,6 +138,8 @@ pub enum HeaderError {
     },
 }
 
+type Parsed = (Vec<Claim>, HashMap<String, String>);
+
 #[derive(Deserialize)]
 struct Described {
     dtype: String,
@@ -126,7 +154,8 @@ impl Header {
     /// [`HeaderError`], one variant for each way in which the file is not what it should be.
     pub fn read(path: &Path) -> Result<Self, HeaderError> {
         let mut file = File::open(path)?;
-        let found = file.metadata()?.len();
+        let identity = Identity::of(&file)?;
+        let found = identity.bytes;
         let mut length = [0_u8; 8];
         if found < 8 {
             return Err(HeaderError::NoLength { found });
@@ -138,20 +167,26 @@ impl Header {
         }
         let mut json = Vec::new();
         file.take(claimed).read_to_end(&mut json)?;
-        Self::parse(&json, 8 + claimed, found)
+        let (claims, metadata) = Self::parse(&json, 8 + claimed, found)?;
+        Ok(Self {
+            claims,
+            metadata,
+            identity,
+        })
     }
 
-    fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Self, HeaderError> {
+    fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Parsed, HeaderError> {
         let invalid = |e: serde_json::Error| HeaderError::Json(e.to_string());
-        let mut entries: BTreeMap<String, serde_json::Value> =
+        // Borrowed pieces: a header of many megabytes is not copied into a tree of values.
+        let mut entries: BTreeMap<String, &RawValue> =
             serde_json::from_slice(json).map_err(invalid)?;
         let metadata = entries
             .remove(METADATA)
-            .map_or(Ok(HashMap::new()), serde_json::from_value)
+            .map_or(Ok(HashMap::new()), |raw| serde_json::from_str(raw.get()))
             .map_err(|e| HeaderError::Json(format!("{METADATA}: {e}")))?;
         let mut tensors = Vec::new();
-        for (key, value) in entries {
-            let described: Described = serde_json::from_value(value)
+        for (key, raw) in entries {
+            let described: Described = serde_json::from_str(raw.get())
                 .map_err(|e| HeaderError::Json(format!("tensor '{key}': {e}")))?;
             tensors.push((key, described));
         }
@@ -172,11 +207,7 @@ impl Header {
                 found,
             });
         }
-        Ok(Self {
-            claims,
-            metadata,
-            file_bytes: found,
-        })
+        Ok((claims, metadata))
     }
 }
 
@@ -253,7 +284,7 @@ mod tests {
 
     fn parse(json: &str, data: u64) -> String {
         match Header::parse(json.as_bytes(), 100, 100 + data) {
-            Ok(header) => format!("{} tensors", header.claims.len()),
+            Ok((claims, _)) => format!("{} tensors", claims.len()),
             Err(error) => error.to_string(),
         }
     }

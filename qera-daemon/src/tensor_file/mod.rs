@@ -4,5 +4,5 @@
 mod header;
 mod writer;
 
-pub use header::{Claim, Header, HeaderError, dtype_name, float_dtype};
-pub use writer::{TensorPlan, write};
+pub use header::{Claim, Header, HeaderError, Identity, dtype_name, float_dtype};
+pub use writer::{Sink, TensorPlan, write};

@@ -30,43 +30,66 @@ impl TensorPlan {
     }
 }
 
-/// Writes `path` with the tensors in the order given, each asked from `data` when its turn comes, and
+/// Where the bytes of a tensor go.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    path: &'a Path,
+    out: BufWriter<File>,
+    written: usize,
+}
+
+impl Sink<'_> {
+    /// Appends bytes of the tensor whose turn it is.
+    ///
+    /// # Errors
+    /// [`Stop::Io`] with the path.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        self.written += bytes.len();
+        self.out
+            .write_all(bytes)
+            .map_err(Stop::io(self.path, "write"))
+    }
+}
+
+/// Writes `path` with the tensors in the order given, each written by `data` when its turn comes, and
 /// syncs the file. The only metadata is `format: pt`, which PEFT and transformers expect.
 ///
 /// # Errors
-/// [`Stop::Io`] with the path; whatever `data` returns; [`Stop::Checkpoint`] when `data` returns
-/// another number of bytes than planned.
+/// [`Stop::Io`] with the path; whatever `data` returns; [`Stop::Checkpoint`] when `data` writes another
+/// number of bytes than planned.
 pub fn write(
     path: &Path,
     tensors: &[TensorPlan],
-    mut data: impl FnMut(usize) -> Result<Vec<u8>, Stop>,
+    mut data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let file = File::create(path).map_err(Stop::io(path, "create"))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let mut sink = Sink {
+        path,
+        out: BufWriter::with_capacity(1 << 20, file),
+        written: 0,
+    };
     let header = header(tensors);
-    out.write_all(&(header.len() as u64).to_le_bytes())
-        .map_err(Stop::io(path, "write"))?;
-    out.write_all(header.as_bytes())
-        .map_err(Stop::io(path, "write"))?;
+    sink.write_all(&(header.len() as u64).to_le_bytes())?;
+    sink.write_all(header.as_bytes())?;
     for (index, tensor) in tensors.iter().enumerate() {
-        let bytes = data(index)?;
-        if bytes.len() != tensor.bytes() {
+        sink.written = 0;
+        data(index, &mut sink)?;
+        if sink.written != tensor.bytes() {
             return Err(Stop::Checkpoint {
                 path: path.to_path_buf(),
                 reason: format!(
-                    "tensor '{}': {} bytes planned, {} made",
+                    "tensor '{}': {} bytes planned, {} written",
                     tensor.name,
                     tensor.bytes(),
-                    bytes.len()
+                    sink.written
                 ),
             });
         }
-        out.write_all(&bytes).map_err(Stop::io(path, "write"))?;
     }
-    let file = out
+    let file = sink
+        .out
         .into_inner()
-        .map_err(|e| e.into_error())
-        .map_err(Stop::io(path, "write"))?;
+        .map_err(|e| Stop::io(path, "write")(e.into_error()))?;
     file.sync_all().map_err(Stop::io(path, "sync"))
 }
 
@@ -116,14 +139,14 @@ mod tests {
             },
         ];
         let data = [vec![0, 0, 128, 63, 0, 0, 0, 64], vec![7, 8, 9]];
-        write(&path, &plans, |i| Ok(data[i].clone())).unwrap();
+        write(&path, &plans, |i, out| out.write_all(&data[i])).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(parsed.tensor("a").unwrap().data(), &data[1]);
         assert_eq!(parsed.tensor("b").unwrap().shape(), [2, 1]);
         assert_eq!(Header::read(&path).unwrap().claims[0].start % 8, 0);
         assert!(
-            write(&path, &plans, |_| Ok(vec![0])).is_err(),
+            write(&path, &plans, |_, out| out.write_all(&[0])).is_err(),
             "a wrong length is refused"
         );
         std::fs::remove_file(&path).unwrap();

@@ -1,0 +1,50 @@
+//! Which worker folds which site: the widest first, each to the worker with the least to do, since the
+//! work of a row is in_features squared. A function of the sites and the number of workers; the bytes of
+//! the result do not depend on it.
+
+use crate::checkpoint::Site;
+
+/// The sites of each worker, in the order of their indices; no worker is without one.
+pub(super) fn assign(sites: &[Site], threads: usize) -> Vec<Vec<usize>> {
+    let mut workers: Vec<Vec<usize>> = vec![Vec::new(); threads.min(sites.len())];
+    let mut load = vec![0_u128; workers.len()];
+    let mut order: Vec<usize> = (0..sites.len()).collect();
+    order.sort_by_key(|&site| core::cmp::Reverse(sites[site].in_features));
+    for site in order {
+        let Some(least) = (0..load.len()).min_by_key(|&w| (load[w], w)) else {
+            break;
+        };
+        load[least] += (sites[site].in_features as u128).pow(2);
+        workers[least].push(site);
+    }
+    workers.iter_mut().for_each(|own| own.sort_unstable());
+    workers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_site_once_and_even() {
+        let site = |in_features| Site {
+            name: String::new(),
+            in_features,
+            layers: Vec::new(),
+        };
+        let sites: Vec<Site> = (0..8)
+            .flat_map(|_| [site(320), site(128), site(128), site(128)])
+            .collect();
+        let workers = assign(&sites, 2);
+        let mut all: Vec<usize> = workers.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..32).collect::<Vec<_>>());
+        let load = |own: &[usize]| {
+            own.iter()
+                .map(|&s| sites[s].in_features.pow(2))
+                .sum::<usize>()
+        };
+        assert_eq!(load(&workers[0]), load(&workers[1]));
+        assert_eq!(assign(&sites[..1], 4).len(), 1);
+    }
+}
