@@ -13,11 +13,11 @@ class Daemon:
     def __init__(self, binary, work):
         self.binary, self.work, self.runs = binary, pathlib.Path(work), 0
 
-    def once(self, *options, activations=ACTIVATIONS):
+    def once(self, *options, activations=ACTIVATIONS, checkpoint=MODEL):
         """`--once` with `options` added; returns the output folder, or raises with what the daemon said."""
         self.runs += 1
         out = self.work / f"run-{self.runs}"
-        command = [self.binary, "--watch", activations, "--checkpoint", MODEL, "--out", out, "--once", *options]
+        command = [self.binary, "--watch", activations, "--checkpoint", checkpoint, "--out", out, "--once", *options]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if done.returncode != 0:
             raise AssertionError(f"{' '.join(map(str, command))}\nexit code {done.returncode}\n{done.stderr[-3000:]}")

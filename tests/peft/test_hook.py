@@ -5,7 +5,7 @@ import re
 import torch
 from daemon import manifest
 from fixture import ROOT, evaluation_tokens, linear_names, load_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 LINES_AT_MOST = 15
 MARKER = "<!-- hook -->"
@@ -16,6 +16,17 @@ def hook_lines(readme):
     block = re.match(r"\s*```python\n(.*?)```", readme[readme.index(MARKER) + len(MARKER) :], re.DOTALL)
     assert block, f"no python code block follows {MARKER}"
     return block[1]
+
+
+class Parallel(torch.nn.Module):
+    """Layers that read one input under names that no table knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.own = (torch.nn.Linear(32, n, bias=False) for n in (32, 48, 8))
+
+    def forward(self, x, attention_mask=None):
+        return self.left(x), self.right(x), self.own(x + 1)
 
 
 class HookTests:
@@ -36,7 +47,9 @@ class HookTests:
         return folder
 
     def check(self, folder, rows):
-        layers = {layer["name"]: layer for layer in manifest(self.daemon.once(activations=folder))["layers"]}
+        published = manifest(self.daemon.once(activations=folder))
+        layers = {layer["name"]: layer for layer in published["layers"]}
+        assert published["inputs"]["full_precision_model"] is True
         assert layers.keys() == set(linear_names(load_model()))
         for name, layer in layers.items():
             assert layer["status"] != "starved" and layer["rows"] == rows, f"{name}: {layer}"
@@ -60,6 +73,20 @@ class HookTests:
         self.record("hook-result", [lambda m: results.append(m(input_ids=tokens).logits)])
         with torch.no_grad():
             assert torch.equal(results[0], load_model()(input_ids=tokens).logits)
+
+    def test_layers_of_unknown_names_share_their_input(self):
+        folder, checkpoint = self.daemon.work / "hook-parallel", self.daemon.work / "parallel"
+        folder.mkdir(), checkpoint.mkdir()
+        torch.manual_seed(0)
+        model, namespace = Parallel(), {}
+        save_file(model.state_dict(), checkpoint / "model.safetensors")
+        exec(compile(self.source, "README.md", "exec"), namespace)
+        namespace["hook"](model, str(folder))
+        with torch.no_grad():
+            for _ in range(3):
+                model(torch.randn(2, 64, 32))
+        layers = manifest(self.daemon.once(activations=folder, checkpoint=checkpoint))["layers"]
+        assert {layer["name"]: layer["rows"] for layer in layers} == {"left": 384, "right": 384, "own": 384}
 
     def test_padding_is_left_out(self):
         tokens = evaluation_tokens()[:8]
