@@ -97,6 +97,7 @@ pub enum Event<'a> {
 }
 
 impl fmt::Display for Event<'_> {
+    #[expect(clippy::too_many_lines, reason = "one arm an event")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started {

@@ -190,7 +190,8 @@ mod tests {
             rows_of(folds[0]),
         )
         .unwrap();
-        let rest = &values[rows_of(folds[0]) as usize * M..];
+        let held: usize = folds[0].iter().map(|b| b.rows).sum();
+        let rest = &values[held * M..];
         for i in 0..M {
             for j in 0..M {
                 let products = rest
