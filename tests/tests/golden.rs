@@ -175,7 +175,8 @@ fn few_rows_are_never_worse_than_approx() {
                         rank,
                     ]);
                     assert_eq!(run.code, 0, "{}", run.log);
-                    let origin = &daemon.adapter(&out).layer(&layer.module)["shrinkage_origin"];
+                    let adapter = daemon.adapter(&out);
+                    let origin = &adapter.layer(&layer.module)["shrinkage_origin"];
                     match method {
                         "exact" => assert_eq!(
                             *origin,
