@@ -7,7 +7,7 @@
 //! | solver | as many | finished statistics | solutions of a site | `solved`, 1 site | the solver waits | nothing new is begun, the error is returned, by layer |
 //! | caller | 1 | solutions | the sorted list | | | |
 //!
-//! A site belongs to one worker ([`assignment`]), which folds its rows in the order of the shards; a site is
+//! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards; a site is
 //! solved by one thread. So no byte of the result depends on the number of threads. Workers hand a site over
 //! when the last shard is folded and solvers sleep until then. Every worker is given its part of every shard,
 //! empty or not, so at most [`SHARDS_IN_FLIGHT`] decoded shards exist: one being read, one queued, one being
