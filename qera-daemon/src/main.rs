@@ -35,9 +35,14 @@ fn job(
     }
     let settings = Settings::resolve(&layered.options)?;
     if let Some(Command::Plan) = command {
-        let plan = run::Job::prepare(&settings)?.plan;
-        print(&plan.text(&settings))?;
-        plan.check(&settings)?;
+        let job = run::Job::prepare(&settings)?;
+        print(&job.plan.text(&settings))?;
+        for message in job.refused() {
+            reporter.say(&Event::ShardQuarantined {
+                message: message.clone(),
+            });
+        }
+        job.plan.check(&settings)?;
         return Ok(Exit::Done);
     }
     run::once(&settings, reporter)

@@ -219,11 +219,26 @@ impl Reporter {
     /// Writes one event; a closed standard error is not a reason to stop.
     pub fn say(&self, event: &Event<'_>) {
         let line = match self.format {
-            LogFormat::Text => event.to_string(),
+            LogFormat::Text => printable(&event.to_string()),
             LogFormat::Json => serde_json::to_string(event).unwrap_or_else(|e| e.to_string()),
         };
         self.bar.suspend(|| {
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         });
     }
+}
+
+/// Names come from files: control characters are written as escapes, so that they cannot forge lines or
+/// drive a terminal.
+fn printable(line: &str) -> String {
+    let escape = |c: char| c.escape_default().collect::<String>();
+    line.chars()
+        .map(|c| {
+            if c.is_control() {
+                escape(c)
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }

@@ -145,7 +145,7 @@ impl Pipeline<'_> {
                 reading.unread = self.shards.len() - index;
                 break;
             }
-            match read(admitted, self.sites) {
+            match read(admitted) {
                 Ok(shard) => {
                     let (name, rows) = (shard.name.clone(), shard.rows);
                     if !deal(shard, owners, workers) {
@@ -187,7 +187,7 @@ impl Pipeline<'_> {
         let sites = &self.sites.sites;
         let mut statistics: Vec<_> = own
             .iter()
-            .map(|&s| SiteStatistics::new(sites[s].in_features, self.is_fed_once(s)))
+            .map(|&s| SiteStatistics::new(sites[s].in_features))
             .collect();
         let widest = own
             .iter()
@@ -205,7 +205,8 @@ impl Pipeline<'_> {
                 })?;
         }
         drop(scratch);
-        for (&site, statistics) in own.iter().zip(statistics) {
+        for (&site, mut statistics) in own.iter().zip(statistics) {
+            statistics.window.finish();
             if failed.load(Ordering::SeqCst)
                 || finished.send(Finished { site, statistics }).is_err()
             {
@@ -213,16 +214,6 @@ impl Pipeline<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether a single shard feeds the site.
-    fn is_fed_once(&self, site: usize) -> bool {
-        self.shards
-            .iter()
-            .filter(|s| s.entry_of(site, self.sites).is_some())
-            .take(2)
-            .count()
-            == 1
     }
 
     /// Solver: solves site after site.

@@ -232,7 +232,7 @@ impl SitePlan {
         // Several keys of one site in a shard count once.
         let rows: u64 = shards
             .iter()
-            .filter_map(|s| s.entry_of(index, layout))
+            .filter_map(|s| s.entry_of(index))
             .map(|entry| entry.rows as u64)
             .sum();
         let m = site.in_features;

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::publish::{Base, Inputs, Manifest, OutFolder, emit_base, publish};
 use crate::settings::Settings;
 use crate::solve::{SiteSolver, Status};
-use crate::source::{Admission, Admitted, ShardHeader, declared_shares, list};
+use crate::source::{Admission, Admitted, Refusal, ShardHeader, declared_shares, list};
 
 /// Everything that is known before a row is read.
 #[derive(Debug)]
@@ -35,7 +35,6 @@ struct Shards {
     admitted: Vec<Admitted>,
     refused: Vec<String>,
     ignored_files: usize,
-    shares: Shares,
 }
 
 impl Job {
@@ -46,15 +45,7 @@ impl Job {
     pub fn prepare(settings: &Settings) -> Result<Self, Stop> {
         let checkpoint = Checkpoint::open(&settings.checkpoint)?;
         let layers = Layers::select(&checkpoint, settings)?;
-        let group = |shares: &Shares| {
-            Sites::group(&layers.selected, shares).map_err(|reason| Stop::Checkpoint {
-                path: checkpoint.path.clone(),
-                reason,
-            })
-        };
-        group(&Shares::new())?;
-        let shards = Shards::judge(settings, &checkpoint, &layers)?;
-        let sites = group(&shards.shares)?;
+        let (sites, shards) = Shards::judge(settings, &checkpoint, &layers)?;
         let plan = Plan::new(settings, &layers.selected, &sites, &shards.admitted);
         Ok(Self {
             checkpoint,
@@ -64,35 +55,66 @@ impl Job {
             plan,
         })
     }
+
+    /// Shards that a run would set aside, each with its reason.
+    #[must_use]
+    pub fn refused(&self) -> &[String] {
+        &self.shards.refused
+    }
 }
 
 impl Shards {
-    /// Reads every header. What a refused shard declares of shared inputs does not count.
-    fn judge(settings: &Settings, checkpoint: &Checkpoint, layers: &Layers) -> Result<Self, Stop> {
+    /// Judges every header. The sites depend on what the shards declare of shared inputs, and what a refused
+    /// shard declares does not count: whenever shards are refused, the rest is judged again without them.
+    fn judge(
+        settings: &Settings,
+        checkpoint: &Checkpoint,
+        layers: &Layers,
+    ) -> Result<(Sites, Self), Stop> {
         let mut shards = Self::default();
-        let Some(folder) = &settings.watch else {
-            return Ok(shards);
-        };
-        let admission = Admission {
-            model_names: checkpoint.model_names(),
-            checkpoint,
-            selection: &settings.selection,
-            layers: &layers.selected,
-        };
-        let listing = list(folder)?;
-        shards.ignored_files = listing.ignored;
-        for path in &listing.shards {
-            let judged = ShardHeader::open(path).and_then(|header| {
-                let admitted = admission.admit(&header)?;
-                declared_shares(&header, &layers.selected, &mut shards.shares)?;
-                Ok(admitted)
-            });
-            match judged {
-                Ok(admitted) => shards.admitted.push(admitted),
-                Err(refusal) => shards.refused.push(refusal.to_string()),
+        let mut headers = Vec::new();
+        if let Some(folder) = &settings.watch {
+            let listing = list(folder)?;
+            shards.ignored_files = listing.ignored;
+            for path in &listing.shards {
+                match ShardHeader::open(path) {
+                    Ok(header) => headers.push(header),
+                    Err(refusal) => shards.refused.push(refusal.to_string()),
+                }
             }
         }
-        Ok(shards)
+        loop {
+            let before = headers.len();
+            let mut shares = Shares::new();
+            headers.retain(|header| {
+                shards.keep(declared_shares(header, &layers.selected, &mut shares))
+            });
+            let sites =
+                Sites::group(&layers.selected, &shares).map_err(|reason| Stop::Checkpoint {
+                    path: checkpoint.path.clone(),
+                    reason,
+                })?;
+            let admission = Admission {
+                model_names: checkpoint.model_names(),
+                checkpoint,
+                selection: &settings.selection,
+                sites: &sites,
+            };
+            let mut admitted = Vec::new();
+            headers.retain(|header| shards.keep(admission.admit(header).map(|a| admitted.push(a))));
+            if headers.len() == before {
+                shards.admitted = admitted;
+                shards.refused.sort();
+                return Ok((sites, shards));
+            }
+        }
+    }
+
+    /// Notes a refusal; whether there was none.
+    fn keep(&mut self, judged: Result<(), Refusal>) -> bool {
+        judged
+            .map_err(|refusal| self.refused.push(refusal.to_string()))
+            .is_ok()
     }
 }
 
@@ -169,7 +191,8 @@ impl Job {
 struct Target {
     out: OutFolder,
     weights: String,
-    base: Base,
+    /// Set where a base is there or asked for.
+    base: Option<Base>,
     base_present: bool,
 }
 
@@ -178,8 +201,11 @@ impl Target {
     fn open(settings: &Settings, job: &Job) -> Result<Self, Stop> {
         let out = OutFolder::open(&settings.out)?;
         let weights = fingerprint(&job.checkpoint, &job.layers.selected);
-        let base = Base::new(settings, &job.layers.selected, &weights);
-        let base_present = base.present(&out)?;
+        // Hashing the whole checkpoint is for those who have or want a base.
+        let concerned = settings.emit_base || out.path.join("base").exists();
+        let base =
+            concerned.then(|| Base::new(settings, &job.checkpoint, &job.layers.selected, &weights));
+        let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
         Ok(Self {
             out,
             weights,
@@ -197,15 +223,16 @@ impl Target {
         reporter: &Reporter,
     ) -> Result<Exit, Stop> {
         let layers = &job.layers.selected;
-        if settings.emit_base && !self.base_present {
-            emit_base(&self.out, &job.checkpoint, settings, layers, &self.base)?;
+        if let Some(base) = &self.base
+            && !self.base_present
+        {
+            emit_base(&self.out, &job.checkpoint, settings, layers, base)?;
         }
-        let has_base = settings.emit_base || self.base_present;
-        let base_model = if has_base {
-            self.out.path.join("base")
-        } else {
-            absolute(job.checkpoint.folder())
-        };
+        // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.
+        let base_model = self
+            .base
+            .as_ref()
+            .map(|_| self.out.path.join("base").display().to_string());
         let Shards {
             admitted,
             mut refused,
@@ -224,7 +251,7 @@ impl Target {
             ),
         };
         let solutions = &outcome.solutions;
-        let base = has_base.then(|| self.base.fingerprint());
+        let base = self.base.as_ref().map(Base::fingerprint);
         let manifest = Manifest::new(settings, layers, solutions, inputs, self.weights, base);
         let published = publish(
             &self.out,
@@ -232,7 +259,7 @@ impl Target {
             layers,
             solutions,
             &manifest,
-            &base_model.display().to_string(),
+            base_model.as_deref(),
         )?;
         let count = |status| solutions.iter().filter(|s| s.status == status).count();
         reporter.say(&Event::Published {
@@ -263,10 +290,6 @@ fn source(mut shards: impl Iterator<Item = Option<bool>>) -> Option<bool> {
             _ => Ok(None),
         })
         .unwrap_or_else(|decided| decided)
-}
-
-fn absolute(path: &Path) -> std::path::PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published by

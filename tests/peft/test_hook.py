@@ -92,8 +92,9 @@ class HookTests:
         tokens = evaluation_tokens()[:8]
         mask = torch.ones_like(tokens)
         mask[:4, :50] = 0  # padded on the left, as for generation
-        folder = self.record("hook-padding", [lambda m: m(input_ids=tokens, attention_mask=mask)])
-        self.check(folder, int(mask.sum()))
+        calls = [lambda m: m(input_ids=tokens, attention_mask=mask), lambda m: m(tokens, mask)]
+        folder = self.record("hook-padding", calls)
+        self.check(folder, 2 * int(mask.sum()))
 
     def test_generation_feeds_every_layer(self):
         tokens = evaluation_tokens()[:4, :64]

@@ -278,3 +278,63 @@ fn excluded_modules_are_ignored_and_counted() {
         &["1 layers on 1 sites"],
     );
 }
+
+/// The site is fed by q_proj's rows whether q_proj is selected or not.
+#[test]
+fn rows_of_an_unselected_member_feed_the_site() {
+    let (whole, part) = (small(BINARY), small(BINARY));
+    expect(&whole.run(&with(&["--shrinkage", "0.1"])), 0, &[]);
+    expect(
+        &part.run(&with(&["--include", "*.k_proj", "--shrinkage", "0.1"])),
+        0,
+        &["1 layers corrected, 0 starved"],
+    );
+    assert_eq!(
+        whole.adapter("qera-out").factors(K).1,
+        part.adapter("qera-out").factors(K).1
+    );
+    let excluded = part.run(&with(&["--exclude", "*.q_proj"]));
+    expect(&excluded, 0, &["2 layers corrected, 0 starved"]);
+}
+
+/// A correction that is nearly exact: f is far below what R's f32 products resolve, so it is measured on rows.
+#[test]
+fn a_tiny_error_is_measured_not_guessed() {
+    let daemon = small(BINARY);
+    let rows: Vec<f32> = (0..600)
+        .flat_map(|i| {
+            wave(8, 0.0)
+                .into_iter()
+                .map(move |x| x * (1 + i % 7) as f32)
+        })
+        .collect();
+    for shard in 0..4 {
+        let tensor = TensorToWrite::f32(Q, &[600, 8], &rows);
+        write(
+            &shard_path(&daemon, &format!("shard-{shard}")),
+            &[tensor],
+            &[],
+        );
+    }
+    let run = daemon.run(&with(&["--shrinkage", "0"]));
+    expect(&run, 0, &["q_proj: written f32: f16 would raise its error"]);
+    let quantizer = qera_core::quantize::Mxint::new(4, 4).unwrap();
+    let (weight, mut quantized) = (wave(48, 0.0), vec![0.0; 48]);
+    quantizer
+        .quantize_dequantize(&weight, 8, &mut quantized)
+        .unwrap();
+    let error: Vec<f32> = weight.iter().zip(&quantized).map(|(w, q)| w - q).collect();
+    let adapter = daemon.adapter("qera-out");
+    let (a, b, rank) = adapter.factors(Q);
+    let truth = output_error(&rows, &error, 8, Some((&a, &b, rank)));
+    let reported = adapter.layer(Q)["error"]["rounded"].as_f64().unwrap();
+    let without = output_error(&rows, &error, 8, None);
+    assert!(
+        truth < 1e-9 * without && (reported - truth).abs() <= 1e-6 * truth + 1e-14 * without,
+        "{reported} {truth}"
+    );
+    let in_f16 = adapter.layer(Q)["error"]["in_asked_dtype"]
+        .as_f64()
+        .unwrap();
+    assert!(in_f16 > 1e-9 * without, "{in_f16}");
+}

@@ -34,7 +34,7 @@ struct Case {
 impl Case {
     fn new(m: usize, n: usize, rank: usize, kind: Spectrum) -> Self {
         let r = symmetric(&spectrum(kind, m), 1 + m as u64);
-        let mut statistics = SiteStatistics::new(m, false);
+        let mut statistics = SiteStatistics::new(m);
         statistics.autocorrelation = packed(&r);
         statistics.rows = 1000;
         for i in 0..m {
@@ -63,7 +63,7 @@ impl Case {
             checkpoint: Some(self.folder.path().into()),
             method: Some(method.name().into()),
             quantizer: Some("mxint3".into()),
-            rank: Some(self.rank),
+            rank: u32::try_from(self.rank).ok(),
             shrinkage: Some(shrinkage.to_string()),
             dtype: Some("f32".into()),
             ..Options::defaults()
@@ -154,6 +154,13 @@ impl Case {
             host.error_with <= host.error_without * (1.0 + 1e-12),
             "{name} {method}: never worse"
         );
+        if method == Method::Exact && shrinkage <= 0.0 {
+            close(
+                "captured",
+                host.spectrum.iter().sum(),
+                core.error_without - core.error_with,
+            );
+        }
         assert!(
             host.spectrum.windows(2).all(|w| w[0] >= w[1]),
             "{name}: largest first"

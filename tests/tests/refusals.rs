@@ -61,6 +61,16 @@ fn wrong_options_exit_2_with_the_valid_values() {
     expect(&run(&daemon, &["--rank", "0"]), 2, &["rank"]);
     expect(&run(&daemon, &["--rank-for", "x"]), 2, &["GLOB=K"]);
     expect(
+        &run(&daemon, &["--rank-for", "nothing*=3"]),
+        2,
+        &["nothing*", "matches no"],
+    );
+    expect(
+        &run(&daemon, &["--rank", "18446744073709551615"]),
+        2,
+        &["--rank", "18446744073709551615"],
+    );
+    expect(
         &run(&daemon, &["--include", "nothing*"]),
         2,
         &["nothing*", "matches no"],
@@ -148,7 +158,15 @@ fn a_checkpoint_that_cannot_serve_is_named() {
     nan[4 * (8 + 3)..4 * (8 + 4)].copy_from_slice(&f32::NAN.to_le_bytes());
     weights(daemon.path(), "F32", &[4, 8], nan);
     let refused = run(&daemon, &[]);
-    expect(&refused, 1, &["model.safetensors", "q_proj.weight", "NaN"]);
+    expect(
+        &refused,
+        1,
+        &[
+            "model.safetensors",
+            "q_proj.weight",
+            "NaN at row 1, column 3",
+        ],
+    );
 
     fs::write(
         daemon.path().join("checkpoint/model.safetensors"),
@@ -167,15 +185,15 @@ fn a_checkpoint_that_cannot_serve_is_named() {
 #[test]
 fn an_index_must_be_kept() {
     let daemon = daemon();
+    let folder = daemon.path().join("checkpoint");
+    fs::rename(
+        folder.join("model.safetensors"),
+        folder.join("part.safetensors"),
+    )
+    .unwrap();
     let index = |file: &str, tensor: &str| {
         let text = format!(r#"{{"weight_map": {{"{tensor}": "{file}"}}}}"#);
-        fs::write(
-            daemon
-                .path()
-                .join("checkpoint/model.safetensors.index.json"),
-            text,
-        )
-        .unwrap();
+        fs::write(folder.join("model.safetensors.index.json"), text).unwrap();
     };
     index("model-00001-of-00002.safetensors", "a.weight");
     expect(
@@ -183,14 +201,97 @@ fn an_index_must_be_kept() {
         1,
         &["model-00001-of-00002.safetensors", "missing"],
     );
-    index("model.safetensors", "b.weight");
+    index("part.safetensors", "b.weight");
     expect(
         &run(&daemon, &[]),
         1,
-        &["model.safetensors: lacks tensor 'b.weight'"],
+        &["part.safetensors: lacks tensor 'b.weight'"],
     );
-    index("model.safetensors", &format!("{MODULE}.weight"));
-    expect(&run(&daemon, &[]), 0, &["1 layers corrected"]);
+    index("part.safetensors", &format!("{MODULE}.weight"));
+    expect(&run(&daemon, &["--emit-base"]), 0, &["1 layers corrected"]);
+    assert!(
+        daemon
+            .path()
+            .join("qera-out/base/model.safetensors")
+            .is_file()
+    );
+    let by_file = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint/model.safetensors.index.json",
+    ];
+    expect(&daemon.run(&by_file), 0, &["1 layers corrected"]);
+}
+
+/// What an OUT folder holds of others is left alone, and what stands in the way is said before the work.
+#[test]
+fn the_out_folder_is_treated_with_care() {
+    let daemon = daemon();
+    let out = daemon.path().join("qera-out");
+    fs::create_dir_all(out.join(".tmp-precious")).unwrap();
+    fs::create_dir_all(out.join("generations/.qera-unfinished-1")).unwrap();
+    expect(&run(&daemon, &[]), 0, &[]);
+    assert!(
+        out.join(".tmp-precious").is_dir() && !out.join("generations/.qera-unfinished-1").exists()
+    );
+    fs::remove_file(out.join("current")).unwrap();
+    fs::create_dir(out.join("current")).unwrap();
+    let refused = run(&daemon, &[]);
+    expect(&refused, 4, &["current: is no symlink"]);
+    assert!(!refused.log.contains("folded"));
+}
+
+/// A base belongs to all tensors of its checkpoint, not only to the corrected ones.
+#[test]
+fn a_stale_base_is_refused() {
+    let daemon = daemon();
+    let write_with = |norm: f32| {
+        let tensors = [
+            TensorToWrite::new(&format!("{MODULE}.weight"), "F32", &[4, 8], vec![1; 128]),
+            TensorToWrite::f32("model.norm.weight", &[2], &[norm, f32::NEG_INFINITY]),
+        ];
+        write(
+            &daemon.path().join("checkpoint/model.safetensors"),
+            &tensors,
+            &[],
+        );
+    };
+    write_with(1.0);
+    expect(&run(&daemon, &["--emit-base"]), 0, &[]);
+    expect(&run(&daemon, &["--emit-base"]), 0, &["generation 2"]);
+    write_with(2.0);
+    expect(&run(&daemon, &["--emit-base"]), 4, &["other weights"]);
+}
+
+#[test]
+fn embeddings_and_tied_heads_are_refused_by_name() {
+    let daemon = daemon();
+    let tensors = [
+        TensorToWrite::f32("lm_head.weight", &[4, 8], &[0.5; 32]),
+        TensorToWrite::f32("model.embed_tokens.weight", &[4, 8], &[0.5; 32]),
+    ];
+    write(
+        &daemon.path().join("checkpoint/model.safetensors"),
+        &tensors,
+        &[],
+    );
+    expect(
+        &run(&daemon, &["--include", "model.embed_tokens"]),
+        2,
+        &["embed_tokens", "embedding"],
+    );
+    fs::write(
+        daemon.path().join("checkpoint/config.json"),
+        r#"{"tie_word_embeddings": true}"#,
+    )
+    .unwrap();
+    expect(
+        &run(&daemon, &["--include", "lm_head"]),
+        2,
+        &["lm_head", "tied"],
+    );
 }
 
 #[test]

@@ -48,15 +48,15 @@ pub struct SiteStatistics {
 }
 
 impl SiteStatistics {
-    /// Nothing seen yet; `fed_once` says that a single shard will feed the site.
+    /// Nothing seen yet.
     #[must_use]
-    pub fn new(in_features: usize, fed_once: bool) -> Self {
+    pub fn new(in_features: usize) -> Self {
         Self {
             in_features,
             autocorrelation: vec![0.0; packed_len(in_features)],
             mean_abs: vec![0.0; in_features],
             batch_max: vec![0.0; in_features],
-            window: Window::new(in_features, fed_once),
+            window: Window::new(in_features),
             rows: 0,
             batch_weight: 0.0,
             batch_scratch: vec![0.0; in_features],

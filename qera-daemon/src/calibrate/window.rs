@@ -43,15 +43,16 @@ pub struct Window {
     rows: usize,
     seen: usize,
     stride: usize,
-    /// Rows of small 2-D shards that wait for more.
+    /// Rows of small shards or sequences that wait for more.
     pending: Vec<f32>,
-    quarter: bool,
+    shards: usize,
+    sequences: bool,
 }
 
 impl Window {
-    /// An empty window; `lone_shard` says that a single shard feeds it.
+    /// An empty window.
     #[must_use]
-    pub const fn new(in_features: usize, lone_shard: bool) -> Self {
+    pub const fn new(in_features: usize) -> Self {
         Self {
             in_features,
             blocks: Vec::new(),
@@ -59,17 +60,15 @@ impl Window {
             seen: 0,
             stride: 1,
             pending: Vec::new(),
-            quarter: lone_shard,
+            shards: 0,
+            sequences: false,
         }
     }
 
     /// Offers the rows of a shard.
     pub fn offer(&mut self, shard: &SiteRows) {
-        if self.quarter && !shard.sequences {
-            let rows = shard.values.len() / self.in_features;
-            self.cut(&shard.values, 4.max(rows.div_ceil(BLOCK_ROWS_MAX)));
-            return;
-        }
+        self.shards += usize::from(!shard.values.is_empty());
+        self.sequences |= shard.sequences;
         let least = if shard.sequences {
             SEQUENCE_ROWS_MIN
         } else {
@@ -81,6 +80,24 @@ impl Window {
             self.join(own, least);
             rest = after;
         }
+    }
+
+    /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is fewer blocks.
+    pub fn finish(&mut self) {
+        if self.shards == 1 && !self.sequences && self.blocks.len() < 4 {
+            let all = self.all_rows().collect::<Vec<_>>().concat();
+            (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
+            self.pending = Vec::new();
+            self.cut(&all, 4);
+        }
+    }
+
+    /// Every row held, those that wait for more included, in pieces.
+    pub fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.blocks
+            .iter()
+            .map(|block| &block.values[..])
+            .chain([&self.pending[..]])
     }
 
     /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
@@ -165,25 +182,26 @@ mod tests {
 
     #[test]
     fn blocks_follow_the_rule() {
-        let mut sequences = Window::new(2, false);
+        let mut sequences = Window::new(2);
         sequences.offer(&shard(512, Some(4)));
         assert_eq!(lengths(&sequences), [128; 4]);
 
-        let mut small = Window::new(2, false);
+        let mut small = Window::new(2);
         for _ in 0..5 {
             small.offer(&shard(100, None));
         }
         assert_eq!(lengths(&small), [300], "three joined, two wait");
 
-        let mut lone = Window::new(2, true);
+        let mut lone = Window::new(2);
         lone.offer(&shard(100, None));
+        lone.finish();
         assert_eq!(lengths(&lone), [25; 4]);
 
-        let mut long = Window::new(2, false);
+        let mut long = Window::new(2);
         long.offer(&shard(2100, None));
         assert_eq!(lengths(&long), [420; 5]);
 
-        let mut decoding = Window::new(2, false);
+        let mut decoding = Window::new(2);
         for _ in 0..40 {
             decoding.offer(&shard(4, Some(4)));
         }
@@ -199,7 +217,7 @@ mod tests {
             (1024, Some(1)),
             (1024, Some(8)),
         ] {
-            let mut window = Window::new(2, false);
+            let mut window = Window::new(2);
             let mut seen = 0;
             for _ in 0..64 {
                 window.offer(&shard(rows, sequences));

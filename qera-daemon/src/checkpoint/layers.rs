@@ -3,7 +3,7 @@
 //! A linear layer is a 2-D tensor `NAME.weight` of shape [out_features, in_features]; NAME is the module
 //! path and the key used everywhere (shards, manifest, adapter).
 
-use qera_core::dtype::{FloatDtype, decode_weights};
+use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
 
 use crate::error::Stop;
 use crate::settings::{Selection, Settings};
@@ -92,6 +92,29 @@ impl Layers {
                 tensor: tensor.clone(),
             });
         }
+        let tied = checkpoint
+            .config("tie_word_embeddings")
+            .and_then(serde_json::Value::as_bool)
+            == Some(true);
+        if let Some(layer) = selected
+            .iter()
+            .find(|l| is_embedding(&l.name) || (tied && l.name == "lm_head"))
+        {
+            let why = if tied {
+                "is tied to the embedding"
+            } else {
+                "is an embedding, no linear layer"
+            };
+            return Err(Stop::Usage(format!(
+                "--include '{}': {why} and cannot be corrected",
+                layer.name
+            )));
+        }
+        if let Some(glob) = settings.ranks.unmatched(&selected) {
+            return Err(Stop::Usage(format!(
+                "--rank-for '{glob}': matches no selected layer"
+            )));
+        }
         for glob in &selection.include {
             if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
                 return Err(Stop::Usage(format!(
@@ -142,6 +165,14 @@ fn is_linear(
     Ok(false)
 }
 
+/// Token and position embeddings by their usual names: 2-D, but rows are looked up, not multiplied.
+fn is_embedding(name: &str) -> bool {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    ["wte", "wpe", "shared"].contains(&leaf)
+        || leaf.starts_with("embed_")
+        || leaf.ends_with("_embeddings")
+}
+
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Stop> {
     if checkpoint
         .config("quantization_config")
@@ -174,8 +205,16 @@ impl Layer {
     /// [`Stop::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
     pub fn read_weight(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>, Stop> {
         let mut weight = vec![0.0; self.in_features * self.out_features];
-        decode_weights(checkpoint.bytes(&self.tensor), self.dtype, &mut weight)
-            .map_err(|e| self.refuse(checkpoint, &e))?;
+        decode_weights(checkpoint.bytes(&self.tensor), self.dtype, &mut weight).map_err(
+            |e| match e {
+                // decode_weights sees one long row.
+                DecodeError::NonFinite { column, value, .. } => {
+                    let (row, column) = (column / self.in_features, column % self.in_features);
+                    self.refuse(checkpoint, &DecodeError::NonFinite { row, column, value })
+                }
+                other => self.refuse(checkpoint, &other),
+            },
+        )?;
         Ok(weight)
     }
 
@@ -220,6 +259,23 @@ pub fn fingerprint(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
         );
         hasher.update(head.as_bytes());
         hasher.update(layer.stored(checkpoint));
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}
+
+/// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name order.
+#[must_use]
+pub fn fingerprint_of_others(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, tensor) in &checkpoint.tensors {
+        let module = name.strip_suffix(".weight").unwrap_or_default();
+        if layers
+            .binary_search_by(|l| l.name.as_str().cmp(module))
+            .is_err()
+        {
+            hasher.update(format!("{name}\0{}\0{:?}\0", tensor.dtype, tensor.shape).as_bytes());
+            hasher.update(checkpoint.bytes(tensor));
+        }
     }
     format!("blake3:{}", hasher.finalize().to_hex())
 }

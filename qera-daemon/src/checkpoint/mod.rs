@@ -15,7 +15,7 @@ use safetensors::Dtype;
 use crate::error::Stop;
 use crate::tensor_file::{Claim, Header};
 
-pub use layers::{Layer, Layers, fingerprint};
+pub use layers::{Layer, Layers, fingerprint, fingerprint_of_others};
 pub use sites::{Shares, Site, Sites};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -58,14 +58,18 @@ impl Checkpoint {
             config: None,
         };
         checkpoint.config = read_config(checkpoint.folder())?;
-        if !path.is_dir() {
-            checkpoint.add_file(path)?;
-        } else if path.join(INDEX).is_file() {
+        let named = |name: &str| path.file_name().is_some_and(|n| n == name);
+        if named(INDEX) {
             checkpoint.add_indexed(path)?;
+        } else if !path.is_dir() {
+            checkpoint.add_file(path)?;
         } else if path.join(SINGLE).is_file() {
+            // As transformers does: the single file before the index.
             checkpoint.add_file(&path.join(SINGLE))?;
+        } else if path.join(INDEX).is_file() {
+            checkpoint.add_indexed(&path.join(INDEX))?;
         } else {
-            return Err(refuse(path, format!("holds neither {INDEX} nor {SINGLE}")));
+            return Err(refuse(path, format!("holds neither {SINGLE} nor {INDEX}")));
         }
         Ok(checkpoint)
     }
@@ -119,27 +123,27 @@ impl Checkpoint {
             .collect()
     }
 
-    fn add_indexed(&mut self, folder: &Path) -> Result<(), Stop> {
-        let index_path = folder.join(INDEX);
-        let text = std::fs::read_to_string(&index_path).map_err(Stop::io(&index_path, "read"))?;
+    fn add_indexed(&mut self, index_path: &Path) -> Result<(), Stop> {
+        let folder = self.folder().to_path_buf();
+        let text = std::fs::read_to_string(index_path).map_err(Stop::io(index_path, "read"))?;
         let index: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|e| refuse(&index_path, format!("not JSON: {e}")))?;
+            .map_err(|e| refuse(index_path, format!("not JSON: {e}")))?;
         let map = index
             .get("weight_map")
             .and_then(|m| m.as_object())
-            .ok_or_else(|| refuse(&index_path, "has no \"weight_map\"".into()))?;
+            .ok_or_else(|| refuse(index_path, "has no \"weight_map\"".into()))?;
         let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, file) in map {
             let file = file
                 .as_str()
-                .ok_or_else(|| refuse(&index_path, format!("tensor '{tensor}' names no file")))?;
+                .ok_or_else(|| refuse(index_path, format!("tensor '{tensor}' names no file")))?;
             wanted.entry(file).or_default().push(tensor);
         }
         for (file, tensors) in wanted {
             let path = folder.join(file);
             if !path.is_file() {
                 return Err(refuse(
-                    &index_path,
+                    index_path,
                     format!(
                         "names the file {file} ({} tensors, '{}' first), which is missing",
                         tensors.len(),

@@ -38,12 +38,13 @@ pub struct Site {
     pub layers: Vec<usize>,
 }
 
-/// All sites, and which one feeds each layer.
+/// All sites of the selected layers, and which one a module's input feeds.
 #[derive(Debug)]
 pub struct Sites {
     /// In the order of their names.
     pub sites: Vec<Site>,
-    by_layer: Vec<usize>,
+    by_key: BTreeMap<String, usize>,
+    shares: Shares,
 }
 
 impl Sites {
@@ -52,40 +53,39 @@ impl Sites {
     /// # Errors
     /// A sentence naming both layers, when two that shall share an input differ in in_features.
     pub fn group(layers: &[Layer], shares: &Shares) -> Result<Self, String> {
-        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut sites: Vec<Site> = Vec::new();
+        let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
-            groups
-                .entry(key(&layer.name, shares))
-                .or_default()
-                .push(index);
-        }
-        let mut sites = Vec::new();
-        let mut by_layer = vec![0; layers.len()];
-        for members in groups.into_values() {
-            let first = &layers[members[0]];
-            for &member in &members {
-                let layer = &layers[member];
-                if layer.in_features != first.in_features {
-                    return Err(format!(
-                        "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input",
-                        first.name, first.in_features, layer.name, layer.in_features
-                    ));
-                }
-                by_layer[member] = sites.len();
-            }
-            sites.push(Site {
-                name: first.name.clone(),
-                in_features: first.in_features,
-                layers: members,
+            let site = *by_key.entry(key(&layer.name, shares)).or_insert_with(|| {
+                let (name, in_features) = (layer.name.clone(), layer.in_features);
+                sites.push(Site {
+                    name,
+                    in_features,
+                    layers: Vec::new(),
+                });
+                sites.len() - 1
             });
+            let site = &mut sites[site];
+            if layer.in_features != site.in_features {
+                return Err(format!(
+                    "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input",
+                    site.name, site.in_features, layer.name, layer.in_features
+                ));
+            }
+            site.layers.push(index);
         }
-        Ok(Self { sites, by_layer })
+        Ok(Self {
+            sites,
+            by_key,
+            shares: shares.clone(),
+        })
     }
 
-    /// The site that feeds a layer, by its index.
+    /// The site that a module's input feeds. The module need not be selected itself: the rows of q_proj are
+    /// those of a selected v_proj.
     #[must_use]
-    pub fn of(&self, layer: usize) -> usize {
-        self.by_layer[layer]
+    pub fn of(&self, module: &str) -> Option<usize> {
+        self.by_key.get(&key(module, &self.shares)).copied()
     }
 }
 

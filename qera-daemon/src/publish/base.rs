@@ -10,7 +10,7 @@ use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Layer, Tensor};
+use crate::checkpoint::{Checkpoint, Layer, Tensor, fingerprint_of_others};
 use crate::error::Stop;
 use crate::settings::Settings;
 use crate::tensor_file::{Sink, TensorPlan, float_dtype, write};
@@ -45,6 +45,8 @@ pub struct Base {
     pub quantizer: String,
     /// Fingerprint of the selected full-precision weights.
     pub checkpoint: String,
+    /// Fingerprint of all other tensors.
+    pub others: String,
     /// Layers that hold W~.
     pub layers: Vec<String>,
 }
@@ -52,10 +54,16 @@ pub struct Base {
 impl Base {
     /// What this run would write.
     #[must_use]
-    pub fn new(settings: &Settings, layers: &[Layer], checkpoint: &str) -> Self {
+    pub fn new(
+        settings: &Settings,
+        checkpoint: &Checkpoint,
+        layers: &[Layer],
+        weights: &str,
+    ) -> Self {
         Self {
             quantizer: quantizer_name(settings),
-            checkpoint: checkpoint.to_owned(),
+            checkpoint: weights.to_owned(),
+            others: fingerprint_of_others(checkpoint, layers),
             layers: layers.iter().map(|l| l.name.clone()).collect(),
         }
     }
@@ -93,14 +101,14 @@ impl Base {
                 "was made with {}, this run uses {}: choose another --out",
                 found.quantizer, self.quantizer
             )
-        } else if found.checkpoint == self.checkpoint {
+        } else if found.layers != self.layers {
             format!(
                 "holds W~ of {} layers, this run selects {}: choose another --out",
                 found.layers.len(),
                 self.layers.len()
             )
         } else {
-            "was made from other weights or layers: choose another --out".into()
+            "was made from other weights: choose another --out".into()
         }))
     }
 }
@@ -110,6 +118,18 @@ impl Base {
 /// # Errors
 /// [`Stop::Io`], and [`Stop::Checkpoint`] for a weight that is NaN or infinite.
 pub fn emit(
+    out: &OutFolder,
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    layers: &[Layer],
+    base: &Base,
+) -> Result<PathBuf, Stop> {
+    write_aside(out, checkpoint, settings, layers, base)
+        .inspect_err(|_| out.abandon(""))
+        .and_then(|aside| out.rename_in(&aside, "", "base"))
+}
+
+fn write_aside(
     out: &OutFolder,
     checkpoint: &Checkpoint,
     settings: &Settings,
@@ -147,7 +167,7 @@ pub fn emit(
     })?;
     copy_companions(checkpoint, &aside)?;
     write_json(&aside.join(RECORD), base)?;
-    out.rename_in(&aside, "", "base")
+    Ok(aside)
 }
 
 /// A tensor that stays as it is, in bf16 where it is a float; a piece at a time. Its values are not qera's
@@ -196,12 +216,13 @@ fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
             && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
             && let Some(map) = config.as_object_mut()
         {
-            for key in ["torch_dtype", "dtype"] {
-                // The second is the newer name; only what is there is changed.
-                if key == "torch_dtype" || map.contains_key(key) {
-                    map.insert(key.into(), "bfloat16".into());
-                }
-            }
+            // The second is the older name.
+            let key = if map.contains_key("dtype") {
+                "dtype"
+            } else {
+                "torch_dtype"
+            };
+            map.insert(key.into(), "bfloat16".into());
             bytes = serde_json::to_vec_pretty(&config)
                 .map_err(|e| Stop::io(&from, "rewrite")(e.into()))?;
         }

@@ -32,25 +32,40 @@ pub fn publish(
     layers: &[Layer],
     solutions: &[LayerSolution],
     manifest: &Manifest,
-    base_model: &str,
+    base_model: Option<&str>,
 ) -> Result<Publication, Stop> {
     let generation = out.next_generation()?;
     let name = format!("{generation:06}");
     let rank = peft::adapter_rank(solutions);
-    let aside = out.aside("generations")?;
-    peft::write_adapter(&aside, layers, solutions, base_model)?;
-    write_json(&aside.join("qera_manifest.json"), manifest)?;
-    let current = out.path.join("current").display().to_string();
-    let has_base = manifest.fingerprints.base.is_some();
-    let readme = readme::text(
-        settings, has_base, generation, &current, base_model, rank, solutions,
-    );
-    write_synced(&aside.join("README.md"), readme.as_bytes())?;
-    let path = out.rename_in(&aside, "generations", &name)?;
+    let written = write_aside(
+        out, settings, layers, solutions, manifest, base_model, generation,
+    )
+    .inspect_err(|_| out.abandon("generations"))?;
+    let path = out.rename_in(&written, "generations", &name)?;
     out.switch_current(&name)?;
     Ok(Publication {
         generation,
         path,
         rank,
     })
+}
+
+/// Writes the files of a generation beside the place where it will be renamed to.
+fn write_aside(
+    out: &OutFolder,
+    settings: &Settings,
+    layers: &[Layer],
+    solutions: &[LayerSolution],
+    manifest: &Manifest,
+    base_model: Option<&str>,
+    generation: u64,
+) -> Result<PathBuf, Stop> {
+    let aside = out.aside("generations")?;
+    peft::write_adapter(&aside, layers, solutions, base_model)?;
+    write_json(&aside.join("qera_manifest.json"), manifest)?;
+    let current = out.path.join("current").display().to_string();
+    let rank = peft::adapter_rank(solutions);
+    let readme = readme::text(settings, generation, &current, base_model, rank, solutions);
+    write_synced(&aside.join("README.md"), readme.as_bytes())?;
+    Ok(aside)
 }

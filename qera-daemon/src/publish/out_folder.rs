@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Stop;
 
+/// What the names of half-done work begin with; nothing else is ever removed.
+const TEMPORARY: &str = ".qera-unfinished-";
+
 /// The folder, held until dropped.
 #[derive(Debug)]
 pub struct OutFolder {
@@ -39,13 +42,42 @@ impl OutFolder {
                 let entry = entry.map_err(Stop::io(&folder, "read"))?.path();
                 if entry
                     .file_name()
-                    .is_some_and(|n| n.as_encoded_bytes().starts_with(b".tmp-"))
+                    .is_some_and(|n| n.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
                 {
                     remove(&entry)?;
                 }
             }
         }
-        Ok(Self { path, _lock: lock })
+        let out = Self { path, _lock: lock };
+        out.check()?;
+        Ok(out)
+    }
+
+    /// Finds out now what would otherwise fail after hours of solving.
+    fn check(&self) -> Result<(), Stop> {
+        let current = self.path.join("current");
+        if fs::symlink_metadata(&current).is_ok_and(|m| !m.is_symlink()) {
+            let reason =
+                "is no symlink; move it away, qera switches it to each new generation".into();
+            return Err(Stop::StateRefused {
+                path: current,
+                reason,
+            });
+        }
+        for parent in ["", "generations"] {
+            remove(&self.aside(parent)?)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was written aside when the rest failed, so that a full disk is not kept full.
+    pub fn abandon(&self, parent: &str) {
+        let aside = self
+            .path
+            .join(parent)
+            .join(format!("{TEMPORARY}{}", std::process::id()));
+        // The failure that led here is the one to report.
+        let _ = fs::remove_dir_all(aside);
     }
 
     /// The number that the next generation gets: one more than the largest there.
@@ -70,7 +102,7 @@ impl OutFolder {
         let path = self
             .path
             .join(parent)
-            .join(format!(".tmp-{}", std::process::id()));
+            .join(format!("{TEMPORARY}{}", std::process::id()));
         fs::create_dir_all(&path).map_err(Stop::io(&path, "create"))?;
         Ok(path)
     }
@@ -95,7 +127,7 @@ impl OutFolder {
     pub fn switch_current(&self, name: &str) -> Result<(), Stop> {
         let link = self
             .path
-            .join(format!(".tmp-current-{}", std::process::id()));
+            .join(format!("{TEMPORARY}current-{}", std::process::id()));
         let current = self.path.join("current");
         std::os::unix::fs::symlink(Path::new("generations").join(name), &link)
             .map_err(Stop::io(&link, "create"))?;

@@ -32,7 +32,7 @@ pub(super) fn write_adapter(
     folder: &Path,
     layers: &[Layer],
     solutions: &[LayerSolution],
-    base_model: &str,
+    base_model: Option<&str>,
 ) -> Result<(), Stop> {
     let rank = adapter_rank(solutions);
     write_json(
@@ -93,7 +93,7 @@ pub(super) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
 }
 
 /// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders check.
-fn config(layers: &[Layer], rank: usize, base_model: &str) -> serde_json::Value {
+fn config(layers: &[Layer], rank: usize, base_model: Option<&str>) -> serde_json::Value {
     let mut target_modules: Vec<&str> = layers
         .iter()
         .map(|l| l.name.rsplit('.').next().unwrap_or(&l.name))

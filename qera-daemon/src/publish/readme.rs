@@ -10,10 +10,9 @@ const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
 pub(super) fn text(
     settings: &Settings,
-    has_base: bool,
     generation: u64,
     folder: &str,
-    base_model: &str,
+    base_model: Option<&str>,
     rank: usize,
     solutions: &[LayerSolution],
 ) -> String {
@@ -23,14 +22,15 @@ pub(super) fn text(
         .count();
     let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
     let quantizer = quantizer_name(settings);
-    let base_note = if has_base {
-        String::new()
-    } else {
-        format!(
-            "\nThis adapter corrects the weights of `{base_model}` **after** quantization with {quantizer}.\n\
-             Serve it on those quantized weights (`--emit-base` writes them as an ordinary checkpoint), not on\n\
-             the full-precision model.\n"
-        )
+    let (base_model, base_note) = match base_model {
+        Some(base) => (base, String::new()),
+        None => (
+            "QUANTIZED_MODEL",
+            format!(
+                "\n`QUANTIZED_MODEL` below is the model with its weights quantized by {quantizer}, wherever your engine has\n\
+                 it; on the full-precision model the adapter would do harm. `--emit-base` writes such a model.\n"
+            ),
+        ),
     };
     format!(
         "# qera adapter, generation {generation}

@@ -76,7 +76,22 @@ fn available_bytes() -> Option<u64> {
     let left = groups
         .lines()
         .filter_map(|line| left_in_groups(line, Path::new("/sys/fs/cgroup")));
-    left.chain([kibibytes * 1024]).min()
+    left.chain([kibibytes * 1024])
+        .chain(left_in_address_space())
+        .min()
+}
+
+/// What `ulimit -v` leaves, where it is set.
+fn left_in_address_space() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let limit = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max address space"))?;
+    let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let used = status.lines().find_map(|l| l.strip_prefix("VmSize:"))?;
+    let used: u64 = used.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(used * 1024))
 }
 
 /// The least that any group on the way up leaves, for a line of /proc/self/cgroup: `0::/path` (v2) or

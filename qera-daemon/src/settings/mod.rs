@@ -12,6 +12,7 @@ use qera_core::dtype::FloatDtype;
 use qera_core::quantize::Mxint;
 use qera_core::reconstruct::Method;
 
+use crate::checkpoint::Layer;
 use crate::error::Stop;
 
 pub use layered::Layered;
@@ -100,6 +101,17 @@ impl Ranks {
             .find(|(glob, _)| glob.is_match(layer))
             .map_or(self.default, |(_, rank)| *rank)
     }
+
+    /// A pattern of `--rank-for` that none of the layers matches.
+    #[must_use]
+    pub fn unmatched(&self, layers: &[Layer]) -> Option<&str> {
+        let idle = |glob: &GlobMatcher| !layers.iter().any(|layer| glob.is_match(&layer.name));
+        self.overrides
+            .iter()
+            .map(|(glob, _)| glob)
+            .find(|glob| idle(glob))
+            .map(|glob| glob.glob().glob())
+    }
 }
 
 /// `--include` and `--exclude`.
@@ -142,12 +154,12 @@ impl Settings {
         let element_bits: u32 = quantizer["mxint".len()..]
             .parse()
             .map_err(|_| Stop::Usage(format!("--quantizer: '{quantizer}'")))?;
-        let block_size = options.block_size.unwrap_or_default();
+        let block_size = options.block_size.unwrap_or_default() as usize;
         let method = one_of("method", options.method.as_deref(), &METHODS)?;
-        let default_rank = options.rank.unwrap_or_default();
+        let default_rank = options.rank.unwrap_or_default() as usize;
         let threads = match options.threads {
             None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
-            Some(threads) => threads,
+            Some(threads) => threads as usize,
         };
         at_least_one("rank", default_rank)?;
         at_least_one("threads", threads)?;

@@ -63,12 +63,12 @@ pub struct Options {
     /// Elements that share one exponent, along in_features [default: 32]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub block_size: Option<usize>,
+    pub block_size: Option<u32>,
 
     /// Rank of the low-rank term [default: 32]
     #[arg(long, value_name = "K", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rank: Option<usize>,
+    pub rank: Option<u32>,
 
     /// Rank of the layers that match; repeatable, the last match counts
     #[arg(long, value_name = "GLOB=K", global = true)]
@@ -114,7 +114,7 @@ pub struct Options {
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
+    pub threads: Option<u32>,
 
     /// Form of the messages on standard error [default: text]
     #[arg(long, value_parser = PossibleValuesParser::new(LOG_FORMATS), global = true)]

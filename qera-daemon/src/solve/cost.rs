@@ -33,9 +33,10 @@ impl Quantity {
         let spectral = if is_dense(n, rank, DENSE_MAX) {
             8 * n * (7 * n + DENSE_PANEL) + 32 * m * DENSE_PANEL
         } else {
-            16 * n * 5 * (rank + 8) + 16 * (m + n) * (rank + 8)
+            let basis = 5 * (rank + 8);
+            16 * n * basis + 56 * basis * basis + 24 * (m + n) * (rank + 8)
         };
-        let factors = 32 * rank * (m + n);
+        let factors = 48 * rank * (m + n);
         (full + errors + window + panels + spectral + factors) as u64
     }
 

@@ -83,8 +83,13 @@ pub(super) enum Metric<'a> {
         /// The same R in f64 and its scale, where products in f64 may be asked for.
         exact: Option<(PackedR<'a>, f64)>,
     },
-    /// A diagonal, its largest element 1; all ones is the identity.
-    Diagonal(Vec<f64>),
+    /// A diagonal; all ones is the identity.
+    Diagonal {
+        /// The diagonal / scale, its largest element 1.
+        values: Vec<f64>,
+        /// The largest element.
+        scale: f64,
+    },
 }
 
 /// The largest element, by which a diagonal is scaled for f32; 1 when all are zero.
@@ -98,12 +103,18 @@ impl Metric<'_> {
     pub(super) fn of_diagonal(mut diagonal: Vec<f64>) -> Self {
         let scale = diagonal_scale(&diagonal);
         diagonal.iter_mut().for_each(|d| *d /= scale);
-        Self::Diagonal(diagonal)
+        Self::Diagonal {
+            values: diagonal,
+            scale,
+        }
     }
 
     fn diagonal(&self) -> &[f64] {
         match self {
-            Self::Shrunk { diagonal, .. } | Self::Diagonal(diagonal) => diagonal,
+            Self::Shrunk { diagonal, .. }
+            | Self::Diagonal {
+                values: diagonal, ..
+            } => diagonal,
         }
     }
 
@@ -113,7 +124,7 @@ impl Metric<'_> {
             Self::Shrunk {
                 full, shrinkage, ..
             } => (*full, *shrinkage),
-            Self::Diagonal(_) => (&[][..], 1.0),
+            Self::Diagonal { .. } => (&[][..], 1.0),
         };
         let diagonal = self.diagonal();
         let mut product = Mat::from_fn(t.nrows(), t.ncols(), |i, j| {
@@ -140,7 +151,7 @@ impl Metric<'_> {
         let diagonal = self.diagonal();
         let scaled = |a: f64| Mat::from_fn(m, b, |i, j| a * diagonal[i] * t[(i, j)]);
         match self {
-            Self::Diagonal(_) => scaled(1.0),
+            Self::Diagonal { .. } => scaled(1.0),
             Self::Shrunk {
                 shrinkage,
                 exact: Some((r, scale)),
@@ -219,6 +230,19 @@ impl<'a> ErrorOperator<'a> {
         let t = self.error.times(v) * faer::Scale(s * s);
         self.error
             .transposed_times(self.metric.apply_f64(&t).as_ref())
+    }
+
+    /// What an eigenvalue in this scaling is to be multiplied by.
+    pub(super) fn unit(&self) -> f64 {
+        let scale = match self.metric {
+            Metric::Shrunk {
+                exact: Some((_, scale)),
+                ..
+            }
+            | Metric::Diagonal { scale, .. } => *scale,
+            Metric::Shrunk { exact: None, .. } => 1.0,
+        };
+        scale / f64::from(self.error_scale).powi(2)
     }
 
     /// tr G in the same scaling, given tr(R E E^T): the scale of the stop test.

@@ -2,7 +2,7 @@
 //!
 //! `site` is the order of events; `metric` says what stands in the place of R for each method;
 //! `subspace` finds the top eigenvectors of G = E^T S E; `held_out` judges candidates on the window
-//! and chooses the shrinkage; `factors` balances and rounds A and B; `packed_r` measures f exactly.
+//! and chooses the shrinkage; `factors` balances and rounds A and B; `yardstick` measures f.
 
 mod cost;
 mod factors;
@@ -13,6 +13,7 @@ mod packed_r;
 mod site;
 mod subspace;
 mod training;
+mod yardstick;
 
 pub use cost::Quantity;
 pub use factors::{Factors, Rounded};

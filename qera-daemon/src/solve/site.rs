@@ -15,6 +15,7 @@ use super::layers::{SiteLayers, rank_of};
 use super::metric::{ErrorMatrix, ErrorOperator, Metric, diagonal_scale};
 use super::packed_r::PackedR;
 use super::subspace::{Effort, eigen, top_subspace};
+use super::yardstick::Yardstick;
 
 /// A layer that loses more of f than this by rounding is written f32.
 const ROUNDING_LOSS_MAX: f64 = 1e-3;
@@ -55,7 +56,8 @@ pub struct LayerSolution {
     pub factors: Rounded,
     /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
     pub error_in_asked_dtype: Option<f64>,
-    /// Eigenvalues of G that the method captured, largest first.
+    /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without shrinkage
+    /// they add up to what the correction takes off f.
     pub spectrum: Vec<f64>,
     /// The shrinkage, for QERA-exact.
     pub choice: Option<Choice>,
@@ -133,7 +135,7 @@ impl SiteSolver<'_> {
             Method::LqerMean => squares(&statistics.mean_abs),
             Method::Lqer => squares(&lqer_scale(statistics)?),
             Method::ZeroQuantV2 | Method::WeightOnly => {
-                Metric::Diagonal(vec![1.0; statistics.in_features])
+                Metric::of_diagonal(vec![1.0; statistics.in_features])
             }
         })
     }
@@ -170,17 +172,23 @@ impl SiteSolver<'_> {
                 Vec::new(),
             )
         };
-        let error_with = factors.error(r, error, error_without);
+        let yardstick = Yardstick {
+            r,
+            window: &statistics.window,
+            error,
+            error_without,
+        };
+        let error_with = yardstick.error(&factors);
         let asked = self.settings.factor_dtype;
-        let mut rounded = factors.round(asked, r, error, error_without);
+        let mut rounded = factors.round(asked, &yardstick);
         let lost = rounded.error - error_with;
         let too_much =
             lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * error_without;
         let error_in_asked_dtype = (too_much && asked != FloatDtype::F32).then_some(rounded.error);
         if error_in_asked_dtype.is_some() {
-            rounded = factors.round(FloatDtype::F32, r, error, error_without);
+            rounded = factors.round(FloatDtype::F32, &yardstick);
         }
-        let error_bf16 = rounded.error_in_bf16(r, error, error_without);
+        let error_bf16 = rounded.error_in_bf16(&yardstick);
         if !rounded.error.is_finite() || !error_with.is_finite() {
             return Err(layers.failed(
                 member,
@@ -235,10 +243,9 @@ impl SiteSolver<'_> {
         let noise = largest * f64::EPSILON * error.n.max(error.m) as f64;
         let used = spectrum.iter().take_while(|&&value| value > noise).count();
         let v = v * rotation.as_ref().subcols(0, used);
-        Ok((
-            Factors::project(error, v.as_ref()),
-            spectrum[..used].to_vec(),
-        ))
+        let unit = operator.unit();
+        let spectrum = spectrum[..used].iter().map(|value| value * unit).collect();
+        Ok((Factors::project(error, v.as_ref()), spectrum))
     }
 
     fn starved(&self, index: usize) -> LayerSolution {

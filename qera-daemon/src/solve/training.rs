@@ -159,7 +159,7 @@ mod tests {
         let values: Vec<f32> = (0..rows * M)
             .map(|i| narrow((i as f64 * 0.731).sin() + 0.2))
             .collect();
-        let mut statistics = SiteStatistics::new(M, false);
+        let mut statistics = SiteStatistics::new(M);
         let shard = SiteRows {
             site: 0,
             in_features: M,

@@ -24,8 +24,8 @@ const SHOWN: usize = 80;
 pub struct Entry {
     /// Module path.
     pub key: String,
-    /// Index of the layer whose input it is.
-    pub layer: usize,
+    /// Site that it feeds.
+    pub site: usize,
     /// Element type.
     pub dtype: FloatDtype,
     /// Sequences of a [batch, seq, in_features] tensor, `None` for [rows, in_features].
@@ -72,10 +72,8 @@ pub struct Admitted {
 impl Admitted {
     /// The entry that feeds a site; of several, the first counts.
     #[must_use]
-    pub fn entry_of(&self, site: usize, sites: &Sites) -> Option<&Entry> {
-        self.entries
-            .iter()
-            .find(|entry| sites.of(entry.layer) == site)
+    pub fn entry_of(&self, site: usize) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.site == site)
     }
 }
 
@@ -88,8 +86,8 @@ pub struct Admission<'a> {
     pub model_names: Vec<String>,
     /// Which modules are selected or known to be excluded.
     pub selection: &'a Selection,
-    /// The selected layers, sorted by name.
-    pub layers: &'a [Layer],
+    /// The sites.
+    pub sites: &'a Sites,
 }
 
 impl Admission<'_> {
@@ -138,13 +136,10 @@ impl Admission<'_> {
                 });
             }
             let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
-            match self
-                .layers
-                .binary_search_by(|layer| layer.name.as_str().cmp(&claim.key))
-            {
-                Ok(layer) => entries.push(self.entry(claim, layer, mask)?),
-                Err(_) if self.is_known(&claim.key) => ignored_keys += 1,
-                Err(_) => {
+            match self.site_of(&claim.key) {
+                Some(site) => entries.push(self.entry(claim, site, mask)?),
+                None if self.is_known(&claim.key) => ignored_keys += 1,
+                None => {
                     return Err(Reason::UnknownModule {
                         key: claim.key.clone(),
                     });
@@ -152,9 +147,16 @@ impl Admission<'_> {
             }
         }
         let full_precision = match header.metadata("qera.source") {
+            None => None,
             Some("full-precision") => Some(true),
             Some("quantized") => Some(false),
-            _ => None,
+            Some(other) => {
+                return Err(metadata(
+                    "qera.source",
+                    other,
+                    "neither full-precision nor quantized".into(),
+                ));
+            }
         };
         Ok(Admitted {
             path: header.path.clone(),
@@ -166,7 +168,19 @@ impl Admission<'_> {
         })
     }
 
-    /// A module that exists but is not corrected.
+    /// The site that a key feeds. The key is a module of the checkpoint with the site's width: a name alone
+    /// does not make rows.
+    fn site_of(&self, module: &str) -> Option<usize> {
+        let site = self.sites.of(module)?;
+        let shape = &self
+            .checkpoint
+            .tensors
+            .get(&format!("{module}.weight"))?
+            .shape;
+        (shape.len() == 2 && shape[1] == self.sites.sites[site].in_features).then_some(site)
+    }
+
+    /// A module that exists but feeds no selected layer.
     fn is_known(&self, module: &str) -> bool {
         self.selection.excludes(module)
             || self
@@ -175,8 +189,8 @@ impl Admission<'_> {
                 .contains_key(&format!("{module}.weight"))
     }
 
-    fn entry(&self, claim: &Claim, layer: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
-        let in_features = self.layers[layer].in_features;
+    fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
+        let in_features = self.sites.sites[site].in_features;
         let dtype = float_dtype(claim.dtype).ok_or_else(|| Reason::WrongDtype {
             key: claim.key.clone(),
             found: claim.dtype.to_string(),
@@ -213,7 +227,7 @@ impl Admission<'_> {
         }
         Ok(Entry {
             key: claim.key.clone(),
-            layer,
+            site,
             dtype,
             sequences,
             rows,
@@ -229,9 +243,13 @@ fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
     let Some(value) = header.metadata("qera.tp_size") else {
         return Ok(1);
     };
-    value
-        .parse()
-        .map_err(|_| metadata("qera.tp_size", value, "not a whole number".into()))
+    value.parse().ok().filter(|&size| size > 0).ok_or_else(|| {
+        metadata(
+            "qera.tp_size",
+            value,
+            "not a whole number of at least 1".into(),
+        )
+    })
 }
 
 fn metadata(key: &'static str, value: &str, problem: String) -> Reason {

@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 
 use qera_core::dtype::decode_rows;
 
-use crate::checkpoint::Sites;
 use crate::tensor_file::Identity;
 
 use super::{Admitted, Entry, Reason, Refusal};
@@ -43,7 +42,7 @@ pub struct Shard {
 /// # Errors
 /// [`Refusal`] for the first tensor that cannot be read or has a bad row, and when two layers of one
 /// site differ. Nothing was accumulated then.
-pub fn read(admitted: &Admitted, layout: &Sites) -> Result<Shard, Refusal> {
+pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     let refuse = |reason| Refusal {
         shard: admitted.name.clone(),
         reason,
@@ -56,8 +55,7 @@ pub fn read(admitted: &Admitted, layout: &Sites) -> Result<Shard, Refusal> {
     let mut sites: Vec<(&str, SiteRows)> = Vec::new();
     let mut raw = Vec::new();
     for entry in &admitted.entries {
-        let site = layout.of(entry.layer);
-        let rows = decode(&file, entry, site, &mut raw).map_err(refuse)?;
+        let rows = decode(&file, entry, &mut raw).map_err(refuse)?;
         match sites.iter().find(|(_, known)| known.site == rows.site) {
             None => sites.push((&entry.key, rows)),
             Some((first, known)) => {
@@ -84,7 +82,7 @@ pub fn read(admitted: &Admitted, layout: &Sites) -> Result<Shard, Refusal> {
     })
 }
 
-fn decode(file: &File, entry: &Entry, site: usize, raw: &mut Vec<u8>) -> Result<SiteRows, Reason> {
+fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Reason> {
     let fetch = |buffer: &mut Vec<u8>, start, length| {
         buffer.resize(length, 0);
         file.read_exact_at(buffer, start)
@@ -122,7 +120,7 @@ fn decode(file: &File, entry: &Entry, site: usize, raw: &mut Vec<u8>) -> Result<
     };
     batches.retain(|&rows| rows > 0);
     Ok(SiteRows {
-        site,
+        site: entry.site,
         in_features: entry.in_features,
         values,
         batches,
@@ -130,11 +128,10 @@ fn decode(file: &File, entry: &Entry, site: usize, raw: &mut Vec<u8>) -> Result<
     })
 }
 
-/// The first row in which two members of a site differ, bit for bit.
+/// The first row in which two members of a site differ (0 and -0 do not).
 fn first_difference(a: &SiteRows, b: &SiteRows) -> Option<usize> {
     let width = a.in_features;
-    let differ =
-        |(x, y): (&[f32], &[f32])| x.iter().zip(y).any(|(x, y)| x.to_bits() != y.to_bits());
+    let differ = |(x, y): (&[f32], &[f32])| x.iter().zip(y).any(|(x, y)| (x - y).abs() > 0.0);
     let row = a
         .values
         .chunks(width)

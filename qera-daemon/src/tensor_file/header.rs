@@ -5,6 +5,7 @@
 //! each length, offsets tile the data, the data ends where the file does. The crate's own parser checks
 //! the same but does not say which tensor lies.
 
+use core::fmt;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +14,8 @@ use std::path::Path;
 
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Largest header accepted, as in the safetensors crate.
@@ -140,6 +142,35 @@ pub enum HeaderError {
 
 type Parsed = (Vec<Claim>, HashMap<String, String>);
 
+/// The header's object; borrowed, so that one of many megabytes is not copied into a tree of values, and a key
+/// that comes twice is an error.
+struct Entries<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = BTreeMap<String, &'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+                    if entries.contains_key(&key) {
+                        return Err(A::Error::custom(format!("the key '{key}' comes twice")));
+                    }
+                    entries.insert(key, value);
+                }
+                Ok(entries)
+            }
+        }
+        deserializer.deserialize_map(Once).map(Self)
+    }
+}
+
 #[derive(Deserialize)]
 struct Described {
     dtype: String,
@@ -177,9 +208,8 @@ impl Header {
 
     fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Parsed, HeaderError> {
         let invalid = |e: serde_json::Error| HeaderError::Json(e.to_string());
-        // Borrowed pieces: a header of many megabytes is not copied into a tree of values.
-        let mut entries: BTreeMap<String, &RawValue> =
-            serde_json::from_slice(json).map_err(invalid)?;
+        let entries: Entries<'_> = serde_json::from_slice(json).map_err(invalid)?;
+        let mut entries = entries.0;
         let metadata = entries
             .remove(METADATA)
             .map_or(Ok(HashMap::new()), |raw| serde_json::from_str(raw.get()))
@@ -316,6 +346,10 @@ mod tests {
                 "'b'",
             ),
             ("[]".into(), "header"),
+            (
+                format!(r#"{{"a":{0},"a":{0}}}"#, tensor("U8", "[8]", 0, 8)),
+                "'a' comes twice",
+            ),
             (r#"{"__metadata__":{"k":1}}"#.into(), "__metadata__"),
         ];
         for (json, said) in cases {
