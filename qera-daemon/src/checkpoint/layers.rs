@@ -65,76 +65,59 @@ impl Layers {
                 }
                 continue;
             }
-            let dtype = float_dtype(tensor.dtype).ok_or_else(|| {
-                refuse(
-                    checkpoint.file_of(tensor),
-                    format!(
-                        "tensor '{tensor_name}' has dtype {}; F32, F16 and BF16 are read",
-                        tensor.dtype
-                    ),
-                )
-            })?;
-            let (out_features, in_features) = (tensor.shape[0], tensor.shape[1]);
-            if in_features == 0 || out_features == 0 {
-                return Err(refuse(
-                    checkpoint.file_of(tensor),
-                    format!("tensor '{tensor_name}' is empty: [{out_features}, {in_features}]"),
-                ));
-            }
-            let rank_asked = settings.ranks.of(name);
-            selected.push(Layer {
-                name: name.to_owned(),
-                in_features,
-                out_features,
-                rank: rank_asked.min(in_features).min(out_features),
-                rank_asked,
-                dtype,
-                tensor: tensor.clone(),
-            });
+            selected.push(Layer::describe(checkpoint, settings, name, tensor)?);
         }
-        let tied = checkpoint
-            .config("tie_word_embeddings")
-            .and_then(serde_json::Value::as_bool)
-            == Some(true);
-        if let Some(layer) = selected
-            .iter()
-            .find(|l| is_embedding(&l.name) || (tied && l.name == "lm_head"))
-        {
-            let why = if tied {
-                "is tied to the embedding"
-            } else {
-                "is an embedding, no linear layer"
-            };
-            return Err(Stop::Usage(format!(
-                "--include '{}': {why} and cannot be corrected",
-                layer.name
-            )));
-        }
-        if let Some(glob) = settings.ranks.unmatched(&selected) {
-            return Err(Stop::Usage(format!(
-                "--rank-for '{glob}': matches no selected layer"
-            )));
-        }
-        for glob in &selection.include {
-            if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
-                return Err(Stop::Usage(format!(
-                    "--include '{}': matches no 2-D linear weight of {}",
-                    glob.glob(),
-                    checkpoint.path.display()
-                )));
-            }
-        }
-        if selected.is_empty() {
-            return Err(refuse(
-                &checkpoint.path,
-                "holds no 2-D linear weight that is selected".into(),
-            ));
-        }
+        // Tensors are sorted with their ".weight", which is another order.
+        selected.sort_by(|a, b| a.name.cmp(&b.name));
+        check_selection(checkpoint, settings, &selected)?;
         Ok(Self {
             selected,
             passed_over,
         })
     }
+}
+
+/// Refuses what was asked for by name and cannot be had.
+fn check_selection(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    selected: &[Layer],
+) -> Result<(), Stop> {
+    let usage = |message| Err(Stop::Usage(message));
+    let tied = checkpoint
+        .config("tie_word_embeddings")
+        .and_then(serde_json::Value::as_bool)
+        == Some(true);
+    for Layer { name, .. } in selected {
+        if is_embedding(name) {
+            return usage(format!(
+                "--include '{name}': is an embedding, no linear layer"
+            ));
+        }
+        if tied && name == "lm_head" {
+            return usage(format!(
+                "--include '{name}': is tied to the embedding and cannot be corrected alone"
+            ));
+        }
+    }
+    if let Some(glob) = settings.ranks.unmatched(selected) {
+        return usage(format!("--rank-for '{glob}': matches no selected layer"));
+    }
+    for glob in &settings.selection.include {
+        if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
+            let (glob, path) = (glob.glob(), checkpoint.path.display());
+            return usage(format!(
+                "--include '{glob}': matches no 2-D linear weight of {path}"
+            ));
+        }
+    }
+    if selected.is_empty() {
+        return Err(refuse(
+            &checkpoint.path,
+            "holds no 2-D linear weight that is selected".into(),
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the selected tensor is a linear layer. Without `--include`, what is not 2-D is passed over
@@ -199,6 +182,41 @@ fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Stop> {
 }
 
 impl Layer {
+    /// A selected 2-D tensor as a layer.
+    fn describe(
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        name: &str,
+        tensor: &Tensor,
+    ) -> Result<Self, Stop> {
+        let refuse = |reason| {
+            refuse(
+                checkpoint.file_of(tensor),
+                format!("tensor '{name}.weight' {reason}"),
+            )
+        };
+        let dtype = float_dtype(tensor.dtype).ok_or_else(|| {
+            refuse(format!(
+                "has dtype {}; F32, F16 and BF16 are read",
+                tensor.dtype
+            ))
+        })?;
+        let (out_features, in_features) = (tensor.shape[0], tensor.shape[1]);
+        if in_features == 0 || out_features == 0 {
+            return Err(refuse(format!("is empty: [{out_features}, {in_features}]")));
+        }
+        let rank_asked = settings.ranks.of(name);
+        Ok(Self {
+            name: name.to_owned(),
+            in_features,
+            out_features,
+            rank: rank_asked.min(in_features).min(out_features),
+            rank_asked,
+            dtype,
+            tensor: tensor.clone(),
+        })
+    }
+
     /// Decodes the weight: [out_features, in_features] row-major, that is W (m x n) by columns.
     ///
     /// # Errors
