@@ -46,8 +46,8 @@ pub enum Stop {
         /// Shards refused.
         refused: usize,
     },
-    /// A signal came before a row was folded.
-    #[error("stopped by a signal before a row was folded: nothing was published")]
+    /// A signal came before every site had rows: the rest would have been zeros.
+    #[error("stopped by a signal before every site had a row: nothing was published")]
     Interrupted,
     /// The output folder holds the work of other settings.
     #[error("{}: {reason}", path.display())]

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::publish::{Base, Inputs, Manifest, OutFolder, emit_base, publish};
 use crate::settings::Settings;
 use crate::solve::{SiteSolver, Status};
-use crate::source::{Admission, Admitted, Refusal, ShardHeader, declared_shares, list};
+use crate::source::{Admission, Admitted, ShardHeader, declared_shares, list};
 
 /// Everything that is known before a row is read.
 #[derive(Debug)]
@@ -84,11 +84,13 @@ impl Shards {
             }
         }
         loop {
-            let before = headers.len();
-            let mut shares = Shares::new();
-            headers.retain(|header| {
-                shards.keep(declared_shares(header, &layers.selected, &mut shares))
-            });
+            let mut shares = Shares::default();
+            let mut clashes = Vec::new();
+            for (index, header) in headers.iter().enumerate() {
+                if let Err(refusal) = declared_shares(header, &layers.selected, &mut shares) {
+                    clashes.push((index, refusal));
+                }
+            }
             let sites =
                 Sites::group(&layers.selected, &shares).map_err(|reason| Stop::Checkpoint {
                     path: checkpoint.path.clone(),
@@ -101,20 +103,29 @@ impl Shards {
                 sites: &sites,
             };
             let mut admitted = Vec::new();
-            headers.retain(|header| shards.keep(admission.admit(header).map(|a| admitted.push(a))));
-            if headers.len() == before {
+            let mut refusals = Vec::new();
+            for (index, header) in headers.iter().enumerate() {
+                match admission.admit(header) {
+                    Ok(shard) => admitted.push(shard),
+                    Err(refusal) => refusals.push((index, refusal)),
+                }
+            }
+            // A clash is one's own fault only when the other side is admitted.
+            let refusals = if refusals.is_empty() {
+                clashes
+            } else {
+                refusals
+            };
+            if refusals.is_empty() {
                 shards.admitted = admitted;
                 shards.refused.sort();
                 return Ok((sites, shards));
             }
+            for (index, refusal) in refusals.into_iter().rev() {
+                shards.refused.push(refusal.to_string());
+                headers.remove(index);
+            }
         }
-    }
-
-    /// Notes a refusal; whether there was none.
-    fn keep(&mut self, judged: Result<(), Refusal>) -> bool {
-        judged
-            .map_err(|refusal| self.refused.push(refusal.to_string()))
-            .is_ok()
     }
 }
 
@@ -152,15 +163,17 @@ pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> 
     let outcome = job.pipeline(settings, &stop, reporter).run();
     reporter.end();
     let outcome = outcome?;
-    if outcome
-        .solutions
-        .iter()
-        .any(|s| s.status != Status::Starved)
-    {
-        return target.publish(settings, job, outcome, reporter);
-    }
-    if outcome.reading.unread > 0 {
+    let has = |starved| {
+        outcome
+            .solutions
+            .iter()
+            .any(|s| (s.status == Status::Starved) == starved)
+    };
+    if outcome.reading.unread > 0 && has(true) {
         return Err(Stop::Interrupted);
+    }
+    if has(false) {
+        return target.publish(settings, job, outcome, reporter);
     }
     nothing_usable(job.shards.refused.len() + outcome.reading.refused.len())
 }

@@ -74,7 +74,7 @@ impl Case {
     fn host(&self, settings: &Settings) -> LayerSolution {
         let checkpoint = Checkpoint::open(Path::new(self.folder.path())).unwrap();
         let layers = Layers::select(&checkpoint, settings).unwrap().selected;
-        let sites = Sites::group(&layers, &Shares::new()).unwrap();
+        let sites = Sites::group(&layers, &Shares::default()).unwrap();
         let solver = SiteSolver {
             checkpoint: &checkpoint,
             settings,

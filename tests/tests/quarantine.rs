@@ -393,3 +393,76 @@ fn no_more_rank_than_rows() {
     );
     assert_eq!(daemon.adapter("qera-out").layer(Q)["rank_used"], 3);
 }
+
+/// A clash with a shard that is refused for its own faults is no fault of the good one; a subset of a known
+/// group is no clash at all.
+#[test]
+fn groups_of_good_shards_survive_bad_ones() {
+    let daemon = small(BINARY);
+    let tensors: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|n| TensorToWrite::f32(&format!("blk.{n}.weight"), &[4, 8], &wave(32, 0.3)))
+        .collect();
+    write(
+        &daemon.path().join("checkpoint/model.safetensors"),
+        &tensors,
+        &[],
+    );
+    for shard in 0..4 {
+        fs::remove_file(shard_path(&daemon, &format!("shard-{shard}"))).unwrap();
+    }
+    let rows = |key: &str| TensorToWrite::f32(key, &[300, 8], &wave(2400, 0.1));
+    let narrow = TensorToWrite::f32("blk.a", &[300, 7], &wave(2100, 0.1));
+    write(
+        &shard_path(&daemon, "s0"),
+        &[narrow],
+        &[("qera.shares", r#"[["blk.a","blk.b"]]"#)],
+    );
+    write(
+        &shard_path(&daemon, "s1"),
+        &[rows("blk.b"), rows("blk.a")],
+        &[("qera.shares", r#"[["blk.b","blk.c"],["blk.a"]]"#)],
+    );
+    write(
+        &shard_path(&daemon, "s2"),
+        &[rows("blk.c"), rows("blk.a")],
+        &[("qera.shares", r#"[["blk.c"],["blk.a"]]"#)],
+    );
+    expect(
+        &daemon.run(&with(&[])),
+        3,
+        &[
+            "3 layers on 2 sites",
+            "2 shards folded, 1 quarantined",
+            "0 starved",
+        ],
+    );
+}
+
+/// An unselected member whose tensor cannot serve is passed over, not held against the shard.
+#[test]
+fn a_bad_member_that_is_not_selected_does_no_harm() {
+    let daemon = small(BINARY);
+    for shard in 0..4 {
+        let tensors = [
+            TensorToWrite::new(Q, "F64", &[300, 8], vec![0; 19200]),
+            TensorToWrite::f32(K, &[300, 8], &wave(2400, shard as f32)),
+            TensorToWrite::f32(DOWN, &[300, 12], &wave(3600, shard as f32)),
+        ];
+        write(
+            &shard_path(&daemon, &format!("shard-{shard}")),
+            &tensors,
+            &[("qera.tp_size", "2")],
+        );
+    }
+    let run = daemon.run(&with(&["--include", "*.k_proj"]));
+    expect(
+        &run,
+        0,
+        &[
+            "1 layers corrected, 0 starved",
+            "2 keys of modules not selected ignored",
+        ],
+    );
+    expect(&daemon.run(&with(&[])), 1, &["has dtype F64"]);
+}

@@ -3,21 +3,21 @@
 //!
 //! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows. Smaller
 //! shards are joined, and so are sequences of fewer than 64 rows (a decoding engine writes one token at a
-//! time, and a token is no block); a lone 2-D shard is cut into quarters, and what is longer than 512 rows
-//! is cut, so that thinning always leaves at least four blocks. Rows of one text resemble each other, so
+//! time, and a token is no block); a lone 2-D shard is cut into quarters, and what is longer than 1,024
+//! rows is cut, so that a full window always has at least four blocks. Rows of one text resemble each other, so
 //! only whole blocks are held out.
 //!
 //! The rows in the window are in R as well; a solve that must not know them takes their X^T X out
-//! again. So thinning the window costs nothing: every `stride`-th block is kept, and the stride
-//! doubles when more than [`WINDOW_ROWS`] rows would be kept. Which blocks are kept depends on the order
-//! of the rows alone.
+//! again, so dropping a block costs nothing. Each block draws a fixed pseudo-random number from its place in
+//! the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped: an even sample that
+//! no period of the stream can hide from, and a function of the order of the rows alone.
 
 use crate::source::SiteRows;
 
 /// Most rows kept.
 pub const WINDOW_ROWS: usize = 4096;
-/// Longest block: when one more than eight is thinned to every second, five are left.
-const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 8;
+/// Longest block: after a drop more than three quarters of the window are left, which is four blocks.
+const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
 /// 2-D shards with fewer rows are joined.
 const BLOCK_ROWS_MIN: usize = 256;
 /// Sequences with fewer rows are joined.
@@ -32,7 +32,8 @@ pub struct Block {
     pub values: Vec<f32>,
     /// Number of rows.
     pub rows: usize,
-    index: usize,
+    /// Decides who stays.
+    draw: u64,
 }
 
 /// The sample.
@@ -41,8 +42,7 @@ pub struct Window {
     in_features: usize,
     blocks: Vec<Block>,
     rows: usize,
-    seen: usize,
-    stride: usize,
+    seen: u64,
     /// Rows of small shards or sequences that wait for more.
     pending: Vec<f32>,
     shards: usize,
@@ -58,7 +58,6 @@ impl Window {
             blocks: Vec::new(),
             rows: 0,
             seen: 0,
-            stride: 1,
             pending: Vec::new(),
             shards: 0,
             sequences: false,
@@ -139,26 +138,29 @@ impl Window {
     }
 
     fn keep(&mut self, values: &[f32]) {
-        let index = self.seen;
-        self.seen += 1;
-        if !index.is_multiple_of(self.stride) {
-            return;
-        }
         let rows = values.len() / self.in_features;
         self.blocks.push(Block {
             values: values.to_vec(),
             rows,
-            index,
+            draw: draw(self.seen),
         });
+        self.seen += 1;
         self.rows += rows;
         while self.rows > WINDOW_ROWS {
-            self.stride *= 2;
-            let stride = self.stride;
-            self.blocks
-                .retain(|block| block.index.is_multiple_of(stride));
-            self.rows = self.blocks.iter().map(|block| block.rows).sum();
+            let last = (0..self.blocks.len())
+                .max_by_key(|&i| self.blocks[i].draw)
+                .unwrap_or_default();
+            self.rows -= self.blocks.remove(last).rows;
         }
     }
+}
+
+/// splitmix64 of the block's number.
+const fn draw(index: u64) -> u64 {
+    let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -199,7 +201,7 @@ mod tests {
 
         let mut long = Window::new(2);
         long.offer(&shard(2100, None));
-        assert_eq!(lengths(&long), [420; 5]);
+        assert_eq!(lengths(&long), [700; 3]);
 
         let mut decoding = Window::new(2);
         for _ in 0..40 {
@@ -228,8 +230,28 @@ mod tests {
                     "{rows} rows, {seen} seen"
                 );
             }
-            let last = window.blocks().last().map_or(0, |b| b.index);
-            assert!(4 * last >= 3 * window.seen, "{last} of {}", window.seen);
         }
+    }
+
+    /// Every second shard is ten times larger: the sample has of both.
+    #[test]
+    fn a_period_of_the_stream_does_not_hide() {
+        let mut window = Window::new(1);
+        for number in 0..64 {
+            let value = if number % 2 == 0 { 10.0 } else { 1.0 };
+            let values = vec![value; 512];
+            window.offer(&SiteRows {
+                site: 0,
+                in_features: 1,
+                values,
+                batches: vec![512],
+                sequences: false,
+            });
+        }
+        let large = window.blocks().iter().filter(|b| b.values[0] > 5.0).count();
+        assert!(
+            (2..=6).contains(&large) && window.blocks().len() == 8,
+            "{large}"
+        );
     }
 }

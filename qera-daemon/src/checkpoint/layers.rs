@@ -84,17 +84,19 @@ fn check_selection(
     selected: &[Layer],
 ) -> Result<(), Stop> {
     let usage = |message| Err(Stop::Usage(message));
+    let ties = |config: &serde_json::Value| config.get("tie_word_embeddings")?.as_bool();
     let tied = checkpoint
         .config("tie_word_embeddings")
         .and_then(serde_json::Value::as_bool)
-        == Some(true);
+        == Some(true)
+        || checkpoint.config("text_config").and_then(ties) == Some(true);
     for Layer { name, .. } in selected {
         if is_embedding(name) {
             return usage(format!(
                 "--include '{name}': is an embedding, no linear layer"
             ));
         }
-        if tied && name == "lm_head" {
+        if tied && name.rsplit('.').next() == Some("lm_head") {
             return usage(format!(
                 "--include '{name}': is tied to the embedding and cannot be corrected alone"
             ));

@@ -24,8 +24,34 @@ const SHARED_INPUTS: [(&str, &[&str]); 10] = [
     ("DenseReluDense", &["wi_0", "wi_1"]),
 ];
 
-/// Groups of module paths that a shard's metadata declares to share their input.
-pub type Shares = BTreeSet<BTreeSet<String>>;
+/// What the shards' metadata declare: for each module that shares its input, the name that stands for the group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shares(BTreeMap<String, String>);
+
+impl Shares {
+    /// Adds a group. One that is part of a known group, or extends it, belongs to it; a single module shares
+    /// nothing.
+    ///
+    /// # Errors
+    /// Two modules of the group that are known to belong to different ones.
+    pub fn join(&mut self, group: &BTreeSet<String>) -> Result<(), (String, String)> {
+        let mut known = group
+            .iter()
+            .filter_map(|name| Some((name, self.0.get(name)?)));
+        let leader = match known.next() {
+            None => group.first().cloned().unwrap_or_default(),
+            Some((first, leader)) => match known.find(|(_, other)| *other != leader) {
+                Some((odd, _)) => return Err((first.clone(), odd.clone())),
+                None => leader.clone(),
+            },
+        };
+        if group.len() > 1 {
+            self.0
+                .extend(group.iter().map(|name| (name.clone(), leader.clone())));
+        }
+        Ok(())
+    }
+}
 
 /// A distinct layer input.
 #[derive(Debug, Clone)]
@@ -91,12 +117,9 @@ impl Sites {
 
 /// What identifies a module's input: equal for modules that share it.
 fn key(module: &str, shares: &Shares) -> String {
-    if let Some(first) = shares
-        .iter()
-        .find(|g| g.contains(module))
-        .and_then(BTreeSet::first)
-    {
-        return first.clone();
+    if let Some(leader) = shares.0.get(module) {
+        // No module path: a declared group does not absorb what the table would add to it.
+        return format!("declared:{leader}");
     }
     let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", module));
     let parent_name = parent.rsplit('.').next().unwrap_or(parent);
@@ -114,7 +137,7 @@ mod tests {
     use super::*;
 
     fn same(a: &str, b: &str) -> bool {
-        key(a, &Shares::new()) == key(b, &Shares::new())
+        key(a, &Shares::default()) == key(b, &Shares::default())
     }
 
     #[test]
@@ -147,9 +170,34 @@ mod tests {
     }
 
     #[test]
+    fn declared_groups_extend_and_clash() {
+        let group = |names: &[&str]| {
+            names
+                .iter()
+                .map(|n| (*n).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
+        let mut shares = Shares::default();
+        shares.join(&group(&["x.b"])).unwrap();
+        shares.join(&group(&["x.b", "x.c"])).unwrap();
+        shares.join(&group(&["x.a", "x.c"])).unwrap();
+        assert_eq!(key("x.a", &shares), key("x.b", &shares));
+        shares.join(&group(&["y.a", "y.b"])).unwrap();
+        assert!(shares.join(&group(&["x.a", "y.b"])).is_err());
+        shares
+            .join(&group(&["z.self_attn.q_proj", "z.lin"]))
+            .unwrap();
+        assert_ne!(
+            key("z.self_attn.q_proj", &shares),
+            key("z.self_attn.k_proj", &shares)
+        );
+    }
+
+    #[test]
     fn shares_join_unknown_names() {
         let group: BTreeSet<String> = ["blk.in_a".to_owned(), "blk.in_b".to_owned()].into();
-        let shares: Shares = [group].into();
+        let mut shares = Shares::default();
+        shares.join(&group).unwrap();
         assert_eq!(key("blk.in_a", &shares), key("blk.in_b", &shares));
         assert_ne!(key("blk.in_a", &shares), key("blk.in_c", &shares));
     }

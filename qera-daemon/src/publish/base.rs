@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, Layer, Tensor, fingerprint_of_others};
 use crate::error::Stop;
 use crate::settings::Settings;
-use crate::tensor_file::{Sink, TensorPlan, float_dtype, write};
+use crate::tensor_file::{Header, Sink, TensorPlan, float_dtype, write};
 
 use super::manifest::quantizer_name;
 use super::out_folder::{OutFolder, write_json, write_synced};
@@ -94,6 +94,12 @@ impl Base {
         let found: Self = serde_json::from_str(&text)
             .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
         if found == *self {
+            let weights = Header::read(&folder.join("model.safetensors"));
+            weights.map_err(|e| {
+                refuse(format!(
+                    "its model.safetensors is damaged: {e}; remove the folder"
+                ))
+            })?;
             return Ok(true);
         }
         Err(refuse(if found.quantizer != self.quantizer {
@@ -216,13 +222,12 @@ fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
             && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
             && let Some(map) = config.as_object_mut()
         {
-            // The second is the older name.
-            let key = if map.contains_key("dtype") {
-                "dtype"
-            } else {
-                "torch_dtype"
-            };
-            map.insert(key.into(), "bfloat16".into());
+            // Two names of the same thing, the second newer; one is always set.
+            for key in ["torch_dtype", "dtype"] {
+                if map.contains_key(key) || (key == "torch_dtype" && !map.contains_key("dtype")) {
+                    map.insert(key.into(), "bfloat16".into());
+                }
+            }
             bytes = serde_json::to_vec_pretty(&config)
                 .map_err(|e| Stop::io(&from, "rewrite")(e.into()))?;
         }

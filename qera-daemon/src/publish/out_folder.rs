@@ -86,12 +86,12 @@ impl OutFolder {
     /// [`Stop::Io`] when the folder cannot be read.
     pub fn next_generation(&self) -> Result<u64, Stop> {
         let folder = self.path.join("generations");
-        let mut last = 0;
+        let mut last = 0_u64;
         for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
             let name = entry.map_err(Stop::io(&folder, "read"))?.file_name();
             last = last.max(name.to_str().and_then(|n| n.parse().ok()).unwrap_or(0));
         }
-        Ok(last + 1)
+        Ok(last.saturating_add(1))
     }
 
     /// Makes an empty folder beside the place where it will be renamed to.

@@ -172,13 +172,8 @@ impl SiteSolver<'_> {
                 Vec::new(),
             )
         };
-        let yardstick = Yardstick {
-            r,
-            window: &statistics.window,
-            error,
-            error_without,
-        };
-        let error_with = yardstick.error(&factors);
+        let (yardstick, error_with) =
+            Yardstick::choose(r, &statistics.window, error, error_without, &factors);
         let asked = self.settings.factor_dtype;
         let mut rounded = factors.round(asked, &yardstick);
         let lost = rounded.error - error_with;

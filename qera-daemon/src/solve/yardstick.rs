@@ -1,8 +1,9 @@
 //! What a correction is worth: f = tr(R P P^T), P = E - A B, under the true R whatever the method solved with.
 //!
 //! By traces where f is a visible part of tr(R E E^T). R carries the rounding of f32 products (about 1e-7 of
-//! its diagonal), so that a much smaller f cannot be read off it: it may even come out negative. Then the rows
-//! themselves are asked, those that the window holds, in f64.
+//! its diagonal), so that f below 1e-4 of that trace cannot be read off it to 0.1 %: it may even come out
+//! negative. Then the rows themselves are asked, those that the window holds, in f64. A layer is measured in
+//! one way before and after rounding, so that the two can be compared.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
@@ -14,7 +15,9 @@ use super::metric::ErrorMatrix;
 use super::packed_r::{PackedR, narrow};
 
 /// Where f is below this share of tr(R E E^T), the rows are asked.
-const DIRECT_BELOW: f64 = 1e-6;
+const BY_ROWS_BELOW: f64 = 1e-4;
+/// Where no rows are held, P is formed below this share.
+const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// Rows, and columns of E, in f64 at a time.
 const ROWS: usize = 512;
 const COLUMNS: usize = 256;
@@ -27,24 +30,55 @@ pub(super) struct Yardstick<'a> {
     pub(super) error: ErrorMatrix<'a>,
     /// tr(R E E^T).
     pub(super) error_without: f64,
+    by_rows: bool,
 }
 
-impl Yardstick<'_> {
-    /// f of these factors: tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>, in f64, 2 m^2 k + 2 m n k flops;
-    /// from the rows where that is too small to be seen.
+impl<'a> Yardstick<'a> {
+    /// The way to measure this layer, and f of its unrounded factors, which decides the way.
+    pub(super) fn choose(
+        r: PackedR<'a>,
+        window: &'a Window,
+        error: ErrorMatrix<'a>,
+        error_without: f64,
+        factors: &Factors,
+    ) -> (Self, f64) {
+        let mut yardstick = Self {
+            r,
+            window,
+            error,
+            error_without,
+            by_rows: false,
+        };
+        let f = yardstick.error(factors);
+        // Statistics without rows (from elsewhere) are taken at their word, down to what differences of traces show.
+        let without_rows = window.all_rows().all(<[f32]>::is_empty);
+        let least = if without_rows {
+            BY_RESIDUAL_BELOW
+        } else {
+            BY_ROWS_BELOW
+        };
+        if f >= least * error_without || !f.is_finite() {
+            return (yardstick, f);
+        }
+        yardstick.by_rows = true;
+        (yardstick, yardstick.error(factors))
+    }
+
+    /// f of these factors: tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>, in f64, 2 m^2 k + 2 m n k flops; or
+    /// from the rows.
     pub(super) fn error(&self, factors: &Factors) -> f64 {
+        if self.by_rows {
+            return self
+                .on_rows(factors)
+                .unwrap_or_else(|| self.on_residual(factors));
+        }
         let ra = self.r.times(factors.a.as_ref());
         let eb = self.error.times(factors.b.as_ref());
-        let f = self.error_without - 2.0 * inner(&ra, &eb)
+        self.error_without - 2.0 * inner(&ra, &eb)
             + inner(
                 &(factors.a.transpose() * &ra),
                 &(factors.b.transpose() * &factors.b),
-            );
-        if f >= DIRECT_BELOW * self.error_without || !f.is_finite() {
-            return f;
-        }
-        self.on_rows(factors)
-            .unwrap_or_else(|| self.on_residual(factors))
+            )
     }
 
     /// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.

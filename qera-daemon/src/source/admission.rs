@@ -128,6 +128,16 @@ impl Admission<'_> {
                 }
                 continue;
             }
+            let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
+            let Some(site) = self.site_of(&claim.key) else {
+                if !self.is_known(&claim.key) {
+                    return Err(Reason::UnknownModule {
+                        key: claim.key.clone(),
+                    });
+                }
+                ignored_keys += 1;
+                continue;
+            };
             let leaf = claim.key.rsplit('.').next().unwrap_or_default();
             if tp_size > 1 && ROW_PARALLEL.contains(&leaf) {
                 return Err(Reason::TensorParallel {
@@ -135,15 +145,11 @@ impl Admission<'_> {
                     tp_size,
                 });
             }
-            let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
-            match self.site_of(&claim.key) {
-                Some(site) => entries.push(self.entry(claim, site, mask)?),
-                None if self.is_known(&claim.key) => ignored_keys += 1,
-                None => {
-                    return Err(Reason::UnknownModule {
-                        key: claim.key.clone(),
-                    });
-                }
+            match self.entry(claim, site, mask) {
+                Ok(entry) => entries.push(entry),
+                // A member that is not selected may help, and does no harm when it cannot.
+                Err(_) if !self.selection.selects(&claim.key) => ignored_keys += 1,
+                Err(reason) => return Err(reason),
             }
         }
         let full_precision = match header.metadata("qera.source") {
@@ -283,14 +289,12 @@ pub fn declared_shares(
     let groups: Vec<BTreeSet<String>> = serde_json::from_str(value)
         .map_err(|e| refuse(format!("not a list of lists of names: {e}")))?;
     let mut merged = shares.clone();
-    for group in groups {
-        if let Some(other) = merged
-            .iter()
-            .find(|other| **other != group && !other.is_disjoint(&group))
-        {
-            return Err(refuse(format!("overlaps the group {other:?}")));
-        }
-        merged.insert(group);
+    for group in &groups {
+        merged.join(group).map_err(|(a, b)| {
+            refuse(format!(
+                "joins '{a}' and '{b}', which belong to different groups of other shards"
+            ))
+        })?;
     }
     if merged != *shares {
         Sites::group(layers, &merged).map_err(refuse)?;
