@@ -46,8 +46,10 @@ pub enum Stop {
         /// Shards refused.
         refused: usize,
     },
-    /// A signal came before every site had rows: the rest would have been zeros.
-    #[error("stopped by a signal before every site had a row: nothing was published")]
+    /// A signal came before a layer had rows that the unread shards hold: it would have been zeros.
+    #[error(
+        "stopped by a signal before every layer that the shards feed had a row: nothing was published"
+    )]
     Interrupted,
     /// The output folder holds the work of other settings.
     #[error("{}: {reason}", path.display())]

@@ -163,22 +163,36 @@ pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> 
     let outcome = job.pipeline(settings, &stop, reporter).run();
     reporter.end();
     let outcome = outcome?;
-    let has = |starved| {
-        outcome
-            .solutions
-            .iter()
-            .any(|s| (s.status == Status::Starved) == starved)
-    };
-    if outcome.reading.unread > 0 && has(true) {
+    if job.cut_off(&outcome) {
         return Err(Stop::Interrupted);
     }
-    if has(false) {
+    if outcome
+        .solutions
+        .iter()
+        .any(|s| s.status != Status::Starved)
+    {
         return target.publish(settings, job, outcome, reporter);
     }
     nothing_usable(job.shards.refused.len() + outcome.reading.refused.len())
 }
 
 impl Job {
+    /// Whether a signal kept a layer from rows that the unread shards have: it would be published as zeros.
+    fn cut_off(&self, outcome: &Outcome) -> bool {
+        let admitted = &self.shards.admitted;
+        let unread = &admitted[admitted.len() - outcome.reading.unread..];
+        outcome
+            .solutions
+            .iter()
+            .filter(|s| s.status == Status::Starved)
+            .any(|starved| {
+                let site = self.sites.of(&self.layers.selected[starved.layer].name);
+                unread
+                    .iter()
+                    .any(|shard| site.is_some_and(|site| shard.entry_of(site).is_some()))
+            })
+    }
+
     fn pipeline<'a>(
         &'a self,
         settings: &'a Settings,
