@@ -7,7 +7,7 @@
 
 use faer::{Mat, MatRef, Side};
 use qera_core::quantize::Mxint;
-use qera_tests::daemon::{TestDaemon, output_error};
+use qera_tests::daemon::{Run, TestDaemon, output_error};
 use qera_tests::precision::{GOLDEN_OBJECTIVE, GOLDEN_OPTIMUM};
 use qera_tests::reference::{LAYERS, ReferenceLayer, folder, load};
 
@@ -24,6 +24,18 @@ const METHODS: [(&str, &str); 4] = [
     ("lqer", "lqer"),
     ("zeroquant-v2", "zeroquant_v2"),
 ];
+
+/// The main job on what `write_input` wrote.
+fn once(daemon: &TestDaemon, options: &[&str]) -> Run {
+    let input = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+    ];
+    daemon.run(&[&input, options].concat())
+}
 
 fn quantize(layer: &ReferenceLayer, bits: u32, block_size: usize) -> Vec<f32> {
     let mut quantized = vec![0.0; layer.weight.len()];
@@ -81,27 +93,25 @@ fn objectives_match_the_official_ones() {
                 for (method, golden) in METHODS {
                     let quantizer = format!("mxint{bits}");
                     let out = format!("{format}-{method}-{rank}");
-                    let run = daemon.run(&[
-                        "--once",
-                        "--watch",
-                        "activations",
-                        "--checkpoint",
-                        "checkpoint",
-                        "--out",
-                        &out,
-                        "--method",
-                        method,
-                        "--quantizer",
-                        &quantizer,
-                        "--block-size",
-                        &block_size.to_string(),
-                        "--rank",
-                        rank,
-                        "--shrinkage",
-                        "0",
-                        "--dtype",
-                        "f32",
-                    ]);
+                    let run = once(
+                        &daemon,
+                        &[
+                            "--out",
+                            &out,
+                            "--method",
+                            method,
+                            "--quantizer",
+                            &quantizer,
+                            "--block-size",
+                            &block_size.to_string(),
+                            "--rank",
+                            rank,
+                            "--shrinkage",
+                            "0",
+                            "--dtype",
+                            "f32",
+                        ],
+                    );
                     assert_eq!(run.code, 0, "{}", run.log);
                     let adapter = daemon.adapter(&out);
                     let (a, b, r) = adapter.factors(&layer.module);
@@ -159,21 +169,19 @@ fn few_rows_are_never_worse_than_approx() {
                 let error = error(&layer, bits, 32);
                 let score = |method: &str| {
                     let out = format!("{method}-{bits}-{rank}");
-                    let run = daemon.run(&[
-                        "--once",
-                        "--watch",
-                        "activations",
-                        "--checkpoint",
-                        "checkpoint",
-                        "--out",
-                        &out,
-                        "--method",
-                        method,
-                        "--quantizer",
-                        quantizer,
-                        "--rank",
-                        rank,
-                    ]);
+                    let run = once(
+                        &daemon,
+                        &[
+                            "--out",
+                            &out,
+                            "--method",
+                            method,
+                            "--quantizer",
+                            quantizer,
+                            "--rank",
+                            rank,
+                        ],
+                    );
                     assert_eq!(run.code, 0, "{}", run.log);
                     let adapter = daemon.adapter(&out);
                     let origin = &adapter.layer(&layer.module)["shrinkage_origin"];
@@ -216,19 +224,10 @@ fn exact_reaches_the_optimum_of_the_rows_given() {
     let (m, rows) = (layer.in_features, 512); // fewer rows than channels: R is singular
     let daemon = TestDaemon::new(BINARY);
     let _ = layer.write_input(daemon.path(), rows, 2);
-    let run = daemon.run(&[
-        "--once",
-        "--watch",
-        "activations",
-        "--checkpoint",
-        "checkpoint",
-        "--rank",
-        "16",
-        "--shrinkage",
-        "0",
-        "--dtype",
-        "f32",
-    ]);
+    let run = once(
+        &daemon,
+        &["--rank", "16", "--shrinkage", "0", "--dtype", "f32"],
+    );
     assert_eq!(run.code, 0, "{}", run.log);
     let error = error(&layer, 4, 32);
     let x: Vec<f64> = layer.rows[..rows * m]
