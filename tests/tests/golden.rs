@@ -1,8 +1,4 @@
 //! The daemon on real layers, against the official implementation's results.
-#![expect(
-    clippy::too_many_lines,
-    reason = "a list of cases is read from top to bottom"
-)]
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use faer::{Mat, MatRef, Side};
