@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod generate;
 pub mod matrix;
+pub mod model;
 pub mod precision;
 pub mod reference;
 pub mod shards;

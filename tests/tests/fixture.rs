@@ -1,7 +1,12 @@
-//! The committed fixture is what its list of hashes says, and within the sizes promised.
+//! The committed fixture is what its list of hashes says, within the sizes promised, and what its model computes.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
+
+use qera_tests::model::{FixtureModel, calibration_tokens, evaluation_tokens, write_shard};
+use qera_tests::reference::from_bf16;
+use safetensors::SafeTensors;
 
 #[test]
 fn hashes_and_sizes_hold() {
@@ -34,5 +39,82 @@ fn hashes_and_sizes_hold() {
                 "{name} has no hash"
             );
         }
+    }
+}
+
+/// Between the recorded rows and those computed here: relative Frobenius difference, and the largest difference of
+/// an element in steps of bf16 at its size, or at 1/64 of the root mean square where it is smaller.
+fn differences(recorded: &[f32], computed: &[f32]) -> (f64, f64) {
+    let power = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let whole = power(&mut recorded.iter().map(|v| f64::from(*v)));
+    let floor = (whole / recorded.len() as f64).sqrt() / 64.0;
+    let pairs = || {
+        let wide = |(a, b): (&f32, &f32)| (f64::from(*a), f64::from(*b));
+        recorded.iter().zip(computed).map(wide)
+    };
+    let frobenius = (power(&mut pairs().map(|(a, b)| a - b)) / whole).sqrt();
+    let steps = pairs()
+        .map(|(a, b)| (a - b).abs() / (a.abs().max(floor).log2().floor() - 7.0).exp2())
+        .fold(0.0, f64::max);
+    (frobenius, steps)
+}
+
+/// Transformers recorded the shards; the model of the tests writes the same files from the committed tokens. f32 sums
+/// in another order turn the rounding of few elements, by one step (1e-4 of a tensor at most); a norm
+/// without its epsilon, the smallest of the wrong formulas tried, moves elements by 6 steps.
+#[test]
+fn the_model_computes_the_committed_shards() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/activations");
+    let (model, tokens) = (FixtureModel::load(), calibration_tokens());
+    let written = tempfile::tempdir().unwrap();
+    for (shard, sequences) in tokens.chunks(4).take(8).enumerate() {
+        let name = format!("activations-{shard:02}.safetensors");
+        write_shard(&written.path().join(&name), &model, sequences);
+        let recorded = std::fs::read(folder.join(&name)).unwrap();
+        let computed = std::fs::read(written.path().join(&name)).unwrap();
+        let metadata = |bytes| {
+            SafeTensors::read_metadata(bytes)
+                .unwrap()
+                .1
+                .metadata()
+                .clone()
+        };
+        assert_eq!(metadata(&recorded), metadata(&computed), "{name}");
+        let recorded = SafeTensors::deserialize(&recorded).unwrap();
+        let computed = SafeTensors::deserialize(&computed).unwrap();
+        assert_eq!(recorded.len(), 16, "{name}");
+        assert_eq!(recorded.len(), computed.len(), "{name}");
+        for (key, expected) in recorded.tensors() {
+            let found = computed.tensor(&key).unwrap();
+            assert_eq!(found.dtype(), expected.dtype(), "{name} {key}");
+            assert_eq!(found.shape(), expected.shape(), "{name} {key}");
+            let (frobenius, steps) =
+                differences(&from_bf16(expected.data()), &from_bf16(found.data()));
+            assert!(
+                frobenius < 1e-3 && steps <= 2.0,
+                "{name} {key}: {frobenius:.2e} in the Frobenius norm, an element {steps:.2} steps away"
+            );
+        }
+    }
+    let left: HashSet<_> = std::fs::read_dir(written.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(
+        left.len(),
+        8,
+        "something was left beside the shards: {left:?}"
+    );
+}
+
+#[test]
+fn token_files_hold_distinct_sequences() {
+    let (calibration, evaluation) = (calibration_tokens(), evaluation_tokens());
+    assert_eq!((calibration.len(), evaluation.len()), (1600, 64));
+    let mut seen = HashSet::new();
+    for sequence in calibration.iter().chain(&evaluation) {
+        assert_eq!(sequence.len(), 128);
+        assert!(sequence.iter().all(|token| *token < 1024));
+        assert!(seen.insert(sequence), "a sequence that occurs twice");
     }
 }
