@@ -19,8 +19,11 @@
 pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;
+pub mod commands;
+mod durable;
 pub mod error;
 pub mod exit;
+pub mod job;
 pub mod observe;
 pub mod pipeline;
 pub mod plan;
@@ -29,4 +32,6 @@ pub mod run;
 pub mod settings;
 pub mod solve;
 pub mod source;
+pub mod state;
+pub mod systemd;
 pub mod tensor_file;

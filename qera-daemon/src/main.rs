@@ -1,6 +1,5 @@
 //! Parse, resolve, run, exit.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,8 +7,8 @@ use qera_daemon::cli::{Cli, Command};
 use qera_daemon::error::Stop;
 use qera_daemon::exit::Exit;
 use qera_daemon::observe::{Event, Reporter};
-use qera_daemon::run;
 use qera_daemon::settings::{Layered, LogFormat, Settings};
+use qera_daemon::{commands, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -31,29 +30,15 @@ fn job(
     reporter: &mut Reporter,
 ) -> Result<Exit, Stop> {
     if let Some(Command::Config(_)) = command {
-        return print(&layered.show());
+        return commands::print(&layered.show());
     }
     let settings = Settings::resolve(&layered.options)?;
-    if let Some(Command::Plan) = command {
-        let job = run::Job::prepare(&settings)?;
-        print(&job.plan.text(&settings))?;
-        for message in job.refused() {
-            reporter.say(&Event::ShardQuarantined {
-                message: message.clone(),
-            });
-        }
-        job.plan.check(&settings)?;
-        return Ok(Exit::Done);
+    match command {
+        Some(Command::Plan) => commands::plan(&settings, reporter),
+        Some(Command::Solve) => commands::solve(&settings, reporter),
+        Some(Command::Status(status)) => commands::status(&settings, status.json),
+        _ => run::run(&settings, reporter),
     }
-    run::once(&settings, reporter)
-}
-
-fn print(text: &str) -> Result<Exit, Stop> {
-    let stdout = std::path::Path::new("standard output");
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(Stop::io(stdout, "write"))?;
-    Ok(Exit::Done)
 }
 
 fn fail(reporter: &Reporter, stop: &Stop) -> ExitCode {

@@ -48,6 +48,66 @@ pub enum Event<'a> {
         /// File name and reason.
         message: String,
     },
+    /// A shard's content had come before.
+    Duplicate {
+        /// File name.
+        shard: &'a str,
+    },
+    /// A shard of the journal was gone before a snapshot held it.
+    ShardLost {
+        /// File name.
+        shard: &'a str,
+        /// Its rows.
+        rows: usize,
+        /// What was found in its place.
+        reason: String,
+    },
+    /// The run continues from a state.
+    Restored {
+        /// Folder.
+        state: String,
+        /// Shards in its statistics.
+        shards: usize,
+        /// Shards of the journal that are folded again.
+        again: usize,
+        /// Whether corrections and evidence of the solve points are continued too.
+        progress: bool,
+    },
+    /// The folder is watched.
+    Watching {
+        /// Folder.
+        folder: String,
+    },
+    /// There is nothing that the current generation does not hold.
+    NothingNew {
+        /// Shards in it.
+        shards: usize,
+    },
+    /// Statistics are gathered, and nothing is solved: there is no checkpoint.
+    Gathered {
+        /// Folder.
+        state: String,
+        /// Shards in its statistics.
+        shards: usize,
+    },
+    /// A layer has converged, or has not any more.
+    Converged {
+        /// Module path.
+        layer: &'a str,
+        /// Which of the two.
+        converged: bool,
+        /// Rows folded.
+        rows: u64,
+        /// Upper limit of what half as many rows again gained.
+        gain_upper: Option<f64>,
+    },
+    /// Every layer that is fed has converged.
+    AllConverged {
+        /// Layers that are fed.
+        layers: usize,
+        /// Layers that are not.
+        starved: usize,
+    },
     /// Worth knowing, not wrong.
     Warning {
         /// Site, layer or file.
@@ -132,6 +192,62 @@ impl fmt::Display for Event<'_> {
                 )
             }
             Self::ShardQuarantined { message } => write!(f, "quarantined: {message}"),
+            Self::Duplicate { shard } => {
+                write!(f, "duplicate {shard}: its content was folded before")
+            }
+            Self::ShardLost {
+                shard,
+                rows,
+                reason,
+            } => write!(
+                f,
+                "lost {shard}: {rows} rows that were not saved yet ({reason}); put it back to count it"
+            ),
+            Self::Restored {
+                state,
+                shards,
+                again,
+                progress,
+            } => {
+                write!(f, "continuing from {state}: {shards} shards")?;
+                if *again > 0 {
+                    write!(f, ", {again} more are folded again")?;
+                }
+                if !progress {
+                    write!(f, "; evidence begins anew with these settings")?;
+                }
+                Ok(())
+            }
+            Self::Watching { folder } => write!(f, "watching {folder}"),
+            Self::NothingNew { shards } => write!(
+                f,
+                "nothing new: the current generation holds all {shards} shards"
+            ),
+            Self::Gathered { state, shards } => {
+                write!(f, "{state} holds the statistics of {shards} shards")
+            }
+            Self::Converged {
+                layer,
+                converged: true,
+                rows,
+                gain_upper,
+            } => {
+                write!(f, "{layer}: converged at {rows} rows")?;
+                match gain_upper {
+                    Some(upper) => write!(f, " (gain of the last ones at most {upper:.4})"),
+                    None => Ok(()),
+                }
+            }
+            Self::Converged { layer, rows, .. } => {
+                write!(f, "{layer}: no longer converged at {rows} rows")
+            }
+            Self::AllConverged { layers, starved } => {
+                write!(f, "all {layers} layers that are fed have converged")?;
+                if *starved > 0 {
+                    write!(f, "; {starved} are starved and stay without correction")?;
+                }
+                Ok(())
+            }
             Self::Warning { subject, message } => write!(f, "warning: {subject}: {message}"),
             Self::LayerSolved {
                 layer,
@@ -178,7 +294,7 @@ impl fmt::Display for Event<'_> {
 }
 
 /// Where events go. Shared by all threads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reporter {
     format: LogFormat,
     bar: ProgressBar,

@@ -2,267 +2,218 @@
 //!
 //! | thread | number | takes | gives | channel | when it is full | when the thread fails |
 //! |---|---|---|---|---|---|---|
-//! | reader | 1 | shard files, by name | rows of each worker's sites | one per worker, 1 shard | the reader waits: files stay on disk | a refused shard is reported and skipped |
-//! | worker | `threads`, at most one a site | rows of its own sites | finished statistics | `finished`, 1 site | the worker waits | nothing new is begun, the error is returned |
-//! | solver | as many | finished statistics | solutions of a site | `solved`, 1 site | the solver waits | nothing new is begun, the error is returned, by layer |
-//! | caller | 1 | solutions | the sorted list | | | |
+//! | feeder (the caller) | 1 | shard files, in journal order | tasks: rows of each worker's sites, "solve", "save" | one per worker, 1 task | the feeder waits: files stay on disk | a refused shard is reported and skipped |
+//! | worker | `threads`, at most one a site | tasks | jobs: a site to be solved | `jobs`, `threads` jobs | the worker waits | nothing new is begun, the error is returned |
+//! | solver | `threads` | jobs | solutions of a site | `outcomes`, 1 site | the solver waits | the error is returned, by layer |
+//! | publisher | 1 | solutions | generations | | | nothing new is begun, the error is returned |
 //!
 //! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards; a site is
-//! solved by one thread. So no byte of the result depends on the number of threads. Workers hand a site over
-//! when the last shard is folded and solvers sleep until then. Every worker is given its part of every shard,
-//! empty or not, so at most [`SHARDS_IN_FLIGHT`] decoded shards exist: one being read, one queued, one being
-//! folded.
+//! solved by one thread, and at a solve point its worker does not pass the next one before the solution is there. So no
+//! byte of the result depends on the number of threads or on who is faster. Every worker is given its part of every shard,
+//! empty or not, so at most [`SHARDS_IN_FLIGHT`] decoded shards exist: one being read, one queued, one being folded.
+//!
+//! A job shares the site's statistics with the worker; the worker copies them when it folds on while the job is still
+//! there, so that at most [`jobs_in_flight`] copies exist. Workers and solvers compute only while they hold one of
+//! `threads` permits: no more cores than `--threads` are used.
 //!
 //! A failure or panic sets `failed`, which every stage looks at before it begins something; a panic also
 //! closes that thread's channels, its neighbours then end, and it is reported as [`Stop::Panicked`]. The
-//! first signal ends the reading after the shard in hand; what was folded is solved and published.
+//! first signal ends the reading after the shard in hand; what was folded is solved, published and saved.
 
 mod assignment;
+mod board;
+mod durability;
+mod feeder;
+mod publisher;
 mod report;
+mod source;
+mod worker;
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::calibrate::{SiteStatistics, scratch_len};
 use crate::checkpoint::Sites;
 use crate::error::Stop;
-use crate::observe::{Event, Reporter};
-use crate::solve::{LayerSolution, SiteSolver};
-use crate::source::{Admitted, Shard, SiteRows, read};
+use crate::observe::Reporter;
+use crate::publish::Target;
+use crate::settings::{Settings, Until};
+use crate::solve::SiteSolver;
+use crate::state::{Gathered, SiteState};
+
+pub use board::Board;
+pub use feeder::Fed;
+pub use publisher::Drained;
+pub use source::Source;
+
+use feeder::Feeder;
+use publisher::Publisher;
+use worker::{Job, Worker};
 
 /// Decoded shards that can exist at one time.
 pub const SHARDS_IN_FLIGHT: usize = 3;
 
+/// Sites that can be waiting for a solver or be solved at one time.
+#[must_use]
+pub const fn jobs_in_flight(threads: usize) -> usize {
+    2 * threads
+}
+
 /// What the pipeline works on.
 #[derive(Debug)]
 pub struct Pipeline<'a> {
-    /// Admitted shards, in the order in which they are folded.
-    pub shards: &'a [Admitted],
-    /// The sites.
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The sites; more may come where there is no checkpoint.
     pub sites: &'a Sites,
-    /// Solves a site.
-    pub solver: SiteSolver<'a>,
-    /// Threads of each compute stage.
-    pub threads: usize,
-    /// Set by the first signal.
+    /// Whether R is gathered.
+    pub keeps_r: bool,
+    /// Rows kept aside, by site.
+    pub scored_shares: Vec<f64>,
+    /// The shards that the statistics hold.
+    pub gathered: Gathered,
+    /// What was saved of the sites.
+    pub restored: Vec<Option<SiteState>>,
+    /// Solves a site; `None` where there is no checkpoint.
+    pub solver: Option<SiteSolver<'a>>,
+    /// Set by the first signal, or when the layers have converged.
     pub stop: &'a AtomicBool,
     /// Where events go.
     pub reporter: &'a Reporter,
+    /// What `status` shows.
+    pub board: &'a Board<'a>,
 }
 
-/// What came out.
+/// What all stages share.
 #[derive(Debug)]
-pub struct Outcome {
-    /// Sorted by layer.
-    pub solutions: Vec<LayerSolution>,
-    /// What became of the shards.
-    pub reading: Reading,
+struct Shared<'a> {
+    settings: &'a Settings,
+    sites: &'a Sites,
+    keeps_r: bool,
+    scored_shares: Vec<f64>,
+    solver: Option<SiteSolver<'a>>,
+    stop: &'a AtomicBool,
+    reporter: &'a Reporter,
+    board: &'a Board<'a>,
+    /// Whether sites are solved at their solve points.
+    live: bool,
+    /// Set when a stage fails, so that no other begins something new.
+    failed: AtomicBool,
+    /// Jobs that were sent and whose outcome the publisher has not seen.
+    in_flight: AtomicUsize,
+    permits: (Sender<()>, Receiver<()>),
 }
 
-/// What became of the shards.
-#[derive(Debug, Default)]
-pub struct Reading {
-    /// Indices of the shards that gave rows.
-    pub folded: Vec<usize>,
-    /// Shards without a row for any selected layer.
-    pub empty: usize,
-    /// Messages of shards refused while they were read.
-    pub refused: Vec<String>,
-    /// Shards that a signal left unread.
-    pub unread: usize,
+/// The right to use a core, until it is dropped.
+struct Permit<'a>(&'a Sender<()>);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
 }
 
-struct Finished {
-    site: usize,
-    statistics: SiteStatistics,
+impl Shared<'_> {
+    fn compute(&self) -> Permit<'_> {
+        // The channel lives as long as `self` and holds one token for each thread.
+        let _ = self.permits.1.recv();
+        Permit(&self.permits.0)
+    }
+
+    /// For messages.
+    fn name_of(&self, site: usize) -> String {
+        let site = self.sites.sites.get(site);
+        site.map_or_else(String::new, |site| site.name.clone())
+    }
+
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+    }
 }
 
-type Solved = Result<Vec<LayerSolution>, Stop>;
-
-impl Pipeline<'_> {
-    /// Runs all stages to the end.
+impl<'a> Pipeline<'a> {
+    /// Runs all stages until the feeder has nothing more to do: what was saved and what `source` gives is folded, solved
+    /// and published in `target`.
     ///
     /// # Errors
     /// The first [`Stop`] of a stage, or [`Stop::Panicked`].
-    pub fn run(&self) -> Result<Outcome, Stop> {
-        let owners = assignment::assign(&self.sites.sites, self.threads);
-        // Set when a stage fails, so that no other begins something new.
-        let failed = AtomicBool::new(false);
-        let (failed, owners) = (&failed, &owners);
+    pub fn run(self, source: Option<Source<'a>>, target: Option<Target<'a>>) -> Result<Fed, Stop> {
+        let wake = source.as_ref().and_then(|source| source.wake.clone());
+        let threads = self.settings.threads;
+        let owners = assignment::assign(&self.sites.sites, threads);
+        let permits = bounded(threads);
+        for _ in 0..threads {
+            // As many tokens as the channel holds.
+            let _ = permits.0.send(());
+        }
+        let tolerance = self.settings.tolerance;
+        let publisher = target
+            .map(|target| Publisher::new(target, &self.restored, self.sites, wake, tolerance));
+        let shared = Shared {
+            settings: self.settings,
+            sites: self.sites,
+            keeps_r: self.keeps_r,
+            scored_shares: self.scored_shares,
+            solver: self.solver,
+            stop: self.stop,
+            reporter: self.reporter,
+            board: self.board,
+            live: source.is_some() && self.settings.until != Until::Once,
+            failed: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            permits,
+        };
+        let (shared, gathered, mut restored) = (&shared, &self.gathered, self.restored);
         std::thread::scope(|scope| {
-            let (finished_in, finished) = bounded::<Finished>(1);
-            let (solved_in, solved) = bounded::<Solved>(1);
-            let mut row_inputs = Vec::new();
+            let (jobs_in, jobs) = bounded::<Job>(threads);
+            let (outcomes_in, outcomes) = bounded(1);
+            let mut tasks = Vec::new();
             let mut workers = Vec::new();
+            for own in owners.iter() {
+                let (task_in, task) = bounded(1);
+                tasks.push(task_in);
+                let worker = Worker::new(shared, own, &mut restored, jobs_in.clone());
+                workers.push(spawn(scope, "worker", shared, move || worker.run(&task))?);
+            }
             let mut solvers = Vec::new();
-            for own in owners {
-                let (rows_in, rows) = bounded::<Vec<SiteRows>>(1);
-                row_inputs.push(rows_in);
-                let out = finished_in.clone();
-                workers.push(spawn(scope, "worker", failed, move || {
-                    let done = self.accumulate(own, &rows, &out, failed);
-                    failed.fetch_or(done.is_err(), Ordering::SeqCst);
-                    done
-                })?);
-                let (input, out) = (finished.clone(), solved_in.clone());
-                solvers.push(spawn(scope, "solver", failed, move || {
-                    self.solve(&input, &out, failed)
+            for _ in 0..threads {
+                let (jobs, out) = (jobs.clone(), outcomes_in.clone());
+                solvers.push(spawn(scope, "solver", shared, move || {
+                    worker::solve(shared, &jobs, &out)
                 })?);
             }
+            let publishing = publisher
+                .map(|publisher| {
+                    let outcomes = outcomes.clone();
+                    spawn(scope, "publisher", shared, move || {
+                        publisher.run(shared, &outcomes)
+                    })
+                })
+                .transpose()?;
             // Only the threads hold the channels now, so that the end of one is seen by the next.
-            drop((finished_in, finished, solved_in));
-            let reader = spawn(scope, "reader", failed, move || {
-                self.read(owners, &row_inputs, failed)
-            })?;
-
-            let solutions = self.collect(&solved, failed);
-            let reading = reader.join();
+            drop((jobs_in, jobs, outcomes));
+            let feeder = Feeder::new(shared, owners, tasks, outcomes_in);
+            let fed = feeder.run(source, gathered);
+            if fed.is_err() {
+                shared.fail();
+            }
             for worker in workers {
                 worker.join()??;
             }
             for solver in solvers {
                 solver.join()?;
             }
-            Ok(Outcome {
-                solutions: solutions?,
-                reading: reading?,
-            })
+            if let Some(publisher) = publishing {
+                publisher.join()??;
+            }
+            fed
         })
     }
-
-    /// Reader: decodes shard after shard and gives each worker the rows of its sites.
-    fn read(
-        &self,
-        owners: &[Vec<usize>],
-        workers: &[Sender<Vec<SiteRows>>],
-        failed: &AtomicBool,
-    ) -> Reading {
-        let mut reading = Reading::default();
-        for (index, admitted) in self.shards.iter().enumerate() {
-            if self.stop.load(Ordering::SeqCst) || failed.load(Ordering::SeqCst) {
-                reading.unread = self.shards.len() - index;
-                break;
-            }
-            match read(admitted) {
-                Ok(shard) => {
-                    let (name, rows) = (shard.name.clone(), shard.rows);
-                    if !deal(shard, owners, workers) {
-                        break; // A worker ended early; the caller reports why.
-                    }
-                    if rows > 0 {
-                        reading.folded.push(index);
-                    } else {
-                        reading.empty += 1;
-                    }
-                    let ignored_keys = admitted.ignored_keys;
-                    self.reporter.say(&Event::ShardFolded {
-                        shard: &name,
-                        rows,
-                        ignored_keys,
-                    });
-                }
-                Err(refusal) => {
-                    let message = refusal.to_string();
-                    self.reporter.say(&Event::ShardQuarantined {
-                        message: message.clone(),
-                    });
-                    reading.refused.push(message);
-                }
-            }
-            self.reporter.step(&admitted.name);
-        }
-        reading
-    }
-
-    /// Worker: folds the rows of its sites, then hands the sites over.
-    fn accumulate(
-        &self,
-        own: &[usize],
-        rows: &Receiver<Vec<SiteRows>>,
-        finished: &Sender<Finished>,
-        failed: &AtomicBool,
-    ) -> Result<(), Stop> {
-        let sites = &self.sites.sites;
-        let mut statistics: Vec<_> = own
-            .iter()
-            .map(|&s| SiteStatistics::new(sites[s].in_features))
-            .collect();
-        let widest = own
-            .iter()
-            .map(|&s| sites[s].in_features)
-            .max()
-            .unwrap_or_default();
-        let mut scratch = vec![0.0; scratch_len(widest)];
-        for site_rows in rows.iter().flatten() {
-            let slot = own.binary_search(&site_rows.site).unwrap_or_default();
-            statistics[slot]
-                .fold(&site_rows, &mut scratch)
-                .map_err(|error| Stop::Solve {
-                    layer: sites[site_rows.site].name.clone(),
-                    reason: error.to_string(),
-                })?;
-        }
-        drop(scratch);
-        for (&site, mut statistics) in own.iter().zip(statistics) {
-            statistics.window.finish();
-            if failed.load(Ordering::SeqCst)
-                || finished.send(Finished { site, statistics }).is_err()
-            {
-                break; // Another stage failed; the caller reports why.
-            }
-        }
-        Ok(())
-    }
-
-    /// Solver: solves site after site.
-    fn solve(&self, finished: &Receiver<Finished>, solved: &Sender<Solved>, failed: &AtomicBool) {
-        for Finished { site, statistics } in finished {
-            if failed.load(Ordering::SeqCst) {
-                return;
-            }
-            let site = &self.sites.sites[site];
-            self.warn(site, &statistics);
-            if solved.send(self.solver.solve(site, &statistics)).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Caller: reports each layer as it comes and sorts them in the end.
-    fn collect(&self, solved: &Receiver<Solved>, failed: &AtomicBool) -> Solved {
-        let mut all = Vec::new();
-        let mut stopped = None;
-        for site in solved {
-            match site {
-                Ok(solutions) => {
-                    for solution in solutions {
-                        self.report(&solution);
-                        self.reporter.step(&self.solver.layers[solution.layer].name);
-                        all.push(solution);
-                    }
-                }
-                Err(stop) => {
-                    failed.store(true, Ordering::SeqCst);
-                    stopped.get_or_insert(stop);
-                }
-            }
-        }
-        all.sort_by_key(|s| s.layer);
-        stopped.map_or(Ok(all), Err)
-    }
-}
-
-/// Splits a shard by the workers that own its sites; false when one of them is gone.
-fn deal(mut shard: Shard, owners: &[Vec<usize>], workers: &[Sender<Vec<SiteRows>>]) -> bool {
-    owners.iter().zip(workers).all(|(own, worker)| {
-        let part = shard
-            .sites
-            .extract_if(.., |rows| own.binary_search(&rows.site).is_ok())
-            .collect();
-        worker.send(part).is_ok()
-    })
 }
 
 /// A thread of the scope whose panic becomes an error.
@@ -283,13 +234,13 @@ impl Drop for PanicFlag<'_> {
 fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &'static str,
-    failed: &'scope AtomicBool,
+    shared: &'scope Shared<'_>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<Running<'scope, T>, Stop> {
     let handle = Builder::new()
         .name(name.into())
         .spawn_scoped(scope, move || {
-            let _flag = PanicFlag(failed);
+            let _flag = PanicFlag(&shared.failed);
             work()
         })
         .map_err(Stop::io(std::path::Path::new(name), "start the thread"))?;

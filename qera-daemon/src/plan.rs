@@ -6,13 +6,16 @@ use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
 use serde::Serialize;
 
-use crate::calibrate::{WINDOW_ROWS_PEAK, scratch_len};
+use crate::calibrate::{ASIDE_ROWS, WINDOW_ROWS_PEAK, scratch_len};
 use crate::checkpoint::{Layer, Sites};
 use crate::error::Stop;
-use crate::pipeline::SHARDS_IN_FLIGHT;
-use crate::settings::{LogFormat, Settings, Shrinkage, format_bytes};
+use crate::pipeline::{SHARDS_IN_FLIGHT, jobs_in_flight};
+use crate::settings::{LogFormat, Settings, Shrinkage, Until, format_bytes};
 use crate::solve::{Quantity, SHRINKAGES};
-use crate::source::{Admitted, Entry};
+use crate::source::{Admitted, Entry, Reason};
+
+/// The first stages are those of the shards in flight.
+const SHARD_STAGES: usize = 2;
 
 /// The plan of a run.
 #[derive(Debug, Serialize)]
@@ -42,8 +45,31 @@ pub struct SitePlan {
     pub rows: u64,
     /// R and the per-channel statistics.
     pub statistics_bytes: u64,
-    /// Held-out rows, at most.
+    /// Held-out rows, at most; in a live run the rows kept aside, too.
     pub window_bytes: u64,
+}
+
+/// What a plan depends on beside the sites and shards.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// Whether R is gathered.
+    pub keeps_r: bool,
+    /// Whether sites are solved while rows are folded.
+    pub live: bool,
+    /// Whether it continues from rows of earlier shards.
+    pub resumed: bool,
+}
+
+impl Extent {
+    /// Of a run that begins anew.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            keeps_r: settings.method == Method::Exact,
+            live: settings.until != Until::Once && settings.checkpoint.is_some(),
+            resumed: false,
+        }
+    }
 }
 
 /// One layer.
@@ -57,6 +83,8 @@ pub struct LayerPlan {
     pub solve_bytes: u64,
     /// Its factors, kept until publication.
     pub factor_bytes: u64,
+    /// What a live run carries from one solve point to the next.
+    pub progress_bytes: u64,
     /// Operations, about.
     pub solve_flops: f64,
 }
@@ -73,59 +101,22 @@ pub struct Stage {
 impl Plan {
     /// Adds everything up.
     #[must_use]
-    pub fn new(settings: &Settings, layers: &[Layer], layout: &Sites, shards: &[Admitted]) -> Self {
+    pub fn new(
+        settings: &Settings,
+        layers: &[Layer],
+        layout: &Sites,
+        shards: &[Admitted],
+        extent: Extent,
+    ) -> Self {
         let sites: Vec<_> = (0..layout.sites.len())
-            .map(|site| SitePlan::new(layout, site, shards))
+            .map(|site| SitePlan::new(layout, site, shards, extent))
             .collect();
         let candidates = candidates(settings);
         let layers: Vec<_> = layers
             .iter()
             .map(|l| LayerPlan::new(l, settings.method, candidates))
             .collect();
-        let threads = settings.threads as u64;
-        let largest = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).max().unwrap_or_default();
-        let scratch = sites
-            .iter()
-            .map(|s| 4 * scratch_len(s.in_features) as u64)
-            .max()
-            .unwrap_or_default();
-        let stage = |name, bytes| Stage { name, bytes };
-        let stages = vec![
-            stage(
-                "shards in flight, decoded",
-                SHARDS_IN_FLIGHT as u64
-                    * shards.iter().map(decoded_bytes).max().unwrap_or_default(),
-            ),
-            stage(
-                "the tensor being read, as stored",
-                shards
-                    .iter()
-                    .flat_map(|s| &s.entries)
-                    .map(Entry::stored_bytes)
-                    .max()
-                    .unwrap_or_default(),
-            ),
-            stage(
-                "statistics of all sites",
-                sites.iter().map(|s| s.statistics_bytes).sum(),
-            ),
-            stage(
-                "held-out rows of all sites",
-                sites.iter().map(|s| s.window_bytes).sum(),
-            ),
-            stage(
-                "accumulation scratch, all threads",
-                threads.min(sites.len() as u64) * scratch,
-            ),
-            stage(
-                "solving, all threads",
-                threads.min(sites.len() as u64) * largest(|l| l.solve_bytes),
-            ),
-            stage(
-                "factors of all layers",
-                layers.iter().map(|l| l.factor_bytes).sum(),
-            ),
-        ];
+        let stages = stages(settings, &sites, &layers, shards, extent);
         Self {
             total_bytes: stages.iter().map(|s| s.bytes).sum(),
             accumulate_flops: sites
@@ -137,6 +128,27 @@ impl Plan {
             layers,
             stages,
         }
+    }
+
+    /// Whether a shard that came later can be decoded within the budget; the plan is for those that were there.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`].
+    pub fn admits(&self, settings: &Settings, shard: &Admitted) -> Result<(), Reason> {
+        let stored = shard.entries.iter().map(Entry::stored_bytes).max();
+        let needed = SHARDS_IN_FLIGHT as u64 * decoded_bytes(shard) + stored.unwrap_or_default();
+        let planned: u64 = self.stages[..SHARD_STAGES].iter().map(|s| s.bytes).sum();
+        let left = settings
+            .memory_budget
+            .bytes
+            .saturating_sub(self.total_bytes - planned);
+        if needed <= planned.max(left) {
+            return Ok(());
+        }
+        Err(Reason::TooLarge {
+            needed: format_bytes(needed),
+            left: format_bytes(left),
+        })
     }
 
     /// Refuses what does not fit the budget.
@@ -227,7 +239,7 @@ impl Plan {
 }
 
 impl SitePlan {
-    fn new(layout: &Sites, index: usize, shards: &[Admitted]) -> Self {
+    fn new(layout: &Sites, index: usize, shards: &[Admitted], extent: Extent) -> Self {
         let site = &layout.sites[index];
         // Several keys of one site in a shard count once.
         let rows: u64 = shards
@@ -236,12 +248,23 @@ impl SitePlan {
             .map(|entry| entry.rows as u64)
             .sum();
         let m = site.in_features;
+        let packed = if extent.keeps_r { packed_len(m) } else { 0 };
+        // More may come to a live run, and some is there in one that continues.
+        let held = if extent.live {
+            WINDOW_ROWS_PEAK + ASIDE_ROWS
+        } else if extent.resumed {
+            WINDOW_ROWS_PEAK
+        } else {
+            usize::try_from(rows)
+                .unwrap_or(usize::MAX)
+                .min(WINDOW_ROWS_PEAK)
+        };
         Self {
             name: site.name.clone(),
             in_features: m,
             rows,
-            statistics_bytes: 8 * (packed_len(m) + 3 * m) as u64,
-            window_bytes: rows.min(WINDOW_ROWS_PEAK as u64) * 4 * m as u64,
+            statistics_bytes: 8 * (packed + 5 * m) as u64,
+            window_bytes: (held * 4 * m) as u64,
         }
     }
 }
@@ -261,9 +284,77 @@ impl LayerPlan {
             rank,
             solve_bytes: quantity.bytes(),
             factor_bytes: 4 * (rank * (m + n)) as u64,
+            progress_bytes: (2 * 4 * rank * (m + n) + 8 * n * (rank + 8)) as u64,
             solve_flops: quantity.flops(),
         }
     }
+}
+
+/// What exists at one time, stage by stage.
+fn stages(
+    settings: &Settings,
+    sites: &[SitePlan],
+    layers: &[LayerPlan],
+    shards: &[Admitted],
+    extent: Extent,
+) -> Vec<Stage> {
+    let threads = settings.threads as u64;
+    let held = |s: &SitePlan| s.statistics_bytes + s.window_bytes;
+    // While a site is solved its rows go on: the solver keeps what it began with.
+    let copies = if extent.live {
+        jobs_in_flight(settings.threads).min(sites.len()) as u64
+            * sites.iter().map(held).max().unwrap_or_default()
+    } else {
+        0
+    };
+    let carried = |l: &LayerPlan| if extent.live { l.progress_bytes } else { 0 };
+    let largest = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).max().unwrap_or_default();
+    let scratch = sites
+        .iter()
+        .map(|s| 4 * scratch_len(s.in_features) as u64)
+        .max()
+        .unwrap_or_default();
+    let stage = |name, bytes| Stage { name, bytes };
+    vec![
+        stage(
+            "shards in flight, decoded",
+            SHARDS_IN_FLIGHT as u64 * shards.iter().map(decoded_bytes).max().unwrap_or_default(),
+        ),
+        stage(
+            "the tensor being read, as stored",
+            shards
+                .iter()
+                .flat_map(|s| &s.entries)
+                .map(Entry::stored_bytes)
+                .max()
+                .unwrap_or_default(),
+        ),
+        stage(
+            "statistics of all sites",
+            sites.iter().map(|s| s.statistics_bytes).sum(),
+        ),
+        stage(
+            "held-out rows of all sites",
+            sites.iter().map(|s| s.window_bytes).sum(),
+        ),
+        stage("copies of statistics being solved", copies),
+        stage(
+            "corrections and vectors of solve points",
+            layers.iter().map(carried).sum(),
+        ),
+        stage(
+            "accumulation scratch, all threads",
+            threads.min(sites.len() as u64) * scratch * u64::from(extent.keeps_r),
+        ),
+        stage(
+            "solving, all threads",
+            threads.min(sites.len() as u64) * largest(|l| l.solve_bytes),
+        ),
+        stage(
+            "factors of all layers",
+            layers.iter().map(|l| l.factor_bytes).sum(),
+        ),
+    ]
 }
 
 /// Candidates that are scored on the window, in each fold.

@@ -1,326 +1,276 @@
-//! The main job in order: open what was named, admit shards by their headers, plan, then the pipeline, then
-//! publish.
+//! The main job in order: open what was named, know the sites, plan, continue from the state, then the pipeline.
 
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::checkpoint::{Checkpoint, Layers, Shares, Sites, fingerprint};
+use crate::checkpoint::Layer;
 use crate::error::Stop;
 use crate::exit::{Exit, SECOND_SIGINT, SECOND_SIGTERM};
+use crate::job::{Job, Weights, solver};
 use crate::observe::{Event, Reporter};
-use crate::pipeline::{Outcome, Pipeline};
-use crate::plan::Plan;
-use crate::publish::{Base, Inputs, Manifest, OutFolder, emit_base, publish};
-use crate::settings::Settings;
-use crate::solve::{SiteSolver, Status};
-use crate::source::{Admission, Admitted, ShardHeader, declared_shares, list};
+use crate::pipeline::{Board, Drained, Fed, Pipeline, Source};
+use crate::publish::Target;
+use crate::settings::{Settings, Until};
+use crate::source::{Intake, Wake, Watcher};
+use crate::state::{Journal, Restored, SitesRecord, StateFolder, restore};
+use crate::systemd;
 
-/// Everything that is known before a row is read.
-#[derive(Debug)]
-pub struct Job {
-    checkpoint: Checkpoint,
-    layers: Layers,
-    sites: Sites,
-    shards: Shards,
-    /// What it will need.
-    pub plan: Plan,
-}
-
-/// The folder's shards, judged by their headers.
-#[derive(Debug, Default)]
-struct Shards {
-    admitted: Vec<Admitted>,
-    refused: Vec<String>,
-    ignored_files: usize,
-}
-
-impl Job {
-    /// Opens checkpoint and folder and reads the shards' headers.
-    ///
-    /// # Errors
-    /// [`Stop`] for a checkpoint or folder that cannot serve; a bad shard is only counted.
-    pub fn prepare(settings: &Settings) -> Result<Self, Stop> {
-        let checkpoint = Checkpoint::open(&settings.checkpoint)?;
-        let layers = Layers::select(&checkpoint, settings)?;
-        let (sites, shards) = Shards::judge(settings, &checkpoint, &layers)?;
-        let plan = Plan::new(settings, &layers.selected, &sites, &shards.admitted);
-        Ok(Self {
-            checkpoint,
-            layers,
-            sites,
-            shards,
-            plan,
-        })
-    }
-
-    /// Shards that a run would set aside, each with its reason.
-    #[must_use]
-    pub fn refused(&self) -> &[String] {
-        &self.shards.refused
-    }
-}
-
-impl Shards {
-    /// Judges every header. The sites depend on what the shards declare of shared inputs, and what a refused
-    /// shard declares does not count: whenever shards are refused, the rest is judged again without them.
-    fn judge(
-        settings: &Settings,
-        checkpoint: &Checkpoint,
-        layers: &Layers,
-    ) -> Result<(Sites, Self), Stop> {
-        let mut shards = Self::default();
-        let mut headers = Vec::new();
-        if let Some(folder) = &settings.watch {
-            let listing = list(folder)?;
-            shards.ignored_files = listing.ignored;
-            for path in &listing.shards {
-                match ShardHeader::open(path) {
-                    Ok(header) => headers.push(header),
-                    Err(refusal) => shards.refused.push(refusal.to_string()),
-                }
-            }
-        }
-        loop {
-            let mut shares = Shares::default();
-            let mut clashes = Vec::new();
-            for (index, header) in headers.iter().enumerate() {
-                if let Err(refusal) = declared_shares(header, &layers.selected, &mut shares) {
-                    clashes.push((index, refusal));
-                }
-            }
-            let sites =
-                Sites::group(&layers.selected, &shares).map_err(|reason| Stop::Checkpoint {
-                    path: checkpoint.path.clone(),
-                    reason,
-                })?;
-            let admission = Admission {
-                model_names: checkpoint.model_names(),
-                checkpoint,
-                selection: &settings.selection,
-                sites: &sites,
-            };
-            let mut admitted = Vec::new();
-            let mut refusals = Vec::new();
-            for (index, header) in headers.iter().enumerate() {
-                match admission.admit(header) {
-                    Ok(shard) => admitted.push(shard),
-                    Err(refusal) => refusals.push((index, refusal)),
-                }
-            }
-            // A clash is one's own fault only when the other side is admitted.
-            let refusals = if refusals.is_empty() {
-                clashes
-            } else {
-                refusals
-            };
-            if refusals.is_empty() {
-                shards.admitted = admitted;
-                shards.refused.sort();
-                return Ok((sites, shards));
-            }
-            for (index, refusal) in refusals.into_iter().rev() {
-                shards.refused.push(refusal.to_string());
-                headers.remove(index);
-            }
-        }
-    }
-}
-
-/// `qera-daemon --once`: everything in the folder, from the first row, solved and published.
+/// The main job: what the folder holds and what comes is folded, solved and published, until `--once` has done what is
+/// there, the layers have converged, or a signal comes.
 ///
 /// # Errors
-/// [`Stop`]; nothing was published then, and what was published before is still there.
-pub fn once(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
-    if !settings.once {
-        return Err(Stop::Usage(
-            "this version works in batches: pass --once, or a subcommand".into(),
-        ));
-    }
+/// [`Stop`]; what was published before is still there, and what the state holds is not lost.
+pub fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
     let Some(watch) = &settings.watch else {
         return Err(Stop::Usage(
             "--watch DIR is needed: the folder of activation shards".into(),
         ));
     };
     let stop = signals()?;
-    let job = Job::prepare(settings)?;
+    let weights = Weights::open(settings)?;
+    let live = settings.until != Until::Once;
+    // Before the first listing, so that nothing comes unseen between the two.
+    let mut watcher = live.then(|| watch_folder(settings, watch, reporter));
+    if let Some(watcher) = &watcher {
+        wake_by_signals(&watcher.handle())?;
+    }
+    let mut intake = Intake::new(watch, live);
+    let mut job = Job::prepare(settings, weights.as_ref(), Some(&mut intake))?;
     job.plan.check(settings)?;
-    let target = Target::open(settings, &job)?;
-    announce(settings, reporter, &job);
-    let nothing_usable = |refused| {
-        Err(Stop::NothingUsable {
-            folder: watch.clone(),
-            refused,
-        })
-    };
-    if job.shards.admitted.is_empty() {
-        return nothing_usable(job.shards.refused.len());
+    let state = StateFolder::open(&settings.state)?;
+    let target = weights
+        .as_ref()
+        .map(|w| Target::open(settings, &w.checkpoint, &w.layers.selected))
+        .transpose()?;
+    announce(settings, reporter, &job, weights.as_ref());
+    ready(watch, reporter, live);
+    if let Some(watcher) = &mut watcher {
+        job = wait_for_shards(settings, weights.as_ref(), &mut intake, job, watcher, &stop)?;
     }
-
-    reporter.begin(job.shards.admitted.len() + job.layers.selected.len());
-    let outcome = job.pipeline(settings, &stop, reporter).run();
-    reporter.end();
-    let outcome = outcome?;
-    if job.cut_off(&outcome) {
-        return Err(Stop::Interrupted);
+    if !live && job.admitted.is_empty() && job.saved.is_none() {
+        return nothing_usable(watch, job.refused.len());
     }
-    if outcome
-        .solutions
-        .iter()
-        .any(|s| s.status != Status::Starved)
-    {
-        return target.publish(settings, job, outcome, reporter);
-    }
-    nothing_usable(job.shards.refused.len() + outcome.reading.refused.len())
-}
-
-impl Job {
-    /// Whether a signal kept a layer from rows that the unread shards have: it would be published as zeros.
-    fn cut_off(&self, outcome: &Outcome) -> bool {
-        let admitted = &self.shards.admitted;
-        let unread = &admitted[admitted.len() - outcome.reading.unread..];
-        outcome
-            .solutions
-            .iter()
-            .filter(|s| s.status == Status::Starved)
-            .any(|starved| {
-                let site = self.sites.of(&self.layers.selected[starved.layer].name);
-                unread
-                    .iter()
-                    .any(|shard| site.is_some_and(|site| shard.entry_of(site).is_some()))
-            })
-    }
-
-    fn pipeline<'a>(
-        &'a self,
-        settings: &'a Settings,
-        stop: &'a AtomicBool,
-        reporter: &'a Reporter,
-    ) -> Pipeline<'a> {
-        Pipeline {
-            shards: &self.shards.admitted,
-            sites: &self.sites,
-            solver: SiteSolver {
-                checkpoint: &self.checkpoint,
-                settings,
-                layers: &self.layers.selected,
-            },
-            threads: settings.threads,
-            stop,
-            reporter,
-        }
-    }
-}
-
-/// The output folder, held, and the fingerprints of what goes there.
-struct Target {
-    out: OutFolder,
-    weights: String,
-    /// Set where a base is there or asked for.
-    base: Option<Base>,
-    base_present: bool,
-}
-
-impl Target {
-    /// Locks the folder and refuses one whose base belongs to other settings.
-    fn open(settings: &Settings, job: &Job) -> Result<Self, Stop> {
-        let out = OutFolder::open(&settings.out)?;
-        let weights = fingerprint(&job.checkpoint, &job.layers.selected);
-        // Hashing the whole checkpoint is for those who have or want a base.
-        let concerned = settings.emit_base || out.path.join("base").exists();
-        let base =
-            concerned.then(|| Base::new(settings, &job.checkpoint, &job.layers.selected, &weights));
-        let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
-        Ok(Self {
-            out,
-            weights,
-            base,
-            base_present,
-        })
-    }
-
-    /// Writes the base where it is asked for and not there, then the generation.
-    fn publish(
-        self,
-        settings: &Settings,
-        job: Job,
-        outcome: Outcome,
-        reporter: &Reporter,
-    ) -> Result<Exit, Stop> {
-        let layers = &job.layers.selected;
-        if let Some(base) = &self.base
-            && !self.base_present
-        {
-            emit_base(&self.out, &job.checkpoint, settings, layers, base)?;
-        }
-        // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.
-        let base_model = self
-            .base
-            .as_ref()
-            .map(|_| self.out.path.join("base").display().to_string());
-        let Shards {
-            admitted,
-            mut refused,
-            ..
-        } = job.shards;
-        let reading = outcome.reading;
-        refused.extend(reading.refused);
-        let (folded, quarantined) = (reading.folded.len(), refused.len());
-        let inputs = Inputs {
-            shards: folded,
-            empty: reading.empty,
-            unread: reading.unread,
-            quarantined: refused,
-            full_precision_model: source(
-                reading.folded.iter().map(|&i| admitted[i].full_precision),
-            ),
-        };
-        let solutions = &outcome.solutions;
-        let base = self.base.as_ref().map(Base::fingerprint);
-        let manifest = Manifest::new(settings, layers, solutions, inputs, self.weights, base);
-        let published = publish(
-            &self.out,
+    if let Some(job) = begun(&job, &stop) {
+        let fed = Run {
             settings,
+            reporter,
+            job,
+            weights: weights.as_ref(),
+            stop: &stop,
+            state: &state,
+        }
+        .go(intake, watcher, target)?;
+        systemd::notify("STOPPING=1");
+        return end(settings, watch, reporter, &fed);
+    }
+    Ok(Exit::Done)
+}
+
+/// Nothing to begin with when a signal came before the first shard.
+fn begun<'a>(job: &'a Job, stop: &AtomicBool) -> Option<&'a Job> {
+    let nothing = job.admitted.is_empty() && job.saved.is_none();
+    (!(nothing && stop.load(Ordering::SeqCst))).then_some(job)
+}
+
+/// A run whose sites are known.
+struct Run<'a> {
+    settings: &'a Settings,
+    reporter: &'a mut Reporter,
+    job: &'a Job,
+    weights: Option<&'a Weights>,
+    stop: &'a AtomicBool,
+    state: &'a StateFolder,
+}
+
+impl Run<'_> {
+    fn go(
+        self,
+        mut intake: Intake,
+        watcher: Option<Watcher>,
+        target: Option<Target<'_>>,
+    ) -> Result<Fed, Stop> {
+        let Self { job, settings, .. } = self;
+        let layers: &[Layer] = self.weights.map_or(&[], |w| &w.layers.selected);
+        let sites = SitesRecord::new(&job.sites, job.keeps_r);
+        if job.saved.as_ref() != Some(&sites) {
+            self.state.save_sites(&sites)?;
+        }
+        let (journal, torn) = Journal::open(&self.state.path.join("journal"))?;
+        let solved_for = target.as_ref().map(Target::solved_for);
+        let expected = job.expected(layers, solved_for.as_deref());
+        let restored = restore(&self.state.path, Some(&journal), &expected)?;
+        self.tell(&journal, &restored, torn, solved_for.as_deref());
+        let mut consumable = Vec::new();
+        for record in journal.records() {
+            if record.number <= restored.gathered.position {
+                intake.accept(record.content.clone());
+                intake.settle(record.name.clone().into(), record.file);
+                consumable.push((record.name.clone(), record.file));
+            }
+        }
+        let mut status = job.status(settings, layers, &restored.sites);
+        status.shards = restored.gathered.shards;
+        let board = Board::new(Some(self.state), status);
+        board.update_now(|_| ());
+        let source = Source {
+            settings,
+            intake,
+            wake: watcher.as_ref().map(Watcher::handle),
+            watcher,
+            journal,
+            state: self.state,
+            sites: job.sites.clone(),
+            saved_sites: job.sites.sites.len(),
+            keeps_r: job.keeps_r,
+            checkpoint: self.weights.map(|w| &w.checkpoint),
             layers,
-            solutions,
-            &manifest,
-            base_model.as_deref(),
-        )?;
-        let count = |status| solutions.iter().filter(|s| s.status == status).count();
-        reporter.say(&Event::Published {
-            generation: published.generation,
-            path: published.path.display().to_string(),
-            solved: count(Status::Solved),
-            starved: count(Status::Starved),
-            shards: folded,
-            quarantined,
-            unread: reading.unread,
-            rank: published.rank,
-        });
-        Ok(if quarantined > 0 {
-            Exit::Quarantined
+            plan: &job.plan,
+            published: target
+                .as_ref()
+                .filter(|target| target.is_current(&restored.gathered))
+                .map(|_| restored.gathered.digest.clone()),
+            gathered: restored.gathered.clone(),
+            solved_for,
+            refused: job.refused.clone(),
+            consumable,
+        };
+        self.reporter.begin(if settings.until == Until::Once {
+            job.admitted.len() + layers.len()
         } else {
-            Exit::Done
-        })
+            0
+        });
+        let pipeline = Pipeline {
+            settings,
+            sites: &job.sites,
+            keeps_r: job.keeps_r,
+            scored_shares: job.scored_shares(layers),
+            gathered: restored.gathered,
+            restored: restored.sites,
+            solver: self.weights.map(|weights| solver(settings, weights)),
+            stop: self.stop,
+            reporter: self.reporter,
+            board: &board,
+        };
+        let fed = pipeline.run(Some(source), target);
+        board.update_now(|status| status.phase = "stopped".into());
+        self.reporter.end();
+        fed
+    }
+
+    /// Says what the state gave.
+    fn tell(&self, journal: &Journal, restored: &Restored, torn: usize, solved_for: Option<&str>) {
+        let warn = |message: String| {
+            self.reporter.say(&Event::Warning {
+                subject: "state",
+                message,
+            });
+        };
+        if torn > 0 {
+            warn(format!(
+                "the journal's last line was cut off ({torn} bytes): that shard is new again"
+            ));
+        }
+        for damaged in &restored.damaged {
+            warn(format!("{damaged}: the snapshot before it is used"));
+        }
+        let begun = |key: &str| {
+            let saved = self.job.saved.as_ref();
+            saved.is_none_or(|saved| saved.sites.iter().any(|(known, ..)| known == key))
+        };
+        for site in self.job.sites.sites.iter().filter(|site| !begun(&site.key)) {
+            warn(format!(
+                "{} was not gathered before: it begins without the rows of {} shards",
+                site.name, restored.gathered.shards
+            ));
+        }
+        let done = restored.gathered.position;
+        let again = journal.records().iter().filter(|r| r.number > done).count();
+        if restored.gathered.position > 0 || again > 0 {
+            self.reporter.say(&Event::Restored {
+                state: self.state.path.display().to_string(),
+                shards: restored.gathered.shards,
+                again,
+                progress: restored.solved_for.as_deref() == solved_for || done == 0,
+            });
+        }
     }
 }
 
-/// Whether all rows came from the full-precision model: one that did not decides, one that does not say
-/// leaves it open.
-fn source(mut shards: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    shards
-        .try_fold(Some(true), |so_far, shard| match (so_far, shard) {
-            (_, Some(false)) => Err(Some(false)),
-            (Some(_), Some(true)) => Ok(Some(true)),
-            _ => Ok(None),
-        })
-        .unwrap_or_else(|decided| decided)
+/// The exit code, and the last words.
+fn end(settings: &Settings, watch: &Path, reporter: &Reporter, fed: &Fed) -> Result<Exit, Stop> {
+    let once = settings.until == Until::Once;
+    match &fed.drained {
+        Some(Drained::CutOff) if once => return Err(Stop::Interrupted),
+        Some(Drained::CutOff) => reporter.say(&Event::Warning {
+            subject: "last generation",
+            message: Stop::Interrupted.to_string(),
+        }),
+        _ if fed.held == 0 && once => return nothing_usable(watch, fed.refused.len()),
+        None if settings.checkpoint.is_some() && fed.held > 0 => {
+            reporter.say(&Event::NothingNew { shards: fed.held });
+        }
+        None => reporter.say(&Event::Gathered {
+            state: settings.state.display().to_string(),
+            shards: fed.held,
+        }),
+        Some(_) => {}
+    }
+    Ok(if once && !fed.refused.is_empty() {
+        Exit::Quarantined
+    } else {
+        Exit::Done
+    })
 }
 
-/// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published by
-/// then is complete, because publication is a rename.
+fn nothing_usable(watch: &Path, refused: usize) -> Result<Exit, Stop> {
+    Err(Stop::NothingUsable {
+        folder: watch.to_path_buf(),
+        refused,
+    })
+}
+
+fn watch_folder(settings: &Settings, watch: &Path, reporter: &Reporter) -> Watcher {
+    Watcher::start(watch, settings.watching.mode, |message| {
+        reporter.say(&Event::Warning {
+            subject: "watched folder",
+            message,
+        });
+    })
+}
+
+/// A live run that begins waits for the first shards: they say which modules share an input.
+fn wait_for_shards(
+    settings: &Settings,
+    weights: Option<&Weights>,
+    intake: &mut Intake,
+    mut job: Job,
+    watcher: &mut Watcher,
+    stop: &AtomicBool,
+) -> Result<Job, Stop> {
+    let mut refused = Vec::new();
+    while job.saved.is_none() && job.admitted.is_empty() && !stop.load(Ordering::SeqCst) {
+        let deadline = Instant::now() + settings.watching.rescan;
+        watcher.wait(intake.next_verdict().unwrap_or(deadline).min(deadline));
+        refused.append(&mut job.refused);
+        match Job::prepare(settings, weights, Some(&mut *intake)) {
+            Ok(again) => job = again,
+            // The folder is gone for a while.
+            Err(Stop::Io { .. }) => watcher.renew(|_| ()),
+            Err(stop) => return Err(stop),
+        }
+        job.plan.check(settings)?;
+    }
+    job.refused.append(&mut refused);
+    Ok(job)
+}
+
+/// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published or saved by
+/// then is complete, because it is renamed in.
 fn signals() -> Result<Arc<AtomicBool>, Stop> {
     let stop = Arc::new(AtomicBool::new(false));
     for (signal, status) in [(SIGINT, SECOND_SIGINT), (SIGTERM, SECOND_SIGTERM)] {
@@ -331,20 +281,67 @@ fn signals() -> Result<Arc<AtomicBool>, Stop> {
     Ok(stop)
 }
 
-fn announce(settings: &Settings, reporter: &Reporter, job: &Job) {
+/// A signal ends the wait for shards; while it lasts, the service manager is told that all is well.
+fn wake_by_signals(wake: &Wake) -> Result<(), Stop> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(Stop::io(Path::new("signals"), "register"))?;
+    let wake = wake.clone();
+    let period = systemd::watchdog_period();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for _ in signals.forever() {
+                wake.wake();
+            }
+        })
+        .map_err(Stop::io(Path::new("signals"), "start the thread"))?;
+    if let Some(period) = period {
+        beat(period)?;
+    }
+    Ok(())
+}
+
+fn beat(period: Duration) -> Result<(), Stop> {
+    std::thread::Builder::new()
+        .name("watchdog".into())
+        .spawn(move || {
+            loop {
+                systemd::notify("WATCHDOG=1");
+                std::thread::sleep(period);
+            }
+        })
+        .map(drop)
+        .map_err(Stop::io(Path::new("watchdog"), "start the thread"))
+}
+
+/// Says that the folder is watched.
+fn ready(watch: &Path, reporter: &Reporter, live: bool) {
+    if live {
+        reporter.say(&Event::Watching {
+            folder: watch.display().to_string(),
+        });
+        systemd::notify("READY=1");
+    }
+}
+
+fn announce(settings: &Settings, reporter: &Reporter, job: &Job, weights: Option<&Weights>) {
     reporter.say(&Event::Started {
-        checkpoint: job.checkpoint.path.display().to_string(),
-        layers: job.layers.selected.len(),
-        sites: job.sites.sites.len(),
-        shards: job.shards.admitted.len(),
+        checkpoint: weights.map_or_else(
+            || "no checkpoint, statistics only".into(),
+            |w| w.checkpoint.path.display().to_string(),
+        ),
+        layers: weights.map_or(0, |w| w.layers.selected.len()),
+        sites: job.fed_sites(),
+        shards: job.admitted.len(),
         method: settings.method.name(),
         threads: settings.threads,
         planned_bytes: job.plan.total_bytes,
         budget_bytes: settings.memory_budget.bytes,
         device: device(),
     });
-    if let Some(first) = job.layers.passed_over.first() {
-        let count = job.layers.passed_over.len();
+    let passed_over = weights.map_or(&[][..], |w| &w.layers.passed_over);
+    if let Some(first) = passed_over.first() {
+        let count = passed_over.len();
         let message = format!(
             "{count} weights of more than two dimensions are not corrected ('{first}' first)"
         );
@@ -353,16 +350,16 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Job) {
             message,
         });
     }
-    if job.shards.ignored_files > 0 {
+    if job.ignored_files > 0 {
         reporter.say(&Event::Warning {
             subject: "watched folder",
             message: format!(
                 "{} files are no .safetensors and were ignored",
-                job.shards.ignored_files
+                job.ignored_files
             ),
         });
     }
-    for message in &job.shards.refused {
+    for message in &job.refused {
         reporter.say(&Event::ShardQuarantined {
             message: message.clone(),
         });

@@ -255,7 +255,7 @@ fn shares_in_the_metadata_join_sites() {
         );
     }
     expect(
-        &daemon.run(&with(&[])),
+        &daemon.run(&with(&["--out", "joined"])),
         0,
         &["2 layers on 1 sites", "0 starved"],
     );
@@ -273,7 +273,7 @@ fn excluded_modules_are_ignored_and_counted() {
         ],
     );
     expect(
-        &daemon.run(&with(&["--include", "*.down_proj"])),
+        &daemon.run(&with(&["--include", "*.down_proj", "--out", "down"])),
         0,
         &["1 layers on 1 sites"],
     );
@@ -293,7 +293,7 @@ fn rows_of_an_unselected_member_feed_the_site() {
         whole.adapter("qera-out").factors(K).1,
         part.adapter("qera-out").factors(K).1
     );
-    let excluded = part.run(&with(&["--exclude", "*.q_proj"]));
+    let excluded = part.run(&with(&["--exclude", "*.q_proj", "--out", "excluded"]));
     expect(&excluded, 0, &["2 layers corrected, 0 starved"]);
 }
 

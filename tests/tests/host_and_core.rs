@@ -81,7 +81,7 @@ impl Case {
             layers: &layers,
         };
         solver
-            .solve(&sites.sites[0], &self.statistics)
+            .solve(&sites.sites[0], &self.statistics, None)
             .unwrap()
             .remove(0)
     }

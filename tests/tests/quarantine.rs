@@ -220,14 +220,16 @@ fn an_empty_folder_publishes_nothing() {
     for shard in 0..4 {
         fs::remove_file(shard_path(&daemon, &format!("shard-{shard}"))).unwrap();
     }
+    expect(&daemon.run(&with(&[])), 0, &["nothing new"]);
     expect(
-        &daemon.run(&with(&[])),
+        &daemon.run(&with(&["--out", "fresh"])),
         1,
         &[
             "activations: holds no shard (*.safetensors) with a row",
             "nothing was published",
         ],
     );
+    assert!(!daemon.path().join("fresh/current").exists());
     assert_eq!(
         fs::read_link(daemon.path().join("qera-out/current")).unwrap(),
         Path::new("generations/000001")
@@ -333,8 +335,9 @@ fn shards_without_rows_publish_nothing() {
             fs::remove_file(shard_path(&daemon, &format!("shard-{shard}"))).unwrap();
         }
         write(&shard_path(&daemon, "only"), &tensors, &[]);
-        let run = daemon.run(&with(&[]));
-        expect(&run, 1, &["nothing was published"]);
+        expect(&daemon.run(&with(&[])), 0, &["nothing new"]);
+        let fresh = daemon.run(&with(&["--out", "fresh"]));
+        expect(&fresh, 1, &["nothing was published"]);
         let current = fs::read_link(daemon.path().join("qera-out/current")).unwrap();
         assert_eq!(current, Path::new("generations/000001"), "{name}");
     }
@@ -361,7 +364,7 @@ fn a_refused_shard_does_not_decide_the_sites() {
     )];
     write(&shard_path(&daemon, "a-first"), &rows, &joined);
     expect(
-        &daemon.run(&with(&[])),
+        &daemon.run(&with(&["--out", "fresh"])),
         3,
         &[
             "in_features 8",
@@ -464,5 +467,9 @@ fn a_bad_member_that_is_not_selected_does_no_harm() {
             "2 keys of modules not selected ignored",
         ],
     );
-    expect(&daemon.run(&with(&[])), 1, &["has dtype F64"]);
+    expect(
+        &daemon.run(&with(&["--out", "fresh"])),
+        1,
+        &["has dtype F64"],
+    );
 }

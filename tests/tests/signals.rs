@@ -44,12 +44,16 @@ fn interrupt(daemon: &TestDaemon) -> (Option<i32>, String) {
     (child.wait().unwrap().code(), rest)
 }
 
-/// Adds 4,000 small shards with these tensors.
+/// Adds 4,000 small shards with these tensors, and no two alike.
 fn many(daemon: &TestDaemon, tensors: &[TensorToWrite]) {
-    write(&shard_path(daemon, "m"), tensors, &[]);
-    let bytes = fs::read(shard_path(daemon, "m")).unwrap();
-    for number in 0..4000 {
-        fs::write(shard_path(daemon, &format!("m{number:04}")), &bytes).unwrap();
+    for number in 0..=4000 {
+        let name = format!("m{number:04}");
+        let number = number.to_string();
+        write(
+            &shard_path(daemon, &name),
+            tensors,
+            &[("number", number.as_str())],
+        );
     }
 }
 

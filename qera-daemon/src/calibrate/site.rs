@@ -1,13 +1,14 @@
-//! Everything that is gathered of one site: R, mean |x| (plain, and the reference's maximum of batch
-//! means), and the held-out window. E[x^2] is the diagonal of R and is not kept twice.
+//! Everything that is gathered of one site: R (unless the method does without it), mean and deviations of x, mean |x|
+//! (plain, and the reference's maximum of batch means), the held-out window, and the rows kept aside for scoring.
 
 use nalgebra::DMatrixView;
 use qera_core::packed::{packed_len, packed_offset};
 use qera_core::rows::{Rows, ShapeError};
-use qera_core::statistics::{Autocorrelation, BatchMaxMeanAbs, MeanAbs, StatisticError};
+use qera_core::statistics::{Autocorrelation, BatchMaxMeanAbs, MeanAbs, Moments, StatisticError};
 
 use crate::source::SiteRows;
 
+use super::aside::Aside;
 use super::rank_update::{ROWS_MAX, products};
 use super::window::Window;
 
@@ -29,38 +30,60 @@ pub enum FoldError {
 }
 
 /// The statistics of a site.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SiteStatistics {
     /// Width of a row.
     pub in_features: usize,
-    /// R, packed upper triangle, the mean over `rows`.
+    /// R, packed upper triangle, the mean over `rows`; empty where R is not kept.
     pub autocorrelation: Vec<f64>,
+    /// Mean of x per channel.
+    pub mean: Vec<f64>,
+    /// Sum of squared deviations from the mean, per channel.
+    pub m2: Vec<f64>,
     /// Mean of |x| per channel.
     pub mean_abs: Vec<f64>,
     /// Maximum over batches of the batch's mean of |x|.
     pub batch_max: Vec<f64>,
     /// Held-out rows.
     pub window: Window,
+    /// Rows newer than the last solve point.
+    pub aside: Aside,
     /// Rows folded.
     pub rows: u64,
-    batch_weight: f64,
-    batch_scratch: Vec<f64>,
+    /// Rows folded, as the core counts them for the maximum over batches.
+    pub batch_weight: f64,
 }
 
 impl SiteStatistics {
-    /// Nothing seen yet.
+    /// Nothing seen yet; R is kept and nothing is kept aside.
     #[must_use]
     pub fn new(in_features: usize) -> Self {
+        Self::with(in_features, true, 0.0)
+    }
+
+    /// Nothing seen yet. `keeps_r` says whether R is gathered, `scored_share` how many rows are kept aside
+    /// ([`super::scored_share`]).
+    #[must_use]
+    pub fn with(in_features: usize, keeps_r: bool, scored_share: f64) -> Self {
+        let packed = if keeps_r { packed_len(in_features) } else { 0 };
         Self {
             in_features,
-            autocorrelation: vec![0.0; packed_len(in_features)],
+            autocorrelation: vec![0.0; packed],
+            mean: vec![0.0; in_features],
+            m2: vec![0.0; in_features],
             mean_abs: vec![0.0; in_features],
             batch_max: vec![0.0; in_features],
             window: Window::new(in_features),
+            aside: Aside::new(in_features, scored_share),
             rows: 0,
             batch_weight: 0.0,
-            batch_scratch: vec![0.0; in_features],
         }
+    }
+
+    /// Whether R is kept.
+    #[must_use]
+    pub const fn keeps_r(&self) -> bool {
+        !self.autocorrelation.is_empty()
     }
 
     /// Folds the rows of one shard in: f32 products, f64 folds in Welford's mean form.
@@ -68,6 +91,31 @@ impl SiteStatistics {
     /// # Errors
     /// [`FoldError`].
     pub fn fold(&mut self, shard: &SiteRows, scratch: &mut [f32]) -> Result<(), FoldError> {
+        if self.keeps_r() {
+            self.fold_r(shard, scratch)?;
+        }
+        let m = self.in_features;
+        let mut moments = Moments::resume(&mut self.mean, &mut self.m2, self.rows as f64)?;
+        let mut mean_abs = MeanAbs::resume(&mut self.mean_abs, self.rows as f64)?;
+        let mut batch_max = BatchMaxMeanAbs::resume(&mut self.batch_max, self.batch_weight)?;
+        let mut batch_mean = vec![0.0; m];
+        let mut rest = &shard.values[..];
+        for &rows in &shard.batches {
+            let (own, after) = rest.split_at(rows * m);
+            let own = Rows::new(own, m)?;
+            moments.update(&own)?;
+            mean_abs.update(&own)?;
+            batch_max.update_batch(&own, &mut batch_mean)?;
+            rest = after;
+        }
+        self.batch_weight = batch_max.weight();
+        let aside = &mut self.aside;
+        self.window.offer(shard, |block| aside.offer(block));
+        self.rows += (shard.values.len() / m) as u64;
+        Ok(())
+    }
+
+    fn fold_r(&mut self, shard: &SiteRows, scratch: &mut [f32]) -> Result<(), FoldError> {
         let m = self.in_features;
         let sums = &mut scratch[..scratch_len(m)];
         let mut r = Autocorrelation::resume(&mut self.autocorrelation, m, self.rows as f64)?;
@@ -78,27 +126,20 @@ impl SiteStatistics {
                 (piece.len() / m) as f64,
             )?;
         }
-        let mut mean_abs = MeanAbs::resume(&mut self.mean_abs, self.rows as f64)?;
-        let mut batch_max = BatchMaxMeanAbs::resume(&mut self.batch_max, self.batch_weight)?;
-        let mut rest = &shard.values[..];
-        for &rows in &shard.batches {
-            let (own, after) = rest.split_at(rows * m);
-            let own = Rows::new(own, m)?;
-            mean_abs.update(&own)?;
-            batch_max.update_batch(&own, &mut self.batch_scratch)?;
-            rest = after;
-        }
-        self.batch_weight = batch_max.weight();
-        self.window.offer(shard);
-        self.rows += (shard.values.len() / m) as u64;
         Ok(())
     }
 
-    /// E[x^2] per channel: the diagonal of R.
+    /// E[x^2] per channel: the diagonal of R, or mean^2 + M2 / N where R is not kept.
     #[must_use]
     pub fn second_moment(&self) -> Vec<f64> {
-        (0..self.in_features)
-            .map(|i| self.autocorrelation[packed_offset(self.in_features, i)])
-            .collect()
+        let m = self.in_features;
+        if self.keeps_r() {
+            return (0..m)
+                .map(|i| self.autocorrelation[packed_offset(m, i)])
+                .collect();
+        }
+        let rows = (self.rows as f64).max(1.0);
+        let channels = self.mean.iter().zip(&self.m2);
+        channels.map(|(mean, m2)| mean * mean + m2 / rows).collect()
     }
 }

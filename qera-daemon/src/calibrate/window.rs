@@ -12,6 +12,8 @@
 //! the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped: an even sample that
 //! no period of the stream can hide from, and a function of the order of the rows alone.
 
+use serde::{Deserialize, Serialize};
+
 use crate::source::SiteRows;
 
 /// Most rows kept.
@@ -32,12 +34,34 @@ pub struct Block {
     pub values: Vec<f32>,
     /// Number of rows.
     pub rows: usize,
-    /// Decides who stays.
-    draw: u64,
+    /// Its place in the stream, which decides whether it stays.
+    pub number: u64,
+}
+
+impl Block {
+    /// A fixed pseudo-random number.
+    pub(super) const fn draw(&self) -> u64 {
+        draw(self.number)
+    }
+}
+
+/// What a snapshot keeps of a window or of the rows kept aside, beside the rows themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksRecord {
+    /// (rows, number) of each block.
+    pub blocks: Vec<(usize, u64)>,
+    /// Blocks seen so far.
+    pub seen: u64,
+    /// Rows that wait for more.
+    pub pending: usize,
+    /// Shards that gave rows.
+    pub shards: usize,
+    /// Whether any came as sequences.
+    pub sequences: bool,
 }
 
 /// The sample.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Window {
     in_features: usize,
     blocks: Vec<Block>,
@@ -64,8 +88,9 @@ impl Window {
         }
     }
 
-    /// Offers the rows of a shard.
-    pub fn offer(&mut self, shard: &SiteRows) {
+    /// Offers the rows of a shard; `each` is shown every block as it is complete, whether the window keeps it
+    /// or not.
+    pub fn offer(&mut self, shard: &SiteRows, mut each: impl FnMut(&[f32])) {
         self.shards += usize::from(!shard.values.is_empty());
         self.sequences |= shard.sequences;
         let least = if shard.sequences {
@@ -76,19 +101,58 @@ impl Window {
         let mut rest = &shard.values[..];
         for &rows in &shard.batches {
             let (own, after) = rest.split_at(rows * self.in_features);
-            self.join(own, least);
+            self.join(own, least, &mut each);
             rest = after;
         }
     }
 
+    /// Whether [`finish`](Self::finish) would change anything.
+    #[must_use]
+    pub const fn unfinished(&self) -> bool {
+        self.shards == 1 && !self.sequences && self.blocks.len() < 4
+    }
+
     /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is fewer blocks.
     pub fn finish(&mut self) {
-        if self.shards == 1 && !self.sequences && self.blocks.len() < 4 {
+        if self.unfinished() {
             let all = self.all_rows().collect::<Vec<_>>().concat();
             (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
             self.pending = Vec::new();
-            self.cut(&all, 4);
+            self.cut(&all, 4, &mut |_| ());
         }
+    }
+
+    /// Whether rows wait for more to make a block.
+    #[must_use]
+    pub const fn waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What a snapshot keeps beside [`all_rows`](Self::all_rows).
+    #[must_use]
+    pub fn record(&self) -> BlocksRecord {
+        BlocksRecord {
+            blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
+            seen: self.seen,
+            pending: self.pending.len() / self.in_features,
+            shards: self.shards,
+            sequences: self.sequences,
+        }
+    }
+
+    /// The window that gave this record and these rows; `None` where they do not belong together.
+    #[must_use]
+    pub fn restore(in_features: usize, record: &BlocksRecord, values: &[f32]) -> Option<Self> {
+        let (blocks, pending) = restore_blocks(in_features, record, values)?;
+        Some(Self {
+            in_features,
+            rows: blocks.iter().map(|b| b.rows).sum(),
+            blocks,
+            seen: record.seen,
+            pending: pending.to_vec(),
+            shards: record.shards,
+            sequences: record.sequences,
+        })
     }
 
     /// Every row held, those that wait for more included, in pieces.
@@ -100,16 +164,16 @@ impl Window {
     }
 
     /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
-    fn join(&mut self, values: &[f32], least: usize) {
+    fn join(&mut self, values: &[f32], least: usize, each: &mut impl FnMut(&[f32])) {
         let rows = |values: &[f32]| values.len() / self.in_features;
         if self.pending.is_empty() && rows(values) >= least {
-            self.cut(values, rows(values).div_ceil(BLOCK_ROWS_MAX));
+            self.cut(values, rows(values).div_ceil(BLOCK_ROWS_MAX), each);
             return;
         }
         let mut joined = core::mem::take(&mut self.pending);
         joined.extend_from_slice(values);
         if rows(&joined) >= least {
-            self.cut(&joined, rows(&joined).div_ceil(BLOCK_ROWS_MAX));
+            self.cut(&joined, rows(&joined).div_ceil(BLOCK_ROWS_MAX), each);
         } else {
             self.pending = joined;
         }
@@ -128,12 +192,14 @@ impl Window {
     }
 
     /// Cuts rows into `pieces` blocks of nearly equal length.
-    fn cut(&mut self, values: &[f32], pieces: usize) {
+    fn cut(&mut self, values: &[f32], pieces: usize, each: &mut impl FnMut(&[f32])) {
         let rows = values.len() / self.in_features;
         let pieces = pieces.min(rows);
         for piece in 0..pieces {
             let (from, to) = (piece * rows / pieces, (piece + 1) * rows / pieces);
-            self.keep(&values[from * self.in_features..to * self.in_features]);
+            let block = &values[from * self.in_features..to * self.in_features];
+            self.keep(block);
+            each(block);
         }
     }
 
@@ -142,21 +208,41 @@ impl Window {
         self.blocks.push(Block {
             values: values.to_vec(),
             rows,
-            draw: draw(self.seen),
+            number: self.seen,
         });
         self.seen += 1;
         self.rows += rows;
         while self.rows > WINDOW_ROWS {
             let last = (0..self.blocks.len())
-                .max_by_key(|&i| self.blocks[i].draw)
+                .max_by_key(|&i| self.blocks[i].draw())
                 .unwrap_or_default();
             self.rows -= self.blocks.remove(last).rows;
         }
     }
 }
 
+/// Cuts saved rows into the blocks that the record names, and what is left over.
+pub(super) fn restore_blocks<'a>(
+    in_features: usize,
+    record: &BlocksRecord,
+    values: &'a [f32],
+) -> Option<(Vec<Block>, &'a [f32])> {
+    let mut rest = values;
+    let mut blocks = Vec::new();
+    for &(rows, number) in &record.blocks {
+        let (own, after) = rest.split_at_checked(rows.checked_mul(in_features)?)?;
+        blocks.push(Block {
+            values: own.to_vec(),
+            rows,
+            number,
+        });
+        rest = after;
+    }
+    (rest.len() == record.pending.checked_mul(in_features)?).then_some((blocks, rest))
+}
+
 /// splitmix64 of the block's number.
-const fn draw(index: u64) -> u64 {
+pub(super) const fn draw(index: u64) -> u64 {
     let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -185,29 +271,46 @@ mod tests {
     #[test]
     fn blocks_follow_the_rule() {
         let mut sequences = Window::new(2);
-        sequences.offer(&shard(512, Some(4)));
+        sequences.offer(&shard(512, Some(4)), |_| ());
         assert_eq!(lengths(&sequences), [128; 4]);
 
         let mut small = Window::new(2);
         for _ in 0..5 {
-            small.offer(&shard(100, None));
+            small.offer(&shard(100, None), |_| ());
         }
         assert_eq!(lengths(&small), [300], "three joined, two wait");
 
         let mut lone = Window::new(2);
-        lone.offer(&shard(100, None));
+        lone.offer(&shard(100, None), |_| ());
         lone.finish();
         assert_eq!(lengths(&lone), [25; 4]);
 
         let mut long = Window::new(2);
-        long.offer(&shard(2100, None));
+        long.offer(&shard(2100, None), |_| ());
         assert_eq!(lengths(&long), [700; 3]);
 
         let mut decoding = Window::new(2);
         for _ in 0..40 {
-            decoding.offer(&shard(4, Some(4)));
+            decoding.offer(&shard(4, Some(4)), |_| ());
         }
         assert_eq!(lengths(&decoding), [64; 2], "32 rows wait");
+    }
+
+    #[test]
+    fn a_window_continues_from_its_record() {
+        let mut window = Window::new(2);
+        for rows in [300, 100, 5000, 90] {
+            window.offer(&shard(rows, None), |_| ());
+        }
+        let values = window.all_rows().collect::<Vec<_>>().concat();
+        let mut copy = Window::restore(2, &window.record(), &values).unwrap();
+        assert_eq!(copy.record(), window.record());
+        for w in [&mut window, &mut copy] {
+            w.offer(&shard(800, None), |_| ());
+        }
+        assert_eq!(copy.record(), window.record());
+        assert_eq!(lengths(&copy), lengths(&window));
+        assert!(Window::restore(2, &window.record(), &values[2..]).is_none());
     }
 
     #[test]
@@ -222,7 +325,7 @@ mod tests {
             let mut window = Window::new(2);
             let mut seen = 0;
             for _ in 0..64 {
-                window.offer(&shard(rows, sequences));
+                window.offer(&shard(rows, sequences), |_| ());
                 seen += rows;
                 assert!(window.rows() <= WINDOW_ROWS);
                 assert!(
@@ -240,13 +343,16 @@ mod tests {
         for number in 0..64 {
             let value = if number % 2 == 0 { 10.0 } else { 1.0 };
             let values = vec![value; 512];
-            window.offer(&SiteRows {
-                site: 0,
-                in_features: 1,
-                values,
-                batches: vec![512],
-                sequences: false,
-            });
+            window.offer(
+                &SiteRows {
+                    site: 0,
+                    in_features: 1,
+                    values,
+                    batches: vec![512],
+                    sequences: false,
+                },
+                |_| (),
+            );
         }
         let large = window.blocks().iter().filter(|b| b.values[0] > 5.0).count();
         assert!(

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::Layer;
 
 /// Siblings under one parent that read the same input: (parent's last name, members).
@@ -25,7 +27,7 @@ const SHARED_INPUTS: [(&str, &[&str]); 10] = [
 ];
 
 /// What the shards' metadata declare: for each module that shares its input, the name that stands for the group.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares(BTreeMap<String, String>);
 
 impl Shares {
@@ -56,6 +58,8 @@ impl Shares {
 /// A distinct layer input.
 #[derive(Debug, Clone)]
 pub struct Site {
+    /// What its members have in common: the same for every selection of them.
+    pub key: String,
     /// The first member's module path.
     pub name: String,
     /// Width of the input.
@@ -65,7 +69,7 @@ pub struct Site {
 }
 
 /// All sites of the selected layers, and which one a module's input feeds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sites {
     /// In the order of their names.
     pub sites: Vec<Site>,
@@ -82,9 +86,11 @@ impl Sites {
         let mut sites: Vec<Site> = Vec::new();
         let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
-            let site = *by_key.entry(key(&layer.name, shares)).or_insert_with(|| {
+            let key = key(&layer.name, shares);
+            let site = *by_key.entry(key.clone()).or_insert_with(|| {
                 let (name, in_features) = (layer.name.clone(), layer.in_features);
                 sites.push(Site {
+                    key,
                     name,
                     in_features,
                     layers: Vec::new(),
@@ -105,6 +111,59 @@ impl Sites {
             by_key,
             shares: shares.clone(),
         })
+    }
+
+    /// Sites without layers, from what was saved of them: (key, name, in_features).
+    #[must_use]
+    pub fn saved(sites: &[(String, String, usize)], shares: &Shares) -> Self {
+        let mut all = Self {
+            sites: Vec::new(),
+            by_key: BTreeMap::new(),
+            shares: shares.clone(),
+        };
+        for (key, name, in_features) in sites {
+            all.add(key.clone(), name, *in_features);
+        }
+        all
+    }
+
+    /// Adds the saved sites that no selected layer reads: what was gathered of them is kept, and nothing is added.
+    pub fn keep(&mut self, sites: &[(String, String, usize)]) {
+        for (key, name, in_features) in sites {
+            if self.with_key(key).is_none() {
+                self.add(key.clone(), name, *in_features);
+            }
+        }
+    }
+
+    /// Where there is no checkpoint: the site of a module, a new one where its input is not known yet.
+    pub fn ensure(&mut self, module: &str, in_features: usize) -> usize {
+        self.of(module)
+            .unwrap_or_else(|| self.add(key(module, &self.shares), module, in_features))
+    }
+
+    fn add(&mut self, key: String, name: &str, in_features: usize) -> usize {
+        let index = self.sites.len();
+        self.by_key.insert(key.clone(), index);
+        self.sites.push(Site {
+            key,
+            name: name.to_owned(),
+            in_features,
+            layers: Vec::new(),
+        });
+        index
+    }
+
+    /// The site with this key.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Option<usize> {
+        self.by_key.get(key).copied()
+    }
+
+    /// What the shards declared when the sites were grouped.
+    #[must_use]
+    pub const fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// The site that a module's input feeds. The module need not be selected itself: the rows of q_proj are

@@ -28,6 +28,7 @@ mod tests {
     #[test]
     fn every_site_once_and_even() {
         let site = |in_features| Site {
+            key: String::new(),
             name: String::new(),
             in_features,
             layers: Vec::new(),

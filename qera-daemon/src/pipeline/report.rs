@@ -1,17 +1,33 @@
 //! What the pipeline says of a site before it is solved and of a layer after it.
 
-use qera_core::packed::packed_offset;
 use qera_core::reconstruct::Method;
 
-use super::Pipeline;
+use super::Shared;
 use crate::calibrate::SiteStatistics;
-use crate::checkpoint::Site;
+use crate::checkpoint::{Layer, Site};
 use crate::observe::Event;
 use crate::publish::ratio;
 use crate::solve::{LayerSolution, Status};
 
-impl Pipeline<'_> {
-    /// Warns of what makes a correction weak: no rows, fewer rows than channels, dead channels.
+impl Shared<'_> {
+    /// A selected layer; there are some wherever something is solved.
+    pub(super) fn layer(&self, index: usize) -> &Layer {
+        let layers = self.solver.map_or(&[][..], |solver| solver.layers);
+        &layers[index]
+    }
+
+    /// Warns of a site that has seen no row.
+    pub(super) fn warn_starved(&self, site: &Site) {
+        self.reporter.say(&Event::Warning {
+            subject: &site.name,
+            message: format!(
+                "no row seen: {} starved",
+                plural(site.layers.len(), "layer")
+            ),
+        });
+    }
+
+    /// Warns of what makes a correction weak: fewer rows than channels, dead channels.
     pub(super) fn warn(&self, site: &Site, statistics: &SiteStatistics) {
         let warn = |message| {
             self.reporter.say(&Event::Warning {
@@ -20,18 +36,14 @@ impl Pipeline<'_> {
             })
         };
         let (m, rows) = (site.in_features, statistics.rows);
-        if rows == 0 {
-            warn(format!(
-                "no row seen: {} starved",
-                plural(site.layers.len(), "layer")
-            ));
+        if self.settings.method == Method::WeightOnly {
             return;
         }
-        if self.solver.settings.method == Method::WeightOnly {
-            return;
-        }
-        let second_moment = |i: usize| statistics.autocorrelation[packed_offset(m, i)];
-        let dead = (0..m).filter(|&i| second_moment(i) <= 0.0).count();
+        let dead = statistics
+            .second_moment()
+            .iter()
+            .filter(|d| **d <= 0.0)
+            .count();
         if dead == m {
             warn(format!(
                 "all {m} channels are zero in all {rows} rows: nothing to correct"
@@ -54,7 +66,7 @@ impl Pipeline<'_> {
 
     /// Reports a layer and what is remarkable about it.
     pub(super) fn report(&self, solution: &LayerSolution) {
-        let layer = &self.solver.layers[solution.layer];
+        let layer = self.layer(solution.layer);
         let subject = layer.name.as_str();
         let warn = |message| self.reporter.say(&Event::Warning { subject, message });
         if layer.rank_asked > layer.rank {
@@ -64,7 +76,7 @@ impl Pipeline<'_> {
             ));
         }
         if solution.status == Status::Solved
-            && self.solver.settings.method != Method::WeightOnly
+            && self.settings.method != Method::WeightOnly
             && solution.rank_used < layer.rank
         {
             warn(format!(
@@ -73,7 +85,7 @@ impl Pipeline<'_> {
             ));
         }
         if let Some(lost) = solution.error_in_asked_dtype {
-            let asked = self.solver.settings.factor_dtype.name();
+            let asked = self.settings.factor_dtype.name();
             warn(if lost.is_finite() {
                 format!(
                     "written f32: {asked} would raise its error from {:.4e} to {lost:.4e}",

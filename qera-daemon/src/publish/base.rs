@@ -16,8 +16,9 @@ use crate::settings::Settings;
 use crate::tensor_file::{Header, Sink, TensorPlan, float_dtype, write};
 
 use super::manifest::quantizer_name;
-use super::out_folder::{OutFolder, write_json, write_synced};
+use super::out_folder::OutFolder;
 use super::peft::encode;
+use crate::durable::{write_json, write_synced};
 
 const RECORD: &str = "qera_base.json";
 /// Elements converted at a time.

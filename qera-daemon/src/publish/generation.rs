@@ -8,11 +8,12 @@ use crate::settings::Settings;
 use crate::solve::LayerSolution;
 
 use super::manifest::Manifest;
-use super::out_folder::{OutFolder, write_json, write_synced};
+use super::out_folder::OutFolder;
 use super::{peft, readme};
+use crate::durable::{write_json, write_synced};
 
 /// Where a generation went.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Publication {
     /// Its number.
     pub generation: u64,

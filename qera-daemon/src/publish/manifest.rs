@@ -1,10 +1,10 @@
 //! `qera_manifest.json`: what was solved, from what, and how well it does.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Layer;
 use crate::settings::{Settings, Shrinkage};
-use crate::solve::{ChoiceOrigin, HeldOut, LayerSolution, Status};
+use crate::solve::{ChoiceOrigin, Evidence, HeldOut, LayerSolution, LayerSummary, Status};
 use crate::tensor_file::dtype_name;
 
 /// The whole manifest.
@@ -25,7 +25,7 @@ pub struct Manifest {
 }
 
 /// BLAKE3 fingerprints.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprints {
     /// Name, type, shape and bytes of the selected weights.
     pub checkpoint: String,
@@ -61,11 +61,17 @@ pub struct Inputs {
     pub empty: usize,
     /// Shards that were left unread because a signal ended the run.
     pub unread: usize,
-    /// Shards set aside, each with its reason.
+    /// Shards set aside in this run, each with its reason.
     pub quarantined: Vec<String>,
     /// Whether the rows were recorded in the full-precision model: what the shards' metadata
     /// `qera.source` says (`full-precision` or `quantized`); null where one does not say.
     pub full_precision_model: Option<bool>,
+    /// Number of the journal's last shard that counted.
+    pub journal_position: u64,
+    /// BLAKE3 chained over the contents of those shards in their order.
+    pub journal_digest: String,
+    /// Whether every layer was solved cold from all of them: the last word on these shards.
+    pub drained: bool,
 }
 
 /// One layer.
@@ -101,6 +107,10 @@ pub struct LayerRecord {
     pub error: ErrorRecord,
     /// On rows that the tested correction had not seen.
     pub held_out_error: Option<HeldOut>,
+    /// Test-then-train: what new rows said of the corrections of the latest solve points.
+    pub evidence: Option<Evidence>,
+    /// Whether more rows have stopped to help.
+    pub converged: bool,
     /// Eigenvalues of G that the correction captures, in the method's own metric (up to scale).
     pub spectrum: Vec<f64>,
 }
@@ -132,26 +142,39 @@ impl Manifest {
         settings: &Settings,
         layers: &[Layer],
         solutions: &[LayerSolution],
+        progress: &[LayerSummary],
         inputs: Inputs,
+        fingerprints: Fingerprints,
+    ) -> Self {
+        Self {
+            manifest_version: 1,
+            qera_version: env!("CARGO_PKG_VERSION"),
+            fingerprints,
+            layers: solutions
+                .iter()
+                .map(|s| LayerRecord::new(settings, &layers[s.layer], s, progress[s.layer]))
+                .collect(),
+            settings: SettingsRecord::new(settings, layers),
+            inputs,
+        }
+    }
+}
+
+impl Fingerprints {
+    /// Of these settings; `checkpoint` and `base` are fingerprints themselves.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        layers: &[Layer],
         checkpoint: String,
         base: Option<String>,
     ) -> Self {
         let record = SettingsRecord::new(settings, layers);
-        let settings_bytes = serde_json::to_vec(&record).unwrap_or_default();
+        let bytes = serde_json::to_vec(&record).unwrap_or_default();
         Self {
-            manifest_version: 1,
-            qera_version: env!("CARGO_PKG_VERSION"),
-            fingerprints: Fingerprints {
-                checkpoint,
-                settings: format!("blake3:{}", blake3::hash(&settings_bytes).to_hex()),
-                base,
-            },
-            layers: solutions
-                .iter()
-                .map(|s| LayerRecord::new(settings, &layers[s.layer], s))
-                .collect(),
-            settings: record,
-            inputs,
+            checkpoint,
+            settings: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
+            base,
         }
     }
 }
@@ -188,7 +211,12 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 }
 
 impl LayerRecord {
-    fn new(settings: &Settings, layer: &Layer, solution: &LayerSolution) -> Self {
+    fn new(
+        settings: &Settings,
+        layer: &Layer,
+        solution: &LayerSolution,
+        progress: LayerSummary,
+    ) -> Self {
         Self {
             name: layer.name.clone(),
             in_features: layer.in_features,
@@ -219,6 +247,8 @@ impl LayerRecord {
                 relative_with: ratio(solution.factors.error, solution.output_power),
             },
             held_out_error: solution.held_out,
+            evidence: progress.evidence,
+            converged: progress.converged,
             spectrum: solution.spectrum.clone(),
         }
     }

@@ -5,16 +5,14 @@
 //! OUT/base/                      W~ as a checkpoint (--emit-base)
 //! OUT/generations/000001/        one adapter
 //! OUT/current -> generations/000001
+//! OUT/state/                     unless --state names another folder
 //! ```
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::durable::{TEMPORARY, lock, remove, sync};
 use crate::error::Stop;
-
-/// What the names of half-done work begin with; nothing else is ever removed.
-const TEMPORARY: &str = ".qera-unfinished-";
 
 /// The folder, held until dropped.
 #[derive(Debug)]
@@ -134,67 +132,33 @@ impl OutFolder {
         fs::rename(&link, &current).map_err(Stop::io(&current, "switch"))?;
         sync(&self.path)
     }
-}
 
-fn lock(path: &Path) -> Result<File, Stop> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(Stop::io(path, "open the lock"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Only for the message; an unreadable holder does not change the answer.
-            let _ = file.read_to_string(&mut holder);
-            return Err(Stop::Locked {
-                path: path.to_path_buf(),
-                holder: holder.trim().to_owned(),
-            });
+    /// Removes the oldest generations beyond `keep`, never the one that `current` names.
+    ///
+    /// # Errors
+    /// [`Stop::Io`].
+    pub fn prune(&self, keep: usize) -> Result<(), Stop> {
+        let folder = self.path.join("generations");
+        let current = fs::read_link(self.path.join("current")).unwrap_or_default();
+        let mut numbered = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
+            let name = entry.map_err(Stop::io(&folder, "read"))?.file_name();
+            let number = name.to_str().and_then(|n| n.parse::<u64>().ok());
+            if let Some(number) = number
+                && current.file_name() != Some(&name)
+            {
+                numbered.push((number, name));
+            }
         }
-        Err(TryLockError::Error(error)) => return Err(Stop::io(path, "lock")(error)),
+        numbered.sort_unstable();
+        let surplus = (numbered.len() + 1).saturating_sub(keep);
+        for (_, name) in numbered.drain(..surplus.min(numbered.len())) {
+            // Out of sight in one step, so that no reader finds half of it.
+            let aside = folder.join(format!("{TEMPORARY}pruned"));
+            let path = folder.join(name);
+            fs::rename(&path, &aside).map_err(Stop::io(&path, "remove"))?;
+            remove(&aside)?;
+        }
+        Ok(())
     }
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    file.set_len(0).map_err(Stop::io(path, "write the lock"))?;
-    writeln!(file, "pid {} on {}", std::process::id(), host.trim())
-        .map_err(Stop::io(path, "write the lock"))?;
-    Ok(file)
-}
-
-fn remove(path: &Path) -> Result<(), Stop> {
-    let is_folder = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
-    let removed = if is_folder {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    removed.map_err(Stop::io(path, "remove"))
-}
-
-/// Writes a small file and syncs it.
-///
-/// # Errors
-/// [`Stop::Io`].
-pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
-    let mut file = File::create(path).map_err(Stop::io(path, "create"))?;
-    file.write_all(bytes).map_err(Stop::io(path, "write"))?;
-    file.sync_all().map_err(Stop::io(path, "sync"))
-}
-
-/// Writes a value as JSON and syncs the file.
-///
-/// # Errors
-/// [`Stop::Io`].
-pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Stop> {
-    let json = serde_json::to_vec_pretty(value).map_err(|e| Stop::io(path, "write")(e.into()))?;
-    write_synced(path, &json)
-}
-
-fn sync(folder: &Path) -> Result<(), Stop> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(Stop::io(folder, "sync"))
 }

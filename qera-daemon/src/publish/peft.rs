@@ -15,7 +15,7 @@ use crate::error::Stop;
 use crate::solve::LayerSolution;
 use crate::tensor_file::{TensorPlan, dtype_name, write};
 
-use super::out_folder::write_json;
+use crate::durable::write_json;
 
 /// The largest rank used, at least 1: no loader accepts 0.
 pub(super) fn adapter_rank(solutions: &[LayerSolution]) -> usize {

@@ -5,7 +5,8 @@ mod layered;
 mod memory_budget;
 mod options;
 
-use std::path::PathBuf;
+use core::time::Duration;
+use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobMatcher};
 use qera_core::dtype::FloatDtype;
@@ -17,7 +18,9 @@ use crate::error::Stop;
 
 pub use layered::Layered;
 pub use memory_budget::{MemoryBudget, format_bytes};
-pub use options::{FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS};
+pub use options::{
+    CONSUMES, FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS, WATCH_MODES,
+};
 
 /// Modules that are not corrected unless `--include` names one in full: outputs and embeddings.
 pub const DEFAULT_EXCLUDES: [&str; 10] = [
@@ -38,12 +41,22 @@ pub const DEFAULT_EXCLUDES: [&str; 10] = [
 pub struct Settings {
     /// Folder of activation shards.
     pub watch: Option<PathBuf>,
-    /// Safetensors file or folder.
-    pub checkpoint: PathBuf,
+    /// Safetensors file or folder; without one, statistics are gathered and nothing is solved.
+    pub checkpoint: Option<PathBuf>,
     /// Where generations go.
     pub out: PathBuf,
-    /// Whether the folder is processed once; nothing else is offered yet.
-    pub once: bool,
+    /// Statistics, journal and evidence.
+    pub state: PathBuf,
+    /// When the run ends.
+    pub until: Until,
+    /// Share of the error by which a converged layer may still fall.
+    pub tolerance: f64,
+    /// How a live run deals with the folder.
+    pub watching: Watching,
+    /// Generations kept.
+    pub keep_generations: usize,
+    /// Command after each publication.
+    pub on_publish: Option<String>,
     /// How C is computed.
     pub method: Method,
     /// How W~ is made.
@@ -64,6 +77,55 @@ pub struct Settings {
     pub threads: usize,
     /// Form of messages.
     pub log_format: LogFormat,
+}
+
+/// When a run ends; the first signal ends any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// `--once`: when everything in the folder is folded and published.
+    Once,
+    /// `--until-converged`: when the layers have converged; `all` waits for starved ones as well.
+    Converged {
+        /// `--require-all`.
+        all: bool,
+    },
+    /// When a signal comes.
+    Signal,
+}
+
+/// How a live run deals with the watched folder.
+#[derive(Debug, Clone, Copy)]
+pub struct Watching {
+    /// `--watch-mode`.
+    pub mode: WatchMode,
+    /// `--rescan-interval`.
+    pub rescan: Duration,
+    /// `--idle-publish`.
+    pub idle: Duration,
+    /// `--consume`.
+    pub consume: Consume,
+}
+
+/// `--watch-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchMode {
+    /// Events, except on file systems that report none.
+    Auto,
+    /// Events.
+    Events,
+    /// Listing at intervals.
+    Poll,
+}
+
+/// `--consume`: what becomes of a shard whose contribution is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consume {
+    /// It stays.
+    Keep,
+    /// It is removed.
+    Delete,
+    /// It goes to `WATCH/.consumed/`.
+    Move,
 }
 
 /// `--shrinkage`: R_a = (1 - a) R + a diag(R).
@@ -161,17 +223,24 @@ impl Settings {
             None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
             Some(threads) => threads as usize,
         };
-        at_least_one("rank", default_rank)?;
-        at_least_one("threads", threads)?;
+        at_least("rank", default_rank, 1)?;
+        at_least("threads", threads, 1)?;
+        let keep_generations = options.keep_generations.unwrap_or_default() as usize;
+        at_least("keep-generations", keep_generations, 3)?;
+        let out = options.out.clone().unwrap_or_default();
         Ok(Self {
             watch: options.watch.clone(),
-            checkpoint: options.checkpoint.clone().ok_or_else(|| {
-                Stop::Usage(
-                    "--checkpoint PATH is needed: the weights that the adapter corrects".into(),
-                )
-            })?,
-            out: options.out.clone().unwrap_or_default(),
-            once: options.once.unwrap_or_default(),
+            checkpoint: options.checkpoint.clone(),
+            state: options.state.clone().unwrap_or_else(|| out.join("state")),
+            out,
+            until: until(options)?,
+            tolerance: options
+                .tolerance
+                .filter(|t| *t > 0.0 && t.is_finite())
+                .ok_or_else(|| Stop::Usage("--tolerance: must be above 0".into()))?,
+            watching: watching(options)?,
+            keep_generations,
+            on_publish: options.on_publish.clone(),
             method: Method::parse(method)
                 .ok_or_else(|| Stop::Usage(format!("--method: unknown value '{method}'")))?,
             quantizer: Mxint::new(element_bits, block_size).map_err(|e| {
@@ -208,6 +277,18 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The checkpoint, for what cannot be done without.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`] where none was given.
+    pub fn needed_checkpoint(&self) -> Result<&Path, Stop> {
+        self.checkpoint.as_deref().ok_or_else(|| {
+            Stop::Usage("--checkpoint PATH is needed: the weights that the adapter corrects".into())
+        })
+    }
+}
+
 impl LogFormat {
     /// Checks `--log-format` alone: it is needed before the rest, to report the rest.
     ///
@@ -234,11 +315,52 @@ fn one_of<'a>(option: &str, value: Option<&'a str>, valid: &[&str]) -> Result<&'
     )))
 }
 
-fn at_least_one(option: &str, value: usize) -> Result<(), Stop> {
-    if value == 0 {
-        return Err(Stop::Usage(format!("--{option}: must be at least 1")));
+fn at_least(option: &str, value: usize, least: usize) -> Result<(), Stop> {
+    if value < least {
+        return Err(Stop::Usage(format!("--{option}: must be at least {least}")));
     }
     Ok(())
+}
+
+fn until(options: &Options) -> Result<Until, Stop> {
+    let all = options.require_all.unwrap_or_default();
+    let asked = |option: Option<bool>| option.unwrap_or_default();
+    match (asked(options.once), asked(options.until_converged)) {
+        (true, true) => Err(Stop::Usage(
+            "--once and --until-converged: one of them".into(),
+        )),
+        (_, false) if all => Err(Stop::Usage(
+            "--require-all: belongs to --until-converged".into(),
+        )),
+        (true, false) => Ok(Until::Once),
+        (false, true) => Ok(Until::Converged { all }),
+        (false, false) => Ok(Until::Signal),
+    }
+}
+
+fn watching(options: &Options) -> Result<Watching, Stop> {
+    Ok(Watching {
+        mode: match one_of("watch-mode", options.watch_mode.as_deref(), &WATCH_MODES)? {
+            "events" => WatchMode::Events,
+            "poll" => WatchMode::Poll,
+            _ => WatchMode::Auto,
+        },
+        rescan: seconds("rescan-interval", options.rescan_interval)?,
+        idle: seconds("idle-publish", options.idle_publish)?,
+        consume: match one_of("consume", options.consume.as_deref(), &CONSUMES)? {
+            "delete" => Consume::Delete,
+            "move" => Consume::Move,
+            _ => Consume::Keep,
+        },
+    })
+}
+
+/// From 0.1 s, below which the folder would be listed without pause, to a year.
+fn seconds(option: &str, value: Option<f64>) -> Result<Duration, Stop> {
+    value
+        .filter(|s| (0.1..=31_536_000.0).contains(s))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| Stop::Usage(format!("--{option}: must be from 0.1 to 31536000 seconds")))
 }
 
 fn shrinkage(text: &str) -> Result<Shrinkage, Stop> {
@@ -292,7 +414,50 @@ mod tests {
     #[test]
     #[expect(clippy::too_many_lines, reason = "a list of cases")]
     fn every_wrong_value_is_refused_by_name() {
-        let cases: [(&str, Options); 9] = [
+        let cases: [(&str, Options); 15] = [
+            (
+                "tolerance",
+                Options {
+                    tolerance: Some(0.0),
+                    ..options()
+                },
+            ),
+            (
+                "idle-publish",
+                Options {
+                    idle_publish: Some(-1.0),
+                    ..options()
+                },
+            ),
+            (
+                "rescan-interval",
+                Options {
+                    rescan_interval: Some(f64::NAN),
+                    ..options()
+                },
+            ),
+            (
+                "keep-generations",
+                Options {
+                    keep_generations: Some(2),
+                    ..options()
+                },
+            ),
+            (
+                "until-converged",
+                Options {
+                    once: Some(true),
+                    until_converged: Some(true),
+                    ..options()
+                },
+            ),
+            (
+                "require-all",
+                Options {
+                    require_all: Some(true),
+                    ..options()
+                },
+            ),
             (
                 "method",
                 Options {
@@ -361,10 +526,9 @@ mod tests {
             let message = Settings::resolve(&wrong).unwrap_err().to_string();
             assert!(message.contains(name), "{name}: {message}");
         }
-        assert!(
-            Settings::resolve(&Options::defaults()).is_err(),
-            "no checkpoint"
-        );
+        let bare = Settings::resolve(&Options::defaults()).unwrap();
+        assert!(bare.needed_checkpoint().is_err());
+        assert_eq!(bare.state, Path::new("qera-out/state"));
         assert!(Settings::resolve(&options()).is_ok());
     }
 

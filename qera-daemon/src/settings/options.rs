@@ -23,6 +23,10 @@ pub const QUANTIZERS: [&str; 7] = [
 ];
 /// The values of `--dtype`.
 pub const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
+/// The values of `--consume`.
+pub const CONSUMES: [&str; 3] = ["keep", "delete", "move"];
+/// The values of `--watch-mode`.
+pub const WATCH_MODES: [&str; 3] = ["auto", "events", "poll"];
 /// The values of `--log-format`.
 pub const LOG_FORMATS: [&str; 2] = ["text", "json"];
 
@@ -35,7 +39,7 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<PathBuf>,
 
-    /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json
+    /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json; without it only statistics are gathered
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
@@ -45,10 +49,60 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
 
-    /// Process what is there, from the first row, solve, publish, exit
+    /// Statistics, journal and evidence, from which every run continues [default: OUT/state]
+    #[arg(long, value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<PathBuf>,
+
+    /// Fold what is new in the folder, solve, publish, exit; without it the folder is watched until a signal
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub once: Option<bool>,
+
+    /// Watch until every layer that is fed has converged, publish, exit
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_converged: Option<bool>,
+
+    /// With --until-converged: wait for layers that no shard has fed yet, too
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_all: Option<bool>,
+
+    /// A layer has converged when half as many rows again lower its error by less than this share [default: 0.01]
+    #[arg(long, value_name = "T", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+
+    /// A folder without new shards for so long is solved and published, however small the gain [default: 10]
+    #[arg(long, value_name = "SECONDS", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_publish: Option<f64>,
+
+    /// What becomes of a shard once the state holds its rows; move: to WATCH/.consumed/ [default: keep]
+    #[arg(long, value_parser = PossibleValuesParser::new(CONSUMES), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consume: Option<String>,
+
+    /// How the folder is watched; auto polls where the file system reports no events [default: auto]
+    #[arg(long, value_parser = PossibleValuesParser::new(WATCH_MODES), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch_mode: Option<String>,
+
+    /// The folder is listed at least this often, whatever the events say [default: 30]
+    #[arg(long, value_name = "SECONDS", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescan_interval: Option<f64>,
+
+    /// Older generations are removed, never the current one; at least 3 [default: 8]
+    #[arg(long, value_name = "N", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_generations: Option<u32>,
+
+    /// Shell command after each publication, with QERA_GENERATION, QERA_PATH and QERA_CURRENT; retried, never fatal
+    #[arg(long, value_name = "CMD", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_publish: Option<String>,
 
     /// How the low-rank term is computed [default: exact]
     #[arg(long, value_parser = PossibleValuesParser::new(METHODS), global = true)]
@@ -124,11 +178,13 @@ pub struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub const WITHOUT_DEFAULT: [(&str, &str); 6] = [
+    pub const WITHOUT_DEFAULT: [(&str, &str); 8] = [
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
         ("include", "all 2-D linear weights"),
+        ("on-publish", "none"),
         ("rank-for", "none"),
+        ("state", "OUT/state"),
         ("threads", "all cores"),
         ("watch", "none"),
     ];
@@ -140,6 +196,14 @@ impl Options {
         Self {
             out: Some(PathBuf::from("qera-out")),
             once: Some(false),
+            until_converged: Some(false),
+            require_all: Some(false),
+            tolerance: Some(0.01),
+            idle_publish: Some(10.0),
+            consume: text("keep"),
+            watch_mode: text("auto"),
+            rescan_interval: Some(30.0),
+            keep_generations: Some(8),
             method: text("exact"),
             quantizer: text("mxint4"),
             block_size: Some(32),

@@ -10,6 +10,8 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
+use crate::checkpoint::Layer;
+
 use super::packed_r::{PackedR, narrow};
 
 /// Columns of E converted to f64 at a time.
@@ -23,8 +25,17 @@ pub(super) struct ErrorMatrix<'a> {
     pub(super) n: usize,
 }
 
-impl ErrorMatrix<'_> {
-    fn as_mat(&self) -> MatRef<'_, f32> {
+impl<'a> ErrorMatrix<'a> {
+    /// A matrix of the layer's shape.
+    pub(super) const fn of(layer: &Layer, values: &'a [f32]) -> Self {
+        Self {
+            values,
+            m: layer.in_features,
+            n: layer.out_features,
+        }
+    }
+
+    pub(super) fn as_mat(&self) -> MatRef<'_, f32> {
         MatRef::from_column_major_slice(self.values, self.m, self.n)
     }
 

@@ -2,20 +2,25 @@
 //!
 //! `site` is the order of events; `metric` says what stands in the place of R for each method;
 //! `subspace` finds the top eigenvectors of G = E^T S E; `held_out` judges candidates on the window
-//! and chooses the shrinkage; `factors` balances and rounds A and B; `yardstick` measures f.
+//! and chooses the shrinkage; `factors` balances and rounds A and B; `yardstick` measures f; `schedule` says
+//! when a site is solved again, `evidence` what new rows say of the corrections before.
 
 mod cost;
+mod evidence;
 mod factors;
 mod held_out;
 mod layers;
 mod metric;
 mod packed_r;
+mod schedule;
 mod site;
 mod subspace;
 mod training;
 mod yardstick;
 
 pub use cost::Quantity;
+pub use evidence::{Correction, Evidence, LayerProgress, LayerSummary};
 pub use factors::{Factors, Rounded};
 pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};
-pub use site::{LayerSolution, SiteSolver, Status};
+pub use schedule::SiteProgress;
+pub use site::{LayerSolution, SiteSolver, SolvePoint, Status};

@@ -30,10 +30,6 @@ impl<'a> PackedR<'a> {
         &self.values[start..start + self.m - i]
     }
 
-    pub(super) fn diagonal(&self) -> Vec<f64> {
-        (0..self.m).map(|i| self.row(i)[0]).collect()
-    }
-
     /// R / `scale` as a full f32 matrix, by columns.
     pub(super) fn to_f32(self, scale: f64) -> Vec<f32> {
         let m = self.m;

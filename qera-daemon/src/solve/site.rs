@@ -1,21 +1,26 @@
 //! One site, start to end: choose on the window, then solve every layer from everything that was seen.
 
+use core::time::Duration;
+use std::time::Instant;
+
 use qera_core::dtype::FloatDtype;
 use qera_core::reconstruct::Method;
 use qera_core::statistics::BatchMaxMeanAbs;
 
-use crate::calibrate::SiteStatistics;
+use crate::calibrate::{Block, SiteStatistics};
 use crate::checkpoint::{Checkpoint, Layer, Site};
 use crate::error::Stop;
 use crate::settings::Settings;
 
+use super::evidence::LayerProgress;
 use super::factors::{Factors, Rounded};
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
 use super::metric::{ErrorMatrix, ErrorOperator, Metric, diagonal_scale};
 use super::packed_r::PackedR;
-use super::subspace::{Effort, eigen, top_subspace};
-use super::yardstick::Yardstick;
+use super::schedule::SiteProgress;
+use super::subspace::{DENSE_MAX, Effort, eigen, is_dense, top_subspace};
+use super::yardstick::{Yardstick, power};
 
 /// A layer that loses more of f than this by rounding is written f32.
 const ROUNDING_LOSS_MAX: f64 = 1e-3;
@@ -28,6 +33,8 @@ pub enum Status {
     Solved,
     /// Its site has seen no row: zero factors.
     Starved,
+    /// Its site has seen too few rows for the first solve point: zero factors until then.
+    Waiting,
     /// The output error is zero already: zero factors.
     NothingToCorrect,
 }
@@ -65,6 +72,17 @@ pub struct LayerSolution {
     pub held_out: Option<HeldOut>,
 }
 
+/// A solve point: what is carried on from the one before, and the rows that came since.
+#[derive(Debug)]
+pub struct SolvePoint<'p> {
+    /// Updated by the solve.
+    pub progress: &'p mut SiteProgress,
+    /// Rows newer than every correction in `progress`.
+    pub newer: &'p [Block],
+    /// Added to: the time that scoring took.
+    pub scoring: &'p mut Duration,
+}
+
 /// Solves sites; shared by the solver threads.
 #[derive(Debug, Clone, Copy)]
 pub struct SiteSolver<'a> {
@@ -77,7 +95,8 @@ pub struct SiteSolver<'a> {
 }
 
 impl SiteSolver<'_> {
-    /// Solves every layer of the site.
+    /// Solves every layer of the site: from a cold start, or, at a solve point, after scoring the earlier corrections on
+    /// the newer rows and from where they ended.
     ///
     /// # Errors
     /// [`Stop`] naming the layer: a NaN or infinite weight, or products that overflow.
@@ -85,22 +104,21 @@ impl SiteSolver<'_> {
         &self,
         site: &Site,
         statistics: &SiteStatistics,
+        mut point: Option<SolvePoint<'_>>,
     ) -> Result<Vec<LayerSolution>, Stop> {
         if statistics.rows == 0 {
-            return Ok(site
-                .layers
-                .iter()
-                .map(|&layer| self.starved(layer))
-                .collect());
+            let without = |&layer| self.without_factors(layer, Status::Starved);
+            return Ok(site.layers.iter().map(without).collect());
         }
-        let packed = PackedR::new(&statistics.autocorrelation, statistics.in_features);
-        let scale = diagonal_scale(&packed.diagonal());
+        let packed = statistics
+            .keeps_r()
+            .then(|| PackedR::new(&statistics.autocorrelation, statistics.in_features));
+        let scale = diagonal_scale(&statistics.second_moment());
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.method;
-        let full = if method == Method::Exact {
-            packed.to_f32(scale)
-        } else {
-            Vec::new()
+        let full = match packed {
+            Some(packed) if method == Method::Exact => packed.to_f32(scale),
+            _ => Vec::new(),
         };
         let layers = SiteLayers {
             checkpoint: self.checkpoint,
@@ -110,15 +128,29 @@ impl SiteSolver<'_> {
         };
         let verdict = judge(method, self.settings.shrinkage, statistics, &full, &layers)?;
         let metric = self.metric(statistics, packed, scale, &full, verdict.choice)?;
-        (0..site.layers.len())
-            .map(|member| self.solve_layer(&layers, member, statistics, packed, &metric, &verdict))
-            .collect()
+        let given = Given {
+            layers,
+            statistics,
+            r: packed,
+            metric: &metric,
+            verdict: &verdict,
+        };
+        let mut solutions = Vec::new();
+        for member in 0..site.layers.len() {
+            let before = point.as_mut().map(|p| Before {
+                layer: &mut p.progress.layers[member],
+                newer: p.newer,
+                scoring: p.scoring,
+            });
+            solutions.push(self.solve_layer(&given, member, before)?);
+        }
+        Ok(solutions)
     }
 
     fn metric<'m>(
         &self,
         statistics: &SiteStatistics,
-        packed: PackedR<'m>,
+        packed: Option<PackedR<'m>>,
         scale: f64,
         full: &'m [f32],
         choice: Option<Choice>,
@@ -127,11 +159,15 @@ impl SiteSolver<'_> {
         Ok(match self.settings.method {
             Method::Exact => Metric::Shrunk {
                 full,
-                diagonal: packed.diagonal().iter().map(|d| d / scale).collect(),
+                diagonal: statistics
+                    .second_moment()
+                    .iter()
+                    .map(|d| d / scale)
+                    .collect(),
                 shrinkage: choice.map_or(0.0, |c| c.shrinkage),
-                exact: Some((packed, scale)),
+                exact: packed.map(|packed| (packed, scale)),
             },
-            Method::Approx => Metric::of_diagonal(packed.diagonal()),
+            Method::Approx => Metric::of_diagonal(statistics.second_moment()),
             Method::LqerMean => squares(&statistics.mean_abs),
             Method::Lqer => squares(&lqer_scale(statistics)?),
             Method::ZeroQuantV2 | Method::WeightOnly => {
@@ -142,53 +178,57 @@ impl SiteSolver<'_> {
 
     fn solve_layer(
         &self,
-        layers: &SiteLayers<'_>,
+        given: &Given<'_>,
         member: usize,
-        statistics: &SiteStatistics,
-        r: PackedR<'_>,
-        metric: &Metric<'_>,
-        verdict: &Verdict,
+        mut before: Option<Before<'_>>,
     ) -> Result<LayerSolution, Stop> {
+        let Given {
+            layers,
+            statistics,
+            r,
+            verdict,
+            ..
+        } = given;
         let layer = layers.layer(member);
         let weight = layer.read_weight(self.checkpoint)?;
-        let output_power = r.trace_with(&weight);
+        let output_power = power(*r, &statistics.window, ErrorMatrix::of(layer, &weight));
         let values = layers.quantization_error(member, weight)?;
-        let error = ErrorMatrix {
-            values: &values,
-            m: layer.in_features,
-            n: layer.out_features,
-        };
-        let error_without = r.trace_with(&values);
+        let error = ErrorMatrix::of(layer, &values);
+        let error_without = power(*r, &statistics.window, error);
         let correctable = error_without > 0.0;
-        let (factors, spectrum) = if correctable {
-            let most = row_rank(metric, statistics.rows);
-            self.project(layers, member, error, metric, (error_without, most))?
-        } else {
-            (
-                Factors {
-                    a: faer::Mat::zeros(error.m, 0),
-                    b: faer::Mat::zeros(error.n, 0),
-                },
-                Vec::new(),
-            )
-        };
-        let (yardstick, error_with) =
-            Yardstick::choose(r, &statistics.window, error, error_without, &factors);
-        let asked = self.settings.factor_dtype;
-        let mut rounded = factors.round(asked, &yardstick);
-        let lost = rounded.error - error_with;
-        let too_much =
-            lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * error_without;
-        let error_in_asked_dtype = (too_much && asked != FloatDtype::F32).then_some(rounded.error);
-        if error_in_asked_dtype.is_some() {
-            rounded = factors.round(FloatDtype::F32, &yardstick);
+        if let Some(before) = &mut before {
+            before.test(statistics.rows, error);
         }
+        let start = before.as_ref().map(|before| &before.layer.vectors);
+        let projected = if correctable {
+            let effort = match start {
+                Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
+                _ => Effort::Final(error_without),
+            };
+            self.project(given, member, error, effort)?
+        } else {
+            Projected::nothing(error)
+        };
+        let factors = &projected.factors;
+        let (yardstick, error_with) =
+            Yardstick::choose(*r, &statistics.window, error, error_without, factors);
+        let (rounded, error_in_asked_dtype) =
+            round(self.settings.factor_dtype, factors, &yardstick, error_with);
         let error_bf16 = rounded.error_in_bf16(&yardstick);
         if !rounded.error.is_finite() || !error_with.is_finite() {
             return Err(layers.failed(
                 member,
                 "products overflow: the weights or activations are too large".into(),
             ));
+        }
+        if let Some(Before { layer, .. }) = before {
+            // What does not depend on rows does not get better with them.
+            layer.settled = !correctable
+                || matches!(
+                    self.settings.method,
+                    Method::ZeroQuantV2 | Method::WeightOnly
+                );
+            layer.push(factors.a.ncols(), &rounded, projected.vectors);
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
@@ -198,14 +238,14 @@ impl SiteSolver<'_> {
                 Status::NothingToCorrect
             },
             rows: statistics.rows,
-            rank_used: factors.a.ncols(),
+            rank_used: projected.factors.a.ncols(),
             output_power,
             error_without,
             error_with,
             error_bf16,
             factors: rounded,
             error_in_asked_dtype,
-            spectrum,
+            spectrum: projected.spectrum,
             choice: verdict.choice,
             held_out: verdict.held_out[member],
         })
@@ -214,23 +254,24 @@ impl SiteSolver<'_> {
     /// V by the method's metric, rotated to the eigenvectors of V^T G V in f64, cut at the numerical rank.
     fn project(
         &self,
-        layers: &SiteLayers<'_>,
+        given: &Given<'_>,
         member: usize,
         error: ErrorMatrix<'_>,
-        metric: &Metric<'_>,
-        (error_without, most): (f64, usize),
-    ) -> Result<(Factors, Vec<f64>), Stop> {
+        effort: Effort<'_>,
+    ) -> Result<Projected, Stop> {
+        let (layers, metric) = (&given.layers, given.metric);
+        let most = row_rank(metric, given.statistics.rows);
         let rank = rank_of(self.settings.method, layers.layer(member)).min(most);
         let operator = ErrorOperator::new(error, metric);
         let failed = |reason| layers.failed(member, reason);
         let found = if rank == 0 {
             faer::Mat::zeros(error.n, 0)
         } else {
-            top_subspace(&operator, rank, Effort::Final(error_without)).map_err(failed)?
+            top_subspace(&operator, rank, effort).map_err(failed)?
         };
         let v = found.as_ref().subcols(0, rank.min(found.ncols()));
         if v.ncols() == 0 {
-            return Ok((Factors::project(error, v), Vec::new()));
+            return Ok(Projected::nothing(error));
         }
         let (rotation, spectrum) =
             eigen(&(v.transpose() * operator.apply_f64(v))).map_err(failed)?;
@@ -239,14 +280,24 @@ impl SiteSolver<'_> {
         let used = spectrum.iter().take_while(|&&value| value > noise).count();
         let v = v * rotation.as_ref().subcols(0, used);
         let unit = operator.unit();
-        let spectrum = spectrum[..used].iter().map(|value| value * unit).collect();
-        Ok((Factors::project(error, v.as_ref()), spectrum))
+        Ok(Projected {
+            factors: Factors::project(error, v.as_ref()),
+            spectrum: spectrum[..used].iter().map(|value| value * unit).collect(),
+            // A dense solve starts from nothing.
+            vectors: if is_dense(error.n, rank, DENSE_MAX) {
+                faer::Mat::zeros(error.n, 0)
+            } else {
+                found
+            },
+        })
     }
 
-    fn starved(&self, index: usize) -> LayerSolution {
+    /// A layer that has no correction yet.
+    #[must_use]
+    pub fn without_factors(&self, index: usize, status: Status) -> LayerSolution {
         LayerSolution {
             layer: index,
-            status: Status::Starved,
+            status,
             rows: 0,
             rank_used: 0,
             output_power: 0.0,
@@ -265,6 +316,69 @@ impl SiteSolver<'_> {
             held_out: None,
         }
     }
+}
+
+/// What a layer carries on at a solve point.
+struct Before<'a> {
+    layer: &'a mut LayerProgress,
+    newer: &'a [Block],
+    scoring: &'a mut Duration,
+}
+
+impl Before<'_> {
+    /// Scores the corrections of the solve points before on the newer rows.
+    fn test(&mut self, rows: u64, error: ErrorMatrix<'_>) {
+        let begun = Instant::now();
+        self.layer.test(rows, self.newer, error);
+        *self.scoring += begun.elapsed();
+    }
+}
+
+/// What the layers of a site have in common in a solve.
+struct Given<'a> {
+    layers: SiteLayers<'a>,
+    statistics: &'a SiteStatistics,
+    r: Option<PackedR<'a>>,
+    metric: &'a Metric<'a>,
+    verdict: &'a Verdict,
+}
+
+/// The factors, the captured eigenvalues, and the vectors that a warm solve starts from.
+struct Projected {
+    factors: Factors,
+    spectrum: Vec<f64>,
+    vectors: faer::Mat<f64>,
+}
+
+impl Projected {
+    fn nothing(error: ErrorMatrix<'_>) -> Self {
+        Self {
+            factors: Factors {
+                a: faer::Mat::zeros(error.m, 0),
+                b: faer::Mat::zeros(error.n, 0),
+            },
+            spectrum: Vec::new(),
+            vectors: faer::Mat::zeros(error.n, 0),
+        }
+    }
+}
+
+/// The factors in the asked dtype, or in f32 where that would lose too much; f in the asked one is returned then.
+fn round(
+    asked: FloatDtype,
+    factors: &Factors,
+    yardstick: &Yardstick<'_>,
+    error_with: f64,
+) -> (Rounded, Option<f64>) {
+    let rounded = factors.round(asked, yardstick);
+    let lost = rounded.error - error_with;
+    let too_much =
+        lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * yardstick.error_without;
+    if !too_much || asked == FloatDtype::F32 {
+        return (rounded, None);
+    }
+    let error = rounded.error;
+    (factors.round(FloatDtype::F32, yardstick), Some(error))
 }
 
 /// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave beyond

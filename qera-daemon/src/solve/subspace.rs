@@ -36,8 +36,10 @@ const DEPENDENT: f64 = 1e-12;
 /// How exact the answer has to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effort<'a> {
-    /// The published correction: from a cold start, to the tolerance; tr(R E E^T) scales the stop test.
+    /// The correction of a last generation: from a cold start, to the tolerance; tr(R E E^T) scales the stop test.
     Final(f64),
+    /// The correction at a solve point: one cycle from the vectors of the solve point before.
+    Warm(&'a Mat<f64>),
     /// A candidate that will only be compared: one cycle from the neighbouring candidate's vectors.
     Candidate(Option<&'a Mat<f64>>),
 }
@@ -53,7 +55,7 @@ pub(super) fn top_subspace(
 ) -> Result<Mat<f64>, String> {
     let n = operator.n();
     let dense_max = match effort {
-        Effort::Final(_) => DENSE_MAX,
+        Effort::Final(_) | Effort::Warm(_) => DENSE_MAX,
         Effort::Candidate(_) => DENSE_MAX_CANDIDATE,
     };
     if is_dense(n, k, dense_max) {
@@ -64,7 +66,7 @@ pub(super) fn top_subspace(
             cold(operator, k, CYCLES_MAX, operator.trace(error_without))
         }
         Effort::Candidate(None) => cold(operator, k, 2, 0.0),
-        Effort::Candidate(Some(vectors)) => {
+        Effort::Warm(vectors) | Effort::Candidate(Some(vectors)) => {
             let cycle = cycle(operator, vectors.clone(), k, BLOCKS_WARM, false)?;
             Ok(cycle.vectors)
         }
@@ -83,7 +85,7 @@ fn dense(operator: &ErrorOperator<'_>, k: usize, effort: Effort<'_>) -> Result<M
         let width = DENSE_PANEL.min(n - first);
         let identity = Mat::from_fn(n, width, |i, j| f64::from(u8::from(i == first + j)));
         let columns = match effort {
-            Effort::Final(_) => operator.apply_f64(identity.as_ref()),
+            Effort::Final(_) | Effort::Warm(_) => operator.apply_f64(identity.as_ref()),
             Effort::Candidate(_) => operator.apply_f32(identity.as_ref()),
         };
         g.as_mut().subcols_mut(first, width).copy_from(&columns);

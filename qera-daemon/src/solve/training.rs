@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(folds.iter().map(|f| f.len()).sum::<usize>(), 4);
         let full: Vec<f32> = {
             let packed = super::super::packed_r::PackedR::new(&statistics.autocorrelation, M);
-            packed.to_f32(diagonal_scale(&packed.diagonal()))
+            packed.to_f32(diagonal_scale(&statistics.second_moment()))
         };
         let scale = diagonal_scale(&statistics.second_moment());
         let training = Training::without(

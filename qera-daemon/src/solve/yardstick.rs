@@ -25,7 +25,8 @@ const COLUMNS: usize = 256;
 /// Measures the corrections of one layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Yardstick<'a> {
-    pub(super) r: PackedR<'a>,
+    /// `None` where R is not kept: then the rows are asked for everything.
+    pub(super) r: Option<PackedR<'a>>,
     pub(super) window: &'a Window,
     pub(super) error: ErrorMatrix<'a>,
     /// tr(R E E^T).
@@ -36,7 +37,7 @@ pub(super) struct Yardstick<'a> {
 impl<'a> Yardstick<'a> {
     /// The way to measure this layer, and f of its unrounded factors, which decides the way.
     pub(super) fn choose(
-        r: PackedR<'a>,
+        r: Option<PackedR<'a>>,
         window: &'a Window,
         error: ErrorMatrix<'a>,
         error_without: f64,
@@ -47,7 +48,7 @@ impl<'a> Yardstick<'a> {
             window,
             error,
             error_without,
-            by_rows: false,
+            by_rows: r.is_none(),
         };
         let f = yardstick.error(factors);
         // Statistics without rows (from elsewhere) are taken at their word, down to what differences of traces show.
@@ -57,7 +58,7 @@ impl<'a> Yardstick<'a> {
         } else {
             BY_ROWS_BELOW
         };
-        if f >= least * error_without || !f.is_finite() {
+        if yardstick.by_rows || f >= least * error_without || !f.is_finite() {
             return (yardstick, f);
         }
         yardstick.by_rows = true;
@@ -67,45 +68,20 @@ impl<'a> Yardstick<'a> {
     /// f of these factors: tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>, in f64, 2 m^2 k + 2 m n k flops; or
     /// from the rows.
     pub(super) fn error(&self, factors: &Factors) -> f64 {
-        if self.by_rows {
-            return self
-                .on_rows(factors)
-                .unwrap_or_else(|| self.on_residual(factors));
-        }
-        let ra = self.r.times(factors.a.as_ref());
+        let r = match self.r {
+            Some(r) if !self.by_rows => r,
+            _ => {
+                return on_rows(self.window, self.error, Some(factors))
+                    .unwrap_or_else(|| self.on_residual(factors));
+            }
+        };
+        let ra = r.times(factors.a.as_ref());
         let eb = self.error.times(factors.b.as_ref());
         self.error_without - 2.0 * inner(&ra, &eb)
             + inner(
                 &(factors.a.transpose() * &ra),
                 &(factors.b.transpose() * &factors.b),
             )
-    }
-
-    /// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.
-    fn on_rows(&self, factors: &Factors) -> Option<f64> {
-        let m = self.error.m;
-        let (mut sum, mut count) = (0.0, 0);
-        for rows in self
-            .window
-            .all_rows()
-            .flat_map(|rows| rows.chunks(ROWS * m))
-        {
-            let wide: Vec<f64> = rows.iter().map(|x| f64::from(*x)).collect();
-            let x = MatRef::from_row_major_slice(&wide, rows.len() / m, m);
-            let xa = x * &factors.a;
-            for (group, values) in self.error.values.chunks(COLUMNS * m).enumerate() {
-                let columns = values.len() / m;
-                let wide: Vec<f64> = values.iter().map(|e| f64::from(*e)).collect();
-                let e = MatRef::from_column_major_slice(&wide, m, columns);
-                let mut y = Mat::zeros(x.nrows(), columns);
-                matmul(y.as_mut(), Accum::Replace, x, e, 1.0, Par::Seq);
-                let b = factors.b.subrows(group * COLUMNS, columns).transpose();
-                matmul(y.as_mut(), Accum::Add, xa.as_ref(), b, -1.0, Par::Seq);
-                sum += y.squared_norm_l2();
-            }
-            count += x.nrows();
-        }
-        (count > 0).then(|| sum / count as f64)
     }
 
     /// tr(R P P^T) from P itself: statistics without rows.
@@ -118,8 +94,41 @@ impl<'a> Yardstick<'a> {
             let c = (0..count).flat_map(|j| c.col(j).iter().copied().collect::<Vec<_>>());
             p.extend(values.iter().zip(c).map(|(e, c)| narrow(f64::from(*e) - c)));
         }
-        self.r.trace_with(&p)
+        self.r.map_or(0.0, |r| r.trace_with(&p))
     }
+}
+
+/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not kept.
+pub(super) fn power(r: Option<PackedR<'_>>, window: &Window, matrix: ErrorMatrix<'_>) -> f64 {
+    r.map_or_else(
+        || on_rows(window, matrix, None).unwrap_or_default(),
+        |r| r.trace_with(matrix.values),
+    )
+}
+
+/// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.
+fn on_rows(window: &Window, error: ErrorMatrix<'_>, factors: Option<&Factors>) -> Option<f64> {
+    let m = error.m;
+    let (mut sum, mut count) = (0.0, 0);
+    for rows in window.all_rows().flat_map(|rows| rows.chunks(ROWS * m)) {
+        let wide: Vec<f64> = rows.iter().map(|x| f64::from(*x)).collect();
+        let x = MatRef::from_row_major_slice(&wide, rows.len() / m, m);
+        let xa = factors.map(|factors| x * &factors.a);
+        for (group, values) in error.values.chunks(COLUMNS * m).enumerate() {
+            let columns = values.len() / m;
+            let wide: Vec<f64> = values.iter().map(|e| f64::from(*e)).collect();
+            let e = MatRef::from_column_major_slice(&wide, m, columns);
+            let mut y = Mat::zeros(x.nrows(), columns);
+            matmul(y.as_mut(), Accum::Replace, x, e, 1.0, Par::Seq);
+            if let (Some(factors), Some(xa)) = (factors, &xa) {
+                let b = factors.b.subrows(group * COLUMNS, columns).transpose();
+                matmul(y.as_mut(), Accum::Add, xa.as_ref(), b, -1.0, Par::Seq);
+            }
+            sum += y.squared_norm_l2();
+        }
+        count += x.nrows();
+    }
+    (count > 0).then(|| sum / count as f64)
 }
 
 fn inner(x: &Mat<f64>, y: &Mat<f64>) -> f64 {

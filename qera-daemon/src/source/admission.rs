@@ -13,6 +13,7 @@ use crate::tensor_file::{Claim, Identity, float_dtype};
 use super::{Reason, Refusal, ShardHeader};
 
 const MASK: &str = "::mask";
+const SHARES: &str = "qera.shares";
 /// Layers whose input is split over the ranks of a tensor-parallel engine.
 const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
 
@@ -80,8 +81,8 @@ impl Admitted {
 /// What a header is held against.
 #[derive(Debug)]
 pub struct Admission<'a> {
-    /// The checkpoint.
-    pub checkpoint: &'a Checkpoint,
+    /// The checkpoint; without one, every module is known and has the width that its first shard gave it.
+    pub checkpoint: Option<&'a Checkpoint>,
     /// Names of the model.
     pub model_names: Vec<String>,
     /// Which modules are selected or known to be excluded.
@@ -104,6 +105,7 @@ impl Admission<'_> {
 
     fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
         if let Some(found) = header.metadata("qera.model")
+            && self.checkpoint.is_some()
             && !self.model_names.iter().any(|name| name == found)
         {
             return Err(Reason::OtherModel {
@@ -117,6 +119,7 @@ impl Admission<'_> {
             .iter()
             .map(|c| (c.key.as_str(), c))
             .collect();
+        let groups = declared(header)?;
         let mut entries = Vec::new();
         let mut ignored_keys = 0;
         for claim in header.claims() {
@@ -129,7 +132,8 @@ impl Admission<'_> {
                 continue;
             }
             let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
-            let Some(site) = self.site_of(&claim.key) else {
+            let sites = self.sites_of(&claim.key, &groups);
+            if sites.is_empty() {
                 if !self.is_known(&claim.key) {
                     return Err(Reason::UnknownModule {
                         key: claim.key.clone(),
@@ -137,7 +141,7 @@ impl Admission<'_> {
                 }
                 ignored_keys += 1;
                 continue;
-            };
+            }
             let leaf = claim.key.rsplit('.').next().unwrap_or_default();
             if tp_size > 1 && ROW_PARALLEL.contains(&leaf) {
                 return Err(Reason::TensorParallel {
@@ -145,25 +149,16 @@ impl Admission<'_> {
                     tp_size,
                 });
             }
-            match self.entry(claim, site, mask) {
-                Ok(entry) => entries.push(entry),
-                // A member that is not selected may help, and does no harm when it cannot.
-                Err(_) if !self.selection.selects(&claim.key) => ignored_keys += 1,
-                Err(reason) => return Err(reason),
+            for site in sites {
+                match self.entry(claim, site, mask) {
+                    Ok(entry) => entries.push(entry),
+                    // A member that is not selected may help, and does no harm when it cannot.
+                    Err(_) if !self.selection.selects(&claim.key) => ignored_keys += 1,
+                    Err(reason) => return Err(reason),
+                }
             }
         }
-        let full_precision = match header.metadata("qera.source") {
-            None => None,
-            Some("full-precision") => Some(true),
-            Some("quantized") => Some(false),
-            Some(other) => {
-                return Err(metadata(
-                    "qera.source",
-                    other,
-                    "neither full-precision nor quantized".into(),
-                ));
-            }
-        };
+        let full_precision = full_precision(header)?;
         Ok(Admitted {
             path: header.path.clone(),
             name: header.name.clone(),
@@ -174,15 +169,31 @@ impl Admission<'_> {
         })
     }
 
-    /// The site that a key feeds. The key is a module of the checkpoint with the site's width: a name alone
+    /// The sites that a key feeds: its own, and those of modules that the shard says read the same input. That is one
+    /// site, unless it was not yet known that they do when the sites were grouped.
+    fn sites_of(&self, module: &str, groups: &[BTreeSet<String>]) -> BTreeSet<usize> {
+        let own = self.site_of(module);
+        let width = |site: usize| self.sites.sites[site].in_features;
+        let mates = groups
+            .iter()
+            .filter(|group| group.contains(module))
+            .flatten()
+            .filter_map(|member| self.site_of(member))
+            .filter(|&mate| own.is_none_or(|own| width(own) == width(mate)));
+        own.into_iter().chain(mates).collect()
+    }
+
+    /// The site that a module's input feeds. The module is one of the checkpoint with the site's width: a name alone
     /// does not make rows.
     fn site_of(&self, module: &str) -> Option<usize> {
         let site = self.sites.of(module)?;
-        let shape = &self
-            .checkpoint
-            .tensors
-            .get(&format!("{module}.weight"))?
-            .shape;
+        let Some(checkpoint) = self.checkpoint else {
+            return self.selection.selects(module).then_some(site);
+        };
+        if self.sites.sites[site].layers.is_empty() {
+            return None; // Kept from earlier runs: not selected in this one.
+        }
+        let shape = &checkpoint.tensors.get(&format!("{module}.weight"))?.shape;
         (shape.len() == 2 && shape[1] == self.sites.sites[site].in_features).then_some(site)
     }
 
@@ -191,8 +202,7 @@ impl Admission<'_> {
         self.selection.excludes(module)
             || self
                 .checkpoint
-                .tensors
-                .contains_key(&format!("{module}.weight"))
+                .is_none_or(|c| c.tensors.contains_key(&format!("{module}.weight")))
     }
 
     fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
@@ -245,6 +255,19 @@ impl Admission<'_> {
     }
 }
 
+fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reason> {
+    match header.metadata("qera.source") {
+        None => Ok(None),
+        Some("full-precision") => Ok(Some(true)),
+        Some("quantized") => Ok(Some(false)),
+        Some(other) => Err(metadata(
+            "qera.source",
+            other,
+            "neither full-precision nor quantized".into(),
+        )),
+    }
+}
+
 fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
     let Some(value) = header.metadata("qera.tp_size") else {
         return Ok(1);
@@ -268,6 +291,29 @@ fn metadata(key: &'static str, value: &str, problem: String) -> Reason {
     }
 }
 
+/// The groups that the shard declares.
+fn declared(header: &ShardHeader) -> Result<Vec<BTreeSet<String>>, Reason> {
+    let Some(value) = header.metadata(SHARES) else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_str(value)
+        .map_err(|e| metadata(SHARES, value, format!("not a list of lists of names: {e}")))
+}
+
+/// Where there is no checkpoint: makes a site for each selected module of the shard whose input is not known yet.
+pub fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
+    for claim in header.claims() {
+        if let [.., width] = claim.shape[..]
+            && claim.shape.len() > 1
+            && width > 0
+            && !claim.key.ends_with(MASK)
+            && selection.selects(&claim.key)
+        {
+            sites.ensure(&claim.key, width);
+        }
+    }
+}
+
 /// Adds to `shares` what the shard's metadata `qera.shares` declares: a JSON list of lists of module
 /// paths, each list naming modules that read the same input. Only admitted shards are asked.
 ///
@@ -279,15 +325,15 @@ pub fn declared_shares(
     layers: &[Layer],
     shares: &mut Shares,
 ) -> Result<(), Refusal> {
-    let Some(value) = header.metadata("qera.shares") else {
-        return Ok(());
-    };
+    let value = header.metadata(SHARES).unwrap_or_default();
     let refuse = |problem| Refusal {
         shard: header.name.clone(),
-        reason: metadata("qera.shares", value, problem),
+        reason: metadata(SHARES, value, problem),
     };
-    let groups: Vec<BTreeSet<String>> = serde_json::from_str(value)
-        .map_err(|e| refuse(format!("not a list of lists of names: {e}")))?;
+    let groups = declared(header).map_err(|reason| Refusal {
+        shard: header.name.clone(),
+        reason,
+    })?;
     let mut merged = shares.clone();
     for group in &groups {
         merged.join(group).map_err(|(a, b)| {

@@ -1,4 +1,5 @@
-//! Activations in: which files are shards (`folder`), what each claims to hold (`shard`), whether
+//! Activations in: what wakes the daemon (`watch`), which files are shards (`folder`) and can be read now
+//! (`intake`), what each claims to hold (`shard`), whether
 //! that fits this checkpoint (`admission`), and its rows decoded (`rows`).
 //!
 //! A shard is atomic: one bad tensor and none of it counts. What refuses it is a [`Refusal`], which
@@ -6,15 +7,21 @@
 
 mod admission;
 mod folder;
+mod grouping;
+mod intake;
 mod rows;
 mod shard;
+mod watch;
 
 use crate::tensor_file::HeaderError;
 
-pub use admission::{Admission, Admitted, Entry, declared_shares};
+pub use admission::{Admission, Admitted, Entry, declared_shares, grow};
 pub use folder::{Listing, list};
+pub use grouping::{Grouping, group};
+pub use intake::{Intake, Scan, content};
 pub use rows::{Shard, SiteRows, read};
 pub use shard::ShardHeader;
+pub use watch::{Wake, Watcher};
 
 /// A shard set aside: which one and why.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +112,16 @@ pub enum Reason {
         second: String,
         /// First row (after masking) that differs; the shorter length when the row counts differ.
         row: usize,
+    },
+    /// More rows at a time than the memory budget has room for.
+    #[error(
+        "needs {needed} of memory for its rows, {left} are left of the budget: write smaller shards"
+    )]
+    TooLarge {
+        /// Bytes, formatted.
+        needed: String,
+        /// Bytes, formatted.
+        left: String,
     },
     /// Made for another model.
     #[error("qera.model is '{found}', the checkpoint is {}", expected.join(" or "))]

@@ -49,7 +49,7 @@ pub struct Header {
 }
 
 /// What tells whether a path still names the file that was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct Identity {
     /// Length.
     pub bytes: u64,
@@ -63,12 +63,17 @@ impl Identity {
     /// # Errors
     /// What the system says.
     pub fn of(file: &File) -> std::io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
+        file.metadata().map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&std::fs::Metadata> for Identity {
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        Self {
             bytes: metadata.len(),
             inode: (metadata.dev(), metadata.ino()),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
+        }
     }
 }
 

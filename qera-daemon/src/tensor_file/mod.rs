@@ -5,4 +5,4 @@ mod header;
 mod writer;
 
 pub use header::{Claim, Header, HeaderError, Identity, dtype_name, float_dtype};
-pub use writer::{Sink, TensorPlan, write};
+pub use writer::{Sink, TensorPlan, write, write_hashed};

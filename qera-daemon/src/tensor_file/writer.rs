@@ -36,6 +36,7 @@ pub struct Sink<'a> {
     path: &'a Path,
     out: BufWriter<File>,
     written: usize,
+    hasher: Option<blake3::Hasher>,
 }
 
 impl Sink<'_> {
@@ -45,6 +46,9 @@ impl Sink<'_> {
     /// [`Stop::Io`] with the path.
     pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         self.written += bytes.len();
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.out
             .write_all(bytes)
             .map_err(Stop::io(self.path, "write"))
@@ -60,15 +64,40 @@ impl Sink<'_> {
 pub fn write(
     path: &Path,
     tensors: &[TensorPlan],
-    mut data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Stop>,
+    data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
+    write_all(path, &[], None, tensors, data).map(drop)
+}
+
+/// As [`write`], with more metadata; returns the BLAKE3 of the file.
+///
+/// # Errors
+/// As for [`write`].
+pub fn write_hashed(
+    path: &Path,
+    metadata: &[(&str, String)],
+    tensors: &[TensorPlan],
+    data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Stop>,
+) -> Result<blake3::Hash, Stop> {
+    let hasher = write_all(path, metadata, Some(blake3::Hasher::new()), tensors, data)?;
+    Ok(hasher.unwrap_or_default().finalize())
+}
+
+fn write_all(
+    path: &Path,
+    metadata: &[(&str, String)],
+    hasher: Option<blake3::Hasher>,
+    tensors: &[TensorPlan],
+    mut data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Stop>,
+) -> Result<Option<blake3::Hasher>, Stop> {
     let file = File::create(path).map_err(Stop::io(path, "create"))?;
     let mut sink = Sink {
         path,
         out: BufWriter::with_capacity(1 << 20, file),
         written: 0,
+        hasher,
     };
-    let header = header(tensors);
+    let header = header(metadata, tensors);
     sink.write_all(&(header.len() as u64).to_le_bytes())?;
     sink.write_all(header.as_bytes())?;
     for (index, tensor) in tensors.iter().enumerate() {
@@ -90,13 +119,20 @@ pub fn write(
         .out
         .into_inner()
         .map_err(|e| Stop::io(path, "write")(e.into_error()))?;
-    file.sync_all().map_err(Stop::io(path, "sync"))
+    file.sync_all().map_err(Stop::io(path, "sync"))?;
+    Ok(sink.hasher)
 }
 
 /// The JSON header, padded with spaces to a multiple of 8 as the format recommends.
-fn header(tensors: &[TensorPlan]) -> String {
+fn header(metadata: &[(&str, String)], tensors: &[TensorPlan]) -> String {
     let mut map = serde_json::Map::new();
-    map.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+    let format = [("format", "pt".to_owned())];
+    let metadata = format.iter().chain(metadata);
+    let metadata = metadata.map(|(k, v)| ((*k).to_owned(), v.clone().into()));
+    map.insert(
+        "__metadata__".into(),
+        serde_json::Value::Object(metadata.collect()),
+    );
     let mut start = 0;
     for tensor in tensors {
         let end = start + tensor.bytes();

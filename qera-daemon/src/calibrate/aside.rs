@@ -1,0 +1,238 @@
+//! Rows kept aside between two solve points, to score the corrections of the earlier ones: all of them are newer than
+//! what they judge (test-then-train).
+//!
+//! They are folded into R at once all the same: R is not what is scored, the corrections are, and those were solved
+//! before these rows came. So R does not depend on what is kept here, and nothing is put back later.
+//!
+//! Scoring a row costs 2 m n flops a layer, which is more than accumulating it (m^2), and is held to
+//! [`SCORED_COST`] of that. So few rows are kept, and they are spread: [`BLOCK_ROWS`] of each block chosen, because
+//! rows of one text resemble each other, and the interval is over blocks, not rows. (Cluster sampling in two stages: the
+//! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
+//! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
+
+use super::window::{Block, BlocksRecord, draw, restore_blocks};
+
+/// Most rows kept of a site.
+pub const ASIDE_ROWS: usize = 4096;
+/// Rows kept of a chosen block, evenly spaced.
+const BLOCK_ROWS: usize = 16;
+/// Most of the rows that are scored.
+const SHARE_MAX: f64 = 1.0 / 16.0;
+/// Most that scoring may cost, as a share of accumulating R.
+const SCORED_COST: f64 = 0.05;
+/// Draws are compared with a share of their range, in f64.
+const RANGE: f64 = 18_446_744_073_709_551_616.0;
+
+/// The share of a site's rows that is scored: at most 1/16, and so few that two corrections of every layer are scored for
+/// a twentieth of what accumulating R costs. `layers` are (out_features, rank) of the site's layers.
+#[must_use]
+pub fn scored_share(in_features: usize, layers: impl Iterator<Item = (usize, usize)>) -> f64 {
+    let m = in_features as f64;
+    // x E, then (x A) B of two corrections.
+    let cost: f64 = layers
+        .map(|(n, k)| 2.0 * m * n as f64 + 4.0 * k as f64 * (m + n as f64))
+        .sum();
+    (SCORED_COST * m * m / cost.max(1.0)).min(SHARE_MAX)
+}
+
+/// The rows kept since the last solve point.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    in_features: usize,
+    share: f64,
+    blocks: Vec<Block>,
+    /// Rows offered since the last solve point.
+    offered: usize,
+    /// Blocks seen since the stream began.
+    seen: u64,
+    /// The next block began before the last solve point.
+    skip: bool,
+}
+
+impl Aside {
+    /// Keeps nothing yet; `share` is [`scored_share`], 0 where nothing will be scored.
+    #[must_use]
+    pub const fn new(in_features: usize, share: f64) -> Self {
+        Self {
+            in_features,
+            share,
+            blocks: Vec::new(),
+            offered: 0,
+            seen: 0,
+            skip: false,
+        }
+    }
+
+    /// Shows a complete block of consecutive rows.
+    pub fn offer(&mut self, values: &[f32]) {
+        let rows = values.len() / self.in_features;
+        let number = self.seen;
+        self.seen += 1;
+        if core::mem::take(&mut self.skip) {
+            return;
+        }
+        self.offered += rows;
+        let kept = rows.min(BLOCK_ROWS);
+        // Chosen so that the rows kept are `share` of the rows offered, on average.
+        let chance = self.share * rows as f64 / kept.max(1) as f64;
+        if kept == 0 || draw(number) as f64 >= chance * RANGE {
+            return;
+        }
+        let row = |i: usize| {
+            let at = (2 * i + 1) * rows / (2 * kept) * self.in_features;
+            &values[at..at + self.in_features]
+        };
+        self.blocks.push(Block {
+            values: (0..kept).flat_map(row).copied().collect(),
+            rows: kept,
+            number,
+        });
+        self.bound(ASIDE_ROWS);
+    }
+
+    /// A solve point: hands out the blocks to be scored, and begins anew. `block_begun` says that rows which came before
+    /// this point wait to become part of the next block.
+    pub fn take(&mut self, block_begun: bool) -> Vec<Block> {
+        // The draw keeps the share on average; this holds it.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a number of rows"
+        )]
+        let allowed = (self.share * self.offered as f64) as usize;
+        self.bound(allowed);
+        self.offered = 0;
+        self.skip = block_begun;
+        core::mem::take(&mut self.blocks)
+    }
+
+    /// Every row kept, block by block.
+    pub fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.blocks.iter().map(|block| &block.values[..])
+    }
+
+    /// What a snapshot keeps beside the rows.
+    #[must_use]
+    pub fn record(&self) -> AsideRecord {
+        AsideRecord {
+            blocks: BlocksRecord {
+                blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
+                seen: self.seen,
+                ..BlocksRecord::default()
+            },
+            offered: self.offered,
+            skip: self.skip,
+        }
+    }
+
+    /// Continues from a record and its rows; `None` where they do not belong together.
+    #[must_use]
+    pub fn restore(
+        in_features: usize,
+        share: f64,
+        record: &AsideRecord,
+        values: &[f32],
+    ) -> Option<Self> {
+        let (blocks, _) = restore_blocks(in_features, &record.blocks, values)?;
+        Some(Self {
+            in_features,
+            share,
+            blocks,
+            offered: record.offered,
+            seen: record.blocks.seen,
+            skip: record.skip,
+        })
+    }
+
+    /// Drops the blocks with the largest draws beyond this many rows.
+    fn bound(&mut self, rows: usize) {
+        while self.blocks.iter().map(|b| b.rows).sum::<usize>() > rows {
+            let last = (0..self.blocks.len())
+                .max_by_key(|&i| self.blocks[i].draw())
+                .unwrap_or_default();
+            self.blocks.remove(last);
+        }
+    }
+}
+
+/// What a snapshot keeps of the rows aside, beside the rows themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AsideRecord {
+    /// The blocks.
+    pub blocks: BlocksRecord,
+    /// Rows offered since the last solve point.
+    pub offered: usize,
+    /// Whether the next block began before the last solve point.
+    pub skip: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: usize = 3;
+
+    fn block(number: usize, rows: usize) -> Vec<f32> {
+        (0..rows * M)
+            .map(|i| (number * 1000 + i / M) as f32)
+            .collect()
+    }
+
+    #[test]
+    fn the_cost_of_scoring_is_bounded() {
+        let share = scored_share(4096, [(4096, 32), (1024, 32), (1024, 32)].into_iter());
+        let cost = 2.0 * 4096.0 * 6144.0 + 4.0 * 32.0 * (3.0 * 4096.0 + 6144.0);
+        assert!((share * cost / (4096.0 * 4096.0) - 0.05).abs() < 1e-12);
+        assert!((scored_share(4096, [(16, 4)].into_iter()) - 1.0 / 16.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_bounded_even_sample_of_new_rows() {
+        let share = 0.01;
+        let mut aside = Aside::new(M, share);
+        for number in 0..2000 {
+            aside.offer(&block(number, 128));
+        }
+        let blocks = aside.take(true);
+        let rows: usize = blocks.iter().map(|b| b.rows).sum();
+        let allowed = share * 2000.0 * 128.0;
+        assert!(
+            rows as f64 <= allowed && rows as f64 > 0.8 * allowed,
+            "{rows}"
+        );
+        assert!(blocks.iter().all(|b| b.rows == BLOCK_ROWS));
+        let late = blocks.iter().filter(|b| b.number >= 1000).count();
+        assert!(
+            late * 3 > blocks.len() && late * 3 < 2 * blocks.len(),
+            "{late}"
+        );
+        let step = blocks[0].values[M] - blocks[0].values[0];
+        assert!((step - 8.0).abs() < 1e-6, "evenly spaced");
+
+        // The block that began before the solve point is not newer than the correction.
+        let mut all = Aside::new(M, 1.0);
+        all.take(true);
+        all.offer(&block(1, 16));
+        all.offer(&block(2, 16));
+        assert_eq!(
+            all.take(false).iter().map(|b| b.number).collect::<Vec<_>>(),
+            [1]
+        );
+        let mut many = Aside::new(M, 1.0);
+        (0..1000).for_each(|n| many.offer(&block(n, 16)));
+        assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
+    }
+
+    #[test]
+    fn it_continues_from_its_record() {
+        let mut aside = Aside::new(M, 0.5);
+        (0..40).for_each(|n| aside.offer(&block(n, 32)));
+        let values = aside.all_rows().collect::<Vec<_>>().concat();
+        let mut copy = Aside::restore(M, 0.5, &aside.record(), &values).unwrap();
+        for a in [&mut aside, &mut copy] {
+            (40..80).for_each(|n| a.offer(&block(n, 32)));
+        }
+        assert_eq!(aside.record(), copy.record());
+        assert!(Aside::restore(M, 0.5, &aside.record(), &values).is_none());
+    }
+}

@@ -1,0 +1,91 @@
+//! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the journal.
+
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+
+use crate::error::Stop;
+use crate::observe::Event;
+use crate::source::{Reason, Refusal, Shard, ShardHeader, content, read};
+use crate::state::{Index, Record};
+use crate::tensor_file::Identity;
+
+use super::feeder::Feeder;
+use super::source::Source;
+use super::worker::Task;
+
+impl Feeder<'_> {
+    /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by now, is lost: said with
+    /// its rows, and new again should it come back.
+    pub(super) fn replay(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        let done = source.gathered.position;
+        let records = source.journal.records().iter();
+        let tail: Vec<Record> = records.filter(|r| r.number > done).cloned().collect();
+        for record in &tail {
+            if !self.going() {
+                return Ok(());
+            }
+            let again = again(source, record);
+            match again {
+                Ok((identity, ignored_keys, shard)) => {
+                    source.save_sites()?;
+                    source.gathered.advance(record);
+                    source.intake.accept(record.content.clone());
+                    source.intake.settle(record.name.clone().into(), identity);
+                    source.consumable.push((record.name.clone(), identity));
+                    self.deal(source, shard, ignored_keys)?;
+                }
+                Err(refusal) => {
+                    source.journal.lose(record.number)?;
+                    self.shared.reporter.say(&Event::ShardLost {
+                        shard: &record.name,
+                        rows: record.rows,
+                        reason: refusal.reason.to_string(),
+                    });
+                    self.shared.board.update(|status| status.lost += 1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a snapshot; then the shards in it need not exist any more.
+    pub(super) fn save(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        source.journal.sync()?;
+        let folder = source.state.begin_snapshot()?;
+        let keys = source.sites.sites.iter().map(|s| s.key.clone()).collect();
+        let keys: Arc<Vec<String>> = Arc::new(keys);
+        let (saved, sites) = unbounded();
+        for task in &self.tasks {
+            let _ = task.send(Task::Save {
+                folder: folder.clone(),
+                keys: Arc::clone(&keys),
+                saved: saved.clone(),
+            });
+        }
+        drop(saved);
+        let mut sites = sites.into_iter().collect::<Result<Vec<_>, Stop>>()?;
+        if self.shared.failed() {
+            return Ok(()); // Not every site is in it.
+        }
+        sites.sort_by_key(|site| site.number);
+        let index = Index::new(source.gathered.clone(), source.solved_for.clone(), sites);
+        source.state.commit_snapshot(&folder, &index)?;
+        self.unsaved_since = None;
+        source.consume()
+    }
+}
+
+/// Reads a shard of the journal again, if it is still what it was.
+fn again(source: &mut Source<'_>, record: &Record) -> Result<(Identity, usize, Shard), Refusal> {
+    let path = source.intake.folder().join(&record.name);
+    let header = ShardHeader::open(&path)?;
+    if content(&header)? != record.content {
+        return Err(Refusal {
+            shard: header.name.clone(),
+            reason: Reason::Changed,
+        });
+    }
+    let admitted = source.admit(&header)?;
+    Ok((header.identity(), admitted.ignored_keys, read(&admitted)?))
+}

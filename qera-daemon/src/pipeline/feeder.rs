@@ -1,0 +1,409 @@
+//! Feeder: accepts shards, gives each worker the rows of its sites, and says when to solve everything and when to save.
+//!
+//! A shard is accepted when it was read whole and every row of it was checked; then it gets its number in the journal, and
+//! then it is folded. What a snapshot lacks of the journal is folded first, in the journal's order.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::error::Stop;
+use crate::observe::Event;
+use crate::settings::Until;
+use crate::source::{Admitted, Reason, Refusal, Scan, Shard, ShardHeader, SiteRows, content, read};
+use crate::state::{Gathered, Record};
+
+use super::Shared;
+use super::publisher::{Drain, Drained, Outcome};
+use super::source::Source;
+use super::worker::Task;
+
+/// A snapshot is made after so much time with new rows, so that a crash costs no more reading than that.
+const SAVE_PERIOD: Duration = Duration::from_secs(60);
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Fed {
+    /// Shards folded in this run.
+    pub folded: usize,
+    /// Shards whose statistics are held, from earlier runs too.
+    pub held: usize,
+    /// Shards refused in this run, with their reasons.
+    pub refused: Vec<String>,
+    /// What became of the last generation.
+    pub drained: Option<Drained>,
+}
+
+/// The feeder.
+pub(super) struct Feeder<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    owners: Vec<Vec<usize>>,
+    pub(super) tasks: Vec<Sender<Task>>,
+    outcomes: Sender<Outcome>,
+    fed: Fed,
+    /// Digest of the shards that were published as drained in this run.
+    published: Option<String>,
+    /// Whether the statistics hold rows that no solution of this run is of.
+    owed: bool,
+    pub(super) unsaved_since: Option<Instant>,
+    unread: Vec<ShardHeader>,
+    missing: bool,
+}
+
+impl<'a> Feeder<'a> {
+    pub(super) fn new(
+        shared: &'a Shared<'a>,
+        owners: Vec<Vec<usize>>,
+        tasks: Vec<Sender<Task>>,
+        outcomes: Sender<Outcome>,
+    ) -> Self {
+        Self {
+            shared,
+            owners,
+            tasks,
+            outcomes,
+            fed: Fed::default(),
+            published: None,
+            owed: false,
+            unsaved_since: None,
+            unread: Vec::new(),
+            missing: false,
+        }
+    }
+
+    /// Feeds until there is no more, or a signal comes; then solves, publishes and saves what is new.
+    /// Without a source, what was saved is solved: `gathered`.
+    pub(super) fn run(
+        mut self,
+        source: Option<Source<'_>>,
+        gathered: &Gathered,
+    ) -> Result<Fed, Stop> {
+        let Some(mut source) = source else {
+            self.fed.held = gathered.shards;
+            self.fed.drained = Some(self.drain(gathered, BTreeSet::new()));
+            return Ok(self.fed);
+        };
+        self.fed.refused = core::mem::take(&mut source.refused);
+        self.published.clone_from(&source.published);
+        self.owed = source.gathered.shards > 0;
+        source.consume()?;
+        self.replay(&mut source)?;
+        self.follow(&mut source)?;
+        self.finish(&mut source)?;
+        self.fed.held = source.gathered.shards;
+        Ok(self.fed)
+    }
+
+    pub(super) fn going(&self) -> bool {
+        !self.shared.stop.load(Ordering::SeqCst) && !self.shared.failed()
+    }
+
+    /// Listens to the folder until a signal comes; once for `--once`.
+    fn follow(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        let watching = self.shared.settings.watching;
+        let mut fresh_at = Instant::now();
+        while self.going() {
+            let scan = self.scan(source)?;
+            let fresh = self.take_all(source, scan)?;
+            if self.shared.settings.until == Until::Once {
+                return Ok(());
+            }
+            if fresh {
+                fresh_at = Instant::now();
+            }
+            let idle = !fresh && fresh_at.elapsed() >= watching.idle;
+            if idle && self.going() {
+                self.settle(source)?;
+            }
+            let new = self.news(source);
+            let mut deadline = Instant::now() + watching.rescan;
+            let idle_at = new.then(|| fresh_at + watching.idle);
+            let save_at = self.unsaved_since.map(|at| at + SAVE_PERIOD);
+            for at in [idle_at, save_at, source.intake.next_verdict()] {
+                deadline = deadline.min(at.unwrap_or(deadline));
+            }
+            if let Some(watcher) = source.watcher.as_mut().filter(|_| self.going()) {
+                let reporter = self.shared.reporter;
+                watcher.renew(|message| {
+                    reporter.say(&Event::Warning {
+                        subject: "watched folder",
+                        message,
+                    });
+                });
+                watcher.wait(deadline);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the folder. One that is gone for a while does not end a live run.
+    fn scan(&mut self, source: &mut Source<'_>) -> Result<Scan, Stop> {
+        match source.intake.scan() {
+            Ok(scan) => {
+                self.missing = false;
+                let incomplete = scan.incomplete;
+                self.shared.board.update(|s| s.incomplete = incomplete);
+                Ok(scan)
+            }
+            Err(stop) if self.shared.settings.until == Until::Once => Err(stop),
+            Err(stop) => {
+                if !self.missing {
+                    self.shared.reporter.say(&Event::Warning {
+                        subject: "watched folder",
+                        message: stop.to_string(),
+                    });
+                }
+                self.missing = true;
+                Ok(Scan::default())
+            }
+        }
+    }
+
+    /// Takes what a listing found; says whether a shard was accepted.
+    fn take_all(&mut self, source: &mut Source<'_>, scan: Scan) -> Result<bool, Stop> {
+        for refusal in &scan.refused {
+            self.refuse(refusal);
+        }
+        let before = self.fed.folded;
+        let mut headers = scan.ready.into_iter();
+        while let Some(header) = headers.next() {
+            if !self.going() {
+                self.unread = core::iter::once(header).chain(headers).collect();
+                break;
+            }
+            self.take(source, &header)?;
+            self.shared.reporter.step(&header.name);
+            if self
+                .unsaved_since
+                .is_some_and(|at| at.elapsed() >= SAVE_PERIOD)
+            {
+                self.save(source)?;
+            }
+        }
+        Ok(self.fed.folded > before)
+    }
+
+    /// Takes one complete file: a new shard, a duplicate, or one to be set aside.
+    fn take(&mut self, source: &mut Source<'_>, header: &ShardHeader) -> Result<(), Stop> {
+        let (name, identity) = (header.name.clone(), header.identity());
+        let accepted = content(header).and_then(|content| {
+            if source.intake.has(&content) {
+                return Ok(None);
+            }
+            let admitted = source.admit(header)?;
+            Ok(Some((content, read(&admitted)?, admitted)))
+        });
+        match accepted {
+            Ok(Some((content, shard, admitted))) => {
+                self.accept(source, content, shard, &admitted, header)?;
+            }
+            Ok(None) => {
+                source.consumable.push((name.clone(), identity));
+                self.unsaved_since.get_or_insert_with(Instant::now);
+                self.shared.reporter.say(&Event::Duplicate { shard: &name });
+                self.shared.board.update(|status| status.duplicates += 1);
+            }
+            // Still being written: the next listing finds it as it is then.
+            Err(refusal)
+                if matches!(refusal.reason, Reason::Changed) && source.watcher.is_some() =>
+            {
+                return Ok(());
+            }
+            Err(refusal) => self.refuse(&refusal),
+        }
+        source.intake.settle(name.into(), identity);
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        source: &mut Source<'_>,
+        content: String,
+        shard: Shard,
+        admitted: &Admitted,
+        header: &ShardHeader,
+    ) -> Result<(), Stop> {
+        source.save_sites()?;
+        let record = source.journal.append(Record {
+            number: 0,
+            name: header.name.clone(),
+            content: content.clone(),
+            file: header.identity(),
+            rows: shard.rows,
+            full_precision: admitted.full_precision,
+        })?;
+        source.gathered.advance(record);
+        source.intake.accept(content);
+        source
+            .consumable
+            .push((header.name.clone(), header.identity()));
+        self.deal(source, shard, admitted.ignored_keys)
+    }
+
+    /// Gives every worker its part of a shard.
+    pub(super) fn deal(
+        &mut self,
+        source: &Source<'_>,
+        mut shard: Shard,
+        ignored_keys: usize,
+    ) -> Result<(), Stop> {
+        let (name, rows) = (shard.name.clone(), shard.rows);
+        if core::mem::take(&mut self.owed) && self.shared.live {
+            // What was restored has no solution in this run, and a publication needs one of every layer.
+            self.solve(&source.gathered);
+        }
+        self.count_rows(source, &shard);
+        let gathered = Arc::new(source.gathered.clone());
+        // A site that came later, where there is no checkpoint, belongs to a worker by its number.
+        let workers = self.tasks.len();
+        let mut parts: BTreeMap<usize, Vec<SiteRows>> = BTreeMap::new();
+        for rows in shard.sites.drain(..) {
+            let owner = self
+                .owners
+                .iter()
+                .position(|own| own.binary_search(&rows.site).is_ok());
+            let owner = owner.unwrap_or(rows.site % workers.max(1));
+            parts.entry(owner).or_default().push(rows);
+        }
+        for (index, task) in self.tasks.iter().enumerate() {
+            let part = parts.remove(&index).unwrap_or_default();
+            if task.send(Task::Rows(Arc::clone(&gathered), part)).is_err() {
+                return Ok(()); // A worker ended early; the caller reports why.
+            }
+        }
+        self.unsaved_since.get_or_insert_with(Instant::now);
+        self.fed.folded += 1;
+        self.shared.reporter.say(&Event::ShardFolded {
+            shard: &name,
+            rows,
+            ignored_keys,
+        });
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        let message = refusal.to_string();
+        self.shared.reporter.say(&Event::ShardQuarantined {
+            message: message.clone(),
+        });
+        self.shared
+            .board
+            .update(|status| status.quarantined.push(message.clone()));
+        self.fed.refused.push(message);
+    }
+
+    /// Whether a generation would say more than the last one.
+    fn news(&self, source: &Source<'_>) -> bool {
+        self.shared.solver.is_some()
+            && source.gathered.shards > 0
+            && self.published.as_ref() != Some(&source.gathered.digest)
+    }
+
+    /// A folder without news for a while: solves and publishes what is new, and saves it.
+    fn settle(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        if self.news(source) {
+            source.journal.sync()?;
+            self.drain(&source.gathered, BTreeSet::new());
+        }
+        if self.unsaved_since.is_some() {
+            self.save(source)?;
+        }
+        self.shared.board.update_now(|s| s.phase = "idle".into());
+        Ok(())
+    }
+
+    /// The end of a run.
+    fn finish(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        if self.shared.failed() {
+            return Ok(());
+        }
+        if self.news(source) {
+            source.journal.sync()?;
+            let fed_later = self.unread_sites(source);
+            let drained = self.drain(&source.gathered, fed_later);
+            self.fed.drained = Some(drained);
+        }
+        if self.unsaved_since.is_some() && !self.shared.failed() {
+            self.save(source)?;
+        }
+        Ok(())
+    }
+
+    /// Sites that files which a signal left unread would feed.
+    fn unread_sites(&mut self, source: &mut Source<'_>) -> BTreeSet<usize> {
+        let headers = core::mem::take(&mut self.unread);
+        let mut sites = BTreeSet::new();
+        for header in &headers {
+            if let Ok(admitted) = source.admit(header) {
+                sites.extend(admitted.entries.iter().map(|entry| entry.site));
+            }
+        }
+        self.unread = headers;
+        sites
+    }
+
+    /// Has every site solved that has rows newer than its last cold solution; the receiver ends when that is done.
+    fn solve(&self, gathered: &Gathered) -> Receiver<()> {
+        let (done, finished) = bounded(0);
+        if self.shared.solver.is_some() {
+            let gathered = Arc::new(gathered.clone());
+            for task in &self.tasks {
+                // A worker that ended early is reported by the caller.
+                let _ = task.send(Task::Solve(Arc::clone(&gathered), done.clone()));
+            }
+        }
+        finished
+    }
+
+    /// Solves everything cold from what is folded, and publishes it as the last word on these shards.
+    fn drain(&mut self, gathered: &Gathered, fed_later: BTreeSet<usize>) -> Drained {
+        self.owed = false;
+        // Ends when every job has dropped its sender.
+        let _ = self.solve(gathered).recv();
+        let (reply, drained) = bounded(1);
+        let drain = Drain {
+            gathered: gathered.clone(),
+            fed_later,
+            unread: self.unread.len(),
+            refused: self.fed.refused.clone(),
+            reply,
+        };
+        let sent = self.outcomes.send(Outcome::Drain(drain));
+        // The publisher ended early: the caller reports why.
+        let drained = sent.ok().and_then(|()| drained.recv().ok());
+        self.published = Some(gathered.digest.clone());
+        drained.unwrap_or(Drained::Failed)
+    }
+
+    fn count_rows(&self, source: &Source<'_>, shard: &Shard) {
+        let sites = &source.sites.sites;
+        let counted: Vec<(usize, u64)> = shard
+            .sites
+            .iter()
+            .map(|rows| (rows.site, (rows.values.len() / rows.in_features) as u64))
+            .collect();
+        let shards = source.gathered.shards;
+        let with_layers = self.shared.solver.is_some();
+        self.shared.board.update(|status| {
+            status.phase = "folding".into();
+            status.shards = shards;
+            for &(site, rows) in &counted {
+                let names = if with_layers {
+                    &sites[site].layers[..]
+                } else {
+                    &[]
+                };
+                for &layer in names {
+                    status.layers[layer].rows += rows;
+                }
+                if !with_layers {
+                    status.gather(site, &sites[site].name, rows);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,328 @@
+//! Publisher: keeps the latest solution of every layer, and turns them into a generation when no solve is under way.
+
+use core::sync::atomic::Ordering;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::checkpoint::Sites;
+use crate::error::Stop;
+use crate::observe::Event;
+use crate::publish::{Inputs, OnPublish, Publication, Published, Target, ratio};
+use crate::settings::Until;
+use crate::solve::{LayerSolution, LayerSummary, Status};
+use crate::source::Wake;
+use crate::state::{Gathered, LayerStatus, SiteState};
+
+use super::Shared;
+
+/// What solvers and feeder tell the publisher.
+pub(super) enum Outcome {
+    /// A site was solved.
+    Solved {
+        site: usize,
+        gathered: Arc<Gathered>,
+        solutions: Vec<LayerSolution>,
+        /// At a solve point: what is to be told of its layers' progress.
+        progress: Option<Vec<LayerSummary>>,
+    },
+    /// A site could not be solved.
+    Failed(Stop),
+    /// Every site was solved cold: publish.
+    Drain(Drain),
+}
+
+/// The order to publish what was solved cold.
+pub(super) struct Drain {
+    pub(super) gathered: Gathered,
+    /// Sites that files left unread would feed.
+    pub(super) fed_later: BTreeSet<usize>,
+    pub(super) unread: usize,
+    pub(super) refused: Vec<String>,
+    pub(super) reply: Sender<Drained>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Drained {
+    /// A generation.
+    Published(Publication),
+    /// No layer has a solution.
+    Nothing,
+    /// A signal kept a layer from rows that unread files have: it would be published as zeros.
+    CutOff,
+    /// A stage failed.
+    Failed,
+}
+
+/// The publisher.
+pub(super) struct Publisher<'a> {
+    target: Target<'a>,
+    /// By layer.
+    latest: Vec<Option<LayerSolution>>,
+    progress: Vec<LayerSummary>,
+    /// Restored sites without a solution in this run: zeros would replace their corrections.
+    owed: BTreeSet<usize>,
+    gathered: Arc<Gathered>,
+    /// Whether a solve point has passed since the last generation.
+    dirty: bool,
+    starved_said: bool,
+    generation: Option<u64>,
+    hook: Option<OnPublish>,
+    wake: Option<Wake>,
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(
+        target: Target<'a>,
+        restored: &[Option<SiteState>],
+        sites: &Sites,
+        wake: Option<Wake>,
+        tolerance: f64,
+    ) -> Self {
+        let layers = sites.sites.iter().map(|s| s.layers.len()).sum();
+        let mut progress = vec![LayerSummary::default(); layers];
+        for (site, state) in sites.sites.iter().zip(restored) {
+            let saved = state.as_ref().and_then(|state| state.progress.as_ref());
+            for (&layer, saved) in site.layers.iter().zip(saved.iter().flat_map(|p| &p.layers)) {
+                progress[layer] = saved.summary(tolerance);
+            }
+        }
+        let with_rows =
+            |s: &Option<SiteState>| s.as_ref().is_some_and(|state| state.statistics.rows > 0);
+        Self {
+            target,
+            latest: (0..layers).map(|_| None).collect(),
+            progress,
+            owed: (0..restored.len())
+                .filter(|&site| with_rows(&restored[site]))
+                .collect(),
+            gathered: Arc::default(),
+            dirty: false,
+            starved_said: false,
+            generation: None,
+            hook: None,
+            wake,
+        }
+    }
+
+    /// Publishes until solvers and feeder have ended.
+    pub(super) fn run(
+        mut self,
+        shared: &Shared<'_>,
+        outcomes: &Receiver<Outcome>,
+    ) -> Result<(), Stop> {
+        if let Some(command) = &shared.settings.on_publish {
+            let reporter = shared.reporter.clone();
+            let failed = move |message| {
+                reporter.say(&Event::Warning {
+                    subject: "--on-publish",
+                    message,
+                });
+            };
+            self.hook = Some(OnPublish::start(command.clone(), failed)?);
+        }
+        for outcome in outcomes {
+            if let Err(stop) = self.take(shared, outcome) {
+                shared.fail();
+                return Err(stop);
+            }
+        }
+        if let Some(hook) = self.hook {
+            hook.finish();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, shared: &Shared<'_>, outcome: Outcome) -> Result<(), Stop> {
+        match outcome {
+            Outcome::Failed(stop) => return Err(stop),
+            Outcome::Drain(drain) => {
+                let drained = self.drain(shared, &drain)?;
+                // The feeder may have ended by an error of its own.
+                let _ = drain.reply.send(drained);
+            }
+            Outcome::Solved {
+                site,
+                gathered,
+                solutions,
+                progress,
+            } => {
+                if let Some(progress) = progress {
+                    self.dirty = true;
+                    self.progressed(shared, site, progress);
+                }
+                for solution in solutions {
+                    shared.report(&solution);
+                    shared.reporter.step(&shared.layer(solution.layer).name);
+                    let layer = solution.layer;
+                    self.latest[layer] = Some(solution);
+                    self.show(shared, layer);
+                }
+                self.owed.remove(&site);
+                if gathered.position > self.gathered.position {
+                    self.gathered = gathered;
+                }
+                let under_way = shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
+                if under_way == 0 && self.dirty && self.owed.is_empty() {
+                    let inputs = self.inputs(&self.gathered, false);
+                    self.publish(shared, inputs)?;
+                    self.check_convergence(shared);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the summaries of a solve point, and says what has converged.
+    fn progressed(&mut self, shared: &Shared<'_>, site: usize, progress: Vec<LayerSummary>) {
+        let layers = &shared.sites.sites[site].layers;
+        for (&layer, summary) in layers.iter().zip(progress) {
+            let before = core::mem::replace(&mut self.progress[layer], summary);
+            if summary.converged != before.converged {
+                shared.reporter.say(&Event::Converged {
+                    layer: &shared.layer(layer).name,
+                    converged: summary.converged,
+                    rows: summary.evidence.map_or(0, |e| e.rows),
+                    gain_upper: summary.evidence.and_then(|e| e.gain_upper),
+                });
+            }
+        }
+    }
+
+    fn drain(&mut self, shared: &Shared<'_>, drain: &Drain) -> Result<Drained, Stop> {
+        self.warn_starved(shared);
+        if self.latest.iter().all(Option::is_none) {
+            return Ok(Drained::Nothing);
+        }
+        let cut_off = drain.fed_later.iter().any(|&site| {
+            let layers = &shared.sites.sites[site].layers;
+            layers.iter().any(|&layer| self.latest[layer].is_none())
+        });
+        if cut_off {
+            return Ok(Drained::CutOff);
+        }
+        let inputs = Inputs {
+            unread: drain.unread,
+            quarantined: drain.refused.clone(),
+            ..self.inputs(&drain.gathered, true)
+        };
+        Ok(Drained::Published(self.publish(shared, inputs)?))
+    }
+
+    fn inputs(&self, gathered: &Gathered, drained: bool) -> Inputs {
+        Inputs {
+            shards: gathered.shards,
+            empty: gathered.empty,
+            unread: 0,
+            quarantined: Vec::new(),
+            full_precision_model: gathered.full_precision,
+            journal_position: gathered.position,
+            journal_digest: gathered.digest.clone(),
+            drained,
+        }
+    }
+
+    fn publish(&mut self, shared: &Shared<'_>, inputs: Inputs) -> Result<Publication, Stop> {
+        self.dirty = false;
+        let solutions: Vec<LayerSolution> = (0..self.latest.len())
+            .filter_map(|layer| {
+                let status = if shared.board.rows(layer) > 0 {
+                    Status::Waiting
+                } else {
+                    Status::Starved
+                };
+                let without = || Some(shared.solver.as_ref()?.without_factors(layer, status));
+                self.latest[layer].clone().or_else(without)
+            })
+            .collect();
+        let (shards, quarantined, unread) =
+            (inputs.shards, inputs.quarantined.len(), inputs.unread);
+        let published = self.target.publish(&solutions, &self.progress, inputs)?;
+        let count = |status| solutions.iter().filter(|s| s.status == status).count();
+        shared.reporter.say(&Event::Published {
+            generation: published.generation,
+            path: published.path.display().to_string(),
+            solved: count(Status::Solved),
+            starved: count(Status::Starved) + count(Status::Waiting),
+            shards,
+            quarantined,
+            unread,
+            rank: published.rank,
+        });
+        self.generation = Some(published.generation);
+        shared
+            .board
+            .update_now(|status| status.generation = Some(published.generation));
+        if let Some(hook) = &self.hook {
+            hook.published(Published {
+                generation: published.generation,
+                path: published.path.clone(),
+                current: self.target.out.path.join("current"),
+            });
+        }
+        Ok(published)
+    }
+
+    /// Ends the run when every layer that is fed has converged.
+    fn check_convergence(&self, shared: &Shared<'_>) {
+        let Until::Converged { all } = shared.settings.until else {
+            return;
+        };
+        let fed = |layer: usize| shared.board.rows(layer) > 0;
+        let done = |layer: usize| self.progress[layer].converged || (!all && !fed(layer));
+        let layers = 0..self.latest.len();
+        if !layers.clone().all(done) || !layers.clone().any(fed) {
+            return;
+        }
+        shared.reporter.say(&Event::AllConverged {
+            layers: layers.clone().filter(|&layer| fed(layer)).count(),
+            starved: layers.filter(|&layer| !fed(layer)).count(),
+        });
+        shared.stop.store(true, Ordering::SeqCst);
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
+    }
+
+    /// Says once which sites have seen no row.
+    fn warn_starved(&mut self, shared: &Shared<'_>) {
+        if core::mem::replace(&mut self.starved_said, true) {
+            return;
+        }
+        for site in &shared.sites.sites {
+            if site
+                .layers
+                .iter()
+                .all(|&layer| self.latest[layer].is_none())
+            {
+                shared.warn_starved(site);
+            }
+        }
+    }
+
+    /// Puts a layer on the board.
+    fn show(&self, shared: &Shared<'_>, layer: usize) {
+        let (Some(solution), progress) = (&self.latest[layer], self.progress[layer]) else {
+            return;
+        };
+        let shown = LayerStatus {
+            name: shared.layer(layer).name.clone(),
+            status: if progress.converged {
+                "converged".into()
+            } else {
+                "solved".into()
+            },
+            rows: 0,
+            rows_solved: solution.rows,
+            error_without: Some(ratio(solution.error_without, solution.output_power)),
+            error_with: Some(ratio(solution.factors.error, solution.output_power)),
+            evidence: progress.evidence,
+        };
+        shared.board.update(|status| {
+            let rows = status.layers[layer].rows;
+            status.layers[layer] = LayerStatus { rows, ..shown };
+        });
+    }
+}

@@ -1,0 +1,365 @@
+//! Worker: folds the rows of its sites in journal order, and hands a site to a solver at its solve points or when it is
+//! asked to. Solver: solves what it is handed.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::calibrate::{Block, SiteStatistics, scratch_len};
+use crate::error::Stop;
+use crate::solve::{SiteProgress, SolvePoint};
+use crate::source::SiteRows;
+use crate::state::{Gathered, SavedSite, SiteState, write_site};
+
+use super::Shared;
+use super::publisher::Outcome;
+
+/// What the feeder asks of a worker.
+pub(super) enum Task {
+    /// Rows of some of its sites, from one shard.
+    Rows(Arc<Gathered>, Vec<SiteRows>),
+    /// Solve every site that has rows newer than its last cold solution; the sender is dropped when that is done.
+    Solve(Arc<Gathered>, Sender<()>),
+    /// Write every site into a snapshot. The keys are those of all sites, by index.
+    Save {
+        folder: PathBuf,
+        keys: Arc<Vec<String>>,
+        saved: Sender<Result<SavedSite, Stop>>,
+    },
+}
+
+/// A site to be solved.
+pub(super) struct Job {
+    site: usize,
+    gathered: Arc<Gathered>,
+    statistics: Arc<SiteStatistics>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A solve point: the progress goes with the job and comes back.
+    Point {
+        progress: SiteProgress,
+        newer: Vec<Block>,
+        back: Sender<SiteProgress>,
+    },
+    /// A cold solve; the sender only lives until it is done.
+    Cold { _done: Sender<()> },
+}
+
+/// A site in the hands of its worker.
+struct Slot {
+    statistics: Arc<SiteStatistics>,
+    progress: Progress,
+    /// That of the progress, wherever it is.
+    next_point: u64,
+    /// Rows at the last cold solve of this run.
+    solved: u64,
+}
+
+enum Progress {
+    /// There is no checkpoint: nothing is ever solved.
+    None,
+    Here(SiteProgress),
+    /// With a solver.
+    Out(Receiver<SiteProgress>),
+}
+
+impl Progress {
+    /// Waits for the solver, where there is one.
+    fn here(&mut self) -> Result<Option<&mut SiteProgress>, Ended> {
+        if let Self::Out(back) = self {
+            *self = Self::Here(back.recv().map_err(|_| Ended)?);
+        }
+        Ok(match self {
+            Self::Here(progress) => Some(progress),
+            _ => None,
+        })
+    }
+}
+
+/// A neighbour ended early; the caller reports why.
+struct Ended;
+
+/// A worker and its sites.
+pub(super) struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    slots: BTreeMap<usize, Slot>,
+    jobs: Sender<Job>,
+    scratch: Vec<f32>,
+}
+
+impl<'a> Worker<'a> {
+    /// Takes what was saved of its own sites.
+    pub(super) fn new(
+        shared: &'a Shared<'a>,
+        own: &[usize],
+        restored: &mut [Option<SiteState>],
+        jobs: Sender<Job>,
+    ) -> Self {
+        let mut worker = Self {
+            shared,
+            slots: BTreeMap::new(),
+            jobs,
+            scratch: Vec::new(),
+        };
+        for &site in own {
+            let saved = restored.get_mut(site).and_then(Option::take);
+            let in_features = shared.sites.sites[site].in_features;
+            let slot = worker.slot(site, in_features, saved);
+            worker.slots.insert(site, slot);
+        }
+        worker
+    }
+
+    fn slot(&self, site: usize, in_features: usize, saved: Option<SiteState>) -> Slot {
+        let shared = self.shared;
+        let share = shared.scored_shares.get(site).copied().unwrap_or_default();
+        let state = saved.unwrap_or_else(|| SiteState {
+            statistics: SiteStatistics::with(in_features, shared.keeps_r, share),
+            progress: None,
+        });
+        let fresh = || SiteProgress::new(in_features, shared.sites.sites[site].layers.len());
+        let progress = if shared.solver.is_some() {
+            Progress::Here(state.progress.unwrap_or_else(fresh))
+        } else {
+            Progress::None
+        };
+        Slot {
+            statistics: Arc::new(state.statistics),
+            next_point: match &progress {
+                Progress::Here(progress) if shared.live => progress.next_point,
+                // Only the last generation counts in a batch.
+                _ => u64::MAX,
+            },
+            progress,
+            solved: 0,
+        }
+    }
+
+    /// Does one task after the other until the feeder has no more.
+    pub(super) fn run(mut self, tasks: &Receiver<Task>) -> Result<(), Stop> {
+        for task in tasks {
+            if self.shared.failed() {
+                break;
+            }
+            let done = match task {
+                Task::Rows(gathered, rows) => self.fold(&gathered, rows),
+                Task::Solve(gathered, done) => Ok(self.solve_all(&gathered, &done)),
+                Task::Save {
+                    folder,
+                    keys,
+                    saved,
+                } => Ok(self.save(&folder, &keys, &saved)),
+            };
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(Ended)) => break,
+                Err(stop) => {
+                    self.shared.fail();
+                    return Err(stop);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fold(
+        &mut self,
+        gathered: &Arc<Gathered>,
+        rows: Vec<SiteRows>,
+    ) -> Result<Result<(), Ended>, Stop> {
+        for site_rows in rows {
+            if site_rows.values.is_empty() {
+                continue;
+            }
+            let site = site_rows.site;
+            if !self.slots.contains_key(&site) {
+                let slot = self.slot(site, site_rows.in_features, None);
+                self.slots.insert(site, slot);
+            }
+            let Some(slot) = self.slots.get_mut(&site) else {
+                continue;
+            };
+            let permit = self.shared.compute();
+            let begun = Instant::now();
+            let needed = if self.shared.keeps_r {
+                scratch_len(site_rows.in_features)
+            } else {
+                0
+            };
+            if self.scratch.len() < needed {
+                self.scratch.resize(needed, 0.0);
+            }
+            // Copies only while a solver still has these statistics.
+            let statistics = Arc::make_mut(&mut slot.statistics);
+            statistics
+                .fold(&site_rows, &mut self.scratch)
+                .map_err(|error| Stop::Solve {
+                    layer: self.shared.name_of(site),
+                    reason: error.to_string(),
+                })?;
+            self.shared.board.accumulated(begun.elapsed());
+            drop((permit, site_rows));
+            if self.at_solve_point(site, gathered).is_err() {
+                return Ok(Err(Ended));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Hands the site to a solver when its next solve point is reached.
+    fn at_solve_point(&mut self, site: usize, gathered: &Arc<Gathered>) -> Result<(), Ended> {
+        let Some(slot) = self.slots.get_mut(&site) else {
+            return Ok(());
+        };
+        let rows = slot.statistics.rows;
+        if rows < slot.next_point {
+            return Ok(());
+        }
+        // Not before the last point's solution is there: this one begins where that ended.
+        let Some(progress) = slot.progress.here()? else {
+            return Ok(());
+        };
+        progress.advance(rows);
+        slot.next_point = progress.next_point;
+        let statistics = Arc::make_mut(&mut slot.statistics);
+        let newer = statistics.aside.take(statistics.window.waiting());
+        let (back, returned) = bounded(1);
+        let Progress::Here(progress) =
+            core::mem::replace(&mut slot.progress, Progress::Out(returned))
+        else {
+            return Err(Ended);
+        };
+        let job = Job {
+            site,
+            gathered: Arc::clone(gathered),
+            statistics: finished(&slot.statistics),
+            kind: Kind::Point {
+                progress,
+                newer,
+                back,
+            },
+        };
+        self.send(job)
+    }
+
+    fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), Ended> {
+        let mut jobs = Vec::new();
+        for (&site, slot) in &mut self.slots {
+            let rows = slot.statistics.rows;
+            if rows == 0 || rows == slot.solved {
+                continue;
+            }
+            slot.solved = rows;
+            jobs.push(Job {
+                site,
+                gathered: Arc::clone(gathered),
+                statistics: finished(&slot.statistics),
+                kind: Kind::Cold {
+                    _done: done.clone(),
+                },
+            });
+        }
+        jobs.into_iter().try_for_each(|job| self.send(job))
+    }
+
+    fn send(&self, job: Job) -> Result<(), Ended> {
+        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.jobs.send(job).map_err(|_| Ended)
+    }
+
+    fn save(
+        &mut self,
+        folder: &std::path::Path,
+        keys: &[String],
+        saved: &Sender<Result<SavedSite, Stop>>,
+    ) -> Result<(), Ended> {
+        for (&site, slot) in &mut self.slots {
+            let progress = slot.progress.here()?;
+            let id = (site, keys[site].as_str());
+            let done = write_site(folder, id, &slot.statistics, progress.as_deref());
+            saved.send(done).map_err(|_| Ended)?;
+        }
+        Ok(())
+    }
+}
+
+/// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks.
+fn finished(statistics: &Arc<SiteStatistics>) -> Arc<SiteStatistics> {
+    if !statistics.window.unfinished() {
+        return Arc::clone(statistics);
+    }
+    let mut own = SiteStatistics::clone(statistics);
+    own.window.finish();
+    Arc::new(own)
+}
+
+/// Solver: solves job after job.
+pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender<Outcome>) {
+    for job in jobs {
+        let Some(solver) = shared.solver.as_ref().filter(|_| !shared.failed()) else {
+            return;
+        };
+        let Job {
+            site: index,
+            gathered,
+            statistics,
+            mut kind,
+        } = job;
+        let site = &shared.sites.sites[index];
+        let permit = shared.compute();
+        let begun = Instant::now();
+        let mut scoring = Duration::ZERO;
+        let point = match &mut kind {
+            Kind::Cold { .. } => {
+                shared.warn(site, &statistics);
+                None
+            }
+            Kind::Point {
+                progress, newer, ..
+            } => Some(SolvePoint {
+                progress,
+                newer,
+                scoring: &mut scoring,
+            }),
+        };
+        let solved = solver.solve(site, &statistics, point);
+        shared.board.solved(begun.elapsed(), scoring);
+        // Before anything waits: the worker need not copy what nobody else has.
+        drop((permit, statistics));
+        let tolerance = shared.settings.tolerance;
+        let progress = match &kind {
+            Kind::Cold { .. } => None,
+            Kind::Point { progress, .. } => {
+                let layers = progress.layers.iter();
+                Some(layers.map(|l| l.summary(tolerance)).collect())
+            }
+        };
+        let outcome = match solved {
+            Ok(solutions) => Outcome::Solved {
+                site: index,
+                gathered,
+                solutions,
+                progress,
+            },
+            Err(stop) => {
+                shared.fail();
+                Outcome::Failed(stop)
+            }
+        };
+        let failed = matches!(outcome, Outcome::Failed(_));
+        if outcomes.send(outcome).is_err() || failed {
+            return;
+        }
+        if let Kind::Point { progress, back, .. } = kind {
+            // A worker that ended does not wait for it.
+            let _ = back.send(progress);
+        }
+    }
+}

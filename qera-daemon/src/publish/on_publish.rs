@@ -1,0 +1,414 @@
+//! `--on-publish CMD`: the user's command after each publication, on a thread of its own, so that a slow or
+//! broken command never holds up a publication.
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use std::os::unix::process::CommandExt;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use crate::error::Stop;
+
+/// How long a command may take and how often it is tried.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// A command that runs longer is killed, so that it cannot keep later publications from being told.
+    command: Duration,
+    /// Pauses before the second and the third attempt: an engine that restarts needs a moment.
+    pauses: [Duration; 2],
+    /// The longest sleep between two looks at a running command.
+    look: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    command: Duration::from_secs(60),
+    pauses: [Duration::from_secs(1), Duration::from_secs(4)],
+    look: Duration::from_millis(100),
+};
+
+/// What the command is told of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The generation's number, `QERA_GENERATION`.
+    pub generation: u64,
+    /// Its folder, `QERA_PATH`.
+    pub path: PathBuf,
+    /// The symlink to the newest generation, `QERA_CURRENT`.
+    pub current: PathBuf,
+}
+
+/// The thread that runs the command; one that is dropped without [`OnPublish::finish`] is left to itself.
+#[derive(Debug)]
+pub struct OnPublish {
+    publications: Sender<Published>,
+    thread: JoinHandle<()>,
+}
+
+impl OnPublish {
+    /// Starts the thread. `failed` is told one sentence for each failed attempt.
+    ///
+    /// # Errors
+    /// [`Stop::Io`] when the system gives no thread.
+    pub fn start(command: String, failed: impl Fn(String) + Send + 'static) -> Result<Self, Stop> {
+        Self::with_limits(command, failed, LIMITS)
+    }
+
+    fn with_limits(
+        command: String,
+        failed: impl Fn(String) + Send + 'static,
+        limits: Limits,
+    ) -> Result<Self, Stop> {
+        let (publications, waiting) = unbounded();
+        let runner = Runner {
+            command,
+            failed,
+            limits,
+            waiting,
+        };
+        let thread = thread::Builder::new()
+            .name("on-publish".into())
+            .spawn(move || runner.run())
+            .map_err(Stop::io(Path::new("--on-publish"), "start the thread"))?;
+        Ok(Self {
+            publications,
+            thread,
+        })
+    }
+
+    /// Hands a publication over and returns at once. Where several wait, only the newest is told: the
+    /// command is to make the newest generation known, and an older one is of no use by then.
+    pub fn published(&self, what: Published) {
+        // Fails only if the thread panicked, which the panic's own message has told.
+        let _ = self.publications.send(what);
+    }
+
+    /// Waits until the newest publication's command has been run, with its retries: with the limits above
+    /// that is at most about four minutes, if the command before it hangs too.
+    pub fn finish(self) {
+        drop(self.publications);
+        // A panic has told its own message, and no result depends on the command.
+        let _ = self.thread.join();
+    }
+}
+
+/// The thread's side.
+struct Runner<F> {
+    command: String,
+    failed: F,
+    limits: Limits,
+    waiting: Receiver<Published>,
+}
+
+impl<F: Fn(String)> Runner<F> {
+    /// Runs the command for the newest publication, again and again, until the sender is gone.
+    fn run(&self) {
+        let mut next = self.waiting.recv().ok();
+        while let Some(publication) = next {
+            let newest = self.waiting.try_iter().last().unwrap_or(publication);
+            next = self.tell(&newest).or_else(|| self.waiting.recv().ok());
+        }
+    }
+
+    /// Runs the command until it succeeds or has had its attempts; a newer publication ends the attempts
+    /// and is returned.
+    fn tell(&self, publication: &Published) -> Option<Published> {
+        let pauses = self.limits.pauses.map(Some).into_iter().chain([None]);
+        let attempts = self.limits.pauses.len() + 1;
+        for (index, pause) in pauses.enumerate() {
+            let reason = self.attempt(publication).err()?;
+            (self.failed)(format!(
+                "--on-publish for generation {}: {reason} (attempt {} of {attempts})",
+                publication.generation,
+                index + 1
+            ));
+            if let Some(newer) = pause.and_then(|pause| self.newer_within(pause)) {
+                return Some(newer);
+            }
+        }
+        None
+    }
+
+    /// Pauses, unless a publication is waiting or comes.
+    fn newer_within(&self, pause: Duration) -> Option<Published> {
+        match self.waiting.recv_timeout(pause) {
+            Ok(newer) => Some(newer),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                // The daemon ends: nothing newer will come, but the pause is as useful as before.
+                thread::sleep(pause);
+                None
+            }
+        }
+    }
+
+    /// Runs the command once; the error says why it does not count.
+    fn attempt(&self, publication: &Published) -> Result<(), String> {
+        let mut child = shell(&self.command, publication)
+            .spawn()
+            .map_err(|error| format!("cannot start: {error}"))?;
+        let begun = Instant::now();
+        let mut nap = Duration::from_millis(1);
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(status.to_string()),
+                Ok(None) if begun.elapsed() < self.limits.command => {}
+                Ok(None) => {
+                    kill_group(&mut child);
+                    let limit = self.limits.command.as_secs_f64();
+                    return Err(format!("killed, it ran for more than {limit} s"));
+                }
+                Err(error) => {
+                    kill_group(&mut child);
+                    return Err(format!("cannot wait for it: {error}"));
+                }
+            }
+            thread::sleep(nap);
+            nap = (nap * 2).min(self.limits.look);
+        }
+    }
+}
+
+/// `sh -c CMD` with what it is to know. Standard output is for the daemon's own answers, so what the command
+/// prints goes to standard error. It leads a process group, so that what it starts can be killed with it, and
+/// so that Ctrl-C on a terminal reaches the daemon alone.
+fn shell(command: &str, publication: &Published) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", command])
+        .env("QERA_GENERATION", publication.generation.to_string())
+        .env("QERA_PATH", &publication.path)
+        .env("QERA_CURRENT", &publication.current)
+        // A container engine would take it as its own and speak to the service manager for the daemon.
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(std::io::stderr()))
+        .stderr(Stdio::inherit())
+        .process_group(0);
+    shell
+}
+
+/// Kills the command and all that it started. The group's number is the child's, which stays taken until the
+/// child has been waited for, so no stranger is hit. `kill` is the shell's own: a small image has no other.
+fn kill_group(child: &mut Child) {
+    let _ = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -s KILL -- -{}", child.id()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    // Where no shell could be started, at least the child goes; otherwise it is gone and this does nothing.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::fs;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const SHORT: Limits = Limits {
+        command: PATIENCE,
+        pauses: [Duration::from_millis(1); 2],
+        look: Duration::from_millis(2),
+    };
+
+    /// A folder that is removed at the end; its name has a space, which the commands must survive.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("qera on-publish-{}-{count}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// The command, run in this folder.
+        fn command(&self, command: &str) -> String {
+            format!("cd '{}' && {{ {command}; }}", self.0.display())
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.0.join(name)).unwrap_or_default()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn generation(generation: u64) -> Published {
+        Published {
+            generation,
+            path: format!("/out put/generations/{generation:06}").into(),
+            current: "/out put/current".into(),
+        }
+    }
+
+    /// The thread and where its complaints arrive.
+    fn start(command: String, limits: Limits) -> (OnPublish, Receiver<String>) {
+        let (told, complaints) = unbounded();
+        let failed = move |sentence| told.send(sentence).unwrap();
+        let on_publish = OnPublish::with_limits(command, failed, limits).unwrap();
+        (on_publish, complaints)
+    }
+
+    fn wait_until(what: &str, holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn the_command_knows_the_generation_and_stays_off_standard_input_and_output() {
+        let folder = Folder::new();
+        // Where there is /proc, its standard output must be the same file as its standard error.
+        let command = folder.command(
+            r#"cat; printf '%s|' "$QERA_GENERATION" "$QERA_PATH" "$QERA_CURRENT" > told
+               [ /proc/$$/fd/1 -ef /proc/$$/fd/2 ] || [ ! -e /proc/$$/fd ]"#,
+        );
+        let (on_publish, complaints) = start(command, SHORT);
+        on_publish.published(generation(17));
+        on_publish.finish();
+        let expected = "17|/out put/generations/000017|/out put/current|";
+        assert_eq!(folder.read("told"), expected);
+        assert_eq!(complaints.iter().next(), None);
+    }
+
+    #[test]
+    fn without_a_publication_nothing_runs() {
+        let folder = Folder::new();
+        let (on_publish, complaints) = start(folder.command("echo ran > told"), SHORT);
+        on_publish.finish();
+        assert_eq!(folder.read("told"), "");
+        assert_eq!(complaints.iter().next(), None);
+    }
+
+    #[test]
+    fn of_those_that_wait_only_the_newest_runs() {
+        let folder = Folder::new();
+        let command = folder
+            .command(r#"echo "$QERA_GENERATION" >> told; until [ -e go ]; do sleep 0.01; done"#);
+        let (on_publish, complaints) = start(command, SHORT);
+        on_publish.published(generation(1));
+        wait_until("the first command", || folder.read("told") == "1\n");
+        for number in 2..=4 {
+            on_publish.published(generation(number));
+        }
+        fs::write(folder.0.join("go"), "").unwrap();
+        wait_until("the newest command", || folder.read("told") == "1\n4\n");
+        on_publish.published(generation(5));
+        on_publish.finish();
+        assert_eq!(folder.read("told"), "1\n4\n5\n");
+        assert_eq!(complaints.iter().next(), None);
+    }
+
+    #[test]
+    fn a_failure_is_retried_and_told() {
+        let folder = Folder::new();
+        let command = folder.command("echo x >> tries; [ $(wc -l < tries) -ge 3 ] || exit 7");
+        let (on_publish, complaints) = start(command, SHORT);
+        on_publish.published(generation(3));
+        on_publish.finish();
+        assert_eq!(folder.read("tries"), "x\nx\nx\n");
+        let told: Vec<_> = complaints.iter().collect();
+        let expected = [1, 2].map(|attempt| {
+            format!("--on-publish for generation 3: exit status: 7 (attempt {attempt} of 3)")
+        });
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_command_that_cannot_start_has_failed() {
+        let (on_publish, complaints) = start("true \0".into(), SHORT);
+        on_publish.published(generation(3));
+        on_publish.finish();
+        let told: Vec<_> = complaints.iter().collect();
+        assert_eq!(told.len(), 3);
+        let begin = "--on-publish for generation 3: cannot start: ";
+        assert!(told[2].starts_with(begin) && told[2].ends_with(" (attempt 3 of 3)"));
+    }
+
+    #[test]
+    fn the_third_failure_is_the_last_and_the_next_publication_is_told() {
+        let folder = Folder::new();
+        let command = folder.command(r#"echo x >> tries; [ "$QERA_GENERATION" = 2 ]"#);
+        let (on_publish, complaints) = start(command, SHORT);
+        on_publish.published(generation(1));
+        for _ in 0..3 {
+            complaints.recv_timeout(PATIENCE).unwrap();
+        }
+        on_publish.published(generation(2));
+        on_publish.finish();
+        assert_eq!(folder.read("tries"), "x\nx\nx\nx\n");
+        assert_eq!(complaints.iter().next(), None);
+    }
+
+    #[test]
+    fn a_newer_publication_ends_the_retries_of_an_older_one() {
+        let folder = Folder::new();
+        let command =
+            folder.command(r#"echo "$QERA_GENERATION" >> told; [ "$QERA_GENERATION" = 2 ]"#);
+        let limits = Limits {
+            pauses: [PATIENCE; 2],
+            ..SHORT
+        };
+        let (on_publish, complaints) = start(command, limits);
+        on_publish.published(generation(1));
+        complaints.recv_timeout(PATIENCE).unwrap();
+        on_publish.published(generation(2));
+        on_publish.finish();
+        assert_eq!(folder.read("told"), "1\n2\n");
+        assert_eq!(complaints.iter().next(), None);
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
+        let folder = Folder::new();
+        let pipe = folder.0.join("pipe");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        // The pipe ends when the last process that can write to it has ended.
+        let (ended, end) = unbounded();
+        let reader = thread::spawn(move || ended.send(fs::read(pipe).unwrap()).unwrap());
+        // Only the first attempt opens it.
+        let command = folder
+            .command("mkdir first || exit 1; exec 3> pipe; echo up >&3; sleep 600 & sleep 600");
+        let limits = Limits {
+            command: Duration::from_millis(1500),
+            ..SHORT
+        };
+        let (on_publish, complaints) = start(command, limits);
+        on_publish.published(generation(1));
+        on_publish.finish();
+        assert_eq!(end.recv_timeout(PATIENCE).unwrap(), b"up\n");
+        reader.join().unwrap();
+        let told: Vec<_> = complaints.iter().collect();
+        let expected = [
+            "killed, it ran for more than 1.5 s (attempt 1 of 3)",
+            "exit status: 1 (attempt 2 of 3)",
+            "exit status: 1 (attempt 3 of 3)",
+        ]
+        .map(|reason| format!("--on-publish for generation 1: {reason}"));
+        assert_eq!(told, expected);
+    }
+}

@@ -1,0 +1,139 @@
+//! Where generations go: the output folder, held, and what is known of the generation that is current there.
+
+use serde::Deserialize;
+
+use crate::checkpoint::{Checkpoint, Layer, fingerprint};
+use crate::error::Stop;
+use crate::settings::Settings;
+use crate::solve::{LayerSolution, LayerSummary};
+use crate::state::Gathered;
+
+use super::manifest::Fingerprints;
+use super::{Base, Inputs, Manifest, OutFolder, Publication, emit_base, publish};
+
+/// The output folder and the fingerprints of what goes there.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// The folder.
+    pub out: OutFolder,
+    settings: &'a Settings,
+    checkpoint: &'a Checkpoint,
+    layers: &'a [Layer],
+    /// Set where a base is there or asked for.
+    base: Option<Base>,
+    base_present: bool,
+    fingerprints: Fingerprints,
+    /// Digest of the shards that the current generation is the last word on, for these fingerprints.
+    drained: Option<String>,
+}
+
+/// What is read of the current generation's manifest.
+#[derive(Deserialize)]
+struct Current {
+    fingerprints: Fingerprints,
+    inputs: CurrentInputs,
+}
+
+#[derive(Deserialize)]
+struct CurrentInputs {
+    journal_digest: String,
+    drained: bool,
+}
+
+impl<'a> Target<'a> {
+    /// Locks the folder and refuses one whose base belongs to other settings.
+    ///
+    /// # Errors
+    /// [`Stop::Locked`], [`Stop::StateRefused`], [`Stop::Io`].
+    pub fn open(
+        settings: &'a Settings,
+        checkpoint: &'a Checkpoint,
+        layers: &'a [Layer],
+    ) -> Result<Self, Stop> {
+        let out = OutFolder::open(&settings.out)?;
+        let weights = fingerprint(checkpoint, layers);
+        // Hashing the whole checkpoint is for those who have or want a base.
+        let concerned = settings.emit_base || out.path.join("base").exists();
+        let base = concerned.then(|| Base::new(settings, checkpoint, layers, &weights));
+        let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
+        let of_base = base.as_ref().map(Base::fingerprint);
+        let mut target = Self {
+            out,
+            settings,
+            checkpoint,
+            layers,
+            base,
+            base_present,
+            fingerprints: Fingerprints::new(settings, layers, weights, of_base),
+            drained: None,
+        };
+        target.drained = target.read_current();
+        Ok(target)
+    }
+
+    /// Identifies the checkpoint and the settings that corrections and evidence belong to.
+    #[must_use]
+    pub fn solved_for(&self) -> String {
+        format!(
+            "{} {}",
+            self.fingerprints.checkpoint, self.fingerprints.settings
+        )
+    }
+
+    /// Whether the current generation is the last word on these shards already.
+    #[must_use]
+    pub fn is_current(&self, gathered: &Gathered) -> bool {
+        self.drained.as_ref() == Some(&gathered.digest)
+    }
+
+    fn read_current(&self) -> Option<String> {
+        let text = std::fs::read(self.out.path.join("current/qera_manifest.json")).ok()?;
+        let current: Current = serde_json::from_slice(&text).ok()?;
+        let same = current.inputs.drained && current.fingerprints == self.fingerprints;
+        let base_missing = self.base.is_some() && !self.base_present;
+        (same && !base_missing).then_some(current.inputs.journal_digest)
+    }
+
+    /// Writes the base where it is asked for and not there, then the generation, then removes generations beyond
+    /// `--keep-generations`.
+    ///
+    /// # Errors
+    /// [`Stop::Io`]; `current` still names the previous generation then.
+    pub fn publish(
+        &mut self,
+        solutions: &[LayerSolution],
+        progress: &[LayerSummary],
+        inputs: Inputs,
+    ) -> Result<Publication, Stop> {
+        if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
+            emit_base(&self.out, self.checkpoint, self.settings, self.layers, base)?;
+            self.base_present = true;
+        }
+        // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.
+        let base_model = self
+            .base
+            .as_ref()
+            .map(|_| self.out.path.join("base").display().to_string());
+        let drained = inputs.drained.then(|| inputs.journal_digest.clone());
+        let fingerprints = self.fingerprints.clone();
+        let manifest = Manifest::new(
+            self.settings,
+            self.layers,
+            solutions,
+            progress,
+            inputs,
+            fingerprints,
+        );
+        let published = publish(
+            &self.out,
+            self.settings,
+            self.layers,
+            solutions,
+            &manifest,
+            base_model.as_deref(),
+        )?;
+        self.drained = drained;
+        self.out.prune(self.settings.keep_generations)?;
+        Ok(published)
+    }
+}

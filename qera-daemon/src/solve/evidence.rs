@@ -1,0 +1,301 @@
+//! Test-then-train: the two latest corrections of a layer, as they were written, scored on rows newer than both.
+//!
+//! With e_old and e_new the mean output errors of a block's rows under the two, and g = mean(e_old - e_new) / mean(e_new)
+//! over the same blocks, g is what the latest solve gained from its new rows. The interval is Student's t over
+//! blocks, for a ratio of means: its error is that of the mean of (e_old - e_new - g e_new) / mean(e_new) (linearised;
+//! Cochran, Sampling Techniques, 6.4).
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+use qera_core::statistics::BlockMeans;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::Block;
+
+use super::factors::Rounded;
+use super::metric::ErrorMatrix;
+
+const CONFIDENCE: f64 = 0.95;
+/// Fewer blocks say nothing about convergence.
+const BLOCKS_MIN: u64 = 8;
+/// Corrections and pieces of evidence that are remembered.
+const REMEMBERED: usize = 2;
+
+/// A correction as it was written: A^T [rank, in_features] and B^T [out_features, rank], by rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Correction {
+    /// Rank.
+    pub rank: usize,
+    /// A^T.
+    pub lora_a: Vec<f32>,
+    /// B^T.
+    pub lora_b: Vec<f32>,
+}
+
+/// What new rows said at a solve point about the corrections of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Rows of the site when it was scored.
+    pub rows: u64,
+    /// Rows that were scored.
+    pub rows_tested: u64,
+    /// Blocks that they come from.
+    pub blocks: u64,
+    /// Mean error a row of the latest correction, on rows that it had not seen.
+    pub error: f64,
+    /// Half-width of its 95 % interval; null below two blocks.
+    pub half_width: Option<f64>,
+    /// The same rows without correction.
+    pub error_without: f64,
+    /// By how much the latest correction beats the one before, relative to its error; null where there was none before.
+    pub gain: Option<f64>,
+    /// Upper limit of the gain's 95 % interval.
+    pub gain_upper: Option<f64>,
+}
+
+impl Evidence {
+    fn below(&self, tolerance: f64) -> bool {
+        self.blocks >= BLOCKS_MIN && self.gain_upper.is_some_and(|upper| upper < tolerance)
+    }
+}
+
+/// What a layer carries from one solve point to the next.
+#[derive(Debug, Clone)]
+pub struct LayerProgress {
+    /// The latest correction first; at most two.
+    pub corrections: Vec<Correction>,
+    /// Vectors that the next solve starts from.
+    pub vectors: Mat<f64>,
+    /// The latest last; at most two.
+    pub evidence: Vec<Evidence>,
+    /// Set where more rows change nothing: no error to correct, or a method without statistics.
+    pub settled: bool,
+}
+
+/// What is to be told of a layer's progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LayerSummary {
+    /// The latest evidence.
+    pub evidence: Option<Evidence>,
+    /// Whether the layer has converged.
+    pub converged: bool,
+}
+
+impl Default for LayerProgress {
+    fn default() -> Self {
+        Self {
+            corrections: Vec::new(),
+            vectors: Mat::zeros(0, 0),
+            evidence: Vec::new(),
+            settled: false,
+        }
+    }
+}
+
+impl LayerProgress {
+    /// What is to be told.
+    #[must_use]
+    pub fn summary(&self, tolerance: f64) -> LayerSummary {
+        LayerSummary {
+            evidence: self.evidence.last().copied(),
+            converged: self.converged(tolerance),
+        }
+    }
+
+    /// Whether the gain was below the tolerance at two successive solve points, or nothing can be gained.
+    #[must_use]
+    pub fn converged(&self, tolerance: f64) -> bool {
+        self.settled
+            || (self.evidence.len() == REMEMBERED
+                && self
+                    .evidence
+                    .iter()
+                    .all(|evidence| evidence.below(tolerance)))
+    }
+
+    /// Remembers the correction of a solve point.
+    pub(super) fn push(&mut self, rank: usize, written: &Rounded, vectors: Mat<f64>) {
+        let correction = Correction {
+            rank,
+            lora_a: written.lora_a.clone(),
+            lora_b: written.lora_b.clone(),
+        };
+        self.corrections.insert(0, correction);
+        self.corrections.truncate(REMEMBERED);
+        self.vectors = vectors;
+    }
+
+    /// Scores the remembered corrections on rows newer than they are. E is that of the layer.
+    pub(super) fn test(&mut self, rows: u64, blocks: &[Block], error: ErrorMatrix<'_>) {
+        if let Some(evidence) = score(rows, blocks, error, &self.corrections) {
+            self.evidence.push(evidence);
+            let surplus = self.evidence.len().saturating_sub(REMEMBERED);
+            self.evidence.drain(..surplus);
+        }
+    }
+}
+
+/// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a correction. `None` where
+/// there is no correction or no block.
+fn score(
+    rows: u64,
+    blocks: &[Block],
+    error: ErrorMatrix<'_>,
+    corrections: &[Correction],
+) -> Option<Evidence> {
+    let latest = corrections.first()?;
+    if blocks.is_empty() {
+        return None;
+    }
+    let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks {
+        let x = MatRef::from_row_major_slice(&block.values, block.rows, error.m);
+        let mut y = Mat::<f32>::zeros(block.rows, error.n);
+        matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
+        without.push(mean_square(&y));
+        new.push(residual(x, &y, latest));
+        if let Some(before) = corrections.get(1) {
+            old.push(residual(x, &y, before));
+        }
+    }
+    let mut means = BlockMeans::new();
+    new.iter().for_each(|e| {
+        means.push(*e);
+    });
+    let gain = (!old.is_empty()).then(|| ratio_of_means(&old, &new));
+    Some(Evidence {
+        rows,
+        rows_tested: blocks.iter().map(|b| b.rows as u64).sum(),
+        blocks: means.count(),
+        error: means.mean(),
+        half_width: means.interval(CONFIDENCE).map(|i| i.half_width),
+        error_without: without.iter().sum::<f64>() / without.len() as f64,
+        gain: gain.map(|(gain, _)| gain),
+        gain_upper: gain.and_then(|(_, upper)| upper),
+    })
+}
+
+/// The gain and its upper limit.
+fn ratio_of_means(old: &[f64], new: &[f64]) -> (f64, Option<f64>) {
+    let mean_new = new.iter().sum::<f64>() / new.len() as f64;
+    if mean_new <= 0.0 {
+        return (0.0, Some(0.0)); // Nothing is left to gain.
+    }
+    let mean_old = old.iter().sum::<f64>() / old.len() as f64;
+    let gain = (mean_old - mean_new) / mean_new;
+    let mut residuals = BlockMeans::new();
+    for (old, new) in old.iter().zip(new) {
+        residuals.push((old - new - gain * new) / mean_new);
+    }
+    let upper = residuals.interval(CONFIDENCE);
+    (gain, upper.map(|interval| gain + interval.half_width))
+}
+
+/// Mean over rows of ||x E - (x A) B||^2, given x E.
+fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &Correction) -> f64 {
+    let k = correction.rank;
+    if k == 0 {
+        return mean_square(y);
+    }
+    let a = MatRef::from_row_major_slice(&correction.lora_a[..k * x.ncols()], k, x.ncols());
+    let b = MatRef::from_row_major_slice(&correction.lora_b, y.ncols(), k);
+    let mut xa = Mat::<f32>::zeros(x.nrows(), k);
+    matmul(xa.as_mut(), Accum::Replace, x, a.transpose(), 1.0, Par::Seq);
+    let mut rest = y.clone();
+    matmul(
+        rest.as_mut(),
+        Accum::Add,
+        xa.as_ref(),
+        b.transpose(),
+        -1.0,
+        Par::Seq,
+    );
+    mean_square(&rest)
+}
+
+fn mean_square(y: &Mat<f32>) -> f64 {
+    let column = |c: faer::ColRef<'_, f32>| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    y.col_iter().map(column).sum::<f64>() / y.nrows() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gain_and_its_limit() {
+        let new = [1.0, 2.0, 3.0, 2.0];
+        let old = [1.1, 2.3, 3.2, 2.2];
+        let (gain, upper) = ratio_of_means(&old, &new);
+        assert!((gain - 0.8 / 8.0).abs() < 1e-12);
+        // residuals (d - g e) / 2: 0, .05, -.05, 0; s^2 = .005 / 3; t(.975, 3) = 3.18245.
+        let expected = 0.1 + 3.182_446_3 * (0.005_f64 / 3.0 / 4.0).sqrt();
+        assert!((upper.unwrap() - expected).abs() < 1e-6, "{upper:?}");
+        // Blocks that gain alike leave no doubt, however much they differ in size.
+        let alike: Vec<f64> = new.iter().map(|e| 1.05 * e).collect();
+        let (gain, upper) = ratio_of_means(&alike, &new);
+        assert!((gain - 0.05).abs() < 1e-12 && (upper.unwrap() - 0.05).abs() < 1e-12);
+        assert_eq!(ratio_of_means(&[0.0], &[0.0]), (0.0, Some(0.0)));
+        assert_eq!(ratio_of_means(&[2.0], &[1.0]), (1.0, None));
+    }
+
+    #[test]
+    fn converged_takes_two_solve_points_of_eight_blocks() {
+        let evidence = |blocks, gain_upper| Evidence {
+            rows: 1,
+            rows_tested: 1,
+            blocks,
+            error: 1.0,
+            half_width: None,
+            error_without: 2.0,
+            gain: Some(0.0),
+            gain_upper,
+        };
+        let with = |list: &[Evidence]| LayerProgress {
+            evidence: list.to_vec(),
+            ..LayerProgress::default()
+        };
+        let good = evidence(8, Some(0.009));
+        assert!(with(&[good, good]).converged(0.01));
+        assert!(!with(&[good]).converged(0.01));
+        assert!(!with(&[good, good]).converged(0.009));
+        assert!(!with(&[evidence(7, Some(0.0)), good]).converged(0.01));
+        assert!(!with(&[good, evidence(8, None)]).converged(0.01));
+        let nothing = LayerProgress {
+            settled: true,
+            ..LayerProgress::default()
+        };
+        assert!(nothing.converged(0.01));
+    }
+
+    /// x (E - A B) by hand: E = [[1, 0], [0, 2]], A B takes the first column off.
+    #[test]
+    fn scores_are_the_definition() {
+        let error = ErrorMatrix {
+            values: &[1.0, 0.0, 0.0, 2.0],
+            m: 2,
+            n: 2,
+        };
+        let block = |values: &[f32], number| Block {
+            values: values.to_vec(),
+            rows: values.len() / 2,
+            number,
+        };
+        let blocks = [block(&[3.0, 1.0, 1.0, 2.0], 0), block(&[0.0, 1.0], 1)];
+        let first = Correction {
+            rank: 1,
+            lora_a: vec![1.0, 0.0],
+            lora_b: vec![1.0, 0.0],
+        };
+        let mut progress = LayerProgress::default();
+        progress.test(5, &blocks, error);
+        assert!(progress.evidence.is_empty(), "nothing to score");
+        progress.corrections = vec![first, Correction::default()];
+        progress.test(5, &blocks, error);
+        let found = progress.evidence[0];
+        // Blocks: without (9 + 4 + 1 + 16) / 2 = 15 and 4; with (4 + 16) / 2 = 10 and 4.
+        assert!((found.error - 7.0).abs() < 1e-6 && (found.error_without - 9.5).abs() < 1e-6);
+        assert!((found.gain.unwrap() - 2.5 / 7.0).abs() < 1e-6);
+        assert_eq!((found.blocks, found.rows_tested, found.rows), (2, 3, 5));
+    }
+}

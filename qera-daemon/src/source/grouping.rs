@@ -1,0 +1,92 @@
+//! Which modules share an input, decided once from the shards that are there when a state begins.
+
+use crate::checkpoint::{Checkpoint, Layers, Shares, Sites};
+use crate::error::Stop;
+use crate::settings::Settings;
+
+use super::{Admission, Admitted, Refusal, ShardHeader, declared_shares, grow};
+
+/// The sites, and which shards fit them.
+#[derive(Debug)]
+pub struct Grouping {
+    /// The sites.
+    pub sites: Sites,
+    /// Shards whose headers fit, in their order.
+    pub admitted: Vec<Admitted>,
+    /// The others.
+    pub refused: Vec<(ShardHeader, Refusal)>,
+}
+
+/// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names and by what the shards
+/// declare. What a refused shard declares does not count: whenever shards are refused, the rest is judged again
+/// without them.
+///
+/// # Errors
+/// [`Stop::Checkpoint`] for layers that share an input and differ in in_features.
+pub fn group(
+    settings: &Settings,
+    checkpoint: Option<(&Checkpoint, &Layers)>,
+    mut headers: Vec<ShardHeader>,
+) -> Result<Grouping, Stop> {
+    let mut refused = Vec::new();
+    let layers = checkpoint.map_or(&[][..], |(_, layers)| &layers.selected);
+    loop {
+        let mut shares = Shares::default();
+        let mut clashes = Vec::new();
+        for (index, header) in headers.iter().enumerate() {
+            if let Err(refusal) = declared_shares(header, layers, &mut shares) {
+                clashes.push((index, refusal));
+            }
+        }
+        let sites = sites(settings, checkpoint, &shares, &headers)?;
+        let admission = Admission {
+            model_names: checkpoint.map_or_else(Vec::new, |(c, _)| c.model_names()),
+            checkpoint: checkpoint.map(|(c, _)| c),
+            selection: &settings.selection,
+            sites: &sites,
+        };
+        let mut admitted = Vec::new();
+        let mut refusals = Vec::new();
+        for (index, header) in headers.iter().enumerate() {
+            match admission.admit(header) {
+                Ok(shard) => admitted.push(shard),
+                Err(refusal) => refusals.push((index, refusal)),
+            }
+        }
+        // A clash is one's own fault only when the other side is admitted.
+        let refusals = if refusals.is_empty() {
+            clashes
+        } else {
+            refusals
+        };
+        if refusals.is_empty() {
+            return Ok(Grouping {
+                sites,
+                admitted,
+                refused,
+            });
+        }
+        for (index, refusal) in refusals.into_iter().rev() {
+            refused.push((headers.remove(index), refusal));
+        }
+    }
+}
+
+fn sites(
+    settings: &Settings,
+    checkpoint: Option<(&Checkpoint, &Layers)>,
+    shares: &Shares,
+    headers: &[ShardHeader],
+) -> Result<Sites, Stop> {
+    let Some((checkpoint, layers)) = checkpoint else {
+        let mut sites = Sites::saved(&[], shares);
+        headers
+            .iter()
+            .for_each(|header| grow(header, &settings.selection, &mut sites));
+        return Ok(sites);
+    };
+    Sites::group(&layers.selected, shares).map_err(|reason| Stop::Checkpoint {
+        path: checkpoint.path.clone(),
+        reason,
+    })
+}

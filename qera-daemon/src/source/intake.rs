@@ -1,0 +1,253 @@
+//! Which files of the watched folder are shards that can be read now, and which of them are new.
+//!
+//! A listing finds the truth; whatever woke the daemon is only a hint. A file is taken when its header says that it is
+//! complete and its producer holds no lock on `FILE.lock` (as vLLM does while it writes). What is incomplete and
+//! unchanged for [`PATIENCE`] is truncated; `--once` does not wait.
+
+use core::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::error::Stop;
+use crate::tensor_file::Identity;
+
+use super::{Reason, Refusal, ShardHeader, list};
+
+/// How long an incomplete file may stay unchanged before it is held to be truncated.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is known of a file name.
+#[derive(Debug)]
+struct Known {
+    /// The file as it was.
+    identity: Identity,
+    /// Since when it has been so.
+    since: Instant,
+    /// Folded, refused or a duplicate: nothing more to do until it changes.
+    settled: bool,
+}
+
+/// What a listing found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Complete and not known, by name.
+    pub ready: Vec<ShardHeader>,
+    /// Truncated, or no safetensors.
+    pub refused: Vec<Refusal>,
+    /// Incomplete or locked: perhaps later.
+    pub incomplete: usize,
+    /// Visible files that are no shards.
+    pub ignored: usize,
+}
+
+/// The watched folder and what was taken from it.
+#[derive(Debug)]
+pub struct Intake {
+    folder: PathBuf,
+    patience: Duration,
+    known: HashMap<OsString, Known>,
+    contents: HashSet<String>,
+}
+
+impl Intake {
+    /// Of a folder, when nothing of it is known; `waits` says whether incomplete files are given time.
+    #[must_use]
+    pub fn new(folder: &Path, waits: bool) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            patience: if waits { PATIENCE } else { Duration::ZERO },
+            known: HashMap::new(),
+            contents: HashSet::new(),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Lists the folder.
+    ///
+    /// # Errors
+    /// [`Stop::Io`] when it cannot be read.
+    pub fn scan(&mut self) -> Result<Scan, Stop> {
+        let listing = list(&self.folder)?;
+        let mut scan = Scan {
+            ignored: listing.ignored,
+            ..Scan::default()
+        };
+        let mut here = HashSet::new();
+        for path in listing.shards {
+            let Some(name) = path.file_name() else {
+                continue;
+            };
+            here.insert(name.to_owned());
+            let Ok(identity) = std::fs::metadata(&path).map(|m| Identity::from(&m)) else {
+                continue; // Gone since it was listed.
+            };
+            if self
+                .known
+                .get(name)
+                .is_some_and(|k| k.settled && k.identity == identity)
+            {
+                continue;
+            }
+            if locked(&path) {
+                self.known.remove(name);
+                scan.incomplete += 1;
+                continue;
+            }
+            match ShardHeader::open(&path) {
+                Ok(header) => scan.ready.push(header),
+                Err(refusal) if self.given_up(name.to_owned(), identity) => {
+                    scan.refused.push(refusal);
+                }
+                Err(_) => scan.incomplete += 1,
+            }
+        }
+        self.known.retain(|name, _| here.contains(name));
+        Ok(scan)
+    }
+
+    /// Whether an incomplete file has been as it is for long enough; it is settled then.
+    fn given_up(&mut self, name: OsString, identity: Identity) -> bool {
+        let fresh = || Known {
+            identity,
+            since: Instant::now(),
+            settled: false,
+        };
+        let known = self.known.entry(name).or_insert_with(fresh);
+        if known.identity != identity {
+            *known = fresh();
+        }
+        known.settled = known.since.elapsed() >= self.patience;
+        known.settled
+    }
+
+    /// Nothing more is to be done about this file until it changes.
+    pub fn settle(&mut self, name: OsString, identity: Identity) {
+        self.known.insert(
+            name,
+            Known {
+                identity,
+                since: Instant::now(),
+                settled: true,
+            },
+        );
+    }
+
+    /// Whether a shard of this content was accepted before.
+    #[must_use]
+    pub fn has(&self, content: &str) -> bool {
+        self.contents.contains(content)
+    }
+
+    /// Remembers an accepted content.
+    pub fn accept(&mut self, content: String) {
+        self.contents.insert(content);
+    }
+
+    /// When the earliest of the incomplete files will have had its time.
+    #[must_use]
+    pub fn next_verdict(&self) -> Option<Instant> {
+        let waiting = self.known.values().filter(|k| !k.settled);
+        waiting.map(|k| k.since + self.patience).min()
+    }
+}
+
+/// BLAKE3 of the file whose header was read, in hexadecimal.
+///
+/// # Errors
+/// [`Refusal`] when it cannot be read, or is another file by now.
+pub fn content(header: &ShardHeader) -> Result<String, Refusal> {
+    let refuse = |reason| Refusal {
+        shard: header.name.clone(),
+        reason,
+    };
+    let failed = |e: std::io::Error| refuse(Reason::Header(e.into()));
+    let file = File::open(&header.path).map_err(failed)?;
+    let same = |file: &File| Identity::of(file).map(|now| now == header.identity());
+    if !same(&file).map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&file).map_err(failed)?;
+    if !same(&file).map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Whether a producer holds `FILE.lock`. A lock file that nobody holds is a leftover.
+fn locked(path: &Path) -> bool {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    File::open(lock)
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
+
+    #[test]
+    fn complete_files_are_taken_once_and_again_when_they_change() {
+        let folder = std::env::temp_dir().join(format!("qera-intake-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let path = |name: &str| folder.join(name);
+        let names =
+            |scan: &Scan| -> Vec<String> { scan.ready.iter().map(|h| h.name.clone()).collect() };
+        for (name, bytes) in [("b.safetensors", SHARD), ("a.safetensors", SHARD)] {
+            std::fs::write(path(name), bytes).unwrap();
+        }
+        std::fs::write(path("half.safetensors"), &SHARD[..9]).unwrap();
+        std::fs::write(path("note.txt"), "x").unwrap();
+        let mut intake = Intake::new(&folder, true);
+        let scan = intake.scan().unwrap();
+        assert_eq!(names(&scan), ["a.safetensors", "b.safetensors"]);
+        assert_eq!(
+            (scan.incomplete, scan.ignored, scan.refused.len()),
+            (1, 1, 0)
+        );
+        assert!(intake.next_verdict().is_some());
+        assert_eq!(
+            content(&scan.ready[0]).unwrap(),
+            content(&scan.ready[1]).unwrap()
+        );
+        for header in scan.ready {
+            intake.settle(header.name.clone().into(), header.identity());
+        }
+        assert!(names(&intake.scan().unwrap()).is_empty());
+
+        // Grown to its length it is complete; a changed one is new; a locked one is not read.
+        std::fs::write(path("half.safetensors"), SHARD).unwrap();
+        std::fs::write(path("a.safetensors"), b"\x03\0\0\0\0\0\0\0{ }").unwrap();
+        let lock = File::create(path("a.safetensors.lock")).unwrap();
+        lock.lock().unwrap();
+        assert_eq!(names(&intake.scan().unwrap()), ["half.safetensors"]);
+        drop(lock);
+        let scan = intake.scan().unwrap();
+        assert_eq!(names(&scan), ["a.safetensors", "half.safetensors"]);
+        std::fs::write(path("a.safetensors"), SHARD).unwrap();
+        assert!(
+            content(&scan.ready[0])
+                .unwrap_err()
+                .to_string()
+                .contains("changed")
+        );
+
+        // Without patience the truncated one is refused at once, and only once.
+        std::fs::write(path("half.safetensors"), &SHARD[..9]).unwrap();
+        let mut hurried = Intake::new(&folder, false);
+        assert_eq!(hurried.scan().unwrap().refused.len(), 1);
+        assert_eq!(hurried.scan().unwrap().refused.len(), 0);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,281 @@
+//! The journal: one sealed line for each shard that was accepted, in the order in which it is folded.
+//!
+//! A shard's number is its place in that order. A line is written before the shard is folded. It need not be
+//! on disk before something that depends on it is: a snapshot or a publication, which sync the journal first. A last line
+//! that a crash cut off is dropped; the shard is then new again. Any other damaged line refuses the state.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Stop;
+use crate::tensor_file::Identity;
+
+use super::seal::{seal, unseal};
+
+/// A shard that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its place in the order, from 1.
+    pub number: u64,
+    /// File name.
+    pub name: String,
+    /// BLAKE3 of its content, in hexadecimal: the shard's identity.
+    pub content: String,
+    /// The file as it was; only spares hashing it again.
+    pub file: Identity,
+    /// Rows of the site that has most; 0 for a shard without a row for a selected layer.
+    pub rows: usize,
+    /// What `qera.source` says.
+    pub full_precision: Option<bool>,
+}
+
+/// Which shards statistics are made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gathered {
+    /// Number of the last shard in them.
+    pub position: u64,
+    /// BLAKE3 chained over the contents of the shards with rows: equal for equal shards in equal order.
+    pub digest: String,
+    /// Shards with a row for a selected layer.
+    pub shards: usize,
+    /// Shards without one.
+    pub empty: usize,
+    /// Whether all rows came from the full-precision model: one shard that says no decides, one that does not say
+    /// leaves it open.
+    pub full_precision: Option<bool>,
+}
+
+impl Gathered {
+    /// Takes the next shard in.
+    pub fn advance(&mut self, record: &Record) {
+        self.position = record.number;
+        if record.rows == 0 {
+            self.empty += 1;
+            return;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.digest.as_bytes());
+        hasher.update(record.content.as_bytes());
+        self.digest = hasher.finalize().to_hex().to_string();
+        self.full_precision = match (self.shards, self.full_precision, record.full_precision) {
+            (0, _, says) => says,
+            (_, Some(false), _) | (_, _, Some(false)) => Some(false),
+            (_, Some(true), Some(true)) => Some(true),
+            _ => None,
+        };
+        self.shards += 1;
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Line {
+    Shard(Record),
+    /// The shard with this number was gone before a snapshot held it.
+    Lost(u64),
+}
+
+/// The journal of a state folder.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Shards that count, in order.
+    records: Vec<Record>,
+    last: u64,
+    unsynced: bool,
+}
+
+impl Journal {
+    /// Opens or begins the journal. A last line that was cut off is dropped, and its length returned.
+    ///
+    /// # Errors
+    /// [`Stop::StateRefused`] naming a damaged line, [`Stop::Io`].
+    pub fn open(path: &Path) -> Result<(Self, usize), Stop> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(Stop::io(path, "open the journal"))?;
+        let mut journal = Self {
+            path: path.to_path_buf(),
+            file,
+            records: Vec::new(),
+            last: 0,
+            unsynced: false,
+        };
+        let bytes = std::fs::read(path).map_err(Stop::io(path, "read the journal"))?;
+        let whole = journal.read(&bytes)?;
+        if whole < bytes.len() {
+            journal
+                .file
+                .set_len(whole as u64)
+                .map_err(Stop::io(path, "drop the torn last line"))?;
+        }
+        Ok((journal, bytes.len() - whole))
+    }
+
+    /// Reads the lines; returns the bytes up to the end of the last whole one.
+    fn read(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
+        let mut lost = BTreeSet::new();
+        let mut at = 0;
+        let mut number = 0;
+        while at < bytes.len() {
+            number += 1;
+            let rest = &bytes[at..];
+            let end = rest.iter().position(|b| *b == b'\n');
+            let text = core::str::from_utf8(&rest[..end.unwrap_or(rest.len())]).ok();
+            let line: Option<Line> = text.and_then(unseal);
+            let last = end.is_none_or(|end| at + end + 1 == bytes.len());
+            match (line, end) {
+                (Some(Line::Shard(record)), Some(_)) if record.number == self.last + 1 => {
+                    self.last = record.number;
+                    self.records.push(record);
+                }
+                (Some(Line::Lost(shard)), Some(_)) => {
+                    lost.insert(shard);
+                }
+                _ if last => break,
+                _ => {
+                    return Err(Stop::StateRefused {
+                        path: self.path.clone(),
+                        reason: format!("line {number} is damaged"),
+                    });
+                }
+            }
+            at += end.unwrap_or_default() + 1;
+        }
+        self.records.retain(|record| !lost.contains(&record.number));
+        Ok(at)
+    }
+
+    /// Shards that count, in order.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The number of the last shard accepted.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Appends a shard; its number is set here.
+    ///
+    /// # Errors
+    /// [`Stop::Io`].
+    pub fn append(&mut self, mut record: Record) -> Result<&Record, Stop> {
+        record.number = self.last + 1;
+        self.write(&Line::Shard(record.clone()))?;
+        self.last = record.number;
+        self.records.push(record);
+        Ok(&self.records[self.records.len() - 1])
+    }
+
+    /// Says that a shard was gone before a snapshot held it: it does not count, and may come again.
+    ///
+    /// # Errors
+    /// [`Stop::Io`].
+    pub fn lose(&mut self, number: u64) -> Result<(), Stop> {
+        self.write(&Line::Lost(number))?;
+        self.records.retain(|record| record.number != number);
+        Ok(())
+    }
+
+    /// Makes every line durable.
+    ///
+    /// # Errors
+    /// [`Stop::Io`].
+    pub fn sync(&mut self) -> Result<(), Stop> {
+        if self.unsynced {
+            self.file
+                .sync_data()
+                .map_err(Stop::io(&self.path, "sync the journal"))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// The shards that count, up to this number.
+    #[must_use]
+    pub fn gathered(&self, through: u64) -> Gathered {
+        let mut gathered = Gathered::default();
+        let counted = self.records.iter().take_while(|r| r.number <= through);
+        counted.for_each(|record| gathered.advance(record));
+        gathered
+    }
+
+    fn write(&mut self, line: &Line) -> Result<(), Stop> {
+        let text = seal(line) + "\n";
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(Stop::io(&self.path, "append to the journal"))?;
+        self.unsynced = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(journal: &Path, content: &str) -> Record {
+        Record {
+            number: 0,
+            name: format!("{content}.safetensors"),
+            content: content.into(),
+            file: Identity::of(&File::open(journal).unwrap()).unwrap(),
+            rows: 7,
+            full_precision: Some(true),
+        }
+    }
+
+    #[test]
+    fn lines_survive_and_damage_is_seen() {
+        let path = std::env::temp_dir().join(format!("qera-journal-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        for content in ["a", "b", "c"] {
+            let record = record(&path, content);
+            journal.append(record).unwrap();
+        }
+        journal.lose(2).unwrap();
+        let digest = journal.gathered(3);
+        assert_ne!(digest, journal.gathered(1));
+        assert_eq!((digest.shards, digest.full_precision), (2, Some(true)));
+        drop(journal);
+
+        let bytes = std::fs::read(&path).unwrap();
+        let (mut journal, torn) = Journal::open(&path).unwrap();
+        assert_eq!((torn, journal.last(), journal.gathered(3)), (0, 3, digest));
+        let names: Vec<_> = journal.records().iter().map(|r| r.number).collect();
+        assert_eq!(names, [1, 3]);
+        let again = record(&path, "b");
+        assert_eq!(journal.append(again).unwrap().number, 4);
+        drop(journal);
+
+        // A last line cut off anywhere is dropped, and the next one goes in its place.
+        let longer = std::fs::read(&path).unwrap();
+        for cut in bytes.len() + 1..longer.len() {
+            std::fs::write(&path, &longer[..cut]).unwrap();
+            let (mut journal, torn) = Journal::open(&path).unwrap();
+            assert_eq!((torn, journal.last()), (cut - bytes.len(), 3));
+            let again = record(&path, "d");
+            journal.append(again).unwrap();
+            drop(journal);
+            assert_eq!(Journal::open(&path).unwrap().0.last(), 4);
+        }
+        let mut damaged = bytes.clone();
+        damaged[20] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        let message = Journal::open(&path).unwrap_err().to_string();
+        assert!(message.contains("line 1 is damaged"), "{message}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,44 @@
+//! One value as one line of JSON with its checksum: what is torn or flipped does not read back.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Hexadecimal digits of BLAKE3 behind each line: 64 bits, against accidents.
+const DIGITS: usize = 16;
+
+/// The line, without a line end.
+pub(super) fn seal(value: &impl Serialize) -> String {
+    // Plain structures of numbers and strings always serialize.
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let checksum = checksum(&json);
+    format!("{json}\t{checksum}")
+}
+
+/// The value of a line, if it is whole.
+pub(super) fn unseal<T: DeserializeOwned>(line: &str) -> Option<T> {
+    let (json, found) = line.rsplit_once('\t')?;
+    if checksum(json) != found {
+        return None;
+    }
+    serde_json::from_str(json).ok()
+}
+
+fn checksum(json: &str) -> String {
+    blake3::hash(json.as_bytes()).to_hex()[..DIGITS].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_lines_only() {
+        let line = seal(&(1_u64, "a\tb", 0.1_f64));
+        let back: (u64, String, f64) = unseal(&line).unwrap();
+        assert_eq!((back.0, back.1.as_str(), back.2), (1, "a\tb", 0.1));
+        for cut in 0..line.len() {
+            assert!(unseal::<(u64, String, f64)>(&line[..cut]).is_none());
+        }
+        assert!(unseal::<(u64, String, f64)>(&line.replacen('1', "2", 1)).is_none());
+    }
+}

@@ -1,0 +1,306 @@
+//! A site's statistics and progress as safetensors files, so that other programs can read them too.
+//!
+//! The statistics' bytes are a function of the journal alone; what depends on checkpoint and settings (rows kept aside,
+//! corrections, vectors, evidence) is in a file of its own.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use faer::Mat;
+use qera_core::packed::packed_len;
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::{Aside, AsideRecord, BlocksRecord, SiteStatistics, Window};
+use crate::error::Stop;
+use crate::solve::{Correction, Evidence, LayerProgress, SiteProgress};
+use crate::tensor_file::{Claim, Header, Sink, TensorPlan, write_hashed};
+
+/// The metadata key of what is no tensor.
+const SITE: &str = "qera.site";
+/// Bytes converted at a time.
+const PIECE: usize = 1 << 20;
+
+/// The part of the statistics that is no tensor.
+#[derive(Debug, Serialize, Deserialize)]
+struct StatisticsRecord {
+    key: String,
+    in_features: usize,
+    rows: u64,
+    batch_weight: f64,
+    window: BlocksRecord,
+}
+
+/// The part of the progress that is no tensor.
+#[derive(Debug, Serialize, Deserialize)]
+struct ProgressRecord {
+    key: String,
+    next_point: u64,
+    aside: AsideRecord,
+    layers: Vec<LayerRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LayerRecord {
+    ranks: Vec<usize>,
+    evidence: Vec<Evidence>,
+    settled: bool,
+}
+
+/// Tensors to be written: name, shape, values.
+enum Values<'a> {
+    F64(Vec<&'a [f64]>),
+    F32(Vec<&'a [f32]>),
+}
+
+type Tensors<'a> = Vec<(String, Vec<usize>, Values<'a>)>;
+
+/// Writes the statistics; returns the file's BLAKE3.
+///
+/// # Errors
+/// [`Stop::Io`].
+pub(super) fn write_statistics(
+    path: &Path,
+    key: &str,
+    statistics: &SiteStatistics,
+) -> Result<blake3::Hash, Stop> {
+    let m = statistics.in_features;
+    let record = StatisticsRecord {
+        key: key.into(),
+        in_features: m,
+        rows: statistics.rows,
+        batch_weight: statistics.batch_weight,
+        window: statistics.window.record(),
+    };
+    let channels = |values| Values::F64(vec![values]);
+    let rows: Vec<&[f32]> = statistics.window.all_rows().collect();
+    let held = rows.iter().map(|r| r.len()).sum::<usize>() / m;
+    let tensors: Tensors<'_> = vec![
+        (
+            "autocorrelation".into(),
+            vec![statistics.autocorrelation.len()],
+            channels(&statistics.autocorrelation),
+        ),
+        ("batch_max".into(), vec![m], channels(&statistics.batch_max)),
+        ("m2".into(), vec![m], channels(&statistics.m2)),
+        ("mean".into(), vec![m], channels(&statistics.mean)),
+        ("mean_abs".into(), vec![m], channels(&statistics.mean_abs)),
+        ("window".into(), vec![held, m], Values::F32(rows)),
+    ];
+    write(path, &record, &tensors)
+}
+
+/// Writes the progress and the rows kept aside; returns the file's BLAKE3.
+///
+/// # Errors
+/// [`Stop::Io`].
+pub(super) fn write_progress(
+    path: &Path,
+    key: &str,
+    statistics: &SiteStatistics,
+    progress: &SiteProgress,
+) -> Result<blake3::Hash, Stop> {
+    let m = statistics.in_features;
+    let layer = |layer: &LayerProgress| LayerRecord {
+        ranks: layer.corrections.iter().map(|c| c.rank).collect(),
+        evidence: layer.evidence.clone(),
+        settled: layer.settled,
+    };
+    let record = ProgressRecord {
+        key: key.into(),
+        next_point: progress.next_point,
+        aside: statistics.aside.record(),
+        layers: progress.layers.iter().map(layer).collect(),
+    };
+    let rows: Vec<&[f32]> = statistics.aside.all_rows().collect();
+    let kept = rows.iter().map(|r| r.len()).sum::<usize>() / m;
+    let mut tensors: Tensors<'_> = vec![("aside".into(), vec![kept, m], Values::F32(rows))];
+    for (index, layer) in progress.layers.iter().enumerate() {
+        for (age, correction) in layer.corrections.iter().enumerate() {
+            for (name, values) in [("a", &correction.lora_a), ("b", &correction.lora_b)] {
+                let name = format!("layer-{index}.correction-{age}.lora_{name}");
+                tensors.push((name, vec![values.len()], Values::F32(vec![values])));
+            }
+        }
+        let (n, columns) = (layer.vectors.nrows(), layer.vectors.ncols());
+        let columns = (0..columns).filter_map(|j| layer.vectors.col(j).try_as_col_major());
+        let columns: Vec<&[f64]> = columns.map(|c| c.as_slice()).collect();
+        tensors.push((
+            format!("layer-{index}.vectors"),
+            vec![columns.len(), n],
+            Values::F64(columns),
+        ));
+    }
+    write(path, &record, &tensors)
+}
+
+fn write(
+    path: &Path,
+    record: &impl Serialize,
+    tensors: &Tensors<'_>,
+) -> Result<blake3::Hash, Stop> {
+    let record = serde_json::to_string(record).unwrap_or_default();
+    let plans: Vec<_> = tensors
+        .iter()
+        .map(|(name, shape, values)| TensorPlan {
+            name: name.clone(),
+            dtype: match values {
+                Values::F64(_) => Dtype::F64,
+                Values::F32(_) => Dtype::F32,
+            },
+            shape: shape.clone(),
+        })
+        .collect();
+    write_hashed(
+        path,
+        &[(SITE, record)],
+        &plans,
+        |index, out| match &tensors[index].2 {
+            Values::F64(parts) => parts
+                .iter()
+                .try_for_each(|p| put(p, |v| v.to_le_bytes(), out)),
+            Values::F32(parts) => parts
+                .iter()
+                .try_for_each(|p| put(p, |v| v.to_le_bytes(), out)),
+        },
+    )
+}
+
+fn put<T: Copy, const N: usize>(
+    values: &[T],
+    bytes: fn(T) -> [u8; N],
+    out: &mut Sink<'_>,
+) -> Result<(), Stop> {
+    values.chunks(PIECE / N).try_for_each(|piece| {
+        let piece: Vec<u8> = piece.iter().flat_map(|v| bytes(*v)).collect();
+        out.write_all(&piece)
+    })
+}
+
+/// A file of a snapshot, its content checked against the hash in the index.
+struct Reader {
+    file: File,
+    header: Header,
+}
+
+impl Reader {
+    /// `None` for anything that is not the file that was written.
+    fn open(path: &Path, hash: &str) -> Option<Self> {
+        let mut hasher = blake3::Hasher::new();
+        let file = File::open(path).ok()?;
+        hasher.update_reader(&file).ok()?;
+        if hasher.finalize().to_hex().as_str() != hash {
+            return None;
+        }
+        let header = Header::read(path).ok()?;
+        Some(Self { file, header })
+    }
+
+    fn record<T: for<'de> Deserialize<'de>>(&self) -> Option<T> {
+        serde_json::from_str(self.header.metadata.get(SITE)?).ok()
+    }
+
+    fn claim(&self, name: &str) -> Option<&Claim> {
+        self.header.claims.iter().find(|c| c.key == name)
+    }
+
+    fn values<T, const N: usize>(&self, name: &str, value: fn([u8; N]) -> T) -> Option<Vec<T>> {
+        let claim = self.claim(name)?;
+        let mut values = Vec::with_capacity(claim.bytes / N);
+        let mut piece = vec![0; PIECE.min(claim.bytes)];
+        let mut at = 0;
+        while at < claim.bytes {
+            let length = PIECE.min(claim.bytes - at);
+            self.file
+                .read_exact_at(&mut piece[..length], claim.start + at as u64)
+                .ok()?;
+            values.extend(piece[..length].as_chunks::<N>().0.iter().map(|b| value(*b)));
+            at += length;
+        }
+        Some(values)
+    }
+
+    fn f64(&self, name: &str, length: usize) -> Option<Vec<f64>> {
+        self.values(name, f64::from_le_bytes)
+            .filter(|v| v.len() == length)
+    }
+
+    fn f32(&self, name: &str) -> Option<Vec<f32>> {
+        self.values(name, f32::from_le_bytes)
+    }
+}
+
+/// Reads statistics back; `None` for a file that is not the one the index names, or of another site.
+pub(super) fn read_statistics(
+    path: &Path,
+    hash: &str,
+    (key, m): (&str, usize),
+    keeps_r: bool,
+) -> Option<SiteStatistics> {
+    let file = Reader::open(path, hash)?;
+    let record: StatisticsRecord = file.record()?;
+    if record.key != key || record.in_features != m {
+        return None;
+    }
+    let packed = if keeps_r { packed_len(m) } else { 0 };
+    Some(SiteStatistics {
+        in_features: m,
+        autocorrelation: file.f64("autocorrelation", packed)?,
+        mean: file.f64("mean", m)?,
+        m2: file.f64("m2", m)?,
+        mean_abs: file.f64("mean_abs", m)?,
+        batch_max: file.f64("batch_max", m)?,
+        window: Window::restore(m, &record.window, &file.f32("window")?)?,
+        aside: Aside::new(m, 0.0),
+        rows: record.rows,
+        batch_weight: record.batch_weight,
+    })
+}
+
+/// Reads progress and the rows kept aside back. `layers` are (in_features, out_features) of the site's layers.
+pub(super) fn read_progress(
+    path: &Path,
+    hash: &str,
+    key: &str,
+    layers: &[(usize, usize)],
+    scored_share: f64,
+) -> Option<(SiteProgress, Aside)> {
+    let file = Reader::open(path, hash)?;
+    let record: ProgressRecord = file.record()?;
+    if record.key != key || record.layers.len() != layers.len() {
+        return None;
+    }
+    let mut progress = SiteProgress {
+        next_point: record.next_point,
+        layers: Vec::new(),
+    };
+    for (index, (layer, &(m, n))) in record.layers.into_iter().zip(layers).enumerate() {
+        let mut corrections = Vec::new();
+        for (age, &rank) in layer.ranks.iter().enumerate() {
+            let factor =
+                |name: &str| file.f32(&format!("layer-{index}.correction-{age}.lora_{name}"));
+            let (lora_a, lora_b) = (factor("a")?, factor("b")?);
+            if lora_a.len() != rank * m || lora_b.len() != rank * n {
+                return None;
+            }
+            corrections.push(Correction {
+                rank,
+                lora_a,
+                lora_b,
+            });
+        }
+        let name = format!("layer-{index}.vectors");
+        let columns = *file.claim(&name)?.shape.first()?;
+        let values = file.f64(&name, columns * n)?;
+        progress.layers.push(LayerProgress {
+            corrections,
+            vectors: Mat::from_fn(n, columns, |i, j| values[j * n + i]),
+            evidence: layer.evidence,
+            settled: layer.settled,
+        });
+    }
+    let m = layers.first()?.0;
+    let aside = Aside::restore(m, scored_share, &record.aside, &file.f32("aside")?)?;
+    Some((progress, aside))
+}

@@ -1,0 +1,171 @@
+//! Snapshots: the statistics and progress of every site after the same shard of the journal, written aside and renamed in.
+//!
+//! The index names each file with its BLAKE3, and is sealed itself. Two snapshots are kept, so that one that rots on disk
+//! leaves the one before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::SiteStatistics;
+use crate::durable::{TEMPORARY, remove, sync, write_synced};
+use crate::error::Stop;
+use crate::solve::SiteProgress;
+
+use super::journal::Gathered;
+use super::seal::{seal, unseal};
+use super::site_file::{write_progress, write_statistics};
+use super::{StateFolder, VERSION};
+
+/// Snapshots kept.
+const KEPT: usize = 2;
+const INDEX: &str = "index.json";
+
+/// The index of a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Index {
+    version: u32,
+    /// Which shards it holds.
+    pub gathered: Gathered,
+    /// Fingerprint of checkpoint and settings that the progress belongs to.
+    pub solved_for: Option<String>,
+    /// Its sites.
+    pub sites: Vec<SavedSite>,
+}
+
+impl Index {
+    /// The index of these sites.
+    #[must_use]
+    pub const fn new(
+        gathered: Gathered,
+        solved_for: Option<String>,
+        sites: Vec<SavedSite>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            gathered,
+            solved_for,
+            sites,
+        }
+    }
+
+    /// Reads the index of a snapshot; `None` for one that is damaged or of another version.
+    #[must_use]
+    pub fn read(snapshot: &Path) -> Option<Self> {
+        let text = fs::read_to_string(snapshot.join(INDEX)).ok()?;
+        unseal(text.trim_end()).filter(|index: &Self| index.version == VERSION)
+    }
+}
+
+/// A site's files in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSite {
+    /// The site's key.
+    pub key: String,
+    /// Number in the files' names.
+    pub number: usize,
+    /// BLAKE3 of the statistics.
+    pub statistics: String,
+    /// BLAKE3 of the progress, where layers are solved.
+    pub progress: Option<String>,
+}
+
+impl SavedSite {
+    pub(super) fn statistics_file(&self, snapshot: &Path) -> PathBuf {
+        statistics_file(snapshot, self.number)
+    }
+
+    pub(super) fn progress_file(&self, snapshot: &Path) -> PathBuf {
+        progress_file(snapshot, self.number)
+    }
+}
+
+fn statistics_file(snapshot: &Path, number: usize) -> PathBuf {
+    snapshot.join(format!("{number:05}.statistics.safetensors"))
+}
+
+fn progress_file(snapshot: &Path, number: usize) -> PathBuf {
+    snapshot.join(format!("{number:05}.progress.safetensors"))
+}
+
+/// Writes one site into a snapshot that is being made.
+///
+/// # Errors
+/// [`Stop::Io`].
+pub fn write_site(
+    aside: &Path,
+    (number, key): (usize, &str),
+    statistics: &SiteStatistics,
+    progress: Option<&SiteProgress>,
+) -> Result<SavedSite, Stop> {
+    let path = statistics_file(aside, number);
+    let hash = write_statistics(&path, key, statistics)?;
+    let progress = progress
+        .map(|p| write_progress(&progress_file(aside, number), key, statistics, p))
+        .transpose()?;
+    Ok(SavedSite {
+        key: key.into(),
+        number,
+        statistics: hash.to_hex().to_string(),
+        progress: progress.map(|hash| hash.to_hex().to_string()),
+    })
+}
+
+/// The snapshots of a state folder, newest first.
+///
+/// # Errors
+/// [`Stop::Io`].
+pub(super) fn list(state: &Path) -> Result<Vec<(u64, PathBuf)>, Stop> {
+    let folder = state.join("snapshots");
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(e) => return Err(Stop::io(&folder, "read")(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Stop::io(&folder, "read"))?.path();
+        let number = path.file_name().and_then(|n| n.to_str());
+        if let Some(number) = number.and_then(|n| n.parse().ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+impl StateFolder {
+    /// Makes an empty folder for the files of the next snapshot.
+    ///
+    /// # Errors
+    /// [`Stop::Io`].
+    pub fn begin_snapshot(&self) -> Result<PathBuf, Stop> {
+        let aside = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
+        if aside.exists() {
+            remove(&aside)?;
+        }
+        fs::create_dir(&aside).map_err(Stop::io(&aside, "create"))?;
+        Ok(aside)
+    }
+
+    /// Puts a finished snapshot in place and removes all but the newest two. When this returns, the shards that it holds
+    /// need not exist any more.
+    ///
+    /// # Errors
+    /// [`Stop::Io`]; the snapshots before are still there then.
+    pub fn commit_snapshot(&self, aside: &Path, index: &Index) -> Result<(), Stop> {
+        write_synced(&aside.join(INDEX), seal(index).as_bytes())?;
+        sync(aside)?;
+        let known = list(&self.path)?;
+        let number = known.first().map_or(1, |(number, _)| number + 1);
+        let folder = self.path.join("snapshots");
+        let target = folder.join(format!("{number:06}"));
+        fs::rename(aside, &target).map_err(Stop::io(&target, "rename into place"))?;
+        sync(&folder)?;
+        for (_, old) in known.iter().skip(KEPT - 1) {
+            remove(old)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! `status.json`: what a daemon is doing, for whoever asks while it holds the lock or after it ended.
+
+use core::fmt::Write as _;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Stop;
+use crate::solve::Evidence;
+
+use super::StateFolder;
+
+/// What `status` shows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Set when it is read: whether a daemon holds the state.
+    #[serde(default)]
+    pub running: bool,
+    /// Process id of the daemon that wrote it.
+    pub pid: u32,
+    /// `folding`, `idle` (everything in the folder is folded and published) or `stopped`.
+    pub phase: String,
+    /// The watched folder.
+    pub watch: Option<String>,
+    /// The output folder, where a checkpoint was given.
+    pub out: Option<String>,
+    /// Shards folded.
+    pub shards: usize,
+    /// Shards whose content had come before.
+    pub duplicates: usize,
+    /// Files that are not complete yet, or locked by their producer.
+    pub incomplete: usize,
+    /// Shards set aside since the daemon was started, with their reasons.
+    pub quarantined: Vec<String>,
+    /// Shards that were gone before a snapshot held them.
+    pub lost: usize,
+    /// The latest generation published.
+    pub generation: Option<u64>,
+    /// Seconds of computing since the daemon was started.
+    pub work: Work,
+    /// Every layer.
+    pub layers: Vec<LayerStatus>,
+}
+
+/// Seconds of computing, by what for.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Folding rows.
+    pub accumulate: f64,
+    /// Scoring corrections on new rows.
+    pub score: f64,
+    /// Solving, the choice of the shrinkage included.
+    pub solve: f64,
+}
+
+/// One layer, or one site where there is no checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LayerStatus {
+    /// Module path.
+    pub name: String,
+    /// `starved` (no row), `waiting` (too few rows to be solved), `solved`, `converged`; `gathered` without a checkpoint.
+    pub status: String,
+    /// Rows folded.
+    pub rows: u64,
+    /// Rows that the published correction was solved from.
+    pub rows_solved: u64,
+    /// Output error relative to the output's power, without correction.
+    pub error_without: Option<f64>,
+    /// The same with the latest correction.
+    pub error_with: Option<f64>,
+    /// What new rows said of the correction before, at the latest solve point.
+    pub evidence: Option<Evidence>,
+}
+
+impl StateFolder {
+    /// Replaces `status.json`.
+    ///
+    /// # Errors
+    /// [`Stop::Io`].
+    pub fn save_status(&self, status: &Status) -> Result<(), Stop> {
+        let text = serde_json::to_string_pretty(status).unwrap_or_default();
+        self.replace("status.json", &text)
+    }
+}
+
+impl Status {
+    /// Reads a state folder's status without disturbing the daemon that holds it.
+    ///
+    /// # Errors
+    /// [`Stop::Io`], and [`Stop::StateRefused`] for a file that is no status.
+    pub fn read(state: &Path) -> Result<Self, Stop> {
+        let path = state.join("status.json");
+        let text = fs::read_to_string(&path).map_err(Stop::io(&path, "read the status"))?;
+        let mut status: Self = serde_json::from_str(&text).map_err(|e| Stop::StateRefused {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
+        status.running = File::open(state.join(".lock"))
+            .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        if !status.running && status.phase != "stopped" {
+            // Killed: what it wrote last is not true any more.
+            status.phase = "stopped".into();
+        }
+        Ok(status)
+    }
+
+    /// Counts rows of a site where there is no checkpoint.
+    pub fn gather(&mut self, site: usize, name: &str, rows: u64) {
+        if self.layers.len() <= site {
+            self.layers.resize_with(site + 1, LayerStatus::default);
+        }
+        let layer = &mut self.layers[site];
+        name.clone_into(&mut layer.name);
+        layer.status = "gathered".into();
+        layer.rows += rows;
+    }
+
+    /// For a person.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |s: String| {
+            let _ = writeln!(text, "{s}");
+        };
+        line(if self.running {
+            format!("running (pid {}), {}", self.pid, self.phase)
+        } else {
+            "not running".into()
+        });
+        line(format!(
+            "{} shards folded, {} duplicates, {} quarantined, {} incomplete, {} lost; {}",
+            self.shards,
+            self.duplicates,
+            self.quarantined.len(),
+            self.incomplete,
+            self.lost,
+            self.generation
+                .map_or("no generation yet".into(), |g| format!("generation {g}")),
+        ));
+        line(format!(
+            "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+            "layer", "status", "rows", "error", "corrected", "gain", "at most", "blocks"
+        ));
+        let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3e}"));
+        let share = |x: Option<f64>| x.map_or("-".into(), |x| format!("{:.2}%", 100.0 * x));
+        for layer in &self.layers {
+            let evidence = layer.evidence;
+            line(format!(
+                "{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+                layer.name,
+                layer.status,
+                layer.rows,
+                number(layer.error_without),
+                number(layer.error_with),
+                share(evidence.and_then(|e| e.gain)),
+                share(evidence.and_then(|e| e.gain_upper)),
+                evidence.map_or("-".into(), |e| e.blocks.to_string()),
+            ));
+        }
+        for reason in &self.quarantined {
+            line(format!("quarantined: {reason}"));
+        }
+        text
+    }
+}
