@@ -15,7 +15,7 @@ use super::window::{Block, BlocksRecord, draw, restore_blocks};
 /// Most rows kept of a site.
 pub const ASIDE_ROWS: usize = 4096;
 /// Rows kept of a chosen block, evenly spaced.
-const BLOCK_ROWS: usize = 16;
+const BLOCK_ROWS: usize = 8;
 /// Most of the rows that are scored.
 const SHARE_MAX: f64 = 1.0 / 16.0;
 /// Most that scoring may cost, as a share of accumulating R.
@@ -207,19 +207,19 @@ mod tests {
             "{late}"
         );
         let step = blocks[0].values[M] - blocks[0].values[0];
-        assert!((step - 8.0).abs() < 1e-6, "evenly spaced");
+        assert!((step - 16.0).abs() < 1e-6, "evenly spaced");
 
         // The block that began before the solve point is not newer than the correction.
         let mut all = Aside::new(M, 1.0);
         all.take(true);
-        all.offer(&block(1, 16));
-        all.offer(&block(2, 16));
+        all.offer(&block(1, BLOCK_ROWS));
+        all.offer(&block(2, BLOCK_ROWS));
         assert_eq!(
             all.take(false).iter().map(|b| b.number).collect::<Vec<_>>(),
             [1]
         );
         let mut many = Aside::new(M, 1.0);
-        (0..1000).for_each(|n| many.offer(&block(n, 16)));
+        (0..1000).for_each(|n| many.offer(&block(n, BLOCK_ROWS)));
         assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::checkpoint::Sites;
+use crate::checkpoint::{Site, Sites};
 use crate::error::Stop;
 use crate::observe::Event;
 use crate::publish::{Inputs, OnPublish, Publication, Published, Target, ratio};
@@ -65,8 +65,8 @@ pub(super) struct Publisher<'a> {
     /// Restored sites without a solution in this run: zeros would replace their corrections.
     owed: BTreeSet<usize>,
     gathered: Arc<Gathered>,
-    /// Whether a solve point has passed since the last generation.
-    dirty: bool,
+    /// Sites with a solve point since the last generation.
+    fresh: BTreeSet<usize>,
     starved_said: bool,
     generation: Option<u64>,
     hook: Option<OnPublish>,
@@ -99,7 +99,7 @@ impl<'a> Publisher<'a> {
                 .filter(|&site| with_rows(&restored[site]))
                 .collect(),
             gathered: Arc::default(),
-            dirty: false,
+            fresh: BTreeSet::new(),
             starved_said: false,
             generation: None,
             hook: None,
@@ -150,7 +150,7 @@ impl<'a> Publisher<'a> {
                 progress,
             } => {
                 if let Some(progress) = progress {
-                    self.dirty = true;
+                    self.fresh.insert(site);
                     self.progressed(shared, site, progress);
                 }
                 for solution in solutions {
@@ -165,7 +165,7 @@ impl<'a> Publisher<'a> {
                     self.gathered = gathered;
                 }
                 let under_way = shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
-                if under_way == 0 && self.dirty && self.owed.is_empty() {
+                if self.due(shared, under_way) {
                     let inputs = self.inputs(&self.gathered, false);
                     self.publish(shared, inputs)?;
                     self.check_convergence(shared);
@@ -173,6 +173,16 @@ impl<'a> Publisher<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is time for a generation: sites pass their solve points at about the same time, and one generation is
+    /// for all of them. When no solve is under way, or when every site that has a solution has a new one.
+    fn due(&self, shared: &Shared<'_>, under_way: usize) -> bool {
+        let solved = |site: &&Site| site.layers.iter().any(|&l| self.latest[l].is_some());
+        let all = || shared.sites.sites.iter().filter(solved).count();
+        !self.fresh.is_empty()
+            && self.owed.is_empty()
+            && (under_way == 0 || self.fresh.len() == all())
     }
 
     /// Takes the summaries of a solve point, and says what has converged.
@@ -225,7 +235,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn publish(&mut self, shared: &Shared<'_>, inputs: Inputs) -> Result<Publication, Stop> {
-        self.dirty = false;
+        self.fresh.clear();
         let solutions: Vec<LayerSolution> = (0..self.latest.len())
             .filter_map(|layer| {
                 let status = if shared.board.rows(layer) > 0 {

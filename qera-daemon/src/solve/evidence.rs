@@ -18,6 +18,8 @@ use super::metric::ErrorMatrix;
 const CONFIDENCE: f64 = 0.95;
 /// Fewer blocks say nothing about convergence.
 const BLOCKS_MIN: u64 = 8;
+/// Rows that are multiplied at a time.
+const GROUP_ROWS: usize = 512;
 /// Corrections and pieces of evidence that are remembered.
 const REMEMBERED: usize = 2;
 
@@ -127,6 +129,7 @@ impl LayerProgress {
 
     /// Scores the remembered corrections on rows newer than they are. E is that of the layer.
     pub(super) fn test(&mut self, rows: u64, blocks: &[Block], error: ErrorMatrix<'_>) {
+        let error = (error.values, error.m);
         if let Some(evidence) = score(rows, blocks, error, &self.corrections) {
             self.evidence.push(evidence);
             let surplus = self.evidence.len().saturating_sub(REMEMBERED);
@@ -136,26 +139,34 @@ impl LayerProgress {
 }
 
 /// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a correction. `None` where
-/// there is no correction or no block.
-fn score(
+/// there is no correction or no block. `error` is E, m x n by columns.
+#[must_use]
+pub fn score(
     rows: u64,
     blocks: &[Block],
-    error: ErrorMatrix<'_>,
+    (error, in_features): (&[f32], usize),
     corrections: &[Correction],
 ) -> Option<Evidence> {
     let latest = corrections.first()?;
-    if blocks.is_empty() {
+    if blocks.is_empty() || in_features == 0 {
         return None;
     }
+    let error = ErrorMatrix {
+        values: error,
+        m: in_features,
+        n: error.len() / in_features,
+    };
     let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
-    for block in blocks {
-        let x = MatRef::from_row_major_slice(&block.values, block.rows, error.m);
-        let mut y = Mat::<f32>::zeros(block.rows, error.n);
+    for group in groups(blocks) {
+        let rows: usize = group.iter().map(|b| b.rows).sum();
+        let values: Vec<f32> = group.iter().flat_map(|b| &b.values).copied().collect();
+        let x = MatRef::from_row_major_slice(&values, rows, error.m);
+        let mut y = Mat::<f32>::zeros(rows, error.n);
         matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
-        without.push(mean_square(&y));
-        new.push(residual(x, &y, latest));
+        without.extend(block_errors(group, &y));
+        new.extend(block_errors(group, &residual(x, &y, latest)));
         if let Some(before) = corrections.get(1) {
-            old.push(residual(x, &y, before));
+            old.extend(block_errors(group, &residual(x, &y, before)));
         }
     }
     let mut means = BlockMeans::new();
@@ -175,6 +186,12 @@ fn score(
     })
 }
 
+/// Blocks whose rows are multiplied together: their outputs are in memory at one time.
+fn groups(blocks: &[Block]) -> impl Iterator<Item = &[Block]> {
+    let largest = blocks.iter().map(|b| b.rows).max().unwrap_or(1).max(1);
+    blocks.chunks((GROUP_ROWS / largest).max(1))
+}
+
 /// The gain and its upper limit.
 fn ratio_of_means(old: &[f64], new: &[f64]) -> (f64, Option<f64>) {
     let mean_new = new.iter().sum::<f64>() / new.len() as f64;
@@ -191,17 +208,17 @@ fn ratio_of_means(old: &[f64], new: &[f64]) -> (f64, Option<f64>) {
     (gain, upper.map(|interval| gain + interval.half_width))
 }
 
-/// Mean over rows of ||x E - (x A) B||^2, given x E.
-fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &Correction) -> f64 {
+/// x E - (x A) B, given x E.
+fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &Correction) -> Mat<f32> {
     let k = correction.rank;
+    let mut rest = y.clone();
     if k == 0 {
-        return mean_square(y);
+        return rest;
     }
     let a = MatRef::from_row_major_slice(&correction.lora_a[..k * x.ncols()], k, x.ncols());
     let b = MatRef::from_row_major_slice(&correction.lora_b, y.ncols(), k);
     let mut xa = Mat::<f32>::zeros(x.nrows(), k);
     matmul(xa.as_mut(), Accum::Replace, x, a.transpose(), 1.0, Par::Seq);
-    let mut rest = y.clone();
     matmul(
         rest.as_mut(),
         Accum::Add,
@@ -210,12 +227,25 @@ fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &Correction) -> f64 {
         -1.0,
         Par::Seq,
     );
-    mean_square(&rest)
+    rest
 }
 
-fn mean_square(y: &Mat<f32>) -> f64 {
-    let column = |c: faer::ColRef<'_, f32>| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-    y.col_iter().map(column).sum::<f64>() / y.nrows() as f64
+/// Mean over the rows of each block of ||y||^2.
+fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
+    let mut squares = vec![0.0_f64; y.nrows()];
+    for column in y.col_iter() {
+        for (sum, value) in squares.iter_mut().zip(column.iter()) {
+            *sum += f64::from(*value).powi(2);
+        }
+    }
+    let mut rest = &squares[..];
+    let mut errors = Vec::new();
+    for block in blocks {
+        let (own, after) = rest.split_at(block.rows);
+        errors.push(own.iter().sum::<f64>() / block.rows as f64);
+        rest = after;
+    }
+    errors
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod training;
 mod yardstick;
 
 pub use cost::Quantity;
-pub use evidence::{Correction, Evidence, LayerProgress, LayerSummary};
+pub use evidence::{Correction, Evidence, LayerProgress, LayerSummary, score};
 pub use factors::{Factors, Rounded};
 pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};
 pub use schedule::SiteProgress;
