@@ -38,6 +38,7 @@ impl Case {
         statistics.autocorrelation = packed(&r);
         statistics.rows = 1000;
         for i in 0..m {
+            statistics.m2[i] = 1000.0 * r[(i, i)].max(0.0);
             statistics.mean_abs[i] = (0.6 * r[(i, i)].max(0.0)).sqrt();
             statistics.batch_max[i] = statistics.mean_abs[i] * (1.0 + 0.3 * (i % 3) as f64);
         }

@@ -129,17 +129,20 @@ impl SiteStatistics {
         Ok(())
     }
 
-    /// E[x^2] per channel: the diagonal of R, or mean^2 + M2 / N where R is not kept.
+    /// E[x^2] per channel: mean^2 + M2 / N, whether R is kept or not.
     #[must_use]
     pub fn second_moment(&self) -> Vec<f64> {
-        let m = self.in_features;
-        if self.keeps_r() {
-            return (0..m)
-                .map(|i| self.autocorrelation[packed_offset(m, i)])
-                .collect();
-        }
         let rows = (self.rows as f64).max(1.0);
         let channels = self.mean.iter().zip(&self.m2);
         channels.map(|(mean, m2)| mean * mean + m2 / rows).collect()
+    }
+
+    /// The diagonal of R as it was gathered, with the rounding of its f32 products; empty where R is not kept.
+    #[must_use]
+    pub fn diagonal(&self) -> Vec<f64> {
+        let kept = if self.keeps_r() { self.in_features } else { 0 };
+        (0..kept)
+            .map(|i| self.autocorrelation[packed_offset(self.in_features, i)])
+            .collect()
     }
 }

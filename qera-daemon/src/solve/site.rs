@@ -113,7 +113,7 @@ impl SiteSolver<'_> {
         let packed = statistics
             .keeps_r()
             .then(|| PackedR::new(&statistics.autocorrelation, statistics.in_features));
-        let scale = diagonal_scale(&statistics.second_moment());
+        let scale = diagonal_scale(&statistics.diagonal());
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.method;
         let full = match packed {
@@ -159,11 +159,7 @@ impl SiteSolver<'_> {
         Ok(match self.settings.method {
             Method::Exact => Metric::Shrunk {
                 full,
-                diagonal: statistics
-                    .second_moment()
-                    .iter()
-                    .map(|d| d / scale)
-                    .collect(),
+                diagonal: statistics.diagonal().iter().map(|d| d / scale).collect(),
                 shrinkage: choice.map_or(0.0, |c| c.shrinkage),
                 exact: packed.map(|packed| (packed, scale)),
             },

@@ -103,7 +103,7 @@ impl Training {
         left: f64,
     ) {
         let m = statistics.in_features;
-        let scale = diagonal_scale(&statistics.second_moment());
+        let scale = diagonal_scale(&statistics.diagonal());
         self.full = full.iter().map(|r| r * narrow(rows / left)).collect();
         for block in fold {
             subtract_products(
@@ -179,9 +179,9 @@ mod tests {
         assert_eq!(folds.iter().map(|f| f.len()).sum::<usize>(), 4);
         let full: Vec<f32> = {
             let packed = super::super::packed_r::PackedR::new(&statistics.autocorrelation, M);
-            packed.to_f32(diagonal_scale(&statistics.second_moment()))
+            packed.to_f32(diagonal_scale(&statistics.diagonal()))
         };
-        let scale = diagonal_scale(&statistics.second_moment());
+        let scale = diagonal_scale(&statistics.diagonal());
         let training = Training::without(
             Method::Exact,
             &statistics,
