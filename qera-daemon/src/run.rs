@@ -50,7 +50,14 @@ pub fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
     announce(settings, reporter, &job, weights.as_ref());
     ready(watch, reporter, live);
     if let Some(watcher) = &mut watcher {
-        job = wait_for_shards(settings, weights.as_ref(), &mut intake, job, watcher, &stop)?;
+        let mut first = First {
+            settings,
+            weights: weights.as_ref(),
+            reporter,
+            intake: &mut intake,
+            watcher,
+        };
+        job = first.wait(job, &stop)?;
     }
     if !live && job.admitted.is_empty() && job.saved.is_none() {
         return nothing_usable(watch, job.refused.len());
@@ -243,30 +250,39 @@ fn watch_folder(settings: &Settings, watch: &Path, reporter: &Reporter) -> Watch
     })
 }
 
-/// A live run that begins waits for the first shards: they say which modules share an input.
-fn wait_for_shards(
-    settings: &Settings,
-    weights: Option<&Weights>,
-    intake: &mut Intake,
-    mut job: Job,
-    watcher: &mut Watcher,
-    stop: &AtomicBool,
-) -> Result<Job, Stop> {
-    let mut refused = Vec::new();
-    while job.saved.is_none() && job.admitted.is_empty() && !stop.load(Ordering::SeqCst) {
-        let deadline = Instant::now() + settings.watching.rescan;
-        watcher.wait(intake.next_verdict().unwrap_or(deadline).min(deadline));
-        refused.append(&mut job.refused);
-        match Job::prepare(settings, weights, Some(&mut *intake)) {
-            Ok(again) => job = again,
-            // The folder is gone for a while.
-            Err(Stop::Io { .. }) => watcher.renew(|_| ()),
-            Err(stop) => return Err(stop),
+/// A live run that begins: it waits for the first shards, which say which modules share an input.
+struct First<'a> {
+    settings: &'a Settings,
+    weights: Option<&'a Weights>,
+    reporter: &'a Reporter,
+    intake: &'a mut Intake,
+    watcher: &'a mut Watcher,
+}
+
+impl First<'_> {
+    fn wait(&mut self, mut job: Job, stop: &AtomicBool) -> Result<Job, Stop> {
+        let mut refused = Vec::new();
+        while job.saved.is_none() && job.admitted.is_empty() && !stop.load(Ordering::SeqCst) {
+            refused.append(&mut job.refused);
+            let deadline = Instant::now() + self.settings.watching.rescan;
+            let verdict = self.intake.next_verdict().unwrap_or(deadline);
+            self.watcher.wait(verdict.min(deadline));
+            match Job::prepare(self.settings, self.weights, Some(&mut *self.intake)) {
+                Ok(again) => job = again,
+                // The folder is gone for a while.
+                Err(Stop::Io { .. }) => self.watcher.renew(|_| ()),
+                Err(stop) => return Err(stop),
+            }
+            for message in &job.refused {
+                self.reporter.say(&Event::ShardQuarantined {
+                    message: message.clone(),
+                });
+            }
+            job.plan.check(self.settings)?;
         }
-        job.plan.check(settings)?;
+        job.refused.append(&mut refused);
+        Ok(job)
     }
-    job.refused.append(&mut refused);
-    Ok(job)
 }
 
 /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published or saved by
