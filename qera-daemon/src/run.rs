@@ -1,7 +1,6 @@
 //! The main job in order: open what was named, know the sites, plan, continue from the state, then the pipeline.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -72,7 +71,6 @@ pub fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
             state: &state,
         }
         .go(intake, watcher, target)?;
-        systemd::notify("STOPPING=1");
         return end(settings, watch, reporter, &fed);
     }
     Ok(Exit::Done)
@@ -297,12 +295,11 @@ fn signals() -> Result<Arc<AtomicBool>, Stop> {
     Ok(stop)
 }
 
-/// A signal ends the wait for shards; while it lasts, the service manager is told that all is well.
+/// A signal ends the wait for shards.
 fn wake_by_signals(wake: &Wake) -> Result<(), Stop> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
         .map_err(Stop::io(Path::new("signals"), "register"))?;
     let wake = wake.clone();
-    let period = systemd::watchdog_period();
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -310,24 +307,8 @@ fn wake_by_signals(wake: &Wake) -> Result<(), Stop> {
                 wake.wake();
             }
         })
-        .map_err(Stop::io(Path::new("signals"), "start the thread"))?;
-    if let Some(period) = period {
-        beat(period)?;
-    }
-    Ok(())
-}
-
-fn beat(period: Duration) -> Result<(), Stop> {
-    std::thread::Builder::new()
-        .name("watchdog".into())
-        .spawn(move || {
-            loop {
-                systemd::notify("WATCHDOG=1");
-                std::thread::sleep(period);
-            }
-        })
         .map(drop)
-        .map_err(Stop::io(Path::new("watchdog"), "start the thread"))
+        .map_err(Stop::io(Path::new("signals"), "start the thread"))
 }
 
 /// Says that the folder is watched.

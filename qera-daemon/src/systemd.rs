@@ -1,4 +1,4 @@
-//! What a service manager is told (sd_notify): that the daemon is ready, what it does, that it is alive.
+//! What a service manager is told (sd_notify): that the daemon is ready, what it does, that it ends.
 //!
 //! The protocol is one datagram of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. No result
 //! depends on it, so nothing here can fail, and without a service manager nothing happens.
@@ -12,24 +12,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// A manager that takes longer to read is not waited for.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 
-/// Tells the service manager, if there is one: `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`.
+/// Tells the service manager, if there is one: `READY=1`, `STATUS=...`, `STOPPING=1`.
 pub fn notify(state: &str) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {
         // Nobody to tell that telling failed.
         let _ = send(&socket, state);
     }
-}
-
-/// How often to send `WATCHDOG=1`: twice in the time after which the manager takes the daemon for hung.
-/// Nothing where no watchdog is asked for, or one of another process whose environment was inherited.
-#[must_use]
-pub fn watchdog_period() -> Option<Duration> {
-    let variable = |name| std::env::var(name).ok();
-    period(
-        &variable("WATCHDOG_USEC")?,
-        variable("WATCHDOG_PID").as_deref(),
-        std::process::id(),
-    )
 }
 
 fn send(socket: &OsStr, state: &str) -> io::Result<()> {
@@ -47,12 +35,6 @@ fn address(socket: &OsStr) -> io::Result<SocketAddr> {
         return SocketAddr::from_abstract_name(name);
     }
     SocketAddr::from_pathname(OsStr::from_bytes(socket.as_bytes()))
-}
-
-fn period(microseconds: &str, watched: Option<&str>, own: u32) -> Option<Duration> {
-    let microseconds: u64 = microseconds.parse().ok()?;
-    let concerns_us = watched.is_none_or(|pid| pid.parse() == Ok(own));
-    (microseconds > 0 && concerns_us).then(|| Duration::from_micros(microseconds) / 2)
 }
 
 #[cfg(test)]
@@ -75,9 +57,9 @@ mod tests {
         let path = folder.join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         send(path.as_os_str(), "READY=1\nSTATUS=watching").unwrap();
-        send(path.as_os_str(), "WATCHDOG=1").unwrap();
+        send(path.as_os_str(), "STOPPING=1").unwrap();
         assert_eq!(received(&socket), "READY=1\nSTATUS=watching");
-        assert_eq!(received(&socket), "WATCHDOG=1");
+        assert_eq!(received(&socket), "STOPPING=1");
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(send(path.as_os_str(), "STOPPING=1").is_err());
     }
@@ -97,22 +79,6 @@ mod tests {
     fn nonsense_is_an_error_and_no_panic() {
         for socket in ["", "@", "nowhere/at/all", "vsock:2:1234", &"x".repeat(500)] {
             assert!(send(OsStr::new(socket), "READY=1").is_err(), "{socket}");
-        }
-    }
-
-    #[test]
-    fn the_watchdog_is_fed_twice_in_its_time_and_only_our_own() {
-        let half = Some(Duration::from_secs(15));
-        assert_eq!(period("30000000", None, 7), half);
-        assert_eq!(period("30000000", Some("7"), 7), half);
-        for (microseconds, watched) in [
-            ("30000000", Some("8")),
-            ("30000000", Some("")),
-            ("0", None),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            assert_eq!(period(microseconds, watched, 7), None, "{microseconds}");
         }
     }
 }

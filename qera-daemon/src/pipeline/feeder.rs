@@ -16,6 +16,7 @@ use crate::observe::Event;
 use crate::settings::Until;
 use crate::source::{Admitted, Reason, Refusal, Scan, Shard, ShardHeader, SiteRows, content, read};
 use crate::state::{Gathered, Record};
+use crate::systemd;
 
 use super::Shared;
 use super::publisher::{Drain, Drained, Outcome};
@@ -321,6 +322,7 @@ impl<'a> Feeder<'a> {
         if self.shared.failed() {
             return Ok(());
         }
+        systemd::notify("STOPPING=1");
         if self.news(source) {
             source.journal.sync()?;
             let fed_later = self.unread_sites(source);

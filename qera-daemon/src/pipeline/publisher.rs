@@ -14,6 +14,7 @@ use crate::settings::Until;
 use crate::solve::{LayerSolution, LayerSummary, Status};
 use crate::source::Wake;
 use crate::state::{Gathered, LayerStatus, SiteState};
+use crate::systemd;
 
 use super::Shared;
 
@@ -261,6 +262,10 @@ impl<'a> Publisher<'a> {
             unread,
             rank: published.rank,
         });
+        systemd::notify(&format!(
+            "STATUS=generation {}, {shards} shards",
+            published.generation
+        ));
         self.generation = Some(published.generation);
         shared
             .board
