@@ -68,23 +68,21 @@ pub fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
         path: settings.state.clone(),
         reason,
     };
-    if job.saved.is_none() {
+    let Some(saved) = &job.saved else {
         return Err(refuse(
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
+    };
+    let known = |key: &str| saved.sites.iter().any(|(saved, ..)| saved == key);
+    if let Some(site) = job.sites.sites.iter().find(|site| !known(&site.key)) {
+        return Err(refuse(format!(
+            "was gathered without {}: --exclude it, or gather it first",
+            site.name
+        )));
     }
     job.plan.check(settings)?;
     let restored = restore(&settings.state, None, &job.expected(layers, None))?;
-    for (site, state) in job.sites.sites.iter().zip(&restored.sites) {
-        let rows = state.as_ref().map_or(0, |state| state.statistics.rows);
-        if rows == 0 {
-            return Err(refuse(format!(
-                "holds no row of {}: it was not gathered; --exclude it, or gather it first",
-                site.name
-            )));
-        }
-    }
-    if restored.sites.is_empty() {
+    if restored.gathered.position == 0 {
         return Err(refuse("holds no snapshot yet".into()));
     }
     let target = Target::open(settings, &weights.checkpoint, layers)?;

@@ -205,7 +205,8 @@ impl Job {
                 .checkpoint
                 .as_ref()
                 .map(|_| absolute(&settings.out)),
-            quarantined: self.refused.clone(),
+            quarantined: self.refused.len(),
+            reasons: self.refused.clone(),
             layers: layers
                 .iter()
                 .map(|layer| LayerStatus {

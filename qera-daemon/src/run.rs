@@ -215,7 +215,7 @@ fn end(settings: &Settings, watch: &Path, reporter: &Reporter, fed: &Fed) -> Res
             subject: "last generation",
             message: Stop::Interrupted.to_string(),
         }),
-        _ if fed.held == 0 && once => return nothing_usable(watch, fed.refused.len()),
+        _ if fed.held == 0 && once => return nothing_usable(watch, fed.refused),
         None if settings.checkpoint.is_some() && fed.held > 0 => {
             reporter.say(&Event::NothingNew { shards: fed.held });
         }
@@ -225,7 +225,7 @@ fn end(settings: &Settings, watch: &Path, reporter: &Reporter, fed: &Fed) -> Res
         }),
         Some(_) => {}
     }
-    Ok(if once && !fed.refused.is_empty() {
+    Ok(if once && fed.refused > 0 {
         Exit::Quarantined
     } else {
         Exit::Done

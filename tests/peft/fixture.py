@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy
+import safetensors.numpy
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "fixtures/model"
 ACTIVATIONS = ROOT / "fixtures/activations"
+CALIBRATION = ROOT / "fixtures/calibration.safetensors"
 EVALUATION = ROOT / "fixtures/evaluation.safetensors"
 BLOCK_SIZE = 32
 
@@ -22,6 +24,11 @@ def load_model(folder=MODEL):
 def linear_names(model):
     """The layers that the daemon quantizes: every linear but lm_head, whose weight is the embedding's."""
     return [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
+
+
+def calibration_tokens():
+    tokens = safetensors.numpy.load_file(CALIBRATION)["tokens"]  # U16, which torch 1.13 lacks
+    return torch.from_numpy(tokens.astype("int64"))
 
 
 def evaluation_tokens():

@@ -1,4 +1,4 @@
-"""The `peft` stage: runs every test_* method of the three suites and counts. See run.sh."""
+"""The `peft` stage: runs every test_* method of the suites and counts. See run.sh."""
 
 import argparse
 import pathlib
@@ -10,8 +10,10 @@ import torch
 import transformers
 from daemon import Daemon
 from fixture import ROOT
+from picture import write_picture
 from test_adapter import AdapterTests
 from test_hook import HookTests
+from test_live import LiveTests
 from test_table import TableTests
 
 
@@ -39,16 +41,21 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--daemon", required=True, help="the qera-daemon binary")
     parser.add_argument("--write-table", action="store_true", help="print the table that README.md carries")
-    parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md", help="where the hook is read from")
+    parser.add_argument("--write-picture", action="store_true", help="write docs/live.svg from a live run, and exit")
+    parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md", help="whose code blocks are run")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message="TypedStorage")
     torch.set_num_threads(1)
+    readme = arguments.readme.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as work:
         daemon = Daemon(arguments.daemon, work)
+        if arguments.write_picture:
+            return write_picture(daemon, readme)
         results = [
             run("adapter", lambda: AdapterTests(daemon)),
-            run("hook", lambda: HookTests(daemon, arguments.readme)),
+            run("hook", lambda: HookTests(daemon, readme)),
+            run("live", lambda: LiveTests(daemon, readme)),
             run("table", lambda: TableTests(daemon, arguments.write_table)),
         ]
     passed, failed = (sum(counts) for counts in zip(*results))

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The `peft` stage: what the daemon publishes, loaded and judged by PEFT (see the test_*.py files).
 #
-#     tests/peft/run.sh [--write-table]
+#     tests/peft/run.sh [--write-table | --write-picture]
 #
 # Installs Debian's python3-torch and the pinned packages when they are not there (setup.sh). QERA_DAEMON names a
 # binary to test instead of the one built here.

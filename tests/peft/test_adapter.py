@@ -6,11 +6,10 @@ import mxint
 import numpy
 import peft
 import torch
-from daemon import manifest
+from daemon import PREFIX, correction, manifest
 from fixture import ACTIVATIONS, BLOCK_SIZE, evaluation_tokens, linear_names, load_model, logits
 from safetensors.torch import load_file
 
-PREFIX = "base_model.model."
 BITS = 3
 RANK = 8
 
@@ -37,12 +36,6 @@ class AdapterTests:
         self.adapter = load_file(self.out / "current/adapter_model.safetensors")
         self.tokens = evaluation_tokens()[:16]
 
-    def correction(self, name):
-        """C^T [out, in] of one layer in f64, straight from the file."""
-        a = self.adapter[f"{PREFIX}{name}.lora_A.weight"].double()
-        b = self.adapter[f"{PREFIX}{name}.lora_B.weight"].double()
-        return b @ a
-
     def test_quantizer_known_answers(self):
         mxint.check_known()
 
@@ -67,7 +60,7 @@ class AdapterTests:
             name, x = layer["name"], rows[site_of(layer["name"])]
             assert layer["rows"] == len(x) and layer["status"] == "solved", layer
             error = original[f"{name}.weight"].double() - base[f"{name}.weight"].double()
-            left = error - self.correction(name)
+            left = error - correction(self.adapter, name)
             for stated, of in ((layer["error"]["without"], error), (layer["error"]["rounded"], left)):
                 true = (x @ of.T).square().sum(1).mean().item()
                 assert abs(stated - true) <= 1e-4 * true, f"{name}: the manifest says {stated}, it is {true}"
@@ -93,7 +86,7 @@ class AdapterTests:
         published = logits(loaded, self.tokens)
         for name in linear_names(base):
             weight = base.get_submodule(name).weight
-            weight.data = (weight.data.double() + self.correction(name)).float()
+            weight.data = (weight.data.double() + correction(self.adapter, name)).float()
         expected = logits(base, self.tokens)
         difference = ((published - expected).norm() / expected.norm()).item()
         assert difference < 1e-5, f"relative difference of the logits {difference:.2e}"

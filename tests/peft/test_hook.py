@@ -1,21 +1,12 @@
 """The README's hook, run as it stands, feeds the daemon."""
 
-import re
-
 import torch
 from daemon import manifest
-from fixture import ROOT, evaluation_tokens, linear_names, load_model
+from fixture import evaluation_tokens, linear_names, load_model
+from readme import define_hook, hook_source
 from safetensors.torch import load_file, save_file
 
 LINES_AT_MOST = 15
-MARKER = "<!-- hook -->"
-
-
-def hook_lines(readme):
-    assert readme.count(MARKER) == 1, f"README.md needs one {MARKER} before the hook's code block"
-    block = re.match(r"\s*```python\n(.*?)```", readme[readme.index(MARKER) + len(MARKER) :], re.DOTALL)
-    assert block, f"no python code block follows {MARKER}"
-    return block[1]
 
 
 class Parallel(torch.nn.Module):
@@ -31,15 +22,14 @@ class Parallel(torch.nn.Module):
 
 class HookTests:
     def __init__(self, daemon, readme):
-        self.daemon, self.source = daemon, hook_lines(readme.read_text(encoding="utf-8"))
+        self.daemon, self.readme = daemon, readme
 
     def record(self, name, calls):
         """A fresh model with the hook, called once for each of `calls`; returns the folder."""
         folder = self.daemon.work / name
         folder.mkdir()
-        model, namespace = load_model(), {}
-        exec(compile(self.source, "README.md", "exec"), namespace)
-        namespace["hook"](model, f"{folder}/")
+        model = load_model()
+        define_hook(self.readme)(model, f"{folder}/")
         with torch.no_grad():
             for call in calls:
                 call(model)
@@ -55,7 +45,7 @@ class HookTests:
             assert layer["status"] != "starved" and layer["rows"] == rows, f"{name}: {layer}"
 
     def test_hook_is_short(self):
-        count = len(self.source.splitlines())
+        count = len(hook_source(self.readme).splitlines())
         assert count <= LINES_AT_MOST, f"the hook has {count} lines"
 
     def test_forward_calls_feed_every_layer(self):
@@ -78,10 +68,9 @@ class HookTests:
         folder, checkpoint = self.daemon.work / "hook-parallel", self.daemon.work / "parallel"
         folder.mkdir(), checkpoint.mkdir()
         torch.manual_seed(0)
-        model, namespace = Parallel(), {}
+        model = Parallel()
         save_file(model.state_dict(), checkpoint / "model.safetensors")
-        exec(compile(self.source, "README.md", "exec"), namespace)
-        namespace["hook"](model, str(folder))
+        define_hook(self.readme)(model, str(folder))
         with torch.no_grad():
             for _ in range(3):
                 model(torch.randn(2, 64, 32))

@@ -290,8 +290,8 @@ fn a_reader_never_sees_a_mixture() {
     let (daemon, mut live) = begin(&["--keep-generations", "3", "--idle-publish", "1"]);
     let watched = daemon.path().join("activations");
     let current = daemon.path().join("qera-out/current");
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let stopped = || stop.load(std::sync::atomic::Ordering::SeqCst);
+    let stop = core::sync::atomic::AtomicBool::new(false);
+    let stopped = || stop.load(core::sync::atomic::Ordering::SeqCst);
     let seen = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut seen = std::collections::BTreeSet::new();
@@ -324,7 +324,7 @@ fn a_reader_never_sees_a_mixture() {
         }
         live.wait_for("8 shards folded");
         assert_eq!(live.stop(), Some(0), "{}", live.log);
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        stop.store(true, core::sync::atomic::Ordering::SeqCst);
         reader.join().unwrap()
     });
     assert!(seen.len() >= 3, "{seen:?}");

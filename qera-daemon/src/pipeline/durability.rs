@@ -1,6 +1,7 @@
 //! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the journal.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::unbounded;
 
@@ -51,6 +52,7 @@ impl Feeder<'_> {
 
     /// Makes a snapshot; then the shards in it need not exist any more.
     pub(super) fn save(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        let begun = Instant::now();
         source.journal.sync()?;
         let folder = source.state.begin_snapshot()?;
         let keys = source.sites.sites.iter().map(|s| s.key.clone()).collect();
@@ -72,6 +74,7 @@ impl Feeder<'_> {
         let index = Index::new(source.gathered.clone(), source.solved_for.clone(), sites);
         source.state.commit_snapshot(&folder, &index)?;
         self.unsaved_since = None;
+        self.saving = begun.elapsed();
         source.consume()
     }
 }

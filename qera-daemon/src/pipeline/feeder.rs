@@ -25,6 +25,10 @@ use super::worker::Task;
 
 /// A snapshot is made after so much time with new rows, so that a crash costs no more reading than that.
 const SAVE_PERIOD: Duration = Duration::from_secs(60);
+/// And not before this many times what the last one took.
+const SAVE_PAUSE: u32 = 20;
+/// Reasons that are kept of the shards refused; the rest is only counted.
+const REASONS_MAX: usize = 100;
 
 /// What a run did.
 #[derive(Debug, Default)]
@@ -33,8 +37,10 @@ pub struct Fed {
     pub folded: usize,
     /// Shards whose statistics are held, from earlier runs too.
     pub held: usize,
-    /// Shards refused in this run, with their reasons.
-    pub refused: Vec<String>,
+    /// Shards refused in this run.
+    pub refused: usize,
+    /// The reasons of the first of them.
+    pub reasons: Vec<String>,
     /// What became of the last generation.
     pub drained: Option<Drained>,
 }
@@ -51,6 +57,8 @@ pub(super) struct Feeder<'a> {
     /// Whether the statistics hold rows that no solution of this run is of.
     owed: bool,
     pub(super) unsaved_since: Option<Instant>,
+    /// How long the last snapshot took.
+    pub(super) saving: Duration,
     unread: Vec<ShardHeader>,
     missing: bool,
 }
@@ -71,6 +79,7 @@ impl<'a> Feeder<'a> {
             published: None,
             owed: false,
             unsaved_since: None,
+            saving: Duration::ZERO,
             unread: Vec::new(),
             missing: false,
         }
@@ -88,7 +97,8 @@ impl<'a> Feeder<'a> {
             self.fed.drained = Some(self.drain(gathered, BTreeSet::new()));
             return Ok(self.fed);
         };
-        self.fed.refused = core::mem::take(&mut source.refused);
+        self.fed.refused = source.refused.len();
+        self.fed.reasons = core::mem::take(&mut source.refused);
         self.published.clone_from(&source.published);
         self.owed = source.gathered.shards > 0;
         source.consume()?;
@@ -119,12 +129,13 @@ impl<'a> Feeder<'a> {
             let idle = !fresh && fresh_at.elapsed() >= watching.idle;
             if idle && self.going() {
                 self.settle(source)?;
+            } else if self.save_at().is_some_and(|at| Instant::now() >= at) {
+                self.save(source)?;
             }
             let new = self.news(source);
             let mut deadline = Instant::now() + watching.rescan;
             let idle_at = new.then(|| fresh_at + watching.idle);
-            let save_at = self.unsaved_since.map(|at| at + SAVE_PERIOD);
-            for at in [idle_at, save_at, source.intake.next_verdict()] {
+            for at in [idle_at, self.save_at(), source.intake.next_verdict()] {
                 deadline = deadline.min(at.unwrap_or(deadline));
             }
             if let Some(watcher) = source.watcher.as_mut().filter(|_| self.going()) {
@@ -141,6 +152,12 @@ impl<'a> Feeder<'a> {
         Ok(())
     }
 
+    /// When a snapshot is due.
+    fn save_at(&self) -> Option<Instant> {
+        let period = SAVE_PERIOD.max(self.saving * SAVE_PAUSE);
+        self.unsaved_since.map(|at| at + period)
+    }
+
     /// Lists the folder. One that is gone for a while does not end a live run.
     fn scan(&mut self, source: &mut Source<'_>) -> Result<Scan, Stop> {
         match source.intake.scan() {
@@ -148,6 +165,14 @@ impl<'a> Feeder<'a> {
                 self.missing = false;
                 let incomplete = scan.incomplete;
                 self.shared.board.update(|s| s.incomplete = incomplete);
+                if incomplete > 0 && self.shared.settings.until == Until::Once {
+                    self.shared.reporter.say(&Event::Warning {
+                        subject: "watched folder",
+                        message: format!(
+                            "{incomplete} files are locked by their producer and left for the next run"
+                        ),
+                    });
+                }
                 Ok(scan)
             }
             Err(stop) if self.shared.settings.until == Until::Once => Err(stop),
@@ -178,10 +203,7 @@ impl<'a> Feeder<'a> {
             }
             self.take(source, &header)?;
             self.shared.reporter.step(&header.name);
-            if self
-                .unsaved_since
-                .is_some_and(|at| at.elapsed() >= SAVE_PERIOD)
-            {
+            if self.save_at().is_some_and(|at| Instant::now() >= at) {
                 self.save(source)?;
             }
         }
@@ -191,20 +213,25 @@ impl<'a> Feeder<'a> {
     /// Takes one complete file: a new shard, a duplicate, or one to be set aside.
     fn take(&mut self, source: &mut Source<'_>, header: &ShardHeader) -> Result<(), Stop> {
         let (name, identity) = (header.name.clone(), header.identity());
-        let accepted = content(header).and_then(|content| {
-            if source.intake.has(&content) {
-                return Ok(None);
-            }
-            let admitted = source.admit(header)?;
-            Ok(Some((content, read(&admitted)?, admitted)))
-        });
+        let accepted = {
+            let _permit = self.shared.compute();
+            content(header).and_then(|content| {
+                if source.intake.has(&content) {
+                    return Ok(None);
+                }
+                let admitted = source.admit(header)?;
+                Ok(Some((content, read(&admitted)?, admitted)))
+            })
+        };
         match accepted {
             Ok(Some((content, shard, admitted))) => {
                 self.accept(source, content, shard, &admitted, header)?;
             }
             Ok(None) => {
                 source.consumable.push((name.clone(), identity));
-                self.unsaved_since.get_or_insert_with(Instant::now);
+                if self.unsaved_since.is_none() {
+                    source.consume()?; // What it repeats is saved.
+                }
                 self.shared.reporter.say(&Event::Duplicate { shard: &name });
                 self.shared.board.update(|status| status.duplicates += 1);
             }
@@ -291,10 +318,15 @@ impl<'a> Feeder<'a> {
         self.shared.reporter.say(&Event::ShardQuarantined {
             message: message.clone(),
         });
-        self.shared
-            .board
-            .update(|status| status.quarantined.push(message.clone()));
-        self.fed.refused.push(message);
+        self.fed.refused += 1;
+        if self.fed.reasons.len() < REASONS_MAX {
+            self.fed.reasons.push(message);
+        }
+        let (count, reasons) = (self.fed.refused, &self.fed.reasons);
+        self.shared.board.update(|status| {
+            status.quarantined = count;
+            status.reasons.clone_from(reasons);
+        });
     }
 
     /// Whether a generation would say more than the last one.
@@ -371,7 +403,8 @@ impl<'a> Feeder<'a> {
             gathered: gathered.clone(),
             fed_later,
             unread: self.unread.len(),
-            refused: self.fed.refused.clone(),
+            refused: self.fed.refused,
+            reasons: self.fed.reasons.clone(),
             reply,
         };
         let sent = self.outcomes.send(Outcome::Drain(drain));

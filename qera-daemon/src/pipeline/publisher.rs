@@ -40,7 +40,8 @@ pub(super) struct Drain {
     /// Sites that files left unread would feed.
     pub(super) fed_later: BTreeSet<usize>,
     pub(super) unread: usize,
-    pub(super) refused: Vec<String>,
+    pub(super) refused: usize,
+    pub(super) reasons: Vec<String>,
     pub(super) reply: Sender<Drained>,
 }
 
@@ -124,6 +125,8 @@ impl<'a> Publisher<'a> {
             };
             self.hook = Some(OnPublish::start(command.clone(), failed)?);
         }
+        // What was restored may be enough.
+        self.check_convergence(shared);
         for outcome in outcomes {
             if let Err(stop) = self.take(shared, outcome) {
                 shared.fail();
@@ -216,7 +219,8 @@ impl<'a> Publisher<'a> {
         }
         let inputs = Inputs {
             unread: drain.unread,
-            quarantined: drain.refused.clone(),
+            quarantined_shards: drain.refused,
+            quarantined: drain.reasons.clone(),
             ..self.inputs(&drain.gathered, true)
         };
         Ok(Drained::Published(self.publish(shared, inputs)?))
@@ -227,6 +231,7 @@ impl<'a> Publisher<'a> {
             shards: gathered.shards,
             empty: gathered.empty,
             unread: 0,
+            quarantined_shards: 0,
             quarantined: Vec::new(),
             full_precision_model: gathered.full_precision,
             journal_position: gathered.position,
@@ -249,7 +254,7 @@ impl<'a> Publisher<'a> {
             })
             .collect();
         let (shards, quarantined, unread) =
-            (inputs.shards, inputs.quarantined.len(), inputs.unread);
+            (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let published = self.target.publish(&solutions, &self.progress, inputs)?;
         let count = |status| solutions.iter().filter(|s| s.status == status).count();
         shared.reporter.say(&Event::Published {

@@ -61,7 +61,9 @@ pub struct Inputs {
     pub empty: usize,
     /// Shards that were left unread because a signal ended the run.
     pub unread: usize,
-    /// Shards set aside in this run, each with its reason.
+    /// Shards set aside in this run.
+    pub quarantined_shards: usize,
+    /// The reasons of the first hundred of them.
     pub quarantined: Vec<String>,
     /// Whether the rows were recorded in the full-precision model: what the shards' metadata
     /// `qera.source` says (`full-precision` or `quantized`); null where one does not say.

@@ -329,6 +329,9 @@ fn until(options: &Options) -> Result<Until, Stop> {
         (true, true) => Err(Stop::Usage(
             "--once and --until-converged: one of them".into(),
         )),
+        (_, true) if options.checkpoint.is_none() => Err(Stop::Usage(
+            "--until-converged: needs --checkpoint, without one nothing is solved".into(),
+        )),
         (_, false) if all => Err(Stop::Usage(
             "--require-all: belongs to --until-converged".into(),
         )),

@@ -31,8 +31,10 @@ pub struct Status {
     pub duplicates: usize,
     /// Files that are not complete yet, or locked by their producer.
     pub incomplete: usize,
-    /// Shards set aside since the daemon was started, with their reasons.
-    pub quarantined: Vec<String>,
+    /// Shards set aside since the daemon was started.
+    pub quarantined: usize,
+    /// The reasons of the first hundred of them.
+    pub reasons: Vec<String>,
     /// Shards that were gone before a snapshot held them.
     pub lost: usize,
     /// The latest generation published.
@@ -133,7 +135,7 @@ impl Status {
             "{} shards folded, {} duplicates, {} quarantined, {} incomplete, {} lost; {}",
             self.shards,
             self.duplicates,
-            self.quarantined.len(),
+            self.quarantined,
             self.incomplete,
             self.lost,
             self.generation
@@ -159,7 +161,7 @@ impl Status {
                 evidence.map_or("-".into(), |e| e.blocks.to_string()),
             ));
         }
-        for reason in &self.quarantined {
+        for reason in &self.reasons {
             line(format!("quarantined: {reason}"));
         }
         text

@@ -1,0 +1,25 @@
+"""Code blocks of README.md, which the suites run as they stand."""
+
+import re
+
+HOOK = "<!-- hook -->"
+LIVE_DAEMON = "<!-- live: daemon -->"
+LIVE_ENGINE = "<!-- live: engine -->"
+
+
+def code_block(readme, marker, language):
+    assert readme.count(marker) == 1, f"README.md needs one {marker} before a code block"
+    block = re.match(rf"\s*```{language}\n(.*?)```", readme[readme.index(marker) + len(marker) :], re.DOTALL)
+    assert block, f"no {language} code block follows {marker}"
+    return block[1]
+
+
+def hook_source(readme):
+    return code_block(readme, HOOK, "python")
+
+
+def define_hook(readme):
+    """The function that the README's block defines."""
+    namespace = {}
+    exec(compile(hook_source(readme), "README.md", "exec"), namespace)
+    return namespace["hook"]
