@@ -30,7 +30,8 @@ class LiveTests:
         engine = hook_source(readme) + code_block(readme, LIVE_ENGINE, "python")
         with daemon.live(["sh", "-e", "-c", command], self.folder) as live:
             live.wait_until_watching()
-            fed = subprocess.run([sys.executable, "-c", engine], cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
+            command = [sys.executable, "-c", engine]
+            fed = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
             assert fed.returncode == 0, f"the engine: exit code {fed.returncode}\n{fed.stderr[-3000:]}"
             self.idle = live.wait_until_idle(SHARDS, SECONDS)
             self.table = live.status()

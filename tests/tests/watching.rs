@@ -107,7 +107,11 @@ fn bad_shards_do_no_harm() {
     let (daemon, mut live) = begin(&["--rescan-interval", "0.2", "--memory-budget", "4MiB"]);
     let other = [("qera.model", "another")];
     let row = TensorToWrite::f32(Q, &[1, 8], &wave(8, 0.0));
-    write(&shard_path(&daemon, "0-other"), core::slice::from_ref(&row), &other);
+    write(
+        &shard_path(&daemon, "0-other"),
+        core::slice::from_ref(&row),
+        &other,
+    );
     live.wait_for("quarantined: shard 0-other");
     shard(&daemon, "a", 0.0);
     live.wait_for("folded a");

@@ -336,14 +336,11 @@ impl<'a> Feeder<'a> {
             && self.published.as_ref() != Some(&source.gathered.digest)
     }
 
-    /// A folder without news for a while: solves and publishes what is new, and saves it.
+    /// A folder without news for a while: what is new is saved, solved and published.
     fn settle(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        self.save_new(source)?;
         if self.news(source) {
-            source.journal.sync()?;
             self.drain(&source.gathered, BTreeSet::new());
-        }
-        if self.unsaved_since.is_some() {
-            self.save(source)?;
         }
         self.shared.board.update_now(|s| s.phase = "idle".into());
         Ok(())
@@ -355,13 +352,18 @@ impl<'a> Feeder<'a> {
             return Ok(());
         }
         systemd::notify("STOPPING=1");
+        self.save_new(source)?;
         if self.news(source) {
-            source.journal.sync()?;
             let fed_later = self.unread_sites(source);
             let drained = self.drain(&source.gathered, fed_later);
             self.fed.drained = Some(drained);
         }
-        if self.unsaved_since.is_some() && !self.shared.failed() {
+        Ok(())
+    }
+
+    /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a second signal.
+    fn save_new(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        if self.unsaved_since.is_some() {
             self.save(source)?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::error::Stop;
 use crate::observe::Event;
 use crate::publish::{Inputs, OnPublish, Publication, Published, Target, ratio};
 use crate::settings::Until;
-use crate::solve::{LayerSolution, LayerSummary, Status};
+use crate::solve::{LayerSolution, LayerSummary, Status, first_point};
 use crate::source::Wake;
 use crate::state::{Gathered, LayerStatus, SiteState};
 use crate::systemd;
@@ -180,13 +180,16 @@ impl<'a> Publisher<'a> {
     }
 
     /// Whether it is time for a generation: sites pass their solve points at about the same time, and one generation is
-    /// for all of them. When no solve is under way, or when every site that has a solution has a new one.
+    /// for all of them. When no solve is under way, or when every site beyond its first point has a new solution.
     fn due(&self, shared: &Shared<'_>, under_way: usize) -> bool {
-        let solved = |site: &&Site| site.layers.iter().any(|&l| self.latest[l].is_some());
-        let all = || shared.sites.sites.iter().filter(solved).count();
+        let solvable = |site: &&Site| {
+            let rows = site.layers.first().map(|&layer| shared.board.rows(layer));
+            rows.is_some_and(|rows| rows >= first_point(site.in_features))
+        };
+        let all = || shared.sites.sites.iter().filter(solvable).count();
         !self.fresh.is_empty()
             && self.owed.is_empty()
-            && (under_way == 0 || self.fresh.len() == all())
+            && (under_way == 0 || self.fresh.len() >= all())
     }
 
     /// Takes the summaries of a solve point, and says what has converged.

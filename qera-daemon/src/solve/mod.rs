@@ -22,5 +22,5 @@ pub use cost::Quantity;
 pub use evidence::{Correction, Evidence, LayerProgress, LayerSummary, score};
 pub use factors::{Factors, Rounded};
 pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};
-pub use schedule::SiteProgress;
+pub use schedule::{SiteProgress, first_point};
 pub use site::{LayerSolution, SiteSolver, SolvePoint, Status};

@@ -8,6 +8,12 @@ use super::evidence::LayerProgress;
 
 const FIRST_ROWS: u64 = 256;
 
+/// Rows of the first solve point.
+#[must_use]
+pub fn first_point(in_features: usize) -> u64 {
+    FIRST_ROWS.max(in_features as u64 / 4)
+}
+
 /// What a site carries from one solve point to the next.
 #[derive(Debug, Clone)]
 pub struct SiteProgress {
@@ -22,7 +28,7 @@ impl SiteProgress {
     #[must_use]
     pub fn new(in_features: usize, layers: usize) -> Self {
         Self {
-            next_point: FIRST_ROWS.max(in_features as u64 / 4),
+            next_point: first_point(in_features),
             layers: vec![LayerProgress::default(); layers],
         }
     }

@@ -1,7 +1,7 @@
 //! The journal: one sealed line for each shard that was accepted, in the order in which it is folded.
 //!
 //! A shard's number is its place in that order. A line is written before the shard is folded. It need not be
-//! on disk before something that depends on it is: a snapshot or a publication, which sync the journal first. A last line
+//! on disk before a snapshot that depends on it is, which syncs the journal first. A last line
 //! that a crash cut off is dropped; the shard is then new again. Any other damaged line refuses the state.
 
 use std::collections::BTreeSet;
