@@ -3,7 +3,7 @@
 //! | thread | number | takes | gives | channel | when it is full | when the thread fails |
 //! |---|---|---|---|---|---|---|
 //! | feeder (the caller) | 1 | shard files, in journal order | tasks: rows of each worker's sites, "solve", "save" | one per worker, 1 task | the feeder waits: files stay on disk | a refused shard is reported and skipped |
-//! | worker | `threads`, at most one a site | tasks | jobs: a site to be solved | `jobs`, `threads` jobs | the worker waits | nothing new is begun, the error is returned |
+//! | worker | `threads`, at most one a site of a checkpoint | tasks | jobs: a site to be solved | `jobs`, `threads` jobs | the worker waits | nothing new is begun, the error is returned |
 //! | solver | `threads` | jobs | solutions of a site | `outcomes`, 1 site | the solver waits | the error is returned, by layer |
 //! | publisher | 1 | solutions | generations | | | nothing new is begun, the error is returned |
 //!
@@ -145,7 +145,13 @@ impl<'a> Pipeline<'a> {
     pub fn run(self, source: Option<Source<'a>>, target: Option<Target<'a>>) -> Result<Fed, Stop> {
         let wake = source.as_ref().and_then(|source| source.wake.clone());
         let threads = self.settings.threads;
-        let owners = assignment::assign(&self.sites.sites, threads);
+        // Without a checkpoint more sites may come.
+        let known = self.sites.sites.len().max(1);
+        let workers = match self.solver {
+            Some(_) => threads.min(known),
+            None => threads,
+        };
+        let owners = assignment::assign(&self.sites.sites, workers);
         let permits = bounded(threads);
         for _ in 0..threads {
             // As many tokens as the channel holds.

@@ -4,9 +4,9 @@
 
 use crate::checkpoint::Site;
 
-/// The sites of each worker, in the order of their indices; no worker is without one.
-pub(super) fn assign(sites: &[Site], threads: usize) -> Vec<Vec<usize>> {
-    let mut workers: Vec<Vec<usize>> = vec![Vec::new(); threads.min(sites.len())];
+/// The sites of each of `workers`, in the order of their indices.
+pub(super) fn assign(sites: &[Site], workers: usize) -> Vec<Vec<usize>> {
+    let mut workers: Vec<Vec<usize>> = vec![Vec::new(); workers];
     let mut load = vec![0_u128; workers.len()];
     let mut order: Vec<usize> = (0..sites.len()).collect();
     order.sort_by_key(|&site| core::cmp::Reverse(sites[site].in_features));
@@ -46,6 +46,6 @@ mod tests {
                 .sum::<usize>()
         };
         assert_eq!(load(&workers[0]), load(&workers[1]));
-        assert_eq!(assign(&sites[..1], 4).len(), 1);
+        assert_eq!(assign(&sites[..1], 4).concat(), [0]);
     }
 }

@@ -27,6 +27,8 @@ use super::worker::Task;
 const SAVE_PERIOD: Duration = Duration::from_secs(60);
 /// And not before this many times what the last one took.
 const SAVE_PAUSE: u32 = 20;
+/// A file that was being rewritten is looked at again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Reasons that are kept of the shards refused; the rest is only counted.
 const REASONS_MAX: usize = 100;
 
@@ -60,7 +62,10 @@ pub(super) struct Feeder<'a> {
     /// How long the last snapshot took.
     pub(super) saving: Duration,
     unread: Vec<ShardHeader>,
+    /// Whether the folder could not be listed.
     missing: bool,
+    /// Whether a file was being rewritten while it was read.
+    changed: bool,
 }
 
 impl<'a> Feeder<'a> {
@@ -82,6 +87,7 @@ impl<'a> Feeder<'a> {
             saving: Duration::ZERO,
             unread: Vec::new(),
             missing: false,
+            changed: false,
         }
     }
 
@@ -135,7 +141,9 @@ impl<'a> Feeder<'a> {
             let new = self.news(source);
             let mut deadline = Instant::now() + watching.rescan;
             let idle_at = new.then(|| fresh_at + watching.idle);
-            for at in [idle_at, self.save_at(), source.intake.next_verdict()] {
+            let changed = core::mem::take(&mut self.changed).then(|| Instant::now() + LOOK_AGAIN);
+            let verdict = source.intake.next_verdict();
+            for at in [idle_at, self.save_at(), verdict, changed] {
                 deadline = deadline.min(at.unwrap_or(deadline));
             }
             if let Some(watcher) = source.watcher.as_mut().filter(|_| self.going()) {
@@ -239,6 +247,7 @@ impl<'a> Feeder<'a> {
             Err(refusal)
                 if matches!(refusal.reason, Reason::Changed) && source.watcher.is_some() =>
             {
+                self.changed = true;
                 return Ok(());
             }
             Err(refusal) => self.refuse(&refusal),

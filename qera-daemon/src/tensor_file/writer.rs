@@ -69,10 +69,10 @@ pub fn write(
     write_all(path, &[], None, tensors, data).map(drop)
 }
 
-/// As [`write`], with more metadata; returns the BLAKE3 of the file.
+/// As [`write()`], with more metadata; returns the BLAKE3 of the file.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_hashed(
     path: &Path,
     metadata: &[(&str, String)],
