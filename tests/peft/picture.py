@@ -6,13 +6,14 @@ import statistics
 
 import torch
 from daemon import generation_manifest, generations
-from fixture import MODEL, ROOT, calibration_tokens, evaluation_tokens, load_model
+from fixture import MODEL, ROOT, calibration_tokens, load_model
 from readme import define_hook
 from unseen import UnseenRows
 
 PICTURE = ROOT / "docs/live.svg"
 BITS, RANK, TOLERANCE = 3, 8, 0.01
 BATCH = 4  # sequences in a shard
+UNSEEN = 128  # sequences that are never in the folder
 BEHIND = 4  # shards that the daemon may be behind the model
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 66, 682, 44, 346  # the plot's edges
@@ -32,9 +33,19 @@ class Point:
     converged: int
 
 
+def stream():
+    """The calibration sequences in a fixed random order: those that are fed, and those that only score.
+
+    The file has the beginnings of all documents first and later windows of the long ones last: in that order the text
+    changes as rows come, and no rows of it are like all others."""
+    tokens = calibration_tokens()
+    tokens = tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))]
+    return tokens[:-UNSEEN], tokens[-UNSEEN:]
+
+
 def feed(live, readme, folder):
-    """Runs the model with the README's hook on all calibration tokens, at the daemon's pace; returns the shards."""
-    model, batches = load_model(), calibration_tokens().split(BATCH)
+    """Runs the model with the README's hook on the stream, at the daemon's pace; returns the shards."""
+    model, batches = load_model(), stream()[0].split(BATCH)
     define_hook(readme)(model, folder)
     with torch.no_grad():
         for fed, batch in enumerate(batches):
@@ -63,7 +74,7 @@ def record(daemon, readme):
 
 def score(out):
     """A point for each generation."""
-    unseen, points = UnseenRows(evaluation_tokens(), BITS), []
+    unseen, points = UnseenRows(stream()[1], BITS), []
     for generation in generations(out):
         layers = generation_manifest(generation)["layers"]
         points.append(

@@ -69,6 +69,11 @@ impl<'a> Board<'a> {
         }
     }
 
+    /// Writes what [`update`](Self::update) left unwritten.
+    pub(super) fn flush(&self) {
+        self.write(|_| (), Duration::ZERO);
+    }
+
     /// Adds to the time of folding rows.
     pub(super) fn accumulated(&self, time: Duration) {
         add(&self.accumulate, time);

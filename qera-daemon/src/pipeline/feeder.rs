@@ -154,6 +154,7 @@ impl<'a> Feeder<'a> {
                         message,
                     });
                 });
+                self.shared.board.flush();
                 watcher.wait(deadline);
             }
         }
