@@ -102,7 +102,7 @@ impl Job {
                 for (header, refusal) in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {
-                        intake.settle(header.name.clone().into(), header.identity());
+                        intake.settle(header.file_name(), header.identity());
                     }
                 }
                 (grouping.sites, grouping.admitted)

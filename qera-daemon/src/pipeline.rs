@@ -137,6 +137,16 @@ impl Shared<'_> {
 }
 
 impl<'a> Pipeline<'a> {
+    /// Which worker folds which sites; without a checkpoint more may come, for any worker.
+    fn owners(&self) -> Vec<Vec<usize>> {
+        let (sites, threads) = (&self.sites.sites, self.settings.threads);
+        let workers = match self.solver {
+            Some(_) => threads.min(sites.len().max(1)),
+            None => threads,
+        };
+        assignment::assign(sites, workers)
+    }
+
     /// Runs all stages until the feeder has nothing more to do: what was saved and what `source` gives is folded, solved
     /// and published in `target`.
     ///
@@ -145,13 +155,7 @@ impl<'a> Pipeline<'a> {
     pub fn run(self, source: Option<Source<'a>>, target: Option<Target<'a>>) -> Result<Fed, Stop> {
         let wake = source.as_ref().and_then(|source| source.wake.clone());
         let threads = self.settings.threads;
-        // Without a checkpoint more sites may come.
-        let known = self.sites.sites.len().max(1);
-        let workers = match self.solver {
-            Some(_) => threads.min(known),
-            None => threads,
-        };
-        let owners = assignment::assign(&self.sites.sites, workers);
+        let owners = self.owners();
         let permits = bounded(threads);
         for _ in 0..threads {
             // As many tokens as the channel holds.

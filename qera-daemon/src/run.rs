@@ -16,7 +16,7 @@ use crate::pipeline::{Board, Drained, Fed, Pipeline, Source};
 use crate::publish::Target;
 use crate::settings::{Settings, Until};
 use crate::source::{Intake, Wake, Watcher};
-use crate::state::{Journal, Restored, SitesRecord, StateFolder, restore};
+use crate::state::{Journal, Restored, SitesRecord, StateFolder, read_sites, restore};
 use crate::systemd;
 
 /// The main job: what the folder holds and what comes is folded, solved and published, until `--once` has done what is
@@ -42,6 +42,12 @@ pub fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
     let mut job = Job::prepare(settings, weights.as_ref(), Some(&mut intake))?;
     job.plan.check(settings)?;
     let state = StateFolder::open(&settings.state)?;
+    if read_sites(&state.path)? != job.saved {
+        // Another run began or went on with it before the lock was ours.
+        intake = Intake::new(watch, live);
+        job = Job::prepare(settings, weights.as_ref(), Some(&mut intake))?;
+        job.plan.check(settings)?;
+    }
     let target = weights
         .as_ref()
         .map(|w| Target::open(settings, &w.checkpoint, &w.layers.selected))

@@ -160,6 +160,28 @@ fn what_is_shared_may_be_known_late() {
     assert_eq!(adapter.layer("enc.right")["rows"], 300);
 }
 
+/// A name that is no text is a name: taken once.
+#[test]
+fn odd_names_are_taken_once() {
+    use std::os::unix::ffi::OsStrExt;
+    let (daemon, mut live) = begin(&["--rescan-interval", "0.2"]);
+    shard(&daemon, "a", 0.0);
+    live.wait_for("folded a");
+    shard(&daemon, "b", 1.0);
+    live.wait_for("folded b");
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff\n.safetensors");
+    let aside = daemon.path().join("aside");
+    let rows = TensorToWrite::f32(Q, &[20, 8], &wave(160, 4.0));
+    write(&aside, &[rows], &[]);
+    fs::rename(aside, daemon.path().join("activations").join(odd)).unwrap();
+    live.wait_for("folded odd");
+    pause();
+    pause();
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert!(!live.log.contains("duplicate"), "{}", live.log);
+    assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], 620);
+}
+
 #[test]
 fn the_command_is_told_of_each_generation() {
     let told = "echo $QERA_GENERATION $QERA_PATH >> told; test -e $QERA_CURRENT/adapter_config.json && exit 7";

@@ -253,7 +253,7 @@ impl<'a> Feeder<'a> {
             }
             Err(refusal) => self.refuse(&refusal),
         }
-        source.intake.settle(name.into(), identity);
+        source.intake.settle(header.file_name(), identity);
         Ok(())
     }
 

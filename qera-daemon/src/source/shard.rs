@@ -1,5 +1,6 @@
 //! What a shard claims to hold: its header, read and checked against the file's length.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::tensor_file::{Claim, Header, Identity};
@@ -38,6 +39,12 @@ impl ShardHeader {
                 reason: error.into(),
             }),
         }
+    }
+
+    /// Its name as the folder has it, which need not be text.
+    #[must_use]
+    pub fn file_name(&self) -> OsString {
+        self.path.file_name().unwrap_or_default().to_owned()
     }
 
     /// Its tensors, in the order of the file.
