@@ -94,6 +94,7 @@ pub fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
         scored_shares: job.scored_shares(layers),
         gathered: restored.gathered,
         restored: restored.sites,
+        floor: 0,
         solver: Some(solver(settings, &weights)),
         stop: &AtomicBool::new(false),
         reporter,

@@ -83,10 +83,8 @@ impl Job {
         }
         let (sites, admitted) = match &saved {
             Some(record) => {
-                let mut sites = continued(settings, weights, record, needs_r)?;
-                if intake.is_some() {
-                    sites.keep(&record.sites);
-                }
+                let how = (needs_r, intake.is_some());
+                let sites = continued(settings, weights, record, how)?;
                 let admission = Admission {
                     checkpoint: weights.map(|w| &w.checkpoint),
                     model_names: weights.map_or_else(Vec::new, |w| w.checkpoint.model_names()),
@@ -136,16 +134,6 @@ impl Job {
         let weights = Weights::open(settings)?;
         let mut intake = settings.watch.as_ref().map(|w| Intake::new(w, false));
         Self::prepare(settings, weights.as_ref(), intake.as_mut())
-    }
-
-    /// Sites that rows are gathered of; the others are kept as they are.
-    #[must_use]
-    pub fn fed_sites(&self) -> usize {
-        let with_layers = self.sites.sites.iter().filter(|s| !s.layers.is_empty());
-        match with_layers.count() {
-            0 => self.sites.sites.len(),
-            fed => fed,
-        }
     }
 
     /// How the state's sites are to be read.
@@ -246,7 +234,7 @@ fn continued(
     settings: &Settings,
     weights: Option<&Weights>,
     record: &SitesRecord,
-    needs_r: bool,
+    how: (bool, bool),
 ) -> Result<Sites, Stop> {
     let sites = match weights {
         None => Sites::saved(&record.sites, &record.shares),
@@ -259,7 +247,7 @@ fn continued(
             })?
         }
     };
-    check_sites(&settings.state, record, &sites, needs_r)?;
+    check_sites(&settings.state, record, &sites, how)?;
     Ok(sites)
 }
 

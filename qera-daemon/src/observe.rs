@@ -78,6 +78,8 @@ pub enum Event<'a> {
         /// Folder.
         folder: String,
     },
+    /// A signal came.
+    Stopping,
     /// There is nothing that the current generation does not hold.
     NothingNew {
         /// Shards in it.
@@ -140,6 +142,8 @@ pub enum Event<'a> {
         solved: usize,
         /// Layers whose site has seen no row.
         starved: usize,
+        /// Layers whose site has too few rows to be solved.
+        waiting: usize,
         /// Shards folded.
         shards: usize,
         /// Shards set aside.
@@ -219,6 +223,9 @@ impl fmt::Display for Event<'_> {
                 Ok(())
             }
             Self::Watching { folder } => write!(f, "watching {folder}"),
+            Self::Stopping => f.write_str(
+                "stopping: what is in hand is finished, saved and published; a second signal ends at once",
+            ),
             Self::NothingNew { shards } => write!(
                 f,
                 "nothing new: the current generation holds all {shards} shards"
@@ -274,6 +281,7 @@ impl fmt::Display for Event<'_> {
                 path,
                 solved,
                 starved,
+                waiting,
                 shards,
                 quarantined,
                 unread,
@@ -283,6 +291,9 @@ impl fmt::Display for Event<'_> {
                     f,
                     "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined"
                 )?;
+                if *waiting > 0 {
+                    write!(f, ", {waiting} layers waiting for rows")?;
+                }
                 if *unread > 0 {
                     write!(f, ", {unread} left unread")?;
                 }

@@ -16,8 +16,9 @@
 //! there, so that at most [`jobs_in_flight`] copies exist. Workers and solvers compute only while they hold one of
 //! `threads` permits: no more cores than `--threads` are used.
 //!
-//! A failure or panic sets `failed`, which every stage looks at before it begins something; a panic also
-//! closes that thread's channels, its neighbours then end, and it is reported as [`Stop::Panicked`]. The
+//! A failure or panic sets `failed`, which every stage looks at before it begins something, and wakes the feeder. The stage that
+//! fails goes on emptying its channel until it is closed, so that nobody waits for an answer that will not come; a panic
+//! is reported as [`Stop::Panicked`]. The
 //! first signal ends the reading after the shard in hand; what was folded is solved, published and saved.
 
 mod assignment;
@@ -40,6 +41,7 @@ use crate::observe::Reporter;
 use crate::publish::Target;
 use crate::settings::{Settings, Until};
 use crate::solve::SiteSolver;
+use crate::source::Wake;
 use crate::state::{Gathered, SiteState};
 
 pub use board::Board;
@@ -75,9 +77,11 @@ pub struct Pipeline<'a> {
     pub gathered: Gathered,
     /// What was saved of the sites.
     pub restored: Vec<Option<SiteState>>,
+    /// Journal position that the current generation has seen: none of an earlier one is published.
+    pub floor: u64,
     /// Solves a site; `None` where there is no checkpoint.
     pub solver: Option<SiteSolver<'a>>,
-    /// Set by the first signal, or when the layers have converged.
+    /// Set by the first signal.
     pub stop: &'a AtomicBool,
     /// Where events go.
     pub reporter: &'a Reporter,
@@ -93,6 +97,7 @@ struct Shared<'a> {
     keeps_r: bool,
     scored_shares: Vec<f64>,
     solver: Option<SiteSolver<'a>>,
+    floor: u64,
     stop: &'a AtomicBool,
     reporter: &'a Reporter,
     board: &'a Board<'a>,
@@ -100,6 +105,10 @@ struct Shared<'a> {
     live: bool,
     /// Set when a stage fails, so that no other begins something new.
     failed: AtomicBool,
+    /// Set when the layers have converged and the run shall end.
+    converged: AtomicBool,
+    /// Ends the feeder's wait.
+    wake: Option<Wake>,
     /// Jobs that were sent and whose outcome the publisher has not seen.
     in_flight: AtomicUsize,
     permits: (Sender<()>, Receiver<()>),
@@ -133,6 +142,14 @@ impl Shared<'_> {
 
     fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Ends the feeder's wait: something happened that it looks at.
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake.wake();
+        }
     }
 }
 
@@ -153,7 +170,6 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// The first [`Stop`] of a stage, or [`Stop::Panicked`].
     pub fn run(self, source: Option<Source<'a>>, target: Option<Target<'a>>) -> Result<Fed, Stop> {
-        let wake = source.as_ref().and_then(|source| source.wake.clone());
         let threads = self.settings.threads;
         let owners = self.owners();
         let permits = bounded(threads);
@@ -162,19 +178,22 @@ impl<'a> Pipeline<'a> {
             let _ = permits.0.send(());
         }
         let tolerance = self.settings.tolerance;
-        let publisher = target
-            .map(|target| Publisher::new(target, &self.restored, self.sites, wake, tolerance));
+        let publisher =
+            target.map(|target| Publisher::new(target, &self.restored, self.sites, tolerance));
         let shared = Shared {
             settings: self.settings,
             sites: self.sites,
             keeps_r: self.keeps_r,
             scored_shares: self.scored_shares,
             solver: self.solver,
+            floor: self.floor,
             stop: self.stop,
             reporter: self.reporter,
             board: self.board,
             live: source.is_some() && self.settings.until != Until::Once,
             failed: AtomicBool::new(false),
+            converged: AtomicBool::new(false),
+            wake: source.as_ref().and_then(|source| source.wake.clone()),
             in_flight: AtomicUsize::new(0),
             permits,
         };
@@ -233,11 +252,23 @@ struct Running<'scope, T> {
 }
 
 /// Sets the flag when the thread that holds it panics.
-struct PanicFlag<'a>(&'a AtomicBool);
+struct PanicFlag<'a>(&'a Shared<'a>);
 
 impl Drop for PanicFlag<'_> {
     fn drop(&mut self) {
-        self.0.fetch_or(std::thread::panicking(), Ordering::SeqCst);
+        if std::thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
+/// Takes and drops what still comes until the channel is closed, also when its thread fails or panics: a message that
+/// stays in a channel keeps the answers alive that others wait for.
+struct Discard<'a, T>(&'a Receiver<T>);
+
+impl<T> Drop for Discard<'_, T> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(drop);
     }
 }
 
@@ -250,7 +281,7 @@ fn spawn<'scope, T: Send + 'scope>(
     let handle = Builder::new()
         .name(name.into())
         .spawn_scoped(scope, move || {
-            let _flag = PanicFlag(&shared.failed);
+            let _flag = PanicFlag(shared);
             work()
         })
         .map_err(Stop::io(std::path::Path::new(name), "start the thread"))?;

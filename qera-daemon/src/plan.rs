@@ -151,6 +151,39 @@ impl Plan {
         })
     }
 
+    /// Whether these sites can be gathered within the budget, where there is no checkpoint and modules come with the
+    /// shards.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`].
+    pub fn holds(&self, settings: &Settings, layout: &Sites, keeps_r: bool) -> Result<(), Reason> {
+        let extent = Extent {
+            keeps_r,
+            live: false,
+            resumed: true,
+        };
+        let bytes = |site| {
+            let plan = SitePlan::new(layout, site, &[], extent);
+            plan.statistics_bytes + plan.window_bytes
+        };
+        let widest = layout.sites.iter().map(|s| s.in_features).max();
+        let scratch = if keeps_r {
+            4 * scratch_len(widest.unwrap_or_default()) * settings.threads
+        } else {
+            0
+        };
+        let needed = (0..layout.sites.len()).map(bytes).sum::<u64>() + scratch as u64;
+        let shards: u64 = self.stages[..SHARD_STAGES].iter().map(|s| s.bytes).sum();
+        let left = settings.memory_budget.bytes.saturating_sub(shards);
+        if needed <= left {
+            return Ok(());
+        }
+        Err(Reason::TooLarge {
+            needed: format_bytes(needed),
+            left: format_bytes(left),
+        })
+    }
+
     /// Refuses what does not fit the budget.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::checkpoint::Layer;
+use crate::checkpoint::{Layer, Sites};
 use crate::error::Stop;
 use crate::exit::{Exit, SECOND_SIGINT, SECOND_SIGTERM};
 use crate::job::{Job, Weights, solver};
@@ -16,7 +16,7 @@ use crate::pipeline::{Board, Drained, Fed, Pipeline, Source};
 use crate::publish::Target;
 use crate::settings::{Settings, Until};
 use crate::source::{Intake, Wake, Watcher};
-use crate::state::{Journal, Restored, SitesRecord, StateFolder, read_sites, restore};
+use crate::state::{Journal, Restored, SitesRecord, StateFolder, Status, read_sites, restore};
 use crate::systemd;
 
 /// The main job: what the folder holds and what comes is folded, solved and published, until `--once` has done what is
@@ -53,6 +53,14 @@ pub fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
         .map(|w| Target::open(settings, &w.checkpoint, &w.layers.selected))
         .transpose()?;
     announce(settings, reporter, &job, weights.as_ref());
+    if job.saved.is_none() {
+        let layers = weights.as_ref().map_or(&[][..], |w| &w.layers.selected);
+        let status = job.status(settings, layers, &[]);
+        state.save_status(&Status {
+            phase: "waiting for the first shard".into(),
+            ..status
+        })?;
+    }
     ready(watch, reporter, live);
     if let Some(watcher) = &mut watcher {
         let mut first = First {
@@ -66,6 +74,10 @@ pub fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Stop> {
     }
     if !live && job.admitted.is_empty() && job.saved.is_none() {
         return nothing_usable(watch, job.refused.len());
+    }
+    if weights.is_none() && job.saved.is_none() {
+        // Modules come with the shards that are accepted, not with those that are only there.
+        job.sites = Sites::saved(&[], job.sites.shares());
     }
     if let Some(job) = begun(&job, &stop) {
         let fed = Run {
@@ -128,6 +140,11 @@ impl Run<'_> {
         status.shards = restored.gathered.shards;
         let board = Board::new(Some(self.state), status);
         board.update_now(|_| ());
+        // Shards that the current generation has seen and the snapshot has not: nothing older takes its place.
+        let position = target.as_ref().and_then(Target::position);
+        let floor = position
+            .filter(|(position, digest)| journal.gathered(*position).digest == *digest)
+            .map_or(0, |(position, _)| position);
         let source = Source {
             settings,
             intake,
@@ -141,10 +158,7 @@ impl Run<'_> {
             checkpoint: self.weights.map(|w| &w.checkpoint),
             layers,
             plan: &job.plan,
-            published: target
-                .as_ref()
-                .filter(|target| target.is_current(&restored.gathered))
-                .map(|_| restored.gathered.digest.clone()),
+            published: target.as_ref().and_then(Target::drained),
             gathered: restored.gathered.clone(),
             solved_for,
             refused: job.refused.clone(),
@@ -162,6 +176,7 @@ impl Run<'_> {
             scored_shares: job.scored_shares(layers),
             gathered: restored.gathered,
             restored: restored.sites,
+            floor,
             solver: self.weights.map(|weights| solver(settings, weights)),
             stop: self.stop,
             reporter: self.reporter,
@@ -186,8 +201,16 @@ impl Run<'_> {
                 "the journal's last line was cut off ({torn} bytes): that shard is new again"
             ));
         }
-        for damaged in &restored.damaged {
-            warn(format!("{damaged}: the snapshot before it is used"));
+        for (path, what) in &restored.damaged {
+            let mut aside = path.as_os_str().to_owned();
+            aside.push("-damaged");
+            // Out of the way of the two that are kept; where that fails it is only found damaged again.
+            let _ = std::fs::rename(path, &aside);
+            warn(format!(
+                "{}: {what}; the snapshot before it is used, this one is {}",
+                path.display(),
+                Path::new(&aside).display()
+            ));
         }
         let begun = |key: &str| {
             let saved = self.job.saved.as_ref();
@@ -274,9 +297,10 @@ impl First<'_> {
             match Job::prepare(self.settings, self.weights, Some(&mut *self.intake)) {
                 Ok(again) => job = again,
                 // The folder is gone for a while.
-                Err(Stop::Io { .. }) => self.watcher.renew(|_| ()),
+                Err(Stop::Io { .. }) => {}
                 Err(stop) => return Err(stop),
             }
+            self.watcher.renew(|_| ());
             for message in &job.refused {
                 self.reporter.say(&Event::ShardQuarantined {
                     message: message.clone(),
@@ -334,7 +358,7 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Job, weights: Option
             |w| w.checkpoint.path.display().to_string(),
         ),
         layers: weights.map_or(0, |w| w.layers.selected.len()),
-        sites: job.fed_sites(),
+        sites: job.sites.sites.len(),
         shards: job.admitted.len(),
         method: settings.method.name(),
         threads: settings.threads,

@@ -292,15 +292,20 @@ fn statistics_first_weights_later() {
         "4",
     ];
     expect(&daemon.run(&solve), 0, &["3 layers corrected"]);
+    // A run on the checkpoint would not go on with what it does not have.
+    let other = daemon.run(&with(&["--state", "gathered", "--out", "other"]));
+    expect(&other, 4, &["model.late, which is not selected"]);
     fs::remove_file(shard_path(&daemon, "t")).unwrap();
     expect(&daemon.run(&with(&["--out", "direct"])), 0, &[]);
     assert!(daemon.adapter("qera-out").bytes == daemon.adapter("direct").bytes);
-    // And a run with the checkpoint continues them.
+    // And a run with the checkpoint continues what is its own.
+    let again = ["--once", "--watch", "activations", "--state", "again"];
+    expect(&daemon.run(&again), 0, &["4 shards"]);
     shard(&daemon, "u", 3.5);
     expect(
-        &daemon.run(&with(&["--state", "gathered", "--out", "continued"])),
+        &daemon.run(&with(&["--state", "again", "--out", "continued"])),
         0,
-        &["continuing from", "6 shards folded"],
+        &["continuing from", "5 shards folded"],
     );
     assert_eq!(daemon.adapter("continued").layer(Q)["rows"], 1500);
 }
@@ -434,8 +439,39 @@ fn one_state_has_one_daemon() {
     );
     expect(
         &daemon.run(&["status", "--state", "nothing"]),
-        1,
+        4,
         &["status"],
     );
     assert!(!Path::new("nothing").exists());
+}
+
+/// Without a checkpoint, what a refused shard says of widths does not count, and what cannot be held is refused.
+#[test]
+fn refused_shards_make_no_sites() {
+    let daemon = TestDaemon::new(BINARY);
+    fs::create_dir(daemon.path().join("activations")).unwrap();
+    let gather = [
+        "--once",
+        "--watch",
+        "activations",
+        "--state",
+        "gathered",
+        "--memory-budget",
+        "64MiB",
+    ];
+    let bad = TensorToWrite::f32("l", &[4, 7], &[f32::NAN; 28]);
+    let huge = TensorToWrite::f32("h", &[1, 12_000], &wave(12_000, 0.0));
+    let good = TensorToWrite::f32("l", &[4, 8], &wave(32, 0.0));
+    write(&shard_path(&daemon, "a"), &[bad], &[]);
+    write(&shard_path(&daemon, "b"), &[good], &[]);
+    let first = daemon.run(&gather);
+    expect(&first, 3, &["quarantined: shard a", "1 shards"]);
+    fs::remove_file(shard_path(&daemon, "a")).unwrap();
+    expect(&daemon.run(&gather), 0, &["1 shards"]);
+    write(&shard_path(&daemon, "c"), &[huge], &[]);
+    expect(&daemon.run(&gather), 3, &["shard c", "left of the budget"]);
+    fs::remove_file(shard_path(&daemon, "c")).unwrap();
+    let empty = TensorToWrite::f32("none", &[0, 8], &[]);
+    write(&shard_path(&daemon, "d"), &[empty], &[]);
+    expect(&daemon.run(&gather), 0, &["1 shards"]);
 }

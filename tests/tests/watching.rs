@@ -7,7 +7,7 @@ use std::fs;
 use qera_tests::daemon::TestDaemon;
 use qera_tests::live::Live;
 use qera_tests::shards::{TensorToWrite, write};
-use qera_tests::small::{BASIC, DOWN, Q, shard_path, small, wave};
+use qera_tests::small::{BASIC, DOWN, Q, shard_path, small, wave, write_checkpoint};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 
@@ -238,4 +238,33 @@ fn nothing_came() {
     let (daemon, mut live) = begin(&[]);
     assert_eq!(live.stop(), Some(0), "{}", live.log);
     assert!(!daemon.path().join("qera-out/current").exists());
+}
+
+/// A layer that cannot be solved ends the run by name, however many threads wait for each other.
+#[test]
+fn a_layer_that_cannot_be_solved_ends_the_run() {
+    for threads in ["1", "2", "3", "8"] {
+        for first in [0, 1] {
+            let daemon = small(BINARY);
+            let mut weight = wave(48, 0.0);
+            weight[5] = f32::NAN;
+            write_checkpoint(&daemon.path().join("checkpoint"), &weight);
+            let long = [
+                "--threads",
+                threads,
+                "--idle-publish",
+                "90",
+                "--rescan-interval",
+                "90",
+            ];
+            // With --once and without.
+            let mut live = Live::start(daemon.command(&[&BASIC[first..], &long].concat()));
+            assert_eq!(live.end(), Some(1), "{}", live.log);
+            assert!(
+                live.log.contains("q_proj.weight': NaN at row 0, column 5"),
+                "{}",
+                live.log
+            );
+        }
+    }
 }

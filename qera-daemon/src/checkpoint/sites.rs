@@ -127,15 +127,6 @@ impl Sites {
         all
     }
 
-    /// Adds the saved sites that no selected layer reads: what was gathered of them is kept, and nothing is added.
-    pub fn keep(&mut self, sites: &[(String, String, usize)]) {
-        for (key, name, in_features) in sites {
-            if self.with_key(key).is_none() {
-                self.add(key.clone(), name, *in_features);
-            }
-        }
-    }
-
     /// Where there is no checkpoint: the site of a module, a new one where its input is not known yet.
     pub fn ensure(&mut self, module: &str, in_features: usize) -> usize {
         self.of(module)

@@ -49,6 +49,12 @@ impl<'a> Board<'a> {
         guard.0.layers.get(layer).map_or(0, |l| l.rows)
     }
 
+    /// Shards refused, and the first reasons.
+    pub(super) fn refused(&self) -> (usize, Vec<String>) {
+        let guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (guard.0.quarantined, guard.0.reasons.clone())
+    }
+
     fn write(&self, change: impl FnOnce(&mut Status), period: Duration) {
         let mut guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let (status, written) = &mut *guard;

@@ -1,10 +1,12 @@
 //! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the journal.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::unbounded;
 
+use crate::checkpoint::Sites;
 use crate::error::Stop;
 use crate::observe::Event;
 use crate::source::{Reason, Refusal, Shard, ShardHeader, content, read};
@@ -24,12 +26,13 @@ impl Feeder<'_> {
         let tail: Vec<Record> = records.filter(|r| r.number > done).cloned().collect();
         for record in &tail {
             if !self.going() {
+                self.cut_short = true;
                 return Ok(());
             }
             let again = again(source, record);
             match again {
-                Ok((identity, ignored_keys, shard)) => {
-                    source.save_sites()?;
+                Ok((identity, ignored_keys, shard, grown)) => {
+                    source.grow_to(grown)?;
                     source.gathered.advance(record);
                     source.intake.accept(record.content.clone());
                     source.intake.settle(record.name.clone().into(), identity);
@@ -67,20 +70,25 @@ impl Feeder<'_> {
         }
         drop(saved);
         let mut sites = sites.into_iter().collect::<Result<Vec<_>, Stop>>()?;
-        if self.shared.failed() {
-            return Ok(()); // Not every site is in it.
+        let saved: BTreeSet<usize> = sites.iter().map(|site| site.number).collect();
+        if self.shared.failed() || !self.with_rows.is_subset(&saved) {
+            return Ok(()); // Not every site is in it: a worker ended early, and the caller reports why.
         }
         sites.sort_by_key(|site| site.number);
         let index = Index::new(source.gathered.clone(), source.solved_for.clone(), sites);
         source.state.commit_snapshot(&folder, &index)?;
         self.unsaved_since = None;
         self.saving = begun.elapsed();
-        source.consume()
+        self.consume(source);
+        Ok(())
     }
 }
 
 /// Reads a shard of the journal again, if it is still what it was.
-fn again(source: &mut Source<'_>, record: &Record) -> Result<(Identity, usize, Shard), Refusal> {
+fn again(
+    source: &Source<'_>,
+    record: &Record,
+) -> Result<(Identity, usize, Shard, Option<Sites>), Refusal> {
     let path = source.intake.folder().join(&record.name);
     let header = ShardHeader::open(&path)?;
     if content(&header)? != record.content {
@@ -89,6 +97,7 @@ fn again(source: &mut Source<'_>, record: &Record) -> Result<(Identity, usize, S
             reason: Reason::Changed,
         });
     }
-    let admitted = source.admit(&header)?;
-    Ok((header.identity(), admitted.ignored_keys, read(&admitted)?))
+    let (admitted, grown) = source.admit(&header)?;
+    let shard = read(&admitted)?;
+    Ok((header.identity(), admitted.ignored_keys, shard, grown))
 }

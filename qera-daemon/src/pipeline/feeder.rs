@@ -3,7 +3,7 @@
 //! A shard is accepted when it was read whole and every row of it was checked; then it gets its number in the journal, and
 //! then it is folded. What a snapshot lacks of the journal is folded first, in the journal's order.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,6 +61,10 @@ pub(super) struct Feeder<'a> {
     pub(super) unsaved_since: Option<Instant>,
     /// How long the last snapshot took.
     pub(super) saving: Duration,
+    /// Sites that rows were dealt to in this run: a snapshot has them all, or is none.
+    pub(super) with_rows: BTreeSet<usize>,
+    /// Whether a signal came before the journal was folded again: there is less than was published before.
+    pub(super) cut_short: bool,
     unread: Vec<ShardHeader>,
     /// Whether the folder could not be listed.
     missing: bool,
@@ -85,6 +89,8 @@ impl<'a> Feeder<'a> {
             owed: false,
             unsaved_since: None,
             saving: Duration::ZERO,
+            with_rows: BTreeSet::new(),
+            cut_short: false,
             unread: Vec::new(),
             missing: false,
             changed: false,
@@ -107,7 +113,7 @@ impl<'a> Feeder<'a> {
         self.fed.reasons = core::mem::take(&mut source.refused);
         self.published.clone_from(&source.published);
         self.owed = source.gathered.shards > 0;
-        source.consume()?;
+        self.consume(&mut source);
         self.replay(&mut source)?;
         self.follow(&mut source)?;
         self.finish(&mut source)?;
@@ -116,7 +122,8 @@ impl<'a> Feeder<'a> {
     }
 
     pub(super) fn going(&self) -> bool {
-        !self.shared.stop.load(Ordering::SeqCst) && !self.shared.failed()
+        let ended = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        !ended(self.shared.stop) && !ended(&self.shared.converged) && !self.shared.failed()
     }
 
     /// Listens to the folder until a signal comes; once for `--once`.
@@ -138,7 +145,7 @@ impl<'a> Feeder<'a> {
             } else if self.save_at().is_some_and(|at| Instant::now() >= at) {
                 self.save(source)?;
             }
-            let new = self.news(source);
+            let new = self.news(source) || self.unsaved_since.is_some();
             let mut deadline = Instant::now() + watching.rescan;
             let idle_at = new.then(|| fresh_at + watching.idle);
             let changed = core::mem::take(&mut self.changed).then(|| Instant::now() + LOOK_AGAIN);
@@ -228,18 +235,19 @@ impl<'a> Feeder<'a> {
                 if source.intake.has(&content) {
                     return Ok(None);
                 }
-                let admitted = source.admit(header)?;
-                Ok(Some((content, read(&admitted)?, admitted)))
+                let (admitted, grown) = source.admit(header)?;
+                Ok(Some((content, read(&admitted)?, admitted, grown)))
             })
         };
         match accepted {
-            Ok(Some((content, shard, admitted))) => {
+            Ok(Some((content, shard, admitted, grown))) => {
+                source.grow_to(grown)?;
                 self.accept(source, content, shard, &admitted, header)?;
             }
             Ok(None) => {
                 source.consumable.push((name.clone(), identity));
                 if self.unsaved_since.is_none() {
-                    source.consume()?; // What it repeats is saved.
+                    self.consume(source); // What it repeats is saved.
                 }
                 self.shared.reporter.say(&Event::Duplicate { shard: &name });
                 self.shared.board.update(|status| status.duplicates += 1);
@@ -265,7 +273,6 @@ impl<'a> Feeder<'a> {
         admitted: &Admitted,
         header: &ShardHeader,
     ) -> Result<(), Stop> {
-        source.save_sites()?;
         let record = source.journal.append(Record {
             number: 0,
             name: header.name.clone(),
@@ -305,6 +312,9 @@ impl<'a> Feeder<'a> {
                 .iter()
                 .position(|own| own.binary_search(&rows.site).is_ok());
             let owner = owner.unwrap_or(rows.site % workers.max(1));
+            if !rows.values.is_empty() {
+                self.with_rows.insert(rows.site);
+            }
             parts.entry(owner).or_default().push(rows);
         }
         for (index, task) in self.tasks.iter().enumerate() {
@@ -339,6 +349,16 @@ impl<'a> Feeder<'a> {
         });
     }
 
+    /// Consumes what a snapshot holds; what cannot be is said, and stays.
+    pub(super) fn consume(&self, source: &mut Source<'_>) {
+        for message in source.consume() {
+            self.shared.reporter.say(&Event::Warning {
+                subject: "watched folder",
+                message,
+            });
+        }
+    }
+
     /// Whether a generation would say more than the last one.
     fn news(&self, source: &Source<'_>) -> bool {
         self.shared.solver.is_some()
@@ -362,8 +382,16 @@ impl<'a> Feeder<'a> {
             return Ok(());
         }
         systemd::notify("STOPPING=1");
+        if self.shared.stop.load(Ordering::SeqCst) {
+            self.shared.reporter.say(&Event::Stopping);
+        }
         self.save_new(source)?;
-        if self.news(source) {
+        if self.cut_short {
+            self.shared.reporter.say(&Event::Warning {
+                subject: "state",
+                message: "stopped before the shards of the journal were folded again: nothing was published, the next start goes on".into(),
+            });
+        } else if self.news(source) {
             let fed_later = self.unread_sites(source);
             let drained = self.drain(&source.gathered, fed_later);
             self.fed.drained = Some(drained);
@@ -380,11 +408,11 @@ impl<'a> Feeder<'a> {
     }
 
     /// Sites that files which a signal left unread would feed.
-    fn unread_sites(&mut self, source: &mut Source<'_>) -> BTreeSet<usize> {
+    fn unread_sites(&mut self, source: &Source<'_>) -> BTreeSet<usize> {
         let headers = core::mem::take(&mut self.unread);
         let mut sites = BTreeSet::new();
         for header in &headers {
-            if let Ok(admitted) = source.admit(header) {
+            if let Ok((admitted, _)) = source.admit(header) {
                 sites.extend(admitted.entries.iter().map(|entry| entry.site));
             }
         }
@@ -415,8 +443,6 @@ impl<'a> Feeder<'a> {
             gathered: gathered.clone(),
             fed_later,
             unread: self.unread.len(),
-            refused: self.fed.refused,
-            reasons: self.fed.reasons.clone(),
             reply,
         };
         let sent = self.outcomes.send(Outcome::Drain(drain));

@@ -12,11 +12,10 @@ use crate::observe::Event;
 use crate::publish::{Inputs, OnPublish, Publication, Published, Target, ratio};
 use crate::settings::Until;
 use crate::solve::{LayerSolution, LayerSummary, Status, first_point};
-use crate::source::Wake;
 use crate::state::{Gathered, LayerStatus, SiteState};
 use crate::systemd;
 
-use super::Shared;
+use super::{Discard, Shared};
 
 /// What solvers and feeder tell the publisher.
 pub(super) enum Outcome {
@@ -40,8 +39,6 @@ pub(super) struct Drain {
     /// Sites that files left unread would feed.
     pub(super) fed_later: BTreeSet<usize>,
     pub(super) unread: usize,
-    pub(super) refused: usize,
-    pub(super) reasons: Vec<String>,
     pub(super) reply: Sender<Drained>,
 }
 
@@ -72,7 +69,7 @@ pub(super) struct Publisher<'a> {
     starved_said: bool,
     generation: Option<u64>,
     hook: Option<OnPublish>,
-    wake: Option<Wake>,
+    converged_said: bool,
 }
 
 impl<'a> Publisher<'a> {
@@ -80,7 +77,6 @@ impl<'a> Publisher<'a> {
         target: Target<'a>,
         restored: &[Option<SiteState>],
         sites: &Sites,
-        wake: Option<Wake>,
         tolerance: f64,
     ) -> Self {
         let layers = sites.sites.iter().map(|s| s.layers.len()).sum();
@@ -105,7 +101,7 @@ impl<'a> Publisher<'a> {
             starved_said: false,
             generation: None,
             hook: None,
-            wake,
+            converged_said: false,
         }
     }
 
@@ -125,6 +121,7 @@ impl<'a> Publisher<'a> {
             };
             self.hook = Some(OnPublish::start(command.clone(), failed)?);
         }
+        let _rest = Discard(outcomes);
         // What was restored may be enough.
         self.check_convergence(shared);
         for outcome in outcomes {
@@ -170,7 +167,7 @@ impl<'a> Publisher<'a> {
                 }
                 let under_way = shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
                 if self.due(shared, under_way) {
-                    let inputs = self.inputs(&self.gathered, false);
+                    let inputs = inputs(shared, &self.gathered, false);
                     self.publish(shared, inputs)?;
                     self.check_convergence(shared);
                 }
@@ -186,10 +183,14 @@ impl<'a> Publisher<'a> {
             let rows = site.layers.first().map(|&layer| shared.board.rows(layer));
             rows.is_some_and(|rows| rows >= first_point(site.in_features))
         };
-        let all = || shared.sites.sites.iter().filter(solvable).count();
-        !self.fresh.is_empty()
+        let all = || shared.sites.sites.iter().filter(solvable);
+        // Zeros must not take the place of corrections that are on their way.
+        let solved = |site: &Site| site.layers.iter().all(|&l| self.latest[l].is_some());
+        all().all(solved)
+            && self.gathered.position >= shared.floor
+            && !self.fresh.is_empty()
             && self.owed.is_empty()
-            && (under_way == 0 || self.fresh.len() >= all())
+            && (under_way == 0 || self.fresh.len() >= all().count())
     }
 
     /// Takes the summaries of a solve point, and says what has converged.
@@ -201,7 +202,7 @@ impl<'a> Publisher<'a> {
                 shared.reporter.say(&Event::Converged {
                     layer: &shared.layer(layer).name,
                     converged: summary.converged,
-                    rows: summary.evidence.map_or(0, |e| e.rows),
+                    rows: shared.board.rows(layer),
                     gain_upper: summary.evidence.and_then(|e| e.gain_upper),
                 });
             }
@@ -222,25 +223,9 @@ impl<'a> Publisher<'a> {
         }
         let inputs = Inputs {
             unread: drain.unread,
-            quarantined_shards: drain.refused,
-            quarantined: drain.reasons.clone(),
-            ..self.inputs(&drain.gathered, true)
+            ..inputs(shared, &drain.gathered, true)
         };
         Ok(Drained::Published(self.publish(shared, inputs)?))
-    }
-
-    fn inputs(&self, gathered: &Gathered, drained: bool) -> Inputs {
-        Inputs {
-            shards: gathered.shards,
-            empty: gathered.empty,
-            unread: 0,
-            quarantined_shards: 0,
-            quarantined: Vec::new(),
-            full_precision_model: gathered.full_precision,
-            journal_position: gathered.position,
-            journal_digest: gathered.digest.clone(),
-            drained,
-        }
     }
 
     fn publish(&mut self, shared: &Shared<'_>, inputs: Inputs) -> Result<Publication, Stop> {
@@ -264,7 +249,8 @@ impl<'a> Publisher<'a> {
             generation: published.generation,
             path: published.path.display().to_string(),
             solved: count(Status::Solved),
-            starved: count(Status::Starved) + count(Status::Waiting),
+            starved: count(Status::Starved),
+            waiting: count(Status::Waiting),
             shards,
             quarantined,
             unread,
@@ -289,24 +275,23 @@ impl<'a> Publisher<'a> {
     }
 
     /// Ends the run when every layer that is fed has converged.
-    fn check_convergence(&self, shared: &Shared<'_>) {
+    fn check_convergence(&mut self, shared: &Shared<'_>) {
         let Until::Converged { all } = shared.settings.until else {
             return;
         };
         let fed = |layer: usize| shared.board.rows(layer) > 0;
         let done = |layer: usize| self.progress[layer].converged || (!all && !fed(layer));
         let layers = 0..self.latest.len();
-        if !layers.clone().all(done) || !layers.clone().any(fed) {
+        if self.converged_said || !layers.clone().all(done) || !layers.clone().any(fed) {
             return;
         }
         shared.reporter.say(&Event::AllConverged {
             layers: layers.clone().filter(|&layer| fed(layer)).count(),
             starved: layers.filter(|&layer| !fed(layer)).count(),
         });
-        shared.stop.store(true, Ordering::SeqCst);
-        if let Some(wake) = &self.wake {
-            wake.wake();
-        }
+        self.converged_said = true;
+        shared.converged.store(true, Ordering::SeqCst);
+        shared.wake();
     }
 
     /// Says once which sites have seen no row.
@@ -347,5 +332,20 @@ impl<'a> Publisher<'a> {
             let rows = status.layers[layer].rows;
             status.layers[layer] = LayerStatus { rows, ..shown };
         });
+    }
+}
+
+fn inputs(shared: &Shared<'_>, gathered: &Gathered, drained: bool) -> Inputs {
+    let (quarantined_shards, quarantined) = shared.board.refused();
+    Inputs {
+        shards: gathered.shards,
+        empty: gathered.empty,
+        unread: 0,
+        quarantined_shards,
+        quarantined,
+        full_precision_model: gathered.full_precision,
+        journal_position: gathered.position,
+        journal_digest: gathered.digest.clone(),
+        drained,
     }
 }

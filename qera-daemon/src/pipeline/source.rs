@@ -1,7 +1,8 @@
 //! What the feeder takes shards from and answers for: the watched folder, the journal, the state.
 
+use std::path::Path;
+
 use crate::checkpoint::{Checkpoint, Layer, Sites};
-use crate::durable::sync;
 use crate::error::Stop;
 use crate::plan::Plan;
 use crate::settings::{Consume, Settings};
@@ -51,11 +52,24 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Judges a header against sites and plan.
-    pub(super) fn admit(&mut self, header: &ShardHeader) -> Result<Admitted, Refusal> {
+    /// Judges a header against sites and plan. Where there is no checkpoint, the sites that it adds are returned: they are
+    /// real only when the shard is accepted.
+    pub(super) fn admit(&self, header: &ShardHeader) -> Result<(Admitted, Option<Sites>), Refusal> {
         declared_shares(header, self.layers, &mut self.sites.shares().clone())?;
-        if self.checkpoint.is_none() {
-            grow(header, &self.settings.selection, &mut self.sites);
+        let refuse = |reason| Refusal {
+            shard: header.name.clone(),
+            reason,
+        };
+        let grown = self.checkpoint.is_none().then(|| {
+            let mut sites = self.sites.clone();
+            grow(header, &self.settings.selection, &mut sites);
+            sites
+        });
+        let sites = grown.as_ref().unwrap_or(&self.sites);
+        if sites.sites.len() > self.sites.sites.len() {
+            self.plan
+                .holds(self.settings, sites, self.keeps_r)
+                .map_err(refuse)?;
         }
         let admission = Admission {
             checkpoint: self.checkpoint,
@@ -63,20 +77,18 @@ impl Source<'_> {
                 .checkpoint
                 .map_or_else(Vec::new, Checkpoint::model_names),
             selection: &self.settings.selection,
-            sites: &self.sites,
+            sites,
         };
         let admitted = admission.admit(header)?;
-        self.plan
-            .admits(self.settings, &admitted)
-            .map_err(|reason| Refusal {
-                shard: header.name.clone(),
-                reason,
-            })?;
-        Ok(admitted)
+        self.plan.admits(self.settings, &admitted).map_err(refuse)?;
+        Ok((admitted, grown))
     }
 
-    /// Makes the sites durable where some are new, before a row of theirs is.
-    pub(super) fn save_sites(&mut self) -> Result<(), Stop> {
+    /// Takes the sites that an accepted shard adds, and makes them durable before a row of theirs is.
+    pub(super) fn grow_to(&mut self, grown: Option<Sites>) -> Result<(), Stop> {
+        if let Some(sites) = grown {
+            self.sites = sites;
+        }
         if self.sites.sites.len() > self.saved_sites {
             self.state
                 .save_sites(&SitesRecord::new(&self.sites, self.keeps_r))?;
@@ -85,37 +97,60 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Does with the files that a snapshot holds what `--consume` says. A file that is another one by now stays.
-    pub(super) fn consume(&mut self) -> Result<(), Stop> {
+    /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the way. Each is first moved
+    /// aside and looked at there: one that is another file by now is put back.
+    pub(super) fn consume(&mut self) -> Vec<String> {
         let how = self.settings.watching.consume;
-        let files = core::mem::take(&mut self.consumable);
-        if how == Consume::Keep || files.is_empty() {
-            return Ok(());
+        if how == Consume::Keep {
+            self.consumable.clear();
+            return Vec::new();
         }
         let folder = self.intake.folder();
         let consumed = folder.join(".consumed");
-        if how == Consume::Move {
-            std::fs::create_dir_all(&consumed).map_err(Stop::io(&consumed, "create"))?;
+        // Gone for a while: later.
+        if self.consumable.is_empty() || !folder.is_dir() {
+            return Vec::new();
         }
-        for (name, identity) in files {
-            let path = folder.join(&name);
-            let same = std::fs::metadata(&path).is_ok_and(|m| Identity::from(&m) == identity);
-            if !same {
-                continue;
+        let mut problems = Vec::new();
+        for (name, identity) in core::mem::take(&mut self.consumable) {
+            if let Err(error) = consume_one(&folder.join(&name), &consumed, &name, identity, how) {
+                problems.push(format!("{name} cannot be consumed: {error}"));
             }
-            if how == Consume::Delete {
-                std::fs::remove_file(&path).map_err(Stop::io(&path, "remove"))?;
-                continue;
-            }
-            // An earlier shard of this name is not lost to a later one.
-            let mut target = consumed.join(&name);
-            let mut number = 1;
-            while target.exists() {
-                target = consumed.join(format!("{number}-{name}"));
-                number += 1;
-            }
-            std::fs::rename(&path, &target).map_err(Stop::io(&target, "move into"))?;
         }
-        sync(folder)
+        // Left empty after deleting; where it is not, it stays.
+        let _ = std::fs::remove_dir(&consumed);
+        problems
     }
+}
+
+fn consume_one(
+    path: &Path,
+    consumed: &Path,
+    name: &str,
+    identity: Identity,
+    how: Consume,
+) -> std::io::Result<()> {
+    let same = |path: &Path| std::fs::metadata(path).is_ok_and(|m| Identity::from(&m) == identity);
+    if !same(path) {
+        return Ok(());
+    }
+    if !consumed.is_dir() {
+        std::fs::create_dir(consumed)?;
+    }
+    // An earlier shard of this name is not lost to a later one.
+    let free = |folder: &Path| {
+        let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
+        let mut names = core::iter::once(folder.join(name)).chain(numbered);
+        names.find(|path| !path.exists()).unwrap_or_default()
+    };
+    let aside = free(consumed);
+    std::fs::rename(path, &aside)?;
+    if !same(&aside) {
+        let folder = consumed.parent().unwrap_or(consumed);
+        return std::fs::rename(&aside, free(folder));
+    }
+    if how == Consume::Delete {
+        std::fs::remove_file(&aside)?;
+    }
+    Ok(())
 }

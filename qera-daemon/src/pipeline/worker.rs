@@ -16,8 +16,8 @@ use crate::solve::{SiteProgress, SolvePoint};
 use crate::source::SiteRows;
 use crate::state::{Gathered, SavedSite, SiteState, write_site};
 
-use super::Shared;
 use super::publisher::Outcome;
+use super::{Discard, Shared};
 
 /// What the feeder asks of a worker.
 pub(super) enum Task {
@@ -124,9 +124,13 @@ impl<'a> Worker<'a> {
             statistics: SiteStatistics::with(in_features, shared.keeps_r, share),
             progress: None,
         });
-        let fresh = || SiteProgress::new(in_features, shared.sites.sites[site].layers.len());
-        let progress = if shared.solver.is_some() {
-            Progress::Here(state.progress.unwrap_or_else(fresh))
+        let layers = shared.sites.sites.get(site).map_or(0, |s| s.layers.len());
+        let progress = if layers > 0 {
+            Progress::Here(
+                state
+                    .progress
+                    .unwrap_or_else(|| SiteProgress::new(in_features, layers)),
+            )
         } else {
             Progress::None
         };
@@ -143,7 +147,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Does one task after the other until the feeder has no more.
-    pub(super) fn run(mut self, tasks: &Receiver<Task>) -> Result<(), Stop> {
+    pub(super) fn run(self, tasks: &Receiver<Task>) -> Result<(), Stop> {
+        // Dropped last, when this worker's jobs are closed.
+        let _rest = Discard(tasks);
+        let mut worker = self;
+        worker.work(tasks)
+    }
+
+    fn work(&mut self, tasks: &Receiver<Task>) -> Result<(), Stop> {
         for task in tasks {
             if self.shared.failed() {
                 break;
@@ -250,23 +261,29 @@ impl<'a> Worker<'a> {
     }
 
     fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), Ended> {
-        let mut jobs = Vec::new();
-        for (&site, slot) in &mut self.slots {
+        let sites: Vec<usize> = self.slots.keys().copied().collect();
+        for site in sites {
+            let Some(slot) = self.slots.get_mut(&site) else {
+                continue;
+            };
             let rows = slot.statistics.rows;
             if rows == 0 || rows == slot.solved {
                 continue;
             }
+            // A solve point that is under way comes first, so that the cold solution is the last word.
+            slot.progress.here()?;
             slot.solved = rows;
-            jobs.push(Job {
+            let job = Job {
                 site,
                 gathered: Arc::clone(gathered),
                 statistics: finished(&slot.statistics),
                 kind: Kind::Cold {
                     _done: done.clone(),
                 },
-            });
+            };
+            self.send(job)?;
         }
-        jobs.into_iter().try_for_each(|job| self.send(job))
+        Ok(())
     }
 
     fn send(&self, job: Job) -> Result<(), Ended> {
@@ -302,6 +319,7 @@ fn finished(statistics: &Arc<SiteStatistics>) -> Arc<SiteStatistics> {
 
 /// Solver: solves job after job.
 pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender<Outcome>) {
+    let _rest = Discard(jobs);
     for job in jobs {
         let Some(solver) = shared.solver.as_ref().filter(|_| !shared.failed()) else {
             return;

@@ -6,7 +6,6 @@ use crate::checkpoint::{Checkpoint, Layer, fingerprint};
 use crate::error::Stop;
 use crate::settings::Settings;
 use crate::solve::{LayerSolution, LayerSummary};
-use crate::state::Gathered;
 
 use super::manifest::Fingerprints;
 use super::{Base, Inputs, Manifest, OutFolder, Publication, emit_base, publish};
@@ -36,6 +35,7 @@ struct Current {
 
 #[derive(Deserialize)]
 struct CurrentInputs {
+    journal_position: u64,
     journal_digest: String,
     drained: bool,
 }
@@ -80,15 +80,26 @@ impl<'a> Target<'a> {
         )
     }
 
-    /// Whether the current generation is the last word on these shards already.
+    /// Digest of the shards that the current generation is the last word on, for this checkpoint and these settings.
     #[must_use]
-    pub fn is_current(&self, gathered: &Gathered) -> bool {
-        self.drained.as_ref() == Some(&gathered.digest)
+    pub fn drained(&self) -> Option<String> {
+        self.drained.clone()
+    }
+
+    /// The journal's position and digest that the current generation was solved at.
+    #[must_use]
+    pub fn position(&self) -> Option<(u64, String)> {
+        let inputs = self.current()?.inputs;
+        Some((inputs.journal_position, inputs.journal_digest))
+    }
+
+    fn current(&self) -> Option<Current> {
+        let text = std::fs::read(self.out.path.join("current/qera_manifest.json")).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     fn read_current(&self) -> Option<String> {
-        let text = std::fs::read(self.out.path.join("current/qera_manifest.json")).ok()?;
-        let current: Current = serde_json::from_slice(&text).ok()?;
+        let current = self.current()?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
         let base_missing = self.base.is_some() && !self.base_present;
         (same && !base_missing).then_some(current.inputs.journal_digest)

@@ -22,6 +22,9 @@ pub use options::{
     CONSUMES, FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS, WATCH_MODES,
 };
 
+/// More would only fail when they are started.
+const THREADS_MAX: usize = 1024;
+
 /// Modules that are not corrected unless `--include` names one in full: outputs and embeddings.
 pub const DEFAULT_EXCLUDES: [&str; 10] = [
     "*lm_head*",
@@ -219,19 +222,15 @@ impl Settings {
         let block_size = options.block_size.unwrap_or_default() as usize;
         let method = one_of("method", options.method.as_deref(), &METHODS)?;
         let default_rank = options.rank.unwrap_or_default() as usize;
-        let threads = match options.threads {
-            None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
-            Some(threads) => threads as usize,
-        };
+        let threads = threads(options)?;
         at_least("rank", default_rank, 1)?;
-        at_least("threads", threads, 1)?;
         let keep_generations = options.keep_generations.unwrap_or_default() as usize;
         at_least("keep-generations", keep_generations, 3)?;
         let out = options.out.clone().unwrap_or_default();
         Ok(Self {
             watch: options.watch.clone(),
             checkpoint: options.checkpoint.clone(),
-            state: options.state.clone().unwrap_or_else(|| out.join("state")),
+            state: state(options, &out)?,
             out,
             until: until(options)?,
             tolerance: options
@@ -320,6 +319,30 @@ fn at_least(option: &str, value: usize, least: usize) -> Result<(), Stop> {
         return Err(Stop::Usage(format!("--{option}: must be at least {least}")));
     }
     Ok(())
+}
+
+fn threads(options: &Options) -> Result<usize, Stop> {
+    let threads = match options.threads {
+        None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
+        Some(threads) => threads as usize,
+    };
+    at_least("threads", threads, 1)?;
+    if threads > THREADS_MAX {
+        return Err(Stop::Usage(format!(
+            "--threads: must be at most {THREADS_MAX}"
+        )));
+    }
+    Ok(threads)
+}
+
+fn state(options: &Options, out: &Path) -> Result<PathBuf, Stop> {
+    if options.state.as_deref() == Some(out) {
+        return Err(Stop::Usage(
+            "--state and --out: are the same folder; --state is OUT/state unless it is given"
+                .into(),
+        ));
+    }
+    Ok(options.state.clone().unwrap_or_else(|| out.join("state")))
 }
 
 fn until(options: &Options) -> Result<Until, Stop> {

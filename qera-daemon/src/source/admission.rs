@@ -79,7 +79,7 @@ impl Admitted {
 }
 
 /// What a header is held against.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Admission<'a> {
     /// The checkpoint; without one, every module is known and has the width that its first shard gave it.
     pub checkpoint: Option<&'a Checkpoint>,
@@ -190,9 +190,6 @@ impl Admission<'_> {
         let Some(checkpoint) = self.checkpoint else {
             return self.selection.selects(module).then_some(site);
         };
-        if self.sites.sites[site].layers.is_empty() {
-            return None; // Kept from earlier runs: not selected in this one.
-        }
         let shape = &checkpoint.tensors.get(&format!("{module}.weight"))?.shape;
         (shape.len() == 2 && shape[1] == self.sites.sites[site].in_features).then_some(site)
     }

@@ -48,6 +48,16 @@ pub fn group(
         let mut admitted = Vec::new();
         let mut refusals = Vec::new();
         for (index, header) in headers.iter().enumerate() {
+            // Without a checkpoint a shard is judged by its own word here, and by those accepted before it later.
+            let own = checkpoint.is_none().then(|| {
+                let mut own = Sites::saved(&[], &shares);
+                grow(header, &settings.selection, &mut own);
+                own
+            });
+            let admission = Admission {
+                sites: own.as_ref().unwrap_or(&sites),
+                ..admission.clone()
+            };
             match admission.admit(header) {
                 Ok(shard) => admitted.push(shard),
                 Err(refusal) => refusals.push((index, refusal)),

@@ -186,8 +186,10 @@ pub fn content(header: &ShardHeader) -> Result<String, Refusal> {
 fn locked(path: &Path) -> bool {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    File::open(lock)
-        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    // Anything else, a pipe say, could block.
+    std::fs::metadata(&lock).is_ok_and(|m| m.is_file())
+        && File::open(lock)
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub enum Reason {
     },
     /// More rows at a time than the memory budget has room for.
     #[error(
-        "needs {needed} of memory for its rows, {left} are left of the budget: write smaller shards"
+        "needs {needed} of memory, {left} are left of the budget: write smaller shards, or give more"
     )]
     TooLarge {
         /// Bytes, formatted.

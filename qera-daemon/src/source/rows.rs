@@ -69,6 +69,11 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
             }
         }
     }
+    // Rewritten in place meanwhile, its rows are not those of the content that was hashed.
+    let after = Identity::of(&file).map_err(|e| refuse(Reason::Header(e.into())))?;
+    if after != admitted.identity {
+        return Err(refuse(Reason::Changed));
+    }
     let sites: Vec<_> = sites.into_iter().map(|(_, rows)| rows).collect();
     let rows = sites
         .iter()

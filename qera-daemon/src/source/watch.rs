@@ -67,7 +67,8 @@ impl Watcher {
     pub fn start(folder: &Path, mode: WatchMode, problem: impl FnMut(String)) -> Self {
         let (wake, woken) = bounded(1);
         let mut watcher = Self {
-            folder: folder.to_path_buf(),
+            // Events name absolute paths.
+            folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()),
             mode,
             woken,
             wake,

@@ -86,6 +86,15 @@ impl StateFolder {
     /// # Errors
     /// [`Stop::Locked`] when another process holds it, [`Stop::Io`] with the path otherwise.
     pub fn open(path: &Path) -> Result<Self, Stop> {
+        if path.join("generations").is_dir() {
+            return Err(Stop::StateRefused {
+                path: path.to_path_buf(),
+                reason: format!(
+                    "is an output folder; its state is {}",
+                    path.join("state").display()
+                ),
+            });
+        }
         fs::create_dir_all(path.join("snapshots"))
             .map_err(Stop::io(path, "create the state folder"))?;
         let path = fs::canonicalize(path).map_err(Stop::io(path, "resolve"))?;

@@ -1,6 +1,6 @@
 //! Reading a state back: the newest snapshot that is whole.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::calibrate::{Aside, SiteStatistics};
 use crate::checkpoint::Sites;
@@ -33,8 +33,8 @@ pub struct Restored {
     pub solved_for: Option<String>,
     /// By the index of the site; `None` for one that was not gathered.
     pub sites: Vec<Option<SiteState>>,
-    /// What was wrong with newer snapshots.
-    pub damaged: Vec<String>,
+    /// Newer snapshots, and what is wrong with them.
+    pub damaged: Vec<(PathBuf, String)>,
 }
 
 /// How a site of today is to be read.
@@ -74,7 +74,7 @@ pub fn restore(
                     restored.damaged = damaged;
                     return Ok(restored);
                 }
-                Err(what) => damaged.push(format!("{}: {what}", path.display())),
+                Err(what) => damaged.push((path.clone(), what)),
             }
         }
         // With the lock held nobody else changes them.
@@ -84,8 +84,19 @@ pub fn restore(
     }
     Err(Stop::StateRefused {
         path: state.to_path_buf(),
-        reason: format!("no snapshot is whole ({})", damaged.join("; ")),
+        reason: format!(
+            "no snapshot is whole ({}); remove {} to fold the shards that are still in the folder again",
+            list_of(&damaged),
+            state.join("snapshots").display()
+        ),
     })
+}
+
+fn list_of(damaged: &[(PathBuf, String)]) -> String {
+    let parts = damaged
+        .iter()
+        .map(|(path, what)| format!("{}: {what}", path.display()));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 /// One snapshot, or what is wrong with it.
@@ -117,7 +128,7 @@ fn read(
             &saved.statistics,
             (&saved.key, in_features),
             expected.keeps_r,
-        );
+        )?;
         let Some(mut statistics) = statistics else {
             return Ok(Err(format!("the statistics of {} are damaged", saved.key)));
         };
@@ -130,20 +141,20 @@ fn read(
         if let Some(hash) = saved.progress.as_ref().filter(|_| current) {
             let file = saved.progress_file(path);
             let share = expected.scored_shares[site];
-            let Some((progress, aside)) =
-                read_progress(&file, hash, &saved.key, &expected.layers[site], share)
-            else {
-                return Ok(Err(format!("the progress of {} is damaged", saved.key)));
-            };
-            state.statistics.aside = aside;
-            state.progress = Some(progress);
+            // Evidence begins anew where it is damaged; the statistics are worth more.
+            let layers = &expected.layers[site];
+            if let Some((progress, aside)) = read_progress(&file, hash, &saved.key, layers, share)?
+            {
+                state.statistics.aside = aside;
+                state.progress = Some(progress);
+            }
         }
         restored.sites[site] = Some(state);
     }
     Ok(Ok(restored))
 }
 
-/// Whether a run on today's sites may continue from what was saved.
+/// Whether a run on today's sites may be solved from what was saved, or continue it.
 ///
 /// # Errors
 /// [`Stop::StateRefused`] naming the first site that differs, or that R was not gathered and is asked for.
@@ -151,7 +162,7 @@ pub fn check_sites(
     state: &Path,
     saved: &SitesRecord,
     sites: &Sites,
-    needs_r: bool,
+    (needs_r, continues): (bool, bool),
 ) -> Result<(), Stop> {
     let refuse = |reason| {
         Err(Stop::StateRefused {
@@ -163,6 +174,13 @@ pub fn check_sites(
         return refuse(
             "was gathered without R, which --method exact needs: choose another --state, or another --method".into(),
         );
+    }
+    for (key, name, _) in &saved.sites {
+        if continues && sites.with_key(key).is_none() {
+            return refuse(format!(
+                "holds the statistics of {name}, which is not selected: choose another --state, or select it (`solve` may leave it out)"
+            ));
+        }
     }
     for site in &sites.sites {
         let known = saved.sites.iter().find(|(key, ..)| *key == site.key);

@@ -185,16 +185,21 @@ struct Reader {
 }
 
 impl Reader {
-    /// `None` for anything that is not the file that was written.
-    fn open(path: &Path, hash: &str) -> Option<Self> {
+    /// `None` for anything that is not the file that was written. A disk that does not answer says nothing about the file.
+    fn open(path: &Path, hash: &str) -> Result<Option<Self>, Stop> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Stop::io(path, "open")(e)),
+        };
         let mut hasher = blake3::Hasher::new();
-        let file = File::open(path).ok()?;
-        hasher.update_reader(&file).ok()?;
+        hasher
+            .update_reader(&file)
+            .map_err(Stop::io(path, "read"))?;
         if hasher.finalize().to_hex().as_str() != hash {
-            return None;
+            return Ok(None);
         }
-        let header = Header::read(path).ok()?;
-        Some(Self { file, header })
+        Ok(Header::read(path).ok().map(|header| Self { file, header }))
     }
 
     fn record<T: for<'de> Deserialize<'de>>(&self) -> Option<T> {
@@ -237,8 +242,12 @@ pub(super) fn read_statistics(
     hash: &str,
     (key, m): (&str, usize),
     keeps_r: bool,
-) -> Option<SiteStatistics> {
+) -> Result<Option<SiteStatistics>, Stop> {
     let file = Reader::open(path, hash)?;
+    Ok(file.and_then(|file| statistics_in(&file, (key, m), keeps_r)))
+}
+
+fn statistics_in(file: &Reader, (key, m): (&str, usize), keeps_r: bool) -> Option<SiteStatistics> {
     let record: StatisticsRecord = file.record()?;
     if record.key != key || record.in_features != m {
         return None;
@@ -265,8 +274,17 @@ pub(super) fn read_progress(
     key: &str,
     layers: &[(usize, usize)],
     scored_share: f64,
-) -> Option<(SiteProgress, Aside)> {
+) -> Result<Option<(SiteProgress, Aside)>, Stop> {
     let file = Reader::open(path, hash)?;
+    Ok(file.and_then(|file| progress_in(&file, key, layers, scored_share)))
+}
+
+fn progress_in(
+    file: &Reader,
+    key: &str,
+    layers: &[(usize, usize)],
+    scored_share: f64,
+) -> Option<(SiteProgress, Aside)> {
     let record: ProgressRecord = file.record()?;
     if record.key != key || record.layers.len() != layers.len() {
         return None;

@@ -93,6 +93,14 @@ impl Status {
     /// [`Stop::Io`], and [`Stop::StateRefused`] for a file that is no status.
     pub fn read(state: &Path) -> Result<Self, Stop> {
         let path = state.join("status.json");
+        if !path.exists() {
+            return Err(Stop::StateRefused {
+                path: state.to_path_buf(),
+                reason:
+                    "holds no status: no run has used this --state, or the --out that it lies in"
+                        .into(),
+            });
+        }
         let text = fs::read_to_string(&path).map_err(Stop::io(&path, "read the status"))?;
         let mut status: Self = serde_json::from_str(&text).map_err(|e| Stop::StateRefused {
             path: path.clone(),
