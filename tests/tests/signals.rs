@@ -1,5 +1,10 @@
 //! What a signal does: the first finishes and publishes what is whole, the second ends at once.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a step that fails fails the test; rows are made f32"
+)]
 
 use core::time::Duration;
 use std::fs;
@@ -7,6 +12,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use qera_tests::daemon::TestDaemon;
+use qera_tests::live::Live;
 use qera_tests::shards::{TensorToWrite, write};
 use qera_tests::small::{DOWN, Q, shard_path, small, wave, with};
 
@@ -137,5 +143,69 @@ fn a_second_signal_ends_at_once() {
             .read_to_string(&mut log)
             .unwrap();
         assert_eq!(ended.code(), Some(status), "{log}");
+    }
+}
+
+/// A solve point that is still under way when the signal comes leaves no trace in the last generation, which is solved
+/// cold. The layer is large enough that warm and cold solves differ.
+#[test]
+fn the_last_generation_is_solved_cold() {
+    const M: usize = 64;
+    const N: usize = 640;
+    let rows = |phase: f32| {
+        let noise = qera_tests::spectra::uniform(300, M, 7 + phase as u64);
+        let values: Vec<f32> = noise.as_slice().iter().map(|x| *x as f32).collect();
+        TensorToWrite::f32("big", &[300, M], &values)
+    };
+    let make = || {
+        let daemon = TestDaemon::new(BINARY);
+        for folder in ["activations", "checkpoint"] {
+            fs::create_dir(daemon.path().join(folder)).unwrap();
+        }
+        let weight: Vec<f32> = qera_tests::spectra::uniform(M, N, 3)
+            .as_slice()
+            .iter()
+            .map(|x| *x as f32)
+            .collect();
+        let weight = TensorToWrite::f32("big.weight", &[N, M], &weight);
+        let path = daemon.path().join("checkpoint/model.safetensors");
+        write(&path, &[weight], &[]);
+        daemon
+    };
+    let arguments = |once: bool| {
+        let basic = [
+            "--watch",
+            "activations",
+            "--checkpoint",
+            "checkpoint",
+            "--rank",
+            "6",
+        ];
+        let first: &[&str] = if once { &["--once"] } else { &[] };
+        [first, &basic[..]].concat()
+    };
+    let batch = make();
+    for shard in 0..2_u8 {
+        let name = format!("s{shard}");
+        write(&shard_path(&batch, &name), &[rows(shard.into())], &[]);
+    }
+    assert_eq!(batch.run(&arguments(true)).code, 0);
+    for _ in 0..6 {
+        let daemon = make();
+        let mut live = Live::start(daemon.command(&arguments(false)));
+        live.wait_for("watching");
+        for shard in 0..2_u8 {
+            let name = format!("s{shard}");
+            let aside = daemon.path().join("aside");
+            write(&aside, &[rows(shard.into())], &[]);
+            fs::rename(aside, shard_path(&daemon, &name)).unwrap();
+            live.wait_for(&format!("folded {name}"));
+        }
+        assert_eq!(live.stop(), Some(0), "{}", live.log);
+        let (ours, theirs) = (daemon.adapter("qera-out"), batch.adapter("qera-out"));
+        assert_eq!(ours.manifest["inputs"]["drained"], true, "{}", live.log);
+        assert!(ours.bytes == theirs.bytes);
+        let again = daemon.run(&arguments(true));
+        assert!(again.log.contains("nothing new"), "{}", again.log);
     }
 }

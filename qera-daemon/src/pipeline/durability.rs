@@ -1,5 +1,6 @@
 //! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the journal.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,11 @@ use crate::tensor_file::Identity;
 use super::feeder::Feeder;
 use super::source::Source;
 use super::worker::Task;
+
+/// A snapshot is made after so much time with new rows, so that a crash costs no more reading than that.
+const SAVE_PERIOD: Duration = Duration::from_secs(60);
+/// And not before this many times what the last one took.
+const SAVE_PAUSE: u32 = 20;
 
 impl Feeder<'_> {
     /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by now, is lost: said with
@@ -51,6 +57,30 @@ impl Feeder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// When a snapshot is due.
+    pub(super) fn save_at(&self) -> Option<Instant> {
+        let period = SAVE_PERIOD.max(self.saving * SAVE_PAUSE);
+        self.unsaved_since.map(|at| at + period)
+    }
+
+    /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a second signal.
+    pub(super) fn save_new(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+        if self.unsaved_since.is_some() {
+            self.save(source)?;
+        }
+        Ok(())
+    }
+
+    /// Consumes what a snapshot holds; what cannot be is said, and stays.
+    pub(super) fn consume(&self, source: &mut Source<'_>) {
+        for message in source.consume() {
+            self.shared.reporter.say(&Event::Warning {
+                subject: "watched folder",
+                message,
+            });
+        }
     }
 
     /// Makes a snapshot; then the shards in it need not exist any more.

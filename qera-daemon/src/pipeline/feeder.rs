@@ -23,10 +23,6 @@ use super::publisher::{Drain, Drained, Outcome};
 use super::source::Source;
 use super::worker::Task;
 
-/// A snapshot is made after so much time with new rows, so that a crash costs no more reading than that.
-const SAVE_PERIOD: Duration = Duration::from_secs(60);
-/// And not before this many times what the last one took.
-const SAVE_PAUSE: u32 = 20;
 /// A file that was being rewritten is looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Reasons that are kept of the shards refused; the rest is only counted.
@@ -166,12 +162,6 @@ impl<'a> Feeder<'a> {
             }
         }
         Ok(())
-    }
-
-    /// When a snapshot is due.
-    fn save_at(&self) -> Option<Instant> {
-        let period = SAVE_PERIOD.max(self.saving * SAVE_PAUSE);
-        self.unsaved_since.map(|at| at + period)
     }
 
     /// Lists the folder. One that is gone for a while does not end a live run.
@@ -349,16 +339,6 @@ impl<'a> Feeder<'a> {
         });
     }
 
-    /// Consumes what a snapshot holds; what cannot be is said, and stays.
-    pub(super) fn consume(&self, source: &mut Source<'_>) {
-        for message in source.consume() {
-            self.shared.reporter.say(&Event::Warning {
-                subject: "watched folder",
-                message,
-            });
-        }
-    }
-
     /// Whether a generation would say more than the last one.
     fn news(&self, source: &Source<'_>) -> bool {
         self.shared.solver.is_some()
@@ -395,14 +375,6 @@ impl<'a> Feeder<'a> {
             let fed_later = self.unread_sites(source);
             let drained = self.drain(&source.gathered, fed_later);
             self.fed.drained = Some(drained);
-        }
-        Ok(())
-    }
-
-    /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a second signal.
-    fn save_new(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
-        if self.unsaved_since.is_some() {
-            self.save(source)?;
         }
         Ok(())
     }
