@@ -379,6 +379,12 @@ fn another_quantizer_refuses_the_base() {
     );
     expect(&run(&daemon, &["--quantizer", "mxint3"]), 4, &["mxint4/32"]);
     expect(&run(&daemon, &[]), 0, &["nothing new"]);
+    expect(&run(&daemon, &["--out", "bare"]), 0, &[]);
+    expect(
+        &run(&daemon, &["--out", "bare", "--quantizer", "mxint3"]),
+        4,
+        &["bare: its current generation corrects mxint4/32, this run uses mxint3/32"],
+    );
     let readme = fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
     assert!(
         readme.contains("qera-out/base") && !readme.contains("full-precision"),

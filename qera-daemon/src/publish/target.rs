@@ -7,7 +7,7 @@ use crate::error::Stop;
 use crate::settings::Settings;
 use crate::solve::{LayerSolution, LayerSummary};
 
-use super::manifest::Fingerprints;
+use super::manifest::{Fingerprints, quantizer_name};
 use super::{Base, Inputs, Manifest, OutFolder, Publication, emit_base, publish};
 
 /// The output folder and the fingerprints of what goes there.
@@ -31,6 +31,13 @@ pub struct Target<'a> {
 struct Current {
     fingerprints: Fingerprints,
     inputs: CurrentInputs,
+    settings: CurrentSettings,
+}
+
+#[derive(Deserialize)]
+struct CurrentSettings {
+    quantizer: String,
+    block_size: usize,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +74,7 @@ impl<'a> Target<'a> {
             fingerprints: Fingerprints::new(settings, layers, weights, of_base),
             drained: None,
         };
+        target.refuse_other_quantizer()?;
         target.drained = target.read_current();
         Ok(target)
     }
@@ -91,6 +99,26 @@ impl<'a> Target<'a> {
     pub fn position(&self) -> Option<(u64, String)> {
         let inputs = self.current()?.inputs;
         Some((inputs.journal_position, inputs.journal_digest))
+    }
+
+    /// An engine that follows `current` serves it on weights of one quantizer.
+    fn refuse_other_quantizer(&self) -> Result<(), Stop> {
+        let Some(Current { settings, .. }) = self.current() else {
+            return Ok(());
+        };
+        let (found, own) = (
+            format!("{}/{}", settings.quantizer, settings.block_size),
+            quantizer_name(self.settings),
+        );
+        if found == own {
+            return Ok(());
+        }
+        Err(Stop::StateRefused {
+            path: self.out.path.clone(),
+            reason: format!(
+                "its current generation corrects {found}, this run uses {own}: choose another --out"
+            ),
+        })
     }
 
     fn current(&self) -> Option<Current> {
