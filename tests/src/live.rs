@@ -138,6 +138,21 @@ pub fn fixture_model() -> String {
     folder.display().to_string()
 }
 
+/// Arguments of a run on `watched` with the fixture's model, 3 bits, rank 8; [`fixture_model`] is lent for `model`.
+#[must_use]
+pub const fn fixture_run<'a>(watched: &'a str, model: &'a str) -> [&'a str; 8] {
+    [
+        "--watch",
+        watched,
+        "--checkpoint",
+        model,
+        "--quantizer",
+        "mxint3",
+        "--rank",
+        "8",
+    ]
+}
+
 /// The numbers of the generations in an output folder, sorted.
 ///
 /// # Panics

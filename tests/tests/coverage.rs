@@ -9,7 +9,7 @@ use qera_core::quantize::Mxint;
 use qera_daemon::calibrate::Aside;
 use qera_daemon::solve::{Correction, score};
 use qera_tests::daemon::{TestDaemon, expect, output_error};
-use qera_tests::live::fixture_model;
+use qera_tests::live::{fixture_model, fixture_run};
 use qera_tests::model::{FixtureModel, calibration_tokens};
 use qera_tests::reference::from_bf16;
 use safetensors::SafeTensors;
@@ -27,17 +27,7 @@ fn intervals_cover_the_true_error() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let activations = root.join("fixtures/activations").display().to_string();
     let model = fixture_model();
-    let once = [
-        "--once",
-        "--watch",
-        &activations,
-        "--checkpoint",
-        &model,
-        "--quantizer",
-        "mxint3",
-        "--rank",
-        "8",
-    ];
+    let once = [&["--once"][..], &fixture_run(&activations, &model)].concat();
     expect(&daemon.run(&once), 0, &[]);
     let adapter = daemon.adapter("qera-out");
     let bytes = fs::read(Path::new(&model).join("model.safetensors")).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use qera_core::quantize::Mxint;
 use qera_tests::daemon::{Adapter, TestDaemon, expect, output_error};
-use qera_tests::live::{Live, arrive, fixture_model, fixture_shards, generations};
+use qera_tests::live::{Live, arrive, fixture_model, fixture_run, fixture_shards, generations};
 use qera_tests::model::{FixtureModel, calibration_tokens, evaluation_tokens, write_shard};
 use qera_tests::reference::from_bf16;
 use safetensors::SafeTensors;
@@ -30,16 +30,7 @@ fn begin(extra: &[&str]) -> (TestDaemon, Live) {
 
 fn start(daemon: &TestDaemon, extra: &[&str]) -> Live {
     let model = fixture_model();
-    let basic = [
-        "--watch",
-        "activations",
-        "--checkpoint",
-        &model,
-        "--quantizer",
-        "mxint3",
-        "--rank",
-        "8",
-    ];
+    let basic = fixture_run("activations", &model);
     Live::start(daemon.command(&[&basic, extra].concat()))
 }
 
@@ -168,17 +159,7 @@ fn a_drained_folder_ends_as_a_batch_does() {
     let batch = TestDaemon::new(BINARY);
     let activations = watched.display().to_string();
     let model = fixture_model();
-    let once = [
-        "--once",
-        "--watch",
-        &activations,
-        "--checkpoint",
-        &model,
-        "--quantizer",
-        "mxint3",
-        "--rank",
-        "8",
-    ];
+    let once = [&["--once"][..], &fixture_run(&activations, &model)].concat();
     expect(&batch.run(&once), 0, &[]);
     let (live, batch) = (daemon.adapter("qera-out"), batch.adapter("qera-out"));
     assert!(

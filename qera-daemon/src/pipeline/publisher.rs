@@ -67,7 +67,6 @@ pub(super) struct Publisher<'a> {
     /// Sites with a solve point since the last generation.
     fresh: BTreeSet<usize>,
     starved_said: bool,
-    generation: Option<u64>,
     hook: Option<OnPublish>,
     converged_said: bool,
 }
@@ -99,7 +98,6 @@ impl<'a> Publisher<'a> {
             gathered: Arc::default(),
             fresh: BTreeSet::new(),
             starved_said: false,
-            generation: None,
             hook: None,
             converged_said: false,
         }
@@ -260,7 +258,6 @@ impl<'a> Publisher<'a> {
             "STATUS=generation {}, {shards} shards",
             published.generation
         ));
-        self.generation = Some(published.generation);
         shared
             .board
             .update_now(|status| status.generation = Some(published.generation));
