@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::calibrate::{Block, SiteStatistics, scratch_len};
+use crate::calibrate::{Block, SiteStatistics};
 use crate::error::Stop;
+use crate::kernels::Scratch;
 use crate::solve::{SiteProgress, SolvePoint};
 use crate::source::SiteRows;
 use crate::state::{Gathered, SavedSite, SiteState, write_site};
@@ -91,7 +92,7 @@ pub(super) struct Worker<'a> {
     shared: &'a Shared<'a>,
     slots: BTreeMap<usize, Slot>,
     jobs: Sender<Job>,
-    scratch: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl<'a> Worker<'a> {
@@ -106,7 +107,7 @@ impl<'a> Worker<'a> {
             shared,
             slots: BTreeMap::new(),
             jobs,
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
         };
         for &site in own {
             let saved = restored.get_mut(site).and_then(Option::take);
@@ -186,7 +187,7 @@ impl<'a> Worker<'a> {
         rows: Vec<SiteRows>,
     ) -> Result<Result<(), Ended>, Stop> {
         for site_rows in rows {
-            if site_rows.values.is_empty() {
+            if site_rows.bytes.is_empty() {
                 continue;
             }
             let site = site_rows.site;
@@ -199,18 +200,10 @@ impl<'a> Worker<'a> {
             };
             let permit = self.shared.compute();
             let begun = Instant::now();
-            let needed = if self.shared.keeps_r {
-                scratch_len(site_rows.in_features)
-            } else {
-                0
-            };
-            if self.scratch.len() < needed {
-                self.scratch.resize(needed, 0.0);
-            }
             // Copies only while a solver still has these statistics.
             let statistics = Arc::make_mut(&mut slot.statistics);
             statistics
-                .fold(&site_rows, &mut self.scratch)
+                .fold(&site_rows, self.shared.host(), &mut self.scratch)
                 .map_err(|error| Stop::Solve {
                     layer: self.shared.name_of(site),
                     reason: error.to_string(),

@@ -5,12 +5,15 @@
 //! and chooses the shrinkage; `factors` balances and rounds A and B; `yardstick` measures f; `schedule` says
 //! when a site is solved again, `evidence` what new rows say of the corrections before.
 
+mod basis;
+mod candidates;
 mod cost;
 mod evidence;
 mod factors;
 mod held_out;
 mod layers;
 mod metric;
+mod operator;
 mod packed_r;
 mod schedule;
 mod site;
@@ -24,3 +27,5 @@ pub use factors::{Factors, Rounded};
 pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};
 pub use schedule::{SiteProgress, first_point};
 pub use site::{LayerSolution, SiteSolver, SolvePoint, Status};
+
+pub(crate) use packed_r::narrow;
