@@ -8,6 +8,7 @@
 mod basis;
 mod candidates;
 mod cost;
+mod direct;
 mod evidence;
 mod factors;
 mod held_out;
@@ -22,6 +23,7 @@ mod training;
 mod yardstick;
 
 pub use cost::Quantity;
+pub use direct::{LayerProblem, LowRankTerm};
 pub use evidence::{Correction, Evidence, LayerProgress, LayerSummary, score};
 pub use factors::{Factors, Rounded};
 pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};

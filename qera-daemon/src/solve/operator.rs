@@ -99,24 +99,4 @@ impl<'a> ErrorOperator<'a> {
         self.error
             .transposed_times(self.metric.apply_f64(self.host, &t).as_ref())
     }
-
-    /// tr G in the same scaling, given tr(R E E^T): the scale of the stop test.
-    pub(super) fn trace(&self, error_without: f64) -> f64 {
-        let diagonal = self.metric.diagonal();
-        let s = f64::from(self.turned.scale);
-        let of_column = |column: &[f32]| -> f64 {
-            column
-                .iter()
-                .zip(diagonal)
-                .map(|(e, d)| (f64::from(*e) * s).powi(2) * d)
-                .sum()
-        };
-        let on_diagonal: f64 = self.error.values.chunks(self.error.m).map(of_column).sum();
-        match self.metric {
-            Metric::Shrunk {
-                shrinkage, exact, ..
-            } => (1.0 - shrinkage) * s * s * error_without / exact.1 + shrinkage * on_diagonal,
-            Metric::Diagonal { .. } => on_diagonal,
-        }
-    }
 }

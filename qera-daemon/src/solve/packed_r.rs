@@ -51,12 +51,32 @@ impl<'a> PackedR<'a> {
                     *to = narrow(value * unit);
                 }
             }
-            // What lies above the band's diagonal stands in the rows before, a run of the band's width in each.
-            for i in 0..first + columns.len() / m {
-                let from = (i + 1).max(first);
-                let run = &self.row(i)[from - i..(first + columns.len() / m) - i];
-                for (j, value) in (from - first..).zip(run) {
-                    columns[j * m + i] = narrow(value * unit);
+            // What lies above the diagonal stands in the rows before, a run in each.
+            let last = first + columns.len() / m;
+            for top in (0..last).step_by(SQUARE) {
+                for left in (first..last).step_by(SQUARE) {
+                    let (right, bottom) = ((left + SQUARE).min(last), (top + SQUARE).min(last));
+                    let run = |i: usize| {
+                        let from = left.max(i + 1);
+                        let from_diagonal = self.row(i).get(from - i..right.saturating_sub(i));
+                        (from - left, from_diagonal.unwrap_or_default())
+                    };
+                    let mut square = [[0.0_f32; SQUARE]; SQUARE];
+                    for (i, row) in (top..bottom).zip(&mut square) {
+                        let (skip, run) = run(i);
+                        for (to, value) in row[skip.min(SQUARE)..].iter_mut().zip(run) {
+                            *to = narrow(value * unit);
+                        }
+                    }
+                    for j in left..right {
+                        let end = bottom.min(j);
+                        if top < end {
+                            let column = &mut columns[(j - first) * m..][top..end];
+                            for (to, row) in column.iter_mut().zip(&square) {
+                                *to = row[j - left];
+                            }
+                        }
+                    }
                 }
             }
         });
@@ -146,19 +166,24 @@ impl<'a> PackedR<'a> {
     }
 }
 
-/// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`; in squares, so that both
-/// sides stay in cache.
+/// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
+/// column of the one and of the other in turn would evict each other where their distance is a power of two.
 pub(super) fn transposed(host: Host<'_>, matrix: &[f32], rows: usize, scale: f32) -> Vec<f32> {
     let columns = matrix.len() / rows.max(1);
     let mut turned = vec![0.0_f32; matrix.len()];
     let strips = turned.chunks_mut(columns * SQUARE).enumerate().collect();
     host.cores.spread(strips, |(strip, turned): (_, &mut [f32])| {
         let first = strip * SQUARE;
-        for group in (0..columns).step_by(SQUARE) {
-            for j in group..(group + SQUARE).min(columns) {
-                let from = &matrix[j * rows + first..];
-                for (row, value) in turned.chunks_exact_mut(columns).zip(from) {
-                    row[j] = value * scale;
+        let height = turned.len() / columns;
+        let mut square = [[0.0_f32; SQUARE]; SQUARE];
+        for left in (0..columns).step_by(SQUARE) {
+            let width = SQUARE.min(columns - left);
+            for (j, column) in (left..left + width).zip(&mut square) {
+                column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
+            }
+            for (r, row) in turned.chunks_exact_mut(columns).enumerate() {
+                for (to, column) in row[left..left + width].iter_mut().zip(&square) {
+                    *to = column[r] * scale;
                 }
             }
         }

@@ -207,7 +207,7 @@ impl SiteSolver<'_> {
         let projected = if correctable {
             let effort = match start {
                 Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
-                _ => Effort::Final(error_without),
+                _ => Effort::Final,
             };
             self.project(given, member, (error, &turned), effort)?
         } else {
@@ -363,7 +363,7 @@ impl Projected {
 
 /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R T in f64 once, from which
 /// everything else follows.
-fn correct(
+pub(super) fn correct(
     operator: &ErrorOperator<'_>,
     found: faer::MatRef<'_, f64>,
     rank: usize,
