@@ -12,12 +12,13 @@
 
 use core::ops::Range;
 
+use bytemuck::Pod;
 use qera_core::packed::packed_offset;
 use qera_core::statistics::BlockShare;
 
 use crate::cores::Cores;
 
-use super::aligned::Aligned;
+use super::Numbers;
 use super::micro::{self, TILE_MAX, Tile};
 use super::{Form, Host, SUM_ROWS, Stored};
 
@@ -29,8 +30,8 @@ const TASK_CHANNELS: usize = 96;
 /// Memory for packed rows, used again from block to block.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    numbers: Aligned<f32>,
-    pairs: Aligned<u32>,
+    numbers: Numbers<f32>,
+    pairs: Numbers<u32>,
 }
 
 /// Bytes of a [`Scratch`] after rows of this width.
@@ -222,12 +223,12 @@ struct Packed<'p, T> {
     in_columns: &'p [T],
 }
 
-impl<T: Copy + Default + Send + Sync> Loops<'_, T> {
+impl<T: Pod + Send + Sync> Loops<'_, T> {
     fn run(
         &self,
         cores: &Cores,
         (rows, m): (Stored<'_>, usize),
-        scratch: &mut Aligned<T>,
+        scratch: &mut Numbers<T>,
         pack: Pack<T>,
         with: &mut impl FnMut(&dyn Tiles, usize),
     ) {
@@ -238,7 +239,11 @@ impl<T: Copy + Default + Send + Sync> Loops<'_, T> {
             let count = most.min(all - first);
             let steps = count.div_ceil(self.rows_per_step);
             let needed = (in_lanes + in_columns) * steps;
-            let (lanes, columns) = scratch.lend(needed).split_at_mut(in_lanes * steps);
+            if scratch.len() < needed {
+                *scratch = Numbers::default(); // Not both at a time.
+                *scratch = Numbers::zeroed(needed);
+            }
+            let (lanes, columns) = scratch[..needed].split_at_mut(in_lanes * steps);
             let block = rows.slice(m, first..first + count);
             let panels = |memory: &mut [T], width| {
                 let panels = memory.chunks_mut(width * steps).enumerate().collect();

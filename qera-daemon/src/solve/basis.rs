@@ -97,6 +97,30 @@ fn orthonormal(block: Mat<f64>, most: usize) -> (Mat<f64>, bool) {
     (found, false)
 }
 
+/// The transpose, a few columns at a time so that both sides stay in cache.
+pub(super) fn turned(x: MatRef<'_, f64>) -> Mat<f64> {
+    const COLUMNS: usize = 16;
+    let mut turned = Mat::zeros(x.ncols(), x.nrows());
+    for first in (0..x.ncols()).step_by(COLUMNS) {
+        let count = COLUMNS.min(x.ncols() - first);
+        let columns: Vec<&[f64]> = (first..first + count).map(|j| slice(x, j)).collect();
+        for (i, to) in turned.col_iter_mut().enumerate() {
+            let to = to.try_as_col_major_mut().map(|to| to.as_slice_mut());
+            let to = to.unwrap_or_default();
+            for (to, column) in to[first..first + count].iter_mut().zip(&columns) {
+                *to = column[i];
+            }
+        }
+    }
+    turned
+}
+
+/// A column of a matrix that lies by columns, as all do here.
+fn slice(x: MatRef<'_, f64>, j: usize) -> &[f64] {
+    let column = x.col(j).try_as_col_major();
+    column.map(|column| column.as_slice()).unwrap_or_default()
+}
+
 /// X Y, single-threaded.
 pub(super) fn product(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> Mat<f64> {
     let mut product = Mat::zeros(x.nrows(), y.ncols());

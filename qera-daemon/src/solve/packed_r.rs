@@ -6,7 +6,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use qera_core::packed::packed_offset;
 
-use crate::kernels::{Host, Scratch, trace_products};
+use crate::kernels::{Host, Numbers, Scratch, trace_products};
 
 /// Rows of R held as a rectangle at a time.
 const BAND: usize = 64;
@@ -38,9 +38,9 @@ impl<'a> PackedR<'a> {
     }
 
     /// R / `scale` as a full f32 matrix, by columns.
-    pub(super) fn to_f32(self, host: Host<'_>, scale: f64) -> Vec<f32> {
+    pub(super) fn to_f32(self, host: Host<'_>, scale: f64) -> Numbers<f32> {
         let m = self.m;
-        let mut full = vec![0.0_f32; m * m];
+        let mut full = Numbers::zeroed(m * m);
         let unit = 1.0 / scale;
         let bands = full.chunks_mut(m * BAND).enumerate().collect();
         host.cores.spread(bands, |(band, columns): (_, &mut [f32])| {
@@ -168,9 +168,14 @@ impl<'a> PackedR<'a> {
 
 /// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
 /// column of the one and of the other in turn would evict each other where their distance is a power of two.
-pub(super) fn transposed(host: Host<'_>, matrix: &[f32], rows: usize, scale: f32) -> Vec<f32> {
+pub(super) fn transposed(
+    host: Host<'_>,
+    matrix: &[f32],
+    rows: usize,
+    scale: f32,
+) -> Numbers<f32> {
     let columns = matrix.len() / rows.max(1);
-    let mut turned = vec![0.0_f32; matrix.len()];
+    let mut turned = Numbers::zeroed(matrix.len());
     let strips = turned.chunks_mut(columns * SQUARE).enumerate().collect();
     host.cores.spread(strips, |(strip, turned): (_, &mut [f32])| {
         let first = strip * SQUARE;

@@ -10,7 +10,7 @@ use qera_core::statistics::BatchMaxMeanAbs;
 use crate::calibrate::{Block, SiteStatistics};
 use crate::checkpoint::{Checkpoint, Layer, Site};
 use crate::error::Stop;
-use crate::kernels::Host;
+use crate::kernels::{Host, Numbers};
 use crate::settings::Settings;
 
 use super::evidence::LayerProgress;
@@ -123,7 +123,7 @@ impl SiteSolver<'_> {
         let method = self.settings.method;
         let full = match packed {
             Some(packed) if method == Method::Exact => packed.to_f32(self.host, scale),
-            _ => Vec::new(),
+            _ => Numbers::default(),
         };
         let layers = SiteLayers {
             checkpoint: self.checkpoint,
@@ -280,7 +280,9 @@ impl SiteSolver<'_> {
         let operator = ErrorOperator::new(self.host, error, metric, turned);
         let failed = |reason| layers.failed(member, reason);
         let found = top_subspace(&operator, rank, effort).map_err(failed)?;
-        let (correction, spectrum) = correct(&operator, found.as_ref(), rank, given.r).map_err(failed)?;
+        let found = found.vectors;
+        let (correction, spectrum) =
+            correct(&operator, found.as_ref(), rank, given.r).map_err(failed)?;
         Ok(Projected {
             correction,
             spectrum,
@@ -363,7 +365,7 @@ impl Projected {
 
 /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R T in f64 once, from which
 /// everything else follows.
-pub(super) fn correct(
+fn correct(
     operator: &ErrorOperator<'_>,
     found: faer::MatRef<'_, f64>,
     rank: usize,

@@ -57,7 +57,15 @@ pub(super) const fn kept(k: usize) -> usize {
     (k + EXTRA).next_multiple_of(LANES)
 }
 
-/// Orthonormal columns that span the top-k eigenspace of G, best first; at least min(k, n) of them.
+/// Orthonormal columns that span the top-k eigenspace of G, best first, at least min(k, n) of them.
+#[derive(Debug)]
+pub(super) struct Subspace {
+    pub(super) vectors: Mat<f64>,
+    /// Eigenvalues of the first k, in the operator's scaling.
+    pub(super) values: Vec<f64>,
+}
+
+/// The top-k eigenspace of G.
 ///
 /// # Errors
 /// A sentence, when products overflow or the dense eigensolver does not converge.
@@ -65,16 +73,16 @@ pub(super) fn top_subspace(
     operator: &ErrorOperator<'_>,
     k: usize,
     effort: Effort<'_>,
-) -> Result<Mat<f64>, String> {
+) -> Result<Subspace, String> {
     if is_dense(operator.n(), k) {
         return dense(operator, k);
     }
     match effort {
         Effort::Final => cold(operator, k),
         Effort::Warm(vectors) => {
-            let mut cycle = Cycle::new(operator, k, false);
+            let mut cycle = Cycle::new(operator, k, BLOCKS_WARM * vectors.ncols());
             cycle.grow(vectors.clone(), BLOCKS_WARM, None)?;
-            Ok(cycle.ritz()?.vectors)
+            Ok(cycle.ritz()?.into())
         }
     }
 }
@@ -84,7 +92,7 @@ pub(super) const fn is_dense(n: usize, k: usize) -> bool {
     n <= DENSE_MAX || 4 * kept(k) > n
 }
 
-fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
+fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let n = operator.n();
     let mut g = Mat::<f64>::zeros(n, n);
     for first in (0..n).step_by(DENSE_PANEL) {
@@ -93,19 +101,23 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
         let columns = operator.apply_f64(identity.as_ref());
         g.as_mut().subcols_mut(first, width).copy_from(&columns);
     }
-    let (vectors, _) = eigen(&g)?;
-    Ok(vectors.subcols(0, k.min(n)).to_owned())
+    let (vectors, mut values) = eigen(&g)?;
+    values.truncate(k);
+    Ok(Subspace {
+        vectors: vectors.subcols(0, k.min(n)).to_owned(),
+        values,
+    })
 }
 
-fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
+fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let random = start(operator.n(), first_block(k));
     let width = random.ncols();
-    let mut cycle = Cycle::new(operator, k, false);
+    let mut cycle = Cycle::new(operator, k, BLOCKS * kept(k).max(width));
     cycle.grow(random, BLOCKS, None)?;
     let mut found = cycle.ritz()?;
     let rest = cycle.rest(&found, width);
     for _ in 1..CYCLES_MAX {
-        let mut cycle = Cycle::new(operator, k, true);
+        cycle.restart();
         cycle.grow(found.vectors, BLOCKS, Some(rest))?;
         let next = cycle.ritz()?;
         // Where rounding keeps the residuals large, the sum itself says that it no longer grows.
@@ -115,7 +127,7 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
             break;
         }
     }
-    Ok(found.vectors)
+    Ok(found.into())
 }
 
 /// One Krylov cycle.
@@ -143,18 +155,35 @@ struct Ritz {
     lacking: f64,
 }
 
+impl From<Ritz> for Subspace {
+    fn from(found: Ritz) -> Self {
+        Self {
+            vectors: found.vectors,
+            values: found.values,
+        }
+    }
+}
+
 impl<'a> Cycle<'a> {
-    fn new(operator: &'a ErrorOperator<'a>, k: usize, precise: bool) -> Self {
+    /// With room for `columns`.
+    fn new(operator: &'a ErrorOperator<'a>, k: usize, columns: usize) -> Self {
         let n = operator.n();
+        let columns = columns.min(n);
         Self {
             operator,
             k,
-            precise,
-            basis: Mat::zeros(n, 0),
-            images: Mat::zeros(n, 0),
-            small: Mat::zeros(0, 0),
+            precise: false,
+            basis: Mat::zeros(n, columns),
+            images: Mat::zeros(n, columns),
+            small: Mat::zeros(columns, columns),
             used: 0,
         }
+    }
+
+    /// Begins anew, from Ritz vectors.
+    const fn restart(&mut self) {
+        self.used = 0;
+        self.precise = true;
     }
 
     /// Adds blocks until there are `blocks`, the space is exhausted, or what the captured sum lacks is nothing beside `rest`.
@@ -166,9 +195,6 @@ impl<'a> Cycle<'a> {
     ) -> Result<(), String> {
         let n = self.operator.n();
         let capacity = (blocks * block.ncols()).min(n / 2).max(block.ncols());
-        self.basis = Mat::zeros(n, capacity);
-        self.images = Mat::zeros(n, capacity);
-        self.small = Mat::zeros(capacity, capacity);
         for index in 0..blocks {
             let basis = self.basis.as_ref().subcols(0, self.used);
             let fresh = orthonormalise(block, basis, capacity - self.used);
@@ -176,7 +202,7 @@ impl<'a> Cycle<'a> {
                 break; // The basis is invariant, or full.
             }
             let image = if index == 0 && self.precise {
-                self.operator.apply_f64(fresh.as_ref())
+                self.precise_image(&fresh)
             } else {
                 self.operator.apply_f32(fresh.as_ref())
             };
@@ -190,6 +216,20 @@ impl<'a> Cycle<'a> {
             block = image;
         }
         Ok(())
+    }
+
+    /// In f64 for the k vectors that matter.
+    fn precise_image(&self, fresh: &Mat<f64>) -> Mat<f64> {
+        let k = self.k.min(fresh.ncols());
+        let mut image = Mat::zeros(fresh.nrows(), fresh.ncols());
+        let top = self.operator.apply_f64(fresh.subcols(0, k));
+        image.as_mut().subcols_mut(0, k).copy_from(&top);
+        if k < fresh.ncols() {
+            let others = fresh.subcols(k, fresh.ncols() - k);
+            let others = self.operator.apply_f32(others);
+            image.as_mut().subcols_mut(k, others.ncols()).copy_from(&others);
+        }
+        image
     }
 
     fn add(&mut self, fresh: &Mat<f64>, image: &Mat<f64>) {
