@@ -126,7 +126,8 @@ impl Run<'_> {
         let (journal, torn) = Journal::open(&self.state.path.join("journal"))?;
         let solved_for = target.as_ref().map(Target::solved_for);
         let expected = job.expected(layers, solved_for.as_deref());
-        let restored = restore(&self.state.path, Some(&journal), &expected)?;
+        let mut restored = restore(&self.state.path, Some(&journal), &expected)?;
+        restored.open_unless(settings.closes_sites());
         self.tell(&journal, &restored, torn, solved_for.as_deref());
         let mut consumable = Vec::new();
         for record in journal.records() {

@@ -193,7 +193,7 @@ impl SiteSolver<'_> {
         let error_without = power(*r, &statistics.window, error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
-            before.test(statistics.rows, error);
+            before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
         let projected = if correctable {
