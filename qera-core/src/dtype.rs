@@ -24,6 +24,10 @@ use half::{bf16, f16};
 pub const MAGNITUDE_MAX: f32 = 144_115_188_075_855_872.0;
 
 const MAGNITUDE_BITS: u32 = 0x7fff_ffff;
+/// [`MAGNITUDE_MAX`] as bf16.
+const BF16_MAGNITUDE_MAX: u16 = (127 + 57) << 7;
+/// The largest finite f16, far below [`MAGNITUDE_MAX`].
+const F16_LARGEST: u16 = 0x7bff;
 /// 2^112, which takes the exponent's bias from f16's 15 to f32's 127.
 const F16_TO_F32: f32 = f32::from_bits((127 + 112) << 23);
 
@@ -113,24 +117,8 @@ pub fn decode_rows(
     mask: Option<&[u8]>,
     out: &mut [f32],
 ) -> Result<usize, DecodeError> {
-    let row_bytes = in_features.saturating_mul(dtype.size_bytes());
-    if row_bytes == 0 || !bytes.len().is_multiple_of(row_bytes) {
-        return Err(DecodeError::Length {
-            bytes: bytes.len(),
-            row_bytes,
-        });
-    }
-    let rows = bytes.len() / row_bytes;
-    let kept = match mask {
-        None => rows,
-        Some(mask) if mask.len() != rows => {
-            return Err(DecodeError::MaskLength {
-                mask: mask.len(),
-                rows,
-            });
-        }
-        Some(mask) => mask.iter().filter(|&&byte| byte != 0).count(),
-    };
+    let (_, kept) = count_rows(bytes, dtype, in_features, mask)?;
+    let row_bytes = in_features * dtype.size_bytes();
     let needed = kept * in_features;
     if out.len() < needed {
         return Err(DecodeError::OutputLength {
@@ -145,14 +133,122 @@ pub fn decode_rows(
         if !is_within(output, MAGNITUDE_MAX)
             && let Some((column, value)) = first_above(output, MAGNITUDE_MAX)
         {
-            return Err(if value.is_finite() {
-                DecodeError::ProductOverflow { row, column, value }
-            } else {
-                DecodeError::NonFinite { row, column, value }
-            });
+            return Err(refusal(row, column, value));
         }
     }
     Ok(kept)
+}
+
+/// Checks little-endian activations as [`decode_rows`] does, and keeps them as they are: masked rows are dropped by moving the
+/// others to the front of `bytes`. Returns how many rows were kept.
+///
+/// For hosts that multiply rows in the form in which they came: [`widen`] takes any part of them from here on.
+///
+/// # Errors
+/// [`DecodeError`] as [`decode_rows`]; `bytes` then holds unspecified rows.
+///
+/// ```
+/// use qera_core::dtype::{DecodeError, FloatDtype, keep_rows, widen};
+/// let mut bytes = [0xc0, 0x7f, 0x00, 0x40, 0x80, 0x3f, 0x00, 0xc0]; // bf16: [NaN, 2] and [1, -2]
+/// assert_eq!(keep_rows(&mut bytes, FloatDtype::Bf16, 2, Some(&[0, 1]))?, 1);
+/// let mut row = [0.0; 2];
+/// widen(&bytes[..4], FloatDtype::Bf16, &mut row);
+/// assert_eq!(row, [1.0, -2.0]);
+/// # Ok::<(), DecodeError>(())
+/// ```
+pub fn keep_rows(
+    bytes: &mut [u8],
+    dtype: FloatDtype,
+    in_features: usize,
+    mask: Option<&[u8]>,
+) -> Result<usize, DecodeError> {
+    let (rows, kept) = count_rows(bytes, dtype, in_features, mask)?;
+    let row_bytes = in_features * dtype.size_bytes();
+    let mut to = 0;
+    for row in 0..rows {
+        if mask.is_some_and(|mask| mask[row] == 0) {
+            continue;
+        }
+        let from = row * row_bytes;
+        check_row(&bytes[from..from + row_bytes], dtype, row)?;
+        if to < from {
+            bytes.copy_within(from..from + row_bytes, to);
+        }
+        to += row_bytes;
+    }
+    Ok(kept)
+}
+
+/// Refuses a row with a number that is not finite or above [`MAGNITUDE_MAX`].
+fn check_row(bytes: &[u8], dtype: FloatDtype, row: usize) -> Result<(), DecodeError> {
+    // No early exit, so that the loops vectorise; signed comparisons of 16 bits, which every vector unit has.
+    let above = |limit: u16| {
+        let limit = limit.cast_signed();
+        let mut above = 0_i16;
+        for &le in bytes.as_chunks::<2>().0 {
+            let magnitude = (u16::from_le_bytes(le) & 0x7fff).cast_signed();
+            above |= i16::from(magnitude > limit);
+        }
+        above != 0
+    };
+    let refused = match dtype {
+        FloatDtype::F32 => {
+            let limit = MAGNITUDE_MAX.to_bits().cast_signed();
+            let mut above = 0_i32;
+            for &le in bytes.as_chunks::<4>().0 {
+                let magnitude = u32::from_le_bytes(le) & MAGNITUDE_BITS;
+                above |= i32::from(magnitude.cast_signed() > limit);
+            }
+            above != 0
+        }
+        FloatDtype::F16 => above(F16_LARGEST),
+        FloatDtype::Bf16 => above(BF16_MAGNITUDE_MAX),
+    };
+    if !refused {
+        return Ok(());
+    }
+    let size = dtype.size_bytes();
+    for (column, number) in bytes.chunks_exact(size).enumerate() {
+        let mut value = [0.0];
+        widen(number, dtype, &mut value);
+        if let Some((_, value)) = first_above(&value, MAGNITUDE_MAX) {
+            return Err(refusal(row, column, value));
+        }
+    }
+    Ok(())
+}
+
+/// How many rows there are, and how many of them the mask keeps.
+fn count_rows(
+    bytes: &[u8],
+    dtype: FloatDtype,
+    in_features: usize,
+    mask: Option<&[u8]>,
+) -> Result<(usize, usize), DecodeError> {
+    let row_bytes = in_features.saturating_mul(dtype.size_bytes());
+    if row_bytes == 0 || !bytes.len().is_multiple_of(row_bytes) {
+        return Err(DecodeError::Length {
+            bytes: bytes.len(),
+            row_bytes,
+        });
+    }
+    let rows = bytes.len() / row_bytes;
+    match mask {
+        None => Ok((rows, rows)),
+        Some(mask) if mask.len() != rows => Err(DecodeError::MaskLength {
+            mask: mask.len(),
+            rows,
+        }),
+        Some(mask) => Ok((rows, mask.iter().filter(|&&byte| byte != 0).count())),
+    }
+}
+
+const fn refusal(row: usize, column: usize, value: f32) -> DecodeError {
+    if value.is_finite() {
+        DecodeError::ProductOverflow { row, column, value }
+    } else {
+        DecodeError::NonFinite { row, column, value }
+    }
 }
 
 /// Widens little-endian weights to f32; they may have any finite value.
@@ -208,7 +304,8 @@ pub fn decode_weights(bytes: &[u8], dtype: FloatDtype, out: &mut [f32]) -> Resul
 }
 
 /// Widens as many numbers as `out` has; the caller has checked the lengths.
-fn widen(bytes: &[u8], dtype: FloatDtype, out: &mut [f32]) {
+#[inline]
+pub fn widen(bytes: &[u8], dtype: FloatDtype, out: &mut [f32]) {
     match dtype {
         FloatDtype::F32 => {
             for (value, &le) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

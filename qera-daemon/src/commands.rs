@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::checkpoint::Layer;
+use crate::cores::Cores;
 use crate::error::Stop;
 use crate::exit::Exit;
 use crate::job::{Job, Weights, solver};
@@ -87,6 +88,7 @@ pub fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
     }
     let target = Target::open(settings, &weights.checkpoint, layers)?;
     let status = job.status(settings, layers, &restored.sites);
+    let cores = Cores::new(settings.threads);
     let fed = Pipeline {
         settings,
         sites: &job.sites,
@@ -95,7 +97,8 @@ pub fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
         gathered: restored.gathered,
         restored: restored.sites,
         floor: 0,
-        solver: Some(solver(settings, &weights)),
+        solver: Some(solver(settings, &weights, &cores)),
+        cores: &cores,
         stop: &AtomicBool::new(false),
         reporter,
         board: &Board::new(None, status),

@@ -2,7 +2,9 @@
 
 use crate::calibrate::scored_share;
 use crate::checkpoint::{Checkpoint, Layer, Layers, Sites};
+use crate::cores::Cores;
 use crate::error::Stop;
+use crate::kernels::Host;
 use crate::plan::{Extent, Plan};
 use crate::settings::Settings;
 use crate::solve::SiteSolver;
@@ -257,10 +259,18 @@ fn continued(
 
 /// The solver of a checkpoint's layers.
 #[must_use]
-pub fn solver<'a>(settings: &'a Settings, weights: &'a Weights) -> SiteSolver<'a> {
+pub const fn solver<'a>(
+    settings: &'a Settings,
+    weights: &'a Weights,
+    cores: &'a Cores,
+) -> SiteSolver<'a> {
     SiteSolver {
         checkpoint: &weights.checkpoint,
         settings,
-        layers: &weights.layers.selected,
+        layers: weights.layers.selected.as_slice(),
+        host: Host {
+            kernel: settings.kernel,
+            cores,
+        },
     }
 }

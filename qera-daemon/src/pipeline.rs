@@ -33,10 +33,12 @@ mod worker;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::checkpoint::Sites;
+use crate::cores::{Core, Cores};
 use crate::error::Stop;
+use crate::kernels::Host;
 use crate::observe::Reporter;
 use crate::publish::Target;
 use crate::settings::{Settings, Until};
@@ -81,6 +83,8 @@ pub struct Pipeline<'a> {
     pub floor: u64,
     /// Solves a site; `None` where there is no checkpoint.
     pub solver: Option<SiteSolver<'a>>,
+    /// The cores that may be used.
+    pub cores: &'a Cores,
     /// Set by the first signal.
     pub stop: &'a AtomicBool,
     /// Where events go.
@@ -111,23 +115,19 @@ struct Shared<'a> {
     wake: Option<Wake>,
     /// Jobs that were sent and whose outcome the publisher has not seen.
     in_flight: AtomicUsize,
-    permits: (Sender<()>, Receiver<()>),
-}
-
-/// The right to use a core, until it is dropped.
-struct Permit<'a>(&'a Sender<()>);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.send(());
-    }
+    cores: &'a Cores,
 }
 
 impl Shared<'_> {
-    fn compute(&self) -> Permit<'_> {
-        // The channel lives as long as `self` and holds one token for each thread.
-        let _ = self.permits.1.recv();
-        Permit(&self.permits.0)
+    fn compute(&self) -> Core<'_> {
+        self.cores.take()
+    }
+
+    fn host(&self) -> Host<'_> {
+        Host {
+            kernel: self.settings.kernel,
+            cores: self.cores,
+        }
     }
 
     /// For messages.
@@ -172,11 +172,6 @@ impl<'a> Pipeline<'a> {
     pub fn run(self, source: Option<Source<'a>>, target: Option<Target<'a>>) -> Result<Fed, Stop> {
         let threads = self.settings.threads;
         let owners = self.owners();
-        let permits = bounded(threads);
-        for _ in 0..threads {
-            // As many tokens as the channel holds.
-            let _ = permits.0.send(());
-        }
         let tolerance = self.settings.tolerance;
         let publisher =
             target.map(|target| Publisher::new(target, &self.restored, self.sites, tolerance));
@@ -195,7 +190,7 @@ impl<'a> Pipeline<'a> {
             converged: AtomicBool::new(false),
             wake: source.as_ref().and_then(|source| source.wake.clone()),
             in_flight: AtomicUsize::new(0),
-            permits,
+            cores: self.cores,
         };
         let (shared, gathered, mut restored) = (&shared, &self.gathered, self.restored);
         std::thread::scope(|scope| {

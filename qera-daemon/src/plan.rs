@@ -6,16 +6,17 @@ use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
 use serde::Serialize;
 
-use crate::calibrate::{ASIDE_ROWS_PEAK, WINDOW_ROWS_PEAK, scratch_len};
+use crate::calibrate::{ASIDE_ROWS_PEAK, WINDOW_ROWS_PEAK};
 use crate::checkpoint::{Layer, Sites};
 use crate::error::Stop;
+use crate::kernels::scratch_bytes;
 use crate::pipeline::{SHARDS_IN_FLIGHT, jobs_in_flight};
 use crate::settings::{LogFormat, Settings, Shrinkage, Until, format_bytes};
 use crate::solve::{Quantity, SHRINKAGES};
 use crate::source::{Admitted, Entry, Reason};
 
-/// The first stages are those of the shards in flight.
-const SHARD_STAGES: usize = 2;
+/// The stage of the shards in flight.
+const SHARDS: usize = 0;
 
 /// The plan of a run.
 #[derive(Debug, Serialize)]
@@ -135,9 +136,8 @@ impl Plan {
     /// # Errors
     /// [`Reason::TooLarge`].
     pub fn admits(&self, settings: &Settings, shard: &Admitted) -> Result<(), Reason> {
-        let stored = shard.entries.iter().map(Entry::stored_bytes).max();
-        let needed = SHARDS_IN_FLIGHT as u64 * decoded_bytes(shard) + stored.unwrap_or_default();
-        let planned: u64 = self.stages[..SHARD_STAGES].iter().map(|s| s.bytes).sum();
+        let needed = SHARDS_IN_FLIGHT as u64 * stored_bytes(shard);
+        let planned = self.stages[SHARDS].bytes;
         let left = settings
             .memory_budget
             .bytes
@@ -168,12 +168,12 @@ impl Plan {
         };
         let widest = layout.sites.iter().map(|s| s.in_features).max();
         let scratch = if keeps_r {
-            4 * scratch_len(widest.unwrap_or_default()) * settings.threads
+            scratch_bytes(widest.unwrap_or_default()) * settings.threads
         } else {
             0
         };
         let needed = (0..layout.sites.len()).map(bytes).sum::<u64>() + scratch as u64;
-        let shards: u64 = self.stages[..SHARD_STAGES].iter().map(|s| s.bytes).sum();
+        let shards = self.stages[SHARDS].bytes;
         let left = settings.memory_budget.bytes.saturating_sub(shards);
         if needed <= left {
             return Ok(());
@@ -344,23 +344,14 @@ fn stages(
     let largest = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).max().unwrap_or_default();
     let scratch = sites
         .iter()
-        .map(|s| 4 * scratch_len(s.in_features) as u64)
+        .map(|s| scratch_bytes(s.in_features) as u64)
         .max()
         .unwrap_or_default();
     let stage = |name, bytes| Stage { name, bytes };
     vec![
         stage(
-            "shards in flight, decoded",
-            SHARDS_IN_FLIGHT as u64 * shards.iter().map(decoded_bytes).max().unwrap_or_default(),
-        ),
-        stage(
-            "the tensor being read, as stored",
-            shards
-                .iter()
-                .flat_map(|s| &s.entries)
-                .map(Entry::stored_bytes)
-                .max()
-                .unwrap_or_default(),
+            "shards in flight",
+            SHARDS_IN_FLIGHT as u64 * shards.iter().map(stored_bytes).max().unwrap_or_default(),
         ),
         stage(
             "statistics of all sites",
@@ -398,6 +389,6 @@ const fn candidates(settings: &Settings) -> usize {
     }
 }
 
-fn decoded_bytes(shard: &Admitted) -> u64 {
-    shard.entries.iter().map(Entry::decoded_bytes).sum()
+fn stored_bytes(shard: &Admitted) -> u64 {
+    shard.entries.iter().map(Entry::stored_bytes).sum()
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::checkpoint::{Layer, Sites};
+use crate::cores::Cores;
 use crate::error::Stop;
 use crate::exit::{Exit, SECOND_SIGINT, SECOND_SIGTERM};
 use crate::job::{Job, Weights, solver};
@@ -170,6 +171,7 @@ impl Run<'_> {
         } else {
             0
         });
+        let cores = Cores::new(settings.threads);
         let pipeline = Pipeline {
             settings,
             sites: &job.sites,
@@ -178,7 +180,10 @@ impl Run<'_> {
             gathered: restored.gathered,
             restored: restored.sites,
             floor,
-            solver: self.weights.map(|weights| solver(settings, weights)),
+            solver: self
+                .weights
+                .map(|weights| solver(settings, weights, &cores)),
+            cores: &cores,
             stop: self.stop,
             reporter: self.reporter,
             board: &board,
@@ -365,7 +370,7 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Job, weights: Option
         threads: settings.threads,
         planned_bytes: job.plan.total_bytes,
         budget_bytes: settings.memory_budget.bytes,
-        device: device(),
+        device: device(settings),
     });
     let passed_over = weights.map_or(&[][..], |w| &w.layers.passed_over);
     if let Some(first) = passed_over.first() {
@@ -395,9 +400,14 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Job, weights: Option
 }
 
 /// This version computes on the CPU; the probe says what stands in the way of a GPU.
-fn device() -> String {
+fn device(settings: &Settings) -> String {
+    let kernel = settings.kernel.name();
     match qera_gpu::probe() {
-        qera_gpu::Probe::Unavailable(reason) => format!("computing on the CPU ({reason})"),
-        found => format!("computing on the CPU ({found:?} is not used by this version)"),
+        qera_gpu::Probe::Unavailable(reason) => {
+            format!("computing on the CPU by {kernel} kernels ({reason})")
+        }
+        found => format!(
+            "computing on the CPU by {kernel} kernels ({found:?} is not used by this version)"
+        ),
     }
 }

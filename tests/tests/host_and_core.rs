@@ -14,6 +14,8 @@ use qera_core::reconstruct::{
 use qera_core::statistics::BatchMaxMeanAbs;
 use qera_daemon::calibrate::SiteStatistics;
 use qera_daemon::checkpoint::{Checkpoint, Layers, Shares, Sites};
+use qera_daemon::cores::Cores;
+use qera_daemon::kernels::{Host, Kernel};
 use qera_daemon::settings::{Options, Settings};
 use qera_daemon::solve::{LayerSolution, SiteSolver};
 use qera_tests::matrix::Matrix;
@@ -76,7 +78,12 @@ impl Case {
         let checkpoint = Checkpoint::open(Path::new(self.folder.path())).unwrap();
         let layers = Layers::select(&checkpoint, settings).unwrap().selected;
         let sites = Sites::group(&layers, &Shares::default()).unwrap();
+        let cores = Cores::new(2);
         let solver = SiteSolver {
+            host: Host {
+                kernel: Kernel::best(),
+                cores: &cores,
+            },
             checkpoint: &checkpoint,
             settings,
             layers: &layers,

@@ -39,6 +39,43 @@ pub struct Autocorrelation<'a> {
     weight: f64,
 }
 
+/// How the sums of a block of rows change a mean: R_ij = (1 - n_b / N) R_ij + sum / N, which is the module's fold with the
+/// division by n_b taken out. For hosts that form X^T X tile by tile of rows that were checked, and fold every
+/// entry of the triangle exactly once.
+///
+/// ```
+/// use qera_core::statistics::BlockShare;
+/// let mut packed = [1.0, 0.0, 1.0]; // two rows seen
+/// let share = BlockShare::new(2.0, 2.0);
+/// share.fold(&mut packed[..2], &[10.0, -10.0]); // row 0
+/// share.fold(&mut packed[2..], &[20.0]); // row 1
+/// assert_eq!(packed, [3.0, -2.5, 5.5]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BlockShare {
+    per_sum: f64,
+    kept: f64,
+}
+
+impl BlockShare {
+    /// Of a block of weight `weight` > 0 that comes after a weight of `before`.
+    #[must_use]
+    pub const fn new(before: f64, weight: f64) -> Self {
+        Self {
+            per_sum: 1.0 / (before + weight),
+            kept: before / (before + weight),
+        }
+    }
+
+    /// Folds a run of sums into the means that they belong to.
+    #[inline]
+    pub fn fold(&self, means: &mut [f64], sums: &[f64]) {
+        for (mean, sum) in means.iter_mut().zip(sums) {
+            *mean = self.kept * *mean + self.per_sum * sum;
+        }
+    }
+}
+
 impl<'a> Autocorrelation<'a> {
     /// Starts from nothing: zeroes `packed`.
     ///
@@ -73,6 +110,24 @@ impl<'a> Autocorrelation<'a> {
     ) -> Result<Self, StatisticError> {
         check_length(packed_len(in_features.max(1)), packed.len())?;
         check_packed(packed, in_features)?;
+        check_weight(weight)?;
+        Ok(Self {
+            packed,
+            in_features,
+            weight,
+        })
+    }
+
+    /// Continues from values that this statistic itself left behind: only their number is checked.
+    ///
+    /// # Errors
+    /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Weight`].
+    pub fn go_on(
+        packed: &'a mut [f64],
+        in_features: usize,
+        weight: f64,
+    ) -> Result<Self, StatisticError> {
+        check_length(packed_len(in_features.max(1)), packed.len())?;
         check_weight(weight)?;
         Ok(Self {
             packed,

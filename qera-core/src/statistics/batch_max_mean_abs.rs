@@ -83,6 +83,17 @@ impl<'a> BatchMaxMeanAbs<'a> {
         Ok(())
     }
 
+    /// Takes one batch in by its means: a [`MeanAbs`](super::MeanAbs) that has seen the rows of that batch and no others.
+    ///
+    /// # Errors
+    /// [`StatisticError::InFeatures`] when it is of another width.
+    pub fn take_batch(&mut self, batch: &super::MeanAbs<'_>) -> Result<(), StatisticError> {
+        check_in_features(self.values.len(), batch.values().len())?;
+        self.weight += batch.weight();
+        self.raise_to(batch.values());
+        Ok(())
+    }
+
     /// Takes in what another state has seen, as if its batches had come here.
     ///
     /// # Errors

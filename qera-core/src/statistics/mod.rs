@@ -33,7 +33,7 @@ mod moments;
 mod second_moment;
 mod student_t;
 
-pub use autocorrelation::Autocorrelation;
+pub use autocorrelation::{Autocorrelation, BlockShare};
 pub use batch_max_mean_abs::BatchMaxMeanAbs;
 pub use held_out::{BlockMeans, Interval};
 pub use mean_abs::MeanAbs;
@@ -148,15 +148,22 @@ fn check_values(values: &[f64], least: f64) -> Result<(), StatisticError> {
     }
 }
 
+/// Features whose running values stay in registers or the first-level cache while all rows of a batch go by.
+const FEATURES: usize = 32;
+
 /// Folds each row's image under `term` into the running means, row by row, and returns the new total weight.
 #[inline]
 fn fold_rows(means: &mut [f64], weight: f64, rows: &Rows<'_>, term: impl Fn(f32) -> f32) -> f64 {
     let mut total = weight;
-    for (row, row_weight) in rows.iter().filter(|(_, row_weight)| *row_weight > 0.0) {
-        total += f64::from(row_weight);
-        let share = f64::from(row_weight) / total;
-        for (mean, &x) in means.iter_mut().zip(row) {
-            *mean += share * (f64::from(term(x)) - *mean);
+    for (group, means) in means.chunks_mut(FEATURES).enumerate() {
+        total = weight;
+        let first = group * FEATURES;
+        for (row, row_weight) in rows.iter().filter(|(_, row_weight)| *row_weight > 0.0) {
+            total += f64::from(row_weight);
+            let share = f64::from(row_weight) / total;
+            for (mean, &x) in means.iter_mut().zip(&row[first..]) {
+                *mean += share * (f64::from(term(x)) - *mean);
+            }
         }
     }
     total

@@ -14,7 +14,9 @@
 //! Source: Welford, Technometrics 4 (1962) 419; Chan, Golub and LeVeque, The American Statistician 37 (1983) 242, eq. 2.1
 //! and table 1.
 
-use super::{StatisticError, check_in_features, check_length, check_values, check_weight};
+use super::{
+    FEATURES, StatisticError, check_in_features, check_length, check_values, check_weight,
+};
 use crate::rows::Rows;
 
 /// Running mean and sum of squared deviations of each feature.
@@ -70,16 +72,23 @@ impl<'a> Moments<'a> {
     /// [`StatisticError::InFeatures`] when the rows are of another width.
     pub fn update(&mut self, rows: &Rows<'_>) -> Result<(), StatisticError> {
         check_in_features(self.mean.len(), rows.in_features())?;
-        for (row, weight) in rows.iter().filter(|(_, weight)| *weight > 0.0) {
-            let weight = f64::from(weight);
-            self.weight += weight;
-            let share = weight / self.weight;
-            for ((mean, m2), &x) in self.mean.iter_mut().zip(self.m2.iter_mut()).zip(row) {
-                let deviation = f64::from(x) - *mean;
-                *mean += share * deviation;
-                *m2 += weight * deviation * (f64::from(x) - *mean);
+        let mut total = self.weight;
+        let groups = self.mean.chunks_mut(FEATURES);
+        for (group, (mean, m2)) in groups.zip(self.m2.chunks_mut(FEATURES)).enumerate() {
+            total = self.weight;
+            let first = group * FEATURES;
+            for (row, weight) in rows.iter().filter(|(_, weight)| *weight > 0.0) {
+                let weight = f64::from(weight);
+                total += weight;
+                let share = weight / total;
+                for ((mean, m2), &x) in mean.iter_mut().zip(m2.iter_mut()).zip(&row[first..]) {
+                    let deviation = f64::from(x) - *mean;
+                    *mean += share * deviation;
+                    *m2 += weight * deviation * (f64::from(x) - *mean);
+                }
             }
         }
+        self.weight = total;
         Ok(())
     }
 

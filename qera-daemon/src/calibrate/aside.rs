@@ -10,6 +10,7 @@
 //! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
 //! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
 
+use crate::kernels::Stored;
 use crate::source::SiteRows;
 
 use super::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
@@ -72,7 +73,7 @@ impl Aside {
 
     /// Shows the rows of a shard of a closed site; `each` is shown every block as it is complete, with its place in
     /// the stream.
-    pub(super) fn follow(&mut self, shard: &SiteRows, mut each: impl FnMut(u64, &[f32])) {
+    pub(super) fn follow(&mut self, shard: &SiteRows, mut each: impl FnMut(u64, Stored<'_>)) {
         let mut cutter = core::mem::replace(&mut self.cutter, Window::passing(self.in_features));
         cutter.offer(shard, |block| {
             each(self.seen, block);
@@ -93,8 +94,9 @@ impl Aside {
     }
 
     /// Shows a complete block of consecutive rows.
-    pub fn offer(&mut self, values: &[f32]) {
-        let rows = values.len() / self.in_features;
+    pub fn offer(&mut self, block: Stored<'_>) {
+        let width = self.in_features;
+        let rows = block.rows(width);
         let number = self.seen;
         self.seen += 1;
         if core::mem::take(&mut self.skip) {
@@ -107,12 +109,13 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        let row = |i: usize| {
-            let at = (2 * i + 1) * rows / (2 * kept) * self.in_features;
-            &values[at..at + self.in_features]
-        };
+        let mut values = vec![0.0; kept * width];
+        for (i, row) in values.chunks_exact_mut(width).enumerate() {
+            let at = (2 * i + 1) * rows / (2 * kept) * width;
+            block.widen(at..at + width, row);
+        }
         self.blocks.push(Block {
-            values: (0..kept).flat_map(row).copied().collect(),
+            values,
             rows: kept,
             number,
         });
@@ -225,7 +228,7 @@ mod tests {
         let share = 0.01;
         let mut aside = Aside::new(M, share);
         for number in 0..2000 {
-            aside.offer(&block(number, 128));
+            aside.offer(Stored::Numbers(&block(number, 128)));
         }
         let blocks = aside.take(true);
         let rows: usize = blocks.iter().map(|b| b.rows).sum();
@@ -246,25 +249,25 @@ mod tests {
         // The block that began before the solve point is not newer than the correction.
         let mut all = Aside::new(M, 1.0);
         all.take(true);
-        all.offer(&block(1, BLOCK_ROWS));
-        all.offer(&block(2, BLOCK_ROWS));
+        all.offer(Stored::Numbers(&block(1, BLOCK_ROWS)));
+        all.offer(Stored::Numbers(&block(2, BLOCK_ROWS)));
         assert_eq!(
             all.take(false).iter().map(|b| b.number).collect::<Vec<_>>(),
             [1]
         );
         let mut many = Aside::new(M, 1.0);
-        (0..1000).for_each(|n| many.offer(&block(n, BLOCK_ROWS)));
+        (0..1000).for_each(|n| many.offer(Stored::Numbers(&block(n, BLOCK_ROWS))));
         assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
     }
 
     #[test]
     fn it_continues_from_its_record() {
         let mut aside = Aside::new(M, 0.5);
-        (0..40).for_each(|n| aside.offer(&block(n, 32)));
+        (0..40).for_each(|n| aside.offer(Stored::Numbers(&block(n, 32))));
         let values = aside.all_rows().collect::<Vec<_>>().concat();
         let mut copy = Aside::restore(M, 0.5, &aside.record(), &values).unwrap();
         for a in [&mut aside, &mut copy] {
-            (40..80).for_each(|n| a.offer(&block(n, 32)));
+            (40..80).for_each(|n| a.offer(Stored::Numbers(&block(n, 32))));
         }
         assert_eq!(aside.record(), copy.record());
         assert!(Aside::restore(M, 0.5, &aside.record(), &values).is_none());

@@ -5,6 +5,9 @@
 //! texts, and a function of the order of the rows alone. The window takes part of what is folded only, because it has
 //! to be in R.
 
+use qera_core::dtype::FloatDtype;
+
+use crate::kernels::{Host, Scratch, Stored};
 use crate::source::SiteRows;
 
 use super::aside::Aside;
@@ -25,28 +28,20 @@ impl SiteStatistics {
         &mut self,
         shard: &SiteRows,
         share: f64,
-        scratch: &mut [f32],
+        host: Host<'_>,
+        scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         let m = self.in_features;
         // Rows that wait to become a block are not folded so far.
-        self.rows_skipped += (shard.values.len() / m) as u64;
+        self.rows_skipped += shard.rows() as u64;
         // The rows aside see every block here, and once.
         let mut aside = core::mem::replace(&mut self.aside, Aside::new(m, 0.0));
         let mut folded = Ok(());
         aside.follow(shard, |number, block| {
             if folded.is_ok() && (draw(number | OTHER_DRAWS) as f64) < share * RANGE {
-                let rows = block.len() / m;
-                folded = self.fold(
-                    &SiteRows {
-                        site: shard.site,
-                        in_features: m,
-                        values: block.to_vec(),
-                        batches: vec![rows],
-                        sequences: shard.sequences,
-                    },
-                    scratch,
-                );
-                self.rows_skipped -= rows as u64;
+                let rows = block.rows(m) as u64;
+                folded = self.fold(&own(shard, block), host, scratch);
+                self.rows_skipped -= rows;
             }
         });
         self.aside = aside;
@@ -68,10 +63,30 @@ impl SiteStatistics {
     }
 }
 
+/// A block of a shard as a shard of its own.
+fn own(shard: &SiteRows, block: Stored<'_>) -> SiteRows {
+    let (bytes, dtype) = match block {
+        Stored::Bytes(bytes, dtype) => (bytes.to_vec(), dtype),
+        Stored::Numbers(numbers) => {
+            let bytes = numbers.iter().flat_map(|x| x.to_le_bytes());
+            (bytes.collect(), FloatDtype::F32)
+        }
+    };
+    SiteRows {
+        site: shard.site,
+        in_features: shard.in_features,
+        batches: vec![block.rows(shard.in_features)],
+        bytes,
+        dtype,
+        sequences: shard.sequences,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate::scratch_len;
+    use crate::cores::Cores;
+    use crate::kernels::Kernel;
 
     const M: usize = 2;
 
@@ -80,27 +95,42 @@ mod tests {
         SiteRows {
             site: 0,
             in_features: M,
-            values: vec![value; sequences * length * M],
+            bytes: value.to_le_bytes().repeat(sequences * length * M),
+            dtype: FloatDtype::F32,
             batches: vec![length; sequences],
             sequences: true,
         }
     }
 
-    fn scratch() -> Vec<f32> {
-        vec![0.0; scratch_len(M)]
+    fn fold(statistics: &mut SiteStatistics, shard: &SiteRows) {
+        let (kernel, cores) = (Kernel::best(), Cores::new(1));
+        let host = Host {
+            kernel,
+            cores: &cores,
+        };
+        statistics
+            .fold(shard, host, &mut Scratch::default())
+            .unwrap();
+    }
+
+    fn follow(statistics: &mut SiteStatistics, shard: &SiteRows, share: f64) {
+        let (kernel, cores) = (Kernel::best(), Cores::new(1));
+        let host = Host {
+            kernel,
+            cores: &cores,
+        };
+        statistics
+            .follow(shard, share, host, &mut Scratch::default())
+            .unwrap();
     }
 
     #[test]
     fn a_share_is_folded_and_every_row_is_counted() {
         let mut statistics = SiteStatistics::with(M, true, 1.0 / 16.0);
-        statistics
-            .fold(&shard(4, 128, 1.0), &mut scratch())
-            .unwrap();
+        fold(&mut statistics, &shard(4, 128, 1.0));
         statistics.turn(true);
         for _ in 0..500 {
-            statistics
-                .follow(&shard(4, 128, 1.0), 1.0 / 16.0, &mut scratch())
-                .unwrap();
+            follow(&mut statistics, &shard(4, 128, 1.0), 1.0 / 16.0);
         }
         assert_eq!(statistics.rows_seen(), 501 * 512);
         assert_eq!(statistics.rows % 128, 0, "whole sequences");
@@ -111,9 +141,7 @@ mod tests {
 
         let before = statistics.clone();
         for _ in 0..100 {
-            statistics
-                .follow(&shard(4, 128, 9.0), 0.0, &mut scratch())
-                .unwrap();
+            follow(&mut statistics, &shard(4, 128, 9.0), 0.0);
         }
         assert_eq!(statistics.autocorrelation, before.autocorrelation);
         assert_eq!(statistics.window.record(), before.window.record());
@@ -126,15 +154,13 @@ mod tests {
         let mut statistics = SiteStatistics::with(M, true, 1.0);
         statistics.turn(true);
         for _ in 0..10 {
-            statistics
-                .follow(&shard(10, 1, 1.0), 1.0, &mut scratch())
-                .unwrap();
+            follow(&mut statistics, &shard(10, 1, 1.0), 1.0);
         }
         // 64 are reached in the seventh shard; 36 wait.
         assert_eq!((statistics.rows, statistics.rows_skipped), (64, 36));
         // What waits when the site is re-opened stays unfolded, and does not score what comes after it.
         statistics.turn(false);
-        statistics.fold(&shard(1, 64, 1.0), &mut scratch()).unwrap();
+        fold(&mut statistics, &shard(1, 64, 1.0));
         assert_eq!((statistics.rows, statistics.rows_skipped), (128, 36));
         assert_eq!(statistics.take_aside(false).len(), 1);
     }
@@ -142,9 +168,7 @@ mod tests {
     #[test]
     fn what_waits_is_saved() {
         let mut statistics = SiteStatistics::with(M, true, 1.0);
-        statistics
-            .follow(&shard(40, 1, 3.0), 0.0, &mut scratch())
-            .unwrap();
+        follow(&mut statistics, &shard(40, 1, 3.0), 0.0);
         let (record, values) = (
             statistics.aside.record(),
             statistics.aside.all_rows().collect::<Vec<_>>().concat(),
@@ -153,7 +177,7 @@ mod tests {
         let mut copy = statistics.clone();
         copy.aside = Aside::restore(M, 1.0, &record, &values).unwrap();
         for s in [&mut statistics, &mut copy] {
-            s.follow(&shard(40, 1, 4.0), 1.0, &mut scratch()).unwrap();
+            follow(s, &shard(40, 1, 4.0), 1.0);
         }
         assert_eq!((copy.rows, copy.rows_skipped), (64, 16));
         assert_eq!(copy.aside.record(), statistics.aside.record());

@@ -1,22 +1,20 @@
 //! Everything that is gathered of one site: R (unless the method does without it), mean and deviations of x, mean |x|
 //! (plain, and the reference's maximum of batch means), the held-out window, and the rows kept aside for scoring.
 
-use nalgebra::DMatrixView;
 use qera_core::packed::{packed_len, packed_offset};
 use qera_core::rows::{Rows, ShapeError};
-use qera_core::statistics::{Autocorrelation, BatchMaxMeanAbs, MeanAbs, Moments, StatisticError};
+use qera_core::statistics::{
+    Autocorrelation, BatchMaxMeanAbs, BlockShare, MeanAbs, Moments, StatisticError,
+};
 
+use crate::kernels::{Host, Scratch, fold_products};
 use crate::source::SiteRows;
 
 use super::aside::Aside;
-use super::rank_update::{ROWS_MAX, products};
 use super::window::Window;
 
-/// f32 numbers of scratch that [`SiteStatistics::fold`] needs.
-#[must_use]
-pub const fn scratch_len(in_features: usize) -> usize {
-    in_features * in_features
-}
+/// Rows whose numbers are widened at a time.
+const WIDENED_ROWS: usize = 16;
 
 /// Lengths that do not fit, which admission rules out: a defect if it is ever seen.
 #[derive(Debug, thiserror::Error)]
@@ -99,42 +97,64 @@ impl SiteStatistics {
     ///
     /// # Errors
     /// [`FoldError`].
-    pub fn fold(&mut self, shard: &SiteRows, scratch: &mut [f32]) -> Result<(), FoldError> {
+    pub fn fold(
+        &mut self,
+        shard: &SiteRows,
+        host: Host<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), FoldError> {
         if self.keeps_r() {
-            self.fold_r(shard, scratch)?;
+            self.fold_r(shard, host, scratch)?;
         }
+        self.fold_channels(shard)?;
+        let aside = &mut self.aside;
+        self.window.offer(shard, |block| aside.offer(block));
+        self.rows += shard.rows() as u64;
+        Ok(())
+    }
+
+    fn fold_r(
+        &mut self,
+        shard: &SiteRows,
+        host: Host<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), FoldError> {
+        let m = self.in_features;
+        let mut seen = self.rows as f64;
+        Autocorrelation::go_on(&mut self.autocorrelation, m, seen)?;
+        let rows = (shard.stored(), m);
+        fold_products(host, rows, &mut self.autocorrelation, scratch, |count| {
+            let share = BlockShare::new(seen, count as f64);
+            seen += count as f64;
+            share
+        });
+        Ok(())
+    }
+
+    /// The statistics of single channels: rows are widened a few at a time, so that they stay in cache.
+    fn fold_channels(&mut self, shard: &SiteRows) -> Result<(), FoldError> {
         let m = self.in_features;
         let mut moments = Moments::resume(&mut self.mean, &mut self.m2, self.rows as f64)?;
         let mut mean_abs = MeanAbs::resume(&mut self.mean_abs, self.rows as f64)?;
         let mut batch_max = BatchMaxMeanAbs::resume(&mut self.batch_max, self.batch_weight)?;
         let mut batch_mean = vec![0.0; m];
-        let mut rest = &shard.values[..];
+        let mut wide = vec![0.0; WIDENED_ROWS * m];
+        let mut first = 0;
         for &rows in &shard.batches {
-            let (own, after) = rest.split_at(rows * m);
-            let own = Rows::new(own, m)?;
-            moments.update(&own)?;
-            mean_abs.update(&own)?;
-            batch_max.update_batch(&own, &mut batch_mean)?;
-            rest = after;
+            let mut batch = MeanAbs::new(&mut batch_mean)?;
+            for row in (first..first + rows).step_by(WIDENED_ROWS) {
+                let count = WIDENED_ROWS.min(first + rows - row);
+                let piece = &mut wide[..count * m];
+                shard.stored().widen(row * m..(row + count) * m, piece);
+                let piece = Rows::new(piece, m)?;
+                moments.update(&piece)?;
+                batch.update(&piece)?;
+            }
+            mean_abs.merge(&batch)?;
+            batch_max.take_batch(&batch)?;
+            first += rows;
         }
         self.batch_weight = batch_max.weight();
-        let aside = &mut self.aside;
-        self.window.offer(shard, |block| aside.offer(block));
-        self.rows += (shard.values.len() / m) as u64;
-        Ok(())
-    }
-
-    fn fold_r(&mut self, shard: &SiteRows, scratch: &mut [f32]) -> Result<(), FoldError> {
-        let m = self.in_features;
-        let sums = &mut scratch[..scratch_len(m)];
-        let mut r = Autocorrelation::resume(&mut self.autocorrelation, m, self.rows as f64)?;
-        for piece in shard.values.chunks(ROWS_MAX * m) {
-            products(piece, m, sums);
-            r.fold_block(
-                DMatrixView::from_slice(sums, m, m),
-                (piece.len() / m) as f64,
-            )?;
-        }
         Ok(())
     }
 

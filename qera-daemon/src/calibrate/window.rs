@@ -14,6 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::Stored;
 use crate::source::SiteRows;
 
 /// Most rows kept.
@@ -105,19 +106,19 @@ impl Window {
 
     /// Offers the rows of a shard; `each` is shown every block as it is complete, whether the window keeps it
     /// or not.
-    pub fn offer(&mut self, shard: &SiteRows, mut each: impl FnMut(&[f32])) {
-        self.shards += usize::from(!shard.values.is_empty());
+    pub fn offer(&mut self, shard: &SiteRows, mut each: impl FnMut(Stored<'_>)) {
+        self.shards += usize::from(!shard.bytes.is_empty());
         self.sequences |= shard.sequences;
         let least = if shard.sequences {
             SEQUENCE_ROWS_MIN
         } else {
             BLOCK_ROWS_MIN
         };
-        let mut rest = &shard.values[..];
+        let mut first = 0;
         for &rows in &shard.batches {
-            let (own, after) = rest.split_at(rows * self.in_features);
+            let own = shard.stored().slice(self.in_features, first..first + rows);
             self.join(own, least, &mut each);
-            rest = after;
+            first += rows;
         }
     }
 
@@ -133,7 +134,7 @@ impl Window {
             let all = self.all_rows().collect::<Vec<_>>().concat();
             (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
             self.pending = Vec::new();
-            self.cut(&all, 4, &mut |_| ());
+            self.cut(Stored::Numbers(&all), 4, &mut |_| ());
         }
     }
 
@@ -180,16 +181,23 @@ impl Window {
     }
 
     /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
-    fn join(&mut self, values: &[f32], least: usize, each: &mut impl FnMut(&[f32])) {
-        let rows = |values: &[f32]| values.len() / self.in_features;
-        if self.pending.is_empty() && rows(values) >= least {
-            self.cut(values, rows(values).div_ceil(BLOCK_ROWS_MAX), each);
+    fn join(&mut self, own: Stored<'_>, least: usize, each: &mut impl FnMut(Stored<'_>)) {
+        let rows = own.rows(self.in_features);
+        if self.pending.is_empty() && rows >= least {
+            self.cut(own, rows.div_ceil(BLOCK_ROWS_MAX), each);
             return;
         }
         let mut joined = core::mem::take(&mut self.pending);
-        joined.extend_from_slice(values);
-        if rows(&joined) >= least {
-            self.cut(&joined, rows(&joined).div_ceil(BLOCK_ROWS_MAX), each);
+        let before = joined.len();
+        joined.resize(before + rows * self.in_features, 0.0);
+        own.widen(0..rows * self.in_features, &mut joined[before..]);
+        let rows = joined.len() / self.in_features;
+        if rows >= least {
+            self.cut(
+                Stored::Numbers(&joined),
+                rows.div_ceil(BLOCK_ROWS_MAX),
+                each,
+            );
         } else {
             self.pending = joined;
         }
@@ -208,25 +216,34 @@ impl Window {
     }
 
     /// Cuts rows into `pieces` blocks of nearly equal length.
-    fn cut(&mut self, values: &[f32], pieces: usize, each: &mut impl FnMut(&[f32])) {
-        let rows = values.len() / self.in_features;
+    fn cut(&mut self, all: Stored<'_>, pieces: usize, each: &mut impl FnMut(Stored<'_>)) {
+        let rows = all.rows(self.in_features);
         let pieces = pieces.min(rows);
         for piece in 0..pieces {
             let (from, to) = (piece * rows / pieces, (piece + 1) * rows / pieces);
-            let block = &values[from * self.in_features..to * self.in_features];
+            let block = all.slice(self.in_features, from..to);
             self.keep(block);
             each(block);
         }
     }
 
-    fn keep(&mut self, values: &[f32]) {
-        let rows = values.len() / self.in_features;
-        self.blocks.push(Block {
-            values: values.to_vec(),
-            rows,
-            number: self.seen,
-        });
+    fn keep(&mut self, block: Stored<'_>) {
+        let rows = block.rows(self.in_features);
+        let number = self.seen;
         self.seen += 1;
+        // In a full window the one with the largest draw goes: most often that is the new one, which need not be copied.
+        let goes_at_once = self.rows + rows > WINDOW_ROWS
+            && self.blocks.iter().all(|kept| kept.draw() <= draw(number));
+        if goes_at_once {
+            return;
+        }
+        let mut values = vec![0.0; rows * self.in_features];
+        block.widen(0..values.len(), &mut values);
+        self.blocks.push(Block {
+            values,
+            rows,
+            number,
+        });
         self.rows += rows;
         while self.rows > self.most {
             let last = (0..self.blocks.len())
@@ -274,7 +291,8 @@ mod tests {
         SiteRows {
             site: 0,
             in_features: 2,
-            values: vec![1.0; rows * 2],
+            bytes: 1.0_f32.to_le_bytes().repeat(rows * 2),
+            dtype: qera_core::dtype::FloatDtype::F32,
             batches,
             sequences: sequences.is_some(),
         }
@@ -357,13 +375,13 @@ mod tests {
     fn a_period_of_the_stream_does_not_hide() {
         let mut window = Window::new(1);
         for number in 0..64 {
-            let value = if number % 2 == 0 { 10.0 } else { 1.0 };
-            let values = vec![value; 512];
+            let value: f32 = if number % 2 == 0 { 10.0 } else { 1.0 };
             window.offer(
                 &SiteRows {
                     site: 0,
                     in_features: 1,
-                    values,
+                    bytes: value.to_le_bytes().repeat(512),
+                    dtype: qera_core::dtype::FloatDtype::F32,
                     batches: vec![512],
                     sequences: false,
                 },

@@ -302,7 +302,7 @@ impl<'a> Feeder<'a> {
                 .iter()
                 .position(|own| own.binary_search(&rows.site).is_ok());
             let owner = owner.unwrap_or(rows.site % workers.max(1));
-            if !rows.values.is_empty() {
+            if !rows.bytes.is_empty() {
                 self.with_rows.insert(rows.site);
             }
             parts.entry(owner).or_default().push(rows);
@@ -429,7 +429,7 @@ impl<'a> Feeder<'a> {
         let counted: Vec<(usize, u64)> = shard
             .sites
             .iter()
-            .map(|rows| (rows.site, (rows.values.len() / rows.in_features) as u64))
+            .map(|rows| (rows.site, rows.rows() as u64))
             .collect();
         let shards = source.gathered.shards;
         let with_layers = self.shared.solver.is_some();

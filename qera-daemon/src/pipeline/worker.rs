@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::calibrate::{Block, SiteStatistics, scratch_len};
+use crate::calibrate::{Block, SiteStatistics};
 use crate::checkpoint::Site;
 use crate::error::Stop;
+use crate::kernels::Scratch;
 use crate::solve::{LayerSolution, LayerSummary, SiteProgress, SiteSolver, SolvePoint};
 use crate::source::SiteRows;
 use crate::state::{Gathered, SavedSite, SiteState, write_site};
@@ -98,7 +99,7 @@ pub(super) struct Worker<'a> {
     shared: &'a Shared<'a>,
     slots: BTreeMap<usize, Slot>,
     jobs: Sender<Job>,
-    scratch: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl<'a> Worker<'a> {
@@ -113,7 +114,7 @@ impl<'a> Worker<'a> {
             shared,
             slots: BTreeMap::new(),
             jobs,
-            scratch: Vec::new(),
+            scratch: Scratch::default(),
         };
         for &site in own {
             let saved = restored.get_mut(site).and_then(Option::take);
@@ -194,7 +195,7 @@ impl<'a> Worker<'a> {
         rows: Vec<SiteRows>,
     ) -> Result<Result<(), Ended>, Stop> {
         for site_rows in rows {
-            if site_rows.values.is_empty() {
+            if site_rows.bytes.is_empty() {
                 continue;
             }
             let site = site_rows.site;
@@ -207,21 +208,14 @@ impl<'a> Worker<'a> {
             };
             let permit = self.shared.compute();
             let begun = Instant::now();
-            let needed = if self.shared.keeps_r {
-                scratch_len(site_rows.in_features)
-            } else {
-                0
-            };
-            if self.scratch.len() < needed {
-                self.scratch.resize(needed, 0.0);
-            }
             // Copies only while a solver still has these statistics.
             let statistics = Arc::make_mut(&mut slot.statistics);
+            let (host, scratch) = (self.shared.host(), &mut self.scratch);
             let folded = if slot.closed {
                 let share = self.shared.settings.after_convergence.share();
-                statistics.follow(&site_rows, share, &mut self.scratch)
+                statistics.follow(&site_rows, share, host, scratch)
             } else {
-                statistics.fold(&site_rows, &mut self.scratch)
+                statistics.fold(&site_rows, host, scratch)
             };
             folded.map_err(|error| Stop::Solve {
                 layer: self.shared.name_of(site),

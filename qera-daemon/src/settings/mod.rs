@@ -16,6 +16,7 @@ use qera_core::reconstruct::Method;
 
 use crate::checkpoint::Layer;
 use crate::error::Stop;
+use crate::kernels::Kernel;
 
 pub use after_convergence::AfterConvergence;
 pub use layered::Layered;
@@ -83,6 +84,8 @@ pub struct Settings {
     pub memory_budget: MemoryBudget,
     /// Worker threads of each compute stage.
     pub threads: usize,
+    /// Instructions that accumulate and solve.
+    pub kernel: Kernel,
     /// Form of messages.
     pub log_format: LogFormat,
 }
@@ -281,6 +284,8 @@ impl Settings {
                 options.memory_budget.as_deref().unwrap_or_default(),
             )?,
             threads,
+            kernel: Kernel::named(options.kernel.as_deref().unwrap_or("auto"))
+                .map_err(|e| Stop::Usage(format!("--kernel: {e}")))?,
             log_format: LogFormat::resolve(options)?,
         })
     }

@@ -178,6 +178,15 @@ pub struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u32>,
 
+    /// Instructions that accumulate and solve; all are within the same bound of each other [default: auto, the fastest here]
+    #[arg(
+        long,
+        value_name = "auto|portable|avx2|avx512|avx512-bf16",
+        global = true
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+
     /// Form of the messages on standard error [default: text]
     #[arg(long, value_parser = PossibleValuesParser::new(LOG_FORMATS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,6 +230,7 @@ impl Options {
             emit_base: Some(false),
             dtype: text("f16"),
             memory_budget: text("80%"),
+            kernel: text("auto"),
             log_format: text("text"),
             ..Self::default()
         }

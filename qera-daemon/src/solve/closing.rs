@@ -193,6 +193,7 @@ impl SiteSolver<'_> {
         }
         let layers = SiteLayers {
             checkpoint: self.checkpoint,
+            host: self.host,
             settings: self.settings,
             layers: self.layers,
             site,

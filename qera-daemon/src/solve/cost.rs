@@ -2,7 +2,7 @@
 
 use crate::calibrate::WINDOW_ROWS;
 
-use super::subspace::{DENSE_MAX, DENSE_PANEL, is_dense};
+use super::subspace::{DENSE_PANEL, is_dense};
 
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ impl Quantity {
         let errors = 8 * m * n;
         let window = 4 * WINDOW_ROWS * n;
         let panels = 8 * m * (128 + 512);
-        let spectral = if is_dense(n, rank, DENSE_MAX) {
+        let spectral = if is_dense(n, rank) {
             8 * n * (7 * n + DENSE_PANEL) + 32 * m * DENSE_PANEL
         } else {
             let basis = 5 * (rank + 8);

@@ -1,11 +1,10 @@
-//! The low-rank term as two factors: balanced, rounded to what is written, and measured.
+//! The low-rank term as two factors: balanced, and rounded to what is written.
 
 use faer::{Mat, MatRef};
 use qera_core::dtype::FloatDtype;
 
-use super::metric::ErrorMatrix;
+use super::basis::product;
 use super::packed_r::narrow;
-use super::yardstick::Yardstick;
 
 /// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so that
 /// rounding and the range of f16 are shared evenly.
@@ -15,6 +14,16 @@ pub struct Factors {
     pub a: Mat<f64>,
     /// V g^-1: n x k; B is its transpose.
     pub b: Mat<f64>,
+}
+
+/// Factors, and what R and E make of them: all that f takes.
+#[derive(Debug, Clone)]
+pub(super) struct Correction {
+    pub(super) factors: Factors,
+    /// R A: m x k; without columns where R is not kept.
+    pub(super) ra: Mat<f64>,
+    /// E B^T: m x k.
+    pub(super) eb: Mat<f64>,
 }
 
 /// Factors as an engine will read them.
@@ -30,23 +39,60 @@ pub struct Rounded {
     pub error: f64,
 }
 
-impl Factors {
-    /// The balanced factors of E V V^T.
-    pub(super) fn project(error: ErrorMatrix<'_>, v: MatRef<'_, f64>) -> Self {
-        let mut a = error.times(v);
-        let mut b = v.to_owned();
-        for j in 0..v.ncols() {
+impl Correction {
+    /// E V V^T for V = `v` times `rotation`, given T = E `v` and R T.
+    pub(super) fn project(
+        v: MatRef<'_, f64>,
+        t: &Mat<f64>,
+        rt: &Mat<f64>,
+        rotation: MatRef<'_, f64>,
+    ) -> Self {
+        let mut a = product(t.as_ref(), rotation);
+        let mut b = product(v, rotation);
+        let mut ra = if rt.ncols() == 0 {
+            Mat::zeros(a.nrows(), 0)
+        } else {
+            product(rt.as_ref(), rotation)
+        };
+        let mut eb = a.clone();
+        for j in 0..rotation.ncols() {
             let g = a.col(j).norm_l2().sqrt();
             // A direction that E does not reach contributes nothing: exact zeros.
             let (to_a, to_b) = if g > 0.0 { (1.0 / g, g) } else { (0.0, 0.0) };
-            a.col_mut(j).iter_mut().for_each(|x| *x *= to_a);
-            b.col_mut(j).iter_mut().for_each(|x| *x *= to_b);
+            scale_column(&mut a, j, to_a);
+            scale_column(&mut b, j, to_b);
+            scale_column(&mut eb, j, to_b);
+            if ra.ncols() > 0 {
+                scale_column(&mut ra, j, to_a);
+            }
         }
-        Self { a, b }
+        Self {
+            factors: Factors { a, b },
+            ra,
+            eb,
+        }
     }
 
-    /// Rounds to `dtype` and measures f again.
-    pub(super) fn round(&self, dtype: FloatDtype, yardstick: &Yardstick<'_>) -> Rounded {
+    /// No correction of an m x n layer.
+    pub(super) fn none(m: usize, n: usize) -> Self {
+        Self {
+            factors: Factors {
+                a: Mat::zeros(m, 0),
+                b: Mat::zeros(n, 0),
+            },
+            ra: Mat::zeros(m, 0),
+            eb: Mat::zeros(m, 0),
+        }
+    }
+}
+
+fn scale_column(matrix: &mut Mat<f64>, j: usize, by: f64) {
+    matrix.col_mut(j).iter_mut().for_each(|x| *x *= by);
+}
+
+impl Factors {
+    /// Rounds to `dtype`; what that costs is not measured yet.
+    pub(super) fn round(&self, dtype: FloatDtype) -> Rounded {
         let rounded = |x: &f64| dtype.round(narrow(*x));
         let lora_a = self
             .a
@@ -56,44 +102,38 @@ impl Factors {
             .b
             .row_iter()
             .flat_map(|r| r.iter().map(rounded).collect::<Vec<_>>());
-        let mut result = Rounded {
+        Rounded {
             dtype,
             lora_a: lora_a.collect(),
             lora_b: lora_b.collect(),
-            error: 0.0,
-        };
-        result.error = result.measure(yardstick);
-        result
+            error: f64::INFINITY,
+        }
     }
 }
 
 impl Rounded {
-    /// f of what an engine computing in bf16 makes of these factors.
-    pub(super) fn error_in_bf16(&self, yardstick: &Yardstick<'_>) -> f64 {
+    /// What an engine computing in bf16 makes of these factors.
+    pub(super) fn in_bf16(&self) -> Self {
         let dtype = FloatDtype::Bf16;
         let cast = |values: &[f32]| values.iter().map(|x| dtype.round(*x)).collect();
-        let seen = Self {
+        Self {
             dtype,
             lora_a: cast(&self.lora_a),
             lora_b: cast(&self.lora_b),
-            error: 0.0,
-        };
-        seen.measure(yardstick)
+            error: f64::INFINITY,
+        }
     }
 
-    fn measure(&self, yardstick: &Yardstick<'_>) -> f64 {
-        if !self
-            .lora_a
-            .iter()
-            .chain(&self.lora_b)
-            .all(|x| x.is_finite())
-        {
-            return f64::INFINITY;
+    /// As numbers; `None` where one of them overflowed.
+    pub(super) fn factors(&self, m: usize, n: usize) -> Option<Factors> {
+        let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
+        if !finite(&self.lora_a) || !finite(&self.lora_b) {
+            return None;
         }
-        let ErrorMatrix { m, n, .. } = yardstick.error;
         let k = self.lora_b.len() / n;
-        let a = Mat::from_fn(m, k, |i, j| f64::from(self.lora_a[j * m + i]));
-        let b = Mat::from_fn(n, k, |i, j| f64::from(self.lora_b[i * k + j]));
-        yardstick.error(&Factors { a, b })
+        Some(Factors {
+            a: Mat::from_fn(m, k, |i, j| f64::from(self.lora_a[j * m + i])),
+            b: Mat::from_fn(n, k, |i, j| f64::from(self.lora_b[i * k + j])),
+        })
     }
 }

@@ -1,31 +1,35 @@
 //! Judging candidates on rows that they were not solved from, and choosing the shrinkage.
 //!
-//! The window's blocks are left out of R in folds (`training`), each fold solved from the rest and scored on
-//! itself. For C = E V V^T the error of
-//! a block is (||Y||^2 - ||Y V||^2) / rows with Y = X E, so all candidates share one product.
+//! The window's blocks are left out of R in folds (`training`), each fold solved from the rest for all candidates at once
+//! (`candidates`) and scored on evenly spaced rows of each of its blocks: the interval is over blocks, whose rows resemble
+//! each other. For C = E V V^T the error of a row is ||x E||^2 - ||x E V||^2.
 //!
 //! The rule (design 3.7): the largest a whose mean error, relative to no correction and averaged over the
 //! site's layers, is within one standard error (over blocks) of the smallest. The plain minimum picks too
 //! little shrinkage, because neighbouring rows come from one text. With fewer than four scored blocks:
 //! a = m / (m + N).
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Mat, MatRef};
 use qera_core::reconstruct::Method;
 use qera_core::statistics::BlockMeans;
 
 use crate::calibrate::{Block, SiteStatistics};
 use crate::error::Stop;
+use crate::kernels::{Host, products};
 use crate::settings::Shrinkage;
 
+use super::basis::product;
+use super::candidates::Candidates;
 use super::layers::{SiteLayers, rank_of};
-use super::metric::{ErrorMatrix, ErrorOperator};
-use super::packed_r::narrow;
-use super::subspace::{Effort, top_subspace};
+use super::metric::ErrorMatrix;
+use super::operator::TurnedError;
 use super::training::{Training, folds, rows_of};
 
 /// The candidates for a.
 pub const SHRINKAGES: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0];
+/// Rows that are scored of a full window, and of a block at least.
+const SCORED_ROWS: usize = 512;
+const SCORED_ROWS_MIN: usize = 8;
 /// Fewer scored blocks than this choose nothing.
 const BLOCKS_MIN: usize = 4;
 const CONFIDENCE: f64 = 0.95;
@@ -192,74 +196,74 @@ fn score(
         rows_tested: 0,
     };
     for fold in folds(statistics) {
-        let held = rows_of(fold);
-        let Some(training) = Training::without(method, statistics, full, fold, held) else {
+        let training = Training::without(method, statistics, full, fold, candidates);
+        let Some(training) = training else {
             continue;
         };
-        scores.rows_tested += held;
+        let samples: Vec<_> = fold
+            .iter()
+            .map(|block| sample(block, statistics.window.rows(), statistics.in_features))
+            .collect();
+        let tested = samples
+            .iter()
+            .map(|rows| rows.len() / statistics.in_features);
+        scores.rows_tested += tested.sum::<usize>() as u64;
         if training.uses_rows {
-            scores.rows_solved = scores.rows_solved.min(statistics.rows - held);
+            let left = statistics.rows - rows_of(fold);
+            scores.rows_solved = scores.rows_solved.min(left);
         }
         for layer in 0..layers.count() {
-            score_layer(layer, candidates, &training, fold, layers, &mut scores)?;
+            score_layer(layer, candidates, &training, &samples, layers, &mut scores)?;
         }
     }
     Ok(scores)
 }
 
+/// Evenly spaced rows of a block: all where the window has few.
+fn sample(block: &Block, window: usize, m: usize) -> Vec<f32> {
+    let share = (SCORED_ROWS * block.rows).div_ceil(window.max(1));
+    let count = share.max(SCORED_ROWS_MIN).min(block.rows);
+    let row = |i: usize| (2 * i + 1) * block.rows / (2 * count) * m;
+    (0..count)
+        .flat_map(|i| &block.values[row(i)..row(i) + m])
+        .copied()
+        .collect()
+}
+
 fn score_layer(
     layer: usize,
     candidates: &[f64],
-    training: &Training,
-    fold: &[Block],
+    training: &Training<'_>,
+    samples: &[Vec<f32>],
     layers: &SiteLayers<'_>,
     scores: &mut Scores,
 ) -> Result<(), Stop> {
+    let host = layers.host;
     let values = layers.error(layer)?;
-    let (m, n) = (
-        layers.layer(layer).in_features,
-        layers.layer(layer).out_features,
-    );
-    let error = ErrorMatrix {
-        values: &values,
-        m,
-        n,
-    };
-    let outputs: Vec<Mat<f32>> = fold
+    let error = ErrorMatrix::of(layers.layer(layer), &values);
+    let turned = TurnedError::new(host, error);
+    let without: Vec<f64> = samples
         .iter()
-        .map(|block| output_errors(block, error))
+        .map(|rows| mean_power(&outputs(host, rows, error)))
         .collect();
-    scores.without[layer].extend(
-        outputs
-            .iter()
-            .zip(fold)
-            .map(|(y, b)| power(y) / b.rows as f64),
-    );
-    let rank = rank_of(training.method, layers.layer(layer));
-    let mut warm: Option<Mat<f64>> = None;
+    scores.without[layer].extend(&without);
+    let rank = rank_of(layers.settings.method, layers.layer(layer));
+    let subspaces = Candidates::new(host, training, (error, &turned), rank);
+    let t = subspaces.outputs().transpose().to_owned();
+    // x E Q for the rows of each block, s x rows.
+    let projected: Vec<Mat<f64>> = samples
+        .iter()
+        .map(|rows| products(host, t.as_ref(), (rows, error.m)))
+        .collect();
     for (candidate, &a) in candidates.iter().enumerate() {
-        let metric = training.metric(a);
-        let v = if rank == 0 {
-            Mat::zeros(n, 0)
-        } else {
-            let operator = ErrorOperator::new(error, &metric);
-            top_subspace(&operator, rank, Effort::Candidate(warm.as_ref()))
-                .map_err(|reason| layers.failed(layer, reason))?
-        };
-        let top = v.as_ref().subcols(0, rank.min(v.ncols()));
-        let narrowed = Mat::from_fn(n, top.ncols(), |i, j| narrow(top[(i, j)]));
-        scores.with[layer][candidate].extend(outputs.iter().zip(fold).map(|(y, block)| {
-            let mut captured = Mat::<f32>::zeros(y.nrows(), narrowed.ncols());
-            matmul(
-                captured.as_mut(),
-                Accum::Replace,
-                y.as_ref(),
-                narrowed.as_ref(),
-                1.0,
-                Par::Seq,
-            );
-            (power(y) - power(&captured)).max(0.0) / block.rows as f64
-        }));
+        let rotation = subspaces
+            .top(&training.shares(a), rank)
+            .map_err(|reason| layers.failed(layer, reason))?;
+        let captured = projected.iter().map(|z| {
+            mean_power(&product(rotation.transpose(), z.as_ref())) / turned.scale_squared()
+        });
+        let with = without.iter().zip(captured);
+        scores.with[layer][candidate].extend(with.map(|(w, c)| (w - c).max(0.0)));
         if !scores.with[layer][candidate]
             .iter()
             .chain(&scores.without[layer])
@@ -267,24 +271,20 @@ fn score_layer(
         {
             return Err(layers.failed(layer, "products overflow on held-out rows".into()));
         }
-        warm = Some(v);
     }
     Ok(())
 }
 
-/// Y = X E of a block.
-fn output_errors(block: &Block, error: ErrorMatrix<'_>) -> Mat<f32> {
-    let x = MatRef::from_column_major_slice(&block.values, error.m, block.rows).transpose();
-    let e = MatRef::from_column_major_slice(error.values, error.m, error.n);
-    let mut y = Mat::zeros(block.rows, error.n);
-    matmul(y.as_mut(), Accum::Replace, x, e, 1.0, Par::Seq);
-    y
+/// X E of some rows: n x rows.
+fn outputs(host: Host<'_>, rows: &[f32], error: ErrorMatrix<'_>) -> Mat<f64> {
+    let x = MatRef::from_column_major_slice(rows, error.m, rows.len() / error.m);
+    let x = Mat::from_fn(x.ncols(), x.nrows(), |i, j| f64::from(x[(j, i)]));
+    products(host, x.as_ref(), (error.values, error.m))
 }
 
-fn power(y: &Mat<f32>) -> f64 {
-    y.col_iter()
-        .map(|c| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())
-        .sum()
+/// Mean squared length of the rows whose images are the columns of `y`.
+fn mean_power(y: &Mat<f64>) -> f64 {
+    y.squared_norm_l2() / y.ncols() as f64
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use qera_core::reconstruct::Method;
 
 use crate::checkpoint::{Checkpoint, Layer, Site};
 use crate::error::Stop;
+use crate::kernels::Host;
 use crate::settings::Settings;
 
 /// A site's layers.
@@ -13,6 +14,7 @@ pub(super) struct SiteLayers<'a> {
     pub(super) settings: &'a Settings,
     pub(super) layers: &'a [Layer],
     pub(super) site: &'a Site,
+    pub(super) host: Host<'a>,
 }
 
 impl<'a> SiteLayers<'a> {

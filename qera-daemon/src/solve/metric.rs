@@ -1,21 +1,20 @@
-//! What stands in the place of R, and the operator G = E^T S E that it makes.
+//! What stands in the place of R.
 //!
-//! Every method is the projection C = E V V^T with V the top eigenvectors of G (design 3.1); they differ
+//! Every method is the projection C = E V V^T with V the top eigenvectors of G = E^T S E (design 3.1); they differ
 //! in S alone: R shrunk toward its diagonal (QERA-exact), diag(R) (QERA-approx), the squared mean of |x|
-//! (LQER), the identity (ZeroQuant-V2).
-//!
-//! E and S are scaled by powers of two and by the largest diagonal element, so that f32 products neither
-//! overflow nor vanish; eigenvectors do not notice.
+//! (LQER), the identity (ZeroQuant-V2). S is scaled by its largest diagonal element.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
 use crate::checkpoint::Layer;
+use crate::kernels::{Host, products};
 
-use super::packed_r::{PackedR, narrow};
+use super::basis::product;
+use super::packed_r::PackedR;
 
 /// Columns of E converted to f64 at a time.
-const COLUMNS: usize = 512;
+const COLUMNS: usize = 128;
 
 /// The quantization error of a layer: m x n by columns, which is the stored [n, m] by rows.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +90,8 @@ pub(super) enum Metric<'a> {
         diagonal: Vec<f64>,
         /// a.
         shrinkage: f64,
-        /// The same R in f64 and its scale, where products in f64 may be asked for.
-        exact: Option<(PackedR<'a>, f64)>,
+        /// The same R in f64, and its scale.
+        exact: (PackedR<'a>, f64),
     },
     /// A diagonal; all ones is the identity.
     Diagonal {
@@ -120,7 +119,7 @@ impl Metric<'_> {
         }
     }
 
-    fn diagonal(&self) -> &[f64] {
+    pub(super) fn diagonal(&self) -> &[f64] {
         match self {
             Self::Shrunk { diagonal, .. }
             | Self::Diagonal {
@@ -129,152 +128,79 @@ impl Metric<'_> {
         }
     }
 
-    /// S T, f32 products.
-    fn apply_f32(&self, t: Mat<f32>) -> Mat<f32> {
-        let (full, a) = match self {
+    pub(super) const fn scale(&self) -> f64 {
+        match self {
             Self::Shrunk {
-                full, shrinkage, ..
-            } => (*full, *shrinkage),
-            Self::Diagonal { .. } => (&[][..], 1.0),
-        };
-        let diagonal = self.diagonal();
-        let mut product = Mat::from_fn(t.nrows(), t.ncols(), |i, j| {
-            narrow(a * diagonal[i]) * t[(i, j)]
-        });
-        if a < 1.0 {
-            let m = t.nrows();
-            let full = MatRef::from_column_major_slice(full, m, m);
-            matmul(
-                product.as_mut(),
-                Accum::Add,
-                full,
-                t.as_ref(),
-                narrow(1.0 - a),
-                Par::Seq,
-            );
+                exact: (_, scale), ..
+            }
+            | Self::Diagonal { scale, .. } => *scale,
         }
-        product
     }
 
-    /// S T, f64 products; falls back to f32 values of R where the f64 ones were not lent.
-    fn apply_f64(&self, t: &Mat<f64>) -> Mat<f64> {
-        let (m, b) = (t.nrows(), t.ncols());
-        let diagonal = self.diagonal();
-        let scaled = |a: f64| Mat::from_fn(m, b, |i, j| a * diagonal[i] * t[(i, j)]);
+    /// S T for T^T (b x m), f32 products with R: b x m.
+    pub(super) fn apply_f32(&self, host: Host<'_>, t: Mat<f64>) -> Mat<f64> {
         match self {
-            Self::Diagonal { .. } => scaled(1.0),
+            Self::Shrunk {
+                full,
+                shrinkage,
+                diagonal,
+                ..
+            } if *shrinkage < 1.0 => {
+                let rt = products(host, t.as_ref(), (full, t.ncols()));
+                blend(rt, (1.0 - shrinkage, *shrinkage), diagonal, &t)
+            }
+            _ => scaled(t, self.diagonal()),
+        }
+    }
+
+    /// T^T S T in true units, given T (m x b) and R T.
+    pub(super) fn rayleigh(&self, t: &Mat<f64>, rt: &Mat<f64>) -> Mat<f64> {
+        let diagonal = self.diagonal();
+        let scale = self.scale();
+        let dt = Mat::from_fn(t.nrows(), t.ncols(), |i, j| scale * diagonal[i] * t[(i, j)]);
+        let on_diagonal = product(t.transpose(), dt.as_ref());
+        match self {
+            Self::Diagonal { .. } => on_diagonal,
+            Self::Shrunk { shrinkage, .. } => {
+                let full = product(t.transpose(), rt.as_ref());
+                full * faer::Scale(1.0 - shrinkage) + on_diagonal * faer::Scale(*shrinkage)
+            }
+        }
+    }
+
+    /// S T, f64 products; T is m x b.
+    pub(super) fn apply_f64(&self, host: Host<'_>, t: &Mat<f64>) -> Mat<f64> {
+        let diagonal = self.diagonal();
+        let on_diagonal =
+            |a: f64| Mat::from_fn(t.nrows(), t.ncols(), |i, j| a * diagonal[i] * t[(i, j)]);
+        match self {
+            Self::Diagonal { .. } => on_diagonal(1.0),
             Self::Shrunk {
                 shrinkage,
-                exact: Some((r, scale)),
+                exact: (r, scale),
                 ..
             } => {
-                let rt = r.times(t.as_ref());
                 let share = (1.0 - shrinkage) / scale;
-                scaled(*shrinkage) + Mat::from_fn(m, b, |i, j| share * rt[(i, j)])
-            }
-            Self::Shrunk { .. } => {
-                let narrowed = self.apply_f32(Mat::from_fn(m, b, |i, j| narrow(t[(i, j)])));
-                Mat::from_fn(m, b, |i, j| f64::from(narrowed[(i, j)]))
+                on_diagonal(*shrinkage) + r.times(host, t.as_ref()) * faer::Scale(share)
             }
         }
     }
 }
 
-/// V -> G V, G = E^T S E (n x n), never formed: 4 m n + 2 m^2 flops a column.
-#[derive(Debug)]
-pub(super) struct ErrorOperator<'a> {
-    pub(super) error: ErrorMatrix<'a>,
-    pub(super) metric: &'a Metric<'a>,
-    /// Power of two that brings the largest |E_ij| near 1.
-    error_scale: f32,
+/// Each column (a channel) times its element of the diagonal.
+pub(super) fn scaled(mut t: Mat<f64>, diagonal: &[f64]) -> Mat<f64> {
+    for (column, d) in t.col_iter_mut().zip(diagonal) {
+        column.iter_mut().for_each(|x| *x *= d);
+    }
+    t
 }
 
-impl<'a> ErrorOperator<'a> {
-    pub(super) fn new(error: ErrorMatrix<'a>, metric: &'a Metric<'a>) -> Self {
-        let largest = error.values.iter().fold(0.0_f32, |max, e| max.max(e.abs()));
-        let exponent = if largest > 0.0 {
-            -largest.log2().floor()
-        } else {
-            0.0
-        };
-        Self {
-            error,
-            metric,
-            error_scale: exponent.clamp(-120.0, 120.0).exp2(),
+/// p X + q diag(d) T, channels being columns.
+pub(super) fn blend(mut x: Mat<f64>, (p, q): (f64, f64), d: &[f64], t: &Mat<f64>) -> Mat<f64> {
+    for ((to, from), d) in x.col_iter_mut().zip(t.col_iter()).zip(d) {
+        for (to, from) in to.iter_mut().zip(from.iter()) {
+            *to = p * *to + q * d * from;
         }
     }
-
-    pub(super) const fn n(&self) -> usize {
-        self.error.n
-    }
-
-    /// f32 products; the values are scaled, the subspace is not affected.
-    pub(super) fn apply_f32(&self, v: MatRef<'_, f64>) -> Mat<f64> {
-        let (m, n, b) = (self.error.m, self.error.n, v.ncols());
-        let narrowed = Mat::from_fn(n, b, |i, j| narrow(v[(i, j)]));
-        let error = self.error.as_mat();
-        let mut t = Mat::<f32>::zeros(m, b);
-        matmul(
-            t.as_mut(),
-            Accum::Replace,
-            error,
-            narrowed.as_ref(),
-            self.error_scale,
-            Par::Seq,
-        );
-        let u = self.metric.apply_f32(t);
-        let mut w = Mat::<f32>::zeros(n, b);
-        matmul(
-            w.as_mut(),
-            Accum::Replace,
-            error.transpose(),
-            u.as_ref(),
-            self.error_scale,
-            Par::Seq,
-        );
-        Mat::from_fn(n, b, |i, j| f64::from(w[(i, j)]))
-    }
-
-    /// f64 products, in the same scaling.
-    pub(super) fn apply_f64(&self, v: MatRef<'_, f64>) -> Mat<f64> {
-        let s = f64::from(self.error_scale);
-        let t = self.error.times(v) * faer::Scale(s * s);
-        self.error
-            .transposed_times(self.metric.apply_f64(&t).as_ref())
-    }
-
-    /// What an eigenvalue in this scaling is to be multiplied by.
-    pub(super) fn unit(&self) -> f64 {
-        let scale = match self.metric {
-            Metric::Shrunk {
-                exact: Some((_, scale)),
-                ..
-            }
-            | Metric::Diagonal { scale, .. } => *scale,
-            Metric::Shrunk { exact: None, .. } => 1.0,
-        };
-        scale / f64::from(self.error_scale).powi(2)
-    }
-
-    /// tr G in the same scaling, given tr(R E E^T): the scale of the stop test.
-    pub(super) fn trace(&self, error_without: f64) -> f64 {
-        let diagonal = self.metric.diagonal();
-        let s = f64::from(self.error_scale);
-        let of_column = |column: &[f32]| -> f64 {
-            column
-                .iter()
-                .zip(diagonal)
-                .map(|(e, d)| (f64::from(*e) * s).powi(2) * d)
-                .sum()
-        };
-        let on_diagonal: f64 = self.error.values.chunks(self.error.m).map(of_column).sum();
-        match self.metric {
-            Metric::Shrunk {
-                shrinkage,
-                exact: Some((_, scale)),
-                ..
-            } => (1.0 - shrinkage) * s * s * error_without / scale + shrinkage * on_diagonal,
-            _ => on_diagonal,
-        }
-    }
+    x
 }

@@ -1,16 +1,23 @@
 //! R in packed f64, and the exact quantities that are measured with it: R X, tr(R P P^T).
 //!
-//! R is never expanded to a full f64 matrix: panels of columns are, one at a time.
+//! R is never expanded to a full f64 matrix: bands of rows are, one at a time.
 
 use faer::linalg::matmul::matmul;
-use faer::prelude::ReborrowMut;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use qera_core::packed::packed_offset;
 
-/// Columns of R, or rows of P P^T, held in f64 at a time.
-const PANEL: usize = 128;
-/// Columns of P converted to f64 at a time.
-const COLUMNS: usize = 512;
+use crate::kernels::{Host, Scratch, trace_products};
+
+/// Rows of R held as a rectangle at a time.
+const BAND: usize = 64;
+/// Bands are dealt to so many sums where R is large, so that cores can share the work and the order of additions stays.
+const SUMS: usize = 4;
+/// From this width on.
+const SHARED_FROM: usize = 1024;
+/// Operations of a trace that are done in f64: some milliseconds.
+const F64_FLOPS_MAX: usize = 1 << 28;
+/// Side of the squares in which a matrix is turned.
+const SQUARE: usize = 32;
 
 /// A packed symmetric matrix, m x m.
 #[derive(Debug, Clone, Copy)]
@@ -31,77 +38,129 @@ impl<'a> PackedR<'a> {
     }
 
     /// R / `scale` as a full f32 matrix, by columns.
-    pub(super) fn to_f32(self, scale: f64) -> Vec<f32> {
+    pub(super) fn to_f32(self, host: Host<'_>, scale: f64) -> Vec<f32> {
         let m = self.m;
         let mut full = vec![0.0_f32; m * m];
-        for i in 0..m {
-            for (j, value) in self.row(i).iter().enumerate() {
-                full[i * m + i + j] = narrow(value / scale);
-            }
-        }
-        mirror_lower(&mut full, m);
+        let unit = 1.0 / scale;
+        let bands = full.chunks_mut(m * BAND).enumerate().collect();
+        host.cores
+            .spread(bands, |(band, columns): (_, &mut [f32])| {
+                let first = band * BAND;
+                for (c, column) in columns.chunks_exact_mut(m).enumerate() {
+                    let j = first + c;
+                    for (to, value) in column[j..].iter_mut().zip(self.row(j)) {
+                        *to = narrow(value * unit);
+                    }
+                }
+                // What lies above the diagonal stands in the rows before, a run in each.
+                let last = first + columns.len() / m;
+                for top in (0..last).step_by(SQUARE) {
+                    for left in (first..last).step_by(SQUARE) {
+                        let (right, bottom) = ((left + SQUARE).min(last), (top + SQUARE).min(last));
+                        let run = |i: usize| {
+                            let from = left.max(i + 1);
+                            let from_diagonal = self.row(i).get(from - i..right.saturating_sub(i));
+                            (from - left, from_diagonal.unwrap_or_default())
+                        };
+                        let mut square = [[0.0_f32; SQUARE]; SQUARE];
+                        for (i, row) in (top..bottom).zip(&mut square) {
+                            let (skip, run) = run(i);
+                            for (to, value) in row[skip.min(SQUARE)..].iter_mut().zip(run) {
+                                *to = narrow(value * unit);
+                            }
+                        }
+                        for j in left..right {
+                            let end = bottom.min(j);
+                            if top < end {
+                                let column = &mut columns[(j - first) * m..][top..end];
+                                for (to, row) in column.iter_mut().zip(&square) {
+                                    *to = row[j - left];
+                                }
+                            }
+                        }
+                    }
+                }
+            });
         full
     }
 
-    /// R X in f64, X being m x b: 2 m^2 b flops.
-    pub(super) fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        let m = self.m;
-        let mut product = Mat::zeros(m, x.ncols());
-        let mut panel = vec![0.0; m * PANEL];
-        for first in (0..m).step_by(PANEL) {
-            let width = PANEL.min(m - first);
-            for (c, column) in panel.chunks_mut(m).take(width).enumerate() {
-                let j = first + c;
-                column[j..].copy_from_slice(self.row(j));
-                for (i, value) in column[..j].iter_mut().enumerate() {
-                    *value = self.values[packed_offset(m, i) + j - i];
+    /// R X in f64, X being m x b: 2 m^2 b flops, each element of R read once.
+    pub(super) fn times(&self, host: Host<'_>, x: MatRef<'_, f64>) -> Mat<f64> {
+        let (m, b) = (self.m, x.ncols());
+        let count = if m < SHARED_FROM { 1 } else { SUMS };
+        let mut sums: Vec<Mat<f64>> = (0..count).map(|_| Mat::zeros(m, b)).collect();
+        let pieces = sums.iter_mut().enumerate().collect();
+        host.cores
+            .spread(pieces, |(index, sum): (usize, &mut Mat<f64>)| {
+                let mut memory = vec![0.0; BAND * m];
+                for first in (index * BAND..m).step_by(count * BAND) {
+                    self.add_band(first, x, sum, &mut memory);
                 }
-            }
-            let panel = MatRef::from_column_major_slice(&panel[..m * width], m, width);
-            let rows = product.as_mut().subrows_mut(first, width);
-            matmul(rows, Accum::Replace, panel.transpose(), x, 1.0, Par::Seq);
-        }
-        product
+            });
+        let mut sums = sums.into_iter();
+        let first = sums.next().unwrap_or_else(|| Mat::zeros(m, b));
+        sums.fold(first, |total, sum| total + sum)
     }
 
-    /// tr(R P P^T) in f64 for P (m x n, by columns, f32): m^2 n flops.
-    ///
-    /// sum_ij R_ij (P P^T)_ij over the upper triangle, the off-diagonal part twice; P P^T is made
-    /// [`PANEL`] rows at a time.
-    pub(super) fn trace_with(&self, p: &[f32]) -> f64 {
-        let m = self.m;
-        let mut gram = vec![0.0_f64; PANEL * m];
-        let mut columns = vec![0.0_f64; COLUMNS * m];
-        let mut trace = 0.0;
-        for first in (0..m).step_by(PANEL) {
-            let (height, length) = (PANEL.min(m - first), m - first);
-            let mut gram =
-                MatMut::from_column_major_slice_mut(&mut gram[..height * length], length, height);
-            gram.fill(0.0);
-            for group in p.chunks(COLUMNS * m) {
-                let count = group.len() / m;
-                for (to, from) in columns.chunks_mut(length).zip(group.chunks(m)) {
-                    to.iter_mut()
-                        .zip(&from[first..])
-                        .for_each(|(to, from)| *to = f64::from(*from));
-                }
-                let group =
-                    MatRef::from_column_major_slice(&columns[..count * length], length, count);
-                matmul(
-                    gram.rb_mut(),
-                    Accum::Add,
-                    group,
-                    group.subrows(0, height).transpose(),
-                    1.0,
-                    Par::Seq,
-                );
+    /// Adds what the rows from `first` on, from their diagonal elements on, and the columns that mirror them give.
+    fn add_band(&self, first: usize, x: MatRef<'_, f64>, sum: &mut Mat<f64>, memory: &mut [f64]) {
+        let (height, length) = (BAND.min(self.m - first), self.m - first);
+        let band = &mut memory[..height * length];
+        for (r, row) in band.chunks_exact_mut(length).enumerate() {
+            row[r..].copy_from_slice(self.row(first + r));
+        }
+        for r in 1..height {
+            for c in 0..r {
+                band[r * length + c] = band[c * length + r];
             }
-            for c in 0..height {
+        }
+        let band = MatRef::from_row_major_slice(band, height, length);
+        matmul(
+            sum.as_mut().subrows_mut(first, height),
+            Accum::Add,
+            band,
+            x.subrows(first, length),
+            1.0,
+            Par::Seq,
+        );
+        matmul(
+            sum.as_mut().subrows_mut(first + height, length - height),
+            Accum::Add,
+            band.subcols(height, length - height).transpose(),
+            x.subrows(first, height),
+            1.0,
+            Par::Seq,
+        );
+    }
+
+    /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. In f64 where that is soon done; else off the diagonal by
+    /// f32 products, whose errors average out: below 1e-9 of the trace from that size on.
+    pub(super) fn trace_with(&self, host: Host<'_>, p: &[f32]) -> f64 {
+        let m = self.m;
+        if m.saturating_mul(p.len()) > F64_FLOPS_MAX {
+            return trace_products(host, (p, m), self.values, &mut Scratch::default());
+        }
+        let mut gram = vec![0.0_f64; BAND * m];
+        let wide: Vec<f64> = p.iter().map(|x| f64::from(*x)).collect();
+        let p = MatRef::from_column_major_slice(&wide, m, wide.len() / m);
+        let mut trace = 0.0;
+        for first in (0..m).step_by(BAND) {
+            let (height, length) = (BAND.min(m - first), m - first);
+            let gram = &mut gram[..height * length];
+            let below = p.subrows(first, length);
+            matmul(
+                MatMut::from_column_major_slice_mut(gram, length, height),
+                Accum::Replace,
+                below,
+                below.subrows(0, height).transpose(),
+                1.0,
+                Par::Seq,
+            );
+            for (c, column) in gram.chunks_exact(length).enumerate() {
                 let row = self.row(first + c);
-                let products = (1..row.len())
-                    .map(|j| row[j] * gram[(c + j, c)])
-                    .sum::<f64>();
-                trace += row[0] * gram[(c, c)] + 2.0 * products;
+                let products = row[1..].iter().zip(&column[c + 1..]);
+                let off_diagonal: f64 = products.map(|(r, p)| r * p).sum();
+                trace += row[0] * column[c] + 2.0 * off_diagonal;
             }
         }
         // Rounding may leave -1e-17 where the truth is 0.
@@ -109,14 +168,30 @@ impl<'a> PackedR<'a> {
     }
 }
 
-/// Copies the lower triangle (by columns) over the upper one.
-pub(super) fn mirror_lower(full: &mut [f32], m: usize) {
-    for j in 1..m {
-        let (left, right) = full.split_at_mut(j * m);
-        for (i, value) in right[..j].iter_mut().enumerate() {
-            *value = left[i * m + j];
-        }
-    }
+/// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
+/// column of the one and of the other in turn would evict each other where their distance is a power of two.
+pub(super) fn transposed(host: Host<'_>, matrix: &[f32], rows: usize, scale: f32) -> Vec<f32> {
+    let columns = matrix.len() / rows.max(1);
+    let mut turned = vec![0.0_f32; matrix.len()];
+    let strips = turned.chunks_mut(columns * SQUARE).enumerate().collect();
+    host.cores
+        .spread(strips, |(strip, turned): (_, &mut [f32])| {
+            let first = strip * SQUARE;
+            let height = turned.len() / columns;
+            let mut square = [[0.0_f32; SQUARE]; SQUARE];
+            for left in (0..columns).step_by(SQUARE) {
+                let width = SQUARE.min(columns - left);
+                for (j, column) in (left..left + width).zip(&mut square) {
+                    column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
+                }
+                for (r, row) in turned.chunks_exact_mut(columns).enumerate() {
+                    for (to, column) in row[left..left + width].iter_mut().zip(&square) {
+                        *to = column[r] * scale;
+                    }
+                }
+            }
+        });
+    turned
 }
 
 /// To f32, rounding to nearest.
@@ -124,37 +199,51 @@ pub(super) fn mirror_lower(full: &mut [f32], m: usize) {
     clippy::cast_possible_truncation,
     reason = "rounding to f32 is the purpose"
 )]
-pub(super) const fn narrow(value: f64) -> f32 {
+pub(crate) const fn narrow(value: f64) -> f32 {
     value as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cores::Cores;
+    use crate::kernels::Kernel;
 
     #[test]
     fn products_and_traces_match_the_definition() {
-        let (m, n) = (150, 7); // more than one panel
-        let r =
-            |i: usize, j: usize| 1.0 / (1.0 + i as f64 + j as f64) + f64::from(u8::from(i == j));
-        let packed: Vec<f64> = (0..m).flat_map(|i| (i..m).map(move |j| r(i, j))).collect();
-        let p: Vec<f32> = (0..m * n)
-            .map(|i| narrow((i as f64 * 0.37).sin()))
-            .collect();
-        let packed_r = PackedR::new(&packed, m);
-        let wide = Mat::from_fn(m, n, |i, j| f64::from(p[j * m + i]));
-        let product = packed_r.times(wide.as_ref());
-        let mut trace = 0.0;
-        for j in 0..n {
-            for i in 0..m {
-                let expected: f64 = (0..m).map(|l| r(i, l) * wide[(l, j)]).sum();
-                assert!((product[(i, j)] - expected).abs() < 1e-12);
-                trace += wide[(i, j)] * expected;
+        let cores = Cores::new(2);
+        let host = Host {
+            kernel: Kernel::best(),
+            cores: &cores,
+        };
+        for (m, n) in [(150, 7), (1030, 3)] {
+            let r = |i: usize, j: usize| {
+                1.0 / (1.0 + i as f64 + j as f64) + f64::from(u8::from(i == j))
+            };
+            let packed: Vec<f64> = (0..m).flat_map(|i| (i..m).map(move |j| r(i, j))).collect();
+            let p: Vec<f32> = (0..m * n)
+                .map(|i| narrow((i as f64 * 0.37).sin()))
+                .collect();
+            let packed_r = PackedR::new(&packed, m);
+            let wide = Mat::from_fn(m, n, |i, j| f64::from(p[j * m + i]));
+            let product = packed_r.times(host, wide.as_ref());
+            let mut trace = 0.0;
+            for j in 0..n {
+                for i in 0..m {
+                    let expected: f64 = (0..m).map(|l| r(i, l) * wide[(l, j)]).sum();
+                    assert!((product[(i, j)] - expected).abs() < 1e-11);
+                    trace += wide[(i, j)] * expected;
+                }
+            }
+            assert!((packed_r.trace_with(host, &p) / trace - 1.0).abs() < 1e-9);
+            let full = packed_r.to_f32(host, 2.0);
+            for (i, j) in [(3, 100), (100, 3), (0, 149), (149, 0), (70, 70), (64, 63)] {
+                assert!((f64::from(full[i * m + j]) - r(i, j) / 2.0).abs() < 1e-7);
+            }
+            let turned = transposed(host, &p, m, 2.0);
+            for (i, j) in [(0, 0), (149, n - 1), (33, 2)] {
+                assert!((turned[i * n + j] - 2.0 * p[j * m + i]).abs() < f32::EPSILON);
             }
         }
-        assert!((packed_r.trace_with(&p) / trace - 1.0).abs() < 1e-13);
-        let full = packed_r.to_f32(2.0);
-        assert!((f64::from(full[3 * m + 100]) - r(3, 100) / 2.0).abs() < 1e-9);
-        assert!((full[3 * m + 100] - full[100 * m + 3]).abs() < f32::EPSILON * 0.1);
     }
 }

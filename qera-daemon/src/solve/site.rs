@@ -10,16 +10,19 @@ use qera_core::statistics::BatchMaxMeanAbs;
 use crate::calibrate::{Block, SiteStatistics};
 use crate::checkpoint::{Checkpoint, Layer, Site};
 use crate::error::Stop;
+use crate::kernels::Host;
 use crate::settings::Settings;
 
+use super::basis::eigen;
 use super::evidence::LayerProgress;
-use super::factors::{Factors, Rounded};
+use super::factors::{Correction, Rounded};
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
-use super::metric::{ErrorMatrix, ErrorOperator, Metric, diagonal_scale};
+use super::metric::{ErrorMatrix, Metric, diagonal_scale};
+use super::operator::{ErrorOperator, TurnedError};
 use super::packed_r::PackedR;
 use super::schedule::SiteProgress;
-use super::subspace::{DENSE_MAX, Effort, eigen, is_dense, top_subspace};
+use super::subspace::{Effort, is_dense, top_subspace};
 use super::yardstick::{Yardstick, power};
 
 /// A layer that loses more of f than this by rounding is written f32.
@@ -92,6 +95,8 @@ pub struct SiteSolver<'a> {
     pub settings: &'a Settings,
     /// The selected layers.
     pub layers: &'a [Layer],
+    /// Where it is computed.
+    pub host: Host<'a>,
 }
 
 impl SiteSolver<'_> {
@@ -117,7 +122,7 @@ impl SiteSolver<'_> {
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.method;
         let full = match packed {
-            Some(packed) if method == Method::Exact => packed.to_f32(scale),
+            Some(packed) if method == Method::Exact => packed.to_f32(self.host, scale),
             _ => Vec::new(),
         };
         let layers = SiteLayers {
@@ -125,6 +130,7 @@ impl SiteSolver<'_> {
             settings: self.settings,
             layers: self.layers,
             site,
+            host: self.host,
         };
         let verdict = judge(method, self.settings.shrinkage, statistics, &full, &layers)?;
         let metric = self.metric(statistics, packed, scale, &full, verdict.choice)?;
@@ -156,17 +162,18 @@ impl SiteSolver<'_> {
         choice: Option<Choice>,
     ) -> Result<Metric<'m>, Stop> {
         let squares = |scale: &[f64]| Metric::of_diagonal(scale.iter().map(|s| s * s).collect());
-        Ok(match self.settings.method {
-            Method::Exact => Metric::Shrunk {
+        Ok(match (self.settings.method, packed) {
+            (Method::Exact, Some(packed)) => Metric::Shrunk {
                 full,
                 diagonal: statistics.diagonal().iter().map(|d| d / scale).collect(),
                 shrinkage: choice.map_or(0.0, |c| c.shrinkage),
-                exact: packed.map(|packed| (packed, scale)),
+                exact: (packed, scale),
             },
-            Method::Approx => Metric::of_diagonal(statistics.second_moment()),
-            Method::LqerMean => squares(&statistics.mean_abs),
-            Method::Lqer => squares(&lqer_scale(statistics)?),
-            Method::ZeroQuantV2 | Method::WeightOnly => {
+            // Exact without R is refused before a row is read.
+            (Method::Exact | Method::Approx, _) => Metric::of_diagonal(statistics.second_moment()),
+            (Method::LqerMean, _) => squares(&statistics.mean_abs),
+            (Method::Lqer, _) => squares(&lqer_scale(statistics)?),
+            (Method::ZeroQuantV2 | Method::WeightOnly, _) => {
                 Metric::of_diagonal(vec![1.0; statistics.in_features])
             }
         })
@@ -187,30 +194,44 @@ impl SiteSolver<'_> {
         } = given;
         let layer = layers.layer(member);
         let weight = layer.read_weight(self.checkpoint)?;
-        let output_power = power(*r, &statistics.window, ErrorMatrix::of(layer, &weight));
+        let output_power = power(
+            self.host,
+            *r,
+            &statistics.window,
+            ErrorMatrix::of(layer, &weight),
+        );
         let values = layers.quantization_error(member, weight)?;
         let error = ErrorMatrix::of(layer, &values);
-        let error_without = power(*r, &statistics.window, error);
+        let error_without = power(self.host, *r, &statistics.window, error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
             before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
+        let turned = TurnedError::new(self.host, error);
         let projected = if correctable {
             let effort = match start {
                 Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
-                _ => Effort::Final(error_without),
+                _ => Effort::Final,
             };
-            self.project(given, member, error, effort)?
+            self.project(given, member, (error, &turned), effort)?
         } else {
             Projected::nothing(error)
         };
-        let factors = &projected.factors;
-        let (yardstick, error_with) =
-            Yardstick::choose(*r, &statistics.window, error, error_without, factors);
-        let (rounded, error_in_asked_dtype) =
-            round(self.settings.factor_dtype, factors, &yardstick, error_with);
-        let error_bf16 = rounded.error_in_bf16(&yardstick);
+        let correction = &projected.correction;
+        let mut yardstick = Yardstick {
+            host: self.host,
+            r: *r,
+            window: &statistics.window,
+            error,
+            turned: &turned,
+            error_without,
+            by_rows: false,
+        };
+        let error_with = yardstick.choose(correction);
+        let asked = self.settings.factor_dtype;
+        let (rounded, error_in_asked_dtype) = round(asked, correction, &yardstick, error_with);
+        let error_bf16 = yardstick.of_rounded(&rounded.in_bf16(), correction);
         if !rounded.error.is_finite() || !error_with.is_finite() {
             return Err(layers.failed(
                 member,
@@ -224,7 +245,7 @@ impl SiteSolver<'_> {
                     self.settings.method,
                     Method::ZeroQuantV2 | Method::WeightOnly
                 );
-            layer.push(factors.a.ncols(), &rounded, projected.vectors);
+            layer.push(correction.eb.ncols(), &rounded, projected.vectors);
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
@@ -234,7 +255,7 @@ impl SiteSolver<'_> {
                 Status::NothingToCorrect
             },
             rows: statistics.rows,
-            rank_used: projected.factors.a.ncols(),
+            rank_used: projected.spectrum.len(),
             output_power,
             error_without,
             error_with,
@@ -252,35 +273,25 @@ impl SiteSolver<'_> {
         &self,
         given: &Given<'_>,
         member: usize,
-        error: ErrorMatrix<'_>,
+        (error, turned): (ErrorMatrix<'_>, &TurnedError),
         effort: Effort<'_>,
     ) -> Result<Projected, Stop> {
         let (layers, metric) = (&given.layers, given.metric);
         let most = row_rank(metric, given.statistics.rows);
         let rank = rank_of(self.settings.method, layers.layer(member)).min(most);
-        let operator = ErrorOperator::new(error, metric);
-        let failed = |reason| layers.failed(member, reason);
-        let found = if rank == 0 {
-            faer::Mat::zeros(error.n, 0)
-        } else {
-            top_subspace(&operator, rank, effort).map_err(failed)?
-        };
-        let v = found.as_ref().subcols(0, rank.min(found.ncols()));
-        if v.ncols() == 0 {
+        if rank == 0 {
             return Ok(Projected::nothing(error));
         }
-        let (rotation, spectrum) =
-            eigen(&(v.transpose() * operator.apply_f64(v))).map_err(failed)?;
-        let largest = spectrum.first().copied().unwrap_or_default();
-        let noise = largest * f64::EPSILON * error.n.max(error.m) as f64;
-        let used = spectrum.iter().take_while(|&&value| value > noise).count();
-        let v = v * rotation.as_ref().subcols(0, used);
-        let unit = operator.unit();
+        let operator = ErrorOperator::new(self.host, error, metric, turned);
+        let failed = |reason| layers.failed(member, reason);
+        let found = top_subspace(&operator, rank, effort).map_err(failed)?;
+        let (correction, spectrum) =
+            correct(&operator, found.as_ref(), rank, given.r).map_err(failed)?;
         Ok(Projected {
-            factors: Factors::project(error, v.as_ref()),
-            spectrum: spectrum[..used].iter().map(|value| value * unit).collect(),
+            correction,
+            spectrum,
             // A dense solve starts from nothing.
-            vectors: if is_dense(error.n, rank, DENSE_MAX) {
+            vectors: if is_dense(error.n, rank) {
                 faer::Mat::zeros(error.n, 0)
             } else {
                 found
@@ -341,7 +352,7 @@ struct Given<'a> {
 
 /// The factors, the captured eigenvalues, and the vectors that a warm solve starts from.
 struct Projected {
-    factors: Factors,
+    correction: Correction,
     spectrum: Vec<f64>,
     vectors: faer::Mat<f64>,
 }
@@ -349,32 +360,56 @@ struct Projected {
 impl Projected {
     fn nothing(error: ErrorMatrix<'_>) -> Self {
         Self {
-            factors: Factors {
-                a: faer::Mat::zeros(error.m, 0),
-                b: faer::Mat::zeros(error.n, 0),
-            },
+            correction: Correction::none(error.m, error.n),
             spectrum: Vec::new(),
             vectors: faer::Mat::zeros(error.n, 0),
         }
     }
 }
 
+/// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R T in f64 once, from which
+/// everything else follows.
+pub(super) fn correct(
+    operator: &ErrorOperator<'_>,
+    found: faer::MatRef<'_, f64>,
+    rank: usize,
+    r: Option<PackedR<'_>>,
+) -> Result<(Correction, Vec<f64>), String> {
+    let error = operator.error;
+    let v = found.subcols(0, rank.min(found.ncols()));
+    let t = error.times(v);
+    let rt = r.map_or_else(
+        || faer::Mat::zeros(error.m, 0),
+        |r| r.times(operator.host, t.as_ref()),
+    );
+    let (rotation, spectrum) = eigen(&operator.metric.rayleigh(&t, &rt))?;
+    let largest = spectrum.first().copied().unwrap_or_default();
+    let noise = largest * f64::EPSILON * error.n.max(error.m) as f64;
+    let used = spectrum.iter().take_while(|&&value| value > noise).count();
+    let correction = Correction::project(v, &t, &rt, rotation.as_ref().subcols(0, used));
+    Ok((correction, spectrum[..used].to_vec()))
+}
+
 /// The factors in the asked dtype, or in f32 where that would lose too much; f in the asked one is returned then.
 fn round(
     asked: FloatDtype,
-    factors: &Factors,
+    correction: &Correction,
     yardstick: &Yardstick<'_>,
     error_with: f64,
 ) -> (Rounded, Option<f64>) {
-    let rounded = factors.round(asked, yardstick);
+    let measured = |dtype| {
+        let mut rounded = correction.factors.round(dtype);
+        rounded.error = yardstick.of_rounded(&rounded, correction);
+        rounded
+    };
+    let rounded = measured(asked);
     let lost = rounded.error - error_with;
     let too_much =
         lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * yardstick.error_without;
     if !too_much || asked == FloatDtype::F32 {
         return (rounded, None);
     }
-    let error = rounded.error;
-    (factors.round(FloatDtype::F32, yardstick), Some(error))
+    (measured(FloatDtype::F32), Some(rounded.error))
 }
 
 /// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave beyond

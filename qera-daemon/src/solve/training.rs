@@ -1,11 +1,18 @@
 //! Folds of the window, and what each is solved from: the site's statistics without the fold's rows.
+//!
+//! R without a fold is never formed: it is (N R - X^T X) / (N - n), and X^T (X T) takes less than X^T X as long as T has
+//! fewer columns than R.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
 
 use qera_core::reconstruct::Method;
 
-use crate::calibrate::{Block, SiteStatistics, subtract_products};
+use crate::calibrate::{Block, SiteStatistics};
+use crate::kernels::{Host, products};
 
-use super::metric::{Metric, diagonal_scale};
-use super::packed_r::{mirror_lower, narrow};
+use super::metric::{blend, diagonal_scale, scaled};
+use super::packed_r::narrow;
 
 /// Folds when the window is a large part of the rows.
 const FOLDS: u64 = 4;
@@ -40,100 +47,119 @@ pub(super) fn rows_of(fold: &[Block]) -> u64 {
 }
 
 /// What a fold is solved from: the statistics without its rows.
-pub(super) struct Training {
-    full: Vec<f32>,
+pub(super) struct Training<'a> {
+    /// R of all rows / scale; empty where the method has a diagonal S.
+    full: &'a [f32],
+    fold: &'a [Block],
+    /// R without the fold is `kept` R - `taken` X^T X.
+    kept: f64,
+    taken: f64,
+    /// The diagonal of S without the fold, in the scaling of `full`.
     diagonal: Vec<f64>,
-    pub(super) method: Method,
+    /// The shrinkage where only one is asked for.
+    single: Option<f64>,
     /// Whether it depends on rows at all.
     pub(super) uses_rows: bool,
 }
 
-impl Training {
-    /// `None` where the method's statistic cannot be had without these rows (a maximum over batches).
+impl<'a> Training<'a> {
+    /// For these candidates. `None` where the method's statistic cannot be had without these rows (a maximum over batches).
     pub(super) fn without(
         method: Method,
         statistics: &SiteStatistics,
-        full: &[f32],
-        fold: &[Block],
-        held: u64,
+        full: &'a [f32],
+        fold: &'a [Block],
+        candidates: &[f64],
     ) -> Option<Self> {
         let m = statistics.in_features;
         let rows = statistics.rows as f64;
-        let left = rows - held as f64;
-        let mut training = Self {
-            full: Vec::new(),
-            diagonal: vec![1.0; m],
-            method,
-            uses_rows: true,
-        };
-        match method {
-            Method::Lqer => return None,
-            Method::ZeroQuantV2 | Method::WeightOnly => training.uses_rows = false,
-            Method::LqerMean => {
-                let sums = statistics.mean_abs.iter().map(|mean| mean * rows);
-                let held_out = channel_sums(fold, m, f64::abs);
-                training.diagonal = sums
-                    .zip(held_out)
-                    .map(|(s, h)| ((s - h).max(0.0) / left).powi(2))
-                    .collect();
-            }
-            Method::Approx => {
-                let sums = statistics
-                    .second_moment()
-                    .into_iter()
-                    .map(|mean| mean * rows);
-                let held_out = channel_sums(fold, m, |x| x * x);
-                training.diagonal = sums
-                    .zip(held_out)
-                    .map(|(s, h)| (s - h).max(0.0) / left)
-                    .collect();
-            }
-            Method::Exact => training.leave_out(statistics, full, fold, rows, left),
-        }
-        Some(training)
-    }
-
-    /// R without the fold: (N R - X^T X) / (N - n), in the scaling of `full`.
-    fn leave_out(
-        &mut self,
-        statistics: &SiteStatistics,
-        full: &[f32],
-        fold: &[Block],
-        rows: f64,
-        left: f64,
-    ) {
-        let m = statistics.in_features;
-        let scale = diagonal_scale(&statistics.diagonal());
-        self.full = full.iter().map(|r| r * narrow(rows / left)).collect();
-        for block in fold {
-            subtract_products(
-                &block.values,
-                m,
-                narrow(1.0 / (left * scale)),
-                &mut self.full,
-            );
-        }
-        for i in 0..m {
+        let left = rows - rows_of(fold) as f64;
+        let without = |means: Vec<f64>, of: fn(f64) -> f64| -> Vec<f64> {
+            let held_out = channel_sums(fold, m, of);
+            let sums = means.into_iter().map(|mean| mean * rows);
             // Rounding may leave -1e-9 for a channel that only the fold excites.
-            let d = &mut self.full[i * m + i];
-            *d = d.max(0.0);
+            sums.zip(held_out)
+                .map(|(s, h)| (s - h).max(0.0) / left)
+                .collect()
+        };
+        let mut scale = 1.0;
+        let diagonal = match method {
+            Method::Lqer => return None,
+            Method::ZeroQuantV2 | Method::WeightOnly => vec![1.0; m],
+            Method::LqerMean => {
+                let means = without(statistics.mean_abs.clone(), f64::abs);
+                means.into_iter().map(|mean| mean * mean).collect()
+            }
+            Method::Approx => without(statistics.second_moment(), |x| x * x),
+            Method::Exact => {
+                let diagonal = statistics.diagonal();
+                scale = diagonal_scale(&diagonal);
+                without(diagonal, |x| x * x)
+            }
+        };
+        if method != Method::Exact {
+            scale = diagonal_scale(&diagonal);
         }
-        mirror_lower(&mut self.full, m);
-        self.diagonal = (0..m).map(|i| f64::from(self.full[i * m + i])).collect();
+        Some(Self {
+            full,
+            fold,
+            kept: rows / left,
+            taken: 1.0 / (left * scale),
+            diagonal: diagonal.into_iter().map(|d| d / scale).collect(),
+            single: match (method, candidates) {
+                (Method::Exact, [a]) => Some(*a),
+                (Method::Exact, _) => None,
+                _ => Some(1.0),
+            },
+            uses_rows: !matches!(method, Method::ZeroQuantV2 | Method::WeightOnly),
+        })
     }
 
-    pub(super) fn metric(&self, a: f64) -> Metric<'_> {
-        let diagonal = self.diagonal.clone();
-        if self.method == Method::Exact {
-            Metric::Shrunk {
-                full: &self.full,
-                diagonal,
-                shrinkage: a,
-                exact: None,
-            }
-        } else {
-            Metric::of_diagonal(diagonal)
+    /// S T for T^T (b x m), under each end between which the candidates lie.
+    pub(super) fn apply(&self, host: Host<'_>, t: &Mat<f64>) -> Vec<Mat<f64>> {
+        match self.single {
+            Some(a) if a >= 1.0 => vec![scaled(t.clone(), &self.diagonal)],
+            Some(a) => vec![blend(
+                self.left_out(host, t),
+                (1.0 - a, a),
+                &self.diagonal,
+                t,
+            )],
+            None => vec![self.left_out(host, t), scaled(t.clone(), &self.diagonal)],
         }
+    }
+
+    /// The shares of the ends in the S of a candidate.
+    pub(super) fn shares(&self, a: f64) -> Vec<f64> {
+        match self.single {
+            Some(_) => vec![1.0],
+            None => vec![1.0 - a, a],
+        }
+    }
+
+    /// R T without the fold.
+    fn left_out(&self, host: Host<'_>, t: &Mat<f64>) -> Mat<f64> {
+        let (b, m) = (t.nrows(), t.ncols());
+        let mut rt = products(host, t.as_ref(), (self.full, m)) * faer::Scale(self.kept);
+        for block in self.fold {
+            let xt = products(host, t.as_ref(), (&block.values, m));
+            let xt = Mat::from_fn(b, xt.ncols(), |i, j| narrow(self.taken * xt[(i, j)]));
+            let x = MatRef::from_row_major_slice(&block.values, block.rows, m);
+            let mut taken = Mat::<f32>::zeros(b, m);
+            matmul(
+                taken.as_mut(),
+                Accum::Replace,
+                xt.as_ref(),
+                x,
+                1.0,
+                Par::Seq,
+            );
+            for (to, from) in rt.col_iter_mut().zip(taken.col_iter()) {
+                let from = from.iter().map(|x| f64::from(*x));
+                to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
+            }
+        }
+        rt
     }
 }
 
@@ -150,9 +176,18 @@ fn channel_sums(fold: &[Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cores::Cores;
+    use crate::kernels::{Kernel, Scratch};
     use crate::source::SiteRows;
 
     const M: usize = 6;
+
+    fn host(cores: &Cores) -> Host<'_> {
+        Host {
+            kernel: Kernel::best(),
+            cores,
+        }
+    }
 
     fn statistics(batches: &[usize]) -> (SiteStatistics, Vec<f32>) {
         let rows: usize = batches.iter().sum();
@@ -163,11 +198,16 @@ mod tests {
         let shard = SiteRows {
             site: 0,
             in_features: M,
-            values: values.clone(),
+            bytes: values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            dtype: qera_core::dtype::FloatDtype::F32,
             batches: batches.to_vec(),
             sequences: true,
         };
-        statistics.fold(&shard, &mut [0.0; M * M]).unwrap();
+        let cores = Cores::new(1);
+        let host = host(&cores);
+        statistics
+            .fold(&shard, host, &mut Scratch::default())
+            .unwrap();
         (statistics, values)
     }
 
@@ -177,48 +217,37 @@ mod tests {
         let (statistics, values) = statistics(&[100, 70, 130, 90]);
         let folds = folds(&statistics);
         assert_eq!(folds.iter().map(|f| f.len()).sum::<usize>(), 4);
-        let full: Vec<f32> = {
-            let packed = super::super::packed_r::PackedR::new(&statistics.autocorrelation, M);
-            packed.to_f32(diagonal_scale(&statistics.diagonal()))
-        };
         let scale = diagonal_scale(&statistics.diagonal());
-        let training = Training::without(
-            Method::Exact,
-            &statistics,
-            &full,
-            folds[0],
-            rows_of(folds[0]),
-        )
-        .unwrap();
+        let cores = Cores::new(1);
+        let packed = super::super::packed_r::PackedR::new(&statistics.autocorrelation, M);
+        let full = packed.to_f32(host(&cores), scale);
+        let both = [0.0, 1.0];
+        let of = |method| Training::without(method, &statistics, &full, folds[0], &both);
         let held: usize = folds[0].iter().map(|b| b.rows).sum();
         let rest = &values[held * M..];
+        // S I under both ends.
+        let ends = of(Method::Exact)
+            .unwrap()
+            .apply(host(&cores), &Mat::identity(M, M));
         for i in 0..M {
             for j in 0..M {
                 let products = rest
                     .chunks(M)
                     .map(|row| f64::from(row[i]) * f64::from(row[j]));
                 let expected = products.sum::<f64>() / (rest.len() / M) as f64 / scale;
-                assert!(
-                    (f64::from(training.full[j * M + i]) - expected).abs() < 2e-6,
-                    "{i} {j}"
-                );
+                assert!((ends[0][(i, j)] - expected).abs() < 2e-6, "{i} {j}");
+                let expected = if i == j { expected } else { 0.0 };
+                assert!((ends[1][(i, j)] - expected).abs() < 2e-6, "{i} {j}");
             }
         }
-        let mean_abs = Training::without(
-            Method::LqerMean,
-            &statistics,
-            &full,
-            folds[0],
-            rows_of(folds[0]),
-        )
-        .unwrap();
-        let expected = rest
-            .chunks(M)
-            .map(|row| f64::from(row[2].abs()))
-            .sum::<f64>()
-            / (rest.len() / M) as f64;
-        assert!((mean_abs.diagonal[2] - expected * expected).abs() < 1e-6);
-        assert!(Training::without(Method::Lqer, &statistics, &full, folds[0], 1).is_none());
+        let mean_abs = of(Method::LqerMean).unwrap();
+        let mean = |i: usize| {
+            let values = rest.chunks(M).map(|row| f64::from(row[i].abs()));
+            values.sum::<f64>() / (rest.len() / M) as f64
+        };
+        let ratio = mean_abs.diagonal[2] / mean_abs.diagonal[1];
+        assert!((ratio - (mean(2) / mean(1)).powi(2)).abs() < 1e-6);
+        assert!(of(Method::Lqer).is_none());
     }
 
     #[test]

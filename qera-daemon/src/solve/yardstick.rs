@@ -1,87 +1,94 @@
 //! What a correction is worth: f = tr(R P P^T), P = E - A B, under the true R whatever the method solved with.
 //!
-//! By traces where f is a visible part of tr(R E E^T). R carries the rounding of f32 products (about 1e-7 of
+//! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>. R A and E B^T come
+//! out of the solve in f64; for rounded factors only what the rounding changed is multiplied, in f32: it is a
+//! thousandth of them. R carries the rounding of f32 products (about 1e-7 of
 //! its diagonal), so that f below 1e-4 of that trace cannot be read off it to 0.1 %: it may even come out
-//! negative. Then the rows themselves are asked, those that the window holds, in f64. A layer is measured in
+//! negative. Then the rows themselves are asked, those that the window holds. A layer is measured in
 //! one way before and after rounding, so that the two can be compared.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Mat, MatRef};
 
 use crate::calibrate::Window;
+use crate::kernels::{Host, products};
 
-use super::factors::Factors;
+use super::basis::product;
+use super::factors::{Correction, Factors, Rounded};
 use super::metric::ErrorMatrix;
+use super::operator::TurnedError;
 use super::packed_r::{PackedR, narrow};
 
 /// Where f is below this share of tr(R E E^T), the rows are asked.
 const BY_ROWS_BELOW: f64 = 1e-4;
 /// Where no rows are held, P is formed below this share.
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
-/// Rows, and columns of E, in f64 at a time.
-const ROWS: usize = 512;
+/// Rows multiplied at a time, and columns of P formed at a time.
+const ROWS: usize = 192;
 const COLUMNS: usize = 256;
 
 /// Measures the corrections of one layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Yardstick<'a> {
+    pub(super) host: Host<'a>,
     /// `None` where R is not kept: then the rows are asked for everything.
     pub(super) r: Option<PackedR<'a>>,
     pub(super) window: &'a Window,
     pub(super) error: ErrorMatrix<'a>,
+    pub(super) turned: &'a TurnedError,
     /// tr(R E E^T).
     pub(super) error_without: f64,
-    by_rows: bool,
+    /// Whether the rows are asked.
+    pub(super) by_rows: bool,
 }
 
 impl<'a> Yardstick<'a> {
-    /// The way to measure this layer, and f of its unrounded factors, which decides the way.
-    pub(super) fn choose(
-        r: Option<PackedR<'a>>,
-        window: &'a Window,
-        error: ErrorMatrix<'a>,
-        error_without: f64,
-        factors: &Factors,
-    ) -> (Self, f64) {
-        let mut yardstick = Self {
-            r,
-            window,
-            error,
-            error_without,
-            by_rows: r.is_none(),
-        };
-        let f = yardstick.error(factors);
+    /// f of the unrounded correction, which decides the way for this layer.
+    pub(super) fn choose(&mut self, correction: &Correction) -> f64 {
+        self.by_rows = self.r.is_none();
+        let f = self.of(&correction.factors, correction);
         // Statistics without rows (from elsewhere) are taken at their word, down to what differences of traces show.
-        let without_rows = window.all_rows().all(<[f32]>::is_empty);
+        let without_rows = self.window.all_rows().all(<[f32]>::is_empty);
         let least = if without_rows {
             BY_RESIDUAL_BELOW
         } else {
             BY_ROWS_BELOW
         };
-        if yardstick.by_rows || f >= least * error_without || !f.is_finite() {
-            return (yardstick, f);
+        if self.by_rows || f >= least * self.error_without || !f.is_finite() {
+            return f;
         }
-        yardstick.by_rows = true;
-        (yardstick, yardstick.error(factors))
+        self.by_rows = true;
+        self.of(&correction.factors, correction)
     }
 
-    /// f of these factors: tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>, in f64, 2 m^2 k + 2 m n k flops; or
-    /// from the rows.
-    pub(super) fn error(&self, factors: &Factors) -> f64 {
+    /// f of rounded factors; infinite when one of them overflowed.
+    pub(super) fn of_rounded(&self, rounded: &Rounded, correction: &Correction) -> f64 {
+        let factors = rounded.factors(self.error.m, self.error.n);
+        factors.map_or(f64::INFINITY, |factors| self.of(&factors, correction))
+    }
+
+    /// f of factors that are close to those of `near`, or the same.
+    fn of(&self, factors: &Factors, near: &Correction) -> f64 {
         let r = match self.r {
             Some(r) if !self.by_rows => r,
             _ => {
-                return on_rows(self.window, self.error, Some(factors))
-                    .unwrap_or_else(|| self.on_residual(factors));
+                let by_rows = on_rows(self.host, self.window, self.error, Some(factors));
+                return by_rows.unwrap_or_else(|| self.on_residual(factors));
             }
         };
-        let ra = r.times(factors.a.as_ref());
-        let eb = self.error.times(factors.b.as_ref());
-        self.error_without - 2.0 * inner(&ra, &eb)
-            + inner(
-                &(factors.a.transpose() * &ra),
-                &(factors.b.transpose() * &factors.b),
-            )
+        let da = &factors.a - &near.factors.a;
+        let db = &factors.b - &near.factors.b;
+        let changed = da.norm_max() > 0.0 || db.norm_max() > 0.0;
+        let (mut ra, mut eb) = (near.ra.clone(), near.eb.clone());
+        if changed {
+            ra += r.times(self.host, da.as_ref());
+            let edb = self
+                .turned
+                .times(self.host, db.transpose().to_owned().as_ref());
+            eb += edb.transpose() * faer::Scale(1.0 / self.turned.scale_squared().sqrt());
+        }
+        let a_ra = product(factors.a.transpose(), ra.as_ref());
+        let b_b = product(factors.b.transpose(), factors.b.as_ref());
+        self.error_without - 2.0 * inner(&ra, &eb) + inner(&a_ra, &b_b)
     }
 
     /// tr(R P P^T) from P itself: statistics without rows.
@@ -90,42 +97,49 @@ impl<'a> Yardstick<'a> {
         let mut p = Vec::with_capacity(self.error.values.len());
         for (group, values) in self.error.values.chunks(COLUMNS * m).enumerate() {
             let (first, count) = (group * COLUMNS, values.len() / m);
-            let c = &factors.a * factors.b.subrows(first, count).transpose();
+            let c = product(
+                factors.a.as_ref(),
+                factors.b.subrows(first, count).transpose(),
+            );
             let c = (0..count).flat_map(|j| c.col(j).iter().copied().collect::<Vec<_>>());
             p.extend(values.iter().zip(c).map(|(e, c)| narrow(f64::from(*e) - c)));
         }
-        self.r.map_or(0.0, |r| r.trace_with(&p))
+        self.r.map_or(0.0, |r| r.trace_with(self.host, &p))
     }
 }
 
 /// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not kept.
-pub(super) fn power(r: Option<PackedR<'_>>, window: &Window, matrix: ErrorMatrix<'_>) -> f64 {
+pub(super) fn power(
+    host: Host<'_>,
+    r: Option<PackedR<'_>>,
+    window: &Window,
+    matrix: ErrorMatrix<'_>,
+) -> f64 {
     r.map_or_else(
-        || on_rows(window, matrix, None).unwrap_or_default(),
-        |r| r.trace_with(matrix.values),
+        || on_rows(host, window, matrix, None).unwrap_or_default(),
+        |r| r.trace_with(host, matrix.values),
     )
 }
 
 /// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.
-fn on_rows(window: &Window, error: ErrorMatrix<'_>, factors: Option<&Factors>) -> Option<f64> {
+fn on_rows(
+    host: Host<'_>,
+    window: &Window,
+    error: ErrorMatrix<'_>,
+    factors: Option<&Factors>,
+) -> Option<f64> {
     let m = error.m;
     let (mut sum, mut count) = (0.0, 0);
     for rows in window.all_rows().flat_map(|rows| rows.chunks(ROWS * m)) {
-        let wide: Vec<f64> = rows.iter().map(|x| f64::from(*x)).collect();
-        let x = MatRef::from_row_major_slice(&wide, rows.len() / m, m);
-        let xa = factors.map(|factors| x * &factors.a);
-        for (group, values) in error.values.chunks(COLUMNS * m).enumerate() {
-            let columns = values.len() / m;
-            let wide: Vec<f64> = values.iter().map(|e| f64::from(*e)).collect();
-            let e = MatRef::from_column_major_slice(&wide, m, columns);
-            let mut y = Mat::zeros(x.nrows(), columns);
-            matmul(y.as_mut(), Accum::Replace, x, e, 1.0, Par::Seq);
-            if let (Some(factors), Some(xa)) = (factors, &xa) {
-                let b = factors.b.subrows(group * COLUMNS, columns).transpose();
-                matmul(y.as_mut(), Accum::Add, xa.as_ref(), b, -1.0, Par::Seq);
-            }
-            sum += y.squared_norm_l2();
+        let x = MatRef::from_row_major_slice(rows, rows.len() / m, m);
+        let x = Mat::from_fn(x.nrows(), m, |i, j| f64::from(x[(i, j)]));
+        // rows x n
+        let mut y = products(host, x.as_ref(), (error.values, m));
+        if let Some(factors) = factors {
+            let xa = product(x.as_ref(), factors.a.as_ref());
+            y -= product(xa.as_ref(), factors.b.transpose());
         }
+        sum += y.squared_norm_l2();
         count += x.nrows();
     }
     (count > 0).then(|| sum / count as f64)

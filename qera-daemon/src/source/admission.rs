@@ -41,13 +41,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Bytes once decoded to f32.
-    #[must_use]
-    pub const fn decoded_bytes(&self) -> u64 {
-        4 * (self.rows * self.in_features) as u64
-    }
-
-    /// Bytes in the file, with the mask.
+    /// Bytes in the file, with the mask: what is held of it until it is folded.
     #[must_use]
     pub const fn stored_bytes(&self) -> u64 {
         (self.bytes + self.rows) as u64

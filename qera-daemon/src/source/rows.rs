@@ -1,32 +1,50 @@
-//! The rows of an admitted shard, decoded to f32 and checked, before any of them is accumulated.
+//! The rows of an admitted shard, every one of them checked before any is accumulated.
 //!
-//! The file is read, not mapped: its producer may still hold it.
+//! The file is read, not mapped: its producer may still hold it. The rows stay as they are stored; whoever needs
+//! numbers widens a piece of them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use qera_core::dtype::decode_rows;
+use qera_core::dtype::{FloatDtype, keep_rows};
 
+use crate::kernels::Stored;
 use crate::tensor_file::Identity;
 
 use super::{Admitted, Entry, Reason, Refusal};
 
-/// The decoded rows of one site in one shard.
+/// The rows of one site in one shard.
 #[derive(Debug)]
 pub struct SiteRows {
     /// Site that they feed.
     pub site: usize,
     /// Width of a row.
     pub in_features: usize,
-    /// Row-major; padding rows are already gone.
-    pub values: Vec<f32>,
+    /// Row-major, little-endian; padding rows are already gone.
+    pub bytes: Vec<u8>,
+    /// Type of the numbers.
+    pub dtype: FloatDtype,
     /// Kept rows of each batch, in order; none is empty.
     pub batches: Vec<usize>,
     /// Whether the batches are sequences of a [batch, seq, in_features] tensor.
     pub sequences: bool,
 }
 
-/// A decoded shard.
+impl SiteRows {
+    /// The rows.
+    #[must_use]
+    pub fn stored(&self) -> Stored<'_> {
+        Stored::Bytes(&self.bytes, self.dtype)
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.stored().rows(self.in_features)
+    }
+}
+
+/// A shard that was read and checked.
 #[derive(Debug)]
 pub struct Shard {
     /// File name.
@@ -37,7 +55,7 @@ pub struct Shard {
     pub rows: usize,
 }
 
-/// Reads and decodes every tensor of the shard.
+/// Reads and checks every tensor of the shard.
 ///
 /// # Errors
 /// [`Refusal`] for the first tensor that cannot be read or has a bad row, and when two layers of one
@@ -53,9 +71,8 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
         return Err(refuse(Reason::Changed));
     }
     let mut sites: Vec<(&str, SiteRows)> = Vec::new();
-    let mut raw = Vec::new();
     for entry in &admitted.entries {
-        let rows = decode(&file, entry, &mut raw).map_err(refuse)?;
+        let rows = rows_of(&file, entry).map_err(refuse)?;
         match sites.iter().find(|(_, known)| known.site == rows.site) {
             None => sites.push((&entry.key, rows)),
             Some((first, known)) => {
@@ -87,35 +104,30 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     })
 }
 
-fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Reason> {
-    let fetch = |buffer: &mut Vec<u8>, start, length| {
-        buffer.resize(length, 0);
-        file.read_exact_at(buffer, start)
+fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
+    let fetch = |start, length| {
+        let mut buffer = vec![0; length];
+        file.read_exact_at(&mut buffer, start)
+            .map(|()| buffer)
             .map_err(|error| Reason::Read {
                 key: entry.key.clone(),
                 error,
             })
     };
-    fetch(raw, entry.start, entry.bytes)?;
     let rows = entry.rows;
-    let mut mask = Vec::new();
-    if let Some(start) = entry.mask_start {
-        fetch(&mut mask, start, rows)?;
-    }
-    let mut values = vec![0.0; rows * entry.in_features];
+    let mut bytes = fetch(entry.start, entry.bytes)?;
     let masked = entry.mask_start.is_some();
-    let kept = decode_rows(
-        raw,
-        entry.dtype,
-        entry.in_features,
-        masked.then_some(&mask),
-        &mut values,
-    )
-    .map_err(|error| Reason::BadRow {
-        key: entry.key.clone(),
-        error,
+    let mask = entry
+        .mask_start
+        .map_or(Ok(Vec::new()), |start| fetch(start, rows))?;
+    let (dtype, width) = (entry.dtype, entry.in_features);
+    let kept = keep_rows(&mut bytes, dtype, width, masked.then_some(&mask)).map_err(|error| {
+        Reason::BadRow {
+            key: entry.key.clone(),
+            error,
+        }
     })?;
-    values.truncate(kept * entry.in_features);
+    bytes.truncate(kept * width * dtype.size_bytes());
     let length = rows / entry.sequences.unwrap_or(1).max(1);
     let kept_of = |batch: &[u8]| batch.iter().filter(|&&m| m != 0).count();
     let mut batches: Vec<usize> = if masked {
@@ -126,8 +138,9 @@ fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Rea
     batches.retain(|&rows| rows > 0);
     Ok(SiteRows {
         site: entry.site,
-        in_features: entry.in_features,
-        values,
+        in_features: width,
+        bytes,
+        dtype,
         batches,
         sequences: entry.sequences.is_some(),
     })
@@ -136,12 +149,16 @@ fn decode(file: &File, entry: &Entry, raw: &mut Vec<u8>) -> Result<SiteRows, Rea
 /// The first row in which two members of a site differ (0 and -0 do not).
 fn first_difference(a: &SiteRows, b: &SiteRows) -> Option<usize> {
     let width = a.in_features;
-    let differ = |(x, y): (&[f32], &[f32])| x.iter().zip(y).any(|(x, y)| (x - y).abs() > 0.0);
-    let row = a
-        .values
-        .chunks(width)
-        .zip(b.values.chunks(width))
-        .position(differ);
-    let lengths_differ = a.values.len() != b.values.len();
-    row.or_else(|| lengths_differ.then(|| a.values.len().min(b.values.len()) / width))
+    if a.dtype == b.dtype && a.bytes == b.bytes {
+        return None;
+    }
+    let (mut left, mut right) = (vec![0.0; width], vec![0.0; width]);
+    let rows = a.rows().min(b.rows());
+    let row = (0..rows).position(|row| {
+        let numbers = row * width..(row + 1) * width;
+        a.stored().widen(numbers.clone(), &mut left);
+        b.stored().widen(numbers, &mut right);
+        left.iter().zip(&right).any(|(x, y)| (x - y).abs() > 0.0)
+    });
+    row.or_else(|| (a.rows() != b.rows()).then_some(rows))
 }

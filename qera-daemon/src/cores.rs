@@ -1,0 +1,81 @@
+//! The right to use a core: at most `--threads` are out at any time, whoever computes.
+//!
+//! A stage takes one before it computes and gives it back when it waits. Work that comes in independent pieces is spread
+//! over the cores that are idle at that moment ([`Cores::spread`]): layers go side by side while there are many, and
+//! one large layer gets what the others leave. The pieces are cut by sizes alone, so that no result depends on how
+//! many cores there were.
+
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// The cores that may be used.
+#[derive(Debug)]
+pub struct Cores {
+    tokens: (Sender<()>, Receiver<()>),
+}
+
+/// The right to use a core, until it is dropped.
+#[derive(Debug)]
+pub struct Core<'a>(&'a Sender<()>);
+
+impl Drop for Core<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl Cores {
+    /// This many, at least one.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        let threads = threads.max(1);
+        let tokens = bounded(threads);
+        for _ in 0..threads {
+            // As many tokens as the channel holds.
+            let _ = tokens.0.send(());
+        }
+        Self { tokens }
+    }
+
+    /// Waits for a core.
+    #[must_use]
+    pub fn take(&self) -> Core<'_> {
+        // The channel lives as long as `self` and holds one token for each core.
+        let _ = self.tokens.1.recv();
+        Core(&self.tokens.0)
+    }
+
+    /// A core, if one is idle.
+    fn idle(&self) -> Option<Core<'_>> {
+        let token = self.tokens.1.try_recv();
+        token.ok().map(|()| Core(&self.tokens.0))
+    }
+
+    /// Does `work` on every piece, on the caller's core and on those that are idle now.
+    pub fn spread<T: Send>(&self, pieces: Vec<T>, work: impl Fn(T) + Sync) {
+        let more = pieces.len().saturating_sub(1);
+        let helpers: Vec<_> = core::iter::from_fn(|| self.idle()).take(more).collect();
+        if helpers.is_empty() {
+            pieces.into_iter().for_each(work);
+            return;
+        }
+        let queue = Mutex::new(pieces.into_iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let take_turns = || {
+            while let Some(piece) = next() {
+                work(piece);
+            }
+        };
+        std::thread::scope(|scope| {
+            for core in helpers {
+                // A panic in a piece is passed on by the scope.
+                scope.spawn(move || {
+                    let _core = core;
+                    take_turns();
+                });
+            }
+            take_turns();
+        });
+    }
+}

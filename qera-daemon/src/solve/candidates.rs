@@ -1,0 +1,116 @@
+//! The subspaces of all candidates for the shrinkage at once.
+//!
+//! G_a = (1 - a) G_0 + a G_1 is linear in a, so that one basis Q with its images under both ends serves every candidate:
+//! Q^T G_a Q is a blend of two small matrices, and V_a the top eigenvectors of that. Q is a block Krylov basis whose
+//! blocks are multiplied by one end and the other in turn, so that it holds the top vectors of both and what lies
+//! between; for small n it is the whole space. On the rows of a block, x E V_a = (x E Q) times a small rotation.
+
+use faer::{Mat, MatRef};
+
+use crate::kernels::Host;
+
+use super::basis::{eigen, orthonormalise, product, start};
+use super::metric::ErrorMatrix;
+use super::operator::TurnedError;
+use super::training::Training;
+
+/// Up to this n the basis is the whole space.
+const WHOLE_MAX: usize = 160;
+/// Blocks of the basis, and columns of a block beyond k / 2.
+const BLOCKS: usize = 6;
+const EXTRA: usize = 8;
+const LANES: usize = 16;
+
+/// Most columns of the basis.
+pub(super) const fn columns_max(n: usize, k: usize) -> usize {
+    let krylov = BLOCKS * (k / 2 + EXTRA).next_multiple_of(LANES);
+    if n <= WHOLE_MAX || krylov > n {
+        n
+    } else {
+        krylov
+    }
+}
+
+/// A basis and what the ends make of it.
+pub(super) struct Candidates {
+    /// E Q scaled by the power of two: m x s.
+    t: Mat<f64>,
+    /// Q^T G Q under each end.
+    ends: Vec<Mat<f64>>,
+}
+
+impl Candidates {
+    /// For the ends of `training`: one pass over E and S for each block.
+    pub(super) fn new(
+        host: Host<'_>,
+        training: &Training<'_>,
+        (error, turned): (ErrorMatrix<'_>, &TurnedError),
+        k: usize,
+    ) -> Self {
+        let (m, n) = (error.m, error.n);
+        let most = columns_max(n, k);
+        let mut basis = Mat::zeros(n, 0);
+        let mut t = Mat::<f64>::zeros(m, 0);
+        let mut images: Vec<Mat<f64>> = Vec::new();
+        let mut block = if most == n {
+            Mat::identity(n, n)
+        } else {
+            start(n, most / BLOCKS)
+        };
+        for index in 0..BLOCKS {
+            let fresh = if most == n {
+                block
+            } else {
+                orthonormalise(block, basis.as_ref(), most - basis.ncols())
+            };
+            if fresh.ncols() == 0 {
+                break;
+            }
+            let fresh_t = turned.times(host, fresh.transpose().to_owned().as_ref());
+            let of_ends = training.apply(host, &fresh_t);
+            images.resize_with(of_ends.len(), || Mat::zeros(m, 0));
+            t = beside(&t, fresh_t.transpose());
+            for (image, fresh) in images.iter_mut().zip(&of_ends) {
+                *image = beside(image, fresh.transpose());
+            }
+            basis = beside(&basis, fresh.as_ref());
+            if basis.ncols() == most {
+                break;
+            }
+            let image = of_ends[index % of_ends.len()].clone();
+            let next = turned.transposed_times(host, error, image);
+            block = next.transpose().to_owned();
+        }
+        let ends = images
+            .iter()
+            .map(|image| product(t.transpose(), image.as_ref()))
+            .collect();
+        Self { t, ends }
+    }
+
+    /// E Q.
+    pub(super) fn outputs(&self) -> MatRef<'_, f64> {
+        self.t.as_ref()
+    }
+
+    /// The rotation of Q to the top-k subspace of the blend of the ends with these shares.
+    pub(super) fn top(&self, shares: &[f64], k: usize) -> Result<Mat<f64>, String> {
+        let s = self.t.ncols();
+        let blend = Mat::from_fn(s, s, |i, j| {
+            let terms = self.ends.iter().zip(shares);
+            terms.map(|(end, share)| share * end[(i, j)]).sum()
+        });
+        let (vectors, _) = eigen(&blend)?;
+        Ok(vectors.subcols(0, k.min(s)).to_owned())
+    }
+}
+
+/// Both side by side.
+fn beside(left: &Mat<f64>, right: MatRef<'_, f64>) -> Mat<f64> {
+    let mut both = Mat::zeros(right.nrows(), left.ncols() + right.ncols());
+    both.as_mut().subcols_mut(0, left.ncols()).copy_from(left);
+    both.as_mut()
+        .subcols_mut(left.ncols(), right.ncols())
+        .copy_from(right);
+    both
+}
