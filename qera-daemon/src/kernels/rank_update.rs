@@ -63,7 +63,8 @@ pub fn fold_products(
         let mut pieces = Vec::new();
         let mut rest = &mut *packed;
         for task in tasks(in_features) {
-            let length = packed_offset(in_features, task.end) - packed_offset(in_features, task.start);
+            let length =
+                packed_offset(in_features, task.end) - packed_offset(in_features, task.start);
             let (own, after) = rest.split_at_mut(length);
             pieces.push((task, own));
             rest = after;
@@ -159,7 +160,13 @@ fn in_blocks(
         columns,
         multiply,
     };
-    loops.run(cores, (rows, m), &mut scratch.numbers, pack_numbers, &mut with);
+    loops.run(
+        cores,
+        (rows, m),
+        &mut scratch.numbers,
+        pack_numbers,
+        &mut with,
+    );
 }
 
 /// Packs channels `first..first + width` of every step; what lies beyond the last channel stays zero.
@@ -232,7 +239,10 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
         pack: Pack<T>,
         with: &mut impl FnMut(&dyn Tiles, usize),
     ) {
-        let (in_lanes, in_columns) = (m.next_multiple_of(self.lanes), m.next_multiple_of(self.columns));
+        let (in_lanes, in_columns) = (
+            m.next_multiple_of(self.lanes),
+            m.next_multiple_of(self.columns),
+        );
         let all = rows.rows(m);
         let most = BLOCK_STEPS * self.rows_per_step;
         for first in (0..all).step_by(most) {
@@ -303,9 +313,13 @@ impl<T> Packed<'_, T> {
         for (piece, (a, b)) in pieces.enumerate() {
             multiply(a, b, &mut tile);
             if piece == 0 {
-                sums.iter_mut().zip(&tile).for_each(|(sum, x)| *sum = f64::from(*x));
+                sums.iter_mut()
+                    .zip(&tile)
+                    .for_each(|(sum, x)| *sum = f64::from(*x));
             } else {
-                sums.iter_mut().zip(&tile).for_each(|(sum, x)| *sum += f64::from(*x));
+                sums.iter_mut()
+                    .zip(&tile)
+                    .for_each(|(sum, x)| *sum += f64::from(*x));
             }
         }
     }

@@ -24,7 +24,11 @@ const LANES: usize = 16;
 /// Most columns of the basis.
 pub(super) const fn columns_max(n: usize, k: usize) -> usize {
     let krylov = BLOCKS * (k / 2 + EXTRA).next_multiple_of(LANES);
-    if n <= WHOLE_MAX || krylov > n { n } else { krylov }
+    if n <= WHOLE_MAX || krylov > n {
+        n
+    } else {
+        krylov
+    }
 }
 
 /// A basis and what the ends make of it.

@@ -43,43 +43,44 @@ impl<'a> PackedR<'a> {
         let mut full = Numbers::zeroed(m * m);
         let unit = 1.0 / scale;
         let bands = full.chunks_mut(m * BAND).enumerate().collect();
-        host.cores.spread(bands, |(band, columns): (_, &mut [f32])| {
-            let first = band * BAND;
-            for (c, column) in columns.chunks_exact_mut(m).enumerate() {
-                let j = first + c;
-                for (to, value) in column[j..].iter_mut().zip(self.row(j)) {
-                    *to = narrow(value * unit);
-                }
-            }
-            // What lies above the diagonal stands in the rows before, a run in each.
-            let last = first + columns.len() / m;
-            for top in (0..last).step_by(SQUARE) {
-                for left in (first..last).step_by(SQUARE) {
-                    let (right, bottom) = ((left + SQUARE).min(last), (top + SQUARE).min(last));
-                    let run = |i: usize| {
-                        let from = left.max(i + 1);
-                        let from_diagonal = self.row(i).get(from - i..right.saturating_sub(i));
-                        (from - left, from_diagonal.unwrap_or_default())
-                    };
-                    let mut square = [[0.0_f32; SQUARE]; SQUARE];
-                    for (i, row) in (top..bottom).zip(&mut square) {
-                        let (skip, run) = run(i);
-                        for (to, value) in row[skip.min(SQUARE)..].iter_mut().zip(run) {
-                            *to = narrow(value * unit);
-                        }
+        host.cores
+            .spread(bands, |(band, columns): (_, &mut [f32])| {
+                let first = band * BAND;
+                for (c, column) in columns.chunks_exact_mut(m).enumerate() {
+                    let j = first + c;
+                    for (to, value) in column[j..].iter_mut().zip(self.row(j)) {
+                        *to = narrow(value * unit);
                     }
-                    for j in left..right {
-                        let end = bottom.min(j);
-                        if top < end {
-                            let column = &mut columns[(j - first) * m..][top..end];
-                            for (to, row) in column.iter_mut().zip(&square) {
-                                *to = row[j - left];
+                }
+                // What lies above the diagonal stands in the rows before, a run in each.
+                let last = first + columns.len() / m;
+                for top in (0..last).step_by(SQUARE) {
+                    for left in (first..last).step_by(SQUARE) {
+                        let (right, bottom) = ((left + SQUARE).min(last), (top + SQUARE).min(last));
+                        let run = |i: usize| {
+                            let from = left.max(i + 1);
+                            let from_diagonal = self.row(i).get(from - i..right.saturating_sub(i));
+                            (from - left, from_diagonal.unwrap_or_default())
+                        };
+                        let mut square = [[0.0_f32; SQUARE]; SQUARE];
+                        for (i, row) in (top..bottom).zip(&mut square) {
+                            let (skip, run) = run(i);
+                            for (to, value) in row[skip.min(SQUARE)..].iter_mut().zip(run) {
+                                *to = narrow(value * unit);
+                            }
+                        }
+                        for j in left..right {
+                            let end = bottom.min(j);
+                            if top < end {
+                                let column = &mut columns[(j - first) * m..][top..end];
+                                for (to, row) in column.iter_mut().zip(&square) {
+                                    *to = row[j - left];
+                                }
                             }
                         }
                     }
                 }
-            }
-        });
+            });
         full
     }
 
@@ -89,12 +90,13 @@ impl<'a> PackedR<'a> {
         let count = if m < SHARED_FROM { 1 } else { SUMS };
         let mut sums: Vec<Mat<f64>> = (0..count).map(|_| Mat::zeros(m, b)).collect();
         let pieces = sums.iter_mut().enumerate().collect();
-        host.cores.spread(pieces, |(index, sum): (usize, &mut Mat<f64>)| {
-            let mut memory = vec![0.0; BAND * m];
-            for first in (index * BAND..m).step_by(count * BAND) {
-                self.add_band(first, x, sum, &mut memory);
-            }
-        });
+        host.cores
+            .spread(pieces, |(index, sum): (usize, &mut Mat<f64>)| {
+                let mut memory = vec![0.0; BAND * m];
+                for first in (index * BAND..m).step_by(count * BAND) {
+                    self.add_band(first, x, sum, &mut memory);
+                }
+            });
         let mut sums = sums.into_iter();
         let first = sums.next().unwrap_or_else(|| Mat::zeros(m, b));
         sums.fold(first, |total, sum| total + sum)
@@ -177,22 +179,23 @@ pub(super) fn transposed(
     let columns = matrix.len() / rows.max(1);
     let mut turned = Numbers::zeroed(matrix.len());
     let strips = turned.chunks_mut(columns * SQUARE).enumerate().collect();
-    host.cores.spread(strips, |(strip, turned): (_, &mut [f32])| {
-        let first = strip * SQUARE;
-        let height = turned.len() / columns;
-        let mut square = [[0.0_f32; SQUARE]; SQUARE];
-        for left in (0..columns).step_by(SQUARE) {
-            let width = SQUARE.min(columns - left);
-            for (j, column) in (left..left + width).zip(&mut square) {
-                column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
-            }
-            for (r, row) in turned.chunks_exact_mut(columns).enumerate() {
-                for (to, column) in row[left..left + width].iter_mut().zip(&square) {
-                    *to = column[r] * scale;
+    host.cores
+        .spread(strips, |(strip, turned): (_, &mut [f32])| {
+            let first = strip * SQUARE;
+            let height = turned.len() / columns;
+            let mut square = [[0.0_f32; SQUARE]; SQUARE];
+            for left in (0..columns).step_by(SQUARE) {
+                let width = SQUARE.min(columns - left);
+                for (j, column) in (left..left + width).zip(&mut square) {
+                    column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
+                }
+                for (r, row) in turned.chunks_exact_mut(columns).enumerate() {
+                    for (to, column) in row[left..left + width].iter_mut().zip(&square) {
+                        *to = column[r] * scale;
+                    }
                 }
             }
-        }
-    });
+        });
     turned
 }
 

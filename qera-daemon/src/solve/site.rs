@@ -13,8 +13,8 @@ use crate::error::Stop;
 use crate::kernels::{Host, Numbers};
 use crate::settings::Settings;
 
-use super::evidence::LayerProgress;
 use super::basis::eigen;
+use super::evidence::LayerProgress;
 use super::factors::{Correction, Rounded};
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
@@ -194,13 +194,18 @@ impl SiteSolver<'_> {
         } = given;
         let layer = layers.layer(member);
         let weight = layer.read_weight(self.checkpoint)?;
-        let output_power = power(self.host, *r, &statistics.window, ErrorMatrix::of(layer, &weight));
+        let output_power = power(
+            self.host,
+            *r,
+            &statistics.window,
+            ErrorMatrix::of(layer, &weight),
+        );
         let values = layers.quantization_error(member, weight)?;
         let error = ErrorMatrix::of(layer, &values);
         let error_without = power(self.host, *r, &statistics.window, error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
-            before.test(statistics.rows, error);
+            before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
         let turned = TurnedError::new(self.host, error);

@@ -244,7 +244,10 @@ impl<'a> Cycle<'a> {
             .copy_from(image);
         self.used += width;
         // With the images of the earlier blocks, of which the first may be more precise than this one.
-        let earlier = product(self.images.as_ref().subcols(0, from).transpose(), fresh.as_ref());
+        let earlier = product(
+            self.images.as_ref().subcols(0, from).transpose(),
+            fresh.as_ref(),
+        );
         let own = product(fresh.transpose(), image.as_ref());
         let mut small = self.small.as_mut();
         for j in 0..width {
@@ -274,7 +277,8 @@ impl<'a> Cycle<'a> {
     /// The best vectors of the basis, and how good they are.
     fn ritz(&self) -> Result<Ritz, String> {
         let used = self.used;
-        let (rotation, values) = eigen(&self.small.as_ref().submatrix(0, 0, used, used).to_owned())?;
+        let (rotation, values) =
+            eigen(&self.small.as_ref().submatrix(0, 0, used, used).to_owned())?;
         let kept = kept(self.k).min(used);
         let rotation = rotation.as_ref().subcols(0, kept);
         let vectors = product(self.basis.as_ref().subcols(0, used), rotation);
