@@ -18,6 +18,7 @@ pub struct Board<'a> {
     accumulate: AtomicU64,
     score: AtomicU64,
     solve: AtomicU64,
+    spared: AtomicU64,
 }
 
 impl<'a> Board<'a> {
@@ -30,6 +31,7 @@ impl<'a> Board<'a> {
             accumulate: AtomicU64::new(0),
             score: AtomicU64::new(0),
             solve: AtomicU64::new(0),
+            spared: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +86,7 @@ impl<'a> Board<'a> {
             accumulate: seconds(&self.accumulate),
             score: seconds(&self.score),
             solve: seconds(&self.solve),
+            spared: self.spared.load(Ordering::Relaxed),
         };
         *written = Some(Instant::now());
         if let Some(state) = self.state {
@@ -95,6 +98,11 @@ impl<'a> Board<'a> {
     /// Writes what [`update`](Self::update) left unwritten.
     pub(super) fn flush(&self) {
         self.write(|_| (), Duration::ZERO);
+    }
+
+    /// Counts a solve point at which no layer of the site could gain by a solve.
+    pub(super) fn spared(&self) {
+        self.spared.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds to the time of folding rows.

@@ -381,7 +381,7 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
                     newer,
                     scoring: &mut scoring,
                 };
-                at_point(solver, site, &statistics, point, *solves)
+                at_point(shared, solver, site, (&statistics, point), *solves)
             }
         };
         shared.board.solved(begun.elapsed(), scoring);
@@ -423,16 +423,22 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
     }
 }
 
-/// Solves a site at a solve point, or only scores its corrections.
+/// Solves a site at a solve point, or only scores its corrections: where R has too little that is new, or a solve would
+/// gain nothing to speak of.
 fn at_point(
+    shared: &Shared<'_>,
     solver: &SiteSolver<'_>,
     site: &Site,
-    statistics: &SiteStatistics,
-    point: SolvePoint<'_>,
+    (statistics, point): (&SiteStatistics, SolvePoint<'_>),
     solves: bool,
 ) -> Result<Vec<LayerSolution>, Stop> {
     if solves {
-        return solver.solve(site, statistics, Some(point));
+        let pays = solver.pays(site, statistics, point.progress)?;
+        point.progress.spared = !pays;
+        if pays {
+            return solver.solve(site, statistics, Some(point));
+        }
+        shared.board.spared();
     }
     solver.score(site, statistics.rows_seen(), point)?;
     Ok(Vec::new())

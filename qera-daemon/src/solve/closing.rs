@@ -150,6 +150,7 @@ impl LayerProgress {
         self.reference = None;
         self.corrections.truncate(1);
         self.settled = false;
+        self.solved = None;
     }
 }
 

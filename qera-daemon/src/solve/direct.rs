@@ -30,7 +30,7 @@ pub struct LowRankTerm {
     pub a: Mat<f64>,
     /// B^T, n x k.
     pub b_transposed: Mat<f64>,
-    /// Top eigenvectors of G, with some beyond k; none where G is small enough to be decomposed.
+    /// Top eigenvectors of G, with some beyond k.
     pub vectors: Mat<f64>,
     /// Eigenvalues of G that A B takes off tr(R E E^T), largest first.
     pub captured: Vec<f64>,

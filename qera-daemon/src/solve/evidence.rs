@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibrate::Block;
 
 use super::factors::Rounded;
+use super::gap::Solved;
 use super::metric::ErrorMatrix;
 use super::schedule::Folding;
 
@@ -75,6 +76,8 @@ pub struct LayerProgress {
     pub evidence: Vec<Evidence>,
     /// Set where more rows change nothing: no error to correct, or a method without statistics.
     pub settled: bool,
+    /// How the latest correction was solved.
+    pub solved: Option<Solved>,
     /// While its site is closed: the evidence that it was closed with.
     pub reference: Option<Evidence>,
 }
@@ -112,6 +115,7 @@ impl Default for LayerProgress {
             vectors: Mat::zeros(0, 0),
             evidence: Vec::new(),
             settled: false,
+            solved: None,
             reference: None,
         }
     }
@@ -132,7 +136,13 @@ impl LayerProgress {
     }
 
     /// Remembers the correction of a solve point.
-    pub(super) fn push(&mut self, rank: usize, written: &Rounded, vectors: Mat<f64>) {
+    pub(super) fn push(
+        &mut self,
+        rank: usize,
+        written: &Rounded,
+        vectors: Mat<f64>,
+        solved: Solved,
+    ) {
         let correction = Correction {
             rank,
             lora_a: written.lora_a.clone(),
@@ -141,6 +151,7 @@ impl LayerProgress {
         self.corrections.insert(0, correction);
         self.corrections.truncate(REMEMBERED);
         self.vectors = vectors;
+        self.solved = Some(solved);
     }
 
     /// Scores the remembered corrections on rows newer than they are. E is that of the layer.

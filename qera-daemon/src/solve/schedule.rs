@@ -41,6 +41,8 @@ pub struct SiteProgress {
     pub folding: Folding,
     /// Rows of R at the latest solve point that solved.
     pub solved: u64,
+    /// Whether the latest solve point that had enough rows was spared, because no layer could gain by it.
+    pub spared: bool,
     /// Its layers, in the site's order.
     pub layers: Vec<LayerProgress>,
 }
@@ -53,6 +55,7 @@ impl SiteProgress {
             next_point: first_point(in_features),
             folding: Folding::Open,
             solved: 0,
+            spared: false,
             layers: vec![LayerProgress::default(); layers],
         }
     }

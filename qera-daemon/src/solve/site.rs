@@ -16,13 +16,14 @@ use crate::settings::Settings;
 use super::basis::eigen;
 use super::evidence::LayerProgress;
 use super::factors::{Correction, Rounded};
+use super::gap::Solved;
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
 use super::metric::{ErrorMatrix, Metric, diagonal_scale};
 use super::operator::{ErrorOperator, TurnedError};
 use super::packed_r::PackedR;
 use super::schedule::SiteProgress;
-use super::subspace::{Effort, is_dense, top_subspace};
+use super::subspace::{Effort, top_subspace};
 use super::yardstick::{Yardstick, power};
 
 /// A layer that loses more of f than this by rounding is written f32.
@@ -153,7 +154,7 @@ impl SiteSolver<'_> {
         Ok(solutions)
     }
 
-    fn metric<'m>(
+    pub(super) fn metric<'m>(
         &self,
         statistics: &SiteStatistics,
         packed: Option<PackedR<'m>>,
@@ -235,7 +236,11 @@ impl SiteSolver<'_> {
                     Method::ZeroQuantV2 | Method::WeightOnly
                 );
             let rank = projected.spectrum.len();
-            layer.push(rank, &measured.rounded, projected.vectors);
+            let solved = Solved {
+                shrinkage: verdict.choice.map_or(0.0, |c| c.shrinkage),
+                error: measured.error_with,
+            };
+            layer.push(rank, &measured.rounded, projected.vectors, solved);
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
@@ -285,12 +290,7 @@ impl SiteSolver<'_> {
         Ok(Projected {
             correction,
             spectrum,
-            // A dense solve starts from nothing.
-            vectors: if is_dense(error.n, rank) {
-                faer::Mat::zeros(error.n, 0)
-            } else {
-                found
-            },
+            vectors: found,
         })
     }
 

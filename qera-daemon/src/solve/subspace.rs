@@ -19,6 +19,7 @@
 use faer::{Mat, MatRef};
 
 use super::basis::{Remainder, eigen, orthonormalise, product, start};
+use super::gap::lacking;
 use super::operator::ErrorOperator;
 
 /// Up to this n the eigenproblem is solved densely in f64.
@@ -104,7 +105,7 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let (vectors, mut values) = eigen(&g)?;
     values.truncate(k);
     Ok(Subspace {
-        vectors: vectors.subcols(0, k.min(n)).to_owned(),
+        vectors: vectors.subcols(0, kept(k).min(n)).to_owned(),
         values,
     })
 }
@@ -227,16 +228,11 @@ impl<'a> Cycle<'a> {
         let count = self.k.min(self.used);
         let last = rotation.as_ref().subrows(self.used - width, width);
         let squares = remainder.squares(last.subcols(0, count));
-        Ok(self.lack(&values, squares.into_iter()))
-    }
-
-    /// The sum over the top k of squared residuals over gaps.
-    fn lack(&self, values: &[f64], squares: impl Iterator<Item = f64>) -> f64 {
-        let floor = values[kept(self.k).min(self.used) - 1];
-        let smallest = values[self.k.min(self.used) - 1];
-        let gap = |value: f64| (value - floor).max(1e-3 * smallest).max(f64::MIN_POSITIVE);
-        let pairs = squares.zip(values);
-        pairs.map(|(square, &value)| square / gap(value)).sum()
+        Ok(lacking(
+            &values[..kept(self.k).min(self.used)],
+            count,
+            &squares,
+        ))
     }
 
     fn decompose(&self) -> Result<(Mat<f64>, Vec<f64>), String> {
@@ -331,7 +327,8 @@ impl<'a> Cycle<'a> {
             let residual = pairs.map(|(image, v)| (image - values[j] * v).powi(2));
             residual.sum::<f64>()
         };
-        let lacking = self.lack(&values, (0..count).map(square));
+        let squares: Vec<f64> = (0..count).map(square).collect();
+        let lacking = lacking(&values[..kept(self.k).min(self.used)], count, &squares);
         values.truncate(count);
         Ok(Ritz {
             rotation: rotation.to_owned(),

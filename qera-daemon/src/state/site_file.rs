@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Aside, AsideRecord, BlocksRecord, SiteStatistics, Window};
 use crate::error::Stop;
-use crate::solve::{Correction, Evidence, Folding, LayerProgress, SiteProgress};
+use crate::solve::{Correction, Evidence, Folding, LayerProgress, SiteProgress, Solved};
 use crate::tensor_file::{Claim, Header, Sink, TensorPlan, write_hashed};
 
 /// The metadata key of what is no tensor.
@@ -43,6 +43,8 @@ struct ProgressRecord {
     folding: Folding,
     #[serde(default)]
     solved: u64,
+    #[serde(default)]
+    spared: bool,
     aside: AsideRecord,
     layers: Vec<LayerRecord>,
 }
@@ -52,6 +54,8 @@ struct LayerRecord {
     ranks: Vec<usize>,
     evidence: Vec<Evidence>,
     settled: bool,
+    #[serde(default)]
+    solved: Option<Solved>,
     reference: Option<Evidence>,
 }
 
@@ -114,6 +118,7 @@ pub(super) fn write_progress(
         ranks: layer.corrections.iter().map(|c| c.rank).collect(),
         evidence: layer.evidence.clone(),
         settled: layer.settled,
+        solved: layer.solved,
         reference: layer.reference,
     };
     let record = ProgressRecord {
@@ -121,6 +126,7 @@ pub(super) fn write_progress(
         next_point: progress.next_point,
         folding: progress.folding,
         solved: progress.solved,
+        spared: progress.spared,
         aside: statistics.aside.record(),
         layers: progress.layers.iter().map(layer).collect(),
     };
@@ -305,6 +311,7 @@ fn progress_in(
         next_point: record.next_point,
         folding: record.folding,
         solved: record.solved,
+        spared: record.spared,
         layers: Vec::new(),
     };
     for (index, (layer, &(m, n))) in record.layers.into_iter().zip(layers).enumerate() {
@@ -330,6 +337,7 @@ fn progress_in(
             vectors: Mat::from_fn(n, columns, |i, j| values[j * n + i]),
             evidence: layer.evidence,
             settled: layer.settled,
+            solved: layer.solved,
             reference: layer.reference,
         });
     }

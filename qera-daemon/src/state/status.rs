@@ -54,6 +54,9 @@ pub struct Work {
     pub score: f64,
     /// Solving, the choice of the shrinkage included.
     pub solve: f64,
+    /// Solve points at which a site was only scored, because no layer could gain by a solve.
+    #[serde(default)]
+    pub spared: u64,
 }
 
 /// One layer, or one site where there is no checkpoint.
