@@ -1,18 +1,13 @@
 //! CPU time of this process, all threads: what a shared machine gives to others is not in it. Shared caches, memory and
 //! clock are.
 
-use rustix::time::{ClockId, clock_gettime};
-
-fn now() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
+use cpu_time::ProcessTime;
 
 /// CPU seconds of `work`.
 pub fn seconds_of(work: impl FnOnce()) -> f64 {
-    let before = now();
+    let before = ProcessTime::now();
     work();
-    now() - before
+    before.elapsed().as_secs_f64()
 }
 
 /// CPU seconds of one `work`, which is repeated until all together take `at_least` seconds; so short ones are measured too.

@@ -208,18 +208,22 @@ impl Job {
         };
         for (index, site) in self.sites.sites.iter().enumerate() {
             let saved = restored.get(index).and_then(Option::as_ref);
-            let rows = saved.map_or(0, |state| state.statistics.rows);
+            let (rows, rows_skipped) = saved.map_or((0, 0), |state| {
+                (state.statistics.rows, state.statistics.rows_skipped)
+            });
             if layers.is_empty() {
                 status.gather(index, &site.name, rows);
             }
+            let progress = saved.and_then(|state| state.progress.as_ref());
+            let summaries = progress.map(|p| p.summaries(settings.tolerance));
             for (member, &layer) in site.layers.iter().enumerate() {
-                let progress = saved.and_then(|s| s.progress.as_ref()?.layers.get(member));
-                let summary = progress.map(|p| p.summary(settings.tolerance));
+                let summary = summaries.as_ref().map(|of_site| of_site[member]);
                 let shown = &mut status.layers[layer];
                 shown.rows = rows;
+                shown.rows_skipped = rows_skipped;
                 shown.evidence = summary.and_then(|s| s.evidence);
                 shown.status = match summary {
-                    Some(summary) if summary.converged => "converged",
+                    Some(summary) if summary.status() != "solved" => summary.status(),
                     _ if rows == 0 => "starved",
                     _ if shown.rows_solved > 0 => "solved",
                     _ => "waiting",

@@ -103,6 +103,26 @@ pub enum Event<'a> {
         /// Upper limit of what half as many rows again gained.
         gain_upper: Option<f64>,
     },
+    /// All layers of a site have converged, and rows are left out from here on.
+    Closed {
+        /// Module path of the first of them.
+        site: &'a str,
+        /// Rows that came.
+        rows: u64,
+        /// Share of the rows that is folded.
+        share: f64,
+    },
+    /// A layer that had converged has drifted, and all rows of its site are folded again.
+    Reopened {
+        /// Module path.
+        layer: &'a str,
+        /// Rows that came.
+        rows: u64,
+        /// Error relative to no correction when it was closed and on new rows, where it rose.
+        error: Option<(f64, f64)>,
+        /// Lower limit of the latest solve's gain, where that is the reason.
+        gain_lower: Option<f64>,
+    },
     /// Every layer that is fed has converged.
     AllConverged {
         /// Layers that are fed.
@@ -247,6 +267,32 @@ impl fmt::Display for Event<'_> {
             }
             Self::Converged { layer, rows, .. } => {
                 write!(f, "{layer}: no longer converged at {rows} rows")
+            }
+            Self::Closed { site, rows, share } => {
+                write!(f, "{site}: closed at {rows} rows, ")?;
+                if *share > 0.0 {
+                    write!(f, "one block of {:.0} is folded from here on", 1.0 / share)
+                } else {
+                    f.write_str("none is folded from here on")
+                }
+            }
+            Self::Reopened {
+                layer,
+                rows,
+                error,
+                gain_lower,
+            } => {
+                write!(f, "{layer}: drift at {rows} rows")?;
+                if let Some((before, now)) = error {
+                    write!(
+                        f,
+                        ": error on new rows rose from x{before:.3} to x{now:.3} of the uncorrected"
+                    )?;
+                }
+                if let Some(lower) = gain_lower {
+                    write!(f, ": the latest solve gained at least {lower:.4}")?;
+                }
+                f.write_str("; site re-opened, all of its rows are folded again")
             }
             Self::AllConverged { layers, starved } => {
                 write!(f, "all {layers} layers that are fed have converged")?;

@@ -6,7 +6,7 @@ use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
 use serde::Serialize;
 
-use crate::calibrate::{ASIDE_ROWS, WINDOW_ROWS_PEAK};
+use crate::calibrate::{ASIDE_ROWS_PEAK, WINDOW_ROWS_PEAK};
 use crate::checkpoint::{Layer, Sites};
 use crate::error::Stop;
 use crate::kernels::scratch_bytes;
@@ -284,7 +284,7 @@ impl SitePlan {
         let packed = if extent.keeps_r { packed_len(m) } else { 0 };
         // More may come to a live run, and some is there in one that continues.
         let held = if extent.live {
-            WINDOW_ROWS_PEAK + ASIDE_ROWS
+            WINDOW_ROWS_PEAK + ASIDE_ROWS_PEAK
         } else if extent.resumed {
             WINDOW_ROWS_PEAK
         } else {

@@ -127,7 +127,8 @@ impl Run<'_> {
         let (journal, torn) = Journal::open(&self.state.path.join("journal"))?;
         let solved_for = target.as_ref().map(Target::solved_for);
         let expected = job.expected(layers, solved_for.as_deref());
-        let restored = restore(&self.state.path, Some(&journal), &expected)?;
+        let mut restored = restore(&self.state.path, Some(&journal), &expected)?;
+        restored.open_unless(settings.closes_sites());
         self.tell(&journal, &restored, torn, solved_for.as_deref());
         let mut consumable = Vec::new();
         for record in journal.records() {
@@ -179,7 +180,9 @@ impl Run<'_> {
             gathered: restored.gathered,
             restored: restored.sites,
             floor,
-            solver: self.weights.map(|weights| solver(settings, weights, &cores)),
+            solver: self
+                .weights
+                .map(|weights| solver(settings, weights, &cores)),
             cores: &cores,
             stop: self.stop,
             reporter: self.reporter,

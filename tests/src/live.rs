@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
+use crate::model::{FixtureModel, calibration_tokens, write_shard};
+
 /// Nothing that a test waits for takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -129,6 +131,23 @@ pub fn fixture_shards() -> Vec<PathBuf> {
         .collect();
     shards.sort();
     shards
+}
+
+/// Writes shards of `sequences` sequences each of the calibration text, and returns them in order.
+///
+/// # Panics
+/// When the folder cannot be written.
+#[must_use]
+pub fn long_stream(folder: &Path, shards: usize, sequences: usize) -> Vec<PathBuf> {
+    std::fs::create_dir_all(folder).unwrap();
+    let (model, tokens) = (FixtureModel::load(), calibration_tokens());
+    let write = |(index, part): (usize, &[Vec<usize>])| {
+        let path = folder.join(format!("{index:04}.safetensors"));
+        write_shard(&path, &model, part);
+        path
+    };
+    let parts = tokens.chunks(sequences).take(shards);
+    parts.enumerate().map(write).collect()
 }
 
 /// The fixture's model, as an argument.

@@ -13,9 +13,9 @@ use qera_core::reconstruct::{
 };
 use qera_core::statistics::BatchMaxMeanAbs;
 use qera_daemon::calibrate::SiteStatistics;
+use qera_daemon::checkpoint::{Checkpoint, Layers, Shares, Sites};
 use qera_daemon::cores::Cores;
 use qera_daemon::kernels::{Host, Kernel};
-use qera_daemon::checkpoint::{Checkpoint, Layers, Shares, Sites};
 use qera_daemon::settings::{Options, Settings};
 use qera_daemon::solve::{LayerSolution, SiteSolver};
 use qera_tests::matrix::Matrix;

@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use qera_core::quantize::Mxint;
 use qera_tests::daemon::{Adapter, TestDaemon, expect, output_error};
-use qera_tests::live::{Live, arrive, fixture_model, fixture_run, fixture_shards, generations};
-use qera_tests::model::{FixtureModel, calibration_tokens, evaluation_tokens, write_shard};
+use qera_tests::live::{
+    Live, arrive, fixture_model, fixture_run, fixture_shards, generations, long_stream,
+};
+use qera_tests::model::{FixtureModel, evaluation_tokens};
 use qera_tests::reference::from_bf16;
 use safetensors::SafeTensors;
 
@@ -32,19 +34,6 @@ fn start(daemon: &TestDaemon, extra: &[&str]) -> Live {
     let model = fixture_model();
     let basic = fixture_run("activations", &model);
     Live::start(daemon.command(&[&basic, extra].concat()))
-}
-
-/// Writes shards of `sequences` sequences each, and returns them in order.
-fn long_stream(folder: &Path, shards: usize, sequences: usize) -> Vec<PathBuf> {
-    fs::create_dir_all(folder).unwrap();
-    let (model, tokens) = (FixtureModel::load(), calibration_tokens());
-    let write = |(index, part): (usize, &[Vec<usize>])| {
-        let path = folder.join(format!("{index:04}.safetensors"));
-        write_shard(&path, &model, part);
-        path
-    };
-    let parts = tokens.chunks(sequences).take(shards);
-    parts.enumerate().map(write).collect()
 }
 
 /// E of a layer, [out_features, in_features], by the core's quantizer.

@@ -54,6 +54,7 @@ fn wrong_options_exit_2_with_the_valid_values() {
         2,
         &["int4", "mxint4"],
     );
+    expect(&run(&daemon, &["--after-convergence", "no"]), 2, &["stop"]);
     expect(&run(&daemon, &["--frobnicate"]), 2, &["frobnicate"]);
     expect(&run(&daemon, &["--shrinkage", "2"]), 2, &["shrinkage", "2"]);
     expect(&run(&daemon, &["--rank", "0"]), 2, &["rank"]);

@@ -14,7 +14,9 @@
 //! Source: Welford, Technometrics 4 (1962) 419; Chan, Golub and LeVeque, The American Statistician 37 (1983) 242, eq. 2.1
 //! and table 1.
 
-use super::{FEATURES, StatisticError, check_in_features, check_length, check_values, check_weight};
+use super::{
+    FEATURES, StatisticError, check_in_features, check_length, check_values, check_weight,
+};
 use crate::rows::Rows;
 
 /// Running mean and sum of squared deviations of each feature.

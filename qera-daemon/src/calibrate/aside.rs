@@ -11,11 +11,14 @@
 //! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
 
 use crate::kernels::Stored;
+use crate::source::SiteRows;
 
-use super::window::{Block, BlocksRecord, draw, restore_blocks};
+use super::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
 
 /// Most rows kept of a site.
-pub const ASIDE_ROWS: usize = 4096;
+const ASIDE_ROWS: usize = 4096;
+/// The same with the rows of a closed site that wait to make a block.
+pub const ASIDE_ROWS_PEAK: usize = ASIDE_ROWS + BLOCK_ROWS_MIN;
 /// Rows kept of a chosen block, evenly spaced.
 const BLOCK_ROWS: usize = 8;
 /// Most of the rows that are scored.
@@ -49,6 +52,8 @@ pub struct Aside {
     seen: u64,
     /// The next block began before the last solve point.
     skip: bool,
+    /// Cuts the rows of a closed site, which the window is not shown, into blocks.
+    cutter: Window,
 }
 
 impl Aside {
@@ -62,7 +67,30 @@ impl Aside {
             offered: 0,
             seen: 0,
             skip: false,
+            cutter: Window::passing(in_features),
         }
+    }
+
+    /// Shows the rows of a shard of a closed site; `each` is shown every block as it is complete, with its place in
+    /// the stream.
+    pub(super) fn follow(&mut self, shard: &SiteRows, mut each: impl FnMut(u64, Stored<'_>)) {
+        let mut cutter = core::mem::replace(&mut self.cutter, Window::passing(self.in_features));
+        cutter.offer(shard, |block| {
+            each(self.seen, block);
+            self.offer(block);
+        });
+        self.cutter = cutter;
+    }
+
+    /// Whether rows of a closed site wait to become part of the next block.
+    pub(super) const fn waiting(&self) -> bool {
+        self.cutter.waiting()
+    }
+
+    /// The site was closed or re-opened: what waits is not waited for any more, and what is kept is dropped.
+    pub(super) fn turn(&mut self, block_begun: bool) {
+        self.cutter = Window::passing(self.in_features);
+        drop(self.take(block_begun));
     }
 
     /// Shows a complete block of consecutive rows.
@@ -110,9 +138,10 @@ impl Aside {
         core::mem::take(&mut self.blocks)
     }
 
-    /// Every row kept, block by block.
+    /// Every row kept, block by block, and those that wait.
     pub fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.blocks.iter().map(|block| &block.values[..])
+        let kept = self.blocks.iter().map(|block| &block.values[..]);
+        kept.chain(self.cutter.all_rows())
     }
 
     /// What a snapshot keeps beside the rows.
@@ -122,6 +151,7 @@ impl Aside {
             blocks: BlocksRecord {
                 blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
                 seen: self.seen,
+                pending: self.cutter.record().pending,
                 ..BlocksRecord::default()
             },
             offered: self.offered,
@@ -137,7 +167,9 @@ impl Aside {
         record: &AsideRecord,
         values: &[f32],
     ) -> Option<Self> {
-        let (blocks, _) = restore_blocks(in_features, &record.blocks, values)?;
+        let (blocks, waiting) = restore_blocks(in_features, &record.blocks, values)?;
+        let mut cutter = Window::passing(in_features);
+        cutter.wait_with(waiting);
         Some(Self {
             in_features,
             share,
@@ -145,6 +177,7 @@ impl Aside {
             offered: record.offered,
             seen: record.blocks.seen,
             skip: record.skip,
+            cutter,
         })
     }
 

@@ -48,6 +48,8 @@ pub struct SiteStatistics {
     pub aside: Aside,
     /// Rows folded.
     pub rows: u64,
+    /// Rows that were not, because every layer had converged.
+    pub rows_skipped: u64,
     /// Rows folded, as the core counts them for the maximum over batches.
     pub batch_weight: f64,
 }
@@ -74,8 +76,15 @@ impl SiteStatistics {
             window: Window::new(in_features),
             aside: Aside::new(in_features, scored_share),
             rows: 0,
+            rows_skipped: 0,
             batch_weight: 0.0,
         }
+    }
+
+    /// Rows that came, folded or not.
+    #[must_use]
+    pub const fn rows_seen(&self) -> u64 {
+        self.rows + self.rows_skipped
     }
 
     /// Whether R is kept.

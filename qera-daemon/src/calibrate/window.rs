@@ -22,7 +22,7 @@ pub const WINDOW_ROWS: usize = 4096;
 /// Longest block: after a drop more than three quarters of the window are left, which is four blocks.
 const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
 /// 2-D shards with fewer rows are joined.
-const BLOCK_ROWS_MIN: usize = 256;
+pub(super) const BLOCK_ROWS_MIN: usize = 256;
 /// Sequences with fewer rows are joined.
 const SEQUENCE_ROWS_MIN: usize = 64;
 /// Rows kept at most, with those that wait and the block that makes thinning necessary.
@@ -65,6 +65,8 @@ pub struct BlocksRecord {
 #[derive(Debug, Clone)]
 pub struct Window {
     in_features: usize,
+    /// Most rows kept.
+    most: usize,
     blocks: Vec<Block>,
     rows: usize,
     seen: u64,
@@ -80,6 +82,7 @@ impl Window {
     pub const fn new(in_features: usize) -> Self {
         Self {
             in_features,
+            most: WINDOW_ROWS,
             blocks: Vec::new(),
             rows: 0,
             seen: 0,
@@ -87,6 +90,18 @@ impl Window {
             shards: 0,
             sequences: false,
         }
+    }
+
+    /// One that keeps no block and only cuts what it is offered.
+    pub(super) const fn passing(in_features: usize) -> Self {
+        let mut window = Self::new(in_features);
+        window.most = 0;
+        window
+    }
+
+    /// Goes on with rows that waited when they were saved.
+    pub(super) fn wait_with(&mut self, rows: &[f32]) {
+        self.pending = rows.to_vec();
     }
 
     /// Offers the rows of a shard; `each` is shown every block as it is complete, whether the window keeps it
@@ -147,6 +162,7 @@ impl Window {
         let (blocks, pending) = restore_blocks(in_features, record, values)?;
         Some(Self {
             in_features,
+            most: WINDOW_ROWS,
             rows: blocks.iter().map(|b| b.rows).sum(),
             blocks,
             seen: record.seen,
@@ -177,7 +193,11 @@ impl Window {
         own.widen(0..rows * self.in_features, &mut joined[before..]);
         let rows = joined.len() / self.in_features;
         if rows >= least {
-            self.cut(Stored::Numbers(&joined), rows.div_ceil(BLOCK_ROWS_MAX), each);
+            self.cut(
+                Stored::Numbers(&joined),
+                rows.div_ceil(BLOCK_ROWS_MAX),
+                each,
+            );
         } else {
             self.pending = joined;
         }
@@ -225,7 +245,7 @@ impl Window {
             number,
         });
         self.rows += rows;
-        while self.rows > WINDOW_ROWS {
+        while self.rows > self.most {
             let last = (0..self.blocks.len())
                 .max_by_key(|&i| self.blocks[i].draw())
                 .unwrap_or_default();

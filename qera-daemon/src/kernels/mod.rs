@@ -13,12 +13,13 @@
 
 use crate::cores::Cores;
 
-mod aligned;
 mod micro;
+mod numbers;
 mod products;
 mod rank_update;
 mod stored;
 
+pub use numbers::Numbers;
 pub use products::products;
 pub use rank_update::{Scratch, fold_products, scratch_bytes, trace_products};
 pub use stored::Stored;

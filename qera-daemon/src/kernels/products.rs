@@ -8,9 +8,10 @@
 
 use core::ops::Range;
 
-use faer::{Mat, MatRef};
+use faer::prelude::ReborrowMut;
+use faer::{Mat, MatMut, MatRef};
 
-use super::aligned::Aligned;
+use super::Numbers;
 use super::micro::{self, TILE_MAX, Tile};
 use super::{Form, Host, Kernel, SUM_ROWS};
 use crate::solve::narrow;
@@ -29,24 +30,27 @@ pub fn products(
 ) -> Mat<f64> {
     let (b, n) = (x.nrows(), columns.len() / depth);
     let groups = groups(kernel, b);
-    let packed: Vec<Aligned<f32>> = groups.iter().map(|lanes| pack(x, lanes)).collect();
-    let mut out = vec![0.0; b * n];
-    let pieces = out
-        .chunks_mut((b * TASK_COLUMNS).max(1))
-        .zip(columns.chunks(depth * TASK_COLUMNS))
-        .collect();
-    cores.spread(pieces, |(out, columns): (&mut [f64], &[f32])| {
+    let packed: Vec<Numbers<f32>> = groups.iter().map(|lanes| pack(x, lanes)).collect();
+    let mut out = Mat::zeros(b, n);
+    let mut pieces = Vec::new();
+    let mut rest = out.as_mut();
+    for columns in columns.chunks(depth * TASK_COLUMNS) {
+        let (own, after) = rest.split_at_col_mut(columns.len() / depth);
+        pieces.push((own, columns));
+        rest = after;
+    }
+    cores.spread(pieces, |(mut out, columns): (MatMut<'_, f64>, &[f32])| {
         for first in (0..depth).step_by(BLOCK_ROWS) {
             let rows = first..(first + BLOCK_ROWS).min(depth);
             for (lanes, x) in groups.iter().zip(&packed) {
                 let width = lanes.end - lanes.start;
-                let x = &x.all()[rows.start * width..rows.end * width];
+                let x = &x[rows.start * width..rows.end * width];
                 let operand = (columns, depth, rows.clone());
-                group(kernel, (lanes, x), operand, out, b);
+                group(kernel, (lanes, x), operand, out.as_mut());
             }
         }
     });
-    MatRef::from_column_major_slice(&out, b, n).to_owned()
+    out
 }
 
 /// Lanes that are multiplied together: whole vectors, as many as a tile holds; the last may be padded.
@@ -62,12 +66,11 @@ fn groups(kernel: Kernel, b: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-fn pack(x: MatRef<'_, f64>, lanes: &Range<usize>) -> Aligned<f32> {
+fn pack(x: MatRef<'_, f64>, lanes: &Range<usize>) -> Numbers<f32> {
     let width = lanes.end - lanes.start;
     let held = lanes.end.min(x.nrows()) - lanes.start;
-    let mut packed = Aligned::default();
-    let steps = packed.lend(width * x.ncols()).chunks_exact_mut(width);
-    for (column, packed) in x.col_iter().zip(steps) {
+    let mut packed = Numbers::zeroed(width * x.ncols());
+    for (column, packed) in x.col_iter().zip(packed.chunks_exact_mut(width)) {
         let values = column.subrows(lanes.start, held);
         for (to, from) in packed.iter_mut().zip(values.iter()) {
             *to = narrow(*from);
@@ -76,27 +79,33 @@ fn pack(x: MatRef<'_, f64>, lanes: &Range<usize>) -> Aligned<f32> {
     packed
 }
 
-/// Adds the products of some rows to `out` (b numbers a column of B).
+/// Adds the products of some rows to `out`, b numbers for each column of B.
 fn group(
     kernel: Kernel,
     (lanes, x): (&Range<usize>, &[f32]),
     (columns, depth, rows): (&[f32], usize, Range<usize>),
-    out: &mut [f64],
-    b: usize,
+    mut out: MatMut<'_, f64>,
 ) {
     let width = lanes.end - lanes.start;
-    let held = lanes.end.min(b) - lanes.start;
+    let held = lanes.end.min(out.nrows()) - lanes.start;
     let (_, wide) = kernel.tile();
     let mut tile = [0.0; TILE_MAX];
-    let columns = columns.chunks(depth * wide);
-    for (columns, out) in columns.zip(out.chunks_mut(b * wide)) {
-        for (piece, x) in x.chunks(SUM_ROWS * width).enumerate() {
-            let first = rows.start + piece * SUM_ROWS;
+    // Pieces of nearly equal length, up to half as long again as they should be rather than one that is short.
+    let pieces = ((rows.len() + SUM_ROWS / 2) / SUM_ROWS).max(1);
+    let length = rows.len().div_ceil(pieces);
+    for (group, columns) in columns.chunks(depth * wide).enumerate() {
+        for (piece, x) in x.chunks(length * width).enumerate() {
+            let first = rows.start + piece * length;
             let last = first + x.len() / width;
             multiply(kernel, x, width, (columns, depth, first..last), &mut tile);
-            for (out, sums) in out.chunks_exact_mut(b).zip(tile.chunks_exact(width)) {
-                let out = out[lanes.start..].iter_mut().take(held);
-                out.zip(sums).for_each(|(out, sum)| *out += f64::from(*sum));
+            let sums = tile.chunks_exact(width).take(columns.len() / depth);
+            for (c, sums) in sums.enumerate() {
+                let column = out.rb_mut().col_mut(group * wide + c);
+                let Some(column) = column.try_as_col_major_mut() else {
+                    continue; // A matrix of faer's own lies by columns.
+                };
+                let to = column.as_slice_mut()[lanes.start..].iter_mut().take(held);
+                to.zip(sums).for_each(|(to, sum)| *to += f64::from(*sum));
             }
         }
     }

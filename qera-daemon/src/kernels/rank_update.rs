@@ -12,12 +12,13 @@
 
 use core::ops::Range;
 
+use bytemuck::Pod;
 use qera_core::packed::packed_offset;
 use qera_core::statistics::BlockShare;
 
 use crate::cores::Cores;
 
-use super::aligned::Aligned;
+use super::Numbers;
 use super::micro::{self, TILE_MAX, Tile};
 use super::{Form, Host, SUM_ROWS, Stored};
 
@@ -29,8 +30,8 @@ const TASK_CHANNELS: usize = 96;
 /// Memory for packed rows, used again from block to block.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    numbers: Aligned<f32>,
-    pairs: Aligned<u32>,
+    numbers: Numbers<f32>,
+    pairs: Numbers<u32>,
 }
 
 /// Bytes of a [`Scratch`] after rows of this width.
@@ -62,7 +63,8 @@ pub fn fold_products(
         let mut pieces = Vec::new();
         let mut rest = &mut *packed;
         for task in tasks(in_features) {
-            let length = packed_offset(in_features, task.end) - packed_offset(in_features, task.start);
+            let length =
+                packed_offset(in_features, task.end) - packed_offset(in_features, task.start);
             let (own, after) = rest.split_at_mut(length);
             pieces.push((task, own));
             rest = after;
@@ -158,7 +160,13 @@ fn in_blocks(
         columns,
         multiply,
     };
-    loops.run(cores, (rows, m), &mut scratch.numbers, pack_numbers, &mut with);
+    loops.run(
+        cores,
+        (rows, m),
+        &mut scratch.numbers,
+        pack_numbers,
+        &mut with,
+    );
 }
 
 /// Packs channels `first..first + width` of every step; what lies beyond the last channel stays zero.
@@ -222,23 +230,30 @@ struct Packed<'p, T> {
     in_columns: &'p [T],
 }
 
-impl<T: Copy + Default + Send + Sync> Loops<'_, T> {
+impl<T: Pod + Send + Sync> Loops<'_, T> {
     fn run(
         &self,
         cores: &Cores,
         (rows, m): (Stored<'_>, usize),
-        scratch: &mut Aligned<T>,
+        scratch: &mut Numbers<T>,
         pack: Pack<T>,
         with: &mut impl FnMut(&dyn Tiles, usize),
     ) {
-        let (in_lanes, in_columns) = (m.next_multiple_of(self.lanes), m.next_multiple_of(self.columns));
+        let (in_lanes, in_columns) = (
+            m.next_multiple_of(self.lanes),
+            m.next_multiple_of(self.columns),
+        );
         let all = rows.rows(m);
         let most = BLOCK_STEPS * self.rows_per_step;
         for first in (0..all).step_by(most) {
             let count = most.min(all - first);
             let steps = count.div_ceil(self.rows_per_step);
             let needed = (in_lanes + in_columns) * steps;
-            let (lanes, columns) = scratch.lend(needed).split_at_mut(in_lanes * steps);
+            if scratch.len() < needed {
+                *scratch = Numbers::default(); // Not both at a time.
+                *scratch = Numbers::zeroed(needed);
+            }
+            let (lanes, columns) = scratch[..needed].split_at_mut(in_lanes * steps);
             let block = rows.slice(m, first..first + count);
             let panels = |memory: &mut [T], width| {
                 let panels = memory.chunks_mut(width * steps).enumerate().collect();
@@ -298,9 +313,13 @@ impl<T> Packed<'_, T> {
         for (piece, (a, b)) in pieces.enumerate() {
             multiply(a, b, &mut tile);
             if piece == 0 {
-                sums.iter_mut().zip(&tile).for_each(|(sum, x)| *sum = f64::from(*x));
+                sums.iter_mut()
+                    .zip(&tile)
+                    .for_each(|(sum, x)| *sum = f64::from(*x));
             } else {
-                sums.iter_mut().zip(&tile).for_each(|(sum, x)| *sum += f64::from(*x));
+                sums.iter_mut()
+                    .zip(&tile)
+                    .for_each(|(sum, x)| *sum += f64::from(*x));
             }
         }
     }

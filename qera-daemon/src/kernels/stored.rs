@@ -43,7 +43,11 @@ impl<'a> Stored<'a> {
             Self::Numbers(all) => out.copy_from_slice(&all[numbers]),
             Self::Bytes(bytes, dtype) => {
                 let size = dtype.size_bytes();
-                widen(&bytes[numbers.start * size..numbers.end * size], *dtype, out);
+                widen(
+                    &bytes[numbers.start * size..numbers.end * size],
+                    *dtype,
+                    out,
+                );
             }
         }
     }

@@ -49,6 +49,23 @@ impl<'a> Board<'a> {
         guard.0.layers.get(layer).map_or(0, |l| l.rows)
     }
 
+    /// Rows left out of a layer's input.
+    pub(super) fn rows_skipped(&self, layer: usize) -> u64 {
+        let guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.0.layers.get(layer).map_or(0, |l| l.rows_skipped)
+    }
+
+    /// Of the rows that were dealt to these layers, so many were left out so far.
+    pub(super) fn skipped(&self, layers: &[usize], rows: u64) {
+        self.update(|status| {
+            for &layer in layers {
+                let layer = &mut status.layers[layer];
+                layer.rows = layer.rows + layer.rows_skipped - rows;
+                layer.rows_skipped = rows;
+            }
+        });
+    }
+
     /// Shards refused, and the first reasons.
     pub(super) fn refused(&self) -> (usize, Vec<String>) {
         let guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -66,6 +66,8 @@ pub(super) struct Publisher<'a> {
     gathered: Arc<Gathered>,
     /// Sites with a solve point since the last generation.
     fresh: BTreeSet<usize>,
+    /// Whether one of them was solved, not only scored.
+    changed: bool,
     starved_said: bool,
     hook: Option<OnPublish>,
     converged_said: bool,
@@ -82,8 +84,9 @@ impl<'a> Publisher<'a> {
         let mut progress = vec![LayerSummary::default(); layers];
         for (site, state) in sites.sites.iter().zip(restored) {
             let saved = state.as_ref().and_then(|state| state.progress.as_ref());
-            for (&layer, saved) in site.layers.iter().zip(saved.iter().flat_map(|p| &p.layers)) {
-                progress[layer] = saved.summary(tolerance);
+            let summaries = saved.map(|saved| saved.summaries(tolerance));
+            for (&layer, summary) in site.layers.iter().zip(summaries.into_iter().flatten()) {
+                progress[layer] = summary;
             }
         }
         let with_rows =
@@ -97,6 +100,7 @@ impl<'a> Publisher<'a> {
                 .collect(),
             gathered: Arc::default(),
             fresh: BTreeSet::new(),
+            changed: false,
             starved_said: false,
             hook: None,
             converged_said: false,
@@ -150,6 +154,7 @@ impl<'a> Publisher<'a> {
             } => {
                 if let Some(progress) = progress {
                     self.fresh.insert(site);
+                    self.changed |= !solutions.is_empty();
                     self.progressed(shared, site, progress);
                 }
                 for solution in solutions {
@@ -157,6 +162,8 @@ impl<'a> Publisher<'a> {
                     shared.reporter.step(&shared.layer(solution.layer).name);
                     let layer = solution.layer;
                     self.latest[layer] = Some(solution);
+                }
+                for &layer in &shared.sites.sites[site].layers {
                     self.show(shared, layer);
                 }
                 self.owed.remove(&site);
@@ -164,10 +171,13 @@ impl<'a> Publisher<'a> {
                     self.gathered = gathered;
                 }
                 let under_way = shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
-                if self.due(shared, under_way) {
+                let due = self.due(shared, under_way);
+                if due && self.changed {
                     let inputs = inputs(shared, &self.gathered, false);
                     self.publish(shared, inputs)?;
                     self.check_convergence(shared);
+                } else if due {
+                    self.fresh.clear(); // The current generation has these corrections.
                 }
             }
         }
@@ -228,6 +238,10 @@ impl<'a> Publisher<'a> {
 
     fn publish(&mut self, shared: &Shared<'_>, inputs: Inputs) -> Result<Publication, Stop> {
         self.fresh.clear();
+        self.changed = false;
+        for (layer, summary) in self.progress.iter_mut().enumerate() {
+            summary.rows_skipped = shared.board.rows_skipped(layer);
+        }
         let solutions: Vec<LayerSolution> = (0..self.latest.len())
             .filter_map(|layer| {
                 let status = if shared.board.rows(layer) > 0 {
@@ -314,20 +328,21 @@ impl<'a> Publisher<'a> {
         };
         let shown = LayerStatus {
             name: shared.layer(layer).name.clone(),
-            status: if progress.converged {
-                "converged".into()
-            } else {
-                "solved".into()
-            },
+            status: progress.status().into(),
             rows: 0,
+            rows_skipped: 0,
             rows_solved: solution.rows,
             error_without: Some(ratio(solution.error_without, solution.output_power)),
             error_with: Some(ratio(solution.factors.error, solution.output_power)),
             evidence: progress.evidence,
         };
         shared.board.update(|status| {
-            let rows = status.layers[layer].rows;
-            status.layers[layer] = LayerStatus { rows, ..shown };
+            let before = &status.layers[layer];
+            status.layers[layer] = LayerStatus {
+                rows: before.rows,
+                rows_skipped: before.rows_skipped,
+                ..shown
+            };
         });
     }
 }

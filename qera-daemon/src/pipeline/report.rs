@@ -7,7 +7,7 @@ use crate::calibrate::SiteStatistics;
 use crate::checkpoint::{Layer, Site};
 use crate::observe::Event;
 use crate::publish::ratio;
-use crate::solve::{LayerSolution, Status};
+use crate::solve::{Drift, LayerSolution, Status, Turn};
 
 impl Shared<'_> {
     /// A selected layer; there are some wherever something is solved.
@@ -61,6 +61,32 @@ impl Shared<'_> {
                 "{} of {m} never differ from zero",
                 plural(dead, "channel")
             ));
+        }
+    }
+
+    /// Says that a site was closed or re-opened at so many rows.
+    pub(super) fn tell_turn(&self, site: &Site, rows: u64, turn: &Turn) {
+        match turn {
+            Turn::None => {}
+            Turn::Closed => self.reporter.say(&Event::Closed {
+                site: &site.name,
+                rows,
+                share: self.settings.after_convergence.share(),
+            }),
+            Turn::Reopened(drifts) => {
+                for &(member, drift) in drifts {
+                    let (error, gain_lower) = match drift {
+                        Drift::Error { before, now } => (Some((before, now)), None),
+                        Drift::Gain(lower) => (None, Some(lower)),
+                    };
+                    self.reporter.say(&Event::Reopened {
+                        layer: &self.layer(site.layers[member]).name,
+                        rows,
+                        error,
+                        gain_lower,
+                    });
+                }
+            }
         }
     }
 

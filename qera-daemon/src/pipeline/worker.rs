@@ -11,9 +11,10 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::calibrate::{Block, SiteStatistics};
+use crate::checkpoint::Site;
 use crate::error::Stop;
 use crate::kernels::Scratch;
-use crate::solve::{SiteProgress, SolvePoint};
+use crate::solve::{LayerSolution, LayerSummary, SiteProgress, SiteSolver, SolvePoint};
 use crate::source::SiteRows;
 use crate::state::{Gathered, SavedSite, SiteState, write_site};
 
@@ -47,6 +48,10 @@ enum Kind {
     Point {
         progress: SiteProgress,
         newer: Vec<Block>,
+        /// Whether R has enough new rows to be solved; else the corrections are only scored.
+        solves: bool,
+        /// Whether the worker waits, so that the evidence may close or re-open the site.
+        turns: bool,
         back: Sender<SiteProgress>,
     },
     /// A cold solve; the sender only lives until it is done.
@@ -59,6 +64,8 @@ struct Slot {
     progress: Progress,
     /// That of the progress, wherever it is.
     next_point: u64,
+    /// Whether the progress says that rows are left out.
+    closed: bool,
     /// Rows at the last cold solve of this run.
     solved: u64,
 }
@@ -142,6 +149,7 @@ impl<'a> Worker<'a> {
                 // Only the last generation counts in a batch.
                 _ => u64::MAX,
             },
+            closed: matches!(&progress, Progress::Here(progress) if progress.is_closed()),
             progress,
             solved: 0,
         }
@@ -202,12 +210,21 @@ impl<'a> Worker<'a> {
             let begun = Instant::now();
             // Copies only while a solver still has these statistics.
             let statistics = Arc::make_mut(&mut slot.statistics);
-            statistics
-                .fold(&site_rows, self.shared.host(), &mut self.scratch)
-                .map_err(|error| Stop::Solve {
-                    layer: self.shared.name_of(site),
-                    reason: error.to_string(),
-                })?;
+            let (host, scratch) = (self.shared.host(), &mut self.scratch);
+            let folded = if slot.closed {
+                let share = self.shared.settings.after_convergence.share();
+                statistics.follow(&site_rows, share, host, scratch)
+            } else {
+                statistics.fold(&site_rows, host, scratch)
+            };
+            folded.map_err(|error| Stop::Solve {
+                layer: self.shared.name_of(site),
+                reason: error.to_string(),
+            })?;
+            if slot.closed {
+                let layers = &self.shared.sites.sites[site].layers;
+                self.shared.board.skipped(layers, statistics.rows_skipped);
+            }
             self.shared.board.accumulated(begun.elapsed());
             drop((permit, site_rows));
             if self.at_solve_point(site, gathered).is_err() {
@@ -222,18 +239,20 @@ impl<'a> Worker<'a> {
         let Some(slot) = self.slots.get_mut(&site) else {
             return Ok(());
         };
-        let rows = slot.statistics.rows;
-        if rows < slot.next_point {
+        let (seen, rows) = (slot.statistics.rows_seen(), slot.statistics.rows);
+        if seen < slot.next_point {
             return Ok(());
         }
         // Not before the last point's solution is there: this one begins where that ended.
         let Some(progress) = slot.progress.here()? else {
             return Ok(());
         };
-        progress.advance(rows);
+        let settings = self.shared.settings;
+        let turns = settings.closes_sites() && progress.may_turn(settings.tolerance);
+        let solves = progress.advance(seen, rows);
         slot.next_point = progress.next_point;
         let statistics = Arc::make_mut(&mut slot.statistics);
-        let newer = statistics.aside.take(statistics.window.waiting());
+        let newer = statistics.take_aside(slot.closed);
         let (back, returned) = bounded(1);
         let Progress::Here(progress) =
             core::mem::replace(&mut slot.progress, Progress::Out(returned))
@@ -247,10 +266,29 @@ impl<'a> Worker<'a> {
             kind: Kind::Point {
                 progress,
                 newer,
+                solves,
+                turns,
                 back,
             },
         };
-        self.send(job)
+        self.send(job)?;
+        if turns {
+            self.turn(site)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the evidence of a solve point that may close or re-open the site: from which row on that counts does not
+    /// depend on how long a solve takes.
+    fn turn(&mut self, site: usize) -> Result<(), Ended> {
+        let Some(slot) = self.slots.get_mut(&site) else {
+            return Ok(());
+        };
+        let closed = slot.progress.here()?.is_some_and(|p| p.is_closed());
+        if core::mem::replace(&mut slot.closed, closed) != closed {
+            Arc::make_mut(&mut slot.statistics).turn(closed);
+        }
+        Ok(())
     }
 
     fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), Ended> {
@@ -327,30 +365,40 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
         let permit = shared.compute();
         let begun = Instant::now();
         let mut scoring = Duration::ZERO;
-        let point = match &mut kind {
+        let solved = match &mut kind {
             Kind::Cold { .. } => {
                 shared.warn(site, &statistics);
-                None
+                solver.solve(site, &statistics, None)
             }
             Kind::Point {
-                progress, newer, ..
-            } => Some(SolvePoint {
                 progress,
                 newer,
-                scoring: &mut scoring,
-            }),
+                solves,
+                ..
+            } => {
+                let point = SolvePoint {
+                    progress,
+                    newer,
+                    scoring: &mut scoring,
+                };
+                at_point(solver, site, &statistics, point, *solves)
+            }
         };
-        let solved = solver.solve(site, &statistics, point);
         shared.board.solved(begun.elapsed(), scoring);
+        let seen = statistics.rows_seen();
         // Before anything waits: the worker need not copy what nobody else has.
         drop((permit, statistics));
-        let tolerance = shared.settings.tolerance;
-        let progress = match &kind {
+        let progress = match &mut kind {
+            Kind::Point {
+                progress, turns, ..
+            } => Some(judged(
+                shared,
+                site,
+                seen,
+                progress,
+                *turns && solved.is_ok(),
+            )),
             Kind::Cold { .. } => None,
-            Kind::Point { progress, .. } => {
-                let layers = progress.layers.iter();
-                Some(layers.map(|l| l.summary(tolerance)).collect())
-            }
         };
         let outcome = match solved {
             Ok(solutions) => Outcome::Solved {
@@ -373,4 +421,34 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
             let _ = back.send(progress);
         }
     }
+}
+
+/// Solves a site at a solve point, or only scores its corrections.
+fn at_point(
+    solver: &SiteSolver<'_>,
+    site: &Site,
+    statistics: &SiteStatistics,
+    point: SolvePoint<'_>,
+    solves: bool,
+) -> Result<Vec<LayerSolution>, Stop> {
+    if solves {
+        return solver.solve(site, statistics, Some(point));
+    }
+    solver.score(site, statistics.rows_seen(), point)?;
+    Ok(Vec::new())
+}
+
+/// What is to be told of a site after a solve point; one that `turns` is closed or re-opened where the evidence says so.
+fn judged(
+    shared: &Shared<'_>,
+    site: &Site,
+    seen: u64,
+    progress: &mut SiteProgress,
+    turns: bool,
+) -> Vec<LayerSummary> {
+    let tolerance = shared.settings.tolerance;
+    if turns {
+        shared.tell_turn(site, seen, &progress.turn(tolerance));
+    }
+    progress.summaries(tolerance)
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Layer;
 use crate::settings::{Settings, Shrinkage};
-use crate::solve::{ChoiceOrigin, Evidence, HeldOut, LayerSolution, LayerSummary, Status};
+use crate::solve::{ChoiceOrigin, Evidence, Folding, HeldOut, LayerSolution, LayerSummary, Status};
 use crate::tensor_file::dtype_name;
 
 /// The whole manifest.
@@ -101,6 +101,8 @@ pub struct LayerRecord {
     pub shrinkage_origin: Option<ChoiceOrigin>,
     /// Rows that the statistics are the mean of.
     pub rows: u64,
+    /// Rows of the site that were left out, because all of its layers had converged.
+    pub rows_skipped: u64,
     /// dtype of A and B as written.
     pub dtype: String,
     /// tr(R W W^T): the output's power, to which errors are relative.
@@ -113,6 +115,8 @@ pub struct LayerRecord {
     pub evidence: Option<Evidence>,
     /// Whether more rows have stopped to help.
     pub converged: bool,
+    /// Whether the site folds all of its rows.
+    pub folding: Folding,
     /// Eigenvalues of G that the correction captures, in the method's own metric (up to scale).
     pub spectrum: Vec<f64>,
 }
@@ -231,6 +235,7 @@ impl LayerRecord {
             shrinkage: solution.choice.map(|c| c.shrinkage),
             shrinkage_origin: solution.choice.map(|c| c.origin),
             rows: solution.rows,
+            rows_skipped: progress.rows_skipped,
             dtype: dtype_name(solution.factors.dtype).to_string(),
             output_power: solution.output_power,
             error: ErrorRecord {
@@ -251,6 +256,7 @@ impl LayerRecord {
             held_out_error: solution.held_out,
             evidence: progress.evidence,
             converged: progress.converged,
+            folding: progress.folding,
             spectrum: solution.spectrum.clone(),
         }
     }

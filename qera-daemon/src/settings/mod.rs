@@ -1,6 +1,7 @@
 //! From what was typed to values that cannot be wrong: options are parsed here once, and every later
 //! module receives [`Settings`].
 
+mod after_convergence;
 mod layered;
 mod memory_budget;
 mod options;
@@ -17,10 +18,12 @@ use crate::checkpoint::Layer;
 use crate::error::Stop;
 use crate::kernels::Kernel;
 
+pub use after_convergence::AfterConvergence;
 pub use layered::Layered;
 pub use memory_budget::{MemoryBudget, format_bytes};
 pub use options::{
-    CONSUMES, FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS, WATCH_MODES,
+    AFTER_CONVERGENCE, CONSUMES, FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS,
+    WATCH_MODES,
 };
 
 /// More would only fail when they are started.
@@ -55,6 +58,8 @@ pub struct Settings {
     pub until: Until,
     /// Share of the error by which a converged layer may still fall.
     pub tolerance: f64,
+    /// What a converged site does with new rows.
+    pub after_convergence: AfterConvergence,
     /// How a live run deals with the folder.
     pub watching: Watching,
     /// Generations kept.
@@ -240,6 +245,11 @@ impl Settings {
                 .tolerance
                 .filter(|t| *t > 0.0 && t.is_finite())
                 .ok_or_else(|| Stop::Usage("--tolerance: must be above 0".into()))?,
+            after_convergence: AfterConvergence::parse(one_of(
+                "after-convergence",
+                options.after_convergence.as_deref(),
+                &AFTER_CONVERGENCE,
+            )?),
             watching: watching(options)?,
             keep_generations,
             on_publish: options.on_publish.clone(),

@@ -23,6 +23,8 @@ pub const QUANTIZERS: [&str; 7] = [
 ];
 /// The values of `--dtype`.
 pub const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
+/// The values of `--after-convergence`.
+pub const AFTER_CONVERGENCE: [&str; 3] = ["full", "sample", "stop"];
 /// The values of `--consume`.
 pub const CONSUMES: [&str; 3] = ["keep", "delete", "move"];
 /// The values of `--watch-mode`.
@@ -73,6 +75,12 @@ pub struct Options {
     #[arg(long, value_name = "T", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
+
+    /// When a layer input's layers have converged: full folds its rows as before, sample one block of sixteen, stop none,
+    /// until new rows show a drift; no effect with --once, which has no solve points [default: full]
+    #[arg(long, value_parser = PossibleValuesParser::new(AFTER_CONVERGENCE), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_convergence: Option<String>,
 
     /// A folder without new shards for so long is solved and published, however small the gain [default: 10]
     #[arg(long, value_name = "SECONDS", global = true)]
@@ -171,7 +179,11 @@ pub struct Options {
     pub threads: Option<u32>,
 
     /// Instructions that accumulate and solve; all are within the same bound of each other [default: auto, the fastest here]
-    #[arg(long, value_name = "auto|portable|avx2|avx512|avx512-bf16", global = true)]
+    #[arg(
+        long,
+        value_name = "auto|portable|avx2|avx512|avx512-bf16",
+        global = true
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
 
@@ -204,6 +216,7 @@ impl Options {
             until_converged: Some(false),
             require_all: Some(false),
             tolerance: Some(0.01),
+            after_convergence: text("full"),
             idle_publish: Some(10.0),
             consume: text("keep"),
             watch_mode: text("auto"),

@@ -8,80 +8,129 @@ const SPANNED: f64 = 1e-12;
 /// A column of which the basis leaves less than this is projected again: what rounding leaves along the basis stays below
 /// 1e-10, which Rayleigh-Ritz does not notice.
 const AGAIN_BELOW: f64 = 1e-6;
-/// A pivot below this share of 1 makes the Cholesky factor of a Gram matrix doubtful.
+/// With squared pivots above this the Cholesky factor of a Gram matrix leaves columns orthonormal to 1e-12.
+const PIVOT_GOOD: f64 = 1e-4;
+/// Below this it is not trusted at all.
 const PIVOT_MIN: f64 = 1e-6;
 /// A direction whose square is below this share of the strongest one's is noise of the Gram matrix.
 const NOISE: f64 = 1e-13;
 
 /// What `block` adds to the orthonormal columns of `basis`, orthonormal itself, at most `room` columns.
+pub(super) fn orthonormalise(block: Mat<f64>, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
+    Remainder::of(block, basis).1.orthonormal(basis, room)
+}
+
+/// What a basis leaves of a block, its columns scaled to length 1, those that are spanned to 0.
 ///
-/// Block Gram-Schmidt, and within the block by its Gram matrix, columns scaled to 1 first: by its Cholesky factor, or,
-/// where columns depend on each other, by its eigenvectors, which say which directions are there. Products only, so
-/// that it runs at the speed of a matrix product: 4 n s b + 8 n b^2 flops (CholeskyQR2: Yamamoto et al., ETNA 44 (2015) 306;
+/// Block Gram-Schmidt, and within the block by its Gram matrix: by its Cholesky factor, or,
+/// where columns depend on each other, by its eigenvectors, which say which directions are there; a second time where
+/// the first leaves doubts. Products only, so
+/// that it runs at the speed of a matrix product: 4 n s b + 4 n b^2 flops (CholeskyQR2: Yamamoto et al., ETNA 44 (2015) 306;
 /// by eigenvectors: Stathopoulos and Wu, SIAM J. Sci. Comput. 23 (2002) 2165).
-pub(super) fn orthonormalise(mut block: Mat<f64>, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
-    let before: Vec<f64> = block.col_iter().map(|c| c.norm_l2()).collect();
-    let mut least = 1.0_f64;
-    if basis.ncols() > 0 {
-        project_out(&mut block, basis);
-        let left = block.col_iter().zip(&before);
-        least = left
-            .filter(|(_, before)| **before > 0.0)
-            .map(|(column, before)| column.norm_l2() / before)
-            .fold(1.0, f64::min);
+pub(super) struct Remainder {
+    block: Mat<f64>,
+    lengths: Vec<f64>,
+    gram: Mat<f64>,
+    /// The least share of a column that was left.
+    least: f64,
+}
+
+impl Remainder {
+    /// With the coordinates of the block in the basis.
+    pub(super) fn of(mut block: Mat<f64>, basis: MatRef<'_, f64>) -> (Mat<f64>, Self) {
+        let lengths = |block: &Mat<f64>| block.col_iter().map(|c| c.norm_l2()).collect();
+        let before: Vec<f64> = lengths(&block);
+        let along = project_out(&mut block, basis);
+        let lengths: Vec<f64> = lengths(&block);
+        let shares = lengths.iter().zip(&before).filter(|(_, b)| **b > 0.0);
+        let least = shares.map(|(left, b)| left / b).fold(1.0, f64::min);
+        let gram = scale_columns(&mut block, &before, &lengths);
+        let remainder = Self {
+            block,
+            lengths,
+            gram,
+            least,
+        };
+        (along, remainder)
     }
-    scale_columns(&mut block, &before);
-    let (mut block, even) = orthonormal(block, room);
-    if block.ncols() > 0 && (least < AGAIN_BELOW || !even) {
-        if basis.ncols() > 0 {
-            project_out(&mut block, basis);
+
+    /// Squared lengths of the remainder's combinations by the columns of `y`.
+    pub(super) fn squares(&self, y: MatRef<'_, f64>) -> Vec<f64> {
+        let scaled = Mat::from_fn(y.nrows(), y.ncols(), |i, j| self.lengths[i] * y[(i, j)]);
+        let gram = product(self.gram.as_ref(), scaled.as_ref());
+        let square = |j| {
+            let terms = scaled.col(j).iter().zip(gram.col(j).iter());
+            terms.map(|(a, b)| a * b).sum::<f64>().max(0.0)
+        };
+        (0..y.ncols()).map(square).collect()
+    }
+
+    /// An orthonormal basis of it, strongest directions first where not all fit or count.
+    pub(super) fn orthonormal(self, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
+        let (mut block, good) = orthonormal(self.block, &self.gram, room);
+        if block.ncols() == 0 || (good && self.least > AGAIN_BELOW) {
+            return block;
         }
+        project_out(&mut block, basis);
         let ones = vec![1.0; block.ncols()];
-        scale_columns(&mut block, &ones);
+        let lengths: Vec<f64> = block.col_iter().map(|c| c.norm_l2()).collect();
+        let gram = scale_columns(&mut block, &ones, &lengths);
+        let most = block.ncols();
+        orthonormal(block, &gram, most).0
     }
-    let most = block.ncols();
-    orthonormal(block, most).0
 }
 
-fn project_out(block: &mut Mat<f64>, basis: MatRef<'_, f64>) {
+/// Takes the basis out of the block; returns the coordinates in it.
+fn project_out(block: &mut Mat<f64>, basis: MatRef<'_, f64>) -> Mat<f64> {
     let along = product(basis.transpose(), block.as_ref());
-    matmul(
-        block.as_mut(),
-        Accum::Add,
-        basis,
-        along.as_ref(),
-        -1.0,
-        Par::Seq,
-    );
+    if basis.ncols() > 0 {
+        matmul(
+            block.as_mut(),
+            Accum::Add,
+            basis,
+            along.as_ref(),
+            -1.0,
+            Par::Seq,
+        );
+    }
+    along
 }
 
-/// Columns to length 1; those of which nothing was left to 0.
-fn scale_columns(block: &mut Mat<f64>, before: &[f64]) {
-    for (column, before) in block.col_iter_mut().zip(before) {
-        let norm = column.norm_l2();
-        let fresh = norm.is_finite() && norm > SPANNED * before;
-        let to = if fresh { 1.0 / norm } else { 0.0 };
+/// Columns to length 1, those of which nothing was left to 0; returns their Gram matrix.
+fn scale_columns(block: &mut Mat<f64>, before: &[f64], lengths: &[f64]) -> Mat<f64> {
+    for ((column, before), length) in block.col_iter_mut().zip(before).zip(lengths) {
+        let fresh = length.is_finite() && *length > SPANNED * before;
+        let to = if fresh { 1.0 / length } else { 0.0 };
         column
             .iter_mut()
             .for_each(|x| *x = if fresh { *x * to } else { 0.0 });
     }
+    product(block.transpose(), block.as_ref())
 }
 
-/// An orthonormal basis of columns of length 1 or 0, at most `most`, and whether they were far from depending on each other.
-fn orthonormal(block: Mat<f64>, most: usize) -> (Mat<f64>, bool) {
-    let gram = product(block.transpose(), block.as_ref());
+/// An orthonormal basis of columns of length 1 or 0, at most `most`, and whether it is one to 1e-12.
+fn orthonormal(block: Mat<f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool) {
     if block.ncols() <= most
         && let Ok(factor) = gram.llt(Side::Lower)
-        && (0..block.ncols()).all(|j| factor.L()[(j, j)].powi(2) > PIVOT_MIN)
     {
-        let mut transposed = block.transpose().to_owned();
-        factor
-            .L()
-            .solve_lower_triangular_in_place(transposed.as_mut());
-        return (transposed.transpose().to_owned(), true);
+        let pivots = (0..block.ncols()).map(|j| factor.L()[(j, j)].powi(2));
+        let least = pivots.fold(1.0, f64::min);
+        if least > PIVOT_MIN {
+            let inverse = {
+                let mut inverse = Mat::identity(block.ncols(), block.ncols());
+                factor
+                    .L()
+                    .solve_lower_triangular_in_place(inverse.as_mut());
+                inverse
+            };
+            return (
+                product(block.as_ref(), inverse.transpose()),
+                least > PIVOT_GOOD,
+            );
+        }
     }
     let none = Mat::zeros(block.nrows(), 0);
-    let Ok((mut rotation, values)) = eigen(&gram) else {
+    let Ok((mut rotation, values)) = eigen(gram) else {
         return (none, false);
     };
     let kept = values
@@ -95,6 +144,30 @@ fn orthonormal(block: Mat<f64>, most: usize) -> (Mat<f64>, bool) {
     }
     let found = product(block.as_ref(), rotation.as_ref().subcols(0, kept));
     (found, false)
+}
+
+/// The transpose, a few columns at a time so that both sides stay in cache.
+pub(super) fn turned(x: MatRef<'_, f64>) -> Mat<f64> {
+    const COLUMNS: usize = 16;
+    let mut turned = Mat::zeros(x.ncols(), x.nrows());
+    for first in (0..x.ncols()).step_by(COLUMNS) {
+        let count = COLUMNS.min(x.ncols() - first);
+        let columns: Vec<&[f64]> = (first..first + count).map(|j| slice(x, j)).collect();
+        for (i, to) in turned.col_iter_mut().enumerate() {
+            let to = to.try_as_col_major_mut().map(|to| to.as_slice_mut());
+            let to = to.unwrap_or_default();
+            for (to, column) in to[first..first + count].iter_mut().zip(&columns) {
+                *to = column[i];
+            }
+        }
+    }
+    turned
+}
+
+/// A column of a matrix that lies by columns, as all do here.
+fn slice(x: MatRef<'_, f64>, j: usize) -> &[f64] {
+    let column = x.col(j).try_as_col_major();
+    column.map(|column| column.as_slice()).unwrap_or_default()
 }
 
 /// X Y, single-threaded.

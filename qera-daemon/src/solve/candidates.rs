@@ -9,7 +9,7 @@ use faer::{Mat, MatRef};
 
 use crate::kernels::Host;
 
-use super::basis::{eigen, orthonormalise, product, start};
+use super::basis::{eigen, orthonormalise, product, start, turned as turned_over};
 use super::metric::ErrorMatrix;
 use super::operator::TurnedError;
 use super::training::Training;
@@ -24,7 +24,11 @@ const LANES: usize = 16;
 /// Most columns of the basis.
 pub(super) const fn columns_max(n: usize, k: usize) -> usize {
     let krylov = BLOCKS * (k / 2 + EXTRA).next_multiple_of(LANES);
-    if n <= WHOLE_MAX || krylov > n { n } else { krylov }
+    if n <= WHOLE_MAX || krylov > n {
+        n
+    } else {
+        krylov
+    }
 }
 
 /// A basis and what the ends make of it.
@@ -62,7 +66,7 @@ impl Candidates {
             if fresh.ncols() == 0 {
                 break;
             }
-            let fresh_t = turned.times(host, fresh.transpose().to_owned().as_ref());
+            let fresh_t = turned.times(host, turned_over(fresh.as_ref()).as_ref());
             let of_ends = training.apply(host, &fresh_t);
             images.resize_with(of_ends.len(), || Mat::zeros(m, 0));
             t = beside(&t, fresh_t.transpose());
@@ -75,7 +79,7 @@ impl Candidates {
             }
             let image = of_ends[index % of_ends.len()].clone();
             let next = turned.transposed_times(host, error, image);
-            block = next.transpose().to_owned();
+            block = turned_over(next.as_ref());
         }
         let ends = images
             .iter()

@@ -8,8 +8,7 @@ use crate::kernels::Host;
 use super::metric::{ErrorMatrix, Metric, diagonal_scale};
 use super::operator::{ErrorOperator, TurnedError};
 use super::packed_r::PackedR;
-use super::site::correct;
-use super::subspace::{Effort, top_subspace};
+use super::subspace::{Effort, Subspace, top_subspace};
 
 /// QERA-exact for one layer.
 #[derive(Debug, Clone, Copy)]
@@ -89,13 +88,15 @@ impl LayerProblem<'_> {
         let operator = ErrorOperator::new(host, error, &metric, &turned);
         let warm = warm.map(|v| v.to_owned()).filter(|v| v.ncols() > 0);
         let effort = warm.as_ref().map_or(Effort::Final, Effort::Warm);
-        let vectors = top_subspace(&operator, self.rank, effort)?;
-        let (correction, captured) = correct(&operator, vectors.as_ref(), self.rank, Some(r))?;
+        let Subspace { vectors, values } = top_subspace(&operator, self.rank, effort)?;
+        let v = vectors.subcols(0, values.len());
+        let unit = operator.unit();
+        // f is stationary in A as well: what f32 products leave in it costs 1e-14 of f.
         Ok(LowRankTerm {
-            a: correction.factors.a,
-            b_transposed: correction.factors.b,
+            a: turned.times_v(host, v),
+            b_transposed: v.to_owned(),
+            captured: values.iter().map(|value| value * unit).collect(),
             vectors,
-            captured,
         })
     }
 }

@@ -14,10 +14,11 @@ use crate::calibrate::Block;
 
 use super::factors::Rounded;
 use super::metric::ErrorMatrix;
+use super::schedule::Folding;
 
-const CONFIDENCE: f64 = 0.95;
+pub(super) const CONFIDENCE: f64 = 0.95;
 /// Fewer blocks say nothing about convergence.
-const BLOCKS_MIN: u64 = 8;
+pub(super) const BLOCKS_MIN: u64 = 8;
 /// Rows that are multiplied at a time.
 const GROUP_ROWS: usize = 512;
 /// Corrections and pieces of evidence that are remembered.
@@ -49,6 +50,8 @@ pub struct Evidence {
     pub half_width: Option<f64>,
     /// The same rows without correction.
     pub error_without: f64,
+    /// Half-width of the 95 % interval of `error` / `error_without`; null below two blocks.
+    pub relative_half_width: Option<f64>,
     /// By how much the latest correction beats the one before, relative to its error; null where there was none before.
     pub gain: Option<f64>,
     /// Upper limit of the gain's 95 % interval.
@@ -56,7 +59,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    fn below(&self, tolerance: f64) -> bool {
+    pub(super) fn below(&self, tolerance: f64) -> bool {
         self.blocks >= BLOCKS_MIN && self.gain_upper.is_some_and(|upper| upper < tolerance)
     }
 }
@@ -72,6 +75,8 @@ pub struct LayerProgress {
     pub evidence: Vec<Evidence>,
     /// Set where more rows change nothing: no error to correct, or a method without statistics.
     pub settled: bool,
+    /// While its site is closed: the evidence that it was closed with.
+    pub reference: Option<Evidence>,
 }
 
 /// What is to be told of a layer's progress.
@@ -81,6 +86,23 @@ pub struct LayerSummary {
     pub evidence: Option<Evidence>,
     /// Whether the layer has converged.
     pub converged: bool,
+    /// What its site does with its rows.
+    pub folding: Folding,
+    /// Rows that its site has not folded.
+    pub rows_skipped: u64,
+}
+
+impl LayerSummary {
+    /// In a word, for a layer that is solved.
+    #[must_use]
+    pub const fn status(&self) -> &'static str {
+        match (self.folding, self.converged) {
+            (Folding::Closed, _) => "closed",
+            (_, true) => "converged",
+            (Folding::Reopened, false) => "reopened",
+            (Folding::Open, false) => "solved",
+        }
+    }
 }
 
 impl Default for LayerProgress {
@@ -90,24 +112,18 @@ impl Default for LayerProgress {
             vectors: Mat::zeros(0, 0),
             evidence: Vec::new(),
             settled: false,
+            reference: None,
         }
     }
 }
 
 impl LayerProgress {
-    /// What is to be told.
-    #[must_use]
-    pub fn summary(&self, tolerance: f64) -> LayerSummary {
-        LayerSummary {
-            evidence: self.evidence.last().copied(),
-            converged: self.converged(tolerance),
-        }
-    }
-
-    /// Whether the gain was below the tolerance at two successive solve points, or nothing can be gained.
+    /// Whether the gain was below the tolerance at two successive solve points and no drift was seen since, or nothing can
+    /// be gained.
     #[must_use]
     pub fn converged(&self, tolerance: f64) -> bool {
         self.settled
+            || self.reference.is_some()
             || (self.evidence.len() == REMEMBERED
                 && self
                     .evidence
@@ -173,7 +189,10 @@ pub fn score(
     new.iter().for_each(|e| {
         means.push(*e);
     });
-    let gain = (!old.is_empty()).then(|| ratio_of_means(&old, &new));
+    let gain = (!old.is_empty()).then(|| {
+        let less: Vec<f64> = old.iter().zip(&new).map(|(old, new)| old - new).collect();
+        ratio_of_means(&less, &new)
+    });
     Some(Evidence {
         rows,
         rows_tested: blocks.iter().map(|b| b.rows as u64).sum(),
@@ -181,8 +200,9 @@ pub fn score(
         error: means.mean(),
         half_width: means.interval(CONFIDENCE).map(|i| i.half_width),
         error_without: without.iter().sum::<f64>() / without.len() as f64,
+        relative_half_width: ratio_of_means(&new, &without).1,
         gain: gain.map(|(gain, _)| gain),
-        gain_upper: gain.and_then(|(_, upper)| upper),
+        gain_upper: gain.and_then(|(gain, half_width)| Some(gain + half_width?)),
     })
 }
 
@@ -192,20 +212,20 @@ fn groups(blocks: &[Block]) -> impl Iterator<Item = &[Block]> {
     blocks.chunks((GROUP_ROWS / largest).max(1))
 }
 
-/// The gain and its upper limit.
-fn ratio_of_means(old: &[f64], new: &[f64]) -> (f64, Option<f64>) {
-    let mean_new = new.iter().sum::<f64>() / new.len() as f64;
-    if mean_new <= 0.0 {
-        return (0.0, Some(0.0)); // Nothing is left to gain.
+/// mean(parts) / mean(whole), and the half-width of its interval.
+fn ratio_of_means(parts: &[f64], whole: &[f64]) -> (f64, Option<f64>) {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mean_whole = mean(whole);
+    if mean_whole <= 0.0 {
+        return (0.0, Some(0.0)); // Nothing is left.
     }
-    let mean_old = old.iter().sum::<f64>() / old.len() as f64;
-    let gain = (mean_old - mean_new) / mean_new;
+    let ratio = mean(parts) / mean_whole;
     let mut residuals = BlockMeans::new();
-    for (old, new) in old.iter().zip(new) {
-        residuals.push((old - new - gain * new) / mean_new);
+    for (part, whole) in parts.iter().zip(whole) {
+        residuals.push((part - ratio * whole) / mean_whole);
     }
-    let upper = residuals.interval(CONFIDENCE);
-    (gain, upper.map(|interval| gain + interval.half_width))
+    let interval = residuals.interval(CONFIDENCE);
+    (ratio, interval.map(|interval| interval.half_width))
 }
 
 /// x E - (x A) B, given x E.
@@ -255,18 +275,18 @@ mod tests {
     #[test]
     fn the_gain_and_its_limit() {
         let new = [1.0, 2.0, 3.0, 2.0];
-        let old = [1.1, 2.3, 3.2, 2.2];
-        let (gain, upper) = ratio_of_means(&old, &new);
+        let less = [0.1, 0.3, 0.2, 0.2];
+        let (gain, half_width) = ratio_of_means(&less, &new);
         assert!((gain - 0.8 / 8.0).abs() < 1e-12);
         // residuals (d - g e) / 2: 0, .05, -.05, 0; s^2 = .005 / 3; t(.975, 3) = 3.18245.
-        let expected = 0.1 + 3.182_446_3 * (0.005_f64 / 3.0 / 4.0).sqrt();
-        assert!((upper.unwrap() - expected).abs() < 1e-6, "{upper:?}");
+        let expected = 3.182_446_3 * (0.005_f64 / 3.0 / 4.0).sqrt();
+        assert!((half_width.unwrap() - expected).abs() < 1e-6);
         // Blocks that gain alike leave no doubt, however much they differ in size.
-        let alike: Vec<f64> = new.iter().map(|e| 1.05 * e).collect();
-        let (gain, upper) = ratio_of_means(&alike, &new);
-        assert!((gain - 0.05).abs() < 1e-12 && (upper.unwrap() - 0.05).abs() < 1e-12);
+        let alike: Vec<f64> = new.iter().map(|e| 0.05 * e).collect();
+        let (gain, half_width) = ratio_of_means(&alike, &new);
+        assert!((gain - 0.05).abs() < 1e-12 && half_width.unwrap() < 1e-12);
         assert_eq!(ratio_of_means(&[0.0], &[0.0]), (0.0, Some(0.0)));
-        assert_eq!(ratio_of_means(&[2.0], &[1.0]), (1.0, None));
+        assert_eq!(ratio_of_means(&[1.0], &[1.0]), (1.0, None));
     }
 
     #[test]
@@ -278,6 +298,7 @@ mod tests {
             error: 1.0,
             half_width: None,
             error_without: 2.0,
+            relative_half_width: None,
             gain: Some(0.0),
             gain_upper,
         };

@@ -204,7 +204,9 @@ fn score(
             .iter()
             .map(|block| sample(block, statistics.window.rows(), statistics.in_features))
             .collect();
-        let tested = samples.iter().map(|rows| rows.len() / statistics.in_features);
+        let tested = samples
+            .iter()
+            .map(|rows| rows.len() / statistics.in_features);
         scores.rows_tested += tested.sum::<usize>() as u64;
         if training.uses_rows {
             let left = statistics.rows - rows_of(fold);
@@ -257,9 +259,9 @@ fn score_layer(
         let rotation = subspaces
             .top(&training.shares(a), rank)
             .map_err(|reason| layers.failed(layer, reason))?;
-        let captured = projected
-            .iter()
-            .map(|z| mean_power(&product(rotation.transpose(), z.as_ref())) / turned.scale_squared());
+        let captured = projected.iter().map(|z| {
+            mean_power(&product(rotation.transpose(), z.as_ref())) / turned.scale_squared()
+        });
         let with = without.iter().zip(captured);
         scores.with[layer][candidate].extend(with.map(|(w, c)| (w - c).max(0.0)));
         if !scores.with[layer][candidate]

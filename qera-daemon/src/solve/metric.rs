@@ -171,7 +171,8 @@ impl Metric<'_> {
     /// S T, f64 products; T is m x b.
     pub(super) fn apply_f64(&self, host: Host<'_>, t: &Mat<f64>) -> Mat<f64> {
         let diagonal = self.diagonal();
-        let on_diagonal = |a: f64| Mat::from_fn(t.nrows(), t.ncols(), |i, j| a * diagonal[i] * t[(i, j)]);
+        let on_diagonal =
+            |a: f64| Mat::from_fn(t.nrows(), t.ncols(), |i, j| a * diagonal[i] * t[(i, j)]);
         match self {
             Self::Diagonal { .. } => on_diagonal(1.0),
             Self::Shrunk {

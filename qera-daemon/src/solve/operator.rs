@@ -6,8 +6,9 @@
 
 use faer::{Mat, MatRef};
 
-use crate::kernels::{Host, products};
+use crate::kernels::{Host, Numbers, products};
 
+use super::basis::turned;
 use super::metric::{ErrorMatrix, Metric};
 use super::packed_r::transposed;
 
@@ -23,7 +24,7 @@ pub(super) struct ErrorOperator<'a> {
 /// E by rows, scaled.
 #[derive(Debug)]
 pub(super) struct TurnedError {
-    rows: Vec<f32>,
+    rows: Numbers<f32>,
     /// Power of two that brings the largest |E_ij| near 1.
     scale: f32,
 }
@@ -46,6 +47,12 @@ impl TurnedError {
     /// What squares of scaled outputs are to be divided by.
     pub(super) fn scale_squared(&self) -> f64 {
         f64::from(self.scale).powi(2)
+    }
+
+    /// E V for V (n x b) by f32 products: m x b.
+    pub(super) fn times_v(&self, host: Host<'_>, v: MatRef<'_, f64>) -> Mat<f64> {
+        let t = self.times(host, turned(v).as_ref());
+        turned(t.as_ref()) * faer::Scale(1.0 / f64::from(self.scale))
     }
 
     /// s E X for X^T (b x n): b x m.
@@ -80,16 +87,21 @@ impl<'a> ErrorOperator<'a> {
         }
     }
 
+    /// What an eigenvalue in this scaling is to be multiplied by.
+    pub(super) fn unit(&self) -> f64 {
+        self.metric.scale() / self.turned.scale_squared()
+    }
+
     pub(super) const fn n(&self) -> usize {
         self.error.n
     }
 
     /// f32 products; the values are scaled, the subspace is not affected.
     pub(super) fn apply_f32(&self, v: MatRef<'_, f64>) -> Mat<f64> {
-        let t = self.turned.times(self.host, v.transpose().to_owned().as_ref());
+        let t = self.turned.times(self.host, turned(v).as_ref());
         let u = self.metric.apply_f32(self.host, t);
         let w = self.turned.transposed_times(self.host, self.error, u);
-        w.transpose().to_owned()
+        turned(w.as_ref())
     }
 
     /// f64 products, in the same scaling.

@@ -6,7 +6,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use qera_core::packed::packed_offset;
 
-use crate::kernels::{Host, Scratch, trace_products};
+use crate::kernels::{Host, Numbers, Scratch, trace_products};
 
 /// Rows of R held as a rectangle at a time.
 const BAND: usize = 64;
@@ -38,48 +38,49 @@ impl<'a> PackedR<'a> {
     }
 
     /// R / `scale` as a full f32 matrix, by columns.
-    pub(super) fn to_f32(self, host: Host<'_>, scale: f64) -> Vec<f32> {
+    pub(super) fn to_f32(self, host: Host<'_>, scale: f64) -> Numbers<f32> {
         let m = self.m;
-        let mut full = vec![0.0_f32; m * m];
+        let mut full = Numbers::zeroed(m * m);
         let unit = 1.0 / scale;
         let bands = full.chunks_mut(m * BAND).enumerate().collect();
-        host.cores.spread(bands, |(band, columns): (_, &mut [f32])| {
-            let first = band * BAND;
-            for (c, column) in columns.chunks_exact_mut(m).enumerate() {
-                let j = first + c;
-                for (to, value) in column[j..].iter_mut().zip(self.row(j)) {
-                    *to = narrow(value * unit);
-                }
-            }
-            // What lies above the diagonal stands in the rows before, a run in each.
-            let last = first + columns.len() / m;
-            for top in (0..last).step_by(SQUARE) {
-                for left in (first..last).step_by(SQUARE) {
-                    let (right, bottom) = ((left + SQUARE).min(last), (top + SQUARE).min(last));
-                    let run = |i: usize| {
-                        let from = left.max(i + 1);
-                        let from_diagonal = self.row(i).get(from - i..right.saturating_sub(i));
-                        (from - left, from_diagonal.unwrap_or_default())
-                    };
-                    let mut square = [[0.0_f32; SQUARE]; SQUARE];
-                    for (i, row) in (top..bottom).zip(&mut square) {
-                        let (skip, run) = run(i);
-                        for (to, value) in row[skip.min(SQUARE)..].iter_mut().zip(run) {
-                            *to = narrow(value * unit);
-                        }
+        host.cores
+            .spread(bands, |(band, columns): (_, &mut [f32])| {
+                let first = band * BAND;
+                for (c, column) in columns.chunks_exact_mut(m).enumerate() {
+                    let j = first + c;
+                    for (to, value) in column[j..].iter_mut().zip(self.row(j)) {
+                        *to = narrow(value * unit);
                     }
-                    for j in left..right {
-                        let end = bottom.min(j);
-                        if top < end {
-                            let column = &mut columns[(j - first) * m..][top..end];
-                            for (to, row) in column.iter_mut().zip(&square) {
-                                *to = row[j - left];
+                }
+                // What lies above the diagonal stands in the rows before, a run in each.
+                let last = first + columns.len() / m;
+                for top in (0..last).step_by(SQUARE) {
+                    for left in (first..last).step_by(SQUARE) {
+                        let (right, bottom) = ((left + SQUARE).min(last), (top + SQUARE).min(last));
+                        let run = |i: usize| {
+                            let from = left.max(i + 1);
+                            let from_diagonal = self.row(i).get(from - i..right.saturating_sub(i));
+                            (from - left, from_diagonal.unwrap_or_default())
+                        };
+                        let mut square = [[0.0_f32; SQUARE]; SQUARE];
+                        for (i, row) in (top..bottom).zip(&mut square) {
+                            let (skip, run) = run(i);
+                            for (to, value) in row[skip.min(SQUARE)..].iter_mut().zip(run) {
+                                *to = narrow(value * unit);
+                            }
+                        }
+                        for j in left..right {
+                            let end = bottom.min(j);
+                            if top < end {
+                                let column = &mut columns[(j - first) * m..][top..end];
+                                for (to, row) in column.iter_mut().zip(&square) {
+                                    *to = row[j - left];
+                                }
                             }
                         }
                     }
                 }
-            }
-        });
+            });
         full
     }
 
@@ -89,12 +90,13 @@ impl<'a> PackedR<'a> {
         let count = if m < SHARED_FROM { 1 } else { SUMS };
         let mut sums: Vec<Mat<f64>> = (0..count).map(|_| Mat::zeros(m, b)).collect();
         let pieces = sums.iter_mut().enumerate().collect();
-        host.cores.spread(pieces, |(index, sum): (usize, &mut Mat<f64>)| {
-            let mut memory = vec![0.0; BAND * m];
-            for first in (index * BAND..m).step_by(count * BAND) {
-                self.add_band(first, x, sum, &mut memory);
-            }
-        });
+        host.cores
+            .spread(pieces, |(index, sum): (usize, &mut Mat<f64>)| {
+                let mut memory = vec![0.0; BAND * m];
+                for first in (index * BAND..m).step_by(count * BAND) {
+                    self.add_band(first, x, sum, &mut memory);
+                }
+            });
         let mut sums = sums.into_iter();
         let first = sums.next().unwrap_or_else(|| Mat::zeros(m, b));
         sums.fold(first, |total, sum| total + sum)
@@ -168,26 +170,32 @@ impl<'a> PackedR<'a> {
 
 /// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
 /// column of the one and of the other in turn would evict each other where their distance is a power of two.
-pub(super) fn transposed(host: Host<'_>, matrix: &[f32], rows: usize, scale: f32) -> Vec<f32> {
+pub(super) fn transposed(
+    host: Host<'_>,
+    matrix: &[f32],
+    rows: usize,
+    scale: f32,
+) -> Numbers<f32> {
     let columns = matrix.len() / rows.max(1);
-    let mut turned = vec![0.0_f32; matrix.len()];
+    let mut turned = Numbers::zeroed(matrix.len());
     let strips = turned.chunks_mut(columns * SQUARE).enumerate().collect();
-    host.cores.spread(strips, |(strip, turned): (_, &mut [f32])| {
-        let first = strip * SQUARE;
-        let height = turned.len() / columns;
-        let mut square = [[0.0_f32; SQUARE]; SQUARE];
-        for left in (0..columns).step_by(SQUARE) {
-            let width = SQUARE.min(columns - left);
-            for (j, column) in (left..left + width).zip(&mut square) {
-                column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
-            }
-            for (r, row) in turned.chunks_exact_mut(columns).enumerate() {
-                for (to, column) in row[left..left + width].iter_mut().zip(&square) {
-                    *to = column[r] * scale;
+    host.cores
+        .spread(strips, |(strip, turned): (_, &mut [f32])| {
+            let first = strip * SQUARE;
+            let height = turned.len() / columns;
+            let mut square = [[0.0_f32; SQUARE]; SQUARE];
+            for left in (0..columns).step_by(SQUARE) {
+                let width = SQUARE.min(columns - left);
+                for (j, column) in (left..left + width).zip(&mut square) {
+                    column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
+                }
+                for (r, row) in turned.chunks_exact_mut(columns).enumerate() {
+                    for (to, column) in row[left..left + width].iter_mut().zip(&square) {
+                        *to = column[r] * scale;
+                    }
                 }
             }
-        }
-    });
+        });
     turned
 }
 

@@ -3,6 +3,11 @@
 //!
 //! The first point is at max(256, m / 4) rows, each further one half as many rows later again. A shard is folded whole, so
 //! a point is met at the end of the shard that reaches it.
+//!
+//! Rows are counted as they come, and half as many as R is of make the next point: for a site that folds all of them
+//! both are the same. One that folds none goes on being looked at in constant steps.
+
+use serde::{Deserialize, Serialize};
 
 use super::evidence::LayerProgress;
 
@@ -14,11 +19,28 @@ pub fn first_point(in_features: usize) -> u64 {
     FIRST_ROWS.max(in_features as u64 / 4)
 }
 
+/// What a site does with its rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Folding {
+    /// All are folded.
+    #[default]
+    Open,
+    /// Its layers have converged: what is folded is up to `--after-convergence`.
+    Closed,
+    /// All are folded again: new rows showed a drift, and it has not converged since.
+    Reopened,
+}
+
 /// What a site carries from one solve point to the next.
 #[derive(Debug, Clone)]
 pub struct SiteProgress {
     /// Rows at which the site is solved next.
     pub next_point: u64,
+    /// What it does with its rows.
+    pub folding: Folding,
+    /// Rows of R at the latest solve point that solved.
+    pub solved: u64,
     /// Its layers, in the site's order.
     pub layers: Vec<LayerProgress>,
 }
@@ -29,13 +51,22 @@ impl SiteProgress {
     pub fn new(in_features: usize, layers: usize) -> Self {
         Self {
             next_point: first_point(in_features),
+            folding: Folding::Open,
+            solved: 0,
             layers: vec![LayerProgress::default(); layers],
         }
     }
 
-    /// Sets the next point, given the rows of this one.
-    pub const fn advance(&mut self, rows: u64) {
-        self.next_point = rows + rows.div_ceil(2);
+    /// A solve point at `seen` rows, of which R is of `folded`: sets the next one. Says whether there is enough in R to
+    /// solve again: always while the site is open; half as many rows more than last time when it is closed.
+    pub const fn advance(&mut self, seen: u64, folded: u64) -> bool {
+        self.next_point = seen + folded.div_ceil(2);
+        let closed = matches!(self.folding, Folding::Closed);
+        let solves = !closed || folded >= self.solved + self.solved.div_ceil(2);
+        if solves {
+            self.solved = folded;
+        }
+        solves
     }
 }
 
@@ -47,10 +78,22 @@ mod tests {
     fn points_are_counts_of_rows() {
         let mut progress = SiteProgress::new(4096, 3);
         assert_eq!((progress.next_point, progress.layers.len()), (1024, 3));
-        progress.advance(1024);
+        assert!(progress.advance(1024, 1024));
         assert_eq!(progress.next_point, 1536);
-        progress.advance(1537);
+        assert!(progress.advance(1537, 1537));
         assert_eq!(progress.next_point, 2306);
         assert_eq!(SiteProgress::new(64, 1).next_point, 256);
+    }
+
+    #[test]
+    fn a_closed_site_is_looked_at_in_steps_and_solved_when_r_has_grown() {
+        let mut progress = SiteProgress::new(64, 1);
+        assert!(progress.advance(1000, 1000));
+        progress.folding = Folding::Closed;
+        assert!(!progress.advance(1500, 1000));
+        assert_eq!(progress.next_point, 2000);
+        assert!(!progress.advance(2000, 1499));
+        assert!(progress.advance(2749, 1500));
+        assert_eq!((progress.solved, progress.next_point), (1500, 3499));
     }
 }

@@ -10,11 +10,11 @@ use qera_core::statistics::BatchMaxMeanAbs;
 use crate::calibrate::{Block, SiteStatistics};
 use crate::checkpoint::{Checkpoint, Layer, Site};
 use crate::error::Stop;
-use crate::kernels::Host;
+use crate::kernels::{Host, Numbers};
 use crate::settings::Settings;
 
-use super::evidence::LayerProgress;
 use super::basis::eigen;
+use super::evidence::LayerProgress;
 use super::factors::{Correction, Rounded};
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
@@ -123,7 +123,7 @@ impl SiteSolver<'_> {
         let method = self.settings.method;
         let full = match packed {
             Some(packed) if method == Method::Exact => packed.to_f32(self.host, scale),
-            _ => Vec::new(),
+            _ => Numbers::default(),
         };
         let layers = SiteLayers {
             checkpoint: self.checkpoint,
@@ -194,13 +194,18 @@ impl SiteSolver<'_> {
         } = given;
         let layer = layers.layer(member);
         let weight = layer.read_weight(self.checkpoint)?;
-        let output_power = power(self.host, *r, &statistics.window, ErrorMatrix::of(layer, &weight));
+        let output_power = power(
+            self.host,
+            *r,
+            &statistics.window,
+            ErrorMatrix::of(layer, &weight),
+        );
         let values = layers.quantization_error(member, weight)?;
         let error = ErrorMatrix::of(layer, &values);
         let error_without = power(self.host, *r, &statistics.window, error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
-            before.test(statistics.rows, error);
+            before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
         let turned = TurnedError::new(self.host, error);
@@ -280,7 +285,9 @@ impl SiteSolver<'_> {
         let operator = ErrorOperator::new(self.host, error, metric, turned);
         let failed = |reason| layers.failed(member, reason);
         let found = top_subspace(&operator, rank, effort).map_err(failed)?;
-        let (correction, spectrum) = correct(&operator, found.as_ref(), rank, given.r).map_err(failed)?;
+        let found = found.vectors;
+        let (correction, spectrum) =
+            correct(&operator, found.as_ref(), rank, given.r).map_err(failed)?;
         Ok(Projected {
             correction,
             spectrum,
@@ -363,7 +370,7 @@ impl Projected {
 
 /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R T in f64 once, from which
 /// everything else follows.
-pub(super) fn correct(
+fn correct(
     operator: &ErrorOperator<'_>,
     found: faer::MatRef<'_, f64>,
     rank: usize,

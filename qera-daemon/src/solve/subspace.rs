@@ -16,9 +16,9 @@
 //! What they are compared with, the trace that is not captured, is estimated from the random start: the mean of
 //! q^T G q over its columns less their captured part, times n (Hutchinson's estimator of a flat rest; a few percent).
 
-use faer::Mat;
+use faer::{Mat, MatRef};
 
-use super::basis::{eigen, orthonormalise, product, start};
+use super::basis::{Remainder, eigen, orthonormalise, product, start};
 use super::operator::ErrorOperator;
 
 /// Up to this n the eigenproblem is solved densely in f64.
@@ -57,7 +57,15 @@ pub(super) const fn kept(k: usize) -> usize {
     (k + EXTRA).next_multiple_of(LANES)
 }
 
-/// Orthonormal columns that span the top-k eigenspace of G, best first; at least min(k, n) of them.
+/// Orthonormal columns that span the top-k eigenspace of G, best first, at least min(k, n) of them.
+#[derive(Debug)]
+pub(super) struct Subspace {
+    pub(super) vectors: Mat<f64>,
+    /// Eigenvalues of the first k, in the operator's scaling.
+    pub(super) values: Vec<f64>,
+}
+
+/// The top-k eigenspace of G.
 ///
 /// # Errors
 /// A sentence, when products overflow or the dense eigensolver does not converge.
@@ -65,16 +73,16 @@ pub(super) fn top_subspace(
     operator: &ErrorOperator<'_>,
     k: usize,
     effort: Effort<'_>,
-) -> Result<Mat<f64>, String> {
+) -> Result<Subspace, String> {
     if is_dense(operator.n(), k) {
         return dense(operator, k);
     }
     match effort {
         Effort::Final => cold(operator, k),
         Effort::Warm(vectors) => {
-            let mut cycle = Cycle::new(operator, k, false);
+            let mut cycle = Cycle::new(operator, k, BLOCKS_WARM * vectors.ncols());
             cycle.grow(vectors.clone(), BLOCKS_WARM, None)?;
-            Ok(cycle.ritz()?.vectors)
+            Ok(cycle.ritz()?.into())
         }
     }
 }
@@ -84,7 +92,7 @@ pub(super) const fn is_dense(n: usize, k: usize) -> bool {
     n <= DENSE_MAX || 4 * kept(k) > n
 }
 
-fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
+fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let n = operator.n();
     let mut g = Mat::<f64>::zeros(n, n);
     for first in (0..n).step_by(DENSE_PANEL) {
@@ -93,19 +101,23 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
         let columns = operator.apply_f64(identity.as_ref());
         g.as_mut().subcols_mut(first, width).copy_from(&columns);
     }
-    let (vectors, _) = eigen(&g)?;
-    Ok(vectors.subcols(0, k.min(n)).to_owned())
+    let (vectors, mut values) = eigen(&g)?;
+    values.truncate(k);
+    Ok(Subspace {
+        vectors: vectors.subcols(0, k.min(n)).to_owned(),
+        values,
+    })
 }
 
-fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
+fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let random = start(operator.n(), first_block(k));
     let width = random.ncols();
-    let mut cycle = Cycle::new(operator, k, false);
+    let mut cycle = Cycle::new(operator, k, BLOCKS * kept(k).max(width));
     cycle.grow(random, BLOCKS, None)?;
     let mut found = cycle.ritz()?;
     let rest = cycle.rest(&found, width);
     for _ in 1..CYCLES_MAX {
-        let mut cycle = Cycle::new(operator, k, true);
+        cycle.restart();
         cycle.grow(found.vectors, BLOCKS, Some(rest))?;
         let next = cycle.ritz()?;
         // Where rounding keeps the residuals large, the sum itself says that it no longer grows.
@@ -115,7 +127,7 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Mat<f64>, String> {
             break;
         }
     }
-    Ok(found.vectors)
+    Ok(found.into())
 }
 
 /// One Krylov cycle.
@@ -129,6 +141,8 @@ struct Cycle<'a> {
     /// Q^T G Q.
     small: Mat<f64>,
     used: usize,
+    /// Columns of the first block.
+    first: usize,
 }
 
 /// The best Ritz vectors of a basis.
@@ -143,53 +157,104 @@ struct Ritz {
     lacking: f64,
 }
 
+impl From<Ritz> for Subspace {
+    fn from(found: Ritz) -> Self {
+        Self {
+            vectors: found.vectors,
+            values: found.values,
+        }
+    }
+}
+
 impl<'a> Cycle<'a> {
-    fn new(operator: &'a ErrorOperator<'a>, k: usize, precise: bool) -> Self {
+    /// With room for `columns`.
+    fn new(operator: &'a ErrorOperator<'a>, k: usize, columns: usize) -> Self {
         let n = operator.n();
+        let columns = columns.min(n);
         Self {
             operator,
             k,
-            precise,
-            basis: Mat::zeros(n, 0),
-            images: Mat::zeros(n, 0),
-            small: Mat::zeros(0, 0),
+            precise: false,
+            basis: Mat::zeros(n, columns),
+            images: Mat::zeros(n, columns),
+            small: Mat::zeros(columns, columns),
             used: 0,
+            first: 0,
         }
     }
 
+    /// Begins anew, from Ritz vectors.
+    const fn restart(&mut self) {
+        self.used = 0;
+        self.precise = true;
+    }
+
     /// Adds blocks until there are `blocks`, the space is exhausted, or what the captured sum lacks is nothing beside `rest`.
-    fn grow(
-        &mut self,
-        mut block: Mat<f64>,
-        blocks: usize,
-        rest: Option<f64>,
-    ) -> Result<(), String> {
+    fn grow(&mut self, block: Mat<f64>, blocks: usize, rest: Option<f64>) -> Result<(), String> {
         let n = self.operator.n();
         let capacity = (blocks * block.ncols()).min(n / 2).max(block.ncols());
-        self.basis = Mat::zeros(n, capacity);
-        self.images = Mat::zeros(n, capacity);
-        self.small = Mat::zeros(capacity, capacity);
+        let mut fresh = orthonormalise(block, MatRef::from_row_major_slice(&[], n, 0), capacity);
         for index in 0..blocks {
-            let basis = self.basis.as_ref().subcols(0, self.used);
-            let fresh = orthonormalise(block, basis, capacity - self.used);
-            if fresh.ncols() == 0 {
-                break; // The basis is invariant, or full.
-            }
             let image = if index == 0 && self.precise {
-                self.operator.apply_f64(fresh.as_ref())
+                self.precise_image(&fresh)
             } else {
                 self.operator.apply_f32(fresh.as_ref())
             };
             self.add(&fresh, &image);
-            let last = index + 1 == blocks;
-            if let Some(rest) = rest.filter(|_| index >= 2 && !last)
-                && self.ritz()?.lacking <= TOLERANCE * rest
+            let (along, remainder) = Remainder::of(image, self.basis.as_ref().subcols(0, self.used));
+            self.know(&along, fresh.as_ref());
+            if index + 1 == blocks || self.used == capacity {
+                break;
+            }
+            if let Some(rest) = rest.filter(|_| index >= 2)
+                && self.lacking(&remainder, fresh.ncols())? <= TOLERANCE * rest
             {
                 break;
             }
-            block = image;
+            let basis = self.basis.as_ref().subcols(0, self.used);
+            fresh = remainder.orthonormal(basis, capacity - self.used);
+            if fresh.ncols() == 0 {
+                break; // The basis is invariant.
+            }
         }
         Ok(())
+    }
+
+    /// What the captured sum lacks, about, while the basis is a Krylov basis: only the last block's images lead out of it.
+    fn lacking(&self, remainder: &Remainder, width: usize) -> Result<f64, String> {
+        let (rotation, values) = self.decompose()?;
+        let count = self.k.min(self.used);
+        let last = rotation.as_ref().subrows(self.used - width, width);
+        let squares = remainder.squares(last.subcols(0, count));
+        Ok(self.lack(&values, squares.into_iter()))
+    }
+
+    /// The sum over the top k of squared residuals over gaps.
+    fn lack(&self, values: &[f64], squares: impl Iterator<Item = f64>) -> f64 {
+        let floor = values[kept(self.k).min(self.used) - 1];
+        let smallest = values[self.k.min(self.used) - 1];
+        let gap = |value: f64| (value - floor).max(1e-3 * smallest).max(f64::MIN_POSITIVE);
+        let pairs = squares.zip(values);
+        pairs.map(|(square, &value)| square / gap(value)).sum()
+    }
+
+    fn decompose(&self) -> Result<(Mat<f64>, Vec<f64>), String> {
+        let used = self.small.as_ref().submatrix(0, 0, self.used, self.used);
+        eigen(&used.to_owned())
+    }
+
+    /// In f64 for the k vectors that matter.
+    fn precise_image(&self, fresh: &Mat<f64>) -> Mat<f64> {
+        let k = self.k.min(fresh.ncols());
+        let mut image = Mat::zeros(fresh.nrows(), fresh.ncols());
+        let top = self.operator.apply_f64(fresh.subcols(0, k));
+        image.as_mut().subcols_mut(0, k).copy_from(&top);
+        if k < fresh.ncols() {
+            let others = fresh.subcols(k, fresh.ncols() - k);
+            let others = self.operator.apply_f32(others);
+            image.as_mut().subcols_mut(k, others.ncols()).copy_from(&others);
+        }
+        image
     }
 
     fn add(&mut self, fresh: &Mat<f64>, image: &Mat<f64>) {
@@ -203,17 +268,30 @@ impl<'a> Cycle<'a> {
             .subcols_mut(from, width)
             .copy_from(image);
         self.used += width;
-        // With the images of the earlier blocks, of which the first may be more precise than this one.
-        let earlier = product(self.images.as_ref().subcols(0, from).transpose(), fresh.as_ref());
-        let own = product(fresh.transpose(), image.as_ref());
+        if from == 0 {
+            self.first = width;
+        }
+    }
+
+    /// Q^T G Q for the block that came last, given Q^T times its images. With the first block by that block's own images,
+    /// which are more precise.
+    fn know(&mut self, along: &Mat<f64>, fresh: MatRef<'_, f64>) {
+        let from = self.used - fresh.ncols();
         let mut small = self.small.as_mut();
-        for j in 0..width {
-            for i in 0..from {
-                small[(i, from + j)] = earlier[(i, j)];
-                small[(from + j, i)] = earlier[(i, j)];
+        for j in 0..fresh.ncols() {
+            for i in 0..self.used {
+                small[(i, from + j)] = along[(i, j)];
+                small[(from + j, i)] = along[(i, j)];
             }
-            for i in 0..width {
-                small[(from + i, from + j)] = own[(i, j)];
+        }
+        if from == 0 {
+            return;
+        }
+        let precise = product(self.images.as_ref().subcols(0, self.first).transpose(), fresh);
+        for j in 0..fresh.ncols() {
+            for i in 0..self.first {
+                small[(i, from + j)] = precise[(i, j)];
+                small[(from + j, i)] = precise[(i, j)];
             }
         }
     }
@@ -231,33 +309,28 @@ impl<'a> Cycle<'a> {
         (mean * self.operator.n() as f64).max(1e-6 * found.captured)
     }
 
-    /// The best vectors of the basis, and how good they are.
+    /// The best vectors of the basis, and how good they are, by their own residuals.
     fn ritz(&self) -> Result<Ritz, String> {
-        let used = self.used;
-        let (rotation, values) = eigen(&self.small.as_ref().submatrix(0, 0, used, used).to_owned())?;
-        let kept = kept(self.k).min(used);
-        let rotation = rotation.as_ref().subcols(0, kept);
-        let vectors = product(self.basis.as_ref().subcols(0, used), rotation);
-        let top = &values[..self.k.min(used)];
-        let smallest = top.last().copied().unwrap_or_default();
-        let floor = values[kept - 1];
-        let count = top.len();
+        let (rotation, mut values) = self.decompose()?;
+        let rotation = rotation.as_ref().subcols(0, kept(self.k).min(self.used));
+        let vectors = product(self.basis.as_ref().subcols(0, self.used), rotation);
+        let count = self.k.min(self.used);
         let images = product(
-            self.images.as_ref().subcols(0, used),
+            self.images.as_ref().subcols(0, self.used),
             rotation.subcols(0, count),
         );
-        let mut lacking = 0.0;
-        for (j, value) in top.iter().enumerate() {
+        let square = |j: usize| {
             let pairs = images.col(j).iter().zip(vectors.col(j).iter());
-            let residual: f64 = pairs.map(|(image, v)| (image - value * v).powi(2)).sum();
-            let gap = (value - floor).max(1e-3 * smallest).max(f64::MIN_POSITIVE);
-            lacking += residual / gap;
-        }
+            let residual = pairs.map(|(image, v)| (image - values[j] * v).powi(2));
+            residual.sum::<f64>()
+        };
+        let lacking = self.lack(&values, (0..count).map(square));
+        values.truncate(count);
         Ok(Ritz {
-            vectors,
             rotation: rotation.to_owned(),
-            values: top.to_vec(),
-            captured: top.iter().sum(),
+            captured: values.iter().sum(),
+            vectors,
+            values,
             lacking,
         })
     }

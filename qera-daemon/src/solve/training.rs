@@ -119,7 +119,12 @@ impl<'a> Training<'a> {
     pub(super) fn apply(&self, host: Host<'_>, t: &Mat<f64>) -> Vec<Mat<f64>> {
         match self.single {
             Some(a) if a >= 1.0 => vec![scaled(t.clone(), &self.diagonal)],
-            Some(a) => vec![blend(self.left_out(host, t), (1.0 - a, a), &self.diagonal, t)],
+            Some(a) => vec![blend(
+                self.left_out(host, t),
+                (1.0 - a, a),
+                &self.diagonal,
+                t,
+            )],
             None => vec![self.left_out(host, t), scaled(t.clone(), &self.diagonal)],
         }
     }
@@ -141,7 +146,14 @@ impl<'a> Training<'a> {
             let xt = Mat::from_fn(b, xt.ncols(), |i, j| narrow(self.taken * xt[(i, j)]));
             let x = MatRef::from_row_major_slice(&block.values, block.rows, m);
             let mut taken = Mat::<f32>::zeros(b, m);
-            matmul(taken.as_mut(), Accum::Replace, xt.as_ref(), x, 1.0, Par::Seq);
+            matmul(
+                taken.as_mut(),
+                Accum::Replace,
+                xt.as_ref(),
+                x,
+                1.0,
+                Par::Seq,
+            );
             for (to, from) in rt.col_iter_mut().zip(taken.col_iter()) {
                 let from = from.iter().map(|x| f64::from(*x));
                 to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);

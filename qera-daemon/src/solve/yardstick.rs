@@ -81,8 +81,7 @@ impl<'a> Yardstick<'a> {
         let (mut ra, mut eb) = (near.ra.clone(), near.eb.clone());
         if changed {
             ra += r.times(self.host, da.as_ref());
-            let edb = self.turned.times(self.host, db.transpose().to_owned().as_ref());
-            eb += edb.transpose() * faer::Scale(1.0 / self.turned.scale_squared().sqrt());
+            eb += self.turned.times_v(self.host, db.as_ref());
         }
         let a_ra = product(factors.a.transpose(), ra.as_ref());
         let b_b = product(factors.b.transpose(), factors.b.as_ref());

@@ -117,7 +117,9 @@ fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
     let rows = entry.rows;
     let mut bytes = fetch(entry.start, entry.bytes)?;
     let masked = entry.mask_start.is_some();
-    let mask = entry.mask_start.map_or(Ok(Vec::new()), |start| fetch(start, rows))?;
+    let mask = entry
+        .mask_start
+        .map_or(Ok(Vec::new()), |start| fetch(start, rows))?;
     let (dtype, width) = (entry.dtype, entry.in_features);
     let kept = keep_rows(&mut bytes, dtype, width, masked.then_some(&mask)).map_err(|error| {
         Reason::BadRow {

@@ -37,6 +37,23 @@ pub struct Restored {
     pub damaged: Vec<(PathBuf, String)>,
 }
 
+impl Restored {
+    /// Opens every closed site for a run that leaves no rows out.
+    pub fn open_unless(&mut self, closes: bool) {
+        if closes {
+            return;
+        }
+        for state in self.sites.iter_mut().flatten() {
+            if let Some(progress) = &mut state.progress {
+                if progress.is_closed() {
+                    state.statistics.turn(false);
+                }
+                progress.open();
+            }
+        }
+    }
+}
+
 /// How a site of today is to be read.
 #[derive(Debug)]
 pub struct Expected<'a> {

@@ -1,6 +1,6 @@
 //! A site's statistics and progress as safetensors files, so that other programs can read them too.
 //!
-//! The statistics' bytes are a function of the journal alone; what depends on checkpoint and settings (rows kept aside,
+//! The statistics' bytes are a function of the journal alone, unless rows were left out after convergence; what else depends on checkpoint and settings (rows kept aside,
 //! corrections, vectors, evidence) is in a file of its own.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Aside, AsideRecord, BlocksRecord, SiteStatistics, Window};
 use crate::error::Stop;
-use crate::solve::{Correction, Evidence, LayerProgress, SiteProgress};
+use crate::solve::{Correction, Evidence, Folding, LayerProgress, SiteProgress};
 use crate::tensor_file::{Claim, Header, Sink, TensorPlan, write_hashed};
 
 /// The metadata key of what is no tensor.
@@ -28,6 +28,8 @@ struct StatisticsRecord {
     key: String,
     in_features: usize,
     rows: u64,
+    #[serde(default)]
+    rows_skipped: u64,
     batch_weight: f64,
     window: BlocksRecord,
 }
@@ -37,6 +39,10 @@ struct StatisticsRecord {
 struct ProgressRecord {
     key: String,
     next_point: u64,
+    #[serde(default)]
+    folding: Folding,
+    #[serde(default)]
+    solved: u64,
     aside: AsideRecord,
     layers: Vec<LayerRecord>,
 }
@@ -46,6 +52,7 @@ struct LayerRecord {
     ranks: Vec<usize>,
     evidence: Vec<Evidence>,
     settled: bool,
+    reference: Option<Evidence>,
 }
 
 /// Tensors to be written: name, shape, values.
@@ -70,6 +77,7 @@ pub(super) fn write_statistics(
         key: key.into(),
         in_features: m,
         rows: statistics.rows,
+        rows_skipped: statistics.rows_skipped,
         batch_weight: statistics.batch_weight,
         window: statistics.window.record(),
     };
@@ -106,10 +114,13 @@ pub(super) fn write_progress(
         ranks: layer.corrections.iter().map(|c| c.rank).collect(),
         evidence: layer.evidence.clone(),
         settled: layer.settled,
+        reference: layer.reference,
     };
     let record = ProgressRecord {
         key: key.into(),
         next_point: progress.next_point,
+        folding: progress.folding,
+        solved: progress.solved,
         aside: statistics.aside.record(),
         layers: progress.layers.iter().map(layer).collect(),
     };
@@ -263,6 +274,7 @@ fn statistics_in(file: &Reader, (key, m): (&str, usize), keeps_r: bool) -> Optio
         window: Window::restore(m, &record.window, &file.f32("window")?)?,
         aside: Aside::new(m, 0.0),
         rows: record.rows,
+        rows_skipped: record.rows_skipped,
         batch_weight: record.batch_weight,
     })
 }
@@ -291,6 +303,8 @@ fn progress_in(
     }
     let mut progress = SiteProgress {
         next_point: record.next_point,
+        folding: record.folding,
+        solved: record.solved,
         layers: Vec::new(),
     };
     for (index, (layer, &(m, n))) in record.layers.into_iter().zip(layers).enumerate() {
@@ -316,6 +330,7 @@ fn progress_in(
             vectors: Mat::from_fn(n, columns, |i, j| values[j * n + i]),
             evidence: layer.evidence,
             settled: layer.settled,
+            reference: layer.reference,
         });
     }
     let m = layers.first()?.0;

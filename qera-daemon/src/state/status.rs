@@ -61,10 +61,14 @@ pub struct Work {
 pub struct LayerStatus {
     /// Module path.
     pub name: String,
-    /// `starved` (no row), `waiting` (too few rows to be solved), `solved`, `converged`; `gathered` without a checkpoint.
+    /// `starved` (no row), `waiting` (too few rows to be solved), `solved`, `converged`, `closed` (converged, and rows are
+    /// left out), `reopened` (it was closed, drifted, and has not converged since); `gathered` without a checkpoint.
     pub status: String,
     /// Rows folded.
     pub rows: u64,
+    /// Rows left out while it was closed.
+    #[serde(default)]
+    pub rows_skipped: u64,
     /// Rows that the published correction was solved from.
     pub rows_solved: u64,
     /// Output error relative to the output's power, without correction.
@@ -150,18 +154,19 @@ impl Status {
                 .map_or("no generation yet".into(), |g| format!("generation {g}")),
         ));
         line(format!(
-            "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
-            "layer", "status", "rows", "error", "corrected", "gain", "at most", "blocks"
+            "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+            "layer", "status", "rows", "skipped", "error", "corrected", "gain", "at most", "blocks"
         ));
         let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3e}"));
         let share = |x: Option<f64>| x.map_or("-".into(), |x| format!("{:.2}%", 100.0 * x));
         for layer in &self.layers {
             let evidence = layer.evidence;
             line(format!(
-                "{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+                "{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
                 layer.name,
                 layer.status,
                 layer.rows,
+                layer.rows_skipped,
                 number(layer.error_without),
                 number(layer.error_with),
                 share(evidence.and_then(|e| e.gain)),

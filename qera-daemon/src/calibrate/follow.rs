@@ -1,0 +1,186 @@
+//! A closed site: all of its layers have converged, and its rows are folded in part or not at all (`--after-convergence`).
+//!
+//! Every row is still shown to the rows kept aside, in the blocks that the window cuts; of these blocks a share is folded,
+//! chosen by a fixed pseudo-random number drawn from the block's place in the stream. So what is folded is whole
+//! texts, and a function of the order of the rows alone. The window takes part of what is folded only, because it has
+//! to be in R.
+
+use qera_core::dtype::FloatDtype;
+
+use crate::kernels::{Host, Scratch, Stored};
+use crate::source::SiteRows;
+
+use super::aside::Aside;
+use super::site::{FoldError, SiteStatistics};
+use super::window::{Block, draw};
+
+/// Draws are compared with a share of their range, in f64.
+const RANGE: f64 = 18_446_744_073_709_551_616.0;
+/// Sets these draws apart from those that the rows kept aside are chosen by.
+const OTHER_DRAWS: u64 = 1 << 63;
+
+impl SiteStatistics {
+    /// Folds a share of a shard's blocks, and counts the other rows.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub fn follow(
+        &mut self,
+        shard: &SiteRows,
+        share: f64,
+        host: Host<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), FoldError> {
+        let m = self.in_features;
+        // Rows that wait to become a block are not folded so far.
+        self.rows_skipped += shard.rows() as u64;
+        // The rows aside see every block here, and once.
+        let mut aside = core::mem::replace(&mut self.aside, Aside::new(m, 0.0));
+        let mut folded = Ok(());
+        aside.follow(shard, |number, block| {
+            if folded.is_ok() && (draw(number | OTHER_DRAWS) as f64) < share * RANGE {
+                let rows = block.rows(m) as u64;
+                folded = self.fold(&own(shard, block), host, scratch);
+                self.rows_skipped -= rows;
+            }
+        });
+        self.aside = aside;
+        folded
+    }
+
+    /// Hands out the rows kept aside, at a solve point.
+    pub fn take_aside(&mut self, closed: bool) -> Vec<Block> {
+        self.aside.take(if closed {
+            self.aside.waiting()
+        } else {
+            self.window.waiting()
+        })
+    }
+
+    /// The site is closed from here on, or open again.
+    pub fn turn(&mut self, closed: bool) {
+        self.aside.turn(!closed && self.window.waiting());
+    }
+}
+
+/// A block of a shard as a shard of its own.
+fn own(shard: &SiteRows, block: Stored<'_>) -> SiteRows {
+    let (bytes, dtype) = match block {
+        Stored::Bytes(bytes, dtype) => (bytes.to_vec(), dtype),
+        Stored::Numbers(numbers) => {
+            let bytes = numbers.iter().flat_map(|x| x.to_le_bytes());
+            (bytes.collect(), FloatDtype::F32)
+        }
+    };
+    SiteRows {
+        site: shard.site,
+        in_features: shard.in_features,
+        batches: vec![block.rows(shard.in_features)],
+        bytes,
+        dtype,
+        sequences: shard.sequences,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cores::Cores;
+    use crate::kernels::Kernel;
+
+    const M: usize = 2;
+
+    /// `sequences` of `length` rows each.
+    fn shard(sequences: usize, length: usize, value: f32) -> SiteRows {
+        SiteRows {
+            site: 0,
+            in_features: M,
+            bytes: value.to_le_bytes().repeat(sequences * length * M),
+            dtype: FloatDtype::F32,
+            batches: vec![length; sequences],
+            sequences: true,
+        }
+    }
+
+    fn fold(statistics: &mut SiteStatistics, shard: &SiteRows) {
+        let (kernel, cores) = (Kernel::best(), Cores::new(1));
+        let host = Host {
+            kernel,
+            cores: &cores,
+        };
+        statistics
+            .fold(shard, host, &mut Scratch::default())
+            .unwrap();
+    }
+
+    fn follow(statistics: &mut SiteStatistics, shard: &SiteRows, share: f64) {
+        let (kernel, cores) = (Kernel::best(), Cores::new(1));
+        let host = Host {
+            kernel,
+            cores: &cores,
+        };
+        statistics
+            .follow(shard, share, host, &mut Scratch::default())
+            .unwrap();
+    }
+
+    #[test]
+    fn a_share_is_folded_and_every_row_is_counted() {
+        let mut statistics = SiteStatistics::with(M, true, 1.0 / 16.0);
+        fold(&mut statistics, &shard(4, 128, 1.0));
+        statistics.turn(true);
+        for _ in 0..500 {
+            follow(&mut statistics, &shard(4, 128, 1.0), 1.0 / 16.0);
+        }
+        assert_eq!(statistics.rows_seen(), 501 * 512);
+        assert_eq!(statistics.rows % 128, 0, "whole sequences");
+        let folded = (statistics.rows - 512) as f64 / (500.0 * 512.0);
+        assert!((0.045..0.08).contains(&folded), "{folded}");
+        assert!(!statistics.take_aside(true).is_empty());
+        assert_eq!(statistics.window.rows() % 128, 0);
+
+        let before = statistics.clone();
+        for _ in 0..100 {
+            follow(&mut statistics, &shard(4, 128, 9.0), 0.0);
+        }
+        assert_eq!(statistics.autocorrelation, before.autocorrelation);
+        assert_eq!(statistics.window.record(), before.window.record());
+        assert_eq!(statistics.rows_skipped, before.rows_skipped + 51_200);
+    }
+
+    /// A decoding engine's tokens: 64 of them are a block, or none is.
+    #[test]
+    fn single_tokens_are_joined() {
+        let mut statistics = SiteStatistics::with(M, true, 1.0);
+        statistics.turn(true);
+        for _ in 0..10 {
+            follow(&mut statistics, &shard(10, 1, 1.0), 1.0);
+        }
+        // 64 are reached in the seventh shard; 36 wait.
+        assert_eq!((statistics.rows, statistics.rows_skipped), (64, 36));
+        // What waits when the site is re-opened stays unfolded, and does not score what comes after it.
+        statistics.turn(false);
+        fold(&mut statistics, &shard(1, 64, 1.0));
+        assert_eq!((statistics.rows, statistics.rows_skipped), (128, 36));
+        assert_eq!(statistics.take_aside(false).len(), 1);
+    }
+
+    #[test]
+    fn what_waits_is_saved() {
+        let mut statistics = SiteStatistics::with(M, true, 1.0);
+        follow(&mut statistics, &shard(40, 1, 3.0), 0.0);
+        let (record, values) = (
+            statistics.aside.record(),
+            statistics.aside.all_rows().collect::<Vec<_>>().concat(),
+        );
+        assert_eq!(values.len(), 40 * M);
+        let mut copy = statistics.clone();
+        copy.aside = Aside::restore(M, 1.0, &record, &values).unwrap();
+        for s in [&mut statistics, &mut copy] {
+            follow(s, &shard(40, 1, 4.0), 1.0);
+        }
+        assert_eq!((copy.rows, copy.rows_skipped), (64, 16));
+        assert_eq!(copy.aside.record(), statistics.aside.record());
+        assert_eq!(copy.autocorrelation, statistics.autocorrelation);
+    }
+}

@@ -1,0 +1,98 @@
+//! Memory for large arrays of numbers: zeroed, at a cache line, so that no vector load touches two, and in huge pages
+//! where the system gives them.
+//!
+//! A solve writes R and E once in f32 and reads them some twenty times. In pages of 4 KiB the first touch of that memory costs
+//! a fifth of a warm solve at 4096 x 4096; in pages of 2 MiB it is not seen.
+
+use core::ops::{Deref, DerefMut};
+
+use bytemuck::Pod;
+use memmap2::{Advice, MmapMut};
+
+const LINE_BYTES: usize = 64;
+/// Arrays from this size on are mapped.
+const MAPPED_BYTES: usize = 4 << 20;
+
+/// An array that does not grow.
+#[derive(Debug)]
+pub struct Numbers<T> {
+    memory: Memory<T>,
+    from: usize,
+    length: usize,
+}
+
+#[derive(Debug)]
+enum Memory<T> {
+    Heap(Vec<T>),
+    Pages(MmapMut),
+}
+
+impl<T: Pod> Numbers<T> {
+    /// This many zeros.
+    #[must_use]
+    pub fn zeroed(length: usize) -> Self {
+        let bytes = length * size_of::<T>();
+        if bytes >= MAPPED_BYTES
+            && let Ok(pages) = MmapMut::map_anon(bytes)
+        {
+            // Advice only: without huge pages it is slower and right.
+            let _ = pages.advise(Advice::HugePage);
+            return Self {
+                memory: Memory::Pages(pages),
+                from: 0,
+                length,
+            };
+        }
+        let spare = LINE_BYTES / size_of::<T>();
+        let heap = vec![T::zeroed(); length + spare];
+        Self {
+            // A pointer that cannot be aligned costs speed only.
+            from: heap.as_ptr().align_offset(LINE_BYTES).min(spare),
+            memory: Memory::Heap(heap),
+            length,
+        }
+    }
+}
+
+impl<T: Pod> Deref for Numbers<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.memory {
+            Memory::Heap(heap) => &heap[self.from..self.from + self.length],
+            Memory::Pages(pages) => &bytemuck::cast_slice(pages)[..self.length],
+        }
+    }
+}
+
+impl<T: Pod> DerefMut for Numbers<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.memory {
+            Memory::Heap(heap) => &mut heap[self.from..self.from + self.length],
+            Memory::Pages(pages) => &mut bytemuck::cast_slice_mut(pages)[..self.length],
+        }
+    }
+}
+
+impl<T: Pod> Default for Numbers<T> {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_and_large_are_aligned_zeros() {
+        for length in [0, 1, 100, MAPPED_BYTES / 4, MAPPED_BYTES] {
+            let mut numbers = Numbers::<f32>::zeroed(length);
+            assert_eq!(numbers.len(), length);
+            assert!(length == 0 || numbers.as_ptr().align_offset(LINE_BYTES) == 0);
+            assert!(numbers.iter().all(|x| x.to_bits() == 0));
+            numbers.fill(1.0);
+            assert!(numbers.iter().all(|x| x.to_bits() == 1.0_f32.to_bits()));
+        }
+    }
+}
