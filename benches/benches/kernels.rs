@@ -7,7 +7,9 @@
 //! of AVX2 and AVX-512 in f32, also for forms that use neither. Printed are the median of the samples, and their ends.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
+use core::cell::RefCell;
 use core::hint::black_box;
+use std::rc::Rc;
 
 use faer::Mat;
 use qera_benches::cpu_time::seconds_of_repeated;
@@ -26,48 +28,57 @@ const SIZES: [usize; 4] = [576, 1536, 2048, 4096];
 const VECTORS: [usize; 3] = [16, 32, 48];
 const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
 const ROWS: usize = 2048;
-/// Samples of a case.
+/// Samples of a case: every round visits all cases of a size, so that a slow minute of the machine slows all.
 const SAMPLES: usize = 5;
 /// CPU seconds of a sample's kernel, at least, and of each of its peaks.
 const KERNEL_SECONDS: f64 = 0.02;
 const PEAK_SECONDS: f64 = 0.005;
 
-/// What all cases need.
-struct Bench {
-    filter: Vec<String>,
-    /// The fastest loop in f32, and that in bf16.
-    peaks: [Option<Peak>; 2],
+/// What is measured.
+struct Case<'a> {
+    name: String,
+    /// Whether it multiplies in bf16.
+    bf16: bool,
+    flops: f64,
+    work: Box<dyn FnMut() + 'a>,
+    /// GFLOP/s.
+    rates: Vec<f64>,
+    /// Percent of the peak.
+    shares: Vec<f64>,
 }
 
-impl Bench {
-    fn wants(&self, name: &str) -> bool {
-        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part))
+impl<'a> Case<'a> {
+    fn new(name: String, bf16: bool, flops: usize, work: impl FnMut() + 'a) -> Self {
+        Self {
+            name,
+            bf16,
+            flops: flops as f64,
+            work: Box::new(work),
+            rates: Vec::new(),
+            shares: Vec::new(),
+        }
     }
 
-    /// Measures and prints one case, if it is asked for.
-    fn case(&self, name: &str, bf16: bool, flops: f64, mut work: impl FnMut()) {
-        if !self.wants(name) {
-            return;
+    fn sample(&mut self, peaks: [Option<Peak>; 2]) {
+        let peak = peaks[usize::from(self.bf16)];
+        let before = peak.map(|peak| peak.measure(PEAK_SECONDS));
+        let rate = self.flops / seconds_of_repeated(KERNEL_SECONDS, &mut self.work);
+        let after = peak.map(|peak| peak.measure(PEAK_SECONDS));
+        self.rates.push(rate * 1e-9);
+        if let (Some(before), Some(after)) = (before, after) {
+            self.shares
+                .push(100.0 * rate / f64::midpoint(before, after));
         }
-        let peak = self.peaks[usize::from(bf16)];
-        work();
-        let (mut rates, mut shares) = (Vec::new(), Vec::new());
-        for _ in 0..SAMPLES {
-            let before = peak.map(|peak| peak.measure(PEAK_SECONDS));
-            let rate = flops / seconds_of_repeated(KERNEL_SECONDS, &mut work);
-            let after = peak.map(|peak| peak.measure(PEAK_SECONDS));
-            rates.push(rate * 1e-9);
-            if let (Some(before), Some(after)) = (before, after) {
-                shares.push(100.0 * rate / f64::midpoint(before, after));
-            }
-        }
-        let shares = if shares.is_empty() {
+    }
+
+    fn print(self) {
+        let rates = Samples::new(self.rates).text(1);
+        let shares = if self.shares.is_empty() {
             "-".into()
         } else {
-            Samples::new(shares).text(0)
+            Samples::new(self.shares).text(0)
         };
-        let rates = Samples::new(rates).text(1);
-        println!("| {name:<36} | {rates:<22} | {shares:<14} |");
+        println!("| {:<36} | {rates:<22} | {shares:<14} |", self.name);
     }
 }
 
@@ -89,65 +100,79 @@ fn peaks() -> [Option<Peak>; 2] {
     best
 }
 
-fn x_t_x(bench: &Bench, host: Host<'_>, m: usize, numbers: &[f32]) {
-    let kernel = host.kernel;
-    for dtype in DTYPES {
-        let name = format!("{} x_t_x {} m={m}", kernel.name(), dtype.name());
-        if !bench.wants(&name) {
-            continue;
+/// What the cases of one size compute on.
+struct Data {
+    m: usize,
+    /// As many as X and R have, the larger of the two.
+    numbers: Vec<f32>,
+    /// The rows of X in each dtype.
+    rows: [(FloatDtype, Vec<u8>); 3],
+    /// R in f32, in the memory that a solve has it in.
+    full: Numbers<f32>,
+    /// R in f64, and what X^T X is folded into.
+    packed: Vec<f64>,
+    folded: RefCell<Vec<f64>>,
+}
+
+impl Data {
+    fn new(m: usize) -> Self {
+        let numbers = Noise::new(1).numbers(m * m.max(ROWS));
+        let mut full = Numbers::zeroed(m * m);
+        full.copy_from_slice(&numbers[..m * m]);
+        let packed = numbers[..packed_len(m)].iter().map(|x| f64::from(*x));
+        Self {
+            m,
+            rows: DTYPES.map(|dtype| (dtype, stored_as(&numbers[..ROWS * m], dtype))),
+            full,
+            packed: packed.collect(),
+            folded: RefCell::new(vec![0.0; packed_len(m)]),
+            numbers,
         }
-        let bytes = stored_as(&numbers[..ROWS * m], dtype);
-        let mut packed = vec![0.0; packed_len(m)];
-        let mut scratch = Scratch::default();
-        let bf16 = kernel.multiplies_bf16() && dtype == FloatDtype::Bf16;
-        bench.case(&name, bf16, (m * m * ROWS) as f64, || {
-            let rows = (Stored::Bytes(&bytes, dtype), m);
-            let share = |count| BlockShare::new(ROWS as f64, count as f64);
-            fold_products(host, rows, &mut packed, &mut scratch, share);
-            black_box(&packed);
-        });
     }
-}
 
-/// b vectors times an m x m matrix: what R times a block of a Krylov basis is, in the memory that a solve has it in.
-fn skinny(bench: &Bench, host: Host<'_>, m: usize, numbers: &[f32]) {
-    let mut columns = Numbers::zeroed(m * m);
-    columns.copy_from_slice(&numbers[..m * m]);
-    for b in VECTORS {
-        let name = format!("{} products b={b} m={m}", host.kernel.name());
-        let x = Mat::from_fn(b, m, |i, j| f64::from(numbers[j * b + i]));
-        bench.case(&name, false, (2 * m * m * b) as f64, || {
-            black_box(products(host, x.as_ref(), (&columns, m)));
-        });
+    /// Every case of one form.
+    fn cases<'a>(&'a self, host: Host<'a>) -> Vec<Case<'a>> {
+        let (m, kernel) = (self.m, host.kernel);
+        let scratch = Rc::new(RefCell::new(Scratch::default()));
+        let mut cases = Vec::new();
+        for (dtype, bytes) in &self.rows {
+            let name = format!("{} x_t_x {} m={m}", kernel.name(), dtype.name());
+            let bf16 = kernel.multiplies_bf16() && *dtype == FloatDtype::Bf16;
+            let scratch = scratch.clone();
+            cases.push(Case::new(name, bf16, m * m * ROWS, move || {
+                let rows = (Stored::Bytes(bytes, *dtype), m);
+                let share = |count| BlockShare::new(ROWS as f64, count as f64);
+                let mut folded = self.folded.borrow_mut();
+                fold_products(host, rows, &mut folded, &mut scratch.borrow_mut(), share);
+                black_box(&*folded);
+            }));
+        }
+        for b in VECTORS {
+            // b vectors times an m x m matrix: what R times a block of a Krylov basis is.
+            let name = format!("{} products b={b} m={m}", kernel.name());
+            let x = Mat::from_fn(b, m, |i, j| f64::from(self.numbers[j * b + i]));
+            cases.push(Case::new(name, false, 2 * m * m * b, move || {
+                black_box(products(host, x.as_ref(), (&self.full, m)));
+            }));
+        }
+        let name = format!("{} trace_products m={m}", kernel.name());
+        cases.push(Case::new(name, false, m * m * ROWS, move || {
+            let columns = (&self.numbers[..ROWS * m], m);
+            let mut scratch = scratch.borrow_mut();
+            black_box(trace_products(host, columns, &self.packed, &mut scratch));
+        }));
+        cases
     }
-}
-
-fn trace(bench: &Bench, host: Host<'_>, m: usize, numbers: &[f32]) {
-    let name = format!("{} trace_products m={m}", host.kernel.name());
-    if !bench.wants(&name) {
-        return;
-    }
-    let packed: Vec<f64> = numbers[..packed_len(m)]
-        .iter()
-        .map(|x| f64::from(*x))
-        .collect();
-    let mut scratch = Scratch::default();
-    bench.case(&name, false, (m * m * ROWS) as f64, || {
-        let columns = (&numbers[..ROWS * m], m);
-        black_box(trace_products(host, columns, &packed, &mut scratch));
-    });
 }
 
 fn main() {
     // cargo bench says --bench.
-    let filter = std::env::args()
+    let filter: Vec<_> = std::env::args()
         .skip(1)
         .filter(|a| !a.starts_with("--"))
         .collect();
-    let bench = Bench {
-        filter,
-        peaks: peaks(),
-    };
+    let wants = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part));
+    let peaks = peaks();
     println!(
         "\n| {:<36} | {:<22} | {:<14} |",
         "case", "GFLOP/s", "% of the peak"
@@ -156,15 +181,17 @@ fn main() {
     let cores = Cores::new(1);
     let _core = cores.take();
     for m in SIZES {
-        let numbers = Noise::new(1).numbers(m * m.max(ROWS));
-        for kernel in Kernel::available() {
-            let host = Host {
-                kernel,
-                cores: &cores,
-            };
-            x_t_x(&bench, host, m, &numbers);
-            skinny(&bench, host, m, &numbers);
-            trace(&bench, host, m, &numbers);
+        let data = Data::new(m);
+        let hosts = Kernel::available().into_iter().map(|kernel| Host {
+            kernel,
+            cores: &cores,
+        });
+        let mut cases: Vec<_> = hosts.flat_map(|host| data.cases(host)).collect();
+        cases.retain(|case| wants(&case.name));
+        cases.iter_mut().for_each(|case| (case.work)());
+        for _ in 0..SAMPLES {
+            cases.iter_mut().for_each(|case| case.sample(peaks));
         }
+        cases.into_iter().for_each(Case::print);
     }
 }
