@@ -19,6 +19,7 @@ use crate::settings::{Settings, Until};
 use crate::source::{Intake, Wake, Watcher};
 use crate::state::{Journal, Restored, SitesRecord, StateFolder, Status, read_sites, restore};
 use crate::systemd;
+use crate::tensor_file::Identity;
 
 /// The main job: what the folder holds and what comes is folded, solved and published, until `--once` has done what is
 /// there, the layers have converged, or a signal comes.
@@ -130,14 +131,7 @@ impl Run<'_> {
         let mut restored = restore(&self.state.path, Some(&journal), &expected)?;
         restored.open_unless(settings.closes_sites());
         self.tell(&journal, &restored, torn, solved_for.as_deref());
-        let mut consumable = Vec::new();
-        for record in journal.records() {
-            if record.number <= restored.gathered.position {
-                intake.accept(record.content.clone());
-                intake.settle(record.name.clone().into(), record.file);
-                consumable.push((record.name.clone(), record.file));
-            }
-        }
+        let consumable = held(&journal, restored.gathered.position, &mut intake);
         let mut status = job.status(settings, layers, &restored.sites);
         status.shards = restored.gathered.shards;
         let board = Board::new(Some(self.state), status);
@@ -239,6 +233,17 @@ impl Run<'_> {
             });
         }
     }
+}
+
+/// The shards that the statistics hold are known to the intake; their files may be consumed.
+fn held(journal: &Journal, position: u64, intake: &mut Intake) -> Vec<(String, Identity)> {
+    let mut consumable = Vec::new();
+    for record in journal.records().iter().filter(|r| r.number <= position) {
+        intake.accept(record.content.clone());
+        intake.settle(record.name.clone().into(), record.file);
+        consumable.push((record.name.clone(), record.file));
+    }
+    consumable
 }
 
 /// The exit code, and the last words.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use qera_core::quantize::Mxint;
 use qera_daemon::calibrate::Aside;
+use qera_daemon::kernels::Stored;
 use qera_daemon::solve::{Correction, score};
 use qera_tests::daemon::{TestDaemon, expect, output_error};
 use qera_tests::live::{fixture_model, fixture_run};
@@ -54,7 +55,9 @@ fn intervals_cover_the_true_error() {
 
         let mut aside = Aside::new(*m, 1.0 / 16.0);
         for window in stream.chunks_exact(WINDOW) {
-            window.iter().for_each(|s| aside.offer(&s[index].2));
+            window
+                .iter()
+                .for_each(|s| aside.offer(Stored::Numbers(&s[index].2)));
             let blocks = aside.take(false);
             let evidence = score(0, &blocks, (&error, *m), core::slice::from_ref(&correction));
             let evidence = evidence.unwrap();

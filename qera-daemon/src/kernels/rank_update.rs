@@ -41,12 +41,15 @@ pub const fn scratch_bytes(in_features: usize) -> usize {
     2 * (in_features + micro::LANES_MAX) * BLOCK_STEPS * size_of::<f32>()
 }
 
+/// Multiplies packed lanes and columns into a tile.
+type Multiply<T> = dyn Fn(&[T], &[T], &mut Tile) + Sync;
+
 /// What one step of a form packs and multiplies.
 struct Loops<'k, T> {
     rows_per_step: usize,
     lanes: usize,
     columns: usize,
-    multiply: &'k (dyn Fn(&[T], &[T], &mut Tile) + Sync),
+    multiply: &'k Multiply<T>,
 }
 
 /// Folds X^T X of the rows into the means `packed` (upper triangle by rows). `begin` is asked once for each block, with its
@@ -147,7 +150,7 @@ fn in_blocks(
         }
         return;
     }
-    let multiply: &(dyn Fn(&[f32], &[f32], &mut Tile) + Sync) = match kernel.0 {
+    let multiply: &Multiply<f32> = match kernel.0 {
         Form::Portable => &micro::portable::packed,
         #[cfg(target_arch = "x86_64")]
         Form::Avx2 => &micro::avx2::packed,

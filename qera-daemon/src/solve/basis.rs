@@ -118,9 +118,7 @@ fn orthonormal(block: Mat<f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool
         if least > PIVOT_MIN {
             let inverse = {
                 let mut inverse = Mat::identity(block.ncols(), block.ncols());
-                factor
-                    .L()
-                    .solve_lower_triangular_in_place(inverse.as_mut());
+                factor.L().solve_lower_triangular_in_place(inverse.as_mut());
                 inverse
             };
             return (

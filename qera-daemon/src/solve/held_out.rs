@@ -244,7 +244,7 @@ fn score_layer(
     let turned = TurnedError::new(host, error);
     let without: Vec<f64> = samples
         .iter()
-        .map(|rows| mean_power(&outputs(host, rows, error)))
+        .map(|rows| mean_power(&outputs(host, rows, error), rows.len() / error.m))
         .collect();
     scores.without[layer].extend(&without);
     let rank = rank_of(layers.settings.method, layers.layer(layer));
@@ -260,7 +260,8 @@ fn score_layer(
             .top(&training.shares(a), rank)
             .map_err(|reason| layers.failed(layer, reason))?;
         let captured = projected.iter().map(|z| {
-            mean_power(&product(rotation.transpose(), z.as_ref())) / turned.scale_squared()
+            let captured = product(rotation.transpose(), z.as_ref());
+            mean_power(&captured, z.ncols()) / turned.scale_squared()
         });
         let with = without.iter().zip(captured);
         scores.with[layer][candidate].extend(with.map(|(w, c)| (w - c).max(0.0)));
@@ -275,21 +276,41 @@ fn score_layer(
     Ok(())
 }
 
-/// X E of some rows: n x rows.
+/// X E of some rows: rows x n.
 fn outputs(host: Host<'_>, rows: &[f32], error: ErrorMatrix<'_>) -> Mat<f64> {
     let x = MatRef::from_column_major_slice(rows, error.m, rows.len() / error.m);
     let x = Mat::from_fn(x.ncols(), x.nrows(), |i, j| f64::from(x[(j, i)]));
     products(host, x.as_ref(), (error.values, error.m))
 }
 
-/// Mean squared length of the rows whose images are the columns of `y`.
-fn mean_power(y: &Mat<f64>) -> f64 {
-    y.squared_norm_l2() / y.ncols() as f64
+/// Mean over the rows of the squared length of their images.
+fn mean_power(images: &Mat<f64>, rows: usize) -> f64 {
+    images.squared_norm_l2() / rows as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cores::Cores;
+    use crate::kernels::Kernel;
+
+    /// Rows of different number than outputs: the mean is over the rows.
+    #[test]
+    fn the_power_of_outputs_is_a_mean_over_rows() {
+        let cores = Cores::new(1);
+        let host = Host {
+            kernel: Kernel::best(),
+            cores: &cores,
+        };
+        // E = [[1, 0, 2], [0, 3, 0]] by columns; rows (1, 1) and (2, 0): |x E|^2 = 14 and 20.
+        let error = ErrorMatrix {
+            values: &[1.0, 0.0, 0.0, 3.0, 2.0, 0.0],
+            m: 2,
+            n: 3,
+        };
+        let y = outputs(host, &[1.0, 1.0, 2.0, 0.0], error);
+        assert!((mean_power(&y, 2) - 17.0).abs() < 1e-9);
+    }
 
     fn scores(with: Vec<Vec<f64>>) -> Scores {
         let blocks = with[0].len();

@@ -170,12 +170,7 @@ impl<'a> PackedR<'a> {
 
 /// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
 /// column of the one and of the other in turn would evict each other where their distance is a power of two.
-pub(super) fn transposed(
-    host: Host<'_>,
-    matrix: &[f32],
-    rows: usize,
-    scale: f32,
-) -> Numbers<f32> {
+pub(super) fn transposed(host: Host<'_>, matrix: &[f32], rows: usize, scale: f32) -> Numbers<f32> {
     let columns = matrix.len() / rows.max(1);
     let mut turned = Numbers::zeroed(matrix.len());
     let strips = turned.chunks_mut(columns * SQUARE).enumerate().collect();

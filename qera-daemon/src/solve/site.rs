@@ -194,15 +194,11 @@ impl SiteSolver<'_> {
         } = given;
         let layer = layers.layer(member);
         let weight = layer.read_weight(self.checkpoint)?;
-        let output_power = power(
-            self.host,
-            *r,
-            &statistics.window,
-            ErrorMatrix::of(layer, &weight),
-        );
+        let power = |matrix: ErrorMatrix<'_>| power(self.host, *r, &statistics.window, matrix);
+        let output_power = power(ErrorMatrix::of(layer, &weight));
         let values = layers.quantization_error(member, weight)?;
         let error = ErrorMatrix::of(layer, &values);
-        let error_without = power(self.host, *r, &statistics.window, error);
+        let error_without = power(error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
             before.test(statistics.rows_seen(), error);
@@ -210,16 +206,11 @@ impl SiteSolver<'_> {
         let start = before.as_ref().map(|before| &before.layer.vectors);
         let turned = TurnedError::new(self.host, error);
         let projected = if correctable {
-            let effort = match start {
-                Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
-                _ => Effort::Final,
-            };
-            self.project(given, member, (error, &turned), effort)?
+            self.project(given, member, (error, &turned), start)?
         } else {
             Projected::nothing(error)
         };
-        let correction = &projected.correction;
-        let mut yardstick = Yardstick {
+        let yardstick = Yardstick {
             host: self.host,
             r: *r,
             window: &statistics.window,
@@ -228,11 +219,9 @@ impl SiteSolver<'_> {
             error_without,
             by_rows: false,
         };
-        let error_with = yardstick.choose(correction);
         let asked = self.settings.factor_dtype;
-        let (rounded, error_in_asked_dtype) = round(asked, correction, &yardstick, error_with);
-        let error_bf16 = yardstick.of_rounded(&rounded.in_bf16(), correction);
-        if !rounded.error.is_finite() || !error_with.is_finite() {
+        let measured = Measured::new(asked, &projected.correction, yardstick);
+        if !measured.rounded.error.is_finite() || !measured.error_with.is_finite() {
             return Err(layers.failed(
                 member,
                 "products overflow: the weights or activations are too large".into(),
@@ -245,7 +234,8 @@ impl SiteSolver<'_> {
                     self.settings.method,
                     Method::ZeroQuantV2 | Method::WeightOnly
                 );
-            layer.push(correction.eb.ncols(), &rounded, projected.vectors);
+            let rank = projected.spectrum.len();
+            layer.push(rank, &measured.rounded, projected.vectors);
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
@@ -258,10 +248,10 @@ impl SiteSolver<'_> {
             rank_used: projected.spectrum.len(),
             output_power,
             error_without,
-            error_with,
-            error_bf16,
-            factors: rounded,
-            error_in_asked_dtype,
+            error_with: measured.error_with,
+            error_bf16: measured.error_bf16,
+            factors: measured.rounded,
+            error_in_asked_dtype: measured.error_in_asked_dtype,
             spectrum: projected.spectrum,
             choice: verdict.choice,
             held_out: verdict.held_out[member],
@@ -274,7 +264,7 @@ impl SiteSolver<'_> {
         given: &Given<'_>,
         member: usize,
         (error, turned): (ErrorMatrix<'_>, &TurnedError),
-        effort: Effort<'_>,
+        start: Option<&faer::Mat<f64>>,
     ) -> Result<Projected, Stop> {
         let (layers, metric) = (&given.layers, given.metric);
         let most = row_rank(metric, given.statistics.rows);
@@ -284,6 +274,10 @@ impl SiteSolver<'_> {
         }
         let operator = ErrorOperator::new(self.host, error, metric, turned);
         let failed = |reason| layers.failed(member, reason);
+        let effort = match start {
+            Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
+            _ => Effort::Final,
+        };
         let found = top_subspace(&operator, rank, effort).map_err(failed)?;
         let found = found.vectors;
         let (correction, spectrum) =
@@ -364,6 +358,27 @@ impl Projected {
             correction: Correction::none(error.m, error.n),
             spectrum: Vec::new(),
             vectors: faer::Mat::zeros(error.n, 0),
+        }
+    }
+}
+
+/// A correction as it is written, and what it is worth.
+struct Measured {
+    error_with: f64,
+    rounded: Rounded,
+    error_in_asked_dtype: Option<f64>,
+    error_bf16: f64,
+}
+
+impl Measured {
+    fn new(asked: FloatDtype, correction: &Correction, mut yardstick: Yardstick<'_>) -> Self {
+        let error_with = yardstick.choose(correction);
+        let (rounded, error_in_asked_dtype) = round(asked, correction, &yardstick, error_with);
+        Self {
+            error_with,
+            error_bf16: yardstick.of_rounded(&rounded.in_bf16(), correction),
+            rounded,
+            error_in_asked_dtype,
         }
     }
 }

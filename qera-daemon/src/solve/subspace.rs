@@ -201,7 +201,8 @@ impl<'a> Cycle<'a> {
                 self.operator.apply_f32(fresh.as_ref())
             };
             self.add(&fresh, &image);
-            let (along, remainder) = Remainder::of(image, self.basis.as_ref().subcols(0, self.used));
+            let (along, remainder) =
+                Remainder::of(image, self.basis.as_ref().subcols(0, self.used));
             self.know(&along, fresh.as_ref());
             if index + 1 == blocks || self.used == capacity {
                 break;
@@ -252,7 +253,10 @@ impl<'a> Cycle<'a> {
         if k < fresh.ncols() {
             let others = fresh.subcols(k, fresh.ncols() - k);
             let others = self.operator.apply_f32(others);
-            image.as_mut().subcols_mut(k, others.ncols()).copy_from(&others);
+            image
+                .as_mut()
+                .subcols_mut(k, others.ncols())
+                .copy_from(&others);
         }
         image
     }
@@ -287,7 +291,10 @@ impl<'a> Cycle<'a> {
         if from == 0 {
             return;
         }
-        let precise = product(self.images.as_ref().subcols(0, self.first).transpose(), fresh);
+        let precise = product(
+            self.images.as_ref().subcols(0, self.first).transpose(),
+            fresh,
+        );
         for j in 0..fresh.ncols() {
             for i in 0..self.first {
                 small[(i, from + j)] = precise[(i, j)];
