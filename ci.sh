@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test no_std peft)
+stages=(fmt clippy doc test no_std instructions peft)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -25,6 +25,10 @@ stage_test() { # the command of README.md
 
 stage_no_std() {
     ci/no_std_proof/run.sh
+}
+
+stage_instructions() {
+    benches/instructions/run.sh
 }
 
 stage_peft() {
