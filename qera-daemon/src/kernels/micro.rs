@@ -29,7 +29,15 @@ pub(super) const TILE_MAX: usize = LANES_MAX * COLUMNS;
 /// A tile's sums, column by column: `LANES` numbers for each column.
 pub(super) type Tile = [f32; TILE_MAX];
 
-/// The portable form: VECTORS x 8 lanes, 4 columns.
+/// Adds a tile's sums to f64 ones, with the vectors of whoever it is inlined into.
+#[inline(always)]
+pub(super) fn add(tile: &[f32], sums: &mut [f64]) {
+    for (sum, x) in sums.iter_mut().zip(tile) {
+        *sum += f64::from(*x);
+    }
+}
+
+/// The portable form: 8 lanes, 4 columns.
 pub(super) mod portable {
     use super::Tile;
 
@@ -144,6 +152,17 @@ pub(super) mod avx2 {
             step(&mut sums, a, b.map(|column| column[t]));
         }
         store(sums, tile);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn add_vectors(tile: &[f32], sums: &mut [f64]) {
+        super::add(tile, sums);
+    }
+
+    /// Adds a tile's sums to f64 ones. Called as `packed` is.
+    pub(in super::super) fn add(tile: &[f32], sums: &mut [f64]) {
+        // SAFETY: as in `packed`.
+        unsafe { add_vectors(tile, sums) }
     }
 
     /// 16 lanes. Called through a [`Kernel`](super::super::Kernel) only, which exists where the CPU has avx2 and fma.
@@ -265,6 +284,17 @@ pub(super) mod avx512 {
     fn as_pairs(bits: core::arch::x86_64::__m512i) -> __m512bh {
         // SAFETY: both are 512 bits without invalid values.
         unsafe { core::mem::transmute(bits) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn add_vectors(tile: &[f32], sums: &mut [f64]) {
+        super::add(tile, sums);
+    }
+
+    /// Adds a tile's sums to f64 ones. Called as `packed` is.
+    pub(in super::super) fn add(tile: &[f32], sums: &mut [f64]) {
+        // SAFETY: as in `packed`.
+        unsafe { add_vectors(tile, sums) }
     }
 
     /// 48 lanes. Called through a [`Kernel`](super::super::Kernel) only, which exists where the CPU has avx512f.

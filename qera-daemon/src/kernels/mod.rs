@@ -157,6 +157,17 @@ impl Kernel {
         }
     }
 
+    /// Adds a tile's sums to f64 ones.
+    fn add(self, tile: &[f32], sums: &mut [f64]) {
+        match self.0 {
+            Form::Portable => micro::add(tile, sums),
+            #[cfg(target_arch = "x86_64")]
+            Form::Avx2 => micro::avx2::add(tile, sums),
+            #[cfg(target_arch = "x86_64")]
+            Form::Avx512 | Form::Avx512Bf16 => micro::avx512::add(tile, sums),
+        }
+    }
+
     /// Lanes of a vector.
     const fn vector(self) -> usize {
         match self.0 {

@@ -104,8 +104,8 @@ fn group(
                 let Some(column) = column.try_as_col_major_mut() else {
                     continue; // A matrix of faer's own lies by columns.
                 };
-                let to = column.as_slice_mut()[lanes.start..].iter_mut().take(held);
-                to.zip(sums).for_each(|(to, sum)| *to += f64::from(*sum));
+                let to = &mut column.as_slice_mut()[lanes.start..lanes.start + held];
+                kernel.add(sums, to);
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::cores::Cores;
 
 use super::Numbers;
 use super::micro::{self, TILE_MAX, Tile};
-use super::{Form, Host, SUM_ROWS, Stored};
+use super::{Form, Host, Kernel, SUM_ROWS, Stored};
 
 /// Steps that are packed at a time.
 const BLOCK_STEPS: usize = 1024;
@@ -46,6 +46,7 @@ type Multiply<T> = dyn Fn(&[T], &[T], &mut Tile) + Sync;
 
 /// What one step of a form packs and multiplies.
 struct Loops<'k, T> {
+    kernel: Kernel,
     rows_per_step: usize,
     lanes: usize,
     columns: usize,
@@ -141,6 +142,7 @@ fn in_blocks(
         #[cfg(target_arch = "x86_64")]
         {
             let loops = Loops {
+                kernel,
                 rows_per_step: 2,
                 lanes,
                 columns,
@@ -158,6 +160,7 @@ fn in_blocks(
         Form::Avx512 | Form::Avx512Bf16 => &micro::avx512::packed,
     };
     let loops = Loops {
+        kernel,
         rows_per_step: 1,
         lanes,
         columns,
@@ -308,22 +311,15 @@ impl<T> Packed<'_, T> {
             columns,
             rows_per_step,
             multiply,
+            kernel,
         } = *self.loops;
         let steps = SUM_ROWS / rows_per_step;
         let mut tile = [0.0; TILE_MAX];
         let sums = &mut sums[..lanes * columns];
-        let pieces = a.chunks(steps * lanes).zip(b.chunks(steps * columns));
-        for (piece, (a, b)) in pieces.enumerate() {
+        sums.fill(0.0);
+        for (a, b) in a.chunks(steps * lanes).zip(b.chunks(steps * columns)) {
             multiply(a, b, &mut tile);
-            if piece == 0 {
-                sums.iter_mut()
-                    .zip(&tile)
-                    .for_each(|(sum, x)| *sum = f64::from(*x));
-            } else {
-                sums.iter_mut()
-                    .zip(&tile)
-                    .for_each(|(sum, x)| *sum += f64::from(*x));
-            }
+            kernel.add(&tile, sums);
         }
     }
 }
