@@ -75,9 +75,13 @@ pub fn fold_products(
         }
         host.cores.spread(pieces, |(task, own)| {
             let base = packed_offset(in_features, task.start);
-            block.tiles(task, &mut |i, j, sums| {
-                let at = packed_offset(in_features, i) - base + j - i;
-                share.fold(&mut own[at..at + sums.len()], sums);
+            let at = |i: usize, j: usize| packed_offset(in_features, i) - base + j - i;
+            block.tiles(task, &mut |run| match run {
+                // The tile takes microseconds, the triangle is far away.
+                Run::Soon(i, j, length) => micro::prefetch(&own[at(i, j)..at(i, j) + length]),
+                Run::Sums(i, j, sums) => {
+                    share.fold(&mut own[at(i, j)..at(i, j) + sums.len()], sums);
+                }
             });
         });
     });
@@ -104,7 +108,10 @@ pub fn trace_products(
         let mut sums = vec![0.0; tasks(m).count()];
         let pieces = tasks(m).zip(sums.iter_mut()).collect();
         host.cores.spread(pieces, |(task, sum): (_, &mut f64)| {
-            block.tiles(task, &mut |i, j, products| {
+            block.tiles(task, &mut |run| {
+                let Run::Sums(i, j, products) = run else {
+                    return;
+                };
                 let at = packed_offset(m, i);
                 // Element 0 is the diagonal's where the run begins there.
                 let skip = usize::from(i == j);
@@ -125,10 +132,18 @@ fn tasks(m: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |first| first..(first + TASK_CHANNELS).min(m))
 }
 
+/// A run of a row of the triangle: row, first column, and what belongs to it.
+enum Run<'a> {
+    /// Its sums will come next, so many of them.
+    Soon(usize, usize, usize),
+    /// Its sums.
+    Sums(usize, usize, &'a [f64]),
+}
+
 /// A block of rows, packed, whose tiles can be asked for.
 trait Tiles: Sync {
-    /// Gives the sums of the rows `task` of the triangle: row, first column, and a run of sums.
-    fn tiles(&self, task: Range<usize>, give: &mut dyn FnMut(usize, usize, &[f64]));
+    /// Gives the sums of the rows `task` of the triangle.
+    fn tiles(&self, task: Range<usize>, give: &mut dyn FnMut(Run<'_>));
 }
 
 fn in_blocks(
@@ -261,14 +276,18 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
             }
             let (lanes, columns) = scratch[..needed].split_at_mut(in_lanes * steps);
             let block = rows.slice(m, first..first + count);
-            let panels = |memory: &mut [T], width| {
-                let panels = memory.chunks_mut(width * steps).enumerate().collect();
-                cores.spread(panels, |(panel, memory)| {
-                    pack(block, m, panel * width, memory, width);
-                });
-            };
-            panels(lanes, self.lanes);
-            panels(columns, self.columns);
+            let panels = lanes.chunks_mut(self.lanes * steps).enumerate().collect();
+            cores.spread(panels, |(panel, memory)| {
+                pack(block, m, panel * self.lanes, memory, self.lanes);
+            });
+            let lanes = &*lanes;
+            let panels = columns
+                .chunks_mut(self.columns * steps)
+                .enumerate()
+                .collect();
+            cores.spread(panels, |(panel, memory): (usize, &mut [T])| {
+                self.regroup(lanes, steps, panel * self.columns, memory);
+            });
             let packed = Packed {
                 loops: self,
                 m,
@@ -281,8 +300,24 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
     }
 }
 
+impl<T: Copy> Loops<'_, T> {
+    /// Packs the channels from `first` on as columns, from where they lie as lanes: near each other in memory, where in the
+    /// rows they are in_features apart. Beyond the last channel stands that channel again; nobody asks for its sums.
+    fn regroup(&self, lanes: &[T], steps: usize, first: usize, panel: &mut [T]) {
+        let held = lanes.len() / steps;
+        for c in 0..self.columns {
+            let channel = (first + c).min(held - 1);
+            let from = &lanes[channel / self.lanes * self.lanes * steps..][channel % self.lanes..];
+            let to = panel[c..].iter_mut().step_by(self.columns);
+            for (to, from) in to.zip(from.iter().step_by(self.lanes)) {
+                *to = *from;
+            }
+        }
+    }
+}
+
 impl<T: Copy + Send + Sync> Tiles for Packed<'_, T> {
-    fn tiles(&self, task: Range<usize>, give: &mut dyn FnMut(usize, usize, &[f64])) {
+    fn tiles(&self, task: Range<usize>, give: &mut dyn FnMut(Run<'_>)) {
         let Loops { lanes, columns, .. } = *self.loops;
         let mut sums = [0.0_f64; TILE_MAX];
         for panel in task.start / lanes..self.m.div_ceil(lanes) {
@@ -291,11 +326,14 @@ impl<T: Copy + Send + Sync> Tiles for Packed<'_, T> {
             let last = (j + lanes).min(self.m);
             for i in task.clone().step_by(columns).take_while(|i| *i < last) {
                 let b = &self.in_columns[i * self.steps..][..columns * self.steps];
+                let runs = (i..(i + columns).min(task.end)).map(|i| (i, j.max(i)));
+                for (i, from) in runs.clone().filter(|(_, from)| *from < last) {
+                    give(Run::Soon(i, from, last - from));
+                }
                 self.sum(a, b, &mut sums);
-                for (i, sums) in (i..task.end).zip(sums.chunks_exact(lanes).take(columns)) {
-                    let from = j.max(i);
+                for ((i, from), sums) in runs.zip(sums.chunks_exact(lanes)) {
                     if from < last {
-                        give(i, from, &sums[from - j..last - j]);
+                        give(Run::Sums(i, from, &sums[from - j..last - j]));
                     }
                 }
             }

@@ -31,7 +31,10 @@ pub(super) struct TurnedError {
 
 impl TurnedError {
     pub(super) fn new(host: Host<'_>, error: ErrorMatrix<'_>) -> Self {
-        let largest = error.values.iter().fold(0.0_f32, |max, e| max.max(e.abs()));
+        // By their bits, which grow with |E| and are compared many at a time.
+        let bits = |e: &f32| (e.to_bits() & 0x7fff_ffff).cast_signed();
+        let largest = error.values.iter().map(bits).fold(0, i32::max);
+        let largest = f32::from_bits(largest.cast_unsigned());
         let exponent = if largest > 0.0 {
             -largest.log2().floor()
         } else {

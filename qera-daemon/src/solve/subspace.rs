@@ -30,7 +30,8 @@ pub(super) const DENSE_PANEL: usize = 128;
 const EXTRA: usize = 8;
 /// Blocks are whole vectors of the widest CPU: fewer columns would cost as much.
 const LANES: usize = 16;
-/// Blocks of one cycle.
+/// Blocks of the first cycle, and most of a later one.
+const BLOCKS_FIRST: usize = 6;
 const BLOCKS: usize = 5;
 /// Blocks of the single cycle from a warm start: excess about 1e-6 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
@@ -113,8 +114,8 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
 fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let random = start(operator.n(), first_block(k));
     let width = random.ncols();
-    let mut cycle = Cycle::new(operator, k, BLOCKS * kept(k).max(width));
-    cycle.grow(random, BLOCKS, None)?;
+    let mut cycle = Cycle::new(operator, k, (BLOCKS_FIRST * width).max(BLOCKS * kept(k)));
+    cycle.grow(random, BLOCKS_FIRST, None)?;
     let mut found = cycle.ritz()?;
     let rest = cycle.rest(&found, width);
     for _ in 1..CYCLES_MAX {
