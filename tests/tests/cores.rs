@@ -1,9 +1,10 @@
 //! The right to use a core: never more than there are, whoever asks, and none is lost.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::{Barrier, mpsc};
 use std::thread;
 
