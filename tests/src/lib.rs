@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod generate;
+pub mod layer_input;
 pub mod live;
 pub mod matrix;
 pub mod model;

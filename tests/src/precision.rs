@@ -46,3 +46,9 @@ pub const HOST_AND_CORE: f64 = 1e-9;
 pub const GOLDEN_OBJECTIVE: f64 = 1e-5;
 /// `sqrt(f)` of QERA-exact on real layers above the optimum in double precision, relative.
 pub const GOLDEN_OPTIMUM: f64 = 1e-6;
+/// f of a solve from a cold start above the optimum, relative: the requirement.
+pub const SOLVE_COLD: f64 = 1e-6;
+/// f after one cycle from the vectors of an R that was 5 % different above the optimum, relative: the requirement.
+pub const SOLVE_WARM: f64 = 1e-5;
+/// Mean held-out error of a candidate, found in the space of all candidates, against a dense solve of each fold, relative.
+pub const HELD_OUT: f64 = 1e-3;

@@ -1,5 +1,9 @@
 //! Statistics against plain sums, in any partition, order and weighting.
-#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a step that fails fails the test; rows are made f32"
+)]
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 use proptest::prelude::*;
@@ -260,6 +264,63 @@ proptest! {
         assert_same_bits(resumed.m2(), moments.m2());
     }
 
+}
+
+/// Rows with weights, zeros among them, of one width.
+fn wide_rows(in_features: usize, rows: usize) -> WeightedRows {
+    let values = qera_tests::spectra::uniform(in_features, rows, in_features as u64);
+    WeightedRows {
+        values: values
+            .as_slice()
+            .iter()
+            .map(|x| (*x * 7.0) as f32)
+            .collect(),
+        in_features,
+        weights: (0..rows).map(|row| [1.0, 0.0, 2.5][row % 3]).collect(),
+    }
+}
+
+/// The loops go by groups of features; each feature sees the plain recurrence, bit for bit, also from where it was.
+#[test]
+fn groups_of_features_change_no_bit() {
+    for m in [1, 31, 32, 33, 100] {
+        let (first, second) = (wide_rows(m, 8), wide_rows(m, 29));
+        let (mut lent, mut mean, mut m2) = (vec![0.0; m], vec![0.0; m], vec![0.0; m]);
+        let (mut squares, mut total) = (vec![0.0; m], 0.0);
+        let mut mean_abs = MeanAbs::new(&mut lent).unwrap();
+        let mut second_moment = SecondMoment::new(&mut squares).unwrap();
+        let mut moments = Moments::new(&mut mean, &mut m2).unwrap();
+        let mut plain = vec![[0.0_f64; 4]; m];
+        for input in [&first, &second] {
+            let rows = checked(input);
+            mean_abs.update(&rows).unwrap();
+            second_moment.update(&rows).unwrap();
+            moments.update(&rows).unwrap();
+            for (row, &weight) in input.weights.iter().enumerate() {
+                if weight <= 0.0 {
+                    continue;
+                }
+                let weight = f64::from(weight);
+                total += weight;
+                let share = weight / total;
+                for (state, &x) in plain.iter_mut().zip(input.row(row)) {
+                    let [magnitude, square, mean, m2] = state;
+                    *magnitude += share * (f64::from(x.abs()) - *magnitude);
+                    *square += share * (f64::from(x * x) - *square);
+                    let deviation = f64::from(x) - *mean;
+                    *mean += share * deviation;
+                    *m2 += weight * deviation * (f64::from(x) - *mean);
+                }
+            }
+        }
+        let column = |c: usize| plain.iter().map(|state| state[c]).collect::<Vec<_>>();
+        assert_same_bits(mean_abs.values(), &column(0));
+        assert_same_bits(second_moment.values(), &column(1));
+        assert_same_bits(moments.mean(), &column(2));
+        assert_same_bits(moments.m2(), &column(3));
+        let totals = [mean_abs.weight(), second_moment.weight(), moments.weight()];
+        assert_same_bits(&totals, &[total; 3]);
+    }
 }
 
 /// A million rows in single folds: the bound of the recurrence holds where errors could pile up.

@@ -8,7 +8,8 @@
 //! rate), and R and E are read as they lie in memory.
 //!
 //! Which form runs is decided once, by what the CPU has ([`Kernel::best`]) or by name (`--kernel`). The forms differ in
-//! the order of f32 sums only: entries of X^T X are within [`ENTRY_ERROR`] of sqrt(R_ii R_jj) of the exact ones in every form.
+//! the order of f32 sums, and bf16 products take numbers below 2^-126 for 0: entries of X^T X are within [`ENTRY_ERROR`] of
+//! sqrt(R_ii R_jj) of the exact ones in every form.
 //! Tiles, blocks and the tasks handed to cores are cut by sizes alone, so that no bit depends on the number of threads.
 
 use crate::cores::Cores;
@@ -27,7 +28,8 @@ pub use stored::Stored;
 /// Terms summed in f32 before the sum goes to f64.
 pub const SUM_ROWS: usize = 512;
 
-/// Bound of the error of an entry of X^T X, relative to sqrt(R_ii R_jj): f32 sums of [`SUM_ROWS`] products.
+/// Bound of the error of an entry of X^T X, relative to sqrt(R_ii R_jj): f32 sums of [`SUM_ROWS`] products whose roundings
+/// average out. Of channels that are the same in every row all may go one way: up to SUM_ROWS / 3 2^-24, which is 1e-5.
 pub const ENTRY_ERROR: f64 = 3e-6;
 
 /// Where something is computed.
