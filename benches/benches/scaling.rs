@@ -71,7 +71,7 @@ fn shard(noise: &mut Noise, in_features: usize) -> SiteRows {
     SiteRows {
         site: 0,
         in_features,
-        bytes: stored_as(&numbers, FloatDtype::Bf16),
+        bytes: stored_as(&numbers, FloatDtype::Bf16).into(),
         dtype: FloatDtype::Bf16,
         batches: vec![ROWS],
         sequences: true,

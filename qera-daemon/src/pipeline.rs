@@ -12,9 +12,9 @@
 //! byte of the result depends on the number of threads or on who is faster. Every worker is given its part of every shard,
 //! empty or not, so at most [`SHARDS_IN_FLIGHT`] decoded shards exist: one being read, one queued, one being folded.
 //!
-//! A job shares the site's statistics with the worker; the worker copies them when it folds on while the job is still
-//! there, so that at most [`jobs_in_flight`] copies exist. Workers and solvers compute only while they hold one of
-//! `threads` permits: no more cores than `--threads` are used.
+//! A job has the site's statistics lent to it; the worker waits for them before it folds the site's next rows, so that R
+//! exists once. Workers and solvers compute only while they hold one of `threads` permits: no more cores than
+//! `--threads` are used, and a worker that waits leaves its core to the solver that it waits for.
 //!
 //! A failure or panic sets `failed`, which every stage looks at before it begins something, and wakes the feeder. The stage that
 //! fails goes on emptying its channel until it is closed, so that nobody waits for an answer that will not come; a panic
@@ -57,12 +57,6 @@ use worker::{Job, Worker};
 
 /// Decoded shards that can exist at one time.
 pub const SHARDS_IN_FLIGHT: usize = 3;
-
-/// Sites that can be waiting for a solver or be solved at one time.
-#[must_use]
-pub const fn jobs_in_flight(threads: usize) -> usize {
-    2 * threads
-}
 
 /// What the pipeline works on.
 #[derive(Debug)]

@@ -1,38 +1,48 @@
 //! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected work.
 
 use core::fmt::Write as _;
+use std::collections::BTreeSet;
 
+use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
 use serde::Serialize;
 
-use crate::calibrate::{ASIDE_ROWS_PEAK, WINDOW_ROWS_PEAK};
-use crate::checkpoint::{Layer, Sites};
+use crate::calibrate::{ASIDE_ROWS, ASIDE_ROWS_PEAK, WINDOW_ROWS_PEAK, rows_held};
+use crate::checkpoint::{Layer, Site, Sites};
 use crate::error::Stop;
 use crate::kernels::scratch_bytes;
-use crate::pipeline::{SHARDS_IN_FLIGHT, jobs_in_flight};
+use crate::pipeline::SHARDS_IN_FLIGHT;
 use crate::settings::{LogFormat, Settings, Shrinkage, Until, format_bytes};
 use crate::solve::{Quantity, SHRINKAGES};
 use crate::source::{Admitted, Entry, Reason};
 
+/// What a process of this program takes before it does anything, measured: the libraries' data, the messages, the plan.
+const PROCESS_BYTES: u64 = 2 << 20;
+/// And for each of `--threads`, measured: stacks, what matrix products pack, pieces of files on their way.
+const THREAD_BYTES: u64 = 2 << 20;
 /// The stage of the shards in flight.
 const SHARDS: usize = 0;
 
-/// The plan of a run.
+/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak of a run whose shards
+/// are like those that are there is within a tenth of it (`tests/tests/memory.rs`).
 #[derive(Debug, Serialize)]
 pub struct Plan {
     /// Memory that lives as long as a site's statistics.
     pub sites: Vec<SitePlan>,
     /// Memory and work of one layer's solve.
     pub layers: Vec<LayerPlan>,
-    /// Memory of each stage; they add up to `total_bytes`.
+    /// Memory of each stage.
     pub stages: Vec<Stage>,
-    /// Planned peak.
+    /// Planned peak: the stages that are always there, and those of reading and of solving, or, with `--once`, the larger of
+    /// the two: nothing is read any more when it solves.
     pub total_bytes: u64,
     /// Floating-point operations of accumulating every row.
     pub accumulate_flops: f64,
     /// Floating-point operations of all solves, about.
     pub solve_flops: f64,
+    #[serde(skip)]
+    live: bool,
 }
 
 /// One site.
@@ -46,8 +56,12 @@ pub struct SitePlan {
     pub rows: u64,
     /// R and the per-channel statistics.
     pub statistics_bytes: u64,
-    /// Held-out rows, at most; in a live run the rows kept aside, too.
+    /// Held-out rows.
     pub window_bytes: u64,
+    /// In a live run: rows kept aside to score corrections, once the stream is long enough (most after 200,000 rows).
+    pub aside_bytes: u64,
+    #[serde(skip)]
+    scratch_bytes: u64,
 }
 
 /// What a plan depends on beside the sites and shards.
@@ -90,11 +104,35 @@ pub struct LayerPlan {
     pub solve_flops: f64,
 }
 
+/// When memory is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// From the first row to the end.
+    Always,
+    /// While shards are read and folded.
+    Reading,
+    /// While layers are solved and published.
+    Solving,
+}
+
+impl When {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Reading => "reading",
+            Self::Solving => "solving",
+        }
+    }
+}
+
 /// One stage.
 #[derive(Debug, Serialize)]
 pub struct Stage {
     /// Name.
     pub name: &'static str,
+    /// When it is there.
+    pub when: When,
     /// Bytes.
     pub bytes: u64,
 }
@@ -110,16 +148,15 @@ impl Plan {
         extent: Extent,
     ) -> Self {
         let sites: Vec<_> = (0..layout.sites.len())
-            .map(|site| SitePlan::new(layout, site, shards, extent))
+            .map(|site| SitePlan::new(settings, layout, site, shards, extent))
             .collect();
-        let candidates = candidates(settings);
         let layers: Vec<_> = layers
             .iter()
-            .map(|l| LayerPlan::new(l, settings.method, candidates))
+            .map(|l| LayerPlan::new(settings, l, extent))
             .collect();
-        let stages = stages(settings, &sites, &layers, shards, extent);
+        let stages = stages(settings, layout, (&sites, &layers), shards, extent);
         Self {
-            total_bytes: stages.iter().map(|s| s.bytes).sum(),
+            total_bytes: total(&stages, extent.live),
             accumulate_flops: sites
                 .iter()
                 .map(|s| s.rows as f64 * (s.in_features as f64).powi(2))
@@ -128,6 +165,7 @@ impl Plan {
             sites,
             layers,
             stages,
+            live: extent.live,
         }
     }
 
@@ -136,12 +174,15 @@ impl Plan {
     /// # Errors
     /// [`Reason::TooLarge`].
     pub fn admits(&self, settings: &Settings, shard: &Admitted) -> Result<(), Reason> {
-        let needed = SHARDS_IN_FLIGHT as u64 * stored_bytes(shard);
+        let needed = SHARDS_IN_FLIGHT as u64 * held_bytes(shard);
         let planned = self.stages[SHARDS].bytes;
-        let left = settings
-            .memory_budget
-            .bytes
-            .saturating_sub(self.total_bytes - planned);
+        let beside = |s: &Stage| s.when != When::Solving || self.live;
+        let beside: u64 = self.stages[SHARDS + 1..]
+            .iter()
+            .filter(|s| beside(s))
+            .map(|s| s.bytes)
+            .sum();
+        let left = settings.memory_budget.bytes.saturating_sub(beside);
         if needed <= planned.max(left) {
             return Ok(());
         }
@@ -163,17 +204,17 @@ impl Plan {
             resumed: true,
         };
         let bytes = |site| {
-            let plan = SitePlan::new(layout, site, &[], extent);
-            plan.statistics_bytes + plan.window_bytes
+            let plan = SitePlan::new(settings, layout, site, &[], extent);
+            (
+                plan.statistics_bytes + plan.window_bytes,
+                plan.scratch_bytes,
+            )
         };
-        let widest = layout.sites.iter().map(|s| s.in_features).max();
-        let scratch = if keeps_r {
-            scratch_bytes(widest.unwrap_or_default()) * settings.threads
-        } else {
-            0
-        };
-        let needed = (0..layout.sites.len()).map(bytes).sum::<u64>() + scratch as u64;
-        let shards = self.stages[SHARDS].bytes;
+        let sites: Vec<_> = (0..layout.sites.len()).map(bytes).collect();
+        let scratch = sites.iter().map(|(_, scratch)| *scratch);
+        let needed = sites.iter().map(|(held, _)| held).sum::<u64>()
+            + largest(scratch.collect(), settings.threads);
+        let shards = self.stages[SHARDS].bytes + process_bytes(settings);
         let left = settings.memory_budget.bytes.saturating_sub(shards);
         if needed <= left {
             return Ok(());
@@ -226,7 +267,7 @@ impl Plan {
                 site.in_features,
                 site.rows,
                 format_bytes(site.statistics_bytes),
-                format_bytes(site.window_bytes)
+                format_bytes(site.window_bytes + site.aside_bytes)
             ));
         }
         line(format_args!(
@@ -243,21 +284,29 @@ impl Plan {
                 layer.solve_flops / 1e9
             ));
         }
-        line(format_args!("\n{:<52} {:>12}", "stage", "memory"));
+        line(format_args!(
+            "\n{:<52} {:>8} {:>12}",
+            "stage", "when", "memory"
+        ));
         for stage in &self.stages {
             line(format_args!(
-                "{:<52} {:>12}",
+                "{:<52} {:>8} {:>12}",
                 stage.name,
+                stage.when.name(),
                 format_bytes(stage.bytes)
             ));
         }
+        let total = if self.live {
+            "total"
+        } else {
+            "total, reading or solving"
+        };
         line(format_args!(
-            "{:<52} {:>12}",
-            "total",
+            "{total:<61} {:>12}",
             format_bytes(self.total_bytes)
         ));
         line(format_args!(
-            "{:<52} {:>12}   ({})",
+            "{:<61} {:>12}   ({})",
             "memory budget",
             format_bytes(settings.memory_budget.bytes),
             settings.memory_budget.origin
@@ -272,52 +321,73 @@ impl Plan {
 }
 
 impl SitePlan {
-    fn new(layout: &Sites, index: usize, shards: &[Admitted], extent: Extent) -> Self {
+    fn new(
+        settings: &Settings,
+        layout: &Sites,
+        index: usize,
+        shards: &[Admitted],
+        extent: Extent,
+    ) -> Self {
         let site = &layout.sites[index];
         // Several keys of one site in a shard count once.
-        let rows: u64 = shards
-            .iter()
-            .filter_map(|s| s.entry_of(index))
-            .map(|entry| entry.rows as u64)
-            .sum();
+        let entries: Vec<&Entry> = shards.iter().filter_map(|s| s.entry_of(index)).collect();
+        let rows: u64 = entries.iter().map(|entry| entry.rows as u64).sum();
         let m = site.in_features;
         let packed = if extent.keeps_r { packed_len(m) } else { 0 };
+        let held = entries
+            .iter()
+            .map(|entry| rows_held(entry.rows, entry.sequences))
+            .max()
+            .unwrap_or(WINDOW_ROWS_PEAK);
         // More may come to a live run, and some is there in one that continues.
-        let held = if extent.live {
-            WINDOW_ROWS_PEAK + ASIDE_ROWS_PEAK
-        } else if extent.resumed {
-            WINDOW_ROWS_PEAK
+        let held = if extent.live || extent.resumed {
+            held
         } else {
-            usize::try_from(rows)
-                .unwrap_or(usize::MAX)
-                .min(WINDOW_ROWS_PEAK)
+            held.min(usize::try_from(rows).unwrap_or(usize::MAX))
         };
+        let aside = match (extent.live, settings.closes_sites()) {
+            (false, _) => 0,
+            (true, false) => ASIDE_ROWS,
+            (true, true) => ASIDE_ROWS_PEAK,
+        };
+        let in_pairs =
+            |entry: &&Entry| settings.kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16;
+        let scratch = entries
+            .iter()
+            .map(|entry| scratch_bytes(m, entry.rows, in_pairs(entry)))
+            .max()
+            .unwrap_or_else(|| scratch_bytes(m, usize::MAX, false));
         Self {
             name: site.name.clone(),
             in_features: m,
             rows,
             statistics_bytes: 8 * (packed + 5 * m) as u64,
             window_bytes: (held * 4 * m) as u64,
+            aside_bytes: (aside * 4 * m) as u64,
+            scratch_bytes: if extent.keeps_r { scratch as u64 } else { 0 },
         }
     }
 }
 
 impl LayerPlan {
-    fn new(layer: &Layer, method: Method, candidates: usize) -> Self {
+    fn new(settings: &Settings, layer: &Layer, extent: Extent) -> Self {
         let (m, n, rank) = (layer.in_features, layer.out_features, layer.rank);
         let quantity = Quantity {
             m,
             n,
             rank,
-            full: method == Method::Exact,
-            candidates,
+            full: settings.method == Method::Exact,
+            keeps_r: extent.keeps_r,
+            candidates: candidates(settings),
+            live: extent.live,
         };
+        let factors = 4 * rank * (m + n);
         Self {
             name: layer.name.clone(),
             rank,
             solve_bytes: quantity.bytes(),
-            factor_bytes: 4 * (rank * (m + n)) as u64,
-            progress_bytes: (2 * 4 * rank * (m + n) + 8 * n * (rank + 8)) as u64,
+            factor_bytes: factors as u64,
+            progress_bytes: (2 * factors + quantity.vector_bytes()) as u64,
             solve_flops: quantity.flops(),
         }
     }
@@ -326,59 +396,97 @@ impl LayerPlan {
 /// What exists at one time, stage by stage.
 fn stages(
     settings: &Settings,
-    sites: &[SitePlan],
-    layers: &[LayerPlan],
+    layout: &Sites,
+    (sites, layers): (&[SitePlan], &[LayerPlan]),
     shards: &[Admitted],
     extent: Extent,
 ) -> Vec<Stage> {
-    let threads = settings.threads as u64;
-    let held = |s: &SitePlan| s.statistics_bytes + s.window_bytes;
-    // While a site is solved its rows go on: the solver keeps what it began with.
-    let copies = if extent.live {
-        jobs_in_flight(settings.threads).min(sites.len()) as u64
-            * sites.iter().map(held).max().unwrap_or_default()
-    } else {
-        0
+    let threads = settings.threads;
+    // Every thread at its largest site at once.
+    let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
+    let solves = |site: &Site| {
+        let layers = site.layers.iter().map(|&l| layers[l].solve_bytes);
+        layers.max().unwrap_or_default()
     };
-    let carried = |l: &LayerPlan| if extent.live { l.progress_bytes } else { 0 };
-    let largest = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).max().unwrap_or_default();
-    let scratch = sites
-        .iter()
-        .map(|s| scratch_bytes(s.in_features) as u64)
-        .max()
-        .unwrap_or_default();
-    let stage = |name, bytes| Stage { name, bytes };
-    vec![
+    let solves = layout.sites.iter().map(solves).collect();
+    let in_flight = if extent.live {
+        SHARDS_IN_FLIGHT
+    } else {
+        SHARDS_IN_FLIGHT.min(shards.len())
+    };
+    let shard = shards.iter().map(held_bytes).max().unwrap_or_default();
+    let of_sites = |of: fn(&SitePlan) -> u64| sites.iter().map(of).sum::<u64>();
+    let of_layers = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).sum::<u64>();
+    let stage = |name, when, bytes| Stage { name, when, bytes };
+    let mut stages = vec![
+        stage("shards in flight", When::Reading, in_flight as u64 * shard),
         stage(
-            "shards in flight",
-            SHARDS_IN_FLIGHT as u64 * shards.iter().map(stored_bytes).max().unwrap_or_default(),
+            "accumulation scratch, all threads",
+            When::Reading,
+            largest(scratch, threads),
         ),
+        stage("the process", When::Always, process_bytes(settings)),
         stage(
             "statistics of all sites",
-            sites.iter().map(|s| s.statistics_bytes).sum(),
+            When::Always,
+            of_sites(|s| s.statistics_bytes),
         ),
         stage(
             "held-out rows of all sites",
-            sites.iter().map(|s| s.window_bytes).sum(),
-        ),
-        stage("copies of statistics being solved", copies),
-        stage(
-            "corrections and vectors of solve points",
-            layers.iter().map(carried).sum(),
-        ),
-        stage(
-            "accumulation scratch, all threads",
-            threads.min(sites.len() as u64) * scratch * u64::from(extent.keeps_r),
+            When::Always,
+            of_sites(|s| s.window_bytes),
         ),
         stage(
             "solving, all threads",
-            threads.min(sites.len() as u64) * largest(|l| l.solve_bytes),
+            When::Solving,
+            largest(solves, threads),
         ),
         stage(
             "factors of all layers",
-            layers.iter().map(|l| l.factor_bytes).sum(),
+            When::Solving,
+            of_layers(|l| l.factor_bytes),
         ),
-    ]
+    ];
+    if extent.live {
+        stages.extend([
+            stage(
+                "rows kept aside of all sites",
+                When::Always,
+                of_sites(|s| s.aside_bytes),
+            ),
+            stage(
+                "corrections and vectors of solve points",
+                When::Always,
+                of_layers(|l| l.progress_bytes),
+            ),
+        ]);
+    }
+    stages
+}
+
+/// The planned peak.
+fn total(stages: &[Stage], live: bool) -> u64 {
+    let sum = |when| {
+        let of = stages.iter().filter(|s| s.when == when);
+        of.map(|s| s.bytes).sum::<u64>()
+    };
+    let (reading, solving) = (sum(When::Reading), sum(When::Solving));
+    let both = if live {
+        reading + solving
+    } else {
+        reading.max(solving)
+    };
+    sum(When::Always) + both
+}
+
+/// The sum of the largest `count` of them.
+fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
+    bytes.sort_unstable_by(|a, b| b.cmp(a));
+    bytes.iter().take(count).sum()
+}
+
+const fn process_bytes(settings: &Settings) -> u64 {
+    PROCESS_BYTES + settings.threads as u64 * THREAD_BYTES
 }
 
 /// Candidates that are scored on the window, in each fold.
@@ -389,6 +497,16 @@ const fn candidates(settings: &Settings) -> usize {
     }
 }
 
-fn stored_bytes(shard: &Admitted) -> u64 {
-    shard.entries.iter().map(Entry::stored_bytes).sum()
+/// What is held of a shard until it is folded: one entry for each site, and, while it is read, one that repeats a site.
+fn held_bytes(shard: &Admitted) -> u64 {
+    let mut sites = BTreeSet::new();
+    let (mut held, mut repeated) = (0, 0);
+    for entry in &shard.entries {
+        if sites.insert(entry.site) {
+            held += entry.stored_bytes();
+        } else {
+            repeated = repeated.max(entry.stored_bytes());
+        }
+    }
+    held + repeated
 }

@@ -6,6 +6,8 @@
     reason = "a step that fails fails the test; weights are made f32"
 )]
 
+use std::sync::Arc;
+
 use std::path::Path;
 
 use qera_core::reconstruct::{
@@ -37,7 +39,7 @@ impl Case {
     fn new(m: usize, n: usize, rank: usize, kind: Spectrum) -> Self {
         let r = symmetric(&spectrum(kind, m), 1 + m as u64);
         let mut statistics = SiteStatistics::new(m);
-        statistics.autocorrelation = packed(&r);
+        statistics.autocorrelation = Arc::new(packed(&r).into());
         statistics.rows = 1000;
         for i in 0..m {
             statistics.m2[i] = 1000.0 * r[(i, i)].max(0.0);

@@ -113,7 +113,12 @@ impl Case {
         let shard = SiteRows {
             site: 0,
             in_features: self.m,
-            bytes: self.rows.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            bytes: self
+                .rows
+                .iter()
+                .flat_map(|x| x.to_le_bytes())
+                .collect::<Vec<_>>()
+                .into(),
             dtype: FloatDtype::F32,
             batches: vec![SEQUENCE; self.rows.len() / self.m / SEQUENCE],
             sequences: true,

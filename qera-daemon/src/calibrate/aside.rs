@@ -16,7 +16,7 @@ use crate::source::SiteRows;
 use super::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
 
 /// Most rows kept of a site.
-const ASIDE_ROWS: usize = 4096;
+pub const ASIDE_ROWS: usize = 4096;
 /// The same with the rows of a closed site that wait to make a block.
 pub const ASIDE_ROWS_PEAK: usize = ASIDE_ROWS + BLOCK_ROWS_MIN;
 /// Rows kept of a chosen block, evenly spaced.

@@ -76,7 +76,7 @@ fn own(shard: &SiteRows, block: Stored<'_>) -> SiteRows {
         site: shard.site,
         in_features: shard.in_features,
         batches: vec![block.rows(shard.in_features)],
-        bytes,
+        bytes: bytes.into(),
         dtype,
         sequences: shard.sequences,
     }
@@ -95,7 +95,7 @@ mod tests {
         SiteRows {
             site: 0,
             in_features: M,
-            bytes: value.to_le_bytes().repeat(sequences * length * M),
+            bytes: value.to_le_bytes().repeat(sequences * length * M).into(),
             dtype: FloatDtype::F32,
             batches: vec![length; sequences],
             sequences: true,

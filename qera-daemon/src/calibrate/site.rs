@@ -1,13 +1,15 @@
 //! Everything that is gathered of one site: R (unless the method does without it), mean and deviations of x, mean |x|
 //! (plain, and the reference's maximum of batch means), the held-out window, and the rows kept aside for scoring.
 
+use std::sync::Arc;
+
 use qera_core::packed::{packed_len, packed_offset};
 use qera_core::rows::{Rows, ShapeError};
 use qera_core::statistics::{
     Autocorrelation, BatchMaxMeanAbs, BlockShare, MeanAbs, Moments, StatisticError,
 };
 
-use crate::kernels::{Host, Scratch, fold_products};
+use crate::kernels::{Host, Numbers, Scratch, fold_products};
 use crate::source::SiteRows;
 
 use super::aside::Aside;
@@ -32,8 +34,9 @@ pub enum FoldError {
 pub struct SiteStatistics {
     /// Width of a row.
     pub in_features: usize,
-    /// R, packed upper triangle, the mean over `rows`; empty where R is not kept.
-    pub autocorrelation: Vec<f64>,
+    /// R, packed upper triangle, the mean over `rows`; empty where R is not kept. Copies of the statistics share it until one
+    /// of them folds.
+    pub autocorrelation: Arc<Numbers<f64>>,
     /// Mean of x per channel.
     pub mean: Vec<f64>,
     /// Sum of squared deviations from the mean, per channel.
@@ -68,7 +71,7 @@ impl SiteStatistics {
         let packed = if keeps_r { packed_len(in_features) } else { 0 };
         Self {
             in_features,
-            autocorrelation: vec![0.0; packed],
+            autocorrelation: Arc::new(Numbers::zeroed(packed)),
             mean: vec![0.0; in_features],
             m2: vec![0.0; in_features],
             mean_abs: vec![0.0; in_features],
@@ -89,7 +92,7 @@ impl SiteStatistics {
 
     /// Whether R is kept.
     #[must_use]
-    pub const fn keeps_r(&self) -> bool {
+    pub fn keeps_r(&self) -> bool {
         !self.autocorrelation.is_empty()
     }
 
@@ -121,9 +124,10 @@ impl SiteStatistics {
     ) -> Result<(), FoldError> {
         let m = self.in_features;
         let mut seen = self.rows as f64;
-        Autocorrelation::go_on(&mut self.autocorrelation, m, seen)?;
+        let r = &mut **Arc::make_mut(&mut self.autocorrelation);
+        Autocorrelation::go_on(r, m, seen)?;
         let rows = (shard.stored(), m);
-        fold_products(host, rows, &mut self.autocorrelation, scratch, |count| {
+        fold_products(host, rows, r, scratch, |count| {
             let share = BlockShare::new(seen, count as f64);
             seen += count as f64;
             share

@@ -25,8 +25,22 @@ const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
 pub(super) const BLOCK_ROWS_MIN: usize = 256;
 /// Sequences with fewer rows are joined.
 const SEQUENCE_ROWS_MIN: usize = 64;
-/// Rows kept at most, with those that wait and the block that makes thinning necessary.
-pub const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MAX + 2 * BLOCK_ROWS_MIN;
+/// Rows kept at most, with those that wait.
+pub const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
+
+/// Rows that a window keeps of a long stream of shards with so many rows, in so many sequences: whole blocks, and those that
+/// wait to make one.
+#[must_use]
+pub fn rows_held(rows: usize, sequences: Option<usize>) -> usize {
+    let least = sequences.map_or(BLOCK_ROWS_MIN, |_| SEQUENCE_ROWS_MIN);
+    let length = (rows / sequences.unwrap_or(1).max(1)).max(1);
+    if length >= least {
+        let block = length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX));
+        return WINDOW_ROWS / block * block;
+    }
+    let block = least.next_multiple_of(length);
+    WINDOW_ROWS / block * block + block - length
+}
 
 /// Consecutive rows of one text.
 #[derive(Debug, Clone)]
@@ -291,7 +305,7 @@ mod tests {
         SiteRows {
             site: 0,
             in_features: 2,
-            bytes: 1.0_f32.to_le_bytes().repeat(rows * 2),
+            bytes: 1.0_f32.to_le_bytes().repeat(rows * 2).into(),
             dtype: qera_core::dtype::FloatDtype::F32,
             batches,
             sequences: sequences.is_some(),
@@ -380,7 +394,7 @@ mod tests {
                 &SiteRows {
                     site: 0,
                     in_features: 1,
-                    bytes: value.to_le_bytes().repeat(512),
+                    bytes: value.to_le_bytes().repeat(512).into(),
                     dtype: qera_core::dtype::FloatDtype::F32,
                     batches: vec![512],
                     sequences: false,

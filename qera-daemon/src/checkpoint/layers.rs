@@ -6,6 +6,7 @@
 use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
 
 use crate::error::Stop;
+use crate::kernels::Numbers;
 use crate::settings::{Selection, Settings};
 use crate::tensor_file::float_dtype;
 
@@ -13,6 +14,9 @@ use super::{Checkpoint, Tensor, refuse};
 
 /// Architectures whose "linear" weights are stored transposed (Conv1D, in x out).
 const TRANSPOSED: [&str; 3] = ["gpt2", "imagegpt", "openai-gpt"];
+
+/// Numbers that are quantized at a time, in whole rows.
+const QUANTIZED: usize = 1 << 16;
 
 /// A linear layer to be corrected.
 #[derive(Debug, Clone)]
@@ -223,8 +227,8 @@ impl Layer {
     ///
     /// # Errors
     /// [`Stop::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
-    pub fn read_weight(&self, checkpoint: &Checkpoint) -> Result<Vec<f32>, Stop> {
-        let mut weight = vec![0.0; self.in_features * self.out_features];
+    pub fn read_weight(&self, checkpoint: &Checkpoint) -> Result<Numbers<f32>, Stop> {
+        let mut weight = Numbers::zeroed(self.in_features * self.out_features);
         decode_weights(checkpoint.bytes(&self.tensor), self.dtype, &mut weight).map_err(
             |e| match e {
                 // decode_weights sees one long row.
@@ -238,22 +242,29 @@ impl Layer {
         Ok(weight)
     }
 
-    /// W~ for this weight.
+    /// Shows some rows of this weight beside those of W~, after others, in order.
     ///
     /// # Errors
-    /// [`Stop::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
+    /// What `each` returns. [`Stop::Checkpoint`] for a NaN or infinite weight, which [`read_weight`](Self::read_weight) does
+    /// not let through.
     pub fn quantize(
         &self,
         checkpoint: &Checkpoint,
         settings: &Settings,
-        weight: &[f32],
-    ) -> Result<Vec<f32>, Stop> {
-        let mut quantized = vec![0.0; weight.len()];
-        settings
-            .quantizer
-            .quantize_dequantize(weight, self.in_features, &mut quantized)
-            .map_err(|e| self.refuse(checkpoint, &e))?;
-        Ok(quantized)
+        weight: &mut [f32],
+        mut each: impl FnMut(&mut [f32], &[f32]) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let rows = (QUANTIZED / self.in_features).max(1);
+        let mut memory = vec![0.0; (rows * self.in_features).min(weight.len())];
+        for piece in weight.chunks_mut(rows * self.in_features) {
+            let quantized = &mut memory[..piece.len()];
+            settings
+                .quantizer
+                .quantize_dequantize(piece, self.in_features, quantized)
+                .map_err(|e| self.refuse(checkpoint, &e))?;
+            each(piece, quantized)?;
+        }
+        Ok(())
     }
 
     /// The stored bytes, for the fingerprint.

@@ -22,7 +22,7 @@ mod stored;
 
 pub use numbers::Numbers;
 pub use products::products;
-pub use rank_update::{Scratch, fold_products, scratch_bytes, trace_products};
+pub use rank_update::{Scratch, fold_products, scratch_bytes, trace_bytes, trace_products};
 pub use stored::Stored;
 
 /// Terms summed in f32 before the sum goes to f64.

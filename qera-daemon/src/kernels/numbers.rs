@@ -1,5 +1,6 @@
 //! Memory for large arrays of numbers: zeroed, at a cache line, so that no vector load touches two, and in huge pages
-//! where the system gives them.
+//! where the system gives them. It goes back to the system with the array: what an allocator would keep of R and E is no
+//! part of what was planned.
 //!
 //! A solve writes R and E once in f32 and reads them some twenty times. In pages of 4 KiB the first touch of that memory costs
 //! a fifth of a warm solve at 4096 x 4096; in pages of 2 MiB it is not seen.
@@ -11,7 +12,7 @@ use memmap2::{Advice, MmapMut};
 
 const LINE_BYTES: usize = 64;
 /// Arrays from this size on are mapped.
-const MAPPED_BYTES: usize = 4 << 20;
+const MAPPED_BYTES: usize = 1 << 20;
 
 /// An array that does not grow.
 #[derive(Debug)]
@@ -74,6 +75,38 @@ impl<T: Pod> DerefMut for Numbers<T> {
     }
 }
 
+impl<T> Numbers<T> {
+    /// The first `length` of them, in the same memory.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+}
+
+impl<T: Pod> From<Vec<T>> for Numbers<T> {
+    /// Where they are.
+    fn from(heap: Vec<T>) -> Self {
+        Self {
+            from: 0,
+            length: heap.len(),
+            memory: Memory::Heap(heap),
+        }
+    }
+}
+
+impl<T: Pod> Clone for Numbers<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.length);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl<T: Pod + PartialEq> PartialEq for Numbers<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
 impl<T: Pod> Default for Numbers<T> {
     fn default() -> Self {
         Self::zeroed(0)
@@ -93,6 +126,7 @@ mod tests {
             assert!(numbers.iter().all(|x| x.to_bits() == 0));
             numbers.fill(1.0);
             assert!(numbers.iter().all(|x| x.to_bits() == 1.0_f32.to_bits()));
+            assert!(numbers.clone() == numbers && Numbers::from(numbers.to_vec()) == numbers);
         }
     }
 }

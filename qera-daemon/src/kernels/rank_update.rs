@@ -34,11 +34,18 @@ pub struct Scratch {
     pairs: Numbers<u32>,
 }
 
-/// Bytes of a [`Scratch`] after rows of this width.
+/// Bytes of a [`Scratch`] after so many rows of this width; `in_pairs` says that bf16 rows are multiplied as they came.
 #[must_use]
-pub const fn scratch_bytes(in_features: usize) -> usize {
+pub fn scratch_bytes(in_features: usize, rows: usize, in_pairs: bool) -> usize {
+    let steps = rows.div_ceil(1 + usize::from(in_pairs)).min(BLOCK_STEPS);
     // Panels of lanes and panels of columns, padded to the widest tile.
-    2 * (in_features + micro::LANES_MAX) * BLOCK_STEPS * size_of::<f32>()
+    (2 * in_features + micro::LANES_MAX + micro::COLUMNS) * steps * size_of::<f32>()
+}
+
+/// Bytes that [`trace_products`] packs of a matrix with so many rows and columns.
+#[must_use]
+pub fn trace_bytes(rows: usize, columns: usize) -> usize {
+    scratch_bytes(rows, columns, false)
 }
 
 /// Multiplies packed lanes and columns into a tile.

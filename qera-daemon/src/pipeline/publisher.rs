@@ -242,17 +242,7 @@ impl<'a> Publisher<'a> {
         for (layer, summary) in self.progress.iter_mut().enumerate() {
             summary.rows_skipped = shared.board.rows_skipped(layer);
         }
-        let solutions: Vec<LayerSolution> = (0..self.latest.len())
-            .filter_map(|layer| {
-                let status = if shared.board.rows(layer) > 0 {
-                    Status::Waiting
-                } else {
-                    Status::Starved
-                };
-                let without = || Some(shared.solver.as_ref()?.without_factors(layer, status));
-                self.latest[layer].clone().or_else(without)
-            })
-            .collect();
+        let solutions = self.take_latest(shared);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let published = self.target.publish(&solutions, &self.progress, inputs)?;
@@ -268,6 +258,12 @@ impl<'a> Publisher<'a> {
             unread,
             rank: published.rank,
         });
+        for solution in solutions {
+            if !matches!(solution.status, Status::Waiting | Status::Starved) {
+                let layer = solution.layer;
+                self.latest[layer] = Some(solution);
+            }
+        }
         systemd::notify(&format!(
             "STATUS=generation {}, {shards} shards",
             published.generation
@@ -283,6 +279,21 @@ impl<'a> Publisher<'a> {
             });
         }
         Ok(published)
+    }
+
+    /// The latest solution of every layer, moved out: factors exist once.
+    fn take_latest(&mut self, shared: &Shared<'_>) -> Vec<LayerSolution> {
+        let latest = self.latest.iter_mut().enumerate();
+        let solution = |(layer, latest): (usize, &mut Option<LayerSolution>)| {
+            let status = if shared.board.rows(layer) > 0 {
+                Status::Waiting
+            } else {
+                Status::Starved
+            };
+            let without = || Some(shared.solver.as_ref()?.without_factors(layer, status));
+            latest.take().or_else(without)
+        };
+        latest.filter_map(solution).collect()
     }
 
     /// Ends the run when every layer that is fed has converged.

@@ -39,8 +39,15 @@ pub(super) enum Task {
 pub(super) struct Job {
     site: usize,
     gathered: Arc<Gathered>,
-    statistics: Arc<SiteStatistics>,
+    lent: Lent,
     kind: Kind,
+}
+
+/// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R exists once.
+struct Lent {
+    statistics: Arc<SiteStatistics>,
+    /// Dropped after them.
+    _back: Sender<()>,
 }
 
 enum Kind {
@@ -68,6 +75,31 @@ struct Slot {
     closed: bool,
     /// Rows at the last cold solve of this run.
     solved: u64,
+    /// Ends when the solver has given the statistics back.
+    lent: Option<Receiver<()>>,
+}
+
+impl Slot {
+    /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is shared.
+    fn lend(&mut self) -> Lent {
+        let (back, lent) = bounded(0);
+        self.lent = Some(lent);
+        let mut statistics = Arc::clone(&self.statistics);
+        if statistics.window.unfinished() {
+            Arc::make_mut(&mut statistics).window.finish();
+        }
+        Lent {
+            statistics,
+            _back: back,
+        }
+    }
+
+    /// Waits for the solver that has the statistics.
+    fn have_back(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            let _ = lent.recv();
+        }
+    }
 }
 
 enum Progress {
@@ -152,6 +184,7 @@ impl<'a> Worker<'a> {
             closed: matches!(&progress, Progress::Here(progress) if progress.is_closed()),
             progress,
             solved: 0,
+            lent: None,
         }
     }
 
@@ -206,9 +239,10 @@ impl<'a> Worker<'a> {
             let Some(slot) = self.slots.get_mut(&site) else {
                 continue;
             };
+            slot.have_back();
             let permit = self.shared.compute();
             let begun = Instant::now();
-            // Copies only while a solver still has these statistics.
+            // Nobody else has them now.
             let statistics = Arc::make_mut(&mut slot.statistics);
             let (host, scratch) = (self.shared.host(), &mut self.scratch);
             let folded = if slot.closed {
@@ -262,7 +296,7 @@ impl<'a> Worker<'a> {
         let job = Job {
             site,
             gathered: Arc::clone(gathered),
-            statistics: finished(&slot.statistics),
+            lent: slot.lend(),
             kind: Kind::Point {
                 progress,
                 newer,
@@ -292,6 +326,8 @@ impl<'a> Worker<'a> {
     }
 
     fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), Ended> {
+        // Solving takes its own memory.
+        self.scratch = Scratch::default();
         let sites: Vec<usize> = self.slots.keys().copied().collect();
         for site in sites {
             let Some(slot) = self.slots.get_mut(&site) else {
@@ -307,7 +343,7 @@ impl<'a> Worker<'a> {
             let job = Job {
                 site,
                 gathered: Arc::clone(gathered),
-                statistics: finished(&slot.statistics),
+                lent: slot.lend(),
                 kind: Kind::Cold {
                     _done: done.clone(),
                 },
@@ -338,16 +374,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks.
-fn finished(statistics: &Arc<SiteStatistics>) -> Arc<SiteStatistics> {
-    if !statistics.window.unfinished() {
-        return Arc::clone(statistics);
-    }
-    let mut own = SiteStatistics::clone(statistics);
-    own.window.finish();
-    Arc::new(own)
-}
-
 /// Solver: solves job after job.
 pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender<Outcome>) {
     let _rest = Discard(jobs);
@@ -358,17 +384,18 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
         let Job {
             site: index,
             gathered,
-            statistics,
+            lent,
             mut kind,
         } = job;
+        let statistics = &*lent.statistics;
         let site = &shared.sites.sites[index];
         let permit = shared.compute();
         let begun = Instant::now();
         let mut scoring = Duration::ZERO;
         let solved = match &mut kind {
             Kind::Cold { .. } => {
-                shared.warn(site, &statistics);
-                solver.solve(site, &statistics, None)
+                shared.warn(site, statistics);
+                solver.solve(site, statistics, None)
             }
             Kind::Point {
                 progress,
@@ -381,13 +408,13 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
                     newer,
                     scoring: &mut scoring,
                 };
-                at_point(shared, solver, site, (&statistics, point), *solves)
+                at_point(shared, solver, site, (statistics, point), *solves)
             }
         };
         shared.board.solved(begun.elapsed(), scoring);
         let seen = statistics.rows_seen();
-        // Before anything waits: the worker need not copy what nobody else has.
-        drop((permit, statistics));
+        // Before anything waits: the worker folds on.
+        drop((lent, permit));
         let progress = match &mut kind {
             Kind::Point {
                 progress, turns, ..

@@ -167,10 +167,10 @@ fn write_aside(
             return copy_as_bf16(checkpoint, tensors[index], out);
         };
         let layer = &layers[layer];
-        let quantized = layer.quantize(checkpoint, settings, &layer.read_weight(checkpoint)?)?;
-        quantized
-            .chunks(PIECE)
-            .try_for_each(|piece| out.write_all(&encode(piece, FloatDtype::Bf16)))
+        let mut weight = layer.read_weight(checkpoint)?;
+        layer.quantize(checkpoint, settings, &mut weight, |_, quantized| {
+            out.write_all(&encode(quantized, FloatDtype::Bf16))
+        })
     })?;
     copy_companions(checkpoint, &aside)?;
     write_json(&aside.join(RECORD), base)?;

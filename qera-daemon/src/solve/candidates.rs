@@ -17,7 +17,7 @@ use super::training::Training;
 /// Up to this n the basis is the whole space.
 const WHOLE_MAX: usize = 160;
 /// Blocks of the basis, and columns of a block beyond k / 2.
-const BLOCKS: usize = 6;
+pub(super) const BLOCKS: usize = 6;
 const EXTRA: usize = 8;
 const LANES: usize = 16;
 

@@ -1,8 +1,22 @@
-//! What solving one layer costs, for the plan.
+//! What solving one layer costs, for the plan: what exists at one time, stage by stage.
+//!
+//! E, R and what is packed of them are pages of their own that go back to the system when they are dropped, so that they are
+//! added up for each stage and the largest sum counts. The rest (bases, skinny products) comes from the allocator, which
+//! keeps it for the next stage: of those the largest counts, beside the largest of the pages.
 
 use crate::calibrate::WINDOW_ROWS;
+use crate::kernels::trace_bytes;
 
-use super::subspace::{DENSE_PANEL, is_dense};
+use super::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
+use super::evidence::GROUP_ROWS;
+use super::held_out::SCORED_ROWS;
+use super::metric::COLUMNS;
+use super::packed_r::{BAND, SUMS, is_traced_in_f64};
+use super::subspace::{DENSE_PANEL, first_block, is_dense, kept, krylov_columns};
+use super::yardstick::ROWS;
+
+/// f64 copies of a small matrix while it is decomposed.
+const DECOMPOSED: usize = 7;
 
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
@@ -15,29 +29,86 @@ pub struct Quantity {
     pub rank: usize,
     /// Whether products with the full R are taken (QERA-exact).
     pub full: bool,
+    /// Whether errors are measured with R, else on rows.
+    pub keeps_r: bool,
     /// Candidates scored in each fold.
     pub candidates: usize,
+    /// Whether corrections of earlier solve points are scored.
+    pub live: bool,
 }
 
 impl Quantity {
-    /// Working memory: R in f32 (one more where a fold leaves rows out), E and W~, the window's output errors,
-    /// f64 panels of R and E, the Krylov basis with its image and the operator's skinny products (or G and
-    /// its decomposition where it is formed), A and B as they are measured and rounded.
+    /// Working memory at its peak.
     #[must_use]
-    pub const fn bytes(self) -> u64 {
-        let Self { m, n, rank, .. } = self;
-        let full = if self.full { 8 * m * m } else { 0 };
-        let errors = 8 * m * n;
-        let window = 4 * WINDOW_ROWS * n;
-        let panels = 8 * m * (128 + 512);
-        let spectral = if is_dense(n, rank) {
-            8 * n * (7 * n + DENSE_PANEL) + 32 * m * DENSE_PANEL
+    pub fn bytes(self) -> u64 {
+        let allocated = [self.judging(), self.searching(), self.measuring()];
+        (self.pages() + allocated.into_iter().max().unwrap_or_default()) as u64
+    }
+
+    /// R in f32, and E twice, or W or E beside what a trace packs of it.
+    fn pages(self) -> usize {
+        let Self { m, n, .. } = self;
+        let full = if self.full { 4 * m * m } else { 0 };
+        let traced = if !self.keeps_r {
+            0
+        } else if is_traced_in_f64(m, n) {
+            8 * m * n
         } else {
-            let basis = 5 * (rank + 8);
-            16 * n * basis + 56 * basis * basis + 24 * (m + n) * (rank + 8)
+            trace_bytes(m, n)
         };
-        let factors = 48 * rank * (m + n);
-        (full + errors + window + panels + spectral + factors) as u64
+        full + 4 * m * n + traced.max(4 * m * n)
+    }
+
+    /// The candidates' basis and its images, one of them while it grows, the rows that are scored.
+    fn judging(self) -> usize {
+        let Self { m, n, rank, .. } = self;
+        let ends = if self.candidates > 1 { 2 } else { 1 };
+        let columns = columns_max(n, rank);
+        let block = if columns == n {
+            n
+        } else {
+            columns / CANDIDATE_BLOCKS
+        };
+        let basis = 8 * columns * (n + (2 + ends) * m);
+        let block = 8 * block * (2 * n + (2 + 2 * ends) * m);
+        basis + block + SCORED_ROWS * (4 * m + 8 * columns) + 8 * DECOMPOSED * columns * columns
+    }
+
+    /// G and its decomposition where it is formed, else the Krylov basis with its image and the skinny products.
+    fn searching(self) -> usize {
+        let Self { m, n, rank, .. } = self;
+        if is_dense(n, rank) {
+            let products = DENSE_PANEL * (8 * n + 8 * (SUMS + 3) * m);
+            return 8 * DECOMPOSED * n * n + products + 8 * BAND * m;
+        }
+        let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
+        let basis = 16 * n * columns + 8 * DECOMPOSED * columns * columns;
+        let precise = 8 * COLUMNS * m + 8 * rank * (n + (SUMS + 3) * m);
+        basis + 8 * block * (5 * n + 3 * m).max(2 * n) + precise
+    }
+
+    /// T, R T and the factors; then what rounding changed of them, times R and E. Or the outputs of some rows.
+    fn measuring(self) -> usize {
+        let Self { m, n, rank, .. } = self;
+        let factors = 8 * rank * (3 * m + 2 * n);
+        let scored = if self.live {
+            GROUP_ROWS * (4 * m + 8 * n)
+        } else {
+            0
+        };
+        let measured = if self.keeps_r {
+            8 * rank * ((6 + SUMS) * m + 4 * n) + 8 * BAND * m
+        } else {
+            ROWS * (12 * m + 16 * n)
+        };
+        factors + measured.max(scored)
+    }
+
+    /// The vectors that the next solve starts from.
+    #[must_use]
+    pub const fn vector_bytes(self) -> usize {
+        let columns = kept(self.rank);
+        8 * self.n * if columns < self.n { columns } else { self.n }
     }
 
     /// Operations, about: two traces, the window's output errors and the leaving-out in each fold, two Krylov

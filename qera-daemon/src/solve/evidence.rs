@@ -21,7 +21,7 @@ pub(super) const CONFIDENCE: f64 = 0.95;
 /// Fewer blocks say nothing about convergence.
 pub(super) const BLOCKS_MIN: u64 = 8;
 /// Rows that are multiplied at a time.
-const GROUP_ROWS: usize = 512;
+pub(super) const GROUP_ROWS: usize = 512;
 /// Corrections and pieces of evidence that are remembered.
 const REMEMBERED: usize = 2;
 

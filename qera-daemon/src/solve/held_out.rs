@@ -28,7 +28,7 @@ use super::training::{Training, folds, rows_of};
 /// The candidates for a.
 pub const SHRINKAGES: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0];
 /// Rows that are scored of a full window, and of a block at least.
-const SCORED_ROWS: usize = 512;
+pub(super) const SCORED_ROWS: usize = 512;
 const SCORED_ROWS_MIN: usize = 8;
 /// Fewer scored blocks than this choose nothing.
 const BLOCKS_MIN: usize = 4;

@@ -4,7 +4,7 @@ use qera_core::reconstruct::Method;
 
 use crate::checkpoint::{Checkpoint, Layer, Site};
 use crate::error::Stop;
-use crate::kernels::Host;
+use crate::kernels::{Host, Numbers};
 use crate::settings::Settings;
 
 /// A site's layers.
@@ -27,7 +27,7 @@ impl<'a> SiteLayers<'a> {
     }
 
     /// E of this layer, read anew.
-    pub(super) fn error(&self, member: usize) -> Result<Vec<f32>, Stop> {
+    pub(super) fn error(&self, member: usize) -> Result<Numbers<f32>, Stop> {
         self.quantization_error(member, self.layer(member).read_weight(self.checkpoint)?)
     }
 
@@ -36,12 +36,14 @@ impl<'a> SiteLayers<'a> {
     pub(super) fn quantization_error(
         &self,
         member: usize,
-        mut weight: Vec<f32>,
-    ) -> Result<Vec<f32>, Stop> {
-        let quantized = self
-            .layer(member)
-            .quantize(self.checkpoint, self.settings, &weight)?;
-        weight.iter_mut().zip(&quantized).for_each(|(w, q)| *w -= q);
+        mut weight: Numbers<f32>,
+    ) -> Result<Numbers<f32>, Stop> {
+        let (checkpoint, settings) = (self.checkpoint, self.settings);
+        let layer = self.layer(member);
+        layer.quantize(checkpoint, settings, &mut weight, |weight, quantized| {
+            weight.iter_mut().zip(quantized).for_each(|(w, q)| *w -= q);
+            Ok(())
+        })?;
         Ok(weight)
     }
 

@@ -14,7 +14,7 @@ use super::basis::product;
 use super::packed_r::PackedR;
 
 /// Columns of E converted to f64 at a time.
-const COLUMNS: usize = 128;
+pub(super) const COLUMNS: usize = 128;
 
 /// The quantization error of a layer: m x n by columns, which is the stored [n, m] by rows.
 #[derive(Debug, Clone, Copy)]

@@ -9,15 +9,20 @@ use qera_core::packed::packed_offset;
 use crate::kernels::{Host, Numbers, Scratch, trace_products};
 
 /// Rows of R held as a rectangle at a time.
-const BAND: usize = 64;
+pub(super) const BAND: usize = 64;
 /// Bands are dealt to so many sums where R is large, so that cores can share the work and the order of additions stays.
-const SUMS: usize = 4;
+pub(super) const SUMS: usize = 4;
 /// From this width on.
 const SHARED_FROM: usize = 1024;
 /// Operations of a trace that are done in f64: some milliseconds.
 const F64_FLOPS_MAX: usize = 1 << 28;
 /// Side of the squares in which a matrix is turned.
 const SQUARE: usize = 32;
+
+/// Whether the trace of an m x n matrix is taken in f64.
+pub(super) const fn is_traced_in_f64(m: usize, n: usize) -> bool {
+    m.saturating_mul(m).saturating_mul(n) <= F64_FLOPS_MAX
+}
 
 /// A packed symmetric matrix, m x m.
 #[derive(Debug, Clone, Copy)]
@@ -137,11 +142,14 @@ impl<'a> PackedR<'a> {
     /// f32 products, whose errors average out: below 1e-9 of the trace from that size on.
     pub(super) fn trace_with(&self, host: Host<'_>, p: &[f32]) -> f64 {
         let m = self.m;
-        if m.saturating_mul(p.len()) > F64_FLOPS_MAX {
+        if !is_traced_in_f64(m, p.len() / m.max(1)) {
             return trace_products(host, (p, m), self.values, &mut Scratch::default());
         }
         let mut gram = vec![0.0_f64; BAND * m];
-        let wide: Vec<f64> = p.iter().map(|x| f64::from(*x)).collect();
+        let mut wide = Numbers::zeroed(p.len());
+        wide.iter_mut()
+            .zip(p)
+            .for_each(|(to, from)| *to = f64::from(*from));
         let p = MatRef::from_column_major_slice(&wide, m, wide.len() / m);
         let mut trace = 0.0;
         for first in (0..m).step_by(BAND) {

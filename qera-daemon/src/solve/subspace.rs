@@ -50,13 +50,19 @@ pub(super) enum Effort<'a> {
 }
 
 /// Vectors of the first block of a cold start.
-const fn first_block(k: usize) -> usize {
+pub(super) const fn first_block(k: usize) -> usize {
     (k / 2 + EXTRA).next_multiple_of(LANES)
 }
 
 /// Vectors that go from one cycle to the next, and to the next solve point.
 pub(super) const fn kept(k: usize) -> usize {
     (k + EXTRA).next_multiple_of(LANES)
+}
+
+/// Columns of the basis of a cold start.
+pub(super) fn krylov_columns(n: usize, k: usize) -> usize {
+    let columns = (BLOCKS_FIRST * first_block(k)).max(BLOCKS * kept(k));
+    columns.min(n)
 }
 
 /// Orthonormal columns that span the top-k eigenspace of G, best first, at least min(k, n) of them.
@@ -114,7 +120,7 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
 fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let random = start(operator.n(), first_block(k));
     let width = random.ncols();
-    let mut cycle = Cycle::new(operator, k, (BLOCKS_FIRST * width).max(BLOCKS * kept(k)));
+    let mut cycle = Cycle::new(operator, k, krylov_columns(operator.n(), k));
     cycle.grow(random, BLOCKS_FIRST, None)?;
     let mut found = cycle.ritz()?;
     let rest = cycle.rest(&found, width);

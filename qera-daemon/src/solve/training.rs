@@ -198,7 +198,11 @@ mod tests {
         let shard = SiteRows {
             site: 0,
             in_features: M,
-            bytes: values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            bytes: values
+                .iter()
+                .flat_map(|x| x.to_le_bytes())
+                .collect::<Vec<_>>()
+                .into(),
             dtype: qera_core::dtype::FloatDtype::F32,
             batches: batches.to_vec(),
             sequences: true,

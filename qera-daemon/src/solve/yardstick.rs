@@ -23,7 +23,7 @@ const BY_ROWS_BELOW: f64 = 1e-4;
 /// Where no rows are held, P is formed below this share.
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// Rows multiplied at a time, and columns of P formed at a time.
-const ROWS: usize = 192;
+pub(super) const ROWS: usize = 192;
 const COLUMNS: usize = 256;
 
 /// Measures the corrections of one layer.

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use qera_core::dtype::{FloatDtype, keep_rows};
 
-use crate::kernels::Stored;
+use crate::kernels::{Numbers, Stored};
 use crate::tensor_file::Identity;
 
 use super::{Admitted, Entry, Reason, Refusal};
@@ -21,7 +21,7 @@ pub struct SiteRows {
     /// Width of a row.
     pub in_features: usize,
     /// Row-major, little-endian; padding rows are already gone.
-    pub bytes: Vec<u8>,
+    pub bytes: Numbers<u8>,
     /// Type of the numbers.
     pub dtype: FloatDtype,
     /// Kept rows of each batch, in order; none is empty.
@@ -106,7 +106,7 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
 
 fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
     let fetch = |start, length| {
-        let mut buffer = vec![0; length];
+        let mut buffer = Numbers::zeroed(length);
         file.read_exact_at(&mut buffer, start)
             .map(|()| buffer)
             .map_err(|error| Reason::Read {
@@ -119,14 +119,15 @@ fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
     let masked = entry.mask_start.is_some();
     let mask = entry
         .mask_start
-        .map_or(Ok(Vec::new()), |start| fetch(start, rows))?;
+        .map_or(Ok(Numbers::default()), |start| fetch(start, rows))?;
     let (dtype, width) = (entry.dtype, entry.in_features);
-    let kept = keep_rows(&mut bytes, dtype, width, masked.then_some(&mask)).map_err(|error| {
-        Reason::BadRow {
-            key: entry.key.clone(),
-            error,
-        }
-    })?;
+    let kept =
+        keep_rows(&mut bytes, dtype, width, masked.then_some(&mask[..])).map_err(|error| {
+            Reason::BadRow {
+                key: entry.key.clone(),
+                error,
+            }
+        })?;
     bytes.truncate(kept * width * dtype.size_bytes());
     let length = rows / entry.sequences.unwrap_or(1).max(1);
     let kept_of = |batch: &[u8]| batch.iter().filter(|&&m| m != 0).count();

@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use bytemuck::Pod;
 use faer::Mat;
 use qera_core::packed::packed_len;
 use safetensors::Dtype;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Aside, AsideRecord, BlocksRecord, SiteStatistics, Window};
 use crate::error::Stop;
+use crate::kernels::Numbers;
 use crate::solve::{Correction, Evidence, Folding, LayerProgress, SiteProgress, Solved};
 use crate::tensor_file::{Claim, Header, Sink, TensorPlan, write_hashed};
 
@@ -227,28 +230,34 @@ impl Reader {
         self.header.claims.iter().find(|c| c.key == name)
     }
 
-    fn values<T, const N: usize>(&self, name: &str, value: fn([u8; N]) -> T) -> Option<Vec<T>> {
+    fn values<T: Pod, const N: usize>(
+        &self,
+        name: &str,
+        value: fn([u8; N]) -> T,
+    ) -> Option<Numbers<T>> {
         let claim = self.claim(name)?;
-        let mut values = Vec::with_capacity(claim.bytes / N);
+        let mut values = Numbers::zeroed(claim.bytes / N);
         let mut piece = vec![0; PIECE.min(claim.bytes)];
-        let mut at = 0;
-        while at < claim.bytes {
-            let length = PIECE.min(claim.bytes - at);
-            self.file
-                .read_exact_at(&mut piece[..length], claim.start + at as u64)
-                .ok()?;
-            values.extend(piece[..length].as_chunks::<N>().0.iter().map(|b| value(*b)));
-            at += length;
+        let mut at = claim.start;
+        for values in values.chunks_mut(PIECE / N) {
+            let piece = &mut piece[..values.len() * N];
+            self.file.read_exact_at(piece, at).ok()?;
+            let found = piece.as_chunks::<N>().0.iter();
+            values
+                .iter_mut()
+                .zip(found)
+                .for_each(|(to, b)| *to = value(*b));
+            at += piece.len() as u64;
         }
         Some(values)
     }
 
-    fn f64(&self, name: &str, length: usize) -> Option<Vec<f64>> {
+    fn f64(&self, name: &str, length: usize) -> Option<Numbers<f64>> {
         self.values(name, f64::from_le_bytes)
             .filter(|v| v.len() == length)
     }
 
-    fn f32(&self, name: &str) -> Option<Vec<f32>> {
+    fn f32(&self, name: &str) -> Option<Numbers<f32>> {
         self.values(name, f32::from_le_bytes)
     }
 }
@@ -272,11 +281,11 @@ fn statistics_in(file: &Reader, (key, m): (&str, usize), keeps_r: bool) -> Optio
     let packed = if keeps_r { packed_len(m) } else { 0 };
     Some(SiteStatistics {
         in_features: m,
-        autocorrelation: file.f64("autocorrelation", packed)?,
-        mean: file.f64("mean", m)?,
-        m2: file.f64("m2", m)?,
-        mean_abs: file.f64("mean_abs", m)?,
-        batch_max: file.f64("batch_max", m)?,
+        autocorrelation: Arc::new(file.f64("autocorrelation", packed)?),
+        mean: file.f64("mean", m)?.to_vec(),
+        m2: file.f64("m2", m)?.to_vec(),
+        mean_abs: file.f64("mean_abs", m)?.to_vec(),
+        batch_max: file.f64("batch_max", m)?.to_vec(),
         window: Window::restore(m, &record.window, &file.f32("window")?)?,
         aside: Aside::new(m, 0.0),
         rows: record.rows,
@@ -325,8 +334,8 @@ fn progress_in(
             }
             corrections.push(Correction {
                 rank,
-                lora_a,
-                lora_b,
+                lora_a: lora_a.to_vec(),
+                lora_b: lora_b.to_vec(),
             });
         }
         let name = format!("layer-{index}.vectors");
