@@ -40,6 +40,18 @@ pub fn scored_share(in_features: usize, layers: impl Iterator<Item = (usize, usi
     (SCORED_COST * m * m / cost.max(1.0)).min(SHARE_MAX)
 }
 
+/// Rows kept of so many in blocks of this length, about.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a number of rows"
+)]
+pub fn rows_kept(rows: u64, block: usize, share: f64) -> usize {
+    let of_block = BLOCK_ROWS as f64 / block.max(1) as f64;
+    ((rows as f64 * share.min(of_block)) as usize).min(ASIDE_ROWS)
+}
+
 /// The rows kept since the last solve point.
 #[derive(Debug, Clone)]
 pub struct Aside {

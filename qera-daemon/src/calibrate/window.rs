@@ -28,18 +28,17 @@ const SEQUENCE_ROWS_MIN: usize = 64;
 /// Rows kept at most, with those that wait.
 pub const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
 
-/// Rows that a window keeps of a long stream of shards with so many rows, in so many sequences: whole blocks, and those that
-/// wait to make one.
+/// The blocks that shards with so many rows, in so many sequences, are cut into: rows of a block, and rows that wait to
+/// become part of one.
 #[must_use]
-pub fn rows_held(rows: usize, sequences: Option<usize>) -> usize {
+pub fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
     let least = sequences.map_or(BLOCK_ROWS_MIN, |_| SEQUENCE_ROWS_MIN);
     let length = (rows / sequences.unwrap_or(1).max(1)).max(1);
     if length >= least {
-        let block = length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX));
-        return WINDOW_ROWS / block * block;
+        return (length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX)), 0);
     }
     let block = least.next_multiple_of(length);
-    WINDOW_ROWS / block * block + block - length
+    (block, block - length)
 }
 
 /// Consecutive rows of one text.
