@@ -225,6 +225,7 @@ fn exact_live() {
     Case {
         name: "exact, live, 2 threads",
         live: true,
+        shards: 16,
         ..EXACT
     }
     .check();
@@ -232,6 +233,7 @@ fn exact_live() {
         name: "exact, live, 1 thread",
         options: &["--threads", "1"],
         live: true,
+        shards: 16,
         ..EXACT
     }
     .check();
@@ -249,6 +251,7 @@ fn approx_once() {
         name: "approx, live, 1 thread",
         options: &["--threads", "1", "--method", "approx"],
         live: true,
+        shards: 16,
         ..EXACT
     }
     .check();

@@ -10,7 +10,7 @@
 //! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
 //! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
 
-use crate::kernels::Stored;
+use crate::kernels::{Numbers, Stored};
 use crate::source::SiteRows;
 
 use super::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
@@ -121,7 +121,7 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        let mut values = vec![0.0; kept * width];
+        let mut values = Numbers::zeroed(kept * width);
         for (i, row) in values.chunks_exact_mut(width).enumerate() {
             let at = (2 * i + 1) * rows / (2 * kept) * width;
             block.widen(at..at + width, row);

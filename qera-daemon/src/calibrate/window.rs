@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::Stored;
+use crate::kernels::{Numbers, Stored};
 use crate::source::SiteRows;
 
 /// Most rows kept.
@@ -45,7 +45,7 @@ pub fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
 #[derive(Debug, Clone)]
 pub struct Block {
     /// Row-major.
-    pub values: Vec<f32>,
+    pub values: Numbers<f32>,
     /// Number of rows.
     pub rows: usize,
     /// Its place in the stream, which decides whether it stays.
@@ -244,13 +244,15 @@ impl Window {
         let rows = block.rows(self.in_features);
         let number = self.seen;
         self.seen += 1;
-        // In a full window the one with the largest draw goes: most often that is the new one, which need not be copied.
-        let goes_at_once = self.rows + rows > WINDOW_ROWS
-            && self.blocks.iter().all(|kept| kept.draw() <= draw(number));
-        if goes_at_once {
-            return;
+        // In a full window those with the largest draws go, before the new one is copied: most often it goes itself.
+        while self.rows + rows > self.most {
+            let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
+            match last.filter(|&last| self.blocks[last].draw() > draw(number)) {
+                Some(last) => self.rows -= self.blocks.remove(last).rows,
+                None => return,
+            }
         }
-        let mut values = vec![0.0; rows * self.in_features];
+        let mut values = Numbers::zeroed(rows * self.in_features);
         block.widen(0..values.len(), &mut values);
         self.blocks.push(Block {
             values,
@@ -258,12 +260,6 @@ impl Window {
             number,
         });
         self.rows += rows;
-        while self.rows > self.most {
-            let last = (0..self.blocks.len())
-                .max_by_key(|&i| self.blocks[i].draw())
-                .unwrap_or_default();
-            self.rows -= self.blocks.remove(last).rows;
-        }
     }
 }
 
@@ -277,8 +273,10 @@ pub(super) fn restore_blocks<'a>(
     let mut blocks = Vec::new();
     for &(rows, number) in &record.blocks {
         let (own, after) = rest.split_at_checked(rows.checked_mul(in_features)?)?;
+        let mut values = Numbers::zeroed(own.len());
+        values.copy_from_slice(own);
         blocks.push(Block {
-            values: own.to_vec(),
+            values,
             rows,
             number,
         });
