@@ -8,13 +8,15 @@ use qera_core::packed::packed_len;
 use qera_core::reconstruct::Method;
 use serde::Serialize;
 
-use crate::calibrate::{ASIDE_ROWS, ASIDE_ROWS_PEAK, WINDOW_ROWS_PEAK, rows_held};
+use crate::calibrate::{
+    ASIDE_ROWS, ASIDE_ROWS_PEAK, WINDOW_ROWS, WINDOW_ROWS_PEAK, block_rows, rows_kept, scored_share,
+};
 use crate::checkpoint::{Layer, Site, Sites};
 use crate::error::Stop;
 use crate::kernels::scratch_bytes;
 use crate::pipeline::SHARDS_IN_FLIGHT;
 use crate::settings::{LogFormat, Settings, Shrinkage, Until, format_bytes};
-use crate::solve::{Quantity, SHRINKAGES};
+use crate::solve::{Quantity, SHRINKAGES, longest_wait};
 use crate::source::{Admitted, Entry, Reason};
 
 /// What a process of this program takes before it does anything, measured: the libraries' data, the messages, the plan.
@@ -34,9 +36,11 @@ pub struct Plan {
     pub layers: Vec<LayerPlan>,
     /// Memory of each stage.
     pub stages: Vec<Stage>,
-    /// Planned peak: the stages that are always there, and those of reading and of solving, or, with `--once`, the larger of
+    /// Planned peak of a run over the shards that are there: the stages that are always there, and those of reading and of solving, or, with `--once`, the larger of
     /// the two: nothing is read any more when it solves.
     pub total_bytes: u64,
+    /// The same however many such shards come: what the budget has to hold. Without shards both are the same.
+    pub bound_bytes: u64,
     /// Floating-point operations of accumulating every row.
     pub accumulate_flops: f64,
     /// Floating-point operations of all solves, about.
@@ -58,8 +62,10 @@ pub struct SitePlan {
     pub statistics_bytes: u64,
     /// Held-out rows.
     pub window_bytes: u64,
-    /// In a live run: rows kept aside to score corrections, once the stream is long enough (most after 200,000 rows).
+    /// In a live run: rows kept aside to score corrections.
     pub aside_bytes: u64,
+    /// Both, however many rows come.
+    pub rows_bound_bytes: u64,
     #[serde(skip)]
     scratch_bytes: u64,
 }
@@ -135,6 +141,8 @@ pub struct Stage {
     pub when: When,
     /// Bytes.
     pub bytes: u64,
+    /// However many shards come.
+    pub bound_bytes: u64,
 }
 
 impl Plan {
@@ -148,7 +156,7 @@ impl Plan {
         extent: Extent,
     ) -> Self {
         let sites: Vec<_> = (0..layout.sites.len())
-            .map(|site| SitePlan::new(settings, layout, site, shards, extent))
+            .map(|site| SitePlan::new(settings, (layout, site), layers, shards, extent))
             .collect();
         let layers: Vec<_> = layers
             .iter()
@@ -156,7 +164,8 @@ impl Plan {
             .collect();
         let stages = stages(settings, layout, (&sites, &layers), shards, extent);
         Self {
-            total_bytes: total(&stages, extent.live),
+            total_bytes: total(&stages, extent.live, |s| s.bytes),
+            bound_bytes: total(&stages, extent.live, |s| s.bound_bytes),
             accumulate_flops: sites
                 .iter()
                 .map(|s| s.rows as f64 * (s.in_features as f64).powi(2))
@@ -180,7 +189,7 @@ impl Plan {
         let beside: u64 = self.stages[SHARDS + 1..]
             .iter()
             .filter(|s| beside(s))
-            .map(|s| s.bytes)
+            .map(|s| s.bound_bytes)
             .sum();
         let left = settings.memory_budget.bytes.saturating_sub(beside);
         if needed <= planned.max(left) {
@@ -204,9 +213,9 @@ impl Plan {
             resumed: true,
         };
         let bytes = |site| {
-            let plan = SitePlan::new(settings, layout, site, &[], extent);
+            let plan = SitePlan::new(settings, (layout, site), &[], &[], extent);
             (
-                plan.statistics_bytes + plan.window_bytes,
+                plan.statistics_bytes + plan.rows_bound_bytes,
                 plan.scratch_bytes,
             )
         };
@@ -231,11 +240,11 @@ impl Plan {
     /// [`Stop::OverBudget`].
     pub fn check(&self, settings: &Settings) -> Result<(), Stop> {
         let budget = &settings.memory_budget;
-        if self.total_bytes <= budget.bytes {
+        if self.bound_bytes <= budget.bytes {
             return Ok(());
         }
         Err(Stop::OverBudget {
-            needed: format_bytes(self.total_bytes),
+            needed: format_bytes(self.bound_bytes),
             budget: format_bytes(budget.bytes),
             origin: budget.origin.clone(),
         })
@@ -285,15 +294,16 @@ impl Plan {
             ));
         }
         line(format_args!(
-            "\n{:<52} {:>8} {:>12}",
-            "stage", "when", "memory"
+            "\n{:<52} {:>8} {:>12} {:>12}",
+            "stage", "when", "memory", "at most"
         ));
         for stage in &self.stages {
             line(format_args!(
-                "{:<52} {:>8} {:>12}",
+                "{:<52} {:>8} {:>12} {:>12}",
                 stage.name,
                 stage.when.name(),
-                format_bytes(stage.bytes)
+                format_bytes(stage.bytes),
+                format_bytes(stage.bound_bytes)
             ));
         }
         let total = if self.live {
@@ -302,11 +312,12 @@ impl Plan {
             "total, reading or solving"
         };
         line(format_args!(
-            "{total:<61} {:>12}",
-            format_bytes(self.total_bytes)
+            "{total:<61} {:>12} {:>12}",
+            format_bytes(self.total_bytes),
+            format_bytes(self.bound_bytes)
         ));
         line(format_args!(
-            "{:<61} {:>12}   ({})",
+            "{:<74} {:>12}   ({})",
             "memory budget",
             format_bytes(settings.memory_budget.bytes),
             settings.memory_budget.origin
@@ -323,8 +334,8 @@ impl Plan {
 impl SitePlan {
     fn new(
         settings: &Settings,
-        layout: &Sites,
-        index: usize,
+        (layout, index): (&Sites, usize),
+        layers: &[Layer],
         shards: &[Admitted],
         extent: Extent,
     ) -> Self {
@@ -334,22 +345,35 @@ impl SitePlan {
         let rows: u64 = entries.iter().map(|entry| entry.rows as u64).sum();
         let m = site.in_features;
         let packed = if extent.keeps_r { packed_len(m) } else { 0 };
-        let held = entries
-            .iter()
-            .map(|entry| rows_held(entry.rows, entry.sequences))
-            .max()
-            .unwrap_or(WINDOW_ROWS_PEAK);
-        // More may come to a live run, and some is there in one that continues.
-        let held = if extent.live || extent.resumed {
-            held
+        let blocks = entries.iter().map(|e| block_rows(e.rows, e.sequences));
+        let (block, waiting) = blocks.max().unwrap_or((1, WINDOW_ROWS_PEAK - WINDOW_ROWS));
+        let most = WINDOW_ROWS / block * block + waiting;
+        // Some is there in a run that continues; more may come to a live one.
+        let known = !entries.is_empty() && !extent.resumed;
+        let held = if known {
+            most.min(usize::try_from(rows).unwrap_or(usize::MAX))
         } else {
-            held.min(usize::try_from(rows).unwrap_or(usize::MAX))
+            most
         };
-        let aside = match (extent.live, settings.closes_sites()) {
-            (false, _) => 0,
-            (true, false) => ASIDE_ROWS,
-            (true, true) => ASIDE_ROWS_PEAK,
+        let (aside, aside_most) = if extent.live {
+            let sizes = site.layers.iter().map(|&l| &layers[l]);
+            let share = scored_share(m, sizes.map(|l| (l.out_features, l.rank)));
+            let wait = longest_wait(m, entries.iter().map(|e| e.rows as u64));
+            let most = if settings.closes_sites() {
+                ASIDE_ROWS_PEAK
+            } else {
+                ASIDE_ROWS
+            };
+            let kept = if known {
+                rows_kept(wait, block, share)
+            } else {
+                most
+            };
+            (kept, most)
+        } else {
+            (0, 0)
         };
+        let held_most = if extent.live { most } else { held };
         let in_pairs =
             |entry: &&Entry| settings.kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16;
         let scratch = entries
@@ -364,6 +388,7 @@ impl SitePlan {
             statistics_bytes: 8 * (packed + 5 * m) as u64,
             window_bytes: (held * 4 * m) as u64,
             aside_bytes: (aside * 4 * m) as u64,
+            rows_bound_bytes: ((held_most + aside_most) * 4 * m) as u64,
             scratch_bytes: if extent.keeps_r { scratch as u64 } else { 0 },
         }
     }
@@ -417,7 +442,12 @@ fn stages(
     let shard = shards.iter().map(held_bytes).max().unwrap_or_default();
     let of_sites = |of: fn(&SitePlan) -> u64| sites.iter().map(of).sum::<u64>();
     let of_layers = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).sum::<u64>();
-    let stage = |name, when, bytes| Stage { name, when, bytes };
+    let stage = |name, when, bytes| Stage {
+        name,
+        when,
+        bytes,
+        bound_bytes: bytes,
+    };
     let mut stages = vec![
         stage("shards in flight", When::Reading, in_flight as u64 * shard),
         stage(
@@ -431,11 +461,14 @@ fn stages(
             When::Always,
             of_sites(|s| s.statistics_bytes),
         ),
-        stage(
-            "held-out rows of all sites",
-            When::Always,
-            of_sites(|s| s.window_bytes),
-        ),
+        Stage {
+            bound_bytes: of_sites(|s| s.rows_bound_bytes),
+            ..stage(
+                "rows held out and kept aside, all sites",
+                When::Always,
+                of_sites(|s| s.window_bytes + s.aside_bytes),
+            )
+        },
         stage(
             "solving, all threads",
             When::Solving,
@@ -448,27 +481,20 @@ fn stages(
         ),
     ];
     if extent.live {
-        stages.extend([
-            stage(
-                "rows kept aside of all sites",
-                When::Always,
-                of_sites(|s| s.aside_bytes),
-            ),
-            stage(
-                "corrections and vectors of solve points",
-                When::Always,
-                of_layers(|l| l.progress_bytes),
-            ),
-        ]);
+        stages.push(stage(
+            "corrections and vectors of solve points",
+            When::Always,
+            of_layers(|l| l.progress_bytes),
+        ));
     }
     stages
 }
 
 /// The planned peak.
-fn total(stages: &[Stage], live: bool) -> u64 {
+fn total(stages: &[Stage], live: bool, bytes: fn(&Stage) -> u64) -> u64 {
     let sum = |when| {
         let of = stages.iter().filter(|s| s.when == when);
-        of.map(|s| s.bytes).sum::<u64>()
+        of.map(bytes).sum::<u64>()
     };
     let (reading, solving) = (sum(When::Reading), sum(When::Solving));
     let both = if live {

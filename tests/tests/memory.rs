@@ -224,6 +224,7 @@ fn exact_live() {
     Case {
         name: "exact, live, 2 threads",
         live: true,
+        shards: 16,
         ..EXACT
     }
     .check();
@@ -231,6 +232,7 @@ fn exact_live() {
         name: "exact, live, 1 thread",
         options: &["--threads", "1"],
         live: true,
+        shards: 16,
         ..EXACT
     }
     .check();
@@ -248,6 +250,7 @@ fn approx_once() {
         name: "approx, live, 1 thread",
         options: &["--threads", "1", "--method", "approx"],
         live: true,
+        shards: 16,
         ..EXACT
     }
     .check();

@@ -10,7 +10,7 @@
 //! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
 //! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
 
-use crate::kernels::Stored;
+use crate::kernels::{Numbers, Stored};
 use crate::source::SiteRows;
 
 use super::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
@@ -38,6 +38,18 @@ pub fn scored_share(in_features: usize, layers: impl Iterator<Item = (usize, usi
         .map(|(n, k)| 2.0 * m * n as f64 + 4.0 * k as f64 * (m + n as f64))
         .sum();
     (SCORED_COST * m * m / cost.max(1.0)).min(SHARE_MAX)
+}
+
+/// Rows kept of so many in blocks of this length, about.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a number of rows"
+)]
+pub fn rows_kept(rows: u64, block: usize, share: f64) -> usize {
+    let of_block = BLOCK_ROWS as f64 / block.max(1) as f64;
+    ((rows as f64 * share.min(of_block)) as usize).min(ASIDE_ROWS)
 }
 
 /// The rows kept since the last solve point.
@@ -109,7 +121,7 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        let mut values = vec![0.0; kept * width];
+        let mut values = Numbers::zeroed(kept * width);
         for (i, row) in values.chunks_exact_mut(width).enumerate() {
             let at = (2 * i + 1) * rows / (2 * kept) * width;
             block.widen(at..at + width, row);

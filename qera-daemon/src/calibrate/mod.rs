@@ -7,6 +7,6 @@ mod follow;
 mod site;
 mod window;
 
-pub use aside::{ASIDE_ROWS, ASIDE_ROWS_PEAK, Aside, AsideRecord, scored_share};
+pub use aside::{ASIDE_ROWS, ASIDE_ROWS_PEAK, Aside, AsideRecord, rows_kept, scored_share};
 pub use site::{FoldError, SiteStatistics};
-pub use window::{Block, BlocksRecord, WINDOW_ROWS, WINDOW_ROWS_PEAK, Window, rows_held};
+pub use window::{Block, BlocksRecord, WINDOW_ROWS, WINDOW_ROWS_PEAK, Window, block_rows};

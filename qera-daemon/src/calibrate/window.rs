@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::Stored;
+use crate::kernels::{Numbers, Stored};
 use crate::source::SiteRows;
 
 /// Most rows kept.
@@ -28,25 +28,24 @@ const SEQUENCE_ROWS_MIN: usize = 64;
 /// Rows kept at most, with those that wait.
 pub const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
 
-/// Rows that a window keeps of a long stream of shards with so many rows, in so many sequences: whole blocks, and those that
-/// wait to make one.
+/// The blocks that shards with so many rows, in so many sequences, are cut into: rows of a block, and rows that wait to
+/// become part of one.
 #[must_use]
-pub fn rows_held(rows: usize, sequences: Option<usize>) -> usize {
+pub fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
     let least = sequences.map_or(BLOCK_ROWS_MIN, |_| SEQUENCE_ROWS_MIN);
     let length = (rows / sequences.unwrap_or(1).max(1)).max(1);
     if length >= least {
-        let block = length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX));
-        return WINDOW_ROWS / block * block;
+        return (length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX)), 0);
     }
     let block = least.next_multiple_of(length);
-    WINDOW_ROWS / block * block + block - length
+    (block, block - length)
 }
 
 /// Consecutive rows of one text.
 #[derive(Debug, Clone)]
 pub struct Block {
     /// Row-major.
-    pub values: Vec<f32>,
+    pub values: Numbers<f32>,
     /// Number of rows.
     pub rows: usize,
     /// Its place in the stream, which decides whether it stays.
@@ -245,13 +244,15 @@ impl Window {
         let rows = block.rows(self.in_features);
         let number = self.seen;
         self.seen += 1;
-        // In a full window the one with the largest draw goes: most often that is the new one, which need not be copied.
-        let goes_at_once = self.rows + rows > WINDOW_ROWS
-            && self.blocks.iter().all(|kept| kept.draw() <= draw(number));
-        if goes_at_once {
-            return;
+        // In a full window those with the largest draws go, before the new one is copied: most often it goes itself.
+        while self.rows + rows > self.most {
+            let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
+            match last.filter(|&last| self.blocks[last].draw() > draw(number)) {
+                Some(last) => self.rows -= self.blocks.remove(last).rows,
+                None => return,
+            }
         }
-        let mut values = vec![0.0; rows * self.in_features];
+        let mut values = Numbers::zeroed(rows * self.in_features);
         block.widen(0..values.len(), &mut values);
         self.blocks.push(Block {
             values,
@@ -259,12 +260,6 @@ impl Window {
             number,
         });
         self.rows += rows;
-        while self.rows > self.most {
-            let last = (0..self.blocks.len())
-                .max_by_key(|&i| self.blocks[i].draw())
-                .unwrap_or_default();
-            self.rows -= self.blocks.remove(last).rows;
-        }
     }
 }
 
@@ -278,8 +273,10 @@ pub(super) fn restore_blocks<'a>(
     let mut blocks = Vec::new();
     for &(rows, number) in &record.blocks {
         let (own, after) = rest.split_at_checked(rows.checked_mul(in_features)?)?;
+        let mut values = Numbers::zeroed(own.len());
+        values.copy_from_slice(own);
         blocks.push(Block {
-            values: own.to_vec(),
+            values,
             rows,
             number,
         });

@@ -186,7 +186,11 @@ pub fn score(
     let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
     for group in groups(blocks) {
         let rows: usize = group.iter().map(|b| b.rows).sum();
-        let values: Vec<f32> = group.iter().flat_map(|b| &b.values).copied().collect();
+        let values: Vec<f32> = group
+            .iter()
+            .flat_map(|b| b.values.iter())
+            .copied()
+            .collect();
         let x = MatRef::from_row_major_slice(&values, rows, error.m);
         let mut y = Mat::<f32>::zeros(rows, error.n);
         matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
@@ -339,7 +343,7 @@ mod tests {
             n: 2,
         };
         let block = |values: &[f32], number| Block {
-            values: values.to_vec(),
+            values: values.to_vec().into(),
             rows: values.len() / 2,
             number,
         };

@@ -32,7 +32,7 @@ pub use evidence::{Correction, Evidence, LayerProgress, LayerSummary, score};
 pub use factors::{Factors, Rounded};
 pub use gap::Solved;
 pub use held_out::{Choice, ChoiceOrigin, HeldOut, SHRINKAGES};
-pub use schedule::{Folding, SiteProgress, first_point};
+pub use schedule::{Folding, SiteProgress, first_point, longest_wait};
 pub use site::{LayerSolution, SiteSolver, SolvePoint, Status};
 
 pub(crate) use packed_r::narrow;

@@ -19,6 +19,21 @@ pub fn first_point(in_features: usize) -> u64 {
     FIRST_ROWS.max(in_features as u64 / 4)
 }
 
+/// Most rows between two solve points while shards with so many rows come one after the other.
+#[must_use]
+pub fn longest_wait(in_features: usize, shards: impl Iterator<Item = u64>) -> u64 {
+    let (mut next, mut seen, mut waiting, mut most) = (first_point(in_features), 0_u64, 0, 0);
+    for rows in shards {
+        seen += rows;
+        waiting += rows;
+        most = most.max(waiting);
+        if seen >= next {
+            (next, waiting) = (seen + seen.div_ceil(2), 0);
+        }
+    }
+    most
+}
+
 /// What a site does with its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,6 +101,8 @@ mod tests {
         assert!(progress.advance(1537, 1537));
         assert_eq!(progress.next_point, 2306);
         assert_eq!(SiteProgress::new(64, 1).next_point, 256);
+        // Points at 300, 500 and 800 rows; then 200 are left.
+        assert_eq!(longest_wait(64, [100; 10].into_iter()), 300);
     }
 
     #[test]
