@@ -20,7 +20,7 @@ use crate::solve::{Quantity, SHRINKAGES, longest_wait};
 use crate::source::{Admitted, Entry, Reason};
 
 /// What a process of this program takes before it does anything, measured: the libraries' data, the messages, the plan.
-const PROCESS_BYTES: u64 = 2 << 20;
+const PROCESS_BYTES: u64 = 5 << 20;
 /// And for each of `--threads`, measured: stacks, what matrix products pack, pieces of files on their way.
 const THREAD_BYTES: u64 = 2 << 20;
 /// The stage of the shards in flight.
