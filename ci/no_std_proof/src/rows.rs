@@ -22,7 +22,13 @@ pub fn decoding() -> bool {
     let refused = dtype::decode_rows(&bytes, FloatDtype::Bf16, 2, None, &mut [0.0; 6]);
     let mut weights = [0.0; 2];
     let decoded = dtype::decode_weights(&[0x00, 0x38, 0x01, 0x80], FloatDtype::F16, &mut weights);
+    let mut stored = bytes;
+    let kept_stored = dtype::keep_rows(&mut stored, FloatDtype::Bf16, 2, Some(&[1, 0, 1]));
+    let mut widened = [0.0; 4];
+    dtype::widen(&stored[..8], FloatDtype::Bf16, &mut widened);
     kept == Ok(2)
+        && kept_stored == kept
+        && widened == out
         && out == [1.0, 2.0, 3.0, -4.0]
         && matches!(
             refused,

@@ -5,7 +5,7 @@ use crate::{all_close, close};
 use nalgebra::{DMatrixView, DMatrixViewMut};
 use qera_core::rows::Rows;
 use qera_core::statistics::{
-    Autocorrelation, BatchMaxMeanAbs, BlockMeans, MeanAbs, Moments, SecondMoment,
+    Autocorrelation, BatchMaxMeanAbs, BlockMeans, BlockShare, MeanAbs, Moments, SecondMoment,
     student_t_quantile,
 };
 
@@ -56,6 +56,10 @@ fn accumulate_autocorrelation() -> Option<bool> {
         && all_close(&diagonal, &DIAGONAL, 1e-14)
         && close(found, 0.2, 1e-14)
         && close(full[1 + 3 * M], full[3 + M], 0.0);
+    Autocorrelation::go_on(&mut ours, M, 5.0).ok()?;
+    let mut means = [1.0, 0.0];
+    BlockShare::fold(&BlockShare::new(2.0, 2.0), &mut means, &[10.0, -10.0]);
+    let right = right && means == [3.0, -2.5];
     let resumed = Autocorrelation::resume(&mut ours, M, 5.0).ok()?;
     Some(right && all_close(Autocorrelation::packed(&resumed), &R, 1e-14))
 }
@@ -115,6 +119,11 @@ fn accumulate_batch_maxima() -> Option<bool> {
             &[0.738_548_9, 1.107_823_4, 1.107_823_4, 1.354_006_4],
             1e-7,
         );
+    let mut one = [0.0; M];
+    let mut batch = MeanAbs::new(&mut one).ok()?;
+    MeanAbs::update(&mut batch, &first).ok()?;
+    BatchMaxMeanAbs::take_batch(&mut more, &batch).ok()?;
+    let right = right && BatchMaxMeanAbs::weight(&more) == 5.0;
     let resumed = BatchMaxMeanAbs::resume(&mut ours, 5.0).ok()?;
     Some(right && BatchMaxMeanAbs::weight(&resumed) == 5.0)
 }
