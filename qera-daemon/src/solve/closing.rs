@@ -151,7 +151,6 @@ impl LayerProgress {
         self.corrections.truncate(1);
         self.settled = false;
         self.solved = None;
-        self.scored = false;
     }
 }
 

@@ -58,8 +58,6 @@ struct LayerRecord {
     evidence: Vec<Evidence>,
     settled: bool,
     #[serde(default)]
-    scored: bool,
-    #[serde(default)]
     solved: Option<Solved>,
     reference: Option<Evidence>,
 }
@@ -123,7 +121,6 @@ pub(super) fn write_progress(
         ranks: layer.corrections.iter().map(|c| c.rank).collect(),
         evidence: layer.evidence.clone(),
         settled: layer.settled,
-        scored: layer.scored,
         solved: layer.solved,
         reference: layer.reference,
     };
@@ -349,7 +346,6 @@ fn progress_in(
             vectors: Mat::from_fn(n, columns, |i, j| values[j * n + i]),
             evidence: layer.evidence,
             settled: layer.settled,
-            scored: layer.scored,
             solved: layer.solved,
             reference: layer.reference,
         });
