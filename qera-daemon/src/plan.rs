@@ -19,10 +19,11 @@ use crate::settings::{LogFormat, Settings, Shrinkage, Until, format_bytes};
 use crate::solve::{Quantity, SHRINKAGES, longest_wait};
 use crate::source::{Admitted, Entry, Reason};
 
-/// What a process of this program takes before it does anything, measured: the libraries' data, the messages, the plan.
-const PROCESS_BYTES: u64 = 2 << 20;
-/// And for each of `--threads`, measured: stacks, what matrix products pack, pieces of files on their way.
-const THREAD_BYTES: u64 = 2 << 20;
+/// What a process of this program takes beside that, measured: the libraries' data, messages, pieces of files on their way,
+/// gaps that the allocator leaves.
+const PROCESS_BYTES: u64 = 6 << 20;
+/// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and keep.
+const THREAD_BYTES: u64 = 4 << 20;
 /// The stage of the shards in flight.
 const SHARDS: usize = 0;
 
