@@ -185,7 +185,6 @@ impl Case {
             mib(planned),
             mib(peak)
         );
-        println!("{said}");
         assert!((1.0..=1.0 + SLACK).contains(&ratio), "{said}");
     }
 }
