@@ -349,6 +349,7 @@ def compare(arguments):
         (work, threads)
         for work in (QUICK if arguments.quick else WORKS)
         for threads in (1, 2)
+        if arguments.threads in (None, threads)
         if arguments.only in work.name + (SECOND_THREAD if threads == 2 else "")
     ]
     if not chosen:
@@ -385,6 +386,7 @@ def parse():
     comparison.add_argument("--json", metavar="FILE", type=argparse.FileType("w"), help="write the rows there too")
     comparison.add_argument("--rounds", type=count, default=3)
     comparison.add_argument("--only", metavar="SUBSTRING", default="", help="only rows whose name contains it")
+    comparison.add_argument("--threads", type=int, choices=(1, 2), help="only rows of one thread, or of two")
     comparison.add_argument("--quick", action="store_true", help="one round of small sizes: a test of this script")
     folding = commands.add_parser("accumulate")
     folding.add_argument("--rows", required=True)

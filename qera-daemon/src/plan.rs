@@ -28,8 +28,9 @@ const THREAD_BYTES: u64 = 4 << 20;
 /// The stage of the shards in flight.
 const SHARDS: usize = 0;
 
-/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak of a run whose shards
-/// are like those that are there is within a tenth of it (`tests/tests/memory.rs`).
+/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak of a run whose shards are
+/// like those that are there is within a tenth of it (`tests/tests/memory.rs`). With several threads that takes that their
+/// largest solves meet; where they do not, the plan is above the peak by what one has more than the other.
 #[derive(Debug, Serialize)]
 pub struct Plan {
     /// Memory that lives as long as a site's statistics.

@@ -178,6 +178,8 @@ impl<'a> Publisher<'a> {
                     self.check_convergence(shared);
                 } else if due {
                     self.fresh.clear(); // The current generation has these corrections.
+                    // What was only scored may have shown that they have converged.
+                    self.check_convergence(shared);
                 }
             }
         }

@@ -151,6 +151,7 @@ impl LayerProgress {
         self.corrections.truncate(1);
         self.settled = false;
         self.solved = None;
+        self.scored = false;
     }
 }
 

@@ -91,9 +91,14 @@ impl LayerProblem<'_> {
         let Subspace { vectors, values } = top_subspace(&operator, self.rank, effort)?;
         let v = vectors.subcols(0, values.len());
         let unit = operator.unit();
-        // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after a nearly exact fit.
+        // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after a nearly exact fit. A warm
+        // solve is not that exact.
+        let a = match effort {
+            Effort::Final => error.times(v),
+            Effort::Warm(_) => turned.times_v(host, v),
+        };
         Ok(LowRankTerm {
-            a: error.times(v),
+            a,
             b_transposed: v.to_owned(),
             captured: values.iter().map(|value| value * unit).collect(),
             vectors: if is_dense(error.n, self.rank) {

@@ -76,6 +76,8 @@ pub struct LayerProgress {
     pub evidence: Vec<Evidence>,
     /// Set where more rows change nothing: no error to correct, or a method without statistics.
     pub settled: bool,
+    /// Whether these corrections were scored already: what is scored again takes the place of the latest evidence.
+    pub scored: bool,
     /// How the latest correction was solved.
     pub solved: Option<Solved>,
     /// While its site is closed: the evidence that it was closed with.
@@ -115,6 +117,7 @@ impl Default for LayerProgress {
             vectors: Mat::zeros(0, 0),
             evidence: Vec::new(),
             settled: false,
+            scored: false,
             solved: None,
             reference: None,
         }
@@ -152,12 +155,16 @@ impl LayerProgress {
         self.corrections.truncate(REMEMBERED);
         self.vectors = vectors;
         self.solved = Some(solved);
+        self.scored = false;
     }
 
     /// Scores the remembered corrections on rows newer than they are. E is that of the layer.
     pub(super) fn test(&mut self, rows: u64, blocks: &[Block], error: ErrorMatrix<'_>) {
         let error = (error.values, error.m);
         if let Some(evidence) = score(rows, blocks, error, &self.corrections) {
+            if core::mem::replace(&mut self.scored, true) {
+                self.evidence.pop();
+            }
             self.evidence.push(evidence);
             let surplus = self.evidence.len().saturating_sub(REMEMBERED);
             self.evidence.drain(..surplus);

@@ -5,10 +5,13 @@
 //! residuals (as in `subspace`) what the sum of the top eigenvalues is, about. G' is taken with the shrinkage that the
 //! correction was solved with.
 //!
+//! Only for QERA-exact and QERA-approx: the other methods' S has another unit than f.
+//!
 //! A site whose layers could all gain less than a tenth of the tolerance is only scored at this solve point, and nothing is
 //! said of convergence: that takes new rows. It is solved at the next one in any case, because a better shrinkage is
 //! found by solving only. The last generation is solved from everything, as always.
 
+use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::SiteStatistics;
@@ -49,8 +52,12 @@ impl SiteSolver<'_> {
         statistics: &SiteStatistics,
         progress: &SiteProgress,
     ) -> Result<bool, Stop> {
-        let known = |layer: &LayerProgress| layer.solved.is_some() && layer.vectors.ncols() > 0;
-        if progress.spared || !progress.layers.iter().all(known) {
+        let known = |layer: &LayerProgress| {
+            layer.settled || (layer.solved.is_some() && layer.vectors.ncols() > 0)
+        };
+        // The gap is one in f only where S is that of f, or its diagonal.
+        let in_f = matches!(self.settings.method, Method::Exact | Method::Approx);
+        if !in_f || progress.spared || !progress.layers.iter().all(known) {
             return Ok(true);
         }
         let packed = statistics
@@ -65,6 +72,9 @@ impl SiteSolver<'_> {
             site,
         };
         for (member, layer) in progress.layers.iter().enumerate() {
+            if layer.settled {
+                continue; // Nothing changes it.
+            }
             let Some(solved) = layer.solved else {
                 return Ok(true);
             };
@@ -119,6 +129,9 @@ impl SiteSolver<'_> {
 /// What the top `count` Ritz values lack of the eigenvalues: at most the squared residuals over the gaps to the rest of the
 /// spectrum (Parlett, The Symmetric Eigenvalue Problem, 11.7), which is taken to begin at the last Ritz value.
 pub(super) fn lacking(values: &[f64], count: usize, squares: &[f64]) -> f64 {
+    if count == 0 {
+        return 0.0;
+    }
     let floor = values.last().copied().unwrap_or_default();
     let smallest = values[count - 1];
     let gap = |value: f64| (value - floor).max(1e-3 * smallest).max(f64::MIN_POSITIVE);

@@ -109,9 +109,17 @@ pub(super) fn judge(
     let held_out = (0..layers.count())
         .map(|layer| scored.held_out(layer, best))
         .collect();
-    let choice = (method == Method::Exact).then(|| Choice {
-        shrinkage: candidates[best],
-        origin,
+    // Folds of very uneven blocks may leave nothing to solve from.
+    let nothing = scored.without.first().is_none_or(Vec::is_empty);
+    let choice = (method == Method::Exact).then(|| match origin {
+        ChoiceOrigin::HeldOut if nothing => Choice {
+            shrinkage: few,
+            origin: ChoiceOrigin::FewBlocks,
+        },
+        _ => Choice {
+            shrinkage: candidates[best],
+            origin,
+        },
     });
     Ok(Verdict { choice, held_out })
 }

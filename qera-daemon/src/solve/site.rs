@@ -228,19 +228,14 @@ impl SiteSolver<'_> {
                 "products overflow: the weights or activations are too large".into(),
             ));
         }
+        let rank_used = projected.spectrum.len();
         if let Some(Before { layer, .. }) = before {
-            // What does not depend on rows does not get better with them.
-            layer.settled = !correctable
-                || matches!(
-                    self.settings.method,
-                    Method::ZeroQuantV2 | Method::WeightOnly
-                );
-            let rank = projected.spectrum.len();
+            layer.settled = !correctable || !depends_on_rows(self.settings.method);
             let solved = Solved {
                 shrinkage: verdict.choice.map_or(0.0, |c| c.shrinkage),
                 error: measured.error_with,
             };
-            layer.push(rank, &measured.rounded, projected.vectors, solved);
+            layer.push(rank_used, &measured.rounded, projected.vectors, solved);
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
@@ -250,7 +245,7 @@ impl SiteSolver<'_> {
                 Status::NothingToCorrect
             },
             rows: statistics.rows,
-            rank_used: projected.spectrum.len(),
+            rank_used,
             output_power,
             error_without,
             error_with: measured.error_with,
@@ -334,6 +329,11 @@ impl Before<'_> {
         self.layer.test(rows, self.newer, error);
         *self.scoring += begun.elapsed();
     }
+}
+
+/// What does not depend on rows does not get better with them.
+const fn depends_on_rows(method: Method) -> bool {
+    !matches!(method, Method::ZeroQuantV2 | Method::WeightOnly)
 }
 
 /// What the layers of a site have in common in a solve.

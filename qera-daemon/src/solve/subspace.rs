@@ -283,7 +283,8 @@ impl<'a> Cycle<'a> {
         let from = self.used() - fresh.ncols();
         let used = self.used();
         let mut small = self.small.as_mut();
-        for j in 0..fresh.ncols() {
+        // The first k of the first block are the precise ones and have the last word.
+        for j in (0..fresh.ncols()).rev() {
             for i in 0..used {
                 small[(i, from + j)] = along[(i, j)];
                 small[(from + j, i)] = along[(i, j)];

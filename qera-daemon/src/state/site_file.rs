@@ -58,6 +58,8 @@ struct LayerRecord {
     evidence: Vec<Evidence>,
     settled: bool,
     #[serde(default)]
+    scored: bool,
+    #[serde(default)]
     solved: Option<Solved>,
     reference: Option<Evidence>,
 }
@@ -121,6 +123,7 @@ pub(super) fn write_progress(
         ranks: layer.corrections.iter().map(|c| c.rank).collect(),
         evidence: layer.evidence.clone(),
         settled: layer.settled,
+        scored: layer.scored,
         solved: layer.solved,
         reference: layer.reference,
     };
@@ -348,6 +351,7 @@ fn progress_in(
             vectors: Mat::from_fn(n, columns, |i, j| values[j * n + i]),
             evidence: layer.evidence,
             settled: layer.settled,
+            scored: layer.scored,
             solved: layer.solved,
             reference: layer.reference,
         });
