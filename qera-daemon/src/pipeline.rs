@@ -27,6 +27,7 @@ mod durability;
 mod feeder;
 mod publisher;
 mod report;
+mod slot;
 mod source;
 mod worker;
 

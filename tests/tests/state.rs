@@ -456,6 +456,8 @@ fn refused_shards_make_no_sites() {
         "activations",
         "--state",
         "gathered",
+        "--threads",
+        "1",
         "--memory-budget",
         "64MiB",
     ];

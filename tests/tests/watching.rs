@@ -104,7 +104,14 @@ fn a_folder_that_goes_and_comes_back_is_watched_again() {
 /// Bad shards are set aside, in any order, and the run goes on; in the end it is no failure.
 #[test]
 fn bad_shards_do_no_harm() {
-    let (daemon, mut live) = begin(&["--rescan-interval", "0.2", "--memory-budget", "4MiB"]);
+    let (daemon, mut live) = begin(&[
+        "--rescan-interval",
+        "0.2",
+        "--threads",
+        "1",
+        "--memory-budget",
+        "16MiB",
+    ]);
     let other = [("qera.model", "another")];
     let row = TensorToWrite::f32(Q, &[1, 8], &wave(8, 0.0));
     write(

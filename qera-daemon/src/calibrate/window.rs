@@ -144,7 +144,14 @@ impl Window {
     /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is fewer blocks.
     pub fn finish(&mut self) {
         if self.unfinished() {
-            let all = self.all_rows().collect::<Vec<_>>().concat();
+            let length = self.all_rows().map(<[f32]>::len).sum();
+            let mut all = Numbers::zeroed(length);
+            let mut rest = &mut all[..];
+            for rows in self.all_rows() {
+                let (to, after) = rest.split_at_mut(rows.len());
+                to.copy_from_slice(rows);
+                rest = after;
+            }
             (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
             self.pending = Vec::new();
             self.cut(Stored::Numbers(&all), 4, &mut |_| ());

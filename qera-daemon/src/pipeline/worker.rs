@@ -19,6 +19,7 @@ use crate::source::SiteRows;
 use crate::state::{Gathered, SavedSite, SiteState, write_site};
 
 use super::publisher::Outcome;
+use super::slot::{Ended, Lent, Progress, Slot};
 use super::{Discard, Shared};
 
 /// What the feeder asks of a worker.
@@ -43,13 +44,6 @@ pub(super) struct Job {
     kind: Kind,
 }
 
-/// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R exists once.
-struct Lent {
-    statistics: Arc<SiteStatistics>,
-    /// Dropped after them.
-    _back: Sender<()>,
-}
-
 enum Kind {
     /// A solve point: the progress goes with the job and comes back.
     Point {
@@ -64,67 +58,6 @@ enum Kind {
     /// A cold solve; the sender only lives until it is done.
     Cold { _done: Sender<()> },
 }
-
-/// A site in the hands of its worker.
-struct Slot {
-    statistics: Arc<SiteStatistics>,
-    progress: Progress,
-    /// That of the progress, wherever it is.
-    next_point: u64,
-    /// Whether the progress says that rows are left out.
-    closed: bool,
-    /// Rows at the last cold solve of this run.
-    solved: u64,
-    /// Ends when the solver has given the statistics back.
-    lent: Option<Receiver<()>>,
-}
-
-impl Slot {
-    /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is shared.
-    fn lend(&mut self) -> Lent {
-        let (back, lent) = bounded(0);
-        self.lent = Some(lent);
-        let mut statistics = Arc::clone(&self.statistics);
-        if statistics.window.unfinished() {
-            Arc::make_mut(&mut statistics).window.finish();
-        }
-        Lent {
-            statistics,
-            _back: back,
-        }
-    }
-
-    /// Waits for the solver that has the statistics.
-    fn have_back(&mut self) {
-        if let Some(lent) = self.lent.take() {
-            let _ = lent.recv();
-        }
-    }
-}
-
-enum Progress {
-    /// There is no checkpoint: nothing is ever solved.
-    None,
-    Here(SiteProgress),
-    /// With a solver.
-    Out(Receiver<SiteProgress>),
-}
-
-impl Progress {
-    /// Waits for the solver, where there is one.
-    fn here(&mut self) -> Result<Option<&mut SiteProgress>, Ended> {
-        if let Self::Out(back) = self {
-            *self = Self::Here(back.recv().map_err(|_| Ended)?);
-        }
-        Ok(match self {
-            Self::Here(progress) => Some(progress),
-            _ => None,
-        })
-    }
-}
-
-/// A neighbour ended early; the caller reports why.
-struct Ended;
 
 /// A worker and its sites.
 pub(super) struct Worker<'a> {

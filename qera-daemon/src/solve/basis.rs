@@ -1,7 +1,9 @@
 //! An orthonormal basis that grows block by block, and Rayleigh-Ritz on it: what all Krylov methods here share.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+
+use crate::kernels::Numbers;
 
 /// A column of which the basis leaves less than this is spanned by it.
 const SPANNED: f64 = 1e-12;
@@ -14,6 +16,46 @@ const PIVOT_GOOD: f64 = 1e-4;
 const PIVOT_MIN: f64 = 1e-6;
 /// A direction whose square is below this share of the strongest one's is noise of the Gram matrix.
 const NOISE: f64 = 1e-13;
+
+/// Long columns with room for more, in pages of their own: the large part of a Krylov method's memory, which neither is
+/// copied as it grows nor stays with the allocator.
+pub(super) struct Columns {
+    memory: Numbers<f64>,
+    rows: usize,
+    used: usize,
+}
+
+impl Columns {
+    /// None yet.
+    pub(super) fn with_room(rows: usize, columns: usize) -> Self {
+        Self {
+            memory: Numbers::zeroed(rows * columns),
+            rows,
+            used: 0,
+        }
+    }
+
+    pub(super) const fn count(&self) -> usize {
+        self.used
+    }
+
+    pub(super) const fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    pub(super) fn as_ref(&self) -> MatRef<'_, f64> {
+        let used = &self.memory[..self.rows * self.used];
+        MatRef::from_column_major_slice(used, self.rows, self.used)
+    }
+
+    /// Adds columns, for which there is room.
+    pub(super) fn push(&mut self, columns: MatRef<'_, f64>) {
+        let (from, count) = (self.rows * self.used, columns.ncols());
+        let to = &mut self.memory[from..from + self.rows * count];
+        MatMut::from_column_major_slice_mut(to, self.rows, count).copy_from(columns);
+        self.used += count;
+    }
+}
 
 /// What `block` adds to the orthonormal columns of `basis`, orthonormal itself, at most `room` columns.
 pub(super) fn orthonormalise(block: Mat<f64>, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {

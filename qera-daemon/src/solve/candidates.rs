@@ -9,7 +9,7 @@ use faer::{Mat, MatRef};
 
 use crate::kernels::Host;
 
-use super::basis::{eigen, orthonormalise, product, start, turned as turned_over};
+use super::basis::{Columns, eigen, orthonormalise, product, start, turned as turned_over};
 use super::metric::ErrorMatrix;
 use super::operator::TurnedError;
 use super::training::Training;
@@ -34,7 +34,7 @@ pub(super) const fn columns_max(n: usize, k: usize) -> usize {
 /// A basis and what the ends make of it.
 pub(super) struct Candidates {
     /// E Q scaled by the power of two: m x s.
-    t: Mat<f64>,
+    t: Columns,
     /// Q^T G Q under each end.
     ends: Vec<Mat<f64>>,
 }
@@ -49,9 +49,9 @@ impl Candidates {
     ) -> Self {
         let (m, n) = (error.m, error.n);
         let most = columns_max(n, k);
-        let mut basis = Mat::zeros(n, 0);
-        let mut t = Mat::<f64>::zeros(m, 0);
-        let mut images: Vec<Mat<f64>> = Vec::new();
+        let mut basis = Columns::with_room(n, most);
+        let mut t = Columns::with_room(m, most);
+        let mut images: Vec<Columns> = Vec::new();
         let mut block = if most == n {
             Mat::identity(n, n)
         } else {
@@ -61,20 +61,20 @@ impl Candidates {
             let fresh = if most == n {
                 block
             } else {
-                orthonormalise(block, basis.as_ref(), most - basis.ncols())
+                orthonormalise(block, basis.as_ref(), most - basis.count())
             };
             if fresh.ncols() == 0 {
                 break;
             }
             let fresh_t = turned.times(host, turned_over(fresh.as_ref()).as_ref());
             let of_ends = training.apply(host, &fresh_t);
-            images.resize_with(of_ends.len(), || Mat::zeros(m, 0));
-            t = beside(&t, fresh_t.transpose());
+            images.resize_with(of_ends.len(), || Columns::with_room(m, most));
+            t.push(fresh_t.transpose());
             for (image, fresh) in images.iter_mut().zip(&of_ends) {
-                *image = beside(image, fresh.transpose());
+                image.push(fresh.transpose());
             }
-            basis = beside(&basis, fresh.as_ref());
-            if basis.ncols() == most {
+            basis.push(fresh.as_ref());
+            if basis.count() == most {
                 break;
             }
             let image = of_ends[index % of_ends.len()].clone();
@@ -83,7 +83,7 @@ impl Candidates {
         }
         let ends = images
             .iter()
-            .map(|image| product(t.transpose(), image.as_ref()))
+            .map(|image| product(t.as_ref().transpose(), image.as_ref()))
             .collect();
         Self { t, ends }
     }
@@ -95,7 +95,7 @@ impl Candidates {
 
     /// The rotation of Q to the top-k subspace of the blend of the ends with these shares.
     pub(super) fn top(&self, shares: &[f64], k: usize) -> Result<Mat<f64>, String> {
-        let s = self.t.ncols();
+        let s = self.t.count();
         let blend = Mat::from_fn(s, s, |i, j| {
             let terms = self.ends.iter().zip(shares);
             terms.map(|(end, share)| share * end[(i, j)]).sum()
@@ -103,14 +103,4 @@ impl Candidates {
         let (vectors, _) = eigen(&blend)?;
         Ok(vectors.subcols(0, k.min(s)).to_owned())
     }
-}
-
-/// Both side by side.
-fn beside(left: &Mat<f64>, right: MatRef<'_, f64>) -> Mat<f64> {
-    let mut both = Mat::zeros(right.nrows(), left.ncols() + right.ncols());
-    both.as_mut().subcols_mut(0, left.ncols()).copy_from(left);
-    both.as_mut()
-        .subcols_mut(left.ncols(), right.ncols())
-        .copy_from(right);
-    both
 }

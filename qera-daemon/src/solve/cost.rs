@@ -1,8 +1,8 @@
 //! What solving one layer costs, for the plan: what exists at one time, stage by stage.
 //!
-//! E, R and what is packed of them are pages of their own that go back to the system when they are dropped, so that they are
-//! added up for each stage and the largest sum counts. The rest (bases, skinny products) comes from the allocator, which
-//! keeps it for the next stage: of those the largest counts, beside the largest of the pages.
+//! E, R, what is packed of them and bases are pages of their own that go back to the system when they are dropped, so that
+//! they are added up for each stage and the largest sum counts. The rest (skinny products, small matrices) comes from
+//! the allocator, which keeps it for the next stage: of those the largest counts, beside the largest of the pages.
 
 use crate::calibrate::WINDOW_ROWS;
 use crate::kernels::trace_bytes;
@@ -17,6 +17,14 @@ use super::yardstick::ROWS;
 
 /// f64 copies of a small matrix while it is decomposed.
 const DECOMPOSED: usize = 7;
+
+/// What exists at one time.
+struct Stage {
+    /// In pages of their own.
+    pages: usize,
+    /// From the allocator.
+    allocated: usize,
+}
 
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
@@ -41,26 +49,35 @@ impl Quantity {
     /// Working memory at its peak.
     #[must_use]
     pub fn bytes(self) -> u64 {
-        let allocated = [self.judging(), self.searching(), self.measuring()];
-        (self.pages() + allocated.into_iter().max().unwrap_or_default()) as u64
+        let stages = [
+            self.tracing(),
+            self.judging(),
+            self.searching(),
+            self.measuring(),
+        ];
+        let most = |of: fn(&Stage) -> usize| stages.iter().map(of).max().unwrap_or_default();
+        let full = if self.full { 4 * self.m * self.m } else { 0 };
+        (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
     }
 
-    /// R in f32, and E twice, or W or E beside what a trace packs of it.
-    fn pages(self) -> usize {
+    /// W or E, and what a trace packs of it.
+    fn tracing(self) -> Stage {
         let Self { m, n, .. } = self;
-        let full = if self.full { 4 * m * m } else { 0 };
-        let traced = if !self.keeps_r {
-            0
+        let (packed, allocated) = if !self.keeps_r {
+            (0, 0)
         } else if is_traced_in_f64(m, n) {
-            8 * m * n
+            (8 * m * n, 8 * BAND * m)
         } else {
-            trace_bytes(m, n)
+            (trace_bytes(m, n), 0)
         };
-        full + 4 * m * n + traced.max(4 * m * n)
+        Stage {
+            pages: 4 * m * n + packed,
+            allocated,
+        }
     }
 
-    /// The candidates' basis and its images, one of them while it grows, the rows that are scored.
-    fn judging(self) -> usize {
+    /// E twice, the candidates' basis and its images; a block as it comes, the rows that are scored.
+    fn judging(self) -> Stage {
         let Self { m, n, rank, .. } = self;
         let ends = if self.candidates > 1 { 2 } else { 1 };
         let columns = columns_max(n, rank);
@@ -69,26 +86,35 @@ impl Quantity {
         } else {
             columns / CANDIDATE_BLOCKS
         };
-        let basis = 8 * columns * (n + (2 + ends) * m);
         let block = 8 * block * (2 * n + (2 + 2 * ends) * m);
-        basis + block + SCORED_ROWS * (4 * m + 8 * columns) + 8 * DECOMPOSED * columns * columns
+        let scored = 8 * m * columns + SCORED_ROWS * (4 * m + 8 * columns);
+        let decomposed = 8 * DECOMPOSED * columns * columns;
+        Stage {
+            pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m),
+            allocated: block.max(scored) + decomposed,
+        }
     }
 
-    /// G and its decomposition where it is formed, else the Krylov basis with its image and the skinny products.
-    fn searching(self) -> usize {
+    /// E twice; G and its decomposition where it is formed, else the Krylov basis with its image, and the skinny products.
+    fn searching(self) -> Stage {
         let Self { m, n, rank, .. } = self;
         if is_dense(n, rank) {
             let products = DENSE_PANEL * (8 * n + 8 * (SUMS + 3) * m);
-            return 8 * DECOMPOSED * n * n + products + 8 * BAND * m;
+            return Stage {
+                pages: 8 * m * n,
+                allocated: 8 * DECOMPOSED * n * n + products + 8 * BAND * m,
+            };
         }
         let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
-        let basis = 16 * n * columns + 8 * DECOMPOSED * columns * columns;
         let precise = 8 * COLUMNS * m + 8 * rank * (n + (SUMS + 3) * m);
-        basis + 8 * block * (5 * n + 3 * m).max(2 * n) + precise
+        Stage {
+            pages: 8 * m * n + 16 * n * columns,
+            allocated: 8 * DECOMPOSED * columns * columns + 8 * block * (5 * n + 3 * m) + precise,
+        }
     }
 
-    /// T, R T and the factors; then what rounding changed of them, times R and E. Or the outputs of some rows.
-    fn measuring(self) -> usize {
+    /// E twice; T, R T and the factors; then what rounding changed of them, times R and E. Or the outputs of some rows.
+    fn measuring(self) -> Stage {
         let Self { m, n, rank, .. } = self;
         let factors = 8 * rank * (3 * m + 2 * n);
         let scored = if self.live {
@@ -101,7 +127,10 @@ impl Quantity {
         } else {
             ROWS * (12 * m + 16 * n)
         };
-        factors + measured.max(scored)
+        Stage {
+            pages: 8 * m * n,
+            allocated: factors + measured.max(scored),
+        }
     }
 
     /// The vectors that the next solve starts from.

@@ -18,7 +18,7 @@
 
 use faer::{Mat, MatRef};
 
-use super::basis::{Remainder, eigen, orthonormalise, product, start};
+use super::basis::{Columns, Remainder, eigen, orthonormalise, product, start};
 use super::gap::lacking;
 use super::operator::ErrorOperator;
 
@@ -144,11 +144,10 @@ struct Cycle<'a> {
     k: usize,
     /// Whether the first block is multiplied in f64.
     precise: bool,
-    basis: Mat<f64>,
-    images: Mat<f64>,
+    basis: Columns,
+    images: Columns,
     /// Q^T G Q.
     small: Mat<f64>,
-    used: usize,
     /// Columns of the first block.
     first: usize,
 }
@@ -183,17 +182,21 @@ impl<'a> Cycle<'a> {
             operator,
             k,
             precise: false,
-            basis: Mat::zeros(n, columns),
-            images: Mat::zeros(n, columns),
+            basis: Columns::with_room(n, columns),
+            images: Columns::with_room(n, columns),
             small: Mat::zeros(columns, columns),
-            used: 0,
             first: 0,
         }
     }
 
+    const fn used(&self) -> usize {
+        self.basis.count()
+    }
+
     /// Begins anew, from Ritz vectors.
     const fn restart(&mut self) {
-        self.used = 0;
+        self.basis.clear();
+        self.images.clear();
         self.precise = true;
     }
 
@@ -209,10 +212,9 @@ impl<'a> Cycle<'a> {
                 self.operator.apply_f32(fresh.as_ref())
             };
             self.add(&fresh, &image);
-            let (along, remainder) =
-                Remainder::of(image, self.basis.as_ref().subcols(0, self.used));
+            let (along, remainder) = Remainder::of(image, self.basis.as_ref());
             self.know(&along, fresh.as_ref());
-            if index + 1 == blocks || self.used == capacity {
+            if index + 1 == blocks || self.used() == capacity {
                 break;
             }
             if let Some(rest) = rest.filter(|_| index >= 2)
@@ -220,8 +222,8 @@ impl<'a> Cycle<'a> {
             {
                 break;
             }
-            let basis = self.basis.as_ref().subcols(0, self.used);
-            fresh = remainder.orthonormal(basis, capacity - self.used);
+            let basis = self.basis.as_ref();
+            fresh = remainder.orthonormal(basis, capacity - self.used());
             if fresh.ncols() == 0 {
                 break; // The basis is invariant.
             }
@@ -232,18 +234,21 @@ impl<'a> Cycle<'a> {
     /// What the captured sum lacks, about, while the basis is a Krylov basis: only the last block's images lead out of it.
     fn lacking(&self, remainder: &Remainder, width: usize) -> Result<f64, String> {
         let (rotation, values) = self.decompose()?;
-        let count = self.k.min(self.used);
-        let last = rotation.as_ref().subrows(self.used - width, width);
+        let count = self.k.min(self.used());
+        let last = rotation.as_ref().subrows(self.used() - width, width);
         let squares = remainder.squares(last.subcols(0, count));
         Ok(lacking(
-            &values[..kept(self.k).min(self.used)],
+            &values[..kept(self.k).min(self.used())],
             count,
             &squares,
         ))
     }
 
     fn decompose(&self) -> Result<(Mat<f64>, Vec<f64>), String> {
-        let used = self.small.as_ref().submatrix(0, 0, self.used, self.used);
+        let used = self
+            .small
+            .as_ref()
+            .submatrix(0, 0, self.used(), self.used());
         eigen(&used.to_owned())
     }
 
@@ -265,29 +270,22 @@ impl<'a> Cycle<'a> {
     }
 
     fn add(&mut self, fresh: &Mat<f64>, image: &Mat<f64>) {
-        let (from, width) = (self.used, fresh.ncols());
-        self.basis
-            .as_mut()
-            .subcols_mut(from, width)
-            .copy_from(fresh);
-        self.images
-            .as_mut()
-            .subcols_mut(from, width)
-            .copy_from(image);
-        self.used += width;
-        if from == 0 {
-            self.first = width;
+        if self.used() == 0 {
+            self.first = fresh.ncols();
         }
+        self.basis.push(fresh.as_ref());
+        self.images.push(image.as_ref());
     }
 
     /// Q^T G Q for the block that came last, given Q^T times its images. With the first block by that block's own images,
     /// which are more precise.
     fn know(&mut self, along: &Mat<f64>, fresh: MatRef<'_, f64>) {
-        let from = self.used - fresh.ncols();
+        let from = self.used() - fresh.ncols();
+        let used = self.used();
         let mut small = self.small.as_mut();
         // The first k of the first block are the precise ones and have the last word.
         for j in (0..fresh.ncols()).rev() {
-            for i in 0..self.used {
+            for i in 0..used {
                 small[(i, from + j)] = along[(i, j)];
                 small[(from + j, i)] = along[(i, j)];
             }
@@ -310,7 +308,7 @@ impl<'a> Cycle<'a> {
     /// The trace that is not captured, about, from the first `width` vectors of a basis that began at random; near an exact
     /// fit only rounding moves.
     fn rest(&self, found: &Ritz, width: usize) -> f64 {
-        let width = width.min(self.used);
+        let width = width.min(self.used());
         let of_vector = |j: usize| {
             let captured = found.values.iter().enumerate();
             let captured = captured.map(|(i, value)| value * found.rotation[(j, i)].powi(2));
@@ -323,20 +321,17 @@ impl<'a> Cycle<'a> {
     /// The best vectors of the basis, and how good they are, by their own residuals.
     fn ritz(&self) -> Result<Ritz, String> {
         let (rotation, mut values) = self.decompose()?;
-        let rotation = rotation.as_ref().subcols(0, kept(self.k).min(self.used));
-        let vectors = product(self.basis.as_ref().subcols(0, self.used), rotation);
-        let count = self.k.min(self.used);
-        let images = product(
-            self.images.as_ref().subcols(0, self.used),
-            rotation.subcols(0, count),
-        );
+        let rotation = rotation.as_ref().subcols(0, kept(self.k).min(self.used()));
+        let vectors = product(self.basis.as_ref(), rotation);
+        let count = self.k.min(self.used());
+        let images = product(self.images.as_ref(), rotation.subcols(0, count));
         let square = |j: usize| {
             let pairs = images.col(j).iter().zip(vectors.col(j).iter());
             let residual = pairs.map(|(image, v)| (image - values[j] * v).powi(2));
             residual.sum::<f64>()
         };
         let squares: Vec<f64> = (0..count).map(square).collect();
-        let lacking = lacking(&values[..kept(self.k).min(self.used)], count, &squares);
+        let lacking = lacking(&values[..kept(self.k).min(self.used())], count, &squares);
         values.truncate(count);
         Ok(Ritz {
             rotation: rotation.to_owned(),

@@ -23,7 +23,7 @@ use crate::tensor_file::{Claim, Header, Sink, TensorPlan, write_hashed};
 /// The metadata key of what is no tensor.
 const SITE: &str = "qera.site";
 /// Bytes converted at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 1 << 18;
 
 /// The part of the statistics that is no tensor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -192,9 +192,11 @@ fn put<T: Copy, const N: usize>(
     bytes: fn(T) -> [u8; N],
     out: &mut Sink<'_>,
 ) -> Result<(), Stop> {
+    let mut buffer = Vec::with_capacity(PIECE.min(values.len() * N));
     values.chunks(PIECE / N).try_for_each(|piece| {
-        let piece: Vec<u8> = piece.iter().flat_map(|v| bytes(*v)).collect();
-        out.write_all(&piece)
+        buffer.clear();
+        piece.iter().for_each(|v| buffer.extend(bytes(*v)));
+        out.write_all(&buffer)
     })
 }
 

@@ -93,7 +93,7 @@ fn write_all(
     let file = File::create(path).map_err(Stop::io(path, "create"))?;
     let mut sink = Sink {
         path,
-        out: BufWriter::with_capacity(1 << 20, file),
+        out: BufWriter::with_capacity(1 << 18, file),
         written: 0,
         hasher,
     };

@@ -1,0 +1,76 @@
+//! A site in the hands of its worker, and what of it is with a solver.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::calibrate::SiteStatistics;
+use crate::solve::SiteProgress;
+
+/// A site in the hands of its worker.
+pub(super) struct Slot {
+    pub(super) statistics: Arc<SiteStatistics>,
+    pub(super) progress: Progress,
+    /// That of the progress, wherever it is.
+    pub(super) next_point: u64,
+    /// Whether the progress says that rows are left out.
+    pub(super) closed: bool,
+    /// Rows at the last cold solve of this run.
+    pub(super) solved: u64,
+    /// Ends when the solver has given the statistics back.
+    pub(super) lent: Option<Receiver<()>>,
+}
+
+impl Slot {
+    /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is shared.
+    pub(super) fn lend(&mut self) -> Lent {
+        let (back, lent) = bounded(0);
+        self.lent = Some(lent);
+        let mut statistics = Arc::clone(&self.statistics);
+        if statistics.window.unfinished() {
+            Arc::make_mut(&mut statistics).window.finish();
+        }
+        Lent {
+            statistics,
+            _back: back,
+        }
+    }
+
+    /// Waits for the solver that has the statistics.
+    pub(super) fn have_back(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            let _ = lent.recv();
+        }
+    }
+}
+
+pub(super) enum Progress {
+    /// There is no checkpoint: nothing is ever solved.
+    None,
+    Here(SiteProgress),
+    /// With a solver.
+    Out(Receiver<SiteProgress>),
+}
+
+impl Progress {
+    /// Waits for the solver, where there is one.
+    pub(super) fn here(&mut self) -> Result<Option<&mut SiteProgress>, Ended> {
+        if let Self::Out(back) = self {
+            *self = Self::Here(back.recv().map_err(|_| Ended)?);
+        }
+        Ok(match self {
+            Self::Here(progress) => Some(progress),
+            _ => None,
+        })
+    }
+}
+
+/// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R exists once.
+pub(super) struct Lent {
+    pub(super) statistics: Arc<SiteStatistics>,
+    /// Dropped after them.
+    _back: Sender<()>,
+}
+
+/// A neighbour ended early; the caller reports why.
+pub(super) struct Ended;

@@ -1,0 +1,80 @@
+//! The plan as a person reads it.
+
+use core::fmt::Write as _;
+
+use crate::settings::{Settings, format_bytes};
+
+use super::Plan;
+
+impl Plan {
+    pub(super) fn table(&self, settings: &Settings) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |s: core::fmt::Arguments<'_>| {
+            let _ = writeln!(text, "{s}");
+        };
+        line(format_args!(
+            "{:<52} {:>8} {:>9} {:>12} {:>12}",
+            "site", "width", "rows", "statistics", "held-out"
+        ));
+        for site in &self.sites {
+            line(format_args!(
+                "{:<52} {:>8} {:>9} {:>12} {:>12}",
+                site.name,
+                site.in_features,
+                site.rows,
+                format_bytes(site.statistics_bytes),
+                format_bytes(site.window_bytes + site.aside_bytes)
+            ));
+        }
+        line(format_args!(
+            "\n{:<52} {:>8} {:>12} {:>12} {:>9}",
+            "layer", "rank", "solving", "factors", "GFlop"
+        ));
+        for layer in &self.layers {
+            line(format_args!(
+                "{:<52} {:>8} {:>12} {:>12} {:>9.2}",
+                layer.name,
+                layer.rank,
+                format_bytes(layer.solve_bytes),
+                format_bytes(layer.factor_bytes),
+                layer.solve_flops / 1e9
+            ));
+        }
+        line(format_args!(
+            "\n{:<52} {:>8} {:>12} {:>12}",
+            "stage", "when", "memory", "at most"
+        ));
+        for stage in &self.stages {
+            line(format_args!(
+                "{:<52} {:>8} {:>12} {:>12}",
+                stage.name,
+                stage.when.name(),
+                format_bytes(stage.bytes),
+                format_bytes(stage.bound_bytes)
+            ));
+        }
+        let total = if self.live {
+            "total"
+        } else {
+            "total, reading or solving"
+        };
+        line(format_args!(
+            "{total:<61} {:>12} {:>12}",
+            format_bytes(self.total_bytes),
+            format_bytes(self.bound_bytes)
+        ));
+        line(format_args!(
+            "{:<74} {:>12}   ({})",
+            "memory budget",
+            format_bytes(settings.memory_budget.bytes),
+            settings.memory_budget.origin
+        ));
+        line(format_args!(
+            "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve",
+            self.accumulate_flops / 1e9,
+            self.solve_flops / 1e9
+        ));
+        text
+    }
+}
