@@ -129,14 +129,14 @@ pub(super) mod avx2 {
     fn step<const V: usize>(
         sums: &mut [[__m256; V]; COLUMNS],
         a: &[[f32; WIDTH]],
-        b: [f32; COLUMNS],
+        b: impl Fn(usize) -> f32,
     ) {
         let mut lanes = [_mm256_setzero_ps(); V];
         for (lanes, a) in lanes.iter_mut().zip(a) {
             *lanes = load(a);
         }
-        for (sums, b) in sums.iter_mut().zip(b) {
-            let b = _mm256_set1_ps(b);
+        for (c, sums) in sums.iter_mut().enumerate() {
+            let b = _mm256_set1_ps(b(c));
             for (sum, a) in sums.iter_mut().zip(lanes) {
                 *sum = _mm256_fmadd_ps(a, b, *sum);
             }
@@ -149,7 +149,7 @@ pub(super) mod avx2 {
         let (vectors, _) = a.as_chunks::<WIDTH>();
         let (rows, _) = b.as_chunks::<COLUMNS>();
         for (a, b) in vectors.chunks_exact(V).zip(rows) {
-            step(&mut sums, a, *b);
+            step(&mut sums, a, |c| b[c]);
         }
         store(sums, tile);
     }
@@ -161,7 +161,9 @@ pub(super) mod avx2 {
         let steps = vectors.len() / V;
         let b = b.map(|column| &column[..steps]);
         for (t, a) in vectors.chunks_exact(V).enumerate() {
-            step(&mut sums, a, b.map(|column| column[t]));
+            // SAFETY: t < steps, which every column has. A test of it would stand between the loads, each of which is to
+            // become part of its multiply-add.
+            step(&mut sums, a, |c| unsafe { *b[c].get_unchecked(t) });
         }
         store(sums, tile);
     }
@@ -232,14 +234,14 @@ pub(super) mod avx512 {
     fn step<const V: usize>(
         sums: &mut [[__m512; V]; COLUMNS],
         a: &[[f32; WIDTH]],
-        b: [f32; COLUMNS],
+        b: impl Fn(usize) -> f32,
     ) {
         let mut lanes = [_mm512_setzero_ps(); V];
         for (lanes, a) in lanes.iter_mut().zip(a) {
             *lanes = load(a);
         }
-        for (sums, b) in sums.iter_mut().zip(b) {
-            let b = _mm512_set1_ps(b);
+        for (c, sums) in sums.iter_mut().enumerate() {
+            let b = _mm512_set1_ps(b(c));
             for (sum, a) in sums.iter_mut().zip(lanes) {
                 *sum = _mm512_fmadd_ps(a, b, *sum);
             }
@@ -252,7 +254,7 @@ pub(super) mod avx512 {
         let (vectors, _) = a.as_chunks::<WIDTH>();
         let (rows, _) = b.as_chunks::<COLUMNS>();
         for (a, b) in vectors.chunks_exact(V).zip(rows) {
-            step(&mut sums, a, *b);
+            step(&mut sums, a, |c| b[c]);
         }
         store(sums, tile);
     }
@@ -264,7 +266,9 @@ pub(super) mod avx512 {
         let steps = vectors.len() / V;
         let b = b.map(|column| &column[..steps]);
         for (t, a) in vectors.chunks_exact(V).enumerate() {
-            step(&mut sums, a, b.map(|column| column[t]));
+            // SAFETY: t < steps, which every column has. A test of it would stand between the loads, each of which is to
+            // become part of its multiply-add.
+            step(&mut sums, a, |c| unsafe { *b[c].get_unchecked(t) });
         }
         store(sums, tile);
     }
