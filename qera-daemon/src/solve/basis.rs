@@ -108,8 +108,8 @@ impl Remainder {
     }
 
     /// An orthonormal basis of it, strongest directions first where not all fit or count.
-    pub(super) fn orthonormal(self, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
-        let (mut block, good) = orthonormal(self.block, &self.gram, room);
+    pub(super) fn orthonormal(&self, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
+        let (mut block, good) = orthonormal(self.block.as_ref(), &self.gram, room);
         if block.ncols() == 0 || (good && self.least > AGAIN_BELOW) {
             return block;
         }
@@ -118,7 +118,7 @@ impl Remainder {
         let lengths: Vec<f64> = block.col_iter().map(|c| c.norm_l2()).collect();
         let gram = scale_columns(&mut block, &ones, &lengths);
         let most = block.ncols();
-        orthonormal(block, &gram, most).0
+        orthonormal(block.as_ref(), &gram, most).0
     }
 }
 
@@ -151,7 +151,7 @@ fn scale_columns(block: &mut Mat<f64>, before: &[f64], lengths: &[f64]) -> Mat<f
 }
 
 /// An orthonormal basis of columns of length 1 or 0, at most `most`, and whether it is one to 1e-12.
-fn orthonormal(block: Mat<f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool) {
+fn orthonormal(block: MatRef<'_, f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool) {
     if block.ncols() <= most
         && let Ok(factor) = gram.llt(Side::Lower)
     {
@@ -163,10 +163,7 @@ fn orthonormal(block: Mat<f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool
                 factor.L().solve_lower_triangular_in_place(inverse.as_mut());
                 inverse
             };
-            return (
-                product(block.as_ref(), inverse.transpose()),
-                least > PIVOT_GOOD,
-            );
+            return (product(block, inverse.transpose()), least > PIVOT_GOOD);
         }
     }
     let none = Mat::zeros(block.nrows(), 0);
@@ -182,7 +179,7 @@ fn orthonormal(block: Mat<f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool
         let to = 1.0 / value.sqrt();
         column.iter_mut().for_each(|x| *x *= to);
     }
-    let found = product(block.as_ref(), rotation.as_ref().subcols(0, kept));
+    let found = product(block, rotation.as_ref().subcols(0, kept));
     (found, false)
 }
 

@@ -4,7 +4,6 @@
 //! they are added up for each stage and the largest sum counts. The rest (skinny products, small matrices) comes from
 //! the allocator, which keeps it for the next stage: of those the largest counts, beside the largest of the pages.
 
-use crate::calibrate::WINDOW_ROWS;
 use crate::kernels::trace_bytes;
 
 use super::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
@@ -95,7 +94,7 @@ impl Quantity {
         }
     }
 
-    /// E twice; G and its decomposition where it is formed, else the Krylov basis with its image, and the skinny products.
+    /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny products.
     fn searching(self) -> Stage {
         let Self { m, n, rank, .. } = self;
         if is_dense(n, rank) {
@@ -108,7 +107,7 @@ impl Quantity {
         let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
         let precise = 8 * COLUMNS * m + 8 * rank * (n + (SUMS + 3) * m);
         Stage {
-            pages: 8 * m * n + 16 * n * columns,
+            pages: 8 * m * n + 8 * n * columns,
             allocated: 8 * DECOMPOSED * columns * columns + 8 * block * (5 * n + 3 * m) + precise,
         }
     }
@@ -140,16 +139,21 @@ impl Quantity {
         8 * self.n * if columns < self.n { columns } else { self.n }
     }
 
-    /// Operations, about: two traces, the window's output errors and the leaving-out in each fold, two Krylov
-    /// cycles of the published solve, and for each candidate one warm cycle in each of four folds.
+    /// Operations, about: two traces, the outputs of the rows that are scored, the products of the published solve (5 k
+    /// columns of a first cycle, two blocks of a second), and those of the basis that serves all candidates, in each of
+    /// four folds.
     #[must_use]
     pub fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
-        let rows = WINDOW_ROWS as f64;
         let full = if self.full { m * m } else { 0.0 };
-        let apply = (self.rank + 8) as f64 * (4.0 * m * n + 2.0 * full);
+        let apply = 4.0 * m * n + 2.0 * full;
         let traces = 2.0 * m * m * n;
-        let folds = rows * (2.0 * m * n + full);
-        traces + folds + 10.0 * apply + 12.0 * self.candidates as f64 * apply
+        let solve = (5 * self.rank + 2 * kept(self.rank)) as f64 * apply;
+        if self.candidates < 2 {
+            return traces + solve;
+        }
+        let basis = columns_max(self.n, self.rank) as f64;
+        let fold = basis * (apply + 2.0 * full) + SCORED_ROWS as f64 * 2.0 * m * (n + basis);
+        traces + solve + 4.0 * fold
     }
 }

@@ -1,18 +1,20 @@
 //! The top eigenvectors of G = E^T S E.
 //!
-//! Small n: G is formed in f64 and decomposed. Otherwise restarted block Krylov: blocks b, G b, G^2 b, ...
-//! span a basis, Rayleigh-Ritz in f64 takes the best vectors out of it, and they start the next
-//! cycle. The spectra here are flat behind rank k, which is why subspace iteration and randomised SVD are
-//! not enough (1e-4 to 1e-2 above the optimum at the same cost; Musco and Musco 2015 has the theory).
-//! Products are f32, except those of the block with which a later cycle starts: the Ritz vectors of the cycle before,
-//! which all but make up the answer. With their images in f64 the cycle is a step of iterative refinement: what
-//! f32 leaves in the images of the other blocks is multiplied by their small share (1e-3 and less). In f32 alone the excess is
-//! about (1e-7 lambda_1 / lambda_k)^2 (measured: 7e-7 at a spread of 4e4); so it is 1e-11, also at a spread of 1e6.
+//! Small n: G is formed in f64 and decomposed. Otherwise block Krylov in two cycles. The first: blocks b, G b, G^2 b, ... from
+//! a random start, narrow ones, because what counts is their number (the spectra here are flat behind rank k, which is why
+//! subspace iteration and randomised SVD are not enough: 1e-4 to 1e-2 above the optimum at the same cost; Musco and Musco
+//! 2015 has the theory), until Rayleigh-Ritz says that the sum of the top k is known to f32's precision. The second
+//! starts from the best vectors, and takes two blocks as a rule.
+//!
+//! Products are f32, except those of the k Ritz vectors with which the second begins: they all but make up the answer.
+//! With their images in f64 it is a step of iterative refinement: what f32 leaves in the images of the other blocks is
+//! multiplied by their small share (1e-3 and less). In f32 alone the excess is about (1e-7 lambda_1 / lambda_k)^2 (measured: 7e-7
+//! at a spread of 4e4); so it is below 1e-9, also at a spread of 1e6 (test `solve_accuracy`).
 //!
 //! When to stop: for a Ritz pair (theta, v) with residual r = G v - theta v, what theta lacks of its eigenvalue is at most
 //! |r|^2 / gap, the gap being that to the rest of the spectrum (Parlett, The Symmetric Eigenvalue Problem, 11.7). The gap to
 //! the first eigenvalue outside of the basis is taken to be that to the last vector kept beyond k, which is closer. The
-//! images are there, so that the residuals cost one small product; they are looked at after each block from the third on.
+//! residuals need no product: of a Krylov basis only the last block's images lead out.
 //! What they are compared with, the trace that is not captured, is estimated from the random start: the mean of
 //! q^T G q over its columns less their captured part, times n (Hutchinson's estimator of a flat rest; a few percent).
 
@@ -30,15 +32,18 @@ pub(super) const DENSE_PANEL: usize = 128;
 const EXTRA: usize = 8;
 /// Blocks are whole vectors of the widest CPU: fewer columns would cost as much.
 const LANES: usize = 16;
-/// Blocks of the first cycle, and most of a later one.
-const BLOCKS_FIRST: usize = 6;
-const BLOCKS: usize = 5;
-/// Blocks of the single cycle from a warm start: excess about 1e-6 after a 5 % change of R.
+/// Most blocks of the first cycle: natural spectra take 9.
+const BLOCKS_FIRST: usize = 12;
+/// Most blocks of a later one: natural spectra take 2.
+const BLOCKS: usize = 4;
+/// Blocks of the single cycle from a warm start: excess about 1e-8 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
-/// Cycles at most: a bound, not a schedule; natural spectra stop in the second.
-const CYCLES_MAX: usize = 12;
-/// Stop when what the captured sum still lacks is below this share of what is not captured.
+/// Cycles at most: a bound, not a schedule.
+const CYCLES_MAX: usize = 16;
+/// A later cycle ends when what the captured sum still lacks is below this share of what is not captured.
 const TOLERANCE: f64 = 1e-9;
+/// And the first: two blocks more make a hundredth of what is lacking.
+const TOLERANCE_FIRST: f64 = 100.0 * TOLERANCE;
 
 /// How exact the answer has to be.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +54,9 @@ pub(super) enum Effort<'a> {
     Warm(&'a Mat<f64>),
 }
 
-/// Vectors of the first block of a cold start.
+/// Vectors of a block of a cold start.
 pub(super) const fn first_block(k: usize) -> usize {
-    (k / 2 + EXTRA).next_multiple_of(LANES)
+    k.div_ceil(2).next_multiple_of(LANES)
 }
 
 /// Vectors that go from one cycle to the next, and to the next solve point.
@@ -89,8 +94,9 @@ pub(super) fn top_subspace(
         Effort::Final => cold(operator, k),
         Effort::Warm(vectors) => {
             let mut cycle = Cycle::new(operator, k, BLOCKS_WARM * vectors.ncols());
-            cycle.grow(vectors.clone(), BLOCKS_WARM, None)?;
-            Ok(cycle.ritz()?.into())
+            Ok(cycle
+                .run(vectors.clone(), (BLOCKS_WARM, usize::MAX))?
+                .into())
         }
     }
 }
@@ -119,17 +125,16 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
 
 fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let random = start(operator.n(), first_block(k));
-    let width = random.ncols();
     let mut cycle = Cycle::new(operator, k, krylov_columns(operator.n(), k));
-    cycle.grow(random, BLOCKS_FIRST, None)?;
-    let mut found = cycle.ritz()?;
-    let rest = cycle.rest(&found, width);
+    // With fewer columns it was never enough.
+    let mut found = cycle.run(random, (BLOCKS_FIRST, 4 * k))?;
+    let rest = cycle.not_captured(&found.pairs);
     for _ in 1..CYCLES_MAX {
-        cycle.restart();
-        cycle.grow(found.vectors, BLOCKS, Some(rest))?;
-        let next = cycle.ritz()?;
+        cycle.begin_anew(rest);
+        let next = cycle.run(found.vectors, (BLOCKS, 2 * kept(k)))?;
         // Where rounding keeps the residuals large, the sum itself says that it no longer grows.
-        let done = next.lacking.min((next.captured - found.captured).abs()) <= TOLERANCE * rest;
+        let growth = (next.pairs.captured - found.pairs.captured).abs();
+        let done = next.pairs.lacking.min(growth) <= TOLERANCE * rest;
         found = next;
         if done {
             break;
@@ -138,24 +143,24 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     Ok(found.into())
 }
 
-/// One Krylov cycle.
+/// A Krylov basis and what G makes of it.
 struct Cycle<'a> {
     operator: &'a ErrorOperator<'a>,
     k: usize,
-    /// Whether the first block is multiplied in f64.
-    precise: bool,
     basis: Columns,
-    images: Columns,
     /// Q^T G Q.
     small: Mat<f64>,
     /// Columns of the first block.
     first: usize,
+    /// The trace that is not captured, once the first cycle has told. From then on first blocks are multiplied in f64.
+    rest: Option<f64>,
+    /// The images of such a block.
+    images: Mat<f64>,
 }
 
-/// The best Ritz vectors of a basis.
-struct Ritz {
-    vectors: Mat<f64>,
-    /// Their coordinates in the basis.
+/// What Q^T G Q says of the eigenpairs of G.
+struct Pairs {
+    /// The vectors' coordinates in the basis.
     rotation: Mat<f64>,
     /// The top k values.
     values: Vec<f64>,
@@ -164,11 +169,17 @@ struct Ritz {
     lacking: f64,
 }
 
+/// The best vectors of a basis.
+struct Ritz {
+    vectors: Mat<f64>,
+    pairs: Pairs,
+}
+
 impl From<Ritz> for Subspace {
     fn from(found: Ritz) -> Self {
         Self {
             vectors: found.vectors,
-            values: found.values,
+            values: found.pairs.values,
         }
     }
 }
@@ -181,11 +192,11 @@ impl<'a> Cycle<'a> {
         Self {
             operator,
             k,
-            precise: false,
             basis: Columns::with_room(n, columns),
-            images: Columns::with_room(n, columns),
             small: Mat::zeros(columns, columns),
             first: 0,
+            rest: None,
+            images: Mat::zeros(n, 0),
         }
     }
 
@@ -193,67 +204,62 @@ impl<'a> Cycle<'a> {
         self.basis.count()
     }
 
-    /// Begins anew, from Ritz vectors.
-    const fn restart(&mut self) {
+    const fn begin_anew(&mut self, rest: f64) {
         self.basis.clear();
-        self.images.clear();
-        self.precise = true;
+        self.rest = Some(rest);
     }
 
-    /// Adds blocks until there are `blocks`, the space is exhausted, or what the captured sum lacks is nothing beside `rest`.
-    fn grow(&mut self, block: Mat<f64>, blocks: usize, rest: Option<f64>) -> Result<(), String> {
+    /// The best vectors of a basis that grows until it has `blocks` blocks, the space is exhausted, or, looked at from
+    /// `columns` columns on, it is good enough.
+    fn run(&mut self, block: Mat<f64>, (blocks, columns): (usize, usize)) -> Result<Ritz, String> {
         let n = self.operator.n();
-        let capacity = (blocks * block.ncols()).min(n / 2).max(block.ncols());
+        let capacity = (blocks * block.ncols()).min(self.small.ncols());
         let mut fresh = orthonormalise(block, MatRef::from_row_major_slice(&[], n, 0), capacity);
-        for index in 0..blocks {
-            let image = if index == 0 && self.precise {
-                self.precise_image(&fresh)
-            } else {
-                self.operator.apply_f32(fresh.as_ref())
-            };
-            self.add(&fresh, &image);
-            let (along, remainder) = Remainder::of(image, self.basis.as_ref());
-            self.know(&along, fresh.as_ref());
-            if index + 1 == blocks || self.used() == capacity {
-                break;
+        self.first = fresh.ncols();
+        loop {
+            let remainder = self.add(fresh.as_ref());
+            let full = self.used() == capacity;
+            if full || self.used() >= columns {
+                let pairs = self.pairs(&remainder, fresh.ncols())?;
+                if full || self.suffices(&pairs) {
+                    return Ok(self.lift(pairs));
+                }
             }
-            if let Some(rest) = rest.filter(|_| index >= 2)
-                && self.lacking(&remainder, fresh.ncols())? <= TOLERANCE * rest
-            {
-                break;
+            let next = remainder.orthonormal(self.basis.as_ref(), capacity - self.used());
+            if next.ncols() == 0 {
+                // The basis is invariant.
+                let pairs = self.pairs(&remainder, fresh.ncols())?;
+                return Ok(self.lift(pairs));
             }
-            let basis = self.basis.as_ref();
-            fresh = remainder.orthonormal(basis, capacity - self.used());
-            if fresh.ncols() == 0 {
-                break; // The basis is invariant.
-            }
+            fresh = next;
         }
-        Ok(())
     }
 
-    /// What the captured sum lacks, about, while the basis is a Krylov basis: only the last block's images lead out of it.
-    fn lacking(&self, remainder: &Remainder, width: usize) -> Result<f64, String> {
-        let (rotation, values) = self.decompose()?;
-        let count = self.k.min(self.used());
-        let last = rotation.as_ref().subrows(self.used() - width, width);
-        let squares = remainder.squares(last.subcols(0, count));
-        Ok(lacking(
-            &values[..kept(self.k).min(self.used())],
-            count,
-            &squares,
-        ))
+    fn suffices(&self, pairs: &Pairs) -> bool {
+        let (share, rest) = match self.rest {
+            Some(rest) => (TOLERANCE, rest),
+            None => (TOLERANCE_FIRST, self.not_captured(pairs)),
+        };
+        pairs.lacking <= share * rest
     }
 
-    fn decompose(&self) -> Result<(Mat<f64>, Vec<f64>), String> {
-        let used = self
-            .small
-            .as_ref()
-            .submatrix(0, 0, self.used(), self.used());
-        eigen(&used.to_owned())
+    /// Adds a block; what the basis leaves of its images.
+    fn add(&mut self, fresh: MatRef<'_, f64>) -> Remainder {
+        let leading = self.rest.is_some() && self.used() == 0;
+        let image = if leading {
+            self.images = self.precise_image(fresh);
+            self.images.clone()
+        } else {
+            self.operator.apply_f32(fresh)
+        };
+        self.basis.push(fresh);
+        let (along, remainder) = Remainder::of(image, self.basis.as_ref());
+        self.know(&along, fresh);
+        remainder
     }
 
     /// In f64 for the k vectors that matter.
-    fn precise_image(&self, fresh: &Mat<f64>) -> Mat<f64> {
+    fn precise_image(&self, fresh: MatRef<'_, f64>) -> Mat<f64> {
         let k = self.k.min(fresh.ncols());
         let mut image = Mat::zeros(fresh.nrows(), fresh.ncols());
         let top = self.operator.apply_f64(fresh.subcols(0, k));
@@ -261,84 +267,67 @@ impl<'a> Cycle<'a> {
         if k < fresh.ncols() {
             let others = fresh.subcols(k, fresh.ncols() - k);
             let others = self.operator.apply_f32(others);
-            image
-                .as_mut()
-                .subcols_mut(k, others.ncols())
-                .copy_from(&others);
+            let mut to = image.as_mut().subcols_mut(k, others.ncols());
+            to.copy_from(&others);
         }
         image
     }
 
-    fn add(&mut self, fresh: &Mat<f64>, image: &Mat<f64>) {
-        if self.used() == 0 {
-            self.first = fresh.ncols();
-        }
-        self.basis.push(fresh.as_ref());
-        self.images.push(image.as_ref());
-    }
-
-    /// Q^T G Q for the block that came last, given Q^T times its images. With the first block by that block's own images,
-    /// which are more precise.
+    /// Q^T G Q for the block that came last, given Q^T times its images. With a precise first block by that block's
+    /// images.
     fn know(&mut self, along: &Mat<f64>, fresh: MatRef<'_, f64>) {
         let from = self.used() - fresh.ncols();
-        let used = self.used();
-        let mut small = self.small.as_mut();
-        // The first k of the first block are the precise ones and have the last word.
-        for j in (0..fresh.ncols()).rev() {
-            for i in 0..used {
-                small[(i, from + j)] = along[(i, j)];
-                small[(from + j, i)] = along[(i, j)];
-            }
+        // The first k of a first block are the precise ones and have the last word.
+        self.set(from, along, fresh.ncols());
+        if from > 0 && self.rest.is_some() {
+            let precise = product(self.images.transpose(), fresh);
+            self.set(from, &precise, fresh.ncols());
         }
-        if from == 0 {
-            return;
-        }
-        let precise = product(
-            self.images.as_ref().subcols(0, self.first).transpose(),
-            fresh,
-        );
-        for j in 0..fresh.ncols() {
-            for i in 0..self.first {
-                small[(i, from + j)] = precise[(i, j)];
-                small[(from + j, i)] = precise[(i, j)];
+    }
+
+    /// Q^T G Q from column `from` on, `count` columns, and their mirror image.
+    fn set(&mut self, from: usize, columns: &Mat<f64>, count: usize) {
+        for j in (0..count).rev() {
+            for i in 0..columns.nrows() {
+                self.small[(i, from + j)] = columns[(i, j)];
+                self.small[(from + j, i)] = columns[(i, j)];
             }
         }
     }
 
-    /// The trace that is not captured, about, from the first `width` vectors of a basis that began at random; near an exact
+    /// The trace that is not captured, about, from the first block of a basis that began at random; near an exact
     /// fit only rounding moves.
-    fn rest(&self, found: &Ritz, width: usize) -> f64 {
-        let width = width.min(self.used());
+    fn not_captured(&self, found: &Pairs) -> f64 {
         let of_vector = |j: usize| {
             let captured = found.values.iter().enumerate();
             let captured = captured.map(|(i, value)| value * found.rotation[(j, i)].powi(2));
             self.small[(j, j)] - captured.sum::<f64>()
         };
-        let mean = (0..width).map(of_vector).sum::<f64>() / width.max(1) as f64;
+        let mean = (0..self.first).map(of_vector).sum::<f64>() / self.first.max(1) as f64;
         (mean * self.operator.n() as f64).max(1e-6 * found.captured)
     }
 
-    /// The best vectors of the basis, and how good they are, by their own residuals.
-    fn ritz(&self) -> Result<Ritz, String> {
-        let (rotation, mut values) = self.decompose()?;
-        let rotation = rotation.as_ref().subcols(0, kept(self.k).min(self.used()));
-        let vectors = product(self.basis.as_ref(), rotation);
-        let count = self.k.min(self.used());
-        let images = product(self.images.as_ref(), rotation.subcols(0, count));
-        let square = |j: usize| {
-            let pairs = images.col(j).iter().zip(vectors.col(j).iter());
-            let residual = pairs.map(|(image, v)| (image - values[j] * v).powi(2));
-            residual.sum::<f64>()
-        };
-        let squares: Vec<f64> = (0..count).map(square).collect();
-        let lacking = lacking(&values[..kept(self.k).min(self.used())], count, &squares);
+    /// Rayleigh-Ritz, and how good it is: only the last block's images, `width` of them, lead out of the basis.
+    fn pairs(&self, remainder: &Remainder, width: usize) -> Result<Pairs, String> {
+        let used = self.used();
+        let small = self.small.as_ref().submatrix(0, 0, used, used);
+        let (rotation, mut values) = eigen(&small.to_owned())?;
+        let (kept, count) = (kept(self.k).min(used), self.k.min(used));
+        let last = rotation.as_ref().submatrix(used - width, 0, width, count);
+        let lacking = lacking(&values[..kept], count, &remainder.squares(last));
         values.truncate(count);
-        Ok(Ritz {
-            rotation: rotation.to_owned(),
+        Ok(Pairs {
+            rotation: rotation.subcols(0, kept).to_owned(),
             captured: values.iter().sum(),
-            vectors,
             values,
             lacking,
         })
+    }
+
+    fn lift(&self, pairs: Pairs) -> Ritz {
+        Ritz {
+            vectors: product(self.basis.as_ref(), pairs.rotation.as_ref()),
+            pairs,
+        }
     }
 }
