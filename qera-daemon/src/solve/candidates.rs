@@ -10,7 +10,7 @@ use faer::{Mat, MatRef};
 use crate::kernels::Host;
 
 use super::basis::{Columns, eigen, orthonormalise, product, start, turned as turned_over};
-use super::metric::ErrorMatrix;
+use super::error_matrix::ErrorMatrix;
 use super::operator::TurnedError;
 use super::training::Training;
 

@@ -23,9 +23,9 @@ use qera_core::statistics::student_t_quantile;
 use crate::checkpoint::Site;
 use crate::error::Stop;
 
+use super::error_matrix::ErrorMatrix;
 use super::evidence::{BLOCKS_MIN, CONFIDENCE, Evidence, LayerProgress, LayerSummary};
 use super::layers::SiteLayers;
-use super::metric::ErrorMatrix;
 use super::schedule::{Folding, SiteProgress};
 use super::site::{SiteSolver, SolvePoint};
 

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Block;
 
+use super::error_matrix::ErrorMatrix;
 use super::factors::Rounded;
 use super::gap::Solved;
-use super::metric::ErrorMatrix;
 use super::schedule::Folding;
 
 pub(super) const CONFIDENCE: f64 = 0.95;

@@ -4,80 +4,12 @@
 //! in S alone: R shrunk toward its diagonal (QERA-exact), diag(R) (QERA-approx), the squared mean of |x|
 //! (LQER), the identity (ZeroQuant-V2). S is scaled by its largest diagonal element.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::Mat;
 
-use crate::checkpoint::Layer;
 use crate::kernels::{Host, products};
 
 use super::basis::product;
 use super::packed_r::PackedR;
-
-/// Columns of E converted to f64 at a time.
-pub(super) const COLUMNS: usize = 128;
-
-/// The quantization error of a layer: m x n by columns, which is the stored [n, m] by rows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ErrorMatrix<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) m: usize,
-    pub(super) n: usize,
-}
-
-impl<'a> ErrorMatrix<'a> {
-    /// A matrix of the layer's shape.
-    pub(super) const fn of(layer: &Layer, values: &'a [f32]) -> Self {
-        Self {
-            values,
-            m: layer.in_features,
-            n: layer.out_features,
-        }
-    }
-
-    pub(super) fn as_mat(&self) -> MatRef<'_, f32> {
-        MatRef::from_column_major_slice(self.values, self.m, self.n)
-    }
-
-    /// E V in f64: 2 m n b flops.
-    pub(super) fn times(&self, v: MatRef<'_, f64>) -> Mat<f64> {
-        let mut product = Mat::zeros(self.m, v.ncols());
-        self.in_panels(|first, panel| {
-            matmul(
-                product.as_mut(),
-                Accum::Add,
-                panel,
-                v.subrows(first, panel.ncols()),
-                1.0,
-                Par::Seq,
-            );
-        });
-        product
-    }
-
-    /// E^T U in f64: 2 m n b flops.
-    pub(super) fn transposed_times(&self, u: MatRef<'_, f64>) -> Mat<f64> {
-        let mut product = Mat::zeros(self.n, u.ncols());
-        self.in_panels(|first, panel| {
-            let rows = product.as_mut().subrows_mut(first, panel.ncols());
-            matmul(rows, Accum::Replace, panel.transpose(), u, 1.0, Par::Seq);
-        });
-        product
-    }
-
-    fn in_panels(&self, mut with: impl FnMut(usize, MatRef<'_, f64>)) {
-        let mut wide = vec![0.0; COLUMNS.min(self.n) * self.m];
-        for (index, panel) in self.values.chunks(COLUMNS * self.m).enumerate() {
-            wide.iter_mut()
-                .zip(panel)
-                .for_each(|(to, from)| *to = f64::from(*from));
-            let columns = panel.len() / self.m;
-            with(
-                index * COLUMNS,
-                MatRef::from_column_major_slice(&wide[..panel.len()], self.m, columns),
-            );
-        }
-    }
-}
 
 /// S, up to a positive factor.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use faer::{Mat, MatRef};
 use crate::kernels::{Host, Numbers, products};
 
 use super::basis::turned;
-use super::metric::{ErrorMatrix, Metric};
+use super::error_matrix::ErrorMatrix;
+use super::metric::Metric;
 use super::packed_r::transposed;
 
 /// The operator.
@@ -110,8 +111,8 @@ impl<'a> ErrorOperator<'a> {
     /// f64 products, in the same scaling.
     pub(super) fn apply_f64(&self, v: MatRef<'_, f64>) -> Mat<f64> {
         let s = f64::from(self.turned.scale);
-        let t = self.error.times(v) * faer::Scale(s * s);
+        let t = self.error.times(self.host, v) * faer::Scale(s * s);
         self.error
-            .transposed_times(self.metric.apply_f64(self.host, &t).as_ref())
+            .transposed_times(self.host, self.metric.apply_f64(self.host, &t).as_ref())
     }
 }

@@ -14,12 +14,13 @@ use crate::kernels::{Host, Numbers};
 use crate::settings::Settings;
 
 use super::basis::eigen;
+use super::error_matrix::ErrorMatrix;
 use super::evidence::LayerProgress;
 use super::factors::{Correction, Rounded};
 use super::gap::Solved;
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
-use super::metric::{ErrorMatrix, Metric, diagonal_scale};
+use super::metric::{Metric, diagonal_scale};
 use super::operator::{ErrorOperator, TurnedError};
 use super::packed_r::PackedR;
 use super::schedule::SiteProgress;
@@ -393,7 +394,7 @@ fn correct(
 ) -> Result<(Correction, Vec<f64>), String> {
     let error = operator.error;
     let v = found.subcols(0, rank.min(found.ncols()));
-    let t = error.times(v);
+    let t = error.times(operator.host, v);
     let rt = r.map_or_else(
         || faer::Mat::zeros(error.m, 0),
         |r| r.times(operator.host, t.as_ref()),

@@ -13,8 +13,8 @@ use crate::calibrate::Window;
 use crate::kernels::{Host, products};
 
 use super::basis::product;
+use super::error_matrix::ErrorMatrix;
 use super::factors::{Correction, Factors, Rounded};
-use super::metric::ErrorMatrix;
 use super::operator::TurnedError;
 use super::packed_r::{PackedR, narrow};
 
