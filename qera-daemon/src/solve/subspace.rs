@@ -9,7 +9,7 @@
 //! Products are f32, except those of the k Ritz vectors with which the second begins: they all but make up the answer.
 //! With their images in f64 it is a step of iterative refinement: what f32 leaves in the images of the other blocks is
 //! multiplied by their small share (1e-3 and less). In f32 alone the excess is about (1e-7 lambda_1 / lambda_k)^2 (measured: 7e-7
-//! at a spread of 4e4); so it is below 1e-9, also at a spread of 1e6 (test `solve_accuracy`).
+//! at a spread of 4e4); so it is below 1e-8, also at a spread of 1e6 (test `solve_accuracy`).
 //!
 //! When to stop: for a Ritz pair (theta, v) with residual r = G v - theta v, what theta lacks of its eigenvalue is at most
 //! |r|^2 / gap, the gap being that to the rest of the spectrum (Parlett, The Symmetric Eigenvalue Problem, 11.7). The gap to
@@ -41,9 +41,9 @@ const BLOCKS_WARM: usize = 3;
 /// Cycles at most: a bound, not a schedule.
 const CYCLES_MAX: usize = 16;
 /// A later cycle ends when what the captured sum still lacks is below this share of what is not captured.
-const TOLERANCE: f64 = 1e-9;
-/// And the first: two blocks more make a hundredth of what is lacking.
-const TOLERANCE_FIRST: f64 = 100.0 * TOLERANCE;
+const TOLERANCE: f64 = 3e-9;
+/// And the first: two refining blocks leave a thirtieth of that, or less.
+const TOLERANCE_FIRST: f64 = 30.0 * TOLERANCE;
 
 /// How exact the answer has to be.
 #[derive(Debug, Clone, Copy)]
