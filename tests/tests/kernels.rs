@@ -13,7 +13,7 @@ use qera_core::statistics::BlockShare;
 use qera_daemon::cores::Cores;
 use qera_daemon::kernels::{
     ENTRY_ERROR, Host, Kernel, KernelError, SUM_ROWS, Scratch, Stored, fold_products, products,
-    trace_products,
+    products_f64, trace_products,
 };
 use qera_tests::matrix::Matrix;
 use qera_tests::spectra::uniform;
@@ -312,6 +312,8 @@ fn any_number_of_cores_gives_the_same_bytes() {
                 ));
                 let skinny = products(host, vectors.as_ref(), columns);
                 found.extend(skinny.col_iter().flat_map(|c| c.iter().copied()));
+                let skinny = products_f64(host, vectors.as_ref(), columns);
+                found.extend(skinny.col_iter().flat_map(|c| c.iter().copied()));
                 found
             };
             let one = with_host(kernel, 1, all);
@@ -374,7 +376,6 @@ fn traces_of_products() {
 /// A few vectors times the columns of a matrix: depths and columns on both sides of every block.
 #[test]
 fn products_with_a_few_vectors() {
-    let mut worst = 0.0_f64;
     for b in [1, 15, 16, 17, 33, 48, 49, 100] {
         for (depth, n) in [
             (1, 1),
@@ -399,31 +400,33 @@ fn products_with_a_few_vectors() {
             );
             let lengths: Vec<f64> = (0..b).map(lengths).collect();
             let sizes: Vec<f64> = (0..n).map(sizes).collect();
+            let bound = |i: usize, j: usize| lengths[i] * sizes[j];
             for kernel in Kernel::available() {
-                let of = |threads| {
-                    with_host(kernel, threads, |host| {
-                        products(host, x.as_ref(), (&columns, depth))
-                    })
-                };
-                let found = of(1);
-                assert_eq!((found.nrows(), found.ncols()), (b, n));
-                let name = kernel.name();
-                assert!(of(3) == found, "{name}: as many bytes as cores");
-                for j in 0..n {
-                    for i in 0..b {
-                        let error = (found[(i, j)] - exact[(i, j)]).abs();
-                        let relative = error / (lengths[i] * sizes[j]);
-                        worst = worst.max(if error > 0.0 { relative } else { 0.0 });
+                let columns = (&columns[..], depth);
+                for (in_f64, tolerance) in [(false, 1e-6), (true, 1e-15)] {
+                    let of = |threads| {
+                        with_host(kernel, threads, |host| {
+                            let form = if in_f64 { products_f64 } else { products };
+                            form(host, x.as_ref(), columns)
+                        })
+                    };
+                    let found = of(1);
+                    assert_eq!((found.nrows(), found.ncols()), (b, n));
+                    let name = kernel.name();
+                    assert!(of(3) == found, "{name}: as many bytes as cores");
+                    let relative = |i, j| (found[(i, j)] - exact[(i, j)]).abs() / bound(i, j);
+                    for (i, j) in (0..n).flat_map(|j| (0..b).map(move |i| (i, j))) {
+                        let allowed = tolerance * bound(i, j);
                         assert!(
-                            error <= 1e-6 * lengths[i] * sizes[j],
-                            "{name}: {b} vectors, {depth} x {n}: {relative:e}"
+                            (found[(i, j)] - exact[(i, j)]).abs() <= allowed,
+                            "{name}, f64 {in_f64}: {b} vectors, {depth} x {n}: {:e}",
+                            relative(i, j)
                         );
                     }
                 }
             }
         }
     }
-    println!("products: worst error {worst:e}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | AVX512-BF16 | 48 x 8, two t a step, products exact | the same | avx512_bf16 |
 //! | AVX2, f32 | 16 x 6 | 12 sums, 2 of `a` | avx2 and fma |
 //! | portable, f32 | 8 x 4 | what the compiler finds | anything |
+//! | the same with f64 sums, `b` widened as it is read | 24 x 8, 8 x 6, 8 x 4 | the same | the same |
 //!
 //! The only `unsafe` of the kernels is here: loads and stores through references to whole vectors, and the calls
 //! of functions that need a CPU feature, which [`Kernel`](super::Kernel) has found.
@@ -28,6 +29,9 @@ pub(super) const TILE_MAX: usize = LANES_MAX * COLUMNS;
 
 /// A tile's sums, column by column: `LANES` numbers for each column.
 pub(super) type Tile = [f32; TILE_MAX];
+
+/// The same in f64.
+pub(super) type WideTile = [f64; TILE_MAX];
 
 /// Adds a tile's sums to f64 ones, with the vectors of whoever it is inlined into.
 #[inline(always)]
@@ -51,7 +55,7 @@ pub(super) fn prefetch(numbers: &[f64]) {
 
 /// The portable form: 8 lanes, 4 columns.
 pub(super) mod portable {
-    use super::Tile;
+    use super::{Tile, WideTile};
 
     pub(in super::super) const LANES: usize = 8;
     pub(in super::super) const COLUMNS: usize = 4;
@@ -93,18 +97,36 @@ pub(super) mod portable {
         }
         tile[..LANES * COLUMNS].copy_from_slice(sums.as_flattened());
     }
+
+    pub(in super::super) fn columns_f64(a: &[f64], b: [&[f32]; COLUMNS], tile: &mut WideTile) {
+        let mut sums = [[0.0; LANES]; COLUMNS];
+        let steps = a.len() / LANES;
+        let b = b.map(|column| &column[..steps]);
+        for (t, a) in a.chunks_exact(LANES).enumerate() {
+            for (sums, b) in sums.iter_mut().zip(b) {
+                let b = f64::from(b[t]);
+                for (sum, a) in sums.iter_mut().zip(a) {
+                    *sum += a * b;
+                }
+            }
+        }
+        tile[..LANES * COLUMNS].copy_from_slice(sums.as_flattened());
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2 {
     use core::arch::x86_64::{
-        __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        __m256, _mm_set1_ps, _mm256_cvtps_pd, _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_loadu_pd,
+        _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_pd, _mm256_setzero_ps, _mm256_storeu_pd,
         _mm256_storeu_ps,
     };
 
-    use super::Tile;
+    use super::{Tile, WideTile};
 
     const WIDTH: usize = 8;
+    /// f64 of a vector.
+    const WIDE: usize = 4;
     pub(in super::super) const COLUMNS: usize = 6;
 
     #[target_feature(enable = "avx2,fma")]
@@ -169,6 +191,33 @@ pub(super) mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
+    fn columns_f64_tile<const V: usize>(a: &[f64], b: [&[f32]; COLUMNS], tile: &mut WideTile) {
+        let mut sums = [[_mm256_setzero_pd(); V]; COLUMNS];
+        let (vectors, _) = a.as_chunks::<WIDE>();
+        let steps = vectors.len() / V;
+        let b = b.map(|column| &column[..steps]);
+        for (t, a) in vectors.chunks_exact(V).enumerate() {
+            let mut lanes = [_mm256_setzero_pd(); V];
+            for (lanes, a) in lanes.iter_mut().zip(a) {
+                // SAFETY: the reference is to 4 readable f64, and the load asks for no alignment.
+                *lanes = unsafe { _mm256_loadu_pd(a.as_ptr()) };
+            }
+            for (sums, b) in sums.iter_mut().zip(b) {
+                // SAFETY: t < steps, which every column has.
+                let b = _mm256_cvtps_pd(_mm_set1_ps(unsafe { *b.get_unchecked(t) }));
+                for (sum, a) in sums.iter_mut().zip(lanes) {
+                    *sum = _mm256_fmadd_pd(a, b, *sum);
+                }
+            }
+        }
+        let (vectors, _) = tile.as_chunks_mut::<WIDE>();
+        for (to, from) in vectors.iter_mut().zip(sums.as_flattened()) {
+            // SAFETY: the reference is to 4 writable f64, and the store asks for no alignment.
+            unsafe { _mm256_storeu_pd(to.as_mut_ptr(), *from) }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
     fn add_vectors(tile: &[f32], sums: &mut [f64]) {
         super::add(tile, sums);
     }
@@ -199,18 +248,36 @@ pub(super) mod avx2 {
             _ => unsafe { columns_tile::<2>(a, b, tile) },
         }
     }
+
+    /// `vectors` x 4 lanes, 1 or 2 of them; called as `packed` is.
+    pub(in super::super) fn columns_f64(
+        vectors: usize,
+        a: &[f64],
+        b: [&[f32]; COLUMNS],
+        tile: &mut WideTile,
+    ) {
+        match vectors {
+            // SAFETY: as in `packed`.
+            1 => unsafe { columns_f64_tile::<1>(a, b, tile) },
+            // SAFETY: as in `packed`.
+            _ => unsafe { columns_f64_tile::<2>(a, b, tile) },
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512 {
     use core::arch::x86_64::{
-        __m512, __m512bh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        __m512, __m512bh, _mm256_set1_ps, _mm512_cvtps_pd, _mm512_dpbf16_ps, _mm512_fmadd_pd,
+        _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_pd, _mm512_setzero_ps, _mm512_storeu_pd, _mm512_storeu_ps,
     };
 
-    use super::{COLUMNS, Tile};
+    use super::{COLUMNS, Tile, WideTile};
 
     const WIDTH: usize = 16;
+    /// f64 of a vector.
+    const WIDE: usize = 8;
 
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -303,6 +370,33 @@ pub(super) mod avx512 {
     }
 
     #[target_feature(enable = "avx512f")]
+    fn columns_f64_tile<const V: usize>(a: &[f64], b: [&[f32]; COLUMNS], tile: &mut WideTile) {
+        let mut sums = [[_mm512_setzero_pd(); V]; COLUMNS];
+        let (vectors, _) = a.as_chunks::<WIDE>();
+        let steps = vectors.len() / V;
+        let b = b.map(|column| &column[..steps]);
+        for (t, a) in vectors.chunks_exact(V).enumerate() {
+            let mut lanes = [_mm512_setzero_pd(); V];
+            for (lanes, a) in lanes.iter_mut().zip(a) {
+                // SAFETY: the reference is to 8 readable f64, and the load asks for no alignment.
+                *lanes = unsafe { _mm512_loadu_pd(a.as_ptr()) };
+            }
+            for (sums, b) in sums.iter_mut().zip(b) {
+                // SAFETY: t < steps, which every column has.
+                let b = _mm512_cvtps_pd(_mm256_set1_ps(unsafe { *b.get_unchecked(t) }));
+                for (sum, a) in sums.iter_mut().zip(lanes) {
+                    *sum = _mm512_fmadd_pd(a, b, *sum);
+                }
+            }
+        }
+        let (vectors, _) = tile.as_chunks_mut::<WIDE>();
+        for (to, from) in vectors.iter_mut().zip(sums.as_flattened()) {
+            // SAFETY: the reference is to 8 writable f64, and the store asks for no alignment.
+            unsafe { _mm512_storeu_pd(to.as_mut_ptr(), *from) }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
     fn add_vectors(tile: &[f32], sums: &mut [f64]) {
         super::add(tile, sums);
     }
@@ -339,6 +433,23 @@ pub(super) mod avx512 {
             2 => unsafe { columns_tile::<2>(a, b, tile) },
             // SAFETY: as in `packed`.
             _ => unsafe { columns_tile::<3>(a, b, tile) },
+        }
+    }
+
+    /// `vectors` x 8 lanes, 1 to 3 of them; called as `packed` is.
+    pub(in super::super) fn columns_f64(
+        vectors: usize,
+        a: &[f64],
+        b: [&[f32]; COLUMNS],
+        tile: &mut WideTile,
+    ) {
+        match vectors {
+            // SAFETY: as in `packed`.
+            1 => unsafe { columns_f64_tile::<1>(a, b, tile) },
+            // SAFETY: as in `packed`.
+            2 => unsafe { columns_f64_tile::<2>(a, b, tile) },
+            // SAFETY: as in `packed`.
+            _ => unsafe { columns_f64_tile::<3>(a, b, tile) },
         }
     }
 }

@@ -21,7 +21,7 @@ mod rank_update;
 mod stored;
 
 pub use numbers::Numbers;
-pub use products::products;
+pub use products::{products, products_f64};
 pub use rank_update::{Scratch, fold_products, scratch_bytes, trace_bytes, trace_products};
 pub use stored::Stored;
 

@@ -10,8 +10,7 @@ use faer::{Mat, MatRef};
 use crate::kernels::Host;
 
 use super::basis::{Columns, eigen, orthonormalise, product, start, turned as turned_over};
-use super::error_matrix::ErrorMatrix;
-use super::operator::TurnedError;
+use super::error_matrix::{ErrorMatrix, TurnedError};
 use super::training::Training;
 
 /// Up to this n the basis is the whole space.

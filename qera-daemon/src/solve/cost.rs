@@ -7,7 +7,6 @@
 use crate::kernels::trace_bytes;
 
 use super::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
-use super::error_matrix::WIDE;
 use super::evidence::GROUP_ROWS;
 use super::held_out::SCORED_ROWS;
 use super::packed_r::{BAND, SUMS, is_traced_in_f64};
@@ -105,7 +104,7 @@ impl Quantity {
             };
         }
         let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
-        let precise = 8 * WIDE + 8 * rank * (n + (SUMS + 3) * m);
+        let precise = 8 * rank * (2 * n + (SUMS + 3) * m);
         Stage {
             pages: 8 * m * n + 8 * n * columns,
             allocated: 8 * DECOMPOSED * columns * columns + 8 * block * (5 * n + 3 * m) + precise,

@@ -5,9 +5,9 @@ use qera_core::packed::packed_offset;
 
 use crate::kernels::Host;
 
-use super::error_matrix::ErrorMatrix;
+use super::error_matrix::{ErrorMatrix, TurnedError};
 use super::metric::{Metric, diagonal_scale};
-use super::operator::{ErrorOperator, TurnedError};
+use super::operator::ErrorOperator;
 use super::packed_r::PackedR;
 use super::subspace::{Effort, Subspace, is_dense, top_subspace};
 
@@ -95,7 +95,7 @@ impl LayerProblem<'_> {
         // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after a nearly exact fit. A warm
         // solve is not that exact.
         let a = match effort {
-            Effort::Final => error.times(host, v),
+            Effort::Final => turned.times_v_f64(host, v),
             Effort::Warm(_) => turned.times_v(host, v),
         };
         Ok(LowRankTerm {

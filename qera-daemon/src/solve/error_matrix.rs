@@ -1,16 +1,15 @@
-//! E = W - W~ of one layer, as a checkpoint stores weights, and its products in f64.
+//! E = W - W~ of one layer, and its products with a few vectors.
 //!
-//! E is widened a block at a time, which stays in the second-level cache while it is multiplied. Blocks are cut by sizes
-//! alone.
+//! E is kept twice in f32 while a layer is solved, by columns and by rows, so that both of its products read it as it
+//! lies in memory.
 
-use core::ops::Range;
-
-use faer::linalg::matmul::matmul;
-use faer::prelude::ReborrowMut;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::{Mat, MatRef};
 
 use crate::checkpoint::Layer;
-use crate::kernels::Host;
+use crate::kernels::{Host, Numbers, products, products_f64};
+
+use super::basis::turned;
+use super::packed_r::transposed;
 
 /// The quantization error of a layer: m x n by columns, which is the stored [n, m] by rows.
 #[derive(Debug, Clone, Copy)]
@@ -34,79 +33,69 @@ impl<'a> ErrorMatrix<'a> {
         MatRef::from_column_major_slice(self.values, self.m, self.n)
     }
 
-    /// E V in f64: 2 m n b flops.
-    pub(super) fn times(&self, host: Host<'_>, v: MatRef<'_, f64>) -> Mat<f64> {
-        let mut product = Mat::zeros(self.m, v.ncols());
-        let pieces = row_pieces(product.as_mut(), piece(self.m));
-        host.cores.spread(pieces, |(rows, mut product)| {
-            let mut memory = vec![0.0; WIDE.min(rows.len() * self.n)];
-            for columns in ranges(self.n, piece(self.n)) {
-                let block = self.wide(rows.clone(), columns.clone(), &mut memory);
-                let v = v.subrows(columns.start, columns.len());
-                matmul(product.rb_mut(), Accum::Add, block, v, 1.0, Par::Seq);
-            }
-        });
-        product
+    /// E^T U for U (m x b) in f64: n x b.
+    pub(super) fn transposed_times_f64(&self, host: Host<'_>, u: MatRef<'_, f64>) -> Mat<f64> {
+        let w = products_f64(host, turned(u).as_ref(), (self.values, self.m));
+        turned(w.as_ref())
     }
+}
 
-    /// E^T U in f64: 2 m n b flops.
-    pub(super) fn transposed_times(&self, host: Host<'_>, u: MatRef<'_, f64>) -> Mat<f64> {
-        let mut product = Mat::zeros(self.n, u.ncols());
-        let pieces = row_pieces(product.as_mut(), piece(self.n));
-        host.cores.spread(pieces, |(columns, mut product)| {
-            let mut memory = vec![0.0; WIDE.min(self.m * columns.len())];
-            for rows in ranges(self.m, piece(self.m)) {
-                let block = self.wide(rows.clone(), columns.clone(), &mut memory);
-                let u = u.subrows(rows.start, rows.len());
-                let block = block.transpose();
-                matmul(product.rb_mut(), Accum::Add, block, u, 1.0, Par::Seq);
-            }
-        });
-        product
-    }
+/// E by rows, scaled.
+#[derive(Debug)]
+pub(super) struct TurnedError {
+    rows: Numbers<f32>,
+    /// Power of two that brings the largest |E_ij| near 1.
+    scale: f32,
+}
 
-    /// A block of E in f64.
-    fn wide<'w>(
-        &self,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        memory: &'w mut [f64],
-    ) -> MatRef<'w, f64> {
-        let memory = &mut memory[..rows.len() * columns.len()];
-        for (to, j) in memory.chunks_exact_mut(rows.len()).zip(columns.clone()) {
-            let from = &self.values[j * self.m..][rows.clone()];
-            to.iter_mut()
-                .zip(from)
-                .for_each(|(to, from)| *to = f64::from(*from));
+impl TurnedError {
+    pub(super) fn new(host: Host<'_>, error: ErrorMatrix<'_>) -> Self {
+        // By their bits, which grow with |E| and are compared many at a time.
+        let bits = |e: &f32| (e.to_bits() & 0x7fff_ffff).cast_signed();
+        let largest = error.values.iter().map(bits).fold(0, i32::max);
+        let largest = f32::from_bits(largest.cast_unsigned());
+        let exponent = if largest > 0.0 {
+            -largest.log2().floor()
+        } else {
+            0.0
+        };
+        let scale = exponent.clamp(-120.0, 120.0).exp2();
+        Self {
+            rows: transposed(host, error.values, error.m, scale),
+            scale,
         }
-        MatRef::from_column_major_slice(memory, rows.len(), columns.len())
     }
-}
 
-/// Rows or columns of a block that is widened at a time, at most.
-const PIECE: usize = 384;
-/// Numbers of such a block: what stays in the second-level cache.
-pub(super) const WIDE: usize = PIECE * PIECE;
-
-/// Pieces of equal length.
-const fn piece(length: usize) -> usize {
-    let pieces = length.div_ceil(PIECE);
-    length.div_ceil(if pieces > 0 { pieces } else { 1 })
-}
-
-fn ranges(length: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..length)
-        .step_by(piece.max(1))
-        .map(move |first| first..(first + piece).min(length))
-}
-
-/// The rows of a matrix in pieces.
-fn row_pieces(mut rest: MatMut<'_, f64>, piece: usize) -> Vec<(Range<usize>, MatMut<'_, f64>)> {
-    let mut pieces = Vec::new();
-    for rows in ranges(rest.nrows(), piece) {
-        let (own, after) = rest.split_at_row_mut(rows.len());
-        pieces.push((rows, own));
-        rest = after;
+    /// What squares of scaled outputs are to be divided by.
+    pub(super) fn scale_squared(&self) -> f64 {
+        f64::from(self.scale).powi(2)
     }
-    pieces
+
+    /// E V for V (n x b) by f32 products: m x b.
+    pub(super) fn times_v(&self, host: Host<'_>, v: MatRef<'_, f64>) -> Mat<f64> {
+        let t = self.times(host, turned(v).as_ref());
+        turned(t.as_ref()) * faer::Scale(1.0 / f64::from(self.scale))
+    }
+
+    /// E V for V (n x b) in f64: m x b.
+    pub(super) fn times_v_f64(&self, host: Host<'_>, v: MatRef<'_, f64>) -> Mat<f64> {
+        let t = products_f64(host, turned(v).as_ref(), (&self.rows, v.nrows()));
+        turned(t.as_ref()) * faer::Scale(1.0 / f64::from(self.scale))
+    }
+
+    /// s E X for X^T (b x n): b x m.
+    pub(super) fn times(&self, host: Host<'_>, x: MatRef<'_, f64>) -> Mat<f64> {
+        products(host, x, (&self.rows, x.ncols()))
+    }
+
+    /// s E^T U for U^T (b x m): b x n.
+    pub(super) fn transposed_times(
+        &self,
+        host: Host<'_>,
+        error: ErrorMatrix<'_>,
+        mut u: Mat<f64>,
+    ) -> Mat<f64> {
+        u *= faer::Scale(f64::from(self.scale));
+        products(host, u.as_ref(), (error.values, error.m))
+    }
 }

@@ -19,12 +19,11 @@ use crate::checkpoint::Site;
 use crate::error::Stop;
 
 use super::basis::{eigen, product, turned};
-use super::error_matrix::ErrorMatrix;
+use super::error_matrix::{ErrorMatrix, TurnedError};
 use super::evidence::LayerProgress;
 use super::held_out::{Choice, ChoiceOrigin};
 use super::layers::SiteLayers;
 use super::metric::{Metric, diagonal_scale};
-use super::operator::TurnedError;
 use super::packed_r::PackedR;
 use super::schedule::SiteProgress;
 use super::site::SiteSolver;

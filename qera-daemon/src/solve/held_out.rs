@@ -20,9 +20,8 @@ use crate::settings::Shrinkage;
 
 use super::basis::product;
 use super::candidates::Candidates;
-use super::error_matrix::ErrorMatrix;
+use super::error_matrix::{ErrorMatrix, TurnedError};
 use super::layers::{SiteLayers, rank_of};
-use super::operator::TurnedError;
 use super::training::{Training, folds, rows_of};
 
 /// The candidates for a.

@@ -14,14 +14,14 @@ use crate::kernels::{Host, Numbers};
 use crate::settings::Settings;
 
 use super::basis::eigen;
-use super::error_matrix::ErrorMatrix;
+use super::error_matrix::{ErrorMatrix, TurnedError};
 use super::evidence::LayerProgress;
 use super::factors::{Correction, Rounded};
 use super::gap::Solved;
 use super::held_out::{Choice, HeldOut, Verdict, judge};
 use super::layers::{SiteLayers, rank_of};
 use super::metric::{Metric, diagonal_scale};
-use super::operator::{ErrorOperator, TurnedError};
+use super::operator::ErrorOperator;
 use super::packed_r::PackedR;
 use super::schedule::SiteProgress;
 use super::subspace::{Effort, top_subspace};
@@ -394,7 +394,7 @@ fn correct(
 ) -> Result<(Correction, Vec<f64>), String> {
     let error = operator.error;
     let v = found.subcols(0, rank.min(found.ncols()));
-    let t = error.times(operator.host, v);
+    let t = operator.turned.times_v_f64(operator.host, v);
     let rt = r.map_or_else(
         || faer::Mat::zeros(error.m, 0),
         |r| r.times(operator.host, t.as_ref()),

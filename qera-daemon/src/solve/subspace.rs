@@ -36,7 +36,7 @@ const LANES: usize = 16;
 const BLOCKS_FIRST: usize = 12;
 /// Most blocks of a later one: natural spectra take 2.
 const BLOCKS: usize = 4;
-/// Blocks of the single cycle from a warm start: excess about 1e-8 after a 5 % change of R.
+/// Blocks of the single cycle from a warm start: excess 1e-8 to 1e-6 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
 /// Cycles at most: a bound, not a schedule.
 const CYCLES_MAX: usize = 16;

@@ -13,9 +13,8 @@ use crate::calibrate::Window;
 use crate::kernels::{Host, products};
 
 use super::basis::product;
-use super::error_matrix::ErrorMatrix;
+use super::error_matrix::{ErrorMatrix, TurnedError};
 use super::factors::{Correction, Factors, Rounded};
-use super::operator::TurnedError;
 use super::packed_r::{PackedR, narrow};
 
 /// Where f is below this share of tr(R E E^T), the rows are asked.
