@@ -4,7 +4,7 @@
 //!
 //! A sample is the peak, the kernel, the peak again, each in CPU time of the process on one core; its share is the kernel's
 //! rate over the mean of the two peaks. The peak is that of the arithmetic: bf16 where bf16 is multiplied, else the faster
-//! of AVX2 and AVX-512 in f32, also for forms that use neither. Printed are the median of the samples, and their ends.
+//! of AVX2 and AVX-512 in f32, also for forms that use neither and for f64, whose own peak is half of that. Printed are the median of the samples, and their ends.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
 use core::cell::RefCell;
@@ -21,7 +21,7 @@ use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
 use qera_daemon::cores::Cores;
 use qera_daemon::kernels::{
-    Host, Kernel, Numbers, Scratch, Stored, fold_products, products, trace_products,
+    Host, Kernel, Numbers, Scratch, Stored, fold_products, products, products_f64, trace_products,
 };
 
 const SIZES: [usize; 4] = [576, 1536, 2048, 4096];
@@ -155,6 +155,12 @@ impl Data {
                 black_box(products(host, x.as_ref(), (&self.full, m)));
             }));
         }
+        let b = VECTORS[1];
+        let name = format!("{} products_f64 b={b} m={m}", kernel.name());
+        let x = Mat::from_fn(b, m, |i, j| f64::from(self.numbers[j * b + i]));
+        cases.push(Case::new(name, false, 2 * m * m * b, move || {
+            black_box(products_f64(host, x.as_ref(), (&self.full, m)));
+        }));
         let name = format!("{} trace_products m={m}", kernel.name());
         cases.push(Case::new(name, false, m * m * ROWS, move || {
             let columns = (&self.numbers[..ROWS * m], m);

@@ -36,6 +36,9 @@ pub fn products_f64(host: Host<'_>, x: MatRef<'_, f64>, columns: (&[f32], usize)
     products_in::<f64>(host, x, columns)
 }
 
+/// A column of B.
+type Column<'b> = &'b [f32];
+
 /// What the vectors are packed as, and tiles are summed in.
 trait Sum: Pod + Send + Sync {
     /// Lanes of a vector of the CPU.
@@ -47,7 +50,7 @@ trait Sum: Pod + Send + Sync {
     fn tile<'b>(
         kernel: Kernel,
         vectors: (&[Self], usize),
-        column: impl Fn(usize) -> &'b [f32],
+        column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     );
 
@@ -67,7 +70,7 @@ impl Sum for f32 {
     fn tile<'b>(
         kernel: Kernel,
         (x, width): (&[Self], usize),
-        column: impl Fn(usize) -> &'b [f32],
+        column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     ) {
         match kernel.0 {
@@ -102,7 +105,7 @@ impl Sum for f64 {
     fn tile<'b>(
         kernel: Kernel,
         (x, width): (&[Self], usize),
-        column: impl Fn(usize) -> &'b [f32],
+        column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     ) {
         match kernel.0 {
