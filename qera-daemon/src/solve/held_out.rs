@@ -202,28 +202,49 @@ fn score(
         rows_solved: statistics.rows,
         rows_tested: 0,
     };
-    for fold in folds(statistics) {
-        let training = Training::without(method, statistics, full, fold, candidates);
-        let Some(training) = training else {
-            continue;
-        };
-        let samples: Vec<_> = fold
-            .iter()
-            .map(|block| sample(block, statistics.window.rows(), statistics.in_features))
-            .collect();
-        let tested = samples
-            .iter()
-            .map(|rows| rows.len() / statistics.in_features);
-        scores.rows_tested += tested.sum::<usize>() as u64;
-        if training.uses_rows {
-            let left = statistics.rows - rows_of(fold);
-            scores.rows_solved = scores.rows_solved.min(left);
+    let parts: Vec<Part<'_>> = folds(statistics)
+        .into_iter()
+        .filter_map(|fold| {
+            Some(Part {
+                training: Training::without(method, statistics, full, fold, candidates)?,
+                rows_solved: statistics.rows - rows_of(fold),
+                samples: fold
+                    .iter()
+                    .map(|b| sample(b, statistics.window.rows(), statistics.in_features))
+                    .collect(),
+            })
+        })
+        .collect();
+    for part in &parts {
+        let tested: usize = part.samples.iter().map(Vec::len).sum();
+        scores.rows_tested += (tested / statistics.in_features) as u64;
+        if part.training.uses_rows {
+            scores.rows_solved = scores.rows_solved.min(part.rows_solved);
         }
-        for layer in 0..layers.count() {
-            score_layer(layer, candidates, &training, &samples, layers, &mut scores)?;
+    }
+    // A layer at a time: its E is made once for all folds.
+    for layer in 0..layers.count() {
+        let values = layers.error(layer)?;
+        let error = ErrorMatrix::of(layers.layer(layer), &values);
+        let turned = TurnedError::new(layers.host, error);
+        for part in &parts {
+            score_part(
+                (layer, error, &turned),
+                candidates,
+                part,
+                layers,
+                &mut scores,
+            )?;
         }
     }
     Ok(scores)
+}
+
+/// What is solved without a fold, and the rows of each of its blocks that it is scored on.
+struct Part<'a> {
+    training: Training<'a>,
+    rows_solved: u64,
+    samples: Vec<Vec<f32>>,
 }
 
 /// Evenly spaced rows of a block: all where the window has few.
@@ -237,25 +258,25 @@ fn sample(block: &Block, window: usize, m: usize) -> Vec<f32> {
         .collect()
 }
 
-fn score_layer(
-    layer: usize,
+/// Scores every candidate for one layer on one fold.
+fn score_part(
+    (layer, error, turned): (usize, ErrorMatrix<'_>, &TurnedError),
     candidates: &[f64],
-    training: &Training<'_>,
-    samples: &[Vec<f32>],
+    part: &Part<'_>,
     layers: &SiteLayers<'_>,
     scores: &mut Scores,
 ) -> Result<(), Stop> {
     let host = layers.host;
-    let values = layers.error(layer)?;
-    let error = ErrorMatrix::of(layers.layer(layer), &values);
-    let turned = TurnedError::new(host, error);
+    let Part {
+        training, samples, ..
+    } = part;
     let without: Vec<f64> = samples
         .iter()
         .map(|rows| mean_power(&outputs(host, rows, error), rows.len() / error.m))
         .collect();
     scores.without[layer].extend(&without);
     let rank = rank_of(layers.settings.method, layers.layer(layer));
-    let subspaces = Candidates::new(host, training, (error, &turned), rank);
+    let subspaces = Candidates::new(host, training, (error, turned), rank);
     let t = subspaces.outputs().transpose().to_owned();
     // x E Q for the rows of each block, s x rows.
     let projected: Vec<Mat<f64>> = samples
