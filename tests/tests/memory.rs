@@ -176,7 +176,15 @@ impl Case {
 
     fn check(&self) {
         let _alone = ALONE.lock().unwrap();
-        let (planned, peak) = self.measure();
+        // A busy machine may look too seldom to see the peak: the largest of three runs, where one did not show it.
+        let (mut planned, mut peak) = (0, 0);
+        for _ in 0..3 {
+            let (plan, seen) = self.measure();
+            (planned, peak) = (plan, seen.max(peak));
+            if (planned as f64) <= (1.0 + SLACK) * peak as f64 {
+                break;
+            }
+        }
         let ratio = planned as f64 / peak as f64;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let said = format!(

@@ -1,6 +1,6 @@
 //! The host's matrix kernels: X^T X of many rows into a packed triangle (`rank_update`), and a few vectors times a
 //! large matrix (`products`). Both cut their result into tiles that the loops of `micro` sum in registers, in f32 over
-//! at most [`SUM_ROWS`] terms; everything longer is summed in f64.
+//! about [`SUM_ROWS`] terms; everything longer is summed in f64.
 //!
 //! Why not a library's matrix product: it would leave X^T X in an f32 matrix of in_features squared, to be read
 //! again and folded, has no bf16 products, and packs R and E anew for every few vectors. Here the fold happens
@@ -25,7 +25,7 @@ pub use products::{products, products_f64};
 pub use rank_update::{Scratch, fold_products, scratch_bytes, trace_bytes, trace_products};
 pub use stored::Stored;
 
-/// Terms summed in f32 before the sum goes to f64.
+/// Terms summed in f32 before the sum goes to f64; [`products`] sums half as many again rather than leave a short piece.
 pub const SUM_ROWS: usize = 512;
 
 /// Bound of the error of an entry of X^T X, relative to sqrt(R_ii R_jj): f32 sums of [`SUM_ROWS`] products whose roundings

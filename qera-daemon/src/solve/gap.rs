@@ -7,9 +7,11 @@
 //!
 //! Only for QERA-exact and QERA-approx: the other methods' S has another unit than f.
 //!
-//! A site whose layers could all gain less than a tenth of the tolerance is only scored at this solve point, and nothing is
-//! said of convergence: that takes new rows. It is solved at the next one in any case, because a better shrinkage is
-//! found by solving only. The last generation is solved from everything, as always.
+//! A site whose layers could all gain less than a tenth of the tolerance is only scored at this solve point: what its
+//! corrections gained over those before, on rows newer than all of them. That is evidence like any other: the pair is the same,
+//! the rows are not, and the correction that was spared would have gained less still. The site is solved at the next
+//! point in any case, because a better shrinkage is found by solving only. The last generation is solved from everything,
+//! as always.
 
 use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
