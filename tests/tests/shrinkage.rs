@@ -256,7 +256,6 @@ fn same(name: &str, found: &HeldOut, oracle: &Scored) {
     let (with, without) = (mean(&oracle.with), mean(&oracle.without));
     assert_eq!(found.blocks as usize, oracle.with.len());
     let error = (found.mean / with - 1.0).abs();
-    println!("{name}: {error:e}");
     assert!(error <= HELD_OUT, "{name}: {} is not {with}", found.mean);
     assert!(
         (found.mean_without / without - 1.0).abs() <= 1e-6,
