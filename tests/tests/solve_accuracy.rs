@@ -294,3 +294,52 @@ fn bytes_do_not_depend_on_cores() {
         case.same_bytes(16, &cold, kernel);
     }
 }
+
+/// Eigenvalues that occur more often than a block has vectors: a Krylov space of a random block holds only as many of
+/// their vectors.
+#[test]
+fn the_same_eigenvalue_many_times() {
+    for (copies, size) in [(20, 32), (40, 16)] {
+        let m = copies * size;
+        let block = uniform(size, size, 61);
+        let entry = |i: usize, j: usize| {
+            let here = i / size == j / size;
+            if here {
+                block[(i % size, j % size)] as f32
+            } else {
+                0.0
+            }
+        };
+        let values = (0..m * m).map(|at| entry(at % m, at / m));
+        let identity = Mat::from_fn(m, m, |i, j| f64::from(u8::from(i == j)));
+        let case = Case::new(format!("{copies} copies"), identity, values.collect());
+        for (kernel, rank) in Kernel::available()
+            .into_iter()
+            .flat_map(|k| RANKS.map(|r| (k, r)))
+        {
+            let name = format!("{} {} rank {rank}", case.name, kernel.name());
+            let excess = case.excess(&case.solve((kernel, 1), rank, None), case.optimum(rank));
+            println!("{name}: {excess:.1e}");
+            assert!(excess <= SOLVE_COLD, "{name}: {excess:e}");
+        }
+    }
+}
+
+/// Rank 0, an E that is zero, and fewer vectors to start from than the rank.
+#[test]
+fn next_to_nothing() {
+    let (m, n) = (64, 600);
+    let r = Population::new(Input::Natural, m).autocorrelation(300, 51);
+    let case = Case::new("64x600".into(), r.clone(), quantization_error(m, n));
+    let zero = Case::new("zero".into(), r, vec![0.0; m * n]);
+    for kernel in Kernel::available() {
+        let none = case.solve((kernel, 1), 0, None);
+        assert_eq!((none.a.shape(), none.captured.len()), ((m, 0), 0));
+        let nothing = zero.solve((kernel, 1), 8, None);
+        assert_eq!(nothing.a.norm_max().to_bits(), 0.0_f64.to_bits());
+        let cold = case.solve((kernel, 1), 8, None);
+        let few = cold.vectors.subcols(0, 3);
+        let warm = case.solve((kernel, 1), 8, Some(few));
+        assert!(warm.captured == cold.captured, "{}", kernel.name());
+    }
+}

@@ -16,7 +16,7 @@ use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
 use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel, Scratch, Stored, fold_products};
+use qera_daemon::kernels::{Host, Kernel, Numbers, Scratch, Stored, fold_products};
 use qera_daemon::solve::LayerProblem;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -96,7 +96,8 @@ fn accumulate(host: Host<'_>, path: &Path) -> Result<serde_json::Value, Failure>
         other => return Err(format!("rows of {other:?}").into()),
     };
     let stored = Stored::Bytes(rows.data(), dtype);
-    let mut autocorrelation = vec![0.0; packed_len(in_features)];
+    // R lies as it does in the daemon.
+    let mut autocorrelation = Numbers::zeroed(packed_len(in_features));
     let mut scratch = Scratch::default();
     let mut seen = 0.0;
     let mut fold = || {

@@ -1,6 +1,6 @@
 //! The innermost loops: a tile of sums of products, held in registers.
 //!
-//! A tile is LANES x COLUMNS sums over t of a(t, lane) b(t, column), in f32. `a` is packed, LANES numbers for each t, so
+//! A tile is LANES x COLUMNS sums over t of a(t, lane) b(t, column), in f32 or in f64. `a` is packed, LANES numbers for each t, so
 //! that a step is a few vector loads and one broadcast and multiply-add for each column and vector. `b` is packed
 //! likewise (COLUMNS numbers for each t) or comes as COLUMNS columns of a matrix as they lie in memory.
 //!

@@ -217,6 +217,9 @@ pub(super) fn product(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> Mat<f64> {
 /// Eigenvectors and eigenvalues of the symmetric part, largest first.
 pub(super) fn eigen(g: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>), String> {
     let n = g.nrows();
+    if n == 0 {
+        return Ok((Mat::new(), Vec::new()));
+    }
     let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (g[(i, j)] + g[(j, i)]));
     if (0..n).any(|j| (0..n).any(|i| !symmetric[(i, j)].is_finite())) {
         return Err("products overflow: the weights or activations are too large".into());

@@ -104,7 +104,7 @@ impl Quantity {
             };
         }
         let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
-        let precise = 8 * rank * (2 * n + (SUMS + 3) * m);
+        let precise = 8 * rank * (2 * n + (SUMS + 3) * m) + 8 * SUMS * BAND * m;
         Stage {
             pages: 8 * m * n + 8 * n * columns,
             allocated: 8 * DECOMPOSED * columns * columns + 8 * block * (5 * n + 3 * m) + precise,
@@ -138,21 +138,18 @@ impl Quantity {
         8 * self.n * if columns < self.n { columns } else { self.n }
     }
 
-    /// Operations, about: two traces, the outputs of the rows that are scored, the products of the published solve (5 k
-    /// columns of a first cycle, two blocks of a second), and those of the basis that serves all candidates, in each of
-    /// four folds.
+    /// Operations, about: two traces, the products of the published solve (nine blocks of a first cycle, two of a second),
+    /// those of the basis that serves all candidates, in each of four folds, and the rows that are scored.
     #[must_use]
     pub fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
         let full = if self.full { m * m } else { 0.0 };
         let apply = 4.0 * m * n + 2.0 * full;
         let traces = 2.0 * m * m * n;
-        let solve = (5 * self.rank + 2 * kept(self.rank)) as f64 * apply;
-        if self.candidates < 2 {
-            return traces + solve;
-        }
+        let solve = (9 * first_block(self.rank) + 2 * kept(self.rank)) as f64 * apply;
         let basis = columns_max(self.n, self.rank) as f64;
-        let fold = basis * (apply + 2.0 * full) + SCORED_ROWS as f64 * 2.0 * m * (n + basis);
-        traces + solve + 4.0 * fold
+        let folds = 4.0 * basis * (apply + 2.0 * full);
+        let scored = SCORED_ROWS as f64 * 2.0 * m * (n + basis);
+        traces + solve + folds + scored
     }
 }

@@ -39,7 +39,7 @@ pub struct LowRankTerm {
 
 impl LayerProblem<'_> {
     /// C = E V V^T, V being the top k eigenvectors of E^T R E: cold, or by one cycle from the vectors of a solve with an
-    /// earlier R (excess about 1e-6 after a change of 5 %).
+    /// earlier R (excess 1e-8 to 1e-6 after a change of 5 %, up to 1e-5 where f is 1e-8 of tr G).
     ///
     /// Memory: R in f32 (4 m^2 bytes) and E once more (4 m n).
     ///

@@ -80,7 +80,9 @@ impl TurnedError {
     /// E V for V (n x b) in f64: m x b.
     pub(super) fn times_v_f64(&self, host: Host<'_>, v: MatRef<'_, f64>) -> Mat<f64> {
         let t = products_f64(host, turned(v).as_ref(), (&self.rows, v.nrows()));
-        turned(t.as_ref()) * faer::Scale(1.0 / f64::from(self.scale))
+        let mut t = turned(t.as_ref());
+        t *= faer::Scale(1.0 / f64::from(self.scale));
+        t
     }
 
     /// s E X for X^T (b x n): b x m.

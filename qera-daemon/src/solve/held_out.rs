@@ -222,6 +222,9 @@ fn score(
             scores.rows_solved = scores.rows_solved.min(part.rows_solved);
         }
     }
+    if parts.is_empty() {
+        return Ok(scores);
+    }
     // A layer at a time: its E is made once for all folds.
     for layer in 0..layers.count() {
         let values = layers.error(layer)?;

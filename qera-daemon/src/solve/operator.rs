@@ -54,8 +54,8 @@ impl<'a> ErrorOperator<'a> {
 
     /// f64 products, in the same scaling.
     pub(super) fn apply_f64(&self, v: MatRef<'_, f64>) -> Mat<f64> {
-        let unit = faer::Scale(self.turned.scale_squared());
-        let t = self.turned.times_v_f64(self.host, v) * unit;
+        let mut t = self.turned.times_v_f64(self.host, v);
+        t *= faer::Scale(self.turned.scale_squared());
         let u = self.metric.apply_f64(self.host, &t);
         self.error.transposed_times_f64(self.host, u.as_ref())
     }
