@@ -117,9 +117,9 @@ fn accumulate(host: Host<'_>, path: &Path) -> Result<serde_json::Value, Failure>
     Ok(figures)
 }
 
-/// R and E of one layer.
+/// R and E of one layer; R lies as it does in the daemon.
 struct Problem {
-    autocorrelation: Vec<f64>,
+    autocorrelation: Numbers<f64>,
     error: Vec<f32>,
     in_features: usize,
 }
@@ -141,14 +141,13 @@ impl Problem {
             let (numbers, _) = row[8 * i..].as_chunks::<8>();
             numbers.iter().map(|le| f64::from_le_bytes(*le)).collect()
         };
+        let mut autocorrelation = Numbers::zeroed(packed_len(in_features));
+        let rows = r.data().chunks_exact(row_bytes).enumerate();
+        let packed = autocorrelation.iter_mut().zip(rows.flat_map(from_diagonal));
+        packed.for_each(|(to, from)| *to = from);
         let (numbers, _) = error.data().as_chunks::<4>();
         Ok(Self {
-            autocorrelation: r
-                .data()
-                .chunks_exact(row_bytes)
-                .enumerate()
-                .flat_map(from_diagonal)
-                .collect(),
+            autocorrelation,
             error: numbers.iter().map(|le| f32::from_le_bytes(*le)).collect(),
             in_features,
         })
@@ -159,7 +158,7 @@ impl Problem {
         let (m, n) = (64, 640);
         let row = |i: usize| (i..m).map(move |j| if i == j { 1.0 + i as f64 } else { 0.0 });
         Self {
-            autocorrelation: (0..m).flat_map(row).collect(),
+            autocorrelation: (0..m).flat_map(row).collect::<Vec<f64>>().into(),
             error: (0..m * n).map(|i| (i as f32 * 0.37).sin()).collect(),
             in_features: m,
         }

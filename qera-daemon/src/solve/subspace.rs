@@ -138,8 +138,8 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
 fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     let random = start(operator.n(), first_block(k));
     let mut cycle = Cycle::new(operator, k, krylov_columns(operator.n(), k));
-    // With fewer columns it was never enough.
-    let mut found = cycle.run(random, (BLOCKS_FIRST, 4 * k))?;
+    // Fewer columns are hardly ever enough, and to look costs their cube.
+    let mut found = cycle.run(random, (BLOCKS_FIRST, 4 * k + first_block(k)))?;
     if found.pairs.may_repeat(first_block(k)) {
         cycle.basis.clear();
         found = cycle.run(start(operator.n(), kept(k)), (BLOCKS, 2 * kept(k)))?;
