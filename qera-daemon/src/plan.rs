@@ -169,10 +169,12 @@ impl Plan {
         Self {
             total_bytes: total(&stages, extent.live, |s| s.bytes),
             bound_bytes: total(&stages, extent.live, |s| s.bound_bytes),
-            accumulate_flops: sites
-                .iter()
-                .map(|s| s.rows as f64 * (s.in_features as f64).powi(2))
-                .sum(),
+            accumulate_flops: if extent.keeps_r {
+                let site = |s: &SitePlan| s.rows as f64 * (s.in_features as f64).powi(2);
+                sites.iter().map(site).sum()
+            } else {
+                0.0
+            },
             solve_flops: layers.iter().map(|l| l.solve_flops).sum(),
             sites,
             layers,
