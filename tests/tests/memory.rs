@@ -197,6 +197,25 @@ impl Case {
     }
 }
 
+/// Products of rows are planned only where R is gathered.
+#[test]
+fn work_is_planned_where_it_is_done() {
+    let daemon = EXACT.files();
+    let flops = |method| {
+        let mut arguments = EXACT.arguments();
+        arguments.extend(["--once", "--method", method, "plan"]);
+        let plan = daemon.run(&arguments);
+        assert_eq!(plan.code, 0, "{}", plan.log);
+        let plan: serde_json::Value = serde_json::from_str(&plan.output).unwrap();
+        plan["accumulate_flops"].as_f64().unwrap()
+    };
+    let rows = (EXACT.shards * EXACT.rows) as f64;
+    let squares = EXACT.inputs.iter().map(|(_, m)| (*m as f64).powi(2));
+    let exact = rows * squares.sum::<f64>();
+    assert!((flops("exact") / exact - 1.0).abs() < 1e-12);
+    assert!(flops("approx").abs() < 1.0);
+}
+
 /// The largest `RssAnon` until the process ends; `each` is called now and then.
 fn watch(child: &mut Child, mut each: impl FnMut(&Child)) -> u64 {
     let status = format!("/proc/{}/status", child.id());

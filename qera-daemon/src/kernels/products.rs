@@ -5,7 +5,7 @@
 //! B = E^T, by its columns, (E X)^T: skinny matrices are kept as b x n, one column for each row of the operand.
 //!
 //! In f32 ([`products`]), or with the vectors and all sums in f64 ([`products_f64`]), B being f32 in either case.
-//! Cost: 2 depth n b flops, b rounded up to whole vectors of the CPU; f64 has half of f32's rate.
+//! Cost: 2 depth n b flops, b rounded up to whole vectors of the CPU; f64 has at most half of f32's rate.
 
 use core::array::from_fn;
 use core::ops::Range;
