@@ -14,8 +14,7 @@ use qera_benches::samples::Samples;
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel, Scratch, Stored, fold_products};
+use qera_daemon::{Compute, Cores, Kernel, Scratch, Stored, fold_products};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -84,7 +83,7 @@ fn measure(m: usize) -> Result<(), String> {
     let rows = shards(&folder, m)?;
     let cores = Cores::new(1);
     let _core = cores.take();
-    let host = Host {
+    let host = Compute {
         kernel: Kernel::best(),
         cores: &cores,
     };

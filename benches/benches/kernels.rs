@@ -19,9 +19,9 @@ use qera_benches::samples::Samples;
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{
-    Host, Kernel, Numbers, Scratch, Stored, fold_products, products, products_f64, trace_products,
+use qera_daemon::{
+    Compute, Cores, Kernel, PageVec, Scratch, Stored, fold_products, products, products_f64,
+    trace_products,
 };
 
 const SIZES: [usize; 4] = [576, 1536, 2048, 4096];
@@ -108,7 +108,7 @@ struct Data {
     /// The rows of X in each dtype.
     rows: [(FloatDtype, Vec<u8>); 3],
     /// R in f32, in the memory that a solve has it in.
-    full: Numbers<f32>,
+    full: PageVec<f32>,
     /// R in f64, and what X^T X is folded into.
     packed: Vec<f64>,
     folded: RefCell<Vec<f64>>,
@@ -117,7 +117,7 @@ struct Data {
 impl Data {
     fn new(m: usize) -> Self {
         let numbers = Noise::new(1).numbers(m * m.max(ROWS));
-        let mut full = Numbers::zeroed(m * m);
+        let mut full = PageVec::zeroed(m * m);
         full.copy_from_slice(&numbers[..m * m]);
         let packed = numbers[..packed_len(m)].iter().map(|x| f64::from(*x));
         Self {
@@ -131,7 +131,7 @@ impl Data {
     }
 
     /// Every case of one form.
-    fn cases<'a>(&'a self, host: Host<'a>) -> Vec<Case<'a>> {
+    fn cases<'a>(&'a self, host: Compute<'a>) -> Vec<Case<'a>> {
         let (m, kernel) = (self.m, host.kernel);
         let scratch = Rc::new(RefCell::new(Scratch::default()));
         let mut cases = Vec::new();
@@ -188,7 +188,7 @@ fn main() {
     let _core = cores.take();
     for m in SIZES {
         let data = Data::new(m);
-        let hosts = Kernel::available().into_iter().map(|kernel| Host {
+        let hosts = Kernel::available().into_iter().map(|kernel| Compute {
             kernel,
             cores: &cores,
         });

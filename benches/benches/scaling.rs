@@ -16,11 +16,9 @@ use qera_benches::samples::Samples;
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::calibrate::SiteStatistics;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel, Scratch, Stored, fold_products};
-use qera_daemon::solve::LayerProblem;
-use qera_daemon::source::SiteRows;
+use qera_daemon::{
+    Batch, Compute, Cores, Kernel, LayerProblem, Scratch, SiteStatistics, Stored, fold_products,
+};
 
 /// Samples of a point: every round visits all points of a series, so that a slow minute of the machine slows all.
 const ROUNDS: usize = 7;
@@ -66,9 +64,9 @@ fn series(name: &str, expected: &str, mut points: Vec<Point<'_>>, parts: impl Fn
     );
 }
 
-fn shard(noise: &mut Noise, in_features: usize) -> SiteRows {
+fn shard(noise: &mut Noise, in_features: usize) -> Batch {
     let numbers = activations(noise, ROWS, in_features);
-    SiteRows {
+    Batch {
         site: 0,
         in_features,
         bytes: stored_as(&numbers, FloatDtype::Bf16).into(),
@@ -80,7 +78,7 @@ fn shard(noise: &mut Noise, in_features: usize) -> SiteRows {
 
 /// All statistics of a site, from nothing, over 1, 10 and 100 shards of 512 rows. The window of held-out rows fills in the
 /// first 4096, which is why the middle one is the dearest.
-fn stream(host: Host<'_>) {
+fn stream(host: Compute<'_>) {
     let m = 512;
     let mut noise = Noise::new(1);
     let shards: Vec<_> = (0..4).map(|_| shard(&mut noise, m)).collect();
@@ -106,7 +104,7 @@ fn stream(host: Host<'_>) {
 }
 
 /// X^T X of 512 rows.
-fn accumulate(host: Host<'_>) {
+fn accumulate(host: Compute<'_>) {
     for dtype in [FloatDtype::F32, FloatDtype::Bf16] {
         let points = [512, 1024, 2048, 4096].map(|m: usize| -> Point<'_> {
             let bytes = stored_as(&Noise::new(2).numbers(ROWS * m), dtype);
@@ -126,7 +124,7 @@ fn accumulate(host: Host<'_>) {
 }
 
 /// R of activations with a natural spectrum, E without structure.
-fn solve_point<'a>(host: Host<'a>, x: usize, (m, n, k): (usize, usize, usize)) -> Point<'a> {
+fn solve_point<'a>(host: Compute<'a>, x: usize, (m, n, k): (usize, usize, usize)) -> Point<'a> {
     let mut noise = Noise::new(3);
     let rows = stored_as(&activations(&mut noise, 2 * m, m), FloatDtype::F32);
     let mut r = vec![0.0; packed_len(m)];
@@ -152,7 +150,7 @@ fn solve_point<'a>(host: Host<'a>, x: usize, (m, n, k): (usize, usize, usize)) -
     (x, Box::new(work))
 }
 
-fn solve(host: Host<'_>, wants: impl Fn(&str) -> bool) {
+fn solve(host: Compute<'_>, wants: impl Fn(&str) -> bool) {
     let sides = [576, 1024, 1536, 2048];
     if wants("solve-m") {
         let points = sides.map(|m| solve_point(host, m, (m, SIDE, RANK)));
@@ -195,7 +193,7 @@ fn main() {
     let wants = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part));
     let cores = Cores::new(1);
     let _core = cores.take();
-    let host = Host {
+    let host = Compute {
         kernel: Kernel::best(),
         cores: &cores,
     };

@@ -1,10 +1,18 @@
-//! The command line.
+//! The command line: parse, resolve, run, exit.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::Options;
+use crate::error::Fatal;
+use crate::exit::Exit;
+use crate::observe::event::Event;
+use crate::observe::reporter::Reporter;
+use crate::settings::layered::Layered;
+use crate::settings::options::Options;
+use crate::settings::{LogFormat, Settings};
+use crate::{commands, run};
 
 /// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.
 ///
@@ -13,23 +21,23 @@ use crate::settings::Options;
 /// in use; 130 or 143 a second SIGINT or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "qera-daemon", version, about, long_about)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do instead of the main job.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 
     /// TOML file with any of the options; the command line wins
     #[arg(long, value_name = "FILE", global = true)]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 
     /// The options.
     #[command(flatten)]
-    pub options: Options,
+    pub(crate) options: Options,
 }
 
 /// Subcommands; all options may follow them.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Solve again from a state's statistics, with another method, rank, quantizer or shrinkage, into another --out
     Solve,
     /// What a state holds and what the daemon that works with it is doing
@@ -42,16 +50,56 @@ pub enum Command {
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// As one JSON object
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Arguments of `config`.
 #[derive(Debug, Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Print every setting and where it came from
     #[arg(long, required = true)]
-    pub show: bool,
+    pub(crate) show: bool,
+}
+
+/// Does what the process was asked on its command line; the exit code is what becomes of it.
+#[must_use]
+pub fn command_line() -> ExitCode {
+    let cli = Cli::parse();
+    let layered = match Layered::merge(cli.config.as_deref(), &cli.options) {
+        Ok(layered) => layered,
+        Err(fatal) => return fail(&Reporter::new(LogFormat::Text), &fatal),
+    };
+    let format = LogFormat::resolve(&layered.options).unwrap_or(LogFormat::Text);
+    let mut reporter = Reporter::new(format);
+    match job(cli.command.as_ref(), &layered, &mut reporter) {
+        Ok(exit) => exit.into(),
+        Err(fatal) => fail(&reporter, &fatal),
+    }
+}
+
+fn job(
+    command: Option<&Command>,
+    layered: &Layered,
+    reporter: &mut Reporter,
+) -> Result<Exit, Fatal> {
+    if let Some(Command::Config(_)) = command {
+        return commands::print(&layered.show());
+    }
+    let settings = Settings::resolve(&layered.options)?;
+    match command {
+        Some(Command::Plan) => commands::plan(&settings, reporter),
+        Some(Command::Solve) => commands::solve(&settings, reporter),
+        Some(Command::Status(status)) => commands::status(&settings, status.json),
+        _ => run::run(&settings, reporter),
+    }
+}
+
+fn fail(reporter: &Reporter, fatal: &Fatal) -> ExitCode {
+    reporter.say(&Event::Failed {
+        message: fatal.to_string(),
+    });
+    fatal.exit().into()
 }

@@ -4,34 +4,38 @@ use core::sync::atomic::AtomicBool;
 use std::io::Write;
 use std::path::Path;
 
-use crate::checkpoint::Layer;
-use crate::cores::Cores;
-use crate::error::Stop;
+use crate::error::Fatal;
 use crate::exit::Exit;
-use crate::job::{Job, Weights, solver};
-use crate::observe::{Event, Reporter};
-use crate::pipeline::{Board, Drained, Pipeline};
-use crate::publish::Target;
+use crate::host::cores::Cores;
+use crate::observe::event::Event;
+use crate::observe::reporter::Reporter;
+use crate::observe::status::Status;
+use crate::pipeline::Pipeline;
+use crate::pipeline::board::Board;
+use crate::pipeline::publisher::Drained;
+use crate::publish::target::Target;
+use crate::run::prepared::{Prepared, Weights, solver};
 use crate::settings::Settings;
-use crate::state::{Status, restore};
+use crate::state::restore::restore;
+use crate::weights::layers::Layer;
 
 /// Writes to standard output.
 ///
 /// # Errors
-/// [`Stop::Io`].
-pub fn print(text: &str) -> Result<Exit, Stop> {
+/// [`Fatal::Io`].
+pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
     std::io::stdout()
         .write_all(text.as_bytes())
-        .map_err(Stop::io(Path::new("standard output"), "write"))?;
+        .map_err(Fatal::io(Path::new("standard output"), "write"))?;
     Ok(Exit::Done)
 }
 
 /// `plan`: prints what a run would need, and which shards it would set aside.
 ///
 /// # Errors
-/// [`Stop::OverBudget`] where it does not fit, [`Stop`] for what cannot serve.
-pub fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
-    let job = Job::plan(settings)?;
+/// [`Fatal::OverBudget`] where it does not fit, [`Fatal`] for what cannot serve.
+pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
+    let job = Prepared::plan(settings)?;
     print(&job.plan.text(settings))?;
     for message in job.refused {
         reporter.say(&Event::ShardQuarantined { message });
@@ -43,8 +47,8 @@ pub fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
 /// `status`: prints what a state holds and what the daemon that works with it is doing.
 ///
 /// # Errors
-/// [`Stop`] where there is no state.
-pub fn status(settings: &Settings, json: bool) -> Result<Exit, Stop> {
+/// [`Fatal`] where there is no state.
+pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
     let found = Status::read(&settings.state)?;
     print(&if json {
         serde_json::to_string_pretty(&found).unwrap_or_default() + "\n"
@@ -57,15 +61,15 @@ pub fn status(settings: &Settings, json: bool) -> Result<Exit, Stop> {
 /// working with it.
 ///
 /// # Errors
-/// [`Stop::StateRefused`] for what was not gathered, [`Stop`] otherwise.
-pub fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Stop> {
+/// [`Fatal::StateRefused`] for what was not gathered, [`Fatal`] otherwise.
+pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
     settings.needed_checkpoint()?;
     let Some(weights) = Weights::open(settings)? else {
         return Ok(Exit::Failure);
     };
     let layers: &[Layer] = &weights.layers.selected;
-    let job = Job::prepare(settings, Some(&weights), None)?;
-    let refuse = |reason: String| Stop::StateRefused {
+    let job = Prepared::prepare(settings, Some(&weights), None)?;
+    let refuse = |reason: String| Fatal::StateRefused {
         path: settings.state.clone(),
         reason,
     };

@@ -1,14 +1,14 @@
-//! What can stop a run. The other severity, a shard that is set aside while the run goes on, is
-//! [`crate::source::Refusal`].
+//! What can end a run. The other severity, a shard that is set aside while the run goes on, is
+//! a `Refusal`.
 
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 
-/// A failure that ends the run; [`Stop::exit`] gives its exit code.
+/// A failure that ends the run; [`Fatal::exit`] gives its exit code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Stop {
+pub enum Fatal {
     /// A wrong option, or a wrong value in the configuration file.
     #[error("{0}")]
     Usage(String),
@@ -96,10 +96,10 @@ fn nothing(refused: usize) -> String {
     }
 }
 
-impl Stop {
+impl Fatal {
     /// The exit code that belongs to this failure.
     #[must_use]
-    pub const fn exit(&self) -> Exit {
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::StateRefused { .. } => Exit::StateRefused,
@@ -114,8 +114,8 @@ impl Stop {
         }
     }
 
-    /// Wraps a system error with the path and the attempt: `map_err(Stop::io(path, "create"))`.
-    pub fn io<'a>(
+    /// Wraps a system error with the path and the attempt: `map_err(Fatal::io(path, "create"))`.
+    pub(crate) fn io<'a>(
         path: &'a Path,
         action: &'static str,
     ) -> impl FnOnce(std::io::Error) -> Self + 'a {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 /// How a run ended, as the shell sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Everything asked for was done.
     Done,
     /// The run stopped; the message says why.
@@ -23,14 +23,14 @@ pub enum Exit {
 }
 
 /// Status of a process that a second SIGINT ended.
-pub const SECOND_SIGINT: i32 = 130;
+pub(crate) const SECOND_SIGINT: i32 = 130;
 /// Status of a process that a second SIGTERM ended.
-pub const SECOND_SIGTERM: i32 = 143;
+pub(crate) const SECOND_SIGTERM: i32 = 143;
 
 impl Exit {
     /// The number given to the operating system.
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failure => 1,

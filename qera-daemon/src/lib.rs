@@ -1,39 +1,46 @@
 //! qera-daemon: activations and a checkpoint in, a low-rank adapter out.
 //!
-//! The data's way is the reading order:
-//!
-//! 1. [`cli`], [`settings`]: what was asked, checked once.
-//! 2. [`run`]: the main job in order.
-//! 3. [`checkpoint`]: the weights, which of them are layers, which layers share an input.
-//! 4. [`source`]: shards of activations, distrusted until decoded.
-//! 5. [`plan`]: what it will need, refused if that is too much.
-//! 6. [`pipeline`]: the threads and channels.
-//! 7. [`calibrate`]: rows into statistics.
-//! 8. [`solve`]: statistics and weights into A and B, with their errors.
-//! 9. [`publish`]: a generation, atomically.
-//!
-//! [`tensor_file`] is the safetensors container, [`observe`] the messages, [`error`] and [`exit`] the
-//! ways to end. The mathematics that a device needs too is in `qera-core`; here it is done for hosts, by
-//! faer, and both are held to the same properties by the tests.
+//! The program is [`command_line`]. Its folders stand on each other in the order that ARCHITECTURE.md lists under "Floors":
+//! each imports only from those before it. What is public beside the program is what its benches measure and its tests hold
+//! against oracles; it promises nothing to other programs.
 
-pub mod calibrate;
-pub mod checkpoint;
-pub mod cli;
-pub mod commands;
-pub mod cores;
-mod durable;
-pub mod error;
-pub mod exit;
-pub mod job;
-pub mod kernels;
-pub mod observe;
-pub mod pipeline;
-pub mod plan;
-pub mod publish;
-pub mod run;
-pub mod settings;
-pub mod solve;
-pub mod source;
-pub mod state;
-pub mod systemd;
-pub mod tensor_file;
+pub(crate) mod calibrate;
+pub(crate) mod cli;
+pub(crate) mod commands;
+pub(crate) mod disk;
+pub(crate) mod error;
+pub(crate) mod exit;
+pub(crate) mod formats;
+pub(crate) mod host;
+pub(crate) mod judge;
+pub(crate) mod observe;
+pub(crate) mod pipeline;
+pub(crate) mod plan;
+pub(crate) mod publish;
+pub(crate) mod run;
+pub(crate) mod settings;
+pub(crate) mod solve;
+pub(crate) mod source;
+pub(crate) mod state;
+pub(crate) mod weights;
+
+pub use calibrate::aside::Aside;
+pub use calibrate::site::{FoldError, SiteStatistics};
+pub use cli::command_line;
+pub use host::compute::Compute;
+pub use host::cores::{Core, Cores};
+pub use host::kernels::page_vec::PageVec;
+pub use host::kernels::products::{products, products_f64};
+pub use host::kernels::rank_update::{Scratch, fold_products, trace_products};
+pub use host::kernels::stored::Stored;
+pub use host::kernels::{ENTRY_ERROR, Kernel, KernelError, SUM_ROWS};
+pub use judge::evidence::{WrittenCorrection, score};
+pub use judge::held_out::{ChoiceOrigin, HeldOut, SHRINKAGES};
+pub use settings::Settings;
+pub use settings::options::Options;
+pub use solve::direct::{LayerProblem, LowRankTerm};
+pub use solve::site::{LayerSolution, SiteSolver};
+pub use source::rows::Batch;
+pub use weights::checkpoint::Checkpoint;
+pub use weights::layers::Layers;
+pub use weights::sites::{Shares, Sites};

@@ -17,7 +17,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 const SHARD: [usize; 2] = [32, 128];
 const SHARD_ROWS: u64 = 32 * 128;
 
-/// Numbers from -1 to 1 that depend on the seed alone.
+/// PageVec from -1 to 1 that depend on the seed alone.
 fn noise(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {

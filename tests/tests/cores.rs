@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use std::sync::{Barrier, mpsc};
 use std::thread;
 
-use qera_daemon::cores::Cores;
+use qera_daemon::Cores;
 
 /// Long enough for a thread to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

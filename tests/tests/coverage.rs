@@ -6,9 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use qera_core::quantize::Mxint;
-use qera_daemon::calibrate::Aside;
-use qera_daemon::kernels::Stored;
-use qera_daemon::solve::{Correction, score};
+use qera_daemon::{Aside, Stored, WrittenCorrection, score};
 use qera_tests::daemon::{TestDaemon, expect, output_error};
 use qera_tests::live::{fixture_model, fixture_run};
 use qera_tests::model::{FixtureModel, calibration_tokens};
@@ -44,7 +42,7 @@ fn intervals_cover_the_true_error() {
         let tensor = file.tensor(&format!("{module}.weight")).unwrap();
         let error = quantization_error(&from_bf16(tensor.data()), *m);
         let (a, b, rank) = adapter.factors(module);
-        let correction = Correction {
+        let correction = WrittenCorrection {
             rank,
             lora_a: a.clone(),
             lora_b: b.clone(),
@@ -57,7 +55,7 @@ fn intervals_cover_the_true_error() {
         for window in stream.chunks_exact(WINDOW) {
             window
                 .iter()
-                .for_each(|s| aside.offer(Stored::Numbers(&s[index].2)));
+                .for_each(|s| aside.offer(Stored::Floats(&s[index].2)));
             let blocks = aside.take(false);
             let evidence = score(0, &blocks, (&error, *m), core::slice::from_ref(&correction));
             let evidence = evidence.unwrap();

@@ -14,12 +14,10 @@ use qera_core::reconstruct::{
     Method, Problem, Report, Statistic, reconstruct, reconstruct_workspace_len,
 };
 use qera_core::statistics::BatchMaxMeanAbs;
-use qera_daemon::calibrate::SiteStatistics;
-use qera_daemon::checkpoint::{Checkpoint, Layers, Shares, Sites};
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel};
-use qera_daemon::settings::{Options, Settings};
-use qera_daemon::solve::{LayerSolution, SiteSolver};
+use qera_daemon::{
+    Checkpoint, Compute, Cores, Kernel, LayerSolution, Layers, Options, Settings, Shares,
+    SiteSolver, SiteStatistics, Sites,
+};
 use qera_tests::matrix::Matrix;
 use qera_tests::precision::HOST_AND_CORE;
 use qera_tests::shards::{TensorToWrite, write};
@@ -82,7 +80,7 @@ impl Case {
         let sites = Sites::group(&layers, &Shares::default()).unwrap();
         let cores = Cores::new(2);
         let solver = SiteSolver {
-            host: Host {
+            host: Compute {
                 kernel: Kernel::best(),
                 cores: &cores,
             },

@@ -10,10 +10,9 @@ use half::{bf16, f16};
 use qera_core::dtype::{FloatDtype, MAGNITUDE_MAX};
 use qera_core::packed::{packed_len, packed_offset};
 use qera_core::statistics::BlockShare;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{
-    ENTRY_ERROR, Host, Kernel, KernelError, SUM_ROWS, Scratch, Stored, fold_products, products,
-    products_f64, trace_products,
+use qera_daemon::{
+    Compute, Cores, ENTRY_ERROR, Kernel, KernelError, SUM_ROWS, Scratch, Stored, fold_products,
+    products, products_f64, trace_products,
 };
 use qera_tests::matrix::Matrix;
 use qera_tests::spectra::uniform;
@@ -94,7 +93,7 @@ fn activations(rows: usize, m: usize) -> Vec<f32> {
 }
 
 /// The means of several shards folded one after the other.
-fn fold(host: Host<'_>, shards: &[Stored<'_>], m: usize) -> Vec<f64> {
+fn fold(host: Compute<'_>, shards: &[Stored<'_>], m: usize) -> Vec<f64> {
     let mut packed = vec![0.0; packed_len(m)];
     let mut scratch = Scratch::default();
     let mut seen = 0;
@@ -142,10 +141,10 @@ fn entry_error(found: &[f64], shards: &[&Encoded]) -> f64 {
     worst
 }
 
-fn with_host<T>(kernel: Kernel, threads: usize, work: impl FnOnce(Host<'_>) -> T) -> T {
+fn with_host<T>(kernel: Kernel, threads: usize, work: impl FnOnce(Compute<'_>) -> T) -> T {
     let cores = Cores::new(threads);
     let _core = cores.take();
-    work(Host {
+    work(Compute {
         kernel,
         cores: &cores,
     })
@@ -285,7 +284,7 @@ fn decoded_rows_give_the_same_bytes() {
         for kernel in Kernel::available() {
             with_host(kernel, 2, |host| {
                 let as_bytes = fold(host, &[encoded.stored()], m);
-                let decoded = fold(host, &[Stored::Numbers(&numbers)], m);
+                let decoded = fold(host, &[Stored::Floats(&numbers)], m);
                 assert!(same_bytes(&as_bytes, &decoded), "{} {dtype}", kernel.name());
             });
         }
@@ -301,7 +300,7 @@ fn any_number_of_cores_gives_the_same_bytes() {
         let encoded = Encoded::new(&activations(rows, m), m, dtype);
         let numbers: Vec<f32> = encoded.wide.iter().map(|x| *x as f32).collect();
         for kernel in Kernel::available() {
-            let all = |host: Host<'_>| {
+            let all = |host: Compute<'_>| {
                 let mut found = fold(host, &[encoded.stored()], m);
                 let columns = (&numbers[..], m);
                 found.push(trace_products(
@@ -321,13 +320,13 @@ fn any_number_of_cores_gives_the_same_bytes() {
                 assert!(same_bytes(&one, &with_host(kernel, threads, all)));
                 // The caller holds none: one thread more computes.
                 let cores = &Cores::new(threads);
-                assert!(same_bytes(&one, &all(Host { kernel, cores })));
+                assert!(same_bytes(&one, &all(Compute { kernel, cores })));
             }
             let busy = &Cores::new(2);
             let _both = (busy.take(), busy.take());
             assert!(same_bytes(
                 &one,
-                &all(Host {
+                &all(Compute {
                     kernel,
                     cores: busy
                 })

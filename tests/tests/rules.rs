@@ -23,8 +23,8 @@ const CORE_DEPENDENCIES: [&str; 4] = ["half", "heapless", "libm", "nalgebra"];
 /// Where `unsafe` may stand: the checkpoint mapping, the innermost loops of the kernels, the calls into the CUDA driver, the
 /// proof's runtime, the loops that measure a core's peak.
 const UNSAFE_PLACES: [&str; 5] = [
-    "qera-daemon/src/checkpoint/mapping.rs",
-    "qera-daemon/src/kernels/micro.rs",
+    "qera-daemon/src/disk/mapping.rs",
+    "qera-daemon/src/host/kernels/micro.rs",
     "qera-gpu/src/device/",
     "ci/no_std_proof/src/runtime.rs",
     "benches/src/peak.rs",

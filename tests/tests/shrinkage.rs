@@ -8,13 +8,10 @@
 
 use faer::{Mat, Side};
 use qera_core::dtype::FloatDtype;
-use qera_daemon::calibrate::SiteStatistics;
-use qera_daemon::checkpoint::{Checkpoint, Layers, Shares, Sites};
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel, Scratch};
-use qera_daemon::settings::{Options, Settings};
-use qera_daemon::solve::{ChoiceOrigin, HeldOut, SHRINKAGES, SiteSolver};
-use qera_daemon::source::SiteRows;
+use qera_daemon::{
+    Batch, Checkpoint, ChoiceOrigin, Compute, Cores, HeldOut, Kernel, Layers, Options, SHRINKAGES,
+    Scratch, Settings, Shares, SiteSolver, SiteStatistics, Sites,
+};
 use qera_tests::layer_input::{Input, Population};
 use qera_tests::precision::HELD_OUT;
 use qera_tests::shards::{TensorToWrite, write};
@@ -105,12 +102,12 @@ impl Case {
         assert_eq!(sites.sites.len(), 1);
         let cores = Cores::new(2);
         let _core = cores.take();
-        let host = Host {
+        let host = Compute {
             kernel,
             cores: &cores,
         };
         let mut statistics = SiteStatistics::new(self.m);
-        let shard = SiteRows {
+        let shard = Batch {
             site: 0,
             in_features: self.m,
             bytes: self

@@ -9,9 +9,7 @@
 
 use faer::{Mat, MatRef, Side};
 use qera_core::quantize::Mxint;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel};
-use qera_daemon::solve::{LayerProblem, LowRankTerm};
+use qera_daemon::{Compute, Cores, Kernel, LayerProblem, LowRankTerm};
 use qera_tests::layer_input::{Input, Population};
 use qera_tests::matrix::Matrix;
 use qera_tests::precision::{SOLVE_COLD, SOLVE_WARM};
@@ -128,7 +126,7 @@ impl Case {
         };
         let cores = Cores::new(threads);
         let _core = cores.take();
-        let host = Host {
+        let host = Compute {
             kernel,
             cores: &cores,
         };

@@ -11,14 +11,12 @@ use qera_benches::data::{Noise, stored_as};
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel, Scratch, Stored, fold_products, products};
-use qera_daemon::solve::LayerProblem;
+use qera_daemon::{Compute, Cores, Kernel, LayerProblem, Scratch, Stored, fold_products, products};
 
 const FORMS: [&str; 2] = ["portable", "avx2"];
 
 /// A name, and what it runs.
-type Case = (&'static str, fn(Host<'_>) -> Result<(), String>);
+type Case = (&'static str, fn(Compute<'_>) -> Result<(), String>);
 
 const CASES: [Case; 4] = [
     ("rank-update-f32", |host| rank_update(host, FloatDtype::F32)),
@@ -36,7 +34,7 @@ fn counted(work: &mut dyn FnMut()) {
 }
 
 /// 256 rows, 192 channels.
-fn rank_update(host: Host<'_>, dtype: FloatDtype) -> Result<(), String> {
+fn rank_update(host: Compute<'_>, dtype: FloatDtype) -> Result<(), String> {
     let (m, rows) = (192, 256);
     let bytes = stored_as(&Noise::new(1).numbers(rows * m), dtype);
     let mut packed = vec![0.0; packed_len(m)];
@@ -52,7 +50,7 @@ fn rank_update(host: Host<'_>, dtype: FloatDtype) -> Result<(), String> {
 }
 
 /// 32 vectors times a matrix of 640 x 640.
-fn skinny(host: Host<'_>) -> Result<(), String> {
+fn skinny(host: Compute<'_>) -> Result<(), String> {
     let (b, m) = (32, 640);
     let mut noise = Noise::new(2);
     let columns = noise.numbers(m * m);
@@ -64,7 +62,7 @@ fn skinny(host: Host<'_>) -> Result<(), String> {
 }
 
 /// 640 x 640, rank 8: neighbours correlate, and later channels have less power.
-fn cold_solve(host: Host<'_>) -> Result<(), String> {
+fn cold_solve(host: Compute<'_>) -> Result<(), String> {
     let m = 640;
     let scales: Vec<f64> = (0..m).map(|i| (f64::from(i) + 1.0).powf(-0.4)).collect();
     let mut autocorrelation = Vec::new();
@@ -103,7 +101,7 @@ fn run(name: &str) -> Result<(), String> {
     let kernel = Kernel::named(form).map_err(|e| e.to_string())?;
     let cores = Cores::new(1);
     let _core = cores.take();
-    case(Host {
+    case(Compute {
         kernel,
         cores: &cores,
     })

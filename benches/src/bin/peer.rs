@@ -15,9 +15,7 @@ use faer::Mat;
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::cores::Cores;
-use qera_daemon::kernels::{Host, Kernel, Numbers, Scratch, Stored, fold_products};
-use qera_daemon::solve::LayerProblem;
+use qera_daemon::{Compute, Cores, Kernel, LayerProblem, PageVec, Scratch, Stored, fold_products};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -54,7 +52,7 @@ fn run(arguments: &[String]) -> Result<serde_json::Value, Failure> {
     };
     let cores = Cores::new(option("threads")?.parse()?);
     let _core = cores.take();
-    let host = Host {
+    let host = Compute {
         kernel: Kernel::named(options.get("kernel").copied().unwrap_or("auto"))?,
         cores: &cores,
     };
@@ -71,7 +69,7 @@ fn run(arguments: &[String]) -> Result<serde_json::Value, Failure> {
 }
 
 /// CPU and elapsed seconds of `work`.
-fn timed<T>(host: Host<'_>, work: impl FnOnce() -> T) -> (T, serde_json::Value) {
+fn timed<T>(host: Compute<'_>, work: impl FnOnce() -> T) -> (T, serde_json::Value) {
     let (cpu, elapsed) = (ProcessTime::now(), Instant::now());
     let done = work();
     let figures = serde_json::json!({
@@ -82,7 +80,7 @@ fn timed<T>(host: Host<'_>, work: impl FnOnce() -> T) -> (T, serde_json::Value) 
     (done, figures)
 }
 
-fn accumulate(host: Host<'_>, path: &Path) -> Result<serde_json::Value, Failure> {
+fn accumulate(host: Compute<'_>, path: &Path) -> Result<serde_json::Value, Failure> {
     let file = std::fs::read(path)?;
     let tensors = SafeTensors::deserialize(&file)?;
     let rows = tensors.tensor("rows")?;
@@ -97,7 +95,7 @@ fn accumulate(host: Host<'_>, path: &Path) -> Result<serde_json::Value, Failure>
     };
     let stored = Stored::Bytes(rows.data(), dtype);
     // R lies as it does in the daemon.
-    let mut autocorrelation = Numbers::zeroed(packed_len(in_features));
+    let mut autocorrelation = PageVec::zeroed(packed_len(in_features));
     let mut scratch = Scratch::default();
     let mut seen = 0.0;
     let mut fold = || {
@@ -119,7 +117,7 @@ fn accumulate(host: Host<'_>, path: &Path) -> Result<serde_json::Value, Failure>
 
 /// R and E of one layer; R lies as it does in the daemon.
 struct Problem {
-    autocorrelation: Numbers<f64>,
+    autocorrelation: PageVec<f64>,
     error: Vec<f32>,
     in_features: usize,
 }
@@ -141,7 +139,7 @@ impl Problem {
             let (numbers, _) = row[8 * i..].as_chunks::<8>();
             numbers.iter().map(|le| f64::from_le_bytes(*le)).collect()
         };
-        let mut autocorrelation = Numbers::zeroed(packed_len(in_features));
+        let mut autocorrelation = PageVec::zeroed(packed_len(in_features));
         let rows = r.data().chunks_exact(row_bytes).enumerate();
         let packed = autocorrelation.iter_mut().zip(rows.flat_map(from_diagonal));
         packed.for_each(|(to, from)| *to = from);
@@ -175,7 +173,7 @@ impl Problem {
 }
 
 fn solve(
-    host: Host<'_>,
+    host: Compute<'_>,
     problem: &Problem,
     (rank, warm_from): (usize, Option<&Path>),
     out: &Path,

@@ -2,6 +2,21 @@
 
 use core::fmt;
 
+/// What a method puts in the place of R: the S of G = E^T S E.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StatisticKind {
+    /// R itself, shrunk toward its diagonal or not.
+    Autocorrelation,
+    /// Its diagonal, `E[x_i^2]`.
+    SecondMoment,
+    /// The square of the maximum over batches of the mean magnitude.
+    BatchMaxMeanAbs,
+    /// The square of the mean magnitude.
+    MeanAbs,
+    /// The identity.
+    Identity,
+}
+
 /// How the low-rank term is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -48,6 +63,58 @@ impl Method {
         }
     }
 
+    /// What stands in the place of R.
+    #[must_use]
+    pub const fn statistic_kind(self) -> StatisticKind {
+        match self {
+            Self::Exact => StatisticKind::Autocorrelation,
+            Self::Approx => StatisticKind::SecondMoment,
+            Self::Lqer => StatisticKind::BatchMaxMeanAbs,
+            Self::LqerMean => StatisticKind::MeanAbs,
+            Self::ZeroQuantV2 | Self::WeightOnly => StatisticKind::Identity,
+        }
+    }
+
+    /// Whether there is a low-rank term at all.
+    #[must_use]
+    pub const fn corrects(self) -> bool {
+        !matches!(self, Self::WeightOnly)
+    }
+
+    /// Whether it is solved from the whole of R.
+    #[must_use]
+    pub const fn needs_r(self) -> bool {
+        matches!(self.statistic_kind(), StatisticKind::Autocorrelation)
+    }
+
+    /// Whether it depends on the inputs: else more rows change nothing.
+    #[must_use]
+    pub const fn uses_rows(self) -> bool {
+        !matches!(self.statistic_kind(), StatisticKind::Identity)
+    }
+
+    /// Whether R is shrunk toward its diagonal, `R_a = (1 - a) R + a diag(R)`.
+    #[must_use]
+    pub const fn shrinks(self) -> bool {
+        matches!(self.statistic_kind(), StatisticKind::Autocorrelation)
+    }
+
+    /// Whether its statistic can be had without some of the rows: a maximum over batches cannot.
+    #[must_use]
+    pub const fn can_leave_out(self) -> bool {
+        !matches!(self.statistic_kind(), StatisticKind::BatchMaxMeanAbs)
+    }
+
+    /// Whether the eigenvalues of G have the unit of f = tr(R P P^T), so that what a solve lacks of the optimum is a
+    /// share of f.
+    #[must_use]
+    pub const fn gap_is_in_f(self) -> bool {
+        matches!(
+            self.statistic_kind(),
+            StatisticKind::Autocorrelation | StatisticKind::SecondMoment
+        )
+    }
+
     /// The method of this name, exactly as [`name`](Self::name) writes it.
     ///
     /// ```
@@ -70,6 +137,18 @@ impl fmt::Display for Method {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_exact_needs_and_shrinks_r() {
+        for method in Method::ALL {
+            assert_eq!(method.needs_r(), method == Method::Exact);
+            assert_eq!(method.shrinks(), method == Method::Exact);
+            assert_eq!(method.can_leave_out(), method != Method::Lqer);
+            assert_eq!(method.corrects(), method != Method::WeightOnly);
+        }
+        assert!(!Method::ZeroQuantV2.uses_rows() && Method::LqerMean.uses_rows());
+        assert!(Method::Approx.gap_is_in_f() && !Method::LqerMean.gap_is_in_f());
+    }
 
     #[test]
     fn every_name_parses_back() {

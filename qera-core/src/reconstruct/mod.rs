@@ -52,7 +52,7 @@ mod whitened;
 
 use nalgebra::DMatrixViewMut;
 
-pub use method::Method;
+pub use method::{Method, StatisticKind};
 pub use objective::{OutputErrorError, output_error, output_error_workspace_len};
 pub use problem::{Problem, ProblemError, Statistic};
 pub use projection::{ReconstructError, reconstruct_exact, reconstruct_workspace_len};

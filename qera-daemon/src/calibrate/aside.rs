@@ -10,15 +10,15 @@
 //! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
 //! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
 
-use crate::kernels::{Numbers, Stored};
-use crate::source::SiteRows;
-
-use super::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
+use crate::calibrate::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::stored::Stored;
+use crate::source::rows::Batch;
 
 /// Most rows kept of a site.
-pub const ASIDE_ROWS: usize = 4096;
+pub(crate) const ASIDE_ROWS: usize = 4096;
 /// The same with the rows of a closed site that wait to make a block.
-pub const ASIDE_ROWS_PEAK: usize = ASIDE_ROWS + BLOCK_ROWS_MIN;
+pub(crate) const ASIDE_ROWS_PEAK: usize = ASIDE_ROWS + BLOCK_ROWS_MIN;
 /// Rows kept of a chosen block, evenly spaced.
 const BLOCK_ROWS: usize = 8;
 /// Most of the rows that are scored.
@@ -31,7 +31,10 @@ const RANGE: f64 = 18_446_744_073_709_551_616.0;
 /// The share of a site's rows that is scored: at most 1/16, and so few that two corrections of every layer are scored for
 /// a twentieth of what accumulating R costs. `layers` are (out_features, rank) of the site's layers.
 #[must_use]
-pub fn scored_share(in_features: usize, layers: impl Iterator<Item = (usize, usize)>) -> f64 {
+pub(crate) fn scored_share(
+    in_features: usize,
+    layers: impl Iterator<Item = (usize, usize)>,
+) -> f64 {
     let m = in_features as f64;
     // x E, then (x A) B of two corrections.
     let cost: f64 = layers
@@ -47,7 +50,7 @@ pub fn scored_share(in_features: usize, layers: impl Iterator<Item = (usize, usi
     clippy::cast_sign_loss,
     reason = "a share of a number of rows"
 )]
-pub fn rows_kept(rows: u64, block: usize, share: f64) -> usize {
+pub(crate) fn rows_kept(rows: u64, block: usize, share: f64) -> usize {
     let of_block = BLOCK_ROWS as f64 / block.max(1) as f64;
     ((rows as f64 * share.min(of_block)) as usize).min(ASIDE_ROWS)
 }
@@ -85,7 +88,7 @@ impl Aside {
 
     /// Shows the rows of a shard of a closed site; `each` is shown every block as it is complete, with its place in
     /// the stream.
-    pub(super) fn follow(&mut self, shard: &SiteRows, mut each: impl FnMut(u64, Stored<'_>)) {
+    pub(crate) fn follow(&mut self, shard: &Batch, mut each: impl FnMut(u64, Stored<'_>)) {
         let mut cutter = core::mem::replace(&mut self.cutter, Window::passing(self.in_features));
         cutter.offer(shard, |block| {
             each(self.seen, block);
@@ -95,12 +98,12 @@ impl Aside {
     }
 
     /// Whether rows of a closed site wait to become part of the next block.
-    pub(super) const fn waiting(&self) -> bool {
+    pub(crate) const fn waiting(&self) -> bool {
         self.cutter.waiting()
     }
 
     /// The site was closed or re-opened: what waits is not waited for any more, and what is kept is dropped.
-    pub(super) fn turn(&mut self, block_begun: bool) {
+    pub(crate) fn begin_anew(&mut self, block_begun: bool) {
         self.cutter = Window::passing(self.in_features);
         drop(self.take(block_begun));
     }
@@ -121,7 +124,7 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        let mut values = Numbers::zeroed(kept * width);
+        let mut values = PageVec::zeroed(kept * width);
         for (i, row) in values.chunks_exact_mut(width).enumerate() {
             let at = (2 * i + 1) * rows / (2 * kept) * width;
             block.widen(at..at + width, row);
@@ -151,14 +154,14 @@ impl Aside {
     }
 
     /// Every row kept, block by block, and those that wait.
-    pub fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
         let kept = self.blocks.iter().map(|block| &block.values[..]);
         kept.chain(self.cutter.all_rows())
     }
 
     /// What a snapshot keeps beside the rows.
     #[must_use]
-    pub fn record(&self) -> AsideRecord {
+    pub(crate) fn record(&self) -> AsideRecord {
         AsideRecord {
             blocks: BlocksRecord {
                 blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
@@ -173,7 +176,7 @@ impl Aside {
 
     /// Continues from a record and its rows; `None` where they do not belong together.
     #[must_use]
-    pub fn restore(
+    pub(crate) fn restore(
         in_features: usize,
         share: f64,
         record: &AsideRecord,
@@ -206,13 +209,13 @@ impl Aside {
 
 /// What a snapshot keeps of the rows aside, beside the rows themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct AsideRecord {
+pub(crate) struct AsideRecord {
     /// The blocks.
-    pub blocks: BlocksRecord,
+    pub(crate) blocks: BlocksRecord,
     /// Rows offered since the last solve point.
-    pub offered: usize,
+    pub(crate) offered: usize,
     /// Whether the next block began before the last solve point.
-    pub skip: bool,
+    pub(crate) skip: bool,
 }
 
 #[cfg(test)]
@@ -240,7 +243,7 @@ mod tests {
         let share = 0.01;
         let mut aside = Aside::new(M, share);
         for number in 0..2000 {
-            aside.offer(Stored::Numbers(&block(number, 128)));
+            aside.offer(Stored::Floats(&block(number, 128)));
         }
         let blocks = aside.take(true);
         let rows: usize = blocks.iter().map(|b| b.rows).sum();
@@ -261,25 +264,25 @@ mod tests {
         // The block that began before the solve point is not newer than the correction.
         let mut all = Aside::new(M, 1.0);
         all.take(true);
-        all.offer(Stored::Numbers(&block(1, BLOCK_ROWS)));
-        all.offer(Stored::Numbers(&block(2, BLOCK_ROWS)));
+        all.offer(Stored::Floats(&block(1, BLOCK_ROWS)));
+        all.offer(Stored::Floats(&block(2, BLOCK_ROWS)));
         assert_eq!(
             all.take(false).iter().map(|b| b.number).collect::<Vec<_>>(),
             [1]
         );
         let mut many = Aside::new(M, 1.0);
-        (0..1000).for_each(|n| many.offer(Stored::Numbers(&block(n, BLOCK_ROWS))));
+        (0..1000).for_each(|n| many.offer(Stored::Floats(&block(n, BLOCK_ROWS))));
         assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
     }
 
     #[test]
     fn it_continues_from_its_record() {
         let mut aside = Aside::new(M, 0.5);
-        (0..40).for_each(|n| aside.offer(Stored::Numbers(&block(n, 32))));
+        (0..40).for_each(|n| aside.offer(Stored::Floats(&block(n, 32))));
         let values = aside.all_rows().collect::<Vec<_>>().concat();
         let mut copy = Aside::restore(M, 0.5, &aside.record(), &values).unwrap();
         for a in [&mut aside, &mut copy] {
-            (40..80).for_each(|n| a.offer(Stored::Numbers(&block(n, 32))));
+            (40..80).for_each(|n| a.offer(Stored::Floats(&block(n, 32))));
         }
         assert_eq!(aside.record(), copy.record());
         assert!(Aside::restore(M, 0.5, &aside.record(), &values).is_none());

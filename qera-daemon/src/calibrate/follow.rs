@@ -7,12 +7,13 @@
 
 use qera_core::dtype::FloatDtype;
 
-use crate::kernels::{Host, Scratch, Stored};
-use crate::source::SiteRows;
-
-use super::aside::Aside;
-use super::site::{FoldError, SiteStatistics};
-use super::window::{Block, draw};
+use crate::calibrate::aside::Aside;
+use crate::calibrate::site::{FoldError, SiteStatistics};
+use crate::calibrate::window::{Block, draw};
+use crate::host::compute::Compute;
+use crate::host::kernels::rank_update::Scratch;
+use crate::host::kernels::stored::Stored;
+use crate::source::rows::Batch;
 
 /// Draws are compared with a share of their range, in f64.
 const RANGE: f64 = 18_446_744_073_709_551_616.0;
@@ -24,11 +25,11 @@ impl SiteStatistics {
     ///
     /// # Errors
     /// [`FoldError`].
-    pub fn follow(
+    pub(crate) fn follow(
         &mut self,
-        shard: &SiteRows,
+        shard: &Batch,
         share: f64,
-        host: Host<'_>,
+        host: Compute<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         let m = self.in_features;
@@ -49,7 +50,7 @@ impl SiteStatistics {
     }
 
     /// Hands out the rows kept aside, at a solve point.
-    pub fn take_aside(&mut self, closed: bool) -> Vec<Block> {
+    pub(crate) fn take_aside(&mut self, closed: bool) -> Vec<Block> {
         self.aside.take(if closed {
             self.aside.waiting()
         } else {
@@ -58,21 +59,21 @@ impl SiteStatistics {
     }
 
     /// The site is closed from here on, or open again.
-    pub fn turn(&mut self, closed: bool) {
-        self.aside.turn(!closed && self.window.waiting());
+    pub(crate) fn begin_folding_anew(&mut self, closed: bool) {
+        self.aside.begin_anew(!closed && self.window.waiting());
     }
 }
 
 /// A block of a shard as a shard of its own.
-fn own(shard: &SiteRows, block: Stored<'_>) -> SiteRows {
+fn own(shard: &Batch, block: Stored<'_>) -> Batch {
     let (bytes, dtype) = match block {
         Stored::Bytes(bytes, dtype) => (bytes.to_vec(), dtype),
-        Stored::Numbers(numbers) => {
+        Stored::Floats(numbers) => {
             let bytes = numbers.iter().flat_map(|x| x.to_le_bytes());
             (bytes.collect(), FloatDtype::F32)
         }
     };
-    SiteRows {
+    Batch {
         site: shard.site,
         in_features: shard.in_features,
         batches: vec![block.rows(shard.in_features)],
@@ -85,14 +86,14 @@ fn own(shard: &SiteRows, block: Stored<'_>) -> SiteRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cores::Cores;
-    use crate::kernels::Kernel;
+    use crate::host::cores::Cores;
+    use crate::host::kernels::Kernel;
 
     const M: usize = 2;
 
     /// `sequences` of `length` rows each.
-    fn shard(sequences: usize, length: usize, value: f32) -> SiteRows {
-        SiteRows {
+    fn shard(sequences: usize, length: usize, value: f32) -> Batch {
+        Batch {
             site: 0,
             in_features: M,
             bytes: value.to_le_bytes().repeat(sequences * length * M).into(),
@@ -102,9 +103,9 @@ mod tests {
         }
     }
 
-    fn fold(statistics: &mut SiteStatistics, shard: &SiteRows) {
+    fn fold(statistics: &mut SiteStatistics, shard: &Batch) {
         let (kernel, cores) = (Kernel::best(), Cores::new(1));
-        let host = Host {
+        let host = Compute {
             kernel,
             cores: &cores,
         };
@@ -113,9 +114,9 @@ mod tests {
             .unwrap();
     }
 
-    fn follow(statistics: &mut SiteStatistics, shard: &SiteRows, share: f64) {
+    fn follow(statistics: &mut SiteStatistics, shard: &Batch, share: f64) {
         let (kernel, cores) = (Kernel::best(), Cores::new(1));
-        let host = Host {
+        let host = Compute {
             kernel,
             cores: &cores,
         };
@@ -128,7 +129,7 @@ mod tests {
     fn a_share_is_folded_and_every_row_is_counted() {
         let mut statistics = SiteStatistics::with(M, true, 1.0 / 16.0);
         fold(&mut statistics, &shard(4, 128, 1.0));
-        statistics.turn(true);
+        statistics.begin_folding_anew(true);
         for _ in 0..500 {
             follow(&mut statistics, &shard(4, 128, 1.0), 1.0 / 16.0);
         }
@@ -152,14 +153,14 @@ mod tests {
     #[test]
     fn single_tokens_are_joined() {
         let mut statistics = SiteStatistics::with(M, true, 1.0);
-        statistics.turn(true);
+        statistics.begin_folding_anew(true);
         for _ in 0..10 {
             follow(&mut statistics, &shard(10, 1, 1.0), 1.0);
         }
         // 64 are reached in the seventh shard; 36 wait.
         assert_eq!((statistics.rows, statistics.rows_skipped), (64, 36));
         // What waits when the site is re-opened stays unfolded, and does not score what comes after it.
-        statistics.turn(false);
+        statistics.begin_folding_anew(false);
         fold(&mut statistics, &shard(1, 64, 1.0));
         assert_eq!((statistics.rows, statistics.rows_skipped), (128, 36));
         assert_eq!(statistics.take_aside(false).len(), 1);

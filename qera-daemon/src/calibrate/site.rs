@@ -9,11 +9,12 @@ use qera_core::statistics::{
     Autocorrelation, BatchMaxMeanAbs, BlockShare, MeanAbs, Moments, StatisticError,
 };
 
-use crate::kernels::{Host, Numbers, Scratch, fold_products};
-use crate::source::SiteRows;
-
-use super::aside::Aside;
-use super::window::Window;
+use crate::calibrate::aside::Aside;
+use crate::calibrate::window::Window;
+use crate::host::compute::Compute;
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::rank_update::{Scratch, fold_products};
+use crate::source::rows::Batch;
 
 /// Rows whose numbers are widened at a time.
 const WIDENED_ROWS: usize = 16;
@@ -33,12 +34,12 @@ pub enum FoldError {
 #[derive(Debug, Clone)]
 pub struct SiteStatistics {
     /// Width of a row.
-    pub in_features: usize,
+    pub(crate) in_features: usize,
     /// R, packed upper triangle, the mean over `rows`; empty where R is not kept. Copies of the statistics share it until one
     /// of them folds.
-    pub autocorrelation: Arc<Numbers<f64>>,
+    pub autocorrelation: Arc<PageVec<f64>>,
     /// Mean of x per channel.
-    pub mean: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
     /// Sum of squared deviations from the mean, per channel.
     pub m2: Vec<f64>,
     /// Mean of |x| per channel.
@@ -48,13 +49,13 @@ pub struct SiteStatistics {
     /// Held-out rows.
     pub window: Window,
     /// Rows newer than the last solve point.
-    pub aside: Aside,
+    pub(crate) aside: Aside,
     /// Rows folded.
     pub rows: u64,
     /// Rows that were not, because every layer had converged.
-    pub rows_skipped: u64,
+    pub(crate) rows_skipped: u64,
     /// Rows folded, as the core counts them for the maximum over batches.
-    pub batch_weight: f64,
+    pub(crate) batch_weight: f64,
 }
 
 impl SiteStatistics {
@@ -67,11 +68,11 @@ impl SiteStatistics {
     /// Nothing seen yet. `keeps_r` says whether R is gathered, `scored_share` how many rows are kept aside
     /// ([`super::scored_share`]).
     #[must_use]
-    pub fn with(in_features: usize, keeps_r: bool, scored_share: f64) -> Self {
+    pub(crate) fn with(in_features: usize, keeps_r: bool, scored_share: f64) -> Self {
         let packed = if keeps_r { packed_len(in_features) } else { 0 };
         Self {
             in_features,
-            autocorrelation: Arc::new(Numbers::zeroed(packed)),
+            autocorrelation: Arc::new(PageVec::zeroed(packed)),
             mean: vec![0.0; in_features],
             m2: vec![0.0; in_features],
             mean_abs: vec![0.0; in_features],
@@ -86,13 +87,13 @@ impl SiteStatistics {
 
     /// Rows that came, folded or not.
     #[must_use]
-    pub const fn rows_seen(&self) -> u64 {
+    pub(crate) const fn rows_seen(&self) -> u64 {
         self.rows + self.rows_skipped
     }
 
     /// Whether R is kept.
     #[must_use]
-    pub fn keeps_r(&self) -> bool {
+    pub(crate) fn keeps_r(&self) -> bool {
         !self.autocorrelation.is_empty()
     }
 
@@ -102,8 +103,8 @@ impl SiteStatistics {
     /// [`FoldError`].
     pub fn fold(
         &mut self,
-        shard: &SiteRows,
-        host: Host<'_>,
+        shard: &Batch,
+        host: Compute<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         if self.keeps_r() {
@@ -118,8 +119,8 @@ impl SiteStatistics {
 
     fn fold_r(
         &mut self,
-        shard: &SiteRows,
-        host: Host<'_>,
+        shard: &Batch,
+        host: Compute<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         let m = self.in_features;
@@ -136,7 +137,7 @@ impl SiteStatistics {
     }
 
     /// The statistics of single channels: rows are widened a few at a time, so that they stay in cache.
-    fn fold_channels(&mut self, shard: &SiteRows) -> Result<(), FoldError> {
+    fn fold_channels(&mut self, shard: &Batch) -> Result<(), FoldError> {
         let m = self.in_features;
         let mut moments = Moments::resume(&mut self.mean, &mut self.m2, self.rows as f64)?;
         let mut mean_abs = MeanAbs::resume(&mut self.mean_abs, self.rows as f64)?;
@@ -164,7 +165,7 @@ impl SiteStatistics {
 
     /// E[x^2] per channel: mean^2 + M2 / N, whether R is kept or not.
     #[must_use]
-    pub fn second_moment(&self) -> Vec<f64> {
+    pub(crate) fn second_moment(&self) -> Vec<f64> {
         let rows = (self.rows as f64).max(1.0);
         let channels = self.mean.iter().zip(&self.m2);
         channels.map(|(mean, m2)| mean * mean + m2 / rows).collect()
@@ -172,7 +173,7 @@ impl SiteStatistics {
 
     /// The diagonal of R as it was gathered, with the rounding of its f32 products; empty where R is not kept.
     #[must_use]
-    pub fn diagonal(&self) -> Vec<f64> {
+    pub(crate) fn diagonal(&self) -> Vec<f64> {
         let kept = if self.keeps_r() { self.in_features } else { 0 };
         (0..kept)
             .map(|i| self.autocorrelation[packed_offset(self.in_features, i)])

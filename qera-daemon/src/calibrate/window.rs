@@ -14,24 +14,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::{Numbers, Stored};
-use crate::source::SiteRows;
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::stored::Stored;
+use crate::source::rows::Batch;
 
 /// Most rows kept.
-pub const WINDOW_ROWS: usize = 4096;
+pub(crate) const WINDOW_ROWS: usize = 4096;
 /// Longest block: after a drop more than three quarters of the window are left, which is four blocks.
 const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
 /// 2-D shards with fewer rows are joined.
-pub(super) const BLOCK_ROWS_MIN: usize = 256;
+pub(crate) const BLOCK_ROWS_MIN: usize = 256;
 /// Sequences with fewer rows are joined.
 const SEQUENCE_ROWS_MIN: usize = 64;
 /// Rows kept at most, with those that wait.
-pub const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
+pub(crate) const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
 
 /// The blocks that shards with so many rows, in so many sequences, are cut into: rows of a block, and rows that wait to
 /// become part of one.
 #[must_use]
-pub fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
+pub(crate) fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
     let least = sequences.map_or(BLOCK_ROWS_MIN, |_| SEQUENCE_ROWS_MIN);
     let length = (rows / sequences.unwrap_or(1).max(1)).max(1);
     if length >= least {
@@ -45,33 +46,33 @@ pub fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
 #[derive(Debug, Clone)]
 pub struct Block {
     /// Row-major.
-    pub values: Numbers<f32>,
+    pub(crate) values: PageVec<f32>,
     /// Number of rows.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Its place in the stream, which decides whether it stays.
     pub number: u64,
 }
 
 impl Block {
     /// A fixed pseudo-random number.
-    pub(super) const fn draw(&self) -> u64 {
+    pub(crate) const fn draw(&self) -> u64 {
         draw(self.number)
     }
 }
 
 /// What a snapshot keeps of a window or of the rows kept aside, beside the rows themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlocksRecord {
+pub(crate) struct BlocksRecord {
     /// (rows, number) of each block.
-    pub blocks: Vec<(usize, u64)>,
+    pub(crate) blocks: Vec<(usize, u64)>,
     /// Blocks seen so far.
-    pub seen: u64,
+    pub(crate) seen: u64,
     /// Rows that wait for more.
-    pub pending: usize,
+    pub(crate) pending: usize,
     /// Shards that gave rows.
-    pub shards: usize,
+    pub(crate) shards: usize,
     /// Whether any came as sequences.
-    pub sequences: bool,
+    pub(crate) sequences: bool,
 }
 
 /// The sample.
@@ -92,7 +93,7 @@ pub struct Window {
 impl Window {
     /// An empty window.
     #[must_use]
-    pub const fn new(in_features: usize) -> Self {
+    pub(crate) const fn new(in_features: usize) -> Self {
         Self {
             in_features,
             most: WINDOW_ROWS,
@@ -106,20 +107,20 @@ impl Window {
     }
 
     /// One that keeps no block and only cuts what it is offered.
-    pub(super) const fn passing(in_features: usize) -> Self {
+    pub(crate) const fn passing(in_features: usize) -> Self {
         let mut window = Self::new(in_features);
         window.most = 0;
         window
     }
 
     /// Goes on with rows that waited when they were saved.
-    pub(super) fn wait_with(&mut self, rows: &[f32]) {
+    pub(crate) fn wait_with(&mut self, rows: &[f32]) {
         self.pending = rows.to_vec();
     }
 
     /// Offers the rows of a shard; `each` is shown every block as it is complete, whether the window keeps it
     /// or not.
-    pub fn offer(&mut self, shard: &SiteRows, mut each: impl FnMut(Stored<'_>)) {
+    pub(crate) fn offer(&mut self, shard: &Batch, mut each: impl FnMut(Stored<'_>)) {
         self.shards += usize::from(!shard.bytes.is_empty());
         self.sequences |= shard.sequences;
         let least = if shard.sequences {
@@ -137,15 +138,15 @@ impl Window {
 
     /// Whether [`finish`](Self::finish) would change anything.
     #[must_use]
-    pub const fn unfinished(&self) -> bool {
+    pub(crate) const fn unfinished(&self) -> bool {
         self.shards == 1 && !self.sequences && self.blocks.len() < 4
     }
 
     /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is fewer blocks.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if self.unfinished() {
             let length = self.all_rows().map(<[f32]>::len).sum();
-            let mut all = Numbers::zeroed(length);
+            let mut all = PageVec::zeroed(length);
             let mut rest = &mut all[..];
             for rows in self.all_rows() {
                 let (to, after) = rest.split_at_mut(rows.len());
@@ -154,19 +155,19 @@ impl Window {
             }
             (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
             self.pending = Vec::new();
-            self.cut(Stored::Numbers(&all), 4, &mut |_| ());
+            self.cut(Stored::Floats(&all), 4, &mut |_| ());
         }
     }
 
     /// Whether rows wait for more to make a block.
     #[must_use]
-    pub const fn waiting(&self) -> bool {
+    pub(crate) const fn waiting(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// What a snapshot keeps beside [`all_rows`](Self::all_rows).
     #[must_use]
-    pub fn record(&self) -> BlocksRecord {
+    pub(crate) fn record(&self) -> BlocksRecord {
         BlocksRecord {
             blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
             seen: self.seen,
@@ -178,7 +179,11 @@ impl Window {
 
     /// The window that gave this record and these rows; `None` where they do not belong together.
     #[must_use]
-    pub fn restore(in_features: usize, record: &BlocksRecord, values: &[f32]) -> Option<Self> {
+    pub(crate) fn restore(
+        in_features: usize,
+        record: &BlocksRecord,
+        values: &[f32],
+    ) -> Option<Self> {
         let (blocks, pending) = restore_blocks(in_features, record, values)?;
         Some(Self {
             in_features,
@@ -193,7 +198,7 @@ impl Window {
     }
 
     /// Every row held, those that wait for more included, in pieces.
-    pub fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
         self.blocks
             .iter()
             .map(|block| &block.values[..])
@@ -213,11 +218,7 @@ impl Window {
         own.widen(0..rows * self.in_features, &mut joined[before..]);
         let rows = joined.len() / self.in_features;
         if rows >= least {
-            self.cut(
-                Stored::Numbers(&joined),
-                rows.div_ceil(BLOCK_ROWS_MAX),
-                each,
-            );
+            self.cut(Stored::Floats(&joined), rows.div_ceil(BLOCK_ROWS_MAX), each);
         } else {
             self.pending = joined;
         }
@@ -231,7 +232,7 @@ impl Window {
 
     /// Rows in the blocks.
     #[must_use]
-    pub const fn rows(&self) -> usize {
+    pub(crate) const fn rows(&self) -> usize {
         self.rows
     }
 
@@ -259,7 +260,7 @@ impl Window {
                 None => return,
             }
         }
-        let mut values = Numbers::zeroed(rows * self.in_features);
+        let mut values = PageVec::zeroed(rows * self.in_features);
         block.widen(0..values.len(), &mut values);
         self.blocks.push(Block {
             values,
@@ -271,7 +272,7 @@ impl Window {
 }
 
 /// Cuts saved rows into the blocks that the record names, and what is left over.
-pub(super) fn restore_blocks<'a>(
+pub(crate) fn restore_blocks<'a>(
     in_features: usize,
     record: &BlocksRecord,
     values: &'a [f32],
@@ -280,7 +281,7 @@ pub(super) fn restore_blocks<'a>(
     let mut blocks = Vec::new();
     for &(rows, number) in &record.blocks {
         let (own, after) = rest.split_at_checked(rows.checked_mul(in_features)?)?;
-        let mut values = Numbers::zeroed(own.len());
+        let mut values = PageVec::zeroed(own.len());
         values.copy_from_slice(own);
         blocks.push(Block {
             values,
@@ -293,7 +294,7 @@ pub(super) fn restore_blocks<'a>(
 }
 
 /// splitmix64 of the block's number.
-pub(super) const fn draw(index: u64) -> u64 {
+pub(crate) const fn draw(index: u64) -> u64 {
     let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -304,9 +305,9 @@ pub(super) const fn draw(index: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn shard(rows: usize, sequences: Option<usize>) -> SiteRows {
+    fn shard(rows: usize, sequences: Option<usize>) -> Batch {
         let batches = sequences.map_or_else(|| vec![rows], |n| vec![rows / n; n]);
-        SiteRows {
+        Batch {
             site: 0,
             in_features: 2,
             bytes: 1.0_f32.to_le_bytes().repeat(rows * 2).into(),
@@ -395,7 +396,7 @@ mod tests {
         for number in 0..64 {
             let value: f32 = if number % 2 == 0 { 10.0 } else { 1.0 };
             window.offer(
-                &SiteRows {
+                &Batch {
                     site: 0,
                     in_features: 1,
                     bytes: value.to_le_bytes().repeat(512).into(),

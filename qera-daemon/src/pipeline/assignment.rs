@@ -2,10 +2,10 @@
 //! work of a row is in_features squared. A function of the sites and the number of workers; the bytes of
 //! the result do not depend on it.
 
-use crate::checkpoint::Site;
+use crate::weights::sites::Site;
 
 /// The sites of each of `workers`, in the order of their indices.
-pub(super) fn assign(sites: &[Site], workers: usize) -> Vec<Vec<usize>> {
+pub(crate) fn assign(sites: &[Site], workers: usize) -> Vec<Vec<usize>> {
     let mut workers: Vec<Vec<usize>> = vec![Vec::new(); workers];
     let mut load = vec![0_u128; workers.len()];
     let mut order: Vec<usize> = (0..sites.len()).collect();

@@ -5,13 +5,14 @@ use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::state::{StateFolder, Status, Work};
+use crate::observe::status::{Status, Work};
+use crate::state::StateFolder;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The status of a run.
 #[derive(Debug)]
-pub struct Board<'a> {
+pub(crate) struct Board<'a> {
     /// Where it is written; nowhere for `solve`.
     state: Option<&'a StateFolder>,
     status: Mutex<(Status, Option<Instant>)>,
@@ -24,7 +25,7 @@ pub struct Board<'a> {
 impl<'a> Board<'a> {
     /// Begins with this status.
     #[must_use]
-    pub const fn new(state: Option<&'a StateFolder>, status: Status) -> Self {
+    pub(crate) const fn new(state: Option<&'a StateFolder>, status: Status) -> Self {
         Self {
             state,
             status: Mutex::new((status, None)),
@@ -36,29 +37,29 @@ impl<'a> Board<'a> {
     }
 
     /// Changes the status; it is written if the last writing is a second ago.
-    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
         self.write(change, PERIOD);
     }
 
     /// Changes the status and writes it.
-    pub fn update_now(&self, change: impl FnOnce(&mut Status)) {
+    pub(crate) fn update_now(&self, change: impl FnOnce(&mut Status)) {
         self.write(change, Duration::ZERO);
     }
 
     /// Rows folded of a layer's input.
-    pub(super) fn rows(&self, layer: usize) -> u64 {
+    pub(crate) fn rows(&self, layer: usize) -> u64 {
         let guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         guard.0.layers.get(layer).map_or(0, |l| l.rows)
     }
 
     /// Rows left out of a layer's input.
-    pub(super) fn rows_skipped(&self, layer: usize) -> u64 {
+    pub(crate) fn rows_skipped(&self, layer: usize) -> u64 {
         let guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         guard.0.layers.get(layer).map_or(0, |l| l.rows_skipped)
     }
 
     /// Of the rows that were dealt to these layers, so many were left out so far.
-    pub(super) fn skipped(&self, layers: &[usize], rows: u64) {
+    pub(crate) fn skipped(&self, layers: &[usize], rows: u64) {
         self.update(|status| {
             for &layer in layers {
                 let layer = &mut status.layers[layer];
@@ -69,7 +70,7 @@ impl<'a> Board<'a> {
     }
 
     /// Shards refused, and the first reasons.
-    pub(super) fn refused(&self) -> (usize, Vec<String>) {
+    pub(crate) fn refused(&self) -> (usize, Vec<String>) {
         let guard = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         (guard.0.quarantined, guard.0.reasons.clone())
     }
@@ -96,22 +97,22 @@ impl<'a> Board<'a> {
     }
 
     /// Writes what [`update`](Self::update) left unwritten.
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.write(|_| (), Duration::ZERO);
     }
 
     /// Counts a solve point at which no layer of the site could gain by a solve.
-    pub(super) fn spared(&self) {
+    pub(crate) fn spared(&self) {
         self.spared.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds to the time of folding rows.
-    pub(super) fn accumulated(&self, time: Duration) {
+    pub(crate) fn accumulated(&self, time: Duration) {
         add(&self.accumulate, time);
     }
 
     /// Adds to the times of a solve and of the scoring in it.
-    pub(super) fn solved(&self, time: Duration, scoring: Duration) {
+    pub(crate) fn solved(&self, time: Duration, scoring: Duration) {
         add(&self.solve, time.saturating_sub(scoring));
         add(&self.score, scoring);
     }

@@ -7,16 +7,19 @@ use std::time::Instant;
 
 use crossbeam_channel::unbounded;
 
-use crate::checkpoint::Sites;
-use crate::error::Stop;
-use crate::observe::Event;
-use crate::source::{Reason, Refusal, Shard, ShardHeader, content, read};
-use crate::state::{Index, Record};
-use crate::tensor_file::Identity;
-
-use super::feeder::Feeder;
-use super::source::Source;
-use super::worker::Task;
+use crate::error::Fatal;
+use crate::formats::safetensors::header::Identity;
+use crate::observe::event::Event;
+use crate::pipeline::feeder::Feeder;
+use crate::pipeline::source::Source;
+use crate::pipeline::worker::Task;
+use crate::source::intake::content;
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::rows::{Shard, read};
+use crate::source::shard::ShardHeader;
+use crate::state::journal::Record;
+use crate::state::snapshot::Index;
+use crate::weights::sites::Sites;
 
 /// A snapshot is made after so much time with new rows, so that a crash costs no more reading than that.
 const SAVE_PERIOD: Duration = Duration::from_secs(60);
@@ -26,7 +29,7 @@ const SAVE_PAUSE: u32 = 20;
 impl Feeder<'_> {
     /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by now, is lost: said with
     /// its rows, and new again should it come back.
-    pub(super) fn replay(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+    pub(crate) fn replay(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
         let done = source.gathered.position;
         let records = source.journal.records().iter();
         let tail: Vec<Record> = records.filter(|r| r.number > done).cloned().collect();
@@ -41,7 +44,9 @@ impl Feeder<'_> {
                     source.grow_to(grown)?;
                     source.gathered.advance(record);
                     source.intake.accept(record.content.clone());
-                    source.intake.settle(record.name.clone().into(), identity);
+                    source
+                        .intake
+                        .done_with(record.name.clone().into(), identity);
                     source.consumable.push((record.name.clone(), identity));
                     self.deal(source, shard, ignored_keys)?;
                 }
@@ -60,13 +65,13 @@ impl Feeder<'_> {
     }
 
     /// When a snapshot is due.
-    pub(super) fn save_at(&self) -> Option<Instant> {
+    pub(crate) fn save_at(&self) -> Option<Instant> {
         let period = SAVE_PERIOD.max(self.saving * SAVE_PAUSE);
         self.unsaved_since.map(|at| at + period)
     }
 
     /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a second signal.
-    pub(super) fn save_new(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+    pub(crate) fn save_new(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
         if self.unsaved_since.is_some() {
             self.save(source)?;
         }
@@ -74,7 +79,7 @@ impl Feeder<'_> {
     }
 
     /// Consumes what a snapshot holds; what cannot be is said, and stays.
-    pub(super) fn consume(&self, source: &mut Source<'_>) {
+    pub(crate) fn consume(&self, source: &mut Source<'_>) {
         for message in source.consume() {
             self.shared.reporter.say(&Event::Warning {
                 subject: "watched folder",
@@ -84,7 +89,7 @@ impl Feeder<'_> {
     }
 
     /// Makes a snapshot; then the shards in it need not exist any more.
-    pub(super) fn save(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+    pub(crate) fn save(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
         let begun = Instant::now();
         source.journal.sync()?;
         let folder = source.state.begin_snapshot()?;
@@ -99,7 +104,7 @@ impl Feeder<'_> {
             });
         }
         drop(saved);
-        let mut sites = sites.into_iter().collect::<Result<Vec<_>, Stop>>()?;
+        let mut sites = sites.into_iter().collect::<Result<Vec<_>, Fatal>>()?;
         let saved: BTreeSet<usize> = sites.iter().map(|site| site.number).collect();
         if self.shared.failed() || !self.with_rows.is_subset(&saved) {
             return Ok(()); // Not every site is in it: a worker ended early, and the caller reports why.

@@ -11,17 +11,20 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::error::Stop;
-use crate::observe::Event;
+use crate::error::Fatal;
+use crate::observe::event::Event;
+use crate::observe::systemd;
+use crate::pipeline::Shared;
+use crate::pipeline::publisher::{Drain, Drained, Outcome};
+use crate::pipeline::source::Source;
+use crate::pipeline::worker::Task;
 use crate::settings::Until;
-use crate::source::{Admitted, Reason, Refusal, Scan, Shard, ShardHeader, SiteRows, content, read};
-use crate::state::{Gathered, Record};
-use crate::systemd;
-
-use super::Shared;
-use super::publisher::{Drain, Drained, Outcome};
-use super::source::Source;
-use super::worker::Task;
+use crate::source::admission::Admitted;
+use crate::source::intake::{Scan, content};
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::rows::{Batch, Shard, read};
+use crate::source::shard::ShardHeader;
+use crate::state::journal::{Gathered, Record};
 
 /// A file that was being rewritten is looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -30,37 +33,37 @@ const REASONS_MAX: usize = 100;
 
 /// What a run did.
 #[derive(Debug, Default)]
-pub struct Fed {
+pub(crate) struct FeedReport {
     /// Shards folded in this run.
-    pub folded: usize,
+    pub(crate) folded: usize,
     /// Shards whose statistics are held, from earlier runs too.
-    pub held: usize,
+    pub(crate) held: usize,
     /// Shards refused in this run.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// The reasons of the first of them.
-    pub reasons: Vec<String>,
+    pub(crate) reasons: Vec<String>,
     /// What became of the last generation.
-    pub drained: Option<Drained>,
+    pub(crate) drained: Option<Drained>,
 }
 
 /// The feeder.
-pub(super) struct Feeder<'a> {
-    pub(super) shared: &'a Shared<'a>,
+pub(crate) struct Feeder<'a> {
+    pub(crate) shared: &'a Shared<'a>,
     owners: Vec<Vec<usize>>,
-    pub(super) tasks: Vec<Sender<Task>>,
+    pub(crate) tasks: Vec<Sender<Task>>,
     outcomes: Sender<Outcome>,
-    fed: Fed,
+    fed: FeedReport,
     /// Digest of the shards that were published as drained in this run.
     published: Option<String>,
     /// Whether the statistics hold rows that no solution of this run is of.
     owed: bool,
-    pub(super) unsaved_since: Option<Instant>,
+    pub(crate) unsaved_since: Option<Instant>,
     /// How long the last snapshot took.
-    pub(super) saving: Duration,
+    pub(crate) saving: Duration,
     /// Sites that rows were dealt to in this run: a snapshot has them all, or is none.
-    pub(super) with_rows: BTreeSet<usize>,
+    pub(crate) with_rows: BTreeSet<usize>,
     /// Whether a signal came before the journal was folded again: there is less than was published before.
-    pub(super) cut_short: bool,
+    pub(crate) cut_short: bool,
     unread: Vec<ShardHeader>,
     /// Whether the folder could not be listed.
     missing: bool,
@@ -69,7 +72,7 @@ pub(super) struct Feeder<'a> {
 }
 
 impl<'a> Feeder<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: &'a Shared<'a>,
         owners: Vec<Vec<usize>>,
         tasks: Vec<Sender<Task>>,
@@ -80,7 +83,7 @@ impl<'a> Feeder<'a> {
             owners,
             tasks,
             outcomes,
-            fed: Fed::default(),
+            fed: FeedReport::default(),
             published: None,
             owed: false,
             unsaved_since: None,
@@ -95,11 +98,11 @@ impl<'a> Feeder<'a> {
 
     /// Feeds until there is no more, or a signal comes; then solves, publishes and saves what is new.
     /// Without a source, what was saved is solved: `gathered`.
-    pub(super) fn run(
+    pub(crate) fn run(
         mut self,
         source: Option<Source<'_>>,
         gathered: &Gathered,
-    ) -> Result<Fed, Stop> {
+    ) -> Result<FeedReport, Fatal> {
         let Some(mut source) = source else {
             self.fed.held = gathered.shards;
             self.fed.drained = Some(self.drain(gathered, BTreeSet::new()));
@@ -117,13 +120,13 @@ impl<'a> Feeder<'a> {
         Ok(self.fed)
     }
 
-    pub(super) fn going(&self) -> bool {
+    pub(crate) fn going(&self) -> bool {
         let ended = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
         !ended(self.shared.stop) && !ended(&self.shared.converged) && !self.shared.failed()
     }
 
     /// Listens to the folder until a signal comes; once for `--once`.
-    fn follow(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+    fn follow(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
         let watching = self.shared.settings.watching;
         let mut fresh_at = Instant::now();
         while self.going() {
@@ -137,7 +140,7 @@ impl<'a> Feeder<'a> {
             }
             let idle = !fresh && fresh_at.elapsed() >= watching.idle;
             if idle && self.going() {
-                self.settle(source)?;
+                self.publish_idle(source)?;
             } else if self.save_at().is_some_and(|at| Instant::now() >= at) {
                 self.save(source)?;
             }
@@ -165,7 +168,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// Lists the folder. One that is gone for a while does not end a live run.
-    fn scan(&mut self, source: &mut Source<'_>) -> Result<Scan, Stop> {
+    fn scan(&mut self, source: &mut Source<'_>) -> Result<Scan, Fatal> {
         match source.intake.scan() {
             Ok(scan) => {
                 self.missing = false;
@@ -181,12 +184,12 @@ impl<'a> Feeder<'a> {
                 }
                 Ok(scan)
             }
-            Err(stop) if self.shared.settings.until == Until::Once => Err(stop),
-            Err(stop) => {
+            Err(fatal) if self.shared.settings.until == Until::Once => Err(fatal),
+            Err(fatal) => {
                 if !self.missing {
                     self.shared.reporter.say(&Event::Warning {
                         subject: "watched folder",
-                        message: stop.to_string(),
+                        message: fatal.to_string(),
                     });
                 }
                 self.missing = true;
@@ -196,7 +199,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// Takes what a listing found; says whether a shard was accepted.
-    fn take_all(&mut self, source: &mut Source<'_>, scan: Scan) -> Result<bool, Stop> {
+    fn take_all(&mut self, source: &mut Source<'_>, scan: Scan) -> Result<bool, Fatal> {
         for refusal in &scan.refused {
             self.refuse(refusal);
         }
@@ -217,7 +220,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// Takes one complete file: a new shard, a duplicate, or one to be set aside.
-    fn take(&mut self, source: &mut Source<'_>, header: &ShardHeader) -> Result<(), Stop> {
+    fn take(&mut self, source: &mut Source<'_>, header: &ShardHeader) -> Result<(), Fatal> {
         let (name, identity) = (header.name.clone(), header.identity());
         let accepted = {
             let _permit = self.shared.compute();
@@ -251,7 +254,7 @@ impl<'a> Feeder<'a> {
             }
             Err(refusal) => self.refuse(&refusal),
         }
-        source.intake.settle(header.file_name(), identity);
+        source.intake.done_with(header.file_name(), identity);
         Ok(())
     }
 
@@ -262,7 +265,7 @@ impl<'a> Feeder<'a> {
         shard: Shard,
         admitted: &Admitted,
         header: &ShardHeader,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Fatal> {
         let record = source.journal.append(Record {
             number: 0,
             name: header.name.clone(),
@@ -280,12 +283,12 @@ impl<'a> Feeder<'a> {
     }
 
     /// Gives every worker its part of a shard.
-    pub(super) fn deal(
+    pub(crate) fn deal(
         &mut self,
         source: &Source<'_>,
         mut shard: Shard,
         ignored_keys: usize,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Fatal> {
         let (name, rows) = (shard.name.clone(), shard.rows);
         if core::mem::take(&mut self.owed) && self.shared.live {
             // What was restored has no solution in this run, and a publication needs one of every layer.
@@ -295,7 +298,7 @@ impl<'a> Feeder<'a> {
         let gathered = Arc::new(source.gathered.clone());
         // A site that came later, where there is no checkpoint, belongs to a worker by its number.
         let workers = self.tasks.len();
-        let mut parts: BTreeMap<usize, Vec<SiteRows>> = BTreeMap::new();
+        let mut parts: BTreeMap<usize, Vec<Batch>> = BTreeMap::new();
         for rows in shard.sites.drain(..) {
             let owner = self
                 .owners
@@ -347,7 +350,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// A folder without news for a while: what is new is saved, solved and published.
-    fn settle(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+    fn publish_idle(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
         self.save_new(source)?;
         if self.news(source) {
             self.drain(&source.gathered, BTreeSet::new());
@@ -357,7 +360,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// The end of a run.
-    fn finish(&mut self, source: &mut Source<'_>) -> Result<(), Stop> {
+    fn finish(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
         if self.shared.failed() {
             return Ok(());
         }

@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::checkpoint::{Site, Sites};
-use crate::error::Stop;
-use crate::observe::Event;
-use crate::publish::{Inputs, OnPublish, Publication, Published, Target, ratio};
+use crate::error::Fatal;
+use crate::judge::progress::LayerSummary;
+use crate::judge::schedule::first_point;
+use crate::observe::event::Event;
+use crate::observe::status::LayerStatus;
+use crate::observe::systemd;
+use crate::pipeline::{Discard, Shared};
+use crate::publish::generation::Publication;
+use crate::publish::manifest::{Inputs, ratio};
+use crate::publish::on_publish::{OnPublish, Published};
+use crate::publish::target::Target;
 use crate::settings::Until;
-use crate::solve::{LayerSolution, LayerSummary, Status, first_point};
-use crate::state::{Gathered, LayerStatus, SiteState};
-use crate::systemd;
-
-use super::{Discard, Shared};
+use crate::solve::site::{LayerSolution, Status};
+use crate::state::journal::Gathered;
+use crate::state::restore::SiteState;
+use crate::weights::sites::{Site, Sites};
 
 /// What solvers and feeder tell the publisher.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// A site was solved.
     Solved {
         site: usize,
@@ -28,23 +34,23 @@ pub(super) enum Outcome {
         progress: Option<Vec<LayerSummary>>,
     },
     /// A site could not be solved.
-    Failed(Stop),
+    Failed(Fatal),
     /// Every site was solved cold: publish.
     Drain(Drain),
 }
 
 /// The order to publish what was solved cold.
-pub(super) struct Drain {
-    pub(super) gathered: Gathered,
+pub(crate) struct Drain {
+    pub(crate) gathered: Gathered,
     /// Sites that files left unread would feed.
-    pub(super) fed_later: BTreeSet<usize>,
-    pub(super) unread: usize,
-    pub(super) reply: Sender<Drained>,
+    pub(crate) fed_later: BTreeSet<usize>,
+    pub(crate) unread: usize,
+    pub(crate) reply: Sender<Drained>,
 }
 
 /// What became of it.
 #[derive(Debug)]
-pub enum Drained {
+pub(crate) enum Drained {
     /// A generation.
     Published(Publication),
     /// No layer has a solution.
@@ -56,7 +62,7 @@ pub enum Drained {
 }
 
 /// The publisher.
-pub(super) struct Publisher<'a> {
+pub(crate) struct Publisher<'a> {
     target: Target<'a>,
     /// By layer.
     latest: Vec<Option<LayerSolution>>,
@@ -74,7 +80,7 @@ pub(super) struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         target: Target<'a>,
         restored: &[Option<SiteState>],
         sites: &Sites,
@@ -108,11 +114,11 @@ impl<'a> Publisher<'a> {
     }
 
     /// Publishes until solvers and feeder have ended.
-    pub(super) fn run(
+    pub(crate) fn run(
         mut self,
         shared: &Shared<'_>,
         outcomes: &Receiver<Outcome>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Fatal> {
         if let Some(command) = &shared.settings.on_publish {
             let reporter = shared.reporter.clone();
             let failed = move |message| {
@@ -127,9 +133,9 @@ impl<'a> Publisher<'a> {
         // What was restored may be enough.
         self.check_convergence(shared);
         for outcome in outcomes {
-            if let Err(stop) = self.take(shared, outcome) {
+            if let Err(fatal) = self.take(shared, outcome) {
                 shared.fail();
-                return Err(stop);
+                return Err(fatal);
             }
         }
         if let Some(hook) = self.hook {
@@ -138,9 +144,9 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    fn take(&mut self, shared: &Shared<'_>, outcome: Outcome) -> Result<(), Stop> {
+    fn take(&mut self, shared: &Shared<'_>, outcome: Outcome) -> Result<(), Fatal> {
         match outcome {
-            Outcome::Failed(stop) => return Err(stop),
+            Outcome::Failed(fatal) => return Err(fatal),
             Outcome::Drain(drain) => {
                 let drained = self.drain(shared, &drain)?;
                 // The feeder may have ended by an error of its own.
@@ -219,7 +225,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn drain(&mut self, shared: &Shared<'_>, drain: &Drain) -> Result<Drained, Stop> {
+    fn drain(&mut self, shared: &Shared<'_>, drain: &Drain) -> Result<Drained, Fatal> {
         self.warn_starved(shared);
         if self.latest.iter().all(Option::is_none) {
             return Ok(Drained::Nothing);
@@ -238,7 +244,7 @@ impl<'a> Publisher<'a> {
         Ok(Drained::Published(self.publish(shared, inputs)?))
     }
 
-    fn publish(&mut self, shared: &Shared<'_>, inputs: Inputs) -> Result<Publication, Stop> {
+    fn publish(&mut self, shared: &Shared<'_>, inputs: Inputs) -> Result<Publication, Fatal> {
         self.fresh.clear();
         self.changed = false;
         for (layer, summary) in self.progress.iter_mut().enumerate() {

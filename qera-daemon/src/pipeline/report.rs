@@ -1,23 +1,23 @@
 //! What the pipeline says of a site before it is solved and of a layer after it.
 
-use qera_core::reconstruct::Method;
-
-use super::Shared;
-use crate::calibrate::SiteStatistics;
-use crate::checkpoint::{Layer, Site};
-use crate::observe::Event;
-use crate::publish::ratio;
-use crate::solve::{Drift, LayerSolution, Status, Turn};
+use crate::calibrate::site::SiteStatistics;
+use crate::judge::closing::{Drift, FoldingChange};
+use crate::observe::event::Event;
+use crate::pipeline::Shared;
+use crate::publish::manifest::ratio;
+use crate::solve::site::{LayerSolution, Status};
+use crate::weights::layers::Layer;
+use crate::weights::sites::Site;
 
 impl Shared<'_> {
     /// A selected layer; there are some wherever something is solved.
-    pub(super) fn layer(&self, index: usize) -> &Layer {
+    pub(crate) fn layer(&self, index: usize) -> &Layer {
         let layers = self.solver.map_or(&[][..], |solver| solver.layers);
         &layers[index]
     }
 
     /// Warns of a site that has seen no row.
-    pub(super) fn warn_starved(&self, site: &Site) {
+    pub(crate) fn warn_starved(&self, site: &Site) {
         self.reporter.say(&Event::Warning {
             subject: &site.name,
             message: format!(
@@ -28,7 +28,7 @@ impl Shared<'_> {
     }
 
     /// Warns of what makes a correction weak: fewer rows than channels, dead channels.
-    pub(super) fn warn(&self, site: &Site, statistics: &SiteStatistics) {
+    pub(crate) fn warn(&self, site: &Site, statistics: &SiteStatistics) {
         let warn = |message| {
             self.reporter.say(&Event::Warning {
                 subject: &site.name,
@@ -36,7 +36,7 @@ impl Shared<'_> {
             })
         };
         let (m, rows) = (site.in_features, statistics.rows);
-        if self.settings.method == Method::WeightOnly {
+        if !self.settings.method.corrects() {
             return;
         }
         let dead = statistics
@@ -65,15 +65,15 @@ impl Shared<'_> {
     }
 
     /// Says that a site was closed or re-opened at so many rows.
-    pub(super) fn tell_turn(&self, site: &Site, rows: u64, turn: &Turn) {
-        match turn {
-            Turn::None => {}
-            Turn::Closed => self.reporter.say(&Event::Closed {
+    pub(crate) fn tell_folding_change(&self, site: &Site, rows: u64, change: &FoldingChange) {
+        match change {
+            FoldingChange::None => {}
+            FoldingChange::Closed => self.reporter.say(&Event::Closed {
                 site: &site.name,
                 rows,
                 share: self.settings.after_convergence.share(),
             }),
-            Turn::Reopened(drifts) => {
+            FoldingChange::Reopened(drifts) => {
                 for &(member, drift) in drifts {
                     let (error, gain_lower) = match drift {
                         Drift::Error { before, now } => (Some((before, now)), None),
@@ -91,7 +91,7 @@ impl Shared<'_> {
     }
 
     /// Reports a layer and what is remarkable about it.
-    pub(super) fn report(&self, solution: &LayerSolution) {
+    pub(crate) fn report(&self, solution: &LayerSolution) {
         let layer = self.layer(solution.layer);
         let subject = layer.name.as_str();
         let warn = |message| self.reporter.say(&Event::Warning { subject, message });
@@ -102,7 +102,7 @@ impl Shared<'_> {
             ));
         }
         if solution.status == Status::Solved
-            && self.settings.method != Method::WeightOnly
+            && self.settings.method.corrects()
             && solution.rank_used < layer.rank
         {
             warn(format!(

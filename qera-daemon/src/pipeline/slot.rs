@@ -4,26 +4,26 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::calibrate::SiteStatistics;
-use crate::solve::SiteProgress;
+use crate::calibrate::site::SiteStatistics;
+use crate::judge::progress::SiteProgress;
 
 /// A site in the hands of its worker.
-pub(super) struct Slot {
-    pub(super) statistics: Arc<SiteStatistics>,
-    pub(super) progress: Progress,
+pub(crate) struct Slot {
+    pub(crate) statistics: Arc<SiteStatistics>,
+    pub(crate) progress: Progress,
     /// That of the progress, wherever it is.
-    pub(super) next_point: u64,
+    pub(crate) next_point: u64,
     /// Whether the progress says that rows are left out.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// Rows at the last cold solve of this run.
-    pub(super) solved: u64,
+    pub(crate) rows_at_last_solve: u64,
     /// Ends when the solver has given the statistics back.
-    pub(super) lent: Option<Receiver<()>>,
+    pub(crate) lent: Option<Receiver<()>>,
 }
 
 impl Slot {
     /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is shared.
-    pub(super) fn lend(&mut self) -> Lent {
+    pub(crate) fn lend(&mut self) -> Lent {
         let (back, lent) = bounded(0);
         self.lent = Some(lent);
         let mut statistics = Arc::clone(&self.statistics);
@@ -37,14 +37,14 @@ impl Slot {
     }
 
     /// Waits for the solver that has the statistics.
-    pub(super) fn have_back(&mut self) {
+    pub(crate) fn have_back(&mut self) {
         if let Some(lent) = self.lent.take() {
             let _ = lent.recv();
         }
     }
 }
 
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// There is no checkpoint: nothing is ever solved.
     None,
     Here(SiteProgress),
@@ -54,7 +54,7 @@ pub(super) enum Progress {
 
 impl Progress {
     /// Waits for the solver, where there is one.
-    pub(super) fn here(&mut self) -> Result<Option<&mut SiteProgress>, Ended> {
+    pub(crate) fn here(&mut self) -> Result<Option<&mut SiteProgress>, Ended> {
         if let Self::Out(back) = self {
             *self = Self::Here(back.recv().map_err(|_| Ended)?);
         }
@@ -66,11 +66,11 @@ impl Progress {
 }
 
 /// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R exists once.
-pub(super) struct Lent {
-    pub(super) statistics: Arc<SiteStatistics>,
+pub(crate) struct Lent {
+    pub(crate) statistics: Arc<SiteStatistics>,
     /// Dropped after them.
     _back: Sender<()>,
 }
 
 /// A neighbour ended early; the caller reports why.
-pub(super) struct Ended;
+pub(crate) struct Ended;

@@ -2,59 +2,64 @@
 
 use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, Layer, Sites};
-use crate::error::Stop;
+use crate::error::Fatal;
+use crate::formats::safetensors::header::Identity;
 use crate::plan::Plan;
 use crate::settings::{Consume, Settings};
-use crate::source::{
-    Admission, Admitted, Intake, Refusal, ShardHeader, Wake, Watcher, declared_shares, grow,
-};
-use crate::state::{Gathered, Journal, SitesRecord, StateFolder};
-use crate::tensor_file::Identity;
+use crate::source::admission::{Admission, Admitted, declared_shares, grow};
+use crate::source::intake::Intake;
+use crate::source::refusal::Refusal;
+use crate::source::shard::ShardHeader;
+use crate::source::watch::{Wake, Watcher};
+use crate::state::journal::{Gathered, Journal};
+use crate::state::{SitesRecord, StateFolder};
+use crate::weights::checkpoint::Checkpoint;
+use crate::weights::layers::Layer;
+use crate::weights::sites::Sites;
 
 /// The watched folder and the state.
 #[derive(Debug)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The settings.
-    pub settings: &'a Settings,
+    pub(crate) settings: &'a Settings,
     /// The folder, and what was taken from it.
-    pub intake: Intake,
+    pub(crate) intake: Intake,
     /// What wakes the feeder; `None` for `--once`.
-    pub watcher: Option<Watcher>,
+    pub(crate) watcher: Option<Watcher>,
     /// Ends its wait.
-    pub wake: Option<Wake>,
+    pub(crate) wake: Option<Wake>,
     /// The journal.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// The state.
-    pub state: &'a StateFolder,
+    pub(crate) state: &'a StateFolder,
     /// The sites; they grow where there is no checkpoint.
-    pub sites: Sites,
+    pub(crate) sites: Sites,
     /// How many of them `sites.json` names.
-    pub saved_sites: usize,
+    pub(crate) saved_sites: usize,
     /// Whether R is gathered.
-    pub keeps_r: bool,
+    pub(crate) keeps_r: bool,
     /// The checkpoint.
-    pub checkpoint: Option<&'a Checkpoint>,
+    pub(crate) checkpoint: Option<&'a Checkpoint>,
     /// The selected layers.
-    pub layers: &'a [Layer],
+    pub(crate) layers: &'a [Layer],
     /// The memory plan.
-    pub plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     /// The shards that the statistics hold.
-    pub gathered: Gathered,
+    pub(crate) gathered: Gathered,
     /// What corrections and evidence belong to.
-    pub solved_for: Option<String>,
+    pub(crate) solved_for: Option<String>,
     /// Digest of the shards that the current generation is the last word on.
-    pub published: Option<String>,
+    pub(crate) published: Option<String>,
     /// Shards that were refused when the sites were grouped.
-    pub refused: Vec<String>,
+    pub(crate) refused: Vec<String>,
     /// Files whose rows a snapshot will hold, or holds: what `--consume` is about.
-    pub consumable: Vec<(String, Identity)>,
+    pub(crate) consumable: Vec<(String, Identity)>,
 }
 
 impl Source<'_> {
     /// Judges a header against sites and plan. Where there is no checkpoint, the sites that it adds are returned: they are
     /// real only when the shard is accepted.
-    pub(super) fn admit(&self, header: &ShardHeader) -> Result<(Admitted, Option<Sites>), Refusal> {
+    pub(crate) fn admit(&self, header: &ShardHeader) -> Result<(Admitted, Option<Sites>), Refusal> {
         declared_shares(header, self.layers, &mut self.sites.shares().clone())?;
         let refuse = |reason| Refusal {
             shard: header.name.clone(),
@@ -85,7 +90,7 @@ impl Source<'_> {
     }
 
     /// Takes the sites that an accepted shard adds, and makes them durable before a row of theirs is.
-    pub(super) fn grow_to(&mut self, grown: Option<Sites>) -> Result<(), Stop> {
+    pub(crate) fn grow_to(&mut self, grown: Option<Sites>) -> Result<(), Fatal> {
         if let Some(sites) = grown {
             self.sites = sites;
         }
@@ -99,7 +104,7 @@ impl Source<'_> {
 
     /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the way. Each is first moved
     /// aside and looked at there: one that is another file by now is put back.
-    pub(super) fn consume(&mut self) -> Vec<String> {
+    pub(crate) fn consume(&mut self) -> Vec<String> {
         let how = self.settings.watching.consume;
         if how == Consume::Keep {
             self.consumable.clear();

@@ -10,34 +10,39 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::calibrate::{Block, SiteStatistics};
-use crate::checkpoint::Site;
-use crate::error::Stop;
-use crate::kernels::Scratch;
-use crate::solve::{LayerSolution, LayerSummary, SiteProgress, SiteSolver, SolvePoint};
-use crate::source::SiteRows;
-use crate::state::{Gathered, SavedSite, SiteState, write_site};
-
-use super::publisher::Outcome;
-use super::slot::{Ended, Lent, Progress, Slot};
-use super::{Discard, Shared};
+use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::window::Block;
+use crate::error::Fatal;
+use crate::host::kernels::rank_update::Scratch;
+use crate::judge::closing::score_site;
+use crate::judge::gap::pays;
+use crate::judge::progress::{LayerSummary, SiteProgress, SolvePoint};
+use crate::pipeline::publisher::Outcome;
+use crate::pipeline::slot::{Ended, Lent, Progress, Slot};
+use crate::pipeline::{Discard, Shared};
+use crate::solve::site::{LayerSolution, SiteSolver};
+use crate::source::rows::Batch;
+use crate::state::journal::Gathered;
+use crate::state::restore::SiteState;
+use crate::state::snapshot::{SavedSite, write_site};
+use crate::weights::sites::Site;
 
 /// What the feeder asks of a worker.
-pub(super) enum Task {
+pub(crate) enum Task {
     /// Rows of some of its sites, from one shard.
-    Rows(Arc<Gathered>, Vec<SiteRows>),
+    Rows(Arc<Gathered>, Vec<Batch>),
     /// Solve every site that has rows newer than its last cold solution; the sender is dropped when that is done.
     Solve(Arc<Gathered>, Sender<()>),
     /// Write every site into a snapshot. The keys are those of all sites, by index.
     Save {
         folder: PathBuf,
         keys: Arc<Vec<String>>,
-        saved: Sender<Result<SavedSite, Stop>>,
+        saved: Sender<Result<SavedSite, Fatal>>,
     },
 }
 
 /// A site to be solved.
-pub(super) struct Job {
+pub(crate) struct SolveJob {
     site: usize,
     gathered: Arc<Gathered>,
     lent: Lent,
@@ -52,7 +57,7 @@ enum Kind {
         /// Whether R has enough new rows to be solved; else the corrections are only scored.
         solves: bool,
         /// Whether the worker waits, so that the evidence may close or re-open the site.
-        turns: bool,
+        may_change_folding: bool,
         back: Sender<SiteProgress>,
     },
     /// A cold solve; the sender only lives until it is done.
@@ -60,20 +65,20 @@ enum Kind {
 }
 
 /// A worker and its sites.
-pub(super) struct Worker<'a> {
+pub(crate) struct Worker<'a> {
     shared: &'a Shared<'a>,
     slots: BTreeMap<usize, Slot>,
-    jobs: Sender<Job>,
+    jobs: Sender<SolveJob>,
     scratch: Scratch,
 }
 
 impl<'a> Worker<'a> {
     /// Takes what was saved of its own sites.
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: &'a Shared<'a>,
         own: &[usize],
         restored: &mut [Option<SiteState>],
-        jobs: Sender<Job>,
+        jobs: Sender<SolveJob>,
     ) -> Self {
         let mut worker = Self {
             shared,
@@ -116,20 +121,20 @@ impl<'a> Worker<'a> {
             },
             closed: matches!(&progress, Progress::Here(progress) if progress.is_closed()),
             progress,
-            solved: 0,
+            rows_at_last_solve: 0,
             lent: None,
         }
     }
 
     /// Does one task after the other until the feeder has no more.
-    pub(super) fn run(self, tasks: &Receiver<Task>) -> Result<(), Stop> {
+    pub(crate) fn run(self, tasks: &Receiver<Task>) -> Result<(), Fatal> {
         // Dropped last, when this worker's jobs are closed.
         let _rest = Discard(tasks);
         let mut worker = self;
         worker.work(tasks)
     }
 
-    fn work(&mut self, tasks: &Receiver<Task>) -> Result<(), Stop> {
+    fn work(&mut self, tasks: &Receiver<Task>) -> Result<(), Fatal> {
         for task in tasks {
             if self.shared.failed() {
                 break;
@@ -146,9 +151,9 @@ impl<'a> Worker<'a> {
             match done {
                 Ok(Ok(())) => {}
                 Ok(Err(Ended)) => break,
-                Err(stop) => {
+                Err(fatal) => {
                     self.shared.fail();
-                    return Err(stop);
+                    return Err(fatal);
                 }
             }
         }
@@ -158,8 +163,8 @@ impl<'a> Worker<'a> {
     fn fold(
         &mut self,
         gathered: &Arc<Gathered>,
-        rows: Vec<SiteRows>,
-    ) -> Result<Result<(), Ended>, Stop> {
+        rows: Vec<Batch>,
+    ) -> Result<Result<(), Ended>, Fatal> {
         for site_rows in rows {
             if site_rows.bytes.is_empty() {
                 continue;
@@ -184,7 +189,7 @@ impl<'a> Worker<'a> {
             } else {
                 statistics.fold(&site_rows, host, scratch)
             };
-            folded.map_err(|error| Stop::Solve {
+            folded.map_err(|error| Fatal::Solve {
                 layer: self.shared.name_of(site),
                 reason: error.to_string(),
             })?;
@@ -215,7 +220,8 @@ impl<'a> Worker<'a> {
             return Ok(());
         };
         let settings = self.shared.settings;
-        let turns = settings.closes_sites() && progress.may_turn(settings.tolerance);
+        let may_change_folding =
+            settings.closes_sites() && progress.folding_may_change(settings.tolerance);
         let solves = progress.advance(seen, rows);
         slot.next_point = progress.next_point;
         let statistics = Arc::make_mut(&mut slot.statistics);
@@ -226,7 +232,7 @@ impl<'a> Worker<'a> {
         else {
             return Err(Ended);
         };
-        let job = Job {
+        let job = SolveJob {
             site,
             gathered: Arc::clone(gathered),
             lent: slot.lend(),
@@ -234,26 +240,26 @@ impl<'a> Worker<'a> {
                 progress,
                 newer,
                 solves,
-                turns,
+                may_change_folding,
                 back,
             },
         };
         self.send(job)?;
-        if turns {
-            self.turn(site)?;
+        if may_change_folding {
+            self.await_folding(site)?;
         }
         Ok(())
     }
 
     /// Waits for the evidence of a solve point that may close or re-open the site: from which row on that counts does not
     /// depend on how long a solve takes.
-    fn turn(&mut self, site: usize) -> Result<(), Ended> {
+    fn await_folding(&mut self, site: usize) -> Result<(), Ended> {
         let Some(slot) = self.slots.get_mut(&site) else {
             return Ok(());
         };
         let closed = slot.progress.here()?.is_some_and(|p| p.is_closed());
         if core::mem::replace(&mut slot.closed, closed) != closed {
-            Arc::make_mut(&mut slot.statistics).turn(closed);
+            Arc::make_mut(&mut slot.statistics).begin_folding_anew(closed);
         }
         Ok(())
     }
@@ -267,13 +273,13 @@ impl<'a> Worker<'a> {
                 continue;
             };
             let rows = slot.statistics.rows;
-            if rows == 0 || rows == slot.solved {
+            if rows == 0 || rows == slot.rows_at_last_solve {
                 continue;
             }
             // A solve point that is under way comes first, so that the cold solution is the last word.
             slot.progress.here()?;
-            slot.solved = rows;
-            let job = Job {
+            slot.rows_at_last_solve = rows;
+            let job = SolveJob {
                 site,
                 gathered: Arc::clone(gathered),
                 lent: slot.lend(),
@@ -286,7 +292,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn send(&self, job: Job) -> Result<(), Ended> {
+    fn send(&self, job: SolveJob) -> Result<(), Ended> {
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
         self.jobs.send(job).map_err(|_| Ended)
     }
@@ -295,7 +301,7 @@ impl<'a> Worker<'a> {
         &mut self,
         folder: &std::path::Path,
         keys: &[String],
-        saved: &Sender<Result<SavedSite, Stop>>,
+        saved: &Sender<Result<SavedSite, Fatal>>,
     ) -> Result<(), Ended> {
         for (&site, slot) in &mut self.slots {
             let progress = slot.progress.here()?;
@@ -308,13 +314,13 @@ impl<'a> Worker<'a> {
 }
 
 /// Solver: solves job after job.
-pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender<Outcome>) {
+pub(crate) fn solve(shared: &Shared<'_>, jobs: &Receiver<SolveJob>, outcomes: &Sender<Outcome>) {
     let _rest = Discard(jobs);
     for job in jobs {
         let Some(solver) = shared.solver.as_ref().filter(|_| !shared.failed()) else {
             return;
         };
-        let Job {
+        let SolveJob {
             site: index,
             gathered,
             lent,
@@ -350,13 +356,15 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
         drop((lent, permit));
         let progress = match &mut kind {
             Kind::Point {
-                progress, turns, ..
+                progress,
+                may_change_folding,
+                ..
             } => Some(judged(
                 shared,
                 site,
                 seen,
                 progress,
-                *turns && solved.is_ok(),
+                *may_change_folding && solved.is_ok(),
             )),
             Kind::Cold { .. } => None,
         };
@@ -367,9 +375,9 @@ pub(super) fn solve(shared: &Shared<'_>, jobs: &Receiver<Job>, outcomes: &Sender
                 solutions,
                 progress,
             },
-            Err(stop) => {
+            Err(fatal) => {
                 shared.fail();
-                Outcome::Failed(stop)
+                Outcome::Failed(fatal)
             }
         };
         let failed = matches!(outcome, Outcome::Failed(_));
@@ -391,30 +399,30 @@ fn at_point(
     site: &Site,
     (statistics, point): (&SiteStatistics, SolvePoint<'_>),
     solves: bool,
-) -> Result<Vec<LayerSolution>, Stop> {
+) -> Result<Vec<LayerSolution>, Fatal> {
     if solves {
-        let pays = solver.pays(site, statistics, point.progress)?;
+        let pays = pays(&solver.layers_of(site), statistics, point.progress)?;
         point.progress.spared = !pays;
         if pays {
             return solver.solve(site, statistics, Some(point));
         }
         shared.board.spared();
     }
-    solver.score(site, statistics.rows_seen(), point)?;
+    score_site(&solver.layers_of(site), statistics.rows_seen(), point)?;
     Ok(Vec::new())
 }
 
-/// What is to be told of a site after a solve point; one that `turns` is closed or re-opened where the evidence says so.
+/// What is to be told of a site after a solve point; one that `may_change_folding` is closed or re-opened where the evidence says so.
 fn judged(
     shared: &Shared<'_>,
     site: &Site,
     seen: u64,
     progress: &mut SiteProgress,
-    turns: bool,
+    may_change_folding: bool,
 ) -> Vec<LayerSummary> {
     let tolerance = shared.settings.tolerance;
-    if turns {
-        shared.tell_turn(site, seen, &progress.turn(tolerance));
+    if may_change_folding {
+        shared.tell_folding_change(site, seen, &progress.update_folding(tolerance));
     }
     progress.summaries(tolerance)
 }

@@ -2,12 +2,12 @@
 
 use core::fmt::Write as _;
 
-use crate::settings::{Settings, format_bytes};
-
-use super::Plan;
+use crate::plan::Plan;
+use crate::settings::Settings;
+use crate::settings::memory_budget::format_bytes;
 
 impl Plan {
-    pub(super) fn table(&self, settings: &Settings) -> String {
+    pub(crate) fn table(&self, settings: &Settings) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |s: core::fmt::Arguments<'_>| {

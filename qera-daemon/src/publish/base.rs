@@ -10,15 +10,16 @@ use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Layer, Tensor, fingerprint_of_others};
-use crate::error::Stop;
+use crate::disk::{write_json, write_synced};
+use crate::error::Fatal;
+use crate::formats::safetensors::header::{Header, float_dtype};
+use crate::formats::safetensors::writer::{Sink, TensorPlan, write};
+use crate::publish::manifest::quantizer_name;
+use crate::publish::out_folder::OutFolder;
+use crate::publish::peft::encode;
 use crate::settings::Settings;
-use crate::tensor_file::{Header, Sink, TensorPlan, float_dtype, write};
-
-use super::manifest::quantizer_name;
-use super::out_folder::OutFolder;
-use super::peft::encode;
-use crate::durable::{write_json, write_synced};
+use crate::weights::checkpoint::{Checkpoint, Tensor};
+use crate::weights::layers::{Layer, fingerprint_of_others};
 
 const RECORD: &str = "qera_base.json";
 /// Elements converted at a time.
@@ -41,21 +42,21 @@ const COMPANIONS: [&str; 12] = [
 
 /// What a base folder was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
+pub(crate) struct Base {
     /// `mxint4/32`, say.
-    pub quantizer: String,
+    pub(crate) quantizer: String,
     /// Fingerprint of the selected full-precision weights.
-    pub checkpoint: String,
+    pub(crate) checkpoint: String,
     /// Fingerprint of all other tensors.
-    pub others: String,
+    pub(crate) others: String,
     /// Layers that hold W~.
-    pub layers: Vec<String>,
+    pub(crate) layers: Vec<String>,
 }
 
 impl Base {
     /// What this run would write.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &Settings,
         checkpoint: &Checkpoint,
         layers: &[Layer],
@@ -71,7 +72,7 @@ impl Base {
 
     /// Identifies quantizer, layers and weights in every manifest.
     #[must_use]
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         format!("blake3:{}", blake3::hash(&bytes).to_hex())
     }
@@ -80,13 +81,13 @@ impl Base {
     /// another quantizer is refused as well: the adapter would be served on the wrong weights.
     ///
     /// # Errors
-    /// [`Stop::StateRefused`] when the base there was made from something else.
-    pub fn present(&self, out: &OutFolder) -> Result<bool, Stop> {
+    /// [`Fatal::StateRefused`] when the base there was made from something else.
+    pub(crate) fn present(&self, out: &OutFolder) -> Result<bool, Fatal> {
         let folder = out.path.join("base");
         if !folder.exists() {
             return Ok(false);
         }
-        let refuse = |reason| Stop::StateRefused {
+        let refuse = |reason| Fatal::StateRefused {
             path: folder.clone(),
             reason,
         };
@@ -123,14 +124,14 @@ impl Base {
 /// Writes `OUT/base`, once, by rename.
 ///
 /// # Errors
-/// [`Stop::Io`], and [`Stop::Checkpoint`] for a weight that is NaN or infinite.
-pub fn emit(
+/// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
+pub(crate) fn emit(
     out: &OutFolder,
     checkpoint: &Checkpoint,
     settings: &Settings,
     layers: &[Layer],
     base: &Base,
-) -> Result<PathBuf, Stop> {
+) -> Result<PathBuf, Fatal> {
     write_aside(out, checkpoint, settings, layers, base)
         .inspect_err(|_| out.abandon(""))
         .and_then(|aside| out.rename_in(&aside, "", "base"))
@@ -142,7 +143,7 @@ fn write_aside(
     settings: &Settings,
     layers: &[Layer],
     base: &Base,
-) -> Result<PathBuf, Stop> {
+) -> Result<PathBuf, Fatal> {
     let aside = out.aside("")?;
     let names: Vec<&String> = checkpoint.tensors.keys().collect();
     let tensors: Vec<&Tensor> = checkpoint.tensors.values().collect();
@@ -179,7 +180,7 @@ fn write_aside(
 
 /// A tensor that stays as it is, in bf16 where it is a float; a piece at a time. Its values are not qera's
 /// business: masks may hold infinities.
-fn copy_as_bf16(checkpoint: &Checkpoint, tensor: &Tensor, out: &mut Sink<'_>) -> Result<(), Stop> {
+fn copy_as_bf16(checkpoint: &Checkpoint, tensor: &Tensor, out: &mut Sink<'_>) -> Result<(), Fatal> {
     let bytes = checkpoint.bytes(tensor);
     match float_dtype(tensor.dtype) {
         None | Some(FloatDtype::Bf16) => out.write_all(bytes),
@@ -211,14 +212,14 @@ fn copy_as_bf16(checkpoint: &Checkpoint, tensor: &Tensor, out: &mut Sink<'_>) ->
 }
 
 /// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
-fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
+fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Fatal> {
     let folder = checkpoint.folder();
     for name in COMPANIONS {
         let from = folder.join(name);
         if !from.is_file() {
             continue;
         }
-        let mut bytes = fs::read(&from).map_err(Stop::io(&from, "read"))?;
+        let mut bytes = fs::read(&from).map_err(Fatal::io(&from, "read"))?;
         if name == "config.json"
             && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
             && let Some(map) = config.as_object_mut()
@@ -230,7 +231,7 @@ fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Stop> {
                 }
             }
             bytes = serde_json::to_vec_pretty(&config)
-                .map_err(|e| Stop::io(&from, "rewrite")(e.into()))?;
+                .map_err(|e| Fatal::io(&from, "rewrite")(e.into()))?;
         }
         write_synced(&aside.join(name), &bytes)?;
     }

@@ -2,39 +2,38 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::Layer;
-use crate::error::Stop;
+use crate::disk::{write_json, write_synced};
+use crate::error::Fatal;
+use crate::publish::manifest::Manifest;
+use crate::publish::out_folder::OutFolder;
+use crate::publish::{peft, readme};
 use crate::settings::Settings;
-use crate::solve::LayerSolution;
-
-use super::manifest::Manifest;
-use super::out_folder::OutFolder;
-use super::{peft, readme};
-use crate::durable::{write_json, write_synced};
+use crate::solve::site::LayerSolution;
+use crate::weights::layers::Layer;
 
 /// Where a generation went.
 #[derive(Debug, Clone)]
-pub struct Publication {
+pub(crate) struct Publication {
     /// Its number.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Its folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The adapter's rank.
-    pub rank: usize,
+    pub(crate) rank: usize,
 }
 
 /// Publishes the solutions, which are sorted by layer, as the next generation.
 ///
 /// # Errors
-/// [`Stop::Io`] with the path; `current` still names the previous generation then.
-pub fn publish(
+/// [`Fatal::Io`] with the path; `current` still names the previous generation then.
+pub(crate) fn publish(
     out: &OutFolder,
     settings: &Settings,
     layers: &[Layer],
     solutions: &[LayerSolution],
     manifest: &Manifest,
     base_model: Option<&str>,
-) -> Result<Publication, Stop> {
+) -> Result<Publication, Fatal> {
     let generation = out.next_generation()?;
     let name = format!("{generation:06}");
     let rank = peft::adapter_rank(solutions);
@@ -60,7 +59,7 @@ fn write_aside(
     manifest: &Manifest,
     base_model: Option<&str>,
     generation: u64,
-) -> Result<PathBuf, Stop> {
+) -> Result<PathBuf, Fatal> {
     let aside = out.aside("generations")?;
     peft::write_adapter(&aside, layers, solutions, base_model)?;
     write_json(&aside.join("qera_manifest.json"), manifest)?;

@@ -2,149 +2,152 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Layer;
+use crate::formats::safetensors::header::dtype_name;
+use crate::judge::evidence::Evidence;
+use crate::judge::held_out::{ChoiceOrigin, HeldOut};
+use crate::judge::progress::{Folding, LayerSummary};
 use crate::settings::{Settings, Shrinkage};
-use crate::solve::{ChoiceOrigin, Evidence, Folding, HeldOut, LayerSolution, LayerSummary, Status};
-use crate::tensor_file::dtype_name;
+use crate::solve::site::{LayerSolution, Status};
+use crate::weights::layers::Layer;
 
 /// The whole manifest.
 #[derive(Debug, Serialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// Version of this file's layout.
-    pub manifest_version: u32,
+    pub(crate) manifest_version: u32,
     /// Version of qera.
-    pub qera_version: &'static str,
+    pub(crate) qera_version: &'static str,
     /// Fingerprints of what the correction belongs to.
-    pub fingerprints: Fingerprints,
+    pub(crate) fingerprints: Fingerprints,
     /// Settings that decide the bytes of the adapter.
-    pub settings: SettingsRecord,
+    pub(crate) settings: SettingsRecord,
     /// Where the rows came from.
-    pub inputs: Inputs,
+    pub(crate) inputs: Inputs,
     /// Every selected layer.
-    pub layers: Vec<LayerRecord>,
+    pub(crate) layers: Vec<LayerRecord>,
 }
 
 /// BLAKE3 fingerprints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprints {
+pub(crate) struct Fingerprints {
     /// Name, type, shape and bytes of the selected weights.
-    pub checkpoint: String,
+    pub(crate) checkpoint: String,
     /// The `settings` object below.
-    pub settings: String,
+    pub(crate) settings: String,
     /// `OUT/base`, when there is one.
-    pub base: Option<String>,
+    pub(crate) base: Option<String>,
 }
 
 /// Settings that decide the bytes of the adapter.
 #[derive(Debug, Serialize)]
-pub struct SettingsRecord {
+pub(crate) struct SettingsRecord {
     /// Method name.
-    pub method: &'static str,
+    pub(crate) method: &'static str,
     /// `mxint4`, say.
-    pub quantizer: String,
+    pub(crate) quantizer: String,
     /// Elements per shared exponent.
-    pub block_size: usize,
+    pub(crate) block_size: usize,
     /// `auto` or a number.
-    pub shrinkage: serde_json::Value,
+    pub(crate) shrinkage: serde_json::Value,
     /// dtype asked for A and B.
-    pub dtype: String,
+    pub(crate) dtype: String,
     /// Rank asked, per layer.
-    pub ranks: Vec<usize>,
+    pub(crate) ranks: Vec<usize>,
 }
 
 /// Where the rows came from.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// Shards folded.
-    pub shards: usize,
+    pub(crate) shards: usize,
     /// Shards without a row for a selected layer.
-    pub empty: usize,
+    pub(crate) empty: usize,
     /// Shards that were left unread because a signal ended the run.
-    pub unread: usize,
+    pub(crate) unread: usize,
     /// Shards set aside in this run.
-    pub quarantined_shards: usize,
+    pub(crate) quarantined_shards: usize,
     /// The reasons of the first hundred of them.
-    pub quarantined: Vec<String>,
+    pub(crate) quarantined: Vec<String>,
     /// Whether the rows were recorded in the full-precision model: what the shards' metadata
     /// `qera.source` says (`full-precision` or `quantized`); null where one does not say.
-    pub full_precision_model: Option<bool>,
+    pub(crate) full_precision_model: Option<bool>,
     /// Number of the journal's last shard that counted.
-    pub journal_position: u64,
+    pub(crate) journal_position: u64,
     /// BLAKE3 chained over the contents of those shards in their order.
-    pub journal_digest: String,
+    pub(crate) journal_digest: String,
     /// Whether every layer was solved cold from all of them: the last word on these shards.
-    pub drained: bool,
+    pub(crate) drained: bool,
 }
 
 /// One layer.
 #[derive(Debug, Serialize)]
-pub struct LayerRecord {
+pub(crate) struct LayerRecord {
     /// Module path.
-    pub name: String,
+    pub(crate) name: String,
     /// Columns of the stored weight.
-    pub in_features: usize,
+    pub(crate) in_features: usize,
     /// Rows of the stored weight.
-    pub out_features: usize,
+    pub(crate) out_features: usize,
     /// What became of it.
-    pub status: Status,
+    pub(crate) status: Status,
     /// Rank asked for.
-    pub rank_asked: usize,
+    pub(crate) rank_asked: usize,
     /// Rank really used; the adapter pads it with zeros.
-    pub rank_used: usize,
+    pub(crate) rank_used: usize,
     /// Method name.
-    pub method: &'static str,
+    pub(crate) method: &'static str,
     /// `mxint4/32`, say.
-    pub quantizer: String,
+    pub(crate) quantizer: String,
     /// a, for QERA-exact.
-    pub shrinkage: Option<f64>,
+    pub(crate) shrinkage: Option<f64>,
     /// Where a comes from.
-    pub shrinkage_origin: Option<ChoiceOrigin>,
+    pub(crate) shrinkage_origin: Option<ChoiceOrigin>,
     /// Rows that the statistics are the mean of.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Rows of the site that were left out, because all of its layers had converged.
-    pub rows_skipped: u64,
+    pub(crate) rows_skipped: u64,
     /// dtype of A and B as written.
-    pub dtype: String,
+    pub(crate) dtype: String,
     /// tr(R W W^T): the output's power, to which errors are relative.
-    pub output_power: f64,
+    pub(crate) output_power: f64,
     /// On the rows seen.
-    pub error: ErrorRecord,
+    pub(crate) error: ErrorRecord,
     /// On rows that the tested correction had not seen.
-    pub held_out_error: Option<HeldOut>,
+    pub(crate) held_out_error: Option<HeldOut>,
     /// Test-then-train: what new rows said of the corrections of the latest solve points.
-    pub evidence: Option<Evidence>,
+    pub(crate) evidence: Option<Evidence>,
     /// Whether more rows have stopped to help.
-    pub converged: bool,
+    pub(crate) converged: bool,
     /// Whether the site folds all of its rows.
-    pub folding: Folding,
+    pub(crate) folding: Folding,
     /// Eigenvalues of G that the correction captures, in the method's own metric (up to scale).
-    pub spectrum: Vec<f64>,
+    pub(crate) spectrum: Vec<f64>,
 }
 
 /// f = tr(R P P^T), the mean squared output error of a row, and relative to `output_power`.
 #[derive(Debug, Serialize)]
-pub struct ErrorRecord {
+pub(crate) struct ErrorRecord {
     /// Without correction.
-    pub without: f64,
+    pub(crate) without: f64,
     /// With the correction, before rounding.
-    pub with: f64,
+    pub(crate) with: f64,
     /// After rounding to the dtype written.
-    pub rounded: f64,
+    pub(crate) rounded: f64,
     /// When what is written is rounded to bf16; null if that overflows.
-    pub rounded_bf16: f64,
+    pub(crate) rounded_bf16: f64,
     /// In the asked dtype, where that lost too much and f32 was written: a number, or "overflow".
-    pub in_asked_dtype: Option<serde_json::Value>,
+    pub(crate) in_asked_dtype: Option<serde_json::Value>,
 
     /// `without` / `output_power`.
-    pub relative_without: f64,
+    pub(crate) relative_without: f64,
     /// `rounded` / `output_power`.
-    pub relative_with: f64,
+    pub(crate) relative_with: f64,
 }
 
 impl Manifest {
     /// Collects the record of a generation.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &Settings,
         layers: &[Layer],
         solutions: &[LayerSolution],
@@ -169,7 +172,7 @@ impl Manifest {
 impl Fingerprints {
     /// Of these settings; `checkpoint` and `base` are fingerprints themselves.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &Settings,
         layers: &[Layer],
         checkpoint: String,
@@ -202,7 +205,7 @@ impl SettingsRecord {
 }
 
 /// `mxint4/32`: element bits and block_size.
-pub(super) fn quantizer_name(settings: &Settings) -> String {
+pub(crate) fn quantizer_name(settings: &Settings) -> String {
     format!(
         "mxint{}/{}",
         settings.quantizer.element_bits(),

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use crate::error::Stop;
+use crate::error::Fatal;
 
 /// How long a command may take and how often it is tried.
 #[derive(Debug, Clone, Copy)]
@@ -32,18 +32,18 @@ const LIMITS: Limits = Limits {
 
 /// What the command is told of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub(crate) struct Published {
     /// The generation's number, `QERA_GENERATION`.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Its folder, `QERA_PATH`.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The symlink to the newest generation, `QERA_CURRENT`.
-    pub current: PathBuf,
+    pub(crate) current: PathBuf,
 }
 
 /// The thread that runs the command; one that is dropped without [`OnPublish::finish`] is left to itself.
 #[derive(Debug)]
-pub struct OnPublish {
+pub(crate) struct OnPublish {
     publications: Sender<Published>,
     thread: JoinHandle<()>,
 }
@@ -52,8 +52,11 @@ impl OnPublish {
     /// Starts the thread. `failed` is told one sentence for each failed attempt.
     ///
     /// # Errors
-    /// [`Stop::Io`] when the system gives no thread.
-    pub fn start(command: String, failed: impl Fn(String) + Send + 'static) -> Result<Self, Stop> {
+    /// [`Fatal::Io`] when the system gives no thread.
+    pub(crate) fn start(
+        command: String,
+        failed: impl Fn(String) + Send + 'static,
+    ) -> Result<Self, Fatal> {
         Self::with_limits(command, failed, LIMITS)
     }
 
@@ -61,7 +64,7 @@ impl OnPublish {
         command: String,
         failed: impl Fn(String) + Send + 'static,
         limits: Limits,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Fatal> {
         let (publications, waiting) = unbounded();
         let runner = Runner {
             command,
@@ -72,7 +75,7 @@ impl OnPublish {
         let thread = thread::Builder::new()
             .name("on-publish".into())
             .spawn(move || runner.run())
-            .map_err(Stop::io(Path::new("--on-publish"), "start the thread"))?;
+            .map_err(Fatal::io(Path::new("--on-publish"), "start the thread"))?;
         Ok(Self {
             publications,
             thread,
@@ -81,14 +84,14 @@ impl OnPublish {
 
     /// Hands a publication over and returns at once. Where several wait, only the newest is told: the
     /// command is to make the newest generation known, and an older one is of no use by then.
-    pub fn published(&self, what: Published) {
+    pub(crate) fn published(&self, what: Published) {
         // Fails only if the thread panicked, which the panic's own message has told.
         let _ = self.publications.send(what);
     }
 
     /// Waits until the newest publication's command has been run, with its retries: with the limits above
     /// that is at most about four minutes, if the command before it hangs too.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         drop(self.publications);
         // A panic has told its own message, and no result depends on the command.
         let _ = self.thread.join();

@@ -11,14 +11,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::durable::{TEMPORARY, lock, remove, sync};
-use crate::error::Stop;
+use crate::disk::{TEMPORARY, lock, remove, sync};
+use crate::error::Fatal;
 
 /// The folder, held until dropped.
 #[derive(Debug)]
-pub struct OutFolder {
+pub(crate) struct OutFolder {
     /// Its absolute path.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     _lock: File,
 }
 
@@ -26,18 +26,18 @@ impl OutFolder {
     /// Creates the folder where it is missing, locks it, and removes what a killed run left half done.
     ///
     /// # Errors
-    /// [`Stop::Locked`] when another process holds it, [`Stop::Io`] with the path otherwise.
-    pub fn open(path: &Path) -> Result<Self, Stop> {
+    /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         fs::create_dir_all(path.join("generations"))
-            .map_err(Stop::io(path, "create the output folder"))?;
-        let path = fs::canonicalize(path).map_err(Stop::io(path, "resolve"))?;
+            .map_err(Fatal::io(path, "create the output folder"))?;
+        let path = fs::canonicalize(path).map_err(Fatal::io(path, "resolve"))?;
         if let Some(parent) = path.parent() {
             sync(parent)?;
         }
         let lock = lock(&path.join(".lock"))?;
         for folder in [path.clone(), path.join("generations")] {
-            for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
-                let entry = entry.map_err(Stop::io(&folder, "read"))?.path();
+            for entry in fs::read_dir(&folder).map_err(Fatal::io(&folder, "read"))? {
+                let entry = entry.map_err(Fatal::io(&folder, "read"))?.path();
                 if entry
                     .file_name()
                     .is_some_and(|n| n.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
@@ -52,12 +52,12 @@ impl OutFolder {
     }
 
     /// Finds out now what would otherwise fail after hours of solving.
-    fn check(&self) -> Result<(), Stop> {
+    fn check(&self) -> Result<(), Fatal> {
         let current = self.path.join("current");
         if fs::symlink_metadata(&current).is_ok_and(|m| !m.is_symlink()) {
             let reason =
                 "is no symlink; move it away, qera switches it to each new generation".into();
-            return Err(Stop::StateRefused {
+            return Err(Fatal::StateRefused {
                 path: current,
                 reason,
             });
@@ -69,7 +69,7 @@ impl OutFolder {
     }
 
     /// Removes what was written aside when the rest failed, so that a full disk is not kept full.
-    pub fn abandon(&self, parent: &str) {
+    pub(crate) fn abandon(&self, parent: &str) {
         let aside = self
             .path
             .join(parent)
@@ -81,12 +81,12 @@ impl OutFolder {
     /// The number that the next generation gets: one more than the largest there.
     ///
     /// # Errors
-    /// [`Stop::Io`] when the folder cannot be read.
-    pub fn next_generation(&self) -> Result<u64, Stop> {
+    /// [`Fatal::Io`] when the folder cannot be read.
+    pub(crate) fn next_generation(&self) -> Result<u64, Fatal> {
         let folder = self.path.join("generations");
         let mut last = 0_u64;
-        for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
-            let name = entry.map_err(Stop::io(&folder, "read"))?.file_name();
+        for entry in fs::read_dir(&folder).map_err(Fatal::io(&folder, "read"))? {
+            let name = entry.map_err(Fatal::io(&folder, "read"))?.file_name();
             last = last.max(name.to_str().and_then(|n| n.parse().ok()).unwrap_or(0));
         }
         Ok(last.saturating_add(1))
@@ -95,25 +95,30 @@ impl OutFolder {
     /// Makes an empty folder beside the place where it will be renamed to.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn aside(&self, parent: &str) -> Result<PathBuf, Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn aside(&self, parent: &str) -> Result<PathBuf, Fatal> {
         let path = self
             .path
             .join(parent)
             .join(format!("{TEMPORARY}{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(Stop::io(&path, "create"))?;
+        fs::create_dir_all(&path).map_err(Fatal::io(&path, "create"))?;
         Ok(path)
     }
 
     /// Syncs the folder written aside and renames it to `parent/name`.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn rename_in(&self, aside: &Path, parent: &str, name: &str) -> Result<PathBuf, Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn rename_in(
+        &self,
+        aside: &Path,
+        parent: &str,
+        name: &str,
+    ) -> Result<PathBuf, Fatal> {
         let parent = self.path.join(parent);
         let target = parent.join(name);
         sync(aside)?;
-        fs::rename(aside, &target).map_err(Stop::io(&target, "rename into place"))?;
+        fs::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
         sync(&parent)?;
         Ok(target)
     }
@@ -121,28 +126,28 @@ impl OutFolder {
     /// Points `current` at `generations/NAME`: a reader sees the old generation or the new one.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn switch_current(&self, name: &str) -> Result<(), Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn switch_current(&self, name: &str) -> Result<(), Fatal> {
         let link = self
             .path
             .join(format!("{TEMPORARY}current-{}", std::process::id()));
         let current = self.path.join("current");
         std::os::unix::fs::symlink(Path::new("generations").join(name), &link)
-            .map_err(Stop::io(&link, "create"))?;
-        fs::rename(&link, &current).map_err(Stop::io(&current, "switch"))?;
+            .map_err(Fatal::io(&link, "create"))?;
+        fs::rename(&link, &current).map_err(Fatal::io(&current, "switch"))?;
         sync(&self.path)
     }
 
     /// Removes the oldest generations beyond `keep`, never the one that `current` names.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn prune(&self, keep: usize) -> Result<(), Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn prune(&self, keep: usize) -> Result<(), Fatal> {
         let folder = self.path.join("generations");
         let current = fs::read_link(self.path.join("current")).unwrap_or_default();
         let mut numbered = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
-            let name = entry.map_err(Stop::io(&folder, "read"))?.file_name();
+        for entry in fs::read_dir(&folder).map_err(Fatal::io(&folder, "read"))? {
+            let name = entry.map_err(Fatal::io(&folder, "read"))?.file_name();
             let number = name.to_str().and_then(|n| n.parse::<u64>().ok());
             if let Some(number) = number
                 && current.file_name() != Some(&name)
@@ -156,7 +161,7 @@ impl OutFolder {
             // Out of sight in one step, so that no reader finds half of it.
             let aside = folder.join(format!("{TEMPORARY}pruned"));
             let path = folder.join(name);
-            fs::rename(&path, &aside).map_err(Stop::io(&path, "remove"))?;
+            fs::rename(&path, &aside).map_err(Fatal::io(&path, "remove"))?;
             remove(&aside)?;
         }
         Ok(())

@@ -10,15 +10,15 @@ use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;
 use serde_json::json;
 
-use crate::checkpoint::Layer;
-use crate::error::Stop;
-use crate::solve::LayerSolution;
-use crate::tensor_file::{TensorPlan, dtype_name, write};
-
-use crate::durable::write_json;
+use crate::disk::write_json;
+use crate::error::Fatal;
+use crate::formats::safetensors::header::dtype_name;
+use crate::formats::safetensors::writer::{TensorPlan, write};
+use crate::solve::site::LayerSolution;
+use crate::weights::layers::Layer;
 
 /// The largest rank used, at least 1: no loader accepts 0.
-pub(super) fn adapter_rank(solutions: &[LayerSolution]) -> usize {
+pub(crate) fn adapter_rank(solutions: &[LayerSolution]) -> usize {
     solutions
         .iter()
         .map(|s| s.rank_used)
@@ -28,12 +28,12 @@ pub(super) fn adapter_rank(solutions: &[LayerSolution]) -> usize {
 }
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
-pub(super) fn write_adapter(
+pub(crate) fn write_adapter(
     folder: &Path,
     layers: &[Layer],
     solutions: &[LayerSolution],
     base_model: Option<&str>,
-) -> Result<(), Stop> {
+) -> Result<(), Fatal> {
     let rank = adapter_rank(solutions);
     write_json(
         &folder.join("adapter_config.json"),
@@ -78,7 +78,7 @@ pub(super) fn write_adapter(
 }
 
 /// Little-endian bytes of values that are already rounded to `dtype`.
-pub(super) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
+pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
     match dtype {
         FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         FloatDtype::F16 => values

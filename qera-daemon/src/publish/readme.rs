@@ -1,14 +1,13 @@
 //! The README of a generation: the commands that serve it.
 
+use crate::publish::manifest::quantizer_name;
 use crate::settings::Settings;
-use crate::solve::{LayerSolution, Status};
-
-use super::manifest::quantizer_name;
+use crate::solve::site::{LayerSolution, Status};
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
-pub(super) fn text(
+pub(crate) fn text(
     settings: &Settings,
     generation: u64,
     folder: &str,

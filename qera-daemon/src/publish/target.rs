@@ -2,19 +2,22 @@
 
 use serde::Deserialize;
 
-use crate::checkpoint::{Checkpoint, Layer, fingerprint};
-use crate::error::Stop;
+use crate::error::Fatal;
+use crate::judge::progress::LayerSummary;
+use crate::publish::base::{Base, emit};
+use crate::publish::generation::{Publication, publish};
+use crate::publish::manifest::{Fingerprints, Inputs, Manifest, quantizer_name};
+use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
-use crate::solve::{LayerSolution, LayerSummary};
-
-use super::manifest::{Fingerprints, quantizer_name};
-use super::{Base, Inputs, Manifest, OutFolder, Publication, emit_base, publish};
+use crate::solve::site::LayerSolution;
+use crate::weights::checkpoint::Checkpoint;
+use crate::weights::layers::{Layer, fingerprint};
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
-pub struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// The folder.
-    pub out: OutFolder,
+    pub(crate) out: OutFolder,
     settings: &'a Settings,
     checkpoint: &'a Checkpoint,
     layers: &'a [Layer],
@@ -51,12 +54,12 @@ impl<'a> Target<'a> {
     /// Locks the folder and refuses one whose base belongs to other settings.
     ///
     /// # Errors
-    /// [`Stop::Locked`], [`Stop::StateRefused`], [`Stop::Io`].
-    pub fn open(
+    /// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
+    pub(crate) fn open(
         settings: &'a Settings,
         checkpoint: &'a Checkpoint,
         layers: &'a [Layer],
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, Fatal> {
         let out = OutFolder::open(&settings.out)?;
         let weights = fingerprint(checkpoint, layers);
         // Hashing the whole checkpoint is for those who have or want a base.
@@ -81,7 +84,7 @@ impl<'a> Target<'a> {
 
     /// Identifies the checkpoint and the settings that corrections and evidence belong to.
     #[must_use]
-    pub fn solved_for(&self) -> String {
+    pub(crate) fn solved_for(&self) -> String {
         format!(
             "{} {}",
             self.fingerprints.checkpoint, self.fingerprints.settings
@@ -90,19 +93,19 @@ impl<'a> Target<'a> {
 
     /// Digest of the shards that the current generation is the last word on, for this checkpoint and these settings.
     #[must_use]
-    pub fn drained(&self) -> Option<String> {
+    pub(crate) fn drained(&self) -> Option<String> {
         self.drained.clone()
     }
 
     /// The journal's position and digest that the current generation was solved at.
     #[must_use]
-    pub fn position(&self) -> Option<(u64, String)> {
+    pub(crate) fn position(&self) -> Option<(u64, String)> {
         let inputs = self.current()?.inputs;
         Some((inputs.journal_position, inputs.journal_digest))
     }
 
     /// An engine that follows `current` serves it on weights of one quantizer.
-    fn refuse_other_quantizer(&self) -> Result<(), Stop> {
+    fn refuse_other_quantizer(&self) -> Result<(), Fatal> {
         let Some(Current { settings, .. }) = self.current() else {
             return Ok(());
         };
@@ -113,7 +116,7 @@ impl<'a> Target<'a> {
         if found == own {
             return Ok(());
         }
-        Err(Stop::StateRefused {
+        Err(Fatal::StateRefused {
             path: self.out.path.clone(),
             reason: format!(
                 "its current generation corrects {found}, this run uses {own}: choose another --out"
@@ -137,15 +140,15 @@ impl<'a> Target<'a> {
     /// `--keep-generations`.
     ///
     /// # Errors
-    /// [`Stop::Io`]; `current` still names the previous generation then.
-    pub fn publish(
+    /// [`Fatal::Io`]; `current` still names the previous generation then.
+    pub(crate) fn publish(
         &mut self,
         solutions: &[LayerSolution],
         progress: &[LayerSummary],
         inputs: Inputs,
-    ) -> Result<Publication, Stop> {
+    ) -> Result<Publication, Fatal> {
         if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
-            emit_base(&self.out, self.checkpoint, self.settings, self.layers, base)?;
+            emit(&self.out, self.checkpoint, self.settings, self.layers, base)?;
             self.base_present = true;
         }
         // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.

@@ -1,13 +1,13 @@
 //! `--after-convergence`: what a site does with new rows once all of its layers have converged.
 
-use super::{Settings, Until};
+use crate::settings::{Settings, Until};
 
 /// Share of the blocks that [`AfterConvergence::Sample`] folds.
 const SAMPLED: f64 = 1.0 / 16.0;
 
 /// `--after-convergence`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AfterConvergence {
+pub(crate) enum AfterConvergence {
     /// Rows are folded and layers solved as before.
     Full,
     /// One block of sixteen is folded.
@@ -19,7 +19,7 @@ pub enum AfterConvergence {
 impl AfterConvergence {
     /// The value of this name.
     #[must_use]
-    pub(super) fn parse(name: &str) -> Self {
+    pub(crate) fn parse(name: &str) -> Self {
         match name {
             "sample" => Self::Sample,
             "stop" => Self::Stop,
@@ -29,7 +29,7 @@ impl AfterConvergence {
 
     /// Share of a closed site's blocks that is folded.
     #[must_use]
-    pub const fn share(self) -> f64 {
+    pub(crate) const fn share(self) -> f64 {
         match self {
             Self::Full => 1.0,
             Self::Sample => SAMPLED,
@@ -41,7 +41,7 @@ impl AfterConvergence {
 impl Settings {
     /// Whether sites are closed when they have converged: a batch has no solve points.
     #[must_use]
-    pub fn closes_sites(&self) -> bool {
+    pub(crate) fn closes_sites(&self) -> bool {
         self.after_convergence != AfterConvergence::Full && self.until != Until::Once
     }
 }

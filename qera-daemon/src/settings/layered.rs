@@ -7,15 +7,14 @@ use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::Stop;
-
-use super::Options;
+use crate::error::Fatal;
+use crate::settings::options::Options;
 
 /// The merged options, with the origin of each key.
 #[derive(Debug, Clone)]
-pub struct Layered {
+pub(crate) struct Layered {
     /// The options after merging.
-    pub options: Options,
+    pub(crate) options: Options,
     origins: BTreeMap<String, String>,
     table: toml::Table,
 }
@@ -24,9 +23,9 @@ impl Layered {
     /// Merges defaults, the file (if any) and the command line.
     ///
     /// # Errors
-    /// [`Stop::Usage`] naming the file, and line and key where TOML says so, when the file cannot be
+    /// [`Fatal::Usage`] naming the file, and line and key where TOML says so, when the file cannot be
     /// read, is not TOML, or has a key that is no option.
-    pub fn merge(file: Option<&Path>, command_line: &Options) -> Result<Self, Stop> {
+    pub(crate) fn merge(file: Option<&Path>, command_line: &Options) -> Result<Self, Fatal> {
         let mut merged = Self {
             options: Options::default(),
             origins: BTreeMap::new(),
@@ -41,7 +40,7 @@ impl Layered {
         Ok(merged)
     }
 
-    fn lay(&mut self, options: &Options, origin: &str) -> Result<(), Stop> {
+    fn lay(&mut self, options: &Options, origin: &str) -> Result<(), Fatal> {
         for (key, value) in toml::Table::try_from(options).map_err(usage)? {
             self.origins.insert(key.clone(), origin.to_owned());
             self.table.insert(key, value);
@@ -51,7 +50,7 @@ impl Layered {
 
     /// What `config --show` prints: valid TOML, each line with its origin as a comment.
     #[must_use]
-    pub fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         let mut text = String::new();
         for (key, value) in &self.table {
             let origin = self.origins.get(key).map_or("default", String::as_str);
@@ -68,14 +67,14 @@ impl Layered {
     }
 }
 
-fn read(path: &Path) -> Result<Options, Stop> {
+fn read(path: &Path) -> Result<Options, Fatal> {
     let text = std::fs::read_to_string(path)
-        .map_err(|e| Stop::Usage(format!("--config {}: {e}", path.display())))?;
-    toml::from_str(&text).map_err(|e| Stop::Usage(format!("--config {}: {e}", path.display())))
+        .map_err(|e| Fatal::Usage(format!("--config {}: {e}", path.display())))?;
+    toml::from_str(&text).map_err(|e| Fatal::Usage(format!("--config {}: {e}", path.display())))
 }
 
-fn usage(error: impl core::fmt::Display) -> Stop {
-    Stop::Usage(error.to_string())
+fn usage(error: impl core::fmt::Display) -> Fatal {
+    Fatal::Usage(error.to_string())
 }
 
 #[cfg(test)]

@@ -2,25 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Stop;
+use crate::error::Fatal;
 
 /// A number of bytes and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryBudget {
+pub(crate) struct MemoryBudget {
     /// Bytes that the plan may use.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// For messages: "--memory-budget 4GiB", or "80% of 23.4 GiB available".
-    pub origin: String,
+    pub(crate) origin: String,
 }
 
 impl MemoryBudget {
     /// Parses `4GiB`, `800MB`, `123456` or `80%`.
     ///
     /// # Errors
-    /// [`Stop::Usage`] for anything else, and for a share where the available memory is unknown.
-    pub fn parse(text: &str) -> Result<Self, Stop> {
+    /// [`Fatal::Usage`] for anything else, and for a share where the available memory is unknown.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fatal> {
         let wrong = || {
-            Stop::Usage(format!(
+            Fatal::Usage(format!(
                 "--memory-budget: '{text}' is neither a size (4GiB, 800MB, 123456) nor a share (80%)"
             ))
         };
@@ -30,7 +30,7 @@ impl MemoryBudget {
                 return Err(wrong());
             }
             let available = available_bytes().ok_or_else(|| {
-                Stop::Usage(
+                Fatal::Usage(
                     "--memory-budget: the available memory is not known here, give a size".into(),
                 )
             })?;
@@ -119,7 +119,7 @@ fn left_in_groups(line: &str, root: &Path) -> Option<u64> {
 
 /// Bytes for a person: `1.5 GiB`.
 #[must_use]
-pub fn format_bytes(bytes: u64) -> String {
+pub(crate) fn format_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
@@ -167,7 +167,7 @@ mod tests {
         assert!(MemoryBudget::parse("50%").unwrap().bytes > 0);
         for bad in ["", "4 parsecs", "-1", "0%", "101%", "99999999999GiB", "GiB"] {
             assert!(
-                matches!(MemoryBudget::parse(bad), Err(Stop::Usage(_))),
+                matches!(MemoryBudget::parse(bad), Err(Fatal::Usage(_))),
                 "{bad}"
             );
         }

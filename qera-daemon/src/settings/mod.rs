@@ -1,10 +1,10 @@
 //! From what was typed to values that cannot be wrong: options are parsed here once, and every later
 //! module receives [`Settings`].
 
-mod after_convergence;
-mod layered;
-mod memory_budget;
-mod options;
+pub(crate) mod after_convergence;
+pub(crate) mod layered;
+pub(crate) mod memory_budget;
+pub(crate) mod options;
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,11 @@ use qera_core::dtype::FloatDtype;
 use qera_core::quantize::Mxint;
 use qera_core::reconstruct::Method;
 
-use crate::checkpoint::Layer;
-use crate::error::Stop;
-use crate::kernels::Kernel;
-
-pub use after_convergence::AfterConvergence;
-pub use layered::Layered;
-pub use memory_budget::{MemoryBudget, format_bytes};
-pub use options::{
+use crate::error::Fatal;
+use crate::host::kernels::Kernel;
+use crate::settings::after_convergence::AfterConvergence;
+use crate::settings::memory_budget::MemoryBudget;
+use crate::settings::options::{
     AFTER_CONVERGENCE, CONSUMES, FACTOR_DTYPES, LOG_FORMATS, METHODS, Options, QUANTIZERS,
     WATCH_MODES,
 };
@@ -30,7 +27,7 @@ pub use options::{
 const THREADS_MAX: usize = 1024;
 
 /// Modules that are not corrected unless `--include` names one in full: outputs and embeddings.
-pub const DEFAULT_EXCLUDES: [&str; 10] = [
+pub(crate) const DEFAULT_EXCLUDES: [&str; 10] = [
     "*lm_head*",
     "output",
     "*embed*",
@@ -47,52 +44,52 @@ pub const DEFAULT_EXCLUDES: [&str; 10] = [
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Folder of activation shards.
-    pub watch: Option<PathBuf>,
+    pub(crate) watch: Option<PathBuf>,
     /// Safetensors file or folder; without one, statistics are gathered and nothing is solved.
-    pub checkpoint: Option<PathBuf>,
+    pub(crate) checkpoint: Option<PathBuf>,
     /// Where generations go.
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Statistics, journal and evidence.
-    pub state: PathBuf,
+    pub(crate) state: PathBuf,
     /// When the run ends.
-    pub until: Until,
+    pub(crate) until: Until,
     /// Share of the error by which a converged layer may still fall.
-    pub tolerance: f64,
+    pub(crate) tolerance: f64,
     /// What a converged site does with new rows.
-    pub after_convergence: AfterConvergence,
+    pub(crate) after_convergence: AfterConvergence,
     /// How a live run deals with the folder.
-    pub watching: Watching,
+    pub(crate) watching: Watching,
     /// Generations kept.
-    pub keep_generations: usize,
+    pub(crate) keep_generations: usize,
     /// Command after each publication.
-    pub on_publish: Option<String>,
+    pub(crate) on_publish: Option<String>,
     /// How C is computed.
-    pub method: Method,
+    pub(crate) method: Method,
     /// How W~ is made.
     pub quantizer: Mxint,
     /// Rank per layer.
-    pub ranks: Ranks,
+    pub(crate) ranks: Ranks,
     /// How far R is shrunk toward its diagonal.
-    pub shrinkage: Shrinkage,
+    pub(crate) shrinkage: Shrinkage,
     /// Which layers.
-    pub selection: Selection,
+    pub(crate) selection: Selection,
     /// Whether `OUT/base` is written.
-    pub emit_base: bool,
+    pub(crate) emit_base: bool,
     /// dtype of A and B.
-    pub factor_dtype: FloatDtype,
+    pub(crate) factor_dtype: FloatDtype,
     /// What the plan may use.
-    pub memory_budget: MemoryBudget,
+    pub(crate) memory_budget: MemoryBudget,
     /// Worker threads of each compute stage.
-    pub threads: usize,
+    pub(crate) threads: usize,
     /// Instructions that accumulate and solve.
-    pub kernel: Kernel,
+    pub(crate) kernel: Kernel,
     /// Form of messages.
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 /// When a run ends; the first signal ends any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub(crate) enum Until {
     /// `--once`: when everything in the folder is folded and published.
     Once,
     /// `--until-converged`: when the layers have converged; `all` waits for starved ones as well.
@@ -106,20 +103,20 @@ pub enum Until {
 
 /// How a live run deals with the watched folder.
 #[derive(Debug, Clone, Copy)]
-pub struct Watching {
+pub(crate) struct Watching {
     /// `--watch-mode`.
-    pub mode: WatchMode,
+    pub(crate) mode: WatchMode,
     /// `--rescan-interval`.
-    pub rescan: Duration,
+    pub(crate) rescan: Duration,
     /// `--idle-publish`.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// `--consume`.
-    pub consume: Consume,
+    pub(crate) consume: Consume,
 }
 
 /// `--watch-mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WatchMode {
+pub(crate) enum WatchMode {
     /// Events, except on file systems that report none.
     Auto,
     /// Events.
@@ -130,7 +127,7 @@ pub enum WatchMode {
 
 /// `--consume`: what becomes of a shard whose contribution is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consume {
+pub(crate) enum Consume {
     /// It stays.
     Keep,
     /// It is removed.
@@ -141,7 +138,7 @@ pub enum Consume {
 
 /// `--shrinkage`: R_a = (1 - a) R + a diag(R).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Shrinkage {
+pub(crate) enum Shrinkage {
     /// Chosen on held-out blocks.
     Auto,
     /// Given; 0 is QERA-exact as in the paper, 1 is QERA-approx.
@@ -150,7 +147,7 @@ pub enum Shrinkage {
 
 /// `--log-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Lines for a person, and a progress bar on a terminal.
     Text,
     /// One JSON object a line.
@@ -159,7 +156,7 @@ pub enum LogFormat {
 
 /// `--rank` and `--rank-for`.
 #[derive(Debug, Clone)]
-pub struct Ranks {
+pub(crate) struct Ranks {
     default: usize,
     overrides: Vec<(GlobMatcher, usize)>,
 }
@@ -167,7 +164,7 @@ pub struct Ranks {
 impl Ranks {
     /// The rank asked for this layer: the last `--rank-for` that matches, else `--rank`.
     #[must_use]
-    pub fn of(&self, layer: &str) -> usize {
+    pub(crate) fn of(&self, layer: &str) -> usize {
         self.overrides
             .iter()
             .rev()
@@ -177,8 +174,8 @@ impl Ranks {
 
     /// A pattern of `--rank-for` that none of the layers matches.
     #[must_use]
-    pub fn unmatched(&self, layers: &[Layer]) -> Option<&str> {
-        let idle = |glob: &GlobMatcher| !layers.iter().any(|layer| glob.is_match(&layer.name));
+    pub(crate) fn unmatched(&self, layers: &[&str]) -> Option<&str> {
+        let idle = |glob: &GlobMatcher| !layers.iter().any(|layer| glob.is_match(layer));
         self.overrides
             .iter()
             .map(|(glob, _)| glob)
@@ -189,9 +186,9 @@ impl Ranks {
 
 /// `--include` and `--exclude`.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// Empty: everything that is not excluded.
-    pub include: Vec<GlobMatcher>,
+    pub(crate) include: Vec<GlobMatcher>,
     exclude: Vec<GlobMatcher>,
     default_exclude: Vec<GlobMatcher>,
 }
@@ -199,7 +196,7 @@ pub struct Selection {
 impl Selection {
     /// Whether an exclude pattern, given or by default, takes this module out.
     #[must_use]
-    pub fn excludes(&self, module: &str) -> bool {
+    pub(crate) fn excludes(&self, module: &str) -> bool {
         let named = || self.include.iter().any(|glob| glob.glob().glob() == module);
         self.exclude.iter().any(|glob| glob.is_match(module))
             || (self
@@ -211,7 +208,7 @@ impl Selection {
 
     /// Whether this module is to be corrected, as far as its name says.
     #[must_use]
-    pub fn selects(&self, module: &str) -> bool {
+    pub(crate) fn selects(&self, module: &str) -> bool {
         (self.include.is_empty() || self.include.iter().any(|glob| glob.is_match(module)))
             && !self.excludes(module)
     }
@@ -221,12 +218,12 @@ impl Settings {
     /// Checks the merged options.
     ///
     /// # Errors
-    /// [`Stop::Usage`] with the option's name, the value and the valid ones.
-    pub fn resolve(options: &Options) -> Result<Self, Stop> {
+    /// [`Fatal::Usage`] with the option's name, the value and the valid ones.
+    pub fn resolve(options: &Options) -> Result<Self, Fatal> {
         let quantizer = one_of("quantizer", options.quantizer.as_deref(), &QUANTIZERS)?;
         let element_bits: u32 = quantizer["mxint".len()..]
             .parse()
-            .map_err(|_| Stop::Usage(format!("--quantizer: '{quantizer}'")))?;
+            .map_err(|_| Fatal::Usage(format!("--quantizer: '{quantizer}'")))?;
         let block_size = options.block_size.unwrap_or_default() as usize;
         let method = one_of("method", options.method.as_deref(), &METHODS)?;
         let default_rank = options.rank.unwrap_or_default() as usize;
@@ -244,7 +241,7 @@ impl Settings {
             tolerance: options
                 .tolerance
                 .filter(|t| *t > 0.0 && t.is_finite())
-                .ok_or_else(|| Stop::Usage("--tolerance: must be above 0".into()))?,
+                .ok_or_else(|| Fatal::Usage("--tolerance: must be above 0".into()))?,
             after_convergence: AfterConvergence::parse(one_of(
                 "after-convergence",
                 options.after_convergence.as_deref(),
@@ -254,9 +251,9 @@ impl Settings {
             keep_generations,
             on_publish: options.on_publish.clone(),
             method: Method::parse(method)
-                .ok_or_else(|| Stop::Usage(format!("--method: unknown value '{method}'")))?,
+                .ok_or_else(|| Fatal::Usage(format!("--method: unknown value '{method}'")))?,
             quantizer: Mxint::new(element_bits, block_size).map_err(|e| {
-                Stop::Usage(format!(
+                Fatal::Usage(format!(
                     "--quantizer {quantizer} --block-size {block_size}: {e}"
                 ))
             })?,
@@ -285,7 +282,7 @@ impl Settings {
             )?,
             threads,
             kernel: Kernel::named(options.kernel.as_deref().unwrap_or("auto"))
-                .map_err(|e| Stop::Usage(format!("--kernel: {e}")))?,
+                .map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
             log_format: LogFormat::resolve(options)?,
         })
     }
@@ -295,10 +292,12 @@ impl Settings {
     /// The checkpoint, for what cannot be done without.
     ///
     /// # Errors
-    /// [`Stop::Usage`] where none was given.
-    pub fn needed_checkpoint(&self) -> Result<&Path, Stop> {
+    /// [`Fatal::Usage`] where none was given.
+    pub(crate) fn needed_checkpoint(&self) -> Result<&Path, Fatal> {
         self.checkpoint.as_deref().ok_or_else(|| {
-            Stop::Usage("--checkpoint PATH is needed: the weights that the adapter corrects".into())
+            Fatal::Usage(
+                "--checkpoint PATH is needed: the weights that the adapter corrects".into(),
+            )
         })
     }
 }
@@ -307,8 +306,8 @@ impl LogFormat {
     /// Checks `--log-format` alone: it is needed before the rest, to report the rest.
     ///
     /// # Errors
-    /// [`Stop::Usage`] for an unknown value.
-    pub fn resolve(options: &Options) -> Result<Self, Stop> {
+    /// [`Fatal::Usage`] for an unknown value.
+    pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         Ok(
             match one_of("log-format", options.log_format.as_deref(), &LOG_FORMATS)? {
                 "json" => Self::Json,
@@ -318,41 +317,43 @@ impl LogFormat {
     }
 }
 
-fn one_of<'a>(option: &str, value: Option<&'a str>, valid: &[&str]) -> Result<&'a str, Stop> {
+fn one_of<'a>(option: &str, value: Option<&'a str>, valid: &[&str]) -> Result<&'a str, Fatal> {
     let value = value.unwrap_or_default();
     if valid.contains(&value) {
         return Ok(value);
     }
-    Err(Stop::Usage(format!(
+    Err(Fatal::Usage(format!(
         "--{option}: unknown value '{value}', one of {}",
         valid.join(", ")
     )))
 }
 
-fn at_least(option: &str, value: usize, least: usize) -> Result<(), Stop> {
+fn at_least(option: &str, value: usize, least: usize) -> Result<(), Fatal> {
     if value < least {
-        return Err(Stop::Usage(format!("--{option}: must be at least {least}")));
+        return Err(Fatal::Usage(format!(
+            "--{option}: must be at least {least}"
+        )));
     }
     Ok(())
 }
 
-fn threads(options: &Options) -> Result<usize, Stop> {
+fn threads(options: &Options) -> Result<usize, Fatal> {
     let threads = match options.threads {
         None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
         Some(threads) => threads as usize,
     };
     at_least("threads", threads, 1)?;
     if threads > THREADS_MAX {
-        return Err(Stop::Usage(format!(
+        return Err(Fatal::Usage(format!(
             "--threads: must be at most {THREADS_MAX}"
         )));
     }
     Ok(threads)
 }
 
-fn state(options: &Options, out: &Path) -> Result<PathBuf, Stop> {
+fn state(options: &Options, out: &Path) -> Result<PathBuf, Fatal> {
     if options.state.as_deref() == Some(out) {
-        return Err(Stop::Usage(
+        return Err(Fatal::Usage(
             "--state and --out: are the same folder; --state is OUT/state unless it is given"
                 .into(),
         ));
@@ -360,17 +361,17 @@ fn state(options: &Options, out: &Path) -> Result<PathBuf, Stop> {
     Ok(options.state.clone().unwrap_or_else(|| out.join("state")))
 }
 
-fn until(options: &Options) -> Result<Until, Stop> {
+fn until(options: &Options) -> Result<Until, Fatal> {
     let all = options.require_all.unwrap_or_default();
     let asked = |option: Option<bool>| option.unwrap_or_default();
     match (asked(options.once), asked(options.until_converged)) {
-        (true, true) => Err(Stop::Usage(
+        (true, true) => Err(Fatal::Usage(
             "--once and --until-converged: one of them".into(),
         )),
-        (_, true) if options.checkpoint.is_none() => Err(Stop::Usage(
+        (_, true) if options.checkpoint.is_none() => Err(Fatal::Usage(
             "--until-converged: needs --checkpoint, without one nothing is solved".into(),
         )),
-        (_, false) if all => Err(Stop::Usage(
+        (_, false) if all => Err(Fatal::Usage(
             "--require-all: belongs to --until-converged".into(),
         )),
         (true, false) => Ok(Until::Once),
@@ -379,7 +380,7 @@ fn until(options: &Options) -> Result<Until, Stop> {
     }
 }
 
-fn watching(options: &Options) -> Result<Watching, Stop> {
+fn watching(options: &Options) -> Result<Watching, Fatal> {
     Ok(Watching {
         mode: match one_of("watch-mode", options.watch_mode.as_deref(), &WATCH_MODES)? {
             "events" => WatchMode::Events,
@@ -397,38 +398,38 @@ fn watching(options: &Options) -> Result<Watching, Stop> {
 }
 
 /// From 0.1 s, below which the folder would be listed without pause, to a year.
-fn seconds(option: &str, value: Option<f64>) -> Result<Duration, Stop> {
+fn seconds(option: &str, value: Option<f64>) -> Result<Duration, Fatal> {
     value
         .filter(|s| (0.1..=31_536_000.0).contains(s))
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| Stop::Usage(format!("--{option}: must be from 0.1 to 31536000 seconds")))
+        .ok_or_else(|| Fatal::Usage(format!("--{option}: must be from 0.1 to 31536000 seconds")))
 }
 
-fn shrinkage(text: &str) -> Result<Shrinkage, Stop> {
+fn shrinkage(text: &str) -> Result<Shrinkage, Fatal> {
     if text == "auto" {
         return Ok(Shrinkage::Auto);
     }
     match text.parse::<f64>() {
         Ok(a) if (0.0..=1.0).contains(&a) => Ok(Shrinkage::Fixed(a)),
-        _ => Err(Stop::Usage(format!(
+        _ => Err(Fatal::Usage(format!(
             "--shrinkage: '{text}' is neither auto nor a number from 0 to 1"
         ))),
     }
 }
 
-fn globs(option: &str, patterns: &[impl AsRef<str>]) -> Result<Vec<GlobMatcher>, Stop> {
+fn globs(option: &str, patterns: &[impl AsRef<str>]) -> Result<Vec<GlobMatcher>, Fatal> {
     patterns.iter().map(|p| glob(option, p.as_ref())).collect()
 }
 
-fn glob(option: &str, pattern: &str) -> Result<GlobMatcher, Stop> {
+fn glob(option: &str, pattern: &str) -> Result<GlobMatcher, Fatal> {
     Glob::new(pattern)
         .map(|glob| glob.compile_matcher())
-        .map_err(|e| Stop::Usage(format!("--{option}: {e}")))
+        .map_err(|e| Fatal::Usage(format!("--{option}: {e}")))
 }
 
-fn rank_for(text: &str) -> Result<(GlobMatcher, usize), Stop> {
+fn rank_for(text: &str) -> Result<(GlobMatcher, usize), Fatal> {
     let wrong = || {
-        Stop::Usage(format!(
+        Fatal::Usage(format!(
             "--rank-for: '{text}' is not GLOB=K with K at least 1"
         ))
     };

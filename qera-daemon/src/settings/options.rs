@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The values of `--method`.
-pub const METHODS: [&str; 6] = [
+pub(crate) const METHODS: [&str; 6] = [
     "exact",
     "approx",
     "lqer",
@@ -18,19 +18,19 @@ pub const METHODS: [&str; 6] = [
     "w-only",
 ];
 /// The values of `--quantizer`.
-pub const QUANTIZERS: [&str; 7] = [
+pub(crate) const QUANTIZERS: [&str; 7] = [
     "mxint2", "mxint3", "mxint4", "mxint5", "mxint6", "mxint7", "mxint8",
 ];
 /// The values of `--dtype`.
-pub const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
+pub(crate) const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
 /// The values of `--after-convergence`.
-pub const AFTER_CONVERGENCE: [&str; 3] = ["full", "sample", "stop"];
+pub(crate) const AFTER_CONVERGENCE: [&str; 3] = ["full", "sample", "stop"];
 /// The values of `--consume`.
-pub const CONSUMES: [&str; 3] = ["keep", "delete", "move"];
+pub(crate) const CONSUMES: [&str; 3] = ["keep", "delete", "move"];
 /// The values of `--watch-mode`.
-pub const WATCH_MODES: [&str; 3] = ["auto", "events", "poll"];
+pub(crate) const WATCH_MODES: [&str; 3] = ["auto", "events", "poll"];
 /// The values of `--log-format`.
-pub const LOG_FORMATS: [&str; 2] = ["text", "json"];
+pub(crate) const LOG_FORMATS: [&str; 2] = ["text", "json"];
 
 /// Every option of `qera-daemon`; the TOML keys are the long names without the dashes in front.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -195,7 +195,7 @@ pub struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub const WITHOUT_DEFAULT: [(&str, &str); 8] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 8] = [
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
         ("include", "all 2-D linear weights"),

@@ -4,20 +4,19 @@
 //! they are added up for each stage and the largest sum counts. The rest (skinny products, small matrices) comes from
 //! the allocator, which keeps it for the next stage: of those the largest counts, beside the largest of the pages.
 
-use crate::kernels::trace_bytes;
-
-use super::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
-use super::evidence::GROUP_ROWS;
-use super::held_out::SCORED_ROWS;
-use super::packed_r::{BAND, SUMS, is_traced_in_f64};
-use super::subspace::{DENSE_PANEL, first_block, is_dense, kept, krylov_columns};
-use super::yardstick::ROWS;
+use crate::host::kernels::rank_update::trace_bytes;
+use crate::host::second_moment::packed::{BAND, SUMS, is_traced_in_f64};
+use crate::host::subspace::top::{DENSE_PANEL, first_block, is_dense, kept, krylov_columns};
+use crate::judge::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
+use crate::judge::evidence::GROUP_ROWS;
+use crate::judge::held_out::SCORED_ROWS;
+use crate::judge::yardstick::ROWS;
 
 /// f64 copies of a small matrix while it is decomposed.
 const DECOMPOSED: usize = 7;
 
 /// What exists at one time.
-struct Stage {
+struct SolveStage {
     /// In pages of their own.
     pages: usize,
     /// From the allocator.
@@ -26,40 +25,40 @@ struct Stage {
 
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Quantity {
+pub(crate) struct Quantity {
     /// in_features.
-    pub m: usize,
+    pub(crate) m: usize,
     /// out_features.
-    pub n: usize,
+    pub(crate) n: usize,
     /// Rank.
-    pub rank: usize,
+    pub(crate) rank: usize,
     /// Whether products with the full R are taken (QERA-exact).
-    pub full: bool,
+    pub(crate) full: bool,
     /// Whether errors are measured with R, else on rows.
-    pub keeps_r: bool,
+    pub(crate) keeps_r: bool,
     /// Candidates scored in each fold.
-    pub candidates: usize,
+    pub(crate) candidates: usize,
     /// Whether corrections of earlier solve points are scored.
-    pub live: bool,
+    pub(crate) live: bool,
 }
 
 impl Quantity {
     /// Working memory at its peak.
     #[must_use]
-    pub fn bytes(self) -> u64 {
+    pub(crate) fn bytes(self) -> u64 {
         let stages = [
             self.tracing(),
             self.judging(),
             self.searching(),
             self.measuring(),
         ];
-        let most = |of: fn(&Stage) -> usize| stages.iter().map(of).max().unwrap_or_default();
+        let most = |of: fn(&SolveStage) -> usize| stages.iter().map(of).max().unwrap_or_default();
         let full = if self.full { 4 * self.m * self.m } else { 0 };
         (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
     }
 
     /// W or E, and what a trace packs of it.
-    fn tracing(self) -> Stage {
+    fn tracing(self) -> SolveStage {
         let Self { m, n, .. } = self;
         let (packed, allocated) = if !self.keeps_r {
             (0, 0)
@@ -68,14 +67,14 @@ impl Quantity {
         } else {
             (trace_bytes(m, n), 0)
         };
-        Stage {
+        SolveStage {
             pages: 4 * m * n + packed,
             allocated,
         }
     }
 
     /// E twice, the candidates' basis and its images; a block as it comes, the rows that are scored.
-    fn judging(self) -> Stage {
+    fn judging(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let ends = if self.candidates > 1 { 2 } else { 1 };
         let columns = columns_max(n, rank);
@@ -87,32 +86,32 @@ impl Quantity {
         let block = 8 * block * (2 * n + (2 + 2 * ends) * m);
         let scored = 8 * m * columns + SCORED_ROWS * (4 * m + 8 * columns);
         let decomposed = 8 * DECOMPOSED * columns * columns;
-        Stage {
+        SolveStage {
             pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m),
             allocated: block.max(scored) + decomposed,
         }
     }
 
     /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny products.
-    fn searching(self) -> Stage {
+    fn searching(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         if is_dense(n, rank) {
             let products = DENSE_PANEL * (8 * n + 8 * (SUMS + 3) * m);
-            return Stage {
+            return SolveStage {
                 pages: 8 * m * n,
                 allocated: 8 * DECOMPOSED * n * n + products + 8 * BAND * m,
             };
         }
         let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
         let precise = 8 * rank * (2 * n + (SUMS + 3) * m) + 8 * SUMS * BAND * m;
-        Stage {
+        SolveStage {
             pages: 8 * m * n + 8 * n * columns,
             allocated: 8 * DECOMPOSED * columns * columns + 8 * block * (5 * n + 3 * m) + precise,
         }
     }
 
     /// E twice; T, R T and the factors; then what rounding changed of them, times R and E. Or the outputs of some rows.
-    fn measuring(self) -> Stage {
+    fn measuring(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let factors = 8 * rank * (3 * m + 2 * n);
         let scored = if self.live {
@@ -125,7 +124,7 @@ impl Quantity {
         } else {
             ROWS * (12 * m + 16 * n)
         };
-        Stage {
+        SolveStage {
             pages: 8 * m * n,
             allocated: factors + measured.max(scored),
         }
@@ -133,7 +132,7 @@ impl Quantity {
 
     /// The vectors that the next solve starts from.
     #[must_use]
-    pub const fn vector_bytes(self) -> usize {
+    pub(crate) const fn vector_bytes(self) -> usize {
         let columns = kept(self.rank);
         8 * self.n * if columns < self.n { columns } else { self.n }
     }
@@ -141,7 +140,7 @@ impl Quantity {
     /// Operations, about: two traces, the products of the published solve (nine blocks of a first cycle, two of a second),
     /// those of the basis that serves all candidates, in each of four folds, and the rows that are scored.
     #[must_use]
-    pub fn flops(self) -> f64 {
+    pub(crate) fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
         let full = if self.full { m * m } else { 0.0 };
         let apply = 4.0 * m * n + 2.0 * full;

@@ -3,13 +3,12 @@
 use faer::{Mat, MatRef};
 use qera_core::packed::packed_offset;
 
-use crate::kernels::Host;
-
-use super::error_matrix::{ErrorMatrix, TurnedError};
-use super::metric::{Metric, diagonal_scale};
-use super::operator::ErrorOperator;
-use super::packed_r::PackedR;
-use super::subspace::{Effort, Subspace, is_dense, top_subspace};
+use crate::host::compute::Compute;
+use crate::host::second_moment::metric::{Metric, diagonal_scale};
+use crate::host::second_moment::packed::PackedR;
+use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::subspace::operator::ErrorOperator;
+use crate::host::subspace::top::{Effort, Subspace, is_dense, top_subspace};
 
 /// QERA-exact for one layer.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +46,7 @@ impl LayerProblem<'_> {
     /// A sentence, when products overflow or the dense eigensolver does not converge.
     ///
     /// ```
-    /// use qera_daemon::{cores::Cores, kernels::{Host, Kernel}, solve::LayerProblem};
+    /// use qera_daemon::{cores::Cores, kernels::{Compute, Kernel}, solve::LayerProblem};
     /// // R = diag(1, 4), E = [[3, 0], [0, 2]]: the second output has the larger error, 16 of 25.
     /// let problem = LayerProblem {
     ///     autocorrelation: &[1.0, 0.0, 4.0],
@@ -57,14 +56,14 @@ impl LayerProblem<'_> {
     /// };
     /// let cores = Cores::new(1);
     /// let _core = cores.take();
-    /// let term = problem.solve(Host { kernel: Kernel::best(), cores: &cores }, None)?;
+    /// let term = problem.solve(Compute { kernel: Kernel::best(), cores: &cores }, None)?;
     /// assert!((term.captured[0] - 16.0).abs() < 1e-9);
     /// assert!((term.a[(1, 0)] * term.b_transposed[(1, 0)] - 2.0).abs() < 1e-9);
     /// # Ok::<(), String>(())
     /// ```
     pub fn solve(
         &self,
-        host: Host<'_>,
+        host: Compute<'_>,
         warm: Option<MatRef<'_, f64>>,
     ) -> Result<LowRankTerm, String> {
         let m = self.in_features;
@@ -85,8 +84,8 @@ impl LayerProblem<'_> {
             shrinkage: 0.0,
             exact: (r, scale),
         };
-        let turned = TurnedError::new(host, error);
-        let operator = ErrorOperator::new(host, error, &metric, &turned);
+        let by_rows = ErrorByRows::new(host, error);
+        let operator = ErrorOperator::new(host, error, &metric, &by_rows);
         let warm = warm.map(|v| v.to_owned()).filter(|v| v.ncols() > 0);
         let effort = warm.as_ref().map_or(Effort::Final, Effort::Warm);
         let Subspace { vectors, values } = top_subspace(&operator, self.rank, effort)?;
@@ -95,8 +94,8 @@ impl LayerProblem<'_> {
         // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after a nearly exact fit. A warm
         // solve is not that exact.
         let a = match effort {
-            Effort::Final => turned.times_v_f64(host, v),
-            Effort::Warm(_) => turned.times_v(host, v),
+            Effort::Final => by_rows.times_v_f64(host, v),
+            Effort::Warm(_) => by_rows.times_v(host, v),
         };
         Ok(LowRankTerm {
             a,

@@ -4,28 +4,28 @@ use core::time::Duration;
 use std::time::Instant;
 
 use qera_core::dtype::FloatDtype;
-use qera_core::reconstruct::Method;
-use qera_core::statistics::BatchMaxMeanAbs;
 
-use crate::calibrate::{Block, SiteStatistics};
-use crate::checkpoint::{Checkpoint, Layer, Site};
-use crate::error::Stop;
-use crate::kernels::{Host, Numbers};
+use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::window::Block;
+use crate::error::Fatal;
+use crate::host::compute::Compute;
+use crate::host::factors::{Correction, Rounded};
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::second_moment::metric::{Metric, diagonal_scale};
+use crate::host::second_moment::packed::PackedR;
+use crate::host::subspace::basis::eigen;
+use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::subspace::operator::ErrorOperator;
+use crate::host::subspace::top::{Effort, top_subspace};
+use crate::judge::held_out::{Choice, HeldOut, Verdict, judge};
+use crate::judge::progress::{LayerProgress, SolvePoint, SolveRecord};
+use crate::judge::site_metric::site_metric;
+use crate::judge::yardstick::{Yardstick, power};
 use crate::settings::Settings;
-
-use super::basis::eigen;
-use super::error_matrix::{ErrorMatrix, TurnedError};
-use super::evidence::LayerProgress;
-use super::factors::{Correction, Rounded};
-use super::gap::Solved;
-use super::held_out::{Choice, HeldOut, Verdict, judge};
-use super::layers::{SiteLayers, rank_of};
-use super::metric::{Metric, diagonal_scale};
-use super::operator::ErrorOperator;
-use super::packed_r::PackedR;
-use super::schedule::SiteProgress;
-use super::subspace::{Effort, top_subspace};
-use super::yardstick::{Yardstick, power};
+use crate::weights::checkpoint::Checkpoint;
+use crate::weights::layers::Layer;
+use crate::weights::site_layers::{SiteLayers, rank_of};
+use crate::weights::sites::Site;
 
 /// A layer that loses more of f than this by rounding is written f32.
 const ROUNDING_LOSS_MAX: f64 = 1e-3;
@@ -51,9 +51,9 @@ pub struct LayerSolution {
     /// Index into the selected layers.
     pub layer: usize,
     /// What became of it.
-    pub status: Status,
+    pub(crate) status: Status,
     /// Rows that its statistics are the mean of.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Rank really used: at most the numerical rank of the problem.
     pub rank_used: usize,
     /// tr(R W W^T).
@@ -63,11 +63,11 @@ pub struct LayerSolution {
     /// f with the correction, before rounding.
     pub error_with: f64,
     /// f when what is written is rounded to bf16: what a bf16 engine applies (infinite: overflow).
-    pub error_bf16: f64,
+    pub(crate) error_bf16: f64,
     /// The factors as they are written, with f after that rounding.
     pub factors: Rounded,
     /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
-    pub error_in_asked_dtype: Option<f64>,
+    pub(crate) error_in_asked_dtype: Option<f64>,
     /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without shrinkage
     /// they add up to what the correction takes off f.
     pub spectrum: Vec<f64>,
@@ -75,17 +75,6 @@ pub struct LayerSolution {
     pub choice: Option<Choice>,
     /// Error on held-out rows.
     pub held_out: Option<HeldOut>,
-}
-
-/// A solve point: what is carried on from the one before, and the rows that came since.
-#[derive(Debug)]
-pub struct SolvePoint<'p> {
-    /// Updated by the solve.
-    pub progress: &'p mut SiteProgress,
-    /// Rows newer than every correction in `progress`.
-    pub newer: &'p [Block],
-    /// Added to: the time that scoring took.
-    pub scoring: &'p mut Duration,
 }
 
 /// Solves sites; shared by the solver threads.
@@ -98,21 +87,33 @@ pub struct SiteSolver<'a> {
     /// The selected layers.
     pub layers: &'a [Layer],
     /// Where it is computed.
-    pub host: Host<'a>,
+    pub host: Compute<'a>,
 }
 
-impl SiteSolver<'_> {
+impl<'a> SiteSolver<'a> {
+    /// The layers of a site, to be judged or solved.
+    #[must_use]
+    pub(crate) const fn layers_of(&self, site: &'a Site) -> SiteLayers<'a> {
+        SiteLayers {
+            checkpoint: self.checkpoint,
+            settings: self.settings,
+            layers: self.layers,
+            site,
+            host: self.host,
+        }
+    }
+
     /// Solves every layer of the site: from a cold start, or, at a solve point, after scoring the earlier corrections on
     /// the newer rows and from where they ended.
     ///
     /// # Errors
-    /// [`Stop`] naming the layer: a NaN or infinite weight, or products that overflow.
+    /// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.
     pub fn solve(
         &self,
-        site: &Site,
+        site: &'a Site,
         statistics: &SiteStatistics,
         mut point: Option<SolvePoint<'_>>,
-    ) -> Result<Vec<LayerSolution>, Stop> {
+    ) -> Result<Vec<LayerSolution>, Fatal> {
         if statistics.rows == 0 {
             let without = |&layer| self.without_factors(layer, Status::Starved);
             return Ok(site.layers.iter().map(without).collect());
@@ -124,18 +125,12 @@ impl SiteSolver<'_> {
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.method;
         let full = match packed {
-            Some(packed) if method == Method::Exact => packed.to_f32(self.host, scale),
-            _ => Numbers::default(),
+            Some(packed) if method.needs_r() => packed.to_f32(self.host, scale),
+            _ => PageVec::default(),
         };
-        let layers = SiteLayers {
-            checkpoint: self.checkpoint,
-            settings: self.settings,
-            layers: self.layers,
-            site,
-            host: self.host,
-        };
+        let layers = self.layers_of(site);
         let verdict = judge(method, self.settings.shrinkage, statistics, &full, &layers)?;
-        let metric = self.metric(statistics, packed, scale, &full, verdict.choice)?;
+        let metric = site_metric(method, statistics, packed, scale, &full, verdict.choice)?;
         let given = Given {
             layers,
             statistics,
@@ -155,38 +150,12 @@ impl SiteSolver<'_> {
         Ok(solutions)
     }
 
-    pub(super) fn metric<'m>(
-        &self,
-        statistics: &SiteStatistics,
-        packed: Option<PackedR<'m>>,
-        scale: f64,
-        full: &'m [f32],
-        choice: Option<Choice>,
-    ) -> Result<Metric<'m>, Stop> {
-        let squares = |scale: &[f64]| Metric::of_diagonal(scale.iter().map(|s| s * s).collect());
-        Ok(match (self.settings.method, packed) {
-            (Method::Exact, Some(packed)) => Metric::Shrunk {
-                full,
-                diagonal: statistics.diagonal().iter().map(|d| d / scale).collect(),
-                shrinkage: choice.map_or(0.0, |c| c.shrinkage),
-                exact: (packed, scale),
-            },
-            // Exact without R is refused before a row is read.
-            (Method::Exact | Method::Approx, _) => Metric::of_diagonal(statistics.second_moment()),
-            (Method::LqerMean, _) => squares(&statistics.mean_abs),
-            (Method::Lqer, _) => squares(&lqer_scale(statistics)?),
-            (Method::ZeroQuantV2 | Method::WeightOnly, _) => {
-                Metric::of_diagonal(vec![1.0; statistics.in_features])
-            }
-        })
-    }
-
     fn solve_layer(
         &self,
         given: &Given<'_>,
         member: usize,
         mut before: Option<Before<'_>>,
-    ) -> Result<LayerSolution, Stop> {
+    ) -> Result<LayerSolution, Fatal> {
         let Given {
             layers,
             statistics,
@@ -197,18 +166,18 @@ impl SiteSolver<'_> {
         let layer = layers.layer(member);
         let weight = layer.read_weight(self.checkpoint)?;
         let power = |matrix: ErrorMatrix<'_>| power(self.host, *r, &statistics.window, matrix);
-        let output_power = power(ErrorMatrix::of(layer, &weight));
+        let output_power = power(ErrorMatrix::new(&weight, layer.in_features));
         let values = layers.quantization_error(member, weight)?;
-        let error = ErrorMatrix::of(layer, &values);
+        let error = ErrorMatrix::new(&values, layer.in_features);
         let error_without = power(error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
             before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
-        let turned = TurnedError::new(self.host, error);
+        let by_rows = ErrorByRows::new(self.host, error);
         let projected = if correctable {
-            self.project(given, member, (error, &turned), start)?
+            self.project(given, member, (error, &by_rows), start)?
         } else {
             Projected::nothing(error)
         };
@@ -217,7 +186,7 @@ impl SiteSolver<'_> {
             r: *r,
             window: &statistics.window,
             error,
-            turned: &turned,
+            error_by_rows: &by_rows,
             error_without,
             by_rows: false,
         };
@@ -231,8 +200,8 @@ impl SiteSolver<'_> {
         }
         let rank_used = projected.spectrum.len();
         if let Some(Before { layer, .. }) = before {
-            layer.settled = !correctable || !depends_on_rows(self.settings.method);
-            let solved = Solved {
+            layer.insensitive_to_rows = !correctable || !self.settings.method.uses_rows();
+            let solved = SolveRecord {
                 shrinkage: verdict.choice.map_or(0.0, |c| c.shrinkage),
                 error: measured.error_with,
             };
@@ -264,16 +233,16 @@ impl SiteSolver<'_> {
         &self,
         given: &Given<'_>,
         member: usize,
-        (error, turned): (ErrorMatrix<'_>, &TurnedError),
+        (error, by_rows): (ErrorMatrix<'_>, &ErrorByRows),
         start: Option<&faer::Mat<f64>>,
-    ) -> Result<Projected, Stop> {
+    ) -> Result<Projected, Fatal> {
         let (layers, metric) = (&given.layers, given.metric);
         let most = row_rank(metric, given.statistics.rows);
         let rank = rank_of(self.settings.method, layers.layer(member)).min(most);
         if rank == 0 {
             return Ok(Projected::nothing(error));
         }
-        let operator = ErrorOperator::new(self.host, error, metric, turned);
+        let operator = ErrorOperator::new(self.host, error, metric, by_rows);
         let failed = |reason| layers.failed(member, reason);
         let effort = match start {
             Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
@@ -292,7 +261,7 @@ impl SiteSolver<'_> {
 
     /// A layer that has no correction yet.
     #[must_use]
-    pub fn without_factors(&self, index: usize, status: Status) -> LayerSolution {
+    pub(crate) fn without_factors(&self, index: usize, status: Status) -> LayerSolution {
         LayerSolution {
             layer: index,
             status,
@@ -330,11 +299,6 @@ impl Before<'_> {
         self.layer.test(rows, self.newer, error);
         *self.scoring += begun.elapsed();
     }
-}
-
-/// What does not depend on rows does not get better with them.
-const fn depends_on_rows(method: Method) -> bool {
-    !matches!(method, Method::ZeroQuantV2 | Method::WeightOnly)
 }
 
 /// What the layers of a site have in common in a solve.
@@ -394,7 +358,7 @@ fn correct(
 ) -> Result<(Correction, Vec<f64>), String> {
     let error = operator.error;
     let v = found.subcols(0, rank.min(found.ncols()));
-    let t = operator.turned.times_v_f64(operator.host, v);
+    let t = operator.by_rows.times_v_f64(operator.host, v);
     let rt = r.map_or_else(
         || faer::Mat::zeros(error.m, 0),
         |r| r.times(operator.host, t.as_ref()),
@@ -438,17 +402,4 @@ fn row_rank(metric: &Metric<'_>, rows: u64) -> usize {
         }
         _ => usize::MAX,
     }
-}
-
-/// The reference's scale: the maximum of batch means, clamped and normalised.
-fn lqer_scale(statistics: &SiteStatistics) -> Result<Vec<f64>, Stop> {
-    let mut values = statistics.batch_max.clone();
-    let mut scale = vec![0.0; values.len()];
-    BatchMaxMeanAbs::resume(&mut values, statistics.rows as f64)
-        .and_then(|statistic| statistic.finish_scale(&mut scale))
-        .map_err(|e| Stop::Solve {
-            layer: "LQER statistic".into(),
-            reason: e.to_string(),
-        })?;
-    Ok(scale)
 }

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 
-use crate::checkpoint::{Checkpoint, Layer, Shares, Sites};
+use crate::formats::safetensors::header::{Claim, Identity, float_dtype};
 use crate::settings::Selection;
-use crate::tensor_file::{Claim, Identity, float_dtype};
-
-use super::{Reason, Refusal, ShardHeader};
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::shard::ShardHeader;
+use crate::weights::checkpoint::Checkpoint;
+use crate::weights::layers::Layer;
+use crate::weights::sites::{Shares, Sites};
 
 const MASK: &str = "::mask";
 const SHARES: &str = "qera.shares";
@@ -22,67 +24,67 @@ const SHOWN: usize = 80;
 
 /// A tensor that will be read.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Module path.
-    pub key: String,
+    pub(crate) key: String,
     /// Site that it feeds.
-    pub site: usize,
+    pub(crate) site: usize,
     /// Element type.
-    pub dtype: FloatDtype,
+    pub(crate) dtype: FloatDtype,
     /// Sequences of a [batch, seq, in_features] tensor, `None` for [rows, in_features].
-    pub sequences: Option<usize>,
+    pub(crate) sequences: Option<usize>,
     /// Rows, padding included.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Width of a row.
-    pub in_features: usize,
-    pub(super) start: u64,
-    pub(super) bytes: usize,
-    pub(super) mask_start: Option<u64>,
+    pub(crate) in_features: usize,
+    pub(crate) start: u64,
+    pub(crate) bytes: usize,
+    pub(crate) mask_start: Option<u64>,
 }
 
 impl Entry {
     /// Bytes in the file, with the mask: what is held of it until it is folded.
     #[must_use]
-    pub const fn stored_bytes(&self) -> u64 {
+    pub(crate) const fn stored_bytes(&self) -> u64 {
         (self.bytes + self.rows) as u64
     }
 }
 
 /// A shard whose header fits.
 #[derive(Debug)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// What will be read.
-    pub entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// Keys of known modules that are not selected.
-    pub ignored_keys: usize,
+    pub(crate) ignored_keys: usize,
     /// What `qera.source` says: whether the rows come from the full-precision model.
-    pub full_precision: Option<bool>,
-    pub(super) identity: Identity,
+    pub(crate) full_precision: Option<bool>,
+    pub(crate) identity: Identity,
 }
 
 impl Admitted {
     /// The entry that feeds a site; of several, the first counts.
     #[must_use]
-    pub fn entry_of(&self, site: usize) -> Option<&Entry> {
+    pub(crate) fn entry_of(&self, site: usize) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.site == site)
     }
 }
 
 /// What a header is held against.
 #[derive(Debug, Clone)]
-pub struct Admission<'a> {
+pub(crate) struct Admission<'a> {
     /// The checkpoint; without one, every module is known and has the width that its first shard gave it.
-    pub checkpoint: Option<&'a Checkpoint>,
+    pub(crate) checkpoint: Option<&'a Checkpoint>,
     /// Names of the model.
-    pub model_names: Vec<String>,
+    pub(crate) model_names: Vec<String>,
     /// Which modules are selected or known to be excluded.
-    pub selection: &'a Selection,
+    pub(crate) selection: &'a Selection,
     /// The sites.
-    pub sites: &'a Sites,
+    pub(crate) sites: &'a Sites,
 }
 
 impl Admission<'_> {
@@ -90,7 +92,7 @@ impl Admission<'_> {
     ///
     /// # Errors
     /// [`Refusal`] with the first thing that does not fit.
-    pub fn admit(&self, header: &ShardHeader) -> Result<Admitted, Refusal> {
+    pub(crate) fn admit(&self, header: &ShardHeader) -> Result<Admitted, Refusal> {
         self.check(header).map_err(|reason| Refusal {
             shard: header.name.clone(),
             reason,
@@ -292,7 +294,7 @@ fn declared(header: &ShardHeader) -> Result<Vec<BTreeSet<String>>, Reason> {
 }
 
 /// Where there is no checkpoint: makes a site for each selected module of the shard whose input is not known yet.
-pub fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
+pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
     for claim in header.claims() {
         if let [.., width] = claim.shape[..]
             && claim.shape.len() > 1
@@ -311,7 +313,7 @@ pub fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
 /// # Errors
 /// [`Refusal`] when it cannot be read, overlaps a different group that an earlier shard declared, or
 /// joins layers of different in_features; `shares` is then unchanged.
-pub fn declared_shares(
+pub(crate) fn declared_shares(
     header: &ShardHeader,
     layers: &[Layer],
     shares: &mut Shares,

@@ -2,29 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Stop;
+use crate::error::Fatal;
 
 /// The shards of a folder.
 #[derive(Debug)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Sorted by file name: the order in which they are folded.
-    pub shards: Vec<PathBuf>,
+    pub(crate) shards: Vec<PathBuf>,
     /// Other visible files, which are left alone.
-    pub ignored: usize,
+    pub(crate) ignored: usize,
 }
 
 /// Lists the shards of `folder`, sorted by the bytes of their names.
 ///
 /// # Errors
-/// [`Stop::Io`] when the folder cannot be read.
-pub fn list(folder: &Path) -> Result<Listing, Stop> {
+/// [`Fatal::Io`] when the folder cannot be read.
+pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
     let mut listing = Listing {
         shards: Vec::new(),
         ignored: 0,
     };
-    for entry in std::fs::read_dir(folder).map_err(Stop::io(folder, "read the watched folder"))? {
+    for entry in std::fs::read_dir(folder).map_err(Fatal::io(folder, "read the watched folder"))? {
         let path = entry
-            .map_err(Stop::io(folder, "read the watched folder"))?
+            .map_err(Fatal::io(folder, "read the watched folder"))?
             .path();
         let hidden = path
             .file_name()

@@ -1,20 +1,23 @@
 //! Which modules share an input, decided once from the shards that are there when a state begins.
 
-use crate::checkpoint::{Checkpoint, Layers, Shares, Sites};
-use crate::error::Stop;
+use crate::error::Fatal;
 use crate::settings::Settings;
-
-use super::{Admission, Admitted, Refusal, ShardHeader, declared_shares, grow};
+use crate::source::admission::{Admission, Admitted, declared_shares, grow};
+use crate::source::refusal::Refusal;
+use crate::source::shard::ShardHeader;
+use crate::weights::checkpoint::Checkpoint;
+use crate::weights::layers::Layers;
+use crate::weights::sites::{Shares, Sites};
 
 /// The sites, and which shards fit them.
 #[derive(Debug)]
-pub struct Grouping {
+pub(crate) struct Grouping {
     /// The sites.
-    pub sites: Sites,
+    pub(crate) sites: Sites,
     /// Shards whose headers fit, in their order.
-    pub admitted: Vec<Admitted>,
+    pub(crate) admitted: Vec<Admitted>,
     /// The others.
-    pub refused: Vec<(ShardHeader, Refusal)>,
+    pub(crate) refused: Vec<(ShardHeader, Refusal)>,
 }
 
 /// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names and by what the shards
@@ -22,12 +25,12 @@ pub struct Grouping {
 /// without them.
 ///
 /// # Errors
-/// [`Stop::Checkpoint`] for layers that share an input and differ in in_features.
-pub fn group(
+/// [`Fatal::Checkpoint`] for layers that share an input and differ in in_features.
+pub(crate) fn group(
     settings: &Settings,
     checkpoint: Option<(&Checkpoint, &Layers)>,
     mut headers: Vec<ShardHeader>,
-) -> Result<Grouping, Stop> {
+) -> Result<Grouping, Fatal> {
     let mut refused = Vec::new();
     let layers = checkpoint.map_or(&[][..], |(_, layers)| &layers.selected);
     loop {
@@ -87,7 +90,7 @@ fn sites(
     checkpoint: Option<(&Checkpoint, &Layers)>,
     shares: &Shares,
     headers: &[ShardHeader],
-) -> Result<Sites, Stop> {
+) -> Result<Sites, Fatal> {
     let Some((checkpoint, layers)) = checkpoint else {
         let mut sites = Sites::saved(&[], shares);
         headers
@@ -95,7 +98,7 @@ fn sites(
             .for_each(|header| grow(header, &settings.selection, &mut sites));
         return Ok(sites);
     };
-    Sites::group(&layers.selected, shares).map_err(|reason| Stop::Checkpoint {
+    Sites::group(&layers.selected, shares).map_err(|reason| Fatal::Checkpoint {
         path: checkpoint.path.clone(),
         reason,
     })

@@ -11,10 +11,11 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::error::Stop;
-use crate::tensor_file::Identity;
-
-use super::{Reason, Refusal, ShardHeader, list};
+use crate::error::Fatal;
+use crate::formats::safetensors::header::Identity;
+use crate::source::folder::list;
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::shard::ShardHeader;
 
 /// How long an incomplete file may stay unchanged before it is held to be truncated.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,25 +28,25 @@ struct Known {
     /// Since when it has been so.
     since: Instant,
     /// Folded, refused or a duplicate: nothing more to do until it changes.
-    settled: bool,
+    done: bool,
 }
 
 /// What a listing found.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Complete and not known, by name.
-    pub ready: Vec<ShardHeader>,
+    pub(crate) ready: Vec<ShardHeader>,
     /// Truncated, or no safetensors.
-    pub refused: Vec<Refusal>,
+    pub(crate) refused: Vec<Refusal>,
     /// Incomplete or locked: perhaps later.
-    pub incomplete: usize,
+    pub(crate) incomplete: usize,
     /// Visible files that are no shards.
-    pub ignored: usize,
+    pub(crate) ignored: usize,
 }
 
 /// The watched folder and what was taken from it.
 #[derive(Debug)]
-pub struct Intake {
+pub(crate) struct Intake {
     folder: PathBuf,
     patience: Duration,
     known: HashMap<OsString, Known>,
@@ -55,7 +56,7 @@ pub struct Intake {
 impl Intake {
     /// Of a folder, when nothing of it is known; `waits` says whether incomplete files are given time.
     #[must_use]
-    pub fn new(folder: &Path, waits: bool) -> Self {
+    pub(crate) fn new(folder: &Path, waits: bool) -> Self {
         Self {
             folder: folder.to_path_buf(),
             patience: if waits { PATIENCE } else { Duration::ZERO },
@@ -66,15 +67,15 @@ impl Intake {
 
     /// The folder.
     #[must_use]
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Lists the folder.
     ///
     /// # Errors
-    /// [`Stop::Io`] when it cannot be read.
-    pub fn scan(&mut self) -> Result<Scan, Stop> {
+    /// [`Fatal::Io`] when it cannot be read.
+    pub(crate) fn scan(&mut self) -> Result<Scan, Fatal> {
         let listing = list(&self.folder)?;
         let mut scan = Scan {
             ignored: listing.ignored,
@@ -92,7 +93,7 @@ impl Intake {
             if self
                 .known
                 .get(name)
-                .is_some_and(|k| k.settled && k.identity == identity)
+                .is_some_and(|k| k.done && k.identity == identity)
             {
                 continue;
             }
@@ -113,48 +114,48 @@ impl Intake {
         Ok(scan)
     }
 
-    /// Whether an incomplete file has been as it is for long enough; it is settled then.
+    /// Whether an incomplete file has been as it is for long enough; it is done then.
     fn given_up(&mut self, name: OsString, identity: Identity) -> bool {
         let fresh = || Known {
             identity,
             since: Instant::now(),
-            settled: false,
+            done: false,
         };
         let known = self.known.entry(name).or_insert_with(fresh);
         if known.identity != identity {
             *known = fresh();
         }
-        known.settled = known.since.elapsed() >= self.patience;
-        known.settled
+        known.done = known.since.elapsed() >= self.patience;
+        known.done
     }
 
     /// Nothing more is to be done about this file until it changes.
-    pub fn settle(&mut self, name: OsString, identity: Identity) {
+    pub(crate) fn done_with(&mut self, name: OsString, identity: Identity) {
         self.known.insert(
             name,
             Known {
                 identity,
                 since: Instant::now(),
-                settled: true,
+                done: true,
             },
         );
     }
 
     /// Whether a shard of this content was accepted before.
     #[must_use]
-    pub fn has(&self, content: &str) -> bool {
+    pub(crate) fn has(&self, content: &str) -> bool {
         self.contents.contains(content)
     }
 
     /// Remembers an accepted content.
-    pub fn accept(&mut self, content: String) {
+    pub(crate) fn accept(&mut self, content: String) {
         self.contents.insert(content);
     }
 
     /// When the earliest of the incomplete files will have had its time.
     #[must_use]
-    pub fn next_verdict(&self) -> Option<Instant> {
-        let waiting = self.known.values().filter(|k| !k.settled);
+    pub(crate) fn next_verdict(&self) -> Option<Instant> {
+        let waiting = self.known.values().filter(|k| !k.done);
         waiting.map(|k| k.since + self.patience).min()
     }
 }
@@ -163,7 +164,7 @@ impl Intake {
 ///
 /// # Errors
 /// [`Refusal`] when it cannot be read, or is another file by now.
-pub fn content(header: &ShardHeader) -> Result<String, Refusal> {
+pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
     let refuse = |reason| Refusal {
         shard: header.name.clone(),
         reason,
@@ -224,7 +225,7 @@ mod tests {
             content(&scan.ready[1]).unwrap()
         );
         for header in scan.ready {
-            intake.settle(header.name.clone().into(), header.identity());
+            intake.done_with(header.name.clone().into(), header.identity());
         }
         assert!(names(&intake.scan().unwrap()).is_empty());
 

@@ -8,20 +8,21 @@ use std::os::unix::fs::FileExt;
 
 use qera_core::dtype::{FloatDtype, keep_rows};
 
-use crate::kernels::{Numbers, Stored};
-use crate::tensor_file::Identity;
-
-use super::{Admitted, Entry, Reason, Refusal};
+use crate::formats::safetensors::header::Identity;
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::stored::Stored;
+use crate::source::admission::{Admitted, Entry};
+use crate::source::refusal::{Reason, Refusal};
 
 /// The rows of one site in one shard.
 #[derive(Debug)]
-pub struct SiteRows {
+pub struct Batch {
     /// Site that they feed.
     pub site: usize,
     /// Width of a row.
     pub in_features: usize,
     /// Row-major, little-endian; padding rows are already gone.
-    pub bytes: Numbers<u8>,
+    pub bytes: PageVec<u8>,
     /// Type of the numbers.
     pub dtype: FloatDtype,
     /// Kept rows of each batch, in order; none is empty.
@@ -30,29 +31,29 @@ pub struct SiteRows {
     pub sequences: bool,
 }
 
-impl SiteRows {
+impl Batch {
     /// The rows.
     #[must_use]
-    pub fn stored(&self) -> Stored<'_> {
+    pub(crate) fn stored(&self) -> Stored<'_> {
         Stored::Bytes(&self.bytes, self.dtype)
     }
 
     /// How many.
     #[must_use]
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.stored().rows(self.in_features)
     }
 }
 
 /// A shard that was read and checked.
 #[derive(Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     /// File name.
-    pub name: String,
+    pub(crate) name: String,
     /// One entry for each site that the shard feeds.
-    pub sites: Vec<SiteRows>,
+    pub(crate) sites: Vec<Batch>,
     /// Rows kept of the site that has most: what a person calls the tokens of the shard.
-    pub rows: usize,
+    pub(crate) rows: usize,
 }
 
 /// Reads and checks every tensor of the shard.
@@ -60,7 +61,7 @@ pub struct Shard {
 /// # Errors
 /// [`Refusal`] for the first tensor that cannot be read or has a bad row, and when two layers of one
 /// site differ. Nothing was accumulated then.
-pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
+pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     let refuse = |reason| Refusal {
         shard: admitted.name.clone(),
         reason,
@@ -70,7 +71,7 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     if identity != admitted.identity {
         return Err(refuse(Reason::Changed));
     }
-    let mut sites: Vec<(&str, SiteRows)> = Vec::new();
+    let mut sites: Vec<(&str, Batch)> = Vec::new();
     for entry in &admitted.entries {
         let rows = rows_of(&file, entry).map_err(refuse)?;
         match sites.iter().find(|(_, known)| known.site == rows.site) {
@@ -104,9 +105,9 @@ pub fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     })
 }
 
-fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
+fn rows_of(file: &File, entry: &Entry) -> Result<Batch, Reason> {
     let fetch = |start, length| {
-        let mut buffer = Numbers::zeroed(length);
+        let mut buffer = PageVec::zeroed(length);
         file.read_exact_at(&mut buffer, start)
             .map(|()| buffer)
             .map_err(|error| Reason::Read {
@@ -119,7 +120,7 @@ fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
     let masked = entry.mask_start.is_some();
     let mask = entry
         .mask_start
-        .map_or(Ok(Numbers::default()), |start| fetch(start, rows))?;
+        .map_or(Ok(PageVec::default()), |start| fetch(start, rows))?;
     let (dtype, width) = (entry.dtype, entry.in_features);
     let kept =
         keep_rows(&mut bytes, dtype, width, masked.then_some(&mask[..])).map_err(|error| {
@@ -137,7 +138,7 @@ fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
         vec![length; rows.checked_div(length).unwrap_or_default()]
     };
     batches.retain(|&rows| rows > 0);
-    Ok(SiteRows {
+    Ok(Batch {
         site: entry.site,
         in_features: width,
         bytes,
@@ -148,7 +149,7 @@ fn rows_of(file: &File, entry: &Entry) -> Result<SiteRows, Reason> {
 }
 
 /// The first row in which two members of a site differ (0 and -0 do not).
-fn first_difference(a: &SiteRows, b: &SiteRows) -> Option<usize> {
+fn first_difference(a: &Batch, b: &Batch) -> Option<usize> {
     let width = a.in_features;
     if a.dtype == b.dtype && a.bytes == b.bytes {
         return None;

@@ -3,17 +3,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::tensor_file::{Claim, Header, Identity};
-
-use super::Refusal;
+use crate::formats::safetensors::header::{Claim, Header, Identity};
+use crate::source::refusal::Refusal;
 
 /// A shard's header.
 #[derive(Debug)]
-pub struct ShardHeader {
+pub(crate) struct ShardHeader {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its name, for messages.
-    pub name: String,
+    pub(crate) name: String,
     header: Header,
 }
 
@@ -22,7 +21,7 @@ impl ShardHeader {
     ///
     /// # Errors
     /// [`Refusal`] when the file is no complete safetensors file.
-    pub fn open(path: &Path) -> Result<Self, Refusal> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Refusal> {
         let name = path
             .file_name()
             .unwrap_or_default()
@@ -43,25 +42,25 @@ impl ShardHeader {
 
     /// Its name as the folder has it, which need not be text.
     #[must_use]
-    pub fn file_name(&self) -> OsString {
+    pub(crate) fn file_name(&self) -> OsString {
         self.path.file_name().unwrap_or_default().to_owned()
     }
 
     /// Its tensors, in the order of the file.
     #[must_use]
-    pub fn claims(&self) -> &[Claim] {
+    pub(crate) fn claims(&self) -> &[Claim] {
         &self.header.claims
     }
 
     /// The file as it was when the header was read.
     #[must_use]
-    pub const fn identity(&self) -> Identity {
+    pub(crate) const fn identity(&self) -> Identity {
         self.header.identity
     }
 
     /// A value of the header's metadata.
     #[must_use]
-    pub fn metadata(&self, key: &str) -> Option<&str> {
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         self.header.metadata.get(key).map(String::as_str)
     }
 }

@@ -40,7 +40,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Wakes whoever waits.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     folder: PathBuf,
     mode: WatchMode,
     woken: Receiver<()>,
@@ -52,11 +52,11 @@ pub struct Watcher {
 
 /// A handle that ends a wait from another thread.
 #[derive(Debug, Clone)]
-pub struct Wake(Sender<()>);
+pub(crate) struct Wake(Sender<()>);
 
 impl Wake {
     /// Ends the wait, or the next one.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // Full: a wake-up is on its way already.
         let _ = self.0.try_send(());
     }
@@ -64,7 +64,7 @@ impl Wake {
 
 impl Watcher {
     /// Begins to watch; `problem` is told where there are no events and why.
-    pub fn start(folder: &Path, mode: WatchMode, problem: impl FnMut(String)) -> Self {
+    pub(crate) fn start(folder: &Path, mode: WatchMode, problem: impl FnMut(String)) -> Self {
         let (wake, woken) = bounded(1);
         let mut watcher = Self {
             // Events name absolute paths.
@@ -81,12 +81,12 @@ impl Watcher {
 
     /// A handle for other threads.
     #[must_use]
-    pub fn handle(&self) -> Wake {
+    pub(crate) fn handle(&self) -> Wake {
         Wake(self.wake.clone())
     }
 
     /// Waits for a hint, at most until `deadline`.
-    pub fn wait(&self, deadline: Instant) {
+    pub(crate) fn wait(&self, deadline: Instant) {
         if self.woken.recv_deadline(deadline).is_ok() {
             std::thread::sleep(GATHER);
             let _ = self.woken.try_recv();
@@ -94,7 +94,7 @@ impl Watcher {
     }
 
     /// Watches anew where the folder was replaced, or could not be watched before.
-    pub fn renew(&mut self, mut problem: impl FnMut(String)) {
+    pub(crate) fn renew(&mut self, mut problem: impl FnMut(String)) {
         let inode = std::fs::metadata(&self.folder).map(|m| m.ino()).ok();
         let gone = self.gone.swap(false, Ordering::SeqCst);
         if self.mode == WatchMode::Poll || !gone && self.events.as_ref().map(|(_, of)| *of) == inode

@@ -11,47 +11,46 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Stop;
-use crate::tensor_file::Identity;
-
-use super::seal::{seal, unseal};
+use crate::error::Fatal;
+use crate::formats::safetensors::header::Identity;
+use crate::state::seal::{seal, unseal};
 
 /// A shard that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Its place in the order, from 1.
-    pub number: u64,
+    pub(crate) number: u64,
     /// File name.
-    pub name: String,
+    pub(crate) name: String,
     /// BLAKE3 of its content, in hexadecimal: the shard's identity.
-    pub content: String,
+    pub(crate) content: String,
     /// The file as it was; only spares hashing it again.
-    pub file: Identity,
+    pub(crate) file: Identity,
     /// Rows of the site that has most; 0 for a shard without a row for a selected layer.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// What `qera.source` says.
-    pub full_precision: Option<bool>,
+    pub(crate) full_precision: Option<bool>,
 }
 
 /// Which shards statistics are made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gathered {
+pub(crate) struct Gathered {
     /// Number of the last shard in them.
-    pub position: u64,
+    pub(crate) position: u64,
     /// BLAKE3 chained over the contents of the shards with rows: equal for equal shards in equal order.
-    pub digest: String,
+    pub(crate) digest: String,
     /// Shards with a row for a selected layer.
-    pub shards: usize,
+    pub(crate) shards: usize,
     /// Shards without one.
-    pub empty: usize,
+    pub(crate) empty: usize,
     /// Whether all rows came from the full-precision model: one shard that says no decides, one that does not say
     /// leaves it open.
-    pub full_precision: Option<bool>,
+    pub(crate) full_precision: Option<bool>,
 }
 
 impl Gathered {
     /// Takes the next shard in.
-    pub fn advance(&mut self, record: &Record) {
+    pub(crate) fn advance(&mut self, record: &Record) {
         self.position = record.number;
         if record.rows == 0 {
             self.empty += 1;
@@ -81,7 +80,7 @@ enum Line {
 
 /// The journal of a state folder.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     /// Shards that count, in order.
@@ -94,14 +93,14 @@ impl Journal {
     /// Opens or begins the journal. A last line that was cut off is dropped, and its length returned.
     ///
     /// # Errors
-    /// [`Stop::StateRefused`] naming a damaged line, [`Stop::Io`].
-    pub fn open(path: &Path) -> Result<(Self, usize), Stop> {
+    /// [`Fatal::StateRefused`] naming a damaged line, [`Fatal::Io`].
+    pub(crate) fn open(path: &Path) -> Result<(Self, usize), Fatal> {
         let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .open(path)
-            .map_err(Stop::io(path, "open the journal"))?;
+            .map_err(Fatal::io(path, "open the journal"))?;
         let mut journal = Self {
             path: path.to_path_buf(),
             file,
@@ -109,19 +108,19 @@ impl Journal {
             last: 0,
             unsynced: false,
         };
-        let bytes = std::fs::read(path).map_err(Stop::io(path, "read the journal"))?;
+        let bytes = std::fs::read(path).map_err(Fatal::io(path, "read the journal"))?;
         let whole = journal.read(&bytes)?;
         if whole < bytes.len() {
             journal
                 .file
                 .set_len(whole as u64)
-                .map_err(Stop::io(path, "drop the torn last line"))?;
+                .map_err(Fatal::io(path, "drop the torn last line"))?;
         }
         Ok((journal, bytes.len() - whole))
     }
 
     /// Reads the lines; returns the bytes up to the end of the last whole one.
-    fn read(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
+    fn read(&mut self, bytes: &[u8]) -> Result<usize, Fatal> {
         let mut lost = BTreeSet::new();
         let mut at = 0;
         let mut number = 0;
@@ -142,7 +141,7 @@ impl Journal {
                 }
                 _ if last => break,
                 _ => {
-                    return Err(Stop::StateRefused {
+                    return Err(Fatal::StateRefused {
                         path: self.path.clone(),
                         reason: format!("line {number} is damaged"),
                     });
@@ -156,21 +155,21 @@ impl Journal {
 
     /// Shards that count, in order.
     #[must_use]
-    pub fn records(&self) -> &[Record] {
+    pub(crate) fn records(&self) -> &[Record] {
         &self.records
     }
 
     /// The number of the last shard accepted.
     #[must_use]
-    pub const fn last(&self) -> u64 {
+    pub(crate) const fn last(&self) -> u64 {
         self.last
     }
 
     /// Appends a shard; its number is set here.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn append(&mut self, mut record: Record) -> Result<&Record, Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn append(&mut self, mut record: Record) -> Result<&Record, Fatal> {
         record.number = self.last + 1;
         self.write(&Line::Shard(record.clone()))?;
         self.last = record.number;
@@ -181,8 +180,8 @@ impl Journal {
     /// Says that a shard was gone before a snapshot held it: it does not count, and may come again.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn lose(&mut self, number: u64) -> Result<(), Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn lose(&mut self, number: u64) -> Result<(), Fatal> {
         self.write(&Line::Lost(number))?;
         self.records.retain(|record| record.number != number);
         Ok(())
@@ -191,12 +190,12 @@ impl Journal {
     /// Makes every line durable.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn sync(&mut self) -> Result<(), Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn sync(&mut self) -> Result<(), Fatal> {
         if self.unsynced {
             self.file
                 .sync_data()
-                .map_err(Stop::io(&self.path, "sync the journal"))?;
+                .map_err(Fatal::io(&self.path, "sync the journal"))?;
             self.unsynced = false;
         }
         Ok(())
@@ -204,18 +203,18 @@ impl Journal {
 
     /// The shards that count, up to this number.
     #[must_use]
-    pub fn gathered(&self, through: u64) -> Gathered {
+    pub(crate) fn gathered(&self, through: u64) -> Gathered {
         let mut gathered = Gathered::default();
         let counted = self.records.iter().take_while(|r| r.number <= through);
         counted.for_each(|record| gathered.advance(record));
         gathered
     }
 
-    fn write(&mut self, line: &Line) -> Result<(), Stop> {
+    fn write(&mut self, line: &Line) -> Result<(), Fatal> {
         let text = seal(line) + "\n";
         self.file
             .write_all(text.as_bytes())
-            .map_err(Stop::io(&self.path, "append to the journal"))?;
+            .map_err(Fatal::io(&self.path, "append to the journal"))?;
         self.unsynced = true;
         Ok(())
     }

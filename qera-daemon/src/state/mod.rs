@@ -12,26 +12,21 @@
 //! again in the journal's order, and whatever is not in the journal is new. Statistics are bound to the modules' names,
 //! their in_features and the mask rule; corrections and evidence also to the checkpoint and the settings.
 
-mod journal;
-mod restore;
-mod seal;
-mod site_file;
-mod snapshot;
-mod status;
+pub(crate) mod journal;
+pub(crate) mod restore;
+pub(crate) mod seal;
+pub(crate) mod site_file;
+pub(crate) mod snapshot;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Shares, Sites};
-use crate::durable::{TEMPORARY, lock, remove, sync, write_synced};
-use crate::error::Stop;
-
-pub use journal::{Gathered, Journal, Record};
-pub use restore::{Expected, Restored, SiteState, check_sites, restore};
-pub use snapshot::{Index, SavedSite, write_site};
-pub use status::{LayerStatus, Status, Work};
+use crate::disk::{TEMPORARY, lock, remove, sync, write_synced};
+use crate::error::Fatal;
+use crate::observe::status::Status;
+use crate::weights::sites::{Shares, Sites};
 
 /// Version of every file here.
 const VERSION: u32 = 1;
@@ -40,31 +35,31 @@ const MASK_RULE: &str = "rows whose mask is 0 are left out";
 
 /// The folder, held until dropped.
 #[derive(Debug)]
-pub struct StateFolder {
+pub(crate) struct StateFolder {
     /// Its path.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     _lock: File,
 }
 
 /// `sites.json`: which inputs the statistics are of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SitesRecord {
+pub(crate) struct SitesRecord {
     version: u32,
     mask_rule: String,
     /// Whether R is gathered.
-    pub keeps_r: bool,
+    pub(crate) keeps_r: bool,
     /// Whether a checkpoint and a selection said which sites there are; else every module that came is one.
-    pub selected: bool,
+    pub(crate) selected: bool,
     /// What the shards declared of shared inputs.
-    pub shares: Shares,
+    pub(crate) shares: Shares,
     /// (key, first member, in_features) of each site.
-    pub sites: Vec<(String, String, usize)>,
+    pub(crate) sites: Vec<(String, String, usize)>,
 }
 
 impl SitesRecord {
     /// The record of these sites.
     #[must_use]
-    pub fn new(sites: &Sites, keeps_r: bool) -> Self {
+    pub(crate) fn new(sites: &Sites, keeps_r: bool) -> Self {
         Self {
             version: VERSION,
             mask_rule: MASK_RULE.into(),
@@ -84,10 +79,10 @@ impl StateFolder {
     /// Creates the folder where it is missing, locks it, and removes what a killed run left half done.
     ///
     /// # Errors
-    /// [`Stop::Locked`] when another process holds it, [`Stop::Io`] with the path otherwise.
-    pub fn open(path: &Path) -> Result<Self, Stop> {
+    /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         if path.join("generations").is_dir() {
-            return Err(Stop::StateRefused {
+            return Err(Fatal::StateRefused {
                 path: path.to_path_buf(),
                 reason: format!(
                     "is an output folder; its state is {}",
@@ -96,12 +91,12 @@ impl StateFolder {
             });
         }
         fs::create_dir_all(path.join("snapshots"))
-            .map_err(Stop::io(path, "create the state folder"))?;
-        let path = fs::canonicalize(path).map_err(Stop::io(path, "resolve"))?;
+            .map_err(Fatal::io(path, "create the state folder"))?;
+        let path = fs::canonicalize(path).map_err(Fatal::io(path, "resolve"))?;
         let lock = lock(&path.join(".lock"))?;
         for folder in [path.clone(), path.join("snapshots")] {
-            for entry in fs::read_dir(&folder).map_err(Stop::io(&folder, "read"))? {
-                let entry = entry.map_err(Stop::io(&folder, "read"))?;
+            for entry in fs::read_dir(&folder).map_err(Fatal::io(&folder, "read"))? {
+                let entry = entry.map_err(Fatal::io(&folder, "read"))?;
                 if entry
                     .file_name()
                     .as_encoded_bytes()
@@ -117,36 +112,45 @@ impl StateFolder {
     /// Writes `sites.json`, in one step.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn save_sites(&self, record: &SitesRecord) -> Result<(), Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn save_sites(&self, record: &SitesRecord) -> Result<(), Fatal> {
         self.replace("sites.json", &seal::seal(record))?;
         sync(&self.path)
+    }
+
+    /// Replaces `status.json`.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn save_status(&self, status: &Status) -> Result<(), Fatal> {
+        let text = serde_json::to_string_pretty(status).unwrap_or_default();
+        self.replace("status.json", &text)
     }
 
     /// Replaces a small file in one step; what it held is there until the new content is.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    fn replace(&self, name: &str, text: &str) -> Result<(), Stop> {
+    /// [`Fatal::Io`].
+    fn replace(&self, name: &str, text: &str) -> Result<(), Fatal> {
         let aside = self.path.join(format!("{TEMPORARY}{name}"));
         write_synced(&aside, text.as_bytes())?;
         let target = self.path.join(name);
-        fs::rename(&aside, &target).map_err(Stop::io(&target, "rename into place"))
+        fs::rename(&aside, &target).map_err(Fatal::io(&target, "rename into place"))
     }
 }
 
 /// Reads `sites.json`; `None` where nothing was gathered yet.
 ///
 /// # Errors
-/// [`Stop::StateRefused`] for a file that is damaged, of another version, or gathered by another mask rule.
-pub fn read_sites(state: &Path) -> Result<Option<SitesRecord>, Stop> {
+/// [`Fatal::StateRefused`] for a file that is damaged, of another version, or gathered by another mask rule.
+pub(crate) fn read_sites(state: &Path) -> Result<Option<SitesRecord>, Fatal> {
     let path = state.join("sites.json");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Stop::io(&path, "read")(e)),
+        Err(e) => return Err(Fatal::io(&path, "read")(e)),
     };
-    let refuse = |reason: String| Stop::StateRefused {
+    let refuse = |reason: String| Fatal::StateRefused {
         path: path.clone(),
         reason,
     };

@@ -2,51 +2,51 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::calibrate::{Aside, SiteStatistics};
-use crate::checkpoint::Sites;
-use crate::error::Stop;
-use crate::solve::SiteProgress;
-
-use super::SitesRecord;
-use super::journal::{Gathered, Journal};
-use super::site_file::{read_progress, read_statistics};
-use super::snapshot::{Index, list};
+use crate::calibrate::aside::Aside;
+use crate::calibrate::site::SiteStatistics;
+use crate::error::Fatal;
+use crate::judge::progress::SiteProgress;
+use crate::state::SitesRecord;
+use crate::state::journal::{Gathered, Journal};
+use crate::state::site_file::{read_progress, read_statistics};
+use crate::state::snapshot::{Index, list};
+use crate::weights::sites::Sites;
 
 /// How often a reader beside a running daemon looks again when the snapshot that it reads is replaced.
 const ATTEMPTS: usize = 3;
 
 /// One site, as it was.
 #[derive(Debug)]
-pub struct SiteState {
+pub(crate) struct SiteState {
     /// Its statistics, with the rows kept aside where the progress is there.
-    pub statistics: SiteStatistics,
+    pub(crate) statistics: SiteStatistics,
     /// What its layers carry on; `None` where it belongs to other settings.
-    pub progress: Option<SiteProgress>,
+    pub(crate) progress: Option<SiteProgress>,
 }
 
 /// What was saved.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Which shards it is made of.
-    pub gathered: Gathered,
+    pub(crate) gathered: Gathered,
     /// Fingerprint of what the progress belongs to.
-    pub solved_for: Option<String>,
+    pub(crate) solved_for: Option<String>,
     /// By the index of the site; `None` for one that was not gathered.
-    pub sites: Vec<Option<SiteState>>,
+    pub(crate) sites: Vec<Option<SiteState>>,
     /// Newer snapshots, and what is wrong with them.
-    pub damaged: Vec<(PathBuf, String)>,
+    pub(crate) damaged: Vec<(PathBuf, String)>,
 }
 
 impl Restored {
     /// Opens every closed site for a run that leaves no rows out.
-    pub fn open_unless(&mut self, closes: bool) {
+    pub(crate) fn open_unless(&mut self, closes: bool) {
         if closes {
             return;
         }
         for state in self.sites.iter_mut().flatten() {
             if let Some(progress) = &mut state.progress {
                 if progress.is_closed() {
-                    state.statistics.turn(false);
+                    state.statistics.begin_folding_anew(false);
                 }
                 progress.open();
             }
@@ -56,28 +56,28 @@ impl Restored {
 
 /// How a site of today is to be read.
 #[derive(Debug)]
-pub struct Expected<'a> {
+pub(crate) struct Expected<'a> {
     /// Today's sites.
-    pub sites: &'a Sites,
+    pub(crate) sites: &'a Sites,
     /// Whether R was gathered.
-    pub keeps_r: bool,
+    pub(crate) keeps_r: bool,
     /// Fingerprint of checkpoint and settings; progress of others is left.
-    pub solved_for: Option<&'a str>,
+    pub(crate) solved_for: Option<&'a str>,
     /// (in_features, out_features) of the layers of each site.
-    pub layers: Vec<Vec<(usize, usize)>>,
+    pub(crate) layers: Vec<Vec<(usize, usize)>>,
     /// Rows kept aside, by site.
-    pub scored_shares: Vec<f64>,
+    pub(crate) scored_shares: Vec<f64>,
 }
 
 /// Reads the newest whole snapshot whose shards are those of the journal.
 ///
 /// # Errors
-/// [`Stop::StateRefused`] when there are snapshots and none is whole; [`Stop::Io`].
-pub fn restore(
+/// [`Fatal::StateRefused`] when there are snapshots and none is whole; [`Fatal::Io`].
+pub(crate) fn restore(
     state: &Path,
     journal: Option<&Journal>,
     expected: &Expected<'_>,
-) -> Result<Restored, Stop> {
+) -> Result<Restored, Fatal> {
     let mut damaged = Vec::new();
     for _ in 0..ATTEMPTS {
         damaged.clear();
@@ -99,7 +99,7 @@ pub fn restore(
             break;
         }
     }
-    Err(Stop::StateRefused {
+    Err(Fatal::StateRefused {
         path: state.to_path_buf(),
         reason: format!(
             "no snapshot is whole ({}); remove {} to fold the shards that are still in the folder again",
@@ -121,7 +121,7 @@ fn read(
     path: &Path,
     journal: Option<&Journal>,
     expected: &Expected<'_>,
-) -> Result<Result<Restored, String>, Stop> {
+) -> Result<Result<Restored, String>, Fatal> {
     let Some(index) = Index::read(path) else {
         return Ok(Err("its index is damaged".into()));
     };
@@ -174,15 +174,15 @@ fn read(
 /// Whether a run on today's sites may be solved from what was saved, or continue it.
 ///
 /// # Errors
-/// [`Stop::StateRefused`] naming the first site that differs, or that R was not gathered and is asked for.
-pub fn check_sites(
+/// [`Fatal::StateRefused`] naming the first site that differs, or that R was not gathered and is asked for.
+pub(crate) fn check_sites(
     state: &Path,
     saved: &SitesRecord,
     sites: &Sites,
     (needs_r, continues): (bool, bool),
-) -> Result<(), Stop> {
+) -> Result<(), Fatal> {
     let refuse = |reason| {
-        Err(Stop::StateRefused {
+        Err(Fatal::StateRefused {
             path: state.to_path_buf(),
             reason,
         })

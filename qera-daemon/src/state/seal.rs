@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 const DIGITS: usize = 16;
 
 /// The line, without a line end.
-pub(super) fn seal(value: &impl Serialize) -> String {
+pub(crate) fn seal(value: &impl Serialize) -> String {
     // Plain structures of numbers and strings always serialize.
     let json = serde_json::to_string(value).unwrap_or_default();
     let checksum = checksum(&json);
@@ -15,7 +15,7 @@ pub(super) fn seal(value: &impl Serialize) -> String {
 }
 
 /// The value of a line, if it is whole.
-pub(super) fn unseal<T: DeserializeOwned>(line: &str) -> Option<T> {
+pub(crate) fn unseal<T: DeserializeOwned>(line: &str) -> Option<T> {
     let (json, found) = line.rsplit_once('\t')?;
     if checksum(json) != found {
         return None;

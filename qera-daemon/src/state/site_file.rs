@@ -14,11 +14,15 @@ use qera_core::packed::packed_len;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{Aside, AsideRecord, BlocksRecord, SiteStatistics, Window};
-use crate::error::Stop;
-use crate::kernels::Numbers;
-use crate::solve::{Correction, Evidence, Folding, LayerProgress, SiteProgress, Solved};
-use crate::tensor_file::{Claim, Header, Sink, TensorPlan, write_hashed};
+use crate::calibrate::aside::{Aside, AsideRecord};
+use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::window::{BlocksRecord, Window};
+use crate::error::Fatal;
+use crate::formats::safetensors::header::{Claim, Header};
+use crate::formats::safetensors::writer::{Sink, TensorPlan, write_hashed};
+use crate::host::kernels::page_vec::PageVec;
+use crate::judge::evidence::{Evidence, WrittenCorrection};
+use crate::judge::progress::{Folding, LayerProgress, SiteProgress, SolveRecord};
 
 /// The metadata key of what is no tensor.
 const SITE: &str = "qera.site";
@@ -45,20 +49,20 @@ struct ProgressRecord {
     #[serde(default)]
     folding: Folding,
     #[serde(default)]
-    solved: u64,
+    rows_at_last_solve: u64,
     #[serde(default)]
     spared: bool,
     aside: AsideRecord,
-    layers: Vec<LayerRecord>,
+    layers: Vec<LayerProgressRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct LayerRecord {
+struct LayerProgressRecord {
     ranks: Vec<usize>,
     evidence: Vec<Evidence>,
-    settled: bool,
+    insensitive_to_rows: bool,
     #[serde(default)]
-    solved: Option<Solved>,
+    solve: Option<SolveRecord>,
     reference: Option<Evidence>,
 }
 
@@ -73,12 +77,12 @@ type Tensors<'a> = Vec<(String, Vec<usize>, Values<'a>)>;
 /// Writes the statistics; returns the file's BLAKE3.
 ///
 /// # Errors
-/// [`Stop::Io`].
-pub(super) fn write_statistics(
+/// [`Fatal::Io`].
+pub(crate) fn write_statistics(
     path: &Path,
     key: &str,
     statistics: &SiteStatistics,
-) -> Result<blake3::Hash, Stop> {
+) -> Result<blake3::Hash, Fatal> {
     let m = statistics.in_features;
     let record = StatisticsRecord {
         key: key.into(),
@@ -109,26 +113,26 @@ pub(super) fn write_statistics(
 /// Writes the progress and the rows kept aside; returns the file's BLAKE3.
 ///
 /// # Errors
-/// [`Stop::Io`].
-pub(super) fn write_progress(
+/// [`Fatal::Io`].
+pub(crate) fn write_progress(
     path: &Path,
     key: &str,
     statistics: &SiteStatistics,
     progress: &SiteProgress,
-) -> Result<blake3::Hash, Stop> {
+) -> Result<blake3::Hash, Fatal> {
     let m = statistics.in_features;
-    let layer = |layer: &LayerProgress| LayerRecord {
+    let layer = |layer: &LayerProgress| LayerProgressRecord {
         ranks: layer.corrections.iter().map(|c| c.rank).collect(),
         evidence: layer.evidence.clone(),
-        settled: layer.settled,
-        solved: layer.solved,
+        insensitive_to_rows: layer.insensitive_to_rows,
+        solve: layer.solve,
         reference: layer.reference,
     };
     let record = ProgressRecord {
         key: key.into(),
         next_point: progress.next_point,
         folding: progress.folding,
-        solved: progress.solved,
+        rows_at_last_solve: progress.rows_at_last_solve,
         spared: progress.spared,
         aside: statistics.aside.record(),
         layers: progress.layers.iter().map(layer).collect(),
@@ -159,7 +163,7 @@ fn write(
     path: &Path,
     record: &impl Serialize,
     tensors: &Tensors<'_>,
-) -> Result<blake3::Hash, Stop> {
+) -> Result<blake3::Hash, Fatal> {
     let record = serde_json::to_string(record).unwrap_or_default();
     let plans: Vec<_> = tensors
         .iter()
@@ -191,7 +195,7 @@ fn put<T: Copy, const N: usize>(
     values: &[T],
     bytes: fn(T) -> [u8; N],
     out: &mut Sink<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), Fatal> {
     let mut buffer = Vec::with_capacity(PIECE.min(values.len() * N));
     values.chunks(PIECE / N).try_for_each(|piece| {
         buffer.clear();
@@ -208,16 +212,16 @@ struct Reader {
 
 impl Reader {
     /// `None` for anything that is not the file that was written. A disk that does not answer says nothing about the file.
-    fn open(path: &Path, hash: &str) -> Result<Option<Self>, Stop> {
+    fn open(path: &Path, hash: &str) -> Result<Option<Self>, Fatal> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Stop::io(path, "open")(e)),
+            Err(e) => return Err(Fatal::io(path, "open")(e)),
         };
         let mut hasher = blake3::Hasher::new();
         hasher
             .update_reader(&file)
-            .map_err(Stop::io(path, "read"))?;
+            .map_err(Fatal::io(path, "read"))?;
         if hasher.finalize().to_hex().as_str() != hash {
             return Ok(None);
         }
@@ -236,9 +240,9 @@ impl Reader {
         &self,
         name: &str,
         value: fn([u8; N]) -> T,
-    ) -> Option<Numbers<T>> {
+    ) -> Option<PageVec<T>> {
         let claim = self.claim(name)?;
-        let mut values = Numbers::zeroed(claim.bytes / N);
+        let mut values = PageVec::zeroed(claim.bytes / N);
         let mut piece = vec![0; PIECE.min(claim.bytes)];
         let mut at = claim.start;
         for values in values.chunks_mut(PIECE / N) {
@@ -254,23 +258,23 @@ impl Reader {
         Some(values)
     }
 
-    fn f64(&self, name: &str, length: usize) -> Option<Numbers<f64>> {
+    fn f64(&self, name: &str, length: usize) -> Option<PageVec<f64>> {
         self.values(name, f64::from_le_bytes)
             .filter(|v| v.len() == length)
     }
 
-    fn f32(&self, name: &str) -> Option<Numbers<f32>> {
+    fn f32(&self, name: &str) -> Option<PageVec<f32>> {
         self.values(name, f32::from_le_bytes)
     }
 }
 
 /// Reads statistics back; `None` for a file that is not the one the index names, or of another site.
-pub(super) fn read_statistics(
+pub(crate) fn read_statistics(
     path: &Path,
     hash: &str,
     (key, m): (&str, usize),
     keeps_r: bool,
-) -> Result<Option<SiteStatistics>, Stop> {
+) -> Result<Option<SiteStatistics>, Fatal> {
     let file = Reader::open(path, hash)?;
     Ok(file.and_then(|file| statistics_in(&file, (key, m), keeps_r)))
 }
@@ -297,13 +301,13 @@ fn statistics_in(file: &Reader, (key, m): (&str, usize), keeps_r: bool) -> Optio
 }
 
 /// Reads progress and the rows kept aside back. `layers` are (in_features, out_features) of the site's layers.
-pub(super) fn read_progress(
+pub(crate) fn read_progress(
     path: &Path,
     hash: &str,
     key: &str,
     layers: &[(usize, usize)],
     scored_share: f64,
-) -> Result<Option<(SiteProgress, Aside)>, Stop> {
+) -> Result<Option<(SiteProgress, Aside)>, Fatal> {
     let file = Reader::open(path, hash)?;
     Ok(file.and_then(|file| progress_in(&file, key, layers, scored_share)))
 }
@@ -321,7 +325,7 @@ fn progress_in(
     let mut progress = SiteProgress {
         next_point: record.next_point,
         folding: record.folding,
-        solved: record.solved,
+        rows_at_last_solve: record.rows_at_last_solve,
         spared: record.spared,
         layers: Vec::new(),
     };
@@ -334,7 +338,7 @@ fn progress_in(
             if lora_a.len() != rank * m || lora_b.len() != rank * n {
                 return None;
             }
-            corrections.push(Correction {
+            corrections.push(WrittenCorrection {
                 rank,
                 lora_a: lora_a.to_vec(),
                 lora_b: lora_b.to_vec(),
@@ -347,8 +351,8 @@ fn progress_in(
             corrections,
             vectors: Mat::from_fn(n, columns, |i, j| values[j * n + i]),
             evidence: layer.evidence,
-            settled: layer.settled,
-            solved: layer.solved,
+            insensitive_to_rows: layer.insensitive_to_rows,
+            solve: layer.solve,
             reference: layer.reference,
         });
     }

@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::SiteStatistics;
-use crate::durable::{TEMPORARY, remove, sync, write_synced};
-use crate::error::Stop;
-use crate::solve::SiteProgress;
-
-use super::journal::Gathered;
-use super::seal::{seal, unseal};
-use super::site_file::{write_progress, write_statistics};
-use super::{StateFolder, VERSION};
+use crate::calibrate::site::SiteStatistics;
+use crate::disk::{TEMPORARY, remove, sync, write_synced};
+use crate::error::Fatal;
+use crate::judge::progress::SiteProgress;
+use crate::state::journal::Gathered;
+use crate::state::seal::{seal, unseal};
+use crate::state::site_file::{write_progress, write_statistics};
+use crate::state::{StateFolder, VERSION};
 
 /// Snapshots kept.
 const KEPT: usize = 2;
@@ -24,20 +23,20 @@ const INDEX: &str = "index.json";
 
 /// The index of a snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Index {
+pub(crate) struct Index {
     version: u32,
     /// Which shards it holds.
-    pub gathered: Gathered,
+    pub(crate) gathered: Gathered,
     /// Fingerprint of checkpoint and settings that the progress belongs to.
-    pub solved_for: Option<String>,
+    pub(crate) solved_for: Option<String>,
     /// Its sites.
-    pub sites: Vec<SavedSite>,
+    pub(crate) sites: Vec<SavedSite>,
 }
 
 impl Index {
     /// The index of these sites.
     #[must_use]
-    pub const fn new(
+    pub(crate) const fn new(
         gathered: Gathered,
         solved_for: Option<String>,
         sites: Vec<SavedSite>,
@@ -52,7 +51,7 @@ impl Index {
 
     /// Reads the index of a snapshot; `None` for one that is damaged or of another version.
     #[must_use]
-    pub fn read(snapshot: &Path) -> Option<Self> {
+    pub(crate) fn read(snapshot: &Path) -> Option<Self> {
         let text = fs::read_to_string(snapshot.join(INDEX)).ok()?;
         unseal(text.trim_end()).filter(|index: &Self| index.version == VERSION)
     }
@@ -60,23 +59,23 @@ impl Index {
 
 /// A site's files in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedSite {
+pub(crate) struct SavedSite {
     /// The site's key.
-    pub key: String,
+    pub(crate) key: String,
     /// Number in the files' names.
-    pub number: usize,
+    pub(crate) number: usize,
     /// BLAKE3 of the statistics.
-    pub statistics: String,
+    pub(crate) statistics: String,
     /// BLAKE3 of the progress, where layers are solved.
-    pub progress: Option<String>,
+    pub(crate) progress: Option<String>,
 }
 
 impl SavedSite {
-    pub(super) fn statistics_file(&self, snapshot: &Path) -> PathBuf {
+    pub(crate) fn statistics_file(&self, snapshot: &Path) -> PathBuf {
         statistics_file(snapshot, self.number)
     }
 
-    pub(super) fn progress_file(&self, snapshot: &Path) -> PathBuf {
+    pub(crate) fn progress_file(&self, snapshot: &Path) -> PathBuf {
         progress_file(snapshot, self.number)
     }
 }
@@ -92,13 +91,13 @@ fn progress_file(snapshot: &Path, number: usize) -> PathBuf {
 /// Writes one site into a snapshot that is being made.
 ///
 /// # Errors
-/// [`Stop::Io`].
-pub fn write_site(
+/// [`Fatal::Io`].
+pub(crate) fn write_site(
     aside: &Path,
     (number, key): (usize, &str),
     statistics: &SiteStatistics,
     progress: Option<&SiteProgress>,
-) -> Result<SavedSite, Stop> {
+) -> Result<SavedSite, Fatal> {
     let path = statistics_file(aside, number);
     let hash = write_statistics(&path, key, statistics)?;
     let progress = progress
@@ -115,17 +114,17 @@ pub fn write_site(
 /// The snapshots of a state folder, newest first.
 ///
 /// # Errors
-/// [`Stop::Io`].
-pub(super) fn list(state: &Path) -> Result<Vec<(u64, PathBuf)>, Stop> {
+/// [`Fatal::Io`].
+pub(crate) fn list(state: &Path) -> Result<Vec<(u64, PathBuf)>, Fatal> {
     let folder = state.join("snapshots");
     let mut found = Vec::new();
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(e) => return Err(Stop::io(&folder, "read")(e)),
+        Err(e) => return Err(Fatal::io(&folder, "read")(e)),
     };
     for entry in entries {
-        let path = entry.map_err(Stop::io(&folder, "read"))?.path();
+        let path = entry.map_err(Fatal::io(&folder, "read"))?.path();
         let number = path.file_name().and_then(|n| n.to_str());
         if let Some(number) = number.and_then(|n| n.parse().ok()) {
             found.push((number, path));
@@ -139,13 +138,13 @@ impl StateFolder {
     /// Makes an empty folder for the files of the next snapshot.
     ///
     /// # Errors
-    /// [`Stop::Io`].
-    pub fn begin_snapshot(&self) -> Result<PathBuf, Stop> {
+    /// [`Fatal::Io`].
+    pub(crate) fn begin_snapshot(&self) -> Result<PathBuf, Fatal> {
         let aside = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
         if aside.exists() {
             remove(&aside)?;
         }
-        fs::create_dir(&aside).map_err(Stop::io(&aside, "create"))?;
+        fs::create_dir(&aside).map_err(Fatal::io(&aside, "create"))?;
         Ok(aside)
     }
 
@@ -153,15 +152,15 @@ impl StateFolder {
     /// need not exist any more.
     ///
     /// # Errors
-    /// [`Stop::Io`]; the snapshots before are still there then.
-    pub fn commit_snapshot(&self, aside: &Path, index: &Index) -> Result<(), Stop> {
+    /// [`Fatal::Io`]; the snapshots before are still there then.
+    pub(crate) fn commit_snapshot(&self, aside: &Path, index: &Index) -> Result<(), Fatal> {
         write_synced(&aside.join(INDEX), seal(index).as_bytes())?;
         sync(aside)?;
         let known = list(&self.path)?;
         let number = known.first().map_or(1, |(number, _)| number + 1);
         let folder = self.path.join("snapshots");
         let target = folder.join(format!("{number:06}"));
-        fs::rename(aside, &target).map_err(Stop::io(&target, "rename into place"))?;
+        fs::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
         sync(&folder)?;
         for (_, old) in known.iter().skip(KEPT - 1) {
             remove(old)?;

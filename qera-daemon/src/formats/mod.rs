@@ -1,0 +1,3 @@
+//! Bytes to tensors and back.
+
+pub(crate) mod safetensors;

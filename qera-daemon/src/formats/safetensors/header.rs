@@ -1,0 +1,371 @@
+//! Reading a safetensors header from a file that may be truncated, lying, or no safetensors at all.
+//!
+//! Format (safetensors README, "Format"): u64 little-endian header length, that many bytes of JSON, then
+//! the tensors' bytes without gaps. Every number is checked before it is used: shape times dtype gives
+//! each length, offsets tile the data, the data ends where the file does. The crate's own parser checks
+//! the same but does not say which tensor lies.
+
+use core::fmt;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use qera_core::dtype::FloatDtype;
+use safetensors::Dtype;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Largest header accepted, as in the safetensors crate.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+const METADATA: &str = "__metadata__";
+
+/// A tensor as the header describes it, checked against the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    /// Key.
+    pub(crate) key: String,
+    /// Element type.
+    pub(crate) dtype: Dtype,
+    /// Shape, row-major.
+    pub(crate) shape: Vec<usize>,
+    /// Byte of the file where it starts.
+    pub(crate) start: u64,
+    /// Bytes.
+    pub(crate) bytes: usize,
+}
+
+/// A checked header.
+#[derive(Debug)]
+pub(crate) struct Header {
+    /// The tensors, in the order of their bytes.
+    pub(crate) claims: Vec<Claim>,
+    /// `__metadata__`.
+    pub(crate) metadata: HashMap<String, String>,
+    /// The file as it was when the header was read.
+    pub(crate) identity: Identity,
+}
+
+/// What tells whether a path still names the file that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Length.
+    pub(crate) bytes: u64,
+    inode: (u64, u64),
+    modified: (i64, i64),
+}
+
+impl Identity {
+    /// Of an open file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn of(file: &File) -> std::io::Result<Self> {
+        file.metadata().map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&std::fs::Metadata> for Identity {
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            bytes: metadata.len(),
+            inode: (metadata.dev(), metadata.ino()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// Why a file is no complete safetensors file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum HeaderError {
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Not even the length field fits.
+    #[error("truncated: {found} bytes, a safetensors file has at least 8")]
+    NoLength {
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// The first eight bytes are no plausible length.
+    #[error(
+        "not a safetensors file, or truncated in its header: its first 8 bytes announce {claimed} bytes of header, the file has {found}"
+    )]
+    Length {
+        /// Header length that the file claims.
+        claimed: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// The header is not the JSON that the format asks for.
+    #[error("not a valid safetensors header: {0}")]
+    Json(String),
+    /// A type that the format does not know.
+    #[error("tensor '{key}' has the unknown dtype '{dtype}'")]
+    UnknownDtype {
+        /// Tensor.
+        key: String,
+        /// Its type.
+        dtype: String,
+    },
+    /// Shape and type do not give the length that the offsets give.
+    #[error("tensor '{key}': {dtype} {shape:?} does not fill its {bytes} bytes")]
+    Size {
+        /// Tensor.
+        key: String,
+        /// Its type.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Bytes between its offsets; 0 where they are reversed.
+        bytes: u64,
+    },
+    /// Tensors overlap or leave a gap.
+    #[error("tensor '{key}' starts at byte {start} of the data; {expected} expected")]
+    Offset {
+        /// Tensor.
+        key: String,
+        /// Offset found.
+        start: u64,
+        /// End of the tensor before it.
+        expected: u64,
+    },
+    /// The data is shorter or longer than the header says.
+    #[error("{}: the header describes {expected} bytes, the file has {found} (last tensor '{key}')", if found < expected { "truncated" } else { "trailing bytes" })]
+    DataLength {
+        /// Tensor that ends last.
+        key: String,
+        /// Bytes that the header describes, itself included.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+}
+
+type Parsed = (Vec<Claim>, HashMap<String, String>);
+
+/// The header's object; borrowed, so that one of many megabytes is not copied into a tree of values, and a key
+/// that comes twice is an error.
+struct Entries<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = BTreeMap<String, &'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, &RawValue>()? {
+                    if entries.contains_key(&key) {
+                        return Err(A::Error::custom(format!("the key '{key}' comes twice")));
+                    }
+                    entries.insert(key, value);
+                }
+                Ok(entries)
+            }
+        }
+        deserializer.deserialize_map(Once).map(Self)
+    }
+}
+
+#[derive(Deserialize)]
+struct Described {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl Header {
+    /// Reads and checks the header; reads nothing of the data.
+    ///
+    /// # Errors
+    /// [`HeaderError`], one variant for each way in which the file is not what it should be.
+    pub(crate) fn read(path: &Path) -> Result<Self, HeaderError> {
+        let mut file = File::open(path)?;
+        let identity = Identity::of(&file)?;
+        let found = identity.bytes;
+        let mut length = [0_u8; 8];
+        if found < 8 {
+            return Err(HeaderError::NoLength { found });
+        }
+        file.read_exact(&mut length)?;
+        let claimed = u64::from_le_bytes(length);
+        if claimed > HEADER_BYTES_MAX || claimed > found - 8 {
+            return Err(HeaderError::Length { claimed, found });
+        }
+        let mut json = Vec::new();
+        file.take(claimed).read_to_end(&mut json)?;
+        let (claims, metadata) = Self::parse(&json, 8 + claimed, found)?;
+        Ok(Self {
+            claims,
+            metadata,
+            identity,
+        })
+    }
+
+    fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Parsed, HeaderError> {
+        let invalid = |e: serde_json::Error| HeaderError::Json(e.to_string());
+        let entries: Entries<'_> = serde_json::from_slice(json).map_err(invalid)?;
+        let mut entries = entries.0;
+        let metadata = entries
+            .remove(METADATA)
+            .map_or(Ok(HashMap::new()), |raw| serde_json::from_str(raw.get()))
+            .map_err(|e| HeaderError::Json(format!("{METADATA}: {e}")))?;
+        let mut tensors = Vec::new();
+        for (key, raw) in entries {
+            let described: Described = serde_json::from_str(raw.get())
+                .map_err(|e| HeaderError::Json(format!("tensor '{key}': {e}")))?;
+            tensors.push((key, described));
+        }
+        tensors.sort_by_key(|(_, described)| described.data_offsets);
+        let mut end = 0;
+        let mut claims = Vec::new();
+        for (key, described) in tensors {
+            let claim = described.check(key, end, data_start)?;
+            end += claim.bytes as u64;
+            claims.push(claim);
+        }
+        let expected = data_start.saturating_add(end);
+        if expected != found {
+            let key = claims.last().map(|c| c.key.clone()).unwrap_or_default();
+            return Err(HeaderError::DataLength {
+                key,
+                expected,
+                found,
+            });
+        }
+        Ok((claims, metadata))
+    }
+}
+
+impl Described {
+    /// Checks type, length and place; `end` is where the tensor before this one ends.
+    fn check(self, key: String, end: u64, data_start: u64) -> Result<Claim, HeaderError> {
+        let Self {
+            dtype: name,
+            shape,
+            data_offsets: (from, to),
+        } = self;
+        let Ok(dtype) = serde_json::from_value::<Dtype>(serde_json::Value::String(name.clone()))
+        else {
+            return Err(HeaderError::UnknownDtype { key, dtype: name });
+        };
+        let bits = shape
+            .iter()
+            .try_fold(dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        let length = to.saturating_sub(from);
+        match bits
+            .filter(|bits| bits.is_multiple_of(8))
+            .map(|bits| bits / 8)
+        {
+            Some(bytes) if bytes as u64 == length && from <= to => {
+                if from != end {
+                    return Err(HeaderError::Offset {
+                        key,
+                        start: from,
+                        expected: end,
+                    });
+                }
+                Ok(Claim {
+                    key,
+                    dtype,
+                    shape,
+                    start: data_start.saturating_add(from),
+                    bytes,
+                })
+            }
+            _ => Err(HeaderError::Size {
+                key,
+                dtype: name,
+                shape,
+                bytes: length,
+            }),
+        }
+    }
+}
+
+/// The float types that qera decodes; `None` for all others.
+#[must_use]
+pub(crate) const fn float_dtype(dtype: Dtype) -> Option<FloatDtype> {
+    match dtype {
+        Dtype::F32 => Some(FloatDtype::F32),
+        Dtype::F16 => Some(FloatDtype::F16),
+        Dtype::BF16 => Some(FloatDtype::Bf16),
+        _ => None,
+    }
+}
+
+/// The type's name in a safetensors header.
+#[must_use]
+pub(crate) const fn dtype_name(dtype: FloatDtype) -> Dtype {
+    match dtype {
+        FloatDtype::F32 => Dtype::F32,
+        FloatDtype::F16 => Dtype::F16,
+        FloatDtype::Bf16 => Dtype::BF16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str, data: u64) -> String {
+        match Header::parse(json.as_bytes(), 100, 100 + data) {
+            Ok((claims, _)) => format!("{} tensors", claims.len()),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn every_lie_is_named() {
+        let tensor = |dtype: &str, shape: &str, from: u64, to: u64| {
+            format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        let one = |t: String| format!(r#"{{"a":{t}}}"#);
+        assert_eq!(parse(&one(tensor("F32", "[2]", 0, 8)), 8), "1 tensors");
+        assert_eq!(parse("{}", 0), "0 tensors");
+        let cases = [
+            (one(tensor("F32", "[3]", 0, 8)), "'a'"),
+            (one(tensor("F32", "[2]", 8, 0)), "'a'"),
+            (one(tensor("F32", "[2]", 4, 12)), "starts at byte 4"),
+            (one(tensor("F31", "[2]", 0, 8)), "'F31'"),
+            (one(tensor("F32", "[18446744073709551615, 2]", 0, 8)), "'a'"),
+            (
+                one(tensor("F32", "[2]", 0, 8)).replace("shape", "shapes"),
+                "shape",
+            ),
+            (
+                format!(
+                    r#"{{"a":{},"b":{}}}"#,
+                    tensor("U8", "[8]", 0, 8),
+                    tensor("U8", "[8]", 4, 12)
+                ),
+                "'b'",
+            ),
+            ("[]".into(), "header"),
+            (
+                format!(r#"{{"a":{0},"a":{0}}}"#, tensor("U8", "[8]", 0, 8)),
+                "'a' comes twice",
+            ),
+            (r#"{"__metadata__":{"k":1}}"#.into(), "__metadata__"),
+        ];
+        for (json, said) in cases {
+            let message = parse(&json, 8);
+            assert!(message.contains(said), "{json}: {message}");
+        }
+        let short = parse(&one(tensor("F32", "[2]", 0, 8)), 7);
+        assert!(
+            short.contains("truncated") && short.contains("108") && short.contains("107"),
+            "{short}"
+        );
+        assert!(parse(&one(tensor("F32", "[2]", 0, 8)), 9).contains("trailing"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The low-rank term as two factors: balanced, and rounded to what is written.
+
+use faer::{Mat, MatRef};
+use qera_core::dtype::FloatDtype;
+
+use crate::host::rounding::narrow;
+use crate::host::subspace::basis::product;
+
+/// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so that
+/// rounding and the range of f16 are shared evenly.
+#[derive(Debug, Clone)]
+pub(crate) struct Factors {
+    /// m x k.
+    pub(crate) a: Mat<f64>,
+    /// V g^-1: n x k; B is its transpose.
+    pub(crate) b: Mat<f64>,
+}
+
+/// Factors, and what R and E make of them: all that f takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Correction {
+    pub(crate) factors: Factors,
+    /// R A: m x k; without columns where R is not kept.
+    pub(crate) ra: Mat<f64>,
+    /// E B^T: m x k.
+    pub(crate) eb: Mat<f64>,
+}
+
+/// Factors as an engine will read them.
+#[derive(Debug, Clone)]
+pub struct Rounded {
+    /// Type of the elements.
+    pub(crate) dtype: FloatDtype,
+    /// k x m by rows: PEFT's lora_A.
+    pub lora_a: Vec<f32>,
+    /// n x k by rows: PEFT's lora_B.
+    pub lora_b: Vec<f32>,
+    /// f of the rounded factors; infinite when one of them overflowed.
+    pub(crate) error: f64,
+}
+
+impl Correction {
+    /// E V V^T for V = `v` times `rotation`, given T = E `v` and R T.
+    pub(crate) fn project(
+        v: MatRef<'_, f64>,
+        t: &Mat<f64>,
+        rt: &Mat<f64>,
+        rotation: MatRef<'_, f64>,
+    ) -> Self {
+        let mut a = product(t.as_ref(), rotation);
+        let mut b = product(v, rotation);
+        let mut ra = if rt.ncols() == 0 {
+            Mat::zeros(a.nrows(), 0)
+        } else {
+            product(rt.as_ref(), rotation)
+        };
+        let mut eb = a.clone();
+        for j in 0..rotation.ncols() {
+            let g = a.col(j).norm_l2().sqrt();
+            // A direction that E does not reach contributes nothing: exact zeros.
+            let (to_a, to_b) = if g > 0.0 { (1.0 / g, g) } else { (0.0, 0.0) };
+            scale_column(&mut a, j, to_a);
+            scale_column(&mut b, j, to_b);
+            scale_column(&mut eb, j, to_b);
+            if ra.ncols() > 0 {
+                scale_column(&mut ra, j, to_a);
+            }
+        }
+        Self {
+            factors: Factors { a, b },
+            ra,
+            eb,
+        }
+    }
+
+    /// No correction of an m x n layer.
+    pub(crate) fn none(m: usize, n: usize) -> Self {
+        Self {
+            factors: Factors {
+                a: Mat::zeros(m, 0),
+                b: Mat::zeros(n, 0),
+            },
+            ra: Mat::zeros(m, 0),
+            eb: Mat::zeros(m, 0),
+        }
+    }
+}
+
+fn scale_column(matrix: &mut Mat<f64>, j: usize, by: f64) {
+    matrix.col_mut(j).iter_mut().for_each(|x| *x *= by);
+}
+
+impl Factors {
+    /// Rounds to `dtype`; what that costs is not measured yet.
+    pub(crate) fn round(&self, dtype: FloatDtype) -> Rounded {
+        let rounded = |x: &f64| dtype.round(narrow(*x));
+        let lora_a = self
+            .a
+            .col_iter()
+            .flat_map(|c| c.iter().map(rounded).collect::<Vec<_>>());
+        let lora_b = self
+            .b
+            .row_iter()
+            .flat_map(|r| r.iter().map(rounded).collect::<Vec<_>>());
+        Rounded {
+            dtype,
+            lora_a: lora_a.collect(),
+            lora_b: lora_b.collect(),
+            error: f64::INFINITY,
+        }
+    }
+}
+
+impl Rounded {
+    /// What an engine computing in bf16 makes of these factors.
+    pub(crate) fn in_bf16(&self) -> Self {
+        let dtype = FloatDtype::Bf16;
+        let cast = |values: &[f32]| values.iter().map(|x| dtype.round(*x)).collect();
+        Self {
+            dtype,
+            lora_a: cast(&self.lora_a),
+            lora_b: cast(&self.lora_b),
+            error: f64::INFINITY,
+        }
+    }
+
+    /// As numbers; `None` where one of them overflowed.
+    pub(crate) fn factors(&self, m: usize, n: usize) -> Option<Factors> {
+        let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
+        if !finite(&self.lora_a) || !finite(&self.lora_b) {
+            return None;
+        }
+        let k = self.lora_b.len() / n;
+        Some(Factors {
+            a: Mat::from_fn(m, k, |i, j| f64::from(self.lora_a[j * m + i])),
+            b: Mat::from_fn(n, k, |i, j| f64::from(self.lora_b[i * k + j])),
+        })
+    }
+}

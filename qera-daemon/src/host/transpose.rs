@@ -1,0 +1,67 @@
+//! Transposes: of skinny f64 matrices, and of the large f32 one that E is.
+
+use faer::{Mat, MatRef};
+
+use crate::host::compute::Compute;
+use crate::host::kernels::page_vec::PageVec;
+
+/// Side of the squares by way of which a large matrix is transposed.
+const SQUARE: usize = 32;
+
+/// The transpose, a few columns at a time so that both sides stay in cache.
+pub(crate) fn transposed(x: MatRef<'_, f64>) -> Mat<f64> {
+    const COLUMNS: usize = 16;
+    let mut transposed = Mat::zeros(x.ncols(), x.nrows());
+    for first in (0..x.ncols()).step_by(COLUMNS) {
+        let count = COLUMNS.min(x.ncols() - first);
+        let columns: Vec<&[f64]> = (first..first + count).map(|j| slice(x, j)).collect();
+        for (i, to) in transposed.col_iter_mut().enumerate() {
+            let to = to.try_as_col_major_mut().map(|to| to.as_slice_mut());
+            let to = to.unwrap_or_default();
+            for (to, column) in to[first..first + count].iter_mut().zip(&columns) {
+                *to = column[i];
+            }
+        }
+    }
+    transposed
+}
+
+/// A column of a matrix that lies by columns, as all do here.
+fn slice(x: MatRef<'_, f64>, j: usize) -> &[f64] {
+    let column = x.col(j).try_as_col_major();
+    column.map(|column| column.as_slice()).unwrap_or_default()
+}
+
+/// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
+/// column of the one and of the other in turn would evict each other where their distance is a power of two.
+pub(crate) fn scaled_transpose(
+    host: Compute<'_>,
+    matrix: &[f32],
+    rows: usize,
+    scale: f32,
+) -> PageVec<f32> {
+    let columns = matrix.len() / rows.max(1);
+    let mut transposed = PageVec::zeroed(matrix.len());
+    let strips = transposed
+        .chunks_mut(columns * SQUARE)
+        .enumerate()
+        .collect();
+    host.cores
+        .spread(strips, |(strip, transposed): (_, &mut [f32])| {
+            let first = strip * SQUARE;
+            let height = transposed.len() / columns;
+            let mut square = [[0.0_f32; SQUARE]; SQUARE];
+            for left in (0..columns).step_by(SQUARE) {
+                let width = SQUARE.min(columns - left);
+                for (j, column) in (left..left + width).zip(&mut square) {
+                    column[..height].copy_from_slice(&matrix[j * rows + first..][..height]);
+                }
+                for (r, row) in transposed.chunks_exact_mut(columns).enumerate() {
+                    for (to, column) in row[left..left + width].iter_mut().zip(&square) {
+                        *to = column[r] * scale;
+                    }
+                }
+            }
+        });
+    transposed
+}

@@ -1,0 +1,232 @@
+//! Test-then-train: the two latest corrections of a layer, as they were written, scored on rows newer than both.
+//!
+//! With e_old and e_new the mean output errors of a block's rows under the two, and g = mean(e_old - e_new) / mean(e_new)
+//! over the same blocks, g is what the latest solve gained from its new rows. The interval is Student's t over
+//! blocks, for a ratio of means: its error is that of the mean of (e_old - e_new - g e_new) / mean(e_new) (linearised;
+//! Cochran, Sampling Techniques, 6.4).
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+use qera_core::statistics::BlockMeans;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::window::Block;
+use crate::host::subspace::error_matrix::ErrorMatrix;
+
+pub(crate) const CONFIDENCE: f64 = 0.95;
+/// Fewer blocks say nothing about convergence.
+pub(crate) const BLOCKS_MIN: u64 = 8;
+/// Rows that are multiplied at a time.
+pub(crate) const GROUP_ROWS: usize = 512;
+
+/// A correction as it was written: A^T [rank, in_features] and B^T [out_features, rank], by rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WrittenCorrection {
+    /// Rank.
+    pub rank: usize,
+    /// A^T.
+    pub lora_a: Vec<f32>,
+    /// B^T.
+    pub lora_b: Vec<f32>,
+}
+
+/// What new rows said at a solve point about the corrections of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Rows of the site when it was scored.
+    pub(crate) rows: u64,
+    /// Rows that were scored.
+    pub(crate) rows_tested: u64,
+    /// Blocks that they come from.
+    pub blocks: u64,
+    /// Mean error a row of the latest correction, on rows that it had not seen.
+    pub error: f64,
+    /// Half-width of its 95 % interval; null below two blocks.
+    pub half_width: Option<f64>,
+    /// The same rows without correction.
+    pub(crate) error_without: f64,
+    /// Half-width of the 95 % interval of `error` / `error_without`; null below two blocks.
+    pub(crate) relative_half_width: Option<f64>,
+    /// By how much the latest correction beats the one before, relative to its error; null where there was none before.
+    pub(crate) gain: Option<f64>,
+    /// Upper limit of the gain's 95 % interval.
+    pub(crate) gain_upper: Option<f64>,
+}
+
+impl Evidence {
+    pub(crate) fn below(&self, tolerance: f64) -> bool {
+        self.blocks >= BLOCKS_MIN && self.gain_upper.is_some_and(|upper| upper < tolerance)
+    }
+}
+
+/// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a correction. `None` where
+/// there is no correction or no block. `error` is E, m x n by columns.
+#[must_use]
+pub fn score(
+    rows: u64,
+    blocks: &[Block],
+    (error, in_features): (&[f32], usize),
+    corrections: &[WrittenCorrection],
+) -> Option<Evidence> {
+    let latest = corrections.first()?;
+    if blocks.is_empty() || in_features == 0 {
+        return None;
+    }
+    let error = ErrorMatrix {
+        values: error,
+        m: in_features,
+        n: error.len() / in_features,
+    };
+    let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
+    for group in groups(blocks) {
+        let rows: usize = group.iter().map(|b| b.rows).sum();
+        let values: Vec<f32> = group
+            .iter()
+            .flat_map(|b| b.values.iter())
+            .copied()
+            .collect();
+        let x = MatRef::from_row_major_slice(&values, rows, error.m);
+        let mut y = Mat::<f32>::zeros(rows, error.n);
+        matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
+        without.extend(block_errors(group, &y));
+        new.extend(block_errors(group, &residual(x, &y, latest)));
+        if let Some(before) = corrections.get(1) {
+            old.extend(block_errors(group, &residual(x, &y, before)));
+        }
+    }
+    let mut means = BlockMeans::new();
+    new.iter().for_each(|e| {
+        means.push(*e);
+    });
+    let gain = (!old.is_empty()).then(|| {
+        let less: Vec<f64> = old.iter().zip(&new).map(|(old, new)| old - new).collect();
+        ratio_of_means(&less, &new)
+    });
+    Some(Evidence {
+        rows,
+        rows_tested: blocks.iter().map(|b| b.rows as u64).sum(),
+        blocks: means.count(),
+        error: means.mean(),
+        half_width: means.interval(CONFIDENCE).map(|i| i.half_width),
+        error_without: without.iter().sum::<f64>() / without.len() as f64,
+        relative_half_width: ratio_of_means(&new, &without).1,
+        gain: gain.map(|(gain, _)| gain),
+        gain_upper: gain.and_then(|(gain, half_width)| Some(gain + half_width?)),
+    })
+}
+
+/// Blocks whose rows are multiplied together: their outputs are in memory at one time.
+fn groups(blocks: &[Block]) -> impl Iterator<Item = &[Block]> {
+    let largest = blocks.iter().map(|b| b.rows).max().unwrap_or(1).max(1);
+    blocks.chunks((GROUP_ROWS / largest).max(1))
+}
+
+/// mean(parts) / mean(whole), and the half-width of its interval.
+fn ratio_of_means(parts: &[f64], whole: &[f64]) -> (f64, Option<f64>) {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mean_whole = mean(whole);
+    if mean_whole <= 0.0 {
+        return (0.0, Some(0.0)); // Nothing is left.
+    }
+    let ratio = mean(parts) / mean_whole;
+    let mut residuals = BlockMeans::new();
+    for (part, whole) in parts.iter().zip(whole) {
+        residuals.push((part - ratio * whole) / mean_whole);
+    }
+    let interval = residuals.interval(CONFIDENCE);
+    (ratio, interval.map(|interval| interval.half_width))
+}
+
+/// x E - (x A) B, given x E.
+fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &WrittenCorrection) -> Mat<f32> {
+    let k = correction.rank;
+    let mut rest = y.clone();
+    if k == 0 {
+        return rest;
+    }
+    let a = MatRef::from_row_major_slice(&correction.lora_a[..k * x.ncols()], k, x.ncols());
+    let b = MatRef::from_row_major_slice(&correction.lora_b, y.ncols(), k);
+    let mut xa = Mat::<f32>::zeros(x.nrows(), k);
+    matmul(xa.as_mut(), Accum::Replace, x, a.transpose(), 1.0, Par::Seq);
+    matmul(
+        rest.as_mut(),
+        Accum::Add,
+        xa.as_ref(),
+        b.transpose(),
+        -1.0,
+        Par::Seq,
+    );
+    rest
+}
+
+/// Mean over the rows of each block of ||y||^2.
+fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
+    let mut squares = vec![0.0_f64; y.nrows()];
+    for column in y.col_iter() {
+        for (sum, value) in squares.iter_mut().zip(column.iter()) {
+            *sum += f64::from(*value).powi(2);
+        }
+    }
+    let mut rest = &squares[..];
+    let mut errors = Vec::new();
+    for block in blocks {
+        let (own, after) = rest.split_at(block.rows);
+        errors.push(own.iter().sum::<f64>() / block.rows as f64);
+        rest = after;
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::progress::LayerProgress;
+
+    #[test]
+    fn the_gain_and_its_limit() {
+        let new = [1.0, 2.0, 3.0, 2.0];
+        let less = [0.1, 0.3, 0.2, 0.2];
+        let (gain, half_width) = ratio_of_means(&less, &new);
+        assert!((gain - 0.8 / 8.0).abs() < 1e-12);
+        // residuals (d - g e) / 2: 0, .05, -.05, 0; s^2 = .005 / 3; t(.975, 3) = 3.18245.
+        let expected = 3.182_446_3 * (0.005_f64 / 3.0 / 4.0).sqrt();
+        assert!((half_width.unwrap() - expected).abs() < 1e-6);
+        // Blocks that gain alike leave no doubt, however much they differ in size.
+        let alike: Vec<f64> = new.iter().map(|e| 0.05 * e).collect();
+        let (gain, half_width) = ratio_of_means(&alike, &new);
+        assert!((gain - 0.05).abs() < 1e-12 && half_width.unwrap() < 1e-12);
+        assert_eq!(ratio_of_means(&[0.0], &[0.0]), (0.0, Some(0.0)));
+        assert_eq!(ratio_of_means(&[1.0], &[1.0]), (1.0, None));
+    }
+
+    /// x (E - A B) by hand: E = [[1, 0], [0, 2]], A B takes the first column off.
+    #[test]
+    fn scores_are_the_definition() {
+        let error = ErrorMatrix {
+            values: &[1.0, 0.0, 0.0, 2.0],
+            m: 2,
+            n: 2,
+        };
+        let block = |values: &[f32], number| Block {
+            values: values.to_vec().into(),
+            rows: values.len() / 2,
+            number,
+        };
+        let blocks = [block(&[3.0, 1.0, 1.0, 2.0], 0), block(&[0.0, 1.0], 1)];
+        let first = WrittenCorrection {
+            rank: 1,
+            lora_a: vec![1.0, 0.0],
+            lora_b: vec![1.0, 0.0],
+        };
+        let mut progress = LayerProgress::default();
+        progress.test(5, &blocks, error);
+        assert!(progress.evidence.is_empty(), "nothing to score");
+        progress.corrections = vec![first, WrittenCorrection::default()];
+        progress.test(5, &blocks, error);
+        let found = progress.evidence[0];
+        // Blocks: without (9 + 4 + 1 + 16) / 2 = 15 and 4; with (4 + 16) / 2 = 10 and 4.
+        assert!((found.error - 7.0).abs() < 1e-6 && (found.error_without - 9.5).abs() < 1e-6);
+        assert!((found.gain.unwrap() - 2.5 / 7.0).abs() < 1e-6);
+        assert_eq!((found.blocks, found.rows_tested, found.rows), (2, 3, 5));
+    }
+}

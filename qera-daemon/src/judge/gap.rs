@@ -1,0 +1,106 @@
+//! Whether a solve would pay: the gap between the correction that there is and the best one for the R of today.
+//!
+//! For C = E V V^T under R', f(C) = tr G' - tr(V^T G' V), so that the gap is sum_{i<=k} lambda_i(G') - tr(V^T G' V) >= 0
+//! (design 3.4). One application of G' to the vectors kept beside V gives both: the trace, and by Rayleigh-Ritz with its
+//! residuals (as in `subspace`) what the sum of the top eigenvalues is, about. G' is taken with the shrinkage that the
+//! correction was solved with.
+//!
+//! Only for QERA-exact and QERA-approx: the other methods' S has another unit than f.
+//!
+//! A site whose layers could all gain less than a tenth of the tolerance is only scored at this solve point: what its
+//! corrections gained over those before, on rows newer than all of them. That is evidence like any other: the pair is the same,
+//! the rows are not, and the correction that was spared would have gained less still. The site is solved at the next
+//! point in any case, because a better shrinkage is found by solving only. The last generation is solved from everything,
+//! as always.
+
+use crate::calibrate::site::SiteStatistics;
+use crate::error::Fatal;
+use crate::host::compute::Compute;
+use crate::host::second_moment::metric::{Metric, diagonal_scale};
+use crate::host::second_moment::packed::PackedR;
+use crate::host::subspace::basis::{eigen, product};
+use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::subspace::ritz::lacking;
+use crate::host::transpose::transposed;
+use crate::judge::held_out::{Choice, ChoiceOrigin};
+use crate::judge::progress::{LayerProgress, SiteProgress};
+use crate::judge::site_metric::site_metric;
+use crate::weights::site_layers::SiteLayers;
+
+/// The share of the tolerance that a solve has to be able to gain.
+const WORTH: f64 = 0.1;
+
+/// Whether a solve could gain more than a tenth of the tolerance in one of the site's layers, or that is not known.
+/// Costs one application of G to the vectors kept, a layer.
+///
+/// # Errors
+/// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.
+pub(crate) fn pays(
+    layers: &SiteLayers<'_>,
+    statistics: &SiteStatistics,
+    progress: &SiteProgress,
+) -> Result<bool, Fatal> {
+    let known = |layer: &LayerProgress| {
+        layer.insensitive_to_rows || (layer.solve.is_some() && layer.vectors.ncols() > 0)
+    };
+    // The gap is one in f only where S is that of f, or its diagonal.
+    let method = layers.settings.method;
+    if !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known) {
+        return Ok(true);
+    }
+    let packed = statistics
+        .keeps_r()
+        .then(|| PackedR::new(&statistics.autocorrelation, statistics.in_features));
+    let scale = diagonal_scale(&statistics.diagonal());
+    for (member, layer) in progress.layers.iter().enumerate() {
+        if layer.insensitive_to_rows {
+            continue; // Nothing changes it.
+        }
+        let Some(solved) = layer.solve else {
+            return Ok(true);
+        };
+        let choice = Choice {
+            shrinkage: solved.shrinkage,
+            origin: ChoiceOrigin::Given,
+        };
+        let metric = site_metric(method, statistics, packed, scale, &[], Some(choice))?;
+        let values = layers.error(member)?;
+        let error = ErrorMatrix::new(&values, layers.layer(member).in_features);
+        let gap = gap(layers.host, error, &metric, layer)
+            .map_err(|reason| layers.failed(member, reason))?;
+        // A NaN pays.
+        let small = gap <= WORTH * layers.settings.tolerance * solved.error;
+        if !small {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What the layer's latest correction lacks of the optimum under this metric, about.
+fn gap(
+    compute: Compute<'_>,
+    error: ErrorMatrix<'_>,
+    metric: &Metric<'_>,
+    layer: &LayerProgress,
+) -> Result<f64, String> {
+    let k = layer.corrections.first().map_or(0, |c| c.rank);
+    let v = layer.vectors.as_ref();
+    if k == 0 {
+        return Ok(f64::INFINITY);
+    }
+    let rows = ErrorByRows::new(compute, error);
+    let t = transposed(rows.times(compute, transposed(v).as_ref()).as_ref());
+    let st = transposed(metric.apply_f64(compute, &t).as_ref());
+    let image = transposed(rows.transposed_times(compute, error, st).as_ref());
+    let small = product(v.transpose(), image.as_ref());
+    let captured: f64 = (0..k.min(v.ncols())).map(|i| small[(i, i)]).sum();
+    let (rotation, values) = eigen(&small)?;
+    let count = k.min(values.len());
+    let residual = &image - product(v, small.as_ref());
+    let residual = product(residual.as_ref(), rotation.as_ref().subcols(0, count));
+    let squares: Vec<f64> = residual.col_iter().map(|c| c.squared_norm_l2()).collect();
+    let best: f64 = values[..count].iter().sum();
+    let gap = best - captured + lacking(&values, count, &squares);
+    Ok(gap * metric.scale() / rows.scale_squared())
+}

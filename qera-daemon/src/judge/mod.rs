@@ -1,0 +1,13 @@
+//! Whether a solve pays, and how good a correction is: candidates on held-out rows, evidence of solve points, when a site is
+//! closed, and f of what is written.
+
+pub(crate) mod candidates;
+pub(crate) mod closing;
+pub(crate) mod evidence;
+pub(crate) mod gap;
+pub(crate) mod held_out;
+pub(crate) mod progress;
+pub(crate) mod schedule;
+pub(crate) mod site_metric;
+pub(crate) mod training;
+pub(crate) mod yardstick;

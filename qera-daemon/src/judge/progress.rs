@@ -1,0 +1,254 @@
+//! What a site and its layers carry from one solve point to the next.
+
+use core::time::Duration;
+
+use crate::calibrate::window::Block;
+use crate::host::factors::Rounded;
+use crate::host::subspace::error_matrix::ErrorMatrix;
+use crate::judge::evidence::{Evidence, WrittenCorrection, score};
+use crate::judge::schedule::first_point;
+use faer::Mat;
+use serde::{Deserialize, Serialize};
+
+/// Corrections and pieces of evidence that are remembered.
+const REMEMBERED: usize = 2;
+
+/// What a site does with its rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Folding {
+    /// All are folded.
+    #[default]
+    Open,
+    /// Its layers have converged: what is folded is up to `--after-convergence`.
+    Closed,
+    /// All are folded again: new rows showed a drift, and it has not converged since.
+    Reopened,
+}
+
+/// What a site carries from one solve point to the next.
+#[derive(Debug, Clone)]
+pub(crate) struct SiteProgress {
+    /// Rows at which the site is solved next.
+    pub(crate) next_point: u64,
+    /// What it does with its rows.
+    pub(crate) folding: Folding,
+    /// Rows of R at the latest solve point that solved.
+    pub(crate) rows_at_last_solve: u64,
+    /// Whether the latest solve point that had enough rows was spared, because no layer could gain by it.
+    pub(crate) spared: bool,
+    /// Its layers, in the site's order.
+    pub(crate) layers: Vec<LayerProgress>,
+}
+
+impl SiteProgress {
+    /// Before the first solve point.
+    #[must_use]
+    pub(crate) fn new(in_features: usize, layers: usize) -> Self {
+        Self {
+            next_point: first_point(in_features),
+            folding: Folding::Open,
+            rows_at_last_solve: 0,
+            spared: false,
+            layers: vec![LayerProgress::default(); layers],
+        }
+    }
+
+    /// A solve point at `seen` rows, of which R is of `folded`: sets the next one. Says whether there is enough in R to
+    /// solve again: always while the site is open; half as many rows more than last time when it is closed.
+    pub(crate) const fn advance(&mut self, seen: u64, folded: u64) -> bool {
+        self.next_point = seen + folded.div_ceil(2);
+        let closed = matches!(self.folding, Folding::Closed);
+        let solves =
+            !closed || folded >= self.rows_at_last_solve + self.rows_at_last_solve.div_ceil(2);
+        if solves {
+            self.rows_at_last_solve = folded;
+        }
+        solves
+    }
+}
+
+/// How the latest correction of a layer was solved.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SolveRecord {
+    /// a.
+    pub(crate) shrinkage: f64,
+    /// f of it, before rounding.
+    pub(crate) error: f64,
+}
+
+/// What a layer carries from one solve point to the next.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerProgress {
+    /// The latest correction first; at most two.
+    pub(crate) corrections: Vec<WrittenCorrection>,
+    /// Vectors that the next solve starts from.
+    pub(crate) vectors: Mat<f64>,
+    /// The latest last; at most two.
+    pub(crate) evidence: Vec<Evidence>,
+    /// Set where more rows change nothing: no error to correct, or a method without statistics.
+    pub(crate) insensitive_to_rows: bool,
+    /// How the latest correction was solved.
+    pub(crate) solve: Option<SolveRecord>,
+    /// While its site is closed: the evidence that it was closed with.
+    pub(crate) reference: Option<Evidence>,
+}
+
+/// What is to be told of a layer's progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct LayerSummary {
+    /// The latest evidence.
+    pub(crate) evidence: Option<Evidence>,
+    /// Whether the layer has converged.
+    pub(crate) converged: bool,
+    /// What its site does with its rows.
+    pub(crate) folding: Folding,
+    /// Rows that its site has not folded.
+    pub(crate) rows_skipped: u64,
+}
+
+impl LayerSummary {
+    /// In a word, for a layer that is solved.
+    #[must_use]
+    pub(crate) const fn status(&self) -> &'static str {
+        match (self.folding, self.converged) {
+            (Folding::Closed, _) => "closed",
+            (_, true) => "converged",
+            (Folding::Reopened, false) => "reopened",
+            (Folding::Open, false) => "solved",
+        }
+    }
+}
+
+impl Default for LayerProgress {
+    fn default() -> Self {
+        Self {
+            corrections: Vec::new(),
+            vectors: Mat::zeros(0, 0),
+            evidence: Vec::new(),
+            insensitive_to_rows: false,
+            solve: None,
+            reference: None,
+        }
+    }
+}
+
+impl LayerProgress {
+    /// Whether the gain was below the tolerance at two successive solve points and no drift was seen since, or nothing can
+    /// be gained.
+    #[must_use]
+    pub(crate) fn converged(&self, tolerance: f64) -> bool {
+        self.insensitive_to_rows
+            || self.reference.is_some()
+            || (self.evidence.len() == REMEMBERED
+                && self
+                    .evidence
+                    .iter()
+                    .all(|evidence| evidence.below(tolerance)))
+    }
+
+    /// Remembers the correction of a solve point.
+    pub(crate) fn push(
+        &mut self,
+        rank: usize,
+        written: &Rounded,
+        vectors: Mat<f64>,
+        solve: SolveRecord,
+    ) {
+        let correction = WrittenCorrection {
+            rank,
+            lora_a: written.lora_a.clone(),
+            lora_b: written.lora_b.clone(),
+        };
+        self.corrections.insert(0, correction);
+        self.corrections.truncate(REMEMBERED);
+        self.vectors = vectors;
+        self.solve = Some(solve);
+    }
+
+    /// Scores the remembered corrections on rows newer than they are. E is that of the layer.
+    pub(crate) fn test(&mut self, rows: u64, blocks: &[Block], error: ErrorMatrix<'_>) {
+        let error = (error.values, error.m);
+        if let Some(evidence) = score(rows, blocks, error, &self.corrections) {
+            self.evidence.push(evidence);
+            let surplus = self.evidence.len().saturating_sub(REMEMBERED);
+            self.evidence.drain(..surplus);
+        }
+    }
+}
+
+/// A solve point: what is carried on from the one before, and the rows that came since.
+#[derive(Debug)]
+pub struct SolvePoint<'p> {
+    /// Updated by the solve.
+    pub(crate) progress: &'p mut SiteProgress,
+    /// Rows newer than every correction in `progress`.
+    pub(crate) newer: &'p [Block],
+    /// Added to: the time that scoring took.
+    pub(crate) scoring: &'p mut Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::evidence::Evidence;
+    use crate::judge::schedule::longest_wait;
+
+    #[test]
+    fn points_are_counts_of_rows() {
+        let mut progress = SiteProgress::new(4096, 3);
+        assert_eq!((progress.next_point, progress.layers.len()), (1024, 3));
+        assert!(progress.advance(1024, 1024));
+        assert_eq!(progress.next_point, 1536);
+        assert!(progress.advance(1537, 1537));
+        assert_eq!(progress.next_point, 2306);
+        assert_eq!(SiteProgress::new(64, 1).next_point, 256);
+        // Points at 300, 500 and 800 rows; then 200 are left.
+        assert_eq!(longest_wait(64, [100; 10].into_iter()), 300);
+    }
+
+    #[test]
+    fn a_closed_site_is_looked_at_in_steps_and_solved_when_r_has_grown() {
+        let mut progress = SiteProgress::new(64, 1);
+        assert!(progress.advance(1000, 1000));
+        progress.folding = Folding::Closed;
+        assert!(!progress.advance(1500, 1000));
+        assert_eq!(progress.next_point, 2000);
+        assert!(!progress.advance(2000, 1499));
+        assert!(progress.advance(2749, 1500));
+        assert_eq!(
+            (progress.rows_at_last_solve, progress.next_point),
+            (1500, 3499)
+        );
+    }
+
+    #[test]
+    fn converged_takes_two_solve_points_of_eight_blocks() {
+        let evidence = |blocks, gain_upper| Evidence {
+            rows: 1,
+            rows_tested: 1,
+            blocks,
+            error: 1.0,
+            half_width: None,
+            error_without: 2.0,
+            relative_half_width: None,
+            gain: Some(0.0),
+            gain_upper,
+        };
+        let with = |list: &[Evidence]| LayerProgress {
+            evidence: list.to_vec(),
+            ..LayerProgress::default()
+        };
+        let good = evidence(8, Some(0.009));
+        assert!(with(&[good, good]).converged(0.01));
+        assert!(!with(&[good]).converged(0.01));
+        assert!(!with(&[good, good]).converged(0.009));
+        assert!(!with(&[evidence(7, Some(0.0)), good]).converged(0.01));
+        assert!(!with(&[good, evidence(8, None)]).converged(0.01));
+        let nothing = LayerProgress {
+            insensitive_to_rows: true,
+            ..LayerProgress::default()
+        };
+        assert!(nothing.converged(0.01));
+    }
+}

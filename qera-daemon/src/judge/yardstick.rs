@@ -1,0 +1,154 @@
+//! What a correction is worth: f = tr(R P P^T), P = E - A B, under the true R whatever the method solved with.
+//!
+//! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>. R A and E B^T come
+//! out of the solve in f64; for rounded factors only what the rounding changed is multiplied, in f32: it is a
+//! thousandth of them. R carries the rounding of f32 products (about 1e-7 of
+//! its diagonal), so that f below 1e-4 of that trace cannot be read off it to 0.1 %: it may even come out
+//! negative. Then the rows themselves are asked, those that the window holds. A layer is measured in
+//! one way before and after rounding, so that the two can be compared.
+
+use faer::{Mat, MatRef};
+
+use crate::calibrate::window::Window;
+use crate::host::compute::Compute;
+use crate::host::factors::{Correction, Factors, Rounded};
+use crate::host::kernels::products::products;
+use crate::host::rounding::narrow;
+use crate::host::second_moment::packed::PackedR;
+use crate::host::subspace::basis::product;
+use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+
+/// Where f is below this share of tr(R E E^T), the rows are asked.
+const BY_ROWS_BELOW: f64 = 1e-4;
+/// Where no rows are held, P is formed below this share.
+const BY_RESIDUAL_BELOW: f64 = 1e-6;
+/// Rows multiplied at a time, and columns of P formed at a time.
+pub(crate) const ROWS: usize = 192;
+const COLUMNS: usize = 256;
+
+/// Measures the corrections of one layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Yardstick<'a> {
+    pub(crate) host: Compute<'a>,
+    /// `None` where R is not kept: then the rows are asked for everything.
+    pub(crate) r: Option<PackedR<'a>>,
+    pub(crate) window: &'a Window,
+    pub(crate) error: ErrorMatrix<'a>,
+    pub(crate) error_by_rows: &'a ErrorByRows,
+    /// tr(R E E^T).
+    pub(crate) error_without: f64,
+    /// Whether the rows are asked.
+    pub(crate) by_rows: bool,
+}
+
+impl<'a> Yardstick<'a> {
+    /// f of the unrounded correction, which decides the way for this layer.
+    pub(crate) fn choose(&mut self, correction: &Correction) -> f64 {
+        self.by_rows = self.r.is_none();
+        let f = self.of(&correction.factors, correction);
+        // Statistics without rows (from elsewhere) are taken at their word, down to what differences of traces show.
+        let without_rows = self.window.all_rows().all(<[f32]>::is_empty);
+        let least = if without_rows {
+            BY_RESIDUAL_BELOW
+        } else {
+            BY_ROWS_BELOW
+        };
+        if self.by_rows || f >= least * self.error_without || !f.is_finite() {
+            return f;
+        }
+        self.by_rows = true;
+        self.of(&correction.factors, correction)
+    }
+
+    /// f of rounded factors; infinite when one of them overflowed.
+    pub(crate) fn of_rounded(&self, rounded: &Rounded, correction: &Correction) -> f64 {
+        let factors = rounded.factors(self.error.m, self.error.n);
+        factors.map_or(f64::INFINITY, |factors| self.of(&factors, correction))
+    }
+
+    /// f of factors that are close to those of `near`, or the same.
+    fn of(&self, factors: &Factors, near: &Correction) -> f64 {
+        let r = match self.r {
+            Some(r) if !self.by_rows => r,
+            _ => {
+                let by_rows = on_rows(self.host, self.window, self.error, Some(factors));
+                return by_rows.unwrap_or_else(|| self.on_residual(factors));
+            }
+        };
+        let da = &factors.a - &near.factors.a;
+        let db = &factors.b - &near.factors.b;
+        let changed = da.norm_max() > 0.0 || db.norm_max() > 0.0;
+        let (mut ra, mut eb) = (near.ra.clone(), near.eb.clone());
+        if changed {
+            ra += r.times(self.host, da.as_ref());
+            eb += self.error_by_rows.times_v(self.host, db.as_ref());
+        }
+        let a_ra = product(factors.a.transpose(), ra.as_ref());
+        let b_b = product(factors.b.transpose(), factors.b.as_ref());
+        self.error_without - 2.0 * inner(&ra, &eb) + inner(&a_ra, &b_b)
+    }
+
+    /// tr(R P P^T) from P itself: statistics without rows.
+    fn on_residual(&self, factors: &Factors) -> f64 {
+        let m = self.error.m;
+        let mut p = Vec::with_capacity(self.error.values.len());
+        for (group, values) in self.error.values.chunks(COLUMNS * m).enumerate() {
+            let (first, count) = (group * COLUMNS, values.len() / m);
+            let c = product(
+                factors.a.as_ref(),
+                factors.b.subrows(first, count).transpose(),
+            );
+            let c = (0..count).flat_map(|j| c.col(j).iter().copied().collect::<Vec<_>>());
+            p.extend(values.iter().zip(c).map(|(e, c)| narrow(f64::from(*e) - c)));
+        }
+        self.r.map_or(0.0, |r| r.trace_with(self.host, &p))
+    }
+}
+
+/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not kept.
+pub(crate) fn power(
+    host: Compute<'_>,
+    r: Option<PackedR<'_>>,
+    window: &Window,
+    matrix: ErrorMatrix<'_>,
+) -> f64 {
+    r.map_or_else(
+        || on_rows(host, window, matrix, None).unwrap_or_default(),
+        |r| r.trace_with(host, matrix.values),
+    )
+}
+
+/// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.
+fn on_rows(
+    host: Compute<'_>,
+    window: &Window,
+    error: ErrorMatrix<'_>,
+    factors: Option<&Factors>,
+) -> Option<f64> {
+    let m = error.m;
+    let (mut sum, mut count) = (0.0, 0);
+    for rows in window.all_rows().flat_map(|rows| rows.chunks(ROWS * m)) {
+        let x = MatRef::from_row_major_slice(rows, rows.len() / m, m);
+        let x = Mat::from_fn(x.nrows(), m, |i, j| f64::from(x[(i, j)]));
+        // rows x n
+        let mut y = products(host, x.as_ref(), (error.values, m));
+        if let Some(factors) = factors {
+            let xa = product(x.as_ref(), factors.a.as_ref());
+            y -= product(xa.as_ref(), factors.b.transpose());
+        }
+        sum += y.squared_norm_l2();
+        count += x.nrows();
+    }
+    (count > 0).then(|| sum / count as f64)
+}
+
+fn inner(x: &Mat<f64>, y: &Mat<f64>) -> f64 {
+    let column = |j| {
+        x.col(j)
+            .iter()
+            .zip(y.col(j).iter())
+            .map(|(x, y)| x * y)
+            .sum::<f64>()
+    };
+    (0..x.ncols()).map(column).sum()
+}

@@ -1,0 +1,172 @@
+//! `status.json`: what a daemon is doing, for whoever asks while it holds the lock or after it ended.
+
+use core::fmt::Write as _;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fatal;
+use crate::judge::evidence::Evidence;
+
+/// What `status` shows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Set when it is read: whether a daemon holds the state.
+    #[serde(default)]
+    pub(crate) running: bool,
+    /// Process id of the daemon that wrote it.
+    pub(crate) pid: u32,
+    /// `folding`, `idle` (everything in the folder is folded and published) or `stopped`.
+    pub(crate) phase: String,
+    /// The watched folder.
+    pub(crate) watch: Option<String>,
+    /// The output folder, where a checkpoint was given.
+    pub(crate) out: Option<String>,
+    /// Shards folded.
+    pub(crate) shards: usize,
+    /// Shards whose content had come before.
+    pub(crate) duplicates: usize,
+    /// Files that are not complete yet, or locked by their producer.
+    pub(crate) incomplete: usize,
+    /// Shards set aside since the daemon was started.
+    pub(crate) quarantined: usize,
+    /// The reasons of the first hundred of them.
+    pub(crate) reasons: Vec<String>,
+    /// Shards that were gone before a snapshot held them.
+    pub(crate) lost: usize,
+    /// The latest generation published.
+    pub(crate) generation: Option<u64>,
+    /// Seconds of computing since the daemon was started.
+    pub(crate) work: Work,
+    /// Every layer.
+    pub(crate) layers: Vec<LayerStatus>,
+}
+
+/// Seconds of computing, by what for.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Work {
+    /// Folding rows.
+    pub(crate) accumulate: f64,
+    /// Scoring corrections on new rows.
+    pub(crate) score: f64,
+    /// Solving, the choice of the shrinkage included.
+    pub(crate) solve: f64,
+    /// Solve points at which a site was only scored, because no layer could gain by a solve.
+    #[serde(default)]
+    pub(crate) spared: u64,
+}
+
+/// One layer, or one site where there is no checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct LayerStatus {
+    /// Module path.
+    pub(crate) name: String,
+    /// `starved` (no row), `waiting` (too few rows to be solved), `solved`, `converged`, `closed` (converged, and rows are
+    /// left out), `reopened` (it was closed, drifted, and has not converged since); `gathered` without a checkpoint.
+    pub(crate) status: String,
+    /// Rows folded.
+    pub(crate) rows: u64,
+    /// Rows left out while it was closed.
+    #[serde(default)]
+    pub(crate) rows_skipped: u64,
+    /// Rows that the published correction was solved from.
+    pub(crate) rows_solved: u64,
+    /// Output error relative to the output's power, without correction.
+    pub(crate) error_without: Option<f64>,
+    /// The same with the latest correction.
+    pub(crate) error_with: Option<f64>,
+    /// What new rows said of the correction before, at the latest solve point.
+    pub(crate) evidence: Option<Evidence>,
+}
+
+impl Status {
+    /// Reads a state folder's status without disturbing the daemon that holds it.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`], and [`Fatal::StateRefused`] for a file that is no status.
+    pub(crate) fn read(state: &Path) -> Result<Self, Fatal> {
+        let path = state.join("status.json");
+        if !path.exists() {
+            return Err(Fatal::StateRefused {
+                path: state.to_path_buf(),
+                reason:
+                    "holds no status: no run has used this --state, or the --out that it lies in"
+                        .into(),
+            });
+        }
+        let text = fs::read_to_string(&path).map_err(Fatal::io(&path, "read the status"))?;
+        let mut status: Self = serde_json::from_str(&text).map_err(|e| Fatal::StateRefused {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
+        status.running = File::open(state.join(".lock"))
+            .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        if !status.running && status.phase != "stopped" {
+            // Killed: what it wrote last is not true any more.
+            status.phase = "stopped".into();
+        }
+        Ok(status)
+    }
+
+    /// Counts rows of a site where there is no checkpoint.
+    pub(crate) fn gather(&mut self, site: usize, name: &str, rows: u64) {
+        if self.layers.len() <= site {
+            self.layers.resize_with(site + 1, LayerStatus::default);
+        }
+        let layer = &mut self.layers[site];
+        name.clone_into(&mut layer.name);
+        layer.status = "gathered".into();
+        layer.rows += rows;
+    }
+
+    /// For a person.
+    #[must_use]
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |s: String| {
+            let _ = writeln!(text, "{s}");
+        };
+        line(if self.running {
+            format!("running (pid {}), {}", self.pid, self.phase)
+        } else {
+            "not running".into()
+        });
+        line(format!(
+            "{} shards folded, {} duplicates, {} quarantined, {} incomplete, {} lost; {}",
+            self.shards,
+            self.duplicates,
+            self.quarantined,
+            self.incomplete,
+            self.lost,
+            self.generation
+                .map_or("no generation yet".into(), |g| format!("generation {g}")),
+        ));
+        line(format!(
+            "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+            "layer", "status", "rows", "skipped", "error", "corrected", "gain", "at most", "blocks"
+        ));
+        let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3e}"));
+        let share = |x: Option<f64>| x.map_or("-".into(), |x| format!("{:.2}%", 100.0 * x));
+        for layer in &self.layers {
+            let evidence = layer.evidence;
+            line(format!(
+                "{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+                layer.name,
+                layer.status,
+                layer.rows,
+                layer.rows_skipped,
+                number(layer.error_without),
+                number(layer.error_with),
+                share(evidence.and_then(|e| e.gain)),
+                share(evidence.and_then(|e| e.gain_upper)),
+                evidence.map_or("-".into(), |e| e.blocks.to_string()),
+            ));
+        }
+        for reason in &self.reasons {
+            line(format!("quarantined: {reason}"));
+        }
+        text
+    }
+}

@@ -1,0 +1,133 @@
+//! A shard that is set aside, and why: the run goes on without it.
+
+use crate::formats::safetensors::header::HeaderError;
+
+/// A shard set aside: which one and why.
+#[derive(Debug, thiserror::Error)]
+#[error("shard {shard}: {reason}")]
+pub(crate) struct Refusal {
+    /// File name within the watched folder.
+    pub(crate) shard: String,
+    /// Why it was refused.
+    pub(crate) reason: Reason,
+}
+
+/// Why a shard was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Reason {
+    /// No complete safetensors file.
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    /// The data could not be read although the header was fine: the file changed or the disk failed.
+    #[error("tensor '{key}': {error}")]
+    Read {
+        /// Tensor.
+        key: String,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The file is not the one whose header was read.
+    #[error("was replaced or changed after its header was read")]
+    Changed,
+    /// A key that is no module of the checkpoint.
+    #[error("tensor '{key}' names no linear layer of the checkpoint; --exclude '{key}' ignores it")]
+    UnknownModule {
+        /// Tensor.
+        key: String,
+    },
+    /// An element type that is not decoded.
+    #[error("tensor '{key}' has dtype {found}; {expected} expected")]
+    WrongDtype {
+        /// Tensor.
+        key: String,
+        /// Type in the header.
+        found: String,
+        /// Types that are read.
+        expected: &'static str,
+    },
+    /// Neither [rows, in_features] nor [batch, seq, in_features].
+    #[error(
+        "tensor '{key}' has shape {found:?}; in_features is {in_features}: [rows, {in_features}] or [batch, seq, {in_features}] expected"
+    )]
+    WrongShape {
+        /// Tensor.
+        key: String,
+        /// Shape in the header.
+        found: Vec<usize>,
+        /// Width of the layer's input.
+        in_features: usize,
+    },
+    /// A mask that does not fit its tensor.
+    #[error("mask '{key}' has shape {found:?}; {expected:?} expected")]
+    MaskShape {
+        /// Mask's key.
+        key: String,
+        /// Shape in the header.
+        found: Vec<usize>,
+        /// The tensor's shape without its last dimension.
+        expected: Vec<usize>,
+    },
+    /// A mask whose tensor is not in the shard.
+    #[error("mask '{key}' belongs to no tensor of the shard")]
+    MaskWithoutRows {
+        /// Mask's key.
+        key: String,
+    },
+    /// A row that cannot be accumulated: NaN, infinite, or so large that f32 products overflow.
+    #[error("tensor '{key}': {error}")]
+    BadRow {
+        /// Tensor.
+        key: String,
+        /// Row, column and value.
+        error: qera_core::dtype::DecodeError,
+    },
+    /// Two layers of one site with different rows.
+    #[error("tensors '{first}' and '{second}' share one input but differ, first in row {row}")]
+    SiteDiffers {
+        /// First tensor.
+        first: String,
+        /// Second tensor.
+        second: String,
+        /// First row (after masking) that differs; the shorter length when the row counts differ.
+        row: usize,
+    },
+    /// More rows at a time than the memory budget has room for.
+    #[error(
+        "needs {needed} of memory, {left} are left of the budget: write smaller shards, or give more"
+    )]
+    TooLarge {
+        /// Bytes, formatted.
+        needed: String,
+        /// Bytes, formatted.
+        left: String,
+    },
+    /// Made for another model.
+    #[error("qera.model is '{found}', the checkpoint is {}", expected.join(" or "))]
+    OtherModel {
+        /// The shard's metadata.
+        found: String,
+        /// Names of the checkpoint.
+        expected: Vec<String>,
+    },
+    /// Inputs of a row-parallel layer under tensor parallelism are slices, not rows.
+    #[error(
+        "tensor '{key}' was recorded with qera.tp_size {tp_size}: the inputs of o_proj and down_proj are then sharded"
+    )]
+    TensorParallel {
+        /// Tensor.
+        key: String,
+        /// Ranks.
+        tp_size: u64,
+    },
+    /// Metadata that cannot be read.
+    #[error("metadata {key} = '{value}': {problem}")]
+    Metadata {
+        /// Metadata key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        problem: String,
+    },
+}

@@ -1,0 +1,312 @@
+//! Which tensors of a checkpoint are the linear layers to be corrected, and reading one of them.
+//!
+//! A linear layer is a 2-D tensor `NAME.weight` of shape [out_features, in_features]; NAME is the module
+//! path and the key used everywhere (shards, manifest, adapter).
+
+use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
+
+use crate::error::Fatal;
+use crate::formats::safetensors::header::float_dtype;
+use crate::host::kernels::page_vec::PageVec;
+use crate::settings::{Selection, Settings};
+use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+
+/// Architectures whose "linear" weights are stored transposed (Conv1D, in x out).
+const TRANSPOSED: [&str; 3] = ["gpt2", "imagegpt", "openai-gpt"];
+
+/// PageVec that are quantized at a time, in whole rows.
+const QUANTIZED: usize = 1 << 16;
+
+/// A linear layer to be corrected.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Module path.
+    pub name: String,
+    /// Columns of the stored weight.
+    pub(crate) in_features: usize,
+    /// Rows of the stored weight.
+    pub(crate) out_features: usize,
+    /// Rank to solve for: what was asked, at most min(in_features, out_features).
+    pub(crate) rank: usize,
+    /// Rank asked for.
+    pub(crate) rank_asked: usize,
+    dtype: FloatDtype,
+    tensor: Tensor,
+}
+
+/// The selected layers, sorted by name.
+#[derive(Debug)]
+pub struct Layers {
+    /// Sorted by name.
+    pub selected: Vec<Layer>,
+    /// Weights of more than two dimensions that are not corrected: fused experts, convolutions.
+    pub(crate) passed_over: Vec<String>,
+}
+
+impl Layers {
+    /// Selects the layers.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] by name: a selected weight with a type other than F32, F16 and BF16, one
+    /// that is not 2-D, a checkpoint that is quantized or stores weights transposed.
+    /// [`Fatal::Usage`] for an `--include` that matches nothing.
+    pub fn select(checkpoint: &Checkpoint, settings: &Settings) -> Result<Self, Fatal> {
+        refuse_foreign(checkpoint)?;
+        let selection = &settings.selection;
+        let mut selected = Vec::new();
+        let mut passed_over = Vec::new();
+        for (tensor_name, tensor) in &checkpoint.tensors {
+            let Some(name) = tensor_name.strip_suffix(".weight") else {
+                continue;
+            };
+            if !selection.selects(name) {
+                continue;
+            }
+            if !is_linear(checkpoint, selection, name, tensor)? {
+                if tensor.shape.len() > 2 {
+                    passed_over.push(name.to_owned());
+                }
+                continue;
+            }
+            selected.push(Layer::describe(checkpoint, settings, name, tensor)?);
+        }
+        // Tensors are sorted with their ".weight", which is another order.
+        selected.sort_by(|a, b| a.name.cmp(&b.name));
+        check_selection(checkpoint, settings, &selected)?;
+        Ok(Self {
+            selected,
+            passed_over,
+        })
+    }
+}
+
+/// Refuses what was asked for by name and cannot be had.
+fn check_selection(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    selected: &[Layer],
+) -> Result<(), Fatal> {
+    let usage = |message| Err(Fatal::Usage(message));
+    let ties = |config: &serde_json::Value| config.get("tie_word_embeddings")?.as_bool();
+    let tied = checkpoint
+        .config("tie_word_embeddings")
+        .and_then(serde_json::Value::as_bool)
+        == Some(true)
+        || checkpoint.config("text_config").and_then(ties) == Some(true);
+    for Layer { name, .. } in selected {
+        if is_embedding(name) {
+            return usage(format!(
+                "--include '{name}': is an embedding, no linear layer"
+            ));
+        }
+        if tied && name.rsplit('.').next() == Some("lm_head") {
+            return usage(format!(
+                "--include '{name}': is tied to the embedding and cannot be corrected alone"
+            ));
+        }
+    }
+    let names: Vec<&str> = selected.iter().map(|l| l.name.as_str()).collect();
+    if let Some(glob) = settings.ranks.unmatched(&names) {
+        return usage(format!("--rank-for '{glob}': matches no selected layer"));
+    }
+    for glob in &settings.selection.include {
+        if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
+            let (glob, path) = (glob.glob(), checkpoint.path.display());
+            return usage(format!(
+                "--include '{glob}': matches no 2-D linear weight of {path}"
+            ));
+        }
+    }
+    if selected.is_empty() {
+        return Err(refuse(
+            &checkpoint.path,
+            "holds no 2-D linear weight that is selected".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the selected tensor is a linear layer. Without `--include`, what is not 2-D is passed over
+/// (norms, convolutions, fused experts); one that an `--include` names is an error, except that a
+/// pattern with wildcards may cover 1-D norms beside the linear layers that it means.
+fn is_linear(
+    checkpoint: &Checkpoint,
+    selection: &Selection,
+    name: &str,
+    tensor: &Tensor,
+) -> Result<bool, Fatal> {
+    if tensor.shape.len() == 2 {
+        return Ok(true);
+    }
+    let meant = selection
+        .include
+        .iter()
+        .any(|glob| glob.glob().glob() == name || (tensor.shape.len() > 2 && glob.is_match(name)));
+    if meant {
+        return Err(refuse(
+            checkpoint.file_of(tensor),
+            format!(
+                "tensor '{name}.weight' is selected but has shape {:?}, not [out_features, in_features]",
+                tensor.shape
+            ),
+        ));
+    }
+    Ok(false)
+}
+
+/// Token and position embeddings by their usual names: 2-D, but rows are looked up, not multiplied.
+fn is_embedding(name: &str) -> bool {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    ["wte", "wpe", "shared"].contains(&leaf)
+        || leaf.starts_with("embed_")
+        || leaf.ends_with("_embeddings")
+}
+
+fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
+    if checkpoint
+        .config("quantization_config")
+        .is_some_and(|c| !c.is_null())
+    {
+        return Err(refuse(
+            &checkpoint.path,
+            "config.json has a quantization_config: give the full-precision model, from which --quantizer makes W~".into(),
+        ));
+    }
+    let model_type = checkpoint
+        .config("model_type")
+        .and_then(|v| v.as_str())
+        .unwrap_or_default();
+    if TRANSPOSED.contains(&model_type) {
+        return Err(refuse(
+            &checkpoint.path,
+            format!(
+                "model_type '{model_type}' stores its weights as [in_features, out_features] (Conv1D), which is not read"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+impl Layer {
+    /// A selected 2-D tensor as a layer.
+    fn describe(
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        name: &str,
+        tensor: &Tensor,
+    ) -> Result<Self, Fatal> {
+        let refuse = |reason| {
+            refuse(
+                checkpoint.file_of(tensor),
+                format!("tensor '{name}.weight' {reason}"),
+            )
+        };
+        let dtype = float_dtype(tensor.dtype).ok_or_else(|| {
+            refuse(format!(
+                "has dtype {}; F32, F16 and BF16 are read",
+                tensor.dtype
+            ))
+        })?;
+        let (out_features, in_features) = (tensor.shape[0], tensor.shape[1]);
+        if in_features == 0 || out_features == 0 {
+            return Err(refuse(format!("is empty: [{out_features}, {in_features}]")));
+        }
+        let rank_asked = settings.ranks.of(name);
+        Ok(Self {
+            name: name.to_owned(),
+            in_features,
+            out_features,
+            rank: rank_asked.min(in_features).min(out_features),
+            rank_asked,
+            dtype,
+            tensor: tensor.clone(),
+        })
+    }
+
+    /// Decodes the weight: [out_features, in_features] row-major, that is W (m x n) by columns.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
+    pub(crate) fn read_weight(&self, checkpoint: &Checkpoint) -> Result<PageVec<f32>, Fatal> {
+        let mut weight = PageVec::zeroed(self.in_features * self.out_features);
+        decode_weights(checkpoint.bytes(&self.tensor), self.dtype, &mut weight).map_err(
+            |e| match e {
+                // decode_weights sees one long row.
+                DecodeError::NonFinite { column, value, .. } => {
+                    let (row, column) = (column / self.in_features, column % self.in_features);
+                    self.refuse(checkpoint, &DecodeError::NonFinite { row, column, value })
+                }
+                other => self.refuse(checkpoint, &other),
+            },
+        )?;
+        Ok(weight)
+    }
+
+    /// Shows some rows of this weight beside those of W~, after others, in order.
+    ///
+    /// # Errors
+    /// What `each` returns. [`Fatal::Checkpoint`] for a NaN or infinite weight, which [`read_weight`](Self::read_weight) does
+    /// not let through.
+    pub(crate) fn quantize(
+        &self,
+        checkpoint: &Checkpoint,
+        settings: &Settings,
+        weight: &mut [f32],
+        mut each: impl FnMut(&mut [f32], &[f32]) -> Result<(), Fatal>,
+    ) -> Result<(), Fatal> {
+        let rows = (QUANTIZED / self.in_features).max(1);
+        let mut memory = vec![0.0; (rows * self.in_features).min(weight.len())];
+        for piece in weight.chunks_mut(rows * self.in_features) {
+            let quantized = &mut memory[..piece.len()];
+            settings
+                .quantizer
+                .quantize_dequantize(piece, self.in_features, quantized)
+                .map_err(|e| self.refuse(checkpoint, &e))?;
+            each(piece, quantized)?;
+        }
+        Ok(())
+    }
+
+    /// The stored bytes, for the fingerprint.
+    #[must_use]
+    pub(crate) fn stored<'c>(&self, checkpoint: &'c Checkpoint) -> &'c [u8] {
+        checkpoint.bytes(&self.tensor)
+    }
+
+    fn refuse(&self, checkpoint: &Checkpoint, error: &dyn core::fmt::Display) -> Fatal {
+        let reason = format!("tensor '{}.weight': {error}", self.name);
+        refuse(checkpoint.file_of(&self.tensor), reason)
+    }
+}
+
+/// BLAKE3 over name, type, shape and bytes of the selected weights, in name order.
+#[must_use]
+pub(crate) fn fingerprint(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for layer in layers {
+        let head = format!(
+            "{}\0{}\0{:?}\0",
+            layer.name, layer.tensor.dtype, layer.tensor.shape
+        );
+        hasher.update(head.as_bytes());
+        hasher.update(layer.stored(checkpoint));
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}
+
+/// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name order.
+#[must_use]
+pub(crate) fn fingerprint_of_others(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, tensor) in &checkpoint.tensors {
+        let module = name.strip_suffix(".weight").unwrap_or_default();
+        if layers
+            .binary_search_by(|l| l.name.as_str().cmp(module))
+            .is_err()
+        {
+            hasher.update(format!("{name}\0{}\0{:?}\0", tensor.dtype, tensor.shape).as_bytes());
+            hasher.update(checkpoint.bytes(tensor));
+        }
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}
