@@ -9,9 +9,10 @@ use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
+use crate::settings::Settings;
 use crate::settings::layered::Layered;
+use crate::settings::log_format::LogFormat;
 use crate::settings::options::Options;
-use crate::settings::{LogFormat, Settings};
 use crate::{commands, run};
 
 /// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.

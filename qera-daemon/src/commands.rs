@@ -63,7 +63,7 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
 /// # Errors
 /// [`Fatal::StateRefused`] for what was not gathered, [`Fatal`] otherwise.
 pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
-    settings.needed_checkpoint()?;
+    settings.weights.needed_checkpoint()?;
     let Some(weights) = Weights::open(settings)? else {
         return Ok(Exit::Failure);
     };
@@ -92,7 +92,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     }
     let target = Target::open(settings, &weights.checkpoint, layers)?;
     let status = job.status(settings, layers, &restored.sites);
-    let cores = Cores::new(settings.threads);
+    let cores = Cores::new(settings.compute.threads);
     let fed = Pipeline {
         settings,
         sites: &job.sites,

@@ -44,7 +44,7 @@ pub(crate) fn pays(
         layer.insensitive_to_rows || (layer.solve.is_some() && layer.vectors.ncols() > 0)
     };
     // The gap is one in f only where S is that of f, or its diagonal.
-    let method = layers.settings.method;
+    let method = layers.settings.solve.method;
     if !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known) {
         return Ok(true);
     }
@@ -69,7 +69,7 @@ pub(crate) fn pays(
         let gap = gap(layers.host, error, &metric, layer)
             .map_err(|reason| layers.failed(member, reason))?;
         // A NaN pays.
-        let small = gap <= WORTH * layers.settings.tolerance * solved.error;
+        let small = gap <= WORTH * layers.settings.convergence.tolerance * solved.error;
         if !small {
             return Ok(true);
         }

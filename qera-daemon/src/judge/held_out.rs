@@ -22,7 +22,7 @@ use crate::host::subspace::basis::product;
 use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
 use crate::judge::candidates::Candidates;
 use crate::judge::training::{Training, folds, rows_of};
-use crate::settings::Shrinkage;
+use crate::settings::solve::Shrinkage;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
 /// The candidates for a.
@@ -279,7 +279,7 @@ fn score_part(
         .map(|rows| mean_power(&outputs(host, rows, error), rows.len() / error.m))
         .collect();
     scores.without[layer].extend(&without);
-    let rank = rank_of(layers.settings.method, layers.layer(layer));
+    let rank = rank_of(layers.settings.solve.method, layers.layer(layer));
     let subspaces = Candidates::new(host, training, (error, by_rows), rank);
     let t = subspaces.outputs().transpose().to_owned();
     // x E Q for the rows of each block, s x rows.

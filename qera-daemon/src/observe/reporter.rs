@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::observe::event::Event;
-use crate::settings::LogFormat;
+use crate::settings::log_format::LogFormat;
 
 /// Where events go. Shared by all threads.
 #[derive(Debug, Clone)]

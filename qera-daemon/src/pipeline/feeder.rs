@@ -18,7 +18,6 @@ use crate::pipeline::Shared;
 use crate::pipeline::publisher::{Drain, Drained, Outcome};
 use crate::pipeline::source::Source;
 use crate::pipeline::worker::Task;
-use crate::settings::Until;
 use crate::source::admission::Admitted;
 use crate::source::intake::{Scan, content};
 use crate::source::refusal::{Reason, Refusal};
@@ -127,12 +126,12 @@ impl<'a> Feeder<'a> {
 
     /// Listens to the folder until a signal comes; once for `--once`.
     fn follow(&mut self, source: &mut Source<'_>) -> Result<(), Fatal> {
-        let watching = self.shared.settings.watching;
+        let watching = &self.shared.settings.source;
         let mut fresh_at = Instant::now();
         while self.going() {
             let scan = self.scan(source)?;
             let fresh = self.take_all(source, scan)?;
-            if self.shared.settings.until == Until::Once {
+            if self.shared.settings.convergence.is_once() {
                 return Ok(());
             }
             if fresh {
@@ -174,7 +173,7 @@ impl<'a> Feeder<'a> {
                 self.missing = false;
                 let incomplete = scan.incomplete;
                 self.shared.board.update(|s| s.incomplete = incomplete);
-                if incomplete > 0 && self.shared.settings.until == Until::Once {
+                if incomplete > 0 && self.shared.settings.convergence.is_once() {
                     self.shared.reporter.say(&Event::Warning {
                         subject: "watched folder",
                         message: format!(
@@ -184,7 +183,7 @@ impl<'a> Feeder<'a> {
                 }
                 Ok(scan)
             }
-            Err(fatal) if self.shared.settings.until == Until::Once => Err(fatal),
+            Err(fatal) if self.shared.settings.convergence.is_once() => Err(fatal),
             Err(fatal) => {
                 if !self.missing {
                     self.shared.reporter.say(&Event::Warning {

@@ -46,7 +46,7 @@ use crate::pipeline::publisher::Publisher;
 use crate::pipeline::source::Source;
 use crate::pipeline::worker::{SolveJob, Worker};
 use crate::publish::target::Target;
-use crate::settings::{Settings, Until};
+use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
 use crate::source::watch::Wake;
 use crate::state::journal::Gathered;
@@ -114,7 +114,7 @@ impl Shared<'_> {
 
     fn host(&self) -> Compute<'_> {
         Compute {
-            kernel: self.settings.kernel,
+            kernel: self.settings.compute.kernel,
             cores: self.cores,
         }
     }
@@ -145,7 +145,7 @@ impl Shared<'_> {
 impl<'a> Pipeline<'a> {
     /// Which worker folds which sites; without a checkpoint more may come, for any worker.
     fn owners(&self) -> Vec<Vec<usize>> {
-        let (sites, threads) = (&self.sites.sites, self.settings.threads);
+        let (sites, threads) = (&self.sites.sites, self.settings.compute.threads);
         let workers = match self.solver {
             Some(_) => threads.min(sites.len().max(1)),
             None => threads,
@@ -163,9 +163,9 @@ impl<'a> Pipeline<'a> {
         source: Option<Source<'a>>,
         target: Option<Target<'a>>,
     ) -> Result<FeedReport, Fatal> {
-        let threads = self.settings.threads;
+        let threads = self.settings.compute.threads;
         let owners = self.owners();
-        let tolerance = self.settings.tolerance;
+        let tolerance = self.settings.convergence.tolerance;
         let publisher =
             target.map(|target| Publisher::new(target, &self.restored, self.sites, tolerance));
         let shared = Shared {
@@ -178,7 +178,7 @@ impl<'a> Pipeline<'a> {
             stop: self.stop,
             reporter: self.reporter,
             board: self.board,
-            live: source.is_some() && self.settings.until != Until::Once,
+            live: source.is_some() && !self.settings.convergence.is_once(),
             failed: AtomicBool::new(false),
             converged: AtomicBool::new(false),
             wake: source.as_ref().and_then(|source| source.wake.clone()),

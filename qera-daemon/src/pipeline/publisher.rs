@@ -17,7 +17,7 @@ use crate::publish::generation::Publication;
 use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
-use crate::settings::Until;
+use crate::settings::convergence::Until;
 use crate::solve::site::{LayerSolution, Status};
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
@@ -119,7 +119,7 @@ impl<'a> Publisher<'a> {
         shared: &Shared<'_>,
         outcomes: &Receiver<Outcome>,
     ) -> Result<(), Fatal> {
-        if let Some(command) = &shared.settings.on_publish {
+        if let Some(command) = &shared.settings.publish.on_publish {
             let reporter = shared.reporter.clone();
             let failed = move |message| {
                 reporter.say(&Event::Warning {
@@ -306,7 +306,7 @@ impl<'a> Publisher<'a> {
 
     /// Ends the run when every layer that is fed has converged.
     fn check_convergence(&mut self, shared: &Shared<'_>) {
-        let Until::Converged { all } = shared.settings.until else {
+        let Until::Converged { all } = shared.settings.convergence.until else {
             return;
         };
         let fed = |layer: usize| shared.board.rows(layer) > 0;

@@ -36,7 +36,7 @@ impl Shared<'_> {
             })
         };
         let (m, rows) = (site.in_features, statistics.rows);
-        if !self.settings.method.corrects() {
+        if !self.settings.solve.method.corrects() {
             return;
         }
         let dead = statistics
@@ -71,7 +71,7 @@ impl Shared<'_> {
             FoldingChange::Closed => self.reporter.say(&Event::Closed {
                 site: &site.name,
                 rows,
-                share: self.settings.after_convergence.share(),
+                share: self.settings.convergence.after.share(),
             }),
             FoldingChange::Reopened(drifts) => {
                 for &(member, drift) in drifts {
@@ -102,7 +102,7 @@ impl Shared<'_> {
             ));
         }
         if solution.status == Status::Solved
-            && self.settings.method.corrects()
+            && self.settings.solve.method.corrects()
             && solution.rank_used < layer.rank
         {
             warn(format!(
@@ -111,7 +111,7 @@ impl Shared<'_> {
             ));
         }
         if let Some(lost) = solution.error_in_asked_dtype {
-            let asked = self.settings.factor_dtype.name();
+            let asked = self.settings.solve.factor_dtype.name();
             warn(if lost.is_finite() {
                 format!(
                     "written f32: {asked} would raise its error from {:.4e} to {lost:.4e}",

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::Identity;
 use crate::plan::Plan;
-use crate::settings::{Consume, Settings};
+use crate::settings::Settings;
+use crate::settings::source::Consume;
 use crate::source::admission::{Admission, Admitted, declared_shares, grow};
 use crate::source::intake::Intake;
 use crate::source::refusal::Refusal;
@@ -67,7 +68,7 @@ impl Source<'_> {
         };
         let grown = self.checkpoint.is_none().then(|| {
             let mut sites = self.sites.clone();
-            grow(header, &self.settings.selection, &mut sites);
+            grow(header, &self.settings.weights.selection, &mut sites);
             sites
         });
         let sites = grown.as_ref().unwrap_or(&self.sites);
@@ -81,7 +82,7 @@ impl Source<'_> {
             model_names: self
                 .checkpoint
                 .map_or_else(Vec::new, Checkpoint::model_names),
-            selection: &self.settings.selection,
+            selection: &self.settings.weights.selection,
             sites,
         };
         let admitted = admission.admit(header)?;
@@ -105,7 +106,7 @@ impl Source<'_> {
     /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the way. Each is first moved
     /// aside and looked at there: one that is another file by now is put back.
     pub(crate) fn consume(&mut self) -> Vec<String> {
-        let how = self.settings.watching.consume;
+        let how = self.settings.source.consume;
         if how == Consume::Keep {
             self.consumable.clear();
             return Vec::new();

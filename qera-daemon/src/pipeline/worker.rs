@@ -184,7 +184,7 @@ impl<'a> Worker<'a> {
             let statistics = Arc::make_mut(&mut slot.statistics);
             let (host, scratch) = (self.shared.host(), &mut self.scratch);
             let folded = if slot.closed {
-                let share = self.shared.settings.after_convergence.share();
+                let share = self.shared.settings.convergence.after.share();
                 statistics.follow(&site_rows, share, host, scratch)
             } else {
                 statistics.fold(&site_rows, host, scratch)
@@ -220,8 +220,8 @@ impl<'a> Worker<'a> {
             return Ok(());
         };
         let settings = self.shared.settings;
-        let may_change_folding =
-            settings.closes_sites() && progress.folding_may_change(settings.tolerance);
+        let may_change_folding = settings.convergence.closes_sites()
+            && progress.folding_may_change(settings.convergence.tolerance);
         let solves = progress.advance(seen, rows);
         slot.next_point = progress.next_point;
         let statistics = Arc::make_mut(&mut slot.statistics);
@@ -420,7 +420,7 @@ fn judged(
     progress: &mut SiteProgress,
     may_change_folding: bool,
 ) -> Vec<LayerSummary> {
-    let tolerance = shared.settings.tolerance;
+    let tolerance = shared.settings.convergence.tolerance;
     if may_change_folding {
         shared.tell_folding_change(site, seen, &progress.update_folding(tolerance));
     }

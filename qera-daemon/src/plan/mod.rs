@@ -14,8 +14,10 @@ use crate::error::Fatal;
 use crate::host::kernels::rank_update::scratch_bytes;
 use crate::judge::held_out::SHRINKAGES;
 use crate::judge::schedule::longest_wait;
+use crate::settings::Settings;
+use crate::settings::log_format::LogFormat;
 use crate::settings::memory_budget::format_bytes;
-use crate::settings::{LogFormat, Settings, Shrinkage, Until};
+use crate::settings::solve::Shrinkage;
 use crate::solve::cost::Quantity;
 use crate::source::admission::{Admitted, Entry};
 use crate::source::refusal::Reason;
@@ -93,8 +95,8 @@ impl Extent {
     #[must_use]
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            keeps_r: settings.method.needs_r(),
-            live: settings.until != Until::Once && settings.checkpoint.is_some(),
+            keeps_r: settings.solve.method.needs_r(),
+            live: !settings.convergence.is_once() && settings.weights.checkpoint.is_some(),
             resumed: false,
         }
     }
@@ -200,7 +202,7 @@ impl Plan {
             .filter(|s| beside(s))
             .map(|s| s.bound_bytes)
             .sum();
-        let left = settings.memory_budget.bytes.saturating_sub(beside);
+        let left = settings.compute.memory_budget.bytes.saturating_sub(beside);
         if needed <= planned.max(left) {
             return Ok(());
         }
@@ -236,9 +238,9 @@ impl Plan {
         let sites: Vec<_> = (0..layout.sites.len()).map(bytes).collect();
         let scratch = sites.iter().map(|(_, scratch)| *scratch);
         let needed = sites.iter().map(|(held, _)| held).sum::<u64>()
-            + largest(scratch.collect(), settings.threads);
+            + largest(scratch.collect(), settings.compute.threads);
         let shards = self.stages[SHARDS].bytes + process_bytes(settings);
-        let left = settings.memory_budget.bytes.saturating_sub(shards);
+        let left = settings.compute.memory_budget.bytes.saturating_sub(shards);
         if needed <= left {
             return Ok(());
         }
@@ -253,7 +255,7 @@ impl Plan {
     /// # Errors
     /// [`Fatal::OverBudget`].
     pub(crate) fn check(&self, settings: &Settings) -> Result<(), Fatal> {
-        let budget = &settings.memory_budget;
+        let budget = &settings.compute.memory_budget;
         if self.bound_bytes <= budget.bytes {
             return Ok(());
         }
@@ -302,7 +304,7 @@ impl SitePlan {
             let sizes = site.layers.iter().map(|&l| &layers[l]);
             let share = scored_share(m, sizes.map(|l| (l.out_features, l.rank)));
             let wait = longest_wait(m, entries.iter().map(|e| e.rows as u64));
-            let most = if settings.closes_sites() {
+            let most = if settings.convergence.closes_sites() {
                 ASIDE_ROWS_PEAK
             } else {
                 ASIDE_ROWS
@@ -317,8 +319,9 @@ impl SitePlan {
             (0, 0)
         };
         let held_most = if extent.live { most } else { held };
-        let in_pairs =
-            |entry: &&Entry| settings.kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16;
+        let in_pairs = |entry: &&Entry| {
+            settings.compute.kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16
+        };
         let scratch = entries
             .iter()
             .map(|entry| scratch_bytes(m, entry.rows, in_pairs(entry)))
@@ -344,7 +347,7 @@ impl LayerPlan {
             m,
             n,
             rank,
-            full: settings.method.needs_r(),
+            full: settings.solve.method.needs_r(),
             keeps_r: extent.keeps_r,
             candidates: candidates(settings),
             live: extent.live,
@@ -369,7 +372,7 @@ fn stages(
     shards: &[Admitted],
     extent: Extent,
 ) -> Vec<Stage> {
-    let threads = settings.threads;
+    let threads = settings.compute.threads;
     // Every thread at its largest site at once.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = |site: &Site| {
@@ -455,13 +458,13 @@ fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
 }
 
 const fn process_bytes(settings: &Settings) -> u64 {
-    PROCESS_BYTES + settings.threads as u64 * THREAD_BYTES
+    PROCESS_BYTES + settings.compute.threads as u64 * THREAD_BYTES
 }
 
 /// Candidates that are scored on the window, in each fold.
 const fn candidates(settings: &Settings) -> usize {
-    match settings.shrinkage {
-        Shrinkage::Auto if settings.method.shrinks() => SHRINKAGES.len(),
+    match settings.solve.shrinkage {
+        Shrinkage::Auto if settings.solve.method.shrinks() => SHRINKAGES.len(),
         _ => 1,
     }
 }

@@ -67,8 +67,8 @@ impl Plan {
         line(format_args!(
             "{:<74} {:>12}   ({})",
             "memory budget",
-            format_bytes(settings.memory_budget.bytes),
-            settings.memory_budget.origin
+            format_bytes(settings.compute.memory_budget.bytes),
+            settings.compute.memory_budget.origin
         ));
         line(format_args!(
             "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve",

@@ -6,7 +6,8 @@ use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::{ChoiceOrigin, HeldOut};
 use crate::judge::progress::{Folding, LayerSummary};
-use crate::settings::{Settings, Shrinkage};
+use crate::settings::Settings;
+use crate::settings::solve::Shrinkage;
 use crate::solve::site::{LayerSolution, Status};
 use crate::weights::layers::Layer;
 
@@ -191,14 +192,14 @@ impl Fingerprints {
 impl SettingsRecord {
     fn new(settings: &Settings, layers: &[Layer]) -> Self {
         Self {
-            method: settings.method.name(),
-            quantizer: format!("mxint{}", settings.quantizer.element_bits()),
-            block_size: settings.quantizer.block_size(),
-            shrinkage: match settings.shrinkage {
+            method: settings.solve.method.name(),
+            quantizer: format!("mxint{}", settings.weights.quantizer.element_bits()),
+            block_size: settings.weights.quantizer.block_size(),
+            shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
             },
-            dtype: dtype_name(settings.factor_dtype).to_string(),
+            dtype: dtype_name(settings.solve.factor_dtype).to_string(),
             ranks: layers.iter().map(|l| l.rank_asked).collect(),
         }
     }
@@ -208,8 +209,8 @@ impl SettingsRecord {
 pub(crate) fn quantizer_name(settings: &Settings) -> String {
     format!(
         "mxint{}/{}",
-        settings.quantizer.element_bits(),
-        settings.quantizer.block_size()
+        settings.weights.quantizer.element_bits(),
+        settings.weights.quantizer.block_size()
     )
 }
 
@@ -233,7 +234,7 @@ impl LayerRecord {
             status: solution.status,
             rank_asked: layer.rank_asked,
             rank_used: solution.rank_used,
-            method: settings.method.name(),
+            method: settings.solve.method.name(),
             quantizer: quantizer_name(settings),
             shrinkage: solution.choice.map(|c| c.shrinkage),
             shrinkage_origin: solution.choice.map(|c| c.origin),

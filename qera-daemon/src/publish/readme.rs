@@ -65,6 +65,6 @@ python convert_lora_to_gguf.py --base {base_model} {folder}
 ```
 ",
         total = solutions.len(),
-        method = settings.method.name(),
+        method = settings.solve.method.name(),
     )
 }

@@ -60,10 +60,10 @@ impl<'a> Target<'a> {
         checkpoint: &'a Checkpoint,
         layers: &'a [Layer],
     ) -> Result<Self, Fatal> {
-        let out = OutFolder::open(&settings.out)?;
+        let out = OutFolder::open(&settings.publish.out)?;
         let weights = fingerprint(checkpoint, layers);
         // Hashing the whole checkpoint is for those who have or want a base.
-        let concerned = settings.emit_base || out.path.join("base").exists();
+        let concerned = settings.publish.emit_base || out.path.join("base").exists();
         let base = concerned.then(|| Base::new(settings, checkpoint, layers, &weights));
         let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
         let of_base = base.as_ref().map(Base::fingerprint);
@@ -175,7 +175,7 @@ impl<'a> Target<'a> {
             base_model.as_deref(),
         )?;
         self.drained = drained;
-        self.out.prune(self.settings.keep_generations)?;
+        self.out.prune(self.settings.publish.keep_generations)?;
         Ok(published)
     }
 }

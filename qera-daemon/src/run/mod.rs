@@ -24,7 +24,7 @@ use crate::pipeline::publisher::Drained;
 use crate::pipeline::source::Source;
 use crate::publish::target::Target;
 use crate::run::prepared::{Prepared, Weights, solver};
-use crate::settings::{Settings, Until};
+use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::source::watch::{Wake, Watcher};
 use crate::state::journal::Journal;
@@ -39,14 +39,14 @@ use crate::weights::sites::Sites;
 /// # Errors
 /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.
 pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Fatal> {
-    let Some(watch) = &settings.watch else {
+    let Some(watch) = &settings.source.watch else {
         return Err(Fatal::Usage(
             "--watch DIR is needed: the folder of activation shards".into(),
         ));
     };
     let stop = signals()?;
     let weights = Weights::open(settings)?;
-    let live = settings.until != Until::Once;
+    let live = !settings.convergence.is_once();
     // Before the first listing, so that nothing comes unseen between the two.
     let mut watcher = live.then(|| watch_folder(settings, watch, reporter));
     if let Some(watcher) = &watcher {
@@ -141,7 +141,7 @@ impl Run<'_> {
         let solved_for = target.as_ref().map(Target::solved_for);
         let expected = job.expected(layers, solved_for.as_deref());
         let mut restored = restore(&self.state.path, Some(&journal), &expected)?;
-        restored.open_unless(settings.closes_sites());
+        restored.open_unless(settings.convergence.closes_sites());
         self.tell(&journal, &restored, torn, solved_for.as_deref());
         let consumable = held(&journal, restored.gathered.position, &mut intake);
         let mut status = job.status(settings, layers, &restored.sites);
@@ -172,12 +172,12 @@ impl Run<'_> {
             refused: job.refused.clone(),
             consumable,
         };
-        self.reporter.begin(if settings.until == Until::Once {
+        self.reporter.begin(if settings.convergence.is_once() {
             job.admitted.len() + layers.len()
         } else {
             0
         });
-        let cores = Cores::new(settings.threads);
+        let cores = Cores::new(settings.compute.threads);
         let pipeline = Pipeline {
             settings,
             sites: &job.sites,
@@ -265,7 +265,7 @@ fn end(
     reporter: &Reporter,
     fed: &FeedReport,
 ) -> Result<Exit, Fatal> {
-    let once = settings.until == Until::Once;
+    let once = settings.convergence.is_once();
     match &fed.drained {
         Some(Drained::CutOff) if once => return Err(Fatal::Interrupted),
         Some(Drained::CutOff) => reporter.say(&Event::Warning {
@@ -273,7 +273,7 @@ fn end(
             message: Fatal::Interrupted.to_string(),
         }),
         _ if fed.held == 0 && once => return nothing_usable(watch, fed.refused),
-        None if settings.checkpoint.is_some() && fed.held > 0 => {
+        None if settings.weights.checkpoint.is_some() && fed.held > 0 => {
             reporter.say(&Event::NothingNew { shards: fed.held });
         }
         None => reporter.say(&Event::Gathered {
@@ -297,7 +297,7 @@ fn nothing_usable(watch: &Path, refused: usize) -> Result<Exit, Fatal> {
 }
 
 fn watch_folder(settings: &Settings, watch: &Path, reporter: &Reporter) -> Watcher {
-    Watcher::start(watch, settings.watching.mode, |message| {
+    Watcher::start(watch, settings.source.mode, |message| {
         reporter.say(&Event::Warning {
             subject: "watched folder",
             message,
@@ -319,7 +319,7 @@ impl First<'_> {
         let mut refused = Vec::new();
         while job.saved.is_none() && job.admitted.is_empty() && !stop.load(Ordering::SeqCst) {
             refused.append(&mut job.refused);
-            let deadline = Instant::now() + self.settings.watching.rescan;
+            let deadline = Instant::now() + self.settings.source.rescan;
             let verdict = self.intake.next_verdict().unwrap_or(deadline);
             self.watcher.wait(verdict.min(deadline));
             match Prepared::prepare(self.settings, self.weights, Some(&mut *self.intake)) {
@@ -388,10 +388,10 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Prepared, weights: O
         layers: weights.map_or(0, |w| w.layers.selected.len()),
         sites: job.sites.sites.len(),
         shards: job.admitted.len(),
-        method: settings.method.name(),
-        threads: settings.threads,
+        method: settings.solve.method.name(),
+        threads: settings.compute.threads,
         planned_bytes: job.plan.total_bytes,
-        budget_bytes: settings.memory_budget.bytes,
+        budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     });
     let passed_over = weights.map_or(&[][..], |w| &w.layers.passed_over);
@@ -423,7 +423,7 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Prepared, weights: O
 
 /// This version computes on the CPU; the probe says what stands in the way of a GPU.
 fn device(settings: &Settings) -> String {
-    let kernel = settings.kernel.name();
+    let kernel = settings.compute.kernel.name();
     match qera_gpu::probe() {
         qera_gpu::Probe::Unavailable(reason) => {
             format!("computing on the CPU by {kernel} kernels ({reason})")

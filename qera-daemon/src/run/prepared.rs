@@ -32,7 +32,7 @@ impl Weights {
     /// # Errors
     /// [`Fatal`] for a checkpoint that cannot serve.
     pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
-        let Some(path) = &settings.checkpoint else {
+        let Some(path) = &settings.weights.checkpoint else {
             return Ok(None);
         };
         let checkpoint = Checkpoint::open(path)?;
@@ -75,7 +75,7 @@ impl Prepared {
         weights: Option<&Weights>,
         mut intake: Option<&mut Intake>,
     ) -> Result<Self, Fatal> {
-        let needs_r = settings.method.needs_r();
+        let needs_r = settings.solve.method.needs_r();
         let saved = read_sites(&settings.state)?;
         let layers = weights.map_or(&[][..], |w| &w.layers.selected);
         let mut refused = Vec::new();
@@ -93,7 +93,7 @@ impl Prepared {
                 let admission = Admission {
                     checkpoint: weights.map(|w| &w.checkpoint),
                     model_names: weights.map_or_else(Vec::new, |w| w.checkpoint.model_names()),
-                    selection: &settings.selection,
+                    selection: &settings.weights.selection,
                     sites: &sites,
                 };
                 let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
@@ -137,7 +137,11 @@ impl Prepared {
     /// As for [`prepare`](Self::prepare).
     pub(crate) fn plan(settings: &Settings) -> Result<Self, Fatal> {
         let weights = Weights::open(settings)?;
-        let mut intake = settings.watch.as_ref().map(|w| Intake::new(w, false));
+        let mut intake = settings
+            .source
+            .watch
+            .as_ref()
+            .map(|w| Intake::new(w, false));
         Self::prepare(settings, weights.as_ref(), intake.as_mut())
     }
 
@@ -197,11 +201,12 @@ impl Prepared {
             generation: before.generation,
             pid: std::process::id(),
             phase: "folding".into(),
-            watch: settings.watch.as_deref().map(absolute),
+            watch: settings.source.watch.as_deref().map(absolute),
             out: settings
+                .weights
                 .checkpoint
                 .as_ref()
-                .map(|_| absolute(&settings.out)),
+                .map(|_| absolute(&settings.publish.out)),
             quarantined: self.refused.len(),
             reasons: self.refused.clone(),
             layers: layers
@@ -222,7 +227,7 @@ impl Prepared {
                 status.gather(index, &site.name, rows);
             }
             let progress = saved.and_then(|state| state.progress.as_ref());
-            let summaries = progress.map(|p| p.summaries(settings.tolerance));
+            let summaries = progress.map(|p| p.summaries(settings.convergence.tolerance));
             for (member, &layer) in site.layers.iter().enumerate() {
                 let summary = summaries.as_ref().map(|of_site| of_site[member]);
                 let shown = &mut status.layers[layer];
@@ -276,7 +281,7 @@ pub(crate) const fn solver<'a>(
         settings,
         layers: weights.layers.selected.as_slice(),
         host: Compute {
-            kernel: settings.kernel,
+            kernel: settings.compute.kernel,
             cores,
         },
     }

@@ -123,13 +123,19 @@ impl<'a> SiteSolver<'a> {
             .then(|| PackedR::new(&statistics.autocorrelation, statistics.in_features));
         let scale = diagonal_scale(&statistics.diagonal());
         // Only QERA-exact multiplies by the full R.
-        let method = self.settings.method;
+        let method = self.settings.solve.method;
         let full = match packed {
             Some(packed) if method.needs_r() => packed.to_f32(self.host, scale),
             _ => PageVec::default(),
         };
         let layers = self.layers_of(site);
-        let verdict = judge(method, self.settings.shrinkage, statistics, &full, &layers)?;
+        let verdict = judge(
+            method,
+            self.settings.solve.shrinkage,
+            statistics,
+            &full,
+            &layers,
+        )?;
         let metric = site_metric(method, statistics, packed, scale, &full, verdict.choice)?;
         let given = Given {
             layers,
@@ -190,7 +196,7 @@ impl<'a> SiteSolver<'a> {
             error_without,
             by_rows: false,
         };
-        let asked = self.settings.factor_dtype;
+        let asked = self.settings.solve.factor_dtype;
         let measured = Measured::new(asked, &projected.correction, yardstick);
         if !measured.rounded.error.is_finite() || !measured.error_with.is_finite() {
             return Err(layers.failed(
@@ -200,7 +206,7 @@ impl<'a> SiteSolver<'a> {
         }
         let rank_used = projected.spectrum.len();
         if let Some(Before { layer, .. }) = before {
-            layer.insensitive_to_rows = !correctable || !self.settings.method.uses_rows();
+            layer.insensitive_to_rows = !correctable || !self.settings.solve.method.uses_rows();
             let solved = SolveRecord {
                 shrinkage: verdict.choice.map_or(0.0, |c| c.shrinkage),
                 error: measured.error_with,
@@ -238,7 +244,7 @@ impl<'a> SiteSolver<'a> {
     ) -> Result<Projected, Fatal> {
         let (layers, metric) = (&given.layers, given.metric);
         let most = row_rank(metric, given.statistics.rows);
-        let rank = rank_of(self.settings.method, layers.layer(member)).min(most);
+        let rank = rank_of(self.settings.solve.method, layers.layer(member)).min(most);
         if rank == 0 {
             return Ok(Projected::nothing(error));
         }
@@ -272,7 +278,7 @@ impl<'a> SiteSolver<'a> {
             error_with: 0.0,
             error_bf16: 0.0,
             factors: Rounded {
-                dtype: self.settings.factor_dtype,
+                dtype: self.settings.solve.factor_dtype,
                 lora_a: Vec::new(),
                 lora_b: Vec::new(),
                 error: 0.0,

@@ -7,7 +7,7 @@ use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 
 use crate::formats::safetensors::header::{Claim, Identity, float_dtype};
-use crate::settings::Selection;
+use crate::settings::weights::Selection;
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
 use crate::weights::checkpoint::Checkpoint;

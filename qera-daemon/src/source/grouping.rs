@@ -45,7 +45,7 @@ pub(crate) fn group(
         let admission = Admission {
             model_names: checkpoint.map_or_else(Vec::new, |(c, _)| c.model_names()),
             checkpoint: checkpoint.map(|(c, _)| c),
-            selection: &settings.selection,
+            selection: &settings.weights.selection,
             sites: &sites,
         };
         let mut admitted = Vec::new();
@@ -54,7 +54,7 @@ pub(crate) fn group(
             // Without a checkpoint a shard is judged by its own word here, and by those accepted before it later.
             let own = checkpoint.is_none().then(|| {
                 let mut own = Sites::saved(&[], &shares);
-                grow(header, &settings.selection, &mut own);
+                grow(header, &settings.weights.selection, &mut own);
                 own
             });
             let admission = Admission {
@@ -95,7 +95,7 @@ fn sites(
         let mut sites = Sites::saved(&[], shares);
         headers
             .iter()
-            .for_each(|header| grow(header, &settings.selection, &mut sites));
+            .for_each(|header| grow(header, &settings.weights.selection, &mut sites));
         return Ok(sites);
     };
     Sites::group(&layers.selected, shares).map_err(|reason| Fatal::Checkpoint {

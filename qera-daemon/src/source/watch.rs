@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::settings::WatchMode;
+use crate::settings::source::WatchMode;
 
 /// File systems that report no events of other hosts.
 const WITHOUT_EVENTS: [&str; 16] = [

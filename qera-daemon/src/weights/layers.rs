@@ -8,7 +8,8 @@ use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
 use crate::error::Fatal;
 use crate::formats::safetensors::header::float_dtype;
 use crate::host::kernels::page_vec::PageVec;
-use crate::settings::{Selection, Settings};
+use crate::settings::Settings;
+use crate::settings::weights::Selection;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 
 /// Architectures whose "linear" weights are stored transposed (Conv1D, in x out).
@@ -52,7 +53,7 @@ impl Layers {
     /// [`Fatal::Usage`] for an `--include` that matches nothing.
     pub fn select(checkpoint: &Checkpoint, settings: &Settings) -> Result<Self, Fatal> {
         refuse_foreign(checkpoint)?;
-        let selection = &settings.selection;
+        let selection = &settings.weights.selection;
         let mut selected = Vec::new();
         let mut passed_over = Vec::new();
         for (tensor_name, tensor) in &checkpoint.tensors {
@@ -106,10 +107,10 @@ fn check_selection(
         }
     }
     let names: Vec<&str> = selected.iter().map(|l| l.name.as_str()).collect();
-    if let Some(glob) = settings.ranks.unmatched(&names) {
+    if let Some(glob) = settings.weights.ranks.unmatched(&names) {
         return usage(format!("--rank-for '{glob}': matches no selected layer"));
     }
-    for glob in &settings.selection.include {
+    for glob in &settings.weights.selection.include {
         if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
             let (glob, path) = (glob.glob(), checkpoint.path.display());
             return usage(format!(
@@ -211,7 +212,7 @@ impl Layer {
         if in_features == 0 || out_features == 0 {
             return Err(refuse(format!("is empty: [{out_features}, {in_features}]")));
         }
-        let rank_asked = settings.ranks.of(name);
+        let rank_asked = settings.weights.ranks.of(name);
         Ok(Self {
             name: name.to_owned(),
             in_features,
@@ -259,6 +260,7 @@ impl Layer {
         for piece in weight.chunks_mut(rows * self.in_features) {
             let quantized = &mut memory[..piece.len()];
             settings
+                .weights
                 .quantizer
                 .quantize_dequantize(piece, self.in_features, quantized)
                 .map_err(|e| self.refuse(checkpoint, &e))?;

@@ -1,0 +1,51 @@
+//! What computing is told: on how many cores, by which instructions, in how much memory.
+
+use crate::error::Fatal;
+use crate::host::kernels::Kernel;
+use crate::settings::memory_budget::MemoryBudget;
+use crate::settings::options::Options;
+use crate::settings::parse::at_least;
+
+/// More would only fail when they are started.
+const THREADS_MAX: usize = 1024;
+
+/// Where it is computed.
+#[derive(Debug, Clone)]
+pub(crate) struct ComputeSettings {
+    /// Worker threads of each compute stage.
+    pub(crate) threads: usize,
+    /// Instructions that accumulate and solve.
+    pub(crate) kernel: Kernel,
+    /// What the plan may use.
+    pub(crate) memory_budget: MemoryBudget,
+}
+
+impl ComputeSettings {
+    /// Checks its options.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
+        let budget = options.memory_budget.as_deref().unwrap_or_default();
+        Ok(Self {
+            threads: threads(options)?,
+            kernel: Kernel::named(options.kernel.as_deref().unwrap_or("auto"))
+                .map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
+            memory_budget: MemoryBudget::parse(budget)?,
+        })
+    }
+}
+
+fn threads(options: &Options) -> Result<usize, Fatal> {
+    let threads = match options.threads {
+        None => std::thread::available_parallelism().map_or(1, core::num::NonZero::get),
+        Some(threads) => threads as usize,
+    };
+    at_least("threads", threads, 1)?;
+    if threads > THREADS_MAX {
+        return Err(Fatal::Usage(format!(
+            "--threads: must be at most {THREADS_MAX}"
+        )));
+    }
+    Ok(threads)
+}

@@ -1,0 +1,60 @@
+//! What a solve is told: the method, the shrinkage, the dtype of A and B.
+
+use qera_core::dtype::FloatDtype;
+use qera_core::reconstruct::Method;
+
+use crate::error::Fatal;
+use crate::settings::options::{FACTOR_DTYPES, METHODS, Options};
+use crate::settings::parse::one_of;
+
+/// How A and B are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SolveSettings {
+    /// How C is computed.
+    pub(crate) method: Method,
+    /// How far R is shrunk toward its diagonal.
+    pub(crate) shrinkage: Shrinkage,
+    /// dtype of A and B.
+    pub(crate) factor_dtype: FloatDtype,
+}
+
+/// `--shrinkage`: R_a = (1 - a) R + a diag(R).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Shrinkage {
+    /// Chosen on held-out blocks.
+    Auto,
+    /// Given; 0 is QERA-exact as in the paper, 1 is QERA-approx.
+    Fixed(f64),
+}
+
+impl SolveSettings {
+    /// Checks its options.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
+        let method = one_of("method", options.method.as_deref(), &METHODS)?;
+        Ok(Self {
+            method: Method::parse(method)
+                .ok_or_else(|| Fatal::Usage(format!("--method: unknown value '{method}'")))?,
+            shrinkage: shrinkage(options.shrinkage.as_deref().unwrap_or_default())?,
+            factor_dtype: match one_of("dtype", options.dtype.as_deref(), &FACTOR_DTYPES)? {
+                "f32" => FloatDtype::F32,
+                "f16" => FloatDtype::F16,
+                _ => FloatDtype::Bf16,
+            },
+        })
+    }
+}
+
+fn shrinkage(text: &str) -> Result<Shrinkage, Fatal> {
+    if text == "auto" {
+        return Ok(Shrinkage::Auto);
+    }
+    match text.parse::<f64>() {
+        Ok(a) if (0.0..=1.0).contains(&a) => Ok(Shrinkage::Fixed(a)),
+        _ => Err(Fatal::Usage(format!(
+            "--shrinkage: '{text}' is neither auto nor a number from 0 to 1"
+        ))),
+    }
+}
