@@ -36,7 +36,15 @@ pub enum Fatal {
         /// Module name.
         layer: String,
         /// What went wrong.
-        reason: String,
+        reason: Box<dyn core::error::Error + Send + Sync>,
+    },
+    /// A site's rows could not be folded: a defect if it is ever seen.
+    #[error("input {site}: {reason}")]
+    Fold {
+        /// First member of the site.
+        site: String,
+        /// What went wrong.
+        reason: Box<dyn core::error::Error + Send + Sync>,
     },
     /// The folder has no shard, or all were refused: a generation of zeros would take the place of a good one.
     #[error("{}: {}; nothing was published", folder.display(), nothing(*refused))]
@@ -108,6 +116,7 @@ impl Fatal {
             Self::Io { .. }
             | Self::Checkpoint { .. }
             | Self::Solve { .. }
+            | Self::Fold { .. }
             | Self::NothingUsable { .. }
             | Self::Interrupted
             | Self::Panicked { .. } => Exit::Failure,

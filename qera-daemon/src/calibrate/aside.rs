@@ -10,9 +10,9 @@
 //! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
 //! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
 
-use crate::calibrate::window::{BLOCK_ROWS_MIN, Block, BlocksRecord, Window, draw, restore_blocks};
-use crate::host::kernels::page_vec::PageVec;
-use crate::host::kernels::stored::Stored;
+use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
+use crate::calibrate::window::{BLOCK_ROWS_MIN, Window};
+use crate::host::kernels::stored::{KeptRows, StoredRows};
 use crate::source::rows::Batch;
 
 /// Most rows kept of a site.
@@ -86,11 +86,11 @@ impl Aside {
         }
     }
 
-    /// Shows the rows of a shard of a closed site; `each` is shown every block as it is complete, with its place in
+    /// Shows the rows of a batch of a closed site; `each` is shown every block as it is complete, with its place in
     /// the stream.
-    pub(crate) fn follow(&mut self, shard: &Batch, mut each: impl FnMut(u64, Stored<'_>)) {
+    pub(crate) fn follow(&mut self, batch: &Batch, mut each: impl FnMut(u64, StoredRows<'_>)) {
         let mut cutter = core::mem::replace(&mut self.cutter, Window::passing(self.in_features));
-        cutter.offer(shard, |block| {
+        cutter.offer(batch, |block| {
             each(self.seen, block);
             self.offer(block);
         });
@@ -109,9 +109,8 @@ impl Aside {
     }
 
     /// Shows a complete block of consecutive rows.
-    pub fn offer(&mut self, block: Stored<'_>) {
-        let width = self.in_features;
-        let rows = block.rows(width);
+    pub fn offer(&mut self, block: StoredRows<'_>) {
+        let rows = block.rows();
         let number = self.seen;
         self.seen += 1;
         if core::mem::take(&mut self.skip) {
@@ -124,14 +123,9 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        let mut values = PageVec::zeroed(kept * width);
-        for (i, row) in values.chunks_exact_mut(width).enumerate() {
-            let at = (2 * i + 1) * rows / (2 * kept) * width;
-            block.widen(at..at + width, row);
-        }
         self.blocks.push(Block {
-            values,
-            rows: kept,
+            kept: KeptRows::rows_of(block, kept, |i| (2 * i + 1) * rows / (2 * kept)),
+            in_features: self.in_features,
             number,
         });
         self.bound(ASIDE_ROWS);
@@ -154,8 +148,8 @@ impl Aside {
     }
 
     /// Every row kept, block by block, and those that wait.
-    pub(crate) fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
-        let kept = self.blocks.iter().map(|block| &block.values[..]);
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = StoredRows<'_>> {
+        let kept = self.blocks.iter().map(Block::stored);
         kept.chain(self.cutter.all_rows())
     }
 
@@ -164,7 +158,7 @@ impl Aside {
     pub(crate) fn record(&self) -> AsideRecord {
         AsideRecord {
             blocks: BlocksRecord {
-                blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
+                blocks: records(&self.blocks),
                 seen: self.seen,
                 pending: self.cutter.record().pending,
                 ..BlocksRecord::default()
@@ -180,12 +174,13 @@ impl Aside {
         in_features: usize,
         share: f64,
         record: &AsideRecord,
-        values: &[f32],
+        rows: &SavedRows,
     ) -> Option<Self> {
-        let (blocks, waiting) = restore_blocks(in_features, &record.blocks, values)?;
+        let mut saved = SavedReader::new(in_features, rows);
+        let blocks = saved.blocks(&record.blocks.blocks)?;
         let mut cutter = Window::passing(in_features);
-        cutter.wait_with(waiting);
-        Some(Self {
+        cutter.wait_with(saved.pending(record.blocks.pending.as_ref())?);
+        saved.is_empty().then(|| Self {
             in_features,
             share,
             blocks,
@@ -198,7 +193,7 @@ impl Aside {
 
     /// Drops the blocks with the largest draws beyond this many rows.
     fn bound(&mut self, rows: usize) {
-        while self.blocks.iter().map(|b| b.rows).sum::<usize>() > rows {
+        while self.blocks.iter().map(Block::rows).sum::<usize>() > rows {
             let last = (0..self.blocks.len())
                 .max_by_key(|&i| self.blocks[i].draw())
                 .unwrap_or_default();
@@ -243,48 +238,49 @@ mod tests {
         let share = 0.01;
         let mut aside = Aside::new(M, share);
         for number in 0..2000 {
-            aside.offer(Stored::Floats(&block(number, 128)));
+            aside.offer(StoredRows::floats(&block(number, 128), M));
         }
         let blocks = aside.take(true);
-        let rows: usize = blocks.iter().map(|b| b.rows).sum();
+        let rows: usize = blocks.iter().map(Block::rows).sum();
         let allowed = share * 2000.0 * 128.0;
         assert!(
             rows as f64 <= allowed && rows as f64 > 0.8 * allowed,
             "{rows}"
         );
-        assert!(blocks.iter().all(|b| b.rows == BLOCK_ROWS));
+        assert!(blocks.iter().all(|b| b.rows() == BLOCK_ROWS));
         let late = blocks.iter().filter(|b| b.number >= 1000).count();
         assert!(
             late * 3 > blocks.len() && late * 3 < 2 * blocks.len(),
             "{late}"
         );
-        let step = blocks[0].values[M] - blocks[0].values[0];
+        let values = blocks[0].stored().widened();
+        let step = values[M] - values[0];
         assert!((step - 16.0).abs() < 1e-6, "evenly spaced");
 
         // The block that began before the solve point is not newer than the correction.
         let mut all = Aside::new(M, 1.0);
         all.take(true);
-        all.offer(Stored::Floats(&block(1, BLOCK_ROWS)));
-        all.offer(Stored::Floats(&block(2, BLOCK_ROWS)));
+        all.offer(StoredRows::floats(&block(1, BLOCK_ROWS), M));
+        all.offer(StoredRows::floats(&block(2, BLOCK_ROWS), M));
         assert_eq!(
             all.take(false).iter().map(|b| b.number).collect::<Vec<_>>(),
             [1]
         );
         let mut many = Aside::new(M, 1.0);
-        (0..1000).for_each(|n| many.offer(Stored::Floats(&block(n, BLOCK_ROWS))));
+        (0..1000).for_each(|n| many.offer(StoredRows::floats(&block(n, BLOCK_ROWS), M)));
         assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
     }
 
     #[test]
     fn it_continues_from_its_record() {
         let mut aside = Aside::new(M, 0.5);
-        (0..40).for_each(|n| aside.offer(Stored::Floats(&block(n, 32))));
-        let values = aside.all_rows().collect::<Vec<_>>().concat();
-        let mut copy = Aside::restore(M, 0.5, &aside.record(), &values).unwrap();
+        (0..40).for_each(|n| aside.offer(StoredRows::floats(&block(n, 32), M)));
+        let saved = SavedRows::of(aside.all_rows());
+        let mut copy = Aside::restore(M, 0.5, &aside.record(), &saved).unwrap();
         for a in [&mut aside, &mut copy] {
-            (40..80).for_each(|n| a.offer(Stored::Floats(&block(n, 32))));
+            (40..80).for_each(|n| a.offer(StoredRows::floats(&block(n, 32), M)));
         }
         assert_eq!(aside.record(), copy.record());
-        assert!(Aside::restore(M, 0.5, &aside.record(), &values).is_none());
+        assert!(Aside::restore(M, 0.5, &aside.record(), &saved).is_none());
     }
 }

@@ -8,11 +8,11 @@
 use qera_core::dtype::FloatDtype;
 
 use crate::calibrate::aside::Aside;
+use crate::calibrate::blocks::{Block, draw};
 use crate::calibrate::site::{FoldError, SiteStatistics};
-use crate::calibrate::window::{Block, draw};
 use crate::host::compute::Compute;
 use crate::host::kernels::rank_update::Scratch;
-use crate::host::kernels::stored::Stored;
+use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use crate::source::rows::Batch;
 
 /// Draws are compared with a share of their range, in f64.
@@ -21,27 +21,27 @@ const RANGE: f64 = 18_446_744_073_709_551_616.0;
 const OTHER_DRAWS: u64 = 1 << 63;
 
 impl SiteStatistics {
-    /// Folds a share of a shard's blocks, and counts the other rows.
+    /// Folds a share of a batch's blocks, and counts the other rows.
     ///
     /// # Errors
     /// [`FoldError`].
     pub(crate) fn follow(
         &mut self,
-        shard: &Batch,
+        batch: &Batch,
         share: f64,
-        host: Compute<'_>,
+        compute: Compute<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         let m = self.in_features;
         // Rows that wait to become a block are not folded so far.
-        self.rows_skipped += shard.rows() as u64;
+        self.rows_skipped += batch.rows() as u64;
         // The rows aside see every block here, and once.
         let mut aside = core::mem::replace(&mut self.aside, Aside::new(m, 0.0));
         let mut folded = Ok(());
-        aside.follow(shard, |number, block| {
+        aside.follow(batch, |number, block| {
             if folded.is_ok() && (draw(number | OTHER_DRAWS) as f64) < share * RANGE {
-                let rows = block.rows(m) as u64;
-                folded = self.fold(&own(shard, block), host, scratch);
+                let rows = block.rows() as u64;
+                folded = self.fold(&own(batch, block), compute, scratch);
                 self.rows_skipped -= rows;
             }
         });
@@ -64,30 +64,32 @@ impl SiteStatistics {
     }
 }
 
-/// A block of a shard as a shard of its own.
-fn own(shard: &Batch, block: Stored<'_>) -> Batch {
-    let (bytes, dtype) = match block {
-        Stored::Bytes(bytes, dtype) => (bytes.to_vec(), dtype),
-        Stored::Floats(numbers) => {
+/// A block of a batch as a batch of its own.
+fn own(batch: &Batch, block: StoredRows<'_>) -> Batch {
+    let (bytes, dtype) = match block.numbers {
+        StoredNumbers::Bytes(bytes, dtype) => (bytes.to_vec(), dtype),
+        StoredNumbers::Floats(numbers) => {
             let bytes = numbers.iter().flat_map(|x| x.to_le_bytes());
             (bytes.collect(), FloatDtype::F32)
         }
     };
     Batch {
-        site: shard.site,
-        in_features: shard.in_features,
-        batches: vec![block.rows(shard.in_features)],
+        site: batch.site,
+        in_features: batch.in_features,
+        batches: vec![block.rows()],
         bytes: bytes.into(),
         dtype,
-        sequences: shard.sequences,
+        sequences: batch.sequences,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibrate::blocks::SavedRows;
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
+    use crate::host::second_moment::SecondMomentKind;
 
     const M: usize = 2;
 
@@ -103,31 +105,31 @@ mod tests {
         }
     }
 
-    fn fold(statistics: &mut SiteStatistics, shard: &Batch) {
+    fn fold(statistics: &mut SiteStatistics, batch: &Batch) {
         let (kernel, cores) = (Kernel::best(), Cores::new(1));
-        let host = Compute {
+        let compute = Compute {
             kernel,
             cores: &cores,
         };
         statistics
-            .fold(shard, host, &mut Scratch::default())
+            .fold(batch, compute, &mut Scratch::default())
             .unwrap();
     }
 
-    fn follow(statistics: &mut SiteStatistics, shard: &Batch, share: f64) {
+    fn follow(statistics: &mut SiteStatistics, batch: &Batch, share: f64) {
         let (kernel, cores) = (Kernel::best(), Cores::new(1));
-        let host = Compute {
+        let compute = Compute {
             kernel,
             cores: &cores,
         };
         statistics
-            .follow(shard, share, host, &mut Scratch::default())
+            .follow(batch, share, compute, &mut Scratch::default())
             .unwrap();
     }
 
     #[test]
     fn a_share_is_folded_and_every_row_is_counted() {
-        let mut statistics = SiteStatistics::with(M, true, 1.0 / 16.0);
+        let mut statistics = SiteStatistics::new(M, SecondMomentKind::Packed, 1.0 / 16.0);
         fold(&mut statistics, &shard(4, 128, 1.0));
         statistics.begin_folding_anew(true);
         for _ in 0..500 {
@@ -144,7 +146,7 @@ mod tests {
         for _ in 0..100 {
             follow(&mut statistics, &shard(4, 128, 9.0), 0.0);
         }
-        assert_eq!(statistics.autocorrelation, before.autocorrelation);
+        assert_eq!(statistics.second_moment, before.second_moment);
         assert_eq!(statistics.window.record(), before.window.record());
         assert_eq!(statistics.rows_skipped, before.rows_skipped + 51_200);
     }
@@ -152,7 +154,7 @@ mod tests {
     /// A decoding engine's tokens: 64 of them are a block, or none is.
     #[test]
     fn single_tokens_are_joined() {
-        let mut statistics = SiteStatistics::with(M, true, 1.0);
+        let mut statistics = SiteStatistics::new(M, SecondMomentKind::Packed, 1.0);
         statistics.begin_folding_anew(true);
         for _ in 0..10 {
             follow(&mut statistics, &shard(10, 1, 1.0), 1.0);
@@ -168,20 +170,18 @@ mod tests {
 
     #[test]
     fn what_waits_is_saved() {
-        let mut statistics = SiteStatistics::with(M, true, 1.0);
+        let mut statistics = SiteStatistics::new(M, SecondMomentKind::Packed, 1.0);
         follow(&mut statistics, &shard(40, 1, 3.0), 0.0);
-        let (record, values) = (
-            statistics.aside.record(),
-            statistics.aside.all_rows().collect::<Vec<_>>().concat(),
-        );
-        assert_eq!(values.len(), 40 * M);
+        let record = statistics.aside.record();
+        let saved = SavedRows::of(statistics.aside.all_rows());
+        assert_eq!(saved.bytes[0].len(), 4 * 40 * M);
         let mut copy = statistics.clone();
-        copy.aside = Aside::restore(M, 1.0, &record, &values).unwrap();
+        copy.aside = Aside::restore(M, 1.0, &record, &saved).unwrap();
         for s in [&mut statistics, &mut copy] {
             follow(s, &shard(40, 1, 4.0), 1.0);
         }
         assert_eq!((copy.rows, copy.rows_skipped), (64, 16));
         assert_eq!(copy.aside.record(), statistics.aside.record());
-        assert_eq!(copy.autocorrelation, statistics.autocorrelation);
+        assert_eq!(copy.second_moment, statistics.second_moment);
     }
 }

@@ -1,8 +1,10 @@
 //! Statistics of each site's input: everything a solve may need (`site`), a window of held-out rows (`window`), rows
-//! kept aside to score corrections older than they are (`aside`), and what becomes of the rows of a site that has
-//! converged (`follow`).
+//! kept aside to score corrections older than they are (`aside`), both in `blocks`, and what becomes of the rows of a site that
+//! has converged (`follow`).
 
 pub(crate) mod aside;
+pub(crate) mod blocks;
 pub(crate) mod follow;
+pub(crate) mod pending;
 pub(crate) mod site;
 pub(crate) mod window;

@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
-use qera_core::packed::{packed_len, packed_offset};
+use qera_core::packed::packed_offset;
 use qera_core::rows::{Rows, ShapeError};
-use qera_core::statistics::{
-    Autocorrelation, BatchMaxMeanAbs, BlockShare, MeanAbs, Moments, StatisticError,
-};
+use qera_core::statistics::{BatchMaxMeanAbs, MeanAbs, Moments, StatisticError};
 
 use crate::calibrate::aside::Aside;
 use crate::calibrate::window::Window;
 use crate::host::compute::Compute;
-use crate::host::kernels::page_vec::PageVec;
-use crate::host::kernels::rank_update::{Scratch, fold_products};
+use crate::host::kernels::rank_update::Scratch;
+use crate::host::second_moment::channels::ChannelMoments;
+use crate::host::second_moment::{SecondMoment, SecondMomentKind};
 use crate::source::rows::Batch;
 
 /// Rows whose numbers are widened at a time.
@@ -35,13 +34,8 @@ pub enum FoldError {
 pub struct SiteStatistics {
     /// Width of a row.
     pub(crate) in_features: usize,
-    /// R, packed upper triangle, the mean over `rows`; empty where R is not kept. Copies of the statistics share it until one
-    /// of them folds.
-    pub autocorrelation: Arc<PageVec<f64>>,
-    /// Mean of x per channel.
-    pub(crate) mean: Vec<f64>,
-    /// Sum of squared deviations from the mean, per channel.
-    pub m2: Vec<f64>,
+    /// What stands for R, the mean over `rows`.
+    pub(crate) second_moment: SecondMoment,
     /// Mean of |x| per channel.
     pub mean_abs: Vec<f64>,
     /// Maximum over batches of the batch's mean of |x|.
@@ -59,22 +53,13 @@ pub struct SiteStatistics {
 }
 
 impl SiteStatistics {
-    /// Nothing seen yet; R is kept and nothing is kept aside.
+    /// Nothing seen yet. `kind` says how much of R is gathered, `scored_share` how many rows are kept aside
+    /// (`aside::scored_share`).
     #[must_use]
-    pub fn new(in_features: usize) -> Self {
-        Self::with(in_features, true, 0.0)
-    }
-
-    /// Nothing seen yet. `keeps_r` says whether R is gathered, `scored_share` how many rows are kept aside
-    /// ([`super::scored_share`]).
-    #[must_use]
-    pub(crate) fn with(in_features: usize, keeps_r: bool, scored_share: f64) -> Self {
-        let packed = if keeps_r { packed_len(in_features) } else { 0 };
+    pub(crate) fn new(in_features: usize, kind: SecondMomentKind, scored_share: f64) -> Self {
         Self {
             in_features,
-            autocorrelation: Arc::new(PageVec::zeroed(packed)),
-            mean: vec![0.0; in_features],
-            m2: vec![0.0; in_features],
+            second_moment: SecondMoment::new(kind, in_features),
             mean_abs: vec![0.0; in_features],
             batch_max: vec![0.0; in_features],
             window: Window::new(in_features),
@@ -85,16 +70,31 @@ impl SiteStatistics {
         }
     }
 
+    /// Nothing seen yet; the whole of R is gathered and nothing is kept aside.
+    #[must_use]
+    pub fn whole(in_features: usize) -> Self {
+        Self::new(in_features, SecondMomentKind::Packed, 0.0)
+    }
+
+    /// Statistics gathered elsewhere: R over so many rows, upper triangle by rows, and no row of them.
+    #[must_use]
+    pub fn from_autocorrelation(r: Vec<f64>, in_features: usize, rows: u64) -> Self {
+        let mut channels = ChannelMoments::new(in_features);
+        for (i, m2) in channels.m2.iter_mut().enumerate() {
+            *m2 = rows as f64 * r[packed_offset(in_features, i)].max(0.0);
+        }
+        let r = Arc::new(r.into());
+        Self {
+            second_moment: SecondMoment::Packed { r, channels },
+            rows,
+            ..Self::whole(in_features)
+        }
+    }
+
     /// Rows that came, folded or not.
     #[must_use]
     pub(crate) const fn rows_seen(&self) -> u64 {
         self.rows + self.rows_skipped
-    }
-
-    /// Whether R is kept.
-    #[must_use]
-    pub(crate) fn keeps_r(&self) -> bool {
-        !self.autocorrelation.is_empty()
     }
 
     /// Folds the rows of one shard in: f32 products, f64 folds in Welford's mean form.
@@ -103,80 +103,56 @@ impl SiteStatistics {
     /// [`FoldError`].
     pub fn fold(
         &mut self,
-        shard: &Batch,
-        host: Compute<'_>,
+        batch: &Batch,
+        compute: Compute<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
-        if self.keeps_r() {
-            self.fold_r(shard, host, scratch)?;
-        }
-        self.fold_channels(shard)?;
+        let (rows, seen) = (batch.stored(), self.rows);
+        self.second_moment.fold(compute, rows, seen, scratch)?;
+        self.fold_channels(batch)?;
         let aside = &mut self.aside;
-        self.window.offer(shard, |block| aside.offer(block));
-        self.rows += shard.rows() as u64;
-        Ok(())
-    }
-
-    fn fold_r(
-        &mut self,
-        shard: &Batch,
-        host: Compute<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<(), FoldError> {
-        let m = self.in_features;
-        let mut seen = self.rows as f64;
-        let r = &mut **Arc::make_mut(&mut self.autocorrelation);
-        Autocorrelation::go_on(r, m, seen)?;
-        let rows = (shard.stored(), m);
-        fold_products(host, rows, r, scratch, |count| {
-            let share = BlockShare::new(seen, count as f64);
-            seen += count as f64;
-            share
-        });
+        self.window.offer(batch, |block| aside.offer(block));
+        self.rows += batch.rows() as u64;
         Ok(())
     }
 
     /// The statistics of single channels: rows are widened a few at a time, so that they stay in cache.
-    fn fold_channels(&mut self, shard: &Batch) -> Result<(), FoldError> {
+    fn fold_channels(&mut self, batch: &Batch) -> Result<(), FoldError> {
         let m = self.in_features;
-        let mut moments = Moments::resume(&mut self.mean, &mut self.m2, self.rows as f64)?;
+        let channels = self.second_moment.channels_mut();
+        let mut moments = Moments::resume(&mut channels.mean, &mut channels.m2, self.rows as f64)?;
         let mut mean_abs = MeanAbs::resume(&mut self.mean_abs, self.rows as f64)?;
         let mut batch_max = BatchMaxMeanAbs::resume(&mut self.batch_max, self.batch_weight)?;
         let mut batch_mean = vec![0.0; m];
         let mut wide = vec![0.0; WIDENED_ROWS * m];
         let mut first = 0;
-        for &rows in &shard.batches {
-            let mut batch = MeanAbs::new(&mut batch_mean)?;
+        for &rows in &batch.batches {
+            let mut own = MeanAbs::new(&mut batch_mean)?;
             for row in (first..first + rows).step_by(WIDENED_ROWS) {
                 let count = WIDENED_ROWS.min(first + rows - row);
                 let piece = &mut wide[..count * m];
-                shard.stored().widen(row * m..(row + count) * m, piece);
+                batch.stored().widen(row * m..(row + count) * m, piece);
                 let piece = Rows::new(piece, m)?;
                 moments.update(&piece)?;
-                batch.update(&piece)?;
+                own.update(&piece)?;
             }
-            mean_abs.merge(&batch)?;
-            batch_max.take_batch(&batch)?;
+            mean_abs.merge(&own)?;
+            batch_max.take_batch(&own)?;
             first += rows;
         }
         self.batch_weight = batch_max.weight();
         Ok(())
     }
 
-    /// E[x^2] per channel: mean^2 + M2 / N, whether R is kept or not.
+    /// E[x^2] per channel, whether the whole of R is gathered or not.
     #[must_use]
-    pub(crate) fn second_moment(&self) -> Vec<f64> {
-        let rows = (self.rows as f64).max(1.0);
-        let channels = self.mean.iter().zip(&self.m2);
-        channels.map(|(mean, m2)| mean * mean + m2 / rows).collect()
+    pub(crate) fn mean_squares(&self) -> Vec<f64> {
+        self.second_moment.channels().mean_squares(self.rows)
     }
 
-    /// The diagonal of R as it was gathered, with the rounding of its f32 products; empty where R is not kept.
+    /// The diagonal of R.
     #[must_use]
     pub(crate) fn diagonal(&self) -> Vec<f64> {
-        let kept = if self.keeps_r() { self.in_features } else { 0 };
-        (0..kept)
-            .map(|i| self.autocorrelation[packed_offset(self.in_features, i)])
-            .collect()
+        self.second_moment.diagonal(self.rows)
     }
 }

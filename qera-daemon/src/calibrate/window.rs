@@ -12,10 +12,9 @@
 //! the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped: an even sample that
 //! no period of the stream can hide from, and a function of the order of the rows alone.
 
-use serde::{Deserialize, Serialize};
-
-use crate::host::kernels::page_vec::PageVec;
-use crate::host::kernels::stored::Stored;
+use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
+use crate::calibrate::pending::Pending;
+use crate::host::kernels::stored::{KeptRows, StoredRows};
 use crate::source::rows::Batch;
 
 /// Most rows kept.
@@ -29,50 +28,31 @@ const SEQUENCE_ROWS_MIN: usize = 64;
 /// Rows kept at most, with those that wait.
 pub(crate) const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
 
-/// The blocks that shards with so many rows, in so many sequences, are cut into: rows of a block, and rows that wait to
-/// become part of one.
+/// The blocks that batches of one size are cut into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BlockSize {
+    /// Rows of a block.
+    pub(crate) rows: usize,
+    /// Rows that wait to become part of one.
+    pub(crate) waiting: usize,
+}
+
+/// The blocks that batches with so many rows, in so many sequences, are cut into.
 #[must_use]
-pub(crate) fn block_rows(rows: usize, sequences: Option<usize>) -> (usize, usize) {
+pub(crate) fn block_size(rows: usize, sequences: Option<usize>) -> BlockSize {
     let least = sequences.map_or(BLOCK_ROWS_MIN, |_| SEQUENCE_ROWS_MIN);
     let length = (rows / sequences.unwrap_or(1).max(1)).max(1);
     if length >= least {
-        return (length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX)), 0);
+        return BlockSize {
+            rows: length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX)),
+            waiting: 0,
+        };
     }
     let block = least.next_multiple_of(length);
-    (block, block - length)
-}
-
-/// Consecutive rows of one text.
-#[derive(Debug, Clone)]
-pub struct Block {
-    /// Row-major.
-    pub(crate) values: PageVec<f32>,
-    /// Number of rows.
-    pub(crate) rows: usize,
-    /// Its place in the stream, which decides whether it stays.
-    pub number: u64,
-}
-
-impl Block {
-    /// A fixed pseudo-random number.
-    pub(crate) const fn draw(&self) -> u64 {
-        draw(self.number)
+    BlockSize {
+        rows: block,
+        waiting: block - length,
     }
-}
-
-/// What a snapshot keeps of a window or of the rows kept aside, beside the rows themselves.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BlocksRecord {
-    /// (rows, number) of each block.
-    pub(crate) blocks: Vec<(usize, u64)>,
-    /// Blocks seen so far.
-    pub(crate) seen: u64,
-    /// Rows that wait for more.
-    pub(crate) pending: usize,
-    /// Shards that gave rows.
-    pub(crate) shards: usize,
-    /// Whether any came as sequences.
-    pub(crate) sequences: bool,
 }
 
 /// The sample.
@@ -85,8 +65,9 @@ pub struct Window {
     rows: usize,
     seen: u64,
     /// Rows of small shards or sequences that wait for more.
-    pending: Vec<f32>,
-    shards: usize,
+    pending: Pending,
+    /// Batches that gave rows.
+    batches: usize,
     sequences: bool,
 }
 
@@ -100,8 +81,8 @@ impl Window {
             blocks: Vec::new(),
             rows: 0,
             seen: 0,
-            pending: Vec::new(),
-            shards: 0,
+            pending: Pending::new(in_features),
+            batches: 0,
             sequences: false,
         }
     }
@@ -114,23 +95,23 @@ impl Window {
     }
 
     /// Goes on with rows that waited when they were saved.
-    pub(crate) fn wait_with(&mut self, rows: &[f32]) {
-        self.pending = rows.to_vec();
+    pub(crate) fn wait_with(&mut self, pending: Pending) {
+        self.pending = pending;
     }
 
-    /// Offers the rows of a shard; `each` is shown every block as it is complete, whether the window keeps it
+    /// Offers the rows of a batch; `each` is shown every block as it is complete, whether the window keeps it
     /// or not.
-    pub(crate) fn offer(&mut self, shard: &Batch, mut each: impl FnMut(Stored<'_>)) {
-        self.shards += usize::from(!shard.bytes.is_empty());
-        self.sequences |= shard.sequences;
-        let least = if shard.sequences {
+    pub(crate) fn offer(&mut self, batch: &Batch, mut each: impl FnMut(StoredRows<'_>)) {
+        self.batches += usize::from(!batch.bytes.is_empty());
+        self.sequences |= batch.sequences;
+        let least = if batch.sequences {
             SEQUENCE_ROWS_MIN
         } else {
             BLOCK_ROWS_MIN
         };
         let mut first = 0;
-        for &rows in &shard.batches {
-            let own = shard.stored().slice(self.in_features, first..first + rows);
+        for &rows in &batch.batches {
+            let own = batch.stored().slice(first..first + rows);
             self.join(own, least, &mut each);
             first += rows;
         }
@@ -139,23 +120,17 @@ impl Window {
     /// Whether [`finish`](Self::finish) would change anything.
     #[must_use]
     pub(crate) const fn unfinished(&self) -> bool {
-        self.shards == 1 && !self.sequences && self.blocks.len() < 4
+        self.batches == 1 && !self.sequences && self.blocks.len() < 4
     }
 
     /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is fewer blocks.
     pub(crate) fn finish(&mut self) {
         if self.unfinished() {
-            let length = self.all_rows().map(<[f32]>::len).sum();
-            let mut all = PageVec::zeroed(length);
-            let mut rest = &mut all[..];
-            for rows in self.all_rows() {
-                let (to, after) = rest.split_at_mut(rows.len());
-                to.copy_from_slice(rows);
-                rest = after;
-            }
+            let mut all = Pending::new(self.in_features);
+            self.all_rows().for_each(|rows| all.push(rows));
             (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
-            self.pending = Vec::new();
-            self.cut(Stored::Floats(&all), 4, &mut |_| ());
+            self.pending = Pending::new(self.in_features);
+            self.cut(all.stored(), 4, &mut |_| ());
         }
     }
 
@@ -169,10 +144,10 @@ impl Window {
     #[must_use]
     pub(crate) fn record(&self) -> BlocksRecord {
         BlocksRecord {
-            blocks: self.blocks.iter().map(|b| (b.rows, b.number)).collect(),
+            blocks: records(&self.blocks),
             seen: self.seen,
-            pending: self.pending.len() / self.in_features,
-            shards: self.shards,
+            pending: self.pending.record(),
+            batches: self.batches,
             sequences: self.sequences,
         }
     }
@@ -182,43 +157,42 @@ impl Window {
     pub(crate) fn restore(
         in_features: usize,
         record: &BlocksRecord,
-        values: &[f32],
+        rows: &SavedRows,
     ) -> Option<Self> {
-        let (blocks, pending) = restore_blocks(in_features, record, values)?;
-        Some(Self {
+        let mut saved = SavedReader::new(in_features, rows);
+        let blocks = saved.blocks(&record.blocks)?;
+        let pending = saved.pending(record.pending.as_ref())?;
+        saved.is_empty().then(|| Self {
             in_features,
             most: WINDOW_ROWS,
-            rows: blocks.iter().map(|b| b.rows).sum(),
+            rows: blocks.iter().map(Block::rows).sum(),
             blocks,
             seen: record.seen,
-            pending: pending.to_vec(),
-            shards: record.shards,
+            pending,
+            batches: record.batches,
             sequences: record.sequences,
         })
     }
 
     /// Every row held, those that wait for more included, in pieces.
-    pub(crate) fn all_rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.blocks
-            .iter()
-            .map(|block| &block.values[..])
-            .chain([&self.pending[..]])
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = StoredRows<'_>> {
+        let waiting = core::iter::once(self.pending.stored());
+        self.blocks.iter().map(Block::stored).chain(waiting)
     }
 
     /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
-    fn join(&mut self, own: Stored<'_>, least: usize, each: &mut impl FnMut(Stored<'_>)) {
-        let rows = own.rows(self.in_features);
+    fn join(&mut self, own: StoredRows<'_>, least: usize, each: &mut impl FnMut(StoredRows<'_>)) {
+        let rows = own.rows();
         if self.pending.is_empty() && rows >= least {
             self.cut(own, rows.div_ceil(BLOCK_ROWS_MAX), each);
             return;
         }
-        let mut joined = core::mem::take(&mut self.pending);
-        let before = joined.len();
-        joined.resize(before + rows * self.in_features, 0.0);
-        own.widen(0..rows * self.in_features, &mut joined[before..]);
-        let rows = joined.len() / self.in_features;
+        let nothing = Pending::new(self.in_features);
+        let mut joined = core::mem::replace(&mut self.pending, nothing);
+        joined.push(own);
+        let rows = joined.stored().rows();
         if rows >= least {
-            self.cut(Stored::Floats(&joined), rows.div_ceil(BLOCK_ROWS_MAX), each);
+            self.cut(joined.stored(), rows.div_ceil(BLOCK_ROWS_MAX), each);
         } else {
             self.pending = joined;
         }
@@ -237,68 +211,36 @@ impl Window {
     }
 
     /// Cuts rows into `pieces` blocks of nearly equal length.
-    fn cut(&mut self, all: Stored<'_>, pieces: usize, each: &mut impl FnMut(Stored<'_>)) {
-        let rows = all.rows(self.in_features);
+    fn cut(&mut self, all: StoredRows<'_>, pieces: usize, each: &mut impl FnMut(StoredRows<'_>)) {
+        let rows = all.rows();
         let pieces = pieces.min(rows);
         for piece in 0..pieces {
             let (from, to) = (piece * rows / pieces, (piece + 1) * rows / pieces);
-            let block = all.slice(self.in_features, from..to);
+            let block = all.slice(from..to);
             self.keep(block);
             each(block);
         }
     }
 
-    fn keep(&mut self, block: Stored<'_>) {
-        let rows = block.rows(self.in_features);
+    fn keep(&mut self, block: StoredRows<'_>) {
+        let rows = block.rows();
         let number = self.seen;
         self.seen += 1;
         // In a full window those with the largest draws go, before the new one is copied: most often it goes itself.
         while self.rows + rows > self.most {
             let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
             match last.filter(|&last| self.blocks[last].draw() > draw(number)) {
-                Some(last) => self.rows -= self.blocks.remove(last).rows,
+                Some(last) => self.rows -= self.blocks.remove(last).rows(),
                 None => return,
             }
         }
-        let mut values = PageVec::zeroed(rows * self.in_features);
-        block.widen(0..values.len(), &mut values);
         self.blocks.push(Block {
-            values,
-            rows,
+            kept: KeptRows::copy_of(block),
+            in_features: self.in_features,
             number,
         });
         self.rows += rows;
     }
-}
-
-/// Cuts saved rows into the blocks that the record names, and what is left over.
-pub(crate) fn restore_blocks<'a>(
-    in_features: usize,
-    record: &BlocksRecord,
-    values: &'a [f32],
-) -> Option<(Vec<Block>, &'a [f32])> {
-    let mut rest = values;
-    let mut blocks = Vec::new();
-    for &(rows, number) in &record.blocks {
-        let (own, after) = rest.split_at_checked(rows.checked_mul(in_features)?)?;
-        let mut values = PageVec::zeroed(own.len());
-        values.copy_from_slice(own);
-        blocks.push(Block {
-            values,
-            rows,
-            number,
-        });
-        rest = after;
-    }
-    (rest.len() == record.pending.checked_mul(in_features)?).then_some((blocks, rest))
-}
-
-/// splitmix64 of the block's number.
-pub(crate) const fn draw(index: u64) -> u64 {
-    let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -318,7 +260,7 @@ mod tests {
     }
 
     fn lengths(window: &Window) -> Vec<usize> {
-        window.blocks().iter().map(|b| b.rows).collect()
+        window.blocks().iter().map(Block::rows).collect()
     }
 
     #[test]
@@ -355,15 +297,17 @@ mod tests {
         for rows in [300, 100, 5000, 90] {
             window.offer(&shard(rows, None), |_| ());
         }
-        let values = window.all_rows().collect::<Vec<_>>().concat();
-        let mut copy = Window::restore(2, &window.record(), &values).unwrap();
+        let saved = SavedRows::of(window.all_rows());
+        let mut copy = Window::restore(2, &window.record(), &saved).unwrap();
         assert_eq!(copy.record(), window.record());
         for w in [&mut window, &mut copy] {
             w.offer(&shard(800, None), |_| ());
         }
         assert_eq!(copy.record(), window.record());
         assert_eq!(lengths(&copy), lengths(&window));
-        assert!(Window::restore(2, &window.record(), &values[2..]).is_none());
+        let mut short = SavedRows::of(window.all_rows());
+        short.bytes[0].truncate(8);
+        assert!(Window::restore(2, &window.record(), &short).is_none());
     }
 
     #[test]
@@ -407,7 +351,11 @@ mod tests {
                 |_| (),
             );
         }
-        let large = window.blocks().iter().filter(|b| b.values[0] > 5.0).count();
+        let large = window
+            .blocks()
+            .iter()
+            .filter(|b| b.stored().widened()[0] > 5.0)
+            .count();
         assert!(
             (2..=6).contains(&large) && window.blocks().len() == 8,
             "{large}"

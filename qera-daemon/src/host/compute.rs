@@ -1,4 +1,4 @@
-//! Where the host's matrices are multiplied: by which instructions, and on which cores.
+//! What multiplies matrices: instructions and cores.
 
 use crate::host::cores::Cores;
 use crate::host::kernels::Kernel;

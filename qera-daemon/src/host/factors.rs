@@ -3,8 +3,8 @@
 use faer::{Mat, MatRef};
 use qera_core::dtype::FloatDtype;
 
+use crate::host::dense::product;
 use crate::host::rounding::narrow;
-use crate::host::subspace::basis::product;
 
 /// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so that
 /// rounding and the range of f16 are shared evenly.
@@ -37,6 +37,17 @@ pub struct Rounded {
     pub lora_b: Vec<f32>,
     /// f of the rounded factors; infinite when one of them overflowed.
     pub(crate) error: f64,
+}
+
+/// A correction as it was written: A^T [rank, in_features] and B^T [out_features, rank], by rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WrittenCorrection {
+    /// Rank.
+    pub rank: usize,
+    /// A^T.
+    pub lora_a: Vec<f32>,
+    /// B^T.
+    pub lora_b: Vec<f32>,
 }
 
 impl Correction {
@@ -121,6 +132,15 @@ impl Rounded {
             lora_a: cast(&self.lora_a),
             lora_b: cast(&self.lora_b),
             error: f64::INFINITY,
+        }
+    }
+
+    /// As a correction of later evidence.
+    pub(crate) fn written(&self, rank: usize) -> WrittenCorrection {
+        WrittenCorrection {
+            rank,
+            lora_a: self.lora_a.clone(),
+            lora_b: self.lora_b.clone(),
         }
     }
 

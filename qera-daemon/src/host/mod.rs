@@ -1,13 +1,17 @@
 //! Matrices on this machine: nothing here knows names of layers, files or settings.
 //!
-//! `cores` and `kernels` are what computes, `compute` the two together; `second_moment` is what stands for R, `subspace` finds
-//! top eigenvectors, `factors` are A and B.
+//! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix made ready for it;
+//! `second_moment` is what stands for R, `subspace` finds top eigenvectors, `factors` are A and B.
 
+pub(crate) mod column_major;
 pub(crate) mod compute;
 pub(crate) mod cores;
+pub(crate) mod dense;
 pub(crate) mod factors;
 pub(crate) mod kernels;
+pub(crate) mod operand;
 pub(crate) mod rounding;
 pub(crate) mod second_moment;
+pub(crate) mod solve_error;
 pub(crate) mod subspace;
 pub(crate) mod transpose;

@@ -2,6 +2,7 @@
 
 use faer::{Mat, MatRef};
 
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 
@@ -32,21 +33,22 @@ fn slice(x: MatRef<'_, f64>, j: usize) -> &[f64] {
     column.map(|column| column.as_slice()).unwrap_or_default()
 }
 
-/// The transpose of a matrix of `rows` x `columns` numbers by columns, each multiplied by `scale`. By way of squares: a
+/// The transpose of a matrix, each number multiplied by `scale`. By way of squares: a
 /// column of the one and of the other in turn would evict each other where their distance is a power of two.
 pub(crate) fn scaled_transpose(
-    host: Compute<'_>,
-    matrix: &[f32],
-    rows: usize,
+    compute: Compute<'_>,
+    matrix: ColumnMajor<'_>,
     scale: f32,
 ) -> PageVec<f32> {
-    let columns = matrix.len() / rows.max(1);
+    let (rows, columns) = (matrix.rows, matrix.columns());
+    let matrix = matrix.values;
     let mut transposed = PageVec::zeroed(matrix.len());
     let strips = transposed
         .chunks_mut(columns * SQUARE)
         .enumerate()
         .collect();
-    host.cores
+    compute
+        .cores
         .spread(strips, |(strip, transposed): (_, &mut [f32])| {
             let first = strip * SQUARE;
             let height = transposed.len() / columns;

@@ -11,9 +11,10 @@
 
 use faer::{Mat, MatRef};
 
-use crate::host::compute::Compute;
-use crate::host::subspace::basis::{Columns, eigen, orthonormalise, product, start};
-use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::basis::{Columns, orthonormalise, start};
+use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::top::first_block;
 use crate::host::transpose::transposed;
 use crate::judge::training::Training;
@@ -45,13 +46,8 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     /// For the ends of `training`: one pass over E and S for each block.
-    pub(crate) fn new(
-        host: Compute<'_>,
-        training: &Training<'_>,
-        (error, by_rows): (ErrorMatrix<'_>, &ErrorByRows),
-        k: usize,
-    ) -> Self {
-        let (m, n) = (error.m, error.n);
+    pub(crate) fn new(training: &Training<'_>, error: &ErrorOperand<'_>, k: usize) -> Self {
+        let (m, n) = (error.m(), error.n());
         let most = columns_max(n, k);
         let mut basis = Columns::with_room(n, most);
         let mut t = Columns::with_room(m, most);
@@ -70,8 +66,8 @@ impl Candidates {
             if fresh.ncols() == 0 {
                 break;
             }
-            let fresh_t = by_rows.times(host, transposed(fresh.as_ref()).as_ref());
-            let of_ends = training.apply(host, &fresh_t);
+            let fresh_t = error.times(transposed(fresh.as_ref()).as_ref());
+            let of_ends = training.apply(&fresh_t);
             images.resize_with(of_ends.len(), || Columns::with_room(m, most));
             t.push(fresh_t.transpose());
             for (image, fresh) in images.iter_mut().zip(&of_ends) {
@@ -81,7 +77,7 @@ impl Candidates {
             if basis.count() == most {
                 break;
             }
-            let next = by_rows.transposed_times(host, error, blend_of(of_ends, index));
+            let next = error.transposed_times(blend_of(of_ends, index));
             block = transposed(next.as_ref());
         }
         let ends = images
@@ -97,13 +93,13 @@ impl Candidates {
     }
 
     /// The rotation of Q to the top-k subspace of the blend of the ends with these shares.
-    pub(crate) fn top(&self, shares: &[f64], k: usize) -> Result<Mat<f64>, String> {
+    pub(crate) fn top(&self, shares: &[f64], k: usize) -> Result<Mat<f64>, SolveError> {
         let s = self.t.count();
         let blend = Mat::from_fn(s, s, |i, j| {
             let terms = self.ends.iter().zip(shares);
             terms.map(|(end, share)| share * end[(i, j)]).sum()
         });
-        let (vectors, _) = eigen(&blend)?;
+        let Eigenpairs { vectors, .. } = eigen(&blend)?;
         Ok(vectors.subcols(0, k.min(s)).to_owned())
     }
 }

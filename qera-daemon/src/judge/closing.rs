@@ -21,7 +21,7 @@ use std::time::Instant;
 use qera_core::statistics::student_t_quantile;
 
 use crate::error::Fatal;
-use crate::host::subspace::error_matrix::ErrorMatrix;
+use crate::host::column_major::ColumnMajor;
 use crate::judge::evidence::{BLOCKS_MIN, CONFIDENCE, Evidence};
 use crate::judge::progress::{Folding, LayerProgress, LayerSummary, SiteProgress, SolvePoint};
 use crate::weights::site_layers::SiteLayers;
@@ -195,7 +195,7 @@ pub(crate) fn score_site(
     for (member, progress) in point.progress.layers.iter_mut().enumerate() {
         let values = layers.error(member)?;
         let begun = Instant::now();
-        let error = ErrorMatrix::new(&values, layers.site.in_features);
+        let error = ColumnMajor::new(&values, layers.site.in_features);
         progress.test(seen, point.newer, error);
         *point.scoring += begun.elapsed();
     }
@@ -205,7 +205,7 @@ pub(crate) fn score_site(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::evidence::WrittenCorrection;
+    use crate::host::factors::WrittenCorrection;
 
     const TOLERANCE: f64 = 0.05;
 

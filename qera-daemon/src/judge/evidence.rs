@@ -10,25 +10,15 @@ use faer::{Accum, Mat, MatRef, Par};
 use qera_core::statistics::BlockMeans;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::window::Block;
-use crate::host::subspace::error_matrix::ErrorMatrix;
+use crate::calibrate::blocks::Block;
+use crate::host::column_major::ColumnMajor;
+use crate::host::factors::WrittenCorrection;
 
 pub(crate) const CONFIDENCE: f64 = 0.95;
 /// Fewer blocks say nothing about convergence.
 pub(crate) const BLOCKS_MIN: u64 = 8;
 /// Rows that are multiplied at a time.
 pub(crate) const GROUP_ROWS: usize = 512;
-
-/// A correction as it was written: A^T [rank, in_features] and B^T [out_features, rank], by rows.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct WrittenCorrection {
-    /// Rank.
-    pub rank: usize,
-    /// A^T.
-    pub lora_a: Vec<f32>,
-    /// B^T.
-    pub lora_b: Vec<f32>,
-}
 
 /// What new rows said at a solve point about the corrections of earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,28 +55,22 @@ impl Evidence {
 pub fn score(
     rows: u64,
     blocks: &[Block],
-    (error, in_features): (&[f32], usize),
+    error: ColumnMajor<'_>,
     corrections: &[WrittenCorrection],
 ) -> Option<Evidence> {
     let latest = corrections.first()?;
-    if blocks.is_empty() || in_features == 0 {
+    if blocks.is_empty() || error.rows == 0 {
         return None;
     }
-    let error = ErrorMatrix {
-        values: error,
-        m: in_features,
-        n: error.len() / in_features,
-    };
     let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
     for group in groups(blocks) {
-        let rows: usize = group.iter().map(|b| b.rows).sum();
+        let rows: usize = group.iter().map(Block::rows).sum();
         let values: Vec<f32> = group
             .iter()
-            .flat_map(|b| b.values.iter())
-            .copied()
+            .flat_map(|b| b.stored().widened().to_vec())
             .collect();
-        let x = MatRef::from_row_major_slice(&values, rows, error.m);
-        let mut y = Mat::<f32>::zeros(rows, error.n);
+        let x = MatRef::from_row_major_slice(&values, rows, error.rows);
+        let mut y = Mat::<f32>::zeros(rows, error.columns());
         matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
         without.extend(block_errors(group, &y));
         new.extend(block_errors(group, &residual(x, &y, latest)));
@@ -104,29 +88,41 @@ pub fn score(
     });
     Some(Evidence {
         rows,
-        rows_tested: blocks.iter().map(|b| b.rows as u64).sum(),
+        rows_tested: blocks.iter().map(|b| b.rows() as u64).sum(),
         blocks: means.count(),
         error: means.mean(),
         half_width: means.interval(CONFIDENCE).map(|i| i.half_width),
         error_without: without.iter().sum::<f64>() / without.len() as f64,
-        relative_half_width: ratio_of_means(&new, &without).1,
-        gain: gain.map(|(gain, _)| gain),
-        gain_upper: gain.and_then(|(gain, half_width)| Some(gain + half_width?)),
+        relative_half_width: ratio_of_means(&new, &without).half_width,
+        gain: gain.map(|gain| gain.value),
+        gain_upper: gain.and_then(|gain| Some(gain.value + gain.half_width?)),
     })
 }
 
 /// Blocks whose rows are multiplied together: their outputs are in memory at one time.
 fn groups(blocks: &[Block]) -> impl Iterator<Item = &[Block]> {
-    let largest = blocks.iter().map(|b| b.rows).max().unwrap_or(1).max(1);
+    let largest = blocks.iter().map(Block::rows).max().unwrap_or(1).max(1);
     blocks.chunks((GROUP_ROWS / largest).max(1))
 }
 
-/// mean(parts) / mean(whole), and the half-width of its interval.
-fn ratio_of_means(parts: &[f64], whole: &[f64]) -> (f64, Option<f64>) {
+/// A ratio of means.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Ratio {
+    value: f64,
+    /// Half-width of its 95 % interval; `None` below two blocks.
+    half_width: Option<f64>,
+}
+
+/// mean(parts) / mean(whole).
+fn ratio_of_means(parts: &[f64], whole: &[f64]) -> Ratio {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let mean_whole = mean(whole);
     if mean_whole <= 0.0 {
-        return (0.0, Some(0.0)); // Nothing is left.
+        // Nothing is left.
+        return Ratio {
+            value: 0.0,
+            half_width: Some(0.0),
+        };
     }
     let ratio = mean(parts) / mean_whole;
     let mut residuals = BlockMeans::new();
@@ -134,7 +130,10 @@ fn ratio_of_means(parts: &[f64], whole: &[f64]) -> (f64, Option<f64>) {
         residuals.push((part - ratio * whole) / mean_whole);
     }
     let interval = residuals.interval(CONFIDENCE);
-    (ratio, interval.map(|interval| interval.half_width))
+    Ratio {
+        value: ratio,
+        half_width: interval.map(|interval| interval.half_width),
+    }
 }
 
 /// x E - (x A) B, given x E.
@@ -170,8 +169,8 @@ fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
     let mut rest = &squares[..];
     let mut errors = Vec::new();
     for block in blocks {
-        let (own, after) = rest.split_at(block.rows);
-        errors.push(own.iter().sum::<f64>() / block.rows as f64);
+        let (own, after) = rest.split_at(block.rows());
+        errors.push(own.iter().sum::<f64>() / block.rows() as f64);
         rest = after;
     }
     errors
@@ -180,36 +179,34 @@ fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::kernels::stored::KeptRows;
     use crate::judge::progress::LayerProgress;
 
     #[test]
     fn the_gain_and_its_limit() {
         let new = [1.0, 2.0, 3.0, 2.0];
         let less = [0.1, 0.3, 0.2, 0.2];
-        let (gain, half_width) = ratio_of_means(&less, &new);
-        assert!((gain - 0.8 / 8.0).abs() < 1e-12);
+        let Ratio { value, half_width } = ratio_of_means(&less, &new);
+        assert!((value - 0.8 / 8.0).abs() < 1e-12);
         // residuals (d - g e) / 2: 0, .05, -.05, 0; s^2 = .005 / 3; t(.975, 3) = 3.18245.
         let expected = 3.182_446_3 * (0.005_f64 / 3.0 / 4.0).sqrt();
         assert!((half_width.unwrap() - expected).abs() < 1e-6);
         // Blocks that gain alike leave no doubt, however much they differ in size.
         let alike: Vec<f64> = new.iter().map(|e| 0.05 * e).collect();
-        let (gain, half_width) = ratio_of_means(&alike, &new);
-        assert!((gain - 0.05).abs() < 1e-12 && half_width.unwrap() < 1e-12);
-        assert_eq!(ratio_of_means(&[0.0], &[0.0]), (0.0, Some(0.0)));
-        assert_eq!(ratio_of_means(&[1.0], &[1.0]), (1.0, None));
+        let Ratio { value, half_width } = ratio_of_means(&alike, &new);
+        assert!((value - 0.05).abs() < 1e-12 && half_width.unwrap() < 1e-12);
+        let ratio = |value, half_width| Ratio { value, half_width };
+        assert_eq!(ratio_of_means(&[0.0], &[0.0]), ratio(0.0, Some(0.0)));
+        assert_eq!(ratio_of_means(&[1.0], &[1.0]), ratio(1.0, None));
     }
 
     /// x (E - A B) by hand: E = [[1, 0], [0, 2]], A B takes the first column off.
     #[test]
     fn scores_are_the_definition() {
-        let error = ErrorMatrix {
-            values: &[1.0, 0.0, 0.0, 2.0],
-            m: 2,
-            n: 2,
-        };
+        let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 2.0], 2);
         let block = |values: &[f32], number| Block {
-            values: values.to_vec().into(),
-            rows: values.len() / 2,
+            kept: KeptRows::Floats(values.to_vec().into()),
+            in_features: 2,
             number,
         };
         let blocks = [block(&[3.0, 1.0, 1.0, 2.0], 0), block(&[0.0, 1.0], 1)];

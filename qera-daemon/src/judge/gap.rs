@@ -15,14 +15,14 @@
 
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
-use crate::host::compute::Compute;
-use crate::host::second_moment::metric::{Metric, diagonal_scale};
-use crate::host::second_moment::packed::PackedR;
-use crate::host::subspace::basis::{eigen, product};
-use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::column_major::ColumnMajor;
+use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::second_moment::metric::Metric;
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::ritz::lacking;
 use crate::host::transpose::transposed;
-use crate::judge::held_out::{Choice, ChoiceOrigin};
 use crate::judge::progress::{LayerProgress, SiteProgress};
 use crate::judge::site_metric::site_metric;
 use crate::weights::site_layers::SiteLayers;
@@ -48,10 +48,9 @@ pub(crate) fn pays(
     if !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known) {
         return Ok(true);
     }
-    let packed = statistics
-        .keeps_r()
-        .then(|| PackedR::new(&statistics.autocorrelation, statistics.in_features));
-    let scale = diagonal_scale(&statistics.diagonal());
+    let compute = layers.host;
+    let r = statistics.second_moment.packed();
+    let r = r.map(|r| PreparedR::exact(compute, r));
     for (member, layer) in progress.layers.iter().enumerate() {
         if layer.insensitive_to_rows {
             continue; // Nothing changes it.
@@ -59,15 +58,13 @@ pub(crate) fn pays(
         let Some(solved) = layer.solve else {
             return Ok(true);
         };
-        let choice = Choice {
-            shrinkage: solved.shrinkage,
-            origin: ChoiceOrigin::Given,
-        };
-        let metric = site_metric(method, statistics, packed, scale, &[], Some(choice))?;
+        let failed = |reason| layers.failed(member, reason);
+        let metric = site_metric(method, statistics, r.as_ref(), solved.shrinkage);
         let values = layers.error(member)?;
-        let error = ErrorMatrix::new(&values, layers.layer(member).in_features);
-        let gap = gap(layers.host, error, &metric, layer)
-            .map_err(|reason| layers.failed(member, reason))?;
+        let error = ColumnMajor::new(&values, statistics.in_features);
+        let gap = metric
+            .and_then(|metric| gap(&ErrorOperand::new(compute, error), &metric, layer))
+            .map_err(failed)?;
         // A NaN pays.
         let small = gap <= WORTH * layers.settings.convergence.tolerance * solved.error;
         if !small {
@@ -79,28 +76,29 @@ pub(crate) fn pays(
 
 /// What the layer's latest correction lacks of the optimum under this metric, about.
 fn gap(
-    compute: Compute<'_>,
-    error: ErrorMatrix<'_>,
+    error: &ErrorOperand<'_>,
     metric: &Metric<'_>,
     layer: &LayerProgress,
-) -> Result<f64, String> {
+) -> Result<f64, SolveError> {
     let k = layer.corrections.first().map_or(0, |c| c.rank);
     let v = layer.vectors.as_ref();
     if k == 0 {
         return Ok(f64::INFINITY);
     }
-    let rows = ErrorByRows::new(compute, error);
-    let t = transposed(rows.times(compute, transposed(v).as_ref()).as_ref());
-    let st = transposed(metric.apply_f64(compute, &t).as_ref());
-    let image = transposed(rows.transposed_times(compute, error, st).as_ref());
+    let t = transposed(error.times(transposed(v).as_ref()).as_ref());
+    let st = transposed(metric.apply_f64(&t).as_ref());
+    let image = transposed(error.transposed_times(st).as_ref());
     let small = product(v.transpose(), image.as_ref());
     let captured: f64 = (0..k.min(v.ncols())).map(|i| small[(i, i)]).sum();
-    let (rotation, values) = eigen(&small)?;
+    let Eigenpairs {
+        vectors: rotation,
+        values,
+    } = eigen(&small)?;
     let count = k.min(values.len());
     let residual = &image - product(v, small.as_ref());
     let residual = product(residual.as_ref(), rotation.as_ref().subcols(0, count));
     let squares: Vec<f64> = residual.col_iter().map(|c| c.squared_norm_l2()).collect();
     let best: f64 = values[..count].iter().sum();
     let gap = best - captured + lacking(&values, count, &squares);
-    Ok(gap * metric.scale() / rows.scale_squared())
+    Ok(gap * metric.scale() / error.scale_squared())
 }

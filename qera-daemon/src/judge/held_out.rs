@@ -9,20 +9,20 @@
 //! little shrinkage, because neighbouring rows come from one text. With fewer than four scored blocks:
 //! a = m / (m + N).
 
-use faer::{Mat, MatRef};
-use qera_core::reconstruct::Method;
+use faer::Mat;
 use qera_core::statistics::BlockMeans;
 
+use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
-use crate::calibrate::window::Block;
 use crate::error::Fatal;
-use crate::host::compute::Compute;
-use crate::host::kernels::products::products;
-use crate::host::subspace::basis::product;
-use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::column_major::ColumnMajor;
+use crate::host::dense::product;
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::error_operand::ErrorOperand;
 use crate::judge::candidates::Candidates;
 use crate::judge::training::{Training, folds, rows_of};
-use crate::settings::solve::Shrinkage;
+use crate::settings::solve::{Shrinkage, SolveSettings};
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
 /// The candidates for a.
@@ -80,14 +80,22 @@ pub(crate) struct Verdict {
     pub(crate) held_out: Vec<Option<HeldOut>>,
 }
 
+impl Verdict {
+    /// The shrinkage that was chosen, 0 for a method without one.
+    pub(crate) fn shrinkage(&self) -> f64 {
+        self.choice.map_or(0.0, |choice| choice.shrinkage)
+    }
+}
+
 /// Scores the candidates on the window and applies the rule.
 pub(crate) fn judge(
-    method: Method,
-    shrinkage: Shrinkage,
-    statistics: &SiteStatistics,
-    full: &[f32],
     layers: &SiteLayers<'_>,
+    statistics: &SiteStatistics,
+    r: Option<&PreparedR<'_>>,
 ) -> Result<Verdict, Fatal> {
+    let SolveSettings {
+        method, shrinkage, ..
+    } = layers.settings.solve;
     let blocks = statistics.window.blocks();
     let few =
         statistics.in_features as f64 / (statistics.in_features as f64 + statistics.rows as f64);
@@ -100,7 +108,7 @@ pub(crate) fn judge(
         }
         Shrinkage::Auto => (vec![few], ChoiceOrigin::FewBlocks),
     };
-    let scored = score(method, &candidates, statistics, full, layers)?;
+    let scored = score(&candidates, statistics, r, layers)?;
     let best = if origin == ChoiceOrigin::HeldOut {
         one_standard_error(&scored)
     } else {
@@ -154,6 +162,11 @@ impl Scores {
         })
     }
 
+    fn are_finite(&self, layer: usize, candidate: usize) -> bool {
+        let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
+        with.iter().chain(without).all(|e| e.is_finite())
+    }
+
     /// Error relative to no correction, averaged over the layers, per block.
     fn relative(&self, candidate: usize) -> BlockMeans {
         let ratio = |with: f64, without: f64| if without > 0.0 { with / without } else { 0.0 };
@@ -190,12 +203,12 @@ fn one_standard_error(scores: &Scores) -> usize {
 }
 
 fn score(
-    method: Method,
     candidates: &[f64],
     statistics: &SiteStatistics,
-    full: &[f32],
+    r: Option<&PreparedR<'_>>,
     layers: &SiteLayers<'_>,
 ) -> Result<Scores, Fatal> {
+    let (compute, method) = (layers.host, layers.settings.solve.method);
     let mut scores = Scores {
         with: vec![vec![Vec::new(); candidates.len()]; layers.count()],
         without: vec![Vec::new(); layers.count()],
@@ -207,11 +220,11 @@ fn score(
         .into_iter()
         .filter_map(|fold| {
             Some(Part {
-                training: Training::without(method, statistics, full, fold, candidates)?,
+                training: Training::without(compute, method, statistics, r, fold, candidates)?,
                 rows_solved: statistics.rows - rows_of(fold),
                 samples: fold
                     .iter()
-                    .map(|b| sample(b, statistics.window.rows(), statistics.in_features))
+                    .map(|b| sample(b, statistics.window.rows()))
                     .collect(),
             })
         })
@@ -229,16 +242,16 @@ fn score(
     // A layer at a time: its E is made once for all folds.
     for layer in 0..layers.count() {
         let values = layers.error(layer)?;
-        let error = ErrorMatrix::new(&values, layers.layer(layer).in_features);
-        let by_rows = ErrorByRows::new(layers.host, error);
+        let error = ColumnMajor::new(&values, statistics.in_features);
+        let error = ErrorOperand::new(compute, error);
+        let scored = Scored {
+            layers,
+            member: layer,
+            error: &error,
+            candidates,
+        };
         for part in &parts {
-            score_part(
-                (layer, error, &by_rows),
-                candidates,
-                part,
-                layers,
-                &mut scores,
-            )?;
+            scored.on(part, &mut scores)?;
         }
     }
     Ok(scores)
@@ -252,67 +265,72 @@ struct Part<'a> {
 }
 
 /// Evenly spaced rows of a block: all where the window has few.
-fn sample(block: &Block, window: usize, m: usize) -> Vec<f32> {
-    let share = (SCORED_ROWS * block.rows).div_ceil(window.max(1));
-    let count = share.max(SCORED_ROWS_MIN).min(block.rows);
-    let row = |i: usize| (2 * i + 1) * block.rows / (2 * count) * m;
+fn sample(block: &Block, window: usize) -> Vec<f32> {
+    let rows = block.stored();
+    let share = (SCORED_ROWS * rows.rows()).div_ceil(window.max(1));
+    let count = share.max(SCORED_ROWS_MIN).min(rows.rows());
+    let row = |i: usize| (2 * i + 1) * rows.rows() / (2 * count);
     (0..count)
-        .flat_map(|i| &block.values[row(i)..row(i) + m])
-        .copied()
+        .flat_map(|i| rows.slice(row(i)..row(i) + 1).widened().to_vec())
         .collect()
 }
 
-/// Scores every candidate for one layer on one fold.
-fn score_part(
-    (layer, error, by_rows): (usize, ErrorMatrix<'_>, &ErrorByRows),
-    candidates: &[f64],
-    part: &Part<'_>,
-    layers: &SiteLayers<'_>,
-    scores: &mut Scores,
-) -> Result<(), Fatal> {
-    let host = layers.host;
-    let Part {
-        training, samples, ..
-    } = part;
-    let without: Vec<f64> = samples
-        .iter()
-        .map(|rows| mean_power(&outputs(host, rows, error), rows.len() / error.m))
-        .collect();
-    scores.without[layer].extend(&without);
-    let rank = rank_of(layers.settings.solve.method, layers.layer(layer));
-    let subspaces = Candidates::new(host, training, (error, by_rows), rank);
-    let t = subspaces.outputs().transpose().to_owned();
-    // x E Q for the rows of each block, s x rows.
-    let projected: Vec<Mat<f64>> = samples
-        .iter()
-        .map(|rows| products(host, t.as_ref(), (rows, error.m)))
-        .collect();
-    for (candidate, &a) in candidates.iter().enumerate() {
-        let rotation = subspaces
-            .top(&training.shares(a), rank)
-            .map_err(|reason| layers.failed(layer, reason))?;
-        let captured = projected.iter().map(|z| {
-            let captured = product(rotation.transpose(), z.as_ref());
-            mean_power(&captured, z.ncols()) / by_rows.scale_squared()
-        });
-        let with = without.iter().zip(captured);
-        scores.with[layer][candidate].extend(with.map(|(w, c)| (w - c).max(0.0)));
-        if !scores.with[layer][candidate]
+/// A layer that the candidates are scored for.
+struct Scored<'a> {
+    layers: &'a SiteLayers<'a>,
+    /// Its place in the site.
+    member: usize,
+    error: &'a ErrorOperand<'a>,
+    candidates: &'a [f64],
+}
+
+impl Scored<'_> {
+    /// Scores every candidate on one fold.
+    fn on(&self, part: &Part<'_>, scores: &mut Scores) -> Result<(), Fatal> {
+        let (m, member) = (self.error.m(), self.member);
+        let failed = |reason| self.layers.failed(member, reason);
+        let Part {
+            training, samples, ..
+        } = part;
+        let without: Vec<f64> = samples
             .iter()
-            .chain(&scores.without[layer])
-            .all(|e| e.is_finite())
-        {
-            return Err(layers.failed(layer, "products overflow on held-out rows".into()));
+            .map(|rows| mean_power(&outputs(rows, self.error), rows.len() / m))
+            .collect();
+        scores.without[member].extend(&without);
+        let method = self.layers.settings.solve.method;
+        let rank = rank_of(method, self.layers.layer(member));
+        let subspaces = Candidates::new(training, self.error, rank);
+        let t = subspaces.outputs().transpose().to_owned();
+        // x E Q for the rows of each block, s x rows.
+        let projected: Vec<Mat<f64>> = samples
+            .iter()
+            .map(|rows| {
+                let rows = self.layers.host.operand(ColumnMajor::new(rows, m));
+                rows.times(t.as_ref())
+            })
+            .collect();
+        for (candidate, &a) in self.candidates.iter().enumerate() {
+            let rotation = subspaces.top(&training.shares(a), rank).map_err(failed)?;
+            let captured = projected.iter().map(|z| {
+                let captured = product(rotation.transpose(), z.as_ref());
+                mean_power(&captured, z.ncols()) / self.error.scale_squared()
+            });
+            let with = without.iter().zip(captured);
+            let with = with.map(|(w, c)| (w - c).max(0.0));
+            scores.with[member][candidate].extend(with);
+            if !scores.are_finite(member, candidate) {
+                return Err(failed(SolveError::HeldOutOverflow));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// X E of some rows: rows x n.
-fn outputs(host: Compute<'_>, rows: &[f32], error: ErrorMatrix<'_>) -> Mat<f64> {
-    let x = MatRef::from_column_major_slice(rows, error.m, rows.len() / error.m);
-    let x = Mat::from_fn(x.ncols(), x.nrows(), |i, j| f64::from(x[(j, i)]));
-    products(host, x.as_ref(), (error.values, error.m))
+fn outputs(rows: &[f32], error: &ErrorOperand<'_>) -> Mat<f64> {
+    let m = error.m();
+    let x = Mat::from_fn(rows.len() / m, m, |i, j| f64::from(rows[i * m + j]));
+    error.outputs(x.as_ref())
 }
 
 /// Mean over the rows of the squared length of their images.
@@ -323,6 +341,7 @@ fn mean_power(images: &Mat<f64>, rows: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::compute::Compute;
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
 
@@ -330,17 +349,13 @@ mod tests {
     #[test]
     fn the_power_of_outputs_is_a_mean_over_rows() {
         let cores = Cores::new(1);
-        let host = Compute {
+        let compute = Compute {
             kernel: Kernel::best(),
             cores: &cores,
         };
         // E = [[1, 0, 2], [0, 3, 0]] by columns; rows (1, 1) and (2, 0): |x E|^2 = 14 and 20.
-        let error = ErrorMatrix {
-            values: &[1.0, 0.0, 0.0, 3.0, 2.0, 0.0],
-            m: 2,
-            n: 3,
-        };
-        let y = outputs(host, &[1.0, 1.0, 2.0, 0.0], error);
+        let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 3.0, 2.0, 0.0], 2);
+        let y = outputs(&[1.0, 1.0, 2.0, 0.0], &ErrorOperand::new(compute, error));
         assert!((mean_power(&y, 2) - 17.0).abs() < 1e-9);
     }
 

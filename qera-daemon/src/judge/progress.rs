@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use crate::calibrate::window::Block;
-use crate::host::factors::Rounded;
-use crate::host::subspace::error_matrix::ErrorMatrix;
-use crate::judge::evidence::{Evidence, WrittenCorrection, score};
+use crate::calibrate::blocks::Block;
+use crate::host::column_major::ColumnMajor;
+use crate::host::factors::WrittenCorrection;
+use crate::judge::evidence::{Evidence, score};
 use crate::judge::schedule::first_point;
 use faer::Mat;
 use serde::{Deserialize, Serialize};
@@ -150,25 +150,18 @@ impl LayerProgress {
     /// Remembers the correction of a solve point.
     pub(crate) fn push(
         &mut self,
-        rank: usize,
-        written: &Rounded,
+        written: WrittenCorrection,
         vectors: Mat<f64>,
         solve: SolveRecord,
     ) {
-        let correction = WrittenCorrection {
-            rank,
-            lora_a: written.lora_a.clone(),
-            lora_b: written.lora_b.clone(),
-        };
-        self.corrections.insert(0, correction);
+        self.corrections.insert(0, written);
         self.corrections.truncate(REMEMBERED);
         self.vectors = vectors;
         self.solve = Some(solve);
     }
 
     /// Scores the remembered corrections on rows newer than they are. E is that of the layer.
-    pub(crate) fn test(&mut self, rows: u64, blocks: &[Block], error: ErrorMatrix<'_>) {
-        let error = (error.values, error.m);
+    pub(crate) fn test(&mut self, rows: u64, blocks: &[Block], error: ColumnMajor<'_>) {
         if let Some(evidence) = score(rows, blocks, error, &self.corrections) {
             self.evidence.push(evidence);
             let surplus = self.evidence.len().saturating_sub(REMEMBERED);

@@ -1,19 +1,16 @@
 //! Folds of the window, and what each is solved from: the site's statistics without the fold's rows.
-//!
-//! R without a fold is never formed: it is (N R - X^T X) / (N - n), and X^T (X T) takes less than X^T X as long as T has
-//! fewer columns than R.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::Mat;
 
 use qera_core::reconstruct::{Method, StatisticKind};
 
+use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
-use crate::calibrate::window::Block;
 use crate::host::compute::Compute;
-use crate::host::kernels::products::products;
-use crate::host::rounding::narrow;
-use crate::host::second_moment::metric::{blend, diagonal_scale, scaled};
+use crate::host::second_moment::channels::diagonal_scale;
+use crate::host::second_moment::metric::{blend, scaled};
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::second_moment::without::WithoutRows;
 
 /// Folds when the window is a large part of the rows.
 const FOLDS: u64 = 4;
@@ -31,7 +28,7 @@ pub(crate) fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
     let mut folds = Vec::new();
     let (mut from, mut seen) = (0, 0);
     for (index, block) in blocks.iter().enumerate() {
-        seen += block.rows as u64;
+        seen += block.rows() as u64;
         let last = index + 1 == blocks.len();
         // Cut where the rows so far pass the next of `count` equal parts.
         if last || seen * count >= rows * (folds.len() as u64 + 1) {
@@ -44,18 +41,14 @@ pub(crate) fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
 }
 
 pub(crate) fn rows_of(fold: &[Block]) -> u64 {
-    fold.iter().map(|block| block.rows as u64).sum()
+    fold.iter().map(|block| block.rows() as u64).sum()
 }
 
 /// What a fold is solved from: the statistics without its rows.
 pub(crate) struct Training<'a> {
-    /// R of all rows / scale; empty where the method has a diagonal S.
-    full: &'a [f32],
-    fold: &'a [Block],
-    /// R without the fold is `kept` R - `taken` X^T X.
-    kept: f64,
-    taken: f64,
-    /// The diagonal of S without the fold, in the scaling of `full`.
+    /// R without the fold; `None` where the method has a diagonal S.
+    r: Option<WithoutRows<'a>>,
+    /// The diagonal of S without the fold, in the scaling of R.
     diagonal: Vec<f64>,
     /// The shrinkage where only one is asked for.
     single: Option<f64>,
@@ -63,49 +56,63 @@ pub(crate) struct Training<'a> {
     pub(crate) uses_rows: bool,
 }
 
+/// A site without one of its folds.
+#[derive(Clone, Copy)]
+struct LeftOut<'a> {
+    statistics: &'a SiteStatistics,
+    fold: &'a [Block],
+}
+
+impl LeftOut<'_> {
+    fn rows_left(&self) -> f64 {
+        self.statistics.rows as f64 - rows_of(self.fold) as f64
+    }
+
+    /// Means over the rows that are left, given those over all.
+    fn means(&self, means: &[f64], of: fn(f64) -> f64) -> Vec<f64> {
+        let (rows, left) = (self.statistics.rows as f64, self.rows_left());
+        let held_out = channel_sums(self.fold, self.statistics.in_features, of);
+        let sums = means.iter().map(|mean| mean * rows);
+        // Rounding may leave -1e-9 for a channel that only the fold excites.
+        sums.zip(held_out)
+            .map(|(s, h)| (s - h).max(0.0) / left)
+            .collect()
+    }
+
+    /// The diagonal of the method's S; `None` where its statistic cannot be had without these rows.
+    fn diagonal(&self, method: Method) -> Option<Vec<f64>> {
+        let (statistics, square) = (self.statistics, |x| x * x);
+        Some(match method.statistic_kind() {
+            StatisticKind::BatchMaxMeanAbs => return None,
+            StatisticKind::Identity => vec![1.0; statistics.in_features],
+            StatisticKind::MeanAbs => {
+                let means = self.means(&statistics.mean_abs, f64::abs);
+                means.into_iter().map(|mean| mean * mean).collect()
+            }
+            StatisticKind::SecondMoment => self.means(&statistics.mean_squares(), square),
+            StatisticKind::Autocorrelation => self.means(&statistics.diagonal(), square),
+        })
+    }
+}
+
 impl<'a> Training<'a> {
     /// For these candidates. `None` where the method's statistic cannot be had without these rows (a maximum over batches).
     pub(crate) fn without(
+        compute: Compute<'a>,
         method: Method,
-        statistics: &SiteStatistics,
-        full: &'a [f32],
+        statistics: &'a SiteStatistics,
+        r: Option<&'a PreparedR<'a>>,
         fold: &'a [Block],
         candidates: &[f64],
     ) -> Option<Self> {
-        let m = statistics.in_features;
-        let rows = statistics.rows as f64;
-        let left = rows - rows_of(fold) as f64;
-        let without = |means: Vec<f64>, of: fn(f64) -> f64| -> Vec<f64> {
-            let held_out = channel_sums(fold, m, of);
-            let sums = means.into_iter().map(|mean| mean * rows);
-            // Rounding may leave -1e-9 for a channel that only the fold excites.
-            sums.zip(held_out)
-                .map(|(s, h)| (s - h).max(0.0) / left)
-                .collect()
-        };
-        let mut scale = 1.0;
-        let diagonal = match method.statistic_kind() {
-            StatisticKind::BatchMaxMeanAbs => return None,
-            StatisticKind::Identity => vec![1.0; m],
-            StatisticKind::MeanAbs => {
-                let means = without(statistics.mean_abs.clone(), f64::abs);
-                means.into_iter().map(|mean| mean * mean).collect()
-            }
-            StatisticKind::SecondMoment => without(statistics.second_moment(), |x| x * x),
-            StatisticKind::Autocorrelation => {
-                let diagonal = statistics.diagonal();
-                scale = diagonal_scale(&diagonal);
-                without(diagonal, |x| x * x)
-            }
-        };
-        if !method.shrinks() {
-            scale = diagonal_scale(&diagonal);
-        }
+        let left_out = LeftOut { statistics, fold };
+        let diagonal = left_out.diagonal(method)?;
+        let r = r.filter(|_| method.needs_r());
+        let scale = r.map_or_else(|| diagonal_scale(&diagonal), |r| r.scale);
+        let (rows, left) = (statistics.rows as f64, left_out.rows_left());
+        let blocks = || fold.iter().map(Block::stored).collect();
         Some(Self {
-            full,
-            fold,
-            kept: rows / left,
-            taken: 1.0 / (left * scale),
+            r: r.map(|r| WithoutRows::new(compute, r, blocks(), rows, left)),
             diagonal: diagonal.into_iter().map(|d| d / scale).collect(),
             single: match candidates {
                 _ if !method.shrinks() => Some(1.0),
@@ -117,16 +124,13 @@ impl<'a> Training<'a> {
     }
 
     /// S T for T^T (b x m), under each end between which the candidates lie.
-    pub(crate) fn apply(&self, host: Compute<'_>, t: &Mat<f64>) -> Vec<Mat<f64>> {
-        match self.single {
-            Some(a) if a >= 1.0 => vec![scaled(t.clone(), &self.diagonal)],
-            Some(a) => vec![blend(
-                self.left_out(host, t),
-                (1.0 - a, a),
-                &self.diagonal,
-                t,
-            )],
-            None => vec![self.left_out(host, t), scaled(t.clone(), &self.diagonal)],
+    pub(crate) fn apply(&self, t: &Mat<f64>) -> Vec<Mat<f64>> {
+        let on_diagonal = || scaled(t.clone(), &self.diagonal);
+        match (&self.r, self.single) {
+            (None, _) => vec![on_diagonal()],
+            (Some(_), Some(a)) if a >= 1.0 => vec![on_diagonal()],
+            (Some(r), Some(a)) => vec![blend(r.times(t.as_ref()), a, &self.diagonal, t)],
+            (Some(r), None) => vec![r.times(t.as_ref()), on_diagonal()],
         }
     }
 
@@ -137,39 +141,16 @@ impl<'a> Training<'a> {
             None => vec![1.0 - a, a],
         }
     }
-
-    /// R T without the fold.
-    fn left_out(&self, host: Compute<'_>, t: &Mat<f64>) -> Mat<f64> {
-        let (b, m) = (t.nrows(), t.ncols());
-        let mut rt = products(host, t.as_ref(), (self.full, m)) * faer::Scale(self.kept);
-        for block in self.fold {
-            let xt = products(host, t.as_ref(), (&block.values, m));
-            let xt = Mat::from_fn(b, xt.ncols(), |i, j| narrow(self.taken * xt[(i, j)]));
-            let x = MatRef::from_row_major_slice(&block.values, block.rows, m);
-            let mut taken = Mat::<f32>::zeros(b, m);
-            matmul(
-                taken.as_mut(),
-                Accum::Replace,
-                xt.as_ref(),
-                x,
-                1.0,
-                Par::Seq,
-            );
-            for (to, from) in rt.col_iter_mut().zip(taken.col_iter()) {
-                let from = from.iter().map(|x| f64::from(*x));
-                to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
-            }
-        }
-        rt
-    }
 }
 
 fn channel_sums(fold: &[Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
     let mut sums = vec![0.0; m];
-    for row in fold.iter().flat_map(|block| block.values.chunks(m)) {
-        sums.iter_mut()
-            .zip(row)
-            .for_each(|(sum, x)| *sum += of(f64::from(*x)));
+    for block in fold {
+        for row in block.stored().widened().chunks(m) {
+            sums.iter_mut()
+                .zip(row)
+                .for_each(|(sum, x)| *sum += of(f64::from(*x)));
+        }
     }
     sums
 }
@@ -180,12 +161,12 @@ mod tests {
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
     use crate::host::kernels::rank_update::Scratch;
-    use crate::host::second_moment::packed::PackedR;
+    use crate::host::rounding::narrow;
     use crate::source::rows::Batch;
 
     const M: usize = 6;
 
-    fn host(cores: &Cores) -> Compute<'_> {
+    fn compute(cores: &Cores) -> Compute<'_> {
         Compute {
             kernel: Kernel::best(),
             cores,
@@ -197,8 +178,8 @@ mod tests {
         let values: Vec<f32> = (0..rows * M)
             .map(|i| narrow((i as f64 * 0.731).sin() + 0.2))
             .collect();
-        let mut statistics = SiteStatistics::new(M);
-        let shard = Batch {
+        let mut statistics = SiteStatistics::whole(M);
+        let batch = Batch {
             site: 0,
             in_features: M,
             bytes: values
@@ -211,9 +192,9 @@ mod tests {
             sequences: true,
         };
         let cores = Cores::new(1);
-        let host = host(&cores);
+        let compute = compute(&cores);
         statistics
-            .fold(&shard, host, &mut Scratch::default())
+            .fold(&batch, compute, &mut Scratch::default())
             .unwrap();
         (statistics, values)
     }
@@ -226,16 +207,15 @@ mod tests {
         assert_eq!(folds.iter().map(|f| f.len()).sum::<usize>(), 4);
         let scale = diagonal_scale(&statistics.diagonal());
         let cores = Cores::new(1);
-        let packed = PackedR::new(&statistics.autocorrelation, M);
-        let full = packed.to_f32(host(&cores), scale);
+        let compute = compute(&cores);
+        let r = PreparedR::new(compute, statistics.second_moment.packed().unwrap());
         let both = [0.0, 1.0];
-        let of = |method| Training::without(method, &statistics, &full, folds[0], &both);
-        let held: usize = folds[0].iter().map(|b| b.rows).sum();
+        let of =
+            |method| Training::without(compute, method, &statistics, Some(&r), folds[0], &both);
+        let held: usize = folds[0].iter().map(Block::rows).sum();
         let rest = &values[held * M..];
         // S I under both ends.
-        let ends = of(Method::Exact)
-            .unwrap()
-            .apply(host(&cores), &Mat::identity(M, M));
+        let ends = of(Method::Exact).unwrap().apply(&Mat::identity(M, M));
         for i in 0..M {
             for j in 0..M {
                 let products = rest

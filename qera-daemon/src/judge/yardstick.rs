@@ -7,16 +7,17 @@
 //! negative. Then the rows themselves are asked, those that the window holds. A layer is measured in
 //! one way before and after rounding, so that the two can be compared.
 
-use faer::{Mat, MatRef};
+use faer::Mat;
 
+use crate::calibrate::site::SiteStatistics;
 use crate::calibrate::window::Window;
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::dense::product;
 use crate::host::factors::{Correction, Factors, Rounded};
-use crate::host::kernels::products::products;
 use crate::host::rounding::narrow;
-use crate::host::second_moment::packed::PackedR;
-use crate::host::subspace::basis::product;
-use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::second_moment::SecondMoment;
+use crate::host::subspace::error_operand::ErrorOperand;
 
 /// Where f is below this share of tr(R E E^T), the rows are asked.
 const BY_ROWS_BELOW: f64 = 1e-4;
@@ -29,25 +30,40 @@ const COLUMNS: usize = 256;
 /// Measures the corrections of one layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Yardstick<'a> {
-    pub(crate) host: Compute<'a>,
-    /// `None` where R is not kept: then the rows are asked for everything.
-    pub(crate) r: Option<PackedR<'a>>,
-    pub(crate) window: &'a Window,
-    pub(crate) error: ErrorMatrix<'a>,
-    pub(crate) error_by_rows: &'a ErrorByRows,
+    compute: Compute<'a>,
+    second_moment: &'a SecondMoment,
+    window: &'a Window,
+    error: &'a ErrorOperand<'a>,
     /// tr(R E E^T).
     pub(crate) error_without: f64,
     /// Whether the rows are asked.
-    pub(crate) by_rows: bool,
+    by_rows: bool,
 }
 
 impl<'a> Yardstick<'a> {
+    /// Of a layer with this E; `error_without` is tr(R E E^T).
+    pub(crate) const fn new(
+        compute: Compute<'a>,
+        statistics: &'a SiteStatistics,
+        error: &'a ErrorOperand<'a>,
+        error_without: f64,
+    ) -> Self {
+        Self {
+            compute,
+            second_moment: &statistics.second_moment,
+            window: &statistics.window,
+            error,
+            error_without,
+            by_rows: false,
+        }
+    }
+
     /// f of the unrounded correction, which decides the way for this layer.
     pub(crate) fn choose(&mut self, correction: &Correction) -> f64 {
-        self.by_rows = self.r.is_none();
+        self.by_rows = !self.second_moment.kind().is_whole();
         let f = self.of(&correction.factors, correction);
         // Statistics without rows (from elsewhere) are taken at their word, down to what differences of traces show.
-        let without_rows = self.window.all_rows().all(<[f32]>::is_empty);
+        let without_rows = self.window.all_rows().all(|rows| rows.rows() == 0);
         let least = if without_rows {
             BY_RESIDUAL_BELOW
         } else {
@@ -62,26 +78,25 @@ impl<'a> Yardstick<'a> {
 
     /// f of rounded factors; infinite when one of them overflowed.
     pub(crate) fn of_rounded(&self, rounded: &Rounded, correction: &Correction) -> f64 {
-        let factors = rounded.factors(self.error.m, self.error.n);
+        let factors = rounded.factors(self.error.m(), self.error.n());
         factors.map_or(f64::INFINITY, |factors| self.of(&factors, correction))
     }
 
     /// f of factors that are close to those of `near`, or the same.
     fn of(&self, factors: &Factors, near: &Correction) -> f64 {
-        let r = match self.r {
-            Some(r) if !self.by_rows => r,
-            _ => {
-                let by_rows = on_rows(self.host, self.window, self.error, Some(factors));
-                return by_rows.unwrap_or_else(|| self.on_residual(factors));
-            }
-        };
+        if self.by_rows {
+            let by_rows = on_rows(self.compute, self.window, self.error.matrix, Some(factors));
+            return by_rows.unwrap_or_else(|| self.on_residual(factors));
+        }
         let da = &factors.a - &near.factors.a;
         let db = &factors.b - &near.factors.b;
         let changed = da.norm_max() > 0.0 || db.norm_max() > 0.0;
         let (mut ra, mut eb) = (near.ra.clone(), near.eb.clone());
         if changed {
-            ra += r.times(self.host, da.as_ref());
-            eb += self.error_by_rows.times_v(self.host, db.as_ref());
+            if let Some(changed) = self.second_moment.apply(self.compute, da.as_ref()) {
+                ra += changed;
+            }
+            eb += self.error.times_v(db.as_ref());
         }
         let a_ra = product(factors.a.transpose(), ra.as_ref());
         let b_b = product(factors.b.transpose(), factors.b.as_ref());
@@ -90,9 +105,10 @@ impl<'a> Yardstick<'a> {
 
     /// tr(R P P^T) from P itself: statistics without rows.
     fn on_residual(&self, factors: &Factors) -> f64 {
-        let m = self.error.m;
-        let mut p = Vec::with_capacity(self.error.values.len());
-        for (group, values) in self.error.values.chunks(COLUMNS * m).enumerate() {
+        let m = self.error.m();
+        let error = self.error.matrix.values;
+        let mut p = Vec::with_capacity(error.len());
+        for (group, values) in error.chunks(COLUMNS * m).enumerate() {
             let (first, count) = (group * COLUMNS, values.len() / m);
             let c = product(
                 factors.a.as_ref(),
@@ -101,43 +117,47 @@ impl<'a> Yardstick<'a> {
             let c = (0..count).flat_map(|j| c.col(j).iter().copied().collect::<Vec<_>>());
             p.extend(values.iter().zip(c).map(|(e, c)| narrow(f64::from(*e) - c)));
         }
-        self.r.map_or(0.0, |r| r.trace_with(self.host, &p))
+        let p = ColumnMajor::new(&p, m);
+        let trace = self.second_moment.trace_with(self.compute, p);
+        trace.unwrap_or_default()
     }
 }
 
-/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not kept.
+/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not gathered.
 pub(crate) fn power(
-    host: Compute<'_>,
-    r: Option<PackedR<'_>>,
-    window: &Window,
-    matrix: ErrorMatrix<'_>,
+    compute: Compute<'_>,
+    statistics: &SiteStatistics,
+    matrix: ColumnMajor<'_>,
 ) -> f64 {
-    r.map_or_else(
-        || on_rows(host, window, matrix, None).unwrap_or_default(),
-        |r| r.trace_with(host, matrix.values),
-    )
+    let trace = statistics.second_moment.trace_with(compute, matrix);
+    trace.unwrap_or_else(|| on_rows(compute, &statistics.window, matrix, None).unwrap_or_default())
 }
 
 /// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.
 fn on_rows(
-    host: Compute<'_>,
+    compute: Compute<'_>,
     window: &Window,
-    error: ErrorMatrix<'_>,
+    error: ColumnMajor<'_>,
     factors: Option<&Factors>,
 ) -> Option<f64> {
-    let m = error.m;
+    let m = error.rows;
+    let operand = compute.operand(error);
     let (mut sum, mut count) = (0.0, 0);
-    for rows in window.all_rows().flat_map(|rows| rows.chunks(ROWS * m)) {
-        let x = MatRef::from_row_major_slice(rows, rows.len() / m, m);
-        let x = Mat::from_fn(x.nrows(), m, |i, j| f64::from(x[(i, j)]));
-        // rows x n
-        let mut y = products(host, x.as_ref(), (error.values, m));
-        if let Some(factors) = factors {
-            let xa = product(x.as_ref(), factors.a.as_ref());
-            y -= product(xa.as_ref(), factors.b.transpose());
+    for piece in window.all_rows() {
+        for first in (0..piece.rows()).step_by(ROWS) {
+            let values = piece
+                .slice(first..(first + ROWS).min(piece.rows()))
+                .widened();
+            let x = Mat::from_fn(values.len() / m, m, |i, j| f64::from(values[i * m + j]));
+            // rows x n
+            let mut y = operand.times(x.as_ref());
+            if let Some(factors) = factors {
+                let xa = product(x.as_ref(), factors.a.as_ref());
+                y -= product(xa.as_ref(), factors.b.transpose());
+            }
+            sum += y.squared_norm_l2();
+            count += x.nrows();
         }
-        sum += y.squared_norm_l2();
-        count += x.nrows();
     }
     (count > 0).then(|| sum / count as f64)
 }

@@ -18,7 +18,7 @@ use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
-use crate::solve::site::{LayerSolution, Status};
+use crate::solve::solution::{LayerSolution, Status};
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
 use crate::weights::sites::{Site, Sites};

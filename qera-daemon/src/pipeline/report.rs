@@ -5,7 +5,7 @@ use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
 use crate::pipeline::Shared;
 use crate::publish::manifest::ratio;
-use crate::solve::site::{LayerSolution, Status};
+use crate::solve::solution::{LayerSolution, Status};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
@@ -40,7 +40,7 @@ impl Shared<'_> {
             return;
         }
         let dead = statistics
-            .second_moment()
+            .mean_squares()
             .iter()
             .filter(|d| **d <= 0.0)
             .count();

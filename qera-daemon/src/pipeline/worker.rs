@@ -10,17 +10,19 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
-use crate::calibrate::window::Block;
 use crate::error::Fatal;
 use crate::host::kernels::rank_update::Scratch;
+use crate::host::second_moment::SecondMomentKind;
 use crate::judge::closing::score_site;
 use crate::judge::gap::pays;
 use crate::judge::progress::{LayerSummary, SiteProgress, SolvePoint};
 use crate::pipeline::publisher::Outcome;
 use crate::pipeline::slot::{Ended, Lent, Progress, Slot};
 use crate::pipeline::{Discard, Shared};
-use crate::solve::site::{LayerSolution, SiteSolver};
+use crate::solve::site::SiteSolver;
+use crate::solve::solution::LayerSolution;
 use crate::source::rows::Batch;
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
@@ -99,7 +101,11 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let share = shared.scored_shares.get(site).copied().unwrap_or_default();
         let state = saved.unwrap_or_else(|| SiteState {
-            statistics: SiteStatistics::with(in_features, shared.keeps_r, share),
+            statistics: SiteStatistics::new(
+                in_features,
+                SecondMomentKind::for_method(shared.keeps_r),
+                share,
+            ),
             progress: None,
         });
         let layers = shared.sites.sites.get(site).map_or(0, |s| s.layers.len());
@@ -189,9 +195,9 @@ impl<'a> Worker<'a> {
             } else {
                 statistics.fold(&site_rows, host, scratch)
             };
-            folded.map_err(|error| Fatal::Solve {
-                layer: self.shared.name_of(site),
-                reason: error.to_string(),
+            folded.map_err(|error| Fatal::Fold {
+                site: self.shared.name_of(site),
+                reason: error.into(),
             })?;
             if slot.closed {
                 let layers = &self.shared.sites.sites[site].layers;

@@ -9,7 +9,7 @@ use qera_core::packed::packed_len;
 use serde::Serialize;
 
 use crate::calibrate::aside::{ASIDE_ROWS, ASIDE_ROWS_PEAK, rows_kept, scored_share};
-use crate::calibrate::window::{WINDOW_ROWS, WINDOW_ROWS_PEAK, block_rows};
+use crate::calibrate::window::{BlockSize, WINDOW_ROWS, WINDOW_ROWS_PEAK, block_size};
 use crate::error::Fatal;
 use crate::host::kernels::rank_update::scratch_bytes;
 use crate::judge::held_out::SHRINKAGES;
@@ -290,8 +290,15 @@ impl SitePlan {
         let rows: u64 = entries.iter().map(|entry| entry.rows as u64).sum();
         let m = site.in_features;
         let packed = if extent.keeps_r { packed_len(m) } else { 0 };
-        let blocks = entries.iter().map(|e| block_rows(e.rows, e.sequences));
-        let (block, waiting) = blocks.max().unwrap_or((1, WINDOW_ROWS_PEAK - WINDOW_ROWS));
+        let blocks = entries.iter().map(|e| block_size(e.rows, e.sequences));
+        let none = BlockSize {
+            rows: 1,
+            waiting: WINDOW_ROWS_PEAK - WINDOW_ROWS,
+        };
+        let BlockSize {
+            rows: block,
+            waiting,
+        } = blocks.max().unwrap_or(none);
         let most = WINDOW_ROWS / block * block + waiting;
         // Some is there in a run that continues; more may come to a live one.
         let known = !entries.is_empty() && !extent.resumed;

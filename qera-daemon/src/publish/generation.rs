@@ -8,7 +8,7 @@ use crate::publish::manifest::Manifest;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::{peft, readme};
 use crate::settings::Settings;
-use crate::solve::site::LayerSolution;
+use crate::solve::solution::LayerSolution;
 use crate::weights::layers::Layer;
 
 /// Where a generation went.

@@ -8,7 +8,7 @@ use crate::judge::held_out::{ChoiceOrigin, HeldOut};
 use crate::judge::progress::{Folding, LayerSummary};
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
-use crate::solve::site::{LayerSolution, Status};
+use crate::solve::solution::{LayerSolution, Status};
 use crate::weights::layers::Layer;
 
 /// The whole manifest.

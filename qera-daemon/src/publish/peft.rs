@@ -14,7 +14,7 @@ use crate::disk::write_json;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::dtype_name;
 use crate::formats::safetensors::writer::{TensorPlan, write};
-use crate::solve::site::LayerSolution;
+use crate::solve::solution::LayerSolution;
 use crate::weights::layers::Layer;
 
 /// The largest rank used, at least 1: no loader accepts 0.

@@ -2,7 +2,7 @@
 
 use crate::publish::manifest::quantizer_name;
 use crate::settings::Settings;
-use crate::solve::site::{LayerSolution, Status};
+use crate::solve::solution::{LayerSolution, Status};
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];

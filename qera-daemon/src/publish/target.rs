@@ -9,7 +9,7 @@ use crate::publish::generation::{Publication, publish};
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest, quantizer_name};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
-use crate::solve::site::LayerSolution;
+use crate::solve::solution::LayerSolution;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::layers::{Layer, fingerprint};
 

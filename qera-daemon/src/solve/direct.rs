@@ -1,12 +1,14 @@
 //! R and E in, A and B out: the solve of one layer without a checkpoint, a window or a report around it.
 
 use faer::{Mat, MatRef};
-use qera_core::packed::packed_offset;
 
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
-use crate::host::second_moment::metric::{Metric, diagonal_scale};
+use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::packed::PackedR;
-use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::operator::ErrorOperator;
 use crate::host::subspace::top::{Effort, Subspace, is_dense, top_subspace};
 
@@ -43,10 +45,10 @@ impl LayerProblem<'_> {
     /// Memory: R in f32 (4 m^2 bytes) and E once more (4 m n).
     ///
     /// # Errors
-    /// A sentence, when products overflow or the dense eigensolver does not converge.
+    /// [`SolveError`] when products overflow or the dense eigensolver does not converge.
     ///
     /// ```
-    /// use qera_daemon::{cores::Cores, kernels::{Compute, Kernel}, solve::LayerProblem};
+    /// use qera_daemon::{Compute, Cores, Kernel, LayerProblem};
     /// // R = diag(1, 4), E = [[3, 0], [0, 2]]: the second output has the larger error, 16 of 25.
     /// let problem = LayerProblem {
     ///     autocorrelation: &[1.0, 0.0, 4.0],
@@ -59,33 +61,24 @@ impl LayerProblem<'_> {
     /// let term = problem.solve(Compute { kernel: Kernel::best(), cores: &cores }, None)?;
     /// assert!((term.captured[0] - 16.0).abs() < 1e-9);
     /// assert!((term.a[(1, 0)] * term.b_transposed[(1, 0)] - 2.0).abs() < 1e-9);
-    /// # Ok::<(), String>(())
+    /// # Ok::<(), qera_daemon::SolveError>(())
     /// ```
     pub fn solve(
         &self,
-        host: Compute<'_>,
+        compute: Compute<'_>,
         warm: Option<MatRef<'_, f64>>,
-    ) -> Result<LowRankTerm, String> {
+    ) -> Result<LowRankTerm, SolveError> {
         let m = self.in_features;
-        let error = ErrorMatrix {
-            values: self.error,
-            m,
-            n: self.error.len() / m,
-        };
-        let r = PackedR::new(self.autocorrelation, m);
-        let diagonal: Vec<f64> = (0..m)
-            .map(|i| self.autocorrelation[packed_offset(m, i)])
-            .collect();
-        let scale = diagonal_scale(&diagonal);
-        let full = r.to_f32(host, scale);
+        let r = PreparedR::new(compute, PackedR::new(self.autocorrelation, m));
         let metric = Metric::Shrunk {
-            full: &full,
-            diagonal: diagonal.iter().map(|d| d / scale).collect(),
+            r: &r,
             shrinkage: 0.0,
-            exact: (r, scale),
         };
-        let by_rows = ErrorByRows::new(host, error);
-        let operator = ErrorOperator::new(host, error, &metric, &by_rows);
+        let error = ErrorOperand::new(compute, ColumnMajor::new(self.error, m));
+        let operator = ErrorOperator {
+            error: &error,
+            metric: &metric,
+        };
         let warm = warm.map(|v| v.to_owned()).filter(|v| v.ncols() > 0);
         let effort = warm.as_ref().map_or(Effort::Final, Effort::Warm);
         let Subspace { vectors, values } = top_subspace(&operator, self.rank, effort)?;
@@ -94,15 +87,15 @@ impl LayerProblem<'_> {
         // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after a nearly exact fit. A warm
         // solve is not that exact.
         let a = match effort {
-            Effort::Final => by_rows.times_v_f64(host, v),
-            Effort::Warm(_) => by_rows.times_v(host, v),
+            Effort::Final => error.times_v_f64(v),
+            Effort::Warm(_) => error.times_v(v),
         };
         Ok(LowRankTerm {
             a,
             b_transposed: v.to_owned(),
             captured: values.iter().map(|value| value * unit).collect(),
-            vectors: if is_dense(error.n, self.rank) {
-                Mat::zeros(error.n, 0)
+            vectors: if is_dense(error.n(), self.rank) {
+                Mat::zeros(error.n(), 0)
             } else {
                 vectors
             },

@@ -1,11 +1,12 @@
-//! From a site's statistics and its layers' weights to the low-rank terms, and what they are worth.
+//! From a site's statistics and its layers' weights to the low-rank terms: the order of events.
 //!
-//! `site` is the order of events; `error_matrix` is E; `metric` says what stands in the place of R for each method;
-//! `subspace` finds the top eigenvectors of G = E^T S E; `held_out` judges candidates on the window
-//! and chooses the shrinkage; `factors` balances and rounds A and B; `yardstick` measures f; `schedule` says
-//! when a site is solved again, `evidence` what new rows say of the corrections before, `closing` when a site has
-//! rows enough and when it has not any more.
+//! `site` chooses on the window and solves layer by layer; `projection` makes a layer's low-rank term, `rounding` rounds it and
+//! measures what that costs, `solution` is what comes out. `direct` is one layer without a checkpoint around it, `cost` what a
+//! solve takes, for the plan.
 
 pub(crate) mod cost;
 pub(crate) mod direct;
+pub(crate) mod projection;
+pub(crate) mod rounding;
 pub(crate) mod site;
+pub(crate) mod solution;

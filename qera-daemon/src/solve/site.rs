@@ -1,81 +1,33 @@
 //! One site, start to end: choose on the window, then solve every layer from everything that was seen.
 
-use core::time::Duration;
-use std::time::Instant;
-
-use qera_core::dtype::FloatDtype;
-
+use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
-use crate::calibrate::window::Block;
 use crate::error::Fatal;
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
-use crate::host::factors::{Correction, Rounded};
-use crate::host::kernels::page_vec::PageVec;
-use crate::host::second_moment::metric::{Metric, diagonal_scale};
-use crate::host::second_moment::packed::PackedR;
-use crate::host::subspace::basis::eigen;
-use crate::host::subspace::error_matrix::{ErrorByRows, ErrorMatrix};
+use crate::host::factors::Rounded;
+use crate::host::second_moment::metric::Metric;
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::operator::ErrorOperator;
-use crate::host::subspace::top::{Effort, top_subspace};
-use crate::judge::held_out::{Choice, HeldOut, Verdict, judge};
+use crate::judge::held_out::{Verdict, judge};
 use crate::judge::progress::{LayerProgress, SolvePoint, SolveRecord};
 use crate::judge::site_metric::site_metric;
 use crate::judge::yardstick::{Yardstick, power};
 use crate::settings::Settings;
+use crate::solve::projection::{Projected, Projector};
+use crate::solve::rounding::Measured;
+use crate::solve::solution::{LayerSolution, Status};
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::layers::Layer;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
 
-/// A layer that loses more of f than this by rounding is written f32.
-const ROUNDING_LOSS_MAX: f64 = 1e-3;
+use core::time::Duration;
+use std::time::Instant;
 
-/// What became of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Status {
-    /// Solved.
-    Solved,
-    /// Its site has seen no row: zero factors.
-    Starved,
-    /// Its site has seen too few rows for the first solve point: zero factors until then.
-    Waiting,
-    /// The output error is zero already: zero factors.
-    NothingToCorrect,
-}
-
-/// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error of
-/// a row, summed over the outputs, on the rows seen.
-#[derive(Debug, Clone)]
-pub struct LayerSolution {
-    /// Index into the selected layers.
-    pub layer: usize,
-    /// What became of it.
-    pub(crate) status: Status,
-    /// Rows that its statistics are the mean of.
-    pub(crate) rows: u64,
-    /// Rank really used: at most the numerical rank of the problem.
-    pub rank_used: usize,
-    /// tr(R W W^T).
-    pub output_power: f64,
-    /// f without correction.
-    pub error_without: f64,
-    /// f with the correction, before rounding.
-    pub error_with: f64,
-    /// f when what is written is rounded to bf16: what a bf16 engine applies (infinite: overflow).
-    pub(crate) error_bf16: f64,
-    /// The factors as they are written, with f after that rounding.
-    pub factors: Rounded,
-    /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
-    pub(crate) error_in_asked_dtype: Option<f64>,
-    /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without shrinkage
-    /// they add up to what the correction takes off f.
-    pub spectrum: Vec<f64>,
-    /// The shrinkage, for QERA-exact.
-    pub choice: Option<Choice>,
-    /// Error on held-out rows.
-    pub held_out: Option<HeldOut>,
-}
+use faer::Mat;
 
 /// Solves sites; shared by the solver threads.
 #[derive(Debug, Clone, Copy)]
@@ -118,29 +70,20 @@ impl<'a> SiteSolver<'a> {
             let without = |&layer| self.without_factors(layer, Status::Starved);
             return Ok(site.layers.iter().map(without).collect());
         }
-        let packed = statistics
-            .keeps_r()
-            .then(|| PackedR::new(&statistics.autocorrelation, statistics.in_features));
-        let scale = diagonal_scale(&statistics.diagonal());
+        let layers = self.layers_of(site);
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.solve.method;
-        let full = match packed {
-            Some(packed) if method.needs_r() => packed.to_f32(self.host, scale),
-            _ => PageVec::default(),
-        };
-        let layers = self.layers_of(site);
-        let verdict = judge(
-            method,
-            self.settings.solve.shrinkage,
-            statistics,
-            &full,
-            &layers,
-        )?;
-        let metric = site_metric(method, statistics, packed, scale, &full, verdict.choice)?;
+        let r = statistics
+            .second_moment
+            .packed()
+            .filter(|_| method.needs_r());
+        let r = r.map(|r| PreparedR::new(self.host, r));
+        let verdict = judge(&layers, statistics, r.as_ref())?;
+        let metric = site_metric(method, statistics, r.as_ref(), verdict.shrinkage());
+        let metric = metric.map_err(|reason| layers.failed(0, reason))?;
         let given = Given {
             layers,
             statistics,
-            r: packed,
             metric: &metric,
             verdict: &verdict,
         };
@@ -165,53 +108,45 @@ impl<'a> SiteSolver<'a> {
         let Given {
             layers,
             statistics,
-            r,
             verdict,
             ..
         } = given;
-        let layer = layers.layer(member);
+        let (compute, layer) = (self.host, layers.layer(member));
         let weight = layer.read_weight(self.checkpoint)?;
-        let power = |matrix: ErrorMatrix<'_>| power(self.host, *r, &statistics.window, matrix);
-        let output_power = power(ErrorMatrix::new(&weight, layer.in_features));
+        let m = layer.in_features;
+        let output_power = power(compute, statistics, ColumnMajor::new(&weight, m));
         let values = layers.quantization_error(member, weight)?;
-        let error = ErrorMatrix::new(&values, layer.in_features);
-        let error_without = power(error);
+        let error = ColumnMajor::new(&values, m);
+        let error_without = power(compute, statistics, error);
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
             before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
-        let by_rows = ErrorByRows::new(self.host, error);
+        let error = ErrorOperand::new(compute, error);
         let projected = if correctable {
-            self.project(given, member, (error, &by_rows), start)?
+            self.project(given, member, &error, start)?
         } else {
-            Projected::nothing(error)
+            Projected::nothing(&error)
         };
-        let yardstick = Yardstick {
-            host: self.host,
-            r: *r,
-            window: &statistics.window,
-            error,
-            error_by_rows: &by_rows,
-            error_without,
-            by_rows: false,
-        };
+        let yardstick = Yardstick::new(compute, statistics, &error, error_without);
         let asked = self.settings.solve.factor_dtype;
         let measured = Measured::new(asked, &projected.correction, yardstick);
         if !measured.rounded.error.is_finite() || !measured.error_with.is_finite() {
-            return Err(layers.failed(
-                member,
-                "products overflow: the weights or activations are too large".into(),
-            ));
+            return Err(layers.failed(member, SolveError::Overflow));
         }
         let rank_used = projected.spectrum.len();
         if let Some(Before { layer, .. }) = before {
             layer.insensitive_to_rows = !correctable || !self.settings.solve.method.uses_rows();
-            let solved = SolveRecord {
-                shrinkage: verdict.choice.map_or(0.0, |c| c.shrinkage),
+            let solve = SolveRecord {
+                shrinkage: verdict.shrinkage(),
                 error: measured.error_with,
             };
-            layer.push(rank_used, &measured.rounded, projected.vectors, solved);
+            layer.push(
+                measured.rounded.written(rank_used),
+                projected.vectors,
+                solve,
+            );
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
@@ -234,35 +169,24 @@ impl<'a> SiteSolver<'a> {
         })
     }
 
-    /// V by the method's metric, rotated to the eigenvectors of V^T G V in f64, cut at the numerical rank.
+    /// V by the method's metric.
     fn project(
         &self,
         given: &Given<'_>,
         member: usize,
-        (error, by_rows): (ErrorMatrix<'_>, &ErrorByRows),
-        start: Option<&faer::Mat<f64>>,
+        error: &ErrorOperand<'_>,
+        start: Option<&Mat<f64>>,
     ) -> Result<Projected, Fatal> {
         let (layers, metric) = (&given.layers, given.metric);
-        let most = row_rank(metric, given.statistics.rows);
-        let rank = rank_of(self.settings.solve.method, layers.layer(member)).min(most);
-        if rank == 0 {
-            return Ok(Projected::nothing(error));
-        }
-        let operator = ErrorOperator::new(self.host, error, metric, by_rows);
-        let failed = |reason| layers.failed(member, reason);
-        let effort = match start {
-            Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
-            _ => Effort::Final,
+        let projector = Projector {
+            compute: self.host,
+            operator: ErrorOperator { error, metric },
+            second_moment: &given.statistics.second_moment,
+            rows: given.statistics.rows,
         };
-        let found = top_subspace(&operator, rank, effort).map_err(failed)?;
-        let found = found.vectors;
-        let (correction, spectrum) =
-            correct(&operator, found.as_ref(), rank, given.r).map_err(failed)?;
-        Ok(Projected {
-            correction,
-            spectrum,
-            vectors: found,
-        })
+        let rank = rank_of(self.settings.solve.method, layers.layer(member));
+        let projected = projector.project(rank, start);
+        projected.map_err(|reason| layers.failed(member, reason))
     }
 
     /// A layer that has no correction yet.
@@ -300,7 +224,7 @@ struct Before<'a> {
 
 impl Before<'_> {
     /// Scores the corrections of the solve points before on the newer rows.
-    fn test(&mut self, rows: u64, error: ErrorMatrix<'_>) {
+    fn test(&mut self, rows: u64, error: ColumnMajor<'_>) {
         let begun = Instant::now();
         self.layer.test(rows, self.newer, error);
         *self.scoring += begun.elapsed();
@@ -311,101 +235,6 @@ impl Before<'_> {
 struct Given<'a> {
     layers: SiteLayers<'a>,
     statistics: &'a SiteStatistics,
-    r: Option<PackedR<'a>>,
     metric: &'a Metric<'a>,
     verdict: &'a Verdict,
-}
-
-/// The factors, the captured eigenvalues, and the vectors that a warm solve starts from.
-struct Projected {
-    correction: Correction,
-    spectrum: Vec<f64>,
-    vectors: faer::Mat<f64>,
-}
-
-impl Projected {
-    fn nothing(error: ErrorMatrix<'_>) -> Self {
-        Self {
-            correction: Correction::none(error.m, error.n),
-            spectrum: Vec::new(),
-            vectors: faer::Mat::zeros(error.n, 0),
-        }
-    }
-}
-
-/// A correction as it is written, and what it is worth.
-struct Measured {
-    error_with: f64,
-    rounded: Rounded,
-    error_in_asked_dtype: Option<f64>,
-    error_bf16: f64,
-}
-
-impl Measured {
-    fn new(asked: FloatDtype, correction: &Correction, mut yardstick: Yardstick<'_>) -> Self {
-        let error_with = yardstick.choose(correction);
-        let (rounded, error_in_asked_dtype) = round(asked, correction, &yardstick, error_with);
-        Self {
-            error_with,
-            error_bf16: yardstick.of_rounded(&rounded.in_bf16(), correction),
-            rounded,
-            error_in_asked_dtype,
-        }
-    }
-}
-
-/// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R T in f64 once, from which
-/// everything else follows.
-fn correct(
-    operator: &ErrorOperator<'_>,
-    found: faer::MatRef<'_, f64>,
-    rank: usize,
-    r: Option<PackedR<'_>>,
-) -> Result<(Correction, Vec<f64>), String> {
-    let error = operator.error;
-    let v = found.subcols(0, rank.min(found.ncols()));
-    let t = operator.by_rows.times_v_f64(operator.host, v);
-    let rt = r.map_or_else(
-        || faer::Mat::zeros(error.m, 0),
-        |r| r.times(operator.host, t.as_ref()),
-    );
-    let (rotation, spectrum) = eigen(&operator.metric.rayleigh(&t, &rt))?;
-    let largest = spectrum.first().copied().unwrap_or_default();
-    let noise = largest * f64::EPSILON * error.n.max(error.m) as f64;
-    let used = spectrum.iter().take_while(|&&value| value > noise).count();
-    let correction = Correction::project(v, &t, &rt, rotation.as_ref().subcols(0, used));
-    Ok((correction, spectrum[..used].to_vec()))
-}
-
-/// The factors in the asked dtype, or in f32 where that would lose too much; f in the asked one is returned then.
-fn round(
-    asked: FloatDtype,
-    correction: &Correction,
-    yardstick: &Yardstick<'_>,
-    error_with: f64,
-) -> (Rounded, Option<f64>) {
-    let measured = |dtype| {
-        let mut rounded = correction.factors.round(dtype);
-        rounded.error = yardstick.of_rounded(&rounded, correction);
-        rounded
-    };
-    let rounded = measured(asked);
-    let lost = rounded.error - error_with;
-    let too_much =
-        lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * yardstick.error_without;
-    if !too_much || asked == FloatDtype::F32 {
-        return (rounded, None);
-    }
-    (measured(FloatDtype::F32), Some(rounded.error))
-}
-
-/// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave beyond
-/// that is noise. Shrinkage and the diagonal methods make S full.
-fn row_rank(metric: &Metric<'_>, rows: u64) -> usize {
-    match metric {
-        Metric::Shrunk { shrinkage, .. } if *shrinkage <= 0.0 => {
-            usize::try_from(rows).unwrap_or(usize::MAX)
-        }
-        _ => usize::MAX,
-    }
 }

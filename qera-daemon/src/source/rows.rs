@@ -10,7 +10,7 @@ use qera_core::dtype::{FloatDtype, keep_rows};
 
 use crate::formats::safetensors::header::Identity;
 use crate::host::kernels::page_vec::PageVec;
-use crate::host::kernels::stored::Stored;
+use crate::host::kernels::stored::StoredRows;
 use crate::source::admission::{Admitted, Entry};
 use crate::source::refusal::{Reason, Refusal};
 
@@ -34,14 +34,14 @@ pub struct Batch {
 impl Batch {
     /// The rows.
     #[must_use]
-    pub(crate) fn stored(&self) -> Stored<'_> {
-        Stored::Bytes(&self.bytes, self.dtype)
+    pub(crate) fn stored(&self) -> StoredRows<'_> {
+        StoredRows::bytes(&self.bytes, self.dtype, self.in_features)
     }
 
     /// How many.
     #[must_use]
     pub(crate) fn rows(&self) -> usize {
-        self.stored().rows(self.in_features)
+        self.stored().rows()
     }
 }
 

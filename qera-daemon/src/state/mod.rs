@@ -29,7 +29,7 @@ use crate::observe::status::Status;
 use crate::weights::sites::{Shares, Sites};
 
 /// Version of every file here.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 

@@ -6,22 +6,25 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytemuck::Pod;
 use faer::Mat;
-use qera_core::packed::packed_len;
+use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::aside::{Aside, AsideRecord};
+use crate::calibrate::blocks::{BlocksRecord, DTYPES, SavedRows};
 use crate::calibrate::site::SiteStatistics;
-use crate::calibrate::window::{BlocksRecord, Window};
+use crate::calibrate::window::Window;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::{Claim, Header};
+use crate::formats::safetensors::header::{Claim, Header, dtype_name};
 use crate::formats::safetensors::writer::{Sink, TensorPlan, write_hashed};
+use crate::host::factors::WrittenCorrection;
 use crate::host::kernels::page_vec::PageVec;
-use crate::judge::evidence::{Evidence, WrittenCorrection};
+use crate::host::kernels::stored::{StoredNumbers, StoredRows};
+use crate::host::second_moment::{SecondMoment, SecondMomentKind};
+use crate::judge::evidence::Evidence;
 use crate::judge::progress::{Folding, LayerProgress, SiteProgress, SolveRecord};
 
 /// The metadata key of what is no tensor.
@@ -70,6 +73,8 @@ struct LayerProgressRecord {
 enum Values<'a> {
     F64(Vec<&'a [f64]>),
     F32(Vec<&'a [f32]>),
+    /// Rows of one type.
+    Rows(Vec<StoredRows<'a>>, FloatDtype),
 }
 
 type Tensors<'a> = Vec<(String, Vec<usize>, Values<'a>)>;
@@ -92,21 +97,23 @@ pub(crate) fn write_statistics(
         batch_weight: statistics.batch_weight,
         window: statistics.window.record(),
     };
-    let channels = |values| Values::F64(vec![values]);
-    let rows: Vec<&[f32]> = statistics.window.all_rows().collect();
-    let held = rows.iter().map(|r| r.len()).sum::<usize>() / m;
-    let tensors: Tensors<'_> = vec![
+    let mut tensors: Tensors<'_> = vec![
         (
-            "autocorrelation".into(),
-            vec![statistics.autocorrelation.len()],
-            channels(&statistics.autocorrelation),
+            "batch_max".into(),
+            vec![m],
+            Values::F64(vec![&statistics.batch_max]),
         ),
-        ("batch_max".into(), vec![m], channels(&statistics.batch_max)),
-        ("m2".into(), vec![m], channels(&statistics.m2)),
-        ("mean".into(), vec![m], channels(&statistics.mean)),
-        ("mean_abs".into(), vec![m], channels(&statistics.mean_abs)),
-        ("window".into(), vec![held, m], Values::F32(rows)),
+        (
+            "mean_abs".into(),
+            vec![m],
+            Values::F64(vec![&statistics.mean_abs]),
+        ),
     ];
+    for saved in statistics.second_moment.saved() {
+        let shape = vec![saved.values.len()];
+        tensors.push((saved.name.into(), shape, Values::F64(vec![saved.values])));
+    }
+    tensors.extend(rows_by_dtype("window", m, || statistics.window.all_rows()));
     write(path, &record, &tensors)
 }
 
@@ -137,9 +144,7 @@ pub(crate) fn write_progress(
         aside: statistics.aside.record(),
         layers: progress.layers.iter().map(layer).collect(),
     };
-    let rows: Vec<&[f32]> = statistics.aside.all_rows().collect();
-    let kept = rows.iter().map(|r| r.len()).sum::<usize>() / m;
-    let mut tensors: Tensors<'_> = vec![("aside".into(), vec![kept, m], Values::F32(rows))];
+    let mut tensors = rows_by_dtype("aside", m, || statistics.aside.all_rows());
     for (index, layer) in progress.layers.iter().enumerate() {
         for (age, correction) in layer.corrections.iter().enumerate() {
             for (name, values) in [("a", &correction.lora_a), ("b", &correction.lora_b)] {
@@ -159,6 +164,28 @@ pub(crate) fn write_progress(
     write(path, &record, &tensors)
 }
 
+/// Rows as one tensor for each type that some are kept in.
+fn rows_by_dtype<'a, I: Iterator<Item = StoredRows<'a>>>(
+    name: &str,
+    in_features: usize,
+    rows: impl Fn() -> I,
+) -> Tensors<'a> {
+    let of_dtype = |dtype: FloatDtype| {
+        let of_dtype: Vec<_> = rows()
+            .filter(|r| r.rows() > 0 && r.dtype() == dtype)
+            .collect();
+        let count: usize = of_dtype.iter().map(StoredRows::rows).sum();
+        let shape = vec![count, in_features];
+        (rows_name(name, dtype), shape, Values::Rows(of_dtype, dtype))
+    };
+    let tensors = DTYPES.into_iter().map(of_dtype);
+    tensors.filter(|(_, shape, _)| shape[0] > 0).collect()
+}
+
+fn rows_name(name: &str, dtype: FloatDtype) -> String {
+    format!("{name}.{}", dtype.name())
+}
+
 fn write(
     path: &Path,
     record: &impl Serialize,
@@ -172,6 +199,7 @@ fn write(
             dtype: match values {
                 Values::F64(_) => Dtype::F64,
                 Values::F32(_) => Dtype::F32,
+                Values::Rows(_, dtype) => dtype_name(*dtype),
             },
             shape: shape.clone(),
         })
@@ -187,6 +215,10 @@ fn write(
             Values::F32(parts) => parts
                 .iter()
                 .try_for_each(|p| put(p, |v| v.to_le_bytes(), out)),
+            Values::Rows(parts, _) => parts.iter().try_for_each(|rows| match rows.numbers {
+                StoredNumbers::Floats(values) => put(values, |v| v.to_le_bytes(), out),
+                StoredNumbers::Bytes(bytes, _) => out.write_all(bytes),
+            }),
         },
     )
 }
@@ -263,6 +295,21 @@ impl Reader {
             .filter(|v| v.len() == length)
     }
 
+    /// The rows of each type; `None` for a tensor of another type than its name says.
+    fn rows(&self, name: &str) -> Option<SavedRows> {
+        let mut saved = SavedRows::default();
+        for (dtype, bytes) in DTYPES.into_iter().zip(&mut saved.bytes) {
+            let name = rows_name(name, dtype);
+            if let Some(claim) = self.claim(&name) {
+                if claim.dtype != dtype_name(dtype) {
+                    return None;
+                }
+                *bytes = self.values(&name, u8::from_le_bytes)?.to_vec();
+            }
+        }
+        Some(saved)
+    }
+
     fn f32(&self, name: &str) -> Option<PageVec<f32>> {
         self.values(name, f32::from_le_bytes)
     }
@@ -284,15 +331,13 @@ fn statistics_in(file: &Reader, (key, m): (&str, usize), keeps_r: bool) -> Optio
     if record.key != key || record.in_features != m {
         return None;
     }
-    let packed = if keeps_r { packed_len(m) } else { 0 };
+    let kind = SecondMomentKind::for_method(keeps_r);
     Some(SiteStatistics {
         in_features: m,
-        autocorrelation: Arc::new(file.f64("autocorrelation", packed)?),
-        mean: file.f64("mean", m)?.to_vec(),
-        m2: file.f64("m2", m)?.to_vec(),
+        second_moment: SecondMoment::load(kind, m, |name, length| file.f64(name, length))?,
         mean_abs: file.f64("mean_abs", m)?.to_vec(),
         batch_max: file.f64("batch_max", m)?.to_vec(),
-        window: Window::restore(m, &record.window, &file.f32("window")?)?,
+        window: Window::restore(m, &record.window, &file.rows("window")?)?,
         aside: Aside::new(m, 0.0),
         rows: record.rows,
         rows_skipped: record.rows_skipped,
@@ -357,6 +402,6 @@ fn progress_in(
         });
     }
     let m = layers.first()?.0;
-    let aside = Aside::restore(m, scored_share, &record.aside, &file.f32("aside")?)?;
+    let aside = Aside::restore(m, scored_share, &record.aside, &file.rows("aside")?)?;
     Some((progress, aside))
 }

@@ -5,6 +5,7 @@ use qera_core::reconstruct::Method;
 use crate::error::Fatal;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
+use crate::host::solve_error::SolveError;
 use crate::settings::Settings;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::layers::Layer;
@@ -50,10 +51,10 @@ impl<'a> SiteLayers<'a> {
         Ok(weight)
     }
 
-    pub(crate) fn failed(&self, member: usize, reason: String) -> Fatal {
+    pub(crate) fn failed(&self, member: usize, reason: SolveError) -> Fatal {
         Fatal::Solve {
             layer: self.layer(member).name.clone(),
-            reason,
+            reason: reason.into(),
         }
     }
 }

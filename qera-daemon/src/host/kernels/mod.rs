@@ -40,6 +40,13 @@ enum Form {
     Avx512Bf16,
 }
 
+/// Size of a tile of X^T X.
+#[derive(Debug, Clone, Copy)]
+struct TileShape {
+    lanes: usize,
+    columns: usize,
+}
+
 /// A kernel that cannot run here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
@@ -133,14 +140,15 @@ impl Kernel {
     }
 
     /// Lanes and columns of a tile of X^T X.
-    const fn tile(self) -> (usize, usize) {
-        match self.0 {
+    const fn tile(self) -> TileShape {
+        let (lanes, columns) = match self.0 {
             Form::Portable => (micro::portable::LANES, micro::portable::COLUMNS),
             #[cfg(target_arch = "x86_64")]
             Form::Avx2 => (16, micro::avx2::COLUMNS),
             #[cfg(target_arch = "x86_64")]
             Form::Avx512 | Form::Avx512Bf16 => (48, micro::COLUMNS),
-        }
+        };
+        TileShape { lanes, columns }
     }
 
     /// Adds a tile's sums to f64 ones.

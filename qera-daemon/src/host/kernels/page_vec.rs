@@ -113,6 +113,26 @@ impl<T: Pod> Default for PageVec<T> {
     }
 }
 
+/// Numbers that are lent, or were made for this.
+#[derive(Debug)]
+pub(crate) enum Floats<'a> {
+    /// Somebody else's.
+    Lent(&'a [f32]),
+    /// Made for this.
+    Owned(PageVec<f32>),
+}
+
+impl Deref for Floats<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Lent(values) => values,
+            Self::Owned(values) => values,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 //! side, each element once for each tile of vectors. With B = E this is (E^T X)^T, with B = R (symmetric) (R X)^T, and with
 //! B = E^T, by its columns, (E X)^T: skinny matrices are kept as b x n, one column for each row of the operand.
 //!
-//! In f32 ([`products`]), or with the vectors and all sums in f64 ([`products_f64`]), B being f32 in either case.
+//! In f32, or with the vectors and all sums in f64, B being f32 in either case.
 //! Cost: 2 depth n b flops, b rounded up to whole vectors of the CPU; f64 has at most half of f32's rate.
 
 use core::array::from_fn;
@@ -14,6 +14,7 @@ use bytemuck::Pod;
 use faer::prelude::ReborrowMut;
 use faer::{Mat, MatMut, MatRef};
 
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::micro::TILE_MAX;
 use crate::host::kernels::page_vec::PageVec;
@@ -25,23 +26,11 @@ const BLOCK_ROWS: usize = 1024;
 /// Columns of B in a task.
 const TASK_COLUMNS: usize = 96;
 
-/// X^T B as b x n, for `x` = X^T (b x depth) and the n columns of B, `depth` numbers each.
-#[must_use]
-pub fn products(host: Compute<'_>, x: MatRef<'_, f64>, columns: (&[f32], usize)) -> Mat<f64> {
-    products_in::<f32>(host, x, columns)
-}
-
-/// The same with products and sums in f64.
-#[must_use]
-pub fn products_f64(host: Compute<'_>, x: MatRef<'_, f64>, columns: (&[f32], usize)) -> Mat<f64> {
-    products_in::<f64>(host, x, columns)
-}
-
 /// A column of B.
 type Column<'b> = &'b [f32];
 
 /// What the vectors are packed as, and tiles are summed in.
-trait Sum: Pod + Send + Sync {
+pub(crate) trait Sum: Pod + Send + Sync {
     /// Lanes of a vector of the CPU.
     fn lanes(kernel: Kernel) -> usize;
 
@@ -50,7 +39,8 @@ trait Sum: Pod + Send + Sync {
     /// The sums of vectors that are packed `width` wide, and columns.
     fn tile<'b>(
         kernel: Kernel,
-        vectors: (&[Self], usize),
+        x: &[Self],
+        width: usize,
         column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     );
@@ -70,7 +60,8 @@ impl Sum for f32 {
 
     fn tile<'b>(
         kernel: Kernel,
-        (x, width): (&[Self], usize),
+        x: &[Self],
+        width: usize,
         column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     ) {
@@ -105,7 +96,8 @@ impl Sum for f64 {
 
     fn tile<'b>(
         kernel: Kernel,
-        (x, width): (&[Self], usize),
+        x: &[Self],
+        width: usize,
         column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     ) {
@@ -125,40 +117,71 @@ impl Sum for f64 {
     }
 }
 
-fn products_in<T: Sum>(
+/// X^T B as b x n, for `x` = X^T (b x depth) and the n columns of B.
+#[must_use]
+pub(crate) fn products<T: Sum>(
     Compute { kernel, cores }: Compute<'_>,
     x: MatRef<'_, f64>,
-    (columns, depth): (&[f32], usize),
+    columns: ColumnMajor<'_>,
 ) -> Mat<f64> {
-    let (b, n) = (x.nrows(), columns.len() / depth);
-    let groups = groups::<T>(kernel, b);
-    let packed: Vec<PageVec<T>> = groups.iter().map(|lanes| pack(x, lanes)).collect();
-    let mut out = Mat::zeros(b, n);
+    let (b, depth) = (x.nrows(), columns.rows);
+    let vectors: Vec<Packed<T>> = groups::<T>(kernel, b)
+        .into_iter()
+        .map(|lanes| Packed::new(x, lanes))
+        .collect();
+    let mut out = Mat::zeros(b, columns.columns());
     let mut pieces = Vec::new();
     let mut rest = out.as_mut();
-    for columns in columns.chunks(depth * TASK_COLUMNS) {
-        let (own, after) = rest.split_at_col_mut(columns.len() / depth);
+    for values in columns.values.chunks(depth * TASK_COLUMNS) {
+        let columns = ColumnMajor::new(values, depth);
+        let (own, after) = rest.split_at_col_mut(columns.columns());
         pieces.push((own, columns));
         rest = after;
     }
-    cores.spread(pieces, |(mut out, columns): (MatMut<'_, f64>, &[f32])| {
-        for first in (0..depth).step_by(BLOCK_ROWS) {
-            let rows = first..(first + BLOCK_ROWS).min(depth);
-            for (lanes, x) in groups.iter().zip(&packed) {
-                let width = lanes.end - lanes.start;
-                let x = &x[rows.start * width..rows.end * width];
-                let operand = (columns, depth, rows.clone());
-                group(kernel, (lanes, x), operand, out.as_mut());
+    cores.spread(
+        pieces,
+        |(mut out, columns): (MatMut<'_, f64>, ColumnMajor<'_>)| {
+            for first in (0..depth).step_by(BLOCK_ROWS) {
+                let rows = first..(first + BLOCK_ROWS).min(depth);
+                for packed in &vectors {
+                    group(kernel, packed, columns, rows.clone(), out.as_mut());
+                }
+            }
+        },
+    );
+    out
+}
+
+/// Some of the vectors, packed for the lanes of a tile.
+struct Packed<T> {
+    /// Which vectors; the last of them may not be there.
+    lanes: Range<usize>,
+    numbers: PageVec<T>,
+}
+
+impl<T: Sum> Packed<T> {
+    fn new(x: MatRef<'_, f64>, lanes: Range<usize>) -> Self {
+        let width = lanes.end - lanes.start;
+        let held = lanes.end.min(x.nrows()) - lanes.start;
+        let mut numbers = PageVec::zeroed(width * x.ncols());
+        for (column, packed) in x.col_iter().zip(numbers.chunks_exact_mut(width)) {
+            let values = column.subrows(lanes.start, held);
+            for (to, from) in packed.iter_mut().zip(values.iter()) {
+                *to = T::rounded(*from);
             }
         }
-    });
-    out
+        Self { lanes, numbers }
+    }
+
+    const fn width(&self) -> usize {
+        self.lanes.end - self.lanes.start
+    }
 }
 
 /// Lanes that are multiplied together: whole vectors, as many as a tile holds, or nearly so; the last may be padded.
 fn groups<T: Sum>(kernel: Kernel, b: usize) -> Vec<Range<usize>> {
     let lanes = T::lanes(kernel);
-    let most = kernel.tile().0 / kernel.vector();
+    let most = kernel.tile().lanes / kernel.vector();
     let vectors = b.div_ceil(lanes);
     let groups = vectors.div_ceil(most);
     (0..groups)
@@ -166,41 +189,30 @@ fn groups<T: Sum>(kernel: Kernel, b: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-fn pack<T: Sum>(x: MatRef<'_, f64>, lanes: &Range<usize>) -> PageVec<T> {
-    let width = lanes.end - lanes.start;
-    let held = lanes.end.min(x.nrows()) - lanes.start;
-    let mut packed = PageVec::zeroed(width * x.ncols());
-    for (column, packed) in x.col_iter().zip(packed.chunks_exact_mut(width)) {
-        let values = column.subrows(lanes.start, held);
-        for (to, from) in packed.iter_mut().zip(values.iter()) {
-            *to = T::rounded(*from);
-        }
-    }
-    packed
-}
-
 /// Adds the products of some rows to `out`, b numbers for each column of B.
 fn group<T: Sum>(
     kernel: Kernel,
-    (lanes, x): (&Range<usize>, &[T]),
-    (columns, depth, rows): (&[f32], usize, Range<usize>),
+    packed: &Packed<T>,
+    columns: ColumnMajor<'_>,
+    rows: Range<usize>,
     mut out: MatMut<'_, f64>,
 ) {
-    let width = lanes.end - lanes.start;
+    let (lanes, width, depth) = (&packed.lanes, packed.width(), columns.rows);
+    let x = &packed.numbers[rows.start * width..rows.end * width];
     let held = lanes.end.min(out.nrows()) - lanes.start;
-    let (_, wide) = kernel.tile();
+    let wide = kernel.tile().columns;
     let mut tile = [T::zeroed(); TILE_MAX];
     // Pieces of nearly equal length, up to half as long again as they should be rather than one that is short.
     let pieces = ((rows.len() + SUM_ROWS / 2) / SUM_ROWS).max(1);
     let length = rows.len().div_ceil(pieces);
-    for (group, columns) in columns.chunks(depth * wide).enumerate() {
+    for (group, columns) in columns.values.chunks(depth * wide).enumerate() {
         // Where fewer columns are left than a tile has, the last one stands in for the others.
         let count = columns.len() / depth;
         for (piece, x) in x.chunks(length * width).enumerate() {
             let first = rows.start + piece * length;
             let rows = first..first + x.len() / width;
             let column = |c: usize| &columns[c.min(count - 1) * depth..][rows.clone()];
-            T::tile(kernel, (x, width), column, &mut tile);
+            T::tile(kernel, x, width, column, &mut tile);
             for (c, sums) in tile.chunks_exact(width).take(count).enumerate() {
                 let column = out.rb_mut().col_mut(group * wide + c);
                 let Some(column) = column.try_as_col_major_mut() else {

@@ -16,12 +16,13 @@ use bytemuck::Pod;
 use qera_core::packed::packed_offset;
 use qera_core::statistics::BlockShare;
 
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::cores::Cores;
 use crate::host::kernels::micro::{TILE_MAX, Tile};
 use crate::host::kernels::page_vec::PageVec;
-use crate::host::kernels::stored::Stored;
-use crate::host::kernels::{Form, Kernel, SUM_ROWS, micro};
+use crate::host::kernels::stored::{StoredNumbers, StoredRows};
+use crate::host::kernels::{Form, Kernel, SUM_ROWS, TileShape, micro};
 
 /// Steps that are packed at a time.
 const BLOCK_STEPS: usize = 1024;
@@ -65,12 +66,13 @@ struct Loops<'k, T> {
 /// number of rows, how the block changes a mean.
 pub fn fold_products(
     host: Compute<'_>,
-    (rows, in_features): (Stored<'_>, usize),
+    rows: StoredRows<'_>,
     packed: &mut [f64],
     scratch: &mut Scratch,
     mut begin: impl FnMut(usize) -> BlockShare,
 ) {
-    in_blocks(host, (rows, in_features), scratch, |block, count| {
+    let in_features = rows.in_features;
+    in_blocks(host, rows, scratch, |block, count| {
         let share = begin(count);
         let mut pieces = Vec::new();
         let mut rest = &mut *packed;
@@ -99,19 +101,20 @@ pub fn fold_products(
 /// of it, is summed in f64 throughout.
 pub fn trace_products(
     host: Compute<'_>,
-    (columns, m): (&[f32], usize),
+    p: ColumnMajor<'_>,
     packed: &[f64],
     scratch: &mut Scratch,
 ) -> f64 {
+    let m = p.rows;
     let mut squares = vec![0.0; m];
-    for column in columns.chunks_exact(m) {
+    for column in p.values.chunks_exact(m) {
         for (sum, &p) in squares.iter_mut().zip(column) {
             *sum += f64::from(p) * f64::from(p);
         }
     }
     let diagonal = squares.iter().enumerate();
     let mut trace: f64 = diagonal.map(|(i, s)| packed[packed_offset(m, i)] * s).sum();
-    let rows = (Stored::Floats(columns), m);
+    let rows = StoredRows::floats(p.values, m);
     in_blocks(host, rows, scratch, |block, _| {
         let mut sums = vec![0.0; tasks(m).count()];
         let pieces = tasks(m).zip(sums.iter_mut()).collect();
@@ -156,11 +159,11 @@ trait Tiles: Sync {
 
 fn in_blocks(
     Compute { kernel, cores }: Compute<'_>,
-    (rows, m): (Stored<'_>, usize),
+    rows: StoredRows<'_>,
     scratch: &mut Scratch,
     mut with: impl FnMut(&dyn Tiles, usize),
 ) {
-    let (lanes, columns) = kernel.tile();
+    let TileShape { lanes, columns } = kernel.tile();
     if kernel.multiplies_bf16() && rows.is_bf16() {
         #[cfg(target_arch = "x86_64")]
         {
@@ -171,7 +174,7 @@ fn in_blocks(
                 columns,
                 multiply: &micro::avx512::pairs,
             };
-            loops.run(cores, (rows, m), &mut scratch.pairs, pack_pairs, &mut with);
+            loops.run(cores, rows, &mut scratch.pairs, pack_pairs, &mut with);
         }
         return;
     }
@@ -189,19 +192,14 @@ fn in_blocks(
         columns,
         multiply,
     };
-    loops.run(
-        cores,
-        (rows, m),
-        &mut scratch.numbers,
-        pack_numbers,
-        &mut with,
-    );
+    loops.run(cores, rows, &mut scratch.numbers, pack_numbers, &mut with);
 }
 
 /// Packs channels `first..first + width` of every step; what lies beyond the last channel stays zero.
-type Pack<T> = fn(rows: Stored<'_>, m: usize, first: usize, panel: &mut [T], width: usize);
+type Pack<T> = fn(rows: StoredRows<'_>, first: usize, panel: &mut [T], width: usize);
 
-fn pack_numbers(rows: Stored<'_>, m: usize, first: usize, panel: &mut [f32], width: usize) {
+fn pack_numbers(rows: StoredRows<'_>, first: usize, panel: &mut [f32], width: usize) {
+    let m = rows.in_features;
     let count = width.min(m - first);
     for (t, step) in panel.chunks_exact_mut(width).enumerate() {
         let at = t * m + first;
@@ -211,14 +209,15 @@ fn pack_numbers(rows: Stored<'_>, m: usize, first: usize, panel: &mut [f32], wid
 }
 
 #[cfg(target_arch = "x86_64")]
-fn pack_pairs(rows: Stored<'_>, m: usize, first: usize, panel: &mut [u32], width: usize) {
+fn pack_pairs(rows: StoredRows<'_>, first: usize, panel: &mut [u32], width: usize) {
+    let m = rows.in_features;
     let count = width.min(m - first);
-    let rows_here = rows.rows(m);
+    let rows_here = rows.rows();
     for (t, step) in panel.chunks_exact_mut(width).enumerate() {
         let (earlier, later) = (2 * t * m + first, (2 * t + 1) * m + first);
         let with_later = 2 * t + 1 < rows_here;
-        match rows {
-            Stored::Bytes(bytes, _) => {
+        match rows.numbers {
+            StoredNumbers::Bytes(bytes, _) => {
                 let (low, _) = bytes[2 * earlier..2 * (earlier + count)].as_chunks::<2>();
                 if with_later {
                     let (high, _) = bytes[2 * later..2 * (later + count)].as_chunks::<2>();
@@ -232,7 +231,7 @@ fn pack_pairs(rows: Stored<'_>, m: usize, first: usize, panel: &mut [u32], width
                     }
                 }
             }
-            Stored::Floats(numbers) => {
+            StoredNumbers::Floats(numbers) => {
                 let low = &numbers[earlier..earlier + count];
                 if with_later {
                     let high = &numbers[later..later + count];
@@ -263,16 +262,17 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
     fn run(
         &self,
         cores: &Cores,
-        (rows, m): (Stored<'_>, usize),
+        rows: StoredRows<'_>,
         scratch: &mut PageVec<T>,
         pack: Pack<T>,
         with: &mut impl FnMut(&dyn Tiles, usize),
     ) {
+        let m = rows.in_features;
         let (in_lanes, in_columns) = (
             m.next_multiple_of(self.lanes),
             m.next_multiple_of(self.columns),
         );
-        let all = rows.rows(m);
+        let all = rows.rows();
         let most = BLOCK_STEPS * self.rows_per_step;
         for first in (0..all).step_by(most) {
             let count = most.min(all - first);
@@ -283,10 +283,10 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
                 *scratch = PageVec::zeroed(needed);
             }
             let (lanes, columns) = scratch[..needed].split_at_mut(in_lanes * steps);
-            let block = rows.slice(m, first..first + count);
+            let block = rows.slice(first..first + count);
             let panels = lanes.chunks_mut(self.lanes * steps).enumerate().collect();
             cores.spread(panels, |(panel, memory)| {
-                pack(block, m, panel * self.lanes, memory, self.lanes);
+                pack(block, panel * self.lanes, memory, self.lanes);
             });
             let lanes = &*lanes;
             let panels = columns

@@ -4,61 +4,161 @@ use core::ops::Range;
 
 use qera_core::dtype::{FloatDtype, widen};
 
+use crate::host::kernels::page_vec::{Floats, PageVec};
+
 /// Rows as they are stored, row-major.
 #[derive(Debug, Clone, Copy)]
-pub enum Stored<'a> {
+pub struct StoredRows<'a> {
+    pub(crate) numbers: StoredNumbers<'a>,
+    /// Numbers of a row.
+    pub(crate) in_features: usize,
+}
+
+/// The numbers of stored rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StoredNumbers<'a> {
     /// Decoded, or never encoded.
     Floats(&'a [f32]),
     /// Little-endian bytes of a shard.
     Bytes(&'a [u8], FloatDtype),
 }
 
-impl<'a> Stored<'a> {
-    /// Rows, each `in_features` numbers long.
+impl<'a> StoredRows<'a> {
+    /// Rows that are numbers already.
     #[must_use]
-    pub const fn rows(&self, in_features: usize) -> usize {
-        match self {
-            Self::Floats(numbers) => numbers.len() / in_features,
-            Self::Bytes(bytes, dtype) => bytes.len() / (in_features * dtype.size_bytes()),
+    pub const fn floats(values: &'a [f32], in_features: usize) -> Self {
+        Self {
+            numbers: StoredNumbers::Floats(values),
+            in_features,
+        }
+    }
+
+    /// Rows as little-endian bytes of a shard.
+    #[must_use]
+    pub const fn bytes(bytes: &'a [u8], dtype: FloatDtype, in_features: usize) -> Self {
+        Self {
+            numbers: StoredNumbers::Bytes(bytes, dtype),
+            in_features,
+        }
+    }
+
+    /// The type that they are kept in.
+    #[must_use]
+    pub(crate) const fn dtype(&self) -> FloatDtype {
+        match self.numbers {
+            StoredNumbers::Floats(_) => FloatDtype::F32,
+            StoredNumbers::Bytes(_, dtype) => dtype,
+        }
+    }
+
+    /// How many rows.
+    #[must_use]
+    pub(crate) const fn rows(&self) -> usize {
+        match self.numbers {
+            StoredNumbers::Floats(values) => values.len() / self.in_features,
+            StoredNumbers::Bytes(bytes, dtype) => {
+                bytes.len() / (self.in_features * dtype.size_bytes())
+            }
         }
     }
 
     /// Some of the rows.
     #[must_use]
-    pub(crate) fn slice(&self, in_features: usize, rows: Range<usize>) -> Self {
-        match self {
-            Self::Floats(numbers) => {
-                Self::Floats(&numbers[rows.start * in_features..rows.end * in_features])
+    pub(crate) fn slice(&self, rows: Range<usize>) -> Self {
+        let m = self.in_features;
+        let numbers = match self.numbers {
+            StoredNumbers::Floats(values) => {
+                StoredNumbers::Floats(&values[rows.start * m..rows.end * m])
             }
-            Self::Bytes(bytes, dtype) => {
-                let size = in_features * dtype.size_bytes();
-                Self::Bytes(&bytes[rows.start * size..rows.end * size], *dtype)
+            StoredNumbers::Bytes(bytes, dtype) => {
+                let size = m * dtype.size_bytes();
+                StoredNumbers::Bytes(&bytes[rows.start * size..rows.end * size], dtype)
             }
-        }
+        };
+        Self { numbers, ..*self }
     }
 
     /// Writes consecutive numbers, widened to f32.
     pub(crate) fn widen(&self, numbers: Range<usize>, out: &mut [f32]) {
-        match self {
-            Self::Floats(all) => out.copy_from_slice(&all[numbers]),
-            Self::Bytes(bytes, dtype) => {
+        match self.numbers {
+            StoredNumbers::Floats(all) => out.copy_from_slice(&all[numbers]),
+            StoredNumbers::Bytes(bytes, dtype) => {
                 let size = dtype.size_bytes();
-                widen(
-                    &bytes[numbers.start * size..numbers.end * size],
-                    *dtype,
-                    out,
-                );
+                let bytes = &bytes[numbers.start * size..numbers.end * size];
+                widen(bytes, dtype, out);
+            }
+        }
+    }
+
+    /// All numbers in f32: as they lie where they are.
+    #[must_use]
+    pub(crate) fn widened(&self) -> Floats<'a> {
+        match self.numbers {
+            StoredNumbers::Floats(values) => Floats::Lent(values),
+            StoredNumbers::Bytes(..) => {
+                let mut wide = PageVec::zeroed(self.rows() * self.in_features);
+                self.widen(0..wide.len(), &mut wide);
+                Floats::Owned(wide)
             }
         }
     }
 
     /// Whether every number is a bf16 number, so that products in bf16 lose nothing.
     pub(crate) fn is_bf16(&self) -> bool {
-        match self {
-            Self::Floats(numbers) => numbers
+        match self.numbers {
+            StoredNumbers::Floats(values) => values
                 .chunks(4096)
                 .all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits()) & 0xffff == 0),
-            Self::Bytes(_, dtype) => *dtype == FloatDtype::Bf16,
+            StoredNumbers::Bytes(_, dtype) => dtype == FloatDtype::Bf16,
+        }
+    }
+}
+
+/// Rows that are kept, in the form in which they came; f32 ones as numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum KeptRows {
+    /// Numbers.
+    Floats(PageVec<f32>),
+    /// Little-endian bytes of f16 or bf16 numbers.
+    Bytes(PageVec<u8>, FloatDtype),
+}
+
+impl KeptRows {
+    /// A copy of these rows.
+    #[must_use]
+    pub(crate) fn copy_of(rows: StoredRows<'_>) -> Self {
+        Self::rows_of(rows, rows.rows(), |row| row)
+    }
+
+    /// A copy of `count` of the rows, `at` saying which.
+    #[must_use]
+    pub(crate) fn rows_of(rows: StoredRows<'_>, count: usize, at: impl Fn(usize) -> usize) -> Self {
+        let m = rows.in_features;
+        match rows.numbers {
+            StoredNumbers::Bytes(bytes, dtype) if dtype != FloatDtype::F32 => {
+                let size = m * dtype.size_bytes();
+                let mut kept = PageVec::zeroed(count * size);
+                for (i, to) in kept.chunks_exact_mut(size.max(1)).enumerate() {
+                    to.copy_from_slice(&bytes[at(i) * size..][..size]);
+                }
+                Self::Bytes(kept, dtype)
+            }
+            _ => {
+                let mut kept = PageVec::zeroed(count * m);
+                for (i, to) in kept.chunks_exact_mut(m.max(1)).enumerate() {
+                    rows.widen(at(i) * m..(at(i) + 1) * m, to);
+                }
+                Self::Floats(kept)
+            }
+        }
+    }
+
+    /// As rows of this width.
+    #[must_use]
+    pub(crate) fn stored(&self, in_features: usize) -> StoredRows<'_> {
+        match self {
+            Self::Floats(values) => StoredRows::floats(values, in_features),
+            Self::Bytes(bytes, dtype) => StoredRows::bytes(bytes, *dtype, in_features),
         }
     }
 }

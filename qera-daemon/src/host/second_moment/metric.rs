@@ -6,24 +6,19 @@
 
 use faer::Mat;
 
-use crate::host::compute::Compute;
-use crate::host::kernels::products::products;
-use crate::host::second_moment::packed::PackedR;
-use crate::host::subspace::basis::product;
+use crate::host::dense::product;
+use crate::host::second_moment::channels::diagonal_scale;
+use crate::host::second_moment::prepared::PreparedR;
 
 /// S, up to a positive factor.
 #[derive(Debug)]
 pub(crate) enum Metric<'a> {
     /// (1 - a) R + a diag(R).
     Shrunk {
-        /// R / scale, m x m, both triangles.
-        full: &'a [f32],
-        /// diag(R) / scale.
-        diagonal: Vec<f64>,
+        /// R.
+        r: &'a PreparedR<'a>,
         /// a.
         shrinkage: f64,
-        /// The same R in f64, and its scale.
-        exact: (PackedR<'a>, f64),
     },
     /// A diagonal; all ones is the identity.
     Diagonal {
@@ -32,12 +27,6 @@ pub(crate) enum Metric<'a> {
         /// The largest element.
         scale: f64,
     },
-}
-
-/// The largest element, by which a diagonal is scaled for f32; 1 when all are zero.
-pub(crate) fn diagonal_scale(diagonal: &[f64]) -> f64 {
-    let largest = diagonal.iter().fold(0.0_f64, |max, d| max.max(*d));
-    if largest > 0.0 { largest } else { 1.0 }
 }
 
 impl Metric<'_> {
@@ -53,33 +42,23 @@ impl Metric<'_> {
 
     pub(crate) fn diagonal(&self) -> &[f64] {
         match self {
-            Self::Shrunk { diagonal, .. }
-            | Self::Diagonal {
-                values: diagonal, ..
-            } => diagonal,
+            Self::Shrunk { r, .. } => &r.diagonal,
+            Self::Diagonal { values, .. } => values,
         }
     }
 
     pub(crate) const fn scale(&self) -> f64 {
         match self {
-            Self::Shrunk {
-                exact: (_, scale), ..
-            }
-            | Self::Diagonal { scale, .. } => *scale,
+            Self::Shrunk { r, .. } => r.scale,
+            Self::Diagonal { scale, .. } => *scale,
         }
     }
 
     /// S T for T^T (b x m), f32 products with R: b x m.
-    pub(crate) fn apply_f32(&self, host: Compute<'_>, t: Mat<f64>) -> Mat<f64> {
+    pub(crate) fn apply_f32(&self, t: Mat<f64>) -> Mat<f64> {
         match self {
-            Self::Shrunk {
-                full,
-                shrinkage,
-                diagonal,
-                ..
-            } if *shrinkage < 1.0 => {
-                let rt = products(host, t.as_ref(), (full, t.ncols()));
-                blend(rt, (1.0 - shrinkage, *shrinkage), diagonal, &t)
+            Self::Shrunk { r, shrinkage } if *shrinkage < 1.0 => {
+                blend(r.times(t.as_ref()), *shrinkage, &r.diagonal, &t)
             }
             _ => scaled(t, self.diagonal()),
         }
@@ -101,19 +80,15 @@ impl Metric<'_> {
     }
 
     /// S T, f64 products; T is m x b.
-    pub(crate) fn apply_f64(&self, host: Compute<'_>, t: &Mat<f64>) -> Mat<f64> {
+    pub(crate) fn apply_f64(&self, t: &Mat<f64>) -> Mat<f64> {
         let diagonal = self.diagonal();
         let on_diagonal =
             |a: f64| Mat::from_fn(t.nrows(), t.ncols(), |i, j| a * diagonal[i] * t[(i, j)]);
         match self {
             Self::Diagonal { .. } => on_diagonal(1.0),
-            Self::Shrunk {
-                shrinkage,
-                exact: (r, scale),
-                ..
-            } => {
-                let share = (1.0 - shrinkage) / scale;
-                on_diagonal(*shrinkage) + r.times(host, t.as_ref()) * faer::Scale(share)
+            Self::Shrunk { r, shrinkage } => {
+                let share = (1.0 - shrinkage) / r.scale;
+                on_diagonal(*shrinkage) + r.times_f64(t.as_ref()) * faer::Scale(share)
             }
         }
     }
@@ -127,8 +102,9 @@ pub(crate) fn scaled(mut t: Mat<f64>, diagonal: &[f64]) -> Mat<f64> {
     t
 }
 
-/// p X + q diag(d) T, channels being columns.
-pub(crate) fn blend(mut x: Mat<f64>, (p, q): (f64, f64), d: &[f64], t: &Mat<f64>) -> Mat<f64> {
+/// (1 - a) X + a diag(d) T, channels being columns.
+pub(crate) fn blend(mut x: Mat<f64>, a: f64, d: &[f64], t: &Mat<f64>) -> Mat<f64> {
+    let (p, q) = (1.0 - a, a);
     for ((to, from), d) in x.col_iter_mut().zip(t.col_iter()).zip(d) {
         for (to, from) in to.iter_mut().zip(from.iter()) {
             *to = p * *to + q * d * from;

@@ -1,4 +1,222 @@
-//! What stands for R: packed in f64 (`packed`), and as the S that a method solves with (`metric`).
+//! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal and the means, `prepared` R made
+//! ready for a solve, `without` R less some of its rows, `metric` the S that a method solves with.
 
+pub(crate) mod channels;
 pub(crate) mod metric;
 pub(crate) mod packed;
+pub(crate) mod prepared;
+pub(crate) mod without;
+
+use std::sync::Arc;
+
+use faer::{Mat, MatRef};
+use qera_core::packed::packed_len;
+use qera_core::statistics::{Autocorrelation, BlockShare, StatisticError};
+use serde::{Deserialize, Serialize};
+
+use crate::host::column_major::ColumnMajor;
+use crate::host::compute::Compute;
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::rank_update::{Scratch, fold_products};
+use crate::host::kernels::stored::StoredRows;
+use crate::host::second_moment::channels::ChannelMoments;
+use crate::host::second_moment::packed::PackedR;
+
+/// How much of R is gathered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SecondMomentKind {
+    /// The whole, packed in f64.
+    Packed,
+    /// The diagonal.
+    Diagonal,
+}
+
+impl SecondMomentKind {
+    /// For a method that needs the whole of R, or one that does not.
+    #[must_use]
+    pub(crate) const fn for_method(needs_r: bool) -> Self {
+        if needs_r {
+            Self::Packed
+        } else {
+            Self::Diagonal
+        }
+    }
+
+    /// Whether R X and tr(R P P^T) can be had.
+    #[must_use]
+    pub(crate) const fn is_whole(self) -> bool {
+        matches!(self, Self::Packed)
+    }
+
+    /// Numbers of the packed triangle.
+    #[must_use]
+    pub(crate) const fn packed_numbers(self, in_features: usize) -> usize {
+        match self {
+            Self::Packed => packed_len(in_features),
+            Self::Diagonal => 0,
+        }
+    }
+
+    /// Bytes of a site's second moment.
+    #[must_use]
+    pub(crate) const fn bytes(self, in_features: usize) -> u64 {
+        8 * (self.packed_numbers(in_features) + 2 * in_features) as u64
+    }
+}
+
+/// The second moment of a site's input, as far as it is gathered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum SecondMoment {
+    /// R, and the moments of single channels.
+    Packed {
+        /// Upper triangle by rows, the mean over the rows folded. Copies share it until one of them folds.
+        r: Arc<PageVec<f64>>,
+        /// Of single channels, in f64 throughout.
+        channels: ChannelMoments,
+    },
+    /// The moments of single channels alone.
+    Diagonal(ChannelMoments),
+}
+
+/// A tensor that a state keeps of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SavedMoment<'a> {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its numbers.
+    pub(crate) values: &'a [f64],
+}
+
+const R: &str = "autocorrelation";
+const M2: &str = "m2";
+const MEAN: &str = "mean";
+
+impl SecondMoment {
+    /// Of no row.
+    #[must_use]
+    pub(crate) fn new(kind: SecondMomentKind, in_features: usize) -> Self {
+        let channels = ChannelMoments::new(in_features);
+        match kind {
+            SecondMomentKind::Packed => Self::Packed {
+                r: Arc::new(PageVec::zeroed(packed_len(in_features))),
+                channels,
+            },
+            SecondMomentKind::Diagonal => Self::Diagonal(channels),
+        }
+    }
+
+    /// How much of R it is.
+    #[must_use]
+    pub(crate) const fn kind(&self) -> SecondMomentKind {
+        match self {
+            Self::Packed { .. } => SecondMomentKind::Packed,
+            Self::Diagonal(_) => SecondMomentKind::Diagonal,
+        }
+    }
+
+    /// Moments of single channels.
+    #[must_use]
+    pub(crate) const fn channels(&self) -> &ChannelMoments {
+        match self {
+            Self::Packed { channels, .. } | Self::Diagonal(channels) => channels,
+        }
+    }
+
+    /// Moments of single channels, which are folded row by row by whoever widens the rows.
+    pub(crate) const fn channels_mut(&mut self) -> &mut ChannelMoments {
+        match self {
+            Self::Packed { channels, .. } | Self::Diagonal(channels) => channels,
+        }
+    }
+
+    /// Folds products of rows into R, where it is gathered: f32 products, f64 folds in Welford's mean form. `seen` rows were
+    /// folded before.
+    ///
+    /// # Errors
+    /// [`StatisticError`] for rows of another width.
+    pub(crate) fn fold(
+        &mut self,
+        compute: Compute<'_>,
+        rows: StoredRows<'_>,
+        seen: u64,
+        scratch: &mut Scratch,
+    ) -> Result<(), StatisticError> {
+        let Self::Packed { r, .. } = self else {
+            return Ok(());
+        };
+        let mut seen = seen as f64;
+        // Nobody else has it now, or the copy is meant.
+        let r = &mut **Arc::make_mut(r);
+        Autocorrelation::go_on(r, rows.in_features, seen)?;
+        fold_products(compute, rows, r, scratch, |count| {
+            let share = BlockShare::new(seen, count as f64);
+            seen += count as f64;
+            share
+        });
+        Ok(())
+    }
+
+    /// R, where the whole of it is gathered.
+    #[must_use]
+    pub(crate) fn packed(&self) -> Option<PackedR<'_>> {
+        match self {
+            Self::Packed { r, channels } => Some(PackedR::new(r, channels.mean.len())),
+            Self::Diagonal(_) => None,
+        }
+    }
+
+    /// R X in f64, X being m x b; `None` where only the diagonal is known.
+    #[must_use]
+    pub(crate) fn apply(&self, compute: Compute<'_>, x: MatRef<'_, f64>) -> Option<Mat<f64>> {
+        Some(self.packed()?.times(compute, x))
+    }
+
+    /// tr(R P P^T) for P, m x n; `None` where only the diagonal is known.
+    #[must_use]
+    pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<f64> {
+        Some(self.packed()?.trace_with(compute, p))
+    }
+
+    /// The diagonal of R: as it was gathered, with the rounding of its f32 products, or from the channels' moments over `rows`.
+    #[must_use]
+    pub(crate) fn diagonal(&self, rows: u64) -> Vec<f64> {
+        match self.packed() {
+            Some(r) => r.diagonal(),
+            None => self.channels().mean_squares(rows),
+        }
+    }
+
+    /// What a state keeps of it.
+    #[must_use]
+    pub(crate) fn saved(&self) -> Vec<SavedMoment<'_>> {
+        let channels = self.channels();
+        let saved = |name, values| SavedMoment { name, values };
+        let mut tensors = Vec::new();
+        if let Self::Packed { r, .. } = self {
+            tensors.push(saved(R, r));
+        }
+        tensors.extend([saved(M2, &channels.m2), saved(MEAN, &channels.mean)]);
+        tensors
+    }
+
+    /// The second moment that was saved so; `read` gives a tensor of a name and a length. `None` where one is not there.
+    #[must_use]
+    pub(crate) fn load(
+        kind: SecondMomentKind,
+        in_features: usize,
+        mut read: impl FnMut(&str, usize) -> Option<PageVec<f64>>,
+    ) -> Option<Self> {
+        let channels = ChannelMoments {
+            mean: read(MEAN, in_features)?.to_vec(),
+            m2: read(M2, in_features)?.to_vec(),
+        };
+        Some(match kind {
+            SecondMomentKind::Packed => Self::Packed {
+                r: Arc::new(read(R, packed_len(in_features))?),
+                channels,
+            },
+            SecondMomentKind::Diagonal => Self::Diagonal(channels),
+        })
+    }
+}

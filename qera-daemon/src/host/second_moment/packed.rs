@@ -6,6 +6,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use qera_core::packed::packed_offset;
 
+use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, trace_products};
@@ -39,6 +40,17 @@ impl<'a> PackedR<'a> {
         Self { values, m }
     }
 
+    pub(crate) const fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Its diagonal as it was gathered, with the rounding of its f32 products.
+    pub(crate) fn diagonal(&self) -> Vec<f64> {
+        (0..self.m)
+            .map(|i| self.values[packed_offset(self.m, i)])
+            .collect()
+    }
+
     /// Row i from its diagonal element on.
     fn row(&self, i: usize) -> &'a [f64] {
         let start = packed_offset(self.m, i);
@@ -46,12 +58,13 @@ impl<'a> PackedR<'a> {
     }
 
     /// R / `scale` as a full f32 matrix, by columns.
-    pub(crate) fn to_f32(self, host: Compute<'_>, scale: f64) -> PageVec<f32> {
+    pub(crate) fn to_f32(self, compute: Compute<'_>, scale: f64) -> PageVec<f32> {
         let m = self.m;
         let mut full = PageVec::zeroed(m * m);
         let unit = 1.0 / scale;
         let bands = full.chunks_mut(m * BAND).enumerate().collect();
-        host.cores
+        compute
+            .cores
             .spread(bands, |(band, columns): (_, &mut [f32])| {
                 let first = band * BAND;
                 for (c, column) in columns.chunks_exact_mut(m).enumerate() {
@@ -93,12 +106,13 @@ impl<'a> PackedR<'a> {
     }
 
     /// R X in f64, X being m x b: 2 m^2 b flops, each element of R read once.
-    pub(crate) fn times(&self, host: Compute<'_>, x: MatRef<'_, f64>) -> Mat<f64> {
+    pub(crate) fn times(&self, compute: Compute<'_>, x: MatRef<'_, f64>) -> Mat<f64> {
         let (m, b) = (self.m, x.ncols());
         let count = if m < SHARED_FROM { 1 } else { SUMS };
         let mut sums: Vec<Mat<f64>> = (0..count).map(|_| Mat::zeros(m, b)).collect();
         let pieces = sums.iter_mut().enumerate().collect();
-        host.cores
+        compute
+            .cores
             .spread(pieces, |(index, sum): (usize, &mut Mat<f64>)| {
                 let mut memory = vec![0.0; BAND * m];
                 for first in (index * BAND..m).step_by(count * BAND) {
@@ -143,11 +157,12 @@ impl<'a> PackedR<'a> {
 
     /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. In f64 where that is soon done; else off the diagonal by
     /// f32 products, whose errors average out: below 1e-9 of the trace from that size on.
-    pub(crate) fn trace_with(&self, host: Compute<'_>, p: &[f32]) -> f64 {
+    pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
         let m = self.m;
-        if !is_traced_in_f64(m, p.len() / m.max(1)) {
-            return trace_products(host, (p, m), self.values, &mut Scratch::default());
+        if !is_traced_in_f64(m, p.columns()) {
+            return trace_products(compute, p, self.values, &mut Scratch::default());
         }
+        let p = p.values;
         let mut gram = vec![0.0_f64; BAND * m];
         let mut wide = PageVec::zeroed(p.len());
         wide.iter_mut()
@@ -189,7 +204,7 @@ mod tests {
     #[test]
     fn products_and_traces_match_the_definition() {
         let cores = Cores::new(2);
-        let host = Compute {
+        let compute = Compute {
             kernel: Kernel::best(),
             cores: &cores,
         };
@@ -203,7 +218,7 @@ mod tests {
                 .collect();
             let packed_r = PackedR::new(&packed, m);
             let wide = Mat::from_fn(m, n, |i, j| f64::from(p[j * m + i]));
-            let product = packed_r.times(host, wide.as_ref());
+            let product = packed_r.times(compute, wide.as_ref());
             let mut trace = 0.0;
             for j in 0..n {
                 for i in 0..m {
@@ -212,12 +227,14 @@ mod tests {
                     trace += wide[(i, j)] * expected;
                 }
             }
-            assert!((packed_r.trace_with(host, &p) / trace - 1.0).abs() < 1e-9);
-            let full = packed_r.to_f32(host, 2.0);
+            assert!(
+                (packed_r.trace_with(compute, ColumnMajor::new(&p, m)) / trace - 1.0).abs() < 1e-9
+            );
+            let full = packed_r.to_f32(compute, 2.0);
             for (i, j) in [(3, 100), (100, 3), (0, 149), (149, 0), (70, 70), (64, 63)] {
                 assert!((f64::from(full[i * m + j]) - r(i, j) / 2.0).abs() < 1e-7);
             }
-            let transposed = scaled_transpose(host, &p, m, 2.0);
+            let transposed = scaled_transpose(compute, ColumnMajor::new(&p, m), 2.0);
             for (i, j) in [(0, 0), (149, n - 1), (33, 2)] {
                 assert!((transposed[i * n + j] - 2.0 * p[j * m + i]).abs() < f32::EPSILON);
             }

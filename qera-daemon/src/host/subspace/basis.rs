@@ -3,6 +3,7 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 
+use crate::host::dense::{eigen, product};
 use crate::host::kernels::page_vec::PageVec;
 
 /// A column of which the basis leaves less than this is spanned by it.
@@ -59,7 +60,16 @@ impl Columns {
 
 /// What `block` adds to the orthonormal columns of `basis`, orthonormal itself, at most `room` columns.
 pub(crate) fn orthonormalise(block: Mat<f64>, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
-    Remainder::of(block, basis).1.orthonormal(basis, room)
+    let Projection { remainder, .. } = Projection::of(block, basis);
+    remainder.orthonormal(basis, room)
+}
+
+/// A block in terms of a basis.
+pub(crate) struct Projection {
+    /// Its coordinates in the basis.
+    pub(crate) along: Mat<f64>,
+    /// What the basis leaves.
+    pub(crate) remainder: Remainder,
 }
 
 /// What a basis leaves of a block, its columns scaled to length 1, those that are spanned to 0.
@@ -77,9 +87,9 @@ pub(crate) struct Remainder {
     least: f64,
 }
 
-impl Remainder {
-    /// With the coordinates of the block in the basis.
-    pub(crate) fn of(mut block: Mat<f64>, basis: MatRef<'_, f64>) -> (Mat<f64>, Self) {
+impl Projection {
+    /// Takes the basis out of a block.
+    pub(crate) fn of(mut block: Mat<f64>, basis: MatRef<'_, f64>) -> Self {
         let lengths = |block: &Mat<f64>| block.col_iter().map(|c| c.norm_l2()).collect();
         let before: Vec<f64> = lengths(&block);
         let along = project_out(&mut block, basis);
@@ -87,15 +97,17 @@ impl Remainder {
         let shares = lengths.iter().zip(&before).filter(|(_, b)| **b > 0.0);
         let least = shares.map(|(left, b)| left / b).fold(1.0, f64::min);
         let gram = scale_columns(&mut block, &before, &lengths);
-        let remainder = Self {
+        let remainder = Remainder {
             block,
             lengths,
             gram,
             least,
         };
-        (along, remainder)
+        Self { along, remainder }
     }
+}
 
+impl Remainder {
     /// Squared lengths of the remainder's combinations by the columns of `y`.
     pub(crate) fn squares(&self, y: MatRef<'_, f64>) -> Vec<f64> {
         let scaled = Mat::from_fn(y.nrows(), y.ncols(), |i, j| self.lengths[i] * y[(i, j)]);
@@ -109,8 +121,11 @@ impl Remainder {
 
     /// An orthonormal basis of it, strongest directions first where not all fit or count.
     pub(crate) fn orthonormal(&self, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
-        let (mut block, good) = orthonormal(self.block.as_ref(), &self.gram, room);
-        if block.ncols() == 0 || (good && self.least > AGAIN_BELOW) {
+        let Orthonormal {
+            columns: mut block,
+            exact,
+        } = orthonormal(self.block.as_ref(), &self.gram, room);
+        if block.ncols() == 0 || (exact && self.least > AGAIN_BELOW) {
             return block;
         }
         project_out(&mut block, basis);
@@ -118,7 +133,7 @@ impl Remainder {
         let lengths: Vec<f64> = block.col_iter().map(|c| c.norm_l2()).collect();
         let gram = scale_columns(&mut block, &ones, &lengths);
         let most = block.ncols();
-        orthonormal(block.as_ref(), &gram, most).0
+        orthonormal(block.as_ref(), &gram, most).columns
     }
 }
 
@@ -150,8 +165,15 @@ fn scale_columns(block: &mut Mat<f64>, before: &[f64], lengths: &[f64]) -> Mat<f
     product(block.transpose(), block.as_ref())
 }
 
-/// An orthonormal basis of columns of length 1 or 0, at most `most`, and whether it is one to 1e-12.
-fn orthonormal(block: MatRef<'_, f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64>, bool) {
+/// Orthonormal columns.
+struct Orthonormal {
+    columns: Mat<f64>,
+    /// Whether they are to 1e-12.
+    exact: bool,
+}
+
+/// An orthonormal basis of columns of length 1 or 0, at most `most`.
+fn orthonormal(block: MatRef<'_, f64>, gram: &Mat<f64>, most: usize) -> Orthonormal {
     if block.ncols() <= most
         && let Ok(factor) = gram.llt(Side::Lower)
     {
@@ -163,13 +185,19 @@ fn orthonormal(block: MatRef<'_, f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64
                 factor.L().solve_lower_triangular_in_place(inverse.as_mut());
                 inverse
             };
-            return (product(block, inverse.transpose()), least > PIVOT_GOOD);
+            return Orthonormal {
+                columns: product(block, inverse.transpose()),
+                exact: least > PIVOT_GOOD,
+            };
         }
     }
-    let none = Mat::zeros(block.nrows(), 0);
-    let Ok((mut rotation, values)) = eigen(gram) else {
-        return (none, false);
+    let Ok(pairs) = eigen(gram) else {
+        return Orthonormal {
+            columns: Mat::zeros(block.nrows(), 0),
+            exact: false,
+        };
     };
+    let (mut rotation, values) = (pairs.vectors, pairs.values);
     let kept = values
         .iter()
         .take(most)
@@ -179,32 +207,10 @@ fn orthonormal(block: MatRef<'_, f64>, gram: &Mat<f64>, most: usize) -> (Mat<f64
         let to = 1.0 / value.sqrt();
         column.iter_mut().for_each(|x| *x *= to);
     }
-    let found = product(block, rotation.as_ref().subcols(0, kept));
-    (found, false)
-}
-
-/// X Y, single-threaded.
-pub(crate) fn product(x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> Mat<f64> {
-    let mut product = Mat::zeros(x.nrows(), y.ncols());
-    matmul(product.as_mut(), Accum::Replace, x, y, 1.0, Par::Seq);
-    product
-}
-
-/// Eigenvectors and eigenvalues of the symmetric part, largest first.
-pub(crate) fn eigen(g: &Mat<f64>) -> Result<(Mat<f64>, Vec<f64>), String> {
-    let n = g.nrows();
-    if n == 0 {
-        return Ok((Mat::new(), Vec::new()));
+    Orthonormal {
+        columns: product(block, rotation.as_ref().subcols(0, kept)),
+        exact: false,
     }
-    let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (g[(i, j)] + g[(j, i)]));
-    if (0..n).any(|j| (0..n).any(|i| !symmetric[(i, j)].is_finite())) {
-        return Err("products overflow: the weights or activations are too large".into());
-    }
-    let eigen = symmetric
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|e| format!("the eigensolver failed: {e:?}"))?;
-    let values = (0..n).rev().map(|i| eigen.S()[i]).collect();
-    Ok((eigen.U().reverse_cols().to_owned(), values))
 }
 
 /// A fixed pseudo-random start (splitmix64), the same for every run.

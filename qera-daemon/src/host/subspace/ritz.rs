@@ -16,7 +16,7 @@ pub(crate) fn lacking(values: &[f64], count: usize, squares: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::subspace::basis::product;
+    use crate::host::dense::product;
     use faer::Mat;
 
     /// G = diag(4, 2, 1): of v = (cos, sin, 0) the value is 4 cos^2 + 2 sin^2, and 2 sin^2 is lacking.

@@ -23,7 +23,9 @@
 
 use faer::{Mat, MatRef};
 
-use crate::host::subspace::basis::{Columns, Remainder, eigen, orthonormalise, product, start};
+use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::basis::{Columns, Projection, Remainder, orthonormalise, start};
 use crate::host::subspace::operator::ErrorOperator;
 use crate::host::subspace::ritz::lacking;
 
@@ -87,12 +89,12 @@ pub(crate) struct Subspace {
 /// The top-k eigenspace of G.
 ///
 /// # Errors
-/// A sentence, when products overflow or the dense eigensolver does not converge.
+/// [`SolveError`] when products overflow or the dense eigensolver does not converge.
 pub(crate) fn top_subspace(
     operator: &ErrorOperator<'_>,
     k: usize,
     effort: Effort<'_>,
-) -> Result<Subspace, String> {
+) -> Result<Subspace, SolveError> {
     let n = operator.n();
     if k == 0 {
         return Ok(Subspace {
@@ -106,7 +108,11 @@ pub(crate) fn top_subspace(
     match effort {
         Effort::Warm(vectors) if vectors.nrows() == n && vectors.ncols() >= k => {
             let mut cycle = Cycle::new(operator, k, BLOCKS_WARM * vectors.ncols());
-            let found = cycle.run(vectors.clone(), (BLOCKS_WARM, usize::MAX))?;
+            let limits = Limits {
+                blocks: BLOCKS_WARM,
+                looked_at_from: usize::MAX,
+            };
+            let found = cycle.run(vectors.clone(), limits)?;
             Ok(found.subspace(k))
         }
         Effort::Warm(_) | Effort::Final => cold(operator, k),
@@ -118,7 +124,7 @@ pub(crate) const fn is_dense(n: usize, k: usize) -> bool {
     n <= DENSE_MAX || 4 * kept(k) > n || BLOCKS_FIRST * first_block(k) >= n
 }
 
-fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
+fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> {
     let n = operator.n();
     let mut g = Mat::<f64>::zeros(n, n);
     for first in (0..n).step_by(DENSE_PANEL) {
@@ -127,7 +133,10 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
         let columns = operator.apply_f64(identity.as_ref());
         g.as_mut().subcols_mut(first, width).copy_from(&columns);
     }
-    let (vectors, mut values) = eigen(&g)?;
+    let Eigenpairs {
+        vectors,
+        mut values,
+    } = eigen(&g)?;
     values.truncate(k);
     Ok(Subspace {
         vectors: vectors.subcols(0, kept(k).min(n)).to_owned(),
@@ -135,19 +144,23 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
     })
 }
 
-fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
+fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> {
     let random = start(operator.n(), first_block(k));
     let mut cycle = Cycle::new(operator, k, krylov_columns(operator.n(), k));
     // Fewer columns are hardly ever enough, and to look costs their cube.
-    let mut found = cycle.run(random, (BLOCKS_FIRST, 4 * k + first_block(k)))?;
+    let limits = Limits {
+        blocks: BLOCKS_FIRST,
+        looked_at_from: 4 * k + first_block(k),
+    };
+    let mut found = cycle.run(random, limits)?;
     if found.pairs.may_repeat(first_block(k)) {
         cycle.basis.clear();
-        found = cycle.run(start(operator.n(), kept(k)), (BLOCKS, 2 * kept(k)))?;
+        found = cycle.run(start(operator.n(), kept(k)), Limits::refining(k))?;
     }
     let rest = cycle.not_captured(&found.pairs);
     for _ in 1..CYCLES_MAX {
         cycle.begin_anew(rest);
-        let next = cycle.run(found.vectors, (BLOCKS, 2 * kept(k)))?;
+        let next = cycle.run(found.vectors, Limits::refining(k))?;
         // Where rounding keeps the residuals large, the sum itself says that it no longer grows.
         let growth = (next.pairs.captured - found.pairs.captured).abs();
         let done = next.pairs.lacking.min(growth) <= TOLERANCE * rest;
@@ -157,6 +170,25 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, String> {
         }
     }
     Ok(found.subspace(k))
+}
+
+/// How far a basis grows.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Most blocks.
+    blocks: usize,
+    /// Columns from which on it is looked at, and ends when it is good enough.
+    looked_at_from: usize,
+}
+
+impl Limits {
+    /// Of a later cycle, which begins with the vectors kept.
+    const fn refining(k: usize) -> Self {
+        Self {
+            blocks: BLOCKS,
+            looked_at_from: 2 * kept(k),
+        }
+    }
 }
 
 /// A Krylov basis and what G makes of it.
@@ -239,9 +271,13 @@ impl<'a> Cycle<'a> {
     }
 
     /// The best vectors of a basis that grows until it has `blocks` blocks, the space is exhausted, or, looked at from
-    /// `columns` columns on, it is good enough.
-    fn run(&mut self, block: Mat<f64>, (blocks, columns): (usize, usize)) -> Result<Ritz, String> {
+    /// so many columns on, it is good enough.
+    fn run(&mut self, block: Mat<f64>, limits: Limits) -> Result<Ritz, SolveError> {
         let n = self.operator.n();
+        let Limits {
+            blocks,
+            looked_at_from,
+        } = limits;
         let capacity = (blocks * block.ncols()).min(self.small.ncols());
         let mut fresh = orthonormalise(block, MatRef::from_row_major_slice(&[], n, 0), capacity);
         self.first = fresh.ncols();
@@ -251,7 +287,7 @@ impl<'a> Cycle<'a> {
             done += 1;
             // Part of a block would leave images that lead out of the basis and are not looked at.
             let full = done == blocks || capacity - self.used() < fresh.ncols();
-            if full || self.used() >= columns {
+            if full || self.used() >= looked_at_from {
                 let pairs = self.pairs(&remainder, fresh.ncols())?;
                 if full || self.suffices(&pairs) {
                     return Ok(self.lift(pairs));
@@ -285,7 +321,7 @@ impl<'a> Cycle<'a> {
             self.operator.apply_f32(fresh)
         };
         self.basis.push(fresh);
-        let (along, remainder) = Remainder::of(image, self.basis.as_ref());
+        let Projection { along, remainder } = Projection::of(image, self.basis.as_ref());
         self.know(&along, fresh);
         remainder
     }
@@ -340,10 +376,13 @@ impl<'a> Cycle<'a> {
     }
 
     /// Rayleigh-Ritz, and how good it is: only the last block's images, `width` of them, lead out of the basis.
-    fn pairs(&self, remainder: &Remainder, width: usize) -> Result<Pairs, String> {
+    fn pairs(&self, remainder: &Remainder, width: usize) -> Result<Pairs, SolveError> {
         let used = self.used();
         let small = self.small.as_ref().submatrix(0, 0, used, used);
-        let (rotation, mut values) = eigen(&small.to_owned())?;
+        let Eigenpairs {
+            vectors: rotation,
+            mut values,
+        } = eigen(&small.to_owned())?;
         let (kept, count) = (kept(self.k).min(used), self.k.min(used));
         let last = rotation.as_ref().submatrix(used - width, 0, width, count);
         let lacking = lacking(&values[..kept], count, &remainder.squares(last));

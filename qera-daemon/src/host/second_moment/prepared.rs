@@ -1,0 +1,60 @@
+//! R made ready for a solve: in f64 as it was gathered, and in f32 for products with many vectors.
+
+use faer::{Mat, MatRef};
+
+use crate::host::compute::Compute;
+use crate::host::operand::Operand;
+use crate::host::second_moment::channels::diagonal_scale;
+use crate::host::second_moment::packed::PackedR;
+
+/// R, and R / scale.
+#[derive(Debug)]
+pub(crate) struct PreparedR<'a> {
+    compute: Compute<'a>,
+    exact: PackedR<'a>,
+    /// The largest diagonal element: what f32 products are of is R / scale.
+    pub(crate) scale: f64,
+    /// diag(R) / scale.
+    pub(crate) diagonal: Vec<f64>,
+    /// R / scale in f32, both triangles; `None` where products are few and taken in f64.
+    full: Option<Operand<'a>>,
+}
+
+impl<'a> PreparedR<'a> {
+    /// For many products: m^2 numbers in f32.
+    pub(crate) fn new(compute: Compute<'a>, r: PackedR<'a>) -> Self {
+        let mut prepared = Self::exact(compute, r);
+        let full = r.to_f32(compute, prepared.scale);
+        prepared.full = Some(compute.own_operand(full, r.m()));
+        prepared
+    }
+
+    /// For a few products in f64.
+    pub(crate) fn exact(compute: Compute<'a>, r: PackedR<'a>) -> Self {
+        let diagonal = r.diagonal();
+        let scale = diagonal_scale(&diagonal);
+        Self {
+            compute,
+            exact: r,
+            scale,
+            diagonal: diagonal.iter().map(|d| d / scale).collect(),
+            full: None,
+        }
+    }
+
+    /// R T / scale for T^T (b x m), by f32 products where R was made ready for them: b x m.
+    pub(crate) fn times(&self, t: MatRef<'_, f64>) -> Mat<f64> {
+        match &self.full {
+            Some(full) => full.times(t),
+            None => {
+                let rt = self.exact.times(self.compute, t.transpose());
+                rt.transpose() * faer::Scale(1.0 / self.scale)
+            }
+        }
+    }
+
+    /// R T in f64, T being m x b.
+    pub(crate) fn times_f64(&self, t: MatRef<'_, f64>) -> Mat<f64> {
+        self.exact.times(self.compute, t)
+    }
+}

@@ -1,0 +1,24 @@
+//! What can go wrong in a solve.
+
+use qera_core::statistics::StatisticError;
+
+/// Why a layer cannot be solved.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SolveError {
+    /// A product is not finite.
+    #[error("products overflow: the weights or activations are too large")]
+    Overflow,
+    /// A product with held-out rows is not finite.
+    #[error("products overflow on held-out rows")]
+    HeldOutOverflow,
+    /// A statistic that does not serve: a defect if it is ever seen.
+    #[error("{0}")]
+    Statistic(StatisticError),
+    /// The dense eigensolver gave up.
+    #[error("the eigensolver failed on a matrix of {n} columns: it did not converge")]
+    NoConvergence {
+        /// Columns.
+        n: usize,
+    },
+}
