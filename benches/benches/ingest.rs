@@ -14,7 +14,7 @@ use qera_benches::samples::Samples;
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::{Compute, Cores, Kernel, Scratch, Stored, fold_products};
+use qera_daemon::{Compute, Cores, Kernel, Scratch, StoredRows, fold_products};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -83,15 +83,15 @@ fn measure(m: usize) -> Result<(), String> {
     let rows = shards(&folder, m)?;
     let cores = Cores::new(1);
     let _core = cores.take();
-    let host = Compute {
+    let compute = Compute {
         kernel: Kernel::best(),
         cores: &cores,
     };
     let mut packed = vec![0.0; packed_len(m)];
     let mut scratch = Scratch::default();
     let mut kernel = || {
-        let rows = (Stored::Bytes(&rows, FloatDtype::Bf16), m);
-        fold_products(host, rows, &mut packed, &mut scratch, |count| {
+        let rows = StoredRows::bytes(&rows, FloatDtype::Bf16, m);
+        fold_products(compute, rows, &mut packed, &mut scratch, |count| {
             BlockShare::new(1.0, count as f64)
         });
     };

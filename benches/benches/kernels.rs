@@ -20,7 +20,7 @@ use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
 use qera_daemon::{
-    Compute, Cores, Kernel, PageVec, Scratch, Stored, fold_products, products, products_f64,
+    ColumnMajor, Compute, Cores, Kernel, PageVec, Scratch, StoredRows, fold_products,
     trace_products,
 };
 
@@ -131,8 +131,8 @@ impl Data {
     }
 
     /// Every case of one form.
-    fn cases<'a>(&'a self, host: Compute<'a>) -> Vec<Case<'a>> {
-        let (m, kernel) = (self.m, host.kernel);
+    fn cases<'a>(&'a self, compute: Compute<'a>) -> Vec<Case<'a>> {
+        let (m, kernel) = (self.m, compute.kernel);
         let scratch = Rc::new(RefCell::new(Scratch::default()));
         let mut cases = Vec::new();
         for (dtype, bytes) in &self.rows {
@@ -140,10 +140,10 @@ impl Data {
             let bf16 = kernel.multiplies_bf16() && *dtype == FloatDtype::Bf16;
             let scratch = scratch.clone();
             cases.push(Case::new(name, bf16, m * m * ROWS, move || {
-                let rows = (Stored::Bytes(bytes, *dtype), m);
+                let rows = StoredRows::bytes(bytes, *dtype, m);
                 let share = |count| BlockShare::new(ROWS as f64, count as f64);
                 let mut folded = self.folded.borrow_mut();
-                fold_products(host, rows, &mut folded, &mut scratch.borrow_mut(), share);
+                fold_products(compute, rows, &mut folded, &mut scratch.borrow_mut(), share);
                 black_box(&*folded);
             }));
         }
@@ -151,21 +151,23 @@ impl Data {
             // b vectors times an m x m matrix: what R times a block of a Krylov basis is.
             let name = format!("{} products b={b} m={m}", kernel.name());
             let x = Mat::from_fn(b, m, |i, j| f64::from(self.numbers[j * b + i]));
+            let full = compute.operand(ColumnMajor::new(&self.full, m));
             cases.push(Case::new(name, false, 2 * m * m * b, move || {
-                black_box(products(host, x.as_ref(), (&self.full, m)));
+                black_box(full.times(x.as_ref()));
             }));
         }
         let b = VECTORS[1];
         let name = format!("{} products_f64 b={b} m={m}", kernel.name());
         let x = Mat::from_fn(b, m, |i, j| f64::from(self.numbers[j * b + i]));
+        let full = compute.operand(ColumnMajor::new(&self.full, m));
         cases.push(Case::new(name, false, 2 * m * m * b, move || {
-            black_box(products_f64(host, x.as_ref(), (&self.full, m)));
+            black_box(full.times_f64(x.as_ref()));
         }));
         let name = format!("{} trace_products m={m}", kernel.name());
         cases.push(Case::new(name, false, m * m * ROWS, move || {
-            let columns = (&self.numbers[..ROWS * m], m);
+            let columns = ColumnMajor::new(&self.numbers[..ROWS * m], m);
             let mut scratch = scratch.borrow_mut();
-            black_box(trace_products(host, columns, &self.packed, &mut scratch));
+            black_box(trace_products(compute, columns, &self.packed, &mut scratch));
         }));
         cases
     }
@@ -192,7 +194,7 @@ fn main() {
             kernel,
             cores: &cores,
         });
-        let mut cases: Vec<_> = hosts.flat_map(|host| data.cases(host)).collect();
+        let mut cases: Vec<_> = hosts.flat_map(|compute| data.cases(compute)).collect();
         cases.retain(|case| wants(&case.name));
         cases.iter_mut().for_each(|case| (case.work)());
         for _ in 0..SAMPLES {

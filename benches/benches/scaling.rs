@@ -17,7 +17,7 @@ use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
 use qera_daemon::{
-    Batch, Compute, Cores, Kernel, LayerProblem, Scratch, SiteStatistics, Stored, fold_products,
+    Batch, Compute, Cores, Kernel, LayerProblem, Scratch, SiteStatistics, StoredRows, fold_products,
 };
 
 /// Samples of a point: every round visits all points of a series, so that a slow minute of the machine slows all.
@@ -78,7 +78,7 @@ fn shard(noise: &mut Noise, in_features: usize) -> Batch {
 
 /// All statistics of a site, from nothing, over 1, 10 and 100 shards of 512 rows. The window of held-out rows fills in the
 /// first 4096, which is why the middle one is the dearest.
-fn stream(host: Compute<'_>) {
+fn stream(compute: Compute<'_>) {
     let m = 512;
     let mut noise = Noise::new(1);
     let shards: Vec<_> = (0..4).map(|_| shard(&mut noise, m)).collect();
@@ -86,10 +86,10 @@ fn stream(host: Compute<'_>) {
         let shards = &shards;
         let mut scratch = Scratch::default();
         let work = move || {
-            let mut statistics = SiteStatistics::new(m);
+            let mut statistics = SiteStatistics::whole(m);
             for shard in shards.iter().cycle().take(length) {
                 // Shards of the right width are never refused.
-                let _ = black_box(statistics.fold(shard, host, &mut scratch));
+                let _ = black_box(statistics.fold(shard, compute, &mut scratch));
             }
             black_box(&statistics);
         };
@@ -104,16 +104,16 @@ fn stream(host: Compute<'_>) {
 }
 
 /// X^T X of 512 rows.
-fn accumulate(host: Compute<'_>) {
+fn accumulate(compute: Compute<'_>) {
     for dtype in [FloatDtype::F32, FloatDtype::Bf16] {
         let points = [512, 1024, 2048, 4096].map(|m: usize| -> Point<'_> {
             let bytes = stored_as(&Noise::new(2).numbers(ROWS * m), dtype);
             let mut packed = vec![0.0; packed_len(m)];
             let mut scratch = Scratch::default();
             let work = move || {
-                let rows = (Stored::Bytes(&bytes, dtype), m);
+                let rows = StoredRows::bytes(&bytes, dtype, m);
                 let share = |count| BlockShare::new(ROWS as f64, count as f64);
-                fold_products(host, rows, &mut packed, &mut scratch, share);
+                fold_products(compute, rows, &mut packed, &mut scratch, share);
                 black_box(&packed);
             };
             (m, Box::new(work))
@@ -124,13 +124,13 @@ fn accumulate(host: Compute<'_>) {
 }
 
 /// R of activations with a natural spectrum, E without structure.
-fn solve_point<'a>(host: Compute<'a>, x: usize, (m, n, k): (usize, usize, usize)) -> Point<'a> {
+fn solve_point<'a>(compute: Compute<'a>, x: usize, (m, n, k): (usize, usize, usize)) -> Point<'a> {
     let mut noise = Noise::new(3);
     let rows = stored_as(&activations(&mut noise, 2 * m, m), FloatDtype::F32);
     let mut r = vec![0.0; packed_len(m)];
     let mut seen = 0.0;
-    let stored = (Stored::Bytes(&rows, FloatDtype::F32), m);
-    fold_products(host, stored, &mut r, &mut Scratch::default(), |count| {
+    let stored = StoredRows::bytes(&rows, FloatDtype::F32, m);
+    fold_products(compute, stored, &mut r, &mut Scratch::default(), |count| {
         let share = BlockShare::new(seen, count as f64);
         seen += count as f64;
         share
@@ -143,17 +143,17 @@ fn solve_point<'a>(host: Compute<'a>, x: usize, (m, n, k): (usize, usize, usize)
             in_features: m,
             rank: k,
         };
-        let solved = problem.solve(host, None);
+        let solved = problem.solve(compute, None);
         assert!(solved.is_ok(), "a solve failed: {:?}", solved.err());
         black_box(&solved);
     };
     (x, Box::new(work))
 }
 
-fn solve(host: Compute<'_>, wants: impl Fn(&str) -> bool) {
+fn solve(compute: Compute<'_>, wants: impl Fn(&str) -> bool) {
     let sides = [576, 1024, 1536, 2048];
     if wants("solve-m") {
-        let points = sides.map(|m| solve_point(host, m, (m, SIDE, RANK)));
+        let points = sides.map(|m| solve_point(compute, m, (m, SIDE, RANK)));
         let name = format!("solve-m: n = {SIDE}, k = {RANK}, against m");
         series(
             &name,
@@ -163,7 +163,7 @@ fn solve(host: Compute<'_>, wants: impl Fn(&str) -> bool) {
         );
     }
     if wants("solve-n") {
-        let points = sides.map(|n| solve_point(host, n, (SIDE, n, RANK)));
+        let points = sides.map(|n| solve_point(compute, n, (SIDE, n, RANK)));
         let name = format!("solve-n: m = {SIDE}, k = {RANK}, against n");
         series(
             &name,
@@ -173,7 +173,7 @@ fn solve(host: Compute<'_>, wants: impl Fn(&str) -> bool) {
         );
     }
     if wants("solve-k") {
-        let points = [8, 16, 32, 64].map(|k| solve_point(host, k, (SIDE, SIDE, k)));
+        let points = [8, 16, 32, 64].map(|k| solve_point(compute, k, (SIDE, SIDE, k)));
         let name = format!("solve-k: m = n = {SIDE}, against k");
         series(
             &name,
@@ -193,19 +193,19 @@ fn main() {
     let wants = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part));
     let cores = Cores::new(1);
     let _core = cores.take();
-    let host = Compute {
+    let compute = Compute {
         kernel: Kernel::best(),
         cores: &cores,
     };
     println!(
         "Kernel {}; median (least-most) of {ROUNDS}.",
-        host.kernel.name()
+        compute.kernel.name()
     );
     if wants("stream") {
-        stream(host);
+        stream(compute);
     }
     if wants("accumulate") {
-        accumulate(host);
+        accumulate(compute);
     }
-    solve(host, wants);
+    solve(compute, wants);
 }

@@ -11,7 +11,9 @@ use qera_benches::data::{Noise, stored_as};
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::{Compute, Cores, Kernel, LayerProblem, Scratch, Stored, fold_products, products};
+use qera_daemon::{
+    ColumnMajor, Compute, Cores, Kernel, LayerProblem, Scratch, StoredRows, fold_products,
+};
 
 const FORMS: [&str; 2] = ["portable", "avx2"];
 
@@ -19,9 +21,11 @@ const FORMS: [&str; 2] = ["portable", "avx2"];
 type Case = (&'static str, fn(Compute<'_>) -> Result<(), String>);
 
 const CASES: [Case; 4] = [
-    ("rank-update-f32", |host| rank_update(host, FloatDtype::F32)),
-    ("rank-update-bf16", |host| {
-        rank_update(host, FloatDtype::Bf16)
+    ("rank-update-f32", |compute| {
+        rank_update(compute, FloatDtype::F32)
+    }),
+    ("rank-update-bf16", |compute| {
+        rank_update(compute, FloatDtype::Bf16)
     }),
     ("products-b32", skinny),
     ("cold-solve", cold_solve),
@@ -34,14 +38,14 @@ fn counted(work: &mut dyn FnMut()) {
 }
 
 /// 256 rows, 192 channels.
-fn rank_update(host: Compute<'_>, dtype: FloatDtype) -> Result<(), String> {
+fn rank_update(compute: Compute<'_>, dtype: FloatDtype) -> Result<(), String> {
     let (m, rows) = (192, 256);
     let bytes = stored_as(&Noise::new(1).numbers(rows * m), dtype);
     let mut packed = vec![0.0; packed_len(m)];
     let mut scratch = Scratch::default();
     counted(&mut || {
-        let rows = (Stored::Bytes(&bytes, dtype), m);
-        fold_products(host, rows, &mut packed, &mut scratch, |count| {
+        let rows = StoredRows::bytes(&bytes, dtype, m);
+        fold_products(compute, rows, &mut packed, &mut scratch, |count| {
             BlockShare::new(0.0, count as f64)
         });
     });
@@ -50,19 +54,20 @@ fn rank_update(host: Compute<'_>, dtype: FloatDtype) -> Result<(), String> {
 }
 
 /// 32 vectors times a matrix of 640 x 640.
-fn skinny(host: Compute<'_>) -> Result<(), String> {
+fn skinny(compute: Compute<'_>) -> Result<(), String> {
     let (b, m) = (32, 640);
     let mut noise = Noise::new(2);
     let columns = noise.numbers(m * m);
     let x = Mat::from_fn(b, m, |_, _| f64::from(noise.number()));
     let mut result = None;
-    counted(&mut || result = Some(products(host, x.as_ref(), (&columns, m))));
+    let matrix = compute.operand(ColumnMajor::new(&columns, m));
+    counted(&mut || result = Some(matrix.times(x.as_ref())));
     black_box(result);
     Ok(())
 }
 
 /// 640 x 640, rank 8: neighbours correlate, and later channels have less power.
-fn cold_solve(host: Compute<'_>) -> Result<(), String> {
+fn cold_solve(compute: Compute<'_>) -> Result<(), String> {
     let m = 640;
     let scales: Vec<f64> = (0..m).map(|i| (f64::from(i) + 1.0).powf(-0.4)).collect();
     let mut autocorrelation = Vec::new();
@@ -81,10 +86,10 @@ fn cold_solve(host: Compute<'_>) -> Result<(), String> {
         rank: 8,
     };
     let mut result = None;
-    counted(&mut || result = Some(problem.solve(host, None)));
+    counted(&mut || result = Some(problem.solve(compute, None)));
     match black_box(result) {
         Some(Ok(_)) => Ok(()),
-        Some(Err(sentence)) => Err(sentence),
+        Some(Err(error)) => Err(error.to_string()),
         None => Err("nothing was solved".into()),
     }
 }

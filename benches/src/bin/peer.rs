@@ -15,7 +15,9 @@ use faer::Mat;
 use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use qera_core::statistics::BlockShare;
-use qera_daemon::{Compute, Cores, Kernel, LayerProblem, PageVec, Scratch, Stored, fold_products};
+use qera_daemon::{
+    Compute, Cores, Kernel, LayerProblem, PageVec, Scratch, StoredRows, fold_products,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -52,35 +54,35 @@ fn run(arguments: &[String]) -> Result<serde_json::Value, Failure> {
     };
     let cores = Cores::new(option("threads")?.parse()?);
     let _core = cores.take();
-    let host = Compute {
+    let compute = Compute {
         kernel: Kernel::named(options.get("kernel").copied().unwrap_or("auto"))?,
         cores: &cores,
     };
     match command.as_str() {
-        "accumulate" => accumulate(host, Path::new(option("rows")?)),
+        "accumulate" => accumulate(compute, Path::new(option("rows")?)),
         "solve" => {
             let problem = Problem::read(Path::new(option("problem")?))?;
             let warm = options.get("warm-from").copied().map(Path::new);
             let rank = option("rank")?.parse()?;
-            solve(host, &problem, (rank, warm), Path::new(option("out")?))
+            solve(compute, &problem, (rank, warm), Path::new(option("out")?))
         }
         other => Err(format!("'{other}' is neither accumulate nor solve").into()),
     }
 }
 
 /// CPU and elapsed seconds of `work`.
-fn timed<T>(host: Compute<'_>, work: impl FnOnce() -> T) -> (T, serde_json::Value) {
+fn timed<T>(compute: Compute<'_>, work: impl FnOnce() -> T) -> (T, serde_json::Value) {
     let (cpu, elapsed) = (ProcessTime::now(), Instant::now());
     let done = work();
     let figures = serde_json::json!({
         "cpu_s": cpu.elapsed().as_secs_f64(),
         "elapsed_s": elapsed.elapsed().as_secs_f64(),
-        "kernel": host.kernel.name(),
+        "kernel": compute.kernel.name(),
     });
     (done, figures)
 }
 
-fn accumulate(host: Compute<'_>, path: &Path) -> Result<serde_json::Value, Failure> {
+fn accumulate(compute: Compute<'_>, path: &Path) -> Result<serde_json::Value, Failure> {
     let file = std::fs::read(path)?;
     let tensors = SafeTensors::deserialize(&file)?;
     let rows = tensors.tensor("rows")?;
@@ -93,22 +95,27 @@ fn accumulate(host: Compute<'_>, path: &Path) -> Result<serde_json::Value, Failu
         Dtype::F32 => FloatDtype::F32,
         other => return Err(format!("rows of {other:?}").into()),
     };
-    let stored = Stored::Bytes(rows.data(), dtype);
+    let stored = StoredRows::bytes(rows.data(), dtype, in_features);
     // R lies as it does in the daemon.
     let mut autocorrelation = PageVec::zeroed(packed_len(in_features));
     let mut scratch = Scratch::default();
     let mut seen = 0.0;
     let mut fold = || {
-        let rows = (stored, in_features);
-        fold_products(host, rows, &mut autocorrelation, &mut scratch, |count| {
-            let share = BlockShare::new(seen, count as f64);
-            seen += count as f64;
-            share
-        });
+        fold_products(
+            compute,
+            stored,
+            &mut autocorrelation,
+            &mut scratch,
+            |count| {
+                let share = BlockShare::new(seen, count as f64);
+                seen += count as f64;
+                share
+            },
+        );
     };
     // The first fold touches the memory of R for the first time, as the official code's first batch does.
     fold();
-    let ((), figures) = timed(host, fold);
+    let ((), figures) = timed(compute, fold);
     if seen.to_bits() != (2.0 * count as f64).to_bits() {
         return Err("not every row was folded".into());
     }
@@ -173,19 +180,19 @@ impl Problem {
 }
 
 fn solve(
-    host: Compute<'_>,
+    compute: Compute<'_>,
     problem: &Problem,
     (rank, warm_from): (usize, Option<&Path>),
     out: &Path,
 ) -> Result<serde_json::Value, Failure> {
     // A first small call, as the official side has one: code and allocator are there when the clock starts.
-    Problem::small().of(8).solve(host, None)?;
+    Problem::small().of(8).solve(compute, None)?;
     let earlier = match warm_from {
-        Some(path) => Some(Problem::read(path)?.of(rank).solve(host, None)?.vectors),
+        Some(path) => Some(Problem::read(path)?.of(rank).solve(compute, None)?.vectors),
         None => None,
     };
     let warm = earlier.as_ref().map(Mat::as_ref);
-    let (term, figures) = timed(host, || problem.of(rank).solve(host, warm));
+    let (term, figures) = timed(compute, || problem.of(rank).solve(compute, warm));
     let term = term?;
     let a = by_rows(&term.a);
     let b = by_rows(&term.b_transposed.transpose().to_owned());

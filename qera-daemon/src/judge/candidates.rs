@@ -14,8 +14,8 @@ use faer::{Mat, MatRef};
 use crate::host::dense::{Eigenpairs, eigen, product};
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::{Columns, orthonormalise, start};
+use crate::host::subspace::cycle::first_block;
 use crate::host::subspace::error_operand::ErrorOperand;
-use crate::host::subspace::top::first_block;
 use crate::host::transpose::transposed;
 use crate::judge::training::Training;
 

@@ -4,13 +4,10 @@
 //! (`candidates`) and scored on evenly spaced rows of each of its blocks: the interval is over blocks, whose rows resemble
 //! each other. For C = E V V^T the error of a row is ||x E||^2 - ||x E V||^2.
 //!
-//! The rule (design 3.7): the largest a whose mean error, relative to no correction and averaged over the
-//! site's layers, is within one standard error (over blocks) of the smallest. The plain minimum picks too
-//! little shrinkage, because neighbouring rows come from one text. With fewer than four scored blocks:
+//! The rule is in `scores`. With fewer than four scored blocks:
 //! a = m / (m + N).
 
 use faer::Mat;
-use qera_core::statistics::BlockMeans;
 
 use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
@@ -21,6 +18,7 @@ use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::judge::candidates::Candidates;
+use crate::judge::scores::{HeldOut, Scores, one_standard_error};
 use crate::judge::training::{Training, folds, rows_of};
 use crate::settings::solve::{Shrinkage, SolveSettings};
 use crate::weights::site_layers::{SiteLayers, rank_of};
@@ -32,7 +30,6 @@ pub(crate) const SCORED_ROWS: usize = 512;
 const SCORED_ROWS_MIN: usize = 8;
 /// Fewer scored blocks than this choose nothing.
 const BLOCKS_MIN: usize = 4;
-const CONFIDENCE: f64 = 0.95;
 
 /// The shrinkage used, and why that one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,25 +50,6 @@ pub enum ChoiceOrigin {
     HeldOut,
     /// Too few blocks to choose: m / (m + N).
     FewBlocks,
-}
-
-/// Held-out error of one layer: solved without some blocks, tested on them, before A and B are rounded.
-/// Where the shrinkage was chosen, the same blocks chose it among nine values, so the mean is slightly
-/// optimistic. Null for `lqer`: a maximum over batches cannot leave a batch out.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-pub struct HeldOut {
-    /// Fewest rows that a tested correction was solved from.
-    pub rows_solved: u64,
-    /// Rows that were tested on.
-    pub rows_tested: u64,
-    /// Blocks that the mean is over.
-    pub blocks: u64,
-    /// Mean over blocks of the output error per row with the correction.
-    pub mean: f64,
-    /// Half-width of its 95 % Student-t interval; null below two blocks.
-    pub(crate) half_width: Option<f64>,
-    /// Mean over blocks of the output error per row without correction.
-    pub mean_without: f64,
 }
 
 /// What the window says about a site.
@@ -132,76 +110,6 @@ pub(crate) fn judge(
     Ok(Verdict { choice, held_out })
 }
 
-/// Errors per layer, candidate and block.
-struct Scores {
-    /// [layer][candidate][block].
-    with: Vec<Vec<Vec<f64>>>,
-    /// [layer][block].
-    without: Vec<Vec<f64>>,
-    candidates: usize,
-    rows_solved: u64,
-    rows_tested: u64,
-}
-
-impl Scores {
-    fn held_out(&self, layer: usize, candidate: usize) -> Option<HeldOut> {
-        let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
-        if with.is_empty() {
-            return None;
-        }
-        let with = block_means(with.iter().copied());
-        Some(HeldOut {
-            rows_solved: self.rows_solved,
-            rows_tested: self.rows_tested,
-            blocks: with.count(),
-            mean: with.mean(),
-            half_width: with
-                .interval(CONFIDENCE)
-                .map(|interval| interval.half_width),
-            mean_without: block_means(without.iter().copied()).mean(),
-        })
-    }
-
-    fn are_finite(&self, layer: usize, candidate: usize) -> bool {
-        let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
-        with.iter().chain(without).all(|e| e.is_finite())
-    }
-
-    /// Error relative to no correction, averaged over the layers, per block.
-    fn relative(&self, candidate: usize) -> BlockMeans {
-        let ratio = |with: f64, without: f64| if without > 0.0 { with / without } else { 0.0 };
-        let layers = self.with.len();
-        let blocks = self.without.first().map_or(0, Vec::len);
-        block_means((0..blocks).map(|block| {
-            let sum: f64 = (0..layers)
-                .map(|l| ratio(self.with[l][candidate][block], self.without[l][block]))
-                .sum();
-            sum / layers as f64
-        }))
-    }
-}
-
-fn block_means(values: impl Iterator<Item = f64>) -> BlockMeans {
-    let mut means = BlockMeans::new();
-    for value in values {
-        means.push(value);
-    }
-    means
-}
-
-/// The largest candidate within one standard error of the best one.
-fn one_standard_error(scores: &Scores) -> usize {
-    let means: Vec<BlockMeans> = (0..scores.candidates).map(|c| scores.relative(c)).collect();
-    let Some(best) = means.iter().min_by(|a, b| a.mean().total_cmp(&b.mean())) else {
-        return 0;
-    };
-    let standard_error = (best.variance().unwrap_or_default() / best.count() as f64).sqrt();
-    means
-        .iter()
-        .rposition(|m| m.mean() <= best.mean() + standard_error)
-        .unwrap_or_default()
-}
-
 fn score(
     candidates: &[f64],
     statistics: &SiteStatistics,
@@ -209,13 +117,7 @@ fn score(
     layers: &SiteLayers<'_>,
 ) -> Result<Scores, Fatal> {
     let (compute, method) = (layers.host, layers.settings.solve.method);
-    let mut scores = Scores {
-        with: vec![vec![Vec::new(); candidates.len()]; layers.count()],
-        without: vec![Vec::new(); layers.count()],
-        candidates: candidates.len(),
-        rows_solved: statistics.rows,
-        rows_tested: 0,
-    };
+    let mut scores = Scores::new(layers.count(), candidates.len(), statistics.rows);
     let parts: Vec<Part<'_>> = folds(statistics)
         .into_iter()
         .filter_map(|fold| {
@@ -357,44 +259,5 @@ mod tests {
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 3.0, 2.0, 0.0], 2);
         let y = outputs(&[1.0, 1.0, 2.0, 0.0], &ErrorOperand::new(compute, error));
         assert!((mean_power(&y, 2) - 17.0).abs() < 1e-9);
-    }
-
-    fn scores(with: Vec<Vec<f64>>) -> Scores {
-        let blocks = with[0].len();
-        let candidates = with.len();
-        Scores {
-            with: vec![with],
-            without: vec![vec![2.0; blocks]],
-            candidates,
-            rows_solved: 1,
-            rows_tested: 1,
-        }
-    }
-
-    /// Relative to no correction the means are .5, .545 and .55, and the best one has standard error .0456.
-    #[test]
-    fn the_largest_within_one_standard_error() {
-        let best = vec![0.8, 0.9, 1.1, 1.2]; // relative .4 .45 .55 .6
-        let near = vec![1.09; 4]; // relative .545
-        let far = vec![1.10; 4]; // relative .55
-        assert_eq!(
-            one_standard_error(&scores(vec![best.clone(), near.clone(), far.clone()])),
-            1
-        );
-        assert_eq!(
-            one_standard_error(&scores(vec![best, far, near])),
-            2,
-            "not only the neighbours"
-        );
-    }
-
-    #[test]
-    fn layers_count_alike_whatever_their_size() {
-        let mut two = scores(vec![vec![1.0, 1.0], vec![1.5, 1.5]]);
-        two.with.push(vec![vec![300.0, 300.0], vec![100.0, 100.0]]);
-        two.without.push(vec![400.0, 400.0]);
-        let relative = |c| two.relative(c).mean();
-        assert!((relative(0) - (0.5 + 0.75) / 2.0).abs() < 1e-15);
-        assert!((relative(1) - (0.75 + 0.25) / 2.0).abs() < 1e-15);
     }
 }

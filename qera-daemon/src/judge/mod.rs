@@ -8,6 +8,7 @@ pub(crate) mod gap;
 pub(crate) mod held_out;
 pub(crate) mod progress;
 pub(crate) mod schedule;
+pub(crate) mod scores;
 pub(crate) mod site_metric;
 pub(crate) mod training;
 pub(crate) mod yardstick;

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
-use crate::judge::held_out::{ChoiceOrigin, HeldOut};
+use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::{Folding, LayerSummary};
+use crate::judge::scores::HeldOut;
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
 use crate::solve::solution::{LayerSolution, Status};

@@ -6,7 +6,8 @@
 
 use crate::host::kernels::rank_update::trace_bytes;
 use crate::host::second_moment::packed::{BAND, SUMS, is_traced_in_f64};
-use crate::host::subspace::top::{DENSE_PANEL, first_block, is_dense, kept, krylov_columns};
+use crate::host::subspace::cycle::{first_block, kept};
+use crate::host::subspace::top::{DENSE_PANEL, is_dense, krylov_columns};
 use crate::judge::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
 use crate::judge::evidence::GROUP_ROWS;
 use crate::judge::held_out::SCORED_ROWS;

@@ -8,9 +8,10 @@ use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::packed::PackedR;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
+use crate::host::subspace::cycle::Subspace;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::operator::ErrorOperator;
-use crate::host::subspace::top::{Effort, Subspace, is_dense, top_subspace};
+use crate::host::subspace::top::{Effort, is_dense, top_subspace};
 
 /// QERA-exact for one layer.
 #[derive(Debug, Clone, Copy)]

@@ -8,9 +8,10 @@ use crate::host::factors::Correction;
 use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::metric::Metric;
 use crate::host::solve_error::SolveError;
+use crate::host::subspace::cycle::Subspace;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::operator::ErrorOperator;
-use crate::host::subspace::top::{Effort, Subspace, top_subspace};
+use crate::host::subspace::top::{Effort, top_subspace};
 
 /// What a layer is projected by.
 #[derive(Clone, Copy)]

@@ -1,12 +1,13 @@
 //! The correction of one layer, and what it is worth.
 
 use crate::host::factors::Rounded;
-use crate::judge::held_out::{Choice, HeldOut};
+use crate::judge::held_out::Choice;
+use crate::judge::scores::HeldOut;
 
 /// What became of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub(crate) enum Status {
     /// Solved.
     Solved,
     /// Its site has seen no row: zero factors.

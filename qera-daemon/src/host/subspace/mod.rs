@@ -1,7 +1,8 @@
-//! The top eigenvectors of G = E^T S E: `error_operand` is E, `operator` multiplies by G, `basis` grows, `ritz` says how good
+//! The top eigenvectors of G = E^T S E: `error_operand` is E, `operator` multiplies by G, `basis` grows, `cycle` by cycle; `ritz` says how good
 //! its values are, `top` finds the eigenvectors.
 
 pub(crate) mod basis;
+pub(crate) mod cycle;
 pub(crate) mod error_operand;
 pub(crate) mod operator;
 pub(crate) mod ritz;

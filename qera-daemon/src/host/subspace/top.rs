@@ -21,38 +21,24 @@
 //! What they are compared with, the trace that is not captured, is estimated from the random start: the mean of
 //! q^T G q over its columns less their captured part, times n (Hutchinson's estimator of a flat rest; a few percent).
 
-use faer::{Mat, MatRef};
+use faer::Mat;
 
-use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::dense::{Eigenpairs, eigen};
 use crate::host::solve_error::SolveError;
-use crate::host::subspace::basis::{Columns, Projection, Remainder, orthonormalise, start};
+use crate::host::subspace::basis::start;
+use crate::host::subspace::cycle::{BLOCKS, Cycle, Growth, Subspace, TOLERANCE, first_block, kept};
 use crate::host::subspace::operator::ErrorOperator;
-use crate::host::subspace::ritz::lacking;
 
 /// Up to this n the eigenproblem is solved densely in f64.
 pub(crate) const DENSE_MAX: usize = 512;
 /// Columns of G made at a time.
 pub(crate) const DENSE_PANEL: usize = 128;
-/// Vectors kept beyond k, at least.
-const EXTRA: usize = 8;
-/// Blocks are whole vectors of the widest CPU: fewer columns would cost as much.
-const LANES: usize = 16;
 /// Most blocks of the first cycle: natural spectra take 9.
 const BLOCKS_FIRST: usize = 12;
-/// Most blocks of a later one: natural spectra take 2.
-const BLOCKS: usize = 4;
 /// Blocks of the single cycle from a warm start: excess 1e-8 to 1e-6 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
 /// Cycles at most: a bound, not a schedule.
 const CYCLES_MAX: usize = 16;
-/// A later cycle ends when what the captured sum still lacks is below this share of what is not captured.
-const TOLERANCE: f64 = 1e-9;
-/// And the first: on natural spectra two refining blocks left a thirtieth to a hundredth.
-const TOLERANCE_FIRST: f64 = 30.0 * TOLERANCE;
-
-/// Values closer than this count as one that repeats.
-const REPEATED: f64 = 1e-4;
-
 /// How exact the answer has to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Effort<'a> {
@@ -62,28 +48,10 @@ pub(crate) enum Effort<'a> {
     Warm(&'a Mat<f64>),
 }
 
-/// Vectors of a block of a cold start.
-pub(crate) const fn first_block(k: usize) -> usize {
-    k.div_ceil(2).next_multiple_of(LANES)
-}
-
-/// Vectors that go from one cycle to the next, and to the next solve point.
-pub(crate) const fn kept(k: usize) -> usize {
-    (k + EXTRA).next_multiple_of(LANES)
-}
-
 /// Columns of the basis of a cold start.
 pub(crate) fn krylov_columns(n: usize, k: usize) -> usize {
     let columns = (BLOCKS_FIRST * first_block(k)).max(BLOCKS * kept(k));
     columns.min(n)
-}
-
-/// Orthonormal columns that span the top-k eigenspace of G, best first, at least k of them, or as many as G has.
-#[derive(Debug)]
-pub(crate) struct Subspace {
-    pub(crate) vectors: Mat<f64>,
-    /// Eigenvalues of the first k, in the operator's scaling.
-    pub(crate) values: Vec<f64>,
 }
 
 /// The top-k eigenspace of G.
@@ -108,7 +76,7 @@ pub(crate) fn top_subspace(
     match effort {
         Effort::Warm(vectors) if vectors.nrows() == n && vectors.ncols() >= k => {
             let mut cycle = Cycle::new(operator, k, BLOCKS_WARM * vectors.ncols());
-            let limits = Limits {
+            let limits = Growth {
                 blocks: BLOCKS_WARM,
                 looked_at_from: usize::MAX,
             };
@@ -148,19 +116,19 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> 
     let random = start(operator.n(), first_block(k));
     let mut cycle = Cycle::new(operator, k, krylov_columns(operator.n(), k));
     // Fewer columns are hardly ever enough, and to look costs their cube.
-    let limits = Limits {
+    let limits = Growth {
         blocks: BLOCKS_FIRST,
         looked_at_from: 4 * k + first_block(k),
     };
     let mut found = cycle.run(random, limits)?;
     if found.pairs.may_repeat(first_block(k)) {
         cycle.basis.clear();
-        found = cycle.run(start(operator.n(), kept(k)), Limits::refining(k))?;
+        found = cycle.run(start(operator.n(), kept(k)), Growth::refining(k))?;
     }
     let rest = cycle.not_captured(&found.pairs);
     for _ in 1..CYCLES_MAX {
         cycle.begin_anew(rest);
-        let next = cycle.run(found.vectors, Limits::refining(k))?;
+        let next = cycle.run(found.vectors, Growth::refining(k))?;
         // Where rounding keeps the residuals large, the sum itself says that it no longer grows.
         let growth = (next.pairs.captured - found.pairs.captured).abs();
         let done = next.pairs.lacking.min(growth) <= TOLERANCE * rest;
@@ -170,235 +138,4 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> 
         }
     }
     Ok(found.subspace(k))
-}
-
-/// How far a basis grows.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// Most blocks.
-    blocks: usize,
-    /// Columns from which on it is looked at, and ends when it is good enough.
-    looked_at_from: usize,
-}
-
-impl Limits {
-    /// Of a later cycle, which begins with the vectors kept.
-    const fn refining(k: usize) -> Self {
-        Self {
-            blocks: BLOCKS,
-            looked_at_from: 2 * kept(k),
-        }
-    }
-}
-
-/// A Krylov basis and what G makes of it.
-struct Cycle<'a> {
-    operator: &'a ErrorOperator<'a>,
-    k: usize,
-    basis: Columns,
-    /// Q^T G Q.
-    small: Mat<f64>,
-    /// Columns of the first block.
-    first: usize,
-    /// The trace that is not captured, once the first cycle has told. From then on first blocks are multiplied in f64.
-    rest: Option<f64>,
-    /// The images of such a block.
-    images: Mat<f64>,
-}
-
-/// What Q^T G Q says of the eigenpairs of G.
-struct Pairs {
-    /// The vectors' coordinates in the basis.
-    rotation: Mat<f64>,
-    /// Their values, k of them and those that are kept beyond.
-    values: Vec<f64>,
-    /// The sum of the top k.
-    captured: f64,
-    /// What the captured sum lacks, about.
-    lacking: f64,
-}
-
-impl Pairs {
-    /// Whether one value stands there `block` times: the space of a random block holds no more of its vectors, and nothing in
-    /// it shows whether there are more.
-    fn may_repeat(&self, block: usize) -> bool {
-        let runs = self.values.windows(block.max(1));
-        let mut ends = runs.map(|run| (run[0], run[run.len() - 1]));
-        ends.any(|(first, last)| last > 0.0 && last >= (1.0 - REPEATED) * first)
-    }
-}
-
-/// The best vectors of a basis.
-struct Ritz {
-    vectors: Mat<f64>,
-    pairs: Pairs,
-}
-
-impl Ritz {
-    fn subspace(self, k: usize) -> Subspace {
-        let mut values = self.pairs.values;
-        values.truncate(k);
-        Subspace {
-            vectors: self.vectors,
-            values,
-        }
-    }
-}
-
-impl<'a> Cycle<'a> {
-    /// With room for `columns`.
-    fn new(operator: &'a ErrorOperator<'a>, k: usize, columns: usize) -> Self {
-        let n = operator.n();
-        let columns = columns.min(n);
-        Self {
-            operator,
-            k,
-            basis: Columns::with_room(n, columns),
-            small: Mat::zeros(columns, columns),
-            first: 0,
-            rest: None,
-            images: Mat::zeros(n, 0),
-        }
-    }
-
-    const fn used(&self) -> usize {
-        self.basis.count()
-    }
-
-    const fn begin_anew(&mut self, rest: f64) {
-        self.basis.clear();
-        self.rest = Some(rest);
-    }
-
-    /// The best vectors of a basis that grows until it has `blocks` blocks, the space is exhausted, or, looked at from
-    /// so many columns on, it is good enough.
-    fn run(&mut self, block: Mat<f64>, limits: Limits) -> Result<Ritz, SolveError> {
-        let n = self.operator.n();
-        let Limits {
-            blocks,
-            looked_at_from,
-        } = limits;
-        let capacity = (blocks * block.ncols()).min(self.small.ncols());
-        let mut fresh = orthonormalise(block, MatRef::from_row_major_slice(&[], n, 0), capacity);
-        self.first = fresh.ncols();
-        let mut done = 0;
-        loop {
-            let remainder = self.add(fresh.as_ref());
-            done += 1;
-            // Part of a block would leave images that lead out of the basis and are not looked at.
-            let full = done == blocks || capacity - self.used() < fresh.ncols();
-            if full || self.used() >= looked_at_from {
-                let pairs = self.pairs(&remainder, fresh.ncols())?;
-                if full || self.suffices(&pairs) {
-                    return Ok(self.lift(pairs));
-                }
-            }
-            let next = remainder.orthonormal(self.basis.as_ref(), capacity - self.used());
-            if next.ncols() == 0 {
-                // The basis is invariant.
-                let pairs = self.pairs(&remainder, fresh.ncols())?;
-                return Ok(self.lift(pairs));
-            }
-            fresh = next;
-        }
-    }
-
-    fn suffices(&self, pairs: &Pairs) -> bool {
-        let (share, rest) = match self.rest {
-            Some(rest) => (TOLERANCE, rest),
-            None => (TOLERANCE_FIRST, self.not_captured(pairs)),
-        };
-        pairs.lacking <= share * rest
-    }
-
-    /// Adds a block; what the basis leaves of its images.
-    fn add(&mut self, fresh: MatRef<'_, f64>) -> Remainder {
-        let leading = self.rest.is_some() && self.used() == 0;
-        let image = if leading {
-            self.images = self.precise_image(fresh);
-            self.images.clone()
-        } else {
-            self.operator.apply_f32(fresh)
-        };
-        self.basis.push(fresh);
-        let Projection { along, remainder } = Projection::of(image, self.basis.as_ref());
-        self.know(&along, fresh);
-        remainder
-    }
-
-    /// In f64 for the k vectors that matter.
-    fn precise_image(&self, fresh: MatRef<'_, f64>) -> Mat<f64> {
-        let k = self.k.min(fresh.ncols());
-        let mut image = Mat::zeros(fresh.nrows(), fresh.ncols());
-        let top = self.operator.apply_f64(fresh.subcols(0, k));
-        image.as_mut().subcols_mut(0, k).copy_from(&top);
-        if k < fresh.ncols() {
-            let others = fresh.subcols(k, fresh.ncols() - k);
-            let others = self.operator.apply_f32(others);
-            let mut to = image.as_mut().subcols_mut(k, others.ncols());
-            to.copy_from(&others);
-        }
-        image
-    }
-
-    /// Q^T G Q for the block that came last, given Q^T times its images. With a precise first block by that block's
-    /// images.
-    fn know(&mut self, along: &Mat<f64>, fresh: MatRef<'_, f64>) {
-        let from = self.used() - fresh.ncols();
-        // The first k of a first block are the precise ones and have the last word.
-        self.set(from, along, fresh.ncols());
-        if from > 0 && self.rest.is_some() {
-            let precise = product(self.images.transpose(), fresh);
-            self.set(from, &precise, fresh.ncols());
-        }
-    }
-
-    /// Q^T G Q from column `from` on, `count` columns, and their mirror image.
-    fn set(&mut self, from: usize, columns: &Mat<f64>, count: usize) {
-        for j in (0..count).rev() {
-            for i in 0..columns.nrows() {
-                self.small[(i, from + j)] = columns[(i, j)];
-                self.small[(from + j, i)] = columns[(i, j)];
-            }
-        }
-    }
-
-    /// The trace that is not captured, about, from the first block of a basis that began at random; near an exact
-    /// fit only rounding moves.
-    fn not_captured(&self, found: &Pairs) -> f64 {
-        let of_vector = |j: usize| {
-            let captured = found.values.iter().take(self.k).enumerate();
-            let captured = captured.map(|(i, value)| value * found.rotation[(j, i)].powi(2));
-            self.small[(j, j)] - captured.sum::<f64>()
-        };
-        let mean = (0..self.first).map(of_vector).sum::<f64>() / self.first.max(1) as f64;
-        (mean * self.operator.n() as f64).max(1e-6 * found.captured)
-    }
-
-    /// Rayleigh-Ritz, and how good it is: only the last block's images, `width` of them, lead out of the basis.
-    fn pairs(&self, remainder: &Remainder, width: usize) -> Result<Pairs, SolveError> {
-        let used = self.used();
-        let small = self.small.as_ref().submatrix(0, 0, used, used);
-        let Eigenpairs {
-            vectors: rotation,
-            mut values,
-        } = eigen(&small.to_owned())?;
-        let (kept, count) = (kept(self.k).min(used), self.k.min(used));
-        let last = rotation.as_ref().submatrix(used - width, 0, width, count);
-        let lacking = lacking(&values[..kept], count, &remainder.squares(last));
-        values.truncate(kept);
-        Ok(Pairs {
-            rotation: rotation.subcols(0, kept).to_owned(),
-            captured: values[..count].iter().sum(),
-            values,
-            lacking,
-        })
-    }
-
-    fn lift(&self, pairs: Pairs) -> Ritz {
-        Ritz {
-            vectors: product(self.basis.as_ref(), pairs.rotation.as_ref()),
-            pairs,
-        }
-    }
 }
