@@ -12,7 +12,7 @@ use super::block_krylov::{
     BlockKrylovError, BlockKrylovOptions, BlockKrylovReport, GUARD_VECTORS, basis_columns,
     block_krylov_kept,
 };
-use super::block_start::Generator;
+use super::block_start::StartColumns;
 use super::columns::{add_scaled, dot, squared_norm};
 use super::jacobi_eigen::{jacobi_eigen, jacobi_eigen_workspace_len};
 use super::workspace::Workspace;
@@ -35,7 +35,7 @@ pub(super) struct Basis<'w> {
     filled: usize,
     width: usize,
     columns_applied: usize,
-    generator: Generator,
+    start_columns: StartColumns,
 }
 
 impl<'w> Basis<'w> {
@@ -57,7 +57,7 @@ impl<'w> Basis<'w> {
             filled: 0,
             width: wanted / 2 + GUARD_VECTORS,
             columns_applied: 0,
-            generator: Generator::default(),
+            start_columns: StartColumns::new(),
         }
     }
 
@@ -123,7 +123,7 @@ impl<'w> Basis<'w> {
             }
         } else {
             for k in self.k.chunks_exact_mut(self.order).take(self.width) {
-                self.generator.fill(k);
+                self.start_columns.fill(k);
             }
         }
         self.filled = self.width;
@@ -218,7 +218,7 @@ impl<'w> Basis<'w> {
                 if attempts == 16 || !squared_norm(column).is_finite() {
                     return Err(BlockKrylovError::NonFinite { column: j });
                 }
-                self.generator.fill(column);
+                self.start_columns.fill(column);
             }
         }
         Ok(())
