@@ -12,6 +12,7 @@
 //! the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped: an even sample that
 //! no period of the stream can hide from, and a function of the order of the rows alone.
 
+use qera_core::pseudo_random::SplitMix64;
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{Numbers, Stored};
@@ -292,12 +293,9 @@ pub(super) fn restore_blocks<'a>(
     (rest.len() == record.pending.checked_mul(in_features)?).then_some((blocks, rest))
 }
 
-/// splitmix64 of the block's number.
+/// A fixed pseudo-random number for the block's number.
 pub(super) const fn draw(index: u64) -> u64 {
-    let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    SplitMix64::nth(index)
 }
 
 #[cfg(test)]
