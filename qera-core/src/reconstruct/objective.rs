@@ -14,7 +14,9 @@ use nalgebra::DMatrixView;
 
 use super::metric::{GROUP, Metric, group_len};
 use super::problem::Problem;
-use crate::linalg::{ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, dot, expect_shape};
+use crate::linalg::{
+    ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, dot, expect_matrix, from_lent,
+};
 
 /// Why [`output_error`] could not be evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +38,7 @@ impl fmt::Display for OutputErrorError {
 
 impl core::error::Error for OutputErrorError {}
 
-impl From<ShapeMismatch> for OutputErrorError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for OutputErrorError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(OutputErrorError);
 
 /// Number of `f64` that [`output_error`] needs: `16 m`.
 #[must_use]
@@ -100,8 +92,8 @@ pub fn output_error(
 ) -> Result<f64, OutputErrorError> {
     let (m, n) = problem.error().shape();
     let rank = a.ncols();
-    expect_shape("a", (m, rank), a.shape())?;
-    expect_shape("b", (rank, n), b.shape())?;
+    expect_matrix("a", &a, m, rank)?;
+    expect_matrix("b", &b, rank, n)?;
     let mut workspace = Workspace::new(workspace, output_error_workspace_len(m))?;
     let (group, image) = (workspace.take(group_len(m)), workspace.take(group_len(m)));
     Ok(residual_power(

@@ -33,7 +33,7 @@ use super::objective::{power, residual_power};
 use super::{Method, Problem, Report};
 use crate::linalg::{
     BlockKrylovError, BlockKrylovOptions, ShapeMismatch, Workspace, WorkspaceTooSmall,
-    block_krylov, block_krylov_kept, block_krylov_workspace_len, expect_shape,
+    block_krylov, block_krylov_kept, block_krylov_workspace_len, expect_matrix, from_lent,
 };
 
 /// Below this part of `tr(G)` the error is summed directly instead of by difference.
@@ -77,17 +77,7 @@ impl fmt::Display for ReconstructError {
 
 impl core::error::Error for ReconstructError {}
 
-impl From<ShapeMismatch> for ReconstructError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for ReconstructError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(ReconstructError);
 
 /// Number of `f64` that [`reconstruct`](super::reconstruct) and [`reconstruct_exact`] need:
 /// `16 m + (n + 1) kept +` [`block_krylov_workspace_len`]`(n, k)` with `k = min(rank, m, n)` and
@@ -188,8 +178,8 @@ pub(super) fn project(
 ) -> Result<Report, ReconstructError> {
     let error = problem.error();
     let ((m, n), rank) = (error.shape(), problem.rank());
-    expect_shape("a", (m, rank), a.shape())?;
-    expect_shape("b", (rank, n), b.shape())?;
+    expect_matrix("a", &a, m, rank)?;
+    expect_matrix("b", &b, rank, n)?;
     let mut workspace = Workspace::new(workspace, reconstruct_workspace_len(m, n, rank))?;
     let (group, image) = (workspace.take(group_len(m)), workspace.take(group_len(m)));
     let wanted = possible_rank(m, n, rank);

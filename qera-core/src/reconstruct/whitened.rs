@@ -31,8 +31,8 @@ use super::projection::possible_rank;
 use super::{Problem, Report, Statistic};
 use crate::linalg::{
     JACOBI_MAX_SWEEPS, JacobiEigenError, JacobiSvdError, NewtonSchulzError, NewtonSchulzLimits,
-    ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, expect_shape, jacobi_eigen,
-    jacobi_eigen_workspace_len, jacobi_svd, jacobi_svd_workspace_len, newton_schulz,
+    ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, expect_matrix, from_lent,
+    jacobi_eigen, jacobi_eigen_workspace_len, jacobi_svd, jacobi_svd_workspace_len, newton_schulz,
     newton_schulz_workspace_len,
 };
 
@@ -74,17 +74,7 @@ impl fmt::Display for WhitenedError {
 
 impl core::error::Error for WhitenedError {}
 
-impl From<ShapeMismatch> for WhitenedError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for WhitenedError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(WhitenedError);
 
 /// Number of `f64` that [`reconstruct_whitened`] needs: `4 m^2 + 19 m + m n + s^2 + 2 s` with `s = min(m, n)`.
 #[must_use]
@@ -175,8 +165,8 @@ pub fn reconstruct_whitened(
 ) -> Result<Report, WhitenedError> {
     let error = problem.error();
     let ((m, n), rank) = (error.shape(), problem.rank());
-    expect_shape("a", (m, rank), a.shape())?;
-    expect_shape("b", (rank, n), b.shape())?;
+    expect_matrix("a", &a, m, rank)?;
+    expect_matrix("b", &b, rank, n)?;
     let mut workspace = Workspace::new(workspace, whitened_workspace_len(m, n))?;
     let roots = Roots::find(problem, method, workspace.take(roots_len(m)))?;
     let (group, image) = (workspace.take(group_len(m)), workspace.take(group_len(m)));
