@@ -54,8 +54,8 @@ pub fn checked_rows() -> bool {
         return false;
     };
     let mut seen = 0.0;
-    for (row, weight) in Rows::iter(&weighted) {
-        seen += row[1] * weight;
+    for row in Rows::iter(&weighted) {
+        seen += row.values[1] * row.weight;
     }
     Rows::len(&rows) == 2
         && Rows::in_features(&rows) == 2
