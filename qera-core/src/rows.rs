@@ -56,12 +56,12 @@ impl<'a> Rows<'a> {
             });
         }
         if !is_within(values, MAGNITUDE_MAX)
-            && let Some((index, value)) = first_above(values, MAGNITUDE_MAX)
+            && let Some(index) = first_above(values, MAGNITUDE_MAX)
         {
             return Err(ShapeError::Value {
                 row: index / in_features,
                 column: index % in_features,
-                value,
+                value: values[index],
             });
         }
         Ok(Self {
