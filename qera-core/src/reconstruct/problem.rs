@@ -9,7 +9,7 @@ use core::fmt;
 use nalgebra::DMatrixView;
 
 use crate::linalg::{ShapeMismatch, expect_length, expect_matrix};
-use crate::packed::packed_len;
+use crate::packed::{packed_len, packed_rows};
 
 /// What is known of a layer's input `x` (m values).
 #[derive(Clone, Copy, Debug)]
@@ -308,12 +308,7 @@ impl<'a> Problem<'a> {
 
 /// The diagonal of a packed triangle: the first element of each of its rows.
 pub(super) fn packed_diagonal(packed: &[f64], order: usize) -> impl Iterator<Item = f64> {
-    let mut offset = 0;
-    (0..order).map(move |row| {
-        let value = packed[offset];
-        offset += order - row;
-        value
-    })
+    packed_rows(packed, order).map(|row| row[0])
 }
 
 fn channels(operand: &'static str, values: &[f64], in_features: usize) -> Result<(), ProblemError> {

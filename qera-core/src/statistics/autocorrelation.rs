@@ -23,7 +23,7 @@
 
 use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
 use super::fold::fold_means;
-use crate::packed::{packed_len, packed_offset};
+use crate::packed::{packed_len, packed_offset, packed_rows};
 use crate::rows::Rows;
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -266,8 +266,11 @@ impl<'a> Autocorrelation<'a> {
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.
     pub fn diagonal(&self, out: &mut [f64]) -> Result<(), StatisticError> {
         check_length(self.in_features, out.len())?;
-        for (i, value) in out.iter_mut().enumerate() {
-            *value = self.packed[packed_offset(self.in_features, i)];
+        for (value, row) in out
+            .iter_mut()
+            .zip(packed_rows(self.packed, self.in_features))
+        {
+            *value = row[0];
         }
         Ok(())
     }
@@ -289,14 +292,11 @@ impl<'a> Autocorrelation<'a> {
     pub fn write_full(&self, mut out: DMatrixViewMut<'_, f64>) -> Result<(), StatisticError> {
         check_in_features(self.in_features, out.nrows())?;
         check_in_features(self.in_features, out.ncols())?;
-        let mut rest = &*self.packed;
-        for i in 0..self.in_features {
-            let (row, after) = rest.split_at(self.in_features - i);
+        for (i, row) in packed_rows(self.packed, self.in_features).enumerate() {
             for (j, &value) in (i..).zip(row) {
                 out[(j, i)] = value;
                 out[(i, j)] = value;
             }
-            rest = after;
         }
         Ok(())
     }
