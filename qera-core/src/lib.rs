@@ -16,6 +16,8 @@
 //! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with its derivation.
 //! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with an honest report.
 //!
+//! Beside them [`pseudo_random`]: the one fixed sequence that starting blocks and samples are drawn from.
+//!
 //! # Conventions
 //! Row vectors, as in the paper: y = x W, W is m x n with m = in_features and n = out_features, R is m x m. A checkpoint
 //! stores W transposed, `[out_features, in_features]` row-major, which is the same memory as W column-major: no copy.
@@ -42,6 +44,7 @@
 pub mod dtype;
 pub mod linalg;
 pub mod packed;
+pub mod pseudo_random;
 pub mod quantize;
 pub mod reconstruct;
 pub mod rows;

@@ -35,3 +35,13 @@ pub const fn packed_offset(m: usize, row: usize) -> usize {
     // What lies before row `row` is the whole triangle less the triangle of the rows from `row` on.
     packed_len(m) - packed_len(m.saturating_sub(row))
 }
+
+/// Goes through the rows of a packed triangle; each begins with its diagonal element.
+pub(crate) fn packed_rows(packed: &[f64], m: usize) -> impl Iterator<Item = &[f64]> {
+    let mut rest = packed;
+    (0..m).map(move |row| {
+        let (row, below) = rest.split_at(m - row);
+        rest = below;
+        row
+    })
+}

@@ -18,6 +18,15 @@ pub struct Rows<'a> {
     weights: Option<&'a [f32]>,
 }
 
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row<'a> {
+    /// Its in_features values.
+    pub values: &'a [f32],
+    /// Its weight, not negative.
+    pub weight: f32,
+}
+
 impl<'a> Rows<'a> {
     /// Checks and borrows rows, each of weight 1.
     ///
@@ -47,12 +56,12 @@ impl<'a> Rows<'a> {
             });
         }
         if !is_within(values, MAGNITUDE_MAX)
-            && let Some((index, value)) = first_above(values, MAGNITUDE_MAX)
+            && let Some(index) = first_above(values, MAGNITUDE_MAX)
         {
             return Err(ShapeError::Value {
                 row: index / in_features,
                 column: index % in_features,
-                value,
+                value: values[index],
             });
         }
         Ok(Self {
@@ -120,21 +129,24 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Goes through the rows and their weights, in order.
+    /// Goes through the rows with their weights, in order.
     ///
     /// ```
-    /// # use qera_core::rows::{Rows, ShapeError};
+    /// # use qera_core::rows::{Row, Rows, ShapeError};
     /// let rows = Rows::new(&[1.0, 2.0, 3.0, 4.0], 2)?;
-    /// assert_eq!(rows.iter().last(), Some((&[3.0_f32, 4.0][..], 1.0_f32)));
+    /// assert_eq!(rows.iter().last(), Some(Row { values: &[3.0, 4.0], weight: 1.0 }));
     /// # Ok::<(), ShapeError>(())
     /// ```
-    pub fn iter(&self) -> impl Iterator<Item = (&'a [f32], f32)> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = Row<'a>> + use<'a> {
         let weights = self.weights;
         let weight = move |row: usize| weights.and_then(|w| w.get(row)).copied().unwrap_or(1.0);
         self.values
             .chunks_exact(self.in_features)
             .enumerate()
-            .map(move |(row, values)| (values, weight(row)))
+            .map(move |(row, values)| Row {
+                values,
+                weight: weight(row),
+            })
     }
 }
 

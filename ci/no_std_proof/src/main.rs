@@ -17,11 +17,12 @@ mod runtime;
 mod statistics;
 
 /// What is checked, in the order of the data's way.
-const CHECKS: [fn() -> bool; 16] = [
+const CHECKS: [fn() -> bool; 17] = [
     rows::dtypes,
     rows::decoding,
     rows::checked_rows,
     rows::packed_storage,
+    rows::pseudo_random_sequence,
     statistics::autocorrelation,
     statistics::means,
     statistics::batch_maxima,

@@ -2,6 +2,7 @@
 
 use qera_core::dtype::{self, DecodeError, FloatDtype};
 use qera_core::packed;
+use qera_core::pseudo_random::SplitMix64;
 use qera_core::rows::{Rows, ShapeError};
 
 pub fn dtypes() -> bool {
@@ -53,8 +54,8 @@ pub fn checked_rows() -> bool {
         return false;
     };
     let mut seen = 0.0;
-    for (row, weight) in Rows::iter(&weighted) {
-        seen += row[1] * weight;
+    for row in Rows::iter(&weighted) {
+        seen += row.values[1] * row.weight;
     }
     Rows::len(&rows) == 2
         && Rows::in_features(&rows) == 2
@@ -76,4 +77,13 @@ pub fn packed_storage() -> bool {
     packed::packed_len(4) == 10
         && packed::packed_offset(4, 2) == 7
         && packed::packed_offset(4, 4) == 10
+}
+
+pub fn pseudo_random_sequence() -> bool {
+    let mut sequence = SplitMix64::new(0);
+    let first = SplitMix64::next_bits(&mut sequence);
+    let number = SplitMix64::next_symmetric(&mut sequence);
+    first == 0xe220_a839_7b1d_cdaf
+        && SplitMix64::nth(0) == first
+        && number == (SplitMix64::nth(1) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
 }

@@ -14,12 +14,10 @@ const DIAGONAL: [f64; M] = [1.25, 2.0, 2.25, 3.65];
 const ERROR_OF_MEAN: f64 = 0.408_248_290_463_863;
 
 /// The first two and the last three of the golden rows.
-fn batches() -> Option<(Rows<'static>, Rows<'static>)> {
+fn batches() -> Option<[Rows<'static>; 2]> {
     static ROWS: [f32; 20] = X;
-    Some((
-        Rows::new(&ROWS[..2 * M], M).ok()?,
-        Rows::new(&ROWS[2 * M..], M).ok()?,
-    ))
+    let (first, second) = ROWS.split_at(2 * M);
+    Some([Rows::new(first, M).ok()?, Rows::new(second, M).ok()?])
 }
 
 pub fn autocorrelation() -> bool {
@@ -27,15 +25,15 @@ pub fn autocorrelation() -> bool {
 }
 
 fn accumulate_autocorrelation() -> Option<bool> {
-    let (first, second) = batches()?;
+    let [first, second] = batches()?;
     let (mut ours, mut other) = ([1.0; 10], [1.0; 10]);
     let mut state = Autocorrelation::new(&mut ours, M).ok()?;
     Autocorrelation::update(&mut state, &first).ok()?;
     // The other batch as a block's sums, for a host.
     let mut sums = [0.0_f32; M * M];
-    for (row, _) in Rows::iter(&second) {
+    for row in Rows::iter(&second) {
         for (at, sum) in sums.iter_mut().enumerate() {
-            *sum += row[at % M] * row[at / M];
+            *sum += row.values[at % M] * row.values[at / M];
         }
     }
     let mut block = Autocorrelation::new(&mut other, M).ok()?;
@@ -69,7 +67,7 @@ pub fn means() -> bool {
 }
 
 fn accumulate_means() -> Option<bool> {
-    let (first, second) = batches()?;
+    let [first, second] = batches()?;
     let (mut ours, mut other) = ([1.0; M], [1.0; M]);
     let mut squares = SecondMoment::new(&mut ours).ok()?;
     let mut more = SecondMoment::new(&mut other).ok()?;
@@ -100,7 +98,7 @@ pub fn batch_maxima() -> bool {
 }
 
 fn accumulate_batch_maxima() -> Option<bool> {
-    let (first, second) = batches()?;
+    let [first, second] = batches()?;
     let (mut ours, mut other, mut scratch, mut scale) = ([1.0; M], [1.0; M], [0.0; M], [0.0; M]);
     let mut state = BatchMaxMeanAbs::new(&mut ours).ok()?;
     let mut more = BatchMaxMeanAbs::new(&mut other).ok()?;

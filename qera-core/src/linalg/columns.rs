@@ -1,7 +1,9 @@
-//! The loops over contiguous columns that every routine here is made of.
+//! The loops over contiguous columns that every routine here is made of, and the search for the largest element.
 //!
 //! Eight partial sums, added in one fixed order, let the compiler use vector registers without the freedom to reassociate,
 //! so the result does not depend on the optimisation level. The error of `dot` is at most `(n/8 + 4) eps |x|^T |y|`.
+
+use nalgebra::{Dyn, Matrix, RawStorage};
 
 const LANES: usize = 8;
 
@@ -59,29 +61,6 @@ pub(crate) fn dot_add_scaled(r: &[f64], x: &[f64], alpha: f64, y: &mut [f64]) ->
     sum
 }
 
-/// Plane rotation of two columns by the angle with sine `s` and `tau = s / (1 + c)`:
-/// `x <- c x - s y`, `y <- s x + c y`, written as corrections so that a small angle loses nothing.
-pub(crate) fn rotate(s: f64, tau: f64, x: &mut [f64], y: &mut [f64]) {
-    for (x, y) in x.iter_mut().zip(y.iter_mut()) {
-        let (g, h) = (*x, *y);
-        *x = g - s * (h + g * tau);
-        *y = h + s * (g - h * tau);
-    }
-}
-
-/// Tangent of the smaller angle that makes a 2 x 2 symmetric matrix `[[p, g], [g, q]]` diagonal, for `g != 0`.
-pub(crate) fn small_tangent(p: f64, q: f64, g: f64) -> f64 {
-    let theta = (q - p) / (2.0 * g);
-    // Beyond 2^500 the square would overflow, and theta + sqrt(1 + theta^2) is 2 theta to the last bit long before.
-    let magnitude = libm::fabs(theta);
-    let t = if magnitude > 3.0e150 {
-        0.5 / magnitude
-    } else {
-        1.0 / (magnitude + libm::sqrt(1.0 + theta * theta))
-    };
-    libm::copysign(t, theta)
-}
-
 /// A power of two `s` that brings `largest` to [1/2, 1) (or as near as a normal `s` and `1/s` allow), so that scaling by it
 /// is exact; 1 when `largest` is zero.
 pub(crate) fn power_of_two_scale(largest: f64) -> f64 {
@@ -92,6 +71,54 @@ pub(crate) fn power_of_two_scale(largest: f64) -> f64 {
     } else {
         1.0
     }
+}
+
+/// Index of the largest value from `first` on, the first of equals.
+pub(super) fn largest_from(values: &[f64], first: usize) -> usize {
+    let mut best = first;
+    for j in first + 1..values.len() {
+        if values[j] > values[best] {
+            best = j;
+        }
+    }
+    best
+}
+
+/// Which elements of a matrix are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    Whole,
+    /// The lower triangle, diagonal included.
+    Lower,
+}
+
+/// The place of an element that is NaN or infinite.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NonFinite {
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+/// Largest magnitude of a part of a matrix, which must be finite.
+pub(super) fn largest_magnitude<S: RawStorage<f64, Dyn, Dyn>>(
+    a: &Matrix<f64, Dyn, Dyn, S>,
+    part: Part,
+) -> Result<f64, NonFinite> {
+    let mut largest = 0.0_f64;
+    for column in 0..a.ncols() {
+        let first = match part {
+            Part::Whole => 0,
+            Part::Lower => column,
+        };
+        for row in first..a.nrows() {
+            let magnitude = libm::fabs(a[(row, column)]);
+            if !magnitude.is_finite() {
+                return Err(NonFinite { row, column });
+            }
+            largest = largest.max(magnitude);
+        }
+    }
+    Ok(largest)
 }
 
 #[cfg(test)]
@@ -108,27 +135,6 @@ mod tests {
         assert!((dot_add_scaled(&r, &x, 0.5, &mut y) - plain).abs() < 1e-14);
         for (y, r) in y.iter().zip(&r) {
             assert!((y - (0.25 + 0.5 * r)).abs() < 1e-15);
-        }
-    }
-
-    #[test]
-    fn a_rotation_makes_the_pair_diagonal() {
-        for (p, q, g) in [
-            (1.0, 2.0, 0.5),
-            (1.0, 1.0, 1e-3),
-            (0.0, 1.0, 1e-200),
-            (3.0, -2.0, -4.0),
-        ] {
-            let t = small_tangent(p, q, g);
-            assert!(t.abs() <= 1.0);
-            // Off-diagonal element after the rotation, relative to what it was.
-            let c = 1.0 / libm::sqrt(1.0 + t * t);
-            let s = t * c;
-            let off = (c * c - s * s) * g + c * s * (p - q);
-            assert!(
-                off.abs() <= 1e-15 * g.abs().max(p.abs() * s.abs()),
-                "{p} {q} {g}: {off}"
-            );
         }
     }
 

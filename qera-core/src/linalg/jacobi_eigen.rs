@@ -20,9 +20,11 @@ use core::fmt;
 
 use nalgebra::DMatrixViewMut;
 
-use super::columns::{power_of_two_scale, rotate, small_tangent};
-use super::shape::{ShapeMismatch, expect_shape};
-use super::workspace::{Workspace, WorkspaceTooSmall};
+use super::columns::{NonFinite, Part, largest_from, largest_magnitude, power_of_two_scale};
+use super::lent::{
+    ShapeMismatch, Workspace, WorkspaceTooSmall, expect_length, expect_matrix, from_lent,
+};
+use super::rotation::Rotation;
 
 /// Why [`jacobi_eigen`] gave no decomposition.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,17 +67,7 @@ impl fmt::Display for JacobiEigenError {
 
 impl core::error::Error for JacobiEigenError {}
 
-impl From<ShapeMismatch> for JacobiEigenError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for JacobiEigenError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(JacobiEigenError);
 
 /// What [`jacobi_eigen`] did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,13 +136,14 @@ pub fn jacobi_eigen(
     max_sweeps: usize,
 ) -> Result<JacobiEigenReport, JacobiEigenError> {
     let n = a.nrows();
-    expect_shape("a", (n, n), a.shape())?;
-    expect_shape("values", (n, 1), (values.len(), 1))?;
-    expect_shape("vectors", (n, n), vectors.shape())?;
+    expect_matrix("a", &a, n, n)?;
+    expect_length("values", values, n)?;
+    expect_matrix("vectors", &vectors, n, n)?;
     let mut workspace = Workspace::new(workspace, jacobi_eigen_workspace_len(n))?;
     let (base, change) = (workspace.take(n), workspace.take(n));
 
-    let largest = largest_lower(&a)?;
+    let largest = largest_magnitude(&a, Part::Lower)
+        .map_err(|NonFinite { row, column }| JacobiEigenError::NonFinite { row, column })?;
     let scale = power_of_two_scale(largest);
     for j in 0..n {
         for i in j..n {
@@ -194,21 +187,6 @@ pub fn jacobi_eigen(
     }
 }
 
-/// Largest magnitude of the lower triangle, which must be finite.
-fn largest_lower(a: &DMatrixViewMut<'_, f64>) -> Result<f64, JacobiEigenError> {
-    let mut largest = 0.0_f64;
-    for column in 0..a.ncols() {
-        for row in column..a.nrows() {
-            let magnitude = libm::fabs(a[(row, column)]);
-            if !magnitude.is_finite() {
-                return Err(JacobiEigenError::NonFinite { row, column });
-            }
-            largest = largest.max(magnitude);
-        }
-    }
-    Ok(largest)
-}
-
 /// Sum of squares off the diagonal.
 fn off_diagonal(a: &DMatrixViewMut<'_, f64>) -> f64 {
     let mut sum = 0.0;
@@ -239,15 +217,13 @@ fn sweep(
                 continue;
             }
             rotations += 1;
-            let t = small_tangent(a_pp, a_qq, g);
-            let c = 1.0 / libm::sqrt(1.0 + t * t);
-            let s = t * c;
-            let tau = s / (1.0 + c);
+            let rotation = Rotation::diagonalising(a_pp, a_qq, g);
+            let t = rotation.tangent;
             values[p] -= t * g;
             values[q] += t * g;
             change[p] -= t * g;
             change[q] += t * g;
-            rotate_pair(a, p, q, s, tau);
+            rotation.apply_to_columns(a, p, q);
             // Symmetry: rows p and q equal the rotated columns; the pair itself is zero by construction.
             for i in 0..n {
                 a[(p, i)] = a[(i, p)];
@@ -255,26 +231,16 @@ fn sweep(
             }
             a[(q, p)] = 0.0;
             a[(p, q)] = 0.0;
-            rotate_pair(vectors, p, q, s, tau);
+            rotation.apply_to_columns(vectors, p, q);
         }
     }
     rotations
 }
 
-fn rotate_pair(matrix: &mut DMatrixViewMut<'_, f64>, p: usize, q: usize, s: f64, tau: f64) {
-    let (mut x, mut y) = matrix.columns_range_pair_mut(p, q);
-    rotate(s, tau, x.as_mut_slice(), y.as_mut_slice());
-}
-
 /// Selection sort: at most n swaps of columns, where any other sort would move more of them.
 fn sort_descending(values: &mut [f64], vectors: &mut DMatrixViewMut<'_, f64>) {
     for i in 0..values.len() {
-        let mut best = i;
-        for j in i + 1..values.len() {
-            if values[j] > values[best] {
-                best = j;
-            }
-        }
+        let best = largest_from(values, i);
         values.swap(i, best);
         vectors.swap_columns(i, best);
     }
@@ -282,7 +248,7 @@ fn sort_descending(values: &mut [f64], vectors: &mut DMatrixViewMut<'_, f64>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::JACOBI_MAX_SWEEPS;
+    use super::super::rotation::JACOBI_MAX_SWEEPS;
     use super::*;
 
     #[test]

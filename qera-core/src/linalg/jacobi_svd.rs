@@ -20,9 +20,13 @@ use core::fmt;
 
 use nalgebra::DMatrixViewMut;
 
-use super::columns::{dot, power_of_two_scale, rotate, small_tangent, squared_norm};
-use super::shape::{ShapeMismatch, expect_shape};
-use super::workspace::{Workspace, WorkspaceTooSmall};
+use super::columns::{
+    NonFinite, Part, dot, largest_from, largest_magnitude, power_of_two_scale, squared_norm,
+};
+use super::lent::{
+    ShapeMismatch, Workspace, WorkspaceTooSmall, expect_length, expect_matrix, from_lent,
+};
+use super::rotation::Rotation;
 
 /// Why [`jacobi_svd`] gave no decomposition.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,17 +80,7 @@ impl fmt::Display for JacobiSvdError {
 
 impl core::error::Error for JacobiSvdError {}
 
-impl From<ShapeMismatch> for JacobiSvdError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for JacobiSvdError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(JacobiSvdError);
 
 /// What [`jacobi_svd`] did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,11 +158,13 @@ pub fn jacobi_svd(
     if rows < columns {
         return Err(JacobiSvdError::Wide { rows, columns });
     }
-    expect_shape("sigma", (columns, 1), (sigma.len(), 1))?;
-    expect_shape("v", (columns, columns), v.shape())?;
+    expect_length("sigma", sigma, columns)?;
+    expect_matrix("v", &v, columns, columns)?;
     let squares = Workspace::new(workspace, jacobi_svd_workspace_len(columns))?.take(columns);
 
-    let scale = power_of_two_scale(largest_element(&a)?);
+    let largest = largest_magnitude(&a, Part::Whole)
+        .map_err(|NonFinite { row, column }| JacobiSvdError::NonFinite { row, column })?;
+    let scale = power_of_two_scale(largest);
     for mut column in a.column_iter_mut() {
         column.as_mut_slice().iter_mut().for_each(|x| *x *= scale);
     }
@@ -217,19 +213,6 @@ pub fn jacobi_svd(
     }
 }
 
-fn largest_element(a: &DMatrixViewMut<'_, f64>) -> Result<f64, JacobiSvdError> {
-    let mut largest = 0.0_f64;
-    for (column, values) in a.column_iter().enumerate() {
-        for (row, value) in values.as_slice().iter().enumerate() {
-            if !value.is_finite() {
-                return Err(JacobiSvdError::NonFinite { row, column });
-            }
-            largest = largest.max(libm::fabs(*value));
-        }
-    }
-    Ok(largest)
-}
-
 /// Visits every pair once and returns the largest cosine met, 0 when every pair was orthogonal within the tolerance
 /// already. `squares` holds the squared column norms.
 fn sweep(
@@ -258,29 +241,15 @@ fn sweep(
                 continue;
             }
             largest_cosine = largest_cosine.max(cosine);
-            let t = small_tangent(squares[p], squares[q], g);
-            let c = 1.0 / libm::sqrt(1.0 + t * t);
-            let s = t * c;
-            let tau = s / (1.0 + c);
-            rotate(s, tau, x, y);
+            let rotation = Rotation::diagonalising(squares[p], squares[q], g);
+            rotation.apply(x, y);
             // Fresh norms: `squares[q] - t g` would cancel just when the columns are nearly parallel.
             squares[p] = squared_norm(x);
             squares[q] = squared_norm(y);
-            let (mut x, mut y) = v.columns_range_pair_mut(p, q);
-            rotate(s, tau, x.as_mut_slice(), y.as_mut_slice());
+            rotation.apply_to_columns(v, p, q);
         }
     }
     largest_cosine
-}
-
-fn largest_from(squares: &[f64], first: usize) -> usize {
-    let mut best = first;
-    for j in first + 1..squares.len() {
-        if squares[j] > squares[best] {
-            best = j;
-        }
-    }
-    best
 }
 
 fn sort_descending(
@@ -298,7 +267,7 @@ fn sort_descending(
 
 #[cfg(test)]
 mod tests {
-    use super::super::JACOBI_MAX_SWEEPS;
+    use super::super::rotation::JACOBI_MAX_SWEEPS;
     use super::*;
 
     /// Lauchli's matrix: `A^T A` is singular in double precision, its small singular value is not lost here.

@@ -16,14 +16,12 @@
 //! each iteration is bounded and ends in an error that carries its count and residual.
 
 mod block_krylov;
-mod block_start;
 mod columns;
 mod jacobi_eigen;
 mod jacobi_svd;
-mod krylov_basis;
+mod lent;
 mod newton_schulz;
-mod shape;
-mod workspace;
+mod rotation;
 
 pub use block_krylov::{
     BlockKrylovError, BlockKrylovOptions, BlockKrylovReport, block_krylov, block_krylov_kept,
@@ -33,17 +31,12 @@ pub use jacobi_eigen::{
     JacobiEigenError, JacobiEigenReport, jacobi_eigen, jacobi_eigen_workspace_len,
 };
 pub use jacobi_svd::{JacobiSvdError, JacobiSvdReport, jacobi_svd, jacobi_svd_workspace_len};
+pub use lent::{Shape, ShapeMismatch, WorkspaceTooSmall};
 pub use newton_schulz::{
     NewtonSchulzError, NewtonSchulzLimits, NewtonSchulzReport, newton_schulz,
     newton_schulz_workspace_len,
 };
-pub use shape::ShapeMismatch;
-pub use workspace::WorkspaceTooSmall;
+pub use rotation::JACOBI_MAX_SWEEPS;
 
 pub(crate) use columns::{add_scaled, dot, dot_add_scaled};
-pub(crate) use shape::expect_shape;
-pub(crate) use workspace::Workspace;
-
-/// Sweeps after which the Jacobi routines give up unless the caller says otherwise. Cyclic Jacobi converges
-/// quadratically; 6 to 10 sweeps are usual up to a thousand columns, so 40 is reached only by broken input.
-pub const JACOBI_MAX_SWEEPS: usize = 40;
+pub(crate) use lent::{Workspace, expect_length, expect_matrix, from_lent};

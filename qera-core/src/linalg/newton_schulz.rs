@@ -27,9 +27,8 @@ use core::fmt;
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
-use super::columns::{add_scaled, dot};
-use super::shape::{ShapeMismatch, expect_shape};
-use super::workspace::{Workspace, WorkspaceTooSmall};
+use super::columns::{NonFinite, Part, add_scaled, dot, largest_magnitude};
+use super::lent::{ShapeMismatch, Workspace, WorkspaceTooSmall, expect_matrix, from_lent};
 
 /// When [`newton_schulz`] stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,17 +118,7 @@ impl fmt::Display for NewtonSchulzError {
 
 impl core::error::Error for NewtonSchulzError {}
 
-impl From<ShapeMismatch> for NewtonSchulzError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for NewtonSchulzError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(NewtonSchulzError);
 
 /// What [`newton_schulz`] did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -194,9 +183,9 @@ pub fn newton_schulz(
     limits: NewtonSchulzLimits,
 ) -> Result<NewtonSchulzReport, NewtonSchulzError> {
     let n = a.nrows();
-    expect_shape("a", (n, n), a.shape())?;
-    expect_shape("root", (n, n), root.shape())?;
-    expect_shape("inverse_root", (n, n), inverse_root.shape())?;
+    expect_matrix("a", &a, n, n)?;
+    expect_matrix("root", &root, n, n)?;
+    expect_matrix("inverse_root", &inverse_root, n, n)?;
     let mut workspace = Workspace::new(workspace, newton_schulz_workspace_len(n))?;
     let mut t = DMatrixViewMut::from_slice(workspace.take(n * n), n, n);
     let line = workspace.take(n);
@@ -224,15 +213,8 @@ pub fn newton_schulz(
 
 /// Frobenius norm of a finite matrix with a positive diagonal.
 fn checked_norm(a: &DMatrixView<'_, f64>) -> Result<f64, NewtonSchulzError> {
-    let mut largest = 0.0_f64;
-    for (column, values) in a.column_iter().enumerate() {
-        for (row, value) in values.as_slice().iter().enumerate() {
-            if !value.is_finite() {
-                return Err(NewtonSchulzError::NonFinite { row, column });
-            }
-            largest = largest.max(libm::fabs(*value));
-        }
-    }
+    let largest = largest_magnitude(a, Part::Whole)
+        .map_err(|NonFinite { row, column }| NewtonSchulzError::NonFinite { row, column })?;
     for index in 0..a.nrows() {
         let value = a[(index, index)];
         if value <= 0.0 {

@@ -4,15 +4,34 @@
 //! scratch stays at `2 x 8` columns of length m whatever the rank.
 
 use super::problem::{Problem, Statistic, packed_diagonal};
-use crate::linalg::{add_scaled, dot, dot_add_scaled};
+use crate::linalg::{Workspace, add_scaled, dot, dot_add_scaled};
+use crate::packed::packed_rows;
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
 /// Columns multiplied together.
 pub(super) const GROUP: usize = 8;
 
-/// Length of each of the two scratch parts: a group of columns of length m.
-pub(super) const fn group_len(in_features: usize) -> usize {
-    in_features.saturating_mul(GROUP)
+/// Scratch for the products of a group of columns.
+#[derive(Debug)]
+pub(super) struct GroupScratch<'w> {
+    /// The columns, of length m each.
+    pub(super) group: &'w mut [f64],
+    /// What the statistic makes of them.
+    pub(super) image: &'w mut [f64],
+}
+
+impl<'w> GroupScratch<'w> {
+    /// Number of `f64` that it needs: `16 m`.
+    pub(super) const fn len(in_features: usize) -> usize {
+        in_features.saturating_mul(2 * GROUP)
+    }
+
+    pub(super) fn take(workspace: &mut Workspace<'w>, in_features: usize) -> Self {
+        Self {
+            group: workspace.take(in_features * GROUP),
+            image: workspace.take(in_features * GROUP),
+        }
+    }
 }
 
 /// A symmetric positive semi-definite m x m matrix, as it is lent.
@@ -105,10 +124,7 @@ impl<'a> Metric<'a> {
 
 /// `Y += R X`, row by row of the packed triangle; each row serves its own and its mirrored part in one pass.
 fn add_packed(packed: &[f64], off_diagonal: f64, m: usize, x: &[f64], y: &mut [f64]) {
-    let mut rest = packed;
-    for i in 0..m {
-        let (row, below) = rest.split_at(m - i);
-        rest = below;
+    for (i, row) in packed_rows(packed, m).enumerate() {
         let (diagonal, row) = (row[0], &row[1..]);
         for (x, y) in x.chunks_exact(m).zip(y.chunks_exact_mut(m)) {
             let sum = dot_add_scaled(row, &x[i + 1..], off_diagonal * x[i], &mut y[i + 1..]);
@@ -119,22 +135,21 @@ fn add_packed(packed: &[f64], off_diagonal: f64, m: usize, x: &[f64], y: &mut [f
 
 /// `G = E^T R E` as an operator, never formed.
 #[derive(Debug)]
-pub(super) struct OutputMoment<'a, 'w> {
+pub(super) struct OutputMoment<'a, 'w, 's> {
     pub(super) error: DMatrixView<'a, f64>,
     pub(super) metric: Metric<'a>,
-    pub(super) group: &'w mut [f64],
-    pub(super) image: &'w mut [f64],
+    pub(super) scratch: &'w mut GroupScratch<'s>,
 }
 
-impl OutputMoment<'_, '_> {
+impl OutputMoment<'_, '_, '_> {
     /// `Y = G X`.
     pub(super) fn apply(&mut self, x: &DMatrixView<'_, f64>, y: &mut DMatrixViewMut<'_, f64>) {
         let m = self.error.nrows();
         let mut first = 0;
         while first < x.ncols() {
             let columns = GROUP.min(x.ncols() - first);
-            let group = &mut self.group[..columns * m];
-            let image = &mut self.image[..columns * m];
+            let group = &mut self.scratch.group[..columns * m];
+            let image = &mut self.scratch.image[..columns * m];
             multiply(&self.error, &x.columns(first, columns), group);
             self.metric.apply(m, group, image);
             for (j, e) in self.error.column_iter().enumerate() {

@@ -12,9 +12,11 @@ use core::fmt;
 
 use nalgebra::DMatrixView;
 
-use super::metric::{GROUP, Metric, group_len};
+use super::metric::{GROUP, GroupScratch, Metric};
 use super::problem::Problem;
-use crate::linalg::{ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, dot, expect_shape};
+use crate::linalg::{
+    ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, dot, expect_matrix, from_lent,
+};
 
 /// Why [`output_error`] could not be evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,22 +38,12 @@ impl fmt::Display for OutputErrorError {
 
 impl core::error::Error for OutputErrorError {}
 
-impl From<ShapeMismatch> for OutputErrorError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for OutputErrorError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(OutputErrorError);
 
 /// Number of `f64` that [`output_error`] needs: `16 m`.
 #[must_use]
 pub const fn output_error_workspace_len(in_features: usize) -> usize {
-    group_len(in_features).saturating_mul(2)
+    GroupScratch::len(in_features)
 }
 
 /// Evaluates `tr(R P P^T)`, `P = E - A B`, under the problem's statistic.
@@ -100,18 +92,12 @@ pub fn output_error(
 ) -> Result<f64, OutputErrorError> {
     let (m, n) = problem.error().shape();
     let rank = a.ncols();
-    expect_shape("a", (m, rank), a.shape())?;
-    expect_shape("b", (rank, n), b.shape())?;
+    expect_matrix("a", &a, m, rank)?;
+    expect_matrix("b", &b, rank, n)?;
     let mut workspace = Workspace::new(workspace, output_error_workspace_len(m))?;
-    let (group, image) = (workspace.take(group_len(m)), workspace.take(group_len(m)));
-    Ok(residual_power(
-        &Metric::of(problem),
-        &problem.error(),
-        &a,
-        &b,
-        group,
-        image,
-    ))
+    let mut scratch = GroupScratch::take(&mut workspace, m);
+    let (truth, error) = (Metric::of(problem), problem.error());
+    Ok(residual_power(&truth, &error, &a, &b, &mut scratch))
 }
 
 /// `sum_j p_j^T R p_j` for `P = E - A B`.
@@ -120,41 +106,46 @@ pub(super) fn residual_power(
     error: &DMatrixView<'_, f64>,
     a: &DMatrixView<'_, f64>,
     b: &DMatrixView<'_, f64>,
-    group: &mut [f64],
-    image: &mut [f64],
+    scratch: &mut GroupScratch<'_>,
 ) -> f64 {
-    sum_over_groups(error.shape(), metric, group, image, |j, column| {
-        column.copy_from_slice(error.column(j).as_slice());
-        for (a, coefficient) in a.column_iter().zip(b.column(j).as_slice()) {
-            add_scaled(-coefficient, a.as_slice(), column);
-        }
-    })
+    sum_over_groups(
+        metric,
+        error.ncols(),
+        error.nrows(),
+        scratch,
+        |j, column| {
+            column.copy_from_slice(error.column(j).as_slice());
+            for (a, coefficient) in a.column_iter().zip(b.column(j).as_slice()) {
+                add_scaled(-coefficient, a.as_slice(), column);
+            }
+        },
+    )
 }
 
 /// `tr(R X X^T) = sum_j x_j^T R x_j` over the columns of a matrix.
 pub(super) fn power(
     metric: &Metric<'_>,
     x: &DMatrixView<'_, f64>,
-    group: &mut [f64],
-    image: &mut [f64],
+    scratch: &mut GroupScratch<'_>,
 ) -> f64 {
-    sum_over_groups(x.shape(), metric, group, image, |j, column| {
+    sum_over_groups(metric, x.ncols(), x.nrows(), scratch, |j, column| {
         column.copy_from_slice(x.column(j).as_slice());
     })
 }
 
+/// The sum over columns of length m that `write_column` gives.
 fn sum_over_groups(
-    (m, columns): (usize, usize),
     metric: &Metric<'_>,
-    group: &mut [f64],
-    image: &mut [f64],
+    columns: usize,
+    m: usize,
+    scratch: &mut GroupScratch<'_>,
     write_column: impl Fn(usize, &mut [f64]),
 ) -> f64 {
     let mut sum = 0.0;
     let mut first = 0;
     while first < columns {
         let len = GROUP.min(columns - first) * m;
-        let (group, image) = (&mut group[..len], &mut image[..len]);
+        let (group, image) = (&mut scratch.group[..len], &mut scratch.image[..len]);
         for (column, j) in group.chunks_exact_mut(m).zip(first..) {
             write_column(j, column);
         }

@@ -8,8 +8,8 @@ use core::fmt;
 
 use nalgebra::DMatrixView;
 
-use crate::linalg::{ShapeMismatch, expect_shape};
-use crate::packed::packed_len;
+use crate::linalg::{ShapeMismatch, expect_length, expect_matrix};
+use crate::packed::{packed_len, packed_rows};
 
 /// What is known of a layer's input `x` (m values).
 #[derive(Clone, Copy, Debug)]
@@ -146,8 +146,7 @@ impl<'a> Problem<'a> {
         finite_matrix("error", &error)?;
         match statistic {
             Statistic::Autocorrelation(packed) => {
-                let expected = packed_len(in_features);
-                expect_shape("autocorrelation", (expected, 1), (packed.len(), 1))?;
+                expect_length("autocorrelation", packed, packed_len(in_features))?;
                 finite("autocorrelation", packed)?;
                 not_negative("autocorrelation", packed_diagonal(packed, in_features))?;
             }
@@ -180,7 +179,7 @@ impl<'a> Problem<'a> {
     /// # Ok::<(), qera_core::reconstruct::ProblemError>(())
     /// ```
     pub fn with_weight(mut self, weight: DMatrixView<'a, f64>) -> Result<Self, ProblemError> {
-        expect_shape("weight", self.error.shape(), weight.shape())?;
+        expect_matrix("weight", &weight, self.in_features(), self.out_features())?;
         finite_matrix("weight", &weight)?;
         self.weight = Some(weight);
         Ok(self)
@@ -245,11 +244,8 @@ impl<'a> Problem<'a> {
     /// # Ok::<(), qera_core::reconstruct::ProblemError>(())
     /// ```
     pub fn with_start(mut self, start: DMatrixView<'a, f64>) -> Result<Self, ProblemError> {
-        expect_shape(
-            "start",
-            (self.error.ncols(), start.ncols().max(1)),
-            start.shape(),
-        )?;
+        let columns = start.ncols().max(1);
+        expect_matrix("start", &start, self.out_features(), columns)?;
         finite_matrix("start", &start)?;
         self.start = Some(start);
         Ok(self)
@@ -312,16 +308,11 @@ impl<'a> Problem<'a> {
 
 /// The diagonal of a packed triangle: the first element of each of its rows.
 pub(super) fn packed_diagonal(packed: &[f64], order: usize) -> impl Iterator<Item = f64> {
-    let mut offset = 0;
-    (0..order).map(move |row| {
-        let value = packed[offset];
-        offset += order - row;
-        value
-    })
+    packed_rows(packed, order).map(|row| row[0])
 }
 
 fn channels(operand: &'static str, values: &[f64], in_features: usize) -> Result<(), ProblemError> {
-    expect_shape(operand, (in_features, 1), (values.len(), 1))?;
+    expect_length(operand, values, in_features)?;
     finite(operand, values)?;
     not_negative(operand, values.iter().copied())
 }

@@ -28,12 +28,12 @@ use core::fmt;
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
-use super::metric::{GROUP, Metric, OutputMoment, group_len, multiply};
+use super::metric::{GROUP, GroupScratch, Metric, OutputMoment, multiply};
 use super::objective::{power, residual_power};
 use super::{Method, Problem, Report};
 use crate::linalg::{
     BlockKrylovError, BlockKrylovOptions, ShapeMismatch, Workspace, WorkspaceTooSmall,
-    block_krylov, block_krylov_kept, block_krylov_workspace_len, expect_shape,
+    block_krylov, block_krylov_kept, block_krylov_workspace_len, expect_matrix, from_lent,
 };
 
 /// Below this part of `tr(G)` the error is summed directly instead of by difference.
@@ -77,17 +77,7 @@ impl fmt::Display for ReconstructError {
 
 impl core::error::Error for ReconstructError {}
 
-impl From<ShapeMismatch> for ReconstructError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for ReconstructError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(ReconstructError);
 
 /// Number of `f64` that [`reconstruct`](super::reconstruct) and [`reconstruct_exact`] need:
 /// `16 m + (n + 1) kept +` [`block_krylov_workspace_len`]`(n, k)` with `k = min(rank, m, n)` and
@@ -100,8 +90,7 @@ pub const fn reconstruct_workspace_len(
 ) -> usize {
     let wanted = possible_rank(in_features, out_features, rank);
     let kept = block_krylov_kept(out_features, wanted);
-    group_len(in_features)
-        .saturating_mul(2)
+    GroupScratch::len(in_features)
         .saturating_add(out_features.saturating_add(1).saturating_mul(kept))
         .saturating_add(block_krylov_workspace_len(out_features, wanted))
 }
@@ -188,10 +177,10 @@ pub(super) fn project(
 ) -> Result<Report, ReconstructError> {
     let error = problem.error();
     let ((m, n), rank) = (error.shape(), problem.rank());
-    expect_shape("a", (m, rank), a.shape())?;
-    expect_shape("b", (rank, n), b.shape())?;
+    expect_matrix("a", &a, m, rank)?;
+    expect_matrix("b", &b, rank, n)?;
     let mut workspace = Workspace::new(workspace, reconstruct_workspace_len(m, n, rank))?;
-    let (group, image) = (workspace.take(group_len(m)), workspace.take(group_len(m)));
+    let mut scratch = GroupScratch::take(&mut workspace, m);
     let wanted = possible_rank(m, n, rank);
     let kept = block_krylov_kept(n, wanted);
     let mut vectors = DMatrixViewMut::from_slice(workspace.take(n * kept), n, kept);
@@ -201,20 +190,19 @@ pub(super) fn project(
     a.fill(0.0);
     b.fill(0.0);
     let truth = Metric::of(problem);
-    let mut report = Report::without_correction(problem, group, image);
+    let mut report = Report::without_correction(problem, &mut scratch);
     let Some(metric) = metric.filter(|_| wanted > 0) else {
         return Ok(report);
     };
     let options = BlockKrylovOptions {
         tolerance: CAPTURED_TOLERANCE,
-        trace: Some(power(&metric, &error, group, image)),
+        trace: Some(power(&metric, &error, &mut scratch)),
         ..BlockKrylovOptions::default()
     };
     let mut moment = OutputMoment {
         error,
         metric,
-        group: &mut *group,
-        image: &mut *image,
+        scratch: &mut scratch,
     };
     block_krylov(
         |x, mut y| moment.apply(&x, &mut y),
@@ -233,11 +221,11 @@ pub(super) fn project(
         *out = value.max(0.0);
     }
     let vectors = vectors.columns(0, report.rank_used);
-    let captured = write_factors(&truth, &error, &vectors, &mut a, &mut b, group, image);
+    let captured = write_factors(&truth, &error, &vectors, &mut a, &mut b, &mut scratch);
     report.error_with = report.error_without - captured;
     if report.error_with < DIRECT_BELOW * report.error_without {
         let (a, b) = (a.as_view(), b.as_view());
-        report.error_with = residual_power(&truth, &error, &a, &b, group, image).max(0.0);
+        report.error_with = residual_power(&truth, &error, &a, &b, &mut scratch).max(0.0);
     }
     Ok(report)
 }
@@ -265,14 +253,13 @@ fn write_factors(
     vectors: &DMatrixView<'_, f64>,
     a: &mut DMatrixViewMut<'_, f64>,
     b: &mut DMatrixViewMut<'_, f64>,
-    group: &mut [f64],
-    image: &mut [f64],
+    scratch: &mut GroupScratch<'_>,
 ) -> f64 {
     let (m, used) = (error.nrows(), vectors.ncols());
     let mut first = 0;
     while first < used {
         let columns = GROUP.min(used - first);
-        let products = &mut group[..columns * m];
+        let products = &mut scratch.group[..columns * m];
         multiply(error, &vectors.columns(first, columns), products);
         for (product, j) in products.chunks_exact(m).zip(first..) {
             a.column_mut(j).as_mut_slice().copy_from_slice(product);
@@ -282,7 +269,7 @@ fn write_factors(
         }
         first += columns;
     }
-    power(truth, &a.columns(0, used).as_view(), group, image)
+    power(truth, &a.columns(0, used).as_view(), scratch)
 }
 
 #[cfg(test)]

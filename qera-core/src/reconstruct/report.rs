@@ -1,7 +1,7 @@
 //! What a reconstruction achieved.
 
 use super::Problem;
-use super::metric::Metric;
+use super::metric::{GroupScratch, Metric};
 use super::objective::power;
 
 /// The objective before and after, and what it is relative to. All three are expectations over the inputs' statistic.
@@ -21,18 +21,17 @@ pub struct Report {
 }
 
 impl Report {
-    /// The state before any correction; the scratch is two groups of columns.
+    /// The state before any correction.
     pub(super) fn without_correction(
         problem: &Problem<'_>,
-        group: &mut [f64],
-        image: &mut [f64],
+        scratch: &mut GroupScratch<'_>,
     ) -> Self {
         let truth = Metric::of(problem);
         // A statistic that rounding made slightly indefinite must not report a negative power.
-        let error_without = power(&truth, &problem.error(), group, image).max(0.0);
+        let error_without = power(&truth, &problem.error(), scratch).max(0.0);
         let output_power = problem
             .weight()
-            .map_or(0.0, |weight| power(&truth, &weight, group, image).max(0.0));
+            .map_or(0.0, |weight| power(&truth, &weight, scratch).max(0.0));
         Self {
             error_without,
             error_with: error_without,

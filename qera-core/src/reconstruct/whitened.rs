@@ -25,16 +25,17 @@ use core::fmt;
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
-use super::metric::{Metric, group_len};
+use super::metric::{GroupScratch, Metric};
 use super::objective::residual_power;
 use super::projection::possible_rank;
 use super::{Problem, Report, Statistic};
 use crate::linalg::{
     JACOBI_MAX_SWEEPS, JacobiEigenError, JacobiSvdError, NewtonSchulzError, NewtonSchulzLimits,
-    ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, expect_shape, jacobi_eigen,
-    jacobi_eigen_workspace_len, jacobi_svd, jacobi_svd_workspace_len, newton_schulz,
+    ShapeMismatch, Workspace, WorkspaceTooSmall, add_scaled, expect_matrix, from_lent,
+    jacobi_eigen, jacobi_eigen_workspace_len, jacobi_svd, jacobi_svd_workspace_len, newton_schulz,
     newton_schulz_workspace_len,
 };
+use crate::packed::packed_rows;
 
 /// How `R^{1/2}` and its inverse are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +75,7 @@ impl fmt::Display for WhitenedError {
 
 impl core::error::Error for WhitenedError {}
 
-impl From<ShapeMismatch> for WhitenedError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for WhitenedError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
+from_lent!(WhitenedError);
 
 /// Number of `f64` that [`reconstruct_whitened`] needs: `4 m^2 + 19 m + m n + s^2 + 2 s` with `s = min(m, n)`.
 #[must_use]
@@ -92,7 +83,7 @@ pub const fn whitened_workspace_len(in_features: usize, out_features: usize) -> 
     let m = in_features;
     let s = possible_rank(m, out_features, usize::MAX);
     roots_len(m)
-        .saturating_add(group_len(m).saturating_mul(2))
+        .saturating_add(GroupScratch::len(m))
         .saturating_add(m.saturating_mul(out_features))
         .saturating_add(s.saturating_mul(s).saturating_add(s))
         .saturating_add(jacobi_svd_workspace_len(s))
@@ -175,30 +166,30 @@ pub fn reconstruct_whitened(
 ) -> Result<Report, WhitenedError> {
     let error = problem.error();
     let ((m, n), rank) = (error.shape(), problem.rank());
-    expect_shape("a", (m, rank), a.shape())?;
-    expect_shape("b", (rank, n), b.shape())?;
+    expect_matrix("a", &a, m, rank)?;
+    expect_matrix("b", &b, rank, n)?;
     let mut workspace = Workspace::new(workspace, whitened_workspace_len(m, n))?;
     let roots = Roots::find(problem, method, workspace.take(roots_len(m)))?;
-    let (group, image) = (workspace.take(group_len(m)), workspace.take(group_len(m)));
+    let mut scratch = GroupScratch::take(&mut workspace, m);
 
     // One-sided Jacobi wants a tall matrix, so a wide Q is handed over transposed and U and V change places.
     let (tall, s) = (m >= n, m.min(n));
     let mut q = DMatrixViewMut::from_slice(workspace.take(m * n), m.max(n), s);
-    roots.whiten_error(&error, tall, &mut q, &mut group[..m]);
+    roots.whiten_error(&error, tall, &mut q, &mut scratch.group[..m]);
     let mut v = DMatrixViewMut::from_slice(workspace.take(s * s), s, s);
     let sigma = workspace.take(s);
-    let scratch = workspace.take(jacobi_svd_workspace_len(s));
+    let jacobi = workspace.take(jacobi_svd_workspace_len(s));
     jacobi_svd(
         q.as_view_mut(),
         sigma,
         v.as_view_mut(),
-        scratch,
+        jacobi,
         JACOBI_MAX_SWEEPS,
     )
     .map_err(WhitenedError::SingularValues)?;
     let (left, right) = if tall { (&q, &v) } else { (&v, &q) };
 
-    let mut report = Report::without_correction(problem, group, image);
+    let mut report = Report::without_correction(problem, &mut scratch);
     let noise = m.max(n) as f64 * f64::EPSILON * sigma[0];
     report.rank_used = sigma.iter().take(rank).take_while(|x| **x > noise).count();
     a.fill(0.0);
@@ -214,7 +205,7 @@ pub fn reconstruct_whitened(
         *out = value * value;
     }
     let (truth, a, b) = (Metric::of(problem), a.as_view(), b.as_view());
-    report.error_with = residual_power(&truth, &error, &a, &b, group, image).max(0.0);
+    report.error_with = residual_power(&truth, &error, &a, &b, &mut scratch).max(0.0);
     Ok(report)
 }
 
@@ -329,10 +320,7 @@ fn scale(diagonal: &[f64], x: &[f64], out: &mut [f64]) {
 
 /// The full symmetric matrix, its off-diagonal part multiplied by `off_diagonal`.
 fn unpack(packed: &[f64], off_diagonal: f64, m: usize, full: &mut [f64]) {
-    let mut rest = packed;
-    for i in 0..m {
-        let (row, below) = rest.split_at(m - i);
-        rest = below;
+    for (i, row) in packed_rows(packed, m).enumerate() {
         full[i * m + i] = row[0];
         for (j, value) in (i + 1..m).zip(&row[1..]) {
             full[i * m + j] = off_diagonal * value;

@@ -21,10 +21,9 @@
 //! Source: QERA (ICLR 2025), theorem 1 and algorithm 1, and its appendix A.7 on f32 products with f64 sums; the fold is
 //! Chan, Golub and LeVeque 1983, eq. 2.1, without centring.
 
-use super::{
-    StatisticError, check_in_features, check_length, check_values, check_weight, fold_means,
-};
-use crate::packed::{packed_len, packed_offset};
+use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
+use super::fold::fold_means;
+use crate::packed::{packed_len, packed_offset, packed_rows};
 use crate::rows::Rows;
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -110,12 +109,7 @@ impl<'a> Autocorrelation<'a> {
     ) -> Result<Self, StatisticError> {
         check_length(packed_len(in_features.max(1)), packed.len())?;
         check_packed(packed, in_features)?;
-        check_weight(weight)?;
-        Ok(Self {
-            packed,
-            in_features,
-            weight,
-        })
+        Self::go_on(packed, in_features, weight)
     }
 
     /// Continues from values that this statistic itself left behind: only their number is checked.
@@ -155,9 +149,9 @@ impl<'a> Autocorrelation<'a> {
                 let mut sums = [0.0_f64; TILE];
                 let sums = &mut sums[..means.len()];
                 let first = i + tile * TILE;
-                for (row, weight) in rows.iter() {
-                    let (x, weight) = (row[i], f64::from(weight));
-                    for (sum, &y) in sums.iter_mut().zip(&row[first..]) {
+                for row in rows.iter() {
+                    let (x, weight) = (row.values[i], f64::from(row.weight));
+                    for (sum, &y) in sums.iter_mut().zip(&row.values[first..]) {
                         *sum += weight * f64::from(x * y);
                     }
                 }
@@ -272,8 +266,11 @@ impl<'a> Autocorrelation<'a> {
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.
     pub fn diagonal(&self, out: &mut [f64]) -> Result<(), StatisticError> {
         check_length(self.in_features, out.len())?;
-        for (i, value) in out.iter_mut().enumerate() {
-            *value = self.packed[packed_offset(self.in_features, i)];
+        for (value, row) in out
+            .iter_mut()
+            .zip(packed_rows(self.packed, self.in_features))
+        {
+            *value = row[0];
         }
         Ok(())
     }
@@ -295,14 +292,11 @@ impl<'a> Autocorrelation<'a> {
     pub fn write_full(&self, mut out: DMatrixViewMut<'_, f64>) -> Result<(), StatisticError> {
         check_in_features(self.in_features, out.nrows())?;
         check_in_features(self.in_features, out.ncols())?;
-        let mut rest = &*self.packed;
-        for i in 0..self.in_features {
-            let (row, after) = rest.split_at(self.in_features - i);
+        for (i, row) in packed_rows(self.packed, self.in_features).enumerate() {
             for (j, &value) in (i..).zip(row) {
                 out[(j, i)] = value;
                 out[(i, j)] = value;
             }
-            rest = after;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! s_i = max over batches b of (sum_t w_t |x_ti|) / (sum_t w_t), t running over the rows of b; then
 //! S_i = max(s_i, 1e-4) / sqrt(min S max S), the square root of the smallest times the largest clamped value. **The
 //! partition into batches is part of the definition**: the same rows as one batch or as two give different scales. For
-//! whoever wants the statistic of the paper there is [`MeanAbs`](super::MeanAbs).
+//! whoever wants the statistic of the paper there is [`MeanAbs`].
 //!
 //! A maximum is exact, so states merge without rounding, in any order.
 //!
@@ -11,9 +11,9 @@
 //! batch alone, where the profilers take their means in f32.
 //! Source: LQER (ICML 2024), `statistic_profiler/scale.py` of its code and of QERA's, class `ScaleHookFactoryMeanAbs`.
 
-use super::{
-    StatisticError, check_in_features, check_length, check_values, check_weight, fold_rows,
-};
+use super::channels::ChannelValues;
+use super::error::{StatisticError, check_in_features, check_length};
+use super::mean_abs::MeanAbs;
 use crate::rows::Rows;
 
 /// What the profilers clamp a scale to before they normalise it.
@@ -21,10 +21,7 @@ const SCALE_MIN: f64 = 1e-4;
 
 /// Running maximum, over batches, of each feature's mean magnitude.
 #[derive(Debug)]
-pub struct BatchMaxMeanAbs<'a> {
-    values: &'a mut [f64],
-    weight: f64,
-}
+pub struct BatchMaxMeanAbs<'a>(ChannelValues<'a>);
 
 impl<'a> BatchMaxMeanAbs<'a> {
     /// Starts from nothing: zeroes `lent`, one number for each feature.
@@ -44,8 +41,7 @@ impl<'a> BatchMaxMeanAbs<'a> {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn new(lent: &'a mut [f64]) -> Result<Self, StatisticError> {
-        lent.fill(0.0);
-        Self::resume(lent, 0.0)
+        ChannelValues::new(lent).map(Self)
     }
 
     /// Continues from saved values of total weight `weight`.
@@ -54,13 +50,7 @@ impl<'a> BatchMaxMeanAbs<'a> {
     /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or non-finite saved value,
     /// [`StatisticError::Weight`].
     pub fn resume(lent: &'a mut [f64], weight: f64) -> Result<Self, StatisticError> {
-        check_length(lent.len().max(1), lent.len())?;
-        check_values(lent, 0.0)?;
-        check_weight(weight)?;
-        Ok(Self {
-            values: lent,
-            weight,
-        })
+        ChannelValues::resume(lent, weight).map(Self)
     }
 
     /// Takes all the rows of one batch in; a batch of weight 0 is no batch.
@@ -75,23 +65,19 @@ impl<'a> BatchMaxMeanAbs<'a> {
         rows: &Rows<'_>,
         scratch: &mut [f64],
     ) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), rows.in_features())?;
-        check_length(self.values.len(), scratch.len())?;
-        scratch.fill(0.0);
-        self.weight += fold_rows(scratch, 0.0, rows, f32::abs);
-        self.raise_to(scratch);
-        Ok(())
+        check_in_features(self.values().len(), rows.in_features())?;
+        check_length(self.values().len(), scratch.len())?;
+        let mut batch = MeanAbs::new(scratch)?;
+        batch.update(rows)?;
+        self.take_batch(&batch)
     }
 
-    /// Takes one batch in by its means: a [`MeanAbs`](super::MeanAbs) that has seen the rows of that batch and no others.
+    /// Takes one batch in by its means: a [`MeanAbs`] that has seen the rows of that batch and no others.
     ///
     /// # Errors
     /// [`StatisticError::InFeatures`] when it is of another width.
-    pub fn take_batch(&mut self, batch: &super::MeanAbs<'_>) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), batch.values().len())?;
-        self.weight += batch.weight();
-        self.raise_to(batch.values());
-        Ok(())
+    pub fn take_batch(&mut self, batch: &MeanAbs<'_>) -> Result<(), StatisticError> {
+        self.0.take_maxima(batch.channels())
     }
 
     /// Takes in what another state has seen, as if its batches had come here.
@@ -99,28 +85,19 @@ impl<'a> BatchMaxMeanAbs<'a> {
     /// # Errors
     /// [`StatisticError::InFeatures`] when it is of another width.
     pub fn merge(&mut self, other: &BatchMaxMeanAbs<'_>) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), other.values.len())?;
-        self.weight += other.weight;
-        self.raise_to(other.values);
-        Ok(())
-    }
-
-    fn raise_to(&mut self, others: &[f64]) {
-        for (value, &other) in self.values.iter_mut().zip(others) {
-            *value = value.max(other);
-        }
+        self.0.take_maxima(&other.0)
     }
 
     /// Returns the total weight of the rows seen.
     #[must_use]
     pub const fn weight(&self) -> f64 {
-        self.weight
+        self.0.weight()
     }
 
     /// Returns the largest batch mean of each feature, neither clamped nor normalised; zeros before the first batch.
     #[must_use]
     pub const fn values(&self) -> &[f64] {
-        self.values
+        self.0.values()
     }
 
     /// Writes the profilers' scale: clamped to at least 1e-4, then divided by sqrt(min max). Ones before the first batch.
@@ -128,11 +105,10 @@ impl<'a> BatchMaxMeanAbs<'a> {
     /// # Errors
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.
     pub fn finish_scale(&self, out: &mut [f64]) -> Result<(), StatisticError> {
-        check_length(self.values.len(), out.len())?;
-        let clamped = || self.values.iter().map(|value| value.max(SCALE_MIN));
-        let (least, largest) = clamped().fold((f64::INFINITY, 0.0_f64), |(least, largest), s| {
-            (s.min(least), s.max(largest))
-        });
+        check_length(self.values().len(), out.len())?;
+        let clamped = || self.values().iter().map(|value| value.max(SCALE_MIN));
+        let least = clamped().fold(f64::INFINITY, |least, scale| scale.min(least));
+        let largest = clamped().fold(0.0, |largest, scale| scale.max(largest));
         let middle = libm::sqrt(least * largest);
         for (scale, value) in out.iter_mut().zip(clamped()) {
             *scale = value / middle;

@@ -7,18 +7,13 @@
 //! Cost: 4 flops a value. Error: the bound of [the module](super); |x| is exact.
 //! Source: LQER (ICML 2024), section 3.2, and QERA (ICLR 2025), algorithm 2.
 
-use super::{
-    StatisticError, check_in_features, check_length, check_values, check_weight, fold_means,
-    fold_rows,
-};
+use super::channels::ChannelValues;
+use super::error::StatisticError;
 use crate::rows::Rows;
 
 /// Running E|x_i| of each feature.
 #[derive(Debug)]
-pub struct MeanAbs<'a> {
-    values: &'a mut [f64],
-    weight: f64,
-}
+pub struct MeanAbs<'a>(ChannelValues<'a>);
 
 impl<'a> MeanAbs<'a> {
     /// Starts from nothing: zeroes `lent`, one number for each feature.
@@ -35,8 +30,7 @@ impl<'a> MeanAbs<'a> {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn new(lent: &'a mut [f64]) -> Result<Self, StatisticError> {
-        lent.fill(0.0);
-        Self::resume(lent, 0.0)
+        ChannelValues::new(lent).map(Self)
     }
 
     /// Continues from saved values of total weight `weight`.
@@ -45,13 +39,7 @@ impl<'a> MeanAbs<'a> {
     /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or non-finite saved value,
     /// [`StatisticError::Weight`].
     pub fn resume(lent: &'a mut [f64], weight: f64) -> Result<Self, StatisticError> {
-        check_length(lent.len().max(1), lent.len())?;
-        check_values(lent, 0.0)?;
-        check_weight(weight)?;
-        Ok(Self {
-            values: lent,
-            weight,
-        })
+        ChannelValues::resume(lent, weight).map(Self)
     }
 
     /// Takes rows in.
@@ -59,9 +47,7 @@ impl<'a> MeanAbs<'a> {
     /// # Errors
     /// [`StatisticError::InFeatures`] when the rows are of another width.
     pub fn update(&mut self, rows: &Rows<'_>) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), rows.in_features())?;
-        self.weight = fold_rows(self.values, self.weight, rows, f32::abs);
-        Ok(())
+        self.0.take_rows(rows, f32::abs)
     }
 
     /// Takes in what another state has seen, as if its rows had come here.
@@ -69,20 +55,23 @@ impl<'a> MeanAbs<'a> {
     /// # Errors
     /// [`StatisticError::InFeatures`] when it is of another width.
     pub fn merge(&mut self, other: &MeanAbs<'_>) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), other.values.len())?;
-        self.weight = fold_means(self.values, self.weight, other.values, other.weight);
-        Ok(())
+        self.0.take_means(&other.0)
+    }
+
+    /// What its batch maximum takes in.
+    pub(super) const fn channels(&self) -> &ChannelValues<'a> {
+        &self.0
     }
 
     /// Returns the total weight of the rows seen.
     #[must_use]
     pub const fn weight(&self) -> f64 {
-        self.weight
+        self.0.weight()
     }
 
     /// Returns E|x_i| for each feature; zeros before the first row.
     #[must_use]
     pub const fn values(&self) -> &[f64] {
-        self.values
+        self.0.values()
     }
 }

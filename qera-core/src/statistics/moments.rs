@@ -14,9 +14,8 @@
 //! Source: Welford, Technometrics 4 (1962) 419; Chan, Golub and LeVeque, The American Statistician 37 (1983) 242, eq. 2.1
 //! and table 1.
 
-use super::{
-    FEATURES, StatisticError, check_in_features, check_length, check_values, check_weight,
-};
+use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
+use super::fold::{CHANNELS, steps};
 use crate::rows::Rows;
 
 /// Running mean and sum of squared deviations of each feature.
@@ -73,18 +72,15 @@ impl<'a> Moments<'a> {
     pub fn update(&mut self, rows: &Rows<'_>) -> Result<(), StatisticError> {
         check_in_features(self.mean.len(), rows.in_features())?;
         let mut total = self.weight;
-        let groups = self.mean.chunks_mut(FEATURES);
-        for (group, (mean, m2)) in groups.zip(self.m2.chunks_mut(FEATURES)).enumerate() {
+        let groups = self.mean.chunks_mut(CHANNELS);
+        for (group, (mean, m2)) in groups.zip(self.m2.chunks_mut(CHANNELS)).enumerate() {
             total = self.weight;
-            let first = group * FEATURES;
-            for (row, weight) in rows.iter().filter(|(_, weight)| *weight > 0.0) {
-                let weight = f64::from(weight);
-                total += weight;
-                let share = weight / total;
-                for ((mean, m2), &x) in mean.iter_mut().zip(m2.iter_mut()).zip(&row[first..]) {
+            for step in steps(rows, &mut total) {
+                let values = &step.values[group * CHANNELS..];
+                for ((mean, m2), &x) in mean.iter_mut().zip(m2.iter_mut()).zip(values) {
                     let deviation = f64::from(x) - *mean;
-                    *mean += share * deviation;
-                    *m2 += weight * deviation * (f64::from(x) - *mean);
+                    *mean += step.share * deviation;
+                    *m2 += step.weight * deviation * (f64::from(x) - *mean);
                 }
             }
         }

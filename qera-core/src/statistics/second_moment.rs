@@ -6,10 +6,8 @@
 //! Cost: 4 flops a value. Error: relative 2^-24 from the product, then the bound of [the module](super).
 //! Source: QERA (ICLR 2025), theorem 2 and algorithm 1: S = diag(sqrt(E\[x_i^2\])). The folds are Welford's (Technometrics 4, 1962).
 
-use super::{
-    StatisticError, check_in_features, check_length, check_values, check_weight, fold_means,
-    fold_rows,
-};
+use super::channels::ChannelValues;
+use super::error::StatisticError;
 use crate::rows::Rows;
 use core::fmt;
 use heapless::Vec;
@@ -19,10 +17,7 @@ const NAMED: usize = 8;
 
 /// Running E\[x_i^2\] of each feature.
 #[derive(Debug)]
-pub struct SecondMoment<'a> {
-    values: &'a mut [f64],
-    weight: f64,
-}
+pub struct SecondMoment<'a>(ChannelValues<'a>);
 
 impl<'a> SecondMoment<'a> {
     /// Starts from nothing: zeroes `lent`, one number for each feature.
@@ -39,8 +34,7 @@ impl<'a> SecondMoment<'a> {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn new(lent: &'a mut [f64]) -> Result<Self, StatisticError> {
-        lent.fill(0.0);
-        Self::resume(lent, 0.0)
+        ChannelValues::new(lent).map(Self)
     }
 
     /// Continues from saved values of total weight `weight`.
@@ -49,13 +43,7 @@ impl<'a> SecondMoment<'a> {
     /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or non-finite saved value,
     /// [`StatisticError::Weight`].
     pub fn resume(lent: &'a mut [f64], weight: f64) -> Result<Self, StatisticError> {
-        check_length(lent.len().max(1), lent.len())?;
-        check_values(lent, 0.0)?;
-        check_weight(weight)?;
-        Ok(Self {
-            values: lent,
-            weight,
-        })
+        ChannelValues::resume(lent, weight).map(Self)
     }
 
     /// Takes rows in.
@@ -63,9 +51,7 @@ impl<'a> SecondMoment<'a> {
     /// # Errors
     /// [`StatisticError::InFeatures`] when the rows are of another width.
     pub fn update(&mut self, rows: &Rows<'_>) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), rows.in_features())?;
-        self.weight = fold_rows(self.values, self.weight, rows, |x| x * x);
-        Ok(())
+        self.0.take_rows(rows, |x| x * x)
     }
 
     /// Takes in what another state has seen, as if its rows had come here.
@@ -73,21 +59,19 @@ impl<'a> SecondMoment<'a> {
     /// # Errors
     /// [`StatisticError::InFeatures`] when it is of another width.
     pub fn merge(&mut self, other: &SecondMoment<'_>) -> Result<(), StatisticError> {
-        check_in_features(self.values.len(), other.values.len())?;
-        self.weight = fold_means(self.values, self.weight, other.values, other.weight);
-        Ok(())
+        self.0.take_means(&other.0)
     }
 
     /// Returns the total weight of the rows seen.
     #[must_use]
     pub const fn weight(&self) -> f64 {
-        self.weight
+        self.0.weight()
     }
 
     /// Returns E\[x_i^2\] for each feature; zeros before the first row.
     #[must_use]
     pub const fn values(&self) -> &[f64] {
-        self.values
+        self.0.values()
     }
 
     /// Lists the channels that were never different from zero, for a warning of bounded length.
@@ -103,7 +87,7 @@ impl<'a> SecondMoment<'a> {
     #[must_use]
     pub fn dead_channels(&self) -> DeadChannels {
         let dead = || {
-            self.values
+            self.values()
                 .iter()
                 .enumerate()
                 .filter(|(_, value)| **value <= 0.0)
@@ -111,7 +95,7 @@ impl<'a> SecondMoment<'a> {
         };
         DeadChannels {
             count: dead().count(),
-            in_features: self.values.len(),
+            in_features: self.values().len(),
             first: dead().take(NAMED).collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! Blocks of consecutive rows of one text, as they are kept and as they are saved.
 
 use qera_core::dtype::FloatDtype;
+use qera_core::pseudo_random::SplitMix64;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::pending::{Pending, PendingRecord};
@@ -150,10 +151,7 @@ impl<'a> SavedReader<'a> {
     }
 }
 
-/// splitmix64 of the block's number.
+/// A fixed pseudo-random number for the block's number.
 pub(crate) const fn draw(index: u64) -> u64 {
-    let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    SplitMix64::nth(index)
 }

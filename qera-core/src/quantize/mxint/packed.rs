@@ -63,13 +63,7 @@ impl Mxint {
         codes: &mut [u8],
         exponents: &mut [u8],
     ) -> Result<(), MxintError> {
-        check_rows(weight.len(), in_features)?;
-        let out_features = weight.len() / in_features;
-        check_output(self.codes_len(out_features, in_features), codes.len())?;
-        check_output(
-            self.exponents_len(out_features, in_features),
-            exponents.len(),
-        )?;
+        self.check_packed(weight.len(), in_features, codes, exponents)?;
         let code_rows = codes.chunks_exact_mut(self.codes_len(1, in_features));
         let exponent_rows = exponents.chunks_exact_mut(self.exponents_len(1, in_features));
         let rows = weight
@@ -112,13 +106,7 @@ impl Mxint {
         in_features: usize,
         out: &mut [f32],
     ) -> Result<(), MxintError> {
-        check_rows(out.len(), in_features)?;
-        let out_features = out.len() / in_features;
-        check_output(self.codes_len(out_features, in_features), codes.len())?;
-        check_output(
-            self.exponents_len(out_features, in_features),
-            exponents.len(),
-        )?;
+        self.check_packed(out.len(), in_features, codes, exponents)?;
         let code_rows = codes.chunks_exact(self.codes_len(1, in_features));
         let exponent_rows = exponents.chunks_exact(self.exponents_len(1, in_features));
         let rows = out
@@ -152,6 +140,23 @@ impl Mxint {
             }
         }
         Ok(())
+    }
+
+    /// Refuses values that are not whole rows, and codes and exponents that are not as many as theirs.
+    fn check_packed(
+        &self,
+        values: usize,
+        in_features: usize,
+        codes: &[u8],
+        exponents: &[u8],
+    ) -> Result<(), MxintError> {
+        check_rows(values, in_features)?;
+        let out_features = values / in_features;
+        check_output(self.codes_len(out_features, in_features), codes.len())?;
+        check_output(
+            self.exponents_len(out_features, in_features),
+            exponents.len(),
+        )
     }
 }
 

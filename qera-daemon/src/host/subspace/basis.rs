@@ -2,6 +2,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use qera_core::pseudo_random::SplitMix64;
 
 use crate::host::dense::{eigen, product};
 use crate::host::kernels::page_vec::PageVec;
@@ -213,14 +214,10 @@ fn orthonormal(block: MatRef<'_, f64>, gram: &Mat<f64>, most: usize) -> Orthonor
     }
 }
 
-/// A fixed pseudo-random start (splitmix64), the same for every run.
+/// A fixed pseudo-random start, the same for every run.
 pub(crate) fn start(n: usize, columns: usize) -> Mat<f64> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    Mat::from_fn(n, columns, |_, _| {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    })
+    let mut sequence = SplitMix64::new(0);
+    // The first number has never been part of a start.
+    sequence.next_bits();
+    Mat::from_fn(n, columns, |_, _| sequence.next_symmetric())
 }

@@ -1,21 +1,20 @@
 //! The basis behind [`block_krylov`](super::block_krylov()): growth, orthogonalisation, Rayleigh-Ritz, thick restart.
 //!
-//! The derivation is at the head of `block_krylov.rs`; here is how it lies in memory. `K` and `G K` are n x c, columns one after
+//! The derivation is at the head of `mod.rs`; here is how it lies in memory. `K` and `G K` are n x c, columns one after
 //! the other. Columns `0..applied` of `K` have their image in `G K`; `applied..filled` is the newest block, still without one.
 //! A cycle applies the operator and appends until the basis is full, takes the Ritz pairs of the applied columns, overwrites
 //! these with the leading Ritz vectors (and their images, which need no new product), and moves the newest block up.
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
-use super::JACOBI_MAX_SWEEPS;
-use super::block_krylov::{
-    BlockKrylovError, BlockKrylovOptions, BlockKrylovReport, GUARD_VECTORS, basis_columns,
-    block_krylov_kept,
-};
-use super::block_start::Generator;
-use super::columns::{add_scaled, dot, squared_norm};
-use super::jacobi_eigen::{jacobi_eigen, jacobi_eigen_workspace_len};
-use super::workspace::Workspace;
+use super::super::columns::{dot, squared_norm};
+use super::super::jacobi_eigen::{jacobi_eigen, jacobi_eigen_workspace_len};
+use super::super::lent::Workspace;
+use super::super::rotation::JACOBI_MAX_SWEEPS;
+use super::orthonormal::orthonormalise_column;
+use super::outcome::{BlockKrylovError, BlockKrylovOptions, BlockKrylovReport};
+use super::sizes::{GUARD_VECTORS, basis_columns, block_krylov_kept};
+use super::start::StartColumns;
 
 /// The Krylov basis `K`, its image `G K`, and the small matrices of the Rayleigh-Ritz step.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub(super) struct Basis<'w> {
     filled: usize,
     width: usize,
     columns_applied: usize,
-    generator: Generator,
+    start_columns: StartColumns,
 }
 
 impl<'w> Basis<'w> {
@@ -57,7 +56,7 @@ impl<'w> Basis<'w> {
             filled: 0,
             width: wanted / 2 + GUARD_VECTORS,
             columns_applied: 0,
-            generator: Generator::default(),
+            start_columns: StartColumns::new(),
         }
     }
 
@@ -123,7 +122,7 @@ impl<'w> Basis<'w> {
             }
         } else {
             for k in self.k.chunks_exact_mut(self.order).take(self.width) {
-                self.generator.fill(k);
+                self.start_columns.fill(k);
             }
         }
         self.filled = self.width;
@@ -218,7 +217,7 @@ impl<'w> Basis<'w> {
                 if attempts == 16 || !squared_norm(column).is_finite() {
                     return Err(BlockKrylovError::NonFinite { column: j });
                 }
-                self.generator.fill(column);
+                self.start_columns.fill(column);
             }
         }
         Ok(())
@@ -295,49 +294,9 @@ fn remaining(captured: f64, trace: Option<f64>) -> f64 {
     scale.max(f64::MIN_POSITIVE)
 }
 
-/// Two passes of Gram-Schmidt against `before`, then scaling to norm 1. False when nothing was left of the column,
-/// which then holds no usable direction (or a non-finite one).
-fn orthonormalise_column(before: &[f64], column: &mut [f64], n: usize) -> bool {
-    let original = libm::sqrt(squared_norm(column));
-    project_out(before, column, n);
-    let once = libm::sqrt(squared_norm(column));
-    project_out(before, column, n);
-    let twice = libm::sqrt(squared_norm(column));
-    // Below this the first pass left only its own rounding error. If the second pass still removes half, so did the first.
-    let noise = f64::EPSILON * (1 + before.len() / n) as f64 * original;
-    if !original.is_finite() || once <= noise || twice <= 0.5 * once || twice < f64::MIN_POSITIVE {
-        return false;
-    }
-    column.iter_mut().for_each(|x| *x /= twice);
-    true
-}
-
-/// `column -= K (K^T column)`, one basis column after another (the modified form: the same cost, a little more accurate).
-fn project_out(before: &[f64], column: &mut [f64], n: usize) {
-    for k in before.chunks_exact(n) {
-        let coefficient = dot(k, column);
-        add_scaled(-coefficient, k, column);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_column_inside_the_basis_is_refused_and_one_outside_is_normalised() {
-        let before = [0.6, 0.8, 0.0];
-        assert!(!orthonormalise_column(&before, &mut [1.2, 1.6, 0.0], 3));
-        assert!(!orthonormalise_column(&before, &mut [0.0; 3], 3));
-        assert!(!orthonormalise_column(
-            &before,
-            &mut [f64::NAN, 0.0, 0.0],
-            3
-        ));
-        let mut outside = [0.6, 0.8, -2.0];
-        assert!(orthonormalise_column(&before, &mut outside, 3));
-        assert!(outside[0].abs() < 1e-15 && (outside[2] + 1.0).abs() < 1e-15);
-    }
 
     #[test]
     fn what_remains_is_never_zero() {

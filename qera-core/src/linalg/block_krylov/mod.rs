@@ -22,148 +22,19 @@
 //! **Error bound.** With residual `r = ||G V - V L||_F` and gap `g = l_k - l_{k+1}`, the captured sum is at most `r^2 / g` below
 //! the true one (Mathias 1998): it converges twice as fast as the vectors. The stop test watches that sum.
 
-use core::fmt;
+mod basis;
+mod orthonormal;
+mod outcome;
+mod sizes;
+mod start;
+
+pub use outcome::{BlockKrylovError, BlockKrylovOptions, BlockKrylovReport};
+pub use sizes::{block_krylov_kept, block_krylov_workspace_len};
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
-use super::jacobi_eigen::{JacobiEigenError, jacobi_eigen_workspace_len};
-use super::krylov_basis::Basis;
-use super::shape::{ShapeMismatch, expect_shape};
-use super::workspace::{Workspace, WorkspaceTooSmall};
-
-/// Ritz vectors kept beside the wanted ones: they carry the ends of the spectrum that a restart would otherwise lose.
-pub(super) const GUARD_VECTORS: usize = 8;
-
-/// When [`block_krylov`] stops.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BlockKrylovOptions {
-    /// Ends when one cycle adds less than this to the captured sum of eigenvalues, relative to what is not captured
-    /// (`trace - sum`, but at least a millionth of the trace; without a trace, relative to the sum).
-    pub tolerance: f64,
-    /// Cycles after which it gives up.
-    pub max_cycles: usize,
-    /// Trace of the operator, if known: with it the tolerance is relative to the error that is left.
-    pub trace: Option<f64>,
-}
-
-impl Default for BlockKrylovOptions {
-    /// Tolerance 1e-10, 200 cycles, no trace.
-    fn default() -> Self {
-        Self {
-            tolerance: 1e-10,
-            max_cycles: 200,
-            trace: None,
-        }
-    }
-}
-
-/// Why [`block_krylov`] gave no eigenpairs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum BlockKrylovError {
-    /// More eigenpairs are wanted than the operator has.
-    TooMany {
-        /// Eigenpairs wanted.
-        wanted: usize,
-        /// Order of the operator.
-        order: usize,
-    },
-    /// A lent matrix or slice does not fit.
-    Shape(ShapeMismatch),
-    /// The workspace is too short.
-    Workspace(WorkspaceTooSmall),
-    /// The operator, or the start block, gave a value that is not finite (or whose square is not).
-    NonFinite {
-        /// Column of the basis it was found in.
-        column: usize,
-    },
-    /// The eigenvalues of the small matrix `K^T G K` were not found.
-    RayleighRitz(JacobiEigenError),
-    /// The captured sum still changed after the last cycle.
-    NoConvergence {
-        /// Cycles made.
-        cycles: usize,
-        /// Last relative change of the captured sum.
-        residual: f64,
-    },
-}
-
-impl fmt::Display for BlockKrylovError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooMany { wanted, order } => {
-                write!(
-                    f,
-                    "{wanted} eigenpairs wanted of an operator of order {order}"
-                )
-            }
-            Self::Shape(shape) => shape.fmt(f),
-            Self::Workspace(workspace) => workspace.fmt(f),
-            Self::NonFinite { column } => {
-                write!(
-                    f,
-                    "the operator gave a non-finite value for basis column {column}"
-                )
-            }
-            Self::RayleighRitz(error) => write!(f, "Rayleigh-Ritz step: {error}"),
-            Self::NoConvergence { cycles, residual } => write!(
-                f,
-                "captured sum still changing by {residual:e} after {cycles} block Krylov cycles"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for BlockKrylovError {}
-
-impl From<ShapeMismatch> for BlockKrylovError {
-    fn from(shape: ShapeMismatch) -> Self {
-        Self::Shape(shape)
-    }
-}
-
-impl From<WorkspaceTooSmall> for BlockKrylovError {
-    fn from(workspace: WorkspaceTooSmall) -> Self {
-        Self::Workspace(workspace)
-    }
-}
-
-/// What [`block_krylov`] did.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BlockKrylovReport {
-    /// Rayleigh-Ritz cycles; 0 when the matrix was formed and decomposed.
-    pub cycles: usize,
-    /// Columns to which the operator was applied.
-    pub columns_applied: usize,
-    /// Last relative change of the captured sum.
-    pub change: f64,
-    /// `||G V - V L||_F` of the wanted pairs, relative to the largest eigenvalue.
-    pub residual: f64,
-}
-
-/// Columns that `vectors` must have: the wanted ones and 8 more (as far as the operator has them), which serve as the next
-/// warm start.
-pub const fn block_krylov_kept(order: usize, wanted: usize) -> usize {
-    let kept = wanted.saturating_add(GUARD_VECTORS);
-    if kept < order { kept } else { order }
-}
-
-/// Basis columns: four blocks of the kept width, or the whole space.
-pub(super) const fn basis_columns(order: usize, wanted: usize) -> usize {
-    let columns = wanted.saturating_add(GUARD_VECTORS).saturating_mul(4);
-    if columns < order { columns } else { order }
-}
-
-/// Number of `f64` that [`block_krylov`] needs: `2 n c + 2 c^2 + 4 c` with `c = min(n, 4 (k + 8))`, `n` the order of the
-/// operator and `k` the number of wanted pairs.
-pub const fn block_krylov_workspace_len(order: usize, wanted: usize) -> usize {
-    let c = basis_columns(order, wanted);
-    order
-        .saturating_add(c)
-        .saturating_mul(c)
-        .saturating_mul(2)
-        .saturating_add(c.saturating_mul(2))
-        .saturating_add(jacobi_eigen_workspace_len(c))
-}
+use super::lent::{Workspace, expect_length, expect_matrix};
+use basis::Basis;
 
 /// Computes the `wanted` largest eigenpairs of the symmetric positive semi-definite operator `apply`, which sets `Y = G X`.
 ///
@@ -241,10 +112,10 @@ where
         return Err(BlockKrylovError::TooMany { wanted, order });
     }
     let kept = block_krylov_kept(order, wanted);
-    expect_shape("vectors", (order, kept), vectors.shape())?;
-    expect_shape("values", (kept, 1), (values.len(), 1))?;
+    expect_matrix("vectors", &vectors, order, kept)?;
+    expect_length("values", values, kept)?;
     if let Some(start) = start {
-        expect_shape("start", (order, start.ncols().max(1)), start.shape())?;
+        expect_matrix("start", &start, order, start.ncols().max(1))?;
     }
     let lent = Workspace::new(workspace, block_krylov_workspace_len(order, wanted))?;
     if wanted == 0 {
