@@ -24,31 +24,31 @@
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{avx2, avx512};
+pub(super) use x86::{avx2, avx512};
 
 /// Columns of a tile in the AVX-512 forms.
-pub(crate) const COLUMNS: usize = 8;
+pub(super) const COLUMNS: usize = 8;
 /// Most lanes of a tile.
-pub(crate) const LANES_MAX: usize = 48;
+pub(super) const LANES_MAX: usize = 48;
 /// Numbers of the largest tile.
-pub(crate) const TILE_MAX: usize = LANES_MAX * COLUMNS;
+pub(super) const TILE_MAX: usize = LANES_MAX * COLUMNS;
 
 /// A tile's sums, column by column: `LANES` numbers for each column.
-pub(crate) type Tile = [f32; TILE_MAX];
+pub(super) type Tile = [f32; TILE_MAX];
 
 /// The same in f64.
-pub(crate) type WideTile = [f64; TILE_MAX];
+pub(super) type WideTile = [f64; TILE_MAX];
 
 /// Adds a tile's sums to f64 ones, with the vectors of whoever it is inlined into.
 #[inline(always)]
-pub(crate) fn add(tile: &[f32], sums: &mut [f64]) {
+pub(super) fn add(tile: &[f32], sums: &mut [f64]) {
     for (sum, x) in sums.iter_mut().zip(tile) {
         *sum += f64::from(*x);
     }
 }
 
 /// Asks for memory that will be read and written soon, where the CPU can be asked.
-pub(crate) fn prefetch(numbers: &[f64]) {
+pub(super) fn prefetch(numbers: &[f64]) {
     #[cfg(target_arch = "x86_64")]
     for line in numbers.chunks(8) {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -60,7 +60,7 @@ pub(crate) fn prefetch(numbers: &[f64]) {
 }
 
 /// The portable form: 8 lanes, 4 columns.
-pub(crate) mod portable {
+pub(super) mod portable {
     use super::{Tile, WideTile};
 
     pub(in super::super) const LANES: usize = 8;
