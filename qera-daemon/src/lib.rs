@@ -41,6 +41,5 @@ pub use settings::options::Options;
 pub use solve::direct::{LayerProblem, LowRankTerm};
 pub use solve::site::{LayerSolution, SiteSolver};
 pub use source::rows::Batch;
-pub use weights::checkpoint::Checkpoint;
-pub use weights::layers::Layers;
+pub use weights::Weights;
 pub use weights::sites::{Shares, Sites};

@@ -14,8 +14,7 @@ use crate::source::shard::ShardHeader;
 use crate::source::watch::{Wake, Watcher};
 use crate::state::journal::{Gathered, Journal};
 use crate::state::{SitesRecord, StateFolder};
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 use crate::weights::sites::Sites;
 
 /// The watched folder and the state.
@@ -39,10 +38,8 @@ pub(crate) struct Source<'a> {
     pub(crate) saved_sites: usize,
     /// Whether R is gathered.
     pub(crate) keeps_r: bool,
-    /// The checkpoint.
-    pub(crate) checkpoint: Option<&'a Checkpoint>,
-    /// The selected layers.
-    pub(crate) layers: &'a [Layer],
+    /// The model, where there is one.
+    pub(crate) weights: Option<&'a Weights>,
     /// The memory plan.
     pub(crate) plan: &'a Plan,
     /// The shards that the statistics hold.
@@ -61,12 +58,13 @@ impl Source<'_> {
     /// Judges a header against sites and plan. Where there is no checkpoint, the sites that it adds are returned: they are
     /// real only when the shard is accepted.
     pub(crate) fn admit(&self, header: &ShardHeader) -> Result<(Admitted, Option<Sites>), Refusal> {
-        declared_shares(header, self.layers, &mut self.sites.shares().clone())?;
+        let layers = self.weights.map_or(&[][..], Weights::layers);
+        declared_shares(header, layers, &mut self.sites.shares().clone())?;
         let refuse = |reason| Refusal {
             shard: header.name.clone(),
             reason,
         };
-        let grown = self.checkpoint.is_none().then(|| {
+        let grown = self.weights.is_none().then(|| {
             let mut sites = self.sites.clone();
             grow(header, &self.settings.weights.selection, &mut sites);
             sites
@@ -78,10 +76,7 @@ impl Source<'_> {
                 .map_err(refuse)?;
         }
         let admission = Admission {
-            checkpoint: self.checkpoint,
-            model_names: self
-                .checkpoint
-                .map_or_else(Vec::new, Checkpoint::model_names),
+            weights: self.weights,
             selection: &self.settings.weights.selection,
             sites,
         };

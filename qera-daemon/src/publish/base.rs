@@ -1,29 +1,19 @@
 //! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging Face
-//! folder, so that any engine can load what the adapter corrects. MXINT values of up to 8 bits are exact
-//! in bf16.
+//! folder, so that any engine can load what the adapter corrects.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use qera_core::dtype::FloatDtype;
-use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{write_json, write_synced};
 use crate::error::Fatal;
-use crate::formats::safetensors::header::{Header, float_dtype};
-use crate::formats::safetensors::writer::{Sink, TensorPlan, write};
-use crate::publish::manifest::quantizer_name;
+use crate::formats::safetensors::header::Header;
+use crate::formats::safetensors::writer::write;
 use crate::publish::out_folder::OutFolder;
-use crate::publish::peft::encode;
-use crate::settings::Settings;
-use crate::weights::checkpoint::{Checkpoint, Tensor};
-use crate::weights::layers::{Layer, fingerprint_of_others};
+use crate::weights::Weights;
 
 const RECORD: &str = "qera_base.json";
-/// Elements converted at a time.
-const PIECE: usize = 1 << 20;
 /// Files beside the weights that a loader wants.
 const COMPANIONS: [&str; 12] = [
     "config.json",
@@ -56,17 +46,12 @@ pub(crate) struct Base {
 impl Base {
     /// What this run would write.
     #[must_use]
-    pub(crate) fn new(
-        settings: &Settings,
-        checkpoint: &Checkpoint,
-        layers: &[Layer],
-        weights: &str,
-    ) -> Self {
+    pub(crate) fn new(weights: &Weights, fingerprint: &str) -> Self {
         Self {
-            quantizer: quantizer_name(settings),
-            checkpoint: weights.to_owned(),
-            others: fingerprint_of_others(checkpoint, layers),
-            layers: layers.iter().map(|l| l.name.clone()).collect(),
+            quantizer: weights.format().to_string(),
+            checkpoint: fingerprint.to_owned(),
+            others: weights.fingerprint_of_others(),
+            layers: weights.layers().iter().map(|l| l.name.clone()).collect(),
         }
     }
 
@@ -125,95 +110,26 @@ impl Base {
 ///
 /// # Errors
 /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
-pub(crate) fn emit(
-    out: &OutFolder,
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    layers: &[Layer],
-    base: &Base,
-) -> Result<PathBuf, Fatal> {
-    write_aside(out, checkpoint, settings, layers, base)
+pub(crate) fn emit(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBuf, Fatal> {
+    write_aside(out, weights, base)
         .inspect_err(|_| out.abandon(""))
         .and_then(|aside| out.rename_in(&aside, "", "base"))
 }
 
-fn write_aside(
-    out: &OutFolder,
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    layers: &[Layer],
-    base: &Base,
-) -> Result<PathBuf, Fatal> {
+fn write_aside(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBuf, Fatal> {
     let aside = out.aside("")?;
-    let names: Vec<&String> = checkpoint.tensors.keys().collect();
-    let tensors: Vec<&Tensor> = checkpoint.tensors.values().collect();
-    let plans: Vec<_> = names
-        .iter()
-        .zip(&tensors)
-        .map(|(name, tensor)| TensorPlan {
-            name: (*name).clone(),
-            dtype: if float_dtype(tensor.dtype).is_some() {
-                Dtype::BF16
-            } else {
-                tensor.dtype
-            },
-            shape: tensor.shape.clone(),
-        })
-        .collect();
+    let tensors = weights.model();
+    let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
     write(&aside.join("model.safetensors"), &plans, |index, out| {
-        let layer = names[index]
-            .strip_suffix(".weight")
-            .and_then(|name| layers.binary_search_by(|l| l.name.as_str().cmp(name)).ok());
-        let Some(layer) = layer else {
-            return copy_as_bf16(checkpoint, tensors[index], out);
-        };
-        let layer = &layers[layer];
-        let mut weight = layer.read_weight(checkpoint)?;
-        layer.quantize(checkpoint, settings, &mut weight, |_, quantized| {
-            out.write_all(&encode(quantized, FloatDtype::Bf16))
-        })
+        weights.model_bytes(&tensors[index], |bytes| out.write_all(bytes))
     })?;
-    copy_companions(checkpoint, &aside)?;
+    copy_companions(weights.folder(), &aside)?;
     write_json(&aside.join(RECORD), base)?;
     Ok(aside)
 }
 
-/// A tensor that stays as it is, in bf16 where it is a float; a piece at a time. Its values are not qera's
-/// business: masks may hold infinities.
-fn copy_as_bf16(checkpoint: &Checkpoint, tensor: &Tensor, out: &mut Sink<'_>) -> Result<(), Fatal> {
-    let bytes = checkpoint.bytes(tensor);
-    match float_dtype(tensor.dtype) {
-        None | Some(FloatDtype::Bf16) => out.write_all(bytes),
-        Some(FloatDtype::F32) => bytes.chunks(4 * PIECE).try_for_each(|piece| {
-            let values = piece
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b));
-            out.write_all(
-                &values
-                    .flat_map(|v| bf16::from_f32(v).to_le_bytes())
-                    .collect::<Vec<_>>(),
-            )
-        }),
-        Some(FloatDtype::F16) => bytes.chunks(2 * PIECE).try_for_each(|piece| {
-            let values = piece
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| f16::from_le_bytes(*b).to_f32());
-            out.write_all(
-                &values
-                    .flat_map(|v| bf16::from_f32(v).to_le_bytes())
-                    .collect::<Vec<_>>(),
-            )
-        }),
-    }
-}
-
 /// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
-fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Fatal> {
-    let folder = checkpoint.folder();
+fn copy_companions(folder: &Path, aside: &Path) -> Result<(), Fatal> {
     for name in COMPANIONS {
         let from = folder.join(name);
         if !from.is_file() {

@@ -9,7 +9,7 @@ use crate::publish::out_folder::OutFolder;
 use crate::publish::{peft, readme};
 use crate::settings::Settings;
 use crate::solve::site::LayerSolution;
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 
 /// Where a generation went.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(crate) struct Publication {
 pub(crate) fn publish(
     out: &OutFolder,
     settings: &Settings,
-    layers: &[Layer],
+    weights: &Weights,
     solutions: &[LayerSolution],
     manifest: &Manifest,
     base_model: Option<&str>,
@@ -38,7 +38,7 @@ pub(crate) fn publish(
     let name = format!("{generation:06}");
     let rank = peft::adapter_rank(solutions);
     let written = write_aside(
-        out, settings, layers, solutions, manifest, base_model, generation,
+        out, settings, weights, solutions, manifest, base_model, generation,
     )
     .inspect_err(|_| out.abandon("generations"))?;
     let path = out.rename_in(&written, "generations", &name)?;
@@ -54,18 +54,26 @@ pub(crate) fn publish(
 fn write_aside(
     out: &OutFolder,
     settings: &Settings,
-    layers: &[Layer],
+    weights: &Weights,
     solutions: &[LayerSolution],
     manifest: &Manifest,
     base_model: Option<&str>,
     generation: u64,
 ) -> Result<PathBuf, Fatal> {
     let aside = out.aside("generations")?;
-    peft::write_adapter(&aside, layers, solutions, base_model)?;
+    peft::write_adapter(&aside, weights.layers(), solutions, base_model)?;
     write_json(&aside.join("qera_manifest.json"), manifest)?;
     let current = out.path.join("current").display().to_string();
     let rank = peft::adapter_rank(solutions);
-    let readme = readme::text(settings, generation, &current, base_model, rank, solutions);
+    let readme = readme::text(
+        settings,
+        &weights.format(),
+        generation,
+        &current,
+        base_model,
+        rank,
+        solutions,
+    );
     write_synced(&aside.join("README.md"), readme.as_bytes())?;
     Ok(aside)
 }

@@ -9,7 +9,7 @@ use crate::judge::progress::{Folding, LayerSummary};
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
 use crate::solve::site::{LayerSolution, Status};
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 
 /// The whole manifest.
 #[derive(Debug, Serialize)]
@@ -85,9 +85,9 @@ pub(crate) struct Inputs {
 pub(crate) struct LayerRecord {
     /// Module path.
     pub(crate) name: String,
-    /// Columns of the stored weight.
+    /// Width of its input.
     pub(crate) in_features: usize,
-    /// Rows of the stored weight.
+    /// Width of its output.
     pub(crate) out_features: usize,
     /// What became of it.
     pub(crate) status: Status,
@@ -150,7 +150,7 @@ impl Manifest {
     #[must_use]
     pub(crate) fn new(
         settings: &Settings,
-        layers: &[Layer],
+        weights: &Weights,
         solutions: &[LayerSolution],
         progress: &[LayerSummary],
         inputs: Inputs,
@@ -162,9 +162,9 @@ impl Manifest {
             fingerprints,
             layers: solutions
                 .iter()
-                .map(|s| LayerRecord::new(settings, &layers[s.layer], s, progress[s.layer]))
+                .map(|s| LayerRecord::new(settings, weights, s, progress[s.layer]))
                 .collect(),
-            settings: SettingsRecord::new(settings, layers),
+            settings: SettingsRecord::new(settings, weights),
             inputs,
         }
     }
@@ -175,11 +175,11 @@ impl Fingerprints {
     #[must_use]
     pub(crate) fn new(
         settings: &Settings,
-        layers: &[Layer],
+        weights: &Weights,
         checkpoint: String,
         base: Option<String>,
     ) -> Self {
-        let record = SettingsRecord::new(settings, layers);
+        let record = SettingsRecord::new(settings, weights);
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
         Self {
             checkpoint,
@@ -190,28 +190,20 @@ impl Fingerprints {
 }
 
 impl SettingsRecord {
-    fn new(settings: &Settings, layers: &[Layer]) -> Self {
+    fn new(settings: &Settings, weights: &Weights) -> Self {
+        let format = weights.format();
         Self {
             method: settings.solve.method.name(),
-            quantizer: format!("mxint{}", settings.weights.quantizer.element_bits()),
-            block_size: settings.weights.quantizer.block_size(),
+            quantizer: format.name,
+            block_size: format.block_size,
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
             },
             dtype: dtype_name(settings.solve.factor_dtype).to_string(),
-            ranks: layers.iter().map(|l| l.rank_asked).collect(),
+            ranks: weights.layers().iter().map(|l| l.rank_asked).collect(),
         }
     }
-}
-
-/// `mxint4/32`: element bits and block_size.
-pub(crate) fn quantizer_name(settings: &Settings) -> String {
-    format!(
-        "mxint{}/{}",
-        settings.weights.quantizer.element_bits(),
-        settings.weights.quantizer.block_size()
-    )
 }
 
 /// x / y, and 0 where both are.
@@ -223,10 +215,11 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 impl LayerRecord {
     fn new(
         settings: &Settings,
-        layer: &Layer,
+        weights: &Weights,
         solution: &LayerSolution,
         progress: LayerSummary,
     ) -> Self {
+        let layer = &weights.layers()[solution.layer];
         Self {
             name: layer.name.clone(),
             in_features: layer.in_features,
@@ -235,7 +228,7 @@ impl LayerRecord {
             rank_asked: layer.rank_asked,
             rank_used: solution.rank_used,
             method: settings.solve.method.name(),
-            quantizer: quantizer_name(settings),
+            quantizer: weights.format().to_string(),
             shrinkage: solution.choice.map(|c| c.shrinkage),
             shrinkage_origin: solution.choice.map(|c| c.origin),
             rows: solution.rows,

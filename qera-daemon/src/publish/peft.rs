@@ -6,13 +6,11 @@
 
 use std::path::Path;
 
-use half::{bf16, f16};
-use qera_core::dtype::FloatDtype;
 use serde_json::json;
 
 use crate::disk::write_json;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::dtype_name;
+use crate::formats::safetensors::header::{dtype_name, encode};
 use crate::formats::safetensors::writer::{TensorPlan, write};
 use crate::solve::site::LayerSolution;
 use crate::weights::layers::Layer;
@@ -75,21 +73,6 @@ pub(crate) fn write_adapter(
             out.write_all(&bytes)
         },
     )
-}
-
-/// Little-endian bytes of values that are already rounded to `dtype`.
-pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
-    match dtype {
-        FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        FloatDtype::F16 => values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect(),
-        FloatDtype::Bf16 => values
-            .iter()
-            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
-            .collect(),
-    }
 }
 
 /// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders check.

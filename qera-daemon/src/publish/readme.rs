@@ -1,14 +1,15 @@
 //! The README of a generation: the commands that serve it.
 
-use crate::publish::manifest::quantizer_name;
 use crate::settings::Settings;
 use crate::solve::site::{LayerSolution, Status};
+use crate::weights::WeightFormat;
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
 pub(crate) fn text(
     settings: &Settings,
+    quantizer: &WeightFormat,
     generation: u64,
     folder: &str,
     base_model: Option<&str>,
@@ -20,7 +21,6 @@ pub(crate) fn text(
         .filter(|s| s.status == Status::Solved)
         .count();
     let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
-    let quantizer = quantizer_name(settings);
     let (base_model, base_note) = match base_model {
         Some(base) => (base, String::new()),
         None => (

@@ -6,12 +6,11 @@ use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
 use crate::publish::generation::{Publication, publish};
-use crate::publish::manifest::{Fingerprints, Inputs, Manifest, quantizer_name};
+use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
 use crate::solve::site::LayerSolution;
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::{Layer, fingerprint};
+use crate::weights::Weights;
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -19,8 +18,7 @@ pub(crate) struct Target<'a> {
     /// The folder.
     pub(crate) out: OutFolder,
     settings: &'a Settings,
-    checkpoint: &'a Checkpoint,
-    layers: &'a [Layer],
+    weights: &'a Weights,
     /// Set where a base is there or asked for.
     base: Option<Base>,
     base_present: bool,
@@ -55,26 +53,21 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
-    pub(crate) fn open(
-        settings: &'a Settings,
-        checkpoint: &'a Checkpoint,
-        layers: &'a [Layer],
-    ) -> Result<Self, Fatal> {
+    pub(crate) fn open(settings: &'a Settings, weights: &'a Weights) -> Result<Self, Fatal> {
         let out = OutFolder::open(&settings.publish.out)?;
-        let weights = fingerprint(checkpoint, layers);
+        let fingerprint = weights.fingerprint();
         // Hashing the whole checkpoint is for those who have or want a base.
         let concerned = settings.publish.emit_base || out.path.join("base").exists();
-        let base = concerned.then(|| Base::new(settings, checkpoint, layers, &weights));
+        let base = concerned.then(|| Base::new(weights, &fingerprint));
         let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
         let of_base = base.as_ref().map(Base::fingerprint);
         let mut target = Self {
             out,
             settings,
-            checkpoint,
-            layers,
+            weights,
             base,
             base_present,
-            fingerprints: Fingerprints::new(settings, layers, weights, of_base),
+            fingerprints: Fingerprints::new(settings, weights, fingerprint, of_base),
             drained: None,
         };
         target.refuse_other_quantizer()?;
@@ -111,7 +104,7 @@ impl<'a> Target<'a> {
         };
         let (found, own) = (
             format!("{}/{}", settings.quantizer, settings.block_size),
-            quantizer_name(self.settings),
+            self.weights.format().to_string(),
         );
         if found == own {
             return Ok(());
@@ -148,7 +141,7 @@ impl<'a> Target<'a> {
         inputs: Inputs,
     ) -> Result<Publication, Fatal> {
         if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
-            emit(&self.out, self.checkpoint, self.settings, self.layers, base)?;
+            emit(&self.out, self.weights, base)?;
             self.base_present = true;
         }
         // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.
@@ -160,7 +153,7 @@ impl<'a> Target<'a> {
         let fingerprints = self.fingerprints.clone();
         let manifest = Manifest::new(
             self.settings,
-            self.layers,
+            self.weights,
             solutions,
             progress,
             inputs,
@@ -169,7 +162,7 @@ impl<'a> Target<'a> {
         let published = publish(
             &self.out,
             self.settings,
-            self.layers,
+            self.weights,
             solutions,
             &manifest,
             base_model.as_deref(),

@@ -23,13 +23,14 @@ use crate::pipeline::feeder::FeedReport;
 use crate::pipeline::publisher::Drained;
 use crate::pipeline::source::Source;
 use crate::publish::target::Target;
-use crate::run::prepared::{Prepared, Weights, solver};
+use crate::run::prepared::{Prepared, solver};
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::source::watch::{Wake, Watcher};
 use crate::state::journal::Journal;
 use crate::state::restore::{Restored, restore};
 use crate::state::{SitesRecord, StateFolder, read_sites};
+use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Sites;
 
@@ -64,11 +65,11 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
     }
     let target = weights
         .as_ref()
-        .map(|w| Target::open(settings, &w.checkpoint, &w.layers.selected))
+        .map(|w| Target::open(settings, w))
         .transpose()?;
     announce(settings, reporter, &job, weights.as_ref());
     if job.saved.is_none() {
-        let layers = weights.as_ref().map_or(&[][..], |w| &w.layers.selected);
+        let layers = weights.as_ref().map_or(&[][..], Weights::layers);
         let status = job.status(settings, layers, &[]);
         state.save_status(&Status {
             phase: "waiting for the first shard".into(),
@@ -132,7 +133,7 @@ impl Run<'_> {
         target: Option<Target<'_>>,
     ) -> Result<FeedReport, Fatal> {
         let Self { job, settings, .. } = self;
-        let layers: &[Layer] = self.weights.map_or(&[], |w| &w.layers.selected);
+        let layers: &[Layer] = self.weights.map_or(&[][..], Weights::layers);
         let sites = SitesRecord::new(&job.sites, job.keeps_r);
         if job.saved.as_ref() != Some(&sites) {
             self.state.save_sites(&sites)?;
@@ -163,8 +164,7 @@ impl Run<'_> {
             sites: job.sites.clone(),
             saved_sites: job.sites.sites.len(),
             keeps_r: job.keeps_r,
-            checkpoint: self.weights.map(|w| &w.checkpoint),
-            layers,
+            weights: self.weights,
             plan: &job.plan,
             published: target.as_ref().and_then(Target::drained),
             gathered: restored.gathered.clone(),
@@ -383,9 +383,9 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Prepared, weights: O
     reporter.say(&Event::Started {
         checkpoint: weights.map_or_else(
             || "no checkpoint, statistics only".into(),
-            |w| w.checkpoint.path.display().to_string(),
+            |w| w.path().display().to_string(),
         ),
-        layers: weights.map_or(0, |w| w.layers.selected.len()),
+        layers: weights.map_or(0, |w| w.layers().len()),
         sites: job.sites.sites.len(),
         shards: job.admitted.len(),
         method: settings.solve.method.name(),
@@ -394,7 +394,7 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Prepared, weights: O
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     });
-    let passed_over = weights.map_or(&[][..], |w| &w.layers.passed_over);
+    let passed_over = weights.map_or(&[][..], Weights::passed_over);
     if let Some(first) = passed_over.first() {
         let count = passed_over.len();
         let message = format!(

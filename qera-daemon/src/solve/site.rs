@@ -22,8 +22,7 @@ use crate::judge::progress::{LayerProgress, SolvePoint, SolveRecord};
 use crate::judge::site_metric::site_metric;
 use crate::judge::yardstick::{Yardstick, power};
 use crate::settings::Settings;
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
 
@@ -80,12 +79,10 @@ pub struct LayerSolution {
 /// Solves sites; shared by the solver threads.
 #[derive(Debug, Clone, Copy)]
 pub struct SiteSolver<'a> {
-    /// Weights.
-    pub checkpoint: &'a Checkpoint,
-    /// Method, quantizer, dtype.
+    /// The layers, W and W~.
+    pub weights: &'a Weights,
+    /// Method, dtype.
     pub settings: &'a Settings,
-    /// The selected layers.
-    pub layers: &'a [Layer],
     /// Where it is computed.
     pub host: Compute<'a>,
 }
@@ -95,9 +92,8 @@ impl<'a> SiteSolver<'a> {
     #[must_use]
     pub(crate) const fn layers_of(&self, site: &'a Site) -> SiteLayers<'a> {
         SiteLayers {
-            checkpoint: self.checkpoint,
+            weights: self.weights,
             settings: self.settings,
-            layers: self.layers,
             site,
             host: self.host,
         }
@@ -170,7 +166,7 @@ impl<'a> SiteSolver<'a> {
             ..
         } = given;
         let layer = layers.layer(member);
-        let weight = layer.read_weight(self.checkpoint)?;
+        let weight = layers.original(member)?;
         let power = |matrix: ErrorMatrix<'_>| power(self.host, *r, &statistics.window, matrix);
         let output_power = power(ErrorMatrix::new(&weight, layer.in_features));
         let values = layers.quantization_error(member, weight)?;

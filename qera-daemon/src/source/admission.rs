@@ -10,14 +10,12 @@ use crate::formats::safetensors::header::{Claim, Identity, float_dtype};
 use crate::settings::weights::Selection;
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
-use crate::weights::checkpoint::Checkpoint;
+use crate::weights::Weights;
 use crate::weights::layers::Layer;
-use crate::weights::sites::{Shares, Sites};
+use crate::weights::sites::{Shares, Sites, is_row_parallel};
 
 const MASK: &str = "::mask";
 const SHARES: &str = "qera.shares";
-/// Layers whose input is split over the ranks of a tensor-parallel engine.
-const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
 
 /// Characters of metadata that a message shows.
 const SHOWN: usize = 80;
@@ -77,10 +75,8 @@ impl Admitted {
 /// What a header is held against.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission<'a> {
-    /// The checkpoint; without one, every module is known and has the width that its first shard gave it.
-    pub(crate) checkpoint: Option<&'a Checkpoint>,
-    /// Names of the model.
-    pub(crate) model_names: Vec<String>,
+    /// The model; without one, every module is known and has the width that its first shard gave it.
+    pub(crate) weights: Option<&'a Weights>,
     /// Which modules are selected or known to be excluded.
     pub(crate) selection: &'a Selection,
     /// The sites.
@@ -101,12 +97,12 @@ impl Admission<'_> {
 
     fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
         if let Some(found) = header.metadata("qera.model")
-            && self.checkpoint.is_some()
-            && !self.model_names.iter().any(|name| name == found)
+            && let Some(weights) = self.weights
+            && !weights.model_names().iter().any(|name| name == found)
         {
             return Err(Reason::OtherModel {
                 found: found.into(),
-                expected: self.model_names.clone(),
+                expected: weights.model_names().to_vec(),
             });
         }
         let tp_size = tp_size(header)?;
@@ -138,8 +134,7 @@ impl Admission<'_> {
                 ignored_keys += 1;
                 continue;
             }
-            let leaf = claim.key.rsplit('.').next().unwrap_or_default();
-            if tp_size > 1 && ROW_PARALLEL.contains(&leaf) {
+            if tp_size > 1 && is_row_parallel(&claim.key) {
                 return Err(Reason::TensorParallel {
                     key: claim.key.clone(),
                     tp_size,
@@ -179,23 +174,20 @@ impl Admission<'_> {
         own.into_iter().chain(mates).collect()
     }
 
-    /// The site that a module's input feeds. The module is one of the checkpoint with the site's width: a name alone
+    /// The site that a module's input feeds. The module is one of the model with the site's width: a name alone
     /// does not make rows.
     fn site_of(&self, module: &str) -> Option<usize> {
         let site = self.sites.of(module)?;
-        let Some(checkpoint) = self.checkpoint else {
+        let Some(weights) = self.weights else {
             return self.selection.selects(module).then_some(site);
         };
-        let shape = &checkpoint.tensors.get(&format!("{module}.weight"))?.shape;
-        (shape.len() == 2 && shape[1] == self.sites.sites[site].in_features).then_some(site)
+        let width = weights.in_features(module)?;
+        (width == self.sites.sites[site].in_features).then_some(site)
     }
 
     /// A module that exists but feeds no selected layer.
     fn is_known(&self, module: &str) -> bool {
-        self.selection.excludes(module)
-            || self
-                .checkpoint
-                .is_none_or(|c| c.tensors.contains_key(&format!("{module}.weight")))
+        self.selection.excludes(module) || self.weights.is_none_or(|w| w.has_module(module))
     }
 
     fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {

@@ -5,8 +5,7 @@ use crate::settings::Settings;
 use crate::source::admission::{Admission, Admitted, declared_shares, grow};
 use crate::source::refusal::Refusal;
 use crate::source::shard::ShardHeader;
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::Layers;
+use crate::weights::Weights;
 use crate::weights::sites::{Shares, Sites};
 
 /// The sites, and which shards fit them.
@@ -28,11 +27,11 @@ pub(crate) struct Grouping {
 /// [`Fatal::Checkpoint`] for layers that share an input and differ in in_features.
 pub(crate) fn group(
     settings: &Settings,
-    checkpoint: Option<(&Checkpoint, &Layers)>,
+    weights: Option<&Weights>,
     mut headers: Vec<ShardHeader>,
 ) -> Result<Grouping, Fatal> {
     let mut refused = Vec::new();
-    let layers = checkpoint.map_or(&[][..], |(_, layers)| &layers.selected);
+    let layers = weights.map_or(&[][..], Weights::layers);
     loop {
         let mut shares = Shares::default();
         let mut clashes = Vec::new();
@@ -41,10 +40,9 @@ pub(crate) fn group(
                 clashes.push((index, refusal));
             }
         }
-        let sites = sites(settings, checkpoint, &shares, &headers)?;
+        let sites = sites(settings, weights, &shares, &headers)?;
         let admission = Admission {
-            model_names: checkpoint.map_or_else(Vec::new, |(c, _)| c.model_names()),
-            checkpoint: checkpoint.map(|(c, _)| c),
+            weights,
             selection: &settings.weights.selection,
             sites: &sites,
         };
@@ -52,7 +50,7 @@ pub(crate) fn group(
         let mut refusals = Vec::new();
         for (index, header) in headers.iter().enumerate() {
             // Without a checkpoint a shard is judged by its own word here, and by those accepted before it later.
-            let own = checkpoint.is_none().then(|| {
+            let own = weights.is_none().then(|| {
                 let mut own = Sites::saved(&[], &shares);
                 grow(header, &settings.weights.selection, &mut own);
                 own
@@ -87,19 +85,16 @@ pub(crate) fn group(
 
 fn sites(
     settings: &Settings,
-    checkpoint: Option<(&Checkpoint, &Layers)>,
+    weights: Option<&Weights>,
     shares: &Shares,
     headers: &[ShardHeader],
 ) -> Result<Sites, Fatal> {
-    let Some((checkpoint, layers)) = checkpoint else {
+    let Some(weights) = weights else {
         let mut sites = Sites::saved(&[], shares);
         headers
             .iter()
             .for_each(|header| grow(header, &settings.weights.selection, &mut sites));
         return Ok(sites);
     };
-    Sites::group(&layers.selected, shares).map_err(|reason| Fatal::Checkpoint {
-        path: checkpoint.path.clone(),
-        reason,
-    })
+    weights.sites(shares)
 }

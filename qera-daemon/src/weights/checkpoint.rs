@@ -17,7 +17,7 @@ const SINGLE: &str = "model.safetensors";
 
 /// The open checkpoint.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// The path as given.
     pub(crate) path: PathBuf,
     /// Every tensor of every file, by name.
@@ -44,7 +44,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: nothing to open, a file
     /// that is no complete safetensors file, a file or tensor that the index names and that is missing.
-    pub fn open(path: &Path) -> Result<Self, Fatal> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let mut checkpoint = Self {
             path: path.to_path_buf(),
             tensors: BTreeMap::new(),

@@ -26,6 +26,14 @@ const SHARED_INPUTS: [(&str, &[&str]); 10] = [
     ("DenseReluDense", &["wi_0", "wi_1"]),
 ];
 
+/// Layers whose input is split over the ranks of a tensor-parallel engine.
+const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
+
+/// Whether under tensor parallelism each rank sees a slice of this module's input only.
+pub(crate) fn is_row_parallel(module: &str) -> bool {
+    ROW_PARALLEL.contains(&module.rsplit('.').next().unwrap_or_default())
+}
+
 /// What the shards' metadata declare: for each module that shares its input, the name that stands for the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares(BTreeMap<String, String>);

@@ -12,6 +12,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -310,6 +311,21 @@ pub(crate) const fn dtype_name(dtype: FloatDtype) -> Dtype {
         FloatDtype::F32 => Dtype::F32,
         FloatDtype::F16 => Dtype::F16,
         FloatDtype::Bf16 => Dtype::BF16,
+    }
+}
+
+/// Little-endian bytes of values that are already rounded to `dtype`.
+pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
+    match dtype {
+        FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        FloatDtype::F16 => values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect(),
+        FloatDtype::Bf16 => values
+            .iter()
+            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+            .collect(),
     }
 }
 
