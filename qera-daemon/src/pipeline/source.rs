@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::disk;
+use crate::disk::identity::Identity;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::Identity;
 use crate::plan::Plan;
 use crate::settings::Settings;
 use crate::settings::source::Consume;
@@ -109,7 +110,7 @@ impl Source<'_> {
         let folder = self.intake.folder();
         let consumed = folder.join(".consumed");
         // Gone for a while: later.
-        if self.consumable.is_empty() || !folder.is_dir() {
+        if self.consumable.is_empty() || !disk::is_folder(folder) {
             return Vec::new();
         }
         let mut problems = Vec::new();
@@ -119,7 +120,7 @@ impl Source<'_> {
             }
         }
         // Left empty after deleting; where it is not, it stays.
-        let _ = std::fs::remove_dir(&consumed);
+        let _ = disk::remove_empty(&consumed);
         problems
     }
 }
@@ -131,27 +132,27 @@ fn consume_one(
     identity: Identity,
     how: Consume,
 ) -> std::io::Result<()> {
-    let same = |path: &Path| std::fs::metadata(path).is_ok_and(|m| Identity::from(&m) == identity);
+    let same = |path: &Path| Identity::at(path).is_ok_and(|now| now == identity);
     if !same(path) {
         return Ok(());
     }
-    if !consumed.is_dir() {
-        std::fs::create_dir(consumed)?;
+    if !disk::is_folder(consumed) {
+        disk::create_folder(consumed)?;
     }
     // An earlier shard of this name is not lost to a later one.
     let free = |folder: &Path| {
         let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
         let mut names = core::iter::once(folder.join(name)).chain(numbered);
-        names.find(|path| !path.exists()).unwrap_or_default()
+        names.find(|path| !disk::exists(path)).unwrap_or_default()
     };
     let aside = free(consumed);
-    std::fs::rename(path, &aside)?;
+    disk::rename(path, &aside)?;
     if !same(&aside) {
         let folder = consumed.parent().unwrap_or(consumed);
-        return std::fs::rename(&aside, free(folder));
+        return disk::rename(&aside, &free(folder));
     }
     if how == Consume::Delete {
-        std::fs::remove_file(&aside)?;
+        disk::remove_file(&aside)?;
     }
     Ok(())
 }

@@ -1,19 +1,22 @@
 //! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging Face
 //! folder, so that any engine can load what the adapter corrects.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{write_json, write_synced};
+use crate::disk::new_file::NewFile;
+use crate::disk::open_file::OpenFile;
+use crate::disk::{exists, is_file, read, write_json, write_synced};
 use crate::error::Fatal;
-use crate::formats::safetensors::header::Header;
-use crate::formats::safetensors::writer::write;
+use crate::formats::safetensors::header::{Header, HeaderError};
+use crate::formats::safetensors::writer::{WriteError, Writer};
 use crate::publish::out_folder::OutFolder;
 use crate::weights::Weights;
 
 const RECORD: &str = "qera_base.json";
+const MODEL: &str = "model.safetensors";
 /// Files beside the weights that a loader wants.
 const COMPANIONS: [&str; 12] = [
     "config.json",
@@ -55,6 +58,14 @@ impl Base {
         }
     }
 
+    /// Reads the record of a base folder.
+    ///
+    /// # Errors
+    /// What is no record about it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
     /// Identifies quantizer, layers and weights in every manifest.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
@@ -69,24 +80,19 @@ impl Base {
     /// [`Fatal::StateRefused`] when the base there was made from something else.
     pub(crate) fn present(&self, out: &OutFolder) -> Result<bool, Fatal> {
         let folder = out.path.join("base");
-        if !folder.exists() {
+        if !exists(&folder) {
             return Ok(false);
         }
         let refuse = |reason| Fatal::StateRefused {
             path: folder.clone(),
             reason,
         };
-        let text = fs::read_to_string(folder.join(RECORD))
-            .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
-        let found: Self = serde_json::from_str(&text)
-            .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
+        let unread = |e: String| refuse(format!("its {RECORD} cannot be read: {e}"));
+        let record = read(&folder.join(RECORD)).map_err(|e| unread(e.to_string()))?;
+        let found = Self::parse(&record).map_err(|e| unread(e.to_string()))?;
         if found == *self {
-            let weights = Header::read(&folder.join("model.safetensors"));
-            weights.map_err(|e| {
-                refuse(format!(
-                    "its model.safetensors is damaged: {e}; remove the folder"
-                ))
-            })?;
+            check_header(&folder.join(MODEL))
+                .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
             return Ok(true);
         }
         Err(refuse(if found.quantizer != self.quantizer {
@@ -106,6 +112,13 @@ impl Base {
     }
 }
 
+/// Whether a file is as long as its header says.
+fn check_header(path: &Path) -> Result<(), HeaderError> {
+    let file = OpenFile::open(path)?;
+    let bytes = file.identity()?.bytes;
+    Header::read(file.reader(), bytes).map(drop)
+}
+
 /// Writes `OUT/base`, once, by rename.
 ///
 /// # Errors
@@ -120,9 +133,15 @@ fn write_aside(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBu
     let aside = out.aside("")?;
     let tensors = weights.model();
     let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
-    write(&aside.join("model.safetensors"), &plans, |index, out| {
-        weights.model_bytes(&tensors[index], |bytes| out.write_all(bytes))
-    })?;
+    let path = aside.join(MODEL);
+    let failed = WriteError::of(&path);
+    let file = NewFile::create(&path)?;
+    let mut writer = Writer::begin(file, &BTreeMap::new(), &plans).map_err(&failed)?;
+    for tensor in &tensors {
+        weights.model_bytes(tensor, |bytes| writer.put(bytes).map_err(&failed))?;
+        writer.end().map_err(&failed)?;
+    }
+    writer.finish().map_err(&failed)?.sync()?;
     copy_companions(weights.folder(), &aside)?;
     write_json(&aside.join(RECORD), base)?;
     Ok(aside)
@@ -132,10 +151,10 @@ fn write_aside(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBu
 fn copy_companions(folder: &Path, aside: &Path) -> Result<(), Fatal> {
     for name in COMPANIONS {
         let from = folder.join(name);
-        if !from.is_file() {
+        if !is_file(&from) {
             continue;
         }
-        let mut bytes = fs::read(&from).map_err(Fatal::io(&from, "read"))?;
+        let mut bytes = read(&from).map_err(Fatal::io(&from, "read"))?;
         if name == "config.json"
             && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
             && let Some(map) = config.as_object_mut()

@@ -5,12 +5,12 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use std::os::unix::process::CommandExt;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use crate::disk::clock::{now, since};
 use crate::error::Fatal;
 
 /// How long a command may take and how often it is tried.
@@ -153,13 +153,13 @@ impl<F: Fn(String)> Runner<F> {
         let mut child = shell(&self.command, publication)
             .spawn()
             .map_err(|error| format!("cannot start: {error}"))?;
-        let begun = Instant::now();
+        let begun = now();
         let mut nap = Duration::from_millis(1);
         loop {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
                 Ok(Some(status)) => return Err(status.to_string()),
-                Ok(None) if begun.elapsed() < self.limits.command => {}
+                Ok(None) if since(begun) < self.limits.command => {}
                 Ok(None) => {
                     kill_group(&mut child);
                     let limit = self.limits.command.as_secs_f64();
@@ -269,9 +269,9 @@ mod tests {
     }
 
     fn wait_until(what: &str, holds: impl Fn() -> bool) {
-        let begun = Instant::now();
+        let begun = now();
         while !holds() {
-            assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+            assert!(since(begun) < PATIENCE, "{what} did not happen");
             thread::sleep(Duration::from_millis(2));
         }
     }

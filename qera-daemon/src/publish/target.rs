@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::disk::{exists, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
@@ -48,6 +49,12 @@ struct CurrentInputs {
     drained: bool,
 }
 
+impl Current {
+    fn parse(manifest: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(manifest)
+    }
+}
+
 impl<'a> Target<'a> {
     /// Locks the folder and refuses one whose base belongs to other settings.
     ///
@@ -57,7 +64,7 @@ impl<'a> Target<'a> {
         let out = OutFolder::open(&settings.publish.out)?;
         let fingerprint = weights.fingerprint();
         // Hashing the whole checkpoint is for those who have or want a base.
-        let concerned = settings.publish.emit_base || out.path.join("base").exists();
+        let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
         let base = concerned.then(|| Base::new(weights, &fingerprint));
         let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
         let of_base = base.as_ref().map(Base::fingerprint);
@@ -118,8 +125,8 @@ impl<'a> Target<'a> {
     }
 
     fn current(&self) -> Option<Current> {
-        let text = std::fs::read(self.out.path.join("current/qera_manifest.json")).ok()?;
-        serde_json::from_slice(&text).ok()
+        let manifest = read(&self.out.path.join("current/qera_manifest.json")).ok()?;
+        Current::parse(&manifest).ok()
     }
 
     fn read_current(&self) -> Option<String> {

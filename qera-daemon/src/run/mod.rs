@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::disk::identity::Identity;
 use crate::error::Fatal;
 use crate::exit::{Exit, SECOND_SIGINT, SECOND_SIGTERM};
-use crate::formats::safetensors::header::Identity;
 use crate::host::cores::Cores;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
@@ -27,7 +27,7 @@ use crate::run::prepared::{Prepared, solver};
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::source::watch::{Wake, Watcher};
-use crate::state::journal::Journal;
+use crate::state::journal::{Journal, Opened};
 use crate::state::restore::{Restored, restore};
 use crate::state::{SitesRecord, StateFolder, read_sites};
 use crate::weights::Weights;
@@ -138,7 +138,7 @@ impl Run<'_> {
         if job.saved.as_ref() != Some(&sites) {
             self.state.save_sites(&sites)?;
         }
-        let (journal, torn) = Journal::open(&self.state.path.join("journal"))?;
+        let Opened { journal, torn } = Journal::open(&self.state.path.join("journal"))?;
         let solved_for = target.as_ref().map(Target::solved_for);
         let expected = job.expected(layers, solved_for.as_deref());
         let mut restored = restore(&self.state.path, Some(&journal), &expected)?;

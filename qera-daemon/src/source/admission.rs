@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 
-use crate::formats::safetensors::header::{Claim, Identity, float_dtype};
+use crate::disk::identity::Identity;
+use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::settings::weights::Selection;
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;

@@ -18,12 +18,13 @@ pub(crate) mod seal;
 pub(crate) mod site_file;
 pub(crate) mod snapshot;
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{TEMPORARY, lock, remove, sync, write_synced};
+use crate::disk;
+use crate::disk::lock::Lock;
+use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
 use crate::observe::status::Status;
 use crate::weights::sites::{Shares, Sites};
@@ -38,7 +39,7 @@ const MASK_RULE: &str = "rows whose mask is 0 are left out";
 pub(crate) struct StateFolder {
     /// Its path.
     pub(crate) path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// `sites.json`: which inputs the statistics are of.
@@ -81,7 +82,7 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
-        if path.join("generations").is_dir() {
+        if disk::is_folder(&path.join("generations")) {
             return Err(Fatal::StateRefused {
                 path: path.to_path_buf(),
                 reason: format!(
@@ -90,21 +91,12 @@ impl StateFolder {
                 ),
             });
         }
-        fs::create_dir_all(path.join("snapshots"))
+        disk::create_folders(&path.join("snapshots"))
             .map_err(Fatal::io(path, "create the state folder"))?;
-        let path = fs::canonicalize(path).map_err(Fatal::io(path, "resolve"))?;
-        let lock = lock(&path.join(".lock"))?;
-        for folder in [path.clone(), path.join("snapshots")] {
-            for entry in fs::read_dir(&folder).map_err(Fatal::io(&folder, "read"))? {
-                let entry = entry.map_err(Fatal::io(&folder, "read"))?;
-                if entry
-                    .file_name()
-                    .as_encoded_bytes()
-                    .starts_with(TEMPORARY.as_bytes())
-                {
-                    remove(&entry.path())?;
-                }
-            }
+        let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
+        let lock = Lock::take(&path.join(".lock"))?;
+        for folder in [&path, &path.join("snapshots")] {
+            disk::remove_unfinished(folder)?;
         }
         Ok(Self { path, _lock: lock })
     }
@@ -135,7 +127,7 @@ impl StateFolder {
         let aside = self.path.join(format!("{TEMPORARY}{name}"));
         write_synced(&aside, text.as_bytes())?;
         let target = self.path.join(name);
-        fs::rename(&aside, &target).map_err(Fatal::io(&target, "rename into place"))
+        disk::rename(&aside, &target).map_err(Fatal::io(&target, "rename into place"))
     }
 }
 
@@ -145,17 +137,15 @@ impl StateFolder {
 /// [`Fatal::StateRefused`] for a file that is damaged, of another version, or gathered by another mask rule.
 pub(crate) fn read_sites(state: &Path) -> Result<Option<SitesRecord>, Fatal> {
     let path = state.join("sites.json");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Fatal::io(&path, "read")(e)),
+    let Some(bytes) = read_if_there(&path)? else {
+        return Ok(None);
     };
     let refuse = |reason: String| Fatal::StateRefused {
         path: path.clone(),
         reason,
     };
     let record: SitesRecord =
-        seal::unseal(text.trim_end()).ok_or_else(|| refuse("is damaged".into()))?;
+        seal::unseal(bytes.trim_ascii_end()).ok_or_else(|| refuse("is damaged".into()))?;
     if record.version != VERSION {
         return Err(refuse(format!(
             "has version {}, this program reads {VERSION}",

@@ -15,7 +15,8 @@ pub(crate) fn seal(value: &impl Serialize) -> String {
 }
 
 /// The value of a line, if it is whole.
-pub(crate) fn unseal<T: DeserializeOwned>(line: &str) -> Option<T> {
+pub(crate) fn unseal<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let line = core::str::from_utf8(line).ok()?;
     let (json, found) = line.rsplit_once('\t')?;
     if checksum(json) != found {
         return None;
@@ -34,11 +35,13 @@ mod tests {
     #[test]
     fn whole_lines_only() {
         let line = seal(&(1_u64, "a\tb", 0.1_f64));
-        let back: (u64, String, f64) = unseal(&line).unwrap();
+        let back: (u64, String, f64) = unseal(line.as_bytes()).unwrap();
         assert_eq!((back.0, back.1.as_str(), back.2), (1, "a\tb", 0.1));
         for cut in 0..line.len() {
-            assert!(unseal::<(u64, String, f64)>(&line[..cut]).is_none());
+            assert!(unseal::<(u64, String, f64)>(&line.as_bytes()[..cut]).is_none());
         }
-        assert!(unseal::<(u64, String, f64)>(&line.replacen('1', "2", 1)).is_none());
+        let flipped = line.replacen('1', "2", 1);
+        assert!(unseal::<(u64, String, f64)>(flipped.as_bytes()).is_none());
+        assert!(unseal::<(u64, String, f64)>(b"\xff\t\xff").is_none());
     }
 }

@@ -3,8 +3,8 @@
 //! The statistics' bytes are a function of the journal alone, unless rows were left out after convergence; what else depends on checkpoint and settings (rows kept aside,
 //! corrections, vectors, evidence) is in a file of its own.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::calibrate::aside::{Aside, AsideRecord};
 use crate::calibrate::site::SiteStatistics;
 use crate::calibrate::window::{BlocksRecord, Window};
+use crate::disk::new_file::NewFile;
+use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::{Claim, Header};
-use crate::formats::safetensors::writer::{Sink, TensorPlan, write_hashed};
+use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
 use crate::host::kernels::page_vec::PageVec;
 use crate::judge::evidence::{Evidence, WrittenCorrection};
 use crate::judge::progress::{Folding, LayerProgress, SiteProgress, SolveRecord};
@@ -176,56 +178,86 @@ fn write(
             shape: shape.clone(),
         })
         .collect();
-    write_hashed(
-        path,
-        &[(SITE, record)],
-        &plans,
-        |index, out| match &tensors[index].2 {
+    let failed = WriteError::of(path);
+    let out = Hashed {
+        out: NewFile::create(path)?,
+        hasher: blake3::Hasher::new(),
+    };
+    let metadata = BTreeMap::from([(SITE, record)]);
+    let mut writer = Writer::begin(out, &metadata, &plans).map_err(&failed)?;
+    for (_, _, values) in tensors {
+        match values {
             Values::F64(parts) => parts
                 .iter()
-                .try_for_each(|p| put(p, |v| v.to_le_bytes(), out)),
+                .try_for_each(|p| put(p, |v| v.to_le_bytes(), &mut writer)),
             Values::F32(parts) => parts
                 .iter()
-                .try_for_each(|p| put(p, |v| v.to_le_bytes(), out)),
-        },
-    )
+                .try_for_each(|p| put(p, |v| v.to_le_bytes(), &mut writer)),
+        }
+        .and_then(|()| writer.end())
+        .map_err(&failed)?;
+    }
+    let Hashed { out, hasher } = writer.finish().map_err(&failed)?;
+    out.sync()?;
+    Ok(hasher.finalize())
+}
+
+/// What is written to a file goes through its hash.
+struct Hashed {
+    out: NewFile,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }
 
 fn put<T: Copy, const N: usize>(
     values: &[T],
     bytes: fn(T) -> [u8; N],
-    out: &mut Sink<'_>,
-) -> Result<(), Fatal> {
+    writer: &mut Writer<'_, Hashed>,
+) -> Result<(), WriteError> {
     let mut buffer = Vec::with_capacity(PIECE.min(values.len() * N));
     values.chunks(PIECE / N).try_for_each(|piece| {
         buffer.clear();
         piece.iter().for_each(|v| buffer.extend(bytes(*v)));
-        out.write_all(&buffer)
+        writer.put(&buffer)
     })
 }
 
 /// A file of a snapshot, its content checked against the hash in the index.
 struct Reader {
-    file: File,
+    file: OpenFile,
     header: Header,
 }
 
 impl Reader {
     /// `None` for anything that is not the file that was written. A disk that does not answer says nothing about the file.
     fn open(path: &Path, hash: &str) -> Result<Option<Self>, Fatal> {
-        let file = match File::open(path) {
+        let file = match OpenFile::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Fatal::io(path, "open")(e)),
         };
         let mut hasher = blake3::Hasher::new();
         hasher
-            .update_reader(&file)
+            .update_reader(file.reader())
             .map_err(Fatal::io(path, "read"))?;
         if hasher.finalize().to_hex().as_str() != hash {
             return Ok(None);
         }
-        Ok(Header::read(path).ok().map(|header| Self { file, header }))
+        // Its length is that of the bytes that were hashed.
+        let bytes = hasher.count();
+        let header = Header::read(file.reader(), bytes);
+        Ok(header.ok().map(|header| Self { file, header }))
     }
 
     fn record<T: for<'de> Deserialize<'de>>(&self) -> Option<T> {

@@ -3,12 +3,12 @@
 //! The index names each file with its BLAKE3, and is sealed itself. Two snapshots are kept, so that one that rots on disk
 //! leaves the one before.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::site::SiteStatistics;
+use crate::disk;
 use crate::disk::{TEMPORARY, remove, sync, write_synced};
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
@@ -52,8 +52,8 @@ impl Index {
     /// Reads the index of a snapshot; `None` for one that is damaged or of another version.
     #[must_use]
     pub(crate) fn read(snapshot: &Path) -> Option<Self> {
-        let text = fs::read_to_string(snapshot.join(INDEX)).ok()?;
-        unseal(text.trim_end()).filter(|index: &Self| index.version == VERSION)
+        let bytes = disk::read(&snapshot.join(INDEX)).ok()?;
+        unseal(bytes.trim_ascii_end()).filter(|index: &Self| index.version == VERSION)
     }
 }
 
@@ -118,13 +118,12 @@ pub(crate) fn write_site(
 pub(crate) fn list(state: &Path) -> Result<Vec<(u64, PathBuf)>, Fatal> {
     let folder = state.join("snapshots");
     let mut found = Vec::new();
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
+    let paths = match disk::list(&folder) {
+        Ok(paths) => paths,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         Err(e) => return Err(Fatal::io(&folder, "read")(e)),
     };
-    for entry in entries {
-        let path = entry.map_err(Fatal::io(&folder, "read"))?.path();
+    for path in paths {
         let number = path.file_name().and_then(|n| n.to_str());
         if let Some(number) = number.and_then(|n| n.parse().ok()) {
             found.push((number, path));
@@ -141,10 +140,10 @@ impl StateFolder {
     /// [`Fatal::Io`].
     pub(crate) fn begin_snapshot(&self) -> Result<PathBuf, Fatal> {
         let aside = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
-        if aside.exists() {
+        if disk::exists(&aside) {
             remove(&aside)?;
         }
-        fs::create_dir(&aside).map_err(Fatal::io(&aside, "create"))?;
+        disk::create_folder(&aside).map_err(Fatal::io(&aside, "create"))?;
         Ok(aside)
     }
 
@@ -160,7 +159,7 @@ impl StateFolder {
         let number = known.first().map_or(1, |(number, _)| number + 1);
         let folder = self.path.join("snapshots");
         let target = folder.join(format!("{number:06}"));
-        fs::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
+        disk::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
         sync(&folder)?;
         for (_, old) in known.iter().skip(KEPT - 1) {
             remove(old)?;

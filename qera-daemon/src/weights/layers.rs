@@ -100,12 +100,7 @@ fn check_selection(
     selected: &[Layer],
 ) -> Result<(), Fatal> {
     let usage = |message| Err(Fatal::Usage(message));
-    let ties = |config: &serde_json::Value| config.get("tie_word_embeddings")?.as_bool();
-    let tied = checkpoint
-        .config("tie_word_embeddings")
-        .and_then(serde_json::Value::as_bool)
-        == Some(true)
-        || checkpoint.config("text_config").and_then(ties) == Some(true);
+    let tied = checkpoint.config.ties_embeddings();
     for Layer { name, .. } in selected {
         if is_embedding(name) {
             return usage(format!(
@@ -176,19 +171,13 @@ fn is_embedding(name: &str) -> bool {
 }
 
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
-    if checkpoint
-        .config("quantization_config")
-        .is_some_and(|c| !c.is_null())
-    {
+    if checkpoint.config.is_quantized() {
         return Err(refuse(
             &checkpoint.path,
             "config.json has a quantization_config: give the full-precision model, from which --quantizer makes W~".into(),
         ));
     }
-    let model_type = checkpoint
-        .config("model_type")
-        .and_then(|v| v.as_str())
-        .unwrap_or_default();
+    let model_type = checkpoint.config.model_type();
     if TRANSPOSED.contains(&model_type) {
         return Err(refuse(
             &checkpoint.path,
