@@ -78,7 +78,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
     };
-    let known = |key: &str| saved.sites.iter().any(|(saved, ..)| saved == key);
+    let known = |key: &str| saved.sites.iter().any(|saved| saved.key == key);
     if let Some(site) = job.sites.sites.iter().find(|site| !known(&site.key)) {
         return Err(refuse(format!(
             "was gathered without {}: --exclude it, or gather it first",

@@ -28,7 +28,7 @@ use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::source::watch::{Wake, Watcher};
 use crate::state::journal::{Journal, Opened};
-use crate::state::restore::{Restored, restore};
+use crate::state::restore::{DamagedSnapshot, Restored, restore};
 use crate::state::{SitesRecord, StateFolder, read_sites};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
@@ -213,7 +213,7 @@ impl Run<'_> {
                 "the journal's last line was cut off ({torn} bytes): that shard is new again"
             ));
         }
-        for (path, what) in &restored.damaged {
+        for DamagedSnapshot { path, what } in &restored.damaged {
             let mut aside = path.as_os_str().to_owned();
             aside.push("-damaged");
             // Out of the way of the two that are kept; where that fails it is only found damaged again.
@@ -226,7 +226,7 @@ impl Run<'_> {
         }
         let begun = |key: &str| {
             let saved = self.job.saved.as_ref();
-            saved.is_none_or(|saved| saved.sites.iter().any(|(known, ..)| known == key))
+            saved.is_none_or(|saved| saved.sites.iter().any(|known| known.key == key))
         };
         for site in self.job.sites.sites.iter().filter(|site| !begun(&site.key)) {
             warn(format!(

@@ -9,9 +9,10 @@ use crate::plan::{Extent, Plan};
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
-use crate::source::grouping::group;
+use crate::source::grouping::{RefusedShard, group};
 use crate::source::intake::Intake;
-use crate::state::restore::{Expected, SiteState, check_sites};
+use crate::state::progress_file::LayerSize;
+use crate::state::restore::{Asked, Expected, SiteState, check_sites};
 use crate::state::{SitesRecord, read_sites};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
@@ -60,8 +61,11 @@ impl Prepared {
         }
         let (sites, admitted) = match &saved {
             Some(record) => {
-                let how = (needs_r, intake.is_some());
-                let sites = continued(settings, weights, record, how)?;
+                let asked = Asked {
+                    needs_r,
+                    continues: intake.is_some(),
+                };
+                let sites = continued(settings, weights, record, asked)?;
                 let admission = Admission {
                     weights,
                     selection: &settings.weights.selection,
@@ -73,7 +77,7 @@ impl Prepared {
             }
             None => {
                 let grouping = group(settings, weights, headers)?;
-                for (header, refusal) in grouping.refused {
+                for RefusedShard { header, refusal } in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {
                         intake.done_with(header.file_name(), header.identity());
@@ -125,7 +129,7 @@ impl Prepared {
     ) -> Expected<'a> {
         let of_site = |members: &[usize]| {
             let sizes = members.iter().map(|&l| &layers[l]);
-            sizes.map(|l| (l.in_features, l.out_features)).collect()
+            sizes.map(LayerSize::of).collect()
         };
         Expected {
             sites: &self.sites,
@@ -223,13 +227,13 @@ fn continued(
     settings: &Settings,
     weights: Option<&Weights>,
     record: &SitesRecord,
-    how: (bool, bool),
+    asked: Asked,
 ) -> Result<Sites, Fatal> {
     let sites = match weights {
         None => Sites::saved(&record.sites, &record.shares),
         Some(weights) => weights.sites(&record.shares)?,
     };
-    check_sites(&settings.state, record, &sites, how)?;
+    check_sites(&settings.state, record, &sites, asked)?;
     Ok(sites)
 }
 

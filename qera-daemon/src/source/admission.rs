@@ -13,7 +13,7 @@ use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
-use crate::weights::sites::{Shares, Sites, is_row_parallel};
+use crate::weights::sites::{Clash, Shares, Sites, is_row_parallel};
 
 const MASK: &str = "::mask";
 const SHARES: &str = "qera.shares";
@@ -322,9 +322,9 @@ pub(crate) fn declared_shares(
     })?;
     let mut merged = shares.clone();
     for group in &groups {
-        merged.join(group).map_err(|(a, b)| {
+        merged.join(group).map_err(|Clash { first, second }| {
             refuse(format!(
-                "joins '{a}' and '{b}', which belong to different groups of other shards"
+                "joins '{first}' and '{second}', which belong to different groups of other shards"
             ))
         })?;
     }

@@ -16,7 +16,22 @@ pub(crate) struct Grouping {
     /// Shards whose headers fit, in their order.
     pub(crate) admitted: Vec<Admitted>,
     /// The others.
-    pub(crate) refused: Vec<(ShardHeader, Refusal)>,
+    pub(crate) refused: Vec<RefusedShard>,
+}
+
+/// A shard that was set aside.
+#[derive(Debug)]
+pub(crate) struct RefusedShard {
+    /// What it claims to hold.
+    pub(crate) header: ShardHeader,
+    /// Why it was refused.
+    pub(crate) refusal: Refusal,
+}
+
+/// A header, by its place, that does not fit.
+struct Misfit {
+    index: usize,
+    refusal: Refusal,
 }
 
 /// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names and by what the shards
@@ -37,7 +52,7 @@ pub(crate) fn group(
         let mut clashes = Vec::new();
         for (index, header) in headers.iter().enumerate() {
             if let Err(refusal) = declared_shares(header, layers, &mut shares) {
-                clashes.push((index, refusal));
+                clashes.push(Misfit { index, refusal });
             }
         }
         let sites = sites(settings, weights, &shares, &headers)?;
@@ -61,7 +76,7 @@ pub(crate) fn group(
             };
             match admission.admit(header) {
                 Ok(shard) => admitted.push(shard),
-                Err(refusal) => refusals.push((index, refusal)),
+                Err(refusal) => refusals.push(Misfit { index, refusal }),
             }
         }
         // A clash is one's own fault only when the other side is admitted.
@@ -77,8 +92,9 @@ pub(crate) fn group(
                 refused,
             });
         }
-        for (index, refusal) in refusals.into_iter().rev() {
-            refused.push((headers.remove(index), refusal));
+        for Misfit { index, refusal } in refusals.into_iter().rev() {
+            let header = headers.remove(index);
+            refused.push(RefusedShard { header, refusal });
         }
     }
 }

@@ -1,10 +1,47 @@
 //! One value as one line of JSON with its checksum: what is torn or flipped does not read back.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Hexadecimal digits of BLAKE3 behind each line: 64 bits, against accidents.
 const DIGITS: usize = 16;
+
+/// Why a sealed record is not read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SealError {
+    /// It is not what was sealed.
+    #[error("is damaged")]
+    Damaged,
+    /// Another program wrote it.
+    #[error(
+        "has version {found}, this program reads version {read}: go on with the qera that wrote it, or choose another --state and let it have the shards again"
+    )]
+    Version {
+        /// Its version.
+        found: u32,
+        /// The version that is read.
+        read: u32,
+    },
+}
+
+/// What a record of any version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The record in a sealed line of this version. The version is looked at first: the rest of another may have any form.
+///
+/// # Errors
+/// [`SealError`].
+pub(crate) fn unseal_record<T: DeserializeOwned>(line: &[u8], read: u32) -> Result<T, SealError> {
+    let line = line.trim_ascii_end();
+    let Versioned { version: found } = unseal(line).ok_or(SealError::Damaged)?;
+    if found != read {
+        return Err(SealError::Version { found, read });
+    }
+    unseal(line).ok_or(SealError::Damaged)
+}
 
 /// The line, without a line end.
 pub(crate) fn seal(value: &impl Serialize) -> String {

@@ -1,0 +1,106 @@
+//! A site's statistics in a snapshot. The file's bytes are a function of the journal alone, unless rows were left out after
+//! convergence; what else depends on checkpoint and settings is in `progress_file`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use qera_core::packed::packed_len;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::aside::Aside;
+use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::window::{BlocksRecord, Window};
+use crate::error::Fatal;
+use crate::state::damage::Unread;
+use crate::state::tensor_file::{Tensor, TensorFile, Values, write};
+
+/// The part of the statistics that is no tensor.
+#[derive(Debug, Serialize, Deserialize)]
+struct StatisticsRecord {
+    key: String,
+    in_features: usize,
+    rows: u64,
+    #[serde(default)]
+    rows_skipped: u64,
+    batch_weight: f64,
+    window: BlocksRecord,
+}
+
+/// Writes the statistics; returns the file's BLAKE3.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn write_statistics(
+    path: &Path,
+    key: &str,
+    statistics: &SiteStatistics,
+) -> Result<blake3::Hash, Fatal> {
+    let m = statistics.in_features;
+    let record = StatisticsRecord {
+        key: key.into(),
+        in_features: m,
+        rows: statistics.rows,
+        rows_skipped: statistics.rows_skipped,
+        batch_weight: statistics.batch_weight,
+        window: statistics.window.record(),
+    };
+    let rows: Vec<&[f32]> = statistics.window.all_rows().collect();
+    let held = rows.iter().map(|r| r.len()).sum::<usize>() / m;
+    let tensors = [
+        Tensor::f64("autocorrelation", &statistics.autocorrelation),
+        Tensor::f64("batch_max", &statistics.batch_max),
+        Tensor::f64("m2", &statistics.m2),
+        Tensor::f64("mean", &statistics.mean),
+        Tensor::f64("mean_abs", &statistics.mean_abs),
+        Tensor {
+            name: "window".into(),
+            shape: vec![held, m],
+            values: Values::F32(rows),
+        },
+    ];
+    write(path, &record, &tensors)
+}
+
+/// Whose statistics they are to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpectedStatistics<'a> {
+    /// The site's key.
+    pub(crate) key: &'a str,
+    /// Width of its input.
+    pub(crate) in_features: usize,
+    /// Whether R was gathered.
+    pub(crate) keeps_r: bool,
+}
+
+/// Reads statistics back, without rows kept aside.
+///
+/// # Errors
+/// [`Unread::Damaged`] for a file that is not the one the index names, or of another site; [`Fatal::Io`].
+pub(crate) fn read_statistics(
+    path: &Path,
+    hash: &str,
+    expected: ExpectedStatistics<'_>,
+) -> Result<SiteStatistics, Unread> {
+    let m = expected.in_features;
+    let file = TensorFile::open(path, hash)?;
+    let record: StatisticsRecord = file.record()?;
+    if record.key != expected.key || record.in_features != m {
+        return Err(file.damage("is of another site").into());
+    }
+    let packed = if expected.keeps_r { packed_len(m) } else { 0 };
+    let window = Window::restore(m, &record.window, &file.f32("window")?);
+    Ok(SiteStatistics {
+        in_features: m,
+        autocorrelation: Arc::new(file.f64("autocorrelation", packed)?),
+        mean: file.f64("mean", m)?.to_vec(),
+        m2: file.f64("m2", m)?.to_vec(),
+        mean_abs: file.f64("mean_abs", m)?.to_vec(),
+        batch_max: file.f64("batch_max", m)?.to_vec(),
+        window: window
+            .ok_or_else(|| file.damage("tensor 'window' has other rows than its blocks"))?,
+        aside: Aside::new(m, 0.0),
+        rows: record.rows,
+        rows_skipped: record.rows_skipped,
+        batch_weight: record.batch_weight,
+    })
+}
