@@ -2,7 +2,7 @@
 //! file, or asks what a path names. Here are the operations on paths; `open_file`, `new_file`, `append`, `mapping` are the
 //! ways to hold a file, `lock` keeps others out, `identity` tells files apart, `clock` is the time.
 //!
-//! Files survive a crash whole or not at all: written aside, synced, renamed in, the folder synced.
+//! Files survive a crash whole or not at all: written beside their place, synced, renamed in, the folder synced.
 
 pub(crate) mod append;
 pub(crate) mod clock;

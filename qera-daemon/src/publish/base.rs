@@ -124,16 +124,15 @@ fn check_header(path: &Path) -> Result<(), HeaderError> {
 /// # Errors
 /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
 pub(crate) fn emit(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBuf, Fatal> {
-    write_aside(out, weights, base)
-        .inspect_err(|_| out.abandon(""))
-        .and_then(|aside| out.rename_in(&aside, "", "base"))
+    let unfinished = out.begin("")?;
+    write(&unfinished, weights, base).inspect_err(|_| out.abandon(""))?;
+    out.rename_in(&unfinished, "", "base")
 }
 
-fn write_aside(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBuf, Fatal> {
-    let aside = out.aside("")?;
+fn write(folder: &Path, weights: &Weights, base: &Base) -> Result<(), Fatal> {
     let tensors = weights.model();
     let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
-    let path = aside.join(MODEL);
+    let path = folder.join(MODEL);
     let failed = WriteError::of(&path);
     let file = NewFile::create(&path)?;
     let mut writer = Writer::begin(file, &BTreeMap::new(), &plans).map_err(&failed)?;
@@ -142,15 +141,14 @@ fn write_aside(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBu
         writer.end().map_err(&failed)?;
     }
     writer.finish().map_err(&failed)?.sync()?;
-    copy_companions(weights.folder(), &aside)?;
-    write_json(&aside.join(RECORD), base)?;
-    Ok(aside)
+    copy_companions(weights.folder(), folder)?;
+    write_json(&folder.join(RECORD), base)
 }
 
 /// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
-fn copy_companions(folder: &Path, aside: &Path) -> Result<(), Fatal> {
+fn copy_companions(from: &Path, to: &Path) -> Result<(), Fatal> {
     for name in COMPANIONS {
-        let from = folder.join(name);
+        let from = from.join(name);
         if !is_file(&from) {
             continue;
         }
@@ -168,7 +166,7 @@ fn copy_companions(folder: &Path, aside: &Path) -> Result<(), Fatal> {
             bytes = serde_json::to_vec_pretty(&config)
                 .map_err(|e| Fatal::io(&from, "rewrite")(e.into()))?;
         }
-        write_synced(&aside.join(name), &bytes)?;
+        write_synced(&to.join(name), &bytes)?;
     }
     Ok(())
 }

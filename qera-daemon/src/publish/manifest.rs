@@ -145,17 +145,33 @@ pub(crate) struct ErrorRecord {
     pub(crate) relative_with: f64,
 }
 
+/// The layers as they are published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PublishedLayers<'a> {
+    /// The settings.
+    pub(crate) settings: &'a Settings,
+    /// The layers.
+    pub(crate) weights: &'a Weights,
+    /// Their solutions, sorted by layer.
+    pub(crate) solutions: &'a [LayerSolution],
+    /// By layer.
+    pub(crate) progress: &'a [LayerSummary],
+}
+
 impl Manifest {
     /// Collects the record of a generation.
     #[must_use]
     pub(crate) fn new(
-        settings: &Settings,
-        weights: &Weights,
-        solutions: &[LayerSolution],
-        progress: &[LayerSummary],
+        of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
     ) -> Self {
+        let PublishedLayers {
+            settings,
+            weights,
+            solutions,
+            progress,
+        } = *of;
         Self {
             manifest_version: 1,
             qera_version: env!("CARGO_PKG_VERSION"),

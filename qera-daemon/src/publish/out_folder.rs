@@ -56,19 +56,19 @@ impl OutFolder {
             });
         }
         for parent in ["", "generations"] {
-            remove(&self.aside(parent)?)?;
+            remove(&self.begin(parent)?)?;
         }
         Ok(())
     }
 
-    /// Removes what was written aside when the rest failed, so that a full disk is not kept full.
+    /// Removes what [`begin`](Self::begin) made when the rest failed, so that a full disk is not kept full.
     pub(crate) fn abandon(&self, parent: &str) {
-        let aside = self
+        let unfinished = self
             .path
             .join(parent)
             .join(format!("{TEMPORARY}{}", std::process::id()));
         // The failure that led here is the one to report.
-        let _ = remove(&aside);
+        let _ = remove(&unfinished);
     }
 
     /// The number that the next generation gets: one more than the largest there.
@@ -86,7 +86,7 @@ impl OutFolder {
     ///
     /// # Errors
     /// [`Fatal::Io`].
-    pub(crate) fn aside(&self, parent: &str) -> Result<PathBuf, Fatal> {
+    pub(crate) fn begin(&self, parent: &str) -> Result<PathBuf, Fatal> {
         let path = self
             .path
             .join(parent)
@@ -95,20 +95,20 @@ impl OutFolder {
         Ok(path)
     }
 
-    /// Syncs the folder written aside and renames it to `parent/name`.
+    /// Syncs an unfinished folder and renames it to `parent/name`.
     ///
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn rename_in(
         &self,
-        aside: &Path,
+        unfinished: &Path,
         parent: &str,
         name: &str,
     ) -> Result<PathBuf, Fatal> {
         let parent = self.path.join(parent);
         let target = parent.join(name);
-        sync(aside)?;
-        disk::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
+        sync(unfinished)?;
+        disk::rename(unfinished, &target).map_err(Fatal::io(&target, "rename into place"))?;
         sync(&parent)?;
         Ok(target)
     }
@@ -148,9 +148,9 @@ impl OutFolder {
         let surplus = (numbered.len() + 1).saturating_sub(keep);
         for Numbered { path, .. } in numbered.drain(..surplus.min(numbered.len())) {
             // Out of sight in one step, so that no reader finds half of it.
-            let aside = folder.join(format!("{TEMPORARY}pruned"));
-            disk::rename(&path, &aside).map_err(Fatal::io(&path, "remove"))?;
-            remove(&aside)?;
+            let pruned = folder.join(format!("{TEMPORARY}pruned"));
+            disk::rename(&path, &pruned).map_err(Fatal::io(&path, "remove"))?;
+            remove(&pruned)?;
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use crate::disk::{exists, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
-use crate::publish::generation::{Publication, publish};
-use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
+use crate::publish::generation::{Generation, Publication};
+use crate::publish::manifest::{Fingerprints, Inputs, Manifest, PublishedLayers};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
 use crate::solve::site::LayerSolution;
@@ -26,6 +26,15 @@ pub(crate) struct Target<'a> {
     fingerprints: Fingerprints,
     /// Digest of the shards that the current generation is the last word on, for these fingerprints.
     drained: Option<String>,
+}
+
+/// A place in a journal.
+#[derive(Debug)]
+pub(crate) struct Position {
+    /// Number of the last shard that counted.
+    pub(crate) number: u64,
+    /// Digest of the shards up to it.
+    pub(crate) digest: String,
 }
 
 /// What is read of the current generation's manifest.
@@ -99,9 +108,13 @@ impl<'a> Target<'a> {
 
     /// The journal's position and digest that the current generation was solved at.
     #[must_use]
-    pub(crate) fn position(&self) -> Option<(u64, String)> {
-        let inputs = self.current()?.inputs;
-        Some((inputs.journal_position, inputs.journal_digest))
+    pub(crate) fn position(&self) -> Option<Position> {
+        let CurrentInputs {
+            journal_position: number,
+            journal_digest: digest,
+            ..
+        } = self.current()?.inputs;
+        Some(Position { number, digest })
     }
 
     /// An engine that follows `current` serves it on weights of one quantizer.
@@ -158,22 +171,18 @@ impl<'a> Target<'a> {
             .map(|_| self.out.path.join("base").display().to_string());
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
-        let manifest = Manifest::new(
-            self.settings,
-            self.weights,
+        let layers = PublishedLayers {
+            settings: self.settings,
+            weights: self.weights,
             solutions,
             progress,
-            inputs,
-            fingerprints,
-        );
-        let published = publish(
-            &self.out,
-            self.settings,
-            self.weights,
-            solutions,
-            &manifest,
-            base_model.as_deref(),
-        )?;
+        };
+        let generation = Generation {
+            layers,
+            manifest: Manifest::new(&layers, inputs, fingerprints),
+            base_model,
+        };
+        let published = generation.publish(&self.out)?;
         self.drained = drained;
         self.out.prune(self.settings.publish.keep_generations)?;
         Ok(published)

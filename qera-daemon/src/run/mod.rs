@@ -152,8 +152,8 @@ impl Run<'_> {
         // Shards that the current generation has seen and the snapshot has not: nothing older takes its place.
         let position = target.as_ref().and_then(Target::position);
         let floor = position
-            .filter(|(position, digest)| journal.gathered(*position).digest == *digest)
-            .map_or(0, |(position, _)| position);
+            .filter(|at| journal.gathered(at.number).digest == at.digest)
+            .map_or(0, |at| at.number);
         let source = Source {
             settings,
             intake,

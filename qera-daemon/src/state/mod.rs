@@ -147,10 +147,10 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Io`].
     fn replace(&self, name: &str, text: &str) -> Result<(), Fatal> {
-        let aside = self.path.join(format!("{TEMPORARY}{name}"));
-        write_synced(&aside, text.as_bytes())?;
+        let unfinished = self.path.join(format!("{TEMPORARY}{name}"));
+        write_synced(&unfinished, text.as_bytes())?;
         let target = self.path.join(name);
-        disk::rename(&aside, &target).map_err(Fatal::io(&target, "rename into place"))
+        disk::rename(&unfinished, &target).map_err(Fatal::io(&target, "rename into place"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Snapshots: the statistics and progress of every site after the same shard of the journal, written aside and renamed in.
+//! Snapshots: the statistics and progress of every site after the same shard of the journal, written beside their place and renamed in.
 //!
 //! The index names each file with its BLAKE3, and is sealed itself. Two snapshots are kept, so that one that rots on disk
 //! leaves the one before.
@@ -183,12 +183,12 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn begin_snapshot(&self) -> Result<PathBuf, Fatal> {
-        let aside = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
-        if disk::exists(&aside) {
-            remove(&aside)?;
+        let unfinished = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
+        if disk::exists(&unfinished) {
+            remove(&unfinished)?;
         }
-        disk::create_folder(&aside).map_err(Fatal::io(&aside, "create"))?;
-        Ok(aside)
+        disk::create_folder(&unfinished).map_err(Fatal::io(&unfinished, "create"))?;
+        Ok(unfinished)
     }
 
     /// Puts a finished snapshot in place and removes all but the newest two. When this returns, the shards that it holds
@@ -196,14 +196,14 @@ impl StateFolder {
     ///
     /// # Errors
     /// [`Fatal::Io`]; the snapshots before are still there then.
-    pub(crate) fn commit_snapshot(&self, aside: &Path, index: &Index) -> Result<(), Fatal> {
-        write_synced(&aside.join(INDEX), seal(index).as_bytes())?;
-        sync(aside)?;
+    pub(crate) fn commit_snapshot(&self, unfinished: &Path, index: &Index) -> Result<(), Fatal> {
+        write_synced(&unfinished.join(INDEX), seal(index).as_bytes())?;
+        sync(unfinished)?;
         let known = list(&self.path)?;
         let number = known.first().map_or(1, |newest| newest.number + 1);
         let folder = self.path.join("snapshots");
         let target = folder.join(format!("{number:06}"));
-        disk::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
+        disk::rename(unfinished, &target).map_err(Fatal::io(&target, "rename into place"))?;
         sync(&folder)?;
         for old in known.iter().skip(KEPT - 1) {
             remove(&old.path)?;
