@@ -38,20 +38,20 @@ pub(crate) struct Position {
 }
 
 /// What is read of the current generation's manifest.
-#[derive(Deserialize)]
-struct Current {
+#[derive(Debug, Deserialize)]
+pub(crate) struct Current {
     fingerprints: Fingerprints,
     inputs: CurrentInputs,
     settings: CurrentSettings,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct CurrentSettings {
     quantizer: String,
     block_size: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct CurrentInputs {
     journal_position: u64,
     journal_digest: String,
@@ -59,7 +59,11 @@ struct CurrentInputs {
 }
 
 impl Current {
-    fn parse(manifest: &[u8]) -> Result<Self, serde_json::Error> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is no manifest about it.
+    pub(crate) fn parse(manifest: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(manifest)
     }
 }

@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use crate::disk::identity::Identity;
 use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::settings::weights::Selection;
+use crate::source::metadata::{declared, full_precision, model, refused_shares, tp_size};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
 use crate::weights::Weights;
@@ -16,10 +17,6 @@ use crate::weights::layers::Layer;
 use crate::weights::sites::{Clash, Shares, Sites, is_row_parallel};
 
 const MASK: &str = "::mask";
-const SHARES: &str = "qera.shares";
-
-/// Characters of metadata that a message shows.
-const SHOWN: usize = 80;
 
 /// A tensor that will be read.
 #[derive(Debug, Clone)]
@@ -97,7 +94,7 @@ impl Admission<'_> {
     }
 
     fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
-        if let Some(found) = header.metadata("qera.model")
+        if let Some(found) = model(header)
             && let Some(weights) = self.weights
             && !weights.model_names().iter().any(|name| name == found)
         {
@@ -241,51 +238,6 @@ impl Admission<'_> {
     }
 }
 
-fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reason> {
-    match header.metadata("qera.source") {
-        None => Ok(None),
-        Some("full-precision") => Ok(Some(true)),
-        Some("quantized") => Ok(Some(false)),
-        Some(other) => Err(metadata(
-            "qera.source",
-            other,
-            "neither full-precision nor quantized".into(),
-        )),
-    }
-}
-
-fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
-    let Some(value) = header.metadata("qera.tp_size") else {
-        return Ok(1);
-    };
-    value.parse().ok().filter(|&size| size > 0).ok_or_else(|| {
-        metadata(
-            "qera.tp_size",
-            value,
-            "not a whole number of at least 1".into(),
-        )
-    })
-}
-
-fn metadata(key: &'static str, value: &str, problem: String) -> Reason {
-    let shown: String = value.chars().take(SHOWN).collect();
-    let more = if shown.len() < value.len() { "..." } else { "" };
-    Reason::Metadata {
-        key,
-        value: shown + more,
-        problem,
-    }
-}
-
-/// The groups that the shard declares.
-fn declared(header: &ShardHeader) -> Result<Vec<BTreeSet<String>>, Reason> {
-    let Some(value) = header.metadata(SHARES) else {
-        return Ok(Vec::new());
-    };
-    serde_json::from_str(value)
-        .map_err(|e| metadata(SHARES, value, format!("not a list of lists of names: {e}")))
-}
-
 /// Where there is no checkpoint: makes a site for each selected module of the shard whose input is not known yet.
 pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
     for claim in header.claims() {
@@ -311,10 +263,9 @@ pub(crate) fn declared_shares(
     layers: &[Layer],
     shares: &mut Shares,
 ) -> Result<(), Refusal> {
-    let value = header.metadata(SHARES).unwrap_or_default();
     let refuse = |problem| Refusal {
         shard: header.name.clone(),
-        reason: metadata(SHARES, value, problem),
+        reason: refused_shares(header, problem),
     };
     let groups = declared(header).map_err(|reason| Refusal {
         shard: header.name.clone(),

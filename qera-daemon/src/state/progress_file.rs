@@ -11,12 +11,12 @@ use crate::error::Fatal;
 use crate::judge::evidence::{Evidence, WrittenCorrection};
 use crate::judge::progress::{Folding, LayerProgress, SiteProgress, SolveRecord};
 use crate::state::damage::Unread;
-use crate::state::tensor_file::{Tensor, TensorFile, Values, write};
+use crate::state::tensor_file::{SavedTensor, TensorFile, Values, write};
 use crate::weights::layers::Layer;
 
 /// The part of the progress that is no tensor.
 #[derive(Debug, Serialize, Deserialize)]
-struct ProgressRecord {
+pub(crate) struct ProgressRecord {
     key: String,
     next_point: u64,
     #[serde(default)]
@@ -37,6 +37,16 @@ struct LayerProgressRecord {
     #[serde(default)]
     solve: Option<SolveRecord>,
     reference: Option<Evidence>,
+}
+
+impl ProgressRecord {
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// What is no record about it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
 }
 
 /// Writes the progress and the rows kept aside; returns the file's BLAKE3.
@@ -68,7 +78,7 @@ pub(crate) fn write_progress(
     };
     let rows: Vec<&[f32]> = statistics.aside.all_rows().collect();
     let kept = rows.iter().map(|r| r.len()).sum::<usize>() / m;
-    let mut tensors = vec![Tensor {
+    let mut tensors = vec![SavedTensor {
         name: "aside".into(),
         shape: vec![kept, m],
         values: Values::F32(rows),
@@ -76,7 +86,7 @@ pub(crate) fn write_progress(
     for (index, layer) in progress.layers.iter().enumerate() {
         for (age, correction) in layer.corrections.iter().enumerate() {
             for (factor, values) in [("a", &correction.lora_a), ("b", &correction.lora_b)] {
-                tensors.push(Tensor {
+                tensors.push(SavedTensor {
                     name: factor_name(index, age, factor),
                     shape: vec![values.len()],
                     values: Values::F32(vec![values]),
@@ -86,7 +96,7 @@ pub(crate) fn write_progress(
         let (n, columns) = (layer.vectors.nrows(), layer.vectors.ncols());
         let columns = (0..columns).filter_map(|j| layer.vectors.col(j).try_as_col_major());
         let columns: Vec<&[f64]> = columns.map(|c| c.as_slice()).collect();
-        tensors.push(Tensor {
+        tensors.push(SavedTensor {
             name: vectors_name(index),
             shape: vec![columns.len(), n],
             values: Values::F64(columns),
@@ -153,7 +163,7 @@ pub(crate) fn read_progress(
     expected: ExpectedProgress<'_>,
 ) -> Result<SavedProgress, Unread> {
     let file = TensorFile::open(path, hash)?;
-    let record: ProgressRecord = file.record()?;
+    let record = file.record(ProgressRecord::parse)?;
     let (Some(first), true) = (
         expected.layers.first(),
         record.key == expected.key && record.layers.len() == expected.layers.len(),

@@ -12,11 +12,11 @@ use crate::calibrate::site::SiteStatistics;
 use crate::calibrate::window::{BlocksRecord, Window};
 use crate::error::Fatal;
 use crate::state::damage::Unread;
-use crate::state::tensor_file::{Tensor, TensorFile, Values, write};
+use crate::state::tensor_file::{SavedTensor, TensorFile, Values, write};
 
 /// The part of the statistics that is no tensor.
 #[derive(Debug, Serialize, Deserialize)]
-struct StatisticsRecord {
+pub(crate) struct StatisticsRecord {
     key: String,
     in_features: usize,
     rows: u64,
@@ -24,6 +24,16 @@ struct StatisticsRecord {
     rows_skipped: u64,
     batch_weight: f64,
     window: BlocksRecord,
+}
+
+impl StatisticsRecord {
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// What is no record about it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
 }
 
 /// Writes the statistics; returns the file's BLAKE3.
@@ -47,12 +57,12 @@ pub(crate) fn write_statistics(
     let rows: Vec<&[f32]> = statistics.window.all_rows().collect();
     let held = rows.iter().map(|r| r.len()).sum::<usize>() / m;
     let tensors = [
-        Tensor::f64("autocorrelation", &statistics.autocorrelation),
-        Tensor::f64("batch_max", &statistics.batch_max),
-        Tensor::f64("m2", &statistics.m2),
-        Tensor::f64("mean", &statistics.mean),
-        Tensor::f64("mean_abs", &statistics.mean_abs),
-        Tensor {
+        SavedTensor::f64("autocorrelation", &statistics.autocorrelation),
+        SavedTensor::f64("batch_max", &statistics.batch_max),
+        SavedTensor::f64("m2", &statistics.m2),
+        SavedTensor::f64("mean", &statistics.mean),
+        SavedTensor::f64("mean_abs", &statistics.mean_abs),
+        SavedTensor {
             name: "window".into(),
             shape: vec![held, m],
             values: Values::F32(rows),
@@ -83,7 +93,7 @@ pub(crate) fn read_statistics(
 ) -> Result<SiteStatistics, Unread> {
     let m = expected.in_features;
     let file = TensorFile::open(path, hash)?;
-    let record: StatisticsRecord = file.record()?;
+    let record = file.record(StatisticsRecord::parse)?;
     if record.key != expected.key || record.in_features != m {
         return Err(file.damage("is of another site").into());
     }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use bytemuck::Pod;
 use safetensors::Dtype;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
@@ -32,7 +31,7 @@ pub(crate) enum Values<'a> {
 }
 
 /// A tensor to be written.
-pub(crate) struct Tensor<'a> {
+pub(crate) struct SavedTensor<'a> {
     /// Key in the file.
     pub(crate) name: String,
     /// Shape, row-major.
@@ -41,7 +40,7 @@ pub(crate) struct Tensor<'a> {
     pub(crate) values: Values<'a>,
 }
 
-impl<'a> Tensor<'a> {
+impl<'a> SavedTensor<'a> {
     /// Of numbers that lie in one piece.
     pub(crate) fn f64(name: &str, values: &'a [f64]) -> Self {
         Self {
@@ -70,10 +69,10 @@ impl<'a> Tensor<'a> {
 pub(crate) fn write(
     path: &Path,
     record: &impl Serialize,
-    tensors: &[Tensor<'_>],
+    tensors: &[SavedTensor<'_>],
 ) -> Result<blake3::Hash, Fatal> {
     let record = serde_json::to_string(record).unwrap_or_default();
-    let plans: Vec<_> = tensors.iter().map(Tensor::plan).collect();
+    let plans: Vec<_> = tensors.iter().map(SavedTensor::plan).collect();
     let failed = WriteError::of(path);
     let out = Hashed {
         out: NewFile::create(path)?,
@@ -171,15 +170,18 @@ impl TensorFile {
         Damage(format!("{}: {what}", self.path.display()))
     }
 
-    /// The record of what is no tensor.
+    /// The record of what is no tensor, read by `parse`.
     ///
     /// # Errors
     /// [`Damage`] where it is missing or another.
-    pub(crate) fn record<T: DeserializeOwned>(&self) -> Result<T, Damage> {
+    pub(crate) fn record<T>(
+        &self,
+        parse: fn(&[u8]) -> Result<T, serde_json::Error>,
+    ) -> Result<T, Damage> {
         let Some(text) = self.header.metadata.get(SITE) else {
             return Err(self.damage(&format!("has no {SITE}")));
         };
-        serde_json::from_slice(text.as_bytes()).map_err(|e| self.damage(&format!("{SITE}: {e}")))
+        parse(text.as_bytes()).map_err(|e| self.damage(&format!("{SITE}: {e}")))
     }
 
     /// The header's entry of a tensor.
@@ -254,5 +256,63 @@ impl TensorFile {
                 "tensor '{name}' has {found} numbers, {length} expected"
             ))
             .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(unread: Unread) -> String {
+        match unread {
+            Unread::Damaged(damage) => damage.to_string(),
+            Unread::Fatal(fatal) => panic!("no damage: {fatal}"),
+        }
+    }
+
+    #[test]
+    fn what_was_saved_reads_back_and_every_damage_names_the_file() {
+        let name = format!("qera-tensors-{}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        // More than one piece of each.
+        let f64s: Vec<f64> = (0..40_000).map(f64::from).collect();
+        let f32s = [1.5_f32, -2.0, 3.0, 0.25];
+        let tensors = [
+            SavedTensor::f64("a", &f64s),
+            SavedTensor {
+                name: "b".into(),
+                shape: vec![2, 2],
+                values: Values::F32(vec![&f32s[..1], &f32s[1..]]),
+            },
+        ];
+        let hash = write(&path, &"the record", &tensors).unwrap().to_hex();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(blake3::hash(&bytes).to_hex(), hash);
+
+        let file = TensorFile::open(&path, &hash).unwrap();
+        assert_eq!(file.f64("a", f64s.len()).unwrap()[..], f64s[..]);
+        assert_eq!(file.f32("b").unwrap()[..], f32s[..]);
+        let record = |bytes: &[u8]| serde_json::from_slice::<String>(bytes);
+        assert_eq!(file.record(record).unwrap(), "the record");
+        let number = |bytes: &[u8]| serde_json::from_slice::<u64>(bytes);
+        let damages = [
+            message(file.f64("c", 1).unwrap_err()),
+            message(file.f64("a", 1).unwrap_err()),
+            message(file.f32_of("b", 5).unwrap_err()),
+            file.record(number).unwrap_err().to_string(),
+        ];
+        for (damage, said) in damages
+            .iter()
+            .zip(["'c'", "40000 numbers", "4 numbers", SITE])
+        {
+            assert!(damage.contains(said) && damage.contains(&name), "{damage}");
+        }
+
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let damage = message(TensorFile::open(&path, &hash).unwrap_err());
+        assert!(damage.contains(&name), "{damage}");
+        std::fs::remove_file(&path).unwrap();
+        let damage = message(TensorFile::open(&path, &hash).unwrap_err());
+        assert!(damage.contains("is missing"), "{damage}");
     }
 }
