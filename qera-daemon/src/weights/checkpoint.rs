@@ -24,6 +24,7 @@ pub(crate) struct Checkpoint {
     pub(crate) path: PathBuf,
     /// Every tensor of every file, by name.
     pub(crate) tensors: BTreeMap<String, Tensor>,
+    /// What `config.json` says.
     pub(crate) config: ModelConfig,
     files: Vec<MappedFile>,
 }

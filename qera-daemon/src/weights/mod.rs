@@ -48,8 +48,7 @@ impl Weights {
     /// Opens what `--checkpoint` names; `None` where it names nothing.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one; [`Fatal::Usage`] for a selection that
-    /// cannot be had.
+    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one; a selection that cannot be had.
     pub fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
         let settings = &settings.weights;
         let Some(path) = &settings.checkpoint else {
