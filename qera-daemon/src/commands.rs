@@ -14,10 +14,10 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::board::Board;
 use crate::pipeline::publisher::Drained;
 use crate::publish::target::Target;
-use crate::run::prepared::{Prepared, Weights, solver};
+use crate::run::prepared::{Prepared, solver};
 use crate::settings::Settings;
 use crate::state::restore::restore;
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 
 /// Writes to standard output.
 ///
@@ -67,7 +67,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let Some(weights) = Weights::open(settings)? else {
         return Ok(Exit::Failure);
     };
-    let layers: &[Layer] = &weights.layers.selected;
+    let layers = weights.layers();
     let job = Prepared::prepare(settings, Some(&weights), None)?;
     let refuse = |reason: String| Fatal::StateRefused {
         path: settings.state.clone(),
@@ -78,7 +78,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
     };
-    let known = |key: &str| saved.sites.iter().any(|(saved, ..)| saved == key);
+    let known = |key: &str| saved.sites.iter().any(|saved| saved.key == key);
     if let Some(site) = job.sites.sites.iter().find(|site| !known(&site.key)) {
         return Err(refuse(format!(
             "was gathered without {}: --exclude it, or gather it first",
@@ -90,7 +90,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     if restored.gathered.position == 0 {
         return Err(refuse("holds no snapshot yet".into()));
     }
-    let target = Target::open(settings, &weights.checkpoint, layers)?;
+    let target = Target::open(settings, &weights)?;
     let status = job.status(settings, layers, &restored.sites);
     let cores = Cores::new(settings.compute.threads);
     let fed = Pipeline {

@@ -22,6 +22,21 @@ pub enum Fatal {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A tensor was given another number of bytes than its header promises: a defect of qera.
+    #[error(
+        "{}: tensor '{tensor}': {planned} bytes planned, {written} written (this is a defect, please report it)",
+        path.display()
+    )]
+    Unwritten {
+        /// The file that was being written.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Bytes of its plan.
+        planned: usize,
+        /// Bytes that came.
+        written: usize,
+    },
     /// The checkpoint cannot serve; the text names file, tensor and numbers.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {
@@ -114,6 +129,7 @@ impl Fatal {
             Self::OverBudget { .. } => Exit::OverBudget,
             Self::Locked { .. } => Exit::Locked,
             Self::Io { .. }
+            | Self::Unwritten { .. }
             | Self::Checkpoint { .. }
             | Self::Solve { .. }
             | Self::Fold { .. }

@@ -46,6 +46,5 @@ pub use solve::direct::{LayerProblem, LowRankTerm};
 pub use solve::site::SiteSolver;
 pub use solve::solution::LayerSolution;
 pub use source::rows::Batch;
-pub use weights::checkpoint::Checkpoint;
-pub use weights::layers::Layers;
+pub use weights::Weights;
 pub use weights::sites::{Shares, Sites};

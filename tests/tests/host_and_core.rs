@@ -8,15 +8,14 @@
 
 use std::sync::Arc;
 
-use std::path::Path;
-
+use qera_core::quantize::Mxint;
 use qera_core::reconstruct::{
     Method, Problem, Report, Statistic, reconstruct, reconstruct_workspace_len,
 };
 use qera_core::statistics::BatchMaxMeanAbs;
 use qera_daemon::{
-    Checkpoint, Compute, Cores, Kernel, LayerSolution, Layers, Options, Settings, Shares,
-    SiteSolver, SiteStatistics, Sites,
+    Compute, Cores, Kernel, LayerSolution, Options, Settings, Shares, SiteSolver, SiteStatistics,
+    Sites, Weights,
 };
 use qera_tests::matrix::Matrix;
 use qera_tests::precision::HOST_AND_CORE;
@@ -75,18 +74,16 @@ impl Case {
     }
 
     fn host(&self, settings: &Settings) -> LayerSolution {
-        let checkpoint = Checkpoint::open(Path::new(self.folder.path())).unwrap();
-        let layers = Layers::select(&checkpoint, settings).unwrap().selected;
-        let sites = Sites::group(&layers, &Shares::default()).unwrap();
+        let weights = Weights::open(settings).unwrap().unwrap();
+        let sites = Sites::group(weights.layers(), &Shares::default()).unwrap();
         let cores = Cores::new(2);
         let solver = SiteSolver {
             host: Compute {
                 kernel: Kernel::best(),
                 cores: &cores,
             },
-            checkpoint: &checkpoint,
+            weights: &weights,
             settings,
-            layers: &layers,
         };
         solver
             .solve(&sites.sites[0], &self.statistics, None)
@@ -94,15 +91,15 @@ impl Case {
             .remove(0)
     }
 
-    fn core(&self, settings: &Settings, method: Method, shrinkage: f64) -> Report {
+    fn core(&self, method: Method, shrinkage: f64) -> Report {
         let (m, n) = (
             self.weight.nrows(),
             self.weight.as_slice().len() / self.weight.nrows(),
         );
         let narrow: Vec<f32> = self.weight.as_slice().iter().map(|x| *x as f32).collect();
         let mut quantized = vec![0.0; narrow.len()];
-        settings
-            .quantizer
+        Mxint::new(3, 32)
+            .unwrap()
             .quantize_dequantize(&narrow, m, &mut quantized)
             .unwrap();
         let error = self
@@ -146,7 +143,7 @@ impl Case {
     fn compare(&self, method: Method, shrinkage: f64, name: &str) {
         let settings = self.settings(method, shrinkage);
         let host = self.host(&settings);
-        let core = self.core(&settings, method, shrinkage);
+        let core = self.core(method, shrinkage);
         let close = |what: &str, ours: f64, theirs: f64| {
             // Differences of traces carry the rounding of the traces themselves.
             let allowed = HOST_AND_CORE * theirs.abs() + 1e-14 * core.error_without;
@@ -240,10 +237,7 @@ fn a_rank_that_does_not_exist_is_cut_alike() {
     let mut case = Case::new(16, 40, 16, Spectrum::RankDeficient);
     case.rank = 16;
     let settings = case.settings(Method::Exact, 0.0);
-    let (host, core) = (
-        case.host(&settings),
-        case.core(&settings, Method::Exact, 0.0),
-    );
+    let (host, core) = (case.host(&settings), case.core(Method::Exact, 0.0));
     assert_eq!(host.rank_used, core.rank_used);
     assert!(host.rank_used < 16 && host.error_with <= 1e-12 * host.error_without);
 }

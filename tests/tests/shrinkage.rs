@@ -8,9 +8,10 @@
 
 use faer::{Mat, Side};
 use qera_core::dtype::FloatDtype;
+use qera_core::quantize::Mxint;
 use qera_daemon::{
-    Batch, Checkpoint, ChoiceOrigin, Compute, Cores, HeldOut, Kernel, Layers, Options, SHRINKAGES,
-    Scratch, Settings, Shares, SiteSolver, SiteStatistics, Sites,
+    Batch, ChoiceOrigin, Compute, Cores, HeldOut, Kernel, Options, SHRINKAGES, Scratch, Settings,
+    Shares, SiteSolver, SiteStatistics, Sites, Weights,
 };
 use qera_tests::layer_input::{Input, Population};
 use qera_tests::precision::HELD_OUT;
@@ -96,9 +97,8 @@ impl Case {
         shrinkage: &str,
     ) -> (f64, ChoiceOrigin, Vec<HeldOut>, Vec<usize>) {
         let settings = self.settings(shrinkage);
-        let checkpoint = Checkpoint::open(self.folder.path()).unwrap();
-        let layers = Layers::select(&checkpoint, &settings).unwrap().selected;
-        let sites = Sites::group(&layers, &Shares::default()).unwrap();
+        let weights = Weights::open(&settings).unwrap().unwrap();
+        let sites = Sites::group(weights.layers(), &Shares::default()).unwrap();
         assert_eq!(sites.sites.len(), 1);
         let cores = Cores::new(2);
         let _core = cores.take();
@@ -125,14 +125,15 @@ impl Case {
             .unwrap();
         let solver = SiteSolver {
             host,
-            checkpoint: &checkpoint,
+            weights: &weights,
             settings: &settings,
-            layers: &layers,
         };
         let solutions = solver.solve(&sites.sites[0], &statistics, None).unwrap();
         let choice = solutions[0].choice.unwrap();
         let held_out = NAMES[..self.weights.len()].iter().map(|name| {
-            let of_layer = solutions.iter().find(|s| layers[s.layer].name == *name);
+            let of_layer = solutions
+                .iter()
+                .find(|s| weights.layers()[s.layer].name == *name);
             of_layer.unwrap().held_out.unwrap()
         });
         let blocks = statistics.window.blocks();
@@ -148,8 +149,8 @@ impl Case {
     fn error(&self, layer: usize) -> Mat<f64> {
         let weight = &self.weights[layer];
         let mut quantized = vec![0.0; weight.len()];
-        self.settings("0")
-            .quantizer
+        Mxint::new(3, 32)
+            .unwrap()
             .quantize_dequantize(weight, self.m, &mut quantized)
             .unwrap();
         Mat::from_fn(self.m, weight.len() / self.m, |i, j| {

@@ -1,58 +1,144 @@
-//! Files that survive a crash whole or not at all: written aside, synced, renamed in, the folder synced. And the lock
-//! that keeps two processes out of one folder.
+//! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes, locks, links or maps a
+//! file, or asks what a path names. Here are the operations on paths; `open_file`, `new_file`, `append`, `mapping` are the
+//! ways to hold a file, `lock` keeps others out, `identity` tells files apart, `clock` is the time.
+//!
+//! Files survive a crash whole or not at all: written beside their place, synced, renamed in, the folder synced.
 
+pub(crate) mod append;
+pub(crate) mod clock;
+pub(crate) mod identity;
+pub(crate) mod lock;
 pub(crate) mod mapping;
+pub(crate) mod new_file;
+pub(crate) mod open_file;
 
-use core::time::Duration;
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
-use std::path::Path;
+use std::fs;
+use std::io::{ErrorKind, Result as IoResult, Write};
+use std::path::{Path, PathBuf};
 
+use crate::disk::new_file::NewFile;
 use crate::error::Fatal;
 
 /// What the names of half-done work begin with; nothing else is ever removed.
 pub(crate) const TEMPORARY: &str = ".qera-unfinished-";
-const ATTEMPTS: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the lock file, for as long as the returned file is open, and writes into it who holds it. A reader of the
-/// state looks at the lock for a moment, so it is tried for a second.
+/// The whole of a file.
 ///
 /// # Errors
-/// [`Fatal::Locked`] with what the holder wrote, [`Fatal::Io`].
-pub(crate) fn lock(path: &Path) -> Result<File, Fatal> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(Fatal::io(path, "open the lock"))?;
-    let mut attempts = 0;
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if attempts < ATTEMPTS => {
-                attempts += 1;
-                std::thread::sleep(PAUSE);
-            }
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Only for the message; an unreadable holder does not change the answer.
-                let _ = file.read_to_string(&mut holder);
-                return Err(Fatal::Locked {
-                    path: path.to_path_buf(),
-                    holder: holder.trim().to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(Fatal::io(path, "lock")(error)),
-        }
+/// What the system says.
+pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
+    fs::read(path)
+}
+
+/// The whole of a file; `None` where there is none.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fatal> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Fatal::io(path, "read")(e)),
     }
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    file.set_len(0).map_err(Fatal::io(path, "write the lock"))?;
-    writeln!(file, "pid {} on {}", std::process::id(), host.trim())
-        .map_err(Fatal::io(path, "write the lock"))?;
-    Ok(file)
+}
+
+/// What is in a folder, in the order of the names.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn list(folder: &Path) -> IoResult<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = entries.collect::<IoResult<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether a path names anything.
+#[must_use]
+pub(crate) fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// Whether a path names a file that can be read to its end, or leads to one: no folder, pipe or socket.
+#[must_use]
+pub(crate) fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// Whether a path names a folder, or leads to one.
+#[must_use]
+pub(crate) fn is_folder(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// Whether there is something at a path that is no symlink.
+#[must_use]
+pub(crate) fn is_in_place_of_a_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink())
+}
+
+/// The path without symlinks, from the root on.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn resolve(path: &Path) -> IoResult<PathBuf> {
+    fs::canonicalize(path)
+}
+
+/// Where a symlink points.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn read_link(link: &Path) -> IoResult<PathBuf> {
+    fs::read_link(link)
+}
+
+/// Makes a symlink.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn symlink(target: &Path, link: &Path) -> IoResult<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+/// Makes a folder where nothing is.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn create_folder(path: &Path) -> IoResult<()> {
+    fs::create_dir(path)
+}
+
+/// Makes a folder and those that it lies in, where they are missing.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
+    fs::create_dir_all(path)
+}
+
+/// Puts a file or folder in another place, in one step.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn rename(from: &Path, to: &Path) -> IoResult<()> {
+    fs::rename(from, to)
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn remove_file(path: &Path) -> IoResult<()> {
+    fs::remove_file(path)
+}
+
+/// Removes a folder that is empty.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn remove_empty(folder: &Path) -> IoResult<()> {
+    fs::remove_dir(folder)
 }
 
 /// Removes a file or a folder with all that is in it.
@@ -69,14 +155,30 @@ pub(crate) fn remove(path: &Path) -> Result<(), Fatal> {
     removed.map_err(Fatal::io(path, "remove"))
 }
 
+/// Removes what a killed run left half done in a folder.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn remove_unfinished(folder: &Path) -> Result<(), Fatal> {
+    let unfinished = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+    };
+    let found = list(folder).map_err(Fatal::io(folder, "read"))?;
+    found
+        .iter()
+        .filter(|path| unfinished(path))
+        .try_for_each(|path| remove(path))
+}
+
 /// Writes a small file and syncs it.
 ///
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
-    let mut file = File::create(path).map_err(Fatal::io(path, "create"))?;
+    let mut file = NewFile::create(path)?;
     file.write_all(bytes).map_err(Fatal::io(path, "write"))?;
-    file.sync_all().map_err(Fatal::io(path, "sync"))
+    file.sync()
 }
 
 /// Writes a value as JSON and syncs the file.
@@ -93,7 +195,7 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn sync(folder: &Path) -> Result<(), Fatal> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
         .map_err(Fatal::io(folder, "sync"))
 }

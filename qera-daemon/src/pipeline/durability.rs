@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crossbeam_channel::unbounded;
 
+use crate::disk::identity::Identity;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::Identity;
 use crate::observe::event::Event;
 use crate::pipeline::feeder::Feeder;
 use crate::pipeline::source::Source;

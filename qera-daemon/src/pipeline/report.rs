@@ -12,7 +12,9 @@ use crate::weights::sites::Site;
 impl Shared<'_> {
     /// A selected layer; there are some wherever something is solved.
     pub(crate) fn layer(&self, index: usize) -> &Layer {
-        let layers = self.solver.map_or(&[][..], |solver| solver.layers);
+        let layers = self
+            .solver
+            .map_or(&[][..], |solver| solver.weights.layers());
         &layers[index]
     }
 

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::disk;
+use crate::disk::identity::Identity;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::Identity;
 use crate::plan::Plan;
 use crate::settings::Settings;
 use crate::settings::source::Consume;
@@ -14,8 +15,7 @@ use crate::source::shard::ShardHeader;
 use crate::source::watch::{Wake, Watcher};
 use crate::state::journal::{Gathered, Journal};
 use crate::state::{SitesRecord, StateFolder};
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 use crate::weights::sites::Sites;
 
 /// The watched folder and the state.
@@ -39,10 +39,8 @@ pub(crate) struct Source<'a> {
     pub(crate) saved_sites: usize,
     /// Whether R is gathered.
     pub(crate) keeps_r: bool,
-    /// The checkpoint.
-    pub(crate) checkpoint: Option<&'a Checkpoint>,
-    /// The selected layers.
-    pub(crate) layers: &'a [Layer],
+    /// The model, where there is one.
+    pub(crate) weights: Option<&'a Weights>,
     /// The memory plan.
     pub(crate) plan: &'a Plan,
     /// The shards that the statistics hold.
@@ -61,12 +59,13 @@ impl Source<'_> {
     /// Judges a header against sites and plan. Where there is no checkpoint, the sites that it adds are returned: they are
     /// real only when the shard is accepted.
     pub(crate) fn admit(&self, header: &ShardHeader) -> Result<(Admitted, Option<Sites>), Refusal> {
-        declared_shares(header, self.layers, &mut self.sites.shares().clone())?;
+        let layers = self.weights.map_or(&[][..], Weights::layers);
+        declared_shares(header, layers, &mut self.sites.shares().clone())?;
         let refuse = |reason| Refusal {
             shard: header.name.clone(),
             reason,
         };
-        let grown = self.checkpoint.is_none().then(|| {
+        let grown = self.weights.is_none().then(|| {
             let mut sites = self.sites.clone();
             grow(header, &self.settings.weights.selection, &mut sites);
             sites
@@ -78,10 +77,7 @@ impl Source<'_> {
                 .map_err(refuse)?;
         }
         let admission = Admission {
-            checkpoint: self.checkpoint,
-            model_names: self
-                .checkpoint
-                .map_or_else(Vec::new, Checkpoint::model_names),
+            weights: self.weights,
             selection: &self.settings.weights.selection,
             sites,
         };
@@ -114,7 +110,7 @@ impl Source<'_> {
         let folder = self.intake.folder();
         let consumed = folder.join(".consumed");
         // Gone for a while: later.
-        if self.consumable.is_empty() || !folder.is_dir() {
+        if self.consumable.is_empty() || !disk::is_folder(folder) {
             return Vec::new();
         }
         let mut problems = Vec::new();
@@ -124,7 +120,7 @@ impl Source<'_> {
             }
         }
         // Left empty after deleting; where it is not, it stays.
-        let _ = std::fs::remove_dir(&consumed);
+        let _ = disk::remove_empty(&consumed);
         problems
     }
 }
@@ -136,27 +132,27 @@ fn consume_one(
     identity: Identity,
     how: Consume,
 ) -> std::io::Result<()> {
-    let same = |path: &Path| std::fs::metadata(path).is_ok_and(|m| Identity::from(&m) == identity);
+    let same = |path: &Path| Identity::at(path).is_ok_and(|now| now == identity);
     if !same(path) {
         return Ok(());
     }
-    if !consumed.is_dir() {
-        std::fs::create_dir(consumed)?;
+    if !disk::is_folder(consumed) {
+        disk::create_folder(consumed)?;
     }
     // An earlier shard of this name is not lost to a later one.
     let free = |folder: &Path| {
         let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
         let mut names = core::iter::once(folder.join(name)).chain(numbered);
-        names.find(|path| !path.exists()).unwrap_or_default()
+        names.find(|path| !disk::exists(path)).unwrap_or_default()
     };
     let aside = free(consumed);
-    std::fs::rename(path, &aside)?;
+    disk::rename(path, &aside)?;
     if !same(&aside) {
         let folder = consumed.parent().unwrap_or(consumed);
-        return std::fs::rename(&aside, free(folder));
+        return disk::rename(&aside, &free(folder));
     }
     if how == Consume::Delete {
-        std::fs::remove_file(&aside)?;
+        disk::remove_file(&aside)?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ use crate::solve::solution::LayerSolution;
 use crate::source::rows::Batch;
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
-use crate::state::snapshot::{SavedSite, write_site};
+use crate::state::snapshot::{SavedSite, SiteToSave, write_site};
 use crate::weights::sites::Site;
 
 /// What the feeder asks of a worker.
@@ -311,8 +311,13 @@ impl<'a> Worker<'a> {
     ) -> Result<(), Ended> {
         for (&site, slot) in &mut self.slots {
             let progress = slot.progress.here()?;
-            let id = (site, keys[site].as_str());
-            let done = write_site(folder, id, &slot.statistics, progress.as_deref());
+            let site = SiteToSave {
+                number: site,
+                key: &keys[site],
+                statistics: &slot.statistics,
+                progress: progress.as_deref(),
+            };
+            let done = write_site(folder, site);
             saved.send(done).map_err(|_| Ended)?;
         }
         Ok(())

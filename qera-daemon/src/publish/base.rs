@@ -1,29 +1,22 @@
 //! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging Face
-//! folder, so that any engine can load what the adapter corrects. MXINT values of up to 8 bits are exact
-//! in bf16.
+//! folder, so that any engine can load what the adapter corrects.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use qera_core::dtype::FloatDtype;
-use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{write_json, write_synced};
+use crate::disk::new_file::NewFile;
+use crate::disk::open_file::OpenFile;
+use crate::disk::{exists, is_file, read, write_json, write_synced};
 use crate::error::Fatal;
-use crate::formats::safetensors::header::{Header, float_dtype};
-use crate::formats::safetensors::writer::{Sink, TensorPlan, write};
-use crate::publish::manifest::quantizer_name;
+use crate::formats::safetensors::header::{Header, HeaderError};
+use crate::formats::safetensors::writer::{WriteError, Writer};
 use crate::publish::out_folder::OutFolder;
-use crate::publish::peft::encode;
-use crate::settings::Settings;
-use crate::weights::checkpoint::{Checkpoint, Tensor};
-use crate::weights::layers::{Layer, fingerprint_of_others};
+use crate::weights::Weights;
 
 const RECORD: &str = "qera_base.json";
-/// Elements converted at a time.
-const PIECE: usize = 1 << 20;
+const MODEL: &str = "model.safetensors";
 /// Files beside the weights that a loader wants.
 const COMPANIONS: [&str; 12] = [
     "config.json",
@@ -56,18 +49,21 @@ pub(crate) struct Base {
 impl Base {
     /// What this run would write.
     #[must_use]
-    pub(crate) fn new(
-        settings: &Settings,
-        checkpoint: &Checkpoint,
-        layers: &[Layer],
-        weights: &str,
-    ) -> Self {
+    pub(crate) fn new(weights: &Weights, fingerprint: &str) -> Self {
         Self {
-            quantizer: quantizer_name(settings),
-            checkpoint: weights.to_owned(),
-            others: fingerprint_of_others(checkpoint, layers),
-            layers: layers.iter().map(|l| l.name.clone()).collect(),
+            quantizer: weights.format().to_string(),
+            checkpoint: fingerprint.to_owned(),
+            others: weights.fingerprint_of_others(),
+            layers: weights.layers().iter().map(|l| l.name.clone()).collect(),
         }
+    }
+
+    /// Reads the record of a base folder.
+    ///
+    /// # Errors
+    /// What is no record about it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
     }
 
     /// Identifies quantizer, layers and weights in every manifest.
@@ -84,24 +80,19 @@ impl Base {
     /// [`Fatal::StateRefused`] when the base there was made from something else.
     pub(crate) fn present(&self, out: &OutFolder) -> Result<bool, Fatal> {
         let folder = out.path.join("base");
-        if !folder.exists() {
+        if !exists(&folder) {
             return Ok(false);
         }
         let refuse = |reason| Fatal::StateRefused {
             path: folder.clone(),
             reason,
         };
-        let text = fs::read_to_string(folder.join(RECORD))
-            .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
-        let found: Self = serde_json::from_str(&text)
-            .map_err(|e| refuse(format!("its {RECORD} cannot be read: {e}")))?;
+        let unread = |e: String| refuse(format!("its {RECORD} cannot be read: {e}"));
+        let record = read(&folder.join(RECORD)).map_err(|e| unread(e.to_string()))?;
+        let found = Self::parse(&record).map_err(|e| unread(e.to_string()))?;
         if found == *self {
-            let weights = Header::read(&folder.join("model.safetensors"));
-            weights.map_err(|e| {
-                refuse(format!(
-                    "its model.safetensors is damaged: {e}; remove the folder"
-                ))
-            })?;
+            check_header(&folder.join(MODEL))
+                .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
             return Ok(true);
         }
         Err(refuse(if found.quantizer != self.quantizer {
@@ -121,105 +112,47 @@ impl Base {
     }
 }
 
+/// Whether a file is as long as its header says.
+fn check_header(path: &Path) -> Result<(), HeaderError> {
+    let file = OpenFile::open(path)?;
+    let bytes = file.identity()?.bytes;
+    Header::read(file.reader(), bytes).map(drop)
+}
+
 /// Writes `OUT/base`, once, by rename.
 ///
 /// # Errors
 /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
-pub(crate) fn emit(
-    out: &OutFolder,
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    layers: &[Layer],
-    base: &Base,
-) -> Result<PathBuf, Fatal> {
-    write_aside(out, checkpoint, settings, layers, base)
-        .inspect_err(|_| out.abandon(""))
-        .and_then(|aside| out.rename_in(&aside, "", "base"))
+pub(crate) fn emit(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBuf, Fatal> {
+    let unfinished = out.begin("")?;
+    write(&unfinished, weights, base).inspect_err(|_| out.abandon(""))?;
+    out.rename_in(&unfinished, "", "base")
 }
 
-fn write_aside(
-    out: &OutFolder,
-    checkpoint: &Checkpoint,
-    settings: &Settings,
-    layers: &[Layer],
-    base: &Base,
-) -> Result<PathBuf, Fatal> {
-    let aside = out.aside("")?;
-    let names: Vec<&String> = checkpoint.tensors.keys().collect();
-    let tensors: Vec<&Tensor> = checkpoint.tensors.values().collect();
-    let plans: Vec<_> = names
-        .iter()
-        .zip(&tensors)
-        .map(|(name, tensor)| TensorPlan {
-            name: (*name).clone(),
-            dtype: if float_dtype(tensor.dtype).is_some() {
-                Dtype::BF16
-            } else {
-                tensor.dtype
-            },
-            shape: tensor.shape.clone(),
-        })
-        .collect();
-    write(&aside.join("model.safetensors"), &plans, |index, out| {
-        let layer = names[index]
-            .strip_suffix(".weight")
-            .and_then(|name| layers.binary_search_by(|l| l.name.as_str().cmp(name)).ok());
-        let Some(layer) = layer else {
-            return copy_as_bf16(checkpoint, tensors[index], out);
-        };
-        let layer = &layers[layer];
-        let mut weight = layer.read_weight(checkpoint)?;
-        layer.quantize(checkpoint, settings, &mut weight, |_, quantized| {
-            out.write_all(&encode(quantized, FloatDtype::Bf16))
-        })
-    })?;
-    copy_companions(checkpoint, &aside)?;
-    write_json(&aside.join(RECORD), base)?;
-    Ok(aside)
-}
-
-/// A tensor that stays as it is, in bf16 where it is a float; a piece at a time. Its values are not qera's
-/// business: masks may hold infinities.
-fn copy_as_bf16(checkpoint: &Checkpoint, tensor: &Tensor, out: &mut Sink<'_>) -> Result<(), Fatal> {
-    let bytes = checkpoint.bytes(tensor);
-    match float_dtype(tensor.dtype) {
-        None | Some(FloatDtype::Bf16) => out.write_all(bytes),
-        Some(FloatDtype::F32) => bytes.chunks(4 * PIECE).try_for_each(|piece| {
-            let values = piece
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b));
-            out.write_all(
-                &values
-                    .flat_map(|v| bf16::from_f32(v).to_le_bytes())
-                    .collect::<Vec<_>>(),
-            )
-        }),
-        Some(FloatDtype::F16) => bytes.chunks(2 * PIECE).try_for_each(|piece| {
-            let values = piece
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| f16::from_le_bytes(*b).to_f32());
-            out.write_all(
-                &values
-                    .flat_map(|v| bf16::from_f32(v).to_le_bytes())
-                    .collect::<Vec<_>>(),
-            )
-        }),
+fn write(folder: &Path, weights: &Weights, base: &Base) -> Result<(), Fatal> {
+    let tensors = weights.model();
+    let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
+    let path = folder.join(MODEL);
+    let failed = WriteError::of(&path);
+    let file = NewFile::create(&path)?;
+    let mut writer = Writer::begin(file, &BTreeMap::new(), &plans).map_err(&failed)?;
+    for tensor in &tensors {
+        weights.model_bytes(tensor, |bytes| writer.put(bytes).map_err(&failed))?;
+        writer.end().map_err(&failed)?;
     }
+    writer.finish().map_err(&failed)?.sync()?;
+    copy_companions(weights.folder(), folder)?;
+    write_json(&folder.join(RECORD), base)
 }
 
 /// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
-fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Fatal> {
-    let folder = checkpoint.folder();
+fn copy_companions(from: &Path, to: &Path) -> Result<(), Fatal> {
     for name in COMPANIONS {
-        let from = folder.join(name);
-        if !from.is_file() {
+        let from = from.join(name);
+        if !is_file(&from) {
             continue;
         }
-        let mut bytes = fs::read(&from).map_err(Fatal::io(&from, "read"))?;
+        let mut bytes = read(&from).map_err(Fatal::io(&from, "read"))?;
         if name == "config.json"
             && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
             && let Some(map) = config.as_object_mut()
@@ -233,7 +166,7 @@ fn copy_companions(checkpoint: &Checkpoint, aside: &Path) -> Result<(), Fatal> {
             bytes = serde_json::to_vec_pretty(&config)
                 .map_err(|e| Fatal::io(&from, "rewrite")(e.into()))?;
         }
-        write_synced(&aside.join(name), &bytes)?;
+        write_synced(&to.join(name), &bytes)?;
     }
     Ok(())
 }

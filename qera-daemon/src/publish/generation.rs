@@ -1,15 +1,13 @@
-//! One generation: written aside, synced, renamed in, then `current` points at it.
+//! One generation: written beside its place, synced, renamed in, then `current` points at it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::disk::{write_json, write_synced};
 use crate::error::Fatal;
-use crate::publish::manifest::Manifest;
+use crate::publish::manifest::{Manifest, PublishedLayers};
 use crate::publish::out_folder::OutFolder;
-use crate::publish::{peft, readme};
-use crate::settings::Settings;
-use crate::solve::solution::LayerSolution;
-use crate::weights::layers::Layer;
+use crate::publish::peft::{adapter_rank, write_adapter};
+use crate::publish::readme::Readme;
 
 /// Where a generation went.
 #[derive(Debug, Clone)]
@@ -22,50 +20,57 @@ pub(crate) struct Publication {
     pub(crate) rank: usize,
 }
 
-/// Publishes the solutions, which are sorted by layer, as the next generation.
-///
-/// # Errors
-/// [`Fatal::Io`] with the path; `current` still names the previous generation then.
-pub(crate) fn publish(
-    out: &OutFolder,
-    settings: &Settings,
-    layers: &[Layer],
-    solutions: &[LayerSolution],
-    manifest: &Manifest,
-    base_model: Option<&str>,
-) -> Result<Publication, Fatal> {
-    let generation = out.next_generation()?;
-    let name = format!("{generation:06}");
-    let rank = peft::adapter_rank(solutions);
-    let written = write_aside(
-        out, settings, layers, solutions, manifest, base_model, generation,
-    )
-    .inspect_err(|_| out.abandon("generations"))?;
-    let path = out.rename_in(&written, "generations", &name)?;
-    out.switch_current(&name)?;
-    Ok(Publication {
-        generation,
-        path,
-        rank,
-    })
+/// What a generation is made of.
+#[derive(Debug)]
+pub(crate) struct Generation<'a> {
+    /// The solutions, which are sorted by layer.
+    pub(crate) layers: PublishedLayers<'a>,
+    /// What is said of them.
+    pub(crate) manifest: Manifest,
+    /// Folder of the model that the adapter belongs on, where it is here.
+    pub(crate) base_model: Option<String>,
 }
 
-/// Writes the files of a generation beside the place where it will be renamed to.
-fn write_aside(
-    out: &OutFolder,
-    settings: &Settings,
-    layers: &[Layer],
-    solutions: &[LayerSolution],
-    manifest: &Manifest,
-    base_model: Option<&str>,
-    generation: u64,
-) -> Result<PathBuf, Fatal> {
-    let aside = out.aside("generations")?;
-    peft::write_adapter(&aside, layers, solutions, base_model)?;
-    write_json(&aside.join("qera_manifest.json"), manifest)?;
-    let current = out.path.join("current").display().to_string();
-    let rank = peft::adapter_rank(solutions);
-    let readme = readme::text(settings, generation, &current, base_model, rank, solutions);
-    write_synced(&aside.join("README.md"), readme.as_bytes())?;
-    Ok(aside)
+impl Generation<'_> {
+    /// Publishes it as the next one.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`] with the path; `current` still names the previous generation then.
+    pub(crate) fn publish(&self, out: &OutFolder) -> Result<Publication, Fatal> {
+        let generation = out.next_generation()?;
+        let name = format!("{generation:06}");
+        let unfinished = out.begin("generations")?;
+        self.write(out, generation, &unfinished)
+            .inspect_err(|_| out.abandon("generations"))?;
+        let path = out.rename_in(&unfinished, "generations", &name)?;
+        out.switch_current(&name)?;
+        Ok(Publication {
+            generation,
+            path,
+            rank: adapter_rank(self.layers.solutions),
+        })
+    }
+
+    /// Writes its files into a folder.
+    fn write(&self, out: &OutFolder, generation: u64, folder: &Path) -> Result<(), Fatal> {
+        let PublishedLayers {
+            settings,
+            weights,
+            solutions,
+            ..
+        } = self.layers;
+        let base_model = self.base_model.as_deref();
+        write_adapter(folder, weights.layers(), solutions, base_model)?;
+        write_json(&folder.join("qera_manifest.json"), &self.manifest)?;
+        let readme = Readme {
+            generation,
+            folder: &out.path.join("current").display().to_string(),
+            method: settings.solve.method.name(),
+            quantizer: &weights.format(),
+            base_model,
+            rank: adapter_rank(solutions),
+            solutions,
+        };
+        write_synced(&folder.join("README.md"), readme.text().as_bytes())
+    }
 }

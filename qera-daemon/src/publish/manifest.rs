@@ -10,7 +10,7 @@ use crate::judge::scores::HeldOut;
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
 use crate::solve::solution::{LayerSolution, Status};
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 
 /// The whole manifest.
 #[derive(Debug, Serialize)]
@@ -86,9 +86,9 @@ pub(crate) struct Inputs {
 pub(crate) struct LayerRecord {
     /// Module path.
     pub(crate) name: String,
-    /// Columns of the stored weight.
+    /// Width of its input.
     pub(crate) in_features: usize,
-    /// Rows of the stored weight.
+    /// Width of its output.
     pub(crate) out_features: usize,
     /// What became of it.
     pub(crate) status: Status,
@@ -146,26 +146,42 @@ pub(crate) struct ErrorRecord {
     pub(crate) relative_with: f64,
 }
 
+/// The layers as they are published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PublishedLayers<'a> {
+    /// The settings.
+    pub(crate) settings: &'a Settings,
+    /// The layers.
+    pub(crate) weights: &'a Weights,
+    /// Their solutions, sorted by layer.
+    pub(crate) solutions: &'a [LayerSolution],
+    /// By layer.
+    pub(crate) progress: &'a [LayerSummary],
+}
+
 impl Manifest {
     /// Collects the record of a generation.
     #[must_use]
     pub(crate) fn new(
-        settings: &Settings,
-        layers: &[Layer],
-        solutions: &[LayerSolution],
-        progress: &[LayerSummary],
+        of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
     ) -> Self {
+        let PublishedLayers {
+            settings,
+            weights,
+            solutions,
+            progress,
+        } = *of;
         Self {
             manifest_version: 1,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
             layers: solutions
                 .iter()
-                .map(|s| LayerRecord::new(settings, &layers[s.layer], s, progress[s.layer]))
+                .map(|s| LayerRecord::new(settings, weights, s, progress[s.layer]))
                 .collect(),
-            settings: SettingsRecord::new(settings, layers),
+            settings: SettingsRecord::new(settings, weights),
             inputs,
         }
     }
@@ -176,11 +192,11 @@ impl Fingerprints {
     #[must_use]
     pub(crate) fn new(
         settings: &Settings,
-        layers: &[Layer],
+        weights: &Weights,
         checkpoint: String,
         base: Option<String>,
     ) -> Self {
-        let record = SettingsRecord::new(settings, layers);
+        let record = SettingsRecord::new(settings, weights);
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
         Self {
             checkpoint,
@@ -191,28 +207,20 @@ impl Fingerprints {
 }
 
 impl SettingsRecord {
-    fn new(settings: &Settings, layers: &[Layer]) -> Self {
+    fn new(settings: &Settings, weights: &Weights) -> Self {
+        let format = weights.format();
         Self {
             method: settings.solve.method.name(),
-            quantizer: format!("mxint{}", settings.weights.quantizer.element_bits()),
-            block_size: settings.weights.quantizer.block_size(),
+            quantizer: format.name,
+            block_size: format.block_size,
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
             },
             dtype: dtype_name(settings.solve.factor_dtype).to_string(),
-            ranks: layers.iter().map(|l| l.rank_asked).collect(),
+            ranks: weights.layers().iter().map(|l| l.rank_asked).collect(),
         }
     }
-}
-
-/// `mxint4/32`: element bits and block_size.
-pub(crate) fn quantizer_name(settings: &Settings) -> String {
-    format!(
-        "mxint{}/{}",
-        settings.weights.quantizer.element_bits(),
-        settings.weights.quantizer.block_size()
-    )
 }
 
 /// x / y, and 0 where both are.
@@ -224,10 +232,11 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 impl LayerRecord {
     fn new(
         settings: &Settings,
-        layer: &Layer,
+        weights: &Weights,
         solution: &LayerSolution,
         progress: LayerSummary,
     ) -> Self {
+        let layer = &weights.layers()[solution.layer];
         Self {
             name: layer.name.clone(),
             in_features: layer.in_features,
@@ -236,7 +245,7 @@ impl LayerRecord {
             rank_asked: layer.rank_asked,
             rank_used: solution.rank_used,
             method: settings.solve.method.name(),
-            quantizer: quantizer_name(settings),
+            quantizer: weights.format().to_string(),
             shrinkage: solution.choice.map(|c| c.shrinkage),
             shrinkage_origin: solution.choice.map(|c| c.origin),
             rows: solution.rows,

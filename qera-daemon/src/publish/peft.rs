@@ -4,16 +4,16 @@
 //! applies `lora_alpha / r`. Engines other than PEFT want one rank for all modules, so every layer is
 //! padded with zeros to the largest rank used, and lora_alpha = r makes the scale 1.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use half::{bf16, f16};
-use qera_core::dtype::FloatDtype;
 use serde_json::json;
 
+use crate::disk::new_file::NewFile;
 use crate::disk::write_json;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::dtype_name;
-use crate::formats::safetensors::writer::{TensorPlan, write};
+use crate::formats::safetensors::header::{dtype_name, encode};
+use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
 use crate::solve::solution::LayerSolution;
 use crate::weights::layers::Layer;
 
@@ -55,41 +55,23 @@ pub(crate) fn write_adapter(
             ]
         })
         .collect();
-    write(
-        &folder.join("adapter_model.safetensors"),
-        &plans,
-        |index, out| {
-            let solution = &solutions[index / 2];
-            let (factors, used) = (&solution.factors, solution.rank_used);
-            let bytes = if index.is_multiple_of(2) {
-                let mut a = factors.lora_a.clone();
-                a.resize(rank * layers[solution.layer].in_features, 0.0);
-                encode(&a, factors.dtype)
-            } else {
-                let mut b = vec![0.0; layers[solution.layer].out_features * rank];
-                for (row, values) in factors.lora_b.chunks(used.max(1)).enumerate() {
-                    b[row * rank..row * rank + used].copy_from_slice(values);
-                }
-                encode(&b, factors.dtype)
-            };
-            out.write_all(&bytes)
-        },
-    )
-}
-
-/// Little-endian bytes of values that are already rounded to `dtype`.
-pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
-    match dtype {
-        FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        FloatDtype::F16 => values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect(),
-        FloatDtype::Bf16 => values
-            .iter()
-            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
-            .collect(),
+    let path = folder.join("adapter_model.safetensors");
+    let failed = WriteError::of(&path);
+    let out = NewFile::create(&path)?;
+    let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
+    for solution in solutions {
+        let (factors, used) = (&solution.factors, solution.rank_used);
+        let layer = &layers[solution.layer];
+        let mut a = factors.lora_a.clone();
+        a.resize(rank * layer.in_features, 0.0);
+        writer.tensor(&encode(&a, factors.dtype)).map_err(&failed)?;
+        let mut b = vec![0.0; layer.out_features * rank];
+        for (row, values) in factors.lora_b.chunks(used.max(1)).enumerate() {
+            b[row * rank..row * rank + used].copy_from_slice(values);
+        }
+        writer.tensor(&encode(&b, factors.dtype)).map_err(&failed)?;
     }
+    writer.finish().map_err(&failed)?.sync()
 }
 
 /// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders check.

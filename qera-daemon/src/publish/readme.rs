@@ -1,37 +1,59 @@
 //! The README of a generation: the commands that serve it.
 
-use crate::publish::manifest::quantizer_name;
-use crate::settings::Settings;
 use crate::solve::solution::{LayerSolution, Status};
+use crate::weights::WeightFormat;
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
-pub(crate) fn text(
-    settings: &Settings,
-    generation: u64,
-    folder: &str,
-    base_model: Option<&str>,
-    rank: usize,
-    solutions: &[LayerSolution],
-) -> String {
-    let corrected = solutions
-        .iter()
-        .filter(|s| s.status == Status::Solved)
-        .count();
-    let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
-    let quantizer = quantizer_name(settings);
-    let (base_model, base_note) = match base_model {
-        Some(base) => (base, String::new()),
-        None => (
-            "QUANTIZED_MODEL",
-            format!(
-                "\n`QUANTIZED_MODEL` below is the model with its weights quantized by {quantizer}, wherever your engine has\n\
+/// What the README says.
+#[derive(Debug)]
+pub(crate) struct Readme<'a> {
+    /// Number of the generation.
+    pub(crate) generation: u64,
+    /// Where engines find the newest one.
+    pub(crate) folder: &'a str,
+    /// Name of the method.
+    pub(crate) method: &'static str,
+    /// What the weights are quantized to.
+    pub(crate) quantizer: &'a WeightFormat,
+    /// Folder of the model that the adapter belongs on, where it is here.
+    pub(crate) base_model: Option<&'a str>,
+    /// The adapter's rank.
+    pub(crate) rank: usize,
+    /// The solutions.
+    pub(crate) solutions: &'a [LayerSolution],
+}
+
+impl Readme<'_> {
+    /// The whole text.
+    #[must_use]
+    pub(crate) fn text(&self) -> String {
+        let Self {
+            generation,
+            folder,
+            method,
+            quantizer,
+            rank,
+            solutions,
+            ..
+        } = *self;
+        let corrected = solutions
+            .iter()
+            .filter(|s| s.status == Status::Solved)
+            .count();
+        let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
+        let (base_model, base_note) = match self.base_model {
+            Some(base) => (base, String::new()),
+            None => (
+                "QUANTIZED_MODEL",
+                format!(
+                    "\n`QUANTIZED_MODEL` below is the model with its weights quantized by {quantizer}, wherever your engine has\n\
                  it; on the full-precision model the adapter would do harm. `--emit-base` writes such a model.\n"
+                ),
             ),
-        ),
-    };
-    format!(
+        };
+        format!(
         "# qera adapter, generation {generation}
 
 {corrected} of {total} layers corrected by method `{method}` for {quantizer}; rank {rank}, lora_alpha {rank}.
@@ -65,6 +87,6 @@ python convert_lora_to_gguf.py --base {base_model} {folder}
 ```
 ",
         total = solutions.len(),
-        method = settings.solve.method.name(),
     )
+    }
 }

@@ -2,16 +2,16 @@
 
 use serde::Deserialize;
 
+use crate::disk::{exists, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
-use crate::publish::generation::{Publication, publish};
-use crate::publish::manifest::{Fingerprints, Inputs, Manifest, quantizer_name};
+use crate::publish::generation::{Generation, Publication};
+use crate::publish::manifest::{Fingerprints, Inputs, Manifest, PublishedLayers};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
 use crate::solve::solution::LayerSolution;
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::{Layer, fingerprint};
+use crate::weights::Weights;
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -19,8 +19,7 @@ pub(crate) struct Target<'a> {
     /// The folder.
     pub(crate) out: OutFolder,
     settings: &'a Settings,
-    checkpoint: &'a Checkpoint,
-    layers: &'a [Layer],
+    weights: &'a Weights,
     /// Set where a base is there or asked for.
     base: Option<Base>,
     base_present: bool,
@@ -29,25 +28,44 @@ pub(crate) struct Target<'a> {
     drained: Option<String>,
 }
 
+/// A place in a journal.
+#[derive(Debug)]
+pub(crate) struct Position {
+    /// Number of the last shard that counted.
+    pub(crate) number: u64,
+    /// Digest of the shards up to it.
+    pub(crate) digest: String,
+}
+
 /// What is read of the current generation's manifest.
-#[derive(Deserialize)]
-struct Current {
+#[derive(Debug, Deserialize)]
+pub(crate) struct Current {
     fingerprints: Fingerprints,
     inputs: CurrentInputs,
     settings: CurrentSettings,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct CurrentSettings {
     quantizer: String,
     block_size: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct CurrentInputs {
     journal_position: u64,
     journal_digest: String,
     drained: bool,
+}
+
+impl Current {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is no manifest about it.
+    pub(crate) fn parse(manifest: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(manifest)
+    }
 }
 
 impl<'a> Target<'a> {
@@ -55,26 +73,21 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
-    pub(crate) fn open(
-        settings: &'a Settings,
-        checkpoint: &'a Checkpoint,
-        layers: &'a [Layer],
-    ) -> Result<Self, Fatal> {
+    pub(crate) fn open(settings: &'a Settings, weights: &'a Weights) -> Result<Self, Fatal> {
         let out = OutFolder::open(&settings.publish.out)?;
-        let weights = fingerprint(checkpoint, layers);
+        let fingerprint = weights.fingerprint();
         // Hashing the whole checkpoint is for those who have or want a base.
-        let concerned = settings.publish.emit_base || out.path.join("base").exists();
-        let base = concerned.then(|| Base::new(settings, checkpoint, layers, &weights));
+        let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
+        let base = concerned.then(|| Base::new(weights, &fingerprint));
         let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
         let of_base = base.as_ref().map(Base::fingerprint);
         let mut target = Self {
             out,
             settings,
-            checkpoint,
-            layers,
+            weights,
             base,
             base_present,
-            fingerprints: Fingerprints::new(settings, layers, weights, of_base),
+            fingerprints: Fingerprints::new(settings, weights, fingerprint, of_base),
             drained: None,
         };
         target.refuse_other_quantizer()?;
@@ -99,9 +112,13 @@ impl<'a> Target<'a> {
 
     /// The journal's position and digest that the current generation was solved at.
     #[must_use]
-    pub(crate) fn position(&self) -> Option<(u64, String)> {
-        let inputs = self.current()?.inputs;
-        Some((inputs.journal_position, inputs.journal_digest))
+    pub(crate) fn position(&self) -> Option<Position> {
+        let CurrentInputs {
+            journal_position: number,
+            journal_digest: digest,
+            ..
+        } = self.current()?.inputs;
+        Some(Position { number, digest })
     }
 
     /// An engine that follows `current` serves it on weights of one quantizer.
@@ -111,7 +128,7 @@ impl<'a> Target<'a> {
         };
         let (found, own) = (
             format!("{}/{}", settings.quantizer, settings.block_size),
-            quantizer_name(self.settings),
+            self.weights.format().to_string(),
         );
         if found == own {
             return Ok(());
@@ -125,8 +142,8 @@ impl<'a> Target<'a> {
     }
 
     fn current(&self) -> Option<Current> {
-        let text = std::fs::read(self.out.path.join("current/qera_manifest.json")).ok()?;
-        serde_json::from_slice(&text).ok()
+        let manifest = read(&self.out.path.join("current/qera_manifest.json")).ok()?;
+        Current::parse(&manifest).ok()
     }
 
     fn read_current(&self) -> Option<String> {
@@ -148,7 +165,7 @@ impl<'a> Target<'a> {
         inputs: Inputs,
     ) -> Result<Publication, Fatal> {
         if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
-            emit(&self.out, self.checkpoint, self.settings, self.layers, base)?;
+            emit(&self.out, self.weights, base)?;
             self.base_present = true;
         }
         // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.
@@ -158,22 +175,18 @@ impl<'a> Target<'a> {
             .map(|_| self.out.path.join("base").display().to_string());
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
-        let manifest = Manifest::new(
-            self.settings,
-            self.layers,
+        let layers = PublishedLayers {
+            settings: self.settings,
+            weights: self.weights,
             solutions,
             progress,
-            inputs,
-            fingerprints,
-        );
-        let published = publish(
-            &self.out,
-            self.settings,
-            self.layers,
-            solutions,
-            &manifest,
-            base_model.as_deref(),
-        )?;
+        };
+        let generation = Generation {
+            layers,
+            manifest: Manifest::new(&layers, inputs, fingerprints),
+            base_model,
+        };
+        let published = generation.publish(&self.out)?;
         self.drained = drained;
         self.out.prune(self.settings.publish.keep_generations)?;
         Ok(published)

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::disk::identity::Identity;
 use crate::error::Fatal;
 use crate::exit::{Exit, SECOND_SIGINT, SECOND_SIGTERM};
-use crate::formats::safetensors::header::Identity;
 use crate::host::cores::Cores;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
@@ -23,13 +23,14 @@ use crate::pipeline::feeder::FeedReport;
 use crate::pipeline::publisher::Drained;
 use crate::pipeline::source::Source;
 use crate::publish::target::Target;
-use crate::run::prepared::{Prepared, Weights, solver};
+use crate::run::prepared::{Prepared, solver};
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::source::watch::{Wake, Watcher};
-use crate::state::journal::Journal;
-use crate::state::restore::{Restored, restore};
+use crate::state::journal::{Journal, Opened};
+use crate::state::restore::{DamagedSnapshot, Restored, restore};
 use crate::state::{SitesRecord, StateFolder, read_sites};
+use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Sites;
 
@@ -64,11 +65,11 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
     }
     let target = weights
         .as_ref()
-        .map(|w| Target::open(settings, &w.checkpoint, &w.layers.selected))
+        .map(|w| Target::open(settings, w))
         .transpose()?;
     announce(settings, reporter, &job, weights.as_ref());
     if job.saved.is_none() {
-        let layers = weights.as_ref().map_or(&[][..], |w| &w.layers.selected);
+        let layers = weights.as_ref().map_or(&[][..], Weights::layers);
         let status = job.status(settings, layers, &[]);
         state.save_status(&Status {
             phase: "waiting for the first shard".into(),
@@ -132,12 +133,12 @@ impl Run<'_> {
         target: Option<Target<'_>>,
     ) -> Result<FeedReport, Fatal> {
         let Self { job, settings, .. } = self;
-        let layers: &[Layer] = self.weights.map_or(&[], |w| &w.layers.selected);
+        let layers: &[Layer] = self.weights.map_or(&[][..], Weights::layers);
         let sites = SitesRecord::new(&job.sites, job.keeps_r);
         if job.saved.as_ref() != Some(&sites) {
             self.state.save_sites(&sites)?;
         }
-        let (journal, torn) = Journal::open(&self.state.path.join("journal"))?;
+        let Opened { journal, torn } = Journal::open(&self.state.path.join("journal"))?;
         let solved_for = target.as_ref().map(Target::solved_for);
         let expected = job.expected(layers, solved_for.as_deref());
         let mut restored = restore(&self.state.path, Some(&journal), &expected)?;
@@ -151,8 +152,8 @@ impl Run<'_> {
         // Shards that the current generation has seen and the snapshot has not: nothing older takes its place.
         let position = target.as_ref().and_then(Target::position);
         let floor = position
-            .filter(|(position, digest)| journal.gathered(*position).digest == *digest)
-            .map_or(0, |(position, _)| position);
+            .filter(|at| journal.gathered(at.number).digest == at.digest)
+            .map_or(0, |at| at.number);
         let source = Source {
             settings,
             intake,
@@ -163,8 +164,7 @@ impl Run<'_> {
             sites: job.sites.clone(),
             saved_sites: job.sites.sites.len(),
             keeps_r: job.keeps_r,
-            checkpoint: self.weights.map(|w| &w.checkpoint),
-            layers,
+            weights: self.weights,
             plan: &job.plan,
             published: target.as_ref().and_then(Target::drained),
             gathered: restored.gathered.clone(),
@@ -213,7 +213,7 @@ impl Run<'_> {
                 "the journal's last line was cut off ({torn} bytes): that shard is new again"
             ));
         }
-        for (path, what) in &restored.damaged {
+        for DamagedSnapshot { path, what } in &restored.damaged {
             let mut aside = path.as_os_str().to_owned();
             aside.push("-damaged");
             // Out of the way of the two that are kept; where that fails it is only found damaged again.
@@ -226,7 +226,7 @@ impl Run<'_> {
         }
         let begun = |key: &str| {
             let saved = self.job.saved.as_ref();
-            saved.is_none_or(|saved| saved.sites.iter().any(|(known, ..)| known == key))
+            saved.is_none_or(|saved| saved.sites.iter().any(|known| known.key == key))
         };
         for site in self.job.sites.sites.iter().filter(|site| !begun(&site.key)) {
             warn(format!(
@@ -383,9 +383,9 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Prepared, weights: O
     reporter.say(&Event::Started {
         checkpoint: weights.map_or_else(
             || "no checkpoint, statistics only".into(),
-            |w| w.checkpoint.path.display().to_string(),
+            |w| w.path().display().to_string(),
         ),
-        layers: weights.map_or(0, |w| w.layers.selected.len()),
+        layers: weights.map_or(0, |w| w.layers().len()),
         sites: job.sites.sites.len(),
         shards: job.admitted.len(),
         method: settings.solve.method.name(),
@@ -394,7 +394,7 @@ fn announce(settings: &Settings, reporter: &Reporter, job: &Prepared, weights: O
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     });
-    let passed_over = weights.map_or(&[][..], |w| &w.layers.passed_over);
+    let passed_over = weights.map_or(&[][..], Weights::passed_over);
     if let Some(first) = passed_over.first() {
         let count = passed_over.len();
         let message = format!(

@@ -9,41 +9,14 @@ use crate::plan::{Extent, Plan};
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
-use crate::source::grouping::group;
+use crate::source::grouping::{RefusedShard, group};
 use crate::source::intake::Intake;
-use crate::state::restore::{Expected, SiteState, check_sites};
+use crate::state::progress_file::LayerSize;
+use crate::state::restore::{Asked, Expected, SiteState, check_sites};
 use crate::state::{SitesRecord, read_sites};
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::{Layer, Layers};
+use crate::weights::Weights;
+use crate::weights::layers::Layer;
 use crate::weights::sites::{Site, Sites};
-
-/// The checkpoint and the layers selected in it.
-#[derive(Debug)]
-pub(crate) struct Weights {
-    /// The checkpoint.
-    pub(crate) checkpoint: Checkpoint,
-    /// Its layers.
-    pub(crate) layers: Layers,
-}
-
-impl Weights {
-    /// Opens what `--checkpoint` names.
-    ///
-    /// # Errors
-    /// [`Fatal`] for a checkpoint that cannot serve.
-    pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
-        let Some(path) = &settings.weights.checkpoint else {
-            return Ok(None);
-        };
-        let checkpoint = Checkpoint::open(path)?;
-        let layers = Layers::select(&checkpoint, settings)?;
-        Ok(Some(Self { checkpoint, layers }))
-    }
-
-    fn parts(&self) -> (&Checkpoint, &Layers) {
-        (&self.checkpoint, &self.layers)
-    }
-}
 
 /// Sites, shards and plan.
 #[derive(Debug)]
@@ -77,7 +50,7 @@ impl Prepared {
     ) -> Result<Self, Fatal> {
         let needs_r = settings.solve.method.needs_r();
         let saved = read_sites(&settings.state)?;
-        let layers = weights.map_or(&[][..], |w| &w.layers.selected);
+        let layers = weights.map_or(&[][..], Weights::layers);
         let mut refused = Vec::new();
         let (mut headers, mut ignored_files) = (Vec::new(), 0);
         if let Some(intake) = &mut intake {
@@ -88,11 +61,13 @@ impl Prepared {
         }
         let (sites, admitted) = match &saved {
             Some(record) => {
-                let how = (needs_r, intake.is_some());
-                let sites = continued(settings, weights, record, how)?;
+                let asked = Asked {
+                    needs_r,
+                    continues: intake.is_some(),
+                };
+                let sites = continued(settings, weights, record, asked)?;
                 let admission = Admission {
-                    checkpoint: weights.map(|w| &w.checkpoint),
-                    model_names: weights.map_or_else(Vec::new, |w| w.checkpoint.model_names()),
+                    weights,
                     selection: &settings.weights.selection,
                     sites: &sites,
                 };
@@ -101,8 +76,8 @@ impl Prepared {
                 (sites, admitted)
             }
             None => {
-                let grouping = group(settings, weights.map(Weights::parts), headers)?;
-                for (header, refusal) in grouping.refused {
+                let grouping = group(settings, weights, headers)?;
+                for RefusedShard { header, refusal } in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {
                         intake.done_with(header.file_name(), header.identity());
@@ -154,7 +129,7 @@ impl Prepared {
     ) -> Expected<'a> {
         let of_site = |members: &[usize]| {
             let sizes = members.iter().map(|&l| &layers[l]);
-            sizes.map(|l| (l.in_features, l.out_features)).collect()
+            sizes.map(LayerSize::of).collect()
         };
         Expected {
             sites: &self.sites,
@@ -252,24 +227,17 @@ fn continued(
     settings: &Settings,
     weights: Option<&Weights>,
     record: &SitesRecord,
-    how: (bool, bool),
+    asked: Asked,
 ) -> Result<Sites, Fatal> {
     let sites = match weights {
         None => Sites::saved(&record.sites, &record.shares),
-        Some(weights) => {
-            Sites::group(&weights.layers.selected, &record.shares).map_err(|reason| {
-                Fatal::Checkpoint {
-                    path: weights.checkpoint.path.clone(),
-                    reason,
-                }
-            })?
-        }
+        Some(weights) => weights.sites(&record.shares)?,
     };
-    check_sites(&settings.state, record, &sites, how)?;
+    check_sites(&settings.state, record, &sites, asked)?;
     Ok(sites)
 }
 
-/// The solver of a checkpoint's layers.
+/// The solver of the layers.
 #[must_use]
 pub(crate) const fn solver<'a>(
     settings: &'a Settings,
@@ -277,9 +245,8 @@ pub(crate) const fn solver<'a>(
     cores: &'a Cores,
 ) -> SiteSolver<'a> {
     SiteSolver {
-        checkpoint: &weights.checkpoint,
+        weights,
         settings,
-        layers: weights.layers.selected.as_slice(),
         host: Compute {
             kernel: settings.compute.kernel,
             cores,

@@ -19,8 +19,7 @@ use crate::settings::Settings;
 use crate::solve::projection::{Projected, Projector};
 use crate::solve::rounding::Measured;
 use crate::solve::solution::{LayerSolution, Status};
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::Layer;
+use crate::weights::Weights;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
 
@@ -32,12 +31,10 @@ use faer::Mat;
 /// Solves sites; shared by the solver threads.
 #[derive(Debug, Clone, Copy)]
 pub struct SiteSolver<'a> {
-    /// Weights.
-    pub checkpoint: &'a Checkpoint,
-    /// Method, quantizer, dtype.
+    /// The layers, W and W~.
+    pub weights: &'a Weights,
+    /// Method, dtype.
     pub settings: &'a Settings,
-    /// The selected layers.
-    pub layers: &'a [Layer],
     /// Where it is computed.
     pub host: Compute<'a>,
 }
@@ -47,9 +44,8 @@ impl<'a> SiteSolver<'a> {
     #[must_use]
     pub(crate) const fn layers_of(&self, site: &'a Site) -> SiteLayers<'a> {
         SiteLayers {
-            checkpoint: self.checkpoint,
+            weights: self.weights,
             settings: self.settings,
-            layers: self.layers,
             site,
             host: self.host,
         }
@@ -111,9 +107,8 @@ impl<'a> SiteSolver<'a> {
             verdict,
             ..
         } = given;
-        let (compute, layer) = (self.host, layers.layer(member));
-        let weight = layer.read_weight(self.checkpoint)?;
-        let m = layer.in_features;
+        let (compute, m) = (self.host, statistics.in_features);
+        let weight = layers.original(member)?;
         let output_power = power(compute, statistics, ColumnMajor::new(&weight, m));
         let values = layers.quantization_error(member, weight)?;
         let error = ColumnMajor::new(&values, m);

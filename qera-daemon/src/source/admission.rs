@@ -6,21 +6,17 @@ use std::path::PathBuf;
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 
-use crate::formats::safetensors::header::{Claim, Identity, float_dtype};
+use crate::disk::identity::Identity;
+use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::settings::weights::Selection;
+use crate::source::metadata::{declared, full_precision, model, refused_shares, tp_size};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
-use crate::weights::checkpoint::Checkpoint;
+use crate::weights::Weights;
 use crate::weights::layers::Layer;
-use crate::weights::sites::{Shares, Sites};
+use crate::weights::sites::{Clash, Shares, Sites, is_row_parallel};
 
 const MASK: &str = "::mask";
-const SHARES: &str = "qera.shares";
-/// Layers whose input is split over the ranks of a tensor-parallel engine.
-const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
-
-/// Characters of metadata that a message shows.
-const SHOWN: usize = 80;
 
 /// A tensor that will be read.
 #[derive(Debug, Clone)]
@@ -77,10 +73,8 @@ impl Admitted {
 /// What a header is held against.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission<'a> {
-    /// The checkpoint; without one, every module is known and has the width that its first shard gave it.
-    pub(crate) checkpoint: Option<&'a Checkpoint>,
-    /// Names of the model.
-    pub(crate) model_names: Vec<String>,
+    /// The model; without one, every module is known and has the width that its first shard gave it.
+    pub(crate) weights: Option<&'a Weights>,
     /// Which modules are selected or known to be excluded.
     pub(crate) selection: &'a Selection,
     /// The sites.
@@ -100,13 +94,13 @@ impl Admission<'_> {
     }
 
     fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
-        if let Some(found) = header.metadata("qera.model")
-            && self.checkpoint.is_some()
-            && !self.model_names.iter().any(|name| name == found)
+        if let Some(found) = model(header)
+            && let Some(weights) = self.weights
+            && !weights.model_names().iter().any(|name| name == found)
         {
             return Err(Reason::OtherModel {
                 found: found.into(),
-                expected: self.model_names.clone(),
+                expected: weights.model_names().to_vec(),
             });
         }
         let tp_size = tp_size(header)?;
@@ -138,8 +132,7 @@ impl Admission<'_> {
                 ignored_keys += 1;
                 continue;
             }
-            let leaf = claim.key.rsplit('.').next().unwrap_or_default();
-            if tp_size > 1 && ROW_PARALLEL.contains(&leaf) {
+            if tp_size > 1 && is_row_parallel(&claim.key) {
                 return Err(Reason::TensorParallel {
                     key: claim.key.clone(),
                     tp_size,
@@ -179,23 +172,20 @@ impl Admission<'_> {
         own.into_iter().chain(mates).collect()
     }
 
-    /// The site that a module's input feeds. The module is one of the checkpoint with the site's width: a name alone
+    /// The site that a module's input feeds. The module is one of the model with the site's width: a name alone
     /// does not make rows.
     fn site_of(&self, module: &str) -> Option<usize> {
         let site = self.sites.of(module)?;
-        let Some(checkpoint) = self.checkpoint else {
+        let Some(weights) = self.weights else {
             return self.selection.selects(module).then_some(site);
         };
-        let shape = &checkpoint.tensors.get(&format!("{module}.weight"))?.shape;
-        (shape.len() == 2 && shape[1] == self.sites.sites[site].in_features).then_some(site)
+        let width = weights.in_features(module)?;
+        (width == self.sites.sites[site].in_features).then_some(site)
     }
 
     /// A module that exists but feeds no selected layer.
     fn is_known(&self, module: &str) -> bool {
-        self.selection.excludes(module)
-            || self
-                .checkpoint
-                .is_none_or(|c| c.tensors.contains_key(&format!("{module}.weight")))
+        self.selection.excludes(module) || self.weights.is_none_or(|w| w.has_module(module))
     }
 
     fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
@@ -248,51 +238,6 @@ impl Admission<'_> {
     }
 }
 
-fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reason> {
-    match header.metadata("qera.source") {
-        None => Ok(None),
-        Some("full-precision") => Ok(Some(true)),
-        Some("quantized") => Ok(Some(false)),
-        Some(other) => Err(metadata(
-            "qera.source",
-            other,
-            "neither full-precision nor quantized".into(),
-        )),
-    }
-}
-
-fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
-    let Some(value) = header.metadata("qera.tp_size") else {
-        return Ok(1);
-    };
-    value.parse().ok().filter(|&size| size > 0).ok_or_else(|| {
-        metadata(
-            "qera.tp_size",
-            value,
-            "not a whole number of at least 1".into(),
-        )
-    })
-}
-
-fn metadata(key: &'static str, value: &str, problem: String) -> Reason {
-    let shown: String = value.chars().take(SHOWN).collect();
-    let more = if shown.len() < value.len() { "..." } else { "" };
-    Reason::Metadata {
-        key,
-        value: shown + more,
-        problem,
-    }
-}
-
-/// The groups that the shard declares.
-fn declared(header: &ShardHeader) -> Result<Vec<BTreeSet<String>>, Reason> {
-    let Some(value) = header.metadata(SHARES) else {
-        return Ok(Vec::new());
-    };
-    serde_json::from_str(value)
-        .map_err(|e| metadata(SHARES, value, format!("not a list of lists of names: {e}")))
-}
-
 /// Where there is no checkpoint: makes a site for each selected module of the shard whose input is not known yet.
 pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
     for claim in header.claims() {
@@ -318,10 +263,9 @@ pub(crate) fn declared_shares(
     layers: &[Layer],
     shares: &mut Shares,
 ) -> Result<(), Refusal> {
-    let value = header.metadata(SHARES).unwrap_or_default();
     let refuse = |problem| Refusal {
         shard: header.name.clone(),
-        reason: metadata(SHARES, value, problem),
+        reason: refused_shares(header, problem),
     };
     let groups = declared(header).map_err(|reason| Refusal {
         shard: header.name.clone(),
@@ -329,9 +273,9 @@ pub(crate) fn declared_shares(
     })?;
     let mut merged = shares.clone();
     for group in &groups {
-        merged.join(group).map_err(|(a, b)| {
+        merged.join(group).map_err(|Clash { first, second }| {
             refuse(format!(
-                "joins '{a}' and '{b}', which belong to different groups of other shards"
+                "joins '{first}' and '{second}', which belong to different groups of other shards"
             ))
         })?;
     }

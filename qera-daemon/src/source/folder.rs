@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::error::Fatal;
 
 /// The shards of a folder.
@@ -22,15 +23,13 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
         shards: Vec::new(),
         ignored: 0,
     };
-    for entry in std::fs::read_dir(folder).map_err(Fatal::io(folder, "read the watched folder"))? {
-        let path = entry
-            .map_err(Fatal::io(folder, "read the watched folder"))?
-            .path();
+    let paths = disk::list(folder).map_err(Fatal::io(folder, "read the watched folder"))?;
+    for path in paths {
         let hidden = path
             .file_name()
             .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         // A pipe or socket would block the reader for ever.
-        if hidden || !path.is_file() {
+        if hidden || !disk::is_file(&path) {
             continue;
         }
         if path.extension().is_some_and(|e| e == "safetensors") {

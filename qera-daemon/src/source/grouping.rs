@@ -5,8 +5,7 @@ use crate::settings::Settings;
 use crate::source::admission::{Admission, Admitted, declared_shares, grow};
 use crate::source::refusal::Refusal;
 use crate::source::shard::ShardHeader;
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::Layers;
+use crate::weights::Weights;
 use crate::weights::sites::{Shares, Sites};
 
 /// The sites, and which shards fit them.
@@ -17,7 +16,22 @@ pub(crate) struct Grouping {
     /// Shards whose headers fit, in their order.
     pub(crate) admitted: Vec<Admitted>,
     /// The others.
-    pub(crate) refused: Vec<(ShardHeader, Refusal)>,
+    pub(crate) refused: Vec<RefusedShard>,
+}
+
+/// A shard that was set aside.
+#[derive(Debug)]
+pub(crate) struct RefusedShard {
+    /// What it claims to hold.
+    pub(crate) header: ShardHeader,
+    /// Why it was refused.
+    pub(crate) refusal: Refusal,
+}
+
+/// A header, by its place, that does not fit.
+struct Misfit {
+    index: usize,
+    refusal: Refusal,
 }
 
 /// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names and by what the shards
@@ -28,23 +42,22 @@ pub(crate) struct Grouping {
 /// [`Fatal::Checkpoint`] for layers that share an input and differ in in_features.
 pub(crate) fn group(
     settings: &Settings,
-    checkpoint: Option<(&Checkpoint, &Layers)>,
+    weights: Option<&Weights>,
     mut headers: Vec<ShardHeader>,
 ) -> Result<Grouping, Fatal> {
     let mut refused = Vec::new();
-    let layers = checkpoint.map_or(&[][..], |(_, layers)| &layers.selected);
+    let layers = weights.map_or(&[][..], Weights::layers);
     loop {
         let mut shares = Shares::default();
         let mut clashes = Vec::new();
         for (index, header) in headers.iter().enumerate() {
             if let Err(refusal) = declared_shares(header, layers, &mut shares) {
-                clashes.push((index, refusal));
+                clashes.push(Misfit { index, refusal });
             }
         }
-        let sites = sites(settings, checkpoint, &shares, &headers)?;
+        let sites = sites(settings, weights, &shares, &headers)?;
         let admission = Admission {
-            model_names: checkpoint.map_or_else(Vec::new, |(c, _)| c.model_names()),
-            checkpoint: checkpoint.map(|(c, _)| c),
+            weights,
             selection: &settings.weights.selection,
             sites: &sites,
         };
@@ -52,7 +65,7 @@ pub(crate) fn group(
         let mut refusals = Vec::new();
         for (index, header) in headers.iter().enumerate() {
             // Without a checkpoint a shard is judged by its own word here, and by those accepted before it later.
-            let own = checkpoint.is_none().then(|| {
+            let own = weights.is_none().then(|| {
                 let mut own = Sites::saved(&[], &shares);
                 grow(header, &settings.weights.selection, &mut own);
                 own
@@ -63,7 +76,7 @@ pub(crate) fn group(
             };
             match admission.admit(header) {
                 Ok(shard) => admitted.push(shard),
-                Err(refusal) => refusals.push((index, refusal)),
+                Err(refusal) => refusals.push(Misfit { index, refusal }),
             }
         }
         // A clash is one's own fault only when the other side is admitted.
@@ -79,27 +92,25 @@ pub(crate) fn group(
                 refused,
             });
         }
-        for (index, refusal) in refusals.into_iter().rev() {
-            refused.push((headers.remove(index), refusal));
+        for Misfit { index, refusal } in refusals.into_iter().rev() {
+            let header = headers.remove(index);
+            refused.push(RefusedShard { header, refusal });
         }
     }
 }
 
 fn sites(
     settings: &Settings,
-    checkpoint: Option<(&Checkpoint, &Layers)>,
+    weights: Option<&Weights>,
     shares: &Shares,
     headers: &[ShardHeader],
 ) -> Result<Sites, Fatal> {
-    let Some((checkpoint, layers)) = checkpoint else {
+    let Some(weights) = weights else {
         let mut sites = Sites::saved(&[], shares);
         headers
             .iter()
             .for_each(|header| grow(header, &settings.weights.selection, &mut sites));
         return Ok(sites);
     };
-    Sites::group(&layers.selected, shares).map_err(|reason| Fatal::Checkpoint {
-        path: checkpoint.path.clone(),
-        reason,
-    })
+    weights.sites(shares)
 }

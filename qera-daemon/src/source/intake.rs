@@ -7,12 +7,14 @@
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::disk::clock::{now, since};
+use crate::disk::identity::Identity;
+use crate::disk::lock::is_held;
+use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::Identity;
 use crate::source::folder::list;
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
@@ -87,7 +89,7 @@ impl Intake {
                 continue;
             };
             here.insert(name.to_owned());
-            let Ok(identity) = std::fs::metadata(&path).map(|m| Identity::from(&m)) else {
+            let Ok(identity) = Identity::at(&path) else {
                 continue; // Gone since it was listed.
             };
             if self
@@ -118,14 +120,14 @@ impl Intake {
     fn given_up(&mut self, name: OsString, identity: Identity) -> bool {
         let fresh = || Known {
             identity,
-            since: Instant::now(),
+            since: now(),
             done: false,
         };
         let known = self.known.entry(name).or_insert_with(fresh);
         if known.identity != identity {
             *known = fresh();
         }
-        known.done = known.since.elapsed() >= self.patience;
+        known.done = since(known.since) >= self.patience;
         known.done
     }
 
@@ -135,7 +137,7 @@ impl Intake {
             name,
             Known {
                 identity,
-                since: Instant::now(),
+                since: now(),
                 done: true,
             },
         );
@@ -170,27 +172,24 @@ pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
         reason,
     };
     let failed = |e: std::io::Error| refuse(Reason::Header(e.into()));
-    let file = File::open(&header.path).map_err(failed)?;
-    let same = |file: &File| Identity::of(file).map(|now| now == header.identity());
+    let file = OpenFile::open(&header.path).map_err(failed)?;
+    let same = |file: &OpenFile| file.identity().map(|now| now == header.identity());
     if !same(&file).map_err(failed)? {
         return Err(refuse(Reason::Changed));
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(&file).map_err(failed)?;
+    hasher.update_reader(file.reader()).map_err(failed)?;
     if !same(&file).map_err(failed)? {
         return Err(refuse(Reason::Changed));
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Whether a producer holds `FILE.lock`. A lock file that nobody holds is a leftover.
+/// Whether a producer holds `FILE.lock`.
 fn locked(path: &Path) -> bool {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    // Anything else, a pipe say, could block.
-    std::fs::metadata(&lock).is_ok_and(|m| m.is_file())
-        && File::open(lock)
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    is_held(Path::new(&lock))
 }
 
 #[cfg(test)]
@@ -232,7 +231,7 @@ mod tests {
         // Grown to its length it is complete; a changed one is new; a locked one is not read.
         std::fs::write(path("half.safetensors"), SHARD).unwrap();
         std::fs::write(path("a.safetensors"), b"\x03\0\0\0\0\0\0\0{ }").unwrap();
-        let lock = File::create(path("a.safetensors.lock")).unwrap();
+        let lock = std::fs::File::create(path("a.safetensors.lock")).unwrap();
         lock.lock().unwrap();
         assert_eq!(names(&intake.scan().unwrap()), ["half.safetensors"]);
         drop(lock);

@@ -1,5 +1,5 @@
 //! Activations in: what wakes the daemon (`watch`), which files are shards (`folder`) and can be read now
-//! (`intake`), what each claims to hold (`shard`), whether
+//! (`intake`), what each claims to hold (`shard`, `metadata`), whether
 //! that fits this checkpoint (`admission`), and its rows decoded (`rows`).
 //!
 //! A shard is atomic: one bad tensor and none of it counts. What refuses it is a `Refusal`, which
@@ -9,6 +9,7 @@ pub(crate) mod admission;
 pub(crate) mod folder;
 pub(crate) mod grouping;
 pub(crate) mod intake;
+pub(crate) mod metadata;
 pub(crate) mod refusal;
 pub(crate) mod rows;
 pub(crate) mod shard;

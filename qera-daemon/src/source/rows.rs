@@ -3,12 +3,9 @@
 //! The file is read, not mapped: its producer may still hold it. The rows stay as they are stored; whoever needs
 //! numbers widens a piece of them.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use qera_core::dtype::{FloatDtype, keep_rows};
 
-use crate::formats::safetensors::header::Identity;
+use crate::disk::open_file::OpenFile;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::stored::StoredRows;
 use crate::source::admission::{Admitted, Entry};
@@ -66,8 +63,10 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
         shard: admitted.name.clone(),
         reason,
     };
-    let file = File::open(&admitted.path).map_err(|e| refuse(Reason::Header(e.into())))?;
-    let identity = Identity::of(&file).map_err(|e| refuse(Reason::Header(e.into())))?;
+    let file = OpenFile::open(&admitted.path).map_err(|e| refuse(Reason::Header(e.into())))?;
+    let identity = file
+        .identity()
+        .map_err(|e| refuse(Reason::Header(e.into())))?;
     if identity != admitted.identity {
         return Err(refuse(Reason::Changed));
     }
@@ -88,7 +87,9 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
         }
     }
     // Rewritten in place meanwhile, its rows are not those of the content that was hashed.
-    let after = Identity::of(&file).map_err(|e| refuse(Reason::Header(e.into())))?;
+    let after = file
+        .identity()
+        .map_err(|e| refuse(Reason::Header(e.into())))?;
     if after != admitted.identity {
         return Err(refuse(Reason::Changed));
     }
@@ -105,7 +106,7 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     })
 }
 
-fn rows_of(file: &File, entry: &Entry) -> Result<Batch, Reason> {
+fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
     let fetch = |start, length| {
         let mut buffer = PageVec::zeroed(length);
         file.read_exact_at(&mut buffer, start)

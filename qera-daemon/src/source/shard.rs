@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::formats::safetensors::header::{Claim, Header, Identity};
-use crate::source::refusal::Refusal;
+use crate::disk::identity::Identity;
+use crate::disk::open_file::OpenFile;
+use crate::formats::safetensors::header::{Claim, Header};
+use crate::source::refusal::{Reason, Refusal};
 
 /// A shard's header.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub(crate) struct ShardHeader {
     /// Its name, for messages.
     pub(crate) name: String,
     header: Header,
+    identity: Identity,
 }
 
 impl ShardHeader {
@@ -27,17 +30,20 @@ impl ShardHeader {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        match Header::read(path) {
-            Ok(header) => Ok(Self {
-                path: path.to_path_buf(),
-                name,
-                header,
-            }),
-            Err(error) => Err(Refusal {
-                shard: name,
-                reason: error.into(),
-            }),
-        }
+        let refuse = |error| Refusal {
+            shard: name.clone(),
+            reason: Reason::Header(error),
+        };
+        let unread = |error: std::io::Error| refuse(error.into());
+        let file = OpenFile::open(path).map_err(unread)?;
+        let identity = file.identity().map_err(unread)?;
+        let header = Header::read(file.reader(), identity.bytes).map_err(refuse)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            name,
+            header,
+            identity,
+        })
     }
 
     /// Its name as the folder has it, which need not be text.
@@ -55,7 +61,7 @@ impl ShardHeader {
     /// The file as it was when the header was read.
     #[must_use]
     pub(crate) const fn identity(&self) -> Identity {
-        self.header.identity
+        self.identity
     }
 
     /// A value of the header's metadata.

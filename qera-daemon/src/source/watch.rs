@@ -5,7 +5,6 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +13,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
+use crate::disk::identity::Identity;
+use crate::disk::resolve;
 use crate::settings::source::WatchMode;
 
 /// File systems that report no events of other hosts.
@@ -45,9 +46,18 @@ pub(crate) struct Watcher {
     mode: WatchMode,
     woken: Receiver<()>,
     wake: Sender<()>,
-    events: Option<(RecommendedWatcher, u64)>,
+    events: Option<Events>,
     /// Set when the watched folder itself was removed or renamed; its inode may come back for another.
     gone: Arc<AtomicBool>,
+}
+
+/// Events of a folder.
+#[derive(Debug)]
+struct Events {
+    /// The folder's; another takes its name when it is replaced.
+    inode: u64,
+    /// Dropped, it ends them.
+    _watcher: RecommendedWatcher,
 }
 
 /// A handle that ends a wait from another thread.
@@ -95,10 +105,10 @@ impl Watcher {
 
     /// Watches anew where the folder was replaced, or could not be watched before.
     pub(crate) fn renew(&mut self, mut problem: impl FnMut(String)) {
-        let inode = std::fs::metadata(&self.folder).map(|m| m.ino()).ok();
+        let inode = Identity::at(&self.folder).map(|i| i.inode()).ok();
         let gone = self.gone.swap(false, Ordering::SeqCst);
-        if self.mode == WatchMode::Poll || !gone && self.events.as_ref().map(|(_, of)| *of) == inode
-        {
+        let watched = self.events.as_ref().map(|events| events.inode);
+        if self.mode == WatchMode::Poll || !gone && watched == inode {
             return;
         }
         self.events = None;
@@ -123,7 +133,7 @@ impl Watcher {
         }
     }
 
-    fn events(&self, inode: u64) -> notify::Result<(RecommendedWatcher, u64)> {
+    fn events(&self, inode: u64) -> notify::Result<Events> {
         let (wake, gone) = (self.handle(), Arc::clone(&self.gone));
         let folder = self.folder.clone();
         let mut watcher =
@@ -143,7 +153,10 @@ impl Watcher {
                 }
             })?;
         watcher.watch(&self.folder, RecursiveMode::NonRecursive)?;
-        Ok((watcher, inode))
+        Ok(Events {
+            inode,
+            _watcher: watcher,
+        })
     }
 }
 
@@ -180,7 +193,7 @@ fn without_events(kind: &str) -> bool {
 
 /// Type of the file system that a folder lies on, by the longest mount point above it.
 fn file_system(folder: &Path) -> Option<String> {
-    let folder = std::fs::canonicalize(folder).ok()?;
+    let folder = resolve(folder).ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     kind_in(&mounts, &folder)
 }
@@ -202,6 +215,7 @@ fn kind_in(mounts: &str, folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::clock::{now, since};
 
     #[test]
     fn network_file_systems_are_known() {
@@ -224,10 +238,10 @@ mod tests {
         let watched = folder.join("in");
         let mut watcher = Watcher::start(&watched, WatchMode::Events, |p| panic!("{p}"));
         let woken = |watcher: &Watcher, seconds| {
-            let begun = Instant::now();
+            let begun = now();
             let limit = Duration::from_secs(seconds);
             watcher.wait(begun + limit);
-            begun.elapsed() < limit
+            since(begun) < limit
         };
         std::fs::rename(folder.join("x"), watched.join("x")).unwrap();
         assert!(woken(&watcher, 20));

@@ -5,14 +5,14 @@
 //! that a crash cut off is dropped; the shard is then new again. Any other damaged line refuses the state.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
+use crate::disk::append::AppendFile;
+use crate::disk::identity::Identity;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::Identity;
 use crate::state::seal::{seal, unseal};
 
 /// A shard that was accepted.
@@ -78,11 +78,69 @@ enum Line {
     Lost(u64),
 }
 
+/// What a journal's bytes say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lines {
+    /// Shards that count, in order.
+    pub(crate) records: Vec<Record>,
+    /// Number of the last shard, whether it counts or not.
+    pub(crate) last: u64,
+    /// Bytes up to the end of the last whole line.
+    pub(crate) whole: usize,
+}
+
+/// A line that is damaged, and not the last one.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} is damaged")]
+pub(crate) struct DamagedLine {
+    /// Counted from 1.
+    pub(crate) line: usize,
+}
+
+impl Lines {
+    /// Reads a journal. A last line that is not whole is left out.
+    ///
+    /// # Errors
+    /// [`DamagedLine`].
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DamagedLine> {
+        let mut lines = Self::default();
+        let mut lost = BTreeSet::new();
+        for (index, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
+            let sealed = line.strip_suffix(b"\n");
+            match sealed.and_then(unseal) {
+                Some(Line::Shard(record)) if record.number == lines.last + 1 => {
+                    lines.last = record.number;
+                    lines.records.push(record);
+                }
+                Some(Line::Lost(shard)) => {
+                    lost.insert(shard);
+                }
+                _ if lines.whole + line.len() == bytes.len() => break,
+                _ => return Err(DamagedLine { line: index + 1 }),
+            }
+            lines.whole += line.len();
+        }
+        lines
+            .records
+            .retain(|record| !lost.contains(&record.number));
+        Ok(lines)
+    }
+}
+
+/// A journal that was opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The journal.
+    pub(crate) journal: Journal,
+    /// Bytes of a last line that was cut off.
+    pub(crate) torn: usize,
+}
+
 /// The journal of a state folder.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
-    file: File,
+    file: AppendFile,
     /// Shards that count, in order.
     records: Vec<Record>,
     last: u64,
@@ -90,67 +148,31 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens or begins the journal. A last line that was cut off is dropped, and its length returned.
+    /// Opens or begins the journal. A last line that was cut off is dropped.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] naming a damaged line, [`Fatal::Io`].
-    pub(crate) fn open(path: &Path) -> Result<(Self, usize), Fatal> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(Fatal::io(path, "open the journal"))?;
-        let mut journal = Self {
+    pub(crate) fn open(path: &Path) -> Result<Opened, Fatal> {
+        let file = AppendFile::open(path).map_err(Fatal::io(path, "open the journal"))?;
+        let bytes = disk::read(path).map_err(Fatal::io(path, "read the journal"))?;
+        let lines = Lines::parse(&bytes).map_err(|error| Fatal::StateRefused {
             path: path.to_path_buf(),
-            file,
-            records: Vec::new(),
-            last: 0,
-            unsynced: false,
-        };
-        let bytes = std::fs::read(path).map_err(Fatal::io(path, "read the journal"))?;
-        let whole = journal.read(&bytes)?;
-        if whole < bytes.len() {
-            journal
-                .file
-                .set_len(whole as u64)
+            reason: error.to_string(),
+        })?;
+        if lines.whole < bytes.len() {
+            file.truncate(lines.whole as u64)
                 .map_err(Fatal::io(path, "drop the torn last line"))?;
         }
-        Ok((journal, bytes.len() - whole))
-    }
-
-    /// Reads the lines; returns the bytes up to the end of the last whole one.
-    fn read(&mut self, bytes: &[u8]) -> Result<usize, Fatal> {
-        let mut lost = BTreeSet::new();
-        let mut at = 0;
-        let mut number = 0;
-        while at < bytes.len() {
-            number += 1;
-            let rest = &bytes[at..];
-            let end = rest.iter().position(|b| *b == b'\n');
-            let text = core::str::from_utf8(&rest[..end.unwrap_or(rest.len())]).ok();
-            let line: Option<Line> = text.and_then(unseal);
-            let last = end.is_none_or(|end| at + end + 1 == bytes.len());
-            match (line, end) {
-                (Some(Line::Shard(record)), Some(_)) if record.number == self.last + 1 => {
-                    self.last = record.number;
-                    self.records.push(record);
-                }
-                (Some(Line::Lost(shard)), Some(_)) => {
-                    lost.insert(shard);
-                }
-                _ if last => break,
-                _ => {
-                    return Err(Fatal::StateRefused {
-                        path: self.path.clone(),
-                        reason: format!("line {number} is damaged"),
-                    });
-                }
-            }
-            at += end.unwrap_or_default() + 1;
-        }
-        self.records.retain(|record| !lost.contains(&record.number));
-        Ok(at)
+        Ok(Opened {
+            torn: bytes.len() - lines.whole,
+            journal: Self {
+                path: path.to_path_buf(),
+                file,
+                records: lines.records,
+                last: lines.last,
+                unsynced: false,
+            },
+        })
     }
 
     /// Shards that count, in order.
@@ -194,7 +216,7 @@ impl Journal {
     pub(crate) fn sync(&mut self) -> Result<(), Fatal> {
         if self.unsynced {
             self.file
-                .sync_data()
+                .sync()
                 .map_err(Fatal::io(&self.path, "sync the journal"))?;
             self.unsynced = false;
         }
@@ -213,7 +235,7 @@ impl Journal {
     fn write(&mut self, line: &Line) -> Result<(), Fatal> {
         let text = seal(line) + "\n";
         self.file
-            .write_all(text.as_bytes())
+            .append(text.as_bytes())
             .map_err(Fatal::io(&self.path, "append to the journal"))?;
         self.unsynced = true;
         Ok(())
@@ -229,7 +251,7 @@ mod tests {
             number: 0,
             name: format!("{content}.safetensors"),
             content: content.into(),
-            file: Identity::of(&File::open(journal).unwrap()).unwrap(),
+            file: Identity::at(journal).unwrap(),
             rows: 7,
             full_precision: Some(true),
         }
@@ -239,7 +261,7 @@ mod tests {
     fn lines_survive_and_damage_is_seen() {
         let path = std::env::temp_dir().join(format!("qera-journal-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let Opened { mut journal, .. } = Journal::open(&path).unwrap();
         for content in ["a", "b", "c"] {
             let record = record(&path, content);
             journal.append(record).unwrap();
@@ -251,7 +273,7 @@ mod tests {
         drop(journal);
 
         let bytes = std::fs::read(&path).unwrap();
-        let (mut journal, torn) = Journal::open(&path).unwrap();
+        let Opened { mut journal, torn } = Journal::open(&path).unwrap();
         assert_eq!((torn, journal.last(), journal.gathered(3)), (0, 3, digest));
         let names: Vec<_> = journal.records().iter().map(|r| r.number).collect();
         assert_eq!(names, [1, 3]);
@@ -263,12 +285,12 @@ mod tests {
         let longer = std::fs::read(&path).unwrap();
         for cut in bytes.len() + 1..longer.len() {
             std::fs::write(&path, &longer[..cut]).unwrap();
-            let (mut journal, torn) = Journal::open(&path).unwrap();
+            let Opened { mut journal, torn } = Journal::open(&path).unwrap();
             assert_eq!((torn, journal.last()), (cut - bytes.len(), 3));
             let again = record(&path, "d");
             journal.append(again).unwrap();
             drop(journal);
-            assert_eq!(Journal::open(&path).unwrap().0.last(), 4);
+            assert_eq!(Journal::open(&path).unwrap().journal.last(), 4);
         }
         let mut damaged = bytes.clone();
         damaged[20] ^= 1;

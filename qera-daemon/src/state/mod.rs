@@ -12,23 +12,28 @@
 //! again in the journal's order, and whatever is not in the journal is new. Statistics are bound to the modules' names,
 //! their in_features and the mask rule; corrections and evidence also to the checkpoint and the settings.
 
+pub(crate) mod damage;
 pub(crate) mod journal;
+pub(crate) mod progress_file;
 pub(crate) mod restore;
 pub(crate) mod seal;
-pub(crate) mod site_file;
 pub(crate) mod snapshot;
+pub(crate) mod statistics_file;
+pub(crate) mod tensor_file;
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{TEMPORARY, lock, remove, sync, write_synced};
+use crate::disk;
+use crate::disk::lock::Lock;
+use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
 use crate::observe::status::Status;
-use crate::weights::sites::{Shares, Sites};
+use crate::state::seal::{SealError, seal, unseal_record};
+use crate::weights::sites::{Shares, SiteRecord, Sites};
 
-/// Version of every file here.
+/// Version of every file here. In version 1 `sites.json` named its sites by place, and the window was f32.
 const VERSION: u32 = 2;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
@@ -38,7 +43,7 @@ const MASK_RULE: &str = "rows whose mask is 0 are left out";
 pub(crate) struct StateFolder {
     /// Its path.
     pub(crate) path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// `sites.json`: which inputs the statistics are of.
@@ -52,8 +57,8 @@ pub(crate) struct SitesRecord {
     pub(crate) selected: bool,
     /// What the shards declared of shared inputs.
     pub(crate) shares: Shares,
-    /// (key, first member, in_features) of each site.
-    pub(crate) sites: Vec<(String, String, usize)>,
+    /// Each of them.
+    pub(crate) sites: Vec<SiteRecord>,
 }
 
 impl SitesRecord {
@@ -66,13 +71,32 @@ impl SitesRecord {
             keeps_r,
             selected: sites.sites.iter().any(|site| !site.layers.is_empty()),
             shares: sites.shares().clone(),
-            sites: sites
-                .sites
-                .iter()
-                .map(|s| (s.key.clone(), s.name.clone(), s.in_features))
-                .collect(),
+            sites: sites.sites.iter().map(SiteRecord::of).collect(),
         }
     }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// [`SitesError`].
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SitesError> {
+        let record: Self = unseal_record(bytes, VERSION)?;
+        if record.mask_rule != MASK_RULE {
+            return Err(SitesError::MaskRule(record.mask_rule));
+        }
+        Ok(record)
+    }
+}
+
+/// Why `sites.json` is not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SitesError {
+    /// It is damaged, or of another version.
+    #[error("{0}")]
+    Sealed(#[from] SealError),
+    /// Other rows were counted.
+    #[error("was gathered by the rule \"{0}\", this program's is \"{MASK_RULE}\"")]
+    MaskRule(String),
 }
 
 impl StateFolder {
@@ -81,7 +105,7 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
-        if path.join("generations").is_dir() {
+        if disk::is_folder(&path.join("generations")) {
             return Err(Fatal::StateRefused {
                 path: path.to_path_buf(),
                 reason: format!(
@@ -90,21 +114,12 @@ impl StateFolder {
                 ),
             });
         }
-        fs::create_dir_all(path.join("snapshots"))
+        disk::create_folders(&path.join("snapshots"))
             .map_err(Fatal::io(path, "create the state folder"))?;
-        let path = fs::canonicalize(path).map_err(Fatal::io(path, "resolve"))?;
-        let lock = lock(&path.join(".lock"))?;
-        for folder in [path.clone(), path.join("snapshots")] {
-            for entry in fs::read_dir(&folder).map_err(Fatal::io(&folder, "read"))? {
-                let entry = entry.map_err(Fatal::io(&folder, "read"))?;
-                if entry
-                    .file_name()
-                    .as_encoded_bytes()
-                    .starts_with(TEMPORARY.as_bytes())
-                {
-                    remove(&entry.path())?;
-                }
-            }
+        let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
+        let lock = Lock::take(&path.join(".lock"))?;
+        for folder in [&path, &path.join("snapshots")] {
+            disk::remove_unfinished(folder)?;
         }
         Ok(Self { path, _lock: lock })
     }
@@ -114,7 +129,7 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn save_sites(&self, record: &SitesRecord) -> Result<(), Fatal> {
-        self.replace("sites.json", &seal::seal(record))?;
+        self.replace("sites.json", &seal(record))?;
         sync(&self.path)
     }
 
@@ -132,10 +147,10 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Io`].
     fn replace(&self, name: &str, text: &str) -> Result<(), Fatal> {
-        let aside = self.path.join(format!("{TEMPORARY}{name}"));
-        write_synced(&aside, text.as_bytes())?;
+        let unfinished = self.path.join(format!("{TEMPORARY}{name}"));
+        write_synced(&unfinished, text.as_bytes())?;
         let target = self.path.join(name);
-        fs::rename(&aside, &target).map_err(Fatal::io(&target, "rename into place"))
+        disk::rename(&unfinished, &target).map_err(Fatal::io(&target, "rename into place"))
     }
 }
 
@@ -145,28 +160,64 @@ impl StateFolder {
 /// [`Fatal::StateRefused`] for a file that is damaged, of another version, or gathered by another mask rule.
 pub(crate) fn read_sites(state: &Path) -> Result<Option<SitesRecord>, Fatal> {
     let path = state.join("sites.json");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Fatal::io(&path, "read")(e)),
+    let Some(bytes) = read_if_there(&path)? else {
+        return Ok(None);
     };
-    let refuse = |reason: String| Fatal::StateRefused {
-        path: path.clone(),
-        reason,
-    };
-    let record: SitesRecord =
-        seal::unseal(text.trim_end()).ok_or_else(|| refuse("is damaged".into()))?;
-    if record.version != VERSION {
-        return Err(refuse(format!(
-            "has version {}, this program reads {VERSION}",
-            record.version
-        )));
+    SitesRecord::parse(&bytes)
+        .map(Some)
+        .map_err(|error| Fatal::StateRefused {
+            path,
+            reason: error.to_string(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_other_versions_are_refused_by_name() {
+        // As version 1 wrote it.
+        let before = seal(&serde_json::json!({
+            "version": 1,
+            "mask_rule": MASK_RULE,
+            "keeps_r": true,
+            "selected": true,
+            "shares": {},
+            "sites": [["model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj", 64]],
+        }));
+        let error = SitesRecord::parse(before.as_bytes())
+            .unwrap_err()
+            .to_string();
+        for said in ["version 1", "reads version 2", "choose another --state"] {
+            assert!(error.contains(said), "{error}");
+        }
+        // In the form of today it is no less of another version.
+        let record = SitesRecord {
+            version: 3,
+            ..SitesRecord::new(&Sites::saved(&[], &Shares::default()), true)
+        };
+        let error = SitesRecord::parse(seal(&record).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("version 3"), "{error}");
     }
-    if record.mask_rule != MASK_RULE {
-        return Err(refuse(format!(
-            "was gathered by the rule \"{}\", this program's is \"{MASK_RULE}\"",
-            record.mask_rule
-        )));
+
+    #[test]
+    fn a_record_reads_back_and_its_damage_is_seen() {
+        let saved = [SiteRecord {
+            key: "a".into(),
+            name: "b".into(),
+            in_features: 7,
+        }];
+        let record = SitesRecord::new(&Sites::saved(&saved, &Shares::default()), false);
+        let line = seal(&record) + "\n";
+        assert_eq!(SitesRecord::parse(line.as_bytes()).unwrap(), record);
+        let error = SitesRecord::parse(&line.as_bytes()[1..]).unwrap_err();
+        assert_eq!(error.to_string(), "is damaged");
+        let other = SitesRecord {
+            mask_rule: "all rows".into(),
+            ..record
+        };
+        let error = SitesRecord::parse(seal(&other).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("\"all rows\""), "{error}");
     }
-    Ok(Some(record))
 }

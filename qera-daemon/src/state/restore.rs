@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use crate::calibrate::aside::Aside;
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
+use crate::host::second_moment::SecondMomentKind;
 use crate::judge::progress::SiteProgress;
 use crate::state::SitesRecord;
+use crate::state::damage::{Damage, Unread};
 use crate::state::journal::{Gathered, Journal};
-use crate::state::site_file::{read_progress, read_statistics};
-use crate::state::snapshot::{Index, list};
-use crate::weights::sites::Sites;
+use crate::state::progress_file::{ExpectedProgress, LayerSize, SavedProgress, read_progress};
+use crate::state::snapshot::{Index, SavedSite, Snapshot, list};
+use crate::state::statistics_file::{ExpectedStatistics, read_statistics};
+use crate::weights::sites::{SiteRecord, Sites};
 
 /// How often a reader beside a running daemon looks again when the snapshot that it reads is replaced.
 const ATTEMPTS: usize = 3;
@@ -33,8 +36,17 @@ pub(crate) struct Restored {
     pub(crate) solved_for: Option<String>,
     /// By the index of the site; `None` for one that was not gathered.
     pub(crate) sites: Vec<Option<SiteState>>,
-    /// Newer snapshots, and what is wrong with them.
-    pub(crate) damaged: Vec<(PathBuf, String)>,
+    /// Newer snapshots that are not whole.
+    pub(crate) damaged: Vec<DamagedSnapshot>,
+}
+
+/// A snapshot that is not whole.
+#[derive(Debug, Clone)]
+pub(crate) struct DamagedSnapshot {
+    /// Its folder.
+    pub(crate) path: PathBuf,
+    /// What is wrong with it.
+    pub(crate) what: Damage,
 }
 
 impl Restored {
@@ -63,8 +75,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) keeps_r: bool,
     /// Fingerprint of checkpoint and settings; progress of others is left.
     pub(crate) solved_for: Option<&'a str>,
-    /// (in_features, out_features) of the layers of each site.
-    pub(crate) layers: Vec<Vec<(usize, usize)>>,
+    /// The layers of each site.
+    pub(crate) layers: Vec<Vec<LayerSize>>,
     /// Rows kept aside, by site.
     pub(crate) scored_shares: Vec<f64>,
 }
@@ -85,13 +97,14 @@ pub(crate) fn restore(
         if snapshots.is_empty() {
             return Ok(Restored::default());
         }
-        for (_, path) in &snapshots {
-            match read(path, journal, expected)? {
+        for Snapshot { path, .. } in snapshots {
+            match read(&path, journal, expected) {
                 Ok(mut restored) => {
                     restored.damaged = damaged;
                     return Ok(restored);
                 }
-                Err(what) => damaged.push((path.clone(), what)),
+                Err(Unread::Damaged(what)) => damaged.push(DamagedSnapshot { path, what }),
+                Err(Unread::Fatal(fatal)) => return Err(fatal),
             }
         }
         // With the lock held nobody else changes them.
@@ -109,25 +122,23 @@ pub(crate) fn restore(
     })
 }
 
-fn list_of(damaged: &[(PathBuf, String)]) -> String {
+fn list_of(damaged: &[DamagedSnapshot]) -> String {
     let parts = damaged
         .iter()
-        .map(|(path, what)| format!("{}: {what}", path.display()));
+        .map(|of| format!("{}: {}", of.path.display(), of.what));
     parts.collect::<Vec<_>>().join("; ")
 }
 
-/// One snapshot, or what is wrong with it.
+/// One snapshot.
 fn read(
     path: &Path,
     journal: Option<&Journal>,
     expected: &Expected<'_>,
-) -> Result<Result<Restored, String>, Fatal> {
-    let Some(index) = Index::read(path) else {
-        return Ok(Err("its index is damaged".into()));
-    };
+) -> Result<Restored, Unread> {
+    let index = Index::read(path)?;
     let gathered = &index.gathered;
     if journal.is_some_and(|j| j.gathered(gathered.position) != *gathered) {
-        return Ok(Err("it holds other shards than the journal".into()));
+        return Err(Damage("it holds other shards than the journal".into()).into());
     }
     let mut restored = Restored {
         gathered: index.gathered.clone(),
@@ -135,40 +146,70 @@ fn read(
         sites: expected.sites.sites.iter().map(|_| None).collect(),
         damaged: Vec::new(),
     };
+    let current = index.solved_for.as_deref() == expected.solved_for;
     for saved in &index.sites {
-        let Some(site) = expected.sites.with_key(&saved.key) else {
-            continue; // Of a module that `solve` is not asked for.
+        // Others are of modules that `solve` is not asked for.
+        if let Some(site) = expected.sites.with_key(&saved.key) {
+            restored.sites[site] = Some(read_site(path, saved, site, current, expected)?);
+        }
+    }
+    Ok(restored)
+}
+
+/// One site of a snapshot; its progress where it belongs to this checkpoint and these settings.
+fn read_site(
+    snapshot: &Path,
+    saved: &SavedSite,
+    site: usize,
+    current: bool,
+    expected: &Expected<'_>,
+) -> Result<SiteState, Unread> {
+    let in_features = expected.sites.sites[site].in_features;
+    let scored_share = expected.scored_shares[site];
+    let of = ExpectedStatistics {
+        key: &saved.key,
+        in_features,
+        second_moment: SecondMomentKind::for_method(expected.keeps_r),
+    };
+    let mut statistics = read_statistics(&saved.statistics_file(snapshot), &saved.statistics, of)
+        .map_err(|unread| match unread {
+        Unread::Damaged(what) => Unread::Damaged(Damage(format!(
+            "the statistics of {} are damaged: {what}",
+            saved.key
+        ))),
+        fatal @ Unread::Fatal(_) => fatal,
+    })?;
+    statistics.aside = Aside::new(in_features, scored_share);
+    let mut state = SiteState {
+        statistics,
+        progress: None,
+    };
+    if let Some(hash) = saved.progress.as_ref().filter(|_| current) {
+        let of = ExpectedProgress {
+            key: &saved.key,
+            layers: &expected.layers[site],
+            scored_share,
         };
-        let in_features = expected.sites.sites[site].in_features;
-        let statistics = read_statistics(
-            &saved.statistics_file(path),
-            &saved.statistics,
-            (&saved.key, in_features),
-            expected.keeps_r,
-        )?;
-        let Some(mut statistics) = statistics else {
-            return Ok(Err(format!("the statistics of {} are damaged", saved.key)));
-        };
-        statistics.aside = Aside::new(in_features, expected.scored_shares[site]);
-        let mut state = SiteState {
-            statistics,
-            progress: None,
-        };
-        let current = index.solved_for.as_deref() == expected.solved_for;
-        if let Some(hash) = saved.progress.as_ref().filter(|_| current) {
-            let file = saved.progress_file(path);
-            let share = expected.scored_shares[site];
-            // Evidence begins anew where it is damaged; the statistics are worth more.
-            let layers = &expected.layers[site];
-            if let Some((progress, aside)) = read_progress(&file, hash, &saved.key, layers, share)?
-            {
+        match read_progress(&saved.progress_file(snapshot), hash, of) {
+            Ok(SavedProgress { progress, aside }) => {
                 state.statistics.aside = aside;
                 state.progress = Some(progress);
             }
+            // Evidence begins anew; the statistics are worth more.
+            Err(Unread::Damaged(_)) => {}
+            Err(fatal) => return Err(fatal),
         }
-        restored.sites[site] = Some(state);
     }
-    Ok(Ok(restored))
+    Ok(state)
+}
+
+/// What is asked of a state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// Whether the method needs R.
+    pub(crate) needs_r: bool,
+    /// Whether rows will be added to it.
+    pub(crate) continues: bool,
 }
 
 /// Whether a run on today's sites may be solved from what was saved, or continue it.
@@ -179,7 +220,7 @@ pub(crate) fn check_sites(
     state: &Path,
     saved: &SitesRecord,
     sites: &Sites,
-    (needs_r, continues): (bool, bool),
+    asked: Asked,
 ) -> Result<(), Fatal> {
     let refuse = |reason| {
         Err(Fatal::StateRefused {
@@ -187,23 +228,24 @@ pub(crate) fn check_sites(
             reason,
         })
     };
-    if needs_r && !saved.keeps_r {
+    if asked.needs_r && !saved.keeps_r {
         return refuse(
             "was gathered without R, which --method exact needs: choose another --state, or another --method".into(),
         );
     }
-    for (key, name, _) in &saved.sites {
-        if continues && sites.with_key(key).is_none() {
+    for SiteRecord { key, name, .. } in &saved.sites {
+        if asked.continues && sites.with_key(key).is_none() {
             return refuse(format!(
                 "holds the statistics of {name}, which is not selected: choose another --state, or select it (`solve` may leave it out)"
             ));
         }
     }
     for site in &sites.sites {
-        let known = saved.sites.iter().find(|(key, ..)| *key == site.key);
+        let known = saved.sites.iter().find(|saved| saved.key == site.key);
         let now = site.in_features;
         match known {
-            Some((_, name, then)) if *then != now => {
+            Some(then) if then.in_features != now => {
+                let (name, then) = (&then.name, then.in_features);
                 return refuse(format!(
                     "holds statistics of {name} with in_features {then}, the checkpoint's is {now}: choose another --state"
                 ));

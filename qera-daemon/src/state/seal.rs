@@ -1,10 +1,47 @@
 //! One value as one line of JSON with its checksum: what is torn or flipped does not read back.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Hexadecimal digits of BLAKE3 behind each line: 64 bits, against accidents.
 const DIGITS: usize = 16;
+
+/// Why a sealed record is not read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SealError {
+    /// It is not what was sealed.
+    #[error("is damaged")]
+    Damaged,
+    /// Another program wrote it.
+    #[error(
+        "has version {found}, this program reads version {read}: go on with the qera that wrote it, or choose another --state and let it have the shards again"
+    )]
+    Version {
+        /// Its version.
+        found: u32,
+        /// The version that is read.
+        read: u32,
+    },
+}
+
+/// What a record of any version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The record in a sealed line of this version. The version is looked at first: the rest of another may have any form.
+///
+/// # Errors
+/// [`SealError`].
+pub(crate) fn unseal_record<T: DeserializeOwned>(line: &[u8], read: u32) -> Result<T, SealError> {
+    let line = line.trim_ascii_end();
+    let Versioned { version: found } = unseal(line).ok_or(SealError::Damaged)?;
+    if found != read {
+        return Err(SealError::Version { found, read });
+    }
+    unseal(line).ok_or(SealError::Damaged)
+}
 
 /// The line, without a line end.
 pub(crate) fn seal(value: &impl Serialize) -> String {
@@ -15,7 +52,8 @@ pub(crate) fn seal(value: &impl Serialize) -> String {
 }
 
 /// The value of a line, if it is whole.
-pub(crate) fn unseal<T: DeserializeOwned>(line: &str) -> Option<T> {
+pub(crate) fn unseal<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let line = core::str::from_utf8(line).ok()?;
     let (json, found) = line.rsplit_once('\t')?;
     if checksum(json) != found {
         return None;
@@ -34,11 +72,13 @@ mod tests {
     #[test]
     fn whole_lines_only() {
         let line = seal(&(1_u64, "a\tb", 0.1_f64));
-        let back: (u64, String, f64) = unseal(&line).unwrap();
+        let back: (u64, String, f64) = unseal(line.as_bytes()).unwrap();
         assert_eq!((back.0, back.1.as_str(), back.2), (1, "a\tb", 0.1));
         for cut in 0..line.len() {
-            assert!(unseal::<(u64, String, f64)>(&line[..cut]).is_none());
+            assert!(unseal::<(u64, String, f64)>(&line.as_bytes()[..cut]).is_none());
         }
-        assert!(unseal::<(u64, String, f64)>(&line.replacen('1', "2", 1)).is_none());
+        let flipped = line.replacen('1', "2", 1);
+        assert!(unseal::<(u64, String, f64)>(flipped.as_bytes()).is_none());
+        assert!(unseal::<(u64, String, f64)>(b"\xff\t\xff").is_none());
     }
 }

@@ -1,20 +1,22 @@
-//! Snapshots: the statistics and progress of every site after the same shard of the journal, written aside and renamed in.
+//! Snapshots: the statistics and progress of every site after the same shard of the journal, written beside their place and renamed in.
 //!
 //! The index names each file with its BLAKE3, and is sealed itself. Two snapshots are kept, so that one that rots on disk
 //! leaves the one before.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::site::SiteStatistics;
+use crate::disk;
 use crate::disk::{TEMPORARY, remove, sync, write_synced};
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
+use crate::state::damage::{Damage, Unread};
 use crate::state::journal::Gathered;
-use crate::state::seal::{seal, unseal};
-use crate::state::site_file::{write_progress, write_statistics};
+use crate::state::progress_file::write_progress;
+use crate::state::seal::{SealError, seal, unseal_record};
+use crate::state::statistics_file::write_statistics;
 use crate::state::{StateFolder, VERSION};
 
 /// Snapshots kept.
@@ -49,11 +51,30 @@ impl Index {
         }
     }
 
-    /// Reads the index of a snapshot; `None` for one that is damaged or of another version.
-    #[must_use]
-    pub(crate) fn read(snapshot: &Path) -> Option<Self> {
-        let text = fs::read_to_string(snapshot.join(INDEX)).ok()?;
-        unseal(text.trim_end()).filter(|index: &Self| index.version == VERSION)
+    /// Reads an index.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SealError> {
+        unseal_record(bytes, VERSION)
+    }
+
+    /// Reads the index of a snapshot.
+    ///
+    /// # Errors
+    /// [`Unread::Damaged`], and [`Fatal::StateRefused`] for one of another version.
+    pub(crate) fn read(snapshot: &Path) -> Result<Self, Unread> {
+        let path = snapshot.join(INDEX);
+        let damaged = |what: String| Damage(format!("its index is damaged: {what}"));
+        let bytes = disk::read(&path).map_err(|e| damaged(e.to_string()))?;
+        match Self::parse(&bytes) {
+            Ok(index) => Ok(index),
+            Err(SealError::Damaged) => Err(damaged("it is not what was written".into()).into()),
+            Err(error @ SealError::Version { .. }) => Err(Unread::Fatal(Fatal::StateRefused {
+                path,
+                reason: error.to_string(),
+            })),
+        }
     }
 }
 
@@ -88,20 +109,34 @@ fn progress_file(snapshot: &Path, number: usize) -> PathBuf {
     snapshot.join(format!("{number:05}.progress.safetensors"))
 }
 
+/// A site as it is to be saved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SiteToSave<'a> {
+    /// Number for the files' names.
+    pub(crate) number: usize,
+    /// The site's key.
+    pub(crate) key: &'a str,
+    /// What was gathered.
+    pub(crate) statistics: &'a SiteStatistics,
+    /// What its layers carry on, where they are solved.
+    pub(crate) progress: Option<&'a SiteProgress>,
+}
+
 /// Writes one site into a snapshot that is being made.
 ///
 /// # Errors
 /// [`Fatal::Io`].
-pub(crate) fn write_site(
-    aside: &Path,
-    (number, key): (usize, &str),
-    statistics: &SiteStatistics,
-    progress: Option<&SiteProgress>,
-) -> Result<SavedSite, Fatal> {
-    let path = statistics_file(aside, number);
+pub(crate) fn write_site(folder: &Path, site: SiteToSave<'_>) -> Result<SavedSite, Fatal> {
+    let SiteToSave {
+        number,
+        key,
+        statistics,
+        progress,
+    } = site;
+    let path = statistics_file(folder, number);
     let hash = write_statistics(&path, key, statistics)?;
     let progress = progress
-        .map(|p| write_progress(&progress_file(aside, number), key, statistics, p))
+        .map(|p| write_progress(&progress_file(folder, number), key, statistics, p))
         .transpose()?;
     Ok(SavedSite {
         key: key.into(),
@@ -111,23 +146,31 @@ pub(crate) fn write_site(
     })
 }
 
+/// A snapshot that is there.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Snapshot {
+    /// Its number; the newest has the largest.
+    pub(crate) number: u64,
+    /// Its folder.
+    pub(crate) path: PathBuf,
+}
+
 /// The snapshots of a state folder, newest first.
 ///
 /// # Errors
 /// [`Fatal::Io`].
-pub(crate) fn list(state: &Path) -> Result<Vec<(u64, PathBuf)>, Fatal> {
+pub(crate) fn list(state: &Path) -> Result<Vec<Snapshot>, Fatal> {
     let folder = state.join("snapshots");
     let mut found = Vec::new();
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
+    let paths = match disk::list(&folder) {
+        Ok(paths) => paths,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         Err(e) => return Err(Fatal::io(&folder, "read")(e)),
     };
-    for entry in entries {
-        let path = entry.map_err(Fatal::io(&folder, "read"))?.path();
+    for path in paths {
         let number = path.file_name().and_then(|n| n.to_str());
         if let Some(number) = number.and_then(|n| n.parse().ok()) {
-            found.push((number, path));
+            found.push(Snapshot { number, path });
         }
     }
     found.sort_unstable_by(|a, b| b.cmp(a));
@@ -140,12 +183,12 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn begin_snapshot(&self) -> Result<PathBuf, Fatal> {
-        let aside = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
-        if aside.exists() {
-            remove(&aside)?;
+        let unfinished = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
+        if disk::exists(&unfinished) {
+            remove(&unfinished)?;
         }
-        fs::create_dir(&aside).map_err(Fatal::io(&aside, "create"))?;
-        Ok(aside)
+        disk::create_folder(&unfinished).map_err(Fatal::io(&unfinished, "create"))?;
+        Ok(unfinished)
     }
 
     /// Puts a finished snapshot in place and removes all but the newest two. When this returns, the shards that it holds
@@ -153,18 +196,54 @@ impl StateFolder {
     ///
     /// # Errors
     /// [`Fatal::Io`]; the snapshots before are still there then.
-    pub(crate) fn commit_snapshot(&self, aside: &Path, index: &Index) -> Result<(), Fatal> {
-        write_synced(&aside.join(INDEX), seal(index).as_bytes())?;
-        sync(aside)?;
+    pub(crate) fn commit_snapshot(&self, unfinished: &Path, index: &Index) -> Result<(), Fatal> {
+        write_synced(&unfinished.join(INDEX), seal(index).as_bytes())?;
+        sync(unfinished)?;
         let known = list(&self.path)?;
-        let number = known.first().map_or(1, |(number, _)| number + 1);
+        let number = known.first().map_or(1, |newest| newest.number + 1);
         let folder = self.path.join("snapshots");
         let target = folder.join(format!("{number:06}"));
-        fs::rename(aside, &target).map_err(Fatal::io(&target, "rename into place"))?;
+        disk::rename(unfinished, &target).map_err(Fatal::io(&target, "rename into place"))?;
         sync(&folder)?;
-        for (_, old) in known.iter().skip(KEPT - 1) {
-            remove(old)?;
+        for old in known.iter().skip(KEPT - 1) {
+            remove(&old.path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_version_1_is_refused_by_name_and_a_damaged_one_is_damage() {
+        let folder = std::env::temp_dir().join(format!("qera-index-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(INDEX);
+        let index = Index::new(Gathered::default(), None, Vec::new());
+        let whole = seal(&index) + "\n";
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(Index::read(&folder).unwrap().gathered, index.gathered);
+
+        std::fs::write(
+            &path,
+            seal(&Index {
+                version: 1,
+                ..index
+            }),
+        )
+        .unwrap();
+        let Err(Unread::Fatal(fatal)) = Index::read(&folder) else {
+            panic!("version 1 is no damage");
+        };
+        let said = fatal.to_string();
+        for part in ["index.json", "version 1", "reads version 2"] {
+            assert!(said.contains(part), "{said}");
+        }
+        std::fs::write(&path, &whole[1..]).unwrap();
+        assert!(matches!(Index::read(&folder), Err(Unread::Damaged(_))));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(Index::read(&folder), Err(Unread::Damaged(_))));
     }
 }

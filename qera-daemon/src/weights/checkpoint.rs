@@ -5,11 +5,13 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use safetensors::Dtype;
 
-use crate::disk::mapping::map;
+use crate::disk::mapping::Mapping;
+use crate::disk::{is_file, is_folder, read, read_if_there, resolve};
 use crate::error::Fatal;
+use crate::formats::checkpoint_index::CheckpointIndex;
+use crate::formats::model_config::ModelConfig;
 use crate::formats::safetensors::header::{Claim, Header};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -17,13 +19,20 @@ const SINGLE: &str = "model.safetensors";
 
 /// The open checkpoint.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// The path as given.
     pub(crate) path: PathBuf,
     /// Every tensor of every file, by name.
     pub(crate) tensors: BTreeMap<String, Tensor>,
-    files: Vec<(PathBuf, Mmap)>,
-    config: Option<serde_json::Value>,
+    /// What `config.json` says.
+    pub(crate) config: ModelConfig,
+    files: Vec<MappedFile>,
+}
+
+#[derive(Debug)]
+struct MappedFile {
+    path: PathBuf,
+    bytes: Mapping,
 }
 
 /// Where a tensor lies.
@@ -44,23 +53,23 @@ impl Checkpoint {
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: nothing to open, a file
     /// that is no complete safetensors file, a file or tensor that the index names and that is missing.
-    pub fn open(path: &Path) -> Result<Self, Fatal> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let mut checkpoint = Self {
             path: path.to_path_buf(),
             tensors: BTreeMap::new(),
             files: Vec::new(),
-            config: None,
+            config: ModelConfig::default(),
         };
         checkpoint.config = read_config(checkpoint.folder())?;
         let named = |name: &str| path.file_name().is_some_and(|n| n == name);
         if named(INDEX) {
             checkpoint.add_indexed(path)?;
-        } else if !path.is_dir() {
+        } else if !is_folder(path) {
             checkpoint.add_file(path)?;
-        } else if path.join(SINGLE).is_file() {
+        } else if is_file(&path.join(SINGLE)) {
             // As transformers does: the single file before the index.
             checkpoint.add_file(&path.join(SINGLE))?;
-        } else if path.join(INDEX).is_file() {
+        } else if is_file(&path.join(INDEX)) {
             checkpoint.add_indexed(&path.join(INDEX))?;
         } else {
             return Err(refuse(path, format!("holds neither {SINGLE} nor {INDEX}")));
@@ -71,25 +80,19 @@ impl Checkpoint {
     /// The bytes of a tensor, straight from the mapping.
     #[must_use]
     pub(crate) fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.files[tensor.file].1[tensor.range.clone()]
+        &self.files[tensor.file].bytes[tensor.range.clone()]
     }
 
     /// The file that a tensor lies in, for messages.
     #[must_use]
     pub(crate) fn file_of(&self, tensor: &Tensor) -> &Path {
-        &self.files[tensor.file].0
-    }
-
-    /// A value of `config.json`.
-    #[must_use]
-    pub(crate) fn config(&self, key: &str) -> Option<&serde_json::Value> {
-        self.config.as_ref()?.get(key)
+        &self.files[tensor.file].path
     }
 
     /// The folder that the checkpoint lies in.
     #[must_use]
     pub(crate) fn folder(&self) -> &Path {
-        if self.path.is_dir() {
+        if is_folder(&self.path) {
             return &self.path;
         }
         self.path
@@ -101,41 +104,24 @@ impl Checkpoint {
     /// The names under which a shard's `qera.model` may call this model.
     #[must_use]
     pub(crate) fn model_names(&self) -> Vec<String> {
-        let configured = self
-            .config("_name_or_path")
-            .and_then(|v| v.as_str())
-            .filter(|s| !s.is_empty());
-        let full = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let full = resolve(&self.path).unwrap_or_else(|_| self.path.clone());
         let own = full
             .file_stem()
-            .filter(|_| full.is_file())
+            .filter(|_| is_file(&full))
             .or_else(|| full.file_name());
-        configured
-            .map(str::to_owned)
-            .into_iter()
-            .chain(own.map(|name| name.to_string_lossy().into_owned()))
-            .collect()
+        let own = own.map(|name| name.to_string_lossy().into_owned());
+        let configured = self.config.name().map(str::to_owned);
+        configured.into_iter().chain(own).collect()
     }
 
     fn add_indexed(&mut self, index_path: &Path) -> Result<(), Fatal> {
         let folder = self.folder().to_path_buf();
-        let text = std::fs::read_to_string(index_path).map_err(Fatal::io(index_path, "read"))?;
-        let index: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|e| refuse(index_path, format!("not JSON: {e}")))?;
-        let map = index
-            .get("weight_map")
-            .and_then(|m| m.as_object())
-            .ok_or_else(|| refuse(index_path, "has no \"weight_map\"".into()))?;
-        let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (tensor, file) in map {
-            let file = file
-                .as_str()
-                .ok_or_else(|| refuse(index_path, format!("tensor '{tensor}' names no file")))?;
-            wanted.entry(file).or_default().push(tensor);
-        }
-        for (file, tensors) in wanted {
-            let path = folder.join(file);
-            if !path.is_file() {
+        let bytes = read(index_path).map_err(Fatal::io(index_path, "read"))?;
+        let index = CheckpointIndex::parse(&bytes);
+        let index = index.map_err(|e| refuse(index_path, e.to_string()))?;
+        for (file, tensors) in index.files {
+            let path = folder.join(&file);
+            if !is_file(&path) {
                 return Err(refuse(
                     index_path,
                     format!(
@@ -146,7 +132,7 @@ impl Checkpoint {
                 ));
             }
             self.add_file(&path)?;
-            if let Some(lacking) = tensors.iter().find(|t| !self.tensors.contains_key(**t)) {
+            if let Some(lacking) = tensors.iter().find(|t| !self.tensors.contains_key(*t)) {
                 return Err(refuse(
                     &path,
                     format!("lacks tensor '{lacking}', which {INDEX} says it holds"),
@@ -157,18 +143,16 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), Fatal> {
-        let header = Header::read(path).map_err(|e| refuse(path, e.to_string()))?;
-        let mapping = map(path).map_err(Fatal::io(path, "map"))?;
-        // The file may have changed between reading its header and mapping it.
-        if mapping.len() as u64 != header.identity.bytes {
-            return Err(refuse(path, "changed while it was being opened".into()));
-        }
+        let unread = |e: std::io::Error| refuse(path, e.to_string());
+        let bytes = Mapping::open(path).map_err(unread)?;
+        let header = Header::parse(&bytes, bytes.len() as u64);
+        let header = header.map_err(|e| refuse(path, e.to_string()))?;
         for Claim {
             key,
             dtype,
             shape,
             start,
-            bytes,
+            bytes: length,
         } in header.claims
         {
             // No larger than the mapping's length, which is a usize.
@@ -177,7 +161,7 @@ impl Checkpoint {
                 dtype,
                 shape,
                 file: self.files.len(),
-                range: start..start + bytes,
+                range: start..start + length,
             };
             if self.tensors.insert(key.clone(), tensor).is_some() {
                 return Err(refuse(
@@ -186,22 +170,23 @@ impl Checkpoint {
                 ));
             }
         }
-        self.files.push((path.to_path_buf(), mapping));
+        self.files.push(MappedFile {
+            path: path.to_path_buf(),
+            bytes,
+        });
         Ok(())
     }
 }
 
-fn read_config(folder: &Path) -> Result<Option<serde_json::Value>, Fatal> {
+fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {
     let path = folder.join("config.json");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| refuse(&path, format!("not JSON: {e}"))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Fatal::io(&path, "read")(e)),
-    }
+    let Some(bytes) = read_if_there(&path)? else {
+        return Ok(ModelConfig::default());
+    };
+    ModelConfig::parse(&bytes).map_err(|e| refuse(&path, format!("not JSON: {e}")))
 }
 
+/// A checkpoint that cannot serve.
 pub(crate) fn refuse(path: &Path, reason: String) -> Fatal {
     Fatal::Checkpoint {
         path: path.to_path_buf(),

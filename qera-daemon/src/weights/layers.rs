@@ -4,28 +4,30 @@
 //! path and the key used everywhere (shards, manifest, adapter).
 
 use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
+use qera_core::quantize::Mxint;
 
 use crate::error::Fatal;
 use crate::formats::safetensors::header::float_dtype;
 use crate::host::kernels::page_vec::PageVec;
-use crate::settings::Settings;
-use crate::settings::weights::Selection;
+use crate::settings::weights::{Selection, WeightsSettings};
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 
 /// Architectures whose "linear" weights are stored transposed (Conv1D, in x out).
 const TRANSPOSED: [&str; 3] = ["gpt2", "imagegpt", "openai-gpt"];
 
-/// PageVec that are quantized at a time, in whole rows.
+/// Numbers that are quantized at a time, in whole rows.
 const QUANTIZED: usize = 1 << 16;
+/// What follows the module's name in its tensor's.
+const WEIGHT: &str = ".weight";
 
 /// A linear layer to be corrected.
 #[derive(Debug, Clone)]
 pub struct Layer {
     /// Module path.
     pub name: String,
-    /// Columns of the stored weight.
+    /// Width of its input: m.
     pub(crate) in_features: usize,
-    /// Rows of the stored weight.
+    /// Width of its output: n.
     pub(crate) out_features: usize,
     /// Rank to solve for: what was asked, at most min(in_features, out_features).
     pub(crate) rank: usize,
@@ -35,29 +37,29 @@ pub struct Layer {
     tensor: Tensor,
 }
 
-/// The selected layers, sorted by name.
+/// The selected layers.
 #[derive(Debug)]
-pub struct Layers {
+pub(crate) struct Selected {
     /// Sorted by name.
-    pub selected: Vec<Layer>,
+    pub(crate) layers: Vec<Layer>,
     /// Weights of more than two dimensions that are not corrected: fused experts, convolutions.
     pub(crate) passed_over: Vec<String>,
 }
 
-impl Layers {
+impl Selected {
     /// Selects the layers.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] by name: a selected weight with a type other than F32, F16 and BF16, one
     /// that is not 2-D, a checkpoint that is quantized or stores weights transposed.
     /// [`Fatal::Usage`] for an `--include` that matches nothing.
-    pub fn select(checkpoint: &Checkpoint, settings: &Settings) -> Result<Self, Fatal> {
+    pub(crate) fn of(checkpoint: &Checkpoint, settings: &WeightsSettings) -> Result<Self, Fatal> {
         refuse_foreign(checkpoint)?;
-        let selection = &settings.weights.selection;
-        let mut selected = Vec::new();
+        let selection = &settings.selection;
+        let mut layers = Vec::new();
         let mut passed_over = Vec::new();
         for (tensor_name, tensor) in &checkpoint.tensors {
-            let Some(name) = tensor_name.strip_suffix(".weight") else {
+            let Some(name) = module_of(tensor_name) else {
                 continue;
             };
             if !selection.selects(name) {
@@ -69,31 +71,36 @@ impl Layers {
                 }
                 continue;
             }
-            selected.push(Layer::describe(checkpoint, settings, name, tensor)?);
+            layers.push(Layer::describe(checkpoint, settings, name, tensor)?);
         }
         // Tensors are sorted with their ".weight", which is another order.
-        selected.sort_by(|a, b| a.name.cmp(&b.name));
-        check_selection(checkpoint, settings, &selected)?;
+        layers.sort_by(|a, b| a.name.cmp(&b.name));
+        check_selection(checkpoint, settings, &layers)?;
         Ok(Self {
-            selected,
+            layers,
             passed_over,
         })
     }
 }
 
+/// The module whose weight a tensor is.
+pub(crate) fn module_of(tensor: &str) -> Option<&str> {
+    tensor.strip_suffix(WEIGHT)
+}
+
+/// The tensor that is a module's weight.
+pub(crate) fn tensor_of(module: &str) -> String {
+    format!("{module}{WEIGHT}")
+}
+
 /// Refuses what was asked for by name and cannot be had.
 fn check_selection(
     checkpoint: &Checkpoint,
-    settings: &Settings,
+    settings: &WeightsSettings,
     selected: &[Layer],
 ) -> Result<(), Fatal> {
     let usage = |message| Err(Fatal::Usage(message));
-    let ties = |config: &serde_json::Value| config.get("tie_word_embeddings")?.as_bool();
-    let tied = checkpoint
-        .config("tie_word_embeddings")
-        .and_then(serde_json::Value::as_bool)
-        == Some(true)
-        || checkpoint.config("text_config").and_then(ties) == Some(true);
+    let tied = checkpoint.config.ties_embeddings();
     for Layer { name, .. } in selected {
         if is_embedding(name) {
             return usage(format!(
@@ -107,10 +114,10 @@ fn check_selection(
         }
     }
     let names: Vec<&str> = selected.iter().map(|l| l.name.as_str()).collect();
-    if let Some(glob) = settings.weights.ranks.unmatched(&names) {
+    if let Some(glob) = settings.ranks.unmatched(&names) {
         return usage(format!("--rank-for '{glob}': matches no selected layer"));
     }
-    for glob in &settings.weights.selection.include {
+    for glob in &settings.selection.include {
         if !selected.iter().any(|layer| glob.is_match(&layer.name)) {
             let (glob, path) = (glob.glob(), checkpoint.path.display());
             return usage(format!(
@@ -164,19 +171,13 @@ fn is_embedding(name: &str) -> bool {
 }
 
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
-    if checkpoint
-        .config("quantization_config")
-        .is_some_and(|c| !c.is_null())
-    {
+    if checkpoint.config.is_quantized() {
         return Err(refuse(
             &checkpoint.path,
             "config.json has a quantization_config: give the full-precision model, from which --quantizer makes W~".into(),
         ));
     }
-    let model_type = checkpoint
-        .config("model_type")
-        .and_then(|v| v.as_str())
-        .unwrap_or_default();
+    let model_type = checkpoint.config.model_type();
     if TRANSPOSED.contains(&model_type) {
         return Err(refuse(
             &checkpoint.path,
@@ -192,7 +193,7 @@ impl Layer {
     /// A selected 2-D tensor as a layer.
     fn describe(
         checkpoint: &Checkpoint,
-        settings: &Settings,
+        settings: &WeightsSettings,
         name: &str,
         tensor: &Tensor,
     ) -> Result<Self, Fatal> {
@@ -212,7 +213,7 @@ impl Layer {
         if in_features == 0 || out_features == 0 {
             return Err(refuse(format!("is empty: [{out_features}, {in_features}]")));
         }
-        let rank_asked = settings.weights.ranks.of(name);
+        let rank_asked = settings.ranks.of(name);
         Ok(Self {
             name: name.to_owned(),
             in_features,
@@ -224,44 +225,40 @@ impl Layer {
         })
     }
 
-    /// Decodes the weight: [out_features, in_features] row-major, that is W (m x n) by columns.
+    /// Decodes the weight: W (m x n) by columns.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
-    pub(crate) fn read_weight(&self, checkpoint: &Checkpoint) -> Result<PageVec<f32>, Fatal> {
+    pub(crate) fn decode(&self, checkpoint: &Checkpoint) -> Result<PageVec<f32>, Fatal> {
         let mut weight = PageVec::zeroed(self.in_features * self.out_features);
-        decode_weights(checkpoint.bytes(&self.tensor), self.dtype, &mut weight).map_err(
-            |e| match e {
-                // decode_weights sees one long row.
-                DecodeError::NonFinite { column, value, .. } => {
-                    let (row, column) = (column / self.in_features, column % self.in_features);
-                    self.refuse(checkpoint, &DecodeError::NonFinite { row, column, value })
-                }
-                other => self.refuse(checkpoint, &other),
-            },
-        )?;
+        decode_weights(self.stored(checkpoint), self.dtype, &mut weight).map_err(|e| match e {
+            // decode_weights sees one long row.
+            DecodeError::NonFinite { column, value, .. } => {
+                let (row, column) = (column / self.in_features, column % self.in_features);
+                self.refuse(checkpoint, &DecodeError::NonFinite { row, column, value })
+            }
+            other => self.refuse(checkpoint, &other),
+        })?;
         Ok(weight)
     }
 
-    /// Shows some rows of this weight beside those of W~, after others, in order.
+    /// Shows some columns of W beside those of W~, after others, in order.
     ///
     /// # Errors
-    /// What `each` returns. [`Fatal::Checkpoint`] for a NaN or infinite weight, which [`read_weight`](Self::read_weight) does
-    /// not let through.
+    /// What `each` returns. [`Fatal::Checkpoint`] for a NaN or infinite weight, which [`decode`](Self::decode) does not let
+    /// through.
     pub(crate) fn quantize(
         &self,
         checkpoint: &Checkpoint,
-        settings: &Settings,
+        quantizer: &Mxint,
         weight: &mut [f32],
         mut each: impl FnMut(&mut [f32], &[f32]) -> Result<(), Fatal>,
     ) -> Result<(), Fatal> {
-        let rows = (QUANTIZED / self.in_features).max(1);
-        let mut memory = vec![0.0; (rows * self.in_features).min(weight.len())];
-        for piece in weight.chunks_mut(rows * self.in_features) {
+        let columns = (QUANTIZED / self.in_features).max(1);
+        let mut memory = vec![0.0; (columns * self.in_features).min(weight.len())];
+        for piece in weight.chunks_mut(columns * self.in_features) {
             let quantized = &mut memory[..piece.len()];
-            settings
-                .weights
-                .quantizer
+            quantizer
                 .quantize_dequantize(piece, self.in_features, quantized)
                 .map_err(|e| self.refuse(checkpoint, &e))?;
             each(piece, quantized)?;
@@ -269,9 +266,14 @@ impl Layer {
         Ok(())
     }
 
-    /// The stored bytes, for the fingerprint.
-    #[must_use]
-    pub(crate) fn stored<'c>(&self, checkpoint: &'c Checkpoint) -> &'c [u8] {
+    /// Adds name, type, shape and stored bytes to a fingerprint.
+    pub(crate) fn hash(&self, checkpoint: &Checkpoint, hasher: &mut blake3::Hasher) {
+        let Tensor { dtype, shape, .. } = &self.tensor;
+        hasher.update(format!("{}\0{dtype}\0{shape:?}\0", self.name).as_bytes());
+        hasher.update(self.stored(checkpoint));
+    }
+
+    fn stored<'c>(&self, checkpoint: &'c Checkpoint) -> &'c [u8] {
         checkpoint.bytes(&self.tensor)
     }
 
@@ -279,36 +281,4 @@ impl Layer {
         let reason = format!("tensor '{}.weight': {error}", self.name);
         refuse(checkpoint.file_of(&self.tensor), reason)
     }
-}
-
-/// BLAKE3 over name, type, shape and bytes of the selected weights, in name order.
-#[must_use]
-pub(crate) fn fingerprint(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for layer in layers {
-        let head = format!(
-            "{}\0{}\0{:?}\0",
-            layer.name, layer.tensor.dtype, layer.tensor.shape
-        );
-        hasher.update(head.as_bytes());
-        hasher.update(layer.stored(checkpoint));
-    }
-    format!("blake3:{}", hasher.finalize().to_hex())
-}
-
-/// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name order.
-#[must_use]
-pub(crate) fn fingerprint_of_others(checkpoint: &Checkpoint, layers: &[Layer]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for (name, tensor) in &checkpoint.tensors {
-        let module = name.strip_suffix(".weight").unwrap_or_default();
-        if layers
-            .binary_search_by(|l| l.name.as_str().cmp(module))
-            .is_err()
-        {
-            hasher.update(format!("{name}\0{}\0{:?}\0", tensor.dtype, tensor.shape).as_bytes());
-            hasher.update(checkpoint.bytes(tensor));
-        }
-    }
-    format!("blake3:{}", hasher.finalize().to_hex())
 }

@@ -7,16 +7,15 @@ use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::solve_error::SolveError;
 use crate::settings::Settings;
-use crate::weights::checkpoint::Checkpoint;
+use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
 /// A site's layers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SiteLayers<'a> {
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) weights: &'a Weights,
     pub(crate) settings: &'a Settings,
-    pub(crate) layers: &'a [Layer],
     pub(crate) site: &'a Site,
     pub(crate) host: Compute<'a>,
 }
@@ -27,28 +26,26 @@ impl<'a> SiteLayers<'a> {
     }
 
     pub(crate) fn layer(&self, member: usize) -> &'a Layer {
-        &self.layers[self.site.layers[member]]
+        &self.weights.layers()[self.site.layers[member]]
+    }
+
+    /// W of this layer, by columns.
+    pub(crate) fn original(&self, member: usize) -> Result<PageVec<f32>, Fatal> {
+        self.weights.original(self.site.layers[member])
     }
 
     /// E of this layer, read anew.
     pub(crate) fn error(&self, member: usize) -> Result<PageVec<f32>, Fatal> {
-        self.quantization_error(member, self.layer(member).read_weight(self.checkpoint)?)
+        self.quantization_error(member, self.original(member)?)
     }
 
-    /// E = W - W~, in the memory of W. Exact in f32: W~ is W rounded to fewer bits, or 0, so that the
-    /// difference is a multiple of W's last place and no larger than W.
+    /// E = W - W~, in the memory of W.
     pub(crate) fn quantization_error(
         &self,
         member: usize,
-        mut weight: PageVec<f32>,
+        weight: PageVec<f32>,
     ) -> Result<PageVec<f32>, Fatal> {
-        let (checkpoint, settings) = (self.checkpoint, self.settings);
-        let layer = self.layer(member);
-        layer.quantize(checkpoint, settings, &mut weight, |weight, quantized| {
-            weight.iter_mut().zip(quantized).for_each(|(w, q)| *w -= q);
-            Ok(())
-        })?;
-        Ok(weight)
+        self.weights.error(self.site.layers[member], weight)
     }
 
     pub(crate) fn failed(&self, member: usize, reason: SolveError) -> Fatal {

@@ -26,9 +26,26 @@ const SHARED_INPUTS: [(&str, &[&str]); 10] = [
     ("DenseReluDense", &["wi_0", "wi_1"]),
 ];
 
+/// Layers whose input is split over the ranks of a tensor-parallel engine.
+const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
+
+/// Whether under tensor parallelism each rank sees a slice of this module's input only.
+pub(crate) fn is_row_parallel(module: &str) -> bool {
+    ROW_PARALLEL.contains(&module.rsplit('.').next().unwrap_or_default())
+}
+
 /// What the shards' metadata declare: for each module that shares its input, the name that stands for the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares(BTreeMap<String, String>);
+
+/// Two modules that belong to different groups.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Clash {
+    /// One of them.
+    pub(crate) first: String,
+    /// The other.
+    pub(crate) second: String,
+}
 
 impl Shares {
     /// Adds a group. One that is part of a known group, or extends it, belongs to it; a single module shares
@@ -36,14 +53,19 @@ impl Shares {
     ///
     /// # Errors
     /// Two modules of the group that are known to belong to different ones.
-    pub(crate) fn join(&mut self, group: &BTreeSet<String>) -> Result<(), (String, String)> {
+    pub(crate) fn join(&mut self, group: &BTreeSet<String>) -> Result<(), Clash> {
         let mut known = group
             .iter()
             .filter_map(|name| Some((name, self.0.get(name)?)));
         let leader = match known.next() {
             None => group.first().cloned().unwrap_or_default(),
             Some((first, leader)) => match known.find(|(_, other)| *other != leader) {
-                Some((odd, _)) => return Err((first.clone(), odd.clone())),
+                Some((odd, _)) => {
+                    return Err(Clash {
+                        first: first.clone(),
+                        second: odd.clone(),
+                    });
+                }
                 None => leader.clone(),
             },
         };
@@ -66,6 +88,29 @@ pub struct Site {
     pub(crate) in_features: usize,
     /// Indices into the selected layers.
     pub(crate) layers: Vec<usize>,
+}
+
+/// What is saved of a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SiteRecord {
+    /// What its members have in common.
+    pub(crate) key: String,
+    /// The first member's module path.
+    pub(crate) name: String,
+    /// Width of the input.
+    pub(crate) in_features: usize,
+}
+
+impl SiteRecord {
+    /// Of this site.
+    #[must_use]
+    pub(crate) fn of(site: &Site) -> Self {
+        Self {
+            key: site.key.clone(),
+            name: site.name.clone(),
+            in_features: site.in_features,
+        }
+    }
 }
 
 /// All sites of the selected layers, and which one a module's input feeds.
@@ -113,16 +158,16 @@ impl Sites {
         })
     }
 
-    /// Sites without layers, from what was saved of them: (key, name, in_features).
+    /// Sites without layers, from what was saved of them.
     #[must_use]
-    pub(crate) fn saved(sites: &[(String, String, usize)], shares: &Shares) -> Self {
+    pub(crate) fn saved(sites: &[SiteRecord], shares: &Shares) -> Self {
         let mut all = Self {
             sites: Vec::new(),
             by_key: BTreeMap::new(),
             shares: shares.clone(),
         };
-        for (key, name, in_features) in sites {
-            all.add(key.clone(), name, *in_features);
+        for site in sites {
+            all.add(site.key.clone(), &site.name, site.in_features);
         }
         all
     }

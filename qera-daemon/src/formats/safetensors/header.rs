@@ -1,4 +1,4 @@
-//! Reading a safetensors header from a file that may be truncated, lying, or no safetensors at all.
+//! A safetensors header, from bytes that may be truncated, lying, or no safetensors at all.
 //!
 //! Format (safetensors README, "Format"): u64 little-endian header length, that many bytes of JSON, then
 //! the tensors' bytes without gaps. Every number is checked before it is used: shape times dtype gives
@@ -7,11 +7,9 @@
 
 use core::fmt;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
+use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -20,6 +18,8 @@ use serde_json::value::RawValue;
 
 /// Largest header accepted, as in the safetensors crate.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Bytes of the length before the JSON.
+const LENGTH: usize = 8;
 const METADATA: &str = "__metadata__";
 
 /// A tensor as the header describes it, checked against the file.
@@ -44,37 +44,6 @@ pub(crate) struct Header {
     pub(crate) claims: Vec<Claim>,
     /// `__metadata__`.
     pub(crate) metadata: HashMap<String, String>,
-    /// The file as it was when the header was read.
-    pub(crate) identity: Identity,
-}
-
-/// What tells whether a path still names the file that was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, Deserialize)]
-pub(crate) struct Identity {
-    /// Length.
-    pub(crate) bytes: u64,
-    inode: (u64, u64),
-    modified: (i64, i64),
-}
-
-impl Identity {
-    /// Of an open file.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn of(file: &File) -> std::io::Result<Self> {
-        file.metadata().map(|metadata| Self::from(&metadata))
-    }
-}
-
-impl From<&std::fs::Metadata> for Identity {
-    fn from(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            bytes: metadata.len(),
-            inode: (metadata.dev(), metadata.ino()),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
 }
 
 /// Why a file is no complete safetensors file.
@@ -145,8 +114,6 @@ pub(crate) enum HeaderError {
     },
 }
 
-type Parsed = (Vec<Claim>, HashMap<String, String>);
-
 /// The header's object; borrowed, so that one of many megabytes is not copied into a tree of values, and a key
 /// that comes twice is an error.
 struct Entries<'a>(BTreeMap<String, &'a RawValue>);
@@ -184,34 +151,36 @@ struct Described {
 }
 
 impl Header {
-    /// Reads and checks the header; reads nothing of the data.
+    /// Reads and checks the header of a file of so many bytes; reads nothing of the data.
     ///
     /// # Errors
     /// [`HeaderError`], one variant for each way in which the file is not what it should be.
-    pub(crate) fn read(path: &Path) -> Result<Self, HeaderError> {
-        let mut file = File::open(path)?;
-        let identity = Identity::of(&file)?;
-        let found = identity.bytes;
-        let mut length = [0_u8; 8];
-        if found < 8 {
+    pub(crate) fn read(mut file: impl Read, found: u64) -> Result<Self, HeaderError> {
+        let mut bytes = vec![0; LENGTH];
+        if found < LENGTH as u64 {
             return Err(HeaderError::NoLength { found });
         }
-        file.read_exact(&mut length)?;
-        let claimed = u64::from_le_bytes(length);
-        if claimed > HEADER_BYTES_MAX || claimed > found - 8 {
-            return Err(HeaderError::Length { claimed, found });
-        }
-        let mut json = Vec::new();
-        file.take(claimed).read_to_end(&mut json)?;
-        let (claims, metadata) = Self::parse(&json, 8 + claimed, found)?;
-        Ok(Self {
-            claims,
-            metadata,
-            identity,
-        })
+        file.read_exact(&mut bytes)?;
+        let claimed = json_length(&bytes, found)?;
+        file.take(claimed).read_to_end(&mut bytes)?;
+        Self::parse(&bytes, found)
     }
 
-    fn parse(json: &[u8], data_start: u64, found: u64) -> Result<Parsed, HeaderError> {
+    /// Checks a header: the first bytes of a file of `found` bytes, at least up to the end of the header.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub(crate) fn parse(bytes: &[u8], found: u64) -> Result<Self, HeaderError> {
+        let claimed = json_length(bytes, found)?;
+        let end = usize::try_from(claimed).map_or(usize::MAX, |n| n.saturating_add(LENGTH));
+        let json = bytes.get(LENGTH..end).ok_or(HeaderError::Length {
+            claimed,
+            found: bytes.len() as u64,
+        })?;
+        Self::parse_json(json, claimed + LENGTH as u64, found)
+    }
+
+    fn parse_json(json: &[u8], data_start: u64, found: u64) -> Result<Self, HeaderError> {
         let invalid = |e: serde_json::Error| HeaderError::Json(e.to_string());
         let entries: Entries<'_> = serde_json::from_slice(json).map_err(invalid)?;
         let mut entries = entries.0;
@@ -242,8 +211,20 @@ impl Header {
                 found,
             });
         }
-        Ok((claims, metadata))
+        Ok(Self { claims, metadata })
     }
+}
+
+/// The length of the JSON that the first bytes of a file of `found` bytes announce.
+fn json_length(bytes: &[u8], found: u64) -> Result<u64, HeaderError> {
+    let Some(length) = bytes.first_chunk() else {
+        return Err(HeaderError::NoLength { found });
+    };
+    let claimed = u64::from_le_bytes(*length);
+    if claimed > HEADER_BYTES_MAX || claimed > found.saturating_sub(LENGTH as u64) {
+        return Err(HeaderError::Length { claimed, found });
+    }
+    Ok(claimed)
 }
 
 impl Described {
@@ -313,13 +294,28 @@ pub(crate) const fn dtype_name(dtype: FloatDtype) -> Dtype {
     }
 }
 
+/// Little-endian bytes of values that are already rounded to `dtype`.
+pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
+    match dtype {
+        FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        FloatDtype::F16 => values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect(),
+        FloatDtype::Bf16 => values
+            .iter()
+            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+            .collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(json: &str, data: u64) -> String {
-        match Header::parse(json.as_bytes(), 100, 100 + data) {
-            Ok((claims, _)) => format!("{} tensors", claims.len()),
+        match Header::parse_json(json.as_bytes(), 100, 100 + data) {
+            Ok(header) => format!("{} tensors", header.claims.len()),
             Err(error) => error.to_string(),
         }
     }
@@ -367,5 +363,26 @@ mod tests {
             "{short}"
         );
         assert!(parse(&one(tensor("F32", "[2]", 0, 8)), 9).contains("trailing"));
+    }
+
+    #[test]
+    fn a_header_is_read_and_parsed_alike_however_it_is_cut() {
+        let json = br#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#;
+        let mut file = (json.len() as u64).to_le_bytes().to_vec();
+        file.extend(json);
+        file.extend([7; 3]);
+        let found = file.len() as u64;
+        let header = Header::parse(&file, found).unwrap();
+        assert_eq!(header.claims[0].start + 3, found);
+        for cut in 0..file.len() {
+            let length = cut as u64;
+            let parsed = Header::parse(&file[..cut], length).unwrap_err();
+            let read = Header::read(&file[..cut], length).unwrap_err();
+            assert_eq!(parsed.to_string(), read.to_string(), "{cut}");
+            // The file was longer when its length was asked for.
+            let header_is_whole = cut >= file.len() - 3;
+            assert_eq!(Header::parse(&file[..cut], found).is_ok(), header_is_whole);
+            assert_eq!(Header::read(&file[..cut], found).is_ok(), header_is_whole);
+        }
     }
 }

@@ -1,15 +1,18 @@
-//! A safetensors writer that holds one tensor at a time.
+//! A safetensors writer that holds no tensor: their bytes are put one after another, in the order of the plan.
 //!
-//! The crate's own writer leaves the file readable by its owner alone and orders metadata by a random
-//! hash; published files are read by other users' servers and must have the same bytes every time.
+//! The crate's own writer orders metadata by a random hash; published files must have the same bytes every time.
 
-use std::fs::File;
+use core::fmt;
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
 
 use crate::error::Fatal;
+
+/// Bytes gathered before they are handed on.
+const BUFFER: usize = 1 << 18;
 
 /// Name, type and shape of a tensor to be written.
 #[derive(Debug, Clone)]
@@ -30,108 +33,150 @@ impl TensorPlan {
     }
 }
 
-/// Where the bytes of a tensor go.
-#[derive(Debug)]
-pub(crate) struct Sink<'a> {
-    path: &'a Path,
-    out: BufWriter<File>,
-    written: usize,
-    hasher: Option<blake3::Hasher>,
+/// Why tensors were not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// What is written to refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A tensor was given another number of bytes than planned: a defect of the caller.
+    #[error("tensor '{tensor}': {planned} bytes planned, {written} written")]
+    Length {
+        /// Its name.
+        tensor: String,
+        /// Bytes of its plan.
+        planned: usize,
+        /// Bytes that were put.
+        written: usize,
+    },
 }
 
-impl Sink<'_> {
-    /// Appends bytes of the tensor whose turn it is.
+impl WriteError {
+    /// As what ends a run; the path is that of the file, for the message.
+    pub(crate) fn of(path: &Path) -> impl Fn(Self) -> Fatal {
+        move |error| match error {
+            Self::Io(error) => Fatal::io(path, "write")(error),
+            Self::Length {
+                tensor,
+                planned,
+                written,
+            } => Fatal::Unwritten {
+                path: path.to_path_buf(),
+                tensor,
+                planned,
+                written,
+            },
+        }
+    }
+}
+
+/// Writes tensors.
+pub(crate) struct Writer<'p, W: Write> {
+    out: BufWriter<W>,
+    /// Those that are to come; the first is in hand.
+    plans: &'p [TensorPlan],
+    /// Bytes of the one in hand.
+    written: usize,
+}
+
+impl<W: Write> fmt::Debug for Writer<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("plans", &self.plans)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'p, W: Write> Writer<'p, W> {
+    /// Writes the header. Its metadata are `format: pt`, which PEFT and transformers expect, and what is given.
     ///
     /// # Errors
-    /// [`Fatal::Io`] with the path.
-    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+    /// [`WriteError::Io`].
+    pub(crate) fn begin(
+        out: W,
+        metadata: &BTreeMap<&str, String>,
+        plans: &'p [TensorPlan],
+    ) -> Result<Self, WriteError> {
+        let header = header(metadata, plans);
+        let mut out = BufWriter::with_capacity(BUFFER, out);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        Ok(Self {
+            out,
+            plans,
+            written: 0,
+        })
+    }
+
+    /// Appends bytes of the tensor in hand.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`].
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.written += bytes.len();
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
-        }
-        self.out
-            .write_all(bytes)
-            .map_err(Fatal::io(self.path, "write"))
+        Ok(self.out.write_all(bytes)?)
     }
-}
 
-/// Writes `path` with the tensors in the order given, each written by `data` when its turn comes, and
-/// syncs the file. The only metadata is `format: pt`, which PEFT and transformers expect.
-///
-/// # Errors
-/// [`Fatal::Io`] with the path; whatever `data` returns; [`Fatal::Checkpoint`] when `data` writes another
-/// number of bytes than planned.
-pub(crate) fn write(
-    path: &Path,
-    tensors: &[TensorPlan],
-    data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Fatal>,
-) -> Result<(), Fatal> {
-    write_all(path, &[], None, tensors, data).map(drop)
-}
-
-/// As [`write()`], with more metadata; returns the BLAKE3 of the file.
-///
-/// # Errors
-/// As for [`write()`].
-pub(crate) fn write_hashed(
-    path: &Path,
-    metadata: &[(&str, String)],
-    tensors: &[TensorPlan],
-    data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Fatal>,
-) -> Result<blake3::Hash, Fatal> {
-    let hasher = write_all(path, metadata, Some(blake3::Hasher::new()), tensors, data)?;
-    Ok(hasher.unwrap_or_default().finalize())
-}
-
-fn write_all(
-    path: &Path,
-    metadata: &[(&str, String)],
-    hasher: Option<blake3::Hasher>,
-    tensors: &[TensorPlan],
-    mut data: impl FnMut(usize, &mut Sink<'_>) -> Result<(), Fatal>,
-) -> Result<Option<blake3::Hasher>, Fatal> {
-    let file = File::create(path).map_err(Fatal::io(path, "create"))?;
-    let mut sink = Sink {
-        path,
-        out: BufWriter::with_capacity(1 << 18, file),
-        written: 0,
-        hasher,
-    };
-    let header = header(metadata, tensors);
-    sink.write_all(&(header.len() as u64).to_le_bytes())?;
-    sink.write_all(header.as_bytes())?;
-    for (index, tensor) in tensors.iter().enumerate() {
-        sink.written = 0;
-        data(index, &mut sink)?;
-        if sink.written != tensor.bytes() {
-            return Err(Fatal::Checkpoint {
-                path: path.to_path_buf(),
-                reason: format!(
-                    "tensor '{}': {} bytes planned, {} written",
-                    tensor.name,
-                    tensor.bytes(),
-                    sink.written
-                ),
+    /// Ends the tensor in hand.
+    ///
+    /// # Errors
+    /// [`WriteError::Length`] where it was given another number of bytes than planned.
+    pub(crate) fn end(&mut self) -> Result<(), WriteError> {
+        let written = core::mem::take(&mut self.written);
+        let Some((plan, rest)) = self.plans.split_first() else {
+            return Err(WriteError::Length {
+                tensor: "after the last one".into(),
+                planned: 0,
+                written,
             });
+        };
+        if written != plan.bytes() {
+            return Err(unlike(plan, written));
         }
+        self.plans = rest;
+        Ok(())
     }
-    let file = sink
-        .out
-        .into_inner()
-        .map_err(|e| Fatal::io(path, "write")(e.into_error()))?;
-    file.sync_all().map_err(Fatal::io(path, "sync"))?;
-    Ok(sink.hasher)
+
+    /// Writes a whole tensor.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put) and [`end`](Self::end).
+    pub(crate) fn tensor(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.put(bytes)?;
+        self.end()
+    }
+
+    /// Gives back what was written to.
+    ///
+    /// # Errors
+    /// [`WriteError::Io`], and [`WriteError::Length`] for a tensor that is missing.
+    pub(crate) fn finish(self) -> Result<W, WriteError> {
+        if let Some(plan) = self.plans.first() {
+            return Err(unlike(plan, self.written));
+        }
+        Ok(self.out.into_inner().map_err(|e| e.into_error())?)
+    }
+}
+
+fn unlike(plan: &TensorPlan, written: usize) -> WriteError {
+    WriteError::Length {
+        tensor: plan.name.clone(),
+        planned: plan.bytes(),
+        written,
+    }
 }
 
 /// The JSON header, padded with spaces to a multiple of 8 as the format recommends.
-fn header(metadata: &[(&str, String)], tensors: &[TensorPlan]) -> String {
+fn header(metadata: &BTreeMap<&str, String>, tensors: &[TensorPlan]) -> String {
     let mut map = serde_json::Map::new();
-    let format = [("format", "pt".to_owned())];
-    let metadata = format.iter().chain(metadata);
-    let metadata = metadata.map(|(k, v)| ((*k).to_owned(), v.clone().into()));
+    let format = [("format".to_owned(), "pt".into())];
+    let given = metadata
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), v.clone().into()));
     map.insert(
         "__metadata__".into(),
-        serde_json::Value::Object(metadata.collect()),
+        serde_json::Value::Object(format.into_iter().chain(given).collect()),
     );
     let mut start = 0;
     for tensor in tensors {
@@ -158,33 +203,52 @@ mod tests {
     use super::*;
     use crate::formats::safetensors::header::Header;
 
+    fn plans() -> [TensorPlan; 2] {
+        let plan = |name: &str, dtype, shape: &[usize]| TensorPlan {
+            name: name.into(),
+            dtype,
+            shape: shape.into(),
+        };
+        [plan("b", Dtype::F32, &[2, 1]), plan("a", Dtype::U8, &[3])]
+    }
+
+    fn begin(plans: &[TensorPlan]) -> Writer<'_, Vec<u8>> {
+        Writer::begin(Vec::new(), &BTreeMap::new(), plans).unwrap()
+    }
+
     #[test]
     fn what_is_written_reads_back() {
-        let path =
-            std::env::temp_dir().join(format!("qera-writer-{}.safetensors", std::process::id()));
-        let plans = [
-            TensorPlan {
-                name: "b".into(),
-                dtype: Dtype::F32,
-                shape: vec![2, 1],
-            },
-            TensorPlan {
-                name: "a".into(),
-                dtype: Dtype::U8,
-                shape: vec![3],
-            },
-        ];
+        let plans = plans();
         let data = [vec![0, 0, 128, 63, 0, 0, 0, 64], vec![7, 8, 9]];
-        write(&path, &plans, |i, out| out.write_all(&data[i])).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
+        let mut writer = begin(&plans);
+        writer.put(&data[0][..5]).unwrap();
+        writer.put(&data[0][5..]).unwrap();
+        writer.end().unwrap();
+        writer.tensor(&data[1]).unwrap();
+        let bytes = writer.finish().unwrap();
         let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(parsed.tensor("a").unwrap().data(), &data[1]);
         assert_eq!(parsed.tensor("b").unwrap().shape(), [2, 1]);
-        assert_eq!(Header::read(&path).unwrap().claims[0].start % 8, 0);
-        assert!(
-            write(&path, &plans, |_, out| out.write_all(&[0])).is_err(),
-            "a wrong length is refused"
+        let header = Header::parse(&bytes, bytes.len() as u64).unwrap();
+        assert_eq!(header.claims[0].start % 8, 0);
+    }
+
+    #[test]
+    fn another_length_than_planned_is_named() {
+        let plans = plans();
+        let wrong = begin(&plans).tensor(&[0]).unwrap_err().to_string();
+        assert_eq!(wrong, "tensor 'b': 8 bytes planned, 1 written");
+        let mut writer = begin(&plans);
+        writer.tensor(&[0; 8]).unwrap();
+        let missing = writer.finish().unwrap_err();
+        assert_eq!(
+            missing.to_string(),
+            "tensor 'a': 3 bytes planned, 0 written"
         );
-        std::fs::remove_file(&path).unwrap();
+        let fatal = WriteError::of(Path::new("x/y"))(missing).to_string();
+        assert!(
+            fatal.contains("x/y") && fatal.contains("tensor 'a'"),
+            "{fatal}"
+        );
     }
 }

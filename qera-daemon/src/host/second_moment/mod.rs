@@ -200,18 +200,20 @@ impl SecondMoment {
         tensors
     }
 
-    /// The second moment that was saved so; `read` gives a tensor of a name and a length. `None` where one is not there.
-    #[must_use]
-    pub(crate) fn load(
+    /// The second moment that was saved so; `read` gives a tensor of a name and a length.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub(crate) fn load<E>(
         kind: SecondMomentKind,
         in_features: usize,
-        mut read: impl FnMut(&str, usize) -> Option<PageVec<f64>>,
-    ) -> Option<Self> {
+        mut read: impl FnMut(&str, usize) -> Result<PageVec<f64>, E>,
+    ) -> Result<Self, E> {
         let channels = ChannelMoments {
             mean: read(MEAN, in_features)?.to_vec(),
             m2: read(M2, in_features)?.to_vec(),
         };
-        Some(match kind {
+        Ok(match kind {
             SecondMomentKind::Packed => Self::Packed {
                 r: Arc::new(read(R, packed_len(in_features))?),
                 channels,

@@ -1,27 +1,26 @@
 //! `--on-publish CMD`: the user's command after each publication, on a thread of its own, so that a slow or
 //! broken command never holds up a publication.
 
+pub(crate) mod command;
+
 use core::time::Duration;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
-
-use std::os::unix::process::CommandExt;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::error::Fatal;
+use crate::publish::on_publish::command::run;
 
 /// How long a command may take and how often it is tried.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+pub(crate) struct Limits {
     /// A command that runs longer is killed, so that it cannot keep later publications from being told.
-    command: Duration,
+    pub(crate) command: Duration,
     /// Pauses before the second and the third attempt: an engine that restarts needs a moment.
-    pauses: [Duration; 2],
+    pub(crate) pauses: [Duration; 2],
     /// The longest sleep between two looks at a running command.
-    look: Duration,
+    pub(crate) look: Duration,
 }
 
 const LIMITS: Limits = Limits {
@@ -122,7 +121,7 @@ impl<F: Fn(String)> Runner<F> {
         let pauses = self.limits.pauses.map(Some).into_iter().chain([None]);
         let attempts = self.limits.pauses.len() + 1;
         for (index, pause) in pauses.enumerate() {
-            let reason = self.attempt(publication).err()?;
+            let reason = run(&self.command, publication, self.limits).err()?;
             (self.failed)(format!(
                 "--on-publish for generation {}: {reason} (attempt {} of {attempts})",
                 publication.generation,
@@ -147,74 +146,15 @@ impl<F: Fn(String)> Runner<F> {
             }
         }
     }
-
-    /// Runs the command once; the error says why it does not count.
-    fn attempt(&self, publication: &Published) -> Result<(), String> {
-        let mut child = shell(&self.command, publication)
-            .spawn()
-            .map_err(|error| format!("cannot start: {error}"))?;
-        let begun = Instant::now();
-        let mut nap = Duration::from_millis(1);
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(status.to_string()),
-                Ok(None) if begun.elapsed() < self.limits.command => {}
-                Ok(None) => {
-                    kill_group(&mut child);
-                    let limit = self.limits.command.as_secs_f64();
-                    return Err(format!("killed, it ran for more than {limit} s"));
-                }
-                Err(error) => {
-                    kill_group(&mut child);
-                    return Err(format!("cannot wait for it: {error}"));
-                }
-            }
-            thread::sleep(nap);
-            nap = (nap * 2).min(self.limits.look);
-        }
-    }
-}
-
-/// `sh -c CMD` with what it is to know. Standard output is for the daemon's own answers, so what the command
-/// prints goes to standard error. It leads a process group, so that what it starts can be killed with it, and
-/// so that Ctrl-C on a terminal reaches the daemon alone.
-fn shell(command: &str, publication: &Published) -> Command {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", command])
-        .env("QERA_GENERATION", publication.generation.to_string())
-        .env("QERA_PATH", &publication.path)
-        .env("QERA_CURRENT", &publication.current)
-        // A container engine would take it as its own and speak to the service manager for the daemon.
-        .env_remove("NOTIFY_SOCKET")
-        .stdin(Stdio::null())
-        .stdout(Stdio::from(std::io::stderr()))
-        .stderr(Stdio::inherit())
-        .process_group(0);
-    shell
-}
-
-/// Kills the command and all that it started. The group's number is the child's, which stays taken until the
-/// child has been waited for, so no stranger is hit. `kill` is the shell's own: a small image has no other.
-fn kill_group(child: &mut Child) {
-    let _ = Command::new("sh")
-        .arg("-c")
-        .arg(format!("kill -s KILL -- -{}", child.id()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    // Where no shell could be started, at least the child goes; otherwise it is gone and this does nothing.
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::clock::{now, since};
     use core::sync::atomic::{AtomicUsize, Ordering};
     use std::fs;
+    use std::process::Command;
 
     const PATIENCE: Duration = Duration::from_secs(30);
     const SHORT: Limits = Limits {
@@ -269,9 +209,9 @@ mod tests {
     }
 
     fn wait_until(what: &str, holds: impl Fn() -> bool) {
-        let begun = Instant::now();
+        let begun = now();
         while !holds() {
-            assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+            assert!(since(begun) < PATIENCE, "{what} did not happen");
             thread::sleep(Duration::from_millis(2));
         }
     }

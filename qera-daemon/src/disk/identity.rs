@@ -1,0 +1,43 @@
+//! What tells whether a path still names the file that was looked at.
+
+use std::fs::Metadata;
+use std::io::Result;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A file as it was when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Length.
+    pub(crate) bytes: u64,
+    inode: (u64, u64),
+    modified: (i64, i64),
+}
+
+impl Identity {
+    /// Of what a path names now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        std::fs::metadata(path).map(|metadata| Self::from(&metadata))
+    }
+
+    /// Its number in the file system: another for a folder that was replaced.
+    #[must_use]
+    pub(crate) const fn inode(&self) -> u64 {
+        self.inode.1
+    }
+}
+
+impl From<&Metadata> for Identity {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            bytes: metadata.len(),
+            inode: (metadata.dev(), metadata.ino()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}

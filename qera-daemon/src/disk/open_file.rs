@@ -1,0 +1,59 @@
+//! A file that is read. The daemon never writes into one that is there.
+
+use std::fs::File;
+use std::io::{Read, Result};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::disk::identity::Identity;
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct OpenFile(File);
+
+impl OpenFile {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        File::open(path).map(Self)
+    }
+
+    /// The file as it is now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        self.0.metadata().map(|metadata| Identity::from(&metadata))
+    }
+
+    /// Reads from the first byte on.
+    #[must_use]
+    pub(crate) const fn reader(&self) -> Reader<'_> {
+        Reader { file: self, at: 0 }
+    }
+
+    /// Fills the buffer with the bytes from this place on.
+    ///
+    /// # Errors
+    /// What the system says, and where the file ends before the buffer is full.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], start: u64) -> Result<()> {
+        self.0.read_exact_at(buffer, start)
+    }
+}
+
+/// Reads an open file.
+#[derive(Debug)]
+pub(crate) struct Reader<'f> {
+    file: &'f OpenFile,
+    at: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let read = self.file.0.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,76 @@
+//! What a shard says of itself in its header's metadata.
+
+use std::collections::BTreeSet;
+
+use crate::source::refusal::Reason;
+use crate::source::shard::ShardHeader;
+
+const SHARES: &str = "qera.shares";
+/// Characters of metadata that a message shows.
+const SHOWN: usize = 80;
+
+/// The model that the rows were recorded in.
+pub(crate) fn model(header: &ShardHeader) -> Option<&str> {
+    header.metadata("qera.model")
+}
+
+/// Why the groups that a shard declares cannot be taken.
+pub(crate) fn refused_shares(header: &ShardHeader, problem: String) -> Reason {
+    metadata(SHARES, header.metadata(SHARES).unwrap_or_default(), problem)
+}
+
+/// Whether the rows come from the full-precision model: what `qera.source` says.
+///
+/// # Errors
+/// Another word.
+pub(crate) fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reason> {
+    match header.metadata("qera.source") {
+        None => Ok(None),
+        Some("full-precision") => Ok(Some(true)),
+        Some("quantized") => Ok(Some(false)),
+        Some(other) => Err(metadata(
+            "qera.source",
+            other,
+            "neither full-precision nor quantized".into(),
+        )),
+    }
+}
+
+/// Ranks of the tensor-parallel engine that the rows come from.
+///
+/// # Errors
+/// What is no such number.
+pub(crate) fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
+    let Some(value) = header.metadata("qera.tp_size") else {
+        return Ok(1);
+    };
+    value.parse().ok().filter(|&size| size > 0).ok_or_else(|| {
+        metadata(
+            "qera.tp_size",
+            value,
+            "not a whole number of at least 1".into(),
+        )
+    })
+}
+
+fn metadata(key: &'static str, value: &str, problem: String) -> Reason {
+    let shown: String = value.chars().take(SHOWN).collect();
+    let more = if shown.len() < value.len() { "..." } else { "" };
+    Reason::Metadata {
+        key,
+        value: shown + more,
+        problem,
+    }
+}
+
+/// The groups of modules that the shard declares to read one input.
+///
+/// # Errors
+/// What is no list of lists of names.
+pub(crate) fn declared(header: &ShardHeader) -> Result<Vec<BTreeSet<String>>, Reason> {
+    let Some(value) = header.metadata(SHARES) else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_str(value)
+        .map_err(|e| metadata(SHARES, value, format!("not a list of lists of names: {e}")))
+}

@@ -1,0 +1,111 @@
+//! A site's statistics in a snapshot. The file's bytes are a function of the journal alone, unless rows were left out after
+//! convergence; what else depends on checkpoint and settings is in `progress_file`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::aside::Aside;
+use crate::calibrate::blocks::BlocksRecord;
+use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::window::Window;
+use crate::error::Fatal;
+use crate::host::second_moment::{SecondMoment, SecondMomentKind};
+use crate::state::damage::Unread;
+use crate::state::tensor_file::{SavedTensor, TensorFile, write};
+
+/// The part of the statistics that is no tensor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StatisticsRecord {
+    key: String,
+    in_features: usize,
+    rows: u64,
+    #[serde(default)]
+    rows_skipped: u64,
+    batch_weight: f64,
+    window: BlocksRecord,
+}
+
+impl StatisticsRecord {
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// What is no record about it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+}
+
+/// Writes the statistics; returns the file's BLAKE3.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn write_statistics(
+    path: &Path,
+    key: &str,
+    statistics: &SiteStatistics,
+) -> Result<blake3::Hash, Fatal> {
+    let m = statistics.in_features;
+    let record = StatisticsRecord {
+        key: key.into(),
+        in_features: m,
+        rows: statistics.rows,
+        rows_skipped: statistics.rows_skipped,
+        batch_weight: statistics.batch_weight,
+        window: statistics.window.record(),
+    };
+    let mut tensors = vec![
+        SavedTensor::f64("batch_max", &statistics.batch_max),
+        SavedTensor::f64("mean_abs", &statistics.mean_abs),
+    ];
+    let moments = statistics.second_moment.saved().into_iter();
+    tensors.extend(moments.map(|saved| SavedTensor::f64(saved.name, saved.values)));
+    tensors.extend(SavedTensor::rows("window", m, || {
+        statistics.window.all_rows()
+    }));
+    write(path, &record, &tensors)
+}
+
+/// Whose statistics they are to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpectedStatistics<'a> {
+    /// The site's key.
+    pub(crate) key: &'a str,
+    /// Width of its input.
+    pub(crate) in_features: usize,
+    /// How much of R was gathered.
+    pub(crate) second_moment: SecondMomentKind,
+}
+
+/// Reads statistics back, without rows kept aside.
+///
+/// # Errors
+/// [`Unread::Damaged`] for a file that is not the one the index names, or of another site; [`Fatal::Io`].
+pub(crate) fn read_statistics(
+    path: &Path,
+    hash: &str,
+    expected: ExpectedStatistics<'_>,
+) -> Result<SiteStatistics, Unread> {
+    let m = expected.in_features;
+    let file = TensorFile::open(path, hash)?;
+    let record = file.record(StatisticsRecord::parse)?;
+    if record.key != expected.key || record.in_features != m {
+        return Err(file.damage("is of another site").into());
+    }
+    let window = Window::restore(m, &record.window, &file.rows("window")?);
+    let second_moment = SecondMoment::load(expected.second_moment, m, |name, length| {
+        file.f64(name, length)
+    })?;
+    Ok(SiteStatistics {
+        in_features: m,
+        second_moment,
+        mean_abs: file.f64("mean_abs", m)?.to_vec(),
+        batch_max: file.f64("batch_max", m)?.to_vec(),
+        window: window
+            .ok_or_else(|| file.damage("tensor 'window' has other rows than its blocks"))?,
+        aside: Aside::new(m, 0.0),
+        rows: record.rows,
+        rows_skipped: record.rows_skipped,
+        batch_weight: record.batch_weight,
+    })
+}

@@ -1,0 +1,375 @@
+//! A file of a snapshot: tensors, and a record of what is no tensor in the header's metadata. Safetensors, so that other
+//! programs can read it too.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use bytemuck::Pod;
+use qera_core::dtype::FloatDtype;
+use safetensors::Dtype;
+use serde::Serialize;
+
+use crate::calibrate::blocks::{DTYPES, SavedRows};
+use crate::disk::new_file::NewFile;
+use crate::disk::open_file::OpenFile;
+use crate::error::Fatal;
+use crate::formats::safetensors::header::{Claim, Header, dtype_name};
+use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::stored::{StoredNumbers, StoredRows};
+use crate::state::damage::{Damage, Unread};
+
+/// The metadata key of the record.
+const SITE: &str = "qera.site";
+/// Bytes converted at a time.
+const PIECE: usize = 1 << 18;
+
+/// The numbers of a tensor, in parts that follow each other.
+pub(crate) enum Values<'a> {
+    /// As f64.
+    F64(Vec<&'a [f64]>),
+    /// As f32.
+    F32(Vec<&'a [f32]>),
+    /// Rows that are kept in one type.
+    Rows(Vec<StoredRows<'a>>, FloatDtype),
+}
+
+/// A tensor to be written.
+pub(crate) struct SavedTensor<'a> {
+    /// Key in the file.
+    pub(crate) name: String,
+    /// Shape, row-major.
+    pub(crate) shape: Vec<usize>,
+    /// Its numbers.
+    pub(crate) values: Values<'a>,
+}
+
+impl<'a> SavedTensor<'a> {
+    /// Of numbers that lie in one piece.
+    pub(crate) fn f64(name: &str, values: &'a [f64]) -> Self {
+        Self {
+            name: name.into(),
+            shape: vec![values.len()],
+            values: Values::F64(vec![values]),
+        }
+    }
+
+    /// Rows, in one tensor for each type that some are kept in.
+    pub(crate) fn rows<I: Iterator<Item = StoredRows<'a>>>(
+        name: &str,
+        in_features: usize,
+        rows: impl Fn() -> I,
+    ) -> Vec<Self> {
+        let of_dtype = |dtype: FloatDtype| {
+            let own = rows().filter(|r| r.rows() > 0 && r.dtype() == dtype);
+            let own: Vec<_> = own.collect();
+            let count: usize = own.iter().map(StoredRows::rows).sum();
+            (count > 0).then(|| Self {
+                name: rows_name(name, dtype),
+                shape: vec![count, in_features],
+                values: Values::Rows(own, dtype),
+            })
+        };
+        DTYPES.into_iter().filter_map(of_dtype).collect()
+    }
+
+    fn plan(&self) -> TensorPlan {
+        TensorPlan {
+            name: self.name.clone(),
+            dtype: match self.values {
+                Values::F64(_) => Dtype::F64,
+                Values::F32(_) => Dtype::F32,
+                Values::Rows(_, dtype) => dtype_name(dtype),
+            },
+            shape: self.shape.clone(),
+        }
+    }
+}
+
+/// Key of the rows of one type.
+fn rows_name(name: &str, dtype: FloatDtype) -> String {
+    format!("{name}.{}", dtype.name())
+}
+
+/// Writes a file and syncs it; returns its BLAKE3.
+///
+/// # Errors
+/// [`Fatal::Io`]; [`Fatal::Unwritten`] for a tensor with other numbers than its shape says.
+pub(crate) fn write(
+    path: &Path,
+    record: &impl Serialize,
+    tensors: &[SavedTensor<'_>],
+) -> Result<blake3::Hash, Fatal> {
+    let record = serde_json::to_string(record).unwrap_or_default();
+    let plans: Vec<_> = tensors.iter().map(SavedTensor::plan).collect();
+    let failed = WriteError::of(path);
+    let out = Hashed {
+        out: NewFile::create(path)?,
+        hasher: blake3::Hasher::new(),
+    };
+    let metadata = BTreeMap::from([(SITE, record)]);
+    let mut writer = Writer::begin(out, &metadata, &plans).map_err(&failed)?;
+    for tensor in tensors {
+        match &tensor.values {
+            Values::F64(parts) => parts
+                .iter()
+                .try_for_each(|p| put(p, |v| v.to_le_bytes(), &mut writer)),
+            Values::F32(parts) => parts
+                .iter()
+                .try_for_each(|p| put(p, |v| v.to_le_bytes(), &mut writer)),
+            Values::Rows(parts, _) => parts.iter().try_for_each(|rows| match rows.numbers {
+                StoredNumbers::Floats(values) => put(values, |v| v.to_le_bytes(), &mut writer),
+                StoredNumbers::Bytes(bytes, _) => writer.put(bytes),
+            }),
+        }
+        .and_then(|()| writer.end())
+        .map_err(&failed)?;
+    }
+    let Hashed { out, hasher } = writer.finish().map_err(&failed)?;
+    out.sync()?;
+    Ok(hasher.finalize())
+}
+
+/// What is written to a file goes through its hash.
+struct Hashed {
+    out: NewFile,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn put<T: Copy, const N: usize>(
+    values: &[T],
+    bytes: fn(T) -> [u8; N],
+    writer: &mut Writer<'_, Hashed>,
+) -> Result<(), WriteError> {
+    let mut buffer = Vec::with_capacity(PIECE.min(values.len() * N));
+    values.chunks(PIECE / N).try_for_each(|piece| {
+        buffer.clear();
+        piece.iter().for_each(|v| buffer.extend(bytes(*v)));
+        writer.put(&buffer)
+    })
+}
+
+/// A file that is read, its content checked against the hash in the index.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    path: PathBuf,
+    file: OpenFile,
+    header: Header,
+}
+
+impl TensorFile {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Unread::Damaged`] for anything that is not the file that was written. A disk that does not answer says nothing about
+    /// the file: [`Fatal::Io`].
+    pub(crate) fn open(path: &Path, hash: &str) -> Result<Self, Unread> {
+        let damage = |what: &str| Damage(format!("{} {what}", path.display()));
+        let file = match OpenFile::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(damage("is missing").into()),
+            Err(e) => return Err(Fatal::io(path, "open")(e).into()),
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update_reader(file.reader())
+            .map_err(Fatal::io(path, "read"))?;
+        if hasher.finalize().to_hex().as_str() != hash {
+            return Err(damage("is not the file that the index names").into());
+        }
+        let header = Header::read(file.reader(), hasher.count())
+            .map_err(|e| damage(&format!("is no safetensors file: {e}")))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            header,
+        })
+    }
+
+    /// What is wrong with this file, in words.
+    pub(crate) fn damage(&self, what: &str) -> Damage {
+        Damage(format!("{}: {what}", self.path.display()))
+    }
+
+    /// The record of what is no tensor, read by `parse`.
+    ///
+    /// # Errors
+    /// [`Damage`] where it is missing or another.
+    pub(crate) fn record<T>(
+        &self,
+        parse: fn(&[u8]) -> Result<T, serde_json::Error>,
+    ) -> Result<T, Damage> {
+        let Some(text) = self.header.metadata.get(SITE) else {
+            return Err(self.damage(&format!("has no {SITE}")));
+        };
+        parse(text.as_bytes()).map_err(|e| self.damage(&format!("{SITE}: {e}")))
+    }
+
+    /// The header's entry of a tensor.
+    ///
+    /// # Errors
+    /// [`Damage`] where there is none.
+    pub(crate) fn claim(&self, name: &str) -> Result<&Claim, Damage> {
+        let found = self.header.claims.iter().find(|c| c.key == name);
+        found.ok_or_else(|| self.damage(&format!("has no tensor '{name}'")))
+    }
+
+    fn values<T: Pod, const N: usize>(
+        &self,
+        name: &str,
+        value: fn([u8; N]) -> T,
+    ) -> Result<PageVec<T>, Unread> {
+        let claim = self.claim(name)?;
+        let mut values = PageVec::zeroed(claim.bytes / N);
+        let mut piece = vec![0; PIECE.min(claim.bytes)];
+        let mut at = claim.start;
+        for values in values.chunks_mut(PIECE / N) {
+            let piece = &mut piece[..values.len() * N];
+            self.file
+                .read_exact_at(piece, at)
+                .map_err(Fatal::io(&self.path, "read"))?;
+            let found = piece.as_chunks::<N>().0.iter();
+            values
+                .iter_mut()
+                .zip(found)
+                .for_each(|(to, b)| *to = value(*b));
+            at += piece.len() as u64;
+        }
+        Ok(values)
+    }
+
+    /// A tensor of f64 with so many numbers.
+    ///
+    /// # Errors
+    /// [`Unread`]; [`Damage`] where it has another length.
+    pub(crate) fn f64(&self, name: &str, length: usize) -> Result<PageVec<f64>, Unread> {
+        self.of_length(name, length, self.values(name, f64::from_le_bytes)?)
+    }
+
+    /// A tensor of f32.
+    ///
+    /// # Errors
+    /// [`Unread`].
+    pub(crate) fn f32(&self, name: &str) -> Result<PageVec<f32>, Unread> {
+        self.values(name, f32::from_le_bytes)
+    }
+
+    /// A tensor of f32 with so many numbers.
+    ///
+    /// # Errors
+    /// As for [`f64`](Self::f64).
+    pub(crate) fn f32_of(&self, name: &str, length: usize) -> Result<PageVec<f32>, Unread> {
+        self.of_length(name, length, self.f32(name)?)
+    }
+
+    /// The rows of each type.
+    ///
+    /// # Errors
+    /// [`Unread`]; [`Damage`] for a tensor of another type than its name says.
+    pub(crate) fn rows(&self, name: &str) -> Result<SavedRows, Unread> {
+        let mut saved = SavedRows::default();
+        for (dtype, bytes) in DTYPES.into_iter().zip(&mut saved.bytes) {
+            let name = rows_name(name, dtype);
+            let claim = self.header.claims.iter().find(|c| c.key == name);
+            let Some(claim) = claim else {
+                continue;
+            };
+            if claim.dtype != dtype_name(dtype) {
+                let found = claim.dtype;
+                return Err(self
+                    .damage(&format!("tensor '{name}' is of type {found}"))
+                    .into());
+            }
+            *bytes = self.values(&name, u8::from_le_bytes)?.to_vec();
+        }
+        Ok(saved)
+    }
+
+    fn of_length<T: Pod>(
+        &self,
+        name: &str,
+        length: usize,
+        values: PageVec<T>,
+    ) -> Result<PageVec<T>, Unread> {
+        if values.len() == length {
+            return Ok(values);
+        }
+        let found = values.len();
+        Err(self
+            .damage(&format!(
+                "tensor '{name}' has {found} numbers, {length} expected"
+            ))
+            .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(unread: Unread) -> String {
+        match unread {
+            Unread::Damaged(damage) => damage.to_string(),
+            Unread::Fatal(fatal) => panic!("no damage: {fatal}"),
+        }
+    }
+
+    #[test]
+    fn what_was_saved_reads_back_and_every_damage_names_the_file() {
+        let name = format!("qera-tensors-{}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        // More than one piece of each.
+        let f64s: Vec<f64> = (0..40_000).map(f64::from).collect();
+        let f32s = [1.5_f32, -2.0, 3.0, 0.25];
+        let tensors = [
+            SavedTensor::f64("a", &f64s),
+            SavedTensor {
+                name: "b".into(),
+                shape: vec![2, 2],
+                values: Values::F32(vec![&f32s[..1], &f32s[1..]]),
+            },
+        ];
+        let hash = write(&path, &"the record", &tensors).unwrap().to_hex();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(blake3::hash(&bytes).to_hex(), hash);
+
+        let file = TensorFile::open(&path, &hash).unwrap();
+        assert_eq!(file.f64("a", f64s.len()).unwrap()[..], f64s[..]);
+        assert_eq!(file.f32("b").unwrap()[..], f32s[..]);
+        let record = |bytes: &[u8]| serde_json::from_slice::<String>(bytes);
+        assert_eq!(file.record(record).unwrap(), "the record");
+        let number = |bytes: &[u8]| serde_json::from_slice::<u64>(bytes);
+        let damages = [
+            message(file.f64("c", 1).unwrap_err()),
+            message(file.f64("a", 1).unwrap_err()),
+            message(file.f32_of("b", 5).unwrap_err()),
+            file.record(number).unwrap_err().to_string(),
+        ];
+        for (damage, said) in damages
+            .iter()
+            .zip(["'c'", "40000 numbers", "4 numbers", SITE])
+        {
+            assert!(damage.contains(said) && damage.contains(&name), "{damage}");
+        }
+
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let damage = message(TensorFile::open(&path, &hash).unwrap_err());
+        assert!(damage.contains(&name), "{damage}");
+        std::fs::remove_file(&path).unwrap();
+        let damage = message(TensorFile::open(&path, &hash).unwrap_err());
+        assert!(damage.contains("is missing"), "{damage}");
+    }
+}
