@@ -8,7 +8,7 @@ use crate::exit::Exit;
 /// A failure that ends the run; [`Fatal::exit`] gives its exit code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fatal {
+pub(crate) enum Fatal {
     /// A wrong option, or a wrong value in the configuration file.
     #[error("{0}")]
     Usage(String),

@@ -41,7 +41,7 @@ pub struct SiteStatistics {
     /// Maximum over batches of the batch's mean of |x|.
     pub batch_max: Vec<f64>,
     /// Held-out rows.
-    pub window: Window,
+    pub(crate) window: Window,
     /// Rows newer than the last solve point.
     pub(crate) aside: Aside,
     /// Rows folded.
@@ -89,6 +89,12 @@ impl SiteStatistics {
             rows,
             ..Self::whole(in_features)
         }
+    }
+
+    /// The places in the stream of the blocks held out.
+    #[must_use]
+    pub fn held_out_blocks(&self) -> Vec<u64> {
+        self.window.blocks().iter().map(|b| b.number).collect()
     }
 
     /// Rows that came, folded or not.

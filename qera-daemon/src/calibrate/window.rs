@@ -57,7 +57,7 @@ pub(crate) fn block_size(rows: usize, sequences: Option<usize>) -> BlockSize {
 
 /// The sample.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub(crate) struct Window {
     in_features: usize,
     /// Most rows kept.
     most: usize,
@@ -200,7 +200,7 @@ impl Window {
 
     /// The blocks, in the order of the stream.
     #[must_use]
-    pub fn blocks(&self) -> &[Block] {
+    pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 

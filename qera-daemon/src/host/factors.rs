@@ -28,13 +28,13 @@ pub(crate) struct Correction {
 
 /// Factors as an engine will read them.
 #[derive(Debug, Clone)]
-pub struct Rounded {
+pub(crate) struct Rounded {
     /// Type of the elements.
     pub(crate) dtype: FloatDtype,
     /// k x m by rows: PEFT's lora_A.
-    pub lora_a: Vec<f32>,
+    pub(crate) lora_a: Vec<f32>,
     /// n x k by rows: PEFT's lora_B.
-    pub lora_b: Vec<f32>,
+    pub(crate) lora_b: Vec<f32>,
     /// f of the rounded factors; infinite when one of them overflowed.
     pub(crate) error: f64,
 }

@@ -172,7 +172,7 @@ impl LayerProgress {
 
 /// A solve point: what is carried on from the one before, and the rows that came since.
 #[derive(Debug)]
-pub struct SolvePoint<'p> {
+pub(crate) struct SolvePoint<'p> {
     /// Updated by the solve.
     pub(crate) progress: &'p mut SiteProgress,
     /// Rows newer than every correction in `progress`.

@@ -26,18 +26,37 @@ impl Layered {
     /// [`Fatal::Usage`] naming the file, and line and key where TOML says so, when the file cannot be
     /// read, is not TOML, or has a key that is no option.
     pub(crate) fn merge(file: Option<&Path>, command_line: &Options) -> Result<Self, Fatal> {
+        let mut merged = Self::of_defaults()?;
+        if let Some(path) = file {
+            merged.lay(&read(path)?, &path.display().to_string())?;
+        }
+        merged.lay(command_line, "command line")?;
+        merged.merged()
+    }
+
+    /// The options of a settings file's text, over the defaults.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`] as for [`merge`](Self::merge).
+    pub(crate) fn of_text(text: &str) -> Result<Self, Fatal> {
+        let mut merged = Self::of_defaults()?;
+        merged.lay(&toml::from_str(text).map_err(usage)?, "text")?;
+        merged.merged()
+    }
+
+    fn of_defaults() -> Result<Self, Fatal> {
         let mut merged = Self {
             options: Options::default(),
             origins: BTreeMap::new(),
             table: toml::Table::new(),
         };
         merged.lay(&Options::defaults(), "default")?;
-        if let Some(path) = file {
-            merged.lay(&read(path)?, &path.display().to_string())?;
-        }
-        merged.lay(command_line, "command line")?;
-        merged.options = merged.table.clone().try_into().map_err(usage)?;
         Ok(merged)
+    }
+
+    fn merged(mut self) -> Result<Self, Fatal> {
+        self.options = self.table.clone().try_into().map_err(usage)?;
+        Ok(self)
     }
 
     fn lay(&mut self, options: &Options, origin: &str) -> Result<(), Fatal> {

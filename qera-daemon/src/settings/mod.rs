@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Fatal;
 use crate::settings::compute::ComputeSettings;
 use crate::settings::convergence::ConvergenceSettings;
+use crate::settings::layered::Layered;
 use crate::settings::log_format::LogFormat;
 use crate::settings::options::Options;
 use crate::settings::publish::PublishSettings;
@@ -27,7 +28,7 @@ use crate::settings::weights::WeightsSettings;
 
 /// Everything a run needs to know, checked.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The watched folder.
     pub(crate) source: SourceSettings,
     /// The weights.
@@ -47,11 +48,19 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// From the text of a settings file, over the defaults.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn from_toml(text: &str) -> Result<Self, Fatal> {
+        Self::resolve(&Layered::of_text(text)?.options)
+    }
+
     /// Checks the merged options.
     ///
     /// # Errors
     /// [`Fatal::Usage`] with the option's name, the value and the valid ones.
-    pub fn resolve(options: &Options) -> Result<Self, Fatal> {
+    pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         let publish = PublishSettings::resolve(options)?;
         Ok(Self {
             source: SourceSettings::resolve(options)?,

@@ -35,107 +35,107 @@ pub(crate) const LOG_FORMATS: [&str; 2] = ["text", "json"];
 /// Every option of `qera-daemon`; the TOML keys are the long names without the dashes in front.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Options {
+pub(crate) struct Options {
     /// Folder of activation shards (its subfolders are not watched)
     #[arg(long, value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub watch: Option<PathBuf>,
+    pub(crate) watch: Option<PathBuf>,
 
     /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json; without it only statistics are gathered
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub checkpoint: Option<PathBuf>,
+    pub(crate) checkpoint: Option<PathBuf>,
 
     /// Where generations go; locked while in use [default: qera-out]
     #[arg(long, value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 
     /// Statistics, journal and evidence, from which every run continues [default: OUT/state]
     #[arg(long, value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
 
     /// Fold what is new in the folder, solve, publish, exit; without it the folder is watched until a signal
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub once: Option<bool>,
+    pub(crate) once: Option<bool>,
 
     /// Watch until every layer that is fed has converged, publish, exit
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub until_converged: Option<bool>,
+    pub(crate) until_converged: Option<bool>,
 
     /// With --until-converged: wait for layers that no shard has fed yet, too
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub require_all: Option<bool>,
+    pub(crate) require_all: Option<bool>,
 
     /// A layer has converged when half as many rows again lower its error by less than this share [default: 0.01]
     #[arg(long, value_name = "T", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tolerance: Option<f64>,
+    pub(crate) tolerance: Option<f64>,
 
     /// When a layer input's layers have converged: full folds its rows as before, sample one block of sixteen, stop none,
     /// until new rows show a drift; no effect with --once, which has no solve points [default: full]
     #[arg(long, value_parser = PossibleValuesParser::new(AFTER_CONVERGENCE), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub after_convergence: Option<String>,
+    pub(crate) after_convergence: Option<String>,
 
     /// A folder without new shards for so long is solved and published, however small the gain [default: 10]
     #[arg(long, value_name = "SECONDS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_publish: Option<f64>,
+    pub(crate) idle_publish: Option<f64>,
 
     /// What becomes of a shard once the state holds its rows; move: to WATCH/.consumed/ [default: keep]
     #[arg(long, value_parser = PossibleValuesParser::new(CONSUMES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub consume: Option<String>,
+    pub(crate) consume: Option<String>,
 
     /// How the folder is watched; auto polls where the file system reports no events [default: auto]
     #[arg(long, value_parser = PossibleValuesParser::new(WATCH_MODES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub watch_mode: Option<String>,
+    pub(crate) watch_mode: Option<String>,
 
     /// The folder is listed at least this often, whatever the events say [default: 30]
     #[arg(long, value_name = "SECONDS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rescan_interval: Option<f64>,
+    pub(crate) rescan_interval: Option<f64>,
 
     /// Older generations are removed, never the current one; at least 3 [default: 8]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_generations: Option<u32>,
+    pub(crate) keep_generations: Option<u32>,
 
     /// Shell command after each publication, with QERA_GENERATION, QERA_PATH and QERA_CURRENT; retried, never fatal
     #[arg(long, value_name = "CMD", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_publish: Option<String>,
+    pub(crate) on_publish: Option<String>,
 
     /// How the low-rank term is computed [default: exact]
     #[arg(long, value_parser = PossibleValuesParser::new(METHODS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
+    pub(crate) method: Option<String>,
 
     /// How the quantized weight is made [default: mxint4]
     #[arg(long, value_parser = PossibleValuesParser::new(QUANTIZERS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quantizer: Option<String>,
+    pub(crate) quantizer: Option<String>,
 
     /// Elements that share one exponent, along in_features [default: 32]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub block_size: Option<u32>,
+    pub(crate) block_size: Option<u32>,
 
     /// Rank of the low-rank term [default: 32]
     #[arg(long, value_name = "K", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rank: Option<u32>,
+    pub(crate) rank: Option<u32>,
 
     /// Rank of the layers that match; repeatable, the last match counts
     #[arg(long, value_name = "GLOB=K", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub rank_for: Vec<String>,
+    pub(crate) rank_for: Vec<String>,
 
     /// How far R is shrunk to its diagonal: auto, or a number from 0 (QERA-exact) to 1 (QERA-approx) [default: auto]
     #[arg(long, value_name = "auto|A", global = true)]
@@ -143,27 +143,27 @@ pub struct Options {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "text_or_number"
     )]
-    pub shrinkage: Option<String>,
+    pub(crate) shrinkage: Option<String>,
 
     /// Only the layers that match; repeatable [default: all 2-D linear weights]
     #[arg(long, value_name = "GLOB", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub include: Vec<String>,
+    pub(crate) include: Vec<String>,
 
     /// Not the layers that match; repeatable (lm_head and embeddings never are, unless --include names one in full)
     #[arg(long, value_name = "GLOB", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub exclude: Vec<String>,
+    pub(crate) exclude: Vec<String>,
 
     /// Also write the quantized weights as an ordinary bf16 Hugging Face checkpoint in OUT/base
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub emit_base: Option<bool>,
+    pub(crate) emit_base: Option<bool>,
 
     /// dtype of A and B; a layer that loses more than 0.1 % by it is written f32 [default: f16]
     #[arg(long, value_parser = PossibleValuesParser::new(FACTOR_DTYPES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<String>,
+    pub(crate) dtype: Option<String>,
 
     /// Bytes (4GiB, 800MB, 123456) or a share of what is available to the process (80%) [default: 80%]
     #[arg(long, value_name = "SIZE", global = true)]
@@ -171,12 +171,12 @@ pub struct Options {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "text_or_number"
     )]
-    pub memory_budget: Option<String>,
+    pub(crate) memory_budget: Option<String>,
 
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<u32>,
+    pub(crate) threads: Option<u32>,
 
     /// Instructions that accumulate and solve; all are within the same bound of each other [default: auto, the fastest here]
     #[arg(
@@ -185,12 +185,12 @@ pub struct Options {
         global = true
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<String>,
+    pub(crate) kernel: Option<String>,
 
     /// Form of the messages on standard error [default: text]
     #[arg(long, value_parser = PossibleValuesParser::new(LOG_FORMATS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_format: Option<String>,
+    pub(crate) log_format: Option<String>,
 }
 
 impl Options {
@@ -208,7 +208,7 @@ impl Options {
 
     /// The defaults. Options without one (`watch`, `checkpoint`, `threads`, the lists) stay empty.
     #[must_use]
-    pub fn defaults() -> Self {
+    pub(crate) fn defaults() -> Self {
         let text = |s: &str| Some(s.to_owned());
         Self {
             out: Some(PathBuf::from("qera-out")),

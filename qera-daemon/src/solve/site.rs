@@ -30,13 +30,13 @@ use faer::Mat;
 
 /// Solves sites; shared by the solver threads.
 #[derive(Debug, Clone, Copy)]
-pub struct SiteSolver<'a> {
+pub(crate) struct SiteSolver<'a> {
     /// The layers, W and W~.
-    pub weights: &'a Weights,
+    pub(crate) weights: &'a Weights,
     /// Method, dtype.
-    pub settings: &'a Settings,
+    pub(crate) settings: &'a Settings,
     /// Where it is computed.
-    pub host: Compute<'a>,
+    pub(crate) host: Compute<'a>,
 }
 
 impl<'a> SiteSolver<'a> {
@@ -56,7 +56,7 @@ impl<'a> SiteSolver<'a> {
     ///
     /// # Errors
     /// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.
-    pub fn solve(
+    pub(crate) fn solve(
         &self,
         site: &'a Site,
         statistics: &SiteStatistics,

@@ -22,9 +22,9 @@ const WEIGHT: &str = ".weight";
 
 /// A linear layer to be corrected.
 #[derive(Debug, Clone)]
-pub struct Layer {
+pub(crate) struct Layer {
     /// Module path.
-    pub name: String,
+    pub(crate) name: String,
     /// Width of its input: m.
     pub(crate) in_features: usize,
     /// Width of its output: n.

@@ -22,7 +22,7 @@ use crate::weights::sites::{Shares, Sites};
 
 /// A model's weights: the layers that are corrected, W and W~ of each, and what else is known of the model.
 #[derive(Debug)]
-pub struct Weights {
+pub(crate) struct Weights {
     checkpoint: Checkpoint,
     selected: Selected,
     quantizer: Mxint,
@@ -49,7 +49,7 @@ impl Weights {
     ///
     /// # Errors
     /// A checkpoint that cannot serve, naming the file, and the tensor where it is one; a selection that cannot be had.
-    pub fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
+    pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
         let settings = &settings.weights;
         let Some(path) = &settings.checkpoint else {
             return Ok(None);
@@ -67,7 +67,7 @@ impl Weights {
 
     /// The layers to be corrected, sorted by name; everywhere else a layer is its index here.
     #[must_use]
-    pub fn layers(&self) -> &[Layer] {
+    pub(crate) fn layers(&self) -> &[Layer] {
         &self.selected.layers
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn is_row_parallel(module: &str) -> bool {
 
 /// What the shards' metadata declare: for each module that shares its input, the name that stands for the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shares(BTreeMap<String, String>);
+pub(crate) struct Shares(BTreeMap<String, String>);
 
 /// Two modules that belong to different groups.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Shares {
 
 /// A distinct layer input.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub(crate) struct Site {
     /// What its members have in common: the same for every selection of them.
     pub(crate) key: String,
     /// The first member's module path.
@@ -115,9 +115,9 @@ impl SiteRecord {
 
 /// All sites of the selected layers, and which one a module's input feeds.
 #[derive(Debug, Clone)]
-pub struct Sites {
+pub(crate) struct Sites {
     /// In the order of their names.
-    pub sites: Vec<Site>,
+    pub(crate) sites: Vec<Site>,
     by_key: BTreeMap<String, usize>,
     shares: Shares,
 }
@@ -127,7 +127,7 @@ impl Sites {
     ///
     /// # Errors
     /// A sentence naming both layers, when two that shall share an input differ in in_features.
-    pub fn group(layers: &[Layer], shares: &Shares) -> Result<Self, String> {
+    pub(crate) fn group(layers: &[Layer], shares: &Shares) -> Result<Self, String> {
         let mut sites: Vec<Site> = Vec::new();
         let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {

@@ -1,0 +1,89 @@
+//! One site of a checkpoint, solved from statistics without a run around it: what the tests hold against oracles.
+
+use std::path::Path;
+
+use crate::calibrate::site::SiteStatistics;
+use crate::host::compute::Compute;
+use crate::judge::held_out::Choice;
+use crate::judge::scores::HeldOut;
+use crate::settings::Settings;
+use crate::solve::site::SiteSolver;
+use crate::weights::Weights;
+use crate::weights::sites::Shares;
+
+/// A checkpoint whose layers share one input, and the statistics of that.
+#[derive(Debug, Clone, Copy)]
+pub struct SiteProblem<'a> {
+    /// The checkpoint.
+    pub checkpoint: &'a Path,
+    /// Options as a settings file has them.
+    pub options: &'a str,
+    /// The statistics.
+    pub statistics: &'a SiteStatistics,
+}
+
+/// What came out for one layer. Errors are f = tr(R P P^T), the mean squared output error of a row.
+#[derive(Debug, Clone)]
+pub struct SolvedLayer {
+    /// Module path.
+    pub name: String,
+    /// Rank really used: at most the numerical rank of the problem.
+    pub rank_used: usize,
+    /// tr(R W W^T).
+    pub output_power: f64,
+    /// f without correction.
+    pub error_without: f64,
+    /// f with the correction, before rounding.
+    pub error_with: f64,
+    /// A^T as it is written, rank x in_features by rows.
+    pub lora_a: Vec<f32>,
+    /// B^T as it is written, out_features x rank by rows.
+    pub lora_b: Vec<f32>,
+    /// Eigenvalues of G that the method captured, largest first.
+    pub spectrum: Vec<f64>,
+    /// The shrinkage, for QERA-exact.
+    pub choice: Option<Choice>,
+    /// Error on held-out rows.
+    pub held_out: Option<HeldOut>,
+}
+
+impl SiteProblem<'_> {
+    /// Solves every layer cold.
+    ///
+    /// # Errors
+    /// What ends a run as well: a wrong option, a checkpoint that cannot serve, products that overflow; and a checkpoint whose
+    /// layers read no input, or several.
+    pub fn solve(
+        &self,
+        compute: Compute<'_>,
+    ) -> Result<Vec<SolvedLayer>, Box<dyn core::error::Error + Send + Sync>> {
+        let mut settings = Settings::from_toml(self.options)?;
+        settings.weights.checkpoint = Some(self.checkpoint.to_path_buf());
+        let Some(weights) = Weights::open(&settings)? else {
+            return Err("there is no checkpoint".into());
+        };
+        let sites = weights.sites(&Shares::default())?;
+        let [site] = &sites.sites[..] else {
+            return Err(format!("{} inputs, not one", sites.sites.len()).into());
+        };
+        let solver = SiteSolver {
+            weights: &weights,
+            settings: &settings,
+            host: compute,
+        };
+        let solutions = solver.solve(site, self.statistics, None)?.into_iter();
+        let solved = solutions.map(|solution| SolvedLayer {
+            name: weights.layers()[solution.layer].name.clone(),
+            rank_used: solution.rank_used,
+            output_power: solution.output_power,
+            error_without: solution.error_without,
+            error_with: solution.error_with,
+            lora_a: solution.factors.lora_a,
+            lora_b: solution.factors.lora_b,
+            spectrum: solution.spectrum,
+            choice: solution.choice,
+            held_out: solution.held_out,
+        });
+        Ok(solved.collect())
+    }
+}
