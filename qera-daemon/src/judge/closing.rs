@@ -16,15 +16,14 @@
 //! The level is [`DRIFT_CONFIDENCE`], not that of convergence: the question is asked for every layer at every solve point
 //! of a stream without an end, and a false answer costs the rows that it takes to converge again.
 
-use std::time::Instant;
-
-use qera_core::statistics::student_t_quantile;
-
+use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::judge::evidence::{BLOCKS_MIN, CONFIDENCE, Evidence};
 use crate::judge::progress::{Folding, LayerProgress, LayerSummary, SiteProgress, SolvePoint};
 use crate::weights::site_layers::SiteLayers;
+
+use qera_core::statistics::student_t_quantile;
 
 /// Of the limits that re-open a site.
 const DRIFT_CONFIDENCE: f64 = 0.99;
@@ -194,10 +193,10 @@ pub(crate) fn score_site(
     }
     for (member, progress) in point.progress.layers.iter_mut().enumerate() {
         let values = layers.error(member)?;
-        let begun = Instant::now();
+        let begun = clock::now();
         let error = ColumnMajor::new(&values, layers.site.in_features);
         progress.test(seen, point.newer, error);
-        *point.scoring += begun.elapsed();
+        *point.scoring += clock::since(begun);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
+use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
@@ -24,7 +25,6 @@ use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
 
 use core::time::Duration;
-use std::time::Instant;
 
 use faer::Mat;
 
@@ -220,9 +220,9 @@ struct Before<'a> {
 impl Before<'_> {
     /// Scores the corrections of the solve points before on the newer rows.
     fn test(&mut self, rows: u64, error: ColumnMajor<'_>) {
-        let begun = Instant::now();
+        let begun = clock::now();
         self.layer.test(rows, self.newer, error);
-        *self.scoring += begun.elapsed();
+        *self.scoring += clock::since(begun);
     }
 }
 
