@@ -1,25 +1,23 @@
-//! PageVec to compute on: the same in every run, with the spectrum of activations where it matters.
+//! Numbers to compute on: the same in every run, with the spectrum of activations where it matters.
 
 use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;
+use qera_core::pseudo_random::SplitMix64;
 
-/// A stream of numbers spread evenly over -1..1: splitmix64 (Steele, Lea and Flood 2014).
+/// A stream of numbers spread evenly over -1..1.
 #[derive(Debug, Clone)]
-pub struct Noise(u64);
+pub struct Noise(SplitMix64);
 
 impl Noise {
     /// Another stream for another seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     /// The next number, of the upper 24 bits, which f32 holds exactly.
     pub fn number(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let bits = (z ^ (z >> 31)) >> 40;
+        let bits = self.0.next_bits() >> 40;
         bits as f32 / (1_u64 << 23) as f32 - 1.0
     }
 

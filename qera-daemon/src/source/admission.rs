@@ -280,7 +280,7 @@ pub(crate) fn declared_shares(
         })?;
     }
     if merged != *shares {
-        Sites::group(layers, &merged).map_err(refuse)?;
+        Sites::group(layers, &merged).map_err(|e| refuse(e.to_string()))?;
         *shares = merged;
     }
     Ok(())

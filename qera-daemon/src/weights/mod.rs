@@ -124,7 +124,7 @@ impl Weights {
     /// # Errors
     /// [`Fatal::Checkpoint`] naming both layers, when two that shall share an input differ in in_features.
     pub(crate) fn sites(&self, shares: &Shares) -> Result<Sites, Fatal> {
-        Sites::group(self.layers(), shares).map_err(|reason| refuse(self.path(), reason))
+        Sites::group(self.layers(), shares).map_err(|e| refuse(self.path(), e.to_string()))
     }
 
     /// W (m x n) of a layer, by columns.

@@ -122,12 +122,30 @@ pub(crate) struct Sites {
     shares: Shares,
 }
 
+/// Two layers that shall share an input and cannot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input",
+    first.name, first.in_features, second.name, second.in_features
+)]
+pub(crate) struct UnequalWidths {
+    first: NamedWidth,
+    second: NamedWidth,
+}
+
+/// A layer and the width of its input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NamedWidth {
+    name: String,
+    in_features: usize,
+}
+
 impl Sites {
     /// Groups the layers by the name table and by what the shards declare.
     ///
     /// # Errors
-    /// A sentence naming both layers, when two that shall share an input differ in in_features.
-    pub(crate) fn group(layers: &[Layer], shares: &Shares) -> Result<Self, String> {
+    /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in in_features.
+    pub(crate) fn group(layers: &[Layer], shares: &Shares) -> Result<Self, UnequalWidths> {
         let mut sites: Vec<Site> = Vec::new();
         let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
@@ -144,10 +162,14 @@ impl Sites {
             });
             let site = &mut sites[site];
             if layer.in_features != site.in_features {
-                return Err(format!(
-                    "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input",
-                    site.name, site.in_features, layer.name, layer.in_features
-                ));
+                let named = |name: &str, in_features| NamedWidth {
+                    name: name.to_owned(),
+                    in_features,
+                };
+                return Err(UnequalWidths {
+                    first: named(&site.name, site.in_features),
+                    second: named(&layer.name, layer.in_features),
+                });
             }
             site.layers.push(index);
         }

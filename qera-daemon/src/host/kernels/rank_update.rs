@@ -250,7 +250,7 @@ fn pack_pairs(rows: StoredRows<'_>, first: usize, panel: &mut [u32], width: usiz
 }
 
 /// A packed block.
-struct Packed<'p, T> {
+struct PackedBlock<'p, T> {
     loops: &'p Loops<'p, T>,
     m: usize,
     steps: usize,
@@ -296,7 +296,7 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
             cores.spread(panels, |(panel, memory): (usize, &mut [T])| {
                 self.regroup(lanes, steps, panel * self.columns, memory);
             });
-            let packed = Packed {
+            let packed = PackedBlock {
                 loops: self,
                 m,
                 steps,
@@ -324,7 +324,7 @@ impl<T: Copy> Loops<'_, T> {
     }
 }
 
-impl<T: Copy + Send + Sync> Tiles for Packed<'_, T> {
+impl<T: Copy + Send + Sync> Tiles for PackedBlock<'_, T> {
     fn tiles(&self, task: Range<usize>, give: &mut dyn FnMut(TileRun<'_>)) {
         let Loops { lanes, columns, .. } = *self.loops;
         let mut sums = [0.0_f64; TILE_MAX];
@@ -349,7 +349,7 @@ impl<T: Copy + Send + Sync> Tiles for Packed<'_, T> {
     }
 }
 
-impl<T> Packed<'_, T> {
+impl<T> PackedBlock<'_, T> {
     /// One tile: f32 over at most [`SUM_ROWS`] rows, f64 over all.
     fn sum(&self, a: &[T], b: &[T], sums: &mut [f64; TILE_MAX]) {
         let Loops {

@@ -2,32 +2,60 @@
 
 use core::time::Duration;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use crate::disk::clock::{now, since};
 use crate::publish::on_publish::{Limits, Published};
 
-/// Runs the command once; the error says why it does not count.
-pub(crate) fn run(command: &str, publication: &Published, limits: Limits) -> Result<(), String> {
+/// Why an attempt does not count.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The system starts no shell.
+    #[error("cannot start: {0}")]
+    Start(std::io::Error),
+    /// It ended otherwise than well.
+    #[error("{0}")]
+    Ended(ExitStatus),
+    /// It took too long.
+    #[error("killed, it ran for more than {} s", limit.as_secs_f64())]
+    Killed {
+        /// What it is given.
+        limit: Duration,
+    },
+    /// The system does not say what became of it.
+    #[error("cannot wait for it: {0}")]
+    Wait(std::io::Error),
+}
+
+/// Runs the command once.
+///
+/// # Errors
+/// [`CommandError`].
+pub(crate) fn run(
+    command: &str,
+    publication: &Published,
+    limits: Limits,
+) -> Result<(), CommandError> {
     let mut child = shell(command, publication)
         .spawn()
-        .map_err(|error| format!("cannot start: {error}"))?;
+        .map_err(CommandError::Start)?;
     let begun = now();
     let mut nap = Duration::from_millis(1);
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(status.to_string()),
+            Ok(Some(status)) => return Err(CommandError::Ended(status)),
             Ok(None) if since(begun) < limits.command => {}
             Ok(None) => {
                 kill_group(&mut child);
-                let limit = limits.command.as_secs_f64();
-                return Err(format!("killed, it ran for more than {limit} s"));
+                return Err(CommandError::Killed {
+                    limit: limits.command,
+                });
             }
             Err(error) => {
                 kill_group(&mut child);
-                return Err(format!("cannot wait for it: {error}"));
+                return Err(CommandError::Wait(error));
             }
         }
         thread::sleep(nap);
