@@ -38,6 +38,14 @@ pub enum Fatal {
         /// What went wrong.
         reason: String,
     },
+    /// Rows of a site could not be folded into its statistics.
+    #[error("site {site}: {reason}")]
+    Fold {
+        /// Module name of its first layer.
+        site: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The folder has no shard, or all were refused: a generation of zeros would take the place of a good one.
     #[error("{}: {}; nothing was published", folder.display(), nothing(*refused))]
     NothingUsable {
@@ -108,6 +116,7 @@ impl Fatal {
             Self::Io { .. }
             | Self::Checkpoint { .. }
             | Self::Solve { .. }
+            | Self::Fold { .. }
             | Self::NothingUsable { .. }
             | Self::Interrupted
             | Self::Panicked { .. } => Exit::Failure,

@@ -29,6 +29,7 @@ pub(crate) mod publisher;
 pub(crate) mod report;
 pub(crate) mod slot;
 pub(crate) mod source;
+pub(crate) mod stage_end;
 pub(crate) mod worker;
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

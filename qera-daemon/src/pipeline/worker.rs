@@ -18,7 +18,8 @@ use crate::judge::closing::score_site;
 use crate::judge::gap::pays;
 use crate::judge::progress::{LayerSummary, SiteProgress, SolvePoint};
 use crate::pipeline::publisher::Outcome;
-use crate::pipeline::slot::{Ended, Lent, Progress, Slot};
+use crate::pipeline::slot::{Lent, Progress, Slot};
+use crate::pipeline::stage_end::StageEnd;
 use crate::pipeline::{Discard, Shared};
 use crate::solve::site::{LayerSolution, SiteSolver};
 use crate::source::rows::Batch;
@@ -141,17 +142,17 @@ impl<'a> Worker<'a> {
             }
             let done = match task {
                 Task::Rows(gathered, rows) => self.fold(&gathered, rows),
-                Task::Solve(gathered, done) => Ok(self.solve_all(&gathered, &done)),
+                Task::Solve(gathered, done) => self.solve_all(&gathered, &done),
                 Task::Save {
                     folder,
                     keys,
                     saved,
-                } => Ok(self.save(&folder, &keys, &saved)),
+                } => self.save(&folder, &keys, &saved),
             };
             match done {
-                Ok(Ok(())) => {}
-                Ok(Err(Ended)) => break,
-                Err(fatal) => {
+                Ok(()) => {}
+                Err(StageEnd::Neighbour) => break,
+                Err(StageEnd::Fatal(fatal)) => {
                     self.shared.fail();
                     return Err(fatal);
                 }
@@ -160,11 +161,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn fold(
-        &mut self,
-        gathered: &Arc<Gathered>,
-        rows: Vec<Batch>,
-    ) -> Result<Result<(), Ended>, Fatal> {
+    fn fold(&mut self, gathered: &Arc<Gathered>, rows: Vec<Batch>) -> Result<(), StageEnd> {
         for site_rows in rows {
             if site_rows.bytes.is_empty() {
                 continue;
@@ -189,8 +186,8 @@ impl<'a> Worker<'a> {
             } else {
                 statistics.fold(&site_rows, host, scratch)
             };
-            folded.map_err(|error| Fatal::Solve {
-                layer: self.shared.name_of(site),
+            folded.map_err(|error| Fatal::Fold {
+                site: self.shared.name_of(site),
                 reason: error.to_string(),
             })?;
             if slot.closed {
@@ -199,15 +196,13 @@ impl<'a> Worker<'a> {
             }
             self.shared.board.accumulated(begun.elapsed());
             drop((permit, site_rows));
-            if self.at_solve_point(site, gathered).is_err() {
-                return Ok(Err(Ended));
-            }
+            self.at_solve_point(site, gathered)?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Hands the site to a solver when its next solve point is reached.
-    fn at_solve_point(&mut self, site: usize, gathered: &Arc<Gathered>) -> Result<(), Ended> {
+    fn at_solve_point(&mut self, site: usize, gathered: &Arc<Gathered>) -> Result<(), StageEnd> {
         let Some(slot) = self.slots.get_mut(&site) else {
             return Ok(());
         };
@@ -230,7 +225,7 @@ impl<'a> Worker<'a> {
         let Progress::Here(progress) =
             core::mem::replace(&mut slot.progress, Progress::Out(returned))
         else {
-            return Err(Ended);
+            return Err(StageEnd::Neighbour);
         };
         let job = SolveJob {
             site,
@@ -253,7 +248,7 @@ impl<'a> Worker<'a> {
 
     /// Waits for the evidence of a solve point that may close or re-open the site: from which row on that counts does not
     /// depend on how long a solve takes.
-    fn await_folding(&mut self, site: usize) -> Result<(), Ended> {
+    fn await_folding(&mut self, site: usize) -> Result<(), StageEnd> {
         let Some(slot) = self.slots.get_mut(&site) else {
             return Ok(());
         };
@@ -264,7 +259,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), Ended> {
+    fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), StageEnd> {
         // Solving takes its own memory.
         self.scratch = Scratch::default();
         let sites: Vec<usize> = self.slots.keys().copied().collect();
@@ -292,9 +287,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn send(&self, job: SolveJob) -> Result<(), Ended> {
+    fn send(&self, job: SolveJob) -> Result<(), StageEnd> {
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
-        self.jobs.send(job).map_err(|_| Ended)
+        self.jobs.send(job).map_err(|_| StageEnd::Neighbour)
     }
 
     fn save(
@@ -302,12 +297,12 @@ impl<'a> Worker<'a> {
         folder: &std::path::Path,
         keys: &[String],
         saved: &Sender<Result<SavedSite, Fatal>>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), StageEnd> {
         for (&site, slot) in &mut self.slots {
             let progress = slot.progress.here()?;
             let id = (site, keys[site].as_str());
             let done = write_site(folder, id, &slot.statistics, progress.as_deref());
-            saved.send(done).map_err(|_| Ended)?;
+            saved.send(done).map_err(|_| StageEnd::Neighbour)?;
         }
         Ok(())
     }
