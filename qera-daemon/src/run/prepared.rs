@@ -1,59 +1,37 @@
 //! What is known before a row is read: checkpoint, layers, sites, the shards that are there, and what it will all need.
+//! Nothing is locked yet.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crate::calibrate::aside::scored_share;
 use crate::error::Fatal;
-use crate::host::compute::Compute;
 use crate::host::cores::Cores;
-use crate::observe::status::{LayerStatus, Status};
+use crate::observe::reporter::Reporter;
+use crate::pipeline::context::{Context, Flags};
+use crate::pipeline::ledger::Ledger;
 use crate::plan::{Extent, Plan};
+use crate::run::model::Model;
 use crate::settings::Settings;
-use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::grouping::group;
-use crate::source::intake::Intake;
-use crate::state::restore::{Expected, SiteState, check_sites};
+use crate::source::intake::{Intake, Scan};
+use crate::source::shard::ShardHeader;
+use crate::state::restore::{Expected, check_sites};
 use crate::state::{SitesRecord, read_sites};
-use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::{Layer, Layers};
+use crate::weights::layers::Layer;
 use crate::weights::sites::{Site, Sites};
-
-/// The checkpoint and the layers selected in it.
-#[derive(Debug)]
-pub(crate) struct Weights {
-    /// The checkpoint.
-    pub(crate) checkpoint: Checkpoint,
-    /// Its layers.
-    pub(crate) layers: Layers,
-}
-
-impl Weights {
-    /// Opens what `--checkpoint` names.
-    ///
-    /// # Errors
-    /// [`Fatal`] for a checkpoint that cannot serve.
-    pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
-        let Some(path) = &settings.weights.checkpoint else {
-            return Ok(None);
-        };
-        let checkpoint = Checkpoint::open(path)?;
-        let layers = Layers::select(&checkpoint, settings)?;
-        Ok(Some(Self { checkpoint, layers }))
-    }
-
-    fn parts(&self) -> (&Checkpoint, &Layers) {
-        (&self.checkpoint, &self.layers)
-    }
-}
 
 /// Sites, shards and plan.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct Prepared<'a> {
+    /// The settings.
+    pub(crate) settings: &'a Settings,
+    /// The checkpoint; none where statistics are only gathered.
+    pub(crate) model: Option<&'a Model>,
     /// The sites.
     pub(crate) sites: Sites,
-    /// Whether they are those of a state, and how many that names.
+    /// Those of the state that is continued.
     pub(crate) saved: Option<SitesRecord>,
-    /// Whether R is gathered.
-    pub(crate) keeps_r: bool,
     /// What it will need.
     pub(crate) plan: Plan,
     /// Shards whose headers fit.
@@ -64,117 +42,104 @@ pub(crate) struct Prepared {
     pub(crate) ignored_files: usize,
 }
 
-impl Prepared {
+/// Sites, and the shards that fit them.
+struct Grouped {
+    sites: Sites,
+    admitted: Vec<Admitted>,
+}
+
+impl<'a> Prepared<'a> {
     /// Takes the sites from the state where there is one, and else groups the layers by what the shards in the folder
     /// declare.
     ///
     /// # Errors
     /// [`Fatal`] for a folder or state that cannot serve; a bad shard is only counted.
     pub(crate) fn prepare(
-        settings: &Settings,
-        weights: Option<&Weights>,
+        settings: &'a Settings,
+        model: Option<&'a Model>,
         mut intake: Option<&mut Intake>,
     ) -> Result<Self, Fatal> {
-        let needs_r = settings.solve.method.needs_r();
         let saved = read_sites(&settings.state)?;
-        let layers = weights.map_or(&[][..], |w| &w.layers.selected);
-        let mut refused = Vec::new();
-        let (mut headers, mut ignored_files) = (Vec::new(), 0);
-        if let Some(intake) = &mut intake {
-            let scan = intake.scan()?;
-            refused.extend(scan.refused.iter().map(ToString::to_string));
-            headers = scan.ready;
-            ignored_files = scan.ignored;
-        }
-        let (sites, admitted) = match &saved {
-            Some(record) => {
-                let how = (needs_r, intake.is_some());
-                let sites = continued(settings, weights, record, how)?;
-                let admission = Admission {
-                    checkpoint: weights.map(|w| &w.checkpoint),
-                    model_names: weights.map_or_else(Vec::new, |w| w.checkpoint.model_names()),
-                    selection: &settings.weights.selection,
-                    sites: &sites,
-                };
-                let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
-                let admitted: Vec<_> = fits.collect();
-                (sites, admitted)
-            }
+        let scan = match &mut intake {
+            Some(intake) => intake.scan()?,
+            None => Scan::default(),
+        };
+        let mut refused: Vec<String> = scan.refused.iter().map(ToString::to_string).collect();
+        let Grouped { sites, admitted } = match &saved {
+            Some(record) => continued(settings, model, record, &scan.ready, intake.is_some())?,
             None => {
-                let grouping = group(settings, weights.map(Weights::parts), headers)?;
+                let model = model.map(|m| (&m.checkpoint, &m.layers));
+                let grouping = group(settings, model, scan.ready)?;
                 for (header, refusal) in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {
                         intake.done_with(header.file_name(), header.identity());
                     }
                 }
-                (grouping.sites, grouping.admitted)
+                Grouped {
+                    sites: grouping.sites,
+                    admitted: grouping.admitted,
+                }
             }
         };
         refused.sort();
-        // Once begun, R goes on being gathered, also for a method that does without.
-        let keeps_r = saved.as_ref().map_or(needs_r, |saved| saved.keeps_r);
         let extent = Extent {
-            keeps_r,
+            keeps_r: keeps_r(settings, saved.as_ref()),
             resumed: saved.is_some(),
             ..Extent::new(settings)
         };
+        let layers = model.map_or(&[][..], |model| &model.layers.selected);
         let plan = Plan::new(settings, layers, &sites, &admitted, extent);
         Ok(Self {
+            settings,
+            model,
             sites,
             saved,
-            keeps_r,
             plan,
             admitted,
             refused,
-            ignored_files,
+            ignored_files: scan.ignored,
         })
     }
 
-    /// For `plan`: what a run would need, and which shards it would set aside.
-    ///
-    /// # Errors
-    /// As for [`prepare`](Self::prepare).
-    pub(crate) fn plan(settings: &Settings) -> Result<Self, Fatal> {
-        let weights = Weights::open(settings)?;
-        let mut intake = settings
-            .source
-            .watch
-            .as_ref()
-            .map(|w| Intake::new(w, false));
-        Self::prepare(settings, weights.as_ref(), intake.as_mut())
+    /// The selected layers.
+    #[must_use]
+    pub(crate) fn layers(&self) -> &'a [Layer] {
+        self.model.map_or(&[], |model| &model.layers.selected)
+    }
+
+    /// Whether R is gathered.
+    #[must_use]
+    pub(crate) fn keeps_r(&self) -> bool {
+        keeps_r(self.settings, self.saved.as_ref())
+    }
+
+    /// Whether there is nothing to begin with: no state, no shard.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.saved.is_none() && self.admitted.is_empty()
     }
 
     /// How the state's sites are to be read.
     #[must_use]
-    pub(crate) fn expected<'a>(
-        &'a self,
-        layers: &[Layer],
-        solved_for: Option<&'a str>,
-    ) -> Expected<'a> {
-        let of_site = |members: &[usize]| {
-            let sizes = members.iter().map(|&l| &layers[l]);
+    pub(crate) fn expected<'b>(&'b self, solved_for: Option<&'b str>) -> Expected<'b> {
+        let of_site = |site: &Site| {
+            let sizes = site.layers.iter().map(|&l| &self.layers()[l]);
             sizes.map(|l| (l.in_features, l.out_features)).collect()
         };
         Expected {
             sites: &self.sites,
-            keeps_r: self.keeps_r,
+            keeps_r: self.keeps_r(),
             solved_for,
-            layers: self
-                .sites
-                .sites
-                .iter()
-                .map(|s| of_site(&s.layers))
-                .collect(),
-            scored_shares: self.scored_shares(layers),
+            layers: self.sites.sites.iter().map(of_site).collect(),
+            scored_shares: self.scored_shares(),
         }
     }
 
     /// Rows kept aside, by site: none where nothing is solved.
-    #[must_use]
-    pub(crate) fn scored_shares(&self, layers: &[Layer]) -> Vec<f64> {
+    fn scored_shares(&self) -> Vec<f64> {
         let share = |site: &Site| {
-            let sizes = site.layers.iter().map(|&l| &layers[l]);
+            let sizes = site.layers.iter().map(|&l| &self.layers()[l]);
             if site.layers.is_empty() {
                 return 0.0;
             }
@@ -183,106 +148,64 @@ impl Prepared {
         self.sites.sites.iter().map(share).collect()
     }
 
-    /// What `status` shows before the first row of this run.
+    /// What the pipeline is lent to solve what a state holds; a run that takes shards says more.
     #[must_use]
-    pub(crate) fn status(
-        &self,
-        settings: &Settings,
-        layers: &[Layer],
-        restored: &[Option<SiteState>],
-    ) -> Status {
-        let absolute = |path: &std::path::Path| {
-            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-            path.display().to_string()
-        };
-        let before = Status::read(&settings.state).unwrap_or_default();
-        let known = |name: &str| before.layers.iter().find(|l| l.name == name);
-        let mut status = Status {
-            generation: before.generation,
-            pid: std::process::id(),
-            phase: "folding".into(),
-            watch: settings.source.watch.as_deref().map(absolute),
-            out: settings
-                .weights
-                .checkpoint
-                .as_ref()
-                .map(|_| absolute(&settings.publish.out)),
-            quarantined: self.refused.len(),
-            reasons: self.refused.clone(),
-            layers: layers
-                .iter()
-                .map(|layer| LayerStatus {
-                    name: layer.name.clone(),
-                    ..known(&layer.name).cloned().unwrap_or_default()
-                })
-                .collect(),
-            ..Status::default()
-        };
-        for (index, site) in self.sites.sites.iter().enumerate() {
-            let saved = restored.get(index).and_then(Option::as_ref);
-            let (rows, rows_skipped) = saved.map_or((0, 0), |state| {
-                (state.statistics.rows, state.statistics.rows_skipped)
-            });
-            if layers.is_empty() {
-                status.gather(index, &site.name, rows);
-            }
-            let progress = saved.and_then(|state| state.progress.as_ref());
-            let summaries = progress.map(|p| p.summaries(settings.convergence.tolerance));
-            for (member, &layer) in site.layers.iter().enumerate() {
-                let summary = summaries.as_ref().map(|of_site| of_site[member]);
-                let shown = &mut status.layers[layer];
-                shown.rows = rows;
-                shown.rows_skipped = rows_skipped;
-                shown.evidence = summary.and_then(|s| s.evidence);
-                shown.status = match summary {
-                    Some(summary) if summary.status() != "solved" => summary.status(),
-                    _ if rows == 0 => "starved",
-                    _ if shown.rows_solved > 0 => "solved",
-                    _ => "waiting",
-                }
-                .into();
-            }
+    pub(crate) fn context<'b>(
+        &'b self,
+        cores: &'b Cores,
+        reporter: &'b Reporter,
+        ledger: &'b Ledger<'b>,
+        stopping: &'b AtomicBool,
+    ) -> Context<'b> {
+        Context {
+            settings: self.settings,
+            sites: &self.sites,
+            keeps_r: self.keeps_r(),
+            scored_shares: self.scored_shares(),
+            solver: self.model.map(|model| model.solver(self.settings, cores)),
+            cores,
+            reporter,
+            ledger,
+            live: false,
+            published_position: 0,
+            flags: Flags::new(stopping),
+            wake: None,
+            jobs_in_flight: AtomicUsize::new(0),
         }
-        status
     }
 }
 
-/// The sites of a state, with the layers of today.
+/// Once begun, R goes on being gathered, also for a method that does without.
+fn keeps_r(settings: &Settings, saved: Option<&SitesRecord>) -> bool {
+    saved.map_or(settings.solve.method.needs_r(), |saved| saved.keeps_r)
+}
+
+/// The sites of a state, with the layers of today, and which shards fit them.
 fn continued(
     settings: &Settings,
-    weights: Option<&Weights>,
+    model: Option<&Model>,
     record: &SitesRecord,
-    how: (bool, bool),
-) -> Result<Sites, Fatal> {
-    let sites = match weights {
+    headers: &[ShardHeader],
+    continues: bool,
+) -> Result<Grouped, Fatal> {
+    let sites = match model {
         None => Sites::saved(&record.sites, &record.shares),
-        Some(weights) => {
-            Sites::group(&weights.layers.selected, &record.shares).map_err(|reason| {
-                Fatal::Checkpoint {
-                    path: weights.checkpoint.path.clone(),
-                    reason,
-                }
-            })?
-        }
+        Some(model) => Sites::group(&model.layers.selected, &record.shares).map_err(|reason| {
+            Fatal::Checkpoint {
+                path: model.checkpoint.path.clone(),
+                reason,
+            }
+        })?,
     };
+    let how = (settings.solve.method.needs_r(), continues);
     check_sites(&settings.state, record, &sites, how)?;
-    Ok(sites)
-}
-
-/// The solver of a checkpoint's layers.
-#[must_use]
-pub(crate) const fn solver<'a>(
-    settings: &'a Settings,
-    weights: &'a Weights,
-    cores: &'a Cores,
-) -> SiteSolver<'a> {
-    SiteSolver {
-        checkpoint: &weights.checkpoint,
-        settings,
-        layers: weights.layers.selected.as_slice(),
-        host: Compute {
-            kernel: settings.compute.kernel,
-            cores,
-        },
-    }
+    let admission = Admission {
+        checkpoint: model.map(|m| &m.checkpoint),
+        model_names: model.map_or_else(Vec::new, |m| m.checkpoint.model_names()),
+        selection: &settings.weights.selection,
+        sites: &sites,
+    };
+    let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
+    let admitted = fits.collect();
+    Ok(Grouped { sites, admitted })
 }
