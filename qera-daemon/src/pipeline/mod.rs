@@ -10,7 +10,7 @@
 //! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards; a site is
 //! solved by one thread, and at a solve point its worker does not pass the next one before the solution is there. So no
 //! byte of the result depends on the number of threads or on who is faster. Every worker is given its part of every shard,
-//! empty or not, so at most [`SHARDS_IN_FLIGHT`] shards exist in memory: one being read, one queued, one being folded.
+//! empty or not, so at most [`SHARDS_IN_FLIGHT`](crate::plan::stages::SHARDS_IN_FLIGHT) shards exist in memory: one being read, one queued, one being folded.
 //!
 //! A job has the site's statistics lent to it; the worker waits for them before it folds the site's next rows, so that R
 //! exists once. Workers and solvers compute only while they hold one of `threads` permits: no more cores than

@@ -9,7 +9,8 @@ use crate::host::cores::Cores;
 use crate::observe::reporter::Reporter;
 use crate::pipeline::context::{Context, Flags};
 use crate::pipeline::ledger::Ledger;
-use crate::plan::{Extent, Plan};
+use crate::plan::Plan;
+use crate::plan::planned_run::{PlannedRun, Solving, Start};
 use crate::run::model::Model;
 use crate::settings::Settings;
 use crate::source::admission::{Admission, Admitted};
@@ -83,13 +84,18 @@ impl<'a> Prepared<'a> {
             }
         };
         refused.sort();
-        let extent = Extent {
-            keeps_r: keeps_r(settings, saved.as_ref()),
-            resumed: saved.is_some(),
-            ..Extent::new(settings)
+        let run = PlannedRun {
+            settings,
+            layers: model.map_or(&[][..], |model| &model.layers.selected),
+            sites: &sites,
+            shards: &admitted,
+            solving: Solving::of(settings),
+            start: match saved {
+                Some(_) => Start::Continued,
+                None => Start::Anew,
+            },
         };
-        let layers = model.map_or(&[][..], |model| &model.layers.selected);
-        let plan = Plan::new(settings, layers, &sites, &admitted, extent);
+        let plan = Plan::new(&run, keeps_r(settings, saved.as_ref()));
         Ok(Self {
             settings,
             model,
