@@ -10,12 +10,13 @@ use crate::host::cores::Cores;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Status;
-use crate::pipeline::Pipeline;
-use crate::pipeline::board::Board;
-use crate::pipeline::publisher::Drained;
+use crate::pipeline;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::outcome::{Drained, Unread};
 use crate::publish::target::Target;
-use crate::run::prepared::{Prepared, solver};
+use crate::run::prepared::Prepared;
 use crate::settings::Settings;
+use crate::source::intake::Intake;
 use crate::state::restore::restore;
 use crate::weights::Weights;
 
@@ -35,12 +36,18 @@ pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
 /// # Errors
 /// [`Fatal::OverBudget`] where it does not fit, [`Fatal`] for what cannot serve.
 pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
-    let job = Prepared::plan(settings)?;
-    print(&job.plan.text(settings))?;
-    for message in job.refused {
+    let weights = Weights::open(settings)?;
+    let mut intake = settings
+        .source
+        .watch
+        .as_ref()
+        .map(|w| Intake::new(w, false));
+    let prepared = Prepared::prepare(settings, weights.as_ref(), intake.as_mut())?;
+    print(&prepared.plan.text(settings))?;
+    for message in prepared.refused {
         reporter.say(&Event::ShardQuarantined { message });
     }
-    job.plan.check(settings)?;
+    prepared.plan.check(settings)?;
     Ok(Exit::Done)
 }
 
@@ -67,49 +74,54 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let Some(weights) = Weights::open(settings)? else {
         return Ok(Exit::Failure);
     };
-    let layers = weights.layers();
-    let job = Prepared::prepare(settings, Some(&weights), None)?;
-    let refuse = |reason: String| Fatal::StateRefused {
-        path: settings.state.clone(),
-        reason,
-    };
-    let Some(saved) = &job.saved else {
+    let prepared = Prepared::prepare(settings, Some(&weights), None)?;
+    check_gathered(&prepared)?;
+    prepared.plan.check(settings)?;
+    let restored = restore(&settings.state, None, &prepared.expected(None))?;
+    if restored.gathered.position == 0 {
+        return Err(refuse(settings, "holds no snapshot yet".into()));
+    }
+    let target = Target::open(settings, &weights)?;
+    let ledger = Ledger::begin(None, prepared.entries(&restored));
+    let cores = Cores::new(settings.compute.threads);
+    // A signal ends this command at once.
+    let stopping = AtomicBool::new(false);
+    let context = prepared.context(&cores, reporter, &ledger, &stopping);
+    let gathered = restored.gathered;
+    let drained = pipeline::run(&context, restored.sites, Some(target), |dealer| {
+        Ok(Some(dealer.drain(&gathered, Unread::default())))
+    })?;
+    Ok(match drained {
+        Some(Drained::Published) => Exit::Done,
+        _ => Exit::Failure,
+    })
+}
+
+/// Whether the state holds every site that is to be solved.
+fn check_gathered(prepared: &Prepared<'_>) -> Result<(), Fatal> {
+    let Some(saved) = &prepared.saved else {
         return Err(refuse(
+            prepared.settings,
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
     };
     let known = |key: &str| saved.sites.iter().any(|saved| saved.key == key);
-    if let Some(site) = job.sites.sites.iter().find(|site| !known(&site.key)) {
-        return Err(refuse(format!(
-            "was gathered without {}: --exclude it, or gather it first",
-            site.name
-        )));
+    let mut sites = prepared.sites.sites.iter();
+    match sites.find(|site| !known(&site.key)) {
+        None => Ok(()),
+        Some(site) => Err(refuse(
+            prepared.settings,
+            format!(
+                "was gathered without {}: --exclude it, or gather it first",
+                site.name
+            ),
+        )),
     }
-    job.plan.check(settings)?;
-    let restored = restore(&settings.state, None, &job.expected(layers, None))?;
-    if restored.gathered.position == 0 {
-        return Err(refuse("holds no snapshot yet".into()));
+}
+
+fn refuse(settings: &Settings, reason: String) -> Fatal {
+    Fatal::StateRefused {
+        path: settings.state.clone(),
+        reason,
     }
-    let target = Target::open(settings, &weights)?;
-    let status = job.status(settings, layers, &restored.sites);
-    let cores = Cores::new(settings.compute.threads);
-    let fed = Pipeline {
-        settings,
-        sites: &job.sites,
-        keeps_r: job.keeps_r,
-        scored_shares: job.scored_shares(layers),
-        gathered: restored.gathered,
-        restored: restored.sites,
-        floor: 0,
-        solver: Some(solver(settings, &weights, &cores)),
-        cores: &cores,
-        stop: &AtomicBool::new(false),
-        reporter,
-        board: &Board::new(None, status),
-    }
-    .run(None, Some(target))?;
-    Ok(match fed.drained {
-        Some(Drained::Published(_)) => Exit::Done,
-        _ => Exit::Failure,
-    })
 }

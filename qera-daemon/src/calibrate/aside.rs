@@ -14,6 +14,7 @@ use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw
 use crate::calibrate::window::{BLOCK_ROWS_MIN, Window};
 use crate::host::kernels::stored::{KeptRows, StoredRows};
 use crate::source::rows::Batch;
+use crate::weights::layers::Layer;
 
 /// Most rows kept of a site.
 pub(crate) const ASIDE_ROWS: usize = 4096;
@@ -28,18 +29,37 @@ const SCORED_COST: f64 = 0.05;
 /// Draws are compared with a share of their range, in f64.
 const RANGE: f64 = 18_446_744_073_709_551_616.0;
 
+/// What the cost of scoring a layer depends on beside its input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScoredLayer {
+    /// out_features.
+    pub(crate) out_features: usize,
+    /// Rank of its corrections.
+    pub(crate) rank: usize,
+}
+
+impl ScoredLayer {
+    /// Of this layer.
+    #[must_use]
+    pub(crate) const fn of(layer: &Layer) -> Self {
+        Self {
+            out_features: layer.out_features,
+            rank: layer.rank,
+        }
+    }
+}
+
 /// The share of a site's rows that is scored: at most 1/16, and so few that two corrections of every layer are scored for
-/// a twentieth of what accumulating R costs. `layers` are (out_features, rank) of the site's layers.
+/// a twentieth of what accumulating R costs.
 #[must_use]
-pub(crate) fn scored_share(
-    in_features: usize,
-    layers: impl Iterator<Item = (usize, usize)>,
-) -> f64 {
+pub(crate) fn scored_share(in_features: usize, layers: impl Iterator<Item = ScoredLayer>) -> f64 {
     let m = in_features as f64;
     // x E, then (x A) B of two corrections.
-    let cost: f64 = layers
-        .map(|(n, k)| 2.0 * m * n as f64 + 4.0 * k as f64 * (m + n as f64))
-        .sum();
+    let cost = |layer: ScoredLayer| {
+        let (n, k) = (layer.out_features as f64, layer.rank as f64);
+        2.0 * m * n + 4.0 * k * (m + n)
+    };
+    let cost: f64 = layers.map(cost).sum();
     (SCORED_COST * m * m / cost.max(1.0)).min(SHARE_MAX)
 }
 
@@ -227,10 +247,12 @@ mod tests {
 
     #[test]
     fn the_cost_of_scoring_is_bounded() {
-        let share = scored_share(4096, [(4096, 32), (1024, 32), (1024, 32)].into_iter());
+        let layer = |out_features, rank| ScoredLayer { out_features, rank };
+        let layers = [layer(4096, 32), layer(1024, 32), layer(1024, 32)];
+        let share = scored_share(4096, layers.into_iter());
         let cost = 2.0 * 4096.0 * 6144.0 + 4.0 * 32.0 * (3.0 * 4096.0 + 6144.0);
         assert!((share * cost / (4096.0 * 4096.0) - 0.05).abs() < 1e-12);
-        assert!((scored_share(4096, [(16, 4)].into_iter()) - 1.0 / 16.0).abs() < 1e-15);
+        assert!((scored_share(4096, [layer(16, 4)].into_iter()) - 1.0 / 16.0).abs() < 1e-15);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use qera_core::pseudo_random::SplitMix64;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::pending::{Pending, PendingRecord};
-use crate::host::kernels::stored::{KeptRows, StoredNumbers, StoredRows};
+use crate::host::kernels::stored::{KeptRows, StoredRows};
 
 /// Consecutive rows of one text, in the form in which they came.
 #[derive(Debug, Clone)]
@@ -78,24 +78,6 @@ pub(crate) struct SavedRows {
     pub(crate) bytes: [Vec<u8>; DTYPES.len()],
 }
 
-impl SavedRows {
-    /// What is saved of these pieces.
-    pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
-        let mut saved = Self::default();
-        for piece in pieces {
-            let to = DTYPES.iter().position(|dtype| *dtype == piece.dtype());
-            let to = &mut saved.bytes[to.unwrap_or_default()];
-            match piece.numbers {
-                StoredNumbers::Bytes(bytes, _) => to.extend_from_slice(bytes),
-                StoredNumbers::Floats(values) => {
-                    to.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-                }
-            }
-        }
-        saved
-    }
-}
-
 /// The types that rows are kept in.
 pub(crate) const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
 
@@ -154,4 +136,24 @@ impl<'a> SavedReader<'a> {
 /// A fixed pseudo-random number for the block's number.
 pub(crate) const fn draw(index: u64) -> u64 {
     SplitMix64::nth(index)
+}
+
+#[cfg(test)]
+impl SavedRows {
+    /// What is saved of these pieces.
+    pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
+        use crate::host::kernels::stored::StoredNumbers::{Bytes, Floats};
+        let mut saved = Self::default();
+        for piece in pieces {
+            let to = DTYPES.iter().position(|dtype| *dtype == piece.dtype());
+            let to = &mut saved.bytes[to.unwrap_or_default()];
+            match piece.numbers {
+                Bytes(bytes, _) => to.extend_from_slice(bytes),
+                Floats(values) => {
+                    to.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+                }
+            }
+        }
+        saved
+    }
 }

@@ -1,11 +1,12 @@
 //! `status.json`: what a daemon is doing, for whoever asks while it holds the lock or after it ended.
 
 use core::fmt::Write as _;
-use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
+use crate::disk::lock;
 use crate::error::Fatal;
 use crate::judge::evidence::Evidence;
 
@@ -17,8 +18,8 @@ pub(crate) struct Status {
     pub(crate) running: bool,
     /// Process id of the daemon that wrote it.
     pub(crate) pid: u32,
-    /// `folding`, `idle` (everything in the folder is folded and published) or `stopped`.
-    pub(crate) phase: String,
+    /// What it is doing.
+    pub(crate) phase: Phase,
     /// The watched folder.
     pub(crate) watch: Option<String>,
     /// The output folder, where a checkpoint was given.
@@ -43,6 +44,70 @@ pub(crate) struct Status {
     pub(crate) layers: Vec<LayerStatus>,
 }
 
+/// What a daemon is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Phase {
+    /// No shard came yet that says which sites there are.
+    #[serde(rename = "waiting for the first shard")]
+    WaitingForTheFirstShard,
+    /// Shards are taken.
+    Folding,
+    /// Everything in the folder is folded and published.
+    Idle,
+    /// It has ended.
+    #[default]
+    Stopped,
+}
+
+impl Phase {
+    /// As it is written.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::WaitingForTheFirstShard => "waiting for the first shard",
+            Self::Folding => "folding",
+            Self::Idle => "idle",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How far a layer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Standing {
+    /// No row came.
+    #[default]
+    Starved,
+    /// Too few rows came for it to be solved.
+    Waiting,
+    /// It has a correction.
+    Solved,
+    /// More rows have stopped to help.
+    Converged,
+    /// It has converged, and rows are left out.
+    Closed,
+    /// It was closed, drifted, and has not converged since.
+    Reopened,
+    /// There is no checkpoint: rows are only gathered.
+    Gathered,
+}
+
+impl Standing {
+    /// As it is written.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Starved => "starved",
+            Self::Waiting => "waiting",
+            Self::Solved => "solved",
+            Self::Converged => "converged",
+            Self::Closed => "closed",
+            Self::Reopened => "reopened",
+            Self::Gathered => "gathered",
+        }
+    }
+}
+
 /// Seconds of computing, by what for.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Work {
@@ -62,9 +127,8 @@ pub(crate) struct Work {
 pub(crate) struct LayerStatus {
     /// Module path.
     pub(crate) name: String,
-    /// `starved` (no row), `waiting` (too few rows to be solved), `solved`, `converged`, `closed` (converged, and rows are
-    /// left out), `reopened` (it was closed, drifted, and has not converged since); `gathered` without a checkpoint.
-    pub(crate) status: String,
+    /// How far it is.
+    pub(crate) status: Standing,
     /// Rows folded.
     pub(crate) rows: u64,
     /// Rows left out while it was closed.
@@ -87,37 +151,24 @@ impl Status {
     /// [`Fatal::Io`], and [`Fatal::StateRefused`] for a file that is no status.
     pub(crate) fn read(state: &Path) -> Result<Self, Fatal> {
         let path = state.join("status.json");
-        if !path.exists() {
+        let Some(text) = disk::read_if_there(&path)? else {
             return Err(Fatal::StateRefused {
                 path: state.to_path_buf(),
                 reason:
                     "holds no status: no run has used this --state, or the --out that it lies in"
                         .into(),
             });
-        }
-        let text = fs::read_to_string(&path).map_err(Fatal::io(&path, "read the status"))?;
-        let mut status: Self = serde_json::from_str(&text).map_err(|e| Fatal::StateRefused {
+        };
+        let mut status: Self = serde_json::from_slice(&text).map_err(|e| Fatal::StateRefused {
             path: path.clone(),
             reason: e.to_string(),
         })?;
-        status.running = File::open(state.join(".lock"))
-            .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)));
-        if !status.running && status.phase != "stopped" {
-            // Killed: what it wrote last is not true any more.
-            status.phase = "stopped".into();
+        status.running = lock::is_held(&state.join(".lock"));
+        if !status.running {
+            // If it was killed, what it wrote last is not true any more.
+            status.phase = Phase::Stopped;
         }
         Ok(status)
-    }
-
-    /// Counts rows of a site where there is no checkpoint.
-    pub(crate) fn gather(&mut self, site: usize, name: &str, rows: u64) {
-        if self.layers.len() <= site {
-            self.layers.resize_with(site + 1, LayerStatus::default);
-        }
-        let layer = &mut self.layers[site];
-        name.clone_into(&mut layer.name);
-        layer.status = "gathered".into();
-        layer.rows += rows;
     }
 
     /// For a person.
@@ -129,7 +180,7 @@ impl Status {
             let _ = writeln!(text, "{s}");
         };
         line(if self.running {
-            format!("running (pid {}), {}", self.pid, self.phase)
+            format!("running (pid {}), {}", self.pid, self.phase.name())
         } else {
             "not running".into()
         });
@@ -154,7 +205,7 @@ impl Status {
             line(format!(
                 "{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
                 layer.name,
-                layer.status,
+                layer.status.name(),
                 layer.rows,
                 layer.rows_skipped,
                 number(layer.error_without),
@@ -168,5 +219,36 @@ impl Status {
             line(format!("quarantined: {reason}"));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_and_a_program_read_the_same_words() {
+        let json = |value: serde_json::Result<String>| value.unwrap();
+        for phase in [
+            Phase::WaitingForTheFirstShard,
+            Phase::Folding,
+            Phase::Idle,
+            Phase::Stopped,
+        ] {
+            let quoted = format!("\"{}\"", phase.name());
+            assert_eq!(json(serde_json::to_string(&phase)), quoted);
+        }
+        for standing in [
+            Standing::Starved,
+            Standing::Waiting,
+            Standing::Solved,
+            Standing::Converged,
+            Standing::Closed,
+            Standing::Reopened,
+            Standing::Gathered,
+        ] {
+            let quoted = format!("\"{}\"", standing.name());
+            assert_eq!(json(serde_json::to_string(&standing)), quoted);
+        }
     }
 }

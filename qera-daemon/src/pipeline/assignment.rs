@@ -24,6 +24,7 @@ pub(crate) fn assign(sites: &[Site], workers: usize) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::second_moment::SecondMomentKind;
 
     #[test]
     fn every_site_once_and_even() {
@@ -31,6 +32,7 @@ mod tests {
             key: String::new(),
             name: String::new(),
             in_features,
+            second_moment: SecondMomentKind::Packed,
             layers: Vec::new(),
         };
         let sites: Vec<Site> = (0..8)

@@ -3,19 +3,30 @@
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
-use crate::pipeline::Shared;
+use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
 use crate::solve::solution::{LayerSolution, Status};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
-impl Shared<'_> {
+impl Context<'_> {
     /// A selected layer; there are some wherever something is solved.
     pub(crate) fn layer(&self, index: usize) -> &Layer {
         let layers = self
             .solver
             .map_or(&[][..], |solver| solver.weights.layers());
         &layers[index]
+    }
+
+    /// For messages.
+    pub(crate) fn name_of(&self, site: usize) -> String {
+        let site = self.sites.sites.get(site);
+        site.map_or_else(String::new, |site| site.name.clone())
+    }
+
+    /// Warns of what `subject` is or holds.
+    pub(crate) fn warn_of(&self, subject: &str, message: String) {
+        self.reporter.say(&Event::Warning { subject, message });
     }
 
     /// Warns of a site that has seen no row.

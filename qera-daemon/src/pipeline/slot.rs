@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::progress::SiteProgress;
+use crate::pipeline::stage_end::StageEnd;
 
 /// A site in the hands of its worker.
 pub(crate) struct Slot {
@@ -54,9 +55,9 @@ pub(crate) enum Progress {
 
 impl Progress {
     /// Waits for the solver, where there is one.
-    pub(crate) fn here(&mut self) -> Result<Option<&mut SiteProgress>, Ended> {
+    pub(crate) fn here(&mut self) -> Result<Option<&mut SiteProgress>, StageEnd> {
         if let Self::Out(back) = self {
-            *self = Self::Here(back.recv().map_err(|_| Ended)?);
+            *self = Self::Here(back.recv().map_err(|_| StageEnd::Neighbour)?);
         }
         Ok(match self {
             Self::Here(progress) => Some(progress),
@@ -71,6 +72,3 @@ pub(crate) struct Lent {
     /// Dropped after them.
     _back: Sender<()>,
 }
-
-/// A neighbour ended early; the caller reports why.
-pub(crate) struct Ended;

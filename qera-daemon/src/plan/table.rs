@@ -54,7 +54,7 @@ impl Plan {
                 format_bytes(stage.bound_bytes)
             ));
         }
-        let total = if self.live {
+        let total = if self.solving.is_live() {
             "total"
         } else {
             "total, reading or solving"

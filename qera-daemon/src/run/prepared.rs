@@ -1,18 +1,25 @@
 //! What is known before a row is read: checkpoint, layers, sites, the shards that are there, and what it will all need.
+//! Nothing is locked yet.
 
-use crate::calibrate::aside::scored_share;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
+
+use crate::calibrate::aside::{ScoredLayer, scored_share};
 use crate::error::Fatal;
 use crate::host::compute::Compute;
 use crate::host::cores::Cores;
-use crate::observe::status::{LayerStatus, Status};
-use crate::plan::{Extent, Plan};
+use crate::observe::reporter::Reporter;
+use crate::pipeline::context::{Context, Flags};
+use crate::pipeline::ledger::Ledger;
+use crate::plan::Plan;
+use crate::plan::planned_run::{PlannedRun, Solving, Start};
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::grouping::{RefusedShard, group};
-use crate::source::intake::Intake;
+use crate::source::intake::{Intake, Scan};
+use crate::source::shard::ShardHeader;
 use crate::state::progress_file::LayerSize;
-use crate::state::restore::{Asked, Expected, SiteState, check_sites};
+use crate::state::restore::{Asked, Expected, check_sites};
 use crate::state::{SitesRecord, read_sites};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
@@ -20,13 +27,15 @@ use crate::weights::sites::{Site, Sites};
 
 /// Sites, shards and plan.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct Prepared<'a> {
+    /// The settings.
+    pub(crate) settings: &'a Settings,
+    /// The weights; none where statistics are only gathered.
+    pub(crate) weights: Option<&'a Weights>,
     /// The sites.
     pub(crate) sites: Sites,
-    /// Whether they are those of a state, and how many that names.
+    /// Those of the state that is continued.
     pub(crate) saved: Option<SitesRecord>,
-    /// Whether R is gathered.
-    pub(crate) keeps_r: bool,
     /// What it will need.
     pub(crate) plan: Plan,
     /// Shards whose headers fit.
@@ -37,219 +46,167 @@ pub(crate) struct Prepared {
     pub(crate) ignored_files: usize,
 }
 
-impl Prepared {
+/// Sites, and the shards that fit them.
+struct Grouped {
+    sites: Sites,
+    admitted: Vec<Admitted>,
+}
+
+impl<'a> Prepared<'a> {
     /// Takes the sites from the state where there is one, and else groups the layers by what the shards in the folder
     /// declare.
     ///
     /// # Errors
     /// [`Fatal`] for a folder or state that cannot serve; a bad shard is only counted.
     pub(crate) fn prepare(
-        settings: &Settings,
-        weights: Option<&Weights>,
+        settings: &'a Settings,
+        weights: Option<&'a Weights>,
         mut intake: Option<&mut Intake>,
     ) -> Result<Self, Fatal> {
-        let needs_r = settings.solve.method.needs_r();
         let saved = read_sites(&settings.state)?;
-        let layers = weights.map_or(&[][..], Weights::layers);
-        let mut refused = Vec::new();
-        let (mut headers, mut ignored_files) = (Vec::new(), 0);
-        if let Some(intake) = &mut intake {
-            let scan = intake.scan()?;
-            refused.extend(scan.refused.iter().map(ToString::to_string));
-            headers = scan.ready;
-            ignored_files = scan.ignored;
-        }
-        let (sites, admitted) = match &saved {
-            Some(record) => {
-                let asked = Asked {
-                    needs_r,
-                    continues: intake.is_some(),
-                };
-                let sites = continued(settings, weights, record, asked)?;
-                let admission = Admission {
-                    weights,
-                    selection: &settings.weights.selection,
-                    sites: &sites,
-                };
-                let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
-                let admitted: Vec<_> = fits.collect();
-                (sites, admitted)
-            }
+        let scan = match &mut intake {
+            Some(intake) => intake.scan()?,
+            None => Scan::default(),
+        };
+        let mut refused: Vec<String> = scan.refused.iter().map(ToString::to_string).collect();
+        let Grouped { sites, admitted } = match &saved {
+            Some(record) => continued(settings, weights, record, &scan.ready, intake.is_some())?,
             None => {
-                let grouping = group(settings, weights, headers)?;
+                let grouping = group(settings, weights, scan.ready)?;
                 for RefusedShard { header, refusal } in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {
                         intake.done_with(header.file_name(), header.identity());
                     }
                 }
-                (grouping.sites, grouping.admitted)
+                Grouped {
+                    sites: grouping.sites,
+                    admitted: grouping.admitted,
+                }
             }
         };
         refused.sort();
-        // Once begun, R goes on being gathered, also for a method that does without.
-        let keeps_r = saved.as_ref().map_or(needs_r, |saved| saved.keeps_r);
-        let extent = Extent {
-            keeps_r,
-            resumed: saved.is_some(),
-            ..Extent::new(settings)
+        let run = PlannedRun {
+            settings,
+            layers: weights.map_or(&[][..], Weights::layers),
+            sites: &sites,
+            shards: &admitted,
+            solving: Solving::of(settings),
+            start: match saved {
+                Some(_) => Start::Continued,
+                None => Start::Anew,
+            },
         };
-        let plan = Plan::new(settings, layers, &sites, &admitted, extent);
+        let plan = Plan::new(&run);
         Ok(Self {
+            settings,
+            weights,
             sites,
             saved,
-            keeps_r,
             plan,
             admitted,
             refused,
-            ignored_files,
+            ignored_files: scan.ignored,
         })
     }
 
-    /// For `plan`: what a run would need, and which shards it would set aside.
-    ///
-    /// # Errors
-    /// As for [`prepare`](Self::prepare).
-    pub(crate) fn plan(settings: &Settings) -> Result<Self, Fatal> {
-        let weights = Weights::open(settings)?;
-        let mut intake = settings
-            .source
-            .watch
-            .as_ref()
-            .map(|w| Intake::new(w, false));
-        Self::prepare(settings, weights.as_ref(), intake.as_mut())
+    /// The selected layers.
+    #[must_use]
+    pub(crate) fn layers(&self) -> &'a [Layer] {
+        self.weights.map_or(&[], Weights::layers)
+    }
+
+    /// Whether there is nothing to begin with: no state, no shard.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.saved.is_none() && self.admitted.is_empty()
     }
 
     /// How the state's sites are to be read.
     #[must_use]
-    pub(crate) fn expected<'a>(
-        &'a self,
-        layers: &[Layer],
-        solved_for: Option<&'a str>,
-    ) -> Expected<'a> {
-        let of_site = |members: &[usize]| {
-            let sizes = members.iter().map(|&l| &layers[l]);
+    pub(crate) fn expected<'b>(&'b self, solved_for: Option<&'b str>) -> Expected<'b> {
+        let of_site = |site: &Site| {
+            let sizes = site.layers.iter().map(|&l| &self.layers()[l]);
             sizes.map(LayerSize::of).collect()
         };
         Expected {
             sites: &self.sites,
-            keeps_r: self.keeps_r,
             solved_for,
-            layers: self
-                .sites
-                .sites
-                .iter()
-                .map(|s| of_site(&s.layers))
-                .collect(),
-            scored_shares: self.scored_shares(layers),
+            layers: self.sites.sites.iter().map(of_site).collect(),
+            scored_shares: self.scored_shares(),
         }
     }
 
     /// Rows kept aside, by site: none where nothing is solved.
-    #[must_use]
-    pub(crate) fn scored_shares(&self, layers: &[Layer]) -> Vec<f64> {
+    fn scored_shares(&self) -> Vec<f64> {
         let share = |site: &Site| {
-            let sizes = site.layers.iter().map(|&l| &layers[l]);
+            let sizes = site.layers.iter().map(|&l| &self.layers()[l]);
             if site.layers.is_empty() {
                 return 0.0;
             }
-            scored_share(site.in_features, sizes.map(|l| (l.out_features, l.rank)))
+            scored_share(site.in_features, sizes.map(ScoredLayer::of))
         };
         self.sites.sites.iter().map(share).collect()
     }
 
-    /// What `status` shows before the first row of this run.
+    /// What the pipeline is lent to solve what a state holds; a run that takes shards says more.
     #[must_use]
-    pub(crate) fn status(
-        &self,
-        settings: &Settings,
-        layers: &[Layer],
-        restored: &[Option<SiteState>],
-    ) -> Status {
-        let absolute = |path: &std::path::Path| {
-            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-            path.display().to_string()
-        };
-        let before = Status::read(&settings.state).unwrap_or_default();
-        let known = |name: &str| before.layers.iter().find(|l| l.name == name);
-        let mut status = Status {
-            generation: before.generation,
-            pid: std::process::id(),
-            phase: "folding".into(),
-            watch: settings.source.watch.as_deref().map(absolute),
-            out: settings
-                .weights
-                .checkpoint
-                .as_ref()
-                .map(|_| absolute(&settings.publish.out)),
-            quarantined: self.refused.len(),
-            reasons: self.refused.clone(),
-            layers: layers
-                .iter()
-                .map(|layer| LayerStatus {
-                    name: layer.name.clone(),
-                    ..known(&layer.name).cloned().unwrap_or_default()
-                })
-                .collect(),
-            ..Status::default()
-        };
-        for (index, site) in self.sites.sites.iter().enumerate() {
-            let saved = restored.get(index).and_then(Option::as_ref);
-            let (rows, rows_skipped) = saved.map_or((0, 0), |state| {
-                (state.statistics.rows, state.statistics.rows_skipped)
-            });
-            if layers.is_empty() {
-                status.gather(index, &site.name, rows);
-            }
-            let progress = saved.and_then(|state| state.progress.as_ref());
-            let summaries = progress.map(|p| p.summaries(settings.convergence.tolerance));
-            for (member, &layer) in site.layers.iter().enumerate() {
-                let summary = summaries.as_ref().map(|of_site| of_site[member]);
-                let shown = &mut status.layers[layer];
-                shown.rows = rows;
-                shown.rows_skipped = rows_skipped;
-                shown.evidence = summary.and_then(|s| s.evidence);
-                shown.status = match summary {
-                    Some(summary) if summary.status() != "solved" => summary.status(),
-                    _ if rows == 0 => "starved",
-                    _ if shown.rows_solved > 0 => "solved",
-                    _ => "waiting",
-                }
-                .into();
-            }
+    pub(crate) fn context<'b>(
+        &'b self,
+        cores: &'b Cores,
+        reporter: &'b Reporter,
+        ledger: &'b Ledger<'b>,
+        stopping: &'b AtomicBool,
+    ) -> Context<'b> {
+        Context {
+            settings: self.settings,
+            sites: &self.sites,
+            scored_shares: self.scored_shares(),
+            solver: self.weights.map(|weights| SiteSolver {
+                weights,
+                settings: self.settings,
+                host: Compute {
+                    kernel: self.settings.compute.kernel,
+                    cores,
+                },
+            }),
+            cores,
+            reporter,
+            ledger,
+            live: false,
+            published_position: 0,
+            flags: Flags::new(stopping),
+            wake: None,
+            jobs_in_flight: AtomicUsize::new(0),
         }
-        status
     }
 }
 
-/// The sites of a state, with the layers of today.
+/// The sites of a state, with the layers of today, and which shards fit them.
 fn continued(
     settings: &Settings,
     weights: Option<&Weights>,
     record: &SitesRecord,
-    asked: Asked,
-) -> Result<Sites, Fatal> {
+    headers: &[ShardHeader],
+    continues: bool,
+) -> Result<Grouped, Fatal> {
+    // Once begun, R goes on being gathered, also for a method that does without.
+    let kind = record.second_moment;
     let sites = match weights {
-        None => Sites::saved(&record.sites, &record.shares),
-        Some(weights) => weights.sites(&record.shares)?,
+        None => Sites::saved(&record.sites, &record.shares, kind),
+        Some(weights) => weights.sites(&record.shares, kind)?,
+    };
+    let asked = Asked {
+        needs_r: settings.solve.method.needs_r(),
+        continues,
     };
     check_sites(&settings.state, record, &sites, asked)?;
-    Ok(sites)
-}
-
-/// The solver of the layers.
-#[must_use]
-pub(crate) const fn solver<'a>(
-    settings: &'a Settings,
-    weights: &'a Weights,
-    cores: &'a Cores,
-) -> SiteSolver<'a> {
-    SiteSolver {
+    let admission = Admission {
         weights,
-        settings,
-        host: Compute {
-            kernel: settings.compute.kernel,
-            cores,
-        },
-    }
+        selection: &settings.weights.selection,
+        sites: &sites,
+    };
+    let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
+    let admitted = fits.collect();
+    Ok(Grouped { sites, admitted })
 }

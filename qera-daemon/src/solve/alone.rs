@@ -62,7 +62,7 @@ impl SiteProblem<'_> {
         let Some(weights) = Weights::open(&settings)? else {
             return Err("there is no checkpoint".into());
         };
-        let sites = weights.sites(&Shares::default())?;
+        let sites = weights.sites(&Shares::default(), self.statistics.second_moment.kind())?;
         let [site] = &sites.sites[..] else {
             return Err(format!("{} inputs, not one", sites.sites.len()).into());
         };

@@ -5,6 +5,7 @@
 //! the allocator, which keeps it for the next stage: of those the largest counts, beside the largest of the pages.
 
 use crate::host::kernels::rank_update::trace_bytes;
+use crate::host::second_moment::SecondMomentKind;
 use crate::host::second_moment::packed::{BAND, SUMS, is_traced_in_f64};
 use crate::host::subspace::cycle::{first_block, kept};
 use crate::host::subspace::top::{DENSE_PANEL, is_dense, krylov_columns};
@@ -35,8 +36,10 @@ pub(crate) struct Quantity {
     pub(crate) rank: usize,
     /// Whether products with the full R are taken (QERA-exact).
     pub(crate) full: bool,
-    /// Whether errors are measured with R, else on rows.
-    pub(crate) keeps_r: bool,
+    /// What errors are measured with: R, or rows where only its diagonal is gathered.
+    pub(crate) second_moment: SecondMomentKind,
+    /// A block of rows in f32, where they are kept in fewer bits.
+    pub(crate) widened_bytes: usize,
     /// Candidates scored in each fold.
     pub(crate) candidates: usize,
     /// Whether corrections of earlier solve points are scored.
@@ -61,7 +64,7 @@ impl Quantity {
     /// W or E, and what a trace packs of it.
     fn tracing(self) -> SolveStage {
         let Self { m, n, .. } = self;
-        let (packed, allocated) = if !self.keeps_r {
+        let (packed, allocated) = if !self.second_moment.is_whole() {
             (0, 0)
         } else if is_traced_in_f64(m, n) {
             (8 * m * n, 8 * BAND * m)
@@ -88,7 +91,7 @@ impl Quantity {
         let scored = 8 * m * columns + SCORED_ROWS * (4 * m + 8 * columns);
         let decomposed = 8 * DECOMPOSED * columns * columns;
         SolveStage {
-            pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m),
+            pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m) + self.widened_bytes,
             allocated: block.max(scored) + decomposed,
         }
     }
@@ -120,7 +123,7 @@ impl Quantity {
         } else {
             0
         };
-        let measured = if self.keeps_r {
+        let measured = if self.second_moment.is_whole() {
             8 * rank * ((6 + SUMS) * m + 4 * n) + 8 * BAND * m
         } else {
             ROWS * (12 * m + 16 * n)

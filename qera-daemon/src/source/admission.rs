@@ -8,6 +8,7 @@ use safetensors::Dtype;
 
 use crate::disk::identity::Identity;
 use crate::formats::safetensors::header::{Claim, float_dtype};
+use crate::host::second_moment::SecondMomentKind;
 use crate::settings::weights::Selection;
 use crate::source::metadata::{declared, full_precision, model, refused_shares, tp_size};
 use crate::source::refusal::{Reason, Refusal};
@@ -280,7 +281,9 @@ pub(crate) fn declared_shares(
         })?;
     }
     if merged != *shares {
-        Sites::group(layers, &merged).map_err(|e| refuse(e.to_string()))?;
+        // Only whether they can be joined is asked.
+        let sites = Sites::group(layers, &merged, SecondMomentKind::Diagonal);
+        sites.map_err(|e| refuse(e.to_string()))?;
         *shares = merged;
     }
     Ok(())

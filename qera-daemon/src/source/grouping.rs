@@ -1,6 +1,7 @@
 //! Which modules share an input, decided once from the shards that are there when a state begins.
 
 use crate::error::Fatal;
+use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
 use crate::source::admission::{Admission, Admitted, declared_shares, grow};
 use crate::source::refusal::Refusal;
@@ -66,7 +67,7 @@ pub(crate) fn group(
         for (index, header) in headers.iter().enumerate() {
             // Without a checkpoint a shard is judged by its own word here, and by those accepted before it later.
             let own = weights.is_none().then(|| {
-                let mut own = Sites::saved(&[], &shares);
+                let mut own = sites.without_sites();
                 grow(header, &settings.weights.selection, &mut own);
                 own
             });
@@ -105,12 +106,13 @@ fn sites(
     shares: &Shares,
     headers: &[ShardHeader],
 ) -> Result<Sites, Fatal> {
+    let kind = SecondMomentKind::for_method(settings.solve.method.needs_r());
     let Some(weights) = weights else {
-        let mut sites = Sites::saved(&[], shares);
+        let mut sites = Sites::saved(&[], shares, kind);
         headers
             .iter()
             .for_each(|header| grow(header, &settings.weights.selection, &mut sites));
         return Ok(sites);
     };
-    weights.sites(shares)
+    weights.sites(shares, kind)
 }

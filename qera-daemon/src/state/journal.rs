@@ -181,12 +181,6 @@ impl Journal {
         &self.records
     }
 
-    /// The number of the last shard accepted.
-    #[must_use]
-    pub(crate) const fn last(&self) -> u64 {
-        self.last
-    }
-
     /// Appends a shard; its number is set here.
     ///
     /// # Errors
@@ -274,7 +268,7 @@ mod tests {
 
         let bytes = std::fs::read(&path).unwrap();
         let Opened { mut journal, torn } = Journal::open(&path).unwrap();
-        assert_eq!((torn, journal.last(), journal.gathered(3)), (0, 3, digest));
+        assert_eq!((torn, journal.last, journal.gathered(3)), (0, 3, digest));
         let names: Vec<_> = journal.records().iter().map(|r| r.number).collect();
         assert_eq!(names, [1, 3]);
         let again = record(&path, "b");
@@ -286,11 +280,11 @@ mod tests {
         for cut in bytes.len() + 1..longer.len() {
             std::fs::write(&path, &longer[..cut]).unwrap();
             let Opened { mut journal, torn } = Journal::open(&path).unwrap();
-            assert_eq!((torn, journal.last()), (cut - bytes.len(), 3));
+            assert_eq!((torn, journal.last), (cut - bytes.len(), 3));
             let again = record(&path, "d");
             journal.append(again).unwrap();
             drop(journal);
-            assert_eq!(Journal::open(&path).unwrap().journal.last(), 4);
+            assert_eq!(Journal::open(&path).unwrap().journal.last, 4);
         }
         let mut damaged = bytes.clone();
         damaged[20] ^= 1;

@@ -29,6 +29,7 @@ use crate::disk;
 use crate::disk::lock::Lock;
 use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
+use crate::host::second_moment::SecondMomentKind;
 use crate::observe::status::Status;
 use crate::state::seal::{SealError, seal, unseal_record};
 use crate::weights::sites::{Shares, SiteRecord, Sites};
@@ -51,8 +52,8 @@ pub(crate) struct StateFolder {
 pub(crate) struct SitesRecord {
     version: u32,
     mask_rule: String,
-    /// Whether R is gathered.
-    pub(crate) keeps_r: bool,
+    /// How much of the second moment is gathered.
+    pub(crate) second_moment: SecondMomentKind,
     /// Whether a checkpoint and a selection said which sites there are; else every module that came is one.
     pub(crate) selected: bool,
     /// What the shards declared of shared inputs.
@@ -64,11 +65,11 @@ pub(crate) struct SitesRecord {
 impl SitesRecord {
     /// The record of these sites.
     #[must_use]
-    pub(crate) fn new(sites: &Sites, keeps_r: bool) -> Self {
+    pub(crate) fn new(sites: &Sites) -> Self {
         Self {
             version: VERSION,
             mask_rule: MASK_RULE.into(),
-            keeps_r,
+            second_moment: sites.second_moment(),
             selected: sites.sites.iter().any(|site| !site.layers.is_empty()),
             shares: sites.shares().clone(),
             sites: sites.sites.iter().map(SiteRecord::of).collect(),
@@ -195,7 +196,11 @@ mod tests {
         // In the form of today it is no less of another version.
         let record = SitesRecord {
             version: 3,
-            ..SitesRecord::new(&Sites::saved(&[], &Shares::default()), true)
+            ..SitesRecord::new(&Sites::saved(
+                &[],
+                &Shares::default(),
+                SecondMomentKind::Packed,
+            ))
         };
         let error = SitesRecord::parse(seal(&record).as_bytes()).unwrap_err();
         assert!(error.to_string().contains("version 3"), "{error}");
@@ -208,7 +213,11 @@ mod tests {
             name: "b".into(),
             in_features: 7,
         }];
-        let record = SitesRecord::new(&Sites::saved(&saved, &Shares::default()), false);
+        let record = SitesRecord::new(&Sites::saved(
+            &saved,
+            &Shares::default(),
+            SecondMomentKind::Diagonal,
+        ));
         let line = seal(&record) + "\n";
         assert_eq!(SitesRecord::parse(line.as_bytes()).unwrap(), record);
         let error = SitesRecord::parse(&line.as_bytes()[1..]).unwrap_err();

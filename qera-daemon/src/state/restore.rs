@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use crate::calibrate::aside::Aside;
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
-use crate::host::second_moment::SecondMomentKind;
 use crate::judge::progress::SiteProgress;
 use crate::state::SitesRecord;
 use crate::state::damage::{Damage, Unread};
@@ -71,8 +70,6 @@ impl Restored {
 pub(crate) struct Expected<'a> {
     /// Today's sites.
     pub(crate) sites: &'a Sites,
-    /// Whether R was gathered.
-    pub(crate) keeps_r: bool,
     /// Fingerprint of checkpoint and settings; progress of others is left.
     pub(crate) solved_for: Option<&'a str>,
     /// The layers of each site.
@@ -169,7 +166,7 @@ fn read_site(
     let of = ExpectedStatistics {
         key: &saved.key,
         in_features,
-        second_moment: SecondMomentKind::for_method(expected.keeps_r),
+        second_moment: expected.sites.sites[site].second_moment,
     };
     let mut statistics = read_statistics(&saved.statistics_file(snapshot), &saved.statistics, of)
         .map_err(|unread| match unread {
@@ -228,7 +225,7 @@ pub(crate) fn check_sites(
             reason,
         })
     };
-    if asked.needs_r && !saved.keeps_r {
+    if asked.needs_r && !saved.second_moment.is_whole() {
         return refuse(
             "was gathered without R, which --method exact needs: choose another --state, or another --method".into(),
         );

@@ -15,6 +15,7 @@ use qera_core::quantize::Mxint;
 
 use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
+use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
 use crate::weights::checkpoint::{Checkpoint, refuse};
 use crate::weights::layers::{Layer, Selected, module_of, tensor_of};
@@ -123,8 +124,13 @@ impl Weights {
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming both layers, when two that shall share an input differ in in_features.
-    pub(crate) fn sites(&self, shares: &Shares) -> Result<Sites, Fatal> {
-        Sites::group(self.layers(), shares).map_err(|e| refuse(self.path(), e.to_string()))
+    pub(crate) fn sites(
+        &self,
+        shares: &Shares,
+        second_moment: SecondMomentKind,
+    ) -> Result<Sites, Fatal> {
+        let sites = Sites::group(self.layers(), shares, second_moment);
+        sites.map_err(|e| refuse(self.path(), e.to_string()))
     }
 
     /// W (m x n) of a layer, by columns.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::second_moment::SecondMomentKind;
 use crate::weights::layers::Layer;
 
 /// Siblings under one parent that read the same input: (parent's last name, members).
@@ -86,6 +87,8 @@ pub(crate) struct Site {
     pub(crate) name: String,
     /// Width of the input.
     pub(crate) in_features: usize,
+    /// How much of its second moment is gathered.
+    pub(crate) second_moment: SecondMomentKind,
     /// Indices into the selected layers.
     pub(crate) layers: Vec<usize>,
 }
@@ -120,6 +123,8 @@ pub(crate) struct Sites {
     pub(crate) sites: Vec<Site>,
     by_key: BTreeMap<String, usize>,
     shares: Shares,
+    /// How much of the second moment is gathered of a site that comes later.
+    second_moment: SecondMomentKind,
 }
 
 /// Two layers that shall share an input and cannot.
@@ -145,7 +150,11 @@ impl Sites {
     ///
     /// # Errors
     /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in in_features.
-    pub(crate) fn group(layers: &[Layer], shares: &Shares) -> Result<Self, UnequalWidths> {
+    pub(crate) fn group(
+        layers: &[Layer],
+        shares: &Shares,
+        second_moment: SecondMomentKind,
+    ) -> Result<Self, UnequalWidths> {
         let mut sites: Vec<Site> = Vec::new();
         let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
@@ -156,6 +165,7 @@ impl Sites {
                     key,
                     name,
                     in_features,
+                    second_moment,
                     layers: Vec::new(),
                 });
                 sites.len() - 1
@@ -177,21 +187,33 @@ impl Sites {
             sites,
             by_key,
             shares: shares.clone(),
+            second_moment,
         })
     }
 
     /// Sites without layers, from what was saved of them.
     #[must_use]
-    pub(crate) fn saved(sites: &[SiteRecord], shares: &Shares) -> Self {
+    pub(crate) fn saved(
+        sites: &[SiteRecord],
+        shares: &Shares,
+        second_moment: SecondMomentKind,
+    ) -> Self {
         let mut all = Self {
             sites: Vec::new(),
             by_key: BTreeMap::new(),
             shares: shares.clone(),
+            second_moment,
         };
         for site in sites {
             all.add(site.key.clone(), &site.name, site.in_features);
         }
         all
+    }
+
+    /// The same declarations, and no site yet.
+    #[must_use]
+    pub(crate) fn without_sites(&self) -> Self {
+        Self::saved(&[], &self.shares, self.second_moment)
     }
 
     /// Where there is no checkpoint: the site of a module, a new one where its input is not known yet.
@@ -207,9 +229,16 @@ impl Sites {
             key,
             name: name.to_owned(),
             in_features,
+            second_moment: self.second_moment,
             layers: Vec::new(),
         });
         index
+    }
+
+    /// How much of the second moment is gathered, also of sites that come later.
+    #[must_use]
+    pub(crate) const fn second_moment(&self) -> SecondMomentKind {
+        self.second_moment
     }
 
     /// The site with this key.

@@ -1,0 +1,110 @@
+//! From a listed file to rows that are dealt: a shard is accepted when it was read whole and every row of it was checked;
+//! then it gets its number in the journal, and then it is folded.
+
+use crate::disk::clock;
+use crate::error::Fatal;
+use crate::observe::event::Event;
+use crate::pipeline::feeder::Feeder;
+use crate::pipeline::supply::{ReadShard, ShardFile};
+use crate::source::intake::Scan;
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::rows::Shard;
+use crate::source::shard::ShardHeader;
+
+impl Feeder<'_> {
+    /// Takes what a listing found; says whether a shard was accepted.
+    pub(crate) fn take_all(&mut self, scan: Scan) -> Result<bool, Fatal> {
+        for refusal in &scan.refused {
+            self.refuse(refusal);
+        }
+        let mut fresh = false;
+        let mut headers = scan.ready.into_iter();
+        while let Some(header) = headers.next() {
+            if !self.context.going() {
+                self.unread = core::iter::once(header).chain(headers).collect();
+                break;
+            }
+            fresh |= self.take(&header)?;
+            self.context.reporter.step(&header.name);
+            self.save_when_due()?;
+        }
+        Ok(fresh)
+    }
+
+    /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Says whether it was accepted.
+    fn take(&mut self, header: &ShardHeader) -> Result<bool, Fatal> {
+        let read = {
+            let _core = self.context.take_core();
+            self.supply.read(header)
+        };
+        let mut fresh = false;
+        match read {
+            Ok(Some(shard)) => {
+                fresh = self.accept(shard)?;
+            }
+            Ok(None) => self.repeated(header),
+            // Still being written: the next listing finds it as it is then.
+            Err(refusal)
+                if matches!(refusal.reason, Reason::Changed) && self.supply.watcher.is_some() =>
+            {
+                self.changed = true;
+                return Ok(false);
+            }
+            Err(refusal) => self.refuse(&refusal),
+        }
+        let intake = &mut self.supply.intake;
+        intake.done_with(header.file_name(), header.identity());
+        Ok(fresh)
+    }
+
+    fn accept(&mut self, mut read: ReadShard) -> Result<bool, Fatal> {
+        self.supply.grow_to(read.fitting.grown.take())?;
+        let record = self.supply.journal(&read)?;
+        self.supply.accept(&record, read.file);
+        Ok(self.deal(read.shard, read.fitting.admitted.ignored_keys))
+    }
+
+    fn repeated(&mut self, header: &ShardHeader) {
+        self.supply.consumable.push(ShardFile {
+            name: header.name.clone(),
+            identity: header.identity(),
+        });
+        if self.unsaved_since.is_none() {
+            self.consume(); // What it repeats is saved.
+        }
+        self.context.reporter.say(&Event::Duplicate {
+            shard: &header.name,
+        });
+        self.context.ledger.shard_repeated();
+    }
+
+    /// Deals the rows of a shard that was accepted; says whether every worker has its part.
+    pub(crate) fn deal(&mut self, shard: Shard, ignored_keys: usize) -> bool {
+        if core::mem::take(&mut self.restored_unsolved) && self.context.live {
+            // What was restored has no solution in this run, and a publication needs one of every layer.
+            self.dealer.solve(&self.supply.gathered);
+        }
+        let Shard { name, rows, sites } = shard;
+        let dealt = self
+            .dealer
+            .deal(&self.supply.sites, &self.supply.gathered, sites);
+        if dealt.is_err() {
+            return false; // A worker ended early; the caller reports why.
+        }
+        self.unsaved_since.get_or_insert_with(clock::now);
+        self.context.reporter.say(&Event::ShardFolded {
+            shard: &name,
+            rows,
+            ignored_keys,
+        });
+        true
+    }
+
+    fn refuse(&self, refusal: &Refusal) {
+        let message = refusal.to_string();
+        self.context.reporter.say(&Event::ShardQuarantined {
+            message: message.clone(),
+        });
+        self.context.ledger.shard_refused(message);
+    }
+}

@@ -1,0 +1,66 @@
+//! What becomes of a shard's file when a snapshot holds its rows (`--consume`).
+
+use std::path::Path;
+
+use crate::disk;
+use crate::disk::identity::Identity;
+use crate::pipeline::supply::{ShardFile, ShardSupply};
+use crate::settings::source::Consume;
+
+impl ShardSupply<'_> {
+    /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the way. Each is first moved
+    /// aside and looked at there: one that is another file by now is put back.
+    pub(crate) fn consume(&mut self) -> Vec<String> {
+        let how = self.context.settings.source.consume;
+        if how == Consume::Keep {
+            self.consumable.clear();
+            return Vec::new();
+        }
+        let folder = self.intake.folder();
+        let consumed = folder.join(".consumed");
+        // Gone for a while: later.
+        if self.consumable.is_empty() || !disk::is_folder(folder) {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        for file in core::mem::take(&mut self.consumable) {
+            if let Err(error) = consume_one(folder, &consumed, &file, how) {
+                problems.push(format!("{} cannot be consumed: {error}", file.name));
+            }
+        }
+        // Left empty after deleting; where it is not, it stays.
+        let _ = disk::remove_empty(&consumed);
+        problems
+    }
+}
+
+fn consume_one(
+    folder: &Path,
+    consumed: &Path,
+    file: &ShardFile,
+    how: Consume,
+) -> std::io::Result<()> {
+    let (name, path) = (&file.name, &folder.join(&file.name));
+    let same = |path: &Path| Identity::at(path).is_ok_and(|now| now == file.identity);
+    if !same(path) {
+        return Ok(());
+    }
+    if !disk::is_folder(consumed) {
+        disk::create_folder(consumed)?;
+    }
+    // An earlier shard of this name is not lost to a later one.
+    let free = |folder: &Path| {
+        let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
+        let mut names = core::iter::once(folder.join(name)).chain(numbered);
+        names.find(|path| !disk::exists(path)).unwrap_or_default()
+    };
+    let aside = free(consumed);
+    disk::rename(path, &aside)?;
+    if !same(&aside) {
+        return disk::rename(&aside, &free(folder));
+    }
+    if how == Consume::Delete {
+        disk::remove_file(&aside)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The feeder's side of the channels: each worker is given the rows of its sites, and all of them are asked to solve or
+//! to save.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::error::Fatal;
+use crate::pipeline::context::Context;
+use crate::pipeline::ledger::DealtRows;
+use crate::pipeline::outcome::{Drain, Drained, Outcome, Unread};
+use crate::pipeline::stage_end::StageEnd;
+use crate::pipeline::task::{SaveTask, Task};
+use crate::source::rows::Batch;
+use crate::state::journal::Gathered;
+use crate::state::snapshot::SavedSite;
+use crate::weights::sites::Sites;
+
+/// The feeder's side of the channels.
+pub(crate) struct Dealer<'a> {
+    /// What every stage is lent.
+    context: &'a Context<'a>,
+    /// The sites of each worker.
+    owners: Vec<Vec<usize>>,
+    /// One channel a worker.
+    tasks: Vec<Sender<Task>>,
+    /// To the publisher.
+    outcomes: Sender<Outcome>,
+    /// Sites that rows were dealt to in this run: a snapshot has them all, or is none.
+    with_rows: BTreeSet<usize>,
+}
+
+impl<'a> Dealer<'a> {
+    /// One that has dealt nothing yet.
+    pub(crate) const fn new(
+        context: &'a Context<'a>,
+        owners: Vec<Vec<usize>>,
+        tasks: Vec<Sender<Task>>,
+        outcomes: Sender<Outcome>,
+    ) -> Self {
+        Self {
+            context,
+            owners,
+            tasks,
+            outcomes,
+            with_rows: BTreeSet::new(),
+        }
+    }
+
+    /// Gives every worker its part of a shard, with which the statistics hold the shards of `gathered`.
+    pub(crate) fn deal(
+        &mut self,
+        sites: &Sites,
+        gathered: &Gathered,
+        batches: Vec<Batch>,
+    ) -> Result<(), StageEnd> {
+        self.enter(sites, gathered, &batches);
+        let gathered = Arc::new(gathered.clone());
+        let mut parts: BTreeMap<usize, Vec<Batch>> = BTreeMap::new();
+        for batch in batches {
+            if !batch.bytes.is_empty() {
+                self.with_rows.insert(batch.site);
+            }
+            parts.entry(self.owner(batch.site)).or_default().push(batch);
+        }
+        for (index, task) in self.tasks.iter().enumerate() {
+            let part = parts.remove(&index).unwrap_or_default();
+            let sent = task.send(Task::Rows(Arc::clone(&gathered), part));
+            sent.map_err(|_| StageEnd::Neighbour)?;
+        }
+        Ok(())
+    }
+
+    /// A site that came later, where there is no checkpoint, belongs to a worker by its number.
+    fn owner(&self, site: usize) -> usize {
+        let mut owners = self.owners.iter();
+        let owner = owners.position(|own| own.binary_search(&site).is_ok());
+        owner.unwrap_or(site % self.tasks.len().max(1))
+    }
+
+    fn enter(&self, sites: &Sites, gathered: &Gathered, batches: &[Batch]) {
+        let dealt: Vec<DealtRows<'_>> = batches
+            .iter()
+            .map(|batch| DealtRows {
+                site: batch.site,
+                name: &sites.sites[batch.site].name,
+                layers: &sites.sites[batch.site].layers,
+                rows: batch.rows() as u64,
+            })
+            .collect();
+        self.context.ledger.shard_dealt(gathered.shards, &dealt);
+    }
+
+    /// Has every site solved that has rows newer than its last cold solution; the receiver ends when that is done.
+    pub(crate) fn solve(&self, gathered: &Gathered) -> Receiver<()> {
+        let (done, finished) = bounded(0);
+        if self.context.solver.is_some() {
+            let gathered = Arc::new(gathered.clone());
+            for task in &self.tasks {
+                // A worker that ended early is reported by the caller.
+                let _ = task.send(Task::Solve(Arc::clone(&gathered), done.clone()));
+            }
+        }
+        finished
+    }
+
+    /// Solves everything cold from what is folded, and publishes it as the last word on these shards.
+    pub(crate) fn drain(&self, gathered: &Gathered, unread: Unread) -> Drained {
+        // Ends when every job has dropped its sender.
+        let _ = self.solve(gathered).recv();
+        let (reply, drained) = bounded(1);
+        let drain = Drain {
+            gathered: gathered.clone(),
+            unread,
+            reply,
+        };
+        let sent = self.outcomes.send(Outcome::Drain(drain));
+        // The publisher ended early: the caller reports why.
+        let drained = sent.ok().and_then(|()| drained.recv().ok());
+        drained.unwrap_or(Drained::Failed)
+    }
+
+    /// Has every site written into a snapshot that is being made. `None` where a worker ended early and not every site is
+    /// in it: the caller reports why.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn save(
+        &self,
+        folder: &Path,
+        sites: &Sites,
+    ) -> Result<Option<Vec<SavedSite>>, Fatal> {
+        let keys = sites.sites.iter().map(|s| s.key.clone()).collect();
+        let (saved, written) = unbounded();
+        let save = SaveTask {
+            folder: folder.to_path_buf(),
+            keys: Arc::new(keys),
+            saved,
+        };
+        for task in &self.tasks {
+            let _ = task.send(Task::Save(save.clone()));
+        }
+        drop(save);
+        let mut sites = written.into_iter().collect::<Result<Vec<_>, Fatal>>()?;
+        let saved: BTreeSet<usize> = sites.iter().map(|site| site.number).collect();
+        if self.context.failed() || !self.with_rows.is_subset(&saved) {
+            return Ok(None);
+        }
+        sites.sort_by_key(|site| site.number);
+        Ok(Some(sites))
+    }
+}

@@ -1,0 +1,165 @@
+//! What stands in the ledger, and how it reads as the status that `status.json` shows.
+
+use core::time::Duration;
+
+use crate::judge::progress::{Folding, LayerSummary};
+use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
+
+/// Reasons that are kept of the shards refused; the rest is only counted.
+const REASONS_MAX: usize = 100;
+
+/// What stands in the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    /// The watched folder.
+    pub(crate) watch: Option<String>,
+    /// The output folder, where there is a checkpoint; without one nothing is solved.
+    pub(crate) out: Option<String>,
+    /// What the daemon is doing.
+    pub(crate) phase: Phase,
+    /// Shards whose rows are in the statistics, those of earlier runs too.
+    pub(crate) shards: usize,
+    /// Shards whose content had come before.
+    pub(crate) duplicates: usize,
+    /// Files that are not complete yet, or locked by their producer.
+    pub(crate) incomplete: usize,
+    /// Shards set aside in this run.
+    pub(crate) refusals: Refusals,
+    /// Shards that were gone before a snapshot held them.
+    pub(crate) lost: usize,
+    /// The latest generation published.
+    pub(crate) generation: Option<u64>,
+    /// Where the time went.
+    pub(crate) work: WorkTime,
+    /// By layer; by site where there is no checkpoint.
+    pub(crate) layers: Vec<LayerEntry>,
+}
+
+/// Shards set aside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals {
+    /// How many.
+    pub(crate) count: usize,
+    /// The reasons of the first of them.
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Refusals {
+    /// One more.
+    pub(crate) fn push(&mut self, reason: String) {
+        self.count += 1;
+        if self.reasons.len() < REASONS_MAX {
+            self.reasons.push(reason);
+        }
+    }
+}
+
+/// Time of computing in this run, by what for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WorkTime {
+    /// Folding rows.
+    pub(crate) accumulate: Duration,
+    /// Scoring corrections on new rows.
+    pub(crate) score: Duration,
+    /// Solving.
+    pub(crate) solve: Duration,
+    /// Solve points at which no layer of the site could gain by a solve.
+    pub(crate) spared: u64,
+}
+
+/// One layer, or one site where there is no checkpoint.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LayerEntry {
+    /// Module path.
+    pub(crate) name: String,
+    /// Rows folded of its input.
+    pub(crate) rows: u64,
+    /// Rows that its latest correction was solved from; 0 where it has none.
+    pub(crate) rows_at_last_solve: u64,
+    /// Of its latest correction.
+    pub(crate) errors: Option<RelativeErrors>,
+    /// What its solve points showed, and the rows left out.
+    pub(crate) summary: LayerSummary,
+}
+
+/// Output errors relative to the output's power.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RelativeErrors {
+    /// Without correction.
+    pub(crate) without: f64,
+    /// With the correction as written.
+    pub(crate) with: f64,
+}
+
+impl LayerEntry {
+    /// Whether its input has been seen.
+    pub(crate) const fn is_fed(&self) -> bool {
+        self.rows > 0
+    }
+
+    const fn standing(&self) -> Standing {
+        match (self.summary.folding, self.summary.converged) {
+            (Folding::Closed, _) => Standing::Closed,
+            (_, true) => Standing::Converged,
+            (Folding::Reopened, false) => Standing::Reopened,
+            _ if !self.is_fed() => Standing::Starved,
+            _ if self.rows_at_last_solve > 0 => Standing::Solved,
+            _ => Standing::Waiting,
+        }
+    }
+
+    fn status(&self, standing: Standing) -> LayerStatus {
+        LayerStatus {
+            name: self.name.clone(),
+            status: standing,
+            rows: self.rows,
+            rows_skipped: self.summary.rows_skipped,
+            rows_solved: self.rows_at_last_solve,
+            error_without: self.errors.map(|errors| errors.without),
+            error_with: self.errors.map(|errors| errors.with),
+            evidence: self.summary.evidence,
+        }
+    }
+}
+
+impl Entries {
+    /// Counts rows of a site where there is no checkpoint.
+    pub(crate) fn gather(&mut self, site: usize, name: &str, rows: u64) {
+        if self.layers.len() <= site {
+            self.layers.resize_with(site + 1, LayerEntry::default);
+        }
+        let entry = &mut self.layers[site];
+        name.clone_into(&mut entry.name);
+        entry.rows += rows;
+    }
+
+    /// As `status` shows it.
+    pub(crate) fn status(&self) -> Status {
+        let standing = |layer: &LayerEntry| match self.out {
+            Some(_) => layer.standing(),
+            None => Standing::Gathered,
+        };
+        let layers = self.layers.iter();
+        Status {
+            running: false,
+            pid: std::process::id(),
+            phase: self.phase,
+            watch: self.watch.clone(),
+            out: self.out.clone(),
+            shards: self.shards,
+            duplicates: self.duplicates,
+            incomplete: self.incomplete,
+            quarantined: self.refusals.count,
+            reasons: self.refusals.reasons.clone(),
+            lost: self.lost,
+            generation: self.generation,
+            work: Work {
+                accumulate: self.work.accumulate.as_secs_f64(),
+                score: self.work.score.as_secs_f64(),
+                solve: self.work.solve.as_secs_f64(),
+                spared: self.work.spared,
+            },
+            layers: layers.map(|l| l.status(standing(l))).collect(),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The ledger: what came, what is folded, solved and published. Every stage enters what it does, decisions read it, and
+//! `status.json` is a picture of it that is drawn at most once a second: nothing reads that back but the next run.
+
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::disk::clock;
+use crate::judge::progress::LayerSummary;
+use crate::observe::status::{Phase, Status};
+use crate::pipeline::entries::{Entries, LayerEntry, Refusals, RelativeErrors};
+use crate::state::StateFolder;
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The ledger of a run.
+#[derive(Debug)]
+pub(crate) struct Ledger<'a> {
+    entries: Mutex<Entries>,
+    /// Where the status is written; nowhere for `solve`.
+    state: Option<&'a StateFolder>,
+    /// When it was written last. Held while it is written, so that no older picture takes the place of a newer one.
+    written: Mutex<Option<Instant>>,
+}
+
+/// Rows of one site in a shard.
+#[derive(Debug)]
+pub(crate) struct DealtRows<'a> {
+    /// Index of the site.
+    pub(crate) site: usize,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its layers; none where there is no checkpoint.
+    pub(crate) layers: &'a [usize],
+    /// How many.
+    pub(crate) rows: u64,
+}
+
+/// The latest correction of a layer, as the ledger has it.
+#[derive(Debug)]
+pub(crate) struct CorrectionEntry {
+    /// Index of the layer.
+    pub(crate) layer: usize,
+    /// Rows that it was solved from.
+    pub(crate) rows: u64,
+    /// What it is worth.
+    pub(crate) errors: RelativeErrors,
+}
+
+impl<'a> Ledger<'a> {
+    /// Begins with these entries, and writes them.
+    #[must_use]
+    pub(crate) fn begin(state: Option<&'a StateFolder>, entries: Entries) -> Self {
+        let ledger = Self {
+            entries: Mutex::new(entries),
+            state,
+            written: Mutex::new(None),
+        };
+        ledger.flush();
+        ledger
+    }
+
+    /// A shard's rows go to the workers; `shards` are in the statistics with it.
+    pub(crate) fn shard_dealt(&self, shards: usize, dealt: &[DealtRows<'_>]) {
+        self.enter(|entries| {
+            entries.phase = Phase::Folding;
+            entries.shards = shards;
+            for of_site in dealt {
+                for &layer in of_site.layers {
+                    entries.layers[layer].rows += of_site.rows;
+                }
+                if of_site.layers.is_empty() {
+                    entries.gather(of_site.site, of_site.name, of_site.rows);
+                }
+            }
+        });
+    }
+
+    /// A shard's content had come before.
+    pub(crate) fn shard_repeated(&self) {
+        self.enter(|entries| entries.duplicates += 1);
+    }
+
+    /// A shard was set aside.
+    pub(crate) fn shard_refused(&self, reason: String) {
+        self.enter(|entries| entries.refusals.push(reason));
+    }
+
+    /// A shard was gone before a snapshot held it.
+    pub(crate) fn shard_lost(&self) {
+        self.enter(|entries| entries.lost += 1);
+    }
+
+    /// So many files of the folder are not complete.
+    pub(crate) fn files_incomplete(&self, count: usize) {
+        self.enter(|entries| entries.incomplete = count);
+    }
+
+    /// Of the rows that were dealt to these layers, so many were left out so far.
+    pub(crate) fn rows_skipped(&self, layers: &[usize], rows: u64) {
+        self.enter(|entries| {
+            for &layer in layers {
+                let entry = &mut entries.layers[layer];
+                entry.rows = entry.rows + entry.summary.rows_skipped - rows;
+                entry.summary.rows_skipped = rows;
+            }
+        });
+    }
+
+    /// Rows were folded in so much time.
+    pub(crate) fn fold_took(&self, time: Duration) {
+        self.enter(|entries| entries.work.accumulate += time);
+    }
+
+    /// A solve took so much time, the scoring in it so much of it.
+    pub(crate) fn solve_took(&self, time: Duration, scoring: Duration) {
+        self.enter(|entries| {
+            entries.work.solve += time.saturating_sub(scoring);
+            entries.work.score += scoring;
+        });
+    }
+
+    /// At a solve point no layer of the site could gain by a solve.
+    pub(crate) fn solve_spared(&self) {
+        self.enter(|entries| entries.work.spared += 1);
+    }
+
+    /// What a solve point showed of a layer; returns what was known before.
+    pub(crate) fn judged(&self, layer: usize, summary: LayerSummary) -> LayerEntry {
+        self.enter(|entries| {
+            let entry = &mut entries.layers[layer];
+            let before = entry.clone();
+            entry.summary = LayerSummary {
+                rows_skipped: entry.summary.rows_skipped,
+                ..summary
+            };
+            before
+        })
+    }
+
+    /// A layer has a new correction.
+    pub(crate) fn corrected(&self, correction: &CorrectionEntry) {
+        self.enter(|entries| {
+            let entry = &mut entries.layers[correction.layer];
+            entry.rows_at_last_solve = correction.rows;
+            entry.errors = Some(correction.errors);
+        });
+    }
+
+    /// A generation is in place.
+    pub(crate) fn published(&self, generation: u64) {
+        self.lock().generation = Some(generation);
+        self.flush();
+    }
+
+    /// The daemon does something else from here on.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.lock().phase = phase;
+        self.flush();
+    }
+
+    /// Every layer as it is now; every site where there is no checkpoint.
+    pub(crate) fn layers(&self) -> Vec<LayerEntry> {
+        self.lock().layers.clone()
+    }
+
+    /// Shards in the statistics.
+    pub(crate) fn shards(&self) -> usize {
+        self.lock().shards
+    }
+
+    /// Shards set aside in this run.
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.lock().refusals.clone()
+    }
+
+    /// What `status` shows of it.
+    pub(crate) fn status(&self) -> Status {
+        self.lock().status()
+    }
+
+    /// Writes the status.
+    pub(crate) fn flush(&self) {
+        self.write(Duration::ZERO);
+    }
+
+    /// Enters something; the status is written if the last writing is a second ago.
+    fn enter<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
+        let answer = change(&mut self.lock());
+        self.write(PERIOD);
+        answer
+    }
+
+    fn write(&self, period: Duration) {
+        let Some(state) = self.state else {
+            return;
+        };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.is_some_and(|at| clock::since(at) < period) {
+            return;
+        }
+        *written = Some(clock::now());
+        // Nothing depends on it; a full disk is met, and told, where something does.
+        let _ = state.save_status(&self.status());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::progress::Folding;
+    use crate::observe::status::Standing;
+
+    fn of_one_layer() -> Ledger<'static> {
+        let layer = LayerEntry {
+            name: "a".into(),
+            ..LayerEntry::default()
+        };
+        let entries = Entries {
+            out: Some("out".into()),
+            layers: vec![layer],
+            ..Entries::default()
+        };
+        Ledger::begin(None, entries)
+    }
+
+    fn deal(ledger: &Ledger<'_>, layers: &[usize], rows: u64) {
+        let dealt = DealtRows {
+            site: 0,
+            name: "a",
+            layers,
+            rows,
+        };
+        ledger.shard_dealt(1, &[dealt]);
+    }
+
+    #[test]
+    fn a_layer_is_starved_then_waiting_then_solved_then_what_its_evidence_says() {
+        let ledger = of_one_layer();
+        let standing = || ledger.status().layers[0].status;
+        assert_eq!(standing(), Standing::Starved);
+        deal(&ledger, &[0], 10);
+        assert_eq!(standing(), Standing::Waiting);
+        let errors = RelativeErrors {
+            without: 2.0,
+            with: 1.0,
+        };
+        ledger.corrected(&CorrectionEntry {
+            layer: 0,
+            rows: 10,
+            errors,
+        });
+        assert_eq!(standing(), Standing::Solved);
+        let known = |converged, folding| LayerSummary {
+            converged,
+            folding,
+            ..LayerSummary::default()
+        };
+        for (converged, folding, expected) in [
+            (true, Folding::Open, Standing::Converged),
+            (true, Folding::Closed, Standing::Closed),
+            (false, Folding::Reopened, Standing::Reopened),
+            (false, Folding::Open, Standing::Solved),
+        ] {
+            ledger.judged(0, known(converged, folding));
+            assert_eq!(standing(), expected);
+        }
+    }
+
+    #[test]
+    fn rows_folded_and_rows_skipped_add_up_to_those_dealt() {
+        let ledger = of_one_layer();
+        deal(&ledger, &[0], 10);
+        ledger.rows_skipped(&[0], 4);
+        deal(&ledger, &[0], 10);
+        ledger.rows_skipped(&[0], 9);
+        ledger.judged(0, LayerSummary::default());
+        let shown = &ledger.status().layers[0];
+        assert_eq!((shown.rows, shown.rows_skipped), (11, 9));
+    }
+
+    #[test]
+    fn without_a_checkpoint_sites_are_counted_as_they_come() {
+        let ledger = Ledger::begin(None, Entries::default());
+        deal(&ledger, &[], 3);
+        deal(&ledger, &[], 4);
+        let shown = &ledger.status().layers[0];
+        assert_eq!((shown.status, shown.rows), (Standing::Gathered, 7));
+        (0..150).for_each(|number| ledger.shard_refused(format!("{number}")));
+        let status = ledger.status();
+        assert_eq!((status.quarantined, status.reasons.len()), (150, 100));
+    }
+}

@@ -1,0 +1,139 @@
+//! Solver: solves what it is handed.
+
+use core::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::calibrate::site::SiteStatistics;
+use crate::disk::clock;
+use crate::error::Fatal;
+use crate::judge::closing::score_site;
+use crate::judge::gap::pays;
+use crate::judge::progress::{LayerSummary, SolvePoint};
+use crate::pipeline::context::Context;
+use crate::pipeline::outcome::{Outcome, SiteOutcome};
+use crate::pipeline::stage_end::StageEnd;
+use crate::pipeline::task::{JobKind, PointJob, SolveJob};
+use crate::pipeline::thread::Discard;
+use crate::solve::site::SiteSolver;
+use crate::solve::solution::LayerSolution;
+use crate::weights::sites::Site;
+
+/// A solver.
+pub(crate) struct Solver<'a> {
+    context: &'a Context<'a>,
+    outcomes: Sender<Outcome>,
+}
+
+impl<'a> Solver<'a> {
+    /// One that tells the publisher what comes of its jobs.
+    pub(crate) const fn new(context: &'a Context<'a>, outcomes: Sender<Outcome>) -> Self {
+        Self { context, outcomes }
+    }
+
+    /// Solves job after job until there are no more workers.
+    pub(crate) fn run(self, jobs: &Receiver<SolveJob>) {
+        let _rest = Discard(jobs);
+        for job in jobs {
+            let solver = self.context.solver.as_ref();
+            let Some(solver) = solver.filter(|_| !self.context.failed()) else {
+                return;
+            };
+            match self.take(solver, job) {
+                Ok(()) => {}
+                Err(StageEnd::Neighbour) => return,
+                Err(StageEnd::Fatal(fatal)) => {
+                    self.context.fail();
+                    // Where the publisher ended early, it had an error of its own.
+                    let _ = self.outcomes.send(Outcome::Failed(fatal));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&self, solver: &SiteSolver<'a>, job: SolveJob) -> Result<(), StageEnd> {
+        let context = self.context;
+        let SolveJob {
+            site: index,
+            gathered,
+            lent,
+            mut kind,
+        } = job;
+        let statistics = &*lent.statistics;
+        let site = &context.sites.sites[index];
+        let core = context.take_core();
+        let begun = clock::now();
+        let mut scoring = Duration::ZERO;
+        let solved = match &mut kind {
+            JobKind::Cold { .. } => {
+                context.warn(site, statistics);
+                solver.solve(site, statistics, None)
+            }
+            JobKind::Point(job) => {
+                let solves = job.solves;
+                let point = SolvePoint {
+                    progress: &mut job.progress,
+                    newer: &job.newer,
+                    scoring: &mut scoring,
+                };
+                self.solve_point(solver, site, statistics, point, solves)
+            }
+        };
+        context.ledger.solve_took(clock::since(begun), scoring);
+        let seen = statistics.rows_seen();
+        // Before anything waits: the worker folds on.
+        drop((lent, core));
+        let solutions = solved?;
+        let summaries = match &mut kind {
+            JobKind::Point(job) => Some(self.judge(site, seen, job)),
+            JobKind::Cold { .. } => None,
+        };
+        let outcome = SiteOutcome {
+            site: index,
+            gathered,
+            solutions,
+            summaries,
+        };
+        let sent = self.outcomes.send(Outcome::Site(outcome));
+        sent.map_err(|_| StageEnd::Neighbour)?;
+        if let JobKind::Point(job) = kind {
+            // A worker that ended does not wait for it.
+            let _ = job.back.send(job.progress);
+        }
+        Ok(())
+    }
+
+    /// Solves a site at a solve point, or only scores its corrections: where R has too little that is new, or a solve
+    /// would gain nothing to speak of.
+    fn solve_point(
+        &self,
+        solver: &SiteSolver<'a>,
+        site: &'a Site,
+        statistics: &SiteStatistics,
+        point: SolvePoint<'_>,
+        solves: bool,
+    ) -> Result<Vec<LayerSolution>, Fatal> {
+        if solves {
+            let pays = pays(&solver.layers_of(site), statistics, point.progress)?;
+            point.progress.spared = !pays;
+            if pays {
+                return solver.solve(site, statistics, Some(point));
+            }
+            self.context.ledger.solve_spared();
+        }
+        score_site(&solver.layers_of(site), statistics.rows_seen(), point)?;
+        Ok(Vec::new())
+    }
+
+    /// What is to be told of a site after a solve point; one that may be closed or re-opened is, where the evidence says
+    /// so.
+    fn judge(&self, site: &Site, seen: u64, job: &mut PointJob) -> Vec<LayerSummary> {
+        let tolerance = self.context.settings.convergence.tolerance;
+        if job.may_change_folding {
+            let change = job.progress.update_folding(tolerance);
+            self.context.tell_folding_change(site, seen, &change);
+        }
+        job.progress.summaries(tolerance)
+    }
+}

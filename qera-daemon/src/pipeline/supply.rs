@@ -1,0 +1,192 @@
+//! Where shards come from, and what the feeder answers for: the watched folder, the journal, the state.
+
+use std::path::Path;
+
+use crate::disk::identity::Identity;
+use crate::error::Fatal;
+use crate::pipeline::context::Context;
+use crate::plan::Plan;
+use crate::source::admission::{Admission, Admitted, declared_shares, grow};
+use crate::source::intake::{Intake, content};
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::rows::{Shard, read};
+use crate::source::shard::ShardHeader;
+use crate::source::watch::Watcher;
+use crate::state::journal::{Gathered, Journal, Record};
+use crate::state::snapshot::{Index, SavedSite};
+use crate::state::{SitesRecord, StateFolder};
+use crate::weights::Weights;
+use crate::weights::sites::Sites;
+
+/// The watched folder and the state.
+#[derive(Debug)]
+pub(crate) struct ShardSupply<'a> {
+    /// What every stage is lent.
+    pub(crate) context: &'a Context<'a>,
+    /// The folder, and what was taken from it.
+    pub(crate) intake: Intake,
+    /// What wakes the feeder; `None` for `--once`.
+    pub(crate) watcher: Option<Watcher>,
+    /// The journal.
+    pub(crate) journal: Journal,
+    /// The state.
+    pub(crate) state: &'a StateFolder,
+    /// The memory plan.
+    pub(crate) plan: &'a Plan,
+    /// The sites; they grow where there is no checkpoint.
+    pub(crate) sites: Sites,
+    /// How many of them `sites.json` names.
+    pub(crate) saved_sites: usize,
+    /// The shards that the statistics hold.
+    pub(crate) gathered: Gathered,
+    /// What corrections and evidence belong to.
+    pub(crate) solved_for: Option<String>,
+    /// Files whose rows a snapshot will hold, or holds: what `--consume` is about.
+    pub(crate) consumable: Vec<ShardFile>,
+}
+
+/// A file of the watched folder, as it was.
+#[derive(Debug)]
+pub(crate) struct ShardFile {
+    /// Its name.
+    pub(crate) name: String,
+    /// Which file that was.
+    pub(crate) identity: Identity,
+}
+
+/// A shard whose header fits.
+#[derive(Debug)]
+pub(crate) struct FittingShard {
+    /// What will be read of it.
+    pub(crate) admitted: Admitted,
+    /// Where there is no checkpoint, the sites with those that it adds: they are real only when it is accepted.
+    pub(crate) grown: Option<Sites>,
+}
+
+/// A shard that was read whole, every row of it checked.
+#[derive(Debug)]
+pub(crate) struct ReadShard {
+    /// BLAKE3 of its content.
+    pub(crate) content: String,
+    /// Its file.
+    pub(crate) file: ShardFile,
+    /// Its header, judged.
+    pub(crate) fitting: FittingShard,
+    /// Its rows.
+    pub(crate) shard: Shard,
+}
+
+impl ShardSupply<'_> {
+    /// Judges a header against sites and plan.
+    pub(crate) fn admit(&self, header: &ShardHeader) -> Result<FittingShard, Refusal> {
+        let settings = self.context.settings;
+        let solver = self.context.solver;
+        let weights = solver.map(|solver| solver.weights);
+        let layers = weights.map_or(&[][..], Weights::layers);
+        declared_shares(header, layers, &mut self.sites.shares().clone())?;
+        let refuse = |reason| Refusal {
+            shard: header.name.clone(),
+            reason,
+        };
+        let grown = weights.is_none().then(|| {
+            let mut sites = self.sites.clone();
+            grow(header, &settings.weights.selection, &mut sites);
+            sites
+        });
+        let sites = grown.as_ref().unwrap_or(&self.sites);
+        if sites.sites.len() > self.sites.sites.len() {
+            self.plan.holds(settings, sites).map_err(refuse)?;
+        }
+        let admission = Admission {
+            weights,
+            selection: &settings.weights.selection,
+            sites,
+        };
+        let admitted = admission.admit(header)?;
+        self.plan.admits(settings, &admitted).map_err(refuse)?;
+        Ok(FittingShard { admitted, grown })
+    }
+
+    /// Reads a shard whole; `None` where its content has come before.
+    pub(crate) fn read(&self, header: &ShardHeader) -> Result<Option<ReadShard>, Refusal> {
+        let content = content(header)?;
+        if self.intake.has(&content) {
+            return Ok(None);
+        }
+        self.read_fitting(header, content).map(Some)
+    }
+
+    /// Reads a shard of the journal again, if it is still what it was.
+    pub(crate) fn read_again(&self, record: &Record) -> Result<ReadShard, Refusal> {
+        let path = self.intake.folder().join(&record.name);
+        let header = ShardHeader::open(&path)?;
+        if content(&header)? != record.content {
+            return Err(Refusal {
+                shard: header.name.clone(),
+                reason: Reason::Changed,
+            });
+        }
+        self.read_fitting(&header, record.content.clone())
+    }
+
+    fn read_fitting(&self, header: &ShardHeader, content: String) -> Result<ReadShard, Refusal> {
+        let fitting = self.admit(header)?;
+        let shard = read(&fitting.admitted)?;
+        Ok(ReadShard {
+            content,
+            file: ShardFile {
+                name: header.name.clone(),
+                identity: header.identity(),
+            },
+            fitting,
+            shard,
+        })
+    }
+
+    /// Writes a shard that was read into the journal.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn journal(&mut self, shard: &ReadShard) -> Result<Record, Fatal> {
+        let record = self.journal.append(Record {
+            number: 0,
+            name: shard.file.name.clone(),
+            content: shard.content.clone(),
+            file: shard.file.identity,
+            rows: shard.shard.rows,
+            full_precision: shard.fitting.admitted.full_precision,
+        })?;
+        Ok(record.clone())
+    }
+
+    /// Takes a shard that the journal has, with the sites that it adds.
+    pub(crate) fn accept(&mut self, record: &Record, file: ShardFile) {
+        self.gathered.advance(record);
+        self.intake.accept(record.content.clone());
+        self.consumable.push(file);
+    }
+
+    /// Takes the sites that an accepted shard adds, and makes them durable before a row of theirs is.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn grow_to(&mut self, grown: Option<Sites>) -> Result<(), Fatal> {
+        if let Some(sites) = grown {
+            self.sites = sites;
+        }
+        if self.sites.sites.len() > self.saved_sites {
+            self.state.save_sites(&SitesRecord::new(&self.sites))?;
+            self.saved_sites = self.sites.sites.len();
+        }
+        Ok(())
+    }
+
+    /// Saves what the workers wrote aside as a snapshot.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn commit(&self, folder: &Path, sites: Vec<SavedSite>) -> Result<(), Fatal> {
+        let index = Index::new(self.gathered.clone(), self.solved_for.clone(), sites);
+        self.state.commit_snapshot(folder, &index)
+    }
+}

@@ -1,0 +1,69 @@
+//! What the feeder asks of a worker, and what a worker asks of a solver.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::calibrate::blocks::Block;
+use crate::error::Fatal;
+use crate::judge::progress::SiteProgress;
+use crate::pipeline::slot::Lent;
+use crate::source::rows::Batch;
+use crate::state::journal::Gathered;
+use crate::state::snapshot::SavedSite;
+
+/// What the feeder asks of a worker.
+pub(crate) enum Task {
+    /// Rows of some of its sites, from one shard.
+    Rows(Arc<Gathered>, Vec<Batch>),
+    /// Solve every site that has rows newer than its last cold solution; the sender is dropped when that is done.
+    Solve(Arc<Gathered>, Sender<()>),
+    /// Write every site into a snapshot.
+    Save(SaveTask),
+}
+
+/// The order to write every site into a snapshot.
+#[derive(Clone)]
+pub(crate) struct SaveTask {
+    /// The snapshot that is being made.
+    pub(crate) folder: PathBuf,
+    /// Keys of all sites, by index.
+    pub(crate) keys: Arc<Vec<String>>,
+    /// Takes what was written of each.
+    pub(crate) saved: Sender<Result<SavedSite, Fatal>>,
+}
+
+/// A site to be solved.
+pub(crate) struct SolveJob {
+    /// Index of the site.
+    pub(crate) site: usize,
+    /// The shards that its statistics hold.
+    pub(crate) gathered: Arc<Gathered>,
+    /// Its statistics.
+    pub(crate) lent: Lent,
+    /// How it is to be solved.
+    pub(crate) kind: JobKind,
+}
+
+/// How a site is to be solved.
+pub(crate) enum JobKind {
+    /// At a solve point.
+    Point(PointJob),
+    /// Cold; the sender only lives until it is done.
+    Cold { _done: Sender<()> },
+}
+
+/// A solve point: the progress goes with the job and comes back.
+pub(crate) struct PointJob {
+    /// What the site carries from one solve point to the next.
+    pub(crate) progress: SiteProgress,
+    /// Rows newer than every correction in it.
+    pub(crate) newer: Vec<Block>,
+    /// Whether R has enough new rows to be solved; else the corrections are only scored.
+    pub(crate) solves: bool,
+    /// Whether the worker waits, so that the evidence may close or re-open the site.
+    pub(crate) may_change_folding: bool,
+    /// Takes the progress back.
+    pub(crate) back: Sender<SiteProgress>,
+}

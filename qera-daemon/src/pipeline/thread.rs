@@ -1,0 +1,74 @@
+//! The threads of the stages: how a panic becomes an error, and how a stage that ends early keeps nobody waiting.
+
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
+use crossbeam_channel::Receiver;
+
+use crate::error::Fatal;
+use crate::pipeline::context::Context;
+
+/// A thread of the scope whose panic becomes an error.
+#[derive(Debug)]
+pub(crate) struct StageThread<'scope, T> {
+    name: &'static str,
+    handle: ScopedJoinHandle<'scope, T>,
+}
+
+/// Says that the run fails when the thread that holds it panics.
+struct PanicFlag<'a>(&'a Context<'a>);
+
+impl Drop for PanicFlag<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
+/// Takes and drops what still comes until the channel is closed, also when its thread fails or panics: a message that
+/// stays in a channel keeps the answers alive that others wait for.
+#[derive(Debug)]
+pub(crate) struct Discard<'a, T>(pub(crate) &'a Receiver<T>);
+
+impl<T> Drop for Discard<'_, T> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(drop);
+    }
+}
+
+/// Starts a stage's thread.
+///
+/// # Errors
+/// [`Fatal::Io`] where the system gives none.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &'static str,
+    context: &'scope Context<'scope>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<StageThread<'scope, T>, Fatal> {
+    let handle = Builder::new()
+        .name(name.into())
+        .spawn_scoped(scope, move || {
+            let _flag = PanicFlag(context);
+            work()
+        })
+        .map_err(Fatal::io(std::path::Path::new(name), "start the thread"))?;
+    Ok(StageThread { name, handle })
+}
+
+impl<T> StageThread<'_, T> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Fatal::Panicked`].
+    pub(crate) fn join(self) -> Result<T, Fatal> {
+        self.handle.join().map_err(|panic| Fatal::Panicked {
+            thread: self.name,
+            message: panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! What one layer needs while it is solved, and after.
+
+use serde::Serialize;
+
+use crate::judge::held_out::SHRINKAGES;
+use crate::plan::planned_run::PlannedRun;
+use crate::plan::site_plan::SitePlan;
+use crate::settings::Settings;
+use crate::settings::solve::Shrinkage;
+use crate::solve::cost::Quantity;
+use crate::weights::layers::Layer;
+use crate::weights::sites::Site;
+
+/// One layer.
+#[derive(Debug, Serialize)]
+pub(crate) struct LayerPlan {
+    /// Module path.
+    pub(crate) name: String,
+    /// Rank to solve for.
+    pub(crate) rank: usize,
+    /// Working memory while it is solved.
+    pub(crate) solve_bytes: u64,
+    /// Its factors, kept until publication.
+    pub(crate) factor_bytes: u64,
+    /// What a live run carries from one solve point to the next.
+    pub(crate) progress_bytes: u64,
+    /// Operations, about.
+    pub(crate) solve_flops: f64,
+}
+
+impl LayerPlan {
+    /// Of one layer of a site.
+    #[must_use]
+    pub(crate) fn new(
+        run: &PlannedRun<'_>,
+        layer: &Layer,
+        site: &Site,
+        planned: &SitePlan,
+    ) -> Self {
+        let (m, n, rank) = (layer.in_features, layer.out_features, layer.rank);
+        let quantity = Quantity {
+            m,
+            n,
+            rank,
+            full: run.settings.solve.method.needs_r(),
+            second_moment: site.second_moment,
+            widened_bytes: planned.widened_bytes,
+            candidates: candidates(run.settings),
+            live: run.solving.is_live(),
+        };
+        let factors = 4 * rank * (m + n);
+        Self {
+            name: layer.name.clone(),
+            rank,
+            solve_bytes: quantity.bytes(),
+            factor_bytes: factors as u64,
+            progress_bytes: (2 * factors + quantity.vector_bytes()) as u64,
+            solve_flops: quantity.flops(),
+        }
+    }
+}
+
+/// Candidates that are scored on the window, in each fold.
+const fn candidates(settings: &Settings) -> usize {
+    match settings.solve.shrinkage {
+        Shrinkage::Auto if settings.solve.method.shrinks() => SHRINKAGES.len(),
+        _ => 1,
+    }
+}

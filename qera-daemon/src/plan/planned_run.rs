@@ -1,0 +1,59 @@
+//! What is known of a run when it is planned.
+
+use crate::settings::Settings;
+use crate::source::admission::Admitted;
+use crate::weights::layers::Layer;
+use crate::weights::sites::Sites;
+
+/// What is known of a run when it is planned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlannedRun<'a> {
+    /// The settings.
+    pub(crate) settings: &'a Settings,
+    /// The selected layers.
+    pub(crate) layers: &'a [Layer],
+    /// The sites.
+    pub(crate) sites: &'a Sites,
+    /// Shards whose headers fit.
+    pub(crate) shards: &'a [Admitted],
+    /// When sites are solved.
+    pub(crate) solving: Solving,
+    /// Where its rows begin.
+    pub(crate) start: Start,
+}
+
+/// When sites are solved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Solving {
+    /// At solve points, while rows are folded.
+    WhileFolding,
+    /// When every row is folded, or never.
+    AtTheEnd,
+}
+
+impl Solving {
+    /// As the settings say.
+    #[must_use]
+    pub(crate) fn of(settings: &Settings) -> Self {
+        if settings.convergence.is_once() || settings.weights.checkpoint.is_none() {
+            Self::AtTheEnd
+        } else {
+            Self::WhileFolding
+        }
+    }
+
+    /// Whether solving and folding meet.
+    #[must_use]
+    pub(crate) const fn is_live(self) -> bool {
+        matches!(self, Self::WhileFolding)
+    }
+}
+
+/// Where a run's rows begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the shards that are there.
+    Anew,
+    /// With those of earlier runs.
+    Continued,
+}

@@ -1,0 +1,186 @@
+//! What one site needs from its first row to the end.
+
+use qera_core::dtype::FloatDtype;
+use serde::Serialize;
+
+use crate::calibrate::aside::{ASIDE_ROWS, ASIDE_ROWS_PEAK, ScoredLayer, rows_kept, scored_share};
+use crate::calibrate::window::{BlockSize, WINDOW_ROWS, WINDOW_ROWS_PEAK, block_size};
+use crate::host::kernels::rank_update::scratch_bytes;
+use crate::judge::schedule::longest_wait;
+use crate::plan::planned_run::{PlannedRun, Start};
+use crate::source::admission::Entry;
+use crate::weights::sites::Site;
+
+/// One site.
+#[derive(Debug, Serialize)]
+pub(crate) struct SitePlan {
+    /// First member.
+    pub(crate) name: String,
+    /// Width.
+    pub(crate) in_features: usize,
+    /// Rows that the shards announce.
+    pub(crate) rows: u64,
+    /// R and the per-channel statistics.
+    pub(crate) statistics_bytes: u64,
+    /// Held-out rows.
+    pub(crate) window_bytes: u64,
+    /// In a live run: rows kept aside to score corrections.
+    pub(crate) aside_bytes: u64,
+    /// Both, however many rows come.
+    pub(crate) rows_bound_bytes: u64,
+    /// While its rows are folded.
+    #[serde(skip)]
+    pub(crate) scratch_bytes: u64,
+    /// While a block of them is widened to f32; none where they are kept so.
+    #[serde(skip)]
+    pub(crate) widened_bytes: usize,
+    /// Operations of folding its rows.
+    #[serde(skip)]
+    pub(crate) accumulate_flops: f64,
+}
+
+impl SitePlan {
+    /// Of the site with this index.
+    #[must_use]
+    pub(crate) fn new(run: &PlannedRun<'_>, index: usize) -> Self {
+        let site = &run.sites.sites[index];
+        // Several keys of one site in a shard count once.
+        let shards = run.shards.iter();
+        let entries: Vec<&Entry> = shards.filter_map(|s| s.entry_of(index)).collect();
+        let announced = Announced {
+            run,
+            site,
+            entries: &entries,
+        };
+        let (m, rows, block) = (site.in_features, announced.rows(), announced.block());
+        let (window, aside) = (announced.window(), announced.aside());
+        let number = announced.kept_number_bytes();
+        let kept_bytes = |rows: usize| (rows * number * m) as u64;
+        let kind = site.second_moment;
+        Self {
+            name: site.name.clone(),
+            in_features: m,
+            rows,
+            // Beside the second moment: mean |x|, its maximum over batches, and a mean that is being made.
+            statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
+            window_bytes: kept_bytes(window.rows),
+            aside_bytes: kept_bytes(aside.rows),
+            rows_bound_bytes: kept_bytes(window.most + aside.most),
+            scratch_bytes: if kind.is_whole() {
+                announced.scratch_bytes()
+            } else {
+                0
+            },
+            widened_bytes: if number < size_of::<f32>() {
+                block.rows.min(WINDOW_ROWS) * size_of::<f32>() * m
+            } else {
+                0
+            },
+            accumulate_flops: if kind.is_whole() {
+                rows as f64 * (m as f64).powi(2)
+            } else {
+                0.0
+            },
+        }
+    }
+}
+
+/// Rows that are kept of a site.
+struct KeptRows {
+    /// Of the shards that are there.
+    rows: usize,
+    /// However many such shards come.
+    most: usize,
+}
+
+/// What the shards that are there announce of a site.
+struct Announced<'a> {
+    run: &'a PlannedRun<'a>,
+    site: &'a Site,
+    entries: &'a [&'a Entry],
+}
+
+impl Announced<'_> {
+    fn rows(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.rows as u64).sum()
+    }
+
+    /// Whether the shards say it all: some is there in a run that continues.
+    fn is_all(&self) -> bool {
+        !self.entries.is_empty() && self.run.start == Start::Anew
+    }
+
+    /// The blocks that their rows are cut into, the largest.
+    fn block(&self) -> BlockSize {
+        let blocks = self.entries.iter();
+        let blocks = blocks.map(|e| block_size(e.rows, e.sequences));
+        blocks.max().unwrap_or(BlockSize {
+            rows: 1,
+            waiting: WINDOW_ROWS_PEAK - WINDOW_ROWS,
+        })
+    }
+
+    /// Bytes of a number that is kept: rows stay in the type in which they come, and those of several types are joined in f32.
+    fn kept_number_bytes(&self) -> usize {
+        let mut dtypes = self.entries.iter().map(|entry| entry.dtype);
+        match dtypes.next() {
+            Some(first) if self.is_all() && dtypes.all(|dtype| dtype == first) => {
+                first.size_bytes()
+            }
+            _ => size_of::<f32>(),
+        }
+    }
+
+    fn window(&self) -> KeptRows {
+        let block = self.block();
+        let most = WINDOW_ROWS / block.rows * block.rows + block.waiting;
+        let rows = if self.is_all() {
+            most.min(usize::try_from(self.rows()).unwrap_or(usize::MAX))
+        } else {
+            most
+        };
+        KeptRows {
+            rows,
+            // More may come to a live run.
+            most: if self.run.solving.is_live() {
+                most
+            } else {
+                rows
+            },
+        }
+    }
+
+    fn aside(&self) -> KeptRows {
+        if !self.run.solving.is_live() {
+            return KeptRows { rows: 0, most: 0 };
+        }
+        let m = self.site.in_features;
+        let layers = self.site.layers.iter().map(|&l| &self.run.layers[l]);
+        let share = scored_share(m, layers.map(ScoredLayer::of));
+        let wait = longest_wait(m, self.entries.iter().map(|e| e.rows as u64));
+        let most = if self.run.settings.convergence.closes_sites() {
+            ASIDE_ROWS_PEAK
+        } else {
+            ASIDE_ROWS
+        };
+        KeptRows {
+            rows: if self.is_all() {
+                rows_kept(wait, self.block().rows, share)
+            } else {
+                most
+            },
+            most,
+        }
+    }
+
+    /// What is packed of their rows while they are folded, the most.
+    fn scratch_bytes(&self) -> u64 {
+        let (m, kernel) = (self.site.in_features, self.run.settings.compute.kernel);
+        let bytes = |entry: &&Entry| {
+            let in_pairs = kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16;
+            scratch_bytes(m, entry.rows, in_pairs)
+        };
+        let most = self.entries.iter().map(bytes).max();
+        most.unwrap_or_else(|| scratch_bytes(m, usize::MAX, false)) as u64
+    }
+}

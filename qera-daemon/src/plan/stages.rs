@@ -1,0 +1,164 @@
+//! What exists at one time, stage by stage.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::plan::layer_plan::LayerPlan;
+use crate::plan::planned_run::{PlannedRun, Solving};
+use crate::plan::site_plan::SitePlan;
+use crate::settings::Settings;
+use crate::source::admission::Admitted;
+use crate::weights::sites::Site;
+
+/// What a process of this program takes beside that, measured: the libraries' data, messages, pieces of files on their way,
+/// gaps that the allocator leaves.
+const PROCESS_BYTES: u64 = 6 << 20;
+/// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and keep.
+const THREAD_BYTES: u64 = 4 << 20;
+/// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline` keeps to it.
+pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
+/// The stage of the shards in flight.
+pub(crate) const SHARDS: usize = 0;
+
+/// When memory is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum When {
+    /// From the first row to the end.
+    Always,
+    /// While shards are read and folded.
+    Reading,
+    /// While layers are solved and published.
+    Solving,
+}
+
+impl When {
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Reading => "reading",
+            Self::Solving => "solving",
+        }
+    }
+}
+
+/// One stage.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stage {
+    /// Name.
+    pub(crate) name: &'static str,
+    /// When it is there.
+    pub(crate) when: When,
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// However many shards come.
+    pub(crate) bound_bytes: u64,
+}
+
+/// What exists at one time, stage by stage.
+pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPlan]) -> Vec<Stage> {
+    let threads = run.settings.compute.threads;
+    // Every thread at its largest site at once.
+    let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
+    let solves = |site: &Site| {
+        let layers = site.layers.iter().map(|&l| layers[l].solve_bytes);
+        layers.max().unwrap_or_default()
+    };
+    let solves = run.sites.sites.iter().map(solves).collect();
+    let in_flight = if run.solving.is_live() {
+        SHARDS_IN_FLIGHT
+    } else {
+        SHARDS_IN_FLIGHT.min(run.shards.len())
+    };
+    let shard = run.shards.iter().map(held_bytes).max().unwrap_or_default();
+    let of_sites = |of: fn(&SitePlan) -> u64| sites.iter().map(of).sum::<u64>();
+    let of_layers = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).sum::<u64>();
+    let stage = |name, when, bytes| Stage {
+        name,
+        when,
+        bytes,
+        bound_bytes: bytes,
+    };
+    let mut stages = vec![
+        stage("shards in flight", When::Reading, in_flight as u64 * shard),
+        stage(
+            "accumulation scratch, all threads",
+            When::Reading,
+            largest(scratch, threads),
+        ),
+        stage("the process", When::Always, process_bytes(run.settings)),
+        stage(
+            "statistics of all sites",
+            When::Always,
+            of_sites(|s| s.statistics_bytes),
+        ),
+        Stage {
+            bound_bytes: of_sites(|s| s.rows_bound_bytes),
+            ..stage(
+                "rows held out and kept aside, all sites",
+                When::Always,
+                of_sites(|s| s.window_bytes + s.aside_bytes),
+            )
+        },
+        stage(
+            "solving, all threads",
+            When::Solving,
+            largest(solves, threads),
+        ),
+        stage(
+            "factors of all layers",
+            When::Solving,
+            of_layers(|l| l.factor_bytes),
+        ),
+    ];
+    if run.solving.is_live() {
+        stages.push(stage(
+            "corrections and vectors of solve points",
+            When::Always,
+            of_layers(|l| l.progress_bytes),
+        ));
+    }
+    stages
+}
+
+/// The planned peak.
+pub(crate) fn total(stages: &[Stage], solving: Solving, bytes: fn(&Stage) -> u64) -> u64 {
+    let sum = |when| {
+        let of = stages.iter().filter(|s| s.when == when);
+        of.map(bytes).sum::<u64>()
+    };
+    let (read, solve) = (sum(When::Reading), sum(When::Solving));
+    let both = if solving.is_live() {
+        read + solve
+    } else {
+        read.max(solve)
+    };
+    sum(When::Always) + both
+}
+
+/// The sum of the largest `count` of them.
+pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
+    bytes.sort_unstable_by(|a, b| b.cmp(a));
+    bytes.iter().take(count).sum()
+}
+
+/// What the process takes beside what is planned.
+pub(crate) const fn process_bytes(settings: &Settings) -> u64 {
+    PROCESS_BYTES + settings.compute.threads as u64 * THREAD_BYTES
+}
+
+/// What is held of a shard until it is folded: one entry for each site, and, while it is read, one that repeats a site.
+pub(crate) fn held_bytes(shard: &Admitted) -> u64 {
+    let mut sites = BTreeSet::new();
+    let (mut held, mut repeated) = (0, 0);
+    for entry in &shard.entries {
+        if sites.insert(entry.site) {
+            held += entry.stored_bytes();
+        } else {
+            repeated = repeated.max(entry.stored_bytes());
+        }
+    }
+    held + repeated
+}

@@ -1,0 +1,138 @@
+//! What a run says before its first row: what it begins with, what the state gave, that it is ready.
+
+use std::path::Path;
+
+use crate::disk;
+use crate::observe::event::Event;
+use crate::observe::reporter::Reporter;
+use crate::observe::systemd;
+use crate::run::begun::Begun;
+use crate::run::prepared::Prepared;
+use crate::settings::Settings;
+use crate::state::journal::Journal;
+use crate::state::restore::{DamagedSnapshot, Restored};
+use crate::weights::Weights;
+
+/// Says what the run begins with.
+pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
+    let settings = prepared.settings;
+    reporter.say(&Event::Started {
+        checkpoint: prepared.weights.map_or_else(
+            || "no checkpoint, statistics only".into(),
+            |weights| weights.path().display().to_string(),
+        ),
+        layers: prepared.layers().len(),
+        sites: prepared.sites.sites.len(),
+        shards: prepared.admitted.len(),
+        method: settings.solve.method.name(),
+        threads: settings.compute.threads,
+        planned_bytes: prepared.plan.total_bytes,
+        budget_bytes: settings.compute.memory_budget.bytes,
+        device: device(settings),
+    });
+    let passed_over = prepared.weights.map_or(&[][..], Weights::passed_over);
+    if let Some(first) = passed_over.first() {
+        let count = passed_over.len();
+        let message = format!(
+            "{count} weights of more than two dimensions are not corrected ('{first}' first)"
+        );
+        reporter.say(&Event::Warning {
+            subject: "checkpoint",
+            message,
+        });
+    }
+    if prepared.ignored_files > 0 {
+        reporter.say(&Event::Warning {
+            subject: "watched folder",
+            message: format!(
+                "{} files are no .safetensors and were ignored",
+                prepared.ignored_files
+            ),
+        });
+    }
+    for message in &prepared.refused {
+        reporter.say(&Event::ShardQuarantined {
+            message: message.clone(),
+        });
+    }
+}
+
+/// Says that the folder is watched.
+pub(crate) fn ready(watch: &Path, reporter: &Reporter) {
+    reporter.say(&Event::Watching {
+        folder: watch.display().to_string(),
+    });
+    systemd::notify("READY=1");
+}
+
+/// Says what the state gave.
+pub(crate) fn tell_restored(
+    begun: &Begun<'_>,
+    journal: &Journal,
+    torn: usize,
+    restored: &Restored,
+    solved_for: Option<&str>,
+    reporter: &Reporter,
+) {
+    let warn = |message: String| {
+        reporter.say(&Event::Warning {
+            subject: "state",
+            message,
+        });
+    };
+    if torn > 0 {
+        warn(format!(
+            "the journal's last line was cut off ({torn} bytes): that shard is new again"
+        ));
+    }
+    for DamagedSnapshot { path, what } in &restored.damaged {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push("-damaged");
+        // Out of the way of the two that are kept; where that fails it is only found damaged again.
+        let _ = disk::rename(path, Path::new(&aside));
+        warn(format!(
+            "{}: {what}; the snapshot before it is used, this one is {}",
+            path.display(),
+            Path::new(&aside).display()
+        ));
+    }
+    let gathered = |key: &str| {
+        let saved = begun.prepared.saved.as_ref();
+        saved.is_none_or(|saved| saved.sites.iter().any(|known| known.key == key))
+    };
+    for site in begun
+        .prepared
+        .sites
+        .sites
+        .iter()
+        .filter(|site| !gathered(&site.key))
+    {
+        warn(format!(
+            "{} was not gathered before: it begins without the rows of {} shards",
+            site.name, restored.gathered.shards
+        ));
+    }
+    let done = restored.gathered.position;
+    let again = journal.records().iter().filter(|r| r.number > done).count();
+    if restored.gathered.position > 0 || again > 0 {
+        reporter.say(&Event::Restored {
+            state: begun.state.path.display().to_string(),
+            shards: restored.gathered.shards,
+            again,
+            progress: restored.solved_for.as_deref() == solved_for || done == 0,
+        });
+    }
+}
+
+/// This version computes on the CPU; the probe says what stands in the way of a GPU.
+fn device(settings: &Settings) -> String {
+    let kernel = settings.compute.kernel.name();
+    match qera_gpu::probe() {
+        qera_gpu::Probe::Unavailable(reason) => {
+            format!("computing on the CPU by {kernel} kernels ({reason})")
+        }
+        found => format!(
+            "computing on the CPU by {kernel} kernels ({found:?} is not used by this version)"
+        ),
+    }
+}

@@ -1,0 +1,19 @@
+//! A run whose sites are fixed: they stand in the state, and there is something to begin with.
+
+use crate::publish::target::Target;
+use crate::run::inbox::Inbox;
+use crate::run::prepared::Prepared;
+use crate::state::StateFolder;
+
+/// The sites are fixed, and durable.
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    /// Sites, shards and plan.
+    pub(crate) prepared: Prepared<'a>,
+    /// The watched folder.
+    pub(crate) inbox: Inbox,
+    /// The state, held.
+    pub(crate) state: StateFolder,
+    /// Where generations go; none without a checkpoint.
+    pub(crate) target: Option<Target<'a>>,
+}

@@ -1,0 +1,67 @@
+//! How a run ends: its last words and its exit code.
+
+use std::path::Path;
+
+use crate::error::Fatal;
+use crate::exit::Exit;
+use crate::observe::event::Event;
+use crate::observe::reporter::Reporter;
+use crate::pipeline::outcome::Drained;
+use crate::settings::Settings;
+
+/// What a run leaves.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// What became of the last generation; `None` where there was nothing new to publish.
+    pub(crate) drained: Option<Drained>,
+    /// Shards in the statistics.
+    pub(crate) shards: usize,
+    /// Shards refused in this run.
+    pub(crate) refused: usize,
+}
+
+impl Ending {
+    /// The exit code, and the last words.
+    ///
+    /// # Errors
+    /// [`Fatal`] where `--once` leaves nothing to use.
+    pub(crate) fn exit(
+        &self,
+        settings: &Settings,
+        watch: &Path,
+        reporter: &Reporter,
+    ) -> Result<Exit, Fatal> {
+        let once = settings.convergence.is_once();
+        match &self.drained {
+            Some(Drained::CutOff) if once => return Err(Fatal::Interrupted),
+            Some(Drained::CutOff) => reporter.say(&Event::Warning {
+                subject: "last generation",
+                message: Fatal::Interrupted.to_string(),
+            }),
+            _ if self.shards == 0 && once => return Err(nothing_usable(watch, self.refused)),
+            None if settings.weights.checkpoint.is_some() && self.shards > 0 => {
+                reporter.say(&Event::NothingNew {
+                    shards: self.shards,
+                });
+            }
+            None => reporter.say(&Event::Gathered {
+                state: settings.state.display().to_string(),
+                shards: self.shards,
+            }),
+            Some(_) => {}
+        }
+        Ok(if once && self.refused > 0 {
+            Exit::Quarantined
+        } else {
+            Exit::Done
+        })
+    }
+}
+
+/// The folder has nothing to begin with, or nothing of it was accepted.
+pub(crate) fn nothing_usable(watch: &Path, refused: usize) -> Fatal {
+    Fatal::NothingUsable {
+        folder: watch.to_path_buf(),
+        refused,
+    }
+}

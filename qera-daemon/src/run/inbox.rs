@@ -1,0 +1,42 @@
+//! The watched folder: what lists it, and what wakes whoever waits for it.
+
+use std::path::Path;
+
+use crate::observe::event::Event;
+use crate::observe::reporter::Reporter;
+use crate::settings::Settings;
+use crate::source::intake::Intake;
+use crate::source::watch::Watcher;
+
+/// The watched folder.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// What is there, and what was taken.
+    pub(crate) intake: Intake,
+    /// Wakes who waits; `None` for `--once`.
+    pub(crate) watcher: Option<Watcher>,
+}
+
+impl Inbox {
+    /// Begins to watch, where more is waited for.
+    pub(crate) fn open(settings: &Settings, watch: &Path, reporter: &Reporter) -> Self {
+        let live = !settings.convergence.is_once();
+        let watcher = live.then(|| {
+            Watcher::start(watch, settings.source.mode, |message| {
+                reporter.say(&Event::Warning {
+                    subject: "watched folder",
+                    message,
+                });
+            })
+        });
+        Self {
+            intake: Intake::new(watch, live),
+            watcher,
+        }
+    }
+
+    /// Nothing was taken.
+    pub(crate) fn forget(&mut self) {
+        self.intake = Intake::new(self.intake.folder(), self.watcher.is_some());
+    }
+}

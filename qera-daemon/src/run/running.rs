@@ -1,0 +1,143 @@
+//! A run that has read back what earlier runs left, and goes on from there.
+
+use crate::error::Fatal;
+use crate::host::cores::Cores;
+use crate::observe::reporter::Reporter;
+use crate::observe::status::Phase;
+use crate::pipeline;
+use crate::pipeline::context::Context;
+use crate::pipeline::feeder::Feeder;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::supply::{ShardFile, ShardSupply};
+use crate::publish::target::Target;
+use crate::run::announce::tell_restored;
+use crate::run::begun::Begun;
+use crate::run::ending::Ending;
+use crate::run::signals::Signals;
+use crate::source::intake::Intake;
+use crate::source::watch::Watcher;
+use crate::state::journal::{Journal, Opened};
+use crate::state::restore::{Restored, restore};
+
+/// Journal and snapshot are read.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    begun: Begun<'a>,
+    journal: Journal,
+    restored: Restored,
+    /// What corrections and evidence belong to.
+    solved_for: Option<String>,
+    /// Files whose rows the snapshot holds.
+    consumable: Vec<ShardFile>,
+}
+
+impl<'a> Running<'a> {
+    /// Opens the journal and reads the newest snapshot.
+    ///
+    /// # Errors
+    /// [`Fatal`] for a state that cannot serve.
+    pub(crate) fn start(mut begun: Begun<'a>, reporter: &Reporter) -> Result<Self, Fatal> {
+        let prepared = &begun.prepared;
+        let Opened { journal, torn } = Journal::open(&begun.state.path.join("journal"))?;
+        let solved_for = begun.target.as_ref().map(Target::solved_for);
+        let expected = prepared.expected(solved_for.as_deref());
+        let mut restored = restore(&begun.state.path, Some(&journal), &expected)?;
+        restored.open_unless(prepared.settings.convergence.closes_sites());
+        tell_restored(
+            &begun,
+            &journal,
+            torn,
+            &restored,
+            solved_for.as_deref(),
+            reporter,
+        );
+        let consumable = held(
+            &journal,
+            restored.gathered.position,
+            &mut begun.inbox.intake,
+        );
+        Ok(Self {
+            begun,
+            journal,
+            restored,
+            solved_for,
+            consumable,
+        })
+    }
+
+    /// What a progress bar counts; nothing where more may always come.
+    pub(crate) fn steps(&self) -> usize {
+        let prepared = &self.begun.prepared;
+        if prepared.settings.convergence.is_once() {
+            prepared.admitted.len() + prepared.layers().len()
+        } else {
+            0
+        }
+    }
+
+    /// Runs the pipeline to its end.
+    ///
+    /// # Errors
+    /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.
+    pub(crate) fn run(self, signals: &Signals, reporter: &Reporter) -> Result<Ending, Fatal> {
+        let Begun {
+            prepared,
+            inbox,
+            state,
+            target,
+        } = self.begun;
+        let ledger = Ledger::begin(Some(&state), prepared.entries(&self.restored));
+        let cores = Cores::new(prepared.settings.compute.threads);
+        let context = Context {
+            live: inbox.watcher.is_some(),
+            published_position: published_position(target.as_ref(), &self.journal),
+            wake: inbox.watcher.as_ref().map(Watcher::handle),
+            ..prepared.context(&cores, reporter, &ledger, &signals.stopping)
+        };
+        let published = target.as_ref().and_then(Target::drained);
+        let supply = ShardSupply {
+            context: &context,
+            intake: inbox.intake,
+            watcher: inbox.watcher,
+            journal: self.journal,
+            state: &state,
+            plan: &prepared.plan,
+            sites: prepared.sites.clone(),
+            saved_sites: prepared.sites.sites.len(),
+            gathered: self.restored.gathered,
+            solved_for: self.solved_for,
+            consumable: self.consumable,
+        };
+        let drained = pipeline::run(&context, self.restored.sites, target, |dealer| {
+            Feeder::new(supply, dealer, published).run()
+        });
+        ledger.set_phase(Phase::Stopped);
+        Ok(Ending {
+            drained: drained?,
+            shards: ledger.shards(),
+            refused: ledger.refusals().count,
+        })
+    }
+}
+
+/// Shards that the current generation has seen and the snapshot perhaps has not: nothing older takes its place.
+fn published_position(target: Option<&Target<'_>>, journal: &Journal) -> u64 {
+    target
+        .and_then(Target::position)
+        .filter(|at| journal.gathered(at.number).digest == at.digest)
+        .map_or(0, |at| at.number)
+}
+
+/// The shards that the statistics hold are known to the intake; their files may be consumed.
+fn held(journal: &Journal, position: u64, intake: &mut Intake) -> Vec<ShardFile> {
+    let mut consumable = Vec::new();
+    for record in journal.records().iter().filter(|r| r.number <= position) {
+        intake.accept(record.content.clone());
+        intake.done_with(record.name.clone().into(), record.file);
+        consumable.push(ShardFile {
+            name: record.name.clone(),
+            identity: record.file,
+        });
+    }
+    consumable
+}
