@@ -92,7 +92,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
         Ok(Some(dealer.drain(&gathered, Unread::default())))
     })?;
     Ok(match drained {
-        Some(Drained::Published(_)) => Exit::Done,
+        Some(Drained::Published) => Exit::Done,
         _ => Exit::Failure,
     })
 }

@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(progress.update_folding(TOLERANCE), FoldingChange::Closed);
         assert!(progress.is_closed() && progress.folding_may_change(TOLERANCE));
         let summaries = progress.summaries(TOLERANCE);
-        assert!(summaries.iter().all(|s| s.status() == "closed"));
+        assert!(summaries.iter().all(|s| s.folding == Folding::Closed));
         progress.open();
         assert!(!progress.is_closed() && progress.layers[0].converged(TOLERANCE));
     }
@@ -283,7 +283,11 @@ mod tests {
         let layer = &progress.layers[0];
         assert!(layer.evidence.is_empty() && layer.corrections.len() == 1);
         assert!(!layer.converged(TOLERANCE) && progress.folding == Folding::Reopened);
-        assert_eq!(progress.summaries(TOLERANCE)[0].status(), "reopened");
+        let summary = progress.summaries(TOLERANCE)[0];
+        assert_eq!(
+            (summary.folding, summary.converged),
+            (Folding::Reopened, false)
+        );
         // Seven blocks say nothing.
         assert_eq!(after(evidence(7, 2.0, 0.0, 0.0)).0, FoldingChange::None);
     }

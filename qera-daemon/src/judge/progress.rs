@@ -107,19 +107,6 @@ pub(crate) struct LayerSummary {
     pub(crate) rows_skipped: u64,
 }
 
-impl LayerSummary {
-    /// In a word, for a layer that is solved.
-    #[must_use]
-    pub(crate) const fn status(&self) -> &'static str {
-        match (self.folding, self.converged) {
-            (Folding::Closed, _) => "closed",
-            (_, true) => "converged",
-            (Folding::Reopened, false) => "reopened",
-            (Folding::Open, false) => "solved",
-        }
-    }
-}
-
 impl Default for LayerProgress {
     fn default() -> Self {
         Self {

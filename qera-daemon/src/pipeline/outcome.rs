@@ -7,7 +7,6 @@ use crossbeam_channel::Sender;
 
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
-use crate::publish::generation::Publication;
 use crate::solve::site::LayerSolution;
 use crate::state::journal::Gathered;
 
@@ -59,7 +58,7 @@ pub(crate) struct Unread {
 #[derive(Debug)]
 pub(crate) enum Drained {
     /// A generation.
-    Published(Publication),
+    Published,
     /// No layer has a solution.
     Nothing,
     /// A signal kept a layer from rows that unread files have: it would be published as zeros.

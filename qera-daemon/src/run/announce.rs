@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
+use crate::observe::run_events::{RunStarted, StateRestored};
 use crate::observe::systemd;
 use crate::run::begun::Begun;
 use crate::run::prepared::Prepared;
@@ -14,7 +15,7 @@ use crate::state::restore::Restored;
 /// Says what the run begins with.
 pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
     let settings = prepared.settings;
-    reporter.say(&Event::Started {
+    reporter.say(&Event::Started(RunStarted {
         checkpoint: prepared.model.map_or_else(
             || "no checkpoint, statistics only".into(),
             |m| m.checkpoint.path.display().to_string(),
@@ -27,7 +28,7 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
         planned_bytes: prepared.plan.total_bytes,
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
-    });
+    }));
     let passed_over = prepared.model.map_or(&[][..], |m| &m.layers.passed_over);
     if let Some(first) = passed_over.first() {
         let count = passed_over.len();
@@ -113,12 +114,12 @@ pub(crate) fn tell_restored(
     let done = restored.gathered.position;
     let again = journal.records().iter().filter(|r| r.number > done).count();
     if restored.gathered.position > 0 || again > 0 {
-        reporter.say(&Event::Restored {
+        reporter.say(&Event::Restored(StateRestored {
             state: begun.state.path.display().to_string(),
             shards: restored.gathered.shards,
             again,
             progress: restored.solved_for.as_deref() == solved_for || done == 0,
-        });
+        }));
     }
 }
 
