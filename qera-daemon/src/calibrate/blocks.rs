@@ -142,14 +142,14 @@ pub(crate) const fn draw(index: u64) -> u64 {
 impl SavedRows {
     /// What is saved of these pieces.
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
-        use crate::host::kernels::stored::StoredNumbers::{Bytes, Floats};
+        use crate::host::kernels::stored;
         let mut saved = Self::default();
         for piece in pieces {
             let to = DTYPES.iter().position(|dtype| *dtype == piece.dtype());
             let to = &mut saved.bytes[to.unwrap_or_default()];
             match piece.numbers {
-                Bytes(bytes, _) => to.extend_from_slice(bytes),
-                Floats(values) => {
+                stored::StoredNumbers::Bytes(bytes, _) => to.extend_from_slice(bytes),
+                stored::StoredNumbers::Floats(values) => {
                     to.extend(values.iter().flat_map(|x| x.to_le_bytes()));
                 }
             }

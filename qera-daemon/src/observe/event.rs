@@ -4,42 +4,19 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::settings::memory_budget::format_bytes;
+use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
+use crate::observe::run_events::{
+    AllLayersConverged, FoldedShard, GenerationPublished, RunStarted, StateRestored,
+};
 
 /// Something worth saying.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
     /// The run begins.
-    Started {
-        /// Checkpoint path.
-        checkpoint: String,
-        /// Selected layers.
-        layers: usize,
-        /// Their distinct inputs.
-        sites: usize,
-        /// Shards whose headers fit.
-        shards: usize,
-        /// Method name.
-        method: &'a str,
-        /// Threads of each compute stage.
-        threads: usize,
-        /// Planned peak.
-        planned_bytes: u64,
-        /// Budget.
-        budget_bytes: u64,
-        /// Which device computes, and why.
-        device: String,
-    },
+    Started(RunStarted<'a>),
     /// A shard was folded in.
-    ShardFolded {
-        /// File name.
-        shard: &'a str,
-        /// Rows of its first site.
-        rows: usize,
-        /// Known keys that are not selected.
-        ignored_keys: usize,
-    },
+    ShardFolded(FoldedShard<'a>),
     /// A shard was set aside.
     ShardQuarantined {
         /// File name and reason.
@@ -60,16 +37,7 @@ pub(crate) enum Event<'a> {
         reason: String,
     },
     /// The run continues from a state.
-    Restored {
-        /// Folder.
-        state: String,
-        /// Shards in its statistics.
-        shards: usize,
-        /// Shards of the journal that are folded again.
-        again: usize,
-        /// Whether corrections and evidence of the solve points are continued too.
-        progress: bool,
-    },
+    Restored(StateRestored),
     /// The folder is watched.
     Watching {
         /// Folder.
@@ -90,43 +58,13 @@ pub(crate) enum Event<'a> {
         shards: usize,
     },
     /// A layer has converged, or has not any more.
-    Converged {
-        /// Module path.
-        layer: &'a str,
-        /// Which of the two.
-        converged: bool,
-        /// Rows folded.
-        rows: u64,
-        /// Upper limit of what half as many rows again gained.
-        gain_upper: Option<f64>,
-    },
+    Converged(LayerConverged<'a>),
     /// All layers of a site have converged, and rows are left out from here on.
-    Closed {
-        /// Module path of the first of them.
-        site: &'a str,
-        /// Rows that came.
-        rows: u64,
-        /// Share of the rows that is folded.
-        share: f64,
-    },
+    Closed(SiteClosed<'a>),
     /// A layer that had converged has drifted, and all rows of its site are folded again.
-    Reopened {
-        /// Module path.
-        layer: &'a str,
-        /// Rows that came.
-        rows: u64,
-        /// Error relative to no correction when it was closed and on new rows, where it rose.
-        error: Option<(f64, f64)>,
-        /// Lower limit of the latest solve's gain, where that is the reason.
-        gain_lower: Option<f64>,
-    },
+    Reopened(LayerReopened<'a>),
     /// Every layer that is fed has converged.
-    AllConverged {
-        /// Layers that are fed.
-        layers: usize,
-        /// Layers that are not.
-        starved: usize,
-    },
+    AllConverged(AllLayersConverged),
     /// Worth knowing, not wrong.
     Warning {
         /// Site, layer or file.
@@ -135,41 +73,9 @@ pub(crate) enum Event<'a> {
         message: String,
     },
     /// A layer has its correction.
-    LayerSolved {
-        /// Module path.
-        layer: &'a str,
-        /// Rank used.
-        rank: usize,
-        /// Output error relative to the output, without correction.
-        error_without: f64,
-        /// The same with the correction as written.
-        error_with: f64,
-        /// Held-out error with the correction, relative to without.
-        held_out_ratio: Option<f64>,
-        /// Shrinkage of R, for QERA-exact.
-        shrinkage: Option<f64>,
-    },
+    LayerSolved(LayerCorrected<'a>),
     /// A generation is in place.
-    Published {
-        /// Number.
-        generation: u64,
-        /// Folder.
-        path: String,
-        /// Layers with a correction.
-        solved: usize,
-        /// Layers whose site has seen no row.
-        starved: usize,
-        /// Layers whose site has too few rows to be solved.
-        waiting: usize,
-        /// Shards folded.
-        shards: usize,
-        /// Shards set aside.
-        quarantined: usize,
-        /// Shards that a signal left unread.
-        unread: usize,
-        /// Rank of the adapter.
-        rank: usize,
-    },
+    Published(GenerationPublished),
     /// The run ends without having done its work.
     Failed {
         /// Why.
@@ -178,40 +84,10 @@ pub(crate) enum Event<'a> {
 }
 
 impl fmt::Display for Event<'_> {
-    #[expect(clippy::too_many_lines, reason = "one arm an event")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Started {
-                checkpoint,
-                layers,
-                sites,
-                shards,
-                method,
-                threads,
-                planned_bytes,
-                budget_bytes,
-                device,
-            } => write!(
-                f,
-                "{checkpoint}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
-                format_bytes(*planned_bytes),
-                format_bytes(*budget_bytes)
-            ),
-            Self::ShardFolded {
-                shard,
-                rows,
-                ignored_keys: 0,
-            } => write!(f, "folded {shard}: {rows} rows"),
-            Self::ShardFolded {
-                shard,
-                rows,
-                ignored_keys,
-            } => {
-                write!(
-                    f,
-                    "folded {shard}: {rows} rows; {ignored_keys} keys of modules not selected ignored"
-                )
-            }
+            Self::Started(started) => started.fmt(f),
+            Self::ShardFolded(folded) => folded.fmt(f),
             Self::ShardQuarantined { message } => write!(f, "quarantined: {message}"),
             Self::Duplicate { shard } => {
                 write!(f, "duplicate {shard}: its content was folded before")
@@ -224,21 +100,7 @@ impl fmt::Display for Event<'_> {
                 f,
                 "lost {shard}: {rows} rows that were not saved yet ({reason}); put it back to count it"
             ),
-            Self::Restored {
-                state,
-                shards,
-                again,
-                progress,
-            } => {
-                write!(f, "continuing from {state}: {shards} shards")?;
-                if *again > 0 {
-                    write!(f, ", {again} more are folded again")?;
-                }
-                if !progress {
-                    write!(f, "; evidence begins anew with these settings")?;
-                }
-                Ok(())
-            }
+            Self::Restored(restored) => restored.fmt(f),
             Self::Watching { folder } => write!(f, "watching {folder}"),
             Self::Stopping => f.write_str(
                 "stopping: what is in hand is finished, saved and published; a second signal ends at once",
@@ -250,99 +112,278 @@ impl fmt::Display for Event<'_> {
             Self::Gathered { state, shards } => {
                 write!(f, "{state} holds the statistics of {shards} shards")
             }
-            Self::Converged {
-                layer,
-                converged: true,
-                rows,
-                gain_upper,
-            } => {
-                write!(f, "{layer}: converged at {rows} rows")?;
-                match gain_upper {
-                    Some(upper) => write!(f, " (gain of the last ones at most {upper:.4})"),
-                    None => Ok(()),
-                }
-            }
-            Self::Converged { layer, rows, .. } => {
-                write!(f, "{layer}: no longer converged at {rows} rows")
-            }
-            Self::Closed { site, rows, share } => {
-                write!(f, "{site}: closed at {rows} rows, ")?;
-                if *share > 0.0 {
-                    write!(f, "one block of {:.0} is folded from here on", 1.0 / share)
-                } else {
-                    f.write_str("none is folded from here on")
-                }
-            }
-            Self::Reopened {
-                layer,
-                rows,
-                error,
-                gain_lower,
-            } => {
-                write!(f, "{layer}: drift at {rows} rows")?;
-                if let Some((before, now)) = error {
-                    write!(
-                        f,
-                        ": error on new rows rose from x{before:.3} to x{now:.3} of the uncorrected"
-                    )?;
-                }
-                if let Some(lower) = gain_lower {
-                    write!(f, ": the latest solve gained at least {lower:.4}")?;
-                }
-                f.write_str("; site re-opened, all of its rows are folded again")
-            }
-            Self::AllConverged { layers, starved } => {
-                write!(f, "all {layers} layers that are fed have converged")?;
-                if *starved > 0 {
-                    write!(f, "; {starved} are starved and stay without correction")?;
-                }
-                Ok(())
-            }
+            Self::Converged(converged) => converged.fmt(f),
+            Self::Closed(closed) => closed.fmt(f),
+            Self::Reopened(reopened) => reopened.fmt(f),
+            Self::AllConverged(converged) => converged.fmt(f),
             Self::Warning { subject, message } => write!(f, "warning: {subject}: {message}"),
-            Self::LayerSolved {
-                layer,
-                rank,
-                error_without,
-                error_with,
-                held_out_ratio,
-                shrinkage,
-            } => {
-                write!(
-                    f,
-                    "{layer}: error {error_without:.3e} -> {error_with:.3e} (rank {rank}"
-                )?;
-                if let Some(a) = shrinkage {
-                    write!(f, ", shrinkage {a:.2}")?;
-                }
-                if let Some(ratio) = held_out_ratio {
-                    write!(f, ", held-out x{ratio:.3}")?;
-                }
-                write!(f, ")")
-            }
-            Self::Published {
-                generation,
-                path,
-                solved,
-                starved,
-                waiting,
-                shards,
-                quarantined,
-                unread,
-                rank,
-            } => {
-                write!(
-                    f,
-                    "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined"
-                )?;
-                if *waiting > 0 {
-                    write!(f, ", {waiting} layers waiting for rows")?;
-                }
-                if *unread > 0 {
-                    write!(f, ", {unread} left unread")?;
-                }
-                write!(f, ")")
-            }
+            Self::LayerSolved(corrected) => corrected.fmt(f),
+            Self::Published(published) => published.fmt(f),
             Self::Failed { message } => write!(f, "error: {message}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(event: &Event<'_>, text: &str, json: &str) {
+        assert_eq!(event.to_string(), text);
+        assert_eq!(serde_json::to_string(event).unwrap(), json);
+    }
+
+    #[test]
+    fn a_run_is_told() {
+        let started = Event::Started(RunStarted {
+            checkpoint: "model".into(),
+            layers: 4,
+            sites: 2,
+            shards: 3,
+            method: "exact",
+            threads: 2,
+            planned_bytes: 1 << 20,
+            budget_bytes: 1 << 30,
+            device: "the CPU".into(),
+        });
+        check(
+            &started,
+            "model: 4 layers on 2 sites, 3 shards; method exact, 2 threads, memory 1.0 MiB of 1.0 GiB; the CPU",
+            r#"{"event":"started","checkpoint":"model","layers":4,"sites":2,"shards":3,"method":"exact","threads":2,"planned_bytes":1048576,"budget_bytes":1073741824,"device":"the CPU"}"#,
+        );
+        let restored = |again, progress| {
+            Event::Restored(StateRestored {
+                state: "state".into(),
+                shards: 5,
+                again,
+                progress,
+            })
+        };
+        check(
+            &restored(0, true),
+            "continuing from state: 5 shards",
+            r#"{"event":"restored","state":"state","shards":5,"again":0,"progress":true}"#,
+        );
+        check(
+            &restored(2, false),
+            "continuing from state: 5 shards, 2 more are folded again; evidence begins anew with these settings",
+            r#"{"event":"restored","state":"state","shards":5,"again":2,"progress":false}"#,
+        );
+        check(
+            &Event::Watching {
+                folder: "in".into(),
+            },
+            "watching in",
+            r#"{"event":"watching","folder":"in"}"#,
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_told() {
+        check(
+            &Event::Stopping,
+            "stopping: what is in hand is finished, saved and published; a second signal ends at once",
+            r#"{"event":"stopping"}"#,
+        );
+        check(
+            &Event::NothingNew { shards: 5 },
+            "nothing new: the current generation holds all 5 shards",
+            r#"{"event":"nothing-new","shards":5}"#,
+        );
+        let gathered = Event::Gathered {
+            state: "state".into(),
+            shards: 5,
+        };
+        check(
+            &gathered,
+            "state holds the statistics of 5 shards",
+            r#"{"event":"gathered","state":"state","shards":5}"#,
+        );
+        let all = |starved| Event::AllConverged(AllLayersConverged { layers: 4, starved });
+        check(
+            &all(0),
+            "all 4 layers that are fed have converged",
+            r#"{"event":"all-converged","layers":4,"starved":0}"#,
+        );
+        check(
+            &all(1),
+            "all 4 layers that are fed have converged; 1 are starved and stay without correction",
+            r#"{"event":"all-converged","layers":4,"starved":1}"#,
+        );
+        let warning = Event::Warning {
+            subject: "state",
+            message: "damaged".into(),
+        };
+        check(
+            &warning,
+            "warning: state: damaged",
+            r#"{"event":"warning","subject":"state","message":"damaged"}"#,
+        );
+        let failed = Event::Failed {
+            message: "no".into(),
+        };
+        check(&failed, "error: no", r#"{"event":"failed","message":"no"}"#);
+    }
+
+    #[test]
+    fn shards_are_told() {
+        let folded = |ignored_keys| {
+            Event::ShardFolded(FoldedShard {
+                shard: "a",
+                rows: 7,
+                ignored_keys,
+            })
+        };
+        check(
+            &folded(0),
+            "folded a: 7 rows",
+            r#"{"event":"shard-folded","shard":"a","rows":7,"ignored_keys":0}"#,
+        );
+        check(
+            &folded(2),
+            "folded a: 7 rows; 2 keys of modules not selected ignored",
+            r#"{"event":"shard-folded","shard":"a","rows":7,"ignored_keys":2}"#,
+        );
+        let quarantined = Event::ShardQuarantined {
+            message: "a: torn".into(),
+        };
+        check(
+            &quarantined,
+            "quarantined: a: torn",
+            r#"{"event":"shard-quarantined","message":"a: torn"}"#,
+        );
+        check(
+            &Event::Duplicate { shard: "a" },
+            "duplicate a: its content was folded before",
+            r#"{"event":"duplicate","shard":"a"}"#,
+        );
+        let lost = Event::ShardLost {
+            shard: "a",
+            rows: 7,
+            reason: "gone".into(),
+        };
+        check(
+            &lost,
+            "lost a: 7 rows that were not saved yet (gone); put it back to count it",
+            r#"{"event":"shard-lost","shard":"a","rows":7,"reason":"gone"}"#,
+        );
+    }
+
+    #[test]
+    fn generations_are_told() {
+        let published = |waiting, unread| {
+            Event::Published(GenerationPublished {
+                generation: 3,
+                path: "out/3".into(),
+                solved: 4,
+                starved: 1,
+                waiting,
+                shards: 5,
+                quarantined: 2,
+                unread,
+                rank: 8,
+            })
+        };
+        check(
+            &published(0, 0),
+            "published generation 3: out/3 (4 layers corrected, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined)",
+            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"starved":1,"waiting":0,"shards":5,"quarantined":2,"unread":0,"rank":8}"#,
+        );
+        check(
+            &published(6, 7),
+            "published generation 3: out/3 (4 layers corrected, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
+            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
+        );
+    }
+
+    #[test]
+    fn layers_are_told() {
+        let converged = |converged, gain_upper| {
+            Event::Converged(LayerConverged {
+                layer: "q",
+                converged,
+                rows: 9,
+                gain_upper,
+            })
+        };
+        check(
+            &converged(true, Some(0.0123)),
+            "q: converged at 9 rows (gain of the last ones at most 0.0123)",
+            r#"{"event":"converged","layer":"q","converged":true,"rows":9,"gain_upper":0.0123}"#,
+        );
+        check(
+            &converged(true, None),
+            "q: converged at 9 rows",
+            r#"{"event":"converged","layer":"q","converged":true,"rows":9,"gain_upper":null}"#,
+        );
+        check(
+            &converged(false, Some(0.0123)),
+            "q: no longer converged at 9 rows",
+            r#"{"event":"converged","layer":"q","converged":false,"rows":9,"gain_upper":0.0123}"#,
+        );
+    }
+
+    #[test]
+    fn sites_are_told() {
+        let closed = |share| {
+            Event::Closed(SiteClosed {
+                site: "q",
+                rows: 9,
+                share,
+            })
+        };
+        check(
+            &closed(0.0625),
+            "q: closed at 9 rows, one block of 16 is folded from here on",
+            r#"{"event":"closed","site":"q","rows":9,"share":0.0625}"#,
+        );
+        check(
+            &closed(0.0),
+            "q: closed at 9 rows, none is folded from here on",
+            r#"{"event":"closed","site":"q","rows":9,"share":0.0}"#,
+        );
+        let reopened = |error, gain_lower| {
+            Event::Reopened(LayerReopened {
+                layer: "q",
+                rows: 9,
+                error,
+                gain_lower,
+            })
+        };
+        check(
+            &reopened(Some((0.25, 0.5)), None),
+            "q: drift at 9 rows: error on new rows rose from x0.250 to x0.500 of the uncorrected; site re-opened, all of its rows are folded again",
+            r#"{"event":"reopened","layer":"q","rows":9,"error":[0.25,0.5],"gain_lower":null}"#,
+        );
+        check(
+            &reopened(None, Some(0.25)),
+            "q: drift at 9 rows: the latest solve gained at least 0.2500; site re-opened, all of its rows are folded again",
+            r#"{"event":"reopened","layer":"q","rows":9,"error":null,"gain_lower":0.25}"#,
+        );
+    }
+
+    #[test]
+    fn corrections_are_told() {
+        let solved = |held_out_ratio, shrinkage| {
+            Event::LayerSolved(LayerCorrected {
+                layer: "q",
+                rank: 8,
+                error_without: 0.5,
+                error_with: 0.25,
+                held_out_ratio,
+                shrinkage,
+            })
+        };
+        check(
+            &solved(None, None),
+            "q: error 5.000e-1 -> 2.500e-1 (rank 8)",
+            r#"{"event":"layer-solved","layer":"q","rank":8,"error_without":0.5,"error_with":0.25,"held_out_ratio":null,"shrinkage":null}"#,
+        );
+        check(
+            &solved(Some(0.5), Some(0.75)),
+            "q: error 5.000e-1 -> 2.500e-1 (rank 8, shrinkage 0.75, held-out x0.500)",
+            r#"{"event":"layer-solved","layer":"q","rank":8,"error_without":0.5,"error_with":0.25,"held_out_ratio":0.5,"shrinkage":0.75}"#,
+        );
     }
 }

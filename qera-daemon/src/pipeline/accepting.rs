@@ -4,6 +4,7 @@
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::observe::event::Event;
+use crate::observe::run_events::FoldedShard;
 use crate::pipeline::feeder::Feeder;
 use crate::pipeline::supply::{ReadShard, ShardFile};
 use crate::source::intake::Scan;
@@ -92,11 +93,11 @@ impl Feeder<'_> {
             return false; // A worker ended early; the caller reports why.
         }
         self.unsaved_since.get_or_insert_with(clock::now);
-        self.context.reporter.say(&Event::ShardFolded {
+        self.context.reporter.say(&Event::ShardFolded(FoldedShard {
             shard: &name,
             rows,
             ignored_keys,
-        });
+        }));
         true
     }
 

@@ -75,7 +75,7 @@ pub(crate) struct LayerEntry {
     /// Rows folded of its input.
     pub(crate) rows: u64,
     /// Rows that its latest correction was solved from; 0 where it has none.
-    pub(crate) rows_at_last_solve: u64,
+    pub(crate) rows_of_correction: u64,
     /// Of its latest correction.
     pub(crate) errors: Option<RelativeErrors>,
     /// What its solve points showed, and the rows left out.
@@ -103,7 +103,7 @@ impl LayerEntry {
             (_, true) => Standing::Converged,
             (Folding::Reopened, false) => Standing::Reopened,
             _ if !self.is_fed() => Standing::Starved,
-            _ if self.rows_at_last_solve > 0 => Standing::Solved,
+            _ if self.rows_of_correction > 0 => Standing::Solved,
             _ => Standing::Waiting,
         }
     }
@@ -114,7 +114,7 @@ impl LayerEntry {
             status: standing,
             rows: self.rows,
             rows_skipped: self.summary.rows_skipped,
-            rows_solved: self.rows_at_last_solve,
+            rows_solved: self.rows_of_correction,
             error_without: self.errors.map(|errors| errors.without),
             error_with: self.errors.map(|errors| errors.with),
             evidence: self.summary.evidence,

@@ -142,7 +142,7 @@ impl<'a> Ledger<'a> {
     pub(crate) fn corrected(&self, correction: &CorrectionEntry) {
         self.enter(|entries| {
             let entry = &mut entries.layers[correction.layer];
-            entry.rows_at_last_solve = correction.rows;
+            entry.rows_of_correction = correction.rows;
             entry.errors = Some(correction.errors);
         });
     }
@@ -181,27 +181,28 @@ impl<'a> Ledger<'a> {
 
     /// Writes the status.
     pub(crate) fn flush(&self) {
-        self.write(Duration::ZERO);
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(&mut written);
     }
 
-    /// Enters something; the status is written if the last writing is a second ago.
+    /// Enters something; the status is written if the last writing is a second ago. Who enters does not wait for another
+    /// that writes.
     fn enter<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
         let answer = change(&mut self.lock());
-        self.write(PERIOD);
+        if let Ok(mut written) = self.written.try_lock()
+            && written.is_none_or(|at| clock::since(at) >= PERIOD)
+        {
+            self.write(&mut written);
+        }
         answer
     }
 
-    fn write(&self, period: Duration) {
-        let Some(state) = self.state else {
-            return;
-        };
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.is_some_and(|at| clock::since(at) < period) {
-            return;
-        }
+    fn write(&self, written: &mut Option<Instant>) {
         *written = Some(clock::now());
-        // Nothing depends on it; a full disk is met, and told, where something does.
-        let _ = state.save_status(&self.status());
+        if let Some(state) = self.state {
+            // Nothing depends on it; a full disk is met, and told, where something does.
+            let _ = state.save_status(&self.status());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -10,6 +10,8 @@ use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::judge::schedule::first_point;
 use crate::observe::event::Event;
+use crate::observe::layer_events::LayerConverged;
+use crate::observe::run_events::{AllLayersConverged, GenerationPublished};
 use crate::observe::systemd;
 use crate::pipeline::context::Context;
 use crate::pipeline::entries::{LayerEntry, RelativeErrors};
@@ -178,12 +180,12 @@ impl<'a> Publisher<'a> {
         for (&layer, summary) in layers.iter().zip(summaries) {
             let before = context.ledger.judged(layer, summary);
             if summary.converged != before.summary.converged {
-                context.reporter.say(&Event::Converged {
+                context.reporter.say(&Event::Converged(LayerConverged {
                     layer: &context.layer(layer).name,
                     converged: summary.converged,
                     rows: before.rows,
                     gain_upper: summary.evidence.and_then(|e| e.gain_upper),
-                });
+                }));
             }
         }
     }
@@ -219,7 +221,7 @@ impl<'a> Publisher<'a> {
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let published = self.target.publish(&solutions, &summaries, inputs)?;
         let count = |status| solutions.iter().filter(|s| s.status == status).count();
-        context.reporter.say(&Event::Published {
+        context.reporter.say(&Event::Published(GenerationPublished {
             generation: published.generation,
             path: published.path.display().to_string(),
             solved: count(Status::Solved),
@@ -229,7 +231,7 @@ impl<'a> Publisher<'a> {
             quarantined,
             unread,
             rank: published.rank,
-        });
+        }));
         for solution in solutions {
             if !matches!(solution.status, Status::Waiting | Status::Starved) {
                 let layer = solution.layer;
@@ -244,7 +246,7 @@ impl<'a> Publisher<'a> {
         if let Some(hook) = &self.hook {
             hook.published(Published {
                 generation: published.generation,
-                path: published.path.clone(),
+                path: published.path,
                 current: self.target.out.path.join("current"),
             });
         }
@@ -279,10 +281,12 @@ impl<'a> Publisher<'a> {
         if self.context.converged() || fed == 0 || !entries.iter().all(converged) {
             return;
         }
-        self.context.reporter.say(&Event::AllConverged {
-            layers: fed,
-            starved,
-        });
+        self.context
+            .reporter
+            .say(&Event::AllConverged(AllLayersConverged {
+                layers: fed,
+                starved,
+            }));
         self.context.converge();
     }
 

@@ -3,6 +3,7 @@
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
+use crate::observe::layer_events::{LayerCorrected, LayerReopened, SiteClosed};
 use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
 use crate::solve::solution::{LayerSolution, Status};
@@ -81,23 +82,23 @@ impl Context<'_> {
     pub(crate) fn tell_folding_change(&self, site: &Site, rows: u64, change: &FoldingChange) {
         match change {
             FoldingChange::None => {}
-            FoldingChange::Closed => self.reporter.say(&Event::Closed {
+            FoldingChange::Closed => self.reporter.say(&Event::Closed(SiteClosed {
                 site: &site.name,
                 rows,
                 share: self.settings.convergence.after.share(),
-            }),
+            })),
             FoldingChange::Reopened(drifts) => {
                 for &(member, drift) in drifts {
                     let (error, gain_lower) = match drift {
                         Drift::Error { before, now } => (Some((before, now)), None),
                         Drift::Gain(lower) => (None, Some(lower)),
                     };
-                    self.reporter.say(&Event::Reopened {
+                    self.reporter.say(&Event::Reopened(LayerReopened {
                         layer: &self.layer(site.layers[member]).name,
                         rows,
                         error,
                         gain_lower,
-                    });
+                    }));
                 }
             }
         }
@@ -135,14 +136,14 @@ impl Context<'_> {
             });
         }
         if solution.status != Status::Starved {
-            self.reporter.say(&Event::LayerSolved {
+            self.reporter.say(&Event::LayerSolved(LayerCorrected {
                 layer: subject,
                 rank: solution.rank_used,
                 error_without: ratio(solution.error_without, solution.output_power),
                 error_with: ratio(solution.factors.error, solution.output_power),
                 held_out_ratio: solution.held_out.map(|h| ratio(h.mean, h.mean_without)),
                 shrinkage: solution.choice.map(|c| c.shrinkage),
-            });
+            }));
         }
     }
 }

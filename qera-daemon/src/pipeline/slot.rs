@@ -17,7 +17,7 @@ pub(crate) struct Slot {
     /// Whether the progress says that rows are left out.
     pub(crate) closed: bool,
     /// Rows at the last cold solve of this run.
-    pub(crate) rows_at_last_solve: u64,
+    pub(crate) rows_at_cold_solve: u64,
     /// Ends when the solver has given the statistics back.
     pub(crate) lent: Option<Receiver<()>>,
 }

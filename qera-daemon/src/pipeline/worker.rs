@@ -79,7 +79,7 @@ impl<'a> Worker<'a> {
             },
             closed: matches!(&progress, Progress::Here(progress) if progress.is_closed()),
             progress,
-            rows_at_last_solve: 0,
+            rows_at_cold_solve: 0,
             lent: None,
         }
     }
@@ -223,12 +223,12 @@ impl<'a> Worker<'a> {
                 continue;
             };
             let rows = slot.statistics.rows;
-            if rows == 0 || rows == slot.rows_at_last_solve {
+            if rows == 0 || rows == slot.rows_at_cold_solve {
                 continue;
             }
             // A solve point that is under way comes first, so that the cold solution is the last word.
             slot.progress.here()?;
-            slot.rows_at_last_solve = rows;
+            slot.rows_at_cold_solve = rows;
             let job = SolveJob {
                 site,
                 gathered: Arc::clone(gathered),

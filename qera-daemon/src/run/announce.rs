@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::disk;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
+use crate::observe::run_events::{RunStarted, StateRestored};
 use crate::observe::systemd;
 use crate::run::begun::Begun;
 use crate::run::prepared::Prepared;
@@ -16,7 +17,7 @@ use crate::weights::Weights;
 /// Says what the run begins with.
 pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
     let settings = prepared.settings;
-    reporter.say(&Event::Started {
+    reporter.say(&Event::Started(RunStarted {
         checkpoint: prepared.weights.map_or_else(
             || "no checkpoint, statistics only".into(),
             |weights| weights.path().display().to_string(),
@@ -29,7 +30,7 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
         planned_bytes: prepared.plan.total_bytes,
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
-    });
+    }));
     let passed_over = prepared.weights.map_or(&[][..], Weights::passed_over);
     if let Some(first) = passed_over.first() {
         let count = passed_over.len();
@@ -115,12 +116,12 @@ pub(crate) fn tell_restored(
     let done = restored.gathered.position;
     let again = journal.records().iter().filter(|r| r.number > done).count();
     if restored.gathered.position > 0 || again > 0 {
-        reporter.say(&Event::Restored {
+        reporter.say(&Event::Restored(StateRestored {
             state: begun.state.path.display().to_string(),
             shards: restored.gathered.shards,
             again,
             progress: restored.solved_for.as_deref() == solved_for || done == 0,
-        });
+        }));
     }
 }
 

@@ -59,7 +59,7 @@ fn absolute(path: &Path) -> String {
 fn entry(name: &str, before: Option<&LayerStatus>) -> LayerEntry {
     LayerEntry {
         name: name.to_owned(),
-        rows_at_last_solve: before.map_or(0, |layer| layer.rows_solved),
+        rows_of_correction: before.map_or(0, |layer| layer.rows_solved),
         errors: before.and_then(|layer| {
             Some(RelativeErrors {
                 without: layer.error_without?,

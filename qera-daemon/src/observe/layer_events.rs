@@ -1,0 +1,136 @@
+//! What is said of a layer or its site.
+
+use core::fmt;
+
+use serde::Serialize;
+
+/// A layer has converged, or has not any more.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LayerConverged<'a> {
+    /// Module path.
+    pub(crate) layer: &'a str,
+    /// Which of the two.
+    pub(crate) converged: bool,
+    /// Rows folded.
+    pub(crate) rows: u64,
+    /// Upper limit of what half as many rows again gained.
+    pub(crate) gain_upper: Option<f64>,
+}
+
+impl fmt::Display for LayerConverged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            layer,
+            converged,
+            rows,
+            gain_upper,
+        } = self;
+        if !converged {
+            return write!(f, "{layer}: no longer converged at {rows} rows");
+        }
+        write!(f, "{layer}: converged at {rows} rows")?;
+        match gain_upper {
+            Some(upper) => write!(f, " (gain of the last ones at most {upper:.4})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All layers of a site have converged, and rows are left out from here on.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SiteClosed<'a> {
+    /// Module path of the first of them.
+    pub(crate) site: &'a str,
+    /// Rows that came.
+    pub(crate) rows: u64,
+    /// Share of the rows that is folded.
+    pub(crate) share: f64,
+}
+
+impl fmt::Display for SiteClosed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, rows, share } = self;
+        write!(f, "{site}: closed at {rows} rows, ")?;
+        if *share > 0.0 {
+            write!(f, "one block of {:.0} is folded from here on", 1.0 / share)
+        } else {
+            f.write_str("none is folded from here on")
+        }
+    }
+}
+
+/// A layer that had converged has drifted, and all rows of its site are folded again.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LayerReopened<'a> {
+    /// Module path.
+    pub(crate) layer: &'a str,
+    /// Rows that came.
+    pub(crate) rows: u64,
+    /// Error relative to no correction when it was closed and on new rows, where it rose.
+    pub(crate) error: Option<(f64, f64)>,
+    /// Lower limit of the latest solve's gain, where that is the reason.
+    pub(crate) gain_lower: Option<f64>,
+}
+
+impl fmt::Display for LayerReopened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            layer,
+            rows,
+            error,
+            gain_lower,
+        } = self;
+        write!(f, "{layer}: drift at {rows} rows")?;
+        if let Some((before, now)) = error {
+            write!(
+                f,
+                ": error on new rows rose from x{before:.3} to x{now:.3} of the uncorrected"
+            )?;
+        }
+        if let Some(lower) = gain_lower {
+            write!(f, ": the latest solve gained at least {lower:.4}")?;
+        }
+        f.write_str("; site re-opened, all of its rows are folded again")
+    }
+}
+
+/// A layer has its correction.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LayerCorrected<'a> {
+    /// Module path.
+    pub(crate) layer: &'a str,
+    /// Rank used.
+    pub(crate) rank: usize,
+    /// Output error relative to the output, without correction.
+    pub(crate) error_without: f64,
+    /// The same with the correction as written.
+    pub(crate) error_with: f64,
+    /// Held-out error with the correction, relative to without.
+    pub(crate) held_out_ratio: Option<f64>,
+    /// Shrinkage of R, for QERA-exact.
+    pub(crate) shrinkage: Option<f64>,
+}
+
+impl fmt::Display for LayerCorrected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            layer,
+            rank,
+            error_without,
+            error_with,
+            held_out_ratio,
+            shrinkage,
+        } = self;
+        write!(
+            f,
+            "{layer}: error {error_without:.3e} -> {error_with:.3e} (rank {rank}"
+        )?;
+        if let Some(a) = shrinkage {
+            write!(f, ", shrinkage {a:.2}")?;
+        }
+        if let Some(ratio) = held_out_ratio {
+            write!(f, ", held-out x{ratio:.3}")?;
+        }
+        write!(f, ")")
+    }
+}

@@ -1,0 +1,180 @@
+//! What is said of a run as a whole: its beginning, its shards, its generations.
+
+use core::fmt;
+
+use serde::Serialize;
+
+use crate::settings::memory_budget::format_bytes;
+
+/// The run begins.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RunStarted<'a> {
+    /// Checkpoint path.
+    pub(crate) checkpoint: String,
+    /// Selected layers.
+    pub(crate) layers: usize,
+    /// Their distinct inputs.
+    pub(crate) sites: usize,
+    /// Shards whose headers fit.
+    pub(crate) shards: usize,
+    /// Method name.
+    pub(crate) method: &'a str,
+    /// Threads of each compute stage.
+    pub(crate) threads: usize,
+    /// Planned peak.
+    pub(crate) planned_bytes: u64,
+    /// Budget.
+    pub(crate) budget_bytes: u64,
+    /// Which device computes, and why.
+    pub(crate) device: String,
+}
+
+impl fmt::Display for RunStarted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            checkpoint,
+            layers,
+            sites,
+            shards,
+            method,
+            threads,
+            planned_bytes,
+            budget_bytes,
+            device,
+        } = self;
+        write!(
+            f,
+            "{checkpoint}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
+            format_bytes(*planned_bytes),
+            format_bytes(*budget_bytes)
+        )
+    }
+}
+
+/// The run continues from a state.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StateRestored {
+    /// Folder.
+    pub(crate) state: String,
+    /// Shards in its statistics.
+    pub(crate) shards: usize,
+    /// Shards of the journal that are folded again.
+    pub(crate) again: usize,
+    /// Whether corrections and evidence of the solve points are continued too.
+    pub(crate) progress: bool,
+}
+
+impl fmt::Display for StateRestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            state,
+            shards,
+            again,
+            progress,
+        } = self;
+        write!(f, "continuing from {state}: {shards} shards")?;
+        if *again > 0 {
+            write!(f, ", {again} more are folded again")?;
+        }
+        if !progress {
+            write!(f, "; evidence begins anew with these settings")?;
+        }
+        Ok(())
+    }
+}
+
+/// Every layer that is fed has converged.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AllLayersConverged {
+    /// Layers that are fed.
+    pub(crate) layers: usize,
+    /// Layers that are not.
+    pub(crate) starved: usize,
+}
+
+impl fmt::Display for AllLayersConverged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layers, starved } = self;
+        write!(f, "all {layers} layers that are fed have converged")?;
+        if *starved > 0 {
+            write!(f, "; {starved} are starved and stay without correction")?;
+        }
+        Ok(())
+    }
+}
+
+/// A generation is in place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct GenerationPublished {
+    /// Number.
+    pub(crate) generation: u64,
+    /// Folder.
+    pub(crate) path: String,
+    /// Layers with a correction.
+    pub(crate) solved: usize,
+    /// Layers whose site has seen no row.
+    pub(crate) starved: usize,
+    /// Layers whose site has too few rows to be solved.
+    pub(crate) waiting: usize,
+    /// Shards folded.
+    pub(crate) shards: usize,
+    /// Shards set aside.
+    pub(crate) quarantined: usize,
+    /// Shards that a signal left unread.
+    pub(crate) unread: usize,
+    /// Rank of the adapter.
+    pub(crate) rank: usize,
+}
+
+impl fmt::Display for GenerationPublished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            path,
+            solved,
+            starved,
+            waiting,
+            shards,
+            quarantined,
+            unread,
+            rank,
+        } = self;
+        write!(
+            f,
+            "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined"
+        )?;
+        if *waiting > 0 {
+            write!(f, ", {waiting} layers waiting for rows")?;
+        }
+        if *unread > 0 {
+            write!(f, ", {unread} left unread")?;
+        }
+        write!(f, ")")
+    }
+}
+
+/// A shard was folded in.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FoldedShard<'a> {
+    /// File name.
+    pub(crate) shard: &'a str,
+    /// Rows of its first site.
+    pub(crate) rows: usize,
+    /// Known keys that are not selected.
+    pub(crate) ignored_keys: usize,
+}
+
+impl fmt::Display for FoldedShard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            shard,
+            rows,
+            ignored_keys,
+        } = self;
+        write!(f, "folded {shard}: {rows} rows")?;
+        if *ignored_keys > 0 {
+            write!(f, "; {ignored_keys} keys of modules not selected ignored")?;
+        }
+        Ok(())
+    }
+}
