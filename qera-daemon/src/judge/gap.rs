@@ -48,7 +48,7 @@ pub(crate) fn pays(
     if !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known) {
         return Ok(true);
     }
-    let compute = layers.host;
+    let compute = layers.compute;
     let r = statistics.second_moment.packed();
     let r = r.map(|r| PreparedR::exact(compute, r));
     for (member, layer) in progress.layers.iter().enumerate() {

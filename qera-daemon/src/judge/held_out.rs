@@ -116,7 +116,7 @@ fn score(
     r: Option<&PreparedR<'_>>,
     layers: &SiteLayers<'_>,
 ) -> Result<Scores, Fatal> {
-    let (compute, method) = (layers.host, layers.settings.solve.method);
+    let (compute, method) = (layers.compute, layers.settings.solve.method);
     let mut scores = Scores::new(layers.count(), candidates.len(), statistics.rows);
     let parts: Vec<Part<'_>> = folds(statistics)
         .into_iter()
@@ -207,7 +207,7 @@ impl Scored<'_> {
         let projected: Vec<Mat<f64>> = samples
             .iter()
             .map(|rows| {
-                let rows = self.layers.host.operand(ColumnMajor::new(rows, m));
+                let rows = self.layers.compute.operand(ColumnMajor::new(rows, m));
                 rows.times(t.as_ref())
             })
             .collect();

@@ -22,7 +22,7 @@ use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
-use crate::solve::solution::{LayerSolution, Status};
+use crate::solve::solution::{LayerOutcome, LayerSolution};
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
 use crate::weights::sites::Site;
@@ -216,28 +216,24 @@ impl<'a> Publisher<'a> {
         let context = self.context;
         let entries = context.ledger.layers();
         let summaries: Vec<LayerSummary> = entries.iter().map(|entry| entry.summary).collect();
-        let solutions = self.take_latest(&entries);
+        let outcomes = outcomes(&self.latest, &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
-        let published = self.target.publish(&solutions, &summaries, inputs)?;
-        let count = |status| solutions.iter().filter(|s| s.status == status).count();
+        let published = self.target.publish(&outcomes, &summaries, inputs)?;
+        let corrected = outcomes.iter().filter(|o| o.is_corrected()).count();
+        let starved = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Starved);
+        let waiting = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Waiting);
         context.reporter.say(&Event::Published(GenerationPublished {
             generation: published.generation,
             path: published.path.display().to_string(),
-            solved: count(Status::Solved),
-            starved: count(Status::Starved),
-            waiting: count(Status::Waiting),
+            solved: corrected,
+            starved: outcomes.iter().filter(starved).count(),
+            waiting: outcomes.iter().filter(waiting).count(),
             shards,
             quarantined,
             unread,
             rank: published.rank,
         }));
-        for solution in solutions {
-            if !matches!(solution.status, Status::Waiting | Status::Starved) {
-                let layer = solution.layer;
-                self.latest[layer] = Some(solution);
-            }
-        }
         systemd::notify(&format!(
             "STATUS=generation {}, {shards} shards",
             published.generation
@@ -251,22 +247,6 @@ impl<'a> Publisher<'a> {
             });
         }
         Ok(())
-    }
-
-    /// The latest solution of every layer, moved out: factors exist once.
-    fn take_latest(&mut self, entries: &[LayerEntry]) -> Vec<LayerSolution> {
-        let solver = self.context.solver;
-        let mut solutions = Vec::new();
-        for (layer, entry) in entries.iter().enumerate() {
-            let status = if entry.is_fed() {
-                Status::Waiting
-            } else {
-                Status::Starved
-            };
-            let without = || Some(solver?.without_factors(layer, status));
-            solutions.extend(self.latest[layer].take().or_else(without));
-        }
-        solutions
     }
 
     /// Ends the run when every layer that is fed has converged.
@@ -317,4 +297,17 @@ impl<'a> Publisher<'a> {
             drained,
         }
     }
+}
+
+/// What became of every layer, given its latest solution.
+fn outcomes<'a>(
+    latest: &'a [Option<LayerSolution>],
+    entries: &[LayerEntry],
+) -> Vec<LayerOutcome<'a>> {
+    let outcome = |(solution, entry): (&'a Option<LayerSolution>, &LayerEntry)| match solution {
+        Some(solution) => LayerOutcome::Solved(solution),
+        None if entry.is_fed() => LayerOutcome::Waiting,
+        None => LayerOutcome::Starved,
+    };
+    latest.iter().zip(entries).map(outcome).collect()
 }

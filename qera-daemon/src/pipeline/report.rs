@@ -6,7 +6,7 @@ use crate::observe::event::Event;
 use crate::observe::layer_events::{LayerCorrected, LayerReopened, SiteClosed};
 use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
-use crate::solve::solution::{LayerSolution, Status};
+use crate::solve::solution::LayerSolution;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
@@ -115,7 +115,7 @@ impl Context<'_> {
                 layer.rank_asked, layer.rank
             ));
         }
-        if solution.status == Status::Solved
+        if solution.is_needed()
             && self.settings.solve.method.corrects()
             && solution.rank_used < layer.rank
         {
@@ -135,16 +135,14 @@ impl Context<'_> {
                 format!("written f32: its factors overflow in {asked}")
             });
         }
-        if solution.status != Status::Starved {
-            self.reporter.say(&Event::LayerSolved(LayerCorrected {
-                layer: subject,
-                rank: solution.rank_used,
-                error_without: ratio(solution.error_without, solution.output_power),
-                error_with: ratio(solution.factors.error, solution.output_power),
-                held_out_ratio: solution.held_out.map(|h| ratio(h.mean, h.mean_without)),
-                shrinkage: solution.choice.map(|c| c.shrinkage),
-            }));
-        }
+        self.reporter.say(&Event::LayerSolved(LayerCorrected {
+            layer: subject,
+            rank: solution.rank_used,
+            error_without: ratio(solution.error_without, solution.output_power),
+            error_with: ratio(solution.factors.error, solution.output_power),
+            held_out_ratio: solution.held_out.map(|h| ratio(h.mean, h.mean_without)),
+            shrinkage: solution.choice.map(|c| c.shrinkage),
+        }));
     }
 }
 

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{write_json, write_synced};
 use crate::error::Fatal;
-use crate::publish::manifest::{Manifest, PublishedLayers};
+use crate::publish::layers::PublishedLayers;
+use crate::publish::manifest::Manifest;
 use crate::publish::out_folder::OutFolder;
-use crate::publish::peft::{adapter_rank, write_adapter};
+use crate::publish::peft::write_adapter;
 use crate::publish::readme::Readme;
 
 /// Where a generation went.
@@ -23,7 +24,7 @@ pub(crate) struct Publication {
 /// What a generation is made of.
 #[derive(Debug)]
 pub(crate) struct Generation<'a> {
-    /// The solutions, which are sorted by layer.
+    /// Every selected layer.
     pub(crate) layers: PublishedLayers<'a>,
     /// What is said of them.
     pub(crate) manifest: Manifest,
@@ -47,29 +48,20 @@ impl Generation<'_> {
         Ok(Publication {
             generation,
             path,
-            rank: adapter_rank(self.layers.solutions),
+            rank: self.layers.rank(),
         })
     }
 
     /// Writes its files into a folder.
     fn write(&self, out: &OutFolder, generation: u64, folder: &Path) -> Result<(), Fatal> {
-        let PublishedLayers {
-            settings,
-            weights,
-            solutions,
-            ..
-        } = self.layers;
         let base_model = self.base_model.as_deref();
-        write_adapter(folder, weights.layers(), solutions, base_model)?;
+        write_adapter(folder, &self.layers, base_model)?;
         write_json(&folder.join("qera_manifest.json"), &self.manifest)?;
         let readme = Readme {
             generation,
             folder: &out.path.join("current").display().to_string(),
-            method: settings.solve.method.name(),
-            quantizer: &weights.format(),
             base_model,
-            rank: adapter_rank(solutions),
-            solutions,
+            layers: self.layers,
         };
         write_synced(&folder.join("README.md"), readme.text().as_bytes())
     }

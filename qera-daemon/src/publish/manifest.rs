@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
-use crate::judge::progress::{Folding, LayerSummary};
+use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::publish::layers::PublishedLayers;
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
-use crate::solve::solution::{LayerSolution, Status};
+use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
 
 /// The whole manifest.
@@ -91,7 +92,7 @@ pub(crate) struct LayerRecord {
     /// Width of its output.
     pub(crate) out_features: usize,
     /// What became of it.
-    pub(crate) status: Status,
+    pub(crate) status: &'static str,
     /// Rank asked for.
     pub(crate) rank_asked: usize,
     /// Rank really used; the adapter pads it with zeros.
@@ -127,7 +128,7 @@ pub(crate) struct LayerRecord {
 }
 
 /// f = tr(R P P^T), the mean squared output error of a row, and relative to `output_power`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct ErrorRecord {
     /// Without correction.
     pub(crate) without: f64,
@@ -139,24 +140,10 @@ pub(crate) struct ErrorRecord {
     pub(crate) rounded_bf16: f64,
     /// In the asked dtype, where that lost too much and f32 was written: a number, or "overflow".
     pub(crate) in_asked_dtype: Option<serde_json::Value>,
-
     /// `without` / `output_power`.
     pub(crate) relative_without: f64,
     /// `rounded` / `output_power`.
     pub(crate) relative_with: f64,
-}
-
-/// The layers as they are published.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PublishedLayers<'a> {
-    /// The settings.
-    pub(crate) settings: &'a Settings,
-    /// The layers.
-    pub(crate) weights: &'a Weights,
-    /// Their solutions, sorted by layer.
-    pub(crate) solutions: &'a [LayerSolution],
-    /// By layer.
-    pub(crate) progress: &'a [LayerSummary],
 }
 
 impl Manifest {
@@ -168,18 +155,14 @@ impl Manifest {
         fingerprints: Fingerprints,
     ) -> Self {
         let PublishedLayers {
-            settings,
-            weights,
-            solutions,
-            progress,
+            settings, weights, ..
         } = *of;
         Self {
             manifest_version: 1,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
-            layers: solutions
-                .iter()
-                .map(|s| LayerRecord::new(settings, weights, s, progress[s.layer]))
+            layers: (0..weights.layers().len())
+                .map(|layer| LayerRecord::new(of, layer))
                 .collect(),
             settings: SettingsRecord::new(settings, weights),
             inputs,
@@ -230,48 +213,55 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 }
 
 impl LayerRecord {
-    fn new(
-        settings: &Settings,
-        weights: &Weights,
-        solution: &LayerSolution,
-        progress: LayerSummary,
-    ) -> Self {
-        let layer = &weights.layers()[solution.layer];
+    fn new(of: &PublishedLayers<'_>, index: usize) -> Self {
+        let PublishedLayers {
+            settings, weights, ..
+        } = *of;
+        let (layer, progress) = (&weights.layers()[index], of.progress[index]);
+        let (outcome, solution) = (of.outcomes[index], of.outcomes[index].solution());
+        let choice = solution.and_then(|s| s.choice);
         Self {
             name: layer.name.clone(),
             in_features: layer.in_features,
             out_features: layer.out_features,
-            status: solution.status,
+            status: outcome.name(),
             rank_asked: layer.rank_asked,
-            rank_used: solution.rank_used,
+            rank_used: solution.map_or(0, |s| s.rank_used),
             method: settings.solve.method.name(),
             quantizer: weights.format().to_string(),
-            shrinkage: solution.choice.map(|c| c.shrinkage),
-            shrinkage_origin: solution.choice.map(|c| c.origin),
-            rows: solution.rows,
+            shrinkage: choice.map(|c| c.shrinkage),
+            shrinkage_origin: choice.map(|c| c.origin),
+            rows: solution.map_or(0, |s| s.rows),
             rows_skipped: progress.rows_skipped,
-            dtype: dtype_name(solution.factors.dtype).to_string(),
-            output_power: solution.output_power,
-            error: ErrorRecord {
-                without: solution.error_without,
-                with: solution.error_with,
-                rounded: solution.factors.error,
-                rounded_bf16: solution.error_bf16,
-                in_asked_dtype: solution.error_in_asked_dtype.map(|f| {
-                    if f.is_finite() {
-                        f.into()
-                    } else {
-                        "overflow".into()
-                    }
-                }),
-                relative_without: ratio(solution.error_without, solution.output_power),
-                relative_with: ratio(solution.factors.error, solution.output_power),
-            },
-            held_out_error: solution.held_out,
+            dtype: dtype_name(of.dtype(index)).to_string(),
+            output_power: solution.map_or(0.0, |s| s.output_power),
+            error: solution.map(ErrorRecord::new).unwrap_or_default(),
+            held_out_error: solution.and_then(|s| s.held_out),
             evidence: progress.evidence,
             converged: progress.converged,
             folding: progress.folding,
-            spectrum: solution.spectrum.clone(),
+            spectrum: solution.map(|s| s.spectrum.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+impl ErrorRecord {
+    fn new(solution: &LayerSolution) -> Self {
+        let in_asked_dtype = |f: f64| {
+            if f.is_finite() {
+                f.into()
+            } else {
+                "overflow".into()
+            }
+        };
+        Self {
+            without: solution.error_without,
+            with: solution.error_with,
+            rounded: solution.factors.error,
+            rounded_bf16: solution.error_bf16,
+            in_asked_dtype: solution.error_in_asked_dtype.map(in_asked_dtype),
+            relative_without: ratio(solution.error_without, solution.output_power),
+            relative_with: ratio(solution.factors.error, solution.output_power),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod base;
 pub(crate) mod generation;
+pub(crate) mod layers;
 pub(crate) mod manifest;
 pub(crate) mod on_publish;
 pub(crate) mod out_folder;

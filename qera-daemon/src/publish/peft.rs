@@ -14,62 +14,50 @@ use crate::disk::write_json;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::{dtype_name, encode};
 use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
+use crate::publish::layers::PublishedLayers;
 use crate::solve::solution::LayerSolution;
 use crate::weights::layers::Layer;
-
-/// The largest rank used, at least 1: no loader accepts 0.
-pub(crate) fn adapter_rank(solutions: &[LayerSolution]) -> usize {
-    solutions
-        .iter()
-        .map(|s| s.rank_used)
-        .max()
-        .unwrap_or_default()
-        .max(1)
-}
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
 pub(crate) fn write_adapter(
     folder: &Path,
-    layers: &[Layer],
-    solutions: &[LayerSolution],
+    published: &PublishedLayers<'_>,
     base_model: Option<&str>,
 ) -> Result<(), Fatal> {
-    let rank = adapter_rank(solutions);
-    write_json(
-        &folder.join("adapter_config.json"),
-        &config(layers, rank, base_model),
-    )?;
+    let (layers, rank) = (published.weights.layers(), published.rank());
+    let config = config(layers, rank, base_model);
+    write_json(&folder.join("adapter_config.json"), &config)?;
 
-    let plans: Vec<_> = solutions
-        .iter()
-        .flat_map(|solution| {
-            let layer = &layers[solution.layer];
-            let plan = |factor, shape| TensorPlan {
-                name: format!("base_model.model.{}.lora_{factor}.weight", layer.name),
-                dtype: dtype_name(solution.factors.dtype),
-                shape,
-            };
-            [
-                plan("A", vec![rank, layer.in_features]),
-                plan("B", vec![layer.out_features, rank]),
-            ]
-        })
-        .collect();
+    let mut plans = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let plan = |factor, shape| TensorPlan {
+            name: format!("base_model.model.{}.lora_{factor}.weight", layer.name),
+            dtype: dtype_name(published.dtype(index)),
+            shape,
+        };
+        plans.push(plan("A", vec![rank, layer.in_features]));
+        plans.push(plan("B", vec![layer.out_features, rank]));
+    }
     let path = folder.join("adapter_model.safetensors");
     let failed = WriteError::of(&path);
     let out = NewFile::create(&path)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
-    for solution in solutions {
-        let (factors, used) = (&solution.factors, solution.rank_used);
-        let layer = &layers[solution.layer];
-        let mut a = factors.lora_a.clone();
-        a.resize(rank * layer.in_features, 0.0);
-        writer.tensor(&encode(&a, factors.dtype)).map_err(&failed)?;
+    for (index, layer) in layers.iter().enumerate() {
+        let (dtype, solution) = (published.dtype(index), published.outcomes[index].solution());
+        let mut a = vec![0.0; rank * layer.in_features];
         let mut b = vec![0.0; layer.out_features * rank];
-        for (row, values) in factors.lora_b.chunks(used.max(1)).enumerate() {
-            b[row * rank..row * rank + used].copy_from_slice(values);
+        if let Some(LayerSolution {
+            factors, rank_used, ..
+        }) = solution
+        {
+            a[..factors.lora_a.len()].copy_from_slice(&factors.lora_a);
+            let rows = factors.lora_b.chunks((*rank_used).max(1));
+            for (padded, row) in b.chunks_mut(rank).zip(rows) {
+                padded[..row.len()].copy_from_slice(row);
+            }
         }
-        writer.tensor(&encode(&b, factors.dtype)).map_err(&failed)?;
+        writer.tensor(&encode(&a, dtype)).map_err(&failed)?;
+        writer.tensor(&encode(&b, dtype)).map_err(&failed)?;
     }
     writer.finish().map_err(&failed)?.sync()
 }

@@ -1,7 +1,6 @@
 //! The README of a generation: the commands that serve it.
 
-use crate::solve::solution::{LayerSolution, Status};
-use crate::weights::WeightFormat;
+use crate::publish::layers::PublishedLayers;
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
@@ -13,16 +12,10 @@ pub(crate) struct Readme<'a> {
     pub(crate) generation: u64,
     /// Where engines find the newest one.
     pub(crate) folder: &'a str,
-    /// Name of the method.
-    pub(crate) method: &'static str,
-    /// What the weights are quantized to.
-    pub(crate) quantizer: &'a WeightFormat,
     /// Folder of the model that the adapter belongs on, where it is here.
     pub(crate) base_model: Option<&'a str>,
-    /// The adapter's rank.
-    pub(crate) rank: usize,
-    /// The solutions.
-    pub(crate) solutions: &'a [LayerSolution],
+    /// Its layers.
+    pub(crate) layers: PublishedLayers<'a>,
 }
 
 impl Readme<'_> {
@@ -32,16 +25,12 @@ impl Readme<'_> {
         let Self {
             generation,
             folder,
-            method,
-            quantizer,
-            rank,
-            solutions,
+            layers,
             ..
         } = *self;
-        let corrected = solutions
-            .iter()
-            .filter(|s| s.status == Status::Solved)
-            .count();
+        let (rank, corrected) = (layers.rank(), layers.corrected());
+        let method = layers.settings.solve.method.name();
+        let quantizer = layers.weights.format();
         let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
         let (base_model, base_note) = match self.base_model {
             Some(base) => (base, String::new()),
@@ -86,7 +75,7 @@ llama.cpp (a base GGUF made from the same weights):
 python convert_lora_to_gguf.py --base {base_model} {folder}
 ```
 ",
-        total = solutions.len(),
+        total = layers.outcomes.len(),
     )
     }
 }

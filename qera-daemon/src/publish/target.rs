@@ -7,10 +7,11 @@ use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
 use crate::publish::generation::{Generation, Publication};
-use crate::publish::manifest::{Fingerprints, Inputs, Manifest, PublishedLayers};
+use crate::publish::layers::PublishedLayers;
+use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::LayerOutcome;
 use crate::weights::Weights;
 
 /// The output folder and the fingerprints of what goes there.
@@ -160,7 +161,7 @@ impl<'a> Target<'a> {
     /// [`Fatal::Io`]; `current` still names the previous generation then.
     pub(crate) fn publish(
         &mut self,
-        solutions: &[LayerSolution],
+        outcomes: &[LayerOutcome<'_>],
         progress: &[LayerSummary],
         inputs: Inputs,
     ) -> Result<Publication, Fatal> {
@@ -178,7 +179,7 @@ impl<'a> Target<'a> {
         let layers = PublishedLayers {
             settings: self.settings,
             weights: self.weights,
-            solutions,
+            outcomes,
             progress,
         };
         let generation = Generation {

@@ -165,7 +165,7 @@ impl<'a> Prepared<'a> {
             solver: self.weights.map(|weights| SiteSolver {
                 weights,
                 settings: self.settings,
-                host: Compute {
+                compute: Compute {
                     kernel: self.settings.compute.kernel,
                     cores,
                 },

@@ -66,10 +66,13 @@ impl SiteProblem<'_> {
         let [site] = &sites.sites[..] else {
             return Err(format!("{} inputs, not one", sites.sites.len()).into());
         };
+        if self.statistics.rows == 0 {
+            return Err("no row has been seen".into());
+        }
         let solver = SiteSolver {
             weights: &weights,
             settings: &settings,
-            host: compute,
+            compute,
         };
         let solutions = solver.solve(site, self.statistics, None)?.into_iter();
         let solved = solutions.map(|solution| SolvedLayer {

@@ -6,7 +6,6 @@ use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
-use crate::host::factors::Rounded;
 use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
@@ -19,7 +18,7 @@ use crate::judge::yardstick::{Yardstick, power};
 use crate::settings::Settings;
 use crate::solve::projection::{Projected, Projector};
 use crate::solve::rounding::Measured;
-use crate::solve::solution::{LayerSolution, Status};
+use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
@@ -36,7 +35,7 @@ pub(crate) struct SiteSolver<'a> {
     /// Method, dtype.
     pub(crate) settings: &'a Settings,
     /// Where it is computed.
-    pub(crate) host: Compute<'a>,
+    pub(crate) compute: Compute<'a>,
 }
 
 impl<'a> SiteSolver<'a> {
@@ -47,11 +46,11 @@ impl<'a> SiteSolver<'a> {
             weights: self.weights,
             settings: self.settings,
             site,
-            host: self.host,
+            compute: self.compute,
         }
     }
 
-    /// Solves every layer of the site: from a cold start, or, at a solve point, after scoring the earlier corrections on
+    /// Solves every layer of a site that has seen rows: from a cold start, or, at a solve point, after scoring the earlier corrections on
     /// the newer rows and from where they ended.
     ///
     /// # Errors
@@ -62,10 +61,6 @@ impl<'a> SiteSolver<'a> {
         statistics: &SiteStatistics,
         mut point: Option<SolvePoint<'_>>,
     ) -> Result<Vec<LayerSolution>, Fatal> {
-        if statistics.rows == 0 {
-            let without = |&layer| self.without_factors(layer, Status::Starved);
-            return Ok(site.layers.iter().map(without).collect());
-        }
         let layers = self.layers_of(site);
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.solve.method;
@@ -73,7 +68,7 @@ impl<'a> SiteSolver<'a> {
             .second_moment
             .packed()
             .filter(|_| method.needs_r());
-        let r = r.map(|r| PreparedR::new(self.host, r));
+        let r = r.map(|r| PreparedR::new(self.compute, r));
         let verdict = judge(&layers, statistics, r.as_ref())?;
         let metric = site_metric(method, statistics, r.as_ref(), verdict.shrinkage());
         let metric = metric.map_err(|reason| layers.failed(0, reason))?;
@@ -107,7 +102,7 @@ impl<'a> SiteSolver<'a> {
             verdict,
             ..
         } = given;
-        let (compute, m) = (self.host, statistics.in_features);
+        let (compute, m) = (self.compute, statistics.in_features);
         let weight = layers.original(member)?;
         let output_power = power(compute, statistics, ColumnMajor::new(&weight, m));
         let values = layers.quantization_error(member, weight)?;
@@ -145,11 +140,6 @@ impl<'a> SiteSolver<'a> {
         }
         Ok(LayerSolution {
             layer: layers.site.layers[member],
-            status: if correctable {
-                Status::Solved
-            } else {
-                Status::NothingToCorrect
-            },
             rows: statistics.rows,
             rank_used,
             output_power,
@@ -174,7 +164,7 @@ impl<'a> SiteSolver<'a> {
     ) -> Result<Projected, Fatal> {
         let (layers, metric) = (&given.layers, given.metric);
         let projector = Projector {
-            compute: self.host,
+            compute: self.compute,
             operator: ErrorOperator { error, metric },
             second_moment: &given.statistics.second_moment,
             rows: given.statistics.rows,
@@ -182,31 +172,6 @@ impl<'a> SiteSolver<'a> {
         let rank = rank_of(self.settings.solve.method, layers.layer(member));
         let projected = projector.project(rank, start);
         projected.map_err(|reason| layers.failed(member, reason))
-    }
-
-    /// A layer that has no correction yet.
-    #[must_use]
-    pub(crate) fn without_factors(&self, index: usize, status: Status) -> LayerSolution {
-        LayerSolution {
-            layer: index,
-            status,
-            rows: 0,
-            rank_used: 0,
-            output_power: 0.0,
-            error_without: 0.0,
-            error_with: 0.0,
-            error_bf16: 0.0,
-            factors: Rounded {
-                dtype: self.settings.solve.factor_dtype,
-                lora_a: Vec::new(),
-                lora_b: Vec::new(),
-                error: 0.0,
-            },
-            error_in_asked_dtype: None,
-            spectrum: Vec::new(),
-            choice: None,
-            held_out: None,
-        }
     }
 }
 

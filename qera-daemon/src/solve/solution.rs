@@ -4,18 +4,43 @@ use crate::host::factors::Rounded;
 use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 
-/// What became of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Status {
-    /// Solved.
-    Solved,
-    /// Its site has seen no row: zero factors.
+/// What became of a layer. One that is not solved is published with zero factors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LayerOutcome<'a> {
+    /// Its site has seen no row.
     Starved,
-    /// Its site has seen too few rows for the first solve point: zero factors until then.
+    /// Its site has seen too few rows for the first solve point.
     Waiting,
-    /// The output error is zero already: zero factors.
-    NothingToCorrect,
+    /// Solved.
+    Solved(&'a LayerSolution),
+}
+
+impl<'a> LayerOutcome<'a> {
+    /// The solution, where there is one.
+    #[must_use]
+    pub(crate) const fn solution(self) -> Option<&'a LayerSolution> {
+        match self {
+            Self::Solved(solution) => Some(solution),
+            Self::Starved | Self::Waiting => None,
+        }
+    }
+
+    /// Whether the layer has a correction that does something.
+    #[must_use]
+    pub(crate) fn is_corrected(self) -> bool {
+        self.solution().is_some_and(LayerSolution::is_needed)
+    }
+
+    /// As the manifest has it.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starved => "starved",
+            Self::Waiting => "waiting",
+            Self::Solved(solution) if solution.is_needed() => "solved",
+            Self::Solved(_) => "nothing-to-correct",
+        }
+    }
 }
 
 /// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error of
@@ -24,8 +49,6 @@ pub(crate) enum Status {
 pub(crate) struct LayerSolution {
     /// Index into the selected layers.
     pub(crate) layer: usize,
-    /// What became of it.
-    pub(crate) status: Status,
     /// Rows that its statistics are the mean of.
     pub(crate) rows: u64,
     /// Rank really used: at most the numerical rank of the problem.
@@ -49,4 +72,12 @@ pub(crate) struct LayerSolution {
     pub(crate) choice: Option<Choice>,
     /// Error on held-out rows.
     pub(crate) held_out: Option<HeldOut>,
+}
+
+impl LayerSolution {
+    /// Whether there is an output error to correct; without one the factors are zero.
+    #[must_use]
+    pub(crate) fn is_needed(&self) -> bool {
+        self.error_without > 0.0
+    }
 }

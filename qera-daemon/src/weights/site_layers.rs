@@ -17,7 +17,7 @@ pub(crate) struct SiteLayers<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) settings: &'a Settings,
     pub(crate) site: &'a Site,
-    pub(crate) host: Compute<'a>,
+    pub(crate) compute: Compute<'a>,
 }
 
 impl<'a> SiteLayers<'a> {

@@ -1,0 +1,51 @@
+//! The layers of a generation: every selected one, with what became of it.
+
+use qera_core::dtype::FloatDtype;
+
+use crate::judge::progress::LayerSummary;
+use crate::settings::Settings;
+use crate::solve::solution::LayerOutcome;
+use crate::weights::Weights;
+
+/// The layers as they are published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PublishedLayers<'a> {
+    /// The settings.
+    pub(crate) settings: &'a Settings,
+    /// The layers.
+    pub(crate) weights: &'a Weights,
+    /// What became of them, by layer.
+    pub(crate) outcomes: &'a [LayerOutcome<'a>],
+    /// How far they are, by layer.
+    pub(crate) progress: &'a [LayerSummary],
+}
+
+impl PublishedLayers<'_> {
+    /// The adapter's rank: the largest that is used, at least 1, because no loader accepts 0.
+    #[must_use]
+    pub(crate) fn rank(&self) -> usize {
+        let solutions = self
+            .outcomes
+            .iter()
+            .filter_map(|outcome| outcome.solution());
+        solutions
+            .map(|s| s.rank_used)
+            .max()
+            .unwrap_or_default()
+            .max(1)
+    }
+
+    /// Layers with a correction that does something.
+    #[must_use]
+    pub(crate) fn corrected(&self) -> usize {
+        let corrected = |outcome: &&LayerOutcome<'_>| outcome.is_corrected();
+        self.outcomes.iter().filter(corrected).count()
+    }
+
+    /// Type that A and B of a layer are written in.
+    #[must_use]
+    pub(crate) fn dtype(&self, layer: usize) -> FloatDtype {
+        let solution = self.outcomes[layer].solution();
+        solution.map_or(self.settings.solve.factor_dtype, |s| s.factors.dtype)
+    }
+}
