@@ -6,9 +6,8 @@
     reason = "a step that fails fails the test; weights are made f32"
 )]
 
-use std::sync::Arc;
-
 use std::path::Path;
+use std::sync::Arc;
 
 use qera_core::reconstruct::{
     Method, Problem, Report, Statistic, reconstruct, reconstruct_workspace_len,
@@ -22,20 +21,21 @@ use qera_daemon::settings::{Options, Settings};
 use qera_daemon::solve::{LayerSolution, SiteSolver};
 use qera_tests::matrix::Matrix;
 use qera_tests::precision::HOST_AND_CORE;
-use qera_tests::shards::{TensorToWrite, write};
+use qera_tests::quantization::quantized;
+use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 use qera_tests::spectra::{Spectrum, packed, spectrum, symmetric, uniform};
 
 const MODULE: &str = "layer.linear";
 
 /// A layer and the statistics of its input, for both sides.
-struct Case {
+struct LayerOnBothSides {
     folder: tempfile::TempDir,
     weight: Matrix,
     statistics: SiteStatistics,
     rank: usize,
 }
 
-impl Case {
+impl LayerOnBothSides {
     fn new(m: usize, n: usize, rank: usize, kind: Spectrum) -> Self {
         let r = symmetric(&spectrum(kind, m), 1 + m as u64);
         let mut statistics = SiteStatistics::new(m);
@@ -53,7 +53,7 @@ impl Case {
             .map(|x| *x as f32 * 0.1)
             .collect();
         let tensor = TensorToWrite::f32(&format!("{MODULE}.weight"), &[n, m], &values);
-        write(&folder.path().join("model.safetensors"), &[tensor], &[]);
+        write_safetensors(&folder.path().join("model.safetensors"), &[tensor], &[]);
         let weight = Matrix::from_columns(m, n, values.iter().map(|x| f64::from(*x)).collect());
         Self {
             folder,
@@ -96,17 +96,13 @@ impl Case {
             .remove(0)
     }
 
-    fn core(&self, settings: &Settings, method: Method, shrinkage: f64) -> Report {
+    fn core(&self, method: Method, shrinkage: f64) -> Report {
         let (m, n) = (
             self.weight.nrows(),
             self.weight.as_slice().len() / self.weight.nrows(),
         );
         let narrow: Vec<f32> = self.weight.as_slice().iter().map(|x| *x as f32).collect();
-        let mut quantized = vec![0.0; narrow.len()];
-        settings
-            .quantizer
-            .quantize_dequantize(&narrow, m, &mut quantized)
-            .unwrap();
+        let quantized = quantized(&narrow, m, 3, 32);
         let error = self
             .weight
             .as_slice()
@@ -148,7 +144,7 @@ impl Case {
     fn compare(&self, method: Method, shrinkage: f64, name: &str) {
         let settings = self.settings(method, shrinkage);
         let host = self.host(&settings);
-        let core = self.core(&settings, method, shrinkage);
+        let core = self.core(method, shrinkage);
         let close = |what: &str, ours: f64, theirs: f64| {
             // Differences of traces carry the rounding of the traces themselves.
             let allowed = HOST_AND_CORE * theirs.abs() + 1e-14 * core.error_without;
@@ -213,7 +209,11 @@ impl Case {
 fn every_spectrum_dense() {
     for kind in Spectrum::SEMI_DEFINITE {
         for (m, n, rank) in [(40, 24, 5), (24, 56, 8), (33, 64, 1)] {
-            Case::new(m, n, rank, kind).compare(Method::Exact, 0.0, &format!("{kind:?} {m}x{n}"));
+            LayerOnBothSides::new(m, n, rank, kind).compare(
+                Method::Exact,
+                0.0,
+                &format!("{kind:?} {m}x{n}"),
+            );
         }
     }
 }
@@ -222,13 +222,17 @@ fn every_spectrum_dense() {
 #[test]
 fn every_spectrum_by_krylov() {
     for kind in Spectrum::SEMI_DEFINITE {
-        Case::new(96, 640, 12, kind).compare(Method::Exact, 0.0, &format!("{kind:?} krylov"));
+        LayerOnBothSides::new(96, 640, 12, kind).compare(
+            Method::Exact,
+            0.0,
+            &format!("{kind:?} krylov"),
+        );
     }
 }
 
 #[test]
 fn every_method_and_shrinkage() {
-    let case = Case::new(48, 40, 6, Spectrum::PowerLaw);
+    let case = LayerOnBothSides::new(48, 40, 6, Spectrum::PowerLaw);
     for method in Method::ALL {
         case.compare(method, 0.0, "power law");
     }
@@ -239,13 +243,10 @@ fn every_method_and_shrinkage() {
 
 #[test]
 fn a_rank_that_does_not_exist_is_cut_alike() {
-    let mut case = Case::new(16, 40, 16, Spectrum::RankDeficient);
+    let mut case = LayerOnBothSides::new(16, 40, 16, Spectrum::RankDeficient);
     case.rank = 16;
     let settings = case.settings(Method::Exact, 0.0);
-    let (host, core) = (
-        case.host(&settings),
-        case.core(&settings, Method::Exact, 0.0),
-    );
+    let (host, core) = (case.host(&settings), case.core(Method::Exact, 0.0));
     assert_eq!(host.rank_used, core.rank_used);
     assert!(host.rank_used < 16 && host.error_with <= 1e-12 * host.error_without);
 }
