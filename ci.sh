@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test no_std instructions peft)
+stages=(fmt clippy doc test test_long no_std instructions peft)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -21,6 +21,13 @@ stage_doc() {
 
 stage_test() { # the command of README.md
     cargo test --workspace --release
+}
+
+stage_test_long() { # every test binary that has a long form: its sources name the module `tier`
+    local binaries
+    mapfile -t binaries < <(grep -rl 'tier::' tests/tests | cut -d / -f 3 | sed 's/\.rs$//' | sort -u)
+    [ "${#binaries[@]}" -gt 0 ] || return 1 # without a name cargo would run all of them
+    QERA_TEST_TIER=long cargo test -p qera-tests --release "${binaries[@]/#/--test=}"
 }
 
 stage_no_std() {

@@ -15,6 +15,15 @@ pub struct WeightedRows {
     pub weights: Vec<f32>,
 }
 
+/// A weight matrix.
+#[derive(Clone, Debug)]
+pub struct GeneratedWeight {
+    /// Row-major values.
+    pub values: Vec<f32>,
+    /// Values of a row.
+    pub in_features: usize,
+}
+
 impl WeightedRows {
     /// Returns one row.
     #[must_use]
@@ -141,11 +150,14 @@ pub fn tie() -> impl Strategy<Value = f32> {
     (-512_i16..=512).prop_map(|steps| f32::from(steps) / 256.0)
 }
 
-/// A weight matrix (row-major values and in_features) of one kind of value.
+/// A weight matrix of one kind of value.
 pub fn matrix_of(
     value: impl Strategy<Value = f32> + Clone,
-) -> impl Strategy<Value = (Vec<f32>, usize)> {
+) -> impl Strategy<Value = GeneratedWeight> {
     (1_usize..4, 1_usize..80).prop_flat_map(move |(rows, in_features)| {
-        vec(value.clone(), rows * in_features).prop_map(move |values| (values, in_features))
+        vec(value.clone(), rows * in_features).prop_map(move |values| GeneratedWeight {
+            values,
+            in_features,
+        })
     })
 }

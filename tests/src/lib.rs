@@ -1,13 +1,18 @@
-//! What the tests of the workspace share: generators of inputs and the table of tolerances.
+//! What the tests of the workspace share: the daemon as a process, inputs, oracles and the table of tolerances.
 
+pub mod adapter;
 pub mod daemon;
+pub mod event;
+pub mod fixture;
 pub mod generate;
 pub mod layer_input;
 pub mod live;
 pub mod matrix;
-pub mod model;
+pub mod output_folder;
 pub mod precision;
+pub mod quantization;
 pub mod reference;
-pub mod shards;
-pub mod small;
+pub mod safetensors_file;
 pub mod spectra;
+pub mod three_layers;
+pub mod tier;

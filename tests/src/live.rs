@@ -1,17 +1,16 @@
-//! A daemon that goes on running beside the test: what it says, signals to it, shards that arrive one by one.
+//! A daemon that goes on running beside the test: its events, signals to it, shards that arrive one by one.
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
-use core::time::Duration;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use crate::model::{FixtureModel, calibration_tokens, write_shard};
+use serde_json::Value;
 
-/// Nothing that a test waits for takes longer.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::daemon::PATIENCE;
+use crate::event::ExpectedEvent;
 
 /// The running daemon; killed when it is dropped.
 #[derive(Debug)]
@@ -20,15 +19,27 @@ pub struct Live {
     lines: Receiver<String>,
     /// Everything said so far, as far as it was read.
     pub log: String,
+    /// The events among it, in their order.
+    pub events: Vec<Value>,
 }
 
 impl Live {
-    /// Starts a command.
+    /// Starts a command that says its events as JSON.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
     pub fn start(mut command: Command) -> Self {
+        command.args(["--log-format", "json"]);
+        Self::start_in_text(command)
+    }
+
+    /// Starts a command that says what people read: there are no events to wait for, the log is for the end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_in_text(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let reader = BufReader::new(child.stderr.take().unwrap());
         let (said, lines) = channel();
@@ -43,26 +54,51 @@ impl Live {
             child,
             lines,
             log: String::new(),
+            events: Vec::new(),
         }
     }
 
-    /// Waits until a line has these words; returns it.
+    /// Waits until such an event is said; returns it.
     ///
     /// # Panics
     /// With the log, when it does not come.
-    pub fn wait_for(&mut self, words: &str) -> String {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("'{words}' was not said:\n{}", self.log);
-            };
-            self.log.push_str(&line);
-            self.log.push('\n');
-            if line.contains(words) {
-                return line;
+    pub fn wait_for(&mut self, expected: &ExpectedEvent) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(line) = self.next_line(deadline) {
+            if let Some(event) = self.keep(&line)
+                && expected.is(&event)
+            {
+                return event;
             }
         }
+        panic!("{expected:?} was not said:\n{}", self.log);
+    }
+
+    /// How many such events were said, as far as the log was read.
+    #[must_use]
+    pub fn count(&self, expected: &ExpectedEvent) -> usize {
+        let such = self.events.iter().filter(|said| expected.is(said));
+        such.count()
+    }
+
+    /// Whether such an event was said, as far as the log was read.
+    #[must_use]
+    pub fn heard(&self, expected: &ExpectedEvent) -> bool {
+        self.count(expected) > 0
+    }
+
+    fn next_line(&self, deadline: Instant) -> Option<String> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.lines.recv_timeout(left).ok()
+    }
+
+    /// Adds a line to the log; returns the event that it is.
+    fn keep(&mut self, line: &str) -> Option<Value> {
+        self.log.push_str(line);
+        self.log.push('\n');
+        let event: Value = serde_json::from_str(line).ok()?;
+        self.events.push(event.clone());
+        Some(event)
     }
 
     /// Sends a signal by name, `TERM` say.
@@ -70,10 +106,7 @@ impl Live {
     /// # Panics
     /// When `kill` fails.
     pub fn send(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{signal}"), &self.child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        send_signal(&self.child, signal);
     }
 
     /// Waits for the end; returns the exit code, `None` after a signal.
@@ -81,13 +114,9 @@ impl Live {
     /// # Panics
     /// When it does not end.
     pub fn end(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + LIMIT;
-        while let Ok(line) = self
-            .lines
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            self.log.push_str(&line);
-            self.log.push('\n');
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(line) = self.next_line(deadline) {
+            self.keep(&line);
         }
         assert!(Instant::now() < deadline, "it does not end:\n{}", self.log);
         self.child.wait().unwrap().code()
@@ -97,6 +126,15 @@ impl Live {
     pub fn stop(&mut self) -> Option<i32> {
         self.send("TERM");
         self.end()
+    }
+
+    /// `SIGKILL`, and the end.
+    ///
+    /// # Panics
+    /// When it had ended before.
+    pub fn kill(&mut self) {
+        self.send("KILL");
+        assert_eq!(self.end(), None, "{}", self.log);
     }
 }
 
@@ -108,6 +146,17 @@ impl Drop for Live {
     }
 }
 
+/// Sends a signal by name, `TERM` say.
+///
+/// # Panics
+/// When `kill` fails.
+pub fn send_signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
 /// Copies a file into a folder as producers do: aside, then renamed in.
 ///
 /// # Panics
@@ -116,93 +165,4 @@ pub fn arrive(from: &Path, folder: &Path, name: &str) {
     let aside = folder.join(format!(".{name}.part"));
     std::fs::copy(from, &aside).unwrap();
     std::fs::rename(aside, folder.join(format!("{name}.safetensors"))).unwrap();
-}
-
-/// The fixture's shards, in the order of their names.
-///
-/// # Panics
-/// When they are not there.
-#[must_use]
-pub fn fixture_shards() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/activations");
-    let mut shards: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    shards.sort();
-    shards
-}
-
-/// Writes shards of `sequences` sequences each of the calibration text, and returns them in order.
-///
-/// # Panics
-/// When the folder cannot be written.
-#[must_use]
-pub fn long_stream(folder: &Path, shards: usize, sequences: usize) -> Vec<PathBuf> {
-    std::fs::create_dir_all(folder).unwrap();
-    let (model, tokens) = (FixtureModel::load(), calibration_tokens());
-    let write = |(index, part): (usize, &[Vec<usize>])| {
-        let path = folder.join(format!("{index:04}.safetensors"));
-        write_shard(&path, &model, part);
-        path
-    };
-    let parts = tokens.chunks(sequences).take(shards);
-    parts.enumerate().map(write).collect()
-}
-
-/// The fixture's model, as an argument.
-#[must_use]
-pub fn fixture_model() -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/model");
-    folder.display().to_string()
-}
-
-/// Arguments of a run on `watched` with the fixture's model, 3 bits, rank 8; [`fixture_model`] is lent for `model`.
-#[must_use]
-pub const fn fixture_run<'a>(watched: &'a str, model: &'a str) -> [&'a str; 8] {
-    [
-        "--watch",
-        watched,
-        "--checkpoint",
-        model,
-        "--quantizer",
-        "mxint3",
-        "--rank",
-        "8",
-    ]
-}
-
-/// The numbers of the generations in an output folder, sorted.
-///
-/// # Panics
-/// When there is no such folder.
-#[must_use]
-pub fn generations(out: &Path) -> Vec<u64> {
-    let mut found: Vec<u64> = std::fs::read_dir(out.join("generations"))
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-        .collect();
-    found.sort_unstable();
-    found
-}
-
-/// The statistics files of the newest snapshot, sorted, with their bytes.
-///
-/// # Panics
-/// When there is none.
-#[must_use]
-pub fn statistics(state: &Path) -> Vec<(String, Vec<u8>)> {
-    let snapshots = std::fs::read_dir(state.join("snapshots")).unwrap();
-    let newest = snapshots.map(|e| e.unwrap().path()).max().unwrap();
-    let mut files: Vec<_> = std::fs::read_dir(newest)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_string_lossy().contains(".statistics."))
-        .map(|path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, std::fs::read(path).unwrap())
-        })
-        .collect();
-    files.sort();
-    files
 }

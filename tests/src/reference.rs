@@ -1,7 +1,7 @@
 //! Real layers with the official implementation's results (`QERA_REFERENCE_DATA`, README "Tests").
 //!
 //! Absent data skips a golden test, with a line that says so; with CI=true it fails.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests only")]
+#![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,41 @@ use std::path::{Path, PathBuf};
 use half::bf16;
 use safetensors::SafeTensors;
 
+use crate::quantization::quantization_error;
+use crate::safetensors_file::{TensorToWrite, write_safetensors};
+
 /// The two layers.
 pub const LAYERS: [&str; 2] = ["q_proj_l0", "gate_proj_l15"];
+
+/// A format of the quantizer in which the official results are given.
+#[derive(Clone, Copy, Debug)]
+pub struct GoldenFormat {
+    /// Its name in golden.json.
+    pub name: &'static str,
+    /// Bits of an element.
+    pub element_bits: u32,
+    /// Elements that share an exponent.
+    pub block_size: usize,
+}
+
+/// All of them.
+pub const GOLDEN_FORMATS: [GoldenFormat; 3] = [
+    GoldenFormat {
+        name: "mxint4_bs32",
+        element_bits: 4,
+        block_size: 32,
+    },
+    GoldenFormat {
+        name: "mxint3_bs32",
+        element_bits: 3,
+        block_size: 32,
+    },
+    GoldenFormat {
+        name: "mxint2_bs16",
+        element_bits: 2,
+        block_size: 16,
+    },
+];
 
 /// A real layer: weight, inputs, and what the official code makes of them.
 #[derive(Debug)]
@@ -40,7 +73,7 @@ pub struct ReferenceLayer {
 /// # Panics
 /// When CI=true and the data is not there.
 #[must_use]
-pub fn folder(test: &str) -> Option<PathBuf> {
+pub fn reference_folder(test: &str) -> Option<PathBuf> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("QERA_REFERENCE_DATA").map_or(default, PathBuf::from);
     if folder.join("smollm2-layers/golden.json").is_file() {
@@ -56,34 +89,34 @@ pub fn folder(test: &str) -> Option<PathBuf> {
     None
 }
 
-/// Loads a layer.
-///
-/// # Panics
-/// When the files are not what they should be.
-#[must_use]
-pub fn load(folder: &Path, name: &str) -> ReferenceLayer {
-    let golden: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
-    let golden = golden[name].clone();
-    let bytes = std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let weight = file.tensor("weight").unwrap();
-    let rows = file.tensor("x").unwrap();
-    ReferenceLayer {
-        module: golden["layer"].as_str().unwrap().into(),
-        out_features: weight.shape()[0],
-        in_features: weight.shape()[1],
-        weight: from_bf16(weight.data()),
-        weight_bytes: weight.data().to_vec(),
-        rows: from_bf16(rows.data()),
-        rows_bytes: rows.data().to_vec(),
-        golden,
-        folder: folder.to_path_buf(),
-        name: name.into(),
-    }
-}
-
 impl ReferenceLayer {
+    /// Loads a layer.
+    ///
+    /// # Panics
+    /// When the files are not what they should be.
+    #[must_use]
+    pub fn load(folder: &Path, name: &str) -> Self {
+        let golden: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+        let golden = golden[name].clone();
+        let bytes = std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let weight = file.tensor("weight").unwrap();
+        let rows = file.tensor("x").unwrap();
+        Self {
+            module: golden["layer"].as_str().unwrap().into(),
+            out_features: weight.shape()[0],
+            in_features: weight.shape()[1],
+            weight: from_bf16(weight.data()),
+            weight_bytes: weight.data().to_vec(),
+            rows: from_bf16(rows.data()),
+            rows_bytes: rows.data().to_vec(),
+            golden,
+            folder: folder.to_path_buf(),
+            name: name.into(),
+        }
+    }
+
     /// The official quantizer's W~ for `mxint4_bs32` and the like, row-major.
     ///
     /// # Panics
@@ -99,10 +132,17 @@ impl ReferenceLayer {
         from_bf16(file.tensor(&format!("wq.{format}")).unwrap().data())
     }
 
-    /// Writes `checkpoint/model.safetensors` and `shards` files of equal row counts with the first `rows` rows.
+    /// E of the weight in a format, row-major.
     #[must_use]
-    pub fn write_input(&self, folder: &Path, rows: usize, shards: usize) -> (PathBuf, PathBuf) {
-        use crate::shards::{TensorToWrite, write};
+    pub fn error(&self, element_bits: u32, block_size: usize) -> Vec<f32> {
+        quantization_error(&self.weight, self.in_features, element_bits, block_size)
+    }
+
+    /// Writes `checkpoint/model.safetensors` and, into `activations`, files of equal row counts with the first `rows` rows.
+    ///
+    /// # Panics
+    /// When the folder cannot be written.
+    pub fn write_input(&self, folder: &Path, rows: usize, shards: usize) {
         let (checkpoint, activations) = (folder.join("checkpoint"), folder.join("activations"));
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::create_dir_all(&activations).unwrap();
@@ -112,19 +152,15 @@ impl ReferenceLayer {
             &[self.out_features, self.in_features],
             self.weight_bytes.clone(),
         );
-        write(&checkpoint.join("model.safetensors"), &[weight], &[]);
+        write_safetensors(&checkpoint.join("model.safetensors"), &[weight], &[]);
         let each = rows / shards;
-        for shard in 0..shards {
-            let width = 2 * self.in_features;
-            let bytes = self.rows_bytes[shard * each * width..(shard + 1) * each * width].to_vec();
-            let tensor = TensorToWrite::new(&self.module, "BF16", &[each, self.in_features], bytes);
-            write(
-                &activations.join(format!("shard-{shard:03}.safetensors")),
-                &[tensor],
-                &[],
-            );
+        let parts = self.rows_bytes.chunks_exact(each * 2 * self.in_features);
+        for (shard, part) in parts.take(shards).enumerate() {
+            let shape = [each, self.in_features];
+            let tensor = TensorToWrite::new(&self.module, "BF16", &shape, part.to_vec());
+            let path = activations.join(format!("shard-{shard:03}.safetensors"));
+            write_safetensors(&path, &[tensor], &[]);
         }
-        (checkpoint, activations)
     }
 }
 

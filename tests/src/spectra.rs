@@ -1,18 +1,14 @@
 //! Matrices with a spectrum of one's choice: graded, clustered, rank-deficient.
 
 use crate::matrix::Matrix;
+use qera_core::pseudo_random::SplitMix64;
 
 /// Entries uniform in (-1, 1) from a seed: the same matrix for the same seed, everywhere.
 #[must_use]
 pub fn uniform(rows: usize, columns: usize, seed: u64) -> Matrix {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678_9ABC_DEF0;
-    Matrix::from_fn(rows, columns, |_, _| {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    })
+    let mut sequence =
+        SplitMix64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678_9ABC_DEF0);
+    Matrix::from_fn(rows, columns, |_, _| sequence.next_symmetric())
 }
 
 /// Orthonormal columns (`rows >= columns`).

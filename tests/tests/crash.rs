@@ -1,72 +1,74 @@
 //! Killed at any time and started again, the daemon ends as if nothing had happened.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+use core::time::Duration;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
+use qera_tests::adapter::Adapter;
 use qera_tests::daemon::TestDaemon;
-use qera_tests::live::{Live, arrive, fixture_model, fixture_shards, statistics};
+use qera_tests::event::{event, folded, published};
+use qera_tests::fixture::{SITES_OF_A_BLOCK, fixture_run, fixture_shards};
+use qera_tests::live::{Live, arrive};
+use qera_tests::output_folder::{SnapshotFile, statistics_files};
+use qera_tests::tier;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 
-fn start(daemon: &TestDaemon, extra: &[&str]) -> Live {
-    let model = fixture_model();
-    let basic = [
-        "--watch",
-        "activations",
-        "--checkpoint",
-        &model,
-        "--quantizer",
-        "mxint3",
-        "--rank",
-        "8",
-        "--idle-publish",
-        "1",
-    ];
-    Live::start(daemon.command(&[&basic, extra].concat()))
+/// Blocks of the fixture's model that are calibrated.
+fn blocks() -> usize {
+    tier::cases(1, 4)
 }
 
-fn daemon() -> TestDaemon {
-    let daemon = TestDaemon::new(BINARY);
-    fs::create_dir(daemon.path().join("activations")).unwrap();
-    daemon
+fn start(daemon: &TestDaemon, more: &[&str]) -> Live {
+    let more = [&["--idle-publish", "1"], more].concat();
+    Live::start(daemon.command(&fixture_run("activations".as_ref(), blocks(), &more)))
 }
 
-/// The shards arrive one by one, and the process is ended, then it publishes what is there.
-fn undisturbed() -> TestDaemon {
-    let daemon = daemon();
+/// What a run left in the end.
+struct FinalState {
+    adapter: Adapter,
+    statistics: Vec<SnapshotFile>,
+}
+
+impl FinalState {
+    fn of(daemon: &TestDaemon) -> Self {
+        Self {
+            adapter: daemon.adapter("qera-out"),
+            statistics: statistics_files(&daemon.path().join("qera-out/state")),
+        }
+    }
+}
+
+/// The shards arrive one by one, and when everything is published the process is ended.
+static UNDISTURBED: LazyLock<FinalState> = LazyLock::new(|| {
+    let daemon = TestDaemon::with_watched_folder(BINARY);
     let mut live = start(&daemon, &[]);
     for (index, shard) in fixture_shards().iter().enumerate() {
-        arrive(
-            shard,
-            &daemon.path().join("activations"),
-            &format!("s{index}"),
-        );
-        live.wait_for(&format!("folded s{index}"));
+        let name = format!("s{index}");
+        arrive(shard, &daemon.watched(), &name);
+        live.wait_for(&folded(&name));
     }
-    live.wait_for("8 shards folded");
+    live.wait_for(&published(8));
     assert_eq!(live.stop(), Some(0), "{}", live.log);
-    daemon
-}
+    FinalState::of(&daemon)
+});
 
 /// Same statistics bit for bit, same adapter, every shard once.
-fn assert_same(disturbed: &TestDaemon, undisturbed: &TestDaemon) {
-    let state = |daemon: &TestDaemon| statistics(&daemon.path().join("qera-out/state"));
-    let (ours, theirs) = (state(disturbed), state(undisturbed));
-    assert_eq!(ours.len(), 16);
-    for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
-        assert!(ours == theirs, "{name} differs");
+fn assert_ends_as_undisturbed(disturbed: &TestDaemon) {
+    let (ours, theirs) = (FinalState::of(disturbed), &*UNDISTURBED);
+    assert_eq!(ours.statistics.len(), SITES_OF_A_BLOCK * blocks());
+    for (ours, theirs) in ours.statistics.iter().zip(&theirs.statistics) {
+        assert!(ours == theirs, "{} differs", ours.name);
     }
-    let (ours, theirs) = (
-        disturbed.adapter("qera-out"),
-        undisturbed.adapter("qera-out"),
-    );
+    let (ours, theirs) = (&ours.adapter, &theirs.adapter);
     assert_eq!(ours.manifest["inputs"]["shards"], 8);
     assert_eq!(
         ours.manifest["inputs"]["journal_digest"],
         theirs.manifest["inputs"]["journal_digest"]
     );
-    for layer in ours.manifest["layers"].as_array().unwrap() {
+    for layer in ours.layers() {
         assert_eq!(layer["rows"], 4096, "{layer}");
     }
     assert!(
@@ -75,64 +77,54 @@ fn assert_same(disturbed: &TestDaemon, undisturbed: &TestDaemon) {
     );
     assert_eq!(ours.config, theirs.config);
     // What is carried from solve point to solve point is a function of the journal, too.
-    for (ours, theirs) in ours.manifest["layers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip(theirs.manifest["layers"].as_array().unwrap())
-    {
+    for (ours, theirs) in ours.layers().iter().zip(theirs.layers()) {
         assert_eq!(ours["evidence"], theirs["evidence"]);
     }
 }
 
 #[test]
 fn killed_at_several_points_it_ends_the_same() {
-    let expected = undisturbed();
-    let daemon = daemon();
-    let watched = daemon.path().join("activations");
+    let daemon = TestDaemon::with_watched_folder(BINARY);
+    let watched = daemon.watched();
     let shards = fixture_shards();
     // Before the first shard; after a shard was accepted; while a burst is being folded and solved; while it idles.
     let mut live = start(&daemon, &[]);
-    live.wait_for("watching");
-    live.send("KILL");
-    assert_eq!(live.end(), None);
+    live.wait_for(&event("watching"));
+    live.kill();
 
     let mut live = start(&daemon, &[]);
     arrive(&shards[0], &watched, "s0");
-    live.wait_for("folded s0");
-    live.send("KILL");
-    assert_eq!(live.end(), None);
+    live.wait_for(&folded("s0"));
+    live.kill();
 
     for (index, shard) in shards.iter().enumerate().take(4).skip(1) {
         arrive(shard, &watched, &format!("s{index}"));
     }
     let mut live = start(&daemon, &[]);
-    live.wait_for("1 more are folded again");
-    live.wait_for("folded s2");
-    live.send("KILL");
-    assert_eq!(live.end(), None);
+    live.wait_for(&event("restored").with("again", 1));
+    live.wait_for(&folded("s2"));
+    live.kill();
 
     let mut live = start(&daemon, &[]);
-    live.wait_for("published generation");
-    live.send("KILL");
-    assert_eq!(live.end(), None);
+    live.wait_for(&event("published"));
+    live.kill();
 
     let mut live = start(&daemon, &[]);
     arrive(&shards[4], &watched, "s4");
-    live.wait_for("folded s4");
-    live.wait_for("5 shards folded");
-    std::thread::sleep(core::time::Duration::from_millis(1500));
-    live.send("KILL");
-    assert_eq!(live.end(), None);
+    live.wait_for(&folded("s4"));
+    live.wait_for(&published(5));
+    std::thread::sleep(Duration::from_millis(1500));
+    live.kill();
 
     let mut live = start(&daemon, &["--threads", "1"]);
     for (index, shard) in shards.iter().enumerate().skip(5) {
-        arrive(shard, &watched, &format!("s{index}"));
-        live.wait_for(&format!("folded s{index}"));
+        let name = format!("s{index}");
+        arrive(shard, &watched, &name);
+        live.wait_for(&folded(&name));
     }
-    live.wait_for("8 shards folded");
+    live.wait_for(&published(8));
     assert_eq!(live.stop(), Some(0), "{}", live.log);
-    assert_same(&daemon, &expected);
+    assert_ends_as_undisturbed(&daemon);
     assert!(!unfinished(&daemon.path().join("qera-out")));
 }
 
@@ -149,24 +141,26 @@ fn unfinished(folder: &Path) -> bool {
 /// Every few milliseconds, whatever it is doing; and the shards are deleted as soon as that is allowed.
 #[test]
 fn killed_over_and_over_it_loses_nothing() {
-    let expected = undisturbed();
-    let daemon = daemon();
-    let watched = daemon.path().join("activations");
+    let daemon = TestDaemon::with_watched_folder(BINARY);
+    let watched = daemon.watched();
     for (index, shard) in fixture_shards().iter().enumerate() {
         arrive(shard, &watched, &format!("s{index}"));
     }
     let consume = ["--consume", "delete"];
-    for pause in [30, 60, 90, 150, 200, 300, 450, 700, 1000, 1300, 1700] {
+    let pauses = tier::cases(
+        &[30, 60, 90, 150, 300, 700][..],
+        &[30, 60, 90, 150, 200, 300, 450, 700, 1000, 1300, 1700],
+    );
+    for pause in pauses {
         let mut live = start(&daemon, &consume);
-        std::thread::sleep(core::time::Duration::from_millis(pause));
-        live.send("KILL");
-        assert_eq!(live.end(), None);
+        std::thread::sleep(Duration::from_millis(*pause));
+        live.kill();
     }
     let mut live = start(&daemon, &consume);
-    live.wait_for("watching");
+    live.wait_for(&event("watching"));
     while fs::read_dir(&watched).unwrap().count() > 0 {
-        std::thread::sleep(core::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(live.stop(), Some(0), "{}", live.log);
-    assert_same(&daemon, &expected);
+    assert_ends_as_undisturbed(&daemon);
 }

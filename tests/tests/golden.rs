@@ -2,17 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use faer::{Mat, MatRef, Side};
-use qera_core::quantize::Mxint;
-use qera_tests::daemon::{Run, TestDaemon, output_error};
+use qera_tests::adapter::{LoraFactors, output_error};
+use qera_tests::daemon::{EndedRun, TestDaemon};
 use qera_tests::precision::{GOLDEN_OBJECTIVE, GOLDEN_OPTIMUM};
-use qera_tests::reference::{LAYERS, ReferenceLayer, folder, load};
+use qera_tests::quantization::quantized;
+use qera_tests::reference::{
+    GOLDEN_FORMATS, GoldenFormat, LAYERS, ReferenceLayer, reference_folder,
+};
+use qera_tests::tier;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
-const FORMATS: [(&str, u32, usize); 3] = [
-    ("mxint4_bs32", 4, 32),
-    ("mxint3_bs32", 3, 32),
-    ("mxint2_bs16", 2, 16),
-];
 /// Our method, and its name in golden.json.
 const METHODS: [(&str, &str); 4] = [
     ("exact", "qera_exact"),
@@ -22,51 +21,30 @@ const METHODS: [(&str, &str); 4] = [
 ];
 
 /// The main job on what `write_input` wrote.
-fn once(daemon: &TestDaemon, options: &[&str]) -> Run {
-    let input = [
-        "--once",
-        "--watch",
-        "activations",
-        "--checkpoint",
-        "checkpoint",
-    ];
-    daemon.run(&[&input, options].concat())
-}
-
-fn quantize(layer: &ReferenceLayer, bits: u32, block_size: usize) -> Vec<f32> {
-    let mut quantized = vec![0.0; layer.weight.len()];
-    Mxint::new(bits, block_size)
-        .unwrap()
-        .quantize_dequantize(&layer.weight, layer.in_features, &mut quantized)
-        .unwrap();
-    quantized
-}
-
-fn error(layer: &ReferenceLayer, bits: u32, block_size: usize) -> Vec<f32> {
-    layer
-        .weight
-        .iter()
-        .zip(quantize(layer, bits, block_size))
-        .map(|(w, q)| w - q)
-        .collect()
+fn once(daemon: &TestDaemon, options: &[&str]) -> EndedRun {
+    let input = "--once --watch activations --checkpoint checkpoint";
+    let options: Vec<&str> = input.split(' ').chain(options.iter().copied()).collect();
+    daemon.run(&options)
 }
 
 #[test]
 fn quantized_weights_equal_the_official_ones() {
-    let Some(folder) = folder("quantized_weights_equal_the_official_ones") else {
+    let Some(folder) = reference_folder("quantized_weights_equal_the_official_ones") else {
         return;
     };
     for name in LAYERS {
-        let layer = load(&folder, name);
-        for (format, bits, block_size) in FORMATS {
-            let (ours, official) = (quantize(&layer, bits, block_size), layer.quantized(format));
+        let layer = ReferenceLayer::load(&folder, name);
+        for format in GOLDEN_FORMATS {
+            let (bits, block_size) = (format.element_bits, format.block_size);
+            let ours = quantized(&layer.weight, layer.in_features, bits, block_size);
+            let official = layer.quantized(format.name);
             assert_eq!(ours.len(), official.len());
             let differing = ours
                 .iter()
                 .zip(&official)
                 .filter(|(a, b)| (*a - *b).abs() > 0.0)
                 .count();
-            assert_eq!(differing, 0, "{name} {format}");
+            assert_eq!(differing, 0, "{name} {}", format.name);
         }
     }
 }
@@ -75,157 +53,163 @@ fn quantized_weights_equal_the_official_ones() {
 /// golden.json; and the order that theorem 1 promises.
 #[test]
 fn objectives_match_the_official_ones() {
-    let Some(folder) = folder("objectives_match_the_official_ones") else {
+    let Some(folder) = reference_folder("objectives_match_the_official_ones") else {
         return;
     };
+    let formats = tier::cases(&GOLDEN_FORMATS[1..2], &GOLDEN_FORMATS);
     for name in LAYERS {
-        let layer = load(&folder, name);
+        let layer = ReferenceLayer::load(&folder, name);
         let daemon = TestDaemon::new(BINARY);
-        let _ = layer.write_input(daemon.path(), 4096, 4);
-        for (format, bits, block_size) in FORMATS {
-            let error = error(&layer, bits, block_size);
+        layer.write_input(daemon.path(), 4096, 4);
+        for format in formats {
+            let error = layer.error(format.element_bits, format.block_size);
             for rank in ["8", "32"] {
-                let mut objectives = Vec::new();
-                for (method, golden) in METHODS {
-                    let quantizer = format!("mxint{bits}");
-                    let out = format!("{format}-{method}-{rank}");
-                    let run = once(
-                        &daemon,
-                        &[
-                            "--out",
-                            &out,
-                            "--method",
-                            method,
-                            "--quantizer",
-                            &quantizer,
-                            "--block-size",
-                            &block_size.to_string(),
-                            "--rank",
-                            rank,
-                            "--shrinkage",
-                            "0",
-                            "--dtype",
-                            "f32",
-                        ],
-                    );
-                    assert_eq!(run.code, 0, "{}", run.log);
-                    let adapter = daemon.adapter(&out);
-                    let (a, b, r) = adapter.factors(&layer.module);
-                    let ours =
-                        output_error(&layer.rows, &error, layer.in_features, Some((&a, &b, r)))
-                            .sqrt();
-                    let official = &layer.golden["formats"][format];
-                    let expected = official["methods"][golden][rank]["obj_f64"]
-                        .as_f64()
-                        .unwrap();
-                    assert!(
-                        (ours / expected - 1.0).abs() < GOLDEN_OBJECTIVE,
-                        "{name} {format} {method} {rank}: {ours} {expected}"
-                    );
-                    let reported = adapter.layer(&layer.module)["error"]["rounded"]
-                        .as_f64()
-                        .unwrap();
-                    assert!(
-                        (reported.sqrt() / ours - 1.0).abs() < GOLDEN_OBJECTIVE,
-                        "{method}: reported {reported}"
-                    );
-                    if method == "exact" {
-                        let optimum = official["optimal_f64"][rank].as_f64().unwrap();
-                        assert!(
-                            ours <= optimum * (1.0 + GOLDEN_OPTIMUM),
-                            "{name} {format} {rank}: {ours} {optimum}"
-                        );
-                    }
-                    objectives.push(ours);
-                }
-                assert!(
-                    objectives[1..].iter().all(|other| objectives[0] <= *other),
-                    "{objectives:?}"
-                );
+                let objective = |(method, golden): (&str, &str)| {
+                    let case = GoldenCase {
+                        layer: &layer,
+                        error: &error,
+                        format: *format,
+                        rank,
+                        method,
+                    };
+                    case.check(&daemon, golden)
+                };
+                let objectives = METHODS.map(objective);
+                let is_best = objectives[1..].iter().all(|other| objectives[0] <= *other);
+                assert!(is_best, "{objectives:?}");
             }
         }
+    }
+}
+
+/// One run of the daemon against golden.json.
+struct GoldenCase<'a> {
+    layer: &'a ReferenceLayer,
+    error: &'a [f32],
+    format: GoldenFormat,
+    rank: &'a str,
+    method: &'a str,
+}
+
+impl GoldenCase<'_> {
+    /// sqrt(f) of what the daemon publishes, which is the official one's.
+    fn check(&self, daemon: &TestDaemon, golden: &str) -> f64 {
+        let (layer, rank, method) = (self.layer, self.rank, self.method);
+        let quantizer = format!("mxint{}", self.format.element_bits);
+        let block_size = self.format.block_size.to_string();
+        let out = format!("{}-{method}-{rank}", self.format.name);
+        let options = [
+            ["--out", &out],
+            ["--method", method],
+            ["--quantizer", &quantizer],
+            ["--block-size", &block_size],
+            ["--rank", rank],
+            ["--shrinkage", "0"],
+            ["--dtype", "f32"],
+        ];
+        let run = once(daemon, &options.concat());
+        assert_eq!(run.code, 0, "{}", run.log);
+        let adapter = daemon.adapter(&out);
+        let ours = self.objective(&adapter.factors(&layer.module));
+        let official = &layer.golden["formats"][self.format.name];
+        let expected = &official["methods"][golden][rank]["obj_f64"];
+        let expected = expected.as_f64().unwrap();
+        let case = format!("{} {out}", layer.module);
+        assert!(
+            (ours / expected - 1.0).abs() < GOLDEN_OBJECTIVE,
+            "{case}: {ours} {expected}"
+        );
+        let reported = &adapter.layer(&layer.module)["error"]["rounded"];
+        let reported = reported.as_f64().unwrap();
+        assert!(
+            (reported.sqrt() / ours - 1.0).abs() < GOLDEN_OBJECTIVE,
+            "{case}: reported {reported}"
+        );
+        if method == "exact" {
+            let optimum = official["optimal_f64"][rank].as_f64().unwrap();
+            let allowed = optimum * (1.0 + GOLDEN_OPTIMUM);
+            assert!(ours <= allowed, "{case}: {ours} {optimum}");
+        }
+        ours
+    }
+
+    fn objective(&self, factors: &LoraFactors) -> f64 {
+        let (rows, m) = (&self.layer.rows, self.layer.in_features);
+        output_error(rows, self.error, m, Some(factors)).sqrt()
     }
 }
 
 /// Few tokens: exact with the chosen shrinkage on rows that it never saw.
 #[test]
 fn few_rows_are_never_worse_than_approx() {
-    let Some(folder) = folder("few_rows_are_never_worse_than_approx") else {
+    let Some(folder) = reference_folder("few_rows_are_never_worse_than_approx") else {
         return;
     };
+    let rows = tier::cases(&[128, 1024][..], &[128, 512, 1024]);
+    // Bits and rank.
+    let quantizers = tier::cases(&[(3, "32")][..], &[(3, "8"), (3, "32"), (4, "32")]);
     for name in LAYERS {
-        let layer = load(&folder, name);
-        let held_out = &layer.rows[2048 * layer.in_features..];
-        for rows in [128, 512, 1024] {
+        let layer = ReferenceLayer::load(&folder, name);
+        for rows in rows {
             let daemon = TestDaemon::new(BINARY);
-            let _ = layer.write_input(daemon.path(), rows, 4);
-            for (quantizer, bits, rank) in
-                [("mxint3", 3, "8"), ("mxint3", 3, "32"), ("mxint4", 4, "32")]
-            {
-                let error = error(&layer, bits, 32);
-                let score = |method: &str| {
-                    let out = format!("{method}-{bits}-{rank}");
-                    let run = once(
-                        &daemon,
-                        &[
-                            "--out",
-                            &out,
-                            "--method",
-                            method,
-                            "--quantizer",
-                            quantizer,
-                            "--rank",
-                            rank,
-                        ],
-                    );
-                    assert_eq!(run.code, 0, "{}", run.log);
-                    let adapter = daemon.adapter(&out);
-                    let origin = &adapter.layer(&layer.module)["shrinkage_origin"];
-                    match method {
-                        "exact" => assert_eq!(
-                            *origin,
-                            if rows < 1024 {
-                                "few-blocks"
-                            } else {
-                                "held-out"
-                            }
-                        ),
-                        _ => assert!(origin.is_null()),
-                    }
-                    let (a, b, r) = daemon.adapter(&out).factors(&layer.module);
-                    output_error(held_out, &error, layer.in_features, Some((&a, &b, r)))
-                };
-                let (exact, approx) = (score("exact"), score("approx"));
-                let none = output_error(held_out, &error, layer.in_features, None);
-                assert!(
-                    exact <= approx * 1.02,
-                    "{name} {rows} {quantizer} {rank}: {exact} {approx}"
-                );
-                assert!(
-                    exact < none,
-                    "{name} {rows} {quantizer} {rank}: {exact} {none}"
-                );
+            layer.write_input(daemon.path(), *rows, 4);
+            for (bits, rank) in quantizers {
+                check_few_rows(&daemon, &layer, *rows, *bits, rank);
             }
         }
     }
 }
 
+fn check_few_rows(daemon: &TestDaemon, layer: &ReferenceLayer, rows: usize, bits: u32, rank: &str) {
+    let held_out = &layer.rows[2048 * layer.in_features..];
+    let (error, quantizer) = (layer.error(bits, 32), format!("mxint{bits}"));
+    let score = |method: &str| {
+        let out = format!("{method}-{bits}-{rank}");
+        let options = [
+            ["--out", &out],
+            ["--method", method],
+            ["--quantizer", &quantizer],
+            ["--rank", rank],
+        ];
+        let run = once(daemon, &options.concat());
+        assert_eq!(run.code, 0, "{}", run.log);
+        let adapter = daemon.adapter(&out);
+        let origin = &adapter.layer(&layer.module)["shrinkage_origin"];
+        let by_blocks = if rows < 1024 {
+            "few-blocks"
+        } else {
+            "held-out"
+        };
+        match method {
+            "exact" => assert_eq!(*origin, by_blocks),
+            _ => assert!(origin.is_null()),
+        }
+        let factors = adapter.factors(&layer.module);
+        output_error(held_out, &error, layer.in_features, Some(&factors))
+    };
+    let (exact, approx) = (score("exact"), score("approx"));
+    let none = output_error(held_out, &error, layer.in_features, None);
+    let case = format!("{} {rows} {quantizer} {rank}", layer.module);
+    assert!(exact <= approx * 1.02, "{case}: {exact} {approx}");
+    assert!(exact < none, "{case}: {exact} {none}");
+}
+
 /// An oracle of its own: the optimum from R in f64 by a dense eigensolver, at the daemon's default sizes.
 #[test]
 fn exact_reaches_the_optimum_of_the_rows_given() {
-    let Some(folder) = folder("exact_reaches_the_optimum_of_the_rows_given") else {
+    let Some(folder) = reference_folder("exact_reaches_the_optimum_of_the_rows_given") else {
         return;
     };
-    let layer = load(&folder, "gate_proj_l15");
+    let layer = ReferenceLayer::load(&folder, "gate_proj_l15");
     let (m, rows) = (layer.in_features, 512); // fewer rows than channels: R is singular
     let daemon = TestDaemon::new(BINARY);
-    let _ = layer.write_input(daemon.path(), rows, 2);
+    layer.write_input(daemon.path(), rows, 2);
     let run = once(
         &daemon,
         &["--rank", "16", "--shrinkage", "0", "--dtype", "f32"],
     );
     assert_eq!(run.code, 0, "{}", run.log);
-    let error = error(&layer, 4, 32);
+    let error = layer.error(4, 32);
     let x: Vec<f64> = layer.rows[..rows * m]
         .iter()
         .map(|v| f64::from(*v))
@@ -236,8 +220,8 @@ fn exact_reaches_the_optimum_of_the_rows_given() {
     let gram: Mat<f64> = &y * y.transpose(); // the eigenvalues of G, as a rows x rows problem
     let eigenvalues = gram.self_adjoint_eigenvalues(Side::Lower).unwrap();
     let optimum: f64 = eigenvalues[..rows - 16].iter().sum::<f64>() / rows as f64;
-    let (a, b, r) = daemon.adapter("qera-out").factors(&layer.module);
-    let ours = output_error(&layer.rows[..rows * m], &error, m, Some((&a, &b, r)));
+    let factors = daemon.adapter("qera-out").factors(&layer.module);
+    let ours = output_error(&layer.rows[..rows * m], &error, m, Some(&factors));
     assert!(ours <= optimum * (1.0 + GOLDEN_OPTIMUM), "{ours} {optimum}");
     let reported = daemon.adapter("qera-out").layer(&layer.module)["error"]["with"]
         .as_f64()

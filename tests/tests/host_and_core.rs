@@ -6,40 +6,35 @@
     reason = "a step that fails fails the test; weights are made f32"
 )]
 
-use std::sync::Arc;
-
-use qera_core::quantize::Mxint;
 use qera_core::reconstruct::{
     Method, Problem, Report, Statistic, reconstruct, reconstruct_workspace_len,
 };
 use qera_core::statistics::BatchMaxMeanAbs;
-use qera_daemon::{
-    Compute, Cores, Kernel, LayerSolution, Options, Settings, Shares, SiteSolver, SiteStatistics,
-    Sites, Weights,
-};
+use qera_daemon::{Compute, Cores, Kernel, SiteProblem, SiteStatistics, SolvedLayer};
 use qera_tests::matrix::Matrix;
 use qera_tests::precision::HOST_AND_CORE;
-use qera_tests::shards::{TensorToWrite, write};
+use qera_tests::quantization::quantized;
+use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 use qera_tests::spectra::{Spectrum, packed, spectrum, symmetric, uniform};
 
 const MODULE: &str = "layer.linear";
 
 /// A layer and the statistics of its input, for both sides.
-struct Case {
+struct LayerOnBothSides {
     folder: tempfile::TempDir,
     weight: Matrix,
+    /// R, packed.
+    autocorrelation: Vec<f64>,
     statistics: SiteStatistics,
     rank: usize,
 }
 
-impl Case {
+impl LayerOnBothSides {
     fn new(m: usize, n: usize, rank: usize, kind: Spectrum) -> Self {
         let r = symmetric(&spectrum(kind, m), 1 + m as u64);
-        let mut statistics = SiteStatistics::new(m);
-        statistics.autocorrelation = Arc::new(packed(&r).into());
-        statistics.rows = 1000;
+        let autocorrelation = packed(&r);
+        let mut statistics = SiteStatistics::from_autocorrelation(autocorrelation.clone(), m, 1000);
         for i in 0..m {
-            statistics.m2[i] = 1000.0 * r[(i, i)].max(0.0);
             statistics.mean_abs[i] = (0.6 * r[(i, i)].max(0.0)).sqrt();
             statistics.batch_max[i] = statistics.mean_abs[i] * (1.0 + 0.3 * (i % 3) as f64);
         }
@@ -50,45 +45,33 @@ impl Case {
             .map(|x| *x as f32 * 0.1)
             .collect();
         let tensor = TensorToWrite::f32(&format!("{MODULE}.weight"), &[n, m], &values);
-        write(&folder.path().join("model.safetensors"), &[tensor], &[]);
+        write_safetensors(&folder.path().join("model.safetensors"), &[tensor], &[]);
         let weight = Matrix::from_columns(m, n, values.iter().map(|x| f64::from(*x)).collect());
         Self {
             folder,
             weight,
+            autocorrelation,
             statistics,
             rank,
         }
     }
 
-    fn settings(&self, method: Method, shrinkage: f64) -> Settings {
-        Settings::resolve(&Options {
-            checkpoint: Some(self.folder.path().into()),
-            method: Some(method.name().into()),
-            quantizer: Some("mxint3".into()),
-            rank: u32::try_from(self.rank).ok(),
-            shrinkage: Some(shrinkage.to_string()),
-            dtype: Some("f32".into()),
-            ..Options::defaults()
-        })
-        .unwrap()
-    }
-
-    fn host(&self, settings: &Settings) -> LayerSolution {
-        let weights = Weights::open(settings).unwrap().unwrap();
-        let sites = Sites::group(weights.layers(), &Shares::default()).unwrap();
+    fn host(&self, method: Method, shrinkage: f64) -> SolvedLayer {
         let cores = Cores::new(2);
-        let solver = SiteSolver {
-            host: Compute {
-                kernel: Kernel::best(),
-                cores: &cores,
-            },
-            weights: &weights,
-            settings,
+        let compute = Compute {
+            kernel: Kernel::best(),
+            cores: &cores,
         };
-        solver
-            .solve(&sites.sites[0], &self.statistics, None)
-            .unwrap()
-            .remove(0)
+        let (method, rank) = (method.name(), self.rank);
+        let options = format!(
+            "method = \"{method}\"\nquantizer = \"mxint3\"\nrank = {rank}\nshrinkage = \"{shrinkage}\"\ndtype = \"f32\"\n"
+        );
+        let problem = SiteProblem {
+            checkpoint: self.folder.path(),
+            options: &options,
+            statistics: &self.statistics,
+        };
+        problem.solve(compute).unwrap().remove(0)
     }
 
     fn core(&self, method: Method, shrinkage: f64) -> Report {
@@ -97,11 +80,7 @@ impl Case {
             self.weight.as_slice().len() / self.weight.nrows(),
         );
         let narrow: Vec<f32> = self.weight.as_slice().iter().map(|x| *x as f32).collect();
-        let mut quantized = vec![0.0; narrow.len()];
-        Mxint::new(3, 32)
-            .unwrap()
-            .quantize_dequantize(&narrow, m, &mut quantized)
-            .unwrap();
+        let quantized = quantized(&narrow, m, 3, 32);
         let error = self
             .weight
             .as_slice()
@@ -120,7 +99,7 @@ impl Case {
         }
         let problem = Problem::new(
             error.view(),
-            Statistic::Autocorrelation(&self.statistics.autocorrelation),
+            Statistic::Autocorrelation(&self.autocorrelation),
             self.rank,
         )
         .and_then(|p| p.with_weight(self.weight.view()))
@@ -141,8 +120,7 @@ impl Case {
     }
 
     fn compare(&self, method: Method, shrinkage: f64, name: &str) {
-        let settings = self.settings(method, shrinkage);
-        let host = self.host(&settings);
+        let host = self.host(method, shrinkage);
         let core = self.core(method, shrinkage);
         let close = |what: &str, ours: f64, theirs: f64| {
             // Differences of traces carry the rounding of the traces themselves.
@@ -170,31 +148,30 @@ impl Case {
             host.spectrum.windows(2).all(|w| w[0] >= w[1]),
             "{name}: largest first"
         );
-        let lora = host.factors.lora_a.iter().chain(&host.factors.lora_b);
+        let lora = host.lora_a.iter().chain(&host.lora_b);
         assert!(lora.clone().all(|x| x.is_finite()));
         self.balanced(&host, name);
     }
 
     /// Columns of B are orthogonal, and each pair of A and B has equal norms.
-    fn balanced(&self, host: &LayerSolution, name: &str) {
+    fn balanced(&self, host: &SolvedLayer, name: &str) {
         let (m, k) = (self.weight.nrows(), host.rank_used);
         let norm = |values: &mut dyn Iterator<Item = f32>| {
             values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
         };
         for i in 0..k {
-            let a = norm(&mut host.factors.lora_a[i * m..(i + 1) * m].iter().copied());
-            let b = norm(&mut host.factors.lora_b.iter().skip(i).step_by(k).copied());
+            let a = norm(&mut host.lora_a[i * m..(i + 1) * m].iter().copied());
+            let b = norm(&mut host.lora_b.iter().skip(i).step_by(k).copied());
             assert!(
                 (a / b - 1.0).abs() < 1e-5,
                 "{name}: column {i} has norms {a} and {b}"
             );
             for j in 0..i {
                 let columns = host
-                    .factors
                     .lora_b
                     .chunks(k)
                     .map(|row| f64::from(row[i]) * f64::from(row[j]));
-                let other = norm(&mut host.factors.lora_b.iter().skip(j).step_by(k).copied());
+                let other = norm(&mut host.lora_b.iter().skip(j).step_by(k).copied());
                 assert!(
                     columns.sum::<f64>().abs() < 1e-5 * b * other,
                     "{name}: columns {i} and {j}"
@@ -208,7 +185,11 @@ impl Case {
 fn every_spectrum_dense() {
     for kind in Spectrum::SEMI_DEFINITE {
         for (m, n, rank) in [(40, 24, 5), (24, 56, 8), (33, 64, 1)] {
-            Case::new(m, n, rank, kind).compare(Method::Exact, 0.0, &format!("{kind:?} {m}x{n}"));
+            LayerOnBothSides::new(m, n, rank, kind).compare(
+                Method::Exact,
+                0.0,
+                &format!("{kind:?} {m}x{n}"),
+            );
         }
     }
 }
@@ -217,13 +198,17 @@ fn every_spectrum_dense() {
 #[test]
 fn every_spectrum_by_krylov() {
     for kind in Spectrum::SEMI_DEFINITE {
-        Case::new(96, 640, 12, kind).compare(Method::Exact, 0.0, &format!("{kind:?} krylov"));
+        LayerOnBothSides::new(96, 640, 12, kind).compare(
+            Method::Exact,
+            0.0,
+            &format!("{kind:?} krylov"),
+        );
     }
 }
 
 #[test]
 fn every_method_and_shrinkage() {
-    let case = Case::new(48, 40, 6, Spectrum::PowerLaw);
+    let case = LayerOnBothSides::new(48, 40, 6, Spectrum::PowerLaw);
     for method in Method::ALL {
         case.compare(method, 0.0, "power law");
     }
@@ -234,10 +219,9 @@ fn every_method_and_shrinkage() {
 
 #[test]
 fn a_rank_that_does_not_exist_is_cut_alike() {
-    let mut case = Case::new(16, 40, 16, Spectrum::RankDeficient);
+    let mut case = LayerOnBothSides::new(16, 40, 16, Spectrum::RankDeficient);
     case.rank = 16;
-    let settings = case.settings(Method::Exact, 0.0);
-    let (host, core) = (case.host(&settings), case.core(Method::Exact, 0.0));
+    let (host, core) = (case.host(Method::Exact, 0.0), case.core(Method::Exact, 0.0));
     assert_eq!(host.rank_used, core.rank_used);
     assert!(host.rank_used < 16 && host.error_with <= 1e-12 * host.error_without);
 }

@@ -7,7 +7,7 @@ use faer::MatRef;
 pub struct ColumnMajor<'a> {
     /// The columns, one after the other.
     pub values: &'a [f32],
-    /// Numbers of a column.
+    /// PageVec of a column.
     pub rows: usize,
 }
 

@@ -16,10 +16,10 @@ const CRATES: [&str; 5] = [
 /// Names of types that meant two things, or nothing, in qera-daemon, and what stands in their
 /// place.
 const RIVAL_TYPES: [(&str, &str); 6] = [
-    ("Host", "Compute"),
-    ("Numbers", "PageVec"),
+    ("Compute", "Compute"),
+    ("PageVec", "PageVec"),
     ("Stop", "Fatal"),
-    ("TurnedError", "ErrorByRows"),
+    ("ErrorByRows", "ErrorByRows"),
     ("Turn", "FoldingChange"),
     ("Fed", "FeedReport"),
 ];

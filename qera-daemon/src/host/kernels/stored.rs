@@ -10,7 +10,7 @@ use crate::host::kernels::page_vec::{Floats, PageVec};
 #[derive(Debug, Clone, Copy)]
 pub struct StoredRows<'a> {
     pub(crate) numbers: StoredNumbers<'a>,
-    /// Numbers of a row.
+    /// PageVec of a row.
     pub(crate) in_features: usize,
 }
 
@@ -53,7 +53,7 @@ impl<'a> StoredRows<'a> {
 
     /// How many rows.
     #[must_use]
-    pub(crate) const fn rows(&self) -> usize {
+    pub const fn rows(&self) -> usize {
         match self.numbers {
             StoredNumbers::Floats(values) => values.len() / self.in_features,
             StoredNumbers::Bytes(bytes, dtype) => {
@@ -117,7 +117,7 @@ impl<'a> StoredRows<'a> {
 /// Rows that are kept, in the form in which they came; f32 ones as numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum KeptRows {
-    /// Numbers.
+    /// PageVec.
     Floats(PageVec<f32>),
     /// Little-endian bytes of f16 or bf16 numbers.
     Bytes(PageVec<u8>, FloatDtype),

@@ -1,0 +1,64 @@
+//! What stands in an output folder and in a state: generations, and the files of the newest snapshot.
+#![allow(clippy::unwrap_used, reason = "tests only")]
+
+use std::path::{Path, PathBuf};
+
+/// A file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotFile {
+    /// Its name in the snapshot's folder.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// The numbers of the generations in an output folder, sorted.
+///
+/// # Panics
+/// When there is no such folder.
+#[must_use]
+pub fn generations(out: &Path) -> Vec<u64> {
+    let mut found: Vec<u64> = std::fs::read_dir(out.join("generations"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The folder of the newest snapshot of a state.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn newest_snapshot(state: &Path) -> PathBuf {
+    let snapshots = std::fs::read_dir(state.join("snapshots")).unwrap();
+    snapshots.map(|e| e.unwrap().path()).max().unwrap()
+}
+
+/// The tensor files of the newest snapshot, sorted: all that it holds but its index, which names the shards' numbers.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn snapshot_files(state: &Path) -> Vec<SnapshotFile> {
+    let mut files: Vec<_> = std::fs::read_dir(newest_snapshot(state))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .map(|path| SnapshotFile {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            bytes: std::fs::read(path).unwrap(),
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Those of [`snapshot_files`] that hold statistics.
+#[must_use]
+pub fn statistics_files(state: &Path) -> Vec<SnapshotFile> {
+    let mut files = snapshot_files(state);
+    files.retain(|file| file.name.contains(".statistics."));
+    files
+}

@@ -1,0 +1,13 @@
+//! The daemon with `--once`, as a process: what it publishes, what it sets aside, what it refuses and with which exit code.
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
+mod empty_input;
+mod one_layer;
+mod output_folder;
+mod published;
+mod quarantine;
+mod refused_checkpoints;
+mod refused_options;
+mod sites;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");

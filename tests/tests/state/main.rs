@@ -1,0 +1,7 @@
+//! What a run leaves, and what the next one makes of it.
+
+mod continued;
+mod damage;
+mod solve;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
