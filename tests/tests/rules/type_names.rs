@@ -16,10 +16,10 @@ const CRATES: [&str; 5] = [
 /// Names of types that meant two things, or nothing, in qera-daemon, and what stands in their
 /// place.
 const RIVAL_TYPES: [(&str, &str); 6] = [
-    ("Compute", "Compute"),
-    ("PageVec", "PageVec"),
+    ("Host", "Compute"),
+    ("Numbers", "PageVec"),
     ("Stop", "Fatal"),
-    ("ErrorByRows", "ErrorByRows"),
+    ("TurnedError", "ErrorByRows"),
     ("Turn", "FoldingChange"),
     ("Fed", "FeedReport"),
 ];
