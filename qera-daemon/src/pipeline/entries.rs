@@ -10,7 +10,7 @@ const REASONS_MAX: usize = 100;
 
 /// What stands in the ledger.
 #[derive(Debug, Default)]
-pub(crate) struct Entries {
+pub(crate) struct LedgerEntries {
     /// The watched folder.
     pub(crate) watch: Option<String>,
     /// The output folder, where there is a checkpoint; without one nothing is solved.
@@ -122,7 +122,7 @@ impl LayerEntry {
     }
 }
 
-impl Entries {
+impl LedgerEntries {
     /// Counts rows of a site where there is no checkpoint.
     pub(crate) fn gather(&mut self, site: usize, name: &str, rows: u64) {
         if self.layers.len() <= site {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::disk::clock;
 use crate::judge::progress::LayerSummary;
 use crate::observe::status::{Phase, Status};
-use crate::pipeline::entries::{Entries, LayerEntry, Refusals, RelativeErrors};
+use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
 use crate::state::StateFolder;
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The ledger of a run.
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
-    entries: Mutex<Entries>,
+    entries: Mutex<LedgerEntries>,
     /// Where the status is written; nowhere for `solve`.
     state: Option<&'a StateFolder>,
     /// When it was written last. Held while it is written, so that no older picture takes the place of a newer one.
@@ -50,7 +50,7 @@ pub(crate) struct CorrectionEntry {
 impl<'a> Ledger<'a> {
     /// Begins with these entries, and writes them.
     #[must_use]
-    pub(crate) fn begin(state: Option<&'a StateFolder>, entries: Entries) -> Self {
+    pub(crate) fn begin(state: Option<&'a StateFolder>, entries: LedgerEntries) -> Self {
         let ledger = Self {
             entries: Mutex::new(entries),
             state,
@@ -187,7 +187,7 @@ impl<'a> Ledger<'a> {
 
     /// Enters something; the status is written if the last writing is a second ago. Who enters does not wait for another
     /// that writes.
-    fn enter<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
+    fn enter<T>(&self, change: impl FnOnce(&mut LedgerEntries) -> T) -> T {
         let answer = change(&mut self.lock());
         if let Ok(mut written) = self.written.try_lock()
             && written.is_none_or(|at| clock::since(at) >= PERIOD)
@@ -205,7 +205,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    fn lock(&self) -> MutexGuard<'_, LedgerEntries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,10 +221,10 @@ mod tests {
             name: "a".into(),
             ..LayerEntry::default()
         };
-        let entries = Entries {
+        let entries = LedgerEntries {
             out: Some("out".into()),
             layers: vec![layer],
-            ..Entries::default()
+            ..LedgerEntries::default()
         };
         Ledger::begin(None, entries)
     }
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn without_a_checkpoint_sites_are_counted_as_they_come() {
-        let ledger = Ledger::begin(None, Entries::default());
+        let ledger = Ledger::begin(None, LedgerEntries::default());
         deal(&ledger, &[], 3);
         deal(&ledger, &[], 4);
         let shown = &ledger.status().layers[0];

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use crate::disk;
 use crate::observe::status::{LayerStatus, Phase, Status};
-use crate::pipeline::entries::{Entries, LayerEntry, Refusals, RelativeErrors};
+use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
 use crate::run::prepared::Prepared;
 use crate::state::restore::Restored;
 
 impl Prepared<'_> {
     /// The ledger's first entries.
     #[must_use]
-    pub(crate) fn entries(&self, restored: &Restored) -> Entries {
+    pub(crate) fn entries(&self, restored: &Restored) -> LedgerEntries {
         let settings = self.settings;
         let before = Status::read(&settings.state).unwrap_or_default();
         let known = |name: &str| before.layers.iter().find(|l| l.name == name);
         let layers = self.layers().iter();
-        let mut entries = Entries {
+        let mut entries = LedgerEntries {
             watch: settings.source.watch.as_deref().map(absolute),
             out: self.weights.map(|_| absolute(&settings.publish.out)),
             phase: Phase::Folding,
@@ -27,7 +27,7 @@ impl Prepared<'_> {
             },
             generation: before.generation,
             layers: layers.map(|l| entry(&l.name, known(&l.name))).collect(),
-            ..Entries::default()
+            ..LedgerEntries::default()
         };
         for (index, site) in self.sites.sites.iter().enumerate() {
             let saved = restored.sites.get(index).and_then(Option::as_ref);
