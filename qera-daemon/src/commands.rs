@@ -12,7 +12,7 @@ use crate::observe::reporter::Reporter;
 use crate::observe::status::Status;
 use crate::pipeline;
 use crate::pipeline::ledger::Ledger;
-use crate::pipeline::outcome::{Drained, Unread};
+use crate::pipeline::outcome::{Drained, UnreadShards};
 use crate::publish::target::Target;
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
@@ -89,7 +89,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let context = prepared.context(&cores, reporter, &ledger, &stopping);
     let gathered = restored.gathered;
     let drained = pipeline::run(&context, restored.sites, Some(target), |dealer| {
-        Ok(Some(dealer.drain(&gathered, Unread::default())))
+        Ok(Some(dealer.drain(&gathered, UnreadShards::default())))
     })?;
     Ok(match drained {
         Some(Drained::Published) => Exit::Done,

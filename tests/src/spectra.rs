@@ -6,8 +6,8 @@ use qera_core::pseudo_random::SplitMix64;
 /// Entries uniform in (-1, 1) from a seed: the same matrix for the same seed, everywhere.
 #[must_use]
 pub fn uniform(rows: usize, columns: usize, seed: u64) -> Matrix {
-    let mut sequence =
-        SplitMix64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678_9ABC_DEF0);
+    // Seeds are small numbers next to each other; the sequences shall have nothing in common.
+    let mut sequence = SplitMix64::new(SplitMix64::nth(seed));
     Matrix::from_fn(rows, columns, |_, _| sequence.next_symmetric())
 }
 

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::error::Fatal;
 use crate::pipeline::context::Context;
 use crate::pipeline::ledger::DealtRows;
-use crate::pipeline::outcome::{Drain, Drained, Outcome, Unread};
+use crate::pipeline::outcome::{Drain, Drained, Outcome, UnreadShards};
 use crate::pipeline::stage_end::StageEnd;
 use crate::pipeline::task::{SaveTask, Task};
 use crate::source::rows::Batch;
@@ -107,7 +107,7 @@ impl<'a> Dealer<'a> {
     }
 
     /// Solves everything cold from what is folded, and publishes it as the last word on these shards.
-    pub(crate) fn drain(&self, gathered: &Gathered, unread: Unread) -> Drained {
+    pub(crate) fn drain(&self, gathered: &Gathered, unread: UnreadShards) -> Drained {
         // Ends when every job has dropped its sender.
         let _ = self.solve(gathered).recv();
         let (reply, drained) = bounded(1);

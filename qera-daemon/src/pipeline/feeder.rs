@@ -13,7 +13,7 @@ use crate::observe::status::Phase;
 use crate::observe::systemd;
 use crate::pipeline::context::Context;
 use crate::pipeline::dealer::Dealer;
-use crate::pipeline::outcome::{Drained, Unread};
+use crate::pipeline::outcome::{Drained, UnreadShards};
 use crate::pipeline::supply::ShardSupply;
 use crate::source::intake::Scan;
 use crate::source::shard::ShardHeader;
@@ -155,7 +155,7 @@ impl<'a> Feeder<'a> {
     fn publish_idle(&mut self) -> Result<(), Fatal> {
         self.save_new()?;
         if self.news() {
-            self.drain(Unread::default());
+            self.drain(UnreadShards::default());
         }
         self.context.ledger.set_phase(Phase::Idle);
         Ok(())
@@ -182,20 +182,20 @@ impl<'a> Feeder<'a> {
     }
 
     /// Files that a signal left unread, and the sites that they would feed.
-    fn unread(&self) -> Unread {
+    fn unread(&self) -> UnreadShards {
         let mut sites = BTreeSet::new();
         for header in &self.unread {
             if let Ok(fitting) = self.supply.admit(header) {
                 sites.extend(fitting.admitted.entries.iter().map(|entry| entry.site));
             }
         }
-        Unread {
+        UnreadShards {
             shards: self.unread.len(),
             sites,
         }
     }
 
-    fn drain(&mut self, unread: Unread) -> Drained {
+    fn drain(&mut self, unread: UnreadShards) -> Drained {
         self.restored_unsolved = false;
         let gathered = &self.supply.gathered;
         self.published = Some(gathered.digest.clone());

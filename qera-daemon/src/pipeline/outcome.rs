@@ -40,14 +40,14 @@ pub(crate) struct Drain {
     /// The shards that it was solved from.
     pub(crate) gathered: Gathered,
     /// What a signal left unread.
-    pub(crate) unread: Unread,
+    pub(crate) unread: UnreadShards,
     /// Takes the answer.
     pub(crate) reply: Sender<Drained>,
 }
 
 /// Shards that a signal left unread.
 #[derive(Debug, Default)]
-pub(crate) struct Unread {
+pub(crate) struct UnreadShards {
     /// How many.
     pub(crate) shards: usize,
     /// Sites that they would feed.

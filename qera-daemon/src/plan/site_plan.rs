@@ -86,7 +86,7 @@ impl SitePlan {
 }
 
 /// Rows that are kept of a site.
-struct KeptRows {
+struct KeptRowCount {
     /// Of the shards that are there.
     rows: usize,
     /// However many such shards come.
@@ -131,7 +131,7 @@ impl Announced<'_> {
         }
     }
 
-    fn window(&self) -> KeptRows {
+    fn window(&self) -> KeptRowCount {
         let block = self.block();
         let most = WINDOW_ROWS / block.rows * block.rows + block.waiting;
         let rows = if self.is_all() {
@@ -139,7 +139,7 @@ impl Announced<'_> {
         } else {
             most
         };
-        KeptRows {
+        KeptRowCount {
             rows,
             // More may come to a live run.
             most: if self.run.solving.is_live() {
@@ -150,9 +150,9 @@ impl Announced<'_> {
         }
     }
 
-    fn aside(&self) -> KeptRows {
+    fn aside(&self) -> KeptRowCount {
         if !self.run.solving.is_live() {
-            return KeptRows { rows: 0, most: 0 };
+            return KeptRowCount { rows: 0, most: 0 };
         }
         let m = self.site.in_features;
         let layers = self.site.layers.iter().map(|&l| &self.run.layers[l]);
@@ -163,7 +163,7 @@ impl Announced<'_> {
         } else {
             ASIDE_ROWS
         };
-        KeptRows {
+        KeptRowCount {
             rows: if self.is_all() {
                 rows_kept(wait, self.block().rows, share)
             } else {

@@ -3,7 +3,7 @@
 use syn::visit::{self, Visit};
 
 use crate::sources::assert_none;
-use crate::syntax::{Parsed, made_up, parsed, place, routines};
+use crate::syntax::{Parsed, Routine, made_up, parsed, place, routines};
 
 /// The crates of the product.
 const PRODUCT: [&str; 3] = ["qera-core/src", "qera-gpu/src", "qera-daemon/src"];
@@ -33,9 +33,14 @@ impl<'ast> Visit<'ast> for Tuples {
     }
 }
 
+/// Whether it is `m[(i, j)]`, the way in which every library of the field writes an entry of a matrix.
+fn is_indexing(routine: &Routine<'_>) -> bool {
+    routine.name.ends_with("::index") || routine.name.ends_with("::index_mut")
+}
+
 fn tuples(file: &Parsed) -> Vec<String> {
     let mut findings = Vec::new();
-    for routine in routines(file) {
+    for routine in routines(file).iter().filter(|r| !is_indexing(r)) {
         let mut add = |verb: &str, found: Tuples| {
             for parts in found.0 {
                 let (place, name) = (&routine.place, &routine.name);
@@ -199,6 +204,7 @@ fn tuples_are_seen_in_every_form() {
     let sound =
         "fn a(x: (u8,), f: impl Fn((u8, u8), u8) -> u8, g: fn(u8, u8), h: &dyn Fn(u8, u8)) {}
         fn b() { let f = |x: (u8, u8)| x; struct S((u8, u8)); }
+        impl Index<(u8, u8)> for S { fn index(&self, at: (u8, u8)) -> &u8 {} }
         #[cfg(test)] mod tests { fn c() -> (u8, u8) { (0, 0) } }";
     assert!(tuples(&made_up(&[("a.rs", sound)])[0]).is_empty());
     for form in [
