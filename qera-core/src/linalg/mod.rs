@@ -2,10 +2,10 @@
 //!
 //! | routine | problem | cost (flops) | use it for |
 //! |---|---|---|---|
-//! | [`jacobi_eigen`] | `A = Q L Q^T`, symmetric | about `60 n^3` | Rayleigh-Ritz, the eigenvalue route to `R^{1/2}` |
-//! | [`jacobi_svd`] | `A = U S V^T`, `rows >= cols` | about `40 rows cols^2` | the paper's SVD, to high relative accuracy |
-//! | [`newton_schulz`] | `A^{1/2}` and `A^{-1/2}`, positive definite | `6 n^3` a step | the paper's whitening, products only |
-//! | [`block_krylov`] | top `k` eigenpairs of an operator `Y = G X` | `k`-dependent | the projection route: `G` is never formed |
+//! | [`jacobi_eigen()`] | `A = Q L Q^T`, symmetric | about `60 n^3` | Rayleigh-Ritz, the eigenvalue route to `R^{1/2}` |
+//! | [`jacobi_svd()`] | `A = U S V^T`, `rows >= cols` | about `40 rows cols^2` | the paper's SVD, to high relative accuracy |
+//! | [`newton_schulz()`] | `A^{1/2}` and `A^{-1/2}`, positive definite | `6 n^3` a step | the paper's whitening, products only |
+//! | [`block_krylov()`] | top `k` eigenpairs of an operator `Y = G X` | `k`-dependent | the projection route: `G` is never formed |
 //!
 //! Every matrix is column-major (nalgebra's `DMatrixView`, unit row stride), every scalar is `f64`, every loop runs in a
 //! fixed order: the same input gives the same bits. The products are written here rather than taken from nalgebra because

@@ -92,7 +92,7 @@ pub struct Aside {
 }
 
 impl Aside {
-    /// Keeps nothing yet; `share` is [`scored_share`], 0 where nothing will be scored.
+    /// Keeps nothing yet; `share` is `scored_share`, 0 where nothing will be scored.
     #[must_use]
     pub const fn new(in_features: usize, share: f64) -> Self {
         Self {

@@ -27,9 +27,9 @@ pub struct HeldOut {
 
 /// Errors per layer, candidate and block.
 pub(crate) struct Scores {
-    /// [layer][candidate][block].
+    /// `[layer][candidate][block]`.
     pub(crate) with: Vec<Vec<Vec<f64>>>,
-    /// [layer][block].
+    /// `[layer][block]`.
     pub(crate) without: Vec<Vec<f64>>,
     candidates: usize,
     pub(crate) rows_solved: u64,

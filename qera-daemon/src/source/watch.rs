@@ -1,7 +1,7 @@
 //! What wakes the daemon when something may have come: events of the file system as hints, and in any case a timer.
 //!
 //! Events may be lost (the queue overflows), merged, or never come (network file systems report none), so nothing is
-//! concluded from one: every wake-up lists the folder ([`super::Intake`]). The watch is begun before the first listing.
+//! concluded from one: every wake-up lists the folder (`intake.rs`). The watch is begun before the first listing.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;

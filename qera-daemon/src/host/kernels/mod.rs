@@ -18,7 +18,7 @@ pub(crate) mod products;
 pub(crate) mod rank_update;
 pub(crate) mod stored;
 
-/// Terms summed in f32 before the sum goes to f64; [`products`] sums half as many again rather than leave a short piece.
+/// Terms summed in f32 before the sum goes to f64; `products` sums half as many again rather than leave a short piece.
 pub const SUM_ROWS: usize = 512;
 
 /// Bound of the error of an entry of X^T X, relative to sqrt(R_ii R_jj): f32 sums of [`SUM_ROWS`] products whose roundings
