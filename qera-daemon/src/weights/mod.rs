@@ -213,3 +213,83 @@ impl Weights {
             .ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::options::Options;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    /// A model with a linear layer [2, 4], a norm, a convolution and a bias, all of the same numbers.
+    fn weights(folder: &Path, values: &[f32; 8]) -> Weights {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = |shape: &[usize]| TensorView::new(Dtype::F32, shape.into(), &bytes).unwrap();
+        let tensors = [
+            ("a.linear.weight", view(&[2, 4])),
+            ("a.linear.bias", view(&[8])),
+            ("a.norm.weight", view(&[8])),
+            ("a.conv.weight", view(&[2, 2, 2])),
+        ];
+        std::fs::create_dir_all(folder).unwrap();
+        let path = folder.join("model.safetensors");
+        serialize_to_file(tensors, None, &path).unwrap();
+        let settings = Settings::resolve(&Options {
+            checkpoint: Some(path),
+            quantizer: Some("mxint2".into()),
+            block_size: Some(4),
+            ..Options::defaults()
+        });
+        Weights::open(&settings.unwrap()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn w_its_quantized_values_and_their_difference_belong_together() {
+        let folder = std::env::temp_dir().join(format!("qera-weights-{}", std::process::id()));
+        let values = [1.0, 0.3, -0.7, 0.0, 8.0, -8.0, 5.0, 2.5];
+        let weights = weights(&folder, &values);
+        let original = weights.original(0).unwrap();
+        assert_eq!(original[..], values);
+        let mut quantized = Vec::new();
+        weights
+            .quantized(0, |piece| {
+                quantized.extend_from_slice(piece);
+                Ok(())
+            })
+            .unwrap();
+        // Two bits and a shared exponent leave -1, 0, 1 times the block's power of two.
+        assert_eq!(quantized, [1.0, 0.0, -1.0, 0.0, 8.0, -8.0, 8.0, 0.0]);
+        let error = weights.error(0, original).unwrap();
+        for ((w, q), e) in values.iter().zip(&quantized).zip(error.iter()) {
+            assert_eq!((w - q).to_bits(), e.to_bits());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_model_answers_for_every_module_and_gives_every_tensor() {
+        let folder = std::env::temp_dir().join(format!("qera-model-{}", std::process::id()));
+        let weights = weights(&folder, &[1.0; 8]);
+        let names: Vec<_> = weights.layers().iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(names, ["a.linear"]);
+        assert_eq!(weights.passed_over(), ["a.conv"]);
+        assert_eq!(weights.format().to_string(), "mxint2/4");
+        assert_eq!(weights.in_features("a.linear"), Some(4));
+        assert_eq!(weights.in_features("a.norm"), None);
+        assert!(weights.has_module("a.norm") && !weights.has_module("a.linear.bias"));
+        let mut bytes = Vec::new();
+        for tensor in weights.model() {
+            let before = bytes.len();
+            weights
+                .model_bytes(&tensor, |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(bytes.len() - before, tensor.plan.bytes(), "{tensor:?}");
+        }
+        // 1 in bf16, eight in each of four tensors.
+        assert_eq!(bytes, [0x80, 0x3f].repeat(32));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
