@@ -1,4 +1,5 @@
-//! What a test waits for: one of the daemon's events (`--log-format json`), by its name and by fields of it.
+//! What a test waits for: one of the daemon's events (`--log-format json`), by its name and by
+//! fields of it.
 
 use serde_json::Value;
 

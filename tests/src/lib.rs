@@ -1,4 +1,5 @@
-//! What the tests of the workspace share: the daemon as a process, inputs, oracles and the table of tolerances.
+//! What the tests of the workspace share: the daemon as a process, inputs, oracles and the table of
+//! tolerances.
 
 pub mod adapter;
 pub mod daemon;

@@ -1,4 +1,5 @@
-//! A daemon that goes on running beside the test: its events, signals to it, shards that arrive one by one.
+//! A daemon that goes on running beside the test: its events, signals to it, shards that arrive one
+//! by one.
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::io::{BufRead, BufReader};
@@ -31,15 +32,20 @@ impl Live {
     #[must_use]
     pub fn start(mut command: Command) -> Self {
         command.args(["--log-format", "json"]);
-        Self::start_in_text(command)
+        Self::spawn(command)
     }
 
-    /// Starts a command that says what people read: there are no events to wait for, the log is for the end.
+    /// Starts a command that says what people read: there are no events to wait for, the log is for
+    /// the end.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn start_in_text(mut command: Command) -> Self {
+    pub fn start_in_text(command: Command) -> Self {
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let reader = BufReader::new(child.stderr.take().unwrap());
         let (said, lines) = channel();

@@ -1,4 +1,5 @@
-//! What stands in an output folder and in a state: generations, and the files of the newest snapshot.
+//! What stands in an output folder and in a state: generations, and the files of the newest
+//! snapshot.
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::path::{Path, PathBuf};
@@ -36,7 +37,8 @@ pub fn newest_snapshot(state: &Path) -> PathBuf {
     snapshots.map(|e| e.unwrap().path()).max().unwrap()
 }
 
-/// The tensor files of the newest snapshot, sorted: all that it holds but its index, which names the shards' numbers.
+/// The tensor files of the newest snapshot, sorted: all that it holds but its index, which names
+/// the shards' numbers.
 ///
 /// # Panics
 /// When there is none.

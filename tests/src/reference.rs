@@ -138,7 +138,8 @@ impl ReferenceLayer {
         quantization_error(&self.weight, self.in_features, element_bits, block_size)
     }
 
-    /// Writes `checkpoint/model.safetensors` and, into `activations`, files of equal row counts with the first `rows` rows.
+    /// Writes `checkpoint/model.safetensors` and, into `activations`, files of equal row counts
+    /// with the first `rows` rows.
     ///
     /// # Panics
     /// When the folder cannot be written.

@@ -1,4 +1,5 @@
-//! A checkpoint of three small layers on two sites, and its shards: for tests of what the daemon does with good and bad input.
+//! A checkpoint of three small layers on two sites, and its shards: for tests of what the daemon
+//! does with good and bad input.
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::fs;

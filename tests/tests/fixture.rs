@@ -48,7 +48,8 @@ fn hashes_and_sizes_hold() {
 struct RowDifferences {
     /// Relative, in the Frobenius norm.
     frobenius: f64,
-    /// The largest of an element, in steps of bf16 at its size, or at 1/64 of the root mean square where it is smaller.
+    /// The largest of an element, in steps of bf16 at its size, or at 1/64 of the root mean square
+    /// where it is smaller.
     steps: f64,
 }
 

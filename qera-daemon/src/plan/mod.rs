@@ -23,7 +23,7 @@ use crate::source::refusal::Reason;
 use crate::weights::sites::Sites;
 
 /// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak of a run whose shards are
-/// like those that are there is within a tenth of it (`tests/tests/memory.rs`). With several threads that takes that their
+/// like those that are there is within a tenth of it (`tests/tests/memory/`). With several threads that takes that their
 /// largest solves meet; where they do not, the plan is above the peak by what one has more than the other.
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {

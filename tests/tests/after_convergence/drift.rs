@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::two_texts::{SHARD_ROWS, Text, daemon_with_first_text, rows, write_shards_of};
 use super::{assert_same, live_options, number, run, start, with_both_modes};
 
-/// The mean over the layers of an adapter's error on new rows of the second text, relative to no correction.
+/// The mean over the layers of an adapter's error on new rows of the second text, relative to no
+/// correction.
 fn error_on_the_second_text(adapter: &Adapter) -> f64 {
     let mut sum = 0.0;
     for (module, m, weight) in [

@@ -33,8 +33,8 @@ fn run_on_stream(watched: &Path, mode: &str, threads: &str) -> TestDaemon {
     daemon
 }
 
-/// Rows are left out after convergence and counted, no drift is seen where there is none, and the bytes do not depend on the
-/// number of threads.
+/// Rows are left out after convergence and counted, no drift is seen where there is none, and the
+/// bytes do not depend on the number of threads.
 #[test]
 fn a_stationary_stream_is_left_out_and_counted() {
     let stream = tempfile::tempdir().unwrap();

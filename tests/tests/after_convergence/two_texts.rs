@@ -1,4 +1,5 @@
-//! Made streams for the checkpoint of three layers: one text for as long as a test wants it, and another one.
+//! Made streams for the checkpoint of three layers: one text for as long as a test wants it, and
+//! another one.
 
 use core::ops::Range;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Decoding of rows and weights: any bytes, any mask, and keeping rows as they came beside decoding them.
+//! Decoding of rows and weights: any bytes, any mask, and keeping rows as they came beside decoding
+//! them.
 
 use half::{bf16, f16};
 use proptest::prelude::*;

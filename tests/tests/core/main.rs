@@ -1,5 +1,5 @@
-//! qera-core alone: properties against independent oracles, golden vectors of the published program, and what is refused by
-//! value. Each routine gets exactly the memory that it asks for.
+//! qera-core alone: properties against independent oracles, golden vectors of the published
+//! program, and what is refused by value. Each routine gets exactly the memory that it asks for.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

@@ -1,4 +1,5 @@
-//! What is refused before anything is accumulated: values by their place, lengths and weights by their numbers.
+//! What is refused before anything is accumulated: values by their place, lengths and weights by
+//! their numbers.
 
 use qera_core::dtype::{DecodeError, FloatDtype, MAGNITUDE_MAX, decode_rows, decode_weights};
 use qera_core::rows::{Rows, ShapeError};

@@ -1,4 +1,5 @@
-//! What arrives in a watched folder: files that grow, locks, folders that go, bad shards, odd names.
+//! What arrives in a watched folder: files that grow, locks, folders that go, bad shards, odd
+//! names.
 
 use core::time::Duration;
 use std::fs;

@@ -1,5 +1,5 @@
-//! How live runs end and what they say on the way: by themselves, without input, by a layer that cannot be solved; commands
-//! that are told.
+//! How live runs end and what they say on the way: by themselves, without input, by a layer that
+//! cannot be solved; commands that are told.
 
 use core::time::Duration;
 use std::fs;

@@ -63,7 +63,8 @@ fn evaluation_inputs() -> Vec<ModuleInput> {
     joined
 }
 
-/// The mean over [`scored`] of each generation's error on the evaluation rows, relative to no correction.
+/// The mean over [`scored`] of each generation's error on the evaluation rows, relative to no
+/// correction.
 fn held_out_errors(out: &Path, numbers: &[u64]) -> Vec<f64> {
     let (modules, inputs) = (scored(), evaluation_inputs());
     let mut sums = vec![0.0; numbers.len()];

@@ -1,4 +1,5 @@
-//! A daemon that watches its folder: shards arrive, generations get better, layers converge, signals end it.
+//! A daemon that watches its folder: shards arrive, generations get better, layers converge,
+//! signals end it.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

@@ -1,4 +1,5 @@
-//! The daemon with `--once`, as a process: what it publishes, what it sets aside, what it refuses and with which exit code.
+//! The daemon with `--once`, as a process: what it publishes, what it sets aside, what it refuses
+//! and with which exit code.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod empty_input;

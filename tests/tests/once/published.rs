@@ -1,4 +1,5 @@
-//! What is published: the same bytes for any number of threads, generations, ranks, types, and the errors that are told.
+//! What is published: the same bytes for any number of threads, generations, ranks, types, and the
+//! errors that are told.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Options and inputs that are refused before the run starts, with the exit code and the words that name the cause; and what
-//! the settings and the log say.
+//! Options and inputs that are refused before the run starts, with the exit code and the words that
+//! name the cause; and what the settings and the log say.
 
 use std::fs;
 

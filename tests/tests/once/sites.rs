@@ -1,4 +1,5 @@
-//! Which rows feed which layers: forms of the same rows, members of a site, what shards say of shared inputs.
+//! Which rows feed which layers: forms of the same rows, members of a site, what shards say of
+//! shared inputs.
 
 use qera_tests::daemon::expect;
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};

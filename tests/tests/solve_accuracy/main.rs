@@ -83,7 +83,8 @@ impl ExcessFindings {
     }
 }
 
-/// Every kind of input; in the short tier the plain one, and those that f32 products and a rank find hardest.
+/// Every kind of input; in the short tier the plain one, and those that f32 products and a rank
+/// find hardest.
 fn every_input(m: usize, n: usize) {
     let short = [Input::Natural, Input::Massive, Input::RankDeficient];
     let values = error_of_three_bits(m, n);

@@ -1,5 +1,5 @@
-//! Properties of the decompositions, against an independent oracle (faer) and against themselves, on spectra that break
-//! careless code.
+//! Properties of the decompositions, against an independent oracle (faer) and against themselves,
+//! on spectra that break careless code.
 
 mod block_krylov;
 mod jacobi_eigen;

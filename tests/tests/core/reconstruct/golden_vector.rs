@@ -1,4 +1,5 @@
-//! The worked example of the published program: m = 4, n = 3, k = 1, mxint with 2 bits and blocks of 4.
+//! The worked example of the published program: m = 4, n = 3, k = 1, mxint with 2 bits and blocks
+//! of 4.
 
 use qera_core::reconstruct::{
     Method, Problem, ReconstructError, RootMethod, Statistic, reconstruct,
@@ -102,7 +103,8 @@ fn golden_vector_of_every_method() {
     check_scales(&problem, &approx);
 }
 
-/// The normalised and the raw scale of LQER give the same correction; so does the square root of D with QERA-approx.
+/// The normalised and the raw scale of LQER give the same correction; so does the square root of D
+/// with QERA-approx.
 fn check_scales(problem: &Problem<'_>, approx: &SolvedProblem) {
     let raw = [1.0, 1.5, 1.5, 1.833_333_3];
     let normalised = raw.map(|s| s * 0.738_548_9);

@@ -26,7 +26,8 @@ proptest! {
         mean_abs.update(&rows).unwrap();
         assert_same(mean_abs.values(), &plain_mean(&input, |x| f64::from(x.abs())));
         assert!((mean_abs.weight() - rows.weight()).abs() <= TOLERANCE * rows.weight());
-        assert_same_autocorrelation(input.in_features, &autocorrelation_of(&input).packed, &plain_autocorrelation(&input));
+        let (found, expected) = (autocorrelation_of(&input), plain_autocorrelation(&input));
+        assert_same_autocorrelation(input.in_features, &found.packed, &expected);
     }
 
     /// T8: whatever rows go to whatever worker, in whatever order, and however the workers are joined.
@@ -78,7 +79,8 @@ proptest! {
     fn a_whole_weight_repeats_the_row(input in generate::counted_rows()) {
         let repeated = input.repeated();
         let m = input.in_features;
-        assert_same_autocorrelation(m, &autocorrelation_of(&input).packed, &autocorrelation_of(&repeated).packed);
+        let (found, expected) = (autocorrelation_of(&input), autocorrelation_of(&repeated));
+        assert_same_autocorrelation(m, &found.packed, &expected.packed);
         let variance = |input: &WeightedRows| {
             let (mut mean, mut m2, mut out) = (vec![0.0; m], vec![0.0; m], vec![0.0; m]);
             let mut moments = Moments::new(&mut mean, &mut m2).unwrap();
