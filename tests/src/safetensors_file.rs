@@ -68,16 +68,31 @@ impl TensorToWrite {
     }
 }
 
+/// One entry of a file's metadata.
+#[derive(Debug, Clone, Copy)]
+pub struct Metadata<'a> {
+    key: &'a str,
+    value: &'a str,
+}
+
+impl<'a> Metadata<'a> {
+    /// One of its entries.
+    #[must_use]
+    pub const fn new(key: &'a str, value: &'a str) -> Self {
+        Self { key, value }
+    }
+}
+
 /// Writes the tensors with metadata, by an independent writer: format as in the safetensors README.
 ///
 /// # Panics
 /// When the file cannot be written.
-pub fn write_safetensors(path: &Path, tensors: &[TensorToWrite], metadata: &[(&str, &str)]) {
+pub fn write_safetensors(path: &Path, tensors: &[TensorToWrite], metadata: &[Metadata<'_>]) {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         let metadata: serde_json::Map<_, _> = metadata
             .iter()
-            .map(|(k, v)| ((*k).into(), json!(v)))
+            .map(|entry| (entry.key.into(), json!(entry.value)))
             .collect();
         header.insert("__metadata__".into(), metadata.into());
     }

@@ -7,7 +7,7 @@ use std::fs;
 use qera_tests::daemon::TestDaemon;
 use qera_tests::event::{event, folded, published, quarantined};
 use qera_tests::live::{Live, arrive};
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
+use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
     DOWN, LIVE_OPTIONS, Q, shard_path, sine_values, write_rows_of_both_sites,
 };
@@ -88,11 +88,15 @@ fn bad_shards_do_no_harm() {
         "--memory-budget",
         "16MiB",
     ]);
-    let write = |name: &str, tensor: TensorToWrite, metadata: &[(&str, &str)]| {
+    let write = |name: &str, tensor: TensorToWrite, metadata: &[Metadata<'_>]| {
         write_safetensors(&shard_path(&daemon, name), &[tensor], metadata);
     };
     let row = TensorToWrite::f32(Q, &[1, 8], &sine_values(8, 0.0));
-    write("0-other", row.clone(), &[("qera.model", "another")]);
+    write(
+        "0-other",
+        row.clone(),
+        &[Metadata::new("qera.model", "another")],
+    );
     live.wait_for(&quarantined("shard 0-other"));
     write_rows_of_both_sites(&daemon, "a", 0.0);
     live.wait_for(&folded("a"));
@@ -103,7 +107,7 @@ fn bad_shards_do_no_harm() {
     write("large", large, &[]);
     live.wait_for(&quarantined("large").containing("message", "write smaller shards"));
     let joined = format!(r#"[["{Q}","{DOWN}"]]"#);
-    write("joined", row, &[("qera.shares", &joined)]);
+    write("joined", row, &[Metadata::new("qera.shares", &joined)]);
     live.wait_for(&quarantined("joined").containing("message", "cannot share an input"));
     write_rows_of_both_sites(&daemon, "b", 1.0);
     live.wait_for(&folded("b"));
@@ -130,7 +134,10 @@ fn what_is_shared_may_be_known_late() {
     live.wait_for(&event("watching"));
     write_safetensors(&shard_path(&daemon, "a"), &[rows(0.0)], &[]);
     live.wait_for(&folded("a"));
-    let shares = [("qera.shares", r#"[["enc.left","enc.right"]]"#)];
+    let shares = [Metadata::new(
+        "qera.shares",
+        r#"[["enc.left","enc.right"]]"#,
+    )];
     write_safetensors(&shard_path(&daemon, "b"), &[rows(1.0)], &shares);
     live.wait_for(&folded("b"));
     assert_eq!(live.stop(), Some(0), "{}", live.log);

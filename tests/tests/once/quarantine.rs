@@ -3,7 +3,7 @@
 use std::fs;
 
 use qera_tests::daemon::expect;
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
+use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
     DOWN, K, Q, daemon_with_shards, once_with, shard_path, sine_values,
 };
@@ -43,7 +43,7 @@ fn masked_rows_do_not_count() {
 struct BadShard {
     name: &'static str,
     tensors: Vec<TensorToWrite>,
-    metadata: &'static [(&'static str, &'static str)],
+    metadata: &'static [Metadata<'static>],
     said: &'static [&'static str],
 }
 
@@ -61,7 +61,7 @@ fn bad_shard(
 }
 
 impl BadShard {
-    const fn with_metadata(mut self, metadata: &'static [(&'static str, &'static str)]) -> Self {
+    const fn with_metadata(mut self, metadata: &'static [Metadata<'static>]) -> Self {
         self.metadata = metadata;
         self
     }
@@ -130,10 +130,11 @@ fn bad_contents() -> Vec<BadShard> {
         bad_shard("x-mask", [q(), mask(299)], &["x-mask.safetensors", "[299]"]),
         bad_shard("x-orphan", [mask(1)], &["belongs to no tensor"]),
         bad_shard("x-model", [q()], &["qera.model is 'another'"])
-            .with_metadata(&[("qera.model", "another")]),
+            .with_metadata(&[Metadata::new("qera.model", "another")]),
         bad_shard("x-tp", [down(&good[..12])], &["qera.tp_size 2"])
-            .with_metadata(&[("qera.tp_size", "2")]),
-        bad_shard("x-shares", [q()], &["qera.shares"]).with_metadata(&[("qera.shares", "q_proj")]),
+            .with_metadata(&[Metadata::new("qera.tp_size", "2")]),
+        bad_shard("x-shares", [q()], &["qera.shares"])
+            .with_metadata(&[Metadata::new("qera.shares", "q_proj")]),
         // Atomic: the good tensor of a shard with a bad one does not count either.
         bad_shard(
             "x-half",

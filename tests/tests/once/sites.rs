@@ -2,7 +2,7 @@
 //! shared inputs.
 
 use qera_tests::daemon::expect;
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
+use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
     DOWN, K, Q, daemon_with_shards, once_with, remove_shards, shard_path, sine_values,
 };
@@ -81,7 +81,10 @@ fn shares_in_the_metadata_join_sites() {
     );
     for shard in 0..4 {
         let rows = TensorToWrite::f32("enc.left", &[300, 8], &sine_values(300 * 8, shard as f32));
-        let shares = [("qera.shares", r#"[["enc.left","enc.right"]]"#)];
+        let shares = [Metadata::new(
+            "qera.shares",
+            r#"[["enc.left","enc.right"]]"#,
+        )];
         write_safetensors(
             &shard_path(&daemon, &format!("shard-{shard}")),
             &[rows],
@@ -136,8 +139,8 @@ fn rows_of_an_unselected_member_feed_the_site() {
 fn a_refused_shard_does_not_decide_the_sites() {
     let (daemon, clean) = (daemon_with_shards(BINARY), daemon_with_shards(BINARY));
     let metadata = [
-        ("qera.model", "another"),
-        ("qera.shares", r#"[["model.layers.0.self_attn.k_proj"]]"#),
+        Metadata::new("qera.model", "another"),
+        Metadata::new("qera.shares", r#"[["model.layers.0.self_attn.k_proj"]]"#),
     ];
     let rows = [TensorToWrite::f32(Q, &[1, 8], &sine_values(8, 0.0))];
     write_safetensors(&shard_path(&daemon, "a-first"), &rows, &metadata);
@@ -146,7 +149,7 @@ fn a_refused_shard_does_not_decide_the_sites() {
         3,
         &["3 layers on 2 sites", "4 shards folded, 1 quarantined"],
     );
-    let joined = [(
+    let joined = [Metadata::new(
         "qera.shares",
         r#"[["model.layers.0.self_attn.q_proj","model.layers.0.mlp.down_proj"]]"#,
     )];
@@ -184,17 +187,20 @@ fn groups_of_good_shards_survive_bad_ones() {
     write_safetensors(
         &shard_path(&daemon, "s0"),
         &[narrow],
-        &[("qera.shares", r#"[["blk.a","blk.b"]]"#)],
+        &[Metadata::new("qera.shares", r#"[["blk.a","blk.b"]]"#)],
     );
     write_safetensors(
         &shard_path(&daemon, "s1"),
         &[rows("blk.b"), rows("blk.a")],
-        &[("qera.shares", r#"[["blk.b","blk.c"],["blk.a"]]"#)],
+        &[Metadata::new(
+            "qera.shares",
+            r#"[["blk.b","blk.c"],["blk.a"]]"#,
+        )],
     );
     write_safetensors(
         &shard_path(&daemon, "s2"),
         &[rows("blk.c"), rows("blk.a")],
-        &[("qera.shares", r#"[["blk.c"],["blk.a"]]"#)],
+        &[Metadata::new("qera.shares", r#"[["blk.c"],["blk.a"]]"#)],
     );
     expect(
         &daemon.run(&once_with(&[])),
@@ -220,7 +226,7 @@ fn a_bad_member_that_is_not_selected_does_no_harm() {
         write_safetensors(
             &shard_path(&daemon, &format!("shard-{shard}")),
             &tensors,
-            &[("qera.tp_size", "2")],
+            &[Metadata::new("qera.tp_size", "2")],
         );
     }
     let run = daemon.run(&once_with(&["--include", "*.k_proj"]));
