@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use qera_tests::daemon::TestDaemon;
 use qera_tests::event::{event, folded};
 use qera_tests::live::{Live, send_signal};
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
+use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::spectra::uniform;
 use qera_tests::three_layers::{
     DOWN, Q, daemon_with_shards, once_with, remove_shards, rename_in, shard_path, sine_values,
@@ -53,7 +53,7 @@ fn write_many(daemon: &TestDaemon, tensors: &[TensorToWrite]) {
     for number in 0..=4000 {
         let name = format!("m{number:04}");
         let number = number.to_string();
-        let metadata = [("number", number.as_str())];
+        let metadata = [Metadata::new("number", number.as_str())];
         write_safetensors(&shard_path(daemon, &name), tensors, &metadata);
     }
 }

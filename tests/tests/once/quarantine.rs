@@ -43,7 +43,7 @@ fn masked_rows_do_not_count() {
 struct BadShard {
     name: &'static str,
     tensors: Vec<TensorToWrite>,
-    metadata: &'static [Metadata<'static>],
+    metadata: Vec<Metadata<'static>>,
     said: &'static [&'static str],
 }
 
@@ -55,14 +55,14 @@ fn bad_shard(
     BadShard {
         name,
         tensors: tensors.into(),
-        metadata: &[],
+        metadata: Vec::new(),
         said,
     }
 }
 
 impl BadShard {
-    const fn with_metadata(mut self, metadata: &'static [Metadata<'static>]) -> Self {
-        self.metadata = metadata;
+    fn with_metadata(mut self, entry: Metadata<'static>) -> Self {
+        self.metadata.push(entry);
         self
     }
 }
@@ -130,11 +130,11 @@ fn bad_contents() -> Vec<BadShard> {
         bad_shard("x-mask", [q(), mask(299)], &["x-mask.safetensors", "[299]"]),
         bad_shard("x-orphan", [mask(1)], &["belongs to no tensor"]),
         bad_shard("x-model", [q()], &["qera.model is 'another'"])
-            .with_metadata(&[Metadata::new("qera.model", "another")]),
+            .with_metadata(Metadata::new("qera.model", "another")),
         bad_shard("x-tp", [down(&good[..12])], &["qera.tp_size 2"])
-            .with_metadata(&[Metadata::new("qera.tp_size", "2")]),
+            .with_metadata(Metadata::new("qera.tp_size", "2")),
         bad_shard("x-shares", [q()], &["qera.shares"])
-            .with_metadata(&[Metadata::new("qera.shares", "q_proj")]),
+            .with_metadata(Metadata::new("qera.shares", "q_proj")),
         // Atomic: the good tensor of a shard with a bad one does not count either.
         bad_shard(
             "x-half",
@@ -192,7 +192,7 @@ fn bad_shards_are_quarantined_and_the_rest_counts() {
     let whole = fs::read(shard_path(&daemon, "shard-0")).unwrap();
     let (contents, files) = (bad_contents(), bad_files(&whole));
     for bad in &contents {
-        write_safetensors(&shard_path(&daemon, bad.name), &bad.tensors, bad.metadata);
+        write_safetensors(&shard_path(&daemon, bad.name), &bad.tensors, &bad.metadata);
     }
     for bad in &files {
         fs::write(shard_path(&daemon, bad.name), &bad.bytes).unwrap();
