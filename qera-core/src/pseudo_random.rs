@@ -15,9 +15,6 @@
 //! Source: Steele, Lea and Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014 (ACM SIGPLAN Notices 49,
 //! 10); shifts and factors as in Vigna's `splitmix64.c`.
 
-/// What the counter grows by: the odd number nearest to 2^64 divided by the golden ratio.
-const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-
 /// A sequence of pseudo-random numbers, given by its seed.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitMix64 {
@@ -25,7 +22,10 @@ pub struct SplitMix64 {
 }
 
 impl SplitMix64 {
-    /// Starts the sequence of a seed. Seeds that differ by a multiple of the counter's step give the same sequence, shifted:
+    /// What the counter grows by: the odd number nearest to 2^64 divided by the golden ratio.
+    pub const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+    /// Starts the sequence of a seed. Seeds that differ by a multiple of [`Self::GAMMA`] give the same sequence, shifted:
     /// take small or unrelated ones.
     ///
     /// ```
@@ -41,7 +41,7 @@ impl SplitMix64 {
 
     /// Returns the next 64 random bits.
     pub const fn next_bits(&mut self) -> u64 {
-        self.counter = self.counter.wrapping_add(GAMMA);
+        self.counter = self.counter.wrapping_add(Self::GAMMA);
         mix(self.counter)
     }
 
@@ -67,7 +67,7 @@ impl SplitMix64 {
     /// ```
     #[must_use]
     pub const fn nth(index: u64) -> u64 {
-        mix(index.wrapping_add(1).wrapping_mul(GAMMA))
+        mix(index.wrapping_add(1).wrapping_mul(Self::GAMMA))
     }
 }
 

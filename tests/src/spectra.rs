@@ -6,8 +6,9 @@ use qera_core::pseudo_random::SplitMix64;
 /// Entries uniform in (-1, 1) from a seed: the same matrix for the same seed, everywhere.
 #[must_use]
 pub fn uniform(rows: usize, columns: usize, seed: u64) -> Matrix {
-    // Seeds are small numbers next to each other; the sequences shall have nothing in common.
-    let mut sequence = SplitMix64::new(SplitMix64::nth(seed));
+    // Small seeds, each of which shall begin elsewhere in the sequence of counters.
+    let counter = seed.wrapping_mul(SplitMix64::GAMMA) ^ 0x1234_5678_9ABC_DEF0;
+    let mut sequence = SplitMix64::new(counter);
     Matrix::from_fn(rows, columns, |_, _| sequence.next_symmetric())
 }
 

@@ -13,9 +13,9 @@ use crate::weights::sites::Site;
 
 /// What a process of this program takes beside that, measured: the libraries' data, messages, pieces of files on their way,
 /// gaps that the allocator leaves.
-const PROCESS_BYTES: u64 = 6 << 20;
+const PROCESS_BYTES: u64 = 4 << 20;
 /// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and keep.
-const THREAD_BYTES: u64 = 4 << 20;
+const THREAD_BYTES: u64 = 3 << 20;
 /// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline` keeps to it.
 pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
 /// The stage of the shards in flight.

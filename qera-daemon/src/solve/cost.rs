@@ -38,7 +38,7 @@ pub(crate) struct Quantity {
     pub(crate) full: bool,
     /// What errors are measured with: R, or rows where only its diagonal is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// A block of rows in f32, where they are kept in fewer bits.
+    /// A block of rows in f32, where they are kept in fewer bits: what takes rows out of R widens it.
     pub(crate) widened_bytes: usize,
     /// Candidates scored in each fold.
     pub(crate) candidates: usize,
@@ -58,7 +58,10 @@ impl Quantity {
         ];
         let most = |of: fn(&SolveStage) -> usize| stages.iter().map(of).max().unwrap_or_default();
         let full = if self.full { 4 * self.m * self.m } else { 0 };
-        (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
+        let allocated = most(|s| s.allocated);
+        // What a solve point leaves behind lies among what the next one allocates: half as much again, measured.
+        let gaps = if self.live { allocated / 2 } else { 0 };
+        (full + most(|s| s.pages) + allocated + gaps) as u64
     }
 
     /// W or E, and what a trace packs of it.
@@ -90,8 +93,9 @@ impl Quantity {
         let block = 8 * block * (2 * n + (2 + 2 * ends) * m);
         let scored = 8 * m * columns + SCORED_ROWS * (4 * m + 8 * columns);
         let decomposed = 8 * DECOMPOSED * columns * columns;
+        let widened = if self.full { self.widened_bytes } else { 0 };
         SolveStage {
-            pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m) + self.widened_bytes,
+            pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m) + widened,
             allocated: block.max(scored) + decomposed,
         }
     }
@@ -99,15 +103,21 @@ impl Quantity {
     /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny products.
     fn searching(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
+        // R in f64, a band at a time, is added up in several sums; where only its diagonal is gathered there is none.
+        let (sums, band) = if self.second_moment.is_whole() {
+            (SUMS, BAND)
+        } else {
+            (0, 0)
+        };
         if is_dense(n, rank) {
-            let products = DENSE_PANEL * (8 * n + 8 * (SUMS + 3) * m);
+            let products = DENSE_PANEL * (8 * n + 8 * (sums + 3) * m);
             return SolveStage {
                 pages: 8 * m * n,
-                allocated: 8 * DECOMPOSED * n * n + products + 8 * BAND * m,
+                allocated: 8 * DECOMPOSED * n * n + products + 8 * band * m,
             };
         }
         let (columns, block) = (krylov_columns(n, rank), kept(rank).max(first_block(rank)));
-        let precise = 8 * rank * (2 * n + (SUMS + 3) * m) + 8 * SUMS * BAND * m;
+        let precise = 8 * rank * (2 * n + (sums + 3) * m) + 8 * sums * band * m;
         SolveStage {
             pages: 8 * m * n + 8 * n * columns,
             allocated: 8 * DECOMPOSED * columns * columns + 8 * block * (5 * n + 3 * m) + precise,

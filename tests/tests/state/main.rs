@@ -3,5 +3,6 @@
 mod continued;
 mod damage;
 mod solve;
+mod version;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
