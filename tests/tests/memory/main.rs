@@ -103,7 +103,6 @@ fn check(run: PlannedRun) {
         mib(planned),
         mib(peak)
     );
-    println!("{said}");
     assert!((1.0..=1.0 + SLACK).contains(&ratio), "{said}");
 }
 
