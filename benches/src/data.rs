@@ -1,4 +1,4 @@
-//! PageVec to compute on: the same in every run, with the spectrum of activations where it matters.
+//! Numbers to compute on: the same in every run, with the spectrum of activations where it matters.
 
 use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;

@@ -7,7 +7,7 @@ use faer::MatRef;
 pub struct ColumnMajor<'a> {
     /// The columns, one after the other.
     pub values: &'a [f32],
-    /// PageVec of a column.
+    /// Numbers of a column.
     pub rows: usize,
 }
 

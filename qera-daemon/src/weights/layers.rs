@@ -15,7 +15,7 @@ use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 /// Architectures whose "linear" weights are stored transposed (Conv1D, in x out).
 const TRANSPOSED: [&str; 3] = ["gpt2", "imagegpt", "openai-gpt"];
 
-/// PageVec that are quantized at a time, in whole rows.
+/// Numbers that are quantized at a time, in whole rows.
 const QUANTIZED: usize = 1 << 16;
 /// What follows the module's name in its tensor's.
 const WEIGHT: &str = ".weight";

@@ -113,7 +113,7 @@ impl<T: Pod> Default for PageVec<T> {
     }
 }
 
-/// PageVec that are lent, or were made for this.
+/// Numbers that are lent, or were made for this.
 #[derive(Debug)]
 pub(crate) enum Floats<'a> {
     /// Somebody else's.

@@ -10,7 +10,7 @@ use crate::host::kernels::page_vec::{Floats, PageVec};
 #[derive(Debug, Clone, Copy)]
 pub struct StoredRows<'a> {
     pub(crate) numbers: StoredNumbers<'a>,
-    /// PageVec of a row.
+    /// Numbers of a row.
     pub(crate) in_features: usize,
 }
 
@@ -117,7 +117,7 @@ impl<'a> StoredRows<'a> {
 /// Rows that are kept, in the form in which they came; f32 ones as numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum KeptRows {
-    /// PageVec.
+    /// f32 numbers.
     Floats(PageVec<f32>),
     /// Little-endian bytes of f16 or bf16 numbers.
     Bytes(PageVec<u8>, FloatDtype),

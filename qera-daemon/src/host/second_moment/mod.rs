@@ -49,7 +49,7 @@ impl SecondMomentKind {
         matches!(self, Self::Packed)
     }
 
-    /// PageVec of the packed triangle.
+    /// Numbers of the packed triangle.
     #[must_use]
     pub(crate) const fn packed_numbers(self, in_features: usize) -> usize {
         match self {

@@ -30,7 +30,7 @@ pub(super) use x86::{avx2, avx512};
 pub(super) const COLUMNS: usize = 8;
 /// Most lanes of a tile.
 pub(super) const LANES_MAX: usize = 48;
-/// PageVec of the largest tile.
+/// Numbers of the largest tile.
 pub(super) const TILE_MAX: usize = LANES_MAX * COLUMNS;
 
 /// A tile's sums, column by column: `LANES` numbers for each column.
