@@ -1,11 +1,14 @@
 //! A large matrix, made ready once to be multiplied many times.
 
-use faer::{Mat, MatRef};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::{Floats, PageVec};
 use crate::host::kernels::products::products;
+use crate::host::kernels::stored::StoredRows;
+use crate::host::rounding::narrow;
 
 /// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many times: R, E, rows of a window. It
 /// is made ready once, because a device would have it uploaded; here it is read as it lies.
@@ -34,7 +37,41 @@ impl Operand<'_> {
     }
 }
 
+/// Rows X in the form in which they came, made ready once to have X^T X applied to a few vectors,
+/// many times.
+#[derive(Debug)]
+pub(crate) struct RowsOperand<'a> {
+    compute: Compute<'a>,
+    rows: StoredRows<'a>,
+}
+
+impl RowsOperand<'_> {
+    /// `scale` X^T X T for T^T (b x m): b x m, by f32 products and sums. 4 rows m b flops, which is
+    /// less than forming X^T X takes as long as T has fewer columns than R.
+    pub(crate) fn gram_times(&self, t: MatRef<'_, f64>, scale: f64) -> Mat<f32> {
+        let (b, m) = (t.nrows(), t.ncols());
+        // In f32 while they are used: kept so they would take twice the memory.
+        let values = self.rows.widened();
+        let rows = ColumnMajor::new(&values, m);
+        let xt = self.compute.operand(rows).times(t);
+        let xt = Mat::from_fn(b, xt.ncols(), |i, j| narrow(scale * xt[(i, j)]));
+        let mut gram = Mat::<f32>::zeros(b, m);
+        let x = rows.as_mat().transpose();
+        matmul(gram.as_mut(), Accum::Replace, xt.as_ref(), x, 1.0, Par::Seq);
+        gram
+    }
+}
+
 impl<'a> Compute<'a> {
+    /// Makes rows ready.
+    #[must_use]
+    pub(crate) const fn rows_operand(self, rows: StoredRows<'a>) -> RowsOperand<'a> {
+        RowsOperand {
+            compute: self,
+            rows,
+        }
+    }
+
     /// Makes a matrix ready that is lent; it is read as it lies.
     #[must_use]
     pub const fn operand(self, matrix: ColumnMajor<'a>) -> Operand<'a> {

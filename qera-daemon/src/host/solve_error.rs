@@ -15,6 +15,9 @@ pub enum SolveError {
     /// A statistic that does not serve: a defect if it is ever seen.
     #[error("{0}")]
     Statistic(StatisticError),
+    /// A maximum over batches without some of their rows: a defect if it is ever seen.
+    #[error("a maximum over batches cannot be had without some of their rows")]
+    LeftOut,
     /// The dense eigensolver gave up.
     #[error("the eigensolver failed on a matrix of {n} columns: it did not converge")]
     NoConvergence {

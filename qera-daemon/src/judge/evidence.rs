@@ -65,10 +65,7 @@ pub fn score(
     let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
     for group in groups(blocks) {
         let rows: usize = group.iter().map(Block::rows).sum();
-        let values: Vec<f32> = group
-            .iter()
-            .flat_map(|b| b.stored().widened().to_vec())
-            .collect();
+        let values = widened(group, rows * error.rows);
         let x = MatRef::from_row_major_slice(&values, rows, error.rows);
         let mut y = Mat::<f32>::zeros(rows, error.columns());
         matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
@@ -97,6 +94,19 @@ pub fn score(
         gain: gain.map(|gain| gain.value),
         gain_upper: gain.and_then(|gain| Some(gain.value + gain.half_width?)),
     })
+}
+
+/// The rows of some blocks in f32, so many numbers.
+fn widened(blocks: &[Block], length: usize) -> Vec<f32> {
+    let mut values = vec![0.0; length];
+    let mut rest = &mut values[..];
+    for block in blocks {
+        let stored = block.stored();
+        let (own, behind) = rest.split_at_mut(stored.rows() * block.in_features);
+        stored.widen(0..own.len(), own);
+        rest = behind;
+    }
+    values
 }
 
 /// Blocks whose rows are multiplied together: their outputs are in memory at one time.

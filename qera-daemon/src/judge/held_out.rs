@@ -14,6 +14,7 @@ use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::dense::product;
+use crate::host::operand::Operand;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
@@ -141,6 +142,11 @@ fn score(
     if parts.is_empty() {
         return Ok(scores);
     }
+    let operand = |rows| compute.operand(ColumnMajor::new(rows, statistics.in_features));
+    let samples = parts.iter().map(|part| part.samples.iter());
+    let samples: Vec<Vec<Operand<'_>>> = samples
+        .map(|of_part| of_part.map(|rows| operand(rows)).collect())
+        .collect();
     // A layer at a time: its E is made once for all folds.
     for layer in 0..layers.count() {
         let values = layers.error(layer)?;
@@ -152,8 +158,8 @@ fn score(
             error: &error,
             candidates,
         };
-        for part in &parts {
-            scored.on(part, &mut scores)?;
+        for (part, samples) in parts.iter().zip(&samples) {
+            scored.on(part, samples, &mut scores)?;
         }
     }
     Ok(scores)
@@ -172,9 +178,12 @@ fn sample(block: &Block, window: usize) -> Vec<f32> {
     let share = (SCORED_ROWS * rows.rows()).div_ceil(window.max(1));
     let count = share.max(SCORED_ROWS_MIN).min(rows.rows());
     let row = |i: usize| (2 * i + 1) * rows.rows() / (2 * count);
-    (0..count)
-        .flat_map(|i| rows.slice(row(i)..row(i) + 1).widened().to_vec())
-        .collect()
+    let m = block.in_features;
+    let mut values = vec![0.0; count * m];
+    for (i, to) in values.chunks_exact_mut(m).enumerate() {
+        rows.widen(row(i) * m..(row(i) + 1) * m, to);
+    }
+    values
 }
 
 /// A layer that the candidates are scored for.
@@ -187,8 +196,13 @@ struct Scored<'a> {
 }
 
 impl Scored<'_> {
-    /// Scores every candidate on one fold.
-    fn on(&self, part: &Part<'_>, scores: &mut Scores) -> Result<(), Fatal> {
+    /// Scores every candidate on one fold; `prepared` are the fold's samples, made ready.
+    fn on(
+        &self,
+        part: &Part<'_>,
+        prepared: &[Operand<'_>],
+        scores: &mut Scores,
+    ) -> Result<(), Fatal> {
         let (m, member) = (self.error.m(), self.member);
         let failed = |reason| self.layers.failed(member, reason);
         let Part {
@@ -204,13 +218,8 @@ impl Scored<'_> {
         let subspaces = Candidates::new(training, self.error, rank);
         let t = subspaces.outputs().transpose().to_owned();
         // x E Q for the rows of each block, s x rows.
-        let projected: Vec<Mat<f64>> = samples
-            .iter()
-            .map(|rows| {
-                let rows = self.layers.compute.operand(ColumnMajor::new(rows, m));
-                rows.times(t.as_ref())
-            })
-            .collect();
+        let project = |rows: &Operand<'_>| rows.times(t.as_ref());
+        let projected: Vec<Mat<f64>> = prepared.iter().map(project).collect();
         for (candidate, &a) in self.candidates.iter().enumerate() {
             let rotation = subspaces.top(&training.shares(a), rank).map_err(failed)?;
             let captured = projected.iter().map(|z| {

@@ -8,6 +8,41 @@ use crate::host::solve_error::SolveError;
 use qera_core::reconstruct::{Method, StatisticKind};
 use qera_core::statistics::BatchMaxMeanAbs;
 
+/// Means over rows, of which the diagonal of S is made: over all rows of a site, or over those that
+/// a fold leaves.
+pub(crate) trait ChannelMeans {
+    /// E[x^2].
+    fn squares(&self) -> Vec<f64>;
+    /// The diagonal of R, with the rounding of its f32 products.
+    fn of_r(&self) -> Vec<f64>;
+    /// E|x|.
+    fn abs(&self) -> Vec<f64>;
+    /// The maximum over batches of their E|x|, clamped and normalised.
+    ///
+    /// # Errors
+    /// [`SolveError::Statistic`], and [`SolveError::LeftOut`] where it cannot be had.
+    fn batch_max(&self) -> Result<Vec<f64>, SolveError>;
+}
+
+/// The diagonal of a method's S, unscaled; of R itself where S is R.
+///
+/// # Errors
+/// Those of [`ChannelMeans::batch_max`].
+pub(crate) fn metric_diagonal(
+    method: Method,
+    in_features: usize,
+    means: &impl ChannelMeans,
+) -> Result<Vec<f64>, SolveError> {
+    let squared = |scale: Vec<f64>| scale.into_iter().map(|s| s * s).collect();
+    Ok(match method.statistic_kind() {
+        StatisticKind::Autocorrelation => means.of_r(),
+        StatisticKind::SecondMoment => means.squares(),
+        StatisticKind::MeanAbs => squared(means.abs()),
+        StatisticKind::BatchMaxMeanAbs => squared(means.batch_max()?),
+        StatisticKind::Identity => vec![1.0; in_features],
+    })
+}
+
 /// S of a site.
 ///
 /// # Errors
@@ -18,25 +53,35 @@ pub(crate) fn site_metric<'m>(
     r: Option<&'m PreparedR<'m>>,
     shrinkage: f64,
 ) -> Result<Metric<'m>, SolveError> {
-    let squares = |scale: &[f64]| Metric::of_diagonal(scale.iter().map(|s| s * s).collect());
-    Ok(match (method.statistic_kind(), r) {
-        (StatisticKind::Autocorrelation, Some(r)) => Metric::Shrunk { r, shrinkage },
+    match r.filter(|_| method.needs_r()) {
+        Some(r) => Ok(Metric::Shrunk { r, shrinkage }),
         // Without R a method that needs it is refused before a row is read.
-        (StatisticKind::Autocorrelation | StatisticKind::SecondMoment, _) => {
-            Metric::of_diagonal(statistics.mean_squares())
+        None => {
+            let diagonal = metric_diagonal(method, statistics.in_features, statistics)?;
+            Ok(Metric::of_diagonal(diagonal))
         }
-        (StatisticKind::MeanAbs, _) => squares(&statistics.mean_abs),
-        (StatisticKind::BatchMaxMeanAbs, _) => squares(&lqer_scale(statistics)?),
-        (StatisticKind::Identity, _) => Metric::of_diagonal(vec![1.0; statistics.in_features]),
-    })
+    }
 }
 
-/// The reference's scale: the maximum of batch means, clamped and normalised.
-fn lqer_scale(statistics: &SiteStatistics) -> Result<Vec<f64>, SolveError> {
-    let mut values = statistics.batch_max.clone();
-    let mut scale = vec![0.0; values.len()];
-    BatchMaxMeanAbs::resume(&mut values, statistics.rows as f64)
-        .and_then(|statistic| statistic.finish_scale(&mut scale))
-        .map_err(SolveError::Statistic)?;
-    Ok(scale)
+impl ChannelMeans for SiteStatistics {
+    fn squares(&self) -> Vec<f64> {
+        self.mean_squares()
+    }
+
+    fn of_r(&self) -> Vec<f64> {
+        self.diagonal()
+    }
+
+    fn abs(&self) -> Vec<f64> {
+        self.mean_abs.clone()
+    }
+
+    fn batch_max(&self) -> Result<Vec<f64>, SolveError> {
+        let mut values = self.batch_max.clone();
+        let mut scale = vec![0.0; values.len()];
+        BatchMaxMeanAbs::resume(&mut values, self.rows as f64)
+            .and_then(|statistic| statistic.finish_scale(&mut scale))
+            .map_err(SolveError::Statistic)?;
+        Ok(scale)
+    }
 }

@@ -2,7 +2,7 @@
 
 use faer::Mat;
 
-use qera_core::reconstruct::{Method, StatisticKind};
+use qera_core::reconstruct::Method;
 
 use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
@@ -11,6 +11,8 @@ use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::metric::{blend, scaled};
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::second_moment::without::WithoutRows;
+use crate::host::solve_error::SolveError;
+use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
 
 /// Folds when the window is a large part of the rows.
 const FOLDS: u64 = 4;
@@ -78,20 +80,23 @@ impl LeftOut<'_> {
             .map(|(s, h)| (s - h).max(0.0) / left)
             .collect()
     }
+}
 
-    /// The diagonal of the method's S; `None` where its statistic cannot be had without these rows.
-    fn diagonal(&self, method: Method) -> Option<Vec<f64>> {
-        let (statistics, square) = (self.statistics, |x| x * x);
-        Some(match method.statistic_kind() {
-            StatisticKind::BatchMaxMeanAbs => return None,
-            StatisticKind::Identity => vec![1.0; statistics.in_features],
-            StatisticKind::MeanAbs => {
-                let means = self.means(&statistics.mean_abs, f64::abs);
-                means.into_iter().map(|mean| mean * mean).collect()
-            }
-            StatisticKind::SecondMoment => self.means(&statistics.mean_squares(), square),
-            StatisticKind::Autocorrelation => self.means(&statistics.diagonal(), square),
-        })
+impl ChannelMeans for LeftOut<'_> {
+    fn squares(&self) -> Vec<f64> {
+        self.means(&self.statistics.mean_squares(), |x| x * x)
+    }
+
+    fn of_r(&self) -> Vec<f64> {
+        self.means(&self.statistics.diagonal(), |x| x * x)
+    }
+
+    fn abs(&self) -> Vec<f64> {
+        self.means(&self.statistics.mean_abs, f64::abs)
+    }
+
+    fn batch_max(&self) -> Result<Vec<f64>, SolveError> {
+        Err(SolveError::LeftOut)
     }
 }
 
@@ -105,12 +110,15 @@ impl<'a> Training<'a> {
         fold: &'a [Block],
         candidates: &[f64],
     ) -> Option<Self> {
+        if !method.can_leave_out() {
+            return None;
+        }
         let left_out = LeftOut { statistics, fold };
-        let diagonal = left_out.diagonal(method)?;
+        let diagonal = metric_diagonal(method, statistics.in_features, &left_out).ok()?;
         let r = r.filter(|_| method.needs_r());
         let scale = r.map_or_else(|| diagonal_scale(&diagonal), |r| r.scale);
         let (rows, left) = (statistics.rows as f64, left_out.rows_left());
-        let blocks = || fold.iter().map(Block::stored).collect();
+        let blocks = || fold.iter().map(Block::stored);
         Some(Self {
             r: r.map(|r| WithoutRows::new(compute, r, blocks(), rows, left)),
             diagonal: diagonal.into_iter().map(|d| d / scale).collect(),
@@ -144,12 +152,12 @@ impl<'a> Training<'a> {
 }
 
 fn channel_sums(fold: &[Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
-    let mut sums = vec![0.0; m];
-    for block in fold {
-        for row in block.stored().widened().chunks(m) {
-            sums.iter_mut()
-                .zip(row)
-                .for_each(|(sum, x)| *sum += of(f64::from(*x)));
+    let (mut sums, mut row) = (vec![0.0; m], vec![0.0; m]);
+    for stored in fold.iter().map(Block::stored) {
+        for first in (0..stored.rows()).map(|i| i * m) {
+            stored.widen(first..first + m, &mut row);
+            let channels = sums.iter_mut().zip(&row);
+            channels.for_each(|(sum, x)| *sum += of(f64::from(*x)));
         }
     }
     sums

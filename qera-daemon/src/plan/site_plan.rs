@@ -65,7 +65,8 @@ impl SitePlan {
             statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
             window_bytes: kept_bytes(window.rows),
             aside_bytes: kept_bytes(aside.rows),
-            rows_bound_bytes: kept_bytes(window.most + aside.most),
+            rows_bound_bytes: ((window.most + aside.most) * announced.bound_number_bytes() * m)
+                as u64,
             scratch_bytes: if kind.is_whole() {
                 announced.scratch_bytes()
             } else {
@@ -128,6 +129,15 @@ impl Announced<'_> {
                 first.size_bytes()
             }
             _ => size_of::<f32>(),
+        }
+    }
+
+    /// The same however many shards come: those of a live run may be of another type.
+    fn bound_number_bytes(&self) -> usize {
+        if self.run.solving.is_live() {
+            size_of::<f32>()
+        } else {
+            self.kept_number_bytes()
         }
     }
 

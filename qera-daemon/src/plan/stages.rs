@@ -14,8 +14,10 @@ use crate::weights::sites::Site;
 /// What a process of this program takes beside that, measured: the libraries' data, messages, pieces of files on their way,
 /// gaps that the allocator leaves.
 const PROCESS_BYTES: u64 = 4 << 20;
+/// And where rows are folded while layers are solved, measured: gaps that both leave to each other.
+const LIVE_BYTES: u64 = 6 << 20;
 /// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and keep.
-const THREAD_BYTES: u64 = 3 << 20;
+const THREAD_BYTES: u64 = 4 << 20;
 /// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline` keeps to it.
 pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
 /// The stage of the shards in flight.
@@ -88,7 +90,11 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
             When::Reading,
             largest(scratch, threads),
         ),
-        stage("the process", When::Always, process_bytes(run.settings)),
+        stage(
+            "the process",
+            When::Always,
+            process_bytes(run.settings, run.solving),
+        ),
         stage(
             "statistics of all sites",
             When::Always,
@@ -145,8 +151,12 @@ pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
 }
 
 /// What the process takes beside what is planned.
-pub(crate) const fn process_bytes(settings: &Settings) -> u64 {
-    PROCESS_BYTES + settings.compute.threads as u64 * THREAD_BYTES
+pub(crate) const fn process_bytes(settings: &Settings, solving: Solving) -> u64 {
+    let live = match solving {
+        Solving::WhileFolding => LIVE_BYTES,
+        Solving::AtTheEnd => 0,
+    };
+    PROCESS_BYTES + live + settings.compute.threads as u64 * THREAD_BYTES
 }
 
 /// What is held of a shard until it is folded: one entry for each site, and, while it is read, one that repeats a site.

@@ -33,6 +33,7 @@ impl<'a> Locked<'a> {
     pub(crate) fn lock(mut prepared: Prepared<'a>, mut inbox: Inbox) -> Result<Self, Fatal> {
         let (settings, weights) = (prepared.settings, prepared.weights);
         let state = StateFolder::open(&settings.state)?;
+        state.refuse_other_versions()?;
         if read_sites(&state.path)? != prepared.saved {
             // Another run began or went on with it before the lock was ours.
             inbox.forget();

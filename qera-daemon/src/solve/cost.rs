@@ -58,10 +58,7 @@ impl Quantity {
         ];
         let most = |of: fn(&SolveStage) -> usize| stages.iter().map(of).max().unwrap_or_default();
         let full = if self.full { 4 * self.m * self.m } else { 0 };
-        let allocated = most(|s| s.allocated);
-        // What a solve point leaves behind lies among what the next one allocates: half as much again, measured.
-        let gaps = if self.live { allocated / 2 } else { 0 };
-        (full + most(|s| s.pages) + allocated + gaps) as u64
+        (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
     }
 
     /// W or E, and what a trace packs of it.

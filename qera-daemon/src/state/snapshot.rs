@@ -178,6 +178,19 @@ pub(crate) fn list(state: &Path) -> Result<Vec<Snapshot>, Fatal> {
 }
 
 impl StateFolder {
+    /// Refuses a state whose newest snapshot is of another version, before anything is written to it.
+    ///
+    /// # Errors
+    /// [`Fatal::StateRefused`] naming the version; [`Fatal::Io`].
+    pub(crate) fn refuse_other_versions(&self) -> Result<(), Fatal> {
+        let snapshots = list(&self.path)?;
+        match snapshots.first().map(|newest| Index::read(&newest.path)) {
+            Some(Err(Unread::Fatal(fatal))) => Err(fatal),
+            // What is damaged is told where it is restored from.
+            _ => Ok(()),
+        }
+    }
+
     /// Makes an empty folder for the files of the next snapshot.
     ///
     /// # Errors

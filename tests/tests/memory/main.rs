@@ -103,6 +103,7 @@ fn check(run: PlannedRun) {
         mib(planned),
         mib(peak)
     );
+    println!("{said}");
     assert!((1.0..=1.0 + SLACK).contains(&ratio), "{said}");
 }
 
@@ -158,6 +159,30 @@ fn approx_once() {
     });
 }
 
+#[test]
+fn approx_live() {
+    check(PlannedRun {
+        name: "approx, live, 1 thread",
+        live: true,
+        shards: 16,
+        options: &["--threads", "1", "--method", "approx"],
+        ..EXACT
+    });
+}
+
+#[test]
+fn exact_live_on_two_threads() {
+    check(PlannedRun {
+        name: "exact, live, 2 threads",
+        layers: ALIKE,
+        inputs: ALIKE_INPUTS,
+        live: true,
+        shards: 16,
+        options: &["--threads", "2"],
+        ..EXACT
+    });
+}
+
 /// More rows than are there may come: what the budget has to hold is more than the plan for those that are there, by the
 /// rows that are kept aside.
 #[test]
@@ -177,4 +202,7 @@ fn a_live_run_is_bounded() {
     let [two, same] = planned(PlannedRun { shards: 2, ..live });
     assert!(one < two && two < bound, "{one} {two} {bound}");
     assert_eq!(bound, same);
+    // The rows that come may be f32 ones, of which a number takes twice what is there now.
+    let window: usize = live.inputs.iter().map(|input| input.in_features).sum();
+    assert!(bound > one + (4096 * 4 * window) as u64 - (512 * 2 * window) as u64);
 }
