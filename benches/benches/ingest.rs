@@ -1,8 +1,9 @@
-//! What the daemon adds to the kernel: bf16 shards from the page cache, folded by a whole process that only gathers
-//! (`--once`, no checkpoint, one thread), against X^T X of the same rows by the kernel alone; CPU seconds of both, in turn.
+//! What the daemon adds to the kernel: bf16 shards from the page cache, folded by a whole process
+//! that only gathers (`--once`, no checkpoint, one thread), against X^T X of the same rows by the
+//! kernel alone; CPU seconds of both, in turn.
 //!
-//! `cargo bench -p qera-benches --bench ingest` needs `target/release/qera-daemon` (`cargo build --release`) or
-//! `QERA_DAEMON`, and half a GiB in the temporary folder.
+//! `cargo bench -p qera-benches --bench ingest` needs `target/release/qera-daemon` (`cargo build
+//! --release`) or `QERA_DAEMON`, and half a GiB in the temporary folder.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ const WIDTHS: [usize; 3] = [1024, 2048, 4096];
 /// Linux counts the CPU time of children in hundredths of a second.
 const TICKS: f64 = 100.0;
 
-/// CPU seconds of the children that have ended, by proc(5): utime, stime, cutime, cstime are fields 14 to 17.
+/// CPU seconds of the children that have ended, by proc(5): utime, stime, cutime, cstime are fields
+/// 14 to 17.
 fn seconds_of_children() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();

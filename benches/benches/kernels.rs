@@ -1,10 +1,13 @@
-//! The kernels against this core's peak: X^T X of 2048 rows, skinny products, and traces, in every form that runs here.
+//! The kernels against this core's peak: X^T X of 2048 rows, skinny products, and traces, in every
+//! form that runs here.
 //!
 //! `cargo bench -p qera-benches --bench kernels [-- FILTER]`: FILTER is a part of a case's name.
 //!
-//! A sample is the peak, the kernel, the peak again, each in CPU time of the process on one core; its share is the kernel's
-//! rate over the mean of the two peaks. The peak is that of the arithmetic: bf16 where bf16 is multiplied, else the faster
-//! of AVX2 and AVX-512 in f32, also for forms that use neither and for f64, whose own peak is half of that. Printed are the median of the samples, and their ends.
+//! A sample is the peak, the kernel, the peak again, each in CPU time of the process on one core;
+//! its share is the kernel's rate over the mean of the two peaks. The peak is that of the
+//! arithmetic: bf16 where bf16 is multiplied, else the faster of AVX2 and AVX-512 in f32, also for
+//! forms that use neither and for f64, whose own peak is half of that. Printed are the median of
+//! the samples, and their ends.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
 use core::cell::RefCell;
@@ -28,7 +31,8 @@ const SIZES: [usize; 4] = [576, 1536, 2048, 4096];
 const VECTORS: [usize; 3] = [16, 32, 48];
 const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
 const ROWS: usize = 2048;
-/// Samples of a case: every round visits all cases of a size, so that a slow minute of the machine slows all.
+/// Samples of a case: every round visits all cases of a size, so that a slow minute of the machine
+/// slows all.
 const SAMPLES: usize = 5;
 /// CPU seconds of a sample's kernel, at least, and of each of its peaks.
 const KERNEL_SECONDS: f64 = 0.02;

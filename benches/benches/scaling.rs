@@ -1,10 +1,11 @@
-//! How time grows: of accumulation with the stream and with in_features, of a cold solve with in_features, out_features
-//! and rank. CPU seconds of the process on one core, by the fastest kernel that runs here; the exponent is that of the
-//! power law through the medians.
+//! How time grows: of accumulation with the stream and with in_features, of a cold solve with
+//! in_features, out_features and rank. CPU seconds of the process on one core, by the fastest
+//! kernel that runs here; the exponent is that of the power law through the medians.
 //!
 //! `cargo bench -p qera-benches --bench scaling [-- FILTER]`: FILTER is a part of a series' name.
 //!
-//! Solves begin above 512 out_features: up to there G is decomposed densely, which is another algorithm.
+//! Solves begin above 512 out_features: up to there G is decomposed densely, which is another
+//! algorithm.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
 use core::hint::black_box;
@@ -20,7 +21,8 @@ use qera_daemon::{
     Batch, Compute, Cores, Kernel, LayerProblem, Scratch, SiteStatistics, StoredRows, fold_products,
 };
 
-/// Samples of a point: every round visits all points of a series, so that a slow minute of the machine slows all.
+/// Samples of a point: every round visits all points of a series, so that a slow minute of the
+/// machine slows all.
 const ROUNDS: usize = 7;
 /// CPU seconds of a sample, at least.
 const SECONDS: f64 = 0.05;
@@ -76,8 +78,8 @@ fn shard(noise: &mut Noise, in_features: usize) -> Batch {
     }
 }
 
-/// All statistics of a site, from nothing, over 1, 10 and 100 shards of 512 rows. The window of held-out rows fills in the
-/// first 4096, which is why the middle one is the dearest.
+/// All statistics of a site, from nothing, over 1, 10 and 100 shards of 512 rows. The window of
+/// held-out rows fills in the first 4096, which is why the middle one is the dearest.
 fn stream(compute: Compute<'_>) {
     let m = 512;
     let mut noise = Noise::new(1);

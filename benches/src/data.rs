@@ -27,8 +27,8 @@ impl Noise {
     }
 }
 
-/// Rows whose covariance has the eigenvalues (i + 1)^-1.2 / 3 and mixed eigenvectors: independent channels, turned by two
-/// Householder reflections.
+/// Rows whose covariance has the eigenvalues (i + 1)^-1.2 / 3 and mixed eigenvectors: independent
+/// channels, turned by two Householder reflections.
 #[must_use]
 pub fn activations(noise: &mut Noise, rows: usize, in_features: usize) -> Vec<f32> {
     let scales: Vec<f32> = (0..in_features)

@@ -1,7 +1,7 @@
 //! The exponent of a power law.
 
-/// p of the best y = c x^p: the slope of ln y over ln x by least squares. Points are (x, y), both positive, two different
-/// x at least.
+/// p of the best y = c x^p: the slope of ln y over ln x by least squares. Points are (x, y), both
+/// positive, two different x at least.
 #[must_use]
 pub fn exponent(points: &[(f64, f64)]) -> f64 {
     let logs: Vec<_> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();

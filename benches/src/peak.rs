@@ -1,6 +1,8 @@
-//! The peak of a core, measured: multiply-adds between registers only, enough of them in flight to hide their latency.
+//! The peak of a core, measured: multiply-adds between registers only, enough of them in flight to
+//! hide their latency.
 //!
-//! What the CPU's data sheet says holds for a clock that a shared machine does not keep; this is what the core gives now.
+//! What the CPU's data sheet says holds for a clock that a shared machine does not keep; this is
+//! what the core gives now.
 //!
 //! | form | a step | flops a step |
 //! |---|---|---|
@@ -112,8 +114,9 @@ mod x86 {
     /// Sums in flight: two units of latency 4 to 6 need 8 to 12.
     const SUMS: usize = 12;
 
-    // In each: the sums begin at numbers that the compiler cannot see, so that they stay 12 different ones, and end where
-    // it cannot see what becomes of them, so that none is left out. x <- x / 2 + 1 stays in range for ever.
+    // In each: the sums begin at numbers that the compiler cannot see, so that they stay 12
+    // different ones, and end where it cannot see what becomes of them, so that none is left out. x
+    // <- x / 2 + 1 stays in range for ever.
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2(steps: usize) -> usize {
@@ -165,7 +168,8 @@ mod x86 {
 mod tests {
     use super::Peak;
 
-    /// A loop that was folded away, or sums that lie in memory, would be far outside. No core does 4 TFLOP/s.
+    /// A loop that was folded away, or sums that lie in memory, would be far outside. No core does
+    /// 4 TFLOP/s.
     #[test]
     fn the_peak_is_that_of_a_core() {
         for peak in Peak::available() {

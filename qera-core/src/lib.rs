@@ -1,9 +1,10 @@
 //! The mathematics of quantization error reconstruction, in memory that the caller lends.
 //!
-//! A weight W is replaced by a quantized W~. QERA (Zhang, Wong, Xiao, Constantinides and Zhao, ICLR 2025) gives the
-//! rank-k term C = A B that brings x (W~ + C) as close as possible to x W over the inputs x that the layer really sees.
-//! This crate holds every step of that: no std, no heap, no unsafe, no files, no threads. It runs in a daemon and on the
-//! control processor of an accelerator alike.
+//! A weight W is replaced by a quantized W~. QERA (Zhang, Wong, Xiao, Constantinides and Zhao,
+//! ICLR 2025) gives the rank-k term C = A B that brings x (W~ + C) as close as possible to x W
+//! over the inputs x that the layer really sees. This crate holds every step of that: no std, no
+//! heap, no unsafe, no files, no threads. It runs in a daemon and on the control processor of an
+//! accelerator alike.
 //!
 //! # A tour, in the order of the data
 //! 1. [`dtype`]: little-endian f32, f16 or bf16 activations become f32; NaN, infinity and what would overflow is refused by
@@ -16,16 +17,19 @@
 //! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with its derivation.
 //! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with an honest report.
 //!
-//! Beside them [`pseudo_random`]: the one fixed sequence that starting blocks and samples are drawn from.
+//! Beside them [`pseudo_random`]: the one fixed sequence that starting blocks and samples are drawn
+//! from.
 //!
 //! # Conventions
-//! Row vectors, as in the paper: y = x W, W is m x n with m = in_features and n = out_features, R is m x m. A checkpoint
-//! stores W transposed, `[out_features, in_features]` row-major, which is the same memory as W column-major: no copy.
+//! Row vectors, as in the paper: y = x W, W is m x n with m = in_features and n = out_features, R
+//! is m x m. A checkpoint stores W transposed, `[out_features, in_features]` row-major, which is
+//! the same memory as W column-major: no copy.
 //!
-//! Memory is lent by the caller as slices or nalgebra views. Where a routine needs workspace, a companion function whose
-//! name ends in `_workspace_len` says how much, exactly; less is refused as a value. Products are f32 where activations are
-//! multiplied, everything summed or solved is f64. What data can cause is an error value with numbers in it; nothing
-//! that a caller can pass makes a routine panic. The same input gives the same bits.
+//! Memory is lent by the caller as slices or nalgebra views. Where a routine needs workspace, a
+//! companion function whose name ends in `_workspace_len` says how much, exactly; less is refused
+//! as a value. Products are f32 where activations are multiplied, everything summed or solved is
+//! f64. What data can cause is an error value with numbers in it; nothing that a caller can pass
+//! makes a routine panic. The same input gives the same bits.
 //!
 //! # Example: from bytes to the statistic of QERA-approx
 //! ```

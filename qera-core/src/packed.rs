@@ -1,12 +1,14 @@
 //! Packed storage of a symmetric matrix.
 //!
-//! Row `i` of the upper triangle holds the columns `j = i..m`, rows one after the other. Because the matrix is symmetric
-//! this is also its lower triangle by columns, so column `i` of a column-major m x m view, from the diagonal down, is
-//! copied to row `i` here without a transposition. m (m + 1) / 2 numbers instead of m^2.
+//! Row `i` of the upper triangle holds the columns `j = i..m`, rows one after the other. Because
+//! the matrix is symmetric this is also its lower triangle by columns, so column `i` of a
+//! column-major m x m view, from the diagonal down, is copied to row `i` here without a
+//! transposition. m (m + 1) / 2 numbers instead of m^2.
 
 /// Says how many numbers the packed triangle of an m x m symmetric matrix has: m (m + 1) / 2.
 ///
-/// The even one of m and m + 1 is halved before the product, so nothing overflows that could be stored.
+/// The even one of m and m + 1 is halved before the product, so nothing overflows that could be
+/// stored.
 ///
 /// ```
 /// assert_eq!(qera_core::packed::packed_len(4), 10);
@@ -20,9 +22,11 @@ pub const fn packed_len(m: usize) -> usize {
     }
 }
 
-/// Says where row `row` starts, which is where its diagonal element lies: row m - row (row - 1) / 2.
+/// Says where row `row` starts, which is where its diagonal element lies: row m - row (row - 1)
+/// / 2.
 ///
-/// The element (i, j) with i <= j is at `packed_offset(m, i) + j - i`. `row = m` gives [`packed_len`], the end.
+/// The element (i, j) with i <= j is at `packed_offset(m, i) + j - i`. `row = m` gives
+/// [`packed_len`], the end.
 ///
 /// ```
 /// use qera_core::packed::{packed_len, packed_offset};

@@ -1,19 +1,21 @@
 //! Pseudo-random numbers that are the same in every run and on every machine: SplitMix64.
 //!
 //! # Definition
-//! The state is a counter that grows by gamma = 0x9E3779B97F4A7C15, the odd number nearest to 2^64 divided by the golden
-//! ratio, so it takes every value once in 2^64 steps. A number is the state after a step, mixed:
+//! The state is a counter that grows by gamma = 0x9E3779B97F4A7C15, the odd number nearest to 2^64
+//! divided by the golden ratio, so it takes every value once in 2^64 steps. A number is the state
+//! after a step, mixed:
 //!
 //!   z = (z ^ z >> 30) 0xBF58476D1CE4E5B9,  z = (z ^ z >> 27) 0x94D049BB133111EB,  z ^ z >> 31   (modulo 2^64),
 //!
-//! a bijection each of whose output bits depends on all input bits (David Stafford's variant 13 of MurmurHash3's
-//! finalizer). Any number can be had without those before it, since the counter is known ([`SplitMix64::nth`]).
+//! a bijection each of whose output bits depends on all input bits (David Stafford's variant 13 of
+//! MurmurHash3's finalizer). Any number can be had without those before it, since the counter is
+//! known ([`SplitMix64::nth`]).
 //!
 //! For starting blocks, samples and test data; not for secrets: one output gives all others.
 //!
-//! Cost: 9 integer operations a number.
-//! Source: Steele, Lea and Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014 (ACM SIGPLAN Notices 49,
-//! 10); shifts and factors as in Vigna's `splitmix64.c`.
+//! Cost: 9 integer operations a number. Source: Steele, Lea and Flood, *Fast splittable
+//! pseudorandom number generators*, OOPSLA 2014 (ACM SIGPLAN Notices 49, 10); shifts and factors as
+//! in Vigna's `splitmix64.c`.
 
 /// A sequence of pseudo-random numbers, given by its seed.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +27,8 @@ impl SplitMix64 {
     /// What the counter grows by: the odd number nearest to 2^64 divided by the golden ratio.
     pub const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
-    /// Starts the sequence of a seed. Seeds that differ by a multiple of [`Self::GAMMA`] give the same sequence, shifted:
-    /// take small or unrelated ones.
+    /// Starts the sequence of a seed. Seeds that differ by a multiple of [`Self::GAMMA`] give the
+    /// same sequence, shifted: take small or unrelated ones.
     ///
     /// ```
     /// use qera_core::pseudo_random::SplitMix64;

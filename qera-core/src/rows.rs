@@ -1,11 +1,12 @@
 //! Rows of one layer input, checked once.
 //!
-//! Every statistic takes [`Rows`], so the checks that keep a statistic finite are made here and the inner loops stay
-//! bare: the values form whole rows, each of them is finite and small enough for its f32 products, each weight is finite
-//! and not negative. A value that would poison an accumulator for ever cannot reach one.
+//! Every statistic takes [`Rows`], so the checks that keep a statistic finite are made here and the
+//! inner loops stay bare: the values form whole rows, each of them is finite and small enough for
+//! its f32 products, each weight is finite and not negative. A value that would poison an
+//! accumulator for ever cannot reach one.
 //!
-//! Cost: one pass over the values. Padding tokens are left out by a weight of 0, or earlier by the mask of
-//! [`decode_rows`](crate::dtype::decode_rows), which drops them.
+//! Cost: one pass over the values. Padding tokens are left out by a weight of 0, or earlier by the
+//! mask of [`decode_rows`](crate::dtype::decode_rows), which drops them.
 
 use crate::dtype::{MAGNITUDE_MAX, first_above, is_within};
 use core::fmt;
@@ -34,8 +35,8 @@ impl<'a> Rows<'a> {
     /// `values` holds rows x `in_features` numbers, row-major; no rows at all is fine.
     ///
     /// # Errors
-    /// [`ShapeError::InFeatures`] when `in_features` is 0, [`ShapeError::Length`] when the values are not whole rows,
-    /// [`ShapeError::Value`] for the first value that is not finite or above
+    /// [`ShapeError::InFeatures`] when `in_features` is 0, [`ShapeError::Length`] when the values
+    /// are not whole rows, [`ShapeError::Value`] for the first value that is not finite or above
     /// [`MAGNITUDE_MAX`]. Nothing has been accumulated then: refuse the batch.
     ///
     /// ```
@@ -71,11 +72,12 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// Gives each row its weight: 0 is the same as leaving the row out, 3 the same as repeating it three times.
+    /// Gives each row its weight: 0 is the same as leaving the row out, 3 the same as repeating it
+    /// three times.
     ///
     /// # Errors
-    /// [`ShapeError::Weights`] when their number is not the number of rows, [`ShapeError::Weight`] for the first that is
-    /// negative or not finite.
+    /// [`ShapeError::Weights`] when their number is not the number of rows, [`ShapeError::Weight`]
+    /// for the first that is negative or not finite.
     ///
     /// ```
     /// # use qera_core::rows::{Rows, ShapeError};

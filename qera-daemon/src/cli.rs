@@ -17,9 +17,9 @@ use crate::{commands, run};
 
 /// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.
 ///
-/// Exit codes: 0 done; 1 failure; 2 usage; 3 done, but input was quarantined (--once); 4 the output folder or the
-/// state belongs to other settings, or is damaged; 5 does not fit the memory budget; 75 the output folder or the state is
-/// in use; 130 or 143 a second SIGINT or SIGTERM.
+/// Exit codes: 0 done; 1 failure; 2 usage; 3 done, but input was quarantined (--once); 4 the output
+/// folder or the state belongs to other settings, or is damaged; 5 does not fit the memory budget;
+/// 75 the output folder or the state is in use; 130 or 143 a second SIGINT or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "qera-daemon", version, about, long_about)]
 pub(crate) struct Cli {
@@ -39,7 +39,8 @@ pub(crate) struct Cli {
 /// Subcommands; all options may follow them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Solve again from a state's statistics, with another method, rank, quantizer or shrinkage, into another --out
+    /// Solve again from a state's statistics, with another method, rank, quantizer or shrinkage,
+    /// into another --out
     Solve,
     /// What a state holds and what the daemon that works with it is doing
     Status(StatusArgs),

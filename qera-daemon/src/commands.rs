@@ -1,4 +1,5 @@
-//! What can be done beside the main job: `plan`, `status`, and `solve`, which makes another adapter of saved statistics.
+//! What can be done beside the main job: `plan`, `status`, and `solve`, which makes another adapter
+//! of saved statistics.
 
 use core::sync::atomic::AtomicBool;
 use std::io::Write;
@@ -64,8 +65,8 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
     })
 }
 
-/// Solves every selected layer from what a state holds, and publishes. The state is only read: a daemon may be
-/// working with it.
+/// Solves every selected layer from what a state holds, and publishes. The state is only read: a
+/// daemon may be working with it.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] for what was not gathered, [`Fatal`] otherwise.

@@ -61,7 +61,8 @@ pub(crate) enum Fatal {
         /// What went wrong.
         reason: Box<dyn core::error::Error + Send + Sync>,
     },
-    /// The folder has no shard, or all were refused: a generation of zeros would take the place of a good one.
+    /// The folder has no shard, or all were refused: a generation of zeros would take the place of
+    /// a good one.
     #[error("{}: {}; nothing was published", folder.display(), nothing(*refused))]
     NothingUsable {
         /// The watched folder.

@@ -1,10 +1,12 @@
 //! The CUDA side of qera: for now the probe that says which device there is, or why there is none.
 //!
-//! The driver library is loaded at run time, so the same binary runs on machines with and without it; a machine without a
-//! GPU is a normal case, not a failure. [`probe`] never panics and never ends the process: the library may be missing, may
-//! lack a function, may refuse to start, or may find no device, and each of these is a [`Reason`] that can be printed.
+//! The driver library is loaded at run time, so the same binary runs on machines with and without
+//! it; a machine without a GPU is a normal case, not a failure. [`probe`] never panics and never
+//! ends the process: the library may be missing, may lack a function, may refuse to start, or may
+//! find no device, and each of these is a [`Reason`] that can be printed.
 //!
-//! There are no kernels here: even where a device is found, solving runs on the host, and [`Probe`] says so when printed.
+//! There are no kernels here: even where a device is found, solving runs on the host, and [`Probe`]
+//! says so when printed.
 //!
 //! ```
 //! let probe = qera_gpu::probe();
@@ -42,7 +44,8 @@ pub struct Device {
 /// Why no device can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// No file of any of these names could be loaded; when printed, the first is named and the others are counted.
+    /// No file of any of these names could be loaded; when printed, the first is named and the
+    /// others are counted.
     #[error("no CUDA driver library found (tried {})", abridged(searched))]
     Library {
         /// The names tried, in order.

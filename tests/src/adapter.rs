@@ -111,7 +111,8 @@ fn decode(tensor: &safetensors::tensor::TensorView<'_>) -> Vec<f32> {
     }
 }
 
-/// f of a correction on rows, straight from the definition: mean over rows of ||x (E - A B)||^2, in f64.
+/// f of a correction on rows, straight from the definition: mean over rows of ||x (E - A B)||^2, in
+/// f64.
 ///
 /// `error` is E as [out_features, in_features].
 #[must_use]

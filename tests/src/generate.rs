@@ -64,7 +64,8 @@ impl WeightedRows {
     }
 }
 
-/// Values as activations have them: most around 1, some channels hundreds of times larger, exact zeros.
+/// Values as activations have them: most around 1, some channels hundreds of times larger, exact
+/// zeros.
 fn activation() -> impl Strategy<Value = f32> {
     prop_oneof![8 => -3.0_f32..3.0, 1 => -400.0_f32..400.0, 1 => Just(0.0_f32), 1 => -1.0e-6_f32..1.0e-6]
 }
@@ -110,7 +111,8 @@ pub fn weighted_rows() -> impl Strategy<Value = WeightedRows> {
     )
 }
 
-/// Values around 10^9 that differ by a few multiples of 64, the spacing of f32 there: what ruins `E[x^2] - E[x]^2`.
+/// Values around 10^9 that differ by a few multiples of 64, the spacing of f32 there: what ruins
+/// `E[x^2] - E[x]^2`.
 pub fn offset_rows() -> impl Strategy<Value = WeightedRows> {
     let value = (-8_i8..=8).prop_map(|steps| 1.0e9_f32 + 64.0 * f32::from(steps));
     rows_of(value.boxed(), Just(1.0), 1..=5)
@@ -121,7 +123,8 @@ pub fn integer_rows() -> impl Strategy<Value = WeightedRows> {
     rows_of((-50_i8..=50).prop_map(f32::from).boxed(), Just(1.0), 1..=70)
 }
 
-/// A partition of `rows` row numbers into batches, in shuffled order: every batch a list, some possibly empty.
+/// A partition of `rows` row numbers into batches, in shuffled order: every batch a list, some
+/// possibly empty.
 pub fn partition(rows: usize) -> impl Strategy<Value = Vec<Vec<usize>>> {
     let order = Just((0..rows).collect::<Vec<_>>()).prop_shuffle();
     (order, vec(0_usize..6, rows)).prop_map(|(order, batches)| {

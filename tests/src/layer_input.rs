@@ -1,5 +1,6 @@
-//! Autocorrelations of layer inputs by name, and quantization errors: what a solve is tested on. R is that of rows drawn from
-//! a population, so that the R of more rows differs from it as it does in a stream.
+//! Autocorrelations of layer inputs by name, and quantization errors: what a solve is tested on. R
+//! is that of rows drawn from a population, so that the R of more rows differs from it as it does
+//! in a stream.
 
 use faer::Mat;
 

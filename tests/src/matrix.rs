@@ -1,5 +1,6 @@
-//! A small owned matrix for tests: column-major storage that lends itself as a view to qera-core, with the few operations that
-//! checks need. (nalgebra is built without a heap here, as qera-core needs it; factorisations come from the oracle.)
+//! A small owned matrix for tests: column-major storage that lends itself as a view to qera-core,
+//! with the few operations that checks need. (nalgebra is built without a heap here, as qera-core
+//! needs it; factorisations come from the oracle.)
 
 use core::ops::{Add, Index, IndexMut, Mul, Sub};
 

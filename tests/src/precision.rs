@@ -1,8 +1,9 @@
 //! The one table of tolerances.
 //!
-//! Every bound on a computed matrix is `units x n x eps x norm`: `n` the larger dimension, `norm` that of the data it is
-//! compared with. A tolerance that is loosened here is loosened in sight of all the others. The units are about four times
-//! the largest value met over the generators of the tests, except where a requirement fixes the number.
+//! Every bound on a computed matrix is `units x n x eps x norm`: `n` the larger dimension, `norm`
+//! that of the data it is compared with. A tolerance that is loosened here is loosened in sight of
+//! all the others. The units are about four times the largest value met over the generators of the
+//! tests, except where a requirement fixes the number.
 
 /// `units * n * eps * norm`.
 #[must_use]
@@ -22,7 +23,8 @@ pub const SVD_REBUILD: f64 = 1.0;
 pub const SVD_ORTHOGONALITY: f64 = 6.0;
 /// Largest `|s_i - s_i'|` against the oracle, norm `||A||_F`.
 pub const SVD_VALUES: f64 = 2.0;
-/// Relative error of each singular value of a well-conditioned matrix with graded columns, norm the value itself.
+/// Relative error of each singular value of a well-conditioned matrix with graded columns, norm the
+/// value itself.
 pub const SVD_GRADED: f64 = 2.0;
 /// `||root^2 - A||_F`, norm `||A||_F cond(A)^(1/4)`.
 pub const ROOT_SQUARED: f64 = 2.0;
@@ -33,8 +35,8 @@ pub const KRYLOV_ORTHOGONALITY: f64 = 4.0;
 
 /// Captured sum of eigenvalues against the oracle, beside the relative term below; norm the trace.
 pub const KRYLOV_ROUNDING: f64 = 0.5;
-/// Captured sum of eigenvalues against the oracle, relative to what is left of the trace: the requirement behind "f within
-/// 1e-6 of the optimum", with room for the daemon's own routine.
+/// Captured sum of eigenvalues against the oracle, relative to what is left of the trace: the
+/// requirement behind "f within 1e-6 of the optimum", with room for the daemon's own routine.
 pub const KRYLOV_CAPTURED: f64 = 1e-9;
 /// The two exact routes against each other at cond(R) = 1e6, relative, in f and in C.
 pub const ROUTES_AGREE: f64 = 1e-10;
@@ -48,7 +50,9 @@ pub const GOLDEN_OBJECTIVE: f64 = 1e-5;
 pub const GOLDEN_OPTIMUM: f64 = 1e-6;
 /// f of a solve from a cold start above the optimum, relative: the requirement.
 pub const SOLVE_COLD: f64 = 1e-6;
-/// f after one cycle from the vectors of an R that was 5 % different above the optimum, relative: the requirement.
+/// f after one cycle from the vectors of an R that was 5 % different above the optimum, relative:
+/// the requirement.
 pub const SOLVE_WARM: f64 = 1e-5;
-/// Mean held-out error of a candidate, found in the space of all candidates, against a dense solve of each fold, relative.
+/// Mean held-out error of a candidate, found in the space of all candidates, against a dense solve
+/// of each fold, relative.
 pub const HELD_OUT: f64 = 1e-3;

@@ -126,7 +126,8 @@ fn every_piece_is_done_once_with_its_own_value() {
     cores.spread(Vec::<()>::new(), |()| unreachable!("there is no piece"));
 }
 
-/// A panic in a piece reaches the caller, in whichever thread it happened, and gives the cores back.
+/// A panic in a piece reaches the caller, in whichever thread it happened, and gives the cores
+/// back.
 #[test]
 fn a_panic_reaches_the_caller() {
     for threads in [1, 2, 3] {

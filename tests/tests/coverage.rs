@@ -1,5 +1,5 @@
-//! The interval of the held-out error covers: on a long real stream, the true error of a frozen correction lies in its
-//! 95 % interval in 90 to 99 % of windows.
+//! The interval of the held-out error covers: on a long real stream, the true error of a frozen
+//! correction lies in its 95 % interval in 90 to 99 % of windows.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::fs;

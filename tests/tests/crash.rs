@@ -87,7 +87,8 @@ fn killed_at_several_points_it_ends_the_same() {
     let daemon = TestDaemon::with_watched_folder(BINARY);
     let watched = daemon.watched();
     let shards = fixture_shards();
-    // Before the first shard; after a shard was accepted; while a burst is being folded and solved; while it idles.
+    // Before the first shard; after a shard was accepted; while a burst is being folded and solved;
+    // while it idles.
     let mut live = start(&daemon, &[]);
     live.wait_for(&event("watching"));
     live.kill();
@@ -138,7 +139,8 @@ fn unfinished(folder: &Path) -> bool {
     })
 }
 
-/// Every few milliseconds, whatever it is doing; and the shards are deleted as soon as that is allowed.
+/// Every few milliseconds, whatever it is doing; and the shards are deleted as soon as that is
+/// allowed.
 #[test]
 fn killed_over_and_over_it_loses_nothing() {
     let daemon = TestDaemon::with_watched_folder(BINARY);

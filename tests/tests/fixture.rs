@@ -1,4 +1,5 @@
-//! The committed fixture is what its list of hashes says, within the sizes promised, and what its model computes.
+//! The committed fixture is what its list of hashes says, within the sizes promised, and what its
+//! model computes.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::collections::HashSet;
@@ -68,9 +69,10 @@ fn differences(recorded: &[f32], computed: &[f32]) -> RowDifferences {
     RowDifferences { frobenius, steps }
 }
 
-/// Transformers recorded the shards; the model of the tests writes the same files from the committed tokens. f32 sums
-/// in another order turn the rounding of few elements, by one step (1e-4 of a tensor at most); a norm
-/// without its epsilon, the smallest of the wrong formulas tried, moves elements by 6 steps.
+/// Transformers recorded the shards; the model of the tests writes the same files from the
+/// committed tokens. f32 sums in another order turn the rounding of few elements, by one step (1e-4
+/// of a tensor at most); a norm without its epsilon, the smallest of the wrong formulas tried,
+/// moves elements by 6 steps.
 #[test]
 fn the_model_computes_the_committed_shards() {
     let (model, tokens) = (FixtureModel::load(), calibration_tokens());

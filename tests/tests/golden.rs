@@ -194,7 +194,8 @@ fn check_few_rows(daemon: &TestDaemon, layer: &ReferenceLayer, rows: usize, bits
     assert!(exact < none, "{case}: {exact} {none}");
 }
 
-/// An oracle of its own: the optimum from R in f64 by a dense eigensolver, at the daemon's default sizes.
+/// An oracle of its own: the optimum from R in f64 by a dense eigensolver, at the daemon's default
+/// sizes.
 #[test]
 fn exact_reaches_the_optimum_of_the_rows_given() {
     let Some(folder) = reference_folder("exact_reaches_the_optimum_of_the_rows_given") else {

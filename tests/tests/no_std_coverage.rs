@@ -1,9 +1,11 @@
-//! Every public routine of qera-core is called by the no_std proof, and the proof calls nothing that does not exist.
+//! Every public routine of qera-core is called by the no_std proof, and the proof calls nothing
+//! that does not exist.
 //!
-//! A public routine is a `pub fn`, free or of a type, in qera-core/src outside of tests; the workspace's `unreachable_pub`
-//! lint sees to it that `pub` means reachable. A call counts when it names the routine in full: `decode_rows(..)`,
-//! `dtype::decode_rows(..)` or `Mxint::encode(..)`, not `format.encode(..)`, which could be anybody's `encode`,
-//! and not inside a macro's arguments, which are no Rust yet.
+//! A public routine is a `pub fn`, free or of a type, in qera-core/src outside of tests; the
+//! workspace's `unreachable_pub` lint sees to it that `pub` means reachable. A call counts when it
+//! names the routine in full: `decode_rows(..)`, `dtype::decode_rows(..)` or `Mxint::encode(..)`,
+//! not `format.encode(..)`, which could be anybody's `encode`, and not inside a macro's arguments,
+//! which are no Rust yet.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 use std::collections::BTreeSet;

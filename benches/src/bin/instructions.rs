@@ -1,7 +1,8 @@
-//! One case in one process, for callgrind to count: `instructions CASE`, or `--list`. instructions/run.sh runs them all.
+//! One case in one process, for callgrind to count: `instructions CASE`, or `--list`.
+//! instructions/run.sh runs them all.
 //!
-//! A case names the form of the kernels, so that its count does not depend on the CPU: callgrind runs code for AVX2, not for
-//! AVX-512. Only what [`counted`] calls is counted.
+//! A case names the form of the kernels, so that its count does not depend on the CPU: callgrind
+//! runs code for AVX2, not for AVX-512. Only what [`counted`] calls is counted.
 #![expect(clippy::print_stdout, reason = "--list")]
 
 use core::hint::black_box;

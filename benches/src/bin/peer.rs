@@ -1,8 +1,10 @@
-//! Our side of `benches/peers`: one piece of work in a process of its own, timed without reading its input.
+//! Our side of `benches/peers`: one piece of work in a process of its own, timed without reading
+//! its input.
 //!
-//! `peer accumulate --rows FILE --threads N` folds the rows of a shard into R, as the official hook does; `peer solve --problem FILE
-//! --rank K --threads N --out FILE [--warm-from FILE]` takes R and E to A and B. One JSON line on standard output:
-//! CPU seconds of the process, elapsed seconds, and the kernel that ran.
+//! `peer accumulate --rows FILE --threads N` folds the rows of a shard into R, as the official hook
+//! does; `peer solve --problem FILE --rank K --threads N --out FILE [--warm-from FILE]` takes R and
+//! E to A and B. One JSON line on standard output: CPU seconds of the process, elapsed seconds, and
+//! the kernel that ran.
 #![expect(clippy::print_stdout, reason = "its output is the measurement")]
 
 use std::collections::BTreeMap;
@@ -113,7 +115,8 @@ fn accumulate(compute: Compute<'_>, path: &Path) -> Result<serde_json::Value, Fa
             },
         );
     };
-    // The first fold touches the memory of R for the first time, as the official code's first batch does.
+    // The first fold touches the memory of R for the first time, as the official code's first batch
+    // does.
     fold();
     let ((), figures) = timed(compute, fold);
     if seen.to_bits() != (2.0 * count as f64).to_bits() {
@@ -185,7 +188,8 @@ fn solve(
     (rank, warm_from): (usize, Option<&Path>),
     out: &Path,
 ) -> Result<serde_json::Value, Failure> {
-    // A first small call, as the official side has one: code and allocator are there when the clock starts.
+    // A first small call, as the official side has one: code and allocator are there when the clock
+    // starts.
     Problem::small().of(8).solve(compute, None)?;
     let earlier = match warm_from {
         Some(path) => Some(Problem::read(path)?.of(rank).solve(compute, None)?.vectors),

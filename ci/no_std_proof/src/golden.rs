@@ -1,4 +1,5 @@
-//! A problem whose every step is known: 5 rows of 4 features, a weight of 3 x 4, executed with the reference code.
+//! A problem whose every step is known: 5 rows of 4 features, a weight of 3 x 4, executed with the
+//! reference code.
 
 /// in_features.
 pub const M: usize = 4;
@@ -27,7 +28,8 @@ pub const R: [f64; 10] = [1.25, 0.1, 0.6, -0.6, 2.0, -0.9, 0.2, 2.25, 0.7, 3.65]
 /// Singular values of R^(1/2) E.
 pub const SINGULAR: [f64; 3] = [0.790_688_838_4, 0.418_003_889_2, 0.106_882_668_9];
 
-/// f without a correction, and with the best of rank 1, and with that of the diagonal, and of the identity.
+/// f without a correction, and with the best of rank 1, and with that of the diagonal, and of the
+/// identity.
 pub const ERRORS: [f64; 4] = [
     0.811_339_999_8,
     0.186_151_160_6,

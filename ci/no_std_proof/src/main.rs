@@ -1,10 +1,11 @@
-//! Proof that qera-core needs no std, no heap and no start-up code: this program has none of them, links, calls every public
-//! routine of qera-core, and ends with status 0 only if each result is right. Status n > 0: check number n of [`CHECKS`]
-//! failed; 101: panic.
+//! Proof that qera-core needs no std, no heap and no start-up code: this program has none of them,
+//! links, calls every public routine of qera-core, and ends with status 0 only if each result is
+//! right. Status n > 0: check number n of [`CHECKS`] failed; 101: panic.
 //!
-//! Every routine is called by its full path (`Moments::merge(&mut a, &b)`), so that `tests/tests/no_std_coverage.rs` can
-//! compare the calls with the public functions of qera-core and name the one that is missing here. What is checked in depth
-//! is checked by the ordinary tests; here each routine shows that it runs.
+//! Every routine is called by its full path (`Moments::merge(&mut a, &b)`), so that
+//! `tests/tests/no_std_coverage.rs` can compare the calls with the public functions of qera-core
+//! and name the one that is missing here. What is checked in depth is checked by the ordinary
+//! tests; here each routine shows that it runs.
 #![no_std]
 #![no_main]
 

@@ -18,12 +18,19 @@ fn predicates() -> bool {
         Method::WeightOnly,
     ];
     Method::needs_r(exact)
+        && !Method::needs_r(approx)
         && Method::shrinks(exact)
+        && !Method::shrinks(approx)
         && Method::uses_rows(approx)
+        && !Method::uses_rows(plain)
         && Method::gap_is_in_f(approx)
+        && !Method::gap_is_in_f(lqer)
+        && Method::can_leave_out(exact)
         && !Method::can_leave_out(lqer)
+        && Method::corrects(exact)
         && !Method::corrects(plain)
         && Method::statistic_kind(plain) == StatisticKind::Identity
+        && Method::statistic_kind(exact) == StatisticKind::Autocorrelation
 }
 
 /// The precision to which the golden numbers are printed.

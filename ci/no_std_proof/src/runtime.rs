@@ -1,5 +1,6 @@
-//! What an operating system's libraries would have brought: the entry point, the way out, the four memory functions that
-//! the compiler calls by name, and the panic handler. The only file here with `unsafe` code.
+//! What an operating system's libraries would have brought: the entry point, the way out, the four
+//! memory functions that the compiler calls by name, and the panic handler. The only file here with
+//! `unsafe` code.
 
 use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
@@ -36,7 +37,8 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
-// The loops below are volatile: the compiler would otherwise recognise them and replace each by a call to itself.
+// The loops below are volatile: the compiler would otherwise recognise them and replace each by a
+// call to itself.
 
 /// # Safety
 /// As C's `memcpy`.
@@ -58,7 +60,8 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
         return unsafe { memcpy(to, from, len) };
     }
     for at in (0..len).rev() {
-        // SAFETY: the caller gives `len` readable and `len` writable bytes; descending, as the destination lies behind.
+        // SAFETY: the caller gives `len` readable and `len` writable bytes; descending, as the
+        // destination lies behind.
         unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) }
     }
     to

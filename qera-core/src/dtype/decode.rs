@@ -13,13 +13,14 @@ const F16_LARGEST: u16 = 0x7bff;
 /// Widens little-endian activations to f32, dropping masked rows.
 ///
 /// # Shapes
-/// `bytes` holds rows x `in_features` numbers, row-major; `mask`, one byte a row; `out`, at least the rows kept x
-/// `in_features`. Rows whose mask byte is 0 are dropped and never inspected (padding may hold anything); the others are
-/// written one after the other from the start of `out`. Returns how many were kept; the rest of `out` is left as it was.
+/// `bytes` holds rows x `in_features` numbers, row-major; `mask`, one byte a row; `out`, at least
+/// the rows kept x `in_features`. Rows whose mask byte is 0 are dropped and never inspected
+/// (padding may hold anything); the others are written one after the other from the start of `out`.
+/// Returns how many were kept; the rest of `out` is left as it was.
 ///
 /// # Errors
-/// [`DecodeError`], its rows and columns being those of the input. `out` then holds unspecified numbers; nothing has been
-/// accumulated: refuse the batch.
+/// [`DecodeError`], its rows and columns being those of the input. `out` then holds unspecified
+/// numbers; nothing has been accumulated: refuse the batch.
 ///
 /// # Numerics
 /// Exact: every f16 and bf16 number is an f32 number.
@@ -63,10 +64,11 @@ pub fn decode_rows(
     Ok(kept)
 }
 
-/// Checks little-endian activations as [`decode_rows`] does, and keeps them as they are: masked rows are dropped by moving the
-/// others to the front of `bytes`. Returns how many rows were kept.
+/// Checks little-endian activations as [`decode_rows`] does, and keeps them as they are: masked
+/// rows are dropped by moving the others to the front of `bytes`. Returns how many rows were kept.
 ///
-/// For hosts that multiply rows in the form in which they came: [`widen`] takes any part of them from here on.
+/// For hosts that multiply rows in the form in which they came: [`widen`] takes any part of them
+/// from here on.
 ///
 /// # Errors
 /// [`DecodeError`] as [`decode_rows`]; `bytes` then holds unspecified rows.
@@ -105,7 +107,8 @@ pub fn keep_rows(
 
 /// Refuses a row with a number that is not finite or above [`MAGNITUDE_MAX`].
 fn check_row(bytes: &[u8], dtype: FloatDtype, row: usize) -> Result<(), DecodeError> {
-    // No early exit, so that the loops vectorise; signed comparisons of 16 bits, which every vector unit has.
+    // No early exit, so that the loops vectorise; signed comparisons of 16 bits, which every vector
+    // unit has.
     let above = |limit: u16| {
         let limit = limit.cast_signed();
         let mut above = 0_i16;
@@ -189,8 +192,9 @@ const fn refusal(row: usize, column: usize, value: f32) -> DecodeError {
 /// `bytes` holds exactly as many numbers as `out`.
 ///
 /// # Errors
-/// [`DecodeError::Length`] and [`DecodeError::OutputLength`] for the shapes; [`DecodeError::NonFinite`] for the first value
-/// that is not finite, as column `index` of row 0. `out` then holds unspecified numbers.
+/// [`DecodeError::Length`] and [`DecodeError::OutputLength`] for the shapes;
+/// [`DecodeError::NonFinite`] for the first value that is not finite, as column `index` of row 0.
+/// `out` then holds unspecified numbers.
 ///
 /// ```
 /// use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};

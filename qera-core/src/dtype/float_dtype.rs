@@ -34,7 +34,8 @@ impl FloatDtype {
         }
     }
 
-    /// Rounds to what a reader of this dtype will see: to nearest, ties to even, infinite when out of range.
+    /// Rounds to what a reader of this dtype will see: to nearest, ties to even, infinite when out
+    /// of range.
     ///
     /// ```
     /// use qera_core::dtype::FloatDtype;

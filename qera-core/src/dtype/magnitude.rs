@@ -1,14 +1,18 @@
-//! The largest magnitude of an activation, and the search for what is above it ([the module](super) derives it).
+//! The largest magnitude of an activation, and the search for what is above it ([the module](super)
+//! derives it).
 
-/// The largest |x| of an activation, 2^57: the f32 sum of 4096 products of two such numbers is at most 2^126, so finite.
+/// The largest |x| of an activation, 2^57: the f32 sum of 4096 products of two such numbers is at
+/// most 2^126, so finite.
 pub const MAGNITUDE_MAX: f32 = 144_115_188_075_855_872.0;
 
 /// All bits but the sign.
 pub(super) const MAGNITUDE_BITS: u32 = 0x7fff_ffff;
 
-/// Says whether every |value| is at most `limit` (and so finite): a loop without early exit, so that it vectorises.
+/// Says whether every |value| is at most `limit` (and so finite): a loop without early exit, so
+/// that it vectorises.
 pub(crate) fn is_within(values: &[f32], limit: f32) -> bool {
-    // Signed comparisons, which every vector unit has; with the sign bit cleared they order the same.
+    // Signed comparisons, which every vector unit has; with the sign bit cleared they order the
+    // same.
     let limit = limit.to_bits().cast_signed();
     let mut above = 0_i32;
     for value in values {

@@ -1,7 +1,9 @@
-//! The loops over contiguous columns that every routine here is made of, and the search for the largest element.
+//! The loops over contiguous columns that every routine here is made of, and the search for the
+//! largest element.
 //!
-//! Eight partial sums, added in one fixed order, let the compiler use vector registers without the freedom to reassociate,
-//! so the result does not depend on the optimisation level. The error of `dot` is at most `(n/8 + 4) eps |x|^T |y|`.
+//! Eight partial sums, added in one fixed order, let the compiler use vector registers without the
+//! freedom to reassociate, so the result does not depend on the optimisation level. The error of
+//! `dot` is at most `(n/8 + 4) eps |x|^T |y|`.
 
 use nalgebra::{Dyn, Matrix, RawStorage};
 
@@ -61,8 +63,8 @@ pub(crate) fn dot_add_scaled(r: &[f64], x: &[f64], alpha: f64, y: &mut [f64]) ->
     sum
 }
 
-/// A power of two `s` that brings `largest` to [1/2, 1) (or as near as a normal `s` and `1/s` allow), so that scaling by it
-/// is exact; 1 when `largest` is zero.
+/// A power of two `s` that brings `largest` to [1/2, 1) (or as near as a normal `s` and `1/s`
+/// allow), so that scaling by it is exact; 1 when `largest` is zero.
 pub(crate) fn power_of_two_scale(largest: f64) -> f64 {
     if largest > 0.0 {
         let (_, exponent) = libm::frexp(largest);

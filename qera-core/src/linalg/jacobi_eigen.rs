@@ -1,20 +1,23 @@
 //! Eigenvalues and eigenvectors of a symmetric matrix by cyclic Jacobi rotations.
 //!
-//! **Derivation.** One rotation in the plane `(p, q)` by the angle `cot 2 phi = (a_qq - a_pp) / 2 a_pq` makes `a_pq` zero and
-//! moves its square, twice, from the off-diagonal to the diagonal part: `off(A)^2` falls by `2 a_pq^2`. Visiting all pairs
-//! row by row with `|phi| <= pi/4` converges, in the end quadratically (Forsythe and Henrici 1960). The product of the
-//! rotations is the eigenvector matrix.
+//! **Derivation.** One rotation in the plane `(p, q)` by the angle `cot 2 phi = (a_qq - a_pp) / 2
+//! a_pq` makes `a_pq` zero and moves its square, twice, from the off-diagonal to the diagonal part:
+//! `off(A)^2` falls by `2 a_pq^2`. Visiting all pairs row by row with `|phi| <= pi/4` converges, in
+//! the end quadratically (Forsythe and Henrici 1960). The product of the rotations is the
+//! eigenvector matrix.
 //!
-//! Following Rutishauser (1966) the diagonal lives outside the matrix and the corrections `t a_pq` are summed apart over one
-//! sweep and added once, so that many small corrections are not lost one by one against a large diagonal.
-//! A pair is left alone when `|a_pq| <= eps sqrt(|a_pp a_qq|)`, the relative test under which Jacobi computes the small
-//! eigenvalues of a scaled diagonally dominant matrix to high relative accuracy (Demmel and Veselic 1992, theorem 2.3);
-//! an absolute floor of `eps^2 max|a|` keeps exact zeros on the diagonal from asking for the impossible.
+//! Following Rutishauser (1966) the diagonal lives outside the matrix and the corrections `t a_pq`
+//! are summed apart over one sweep and added once, so that many small corrections are not lost one
+//! by one against a large diagonal. A pair is left alone when `|a_pq| <= eps sqrt(|a_pp a_qq|)`,
+//! the relative test under which Jacobi computes the small eigenvalues of a scaled diagonally
+//! dominant matrix to high relative accuracy (Demmel and Veselic 1992, theorem 2.3); an absolute
+//! floor of `eps^2 max|a|` keeps exact zeros on the diagonal from asking for the impossible.
 //!
 //! **Cost.** About `6 n^3` flops a sweep with vectors, 6 to 10 sweeps.
 //!
-//! **Error bound.** The computed `Q L Q^T` is that of `A + dA` with `||dA|| <= p(n) eps ||A||`, `p` growing slower than
-//! linearly in practice (Wilkinson 1965, section 5.19); `Q` is orthogonal to the same multiple of eps.
+//! **Error bound.** The computed `Q L Q^T` is that of `A + dA` with `||dA|| <= p(n) eps ||A||`, `p`
+//! growing slower than linearly in practice (Wilkinson 1965, section 5.19); `Q` is orthogonal to
+//! the same multiple of eps.
 
 use core::fmt;
 
@@ -83,7 +86,8 @@ pub const fn jacobi_eigen_workspace_len(n: usize) -> usize {
     n.saturating_mul(2)
 }
 
-/// Decomposes a symmetric matrix, `A = Q diag(values) Q^T`, with the eigenvalues in descending order.
+/// Decomposes a symmetric matrix, `A = Q diag(values) Q^T`, with the eigenvalues in descending
+/// order.
 ///
 /// # Shapes
 /// | argument | shape | |
@@ -101,15 +105,16 @@ pub const fn jacobi_eigen_workspace_len(n: usize) -> usize {
 /// [`NoConvergence`](JacobiEigenError::NoConvergence) the outputs hold the last iterate.
 ///
 /// # Numerics
-/// Backward error of a small multiple of `n eps ||A||`; see the head of the file for small eigenvalues. Entries are scaled by
-/// a power of two first, so no product overflows. Signs of the vectors, and the basis of a multiple eigenvalue, are free.
+/// Backward error of a small multiple of `n eps ||A||`; see the head of the file for small
+/// eigenvalues. Entries are scaled by a power of two first, so no product overflows. Signs of the
+/// vectors, and the basis of a multiple eigenvalue, are free.
 ///
 /// # Determinism
 /// Pairs are visited row by row and sorted by selection, both in a fixed order.
 ///
 /// # References
-/// Rutishauser, *The Jacobi method for real symmetric matrices*, Numer. Math. 9 (1966); Demmel and Veselic, *Jacobi's method
-/// is more accurate than QR*, SIAM J. Matrix Anal. Appl. 13 (1992).
+/// Rutishauser, *The Jacobi method for real symmetric matrices*, Numer. Math. 9 (1966); Demmel and
+/// Veselic, *Jacobi's method is more accurate than QR*, SIAM J. Matrix Anal. Appl. 13 (1992).
 ///
 /// # Example
 /// ```
@@ -198,7 +203,8 @@ fn off_diagonal(a: &DMatrixViewMut<'_, f64>) -> f64 {
     sum
 }
 
-/// Visits every pair once and returns the number of rotations made. The diagonal of `a` is stale: `values` has it.
+/// Visits every pair once and returns the number of rotations made. The diagonal of `a` is stale:
+/// `values` has it.
 fn sweep(
     a: &mut DMatrixViewMut<'_, f64>,
     values: &mut [f64],
@@ -224,7 +230,8 @@ fn sweep(
             change[p] -= t * g;
             change[q] += t * g;
             rotation.apply_to_columns(a, p, q);
-            // Symmetry: rows p and q equal the rotated columns; the pair itself is zero by construction.
+            // Symmetry: rows p and q equal the rotated columns; the pair itself is zero by
+            // construction.
             for i in 0..n {
                 a[(p, i)] = a[(i, p)];
                 a[(q, i)] = a[(i, q)];
@@ -253,7 +260,8 @@ mod tests {
 
     #[test]
     fn only_the_lower_triangle_is_read() {
-        // [[1, 2, 3], [2, 3, 1], [3, 1, 2]]: every row sums to 6, the trace is 6, the determinant -18.
+        // [[1, 2, 3], [2, 3, 1], [3, 1, 2]]: every row sums to 6, the trace is 6, the determinant
+        // -18.
         let mut a = [1.0, 2.0, 3.0, f64::NAN, 3.0, 1.0, f64::NAN, f64::NAN, 2.0];
         let (mut values, mut vectors, mut workspace) = ([0.0; 3], [0.0; 9], [0.0; 6]);
         let report = jacobi_eigen(

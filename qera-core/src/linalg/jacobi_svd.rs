@@ -1,20 +1,22 @@
 //! Singular value decomposition by one-sided Jacobi rotations (Hestenes).
 //!
-//! **Derivation.** Rotating columns `p` and `q` of `A` by the angle that makes `A^T A` zero at `(p, q)` makes these columns
-//! orthogonal. When all pairs are orthogonal, `A V = U S`: the column norms are the singular values, the normalised columns
-//! are `U`, and the product of the rotations is `V`. `A^T A` is never formed, so nothing is squared away: each rotation is
-//! orthogonal to the last bit and the column norms are kept relative to themselves.
+//! **Derivation.** Rotating columns `p` and `q` of `A` by the angle that makes `A^T A` zero at `(p,
+//! q)` makes these columns orthogonal. When all pairs are orthogonal, `A V = U S`: the column norms
+//! are the singular values, the normalised columns are `U`, and the product of the rotations is
+//! `V`. `A^T A` is never formed, so nothing is squared away: each rotation is orthogonal to the
+//! last bit and the column norms are kept relative to themselves.
 //!
-//! The larger column of what is left is moved to the front before each row of pairs (de Rijk 1989); with graded columns this
-//! needs fewer sweeps and rotates large columns by small angles only. A pair counts as orthogonal when
-//! `|a_p^T a_q| <= sqrt(rows) eps |a_p| |a_q|`, LAPACK `dgesvj`'s test.
+//! The larger column of what is left is moved to the front before each row of pairs (de Rijk 1989);
+//! with graded columns this needs fewer sweeps and rotates large columns by small angles only. A
+//! pair counts as orthogonal when `|a_p^T a_q| <= sqrt(rows) eps |a_p| |a_q|`, LAPACK `dgesvj`'s
+//! test.
 //!
-//! **Cost.** `(2 + 6) rows + 6 cols` flops for each of `cols^2 / 2` pairs a sweep, plus two norms for each rotation; 5 to 10
-//! sweeps.
+//! **Cost.** `(2 + 6) rows + 6 cols` flops for each of `cols^2 / 2` pairs a sweep, plus two norms
+//! for each rotation; 5 to 10 sweeps.
 //!
-//! **Error bound.** If `A = B D` with `D` diagonal, every singular value has a relative error of at most a modest multiple of
-//! `cols eps cond(B)` (Demmel and Veselic 1992, theorem 2.14): bad column scaling costs no accuracy, where bidiagonalisation
-//! loses everything below `eps ||A||`.
+//! **Error bound.** If `A = B D` with `D` diagonal, every singular value has a relative error of at
+//! most a modest multiple of `cols eps cond(B)` (Demmel and Veselic 1992, theorem 2.14): bad column
+//! scaling costs no accuracy, where bidiagonalisation loses everything below `eps ||A||`.
 
 use core::fmt;
 
@@ -89,11 +91,13 @@ pub struct JacobiSvdReport {
     pub sweeps: usize,
     /// Largest cosine between two columns in the last sweep.
     pub residual: f64,
-    /// Number of singular values that are not exactly zero. A rank at a tolerance is the caller's to choose.
+    /// Number of singular values that are not exactly zero. A rank at a tolerance is the caller's
+    /// to choose.
     pub nonzero: usize,
 }
 
-/// Number of `f64` that [`jacobi_svd`] needs for a matrix of `columns` columns: one squared norm each.
+/// Number of `f64` that [`jacobi_svd`] needs for a matrix of `columns` columns: one squared norm
+/// each.
 pub const fn jacobi_svd_workspace_len(columns: usize) -> usize {
     columns
 }
@@ -113,21 +117,24 @@ pub const fn jacobi_svd_workspace_len(columns: usize) -> usize {
 /// [`jacobi_svd_workspace_len`]`(cols)` = cols.
 ///
 /// # Errors
-/// [`Wide`](JacobiSvdError::Wide), [`Shape`](JacobiSvdError::Shape), [`Workspace`](JacobiSvdError::Workspace) and
-/// [`NonFinite`](JacobiSvdError::NonFinite) are found before anything is written. After
-/// [`NoConvergence`](JacobiSvdError::NoConvergence) the outputs hold the last iterate.
+/// [`Wide`](JacobiSvdError::Wide), [`Shape`](JacobiSvdError::Shape),
+/// [`Workspace`](JacobiSvdError::Workspace) and [`NonFinite`](JacobiSvdError::NonFinite) are found
+/// before anything is written. After [`NoConvergence`](JacobiSvdError::NoConvergence) the outputs
+/// hold the last iterate.
 ///
 /// # Numerics
-/// High relative accuracy, see the head of the file. Rank-deficient input is fine: a column of `U` whose singular value is
-/// exactly zero is exactly zero too (nothing is invented), the others are orthonormal to `sqrt(rows) cols eps`.
-/// Signs, and the basis of a multiple singular value, are free.
+/// High relative accuracy, see the head of the file. Rank-deficient input is fine: a column of `U`
+/// whose singular value is exactly zero is exactly zero too (nothing is invented), the others are
+/// orthonormal to `sqrt(rows) cols eps`. Signs, and the basis of a multiple singular value, are
+/// free.
 ///
 /// # Determinism
 /// The order of pairs depends on the data only.
 ///
 /// # References
-/// Hestenes, J. SIAM 6 (1958); de Rijk, SIAM J. Sci. Stat. Comput. 10 (1989); Demmel and Veselic, SIAM J. Matrix Anal. Appl.
-/// 13 (1992). It is the SVD of equations (12) and (24) of the QERA paper.
+/// Hestenes, J. SIAM 6 (1958); de Rijk, SIAM J. Sci. Stat. Comput. 10 (1989); Demmel and Veselic,
+/// SIAM J. Matrix Anal. Appl. 13 (1992). It is the SVD of equations (12) and (24) of the QERA
+/// paper.
 ///
 /// # Example
 /// ```
@@ -213,8 +220,8 @@ pub fn jacobi_svd(
     }
 }
 
-/// Visits every pair once and returns the largest cosine met, 0 when every pair was orthogonal within the tolerance
-/// already. `squares` holds the squared column norms.
+/// Visits every pair once and returns the largest cosine met, 0 when every pair was orthogonal
+/// within the tolerance already. `squares` holds the squared column norms.
 fn sweep(
     a: &mut DMatrixViewMut<'_, f64>,
     v: &mut DMatrixViewMut<'_, f64>,
@@ -243,7 +250,8 @@ fn sweep(
             largest_cosine = largest_cosine.max(cosine);
             let rotation = Rotation::diagonalising(squares[p], squares[q], g);
             rotation.apply(x, y);
-            // Fresh norms: `squares[q] - t g` would cancel just when the columns are nearly parallel.
+            // Fresh norms: `squares[q] - t g` would cancel just when the columns are nearly
+            // parallel.
             squares[p] = squared_norm(x);
             squares[q] = squared_norm(y);
             rotation.apply_to_columns(v, p, q);
@@ -270,7 +278,8 @@ mod tests {
     use super::super::rotation::JACOBI_MAX_SWEEPS;
     use super::*;
 
-    /// Lauchli's matrix: `A^T A` is singular in double precision, its small singular value is not lost here.
+    /// Lauchli's matrix: `A^T A` is singular in double precision, its small singular value is not
+    /// lost here.
     #[test]
     fn nothing_is_squared_away() {
         let small = 1e-9;

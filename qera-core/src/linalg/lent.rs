@@ -1,4 +1,5 @@
-//! What a caller lends: matrices and slices of a shape, scratch memory that is checked once and then cut into named parts.
+//! What a caller lends: matrices and slices of a shape, scratch memory that is checked once and
+//! then cut into named parts.
 
 use core::fmt;
 
@@ -99,7 +100,8 @@ impl fmt::Display for WorkspaceTooSmall {
 
 impl core::error::Error for WorkspaceTooSmall {}
 
-/// A checked workspace. `take` hands out disjoint parts in order; their sizes add up to the checked length.
+/// A checked workspace. `take` hands out disjoint parts in order; their sizes add up to the checked
+/// length.
 #[derive(Debug)]
 pub(crate) struct Workspace<'w>(&'w mut [f64]);
 
@@ -121,7 +123,8 @@ impl<'w> Workspace<'w> {
     }
 }
 
-/// Lets `?` make an error of a routine, by its variants `Shape` and `Workspace`, from what was lent and does not fit.
+/// Lets `?` make an error of a routine, by its variants `Shape` and `Workspace`, from what was lent
+/// and does not fit.
 macro_rules! from_lent {
     ($error:ty) => {
         impl From<$crate::linalg::ShapeMismatch> for $error {

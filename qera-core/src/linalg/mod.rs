@@ -7,13 +7,15 @@
 //! | [`newton_schulz()`] | `A^{1/2}` and `A^{-1/2}`, positive definite | `6 n^3` a step | the paper's whitening, products only |
 //! | [`block_krylov()`] | top `k` eigenpairs of an operator `Y = G X` | `k`-dependent | the projection route: `G` is never formed |
 //!
-//! Every matrix is column-major (nalgebra's `DMatrixView`, unit row stride), every scalar is `f64`, every loop runs in a
-//! fixed order: the same input gives the same bits. The products are written here rather than taken from nalgebra because
-//! nalgebra changes kernel with its `std` feature, and a feature that another crate switched on must not change a result.
+//! Every matrix is column-major (nalgebra's `DMatrixView`, unit row stride), every scalar is `f64`,
+//! every loop runs in a fixed order: the same input gives the same bits. The products are written
+//! here rather than taken from nalgebra because nalgebra changes kernel with its `std` feature, and
+//! a feature that another crate switched on must not change a result.
 //!
-//! Memory is lent: `x_workspace_len(..)` gives the exact number of `f64` that `x` needs, more is accepted, one less is
-//! refused as an error value. Nothing here panics on a caller's data: shapes, lengths and finiteness are checked first, and
-//! each iteration is bounded and ends in an error that carries its count and residual.
+//! Memory is lent: `x_workspace_len(..)` gives the exact number of `f64` that `x` needs, more is
+//! accepted, one less is refused as an error value. Nothing here panics on a caller's data: shapes,
+//! lengths and finiteness are checked first, and each iteration is bounded and ends in an error
+//! that carries its count and residual.
 
 mod block_krylov;
 mod columns;

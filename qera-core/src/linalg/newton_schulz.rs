@@ -1,27 +1,30 @@
-//! Square root and inverse square root of a symmetric positive definite matrix by the coupled Newton-Schulz iteration.
+//! Square root and inverse square root of a symmetric positive definite matrix by the coupled
+//! Newton-Schulz iteration.
 //!
-//! **Derivation.** Newton's method for the matrix sign function, applied to `[[0, A], [I, 0]]` and with the inverse replaced
-//! by Schulz's step, splits into
+//! **Derivation.** Newton's method for the matrix sign function, applied to `[[0, A], [I, 0]]` and
+//! with the inverse replaced by Schulz's step, splits into
 //!
 //! ```text
 //! T = (3 I - Z Y) / 2,    Y <- Y T,    Z <- T Z,    Y_0 = A / s,  Z_0 = I,
 //! ```
 //!
-//! with `Y -> (A/s)^{1/2}` and `Z -> (A/s)^{-1/2}`: products only, no factorisation. With `s = ||A||_F` the eigenvalues `l` of
-//! `A / s` lie in (0, 1]. Each obeys the scalar iteration for `w = z y`, `w <- w (3 - w)^2 / 4` from `w = l`: it grows by
-//! 9/4 a step while small, and then `1 - w` is squared (times 3/4). So about `log_{9/4} cond(A)` steps bring the smallest
-//! eigenvalue near 1, and five or six more finish. The order of the factors matters: `Z Y`, `Y T`, `T Z` as written is stable,
-//! other orders that agree in exact arithmetic are not (Higham 2008, section 6.3).
+//! with `Y -> (A/s)^{1/2}` and `Z -> (A/s)^{-1/2}`: products only, no factorisation. With `s =
+//! ||A||_F` the eigenvalues `l` of `A / s` lie in (0, 1]. Each obeys the scalar iteration for `w =
+//! z y`, `w <- w (3 - w)^2 / 4` from `w = l`: it grows by 9/4 a step while small, and then `1 - w`
+//! is squared (times 3/4). So about `log_{9/4} cond(A)` steps bring the smallest eigenvalue near 1,
+//! and five or six more finish. The order of the factors matters: `Z Y`, `Y T`, `T Z` as written is
+//! stable, other orders that agree in exact arithmetic are not (Higham 2008, section 6.3).
 //!
-//! An eigenvalue that is exactly zero stays zero: the residual never falls below 1. A negative one (rounding makes them of
-//! exact zeros) grows without bound. Both end here as errors, with the count and the residual; a caller that must take
-//! singular input has the eigenvalue route, or needs no root at all (`reconstruct`).
+//! An eigenvalue that is exactly zero stays zero: the residual never falls below 1. A negative one
+//! (rounding makes them of exact zeros) grows without bound. Both end here as errors, with the
+//! count and the residual; a caller that must take singular input has the eigenvalue route, or
+//! needs no root at all (`reconstruct`).
 //!
-//! **Cost.** `6 n^3` flops a step: 40 to 50 times `n^3` at cond 100, twice that at 1e7. It is here because it is only products
-//! (what a matrix engine has), not because it is fast on a processor.
+//! **Cost.** `6 n^3` flops a step: 40 to 50 times `n^3` at cond 100, twice that at 1e7. It is here
+//! because it is only products (what a matrix engine has), not because it is fast on a processor.
 //!
-//! **Error bound.** Stops on `||I - Z Y||_F / sqrt(n) <= tolerance` and applies the step already computed, which squares that
-//! residual. The attainable residual is about `n eps sqrt(cond(A))`.
+//! **Error bound.** Stops on `||I - Z Y||_F / sqrt(n) <= tolerance` and applies the step already
+//! computed, which squares that residual. The attainable residual is about `n eps sqrt(cond(A))`.
 
 use core::fmt;
 
@@ -35,12 +38,14 @@ use super::lent::{ShapeMismatch, Workspace, WorkspaceTooSmall, expect_matrix, fr
 pub struct NewtonSchulzLimits {
     /// Steps after which it gives up.
     pub max_iterations: usize,
-    /// Residual `||I - Z Y||_F / sqrt(n)` that ends it. The last step squares it, so 1e-8 already means rounding error.
+    /// Residual `||I - Z Y||_F / sqrt(n)` that ends it. The last step squares it, so 1e-8 already
+    /// means rounding error.
     pub tolerance: f64,
 }
 
 impl Default for NewtonSchulzLimits {
-    /// 100 steps (enough for cond 1e30, which double precision cannot reach) and a residual of 1e-8.
+    /// 100 steps (enough for cond 1e30, which double precision cannot reach) and a residual of
+    /// 1e-8.
     fn default() -> Self {
         Self {
             max_iterations: 100,
@@ -70,7 +75,8 @@ pub enum NewtonSchulzError {
         /// The element.
         value: f64,
     },
-    /// The residual did not reach the tolerance: the matrix is singular or too ill-conditioned for this method.
+    /// The residual did not reach the tolerance: the matrix is singular or too ill-conditioned for
+    /// this method.
     NoConvergence {
         /// Steps made.
         iterations: usize,
@@ -134,29 +140,33 @@ pub const fn newton_schulz_workspace_len(n: usize) -> usize {
     n.saturating_mul(n).saturating_add(n)
 }
 
-/// Computes `root = A^{1/2}` and `inverse_root = A^{-1/2}` together, both symmetric positive definite.
+/// Computes `root = A^{1/2}` and `inverse_root = A^{-1/2}` together, both symmetric positive
+/// definite.
 ///
 /// # Shapes
 /// `a`, `root` and `inverse_root` are n x n. `a` is taken as symmetric.
 ///
 /// # Workspace
-/// [`newton_schulz_workspace_len`]`(n)` = n^2 + n: one matrix `T`, and one row or column of a product made in place.
+/// [`newton_schulz_workspace_len`]`(n)` = n^2 + n: one matrix `T`, and one row or column of a
+/// product made in place.
 ///
 /// # Errors
-/// [`NotPositiveDefinite`](NewtonSchulzError::NotPositiveDefinite), [`NoConvergence`](NewtonSchulzError::NoConvergence) and
-/// [`Diverged`](NewtonSchulzError::Diverged) mean that the matrix has no inverse square root that this method can reach: take
-/// the eigenvalue route. The outputs then hold no meaning.
+/// [`NotPositiveDefinite`](NewtonSchulzError::NotPositiveDefinite),
+/// [`NoConvergence`](NewtonSchulzError::NoConvergence) and
+/// [`Diverged`](NewtonSchulzError::Diverged) mean that the matrix has no inverse square root that
+/// this method can reach: take the eigenvalue route. The outputs then hold no meaning.
 ///
 /// # Numerics
-/// `||root^2 - A|| / ||A||` of about `n eps cond(A)^{1/4}` (measured up to cond 1e9), `||root inverse_root - I||` of about
-/// `n eps sqrt(cond(A))`.
+/// `||root^2 - A|| / ||A||` of about `n eps cond(A)^{1/4}` (measured up to cond 1e9), `||root
+/// inverse_root - I||` of about `n eps sqrt(cond(A))`.
 ///
 /// # Determinism
 /// Products in a fixed order; the number of steps depends on the data only.
 ///
 /// # References
-/// Higham, *Functions of Matrices* (2008), equation (6.35) and section 6.3; Schulz, ZAMM 13 (1933). It is the matrix square
-/// root of the QERA paper's equation (10), which its authors compute by a Schur decomposition.
+/// Higham, *Functions of Matrices* (2008), equation (6.35) and section 6.3; Schulz, ZAMM 13 (1933).
+/// It is the matrix square root of the QERA paper's equation (10), which its authors compute by a
+/// Schur decomposition.
 ///
 /// # Example
 /// ```
@@ -240,7 +250,8 @@ fn iterate(
     let mut previous = f64::INFINITY;
     for iteration in 1..=limits.max_iterations {
         let residual = step_matrix(z, y, t);
-        // In exact arithmetic the residual of a positive definite matrix never grows; near 1 it may stand almost still.
+        // In exact arithmetic the residual of a positive definite matrix never grows; near 1 it may
+        // stand almost still.
         if !residual.is_finite() || (residual > 1.0 && residual > 1.1 * previous) {
             return Err(NewtonSchulzError::Diverged {
                 iterations: iteration - 1,

@@ -2,14 +2,16 @@
 
 use nalgebra::DMatrixViewMut;
 
-/// Sweeps after which the Jacobi routines give up unless the caller says otherwise. Cyclic Jacobi converges
-/// quadratically; 6 to 10 sweeps are usual up to a thousand columns, so 40 is reached only by broken input.
+/// Sweeps after which the Jacobi routines give up unless the caller says otherwise. Cyclic Jacobi
+/// converges quadratically; 6 to 10 sweeps are usual up to a thousand columns, so 40 is reached
+/// only by broken input.
 pub const JACOBI_MAX_SWEEPS: usize = 40;
 
 /// A rotation by the smaller angle that makes a symmetric 2 x 2 matrix diagonal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
-    /// Tangent of the angle: what it moves from one diagonal element to the other is this times the one off the diagonal.
+    /// Tangent of the angle: what it moves from one diagonal element to the other is this times the
+    /// one off the diagonal.
     pub(super) tangent: f64,
     sine: f64,
     /// Sine / (1 + cosine).
@@ -29,7 +31,8 @@ impl Rotation {
         }
     }
 
-    /// `x <- c x - s y`, `y <- s x + c y`, written as corrections so that a small angle loses nothing.
+    /// `x <- c x - s y`, `y <- s x + c y`, written as corrections so that a small angle loses
+    /// nothing.
     pub(super) fn apply(self, x: &mut [f64], y: &mut [f64]) {
         for (x, y) in x.iter_mut().zip(y.iter_mut()) {
             let (g, h) = (*x, *y);
@@ -47,7 +50,8 @@ impl Rotation {
 
 fn small_tangent(p: f64, q: f64, g: f64) -> f64 {
     let theta = (q - p) / (2.0 * g);
-    // Beyond 2^500 the square would overflow, and theta + sqrt(1 + theta^2) is 2 theta to the last bit long before.
+    // Beyond 2^500 the square would overflow, and theta + sqrt(1 + theta^2) is 2 theta to the last
+    // bit long before.
     let magnitude = libm::fabs(theta);
     let t = if magnitude > 3.0e150 {
         0.5 / magnitude

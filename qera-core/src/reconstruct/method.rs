@@ -24,7 +24,8 @@ pub enum Method {
     Exact,
     /// QERA-approx, theorem 2: the second moments `E[x_i^2]`, its diagonal.
     Approx,
-    /// LQER as its authors' program computes it: the scale is the maximum over batches of the mean magnitude.
+    /// LQER as its authors' program computes it: the scale is the maximum over batches of the mean
+    /// magnitude.
     Lqer,
     /// LQER as the paper states it (algorithm 2): the scale is the plain mean magnitude.
     LqerMean,
@@ -105,8 +106,8 @@ impl Method {
         !matches!(self.statistic_kind(), StatisticKind::BatchMaxMeanAbs)
     }
 
-    /// Whether the eigenvalues of G have the unit of f = tr(R P P^T), so that what a solve lacks of the optimum is a
-    /// share of f.
+    /// Whether the eigenvalues of G have the unit of f = tr(R P P^T), so that what a solve lacks of
+    /// the optimum is a share of f.
     #[must_use]
     pub const fn gap_is_in_f(self) -> bool {
         matches!(

@@ -1,7 +1,7 @@
 //! Products with the statistic: what "large" means for an output error.
 //!
-//! Columns are taken [`GROUP`] at a time: a row of the packed `R` is then read from memory once for eight columns, and the
-//! scratch stays at `2 x 8` columns of length m whatever the rank.
+//! Columns are taken [`GROUP`] at a time: a row of the packed `R` is then read from memory once for
+//! eight columns, and the scratch stays at `2 x 8` columns of length m whatever the rank.
 
 use super::problem::{Problem, Statistic, packed_diagonal};
 use crate::linalg::{Workspace, add_scaled, dot, dot_add_scaled};
@@ -37,7 +37,8 @@ impl<'w> GroupScratch<'w> {
 /// A symmetric positive semi-definite m x m matrix, as it is lent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Metric<'a> {
-    /// Packed `R` with its off-diagonal part multiplied by `off_diagonal`: 1 is `R`, 0 its diagonal.
+    /// Packed `R` with its off-diagonal part multiplied by `off_diagonal`: 1 is `R`, 0 its
+    /// diagonal.
     Packed {
         packed: &'a [f64],
         off_diagonal: f64,
@@ -122,7 +123,8 @@ impl<'a> Metric<'a> {
     }
 }
 
-/// `Y += R X`, row by row of the packed triangle; each row serves its own and its mirrored part in one pass.
+/// `Y += R X`, row by row of the packed triangle; each row serves its own and its mirrored part in
+/// one pass.
 fn add_packed(packed: &[f64], off_diagonal: f64, m: usize, x: &[f64], y: &mut [f64]) {
     for (i, row) in packed_rows(packed, m).enumerate() {
         let (diagonal, row) = (row[0], &row[1..]);

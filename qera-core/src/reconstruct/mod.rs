@@ -1,13 +1,17 @@
-//! From a quantization error and a statistic of the inputs to the low-rank term that repairs most of the output.
+//! From a quantization error and a statistic of the inputs to the low-rank term that repairs most
+//! of the output.
 //!
-//! With `E = W - W~` (m x n), `R = E[x^T x]` and a rank k, find `A` (m x k) and `B` (k x n) that make
-//! `f = tr(R P P^T)`, `P = E - A B`, small: the expected squared error of the layer's output (problem 2 of the QERA paper).
+//! With `E = W - W~` (m x n), `R = E[x^T x]` and a rank k, find `A` (m x k) and `B` (k x n) that
+//! make `f = tr(R P P^T)`, `P = E - A B`, small: the expected squared error of the layer's output
+//! (problem 2 of the QERA paper).
 //!
-//! - [`Problem`] is what is known, checked once. [`Method`] names the ways to solve it. [`Report`] says what was achieved.
-//! - [`reconstruct`] solves it by any method, by projection: no square root, no inverse, finite for every input.
-//!   [`reconstruct_exact`] is theorem 1 and the derivation, spelled out.
-//! - [`reconstruct_whitened`] is the paper's own route through `R^{1/2}` and a full SVD: what its reader looks for, and the
-//!   independent check of the projection. Both give the same `C` wherever `R` is invertible.
+//! - [`Problem`] is what is known, checked once. [`Method`] names the ways to solve it. [`Report`]
+//!   says what was achieved.
+//! - [`reconstruct`] solves it by any method, by projection: no square root, no inverse, finite for
+//!   every input. [`reconstruct_exact`] is theorem 1 and the derivation, spelled out.
+//! - [`reconstruct_whitened`] is the paper's own route through `R^{1/2}` and a full SVD: what its
+//!   reader looks for, and the independent check of the projection. Both give the same `C` wherever
+//!   `R` is invertible.
 //! - [`output_error`] measures `f` for any factors, for example after they were rounded.
 //!
 //! ```
@@ -59,7 +63,8 @@ pub use projection::{ReconstructError, reconstruct_exact, reconstruct_workspace_
 pub use report::Report;
 pub use whitened::{RootMethod, WhitenedError, reconstruct_whitened, whitened_workspace_len};
 
-/// Reconstructs by any method: the solve is the method's, the report is under the problem's own statistic.
+/// Reconstructs by any method: the solve is the method's, the report is under the problem's own
+/// statistic.
 ///
 /// # Shapes
 /// As [`reconstruct_exact`]. The spectrum is that of the method's own `E^T S^2 E`;
@@ -69,11 +74,12 @@ pub use whitened::{RootMethod, WhitenedError, reconstruct_whitened, whitened_wor
 /// [`reconstruct_workspace_len`]`(m, n, k)`, whatever the method.
 ///
 /// # Errors
-/// [`ReconstructError::MissingScale`] for the two LQER methods without [`Problem::with_scale`]; otherwise as
-/// [`reconstruct_exact`].
+/// [`ReconstructError::MissingScale`] for the two LQER methods without [`Problem::with_scale`];
+/// otherwise as [`reconstruct_exact`].
 ///
 /// # Numerics
-/// The error is never above that without correction, under any statistic, before the factors are rounded.
+/// The error is never above that without correction, under any statistic, before the factors are
+/// rounded.
 ///
 /// # Determinism
 /// As [`reconstruct_exact`].

@@ -1,12 +1,14 @@
 //! The objective itself: `f(A B) = tr(R P P^T)`, `P = E - A B`, for any factors.
 //!
-//! **Derivation.** `E ||x P||^2 = tr(P^T E[x^T x] P) = sum_j p_j^T R p_j` over the columns of `P` (equation (15) of the QERA
-//! paper): nothing but products of `R` with columns, each term is non-negative, so the sum has no cancellation. That makes it
-//! the judge of every other formula in this module, and the only one that holds for factors after rounding.
+//! **Derivation.** `E ||x P||^2 = tr(P^T E[x^T x] P) = sum_j p_j^T R p_j` over the columns of `P`
+//! (equation (15) of the QERA paper): nothing but products of `R` with columns, each term is
+//! non-negative, so the sum has no cancellation. That makes it the judge of every other formula in
+//! this module, and the only one that holds for factors after rounding.
 //!
 //! **Cost.** `2 m n k + 2 m^2 n` flops with a full `R`, one pass over `R` for 8 columns.
 //!
-//! **Error bound.** Relative error of about `(m + k) eps` of the products' magnitudes; sums in `f64`.
+//! **Error bound.** Relative error of about `(m + k) eps` of the products' magnitudes; sums in
+//! `f64`.
 
 use core::fmt;
 
@@ -55,8 +57,8 @@ pub const fn output_error_workspace_len(in_features: usize) -> usize {
 /// [`output_error_workspace_len`]`(m)` = 16 m.
 ///
 /// # Errors
-/// [`OutputErrorError::Shape`], [`OutputErrorError::Workspace`]. Factors that are not finite give a result that is not
-/// finite: that is what such factors do.
+/// [`OutputErrorError::Shape`], [`OutputErrorError::Workspace`]. Factors that are not finite give a
+/// result that is not finite: that is what such factors do.
 ///
 /// # Numerics
 /// No cancellation: a sum of `n` non-negative terms.

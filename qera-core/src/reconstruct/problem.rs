@@ -1,8 +1,9 @@
 //! The reconstruction problem of one layer, checked once.
 //!
-//! A [`Problem`] holds what is *known*: the quantization error, the statistic of the inputs, the rank. How it is solved is the
-//! [`Method`](super::Method); whatever the method, the reported error is the one under the problem's own statistic. After
-//! [`Problem::new`] every value is finite and every shape fits, so the loops behind it check nothing.
+//! A [`Problem`] holds what is *known*: the quantization error, the statistic of the inputs, the
+//! rank. How it is solved is the [`Method`](super::Method); whatever the method, the reported error
+//! is the one under the problem's own statistic. After [`Problem::new`] every value is finite and
+//! every shape fits, so the loops behind it check nothing.
 
 use core::fmt;
 
@@ -16,7 +17,8 @@ use crate::packed::{packed_len, packed_rows};
 pub enum Statistic<'a> {
     /// `R = E[x^T x]`, upper triangle packed by rows ([`crate::packed`]): m (m + 1) / 2 values.
     Autocorrelation(&'a [f64]),
-    /// `D = E[x_i^2]`, its diagonal only: m values. What is off the diagonal is taken as zero (the paper's assumption 1).
+    /// `D = E[x_i^2]`, its diagonal only: m values. What is off the diagonal is taken as zero (the
+    /// paper's assumption 1).
     Diagonal(&'a [f64]),
     /// Nothing: all inputs are taken as independent and of equal size.
     Identity,
@@ -41,7 +43,8 @@ pub enum ProblemError {
         /// Position in its column-major (or packed) order.
         index: usize,
     },
-    /// A second moment, scale or diagonal element of `R` is negative: no inputs have this statistic.
+    /// A second moment, scale or diagonal element of `R` is negative: no inputs have this
+    /// statistic.
     Negative {
         /// Name of the argument.
         operand: &'static str,
@@ -92,7 +95,8 @@ impl From<ShapeMismatch> for ProblemError {
     }
 }
 
-/// One layer's reconstruction problem: minimise `f(A B) = tr(R P P^T)`, `P = E - A B`, over `A` (m x k) and `B` (k x n).
+/// One layer's reconstruction problem: minimise `f(A B) = tr(R P P^T)`, `P = E - A B`, over `A` (m
+/// x k) and `B` (k x n).
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
     error: DMatrixView<'a, f64>,
@@ -115,8 +119,9 @@ impl<'a> Problem<'a> {
     /// | `rank` | any | above `min(m, n)` the excess factors are zero |
     ///
     /// # Errors
-    /// Every variant of [`ProblemError`] but `Shrinkage`, each with its numbers. That `R` is positive semi-definite is not
-    /// checked (it would cost a factorisation): for sums of `x^T x` it holds up to rounding, which is harmless here.
+    /// Every variant of [`ProblemError`] but `Shrinkage`, each with its numbers. That `R` is
+    /// positive semi-definite is not checked (it would cost a factorisation): for sums of `x^T x`
+    /// it holds up to rounding, which is harmless here.
     ///
     /// # Example
     /// ```
@@ -185,8 +190,9 @@ impl<'a> Problem<'a> {
         Ok(self)
     }
 
-    /// Adds the magnitude scale `s` of LQER (m values), which [`Method::Lqer`](super::Method::Lqer) and
-    /// [`Method::LqerMean`](super::Method::LqerMean) solve with. Its overall size does not matter.
+    /// Adds the magnitude scale `s` of LQER (m values), which [`Method::Lqer`](super::Method::Lqer)
+    /// and [`Method::LqerMean`](super::Method::LqerMean) solve with. Its overall size does not
+    /// matter.
     ///
     /// # Errors
     /// [`ProblemError::Shape`], [`ProblemError::NonFinite`], [`ProblemError::Negative`].
@@ -206,9 +212,10 @@ impl<'a> Problem<'a> {
         Ok(self)
     }
 
-    /// Shrinks the autocorrelation toward its diagonal for the solve, `R_a = (1 - a) R + a diag(R)`: with few tokens the
-    /// off-diagonal part is mostly noise. `a = 0` is QERA-exact, `a = 1` is QERA-approx. The reported errors stay those under
-    /// `R` itself. Without an autocorrelation it changes nothing.
+    /// Shrinks the autocorrelation toward its diagonal for the solve, `R_a = (1 - a) R + a
+    /// diag(R)`: with few tokens the off-diagonal part is mostly noise. `a = 0` is QERA-exact, `a =
+    /// 1` is QERA-approx. The reported errors stay those under `R` itself. Without an
+    /// autocorrelation it changes nothing.
     ///
     /// # Errors
     /// [`ProblemError::Shrinkage`] outside [0, 1].
@@ -230,7 +237,8 @@ impl<'a> Problem<'a> {
         Ok(self)
     }
 
-    /// Adds a warm start for the projection route: n x w, for example the transposed `B` of the last solve.
+    /// Adds a warm start for the projection route: n x w, for example the transposed `B` of the
+    /// last solve.
     ///
     /// # Errors
     /// [`ProblemError::Shape`], [`ProblemError::NonFinite`].

@@ -1,28 +1,30 @@
 //! Reconstruction by projection: `C = E V V^T`, with no square root and no inverse.
 //!
-//! **Derivation.** Theorem 1 of the QERA paper gives the minimiser of `f(C) = tr(R P P^T)` over rank k as
-//! `C = R^{-1/2} U_k S_k V_k^T` from `U S V^T = R^{1/2} E` (equations (10) to (12)). Now `U_k S_k V_k^T = R^{1/2} E V_k V_k^T`,
-//! since projecting onto the leading right singular vectors is what truncation does. The roots cancel:
+//! **Derivation.** Theorem 1 of the QERA paper gives the minimiser of `f(C) = tr(R P P^T)` over
+//! rank k as `C = R^{-1/2} U_k S_k V_k^T` from `U S V^T = R^{1/2} E` (equations (10) to (12)). Now
+//! `U_k S_k V_k^T = R^{1/2} E V_k V_k^T`, since projecting onto the leading right singular vectors
+//! is what truncation does. The roots cancel:
 //!
 //! ```text
 //! C = E V_k V_k^T,   V_k = the k leading eigenvectors of G = (R^{1/2} E)^T (R^{1/2} E) = E^T R E.
 //! ```
 //!
-//! So `A = E V_k` and `B = V_k^T`, for any positive semi-definite `R`. Where `R` is singular (a dead channel, fewer tokens than
-//! channels) the minimiser is not unique; this one is `E` times a projector, so `||C|| <= ||E||` and it stays finite, where the
-//! inverse root amplifies noise without bound. `G` is not formed either: `G X = E^T (R (E X))` is applied to blocks of columns
+//! So `A = E V_k` and `B = V_k^T`, for any positive semi-definite `R`. Where `R` is singular (a
+//! dead channel, fewer tokens than channels) the minimiser is not unique; this one is `E` times a
+//! projector, so `||C|| <= ||E||` and it stays finite, where the inverse root amplifies noise
+//! without bound. `G` is not formed either: `G X = E^T (R (E X))` is applied to blocks of columns
 //! ([`block_krylov`]).
 //!
-//! **What it achieves** comes with it. For orthonormal `V`, under any statistic `R`,
-//! `f_R(E V V^T) = tr(G_R) - tr(V^T G_R V) = tr(G_R) - sum_j a_j^T R a_j <= tr(G_R) = f_R(0)`:
-//! the correction never hurts under the statistic it is measured by, whichever one it was solved with. Where the difference
-//! would lose more than six digits, `tr(R P P^T)` is summed directly instead.
+//! **What it achieves** comes with it. For orthonormal `V`, under any statistic `R`, `f_R(E V V^T)
+//! = tr(G_R) - tr(V^T G_R V) = tr(G_R) - sum_j a_j^T R a_j <= tr(G_R) = f_R(0)`: the correction
+//! never hurts under the statistic it is measured by, whichever one it was solved with. Where the
+//! difference would lose more than six digits, `tr(R P P^T)` is summed directly instead.
 //!
-//! **Cost.** `4 m n + 2 m^2` flops a column applied (half of `R` is read, both halves are used), some `6 k + 100` columns; plus
-//! `2 m^2 n` for `tr(G)`, and as much again for `tr(R W W^T)`.
+//! **Cost.** `4 m n + 2 m^2` flops a column applied (half of `R` is read, both halves are used),
+//! some `6 k + 100` columns; plus `2 m^2 n` for `tr(G)`, and as much again for `tr(R W W^T)`.
 //!
-//! **Error bound.** `f` is stationary in `V`: a subspace error `d` costs `O(d^2)`. Eigenvalues of `G` below
-//! `max(m, n) eps l_1` are rounding; the rank really used ends there.
+//! **Error bound.** `f` is stationary in `V`: a subspace error `d` costs `O(d^2)`. Eigenvalues of
+//! `G` below `max(m, n) eps l_1` are rounding; the rank really used ends there.
 
 use core::fmt;
 
@@ -39,8 +41,8 @@ use crate::linalg::{
 /// Below this part of `tr(G)` the error is summed directly instead of by difference.
 const DIRECT_BELOW: f64 = 1e-6;
 
-/// The captured sum is converged to this part of what it leaves: well inside the 1e-9 to which independent routines must
-/// agree, and above what `f64` products leave of it.
+/// The captured sum is converged to this part of what it leaves: well inside the 1e-9 to which
+/// independent routines must agree, and above what `f64` products leave of it.
 const CAPTURED_TOLERANCE: f64 = 1e-11;
 
 /// Why a reconstruction failed. The factors then hold nothing of use.
@@ -95,7 +97,8 @@ pub const fn reconstruct_workspace_len(
         .saturating_add(block_krylov_workspace_len(out_features, wanted))
 }
 
-/// QERA-exact: the rank-k term that minimises the expected squared output error under the whole autocorrelation.
+/// QERA-exact: the rank-k term that minimises the expected squared output error under the whole
+/// autocorrelation.
 ///
 /// # Shapes
 /// | argument | shape | |
@@ -112,15 +115,16 @@ pub const fn reconstruct_workspace_len(
 /// [`ReconstructError`]; shapes and lengths are checked before anything is computed.
 ///
 /// # Numerics
-/// `f` within about 1e-10 relative of the optimum. Columns beyond the numerical rank of `R^{1/2} E` are exact zeros in both
-/// factors, and [`Report::rank_used`] counts the others. Singular `R`, dead channels, an all-zero site and ranks above
-/// `min(m, n)` all give finite results.
+/// `f` within about 1e-10 relative of the optimum. Columns beyond the numerical rank of `R^{1/2} E`
+/// are exact zeros in both factors, and [`Report::rank_used`] counts the others. Singular `R`, dead
+/// channels, an all-zero site and ranks above `min(m, n)` all give finite results.
 ///
 /// # Determinism
 /// See [`block_krylov`]. The sign of each pair of column and row is free.
 ///
 /// # References
-/// QERA paper (ICLR 2025), theorem 1, equations (10) to (12); the projection form is derived at the head of the file.
+/// QERA paper (ICLR 2025), theorem 1, equations (10) to (12); the projection form is derived at the
+/// head of the file.
 ///
 /// # Example
 /// ```

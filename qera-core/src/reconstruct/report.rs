@@ -4,17 +4,20 @@ use super::Problem;
 use super::metric::{GroupScratch, Metric};
 use super::objective::power;
 
-/// The objective before and after, and what it is relative to. All three are expectations over the inputs' statistic.
+/// The objective before and after, and what it is relative to. All three are expectations over the
+/// inputs' statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
     /// `tr(R E E^T)`: the expected squared output error with no correction.
     pub error_without: f64,
-    /// `f(C) = tr(R P P^T)`, `P = E - A B`: what is left of it with the correction, before the factors are rounded.
+    /// `f(C) = tr(R P P^T)`, `P = E - A B`: what is left of it with the correction, before the
+    /// factors are rounded.
     pub error_with: f64,
-    /// `tr(R W W^T)`: the expected squared output itself; 0 when the weight was not lent, and what is relative to it is then
-    /// infinite (or 0, when there is no error).
+    /// `tr(R W W^T)`: the expected squared output itself; 0 when the weight was not lent, and what
+    /// is relative to it is then infinite (or 0, when there is no error).
     pub output_power: f64,
-    /// Leading eigenvalues of `G` (squared singular values of `R^{1/2} E`) written to the lent spectrum.
+    /// Leading eigenvalues of `G` (squared singular values of `R^{1/2} E`) written to the lent
+    /// spectrum.
     pub spectrum_len: usize,
     /// Columns of `A` and rows of `B` that are used; the others are exact zeros.
     pub rank_used: usize,
@@ -78,7 +81,8 @@ impl Report {
     }
 }
 
-/// `part / whole`, and 0 for nothing of nothing (an all-zero site has no error, not an undefined one).
+/// `part / whole`, and 0 for nothing of nothing (an all-zero site has no error, not an undefined
+/// one).
 fn ratio(part: f64, whole: f64) -> f64 {
     if part > 0.0 { part / whole } else { 0.0 }
 }

@@ -1,7 +1,7 @@
 //! The other methods: the same projection, solved under another statistic.
 //!
-//! Every method of the comparison has the form `C = S^{-1} SVD_k(S E)` with a scale `S` of its own, and therefore the form
-//! `C = E V V^T` with `V` from `E^T S^2 E` (see `projection.rs`):
+//! Every method of the comparison has the form `C = S^{-1} SVD_k(S E)` with a scale `S` of its own,
+//! and therefore the form `C = E V V^T` with `V` from `E^T S^2 E` (see `projection.rs`):
 //!
 //! | method | `S^2` | source |
 //! |---|---|---|
@@ -10,13 +10,15 @@
 //! | ZeroQuant-V2 | `I` | Eckart and Young; QERA paper, problem 1 |
 //! | weight-only | none, `C = 0` | |
 //!
-//! QERA-exact is the first of the family: `S^2 = R`, shrunk toward its diagonal if the problem says so.
+//! QERA-exact is the first of the family: `S^2 = R`, shrunk toward its diagonal if the problem says
+//! so.
 //!
-//! Where an `s_i` is zero the published programs divide by a small constant instead and return factors of 1e6 and more; the
-//! projection has no division, so a dead channel is an ordinary one. Scaling `S` as a whole changes nothing.
+//! Where an `s_i` is zero the published programs divide by a small constant instead and return
+//! factors of 1e6 and more; the projection has no division, so a dead channel is an ordinary one.
+//! Scaling `S` as a whole changes nothing.
 //!
-//! Whatever the method is blind to, its report is not: `f` is the error under the problem's statistic, the full
-//! autocorrelation when there is one, so the methods can be compared.
+//! Whatever the method is blind to, its report is not: `f` is the error under the problem's
+//! statistic, the full autocorrelation when there is one, so the methods can be compared.
 
 use super::metric::Metric;
 use super::{Method, Problem, ReconstructError};

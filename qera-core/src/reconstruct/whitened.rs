@@ -1,7 +1,8 @@
 //! Reconstruction as the paper writes it: whiten, decompose, unwhiten.
 //!
-//! **Derivation.** `tr(R P P^T) = ||R^{1/2} P||_F^2` (equation (16) of the QERA paper), so with `Q = R^{1/2} E` the best `C` has
-//! `R^{1/2} C = U_k S_k V_k^T`, the truncated singular value decomposition of `Q` (Eckart and Young), and
+//! **Derivation.** `tr(R P P^T) = ||R^{1/2} P||_F^2` (equation (16) of the QERA paper), so with `Q
+//! = R^{1/2} E` the best `C` has `R^{1/2} C = U_k S_k V_k^T`, the truncated singular value
+//! decomposition of `Q` (Eckart and Young), and
 //!
 //! ```text
 //! A = R^{-1/2} U_k,   B = S_k V_k^T     (equation (10); the split is the paper's)
@@ -9,17 +10,20 @@
 //!
 //! With `D = diag(E[x_i^2])` in place of `R` this is theorem 2, where the root is elementwise.
 //!
-//! The root comes from the coupled Newton-Schulz iteration (products only; `R` must be positive definite) or from the Jacobi
-//! eigenvectors (any `R`; where an eigenvalue is below `m eps l_1` its direction is left out of root and inverse alike, which is
-//! the pseudo-inverse and gives the smallest of the minimisers). The singular values come from one-sided Jacobi.
+//! The root comes from the coupled Newton-Schulz iteration (products only; `R` must be positive
+//! definite) or from the Jacobi eigenvectors (any `R`; where an eigenvalue is below `m eps l_1` its
+//! direction is left out of root and inverse alike, which is the pseudo-inverse and gives the
+//! smallest of the minimisers). The singular values come from one-sided Jacobi.
 //!
-//! This is the route of the paper's reader, of small layers on a device, and the independent check of `projection.rs`: the two
-//! share no step. It costs `O(m^3)` where the projection costs `O(m^2 k)`, and its factors lose `sqrt(cond R) eps`.
+//! This is the route of the paper's reader, of small layers on a device, and the independent check
+//! of `projection.rs`: the two share no step. It costs `O(m^3)` where the projection costs `O(m^2
+//! k)`, and its factors lose `sqrt(cond R) eps`.
 //!
 //! **Cost.** About `60 m^3` flops for the root, `40 max(m, n) min(m, n)^2` for the decomposition.
 //!
-//! **Error bound.** `C` to a modest multiple of `sqrt(cond R) eps`; `f` to its square, since it is stationary there. The
-//! reported `f` is summed directly over `P = E - A B`, so it is that of these factors and not of the theory.
+//! **Error bound.** `C` to a modest multiple of `sqrt(cond R) eps`; `f` to its square, since it is
+//! stationary there. The reported `f` is summed directly over `P = E - A B`, so it is that of these
+//! factors and not of the theory.
 
 use core::fmt;
 
@@ -42,7 +46,8 @@ use crate::packed::packed_rows;
 pub enum RootMethod {
     /// Coupled Newton-Schulz iteration: products only, refuses a singular `R`.
     NewtonSchulz,
-    /// Eigenvalues and eigenvectors by Jacobi rotations: takes any `R`, with the pseudo-inverse where it is singular.
+    /// Eigenvalues and eigenvectors by Jacobi rotations: takes any `R`, with the pseudo-inverse
+    /// where it is singular.
     JacobiEigen,
 }
 
@@ -53,7 +58,8 @@ pub enum WhitenedError {
     Shape(ShapeMismatch),
     /// The workspace is too short.
     Workspace(WorkspaceTooSmall),
-    /// `R` has no inverse square root that the iteration can reach: take [`RootMethod::JacobiEigen`].
+    /// `R` has no inverse square root that the iteration can reach: take
+    /// [`RootMethod::JacobiEigen`].
     NewtonSchulz(NewtonSchulzError),
     /// The eigenvalues of `R` were not found.
     Eigenvalues(JacobiEigenError),
@@ -77,7 +83,8 @@ impl core::error::Error for WhitenedError {}
 
 from_lent!(WhitenedError);
 
-/// Number of `f64` that [`reconstruct_whitened`] needs: `4 m^2 + 19 m + m n + s^2 + 2 s` with `s = min(m, n)`.
+/// Number of `f64` that [`reconstruct_whitened`] needs: `4 m^2 + 19 m + m n + s^2 + 2 s` with `s =
+/// min(m, n)`.
 #[must_use]
 pub const fn whitened_workspace_len(in_features: usize, out_features: usize) -> usize {
     let m = in_features;
@@ -89,7 +96,8 @@ pub const fn whitened_workspace_len(in_features: usize, out_features: usize) -> 
         .saturating_add(jacobi_svd_workspace_len(s))
 }
 
-/// `R`, its root and inverse root, and the larger of what the two methods need: vectors and values beside the eigen scratch.
+/// `R`, its root and inverse root, and the larger of what the two methods need: vectors and values
+/// beside the eigen scratch.
 const fn roots_len(m: usize) -> usize {
     let newton = newton_schulz_workspace_len(m);
     let eigen = m
@@ -100,7 +108,8 @@ const fn roots_len(m: usize) -> usize {
     m.saturating_mul(m).saturating_mul(3).saturating_add(larger)
 }
 
-/// QERA-exact by the paper's own formula, `A = R^{-1/2} U_k`, `B = S_k V_k^T`; QERA-approx when only second moments are known.
+/// QERA-exact by the paper's own formula, `A = R^{-1/2} U_k`, `B = S_k V_k^T`; QERA-approx when
+/// only second moments are known.
 ///
 /// # Shapes
 /// | argument | shape | |
@@ -114,18 +123,20 @@ const fn roots_len(m: usize) -> usize {
 /// [`whitened_workspace_len`]`(m, n)`.
 ///
 /// # Errors
-/// [`WhitenedError`]. A singular `R` is refused by [`RootMethod::NewtonSchulz`] and taken by [`RootMethod::JacobiEigen`].
+/// [`WhitenedError`]. A singular `R` is refused by [`RootMethod::NewtonSchulz`] and taken by
+/// [`RootMethod::JacobiEigen`].
 ///
 /// # Numerics
 /// See the head of the file. For an invertible `R` the product `A B` equals that of
-/// [`reconstruct_exact`](super::reconstruct_exact); for a singular one both are minimisers. Factors beyond the numerical rank
-/// are exact zeros.
+/// [`reconstruct_exact`](super::reconstruct_exact); for a singular one both are minimisers. Factors
+/// beyond the numerical rank are exact zeros.
 ///
 /// # Determinism
 /// Fixed order throughout. The sign of each pair of column and row is free.
 ///
 /// # References
-/// QERA paper (ICLR 2025), theorem 1, equations (10), (12), (16) to (19); theorem 2, equations (22) to (24).
+/// QERA paper (ICLR 2025), theorem 1, equations (10), (12), (16) to (19); theorem 2, equations (22)
+/// to (24).
 ///
 /// # Example
 /// ```
@@ -172,7 +183,8 @@ pub fn reconstruct_whitened(
     let roots = Roots::find(problem, method, workspace.take(roots_len(m)))?;
     let mut scratch = GroupScratch::take(&mut workspace, m);
 
-    // One-sided Jacobi wants a tall matrix, so a wide Q is handed over transposed and U and V change places.
+    // One-sided Jacobi wants a tall matrix, so a wide Q is handed over transposed and U and V
+    // change places.
     let (tall, s) = (m >= n, m.min(n));
     let mut q = DMatrixViewMut::from_slice(workspace.take(m * n), m.max(n), s);
     roots.whiten_error(&error, tall, &mut q, &mut scratch.group[..m]);

@@ -1,25 +1,29 @@
 //! The autocorrelation R = E\[x^T x\] of a layer's input, uncentred: all that QERA-exact needs.
 //!
-//! R is symmetric, so its upper triangle is kept by rows, m (m + 1) / 2 numbers (see [`crate::packed`]). It is kept as a
-//! mean. A batch b of weight n_b, whose own mean of products is R_b, is folded in by
+//! R is symmetric, so its upper triangle is kept by rows, m (m + 1) / 2 numbers (see
+//! [`crate::packed`]). It is kept as a mean. A batch b of weight n_b, whose own mean of products is
+//! R_b, is folded in by
 //!
 //!   R_ij += (n_b / N)(R_b,ij - R_ij),   N being the weight with the batch,
 //!
-//! so the result is sum w x^T x / N whatever the partition, up to rounding. The products x_i x_j are rounded to f32 and
-//! everything after them is f64 ([`update`](Autocorrelation::update)), or the whole of a block's X^T X comes in f32 from a
-//! matrix product ([`fold_block`](Autocorrelation::fold_block), for hosts).
+//! so the result is sum w x^T x / N whatever the partition, up to rounding. The products x_i x_j
+//! are rounded to f32 and everything after them is f64 ([`update`](Autocorrelation::update)), or
+//! the whole of a block's X^T X comes in f32 from a matrix product
+//! ([`fold_block`](Autocorrelation::fold_block), for hosts).
 //!
 //! # Two ways in
-//! `update` goes through R once for each batch, not once for each row: it takes 64 columns of one row of R, sums their
-//! products over all rows of the batch in 64 f64 numbers on the stack, and folds. R is by far the largest thing here (at
-//! m = 4096, 64 MiB), so a batch of n rows costs one n-th of the memory traffic of a row at a time. It needs no workspace.
-//! `fold_block` lets the host form X^T X at the speed of its matrix product.
+//! `update` goes through R once for each batch, not once for each row: it takes 64 columns of one
+//! row of R, sums their products over all rows of the batch in 64 f64 numbers on the stack, and
+//! folds. R is by far the largest thing here (at m = 4096, 64 MiB), so a batch of n rows costs one
+//! n-th of the memory traffic of a row at a time. It needs no workspace. `fold_block` lets the host
+//! form X^T X at the speed of its matrix product.
 //!
-//! Cost: n m (m + 1) flops for n rows, or m (m + 1) for a block. Error: 2^-24 relative to sqrt(R_ii R_jj) from the
-//! products (their errors average out), plus the bound of [the module](super), which for non-negative sums stays far below
-//! 1e-12; `fold_block` inherits the f32 error of the block's own sums, about 2^-24 sqrt(rows).
-//! Source: QERA (ICLR 2025), theorem 1 and algorithm 1, and its appendix A.7 on f32 products with f64 sums; the fold is
-//! Chan, Golub and LeVeque 1983, eq. 2.1, without centring.
+//! Cost: n m (m + 1) flops for n rows, or m (m + 1) for a block. Error: 2^-24 relative to sqrt(R_ii
+//! R_jj) from the products (their errors average out), plus the bound of [the module](super), which
+//! for non-negative sums stays far below 1e-12; `fold_block` inherits the f32 error of the block's
+//! own sums, about 2^-24 sqrt(rows). Source: QERA (ICLR 2025), theorem 1 and algorithm 1, and its
+//! appendix A.7 on f32 products with f64 sums; the fold is Chan, Golub and LeVeque 1983, eq. 2.1,
+//! without centring.
 
 use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
 use super::fold::fold_means;
@@ -38,9 +42,9 @@ pub struct Autocorrelation<'a> {
     weight: f64,
 }
 
-/// How the sums of a block of rows change a mean: R_ij = (1 - n_b / N) R_ij + sum / N, which is the module's fold with the
-/// division by n_b taken out. For hosts that form X^T X tile by tile of rows that were checked, and fold every
-/// entry of the triangle exactly once.
+/// How the sums of a block of rows change a mean: R_ij = (1 - n_b / N) R_ij + sum / N, which is the
+/// module's fold with the division by n_b taken out. For hosts that form X^T X tile by tile of rows
+/// that were checked, and fold every entry of the triangle exactly once.
 ///
 /// ```
 /// use qera_core::statistics::BlockShare;
@@ -100,8 +104,8 @@ impl<'a> Autocorrelation<'a> {
     /// Continues from saved values of total weight `weight`.
     ///
     /// # Errors
-    /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Value`] for a saved value that is not finite
-    /// or a negative one on the diagonal, [`StatisticError::Weight`].
+    /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Value`] for a saved
+    /// value that is not finite or a negative one on the diagonal, [`StatisticError::Weight`].
     pub fn resume(
         packed: &'a mut [f64],
         in_features: usize,
@@ -166,12 +170,13 @@ impl<'a> Autocorrelation<'a> {
     /// Takes a block of rows in as its sum of products X^T X, formed by the caller (for hosts).
     ///
     /// # Shapes
-    /// `sums` is in_features x in_features; only its lower triangle, `sums[(i, j)]` with i >= j, is read. `weight` is the
-    /// number of rows summed, or the sum of their weights.
+    /// `sums` is in_features x in_features; only its lower triangle, `sums[(i, j)]` with i >= j, is
+    /// read. `weight` is the number of rows summed, or the sum of their weights.
     ///
     /// # Errors
-    /// [`StatisticError::InFeatures`] for another shape, [`StatisticError::Weight`], [`StatisticError::Sum`] for the first
-    /// sum that is not finite. A block of weight 0 is no block: its sums are not looked at.
+    /// [`StatisticError::InFeatures`] for another shape, [`StatisticError::Weight`],
+    /// [`StatisticError::Sum`] for the first sum that is not finite. A block of weight 0 is no
+    /// block: its sums are not looked at.
     ///
     /// ```
     /// use nalgebra::DMatrixView;
@@ -218,10 +223,12 @@ impl<'a> Autocorrelation<'a> {
         Ok(())
     }
 
-    /// Takes in what another state has seen, as if its rows had come here: its packed values and its weight.
+    /// Takes in what another state has seen, as if its rows had come here: its packed values and
+    /// its weight.
     ///
     /// # Errors
-    /// [`StatisticError::Length`], [`StatisticError::Weight`], and [`StatisticError::Value`] for values that no state has.
+    /// [`StatisticError::Length`], [`StatisticError::Weight`], and [`StatisticError::Value`] for
+    /// values that no state has.
     pub fn merge(&mut self, packed: &[f64], weight: f64) -> Result<(), StatisticError> {
         check_length(self.packed.len(), packed.len())?;
         check_weight(weight)?;

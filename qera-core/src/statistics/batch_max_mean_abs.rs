@@ -1,15 +1,17 @@
 //! The largest batch mean of |x_i|: the scale of LQER as the published profilers compute it.
 //!
 //! s_i = max over batches b of (sum_t w_t |x_ti|) / (sum_t w_t), t running over the rows of b; then
-//! S_i = max(s_i, 1e-4) / sqrt(min S max S), the square root of the smallest times the largest clamped value. **The
-//! partition into batches is part of the definition**: the same rows as one batch or as two give different scales. For
-//! whoever wants the statistic of the paper there is [`MeanAbs`].
+//! S_i = max(s_i, 1e-4) / sqrt(min S max S), the square root of the smallest times the largest
+//! clamped value. **The partition into batches is part of the definition**: the same rows as one
+//! batch or as two give different scales. For whoever wants the statistic of the paper there is
+//! [`MeanAbs`].
 //!
 //! A maximum is exact, so states merge without rounding, in any order.
 //!
-//! Cost: 4 flops a value and m numbers of workspace. Error: each batch mean has the bound of [the module](super) for that
-//! batch alone, where the profilers take their means in f32.
-//! Source: LQER (ICML 2024), `statistic_profiler/scale.py` of its code and of QERA's, class `ScaleHookFactoryMeanAbs`.
+//! Cost: 4 flops a value and m numbers of workspace. Error: each batch mean has the bound of [the
+//! module](super) for that batch alone, where the profilers take their means in f32. Source: LQER
+//! (ICML 2024), `statistic_profiler/scale.py` of its code and of QERA's, class
+//! `ScaleHookFactoryMeanAbs`.
 
 use super::channels::ChannelValues;
 use super::error::{StatisticError, check_in_features, check_length};
@@ -47,8 +49,8 @@ impl<'a> BatchMaxMeanAbs<'a> {
     /// Continues from saved values of total weight `weight`.
     ///
     /// # Errors
-    /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or non-finite saved value,
-    /// [`StatisticError::Weight`].
+    /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or
+    /// non-finite saved value, [`StatisticError::Weight`].
     pub fn resume(lent: &'a mut [f64], weight: f64) -> Result<Self, StatisticError> {
         ChannelValues::resume(lent, weight).map(Self)
     }
@@ -59,7 +61,8 @@ impl<'a> BatchMaxMeanAbs<'a> {
     /// `scratch`: in_features numbers, exactly; it holds the batch's mean afterwards.
     ///
     /// # Errors
-    /// [`StatisticError::InFeatures`] when the rows are of another width, [`StatisticError::Length`] for `scratch`.
+    /// [`StatisticError::InFeatures`] when the rows are of another width,
+    /// [`StatisticError::Length`] for `scratch`.
     pub fn update_batch(
         &mut self,
         rows: &Rows<'_>,
@@ -72,7 +75,8 @@ impl<'a> BatchMaxMeanAbs<'a> {
         self.take_batch(&batch)
     }
 
-    /// Takes one batch in by its means: a [`MeanAbs`] that has seen the rows of that batch and no others.
+    /// Takes one batch in by its means: a [`MeanAbs`] that has seen the rows of that batch and no
+    /// others.
     ///
     /// # Errors
     /// [`StatisticError::InFeatures`] when it is of another width.
@@ -94,13 +98,15 @@ impl<'a> BatchMaxMeanAbs<'a> {
         self.0.weight()
     }
 
-    /// Returns the largest batch mean of each feature, neither clamped nor normalised; zeros before the first batch.
+    /// Returns the largest batch mean of each feature, neither clamped nor normalised; zeros before
+    /// the first batch.
     #[must_use]
     pub const fn values(&self) -> &[f64] {
         self.0.values()
     }
 
-    /// Writes the profilers' scale: clamped to at least 1e-4, then divided by sqrt(min max). Ones before the first batch.
+    /// Writes the profilers' scale: clamped to at least 1e-4, then divided by sqrt(min max). Ones
+    /// before the first batch.
     ///
     /// # Errors
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.

@@ -1,4 +1,5 @@
-//! What the statistics of one number a channel have in common: the lent memory, the weight, and how both start and grow.
+//! What the statistics of one number a channel have in common: the lent memory, the weight, and how
+//! both start and grow.
 
 use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
 use super::fold::{fold_means, fold_rows};

@@ -2,7 +2,8 @@
 
 use crate::rows::Rows;
 
-/// Channels whose running values stay in registers or the first-level cache while all rows of a batch go by.
+/// Channels whose running values stay in registers or the first-level cache while all rows of a
+/// batch go by.
 pub(super) const CHANNELS: usize = 32;
 
 /// A row that weighs something.
@@ -14,7 +15,8 @@ pub(super) struct Step<'a> {
     pub(super) share: f64,
 }
 
-/// Goes through the rows that weigh something; `total` is the weight before them, and grows by each.
+/// Goes through the rows that weigh something; `total` is the weight before them, and grows by
+/// each.
 #[inline]
 pub(super) fn steps<'a>(rows: &Rows<'a>, total: &mut f64) -> impl Iterator<Item = Step<'a>> {
     rows.iter().filter(|row| row.weight > 0.0).map(move |row| {
@@ -28,7 +30,8 @@ pub(super) fn steps<'a>(rows: &Rows<'a>, total: &mut f64) -> impl Iterator<Item 
     })
 }
 
-/// Folds each row's image under `term` into the running means, row by row, and returns the new total weight.
+/// Folds each row's image under `term` into the running means, row by row, and returns the new
+/// total weight.
 #[inline]
 pub(super) fn fold_rows(
     means: &mut [f64],
@@ -48,7 +51,8 @@ pub(super) fn fold_rows(
     total
 }
 
-/// Folds other means of weight `other_weight` into running means of `weight`, and returns the new total weight.
+/// Folds other means of weight `other_weight` into running means of `weight`, and returns the new
+/// total weight.
 pub(super) fn fold_means(means: &mut [f64], weight: f64, others: &[f64], other_weight: f64) -> f64 {
     let total = weight + other_weight;
     if other_weight > 0.0 {

@@ -1,17 +1,18 @@
 //! Held-out error: mean and interval over block means.
 //!
-//! Tokens of one text resemble each other, so the error of a correction on n tokens is known much less well than n
-//! independent draws would say: an interval over tokens is several times too narrow. What is close to independent are
-//! blocks (one sequence each, or a few hundred rows). So each block contributes one number, its mean error e_b, and with B
-//! blocks of mean e and sample variance s^2 the interval is
+//! Tokens of one text resemble each other, so the error of a correction on n tokens is known much
+//! less well than n independent draws would say: an interval over tokens is several times too
+//! narrow. What is close to independent are blocks (one sequence each, or a few hundred rows). So
+//! each block contributes one number, its mean error e_b, and with B blocks of mean e and sample
+//! variance s^2 the interval is
 //!
 //!   e +- t_{(1 + c) / 2, B - 1} s / sqrt(B),
 //!
-//! Student's t because s is estimated from the same few blocks. Mean and variance are Welford's recurrence, states merge
-//! by Chan's formula (see `moments`).
+//! Student's t because s is estimated from the same few blocks. Mean and variance are Welford's
+//! recurrence, states merge by Chan's formula (see `moments`).
 //!
-//! Cost: 5 flops a block. Error: as for [`Moments`](super::Moments).
-//! Source: Student, Biometrika 6 (1908) 1; batch means as in Law and Kelton, Simulation Modeling and Analysis, 9.5.3.
+//! Cost: 5 flops a block. Error: as for [`Moments`](super::Moments). Source: Student, Biometrika 6
+//! (1908) 1; batch means as in Law and Kelton, Simulation Modeling and Analysis, 9.5.3.
 
 use super::student_t::student_t_quantile;
 
@@ -43,8 +44,8 @@ impl BlockMeans {
         }
     }
 
-    /// Continues from saved numbers: how many blocks, their mean, the sum of squared deviations from it. `None` for numbers
-    /// that no blocks have.
+    /// Continues from saved numbers: how many blocks, their mean, the sum of squared deviations
+    /// from it. `None` for numbers that no blocks have.
     ///
     /// ```
     /// # use qera_core::statistics::BlockMeans;
@@ -65,7 +66,8 @@ impl BlockMeans {
         possible.then_some(Self { count, mean, m2 })
     }
 
-    /// Takes one block's mean in. Says `false`, and leaves the state as it was, when it is not finite.
+    /// Takes one block's mean in. Says `false`, and leaves the state as it was, when it is not
+    /// finite.
     pub fn push(&mut self, block_mean: f64) -> bool {
         if block_mean.is_finite() {
             self.count += 1;
@@ -99,7 +101,8 @@ impl BlockMeans {
         self.mean
     }
 
-    /// Returns the sum of squared deviations from the mean: with mean and count, what a snapshot keeps.
+    /// Returns the sum of squared deviations from the mean: with mean and count, what a snapshot
+    /// keeps.
     #[must_use]
     pub const fn m2(&self) -> f64 {
         self.m2
@@ -111,8 +114,8 @@ impl BlockMeans {
         (self.count > 1).then(|| self.m2 / (self.count - 1) as f64)
     }
 
-    /// Returns the two-sided interval that holds the true mean with probability `confidence`; `None` below two blocks or
-    /// when `confidence` is not between 0 and 1.
+    /// Returns the two-sided interval that holds the true mean with probability `confidence`;
+    /// `None` below two blocks or when `confidence` is not between 0 and 1.
     ///
     /// ```
     /// use qera_core::statistics::BlockMeans;

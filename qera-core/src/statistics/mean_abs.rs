@@ -1,8 +1,9 @@
 //! The mean magnitude E|x_i| of each feature: the scale of LQER as its paper defines it.
 //!
-//! s_i += (w / N)(|x_i| - s_i) for each row of weight w. Unlike the [largest batch mean](super::BatchMaxMeanAbs) that the
-//! published code computes, this does not depend on how the rows were cut into batches. LQER's correction does not change
-//! when its scale is multiplied by a constant, so no normalisation belongs to the statistic.
+//! s_i += (w / N)(|x_i| - s_i) for each row of weight w. Unlike the [largest batch
+//! mean](super::BatchMaxMeanAbs) that the published code computes, this does not depend on how the
+//! rows were cut into batches. LQER's correction does not change when its scale is multiplied by a
+//! constant, so no normalisation belongs to the statistic.
 //!
 //! Cost: 4 flops a value. Error: the bound of [the module](super); |x| is exact.
 //! Source: LQER (ICML 2024), section 3.2, and QERA (ICLR 2025), algorithm 2.
@@ -36,8 +37,8 @@ impl<'a> MeanAbs<'a> {
     /// Continues from saved values of total weight `weight`.
     ///
     /// # Errors
-    /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or non-finite saved value,
-    /// [`StatisticError::Weight`].
+    /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or
+    /// non-finite saved value, [`StatisticError::Weight`].
     pub fn resume(lent: &'a mut [f64], weight: f64) -> Result<Self, StatisticError> {
         ChannelValues::resume(lent, weight).map(Self)
     }

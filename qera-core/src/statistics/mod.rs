@@ -10,20 +10,24 @@
 //! | [`BlockMeans`] | 3 numbers | held-out error with Student-t intervals |
 //!
 //! # One recurrence
-//! The means are kept as means, not as sums: with total weight N after a batch of weight n_b and batch mean s_b,
-//! s += (n_b / N)(s_b - s) (Welford 1962 for n_b = 1; Chan, Golub and LeVeque 1983, eq. 2.1, for batches). A state never
-//! grows with the stream, two states merge by the same formula, and the value is usable at any moment.
+//! The means are kept as means, not as sums: with total weight N after a batch of weight n_b and
+//! batch mean s_b, s += (n_b / N)(s_b - s) (Welford 1962 for n_b = 1; Chan, Golub and LeVeque 1983,
+//! eq. 2.1, for batches). A state never grows with the stream, two states merge by the same
+//! formula, and the value is usable at any moment.
 //!
-//! Error bound: each fold rounds the state by a few units of 2^-53, and what is older is damped by 1 - n_b / N, so after
-//! B folds the relative error of a sum of non-negative terms is below about 2 B 2^-53 (in practice nearer to sqrt B).
+//! Error bound: each fold rounds the state by a few units of 2^-53, and what is older is damped by
+//! 1 - n_b / N, so after B folds the relative error of a sum of non-negative terms is below about 2
+//! B 2^-53 (in practice nearer to sqrt B).
 //!
 //! # Memory
-//! `new` lends memory and zeroes it; `resume` lends memory that holds saved values. The states themselves own nothing, so
-//! what a snapshot has to keep is the lent slice and the weight. Every refusal leaves the state as it was.
+//! `new` lends memory and zeroes it; `resume` lends memory that holds saved values. The states
+//! themselves own nothing, so what a snapshot has to keep is the lent slice and the weight. Every
+//! refusal leaves the state as it was.
 //!
 //! # Determinism
-//! Features in order, rows in order, one fixed sequence of operations: the same rows in the same batches give the same
-//! bits. Another partition into batches changes last bits only ([`BatchMaxMeanAbs`] excepted: there it is the definition).
+//! Features in order, rows in order, one fixed sequence of operations: the same rows in the same
+//! batches give the same bits. Another partition into batches changes last bits only
+//! ([`BatchMaxMeanAbs`] excepted: there it is the definition).
 
 mod autocorrelation;
 mod batch_max_mean_abs;

@@ -1,18 +1,19 @@
 //! Mean and variance of each feature, in one pass.
 //!
-//! The textbook E\[x^2\] - E\[x\]^2 loses all digits when the mean is large against the spread. Welford's recurrence keeps
-//! the mean mu and the sum of squared deviations M2 instead. For a row of weight w, N being the weight so far with it:
+//! The textbook E\[x^2\] - E\[x\]^2 loses all digits when the mean is large against the spread.
+//! Welford's recurrence keeps the mean mu and the sum of squared deviations M2 instead. For a row
+//! of weight w, N being the weight so far with it:
 //!
 //!   d = x - mu,  mu += (w / N) d,  M2 += w d (x - mu),
 //!
-//! with the new mu in the last factor: w d (x - mu) = w (1 - w / N) d^2 >= 0, so M2 never falls. Two states of weights
-//! N_a and N_b merge by Chan, Golub and LeVeque: d = mu_b - mu_a, mu_a += (N_b / N) d, M2_a += M2_b + d^2 N_a N_b / N. That
-//! is the recurrence above for a whole batch.
+//! with the new mu in the last factor: w d (x - mu) = w (1 - w / N) d^2 >= 0, so M2 never falls.
+//! Two states of weights N_a and N_b merge by Chan, Golub and LeVeque: d = mu_b - mu_a, mu_a +=
+//! (N_b / N) d, M2_a += M2_b + d^2 N_a N_b / N. That is the recurrence above for a whole batch.
 //!
-//! Cost: 6 flops a value. Error: relative n 2^-53 kappa in the variance, kappa = sqrt(1 + mu^2 / variance), where the
-//! textbook formula has n 2^-53 kappa^2.
-//! Source: Welford, Technometrics 4 (1962) 419; Chan, Golub and LeVeque, The American Statistician 37 (1983) 242, eq. 2.1
-//! and table 1.
+//! Cost: 6 flops a value. Error: relative n 2^-53 kappa in the variance, kappa = sqrt(1 + mu^2 /
+//! variance), where the textbook formula has n 2^-53 kappa^2. Source: Welford, Technometrics 4
+//! (1962) 419; Chan, Golub and LeVeque, The American Statistician 37 (1983) 242, eq. 2.1 and
+//! table 1.
 
 use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
 use super::fold::{CHANNELS, steps};
@@ -50,8 +51,9 @@ impl<'a> Moments<'a> {
     /// Continues from saved values of total weight `weight`.
     ///
     /// # Errors
-    /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Value`] for a saved mean that is not finite
-    /// or a saved M2 that is negative or not finite, [`StatisticError::Weight`].
+    /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Value`] for a saved
+    /// mean that is not finite or a saved M2 that is negative or not finite,
+    /// [`StatisticError::Weight`].
     pub fn resume(
         mean: &'a mut [f64],
         m2: &'a mut [f64],
@@ -123,14 +125,15 @@ impl<'a> Moments<'a> {
         self.mean
     }
 
-    /// Returns the weighted sum of squared deviations of each feature from its mean: with the mean and the weight, what a
-    /// snapshot keeps.
+    /// Returns the weighted sum of squared deviations of each feature from its mean: with the mean
+    /// and the weight, what a snapshot keeps.
     #[must_use]
     pub const fn m2(&self) -> &[f64] {
         self.m2
     }
 
-    /// Writes M2 / N, the variance of the rows themselves. Says `false`, and writes zeros, when nothing was seen.
+    /// Writes M2 / N, the variance of the rows themselves. Says `false`, and writes zeros, when
+    /// nothing was seen.
     ///
     /// # Errors
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.
@@ -138,8 +141,8 @@ impl<'a> Moments<'a> {
         self.variance(out, self.weight)
     }
 
-    /// Writes M2 / (N - 1), which estimates the variance of what the rows were drawn from, the weights being counts of
-    /// repetitions. Says `false`, and writes zeros, when N is at most 1.
+    /// Writes M2 / (N - 1), which estimates the variance of what the rows were drawn from, the
+    /// weights being counts of repetitions. Says `false`, and writes zeros, when N is at most 1.
     ///
     /// # Errors
     /// [`StatisticError::Length`] when `out` does not have in_features numbers.

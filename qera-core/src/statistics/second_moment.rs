@@ -1,10 +1,12 @@
 //! The second moment E\[x_i^2\] of each feature, the diagonal of R: all that QERA-approx needs.
 //!
-//! D_i += (w / N)(x_i^2 - D_i) for each row of weight w, N being the weight so far with it. The product is rounded to f32,
-//! as those of the [autocorrelation](super::Autocorrelation) are, so that D is R's diagonal; the fold is in f64.
+//! D_i += (w / N)(x_i^2 - D_i) for each row of weight w, N being the weight so far with it. The
+//! product is rounded to f32, as those of the [autocorrelation](super::Autocorrelation) are, so
+//! that D is R's diagonal; the fold is in f64.
 //!
-//! Cost: 4 flops a value. Error: relative 2^-24 from the product, then the bound of [the module](super).
-//! Source: QERA (ICLR 2025), theorem 2 and algorithm 1: S = diag(sqrt(E\[x_i^2\])). The folds are Welford's (Technometrics 4, 1962).
+//! Cost: 4 flops a value. Error: relative 2^-24 from the product, then the bound of [the
+//! module](super). Source: QERA (ICLR 2025), theorem 2 and algorithm 1: S = diag(sqrt(E\[x_i^2\])).
+//! The folds are Welford's (Technometrics 4, 1962).
 
 use super::channels::ChannelValues;
 use super::error::StatisticError;
@@ -40,8 +42,8 @@ impl<'a> SecondMoment<'a> {
     /// Continues from saved values of total weight `weight`.
     ///
     /// # Errors
-    /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or non-finite saved value,
-    /// [`StatisticError::Weight`].
+    /// [`StatisticError::Length`] when `lent` is empty, [`StatisticError::Value`] for a negative or
+    /// non-finite saved value, [`StatisticError::Weight`].
     pub fn resume(lent: &'a mut [f64], weight: f64) -> Result<Self, StatisticError> {
         ChannelValues::resume(lent, weight).map(Self)
     }

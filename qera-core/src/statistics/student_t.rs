@@ -1,22 +1,25 @@
 //! Quantiles of Student's t distribution.
 //!
 //! # Derivation
-//! For nu degrees of freedom and t >= 0 the upper tail is Q(t) = I_x(nu/2, 1/2) / 2 with x = nu / (nu + t^2) and I the
-//! regularised incomplete beta function (DLMF 8.17). I_x(a, b) = x^a (1-x)^b / (a B(a, b)) times a continued fraction
-//! (DLMF 8.17.22), which converges fast for x < (a + 1) / (a + b + 2); beyond that 1 - I_{1-x}(b, a) is used. With b = 1/2
-//! the only gamma functions that appear are the ratio Gamma(a + 1/2) / Gamma(a): by `tgamma` for a < 40, by its asymptotic
+//! For nu degrees of freedom and t >= 0 the upper tail is Q(t) = I_x(nu/2, 1/2) / 2 with x = nu /
+//! (nu + t^2) and I the regularised incomplete beta function (DLMF 8.17). I_x(a, b) = x^a (1-x)^b
+//! / (a B(a, b)) times a continued fraction (DLMF 8.17.22), which converges fast for x < (a + 1) /
+//! (a + b + 2); beyond that 1 - I_{1-x}(b, a) is used. With b = 1/2 the only gamma functions that
+//! appear are the ratio Gamma(a + 1/2) / Gamma(a): by `tgamma` for a < 40, by its asymptotic
 //! series in 1/a from there on (a difference of two `lgamma` would lose log10(a) + 1 digits).
 //!
-//! The quantile solves Q(t) = q, q being the smaller of p and 1 - p, by Newton's method, with bisection whenever a step
-//! leaves the bracket. Bounded: at most 200 steps of at most 10,000 terms. The tail is worked with throughout, so small
-//! tails keep their relative accuracy. Above nu = 10^5 the normal quantile z is expanded instead, t = z + (z^3 + z) / (4 nu) + ...
-//! (Cornish and Fisher; Abramowitz and Stegun 26.7.5), where the first neglected term is below 1e-16 for every
-//! q >= 1e-18.
+//! The quantile solves Q(t) = q, q being the smaller of p and 1 - p, by Newton's method, with
+//! bisection whenever a step leaves the bracket. Bounded: at most 200 steps of at most 10,000
+//! terms. The tail is worked with throughout, so small tails keep their relative accuracy. Above nu
+//! = 10^5 the normal quantile z is expanded instead, t = z + (z^3 + z) / (4 nu) + ... (Cornish and
+//! Fisher; Abramowitz and Stegun 26.7.5), where the first neglected term is below 1e-16 for every q
+//! >= 1e-18.
 //!
 //! # Accuracy
-//! Relative error of t below 1e-12 for 1 <= nu <= 10^9 and 1e-10 <= q <= 0.5, tested against closed forms (nu = 1, 2, 4)
-//! and printed tables; absolute, 1e-15, near p = 0.5, where t is 0. Cost: a few thousand flops, once for each interval.
-//! Source: Lentz, Applied Optics 15 (1976) 668, for the continued fraction; DLMF chapter 8.17.
+//! Relative error of t below 1e-12 for 1 <= nu <= 10^9 and 1e-10 <= q <= 0.5, tested against closed
+//! forms (nu = 1, 2, 4) and printed tables; absolute, 1e-15, near p = 0.5, where t is 0. Cost: a
+//! few thousand flops, once for each interval. Source: Lentz, Applied Optics 15 (1976) 668, for the
+//! continued fraction; DLMF chapter 8.17.
 
 use core::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
 
@@ -27,10 +30,12 @@ const STEPS_MAX: u32 = 200;
 
 /// Returns the t below which a Student-t variable stays with probability `probability`.
 ///
-/// Infinite for a probability of 0 or 1; NaN for one outside that range, or when `degrees_of_freedom` is not above 0.
+/// Infinite for a probability of 0 or 1; NaN for one outside that range, or when
+/// `degrees_of_freedom` is not above 0.
 ///
 /// # Numerics
-/// Relative error below 1e-12 (module documentation says where). Antisymmetric: the quantile of 1 - p is minus that of p.
+/// Relative error below 1e-12 (module documentation says where). Antisymmetric: the quantile of 1 -
+/// p is minus that of p.
 ///
 /// ```
 /// use qera_core::statistics::student_t_quantile;
@@ -99,7 +104,8 @@ fn t_tail(t: f64, nu: f64) -> f64 {
     let square = t * t;
     let (x, rest) = (nu / (nu + square), square / (nu + square));
     let a = nu / 2.0;
-    // x^a (1-x)^(1/2) / B(a, 1/2), B(a, 1/2) = sqrt(pi) Gamma(a) / Gamma(a + 1/2); log1p keeps x^a accurate at x near 1.
+    // x^a (1-x)^(1/2) / B(a, 1/2), B(a, 1/2) = sqrt(pi) Gamma(a) / Gamma(a + 1/2); log1p keeps x^a
+    // accurate at x near 1.
     let power = libm::exp(-a * libm::log1p(square / nu));
     let front = power * libm::sqrt(rest) * gamma_ratio(a) / libm::sqrt(PI);
     if x < (a + 1.0) / (a + 2.5) {
@@ -144,7 +150,8 @@ fn gamma_ratio(a: f64) -> f64 {
     if a < 40.0 {
         return libm::tgamma(a + 0.5) / libm::tgamma(a);
     }
-    // Tricomi and Erdelyi 1951 (DLMF 5.11.13): coefficients for the shift 1/2; the next term is below 2e-14 a^-1 here.
+    // Tricomi and Erdelyi 1951 (DLMF 5.11.13): coefficients for the shift 1/2; the next term is
+    // below 2e-14 a^-1 here.
     let r = 1.0 / a;
     let series = 1.0
         + r * (-1.0 / 8.0
@@ -185,7 +192,8 @@ mod tests {
         );
     }
 
-    /// nu = 1: 1 / tan(pi q); nu = 2: (1 - 2q) sqrt(2 / (4 q (1 - q))); nu = 4: the cosine form of Shaw 2006.
+    /// nu = 1: 1 / tan(pi q); nu = 2: (1 - 2q) sqrt(2 / (4 q (1 - q))); nu = 4: the cosine form of
+    /// Shaw 2006.
     #[test]
     fn closed_forms() {
         for tail in [
@@ -236,7 +244,8 @@ mod tests {
         for nu in [1.0, 1.5, 3.0, 9.0, 79.0, 81.0, 1.0e3, 9.9e4] {
             for tail in [1e-10, 1e-6, 1e-3, 0.025, 0.1, 0.4] {
                 let t = -student_t_quantile(tail, nu);
-                // A relative error d of t changes the tail by density t d; far out that is at most nu d of it.
+                // A relative error d of t changes the tail by density t d; far out that is at most
+                // nu d of it.
                 assert!(
                     (t_tail(t, nu) / tail - 1.0).abs() < 1e-11,
                     "nu {nu}, tail {tail}"

@@ -1,14 +1,16 @@
-//! Rows kept aside between two solve points, to score the corrections of the earlier ones: all of them are newer than
-//! what they judge (test-then-train).
+//! Rows kept aside between two solve points, to score the corrections of the earlier ones: all of
+//! them are newer than what they judge (test-then-train).
 //!
-//! They are folded into R at once all the same: R is not what is scored, the corrections are, and those were solved
-//! before these rows came. So R does not depend on what is kept here, and nothing is put back later.
+//! They are folded into R at once all the same: R is not what is scored, the corrections are, and
+//! those were solved before these rows came. So R does not depend on what is kept here, and nothing
+//! is put back later.
 //!
-//! Scoring a row costs 2 m n flops a layer, which is more than accumulating it (m^2), and is held to
-//! [`SCORED_COST`] of that. So few rows are kept, and they are spread: [`BLOCK_ROWS`] of each block chosen, because
-//! rows of one text resemble each other, and the interval is over blocks, not rows. (Cluster sampling in two stages: the
-//! mean over a block's sampled rows is an unbiased estimate of the block's mean; Cochran, Sampling Techniques, 10.)
-//! Blocks are chosen by a fixed pseudo-random number drawn from their place in the stream.
+//! Scoring a row costs 2 m n flops a layer, which is more than accumulating it (m^2), and is held
+//! to [`SCORED_COST`] of that. So few rows are kept, and they are spread: [`BLOCK_ROWS`] of each
+//! block chosen, because rows of one text resemble each other, and the interval is over blocks, not
+//! rows. (Cluster sampling in two stages: the mean over a block's sampled rows is an unbiased
+//! estimate of the block's mean; Cochran, Sampling Techniques, 10.) Blocks are chosen by a fixed
+//! pseudo-random number drawn from their place in the stream.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::window::{BLOCK_ROWS_MIN, Window};
@@ -49,8 +51,8 @@ impl ScoredLayer {
     }
 }
 
-/// The share of a site's rows that is scored: at most 1/16, and so few that two corrections of every layer are scored for
-/// a twentieth of what accumulating R costs.
+/// The share of a site's rows that is scored: at most 1/16, and so few that two corrections of
+/// every layer are scored for a twentieth of what accumulating R costs.
 #[must_use]
 pub(crate) fn scored_share(in_features: usize, layers: impl Iterator<Item = ScoredLayer>) -> f64 {
     let m = in_features as f64;
@@ -106,8 +108,8 @@ impl Aside {
         }
     }
 
-    /// Shows the rows of a batch of a closed site; `each` is shown every block as it is complete, with its place in
-    /// the stream.
+    /// Shows the rows of a batch of a closed site; `each` is shown every block as it is complete,
+    /// with its place in the stream.
     pub(crate) fn follow(&mut self, batch: &Batch, mut each: impl FnMut(u64, StoredRows<'_>)) {
         let mut cutter = core::mem::replace(&mut self.cutter, Window::passing(self.in_features));
         cutter.offer(batch, |block| {
@@ -122,7 +124,8 @@ impl Aside {
         self.cutter.waiting()
     }
 
-    /// The site was closed or re-opened: what waits is not waited for any more, and what is kept is dropped.
+    /// The site was closed or re-opened: what waits is not waited for any more, and what is kept is
+    /// dropped.
     pub(crate) fn begin_anew(&mut self, block_begun: bool) {
         self.cutter = Window::passing(self.in_features);
         drop(self.take(block_begun));
@@ -151,8 +154,8 @@ impl Aside {
         self.bound(ASIDE_ROWS);
     }
 
-    /// A solve point: hands out the blocks to be scored, and begins anew. `block_begun` says that rows which came before
-    /// this point wait to become part of the next block.
+    /// A solve point: hands out the blocks to be scored, and begins anew. `block_begun` says that
+    /// rows which came before this point wait to become part of the next block.
     pub fn take(&mut self, block_begun: bool) -> Vec<Block> {
         // The draw keeps the share on average; this holds it.
         #[expect(

@@ -74,7 +74,8 @@ pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
 /// Saved rows, by the type that they are kept in.
 #[derive(Debug, Default)]
 pub(crate) struct SavedRows {
-    /// Little-endian bytes of the rows of each type, in the order of [`FloatDtype`]s as [`DTYPES`] has them.
+    /// Little-endian bytes of the rows of each type, in the order of [`FloatDtype`]s as [`DTYPES`]
+    /// has them.
     pub(crate) bytes: [Vec<u8>; DTYPES.len()],
 }
 

@@ -1,9 +1,10 @@
-//! A closed site: all of its layers have converged, and its rows are folded in part or not at all (`--after-convergence`).
+//! A closed site: all of its layers have converged, and its rows are folded in part or not at all
+//! (`--after-convergence`).
 //!
-//! Every row is still shown to the rows kept aside, in the blocks that the window cuts; of these blocks a share is folded,
-//! chosen by a fixed pseudo-random number drawn from the block's place in the stream. So what is folded is whole
-//! texts, and a function of the order of the rows alone. The window takes part of what is folded only, because it has
-//! to be in R.
+//! Every row is still shown to the rows kept aside, in the blocks that the window cuts; of these
+//! blocks a share is folded, chosen by a fixed pseudo-random number drawn from the block's place in
+//! the stream. So what is folded is whole texts, and a function of the order of the rows alone. The
+//! window takes part of what is folded only, because it has to be in R.
 
 use qera_core::dtype::FloatDtype;
 
@@ -161,7 +162,8 @@ mod tests {
         }
         // 64 are reached in the seventh shard; 36 wait.
         assert_eq!((statistics.rows, statistics.rows_skipped), (64, 36));
-        // What waits when the site is re-opened stays unfolded, and does not score what comes after it.
+        // What waits when the site is re-opened stays unfolded, and does not score what comes after
+        // it.
         statistics.begin_folding_anew(false);
         fold(&mut statistics, &shard(1, 64, 1.0));
         assert_eq!((statistics.rows, statistics.rows_skipped), (128, 36));

@@ -1,6 +1,6 @@
-//! Statistics of each site's input: everything a solve may need (`site`), a window of held-out rows (`window`), rows
-//! kept aside to score corrections older than they are (`aside`), both in `blocks`, and what becomes of the rows of a site that
-//! has converged (`follow`).
+//! Statistics of each site's input: everything a solve may need (`site`), a window of held-out rows
+//! (`window`), rows kept aside to score corrections older than they are (`aside`), both in
+//! `blocks`, and what becomes of the rows of a site that has converged (`follow`).
 
 pub(crate) mod aside;
 pub(crate) mod blocks;

@@ -1,5 +1,6 @@
-//! Everything that is gathered of one site: R (unless the method does without it), mean and deviations of x, mean |x|
-//! (plain, and the reference's maximum of batch means), the held-out window, and the rows kept aside for scoring.
+//! Everything that is gathered of one site: R (unless the method does without it), mean and
+//! deviations of x, mean |x| (plain, and the reference's maximum of batch means), the held-out
+//! window, and the rows kept aside for scoring.
 
 use std::sync::Arc;
 
@@ -53,8 +54,8 @@ pub struct SiteStatistics {
 }
 
 impl SiteStatistics {
-    /// Nothing seen yet. `kind` says how much of R is gathered, `scored_share` how many rows are kept aside
-    /// (`aside::scored_share`).
+    /// Nothing seen yet. `kind` says how much of R is gathered, `scored_share` how many rows are
+    /// kept aside (`aside::scored_share`).
     #[must_use]
     pub(crate) fn new(in_features: usize, kind: SecondMomentKind, scored_share: f64) -> Self {
         Self {
@@ -76,7 +77,8 @@ impl SiteStatistics {
         Self::new(in_features, SecondMomentKind::Packed, 0.0)
     }
 
-    /// Statistics gathered elsewhere: R over so many rows, upper triangle by rows, and no row of them.
+    /// Statistics gathered elsewhere: R over so many rows, upper triangle by rows, and no row of
+    /// them.
     #[must_use]
     pub fn from_autocorrelation(r: Vec<f64>, in_features: usize, rows: u64) -> Self {
         let mut channels = ChannelMoments::new(in_features);
@@ -122,7 +124,8 @@ impl SiteStatistics {
         Ok(())
     }
 
-    /// The statistics of single channels: rows are widened a few at a time, so that they stay in cache.
+    /// The statistics of single channels: rows are widened a few at a time, so that they stay in
+    /// cache.
     fn fold_channels(&mut self, batch: &Batch) -> Result<(), FoldError> {
         let m = self.in_features;
         let channels = self.second_moment.channels_mut();

@@ -1,16 +1,17 @@
-//! A bounded, evenly spread sample of whole blocks of rows, kept so that a correction can be judged on
-//! rows that it was not solved from (design: shrinkage is chosen on held-out blocks).
+//! A bounded, evenly spread sample of whole blocks of rows, kept so that a correction can be judged
+//! on rows that it was not solved from (design: shrinkage is chosen on held-out blocks).
 //!
-//! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows. Smaller
-//! shards are joined, and so are sequences of fewer than 64 rows (a decoding engine writes one token at a
-//! time, and a token is no block); a lone 2-D shard is cut into quarters, and what is longer than 1,024
-//! rows is cut, so that a full window always has at least four blocks. Rows of one text resemble each other, so
-//! only whole blocks are held out.
+//! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows.
+//! Smaller shards are joined, and so are sequences of fewer than 64 rows (a decoding engine writes
+//! one token at a time, and a token is no block); a lone 2-D shard is cut into quarters, and what
+//! is longer than 1,024 rows is cut, so that a full window always has at least four blocks. Rows of
+//! one text resemble each other, so only whole blocks are held out.
 //!
 //! The rows in the window are in R as well; a solve that must not know them takes their X^T X out
-//! again, so dropping a block costs nothing. Each block draws a fixed pseudo-random number from its place in
-//! the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped: an even sample that
-//! no period of the stream can hide from, and a function of the order of the rows alone.
+//! again, so dropping a block costs nothing. Each block draws a fixed pseudo-random number from its
+//! place in the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped:
+//! an even sample that no period of the stream can hide from, and a function of the order of the
+//! rows alone.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::pending::Pending;
@@ -19,7 +20,8 @@ use crate::source::rows::Batch;
 
 /// Most rows kept.
 pub(crate) const WINDOW_ROWS: usize = 4096;
-/// Longest block: after a drop more than three quarters of the window are left, which is four blocks.
+/// Longest block: after a drop more than three quarters of the window are left, which is four
+/// blocks.
 const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
 /// 2-D shards with fewer rows are joined.
 pub(crate) const BLOCK_ROWS_MIN: usize = 256;
@@ -99,8 +101,8 @@ impl Window {
         self.pending = pending;
     }
 
-    /// Offers the rows of a batch; `each` is shown every block as it is complete, whether the window keeps it
-    /// or not.
+    /// Offers the rows of a batch; `each` is shown every block as it is complete, whether the
+    /// window keeps it or not.
     pub(crate) fn offer(&mut self, batch: &Batch, mut each: impl FnMut(StoredRows<'_>)) {
         self.batches += usize::from(!batch.bytes.is_empty());
         self.sequences |= batch.sequences;
@@ -123,7 +125,8 @@ impl Window {
         self.batches == 1 && !self.sequences && self.blocks.len() < 4
     }
 
-    /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is fewer blocks.
+    /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is
+    /// fewer blocks.
     pub(crate) fn finish(&mut self) {
         if self.unfinished() {
             let mut all = Pending::new(self.in_features);
@@ -226,7 +229,8 @@ impl Window {
         let rows = block.rows();
         let number = self.seen;
         self.seen += 1;
-        // In a full window those with the largest draws go, before the new one is copied: most often it goes itself.
+        // In a full window those with the largest draws go, before the new one is copied: most
+        // often it goes itself.
         while self.rows + rows > self.most {
             let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
             match last.filter(|&last| self.blocks[last].draw() > draw(number)) {

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Identity {
     /// Length.
     pub(crate) bytes: u64,
-    inode: (u64, u64),
-    modified: (i64, i64),
+    device: u64,
+    inode: u64,
+    modified_seconds: i64,
+    modified_nanoseconds: i64,
 }
 
 impl Identity {
@@ -28,7 +30,7 @@ impl Identity {
     /// Its number in the file system: another for a folder that was replaced.
     #[must_use]
     pub(crate) const fn inode(&self) -> u64 {
-        self.inode.1
+        self.inode
     }
 }
 
@@ -36,8 +38,10 @@ impl From<&Metadata> for Identity {
     fn from(metadata: &Metadata) -> Self {
         Self {
             bytes: metadata.len(),
-            inode: (metadata.dev(), metadata.ino()),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified_seconds: metadata.mtime(),
+            modified_nanoseconds: metadata.mtime_nsec(),
         }
     }
 }

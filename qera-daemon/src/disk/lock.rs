@@ -1,4 +1,5 @@
-//! Locks: what keeps two processes out of one folder, and a reader off a file that is being written.
+//! Locks: what keeps two processes out of one folder, and a reader off a file that is being
+//! written.
 
 use core::time::Duration;
 use std::fs::{File, TryLockError};
@@ -17,8 +18,8 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock file and writes into it who holds it. A reader of the state looks at the lock for a moment, so it is
-    /// tried for a second.
+    /// Takes the lock file and writes into it who holds it. A reader of the state looks at the lock
+    /// for a moment, so it is tried for a second.
     ///
     /// # Errors
     /// [`Fatal::Locked`] with what the holder wrote, [`Fatal::Io`].
@@ -58,8 +59,8 @@ impl Lock {
     }
 }
 
-/// Whether another process holds this lock file. One that nobody holds is a leftover; what is no file is no lock, and could
-/// block.
+/// Whether another process holds this lock file. One that nobody holds is a leftover; what is no
+/// file is no lock, and could block.
 pub(crate) fn is_held(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
         && File::open(path)

@@ -12,16 +12,18 @@ use memmap2::Mmap;
 pub(crate) struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps a checkpoint file. Activation shards are never mapped: their writers may still hold them.
+    /// Maps a checkpoint file. Activation shards are never mapped: their writers may still hold
+    /// them.
     ///
     /// # Errors
     /// What the system says to opening or mapping the file.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: the mapping is read-only and private to this process. The promise that memmap2 asks for,
-        // that nobody truncates or rewrites the file meanwhile, is the user's: a checkpoint that is being
-        // served or corrected is not edited in place (stated in README.md, "Limits"). If it is broken, the
-        // process ends by SIGBUS or reads other weights; the fingerprint in the manifest then differs.
+        // SAFETY: the mapping is read-only and private to this process. The promise that memmap2
+        // asks for, that nobody truncates or rewrites the file meanwhile, is the user's: a
+        // checkpoint that is being served or corrected is not edited in place (stated in README.md,
+        // "Limits"). If it is broken, the process ends by SIGBUS or reads other weights; the
+        // fingerprint in the manifest then differs.
         unsafe { Mmap::map(&file) }.map(Self)
     }
 }

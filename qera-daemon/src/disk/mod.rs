@@ -1,8 +1,10 @@
-//! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes, locks, links or maps a
-//! file, or asks what a path names. Here are the operations on paths; `open_file`, `new_file`, `append`, `mapping` are the
-//! ways to hold a file, `lock` keeps others out, `identity` tells files apart, `clock` is the time.
+//! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes,
+//! locks, links or maps a file, or asks what a path names. Here are the operations on paths;
+//! `open_file`, `new_file`, `append`, `mapping` are the ways to hold a file, `lock` keeps others
+//! out, `identity` tells files apart, `clock` is the time.
 //!
-//! Files survive a crash whole or not at all: written beside their place, synced, renamed in, the folder synced.
+//! Files survive a crash whole or not at all: written beside their place, synced, renamed in, the
+//! folder synced.
 
 pub(crate) mod append;
 pub(crate) mod clock;
@@ -59,7 +61,8 @@ pub(crate) fn exists(path: &Path) -> bool {
     path.exists()
 }
 
-/// Whether a path names a file that can be read to its end, or leads to one: no folder, pipe or socket.
+/// Whether a path names a file that can be read to its end, or leads to one: no folder, pipe or
+/// socket.
 #[must_use]
 pub(crate) fn is_file(path: &Path) -> bool {
     path.is_file()

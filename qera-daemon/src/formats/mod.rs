@@ -1,4 +1,5 @@
-//! Bytes to tensors and back: no paths, no threads, no settings. Every parser takes bytes, so that it can be given any.
+//! Bytes to tensors and back: no paths, no threads, no settings. Every parser takes bytes, so that
+//! it can be given any.
 
 pub(crate) mod checkpoint_index;
 pub(crate) mod model_config;

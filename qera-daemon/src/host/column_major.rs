@@ -2,7 +2,8 @@
 
 use faer::MatRef;
 
-/// A matrix by columns. A checkpoint's [out_features, in_features] by rows is W and E, m x n, in this form.
+/// A matrix by columns. A checkpoint's [out_features, in_features] by rows is W and E, m x n, in
+/// this form.
 #[derive(Debug, Clone, Copy)]
 pub struct ColumnMajor<'a> {
     /// The columns, one after the other.

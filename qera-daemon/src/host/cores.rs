@@ -1,9 +1,9 @@
 //! The right to use a core: at most `--threads` are out at any time, whoever computes.
 //!
-//! A stage takes one before it computes and gives it back when it waits. Work that comes in independent pieces is spread
-//! over the cores that are idle at that moment ([`Cores::spread`]): layers go side by side while there are many, and
-//! one large layer gets what the others leave. The pieces are cut by sizes alone, so that no result depends on how
-//! many cores there were.
+//! A stage takes one before it computes and gives it back when it waits. Work that comes in
+//! independent pieces is spread over the cores that are idle at that moment ([`Cores::spread`]):
+//! layers go side by side while there are many, and one large layer gets what the others leave. The
+//! pieces are cut by sizes alone, so that no result depends on how many cores there were.
 
 use std::sync::{Mutex, PoisonError};
 

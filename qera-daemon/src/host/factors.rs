@@ -6,8 +6,8 @@ use qera_core::dtype::FloatDtype;
 use crate::host::dense::product;
 use crate::host::rounding::narrow;
 
-/// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so that
-/// rounding and the range of f16 are shared evenly.
+/// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so
+/// that rounding and the range of f16 are shared evenly.
 #[derive(Debug, Clone)]
 pub(crate) struct Factors {
     /// m x k.

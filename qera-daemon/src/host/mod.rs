@@ -1,7 +1,8 @@
 //! Matrices on this machine: nothing here knows names of layers, files or settings.
 //!
-//! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix made ready for it;
-//! `second_moment` is what stands for R, `subspace` finds top eigenvectors, `factors` are A and B.
+//! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix
+//! made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
+//! `factors` are A and B.
 
 pub(crate) mod column_major;
 pub(crate) mod compute;

@@ -10,8 +10,9 @@ use crate::host::kernels::products::products;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
 
-/// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many times: R, E, rows of a window. It
-/// is made ready once, because a device would have it uploaded; here it is read as it lies.
+/// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many
+/// times: R, E, rows of a window. It is made ready once, because a device would have it uploaded;
+/// here it is read as it lies.
 #[derive(Debug)]
 pub struct Operand<'a> {
     compute: Compute<'a>,

@@ -33,8 +33,8 @@ fn slice(x: MatRef<'_, f64>, j: usize) -> &[f64] {
     column.map(|column| column.as_slice()).unwrap_or_default()
 }
 
-/// The transpose of a matrix, each number multiplied by `scale`. By way of squares: a
-/// column of the one and of the other in turn would evict each other where their distance is a power of two.
+/// The transpose of a matrix, each number multiplied by `scale`. By way of squares: a column of the
+/// one and of the other in turn would evict each other where their distance is a power of two.
 pub(crate) fn scaled_transpose(
     compute: Compute<'_>,
     matrix: ColumnMajor<'_>,

@@ -1,13 +1,15 @@
 //! The subspaces of all candidates for the shrinkage at once.
 //!
-//! G_a = (1 - a) G_0 + a G_1 is linear in a, so that one basis Q with its images under both ends serves every candidate:
-//! Q^T G_a Q is a blend of two small matrices, and V_a the top eigenvectors of that. Q is a block Krylov basis whose
-//! blocks are multiplied by a blend near one end and one near the other in turn, so that it holds the top vectors of both and
-//! what lies between; for small n it is the whole space. On the rows of a block, x E V_a = (x E Q) times a small rotation.
+//! G_a = (1 - a) G_0 + a G_1 is linear in a, so that one basis Q with its images under both ends
+//! serves every candidate: Q^T G_a Q is a blend of two small matrices, and V_a the top eigenvectors
+//! of that. Q is a block Krylov basis whose blocks are multiplied by a blend near one end and one
+//! near the other in turn, so that it holds the top vectors of both and what lies between; for
+//! small n it is the whole space. On the rows of a block, x E V_a = (x E Q) times a small rotation.
 //!
-//! How good that is: with f at 1 % of tr G, f on held-out rows came out within 0.6 % for a up to 0.5, and up to 4 % too small
-//! beyond, beside intervals of 16 % (blends measured against the ends themselves, 10 blocks of 16 against 6 of 32: half the error, less
-//! work). A given a has a basis of its own, within 1e-5.
+//! How good that is: with f at 1 % of tr G, f on held-out rows came out within 0.6 % for a up to
+//! 0.5, and up to 4 % too small beyond, beside intervals of 16 % (blends measured against the ends
+//! themselves, 10 blocks of 16 against 6 of 32: half the error, less work). A given a has a basis
+//! of its own, within 1e-5.
 
 use faer::{Mat, MatRef};
 

@@ -1,20 +1,23 @@
-//! When a site may leave rows out, and when it has to take them again (`--after-convergence sample`, `stop`).
+//! When a site may leave rows out, and when it has to take them again (`--after-convergence
+//! sample`, `stop`).
 //!
-//! A site is closed at the solve point whose evidence shows that all of its layers have converged. Its corrections go on
-//! being scored on new rows at its solve points. With q = mean(e) / mean(e without correction) over the new blocks, q_0 the
-//! same when the site was closed, and tolerance t, the layer has drifted when the lower limit of q - (1 + t) q_0 is above
-//! zero: the error left is larger by more than the tolerance, whatever the size of the rows. The half-width of that
+//! A site is closed at the solve point whose evidence shows that all of its layers have converged.
+//! Its corrections go on being scored on new rows at its solve points. With q = mean(e) / mean(e
+//! without correction) over the new blocks, q_0 the same when the site was closed, and tolerance t,
+//! the layer has drifted when the lower limit of q - (1 + t) q_0 is above zero: the error left is
+//! larger by more than the tolerance, whatever the size of the rows. The half-width of that
 //! difference of independent means is
 //!
 //!   sqrt(h^2 + (1 + t)^2 h_0^2),
 //!
-//! each h with its own Student t, which is no narrower than Cochran's approximation of the Behrens-Fisher problem. More rows
-//! would help as well if the latest solve's gain had a lower limit above the tolerance. Either re-opens the site: evidence
-//! begins anew, and only the latest correction is remembered, because its gain over the one before says nothing of the
-//! rows to come.
+//! each h with its own Student t, which is no narrower than Cochran's approximation of the
+//! Behrens-Fisher problem. More rows would help as well if the latest solve's gain had a lower
+//! limit above the tolerance. Either re-opens the site: evidence begins anew, and only the latest
+//! correction is remembered, because its gain over the one before says nothing of the rows to come.
 //!
-//! The level is [`DRIFT_CONFIDENCE`], not that of convergence: the question is asked for every layer at every solve point
-//! of a stream without an end, and a false answer costs the rows that it takes to converge again.
+//! The level is [`DRIFT_CONFIDENCE`], not that of convergence: the question is asked for every
+//! layer at every solve point of a stream without an end, and a false answer costs the rows that it
+//! takes to converge again.
 
 use crate::disk::clock;
 use crate::error::Fatal;
@@ -263,7 +266,8 @@ mod tests {
         assert!(!progress.is_closed() && progress.layers[0].converged(TOLERANCE));
     }
 
-    /// q_0 = 0.5 +- 0.01 at 95 %, 20 blocks: +- 0.0137 at 99 %, and with as much of the new rows +- 0.0198 together.
+    /// q_0 = 0.5 +- 0.01 at 95 %, 20 blocks: +- 0.0137 at 99 %, and with as much of the new rows +-
+    /// 0.0198 together.
     #[test]
     fn drift_is_a_rise_beyond_tolerance_and_doubt() {
         // Above 1.05 q_0 by 0.019, and by 0.021.

@@ -1,9 +1,11 @@
-//! Test-then-train: the two latest corrections of a layer, as they were written, scored on rows newer than both.
+//! Test-then-train: the two latest corrections of a layer, as they were written, scored on rows
+//! newer than both.
 //!
-//! With e_old and e_new the mean output errors of a block's rows under the two, and g = mean(e_old - e_new) / mean(e_new)
-//! over the same blocks, g is what the latest solve gained from its new rows. The interval is Student's t over
-//! blocks, for a ratio of means: its error is that of the mean of (e_old - e_new - g e_new) / mean(e_new) (linearised;
-//! Cochran, Sampling Techniques, 6.4).
+//! With e_old and e_new the mean output errors of a block's rows under the two, and g =
+//! mean(e_old - e_new) / mean(e_new) over the same blocks, g is what the latest solve gained from
+//! its new rows. The interval is Student's t over blocks, for a ratio of means: its error is that
+//! of the mean of (e_old - e_new - g e_new) / mean(e_new) (linearised; Cochran, Sampling
+//! Techniques, 6.4).
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
@@ -37,7 +39,8 @@ pub struct Evidence {
     pub(crate) error_without: f64,
     /// Half-width of the 95 % interval of `error` / `error_without`; null below two blocks.
     pub(crate) relative_half_width: Option<f64>,
-    /// By how much the latest correction beats the one before, relative to its error; null where there was none before.
+    /// By how much the latest correction beats the one before, relative to its error; null where
+    /// there was none before.
     pub(crate) gain: Option<f64>,
     /// Upper limit of the gain's 95 % interval.
     pub(crate) gain_upper: Option<f64>,
@@ -49,8 +52,8 @@ impl Evidence {
     }
 }
 
-/// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a correction. `None` where
-/// there is no correction or no block. `error` is E, m x n by columns.
+/// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a
+/// correction. `None` where there is no correction or no block. `error` is E, m x n by columns.
 #[must_use]
 pub fn score(
     rows: u64,

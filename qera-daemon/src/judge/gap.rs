@@ -1,17 +1,20 @@
-//! Whether a solve would pay: the gap between the correction that there is and the best one for the R of today.
+//! Whether a solve would pay: the gap between the correction that there is and the best one for the
+//! R of today.
 //!
-//! For C = E V V^T under R', f(C) = tr G' - tr(V^T G' V), so that the gap is sum_{i<=k} lambda_i(G') - tr(V^T G' V) >= 0
-//! (design 3.4). One application of G' to the vectors kept beside V gives both: the trace, and by Rayleigh-Ritz with its
-//! residuals (as in `subspace`) what the sum of the top eigenvalues is, about. G' is taken with the shrinkage that the
-//! correction was solved with.
+//! For C = E V V^T under R', f(C) = tr G' - tr(V^T G' V), so that the gap is sum_{i<=k}
+//! lambda_i(G') - tr(V^T G' V) >= 0 (design 3.4). One application of G' to the vectors kept beside
+//! V gives both: the trace, and by Rayleigh-Ritz with its residuals (as in `subspace`) what the sum
+//! of the top eigenvalues is, about. G' is taken with the shrinkage that the correction was solved
+//! with.
 //!
 //! Only for QERA-exact and QERA-approx: the other methods' S has another unit than f.
 //!
-//! A site whose layers could all gain less than a tenth of the tolerance is only scored at this solve point: what its
-//! corrections gained over those before, on rows newer than all of them. That is evidence like any other: the pair is the same,
-//! the rows are not, and the correction that was spared would have gained less still. The site is solved at the next
-//! point in any case, because a better shrinkage is found by solving only. The last generation is solved from everything,
-//! as always.
+//! A site whose layers could all gain less than a tenth of the tolerance is only scored at this
+//! solve point: what its corrections gained over those before, on rows newer than all of them. That
+//! is evidence like any other: the pair is the same, the rows are not, and the correction that was
+//! spared would have gained less still. The site is solved at the next point in any case, because a
+//! better shrinkage is found by solving only. The last generation is solved from everything, as
+//! always.
 
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
@@ -30,8 +33,8 @@ use crate::weights::site_layers::SiteLayers;
 /// The share of the tolerance that a solve has to be able to gain.
 const WORTH: f64 = 0.1;
 
-/// Whether a solve could gain more than a tenth of the tolerance in one of the site's layers, or that is not known.
-/// Costs one application of G to the vectors kept, a layer.
+/// Whether a solve could gain more than a tenth of the tolerance in one of the site's layers, or
+/// that is not known. Costs one application of G to the vectors kept, a layer.
 ///
 /// # Errors
 /// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.

@@ -1,8 +1,9 @@
 //! Judging candidates on rows that they were not solved from, and choosing the shrinkage.
 //!
-//! The window's blocks are left out of R in folds (`training`), each fold solved from the rest for all candidates at once
-//! (`candidates`) and scored on evenly spaced rows of each of its blocks: the interval is over blocks, whose rows resemble
-//! each other. For C = E V V^T the error of a row is ||x E||^2 - ||x E V||^2.
+//! The window's blocks are left out of R in folds (`training`), each fold solved from the rest for
+//! all candidates at once (`candidates`) and scored on evenly spaced rows of each of its blocks:
+//! the interval is over blocks, whose rows resemble each other. For C = E V V^T the error of a row
+//! is ||x E||^2 - ||x E V||^2.
 //!
 //! The rule is in `scores`. With fewer than four scored blocks:
 //! a = m / (m + N).

@@ -1,5 +1,5 @@
-//! Whether a solve pays, and how good a correction is: candidates on held-out rows, evidence of solve points, when a site is
-//! closed, and f of what is written.
+//! Whether a solve pays, and how good a correction is: candidates on held-out rows, evidence of
+//! solve points, when a site is closed, and f of what is written.
 
 pub(crate) mod candidates;
 pub(crate) mod closing;

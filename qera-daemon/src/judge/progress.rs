@@ -35,7 +35,8 @@ pub(crate) struct SiteProgress {
     pub(crate) folding: Folding,
     /// Rows of R at the latest solve point that solved.
     pub(crate) rows_at_last_solve: u64,
-    /// Whether the latest solve point that had enough rows was spared, because no layer could gain by it.
+    /// Whether the latest solve point that had enough rows was spared, because no layer could gain
+    /// by it.
     pub(crate) spared: bool,
     /// Its layers, in the site's order.
     pub(crate) layers: Vec<LayerProgress>,
@@ -54,8 +55,9 @@ impl SiteProgress {
         }
     }
 
-    /// A solve point at `seen` rows, of which R is of `folded`: sets the next one. Says whether there is enough in R to
-    /// solve again: always while the site is open; half as many rows more than last time when it is closed.
+    /// A solve point at `seen` rows, of which R is of `folded`: sets the next one. Says whether
+    /// there is enough in R to solve again: always while the site is open; half as many rows more
+    /// than last time when it is closed.
     pub(crate) const fn advance(&mut self, seen: u64, folded: u64) -> bool {
         self.next_point = seen + folded.div_ceil(2);
         let closed = matches!(self.folding, Folding::Closed);
@@ -121,8 +123,8 @@ impl Default for LayerProgress {
 }
 
 impl LayerProgress {
-    /// Whether the gain was below the tolerance at two successive solve points and no drift was seen since, or nothing can
-    /// be gained.
+    /// Whether the gain was below the tolerance at two successive solve points and no drift was
+    /// seen since, or nothing can be gained.
     #[must_use]
     pub(crate) fn converged(&self, tolerance: f64) -> bool {
         self.insensitive_to_rows

@@ -1,11 +1,12 @@
-//! When a site is solved again: at counts of its rows, never by the clock or a queue's length, so that what is solved
-//! is a function of the order of the shards alone.
+//! When a site is solved again: at counts of its rows, never by the clock or a queue's length, so
+//! that what is solved is a function of the order of the shards alone.
 //!
-//! The first point is at max(256, m / 4) rows, each further one half as many rows later again. A shard is folded whole, so
-//! a point is met at the end of the shard that reaches it.
+//! The first point is at max(256, m / 4) rows, each further one half as many rows later again. A
+//! shard is folded whole, so a point is met at the end of the shard that reaches it.
 //!
-//! Rows are counted as they come, and half as many as R is of make the next point: for a site that folds all of them
-//! both are the same. One that folds none goes on being looked at in constant steps.
+//! Rows are counted as they come, and half as many as R is of make the next point: for a site that
+//! folds all of them both are the same. One that folds none goes on being looked at in constant
+//! steps.
 
 const FIRST_ROWS: u64 = 256;
 

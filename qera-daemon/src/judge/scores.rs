@@ -1,14 +1,15 @@
-//! Errors on held-out blocks, and the rule that chooses by them (design 3.7): the largest a whose mean error, relative to no
-//! correction and averaged over the site's layers, is within one standard error (over blocks) of the smallest. The plain
-//! minimum picks too little shrinkage, because neighbouring rows come from one text.
+//! Errors on held-out blocks, and the rule that chooses by them (design 3.7): the largest a whose
+//! mean error, relative to no correction and averaged over the site's layers, is within one
+//! standard error (over blocks) of the smallest. The plain minimum picks too little shrinkage,
+//! because neighbouring rows come from one text.
 
 use qera_core::statistics::BlockMeans;
 
 const CONFIDENCE: f64 = 0.95;
 
-/// Held-out error of one layer: solved without some blocks, tested on them, before A and B are rounded.
-/// Where the shrinkage was chosen, the same blocks chose it among nine values, so the mean is slightly
-/// optimistic. Null for `lqer`: a maximum over batches cannot leave a batch out.
+/// Held-out error of one layer: solved without some blocks, tested on them, before A and B are
+/// rounded. Where the shrinkage was chosen, the same blocks chose it among nine values, so the mean
+/// is slightly optimistic. Null for `lqer`: a maximum over batches cannot leave a batch out.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct HeldOut {
     /// Fewest rows that a tested correction was solved from.
@@ -123,7 +124,8 @@ mod tests {
         }
     }
 
-    /// Relative to no correction the means are .5, .545 and .55, and the best one has standard error .0456.
+    /// Relative to no correction the means are .5, .545 and .55, and the best one has standard
+    /// error .0456.
     #[test]
     fn the_largest_within_one_standard_error() {
         let best = vec![0.8, 0.9, 1.1, 1.2]; // relative .4 .45 .55 .6

@@ -1,4 +1,5 @@
-//! Folds of the window, and what each is solved from: the site's statistics without the fold's rows.
+//! Folds of the window, and what each is solved from: the site's statistics without the fold's
+//! rows.
 
 use faer::Mat;
 
@@ -17,8 +18,8 @@ use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
 /// Folds when the window is a large part of the rows.
 const FOLDS: u64 = 4;
 
-/// The window's blocks: one fold when they are at most a quarter of the rows, else four of nearly equal rows.
-/// Every fold leaves rows to solve from.
+/// The window's blocks: one fold when they are at most a quarter of the rows, else four of nearly
+/// equal rows. Every fold leaves rows to solve from.
 pub(crate) fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
     let blocks = statistics.window.blocks();
     let rows = statistics.window.rows() as u64;
@@ -101,7 +102,8 @@ impl ChannelMeans for LeftOut<'_> {
 }
 
 impl<'a> Training<'a> {
-    /// For these candidates. `None` where the method's statistic cannot be had without these rows (a maximum over batches).
+    /// For these candidates. `None` where the method's statistic cannot be had without these rows
+    /// (a maximum over batches).
     pub(crate) fn without(
         compute: Compute<'a>,
         method: Method,

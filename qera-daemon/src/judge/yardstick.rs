@@ -1,11 +1,13 @@
-//! What a correction is worth: f = tr(R P P^T), P = E - A B, under the true R whatever the method solved with.
+//! What a correction is worth: f = tr(R P P^T), P = E - A B, under the true R whatever the method
+//! solved with.
 //!
-//! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A, B B^T>. R A and E B^T come
-//! out of the solve in f64; for rounded factors only what the rounding changed is multiplied, in f32: it is a
-//! thousandth of them. R carries the rounding of f32 products (about 1e-7 of
-//! its diagonal), so that f below 1e-4 of that trace cannot be read off it to 0.1 %: it may even come out
-//! negative. Then the rows themselves are asked, those that the window holds. A layer is measured in
-//! one way before and after rounding, so that the two can be compared.
+//! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A,
+//! B B^T>. R A and E B^T come out of the solve in f64; for rounded factors only what the rounding
+//! changed is multiplied, in f32: it is a thousandth of them. R carries the rounding of f32
+//! products (about 1e-7 of its diagonal), so that f below 1e-4 of that trace cannot be read off it
+//! to 0.1 %: it may even come out negative. Then the rows themselves are asked, those that the
+//! window holds. A layer is measured in one way before and after rounding, so that the two can be
+//! compared.
 
 use faer::Mat;
 
@@ -62,7 +64,8 @@ impl<'a> Yardstick<'a> {
     pub(crate) fn choose(&mut self, correction: &Correction) -> f64 {
         self.by_rows = !self.second_moment.kind().is_whole();
         let f = self.of(&correction.factors, correction);
-        // Statistics without rows (from elsewhere) are taken at their word, down to what differences of traces show.
+        // Statistics without rows (from elsewhere) are taken at their word, down to what
+        // differences of traces show.
         let without_rows = self.window.all_rows().all(|rows| rows.rows() == 0);
         let least = if without_rows {
             BY_RESIDUAL_BELOW
@@ -123,7 +126,8 @@ impl<'a> Yardstick<'a> {
     }
 }
 
-/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not gathered.
+/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not
+/// gathered.
 pub(crate) fn power(
     compute: Compute<'_>,
     statistics: &SiteStatistics,

@@ -1,5 +1,6 @@
-//! What is told of a run: events as they happen (`event` lists them, `run_events` and `layer_events` hold the longer
-//! ones, `reporter` says them), a status for whoever asks (`status`), and readiness to a service manager (`systemd`).
+//! What is told of a run: events as they happen (`event` lists them, `run_events` and
+//! `layer_events` hold the longer ones, `reporter` says them), a status for whoever asks
+//! (`status`), and readiness to a service manager (`systemd`).
 
 pub(crate) mod event;
 pub(crate) mod layer_events;

@@ -1,4 +1,5 @@
-//! How events are said: as text lines or JSON objects on standard error, with a progress bar on a terminal.
+//! How events are said: as text lines or JSON objects on standard error, with a progress bar on a
+//! terminal.
 
 use std::io::{IsTerminal, Write};
 
@@ -58,8 +59,8 @@ impl Reporter {
     }
 }
 
-/// Names come from files: control characters are written as escapes, so that they cannot forge lines or
-/// drive a terminal.
+/// Names come from files: control characters are written as escapes, so that they cannot forge
+/// lines or drive a terminal.
 fn printable(line: &str) -> String {
     let escape = |c: char| c.escape_default().collect::<String>();
     line.chars()

@@ -1,4 +1,5 @@
-//! `status.json`: what a daemon is doing, for whoever asks while it holds the lock or after it ended.
+//! `status.json`: what a daemon is doing, for whoever asks while it holds the lock or after it
+//! ended.
 
 use core::fmt::Write as _;
 use std::path::Path;

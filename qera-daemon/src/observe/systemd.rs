@@ -1,7 +1,8 @@
-//! What a service manager is told (sd_notify): that the daemon is ready, what it does, that it ends.
+//! What a service manager is told (sd_notify): that the daemon is ready, what it does, that it
+//! ends.
 //!
-//! The protocol is one datagram of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. No result
-//! depends on it, so nothing here can fail, and without a service manager nothing happens.
+//! The protocol is one datagram of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. No
+//! result depends on it, so nothing here can fail, and without a service manager nothing happens.
 
 use core::time::Duration;
 use std::ffi::OsStr;

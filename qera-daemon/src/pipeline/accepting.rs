@@ -1,5 +1,5 @@
-//! From a listed file to rows that are dealt: a shard is accepted when it was read whole and every row of it was checked;
-//! then it gets its number in the journal, and then it is folded.
+//! From a listed file to rows that are dealt: a shard is accepted when it was read whole and every
+//! row of it was checked; then it gets its number in the journal, and then it is folded.
 
 use crate::disk::clock;
 use crate::error::Fatal;
@@ -32,7 +32,8 @@ impl Feeder<'_> {
         Ok(fresh)
     }
 
-    /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Says whether it was accepted.
+    /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Says whether it
+    /// was accepted.
     fn take(&mut self, header: &ShardHeader) -> Result<bool, Fatal> {
         let read = {
             let _core = self.context.take_core();
@@ -82,7 +83,8 @@ impl Feeder<'_> {
     /// Deals the rows of a shard that was accepted; says whether every worker has its part.
     pub(crate) fn deal(&mut self, shard: Shard, ignored_keys: usize) -> bool {
         if core::mem::take(&mut self.restored_unsolved) && self.context.live {
-            // What was restored has no solution in this run, and a publication needs one of every layer.
+            // What was restored has no solution in this run, and a publication needs one of every
+            // layer.
             self.dealer.solve(&self.supply.gathered);
         }
         let Shard { name, rows, sites } = shard;

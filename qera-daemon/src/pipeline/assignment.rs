@@ -1,6 +1,6 @@
-//! Which worker folds which site: the widest first, each to the worker with the least to do, since the
-//! work of a row is in_features squared. A function of the sites and the number of workers; the bytes of
-//! the result do not depend on it.
+//! Which worker folds which site: the widest first, each to the worker with the least to do, since
+//! the work of a row is in_features squared. A function of the sites and the number of workers; the
+//! bytes of the result do not depend on it.
 
 use crate::weights::sites::Site;
 

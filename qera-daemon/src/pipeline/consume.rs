@@ -8,8 +8,9 @@ use crate::pipeline::supply::{ShardFile, ShardSupply};
 use crate::settings::source::Consume;
 
 impl ShardSupply<'_> {
-    /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the way. Each is first moved
-    /// aside and looked at there: one that is another file by now is put back.
+    /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the
+    /// way. Each is first moved aside and looked at there: one that is another file by now is put
+    /// back.
     pub(crate) fn consume(&mut self) -> Vec<String> {
         let how = self.context.settings.source.consume;
         if how == Consume::Keep {

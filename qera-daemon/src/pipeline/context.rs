@@ -16,7 +16,8 @@ use crate::weights::sites::Sites;
 pub(crate) struct Context<'a> {
     /// The settings.
     pub(crate) settings: &'a Settings,
-    /// The sites that the run began with; the feeder knows those that come later, where there is no checkpoint.
+    /// The sites that the run began with; the feeder knows those that come later, where there is no
+    /// checkpoint.
     pub(crate) sites: &'a Sites,
     /// Rows kept aside, by site.
     pub(crate) scored_shares: Vec<f64>,

@@ -1,5 +1,5 @@
-//! The feeder's side of the channels: each worker is given the rows of its sites, and all of them are asked to solve or
-//! to save.
+//! The feeder's side of the channels: each worker is given the rows of its sites, and all of them
+//! are asked to solve or to save.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -49,7 +49,8 @@ impl<'a> Dealer<'a> {
         }
     }
 
-    /// Gives every worker its part of a shard, with which the statistics hold the shards of `gathered`.
+    /// Gives every worker its part of a shard, with which the statistics hold the shards of
+    /// `gathered`.
     pub(crate) fn deal(
         &mut self,
         sites: &Sites,
@@ -93,7 +94,8 @@ impl<'a> Dealer<'a> {
         self.context.ledger.shard_dealt(gathered.shards, &dealt);
     }
 
-    /// Has every site solved that has rows newer than its last cold solution; the receiver ends when that is done.
+    /// Has every site solved that has rows newer than its last cold solution; the receiver ends
+    /// when that is done.
     pub(crate) fn solve(&self, gathered: &Gathered) -> Receiver<()> {
         let (done, finished) = bounded(0);
         if self.context.solver.is_some() {
@@ -106,7 +108,8 @@ impl<'a> Dealer<'a> {
         finished
     }
 
-    /// Solves everything cold from what is folded, and publishes it as the last word on these shards.
+    /// Solves everything cold from what is folded, and publishes it as the last word on these
+    /// shards.
     pub(crate) fn drain(&self, gathered: &Gathered, unread: UnreadShards) -> Drained {
         // Ends when every job has dropped its sender.
         let _ = self.solve(gathered).recv();
@@ -122,8 +125,8 @@ impl<'a> Dealer<'a> {
         drained.unwrap_or(Drained::Failed)
     }
 
-    /// Has every site written into a snapshot that is being made. `None` where a worker ended early and not every site is
-    /// in it: the caller reports why.
+    /// Has every site written into a snapshot that is being made. `None` where a worker ended early
+    /// and not every site is in it: the caller reports why.
     ///
     /// # Errors
     /// [`Fatal::Io`].

@@ -1,4 +1,5 @@
-//! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the journal.
+//! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the
+//! journal.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -9,14 +10,15 @@ use crate::observe::event::Event;
 use crate::pipeline::feeder::Feeder;
 use crate::state::journal::Record;
 
-/// A snapshot is made after so much time with new rows, so that a crash costs no more reading than that.
+/// A snapshot is made after so much time with new rows, so that a crash costs no more reading than
+/// that.
 const SAVE_PERIOD: Duration = Duration::from_secs(60);
 /// And not before this many times what the last one took.
 const SAVE_PAUSE: u32 = 20;
 
 impl Feeder<'_> {
-    /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by now, is lost: said with
-    /// its rows, and new again should it come back.
+    /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by
+    /// now, is lost: said with its rows, and new again should it come back.
     pub(crate) fn replay(&mut self) -> Result<(), Fatal> {
         let done = self.supply.gathered.position;
         let records = self.supply.journal.records().iter();
@@ -64,7 +66,8 @@ impl Feeder<'_> {
         Ok(())
     }
 
-    /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a second signal.
+    /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a
+    /// second signal.
     pub(crate) fn save_new(&mut self) -> Result<(), Fatal> {
         if self.unsaved_since.is_some() {
             self.save()?;

@@ -33,7 +33,8 @@ pub(crate) struct Feeder<'a> {
     pub(crate) unsaved_since: Option<Instant>,
     /// How long the last snapshot took.
     pub(crate) saving: Duration,
-    /// Whether a signal came before the journal was folded again: there is less than was published before.
+    /// Whether a signal came before the journal was folded again: there is less than was published
+    /// before.
     pub(crate) cut_short: bool,
     pub(crate) unread: Vec<ShardHeader>,
     /// Whether the folder could not be listed.
@@ -43,8 +44,8 @@ pub(crate) struct Feeder<'a> {
 }
 
 impl<'a> Feeder<'a> {
-    /// One that has fed nothing yet; `published` is the digest of the shards that the current generation is the last word
-    /// on.
+    /// One that has fed nothing yet; `published` is the digest of the shards that the current
+    /// generation is the last word on.
     pub(crate) fn new(
         supply: ShardSupply<'a>,
         dealer: Dealer<'a>,
@@ -65,8 +66,8 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// Feeds until there is no more, or a signal comes; then solves, publishes and saves what is new. Returns what became
-    /// of the last generation.
+    /// Feeds until there is no more, or a signal comes; then solves, publishes and saves what is
+    /// new. Returns what became of the last generation.
     pub(crate) fn run(mut self) -> Result<Option<Drained>, Fatal> {
         self.consume();
         self.replay()?;

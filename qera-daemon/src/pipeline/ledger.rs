@@ -1,5 +1,6 @@
-//! The ledger: what came, what is folded, solved and published. Every stage enters what it does, decisions read it, and
-//! `status.json` is a picture of it that is drawn at most once a second: nothing reads that back but the next run.
+//! The ledger: what came, what is folded, solved and published. Every stage enters what it does,
+//! decisions read it, and `status.json` is a picture of it that is drawn at most once a second:
+//! nothing reads that back but the next run.
 
 use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,8 @@ pub(crate) struct Ledger<'a> {
     entries: Mutex<LedgerEntries>,
     /// Where the status is written; nowhere for `solve`.
     state: Option<&'a StateFolder>,
-    /// When it was written last. Held while it is written, so that no older picture takes the place of a newer one.
+    /// When it was written last. Held while it is written, so that no older picture takes the place
+    /// of a newer one.
     written: Mutex<Option<Instant>>,
 }
 
@@ -185,8 +187,8 @@ impl<'a> Ledger<'a> {
         self.write(&mut written);
     }
 
-    /// Enters something; the status is written if the last writing is a second ago. Who enters does not wait for another
-    /// that writes.
+    /// Enters something; the status is written if the last writing is a second ago. Who enters does
+    /// not wait for another that writes.
     fn enter<T>(&self, change: impl FnOnce(&mut LedgerEntries) -> T) -> T {
         let answer = change(&mut self.lock());
         if let Ok(mut written) = self.written.try_lock()

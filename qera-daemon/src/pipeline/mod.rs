@@ -7,19 +7,23 @@
 //! | solver | `threads` | jobs | solutions of a site | `outcomes`, 1 site | the solver waits | the error is returned, by layer |
 //! | publisher | 1 | solutions | generations | | | nothing new is begun, the error is returned |
 //!
-//! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards; a site is
-//! solved by one thread, and at a solve point its worker does not pass the next one before the solution is there. So no
-//! byte of the result depends on the number of threads or on who is faster. Every worker is given its part of every shard,
-//! empty or not, so at most [`SHARDS_IN_FLIGHT`](crate::plan::stages::SHARDS_IN_FLIGHT) shards exist in memory: one being read, one queued, one being folded.
+//! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards;
+//! a site is solved by one thread, and at a solve point its worker does not pass the next one
+//! before the solution is there. So no byte of the result depends on the number of threads or on
+//! who is faster. Every worker is given its part of every shard, empty or not, so at most
+//! [`SHARDS_IN_FLIGHT`](crate::plan::stages::SHARDS_IN_FLIGHT) shards exist in memory: one being
+//! read, one queued, one being folded.
 //!
-//! A job has the site's statistics lent to it; the worker waits for them before it folds the site's next rows, so that R
-//! exists once. Workers and solvers compute only while they hold one of `threads` permits: no more cores than
-//! `--threads` are used, and a worker that waits leaves its core to the solver that it waits for.
+//! A job has the site's statistics lent to it; the worker waits for them before it folds the site's
+//! next rows, so that R exists once. Workers and solvers compute only while they hold one of
+//! `threads` permits: no more cores than `--threads` are used, and a worker that waits leaves its
+//! core to the solver that it waits for.
 //!
-//! A failure or panic sets `failed`, which every stage looks at before it begins something, and wakes the feeder. The stage that
-//! fails goes on emptying its channel until it is closed, so that nobody waits for an answer that will not come; a panic
-//! is reported as [`Fatal::Panicked`]. The
-//! first signal ends the reading after the shard in hand; what was folded is solved, published and saved.
+//! A failure or panic sets `failed`, which every stage looks at before it begins something, and
+//! wakes the feeder. The stage that fails goes on emptying its channel until it is closed, so that
+//! nobody waits for an answer that will not come; a panic is reported as [`Fatal::Panicked`]. The
+//! first signal ends the reading after the shard in hand; what was folded is solved, published and
+//! saved.
 
 pub(crate) mod accepting;
 pub(crate) mod assignment;
@@ -56,8 +60,8 @@ use crate::pipeline::worker::Worker;
 use crate::publish::target::Target;
 use crate::state::restore::SiteState;
 
-/// Runs all stages until the feeder, which `feed` is in this thread, has nothing more to do: what was restored and what it
-/// deals is folded, solved and published in `target`.
+/// Runs all stages until the feeder, which `feed` is in this thread, has nothing more to do: what
+/// was restored and what it deals is folded, solved and published in `target`.
 ///
 /// # Errors
 /// The first [`Fatal`] of a stage, or [`Fatal::Panicked`].

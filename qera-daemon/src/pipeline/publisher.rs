@@ -1,4 +1,5 @@
-//! Publisher: keeps the latest solution of every layer, and turns them into a generation when no solve is under way.
+//! Publisher: keeps the latest solution of every layer, and turns them into a generation when no
+//! solve is under way.
 
 use core::sync::atomic::Ordering;
 use std::collections::BTreeSet;
@@ -155,8 +156,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Whether it is time for a generation: sites pass their solve points at about the same time, and one generation is
-    /// for all of them. When no solve is under way, or when every site beyond its first point has a new solution.
+    /// Whether it is time for a generation: sites pass their solve points at about the same time,
+    /// and one generation is for all of them. When no solve is under way, or when every site beyond
+    /// its first point has a new solution.
     fn due(&self, under_way: usize) -> bool {
         let entries = self.context.ledger.layers();
         let solvable = |site: &&Site| {

@@ -23,7 +23,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is shared.
+    /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is
+    /// shared.
     pub(crate) fn lend(&mut self) -> Lent {
         let (back, lent) = bounded(0);
         self.lent = Some(lent);
@@ -66,7 +67,8 @@ impl Progress {
     }
 }
 
-/// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R exists once.
+/// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R
+/// exists once.
 pub(crate) struct Lent {
     pub(crate) statistics: Arc<SiteStatistics>,
     /// Dropped after them.

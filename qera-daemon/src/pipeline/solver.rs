@@ -104,8 +104,8 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
-    /// Solves a site at a solve point, or only scores its corrections: where R has too little that is new, or a solve
-    /// would gain nothing to speak of.
+    /// Solves a site at a solve point, or only scores its corrections: where R has too little that
+    /// is new, or a solve would gain nothing to speak of.
     fn solve_point(
         &self,
         solver: &SiteSolver<'a>,
@@ -126,8 +126,8 @@ impl<'a> Solver<'a> {
         Ok(Vec::new())
     }
 
-    /// What is to be told of a site after a solve point; one that may be closed or re-opened is, where the evidence says
-    /// so.
+    /// What is to be told of a site after a solve point; one that may be closed or re-opened is,
+    /// where the evidence says so.
     fn judge(&self, site: &Site, seen: u64, job: &mut PointJob) -> Vec<LayerSummary> {
         let tolerance = self.context.settings.convergence.tolerance;
         if job.may_change_folding {

@@ -1,4 +1,5 @@
-//! Where shards come from, and what the feeder answers for: the watched folder, the journal, the state.
+//! Where shards come from, and what the feeder answers for: the watched folder, the journal, the
+//! state.
 
 use std::path::Path;
 
@@ -59,7 +60,8 @@ pub(crate) struct ShardFile {
 pub(crate) struct FittingShard {
     /// What will be read of it.
     pub(crate) admitted: Admitted,
-    /// Where there is no checkpoint, the sites with those that it adds: they are real only when it is accepted.
+    /// Where there is no checkpoint, the sites with those that it adds: they are real only when it
+    /// is accepted.
     pub(crate) grown: Option<Sites>,
 }
 
@@ -166,7 +168,8 @@ impl ShardSupply<'_> {
         self.consumable.push(file);
     }
 
-    /// Takes the sites that an accepted shard adds, and makes them durable before a row of theirs is.
+    /// Takes the sites that an accepted shard adds, and makes them durable before a row of theirs
+    /// is.
     ///
     /// # Errors
     /// [`Fatal::Io`].

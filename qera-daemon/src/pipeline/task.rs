@@ -17,7 +17,8 @@ use crate::state::snapshot::SavedSite;
 pub(crate) enum Task {
     /// Rows of some of its sites, from one shard.
     Rows(Arc<Gathered>, Vec<Batch>),
-    /// Solve every site that has rows newer than its last cold solution; the sender is dropped when that is done.
+    /// Solve every site that has rows newer than its last cold solution; the sender is dropped when
+    /// that is done.
     Solve(Arc<Gathered>, Sender<()>),
     /// Write every site into a snapshot.
     Save(SaveTask),

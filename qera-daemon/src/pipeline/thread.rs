@@ -1,4 +1,5 @@
-//! The threads of the stages: how a panic becomes an error, and how a stage that ends early keeps nobody waiting.
+//! The threads of the stages: how a panic becomes an error, and how a stage that ends early keeps
+//! nobody waiting.
 
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
@@ -25,8 +26,8 @@ impl Drop for PanicFlag<'_> {
     }
 }
 
-/// Takes and drops what still comes until the channel is closed, also when its thread fails or panics: a message that
-/// stays in a channel keeps the answers alive that others wait for.
+/// Takes and drops what still comes until the channel is closed, also when its thread fails or
+/// panics: a message that stays in a channel keeps the answers alive that others wait for.
 #[derive(Debug)]
 pub(crate) struct Discard<'a, T>(pub(crate) &'a Receiver<T>);
 

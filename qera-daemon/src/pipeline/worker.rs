@@ -1,5 +1,5 @@
-//! Worker: folds the rows of its sites in journal order, and hands a site to a solver at its solve points or when it is
-//! asked to.
+//! Worker: folds the rows of its sites in journal order, and hands a site to a solver at its solve
+//! points or when it is asked to.
 
 use core::sync::atomic::Ordering;
 use std::collections::BTreeMap;
@@ -201,8 +201,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Waits for the evidence of a solve point that may close or re-open the site: from which row on that counts does not
-    /// depend on how long a solve takes.
+    /// Waits for the evidence of a solve point that may close or re-open the site: from which row
+    /// on that counts does not depend on how long a solve takes.
     fn await_folding(&mut self, site: usize) -> Result<(), StageEnd> {
         let Some(slot) = self.slots.get_mut(&site) else {
             return Ok(());
@@ -226,7 +226,8 @@ impl<'a> Worker<'a> {
             if rows == 0 || rows == slot.rows_at_cold_solve {
                 continue;
             }
-            // A solve point that is under way comes first, so that the cold solution is the last word.
+            // A solve point that is under way comes first, so that the cold solution is the last
+            // word.
             slot.progress.here()?;
             slot.rows_at_cold_solve = rows;
             let job = SolveJob {

@@ -1,4 +1,5 @@
-//! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected work.
+//! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected
+//! work.
 
 pub(crate) mod layer_plan;
 pub(crate) mod planned_run;
@@ -22,9 +23,10 @@ use crate::source::admission::Admitted;
 use crate::source::refusal::Reason;
 use crate::weights::sites::Sites;
 
-/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak of a run whose shards are
-/// like those that are there is within a tenth of it (`tests/tests/memory/`). With several threads that takes that their
-/// largest solves meet; where they do not, the plan is above the peak by what one has more than the other.
+/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak
+/// of a run whose shards are like those that are there is within a tenth of it
+/// (`tests/tests/memory/`). With several threads that takes that their largest solves meet; where
+/// they do not, the plan is above the peak by what one has more than the other.
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {
     /// Memory that lives as long as a site's statistics.
@@ -33,10 +35,12 @@ pub(crate) struct Plan {
     pub(crate) layers: Vec<LayerPlan>,
     /// Memory of each stage.
     pub(crate) stages: Vec<Stage>,
-    /// Planned peak of a run over the shards that are there: the stages that are always there, and those of reading and of solving, or, with `--once`, the larger of
-    /// the two: nothing is read any more when it solves.
+    /// Planned peak of a run over the shards that are there: the stages that are always there, and
+    /// those of reading and of solving, or, with `--once`, the larger of the two: nothing is read
+    /// any more when it solves.
     pub(crate) total_bytes: u64,
-    /// The same however many such shards come: what the budget has to hold. Without shards both are the same.
+    /// The same however many such shards come: what the budget has to hold. Without shards both are
+    /// the same.
     pub(crate) bound_bytes: u64,
     /// Floating-point operations of accumulating every row.
     pub(crate) accumulate_flops: f64,
@@ -74,7 +78,8 @@ impl Plan {
         }
     }
 
-    /// Whether a shard that came later can be decoded within the budget; the plan is for those that were there.
+    /// Whether a shard that came later can be decoded within the budget; the plan is for those that
+    /// were there.
     ///
     /// # Errors
     /// [`Reason::TooLarge`].
@@ -97,8 +102,8 @@ impl Plan {
         })
     }
 
-    /// Whether these sites can be gathered within the budget, where there is no checkpoint and modules come with the
-    /// shards.
+    /// Whether these sites can be gathered within the budget, where there is no checkpoint and
+    /// modules come with the shards.
     ///
     /// # Errors
     /// [`Reason::TooLarge`].

@@ -61,7 +61,8 @@ impl SitePlan {
             name: site.name.clone(),
             in_features: m,
             rows,
-            // Beside the second moment: mean |x|, its maximum over batches, and a mean that is being made.
+            // Beside the second moment: mean |x|, its maximum over batches, and a mean that is
+            // being made.
             statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
             window_bytes: kept_bytes(window.rows),
             aside_bytes: kept_bytes(aside.rows),
@@ -121,7 +122,8 @@ impl Announced<'_> {
         })
     }
 
-    /// Bytes of a number that is kept: rows stay in the type in which they come, and those of several types are joined in f32.
+    /// Bytes of a number that is kept: rows stay in the type in which they come, and those of
+    /// several types are joined in f32.
     fn kept_number_bytes(&self) -> usize {
         let mut dtypes = self.entries.iter().map(|entry| entry.dtype);
         match dtypes.next() {

@@ -11,14 +11,16 @@ use crate::settings::Settings;
 use crate::source::admission::Admitted;
 use crate::weights::sites::Site;
 
-/// What a process of this program takes beside that, measured: the libraries' data, messages, pieces of files on their way,
-/// gaps that the allocator leaves.
+/// What a process of this program takes beside that, measured: the libraries' data, messages,
+/// pieces of files on their way, gaps that the allocator leaves.
 const PROCESS_BYTES: u64 = 4 << 20;
 /// And where rows are folded while layers are solved, measured: gaps that both leave to each other.
 const LIVE_BYTES: u64 = 6 << 20;
-/// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and keep.
+/// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and
+/// keep.
 const THREAD_BYTES: u64 = 4 << 20;
-/// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline` keeps to it.
+/// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline`
+/// keeps to it.
 pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
 /// The stage of the shards in flight.
 pub(crate) const SHARDS: usize = 0;
@@ -159,7 +161,8 @@ pub(crate) const fn process_bytes(settings: &Settings, solving: Solving) -> u64 
     PROCESS_BYTES + live + settings.compute.threads as u64 * THREAD_BYTES
 }
 
-/// What is held of a shard until it is folded: one entry for each site, and, while it is read, one that repeats a site.
+/// What is held of a shard until it is folded: one entry for each site, and, while it is read, one
+/// that repeats a site.
 pub(crate) fn held_bytes(shard: &Admitted) -> u64 {
     let mut sites = BTreeSet::new();
     let (mut held, mut repeated) = (0, 0);

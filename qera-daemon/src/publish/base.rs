@@ -1,5 +1,5 @@
-//! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging Face
-//! folder, so that any engine can load what the adapter corrects.
+//! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging
+//! Face folder, so that any engine can load what the adapter corrects.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,8 +73,8 @@ impl Base {
         format!("blake3:{}", blake3::hash(&bytes).to_hex())
     }
 
-    /// Whether `OUT/base` is there already. A run without `--emit-base` into a folder whose base has
-    /// another quantizer is refused as well: the adapter would be served on the wrong weights.
+    /// Whether `OUT/base` is there already. A run without `--emit-base` into a folder whose base
+    /// has another quantizer is refused as well: the adapter would be served on the wrong weights.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] when the base there was made from something else.

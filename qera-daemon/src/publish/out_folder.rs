@@ -24,7 +24,8 @@ pub(crate) struct OutFolder {
 }
 
 impl OutFolder {
-    /// Creates the folder where it is missing, locks it, and removes what a killed run left half done.
+    /// Creates the folder where it is missing, locks it, and removes what a killed run left half
+    /// done.
     ///
     /// # Errors
     /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
@@ -61,7 +62,8 @@ impl OutFolder {
         Ok(())
     }
 
-    /// Removes what [`begin`](Self::begin) made when the rest failed, so that a full disk is not kept full.
+    /// Removes what [`begin`](Self::begin) made when the rest failed, so that a full disk is not
+    /// kept full.
     pub(crate) fn abandon(&self, parent: &str) {
         let unfinished = self
             .path

@@ -1,8 +1,8 @@
 //! The adapter as PEFT, vLLM, SGLang and llama.cpp's converter load it unmodified.
 //!
-//! PEFT stores transposes: `lora_A` is A^T [rank, in_features], `lora_B` is B^T [out_features, rank], and
-//! applies `lora_alpha / r`. Engines other than PEFT want one rank for all modules, so every layer is
-//! padded with zeros to the largest rank used, and lora_alpha = r makes the scale 1.
+//! PEFT stores transposes: `lora_A` is A^T [rank, in_features], `lora_B` is B^T [out_features,
+//! rank], and applies `lora_alpha / r`. Engines other than PEFT want one rank for all modules, so
+//! every layer is padded with zeros to the largest rank used, and lora_alpha = r makes the scale 1.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,7 +62,8 @@ pub(crate) fn write_adapter(
     writer.finish().map_err(&failed)?.sync()
 }
 
-/// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders check.
+/// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders
+/// check.
 fn config(layers: &[Layer], rank: usize, base_model: Option<&str>) -> serde_json::Value {
     let mut target_modules: Vec<&str> = layers
         .iter()

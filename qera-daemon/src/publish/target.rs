@@ -1,4 +1,5 @@
-//! Where generations go: the output folder, held, and what is known of the generation that is current there.
+//! Where generations go: the output folder, held, and what is known of the generation that is
+//! current there.
 
 use serde::Deserialize;
 
@@ -12,7 +13,7 @@ use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
 use crate::solve::solution::LayerOutcome;
-use crate::weights::Weights;
+use crate::weights::{WeightFormat, Weights};
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ pub(crate) struct Target<'a> {
     base: Option<Base>,
     base_present: bool,
     fingerprints: Fingerprints,
-    /// Digest of the shards that the current generation is the last word on, for these fingerprints.
+    /// Digest of the shards that the current generation is the last word on, for these
+    /// fingerprints.
     drained: Option<String>,
 }
 
@@ -105,7 +107,8 @@ impl<'a> Target<'a> {
         )
     }
 
-    /// Digest of the shards that the current generation is the last word on, for this checkpoint and these settings.
+    /// Digest of the shards that the current generation is the last word on, for this checkpoint
+    /// and these settings.
     #[must_use]
     pub(crate) fn drained(&self) -> Option<String> {
         self.drained.clone()
@@ -127,10 +130,11 @@ impl<'a> Target<'a> {
         let Some(Current { settings, .. }) = self.current() else {
             return Ok(());
         };
-        let (found, own) = (
-            format!("{}/{}", settings.quantizer, settings.block_size),
-            self.weights.format().to_string(),
-        );
+        let found = WeightFormat {
+            name: settings.quantizer,
+            block_size: settings.block_size,
+        };
+        let own = self.weights.format();
         if found == own {
             return Ok(());
         }
@@ -154,8 +158,8 @@ impl<'a> Target<'a> {
         (same && !base_missing).then_some(current.inputs.journal_digest)
     }
 
-    /// Writes the base where it is asked for and not there, then the generation, then removes generations beyond
-    /// `--keep-generations`.
+    /// Writes the base where it is asked for and not there, then the generation, then removes
+    /// generations beyond `--keep-generations`.
     ///
     /// # Errors
     /// [`Fatal::Io`]; `current` still names the previous generation then.
@@ -169,7 +173,8 @@ impl<'a> Target<'a> {
             emit(&self.out, self.weights, base)?;
             self.base_present = true;
         }
-        // Without a base the quantized weights are elsewhere, and the full-precision folder would be wrong.
+        // Without a base the quantized weights are elsewhere, and the full-precision folder would
+        // be wrong.
         let base_model = self
             .base
             .as_ref()

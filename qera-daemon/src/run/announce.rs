@@ -1,4 +1,5 @@
-//! What a run says before its first row: what it begins with, what the state gave, that it is ready.
+//! What a run says before its first row: what it begins with, what the state gave, that it is
+//! ready.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! A run that has its state and its output folder for itself. Which sites there are may still change while it waits for
-//! the first shard.
+//! A run that has its state and its output folder for itself. Which sites there are may still
+//! change while it waits for the first shard.
 
 use crate::disk::clock;
 use crate::error::Fatal;

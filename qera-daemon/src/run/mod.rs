@@ -1,5 +1,6 @@
-//! The main job in order: open what was named, know the sites, plan, lock, wait for the first shard, continue from the
-//! state, then the pipeline. Each phase is a type that holds what is known then: `Prepared`, `Locked`, `Begun`, `Running`.
+//! The main job in order: open what was named, know the sites, plan, lock, wait for the first
+//! shard, continue from the state, then the pipeline. Each phase is a type that holds what is known
+//! then: `Prepared`, `Locked`, `Begun`, `Running`.
 
 pub(crate) mod announce;
 pub(crate) mod begun;
@@ -22,8 +23,8 @@ use crate::run::signals::Signals;
 use crate::settings::Settings;
 use crate::weights::Weights;
 
-/// The main job: what the folder holds and what comes is folded, solved and published, until `--once` has done what is
-/// there, the layers have converged, or a signal comes.
+/// The main job: what the folder holds and what comes is folded, solved and published, until
+/// `--once` has done what is there, the layers have converged, or a signal comes.
 ///
 /// # Errors
 /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.

@@ -1,4 +1,5 @@
-//! What the ledger says before the first row of a run: what was restored, and what `status.json` said before.
+//! What the ledger says before the first row of a run: what was restored, and what `status.json`
+//! said before.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What is known before a row is read: checkpoint, layers, sites, the shards that are there, and what it will all need.
-//! Nothing is locked yet.
+//! What is known before a row is read: checkpoint, layers, sites, the shards that are there, and
+//! what it will all need. Nothing is locked yet.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -53,8 +53,8 @@ struct Grouped {
 }
 
 impl<'a> Prepared<'a> {
-    /// Takes the sites from the state where there is one, and else groups the layers by what the shards in the folder
-    /// declare.
+    /// Takes the sites from the state where there is one, and else groups the layers by what the
+    /// shards in the folder declare.
     ///
     /// # Errors
     /// [`Fatal`] for a folder or state that cannot serve; a bad shard is only counted.

@@ -120,7 +120,8 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Shards that the current generation has seen and the snapshot perhaps has not: nothing older takes its place.
+/// Shards that the current generation has seen and the snapshot perhaps has not: nothing older
+/// takes its place.
 fn published_position(target: Option<&Target<'_>>, journal: &Journal) -> u64 {
     target
         .and_then(Target::position)

@@ -18,8 +18,8 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is published or saved by
-    /// then is complete, because it is renamed in.
+    /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is
+    /// published or saved by then is complete, because it is renamed in.
     ///
     /// # Errors
     /// [`Fatal::Io`].

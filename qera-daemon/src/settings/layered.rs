@@ -1,7 +1,7 @@
 //! Merging of the three sources of options: defaults < `--config FILE` < command line.
 //!
-//! Each source is written as a TOML table and laid over the one below it, so that a new option needs
-//! no merging code of its own and `config --show` can say where each value came from.
+//! Each source is written as a TOML table and laid over the one below it, so that a new option
+//! needs no merging code of its own and `config --show` can say where each value came from.
 
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ impl Layered {
     /// Merges defaults, the file (if any) and the command line.
     ///
     /// # Errors
-    /// [`Fatal::Usage`] naming the file, and line and key where TOML says so, when the file cannot be
-    /// read, is not TOML, or has a key that is no option.
+    /// [`Fatal::Usage`] naming the file, and line and key where TOML says so, when the file cannot
+    /// be read, is not TOML, or has a key that is no option.
     pub(crate) fn merge(file: Option<&Path>, command_line: &Options) -> Result<Self, Fatal> {
         let mut merged = Self::of_defaults()?;
         if let Some(path) = file {

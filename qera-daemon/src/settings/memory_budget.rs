@@ -63,8 +63,8 @@ impl MemoryBudget {
     }
 }
 
-/// What the process may still use: the system's available memory, or less where a control group above
-/// the process (v2 or v1) leaves less.
+/// What the process may still use: the system's available memory, or less where a control group
+/// above the process (v2 or v1) leaves less.
 fn available_bytes() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kibibytes = meminfo
@@ -94,8 +94,8 @@ fn left_in_address_space() -> Option<u64> {
     Some(limit.saturating_sub(used * 1024))
 }
 
-/// The least that any group on the way up leaves, for a line of /proc/self/cgroup: `0::/path` (v2) or
-/// `4:memory:/path` (v1).
+/// The least that any group on the way up leaves, for a line of /proc/self/cgroup: `0::/path` (v2)
+/// or `4:memory:/path` (v1).
 fn left_in_groups(line: &str, root: &Path) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);

@@ -1,5 +1,5 @@
-//! From what was typed to values that cannot be wrong: options are parsed here once, a part for each stage that it is lent to,
-//! and every later module receives its part of [`Settings`].
+//! From what was typed to values that cannot be wrong: options are parsed here once, a part for
+//! each stage that it is lent to, and every later module receives its part of [`Settings`].
 
 pub(crate) mod compute;
 pub(crate) mod convergence;

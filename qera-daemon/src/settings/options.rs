@@ -41,7 +41,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) watch: Option<PathBuf>,
 
-    /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json; without it only statistics are gathered
+    /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json; without
+    /// it only statistics are gathered
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint: Option<PathBuf>,
@@ -56,7 +57,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Fold what is new in the folder, solve, publish, exit; without it the folder is watched until a signal
+    /// Fold what is new in the folder, solve, publish, exit; without it the folder is watched until
+    /// a signal
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) once: Option<bool>,
@@ -71,28 +73,33 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) require_all: Option<bool>,
 
-    /// A layer has converged when half as many rows again lower its error by less than this share [default: 0.01]
+    /// A layer has converged when half as many rows again lower its error by less than this share
+    /// [default: 0.01]
     #[arg(long, value_name = "T", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tolerance: Option<f64>,
 
-    /// When a layer input's layers have converged: full folds its rows as before, sample one block of sixteen, stop none,
-    /// until new rows show a drift; no effect with --once, which has no solve points [default: full]
+    /// When a layer input's layers have converged: full folds its rows as before, sample one block
+    /// of sixteen, stop none, until new rows show a drift; no effect with --once, which has no
+    /// solve points [default: full]
     #[arg(long, value_parser = PossibleValuesParser::new(AFTER_CONVERGENCE), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) after_convergence: Option<String>,
 
-    /// A folder without new shards for so long is solved and published, however small the gain [default: 10]
+    /// A folder without new shards for so long is solved and published, however small the gain
+    /// [default: 10]
     #[arg(long, value_name = "SECONDS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle_publish: Option<f64>,
 
-    /// What becomes of a shard once the state holds its rows; move: to WATCH/.consumed/ [default: keep]
+    /// What becomes of a shard once the state holds its rows; move: to WATCH/.consumed/ [default:
+    /// keep]
     #[arg(long, value_parser = PossibleValuesParser::new(CONSUMES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) consume: Option<String>,
 
-    /// How the folder is watched; auto polls where the file system reports no events [default: auto]
+    /// How the folder is watched; auto polls where the file system reports no events [default:
+    /// auto]
     #[arg(long, value_parser = PossibleValuesParser::new(WATCH_MODES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) watch_mode: Option<String>,
@@ -107,7 +114,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_generations: Option<u32>,
 
-    /// Shell command after each publication, with QERA_GENERATION, QERA_PATH and QERA_CURRENT; retried, never fatal
+    /// Shell command after each publication, with QERA_GENERATION, QERA_PATH and QERA_CURRENT;
+    /// retried, never fatal
     #[arg(long, value_name = "CMD", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) on_publish: Option<String>,
@@ -137,7 +145,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) rank_for: Vec<String>,
 
-    /// How far R is shrunk to its diagonal: auto, or a number from 0 (QERA-exact) to 1 (QERA-approx) [default: auto]
+    /// How far R is shrunk to its diagonal: auto, or a number from 0 (QERA-exact) to 1
+    /// (QERA-approx) [default: auto]
     #[arg(long, value_name = "auto|A", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -150,7 +159,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) include: Vec<String>,
 
-    /// Not the layers that match; repeatable (lm_head and embeddings never are, unless --include names one in full)
+    /// Not the layers that match; repeatable (lm_head and embeddings never are, unless --include
+    /// names one in full)
     #[arg(long, value_name = "GLOB", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) exclude: Vec<String>,
@@ -165,7 +175,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<String>,
 
-    /// Bytes (4GiB, 800MB, 123456) or a share of what is available to the process (80%) [default: 80%]
+    /// Bytes (4GiB, 800MB, 123456) or a share of what is available to the process (80%) [default:
+    /// 80%]
     #[arg(long, value_name = "SIZE", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -178,7 +189,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<u32>,
 
-    /// Instructions that accumulate and solve; all are within the same bound of each other [default: auto, the fastest here]
+    /// Instructions that accumulate and solve; all are within the same bound of each other
+    /// [default: auto, the fastest here]
     #[arg(
         long,
         value_name = "auto|portable|avx2|avx512|avx512-bf16",

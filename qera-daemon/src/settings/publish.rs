@@ -1,4 +1,5 @@
-//! What publication is told: where generations go, how many stay, what else is written, who is told.
+//! What publication is told: where generations go, how many stay, what else is written, who is
+//! told.
 
 use std::path::PathBuf;
 

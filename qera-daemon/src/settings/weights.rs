@@ -1,4 +1,5 @@
-//! What the weights are told: the checkpoint, which of its layers are corrected to which rank, how W~ is made.
+//! What the weights are told: the checkpoint, which of its layers are corrected to which rank, how
+//! W~ is made.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! One site of a checkpoint, solved from statistics without a run around it: what the tests hold against oracles.
+//! One site of a checkpoint, solved from statistics without a run around it: what the tests hold
+//! against oracles.
 
 use std::path::Path;
 
@@ -51,8 +52,8 @@ impl SiteProblem<'_> {
     /// Solves every layer cold.
     ///
     /// # Errors
-    /// What ends a run as well: a wrong option, a checkpoint that cannot serve, products that overflow; and a checkpoint whose
-    /// layers read no input, or several.
+    /// What ends a run as well: a wrong option, a checkpoint that cannot serve, products that
+    /// overflow; and a checkpoint whose layers read no input, or several.
     pub fn solve(
         &self,
         compute: Compute<'_>,

@@ -1,8 +1,9 @@
 //! What solving one layer costs, for the plan: what exists at one time, stage by stage.
 //!
-//! E, R, what is packed of them and bases are pages of their own that go back to the system when they are dropped, so that
-//! they are added up for each stage and the largest sum counts. The rest (skinny products, small matrices) comes from
-//! the allocator, which keeps it for the next stage: of those the largest counts, beside the largest of the pages.
+//! E, R, what is packed of them and bases are pages of their own that go back to the system when
+//! they are dropped, so that they are added up for each stage and the largest sum counts. The rest
+//! (skinny products, small matrices) comes from the allocator, which keeps it for the next stage:
+//! of those the largest counts, beside the largest of the pages.
 
 use crate::host::kernels::rank_update::trace_bytes;
 use crate::host::second_moment::SecondMomentKind;
@@ -38,7 +39,8 @@ pub(crate) struct Quantity {
     pub(crate) full: bool,
     /// What errors are measured with: R, or rows where only its diagonal is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// A block of rows in f32, where they are kept in fewer bits: what takes rows out of R widens it.
+    /// A block of rows in f32, where they are kept in fewer bits: what takes rows out of R widens
+    /// it.
     pub(crate) widened_bytes: usize,
     /// Candidates scored in each fold.
     pub(crate) candidates: usize,
@@ -77,7 +79,8 @@ impl Quantity {
         }
     }
 
-    /// E twice, the candidates' basis and its images; a block as it comes, the rows that are scored.
+    /// E twice, the candidates' basis and its images; a block as it comes, the rows that are
+    /// scored.
     fn judging(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let ends = if self.candidates > 1 { 2 } else { 1 };
@@ -97,10 +100,12 @@ impl Quantity {
         }
     }
 
-    /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny products.
+    /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny
+    /// products.
     fn searching(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
-        // R in f64, a band at a time, is added up in several sums; where only its diagonal is gathered there is none.
+        // R in f64, a band at a time, is added up in several sums; where only its diagonal is
+        // gathered there is none.
         let (sums, band) = if self.second_moment.is_whole() {
             (SUMS, BAND)
         } else {
@@ -121,7 +126,8 @@ impl Quantity {
         }
     }
 
-    /// E twice; T, R T and the factors; then what rounding changed of them, times R and E. Or the outputs of some rows.
+    /// E twice; T, R T and the factors; then what rounding changed of them, times R and E. Or the
+    /// outputs of some rows.
     fn measuring(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let factors = 8 * rank * (3 * m + 2 * n);
@@ -148,8 +154,9 @@ impl Quantity {
         8 * self.n * if columns < self.n { columns } else { self.n }
     }
 
-    /// Operations, about: two traces, the products of the published solve (nine blocks of a first cycle, two of a second),
-    /// those of the basis that serves all candidates, in each of four folds, and the rows that are scored.
+    /// Operations, about: two traces, the products of the published solve (nine blocks of a first
+    /// cycle, two of a second), those of the basis that serves all candidates, in each of four
+    /// folds, and the rows that are scored.
     #[must_use]
     pub(crate) fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);

@@ -1,4 +1,5 @@
-//! R and E in, A and B out: the solve of one layer without a checkpoint, a window or a report around it.
+//! R and E in, A and B out: the solve of one layer without a checkpoint, a window or a report
+//! around it.
 
 use faer::{Mat, MatRef};
 
@@ -40,8 +41,9 @@ pub struct LowRankTerm {
 }
 
 impl LayerProblem<'_> {
-    /// C = E V V^T, V being the top k eigenvectors of E^T R E: cold, or by one cycle from the vectors of a solve with an
-    /// earlier R (excess 1e-8 to 1e-6 after a change of 5 %, up to 1e-5 where f is 1e-8 of tr G).
+    /// C = E V V^T, V being the top k eigenvectors of E^T R E: cold, or by one cycle from the
+    /// vectors of a solve with an earlier R (excess 1e-8 to 1e-6 after a change of 5 %, up to 1e-5
+    /// where f is 1e-8 of tr G).
     ///
     /// Memory: R in f32 (4 m^2 bytes) and E once more (4 m n).
     ///
@@ -85,8 +87,8 @@ impl LayerProblem<'_> {
         let Subspace { vectors, values } = top_subspace(&operator, self.rank, effort)?;
         let v = vectors.subcols(0, values.len());
         let unit = operator.unit();
-        // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after a nearly exact fit. A warm
-        // solve is not that exact.
+        // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after
+        // a nearly exact fit. A warm solve is not that exact.
         let a = match effort {
             Effort::Final => error.times_v_f64(v),
             Effort::Warm(_) => error.times_v(v),

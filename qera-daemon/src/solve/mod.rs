@@ -1,8 +1,9 @@
 //! From a site's statistics and its layers' weights to the low-rank terms: the order of events.
 //!
-//! `site` chooses on the window and solves layer by layer; `projection` makes a layer's low-rank term, `rounding` rounds it and
-//! measures what that costs, `solution` is what comes out. `direct` is one layer without a checkpoint around it, `alone` one site without a run, `cost` what a
-//! solve takes, for the plan.
+//! `site` chooses on the window and solves layer by layer; `projection` makes a layer's low-rank
+//! term, `rounding` rounds it and measures what that costs, `solution` is what comes out. `direct`
+//! is one layer without a checkpoint around it, `alone` one site without a run, `cost` what a solve
+//! takes, for the plan.
 
 pub(crate) mod alone;
 pub(crate) mod cost;

@@ -1,4 +1,5 @@
-//! From a layer's E and S to its low-rank term: V, rotated to the eigenvectors of V^T G V in f64, cut at the numerical rank.
+//! From a layer's E and S to its low-rank term: V, rotated to the eigenvectors of V^T G V in f64,
+//! cut at the numerical rank.
 
 use faer::{Mat, MatRef};
 
@@ -24,8 +25,8 @@ pub(crate) struct Projector<'a> {
 }
 
 impl Projector<'_> {
-    /// The correction of rank `rank`, or of less where there are fewer rows or the problem has no more: cold, or from the vectors of
-    /// the solve point before.
+    /// The correction of rank `rank`, or of less where there are fewer rows or the problem has no
+    /// more: cold, or from the vectors of the solve point before.
     ///
     /// # Errors
     /// [`SolveError`].
@@ -46,8 +47,8 @@ impl Projector<'_> {
         self.correct(vectors, rank)
     }
 
-    /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R T in f64 once, from which
-    /// everything else follows.
+    /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R
+    /// T in f64 once, from which everything else follows.
     fn correct(&self, found: Mat<f64>, rank: usize) -> Result<Projected, SolveError> {
         let (error, metric) = (self.operator.error, self.operator.metric);
         let v: MatRef<'_, f64> = found.subcols(0, rank.min(found.ncols()));
@@ -89,8 +90,8 @@ impl Projected {
     }
 }
 
-/// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave beyond
-/// that is noise. Shrinkage and the diagonal methods make S full.
+/// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave
+/// beyond that is noise. Shrinkage and the diagonal methods make S full.
 fn row_rank(metric: &Metric<'_>, rows: u64) -> usize {
     match metric {
         Metric::Shrunk { shrinkage, .. } if *shrinkage <= 0.0 => {

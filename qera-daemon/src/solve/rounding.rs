@@ -1,4 +1,5 @@
-//! A correction as it is written: rounded to the asked dtype, or to f32 where that would lose too much.
+//! A correction as it is written: rounded to the asked dtype, or to f32 where that would lose too
+//! much.
 
 use qera_core::dtype::FloatDtype;
 
@@ -44,7 +45,8 @@ struct Written {
     error_in_asked_dtype: Option<f64>,
 }
 
-/// The factors in the asked dtype, or in f32 where that would lose too much; f in the asked one is returned then.
+/// The factors in the asked dtype, or in f32 where that would lose too much; f in the asked one is
+/// returned then.
 fn round(
     asked: FloatDtype,
     correction: &Correction,

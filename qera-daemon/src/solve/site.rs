@@ -1,4 +1,5 @@
-//! One site, start to end: choose on the window, then solve every layer from everything that was seen.
+//! One site, start to end: choose on the window, then solve every layer from everything that was
+//! seen.
 
 use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
@@ -50,8 +51,8 @@ impl<'a> SiteSolver<'a> {
         }
     }
 
-    /// Solves every layer of a site that has seen rows: from a cold start, or, at a solve point, after scoring the earlier corrections on
-    /// the newer rows and from where they ended.
+    /// Solves every layer of a site that has seen rows: from a cold start, or, at a solve point,
+    /// after scoring the earlier corrections on the newer rows and from where they ended.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.

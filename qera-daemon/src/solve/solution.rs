@@ -43,8 +43,8 @@ impl<'a> LayerOutcome<'a> {
     }
 }
 
-/// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error of
-/// a row, summed over the outputs, on the rows seen.
+/// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error
+/// of a row, summed over the outputs, on the rows seen.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSolution {
     /// Index into the selected layers.
@@ -65,8 +65,8 @@ pub(crate) struct LayerSolution {
     pub(crate) factors: Rounded,
     /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
     pub(crate) error_in_asked_dtype: Option<f64>,
-    /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without shrinkage
-    /// they add up to what the correction takes off f.
+    /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without
+    /// shrinkage they add up to what the correction takes off f.
     pub(crate) spectrum: Vec<f64>,
     /// The shrinkage, for QERA-exact.
     pub(crate) choice: Option<Choice>,

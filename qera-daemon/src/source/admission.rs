@@ -74,7 +74,8 @@ impl Admitted {
 /// What a header is held against.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission<'a> {
-    /// The model; without one, every module is known and has the width that its first shard gave it.
+    /// The model; without one, every module is known and has the width that its first shard gave
+    /// it.
     pub(crate) weights: Option<&'a Weights>,
     /// Which modules are selected or known to be excluded.
     pub(crate) selection: &'a Selection,
@@ -159,8 +160,9 @@ impl Admission<'_> {
         })
     }
 
-    /// The sites that a key feeds: its own, and those of modules that the shard says read the same input. That is one
-    /// site, unless it was not yet known that they do when the sites were grouped.
+    /// The sites that a key feeds: its own, and those of modules that the shard says read the same
+    /// input. That is one site, unless it was not yet known that they do when the sites were
+    /// grouped.
     fn sites_of(&self, module: &str, groups: &[BTreeSet<String>]) -> BTreeSet<usize> {
         let own = self.site_of(module);
         let width = |site: usize| self.sites.sites[site].in_features;
@@ -173,8 +175,8 @@ impl Admission<'_> {
         own.into_iter().chain(mates).collect()
     }
 
-    /// The site that a module's input feeds. The module is one of the model with the site's width: a name alone
-    /// does not make rows.
+    /// The site that a module's input feeds. The module is one of the model with the site's width:
+    /// a name alone does not make rows.
     fn site_of(&self, module: &str) -> Option<usize> {
         let site = self.sites.of(module)?;
         let Some(weights) = self.weights else {
@@ -198,7 +200,8 @@ impl Admission<'_> {
         })?;
         let (sequences, rows) = match claim.shape[..] {
             [rows, width] if width == in_features => (None, rows),
-            // The header's check of the length makes batch * seq a number of rows that the file has.
+            // The header's check of the length makes batch * seq a number of rows that the file
+            // has.
             [batch, seq, width] if width == in_features => (Some(batch), batch * seq),
             _ => {
                 return Err(Reason::WrongShape {
@@ -239,7 +242,8 @@ impl Admission<'_> {
     }
 }
 
-/// Where there is no checkpoint: makes a site for each selected module of the shard whose input is not known yet.
+/// Where there is no checkpoint: makes a site for each selected module of the shard whose input is
+/// not known yet.
 pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
     for claim in header.claims() {
         if let [.., width] = claim.shape[..]
@@ -253,12 +257,12 @@ pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Site
     }
 }
 
-/// Adds to `shares` what the shard's metadata `qera.shares` declares: a JSON list of lists of module
-/// paths, each list naming modules that read the same input. Only admitted shards are asked.
+/// Adds to `shares` what the shard's metadata `qera.shares` declares: a JSON list of lists of
+/// module paths, each list naming modules that read the same input. Only admitted shards are asked.
 ///
 /// # Errors
-/// [`Refusal`] when it cannot be read, overlaps a different group that an earlier shard declared, or
-/// joins layers of different in_features; `shares` is then unchanged.
+/// [`Refusal`] when it cannot be read, overlaps a different group that an earlier shard declared,
+/// or joins layers of different in_features; `shares` is then unchanged.
 pub(crate) fn declared_shares(
     header: &ShardHeader,
     layers: &[Layer],

@@ -35,9 +35,9 @@ struct Misfit {
     refusal: Refusal,
 }
 
-/// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names and by what the shards
-/// declare. What a refused shard declares does not count: whenever shards are refused, the rest is judged again
-/// without them.
+/// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names
+/// and by what the shards declare. What a refused shard declares does not count: whenever shards
+/// are refused, the rest is judged again without them.
 ///
 /// # Errors
 /// [`Fatal::Checkpoint`] for layers that share an input and differ in in_features.
@@ -65,7 +65,8 @@ pub(crate) fn group(
         let mut admitted = Vec::new();
         let mut refusals = Vec::new();
         for (index, header) in headers.iter().enumerate() {
-            // Without a checkpoint a shard is judged by its own word here, and by those accepted before it later.
+            // Without a checkpoint a shard is judged by its own word here, and by those accepted
+            // before it later.
             let own = weights.is_none().then(|| {
                 let mut own = sites.without_sites();
                 grow(header, &settings.weights.selection, &mut own);

@@ -1,8 +1,9 @@
 //! Which files of the watched folder are shards that can be read now, and which of them are new.
 //!
-//! A listing finds the truth; whatever woke the daemon is only a hint. A file is taken when its header says that it is
-//! complete and its producer holds no lock on `FILE.lock` (as vLLM does while it writes). What is incomplete and
-//! unchanged for [`PATIENCE`] is truncated; `--once` does not wait.
+//! A listing finds the truth; whatever woke the daemon is only a hint. A file is taken when its
+//! header says that it is complete and its producer holds no lock on `FILE.lock` (as vLLM does
+//! while it writes). What is incomplete and unchanged for [`PATIENCE`] is truncated; `--once` does
+//! not wait.
 
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
@@ -56,7 +57,8 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Of a folder, when nothing of it is known; `waits` says whether incomplete files are given time.
+    /// Of a folder, when nothing of it is known; `waits` says whether incomplete files are given
+    /// time.
     #[must_use]
     pub(crate) fn new(folder: &Path, waits: bool) -> Self {
         Self {

@@ -1,6 +1,6 @@
-//! Activations in: what wakes the daemon (`watch`), which files are shards (`folder`) and can be read now
-//! (`intake`), what each claims to hold (`shard`, `metadata`), whether
-//! that fits this checkpoint (`admission`), and its rows decoded (`rows`).
+//! Activations in: what wakes the daemon (`watch`), which files are shards (`folder`) and can be
+//! read now (`intake`), what each claims to hold (`shard`, `metadata`), whether that fits this
+//! checkpoint (`admission`), and its rows decoded (`rows`).
 //!
 //! A shard is atomic: one bad tensor and none of it counts. What refuses it is a `Refusal`, which
 //! names the file, the tensor and the numbers; the run goes on without that shard.

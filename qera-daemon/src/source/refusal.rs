@@ -19,7 +19,8 @@ pub(crate) enum Reason {
     /// No complete safetensors file.
     #[error("{0}")]
     Header(#[from] HeaderError),
-    /// The data could not be read although the header was fine: the file changed or the disk failed.
+    /// The data could not be read although the header was fine: the file changed or the disk
+    /// failed.
     #[error("tensor '{key}': {error}")]
     Read {
         /// Tensor.

@@ -1,7 +1,7 @@
 //! The rows of an admitted shard, every one of them checked before any is accumulated.
 //!
-//! The file is read, not mapped: its producer may still hold it. The rows stay as they are stored; whoever needs
-//! numbers widens a piece of them.
+//! The file is read, not mapped: its producer may still hold it. The rows stay as they are stored;
+//! whoever needs numbers widens a piece of them.
 
 use qera_core::dtype::{FloatDtype, keep_rows};
 
@@ -56,8 +56,8 @@ pub(crate) struct Shard {
 /// Reads and checks every tensor of the shard.
 ///
 /// # Errors
-/// [`Refusal`] for the first tensor that cannot be read or has a bad row, and when two layers of one
-/// site differ. Nothing was accumulated then.
+/// [`Refusal`] for the first tensor that cannot be read or has a bad row, and when two layers of
+/// one site differ. Nothing was accumulated then.
 pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     let refuse = |reason| Refusal {
         shard: admitted.name.clone(),

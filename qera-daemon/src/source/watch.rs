@@ -1,7 +1,9 @@
-//! What wakes the daemon when something may have come: events of the file system as hints, and in any case a timer.
+//! What wakes the daemon when something may have come: events of the file system as hints, and in
+//! any case a timer.
 //!
-//! Events may be lost (the queue overflows), merged, or never come (network file systems report none), so nothing is
-//! concluded from one: every wake-up lists the folder (`intake.rs`). The watch is begun before the first listing.
+//! Events may be lost (the queue overflows), merged, or never come (network file systems report
+//! none), so nothing is concluded from one: every wake-up lists the folder (`intake.rs`). The watch
+//! is begun before the first listing.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -47,7 +49,8 @@ pub(crate) struct Watcher {
     woken: Receiver<()>,
     wake: Sender<()>,
     events: Option<Events>,
-    /// Set when the watched folder itself was removed or renamed; its inode may come back for another.
+    /// Set when the watched folder itself was removed or renamed; its inode may come back for
+    /// another.
     gone: Arc<AtomicBool>,
 }
 
@@ -160,7 +163,8 @@ impl Watcher {
     }
 }
 
-/// Whether something may be complete now. Errors and overflows are hints as well; data being written is none.
+/// Whether something may be complete now. Errors and overflows are hints as well; data being
+/// written is none.
 fn may_matter(event: &notify::Event) -> bool {
     event.need_rescan()
         || match event.kind {

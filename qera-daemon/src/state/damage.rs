@@ -20,7 +20,8 @@ pub(crate) enum Unread {
     /// It is not what was written: an older snapshot may be whole.
     #[error("{0}")]
     Damaged(Damage),
-    /// Nothing can be said about it, or it must not be read: the disk does not answer, the version is another.
+    /// Nothing can be said about it, or it must not be read: the disk does not answer, the version
+    /// is another.
     #[error("{0}")]
     Fatal(#[from] Fatal),
 }

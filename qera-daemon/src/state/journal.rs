@@ -1,8 +1,10 @@
-//! The journal: one sealed line for each shard that was accepted, in the order in which it is folded.
+//! The journal: one sealed line for each shard that was accepted, in the order in which it is
+//! folded.
 //!
-//! A shard's number is its place in that order. A line is written before the shard is folded. It need not be
-//! on disk before a snapshot that depends on it is, which syncs the journal first. A last line
-//! that a crash cut off is dropped; the shard is then new again. Any other damaged line refuses the state.
+//! A shard's number is its place in that order. A line is written before the shard is folded. It
+//! need not be on disk before a snapshot that depends on it is, which syncs the journal first. A
+//! last line that a crash cut off is dropped; the shard is then new again. Any other damaged line
+//! refuses the state.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,14 +39,15 @@ pub(crate) struct Record {
 pub(crate) struct Gathered {
     /// Number of the last shard in them.
     pub(crate) position: u64,
-    /// BLAKE3 chained over the contents of the shards with rows: equal for equal shards in equal order.
+    /// BLAKE3 chained over the contents of the shards with rows: equal for equal shards in equal
+    /// order.
     pub(crate) digest: String,
     /// Shards with a row for a selected layer.
     pub(crate) shards: usize,
     /// Shards without one.
     pub(crate) empty: usize,
-    /// Whether all rows came from the full-precision model: one shard that says no decides, one that does not say
-    /// leaves it open.
+    /// Whether all rows came from the full-precision model: one shard that says no decides, one
+    /// that does not say leaves it open.
     pub(crate) full_precision: Option<bool>,
 }
 

@@ -8,9 +8,10 @@
 //! STATE/status.json           what `status` shows
 //! ```
 //!
-//! A shard counts once: what the newest valid snapshot holds is not folded again, what the journal has beyond it is folded
-//! again in the journal's order, and whatever is not in the journal is new. Statistics are bound to the modules' names,
-//! their in_features and the mask rule; corrections and evidence also to the checkpoint and the settings.
+//! A shard counts once: what the newest valid snapshot holds is not folded again, what the journal
+//! has beyond it is folded again in the journal's order, and whatever is not in the journal is new.
+//! Statistics are bound to the modules' names, their in_features and the mask rule; corrections and
+//! evidence also to the checkpoint and the settings.
 
 pub(crate) mod damage;
 pub(crate) mod journal;
@@ -34,7 +35,8 @@ use crate::observe::status::Status;
 use crate::state::seal::{SealError, seal, unseal_record};
 use crate::weights::sites::{Shares, SiteRecord, Sites};
 
-/// Version of every file here. In version 1 `sites.json` named its sites by place, and the window was f32.
+/// Version of every file here. In version 1 `sites.json` named its sites by place, and the window
+/// was f32.
 const VERSION: u32 = 2;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
@@ -54,7 +56,8 @@ pub(crate) struct SitesRecord {
     mask_rule: String,
     /// How much of the second moment is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// Whether a checkpoint and a selection said which sites there are; else every module that came is one.
+    /// Whether a checkpoint and a selection said which sites there are; else every module that came
+    /// is one.
     pub(crate) selected: bool,
     /// What the shards declared of shared inputs.
     pub(crate) shares: Shares,
@@ -101,7 +104,8 @@ pub(crate) enum SitesError {
 }
 
 impl StateFolder {
-    /// Creates the folder where it is missing, locks it, and removes what a killed run left half done.
+    /// Creates the folder where it is missing, locks it, and removes what a killed run left half
+    /// done.
     ///
     /// # Errors
     /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
@@ -158,7 +162,8 @@ impl StateFolder {
 /// Reads `sites.json`; `None` where nothing was gathered yet.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] for a file that is damaged, of another version, or gathered by another mask rule.
+/// [`Fatal::StateRefused`] for a file that is damaged, of another version, or gathered by another
+/// mask rule.
 pub(crate) fn read_sites(state: &Path) -> Result<Option<SitesRecord>, Fatal> {
     let path = state.join("sites.json");
     let Some(bytes) = read_if_there(&path)? else {

@@ -1,4 +1,5 @@
-//! A site's progress in a snapshot: corrections, vectors, evidence, and the rows kept aside to score them.
+//! A site's progress in a snapshot: corrections, vectors, evidence, and the rows kept aside to
+//! score them.
 
 use std::path::Path;
 
@@ -151,7 +152,8 @@ pub(crate) struct SavedProgress {
 /// Reads progress and the rows kept aside back.
 ///
 /// # Errors
-/// [`Unread::Damaged`] for a file that is not the one the index names, or of another site; [`Fatal::Io`].
+/// [`Unread::Damaged`] for a file that is not the one the index names, or of another site;
+/// [`Fatal::Io`].
 pub(crate) fn read_progress(
     path: &Path,
     hash: &str,

@@ -14,7 +14,8 @@ use crate::state::snapshot::{Index, SavedSite, Snapshot, list};
 use crate::state::statistics_file::{ExpectedStatistics, read_statistics};
 use crate::weights::sites::{SiteRecord, Sites};
 
-/// How often a reader beside a running daemon looks again when the snapshot that it reads is replaced.
+/// How often a reader beside a running daemon looks again when the snapshot that it reads is
+/// replaced.
 const ATTEMPTS: usize = 3;
 
 /// One site, as it was.
@@ -212,7 +213,8 @@ pub(crate) struct Asked {
 /// Whether a run on today's sites may be solved from what was saved, or continue it.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] naming the first site that differs, or that R was not gathered and is asked for.
+/// [`Fatal::StateRefused`] naming the first site that differs, or that R was not gathered and is
+/// asked for.
 pub(crate) fn check_sites(
     state: &Path,
     saved: &SitesRecord,

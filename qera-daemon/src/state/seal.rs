@@ -30,7 +30,8 @@ struct Versioned {
     version: u32,
 }
 
-/// The record in a sealed line of this version. The version is looked at first: the rest of another may have any form.
+/// The record in a sealed line of this version. The version is looked at first: the rest of another
+/// may have any form.
 ///
 /// # Errors
 /// [`SealError`].

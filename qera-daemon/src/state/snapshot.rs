@@ -1,7 +1,8 @@
-//! Snapshots: the statistics and progress of every site after the same shard of the journal, written beside their place and renamed in.
+//! Snapshots: the statistics and progress of every site after the same shard of the journal,
+//! written beside their place and renamed in.
 //!
-//! The index names each file with its BLAKE3, and is sealed itself. Two snapshots are kept, so that one that rots on disk
-//! leaves the one before.
+//! The index names each file with its BLAKE3, and is sealed itself. Two snapshots are kept, so that
+//! one that rots on disk leaves the one before.
 
 use std::path::{Path, PathBuf};
 
@@ -178,7 +179,8 @@ pub(crate) fn list(state: &Path) -> Result<Vec<Snapshot>, Fatal> {
 }
 
 impl StateFolder {
-    /// Refuses a state whose newest snapshot is of another version, before anything is written to it.
+    /// Refuses a state whose newest snapshot is of another version, before anything is written to
+    /// it.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] naming the version; [`Fatal::Io`].
@@ -204,8 +206,8 @@ impl StateFolder {
         Ok(unfinished)
     }
 
-    /// Puts a finished snapshot in place and removes all but the newest two. When this returns, the shards that it holds
-    /// need not exist any more.
+    /// Puts a finished snapshot in place and removes all but the newest two. When this returns, the
+    /// shards that it holds need not exist any more.
     ///
     /// # Errors
     /// [`Fatal::Io`]; the snapshots before are still there then.

@@ -1,5 +1,6 @@
-//! A site's statistics in a snapshot. The file's bytes are a function of the journal alone, unless rows were left out after
-//! convergence; what else depends on checkpoint and settings is in `progress_file`.
+//! A site's statistics in a snapshot. The file's bytes are a function of the journal alone, unless
+//! rows were left out after convergence; what else depends on checkpoint and settings is in
+//! `progress_file`.
 
 use std::path::Path;
 
@@ -80,7 +81,8 @@ pub(crate) struct ExpectedStatistics<'a> {
 /// Reads statistics back, without rows kept aside.
 ///
 /// # Errors
-/// [`Unread::Damaged`] for a file that is not the one the index names, or of another site; [`Fatal::Io`].
+/// [`Unread::Damaged`] for a file that is not the one the index names, or of another site;
+/// [`Fatal::Io`].
 pub(crate) fn read_statistics(
     path: &Path,
     hash: &str,

@@ -1,5 +1,5 @@
-//! A file of a snapshot: tensors, and a record of what is no tensor in the header's metadata. Safetensors, so that other
-//! programs can read it too.
+//! A file of a snapshot: tensors, and a record of what is no tensor in the header's metadata.
+//! Safetensors, so that other programs can read it too.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -174,8 +174,8 @@ impl TensorFile {
     /// Opens it.
     ///
     /// # Errors
-    /// [`Unread::Damaged`] for anything that is not the file that was written. A disk that does not answer says nothing about
-    /// the file: [`Fatal::Io`].
+    /// [`Unread::Damaged`] for anything that is not the file that was written. A disk that does not
+    /// answer says nothing about the file: [`Fatal::Io`].
     pub(crate) fn open(path: &Path, hash: &str) -> Result<Self, Unread> {
         let damage = |what: &str| Damage(format!("{} {what}", path.display()));
         let file = match OpenFile::open(path) {

@@ -1,5 +1,5 @@
-//! A Hugging Face checkpoint, read-only and one tensor at a time: which files, which tensors, which of
-//! them are linear layers (`layers`), and which of those share an input (`sites`).
+//! A Hugging Face checkpoint, read-only and one tensor at a time: which files, which tensors, which
+//! of them are linear layers (`layers`), and which of those share an input (`sites`).
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -51,8 +51,9 @@ impl Checkpoint {
     /// `model.safetensors`; `config.json` beside it is read when there is one.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: nothing to open, a file
-    /// that is no complete safetensors file, a file or tensor that the index names and that is missing.
+    /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: nothing to open, a
+    /// file that is no complete safetensors file, a file or tensor that the index names and that is
+    /// missing.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let mut checkpoint = Self {
             path: path.to_path_buf(),

@@ -1,7 +1,7 @@
 //! Which tensors of a checkpoint are the linear layers to be corrected, and reading one of them.
 //!
-//! A linear layer is a 2-D tensor `NAME.weight` of shape [out_features, in_features]; NAME is the module
-//! path and the key used everywhere (shards, manifest, adapter).
+//! A linear layer is a 2-D tensor `NAME.weight` of shape [out_features, in_features]; NAME is the
+//! module path and the key used everywhere (shards, manifest, adapter).
 
 use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
 use qera_core::quantize::Mxint;
@@ -50,8 +50,8 @@ impl Selected {
     /// Selects the layers.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] by name: a selected weight with a type other than F32, F16 and BF16, one
-    /// that is not 2-D, a checkpoint that is quantized or stores weights transposed.
+    /// [`Fatal::Checkpoint`] by name: a selected weight with a type other than F32, F16 and BF16,
+    /// one that is not 2-D, a checkpoint that is quantized or stores weights transposed.
     /// [`Fatal::Usage`] for an `--include` that matches nothing.
     pub(crate) fn of(checkpoint: &Checkpoint, settings: &WeightsSettings) -> Result<Self, Fatal> {
         refuse_foreign(checkpoint)?;
@@ -134,9 +134,9 @@ fn check_selection(
     Ok(())
 }
 
-/// Whether the selected tensor is a linear layer. Without `--include`, what is not 2-D is passed over
-/// (norms, convolutions, fused experts); one that an `--include` names is an error, except that a
-/// pattern with wildcards may cover 1-D norms beside the linear layers that it means.
+/// Whether the selected tensor is a linear layer. Without `--include`, what is not 2-D is passed
+/// over (norms, convolutions, fused experts); one that an `--include` names is an error, except
+/// that a pattern with wildcards may cover 1-D norms beside the linear layers that it means.
 fn is_linear(
     checkpoint: &Checkpoint,
     selection: &Selection,
@@ -245,8 +245,8 @@ impl Layer {
     /// Shows some columns of W beside those of W~, after others, in order.
     ///
     /// # Errors
-    /// What `each` returns. [`Fatal::Checkpoint`] for a NaN or infinite weight, which [`decode`](Self::decode) does not let
-    /// through.
+    /// What `each` returns. [`Fatal::Checkpoint`] for a NaN or infinite weight, which
+    /// [`decode`](Self::decode) does not let through.
     pub(crate) fn quantize(
         &self,
         checkpoint: &Checkpoint,

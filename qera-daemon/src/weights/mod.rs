@@ -1,6 +1,7 @@
-//! The weights: W and W~ of every layer, and nobody else who knows where they come from ([`Weights`]). Beneath it: which
-//! files and tensors (`checkpoint`), which of them are linear layers (`layers`), the model with W~ in place of W (`model`).
-//! Above it: which layers share an input (`sites`), and a site's layers, one in memory at a time (`site_layers`).
+//! The weights: W and W~ of every layer, and nobody else who knows where they come from
+//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`), which of them are linear
+//! layers (`layers`), the model with W~ in place of W (`model`). Above it: which layers share an
+//! input (`sites`), and a site's layers, one in memory at a time (`site_layers`).
 
 pub(crate) mod checkpoint;
 pub(crate) mod layers;
@@ -21,7 +22,8 @@ use crate::weights::checkpoint::{Checkpoint, refuse};
 use crate::weights::layers::{Layer, Selected, module_of, tensor_of};
 use crate::weights::sites::{Shares, Sites};
 
-/// A model's weights: the layers that are corrected, W and W~ of each, and what else is known of the model.
+/// A model's weights: the layers that are corrected, W and W~ of each, and what else is known of
+/// the model.
 #[derive(Debug)]
 pub(crate) struct Weights {
     checkpoint: Checkpoint,
@@ -49,7 +51,8 @@ impl Weights {
     /// Opens what `--checkpoint` names; `None` where it names nothing.
     ///
     /// # Errors
-    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one; a selection that cannot be had.
+    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one; a selection
+    /// that cannot be had.
     pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
         let settings = &settings.weights;
         let Some(path) = &settings.checkpoint else {
@@ -123,7 +126,8 @@ impl Weights {
     /// Groups the layers into sites.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming both layers, when two that shall share an input differ in in_features.
+    /// [`Fatal::Checkpoint`] naming both layers, when two that shall share an input differ in
+    /// in_features.
     pub(crate) fn sites(
         &self,
         shares: &Shares,
@@ -159,8 +163,8 @@ impl Weights {
         )
     }
 
-    /// E = W - W~ of a layer, in the memory of its W. Exact in f32: W~ is W rounded to fewer bits, or 0, so that the
-    /// difference is a multiple of W's last place and no larger than W.
+    /// E = W - W~ of a layer, in the memory of its W. Exact in f32: W~ is W rounded to fewer bits,
+    /// or 0, so that the difference is a multiple of W's last place and no larger than W.
     ///
     /// # Errors
     /// As for [`original`](Self::original).
@@ -191,7 +195,8 @@ impl Weights {
         format!("blake3:{}", hasher.finalize().to_hex())
     }
 
-    /// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name order.
+    /// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name
+    /// order.
     #[must_use]
     pub(crate) fn fingerprint_of_others(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -221,7 +226,8 @@ mod tests {
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize_to_file};
 
-    /// A model with a linear layer [2, 4], a norm, a convolution and a bias, all of the same numbers.
+    /// A model with a linear layer [2, 4], a norm, a convolution and a bias, all of the same
+    /// numbers.
     fn weights(folder: &Path, values: &[f32; 8]) -> Weights {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let view = |shape: &[usize]| TensorView::new(Dtype::F32, shape.into(), &bytes).unwrap();

@@ -1,5 +1,5 @@
-//! The whole model with W~ in place of the selected weights, in bf16, one tensor after another. MXINT values of up to 8
-//! bits are exact in bf16.
+//! The whole model with W~ in place of the selected weights, in bf16, one tensor after another.
+//! MXINT values of up to 8 bits are exact in bf16.
 
 use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;

@@ -1,9 +1,10 @@
 //! Sites: which layers read the same input, so that its statistics are gathered once.
 //!
-//! In a Llama block q, k, v read the output of one norm and gate, up that of another: four sites for
-//! seven layers. Names decide; what the table does not know is a site of its own, unless the shards'
-//! metadata `qera.shares` joins it. A shard that gives two members of a site different rows is refused
-//! ([`crate::source`]), so a wrong entry cannot go unnoticed where the producer writes both.
+//! In a Llama block q, k, v read the output of one norm and gate, up that of another: four sites
+//! for seven layers. Names decide; what the table does not know is a site of its own, unless the
+//! shards' metadata `qera.shares` joins it. A shard that gives two members of a site different rows
+//! is refused ([`crate::source`]), so a wrong entry cannot go unnoticed where the producer writes
+//! both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,8 @@ pub(crate) fn is_row_parallel(module: &str) -> bool {
     ROW_PARALLEL.contains(&module.rsplit('.').next().unwrap_or_default())
 }
 
-/// What the shards' metadata declare: for each module that shares its input, the name that stands for the group.
+/// What the shards' metadata declare: for each module that shares its input, the name that stands
+/// for the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shares(BTreeMap<String, String>);
 
@@ -49,8 +51,8 @@ pub(crate) struct Clash {
 }
 
 impl Shares {
-    /// Adds a group. One that is part of a known group, or extends it, belongs to it; a single module shares
-    /// nothing.
+    /// Adds a group. One that is part of a known group, or extends it, belongs to it; a single
+    /// module shares nothing.
     ///
     /// # Errors
     /// Two modules of the group that are known to belong to different ones.
@@ -149,7 +151,8 @@ impl Sites {
     /// Groups the layers by the name table and by what the shards declare.
     ///
     /// # Errors
-    /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in in_features.
+    /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in
+    /// in_features.
     pub(crate) fn group(
         layers: &[Layer],
         shares: &Shares,
@@ -216,7 +219,8 @@ impl Sites {
         Self::saved(&[], &self.shares, self.second_moment)
     }
 
-    /// Where there is no checkpoint: the site of a module, a new one where its input is not known yet.
+    /// Where there is no checkpoint: the site of a module, a new one where its input is not known
+    /// yet.
     pub(crate) fn ensure(&mut self, module: &str, in_features: usize) -> usize {
         self.of(module)
             .unwrap_or_else(|| self.add(key(module, &self.shares), module, in_features))
@@ -253,8 +257,8 @@ impl Sites {
         &self.shares
     }
 
-    /// The site that a module's input feeds. The module need not be selected itself: the rows of q_proj are
-    /// those of a selected v_proj.
+    /// The site that a module's input feeds. The module need not be selected itself: the rows of
+    /// q_proj are those of a selected v_proj.
     #[must_use]
     pub(crate) fn of(&self, module: &str) -> Option<usize> {
         self.by_key.get(&key(module, &self.shares)).copied()

@@ -1,8 +1,9 @@
 //! The only place of this crate that calls foreign code.
 //!
-//! cudarc loads the driver library on first use and each function on its first call, and panics when one is not there. So
-//! the library's presence is asked for first, and the calls that follow run under `catch_unwind`: a driver that lacks a
-//! function becomes a [`Reason`]. (The process must therefore not be built with panic = "abort".)
+//! cudarc loads the driver library on first use and each function on its first call, and panics
+//! when one is not there. So the library's presence is asked for first, and the calls that follow
+//! run under `catch_unwind`: a driver that lacks a function becomes a [`Reason`]. (The process must
+//! therefore not be built with panic = "abort".)
 #![expect(
     unsafe_code,
     reason = "calls into the CUDA driver; each block says why it is sound"
@@ -15,12 +16,13 @@ use std::panic::catch_unwind;
 
 /// Looks for a CUDA device: driver library, driver, first device, in that order.
 ///
-/// Never panics; where a function is missing from the library, the loader's message also reaches standard error. Takes
-/// milliseconds without a device; with one the driver's start may take a second.
+/// Never panics; where a function is missing from the library, the loader's message also reaches
+/// standard error. Takes milliseconds without a device; with one the driver's start may take a
+/// second.
 #[must_use]
 pub fn probe() -> Probe {
-    // SAFETY: loads, and closes again, a library by its well-known names. Its initialisers are the CUDA driver's own,
-    // which every CUDA program runs.
+    // SAFETY: loads, and closes again, a library by its well-known names. Its initialisers are the
+    // CUDA driver's own, which every CUDA program runs.
     let present = unsafe { sys::is_culib_present() };
     if !present {
         let searched = ["cuda", "nvcuda"]

@@ -39,7 +39,8 @@ fn has_drifted(live: &Live, layers: &[&str]) -> bool {
     live.events.iter().any(rose)
 }
 
-/// A long stream of one text is never taken for another; when the text changes, the site says so, folds again and follows.
+/// A long stream of one text is never taken for another; when the text changes, the site says so,
+/// folds again and follows.
 #[test]
 fn a_drift_opens_the_site_again() {
     with_both_modes(|mode| {
@@ -98,7 +99,8 @@ fn calm_run(options: &[&str]) -> TestDaemon {
     daemon
 }
 
-/// Killed while sites are closed, and while a drift is under way, it ends as if nothing had happened.
+/// Killed while sites are closed, and while a drift is under way, it ends as if nothing had
+/// happened.
 #[test]
 fn killed_while_closed_it_ends_the_same() {
     with_both_modes(|mode| {

@@ -1,4 +1,5 @@
-//! `--after-convergence`: what a site whose layers have converged leaves out, and when it takes it again.
+//! `--after-convergence`: what a site whose layers have converged leaves out, and when it takes it
+//! again.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod drift;

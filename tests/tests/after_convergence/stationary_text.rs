@@ -64,8 +64,8 @@ fn a_stationary_stream_is_left_out_and_counted() {
     });
 }
 
-/// down_proj of the second layer closes early: with `stop` at a solve point of whole shards, with `sample` a sixteenth of
-/// the rest is folded as well.
+/// down_proj of the second layer closes early: with `stop` at a solve point of whole shards, with
+/// `sample` a sixteenth of the rest is folded as well.
 fn check_folded(mode: &str, adapter: &Adapter) {
     let layer = adapter.layer("model.layers.1.mlp.down_proj");
     let (rows, skipped) = (number(layer, "rows"), number(layer, "rows_skipped"));

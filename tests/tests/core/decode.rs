@@ -29,7 +29,8 @@ proptest! {
         prop_assert_eq!(out, expected);
     }
 
-    /// Any bytes at all: the same rows are kept with the same bits, or the same place is refused for the same reason.
+    /// Any bytes at all: the same rows are kept with the same bits, or the same place is refused
+    /// for the same reason.
     #[test]
     fn kept_rows_are_the_decoded_ones(
         stored in any_rows(),
@@ -38,7 +39,8 @@ proptest! {
         prop_assert_eq!(stored.mask.len(), stored.rows);
     }
 
-    /// Small numbers with few bad ones among them, so that most rows pass and any row and column is the first bad one.
+    /// Small numbers with few bad ones among them, so that most rows pass and any row and column is
+    /// the first bad one.
     #[test]
     fn kept_rows_are_refused_where_decoded_ones_are(
         mut stored in any_rows(),

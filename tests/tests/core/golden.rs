@@ -1,5 +1,6 @@
-//! qera-core alone on real layers, from rows to factors: statistics, quantizer and reconstruction as a device would chain them,
-//! against the objective of the published program and the optimum in double precision.
+//! qera-core alone on real layers, from rows to factors: statistics, quantizer and reconstruction
+//! as a device would chain them, against the objective of the published program and the optimum in
+//! double precision.
 
 use qera_core::packed::packed_len;
 use qera_core::reconstruct::{

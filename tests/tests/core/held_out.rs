@@ -46,8 +46,8 @@ fn intervals_need_two_blocks_and_a_probability() {
     );
 }
 
-/// What an interval is for: of 4,000 intervals over 5 normal block means, 95 % hold the true mean (with the normal
-/// quantile only 88 % would).
+/// What an interval is for: of 4,000 intervals over 5 normal block means, 95 % hold the true mean
+/// (with the normal quantile only 88 % would).
 #[test]
 fn intervals_cover_as_often_as_they_claim() {
     let mut sequence = SplitMix64::new(0);

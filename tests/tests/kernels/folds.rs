@@ -10,7 +10,8 @@ const WIDTHS: [usize; 9] = [1, 2, 5, 47, 48, 49, 97, 193, 577];
 /// Odd numbers for pairs of rows; on both sides of what is summed in f32 and of a block.
 const ROWS: [usize; 7] = [1, 2, 3, 511, 513, 1025, 2049];
 
-/// Every form is within the bound of the exact products, and so within twice the bound of every other.
+/// Every form is within the bound of the exact products, and so within twice the bound of every
+/// other.
 fn every_shape(dtype: FloatDtype) {
     let mut worst = 0.0_f64;
     for m in WIDTHS {
@@ -76,7 +77,8 @@ fn shards_are_folded_as_one_mean() {
     }
 }
 
-/// Sums of the largest numbers that are let in stay finite; the smallest ones may be lost, and nothing else.
+/// Sums of the largest numbers that are let in stay finite; the smallest ones may be lost, and
+/// nothing else.
 #[test]
 fn the_largest_and_the_smallest_numbers() {
     let (m, rows) = (49, 4097);
@@ -108,8 +110,9 @@ fn the_largest_and_the_smallest_numbers() {
     }
 }
 
-/// What is the same in every row may be rounded the same way in every step. Then half a last place is lost at each addition,
-/// half of the additions having the last place of the whole sum, a quarter half of that: SUM_ROWS / 3 2^-24 together.
+/// What is the same in every row may be rounded the same way in every step. Then half a last place
+/// is lost at each addition, half of the additions having the last place of the whole sum, a
+/// quarter half of that: SUM_ROWS / 3 2^-24 together.
 #[test]
 fn constant_channels() {
     let (m, rows) = (128, 2049);
@@ -128,7 +131,8 @@ fn constant_channels() {
     }
 }
 
-/// Rows that were decoded give the bytes of rows as they came, also where they are multiplied in bf16.
+/// Rows that were decoded give the bytes of rows as they came, also where they are multiplied in
+/// bf16.
 #[test]
 fn decoded_rows_give_the_same_bytes() {
     let (m, rows) = (97, 1537);

@@ -120,7 +120,8 @@ fn bad_shards_do_no_harm() {
     assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], 600);
 }
 
-/// Modules that later shards declare to share an input are fed by either key, though their sites are separate.
+/// Modules that later shards declare to share an input are fed by either key, though their sites
+/// are separate.
 #[test]
 fn what_is_shared_may_be_known_late() {
     let daemon = TestDaemon::with_watched_folder(BINARY);

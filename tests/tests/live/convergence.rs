@@ -48,7 +48,8 @@ fn until_converged(stream: &Path, tolerance: &str) -> RunningDaemon {
     RunningDaemon { daemon, live }
 }
 
-/// Rows scored at the last solve point, and what that costs beside accumulating the rows since the one before.
+/// Rows scored at the last solve point, and what that costs beside accumulating the rows since the
+/// one before.
 fn check_scoring_cost(layers: &[Value]) {
     let number = |layer: &Value, key: &str| layer[key].as_f64().unwrap();
     for member in ["q_proj", "o_proj", "gate_proj", "down_proj"] {
@@ -64,7 +65,8 @@ fn check_scoring_cost(layers: &[Value]) {
         }
         let evidence = &of_site[0]["evidence"];
         let rows = number(evidence, "rows_tested");
-        // A point is met at the end of a shard: the one before was at two thirds of the rows, or up to a shard earlier.
+        // A point is met at the end of a shard: the one before was at two thirds of the rows, or up
+        // to a shard earlier.
         let since = number(evidence, "rows") / 3.0 + 2048.0;
         let share = rows * cost / (since * m * m);
         assert!(share < 0.05 && share > 0.02, "{member}: {share}");

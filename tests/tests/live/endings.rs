@@ -43,7 +43,8 @@ fn feed_only_q(daemon: &TestDaemon) {
     rename_in(daemon, "q", &[rows]);
 }
 
-/// A method without statistics has converged when it is solved; starved layers are waited for on demand.
+/// A method without statistics has converged when it is solved; starved layers are waited for on
+/// demand.
 #[test]
 fn starved_layers_are_waited_for_on_demand() {
     let method = ["--until-converged", "--method", "zeroquant-v2"];
@@ -85,7 +86,8 @@ fn a_live_run_is_told_in_text() {
     }
 }
 
-/// The first signal before the first shard: nothing was asked for, nothing is published, and that is no failure.
+/// The first signal before the first shard: nothing was asked for, nothing is published, and that
+/// is no failure.
 #[test]
 fn nothing_came() {
     let RunningDaemon { daemon, mut live } = begin_on_three_layers(&[]);

@@ -98,7 +98,8 @@ fn an_interrupted_run_does_not_publish_starved_layers() {
     assert!(!daemon.path().join("qera-out/current").exists());
 }
 
-/// A layer that no shard feeds is starved with and without the signal, and no reason to publish nothing.
+/// A layer that no shard feeds is starved with and without the signal, and no reason to publish
+/// nothing.
 #[test]
 fn an_interrupted_run_publishes_what_the_shards_can_feed() {
     let daemon = daemon_with_shards(BINARY);
@@ -169,8 +170,8 @@ fn daemon_with_the_large_layer() -> TestDaemon {
     daemon
 }
 
-/// A solve point that is still under way when the signal comes leaves no trace in the last generation, which is solved
-/// cold.
+/// A solve point that is still under way when the signal comes leaves no trace in the last
+/// generation, which is solved cold.
 #[test]
 fn the_last_generation_is_solved_cold() {
     let options = "--watch activations --checkpoint checkpoint --rank 6";

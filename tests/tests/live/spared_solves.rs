@@ -1,4 +1,5 @@
-//! Solve points at which no layer could gain by a solve: they are spared, and the last generation does not know of them.
+//! Solve points at which no layer could gain by a solve: they are spared, and the last generation
+//! does not know of them.
 
 use std::path::Path;
 
@@ -29,7 +30,8 @@ fn settle(watched: &Path, shards: usize, more: &[&str]) -> SettledRun {
     }
 }
 
-/// A wide tolerance spares solves, a narrow one does not; the end is that of a batch, for any number of threads.
+/// A wide tolerance spares solves, a narrow one does not; the end is that of a batch, for any
+/// number of threads.
 #[test]
 fn a_solve_that_gains_nothing_is_spared() {
     let stream = tempfile::tempdir().unwrap();

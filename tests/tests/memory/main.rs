@@ -1,8 +1,10 @@
-//! `plan` says what a run will take: the peak of the daemon's anonymous memory is within a tenth of it, and not above.
+//! `plan` says what a run will take: the peak of the daemon's anonymous memory is within a tenth of
+//! it, and not above.
 //!
-//! `RssAnon` is read every millisecond while the daemon runs. What is seen is no more than the peak, so that a plan that is
-//! too small cannot pass by it; peaks that last less than that are not what runs out of memory. The checkpoint's and the
-//! shards' pages are the file cache's, which the system takes back.
+//! `RssAnon` is read every millisecond while the daemon runs. What is seen is no more than the
+//! peak, so that a plan that is too small cannot pass by it; peaks that last less than that are not
+//! what runs out of memory. The checkpoint's and the shards' pages are the file cache's, which the
+//! system takes back.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
@@ -86,7 +88,8 @@ const EXACT: PlannedRun = PlannedRun {
 
 fn check(run: PlannedRun) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // A busy machine may look too seldom to see the peak: the largest of three runs, where one did not show it.
+    // A busy machine may look too seldom to see the peak: the largest of three runs, where one did
+    // not show it.
     let (mut planned, mut peak) = (0, 0);
     for _ in 0..3 {
         let measured = run.measure();
@@ -103,7 +106,6 @@ fn check(run: PlannedRun) {
         mib(planned),
         mib(peak)
     );
-    println!("{said}");
     assert!((1.0..=1.0 + SLACK).contains(&ratio), "{said}");
 }
 
@@ -183,8 +185,8 @@ fn exact_live_on_two_threads() {
     });
 }
 
-/// More rows than are there may come: what the budget has to hold is more than the plan for those that are there, by the
-/// rows that are kept aside.
+/// More rows than are there may come: what the budget has to hold is more than the plan for those
+/// that are there, by the rows that are kept aside.
 #[test]
 fn a_live_run_is_bounded() {
     // The total of the rows that are there, and what any number of them takes.

@@ -7,7 +7,8 @@ use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 
 use super::one_layer::{MODULE, daemon_with_one_layer, run_once};
 
-/// What an OUT folder holds of others is left alone, and what stands in the way is said before the work.
+/// What an OUT folder holds of others is left alone, and what stands in the way is said before the
+/// work.
 #[test]
 fn the_out_folder_is_treated_with_care() {
     let daemon = daemon_with_one_layer();

@@ -160,7 +160,8 @@ fn the_manifest_tells_the_error_of_what_was_written() {
     assert_eq!(record["rows"], 1200);
 }
 
-/// A correction that is nearly exact: f is far below what R's f32 products resolve, so it is measured on rows.
+/// A correction that is nearly exact: f is far below what R's f32 products resolve, so it is
+/// measured on rows.
 #[test]
 fn a_tiny_error_is_measured_not_guessed() {
     let daemon = daemon_with_shards(BINARY);

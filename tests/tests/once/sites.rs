@@ -167,8 +167,8 @@ fn a_refused_shard_does_not_decide_the_sites() {
     assert!(daemon.adapter("qera-out").bytes == clean.adapter("qera-out").bytes);
 }
 
-/// A clash with a shard that is refused for its own faults is no fault of the good one; a subset of a known
-/// group is no clash at all.
+/// A clash with a shard that is refused for its own faults is no fault of the good one; a subset of
+/// a known group is no clash at all.
 #[test]
 fn groups_of_good_shards_survive_bad_ones() {
     let daemon = daemon_with_shards(BINARY);

@@ -33,7 +33,8 @@ impl<'ast> Visit<'ast> for Tuples {
     }
 }
 
-/// Whether it is `m[(i, j)]`, the way in which every library of the field writes an entry of a matrix.
+/// Whether it is `m[(i, j)]`, the way in which every library of the field writes an entry of a
+/// matrix.
 fn is_indexing(routine: &Routine<'_>) -> bool {
     routine.name.ends_with("::index") || routine.name.ends_with("::index_mut")
 }

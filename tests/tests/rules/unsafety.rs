@@ -5,8 +5,8 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{assert_none, sources};
 
-/// Where `unsafe` may stand: the checkpoint mapping, the innermost loops of the kernels, the calls into the CUDA driver, the
-/// proof's runtime, the loops that measure a core's peak.
+/// Where `unsafe` may stand: the checkpoint mapping, the innermost loops of the kernels, the calls
+/// into the CUDA driver, the proof's runtime, the loops that measure a core's peak.
 const UNSAFE_PLACES: [&str; 5] = [
     "qera-daemon/src/disk/mapping.rs",
     "qera-daemon/src/host/kernels/micro/",
@@ -37,7 +37,8 @@ impl<'ast> Visit<'ast> for Unsafe {
         self.0 = true;
     }
 
-    /// Arguments that are expressions are visited as such (a string may hold the word); of other macros the words count.
+    /// Arguments that are expressions are visited as such (a string may hold the word); of other
+    /// macros the words count.
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
         let arguments = Punctuated::<syn::Expr, syn::Token![,]>::parse_terminated;
         match call.parse_body_with(arguments) {

@@ -145,7 +145,8 @@ impl KnownSite {
         })
     }
 
-    /// m x rows: the rows of some sequences, every `step`-th of them, from the middle of the first step.
+    /// m x rows: the rows of some sequences, every `step`-th of them, from the middle of the first
+    /// step.
     fn columns(&self, sequences: &[usize], step: usize) -> Mat<f64> {
         let rows: Vec<usize> = sequences
             .iter()

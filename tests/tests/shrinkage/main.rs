@@ -1,5 +1,5 @@
-//! The choice of the shrinkage and what it reports of held-out rows, against an oracle that solves every fold densely in
-//! f64 from the other rows alone.
+//! The choice of the shrinkage and what it reports of held-out rows, against an oracle that solves
+//! every fold densely in f64 from the other rows alone.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -74,8 +74,8 @@ fn assert_same(name: &str, found: &HeldOut, oracle: &OracleErrors) {
     );
 }
 
-/// The largest candidate whose mean over blocks, relative to no correction and over the layers, is within one standard
-/// error of the best. The example must be clear: none may be near the limit.
+/// The largest candidate whose mean over blocks, relative to no correction and over the layers, is
+/// within one standard error of the best. The example must be clear: none may be near the limit.
 fn one_standard_error(all: &[Vec<OracleErrors>]) -> usize {
     let blocks = all[0][0].with.len();
     let relative: Vec<Vec<f64>> = all

@@ -1,5 +1,6 @@
-//! How far a solved correction is from the optimum: f = tr(R P P^T), P = E - A B, in f64, against the dense
-//! eigenvectors of E^T R E in f64. The requirement is an excess of 1e-6 from a cold start, of 1e-5 after one warm cycle.
+//! How far a solved correction is from the optimum: f = tr(R P P^T), P = E - A B, in f64, against
+//! the dense eigenvectors of E^T R E in f64. The requirement is an excess of 1e-6 from a cold
+//! start, of 1e-5 after one warm cycle.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -21,8 +22,9 @@ use optimum::{LayerOptimum, MovingStatistics, error_of_three_bits, nearly_low_ra
 const RANKS: [usize; 2] = [8, 32];
 /// Up to here G is formed, and a solve starts from nothing.
 const DENSE_MAX: usize = 512;
-/// Warm cycles multiply in f32 alone. Where f is less of tr G than this, their excess is more than 1e-5 (2e-5 at 4e-9) and the R
-/// of a stream, which has errors of f32 products itself, no longer shows f.
+/// Warm cycles multiply in f32 alone. Where f is less of tr G than this, their excess is more than
+/// 1e-5 (2e-5 at 4e-9) and the R of a stream, which has errors of f32 products itself, no longer
+/// shows f.
 const SHARE_WARM: f64 = 1e-8;
 
 /// What the excesses were, for a report, and which were too large.
@@ -154,8 +156,8 @@ fn bytes_do_not_depend_on_cores() {
     }
 }
 
-/// Eigenvalues that occur more often than a block has vectors: a Krylov space of a random block holds only as many of
-/// their vectors.
+/// Eigenvalues that occur more often than a block has vectors: a Krylov space of a random block
+/// holds only as many of their vectors.
 #[test]
 fn the_same_eigenvalue_many_times() {
     for (copies, size) in [(20, 32), (40, 16)] {

@@ -74,8 +74,8 @@ impl LayerOptimum {
         columns.map(|(p, rp)| p.transpose() * rp).sum()
     }
 
-    /// The least f of rank k. By the eigenvectors, not as a difference of traces: their own error only counts
-    /// squared, so that it is exact to what f64 shows of f itself.
+    /// The least f of rank k. By the eigenvectors, not as a difference of traces: their own error
+    /// only counts squared, so that it is exact to what f64 shows of f itself.
     pub(crate) fn optimum(&self, k: usize) -> f64 {
         let v = self.vectors.subcols(0, k);
         let f = self.objective((&self.error * v).as_ref(), v);

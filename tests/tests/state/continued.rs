@@ -120,7 +120,8 @@ fn shards_are_consumed_when_they_are_saved() {
     );
 }
 
-/// A shard that was accepted, not saved, and is gone: said with its rows, and counted again when it comes back.
+/// A shard that was accepted, not saved, and is gone: said with its rows, and counted again when it
+/// comes back.
 #[test]
 fn what_is_lost_is_said() {
     let daemon = daemon_with_shards(BINARY);

@@ -123,7 +123,8 @@ fn one_state_has_one_daemon() {
     assert!(!Path::new("nothing").exists());
 }
 
-/// Without a checkpoint, what a refused shard says of widths does not count, and what cannot be held is refused.
+/// Without a checkpoint, what a refused shard says of widths does not count, and what cannot be
+/// held is refused.
 #[test]
 fn refused_shards_make_no_sites() {
     let daemon = TestDaemon::with_watched_folder(BINARY);

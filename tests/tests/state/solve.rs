@@ -11,7 +11,8 @@ use qera_tests::three_layers::{
 
 use super::BINARY;
 
-/// Another rank, method or shrinkage from the same statistics: what a run with those settings would have made.
+/// Another rank, method or shrinkage from the same statistics: what a run with those settings would
+/// have made.
 #[test]
 fn solve_makes_what_a_run_would_have_made() {
     let daemon = daemon_with_shards(BINARY);

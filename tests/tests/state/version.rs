@@ -11,6 +11,7 @@ use qera_tests::three_layers::{daemon_with_shards, once_with, write_rows_of_both
 use super::BINARY;
 
 /// Every file under a folder but its lock, with its bytes.
+#[expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -1,9 +1,12 @@
-//! The basis behind [`block_krylov`](super::block_krylov()): growth, orthogonalisation, Rayleigh-Ritz, thick restart.
+//! The basis behind [`block_krylov`](super::block_krylov()): growth, orthogonalisation,
+//! Rayleigh-Ritz, thick restart.
 //!
-//! The derivation is at the head of `mod.rs`; here is how it lies in memory. `K` and `G K` are n x c, columns one after
-//! the other. Columns `0..applied` of `K` have their image in `G K`; `applied..filled` is the newest block, still without one.
-//! A cycle applies the operator and appends until the basis is full, takes the Ritz pairs of the applied columns, overwrites
-//! these with the leading Ritz vectors (and their images, which need no new product), and moves the newest block up.
+//! The derivation is at the head of `mod.rs`; here is how it lies in memory. `K` and `G K` are n x
+//! c, columns one after the other. Columns `0..applied` of `K` have their image in `G K`;
+//! `applied..filled` is the newest block, still without one. A cycle applies the operator and
+//! appends until the basis is full, takes the Ritz pairs of the applied columns, overwrites these
+//! with the leading Ritz vectors (and their images, which need no new product), and moves the
+//! newest block up.
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -140,7 +143,8 @@ impl<'w> Basis<'w> {
         let mut previous: Option<f64> = None;
         let mut change = f64::INFINITY;
         for cycle in 1..=options.max_cycles {
-            // The last block of the basis stays without its image: it is what the restart goes on from.
+            // The last block of the basis stays without its image: it is what the restart goes on
+            // from.
             while self.filled + self.width <= self.capacity {
                 self.apply_newest(apply)?;
                 self.append_next_block()?;
@@ -209,8 +213,9 @@ impl<'w> Basis<'w> {
         for j in first..self.filled {
             let (before, rest) = self.k.split_at_mut(j * n);
             let column = &mut rest[..n];
-            // A random column has a component of about sqrt((n - j) / n) outside the basis, so the second attempt succeeds
-            // but for a freak; the bound only makes the loop provably finite.
+            // A random column has a component of about sqrt((n - j) / n) outside the basis, so the
+            // second attempt succeeds but for a freak; the bound only makes the loop provably
+            // finite.
             let mut attempts = 0;
             while !orthonormalise_column(before, column, n) {
                 attempts += 1;
@@ -243,8 +248,8 @@ impl<'w> Basis<'w> {
         Ok(())
     }
 
-    /// Replaces the applied columns by the leading Ritz vectors, with their images, and moves the unapplied block up behind
-    /// them. Row by row, so that no second basis is needed.
+    /// Replaces the applied columns by the leading Ritz vectors, with their images, and moves the
+    /// unapplied block up behind them. Row by row, so that no second basis is needed.
     fn compress(&mut self) {
         let (n, c, kept) = (self.order, self.applied, self.kept.min(self.applied));
         let line = &mut self.line[..c];

@@ -1,26 +1,32 @@
-//! Leading eigenpairs of a symmetric positive semi-definite operator by restarted block Krylov iteration.
+//! Leading eigenpairs of a symmetric positive semi-definite operator by restarted block Krylov
+//! iteration.
 //!
-//! **Derivation.** The space spanned by `X, G X, G^2 X, ...` holds every `p(G) X`, so it holds the best polynomial filter of
-//! its degree: its error falls like a Chebyshev polynomial in the gap, where subspace iteration (only `G^q X`) falls like a
-//! power. On real layers `l_{k+1} / l_k` is 0.95 to 0.99, and that difference is what makes the solve cheap. Each block `G X_j`
-//! is orthogonalised against the whole basis `K` (twice: once is not enough, and more is not needed; Kahan and Parlett), and
-//! the eigenpairs of `H = K^T G K` in `f64` are the Rayleigh-Ritz values and vectors.
+//! **Derivation.** The space spanned by `X, G X, G^2 X, ...` holds every `p(G) X`, so it holds the
+//! best polynomial filter of its degree: its error falls like a Chebyshev polynomial in the gap,
+//! where subspace iteration (only `G^q X`) falls like a power. On real layers `l_{k+1} / l_k` is
+//! 0.95 to 0.99, and that difference is what makes the solve cheap. Each block `G X_j` is
+//! orthogonalised against the whole basis `K` (twice: once is not enough, and more is not needed;
+//! Kahan and Parlett), and the eigenpairs of `H = K^T G K` in `f64` are the Rayleigh-Ritz values
+//! and vectors.
 //!
-//! When the basis is full it is compressed to the leading `k + 8` Ritz vectors *and the block that would have come next*, and
-//! grown again (a thick restart: Wu and Simon 2000; Stewart 2001). All Ritz residuals lie in that block, so the compressed
-//! basis is again a Krylov space and no product is thrown away; a plain restart from Ritz vectors would repeat one product
-//! per kept vector.
+//! When the basis is full it is compressed to the leading `k + 8` Ritz vectors *and the block that
+//! would have come next*, and grown again (a thick restart: Wu and Simon 2000; Stewart 2001). All
+//! Ritz residuals lie in that block, so the compressed basis is again a Krylov space and no product
+//! is thrown away; a plain restart from Ritz vectors would repeat one product per kept vector.
 //!
-//! A column that vanishes in the orthogonalisation (an invariant subspace: low rank, or an eigenvalue of higher multiplicity
-//! than the block) is replaced by a fresh pseudo-random one, so the basis stays orthonormal and the search goes on elsewhere.
-//! When `4 (k + 8) >= n` the whole matrix is formed instead and decomposed: exact, and no dearer.
+//! A column that vanishes in the orthogonalisation (an invariant subspace: low rank, or an
+//! eigenvalue of higher multiplicity than the block) is replaced by a fresh pseudo-random one, so
+//! the basis stays orthonormal and the search goes on elsewhere. When `4 (k + 8) >= n` the whole
+//! matrix is formed instead and decomposed: exact, and no dearer.
 //!
-//! **Cost.** At k = 32 a cold start applies 5 blocks of `k/2 + 8` columns in the first cycle and 4 in each later one; a warm
-//! start applies 3 blocks of its own width, then 1 a cycle. A basis of `c = 4 (k + 8)` columns costs `O(n c^2)` a cycle for the
-//! orthogonalisation and `O(c^3)` for `H`, small beside the products for the layers this is meant for.
+//! **Cost.** At k = 32 a cold start applies 5 blocks of `k/2 + 8` columns in the first cycle and 4
+//! in each later one; a warm start applies 3 blocks of its own width, then 1 a cycle. A basis of `c
+//! = 4 (k + 8)` columns costs `O(n c^2)` a cycle for the orthogonalisation and `O(c^3)` for `H`,
+//! small beside the products for the layers this is meant for.
 //!
-//! **Error bound.** With residual `r = ||G V - V L||_F` and gap `g = l_k - l_{k+1}`, the captured sum is at most `r^2 / g` below
-//! the true one (Mathias 1998): it converges twice as fast as the vectors. The stop test watches that sum.
+//! **Error bound.** With residual `r = ||G V - V L||_F` and gap `g = l_k - l_{k+1}`, the captured
+//! sum is at most `r^2 / g` below the true one (Mathias 1998): it converges twice as fast as the
+//! vectors. The stop test watches that sum.
 
 mod basis;
 mod orthonormal;
@@ -36,7 +42,8 @@ use nalgebra::{DMatrixView, DMatrixViewMut};
 use super::lent::{Workspace, expect_length, expect_matrix};
 use basis::Basis;
 
-/// Computes the `wanted` largest eigenpairs of the symmetric positive semi-definite operator `apply`, which sets `Y = G X`.
+/// Computes the `wanted` largest eigenpairs of the symmetric positive semi-definite operator
+/// `apply`, which sets `Y = G X`.
 ///
 /// # Shapes
 /// | argument | shape | |
@@ -58,15 +65,16 @@ use basis::Basis;
 /// [`NoConvergence`](BlockKrylovError::NoConvergence) end the iteration.
 ///
 /// # Numerics
-/// Sum of the wanted eigenvalues to the tolerance, vectors to its square root; orthonormal to a few `c eps`. Eigenvalues
-/// below `n eps` times the largest are rounding noise of either sign.
+/// Sum of the wanted eigenvalues to the tolerance, vectors to its square root; orthonormal to a few
+/// `c eps`. Eigenvalues below `n eps` times the largest are rounding noise of either sign.
 ///
 /// # Determinism
-/// The start block is a fixed pseudo-random sequence; nothing depends on time, addresses or threads.
+/// The start block is a fixed pseudo-random sequence; nothing depends on time, addresses or
+/// threads.
 ///
 /// # References
-/// Musco and Musco, *Randomized block Krylov methods*, NeurIPS 2015; Wu and Simon, SIAM J. Matrix Anal. Appl. 22 (2000);
-/// Stewart, SIAM J. Matrix Anal. Appl. 23 (2001).
+/// Musco and Musco, *Randomized block Krylov methods*, NeurIPS 2015; Wu and Simon, SIAM J. Matrix
+/// Anal. Appl. 22 (2000); Stewart, SIAM J. Matrix Anal. Appl. 23 (2001).
 ///
 /// # Example
 /// ```

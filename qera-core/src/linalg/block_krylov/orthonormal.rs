@@ -2,15 +2,16 @@
 
 use super::super::columns::{add_scaled, dot, squared_norm};
 
-/// Two passes of Gram-Schmidt against `before`, then scaling to norm 1. False when nothing was left of the column,
-/// which then holds no usable direction (or a non-finite one).
+/// Two passes of Gram-Schmidt against `before`, then scaling to norm 1. False when nothing was left
+/// of the column, which then holds no usable direction (or a non-finite one).
 pub(super) fn orthonormalise_column(before: &[f64], column: &mut [f64], n: usize) -> bool {
     let original = libm::sqrt(squared_norm(column));
     project_out(before, column, n);
     let once = libm::sqrt(squared_norm(column));
     project_out(before, column, n);
     let twice = libm::sqrt(squared_norm(column));
-    // Below this the first pass left only its own rounding error. If the second pass still removes half, so did the first.
+    // Below this the first pass left only its own rounding error. If the second pass still removes
+    // half, so did the first.
     let noise = f64::EPSILON * (1 + before.len() / n) as f64 * original;
     if !original.is_finite() || once <= noise || twice <= 0.5 * once || twice < f64::MIN_POSITIVE {
         return false;
@@ -19,7 +20,8 @@ pub(super) fn orthonormalise_column(before: &[f64], column: &mut [f64], n: usize
     true
 }
 
-/// `column -= K (K^T column)`, one basis column after another (the modified form: the same cost, a little more accurate).
+/// `column -= K (K^T column)`, one basis column after another (the modified form: the same cost, a
+/// little more accurate).
 fn project_out(before: &[f64], column: &mut [f64], n: usize) {
     for k in before.chunks_exact(n) {
         let coefficient = dot(k, column);

@@ -8,12 +8,14 @@ use super::super::lent::{ShapeMismatch, WorkspaceTooSmall, from_lent};
 /// When [`block_krylov`](super::block_krylov()) stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockKrylovOptions {
-    /// Ends when one cycle adds less than this to the captured sum of eigenvalues, relative to what is not captured
-    /// (`trace - sum`, but at least a millionth of the trace; without a trace, relative to the sum).
+    /// Ends when one cycle adds less than this to the captured sum of eigenvalues, relative to what
+    /// is not captured (`trace - sum`, but at least a millionth of the trace; without a trace,
+    /// relative to the sum).
     pub tolerance: f64,
     /// Cycles after which it gives up.
     pub max_cycles: usize,
-    /// Trace of the operator, if known: with it the tolerance is relative to the error that is left.
+    /// Trace of the operator, if known: with it the tolerance is relative to the error that is
+    /// left.
     pub trace: Option<f64>,
 }
 

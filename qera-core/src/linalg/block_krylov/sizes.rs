@@ -2,11 +2,12 @@
 
 use super::super::jacobi_eigen::jacobi_eigen_workspace_len;
 
-/// Ritz vectors kept beside the wanted ones: they carry the ends of the spectrum that a restart would otherwise lose.
+/// Ritz vectors kept beside the wanted ones: they carry the ends of the spectrum that a restart
+/// would otherwise lose.
 pub(super) const GUARD_VECTORS: usize = 8;
 
-/// Columns that `vectors` must have: the wanted ones and 8 more (as far as the operator has them), which serve as the next
-/// warm start.
+/// Columns that `vectors` must have: the wanted ones and 8 more (as far as the operator has them),
+/// which serve as the next warm start.
 pub const fn block_krylov_kept(order: usize, wanted: usize) -> usize {
     let kept = wanted.saturating_add(GUARD_VECTORS);
     if kept < order { kept } else { order }

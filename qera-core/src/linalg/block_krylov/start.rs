@@ -1,7 +1,8 @@
 //! The fixed pseudo-random columns that a block Krylov iteration starts from.
 //!
-//! A start block must not be orthogonal to an eigenvector that is wanted; random columns are so with probability zero. The
-//! sequence has a fixed seed, and is mapped to [-1, 1): the same on every machine.
+//! A start block must not be orthogonal to an eigenvector that is wanted; random columns are so
+//! with probability zero. The sequence has a fixed seed, and is mapped to [-1, 1): the same on
+//! every machine.
 
 use crate::pseudo_random::SplitMix64;
 

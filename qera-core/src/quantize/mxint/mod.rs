@@ -1,29 +1,32 @@
 //! MXINT: blocks of small integers that share one power of two.
 //!
 //! # Definition
-//! A row is cut into blocks of `block_size` along in_features, the last one padded with zeros. With w = element_bits, a
-//! block of magnitudes a (f32 subnormal numbers count as 0) has the shared exponent e = floor(log2 max a), -126 when all
-//! are 0, and
+//! A row is cut into blocks of `block_size` along in_features, the last one padded with zeros. With
+//! w = element_bits, a block of magnitudes a (f32 subnormal numbers count as 0) has the shared
+//! exponent e = floor(log2 max a), -126 when all are 0, and
 //!
 //!   M = min(round_half_even(a 2^(w - 2 - e)), 2^(w-1) - 1),  value = sign(x) M 2^(e - w + 2).
 //!
-//! So an element is one sign bit and w - 1 bits of magnitude, symmetric: w = 2 has the levels 0 and +-1 (times 2^e), w = 8
-//! those of OCP MXINT8 without -2. Quantizing again changes nothing: the largest element keeps M >= 2^(w-2), hence e.
+//! So an element is one sign bit and w - 1 bits of magnitude, symmetric: w = 2 has the levels 0 and
+//! +-1 (times 2^e), w = 8 those of OCP MXINT8 without -2. Quantizing again changes nothing: the
+//! largest element keeps M >= 2^(w-2), hence e.
 //!
 //! # Exactness
-//! e is read from the exponent field, never from a logarithm. The scaling by 2^(w-2-e), an exponent from -127 to 132, is
-//! made as two multiplications by normal powers of two: neither can overflow, and what they lose to underflow lies far
-//! below one half and rounds to 0 anyway. Rounding adds and takes away 2^23, where the spacing of f32 is 1: half to even by
-//! IEEE 754 itself, and a + 2^23 - 2^23 vectorises where a call does not. The scaling back is exact, because M has at
-//! most 7 bits and 2^(e-w+2) is at least 2^-132. Every step but the one rounding is exact, so ties (18 % of the elements of a
-//! bf16 checkpoint at w = 8) are decided as the definition says.
+//! e is read from the exponent field, never from a logarithm. The scaling by 2^(w-2-e), an exponent
+//! from -127 to 132, is made as two multiplications by normal powers of two: neither can overflow,
+//! and what they lose to underflow lies far below one half and rounds to 0 anyway. Rounding adds
+//! and takes away 2^23, where the spacing of f32 is 1: half to even by IEEE 754 itself, and a +
+//! 2^23 - 2^23 vectorises where a call does not. The scaling back is exact, because M has at most 7
+//! bits and 2^(e-w+2) is at least 2^-132. Every step but the one rounding is exact, so ties (18 %
+//! of the elements of a bf16 checkpoint at w = 8) are decided as the definition says.
 //!
-//! The reference forms M 2^e before it divides by 2^(w-2), which overflows for e >= 130 - w; here such values stay finite.
-//! Infinite and NaN weights, which the reference turns into NaN blocks and zeros, are refused by index.
+//! The reference forms M 2^e before it divides by 2^(w-2), which overflows for e >= 130 - w; here
+//! such values stay finite. Infinite and NaN weights, which the reference turns into NaN blocks and
+//! zeros, are refused by index.
 //!
-//! Cost: about 10 flops an element in two passes over a block. Error: half a step, 2^(e-w+1), for what is not clamped.
-//! Source: `mxint` of the QERA code (`quantize/quantizers/mxint.py`); OCP Microscaling Formats v1.0, 5.2 (E8M0) and 5.3.4
-//! (INT8), 6.3 (conversion).
+//! Cost: about 10 flops an element in two passes over a block. Error: half a step, 2^(e-w+1), for
+//! what is not clamped. Source: `mxint` of the QERA code (`quantize/quantizers/mxint.py`); OCP
+//! Microscaling Formats v1.0, 5.2 (E8M0) and 5.3.4 (INT8), 6.3 (conversion).
 
 mod error;
 mod packed;
@@ -94,14 +97,16 @@ impl Mxint {
     /// Writes the quantized weight as numbers: W~.
     ///
     /// # Shapes
-    /// `weight` is `[out_features, in_features]`, row-major; `out` is as long. Blocks never cross a row.
+    /// `weight` is `[out_features, in_features]`, row-major; `out` is as long. Blocks never cross a
+    /// row.
     ///
     /// # Errors
-    /// [`MxintError::Length`], [`MxintError::OutputLength`]; [`MxintError::NonFinite`] for the first infinite or NaN weight,
-    /// `out` holding unspecified numbers then.
+    /// [`MxintError::Length`], [`MxintError::OutputLength`]; [`MxintError::NonFinite`] for the
+    /// first infinite or NaN weight, `out` holding unspecified numbers then.
     ///
     /// # Numerics
-    /// Bit-exact by the definition (module documentation). A negative number that rounds to 0 becomes -0, as in the reference.
+    /// Bit-exact by the definition (module documentation). A negative number that rounds to 0
+    /// becomes -0, as in the reference.
     ///
     /// ```
     /// use qera_core::quantize::Mxint;
@@ -205,14 +210,16 @@ impl Scale {
     }
 }
 
-/// Returns e + 127, at least 1; `None` when a value is not finite. The largest magnitude has the largest bit pattern.
+/// Returns e + 127, at least 1; `None` when a value is not finite. The largest magnitude has the
+/// largest bit pattern.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the exponent field of a finite number is at most 254"
 )]
 fn shared_exponent_field(values: &[f32]) -> Option<u8> {
-    // Signed maximum of patterns without their sign bit: every vector unit has it or a comparison for it.
+    // Signed maximum of patterns without their sign bit: every vector unit has it or a comparison
+    // for it.
     let largest = values.iter().fold(0_i32, |largest, x| {
         largest.max((x.to_bits() & MAGNITUDE_BITS).cast_signed())
     });

@@ -1,12 +1,14 @@
 //! MXINT in its packed form: bits of codes, bytes of shared exponents.
 //!
-//! Codes are two's complement integers of w bits, never the most negative one; element c of a row takes its bits from c w
-//! on, least significant first, and every row starts at a whole byte. Shared exponents are E8M0 bytes, e + 127, one a
-//! block, rows one after the other. Decoding gives the quantized numbers, except that -0 becomes 0.
-//! Average size: w + 8 / block_size bits an element.
+//! Codes are two's complement integers of w bits, never the most negative one; element c of a row
+//! takes its bits from c w on, least significant first, and every row starts at a whole byte.
+//! Shared exponents are E8M0 bytes, e + 127, one a block, rows one after the other. Decoding gives
+//! the quantized numbers, except that -0 becomes 0. Average size: w + 8 / block_size bits an
+//! element.
 //!
-//! Cost: one pass; the codes of a row are written or read as one stream of bits. Error: none beyond the quantization.
-//! Source: OCP Microscaling Formats v1.0, 5.2 (E8M0); the order of the bits is this crate's.
+//! Cost: one pass; the codes of a row are written or read as one stream of bits. Error: none beyond
+//! the quantization. Source: OCP Microscaling Formats v1.0, 5.2 (E8M0); the order of the bits is
+//! this crate's.
 
 use super::{Mxint, MxintError, check_output, check_rows, non_finite, shared_exponent_field};
 
@@ -40,8 +42,8 @@ impl Mxint {
     /// Quantizes a weight to its packed form.
     ///
     /// # Shapes
-    /// `weight` is `[out_features, in_features]`, row-major; `codes` holds [`codes_len`](Self::codes_len) bytes and `exponents`
-    /// [`exponents_len`](Self::exponents_len).
+    /// `weight` is `[out_features, in_features]`, row-major; `codes` holds
+    /// [`codes_len`](Self::codes_len) bytes and `exponents` [`exponents_len`](Self::exponents_len).
     ///
     /// # Errors
     /// As [`quantize_dequantize`](Self::quantize_dequantize).
@@ -93,12 +95,14 @@ impl Mxint {
     /// Writes the numbers that a packed form stands for.
     ///
     /// # Shapes
-    /// `out` is `[out_features, in_features]`, row-major; `codes` and `exponents` as [`encode`](Self::encode) fills them.
+    /// `out` is `[out_features, in_features]`, row-major; `codes` and `exponents` as
+    /// [`encode`](Self::encode) fills them.
     ///
     /// # Errors
-    /// [`MxintError::Length`], [`MxintError::OutputLength`] (of `codes` or `exponents`, for this `out`), and for bytes that
-    /// `encode` never writes: [`MxintError::Code`] for the most negative code, [`MxintError::SharedExponent`] for 255, which
-    /// is E8M0's NaN. `out` then holds unspecified numbers.
+    /// [`MxintError::Length`], [`MxintError::OutputLength`] (of `codes` or `exponents`, for this
+    /// `out`), and for bytes that `encode` never writes: [`MxintError::Code`] for the most negative
+    /// code, [`MxintError::SharedExponent`] for 255, which is E8M0's NaN. `out` then holds
+    /// unspecified numbers.
     pub fn decode(
         &self,
         codes: &[u8],
@@ -142,7 +146,8 @@ impl Mxint {
         Ok(())
     }
 
-    /// Refuses values that are not whole rows, and codes and exponents that are not as many as theirs.
+    /// Refuses values that are not whole rows, and codes and exponents that are not as many as
+    /// theirs.
     fn check_packed(
         &self,
         values: usize,

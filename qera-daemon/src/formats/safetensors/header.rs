@@ -1,9 +1,9 @@
 //! A safetensors header, from bytes that may be truncated, lying, or no safetensors at all.
 //!
-//! Format (safetensors README, "Format"): u64 little-endian header length, that many bytes of JSON, then
-//! the tensors' bytes without gaps. Every number is checked before it is used: shape times dtype gives
-//! each length, offsets tile the data, the data ends where the file does. The crate's own parser checks
-//! the same but does not say which tensor lies.
+//! Format (safetensors README, "Format"): u64 little-endian header length, that many bytes of JSON,
+//! then the tensors' bytes without gaps. Every number is checked before it is used: shape times
+//! dtype gives each length, offsets tile the data, the data ends where the file does. The crate's
+//! own parser checks the same but does not say which tensor lies.
 
 use core::fmt;
 use std::collections::{BTreeMap, HashMap};
@@ -114,8 +114,8 @@ pub(crate) enum HeaderError {
     },
 }
 
-/// The header's object; borrowed, so that one of many megabytes is not copied into a tree of values, and a key
-/// that comes twice is an error.
+/// The header's object; borrowed, so that one of many megabytes is not copied into a tree of
+/// values, and a key that comes twice is an error.
 struct Entries<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
@@ -166,7 +166,8 @@ impl Header {
         Self::parse(&bytes, found)
     }
 
-    /// Checks a header: the first bytes of a file of `found` bytes, at least up to the end of the header.
+    /// Checks a header: the first bytes of a file of `found` bytes, at least up to the end of the
+    /// header.
     ///
     /// # Errors
     /// As for [`read`](Self::read).

@@ -1,6 +1,8 @@
-//! A safetensors writer that holds no tensor: their bytes are put one after another, in the order of the plan.
+//! A safetensors writer that holds no tensor: their bytes are put one after another, in the order
+//! of the plan.
 //!
-//! The crate's own writer orders metadata by a random hash; published files must have the same bytes every time.
+//! The crate's own writer orders metadata by a random hash; published files must have the same
+//! bytes every time.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -89,7 +91,8 @@ impl<W: Write> fmt::Debug for Writer<'_, W> {
 }
 
 impl<'p, W: Write> Writer<'p, W> {
-    /// Writes the header. Its metadata are `format: pt`, which PEFT and transformers expect, and what is given.
+    /// Writes the header. Its metadata are `format: pt`, which PEFT and transformers expect, and
+    /// what is given.
     ///
     /// # Errors
     /// [`WriteError::Io`].

@@ -1,16 +1,19 @@
-//! The host's matrix kernels: X^T X of many rows into a packed triangle (`rank_update`), and a few vectors times a
-//! large matrix (`products`). Both cut their result into tiles that the loops of `micro` sum in registers, in f32 over
-//! about [`SUM_ROWS`] terms; everything longer is summed in f64.
+//! The host's matrix kernels: X^T X of many rows into a packed triangle (`rank_update`), and a few
+//! vectors times a large matrix (`products`). Both cut their result into tiles that the loops of
+//! `micro` sum in registers, in f32 over about [`SUM_ROWS`] terms; everything longer is summed in
+//! f64.
 //!
-//! Why not a library's matrix product: it would leave X^T X in an f32 matrix of in_features squared, to be read
-//! again and folded, has no bf16 products, and packs R and E anew for every few vectors. Here the fold happens
-//! while the tile is in the first-level cache, bf16 rows are multiplied as they came (products exact, twice the
-//! rate), and R and E are read as they lie in memory.
+//! Why not a library's matrix product: it would leave X^T X in an f32 matrix of in_features
+//! squared, to be read again and folded, has no bf16 products, and packs R and E anew for every few
+//! vectors. Here the fold happens while the tile is in the first-level cache, bf16 rows are
+//! multiplied as they came (products exact, twice the rate), and R and E are read as they lie in
+//! memory.
 //!
-//! Which form runs is decided once, by what the CPU has ([`Kernel::best`]) or by name (`--kernel`). The forms differ in
-//! the order of f32 sums, and bf16 products take numbers below 2^-126 for 0: entries of X^T X are within [`ENTRY_ERROR`] of
-//! sqrt(R_ii R_jj) of the exact ones in every form.
-//! Tiles, blocks and the tasks handed to cores are cut by sizes alone, so that no bit depends on the number of threads.
+//! Which form runs is decided once, by what the CPU has ([`Kernel::best`]) or by name (`--kernel`).
+//! The forms differ in the order of f32 sums, and bf16 products take numbers below 2^-126 for 0:
+//! entries of X^T X are within [`ENTRY_ERROR`] of sqrt(R_ii R_jj) of the exact ones in every form.
+//! Tiles, blocks and the tasks handed to cores are cut by sizes alone, so that no bit depends on
+//! the number of threads.
 
 pub(crate) mod micro;
 pub(crate) mod page_vec;
@@ -18,11 +21,13 @@ pub(crate) mod products;
 pub(crate) mod rank_update;
 pub(crate) mod stored;
 
-/// Terms summed in f32 before the sum goes to f64; `products` sums half as many again rather than leave a short piece.
+/// Terms summed in f32 before the sum goes to f64; `products` sums half as many again rather than
+/// leave a short piece.
 pub const SUM_ROWS: usize = 512;
 
-/// Bound of the error of an entry of X^T X, relative to sqrt(R_ii R_jj): f32 sums of [`SUM_ROWS`] products whose roundings
-/// average out. Of channels that are the same in every row all may go one way: up to SUM_ROWS / 3 2^-24, which is 1e-5.
+/// Bound of the error of an entry of X^T X, relative to sqrt(R_ii R_jj): f32 sums of [`SUM_ROWS`]
+/// products whose roundings average out. Of channels that are the same in every row all may go one
+/// way: up to SUM_ROWS / 3 2^-24, which is 1e-5.
 pub const ENTRY_ERROR: f64 = 3e-6;
 
 /// A form of the kernels that this CPU can run.

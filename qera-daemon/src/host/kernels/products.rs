@@ -1,11 +1,12 @@
 //! A few vectors times the columns of a large matrix: X^T B, X being depth x b with b a few dozen.
 //!
-//! The vectors are packed, so that the lanes of a tile run over them; B is read as it lies in memory, 8 columns side by
-//! side, each element once for each tile of vectors. With B = E this is (E^T X)^T, with B = R (symmetric) (R X)^T, and with
-//! B = E^T, by its columns, (E X)^T: skinny matrices are kept as b x n, one column for each row of the operand.
+//! The vectors are packed, so that the lanes of a tile run over them; B is read as it lies in
+//! memory, 8 columns side by side, each element once for each tile of vectors. With B = E this is
+//! (E^T X)^T, with B = R (symmetric) (R X)^T, and with B = E^T, by its columns, (E X)^T: skinny
+//! matrices are kept as b x n, one column for each row of the operand.
 //!
-//! In f32, or with the vectors and all sums in f64, B being f32 in either case.
-//! Cost: 2 depth n b flops, b rounded up to whole vectors of the CPU; f64 has at most half of f32's rate.
+//! In f32, or with the vectors and all sums in f64, B being f32 in either case. Cost: 2 depth n b
+//! flops, b rounded up to whole vectors of the CPU; f64 has at most half of f32's rate.
 
 use core::array::from_fn;
 use core::ops::Range;
@@ -21,7 +22,8 @@ use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::{Form, Kernel, SUM_ROWS, micro};
 use crate::host::rounding::narrow;
 
-/// Rows of B, and of the packed vectors, that are multiplied before the next ones: what stays in cache.
+/// Rows of B, and of the packed vectors, that are multiplied before the next ones: what stays in
+/// cache.
 const BLOCK_ROWS: usize = 1024;
 /// Columns of B in a task.
 const TASK_COLUMNS: usize = 96;
@@ -178,7 +180,8 @@ impl<T: Sum> Packed<T> {
     }
 }
 
-/// Lanes that are multiplied together: whole vectors, as many as a tile holds, or nearly so; the last may be padded.
+/// Lanes that are multiplied together: whole vectors, as many as a tile holds, or nearly so; the
+/// last may be padded.
 fn groups<T: Sum>(kernel: Kernel, b: usize) -> Vec<Range<usize>> {
     let lanes = T::lanes(kernel);
     let most = kernel.tile().lanes / kernel.vector();
@@ -202,7 +205,8 @@ fn group<T: Sum>(
     let held = lanes.end.min(out.nrows()) - lanes.start;
     let wide = kernel.tile().columns;
     let mut tile = [T::zeroed(); TILE_MAX];
-    // Pieces of nearly equal length, up to half as long again as they should be rather than one that is short.
+    // Pieces of nearly equal length, up to half as long again as they should be rather than one
+    // that is short.
     let pieces = ((rows.len() + SUM_ROWS / 2) / SUM_ROWS).max(1);
     let length = rows.len().div_ceil(pieces);
     for (group, columns) in columns.values.chunks(depth * wide).enumerate() {

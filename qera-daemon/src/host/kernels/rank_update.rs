@@ -1,14 +1,15 @@
-//! X^T X of a block of rows, tile by tile: folded into a packed triangle while it is in cache ([`fold_products`]), or
-//! multiplied with one and summed ([`trace_products`]).
+//! X^T X of a block of rows, tile by tile: folded into a packed triangle while it is in cache
+//! ([`fold_products`]), or multiplied with one and summed ([`trace_products`]).
 //!
-//! The rows are packed once for a block: in panels of `lanes` channels and in panels of `columns` channels, one step
-//! after the other (a step is a row, or a pair of rows for bf16 products). The triangle's rows are cut into tasks of
-//! [`TASK_CHANNELS`]: a task's `columns` panels stay in the second-level cache while it goes through the `lanes` panels from its
-//! diagonal to the right, and its rows of the triangle are one contiguous, disjoint piece of memory, which is what
-//! makes the tasks safe to spread over cores.
+//! The rows are packed once for a block: in panels of `lanes` channels and in panels of `columns`
+//! channels, one step after the other (a step is a row, or a pair of rows for bf16 products). The
+//! triangle's rows are cut into tasks of [`TASK_CHANNELS`]: a task's `columns` panels stay in the
+//! second-level cache while it goes through the `lanes` panels from its diagonal to the right, and
+//! its rows of the triangle are one contiguous, disjoint piece of memory, which is what makes the
+//! tasks safe to spread over cores.
 //!
-//! Cost: m (m + 1) flops a row, and one pass over the triangle for each block of [`BLOCK_STEPS`] steps.
-//! The blocking is that of Goto and van de Geijn, ACM TOMS 34 (2008) 12.
+//! Cost: m (m + 1) flops a row, and one pass over the triangle for each block of [`BLOCK_STEPS`]
+//! steps. The blocking is that of Goto and van de Geijn, ACM TOMS 34 (2008) 12.
 
 use core::ops::Range;
 
@@ -36,7 +37,8 @@ pub struct Scratch {
     pairs: PageVec<u32>,
 }
 
-/// Bytes of a [`Scratch`] after so many rows of this width; `in_pairs` says that bf16 rows are multiplied as they came.
+/// Bytes of a [`Scratch`] after so many rows of this width; `in_pairs` says that bf16 rows are
+/// multiplied as they came.
 #[must_use]
 pub(crate) fn scratch_bytes(in_features: usize, rows: usize, in_pairs: bool) -> usize {
     let steps = rows.div_ceil(1 + usize::from(in_pairs)).min(BLOCK_STEPS);
@@ -62,8 +64,8 @@ struct Loops<'k, T> {
     multiply: &'k Multiply<T>,
 }
 
-/// Folds X^T X of the rows into the means `packed` (upper triangle by rows). `begin` is asked once for each block, with its
-/// number of rows, how the block changes a mean.
+/// Folds X^T X of the rows into the means `packed` (upper triangle by rows). `begin` is asked once
+/// for each block, with its number of rows, how the block changes a mean.
 pub fn fold_products(
     host: Compute<'_>,
     rows: StoredRows<'_>,
@@ -97,8 +99,8 @@ pub fn fold_products(
     });
 }
 
-/// tr(R P P^T) for the packed R and the columns of P as rows: sum over i, j of R_ij (P P^T)_ij. The diagonal, which is most
-/// of it, is summed in f64 throughout.
+/// tr(R P P^T) for the packed R and the columns of P as rows: sum over i, j of R_ij (P P^T)_ij. The
+/// diagonal, which is most of it, is summed in f64 throughout.
 pub fn trace_products(
     host: Compute<'_>,
     p: ColumnMajor<'_>,
@@ -195,7 +197,8 @@ fn in_blocks(
     loops.run(cores, rows, &mut scratch.numbers, pack_numbers, &mut with);
 }
 
-/// Packs channels `first..first + width` of every step; what lies beyond the last channel stays zero.
+/// Packs channels `first..first + width` of every step; what lies beyond the last channel stays
+/// zero.
 type Pack<T> = fn(rows: StoredRows<'_>, first: usize, panel: &mut [T], width: usize);
 
 fn pack_numbers(rows: StoredRows<'_>, first: usize, panel: &mut [f32], width: usize) {
@@ -309,8 +312,9 @@ impl<T: Pod + Send + Sync> Loops<'_, T> {
 }
 
 impl<T: Copy> Loops<'_, T> {
-    /// Packs the channels from `first` on as columns, from where they lie as lanes: near each other in memory, where in the
-    /// rows they are in_features apart. Beyond the last channel stands that channel again; nobody asks for its sums.
+    /// Packs the channels from `first` on as columns, from where they lie as lanes: near each other
+    /// in memory, where in the rows they are in_features apart. Beyond the last channel stands that
+    /// channel again; nobody asks for its sums.
     fn regroup(&self, lanes: &[T], steps: usize, first: usize, panel: &mut [T]) {
         let held = lanes.len() / steps;
         for c in 0..self.columns {

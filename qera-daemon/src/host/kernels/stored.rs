@@ -1,4 +1,5 @@
-//! Rows in the form in which they came: what the rank update packs, and the other statistics widen piece by piece.
+//! Rows in the form in which they came: what the rank update packs, and the other statistics widen
+//! piece by piece.
 
 use core::ops::Range;
 

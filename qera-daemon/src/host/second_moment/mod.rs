@@ -1,5 +1,6 @@
-//! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal and the means, `prepared` R made
-//! ready for a solve, `without` R less some of its rows, `metric` the S that a method solves with.
+//! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal
+//! and the means, `prepared` R made ready for a solve, `without` R less some of its rows, `metric`
+//! the S that a method solves with.
 
 pub(crate) mod channels;
 pub(crate) mod metric;
@@ -70,7 +71,8 @@ impl SecondMomentKind {
 pub(crate) enum SecondMoment {
     /// R, and the moments of single channels.
     Packed {
-        /// Upper triangle by rows, the mean over the rows folded. Copies share it until one of them folds.
+        /// Upper triangle by rows, the mean over the rows folded. Copies share it until one of them
+        /// folds.
         r: Arc<PageVec<f64>>,
         /// Of single channels, in f64 throughout.
         channels: ChannelMoments,
@@ -130,8 +132,8 @@ impl SecondMoment {
         }
     }
 
-    /// Folds products of rows into R, where it is gathered: f32 products, f64 folds in Welford's mean form. `seen` rows were
-    /// folded before.
+    /// Folds products of rows into R, where it is gathered: f32 products, f64 folds in Welford's
+    /// mean form. `seen` rows were folded before.
     ///
     /// # Errors
     /// [`StatisticError`] for rows of another width.
@@ -178,7 +180,8 @@ impl SecondMoment {
         Some(self.packed()?.trace_with(compute, p))
     }
 
-    /// The diagonal of R: as it was gathered, with the rounding of its f32 products, or from the channels' moments over `rows`.
+    /// The diagonal of R: as it was gathered, with the rounding of its f32 products, or from the
+    /// channels' moments over `rows`.
     #[must_use]
     pub(crate) fn diagonal(&self, rows: u64) -> Vec<f64> {
         match self.packed() {

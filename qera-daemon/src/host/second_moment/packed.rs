@@ -14,7 +14,8 @@ use crate::host::rounding::narrow;
 
 /// Rows of R held as a rectangle at a time.
 pub(crate) const BAND: usize = 64;
-/// Bands are dealt to so many sums where R is large, so that cores can share the work and the order of additions stays.
+/// Bands are dealt to so many sums where R is large, so that cores can share the work and the order
+/// of additions stays.
 pub(crate) const SUMS: usize = 4;
 /// From this width on.
 const SHARED_FROM: usize = 1024;
@@ -124,7 +125,8 @@ impl<'a> PackedR<'a> {
         sums.fold(first, |total, sum| total + sum)
     }
 
-    /// Adds what the rows from `first` on, from their diagonal elements on, and the columns that mirror them give.
+    /// Adds what the rows from `first` on, from their diagonal elements on, and the columns that
+    /// mirror them give.
     fn add_band(&self, first: usize, x: MatRef<'_, f64>, sum: &mut Mat<f64>, memory: &mut [f64]) {
         let (height, length) = (BAND.min(self.m - first), self.m - first);
         let band = &mut memory[..height * length];
@@ -155,8 +157,9 @@ impl<'a> PackedR<'a> {
         );
     }
 
-    /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. In f64 where that is soon done; else off the diagonal by
-    /// f32 products, whose errors average out: below 1e-9 of the trace from that size on.
+    /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. In f64 where that is soon done;
+    /// else off the diagonal by f32 products, whose errors average out: below 1e-9 of the trace
+    /// from that size on.
     pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
         let m = self.m;
         if !is_traced_in_f64(m, p.columns()) {

@@ -1,4 +1,5 @@
-//! An orthonormal basis that grows block by block, and Rayleigh-Ritz on it: what all Krylov methods here share.
+//! An orthonormal basis that grows block by block, and Rayleigh-Ritz on it: what all Krylov methods
+//! here share.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
@@ -9,18 +10,19 @@ use crate::host::kernels::page_vec::PageVec;
 
 /// A column of which the basis leaves less than this is spanned by it.
 const SPANNED: f64 = 1e-12;
-/// A column of which the basis leaves less than this is projected again: what rounding leaves along the basis stays below
-/// 1e-10, which Rayleigh-Ritz does not notice.
+/// A column of which the basis leaves less than this is projected again: what rounding leaves along
+/// the basis stays below 1e-10, which Rayleigh-Ritz does not notice.
 const AGAIN_BELOW: f64 = 1e-6;
-/// With squared pivots above this the Cholesky factor of a Gram matrix leaves columns orthonormal to 1e-12.
+/// With squared pivots above this the Cholesky factor of a Gram matrix leaves columns orthonormal
+/// to 1e-12.
 const PIVOT_GOOD: f64 = 1e-4;
 /// Below this it is not trusted at all.
 const PIVOT_MIN: f64 = 1e-6;
 /// A direction whose square is below this share of the strongest one's is noise of the Gram matrix.
 const NOISE: f64 = 1e-13;
 
-/// Long columns with room for more, in pages of their own: the large part of a Krylov method's memory, which neither is
-/// copied as it grows nor stays with the allocator.
+/// Long columns with room for more, in pages of their own: the large part of a Krylov method's
+/// memory, which neither is copied as it grows nor stays with the allocator.
 pub(crate) struct Columns {
     memory: PageVec<f64>,
     rows: usize,
@@ -59,7 +61,8 @@ impl Columns {
     }
 }
 
-/// What `block` adds to the orthonormal columns of `basis`, orthonormal itself, at most `room` columns.
+/// What `block` adds to the orthonormal columns of `basis`, orthonormal itself, at most `room`
+/// columns.
 pub(crate) fn orthonormalise(block: Mat<f64>, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
     let Projection { remainder, .. } = Projection::of(block, basis);
     remainder.orthonormal(basis, room)
@@ -75,11 +78,11 @@ pub(crate) struct Projection {
 
 /// What a basis leaves of a block, its columns scaled to length 1, those that are spanned to 0.
 ///
-/// Block Gram-Schmidt, and within the block by its Gram matrix: by its Cholesky factor, or,
-/// where columns depend on each other, by its eigenvectors, which say which directions are there; a second time where
-/// the first leaves doubts. Products only, so
-/// that it runs at the speed of a matrix product: 4 n s b + 4 n b^2 flops (CholeskyQR2: Yamamoto et al., ETNA 44 (2015) 306;
-/// by eigenvectors: Stathopoulos and Wu, SIAM J. Sci. Comput. 23 (2002) 2165).
+/// Block Gram-Schmidt, and within the block by its Gram matrix: by its Cholesky factor, or, where
+/// columns depend on each other, by its eigenvectors, which say which directions are there; a
+/// second time where the first leaves doubts. Products only, so that it runs at the speed of a
+/// matrix product: 4 n s b + 4 n b^2 flops (CholeskyQR2: Yamamoto et al., ETNA 44 (2015) 306; by
+/// eigenvectors: Stathopoulos and Wu, SIAM J. Sci. Comput. 23 (2002) 2165).
 pub(crate) struct Remainder {
     block: Mat<f64>,
     lengths: Vec<f64>,

@@ -14,7 +14,8 @@ const EXTRA: usize = 8;
 const LANES: usize = 16;
 /// Most blocks of a later one: natural spectra take 2.
 pub(crate) const BLOCKS: usize = 4;
-/// A later cycle ends when what the captured sum still lacks is below this share of what is not captured.
+/// A later cycle ends when what the captured sum still lacks is below this share of what is not
+/// captured.
 pub(crate) const TOLERANCE: f64 = 1e-9;
 /// And the first: on natural spectra two refining blocks left a thirtieth to a hundredth.
 const TOLERANCE_FIRST: f64 = 30.0 * TOLERANCE;
@@ -32,7 +33,8 @@ pub(crate) const fn kept(k: usize) -> usize {
     (k + EXTRA).next_multiple_of(LANES)
 }
 
-/// Orthonormal columns that span the top-k eigenspace of G, best first, at least k of them, or as many as G has.
+/// Orthonormal columns that span the top-k eigenspace of G, best first, at least k of them, or as
+/// many as G has.
 #[derive(Debug)]
 pub(crate) struct Subspace {
     pub(crate) vectors: Mat<f64>,
@@ -68,7 +70,8 @@ pub(crate) struct Cycle<'a> {
     small: Mat<f64>,
     /// Columns of the first block.
     first: usize,
-    /// The trace that is not captured, once the first cycle has told. From then on first blocks are multiplied in f64.
+    /// The trace that is not captured, once the first cycle has told. From then on first blocks are
+    /// multiplied in f64.
     rest: Option<f64>,
     /// The images of such a block.
     images: Mat<f64>,
@@ -87,8 +90,8 @@ pub(crate) struct Pairs {
 }
 
 impl Pairs {
-    /// Whether one value stands there `block` times: the space of a random block holds no more of its vectors, and nothing in
-    /// it shows whether there are more.
+    /// Whether one value stands there `block` times: the space of a random block holds no more of
+    /// its vectors, and nothing in it shows whether there are more.
     pub(crate) fn may_repeat(&self, block: usize) -> bool {
         let runs = self.values.windows(block.max(1));
         let mut ends = runs.map(|run| (run[0], run[run.len() - 1]));
@@ -138,8 +141,8 @@ impl<'a> Cycle<'a> {
         self.rest = Some(rest);
     }
 
-    /// The best vectors of a basis that grows until it has `blocks` blocks, the space is exhausted, or, looked at from
-    /// so many columns on, it is good enough.
+    /// The best vectors of a basis that grows until it has `blocks` blocks, the space is exhausted,
+    /// or, looked at from so many columns on, it is good enough.
     pub(crate) fn run(&mut self, block: Mat<f64>, limits: Growth) -> Result<Ritz, SolveError> {
         let n = self.operator.n();
         let Growth {
@@ -209,8 +212,8 @@ impl<'a> Cycle<'a> {
         image
     }
 
-    /// Q^T G Q for the block that came last, given Q^T times its images. With a precise first block by that block's
-    /// images.
+    /// Q^T G Q for the block that came last, given Q^T times its images. With a precise first block
+    /// by that block's images.
     fn know(&mut self, along: &Mat<f64>, fresh: MatRef<'_, f64>) {
         let from = self.used() - fresh.ncols();
         // The first k of a first block are the precise ones and have the last word.
@@ -231,8 +234,8 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// The trace that is not captured, about, from the first block of a basis that began at random; near an exact
-    /// fit only rounding moves.
+    /// The trace that is not captured, about, from the first block of a basis that began at random;
+    /// near an exact fit only rounding moves.
     pub(crate) fn not_captured(&self, found: &Pairs) -> f64 {
         let of_vector = |j: usize| {
             let captured = found.values.iter().take(self.k).enumerate();
@@ -243,7 +246,8 @@ impl<'a> Cycle<'a> {
         (mean * self.operator.n() as f64).max(1e-6 * found.captured)
     }
 
-    /// Rayleigh-Ritz, and how good it is: only the last block's images, `width` of them, lead out of the basis.
+    /// Rayleigh-Ritz, and how good it is: only the last block's images, `width` of them, lead out
+    /// of the basis.
     fn pairs(&self, remainder: &Remainder, width: usize) -> Result<Pairs, SolveError> {
         let used = self.used();
         let small = self.small.as_ref().submatrix(0, 0, used, used);

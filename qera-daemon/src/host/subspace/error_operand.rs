@@ -1,7 +1,7 @@
 //! E = W - W~ of one layer, ready for its products with a few vectors.
 //!
-//! E is kept twice in f32 while a layer is solved, by columns as it came and by rows, so that both of its products read it as
-//! it lies in memory.
+//! E is kept twice in f32 while a layer is solved, by columns as it came and by rows, so that both
+//! of its products read it as it lies in memory.
 
 use faer::{Mat, MatRef};
 

@@ -1,5 +1,5 @@
-//! The top eigenvectors of G = E^T S E: `error_operand` is E, `operator` multiplies by G, `basis` grows, `cycle` by cycle; `ritz` says how good
-//! its values are, `top` finds the eigenvectors.
+//! The top eigenvectors of G = E^T S E: `error_operand` is E, `operator` multiplies by G, `basis`
+//! grows, `cycle` by cycle; `ritz` says how good its values are, `top` finds the eigenvectors.
 
 pub(crate) mod basis;
 pub(crate) mod cycle;

@@ -1,7 +1,7 @@
 //! V -> G V, G = E^T S E (n x n), never formed: 4 m n + 2 m^2 flops a column.
 //!
-//! E is scaled by a power of two and S by its largest diagonal element, so that f32 products neither overflow nor vanish;
-//! eigenvectors do not notice.
+//! E is scaled by a power of two and S by its largest diagonal element, so that f32 products
+//! neither overflow nor vanish; eigenvectors do not notice.
 
 use faer::{Mat, MatRef};
 

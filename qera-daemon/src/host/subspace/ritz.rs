@@ -1,7 +1,8 @@
 //! How good Ritz values are.
 
-/// What the top `count` Ritz values lack of the eigenvalues: at most the squared residuals over the gaps to the rest of the
-/// spectrum (Parlett, The Symmetric Eigenvalue Problem, 11.7), which is taken to begin at the last Ritz value.
+/// What the top `count` Ritz values lack of the eigenvalues: at most the squared residuals over the
+/// gaps to the rest of the spectrum (Parlett, The Symmetric Eigenvalue Problem, 11.7), which is
+/// taken to begin at the last Ritz value.
 pub(crate) fn lacking(values: &[f64], count: usize, squares: &[f64]) -> f64 {
     if count == 0 {
         return 0.0;
@@ -19,7 +20,8 @@ mod tests {
     use crate::host::dense::product;
     use faer::Mat;
 
-    /// G = diag(4, 2, 1): of v = (cos, sin, 0) the value is 4 cos^2 + 2 sin^2, and 2 sin^2 is lacking.
+    /// G = diag(4, 2, 1): of v = (cos, sin, 0) the value is 4 cos^2 + 2 sin^2, and 2 sin^2 is
+    /// lacking.
     #[test]
     fn what_is_lacking_is_bounded() {
         let g = Mat::from_fn(3, 3, |i, j| if i == j { [4.0, 2.0, 1.0][i] } else { 0.0 });

@@ -1,25 +1,30 @@
 //! The top eigenvectors of G = E^T S E.
 //!
-//! Small n: G is formed in f64 and decomposed. Otherwise block Krylov in two cycles. The first: blocks b, G b, G^2 b, ... from
-//! a random start, narrow ones, because what counts is their number (the spectra here are flat behind rank k, which is why
-//! subspace iteration and randomised SVD are not enough: 1e-4 to 1e-2 above the optimum at the same cost; Musco and Musco
-//! 2015 has the theory), until Rayleigh-Ritz says that the sum of the top k is known to f32's precision. The second
-//! starts from the best vectors, and takes two blocks as a rule.
+//! Small n: G is formed in f64 and decomposed. Otherwise block Krylov in two cycles. The first:
+//! blocks b, G b, G^2 b, ... from a random start, narrow ones, because what counts is their number
+//! (the spectra here are flat behind rank k, which is why subspace iteration and randomised SVD are
+//! not enough: 1e-4 to 1e-2 above the optimum at the same cost; Musco and Musco 2015 has the
+//! theory), until Rayleigh-Ritz says that the sum of the top k is known to f32's precision. The
+//! second starts from the best vectors, and takes two blocks as a rule.
 //!
-//! Products are f32, except those of the k Ritz vectors with which the second begins: they all but make up the answer.
-//! With their images in f64 it is a step of iterative refinement: what f32 leaves in the images of the other blocks is
-//! multiplied by their small share (1e-3 and less). In f32 alone the excess is about (1e-7 lambda_1 / lambda_k)^2 (measured: 7e-7
-//! at a spread of 4e4); so it is below 1e-8, also at a spread of 1e6 (test `solve_accuracy`).
+//! Products are f32, except those of the k Ritz vectors with which the second begins: they all but
+//! make up the answer. With their images in f64 it is a step of iterative refinement: what f32
+//! leaves in the images of the other blocks is multiplied by their small share (1e-3 and less). In
+//! f32 alone the excess is about (1e-7 lambda_1 / lambda_k)^2 (measured: 7e-7 at a spread of 4e4);
+//! so it is below 1e-8, also at a spread of 1e6 (test `solve_accuracy`).
 //!
-//! A random block of b vectors spans no more than b vectors of an eigenvalue that repeats. Where one stands b times among the
-//! values found, the first cycle is run again with blocks of more than k: then the sum is right however often it repeats.
+//! A random block of b vectors spans no more than b vectors of an eigenvalue that repeats. Where
+//! one stands b times among the values found, the first cycle is run again with blocks of more than
+//! k: then the sum is right however often it repeats.
 //!
-//! When to stop: for a Ritz pair (theta, v) with residual r = G v - theta v, what theta lacks of its eigenvalue is at most
+//! When to stop: for a Ritz pair (theta, v) with residual r = G v - theta v, what theta lacks of
+//! its eigenvalue is at most
 //! |r|^2 / gap, the gap being that to the rest of the spectrum (Parlett, The Symmetric Eigenvalue Problem, 11.7). The gap to
-//! the first eigenvalue outside of the basis is taken to be that to the last vector kept beyond k, which is closer. The
-//! residuals need no product: of a Krylov basis only the last block's images lead out.
-//! What they are compared with, the trace that is not captured, is estimated from the random start: the mean of
-//! q^T G q over its columns less their captured part, times n (Hutchinson's estimator of a flat rest; a few percent).
+//! the first eigenvalue outside of the basis is taken to be that to the last vector kept beyond k,
+//! which is closer. The residuals need no product: of a Krylov basis only the last block's images
+//! lead out. What they are compared with, the trace that is not captured, is estimated from the
+//! random start: the mean of q^T G q over its columns less their captured part, times n
+//! (Hutchinson's estimator of a flat rest; a few percent).
 
 use faer::Mat;
 

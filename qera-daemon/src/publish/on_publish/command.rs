@@ -63,9 +63,9 @@ pub(crate) fn run(
     }
 }
 
-/// `sh -c CMD` with what it is to know. Standard output is for the daemon's own answers, so what the command
-/// prints goes to standard error. It leads a process group, so that what it starts can be killed with it, and
-/// so that Ctrl-C on a terminal reaches the daemon alone.
+/// `sh -c CMD` with what it is to know. Standard output is for the daemon's own answers, so what
+/// the command prints goes to standard error. It leads a process group, so that what it starts can
+/// be killed with it, and so that Ctrl-C on a terminal reaches the daemon alone.
 fn shell(command: &str, publication: &Published) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -73,7 +73,8 @@ fn shell(command: &str, publication: &Published) -> Command {
         .env("QERA_GENERATION", publication.generation.to_string())
         .env("QERA_PATH", &publication.path)
         .env("QERA_CURRENT", &publication.current)
-        // A container engine would take it as its own and speak to the service manager for the daemon.
+        // A container engine would take it as its own and speak to the service manager for the
+        // daemon.
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::from(std::io::stderr()))
@@ -82,8 +83,9 @@ fn shell(command: &str, publication: &Published) -> Command {
     shell
 }
 
-/// Kills the command and all that it started. The group's number is the child's, which stays taken until the
-/// child has been waited for, so no stranger is hit. `kill` is the shell's own: a small image has no other.
+/// Kills the command and all that it started. The group's number is the child's, which stays taken
+/// until the child has been waited for, so no stranger is hit. `kill` is the shell's own: a small
+/// image has no other.
 fn kill_group(child: &mut Child) {
     let _ = Command::new("sh")
         .arg("-c")
@@ -92,7 +94,8 @@ fn kill_group(child: &mut Child) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    // Where no shell could be started, at least the child goes; otherwise it is gone and this does nothing.
+    // Where no shell could be started, at least the child goes; otherwise it is gone and this does
+    // nothing.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -1,5 +1,5 @@
-//! `--on-publish CMD`: the user's command after each publication, on a thread of its own, so that a slow or
-//! broken command never holds up a publication.
+//! `--on-publish CMD`: the user's command after each publication, on a thread of its own, so that a
+//! slow or broken command never holds up a publication.
 
 pub(crate) mod command;
 
@@ -15,7 +15,8 @@ use crate::publish::on_publish::command::run;
 /// How long a command may take and how often it is tried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// A command that runs longer is killed, so that it cannot keep later publications from being told.
+    /// A command that runs longer is killed, so that it cannot keep later publications from being
+    /// told.
     pub(crate) command: Duration,
     /// Pauses before the second and the third attempt: an engine that restarts needs a moment.
     pub(crate) pauses: [Duration; 2],
@@ -40,7 +41,8 @@ pub(crate) struct Published {
     pub(crate) current: PathBuf,
 }
 
-/// The thread that runs the command; one that is dropped without [`OnPublish::finish`] is left to itself.
+/// The thread that runs the command; one that is dropped without [`OnPublish::finish`] is left to
+/// itself.
 #[derive(Debug)]
 pub(crate) struct OnPublish {
     publications: Sender<Published>,
@@ -81,15 +83,15 @@ impl OnPublish {
         })
     }
 
-    /// Hands a publication over and returns at once. Where several wait, only the newest is told: the
-    /// command is to make the newest generation known, and an older one is of no use by then.
+    /// Hands a publication over and returns at once. Where several wait, only the newest is told:
+    /// the command is to make the newest generation known, and an older one is of no use by then.
     pub(crate) fn published(&self, what: Published) {
         // Fails only if the thread panicked, which the panic's own message has told.
         let _ = self.publications.send(what);
     }
 
-    /// Waits until the newest publication's command has been run, with its retries: with the limits above
-    /// that is at most about four minutes, if the command before it hangs too.
+    /// Waits until the newest publication's command has been run, with its retries: with the limits
+    /// above that is at most about four minutes, if the command before it hangs too.
     pub(crate) fn finish(self) {
         drop(self.publications);
         // A panic has told its own message, and no result depends on the command.
@@ -115,8 +117,8 @@ impl<F: Fn(String)> Runner<F> {
         }
     }
 
-    /// Runs the command until it succeeds or has had its attempts; a newer publication ends the attempts
-    /// and is returned.
+    /// Runs the command until it succeeds or has had its attempts; a newer publication ends the
+    /// attempts and is returned.
     fn tell(&self, publication: &Published) -> Option<Published> {
         let pauses = self.limits.pauses.map(Some).into_iter().chain([None]);
         let attempts = self.limits.pauses.len() + 1;

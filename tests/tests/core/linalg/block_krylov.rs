@@ -88,7 +88,8 @@ fn krylov_resolves_the_tail_behind_massive_values() {
     check_krylov(&symmetric(&values, 9), 16);
 }
 
-/// The Krylov space of these is smaller than the basis: columns collapse and must be replaced, not divided by zero.
+/// The Krylov space of these is smaller than the basis: columns collapse and must be replaced, not
+/// divided by zero.
 #[test]
 fn krylov_survives_rank_collapse() {
     for g in [

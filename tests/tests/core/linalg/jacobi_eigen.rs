@@ -69,8 +69,8 @@ fn eigen_takes_special_matrices() {
     assert!(none.values.is_empty());
 }
 
-/// `D B D` with a well-conditioned `B` has eigenvalues over sixteen decades; Jacobi gets each of them to full relative
-/// accuracy (a tridiagonal method only relative to the largest).
+/// `D B D` with a well-conditioned `B` has eigenvalues over sixteen decades; Jacobi gets each of
+/// them to full relative accuracy (a tridiagonal method only relative to the largest).
 #[test]
 fn eigen_is_relatively_accurate_when_graded() {
     let n = 9;

@@ -95,8 +95,9 @@ fn svd_takes_special_matrices() {
     assert_eq!(svd(&Matrix::zeros(5, 3)).unwrap().report.nonzero, 0);
 }
 
-/// Columns scaled over 150 decades: every singular value keeps its digits. The reference is the same product of orthogonal
-/// and triangular factors, whose determinant and largest value are known.
+/// Columns scaled over 150 decades: every singular value keeps its digits. The reference is the
+/// same product of orthogonal and triangular factors, whose determinant and largest value are
+/// known.
 #[test]
 fn svd_is_relatively_accurate_with_graded_columns() {
     let n = 6;

@@ -108,7 +108,8 @@ fn golden_vectors() {
     }
 }
 
-/// Signs of zeros, which comparison as numbers does not see: -0 goes to 0, a negative number that rounds to 0 to -0.
+/// Signs of zeros, which comparison as numbers does not see: -0 goes to 0, a negative number that
+/// rounds to 0 to -0.
 #[test]
 fn signs_of_zeros_are_the_official_ones() {
     let format = Mxint::new(4, 4).unwrap();
@@ -153,7 +154,8 @@ fn sixteen_bit_inputs_have_the_official_results() {
     assert_eq!(in_f16, [0.101_562_5, -0.25, 0.296_875, 0.898_437_5]);
 }
 
-/// The reference overflows for exponents of 130 - element_bits and more; here the result is the largest level.
+/// The reference overflows for exponents of 130 - element_bits and more; here the result is the
+/// largest level.
 #[test]
 fn the_largest_numbers_stay_finite() {
     let out = quantize(

@@ -1,5 +1,6 @@
-//! Reconstruction: the golden vectors, the two exact routes against each other, optimality, and inputs that break the
-//! published program (singular statistics, dead channels, ranks that do not exist).
+//! Reconstruction: the golden vectors, the two exact routes against each other, optimality, and
+//! inputs that break the published program (singular statistics, dead channels, ranks that do not
+//! exist).
 
 mod golden_vector;
 mod optimality;

@@ -123,7 +123,8 @@ fn a_layer_larger_than_the_basis_reaches_the_optimum_cold_and_warm() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No method is ever worse than none, under statistics of any rank, and exact is never above another method.
+    /// No method is ever worse than none, under statistics of any rank, and exact is never above
+    /// another method.
     #[test]
     fn exact_is_best_and_nothing_hurts(
         m in 1_usize..20,

@@ -7,8 +7,9 @@ use qera_tests::spectra::{packed, uniform};
 
 use super::{SolvedProblem, autocorrelation, measured, solve, whiten};
 
-/// Fewer rows than channels, dead channels, an all-zero site, no error at all, and ranks that do not exist: finite, never
-/// above no correction, excess columns exactly zero, the reported error that of the factors.
+/// Fewer rows than channels, dead channels, an all-zero site, no error at all, and ranks that do
+/// not exist: finite, never above no correction, excess columns exactly zero, the reported error
+/// that of the factors.
 #[test]
 fn singular_inputs_give_finite_factors() {
     let (m, n) = (24, 18);

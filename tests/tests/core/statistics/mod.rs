@@ -9,7 +9,8 @@ use qera_core::rows::Rows;
 use qera_core::statistics::Autocorrelation;
 use qera_tests::generate::WeightedRows;
 
-/// How far a folded statistic may be from the plain sum, relative to the largest value that the sum could have.
+/// How far a folded statistic may be from the plain sum, relative to the largest value that the sum
+/// could have.
 const TOLERANCE: f64 = 1e-12;
 
 fn checked(input: &WeightedRows) -> Rows<'_> {

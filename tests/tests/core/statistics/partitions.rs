@@ -30,7 +30,8 @@ proptest! {
         assert_same_autocorrelation(input.in_features, &found.packed, &expected);
     }
 
-    /// T8: whatever rows go to whatever worker, in whatever order, and however the workers are joined.
+    /// T8: whatever rows go to whatever worker, in whatever order, and however the workers are
+    /// joined.
     #[test]
     fn any_split_and_permutation_merge_to_the_same(
         (input, partition) in prop_oneof![generate::activation_rows(), generate::weighted_rows()]

@@ -12,7 +12,8 @@ use super::{assert_same, assert_same_bits, checked, plain_mean};
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// The variance of data far from zero, where E[x^2] - E[x]^2 keeps no digit: against two passes in f64.
+    /// The variance of data far from zero, where E[x^2] - E[x]^2 keeps no digit: against two passes
+    /// in f64.
     #[test]
     fn variance_survives_an_offset_of_1e9(input in generate::offset_rows()) {
         let (m, rows) = (input.in_features, input.weights.len() as f64);
@@ -24,7 +25,8 @@ proptest! {
         for (column, (&found, &mean)) in variance.iter().zip(&means).enumerate() {
             let squares = (0..input.weights.len()).map(|row| (f64::from(input.row(row)[column]) - mean).powi(2));
             let expected = squares.sum::<f64>() / rows;
-            // n eps kappa, kappa <= mean / deviation: here below 40 * 2e-16 * 1e9 / 10 of the variance.
+            // n eps kappa, kappa <= mean / deviation: here below 40 * 2e-16 * 1e9 / 10 of the
+            // variance.
             assert!((found - expected).abs() <= 1e-6 * expected + 1e-9, "{found} is not {expected}");
         }
     }
@@ -44,7 +46,8 @@ fn wide_rows(in_features: usize, rows: usize) -> WeightedRows {
     }
 }
 
-/// The loops go by groups of features; each feature sees the plain recurrence, bit for bit, also from where it was.
+/// The loops go by groups of features; each feature sees the plain recurrence, bit for bit, also
+/// from where it was.
 #[test]
 fn groups_of_features_change_no_bit() {
     for m in [1, 31, 32, 33, 100] {
@@ -117,7 +120,8 @@ fn a_long_stream_stays_within_the_tolerance() {
     assert_same(second_moment.values(), &[expected[0], expected[2]]);
 }
 
-/// The autocorrelation and the two scales of the reference's toy problem, five rows of four features.
+/// The autocorrelation and the two scales of the reference's toy problem, five rows of four
+/// features.
 #[test]
 fn golden_rows() {
     let x = [

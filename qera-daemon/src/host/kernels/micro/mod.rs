@@ -1,8 +1,9 @@
 //! The innermost loops: a tile of sums of products, held in registers.
 //!
-//! A tile is LANES x COLUMNS sums over t of a(t, lane) b(t, column), in f32 or in f64. `a` is packed, LANES numbers for each t, so
-//! that a step is a few vector loads and one broadcast and multiply-add for each column and vector. `b` is packed
-//! likewise (COLUMNS numbers for each t) or comes as COLUMNS columns of a matrix as they lie in memory.
+//! A tile is LANES x COLUMNS sums over t of a(t, lane) b(t, column), in f32 or in f64. `a` is
+//! packed, LANES numbers for each t, so that a step is a few vector loads and one broadcast and
+//! multiply-add for each column and vector. `b` is packed likewise (COLUMNS numbers for each t) or
+//! comes as COLUMNS columns of a matrix as they lie in memory.
 //!
 //! | form | tile | registers | used where the CPU has |
 //! |---|---|---|---|
@@ -12,8 +13,9 @@
 //! | portable, f32 | 8 x 4 | what the compiler finds | anything |
 //! | the same with f64 sums, `b` widened as it is read | 24 x 8, 8 x 6, 8 x 4 | the same | the same |
 //!
-//! The only `unsafe` of the kernels is in this folder: a hint here, and in `x86.rs` loads and stores through references to
-//! whole vectors, and the calls of functions that need a CPU feature, which [`Kernel`](super::Kernel) has found.
+//! The only `unsafe` of the kernels is in this folder: a hint here, and in `x86.rs` loads and
+//! stores through references to whole vectors, and the calls of functions that need a CPU feature,
+//! which [`Kernel`](super::Kernel) has found.
 
 #![allow(
     unsafe_code,

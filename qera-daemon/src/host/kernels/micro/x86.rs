@@ -1,11 +1,12 @@
-//! The vector forms of x86-64: one set of loops, written for AVX2 and for AVX-512, and the products of bf16 pairs.
+//! The vector forms of x86-64: one set of loops, written for AVX2 and for AVX-512, and the products
+//! of bf16 pairs.
 //!
-//! The compiler wants a CPU's features at each function, and the two sets differ in features, in the names of the
-//! instructions and in how many registers there are; in nothing else. So a macro writes the functions of a form, and each
-//! form's module names the instructions for it.
+//! The compiler wants a CPU's features at each function, and the two sets differ in features, in
+//! the names of the instructions and in how many registers there are; in nothing else. So a macro
+//! writes the functions of a form, and each form's module names the instructions for it.
 
-/// Writes the loops of a form into its module, which names the vectors and instructions they are made of:
-/// `Vector` of `WIDTH` f32, `WIDE` f64, and `COLUMNS` of a tile.
+/// Writes the loops of a form into its module, which names the vectors and instructions they are
+/// made of: `Vector` of `WIDTH` f32, `WIDE` f64, and `COLUMNS` of a tile.
 macro_rules! loops {
     (
         features $features:literal,
@@ -14,7 +15,8 @@ macro_rules! loops {
         #[target_feature(enable = $features)]
         #[inline]
         fn load(numbers: &[f32; WIDTH]) -> Vector {
-            // SAFETY: the reference is to the WIDTH readable f32 of a vector, and the load asks for no alignment.
+            // SAFETY: the reference is to the WIDTH readable f32 of a vector, and the load asks for
+            // no alignment.
             unsafe { load_f32(numbers.as_ptr()) }
         }
 
@@ -23,7 +25,8 @@ macro_rules! loops {
         fn store<const V: usize>(sums: [[Vector; V]; COLUMNS], tile: &mut Tile) {
             let (vectors, _) = tile.as_chunks_mut::<WIDTH>();
             for (to, from) in vectors.iter_mut().zip(sums.as_flattened()) {
-                // SAFETY: the reference is to the WIDTH writable f32 of a vector, and the store asks for no alignment.
+                // SAFETY: the reference is to the WIDTH writable f32 of a vector, and the store
+                // asks for no alignment.
                 unsafe { store_f32(to.as_mut_ptr(), *from) }
             }
         }
@@ -65,8 +68,8 @@ macro_rules! loops {
             let steps = vectors.len() / V;
             let b = b.map(|column| &column[..steps]);
             for (t, a) in vectors.chunks_exact(V).enumerate() {
-                // SAFETY: t < steps, which every column has. A test of it would stand between the loads, each of which
-                // is to become part of its multiply-add.
+                // SAFETY: t < steps, which every column has. A test of it would stand between the
+                // loads, each of which is to become part of its multiply-add.
                 step(&mut sums, a, |c| unsafe { *b[c].get_unchecked(t) });
             }
             store(sums, tile);
@@ -81,7 +84,8 @@ macro_rules! loops {
             for (t, a) in vectors.chunks_exact(V).enumerate() {
                 let mut lanes = [zero_f64(); V];
                 for (lanes, a) in lanes.iter_mut().zip(a) {
-                    // SAFETY: the reference is to the WIDE readable f64 of a vector, and the load asks for no alignment.
+                    // SAFETY: the reference is to the WIDE readable f64 of a vector, and the load
+                    // asks for no alignment.
                     *lanes = unsafe { load_f64(a.as_ptr()) };
                 }
                 for (sums, b) in sums.iter_mut().zip(b) {
@@ -94,7 +98,8 @@ macro_rules! loops {
             }
             let (vectors, _) = tile.as_chunks_mut::<WIDE>();
             for (to, from) in vectors.iter_mut().zip(sums.as_flattened()) {
-                // SAFETY: the reference is to the WIDE writable f64 of a vector, and the store asks for no alignment.
+                // SAFETY: the reference is to the WIDE writable f64 of a vector, and the store asks
+                // for no alignment.
                 unsafe { store_f64(to.as_mut_ptr(), *from) }
             }
         }
@@ -110,10 +115,12 @@ macro_rules! loops {
             unsafe { add_vectors(tile, sums) }
         }
 
-        /// As many lanes as a tile has at most. Called through a [`Kernel`](super::super::super::Kernel) of this form or one
-        /// above it only, which exists where the CPU has the features.
+        /// As many lanes as a tile has at most. Called through a
+        /// [`Kernel`](super::super::super::Kernel) of this form or one above it only, which exists
+        /// where the CPU has the features.
         pub(in super::super::super) fn packed(a: &[f32], b: &[f32], tile: &mut Tile) {
-            // SAFETY: a `Kernel` of this form or above is only made where the features of this form were found.
+            // SAFETY: a `Kernel` of this form or above is only made where the features of this form
+            // were found.
             unsafe { packed_tile::<$most>(a, b, tile) }
         }
 
@@ -187,7 +194,8 @@ pub(in super::super) mod avx512 {
 
     loops!(features "avx512f", vectors of a tile 1, 2, at most 3);
 
-    /// Two rows a step: each number of `a` and `b` is a pair of bf16, the earlier row in the low half.
+    /// Two rows a step: each number of `a` and `b` is a pair of bf16, the earlier row in the low
+    /// half.
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn pairs_tile<const V: usize>(a: &[u32], b: &[u32], tile: &mut Tile) {
         let mut sums = [[zero_f32(); V]; COLUMNS];
@@ -219,7 +227,8 @@ pub(in super::super) mod avx512 {
     /// 48 lanes of pairs. Called where
     /// [`Kernel::multiplies_bf16`](super::super::super::Kernel::multiplies_bf16) only.
     pub(in super::super::super) fn pairs(a: &[u32], b: &[u32], tile: &mut Tile) {
-        // SAFETY: a `Kernel` of the form AVX512-BF16 is only made where avx512f and avx512bf16 were found.
+        // SAFETY: a `Kernel` of the form AVX512-BF16 is only made where avx512f and avx512bf16 were
+        // found.
         unsafe { pairs_tile::<3>(a, b, tile) }
     }
 }
