@@ -147,11 +147,12 @@ fn on_rows(
     let m = error.rows;
     let operand = compute.operand(error);
     let (mut sum, mut count) = (0.0, 0);
+    let mut wide = vec![0.0; ROWS * m];
     for piece in window.all_rows() {
         for first in (0..piece.rows()).step_by(ROWS) {
-            let values = piece
-                .slice(first..(first + ROWS).min(piece.rows()))
-                .widened();
+            let last = (first + ROWS).min(piece.rows());
+            let values = &mut wide[..(last - first) * m];
+            piece.widen(first * m..last * m, values);
             let x = Mat::from_fn(values.len() / m, m, |i, j| f64::from(values[i * m + j]));
             // rows x n
             let mut y = operand.times(x.as_ref());
