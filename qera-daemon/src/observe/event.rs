@@ -127,6 +127,7 @@ impl fmt::Display for Event<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::layer_events::ErrorRise;
 
     #[track_caller]
     fn check(event: &Event<'_>, text: &str, json: &str) {
@@ -352,7 +353,13 @@ mod tests {
             })
         };
         check(
-            &reopened(Some((0.25, 0.5)), None),
+            &reopened(
+                Some(ErrorRise {
+                    before: 0.25,
+                    now: 0.5,
+                }),
+                None,
+            ),
             "q: drift at 9 rows: error on new rows rose from x0.250 to x0.500 of the uncorrected; site re-opened, all of its rows are folded again",
             r#"{"event":"reopened","layer":"q","rows":9,"error":[0.25,0.5],"gain_lower":null}"#,
         );

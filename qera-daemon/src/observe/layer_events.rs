@@ -59,6 +59,22 @@ impl fmt::Display for SiteClosed<'_> {
     }
 }
 
+/// Error on new rows relative to no correction; a pair in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(into = "[f64; 2]")]
+pub(crate) struct ErrorRise {
+    /// When the site was closed.
+    pub(crate) before: f64,
+    /// Now.
+    pub(crate) now: f64,
+}
+
+impl From<ErrorRise> for [f64; 2] {
+    fn from(ErrorRise { before, now }: ErrorRise) -> Self {
+        [before, now]
+    }
+}
+
 /// A layer that had converged has drifted, and all rows of its site are folded again.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LayerReopened<'a> {
@@ -66,8 +82,8 @@ pub(crate) struct LayerReopened<'a> {
     pub(crate) layer: &'a str,
     /// Rows that came.
     pub(crate) rows: u64,
-    /// Error relative to no correction when it was closed and on new rows, where it rose.
-    pub(crate) error: Option<(f64, f64)>,
+    /// The error, where it rose.
+    pub(crate) error: Option<ErrorRise>,
     /// Lower limit of the latest solve's gain, where that is the reason.
     pub(crate) gain_lower: Option<f64>,
 }
@@ -81,7 +97,7 @@ impl fmt::Display for LayerReopened<'_> {
             gain_lower,
         } = self;
         write!(f, "{layer}: drift at {rows} rows")?;
-        if let Some((before, now)) = error {
+        if let Some(ErrorRise { before, now }) = error {
             write!(
                 f,
                 ": error on new rows rose from x{before:.3} to x{now:.3} of the uncorrected"

@@ -3,7 +3,7 @@
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
-use crate::observe::layer_events::{LayerCorrected, LayerReopened, SiteClosed};
+use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, SiteClosed};
 use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
 use crate::solve::solution::LayerSolution;
@@ -90,7 +90,7 @@ impl Context<'_> {
             FoldingChange::Reopened(drifts) => {
                 for &(member, drift) in drifts {
                     let (error, gain_lower) = match drift {
-                        Drift::Error { before, now } => (Some((before, now)), None),
+                        Drift::Error { before, now } => (Some(ErrorRise { before, now }), None),
                         Drift::Gain(lower) => (None, Some(lower)),
                     };
                     self.reporter.say(&Event::Reopened(LayerReopened {
