@@ -225,3 +225,28 @@ fn a_rank_that_does_not_exist_is_cut_alike() {
     assert_eq!(host.rank_used, core.rank_used);
     assert!(host.rank_used < 16 && host.error_with <= 1e-12 * host.error_without);
 }
+
+/// Problems without rows, or of layers that read several inputs, are refused and not guessed at.
+#[test]
+fn what_is_no_problem_of_one_site_is_refused() {
+    let case = LayerOnBothSides::new(16, 8, 2, Spectrum::PowerLaw);
+    let cores = Cores::new(1);
+    let compute = Compute {
+        kernel: Kernel::best(),
+        cores: &cores,
+    };
+    let refused = |statistics: &SiteStatistics| {
+        let problem = SiteProblem {
+            checkpoint: case.folder.path(),
+            options: "method = \"exact\"\nquantizer = \"mxint3\"\nrank = 2\n",
+            statistics,
+        };
+        problem.solve(compute).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&SiteStatistics::whole(16)), "no row has been seen");
+    let values = vec![0.5; 16 * 8];
+    let tensors = ["layer.one", "layer.two"]
+        .map(|name| TensorToWrite::f32(&format!("{name}.weight"), &[8, 16], &values));
+    write_safetensors(&case.folder.path().join("model.safetensors"), &tensors, &[]);
+    assert_eq!(refused(&case.statistics), "2 inputs, not one");
+}

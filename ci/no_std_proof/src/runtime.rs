@@ -34,6 +34,7 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 }
 
 /// Named in the unwind tables of the precompiled core; with panic = "abort" nothing ever calls it.
+// SAFETY: nothing else in the program defines a symbol of this name.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
@@ -42,6 +43,7 @@ extern "C" fn rust_eh_personality() {}
 
 /// # Safety
 /// As C's `memcpy`.
+// SAFETY: nothing else in the program defines a symbol of this name.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     for at in 0..len {
@@ -53,6 +55,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 
 /// # Safety
 /// As C's `memmove`.
+// SAFETY: nothing else in the program defines a symbol of this name.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if (to as usize) <= (from as usize) {
@@ -69,6 +72,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 
 /// # Safety
 /// As C's `memset`.
+// SAFETY: nothing else in the program defines a symbol of this name.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
     for at in 0..len {
@@ -80,6 +84,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
 
 /// # Safety
 /// As C's `memcmp`.
+// SAFETY: nothing else in the program defines a symbol of this name.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
     for at in 0..len {

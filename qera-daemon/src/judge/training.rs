@@ -245,6 +245,12 @@ mod tests {
         let ratio = mean_abs.diagonal[2] / mean_abs.diagonal[1];
         assert!((ratio - (mean(2) / mean(1)).powi(2)).abs() < 1e-6);
         assert!(of(Method::Lqer).is_none());
+        let left_out = LeftOut {
+            statistics: &statistics,
+            fold: folds[0],
+        };
+        let refused = metric_diagonal(Method::Lqer, M, &left_out);
+        assert_eq!(refused, Err(SolveError::LeftOut));
     }
 
     #[test]
