@@ -2,8 +2,10 @@
 //! of saved statistics.
 
 use core::sync::atomic::AtomicBool;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Fatal;
 use crate::exit::Exit;
@@ -14,12 +16,14 @@ use crate::observe::status::Status;
 use crate::pipeline;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::outcome::{Drained, UnreadShards};
-use crate::publish::target::Target;
+use crate::publish::out_folder::OutFolder;
+use crate::publish::target::{Target, refuse_other_quantizer};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::state::restore::restore;
-use crate::weights::Weights;
+use crate::weights::sites::Site;
+use crate::weights::Model;
 
 /// Writes to standard output.
 ///
@@ -37,13 +41,13 @@ pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
 /// # Errors
 /// [`Fatal::OverBudget`] where it does not fit, [`Fatal`] for what cannot serve.
 pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
-    let weights = Weights::open(settings)?;
+    let model = Model::open(settings)?;
     let mut intake = settings
         .source
         .watch
         .as_ref()
         .map(|w| Intake::new(w, false));
-    let prepared = Prepared::prepare(settings, weights.as_ref(), intake.as_mut())?;
+    let prepared = Prepared::prepare(settings, model.as_ref(), intake.as_mut())?;
     print(&prepared.plan.text(settings))?;
     for message in prepared.refused {
         reporter.say(&Event::ShardQuarantined { message });
@@ -72,17 +76,20 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
 /// [`Fatal::StateRefused`] for what was not gathered, [`Fatal`] otherwise.
 pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
     settings.weights.needed_checkpoint()?;
-    let Some(weights) = Weights::open(settings)? else {
-        return Ok(Exit::Failure);
-    };
-    let prepared = Prepared::prepare(settings, Some(&weights), None)?;
+    let model = Model::open(settings)?;
+    let prepared = Prepared::prepare(settings, model.as_ref(), None)?;
     check_gathered(&prepared)?;
     prepared.plan.check(settings)?;
     let restored = restore(&settings.state, None, &prepared.expected(None))?;
     if restored.gathered.position == 0 {
         return Err(refuse(settings, "holds no snapshot yet".into()));
     }
-    let target = Target::open(settings, &weights)?;
+    let Some(weights) = &prepared.weights else {
+        return Ok(Exit::Failure);
+    };
+    let out = OutFolder::open(&settings.publish.out)?;
+    refuse_other_quantizer(&out, &settings.weights)?;
+    let target = Target::open(out, settings, Arc::clone(weights))?;
     let ledger = Ledger::begin(None, prepared.entries(&restored));
     let cores = Cores::new(settings.compute.threads);
     // A signal ends this command at once.
@@ -106,9 +113,19 @@ fn check_gathered(prepared: &Prepared<'_>) -> Result<(), Fatal> {
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
     };
-    let known = |key: &str| saved.sites.iter().any(|saved| saved.key == key);
-    let mut sites = prepared.sites.sites.iter();
-    match sites.find(|site| !known(&site.key)) {
+    let names = prepared.recording.names.as_ref();
+    let keys = saved.sites.iter().map(|saved| saved.key.as_str());
+    let gathered: BTreeSet<usize> = keys
+        .filter_map(|key| prepared.sites.saved_as(key, names))
+        .collect();
+    // One that a shard named and none fed is quantized without correction.
+    let named = |site: &Site| {
+        let mut layers = site.layers.iter().map(|&layer| &prepared.layers()[layer]);
+        layers.any(|layer| prepared.recording.linears.names(&layer.name))
+    };
+    let sites = prepared.sites.sites.iter().enumerate();
+    let mut missing = sites.filter(|(at, _)| !gathered.contains(at));
+    match missing.find_map(|(_, site)| (!named(site)).then_some(site)) {
         None => Ok(()),
         Some(site) => Err(refuse(
             prepared.settings,

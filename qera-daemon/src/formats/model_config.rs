@@ -2,6 +2,36 @@
 
 use serde_json::Value;
 
+/// A part of a model that has a configuration of its own.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConfigPart<'a> {
+    /// What may stand before its modules; empty for the whole model.
+    pub(crate) scopes: &'static [&'static str],
+    /// Its architecture.
+    pub(crate) model_type: &'a str,
+}
+
+/// Where Transformers keeps a part's configuration, and what it puts before the part's modules.
+struct Nested {
+    key: &'static str,
+    scopes: &'static [&'static str],
+}
+
+const NESTED: [Nested; 3] = [
+    Nested {
+        key: "text_config",
+        scopes: &["language_model", "model.language_model"],
+    },
+    Nested {
+        key: "decoder",
+        scopes: &["decoder"],
+    },
+    Nested {
+        key: "encoder",
+        scopes: &["encoder"],
+    },
+];
+
 /// A model's configuration; empty where there is none.
 #[derive(Debug, Default)]
 pub(crate) struct ModelConfig(Value);
@@ -29,6 +59,30 @@ impl ModelConfig {
         found.unwrap_or_default()
     }
 
+    /// The class that saved it, whose names the checkpoint then has.
+    #[must_use]
+    pub(crate) fn class(&self) -> Option<&str> {
+        let classes = self.0.get("architectures")?.as_array()?;
+        classes.first()?.as_str()
+    }
+
+    /// The architectures of the model and of those parts that have a configuration of their own,
+    /// each with what stands before its modules.
+    #[must_use]
+    pub(crate) fn parts(&self) -> Vec<ConfigPart<'_>> {
+        let whole = model_type(&self.0).map(|model_type| ConfigPart {
+            scopes: &[""],
+            model_type,
+        });
+        let nested = NESTED.iter().filter_map(|nested| {
+            Some(ConfigPart {
+                scopes: nested.scopes,
+                model_type: model_type(self.0.get(nested.key)?)?,
+            })
+        });
+        whole.into_iter().chain(nested).collect()
+    }
+
     /// Whether its weights are quantized by somebody else.
     #[must_use]
     pub(crate) fn is_quantized(&self) -> bool {
@@ -42,6 +96,11 @@ impl ModelConfig {
         let of = |config: &Value| config.get("tie_word_embeddings")?.as_bool();
         of(&self.0) == Some(true) || self.0.get("text_config").and_then(of) == Some(true)
     }
+}
+
+fn model_type(config: &Value) -> Option<&str> {
+    let found = config.get("model_type")?.as_str();
+    found.filter(|of| !of.is_empty())
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use crate::disk::identity::Identity;
 use crate::error::Fatal;
 use crate::pipeline::context::Context;
 use crate::plan::Plan;
-use crate::source::admission::{Admission, Admitted, declared_shares, grow};
+use crate::source::admission::{Admission, Admitted};
+use crate::source::declared::{Declaring, declared_shares, grow};
 use crate::source::intake::{Intake, content};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::rows::{Shard, read};
@@ -16,7 +17,7 @@ use crate::source::watch::Watcher;
 use crate::state::journal::{Gathered, Journal, Record};
 use crate::state::snapshot::{Index, SavedSite};
 use crate::state::{SitesRecord, StateFolder};
-use crate::weights::Weights;
+use crate::weights::recording::Recording;
 use crate::weights::sites::Sites;
 
 /// The watched folder and the state.
@@ -36,6 +37,8 @@ pub(crate) struct ShardSupply<'a> {
     pub(crate) plan: &'a Plan,
     /// The sites; they grow where there is no checkpoint.
     pub(crate) sites: Sites,
+    /// What is known of the recorded model; it grows with them.
+    pub(crate) recording: Recording,
     /// How many of them `sites.json` names.
     pub(crate) saved_sites: usize,
     /// The shards that the statistics hold.
@@ -60,9 +63,16 @@ pub(crate) struct ShardFile {
 pub(crate) struct FittingShard {
     /// What will be read of it.
     pub(crate) admitted: Admitted,
-    /// Where there is no checkpoint, the sites with those that it adds: they are real only when it
-    /// is accepted.
-    pub(crate) grown: Option<Sites>,
+    /// Where there is no checkpoint, what is known with what it adds: that is real only when it is
+    /// accepted.
+    pub(crate) grown: Option<Grown>,
+}
+
+/// What is known of the model's inputs, with what one shard adds.
+#[derive(Debug)]
+pub(crate) struct Grown {
+    sites: Sites,
+    recording: Recording,
 }
 
 /// A shard that was read whole, every row of it checked.
@@ -84,18 +94,17 @@ impl ShardSupply<'_> {
         let settings = self.context.settings;
         let solver = self.context.solver;
         let weights = solver.map(|solver| solver.weights);
-        let layers = weights.map_or(&[][..], Weights::layers);
-        declared_shares(header, layers, &mut self.sites.shares().clone())?;
         let refuse = |reason| Refusal {
             shard: header.name.clone(),
             reason,
         };
-        let grown = weights.is_none().then(|| {
-            let mut sites = self.sites.clone();
-            grow(header, &settings.weights.selection, &mut sites);
-            sites
-        });
-        let sites = grown.as_ref().unwrap_or(&self.sites);
+        let mut shares = self.sites.shares().clone();
+        declared_shares(header, weights, &self.recording, &mut shares).map_err(refuse)?;
+        let grown = match weights {
+            None => Some(self.grown(header).map_err(refuse)?),
+            Some(_) => None,
+        };
+        let sites = grown.as_ref().map_or(&self.sites, |grown| &grown.sites);
         if sites.sites.len() > self.sites.sites.len() {
             self.plan.holds(settings, sites).map_err(refuse)?;
         }
@@ -103,10 +112,28 @@ impl ShardSupply<'_> {
             weights,
             selection: &settings.weights.selection,
             sites,
+            recording: &self.recording,
+            fixed: weights.is_some(),
         };
         let admitted = admission.admit(header)?;
         self.plan.admits(settings, &admitted).map_err(refuse)?;
         Ok(FittingShard { admitted, grown })
+    }
+
+    /// What is known with what this header adds.
+    fn grown(&self, header: &ShardHeader) -> Result<Grown, Reason> {
+        let selection = &self.context.settings.weights.selection;
+        let mut grown = Grown {
+            sites: self.sites.clone(),
+            recording: self.recording.clone(),
+        };
+        grow(header, selection, &mut grown.sites);
+        let declaring = Declaring {
+            model: None,
+            selection,
+        };
+        declaring.record(header, &mut grown.recording)?;
+        Ok(grown)
     }
 
     /// Reads a shard whole; `None` where its content has come before.
@@ -173,14 +200,17 @@ impl ShardSupply<'_> {
     ///
     /// # Errors
     /// [`Fatal::Io`].
-    pub(crate) fn grow_to(&mut self, grown: Option<Sites>) -> Result<(), Fatal> {
-        if let Some(sites) = grown {
-            self.sites = sites;
+    pub(crate) fn grow_to(&mut self, grown: Option<Grown>) -> Result<(), Fatal> {
+        let Some(Grown { sites, recording }) = grown else {
+            return Ok(());
+        };
+        if sites.sites.len() > self.saved_sites || recording != self.recording {
+            self.state
+                .save_sites(&SitesRecord::new(&sites, &recording))?;
         }
-        if self.sites.sites.len() > self.saved_sites {
-            self.state.save_sites(&SitesRecord::new(&self.sites))?;
-            self.saved_sites = self.sites.sites.len();
-        }
+        self.saved_sites = sites.sites.len();
+        self.sites = sites;
+        self.recording = recording;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! work.
 
 pub(crate) mod layer_plan;
+pub(crate) mod model_plan;
 pub(crate) mod planned_run;
 pub(crate) mod site_plan;
 pub(crate) mod stages;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::Fatal;
 use crate::plan::layer_plan::LayerPlan;
+use crate::plan::model_plan::ModelPlan;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
 use crate::plan::site_plan::SitePlan;
 use crate::plan::stages::{
@@ -29,6 +31,8 @@ use crate::weights::sites::Sites;
 /// they do not, the plan is above the peak by what one has more than the other.
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {
+    /// The model; null where statistics are only gathered.
+    pub(crate) model: Option<ModelPlan>,
     /// Memory that lives as long as a site's statistics.
     pub(crate) sites: Vec<SitePlan>,
     /// Memory and work of one layer's solve.
@@ -67,6 +71,7 @@ impl Plan {
         let layers: Vec<LayerPlan> = layers.into_iter().flatten().collect();
         let stages = stages(run, &sites, &layers);
         Self {
+            model: run.weights.map(ModelPlan::new),
             total_bytes: total(&stages, run.solving, |s| s.bytes),
             bound_bytes: total(&stages, run.solving, |s| s.bound_bytes),
             accumulate_flops: sites.iter().map(|s| s.accumulate_flops).sum(),
@@ -110,6 +115,7 @@ impl Plan {
     pub(crate) fn holds(&self, settings: &Settings, layout: &Sites) -> Result<(), Reason> {
         let run = PlannedRun {
             settings,
+            weights: None,
             layers: &[],
             sites: layout,
             shards: &[],

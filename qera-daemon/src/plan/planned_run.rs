@@ -2,6 +2,7 @@
 
 use crate::settings::Settings;
 use crate::source::admission::Admitted;
+use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Sites;
 
@@ -10,6 +11,8 @@ use crate::weights::sites::Sites;
 pub(crate) struct PlannedRun<'a> {
     /// The settings.
     pub(crate) settings: &'a Settings,
+    /// The model; none where statistics are only gathered.
+    pub(crate) weights: Option<&'a Weights>,
     /// The selected layers.
     pub(crate) layers: &'a [Layer],
     /// The sites.

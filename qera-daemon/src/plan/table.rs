@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 
 use crate::plan::Plan;
+use crate::plan::model_plan::ModelPlan;
 use crate::settings::Settings;
 use crate::settings::memory_budget::format_bytes;
 
@@ -75,6 +76,9 @@ impl Plan {
             self.accumulate_flops / 1e9,
             self.solve_flops / 1e9
         ));
+        for of_model in self.model.iter().flat_map(ModelPlan::lines) {
+            line(format_args!("{of_model}"));
+        }
         text
     }
 }

@@ -4,8 +4,9 @@ use qera_core::dtype::FloatDtype;
 
 use crate::judge::progress::LayerSummary;
 use crate::settings::Settings;
-use crate::solve::solution::LayerOutcome;
+use crate::solve::solution::{LayerOutcome, LayerSolution};
 use crate::weights::Weights;
+use crate::weights::layers::Layer;
 
 /// The layers as they are published.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,15 @@ pub(crate) struct PublishedLayers<'a> {
     pub(crate) outcomes: &'a [LayerOutcome<'a>],
     /// How far they are, by layer.
     pub(crate) progress: &'a [LayerSummary],
+}
+
+/// A layer of the adapter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SolvedLayer<'a> {
+    /// The layer.
+    pub(crate) layer: &'a Layer,
+    /// Its correction.
+    pub(crate) solution: &'a LayerSolution,
 }
 
 impl PublishedLayers<'_> {
@@ -33,6 +43,16 @@ impl PublishedLayers<'_> {
             .max()
             .unwrap_or_default()
             .max(1)
+    }
+
+    /// The layers that the adapter has: those that were solved, whatever came of it. What no row fed
+    /// is quantized without correction, and what waits for its first solve is not yet corrected.
+    pub(crate) fn solved(&self) -> impl Iterator<Item = SolvedLayer<'_>> {
+        let outcomes = self.weights.layers().iter().zip(self.outcomes);
+        outcomes.filter_map(|(layer, outcome)| {
+            let solution = outcome.solution()?;
+            Some(SolvedLayer { layer, solution })
+        })
     }
 
     /// Layers with a correction that does something.

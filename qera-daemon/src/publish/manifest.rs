@@ -9,9 +9,11 @@ use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
 use crate::publish::layers::PublishedLayers;
 use crate::settings::Settings;
+use crate::settings::name_map::NameMap;
 use crate::settings::solve::Shrinkage;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
+use crate::weights::passed_over::{PassedOverGroup, grouped};
 
 /// The whole manifest.
 #[derive(Debug, Serialize)]
@@ -26,8 +28,24 @@ pub(crate) struct Manifest {
     pub(crate) settings: SettingsRecord,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
+    /// Whose names the adapter has.
+    pub(crate) serving: ServingRecord,
     /// Every selected layer.
     pub(crate) layers: Vec<LayerRecord>,
+    /// Tensors that are not corrected and might be linear maps; names that differ in numbers only
+    /// are one entry.
+    pub(crate) passed_over: Vec<PassedOverGroup>,
+}
+
+/// The three sides of the model: as it was recorded, in the checkpoint, as it is served.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServingRecord {
+    /// Class of Transformers whose names the adapter has.
+    pub(crate) class: String,
+    /// PEFT's word for what it does; null where PEFT has none.
+    pub(crate) task_type: Option<String>,
+    /// Recorded names to the checkpoint's, as `--map` takes it; empty where they are the same.
+    pub(crate) map: Vec<String>,
 }
 
 /// BLAKE3 fingerprints.
@@ -85,8 +103,14 @@ pub(crate) struct Inputs {
 /// One layer.
 #[derive(Debug, Serialize)]
 pub(crate) struct LayerRecord {
-    /// Module path.
+    /// Module path in the checkpoint.
     pub(crate) name: String,
+    /// Module path in the shards.
+    pub(crate) recorded_as: String,
+    /// Module path in the class that serves it, and in the adapter.
+    pub(crate) served_as: String,
+    /// Whether the checkpoint stores the weight [in_features, out_features].
+    pub(crate) transposed: bool,
     /// Width of its input.
     pub(crate) in_features: usize,
     /// Width of its output.
@@ -158,9 +182,11 @@ impl Manifest {
             settings, weights, ..
         } = *of;
         Self {
-            manifest_version: 1,
+            manifest_version: 2,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
+            serving: ServingRecord::new(weights),
+            passed_over: grouped(weights.passed_over(), weights.parameters()),
             layers: (0..weights.layers().len())
                 .map(|layer| LayerRecord::new(of, layer))
                 .collect(),
@@ -185,6 +211,18 @@ impl Fingerprints {
             checkpoint,
             settings: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
             base,
+        }
+    }
+}
+
+impl ServingRecord {
+    fn new(weights: &Weights) -> Self {
+        let names = weights.recording().names.as_ref();
+        let rules = names.into_iter().flat_map(NameMap::rules);
+        Self {
+            class: weights.serving().class.clone(),
+            task_type: weights.serving().task_type.clone(),
+            map: rules.map(ToString::to_string).collect(),
         }
     }
 }
@@ -222,6 +260,9 @@ impl LayerRecord {
         let choice = solution.and_then(|s| s.choice);
         Self {
             name: layer.name.clone(),
+            recorded_as: weights.recording().recorded_name(&layer.name),
+            served_as: layer.served_as.clone(),
+            transposed: layer.transposed,
             in_features: layer.in_features,
             out_features: layer.out_features,
             status: outcome.name(),

@@ -12,3 +12,4 @@ pub(crate) mod out_folder;
 pub(crate) mod peft;
 pub(crate) mod readme;
 pub(crate) mod target;
+pub(crate) mod target_modules;

@@ -31,7 +31,8 @@ impl Readme<'_> {
         let (rank, corrected) = (layers.rank(), layers.corrected());
         let method = layers.settings.solve.method.name();
         let quantizer = layers.weights.format();
-        let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
+        let serving = layers.weights.serving();
+        let class = &serving.class;
         let (base_model, base_note) = match self.base_model {
             Some(base) => (base, String::new()),
             None => (
@@ -42,8 +43,8 @@ impl Readme<'_> {
                 ),
             ),
         };
-        format!(
-        "# qera adapter, generation {generation}
+        let text = format!(
+            "# qera adapter, generation {generation}
 
 {corrected} of {total} layers corrected by method `{method}` for {quantizer}; rank {rank}, lora_alpha {rank}.
 `qera_manifest.json` has the errors of every layer.
@@ -52,11 +53,26 @@ PEFT:
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
-base = AutoModelForCausalLM.from_pretrained(\"{base_model}\")
+from transformers import {class}
+base = {class}.from_pretrained(\"{base_model}\")
 model = PeftModel.from_pretrained(base, \"{folder}\")
 ```
+",
+            total = layers.outcomes.len(),
+        );
+        let is_causal = serving.task_type.as_deref() == Some("CAUSAL_LM");
+        match is_causal {
+            true => text + &self.engines(base_model),
+            false => text,
+        }
+    }
 
+    /// Engines of causal language models.
+    fn engines(&self, base_model: &str) -> String {
+        let (folder, rank) = (self.folder, self.layers.rank());
+        let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
+        format!(
+            "
 vLLM:
 
 ```sh
@@ -74,8 +90,7 @@ llama.cpp (a base GGUF made from the same weights):
 ```sh
 python convert_lora_to_gguf.py --base {base_model} {folder}
 ```
-",
-        total = layers.outcomes.len(),
-    )
+"
+        )
     }
 }

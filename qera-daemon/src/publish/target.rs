@@ -1,6 +1,8 @@
 //! Where generations go: the output folder, held, and what is known of the generation that is
 //! current there.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use crate::disk::{exists, read};
@@ -12,6 +14,7 @@ use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
+use crate::settings::weights::WeightsSettings;
 use crate::solve::solution::LayerOutcome;
 use crate::weights::{WeightFormat, Weights};
 
@@ -21,7 +24,7 @@ pub(crate) struct Target<'a> {
     /// The folder.
     pub(crate) out: OutFolder,
     settings: &'a Settings,
-    weights: &'a Weights,
+    weights: Arc<Weights>,
     /// Set where a base is there or asked for.
     base: Option<Base>,
     base_present: bool,
@@ -72,28 +75,30 @@ impl Current {
 }
 
 impl<'a> Target<'a> {
-    /// Locks the folder and refuses one whose base belongs to other settings.
+    /// Takes the folder for these layers, and refuses one whose base belongs to others.
     ///
     /// # Errors
-    /// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
-    pub(crate) fn open(settings: &'a Settings, weights: &'a Weights) -> Result<Self, Fatal> {
-        let out = OutFolder::open(&settings.publish.out)?;
+    /// [`Fatal::StateRefused`], [`Fatal::Io`].
+    pub(crate) fn open(
+        out: OutFolder,
+        settings: &'a Settings,
+        weights: Arc<Weights>,
+    ) -> Result<Self, Fatal> {
         let fingerprint = weights.fingerprint();
         // Hashing the whole checkpoint is for those who have or want a base.
         let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
-        let base = concerned.then(|| Base::new(weights, &fingerprint));
+        let base = concerned.then(|| Base::new(&weights, &fingerprint));
         let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
         let of_base = base.as_ref().map(Base::fingerprint);
         let mut target = Self {
             out,
             settings,
-            weights,
             base,
             base_present,
-            fingerprints: Fingerprints::new(settings, weights, fingerprint, of_base),
+            fingerprints: Fingerprints::new(settings, &weights, fingerprint, of_base),
+            weights,
             drained: None,
         };
-        target.refuse_other_quantizer()?;
         target.drained = target.read_current();
         Ok(target)
     }
@@ -121,38 +126,12 @@ impl<'a> Target<'a> {
             journal_position: number,
             journal_digest: digest,
             ..
-        } = self.current()?.inputs;
+        } = current(&self.out)?.inputs;
         Some(Position { number, digest })
     }
 
-    /// An engine that follows `current` serves it on weights of one quantizer.
-    fn refuse_other_quantizer(&self) -> Result<(), Fatal> {
-        let Some(Current { settings, .. }) = self.current() else {
-            return Ok(());
-        };
-        let found = WeightFormat {
-            name: settings.quantizer,
-            block_size: settings.block_size,
-        };
-        let own = self.weights.format();
-        if found == own {
-            return Ok(());
-        }
-        Err(Fatal::StateRefused {
-            path: self.out.path.clone(),
-            reason: format!(
-                "its current generation corrects {found}, this run uses {own}: choose another --out"
-            ),
-        })
-    }
-
-    fn current(&self) -> Option<Current> {
-        let manifest = read(&self.out.path.join("current/qera_manifest.json")).ok()?;
-        Current::parse(&manifest).ok()
-    }
-
     fn read_current(&self) -> Option<String> {
-        let current = self.current()?;
+        let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
         let base_missing = self.base.is_some() && !self.base_present;
         (same && !base_missing).then_some(current.inputs.journal_digest)
@@ -170,7 +149,7 @@ impl<'a> Target<'a> {
         inputs: Inputs,
     ) -> Result<Publication, Fatal> {
         if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
-            emit(&self.out, self.weights, base)?;
+            emit(&self.out, &self.weights, base)?;
             self.base_present = true;
         }
         // Without a base the quantized weights are elsewhere, and the full-precision folder would
@@ -183,7 +162,7 @@ impl<'a> Target<'a> {
         let fingerprints = self.fingerprints.clone();
         let layers = PublishedLayers {
             settings: self.settings,
-            weights: self.weights,
+            weights: &self.weights,
             outcomes,
             progress,
         };
@@ -197,4 +176,36 @@ impl<'a> Target<'a> {
         self.out.prune(self.settings.publish.keep_generations)?;
         Ok(published)
     }
+}
+
+/// An engine that follows `current` serves it on weights of one quantizer.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] where the current generation is for another.
+pub(crate) fn refuse_other_quantizer(
+    out: &OutFolder,
+    settings: &WeightsSettings,
+) -> Result<(), Fatal> {
+    let Some(Current { settings: of, .. }) = current(out) else {
+        return Ok(());
+    };
+    let found = WeightFormat {
+        name: of.quantizer,
+        block_size: of.block_size,
+    };
+    let own = WeightFormat::of(settings.quantizer);
+    if found == own {
+        return Ok(());
+    }
+    Err(Fatal::StateRefused {
+        path: out.path.clone(),
+        reason: format!(
+            "its current generation corrects {found}, this run uses {own}: choose another --out"
+        ),
+    })
+}
+
+fn current(out: &OutFolder) -> Option<Current> {
+    let manifest = read(&out.path.join("current/qera_manifest.json")).ok()?;
+    Current::parse(&manifest).ok()
 }

@@ -14,12 +14,16 @@ use crate::settings::Settings;
 use crate::state::journal::Journal;
 use crate::state::restore::{DamagedSnapshot, Restored};
 use crate::weights::Weights;
+use crate::weights::passed_over::{PassedOver, grouped};
+
+/// Kinds of passed-over tensors that the log names.
+const SAID: usize = 8;
 
 /// Says what the run begins with.
 pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
     let settings = prepared.settings;
     reporter.say(&Event::Started(RunStarted {
-        checkpoint: prepared.weights.map_or_else(
+        checkpoint: prepared.weights.as_deref().map_or_else(
             || "no checkpoint, statistics only".into(),
             |weights| weights.path().display().to_string(),
         ),
@@ -32,16 +36,8 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     }));
-    let passed_over = prepared.weights.map_or(&[][..], Weights::passed_over);
-    if let Some(first) = passed_over.first() {
-        let count = passed_over.len();
-        let message = format!(
-            "{count} weights of more than two dimensions are not corrected ('{first}' first)"
-        );
-        reporter.say(&Event::Warning {
-            subject: "checkpoint",
-            message,
-        });
+    if let Some(weights) = &prepared.weights {
+        tell_passed_over(weights, reporter);
     }
     if prepared.ignored_files > 0 {
         reporter.say(&Event::Warning {
@@ -55,6 +51,25 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
     for message in &prepared.refused {
         reporter.say(&Event::ShardQuarantined {
             message: message.clone(),
+        });
+    }
+}
+
+/// Says which linear maps are not corrected although nobody asked to leave them out.
+fn tell_passed_over(weights: &Weights, reporter: &Reporter) {
+    let unasked = weights.passed_over().iter().filter(|of| of.why.is_unasked());
+    let unasked: Vec<PassedOver> = unasked.cloned().collect();
+    let groups = grouped(&unasked, weights.parameters());
+    let mut lines: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    let more = lines.len().saturating_sub(SAID);
+    lines.truncate(SAID);
+    if more > 0 {
+        lines.push(format!("{more} more kinds of tensors (`plan` and the manifest have them)"));
+    }
+    for line in lines {
+        reporter.say(&Event::Warning {
+            subject: "not corrected",
+            message: line,
         });
     }
 }

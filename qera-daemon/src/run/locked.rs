@@ -1,12 +1,15 @@
 //! A run that has its state and its output folder for itself. Which sites there are may still
 //! change while it waits for the first shard.
 
+use std::sync::Arc;
+
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Phase;
-use crate::publish::target::Target;
+use crate::publish::out_folder::OutFolder;
+use crate::publish::target::{Target, refuse_other_quantizer};
 use crate::run::announce::{announce, ready};
 use crate::run::begun::Begun;
 use crate::run::ending::nothing_usable;
@@ -15,14 +18,18 @@ use crate::run::prepared::Prepared;
 use crate::run::signals::Signals;
 use crate::state::restore::Restored;
 use crate::state::{SitesRecord, StateFolder, read_sites};
+use crate::weights::Model;
+use crate::weights::checkpoint::refuse;
+use crate::weights::recording::Recording;
 
 /// State and output folder are held.
 #[derive(Debug)]
 pub(crate) struct Locked<'a> {
     prepared: Prepared<'a>,
+    model: Option<&'a Model>,
     inbox: Inbox,
     state: StateFolder,
-    target: Option<Target<'a>>,
+    out: Option<OutFolder>,
 }
 
 impl<'a> Locked<'a> {
@@ -30,24 +37,31 @@ impl<'a> Locked<'a> {
     ///
     /// # Errors
     /// [`Fatal::Locked`], or [`Fatal`] for a folder that cannot serve.
-    pub(crate) fn lock(mut prepared: Prepared<'a>, mut inbox: Inbox) -> Result<Self, Fatal> {
-        let (settings, weights) = (prepared.settings, prepared.weights);
+    pub(crate) fn lock(
+        mut prepared: Prepared<'a>,
+        model: Option<&'a Model>,
+        mut inbox: Inbox,
+    ) -> Result<Self, Fatal> {
+        let settings = prepared.settings;
         let state = StateFolder::open(&settings.state)?;
         state.refuse_other_versions()?;
         if read_sites(&state.path)? != prepared.saved {
             // Another run began or went on with it before the lock was ours.
             inbox.forget();
-            prepared = Prepared::prepare(settings, weights, Some(&mut inbox.intake))?;
+            prepared = Prepared::prepare(settings, model, Some(&mut inbox.intake))?;
             prepared.plan.check(settings)?;
         }
-        let target = weights
-            .map(|weights| Target::open(settings, weights))
-            .transpose()?;
+        let out = model.map(|_| OutFolder::open(&settings.publish.out));
+        let out = out.transpose()?;
+        if let Some(out) = &out {
+            refuse_other_quantizer(out, &settings.weights)?;
+        }
         Ok(Self {
             prepared,
+            model,
             inbox,
             state,
-            target,
+            out,
         })
     }
 
@@ -80,14 +94,14 @@ impl<'a> Locked<'a> {
         let Some(watcher) = &mut self.inbox.watcher else {
             return Ok(());
         };
-        let (settings, weights) = (self.prepared.settings, self.prepared.weights);
+        let (settings, model) = (self.prepared.settings, self.model);
         let mut refused = Vec::new();
         while self.prepared.is_empty() && !signals.came() {
             refused.append(&mut self.prepared.refused);
             let deadline = clock::now() + settings.source.rescan;
             let verdict = self.inbox.intake.next_verdict().unwrap_or(deadline);
             watcher.wait(verdict.min(deadline));
-            match Prepared::prepare(settings, weights, Some(&mut self.inbox.intake)) {
+            match Prepared::prepare(settings, model, Some(&mut self.inbox.intake)) {
                 Ok(again) => self.prepared = again,
                 // The folder is gone for a while.
                 Err(Fatal::Io { .. }) => {}
@@ -112,14 +126,14 @@ impl<'a> Locked<'a> {
     pub(crate) fn begin(self, signals: &Signals) -> Result<Option<Begun<'a>>, Fatal> {
         let Self {
             mut prepared,
+            model: _,
             inbox,
             state,
-            target,
+            out,
         } = self;
         let empty = prepared.is_empty();
         if empty && inbox.watcher.is_none() {
-            let folder = inbox.intake.folder();
-            return Err(nothing_usable(folder, prepared.refused.len()));
+            return Err(nothing_to_begin_with(&prepared, &inbox));
         }
         if empty && signals.came() {
             return Ok(None);
@@ -127,8 +141,15 @@ impl<'a> Locked<'a> {
         if prepared.weights.is_none() && prepared.saved.is_none() {
             // Modules come with the shards that are accepted, not with those that are only there.
             prepared.sites = prepared.sites.without_sites();
+            prepared.recording = Recording::default();
         }
-        let sites = SitesRecord::new(&prepared.sites);
+        let target = match (out, &prepared.weights) {
+            (Some(out), Some(weights)) => {
+                Some(Target::open(out, prepared.settings, Arc::clone(weights))?)
+            }
+            _ => None,
+        };
+        let sites = SitesRecord::new(&prepared.sites, &prepared.recording);
         if prepared.saved.as_ref() != Some(&sites) {
             state.save_sites(&sites)?;
         }
@@ -138,5 +159,18 @@ impl<'a> Locked<'a> {
             state,
             target,
         }))
+    }
+}
+
+/// Why `--once` has nothing to do.
+fn nothing_to_begin_with(prepared: &Prepared<'_>, inbox: &Inbox) -> Fatal {
+    match &prepared.weights {
+        Some(weights) if !prepared.admitted.is_empty() => refuse(
+            weights.path(),
+            "no shard names a linear layer of it that is selected: a shard's key, qera.linears, a \
+             listed model_type or --include in full does"
+                .into(),
+        ),
+        _ => nothing_usable(inbox.intake.folder(), prepared.refused.len()),
     }
 }

@@ -21,7 +21,7 @@ use crate::run::prepared::Prepared;
 use crate::run::running::Running;
 use crate::run::signals::Signals;
 use crate::settings::Settings;
-use crate::weights::Weights;
+use crate::weights::Model;
 
 /// The main job: what the folder holds and what comes is folded, solved and published, until
 /// `--once` has done what is there, the layers have converged, or a signal comes.
@@ -35,15 +35,15 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
         ));
     };
     let signals = Signals::listen()?;
-    let weights = Weights::open(settings)?;
+    let model = Model::open(settings)?;
     // Before the first listing, so that nothing comes unseen between the two.
     let mut inbox = Inbox::open(settings, watch, reporter);
     if let Some(watcher) = &inbox.watcher {
         signals.wake(&watcher.handle())?;
     }
-    let prepared = Prepared::prepare(settings, weights.as_ref(), Some(&mut inbox.intake))?;
+    let prepared = Prepared::prepare(settings, model.as_ref(), Some(&mut inbox.intake))?;
     prepared.plan.check(settings)?;
-    let mut locked = Locked::lock(prepared, inbox)?;
+    let mut locked = Locked::lock(prepared, model.as_ref(), inbox)?;
     locked.announce(reporter)?;
     locked.await_first_shard(&signals, reporter)?;
     let Some(begun) = locked.begin(&signals)? else {

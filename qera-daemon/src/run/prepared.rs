@@ -2,6 +2,7 @@
 //! what it will all need. Nothing is locked yet.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::Arc;
 
 use crate::calibrate::aside::{ScoredLayer, scored_share};
 use crate::error::Fatal;
@@ -13,17 +14,20 @@ use crate::pipeline::ledger::Ledger;
 use crate::plan::Plan;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
 use crate::settings::Settings;
+use crate::settings::name_map::NameMap;
 use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::grouping::{RefusedShard, group};
+use crate::source::naming::{Naming, RecordedModule, find};
 use crate::source::intake::{Intake, Scan};
 use crate::source::shard::ShardHeader;
 use crate::state::progress_file::LayerSize;
 use crate::state::restore::{Asked, Expected, check_sites};
 use crate::state::{SitesRecord, read_sites};
-use crate::weights::Weights;
 use crate::weights::layers::Layer;
+use crate::weights::recording::Recording;
 use crate::weights::sites::{Site, Sites};
+use crate::weights::{Model, Weights};
 
 /// Sites, shards and plan.
 #[derive(Debug)]
@@ -31,10 +35,12 @@ pub(crate) struct Prepared<'a> {
     /// The settings.
     pub(crate) settings: &'a Settings,
     /// The weights; none where statistics are only gathered.
-    pub(crate) weights: Option<&'a Weights>,
+    pub(crate) weights: Option<Arc<Weights>>,
+    /// What is known of the recorded model.
+    pub(crate) recording: Recording,
     /// The sites.
     pub(crate) sites: Sites,
-    /// Those of the state that is continued.
+    /// Those of the state that is continued, as they stand there.
     pub(crate) saved: Option<SitesRecord>,
     /// What it will need.
     pub(crate) plan: Plan,
@@ -46,8 +52,10 @@ pub(crate) struct Prepared<'a> {
     pub(crate) ignored_files: usize,
 }
 
-/// Sites, and the shards that fit them.
+/// Layers, sites, and the shards that fit them.
 struct Grouped {
+    weights: Option<Arc<Weights>>,
+    recording: Recording,
     sites: Sites,
     admitted: Vec<Admitted>,
 }
@@ -60,7 +68,7 @@ impl<'a> Prepared<'a> {
     /// [`Fatal`] for a folder or state that cannot serve; a bad shard is only counted.
     pub(crate) fn prepare(
         settings: &'a Settings,
-        weights: Option<&'a Weights>,
+        model: Option<&Model>,
         mut intake: Option<&mut Intake>,
     ) -> Result<Self, Fatal> {
         let saved = read_sites(&settings.state)?;
@@ -69,10 +77,15 @@ impl<'a> Prepared<'a> {
             None => Scan::default(),
         };
         let mut refused: Vec<String> = scan.refused.iter().map(ToString::to_string).collect();
-        let Grouped { sites, admitted } = match &saved {
-            Some(record) => continued(settings, weights, record, &scan.ready, intake.is_some())?,
+        let Grouped {
+            weights,
+            recording,
+            sites,
+            admitted,
+        } = match &saved {
+            Some(record) => continued(settings, model, record, &scan.ready, intake.is_some())?,
             None => {
-                let grouping = group(settings, weights, scan.ready)?;
+                let grouping = group(settings, model, scan.ready)?;
                 for RefusedShard { header, refusal } in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {
@@ -80,6 +93,8 @@ impl<'a> Prepared<'a> {
                     }
                 }
                 Grouped {
+                    weights: grouping.weights,
+                    recording: grouping.recording,
                     sites: grouping.sites,
                     admitted: grouping.admitted,
                 }
@@ -88,7 +103,8 @@ impl<'a> Prepared<'a> {
         refused.sort();
         let run = PlannedRun {
             settings,
-            layers: weights.map_or(&[][..], Weights::layers),
+            weights: weights.as_deref(),
+            layers: weights.as_deref().map_or(&[][..], Weights::layers),
             sites: &sites,
             shards: &admitted,
             solving: Solving::of(settings),
@@ -101,6 +117,7 @@ impl<'a> Prepared<'a> {
         Ok(Self {
             settings,
             weights,
+            recording,
             sites,
             saved,
             plan,
@@ -112,14 +129,17 @@ impl<'a> Prepared<'a> {
 
     /// The selected layers.
     #[must_use]
-    pub(crate) fn layers(&self) -> &'a [Layer] {
-        self.weights.map_or(&[], Weights::layers)
+    pub(crate) fn layers(&self) -> &[Layer] {
+        self.weights.as_deref().map_or(&[], Weights::layers)
     }
 
-    /// Whether there is nothing to begin with: no state, no shard.
+    /// Whether there is nothing to begin with: no state, no shard that names a layer.
     #[must_use]
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.saved.is_none() && self.admitted.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        let solves = self.weights.is_some();
+        let unsaid = self.recording.linears.is_empty() && self.settings.solve.method.uses_rows();
+        let names_none = solves && (unsaid || self.layers().is_empty());
+        self.saved.is_none() && (self.admitted.is_empty() || names_none)
     }
 
     /// How the state's sites are to be read.
@@ -131,6 +151,7 @@ impl<'a> Prepared<'a> {
         };
         Expected {
             sites: &self.sites,
+            names: self.recording.names.as_ref(),
             solved_for,
             layers: self.sites.sites.iter().map(of_site).collect(),
             scored_shares: self.scored_shares(),
@@ -162,7 +183,7 @@ impl<'a> Prepared<'a> {
             settings: self.settings,
             sites: &self.sites,
             scored_shares: self.scored_shares(),
-            solver: self.weights.map(|weights| SiteSolver {
+            solver: self.weights.as_deref().map(|weights| SiteSolver {
                 weights,
                 settings: self.settings,
                 compute: Compute {
@@ -185,14 +206,23 @@ impl<'a> Prepared<'a> {
 /// The sites of a state, with the layers of today, and which shards fit them.
 fn continued(
     settings: &Settings,
-    weights: Option<&Weights>,
+    model: Option<&Model>,
     record: &SitesRecord,
     headers: &[ShardHeader],
     continues: bool,
 ) -> Result<Grouped, Fatal> {
+    let named = match (model, &record.recording.names) {
+        (Some(model), None) => Some(record.named_by(saved_names(settings, model, record)?)),
+        _ => None,
+    };
+    let record = named.as_ref().unwrap_or(record);
+    check_map(settings, record)?;
+    let recording = &record.recording;
+    let weights = model.map(|model| model.select(settings, recording));
+    let weights = weights.transpose()?.map(Arc::new);
     // Once begun, R goes on being gathered, also for a method that does without.
     let kind = record.second_moment;
-    let sites = match weights {
+    let sites = match &weights {
         None => Sites::saved(&record.sites, &record.shares, kind),
         Some(weights) => weights.sites(&record.shares, kind)?,
     };
@@ -202,11 +232,79 @@ fn continued(
     };
     check_sites(&settings.state, record, &sites, asked)?;
     let admission = Admission {
-        weights,
+        weights: weights.as_deref(),
         selection: &settings.weights.selection,
         sites: &sites,
+        recording,
+        fixed: weights.is_some(),
     };
     let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
     let admitted = fits.collect();
-    Ok(Grouped { sites, admitted })
+    Ok(Grouped {
+        recording: recording.clone(),
+        weights,
+        sites,
+        admitted,
+    })
+}
+
+/// How the names of a state that was gathered without a checkpoint are related to this one's.
+fn saved_names(
+    settings: &Settings,
+    model: &Model,
+    record: &SitesRecord,
+) -> Result<NameMap, Fatal> {
+    let sites = record.sites.iter().map(|site| RecordedModule {
+        name: site.name.clone(),
+        in_features: site.in_features,
+    });
+    let sites: Vec<_> = sites.collect();
+    let refuse = |reason| {
+        Err(Fatal::StateRefused {
+            path: settings.state.clone(),
+            reason,
+        })
+    };
+    let names = match &settings.weights.map {
+        Some(given) => given.clone(),
+        None => match find(model, &settings.weights.selection, &sites) {
+            Naming::Found(names) => names,
+            Naming::Ambiguous(maps) => {
+                let rules = maps.iter().flat_map(NameMap::rules);
+                let options: Vec<_> = rules.map(|rule| format!("--map '{rule}'")).collect();
+                return refuse(format!(
+                    "its names fit the checkpoint under more than one prefix; say which: {}",
+                    options.join(" or ")
+                ));
+            }
+            // Those that meet no weight are named when their statistics are looked for.
+            Naming::Unknown => NameMap::default(),
+        },
+    };
+    if model.serving_is_known(&record.recording.named_by(names.clone())) {
+        return Ok(names);
+    }
+    refuse(
+        "its names are not the checkpoint's, and neither config.json nor a shard said which class \
+         serves the model: gather it anew with the metadata qera.class"
+            .into(),
+    )
+}
+
+/// A state keeps the names that it began with.
+fn check_map(settings: &Settings, record: &SitesRecord) -> Result<(), Fatal> {
+    let (Some(asked), Some(kept)) = (&settings.weights.map, &record.recording.names) else {
+        return Ok(());
+    };
+    if asked == kept {
+        return Ok(());
+    }
+    let rules: Vec<_> = kept.rules().iter().map(|rule| format!("'{rule}'")).collect();
+    Err(Fatal::StateRefused {
+        path: settings.state.clone(),
+        reason: match rules.is_empty() {
+            true => "was begun without --map: choose another --state".into(),
+            false => format!("was begun with --map {}: choose another --state", rules.join(" ")),
+        },
+    })
 }

@@ -103,6 +103,7 @@ impl<'a> Running<'a> {
             state: &state,
             plan: &prepared.plan,
             sites: prepared.sites.clone(),
+            recording: prepared.recording.clone(),
             saved_sites: prepared.sites.sites.len(),
             gathered: self.restored.gathered,
             solved_for: self.solved_for,

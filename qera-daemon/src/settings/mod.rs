@@ -3,9 +3,11 @@
 
 pub(crate) mod compute;
 pub(crate) mod convergence;
+pub(crate) mod dotted;
 pub(crate) mod layered;
 pub(crate) mod log_format;
 pub(crate) mod memory_budget;
+pub(crate) mod name_map;
 pub(crate) mod options;
 pub(crate) mod parse;
 pub(crate) mod publish;

@@ -154,7 +154,15 @@ pub(crate) struct Options {
     )]
     pub(crate) shrinkage: Option<String>,
 
-    /// Only the layers that match; repeatable [default: all 2-D linear weights]
+    /// What the shards' names are in the checkpoint: PATTERN stands for the first dotted parts of a
+    /// recorded name, * for one part; repeatable, the first that fits counts [default: found out,
+    /// where one prefix fits every name]
+    #[arg(long, value_name = "PATTERN=REPLACEMENT", global = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) map: Vec<String>,
+
+    /// Only the linear layers that match; one that is named in full is a linear layer; repeatable
+    /// [default: all linear layers]
     #[arg(long, value_name = "GLOB", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) include: Vec<String>,
@@ -207,10 +215,11 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 8] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 9] = [
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
-        ("include", "all 2-D linear weights"),
+        ("include", "all linear layers"),
+        ("map", "found out"),
         ("on-publish", "none"),
         ("rank-for", "none"),
         ("state", "OUT/state"),

@@ -7,22 +7,45 @@ use globset::GlobMatcher;
 use qera_core::quantize::Mxint;
 
 use crate::error::Fatal;
+use crate::settings::dotted::last_part;
+use crate::settings::name_map::{MapRule, NameMap};
 use crate::settings::options::{Options, QUANTIZERS};
 use crate::settings::parse::{at_least, glob, globs, one_of};
 
-/// Modules that are not corrected unless `--include` names one in full: outputs and embeddings.
-pub(crate) const DEFAULT_EXCLUDES: [&str; 10] = [
-    "*lm_head*",
-    "output",
-    "*embed*",
+/// Last names of output layers, which are not corrected unless `--include` names one in full.
+const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
+/// Last names of embeddings, whose rows are looked up and not multiplied.
+const EMBEDDINGS: [&str; 16] = [
+    "embed_tokens",
+    "embed_positions",
+    "embed_in",
+    "embeddings",
+    "embedding",
+    "word_embeddings",
+    "word_embeddings_layernorm",
+    "position_embeddings",
+    "position_embedding",
+    "token_type_embeddings",
+    "tok_embeddings",
     "wte",
-    "*.wte",
     "wpe",
-    "*.wpe",
+    "tokens_embed",
+    "positions_embed",
     "shared",
-    "*.shared",
-    "*relative_attention_bias*",
 ];
+/// A table of distances that T5 stores like a linear layer.
+const RELATIVE_POSITIONS: &str = "relative_attention_bias";
+
+/// Whether a module is an embedding by its last name.
+#[must_use]
+pub(crate) fn is_embedding(module: &str) -> bool {
+    EMBEDDINGS.contains(&last_part(module)) || last_part(module) == RELATIVE_POSITIONS
+}
+
+/// Whether a module is left out unless `--include` names it in full.
+fn is_left_out_by_default(module: &str) -> bool {
+    is_embedding(module) || HEADS.contains(&last_part(module)) || module == "output"
+}
 
 /// The weights.
 #[derive(Debug, Clone)]
@@ -35,6 +58,8 @@ pub(crate) struct WeightsSettings {
     pub(crate) ranks: Ranks,
     /// Which layers.
     pub(crate) selection: Selection,
+    /// What recorded names are in the checkpoint; none where it is to be found out.
+    pub(crate) map: Option<NameMap>,
 }
 
 /// `--rank` and `--rank-for`.
@@ -100,28 +125,62 @@ pub(crate) struct Selection {
     /// Empty: everything that is not excluded.
     pub(crate) include: Vec<GlobMatcher>,
     exclude: Vec<GlobMatcher>,
-    default_exclude: Vec<GlobMatcher>,
+}
+
+/// What the options say of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// An `--include` names it in full.
+    Named,
+    /// It may be corrected.
+    Allowed,
+    /// No `--include` matches it.
+    NotIncluded,
+    /// `--exclude` matches it.
+    Excluded,
+    /// Outputs and embeddings are left out unless an `--include` names one in full.
+    LeftOutByDefault,
 }
 
 impl Selection {
+    /// What the options say of this module.
+    #[must_use]
+    pub(crate) fn choice(&self, module: &str) -> Choice {
+        if self.exclude.iter().any(|glob| glob.is_match(module)) {
+            return Choice::Excluded;
+        }
+        if self.include.iter().any(|glob| glob.glob().glob() == module) {
+            return Choice::Named;
+        }
+        if is_left_out_by_default(module) {
+            return Choice::LeftOutByDefault;
+        }
+        if !self.include.is_empty() && !self.include.iter().any(|glob| glob.is_match(module)) {
+            return Choice::NotIncluded;
+        }
+        Choice::Allowed
+    }
+
     /// Whether an exclude pattern, given or by default, takes this module out.
     #[must_use]
     pub(crate) fn excludes(&self, module: &str) -> bool {
-        let named = || self.include.iter().any(|glob| glob.glob().glob() == module);
-        self.exclude.iter().any(|glob| glob.is_match(module))
-            || (self
-                .default_exclude
-                .iter()
-                .any(|glob| glob.is_match(module))
-                && !named())
+        matches!(
+            self.choice(module),
+            Choice::Excluded | Choice::LeftOutByDefault
+        )
     }
 
     /// Whether this module is to be corrected, as far as its name says.
     #[must_use]
     pub(crate) fn selects(&self, module: &str) -> bool {
-        (self.include.is_empty() || self.include.iter().any(|glob| glob.is_match(module)))
-            && !self.excludes(module)
+        matches!(self.choice(module), Choice::Named | Choice::Allowed)
     }
+}
+
+fn map_rules(options: &[String]) -> Result<Option<NameMap>, Fatal> {
+    let rules = options.iter().map(|text| MapRule::parse(text));
+    let rules = rules.collect::<Result<Vec<_>, _>>()?;
+    Ok((!rules.is_empty()).then(|| NameMap::new(false, rules)))
 }
 
 impl WeightsSettings {
@@ -152,8 +211,8 @@ impl WeightsSettings {
             selection: Selection {
                 include: globs("include", &options.include)?,
                 exclude: globs("exclude", &options.exclude)?,
-                default_exclude: globs("exclude", &DEFAULT_EXCLUDES)?,
             },
+            map: map_rules(&options.map)?,
         })
     }
 

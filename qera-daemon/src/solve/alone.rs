@@ -1,6 +1,7 @@
 //! One site of a checkpoint, solved from statistics without a run around it: what the tests hold
 //! against oracles.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::calibrate::site::SiteStatistics;
@@ -9,7 +10,8 @@ use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
-use crate::weights::Weights;
+use crate::weights::Model;
+use crate::weights::recording::Recording;
 use crate::weights::sites::Shares;
 
 /// A checkpoint whose layers share one input, and the statistics of that.
@@ -60,10 +62,22 @@ impl SiteProblem<'_> {
     ) -> Result<Vec<SolvedLayer>, Box<dyn core::error::Error + Send + Sync>> {
         let mut settings = Settings::from_toml(self.options)?;
         settings.weights.checkpoint = Some(self.checkpoint.to_path_buf());
-        let Some(weights) = Weights::open(&settings)? else {
+        let Some(model) = Model::open(&settings)? else {
             return Err("there is no checkpoint".into());
         };
-        let sites = weights.sites(&Shares::default(), self.statistics.second_moment.kind())?;
+        let mut recording = Recording::default();
+        let modules: BTreeSet<String> = model.modules().map(str::to_owned).collect();
+        let layers = modules.iter().filter(|name| {
+            let shape = model.shape(name);
+            shape.is_some_and(|shape| shape.len() == 2)
+        });
+        layers.for_each(|name| recording.linears.see(name.clone()));
+        let weights = model.select(&settings, &recording)?;
+        let mut shares = Shares::default();
+        let one = weights.layers().iter().map(|layer| layer.name.clone());
+        // The first word of shares clashes with no other.
+        let _ = shares.join(&one.collect());
+        let sites = weights.sites(&shares, self.statistics.second_moment.kind())?;
         let [site] = &sites.sites[..] else {
             return Err(format!("{} inputs, not one", sites.sites.len()).into());
         };

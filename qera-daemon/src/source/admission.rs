@@ -8,16 +8,18 @@ use safetensors::Dtype;
 
 use crate::disk::identity::Identity;
 use crate::formats::safetensors::header::{Claim, float_dtype};
-use crate::host::second_moment::SecondMomentKind;
 use crate::settings::weights::Selection;
-use crate::source::metadata::{declared, full_precision, model, refused_shares, tp_size};
+use crate::source::declared::declared_groups;
+use crate::source::metadata::{
+    class, full_precision, linears, model, refused_linears, task_type, tp_size,
+};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::shard::ShardHeader;
+use crate::source::shard::{MASK, ShardHeader};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
-use crate::weights::sites::{Clash, Shares, Sites, is_row_parallel};
-
-const MASK: &str = "::mask";
+use crate::weights::passed_over::Why;
+use crate::weights::recording::Recording;
+use crate::weights::sites::{Sites, is_row_parallel};
 
 /// A tensor that will be read.
 #[derive(Debug, Clone)]
@@ -81,6 +83,17 @@ pub(crate) struct Admission<'a> {
     pub(crate) selection: &'a Selection,
     /// The sites.
     pub(crate) sites: &'a Sites,
+    /// What is known of the recorded model.
+    pub(crate) recording: &'a Recording,
+    /// Whether that cannot be changed any more.
+    pub(crate) fixed: bool,
+}
+
+/// Where the rows of a tensor go.
+enum Destination {
+    Sites(BTreeSet<usize>),
+    /// A known module that is not corrected.
+    Nowhere,
 }
 
 impl Admission<'_> {
@@ -95,23 +108,16 @@ impl Admission<'_> {
         })
     }
 
-    fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
-        if let Some(found) = model(header)
-            && let Some(weights) = self.weights
-            && !weights.model_names().iter().any(|name| name == found)
-        {
-            return Err(Reason::OtherModel {
-                found: found.into(),
-                expected: weights.model_names().to_vec(),
-            });
-        }
-        let tp_size = tp_size(header)?;
+    /// As [`admit`](Self::admit), without the shard's name.
+    pub(crate) fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
+        self.check_model(header)?;
         let by_key: BTreeMap<&str, &Claim> = header
             .claims()
             .iter()
             .map(|c| (c.key.as_str(), c))
             .collect();
-        let groups = declared(header)?;
+        let groups = declared_groups(header, self.recording)?;
+        let tp_size = tp_size(header)?;
         let mut entries = Vec::new();
         let mut ignored_keys = 0;
         for claim in header.claims() {
@@ -124,17 +130,12 @@ impl Admission<'_> {
                 continue;
             }
             let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
-            let sites = self.sites_of(&claim.key, &groups);
-            if sites.is_empty() {
-                if !self.is_known(&claim.key) {
-                    return Err(Reason::UnknownModule {
-                        key: claim.key.clone(),
-                    });
-                }
+            let module = self.recording.name(&claim.key);
+            let Destination::Sites(sites) = self.destination(&claim.key, &module, &groups)? else {
                 ignored_keys += 1;
                 continue;
-            }
-            if tp_size > 1 && is_row_parallel(&claim.key) {
+            };
+            if tp_size > 1 && is_row_parallel(&module) {
                 return Err(Reason::TensorParallel {
                     key: claim.key.clone(),
                     tp_size,
@@ -144,7 +145,7 @@ impl Admission<'_> {
                 match self.entry(claim, site, mask) {
                     Ok(entry) => entries.push(entry),
                     // A member that is not selected may help, and does no harm when it cannot.
-                    Err(_) if !self.selection.selects(&claim.key) => ignored_keys += 1,
+                    Err(_) if !self.selection.selects(&module) => ignored_keys += 1,
                     Err(reason) => return Err(reason),
                 }
             }
@@ -158,6 +159,79 @@ impl Admission<'_> {
             full_precision,
             identity: header.identity(),
         })
+    }
+
+    /// Whether the shard is of this model, and of what is known of it.
+    fn check_model(&self, header: &ShardHeader) -> Result<(), Reason> {
+        if let Some(found) = model(header)
+            && let Some(weights) = self.weights
+            && !weights.model_names().iter().any(|name| name == found)
+        {
+            return Err(Reason::OtherModel {
+                found: found.into(),
+                expected: weights.model_names().to_vec(),
+            });
+        }
+        if !self.fixed {
+            return Ok(());
+        }
+        task_type(header)?;
+        if let Some(found) = class(header)
+            && let Some(expected) = self.recording.class.as_ref().filter(|of| *of != found)
+        {
+            return Err(Reason::OtherClass {
+                found: found.to_owned(),
+                expected: expected.clone(),
+            });
+        }
+        self.check_linears(header)
+    }
+
+    /// Whether the linear layers that the shard lists are those that were fixed.
+    fn check_linears(&self, header: &ShardHeader) -> Result<(), Reason> {
+        for of in linears(header)? {
+            let module = self.recording.name(&of.name);
+            let layer = self.weights.and_then(|weights| weights.layer(&module));
+            let known = layer.map(Layer::listed);
+            let known = known.or_else(|| self.recording.linears.listed(&module));
+            if let Some(known) = known.filter(|known| *known != of.linear) {
+                return Err(refused_linears(
+                    header,
+                    format!("'{}' is {:?} here, and was {known:?}", of.name, of.linear),
+                ));
+            }
+            let why = self.weights.and_then(|w| w.why_passed_over(&module));
+            if why == Some(Why::NotLinear) {
+                return Err(Reason::LateLinear { module });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the rows of a key go.
+    fn destination(
+        &self,
+        key: &str,
+        module: &str,
+        groups: &[BTreeSet<String>],
+    ) -> Result<Destination, Reason> {
+        let sites = self.sites_of(module, groups);
+        if !sites.is_empty() {
+            return Ok(Destination::Sites(sites));
+        }
+        if !self.is_known(key, module) {
+            return Err(Reason::UnknownModule { key: key.into() });
+        }
+        match self.weights.and_then(|w| w.why_passed_over(module)) {
+            Some(Why::NotLinear) if self.fixed => Err(Reason::LateLinear {
+                module: module.into(),
+            }),
+            Some(why @ (Why::UnknownOrientation | Why::NotServed)) => {
+                let key = key.into();
+                Err(Reason::NoLayer { key, why })
+            }
+            _ => Ok(Destination::Nowhere),
+        }
     }
 
     /// The sites that a key feeds: its own, and those of modules that the shard says read the same
@@ -187,8 +261,10 @@ impl Admission<'_> {
     }
 
     /// A module that exists but feeds no selected layer.
-    fn is_known(&self, module: &str) -> bool {
-        self.selection.excludes(module) || self.weights.is_none_or(|w| w.has_module(module))
+    fn is_known(&self, key: &str, module: &str) -> bool {
+        self.selection.excludes(key)
+            || self.selection.excludes(module)
+            || self.weights.is_none_or(|w| w.has_module(module))
     }
 
     fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
@@ -240,55 +316,4 @@ impl Admission<'_> {
             mask_start: mask.map(|m| m.start),
         })
     }
-}
-
-/// Where there is no checkpoint: makes a site for each selected module of the shard whose input is
-/// not known yet.
-pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
-    for claim in header.claims() {
-        if let [.., width] = claim.shape[..]
-            && claim.shape.len() > 1
-            && width > 0
-            && !claim.key.ends_with(MASK)
-            && selection.selects(&claim.key)
-        {
-            sites.ensure(&claim.key, width);
-        }
-    }
-}
-
-/// Adds to `shares` what the shard's metadata `qera.shares` declares: a JSON list of lists of
-/// module paths, each list naming modules that read the same input. Only admitted shards are asked.
-///
-/// # Errors
-/// [`Refusal`] when it cannot be read, overlaps a different group that an earlier shard declared,
-/// or joins layers of different in_features; `shares` is then unchanged.
-pub(crate) fn declared_shares(
-    header: &ShardHeader,
-    layers: &[Layer],
-    shares: &mut Shares,
-) -> Result<(), Refusal> {
-    let refuse = |problem| Refusal {
-        shard: header.name.clone(),
-        reason: refused_shares(header, problem),
-    };
-    let groups = declared(header).map_err(|reason| Refusal {
-        shard: header.name.clone(),
-        reason,
-    })?;
-    let mut merged = shares.clone();
-    for group in &groups {
-        merged.join(group).map_err(|Clash { first, second }| {
-            refuse(format!(
-                "joins '{first}' and '{second}', which belong to different groups of other shards"
-            ))
-        })?;
-    }
-    if merged != *shares {
-        // Only whether they can be joined is asked.
-        let sites = Sites::group(layers, &merged, SecondMomentKind::Diagonal);
-        sites.map_err(|e| refuse(e.to_string()))?;
-        *shares = merged;
-    }
-    Ok(())
 }

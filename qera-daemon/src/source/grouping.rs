@@ -1,17 +1,28 @@
-//! Which modules share an input, decided once from the shards that are there when a state begins.
+//! What the shards that are there when a state begins decide once: how their names are related to
+//! the checkpoint's, which modules are linear layers, and which of them share an input.
+
+use std::sync::Arc;
 
 use crate::error::Fatal;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
-use crate::source::admission::{Admission, Admitted, declared_shares, grow};
-use crate::source::refusal::Refusal;
+use crate::settings::name_map::NameMap;
+use crate::source::admission::{Admission, Admitted};
+use crate::source::declared::{Declaring, declared_shares, grow, recorded_modules};
+use crate::source::naming::{Naming, find};
+use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
-use crate::weights::Weights;
+use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, Sites};
+use crate::weights::{Model, Weights};
 
-/// The sites, and which shards fit them.
+/// The layers, the sites, and which shards fit them.
 #[derive(Debug)]
 pub(crate) struct Grouping {
+    /// The layers; none without a checkpoint.
+    pub(crate) weights: Option<Arc<Weights>>,
+    /// What the shards say of the recorded model.
+    pub(crate) recording: Recording,
     /// The sites.
     pub(crate) sites: Sites,
     /// Shards whose headers fit, in their order.
@@ -32,73 +43,160 @@ pub(crate) struct RefusedShard {
 /// A header, by its place, that does not fit.
 struct Misfit {
     index: usize,
-    refusal: Refusal,
+    reason: Reason,
 }
 
-/// Groups the selected layers (or, without a checkpoint, the shards' modules) into sites by names
-/// and by what the shards declare. What a refused shard declares does not count: whenever shards
-/// are refused, the rest is judged again without them.
+/// What becomes of the headers when they are held against each other.
+enum Round {
+    Fits(Box<Grouping>),
+    /// These do not.
+    Without(Vec<Misfit>),
+}
+
+/// Groups the layers (or, without a checkpoint, the shards' modules) into sites. What a refused
+/// shard declares does not count: whenever shards are refused, the rest is judged again without
+/// them.
 ///
 /// # Errors
-/// [`Fatal::Checkpoint`] for layers that share an input and differ in in_features.
+/// [`Fatal::Checkpoint`] for a weight that cannot serve or layers that cannot share an input,
+/// [`Fatal::Usage`] for a selection that cannot be had.
 pub(crate) fn group(
     settings: &Settings,
-    weights: Option<&Weights>,
+    model: Option<&Model>,
     mut headers: Vec<ShardHeader>,
 ) -> Result<Grouping, Fatal> {
     let mut refused = Vec::new();
-    let layers = weights.map_or(&[][..], Weights::layers);
     loop {
-        let mut shares = Shares::default();
-        let mut clashes = Vec::new();
-        for (index, header) in headers.iter().enumerate() {
-            if let Err(refusal) = declared_shares(header, layers, &mut shares) {
-                clashes.push(Misfit { index, refusal });
+        match judge(settings, model, &headers)? {
+            Round::Fits(grouping) => {
+                return Ok(Grouping {
+                    refused,
+                    ..*grouping
+                });
             }
-        }
-        let sites = sites(settings, weights, &shares, &headers)?;
-        let admission = Admission {
-            weights,
-            selection: &settings.weights.selection,
-            sites: &sites,
-        };
-        let mut admitted = Vec::new();
-        let mut refusals = Vec::new();
-        for (index, header) in headers.iter().enumerate() {
-            // Without a checkpoint a shard is judged by its own word here, and by those accepted
-            // before it later.
-            let own = weights.is_none().then(|| {
-                let mut own = sites.without_sites();
-                grow(header, &settings.weights.selection, &mut own);
-                own
-            });
-            let admission = Admission {
-                sites: own.as_ref().unwrap_or(&sites),
-                ..admission.clone()
-            };
-            match admission.admit(header) {
-                Ok(shard) => admitted.push(shard),
-                Err(refusal) => refusals.push(Misfit { index, refusal }),
+            Round::Without(misfits) => {
+                for Misfit { index, reason } in misfits.into_iter().rev() {
+                    let header = headers.remove(index);
+                    let shard = header.name.clone();
+                    refused.push(RefusedShard {
+                        refusal: Refusal { shard, reason },
+                        header,
+                    });
+                }
             }
-        }
-        // A clash is one's own fault only when the other side is admitted.
-        let refusals = if refusals.is_empty() {
-            clashes
-        } else {
-            refusals
-        };
-        if refusals.is_empty() {
-            return Ok(Grouping {
-                sites,
-                admitted,
-                refused,
-            });
-        }
-        for Misfit { index, refusal } in refusals.into_iter().rev() {
-            let header = headers.remove(index);
-            refused.push(RefusedShard { header, refusal });
         }
     }
+}
+
+fn judge(
+    settings: &Settings,
+    model: Option<&Model>,
+    headers: &[ShardHeader],
+) -> Result<Round, Fatal> {
+    let names = model.map(|model| names_of(settings, model, headers));
+    let mut recording = Recording {
+        names: names.clone(),
+        ..Recording::default()
+    };
+    let declaring = Declaring {
+        model,
+        selection: &settings.weights.selection,
+    };
+    let mut misfits = Vec::new();
+    for (index, header) in headers.iter().enumerate() {
+        if let Err(reason) = declaring.record(header, &mut recording) {
+            misfits.push(Misfit { index, reason });
+        }
+    }
+    if let Some(model) = model.filter(|_| misfits.is_empty())
+        && !model.serving_is_known(&recording)
+    {
+        misfits.extend(headers.iter().enumerate().filter_map(|(index, header)| {
+            let key = recorded_modules(header).next()?.name;
+            let module = recording.name(&key);
+            let reason = Reason::UnknownClass { key, module };
+            Some(Misfit { index, reason })
+        }));
+    }
+    if !misfits.is_empty() {
+        return Ok(Round::Without(misfits));
+    }
+    let weights = model.map(|model| model.select(settings, &recording));
+    let weights = weights.transpose()?.map(Arc::new);
+    join(settings, weights, recording, headers)
+}
+
+/// Groups into sites what the headers name, and holds every header against that.
+fn join(
+    settings: &Settings,
+    weights: Option<Arc<Weights>>,
+    recording: Recording,
+    headers: &[ShardHeader],
+) -> Result<Round, Fatal> {
+    let of = weights.as_deref();
+    let mut shares = Shares::default();
+    let mut clashes = Vec::new();
+    for (index, header) in headers.iter().enumerate() {
+        if let Err(reason) = declared_shares(header, of, &recording, &mut shares) {
+            clashes.push(Misfit { index, reason });
+        }
+    }
+    let sites = sites(settings, of, &shares, headers)?;
+    let admission = Admission {
+        weights: of,
+        selection: &settings.weights.selection,
+        sites: &sites,
+        recording: &recording,
+        fixed: false,
+    };
+    let mut admitted = Vec::new();
+    let mut misfits = Vec::new();
+    for (index, header) in headers.iter().enumerate() {
+        // Without a checkpoint a shard is judged by its own word here, and by those accepted before
+        // it later.
+        let own = of.is_none().then(|| {
+            let mut own = sites.without_sites();
+            grow(header, &settings.weights.selection, &mut own);
+            own
+        });
+        let admission = Admission {
+            sites: own.as_ref().unwrap_or(&sites),
+            ..admission.clone()
+        };
+        match admission.check(header) {
+            Ok(shard) => admitted.push(shard),
+            Err(reason) => misfits.push(Misfit { index, reason }),
+        }
+    }
+    // A clash is one's own fault only when the other side is admitted.
+    let misfits = if misfits.is_empty() { clashes } else { misfits };
+    if !misfits.is_empty() {
+        return Ok(Round::Without(misfits));
+    }
+    Ok(Round::Fits(Box::new(Grouping {
+        weights,
+        recording,
+        sites,
+        admitted,
+        refused: Vec::new(),
+    })))
+}
+
+/// How the shards' names are related to the checkpoint's: what `--map` says, else what the first
+/// shard shows whose names fit in one way only.
+fn names_of(settings: &Settings, model: &Model, headers: &[ShardHeader]) -> NameMap {
+    if let Some(given) = &settings.weights.map {
+        return given.clone();
+    }
+    let selection = &settings.weights.selection;
+    let mut found = headers.iter().filter_map(|header| {
+        let modules: Vec<_> = recorded_modules(header).collect();
+        match find(model, selection, &modules) {
+            Naming::Found(map) => Some(map),
+            Naming::Unknown | Naming::Ambiguous(_) => None,
+        }
+    });
+    found.next().unwrap_or_default()
 }
 
 fn sites(

@@ -2,16 +2,84 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
+
 use crate::source::refusal::Reason;
 use crate::source::shard::ShardHeader;
+use crate::weights::linears::ListedLinear;
 
 const SHARES: &str = "qera.shares";
+const LINEARS: &str = "qera.linears";
+const TASK_TYPE: &str = "qera.task_type";
+/// What PEFT calls the tasks that it knows.
+const TASK_TYPES: [&str; 6] = [
+    "CAUSAL_LM",
+    "SEQ_2_SEQ_LM",
+    "SEQ_CLS",
+    "TOKEN_CLS",
+    "QUESTION_ANS",
+    "FEATURE_EXTRACTION",
+];
 /// Characters of metadata that a message shows.
 const SHOWN: usize = 80;
 
 /// The model that the rows were recorded in.
 pub(crate) fn model(header: &ShardHeader) -> Option<&str> {
     header.metadata("qera.model")
+}
+
+/// A module that the shard lists as a linear layer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NamedLinear {
+    /// Its recorded name.
+    pub(crate) name: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub(crate) linear: ListedLinear,
+}
+
+/// The linear layers that the shard lists.
+///
+/// # Errors
+/// What is no list of them.
+pub(crate) fn linears(header: &ShardHeader) -> Result<Vec<NamedLinear>, Reason> {
+    let Some(value) = header.metadata(LINEARS) else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_str(value).map_err(|e| {
+        metadata(
+            LINEARS,
+            value,
+            format!("not a list of {{\"name\", \"in\", \"out\", \"transposed\"}}: {e}"),
+        )
+    })
+}
+
+/// Why what a shard lists cannot be taken.
+pub(crate) fn refused_linears(header: &ShardHeader, problem: String) -> Reason {
+    let value = header.metadata(LINEARS).unwrap_or_default();
+    metadata(LINEARS, value, problem)
+}
+
+/// The class of the recorded model.
+pub(crate) fn class(header: &ShardHeader) -> Option<&str> {
+    header.metadata("qera.class")
+}
+
+/// What the class is for.
+///
+/// # Errors
+/// A word that PEFT does not know.
+pub(crate) fn task_type(header: &ShardHeader) -> Result<Option<&str>, Reason> {
+    let found = header.metadata(TASK_TYPE);
+    match found.filter(|value| !TASK_TYPES.contains(value)) {
+        None => Ok(found),
+        Some(other) => Err(metadata(
+            TASK_TYPE,
+            other,
+            format!("none of {}", TASK_TYPES.join(", ")),
+        )),
+    }
 }
 
 /// Why the groups that a shard declares cannot be taken.

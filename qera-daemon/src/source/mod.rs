@@ -6,10 +6,12 @@
 //! names the file, the tensor and the numbers; the run goes on without that shard.
 
 pub(crate) mod admission;
+pub(crate) mod declared;
 pub(crate) mod folder;
 pub(crate) mod grouping;
 pub(crate) mod intake;
 pub(crate) mod metadata;
+pub(crate) mod naming;
 pub(crate) mod refusal;
 pub(crate) mod rows;
 pub(crate) mod shard;

@@ -1,6 +1,7 @@
 //! A shard that is set aside, and why: the run goes on without it.
 
 use crate::formats::safetensors::header::HeaderError;
+use crate::weights::passed_over::Why;
 
 /// A shard set aside: which one and why.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +33,56 @@ pub(crate) enum Reason {
     #[error("was replaced or changed after its header was read")]
     Changed,
     /// A key that is no module of the checkpoint.
-    #[error("tensor '{key}' names no linear layer of the checkpoint; --exclude '{key}' ignores it")]
+    #[error(
+        "tensor '{key}' names no weight of the checkpoint; --map PATTERN=REPLACEMENT says what it is called there, --exclude '{key}' ignores it"
+    )]
     UnknownModule {
         /// Tensor.
         key: String,
+    },
+    /// Names that fit the checkpoint in more than one way.
+    #[error(
+        "its names fit the checkpoint under more than one prefix; say which: {}",
+        options.join(" or ")
+    )]
+    AmbiguousNames {
+        /// Options to type.
+        options: Vec<String>,
+    },
+    /// Names that are not the checkpoint's, of a model that nobody named.
+    #[error(
+        "its names are not the checkpoint's ('{key}' is '{module}' there), and neither config.json nor the shard says which class serves the model: write its name to the metadata qera.class"
+    )]
+    UnknownClass {
+        /// Tensor.
+        key: String,
+        /// Its module in the checkpoint.
+        module: String,
+    },
+    /// Another class than that of the shards before.
+    #[error("qera.class is '{found}', the shards before are of '{expected}'")]
+    OtherClass {
+        /// The shard's metadata.
+        found: String,
+        /// That of the first shards.
+        expected: String,
+    },
+    /// A linear layer that is named too late: which of them are quantized was fixed by the first
+    /// shards.
+    #[error(
+        "'{module}' is a linear layer that the first shards did not name: let every shard list all of them in qera.linears, or begin another --state"
+    )]
+    LateLinear {
+        /// Module.
+        module: String,
+    },
+    /// A module whose weight is not corrected, although the shard has rows of it.
+    #[error("tensor '{key}' {why}")]
+    NoLayer {
+        /// Tensor.
+        key: String,
+        /// Why.
+        why: Why,
     },
     /// An element type that is not decoded.
     #[error("tensor '{key}' has dtype {found}; {expected} expected")]
@@ -84,7 +131,7 @@ pub(crate) enum Reason {
         error: qera_core::dtype::DecodeError,
     },
     /// Two layers of one site with different rows.
-    #[error("tensors '{first}' and '{second}' share one input but differ, first in row {row}")]
+    #[error("tensors '{first}' and '{second}' share one input but differ, first in row {row}; if they read different inputs, list them apart in qera.shares")]
     SiteDiffers {
         /// First tensor.
         first: String,

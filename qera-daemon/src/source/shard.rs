@@ -8,6 +8,9 @@ use crate::disk::open_file::OpenFile;
 use crate::formats::safetensors::header::{Claim, Header};
 use crate::source::refusal::{Reason, Refusal};
 
+/// What follows a module's name in that of its mask.
+pub(crate) const MASK: &str = "::mask";
+
 /// A shard's header.
 #[derive(Debug)]
 pub(crate) struct ShardHeader {

@@ -33,11 +33,13 @@ use crate::error::Fatal;
 use crate::host::second_moment::SecondMomentKind;
 use crate::observe::status::Status;
 use crate::state::seal::{SealError, seal, unseal_record};
+use crate::settings::name_map::NameMap;
+use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, SiteRecord, Sites};
 
 /// Version of every file here. In version 1 `sites.json` named its sites by place, and the window
-/// was f32.
-const VERSION: u32 = 2;
+/// was f32; in version 2 it did not say which modules are linear layers, and how they are named.
+const VERSION: u32 = 3;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 
@@ -59,6 +61,8 @@ pub(crate) struct SitesRecord {
     /// Whether a checkpoint and a selection said which sites there are; else every module that came
     /// is one.
     pub(crate) selected: bool,
+    /// What is known of the model that the rows were recorded in.
+    pub(crate) recording: Recording,
     /// What the shards declared of shared inputs.
     pub(crate) shares: Shares,
     /// Each of them.
@@ -68,14 +72,26 @@ pub(crate) struct SitesRecord {
 impl SitesRecord {
     /// The record of these sites.
     #[must_use]
-    pub(crate) fn new(sites: &Sites) -> Self {
+    pub(crate) fn new(sites: &Sites, recording: &Recording) -> Self {
         Self {
             version: VERSION,
             mask_rule: MASK_RULE.into(),
             second_moment: sites.second_moment(),
             selected: sites.sites.iter().any(|site| !site.layers.is_empty()),
+            recording: recording.clone(),
             shares: sites.shares().clone(),
             sites: sites.sites.iter().map(SiteRecord::of).collect(),
+        }
+    }
+
+    /// What was gathered without a checkpoint, under the names of one.
+    #[must_use]
+    pub(crate) fn named_by(&self, names: NameMap) -> Self {
+        Self {
+            shares: self.shares.renamed(&names),
+            sites: self.sites.iter().map(|of| of.renamed(&names)).collect(),
+            recording: self.recording.named_by(names),
+            ..self.clone()
         }
     }
 

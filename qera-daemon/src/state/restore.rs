@@ -6,6 +6,7 @@ use crate::calibrate::aside::Aside;
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
+use crate::settings::name_map::NameMap;
 use crate::state::SitesRecord;
 use crate::state::damage::{Damage, Unread};
 use crate::state::journal::{Gathered, Journal};
@@ -71,6 +72,8 @@ impl Restored {
 pub(crate) struct Expected<'a> {
     /// Today's sites.
     pub(crate) sites: &'a Sites,
+    /// What recorded names are in the checkpoint.
+    pub(crate) names: Option<&'a NameMap>,
     /// Fingerprint of checkpoint and settings; progress of others is left.
     pub(crate) solved_for: Option<&'a str>,
     /// The layers of each site.
@@ -147,7 +150,11 @@ fn read(
     let current = index.solved_for.as_deref() == expected.solved_for;
     for saved in &index.sites {
         // Others are of modules that `solve` is not asked for.
-        if let Some(site) = expected.sites.with_key(&saved.key) {
+        let exact = expected.sites.with_key(&saved.key);
+        let found = expected.sites.saved_as(&saved.key, expected.names);
+        if let Some(site) = found
+            && (exact.is_some() || restored.sites[site].is_none())
+        {
             restored.sites[site] = Some(read_site(path, saved, site, current, expected)?);
         }
     }
@@ -233,14 +240,18 @@ pub(crate) fn check_sites(
         );
     }
     for SiteRecord { key, name, .. } in &saved.sites {
-        if asked.continues && sites.with_key(key).is_none() {
+        if asked.continues && sites.saved_as(key, None).is_none() {
             return refuse(format!(
                 "holds the statistics of {name}, which is not selected: choose another --state, or select it (`solve` may leave it out)"
             ));
         }
     }
     for site in &sites.sites {
-        let known = saved.sites.iter().find(|saved| saved.key == site.key);
+        let is_it = |saved: &&SiteRecord| {
+            let found = sites.saved_as(&saved.key, None);
+            found.is_some_and(|at| sites.sites[at].key == site.key)
+        };
+        let known = saved.sites.iter().find(is_it);
         let now = site.in_features;
         match known {
             Some(then) if then.in_features != now => {

@@ -1,16 +1,26 @@
 //! The weights: W and W~ of every layer, and nobody else who knows where they come from
-//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`), which of them are linear
-//! layers (`layers`), the model with W~ in place of W (`model`). Above it: which layers share an
+//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`), what is known of the model by
+//! its kind (`architecture`) and by its shards (`recording`, `linears`), which class serves it
+//! (`serving`), which tensors are therefore layers (`selection`) and which are `passed_over`, one
+//! layer (`layers`), the model with W~ in place of W (`model`). Above it: which layers share an
 //! input (`sites`), and a site's layers, one in memory at a time (`site_layers`).
 
+pub(crate) mod architecture;
 pub(crate) mod checkpoint;
 pub(crate) mod layers;
+pub(crate) mod linears;
 pub(crate) mod model;
+pub(crate) mod passed_over;
+pub(crate) mod recording;
+pub(crate) mod selection;
+pub(crate) mod serving;
 pub(crate) mod site_layers;
 pub(crate) mod sites;
 
 use core::fmt;
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use qera_core::quantize::Mxint;
 
@@ -18,16 +28,33 @@ use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
-use crate::weights::checkpoint::{Checkpoint, refuse};
-use crate::weights::layers::{Layer, Selected, module_of, tensor_of};
-use crate::weights::sites::{Shares, Sites};
+use crate::weights::architecture::Architectures;
+use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+use crate::weights::layers::{Layer, module_of, tensor_of};
+use crate::weights::passed_over::{PassedOver, Why};
+use crate::weights::recording::Recording;
+use crate::weights::selection::{Selected, Selector};
+use crate::weights::serving::ServingClass;
+use crate::weights::sites::{Shares, Sites, UnequalWidths};
+
+/// A model that was opened: what is known before a shard says which of its tensors are linear
+/// layers.
+#[derive(Debug)]
+pub(crate) struct Model {
+    checkpoint: Arc<Checkpoint>,
+    architectures: Arc<Architectures>,
+    names: Vec<String>,
+}
 
 /// A model's weights: the layers that are corrected, W and W~ of each, and what else is known of
 /// the model.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    checkpoint: Checkpoint,
+    checkpoint: Arc<Checkpoint>,
+    architectures: Arc<Architectures>,
     selected: Selected,
+    recording: Recording,
+    serving: ServingClass,
     quantizer: Mxint,
     model_names: Vec<String>,
 }
@@ -41,34 +68,93 @@ pub(crate) struct WeightFormat {
     pub(crate) block_size: usize,
 }
 
+impl WeightFormat {
+    /// What this quantizer makes.
+    #[must_use]
+    pub(crate) fn of(quantizer: Mxint) -> Self {
+        Self {
+            name: format!("mxint{}", quantizer.element_bits()),
+            block_size: quantizer.block_size(),
+        }
+    }
+}
+
 impl fmt::Display for WeightFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.name, self.block_size)
     }
 }
 
-impl Weights {
+impl Model {
     /// Opens what `--checkpoint` names; `None` where it names nothing.
     ///
     /// # Errors
-    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one; a selection
-    /// that cannot be had.
+    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one.
     pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
-        let settings = &settings.weights;
-        let Some(path) = &settings.checkpoint else {
+        let Some(path) = &settings.weights.checkpoint else {
             return Ok(None);
         };
         let checkpoint = Checkpoint::open(path)?;
-        let selected = Selected::of(&checkpoint, settings)?;
-        let model_names = checkpoint.model_names();
+        refuse_foreign(&checkpoint)?;
         Ok(Some(Self {
-            checkpoint,
-            selected,
-            quantizer: settings.quantizer,
-            model_names,
+            architectures: Arc::new(Architectures::of(&checkpoint.config)),
+            names: checkpoint.model_names(),
+            checkpoint: Arc::new(checkpoint),
         }))
     }
 
+    /// Takes the layers that the recording, the listed architecture and the settings name.
+    ///
+    /// # Errors
+    /// A weight that cannot serve, naming file and tensor; a selection that cannot be had.
+    pub(crate) fn select(
+        &self,
+        settings: &Settings,
+        recording: &Recording,
+    ) -> Result<Weights, Fatal> {
+        let serving = ServingClass::of(&self.checkpoint, &self.architectures, recording);
+        let selector = Selector {
+            checkpoint: &self.checkpoint,
+            architectures: &self.architectures,
+            settings: &settings.weights,
+            // What a listed architecture has is what shards may name, as long as none has named
+            // any.
+            uses_rows: settings.solve.method.uses_rows() && !recording.linears.is_empty(),
+            recording,
+            serving: &serving,
+        };
+        Ok(Weights {
+            selected: selector.select()?,
+            checkpoint: Arc::clone(&self.checkpoint),
+            architectures: Arc::clone(&self.architectures),
+            recording: recording.clone(),
+            serving,
+            quantizer: settings.weights.quantizer,
+            model_names: self.names.clone(),
+        })
+    }
+
+    /// The modules that have a weight, whatever its shape.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
+        let tensors = self.checkpoint.tensors.keys();
+        tensors.filter_map(|tensor| module_of(tensor))
+    }
+
+    /// The shape of a module's weight.
+    #[must_use]
+    pub(crate) fn shape(&self, module: &str) -> Option<&[usize]> {
+        let tensor = self.checkpoint.tensors.get(&tensor_of(module))?;
+        Some(&tensor.shape)
+    }
+
+    /// Whether somebody said whose names the adapter must have.
+    #[must_use]
+    pub(crate) fn serving_is_known(&self, recording: &Recording) -> bool {
+        serving::is_known(&self.checkpoint, &self.architectures, recording)
+    }
+}
+
+impl Weights {
     /// The layers to be corrected, sorted by name; everywhere else a layer is its index here.
     #[must_use]
     pub(crate) fn layers(&self) -> &[Layer] {
@@ -93,19 +179,66 @@ impl Weights {
         &self.model_names
     }
 
-    /// Weights of more than two dimensions that are not corrected: fused experts, convolutions.
+    /// What is not corrected although it might be a linear layer, and why.
     #[must_use]
-    pub(crate) fn passed_over(&self) -> &[String] {
+    pub(crate) fn passed_over(&self) -> &[PassedOver] {
         &self.selected.passed_over
+    }
+
+    /// Why a module's weight is not corrected.
+    #[must_use]
+    pub(crate) fn why_passed_over(&self, module: &str) -> Option<Why> {
+        let tensor = tensor_of(module);
+        let found = self.passed_over().iter().find(|of| of.tensor == tensor);
+        found.map(|of| of.why)
+    }
+
+    /// Numbers of the whole model.
+    #[must_use]
+    pub(crate) fn parameters(&self) -> u64 {
+        let numbers = |tensor: &Tensor| tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+        self.checkpoint.tensors.values().map(numbers).sum()
+    }
+
+    /// What the shards said of the model.
+    #[must_use]
+    pub(crate) const fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// The class that serves the model.
+    #[must_use]
+    pub(crate) const fn serving(&self) -> &ServingClass {
+        &self.serving
+    }
+
+    /// What is known of the model by its kind, for a person.
+    #[must_use]
+    pub(crate) fn described(&self) -> Option<String> {
+        self.architectures.described()
+    }
+
+    /// The modules of the serving class that have a tensor, or a part that has one.
+    #[must_use]
+    pub(crate) fn served_modules(&self) -> BTreeSet<String> {
+        let mut modules = BTreeSet::new();
+        for tensor in self.checkpoint.tensors.keys() {
+            let (module, _) = tensor.rsplit_once('.').unwrap_or(("", tensor));
+            let served = self
+                .serving
+                .name_of(module, &self.architectures, &self.recording);
+            let served = served.unwrap_or_default();
+            let ends = served.match_indices('.').map(|(end, _)| end);
+            modules.extend(ends.map(|end| served[..end].to_owned()));
+            modules.insert(served);
+        }
+        modules
     }
 
     /// What W~ is stored in.
     #[must_use]
     pub(crate) fn format(&self) -> WeightFormat {
-        WeightFormat {
-            name: format!("mxint{}", self.quantizer.element_bits()),
-            block_size: self.quantizer.block_size(),
-        }
+        WeightFormat::of(self.quantizer)
     }
 
     /// Whether the model has a module of this name, selected or not.
@@ -117,10 +250,30 @@ impl Weights {
     /// Width of the input of a linear layer of the model, selected or not.
     #[must_use]
     pub(crate) fn in_features(&self, module: &str) -> Option<usize> {
-        match self.checkpoint.tensors.get(&tensor_of(module))?.shape[..] {
-            [_, in_features] => Some(in_features),
-            _ => None,
-        }
+        let [rows, columns] = self.checkpoint.tensors.get(&tensor_of(module))?.shape[..] else {
+            return None;
+        };
+        let listed = self.recording.linears.listed(module);
+        let transposed = listed.map(|of| of.transposed);
+        let transposed = transposed.or_else(|| self.architectures.is_transposed(module));
+        Some(match transposed {
+            Some(true) => rows,
+            _ => columns,
+        })
+    }
+
+    /// Groups the layers into sites.
+    ///
+    /// # Errors
+    /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in
+    /// in_features.
+    pub(crate) fn join(
+        &self,
+        shares: &Shares,
+        second_moment: SecondMomentKind,
+    ) -> Result<Sites, UnequalWidths> {
+        let known = Arc::clone(&self.architectures);
+        Sites::group(self.layers(), shares, known, second_moment)
     }
 
     /// Groups the layers into sites.
@@ -133,7 +286,7 @@ impl Weights {
         shares: &Shares,
         second_moment: SecondMomentKind,
     ) -> Result<Sites, Fatal> {
-        let sites = Sites::group(self.layers(), shares, second_moment);
+        let sites = self.join(shares, second_moment);
         sites.map_err(|e| refuse(self.path(), e.to_string()))
     }
 
@@ -209,6 +362,13 @@ impl Weights {
         format!("blake3:{}", hasher.finalize().to_hex())
     }
 
+    /// A selected module.
+    #[must_use]
+    pub(crate) fn layer(&self, module: &str) -> Option<&Layer> {
+        let index = self.layer_of(&tensor_of(module))?;
+        self.layers().get(index)
+    }
+
     /// The layer that a tensor is the weight of.
     fn layer_of(&self, tensor: &str) -> Option<usize> {
         let module = module_of(tensor)?;
@@ -217,6 +377,16 @@ impl Weights {
             .binary_search_by(|layer| layer.name.as_str().cmp(module))
             .ok()
     }
+}
+
+fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
+    if checkpoint.config.is_quantized() {
+        return Err(refuse(
+            &checkpoint.path,
+            "config.json has a quantization_config: give the full-precision model, from which --quantizer makes W~".into(),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,32 +1,19 @@
 //! Sites: which layers read the same input, so that its statistics are gathered once.
 //!
 //! In a Llama block q, k, v read the output of one norm and gate, up that of another: four sites
-//! for seven layers. Names decide; what the table does not know is a site of its own, unless the
-//! shards' metadata `qera.shares` joins it. A shard that gives two members of a site different rows
-//! is refused ([`crate::source`]), so a wrong entry cannot go unnoticed where the producer writes
-//! both.
+//! for seven layers. The shards' metadata `qera.shares` decides; of what it does not name, a listed
+//! architecture ([`crate::weights::architecture`]); every other layer is a site of its own. A shard
+//! that gives two members of a site different rows is refused ([`crate::source`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::second_moment::SecondMomentKind;
+use crate::settings::name_map::NameMap;
+use crate::weights::architecture::Architectures;
 use crate::weights::layers::Layer;
-
-/// Siblings under one parent that read the same input: (parent's last name, members).
-/// An empty parent matches any. Cross-attention is absent on purpose: its q reads another input.
-const SHARED_INPUTS: [(&str, &[&str]); 10] = [
-    ("self_attn", &["q_proj", "k_proj", "v_proj"]),
-    ("attn", &["q_proj", "k_proj", "v_proj"]),
-    ("attention", &["q_proj", "k_proj", "v_proj"]),
-    ("self_attn", &["q_a_proj", "kv_a_proj_with_mqa"]),
-    ("self", &["query", "key", "value"]),
-    ("SelfAttention", &["q", "k", "v"]),
-    ("attention", &["wq", "wk", "wv"]),
-    ("", &["gate_proj", "up_proj"]),
-    ("", &["w1", "w3"]),
-    ("DenseReluDense", &["wi_0", "wi_1"]),
-];
 
 /// Layers whose input is split over the ranks of a tensor-parallel engine.
 const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
@@ -36,10 +23,14 @@ pub(crate) fn is_row_parallel(module: &str) -> bool {
     ROW_PARALLEL.contains(&module.rsplit('.').next().unwrap_or_default())
 }
 
-/// What the shards' metadata declare: for each module that shares its input, the name that stands
-/// for the group.
+/// What the shards' metadata declare.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Shares(BTreeMap<String, String>);
+pub(crate) struct Shares {
+    /// For each module that shares its input, the name that stands for the group.
+    groups: BTreeMap<String, String>,
+    /// Modules that share with no other, as far as was declared.
+    alone: BTreeSet<String>,
+}
 
 /// Two modules that belong to different groups.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +50,7 @@ impl Shares {
     pub(crate) fn join(&mut self, group: &BTreeSet<String>) -> Result<(), Clash> {
         let mut known = group
             .iter()
-            .filter_map(|name| Some((name, self.0.get(name)?)));
+            .filter_map(|name| Some((name, self.groups.get(name)?)));
         let leader = match known.next() {
             None => group.first().cloned().unwrap_or_default(),
             Some((first, leader)) => match known.find(|(_, other)| *other != leader) {
@@ -73,10 +64,27 @@ impl Shares {
             },
         };
         if group.len() > 1 {
-            self.0
-                .extend(group.iter().map(|name| (name.clone(), leader.clone())));
+            let members = group.iter().map(|name| (name.clone(), leader.clone()));
+            self.groups.extend(members);
+            self.alone.retain(|name| !group.contains(name));
+        } else if let Some(name) = group.first()
+            && !self.groups.contains_key(name)
+        {
+            self.alone.insert(name.clone());
         }
         Ok(())
+    }
+
+    /// Under the checkpoint's names.
+    #[must_use]
+    pub(crate) fn renamed(&self, names: &NameMap) -> Self {
+        let groups = self.groups.iter();
+        Self {
+            groups: groups
+                .map(|(name, leader)| (names.apply(name), names.apply(leader)))
+                .collect(),
+            alone: self.alone.iter().map(|name| names.apply(name)).collect(),
+        }
     }
 }
 
@@ -107,6 +115,16 @@ pub(crate) struct SiteRecord {
 }
 
 impl SiteRecord {
+    /// Under the checkpoint's names.
+    #[must_use]
+    pub(crate) fn renamed(&self, names: &NameMap) -> Self {
+        Self {
+            key: renamed_key(&self.key, names),
+            name: names.apply(&self.name),
+            in_features: self.in_features,
+        }
+    }
+
     /// Of this site.
     #[must_use]
     pub(crate) fn of(site: &Site) -> Self {
@@ -125,6 +143,8 @@ pub(crate) struct Sites {
     pub(crate) sites: Vec<Site>,
     by_key: BTreeMap<String, usize>,
     shares: Shares,
+    /// What is known of names.
+    known: Arc<Architectures>,
     /// How much of the second moment is gathered of a site that comes later.
     second_moment: SecondMomentKind,
 }
@@ -132,7 +152,7 @@ pub(crate) struct Sites {
 /// Two layers that shall share an input and cannot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input",
+    "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input; qera.shares of the shards says which layers do",
     first.name, first.in_features, second.name, second.in_features
 )]
 pub(crate) struct UnequalWidths {
@@ -148,7 +168,7 @@ struct NamedWidth {
 }
 
 impl Sites {
-    /// Groups the layers by the name table and by what the shards declare.
+    /// Groups the layers by what the shards declare and by what is known of names.
     ///
     /// # Errors
     /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in
@@ -156,12 +176,13 @@ impl Sites {
     pub(crate) fn group(
         layers: &[Layer],
         shares: &Shares,
+        known: Arc<Architectures>,
         second_moment: SecondMomentKind,
     ) -> Result<Self, UnequalWidths> {
         let mut sites: Vec<Site> = Vec::new();
         let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
-            let key = key(&layer.name, shares);
+            let key = key(&layer.name, shares, &known);
             let site = *by_key.entry(key.clone()).or_insert_with(|| {
                 let (name, in_features) = (layer.name.clone(), layer.in_features);
                 sites.push(Site {
@@ -190,6 +211,7 @@ impl Sites {
             sites,
             by_key,
             shares: shares.clone(),
+            known,
             second_moment,
         })
     }
@@ -205,6 +227,7 @@ impl Sites {
             sites: Vec::new(),
             by_key: BTreeMap::new(),
             shares: shares.clone(),
+            known: Arc::default(),
             second_moment,
         };
         for site in sites {
@@ -222,8 +245,10 @@ impl Sites {
     /// Where there is no checkpoint: the site of a module, a new one where its input is not known
     /// yet.
     pub(crate) fn ensure(&mut self, module: &str, in_features: usize) -> usize {
-        self.of(module)
-            .unwrap_or_else(|| self.add(key(module, &self.shares), module, in_features))
+        self.of(module).unwrap_or_else(|| {
+            let key = key(module, &self.shares, &self.known);
+            self.add(key, module, in_features)
+        })
     }
 
     fn add(&mut self, key: String, name: &str, in_features: usize) -> usize {
@@ -251,6 +276,17 @@ impl Sites {
         self.by_key.get(key).copied()
     }
 
+    /// The site that was saved under this key, perhaps by a run that did not know the names of the
+    /// checkpoint, or which layers share an input.
+    #[must_use]
+    pub(crate) fn saved_as(&self, key: &str, names: Option<&NameMap>) -> Option<usize> {
+        let renamed = || renamed_key(key, names?).into();
+        let renamed: Option<String> = renamed();
+        self.with_key(key)
+            .or_else(|| self.with_key(renamed.as_deref()?))
+            .or_else(|| self.of(renamed.as_deref().unwrap_or(key)))
+    }
+
     /// What the shards declared when the sites were grouped.
     #[must_use]
     pub(crate) const fn shares(&self) -> &Shares {
@@ -261,62 +297,73 @@ impl Sites {
     /// q_proj are those of a selected v_proj.
     #[must_use]
     pub(crate) fn of(&self, module: &str) -> Option<usize> {
-        self.by_key.get(&key(module, &self.shares)).copied()
+        let key = key(module, &self.shares, &self.known);
+        self.by_key.get(&key).copied()
     }
 }
 
+/// What stands before the name of a declared group: it does not absorb what an architecture would
+/// add to it.
+const DECLARED: &str = "declared:";
+
 /// What identifies a module's input: equal for modules that share it.
-fn key(module: &str, shares: &Shares) -> String {
-    if let Some(leader) = shares.0.get(module) {
-        // No module path: a declared group does not absorb what the table would add to it.
-        return format!("declared:{leader}");
+fn key(module: &str, shares: &Shares, known: &Architectures) -> String {
+    if let Some(leader) = shares.groups.get(module) {
+        return format!("{DECLARED}{leader}");
     }
-    let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", module));
-    let parent_name = parent.rsplit('.').next().unwrap_or(parent);
-    SHARED_INPUTS
-        .iter()
-        .find(|(of, members)| (of.is_empty() || *of == parent_name) && members.contains(&leaf))
-        .map_or_else(
-            || module.to_owned(),
-            |(_, members)| format!("{parent}.{}", members[0]),
-        )
+    if shares.alone.contains(module) {
+        return module.to_owned();
+    }
+    known.input_of(module).unwrap_or_else(|| module.to_owned())
+}
+
+/// A key under the checkpoint's names.
+#[must_use]
+pub(crate) fn renamed_key(key: &str, names: &NameMap) -> String {
+    match key.strip_prefix(DECLARED) {
+        Some(leader) => format!("{DECLARED}{}", names.apply(leader)),
+        None => names.apply(key),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::model_config::ModelConfig;
+    use crate::settings::name_map::MapRule;
 
-    fn same(a: &str, b: &str) -> bool {
-        key(a, &Shares::default()) == key(b, &Shares::default())
+    fn key(module: &str, shares: &Shares) -> String {
+        let config = ModelConfig::parse(br#"{"model_type":"llama"}"#).unwrap();
+        super::key(module, shares, &Architectures::of(&config))
     }
 
     #[test]
-    fn the_table_joins_what_reads_one_input_and_nothing_else() {
-        let block = "model.layers.3";
-        let attn = format!("{block}.self_attn");
-        assert!(same(&format!("{attn}.q_proj"), &format!("{attn}.v_proj")));
-        assert!(!same(&format!("{attn}.q_proj"), &format!("{attn}.o_proj")));
-        assert!(same(
-            &format!("{block}.mlp.gate_proj"),
-            &format!("{block}.mlp.up_proj")
-        ));
-        assert!(!same(
-            &format!("{block}.mlp.gate_proj"),
-            &format!("{block}.mlp.down_proj")
-        ));
-        assert!(!same(
-            "model.layers.0.mlp.up_proj",
-            "model.layers.1.mlp.up_proj"
-        ));
-        assert!(!same(
-            "decoder.0.encoder_attn.q_proj",
-            "decoder.0.encoder_attn.k_proj"
-        ));
-        assert!(same("h.0.moe.experts.1.w1", "h.0.moe.experts.1.w3"));
-        assert!(same(
-            "bert.layer.0.attention.self.query",
-            "bert.layer.0.attention.self.key"
-        ));
+    fn the_tap_decides_before_the_architecture() {
+        let name = |leaf: &str| format!("model.layers.3.self_attn.{leaf}");
+        let nothing = Shares::default();
+        let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(name);
+        assert_eq!(key(&q, &nothing), key(&k, &nothing));
+        let mut shares = Shares::default();
+        shares.join(&[k.clone()].into()).unwrap();
+        shares.join(&[q.clone()].into()).unwrap();
+        assert_ne!(key(&q, &shares), key(&k, &shares));
+        assert_eq!(key(&q, &shares), key(&v, &shares), "nothing was declared of v");
+        // What was seen alone once and together later is together.
+        shares.join(&[q.clone(), k.clone()].into()).unwrap();
+        assert_eq!(key(&q, &shares), key(&k, &shares));
+        assert_eq!(key("x.self_attn.q_proj", &nothing), "x.self_attn.q_proj");
+    }
+
+    #[test]
+    fn keys_are_renamed_with_their_modules() {
+        let names = NameMap::new(false, vec![MapRule::prefix("", "model")]);
+        let mut shares = Shares::default();
+        shares.join(&["a".to_owned(), "b".to_owned()].into()).unwrap();
+        shares.join(&["c".to_owned()].into()).unwrap();
+        for module in ["a", "b", "c"] {
+            let renamed = key(&names.apply(module), &shares.renamed(&names));
+            assert_eq!(renamed, renamed_key(&key(module, &shares), &names));
+        }
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl PlannedRun {
             })
             .collect();
         write_safetensors(&checkpoint.join("model.safetensors"), &weights, &[]);
+        std::fs::write(checkpoint.join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
         for shard in 0..self.shards {
             let rows: Vec<_> = self
                 .inputs

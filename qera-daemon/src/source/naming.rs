@@ -1,0 +1,173 @@
+//! How recorded names are related to the checkpoint's. The recorded model may be a part of the one
+//! that was saved (`h.0` for `transformer.h.0`), contain it, or be wrapped (`_orig_mod.`): a prefix
+//! is taken off or put on where it is the only one under which every key meets a weight of its
+//! width.
+
+use std::collections::BTreeSet;
+
+use crate::settings::dotted::{join, match_start};
+use crate::settings::name_map::{MapRule, NameMap};
+use crate::settings::weights::Selection;
+use crate::weights::Model;
+use crate::weights::serving::WRAPPERS;
+
+const WEIGHT: &str = ".weight";
+
+/// A module whose input was recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordedModule {
+    /// Its recorded name.
+    pub(crate) name: String,
+    /// Width of its rows.
+    pub(crate) in_features: usize,
+}
+
+/// What was found out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// One map under which every name meets a weight of its width.
+    Found(NameMap),
+    /// No prefix does.
+    Unknown,
+    /// Several do.
+    Ambiguous(Vec<NameMap>),
+}
+
+/// Finds the map of these modules; what the selection excludes says nothing.
+#[must_use]
+pub(crate) fn find(model: &Model, selection: &Selection, modules: &[RecordedModule]) -> Naming {
+    let counted = modules.iter().filter(|of| !selection.excludes(&of.name));
+    let counted: Vec<&RecordedModule> = counted.collect();
+    if counted.iter().all(|of| model.shape(&of.name).is_some()) {
+        return Naming::Found(NameMap::default());
+    }
+    let suffix = counted.iter().all(|of| of.name.ends_with(WEIGHT));
+    let Some(first) = counted.first().map(|of| of.name.as_str()) else {
+        return Naming::Unknown;
+    };
+    let first = first.strip_suffix(WEIGHT).filter(|_| suffix).unwrap_or(first);
+    let fits = |map: &NameMap| {
+        let meets = |of: &&RecordedModule| meets(model, &map.apply(&of.name), of.in_features);
+        counted.iter().all(meets)
+    };
+    let rules = prefixes(model, first).into_iter().map(|rule| vec![rule]);
+    let maps = rules.chain(suffix.then(Vec::new)).map(|rules| NameMap::new(suffix, rules));
+    let mut fitting: Vec<NameMap> = maps.filter(fits).collect();
+    match fitting.len() {
+        0 => Naming::Unknown,
+        1 => Naming::Found(fitting.remove(0)),
+        _ => Naming::Ambiguous(fitting),
+    }
+}
+
+/// Whether a weight of the checkpoint can take rows of this width.
+fn meets(model: &Model, module: &str, in_features: usize) -> bool {
+    let shape = model.shape(module);
+    shape.is_some_and(|shape| shape.len() == 2 && shape.contains(&in_features))
+}
+
+/// Every prefix that, put before a name or taken off it, makes it one of the checkpoint's.
+fn prefixes(model: &Model, name: &str) -> BTreeSet<MapRule> {
+    let mut rules = BTreeSet::new();
+    let inner = unwrapped(name);
+    let outer = |inner: &str| name[..name.len() - inner.len()].trim_end_matches('.');
+    let starts = inner.match_indices('.').map(|(at, _)| at + 1);
+    for inner in core::iter::once(0).chain(starts).map(|at| &inner[at..]) {
+        if model.shape(inner).is_some() {
+            rules.insert(MapRule::prefix(outer(inner), ""));
+        }
+    }
+    for module in model.modules() {
+        let before = module.strip_suffix(inner).and_then(|of| of.strip_suffix('.'));
+        if let Some(before) = before {
+            rules.insert(MapRule::prefix(outer(inner), before));
+        }
+    }
+    rules.extend(inner_wrapper(name));
+    rules
+}
+
+/// A name without what wrappers put before it.
+fn unwrapped(name: &str) -> &str {
+    let met = WRAPPERS.iter().find_map(|of| match_start(of, name));
+    match met.map(|met| met.rest).filter(|rest| !rest.is_empty()) {
+        Some(rest) => unwrapped(rest),
+        None => name,
+    }
+}
+
+/// A part of the model was compiled: `model.layers.0._orig_mod.mlp`.
+fn inner_wrapper(name: &str) -> Option<MapRule> {
+    let at = name.find("._orig_mod.")?;
+    let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let parts = name[..at].split('.');
+    let parts = parts.map(|part| if is_number(part) { "*" } else { part });
+    let outer = parts.collect::<Vec<_>>().join(".");
+    Some(MapRule::prefix(&join(&outer, "_orig_mod"), &outer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use crate::settings::options::Options;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    /// Finds the names of rows of width 4 in a model with weights [2, 4] of these names.
+    fn found(folder: &str, weights: &[&str], recorded: &[&str]) -> Naming {
+        let path = std::env::temp_dir().join(format!("qera-naming-{folder}-{}", std::process::id()));
+        let bytes = [0; 32];
+        let view = || TensorView::new(Dtype::F32, vec![2, 4], &bytes).unwrap();
+        let tensors = weights.iter().map(|name| (format!("{name}.weight"), view()));
+        serialize_to_file(tensors, None, &path).unwrap();
+        let settings = Settings::resolve(&Options {
+            checkpoint: Some(path.clone()),
+            ..Options::defaults()
+        });
+        let settings = settings.unwrap();
+        let model = Model::open(&settings).unwrap().unwrap();
+        let recorded = recorded.iter().map(|name| RecordedModule {
+            name: (*name).to_owned(),
+            in_features: 4,
+        });
+        let recorded: Vec<_> = recorded.collect();
+        let naming = find(&model, &settings.weights.selection, &recorded);
+        std::fs::remove_file(&path).unwrap();
+        naming
+    }
+
+    fn rules(naming: &Naming) -> Vec<String> {
+        let of = |map: &NameMap| map.rules().iter().map(ToString::to_string).collect();
+        match naming {
+            Naming::Found(map) => of(map),
+            Naming::Ambiguous(maps) => maps.iter().flat_map(of).collect(),
+            Naming::Unknown => vec!["unknown".into()],
+        }
+    }
+
+    #[test]
+    fn one_prefix_is_found_and_two_are_not_chosen_from() {
+        let bloom = ["h.0.up", "h.0.down", "h.1.up"];
+        let cases: [(&[&str], &[&str], &[&str]); 8] = [
+            (&bloom, &["h.0.up", "lm_head"], &[]),
+            (&bloom, &["transformer.h.0.up", "transformer.h.1.up"], &["transformer="]),
+            (&["a.h.0.up", "a.h.1.up"], &["h.0.up"], &["=a"]),
+            (&bloom, &["_orig_mod.module.h.0.up"], &["_orig_mod.module="]),
+            (&["a.h.0.up"], &["_orig_mod.h.0.up"], &["_orig_mod=a"]),
+            (&bloom, &["h.0._orig_mod.up", "h.1._orig_mod.up"], &["h.*._orig_mod=h.*"]),
+            (&["a.h.0.up", "b.h.0.up"], &["h.0.up"], &["=a", "=b"]),
+            (&bloom, &["transformer.h.0.up", "transformer.h.0.other"], &["unknown"]),
+        ];
+        for (at, (weights, recorded, expected)) in cases.into_iter().enumerate() {
+            let naming = found(&format!("case-{at}"), weights, recorded);
+            assert_eq!(rules(&naming), expected, "{recorded:?}");
+            let several = matches!(naming, Naming::Ambiguous(_));
+            assert_eq!(several, expected.len() > 1, "{recorded:?}");
+        }
+        let Naming::Found(map) = found("suffix", &bloom, &["h.0.up.weight"]) else {
+            panic!("a suffix is taken off");
+        };
+        assert_eq!(map.apply("h.0.up.weight"), "h.0.up");
+    }
+}

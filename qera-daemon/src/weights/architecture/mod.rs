@@ -1,0 +1,340 @@
+//! What is known of a model by its `model_type`: which linear layers a block has, which of them
+//! read one tensor, whether their weights are stored transposed, and which class serves it.
+
+mod table;
+
+use crate::formats::model_config::ModelConfig;
+use crate::weights::architecture::table::LISTED;
+use crate::settings::dotted::{fill, join, match_start};
+
+/// Loads the base class, whose names have no prefix.
+const BASE_CLASS: &str = "AutoModel";
+
+/// A listed architecture; paths are those of the base class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Architecture {
+    /// What `config.json` may call it.
+    model_types: &'static [&'static str],
+    /// What the class with a head puts before the base class's paths.
+    prefix: &'static str,
+    /// Paths of the blocks; `*` is a number.
+    blocks: &'static [&'static str],
+    /// The block's linear layers, those that are given one tensor together; `*` is an expert or a
+    /// part of the block.
+    inputs: &'static [&'static [&'static str]],
+    /// Whether they are Conv1D: stored [in_features, out_features].
+    transposed: bool,
+    /// How it is loaded; none where no automatic class with these names is known.
+    serving: Option<Serving>,
+    /// Where the entry comes from.
+    origin: Origin,
+}
+
+/// The class that serves a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Serving {
+    /// Of Transformers.
+    pub(crate) class: &'static str,
+    /// As PEFT calls it.
+    pub(crate) task_type: &'static str,
+}
+
+/// Where an entry comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Held against the class of Transformers, by the stage `models`.
+    Transformers,
+    /// gguf's tensor map: the pinned Transformers lacks it, and it was not run.
+    TensorMap,
+}
+
+/// The listed architectures of a model's parts. A model of one part has one at most.
+#[derive(Debug, Default)]
+pub(crate) struct Architectures {
+    parts: Vec<Part>,
+}
+
+/// A listed architecture, and where in the model it is.
+#[derive(Debug)]
+struct Part {
+    /// What may stand before the base class's paths, the longest first.
+    prefixes: Vec<String>,
+    /// Whether it is the whole model.
+    whole: bool,
+    model_type: String,
+    architecture: &'static Architecture,
+}
+
+/// A layer's place in a listed architecture.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// What every layer that is given the same tensor has in common: the path of the first of them.
+    input: String,
+    transposed: bool,
+}
+
+impl Architectures {
+    /// Those that a configuration names.
+    #[must_use]
+    pub(crate) fn of(config: &ModelConfig) -> Self {
+        let parts = config.parts().into_iter().filter_map(|part| {
+            let listed = |of: &&Architecture| of.model_types.contains(&part.model_type);
+            let architecture = LISTED.iter().find(listed)?;
+            let mut prefixes: Vec<String> = part
+                .scopes
+                .iter()
+                .flat_map(|scope| [join(scope, architecture.prefix), (*scope).to_owned()])
+                .collect();
+            prefixes.sort_by_key(|prefix| core::cmp::Reverse(prefix.len()));
+            prefixes.dedup();
+            Some(Part {
+                prefixes,
+                whole: part.scopes == [""],
+                model_type: part.model_type.to_owned(),
+                architecture,
+            })
+        });
+        Self {
+            parts: parts.collect(),
+        }
+    }
+
+    /// What identifies the input of a layer: equal for layers that are given one tensor. None where
+    /// the layer is not listed.
+    #[must_use]
+    pub(crate) fn input_of(&self, module: &str) -> Option<String> {
+        self.place(module).map(|place| place.input)
+    }
+
+    /// Whether a layer's weight is stored [in_features, out_features]; none where it is not listed.
+    #[must_use]
+    pub(crate) fn is_transposed(&self, module: &str) -> Option<bool> {
+        self.place(module).map(|place| place.transposed)
+    }
+
+    /// Whether this is one of the listed layers.
+    #[must_use]
+    pub(crate) fn lists(&self, module: &str) -> bool {
+        self.place(module).is_some()
+    }
+
+    /// How the whole model is loaded.
+    #[must_use]
+    pub(crate) fn serving(&self) -> Option<Serving> {
+        self.whole()?.architecture.serving
+    }
+
+    /// Whether a tensor's name begins with what the class with a head puts before the base class's.
+    #[must_use]
+    pub(crate) fn has_head_prefix(&self, tensor: &str) -> bool {
+        let prefix = self.whole().map_or("", |part| part.architecture.prefix);
+        !prefix.is_empty() && match_start(prefix, tensor).is_some_and(|met| !met.rest.is_empty())
+    }
+
+    /// What the class of [`serving`](Self::serving) calls a module of a checkpoint that a class
+    /// with a head saved, or (`headed` is false) the base class; none where it has no such module.
+    #[must_use]
+    pub(crate) fn served_name(&self, module: &str, headed: bool) -> Option<String> {
+        let architecture = self.whole()?.architecture;
+        let prefix = architecture.prefix;
+        let base = match (headed, match_start(prefix, module)) {
+            (false, _) => module,
+            (true, Some(met)) if !prefix.is_empty() => met.rest,
+            // Beside the base model: a head, which `AutoModel` has not.
+            _ => {
+                let is_base = architecture.serving?.class == BASE_CLASS;
+                return (!is_base || prefix.is_empty()).then(|| module.to_owned());
+            }
+        };
+        Some(match architecture.serving?.class {
+            BASE_CLASS => base.to_owned(),
+            _ => join(prefix, base),
+        })
+    }
+
+    /// What is known of this model, for a person; none where nothing is.
+    #[must_use]
+    pub(crate) fn described(&self) -> Option<String> {
+        let parts = self.parts.iter().map(|part| {
+            let origin = match part.architecture.origin {
+                Origin::Transformers => "",
+                Origin::TensorMap => " (from gguf's tensor map, not run)",
+            };
+            format!("{}{origin}", part.model_type)
+        });
+        let all: Vec<String> = parts.collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
+    fn whole(&self) -> Option<&Part> {
+        self.parts.iter().find(|part| part.whole)
+    }
+
+    fn place(&self, module: &str) -> Option<Place> {
+        self.parts.iter().find_map(|part| part.place(module))
+    }
+}
+
+impl Part {
+    fn place(&self, module: &str) -> Option<Place> {
+        self.prefixes.iter().find_map(|prefix| {
+            let base = match_start(prefix, module)?.rest;
+            let input = self.architecture.input_of(base)?;
+            Some(Place {
+                input: join(prefix, &input),
+                transposed: self.architecture.transposed,
+            })
+        })
+    }
+}
+
+impl Architecture {
+    /// The path of the first layer that reads what this one reads.
+    fn input_of(&self, base: &str) -> Option<String> {
+        self.blocks.iter().find_map(|block| {
+            let in_block = match_start(block, base)?;
+            let layer = in_block.rest;
+            let path = fill(block, &in_block.stars);
+            self.inputs.iter().find_map(|input| {
+                let met = input.iter().find_map(|member| {
+                    match_start(member, layer).filter(|met| met.rest.is_empty())
+                })?;
+                Some(join(&path, &fill(input[0], &met.stars)))
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(config: &str) -> Architectures {
+        Architectures::of(&ModelConfig::parse(config.as_bytes()).unwrap())
+    }
+
+    fn same(config: &str, a: &str, b: &str) -> bool {
+        let known = of(config);
+        known.lists(a) && known.lists(b) && known.input_of(a) == known.input_of(b)
+    }
+
+    #[test]
+    fn layers_that_are_given_one_tensor_are_joined_and_no_others() {
+        let llama = r#"{"model_type":"llama"}"#;
+        let layer = |name: &str| format!("model.layers.3.{name}");
+        let joined = |a: &str, b: &str| same(llama, &layer(a), &layer(b));
+        assert!(joined("self_attn.q_proj", "self_attn.v_proj"));
+        assert!(joined("mlp.gate_proj", "mlp.up_proj"));
+        assert!(!joined("self_attn.q_proj", "self_attn.o_proj"));
+        assert!(!joined("mlp.gate_proj", "mlp.down_proj"));
+        assert!(!same(
+            llama,
+            "model.layers.0.mlp.up_proj",
+            "model.layers.1.mlp.up_proj"
+        ));
+        let experts = |a: &str, b: &str| {
+            let path = "model.layers.0.block_sparse_moe.experts";
+            same(
+                r#"{"model_type":"mixtral"}"#,
+                &format!("{path}.{a}"),
+                &format!("{path}.{b}"),
+            )
+        };
+        assert!(experts("1.w1", "1.w3"));
+        assert!(!experts("1.w1", "2.w1") && !experts("1.w1", "1.w2"));
+    }
+
+    #[test]
+    fn key_and_value_of_a_cross_attention_do_not_read_what_its_query_reads() {
+        let bart = r#"{"model_type":"bart"}"#;
+        let layer = |name: &str| format!("model.decoder.layers.0.encoder_attn.{name}");
+        assert!(same(bart, &layer("k_proj"), &layer("v_proj")));
+        assert!(!same(bart, &layer("k_proj"), &layer("q_proj")));
+    }
+
+    #[test]
+    fn what_is_not_listed_is_not_known() {
+        for config in [
+            "{}",
+            r#"{"model_type":"blip_text_model"}"#,
+            r#"{"model_type":"eva02"}"#,
+        ] {
+            let known = of(config);
+            for module in [
+                "model.layers.0.self_attn.q_proj",
+                "encoder.layer.0.crossattention.self.key",
+                "blocks.0.mlp.w1",
+            ] {
+                assert!(!known.lists(module), "{config} {module}");
+            }
+            assert_eq!((known.described(), known.serving()), (None, None));
+        }
+        // Another part of a listed model: not its blocks.
+        let llava = r#"{"model_type":"llava","text_config":{"model_type":"llama"}}"#;
+        let vision = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj";
+        assert!(!of(llava).lists(vision));
+        for text in ["language_model.model", "model.language_model"] {
+            let path = format!("{text}.layers.0.self_attn.q_proj");
+            assert!(of(llava).lists(&path), "{path}");
+        }
+        assert_eq!(of(llava).served_name("language_model.model.x", true), None);
+    }
+
+    #[test]
+    fn conv1d_is_found_wherever_its_family_stands() {
+        let cases = [
+            (r#"{"model_type":"gpt2"}"#, "h.0.attn.c_proj"),
+            (r#"{"model_type":"gpt2"}"#, "transformer.h.0.attn.c_proj"),
+            (
+                r#"{"model_type":"vision-encoder-decoder","decoder":{"model_type":"gpt2"}}"#,
+                "decoder.transformer.h.0.crossattention.q_attn",
+            ),
+            (
+                r#"{"model_type":"decision_transformer"}"#,
+                "encoder.h.0.mlp.c_fc",
+            ),
+            (
+                r#"{"model_type":"x","text_config":{"model_type":"gpt2"}}"#,
+                "language_model.transformer.h.0.mlp.c_fc",
+            ),
+        ];
+        for (config, module) in cases {
+            assert_eq!(of(config).is_transposed(module), Some(true), "{config}");
+        }
+        let bigcode = of(r#"{"model_type":"gpt_bigcode"}"#);
+        assert_eq!(
+            bigcode.is_transposed("transformer.h.0.attn.c_attn"),
+            Some(false)
+        );
+    }
+
+    #[test]
+    fn the_serving_class_decides_the_prefix() {
+        let bloom = of(r#"{"model_type":"bloom"}"#);
+        for (name, headed) in [("h.0.mlp.x", false), ("transformer.h.0.mlp.x", true)] {
+            let served = bloom.served_name(name, headed);
+            assert_eq!(served.as_deref(), Some("transformer.h.0.mlp.x"), "{name}");
+        }
+        assert!(bloom.has_head_prefix("transformer.h.0") && !bloom.has_head_prefix("h.0"));
+        assert_eq!(bloom.served_name("lm_head", true).as_deref(), Some("lm_head"));
+        let bert = of(r#"{"model_type":"bert"}"#);
+        for (name, headed) in [("bert.encoder.x", true), ("encoder.x", false)] {
+            let served = bert.served_name(name, headed);
+            assert_eq!(served.as_deref(), Some("encoder.x"), "{name}");
+        }
+        assert_eq!(bert.served_name("cls.predictions.transform.dense", true), None);
+        assert_eq!(bert.serving().unwrap().task_type, "FEATURE_EXTRACTION");
+        let t5 = of(r#"{"model_type":"t5"}"#);
+        assert_eq!(t5.served_name("decoder.x", false).as_deref(), Some("decoder.x"));
+    }
+
+    #[test]
+    fn every_model_type_is_listed_once() {
+        let mut seen = std::collections::BTreeSet::new();
+        for model_type in LISTED.iter().flat_map(|of| of.model_types) {
+            assert!(seen.insert(model_type), "{model_type}");
+        }
+        let qwen3 = of(r#"{"model_type":"qwen3"}"#).described().unwrap();
+        assert!(qwen3.contains("not run"), "{qwen3}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Tensors that are left as they are although they might be linear layers, and why.
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// A tensor of two dimensions or more that is not corrected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PassedOver {
+    /// The tensor.
+    pub(crate) tensor: String,
+    /// Its shape.
+    pub(crate) shape: Vec<usize>,
+    /// Why.
+    pub(crate) why: Why,
+}
+
+impl PassedOver {
+    /// Its numbers.
+    #[must_use]
+    pub(crate) fn parameters(&self) -> u64 {
+        self.shape.iter().map(|&length| length as u64).product()
+    }
+}
+
+/// Why a tensor is not corrected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Why {
+    /// `--exclude`.
+    Excluded,
+    /// An output or an embedding.
+    LeftOutByDefault,
+    /// No `--include` matches.
+    NotIncluded,
+    /// Nothing says that it is a linear layer.
+    NotLinear,
+    /// A linear map in another form: a fused or packed parameter.
+    NoSuffix,
+    /// `NAME.weight` of more than two dimensions.
+    NotTwoDimensional,
+    /// Perhaps stored transposed.
+    UnknownOrientation,
+    /// The class that serves the model lacks it.
+    NotServed,
+}
+
+impl Why {
+    /// Whether nobody asked for it: neither an option nor a default.
+    #[must_use]
+    pub(crate) const fn is_unasked(self) -> bool {
+        !matches!(
+            self,
+            Self::Excluded | Self::LeftOutByDefault | Self::NotIncluded
+        )
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Excluded => "--exclude matches it",
+            Self::LeftOutByDefault => "an output or an embedding, left out by default",
+            Self::NotIncluded => "no --include matches it",
+            Self::NotLinear => {
+                "not known to be a linear layer: no shard has its key, and qera.linears does not \
+                 list it"
+            }
+            Self::NoSuffix => "not named NAME.weight: fused experts or another form is not corrected",
+            Self::NotTwoDimensional => "has more than two dimensions: not corrected",
+            Self::UnknownOrientation => {
+                "may be stored [in_features, out_features] as Conv1D does; qera.linears must say so"
+            }
+            Self::NotServed => {
+                "the class that serves the model lacks it; qera.class says which one has it"
+            }
+        })
+    }
+}
+
+/// Tensors that are passed over for one reason, whose names differ in numbers only.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct PassedOverGroup {
+    /// Their names; `*` stands for any number.
+    pub(crate) tensors: String,
+    /// How many.
+    pub(crate) count: usize,
+    /// Shape of the first.
+    pub(crate) shape: Vec<usize>,
+    /// Why.
+    pub(crate) why: String,
+    /// Their share of the model's parameters.
+    pub(crate) share: f64,
+}
+
+impl fmt::Display for PassedOverGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            tensors,
+            count,
+            shape,
+            why,
+            share,
+        } = self;
+        let times = match count {
+            1 => String::new(),
+            _ => format!(" (x {count})"),
+        };
+        write!(
+            f,
+            "{tensors}{times} {shape:?}, {:.1} % of the parameters: {why}",
+            100.0 * share
+        )
+    }
+}
+
+/// Gathers what differs in numbers only, the largest share first.
+#[must_use]
+pub(crate) fn grouped(passed_over: &[PassedOver], parameters: u64) -> Vec<PassedOverGroup> {
+    let mut groups: BTreeMap<(String, Why), PassedOverGroup> = BTreeMap::new();
+    for of in passed_over {
+        let name = starred(&of.tensor);
+        let group = groups
+            .entry((name.clone(), of.why))
+            .or_insert_with(|| PassedOverGroup {
+                tensors: name,
+                count: 0,
+                shape: of.shape.clone(),
+                why: of.why.to_string(),
+                share: 0.0,
+            });
+        group.count += 1;
+        group.share += of.parameters() as f64 / parameters.max(1) as f64;
+    }
+    let mut groups: Vec<_> = groups.into_values().collect();
+    groups.sort_by(|a, b| b.share.total_cmp(&a.share));
+    groups
+}
+
+fn starred(name: &str) -> String {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts = name.split('.').map(|p| if is_number(p) { "*" } else { p });
+    parts.collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_that_differ_in_numbers_are_one_line() {
+        let of = |tensor: &str, why| PassedOver {
+            tensor: tensor.into(),
+            shape: vec![2, 5],
+            why,
+        };
+        let all = [
+            of("h.0.experts.1.w", Why::NotLinear),
+            of("h.1.experts.0.w", Why::NotLinear),
+            of("h.2.experts.0.w", Why::Excluded),
+            of("h2.w", Why::NotLinear),
+        ];
+        let groups = grouped(&all, 100);
+        assert_eq!(groups.len(), 3);
+        assert_eq!((groups[0].tensors.as_str(), groups[0].count), ("h.*.experts.*.w", 2));
+        assert!((groups[0].share - 0.2).abs() < 1e-12);
+        assert!(groups.iter().any(|group| group.tensors == "h2.w"));
+    }
+}

@@ -1,0 +1,48 @@
+//! What is known of the model in which the rows were recorded: how its names are related to the
+//! checkpoint's, which of its modules are linear layers, which class it is. Fixed by the first
+//! listing that accepts a shard, and part of the state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::name_map::NameMap;
+use crate::weights::linears::Linears;
+
+/// The recorded model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Recording {
+    /// What the recorded names are in the checkpoint; none where no checkpoint was there, and all
+    /// names are the recorded ones.
+    pub(crate) names: Option<NameMap>,
+    /// Its linear layers, by their names in the checkpoint.
+    pub(crate) linears: Linears,
+    /// `qera.class`: whose names the recorded ones are.
+    pub(crate) class: Option<String>,
+    /// `qera.task_type`.
+    pub(crate) task_type: Option<String>,
+}
+
+impl Recording {
+    /// The recorded name of a module of the checkpoint.
+    #[must_use]
+    pub(crate) fn recorded_name(&self, module: &str) -> String {
+        let names = self.names.as_ref();
+        names.map_or_else(|| module.to_owned(), |names| names.undo(module))
+    }
+
+    /// The checkpoint's name of a recorded module.
+    #[must_use]
+    pub(crate) fn name(&self, recorded: &str) -> String {
+        let names = self.names.as_ref();
+        names.map_or_else(|| recorded.to_owned(), |names| names.apply(recorded))
+    }
+
+    /// What was gathered without a checkpoint, under the names of one.
+    #[must_use]
+    pub(crate) fn named_by(&self, names: NameMap) -> Self {
+        Self {
+            linears: self.linears.renamed(&names),
+            names: Some(names),
+            ..self.clone()
+        }
+    }
+}

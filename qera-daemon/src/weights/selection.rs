@@ -1,0 +1,229 @@
+//! Which tensors of a checkpoint are linear layers, and which of those are corrected.
+//!
+//! A tensor `NAME.weight` of two dimensions is a linear layer where a shard says so (its key, or
+//! `qera.linears`), where a listed architecture gives it the input of a layer that a shard names,
+//! where `--include` names it in full, and, for a method that needs no rows, where a listed
+//! architecture has it. Everything else stays untouched.
+
+use std::collections::BTreeSet;
+
+use crate::error::Fatal;
+use crate::settings::dotted::last_part;
+use crate::settings::weights::{Choice, WeightsSettings, is_embedding};
+use crate::weights::architecture::Architectures;
+use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+use crate::weights::layers::{Layer, LayerForm, module_of, tensor_of};
+use crate::weights::passed_over::{PassedOver, Why};
+use crate::weights::recording::Recording;
+use crate::weights::serving::ServingClass;
+
+/// Last names that Conv1D has in the models that use it; some nn.Linear have them too.
+const CONV1D_NAMES: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
+
+/// The selected layers.
+#[derive(Debug)]
+pub(crate) struct Selected {
+    /// Sorted by name.
+    pub(crate) layers: Vec<Layer>,
+    /// Everything else of two dimensions or more.
+    pub(crate) passed_over: Vec<PassedOver>,
+}
+
+/// What says which tensors are layers.
+#[derive(Debug)]
+pub(crate) struct Selector<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) architectures: &'a Architectures,
+    pub(crate) settings: &'a WeightsSettings,
+    /// Whether only a shard's word makes a listed architecture's layer one.
+    pub(crate) uses_rows: bool,
+    pub(crate) recording: &'a Recording,
+    pub(crate) serving: &'a ServingClass,
+}
+
+/// What a tensor is.
+enum Verdict {
+    Layer(Layer),
+    PassedOver(Why),
+}
+
+impl Selector<'_> {
+    /// Selects the layers.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] by name: a selected weight with a type other than F32, F16 and BF16,
+    /// one that is not 2-D. [`Fatal::Usage`] for an option that names what cannot be had.
+    pub(crate) fn select(&self) -> Result<Selected, Fatal> {
+        let seen = self.recording.linears.seen();
+        let fed: BTreeSet<String> = seen
+            .filter_map(|name| self.architectures.input_of(name))
+            .collect();
+        let mut layers = Vec::new();
+        let mut passed_over = Vec::new();
+        for (name, tensor) in &self.checkpoint.tensors {
+            if tensor.shape.len() < 2 {
+                continue;
+            }
+            let verdict = match module_of(name) {
+                Some(module) => self.judge(module, tensor, &fed)?,
+                None => Verdict::PassedOver(Why::NoSuffix),
+            };
+            match verdict {
+                Verdict::Layer(layer) => layers.push(layer),
+                Verdict::PassedOver(why) => passed_over.push(PassedOver {
+                    tensor: name.clone(),
+                    shape: tensor.shape.clone(),
+                    why,
+                }),
+            }
+        }
+        // Tensors are sorted with their ".weight", which is another order.
+        layers.sort_by(|a, b| a.name.cmp(&b.name));
+        let selected = Selected {
+            layers,
+            passed_over,
+        };
+        self.check(&selected)?;
+        Ok(selected)
+    }
+
+    fn judge(
+        &self,
+        module: &str,
+        tensor: &Tensor,
+        fed: &BTreeSet<String>,
+    ) -> Result<Verdict, Fatal> {
+        let choice = self.settings.selection.choice(module);
+        match choice {
+            Choice::Excluded => return Ok(Verdict::PassedOver(Why::Excluded)),
+            Choice::LeftOutByDefault => return Ok(Verdict::PassedOver(Why::LeftOutByDefault)),
+            Choice::NotIncluded => return Ok(Verdict::PassedOver(Why::NotIncluded)),
+            Choice::Named | Choice::Allowed => {}
+        }
+        let named = choice == Choice::Named;
+        if !named && !self.is_linear(module, fed) {
+            return Ok(Verdict::PassedOver(Why::NotLinear));
+        }
+        if tensor.shape.len() != 2 {
+            return match named || !self.settings.selection.include.is_empty() {
+                true => Err(self.not_two_dimensional(module, tensor)),
+                false => Ok(Verdict::PassedOver(Why::NotTwoDimensional)),
+            };
+        }
+        let Some(transposed) = self.is_transposed(module) else {
+            return match named {
+                true => Err(Fatal::Usage(format!(
+                    "--include '{module}': {}",
+                    Why::UnknownOrientation
+                ))),
+                false => Ok(Verdict::PassedOver(Why::UnknownOrientation)),
+            };
+        };
+        let served = self
+            .serving
+            .name_of(module, self.architectures, self.recording);
+        let Some(served_as) = served else {
+            return Ok(Verdict::PassedOver(Why::NotServed));
+        };
+        let form = LayerForm {
+            name: module,
+            tensor,
+            served_as,
+            transposed,
+        };
+        Layer::describe(self.checkpoint, self.settings, form).map(Verdict::Layer)
+    }
+
+    fn is_linear(&self, module: &str, fed: &BTreeSet<String>) -> bool {
+        let joined = || {
+            let input = self.architectures.input_of(module);
+            input.is_some_and(|input| fed.contains(&input))
+        };
+        let listed = || !self.uses_rows && self.architectures.lists(module);
+        self.recording.linears.names(module) || joined() || listed()
+    }
+
+    /// The tap's word, then the listed architecture's; none for a name that both forms have.
+    fn is_transposed(&self, module: &str) -> Option<bool> {
+        let listed = self.recording.linears.listed(module);
+        listed
+            .map(|of| of.transposed)
+            .or_else(|| self.architectures.is_transposed(module))
+            .or_else(|| (!CONV1D_NAMES.contains(&last_part(module))).then_some(false))
+    }
+
+    fn not_two_dimensional(&self, module: &str, tensor: &Tensor) -> Fatal {
+        refuse(
+            self.checkpoint.file_of(tensor),
+            format!(
+                "tensor '{module}.weight' is selected but has shape {:?}, not [out_features, in_features]",
+                tensor.shape
+            ),
+        )
+    }
+
+    /// Refuses what was asked for by name and cannot be had.
+    fn check(&self, selected: &Selected) -> Result<(), Fatal> {
+        let layers = &selected.layers;
+        let tied = self.checkpoint.config.ties_embeddings();
+        for Layer { name, .. } in layers {
+            if is_embedding(name) {
+                return Err(Fatal::Usage(format!(
+                    "--include '{name}': is an embedding, no linear layer"
+                )));
+            }
+            if tied && last_part(name) == "lm_head" {
+                return Err(Fatal::Usage(format!(
+                    "--include '{name}': is tied to the embedding and cannot be corrected alone"
+                )));
+            }
+        }
+        for glob in &self.settings.selection.include {
+            if !layers.iter().any(|layer| glob.is_match(&layer.name)) {
+                self.explain(glob)?;
+            }
+        }
+        if self.recording.linears.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = layers.iter().map(|l| l.name.as_str()).collect();
+        if let Some(glob) = self.settings.ranks.unmatched(&names) {
+            return Err(Fatal::Usage(format!(
+                "--rank-for '{glob}': matches no selected layer"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Why an `--include` selects nothing.
+    fn explain(&self, glob: &globset::GlobMatcher) -> Result<(), Fatal> {
+        let modules = self.checkpoint.tensors.keys();
+        let mut met = modules
+            .filter_map(|tensor| module_of(tensor))
+            .filter(|module| glob.is_match(module));
+        let (pattern, path) = (glob.glob(), self.checkpoint.path.display());
+        let said = |what: String| Err(Fatal::Usage(format!("--include '{pattern}': {what}")));
+        let Some(first) = met.next() else {
+            return said(format!("matches no weight of {path}"));
+        };
+        let left_out = |module: &&str| {
+            self.settings.selection.choice(module) == Choice::LeftOutByDefault
+        };
+        if let Some(module) = core::iter::once(first).chain(met).find(left_out) {
+            return said(format!(
+                "'{module}' is left out by default, name it in full"
+            ));
+        }
+        // What shards will name is not known before there are any.
+        if self.recording.linears.is_empty() {
+            return Ok(());
+        }
+        let shape = self.checkpoint.tensors.get(&tensor_of(first));
+        said(format!(
+            "matches nothing that is known to be a linear layer ('{first}' first, shape {:?}): \
+             no shard has its key, and qera.linears does not list it; one named in full is taken \
+             for one",
+            shape.map(|tensor| &tensor.shape[..]).unwrap_or_default()
+        ))
+    }
+}
