@@ -22,8 +22,8 @@ use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::state::restore::restore;
-use crate::weights::sites::Site;
 use crate::weights::Model;
+use crate::weights::sites::Site;
 
 /// Writes to standard output.
 ///

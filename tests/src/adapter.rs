@@ -74,6 +74,17 @@ impl Adapter {
         of_module.unwrap_or_else(|| panic!("{module} is not in the manifest"))
     }
 
+    /// Whether the adapter has a correction of a module, by the serving class's name.
+    ///
+    /// # Panics
+    /// When its file is malformed.
+    #[must_use]
+    pub fn has(&self, module: &str) -> bool {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let name = format!("base_model.model.{module}.lora_A.weight");
+        file.names().contains(&name.as_str())
+    }
+
     /// A layer's correction.
     ///
     /// # Panics

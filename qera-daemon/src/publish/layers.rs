@@ -23,7 +23,7 @@ pub(crate) struct PublishedLayers<'a> {
 
 /// A layer of the adapter.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SolvedLayer<'a> {
+pub(crate) struct AdapterLayer<'a> {
     /// The layer.
     pub(crate) layer: &'a Layer,
     /// Its correction.
@@ -47,11 +47,11 @@ impl PublishedLayers<'_> {
 
     /// The layers that the adapter has: those that were solved, whatever came of it. What no row fed
     /// is quantized without correction, and what waits for its first solve is not yet corrected.
-    pub(crate) fn solved(&self) -> impl Iterator<Item = SolvedLayer<'_>> {
+    pub(crate) fn solved(&self) -> impl Iterator<Item = AdapterLayer<'_>> {
         let outcomes = self.weights.layers().iter().zip(self.outcomes);
         outcomes.filter_map(|(layer, outcome)| {
             let solution = outcome.solution()?;
-            Some(SolvedLayer { layer, solution })
+            Some(AdapterLayer { layer, solution })
         })
     }
 

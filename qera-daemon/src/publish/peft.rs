@@ -15,7 +15,7 @@ use crate::disk::write_json;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::{dtype_name, encode};
 use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
-use crate::publish::layers::{PublishedLayers, SolvedLayer};
+use crate::publish::layers::{AdapterLayer, PublishedLayers};
 use crate::publish::target_modules::target_modules;
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
@@ -29,7 +29,7 @@ pub(crate) fn write_adapter(
 
     let rank = published.rank();
     let mut plans = Vec::new();
-    for SolvedLayer { layer, solution } in published.solved() {
+    for AdapterLayer { layer, solution } in published.solved() {
         let plan = |factor, shape| TensorPlan {
             name: format!("base_model.model.{}.lora_{factor}.weight", layer.served_as),
             dtype: dtype_name(solution.factors.dtype),
@@ -42,7 +42,7 @@ pub(crate) fn write_adapter(
     let failed = WriteError::of(&path);
     let out = NewFile::create(&path)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
-    for SolvedLayer { layer, solution } in published.solved() {
+    for AdapterLayer { layer, solution } in published.solved() {
         let (factors, dtype) = (&solution.factors, solution.factors.dtype);
         let mut a = vec![0.0; rank * layer.in_features];
         let mut b = vec![0.0; layer.out_features * rank];

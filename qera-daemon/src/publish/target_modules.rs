@@ -33,7 +33,12 @@ mod tests {
 
     #[test]
     fn a_last_name_is_used_where_it_means_nothing_else() {
-        let modules = ["model.layers.0", "model.layers.0.q", "model.layers.1.q", "head.0"];
+        let modules = [
+            "model.layers.0",
+            "model.layers.0.q",
+            "model.layers.1.q",
+            "head.0",
+        ];
         let mut modules: BTreeSet<String> = modules.iter().map(|m| (*m).to_owned()).collect();
         let both = ["model.layers.0.q", "model.layers.1.q"].into();
         assert_eq!(target_modules(&both, &modules), ["q"]);

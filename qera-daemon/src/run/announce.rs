@@ -57,14 +57,19 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
 
 /// Says which linear maps are not corrected although nobody asked to leave them out.
 fn tell_passed_over(weights: &Weights, reporter: &Reporter) {
-    let unasked = weights.passed_over().iter().filter(|of| of.why.is_unasked());
+    let unasked = weights
+        .passed_over()
+        .iter()
+        .filter(|of| of.why.is_unasked());
     let unasked: Vec<PassedOver> = unasked.cloned().collect();
     let groups = grouped(&unasked, weights.parameters());
     let mut lines: Vec<String> = groups.iter().map(ToString::to_string).collect();
     let more = lines.len().saturating_sub(SAID);
     lines.truncate(SAID);
     if more > 0 {
-        lines.push(format!("{more} more kinds of tensors (`plan` and the manifest have them)"));
+        lines.push(format!(
+            "{more} more kinds of tensors (`plan` and the manifest have them)"
+        ));
     }
     for line in lines {
         reporter.say(&Event::Warning {

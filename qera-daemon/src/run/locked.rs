@@ -168,7 +168,7 @@ fn nothing_to_begin_with(prepared: &Prepared<'_>, inbox: &Inbox) -> Fatal {
         Some(weights) if !prepared.admitted.is_empty() => refuse(
             weights.path(),
             "no shard names a linear layer of it that is selected: a shard's key, qera.linears, a \
-             listed model_type or --include in full does"
+             listed model_type or --include in full does; nothing was published"
                 .into(),
         ),
         _ => nothing_usable(inbox.intake.folder(), prepared.refused.len()),

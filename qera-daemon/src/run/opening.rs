@@ -19,7 +19,10 @@ impl Prepared<'_> {
         let layers = self.layers().iter();
         let mut entries = LedgerEntries {
             watch: settings.source.watch.as_deref().map(absolute),
-            out: self.weights.as_ref().map(|_| absolute(&settings.publish.out)),
+            out: self
+                .weights
+                .as_ref()
+                .map(|_| absolute(&settings.publish.out)),
             phase: Phase::Folding,
             shards: restored.gathered.shards,
             refusals: Refusals {

@@ -18,8 +18,8 @@ use crate::settings::name_map::NameMap;
 use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::grouping::{RefusedShard, group};
-use crate::source::naming::{Naming, RecordedModule, find};
 use crate::source::intake::{Intake, Scan};
+use crate::source::naming::{Naming, RecordedModule, find};
 use crate::source::shard::ShardHeader;
 use crate::state::progress_file::LayerSize;
 use crate::state::restore::{Asked, Expected, check_sites};
@@ -249,11 +249,7 @@ fn continued(
 }
 
 /// How the names of a state that was gathered without a checkpoint are related to this one's.
-fn saved_names(
-    settings: &Settings,
-    model: &Model,
-    record: &SitesRecord,
-) -> Result<NameMap, Fatal> {
+fn saved_names(settings: &Settings, model: &Model, record: &SitesRecord) -> Result<NameMap, Fatal> {
     let sites = record.sites.iter().map(|site| RecordedModule {
         name: site.name.clone(),
         in_features: site.in_features,
@@ -299,12 +295,19 @@ fn check_map(settings: &Settings, record: &SitesRecord) -> Result<(), Fatal> {
     if asked == kept {
         return Ok(());
     }
-    let rules: Vec<_> = kept.rules().iter().map(|rule| format!("'{rule}'")).collect();
+    let rules: Vec<_> = kept
+        .rules()
+        .iter()
+        .map(|rule| format!("'{rule}'"))
+        .collect();
     Err(Fatal::StateRefused {
         path: settings.state.clone(),
         reason: match rules.is_empty() {
             true => "was begun without --map: choose another --state".into(),
-            false => format!("was begun with --map {}: choose another --state", rules.join(" ")),
+            false => format!(
+                "was begun with --map {}: choose another --state",
+                rules.join(" ")
+            ),
         },
     })
 }

@@ -145,7 +145,11 @@ mod tests {
         let cases = [
             ("transformer=", "transformer.h.0.mlp", "h.0.mlp"),
             ("=transformer", "h.0.mlp", "transformer.h.0.mlp"),
-            ("h.*.attn=blocks.*.attention", "h.7.attn.q", "blocks.7.attention.q"),
+            (
+                "h.*.attn=blocks.*.attention",
+                "h.7.attn.q",
+                "blocks.7.attention.q",
+            ),
         ];
         for (rule, recorded, name) in cases {
             let map = map(&[rule]);

@@ -129,7 +129,7 @@ pub(crate) struct Selection {
 
 /// What the options say of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum Wanted {
     /// An `--include` names it in full.
     Named,
     /// It may be corrected.
@@ -145,35 +145,35 @@ pub(crate) enum Choice {
 impl Selection {
     /// What the options say of this module.
     #[must_use]
-    pub(crate) fn choice(&self, module: &str) -> Choice {
+    pub(crate) fn wanted(&self, module: &str) -> Wanted {
         if self.exclude.iter().any(|glob| glob.is_match(module)) {
-            return Choice::Excluded;
+            return Wanted::Excluded;
         }
         if self.include.iter().any(|glob| glob.glob().glob() == module) {
-            return Choice::Named;
+            return Wanted::Named;
         }
         if is_left_out_by_default(module) {
-            return Choice::LeftOutByDefault;
+            return Wanted::LeftOutByDefault;
         }
         if !self.include.is_empty() && !self.include.iter().any(|glob| glob.is_match(module)) {
-            return Choice::NotIncluded;
+            return Wanted::NotIncluded;
         }
-        Choice::Allowed
+        Wanted::Allowed
     }
 
     /// Whether an exclude pattern, given or by default, takes this module out.
     #[must_use]
     pub(crate) fn excludes(&self, module: &str) -> bool {
         matches!(
-            self.choice(module),
-            Choice::Excluded | Choice::LeftOutByDefault
+            self.wanted(module),
+            Wanted::Excluded | Wanted::LeftOutByDefault
         )
     }
 
     /// Whether this module is to be corrected, as far as its name says.
     #[must_use]
     pub(crate) fn selects(&self, module: &str) -> bool {
-        matches!(self.choice(module), Choice::Named | Choice::Allowed)
+        matches!(self.wanted(module), Wanted::Named | Wanted::Allowed)
     }
 }
 

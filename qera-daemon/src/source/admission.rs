@@ -184,7 +184,19 @@ impl Admission<'_> {
                 expected: expected.clone(),
             });
         }
-        self.check_linears(header)
+        self.check_linears(header)?;
+        let shared = declared_groups(header, self.recording)?;
+        let mut shared = shared.into_iter().flatten();
+        match shared.find(|module| self.is_late(module)) {
+            None => Ok(()),
+            Some(module) => Err(Reason::LateLinear { module }),
+        }
+    }
+
+    /// Whether a linear layer is named after it was fixed which ones there are.
+    fn is_late(&self, module: &str) -> bool {
+        let why = self.weights.and_then(|w| w.why_passed_over(module));
+        why == Some(Why::NotLinear)
     }
 
     /// Whether the linear layers that the shard lists are those that were fixed.
@@ -200,8 +212,7 @@ impl Admission<'_> {
                     format!("'{}' is {:?} here, and was {known:?}", of.name, of.linear),
                 ));
             }
-            let why = self.weights.and_then(|w| w.why_passed_over(&module));
-            if why == Some(Why::NotLinear) {
+            if self.is_late(&module) {
                 return Err(Reason::LateLinear { module });
             }
         }

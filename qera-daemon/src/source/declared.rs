@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::host::second_moment::SecondMomentKind;
-use crate::settings::weights::Selection;
+use crate::settings::weights::{Selection, Wanted};
 use crate::source::metadata::{
     class, declared, linears, refused_linears, refused_shares, task_type,
 };
@@ -48,10 +48,11 @@ impl Declaring<'_> {
         name_class(header, recording)
     }
 
-    /// Whether a module that is named could be a layer: others say nothing of what is linear.
+    /// Whether a module that is named could be a layer: others say nothing of what is linear. It
+    /// need not be selected: others may read what it reads.
     fn may_be_linear(&self, module: &str) -> bool {
         let shape = self.model.map(|model| model.shape(module));
-        self.selection.selects(module)
+        self.selection.wanted(module) != Wanted::LeftOutByDefault
             && shape.is_none_or(|shape| shape.is_some_and(|shape| shape.len() == 2))
     }
 

@@ -45,13 +45,18 @@ pub(crate) fn find(model: &Model, selection: &Selection, modules: &[RecordedModu
     let Some(first) = counted.first().map(|of| of.name.as_str()) else {
         return Naming::Unknown;
     };
-    let first = first.strip_suffix(WEIGHT).filter(|_| suffix).unwrap_or(first);
+    let first = first
+        .strip_suffix(WEIGHT)
+        .filter(|_| suffix)
+        .unwrap_or(first);
     let fits = |map: &NameMap| {
         let meets = |of: &&RecordedModule| meets(model, &map.apply(&of.name), of.in_features);
         counted.iter().all(meets)
     };
     let rules = prefixes(model, first).into_iter().map(|rule| vec![rule]);
-    let maps = rules.chain(suffix.then(Vec::new)).map(|rules| NameMap::new(suffix, rules));
+    let maps = rules
+        .chain(suffix.then(Vec::new))
+        .map(|rules| NameMap::new(suffix, rules));
     let mut fitting: Vec<NameMap> = maps.filter(fits).collect();
     match fitting.len() {
         0 => Naming::Unknown,
@@ -73,12 +78,14 @@ fn prefixes(model: &Model, name: &str) -> BTreeSet<MapRule> {
     let outer = |inner: &str| name[..name.len() - inner.len()].trim_end_matches('.');
     let starts = inner.match_indices('.').map(|(at, _)| at + 1);
     for inner in core::iter::once(0).chain(starts).map(|at| &inner[at..]) {
-        if model.shape(inner).is_some() {
+        if inner.len() < name.len() && model.shape(inner).is_some() {
             rules.insert(MapRule::prefix(outer(inner), ""));
         }
     }
     for module in model.modules() {
-        let before = module.strip_suffix(inner).and_then(|of| of.strip_suffix('.'));
+        let before = module
+            .strip_suffix(inner)
+            .and_then(|of| of.strip_suffix('.'));
         if let Some(before) = before {
             rules.insert(MapRule::prefix(outer(inner), before));
         }
@@ -116,10 +123,13 @@ mod tests {
 
     /// Finds the names of rows of width 4 in a model with weights [2, 4] of these names.
     fn found(folder: &str, weights: &[&str], recorded: &[&str]) -> Naming {
-        let path = std::env::temp_dir().join(format!("qera-naming-{folder}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("qera-naming-{folder}-{}", std::process::id()));
         let bytes = [0; 32];
         let view = || TensorView::new(Dtype::F32, vec![2, 4], &bytes).unwrap();
-        let tensors = weights.iter().map(|name| (format!("{name}.weight"), view()));
+        let tensors = weights
+            .iter()
+            .map(|name| (format!("{name}.weight"), view()));
         serialize_to_file(tensors, None, &path).unwrap();
         let settings = Settings::resolve(&Options {
             checkpoint: Some(path.clone()),
@@ -151,13 +161,25 @@ mod tests {
         let bloom = ["h.0.up", "h.0.down", "h.1.up"];
         let cases: [(&[&str], &[&str], &[&str]); 8] = [
             (&bloom, &["h.0.up", "lm_head"], &[]),
-            (&bloom, &["transformer.h.0.up", "transformer.h.1.up"], &["transformer="]),
+            (
+                &bloom,
+                &["transformer.h.0.up", "transformer.h.1.up"],
+                &["transformer="],
+            ),
             (&["a.h.0.up", "a.h.1.up"], &["h.0.up"], &["=a"]),
             (&bloom, &["_orig_mod.module.h.0.up"], &["_orig_mod.module="]),
             (&["a.h.0.up"], &["_orig_mod.h.0.up"], &["_orig_mod=a"]),
-            (&bloom, &["h.0._orig_mod.up", "h.1._orig_mod.up"], &["h.*._orig_mod=h.*"]),
+            (
+                &bloom,
+                &["h.0._orig_mod.up", "h.1._orig_mod.up"],
+                &["h.*._orig_mod=h.*"],
+            ),
             (&["a.h.0.up", "b.h.0.up"], &["h.0.up"], &["=a", "=b"]),
-            (&bloom, &["transformer.h.0.up", "transformer.h.0.other"], &["unknown"]),
+            (
+                &bloom,
+                &["transformer.h.0.up", "transformer.h.0.other"],
+                &["unknown"],
+            ),
         ];
         for (at, (weights, recorded, expected)) in cases.into_iter().enumerate() {
             let naming = found(&format!("case-{at}"), weights, recorded);
@@ -165,9 +187,14 @@ mod tests {
             let several = matches!(naming, Naming::Ambiguous(_));
             assert_eq!(several, expected.len() > 1, "{recorded:?}");
         }
-        let Naming::Found(map) = found("suffix", &bloom, &["h.0.up.weight"]) else {
-            panic!("a suffix is taken off");
-        };
-        assert_eq!(map.apply("h.0.up.weight"), "h.0.up");
+        for (at, recorded) in ["h.0.up.weight", "transformer.h.0.up.weight"]
+            .iter()
+            .enumerate()
+        {
+            let Naming::Found(map) = found(&format!("suffix-{at}"), &bloom, &[recorded]) else {
+                panic!("the suffix of {recorded} is taken off");
+            };
+            assert_eq!(map.apply(recorded), "h.0.up");
+        }
     }
 }

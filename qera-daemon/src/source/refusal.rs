@@ -131,7 +131,9 @@ pub(crate) enum Reason {
         error: qera_core::dtype::DecodeError,
     },
     /// Two layers of one site with different rows.
-    #[error("tensors '{first}' and '{second}' share one input but differ, first in row {row}; if they read different inputs, list them apart in qera.shares")]
+    #[error(
+        "tensors '{first}' and '{second}' share one input but differ, first in row {row}; if they read different inputs, list them apart in qera.shares"
+    )]
     SiteDiffers {
         /// First tensor.
         first: String,

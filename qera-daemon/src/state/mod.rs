@@ -32,8 +32,8 @@ use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
 use crate::host::second_moment::SecondMomentKind;
 use crate::observe::status::Status;
-use crate::state::seal::{SealError, seal, unseal_record};
 use crate::settings::name_map::NameMap;
+use crate::state::seal::{SealError, seal, unseal_record};
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, SiteRecord, Sites};
 
@@ -211,20 +211,19 @@ mod tests {
         let error = SitesRecord::parse(before.as_bytes())
             .unwrap_err()
             .to_string();
-        for said in ["version 1", "reads version 2", "choose another --state"] {
+        for said in ["version 1", "reads version 3", "choose another --state"] {
             assert!(error.contains(said), "{error}");
         }
         // In the form of today it is no less of another version.
         let record = SitesRecord {
-            version: 3,
-            ..SitesRecord::new(&Sites::saved(
-                &[],
-                &Shares::default(),
-                SecondMomentKind::Packed,
-            ))
+            version: 4,
+            ..SitesRecord::new(
+                &Sites::saved(&[], &Shares::default(), SecondMomentKind::Packed),
+                &Recording::default(),
+            )
         };
         let error = SitesRecord::parse(seal(&record).as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("version 3"), "{error}");
+        assert!(error.to_string().contains("version 4"), "{error}");
     }
 
     #[test]
@@ -234,11 +233,10 @@ mod tests {
             name: "b".into(),
             in_features: 7,
         }];
-        let record = SitesRecord::new(&Sites::saved(
-            &saved,
-            &Shares::default(),
-            SecondMomentKind::Diagonal,
-        ));
+        let record = SitesRecord::new(
+            &Sites::saved(&saved, &Shares::default(), SecondMomentKind::Diagonal),
+            &Recording::default(),
+        );
         let line = seal(&record) + "\n";
         assert_eq!(SitesRecord::parse(line.as_bytes()).unwrap(), record);
         let error = SitesRecord::parse(&line.as_bytes()[1..]).unwrap_err();

@@ -253,7 +253,7 @@ mod tests {
             panic!("version 1 is no damage");
         };
         let said = fatal.to_string();
-        for part in ["index.json", "version 1", "reads version 2"] {
+        for part in ["index.json", "version 1", "reads version 3"] {
             assert!(said.contains(part), "{said}");
         }
         std::fs::write(&path, &whole[1..]).unwrap();

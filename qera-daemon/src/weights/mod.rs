@@ -416,7 +416,12 @@ mod tests {
             block_size: Some(4),
             ..Options::defaults()
         });
-        Weights::open(&settings.unwrap()).unwrap().unwrap()
+        let settings = settings.unwrap();
+        let mut recording = Recording::default();
+        recording.linears.see("a.linear".into());
+        recording.linears.see("a.conv".into());
+        let model = Model::open(&settings).unwrap().unwrap();
+        model.select(&settings, &recording).unwrap()
     }
 
     #[test]
@@ -448,7 +453,14 @@ mod tests {
         let weights = weights(&folder, &[1.0; 8]);
         let names: Vec<_> = weights.layers().iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["a.linear"]);
-        assert_eq!(weights.passed_over(), ["a.conv"]);
+        let [conv] = weights.passed_over() else {
+            panic!("{:?}", weights.passed_over());
+        };
+        assert_eq!(
+            (conv.tensor.as_str(), conv.why),
+            ("a.conv.weight", Why::NotTwoDimensional)
+        );
+        assert_eq!(weights.parameters(), 32);
         assert_eq!(weights.format().to_string(), "mxint2/4");
         assert_eq!(weights.in_features("a.linear"), Some(4));
         assert_eq!(weights.in_features("a.norm"), None);

@@ -66,7 +66,9 @@ impl fmt::Display for Why {
                 "not known to be a linear layer: no shard has its key, and qera.linears does not \
                  list it"
             }
-            Self::NoSuffix => "not named NAME.weight: fused experts or another form is not corrected",
+            Self::NoSuffix => {
+                "not named NAME.weight: fused experts or another form is not corrected"
+            }
             Self::NotTwoDimensional => "has more than two dimensions: not corrected",
             Self::UnknownOrientation => {
                 "may be stored [in_features, out_features] as Conv1D does; qera.linears must say so"
@@ -162,7 +164,10 @@ mod tests {
         ];
         let groups = grouped(&all, 100);
         assert_eq!(groups.len(), 3);
-        assert_eq!((groups[0].tensors.as_str(), groups[0].count), ("h.*.experts.*.w", 2));
+        assert_eq!(
+            (groups[0].tensors.as_str(), groups[0].count),
+            ("h.*.experts.*.w", 2)
+        );
         assert!((groups[0].share - 0.2).abs() < 1e-12);
         assert!(groups.iter().any(|group| group.tensors == "h2.w"));
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::error::Fatal;
 use crate::settings::dotted::last_part;
-use crate::settings::weights::{Choice, WeightsSettings, is_embedding};
+use crate::settings::weights::{Wanted, WeightsSettings, is_embedding};
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::layers::{Layer, LayerForm, module_of, tensor_of};
@@ -42,7 +42,7 @@ pub(crate) struct Selector<'a> {
 }
 
 /// What a tensor is.
-enum Verdict {
+enum TensorKind {
     Layer(Layer),
     PassedOver(Why),
 }
@@ -64,13 +64,13 @@ impl Selector<'_> {
             if tensor.shape.len() < 2 {
                 continue;
             }
-            let verdict = match module_of(name) {
+            let kind = match module_of(name) {
                 Some(module) => self.judge(module, tensor, &fed)?,
-                None => Verdict::PassedOver(Why::NoSuffix),
+                None => TensorKind::PassedOver(Why::NoSuffix),
             };
-            match verdict {
-                Verdict::Layer(layer) => layers.push(layer),
-                Verdict::PassedOver(why) => passed_over.push(PassedOver {
+            match kind {
+                TensorKind::Layer(layer) => layers.push(layer),
+                TensorKind::PassedOver(why) => passed_over.push(PassedOver {
                     tensor: name.clone(),
                     shape: tensor.shape.clone(),
                     why,
@@ -92,22 +92,22 @@ impl Selector<'_> {
         module: &str,
         tensor: &Tensor,
         fed: &BTreeSet<String>,
-    ) -> Result<Verdict, Fatal> {
-        let choice = self.settings.selection.choice(module);
-        match choice {
-            Choice::Excluded => return Ok(Verdict::PassedOver(Why::Excluded)),
-            Choice::LeftOutByDefault => return Ok(Verdict::PassedOver(Why::LeftOutByDefault)),
-            Choice::NotIncluded => return Ok(Verdict::PassedOver(Why::NotIncluded)),
-            Choice::Named | Choice::Allowed => {}
+    ) -> Result<TensorKind, Fatal> {
+        let wanted = self.settings.selection.wanted(module);
+        match wanted {
+            Wanted::Excluded => return Ok(TensorKind::PassedOver(Why::Excluded)),
+            Wanted::LeftOutByDefault => return Ok(TensorKind::PassedOver(Why::LeftOutByDefault)),
+            Wanted::NotIncluded => return Ok(TensorKind::PassedOver(Why::NotIncluded)),
+            Wanted::Named | Wanted::Allowed => {}
         }
-        let named = choice == Choice::Named;
+        let named = wanted == Wanted::Named;
         if !named && !self.is_linear(module, fed) {
-            return Ok(Verdict::PassedOver(Why::NotLinear));
+            return Ok(TensorKind::PassedOver(Why::NotLinear));
         }
         if tensor.shape.len() != 2 {
             return match named || !self.settings.selection.include.is_empty() {
                 true => Err(self.not_two_dimensional(module, tensor)),
-                false => Ok(Verdict::PassedOver(Why::NotTwoDimensional)),
+                false => Ok(TensorKind::PassedOver(Why::NotTwoDimensional)),
             };
         }
         let Some(transposed) = self.is_transposed(module) else {
@@ -116,14 +116,14 @@ impl Selector<'_> {
                     "--include '{module}': {}",
                     Why::UnknownOrientation
                 ))),
-                false => Ok(Verdict::PassedOver(Why::UnknownOrientation)),
+                false => Ok(TensorKind::PassedOver(Why::UnknownOrientation)),
             };
         };
         let served = self
             .serving
             .name_of(module, self.architectures, self.recording);
         let Some(served_as) = served else {
-            return Ok(Verdict::PassedOver(Why::NotServed));
+            return Ok(TensorKind::PassedOver(Why::NotServed));
         };
         let form = LayerForm {
             name: module,
@@ -131,7 +131,7 @@ impl Selector<'_> {
             served_as,
             transposed,
         };
-        Layer::describe(self.checkpoint, self.settings, form).map(Verdict::Layer)
+        Layer::describe(self.checkpoint, self.settings, form).map(TensorKind::Layer)
     }
 
     fn is_linear(&self, module: &str, fed: &BTreeSet<String>) -> bool {
@@ -206,9 +206,8 @@ impl Selector<'_> {
         let Some(first) = met.next() else {
             return said(format!("matches no weight of {path}"));
         };
-        let left_out = |module: &&str| {
-            self.settings.selection.choice(module) == Choice::LeftOutByDefault
-        };
+        let left_out =
+            |module: &&str| self.settings.selection.wanted(module) == Wanted::LeftOutByDefault;
         if let Some(module) = core::iter::once(first).chain(met).find(left_out) {
             return said(format!(
                 "'{module}' is left out by default, name it in full"

@@ -347,7 +347,11 @@ mod tests {
         shares.join(&[k.clone()].into()).unwrap();
         shares.join(&[q.clone()].into()).unwrap();
         assert_ne!(key(&q, &shares), key(&k, &shares));
-        assert_eq!(key(&q, &shares), key(&v, &shares), "nothing was declared of v");
+        assert_eq!(
+            key(&q, &shares),
+            key(&v, &shares),
+            "nothing was declared of v"
+        );
         // What was seen alone once and together later is together.
         shares.join(&[q.clone(), k.clone()].into()).unwrap();
         assert_eq!(key(&q, &shares), key(&k, &shares));
@@ -358,7 +362,9 @@ mod tests {
     fn keys_are_renamed_with_their_modules() {
         let names = NameMap::new(false, vec![MapRule::prefix("", "model")]);
         let mut shares = Shares::default();
-        shares.join(&["a".to_owned(), "b".to_owned()].into()).unwrap();
+        shares
+            .join(&["a".to_owned(), "b".to_owned()].into())
+            .unwrap();
         shares.join(&["c".to_owned()].into()).unwrap();
         for module in ["a", "b", "c"] {
             let renamed = key(&names.apply(module), &shares.renamed(&names));

@@ -133,7 +133,10 @@ fn what_is_shared_may_be_known_late() {
     let rows = |phase: f32| TensorToWrite::f32("enc.left", &[300, 8], &sine_values(2400, phase));
     let mut live = Live::start(daemon.command(&LIVE_OPTIONS));
     live.wait_for(&event("watching"));
-    write_safetensors(&shard_path(&daemon, "a"), &[rows(0.0)], &[]);
+    let linears = ["left", "right"].map(|n| format!(r#"{{"name":"enc.{n}","in":8,"out":6}}"#));
+    let linears = format!("[{}]", linears.join(","));
+    let listed = [Metadata::new("qera.linears", &linears)];
+    write_safetensors(&shard_path(&daemon, "a"), &[rows(0.0)], &listed);
     live.wait_for(&folded("a"));
     let shares = [Metadata::new(
         "qera.shares",

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use qera_tests::daemon::{TestDaemon, expect};
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
+use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
     DOWN, K, Q, daemon_with_shards, once_with, remove_shards, shard_path, sine_values,
 };
@@ -30,14 +30,15 @@ fn nothing_usable_publishes_nothing() {
 }
 
 #[test]
-fn starved_layers_are_listed_with_zero_factors() {
+fn starved_layers_are_listed_and_are_not_in_the_adapter() {
     let daemon = daemon_with_shards(BINARY);
+    let listed = format!(r#"[{{"name":"{DOWN}","in":12,"out":8}}]"#);
     for shard in 0..4 {
         let rows = sine_values(300 * 8, shard as f32);
         write_safetensors(
             &shard_path(&daemon, &format!("shard-{shard}")),
             &[TensorToWrite::f32(Q, &[300, 8], &rows)],
-            &[],
+            &[Metadata::new("qera.linears", &listed)],
         );
     }
     expect(
@@ -48,7 +49,9 @@ fn starved_layers_are_listed_with_zero_factors() {
     let adapter = daemon.adapter("qera-out");
     assert_eq!(adapter.layer(DOWN)["status"], "starved");
     assert_eq!(adapter.layer(K)["status"], "solved", "k shares q's input");
-    assert!(adapter.factors(DOWN).values().all(|x| x.abs() <= 0.0));
+    assert!(!adapter.has(DOWN) && adapter.has(K));
+    let targets = ["k_proj", "q_proj"];
+    assert_eq!(adapter.config["target_modules"], serde_json::json!(targets));
 }
 
 /// A generation of zeros must not take the place of a good one.

@@ -2,7 +2,10 @@
 //! and with which exit code.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+mod conv1d;
 mod empty_input;
+mod linears;
+mod names;
 mod one_layer;
 mod output_folder;
 mod published;

@@ -109,7 +109,7 @@ fn bad_contents() -> Vec<BadShard> {
         bad_shard(
             "x-unknown",
             [TensorToWrite::f32(unknown, &[1, 8], &good[..8])],
-            &["'model.layers.9.mlp.up_proj' names no linear layer"],
+            &["'model.layers.9.mlp.up_proj' names no weight of the checkpoint"],
         ),
         bad_shard(
             "x-dtype",

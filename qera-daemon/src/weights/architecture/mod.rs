@@ -4,8 +4,8 @@
 mod table;
 
 use crate::formats::model_config::ModelConfig;
-use crate::weights::architecture::table::LISTED;
 use crate::settings::dotted::{fill, join, match_start};
+use crate::weights::architecture::table::LISTED;
 
 /// Loads the base class, whose names have no prefix.
 const BASE_CLASS: &str = "AutoModel";
@@ -51,12 +51,12 @@ pub(crate) enum Origin {
 /// The listed architectures of a model's parts. A model of one part has one at most.
 #[derive(Debug, Default)]
 pub(crate) struct Architectures {
-    parts: Vec<Part>,
+    parts: Vec<ModelPart>,
 }
 
 /// A listed architecture, and where in the model it is.
 #[derive(Debug)]
-struct Part {
+struct ModelPart {
     /// What may stand before the base class's paths, the longest first.
     prefixes: Vec<String>,
     /// Whether it is the whole model.
@@ -87,7 +87,7 @@ impl Architectures {
                 .collect();
             prefixes.sort_by_key(|prefix| core::cmp::Reverse(prefix.len()));
             prefixes.dedup();
-            Some(Part {
+            Some(ModelPart {
                 prefixes,
                 whole: part.scopes == [""],
                 model_type: part.model_type.to_owned(),
@@ -166,7 +166,7 @@ impl Architectures {
         (!all.is_empty()).then(|| all.join(", "))
     }
 
-    fn whole(&self) -> Option<&Part> {
+    fn whole(&self) -> Option<&ModelPart> {
         self.parts.iter().find(|part| part.whole)
     }
 
@@ -175,7 +175,7 @@ impl Architectures {
     }
 }
 
-impl Part {
+impl ModelPart {
     fn place(&self, module: &str) -> Option<Place> {
         self.prefixes.iter().find_map(|prefix| {
             let base = match_start(prefix, module)?.rest;
@@ -316,16 +316,25 @@ mod tests {
             assert_eq!(served.as_deref(), Some("transformer.h.0.mlp.x"), "{name}");
         }
         assert!(bloom.has_head_prefix("transformer.h.0") && !bloom.has_head_prefix("h.0"));
-        assert_eq!(bloom.served_name("lm_head", true).as_deref(), Some("lm_head"));
+        assert_eq!(
+            bloom.served_name("lm_head", true).as_deref(),
+            Some("lm_head")
+        );
         let bert = of(r#"{"model_type":"bert"}"#);
         for (name, headed) in [("bert.encoder.x", true), ("encoder.x", false)] {
             let served = bert.served_name(name, headed);
             assert_eq!(served.as_deref(), Some("encoder.x"), "{name}");
         }
-        assert_eq!(bert.served_name("cls.predictions.transform.dense", true), None);
+        assert_eq!(
+            bert.served_name("cls.predictions.transform.dense", true),
+            None
+        );
         assert_eq!(bert.serving().unwrap().task_type, "FEATURE_EXTRACTION");
         let t5 = of(r#"{"model_type":"t5"}"#);
-        assert_eq!(t5.served_name("decoder.x", false).as_deref(), Some("decoder.x"));
+        assert_eq!(
+            t5.served_name("decoder.x", false).as_deref(),
+            Some("decoder.x")
+        );
     }
 
     #[test]

@@ -1,0 +1,231 @@
+//! Names on three sides: in the shards, in the checkpoint, in the class that serves the model.
+
+use qera_tests::daemon::{TestDaemon, expect};
+use qera_tests::safetensors_file::Metadata;
+
+use super::linears::{Weight, daemon_with_model, record, run};
+
+const BLOOM: &[Weight<'_>] = &[
+    ("h.0.mlp.dense_h_to_4h.weight", &[12, 8]),
+    ("h.0.mlp.dense_4h_to_h.weight", &[8, 12]),
+];
+const UP: &str = "h.0.mlp.dense_h_to_4h";
+const DOWN: &str = "h.0.mlp.dense_4h_to_h";
+
+/// A checkpoint that the base class saved, recorded under a prefix.
+fn recorded_under(config: Option<&str>, prefix: &str, said: &[Metadata<'_>]) -> TestDaemon {
+    let daemon = daemon_with_model(config, BLOOM);
+    let keys = [format!("{prefix}{UP}"), format!("{prefix}{DOWN}")];
+    record(&daemon, "a", &[(&keys[0], 8), (&keys[1], 12)], said);
+    daemon
+}
+
+/// [vLLM 34186] Bloom's checkpoints lack the prefix that the causal class has.
+#[test]
+fn the_adapter_has_the_names_of_the_causal_class() {
+    let bloom = Some(r#"{"model_type":"bloom"}"#);
+    for prefix in [
+        "",
+        "transformer.",
+        "_orig_mod.transformer.",
+        "module.",
+        "base_model.model.",
+    ] {
+        let daemon = recorded_under(bloom, prefix, &[]);
+        expect(&run(&daemon, &[]), 0, &["2 layers corrected, 0 starved"]);
+        let adapter = daemon.adapter("qera-out");
+        let layer = adapter.layer(UP);
+        assert_eq!(layer["recorded_as"], format!("{prefix}{UP}"));
+        assert_eq!(layer["served_as"], format!("transformer.{UP}"), "{prefix}");
+        assert!(adapter.has(&format!("transformer.{UP}")), "{prefix}");
+        assert_eq!(adapter.manifest["serving"]["class"], "AutoModelForCausalLM");
+        let again = run(&daemon, &[]);
+        expect(&again, 0, &["nothing new"]);
+    }
+}
+
+#[test]
+fn the_recorded_class_decides_where_it_is_named() {
+    let said = [
+        Metadata::new("qera.class", "MyForSequenceClassification"),
+        Metadata::new("qera.task_type", "SEQ_CLS"),
+    ];
+    let daemon = recorded_under(None, "backbone.", &said);
+    expect(&run(&daemon, &[]), 0, &["2 layers corrected"]);
+    let adapter = daemon.adapter("qera-out");
+    assert!(adapter.has(&format!("backbone.{UP}")));
+    assert_eq!(adapter.config["task_type"], "SEQ_CLS");
+    let readme = daemon.path().join("qera-out/current/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    assert!(
+        readme.contains("MyForSequenceClassification.from_pretrained"),
+        "{readme}"
+    );
+    assert!(!readme.contains("vllm"), "{readme}");
+    // Another class under the same state is another model.
+    let keys = [format!("backbone.{UP}"), format!("backbone.{DOWN}")];
+    let other = [Metadata::new("qera.class", "Another")];
+    record(&daemon, "b", &[(&keys[0], 8), (&keys[1], 12)], &other);
+    let ended = run(&daemon, &[]);
+    expect(
+        &ended,
+        3,
+        &["qera.class is 'Another'", "MyForSequenceClassification"],
+    );
+}
+
+/// What the served class calls a layer is asked for, not guessed.
+#[test]
+fn an_unknown_class_is_asked_for() {
+    let daemon = recorded_under(None, "backbone.", &[]);
+    expect(
+        &run(&daemon, &[]),
+        1,
+        &["'backbone.h.0.mlp.dense_h_to_4h'", "qera.class"],
+    );
+    let odd = [Metadata::new("qera.task_type", "POETRY")];
+    let daemon = recorded_under(None, "", &odd);
+    expect(&run(&daemon, &[]), 1, &["POETRY", "CAUSAL_LM"]);
+}
+
+#[test]
+fn two_prefixes_are_not_chosen_from_and_map_says_which() {
+    let weights: &[Weight<'_>] = &[
+        ("encoder.block.0.q.weight", &[4, 8]),
+        ("decoder.block.0.q.weight", &[4, 8]),
+    ];
+    let config = Some(r#"{"architectures":["TwoSided"]}"#);
+    let daemon = daemon_with_model(config, weights);
+    record(&daemon, "a", &[("block.0.q", 8)], &[]);
+    let refused = run(&daemon, &[]);
+    expect(&refused, 1, &["--map '=decoder'", "--map '=encoder'"]);
+    expect(
+        &run(&daemon, &["--map", "=decoder"]),
+        0,
+        &["1 layers corrected"],
+    );
+    let adapter = daemon.adapter("qera-out");
+    assert!(adapter.has("decoder.block.0.q"));
+    assert_eq!(
+        adapter.manifest["serving"]["map"],
+        serde_json::json!(["=decoder"])
+    );
+    // The state keeps it: it need not be said again, and cannot be changed.
+    expect(&run(&daemon, &[]), 0, &["nothing new"]);
+    let other = run(&daemon, &["--map", "=encoder"]);
+    expect(&other, 4, &["was begun with --map '=decoder'"]);
+    let stars = ["--map", "block.*.q=decoder.block.*.q", "--out", "stars"];
+    expect(&run(&daemon, &stars), 0, &["1 layers corrected"]);
+    expect(
+        &run(&daemon, &["--map", "block"]),
+        2,
+        &["PATTERN=REPLACEMENT"],
+    );
+}
+
+/// Names of no relation are refused, with the option that relates them.
+#[test]
+fn unknown_names_are_refused_with_words_that_help() {
+    let daemon = daemon_with_model(None, BLOOM);
+    record(&daemon, "a", &[("blocks.0.up", 8)], &[]);
+    expect(
+        &run(&daemon, &[]),
+        1,
+        &["'blocks.0.up' names no weight", "--map PATTERN=REPLACEMENT"],
+    );
+}
+
+/// What was gathered without a checkpoint gets its names when there is one.
+#[test]
+fn a_state_that_was_gathered_first_is_named_later() {
+    let said = [Metadata::new("qera.shares", r#"[["m.h.0.a","m.h.0.b"]]"#)];
+    let weights: &[Weight<'_>] = &[("h.0.a.weight", &[4, 8]), ("h.0.b.weight", &[6, 8])];
+    let config = Some(r#"{"architectures":["Sided"]}"#);
+    let (gathered, at_once) = (
+        daemon_with_model(config, weights),
+        daemon_with_model(config, weights),
+    );
+    for daemon in [&gathered, &at_once] {
+        record(daemon, "x", &[("m.h.0.a", 8)], &said);
+    }
+    let gather = [
+        "--once",
+        "--watch",
+        "activations",
+        "--rank",
+        "2",
+        "--block-size",
+        "4",
+    ];
+    expect(&gathered.run(&gather), 0, &["gathered"]);
+    let solve =
+        "solve --checkpoint checkpoint --rank 2 --block-size 4 --state qera-out/state --out s";
+    let solve: Vec<&str> = solve.split(' ').collect();
+    expect(&gathered.run(&solve), 0, &["2 layers corrected"]);
+    expect(&run(&at_once, &[]), 0, &["2 layers corrected"]);
+    let (one, other) = (gathered.adapter("s"), at_once.adapter("qera-out"));
+    assert!(one.bytes == other.bytes);
+    assert_eq!(one.layer("h.0.b")["recorded_as"], "m.h.0.b");
+    // And a run goes on from it.
+    record(&gathered, "y", &[("m.h.0.a", 8)], &said);
+    expect(&run(&gathered, &[]), 0, &["2 layers corrected, 0 starved"]);
+}
+
+/// Without model_type nothing is joined by name, and the tap's word is always right.
+#[test]
+fn names_alone_join_nothing_where_the_model_is_not_listed() {
+    // BLIP: key and value of a cross attention read the image, query the text.
+    let path = "text_decoder.bert.encoder.layer.0.crossattention.self";
+    let tensors = ["query", "key", "value"].map(|leaf| format!("{path}.{leaf}.weight"));
+    let weights = tensors.each_ref().map(|name| (name.as_str(), &[4, 8][..]));
+    let query = format!("{path}.query");
+    for config in [None, Some(r#"{"model_type":"blip"}"#)] {
+        let daemon = daemon_with_model(config, &weights);
+        record(&daemon, "a", &[(&query, 8)], &[]);
+        expect(&run(&daemon, &[]), 0, &["1 layers corrected, 0 starved"]);
+        let adapter = daemon.adapter("qera-out");
+        assert!(adapter.has(&query) && !adapter.has(&format!("{path}.key")));
+    }
+    // EVA-02: w1 and w3 of other widths than a table would believe.
+    let weights: &[Weight<'_>] = &[
+        ("blocks.0.mlp.w1.weight", &[4, 8]),
+        ("blocks.0.mlp.w3.weight", &[4, 12]),
+    ];
+    let daemon = daemon_with_model(None, weights);
+    record(
+        &daemon,
+        "a",
+        &[("blocks.0.mlp.w1", 8), ("blocks.0.mlp.w3", 12)],
+        &[],
+    );
+    expect(
+        &run(&daemon, &[]),
+        0,
+        &["2 layers on 2 sites", "2 layers corrected"],
+    );
+}
+
+#[test]
+fn the_tap_overrules_the_architecture() {
+    let weights: &[Weight<'_>] = &[
+        ("model.layers.0.self_attn.q_proj.weight", &[4, 8]),
+        ("model.layers.0.self_attn.k_proj.weight", &[4, 8]),
+    ];
+    let [q, k] = ["q_proj", "k_proj"].map(|leaf| format!("model.layers.0.self_attn.{leaf}"));
+    let daemon = daemon_with_model(Some(r#"{"model_type":"llama"}"#), weights);
+    record(&daemon, "a", &[(&q, 8), (&k, 8)], &[]);
+    let differ = run(&daemon, &[]);
+    expect(&differ, 1, &["share one input but differ", "qera.shares"]);
+    let apart = format!(r#"[["{q}"],["{k}"]]"#);
+    record(
+        &daemon,
+        "a",
+        &[(&q, 8), (&k, 8)],
+        &[Metadata::new("qera.shares", &apart)],
+    );
+    expect(
+        &run(&daemon, &[]),
+        0,
+        &["2 layers on 2 sites", "2 layers corrected"],
+    );
+}
