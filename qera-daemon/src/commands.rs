@@ -18,6 +18,7 @@ use crate::pipeline::ledger::Ledger;
 use crate::pipeline::outcome::{Drained, UnreadShards};
 use crate::publish::out_folder::OutFolder;
 use crate::publish::target::{Target, refuse_other_quantizer};
+use crate::run::announce::tell_stray;
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
@@ -49,6 +50,9 @@ pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fat
         .map(|w| Intake::new(w, false));
     let prepared = Prepared::prepare(settings, model.as_ref(), intake.as_mut())?;
     print(&prepared.plan.text(settings))?;
+    if let Some(weights) = &prepared.weights {
+        tell_stray(weights, reporter);
+    }
     for message in prepared.refused {
         reporter.say(&Event::ShardQuarantined { message });
     }

@@ -34,6 +34,16 @@ impl OpenFile {
         Reader { file: self, at: 0 }
     }
 
+    /// Its first bytes: so many, or all where it has fewer.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn first_bytes(&self, count: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader().take(count as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Fills the buffer with the bytes from this place on.
     ///
     /// # Errors

@@ -2,5 +2,6 @@
 //! it can be given any.
 
 pub(crate) mod checkpoint_index;
+pub(crate) mod foreign_checkpoint;
 pub(crate) mod model_config;
 pub(crate) mod safetensors;

@@ -32,6 +32,9 @@ const NESTED: [Nested; 3] = [
     },
 ];
 
+/// What stands in the configuration of weights that are no longer in full precision.
+const QUANTIZED: [&str; 2] = ["quantization_config", "compression_config"];
+
 /// A model's configuration; empty where there is none.
 #[derive(Debug, Default)]
 pub(crate) struct ModelConfig(Value);
@@ -83,11 +86,11 @@ impl ModelConfig {
         whole.into_iter().chain(nested).collect()
     }
 
-    /// Whether its weights are quantized by somebody else.
+    /// Where it says that its weights are quantized by somebody else:
+    /// `text_config.quantization_config`, say. Models of several parts say it of the part.
     #[must_use]
-    pub(crate) fn is_quantized(&self) -> bool {
-        let found = self.0.get("quantization_config");
-        found.is_some_and(|config| !config.is_null())
+    pub(crate) fn quantized_by(&self) -> Option<String> {
+        quantized_by(&self.0)
     }
 
     /// Whether its output layer is the embedding.
@@ -103,6 +106,18 @@ fn model_type(config: &Value) -> Option<&str> {
     found.filter(|of| !of.is_empty())
 }
 
+/// The path of the first of [`QUANTIZED`] at any depth.
+fn quantized_by(config: &Value) -> Option<String> {
+    let parts = config.as_object()?;
+    let own = QUANTIZED
+        .into_iter()
+        .find(|key| parts.get(*key).is_some_and(|found| !found.is_null()));
+    own.map(str::to_owned).or_else(|| {
+        let mut parts = parts.iter();
+        parts.find_map(|(part, config)| Some(format!("{part}.{}", quantized_by(config)?)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,12 +130,33 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.name(), config.model_type()), (Some("x/y"), "llama"));
-        assert!(config.is_quantized() && config.ties_embeddings());
+        assert_eq!(config.quantized_by().unwrap(), "quantization_config");
+        assert!(config.ties_embeddings());
         for bytes in [&b"[]"[..], b"{}", br#"{"_name_or_path":""}"#, b"null"] {
             let config = ModelConfig::parse(bytes).unwrap();
             assert_eq!((config.name(), config.model_type()), (None, ""));
-            assert!(!config.is_quantized() && !config.ties_embeddings());
+            assert!(config.quantized_by().is_none() && !config.ties_embeddings());
         }
         assert!(ModelConfig::parse(b"{").is_err());
+    }
+    #[test]
+    fn quantization_is_found_at_any_depth() {
+        for (json, said) in [
+            (r#"{"compression_config":{}}"#, "compression_config"),
+            (
+                r#"{"text_config":{"quantization_config":{"bits":4}}}"#,
+                "text_config.quantization_config",
+            ),
+            (
+                r#"{"thinker_config":{"audio_config":{},"text_config":{"compression_config":1}}}"#,
+                "thinker_config.text_config.compression_config",
+            ),
+        ] {
+            let config = ModelConfig::parse(json.as_bytes()).unwrap();
+            assert_eq!(config.quantized_by().as_deref(), Some(said));
+        }
+        let config =
+            br#"{"decoder":{"quantization_config":null},"encoder":["quantization_config"]}"#;
+        assert!(ModelConfig::parse(config).unwrap().quantized_by().is_none());
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
         device: device(settings),
     }));
     if let Some(weights) = &prepared.weights {
+        tell_stray(weights, reporter);
         tell_passed_over(weights, reporter);
     }
     if prepared.ignored_files > 0 {
@@ -51,6 +52,16 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
     for message in &prepared.refused {
         reporter.say(&Event::ShardQuarantined {
             message: message.clone(),
+        });
+    }
+}
+
+/// Says what lies beside the checkpoint's files and is not read.
+pub(crate) fn tell_stray(weights: &Weights, reporter: &Reporter) {
+    if let Some(stray) = weights.stray() {
+        reporter.say(&Event::Warning {
+            subject: "checkpoint",
+            message: stray.to_owned(),
         });
     }
 }

@@ -2,17 +2,19 @@
 //! of them are linear layers (`layers`), and which of those share an input (`sites`).
 
 use core::ops::Range;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 use crate::disk::mapping::Mapping;
-use crate::disk::{is_file, is_folder, read, read_if_there, resolve};
+use crate::disk::open_file::OpenFile;
+use crate::disk::{is_file, is_folder, list, read, read_if_there, resolve};
 use crate::error::Fatal;
 use crate::formats::checkpoint_index::CheckpointIndex;
+use crate::formats::foreign_checkpoint::ForeignCheckpoint;
 use crate::formats::model_config::ModelConfig;
-use crate::formats::safetensors::header::{Claim, Header};
+use crate::formats::safetensors::header::{Claim, Header, HeaderError};
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
@@ -22,10 +24,12 @@ const SINGLE: &str = "model.safetensors";
 pub(crate) struct Checkpoint {
     /// The path as given.
     pub(crate) path: PathBuf,
-    /// Every tensor of every file, by name.
+    /// Every tensor, by name. Where there is an index it decides: what it does not list is none.
     pub(crate) tensors: BTreeMap<String, Tensor>,
     /// What `config.json` says.
     pub(crate) config: ModelConfig,
+    /// What lies there and is not read, though its name says that it would be.
+    pub(crate) stray: Option<String>,
     files: Vec<MappedFile>,
 }
 
@@ -60,20 +64,22 @@ impl Checkpoint {
             tensors: BTreeMap::new(),
             files: Vec::new(),
             config: ModelConfig::default(),
+            stray: None,
         };
         checkpoint.config = read_config(checkpoint.folder())?;
         let named = |name: &str| path.file_name().is_some_and(|n| n == name);
         if named(INDEX) {
             checkpoint.add_indexed(path)?;
         } else if !is_folder(path) {
-            checkpoint.add_file(path)?;
-        } else if is_file(&path.join(SINGLE)) {
-            // As transformers does: the single file before the index.
-            checkpoint.add_file(&path.join(SINGLE))?;
+            checkpoint.add_file(path, None)?;
         } else if is_file(&path.join(INDEX)) {
+            // Before a single file, which transformers would take: whoever writes an index says
+            // with it what belongs to the model, and what is left beside it is of an earlier time.
             checkpoint.add_indexed(&path.join(INDEX))?;
+        } else if is_file(&path.join(SINGLE)) {
+            checkpoint.add_file(&path.join(SINGLE), None)?;
         } else {
-            return Err(refuse(path, format!("holds neither {SINGLE} nor {INDEX}")));
+            return Err(nothing_to_open(path));
         }
         Ok(checkpoint)
     }
@@ -120,6 +126,9 @@ impl Checkpoint {
         let bytes = read(index_path).map_err(Fatal::io(index_path, "read"))?;
         let index = CheckpointIndex::parse(&bytes);
         let index = index.map_err(|e| refuse(index_path, e.to_string()))?;
+        if !index.files.contains_key(SINGLE) && is_file(&folder.join(SINGLE)) {
+            self.stray = Some(format!("{SINGLE} beside {INDEX} is not read"));
+        }
         for (file, tensors) in index.files {
             let path = folder.join(&file);
             if !is_file(&path) {
@@ -132,7 +141,7 @@ impl Checkpoint {
                     ),
                 ));
             }
-            self.add_file(&path)?;
+            self.add_file(&path, Some(&tensors.iter().cloned().collect()))?;
             if let Some(lacking) = tensors.iter().find(|t| !self.tensors.contains_key(*t)) {
                 return Err(refuse(
                     &path,
@@ -143,11 +152,12 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<(), Fatal> {
+    /// Adds a file's tensors: those that the index lists in it, all without an index.
+    fn add_file(&mut self, path: &Path, listed: Option<&BTreeSet<String>>) -> Result<(), Fatal> {
         let unread = |e: std::io::Error| refuse(path, e.to_string());
         let bytes = Mapping::open(path).map_err(unread)?;
         let header = Header::parse(&bytes, bytes.len() as u64);
-        let header = header.map_err(|e| refuse(path, e.to_string()))?;
+        let header = header.map_err(|e| refuse(path, unread_format(path, &bytes, &e)))?;
         for Claim {
             key,
             dtype,
@@ -156,6 +166,9 @@ impl Checkpoint {
             bytes: length,
         } in header.claims
         {
+            if listed.is_some_and(|listed| !listed.contains(&key)) {
+                continue;
+            }
             // No larger than the mapping's length, which is a usize.
             let start = usize::try_from(start).unwrap_or(usize::MAX);
             let tensor = Tensor {
@@ -164,12 +177,8 @@ impl Checkpoint {
                 file: self.files.len(),
                 range: start..start + length,
             };
-            if self.tensors.insert(key.clone(), tensor).is_some() {
-                return Err(refuse(
-                    path,
-                    format!("tensor '{key}' is in another file too"),
-                ));
-            }
+            // No key stands twice in a file, and the index names one file for each.
+            self.tensors.insert(key, tensor);
         }
         self.files.push(MappedFile {
             path: path.to_path_buf(),
@@ -177,6 +186,30 @@ impl Checkpoint {
         });
         Ok(())
     }
+}
+
+/// Why a file is not read: what it is, where it is known, else what is wrong with it.
+fn unread_format(path: &Path, bytes: &[u8], error: &HeaderError) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let foreign = ForeignCheckpoint::of(&name, bytes);
+    foreign.map_or_else(|| error.to_string(), |foreign| foreign.to_string())
+}
+
+/// A folder without safetensors: by the checkpoint of another format in it, where there is one.
+fn nothing_to_open(folder: &Path) -> Fatal {
+    let foreign = |path: &PathBuf| {
+        let file = OpenFile::open(path).ok()?;
+        let first = file.first_bytes(ForeignCheckpoint::FIRST_BYTES).ok()?;
+        let name = path.file_name()?.to_string_lossy();
+        let format = ForeignCheckpoint::of(&name, &first)?;
+        Some(refuse(path, format.to_string()))
+    };
+    let files = list(folder).unwrap_or_default();
+    let files = files.iter().filter(|path| is_file(path));
+    let mut foreign = files.filter_map(foreign);
+    foreign
+        .next()
+        .unwrap_or_else(|| refuse(folder, format!("holds neither {SINGLE} nor {INDEX}")))
 }
 
 fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {

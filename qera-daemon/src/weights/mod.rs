@@ -235,6 +235,12 @@ impl Weights {
         modules
     }
 
+    /// What lies beside the model and is not read, though its name says that it would be.
+    #[must_use]
+    pub(crate) fn stray(&self) -> Option<&str> {
+        self.checkpoint.stray.as_deref()
+    }
+
     /// What W~ is stored in.
     #[must_use]
     pub(crate) fn format(&self) -> WeightFormat {
@@ -380,10 +386,12 @@ impl Weights {
 }
 
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
-    if checkpoint.config.is_quantized() {
+    if let Some(place) = checkpoint.config.quantized_by() {
         return Err(refuse(
             &checkpoint.path,
-            "config.json has a quantization_config: give the full-precision model, from which --quantizer makes W~".into(),
+            format!(
+                "config.json has a {place}: give the full-precision model, from which --quantizer makes W~"
+            ),
         ));
     }
     Ok(())

@@ -106,6 +106,82 @@ fn an_index_must_be_kept() {
     expect(&daemon.run(&by_file), 0, &["nothing new"]);
 }
 
+/// What the index does not list is no tensor, and of two files it says which one counts.
+#[test]
+fn the_index_decides() {
+    let daemon = daemon_with_one_layer();
+    let folder = daemon.path().join("checkpoint");
+    let weight =
+        |value: f32| TensorToWrite::f32(&format!("{MODULE}.weight"), &[4, 8], &[value; 32]);
+    let other = TensorToWrite::f32("model.other.weight", &[4, 8], &[1.0; 32]);
+    let write = |file: &str, tensors: &[TensorToWrite]| {
+        write_safetensors(&folder.join(file), tensors, &[]);
+    };
+    let index = |file: &str, second: &str| {
+        let text = format!(
+            r#"{{"weight_map": {{"{MODULE}.weight": "{file}", "second.weight": "{second}"}}}}"#
+        );
+        fs::write(folder.join("model.safetensors.index.json"), text).unwrap();
+    };
+    let second = TensorToWrite::f32("second.weight", &[4, 8], &[1.0; 32]);
+    write("a.safetensors", &[weight(1.0), other, second.clone()]);
+    write("b.safetensors", &[weight(0.75), second]);
+    index("b.safetensors", "a.safetensors");
+    let stray = "model.safetensors beside model.safetensors.index.json is not read";
+    let run = run_once(&daemon, &["--emit-base"]);
+    expect(&run, 0, &["checkpoint: 2 layers", stray]);
+    let base = fs::read(daemon.path().join("qera-out/base/model.safetensors")).unwrap();
+    let base = safetensors::SafeTensors::deserialize(&base).unwrap();
+    assert_eq!(base.names().len(), 2, "{:?}", base.names());
+    let found = base.tensor(&format!("{MODULE}.weight")).unwrap();
+    let three_quarters = half::bf16::from_f32(0.75).to_le_bytes();
+    assert_eq!(found.data(), three_quarters.repeat(32));
+    let plan = ["plan", "--checkpoint", "checkpoint"];
+    expect(&daemon.run(&plan), 0, &[stray]);
+
+    // A file of that name that the index lists is no stray.
+    index("model.safetensors", "a.safetensors");
+    let plan = daemon.run(&plan);
+    expect(&plan, 0, &[]);
+    assert!(!plan.log.contains("is not read"), "{}", plan.log);
+    index("b.safetensors", "model.safetensors");
+    expect(
+        &run_once(&daemon, &[]),
+        1,
+        &["model.safetensors: lacks tensor 'second.weight'"],
+    );
+}
+
+#[test]
+fn other_formats_are_named_and_said_how_to_convert() {
+    let daemon = daemon_with_one_layer();
+    let folder = daemon.path().join("checkpoint");
+    fs::remove_file(folder.join("model.safetensors")).unwrap();
+    fs::write(folder.join("README.md"), "# A model").unwrap();
+    fs::write(folder.join("training_args.bin"), "PK\u{3}\u{4}").unwrap();
+    expect(&run_once(&daemon, &[]), 1, &["checkpoint: holds neither"]);
+    let convert = "model.save_pretrained(folder, safe_serialization=True)";
+    for name in ["pytorch_model.bin", "pytorch_model.bin.index.json", "m.pt"] {
+        let path = folder.join(name);
+        fs::write(&path, "{}").unwrap();
+        let said = [name, "PyTorch", convert];
+        expect(&run_once(&daemon, &[]), 1, &said);
+        let file = path.to_str().unwrap();
+        expect(&daemon.run(&["plan", "--checkpoint", file]), 1, &said);
+        fs::remove_file(&path).unwrap();
+    }
+    let gguf = folder.join("model-q8");
+    fs::write(&gguf, b"GGUF\x03\0\0\0").unwrap();
+    let said = ["model-q8", "GGUF", "full precision"];
+    expect(&run_once(&daemon, &[]), 1, &said);
+    let file = gguf.to_str().unwrap();
+    expect(&daemon.run(&["plan", "--checkpoint", file]), 1, &said);
+    // Beside safetensors they are nobody's business.
+    write_weight(daemon.path(), "F32", &[4, 8], vec![1; 128]);
+    fs::write(folder.join("pytorch_model.bin"), "PK").unwrap();
+    expect(&run_once(&daemon, &[]), 0, &["1 layers corrected"]);
+}
+
 #[test]
 fn embeddings_and_tied_heads_are_refused_by_name() {
     let daemon = daemon_with_one_layer();
@@ -145,6 +221,19 @@ fn foreign_checkpoints_are_refused() {
     )
     .unwrap();
     expect(&run_once(&daemon, &[]), 1, &["quantization_config"]);
+    fs::write(
+        &config,
+        r#"{"thinker_config": {"text_config": {"compression_config": {"bits": 4}}}}"#,
+    )
+    .unwrap();
+    expect(
+        &run_once(&daemon, &[]),
+        1,
+        &[
+            "thinker_config.text_config.compression_config",
+            "full-precision",
+        ],
+    );
     fs::write(&config, "{").unwrap();
     expect(&run_once(&daemon, &[]), 1, &["config.json", "not JSON"]);
 }
