@@ -15,14 +15,17 @@ pub(crate) mod new_file;
 pub(crate) mod open_file;
 
 use std::fs;
-use std::io::{ErrorKind, Result as IoResult, Write};
+use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::path::{Path, PathBuf};
 
 use crate::disk::new_file::NewFile;
+use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
 
 /// What the names of half-done work begin with; nothing else is ever removed.
 pub(crate) const TEMPORARY: &str = ".qera-unfinished-";
+/// Bytes copied at a time.
+const COPIED: usize = 1 << 20;
 
 /// The whole of a file.
 ///
@@ -78,6 +81,12 @@ pub(crate) fn is_folder(path: &Path) -> bool {
 #[must_use]
 pub(crate) fn is_in_place_of_a_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink())
+}
+
+/// Whether a path names a symlink.
+#[must_use]
+pub(crate) fn is_link(path: &Path) -> bool {
+    path.is_symlink()
 }
 
 /// The path without symlinks, from the root on.
@@ -182,6 +191,25 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     let mut file = NewFile::create(path)?;
     file.write_all(bytes).map_err(Fatal::io(path, "write"))?;
     file.sync()
+}
+
+/// Copies what is in a file to a new one, and syncs that.
+///
+/// # Errors
+/// [`Fatal::Io`] with the path of the one that fails.
+pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), Fatal> {
+    let unread = || Fatal::io(from, "read");
+    let file = OpenFile::open(from).map_err(unread())?;
+    let (mut reader, mut copy) = (file.reader(), NewFile::create(to)?);
+    let mut buffer = vec![0; COPIED];
+    loop {
+        let count = reader.read(&mut buffer).map_err(unread())?;
+        if count == 0 {
+            return copy.sync();
+        }
+        let written = copy.write_all(&buffer[..count]);
+        written.map_err(Fatal::io(to, "write"))?;
+    }
 }
 
 /// Writes a value as JSON and syncs the file.

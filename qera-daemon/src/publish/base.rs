@@ -1,5 +1,5 @@
-//! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary bf16 Hugging
-//! Face folder, so that any engine can load what the adapter corrects.
+//! `OUT/base`: the checkpoint with W~ in place of the selected weights, as an ordinary Hugging Face
+//! folder, so that any engine can load what the adapter corrects.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,34 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
-use crate::disk::{exists, is_file, read, write_json, write_synced};
+use crate::disk::{exists, read, write_json};
 use crate::error::Fatal;
 use crate::formats::safetensors::header::{Header, HeaderError};
 use crate::formats::safetensors::writer::{WriteError, Writer};
+use crate::publish::companions::Companions;
 use crate::publish::out_folder::OutFolder;
 use crate::weights::Weights;
 
 const RECORD: &str = "qera_base.json";
 const MODEL: &str = "model.safetensors";
-/// Files beside the weights that a loader wants.
-const COMPANIONS: [&str; 12] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-];
+/// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's were,
+/// and few of the files beside the weights were there.
+const VERSION: u32 = 2;
+
+const fn first_version() -> u32 {
+    1
+}
 
 /// What a base folder was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Base {
+    /// Of what a base is; version 1 did not write it.
+    #[serde(default = "first_version")]
+    version: u32,
     /// `mxint4/32`, say.
     pub(crate) quantizer: String,
     /// Fingerprint of the selected full-precision weights.
@@ -51,6 +47,7 @@ impl Base {
     #[must_use]
     pub(crate) fn new(weights: &Weights, fingerprint: &str) -> Self {
         Self {
+            version: VERSION,
             quantizer: weights.format().to_string(),
             checkpoint: fingerprint.to_owned(),
             others: weights.fingerprint_of_others(),
@@ -95,7 +92,12 @@ impl Base {
                 .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
             return Ok(true);
         }
-        Err(refuse(if found.quantizer != self.quantizer {
+        Err(refuse(if found.version != self.version {
+            format!(
+                "has version {}, this program writes version {VERSION} (tensors keep their types): choose another --out, or remove the folder",
+                found.version
+            )
+        } else if found.quantizer != self.quantizer {
             format!(
                 "was made with {}, this run uses {}: choose another --out",
                 found.quantizer, self.quantizer
@@ -123,14 +125,26 @@ fn check_header(path: &Path) -> Result<(), HeaderError> {
 ///
 /// # Errors
 /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
-pub(crate) fn emit(out: &OutFolder, weights: &Weights, base: &Base) -> Result<PathBuf, Fatal> {
+pub(crate) fn emit(
+    out: &OutFolder,
+    weights: &Weights,
+    base: &Base,
+    companions: &Companions,
+) -> Result<PathBuf, Fatal> {
     let unfinished = out.begin("")?;
-    write(&unfinished, weights, base).inspect_err(|_| out.abandon(""))?;
+    write(&unfinished, weights, base, companions).inspect_err(|_| out.abandon(""))?;
     out.rename_in(&unfinished, "", "base")
 }
 
-fn write(folder: &Path, weights: &Weights, base: &Base) -> Result<(), Fatal> {
-    let tensors = weights.model();
+fn write(
+    folder: &Path,
+    weights: &Weights,
+    base: &Base,
+    companions: &Companions,
+) -> Result<(), Fatal> {
+    // First, so that nothing of theirs can take the place of what is written here.
+    companions.copy(folder)?;
+    let tensors = weights.model()?;
     let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
     let path = folder.join(MODEL);
     let failed = WriteError::of(&path);
@@ -141,32 +155,5 @@ fn write(folder: &Path, weights: &Weights, base: &Base) -> Result<(), Fatal> {
         writer.end().map_err(&failed)?;
     }
     writer.finish().map_err(&failed)?.sync()?;
-    copy_companions(weights.folder(), folder)?;
     write_json(&folder.join(RECORD), base)
-}
-
-/// Copies what lies beside the weights; config.json is told that the weights are bf16 now.
-fn copy_companions(from: &Path, to: &Path) -> Result<(), Fatal> {
-    for name in COMPANIONS {
-        let from = from.join(name);
-        if !is_file(&from) {
-            continue;
-        }
-        let mut bytes = read(&from).map_err(Fatal::io(&from, "read"))?;
-        if name == "config.json"
-            && let Ok(mut config) = serde_json::from_slice::<serde_json::Value>(&bytes)
-            && let Some(map) = config.as_object_mut()
-        {
-            // Two names of the same thing, the second newer; one is always set.
-            for key in ["torch_dtype", "dtype"] {
-                if map.contains_key(key) || (key == "torch_dtype" && !map.contains_key("dtype")) {
-                    map.insert(key.into(), "bfloat16".into());
-                }
-            }
-            bytes = serde_json::to_vec_pretty(&config)
-                .map_err(|e| Fatal::io(&from, "rewrite")(e.into()))?;
-        }
-        write_synced(&to.join(name), &bytes)?;
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use crate::disk::{exists, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
+use crate::publish::companions::Companions;
 use crate::publish::generation::{Generation, Publication};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
@@ -28,6 +29,7 @@ pub(crate) struct Target<'a> {
     /// Set where a base is there or asked for.
     base: Option<Base>,
     base_present: bool,
+    companions: Companions,
     fingerprints: Fingerprints,
     /// Digest of the shards that the current generation is the last word on, for these
     /// fingerprints.
@@ -89,12 +91,17 @@ impl<'a> Target<'a> {
         let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
         let base = concerned.then(|| Base::new(&weights, &fingerprint));
         let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
+        let companions = Companions::new(settings, weights.path(), weights.folder());
+        if base.is_some() && !base_present {
+            companions.find()?;
+        }
         let of_base = base.as_ref().map(Base::fingerprint);
         let mut target = Self {
             out,
             settings,
             base,
             base_present,
+            companions,
             fingerprints: Fingerprints::new(settings, &weights, fingerprint, of_base),
             weights,
             drained: None,
@@ -149,7 +156,7 @@ impl<'a> Target<'a> {
         inputs: Inputs,
     ) -> Result<Publication, Fatal> {
         if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
-            emit(&self.out, &self.weights, base)?;
+            emit(&self.out, &self.weights, base, &self.companions)?;
             self.base_present = true;
         }
         // Without a base the quantized weights are elsewhere, and the full-precision folder would

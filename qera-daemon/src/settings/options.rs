@@ -173,7 +173,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) exclude: Vec<String>,
 
-    /// Also write the quantized weights as an ordinary bf16 Hugging Face checkpoint in OUT/base
+    /// Also write the quantized weights as an ordinary Hugging Face checkpoint in OUT/base
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) emit_base: Option<bool>,

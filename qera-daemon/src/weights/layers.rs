@@ -122,6 +122,11 @@ impl Layer {
         }
     }
 
+    /// The type that the weight is stored in.
+    pub(crate) const fn dtype(&self) -> FloatDtype {
+        self.dtype
+    }
+
     /// Decodes the weight: W (m x n) by columns.
     ///
     /// # Errors

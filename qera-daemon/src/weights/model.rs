@@ -1,18 +1,17 @@
-//! The whole model with W~ in place of the selected weights, in bf16, one tensor after another.
-//! MXINT values of up to 8 bits are exact in bf16.
+//! The whole model with W~ in place of the selected weights, one tensor after another. What is not
+//! quantized keeps its type and its bits.
 
-use half::{bf16, f16};
 use qera_core::dtype::FloatDtype;
-use safetensors::Dtype;
 
 use crate::error::Fatal;
-use crate::formats::safetensors::header::{encode, float_dtype};
+use crate::formats::safetensors::header::{are_exact, dtype_name, encode};
 use crate::formats::safetensors::writer::TensorPlan;
+use crate::host::kernels::page_vec::PageVec;
 use crate::weights::Weights;
 use crate::weights::checkpoint::Tensor;
 
-/// Elements converted at a time.
-const PIECE: usize = 1 << 20;
+/// Rows of a transposed weight that are stored at a time.
+const STRIP: usize = 16;
 
 /// A tensor of the model.
 #[derive(Debug)]
@@ -21,27 +20,58 @@ pub(crate) struct ModelTensor<'a> {
     pub(crate) plan: TensorPlan,
     tensor: &'a Tensor,
     /// The layer whose weight it is.
-    layer: Option<usize>,
+    quantized: Option<QuantizedTensor>,
+}
+
+/// W~ of a layer, and what it is stored in.
+#[derive(Debug, Clone, Copy)]
+struct QuantizedTensor {
+    layer: usize,
+    dtype: FloatDtype,
 }
 
 impl Weights {
-    /// The tensors of the model, in the order of their names.
-    #[must_use]
-    pub(crate) fn model(&self) -> Vec<ModelTensor<'_>> {
+    /// The tensors of the model, in the order of their names. Every W~ is made once, to see which
+    /// type can hold it.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] for a layer's weight that is NaN or infinite.
+    pub(crate) fn model(&self) -> Result<Vec<ModelTensor<'_>>, Fatal> {
         let tensors = self.checkpoint.tensors.iter();
-        let described = tensors.map(|(name, tensor)| ModelTensor {
-            plan: TensorPlan {
-                name: name.clone(),
-                dtype: match float_dtype(tensor.dtype) {
-                    Some(_) => Dtype::BF16,
-                    None => tensor.dtype,
+        let described = tensors.map(|(name, tensor)| {
+            let quantized = self.layer_of(name).map(|layer| {
+                let dtype = self.dtype_of_quantized(layer)?;
+                Ok(QuantizedTensor { layer, dtype })
+            });
+            let quantized = quantized.transpose()?;
+            Ok(ModelTensor {
+                plan: TensorPlan {
+                    name: name.clone(),
+                    dtype: quantized.map_or(tensor.dtype, |of| dtype_name(of.dtype)),
+                    shape: tensor.shape.clone(),
                 },
-                shape: tensor.shape.clone(),
-            },
-            tensor,
-            layer: self.layer_of(name),
+                tensor,
+                quantized,
+            })
         });
         described.collect()
+    }
+
+    /// The type of the tensor that W~ replaces, where it holds every value of it, else f32. MXINT of
+    /// any type's values is of that type: a value needs 7 bits, and its last one is no smaller than
+    /// the smallest number of bf16, nor, where the weight was f16, than f16's. It is looked at all
+    /// the same: a W~ that is rounded once more is not what the adapter corrects.
+    fn dtype_of_quantized(&self, layer: usize) -> Result<FloatDtype, Fatal> {
+        let dtype = self.layers()[layer].dtype();
+        if dtype == FloatDtype::F32 {
+            return Ok(dtype);
+        }
+        let mut exact = true;
+        self.quantized(layer, |piece| {
+            exact &= are_exact(piece, dtype);
+            Ok(())
+        })?;
+        Ok(if exact { dtype } else { FloatDtype::F32 })
     }
 
     /// Gives the bytes of a tensor of the model a piece at a time: W~ where a layer owns it.
@@ -51,27 +81,45 @@ impl Weights {
     pub(crate) fn model_bytes(
         &self,
         of: &ModelTensor<'_>,
+        put: impl FnMut(&[u8]) -> Result<(), Fatal>,
+    ) -> Result<(), Fatal> {
+        match of.quantized {
+            Some(quantized) => self.put_quantized(quantized, put),
+            // Its values are not qera's business: masks may hold infinities.
+            None => [self.checkpoint.bytes(of.tensor)]
+                .into_iter()
+                .try_for_each(put),
+        }
+    }
+
+    /// W~ as it is stored in the place of W. The only place where it becomes bytes.
+    fn put_quantized(
+        &self,
+        of: QuantizedTensor,
         mut put: impl FnMut(&[u8]) -> Result<(), Fatal>,
     ) -> Result<(), Fatal> {
-        if let Some(layer) = of.layer {
-            return self.quantized(layer, |piece| put(&encode(piece, FloatDtype::Bf16)));
+        let layer = &self.layers()[of.layer];
+        if !layer.transposed {
+            return self.quantized(of.layer, |piece| put(&encode(piece, of.dtype)));
         }
-        // What stays as it is: its values are not qera's business, masks may hold infinities.
-        let bytes = self.checkpoint.bytes(of.tensor);
-        let mut rounded = |values: &mut dyn Iterator<Item = f32>| {
-            let values = values.flat_map(|v| bf16::from_f32(v).to_le_bytes());
-            put(&values.collect::<Vec<_>>())
-        };
-        match float_dtype(of.tensor.dtype) {
-            None | Some(FloatDtype::Bf16) => put(bytes),
-            Some(FloatDtype::F32) => bytes.chunks(4 * PIECE).try_for_each(|piece| {
-                let values = piece.as_chunks::<4>().0.iter();
-                rounded(&mut values.map(|b| f32::from_le_bytes(*b)))
-            }),
-            Some(FloatDtype::F16) => bytes.chunks(2 * PIECE).try_for_each(|piece| {
-                let values = piece.as_chunks::<2>().0.iter();
-                rounded(&mut values.map(|b| f16::from_le_bytes(*b).to_f32()))
-            }),
+        let (m, n) = (layer.in_features, layer.out_features);
+        let mut columns = PageVec::zeroed(m * n);
+        let mut filled = 0;
+        self.quantized(of.layer, |piece| {
+            columns[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+            Ok(())
+        })?;
+        let mut strip = vec![0.0; STRIP.min(m) * n];
+        for first in (0..m).step_by(STRIP) {
+            let height = STRIP.min(m - first);
+            for (j, column) in columns.chunks_exact(m).enumerate() {
+                for (row, value) in column[first..first + height].iter().enumerate() {
+                    strip[row * n + j] = *value;
+                }
+            }
+            put(&encode(&strip[..height * n], of.dtype))?;
         }
+        Ok(())
     }
 }

@@ -134,8 +134,7 @@ fn the_index_decides() {
     let base = safetensors::SafeTensors::deserialize(&base).unwrap();
     assert_eq!(base.names().len(), 2, "{:?}", base.names());
     let found = base.tensor(&format!("{MODULE}.weight")).unwrap();
-    let three_quarters = half::bf16::from_f32(0.75).to_le_bytes();
-    assert_eq!(found.data(), three_quarters.repeat(32));
+    assert_eq!(found.data(), 0.75_f32.to_le_bytes().repeat(32));
     let plan = ["plan", "--checkpoint", "checkpoint"];
     expect(&daemon.run(&plan), 0, &[stray]);
 

@@ -295,6 +295,19 @@ pub(crate) const fn dtype_name(dtype: FloatDtype) -> Dtype {
     }
 }
 
+/// Whether each of these values is one of this type, so that [`encode`] loses nothing.
+pub(crate) fn are_exact(values: &[f32], dtype: FloatDtype) -> bool {
+    match dtype {
+        FloatDtype::F32 => true,
+        FloatDtype::F16 => {
+            let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
+            values.iter().all(exact)
+        }
+        // A bf16 is the upper half of an f32.
+        FloatDtype::Bf16 => values.iter().fold(0, |bits, v| bits | v.to_bits()) & 0xffff == 0,
+    }
+}
+
 /// Little-endian bytes of values that are already rounded to `dtype`.
 pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
     match dtype {
@@ -318,6 +331,35 @@ mod tests {
         match Header::parse_json(json.as_bytes(), 100, 100 + data) {
             Ok(header) => format!("{} tensors", header.claims.len()),
             Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn exact_is_what_reads_back() {
+        let smallest_f16 = 2_f32.powi(-24);
+        for (value, f16, bf16) in [
+            (1.0, true, true),
+            (-127.0 * 2_f32.powi(-126), false, true),
+            (65504.0, true, false),
+            (65536.0, false, true),
+            (smallest_f16, true, true),
+            (smallest_f16 / 2.0, false, true),
+            (1.0 + 1.0 / 1024.0, true, false),
+            (1.0 + 1.0 / 2048.0, false, false),
+            (0.1, false, false),
+        ] {
+            // The last of many counts as much as the first.
+            let values = [[1.0; 40].as_slice(), &[value]].concat();
+            for (dtype, expected) in [
+                (FloatDtype::F32, true),
+                (FloatDtype::F16, f16),
+                (FloatDtype::Bf16, bf16),
+            ] {
+                assert_eq!(are_exact(&values, dtype), expected, "{value} {dtype:?}");
+                let mut back = vec![0.0; values.len()];
+                qera_core::dtype::widen(&encode(&values, dtype), dtype, &mut back);
+                assert_eq!(back == values, expected, "{value} {dtype:?}");
+            }
         }
     }
 
