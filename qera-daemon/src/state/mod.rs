@@ -175,13 +175,17 @@ impl StateFolder {
     }
 }
 
-/// Reads `sites.json`; `None` where nothing was gathered yet.
+/// Reads `sites.json`; `None` where no shard was accepted yet, so that nothing is fixed.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] for a file that is damaged, of another version, or gathered by another
 /// mask rule.
 pub(crate) fn read_sites(state: &Path) -> Result<Option<SitesRecord>, Fatal> {
     let path = state.join("sites.json");
+    let journal = read_if_there(&state.join("journal"))?;
+    if journal.unwrap_or_default().is_empty() && snapshot::list(state)?.is_empty() {
+        return Ok(None);
+    }
     let Some(bytes) = read_if_there(&path)? else {
         return Ok(None);
     };

@@ -197,20 +197,16 @@ fn a_linear_layer_that_is_named_later_is_quarantined() {
         let refused = format!("shard {shard}.safetensors: 'b' is a linear layer");
         assert!(ended.log.contains(&refused), "{}", ended.log);
     }
-    // Where all were listed from the start, the same rows count.
+    // Where all were listed from the start, rows of it count whenever they come.
     let both = r#"[{"name":"b","in":8,"out":4},{"name":"a","in":8,"out":4}]"#;
-    record(
-        &daemon,
-        "0",
-        &[("a", 8)],
-        &[Metadata::new("qera.linears", both)],
-    );
-    let anew = run(&daemon, &["--out", "anew"]);
-    expect(
-        &anew,
-        0,
-        &["2 layers corrected, 0 starved", "4 shards folded"],
-    );
+    let listed = [Metadata::new("qera.linears", both)];
+    record(&daemon, "0", &[("a", 8)], &listed);
+    let anew = ["--out", "anew"];
+    fs::remove_file(daemon.watched().join("3.safetensors")).unwrap();
+    fs::remove_file(daemon.watched().join("1.safetensors")).unwrap();
+    expect(&run(&daemon, &anew), 0, &["1 layers corrected, 1 starved"]);
+    record(&daemon, "1", &[("a", 8), ("b", 8)], &[]);
+    expect(&run(&daemon, &anew), 0, &["2 layers corrected, 0 starved"]);
 }
 
 /// A method that needs no rows takes the listed architecture's layers.
@@ -227,7 +223,11 @@ fn a_method_without_rows_takes_the_architectures_list() {
     expect(
         &ended,
         0,
-        &["2 layers corrected", "model.layers.*.mlp.other.weight"],
+        &[
+            "2 layers on 2 sites",
+            "1 starved",
+            "model.layers.*.mlp.other.weight",
+        ],
     );
 }
 

@@ -157,7 +157,7 @@ fn a_state_that_was_gathered_first_is_named_later() {
         "--block-size",
         "4",
     ];
-    expect(&gathered.run(&gather), 0, &["gathered"]);
+    expect(&gathered.run(&gather), 0, &["holds the statistics"]);
     let solve =
         "solve --checkpoint checkpoint --rank 2 --block-size 4 --state qera-out/state --out s";
     let solve: Vec<&str> = solve.split(' ').collect();
