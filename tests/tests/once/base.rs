@@ -43,7 +43,10 @@ fn every_tensor_keeps_its_type_and_its_bits() {
     write_safetensors(&checkpoint.join("model.safetensors"), &tensors, &[]);
     let config = "{\"torch_dtype\":   \"float16\"}\n";
     fs::write(checkpoint.join("config.json"), config).unwrap();
-    let options = ["--emit-base", "--quantizer", "mxint3", "--block-size", "8"];
+    let mut options = vec!["--emit-base", "--quantizer", "mxint3", "--block-size", "8"];
+    for layer in [MODULE, "model.half", "model.brain"] {
+        options.extend(["--include", layer]);
+    }
     expect(&run_once(&daemon, &options), 0, &[": 3 layers on"]);
     let copied = fs::read_to_string(daemon.path().join("qera-out/base/config.json"));
     assert_eq!(copied.unwrap(), config, "byte for byte");
