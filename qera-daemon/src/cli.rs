@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print the memory per site, layer and stage, and the expected work; start nothing
     Plan,
-    /// The merged settings
+    /// The merged settings, where a run would take them
     Config(ConfigArgs),
 }
 
@@ -87,11 +87,10 @@ fn job(
     layered: &Layered,
     reporter: &mut Reporter,
 ) -> Result<Exit, Fatal> {
-    if let Some(Command::Config(_)) = command {
-        return commands::print(&layered.show());
-    }
     let settings = Settings::resolve(&layered.options)?;
     match command {
+        // Shown only where they are settings that a run would take.
+        Some(Command::Config(_)) => commands::print(&layered.show()),
         Some(Command::Plan) => commands::plan(&settings, reporter),
         Some(Command::Solve) => commands::solve(&settings, reporter),
         Some(Command::Status(status)) => commands::status(&settings, status.json),

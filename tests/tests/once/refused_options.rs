@@ -143,6 +143,39 @@ fn settings_are_shown_with_their_origin() {
     assert!(again.output.contains("method = \"lqer\""));
 }
 
+/// `config --show` refuses in the words of a run; what needs the files is not its business.
+#[test]
+fn settings_that_a_run_refuses_are_not_shown() {
+    let daemon = daemon_with_one_layer();
+    let file = daemon.path().join("wrong.toml");
+    for wrong in [
+        "quantizer = \"mxint9\"",
+        "rank = 0",
+        "rank-for = [\"*\"]",
+        "shrinkage = 1.5",
+        "method = \"best\"",
+        "threads = 0",
+        "tolerance = 0.0",
+        "memory-budget = \"lots\"",
+        "once = true\nuntil-converged = true",
+        "until-converged = true",
+        "require-all = true",
+        "log-format = \"xml\"",
+        "state = \"qera-out\"",
+    ] {
+        fs::write(&file, wrong).unwrap();
+        let shown = daemon.run(&["config", "--show", "--config", "wrong.toml"]);
+        expect(&shown, 2, &["error: "]);
+        assert_eq!(shown.output, "", "{wrong}");
+        let run = daemon.run(&["--watch", "activations", "--config", "wrong.toml"]);
+        expect(&run, 2, &[&shown.log]);
+    }
+    let absent = ["--checkpoint", "nowhere", "--watch", "nowhere"];
+    let shown = daemon.run(&[&["config", "--show"], &absent[..]].concat());
+    expect(&shown, 0, &[]);
+    assert!(shown.output.contains("nowhere"), "{}", shown.output);
+}
+
 #[test]
 fn json_lines_are_json() {
     let daemon = daemon_with_one_layer();
