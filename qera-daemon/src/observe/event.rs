@@ -13,7 +13,7 @@ use crate::observe::run_events::{
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
-    /// The run begins.
+    /// A run, or `solve`, begins.
     Started(RunStarted<'a>),
     /// A shard was folded in.
     ShardFolded(FoldedShard<'a>),

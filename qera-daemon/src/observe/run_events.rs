@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::settings::memory_budget::format_bytes;
 
-/// The run begins.
+/// A run, or `solve`, begins.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct RunStarted<'a> {
     /// Checkpoint path.
@@ -15,7 +15,7 @@ pub(crate) struct RunStarted<'a> {
     pub(crate) layers: usize,
     /// Their distinct inputs.
     pub(crate) sites: usize,
-    /// Shards whose headers fit.
+    /// Shards whose headers fit; for `solve` those that the statistics hold.
     pub(crate) shards: usize,
     /// Method name.
     pub(crate) method: &'a str,

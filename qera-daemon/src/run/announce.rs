@@ -19,8 +19,8 @@ use crate::weights::passed_over::{PassedOver, grouped};
 /// Kinds of passed-over tensors that the log names.
 const SAID: usize = 8;
 
-/// Says what the run begins with.
-pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
+/// Says what is worked on, with what: the first line of a run and of `solve`.
+pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Reporter) {
     let settings = prepared.settings;
     reporter.say(&Event::Started(RunStarted {
         checkpoint: prepared.weights.as_deref().map_or_else(
@@ -29,13 +29,18 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
         ),
         layers: prepared.layers().len(),
         sites: prepared.sites.sites.len(),
-        shards: prepared.admitted.len(),
+        shards,
         method: settings.solve.method.name(),
         threads: settings.compute.threads,
         planned_bytes: prepared.plan.total_bytes,
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     }));
+}
+
+/// Says what the run begins with.
+pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
+    tell_started(prepared, prepared.admitted.len(), reporter);
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
         tell_passed_over(weights, reporter);

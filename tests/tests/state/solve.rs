@@ -58,6 +58,28 @@ fn solve_makes_what_a_run_would_have_made() {
     }
 }
 
+/// The first line of `solve` is that of a run, with the shards of the state.
+#[test]
+fn solve_names_what_it_computes_by() {
+    let daemon = daemon_with_shards(BINARY);
+    let kernel = ["--kernel", "portable"];
+    let run = daemon.run(&once_with(&kernel));
+    expect(&run, 0, &["computing on the CPU by portable kernels"]);
+    let solve = "solve --state qera-out/state --checkpoint checkpoint --out other --block-size 4";
+    let solve: Vec<&str> = solve.split(' ').chain(kernel).collect();
+    let solved = daemon.run(&solve);
+    expect(&solved, 0, &[]);
+    let first = |log: &str| log.lines().next().unwrap().to_owned();
+    let (of_run, of_solve) = (first(&run.log), first(&solved.log));
+    let what = |line: &str| line.split("memory").next().unwrap().to_owned();
+    assert_eq!(what(&of_run), what(&of_solve));
+    assert!(
+        of_solve.contains("3 layers on 2 sites, 4 shards"),
+        "{of_solve}"
+    );
+    assert!(of_solve.contains("portable kernels"), "{of_solve}");
+}
+
 #[test]
 fn solve_refuses_what_was_not_gathered() {
     let daemon = daemon_with_shards(BINARY);
