@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|---|---|
 //! | feeder (the caller) | 1 | shard files, in journal order | tasks: rows of each worker's sites, "solve", "save" | one per worker, 1 task | the feeder waits: files stay on disk | a refused shard is reported and skipped |
 //! | worker | `threads`, at most one a site of a checkpoint | tasks | jobs: a site to be solved | `jobs`, `threads` jobs | the worker waits | nothing new is begun, the error is returned |
-//! | solver | `threads` | jobs | solutions of a site | `outcomes`, 1 site | the solver waits | the error is returned, by layer |
+//! | solver | as many as workers | jobs | solutions of a site | `outcomes`, 1 site | the solver waits | the error is returned, by layer |
 //! | publisher | 1 | solutions | generations | | | nothing new is begun, the error is returned |
 //!
 //! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards;
@@ -85,8 +85,10 @@ pub(crate) fn run<'a>(
             let worker = Worker::new(context, own, &mut restored, jobs_in.clone());
             workers.push(spawn(scope, "worker", context, move || worker.run(&task))?);
         }
+        // A site has one job at a time: more solvers would never have work at once, and each that
+        // ever had some would keep memory of it.
         let mut solvers = Vec::new();
-        for _ in 0..threads {
+        for _ in 0..owners.len() {
             let jobs = jobs.clone();
             let solver = Solver::new(context, outcomes_in.clone());
             solvers.push(spawn(scope, "solver", context, move || solver.run(&jobs))?);

@@ -129,7 +129,7 @@ impl Plan {
             .map(|s| s.statistics_bytes + s.rows_bound_bytes);
         let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
         let needed = held.sum::<u64>() + largest(scratch, settings.compute.threads);
-        let shards = self.stages[SHARDS].bytes + process_bytes(settings, run.solving);
+        let shards = self.stages[SHARDS].bytes + process_bytes(&run);
         let left = settings.compute.memory_budget.bytes.saturating_sub(shards);
         if needed <= left {
             return Ok(());

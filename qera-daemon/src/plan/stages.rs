@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::plan::layer_plan::LayerPlan;
 use crate::plan::planned_run::{PlannedRun, Solving};
 use crate::plan::site_plan::SitePlan;
-use crate::settings::Settings;
 use crate::source::admission::Admitted;
 use crate::weights::sites::Site;
 
@@ -16,9 +15,15 @@ use crate::weights::sites::Site;
 const PROCESS_BYTES: u64 = 4 << 20;
 /// And where rows are folded while layers are solved, measured: gaps that both leave to each other.
 const LIVE_BYTES: u64 = 6 << 20;
-/// And for each of `--threads`, measured: a stack, and what faer's matrix products pack once and
-/// keep.
+/// And for each thread that can have a site, measured: a stack, and what faer's matrix products
+/// pack once and keep.
 const THREAD_BYTES: u64 = 4 << 20;
+/// And for each of `--threads` beyond those, which only help with pieces of a product, measured: a
+/// stack.
+const HELPER_BYTES: u64 = 32 << 10;
+/// The share of a solve's memory that the allocator cannot use again where such helpers come and
+/// go, measured: they leave small things between its arrays.
+const HELPED_SHARE: u64 = 6;
 /// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline`
 /// keeps to it.
 pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
@@ -63,14 +68,14 @@ pub(crate) struct Stage {
 
 /// What exists at one time, stage by stage.
 pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPlan]) -> Vec<Stage> {
-    let threads = run.settings.compute.threads;
+    let threads = threads_with_sites(run);
     // Every thread at its largest site at once.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = |site: &Site| {
         let layers = site.layers.iter().map(|&l| layers[l].solve_bytes);
         layers.max().unwrap_or_default()
     };
-    let solves = run.sites.sites.iter().map(solves).collect();
+    let solves = largest(run.sites.sites.iter().map(solves).collect(), threads);
     let in_flight = if run.solving.is_live() {
         SHARDS_IN_FLIGHT
     } else {
@@ -92,11 +97,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
             When::Reading,
             largest(scratch, threads),
         ),
-        stage(
-            "the process",
-            When::Always,
-            process_bytes(run.settings, run.solving),
-        ),
+        stage("the process", When::Always, process_bytes(run)),
         stage(
             "statistics of all sites",
             When::Always,
@@ -113,7 +114,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
         stage(
             "solving, all threads",
             When::Solving,
-            largest(solves, threads),
+            solves + helped_bytes(run, solves),
         ),
         stage(
             "factors of all layers",
@@ -152,13 +153,37 @@ pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
     bytes.iter().take(count).sum()
 }
 
+/// Threads that can have a site at one time: a site is folded by one worker and solved by one
+/// solver.
+fn threads_with_sites(run: &PlannedRun<'_>) -> usize {
+    let sites = run.sites.sites.len().max(1);
+    run.settings.compute.threads.min(sites)
+}
+
+/// Threads that only ever help.
+fn helpers(run: &PlannedRun<'_>) -> usize {
+    run.settings.compute.threads - threads_with_sites(run)
+}
+
+/// What helpers cost the solves that take so much.
+fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
+    if helpers(run) > 0 {
+        solves / HELPED_SHARE
+    } else {
+        0
+    }
+}
+
 /// What the process takes beside what is planned.
-pub(crate) const fn process_bytes(settings: &Settings, solving: Solving) -> u64 {
-    let live = match solving {
+pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
+    let live = match run.solving {
         Solving::WhileFolding => LIVE_BYTES,
         Solving::AtTheEnd => 0,
     };
-    PROCESS_BYTES + live + settings.compute.threads as u64 * THREAD_BYTES
+    PROCESS_BYTES
+        + live
+        + threads_with_sites(run) as u64 * THREAD_BYTES
+        + helpers(run) as u64 * HELPER_BYTES
 }
 
 /// What is held of a shard until it is folded: one entry for each site, and, while it is read, one
