@@ -1,9 +1,13 @@
 """The README's hook, run as it stands, feeds the daemon."""
 
+import json
+
 import torch
+import transformers
 from daemon import manifest
 from fixture import evaluation_tokens, linear_names, load_model
 from readme import define_hook, hook_source
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 LINES_AT_MOST = 15
@@ -18,6 +22,23 @@ class Parallel(torch.nn.Module):
 
     def forward(self, x, attention_mask=None):
         return self.left(x), self.right(x), self.own(x + 1)
+
+
+class Wrapped(torch.nn.Module):
+    """As torch.compile and DistributedDataParallel hold a model: under a name of theirs."""
+
+    def __init__(self, name, model):
+        super().__init__()
+        setattr(self, name, model)
+        self.name = name
+
+    def forward(self, x, attention_mask=None):
+        return getattr(self, self.name)(x, attention_mask)
+
+
+def tiny_gpt2():
+    sizes = dict(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2)
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).eval()
 
 
 class HookTests:
@@ -76,6 +97,52 @@ class HookTests:
                 model(torch.randn(2, 64, 32))
         layers = manifest(self.daemon.once(activations=folder, checkpoint=checkpoint))["layers"]
         assert {layer["name"]: layer["rows"] for layer in layers} == {"left": 384, "right": 384, "own": 384}
+
+    def metadata(self, name, model, call):
+        """What the shard of one call says of itself, and its keys."""
+        folder = self.daemon.work / name
+        folder.mkdir()
+        define_hook(self.readme)(model, f"{folder}/")
+        with torch.no_grad():
+            call(model)
+        (shard,) = folder.glob("*.safetensors")
+        with safe_open(shard, "pt") as file:
+            return file.metadata(), set(file.keys())
+
+    def test_metadata_name_class_and_linears(self):
+        """The tied head is none; an untied one is."""
+        for tied in (True, False):
+            model = load_model()
+            if not tied:
+                model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+            tokens = evaluation_tokens()[:1]
+            metadata, keys = self.metadata(f"hook-tied-{tied}", model, lambda m: m(tokens))
+            names = [*linear_names(model), *([] if tied else ["lm_head"])]
+            expected = []
+            for name in names:
+                out, width = model.get_submodule(name).weight.shape
+                expected.append({"name": name, "in": width, "out": out, "transposed": False})
+            by_name = sorted(json.loads(metadata["qera.linears"]), key=lambda linear: names.index(linear["name"]))
+            assert by_name == expected, metadata["qera.linears"]
+            assert metadata["qera.class"] == "LlamaForCausalLM", metadata["qera.class"]
+            assert ("lm_head" in keys) == (not tied), sorted(keys)
+
+    def test_conv1d_is_recorded_and_said_to_be_transposed(self):
+        metadata, keys = self.metadata("hook-conv1d", tiny_gpt2(), lambda m: m(torch.arange(32)[None]))
+        block, widths = "transformer.h.0", {"attn.c_attn": (16, 48), "attn.c_proj": (16, 16)}
+        widths |= {"mlp.c_fc": (16, 64), "mlp.c_proj": (64, 16)}
+        expected = [
+            {"name": f"{block}.{name}", "in": i, "out": o, "transposed": True} for name, (i, o) in widths.items()
+        ]
+        assert json.loads(metadata["qera.linears"]) == expected, metadata["qera.linears"]
+        assert metadata["qera.class"] == "GPT2LMHeadModel" and keys == {one["name"] for one in expected}, keys
+
+    def test_class_of_a_wrapped_model_is_that_inside(self):
+        for name in ("_orig_mod", "module"):
+            model, tokens = Wrapped(name, load_model()), evaluation_tokens()[:1]
+            metadata, keys = self.metadata(f"hook{name}", model, lambda m, t=tokens: m(t))
+            assert metadata["qera.class"] == "LlamaForCausalLM", metadata["qera.class"]
+            assert keys and all(key.startswith(f"{name}.model.layers.") for key in keys), sorted(keys)
 
     def test_padding_is_left_out(self):
         tokens, others = evaluation_tokens()[:16].split(8)  # the same shard twice would count once
