@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long no_std instructions peft)
+stages=(fmt clippy doc test test_long no_std instructions peft models)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -40,6 +40,10 @@ stage_instructions() {
 
 stage_peft() {
     tests/peft/run.sh
+}
+
+stage_models() {
+    tests/models/run.sh
 }
 
 if [ "${1:-}" = --list ]; then

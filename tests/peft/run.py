@@ -3,7 +3,6 @@
 import argparse
 import pathlib
 import tempfile
-import traceback
 import warnings
 
 import torch
@@ -11,30 +10,11 @@ import transformers
 from daemon import Daemon
 from fixture import ROOT
 from picture import write_picture
+from suites import report, run
 from test_adapter import AdapterTests
 from test_hook import HookTests
 from test_live import LiveTests
 from test_table import TableTests
-
-
-def run(suite_name, make):
-    """(passed, failed) of one suite; a suite that cannot be set up is one failure."""
-    try:
-        suite = make()
-    except Exception:
-        print(f"FAILED {suite_name}\n{traceback.format_exc()}", flush=True)
-        return 0, 1
-    passed = failed = 0
-    for name in [name for name in dir(suite) if name.startswith("test_")]:
-        try:
-            getattr(suite, name)()
-        except Exception:
-            print(f"FAILED {suite_name}: {name}\n{traceback.format_exc()}", flush=True)
-            failed += 1
-        else:
-            print(f"ok {suite_name}: {name}", flush=True)
-            passed += 1
-    return passed, failed
 
 
 def main():
@@ -58,9 +38,7 @@ def main():
             run("live", lambda: LiveTests(daemon, readme)),
             run("table", lambda: TableTests(daemon, arguments.write_table)),
         ]
-    passed, failed = (sum(counts) for counts in zip(*results))
-    print(f"peft: {passed} passed, {failed} failed")
-    raise SystemExit(1 if failed else 0)
+    report("peft", results)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ def tiny_gpt2():
     return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).eval()
 
 
+def tiny_t5():
+    sizes = dict(vocab_size=64, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).eval()
+
+
 class HookTests:
     def __init__(self, daemon, readme):
         self.daemon, self.readme = daemon, readme
@@ -143,6 +148,15 @@ class HookTests:
             metadata, keys = self.metadata(f"hook{name}", model, lambda m, t=tokens: m(t))
             assert metadata["qera.class"] == "LlamaForCausalLM", metadata["qera.class"]
             assert keys and all(key.startswith(f"{name}.model.layers.") for key in keys), sorted(keys)
+
+    def test_encoder_decoder_is_recorded_without_masks(self):
+        """Its `attention_mask` is the encoder's: no decoder layer's rows are masked by it."""
+        model, given = tiny_t5(), dict(input_ids=torch.arange(8)[None], decoder_input_ids=torch.arange(12)[None])
+        given["attention_mask"] = torch.tensor([[1, 1, 1, 1, 1, 1, 0, 0]])
+        metadata, keys = self.metadata("hook-t5", model, lambda m: m(**given))
+        assert len(keys) == 11 and not any(key.endswith("::mask") for key in keys), sorted(keys)
+        crossing = [f"decoder.block.0.layer.1.EncDecAttention.{name}" for name in "kv"]
+        assert crossing in json.loads(metadata["qera.shares"]), metadata["qera.shares"]
 
     def test_padding_is_left_out(self):
         tokens, others = evaluation_tokens()[:16].split(8)  # the same shard twice would count once

@@ -1,0 +1,41 @@
+"""The `models` stage: runs every test_* method of the suites and counts. See run.sh."""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+import warnings
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "peft"))
+
+import torch
+import transformers
+from architectures import ARCHITECTURES
+from daemon import Daemon
+from suites import report, run
+from test_architecture import ArchitectureTests
+from test_variants import CrossAttentionTests, HookedTests, LittleSaidTests, NameTests
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--daemon", required=True, help="the qera-daemon binary")
+    parser.add_argument("names", nargs="*", help="parts of the names of suites; without any, all")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", message="TypedStorage")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        daemon = Daemon(arguments.daemon, work)
+        suites = {name: lambda name=name: ArchitectureTests(daemon, name) for name in ARCHITECTURES}
+        suites["names"] = lambda: NameTests(daemon)
+        suites["little said"] = lambda: LittleSaidTests(daemon)
+        suites["hooked"] = lambda: HookedTests(daemon)
+        suites["cross attention"] = lambda: CrossAttentionTests(daemon)
+        wanted = [name for name in suites if any(part in name for part in arguments.names or [""])]
+        results = [run(name, suites[name]) for name in wanted]
+    report("models", results)
+
+
+if __name__ == "__main__":
+    main()

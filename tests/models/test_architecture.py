@@ -1,0 +1,87 @@
+"""One architecture: recorded, corrected in one run, loaded as the README of the generation says."""
+
+import json
+
+from architectures import ARCHITECTURES
+from daemon import manifest
+from published import (
+    OPTIONS,
+    RANK,
+    Unseen,
+    changed,
+    check_base_types,
+    check_base_weights,
+    check_layer_errors,
+    check_layer_outputs,
+    check_output_error,
+    expected_linears,
+    load_by_readme,
+    readme_block,
+)
+from record import metadata, record
+from safetensors.torch import load_file
+
+SHARDS, SEQUENCES = 8, 8  # 2,048 rows
+UNSEEN_SEED = 1
+
+
+class ArchitectureTests:
+    def __init__(self, daemon, name):
+        self.daemon, self.architecture = daemon, ARCHITECTURES[name]
+        self.checkpoint = daemon.work / f"{name}-checkpoint"
+        self.model = self.architecture.save(self.checkpoint)
+        self.linears = expected_linears(self.model)
+        about = metadata(self.model, self.architecture.task_type)
+        batches = self.architecture.batches(SHARDS, SEQUENCES, seed=0)
+        shards = record(self.model, batches, daemon.work / f"{name}-shards", about)
+        self.out = daemon.once(*OPTIONS, activations=shards, checkpoint=self.checkpoint)
+        self.unseen = Unseen(self.model, self.architecture.batches(2, SEQUENCES, UNSEEN_SEED))
+        self.loaded = load_by_readme(self.out)
+
+    def test_readme_names_the_class(self):
+        block, names = readme_block(self.out), [self.architecture.class_name]
+        if self.architecture.task_type == "CAUSAL_LM":
+            names.append("AutoModelForCausalLM")
+        assert any(f"{name}.from_pretrained" in block for name in names), (
+            f"none of {names} in\n{block}"
+        )
+
+    def test_adapter_has_the_task_type(self):
+        config = json.loads((self.out / "current/adapter_config.json").read_text())
+        assert config["task_type"] == self.architecture.task_type, config
+        assert config["r"] == config["lora_alpha"] == RANK, config
+
+    def test_every_linear_layer_is_corrected_and_no_other(self):
+        names = set(self.loaded.layers())
+        assert names == self.linears, f"not in both: {sorted(names ^ self.linears)}"
+        solved = {
+            layer["name"] for layer in manifest(self.out)["layers"] if layer["status"] == "solved"
+        }
+        assert solved == self.linears, f"not in both: {sorted(solved ^ self.linears)}"
+
+    def test_peft_finds_every_key(self):
+        self.loaded.check_keys()
+
+    def test_nothing_else_changes(self):
+        names = changed(self.checkpoint, self.out / "base")
+        expected = {f"{name}.weight" for name in self.linears}
+        assert names == expected, f"not in both: {sorted(names ^ expected)}"
+
+    def test_base_is_the_quantized_checkpoint(self):
+        check_base_weights(self.model, self.architecture.load(self.out / "base"), self.linears)
+
+    def test_base_keeps_types(self):
+        check_base_types(self.checkpoint, self.out / "base")
+
+    def test_verify_finds_nothing(self):
+        self.daemon.verify(self.out)
+
+    def test_output_error_falls(self):
+        check_output_error(self.unseen, self.loaded)
+
+    def test_error_of_each_layer_falls(self):
+        check_layer_errors(self.unseen, self.loaded)
+
+    def test_peft_computes_base_plus_correction(self):
+        adapter = load_file(self.out / "current/adapter_model.safetensors")
+        check_layer_outputs(self.unseen, self.loaded, adapter)
