@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::dotted::{join, match_start};
+use crate::settings::dotted::join;
 use crate::settings::name_map::{MapRule, NameMap};
 use crate::settings::weights::Selection;
 use crate::weights::Model;
-use crate::weights::serving::WRAPPERS;
+use crate::weights::serving::{COMPILED, unwrapped};
 
 const WEIGHT: &str = ".weight";
 
@@ -94,23 +94,14 @@ fn prefixes(model: &Model, name: &str) -> BTreeSet<MapRule> {
     rules
 }
 
-/// A name without what wrappers put before it.
-fn unwrapped(name: &str) -> &str {
-    let met = WRAPPERS.iter().find_map(|of| match_start(of, name));
-    match met.map(|met| met.rest).filter(|rest| !rest.is_empty()) {
-        Some(rest) => unwrapped(rest),
-        None => name,
-    }
-}
-
 /// A part of the model was compiled: `model.layers.0._orig_mod.mlp`.
 fn inner_wrapper(name: &str) -> Option<MapRule> {
-    let at = name.find("._orig_mod.")?;
+    let at = name.find(&format!(".{COMPILED}."))?;
     let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     let parts = name[..at].split('.');
     let parts = parts.map(|part| if is_number(part) { "*" } else { part });
     let outer = parts.collect::<Vec<_>>().join(".");
-    Some(MapRule::prefix(&join(&outer, "_orig_mod"), &outer))
+    Some(MapRule::prefix(&join(&outer, COMPILED), &outer))
 }
 
 #[cfg(test)]

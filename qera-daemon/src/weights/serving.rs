@@ -1,5 +1,6 @@
 //! The class that serves the model, and what it calls a module: the names in the adapter are its.
 
+use crate::settings::dotted::match_start;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::recording::Recording;
@@ -8,7 +9,9 @@ use crate::weights::recording::Recording;
 const DEFAULT_CLASS: &str = "AutoModelForCausalLM";
 const DEFAULT_TASK: &str = "CAUSAL_LM";
 /// What torch.compile, DistributedDataParallel and PEFT put before every name.
-pub(crate) const WRAPPERS: [&str; 3] = ["_orig_mod", "module", "base_model.model"];
+const WRAPPERS: [&str; 3] = [COMPILED, "module", "base_model.model"];
+/// What torch.compile puts before the names of whatever part of the model it was given.
+pub(crate) const COMPILED: &str = "_orig_mod";
 
 /// The class.
 #[derive(Debug, Clone)]
@@ -81,7 +84,7 @@ impl ServingClass {
         recording: &Recording,
     ) -> Option<String> {
         match self.names {
-            Names::Recorded => Some(recording.recorded_name(module)),
+            Names::Recorded => Some(without_wrappers(module, recording)),
             Names::Listed { headed } => architectures.served_name(module, headed),
             Names::Checkpoint => Some(module.to_owned()),
         }
@@ -103,6 +106,28 @@ pub(crate) fn is_known(
     same || recording.class.is_some()
         || architectures.serving().is_some()
         || checkpoint.config.class().is_some()
+}
+
+/// The recorded class's name of a module. What wraps the class has put parts into the recorded
+/// names that are not the checkpoint's.
+fn without_wrappers(module: &str, recording: &Recording) -> String {
+    let recorded = recording.recorded_name(module);
+    if recorded == module {
+        return recorded;
+    }
+    let parts = unwrapped(&recorded).split('.');
+    let parts = parts.filter(|part| *part != COMPILED);
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// A name without what wrappers put before it.
+#[must_use]
+pub(crate) fn unwrapped(name: &str) -> &str {
+    let met = WRAPPERS.iter().find_map(|of| match_start(of, name));
+    match met.map(|met| met.rest).filter(|rest| !rest.is_empty()) {
+        Some(rest) => unwrapped(rest),
+        None => name,
+    }
 }
 
 /// What a class is for, where its name says so; `listed` is the architecture's task.

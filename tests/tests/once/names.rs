@@ -62,6 +62,12 @@ fn the_recorded_class_decides_where_it_is_named() {
         "{readme}"
     );
     assert!(!readme.contains("vllm"), "{readme}");
+    // What wraps the class is none of its names.
+    for wrapper in ["_orig_mod.", "module.", "base_model.model."] {
+        let daemon = recorded_under(None, wrapper, &said);
+        expect(&run(&daemon, &[]), 0, &["2 layers corrected"]);
+        assert!(daemon.adapter("qera-out").has(UP), "{wrapper}");
+    }
     // Another class under the same state is another model.
     let keys = [format!("backbone.{UP}"), format!("backbone.{DOWN}")];
     let other = [Metadata::new("qera.class", "Another")];
