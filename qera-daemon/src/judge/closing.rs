@@ -118,6 +118,7 @@ impl SiteProgress {
             converged: layer.converged(tolerance),
             folding: self.folding,
             rows_skipped: 0,
+            next_point: self.next_point,
         };
         self.layers.iter().map(of_layer).collect()
     }

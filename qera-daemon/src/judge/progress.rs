@@ -107,6 +107,41 @@ pub(crate) struct LayerSummary {
     pub(crate) folding: Folding,
     /// Rows that its site has not folded.
     pub(crate) rows_skipped: u64,
+    /// Rows at which its site is solved next; 0 where it has no solve point yet.
+    pub(crate) next_point: u64,
+}
+
+/// Why a layer has not converged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Lack {
+    /// Its latest two corrections were not scored on newer rows yet.
+    Evidence,
+    /// The gain's upper limit is not below the tolerance.
+    Gain(f64),
+    /// It was scored on so few blocks.
+    Blocks(u64),
+    /// It was below the tolerance at the latest solve point, and not at the one before.
+    SecondPoint,
+}
+
+impl LayerSummary {
+    /// Why the layer has not converged; `None` where it has.
+    #[must_use]
+    pub(crate) fn lack(&self, tolerance: f64) -> Option<Lack> {
+        if self.converged {
+            return None;
+        }
+        let evidence = self.evidence.filter(|e| e.gain_upper.is_some());
+        Some(match evidence {
+            Some(e) if e.below(tolerance) => Lack::SecondPoint,
+            Some(Evidence {
+                gain_upper: Some(upper),
+                ..
+            }) if upper >= tolerance => Lack::Gain(upper),
+            Some(e) => Lack::Blocks(e.blocks),
+            None => Lack::Evidence,
+        })
+    }
 }
 
 impl Default for LayerProgress {
@@ -227,6 +262,24 @@ mod tests {
         assert!(!with(&[good, good]).converged(0.009));
         assert!(!with(&[evidence(7, Some(0.0)), good]).converged(0.01));
         assert!(!with(&[good, evidence(8, None)]).converged(0.01));
+        let lack = |latest, tolerance| {
+            let summary = LayerSummary {
+                evidence: latest,
+                ..LayerSummary::default()
+            };
+            summary.lack(tolerance)
+        };
+        assert_eq!(lack(None, 0.01), Some(Lack::Evidence));
+        assert_eq!(lack(Some(evidence(8, None)), 0.01), Some(Lack::Evidence));
+        assert_eq!(lack(Some(good), 0.009), Some(Lack::Gain(0.009)));
+        let few = Some(evidence(7, Some(0.0)));
+        assert_eq!(lack(few, 0.01), Some(Lack::Blocks(7)));
+        assert_eq!(lack(Some(good), 0.01), Some(Lack::SecondPoint));
+        let converged = LayerSummary {
+            converged: true,
+            ..LayerSummary::default()
+        };
+        assert_eq!(converged.lack(0.01), None);
         let nothing = LayerProgress {
             insensitive_to_rows: true,
             ..LayerProgress::default()

@@ -8,6 +8,7 @@ use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened
 use crate::observe::run_events::{
     AllLayersConverged, FoldedShard, GenerationPublished, RunStarted, StateRestored,
 };
+use crate::observe::waiting::WaitingForConvergence;
 
 /// Something worth saying.
 #[derive(Debug, Serialize)]
@@ -65,6 +66,8 @@ pub(crate) enum Event<'a> {
     Reopened(LayerReopened<'a>),
     /// Every layer that is fed has converged.
     AllConverged(AllLayersConverged),
+    /// Everything that came is folded and published, and layers have not converged.
+    Waiting(WaitingForConvergence),
     /// Worth knowing, not wrong.
     Warning {
         /// Site, layer or file.
@@ -116,6 +119,7 @@ impl fmt::Display for Event<'_> {
             Self::Closed(closed) => closed.fmt(f),
             Self::Reopened(reopened) => reopened.fmt(f),
             Self::AllConverged(converged) => converged.fmt(f),
+            Self::Waiting(waiting) => waiting.fmt(f),
             Self::Warning { subject, message } => write!(f, "warning: {subject}: {message}"),
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::Published(published) => published.fmt(f),

@@ -1,6 +1,6 @@
 //! What is told of a run: events as they happen (`event` lists them, `run_events` and
-//! `layer_events` hold the longer ones, `reporter` says them), a status for whoever asks
-//! (`status`), and readiness to a service manager (`systemd`).
+//! `layer_events` and `waiting` hold the longer ones, `reporter` says them), a status for whoever
+//! asks (`status`), and readiness to a service manager (`systemd`).
 
 pub(crate) mod event;
 pub(crate) mod layer_events;
@@ -8,3 +8,4 @@ pub(crate) mod reporter;
 pub(crate) mod run_events;
 pub(crate) mod status;
 pub(crate) mod systemd;
+pub(crate) mod waiting;

@@ -10,6 +10,7 @@ use crate::disk;
 use crate::disk::lock;
 use crate::error::Fatal;
 use crate::judge::evidence::Evidence;
+use crate::observe::waiting::WaitingForConvergence;
 
 /// What `status` shows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     /// What it is doing.
     pub(crate) phase: Phase,
+    /// With `--until-converged`, while it is idle: what it waits for.
+    #[serde(default)]
+    pub(crate) waiting: Option<WaitingForConvergence>,
     /// The watched folder.
     pub(crate) watch: Option<String>,
     /// The output folder, where a checkpoint was given.
@@ -168,6 +172,7 @@ impl Status {
         if !status.running {
             // If it was killed, what it wrote last is not true any more.
             status.phase = Phase::Stopped;
+            status.waiting = None;
         }
         Ok(status)
     }
@@ -185,6 +190,9 @@ impl Status {
         } else {
             "not running".into()
         });
+        if let Some(waiting) = &self.waiting {
+            line(waiting.to_string());
+        }
         line(format!(
             "{} shards folded, {} duplicates, {} quarantined, {} incomplete, {} lost; {}",
             self.shards,

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::judge::progress::{Folding, LayerSummary};
 use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
+use crate::observe::waiting::WaitingForConvergence;
 
 /// Reasons that are kept of the shards refused; the rest is only counted.
 const REASONS_MAX: usize = 100;
@@ -17,6 +18,8 @@ pub(crate) struct LedgerEntries {
     pub(crate) out: Option<String>,
     /// What the daemon is doing.
     pub(crate) phase: Phase,
+    /// While it is idle: what `--until-converged` waits for.
+    pub(crate) waiting: Option<WaitingForConvergence>,
     /// Shards whose rows are in the statistics, those of earlier runs too.
     pub(crate) shards: usize,
     /// Shards whose content had come before.
@@ -144,6 +147,7 @@ impl LedgerEntries {
             running: false,
             pid: std::process::id(),
             phase: self.phase,
+            waiting: self.waiting.clone(),
             watch: self.watch.clone(),
             out: self.out.clone(),
             shards: self.shards,

@@ -9,8 +9,8 @@ use std::time::Instant;
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::observe::event::Event;
-use crate::observe::status::Phase;
 use crate::observe::systemd;
+use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::context::Context;
 use crate::pipeline::dealer::Dealer;
 use crate::pipeline::outcome::{Drained, UnreadShards};
@@ -39,6 +39,8 @@ pub(crate) struct Feeder<'a> {
     pub(crate) unread: Vec<ShardHeader>,
     /// Whether the folder could not be listed.
     missing: bool,
+    /// What was said last of what is waited for.
+    waiting_said: Option<WaitingForConvergence>,
     /// Whether a file was being rewritten while it was read.
     pub(crate) changed: bool,
 }
@@ -62,6 +64,7 @@ impl<'a> Feeder<'a> {
             cut_short: false,
             unread: Vec::new(),
             missing: false,
+            waiting_said: None,
             changed: false,
         }
     }
@@ -158,8 +161,18 @@ impl<'a> Feeder<'a> {
         if self.news() {
             self.drain(UnreadShards::default());
         }
-        self.context.ledger.set_phase(Phase::Idle);
+        let waiting = self.context.waiting().filter(|_| self.context.going());
+        self.tell_waiting(waiting.as_ref());
+        self.context.ledger.rest(waiting);
         Ok(())
+    }
+
+    /// Says what is waited for, unless it was said last.
+    fn tell_waiting(&mut self, waiting: Option<&WaitingForConvergence>) {
+        if let Some(waiting) = waiting.filter(|_| self.waiting_said.as_ref() != waiting) {
+            let said = self.waiting_said.insert(waiting.clone());
+            self.context.reporter.say(&Event::Waiting(said.clone()));
+        }
     }
 
     /// The end of a run.

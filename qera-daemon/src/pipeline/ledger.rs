@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::disk::clock;
 use crate::judge::progress::LayerSummary;
 use crate::observe::status::{Phase, Status};
+use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
 use crate::state::StateFolder;
 
@@ -66,6 +67,7 @@ impl<'a> Ledger<'a> {
     pub(crate) fn shard_dealt(&self, shards: usize, dealt: &[DealtRows<'_>]) {
         self.enter(|entries| {
             entries.phase = Phase::Folding;
+            entries.waiting = None;
             entries.shards = shards;
             for of_site in dealt {
                 for &layer in of_site.layers {
@@ -155,9 +157,20 @@ impl<'a> Ledger<'a> {
         self.flush();
     }
 
-    /// The daemon does something else from here on.
-    pub(crate) fn set_phase(&self, phase: Phase) {
-        self.lock().phase = phase;
+    /// Everything in the folder is folded and published; what `--until-converged` waits for.
+    pub(crate) fn rest(&self, waiting: Option<WaitingForConvergence>) {
+        self.change_phase(Phase::Idle, waiting);
+    }
+
+    /// The daemon has ended.
+    pub(crate) fn stop(&self) {
+        self.change_phase(Phase::Stopped, None);
+    }
+
+    fn change_phase(&self, phase: Phase, waiting: Option<WaitingForConvergence>) {
+        let mut entries = self.lock();
+        (entries.phase, entries.waiting) = (phase, waiting);
+        drop(entries);
         self.flush();
     }
 

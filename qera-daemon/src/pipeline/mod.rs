@@ -43,6 +43,7 @@ pub(crate) mod stage_end;
 pub(crate) mod supply;
 pub(crate) mod task;
 pub(crate) mod thread;
+pub(crate) mod waiting;
 pub(crate) mod worker;
 
 use crossbeam_channel::bounded;

@@ -3,7 +3,6 @@
 use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::observe::reporter::Reporter;
-use crate::observe::status::Phase;
 use crate::pipeline;
 use crate::pipeline::context::Context;
 use crate::pipeline::feeder::Feeder;
@@ -112,7 +111,7 @@ impl<'a> Running<'a> {
         let drained = pipeline::run(&context, self.restored.sites, target, |dealer| {
             Feeder::new(supply, dealer, published).run()
         });
-        ledger.set_phase(Phase::Stopped);
+        ledger.stop();
         Ok(Ending {
             drained: drained?,
             shards: ledger.shards(),

@@ -1,14 +1,17 @@
 //! Layers that converge by themselves, and what it costs to know.
 
+use core::time::Duration;
 use std::path::Path;
 
 use qera_tests::daemon::TestDaemon;
 use qera_tests::event::{event, published};
 use qera_tests::fixture::{FixtureModel, LAYERS_OF_A_BLOCK, fixture_run, write_stream};
 use qera_tests::live::Live;
-use serde_json::Value;
+use qera_tests::safetensors_file::TensorToWrite;
+use qera_tests::three_layers::{Q, rename_in, sine_values, write_rows_of_both_sites};
+use serde_json::{Value, json};
 
-use super::{BINARY, RunningDaemon, blocks};
+use super::{BINARY, RunningDaemon, begin_on_three_layers, blocks};
 
 /// 0.05 is reached on a long stream, and the run ends by itself; 0.0001 is not.
 #[test]
@@ -33,11 +36,63 @@ fn layers_converge_by_themselves() {
     // The same rows, a tolerance that they cannot show to be met.
     let RunningDaemon { daemon, mut live } = until_converged(stream.path(), "0.0001");
     live.wait_for(&published(shards.len()));
+    let waiting = live.wait_for(&event("waiting").with("tolerance", 0.0001));
+    assert!(waiting["gaining"].as_u64().unwrap() > 0, "{waiting}");
+    assert!(
+        waiting["gain_upper"].as_f64().unwrap() > 0.0001,
+        "{waiting}"
+    );
     assert_eq!(live.stop(), Some(0), "{}", live.log);
     assert!(!live.heard(&event("all-converged")), "{}", live.log);
     let adapter = daemon.adapter("qera-out");
     let converged = |layer: &&Value| layer["converged"] == true;
     assert!(adapter.layers().iter().filter(converged).count() < layers);
+}
+
+/// While it is idle a run says once what it waits for, and again when that has changed.
+#[test]
+fn what_is_waited_for_is_said() {
+    let options = ["--until-converged", "--rescan-interval", "0.1"];
+    let RunningDaemon { daemon, mut live } = begin_on_three_layers(&options);
+    let waiting = |rows: u64, point: u64| {
+        let next = json!({ "rows": rows, "point": point });
+        let of_all = event("waiting").with("layers", 3).with("unscored", 3);
+        of_all.with("next", next)
+    };
+    write_rows_of_both_sites(&daemon, "a", 0.0);
+    let said = live.wait_for(&waiting(300, 450));
+    let status = daemon.wait_until_idle(1);
+    for (key, value) in status["waiting"].as_object().unwrap() {
+        assert_eq!(&said[key], value, "{key}");
+    }
+    let table = daemon.run(&["status"]).output;
+    for words in ["waiting for 3 layers", "at 450 rows, 300 came"] {
+        assert!(table.contains(words), "{table}");
+    }
+    // Many listings later there is nothing new to say.
+    std::thread::sleep(Duration::from_secs(1));
+    write_rows_of_both_sites(&daemon, "b", 1.0);
+    live.wait_for(&waiting(600, 900));
+    assert_eq!(live.count(&event("waiting")), 2, "{}", live.log);
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert_eq!(daemon.status()["waiting"], Value::Null);
+}
+
+/// A layer that no row feeds is waited for only where that was asked for.
+#[test]
+fn starved_layers_are_waited_for_with_require_all() {
+    for (more, layers, starved) in [(&[][..], 2, 0), (&["--require-all"], 3, 1)] {
+        let options = [&["--until-converged"], more].concat();
+        let RunningDaemon { daemon, mut live } = begin_on_three_layers(&options);
+        let rows = TensorToWrite::f32(Q, &[300, 8], &sine_values(2400, 0.0));
+        rename_in(&daemon, "a", &[rows]);
+        let said = live.wait_for(&event("waiting"));
+        assert_eq!(
+            (&said["layers"], &said["starved"]),
+            (&json!(layers), &json!(starved))
+        );
+        assert_eq!(live.stop(), Some(0), "{}", live.log);
+    }
 }
 
 fn until_converged(stream: &Path, tolerance: &str) -> RunningDaemon {
