@@ -277,11 +277,12 @@ mod tests {
 
     #[test]
     fn generations_are_told() {
-        let published = |waiting, unread| {
+        let published = |uncorrected, waiting, unread| {
             Event::Published(GenerationPublished {
                 generation: 3,
                 path: "out/3".into(),
                 solved: 4,
+                uncorrected,
                 starved: 1,
                 waiting,
                 shards: 5,
@@ -291,14 +292,14 @@ mod tests {
             })
         };
         check(
-            &published(0, 0),
+            &published(0, 0, 0),
             "published generation 3: out/3 (4 layers corrected, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined)",
-            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"starved":1,"waiting":0,"shards":5,"quarantined":2,"unread":0,"rank":8}"#,
+            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":0,"starved":1,"waiting":0,"shards":5,"quarantined":2,"unread":0,"rank":8}"#,
         );
         check(
-            &published(6, 7),
-            "published generation 3: out/3 (4 layers corrected, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
-            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
+            &published(3, 6, 7),
+            "published generation 3: out/3 (4 layers corrected, 3 solved without correction, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
+            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":3,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
         );
     }
 
@@ -376,6 +377,22 @@ mod tests {
 
     #[test]
     fn corrections_are_told() {
+        let uncorrected = |error| {
+            Event::LayerSolved(LayerCorrected {
+                layer: "q",
+                rank: 0,
+                error_without: error,
+                error_with: error,
+                held_out_ratio: None,
+                shrinkage: None,
+            })
+        };
+        assert_eq!(uncorrected(0.0).to_string(), "q: nothing to correct");
+        check(
+            &uncorrected(0.5),
+            "q: error 5.000e-1, not corrected",
+            r#"{"event":"layer-solved","layer":"q","rank":0,"error_without":0.5,"error_with":0.5,"held_out_ratio":null,"shrinkage":null}"#,
+        );
         let solved = |held_out_ratio, shrinkage| {
             Event::LayerSolved(LayerCorrected {
                 layer: "q",

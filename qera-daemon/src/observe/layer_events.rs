@@ -110,18 +110,18 @@ impl fmt::Display for LayerReopened<'_> {
     }
 }
 
-/// A layer has its correction.
+/// A layer was solved: it has its correction, or nothing was corrected.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LayerCorrected<'a> {
     /// Module path.
     pub(crate) layer: &'a str,
-    /// Rank used.
+    /// Rank used; 0 where nothing was corrected.
     pub(crate) rank: usize,
     /// Output error relative to the output, without correction.
     pub(crate) error_without: f64,
     /// The same with the correction as written.
     pub(crate) error_with: f64,
-    /// Held-out error with the correction, relative to without.
+    /// Held-out error with the correction, relative to without; none where nothing was corrected.
     pub(crate) held_out_ratio: Option<f64>,
     /// Shrinkage of R, for QERA-exact.
     pub(crate) shrinkage: Option<f64>,
@@ -137,6 +137,13 @@ impl fmt::Display for LayerCorrected<'_> {
             held_out_ratio,
             shrinkage,
         } = self;
+        if *rank == 0 {
+            return if *error_without > 0.0 {
+                write!(f, "{layer}: error {error_without:.3e}, not corrected")
+            } else {
+                write!(f, "{layer}: nothing to correct")
+            };
+        }
         write!(
             f,
             "{layer}: error {error_without:.3e} -> {error_with:.3e} (rank {rank}"

@@ -112,6 +112,8 @@ pub(crate) struct GenerationPublished {
     pub(crate) path: String,
     /// Layers with a correction.
     pub(crate) solved: usize,
+    /// Layers that were solved and have none: there was nothing to correct, or the method does not.
+    pub(crate) uncorrected: usize,
     /// Layers whose site has seen no row.
     pub(crate) starved: usize,
     /// Layers whose site has too few rows to be solved.
@@ -132,6 +134,7 @@ impl fmt::Display for GenerationPublished {
             generation,
             path,
             solved,
+            uncorrected,
             starved,
             waiting,
             shards,
@@ -141,7 +144,14 @@ impl fmt::Display for GenerationPublished {
         } = self;
         write!(
             f,
-            "published generation {generation}: {path} ({solved} layers corrected, {starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined"
+            "published generation {generation}: {path} ({solved} layers corrected, "
+        )?;
+        if *uncorrected > 0 {
+            write!(f, "{uncorrected} solved without correction, ")?;
+        }
+        write!(
+            f,
+            "{starved} starved, adapter rank {rank}; {shards} shards folded, {quarantined} quarantined"
         )?;
         if *waiting > 0 {
             write!(f, ", {waiting} layers waiting for rows")?;

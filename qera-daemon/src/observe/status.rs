@@ -143,7 +143,7 @@ pub(crate) struct LayerStatus {
     pub(crate) rows_solved: u64,
     /// Output error relative to the output's power, without correction.
     pub(crate) error_without: Option<f64>,
-    /// The same with the latest correction.
+    /// The same with the latest correction; none where nothing was corrected.
     pub(crate) error_with: Option<f64>,
     /// What new rows said of the correction before, at the latest solve point.
     pub(crate) evidence: Option<Evidence>,

@@ -90,8 +90,8 @@ pub(crate) struct LayerEntry {
 pub(crate) struct RelativeErrors {
     /// Without correction.
     pub(crate) without: f64,
-    /// With the correction as written.
-    pub(crate) with: f64,
+    /// With the correction as written; none where nothing was corrected.
+    pub(crate) with: Option<f64>,
 }
 
 impl LayerEntry {
@@ -119,7 +119,7 @@ impl LayerEntry {
             rows_skipped: self.summary.rows_skipped,
             rows_solved: self.rows_of_correction,
             error_without: self.errors.map(|errors| errors.without),
-            error_with: self.errors.map(|errors| errors.with),
+            error_with: self.errors.and_then(|errors| errors.with),
             evidence: self.summary.evidence,
         }
     }

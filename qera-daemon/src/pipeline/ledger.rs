@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(standing(), Standing::Waiting);
         let errors = RelativeErrors {
             without: 2.0,
-            with: 1.0,
+            with: Some(1.0),
         };
         ledger.corrected(&CorrectionEntry {
             layer: 0,

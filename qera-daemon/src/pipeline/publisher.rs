@@ -145,7 +145,9 @@ impl<'a> Publisher<'a> {
                 rows: solution.rows,
                 errors: RelativeErrors {
                     without: ratio(solution.error_without, power),
-                    with: ratio(solution.factors.error, power),
+                    with: solution
+                        .is_corrected()
+                        .then(|| ratio(solution.factors.error, power)),
                 },
             });
             self.latest[layer] = Some(solution);
@@ -223,12 +225,14 @@ impl<'a> Publisher<'a> {
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let published = self.target.publish(&outcomes, &summaries, inputs)?;
         let corrected = outcomes.iter().filter(|o| o.is_corrected()).count();
+        let solved = outcomes.iter().filter(|o| o.solution().is_some()).count();
         let starved = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Starved);
         let waiting = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Waiting);
         context.reporter.say(&Event::Published(GenerationPublished {
             generation: published.generation,
             path: published.path.display().to_string(),
             solved: corrected,
+            uncorrected: solved - corrected,
             starved: outcomes.iter().filter(starved).count(),
             waiting: outcomes.iter().filter(waiting).count(),
             shards,

@@ -140,7 +140,7 @@ impl Context<'_> {
             rank: solution.rank_used,
             error_without: ratio(solution.error_without, solution.output_power),
             error_with: ratio(solution.factors.error, solution.output_power),
-            held_out_ratio: solution.held_out.map(|h| ratio(h.mean, h.mean_without)),
+            held_out_ratio: solution.held_out_ratio(),
             shrinkage: solution.choice.map(|c| c.shrinkage),
         }));
     }

@@ -67,7 +67,7 @@ fn entry(name: &str, before: Option<&LayerStatus>) -> LayerEntry {
         errors: before.and_then(|layer| {
             Some(RelativeErrors {
                 without: layer.error_without?,
-                with: layer.error_with?,
+                with: layer.error_with,
             })
         }),
         ..LayerEntry::default()

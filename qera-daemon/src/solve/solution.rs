@@ -28,7 +28,7 @@ impl<'a> LayerOutcome<'a> {
     /// Whether the layer has a correction that does something.
     #[must_use]
     pub(crate) fn is_corrected(self) -> bool {
-        self.solution().is_some_and(LayerSolution::is_needed)
+        self.solution().is_some_and(LayerSolution::is_corrected)
     }
 
     /// As the manifest has it.
@@ -79,5 +79,21 @@ impl LayerSolution {
     #[must_use]
     pub(crate) fn is_needed(&self) -> bool {
         self.error_without > 0.0
+    }
+
+    /// Whether something was corrected: not where there is no error, and not by a method that
+    /// corrects nothing.
+    #[must_use]
+    pub(crate) const fn is_corrected(&self) -> bool {
+        self.rank_used > 0
+    }
+
+    /// Error on held-out rows relative to no correction, where something was corrected and there
+    /// was an error on them.
+    #[must_use]
+    pub(crate) fn held_out_ratio(&self) -> Option<f64> {
+        let held_out = self.held_out.filter(|_| self.is_corrected());
+        let held_out = held_out.filter(|h| h.mean_without > 0.0)?;
+        Some(held_out.mean / held_out.mean_without)
     }
 }

@@ -7,6 +7,7 @@ use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
     DOWN, K, Q, daemon_with_shards, once_with, remove_shards, shard_path, sine_values,
+    write_checkpoint,
 };
 
 use super::BINARY;
@@ -157,6 +158,44 @@ fn shards_without_rows_publish_nothing() {
         expect(&fresh, 1, &["nothing was published"]);
         let current = fs::read_link(daemon.path().join("qera-out/current")).unwrap();
         assert_eq!(current, Path::new("generations/000001"), "{name}");
+    }
+}
+
+/// What was not corrected is not said to be: by a method that corrects nothing, and where there is
+/// no quantization error.
+#[test]
+fn what_was_not_corrected_is_not_said_to_be() {
+    let daemon = daemon_with_shards(BINARY);
+    let run = daemon.run(&once_with(&["--method", "w-only"]));
+    let said = "(0 layers corrected, 3 solved without correction, 0 starved,";
+    expect(&run, 0, &[said, "q_proj: error", ", not corrected"]);
+    assert!(!run.log.contains("held-out"), "{}", run.log);
+    check_told(&daemon, "0 of 3 layers corrected", &[Q, K, DOWN]);
+
+    let daemon = daemon_with_shards(BINARY);
+    write_checkpoint(&daemon.path().join("checkpoint"), &[1.0; 48]);
+    let run = daemon.run(&once_with(&[]));
+    let said = "(2 layers corrected, 1 solved without correction, 0 starved,";
+    expect(&run, 0, &[said, "q_proj: nothing to correct"]);
+    assert!(!run.log.contains("x0.000"), "{}", run.log);
+    let of_others = run.log.matches("held-out x0.").count();
+    assert_eq!(of_others, 2, "{}", run.log);
+    check_told(&daemon, "2 of 3 layers corrected", &[Q]);
+}
+
+/// What the generation's README says, and `status` of layers that were not corrected.
+fn check_told(daemon: &TestDaemon, readme: &str, uncorrected: &[&str]) {
+    let text = fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
+    assert!(text.contains(readme), "{text}");
+    let status = daemon.status();
+    for layer in status["layers"].as_array().unwrap() {
+        let name = layer["name"].as_str().unwrap();
+        assert_eq!(
+            layer["error_with"].is_null(),
+            uncorrected.contains(&name),
+            "{layer}"
+        );
+        assert!(layer["error_without"].is_number(), "{layer}");
     }
 }
 
