@@ -46,6 +46,10 @@ pub(crate) struct Plan {
     /// The same however many such shards come: what the budget has to hold. Without shards both are
     /// the same.
     pub(crate) bound_bytes: u64,
+    /// Shards that are there and fit.
+    pub(crate) shards: usize,
+    /// Those of them that the state holds: no work is left with them.
+    pub(crate) shards_held: usize,
     /// Floating-point operations of accumulating every row.
     pub(crate) accumulate_flops: f64,
     /// Floating-point operations of all solves, about.
@@ -74,6 +78,8 @@ impl Plan {
             model: run.weights.map(ModelPlan::new),
             total_bytes: total(&stages, run.solving, |s| s.bytes),
             bound_bytes: total(&stages, run.solving, |s| s.bound_bytes),
+            shards: run.shards.len() + run.held.len(),
+            shards_held: run.held.len(),
             accumulate_flops: sites.iter().map(|s| s.accumulate_flops).sum(),
             solve_flops: layers.iter().map(|l| l.solve_flops).sum(),
             sites,
@@ -119,6 +125,7 @@ impl Plan {
             layers: &[],
             sites: layout,
             shards: &[],
+            held: &[],
             solving: Solving::AtTheEnd,
             start: Start::Continued,
         };

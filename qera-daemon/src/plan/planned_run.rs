@@ -17,8 +17,10 @@ pub(crate) struct PlannedRun<'a> {
     pub(crate) layers: &'a [Layer],
     /// The sites.
     pub(crate) sites: &'a Sites,
-    /// Shards whose headers fit.
+    /// Shards that will be folded.
     pub(crate) shards: &'a [Admitted],
+    /// Shards that are there and were folded before: those that come are like them.
+    pub(crate) held: &'a [Admitted],
     /// When sites are solved.
     pub(crate) solving: Solving,
     /// Where its rows begin.

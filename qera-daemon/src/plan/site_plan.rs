@@ -18,7 +18,7 @@ pub(crate) struct SitePlan {
     pub(crate) name: String,
     /// Width.
     pub(crate) in_features: usize,
-    /// Rows that the shards announce.
+    /// Rows that will be folded.
     pub(crate) rows: u64,
     /// R and the per-channel statistics.
     pub(crate) statistics_bytes: u64,
@@ -45,14 +45,16 @@ impl SitePlan {
     pub(crate) fn new(run: &PlannedRun<'_>, index: usize) -> Self {
         let site = &run.sites.sites[index];
         // Several keys of one site in a shard count once.
-        let shards = run.shards.iter();
+        let shards = run.shards.iter().chain(run.held);
         let entries: Vec<&Entry> = shards.filter_map(|s| s.entry_of(index)).collect();
+        let new = run.shards.iter().filter_map(|s| s.entry_of(index));
         let announced = Announced {
             run,
             site,
+            rows: new.map(|entry| entry.rows as u64).sum(),
             entries: &entries,
         };
-        let (m, rows, block) = (site.in_features, announced.rows(), announced.block());
+        let (m, rows, block) = (site.in_features, announced.rows, announced.block());
         let (window, aside) = (announced.window(), announced.aside());
         let number = announced.kept_number_bytes();
         let kept_bytes = |rows: usize| (rows * number * m) as u64;
@@ -99,14 +101,13 @@ struct KeptRowCount {
 struct Announced<'a> {
     run: &'a PlannedRun<'a>,
     site: &'a Site,
+    /// Rows that will be folded.
+    rows: u64,
+    /// Of these shards, and of those that were folded before.
     entries: &'a [&'a Entry],
 }
 
 impl Announced<'_> {
-    fn rows(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.rows as u64).sum()
-    }
-
     /// Whether the shards say it all: some is there in a run that continues.
     fn is_all(&self) -> bool {
         !self.entries.is_empty() && self.run.start == Start::Anew
@@ -147,7 +148,7 @@ impl Announced<'_> {
         let block = self.block();
         let most = WINDOW_ROWS / block.rows * block.rows + block.waiting;
         let rows = if self.is_all() {
-            most.min(usize::try_from(self.rows()).unwrap_or(usize::MAX))
+            most.min(usize::try_from(self.rows).unwrap_or(usize::MAX))
         } else {
             most
         };

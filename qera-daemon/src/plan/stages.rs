@@ -81,7 +81,12 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     } else {
         SHARDS_IN_FLIGHT.min(run.shards.len())
     };
-    let shard = run.shards.iter().map(held_bytes).max().unwrap_or_default();
+    let largest_of = |shards: &[Admitted]| shards.iter().map(held_bytes).max().unwrap_or_default();
+    let shard = if run.solving.is_live() {
+        largest_of(run.shards).max(largest_of(run.held))
+    } else {
+        largest_of(run.shards)
+    };
     let of_sites = |of: fn(&SitePlan) -> u64| sites.iter().map(of).sum::<u64>();
     let of_layers = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).sum::<u64>();
     let stage = |name, when, bytes| Stage {

@@ -72,6 +72,10 @@ impl Plan {
             settings.compute.memory_budget.origin
         ));
         line(format_args!(
+            "{} shards, {} held by the state",
+            self.shards, self.shards_held
+        ));
+        line(format_args!(
             "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve",
             self.accumulate_flops / 1e9,
             self.solve_flops / 1e9

@@ -40,7 +40,8 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
 
 /// Says what the run begins with.
 pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
-    tell_started(prepared, prepared.admitted.len(), reporter);
+    let shards = prepared.admitted.len() + prepared.held.len();
+    tell_started(prepared, shards, reporter);
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
         tell_passed_over(weights, reporter);

@@ -10,6 +10,7 @@ pub(crate) mod locked;
 pub(crate) mod opening;
 pub(crate) mod prepared;
 pub(crate) mod running;
+pub(crate) mod saved_names;
 pub(crate) mod signals;
 
 use crate::error::Fatal;

@@ -13,14 +13,14 @@ use crate::pipeline::context::{Context, Flags};
 use crate::pipeline::ledger::Ledger;
 use crate::plan::Plan;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
+use crate::run::saved_names::{check_map, saved_names};
 use crate::settings::Settings;
-use crate::settings::name_map::NameMap;
 use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::grouping::{RefusedShard, group};
 use crate::source::intake::{Intake, Scan};
-use crate::source::naming::{Naming, RecordedModule, find};
 use crate::source::shard::ShardHeader;
+use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
 use crate::state::restore::{Asked, Expected, check_sites};
 use crate::state::{SitesRecord, read_sites};
@@ -44,8 +44,10 @@ pub(crate) struct Prepared<'a> {
     pub(crate) saved: Option<SitesRecord>,
     /// What it will need.
     pub(crate) plan: Plan,
-    /// Shards whose headers fit.
+    /// Shards whose headers fit, and whose rows the state does not hold.
     pub(crate) admitted: Vec<Admitted>,
+    /// Those whose rows it holds.
+    pub(crate) held: Vec<Admitted>,
     /// Shards that were set aside, with their reasons.
     pub(crate) refused: Vec<String>,
     /// Visible files that are no shards.
@@ -58,6 +60,7 @@ struct Grouped {
     recording: Recording,
     sites: Sites,
     admitted: Vec<Admitted>,
+    held: Vec<Admitted>,
 }
 
 impl<'a> Prepared<'a> {
@@ -82,6 +85,7 @@ impl<'a> Prepared<'a> {
             recording,
             sites,
             admitted,
+            held,
         } = match &saved {
             Some(record) => continued(settings, model, record, &scan.ready, intake.is_some())?,
             None => {
@@ -97,6 +101,7 @@ impl<'a> Prepared<'a> {
                     recording: grouping.recording,
                     sites: grouping.sites,
                     admitted: grouping.admitted,
+                    held: Vec::new(),
                 }
             }
         };
@@ -107,6 +112,7 @@ impl<'a> Prepared<'a> {
             layers: weights.as_deref().map_or(&[][..], Weights::layers),
             sites: &sites,
             shards: &admitted,
+            held: &held,
             solving: Solving::of(settings),
             start: match saved {
                 Some(_) => Start::Continued,
@@ -122,6 +128,7 @@ impl<'a> Prepared<'a> {
             saved,
             plan,
             admitted,
+            held,
             refused,
             ignored_files: scan.ignored,
         })
@@ -238,76 +245,19 @@ fn continued(
         recording,
         fixed: weights.is_some(),
     };
-    let fits = headers.iter().filter_map(|h| admission.admit(h).ok());
-    let admitted = fits.collect();
+    let files = HeldFiles::read(&settings.state)?;
+    let is_held = |header: &&ShardHeader| files.has(&header.name, header.identity());
+    let (held, new): (Vec<_>, Vec<_>) = headers.iter().partition(is_held);
+    let fitting = |headers: Vec<&ShardHeader>| -> Vec<Admitted> {
+        let fits = headers.into_iter().filter_map(|h| admission.admit(h).ok());
+        fits.collect()
+    };
+    let (admitted, held) = (fitting(new), fitting(held));
     Ok(Grouped {
         recording: recording.clone(),
         weights,
         sites,
         admitted,
-    })
-}
-
-/// How the names of a state that was gathered without a checkpoint are related to this one's.
-fn saved_names(settings: &Settings, model: &Model, record: &SitesRecord) -> Result<NameMap, Fatal> {
-    let sites = record.sites.iter().map(|site| RecordedModule {
-        name: site.name.clone(),
-        in_features: site.in_features,
-    });
-    let sites: Vec<_> = sites.collect();
-    let refuse = |reason| {
-        Err(Fatal::StateRefused {
-            path: settings.state.clone(),
-            reason,
-        })
-    };
-    let names = match &settings.weights.map {
-        Some(given) => given.clone(),
-        None => match find(model, &settings.weights.selection, &sites) {
-            Naming::Found(names) => names,
-            Naming::Ambiguous(maps) => {
-                let rules = maps.iter().flat_map(NameMap::rules);
-                let options: Vec<_> = rules.map(|rule| format!("--map '{rule}'")).collect();
-                return refuse(format!(
-                    "its names fit the checkpoint under more than one prefix; say which: {}",
-                    options.join(" or ")
-                ));
-            }
-            // Those that meet no weight are named when their statistics are looked for.
-            Naming::Unknown => NameMap::default(),
-        },
-    };
-    if model.serving_is_known(&record.recording.named_by(names.clone())) {
-        return Ok(names);
-    }
-    refuse(
-        "its names are not the checkpoint's, and neither config.json nor a shard said which class \
-         serves the model: gather it anew with the metadata qera.class"
-            .into(),
-    )
-}
-
-/// A state keeps the names that it began with.
-fn check_map(settings: &Settings, record: &SitesRecord) -> Result<(), Fatal> {
-    let (Some(asked), Some(kept)) = (&settings.weights.map, &record.recording.names) else {
-        return Ok(());
-    };
-    if asked == kept {
-        return Ok(());
-    }
-    let rules: Vec<_> = kept
-        .rules()
-        .iter()
-        .map(|rule| format!("'{rule}'"))
-        .collect();
-    Err(Fatal::StateRefused {
-        path: settings.state.clone(),
-        reason: match rules.is_empty() {
-            true => "was begun without --map: choose another --state".into(),
-            false => format!(
-                "was begun with --map {}: choose another --state",
-                rules.join(" ")
-            ),
-        },
+        held,
     })
 }

@@ -14,6 +14,7 @@
 //! evidence also to the checkpoint and the settings.
 
 pub(crate) mod damage;
+pub(crate) mod held;
 pub(crate) mod journal;
 pub(crate) mod progress_file;
 pub(crate) mod restore;

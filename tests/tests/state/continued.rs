@@ -5,10 +5,55 @@ use std::fs;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::output_folder::statistics_files;
 use qera_tests::three_layers::{
-    Q, daemon_with_shards, once_with, shard_path, write_rows_of_both_sites,
+    LIVE_OPTIONS, Q, daemon_with_shards, once_with, shard_path, write_rows_of_both_sites,
 };
 
 use super::BINARY;
+
+/// `plan` counts no work with shards whose rows the state holds, and says how many they are.
+#[test]
+fn plan_counts_what_is_left() {
+    let daemon = daemon_with_shards(BINARY);
+    let plan = |live: bool| {
+        let options = [&LIVE_OPTIONS[..], &["plan", "--log-format", "json"]].concat();
+        let once: &[&str] = if live { &[] } else { &["--once"] };
+        let plan = daemon.run(&[&options, once].concat());
+        expect(&plan, 0, &[]);
+        serde_json::from_str::<serde_json::Value>(&plan.output).unwrap()
+    };
+    let check = |shards: u64, held: u64| {
+        let plan = plan(false);
+        assert_eq!(
+            (&plan["shards"], &plan["shards_held"]),
+            (&shards.into(), &held.into())
+        );
+        let rows = 300 * (shards - held);
+        assert_eq!(plan["sites"][0]["rows"], rows);
+        let flops = plan["accumulate_flops"].as_f64().unwrap();
+        assert!(
+            (flops - (rows * (8 * 8 + 12 * 12)) as f64).abs() < 1.0,
+            "{flops}"
+        );
+        assert_eq!(plan["stages"][0]["bytes"] == 0, shards == held, "in flight");
+    };
+    check(4, 0);
+    expect(&daemon.run(&once_with(&[])), 0, &["4 shards folded"]);
+    check(4, 4);
+    // Those that come to a live run are like those that are there.
+    assert!(plan(true)["stages"][0]["bytes"].as_u64().unwrap() > 0);
+    let text = daemon.run(&[&LIVE_OPTIONS[..], &["plan"]].concat());
+    assert!(
+        text.output.contains("4 shards, 4 held by the state"),
+        "{}",
+        text.output
+    );
+    assert!(text.output.contains("work: 0.0 GFlop"), "{}", text.output);
+    write_rows_of_both_sites(&daemon, "new", 9.0);
+    check(5, 4);
+    // Another content under a known name is a new shard.
+    write_rows_of_both_sites(&daemon, "shard-0", 8.0);
+    check(5, 3);
+}
 
 #[test]
 fn a_second_run_with_nothing_new_publishes_nothing() {
