@@ -14,6 +14,7 @@ from architectures import ARCHITECTURES
 from daemon import Daemon
 from suites import report, run
 from test_architecture import ArchitectureTests
+from test_listed import LISTED, ListedTests
 from test_variants import CrossAttentionTests, HookedTests, LittleSaidTests, NameTests
 
 
@@ -32,6 +33,8 @@ def main():
         suites["little said"] = lambda: LittleSaidTests(daemon)
         suites["hooked"] = lambda: HookedTests(daemon)
         suites["cross attention"] = lambda: CrossAttentionTests(daemon)
+        listed = {f"listed {name}": lambda name=name: ListedTests(daemon, name) for name in LISTED}
+        suites |= listed
         wanted = [name for name in suites if any(part in name for part in arguments.names or [""])]
         results = [run(name, suites[name]) for name in wanted]
     report("models", results)

@@ -44,6 +44,8 @@ pub(crate) struct Serving {
 pub(crate) enum Origin {
     /// Held against the class of Transformers, by the stage `models`.
     Transformers,
+    /// The source of that class, which was not run.
+    Source,
     /// gguf's tensor map: the pinned Transformers lacks it, and it was not run.
     TensorMap,
 }
@@ -158,6 +160,7 @@ impl Architectures {
         let parts = self.parts.iter().map(|part| {
             let origin = match part.architecture.origin {
                 Origin::Transformers => "",
+                Origin::Source => " (from its class's source, not run)",
                 Origin::TensorMap => " (from gguf's tensor map, not run)",
             };
             format!("{}{origin}", part.model_type)

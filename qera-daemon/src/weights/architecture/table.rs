@@ -146,6 +146,7 @@ pub(super) const LISTED: &[Architecture] = &[
             &["mlp.gate_up_proj"],
             &["mlp.down_proj"],
         ],
+        origin: Origin::TensorMap,
         ..DECODER
     },
     Architecture {
@@ -283,6 +284,7 @@ pub(super) const LISTED: &[Architecture] = &[
         inputs: GPT2,
         transposed: true,
         serving: None,
+        origin: Origin::Source,
         ..DECODER
     },
     Architecture {
