@@ -40,10 +40,20 @@ pub(crate) fn saved_names(
                     options.join(" or ")
                 ));
             }
-            // Those that meet no weight are named when their statistics are looked for.
             Naming::Unknown => NameMap::default(),
         },
     };
+    let selection = &settings.weights.selection;
+    let is_unknown = |name: &&String| {
+        let module = names.apply(name);
+        model.shape(&module).is_none() && !selection.excludes(name) && !selection.excludes(&module)
+    };
+    if let Some(unknown) = sites.iter().map(|site| &site.name).find(is_unknown) {
+        return refuse(format!(
+            "'{unknown}' names no weight of the checkpoint; --map PATTERN=REPLACEMENT says what it \
+             is called there, --exclude '{unknown}' ignores it"
+        ));
+    }
     if model.serving_is_known(&record.recording.named_by(names.clone())) {
         return Ok(names);
     }

@@ -61,9 +61,16 @@ pub(crate) fn refused_linears(header: &ShardHeader, problem: String) -> Reason {
     metadata(LINEARS, value, problem)
 }
 
-/// The class of the recorded model.
+/// The class of the recorded model. What wraps a model has a class, too, which serves nothing.
 pub(crate) fn class(header: &ShardHeader) -> Option<&str> {
-    header.metadata("qera.class")
+    let is_wrapper = |class: &&str| {
+        class.starts_with("PeftModel")
+            || class.contains("DataParallel")
+            || *class == "OptimizedModule"
+    };
+    header
+        .metadata("qera.class")
+        .filter(|class| !is_wrapper(class))
 }
 
 /// What the class is for.

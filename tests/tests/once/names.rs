@@ -80,6 +80,18 @@ fn the_recorded_class_decides_where_it_is_named() {
     );
 }
 
+/// A wrapper's class is nobody's that could be loaded.
+#[test]
+fn a_wrapper_is_not_the_class() {
+    let said = [Metadata::new("qera.class", "PeftModelForCausalLM")];
+    let bloom = Some(r#"{"model_type":"bloom"}"#);
+    let daemon = recorded_under(bloom, "base_model.model.transformer.", &said);
+    expect(&run(&daemon, &[]), 0, &["2 layers corrected"]);
+    let adapter = daemon.adapter("qera-out");
+    assert_eq!(adapter.manifest["serving"]["class"], "AutoModelForCausalLM");
+    assert!(adapter.has(&format!("transformer.{UP}")));
+}
+
 /// What the served class calls a layer is asked for, not guessed.
 #[test]
 fn an_unknown_class_is_asked_for() {
@@ -172,6 +184,12 @@ fn a_state_that_was_gathered_first_is_named_later() {
     let (one, other) = (gathered.adapter("s"), at_once.adapter("qera-out"));
     assert!(one.bytes == other.bytes);
     assert_eq!(one.layer("h.0.b")["recorded_as"], "m.h.0.b");
+    let odd = gathered.run(&[&solve[..], &["--map", "m=n"]].concat());
+    expect(
+        &odd,
+        4,
+        &["'m.h.0.a' names no weight", "--map PATTERN=REPLACEMENT"],
+    );
     // And a run goes on from it.
     record(&gathered, "y", &[("m.h.0.a", 8)], &said);
     expect(&run(&gathered, &[]), 0, &["2 layers corrected, 0 starved"]);
