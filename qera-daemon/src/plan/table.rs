@@ -55,6 +55,16 @@ impl Plan {
                 format_bytes(stage.bound_bytes)
             ));
         }
+        text + &self.sums(settings)
+    }
+
+    /// What stands below the stages.
+    fn sums(&self, settings: &Settings) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |s: core::fmt::Arguments<'_>| {
+            let _ = writeln!(text, "{s}");
+        };
         let total = if self.solving.is_live() {
             "total"
         } else {
