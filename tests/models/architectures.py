@@ -14,12 +14,14 @@ HIDDEN, HEADS, WIDE = 48, 4, 112
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A class of Transformers and its sizes; `dtype` is that of the checkpoint."""
+    """A class of Transformers and its sizes. `dtype` is that of the checkpoint; `joined` is false
+    where the model_type does not tell which layers of a block read one input."""
 
     class_name: str
     sizes: dict
     task_type: str = "CAUSAL_LM"
     dtype: torch.dtype = torch.float32
+    joined: bool = True
 
     @property
     def model_class(self):
@@ -125,8 +127,9 @@ ARCHITECTURES = {
         "StableLmForCausalLM",
         LLAMA_LIKE | GROUPED | UNTIED | dict(use_qkv_bias=True, partial_rotary_factor=0.5),
     ),
+    # whether attention and feed-forward have one norm, config.json says elsewhere
     "falcon": Architecture(
-        "FalconForCausalLM", PARALLEL | dict(num_hidden_layers=BLOCKS), dtype=BF16
+        "FalconForCausalLM", PARALLEL | dict(num_hidden_layers=BLOCKS), dtype=BF16, joined=False
     ),
     "gpt2": Architecture("GPT2LMHeadModel", GPT2_SIZES),
     "bloom": Architecture(

@@ -42,6 +42,12 @@ def changed(checkpoint, base):
     return {name for name, tensor in before.items() if not same_bits(tensor, after[name])}
 
 
+def check_changed(checkpoint, base, names):
+    """The weights of these modules are quantized, and nothing else is touched."""
+    found, expected = changed(checkpoint, base), {f"{name}.weight" for name in names}
+    assert found == expected, f"not in both: {sorted(found ^ expected)}"
+
+
 def expected_linears(model):
     """Every linear layer but the head."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -159,6 +165,10 @@ class Unseen:
         return torch.stack(differences).mean().item()
 
 
+def adapter(out):
+    return load_file(out / "current/adapter_model.safetensors")
+
+
 def check_output_error(unseen, loaded):
     with loaded.model.disable_adapter():
         alone = unseen.error(loaded.model)
@@ -178,11 +188,11 @@ def check_layer_errors(unseen, loaded):
         assert corrected < without, f"{name}: the error rises from {without:.4e} to {corrected:.4e}"
 
 
-def check_layer_outputs(unseen, loaded, adapter):
+def check_layer_outputs(unseen, loaded, factors):
     """What PEFT computes with the class is x(W~ + A B) + b, A and B as they are in the file."""
     for name, layer in loaded.layers().items():
         base, x = layer.get_base_layer(), unseen.rows[name]
-        a, b = (adapter[f"{PREFIX}{name}.lora_{side}.weight"].double() for side in "AB")
+        a, b = (factors[f"{PREFIX}{name}.lora_{side}.weight"].double() for side in "AB")
         weight = by_columns(base, base.weight) + (b @ a).T
         expected = x @ weight + (0.0 if base.bias is None else base.bias.double())
         with torch.no_grad():

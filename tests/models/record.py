@@ -1,6 +1,7 @@
 """Records what a model's linear layers read, as shards with all that a shard can say of itself."""
 
 import json
+import re
 
 import torch
 from safetensors.torch import save_file
@@ -85,18 +86,34 @@ class Recorder:
             handle.remove()
 
 
-def record(model, batches, folder, about, rename=lambda name: name, keep=lambda name: True):
+def apart(groups, part):
+    """The same groups, cut where `part` of the names differs."""
+    for names, rows in groups:
+        parts = {}
+        for name in names:
+            parts.setdefault(part(name), []).append(name)
+        yield from ((names, rows) for names in parts.values())
+
+
+def block_of(name):
+    """The path up to its first number: all of a model's blocks have one."""
+    return re.match(r"(\D*\d+\.)?", name)[0]
+
+
+def record(model, batches, folder, about, rename=lambda n: n, keep=lambda n: True, part=block_of):
     """A shard for each batch. With `about`, its metadata, `qera.shares` is written too; without,
-    none at all. A group is written under its first name that `keep` takes."""
+    none at all, and no group reaches beyond a `part` of the model, as nothing would say that it
+    does. A group is written under its first name that `keep` takes."""
     folder.mkdir()
     recorder = Recorder(model)
     for number, batch in enumerate(batches):
         recorder.run(**batch)
         rows, shares = {}, []
-        for names, x in recorder.take():
+        groups = recorder.take()
+        for names, x in groups if about else apart(groups, part):
             kept = [rename(name) for name in names if keep(name)]
             if kept:
-                rows[kept[0]] = x
+                rows[kept[0]] = x.clone()  # the file format has no two names for one tensor
                 shares.append(kept)
         said = about and about | {"qera.shares": json.dumps(shares)}
         save_file(rows, folder / f"shard-{number:02}.part", said)

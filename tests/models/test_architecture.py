@@ -2,15 +2,17 @@
 
 import json
 
+import torch
 from architectures import ARCHITECTURES
 from daemon import manifest
 from published import (
     OPTIONS,
     RANK,
     Unseen,
-    changed,
+    adapter,
     check_base_types,
     check_base_weights,
+    check_changed,
     check_layer_errors,
     check_layer_outputs,
     check_output_error,
@@ -19,7 +21,6 @@ from published import (
     readme_block,
 )
 from record import metadata, record
-from safetensors.torch import load_file
 
 SHARDS, SEQUENCES = 8, 8  # 2,048 rows
 UNSEEN_SEED = 1
@@ -63,9 +64,7 @@ class ArchitectureTests:
         self.loaded.check_keys()
 
     def test_nothing_else_changes(self):
-        names = changed(self.checkpoint, self.out / "base")
-        expected = {f"{name}.weight" for name in self.linears}
-        assert names == expected, f"not in both: {sorted(names ^ expected)}"
+        check_changed(self.checkpoint, self.out / "base", self.linears)
 
     def test_base_is_the_quantized_checkpoint(self):
         check_base_weights(self.model, self.architecture.load(self.out / "base"), self.linears)
@@ -83,5 +82,21 @@ class ArchitectureTests:
         check_layer_errors(self.unseen, self.loaded)
 
     def test_peft_computes_base_plus_correction(self):
-        adapter = load_file(self.out / "current/adapter_model.safetensors")
-        check_layer_outputs(self.unseen, self.loaded, adapter)
+        check_layer_outputs(self.unseen, self.loaded, adapter(self.out))
+
+    def test_plain_keys_give_the_same(self):
+        """Without metadata config.json's model_type says what the shards do not."""
+        folder, part = self.checkpoint.with_name(f"{self.checkpoint.name}-plain"), {}
+        if not self.architecture.joined:
+            part = {"part": lambda name: name}
+        batches = self.architecture.batches(SHARDS, SEQUENCES, seed=0)
+        shards = record(self.model, batches, folder, None, **part)
+        out = self.daemon.once(*OPTIONS, activations=shards, checkpoint=self.checkpoint)
+        check_changed(self.checkpoint, out / "base", self.linears)
+        plain, said = adapter(out), adapter(self.out)
+        assert plain.keys() == said.keys(), f"not in both: {sorted(plain.keys() ^ said.keys())}"
+        other = [name for name, tensor in said.items() if not torch.equal(tensor, plain[name])]
+        assert not other, f"other factors: {other}"
+        configs = [published / "current/adapter_config.json" for published in (out, self.out)]
+        tasks = [json.loads(path.read_text())["task_type"] for path in configs]
+        assert tasks[0] == tasks[1], tasks
