@@ -46,8 +46,24 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print the memory per site, layer and stage, and the expected work; start nothing
     Plan,
+    /// Check the files of an adapter, qera's or another in PEFT's format, against the model that it
+    /// is served on; exit code 1 when something is wrong
+    Verify(VerifyArgs),
     /// The merged settings, where a run would take them
     Config(ConfigArgs),
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Folder with adapter_config.json and adapter_model.safetensors: OUT/current, say
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: PathBuf,
+
+    /// Folder of the quantized model that it is served on [default: the one that the adapter
+    /// names, or OUT/base]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base: Option<PathBuf>,
 }
 
 /// Arguments of `status`.
@@ -87,6 +103,9 @@ fn job(
     layered: &Layered,
     reporter: &mut Reporter,
 ) -> Result<Exit, Fatal> {
+    if let Some(Command::Verify(VerifyArgs { adapter, base })) = command {
+        return commands::verify(adapter, base.as_deref());
+    }
     let settings = Settings::resolve(&layered.options)?;
     match command {
         // Shown only where they are settings that a run would take.

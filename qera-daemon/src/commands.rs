@@ -1,5 +1,5 @@
-//! What can be done beside the main job: `plan`, `status`, and `solve`, which makes another adapter
-//! of saved statistics.
+//! What can be done beside the main job: `plan`, `status`, `verify`, and `solve`, which makes
+//! another adapter of saved statistics.
 
 use core::sync::atomic::AtomicBool;
 use std::collections::BTreeSet;
@@ -16,6 +16,7 @@ use crate::observe::status::Status;
 use crate::pipeline;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::outcome::{Drained, UnreadShards};
+use crate::publish::check::{HeldAgainst, check};
 use crate::publish::out_folder::OutFolder;
 use crate::publish::target::{Target, refuse_other_quantizer};
 use crate::run::announce::{tell_started, tell_stray};
@@ -70,6 +71,21 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
         serde_json::to_string_pretty(&found).unwrap_or_default() + "\n"
     } else {
         found.table()
+    })
+}
+
+/// `verify`: prints what is wrong with an adapter's files; the exit code says whether anything is.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn verify(adapter: &Path, base: Option<&Path>) -> Result<Exit, Fatal> {
+    let against = base.map_or(HeldAgainst::Named, HeldAgainst::Folder);
+    let findings = check(adapter, against);
+    print(&findings.text())?;
+    Ok(if findings.holds() {
+        Exit::Done
+    } else {
+        Exit::Failure
     })
 }
 

@@ -75,6 +75,11 @@ pub(crate) enum Fatal {
         "stopped by a signal before every layer that the shards feed had a row: nothing was published"
     )]
     Interrupted,
+    /// The last generation of a run did not pass its check. An event has named the problems.
+    #[error(
+        "the last generation did not pass its check and is not published; `current` is what it was"
+    )]
+    Rejected,
     /// The output folder holds the work of other settings.
     #[error("{}: {reason}", path.display())]
     StateRefused {
@@ -136,6 +141,7 @@ impl Fatal {
             | Self::Fold { .. }
             | Self::NothingUsable { .. }
             | Self::Interrupted
+            | Self::Rejected
             | Self::Panicked { .. } => Exit::Failure,
         }
     }

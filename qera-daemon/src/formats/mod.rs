@@ -4,4 +4,5 @@
 pub(crate) mod checkpoint_index;
 pub(crate) mod foreign_checkpoint;
 pub(crate) mod model_config;
+pub(crate) mod peft;
 pub(crate) mod safetensors;

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::run_events::{
-    AllLayersConverged, FoldedShard, GenerationPublished, RunStarted, StateRestored,
+    AllLayersConverged, FoldedShard, GenerationPublished, GenerationRejected, RunStarted,
+    StateRestored,
 };
 use crate::observe::waiting::WaitingForConvergence;
 
@@ -79,6 +80,8 @@ pub(crate) enum Event<'a> {
     LayerSolved(LayerCorrected<'a>),
     /// A generation is in place.
     Published(GenerationPublished),
+    /// A generation did not pass its check.
+    Rejected(GenerationRejected),
     /// The run ends without having done its work.
     Failed {
         /// Why.
@@ -123,6 +126,7 @@ impl fmt::Display for Event<'_> {
             Self::Warning { subject, message } => write!(f, "warning: {subject}: {message}"),
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::Published(published) => published.fmt(f),
+            Self::Rejected(rejected) => rejected.fmt(f),
             Self::Failed { message } => write!(f, "error: {message}"),
         }
     }
@@ -300,6 +304,27 @@ mod tests {
             &published(3, 6, 7),
             "published generation 3: out/3 (4 layers corrected, 3 solved without correction, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
             r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":3,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
+        );
+    }
+
+    #[test]
+    fn a_generation_that_does_not_pass_is_told() {
+        let rejected = |more| {
+            Event::Rejected(GenerationRejected {
+                generation: 3,
+                problems: vec!["a: b".into(), "c".into()],
+                more,
+            })
+        };
+        check(
+            &rejected(0),
+            "generation 3 is not published: 2 problems in its files; a: b; c",
+            r#"{"event":"rejected","generation":3,"problems":["a: b","c"],"more":0}"#,
+        );
+        check(
+            &rejected(5),
+            "generation 3 is not published: 7 problems in its files; a: b; c; and 5 more",
+            r#"{"event":"rejected","generation":3,"problems":["a: b","c"],"more":5}"#,
         );
     }
 

@@ -61,7 +61,8 @@ impl Reporter {
 
 /// Names come from files: control characters are written as escapes, so that they cannot forge
 /// lines or drive a terminal.
-fn printable(line: &str) -> String {
+#[must_use]
+pub(crate) fn printable(line: &str) -> String {
     let escape = |c: char| c.escape_default().collect::<String>();
     line.chars()
         .map(|c| {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::memory_budget::format_bytes;
 
@@ -160,6 +160,37 @@ impl fmt::Display for GenerationPublished {
             write!(f, ", {unread} left unread")?;
         }
         write!(f, ")")
+    }
+}
+
+/// A generation did not pass its check: `current` still names the one before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct GenerationRejected {
+    /// The number that it would have had, which the next one gets.
+    pub(crate) generation: u64,
+    /// The first hundred problems.
+    pub(crate) problems: Vec<String>,
+    /// How many more there are.
+    pub(crate) more: usize,
+}
+
+impl fmt::Display for GenerationRejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            problems,
+            more,
+        } = self;
+        write!(
+            f,
+            "generation {generation} is not published: {} problems in its files; {}",
+            problems.len() + more,
+            problems.join("; ")
+        )?;
+        if *more > 0 {
+            write!(f, "; and {more} more")?;
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@ use crate::disk;
 use crate::disk::lock;
 use crate::error::Fatal;
 use crate::judge::evidence::Evidence;
+use crate::observe::reporter::printable;
+use crate::observe::run_events::GenerationRejected;
 use crate::observe::waiting::WaitingForConvergence;
 
 /// What `status` shows.
@@ -43,6 +45,9 @@ pub(crate) struct Status {
     pub(crate) lost: usize,
     /// The latest generation published.
     pub(crate) generation: Option<u64>,
+    /// The latest generation, where it did not pass its check.
+    #[serde(default)]
+    pub(crate) rejected: Option<GenerationRejected>,
     /// Seconds of computing since the daemon was started.
     pub(crate) work: Work,
     /// Every layer.
@@ -203,6 +208,9 @@ impl Status {
             self.generation
                 .map_or("no generation yet".into(), |g| format!("generation {g}")),
         ));
+        if let Some(rejected) = &self.rejected {
+            line(printable(&rejected.to_string()));
+        }
         line(format!(
             "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
             "layer", "status", "rows", "skipped", "error", "corrected", "gain", "at most", "blocks"

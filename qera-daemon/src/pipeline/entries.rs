@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::judge::progress::{Folding, LayerSummary};
+use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
 use crate::observe::waiting::WaitingForConvergence;
 
@@ -32,6 +33,8 @@ pub(crate) struct LedgerEntries {
     pub(crate) lost: usize,
     /// The latest generation published.
     pub(crate) generation: Option<u64>,
+    /// The latest generation, where it did not pass its check.
+    pub(crate) rejected: Option<GenerationRejected>,
     /// Where the time went.
     pub(crate) work: WorkTime,
     /// By layer; by site where there is no checkpoint.
@@ -157,6 +160,7 @@ impl LedgerEntries {
             reasons: self.refusals.reasons.clone(),
             lost: self.lost,
             generation: self.generation,
+            rejected: self.rejected.clone(),
             work: Work {
                 accumulate: self.work.accumulate.as_secs_f64(),
                 score: self.work.score.as_secs_f64(),

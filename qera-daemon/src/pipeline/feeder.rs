@@ -28,6 +28,9 @@ pub(crate) struct Feeder<'a> {
     pub(crate) dealer: Dealer<'a>,
     /// Digest of the shards that were published as drained.
     published: Option<String>,
+    /// Whether that generation did not pass its check. It is tried again at the end, when the
+    /// reason may be gone.
+    rejected: bool,
     /// Whether the statistics hold rows of earlier runs, and this one has no solution of them yet.
     pub(crate) restored_unsolved: bool,
     pub(crate) unsaved_since: Option<Instant>,
@@ -59,6 +62,7 @@ impl<'a> Feeder<'a> {
             supply,
             dealer,
             published,
+            rejected: false,
             unsaved_since: None,
             saving: Duration::ZERO,
             cut_short: false,
@@ -189,7 +193,8 @@ impl<'a> Feeder<'a> {
             self.context.warn_of("state", "stopped before the shards of the journal were folded again: nothing was published, the next start goes on".into());
             return Ok(None);
         }
-        Ok(self.news().then(|| {
+        let due = self.news() || self.rejected;
+        Ok(due.then(|| {
             let unread = self.unread();
             self.drain(unread)
         }))
@@ -213,6 +218,8 @@ impl<'a> Feeder<'a> {
         self.restored_unsolved = false;
         let gathered = &self.supply.gathered;
         self.published = Some(gathered.digest.clone());
-        self.dealer.drain(gathered, unread)
+        let drained = self.dealer.drain(gathered, unread);
+        self.rejected = matches!(drained, Drained::Rejected);
+        drained
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::disk::clock;
 use crate::judge::progress::LayerSummary;
+use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{Phase, Status};
 use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
@@ -153,7 +154,16 @@ impl<'a> Ledger<'a> {
 
     /// A generation is in place.
     pub(crate) fn published(&self, generation: u64) {
-        self.lock().generation = Some(generation);
+        let mut entries = self.lock();
+        entries.generation = Some(generation);
+        entries.rejected = None;
+        drop(entries);
+        self.flush();
+    }
+
+    /// A generation did not pass its check.
+    pub(crate) fn rejected(&self, rejected: GenerationRejected) {
+        self.lock().rejected = Some(rejected);
         self.flush();
     }
 
@@ -297,6 +307,23 @@ mod tests {
         ledger.judged(0, LayerSummary::default());
         let shown = &ledger.status().layers[0];
         assert_eq!((shown.rows, shown.rows_skipped), (11, 9));
+    }
+
+    #[test]
+    fn a_generation_that_did_not_pass_is_shown_until_one_is_published() {
+        let ledger = of_one_layer();
+        ledger.published(1);
+        ledger.rejected(GenerationRejected {
+            generation: 2,
+            problems: vec!["lora_A".into()],
+            more: 0,
+        });
+        let shown = ledger.status();
+        assert_eq!(shown.generation, Some(1));
+        let said = "generation 1\ngeneration 2 is not published: 1 problems in its files; lora_A\n";
+        assert!(shown.table().contains(said), "{}", shown.table());
+        ledger.published(2);
+        assert!(ledger.status().rejected.is_none());
     }
 
     #[test]

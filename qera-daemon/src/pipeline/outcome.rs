@@ -59,6 +59,8 @@ pub(crate) struct UnreadShards {
 pub(crate) enum Drained {
     /// A generation.
     Published,
+    /// A generation that did not pass its check, and is gone.
+    Rejected,
     /// No layer has a solution.
     Nothing,
     /// A signal kept a layer from rows that unread files have: it would be published as zeros.

@@ -19,6 +19,7 @@ use crate::pipeline::entries::{LayerEntry, RelativeErrors};
 use crate::pipeline::ledger::CorrectionEntry;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
 use crate::pipeline::thread::Discard;
+use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
@@ -210,20 +211,37 @@ impl<'a> Publisher<'a> {
             unread: drain.unread.shards,
             ..self.inputs(&drain.gathered, true)
         };
-        self.publish(inputs)?;
-        Ok(Drained::Published)
+        Ok(if self.publish(inputs)? {
+            Drained::Published
+        } else {
+            Drained::Rejected
+        })
     }
 
-    fn publish(&mut self, inputs: Inputs) -> Result<(), Fatal> {
+    /// Whether the generation passed its check and is published. What one that did not pass would
+    /// have brought is still new to the current one.
+    fn publish(&mut self, inputs: Inputs) -> Result<bool, Fatal> {
         self.fresh.clear();
-        self.changed = false;
         let context = self.context;
         let entries = context.ledger.layers();
         let summaries: Vec<LayerSummary> = entries.iter().map(|entry| entry.summary).collect();
         let outcomes = outcomes(&self.latest, &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
-        let published = self.target.publish(&outcomes, &summaries, inputs)?;
+        let published = match self.target.publish(&outcomes, &summaries, inputs)? {
+            PublishOutcome::Published(published) => published,
+            PublishOutcome::Rejected(rejected) => {
+                self.changed = true;
+                context.reporter.say(&Event::Rejected(rejected.clone()));
+                systemd::notify(&format!(
+                    "STATUS=generation {} did not pass its check",
+                    rejected.generation
+                ));
+                context.ledger.rejected(rejected);
+                return Ok(false);
+            }
+        };
+        self.changed = false;
         let corrected = outcomes.iter().filter(|o| o.is_corrected()).count();
         let solved = outcomes.iter().filter(|o| o.solution().is_some()).count();
         let starved = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Starved);
@@ -252,7 +270,7 @@ impl<'a> Publisher<'a> {
                 current: self.target.out.path.join("current"),
             });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the run when every layer that is fed has converged.

@@ -16,7 +16,8 @@ use crate::publish::companions::Companions;
 use crate::publish::out_folder::OutFolder;
 use crate::weights::Weights;
 
-const RECORD: &str = "qera_base.json";
+/// Name of the record of what a base was made from.
+pub(crate) const RECORD: &str = "qera_base.json";
 const MODEL: &str = "model.safetensors";
 /// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's were,
 /// and few of the files beside the weights were there.

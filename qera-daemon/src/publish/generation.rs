@@ -1,9 +1,12 @@
-//! One generation: written beside its place, synced, renamed in, then `current` points at it.
+//! One generation: written beside its place, synced, checked as `verify` checks it, renamed in, then
+//! `current` points at it. One that does not pass is removed again.
 
 use std::path::{Path, PathBuf};
 
 use crate::disk::{write_json, write_synced};
 use crate::error::Fatal;
+use crate::observe::run_events::GenerationRejected;
+use crate::publish::check::{HeldAgainst, check};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::Manifest;
 use crate::publish::out_folder::OutFolder;
@@ -21,6 +24,15 @@ pub(crate) struct Publication {
     pub(crate) rank: usize,
 }
 
+/// What became of a generation.
+#[derive(Debug)]
+pub(crate) enum PublishOutcome {
+    /// It is the current one.
+    Published(Publication),
+    /// Its files did not pass the check and are removed; `current` still names the one before.
+    Rejected(GenerationRejected),
+}
+
 /// What a generation is made of.
 #[derive(Debug)]
 pub(crate) struct Generation<'a> {
@@ -33,23 +45,33 @@ pub(crate) struct Generation<'a> {
 }
 
 impl Generation<'_> {
-    /// Publishes it as the next one.
+    /// Publishes it as the next one, if its files pass the check against the model that they are
+    /// served on.
     ///
     /// # Errors
     /// [`Fatal::Io`] with the path; `current` still names the previous generation then.
-    pub(crate) fn publish(&self, out: &OutFolder) -> Result<Publication, Fatal> {
+    pub(crate) fn publish(
+        &self,
+        out: &OutFolder,
+        against: HeldAgainst<'_>,
+    ) -> Result<PublishOutcome, Fatal> {
         let generation = out.next_generation()?;
         let name = format!("{generation:06}");
         let unfinished = out.begin("generations")?;
         self.write(out, generation, &unfinished)
             .inspect_err(|_| out.abandon("generations"))?;
+        let findings = check(&unfinished, against);
+        if !findings.holds() {
+            out.abandon("generations");
+            return Ok(PublishOutcome::Rejected(findings.rejecting(generation)));
+        }
         let path = out.rename_in(&unfinished, "generations", &name)?;
         out.switch_current(&name)?;
-        Ok(Publication {
+        Ok(PublishOutcome::Published(Publication {
             generation,
             path,
             rank: self.layers.rank(),
-        })
+        }))
     }
 
     /// Writes its files into a folder.

@@ -1,9 +1,11 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
 //! place and renamed in (`generation`), the adapter in PEFT's format (`peft`), the manifest
-//! (`manifest`), W~ as a checkpoint (`base`) with what lies beside the weights (`companions`), all
-//! of them in one place (`target`), and the command that is told (`on_publish`).
+//! (`manifest`), W~ as a checkpoint (`base`) with what lies beside the weights (`companions`), the
+//! check that comes before `current` is switched (`check`), all of them in one place (`target`), and
+//! the command that is told (`on_publish`).
 
 pub(crate) mod base;
+pub(crate) mod check;
 pub(crate) mod companions;
 pub(crate) mod generation;
 pub(crate) mod layers;

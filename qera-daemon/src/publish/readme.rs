@@ -57,6 +57,8 @@ from transformers import {class}
 base = {class}.from_pretrained(\"{base_model}\")
 model = PeftModel.from_pretrained(base, \"{folder}\")
 ```
+
+`qera-daemon verify --adapter {folder} --base {base_model}` checks these files.
 ",
             total = layers.outcomes.len(),
         );

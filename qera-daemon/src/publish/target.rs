@@ -9,8 +9,9 @@ use crate::disk::{exists, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::publish::base::{Base, emit};
+use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
-use crate::publish::generation::{Generation, Publication};
+use crate::publish::generation::{Generation, PublishOutcome};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
@@ -145,7 +146,8 @@ impl<'a> Target<'a> {
     }
 
     /// Writes the base where it is asked for and not there, then the generation, then removes
-    /// generations beyond `--keep-generations`.
+    /// generations beyond `--keep-generations`. A generation that does not pass its check leaves
+    /// everything as it was.
     ///
     /// # Errors
     /// [`Fatal::Io`]; `current` still names the previous generation then.
@@ -154,17 +156,14 @@ impl<'a> Target<'a> {
         outcomes: &[LayerOutcome<'_>],
         progress: &[LayerSummary],
         inputs: Inputs,
-    ) -> Result<Publication, Fatal> {
+    ) -> Result<PublishOutcome, Fatal> {
         if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
             emit(&self.out, &self.weights, base, &self.companions)?;
             self.base_present = true;
         }
         // Without a base the quantized weights are elsewhere, and the full-precision folder would
         // be wrong.
-        let base_model = self
-            .base
-            .as_ref()
-            .map(|_| self.out.path.join("base").display().to_string());
+        let base_model = self.base.as_ref().map(|_| self.out.path.join("base"));
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
         let layers = PublishedLayers {
@@ -176,12 +175,18 @@ impl<'a> Target<'a> {
         let generation = Generation {
             layers,
             manifest: Manifest::new(&layers, inputs, fingerprints),
-            base_model,
+            base_model: base_model.as_ref().map(|path| path.display().to_string()),
         };
-        let published = generation.publish(&self.out)?;
-        self.drained = drained;
-        self.out.prune(self.settings.publish.keep_generations)?;
-        Ok(published)
+        let against = match &base_model {
+            Some(base) => HeldAgainst::Folder(base),
+            None => HeldAgainst::Run(&self.weights),
+        };
+        let outcome = generation.publish(&self.out, against)?;
+        if matches!(outcome, PublishOutcome::Published(_)) {
+            self.drained = drained;
+            self.out.prune(self.settings.publish.keep_generations)?;
+        }
+        Ok(outcome)
     }
 }
 

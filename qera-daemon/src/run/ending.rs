@@ -24,7 +24,8 @@ impl Ending {
     /// The exit code, and the last words.
     ///
     /// # Errors
-    /// [`Fatal`] where `--once` leaves nothing to use.
+    /// [`Fatal`] where `--once` leaves nothing to use, and where the last generation did not pass
+    /// its check.
     pub(crate) fn exit(
         &self,
         settings: &Settings,
@@ -33,6 +34,7 @@ impl Ending {
     ) -> Result<Exit, Fatal> {
         let once = settings.convergence.is_once();
         match &self.drained {
+            Some(Drained::Rejected) => return Err(Fatal::Rejected),
             Some(Drained::CutOff) if once => return Err(Fatal::Interrupted),
             Some(Drained::CutOff) => reporter.say(&Event::Warning {
                 subject: "last generation",

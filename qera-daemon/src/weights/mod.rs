@@ -167,6 +167,12 @@ impl Weights {
         &self.checkpoint.path
     }
 
+    /// The tensors, and where they lie.
+    #[must_use]
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
     /// The folder that holds what lies beside the weights.
     #[must_use]
     pub(crate) fn folder(&self) -> &Path {

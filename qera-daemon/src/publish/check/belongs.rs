@@ -1,0 +1,204 @@
+//! Whether a model is the one that an adapter belongs on: shapes, fingerprints, and that its
+//! weights are quantized as the correction expects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use qera_core::quantize::Mxint;
+
+use crate::publish::base::{Base, RECORD};
+use crate::publish::check::adapter_folder::TENSORS;
+use crate::publish::check::factors::CheckedPair;
+use crate::publish::check::findings::Findings;
+use crate::publish::check::manifest_claims::{ClaimedSettings, LayerClaim, ManifestClaims};
+use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
+use crate::publish::check::served_names::ServedNames;
+
+/// Rows of a weight that are looked at.
+const ROWS: usize = 4;
+
+/// How the weights lie.
+#[derive(Debug)]
+pub(crate) struct Layout<'a> {
+    /// Whether the configuration has fan_in_fan_out.
+    set: bool,
+    /// Layers of a model of both kinds that lie [out_features, in_features] all the same: PEFT takes
+    /// the flag back for an nn.Linear.
+    exceptions: BTreeSet<&'a str>,
+}
+
+impl<'a> Layout<'a> {
+    /// As the configuration says it, and the manifest of a model of both kinds.
+    #[must_use]
+    pub(crate) fn of(set: bool, manifest: Option<&'a ManifestClaims>) -> Self {
+        let layers = manifest.map(|m| &m.layers[..]).unwrap_or_default();
+        let both = layers.iter().any(|layer| layer.transposed);
+        let linear = layers.iter().filter(|layer| both && !layer.transposed);
+        Self {
+            set,
+            exceptions: linear.map(LayerClaim::served_as).collect(),
+        }
+    }
+
+    /// Whether this module's weight is to be [in_features, out_features].
+    fn is_transposed(&self, served: &str) -> bool {
+        self.set && !self.exceptions.contains(served)
+    }
+}
+
+/// Holds the shapes of the corrections against those of the model's weights.
+pub(crate) fn check_shapes(
+    model: &ServedModel,
+    names: &ServedNames,
+    layout: &Layout<'_>,
+    pairs: &BTreeMap<String, CheckedPair>,
+    findings: &mut Findings,
+) {
+    let path = model.path.display();
+    for (name, pair) in pairs {
+        let in_base = names.in_base(name);
+        let (m, n) = (pair.in_features, pair.out_features);
+        match model.weight(in_base) {
+            ServedWeight::Stored(shape) => {
+                let transposed = layout.is_transposed(name);
+                let expected = if transposed { [m, n] } else { [n, m] };
+                if shape != expected {
+                    let set = if transposed { "" } else { "not " };
+                    findings.problem(format!(
+                        "{TENSORS}: {name}: A and B fit {expected:?} (fan_in_fan_out is {set}set), {path} has '{in_base}.weight' {shape:?}"
+                    ));
+                }
+            }
+            ServedWeight::Packed(stored) => findings.not_checked(format!(
+                "{name}: its shape, {path} stores {stored} in the place of its weight"
+            )),
+            ServedWeight::Missing(known) => {
+                let hint = known.map_or(String::new(), |known| format!("; it has '{known}'"));
+                findings.problem(format!(
+                    "{TENSORS}: {name}: {path} has no '{in_base}.weight'{hint}"
+                ));
+            }
+        }
+    }
+}
+
+/// Holds an adapter of qera's against the folder that it is served on.
+pub(crate) fn check_base(
+    model: &ServedModel,
+    manifest: &ManifestClaims,
+    layout: &Layout<'_>,
+    findings: &mut Findings,
+) {
+    let path = model.path.display();
+    match model.record() {
+        Some(record) => check_record(model, record, manifest, findings),
+        None => findings.not_checked(format!(
+            "{path}: whether it was made of the adapter's checkpoint, it has no {RECORD}"
+        )),
+    }
+    let Some(quantizer) = quantizer(&manifest.settings) else {
+        let quantizer = &manifest.settings.quantizer;
+        findings.not_checked(format!(
+            "{path}: whether it is quantized, {quantizer} is not known here"
+        ));
+        return;
+    };
+    for layer in manifest.layers.iter().filter(|layer| layer.gains()) {
+        let transposed = layout.is_transposed(layer.served_as());
+        let Some(rows) = model.rows(&layer.name, transposed, ROWS) else {
+            continue; // Its shape is said to be wrong, or not to be known.
+        };
+        if rows.width == layer.in_features && !is_quantized(&quantizer, &rows) {
+            findings.problem(format!(
+                "{path}: '{}.weight' is not quantized by {}/{}: the correction would do harm",
+                layer.name, manifest.settings.quantizer, manifest.settings.block_size
+            ));
+        }
+    }
+}
+
+fn check_record(
+    model: &ServedModel,
+    record: &Base,
+    manifest: &ManifestClaims,
+    findings: &mut Findings,
+) {
+    let path = model.path.display();
+    let ClaimedSettings {
+        quantizer,
+        block_size,
+        ..
+    } = &manifest.settings;
+    let before = findings.problems_so_far();
+    let quantizer = format!("{quantizer}/{block_size}");
+    if record.quantizer != quantizer {
+        findings.problem(format!(
+            "{path}: is quantized by {}, the adapter corrects {quantizer}",
+            record.quantizer
+        ));
+    }
+    if record.checkpoint != manifest.fingerprints.checkpoint {
+        findings.problem(format!(
+            "{path}: was made of the weights {}, the adapter of {}",
+            record.checkpoint, manifest.fingerprints.checkpoint
+        ));
+    }
+    let quantized: BTreeSet<&str> = record.layers.iter().map(String::as_str).collect();
+    for layer in &manifest.layers {
+        if !quantized.contains(layer.name.as_str()) {
+            findings.problem(format!(
+                "{path}: {} is not among its quantized layers",
+                layer.name
+            ));
+        }
+    }
+    let found = record.fingerprint();
+    if let Some(said) = &manifest.fingerprints.base
+        && *said != found
+        && findings.problems_so_far() == before
+    {
+        findings.problem(format!(
+            "{path}: its fingerprint is {found}, the adapter belongs on {said}: tensors beside the quantized ones are others"
+        ));
+    }
+}
+
+fn quantizer(settings: &ClaimedSettings) -> Option<Mxint> {
+    let bits = settings.quantizer.strip_prefix("mxint")?.parse().ok()?;
+    Mxint::new(bits, settings.block_size).ok()
+}
+
+/// Whether quantizing changes nothing.
+fn is_quantized(quantizer: &Mxint, rows: &Rows) -> bool {
+    let mut again = vec![0.0; rows.values.len()];
+    let done = quantizer.quantize_dequantize(&rows.values, rows.width, &mut again);
+    // Subnormal numbers count as zero.
+    let same = |(x, q): (&f32, &f32)| x.abs() < f32::MIN_POSITIVE || x.to_bits() == q.to_bits();
+    done.is_ok() && rows.values.iter().zip(&again).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quantized_is_told_from_what_is_not() {
+        let values: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * 1.3).collect();
+        let rows = |values: &[f32]| Rows {
+            width: 12,
+            values: values.to_vec(),
+        };
+        for bits in 2..=8 {
+            let quantizer = Mxint::new(bits, 5).unwrap();
+            let mut quantized = vec![0.0; 96];
+            quantizer
+                .quantize_dequantize(&values, 12, &mut quantized)
+                .unwrap();
+            assert!(is_quantized(&quantizer, &rows(&quantized)), "{bits}");
+            assert!(!is_quantized(&quantizer, &rows(&values)), "{bits}");
+            quantized[95] = f32::MIN_POSITIVE / 4.0;
+            assert!(is_quantized(&quantizer, &rows(&quantized)), "{bits}");
+            quantized[95] = f32::NAN;
+            assert!(!is_quantized(&quantizer, &rows(&quantized)), "{bits}");
+        }
+    }
+}

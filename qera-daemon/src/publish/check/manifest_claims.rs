@@ -1,0 +1,147 @@
+//! `qera_manifest.json` as the check reads it: what an adapter says of itself. Of another version
+//! only what is missing is an error.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::publish::manifest::Fingerprints;
+
+/// What the manifest claims.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ManifestClaims {
+    /// What the adapter belongs to.
+    pub(crate) fingerprints: Fingerprints,
+    /// How it was made.
+    pub(crate) settings: ClaimedSettings,
+    /// Every layer that was selected.
+    pub(crate) layers: Vec<LayerClaim>,
+}
+
+/// How it was made.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClaimedSettings {
+    /// Method name.
+    pub(crate) method: String,
+    /// `mxint4`, say.
+    pub(crate) quantizer: String,
+    /// Elements per shared exponent.
+    pub(crate) block_size: usize,
+}
+
+/// A layer.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct LayerClaim {
+    /// Its name in the checkpoint and the base.
+    pub(crate) name: String,
+    /// Its name in the model that is served, where that is another.
+    #[serde(default)]
+    served_as: Option<String>,
+    /// Whether its weight is stored [in_features, out_features].
+    #[serde(default)]
+    pub(crate) transposed: bool,
+    /// Width of its input.
+    pub(crate) in_features: usize,
+    /// Width of its output.
+    pub(crate) out_features: usize,
+    /// What became of it.
+    pub(crate) status: String,
+    /// Rank that is used.
+    pub(crate) rank_used: usize,
+    /// Its output error.
+    pub(crate) error: ErrorClaim,
+}
+
+/// A layer's error; null where it is no finite number.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ErrorClaim {
+    without: Option<f64>,
+    with: Option<f64>,
+}
+
+impl ManifestClaims {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is no manifest about it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The layers by the names that the adapter has for them.
+    #[must_use]
+    pub(crate) fn by_served_name(&self) -> BTreeMap<&str, &LayerClaim> {
+        self.layers.iter().map(|l| (l.served_as(), l)).collect()
+    }
+
+    /// Whether the method makes no correction.
+    #[must_use]
+    pub(crate) fn corrects_nothing(&self) -> bool {
+        self.settings.method == "w-only"
+    }
+}
+
+impl LayerClaim {
+    /// The adapter's name for it.
+    #[must_use]
+    pub(crate) fn served_as(&self) -> &str {
+        self.served_as.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Whether the layer is said to have been solved, with or without something to correct.
+    #[must_use]
+    pub(crate) fn is_solved(&self) -> bool {
+        ["solved", "nothing-to-correct"].contains(&self.status.as_str())
+    }
+
+    /// Whether its correction is said to take something off the error.
+    #[must_use]
+    pub(crate) fn gains(&self) -> bool {
+        let ErrorClaim { without, with } = self.error;
+        // An error that is not finite is no reason to be zero.
+        let gain = without
+            .zip(with)
+            .is_none_or(|(without, with)| without > with);
+        self.status == "solved" && self.rank_used > 0 && gain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn claims(layer: &Value) -> ManifestClaims {
+        let manifest = json!({
+            "fingerprints": {"checkpoint": "c", "settings": "s", "base": null},
+            "settings": {"method": "exact", "quantizer": "mxint4", "block_size": 32},
+            "layers": [layer],
+        });
+        ManifestClaims::parse(manifest.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_layer_gains_what_its_errors_say() {
+        let layer = |status: &str, rank: usize, without: Value, with: Value| {
+            json!({"name": "h.0", "served_as": "model.h.0", "in_features": 4, "out_features": 2,
+                "status": status, "rank_used": rank, "error": {"without": without, "with": with}})
+        };
+        for (status, rank, without, with, gains) in [
+            ("solved", 2, json!(2.0), json!(1.0), true),
+            ("solved", 2, json!(2.0), json!(2.0), false),
+            ("solved", 0, json!(2.0), json!(1.0), false),
+            ("solved", 2, json!(null), json!(1.0), true),
+            ("starved", 2, json!(2.0), json!(1.0), false),
+        ] {
+            let found = claims(&layer(status, rank, without, with));
+            assert_eq!(found.layers[0].gains(), gains, "{found:?}");
+            assert_eq!(found.by_served_name()["model.h.0"].name, "h.0");
+            assert!(!found.corrects_nothing());
+        }
+        let mut bare = layer("waiting", 0, json!(0), json!(0));
+        bare.as_object_mut().unwrap().remove("served_as");
+        let found = claims(&bare);
+        assert_eq!(found.layers[0].served_as(), "h.0");
+        assert!(!found.layers[0].is_solved());
+    }
+}

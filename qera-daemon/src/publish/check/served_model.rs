@@ -1,0 +1,181 @@
+//! The model that an adapter is served on: which modules it has, and how their weights lie.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use qera_core::dtype::decode_weights;
+use safetensors::Dtype;
+
+use crate::disk::read_if_there;
+use crate::error::Fatal;
+use crate::formats::safetensors::header::float_dtype;
+use crate::publish::base::{Base, RECORD};
+use crate::publish::check::modules::modules_of;
+use crate::weights::Weights;
+use crate::weights::checkpoint::Checkpoint;
+use crate::weights::layers::tensor_of;
+
+/// A weight of the model.
+#[derive(Debug)]
+pub(crate) enum ServedWeight {
+    /// A tensor of floats, of this shape.
+    Stored(Vec<usize>),
+    /// The module is there, and its weight is something else: quantized by others, say.
+    Packed(String),
+    /// There is no such module; where one has a name that ends so, it is this one.
+    Missing(Option<String>),
+}
+
+/// A model.
+#[derive(Debug)]
+pub(crate) struct ServedModel {
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    tensors: BTreeMap<String, StoredTensor>,
+    /// The folder that is served; `None` for the checkpoint of a run, where the adapter is served
+    /// on a base that is elsewhere.
+    folder: Option<ServedFolder>,
+}
+
+#[derive(Debug)]
+struct StoredTensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct ServedFolder {
+    checkpoint: Checkpoint,
+    record: Option<Base>,
+}
+
+impl ServedModel {
+    /// The model in a folder; only headers are read.
+    ///
+    /// # Errors
+    /// [`Fatal`] for what is no checkpoint, and for a record of a base that cannot be read.
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
+        let checkpoint = Checkpoint::open(path)?;
+        let at = checkpoint.folder().join(RECORD);
+        let record = read_if_there(&at)?.map(|bytes| Base::parse(&bytes));
+        let record = record.transpose().map_err(|e| Fatal::Checkpoint {
+            path: at,
+            reason: format!("cannot be read: {e}"),
+        })?;
+        let stored = checkpoint.tensors.iter().map(|(name, tensor)| {
+            let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+            (name.clone(), StoredTensor { dtype, shape })
+        });
+        Ok(Self {
+            path: path.to_path_buf(),
+            tensors: stored.collect(),
+            folder: Some(ServedFolder { checkpoint, record }),
+        })
+    }
+
+    /// The checkpoint that a run corrects.
+    #[must_use]
+    pub(crate) fn of_run(weights: &Weights) -> Self {
+        let stored = weights.checkpoint().tensors.iter().map(|(name, tensor)| {
+            let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+            (name.clone(), StoredTensor { dtype, shape })
+        });
+        Self {
+            path: weights.path().to_path_buf(),
+            tensors: stored.collect(),
+            folder: None,
+        }
+    }
+
+    /// Its modules, as the base names them.
+    #[must_use]
+    pub(crate) fn modules(&self) -> BTreeSet<&str> {
+        modules_of(self.tensors.keys().map(String::as_str))
+    }
+
+    /// How a module's weight lies.
+    #[must_use]
+    pub(crate) fn weight(&self, module: &str) -> ServedWeight {
+        let name = tensor_of(module);
+        match self.tensors.get(&name) {
+            Some(StoredTensor { dtype, shape }) if float_dtype(*dtype).is_some() => {
+                ServedWeight::Stored(shape.clone())
+            }
+            Some(StoredTensor { dtype, .. }) => {
+                ServedWeight::Packed(format!("'{name}' of dtype {dtype}"))
+            }
+            None => self.without_weight(module),
+        }
+    }
+
+    fn without_weight(&self, module: &str) -> ServedWeight {
+        let inside = format!("{module}.");
+        let next = self.tensors.range(inside.clone()..).next();
+        if let Some((name, _)) = next.filter(|(name, _)| name.starts_with(&inside)) {
+            return ServedWeight::Packed(format!("'{name}'"));
+        }
+        // Under a shorter name, or a longer one.
+        let ends = module.match_indices('.').map(|(at, _)| &module[at + 1..]);
+        let shorter = ends
+            .map(tensor_of)
+            .find(|name| self.tensors.contains_key(name));
+        let end = format!(".{}", tensor_of(module));
+        let longer = || self.tensors.keys().find(|name| name.ends_with(&end));
+        ServedWeight::Missing(shorter.or_else(|| longer().cloned()))
+    }
+
+    /// What the folder was made from, where it is a base of qera's.
+    #[must_use]
+    pub(crate) fn record(&self) -> Option<&Base> {
+        self.folder.as_ref()?.record.as_ref()
+    }
+
+    /// Whether it is the folder that is served, and not the checkpoint of a run.
+    #[must_use]
+    pub(crate) const fn is_served(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// Some rows of a module's weight as [out_features, in_features], evenly spaced, one after
+    /// another; `None` for what is no 2-D tensor of finite floats in a folder. `transposed`: it is
+    /// stored [in_features, out_features].
+    #[must_use]
+    pub(crate) fn rows(&self, module: &str, transposed: bool, most: usize) -> Option<Rows> {
+        let checkpoint = &self.folder.as_ref()?.checkpoint;
+        let tensor = checkpoint.tensors.get(&tensor_of(module))?;
+        let dtype = float_dtype(tensor.dtype)?;
+        let [first, second] = tensor.shape[..] else {
+            return None;
+        };
+        let (outputs, width) = if transposed {
+            (second, first)
+        } else {
+            (first, second)
+        };
+        let (bytes, size) = (checkpoint.bytes(tensor), tensor.dtype.bitsize() / 8);
+        let count = most.min(outputs);
+        let mut stored = Vec::with_capacity(count * width * size);
+        for row in (0..count).map(|k| k * outputs / count) {
+            for column in 0..width {
+                let index = if transposed {
+                    column * outputs + row
+                } else {
+                    row * width + column
+                };
+                stored.extend_from_slice(&bytes[index * size..][..size]);
+            }
+        }
+        let mut values = vec![0.0; count * width];
+        decode_weights(&stored, dtype, &mut values).ok()?;
+        Some(Rows { width, values })
+    }
+}
+
+/// Rows of a weight.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// in_features.
+    pub(crate) width: usize,
+    /// The numbers.
+    pub(crate) values: Vec<f32>,
+}
