@@ -14,6 +14,9 @@ use crate::settings::parse::{at_least, glob, globs, one_of};
 
 /// Last names of output layers, which are not corrected unless `--include` names one in full.
 const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
+/// Those that PEFT trains and saves whole for the task types of classifiers: an adapter's factors
+/// would be left unread there.
+const CLASSIFIERS: [&str; 3] = ["classifier", "score", "qa_outputs"];
 /// Last names of embeddings, whose rows are looked up and not multiplied.
 const EMBEDDINGS: [&str; 16] = [
     "embed_tokens",
@@ -42,9 +45,16 @@ pub(crate) fn is_embedding(module: &str) -> bool {
     EMBEDDINGS.contains(&last_part(module)) || last_part(module) == RELATIVE_POSITIONS
 }
 
+/// Whether a module is a classifier's head by its last name.
+#[must_use]
+pub(crate) fn is_classifier(module: &str) -> bool {
+    CLASSIFIERS.contains(&last_part(module))
+}
+
 /// Whether a module is left out unless `--include` names it in full.
 fn is_left_out_by_default(module: &str) -> bool {
-    is_embedding(module) || HEADS.contains(&last_part(module)) || module == "output"
+    let is_head = HEADS.contains(&last_part(module)) || module == "output";
+    is_embedding(module) || is_classifier(module) || is_head
 }
 
 /// The weights.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::error::Fatal;
 use crate::settings::dotted::last_part;
-use crate::settings::weights::{Wanted, WeightsSettings, is_embedding};
+use crate::settings::weights::{Wanted, WeightsSettings, is_classifier, is_embedding};
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::layers::{Layer, LayerForm, module_of, tensor_of};
@@ -17,6 +17,8 @@ use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;
 use crate::weights::serving::ServingClass;
 
+/// Task types for which PEFT takes a model's head for its own.
+const CLASSIFYING: [&str; 3] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"];
 /// Last names that Conv1D has in the models that use it; some nn.Linear have them too.
 const CONV1D_NAMES: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 
@@ -170,6 +172,15 @@ impl Selector<'_> {
             if is_embedding(name) {
                 return Err(Fatal::Usage(format!(
                     "--include '{name}': is an embedding, no linear layer"
+                )));
+            }
+            if is_classifier(name)
+                && let Some(task) = self.serving.task_type.as_deref()
+                && CLASSIFYING.contains(&task)
+            {
+                return Err(Fatal::Usage(format!(
+                    "--include '{name}': PEFT saves it whole for the task type {task}, and would \
+                     not read its factors"
                 )));
             }
             if tied && last_part(name) == "lm_head" {

@@ -7,8 +7,8 @@ use qera_tests::daemon::TestDaemon;
 use qera_tests::event::{event, published};
 use qera_tests::fixture::{FixtureModel, LAYERS_OF_A_BLOCK, fixture_run, write_stream};
 use qera_tests::live::Live;
-use qera_tests::safetensors_file::TensorToWrite;
-use qera_tests::three_layers::{Q, rename_in, sine_values, write_rows_of_both_sites};
+use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
+use qera_tests::three_layers::{DOWN, Q, shard_path, sine_values, write_rows_of_both_sites};
 use serde_json::{Value, json};
 
 use super::{BINARY, RunningDaemon, begin_on_three_layers, blocks};
@@ -85,7 +85,11 @@ fn starved_layers_are_waited_for_with_require_all() {
         let options = [&["--until-converged"], more].concat();
         let RunningDaemon { daemon, mut live } = begin_on_three_layers(&options);
         let rows = TensorToWrite::f32(Q, &[300, 8], &sine_values(2400, 0.0));
-        rename_in(&daemon, "a", &[rows]);
+        let listed = format!(r#"[{{"name":"{DOWN}","in":12,"out":8}}]"#);
+        let aside = daemon.path().join("aside");
+        let metadata = [Metadata::new("qera.linears", &listed)];
+        write_safetensors(&aside, &[rows], &metadata);
+        std::fs::rename(aside, shard_path(&daemon, "a")).unwrap();
         let said = live.wait_for(&event("waiting"));
         assert_eq!(
             (&said["layers"], &said["starved"]),

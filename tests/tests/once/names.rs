@@ -80,6 +80,26 @@ fn the_recorded_class_decides_where_it_is_named() {
     );
 }
 
+/// PEFT has a classifier's head saved whole: factors of it would be left unread.
+#[test]
+fn the_head_of_a_classifier_is_left_out() {
+    let weights: &[Weight<'_>] = &[("score.weight", &[4, 8]), ("h.0.up.weight", &[4, 8])];
+    let said = [
+        Metadata::new("qera.class", "BloomForSequenceClassification"),
+        Metadata::new("qera.task_type", "SEQ_CLS"),
+    ];
+    let daemon = daemon_with_model(Some(r#"{"model_type":"bloom"}"#), weights);
+    record(&daemon, "a", &[("h.0.up", 8), ("score", 8)], &said);
+    let refused = run(&daemon, &["--include", "score", "--include", "*.up"]);
+    expect(
+        &refused,
+        2,
+        &["--include 'score'", "PEFT saves it whole", "SEQ_CLS"],
+    );
+    expect(&run(&daemon, &[]), 0, &["1 layers corrected, 0 starved"]);
+    assert!(!daemon.adapter("qera-out").has("score"));
+}
+
 /// A wrapper's class is nobody's that could be loaded.
 #[test]
 fn a_wrapper_is_not_the_class() {
