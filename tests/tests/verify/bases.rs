@@ -5,13 +5,15 @@ use std::fs;
 use qera_tests::daemon::expect;
 use qera_tests::safetensors_file::TensorToWrite;
 use qera_tests::three_layers::{
-    K, Q, daemon_with_shards, once_with, sine_values, write_checkpoint,
+    DOWN, K, Q, daemon_with_shards, once_with, sine_values, write_checkpoint,
 };
+
+use serde_json::json;
 
 use super::BINARY;
 use super::copied_adapter::{
     change_json, change_tensors, copy_folder, expect_holds, expect_problems, published, tensor,
-    verify,
+    tensors_path, verify,
 };
 
 const RECORD: &str = "other/qera_base.json";
@@ -112,6 +114,93 @@ fn another_base_is_named_by_what_differs() {
             &format!("other has no '{K}.weight'"),
             "'k_proj' of target_modules means no module",
         ],
+    );
+}
+
+/// The adapter has the names of the class that serves it, the base those of the checkpoint.
+#[test]
+fn names_on_both_sides_are_joined_by_the_manifest() {
+    let daemon = published(&[]);
+    let served = |name: &str| name.replacen("model.", "wrapped.model.", 1);
+    change_tensors(&tensors_path(&daemon), |tensors| {
+        for tensor in tensors {
+            let inner = tensor.name.strip_prefix("base_model.model.").unwrap();
+            tensor.name = format!("base_model.model.wrapped.{inner}");
+        }
+    });
+    let said = format!("has no 'wrapped.{K}.weight'; it has '{K}.weight'");
+    let run = verify(&daemon, &[]);
+    assert!(
+        run.code == 1 && run.output.contains(&said),
+        "{}",
+        run.output
+    );
+    change_json(&daemon, "adapter/qera_manifest.json", |manifest| {
+        for layer in manifest["layers"].as_array_mut().unwrap() {
+            layer["served_as"] = served(layer["name"].as_str().unwrap()).into();
+        }
+        manifest["passed_over"] = json!([{"name": "model.embed_tokens", "reason": "lookup"}]);
+    });
+    expect_holds(&verify(&daemon, &[]), &[]);
+    change_json(&daemon, "adapter/adapter_config.json", |config| {
+        let names = [
+            "q_proj",
+            "k_proj",
+            "down_proj",
+            "wrapped.model.embed_tokens",
+        ];
+        config["target_modules"] = json!(names);
+        config["base_model_name_or_path"] = json!(null);
+    });
+    let said =
+        "'wrapped.model.embed_tokens' of target_modules also means wrapped.model.embed_tokens";
+    expect_problems(&verify(&daemon, &["--base", "qera-out/base"]), &[said]);
+    // Without the base the manifest knows of it.
+    change_json(&daemon, "adapter/qera_manifest.json", |manifest| {
+        manifest["fingerprints"]["base"] = json!(null);
+    });
+    expect_problems(&verify(&daemon, &[]), &[said]);
+}
+
+/// Weights stored [in_features, out_features]: the blocks run along the first axis.
+#[test]
+fn a_transposed_base_needs_fan_in_fan_out() {
+    let daemon = published(&[]);
+    let (base, other) = (
+        daemon.path().join("qera-out/base"),
+        daemon.path().join("other"),
+    );
+    copy_folder(&base, &other);
+    change_tensors(&other.join("model.safetensors"), |tensors| {
+        for module in [Q, K, DOWN] {
+            let tensor = tensor(tensors, &format!("{module}.weight"));
+            let (n, m) = (tensor.shape[0], tensor.shape[1]);
+            let at = |i: usize, j: usize| &tensor.bytes[2 * (i * m + j)..][..2];
+            let across = (0..m).flat_map(|j| (0..n).flat_map(move |i| at(i, j)));
+            let bytes = across.copied().collect();
+            *tensor = TensorToWrite::new(&tensor.name, "BF16", &[m, n], bytes);
+        }
+    });
+    let run = verify(&daemon, &ON_OTHER);
+    expect_problems(
+        &run,
+        &[
+            "A and B fit [6, 8]",
+            "A and B fit [4, 8]",
+            "A and B fit [8, 12]",
+        ],
+    );
+    change_json(&daemon, "adapter/adapter_config.json", |config| {
+        config["fan_in_fan_out"] = true.into();
+    });
+    expect_holds(&verify(&daemon, &ON_OTHER), &[]);
+    change_tensors(&other.join("model.safetensors"), |tensors| {
+        let q = tensor(tensors, &format!("{Q}.weight"));
+        *q = TensorToWrite::f32(&q.name, &[8, 6], &sine_values(48, 0.0));
+    });
+    expect_problems(
+        &verify(&daemon, &ON_OTHER),
+        &[&format!("'{Q}.weight' is not quantized")],
     );
 }
 

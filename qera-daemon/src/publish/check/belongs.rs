@@ -10,11 +10,12 @@ use crate::publish::check::adapter_folder::TENSORS;
 use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::{ClaimedSettings, LayerClaim, ManifestClaims};
-use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
+use crate::publish::check::served_model::{Rows, SampleSize, ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
 
-/// Rows of a weight that are looked at.
+/// Rows of a weight that are looked at, and blocks of each.
 const ROWS: usize = 4;
+const BLOCKS: usize = 16;
 
 /// How the weights lie.
 #[derive(Debug)]
@@ -102,12 +103,16 @@ pub(crate) fn check_base(
         ));
         return;
     };
+    let most = SampleSize {
+        rows: ROWS,
+        width: BLOCKS.saturating_mul(quantizer.block_size()),
+    };
     for layer in manifest.layers.iter().filter(|layer| layer.gains()) {
         let transposed = layout.is_transposed(layer.served_as());
-        let Some(rows) = model.rows(&layer.name, transposed, ROWS) else {
+        let Some(rows) = model.sample(&layer.name, transposed, most) else {
             continue; // Its shape is said to be wrong, or not to be known.
         };
-        if rows.width == layer.in_features && !is_quantized(&quantizer, &rows) {
+        if rows.in_features == layer.in_features && !is_quantized(&quantizer, &rows) {
             findings.problem(format!(
                 "{path}: '{}.weight' is not quantized by {}/{}: the correction would do harm",
                 layer.name, manifest.settings.quantizer, manifest.settings.block_size
@@ -184,6 +189,7 @@ mod tests {
     fn what_is_quantized_is_told_from_what_is_not() {
         let values: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * 1.3).collect();
         let rows = |values: &[f32]| Rows {
+            in_features: 12,
             width: 12,
             values: values.to_vec(),
         };

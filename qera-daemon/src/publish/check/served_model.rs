@@ -136,45 +136,60 @@ impl ServedModel {
         self.folder.is_some()
     }
 
-    /// Some rows of a module's weight as [out_features, in_features], evenly spaced, one after
-    /// another; `None` for what is no 2-D tensor of finite floats in a folder. `transposed`: it is
-    /// stored [in_features, out_features].
+    /// Some rows of a module's weight as [out_features, in_features], evenly spaced, from their
+    /// beginning; `None` for what is no 2-D tensor of finite floats in a folder. `transposed`: it
+    /// is stored [in_features, out_features].
     #[must_use]
-    pub(crate) fn rows(&self, module: &str, transposed: bool, most: usize) -> Option<Rows> {
+    pub(crate) fn sample(&self, module: &str, transposed: bool, most: SampleSize) -> Option<Rows> {
         let checkpoint = &self.folder.as_ref()?.checkpoint;
         let tensor = checkpoint.tensors.get(&tensor_of(module))?;
         let dtype = float_dtype(tensor.dtype)?;
         let [first, second] = tensor.shape[..] else {
             return None;
         };
-        let (outputs, width) = if transposed {
+        let (outputs, in_features) = if transposed {
             (second, first)
         } else {
             (first, second)
         };
         let (bytes, size) = (checkpoint.bytes(tensor), tensor.dtype.bitsize() / 8);
-        let count = most.min(outputs);
+        let (count, width) = (most.rows.min(outputs), most.width.min(in_features));
         let mut stored = Vec::with_capacity(count * width * size);
         for row in (0..count).map(|k| k * outputs / count) {
             for column in 0..width {
                 let index = if transposed {
                     column * outputs + row
                 } else {
-                    row * width + column
+                    row * in_features + column
                 };
                 stored.extend_from_slice(&bytes[index * size..][..size]);
             }
         }
         let mut values = vec![0.0; count * width];
         decode_weights(&stored, dtype, &mut values).ok()?;
-        Some(Rows { width, values })
+        Some(Rows {
+            in_features,
+            width,
+            values,
+        })
     }
 }
 
-/// Rows of a weight.
+/// Most that is read of a weight. One that is stored transposed is read across its pages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SampleSize {
+    /// Rows.
+    pub(crate) rows: usize,
+    /// Numbers of each.
+    pub(crate) width: usize,
+}
+
+/// The beginnings of some rows of a weight.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    /// in_features.
+    /// Length of the whole rows.
+    pub(crate) in_features: usize,
+    /// Numbers of each row.
     pub(crate) width: usize,
     /// The numbers.
     pub(crate) values: Vec<f32>,
