@@ -23,6 +23,12 @@ const ON_OTHER: [&str; 2] = ["--base", "other"];
 fn the_base_is_found_by_its_name_beside_the_generation_or_by_the_option() {
     let daemon = published(&[]);
     expect_holds(&verify(&daemon, &[]), &["qera-out/base"]);
+    let readme = fs::read_to_string(daemon.path().join("adapter/README.md")).unwrap();
+    let said = "`qera-daemon verify --adapter ";
+    assert!(
+        readme.contains(said) && readme.contains(" --base "),
+        "{readme}"
+    );
     let moved = daemon.path().join("elsewhere");
     fs::rename(daemon.path().join("qera-out"), &moved).unwrap();
     let beside = daemon.run(&["verify", "--adapter", "elsewhere/current"]);
