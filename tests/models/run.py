@@ -15,7 +15,13 @@ from daemon import Daemon
 from suites import report, run
 from test_architecture import ArchitectureTests
 from test_listed import LISTED, ListedTests
-from test_variants import CrossAttentionTests, HookedTests, LittleSaidTests, NameTests
+from test_variants import (
+    ClassifierTests,
+    CrossAttentionTests,
+    HookedTests,
+    LittleSaidTests,
+    NameTests,
+)
 
 
 def main():
@@ -32,6 +38,7 @@ def main():
         suites["names"] = lambda: NameTests(daemon)
         suites["little said"] = lambda: LittleSaidTests(daemon)
         suites["hooked"] = lambda: HookedTests(daemon)
+        suites["classifiers"] = lambda: ClassifierTests(daemon)
         suites["cross attention"] = lambda: CrossAttentionTests(daemon)
         listed = {f"listed {name}": lambda name=name: ListedTests(daemon, name) for name in LISTED}
         suites |= listed
