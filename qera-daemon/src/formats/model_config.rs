@@ -35,6 +35,40 @@ const NESTED: [Nested; 3] = [
 /// What stands in the configuration of weights that are no longer in full precision.
 const QUANTIZED: [&str; 2] = ["quantization_config", "compression_config"];
 
+/// Architectures whose `tie_word_embeddings` is false where config.json leaves it out, those of
+/// decoders and encoder-decoders: from the classes' defaults in Transformers 4.40.2; phi3, phimoe,
+/// nemotron, olmoe, granite, granitemoe and glm from 4.46.3. All others inherit `true`.
+const UNTIED: [&str; 28] = [
+    "codegen",
+    "dbrx",
+    "fsmt",
+    "fuyu",
+    "glm",
+    "gpt_neox",
+    "gptj",
+    "granite",
+    "granitemoe",
+    "idefics",
+    "idefics2",
+    "jamba",
+    "llama",
+    "mistral",
+    "mixtral",
+    "mt5",
+    "nemotron",
+    "olmo",
+    "olmoe",
+    "open-llama",
+    "persimmon",
+    "phi",
+    "phi3",
+    "phimoe",
+    "qwen2",
+    "qwen2_moe",
+    "rwkv",
+    "stablelm",
+];
+
 /// A model's configuration; empty where there is none.
 #[derive(Debug, Default)]
 pub(crate) struct ModelConfig(Value);
@@ -93,11 +127,22 @@ impl ModelConfig {
         quantized_by(&self.0)
     }
 
-    /// Whether its output layer is the embedding.
+    /// Whether Transformers puts the embedding in the place of an output layer when it loads the
+    /// model. One `true` is enough, of the model or of the part that has the output layer; where
+    /// nobody says anything it is what the class has by default, which is `true` unless the
+    /// architecture is one of [`UNTIED`]: a head that is not known to stay is taken for tied.
     #[must_use]
     pub(crate) fn ties_embeddings(&self) -> bool {
-        let of = |config: &Value| config.get("tie_word_embeddings")?.as_bool();
-        of(&self.0) == Some(true) || self.0.get("text_config").and_then(of) == Some(true)
+        let nested = ["text_config", "decoder"].map(|key| self.0.get(key));
+        let parts = nested.into_iter().flatten().chain([&self.0]);
+        let said = parts.clone();
+        let said = said.filter_map(|part| part.get("tie_word_embeddings")?.as_bool());
+        let said: Vec<bool> = said.collect();
+        if !said.is_empty() {
+            return said.contains(&true);
+        }
+        let mut kinds = parts.filter_map(model_type);
+        !kinds.next().is_some_and(|kind| UNTIED.contains(&kind))
     }
 }
 
@@ -135,10 +180,49 @@ mod tests {
         for bytes in [&b"[]"[..], b"{}", br#"{"_name_or_path":""}"#, b"null"] {
             let config = ModelConfig::parse(bytes).unwrap();
             assert_eq!((config.name(), config.model_type()), (None, ""));
-            assert!(config.quantized_by().is_none() && !config.ties_embeddings());
+            assert!(config.quantized_by().is_none() && config.ties_embeddings());
         }
         assert!(ModelConfig::parse(b"{").is_err());
     }
+    #[test]
+    fn a_head_is_tied_unless_config_or_class_say_it_is_not() {
+        for (json, tied) in [
+            ("{}", true),
+            (r#"{"model_type":"falcon"}"#, true),
+            (r#"{"model_type":"llama"}"#, false),
+            (r#"{"model_type":"phi3","tie_word_embeddings":null}"#, false),
+            (r#"{"model_type":"llama","tie_word_embeddings":true}"#, true),
+            (
+                r#"{"model_type":"gpt2","tie_word_embeddings":false}"#,
+                false,
+            ),
+            (
+                r#"{"model_type":"llava","text_config":{"model_type":"llama"}}"#,
+                false,
+            ),
+            (
+                r#"{"model_type":"llava","text_config":{"hidden_size":8}}"#,
+                true,
+            ),
+            (r#"{"text_config":{"tie_word_embeddings":false}}"#, false),
+            (
+                r#"{"tie_word_embeddings":false,"text_config":{"tie_word_embeddings":true}}"#,
+                true,
+            ),
+            (
+                r#"{"tie_word_embeddings":false,"decoder":{"tie_word_embeddings":true}}"#,
+                true,
+            ),
+            (
+                r#"{"decoder":{"model_type":"mistral"},"encoder":{}}"#,
+                false,
+            ),
+        ] {
+            let config = ModelConfig::parse(json.as_bytes()).unwrap();
+            assert_eq!(config.ties_embeddings(), tied, "{json}");
+        }
+    }
+
     #[test]
     fn quantization_is_found_at_any_depth() {
         for (json, said) in [

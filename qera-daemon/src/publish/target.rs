@@ -87,7 +87,7 @@ impl<'a> Target<'a> {
         settings: &'a Settings,
         weights: Arc<Weights>,
     ) -> Result<Self, Fatal> {
-        let fingerprint = weights.fingerprint();
+        let fingerprint = weights.fingerprint().to_owned();
         // Hashing the whole checkpoint is for those who have or want a base.
         let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
         let base = concerned.then(|| Base::new(&weights, &fingerprint));

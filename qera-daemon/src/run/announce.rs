@@ -78,11 +78,18 @@ fn tell_passed_over(weights: &Weights, reporter: &Reporter) {
         .passed_over()
         .iter()
         .filter(|of| of.why.is_unasked());
-    let unasked: Vec<PassedOver> = unasked.cloned().collect();
-    let groups = grouped(&unasked, weights.parameters());
-    let mut lines: Vec<String> = groups.iter().map(ToString::to_string).collect();
-    let more = lines.len().saturating_sub(SAID);
-    lines.truncate(SAID);
+    let (broken, others): (Vec<PassedOver>, Vec<_>) =
+        unasked.cloned().partition(|of| of.why.is_broken());
+    let said = |of: &[PassedOver]| -> Vec<String> {
+        let groups = grouped(of, weights.parameters());
+        groups.iter().map(ToString::to_string).collect()
+    };
+    let mut others = said(&others);
+    let more = others.len().saturating_sub(SAID);
+    others.truncate(SAID);
+    // Each of the broken ones is said by name.
+    let mut lines = said(&broken);
+    lines.append(&mut others);
     if more > 0 {
         lines.push(format!(
             "{more} more kinds of tensors (`plan` and the manifest have them)"

@@ -173,6 +173,18 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) exclude: Vec<String>,
 
+    /// Leave out layers with NaN or infinite weights, or of a type that is not read, instead of
+    /// refusing the checkpoint; they stay as they are
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) skip_broken: Option<bool>,
+
+    /// Go on in an output folder and a state that belong to another checkpoint: statistics stay,
+    /// evidence begins anew
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) new_checkpoint: Option<bool>,
+
     /// Also write the quantized weights as an ordinary Hugging Face checkpoint in OUT/base
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -248,6 +260,8 @@ impl Options {
             block_size: Some(32),
             rank: Some(32),
             shrinkage: text("auto"),
+            skip_broken: Some(false),
+            new_checkpoint: Some(false),
             emit_base: Some(false),
             dtype: text("f16"),
             memory_budget: text("80%"),

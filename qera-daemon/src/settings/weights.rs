@@ -68,6 +68,10 @@ pub(crate) struct WeightsSettings {
     pub(crate) ranks: Ranks,
     /// Which layers.
     pub(crate) selection: Selection,
+    /// Whether layers with NaN or infinite weights, or of a type that is not read, are left out.
+    pub(crate) skip_broken: bool,
+    /// Whether an output folder or a state of another checkpoint is taken over.
+    pub(crate) new_checkpoint: bool,
     /// What recorded names are in the checkpoint; none where it is to be found out.
     pub(crate) map: Option<NameMap>,
 }
@@ -222,6 +226,8 @@ impl WeightsSettings {
                 include: globs("include", &options.include)?,
                 exclude: globs("exclude", &options.exclude)?,
             },
+            skip_broken: options.skip_broken.unwrap_or_default(),
+            new_checkpoint: options.new_checkpoint.unwrap_or_default(),
             map: map_rules(&options.map)?,
         })
     }

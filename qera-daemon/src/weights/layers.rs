@@ -15,6 +15,11 @@ use crate::weights::linears::ListedLinear;
 const QUANTIZED: usize = 1 << 16;
 /// Stored rows of a transposed weight that are decoded at a time.
 const STRIP: usize = 16;
+/// Numbers that are hashed at a time, and how many of them are then looked at in one go.
+const HASHED: usize = 1 << 15;
+const LOOKED_AT: usize = 1 << 10;
+/// What to do about a weight that cannot be read.
+const SKIP: &str = "--skip-broken leaves such layers out";
 /// What follows the module's name in its tensor's.
 const WEIGHT: &str = ".weight";
 
@@ -37,6 +42,21 @@ pub(crate) struct Layer {
     pub(crate) rank_asked: usize,
     dtype: FloatDtype,
     tensor: Tensor,
+}
+
+/// What reading a weight once found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Examination {
+    /// BLAKE3 of the stored bytes.
+    pub(crate) bytes: blake3::Hash,
+    /// The first value that is NaN or infinite.
+    pub(crate) broken: Option<DecodeError>,
+}
+
+/// A value that is no number, by its place among the stored ones.
+struct NotFinite {
+    index: usize,
+    value: f32,
 }
 
 /// The module whose weight a tensor is.
@@ -86,7 +106,7 @@ impl Layer {
         };
         let dtype = float_dtype(tensor.dtype).ok_or_else(|| {
             refuse(format!(
-                "has dtype {}; F32, F16 and BF16 are read",
+                "has dtype {}; F32, F16 and BF16 are read; {SKIP}",
                 tensor.dtype
             ))
         })?;
@@ -187,11 +207,50 @@ impl Layer {
         Ok(())
     }
 
-    /// Adds name, type, shape and stored bytes to a fingerprint.
-    pub(crate) fn hash(&self, checkpoint: &Checkpoint, hasher: &mut blake3::Hasher) {
+    /// Reads the stored weight once: its fingerprint, and the first value that is NaN or infinite.
+    pub(crate) fn examine(&self, checkpoint: &Checkpoint) -> Examination {
+        let stored = self.stored(checkpoint);
+        let size = self.dtype.size_bytes();
+        let mut hasher = blake3::Hasher::new();
+        let mut values = [0.0; LOOKED_AT];
+        let mut broken = None;
+        // What was hashed is still in the cache when it is looked at.
+        for (piece, bytes) in stored.chunks(HASHED * size).enumerate() {
+            hasher.update(bytes);
+            let mut parts = bytes.chunks(LOOKED_AT * size).enumerate();
+            let found = parts.find_map(|(part, bytes)| {
+                let values = &mut values[..bytes.len() / size];
+                let error = decode_weights(bytes, self.dtype, values).err()?;
+                let DecodeError::NonFinite { column, value, .. } = error else {
+                    return None;
+                };
+                Some(NotFinite {
+                    index: piece * HASHED + part * LOOKED_AT + column,
+                    value,
+                })
+            });
+            broken = broken.or(found);
+        }
+        let width = self.tensor.shape[1];
+        Examination {
+            bytes: hasher.finalize(),
+            broken: broken.map(|NotFinite { index, value }| DecodeError::NonFinite {
+                row: index / width,
+                column: index % width,
+                value,
+            }),
+        }
+    }
+
+    /// Name, type and shape, as they go into a fingerprint.
+    pub(crate) fn described(&self) -> String {
         let Tensor { dtype, shape, .. } = &self.tensor;
-        hasher.update(format!("{}\0{dtype}\0{shape:?}\0", self.name).as_bytes());
-        hasher.update(self.stored(checkpoint));
+        format!("{}\0{dtype}\0{shape:?}\0", self.name)
+    }
+
+    /// A weight that is not whole, as what ends the run.
+    pub(crate) fn broken(&self, checkpoint: &Checkpoint, error: DecodeError) -> Fatal {
+        self.refuse(checkpoint, &format!("{error}; {SKIP}"))
     }
 
     fn stored<'c>(&self, checkpoint: &'c Checkpoint) -> &'c [u8] {

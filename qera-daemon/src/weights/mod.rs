@@ -7,6 +7,7 @@
 
 pub(crate) mod architecture;
 pub(crate) mod checkpoint;
+pub(crate) mod examination;
 pub(crate) mod layers;
 pub(crate) mod linears;
 pub(crate) mod model;
@@ -16,6 +17,7 @@ pub(crate) mod selection;
 pub(crate) mod serving;
 pub(crate) mod site_layers;
 pub(crate) mod sites;
+pub(crate) mod tied;
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -30,6 +32,7 @@ use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+use crate::weights::examination::Examinations;
 use crate::weights::layers::{Layer, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;
@@ -43,6 +46,7 @@ use crate::weights::sites::{Shares, Sites, UnequalWidths};
 pub(crate) struct Model {
     checkpoint: Arc<Checkpoint>,
     architectures: Arc<Architectures>,
+    examinations: Examinations,
     names: Vec<String>,
 }
 
@@ -57,6 +61,7 @@ pub(crate) struct Weights {
     serving: ServingClass,
     quantizer: Mxint,
     model_names: Vec<String>,
+    fingerprint: String,
 }
 
 /// What W~ is stored in: `mxint4/32`, say.
@@ -98,6 +103,7 @@ impl Model {
         refuse_foreign(&checkpoint)?;
         Ok(Some(Self {
             architectures: Arc::new(Architectures::of(&checkpoint.config)),
+            examinations: Examinations::default(),
             names: checkpoint.model_names(),
             checkpoint: Arc::new(checkpoint),
         }))
@@ -122,9 +128,13 @@ impl Model {
             uses_rows: settings.solve.method.uses_rows() && !recording.linears.is_empty(),
             recording,
             serving: &serving,
+            examinations: &self.examinations,
         };
+        let selected = selector.select()?;
+        let (of, layers) = (&self.examinations, &selected.layers);
         Ok(Weights {
-            selected: selector.select()?,
+            fingerprint: of.fingerprint(&self.checkpoint, layers),
+            selected,
             checkpoint: Arc::clone(&self.checkpoint),
             architectures: Arc::clone(&self.architectures),
             recording: recording.clone(),
@@ -352,14 +362,10 @@ impl Weights {
         Ok(weight)
     }
 
-    /// BLAKE3 over name, type, shape and bytes of the selected weights, in name order.
+    /// BLAKE3 over name, type, shape and BLAKE3 of the bytes of the selected weights, in name order.
     #[must_use]
-    pub(crate) fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for layer in self.layers() {
-            layer.hash(&self.checkpoint, &mut hasher);
-        }
-        format!("blake3:{}", hasher.finalize().to_hex())
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name

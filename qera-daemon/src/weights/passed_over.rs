@@ -3,6 +3,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
+use safetensors::Dtype;
 use serde::Serialize;
 
 /// A tensor of two dimensions or more that is not corrected.
@@ -43,9 +44,26 @@ pub(crate) enum Why {
     UnknownOrientation,
     /// The class that serves the model lacks it.
     NotServed,
+    /// An output layer that is the embedding.
+    Tied,
+    /// `--skip-broken`, and a value is NaN or infinite: the first one's row and column in the tensor.
+    NotFinite {
+        /// Row.
+        row: usize,
+        /// Column.
+        column: usize,
+    },
+    /// `--skip-broken`, and the type is not read.
+    UnreadType(Dtype),
 }
 
 impl Why {
+    /// Whether it is broken, and left out because that was wanted.
+    #[must_use]
+    pub(crate) const fn is_broken(self) -> bool {
+        matches!(self, Self::NotFinite { .. } | Self::UnreadType(_))
+    }
+
     /// Whether nobody asked for it: neither an option nor a default.
     #[must_use]
     pub(crate) const fn is_unasked(self) -> bool {
@@ -58,7 +76,7 @@ impl Why {
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let words = match self {
             Self::Excluded => "--exclude matches it",
             Self::LeftOutByDefault => "an output or an embedding, left out by default",
             Self::NotIncluded => "no --include matches it",
@@ -76,7 +94,21 @@ impl fmt::Display for Why {
             Self::NotServed => {
                 "the class that serves the model lacks it; qera.class says which one has it"
             }
-        })
+            Self::Tied => "tied to the embedding, whose place it would not keep",
+            Self::NotFinite { row, column } => {
+                return write!(
+                    f,
+                    "NaN or infinite at row {row}, column {column}: left out by --skip-broken"
+                );
+            }
+            Self::UnreadType(dtype) => {
+                return write!(
+                    f,
+                    "has dtype {dtype}, which is not read: left out by --skip-broken"
+                );
+            }
+        };
+        f.write_str(words)
     }
 }
 
@@ -121,7 +153,11 @@ impl fmt::Display for PassedOverGroup {
 pub(crate) fn grouped(passed_over: &[PassedOver], parameters: u64) -> Vec<PassedOverGroup> {
     let mut groups: BTreeMap<(String, Why), PassedOverGroup> = BTreeMap::new();
     for of in passed_over {
-        let name = starred(&of.tensor);
+        // What is broken is said by name.
+        let name = match of.why.is_broken() {
+            true => of.tensor.clone(),
+            false => starred(&of.tensor),
+        };
         let group = groups
             .entry((name.clone(), of.why))
             .or_insert_with(|| PassedOverGroup {

@@ -7,15 +7,20 @@
 
 use std::collections::BTreeSet;
 
+use qera_core::dtype::DecodeError;
+
 use crate::error::Fatal;
+use crate::formats::safetensors::header::float_dtype;
 use crate::settings::dotted::last_part;
 use crate::settings::weights::{Wanted, WeightsSettings, is_classifier, is_embedding};
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+use crate::weights::examination::Examinations;
 use crate::weights::layers::{Layer, LayerForm, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;
 use crate::weights::serving::ServingClass;
+use crate::weights::tied::tie_of;
 
 /// Task types for which PEFT takes a model's head for its own.
 const CLASSIFYING: [&str; 3] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"];
@@ -41,6 +46,7 @@ pub(crate) struct Selector<'a> {
     pub(crate) uses_rows: bool,
     pub(crate) recording: &'a Recording,
     pub(crate) serving: &'a ServingClass,
+    pub(crate) examinations: &'a Examinations,
 }
 
 /// What a tensor is.
@@ -112,6 +118,12 @@ impl Selector<'_> {
                 false => Ok(TensorKind::PassedOver(Why::NotTwoDimensional)),
             };
         }
+        if let Some(tie) = tie_of(self.checkpoint, module, tensor, named) {
+            return match named {
+                true => Err(Fatal::Usage(format!("--include '{module}': {tie}"))),
+                false => Ok(TensorKind::PassedOver(Why::Tied)),
+            };
+        }
         let Some(transposed) = self.is_transposed(module) else {
             return match named {
                 true => Err(Fatal::Usage(format!(
@@ -133,7 +145,24 @@ impl Selector<'_> {
             served_as,
             transposed,
         };
-        Layer::describe(self.checkpoint, self.settings, form).map(TensorKind::Layer)
+        self.whole(form)
+    }
+
+    /// A layer whose weight can be read from its first value to its last.
+    fn whole(&self, form: LayerForm<'_>) -> Result<TensorKind, Fatal> {
+        let dtype = form.tensor.dtype;
+        let skips = self.settings.skip_broken;
+        if skips && float_dtype(dtype).is_none() {
+            return Ok(TensorKind::PassedOver(Why::UnreadType(dtype)));
+        }
+        let layer = Layer::describe(self.checkpoint, self.settings, form)?;
+        match self.examinations.of(self.checkpoint, &layer).broken {
+            None => Ok(TensorKind::Layer(layer)),
+            Some(DecodeError::NonFinite { row, column, .. }) if skips => {
+                Ok(TensorKind::PassedOver(Why::NotFinite { row, column }))
+            }
+            Some(error) => Err(layer.broken(self.checkpoint, error)),
+        }
     }
 
     fn is_linear(&self, module: &str, fed: &BTreeSet<String>) -> bool {
@@ -167,7 +196,6 @@ impl Selector<'_> {
     /// Refuses what was asked for by name and cannot be had.
     fn check(&self, selected: &Selected) -> Result<(), Fatal> {
         let layers = &selected.layers;
-        let tied = self.checkpoint.config.ties_embeddings();
         for Layer { name, .. } in layers {
             if is_embedding(name) {
                 return Err(Fatal::Usage(format!(
@@ -183,21 +211,19 @@ impl Selector<'_> {
                      not read its factors"
                 )));
             }
-            if tied && last_part(name) == "lm_head" {
-                return Err(Fatal::Usage(format!(
-                    "--include '{name}': is tied to the embedding and cannot be corrected alone"
-                )));
-            }
         }
+        let broken = selected.passed_over.iter().filter(|of| of.why.is_broken());
+        let broken = broken.filter_map(|of| module_of(&of.tensor));
+        let layers = layers.iter().map(|layer| layer.name.as_str());
+        let names: Vec<&str> = layers.chain(broken).collect();
         for glob in &self.settings.selection.include {
-            if !layers.iter().any(|layer| glob.is_match(&layer.name)) {
+            if !names.iter().any(|name| glob.is_match(name)) {
                 self.explain(glob)?;
             }
         }
         if self.recording.linears.is_empty() {
             return Ok(());
         }
-        let names: Vec<&str> = layers.iter().map(|l| l.name.as_str()).collect();
         if let Some(glob) = self.settings.ranks.unmatched(&names) {
             return Err(Fatal::Usage(format!(
                 "--rank-for '{glob}': matches no selected layer"

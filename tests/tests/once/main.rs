@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod base;
+mod broken_weights;
 mod conv1d;
 mod empty_input;
 mod linears;

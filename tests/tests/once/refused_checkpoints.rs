@@ -181,33 +181,77 @@ fn other_formats_are_named_and_said_how_to_convert() {
     expect(&run_once(&daemon, &[]), 0, &["1 layers corrected"]);
 }
 
+/// A head is corrected only where it is stored on its own, and its class keeps it so.
 #[test]
 fn embeddings_and_tied_heads_are_refused_by_name() {
     let daemon = daemon_with_one_layer();
-    let tensors = [
-        TensorToWrite::f32("lm_head.weight", &[4, 8], &[0.5; 32]),
-        TensorToWrite::f32("model.embed_tokens.weight", &[4, 8], &[0.5; 32]),
-    ];
-    write_safetensors(
-        &daemon.path().join("checkpoint/model.safetensors"),
-        &tensors,
-        &[],
-    );
+    let checkpoint = daemon.path().join("checkpoint");
+    let shard = |module: &str, phase: f32| {
+        let rows: Vec<f32> = (0..800).map(|i| (i as f32 + phase).sin()).collect();
+        let shard = TensorToWrite::f32(module, &[100, 8], &rows);
+        let path = daemon.watched().join(format!("{module}.safetensors"));
+        write_safetensors(&path, &[shard], &[]);
+    };
+    fs::remove_file(daemon.watched().join("a.safetensors")).unwrap();
+    let write = |module: &str, value: f32| {
+        let tensors = [
+            TensorToWrite::f32(&format!("{module}.weight"), &[4, 8], &[value; 32]),
+            TensorToWrite::f32("model.embed_tokens.weight", &[4, 8], &[0.3; 32]),
+        ];
+        write_safetensors(&checkpoint.join("model.safetensors"), &tensors, &[]);
+    };
+    let config = |json: &str| fs::write(checkpoint.join("config.json"), json).unwrap();
+    let run = |module: &str, out: &str| run_once(&daemon, &["--include", module, "--out", out]);
+    shard("lm_head", 0.0);
+
+    write("lm_head", 0.7);
     expect(
-        &run_once(&daemon, &["--include", "model.embed_tokens"]),
+        &run("model.embed_tokens", "none"),
         2,
         &["embed_tokens", "embedding"],
     );
-    fs::write(
-        daemon.path().join("checkpoint/config.json"),
-        r#"{"tie_word_embeddings": true}"#,
-    )
-    .unwrap();
+    let silent = ["--include 'lm_head'", "tied", "tie_word_embeddings"];
+    // Nobody says that it stays on its own: without a configuration, or with one that leaves it out.
+    expect(&run("lm_head", "none"), 2, &silent);
+    for json in [
+        r#"{"model_type": "falcon"}"#,
+        r#"{"model_type": "llama", "tie_word_embeddings": true}"#,
+        r#"{"text_config": {"model_type": "llama", "tie_word_embeddings": true}}"#,
+    ] {
+        config(json);
+        expect(&run("lm_head", "none"), 2, &silent);
+    }
+    for (json, out) in [
+        (r#"{"model_type": "llama"}"#, "by-class"),
+        (r#"{"tie_word_embeddings": false}"#, "by-config"),
+    ] {
+        config(json);
+        expect(&run("lm_head", out), 0, &["1 layers corrected"]);
+    }
+    // Equal bytes are the embedding, whatever the configuration says.
+    write("lm_head", 0.3);
+    let said = ["'lm_head'", "the bytes of 'model.embed_tokens.weight'"];
+    expect(&run("lm_head", "none"), 2, &said);
+
+    // However it is called, and if nobody asked for it by name it is left as it is.
+    fs::remove_file(daemon.watched().join("lm_head.safetensors")).unwrap();
+    shard("model.readout", 1.0);
+    write("model.readout", 0.7);
+    config(r#"{"tie_word_embeddings": true}"#);
     expect(
-        &run_once(&daemon, &["--include", "lm_head"]),
+        &run("model.readout", "none"),
         2,
-        &["lm_head", "tied"],
+        &["'model.readout'", "tied"],
     );
+    write("model.readout", 0.3);
+    config(r#"{"tie_word_embeddings": false}"#);
+    let said = [
+        "'model.readout'",
+        "the bytes of 'model.embed_tokens.weight'",
+    ];
+    expect(&run("model.readout", "none"), 2, &said);
+    let said = ["not corrected: model.readout.weight [4, 8]", "tied"];
+    expect(&run_once(&daemon, &["--out", "none"]), 1, &said);
 }
 
 #[test]

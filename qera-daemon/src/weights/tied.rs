@@ -1,0 +1,90 @@
+//! Output layers that are an embedding: their weight is another name of its, and a correction of one
+//! alone would be of a tensor that the served model does not read.
+//!
+//! A head is corrected only where the checkpoint stores it on its own and its class keeps it so.
+//! Equal bytes mean tied, whatever the configuration says or leaves out (Falcon, MPT): whoever saved
+//! it wrote one tensor twice. Unequal bytes mean nothing where `tie_word_embeddings` is true, or is
+//! left out and true by default: Transformers then puts the embedding in the place of what is
+//! stored.
+
+use core::fmt;
+
+use crate::settings::dotted::last_part;
+use crate::settings::weights::is_embedding;
+use crate::weights::checkpoint::{Checkpoint, Tensor};
+use crate::weights::layers::module_of;
+
+/// Last names of output layers, whatever else the checkpoint holds.
+const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
+/// How others end that have an embedding's shape (`get_output_embeddings` in Transformers 4.40).
+const HEADS_BY_SHAPE: [&str; 9] = [
+    "predictions.decoder",
+    "lm_head.decoder",
+    "mlm_score.decoder",
+    "pred_layer.proj",
+    "vocab_projector",
+    "lm_loss",
+    "generator_lm_head",
+    "mlm_head",
+    "proj_out",
+];
+
+/// How a layer is known to be an embedding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tie {
+    /// Its tensor is the same as this one.
+    Bytes(String),
+    /// By `tie_word_embeddings`, which config.json says, or leaves to the class.
+    Configured,
+}
+
+impl fmt::Display for Tie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(embedding) => write!(
+                f,
+                "is tied to the embedding and cannot be corrected alone: it has the bytes of '{embedding}'"
+            ),
+            Self::Configured => f.write_str(
+                "is tied to the embedding and cannot be corrected alone: config.json does not say \"tie_word_embeddings\": false, so that the embedding takes its place when the model is loaded",
+            ),
+        }
+    }
+}
+
+/// Whether a 2-D weight is an embedding; `named`: whether it was asked for by its full name, so that
+/// one of an embedding's shape is taken for a head however it is called.
+#[must_use]
+pub(crate) fn tie_of(
+    checkpoint: &Checkpoint,
+    module: &str,
+    tensor: &Tensor,
+    named: bool,
+) -> Option<Tie> {
+    let mut has_shape = false;
+    for (name, embedding) in &checkpoint.tensors {
+        let alike = embedding.shape == tensor.shape && embedding.dtype == tensor.dtype;
+        let other = module_of(name).filter(|other| is_embedding(other) && *other != module);
+        if !alike || other.is_none() {
+            continue;
+        }
+        has_shape = true;
+        if checkpoint.bytes(embedding) == checkpoint.bytes(tensor) {
+            return Some(Tie::Bytes(name.clone()));
+        }
+    }
+    let head = is_head(module) || has_shape && (named || may_be_head(module));
+    (head && checkpoint.config.ties_embeddings()).then_some(Tie::Configured)
+}
+
+fn is_head(module: &str) -> bool {
+    HEADS.contains(&last_part(module)) || module == "output"
+}
+
+fn may_be_head(module: &str) -> bool {
+    let ends_with = |of: &&str| {
+        let before = module.strip_suffix(*of);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    HEADS_BY_SHAPE.iter().any(|of| ends_with(&of))
+}
