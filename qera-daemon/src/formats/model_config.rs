@@ -89,13 +89,6 @@ impl ModelConfig {
         (!name.is_empty()).then_some(name)
     }
 
-    /// The architecture; empty where it is not said.
-    #[must_use]
-    pub(crate) fn model_type(&self) -> &str {
-        let found = self.0.get("model_type").and_then(Value::as_str);
-        found.unwrap_or_default()
-    }
-
     /// The class that saved it, whose names the checkpoint then has.
     #[must_use]
     pub(crate) fn class(&self) -> Option<&str> {
@@ -174,12 +167,15 @@ mod tests {
                 "text_config":{"tie_word_embeddings":true}}"#,
         )
         .unwrap();
-        assert_eq!((config.name(), config.model_type()), (Some("x/y"), "llama"));
+        assert_eq!(
+            (config.name(), model_type(&config.0)),
+            (Some("x/y"), Some("llama"))
+        );
         assert_eq!(config.quantized_by().unwrap(), "quantization_config");
         assert!(config.ties_embeddings());
         for bytes in [&b"[]"[..], b"{}", br#"{"_name_or_path":""}"#, b"null"] {
             let config = ModelConfig::parse(bytes).unwrap();
-            assert_eq!((config.name(), config.model_type()), (None, ""));
+            assert_eq!((config.name(), model_type(&config.0)), (None, None));
             assert!(config.quantized_by().is_none() && config.ties_embeddings());
         }
         assert!(ModelConfig::parse(b"{").is_err());

@@ -14,7 +14,7 @@ use crate::weights::sites::Site;
 /// pieces of files on their way, gaps that the allocator leaves.
 const PROCESS_BYTES: u64 = 4 << 20;
 /// And where rows are folded while layers are solved, measured: gaps that both leave to each other.
-const LIVE_BYTES: u64 = 6 << 20;
+const LIVE_BYTES: u64 = 8 << 20;
 /// And for each thread that can have a site, measured: a stack, and what faer's matrix products
 /// pack once and keep.
 const THREAD_BYTES: u64 = 4 << 20;

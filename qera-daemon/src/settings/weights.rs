@@ -51,10 +51,15 @@ pub(crate) fn is_classifier(module: &str) -> bool {
     CLASSIFIERS.contains(&last_part(module))
 }
 
+/// Whether a module is an output layer by its name, whatever else the model holds.
+#[must_use]
+pub(crate) fn is_head(module: &str) -> bool {
+    HEADS.contains(&last_part(module)) || module == "output"
+}
+
 /// Whether a module is left out unless `--include` names it in full.
 fn is_left_out_by_default(module: &str) -> bool {
-    let is_head = HEADS.contains(&last_part(module)) || module == "output";
-    is_embedding(module) || is_classifier(module) || is_head
+    is_embedding(module) || is_classifier(module) || is_head(module)
 }
 
 /// The weights.

@@ -9,13 +9,10 @@
 
 use core::fmt;
 
-use crate::settings::dotted::last_part;
-use crate::settings::weights::is_embedding;
+use crate::settings::weights::{is_embedding, is_head};
 use crate::weights::checkpoint::{Checkpoint, Tensor};
 use crate::weights::layers::module_of;
 
-/// Last names of output layers, whatever else the checkpoint holds.
-const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
 /// How others end that have an embedding's shape (`get_output_embeddings` in Transformers 4.40).
 const HEADS_BY_SHAPE: [&str; 9] = [
     "predictions.decoder",
@@ -75,10 +72,6 @@ pub(crate) fn tie_of(
     }
     let head = is_head(module) || has_shape && (named || may_be_head(module));
     (head && checkpoint.config.ties_embeddings()).then_some(Tie::Configured)
-}
-
-fn is_head(module: &str) -> bool {
-    HEADS.contains(&last_part(module)) || module == "output"
 }
 
 fn may_be_head(module: &str) -> bool {
