@@ -44,11 +44,12 @@ pub(crate) fn saved_names(
         },
     };
     let selection = &settings.weights.selection;
-    let is_unknown = |name: &&String| {
-        let module = names.apply(name);
-        model.shape(&module).is_none() && !selection.excludes(name) && !selection.excludes(&module)
-    };
-    if let Some(unknown) = sites.iter().map(|site| &site.name).find(is_unknown) {
+    let is_known = |name: &String| model.shape(&names.apply(name)).is_some();
+    let mut counted = sites.iter().map(|site| &site.name);
+    // What the checkpoint has not is not solved; a state of which it has nothing is another's.
+    if let Some(unknown) = counted.find(|name| !selection.excludes(name))
+        && !sites.iter().any(|site| is_known(&site.name))
+    {
         return refuse(format!(
             "'{unknown}' names no weight of the checkpoint; --map PATTERN=REPLACEMENT says what it \
              is called there, --exclude '{unknown}' ignores it"
