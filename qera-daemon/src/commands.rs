@@ -18,7 +18,7 @@ use crate::pipeline::ledger::Ledger;
 use crate::pipeline::outcome::{Drained, UnreadShards};
 use crate::publish::check::{HeldAgainst, check};
 use crate::publish::out_folder::OutFolder;
-use crate::publish::target::{Target, refuse_other_quantizer};
+use crate::publish::target::{Target, refuse_other_checkpoint, refuse_other_quantizer};
 use crate::run::announce::{tell_started, tell_stray};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
@@ -109,6 +109,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     };
     let out = OutFolder::open(&settings.publish.out)?;
     refuse_other_quantizer(&out, &settings.weights)?;
+    refuse_other_checkpoint(&out, settings, model.as_ref())?;
     let target = Target::open(out, settings, Arc::clone(weights))?;
     tell_started(&prepared, restored.gathered.shards, reporter);
     let ledger = Ledger::begin(None, prepared.entries(&restored));

@@ -41,6 +41,8 @@ pub(crate) struct ShardSupply<'a> {
     pub(crate) recording: Recording,
     /// How many of them `sites.json` names.
     pub(crate) saved_sites: usize,
+    /// The checkpoint that it names.
+    pub(crate) checkpoint: Option<String>,
     /// The shards that the statistics hold.
     pub(crate) gathered: Gathered,
     /// What corrections and evidence belong to.
@@ -205,8 +207,9 @@ impl ShardSupply<'_> {
             return Ok(());
         };
         if sites.sites.len() > self.saved_sites || recording != self.recording {
+            let record = SitesRecord::new(&sites, &recording);
             self.state
-                .save_sites(&SitesRecord::new(&sites, &recording))?;
+                .save_sites(&record.with_checkpoint(self.checkpoint.clone()))?;
         }
         self.saved_sites = sites.sites.len();
         self.sites = sites;

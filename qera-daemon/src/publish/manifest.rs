@@ -53,6 +53,9 @@ pub(crate) struct ServingRecord {
 pub(crate) struct Fingerprints {
     /// Name, type, shape and bytes of the selected weights.
     pub(crate) checkpoint: String,
+    /// Which checkpoint it is, whatever of it is selected: all tensors, and some bytes of each.
+    #[serde(default)]
+    pub(crate) model: Option<String>,
     /// The `settings` object below.
     pub(crate) settings: String,
     /// `OUT/base`, when there is one.
@@ -209,6 +212,7 @@ impl Fingerprints {
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
         Self {
             checkpoint,
+            model: Some(weights.identity().to_owned()),
             settings: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
             base,
         }

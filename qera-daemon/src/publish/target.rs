@@ -18,7 +18,7 @@ use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
 use crate::settings::weights::WeightsSettings;
 use crate::solve::solution::LayerOutcome;
-use crate::weights::{WeightFormat, Weights};
+use crate::weights::{Model, WeightFormat, Weights};
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -114,10 +114,12 @@ impl<'a> Target<'a> {
     /// Identifies the checkpoint and the settings that corrections and evidence belong to.
     #[must_use]
     pub(crate) fn solved_for(&self) -> String {
-        format!(
-            "{} {}",
-            self.fingerprints.checkpoint, self.fingerprints.settings
-        )
+        let Fingerprints {
+            checkpoint,
+            settings,
+            ..
+        } = &self.fingerprints;
+        format!("{checkpoint} {settings} {}", self.weights.identity())
     }
 
     /// Digest of the shards that the current generation is the last word on, for this checkpoint
@@ -213,6 +215,33 @@ pub(crate) fn refuse_other_quantizer(
         path: out.path.clone(),
         reason: format!(
             "its current generation corrects {found}, this run uses {own}: choose another --out"
+        ),
+    })
+}
+
+/// What follows `current` serves it on the base of one checkpoint. A generation of a program that
+/// did not say which one it was of is not held against this one.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] with both fingerprints, where the current generation is of another and
+/// `--new-checkpoint` does not say that this is meant.
+pub(crate) fn refuse_other_checkpoint(
+    out: &OutFolder,
+    settings: &Settings,
+    model: Option<&Model>,
+) -> Result<(), Fatal> {
+    let found = current(out).and_then(|current| current.fingerprints.model);
+    let (Some(found), Some(model)) = (found, model) else {
+        return Ok(());
+    };
+    if settings.weights.new_checkpoint || found == model.identity {
+        return Ok(());
+    }
+    let own = &model.identity;
+    Err(Fatal::StateRefused {
+        path: out.path.clone(),
+        reason: format!(
+            "its current generation is of another checkpoint ({found}, this one is {own}): choose another --out, or say --new-checkpoint"
         ),
     })
 }

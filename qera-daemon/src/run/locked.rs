@@ -9,7 +9,7 @@ use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Phase;
 use crate::publish::out_folder::OutFolder;
-use crate::publish::target::{Target, refuse_other_quantizer};
+use crate::publish::target::{Target, refuse_other_checkpoint, refuse_other_quantizer};
 use crate::run::announce::{announce, ready};
 use crate::run::begun::Begun;
 use crate::run::ending::nothing_usable;
@@ -55,6 +55,7 @@ impl<'a> Locked<'a> {
         let out = out.transpose()?;
         if let Some(out) = &out {
             refuse_other_quantizer(out, &settings.weights)?;
+            refuse_other_checkpoint(out, settings, model)?;
         }
         Ok(Self {
             prepared,
@@ -150,6 +151,7 @@ impl<'a> Locked<'a> {
             _ => None,
         };
         let sites = SitesRecord::new(&prepared.sites, &prepared.recording);
+        let sites = sites.with_checkpoint(prepared.checkpoint());
         if prepared.saved.as_ref() != Some(&sites) {
             state.save_sites(&sites)?;
         }

@@ -22,7 +22,7 @@ use crate::source::intake::{Intake, Scan};
 use crate::source::shard::ShardHeader;
 use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
-use crate::state::restore::{Asked, Expected, check_sites};
+use crate::state::restore::{Asked, Expected, check_checkpoint, check_sites};
 use crate::state::{SitesRecord, read_sites};
 use crate::weights::layers::Layer;
 use crate::weights::recording::Recording;
@@ -140,6 +140,14 @@ impl<'a> Prepared<'a> {
         self.weights.as_deref().map_or(&[], Weights::layers)
     }
 
+    /// The checkpoint that the state's corrections and evidence belong to from here on.
+    #[must_use]
+    pub(crate) fn checkpoint(&self) -> Option<String> {
+        let own = self.weights.as_deref().map(Weights::identity);
+        let saved = self.saved.as_ref().and_then(|of| of.checkpoint.as_deref());
+        own.or(saved).map(str::to_owned)
+    }
+
     /// Whether there is nothing to begin with: no state, no shard that names a layer.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
@@ -238,6 +246,9 @@ fn continued(
         continues,
     };
     check_sites(&settings.state, record, &sites, asked)?;
+    if let Some(model) = model.filter(|_| !settings.weights.new_checkpoint) {
+        check_checkpoint(&settings.state, record, &model.identity)?;
+    }
     let admission = Admission {
         weights: weights.as_deref(),
         selection: &settings.weights.selection,

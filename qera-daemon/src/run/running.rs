@@ -104,6 +104,7 @@ impl<'a> Running<'a> {
             sites: prepared.sites.clone(),
             recording: prepared.recording.clone(),
             saved_sites: prepared.sites.sites.len(),
+            checkpoint: prepared.checkpoint(),
             gathered: self.restored.gathered,
             solved_for: self.solved_for,
             consumable: self.consumable,

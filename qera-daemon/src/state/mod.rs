@@ -66,6 +66,9 @@ pub(crate) struct SitesRecord {
     pub(crate) recording: Recording,
     /// What the shards declared of shared inputs.
     pub(crate) shares: Shares,
+    /// Which checkpoint corrections and evidence belong to; none where none has come yet.
+    #[serde(default)]
+    pub(crate) checkpoint: Option<String>,
     /// Each of them.
     pub(crate) sites: Vec<SiteRecord>,
 }
@@ -81,8 +84,15 @@ impl SitesRecord {
             selected: sites.sites.iter().any(|site| !site.layers.is_empty()),
             recording: recording.clone(),
             shares: sites.shares().clone(),
+            checkpoint: None,
             sites: sites.sites.iter().map(SiteRecord::of).collect(),
         }
+    }
+
+    /// With the checkpoint that corrections and evidence belong to.
+    #[must_use]
+    pub(crate) fn with_checkpoint(self, checkpoint: Option<String>) -> Self {
+        Self { checkpoint, ..self }
     }
 
     /// What was gathered without a checkpoint, under the names of one.

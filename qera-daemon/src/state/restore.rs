@@ -208,6 +208,27 @@ fn read_site(
     Ok(state)
 }
 
+/// Whether what a state holds of corrections and evidence belongs to this checkpoint. One of
+/// statistics alone takes the first that comes.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] with both fingerprints.
+pub(crate) fn check_checkpoint(
+    state: &Path,
+    saved: &SitesRecord,
+    identity: &str,
+) -> Result<(), Fatal> {
+    match &saved.checkpoint {
+        Some(found) if found != identity => Err(Fatal::StateRefused {
+            path: state.to_path_buf(),
+            reason: format!(
+                "belongs to another checkpoint ({found}, this one is {identity}): choose another --state, or say --new-checkpoint to keep its statistics and begin its evidence anew"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// What is asked of a state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {

@@ -8,6 +8,7 @@
 pub(crate) mod architecture;
 pub(crate) mod checkpoint;
 pub(crate) mod examination;
+pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod linears;
 pub(crate) mod model;
@@ -48,6 +49,8 @@ pub(crate) struct Model {
     architectures: Arc<Architectures>,
     examinations: Examinations,
     names: Vec<String>,
+    /// Which checkpoint it is, whatever of it is selected.
+    pub(crate) identity: String,
 }
 
 /// A model's weights: the layers that are corrected, W and W~ of each, and what else is known of
@@ -62,6 +65,7 @@ pub(crate) struct Weights {
     quantizer: Mxint,
     model_names: Vec<String>,
     fingerprint: String,
+    identity: String,
 }
 
 /// What W~ is stored in: `mxint4/32`, say.
@@ -104,6 +108,7 @@ impl Model {
         Ok(Some(Self {
             architectures: Arc::new(Architectures::of(&checkpoint.config)),
             examinations: Examinations::default(),
+            identity: checkpoint.identity(),
             names: checkpoint.model_names(),
             checkpoint: Arc::new(checkpoint),
         }))
@@ -134,6 +139,7 @@ impl Model {
         let (of, layers) = (&self.examinations, &selected.layers);
         Ok(Weights {
             fingerprint: of.fingerprint(&self.checkpoint, layers),
+            identity: self.identity.clone(),
             selected,
             checkpoint: Arc::clone(&self.checkpoint),
             architectures: Arc::clone(&self.architectures),
@@ -360,6 +366,12 @@ impl Weights {
             },
         )?;
         Ok(weight)
+    }
+
+    /// Which checkpoint it is, whatever of it is selected.
+    #[must_use]
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// BLAKE3 over name, type, shape and BLAKE3 of the bytes of the selected weights, in name order.

@@ -54,7 +54,8 @@ fn a_stale_base_is_refused() {
     );
     fs::write(&base, &bytes).unwrap();
     write_with(2.0);
-    expect(&run_once(&daemon, &["--emit-base"]), 4, &["other weights"]);
+    let options = ["--emit-base", "--new-checkpoint"];
+    expect(&run_once(&daemon, &options), 4, &["other weights"]);
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn the_index_decides() {
     assert_eq!(base.names().len(), 2, "{:?}", base.names());
     let found = base.tensor(&format!("{MODULE}.weight")).unwrap();
     assert_eq!(found.data(), 0.75_f32.to_le_bytes().repeat(32));
-    let plan = ["plan", "--checkpoint", "checkpoint"];
+    let plan = ["plan", "--checkpoint", "checkpoint", "--out", "other"];
     expect(&daemon.run(&plan), 0, &[stray]);
 
     // A file of that name that the index lists is no stray.
@@ -145,7 +145,7 @@ fn the_index_decides() {
     assert!(!plan.log.contains("is not read"), "{}", plan.log);
     index("b.safetensors", "model.safetensors");
     expect(
-        &run_once(&daemon, &[]),
+        &run_once(&daemon, &["--out", "other"]),
         1,
         &["model.safetensors: lacks tensor 'second.weight'"],
     );

@@ -2,6 +2,7 @@
 
 mod continued;
 mod damage;
+mod new_checkpoint;
 mod solve;
 mod version;
 
