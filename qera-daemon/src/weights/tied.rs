@@ -79,5 +79,5 @@ fn may_be_head(module: &str) -> bool {
         let before = module.strip_suffix(*of);
         before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
     };
-    HEADS_BY_SHAPE.iter().any(|of| ends_with(&of))
+    HEADS_BY_SHAPE.iter().any(ends_with)
 }
