@@ -28,6 +28,11 @@ impl<'a> ColumnMajor<'a> {
         self.values.len() / self.rows
     }
 
+    /// Whether every element is zero.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.values.iter().all(|x| *x == 0.0)
+    }
+
     pub(crate) fn as_mat(&self) -> MatRef<'a, f32> {
         MatRef::from_column_major_slice(self.values, self.rows, self.columns())
     }

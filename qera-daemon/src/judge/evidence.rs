@@ -27,9 +27,9 @@ pub(crate) const GROUP_ROWS: usize = 512;
 pub struct Evidence {
     /// Rows of the site when it was scored.
     pub(crate) rows: u64,
-    /// Rows that were scored.
+    /// Rows of the blocks that count.
     pub(crate) rows_tested: u64,
-    /// Blocks that they come from.
+    /// Those blocks: with an error to correct.
     pub blocks: u64,
     /// Mean error a row of the latest correction, on rows that it had not seen.
     pub error: f64,
@@ -53,7 +53,11 @@ impl Evidence {
 }
 
 /// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a
-/// correction. `None` where there is no correction or no block. `error` is E, m x n by columns.
+/// correction. `None` where there is no correction or no block that says something. `error` is E,
+/// m x n by columns.
+///
+/// A block without an error to correct (rows that are all zero) says nothing of corrections, and
+/// does not count; of an E that is zero every block says that there is nothing to gain.
 #[must_use]
 pub fn score(
     rows: u64,
@@ -65,18 +69,38 @@ pub fn score(
     if blocks.is_empty() || error.rows == 0 {
         return None;
     }
+    let corrects_nothing = error.is_zero();
     let (mut without, mut new, mut old) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rows_tested = 0;
     for group in groups(blocks) {
         let rows: usize = group.iter().map(Block::rows).sum();
         let values = widened(group, rows * error.rows);
         let x = MatRef::from_row_major_slice(&values, rows, error.rows);
         let mut y = Mat::<f32>::zeros(rows, error.columns());
         matmul(y.as_mut(), Accum::Replace, x, error.as_mat(), 1.0, Par::Seq);
-        without.extend(block_errors(group, &y));
-        new.extend(block_errors(group, &residual(x, &y, latest)));
+        let errors = block_errors(group, &y);
+        let counts: Vec<bool> = errors
+            .iter()
+            .map(|e| corrects_nothing || *e != 0.0)
+            .collect();
+        let add = |errors: Vec<f64>, to: &mut Vec<f64>| {
+            let counted = errors
+                .into_iter()
+                .zip(&counts)
+                .filter(|(_, counts)| **counts);
+            to.extend(counted.map(|(error, _)| error));
+        };
+        add(errors, &mut without);
+        add(block_errors(group, &residual(x, &y, latest)), &mut new);
         if let Some(before) = corrections.get(1) {
-            old.extend(block_errors(group, &residual(x, &y, before)));
+            add(block_errors(group, &residual(x, &y, before)), &mut old);
         }
+        for (block, _) in group.iter().zip(&counts).filter(|(_, counts)| **counts) {
+            rows_tested += block.rows() as u64;
+        }
+    }
+    if new.is_empty() {
+        return None;
     }
     let mut means = BlockMeans::new();
     new.iter().for_each(|e| {
@@ -88,7 +112,7 @@ pub fn score(
     });
     Some(Evidence {
         rows,
-        rows_tested: blocks.iter().map(|b| b.rows() as u64).sum(),
+        rows_tested,
         blocks: means.count(),
         error: means.mean(),
         half_width: means.interval(CONFIDENCE).map(|i| i.half_width),
@@ -211,6 +235,33 @@ mod tests {
         let ratio = |value, half_width| Ratio { value, half_width };
         assert_eq!(ratio_of_means(&[0.0], &[0.0]), ratio(0.0, Some(0.0)));
         assert_eq!(ratio_of_means(&[1.0], &[1.0]), ratio(1.0, None));
+    }
+
+    /// Rows that are zero are scored as nothing; beside others they do not count.
+    #[test]
+    fn blocks_without_an_error_say_nothing() {
+        let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 2.0], 2);
+        let block = |values: [f32; 4], number| Block {
+            kept: KeptRows::Floats(values.to_vec().into()),
+            in_features: 2,
+            number,
+        };
+        let corrections = vec![WrittenCorrection::default(); 2];
+        let zeros: Vec<Block> = (0..8).map(|number| block([0.0; 4], number)).collect();
+        assert_eq!(score(16, &zeros, error, &corrections), None);
+        let mut mixed = zeros.clone();
+        mixed.push(block([3.0, 1.0, 1.0, 2.0], 8));
+        mixed.push(block([1.0, 1.0, 1.0, 1.0], 9));
+        let found = score(20, &mixed, error, &corrections).unwrap();
+        assert_eq!((found.blocks, found.rows_tested), (2, 4));
+        // (9 + 4 + 1 + 16) / 2 and 5: the mean is over the two.
+        assert!((found.error_without - 10.0).abs() < 1e-6);
+        assert!(!found.below(0.01));
+        // Of an E that is zero every block is evidence.
+        let nothing = ColumnMajor::new(&[0.0; 4], 2);
+        let found = score(20, &mixed, nothing, &corrections).unwrap();
+        assert_eq!((found.blocks, found.error), (10, 0.0));
+        assert!(found.below(0.01));
     }
 
     /// x (E - A B) by hand: E = [[1, 0], [0, 2]], A B takes the first column off.

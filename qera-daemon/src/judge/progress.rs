@@ -88,7 +88,7 @@ pub(crate) struct LayerProgress {
     pub(crate) vectors: Mat<f64>,
     /// The latest last; at most two.
     pub(crate) evidence: Vec<Evidence>,
-    /// Set where more rows change nothing: no error to correct, or a method without statistics.
+    /// Set where more rows change nothing: E is zero, or the method has no statistics.
     pub(crate) insensitive_to_rows: bool,
     /// How the latest correction was solved.
     pub(crate) solve: Option<SolveRecord>,

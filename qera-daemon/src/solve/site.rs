@@ -128,7 +128,9 @@ impl<'a> SiteSolver<'a> {
         }
         let rank_used = projected.spectrum.len();
         if let Some(Before { layer, .. }) = before {
-            layer.insensitive_to_rows = !correctable || !self.settings.solve.method.uses_rows();
+            // Rows that were all zero so far say nothing of those to come.
+            layer.insensitive_to_rows =
+                error.matrix.is_zero() || !self.settings.solve.method.uses_rows();
             let solve = SolveRecord {
                 shrinkage: verdict.shrinkage(),
                 error: measured.error_with,

@@ -13,6 +13,7 @@ mod endings;
 mod generations;
 mod signals;
 mod spared_solves;
+mod zero_rows;
 
 use qera_tests::daemon::TestDaemon;
 use qera_tests::event::event;
