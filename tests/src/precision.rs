@@ -50,6 +50,9 @@ pub const GOLDEN_OBJECTIVE: f64 = 1e-5;
 pub const GOLDEN_OPTIMUM: f64 = 1e-6;
 /// f of a solve from a cold start above the optimum, relative: the requirement.
 pub const SOLVE_COLD: f64 = 1e-6;
+/// f of a correction whose factors are written in f32 above the optimum, relative, where constant
+/// channels are up to 1e4 times the others: the requirement.
+pub const SOLVE_WRITTEN: f64 = 1e-5;
 /// f after one cycle from the vectors of an R that was 5 % different above the optimum, relative:
 /// the requirement.
 pub const SOLVE_WARM: f64 = 1e-5;

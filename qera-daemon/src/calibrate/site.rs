@@ -13,6 +13,7 @@ use crate::calibrate::window::Window;
 use crate::host::compute::Compute;
 use crate::host::kernels::rank_update::Scratch;
 use crate::host::second_moment::channels::ChannelMoments;
+use crate::host::second_moment::massive::entry_errors;
 use crate::host::second_moment::{SecondMoment, SecondMomentKind};
 use crate::source::rows::Batch;
 
@@ -105,7 +106,8 @@ impl SiteStatistics {
         self.rows + self.rows_skipped
     }
 
-    /// Folds the rows of one shard in: f32 products, f64 folds in Welford's mean form.
+    /// Folds the rows of one shard in: f32 products (f64 ones for massive channels), f64 folds in
+    /// Welford's mean form.
     ///
     /// # Errors
     /// [`FoldError`].
@@ -116,8 +118,9 @@ impl SiteStatistics {
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         let (rows, seen) = (batch.stored(), self.rows);
-        self.second_moment.fold(compute, rows, seen, scratch)?;
+        // First, because they say which channels f32 products are not enough for.
         self.fold_channels(batch)?;
+        self.second_moment.fold(compute, rows, seen, scratch)?;
         let aside = &mut self.aside;
         self.window.offer(batch, |block| aside.offer(block));
         self.rows += batch.rows() as u64;
@@ -163,5 +166,14 @@ impl SiteStatistics {
     #[must_use]
     pub(crate) fn diagonal(&self) -> Vec<f64> {
         self.second_moment.diagonal(self.rows)
+    }
+
+    /// How far the diagonal elements of R may be off, absolutely; none where R is not gathered.
+    #[must_use]
+    pub(crate) fn diagonal_errors(&self) -> Vec<f64> {
+        match &self.second_moment {
+            SecondMoment::Packed { channels, .. } => entry_errors(channels, self.rows as f64),
+            SecondMoment::Diagonal(_) => Vec::new(),
+        }
     }
 }

@@ -5,10 +5,14 @@ use faer::{Accum, Mat, MatRef, Par};
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::dense::product;
 use crate::host::kernels::page_vec::{Floats, PageVec};
 use crate::host::kernels::products::products;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
+
+/// Rows widened to f64 at a time.
+const WIDENED_ROWS: usize = 64;
 
 /// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many
 /// times: R, E, rows of a window. It is made ready once, because a device would have it uploaded;
@@ -59,6 +63,27 @@ impl RowsOperand<'_> {
         let mut gram = Mat::<f32>::zeros(b, m);
         let x = rows.as_mat().transpose();
         matmul(gram.as_mut(), Accum::Replace, xt.as_ref(), x, 1.0, Par::Seq);
+        gram
+    }
+
+    /// The same with products and sums in f64.
+    pub(crate) fn gram_times_f64(&self, t: MatRef<'_, f64>, scale: f64) -> Mat<f64> {
+        let (b, m) = (t.nrows(), t.ncols());
+        let mut gram = Mat::zeros(b, m);
+        for first in (0..self.rows.rows()).step_by(WIDENED_ROWS) {
+            let last = (first + WIDENED_ROWS).min(self.rows.rows());
+            let values = self.rows.slice(first..last).widened();
+            let x = Mat::from_fn(last - first, m, |i, j| f64::from(values[i * m + j]));
+            let xt = product(t, x.transpose());
+            matmul(
+                gram.as_mut(),
+                Accum::Add,
+                xt.as_ref(),
+                x.as_ref(),
+                scale,
+                Par::Seq,
+            );
+        }
         gram
     }
 }

@@ -54,6 +54,7 @@ pub(crate) fn pays(
     let compute = layers.compute;
     let r = statistics.second_moment.packed();
     let r = r.map(|r| PreparedR::exact(compute, r));
+    let in_f64 = r.as_ref().is_some_and(|r| r.in_f64);
     for (member, layer) in progress.layers.iter().enumerate() {
         if layer.insensitive_to_rows {
             continue; // Nothing changes it.
@@ -66,7 +67,7 @@ pub(crate) fn pays(
         let values = layers.error(member)?;
         let error = ColumnMajor::new(&values, statistics.in_features);
         let gap = metric
-            .and_then(|metric| gap(&ErrorOperand::new(compute, error), &metric, layer))
+            .and_then(|metric| gap(&ErrorOperand::new(compute, error, in_f64), &metric, layer))
             .map_err(failed)?;
         // A NaN pays.
         let small = gap <= WORTH * layers.settings.convergence.tolerance * solved.error;

@@ -148,16 +148,18 @@ fn score(
     let samples: Vec<Vec<Operand<'_>>> = samples
         .map(|of_part| of_part.map(|rows| operand(rows)).collect())
         .collect();
+    let in_f64 = r.is_some_and(|r| r.in_f64);
     // A layer at a time: its E is made once for all folds.
     for layer in 0..layers.count() {
         let values = layers.error(layer)?;
         let error = ColumnMajor::new(&values, statistics.in_features);
-        let error = ErrorOperand::new(compute, error);
+        let error = ErrorOperand::new(compute, error, in_f64);
         let scored = Scored {
             layers,
             member: layer,
             error: &error,
             candidates,
+            in_f64,
         };
         for (part, samples) in parts.iter().zip(&samples) {
             scored.on(part, samples, &mut scores)?;
@@ -194,6 +196,8 @@ struct Scored<'a> {
     member: usize,
     error: &'a ErrorOperand<'a>,
     candidates: &'a [f64],
+    /// Whether f32 products are not enough.
+    in_f64: bool,
 }
 
 impl Scored<'_> {
@@ -219,7 +223,13 @@ impl Scored<'_> {
         let subspaces = Candidates::new(training, self.error, rank);
         let t = subspaces.outputs().transpose().to_owned();
         // x E Q for the rows of each block, s x rows.
-        let project = |rows: &Operand<'_>| rows.times(t.as_ref());
+        let project = |rows: &Operand<'_>| {
+            if self.in_f64 {
+                rows.times_f64(t.as_ref())
+            } else {
+                rows.times(t.as_ref())
+            }
+        };
         let projected: Vec<Mat<f64>> = prepared.iter().map(project).collect();
         for (candidate, &a) in self.candidates.iter().enumerate() {
             let rotation = subspaces.top(&training.shares(a), rank).map_err(failed)?;
@@ -267,7 +277,10 @@ mod tests {
         };
         // E = [[1, 0, 2], [0, 3, 0]] by columns; rows (1, 1) and (2, 0): |x E|^2 = 14 and 20.
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 3.0, 2.0, 0.0], 2);
-        let y = outputs(&[1.0, 1.0, 2.0, 0.0], &ErrorOperand::new(compute, error));
+        let y = outputs(
+            &[1.0, 1.0, 2.0, 0.0],
+            &ErrorOperand::new(compute, error, false),
+        );
         assert!((mean_power(&y, 2) - 17.0).abs() < 1e-9);
     }
 }

@@ -6,8 +6,12 @@
 //! changed is multiplied, in f32: it is a thousandth of them. R carries the rounding of f32
 //! products (about 1e-7 of its diagonal), so that f below 1e-4 of that trace cannot be read off it
 //! to 0.1 %: it may even come out negative. Then the rows themselves are asked, those that the
-//! window holds. A layer is measured in one way before and after rounding, so that the two can be
-//! compared.
+//! window holds. Massive channels are in R to f64's precision, so that their part of the trace
+//! does not count there. A layer is measured in one way before and after rounding, so that the two
+//! can be compared.
+//!
+//! How far f may be off by R's own rounding of massive channels is sum_i e_i |P_i|^2, e_i being how
+//! far R_ii may be.
 
 use faer::Mat;
 
@@ -19,12 +23,15 @@ use crate::host::dense::product;
 use crate::host::factors::{Correction, Factors, Rounded};
 use crate::host::rounding::narrow;
 use crate::host::second_moment::SecondMoment;
+use crate::host::second_moment::packed::Trace;
 use crate::host::subspace::error_operand::ErrorOperand;
 
 /// Where f is below this share of tr(R E E^T), the rows are asked.
 const BY_ROWS_BELOW: f64 = 1e-4;
 /// Where no rows are held, P is formed below this share.
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
+/// And of what massive channels have of that trace: differences of f64 traces show no less.
+const BELOW_IN_F64: f64 = 1e-14;
 /// Rows multiplied at a time, and columns of P formed at a time.
 pub(crate) const ROWS: usize = 192;
 const COLUMNS: usize = 256;
@@ -37,18 +44,22 @@ pub(crate) struct Yardstick<'a> {
     window: &'a Window,
     error: &'a ErrorOperand<'a>,
     /// tr(R E E^T).
-    pub(crate) error_without: f64,
+    pub(crate) error_without: Trace,
+    /// How far R's diagonal elements may be off, absolutely; empty where R is not gathered.
+    diagonal_errors: &'a [f64],
     /// Whether the rows are asked.
     by_rows: bool,
 }
 
 impl<'a> Yardstick<'a> {
-    /// Of a layer with this E; `error_without` is tr(R E E^T).
+    /// Of a layer with this E; `error_without` is tr(R E E^T), `diagonal_errors` those of
+    /// `SiteStatistics::diagonal_errors`.
     pub(crate) const fn new(
         compute: Compute<'a>,
         statistics: &'a SiteStatistics,
         error: &'a ErrorOperand<'a>,
-        error_without: f64,
+        error_without: Trace,
+        diagonal_errors: &'a [f64],
     ) -> Self {
         Self {
             compute,
@@ -56,6 +67,7 @@ impl<'a> Yardstick<'a> {
             window: &statistics.window,
             error,
             error_without,
+            diagonal_errors,
             by_rows: false,
         }
     }
@@ -72,7 +84,9 @@ impl<'a> Yardstick<'a> {
         } else {
             BY_ROWS_BELOW
         };
-        if self.by_rows || f >= least * self.error_without || !f.is_finite() {
+        let Trace { massive, ordinary } = self.error_without;
+        let shown = least * ordinary + BELOW_IN_F64 * massive.abs();
+        if self.by_rows || f >= shown || !f.is_finite() {
             return f;
         }
         self.by_rows = true;
@@ -103,7 +117,7 @@ impl<'a> Yardstick<'a> {
         }
         let a_ra = product(factors.a.transpose(), ra.as_ref());
         let b_b = product(factors.b.transpose(), factors.b.as_ref());
-        self.error_without - 2.0 * inner(&ra, &eb) + inner(&a_ra, &b_b)
+        self.error_without.sum() - 2.0 * inner(&ra, &eb) + inner(&a_ra, &b_b)
     }
 
     /// tr(R P P^T) from P itself: statistics without rows.
@@ -122,7 +136,32 @@ impl<'a> Yardstick<'a> {
         }
         let p = ColumnMajor::new(&p, m);
         let trace = self.second_moment.trace_with(self.compute, p);
-        trace.unwrap_or_default()
+        trace.unwrap_or_default().sum()
+    }
+
+    /// How far f of this correction may be off because R is.
+    pub(crate) fn doubt(&self, correction: &Correction) -> f64 {
+        let Correction {
+            factors: Factors { a, b },
+            eb,
+            ..
+        } = correction;
+        // |P_i|^2 = |E_i|^2 - 2 (E B^T)_i A_i^T + A_i B B^T A_i^T.
+        let mut squares = vec![0.0; self.error.m()];
+        for column in self.error.matrix.values.chunks_exact(squares.len()) {
+            let numbers = squares.iter_mut().zip(column);
+            numbers.for_each(|(sum, e)| *sum += f64::from(*e).powi(2));
+        }
+        let abb = product(a.as_ref(), product(b.transpose(), b.as_ref()).as_ref());
+        for j in 0..a.ncols() {
+            for (i, sum) in squares.iter_mut().enumerate() {
+                *sum += a[(i, j)] * (abb[(i, j)] - 2.0 * eb[(i, j)]);
+            }
+        }
+        let channels = self.diagonal_errors.iter().zip(squares);
+        channels
+            .map(|(error, square)| error * square.max(0.0))
+            .sum()
     }
 }
 
@@ -132,9 +171,12 @@ pub(crate) fn power(
     compute: Compute<'_>,
     statistics: &SiteStatistics,
     matrix: ColumnMajor<'_>,
-) -> f64 {
+) -> Trace {
     let trace = statistics.second_moment.trace_with(compute, matrix);
-    trace.unwrap_or_else(|| on_rows(compute, &statistics.window, matrix, None).unwrap_or_default())
+    trace.unwrap_or_else(|| Trace {
+        massive: 0.0,
+        ordinary: on_rows(compute, &statistics.window, matrix, None).unwrap_or_default(),
+    })
 }
 
 /// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.

@@ -165,6 +165,8 @@ pub(crate) struct ErrorRecord {
     pub(crate) rounded: f64,
     /// When what is written is rounded to bf16; null if that overflows.
     pub(crate) rounded_bf16: f64,
+    /// How far `with` may be off, relative, because R is; null below 1e-6.
+    pub(crate) uncertainty: Option<f64>,
     /// In the asked dtype, where that lost too much and f32 was written: a number, or "overflow".
     pub(crate) in_asked_dtype: Option<serde_json::Value>,
     /// `without` / `output_power`.
@@ -304,6 +306,7 @@ impl ErrorRecord {
             with: solution.error_with,
             rounded: solution.factors.error,
             rounded_bf16: solution.error_bf16,
+            uncertainty: solution.uncertainty(),
             in_asked_dtype: solution.error_in_asked_dtype.map(in_asked_dtype),
             relative_without: ratio(solution.error_without, solution.output_power),
             relative_with: ratio(solution.factors.error, solution.output_power),

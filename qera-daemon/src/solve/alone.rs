@@ -38,6 +38,8 @@ pub struct SolvedLayer {
     pub error_without: f64,
     /// f with the correction, before rounding.
     pub error_with: f64,
+    /// How far that may be off, relative, because R is; `None` below 1e-6.
+    pub uncertainty: Option<f64>,
     /// A^T as it is written, rank x in_features by rows.
     pub lora_a: Vec<f32>,
     /// B^T as it is written, out_features x rank by rows.
@@ -96,6 +98,7 @@ impl SiteProblem<'_> {
             output_power: solution.output_power,
             error_without: solution.error_without,
             error_with: solution.error_with,
+            uncertainty: solution.uncertainty(),
             lora_a: solution.factors.lora_a,
             lora_b: solution.factors.lora_b,
             spectrum: solution.spectrum,

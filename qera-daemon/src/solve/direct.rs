@@ -77,7 +77,7 @@ impl LayerProblem<'_> {
             r: &r,
             shrinkage: 0.0,
         };
-        let error = ErrorOperand::new(compute, ColumnMajor::new(self.error, m));
+        let error = ErrorOperand::new(compute, ColumnMajor::new(self.error, m), r.in_f64);
         let operator = ErrorOperator {
             error: &error,
             metric: &metric,

@@ -16,6 +16,8 @@ pub(crate) struct Measured {
     /// Set where the asked dtype lost too much: f in it.
     pub(crate) error_in_asked_dtype: Option<f64>,
     pub(crate) error_bf16: f64,
+    /// How far `error_with` may be off because R is.
+    pub(crate) doubt: f64,
 }
 
 impl Measured {
@@ -32,6 +34,7 @@ impl Measured {
         } = round(asked, correction, &yardstick, error_with);
         Self {
             error_with,
+            doubt: yardstick.doubt(correction),
             error_bf16: yardstick.of_rounded(&rounded.in_bf16(), correction),
             rounded,
             error_in_asked_dtype,
@@ -60,8 +63,8 @@ fn round(
     };
     let rounded = measured(asked);
     let lost = rounded.error - error_with;
-    let too_much =
-        lost.is_nan() || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * yardstick.error_without;
+    let too_much = lost.is_nan()
+        || lost > ROUNDING_LOSS_MAX * error_with + 1e-12 * yardstick.error_without.sum();
     if !too_much || asked == FloatDtype::F32 {
         return Written {
             rounded,

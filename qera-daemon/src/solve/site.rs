@@ -70,13 +70,17 @@ impl<'a> SiteSolver<'a> {
             .packed()
             .filter(|_| method.needs_r());
         let r = r.map(|r| PreparedR::new(self.compute, r));
+        let in_f64 = r.as_ref().is_some_and(|r| r.in_f64);
         let verdict = judge(&layers, statistics, r.as_ref())?;
         let metric = site_metric(method, statistics, r.as_ref(), verdict.shrinkage());
         let metric = metric.map_err(|reason| layers.failed(0, reason))?;
+        let diagonal_errors = statistics.diagonal_errors();
         let given = Given {
             layers,
             statistics,
             metric: &metric,
+            in_f64,
+            diagonal_errors: &diagonal_errors,
             verdict: &verdict,
         };
         let mut solutions = Vec::new();
@@ -105,22 +109,23 @@ impl<'a> SiteSolver<'a> {
         } = given;
         let (compute, m) = (self.compute, statistics.in_features);
         let weight = layers.original(member)?;
-        let output_power = power(compute, statistics, ColumnMajor::new(&weight, m));
+        let output_power = power(compute, statistics, ColumnMajor::new(&weight, m)).sum();
         let values = layers.quantization_error(member, weight)?;
         let error = ColumnMajor::new(&values, m);
-        let error_without = power(compute, statistics, error);
+        let trace = power(compute, statistics, error);
+        let error_without = trace.sum();
         let correctable = error_without > 0.0;
         if let Some(before) = &mut before {
             before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
-        let error = ErrorOperand::new(compute, error);
+        let error = ErrorOperand::new(compute, error, given.in_f64);
         let projected = if correctable {
             self.project(given, member, &error, start)?
         } else {
             Projected::nothing(&error)
         };
-        let yardstick = Yardstick::new(compute, statistics, &error, error_without);
+        let yardstick = Yardstick::new(compute, statistics, &error, trace, given.diagonal_errors);
         let asked = self.settings.solve.factor_dtype;
         let measured = Measured::new(asked, &projected.correction, yardstick);
         if !measured.rounded.error.is_finite() || !measured.error_with.is_finite() {
@@ -149,6 +154,7 @@ impl<'a> SiteSolver<'a> {
             error_without,
             error_with: measured.error_with,
             error_bf16: measured.error_bf16,
+            doubt: measured.doubt,
             factors: measured.rounded,
             error_in_asked_dtype: measured.error_in_asked_dtype,
             spectrum: projected.spectrum,
@@ -199,5 +205,9 @@ struct Given<'a> {
     layers: SiteLayers<'a>,
     statistics: &'a SiteStatistics,
     metric: &'a Metric<'a>,
+    /// Whether f32 products are not enough.
+    in_f64: bool,
+    /// How far R's diagonal elements may be off.
+    diagonal_errors: &'a [f64],
     verdict: &'a Verdict,
 }

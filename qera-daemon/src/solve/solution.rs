@@ -4,6 +4,9 @@ use crate::host::factors::Rounded;
 use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 
+/// f is to be known so well, relative; where it is not, that is told.
+const UNCERTAINTY_TOLD: f64 = 1e-6;
+
 /// What became of a layer. One that is not solved is published with zero factors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LayerOutcome<'a> {
@@ -61,6 +64,9 @@ pub(crate) struct LayerSolution {
     pub(crate) error_with: f64,
     /// f when what is written is rounded to bf16: what a bf16 engine applies (infinite: overflow).
     pub(crate) error_bf16: f64,
+    /// How far `error_with` may be off because R is, of massive and of constant channels; at most
+    /// about.
+    pub(crate) doubt: f64,
     /// The factors as they are written, with f after that rounding.
     pub(crate) factors: Rounded,
     /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
@@ -75,6 +81,13 @@ pub(crate) struct LayerSolution {
 }
 
 impl LayerSolution {
+    /// How far `error_with` may be off, relative, where that is worth telling.
+    #[must_use]
+    pub(crate) fn uncertainty(&self) -> Option<f64> {
+        let relative = self.doubt / self.error_with;
+        (relative > UNCERTAINTY_TOLD).then_some(relative)
+    }
+
     /// Whether there is an output error to correct; without one the factors are zero.
     #[must_use]
     pub(crate) fn is_needed(&self) -> bool {

@@ -1,8 +1,9 @@
 //! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal
-//! and the means, `prepared` R made ready for a solve, `without` R less some of its rows, `metric`
+//! and the means, `massive` the channels that f32 products are not enough for, `prepared` R made ready for a solve, `without` R less some of its rows, `metric`
 //! the S that a method solves with.
 
 pub(crate) mod channels;
+pub(crate) mod massive;
 pub(crate) mod metric;
 pub(crate) mod packed;
 pub(crate) mod prepared;
@@ -21,7 +22,8 @@ use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
 use crate::host::kernels::stored::StoredRows;
 use crate::host::second_moment::channels::ChannelMoments;
-use crate::host::second_moment::packed::PackedR;
+use crate::host::second_moment::massive::{MassiveRows, massive_channels};
+use crate::host::second_moment::packed::{PackedR, Trace};
 
 /// How much of R is gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +135,8 @@ impl SecondMoment {
     }
 
     /// Folds products of rows into R, where it is gathered: f32 products, f64 folds in Welford's
-    /// mean form. `seen` rows were folded before.
+    /// mean form; f64 products for massive channels. `seen` rows were folded before; the channels'
+    /// moments know of these rows already.
     ///
     /// # Errors
     /// [`StatisticError`] for rows of another width.
@@ -144,18 +147,22 @@ impl SecondMoment {
         seen: u64,
         scratch: &mut Scratch,
     ) -> Result<(), StatisticError> {
-        let Self::Packed { r, .. } = self else {
+        let Self::Packed { r, channels } = self else {
             return Ok(());
         };
         let mut seen = seen as f64;
         // Nobody else has it now, or the copy is meant.
         let r = &mut **Arc::make_mut(r);
         Autocorrelation::go_on(r, rows.in_features, seen)?;
+        let shard = BlockShare::new(seen, rows.rows() as f64);
+        let massive = massive_channels(channels, seen + rows.rows() as f64);
+        let massive = MassiveRows::before(massive, r, rows.in_features);
         fold_products(compute, rows, r, scratch, |count| {
             let share = BlockShare::new(seen, count as f64);
             seen += count as f64;
             share
         });
+        massive.fold(rows, shard, r);
         Ok(())
     }
 
@@ -176,7 +183,7 @@ impl SecondMoment {
 
     /// tr(R P P^T) for P, m x n; `None` where only the diagonal is known.
     #[must_use]
-    pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<f64> {
+    pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<Trace> {
         Some(self.packed()?.trace_with(compute, p))
     }
 

@@ -8,9 +8,11 @@ use qera_core::packed::packed_offset;
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::dense::product;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, trace_products};
 use crate::host::rounding::narrow;
+use crate::host::second_moment::massive::massive_of;
 
 /// Rows of R held as a rectangle at a time.
 pub(crate) const BAND: usize = 64;
@@ -23,6 +25,26 @@ const SHARED_FROM: usize = 1024;
 const F64_FLOPS_MAX: usize = 1 << 28;
 /// Side of the squares in which a matrix is transposed.
 const SQUARE: usize = 32;
+
+/// Columns of P at a time where channels are massive.
+const TRACED_COLUMNS: usize = 256;
+
+/// tr(R P P^T), by what it is known to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trace {
+    /// Of massive channels, among themselves and with the others: to f64's precision.
+    pub(crate) massive: f64,
+    /// Of the others: to that of f32 products.
+    pub(crate) ordinary: f64,
+}
+
+impl Trace {
+    /// All of it.
+    pub(crate) fn sum(self) -> f64 {
+        // Rounding may leave -1e-17 where the truth is 0.
+        (self.massive + self.ordinary).max(0.0)
+    }
+}
 
 /// Whether the trace of an m x n matrix is taken in f64.
 pub(crate) const fn is_traced_in_f64(m: usize, n: usize) -> bool {
@@ -157,10 +179,54 @@ impl<'a> PackedR<'a> {
         );
     }
 
-    /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. In f64 where that is soon done;
-    /// else off the diagonal by f32 products, whose errors average out: below 1e-9 of the trace
-    /// from that size on.
-    pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
+    /// tr(R P P^T) for P (m x n, by columns, f32): m^2 n flops. Where channels are massive, what
+    /// they give is taken in f64 and told apart from the rest.
+    pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Trace {
+        let massive = massive_of(&self.diagonal());
+        let mut trace = Trace::default();
+        if massive.is_empty() {
+            trace.ordinary = self.ordinary_trace(compute, p);
+            return trace;
+        }
+        for values in p.values.chunks(self.m * TRACED_COLUMNS) {
+            trace.massive += self.massive_trace(&massive, ColumnMajor::new(values, self.m));
+            let mut others = PageVec::zeroed(values.len());
+            others.copy_from_slice(values);
+            for column in others.chunks_exact_mut(self.m) {
+                massive.iter().for_each(|&i| column[i] = 0.0);
+            }
+            trace.ordinary += self.ordinary_trace(compute, ColumnMajor::new(&others, self.m));
+        }
+        trace
+    }
+
+    /// The part of tr(R P P^T) that rows or columns of massive channels have: 2 c m n flops.
+    fn massive_trace(&self, massive: &[usize], p: ColumnMajor<'_>) -> f64 {
+        let (m, n) = (self.m, p.columns());
+        let number = |i: usize, j: usize| f64::from(p.values[j * m + i]);
+        let wide = Mat::from_fn(m, n, number);
+        let own = Mat::from_fn(massive.len(), n, |c, j| number(massive[c], j));
+        let gram = product(wide.as_ref(), own.transpose());
+        let mut trace = 0.0;
+        for (&i, column) in massive.iter().zip(gram.col_iter()) {
+            for (j, gram) in column.iter().enumerate() {
+                let (first, second) = (i.min(j), i.max(j));
+                // Between two massive channels it comes twice, by either.
+                let times = if massive.binary_search(&j).is_ok() {
+                    1.0
+                } else {
+                    2.0
+                };
+                trace += times * self.row(first)[second - first] * gram;
+            }
+        }
+        trace
+    }
+
+    /// Its trace with P, no channel being told apart. In f64 where that is soon done; else off the
+    /// diagonal by f32 products, whose errors average out: below 1e-9 of the trace from that size
+    /// on.
+    fn ordinary_trace(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
         let m = self.m;
         if !is_traced_in_f64(m, p.columns()) {
             return trace_products(compute, p, self.values, &mut Scratch::default());
@@ -231,7 +297,8 @@ mod tests {
                 }
             }
             assert!(
-                (packed_r.trace_with(compute, ColumnMajor::new(&p, m)) / trace - 1.0).abs() < 1e-9
+                (packed_r.trace_with(compute, ColumnMajor::new(&p, m)).sum() / trace - 1.0).abs()
+                    < 1e-9
             );
             let full = packed_r.to_f32(compute, 2.0);
             for (i, j) in [(3, 100), (100, 3), (0, 149), (149, 0), (70, 70), (64, 63)] {

@@ -1,10 +1,12 @@
-//! R made ready for a solve: in f64 as it was gathered, and in f32 for products with many vectors.
+//! R made ready for a solve: in f64 as it was gathered, and in f32 for products with many vectors
+//! unless massive channels rule those out.
 
 use faer::{Mat, MatRef};
 
 use crate::host::compute::Compute;
 use crate::host::operand::Operand;
 use crate::host::second_moment::channels::diagonal_scale;
+use crate::host::second_moment::massive::needs_f64;
 use crate::host::second_moment::packed::PackedR;
 
 /// R, and R / scale.
@@ -16,14 +18,20 @@ pub(crate) struct PreparedR<'a> {
     pub(crate) scale: f64,
     /// diag(R) / scale.
     pub(crate) diagonal: Vec<f64>,
-    /// R / scale in f32, both triangles; `None` where products are few and taken in f64.
+    /// Whether all products are to be taken in f64, those with E too: beside its massive channels
+    /// f32 products show nothing of the others.
+    pub(crate) in_f64: bool,
+    /// R / scale in f32, both triangles; `None` where products are taken in f64.
     full: Option<Operand<'a>>,
 }
 
 impl<'a> PreparedR<'a> {
-    /// For many products: m^2 numbers in f32.
+    /// For many products: m^2 numbers in f32, where those serve.
     pub(crate) fn new(compute: Compute<'a>, r: PackedR<'a>) -> Self {
         let mut prepared = Self::exact(compute, r);
+        if prepared.in_f64 {
+            return prepared;
+        }
         let full = r.to_f32(compute, prepared.scale);
         prepared.full = Some(compute.own_operand(full, r.m()));
         prepared
@@ -37,6 +45,7 @@ impl<'a> PreparedR<'a> {
             compute,
             exact: r,
             scale,
+            in_f64: needs_f64(&diagonal),
             diagonal: diagonal.iter().map(|d| d / scale).collect(),
             full: None,
         }

@@ -41,6 +41,10 @@ impl<'a> WithoutRows<'a> {
     pub(crate) fn times(&self, t: MatRef<'_, f64>) -> Mat<f64> {
         let mut rt = self.r.times(t) * faer::Scale(self.kept);
         for block in &self.blocks {
+            if self.r.in_f64 {
+                rt -= block.gram_times_f64(t, self.taken);
+                continue;
+            }
             let taken = block.gram_times(t, self.taken);
             for (to, from) in rt.col_iter_mut().zip(taken.col_iter()) {
                 let from = from.iter().map(|x| f64::from(*x));

@@ -19,11 +19,14 @@ pub(crate) struct ErrorOperand<'a> {
     by_rows: Operand<'a>,
     /// s, a power of two that brings the largest |E_ij| near 1.
     scale: f32,
+    /// Whether every product is taken in f64.
+    in_f64: bool,
 }
 
 impl<'a> ErrorOperand<'a> {
-    /// Makes E ready: it is transposed once.
-    pub(crate) fn new(compute: Compute<'a>, error: ColumnMajor<'a>) -> Self {
+    /// Makes E ready: it is transposed once. `in_f64` says that f32 products are not enough
+    /// (`PreparedR::in_f64`).
+    pub(crate) fn new(compute: Compute<'a>, error: ColumnMajor<'a>, in_f64: bool) -> Self {
         let scale = power_of_two(error.values);
         let rows = scaled_transpose(compute, error, scale);
         Self {
@@ -31,6 +34,7 @@ impl<'a> ErrorOperand<'a> {
             by_columns: compute.operand(error),
             by_rows: compute.own_operand(rows, error.columns()),
             scale,
+            in_f64,
         }
     }
 
@@ -49,7 +53,7 @@ impl<'a> ErrorOperand<'a> {
         f64::from(self.scale).powi(2)
     }
 
-    /// E V for V (n x b) by f32 products: m x b.
+    /// E V for V (n x b) by f32 products, where those are enough: m x b.
     pub(crate) fn times_v(&self, v: MatRef<'_, f64>) -> Mat<f64> {
         let t = self.times(transposed(v).as_ref());
         transposed(t.as_ref()) * faer::Scale(1.0 / f64::from(self.scale))
@@ -65,13 +69,13 @@ impl<'a> ErrorOperand<'a> {
 
     /// s E X for X^T (b x n): b x m.
     pub(crate) fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        self.by_rows.times(x)
+        self.product(&self.by_rows, x)
     }
 
     /// s E^T U for U^T (b x m): b x n.
     pub(crate) fn transposed_times(&self, mut u: Mat<f64>) -> Mat<f64> {
         u *= faer::Scale(f64::from(self.scale));
-        self.by_columns.times(u.as_ref())
+        self.product(&self.by_columns, u.as_ref())
     }
 
     /// E^T U for U (m x b) in f64: n x b.
@@ -80,9 +84,17 @@ impl<'a> ErrorOperand<'a> {
         transposed(w.as_ref())
     }
 
+    fn product(&self, operand: &Operand<'_>, x: MatRef<'_, f64>) -> Mat<f64> {
+        if self.in_f64 {
+            operand.times_f64(x)
+        } else {
+            operand.times(x)
+        }
+    }
+
     /// X E for rows X (b x m), unscaled: b x n.
     pub(crate) fn outputs(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        self.by_columns.times(x)
+        self.product(&self.by_columns, x)
     }
 }
 
