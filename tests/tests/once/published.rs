@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use qera_tests::adapter::output_error;
+use qera_tests::adapter::{Adapter, output_error};
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::fixture::{BLOCKS, fixture_run, fixtures};
 use qera_tests::quantization::quantization_error;
@@ -14,6 +14,7 @@ use qera_tests::three_layers::{
 };
 
 use super::BINARY;
+use super::one_layer::{MODULE, run_once, write_weight};
 
 #[test]
 fn the_fixture_gives_the_same_bytes_for_any_number_of_threads() {
@@ -180,19 +181,69 @@ fn a_tiny_error_is_measured_not_guessed() {
             &[],
         );
     }
-    let run = daemon.run(&once_with(&["--shrinkage", "0"]));
-    expect(&run, 0, &["q_proj: written f32: f16 would raise its error"]);
+    let run = daemon.run(&once_with(&["--shrinkage", "0", "--dtype", "f32"]));
+    expect(&run, 0, &[]);
     let error = quantization_error(&sine_values(48, 0.0), 8, 4, 4);
     let adapter = daemon.adapter("qera-out");
     let truth = output_error(&rows, &error, 8, Some(&adapter.factors(Q)));
-    let reported = adapter.layer(Q)["error"]["rounded"].as_f64().unwrap();
+    let rounded = |adapter: &Adapter| adapter.layer(Q)["error"]["rounded"].as_f64().unwrap();
+    let reported = rounded(&adapter);
     let without = output_error(&rows, &error, 8, None);
     assert!(
         truth < 1e-9 * without && (reported - truth).abs() <= 1e-6 * truth + 1e-14 * without,
         "{reported} {truth}"
     );
-    let in_f16 = adapter.layer(Q)["error"]["in_asked_dtype"]
-        .as_f64()
-        .unwrap();
-    assert!(in_f16 > 1e-9 * without, "{in_f16}");
+
+    // f16 multiplies that by a million, and it is still nothing beside the error that was: bf16
+    // leaves more than a millionth of it.
+    let run = daemon.run(&once_with(&["--shrinkage", "0"]));
+    expect(&run, 0, &[]);
+    assert!(!run.log.contains("written f32"), "{}", run.log);
+    let adapter = daemon.adapter("qera-out");
+    let layer = adapter.layer(Q);
+    assert_eq!(layer["dtype"], "F16");
+    assert!(layer["error"]["in_asked_dtype"].is_null(), "{layer}");
+    let in_f16 = rounded(&adapter);
+    assert!(
+        in_f16 > 1e-9 * without && in_f16 < 1e-6 * without,
+        "{in_f16}"
+    );
+    let run = daemon.run(&once_with(&["--shrinkage", "0", "--dtype", "bf16"]));
+    expect(
+        &run,
+        0,
+        &["q_proj: written f32: bf16 would raise its error"],
+    );
+    let adapter = daemon.adapter("qera-out");
+    let in_bf16 = &adapter.layer(Q)["error"]["in_asked_dtype"];
+    assert!(in_bf16.as_f64().unwrap() > 1e-6 * without, "{in_bf16}");
+}
+
+/// Two channels of a million in every row: R in f64 does not show f to a millionth, and that is
+/// said; of channels of ten nothing is.
+#[test]
+fn what_massive_channels_blur_is_told() {
+    let (m, n) = (24, 12);
+    let daemon = TestDaemon::with_watched_folder(BINARY);
+    fs::create_dir(daemon.path().join("checkpoint")).unwrap();
+    let weight: Vec<u8> = sine_values(n * m, 0.0)
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    write_weight(daemon.path(), "F32", &[n, m], weight);
+    let uncertainty = |amplitude: f32, out: &str| {
+        let mut rows = sine_values(600 * m, 0.5);
+        for row in rows.chunks_mut(m) {
+            (row[3], row[11]) = (amplitude, -0.7 * amplitude);
+        }
+        let tensor = TensorToWrite::f32(MODULE, &[600, m], &rows);
+        write_safetensors(&shard_path(&daemon, "shard"), &[tensor], &[]);
+        let more = "--shrinkage 0 --rank 2 --block-size 4 --out";
+        let more: Vec<&str> = more.split(' ').chain([out]).collect();
+        expect(&run_once(&daemon, &more), 0, &[]);
+        daemon.adapter(out).layer(MODULE)["error"]["uncertainty"].as_f64()
+    };
+    let told = uncertainty(1e6, "massive").unwrap();
+    assert!(told > 1e-6 && told < 0.1, "{told}");
+    assert_eq!(uncertainty(10.0, "ordinary"), None);
 }
