@@ -14,7 +14,7 @@ use crate::settings::parse::{at_least, glob, globs, one_of};
 
 /// Last names of output layers, which are not corrected unless `--include` names one in full.
 const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
-/// Those that PEFT trains and saves whole for the task types of classifiers: an adapter's factors
+/// Names of those that PEFT trains and saves whole for the task types of classifiers: an adapter's factors
 /// would be left unread there.
 const CLASSIFIERS: [&str; 3] = ["classifier", "score", "qa_outputs"];
 /// Last names of embeddings, whose rows are looked up and not multiplied.
@@ -45,10 +45,10 @@ pub(crate) fn is_embedding(module: &str) -> bool {
     EMBEDDINGS.contains(&last_part(module)) || last_part(module) == RELATIVE_POSITIONS
 }
 
-/// Whether a module is a classifier's head by its last name.
+/// Whether a module is a classifier's head, or a part of one (RoBERTa's has two layers).
 #[must_use]
 pub(crate) fn is_classifier(module: &str) -> bool {
-    CLASSIFIERS.contains(&last_part(module))
+    module.split('.').any(|part| CLASSIFIERS.contains(&part))
 }
 
 /// Whether a module is an output layer by its name, whatever else the model holds.
