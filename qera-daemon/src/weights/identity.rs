@@ -49,7 +49,9 @@ mod tests {
 
     #[test]
     fn pieces_are_the_whole_or_lie_from_the_first_byte_to_the_last() {
-        let bytes: Vec<u8> = (0..1_u32 << 20).map(|i| (i / 4099) as u8).collect();
+        let bytes: Vec<u8> = (0..1_u32 << 20)
+            .map(|i| (i / 4099).to_le_bytes()[0])
+            .collect();
         let small = &bytes[..PIECES * PIECE_BYTES];
         assert_eq!(pieces(small), [small]);
         let found = pieces(&bytes);

@@ -10,6 +10,7 @@ use qera_tests::three_layers::{
 
 use super::BINARY;
 
+#[expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 fn model_of(daemon: &TestDaemon, out: &str) -> String {
     let adapter = daemon.adapter(out);
     let model = adapter.manifest["fingerprints"]["model"].as_str();

@@ -285,7 +285,6 @@ pub(super) const LISTED: &[Architecture] = &[
         transposed: true,
         serving: None,
         origin: Origin::Source,
-        ..DECODER
     },
     Architecture {
         model_types: &["bert"],
