@@ -49,9 +49,11 @@ fn an_input_that_is_always_zero_has_not_converged() {
 #[test]
 fn rows_that_become_zero_show_no_gain() {
     let mut running = begin_on_three_layers(&["--tolerance", "0.5"]);
-    let rows = sine_values(SEQUENCES * SEQUENCE * 8, 0.3);
-    let rows = TensorToWrite::f32(Q, &[SEQUENCES, SEQUENCE, 8], &rows);
-    rename_in(&running.daemon, "first", &[rows]);
+    let rows = |module: &str, width: usize| {
+        let values = sine_values(SEQUENCES * SEQUENCE * width, 0.3);
+        TensorToWrite::f32(module, &[SEQUENCES, SEQUENCE, width], &values)
+    };
+    rename_in(&running.daemon, "first", &[rows(Q, 8), rows(DOWN, 12)]);
     running.live.wait_for(&published(1));
     send_zeros(&running);
     running.live.wait_for(&published(1 + ZERO_SHARDS));
