@@ -10,6 +10,8 @@ use qera_tests::three_layers::{
     write_checkpoint,
 };
 
+use safetensors::SafeTensors;
+
 use super::BINARY;
 
 #[test]
@@ -43,10 +45,18 @@ fn starved_layers_are_listed_and_are_not_in_the_adapter() {
         );
     }
     expect(
-        &daemon.run(&once_with(&[])),
+        &daemon.run(&once_with(&["--emit-base"])),
         0,
         &["1 starved", "no row seen"],
     );
+    // Quantized without a correction.
+    let weight = |folder: &str| {
+        let bytes = fs::read(daemon.path().join(folder).join("model.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = file.tensor(&format!("{DOWN}.weight")).unwrap();
+        tensor.data().to_vec()
+    };
+    assert_ne!(weight("checkpoint"), weight("qera-out/base"));
     let adapter = daemon.adapter("qera-out");
     assert_eq!(adapter.layer(DOWN)["status"], "starved");
     assert_eq!(adapter.layer(K)["status"], "solved", "k shares q's input");
