@@ -20,7 +20,7 @@ use crate::weights::layers::{Layer, LayerForm, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;
 use crate::weights::serving::ServingClass;
-use crate::weights::tied::tie_of;
+use crate::weights::tied::Embeddings;
 
 /// Task types for which PEFT takes a model's head for its own.
 const CLASSIFYING: [&str; 3] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"];
@@ -49,6 +49,13 @@ pub(crate) struct Selector<'a> {
     pub(crate) examinations: &'a Examinations,
 }
 
+/// What is asked of every tensor, found once.
+struct KnownInputs<'a> {
+    /// The inputs of listed layers that a shard names.
+    fed: BTreeSet<String>,
+    embeddings: Embeddings<'a>,
+}
+
 /// What a tensor is.
 enum TensorKind {
     Layer(Layer),
@@ -63,9 +70,12 @@ impl Selector<'_> {
     /// one that is not 2-D. [`Fatal::Usage`] for an option that names what cannot be had.
     pub(crate) fn select(&self) -> Result<Selected, Fatal> {
         let seen = self.recording.linears.seen();
-        let fed: BTreeSet<String> = seen
-            .filter_map(|name| self.architectures.input_of(name))
-            .collect();
+        let known = KnownInputs {
+            fed: seen
+                .filter_map(|name| self.architectures.input_of(name))
+                .collect(),
+            embeddings: Embeddings::of(self.checkpoint),
+        };
         let mut layers = Vec::new();
         let mut passed_over = Vec::new();
         for (name, tensor) in &self.checkpoint.tensors {
@@ -73,7 +83,7 @@ impl Selector<'_> {
                 continue;
             }
             let kind = match module_of(name) {
-                Some(module) => self.judge(module, tensor, &fed)?,
+                Some(module) => self.judge(module, tensor, &known)?,
                 None => TensorKind::PassedOver(Why::NoSuffix),
             };
             match kind {
@@ -99,7 +109,7 @@ impl Selector<'_> {
         &self,
         module: &str,
         tensor: &Tensor,
-        fed: &BTreeSet<String>,
+        known: &KnownInputs<'_>,
     ) -> Result<TensorKind, Fatal> {
         let wanted = self.settings.selection.wanted(module);
         match wanted {
@@ -109,7 +119,7 @@ impl Selector<'_> {
             Wanted::Named | Wanted::Allowed => {}
         }
         let named = wanted == Wanted::Named;
-        if !named && !self.is_linear(module, fed) {
+        if !named && !self.is_linear(module, &known.fed) {
             return Ok(TensorKind::PassedOver(Why::NotLinear));
         }
         if tensor.shape.len() != 2 {
@@ -118,7 +128,7 @@ impl Selector<'_> {
                 false => Ok(TensorKind::PassedOver(Why::NotTwoDimensional)),
             };
         }
-        if let Some(tie) = tie_of(self.checkpoint, module, tensor, named) {
+        if let Some(tie) = known.embeddings.tie_of(module, tensor, named) {
             return match named {
                 true => Err(Fatal::Usage(format!("--include '{module}': {tie}"))),
                 false => Ok(TensorKind::PassedOver(Why::Tied)),

@@ -8,6 +8,7 @@
 //! stored.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use crate::settings::weights::{is_embedding, is_head};
 use crate::weights::checkpoint::{Checkpoint, Tensor};
@@ -49,29 +50,45 @@ impl fmt::Display for Tie {
     }
 }
 
-/// Whether a 2-D weight is an embedding; `named`: whether it was asked for by its full name, so that
-/// one of an embedding's shape is taken for a head however it is called.
-#[must_use]
-pub(crate) fn tie_of(
-    checkpoint: &Checkpoint,
-    module: &str,
-    tensor: &Tensor,
-    named: bool,
-) -> Option<Tie> {
-    let mut has_shape = false;
-    for (name, embedding) in &checkpoint.tensors {
-        let alike = embedding.shape == tensor.shape && embedding.dtype == tensor.dtype;
-        let other = module_of(name).filter(|other| is_embedding(other) && *other != module);
-        if !alike || other.is_none() {
-            continue;
-        }
-        has_shape = true;
-        if checkpoint.bytes(embedding) == checkpoint.bytes(tensor) {
-            return Some(Tie::Bytes(name.clone()));
+/// The embeddings of a checkpoint, by their names.
+#[derive(Debug)]
+pub(crate) struct Embeddings<'a> {
+    checkpoint: &'a Checkpoint,
+    tensors: BTreeMap<&'a str, &'a Tensor>,
+}
+
+impl<'a> Embeddings<'a> {
+    /// Those of a checkpoint.
+    #[must_use]
+    pub(crate) fn of(checkpoint: &'a Checkpoint) -> Self {
+        let tensors = checkpoint.tensors.iter();
+        let tensors = tensors.filter(|(name, _)| module_of(name).is_some_and(is_embedding));
+        Self {
+            checkpoint,
+            tensors: tensors
+                .map(|(name, tensor)| (name.as_str(), tensor))
+                .collect(),
         }
     }
-    let head = is_head(module) || has_shape && (named || may_be_head(module));
-    (head && checkpoint.config.ties_embeddings()).then_some(Tie::Configured)
+
+    /// Whether a 2-D weight is one of them; `named`: whether it was asked for by its full name, so
+    /// that one of an embedding's shape is taken for a head however it is called.
+    #[must_use]
+    pub(crate) fn tie_of(&self, module: &str, tensor: &Tensor, named: bool) -> Option<Tie> {
+        let mut has_shape = false;
+        for (name, embedding) in &self.tensors {
+            let alike = embedding.shape == tensor.shape && embedding.dtype == tensor.dtype;
+            if !alike || module_of(name) == Some(module) {
+                continue;
+            }
+            has_shape = true;
+            if self.checkpoint.bytes(embedding) == self.checkpoint.bytes(tensor) {
+                return Some(Tie::Bytes((*name).to_owned()));
+            }
+        }
+        let head = is_head(module) || has_shape && (named || may_be_head(module));
+        (head && self.checkpoint.config.ties_embeddings()).then_some(Tie::Configured)
+    }
 }
 
 fn may_be_head(module: &str) -> bool {
