@@ -2,7 +2,6 @@
 //! another adapter of saved statistics.
 
 use core::sync::atomic::AtomicBool;
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -129,25 +128,19 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
 
 /// Whether the state holds every site that is to be solved.
 fn check_gathered(prepared: &Prepared<'_>) -> Result<(), Fatal> {
-    let Some(saved) = &prepared.saved else {
+    if prepared.saved.is_none() {
         return Err(refuse(
             prepared.settings,
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
-    };
-    let names = prepared.recording.names.as_ref();
-    let keys = saved.sites.iter().map(|saved| saved.key.as_str());
-    let gathered: BTreeSet<usize> = keys
-        .filter_map(|key| prepared.sites.saved_as(key, names))
-        .collect();
+    }
     // One that a shard named and none fed is quantized without correction.
-    let named = |site: &Site| {
+    let named = |site: &&Site| {
         let mut layers = site.layers.iter().map(|&layer| &prepared.layers()[layer]);
         layers.any(|layer| prepared.recording.linears.names(&layer.name))
     };
-    let sites = prepared.sites.sites.iter().enumerate();
-    let mut missing = sites.filter(|(at, _)| !gathered.contains(at));
-    match missing.find_map(|(_, site)| (!named(site)).then_some(site)) {
+    let mut missing = prepared.sites_without_statistics().into_iter();
+    match missing.find(|site| !named(site)) {
         None => Ok(()),
         Some(site) => Err(refuse(
             prepared.settings,

@@ -100,9 +100,18 @@ def block_of(name):
     return re.match(r"(\D*\d+\.)?", name)[0]
 
 
-def record(model, batches, folder, about, rename=lambda n: n, keep=lambda n: True, part=block_of):
-    """A shard for each batch. With `about`, its metadata, `qera.shares` is written too; without,
-    none at all, and no group reaches beyond a `part` of the model, as nothing would say that it
+def record(
+    model,
+    batches,
+    folder,
+    about,
+    rename=lambda n: n,
+    keep=lambda n: True,
+    part=block_of,
+    shared=True,
+):
+    """A shard for each batch. With `about`, its metadata, `qera.shares` is written too if `shared`;
+    without, none at all, and no group reaches beyond a `part` of the model, as nothing would say that it
     does. A group is written under its first name that `keep` takes."""
     folder.mkdir()
     recorder = Recorder(model)
@@ -110,12 +119,12 @@ def record(model, batches, folder, about, rename=lambda n: n, keep=lambda n: Tru
         recorder.run(**batch)
         rows, shares = {}, []
         groups = recorder.take()
-        for names, x in groups if about else apart(groups, part):
+        for names, x in groups if about and shared else apart(groups, part):
             kept = [rename(name) for name in names if keep(name)]
             if kept:
                 rows[kept[0]] = x.clone()  # the file format has no two names for one tensor
                 shares.append(kept)
-        said = about and about | {"qera.shares": json.dumps(shares)}
+        said = about and about | ({"qera.shares": json.dumps(shares)} if shared else {})
         save_file(rows, folder / f"shard-{number:02}.part", said)
         (folder / f"shard-{number:02}.part").rename(folder / f"shard-{number:02}.safetensors")
     recorder.stop()

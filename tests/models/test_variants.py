@@ -244,10 +244,12 @@ class CrossAttentionTests(Variants):
                 "is_decoder": True,
             }
 
-    def corrected(self, label, about):
+    def corrected(self, label, about, shared=True):
         batches = self.batches(SHARDS, 0)
         keep = self.fed.__contains__
-        shards = record(self.model, batches, self.root / label, about, keep=keep)
+        shards = record(
+            self.model, batches, self.root / label, about, keep=keep, shared=shared
+        )
         out = self.daemon.once(*OPTIONS, activations=shards, checkpoint=self.root / "checkpoint")
         base = transformers.BlipTextModel.from_pretrained(
             out / "base", add_pooling_layer=False
@@ -261,8 +263,9 @@ class CrossAttentionTests(Variants):
         return out, loaded
 
     def test_layers_that_nothing_names_are_left_alone(self):
-        """Nothing is said but the keys: each of them is a layer, and no other."""
-        out, loaded = self.corrected("keys", None)
+        """Nothing is said but the keys and the class: each key is a layer, and no other."""
+        about = {"qera.class": type(self.model).__name__}
+        out, loaded = self.corrected("keys", about, shared=False)
         shard = next((self.root / "keys").glob("*.safetensors"))
         keys = set(load_file(shard))
         assert set(loaded.layers()) == keys, f"not in both: {sorted(set(loaded.layers()) ^ keys)}"

@@ -93,7 +93,28 @@ impl ModelConfig {
     #[must_use]
     pub(crate) fn class(&self) -> Option<&str> {
         let classes = self.0.get("architectures")?.as_array()?;
-        classes.first()?.as_str()
+        classes
+            .first()?
+            .as_str()
+            .filter(|class| is_identifier(class))
+    }
+
+    /// The automatic class that loads this one from the code beside the checkpoint.
+    #[must_use]
+    pub(crate) fn remote_loader(&self, class: &str) -> Option<&str> {
+        let map = self.0.get("auto_map")?.as_object()?;
+        let is_it = |value: &Value| {
+            let path = value.as_str().unwrap_or_default();
+            path.rsplit('.').next() == Some(class)
+        };
+        let (loader, _) = map.iter().find(|(_, value)| is_it(value))?;
+        is_identifier(loader).then_some(loader)
+    }
+
+    /// Whether it says what the model is.
+    #[must_use]
+    pub(crate) fn names_a_model(&self) -> bool {
+        model_type(&self.0).is_some() || self.class().is_some()
     }
 
     /// The architectures of the model and of those parts that have a configuration of their own,
@@ -137,6 +158,14 @@ impl ModelConfig {
         let mut kinds = parts.filter_map(model_type);
         !kinds.next().is_some_and(|kind| UNTIED.contains(&kind))
     }
+}
+
+/// Whether a word may stand for a class in Python.
+#[must_use]
+pub(crate) fn is_identifier(word: &str) -> bool {
+    let is_letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+    word.bytes().next().is_some_and(is_letter)
+        && word.bytes().all(|b| is_letter(b) || b.is_ascii_digit())
 }
 
 fn model_type(config: &Value) -> Option<&str> {

@@ -222,7 +222,12 @@ impl ShardSupply<'_> {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn commit(&self, folder: &Path, sites: Vec<SavedSite>) -> Result<(), Fatal> {
-        let index = Index::new(self.gathered.clone(), self.solved_for.clone(), sites);
+        let index = Index::new(
+            self.gathered.clone(),
+            self.solved_for.clone(),
+            self.recording.names.is_some(),
+            sites,
+        );
         self.state.commit_snapshot(folder, &index)
     }
 }

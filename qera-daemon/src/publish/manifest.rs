@@ -46,6 +46,8 @@ pub(crate) struct ServingRecord {
     pub(crate) task_type: Option<String>,
     /// Recorded names to the checkpoint's, as `--map` takes it; empty where they are the same.
     pub(crate) map: Vec<String>,
+    /// The part of the checkpoint that the class has; null where it has all of it.
+    pub(crate) part: Option<String>,
 }
 
 /// BLAKE3 fingerprints.
@@ -58,6 +60,9 @@ pub(crate) struct Fingerprints {
     pub(crate) model: Option<String>,
     /// The `settings` object below.
     pub(crate) settings: String,
+    /// The class that serves the model, and what it and the shards call each layer.
+    #[serde(default)]
+    pub(crate) names: Option<String>,
     /// `OUT/base`, when there is one.
     pub(crate) base: Option<String>,
 }
@@ -216,9 +221,21 @@ impl Fingerprints {
             checkpoint,
             model: Some(weights.identity().to_owned()),
             settings: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
+            names: Some(names_fingerprint(weights)),
             base,
         }
     }
+}
+
+fn names_fingerprint(weights: &Weights) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let serving = weights.serving();
+    hasher.update(format!("{}\0{:?}\0", serving.class, serving.task_type).as_bytes());
+    for layer in weights.layers() {
+        let recorded = weights.recording().recorded_name(&layer.name);
+        hasher.update(format!("{}\0{recorded}\0", layer.served_as).as_bytes());
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
 }
 
 impl ServingRecord {
@@ -229,6 +246,10 @@ impl ServingRecord {
             class: weights.serving().class.clone(),
             task_type: weights.serving().task_type.clone(),
             map: rules.map(ToString::to_string).collect(),
+            part: weights
+                .serving()
+                .part(weights.recording())
+                .map(str::to_owned),
         }
     }
 }

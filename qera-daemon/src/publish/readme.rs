@@ -32,7 +32,10 @@ impl Readme<'_> {
         let method = layers.settings.solve.method.name();
         let quantizer = layers.weights.format();
         let serving = layers.weights.serving();
-        let class = &serving.class;
+        let (class, more) = match &serving.remote_loader {
+            Some(loader) => (loader, ", trust_remote_code=True"),
+            None => (&serving.class, ""),
+        };
         let (base_model, base_note) = match self.base_model {
             Some(base) => (base, String::new()),
             None => (
@@ -54,7 +57,7 @@ PEFT:
 ```python
 from peft import PeftModel
 from transformers import {class}
-base = {class}.from_pretrained(\"{base_model}\")
+base = {class}.from_pretrained(\"{base_model}\"{more})
 model = PeftModel.from_pretrained(base, \"{folder}\")
 ```
 

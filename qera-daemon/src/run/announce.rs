@@ -142,17 +142,7 @@ pub(crate) fn tell_restored(
             Path::new(&aside).display()
         ));
     }
-    let gathered = |key: &str| {
-        let saved = begun.prepared.saved.as_ref();
-        saved.is_none_or(|saved| saved.sites.iter().any(|known| known.key == key))
-    };
-    for site in begun
-        .prepared
-        .sites
-        .sites
-        .iter()
-        .filter(|site| !gathered(&site.key))
-    {
+    for site in begun.prepared.sites_without_statistics() {
         warn(format!(
             "{} was not gathered before: it begins without the rows of {} shards",
             site.name, restored.gathered.shards

@@ -97,6 +97,7 @@ impl<'a> Locked<'a> {
         };
         let (settings, model) = (self.prepared.settings, self.model);
         let mut refused = Vec::new();
+        let mut said = None;
         while self.prepared.is_empty() && !signals.came() {
             refused.append(&mut self.prepared.refused);
             let deadline = clock::now() + settings.source.rescan;
@@ -106,6 +107,16 @@ impl<'a> Locked<'a> {
                 Ok(again) => self.prepared = again,
                 // The folder is gone for a while.
                 Err(Fatal::Io { .. }) => {}
+                // No shard has named yet what an option selects.
+                Err(Fatal::Usage(message)) => {
+                    if said.as_ref() != Some(&message) {
+                        reporter.say(&Event::Warning {
+                            subject: "waiting for shards",
+                            message: message.clone(),
+                        });
+                        said = Some(message);
+                    }
+                }
                 Err(fatal) => return Err(fatal),
             }
             watcher.renew(|_| ());

@@ -2,6 +2,7 @@
 //! what it will all need. Nothing is locked yet.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::calibrate::aside::{ScoredLayer, scored_share};
@@ -157,6 +158,23 @@ impl<'a> Prepared<'a> {
         self.saved.is_none() && (self.admitted.is_empty() || names_none)
     }
 
+    /// Sites that the state that is continued has nothing of.
+    #[must_use]
+    pub(crate) fn sites_without_statistics(&self) -> Vec<&Site> {
+        let Some(saved) = &self.saved else {
+            return Vec::new();
+        };
+        let named = saved.recording.names.is_some();
+        let names = self.recording.names.as_ref().filter(|_| !named);
+        let keys = saved.sites.iter().map(|saved| saved.key.as_str());
+        let gathered: BTreeSet<usize> = keys
+            .filter_map(|key| self.sites.saved_as(key, names))
+            .collect();
+        let sites = self.sites.sites.iter().enumerate();
+        let missing = sites.filter(|(at, _)| !gathered.contains(at));
+        missing.map(|(_, site)| site).collect()
+    }
+
     /// How the state's sites are to be read.
     #[must_use]
     pub(crate) fn expected<'b>(&'b self, solved_for: Option<&'b str>) -> Expected<'b> {
@@ -227,7 +245,10 @@ fn continued(
     continues: bool,
 ) -> Result<Grouped, Fatal> {
     let named = match (model, &record.recording.names) {
-        (Some(model), None) => Some(record.named_by(saved_names(settings, model, record)?)),
+        (Some(model), None) => {
+            let names = saved_names(settings, model, record)?;
+            Some(record.named_by(names, model.architectures()))
+        }
         _ => None,
     };
     let record = named.as_ref().unwrap_or(record);

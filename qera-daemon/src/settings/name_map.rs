@@ -108,12 +108,18 @@ impl NameMap {
     /// The checkpoint's name of a recorded one.
     #[must_use]
     pub(crate) fn apply(&self, recorded: &str) -> String {
-        let name = match self.suffix {
-            true => recorded.strip_suffix(WEIGHT).unwrap_or(recorded),
-            false => recorded,
-        };
+        let name = self.bare(recorded);
         let mapped = self.rules.iter().find_map(|rule| rule.apply(name));
         mapped.unwrap_or_else(|| name.to_owned())
+    }
+
+    /// A recorded name without the `.weight` that all of them end in.
+    #[must_use]
+    pub(crate) fn bare<'n>(&self, recorded: &'n str) -> &'n str {
+        match self.suffix {
+            true => recorded.strip_suffix(WEIGHT).unwrap_or(recorded),
+            false => recorded,
+        }
     }
 
     /// What the recorded model calls a module of the checkpoint.
@@ -122,6 +128,18 @@ impl NameMap {
         let mut candidates = self.rules.iter().filter_map(|rule| rule.undo(name));
         let recorded = candidates.find(|recorded| self.apply(recorded) == name);
         recorded.unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The part of the checkpoint that was recorded alone: what is put before every name, but for
+    /// what `wrappers` put there.
+    #[must_use]
+    pub(crate) fn part(&self, wrappers: &[&str]) -> Option<&str> {
+        let [rule] = &self.rules[..] else {
+            return None;
+        };
+        let bare = MapRule::prefix(&rule.pattern, "");
+        let everything = rule.pattern.is_empty() || bare.strips(wrappers);
+        (everything && !rule.replacement.is_empty()).then_some(rule.replacement.as_str())
     }
 
     /// Its rules, as `--map` takes them.
@@ -171,6 +189,16 @@ mod tests {
         assert!(!MapRule::prefix("model", "").strips(&["module"]));
         assert!(!MapRule::prefix("module", "x").strips(&["module"]));
         assert_eq!(NameMap::default().apply("h.weight"), "h.weight");
+    }
+
+    #[test]
+    fn a_part_is_what_every_name_lies_in() {
+        let part = |rules: &[&str]| map(rules).part(&["module"]).map(str::to_owned);
+        assert_eq!(part(&["=decoder"]).as_deref(), Some("decoder"));
+        assert_eq!(part(&["module=decoder"]).as_deref(), Some("decoder"));
+        for rules in [&["decoder="][..], &["h=decoder.h"], &["=a", "b=c"], &[]] {
+            assert_eq!(part(rules), None, "{rules:?}");
+        }
     }
 
     #[test]

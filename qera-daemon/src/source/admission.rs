@@ -9,10 +9,8 @@ use safetensors::Dtype;
 use crate::disk::identity::Identity;
 use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::settings::weights::Selection;
-use crate::source::declared::declared_groups;
-use crate::source::metadata::{
-    class, full_precision, linears, model, refused_linears, task_type, tp_size,
-};
+use crate::source::declared::{check_class, declared_groups};
+use crate::source::metadata::{full_precision, linears, model, tp_size};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::{MASK, ShardHeader};
 use crate::weights::Weights;
@@ -58,6 +56,8 @@ pub(crate) struct Admitted {
     pub(crate) name: String,
     /// What will be read.
     pub(crate) entries: Vec<Entry>,
+    /// Where among them the first is that feeds a site.
+    by_site: BTreeMap<usize, usize>,
     /// Keys of known modules that are not selected.
     pub(crate) ignored_keys: usize,
     /// What `qera.source` says: whether the rows come from the full-precision model.
@@ -69,7 +69,7 @@ impl Admitted {
     /// The entry that feeds a site; of several, the first counts.
     #[must_use]
     pub(crate) fn entry_of(&self, site: usize) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.site == site)
+        self.entries.get(*self.by_site.get(&site)?)
     }
 }
 
@@ -87,6 +87,21 @@ pub(crate) struct Admission<'a> {
     pub(crate) recording: &'a Recording,
     /// Whether that cannot be changed any more.
     pub(crate) fixed: bool,
+}
+
+/// The declared groups that each module is in.
+struct Mates<'a>(BTreeMap<&'a str, Vec<&'a BTreeSet<String>>>);
+
+impl<'a> Mates<'a> {
+    fn of(groups: &'a [BTreeSet<String>]) -> Self {
+        let mut by_module: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for group in groups {
+            for module in group {
+                by_module.entry(module).or_default().push(group);
+            }
+        }
+        Self(by_module)
+    }
 }
 
 /// Where the rows of a tensor go.
@@ -117,6 +132,7 @@ impl Admission<'_> {
             .map(|c| (c.key.as_str(), c))
             .collect();
         let groups = declared_groups(header, self.recording)?;
+        let groups = Mates::of(&groups);
         let tp_size = tp_size(header)?;
         let mut entries = Vec::new();
         let mut ignored_keys = 0;
@@ -151,7 +167,10 @@ impl Admission<'_> {
             }
         }
         let full_precision = full_precision(header)?;
+        // Of several entries the first stays.
+        let by_site = entries.iter().enumerate().rev();
         Ok(Admitted {
+            by_site: by_site.map(|(at, entry)| (entry.site, at)).collect(),
             path: header.path.clone(),
             name: header.name.clone(),
             entries,
@@ -175,15 +194,7 @@ impl Admission<'_> {
         if !self.fixed {
             return Ok(());
         }
-        task_type(header)?;
-        if let Some(found) = class(header)
-            && let Some(expected) = self.recording.class.as_ref().filter(|of| *of != found)
-        {
-            return Err(Reason::OtherClass {
-                found: found.to_owned(),
-                expected: expected.clone(),
-            });
-        }
+        check_class(header, self.recording)?;
         self.check_linears(header)?;
         let shared = declared_groups(header, self.recording)?;
         let mut shared = shared.into_iter().flatten();
@@ -206,11 +217,12 @@ impl Admission<'_> {
             let layer = self.weights.and_then(|weights| weights.layer(&module));
             let known = layer.map(Layer::listed);
             let known = known.or_else(|| self.recording.linears.listed(&module));
-            if let Some(known) = known.filter(|known| *known != of.linear) {
-                return Err(refused_linears(
-                    header,
-                    format!("'{}' is {:?} here, and was {known:?}", of.name, of.linear),
-                ));
+            if let Some(expected) = known.filter(|known| known.merged(of.linear).is_none()) {
+                return Err(Reason::OtherLinear {
+                    module: of.name,
+                    found: of.linear,
+                    expected,
+                });
             }
             if self.is_late(&module) {
                 return Err(Reason::LateLinear { module });
@@ -224,7 +236,7 @@ impl Admission<'_> {
         &self,
         key: &str,
         module: &str,
-        groups: &[BTreeSet<String>],
+        groups: &Mates<'_>,
     ) -> Result<Destination, Reason> {
         let sites = self.sites_of(module, groups);
         if !sites.is_empty() {
@@ -248,13 +260,12 @@ impl Admission<'_> {
     /// The sites that a key feeds: its own, and those of modules that the shard says read the same
     /// input. That is one site, unless it was not yet known that they do when the sites were
     /// grouped.
-    fn sites_of(&self, module: &str, groups: &[BTreeSet<String>]) -> BTreeSet<usize> {
+    fn sites_of(&self, module: &str, groups: &Mates<'_>) -> BTreeSet<usize> {
         let own = self.site_of(module);
         let width = |site: usize| self.sites.sites[site].in_features;
+        let groups = groups.0.get(module).into_iter().flatten();
         let mates = groups
-            .iter()
-            .filter(|group| group.contains(module))
-            .flatten()
+            .flat_map(|group| group.iter())
             .filter_map(|member| self.site_of(member))
             .filter(|&mate| own.is_none_or(|own| width(own) == width(mate)));
         own.into_iter().chain(mates).collect()

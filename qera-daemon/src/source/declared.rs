@@ -15,6 +15,9 @@ use crate::weights::recording::Recording;
 use crate::weights::sites::{Clash, Shares, Sites};
 use crate::weights::{Model, Weights};
 
+/// Where nothing else bounds it: no layer is as wide, and sums of products of it fit 64 bits.
+const WIDEST: usize = 1 << 24;
+
 /// What declarations are held against while nothing is fixed yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Declaring<'a> {
@@ -29,23 +32,26 @@ impl Declaring<'_> {
     ///
     /// # Errors
     /// The first thing that does not fit, or contradicts an earlier shard; the recording is then
-    /// of no use.
+    /// as it was.
     pub(crate) fn record(
         &self,
         header: &ShardHeader,
         recording: &mut Recording,
     ) -> Result<(), Reason> {
-        self.check_names(header, recording)?;
-        list_linears(header, self.model, recording)?;
+        let mut learnt = recording.clone();
+        self.check_names(header, &learnt)?;
+        list_linears(header, self.model, &mut learnt)?;
         let keys = recorded_modules(header).map(|of| of.name);
         let shared = declared(header)?.into_iter().flatten();
         for name in keys.chain(shared) {
-            let module = recording.name(&name);
+            let module = learnt.learn(&name);
             if self.may_be_linear(&module) {
-                recording.linears.see(module);
+                learnt.linears.see(module);
             }
         }
-        name_class(header, recording)
+        name_class(header, &mut learnt)?;
+        *recording = learnt;
+        Ok(())
     }
 
     /// Whether a module that is named could be a layer: others say nothing of what is linear. It
@@ -59,7 +65,14 @@ impl Declaring<'_> {
     /// Whether every key is a module of the model.
     fn check_names(&self, header: &ShardHeader, recording: &Recording) -> Result<(), Reason> {
         let Some(model) = self.model else {
-            return Ok(());
+            let mut all = recorded_modules(header);
+            return match all.find(|of| of.in_features > WIDEST) {
+                None => Ok(()),
+                Some(RecordedModule { name, in_features }) => Err(Reason::TooWide {
+                    key: name,
+                    in_features,
+                }),
+            };
         };
         let is_unknown = |of: &RecordedModule| {
             let module = recording.name(&of.name);
@@ -99,45 +112,68 @@ fn list_linears(
     recording: &mut Recording,
 ) -> Result<(), Reason> {
     for of in linears(header)? {
-        let module = recording.name(&of.name);
-        let shape = model.and_then(|model| model.shape(&module));
-        let stored = of.linear.stored_shape();
-        if let Some(shape) = shape.filter(|shape| **shape != stored) {
-            return Err(refused_linears(
-                header,
-                format!(
-                    "'{}' would be stored as {stored:?}, its weight has shape {shape:?}",
-                    of.name
-                ),
+        let refuse = |problem: String| {
+            let name = &of.name;
+            Err(refused_linears(header, format!("'{name}' is {problem}")))
+        };
+        let module = recording.learn(&of.name);
+        let mut linear = of.linear;
+        if let Some(shape) = model.and_then(|model| model.shape(&module)) {
+            match linear.lying_as(shape) {
+                Some(lying) => linear = lying,
+                None => return refuse(format!("{linear}, and its weight has shape {shape:?}")),
+            }
+        }
+        let known = model.and_then(|model| model.architectures().is_transposed(&module));
+        if let (Some(said), Some(known)) = (linear.transposed, known)
+            && said != known
+        {
+            return refuse(format!(
+                "{linear}, and config.json's model_type says the contrary"
             ));
         }
-        if let Some(before) = recording.linears.list(module, of.linear) {
-            return Err(refused_linears(
-                header,
-                format!(
-                    "'{}' is {:?} here, and {:?} in another shard",
-                    of.name, of.linear, before
-                ),
-            ));
+        if let Some(expected) = recording.linears.list(module, linear) {
+            return Err(Reason::OtherLinear {
+                module: of.name,
+                found: linear,
+                expected,
+            });
         }
     }
     Ok(())
 }
 
 fn name_class(header: &ShardHeader, recording: &mut Recording) -> Result<(), Reason> {
-    let task_type = task_type(header)?;
-    let Some(found) = class(header) else {
-        recording.task_type = recording.task_type.take().or(task_type.map(str::to_owned));
-        return Ok(());
-    };
-    if let Some(expected) = recording.class.as_ref().filter(|of| *of != found) {
-        return Err(Reason::OtherClass {
-            found: found.to_owned(),
-            expected: expected.clone(),
-        });
+    check_class(header, recording)?;
+    if let Some(found) = class(header)? {
+        recording.class = Some(found.to_owned());
     }
-    recording.class = Some(found.to_owned());
-    recording.task_type = task_type.map(str::to_owned).or(recording.task_type.take());
+    if let Some(found) = task_type(header)? {
+        recording.task_type = Some(found.to_owned());
+    }
+    Ok(())
+}
+
+/// Whether what a shard says of the model's class is what others said.
+///
+/// # Errors
+/// Another class or task.
+pub(crate) fn check_class(header: &ShardHeader, recording: &Recording) -> Result<(), Reason> {
+    let words = [
+        ("qera.class", class(header)?, &recording.class),
+        ("qera.task_type", task_type(header)?, &recording.task_type),
+    ];
+    for (key, found, known) in words {
+        if let (Some(found), Some(expected)) = (found, known)
+            && found != expected
+        {
+            return Err(Reason::OtherClass {
+                key,
+                found: found.to_owned(),
+                expected: expected.clone(),
+            });
+        }
+    }
     Ok(())
 }
 
@@ -147,7 +183,7 @@ pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Site
     for claim in header.claims() {
         if let [.., width] = claim.shape[..]
             && claim.shape.len() > 1
-            && width > 0
+            && (1..=WIDEST).contains(&width)
             && !claim.key.ends_with(MASK)
             && selection.selects(&claim.key)
         {

@@ -1,6 +1,7 @@
 //! What the shards that are there when a state begins decide once: how their names are related to
 //! the checkpoint's, which modules are linear layers, and which of them share an input.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::Fatal;
@@ -94,18 +95,17 @@ fn judge(
     headers: &[ShardHeader],
 ) -> Result<Round, Fatal> {
     let names = model.map(|model| names_of(settings, model, headers));
-    let mut recording = Recording {
-        names: names.clone(),
-        ..Recording::default()
-    };
+    let mut recording = Recording::under(names);
     let declaring = Declaring {
         model,
         selection: &settings.weights.selection,
     };
-    let mut misfits = Vec::new();
+    let (mut misfits, mut clashes) = (Vec::new(), Vec::new());
     for (index, header) in headers.iter().enumerate() {
-        if let Err(reason) = declaring.record(header, &mut recording) {
-            misfits.push(Misfit { index, reason });
+        match declaring.record(header, &mut recording) {
+            Ok(()) => {}
+            Err(reason) if reason.is_clash() => clashes.push(Misfit { index, reason }),
+            Err(reason) => misfits.push(Misfit { index, reason }),
         }
     }
     if let Some(model) = model.filter(|_| misfits.is_empty())
@@ -123,7 +123,7 @@ fn judge(
     }
     let weights = model.map(|model| model.select(settings, &recording));
     let weights = weights.transpose()?.map(Arc::new);
-    join(settings, weights, recording, headers)
+    join(settings, weights, recording, headers, clashes)
 }
 
 /// Groups into sites what the headers name, and holds every header against that.
@@ -132,11 +132,16 @@ fn join(
     weights: Option<Arc<Weights>>,
     recording: Recording,
     headers: &[ShardHeader],
+    mut clashes: Vec<Misfit>,
 ) -> Result<Round, Fatal> {
     let of = weights.as_deref();
     let mut shares = Shares::default();
-    let mut clashes = Vec::new();
-    for (index, header) in headers.iter().enumerate() {
+    let clashed: BTreeSet<usize> = clashes.iter().map(|misfit| misfit.index).collect();
+    let others = || {
+        let all = headers.iter().enumerate();
+        all.filter(|(index, _)| !clashed.contains(index))
+    };
+    for (index, header) in others() {
         if let Err(reason) = declared_shares(header, of, &recording, &mut shares) {
             clashes.push(Misfit { index, reason });
         }
@@ -151,7 +156,7 @@ fn join(
     };
     let mut admitted = Vec::new();
     let mut misfits = Vec::new();
-    for (index, header) in headers.iter().enumerate() {
+    for (index, header) in others() {
         // Without a checkpoint a shard is judged by its own word here, and by those accepted before
         // it later.
         let own = of.is_none().then(|| {
@@ -169,7 +174,8 @@ fn join(
         }
     }
     // A clash is one's own fault only when the other side is admitted.
-    let misfits = if misfits.is_empty() { clashes } else { misfits };
+    let mut misfits = if misfits.is_empty() { clashes } else { misfits };
+    misfits.sort_by_key(|misfit| misfit.index);
     if !misfits.is_empty() {
         return Ok(Round::Without(misfits));
     }
@@ -182,21 +188,33 @@ fn join(
     })))
 }
 
-/// How the shards' names are related to the checkpoint's: what `--map` says, else what the first
-/// shard shows whose names fit in one way only.
+/// How the shards' names are related to the checkpoint's: what `--map` says, else what most of the
+/// shards show whose names fit in one way only, the first of them where as many show another.
 fn names_of(settings: &Settings, model: &Model, headers: &[ShardHeader]) -> NameMap {
     if let Some(given) = &settings.weights.map {
         return given.clone();
     }
     let selection = &settings.weights.selection;
-    let mut found = headers.iter().filter_map(|header| {
+    let mut shown: Vec<ShownMap> = Vec::new();
+    for header in headers {
         let modules: Vec<_> = recorded_modules(header).collect();
-        match find(model, selection, &modules) {
-            Naming::Found(map) => Some(map),
-            Naming::Unknown | Naming::Ambiguous(_) => None,
+        let Naming::Found(map) = find(model, selection, &modules) else {
+            continue;
+        };
+        match shown.iter_mut().find(|known| known.map == map) {
+            Some(known) => known.shards += 1,
+            None => shown.push(ShownMap { map, shards: 1 }),
         }
-    });
-    found.next().unwrap_or_default()
+    }
+    // The last of equal ones would be taken.
+    let most = shown.into_iter().rev().max_by_key(|known| known.shards);
+    most.map(|known| known.map).unwrap_or_default()
+}
+
+/// A map, and how many shards show it.
+struct ShownMap {
+    map: NameMap,
+    shards: usize,
 }
 
 fn sites(

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use crate::formats::model_config::is_identifier;
 use crate::source::refusal::Reason;
 use crate::source::shard::ShardHeader;
 use crate::weights::linears::ListedLinear;
 
 const SHARES: &str = "qera.shares";
 const LINEARS: &str = "qera.linears";
+const CLASS: &str = "qera.class";
 const TASK_TYPE: &str = "qera.task_type";
 /// What PEFT calls the tasks that it knows.
 const TASK_TYPES: [&str; 6] = [
@@ -62,15 +64,22 @@ pub(crate) fn refused_linears(header: &ShardHeader, problem: String) -> Reason {
 }
 
 /// The class of the recorded model. What wraps a model has a class, too, which serves nothing.
-pub(crate) fn class(header: &ShardHeader) -> Option<&str> {
+///
+/// # Errors
+/// What is no name of a class: it would stand in commands.
+pub(crate) fn class(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     let is_wrapper = |class: &&str| {
         class.starts_with("PeftModel")
             || class.contains("DataParallel")
             || *class == "OptimizedModule"
     };
-    header
-        .metadata("qera.class")
-        .filter(|class| !is_wrapper(class))
+    let Some(class) = header.metadata(CLASS) else {
+        return Ok(None);
+    };
+    if !is_identifier(class) {
+        return Err(metadata(CLASS, class, "no name of a class".into()));
+    }
+    Ok(Some(class).filter(|class| !is_wrapper(class)))
 }
 
 /// What the class is for.

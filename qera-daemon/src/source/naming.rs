@@ -38,6 +38,9 @@ pub(crate) enum Naming {
 pub(crate) fn find(model: &Model, selection: &Selection, modules: &[RecordedModule]) -> Naming {
     let counted = modules.iter().filter(|of| !selection.excludes(&of.name));
     let counted: Vec<&RecordedModule> = counted.collect();
+    if counted.is_empty() {
+        return Naming::Unknown;
+    }
     if counted.iter().all(|of| model.shape(&of.name).is_some()) {
         return Naming::Found(NameMap::default());
     }

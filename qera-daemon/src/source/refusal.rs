@@ -1,6 +1,7 @@
 //! A shard that is set aside, and why: the run goes on without it.
 
 use crate::formats::safetensors::header::HeaderError;
+use crate::weights::linears::ListedLinear;
 use crate::weights::passed_over::Why;
 
 /// A shard set aside: which one and why.
@@ -49,9 +50,9 @@ pub(crate) enum Reason {
         /// Options to type.
         options: Vec<String>,
     },
-    /// Names that are not the checkpoint's, of a model that nobody named.
+    /// A model that is not listed, of a class that no shard names.
     #[error(
-        "its names are not the checkpoint's ('{key}' is '{module}' there), and neither config.json nor the shard says which class serves the model: write its name to the metadata qera.class"
+        "which class serves this model, and what it calls its layers, is not known from config.json ('{key}' is '{module}' in the checkpoint): write the class of the recorded model to the metadata qera.class"
     )]
     UnknownClass {
         /// Tensor.
@@ -59,13 +60,33 @@ pub(crate) enum Reason {
         /// Its module in the checkpoint.
         module: String,
     },
-    /// Another class than that of the shards before.
-    #[error("qera.class is '{found}', the shards before are of '{expected}'")]
+    /// Wider than any layer.
+    #[error("tensor '{key}' has rows of {in_features} numbers: no layer is as wide")]
+    TooWide {
+        /// Tensor.
+        key: String,
+        /// Width of its rows.
+        in_features: usize,
+    },
+    /// Another class, or another task of it, than that of the shards before.
+    #[error("{key} is '{found}', the shards before have '{expected}'")]
     OtherClass {
+        /// Metadata key.
+        key: &'static str,
         /// The shard's metadata.
         found: String,
         /// That of the first shards.
         expected: String,
+    },
+    /// A linear layer that another shard describes otherwise.
+    #[error("qera.linears: '{module}' is {found} here, and {expected} by other shards")]
+    OtherLinear {
+        /// Module.
+        module: String,
+        /// What the shard says.
+        found: ListedLinear,
+        /// What the others said.
+        expected: ListedLinear,
     },
     /// A linear layer that is named too late: which of them are quantized was fixed by the first
     /// shards.
@@ -180,4 +201,12 @@ pub(crate) enum Reason {
         /// What is wrong.
         problem: String,
     },
+}
+
+impl Reason {
+    /// Whether it is the fault of one of two shards, either of which would do alone.
+    #[must_use]
+    pub(crate) const fn is_clash(&self) -> bool {
+        matches!(self, Self::OtherClass { .. } | Self::OtherLinear { .. })
+    }
 }

@@ -35,6 +35,7 @@ use crate::host::second_moment::SecondMomentKind;
 use crate::observe::status::Status;
 use crate::settings::name_map::NameMap;
 use crate::state::seal::{SealError, seal, unseal_record};
+use crate::weights::architecture::Architectures;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, SiteRecord, Sites};
 
@@ -97,10 +98,20 @@ impl SitesRecord {
 
     /// What was gathered without a checkpoint, under the names of one.
     #[must_use]
-    pub(crate) fn named_by(&self, names: NameMap) -> Self {
+    pub(crate) fn named_by(&self, names: NameMap, known: &Architectures) -> Self {
+        let sites: Vec<_> = self.sites.iter().map(|of| of.renamed(&names)).collect();
+        let mut shares = self.shares.renamed(&names);
+        // Each has the rows of its own; the architecture joins those of which one alone was gathered.
+        for site in &sites {
+            let input = known.input_of(&site.name);
+            let same = |of: &&SiteRecord| input.is_some() && known.input_of(&of.name) == input;
+            if sites.iter().filter(same).count() > 1 {
+                shares.keep_apart(&site.name);
+            }
+        }
         Self {
-            shares: self.shares.renamed(&names),
-            sites: self.sites.iter().map(|of| of.renamed(&names)).collect(),
+            shares,
+            sites,
             recording: self.recording.named_by(names),
             ..self.clone()
         }

@@ -148,13 +148,10 @@ fn read(
         damaged: Vec::new(),
     };
     let current = index.solved_for.as_deref() == expected.solved_for;
+    let names = expected.names.filter(|_| !index.named);
     for saved in &index.sites {
         // Others are of modules that `solve` is not asked for.
-        let exact = expected.sites.with_key(&saved.key);
-        let found = expected.sites.saved_as(&saved.key, expected.names);
-        if let Some(site) = found
-            && (exact.is_some() || restored.sites[site].is_none())
-        {
+        if let Some(site) = expected.sites.saved_as(&saved.key, names) {
             restored.sites[site] = Some(read_site(path, saved, site, current, expected)?);
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct Index {
     pub(crate) gathered: Gathered,
     /// Fingerprint of checkpoint and settings that the progress belongs to.
     pub(crate) solved_for: Option<String>,
+    /// Whether its sites are named as in the checkpoint; else as the shards named them.
+    pub(crate) named: bool,
     /// Its sites.
     pub(crate) sites: Vec<SavedSite>,
 }
@@ -42,12 +44,14 @@ impl Index {
     pub(crate) const fn new(
         gathered: Gathered,
         solved_for: Option<String>,
+        named: bool,
         sites: Vec<SavedSite>,
     ) -> Self {
         Self {
             version: VERSION,
             gathered,
             solved_for,
+            named,
             sites,
         }
     }
@@ -236,7 +240,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("qera-index-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(INDEX);
-        let index = Index::new(Gathered::default(), None, Vec::new());
+        let index = Index::new(Gathered::default(), None, true, Vec::new());
         let whole = seal(&index) + "\n";
         std::fs::write(&path, &whole).unwrap();
         assert_eq!(Index::read(&folder).unwrap().gathered, index.gathered);

@@ -138,7 +138,7 @@ impl Layer {
         ListedLinear {
             in_features: self.in_features,
             out_features: self.out_features,
-            transposed: self.transposed,
+            transposed: Some(self.transposed),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which modules the recorded model calls linear layers: those that `qera.linears` lists, and those
 //! whose inputs were recorded.
 
+use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -25,19 +26,50 @@ pub(crate) struct ListedLinear {
     /// Width of its output.
     #[serde(rename = "out")]
     pub(crate) out_features: usize,
-    /// Whether its weight is stored [in_features, out_features].
+    /// Whether its weight is stored [in_features, out_features]; none where that is not said.
     #[serde(default)]
-    pub(crate) transposed: bool,
+    pub(crate) transposed: Option<bool>,
 }
 
 impl ListedLinear {
-    /// The shape in which its weight is stored.
+    /// What a weight of this shape is by this description: which way it lies where it is not
+    /// square. None where it does not fit.
     #[must_use]
-    pub(crate) const fn stored_shape(self) -> [usize; 2] {
-        match self.transposed {
-            true => [self.in_features, self.out_features],
-            false => [self.out_features, self.in_features],
-        }
+    pub(crate) fn lying_as(self, shape: &[usize]) -> Option<Self> {
+        let (m, n) = (self.in_features, self.out_features);
+        let (straight, turned) = (*shape == [n, m], *shape == [m, n]);
+        let transposed = match self.transposed {
+            Some(true) if turned => Some(true),
+            Some(false) if straight => Some(false),
+            None if straight && turned => None,
+            None if straight || turned => Some(turned),
+            _ => return None,
+        };
+        Some(Self { transposed, ..self })
+    }
+
+    /// Both descriptions together; none where they contradict each other.
+    #[must_use]
+    pub(crate) fn merged(self, other: Self) -> Option<Self> {
+        let same_widths =
+            self.in_features == other.in_features && self.out_features == other.out_features;
+        let transposed = match (self.transposed, other.transposed) {
+            (Some(one), Some(two)) if one != two => return None,
+            (one, two) => one.or(two),
+        };
+        same_widths.then_some(Self { transposed, ..self })
+    }
+}
+
+impl fmt::Display for ListedLinear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (m, n) = (self.in_features, self.out_features);
+        let lies = match self.transposed {
+            Some(true) => ", transposed",
+            Some(false) => ", not transposed",
+            None => "",
+        };
+        write!(f, "{m} in, {n} out{lies}")
     }
 }
 
@@ -45,8 +77,14 @@ impl Linears {
     /// Takes what a shard lists; returns what an earlier one said of the same module, where that
     /// differs, and stays as it is then.
     pub(crate) fn list(&mut self, module: String, of: ListedLinear) -> Option<ListedLinear> {
-        let known = *self.listed.entry(module).or_insert(of);
-        (known != of).then_some(known)
+        let known = self.listed.entry(module).or_insert(of);
+        match known.merged(of) {
+            Some(both) => {
+                *known = both;
+                None
+            }
+            None => Some(*known),
+        }
     }
 
     /// A module whose input was recorded.
@@ -70,6 +108,11 @@ impl Linears {
     #[must_use]
     pub(crate) fn listed(&self, module: &str) -> Option<ListedLinear> {
         self.listed.get(module).copied()
+    }
+
+    /// Every module that a shard names.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
+        self.listed.keys().chain(&self.seen).map(String::as_str)
     }
 
     /// Modules that have rows, or share some.
@@ -98,18 +141,30 @@ mod tests {
         let one = ListedLinear {
             in_features: 2,
             out_features: 3,
-            transposed: true,
+            transposed: Some(true),
+        };
+        let unsaid = ListedLinear {
+            transposed: None,
+            ..one
         };
         let mut linears = Linears::default();
-        assert_eq!(linears.list("a".into(), one), None);
+        assert_eq!(linears.list("a".into(), unsaid), None);
         assert_eq!(linears.list("a".into(), one), None);
         let other = ListedLinear {
-            transposed: false,
+            transposed: Some(false),
             ..one
         };
         assert_eq!(linears.list("a".into(), other), Some(one));
-        assert_eq!(linears.listed("a").unwrap().stored_shape(), [2, 3]);
-        assert_eq!(other.stored_shape(), [3, 2]);
+        assert_eq!(linears.listed("a"), Some(one));
+        // Its shape tells which way it lies, unless it is square.
+        assert_eq!(unsaid.lying_as(&[2, 3]), Some(one));
+        assert_eq!(unsaid.lying_as(&[3, 2]), Some(other));
+        assert_eq!(one.lying_as(&[3, 2]), None);
+        let square = ListedLinear {
+            out_features: 2,
+            ..unsaid
+        };
+        assert_eq!(square.lying_as(&[2, 2]), Some(square));
         linears.see("b".into());
         assert!(linears.names("a") && linears.names("b") && !linears.names("c"));
         let names = NameMap::new(false, vec![MapRule::prefix("", "model")]);

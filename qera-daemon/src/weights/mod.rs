@@ -150,6 +150,12 @@ impl Model {
         })
     }
 
+    /// What is known of it by its kind.
+    #[must_use]
+    pub(crate) fn architectures(&self) -> &Architectures {
+        &self.architectures
+    }
+
     /// The modules that have a weight, whatever its shape.
     pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
         let tensors = self.checkpoint.tensors.keys();
@@ -284,7 +290,7 @@ impl Weights {
             return None;
         };
         let listed = self.recording.linears.listed(module);
-        let transposed = listed.map(|of| of.transposed);
+        let transposed = listed.and_then(|of| of.transposed);
         let transposed = transposed.or_else(|| self.architectures.is_transposed(module));
         Some(match transposed {
             Some(true) => rows,

@@ -53,6 +53,8 @@ pub(crate) enum Why {
         /// Column.
         column: usize,
     },
+    /// `--skip-broken`, and it has no number.
+    Empty,
     /// `--skip-broken`, and the type is not read.
     UnreadType(Dtype),
 }
@@ -61,7 +63,10 @@ impl Why {
     /// Whether it is broken, and left out because that was wanted.
     #[must_use]
     pub(crate) const fn is_broken(self) -> bool {
-        matches!(self, Self::NotFinite { .. } | Self::UnreadType(_))
+        matches!(
+            self,
+            Self::NotFinite { .. } | Self::UnreadType(_) | Self::Empty
+        )
     }
 
     /// Whether nobody asked for it: neither an option nor a default.
@@ -101,6 +106,7 @@ impl fmt::Display for Why {
                     "NaN or infinite at row {row}, column {column}: left out by --skip-broken"
                 );
             }
+            Self::Empty => "empty: left out by --skip-broken",
             Self::UnreadType(dtype) => {
                 return write!(
                     f,
@@ -168,6 +174,11 @@ pub(crate) fn grouped(passed_over: &[PassedOver], parameters: u64) -> Vec<Passed
                 share: 0.0,
             });
         group.count += 1;
+        if group.count == 1 {
+            group.tensors = of.tensor.clone();
+        } else {
+            group.tensors = starred(&of.tensor);
+        }
         group.share += of.parameters() as f64 / parameters.max(1) as f64;
     }
     let mut groups: Vec<_> = groups.into_values().collect();

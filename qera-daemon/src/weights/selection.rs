@@ -119,16 +119,17 @@ impl Selector<'_> {
             Wanted::Named | Wanted::Allowed => {}
         }
         let named = wanted == Wanted::Named;
-        if !named && !self.is_linear(module, &known.fed) {
-            return Ok(TensorKind::PassedOver(Why::NotLinear));
-        }
         if tensor.shape.len() != 2 {
-            return match named || !self.settings.selection.include.is_empty() {
+            return match named {
                 true => Err(self.not_two_dimensional(module, tensor)),
                 false => Ok(TensorKind::PassedOver(Why::NotTwoDimensional)),
             };
         }
-        if let Some(tie) = known.embeddings.tie_of(module, tensor, named) {
+        if !named && !self.is_linear(module, &known.fed) {
+            return Ok(TensorKind::PassedOver(Why::NotLinear));
+        }
+        let unlisted = named && !self.architectures.lists(module);
+        if let Some(tie) = known.embeddings.tie_of(module, tensor, unlisted) {
             return match named {
                 true => Err(Fatal::Usage(format!("--include '{module}': {tie}"))),
                 false => Ok(TensorKind::PassedOver(Why::Tied)),
@@ -162,6 +163,9 @@ impl Selector<'_> {
     fn whole(&self, form: LayerForm<'_>) -> Result<TensorKind, Fatal> {
         let dtype = form.tensor.dtype;
         let skips = self.settings.skip_broken;
+        if skips && form.tensor.shape.contains(&0) {
+            return Ok(TensorKind::PassedOver(Why::Empty));
+        }
         if skips && float_dtype(dtype).is_none() {
             return Ok(TensorKind::PassedOver(Why::UnreadType(dtype)));
         }
@@ -188,7 +192,7 @@ impl Selector<'_> {
     fn is_transposed(&self, module: &str) -> Option<bool> {
         let listed = self.recording.linears.listed(module);
         listed
-            .map(|of| of.transposed)
+            .and_then(|of| of.transposed)
             .or_else(|| self.architectures.is_transposed(module))
             .or_else(|| (!CONV1D_NAMES.contains(&last_part(module))).then_some(false))
     }

@@ -1,15 +1,24 @@
 //! The class that serves the model, and what it calls a module: the names in the adapter are its.
 
+use crate::formats::model_config::ModelConfig;
 use crate::settings::dotted::match_start;
-use crate::weights::architecture::Architectures;
+use crate::settings::name_map::NameMap;
+use crate::weights::architecture::{Architectures, Serving};
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::recording::Recording;
 
 /// What a model without any word on it is loaded by.
 const DEFAULT_CLASS: &str = "AutoModelForCausalLM";
 const DEFAULT_TASK: &str = "CAUSAL_LM";
-/// What torch.compile, DistributedDataParallel and PEFT put before every name.
-const WRAPPERS: [&str; 3] = [COMPILED, "module", "base_model.model"];
+const SEQ_TO_SEQ: &str = "SEQ_2_SEQ_LM";
+/// What torch.compile, DistributedDataParallel, PEFT, FSDP and Lightning put before every name.
+const WRAPPERS: [&str; 5] = [
+    COMPILED,
+    "module",
+    "base_model.model",
+    "_fsdp_wrapped_module",
+    "_forward_module",
+];
 /// What torch.compile puts before the names of whatever part of the model it was given.
 pub(crate) const COMPILED: &str = "_orig_mod";
 
@@ -20,6 +29,8 @@ pub(crate) struct ServingClass {
     pub(crate) class: String,
     /// As PEFT calls it; none where it has no word for what the class does.
     pub(crate) task_type: Option<String>,
+    /// The automatic class that loads it from the code beside the checkpoint.
+    pub(crate) remote_loader: Option<String>,
     names: Names,
 }
 
@@ -31,48 +42,47 @@ enum Names {
     /// The listed architecture's; `headed` says whether the checkpoint was saved by a class that
     /// puts a prefix before the base class's names.
     Listed { headed: bool },
-    /// Those of the checkpoint, which that class saved.
+    /// Those of the checkpoint: nothing says what else they could be.
     Checkpoint,
 }
 
 impl ServingClass {
-    /// The recorded class where a shard names it, else the listed architecture's, else the one that
-    /// saved the checkpoint.
+    /// The recorded class where a shard names it, else the listed architecture's.
     #[must_use]
     pub(crate) fn of(
         checkpoint: &Checkpoint,
         architectures: &Architectures,
         recording: &Recording,
     ) -> Self {
-        let listed = architectures.serving();
-        if let Some(class) = &recording.class {
-            let task = recording.task_type.clone();
-            let known = || task_of(class, listed.map(|of| of.task_type));
-            return Self {
-                class: class.clone(),
-                task_type: task.or_else(|| known().map(str::to_owned)),
-                names: Names::Recorded,
-            };
-        }
+        let config = &checkpoint.config;
+        let listed = listed_class(config, architectures);
         let asked = recording.task_type.clone();
-        if let Some(serving) = listed {
-            let headed = checkpoint
-                .tensors
-                .keys()
-                .any(|name| architectures.has_head_prefix(name));
-            return Self {
-                class: serving.class.to_owned(),
-                task_type: asked.or_else(|| Some(serving.task_type.to_owned())),
-                names: Names::Listed { headed },
-            };
-        }
-        let saved_by = checkpoint.config.class();
-        let task = saved_by.map_or(Some(DEFAULT_TASK), |class| task_of(class, None));
-        Self {
-            class: saved_by.unwrap_or(DEFAULT_CLASS).to_owned(),
+        let with = |class: &str, task: Option<&str>, names| Self {
+            remote_loader: config.remote_loader(class).map(str::to_owned),
+            class: class.to_owned(),
             task_type: asked.or_else(|| task.map(str::to_owned)),
-            names: Names::Checkpoint,
+            names,
+        };
+        if let Some(class) = &recording.class {
+            let task = architectures.serving().map(|of| of.task_type);
+            return with(class, task_of(class, task), Names::Recorded);
         }
+        if let Some(serving) = listed {
+            let mut names = checkpoint.tensors.keys();
+            let headed = names.any(|name| architectures.has_head_prefix(name));
+            let names = Names::Listed { headed };
+            return with(serving.class, Some(serving.task_type), names);
+        }
+        with(DEFAULT_CLASS, Some(DEFAULT_TASK), Names::Checkpoint)
+    }
+
+    /// The part of the checkpoint that the class has, where it has not all of it.
+    #[must_use]
+    pub(crate) fn part<'r>(&self, recording: &'r Recording) -> Option<&'r str> {
+        let names = recording.names.as_ref();
+        names
+            .filter(|_| self.names == Names::Recorded)?
+            .part(&WRAPPERS)
     }
 
     /// What the class calls a module of the checkpoint; none where it has no such module.
@@ -84,40 +94,66 @@ impl ServingClass {
         recording: &Recording,
     ) -> Option<String> {
         match self.names {
-            Names::Recorded => Some(without_wrappers(module, recording)),
+            Names::Recorded => {
+                let outside = |part: &str| match_start(part, module).is_none();
+                let part = self.part(recording);
+                (!part.is_some_and(outside))
+                    .then(|| recorded_in_class(module, architectures, recording))
+            }
             Names::Listed { headed } => architectures.served_name(module, headed),
             Names::Checkpoint => Some(module.to_owned()),
         }
     }
 }
 
-/// Whether somebody said whose names the adapter must have, when the recorded ones are not the
-/// checkpoint's.
+/// Whether it is known whose names the adapter must have: a shard names the class, or the model is
+/// listed. Of a checkpoint without a word on what it is, which no class loads by its name, they are
+/// its own.
 #[must_use]
 pub(crate) fn is_known(
     checkpoint: &Checkpoint,
     architectures: &Architectures,
     recording: &Recording,
 ) -> bool {
-    let same = recording.names.as_ref().is_none_or(|names| {
-        let rules = names.rules().iter();
-        rules.into_iter().all(|rule| rule.strips(&WRAPPERS))
-    });
-    same || recording.class.is_some()
-        || architectures.serving().is_some()
-        || checkpoint.config.class().is_some()
+    let config = &checkpoint.config;
+    let same = || {
+        let names = recording.names.as_ref();
+        let mut rules = names.into_iter().flat_map(NameMap::rules);
+        rules.all(|rule| rule.strips(&WRAPPERS))
+    };
+    recording.class.is_some()
+        || listed_class(config, architectures).is_some()
+        || (!config.names_a_model() && same())
+}
+
+/// How a listed architecture is loaded, unless the checkpoint is of a class that has only one side
+/// of it.
+fn listed_class(config: &ModelConfig, architectures: &Architectures) -> Option<Serving> {
+    let one_sided = |class: &str| {
+        ["EncoderModel", "ForCausalLM", "DecoderModel"]
+            .iter()
+            .any(|end| class.ends_with(end))
+    };
+    let two_sided = |serving: &Serving| serving.task_type == SEQ_TO_SEQ;
+    architectures
+        .serving()
+        .filter(|serving| !(two_sided(serving) && config.class().is_some_and(one_sided)))
 }
 
 /// The recorded class's name of a module. What wraps the class has put parts into the recorded
-/// names that are not the checkpoint's.
-fn without_wrappers(module: &str, recording: &Recording) -> String {
+/// names that are not the checkpoint's; of a listed architecture they are known by what they wrap.
+fn recorded_in_class(module: &str, architectures: &Architectures, recording: &Recording) -> String {
     let recorded = recording.recorded_name(module);
     if recorded == module {
         return recorded;
     }
     let parts = unwrapped(&recorded).split('.');
     let parts = parts.filter(|part| *part != COMPILED);
-    parts.collect::<Vec<_>>().join(".")
+    let inner = parts.collect::<Vec<_>>().join(".");
+    let starts = core::iter::once(0).chain(inner.match_indices('.').map(|(at, _)| at + 1));
+    let mut listed = starts.map(|at| &inner[at..]);
+    let listed = listed.find(|name| architectures.serving().is_some() && architectures.lists(name));
+    listed.map(str::to_owned).unwrap_or(inner)
 }
 
 /// A name without what wrappers put before it.
@@ -135,7 +171,7 @@ fn task_of(class: &str, listed: Option<&'static str>) -> Option<&'static str> {
     if class.ends_with("ForCausalLM") || class.ends_with("LMHeadModel") {
         Some(DEFAULT_TASK)
     } else if class.ends_with("ForConditionalGeneration") {
-        listed.filter(|task| *task == "SEQ_2_SEQ_LM")
+        listed.filter(|task| *task == SEQ_TO_SEQ)
     } else if class.ends_with("Model") && !class.ends_with("HeadsModel") {
         Some("FEATURE_EXTRACTION")
     } else {

@@ -67,12 +67,17 @@ impl Shares {
             let members = group.iter().map(|name| (name.clone(), leader.clone()));
             self.groups.extend(members);
             self.alone.retain(|name| !group.contains(name));
-        } else if let Some(name) = group.first()
-            && !self.groups.contains_key(name)
-        {
-            self.alone.insert(name.clone());
+        } else if let Some(name) = group.first() {
+            self.keep_apart(name);
         }
         Ok(())
+    }
+
+    /// A module shares with no other that no group names with it.
+    pub(crate) fn keep_apart(&mut self, module: &str) {
+        if !self.groups.contains_key(module) {
+            self.alone.insert(module.to_owned());
+        }
     }
 
     /// Under the checkpoint's names.
@@ -276,15 +281,12 @@ impl Sites {
         self.by_key.get(key).copied()
     }
 
-    /// The site that was saved under this key, perhaps by a run that did not know the names of the
-    /// checkpoint, or which layers share an input.
+    /// The site that was saved under this key, perhaps by a run that did not know which layers share
+    /// an input; `names` where it did not know the checkpoint's names either.
     #[must_use]
     pub(crate) fn saved_as(&self, key: &str, names: Option<&NameMap>) -> Option<usize> {
-        let renamed = || renamed_key(key, names?).into();
-        let renamed: Option<String> = renamed();
-        self.with_key(key)
-            .or_else(|| self.with_key(renamed.as_deref()?))
-            .or_else(|| self.of(renamed.as_deref().unwrap_or(key)))
+        let key = names.map_or_else(|| key.to_owned(), |names| renamed_key(key, names));
+        self.with_key(&key).or_else(|| self.of(&key))
     }
 
     /// What the shards declared when the sites were grouped.

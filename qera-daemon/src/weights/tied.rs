@@ -71,10 +71,10 @@ impl<'a> Embeddings<'a> {
         }
     }
 
-    /// Whether a 2-D weight is one of them; `named`: whether it was asked for by its full name, so
-    /// that one of an embedding's shape is taken for a head however it is called.
+    /// Whether a 2-D weight is one of them; one of an embedding's shape that is `unlisted`, and was
+    /// asked for by its full name, is taken for a head however it is called.
     #[must_use]
-    pub(crate) fn tie_of(&self, module: &str, tensor: &Tensor, named: bool) -> Option<Tie> {
+    pub(crate) fn tie_of(&self, module: &str, tensor: &Tensor, unlisted: bool) -> Option<Tie> {
         let mut has_shape = false;
         for (name, embedding) in &self.tensors {
             let alike = embedding.shape == tensor.shape && embedding.dtype == tensor.dtype;
@@ -86,7 +86,7 @@ impl<'a> Embeddings<'a> {
                 return Some(Tie::Bytes((*name).to_owned()));
             }
         }
-        let head = is_head(module) || has_shape && (named || may_be_head(module));
+        let head = is_head(module) || has_shape && (unlisted || may_be_head(module));
         (head && self.checkpoint.config.ties_embeddings()).then_some(Tie::Configured)
     }
 }

@@ -80,6 +80,51 @@ fn the_recorded_class_decides_where_it_is_named() {
     );
 }
 
+/// Whatever wraps a listed class, its layers are known by their paths; a head beside the map keeps
+/// its name.
+#[test]
+fn an_unknown_wrapper_is_no_part_of_a_listed_class() {
+    let weights: &[Weight<'_>] = &[
+        ("transformer.h.0.mlp.dense_h_to_4h.weight", &[12, 8]),
+        ("lm_head.weight", &[20, 8]),
+    ];
+    let bloom = Some(r#"{"model_type":"bloom","tie_word_embeddings":false}"#);
+    let class = [Metadata::new("qera.class", "BloomForCausalLM")];
+    let daemon = daemon_with_model(bloom, weights);
+    let key = format!("policy.transformer.{UP}");
+    record(&daemon, "a", &[(&key, 8)], &class);
+    expect(&run(&daemon, &[]), 0, &["1 layers corrected"]);
+    assert!(daemon.adapter("qera-out").has(&format!("transformer.{UP}")));
+    // The body's names, and the head's own, which no prefix was put on.
+    let daemon = daemon_with_model(bloom, weights);
+    record(&daemon, "a", &[(UP, 8), ("lm_head", 8)], &class);
+    let named = [
+        "--include",
+        "lm_head",
+        "--include",
+        "*dense*",
+        "--map",
+        "h=transformer.h",
+    ];
+    expect(&run(&daemon, &named), 0, &["2 layers corrected"]);
+    let adapter = daemon.adapter("qera-out");
+    assert!(adapter.has("lm_head"), "{}", adapter.manifest["layers"]);
+    assert_eq!(adapter.layer("lm_head")["recorded_as"], "lm_head");
+}
+
+/// A map that was wrong and is mended makes another adapter, also of the same bytes.
+#[test]
+fn another_map_is_another_adapter() {
+    let weights: &[Weight<'_>] = &[("a.q.weight", &[4, 8]), ("b.q.weight", &[4, 8])];
+    let daemon = daemon_with_model(None, weights);
+    let class = [Metadata::new("qera.class", "Any")];
+    record(&daemon, "s", &[("q", 8)], &class);
+    expect(&run(&daemon, &["--map", "=a"]), 0, &["1 layers corrected"]);
+    let mended = ["--map", "=b", "--state", "anew"];
+    expect(&run(&daemon, &mended), 0, &["published generation 2"]);
+    assert_eq!(daemon.adapter("qera-out").layers()[0]["name"], "b.q");
+}
+
 /// PEFT has a classifier's head saved whole: factors of it would be left unread.
 #[test]
 fn the_head_of_a_classifier_is_left_out() {
@@ -115,6 +160,32 @@ fn a_wrapper_is_not_the_class() {
 /// What the served class calls a layer is asked for, not guessed.
 #[test]
 fn an_unknown_class_is_asked_for() {
+    // config.json names a class, and who saved the checkpoint is another matter.
+    let saved = Some(r#"{"model_type":"codegen","architectures":["CodeGenForCausalLM"]}"#);
+    for prefix in ["", "transformer."] {
+        let daemon = recorded_under(saved, prefix, &[]);
+        expect(
+            &run(&daemon, &[]),
+            1,
+            &["which class serves this model", "qera.class"],
+        );
+    }
+    // T5's encoder alone is not what AutoModelForSeq2SeqLM makes.
+    let weights: &[Weight<'_>] = &[("encoder.block.0.layer.0.SelfAttention.q.weight", &[4, 8])];
+    let encoder = r#"{"model_type":"t5","architectures":["T5EncoderModel"]}"#;
+    let daemon = daemon_with_model(Some(encoder), weights);
+    record(
+        &daemon,
+        "a",
+        &[("encoder.block.0.layer.0.SelfAttention.q", 8)],
+        &[],
+    );
+    expect(&run(&daemon, &[]), 1, &["qera.class"]);
+    for class in ["", "X\nimport os"] {
+        let daemon = recorded_under(None, "", &[Metadata::new("qera.class", class)]);
+        expect(&run(&daemon, &[]), 1, &["no name of a class"]);
+    }
+
     let daemon = recorded_under(None, "backbone.", &[]);
     expect(
         &run(&daemon, &[]),
@@ -132,9 +203,9 @@ fn two_prefixes_are_not_chosen_from_and_map_says_which() {
         ("encoder.block.0.q.weight", &[4, 8]),
         ("decoder.block.0.q.weight", &[4, 8]),
     ];
-    let config = Some(r#"{"architectures":["TwoSided"]}"#);
-    let daemon = daemon_with_model(config, weights);
-    record(&daemon, "a", &[("block.0.q", 8)], &[]);
+    let daemon = daemon_with_model(None, weights);
+    let class = [Metadata::new("qera.class", "OneSide")];
+    record(&daemon, "a", &[("block.0.q", 8)], &class);
     let refused = run(&daemon, &[]);
     expect(&refused, 1, &["--map '=decoder'", "--map '=encoder'"]);
     expect(
@@ -143,7 +214,9 @@ fn two_prefixes_are_not_chosen_from_and_map_says_which() {
         &["1 layers corrected"],
     );
     let adapter = daemon.adapter("qera-out");
-    assert!(adapter.has("decoder.block.0.q"));
+    // Recorded in OneSide, it is served by OneSide.
+    assert!(adapter.has("block.0.q"));
+    assert_eq!(adapter.layers()[0]["name"], "decoder.block.0.q");
     assert_eq!(
         adapter.manifest["serving"]["map"],
         serde_json::json!(["=decoder"])
@@ -152,13 +225,24 @@ fn two_prefixes_are_not_chosen_from_and_map_says_which() {
     expect(&run(&daemon, &[]), 0, &["nothing new"]);
     let other = run(&daemon, &["--map", "=encoder"]);
     expect(&other, 4, &["was begun with --map '=decoder'"]);
-    let stars = ["--map", "block.*.q=decoder.block.*.q", "--out", "stars"];
-    expect(&run(&daemon, &stars), 0, &["1 layers corrected"]);
     expect(
         &run(&daemon, &["--map", "block"]),
         2,
         &["PATTERN=REPLACEMENT"],
     );
+}
+
+#[test]
+fn a_map_may_have_stars() {
+    let weights: &[Weight<'_>] = &[("blocks.0.attention.q.weight", &[4, 8])];
+    let daemon = daemon_with_model(None, weights);
+    let class = [Metadata::new("qera.class", "Other")];
+    record(&daemon, "a", &[("h.0.attn.q", 8)], &class);
+    let stars = ["--map", "h.*.attn=blocks.*.attention"];
+    expect(&run(&daemon, &stars), 0, &["1 layers corrected"]);
+    let adapter = daemon.adapter("qera-out");
+    assert_eq!(adapter.layers()[0]["name"], "blocks.0.attention.q");
+    assert!(adapter.has("h.0.attn.q"));
 }
 
 /// Names of no relation are refused, with the option that relates them.
@@ -176,9 +260,12 @@ fn unknown_names_are_refused_with_words_that_help() {
 /// What was gathered without a checkpoint gets its names when there is one.
 #[test]
 fn a_state_that_was_gathered_first_is_named_later() {
-    let said = [Metadata::new("qera.shares", r#"[["m.h.0.a","m.h.0.b"]]"#)];
+    let said = [
+        Metadata::new("qera.shares", r#"[["m.h.0.a","m.h.0.b"]]"#),
+        Metadata::new("qera.class", "Sided"),
+    ];
     let weights: &[Weight<'_>] = &[("h.0.a.weight", &[4, 8]), ("h.0.b.weight", &[6, 8])];
-    let config = Some(r#"{"architectures":["Sided"]}"#);
+    let config = Some(r#"{"model_type":"sided"}"#);
     let (gathered, at_once) = (
         daemon_with_model(config, weights),
         daemon_with_model(config, weights),
@@ -225,7 +312,8 @@ fn names_alone_join_nothing_where_the_model_is_not_listed() {
     let query = format!("{path}.query");
     for config in [None, Some(r#"{"model_type":"blip"}"#)] {
         let daemon = daemon_with_model(config, &weights);
-        record(&daemon, "a", &[(&query, 8)], &[]);
+        let class = [Metadata::new("qera.class", "BlipTextModel")];
+        record(&daemon, "a", &[(&query, 8)], &class);
         expect(&run(&daemon, &[]), 0, &["1 layers corrected, 0 starved"]);
         let adapter = daemon.adapter("qera-out");
         assert!(adapter.has(&query) && !adapter.has(&format!("{path}.key")));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::publish::manifest::Fingerprints;
+use crate::settings::dotted::match_start;
 
 /// What the manifest claims.
 #[derive(Debug, Deserialize)]
@@ -14,8 +15,19 @@ pub(crate) struct ManifestClaims {
     pub(crate) fingerprints: Fingerprints,
     /// How it was made.
     pub(crate) settings: ClaimedSettings,
+    /// What serves it.
+    #[serde(default)]
+    pub(crate) serving: ClaimedServing,
     /// Every layer that was selected.
     pub(crate) layers: Vec<LayerClaim>,
+}
+
+/// What serves it.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ClaimedServing {
+    /// The part of the base that the class has, where it has not all of it.
+    #[serde(default)]
+    part: Option<String>,
 }
 
 /// How it was made.
@@ -78,6 +90,15 @@ impl ManifestClaims {
     #[must_use]
     pub(crate) fn corrects_nothing(&self) -> bool {
         self.settings.method == "w-only"
+    }
+}
+
+impl ClaimedServing {
+    /// Whether the class has this module of the base.
+    #[must_use]
+    pub(crate) fn has(&self, module: &str) -> bool {
+        let part = self.part.as_deref().unwrap_or_default();
+        match_start(part, module).is_some()
     }
 }
 

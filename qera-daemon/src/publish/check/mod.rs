@@ -134,7 +134,9 @@ fn known_modules(
     names: &ServedNames,
 ) -> KnownModules {
     if let Some(model) = model {
+        let serving = folder.manifest.as_ref().map(|manifest| &manifest.serving);
         let modules = model.modules().into_iter();
+        let modules = modules.filter(|module| serving.is_none_or(|of| of.has(module)));
         return KnownModules {
             names: modules.map(|module| names.served(module)).collect(),
             complete: true,

@@ -5,6 +5,7 @@ mod table;
 
 use crate::formats::model_config::ModelConfig;
 use crate::settings::dotted::{fill, join, match_start};
+use crate::settings::weights::is_head;
 use crate::weights::architecture::table::LISTED;
 
 /// Loads the base class, whose names have no prefix.
@@ -138,20 +139,18 @@ impl Architectures {
     #[must_use]
     pub(crate) fn served_name(&self, module: &str, headed: bool) -> Option<String> {
         let architecture = self.whole()?.architecture;
-        let prefix = architecture.prefix;
-        let base = match (headed, match_start(prefix, module)) {
-            (false, _) => module,
-            (true, Some(met)) if !prefix.is_empty() => met.rest,
-            // Beside the base model: a head, which `AutoModel` has not.
-            _ => {
-                let is_base = architecture.serving?.class == BASE_CLASS;
-                return (!is_base || prefix.is_empty()).then(|| module.to_owned());
-            }
+        let (prefix, class) = (architecture.prefix, architecture.serving?.class);
+        let base = match (prefix.is_empty(), headed) {
+            (true, _) => architecture.is_beside_a_block(module).then_some(module),
+            (false, true) => match_start(prefix, module).map(|met| met.rest),
+            (false, false) => Some(module),
         };
-        Some(match architecture.serving?.class {
-            BASE_CLASS => base.to_owned(),
-            _ => join(prefix, base),
-        })
+        match base {
+            Some(base) if class == BASE_CLASS => Some(base.to_owned()),
+            Some(base) => Some(join(prefix, base)),
+            // Beside the base model: of heads the class has its own only.
+            None => (class != BASE_CLASS && is_head(module)).then(|| module.to_owned()),
+        }
     }
 
     /// What is known of this model, for a person; none where nothing is.
@@ -192,6 +191,14 @@ impl ModelPart {
 }
 
 impl Architecture {
+    /// Whether a module begins as a block does.
+    fn is_beside_a_block(&self, module: &str) -> bool {
+        let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        self.blocks
+            .iter()
+            .any(|block| first(block) == first(module))
+    }
+
     /// The path of the first layer that reads what this one reads.
     fn input_of(&self, base: &str) -> Option<String> {
         self.blocks.iter().find_map(|block| {
@@ -338,6 +345,9 @@ mod tests {
             t5.served_name("decoder.x", false).as_deref(),
             Some("decoder.x")
         );
+        // Heads that the class of the task has not.
+        assert_eq!(t5.served_name("classification_head.dense", false), None);
+        assert_eq!(bloom.served_name("score", true), None);
     }
 
     #[test]
