@@ -2,6 +2,7 @@
 
 mod continued;
 mod damage;
+mod gathered_names;
 mod new_checkpoint;
 mod solve;
 mod version;
