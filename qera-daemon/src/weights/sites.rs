@@ -73,6 +73,14 @@ impl Shares {
         Ok(())
     }
 
+    /// What identifies the input of a module that was declared.
+    fn key(&self, module: &str) -> Option<String> {
+        if let Some(leader) = self.groups.get(module) {
+            return Some(format!("{DECLARED}{leader}"));
+        }
+        self.alone.contains(module).then(|| module.to_owned())
+    }
+
     /// A module shares with no other that no group names with it.
     pub(crate) fn keep_apart(&mut self, module: &str) {
         if !self.groups.contains_key(module) {
@@ -147,9 +155,7 @@ pub(crate) struct Sites {
     /// In the order of their names.
     pub(crate) sites: Vec<Site>,
     by_key: BTreeMap<String, usize>,
-    shares: Shares,
-    /// What is known of names.
-    known: Arc<Architectures>,
+    inputs: SharedInputs,
     /// How much of the second moment is gathered of a site that comes later.
     second_moment: SecondMomentKind,
 }
@@ -184,10 +190,11 @@ impl Sites {
         known: Arc<Architectures>,
         second_moment: SecondMomentKind,
     ) -> Result<Self, UnequalWidths> {
+        let inputs = SharedInputs::new(shares.clone(), known);
         let mut sites: Vec<Site> = Vec::new();
         let mut by_key = BTreeMap::new();
         for (index, layer) in layers.iter().enumerate() {
-            let key = key(&layer.name, shares, &known);
+            let key = inputs.key(&layer.name);
             let site = *by_key.entry(key.clone()).or_insert_with(|| {
                 let (name, in_features) = (layer.name.clone(), layer.in_features);
                 sites.push(Site {
@@ -215,8 +222,7 @@ impl Sites {
         Ok(Self {
             sites,
             by_key,
-            shares: shares.clone(),
-            known,
+            inputs,
             second_moment,
         })
     }
@@ -231,8 +237,7 @@ impl Sites {
         let mut all = Self {
             sites: Vec::new(),
             by_key: BTreeMap::new(),
-            shares: shares.clone(),
-            known: Arc::default(),
+            inputs: SharedInputs::new(shares.clone(), Arc::default()),
             second_moment,
         };
         for site in sites {
@@ -244,14 +249,14 @@ impl Sites {
     /// The same declarations, and no site yet.
     #[must_use]
     pub(crate) fn without_sites(&self) -> Self {
-        Self::saved(&[], &self.shares, self.second_moment)
+        Self::saved(&[], &self.inputs.shares, self.second_moment)
     }
 
     /// Where there is no checkpoint: the site of a module, a new one where its input is not known
     /// yet.
     pub(crate) fn ensure(&mut self, module: &str, in_features: usize) -> usize {
         self.of(module).unwrap_or_else(|| {
-            let key = key(module, &self.shares, &self.known);
+            let key = self.inputs.key(module);
             self.add(key, module, in_features)
         })
     }
@@ -292,14 +297,14 @@ impl Sites {
     /// What the shards declared when the sites were grouped.
     #[must_use]
     pub(crate) const fn shares(&self) -> &Shares {
-        &self.shares
+        &self.inputs.shares
     }
 
     /// The site that a module's input feeds. The module need not be selected itself: the rows of
     /// q_proj are those of a selected v_proj.
     #[must_use]
     pub(crate) fn of(&self, module: &str) -> Option<usize> {
-        let key = key(module, &self.shares, &self.known);
+        let key = self.inputs.key(module);
         self.by_key.get(&key).copied()
     }
 }
@@ -308,15 +313,45 @@ impl Sites {
 /// add to it.
 const DECLARED: &str = "declared:";
 
-/// What identifies a module's input: equal for modules that share it.
-fn key(module: &str, shares: &Shares, known: &Architectures) -> String {
-    if let Some(leader) = shares.groups.get(module) {
-        return format!("{DECLARED}{leader}");
+/// What says which modules share an input.
+#[derive(Debug, Clone)]
+struct SharedInputs {
+    shares: Shares,
+    known: Arc<Architectures>,
+    /// SharedInputs of the architecture that the shards say are several: what they do not mention of
+    /// those is not joined either.
+    several: BTreeSet<String>,
+}
+
+impl SharedInputs {
+    fn new(shares: Shares, known: Arc<Architectures>) -> Self {
+        let mut declared: BTreeMap<String, String> = BTreeMap::new();
+        let mut several = BTreeSet::new();
+        for module in shares.groups.keys().chain(&shares.alone) {
+            let (Some(input), Some(key)) = (known.input_of(module), shares.key(module)) else {
+                continue;
+            };
+            let first = declared.entry(input.clone()).or_insert_with(|| key.clone());
+            if *first != key {
+                several.insert(input);
+            }
+        }
+        Self {
+            shares,
+            known,
+            several,
+        }
     }
-    if shares.alone.contains(module) {
-        return module.to_owned();
+
+    /// What identifies a module's input: equal for modules that share it.
+    fn key(&self, module: &str) -> String {
+        let known = || {
+            let input = self.known.input_of(module);
+            input.filter(|input| !self.several.contains(input))
+        };
+        let declared = self.shares.key(module).or_else(known);
+        declared.unwrap_or_else(|| module.to_owned())
     }
-    known.input_of(module).unwrap_or_else(|| module.to_owned())
 }
 
 /// A key under the checkpoint's names.
@@ -336,7 +371,7 @@ mod tests {
 
     fn key(module: &str, shares: &Shares) -> String {
         let config = ModelConfig::parse(br#"{"model_type":"llama"}"#).unwrap();
-        super::key(module, shares, &Architectures::of(&config))
+        SharedInputs::new(shares.clone(), Arc::new(Architectures::of(&config))).key(module)
     }
 
     #[test]
@@ -346,14 +381,17 @@ mod tests {
         let [q, k, v] = ["q_proj", "k_proj", "v_proj"].map(name);
         assert_eq!(key(&q, &nothing), key(&k, &nothing));
         let mut shares = Shares::default();
-        shares.join(&[k.clone()].into()).unwrap();
         shares.join(&[q.clone()].into()).unwrap();
+        assert_eq!(key(&q, &shares), key(&v, &shares), "nothing contradicts it");
+        shares.join(&[k.clone()].into()).unwrap();
         assert_ne!(key(&q, &shares), key(&k, &shares));
-        assert_eq!(
-            key(&q, &shares),
-            key(&v, &shares),
-            "nothing was declared of v"
-        );
+        for declared in [&q, &k] {
+            assert_ne!(
+                key(declared, &shares),
+                key(&v, &shares),
+                "it is one of them, or neither"
+            );
+        }
         // What was seen alone once and together later is together.
         shares.join(&[q.clone(), k.clone()].into()).unwrap();
         assert_eq!(key(&q, &shares), key(&k, &shares));

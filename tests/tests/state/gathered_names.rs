@@ -42,13 +42,9 @@ fn daemon(names: [&str; 2], config: &str) -> TestDaemon {
 }
 
 /// The error without correction of each layer.
-fn errors(daemon: &TestDaemon, out: &str, names: [&str; 2]) -> [f64; 2] {
+fn errors(daemon: &TestDaemon, out: &str, names: [&str; 2]) -> [String; 2] {
     let adapter = daemon.adapter(out);
-    names.map(|name| {
-        adapter.layer(name)["error"]["without"]
-            .as_f64()
-            .unwrap_or_default()
-    })
+    names.map(|name| adapter.layer(name)["error"]["without"].to_string())
 }
 
 /// Names that a map exchanges: each layer has the rows that were recorded under its own.
