@@ -36,6 +36,17 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
         budget_bytes: settings.compute.memory_budget.bytes,
         device: device(settings),
     }));
+    let unused = prepared.statistics_of_no_weight();
+    if let Some(first) = unused.first() {
+        reporter.say(&Event::Warning {
+            subject: "state",
+            message: format!(
+                "{} of its inputs are of no weight of the checkpoint ('{first}' first): their rows \
+                 are not used",
+                unused.len()
+            ),
+        });
+    }
 }
 
 /// Says what the run begins with.

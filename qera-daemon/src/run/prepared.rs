@@ -175,6 +175,19 @@ impl<'a> Prepared<'a> {
         missing.map(|(_, site)| site).collect()
     }
 
+    /// Inputs of a state that was gathered without a checkpoint which this one has no weight for: by
+    /// another name, perhaps.
+    #[must_use]
+    pub(crate) fn statistics_of_no_weight(&self) -> Vec<&str> {
+        let (Some(weights), Some(saved)) = (&self.weights, &self.saved) else {
+            return Vec::new();
+        };
+        let gathered = saved.recording.names.is_none();
+        let names = saved.sites.iter().map(|site| site.name.as_str());
+        let is_there = |name: &&str| weights.has_module(&self.recording.name(name));
+        names.filter(|name| gathered && !is_there(name)).collect()
+    }
+
     /// How the state's sites are to be read.
     #[must_use]
     pub(crate) fn expected<'b>(&'b self, solved_for: Option<&'b str>) -> Expected<'b> {
