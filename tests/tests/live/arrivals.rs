@@ -9,7 +9,7 @@ use qera_tests::event::{event, folded, published, quarantined};
 use qera_tests::live::{Live, arrive};
 use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
-    DOWN, LIVE_OPTIONS, Q, shard_path, sine_values, write_rows_of_both_sites,
+    DOWN, LIVE_OPTIONS, Q, rename_in, shard_path, sine_values, write_rows_of_both_sites,
 };
 
 use super::{BINARY, RunningDaemon, begin_on_three_layers};
@@ -148,6 +148,22 @@ fn what_is_shared_may_be_known_late() {
     let adapter = daemon.adapter("qera-out");
     assert_eq!(adapter.layer("enc.left")["rows"], 600);
     assert_eq!(adapter.layer("enc.right")["rows"], 300);
+}
+
+/// A shard that names nothing that an option selects is waited beyond, and said once.
+#[test]
+fn a_selection_that_no_shard_has_named_is_waited_for() {
+    let more = ["--include", "*.down_proj", "--rescan-interval", "0.1"];
+    let RunningDaemon { daemon, mut live } = begin_on_three_layers(&more);
+    let q = TensorToWrite::f32(Q, &[300, 8], &sine_values(2400, 0.0));
+    rename_in(&daemon, "a", &[q]);
+    let waits = event("warning").with("subject", "waiting for shards");
+    live.wait_for(&waits);
+    pause();
+    write_rows_of_both_sites(&daemon, "b", 1.0);
+    live.wait_for(&folded("b"));
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert_eq!(live.count(&waits), 1, "{}", live.log);
 }
 
 /// A name that is no text is a name: taken once.

@@ -145,6 +145,20 @@ fn the_head_of_a_classifier_is_left_out() {
     assert!(!daemon.adapter("qera-out").has("score"));
 }
 
+/// A class whose code lies beside the checkpoint is loaded by the automatic one that names it.
+#[test]
+fn a_class_of_the_checkpoints_own_code_is_loaded_by_its_automatic_class() {
+    let config = r#"{"model_type":"own","auto_map":{"AutoModelForCausalLM":"modeling.OwnLM"}}"#;
+    let class = [Metadata::new("qera.class", "OwnLM")];
+    let daemon = recorded_under(Some(config), "", &class);
+    expect(&run(&daemon, &[]), 0, &["2 layers corrected"]);
+    let readme = daemon.path().join("qera-out/current/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    for said in ["import AutoModelForCausalLM", "trust_remote_code=True"] {
+        assert!(readme.contains(said), "{readme}");
+    }
+}
+
 /// A wrapper's class is nobody's that could be loaded.
 #[test]
 fn a_wrapper_is_not_the_class() {
