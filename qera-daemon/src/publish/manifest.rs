@@ -1,5 +1,7 @@
 //! `qera_manifest.json`: what was solved, from what, and how well it does.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::formats::safetensors::header::dtype_name;
@@ -46,8 +48,8 @@ pub(crate) struct ServingRecord {
     pub(crate) task_type: Option<String>,
     /// Recorded names to the checkpoint's, as `--map` takes it; empty where they are the same.
     pub(crate) map: Vec<String>,
-    /// The part of the checkpoint that the class has; null where it has all of it.
-    pub(crate) part: Option<String>,
+    /// Modules of the checkpoint that the class has not, with all beneath them.
+    pub(crate) outside: BTreeSet<String>,
 }
 
 /// BLAKE3 fingerprints.
@@ -246,10 +248,7 @@ impl ServingRecord {
             class: weights.serving().class.clone(),
             task_type: weights.serving().task_type.clone(),
             map: rules.map(ToString::to_string).collect(),
-            part: weights
-                .serving()
-                .part(weights.recording())
-                .map(str::to_owned),
+            outside: weights.modules_not_served(),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::settings::dotted::last_part;
+use crate::settings::dotted::{is_number, last_part};
 
 /// The entries for an adapter's modules, given every module of the class that serves it.
 #[must_use]
@@ -18,8 +18,7 @@ pub(crate) fn target_modules(adapter: &BTreeSet<&str>, modules: &BTreeSet<String
     }
     let entries = by_leaf.into_iter().flat_map(|(leaf, full)| {
         // A number names the place in a list: modules without parameters have one too.
-        let is_number = leaf.bytes().all(|b| b.is_ascii_digit());
-        match is_number || ambiguous.contains(leaf) {
+        match is_number(leaf) || ambiguous.contains(leaf) {
             true => full,
             false => vec![leaf],
         }

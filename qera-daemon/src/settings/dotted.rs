@@ -54,6 +54,22 @@ pub(crate) fn stars(pattern: &str) -> usize {
     pattern.split('.').filter(|part| *part == "*").count()
 }
 
+/// Whether a part is a place in a list of modules.
+pub(crate) fn is_number(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A name with `*` in the place of every number.
+pub(crate) fn starred(name: &str) -> String {
+    let parts = name.split('.').map(|p| if is_number(p) { "*" } else { p });
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// A name without its last part; empty where it has one only.
+pub(crate) fn before_last(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(before, _)| before)
+}
+
 /// The last part of a name.
 pub(crate) fn last_part(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
@@ -81,5 +97,8 @@ mod tests {
         assert_eq!(join("", "x"), "x");
         assert_eq!(join("x", ""), "x");
         assert_eq!(join("x", "y.z"), "x.y.z");
+        assert_eq!(starred("h.12.x2..3"), "h.*.x2..*");
+        assert_eq!((before_last("a.b.c"), last_part("a.b.c")), ("a.b", "c"));
+        assert_eq!((before_last("a"), last_part("a")), ("", "a"));
     }
 }

@@ -130,6 +130,16 @@ impl NameMap {
         recorded.unwrap_or_else(|| name.to_owned())
     }
 
+    /// A rule that meets none of these names.
+    #[must_use]
+    pub(crate) fn idle_rule<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<&MapRule> {
+        let mut idle: Vec<&MapRule> = self.rules.iter().collect();
+        for name in names {
+            idle.retain(|rule| rule.apply(self.bare(name)).is_none());
+        }
+        idle.first().copied()
+    }
+
     /// The part of the checkpoint that was recorded alone: what is put before every name, but for
     /// what `wrappers` put there.
     #[must_use]
@@ -178,6 +188,9 @@ mod tests {
         let first = map(&["a=x", "a.b=y", "b=x"]);
         assert_eq!(first.apply("a.b"), "x.b");
         assert_eq!(first.undo("x.c"), "a.c");
+        let idle = |names: &[&'static str]| first.idle_rule(names.iter().copied());
+        assert_eq!(idle(&["a.b", "c"]).unwrap().to_string(), "b=x");
+        assert!(idle(&["a.b", "b"]).is_none());
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(crate) fn group(
     model: Option<&Model>,
     mut headers: Vec<ShardHeader>,
 ) -> Result<Grouping, Fatal> {
+    check_map(settings, &headers)?;
     let mut refused = Vec::new();
     loop {
         match judge(settings, model, &headers)? {
@@ -86,6 +87,22 @@ pub(crate) fn group(
                 }
             }
         }
+    }
+}
+
+/// Refuses a `--map` that does nothing: it was meant for another name.
+fn check_map(settings: &Settings, headers: &[ShardHeader]) -> Result<(), Fatal> {
+    let claims = headers.iter().flat_map(ShardHeader::claims);
+    let names = || claims.clone().map(|claim| claim.key.as_str());
+    let map = settings.weights.map.as_ref();
+    let Some(first) = names().next() else {
+        return Ok(());
+    };
+    match map.and_then(|map| map.idle_rule(names())) {
+        None => Ok(()),
+        Some(rule) => Err(Fatal::Usage(format!(
+            "--map '{rule}': meets no name of the shards ('{first}' first)"
+        ))),
     }
 }
 

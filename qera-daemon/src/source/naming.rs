@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::dotted::join;
+use crate::settings::dotted::{join, starred};
 use crate::settings::name_map::{MapRule, NameMap};
 use crate::settings::weights::Selection;
 use crate::weights::Model;
@@ -100,10 +100,7 @@ fn prefixes(model: &Model, name: &str) -> BTreeSet<MapRule> {
 /// A part of the model was compiled: `model.layers.0._orig_mod.mlp`.
 fn inner_wrapper(name: &str) -> Option<MapRule> {
     let at = name.find(&format!(".{COMPILED}."))?;
-    let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    let parts = name[..at].split('.');
-    let parts = parts.map(|part| if is_number(part) { "*" } else { part });
-    let outer = parts.collect::<Vec<_>>().join(".");
+    let outer = starred(&name[..at]);
     Some(MapRule::prefix(&join(&outer, COMPILED), &outer))
 }
 

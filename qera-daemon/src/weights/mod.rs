@@ -31,6 +31,7 @@ use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
+use crate::settings::dotted::match_start;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::examination::Examinations;
@@ -246,6 +247,31 @@ impl Weights {
     #[must_use]
     pub(crate) fn described(&self) -> Option<String> {
         self.architectures.described()
+    }
+
+    /// Modules of the checkpoint that the serving class has not, with all beneath them.
+    #[must_use]
+    pub(crate) fn modules_not_served(&self) -> BTreeSet<String> {
+        let tensors = self.checkpoint.tensors.keys();
+        let modules = tensors.filter_map(|tensor| Some(tensor.rsplit_once('.')?.0));
+        let is_served = |module: &&str| {
+            let (known, recording) = (&self.architectures, &self.recording);
+            self.serving.name_of(module, known, recording).is_some()
+        };
+        let (served, others): (BTreeSet<&str>, BTreeSet<&str>) = modules.partition(is_served);
+        // As short as no served module lies beneath it.
+        let is_bare = |begin: &&str| {
+            let mut near = served
+                .range(*begin..)
+                .take_while(|name| name.starts_with(begin));
+            !near.any(|name| match_start(begin, name).is_some())
+        };
+        let bare = others.into_iter().filter_map(|module| {
+            let ends = module.match_indices('.').map(|(end, _)| end);
+            let mut begins = ends.chain([module.len()]).map(|end| &module[..end]);
+            begins.find(is_bare).map(str::to_owned)
+        });
+        bare.collect()
     }
 
     /// The modules of the serving class that have a tensor, or a part that has one.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use serde::Serialize;
 
+use crate::settings::dotted::starred;
+
 /// A tensor of two dimensions or more that is not corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PassedOver {
@@ -184,12 +186,6 @@ pub(crate) fn grouped(passed_over: &[PassedOver], parameters: u64) -> Vec<Passed
     let mut groups: Vec<_> = groups.into_values().collect();
     groups.sort_by(|a, b| b.share.total_cmp(&a.share));
     groups
-}
-
-fn starred(name: &str) -> String {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let parts = name.split('.').map(|p| if is_number(p) { "*" } else { p });
-    parts.collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

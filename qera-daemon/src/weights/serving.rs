@@ -77,8 +77,7 @@ impl ServingClass {
     }
 
     /// The part of the checkpoint that the class has, where it has not all of it.
-    #[must_use]
-    pub(crate) fn part<'r>(&self, recording: &'r Recording) -> Option<&'r str> {
+    fn part<'r>(&self, recording: &'r Recording) -> Option<&'r str> {
         let names = recording.names.as_ref();
         names
             .filter(|_| self.names == Names::Recorded)?

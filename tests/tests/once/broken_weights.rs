@@ -128,3 +128,27 @@ fn layers_of_an_unread_type_are_left_out_by_name() {
         shown.output
     );
 }
+
+/// A weight without a number is broken as well.
+#[test]
+fn an_empty_weight_is_left_out_by_name() {
+    let daemon = daemon_with_shards(BINARY);
+    let tensors = [
+        TensorToWrite::f32(&format!("{K}.weight"), &[0, 8], &[]),
+        TensorToWrite::f32(&format!("{DOWN}.weight"), &[8, 12], &sine_values(96, 2.0)),
+        TensorToWrite::f32(&format!("{Q}.weight"), &[6, 8], &sine_values(48, 0.0)),
+    ];
+    let checkpoint = daemon.path().join("checkpoint/model.safetensors");
+    write_safetensors(&checkpoint, &tensors, &[]);
+    expect(
+        &daemon.run(&once_with(&[])),
+        1,
+        &["k_proj.weight' is empty"],
+    );
+    let skipped = daemon.run(&once_with(&["--skip-broken"]));
+    expect(
+        &skipped,
+        0,
+        &["2 layers corrected", "empty: left out by --skip-broken"],
+    );
+}

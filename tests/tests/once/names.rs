@@ -159,6 +159,51 @@ fn a_class_of_the_checkpoints_own_code_is_loaded_by_its_automatic_class() {
     }
 }
 
+/// AutoModel has no heads: what a classifier adds is asked about, and two tasks are a clash.
+#[test]
+fn a_layer_that_the_serving_class_lacks_is_refused() {
+    let weights: &[Weight<'_>] = &[
+        ("bert.encoder.layer.0.output.dense.weight", &[4, 8]),
+        ("cls.predictions.transform.dense.weight", &[4, 8]),
+    ];
+    let (dense, head) = (
+        "bert.encoder.layer.0.output.dense",
+        "cls.predictions.transform.dense",
+    );
+    let daemon = daemon_with_model(Some(r#"{"model_type":"bert"}"#), weights);
+    record(
+        &daemon,
+        "a",
+        &[(dense, 8)],
+        &[Metadata::new("qera.task_type", "TOKEN_CLS")],
+    );
+    record(&daemon, "b", &[(dense, 8), (head, 8)], &[]);
+    record(
+        &daemon,
+        "c",
+        &[(dense, 8)],
+        &[Metadata::new("qera.task_type", "SEQ_CLS")],
+    );
+    let said = [
+        "'cls.predictions.transform.dense' the class that serves the model lacks it",
+        "qera.task_type is 'SEQ_CLS', the shards before have 'TOKEN_CLS'",
+        "1 shards folded, 2 quarantined",
+    ];
+    expect(&run(&daemon, &[]), 3, &said);
+    let adapter = daemon.adapter("qera-out");
+    assert!(adapter.has("encoder.layer.0.output.dense"));
+    assert_eq!(adapter.config["task_type"], "TOKEN_CLS");
+    // Its last name means no module of the head: the class has none.
+    assert_eq!(
+        adapter.config["target_modules"],
+        serde_json::json!(["dense"])
+    );
+    assert_eq!(
+        adapter.manifest["serving"]["outside"],
+        serde_json::json!(["cls"])
+    );
+}
+
 /// A wrapper's class is nobody's that could be loaded.
 #[test]
 fn a_wrapper_is_not_the_class() {
@@ -229,6 +274,10 @@ fn two_prefixes_are_not_chosen_from_and_map_says_which() {
     );
     let adapter = daemon.adapter("qera-out");
     // Recorded in OneSide, it is served by OneSide.
+    assert_eq!(
+        adapter.manifest["serving"]["outside"],
+        serde_json::json!(["encoder"])
+    );
     assert!(adapter.has("block.0.q"));
     assert_eq!(adapter.layers()[0]["name"], "decoder.block.0.q");
     assert_eq!(
@@ -239,6 +288,12 @@ fn two_prefixes_are_not_chosen_from_and_map_says_which() {
     expect(&run(&daemon, &[]), 0, &["nothing new"]);
     let other = run(&daemon, &["--map", "=encoder"]);
     expect(&other, 4, &["was begun with --map '=decoder'"]);
+    let idle = run(&daemon, &["--map", "blok=decoder.block", "--out", "idle"]);
+    expect(
+        &idle,
+        2,
+        &["--map 'blok=decoder.block'", "'block.0.q' first"],
+    );
     expect(
         &run(&daemon, &["--map", "block"]),
         2,

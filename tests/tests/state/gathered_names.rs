@@ -102,3 +102,24 @@ fn what_was_gathered_apart_stays_apart() {
     expect(&apart.run(&solve), 0, &["2 layers corrected"]);
     assert_eq!(errors(&gathered, "s", names), errors(&apart, "s", names));
 }
+
+/// Names that fit in two ways, or of a class that nobody knows, are asked about here as well.
+#[test]
+fn names_that_are_not_known_are_asked_for() {
+    let gathered = daemon(["left.a", "right.a"], r#"{"model_type":"own"}"#);
+    let rows = TensorToWrite::f32("a", &[300, 8], &sine_values(2400, 3.0));
+    let path = gathered.watched().join("s.safetensors");
+    write_safetensors(&path, &[rows], &[]);
+    expect(&gathered.run(&GATHER), 0, &[]);
+    expect(
+        &gathered.run(&SOLVE),
+        4,
+        &["--map '=left' or --map '=right'"],
+    );
+    let mapped = [&SOLVE[..], &["--map", "=left"]].concat();
+    expect(
+        &gathered.run(&mapped),
+        4,
+        &["which class serves the model", "qera.class"],
+    );
+}

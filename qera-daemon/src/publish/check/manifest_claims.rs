@@ -25,9 +25,9 @@ pub(crate) struct ManifestClaims {
 /// What serves it.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ClaimedServing {
-    /// The part of the base that the class has, where it has not all of it.
+    /// Modules of the base that the class has not, with all beneath them.
     #[serde(default)]
-    part: Option<String>,
+    outside: Vec<String>,
 }
 
 /// How it was made.
@@ -97,8 +97,8 @@ impl ClaimedServing {
     /// Whether the class has this module of the base.
     #[must_use]
     pub(crate) fn has(&self, module: &str) -> bool {
-        let part = self.part.as_deref().unwrap_or_default();
-        match_start(part, module).is_some()
+        let mut outside = self.outside.iter();
+        !outside.any(|begin| match_start(begin, module).is_some())
     }
 }
 

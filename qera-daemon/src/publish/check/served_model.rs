@@ -49,6 +49,15 @@ struct ServedFolder {
     record: Option<Base>,
 }
 
+/// How the tensors of a checkpoint lie.
+fn stored(checkpoint: &Checkpoint) -> BTreeMap<String, StoredTensor> {
+    let tensors = checkpoint.tensors.iter().map(|(name, tensor)| {
+        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+        (name.clone(), StoredTensor { dtype, shape })
+    });
+    tensors.collect()
+}
+
 impl ServedModel {
     /// The model in a folder; only headers are read.
     ///
@@ -62,13 +71,9 @@ impl ServedModel {
             path: at,
             reason: format!("cannot be read: {e}"),
         })?;
-        let stored = checkpoint.tensors.iter().map(|(name, tensor)| {
-            let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
-            (name.clone(), StoredTensor { dtype, shape })
-        });
         Ok(Self {
             path: path.to_path_buf(),
-            tensors: stored.collect(),
+            tensors: stored(&checkpoint),
             folder: Some(ServedFolder { checkpoint, record }),
         })
     }
@@ -76,13 +81,9 @@ impl ServedModel {
     /// The checkpoint that a run corrects.
     #[must_use]
     pub(crate) fn of_run(weights: &Weights) -> Self {
-        let stored = weights.checkpoint().tensors.iter().map(|(name, tensor)| {
-            let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
-            (name.clone(), StoredTensor { dtype, shape })
-        });
         Self {
             path: weights.path().to_path_buf(),
-            tensors: stored.collect(),
+            tensors: stored(weights.checkpoint()),
             folder: None,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::settings::dotted::{before_last, join, last_part};
 
 /// Names on both sides.
 #[derive(Debug, Default)]
@@ -59,11 +60,7 @@ impl ServedNames {
         loop {
             if let Some(served) = self.beginnings.get(beginning) {
                 let rest = base[beginning.len()..].trim_start_matches('.');
-                return match (served.is_empty(), rest.is_empty()) {
-                    (true, _) => rest.to_owned(),
-                    (false, true) => served.clone(),
-                    (false, false) => format!("{served}.{rest}"),
-                };
+                return join(served, rest);
             }
             if beginning.is_empty() {
                 return base.to_owned();
@@ -71,15 +68,6 @@ impl ServedNames {
             beginning = before_last(beginning);
         }
     }
-}
-
-fn last_part(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or(name)
-}
-
-/// A name without its last part.
-fn before_last(name: &str) -> &str {
-    name.rsplit_once('.').map_or("", |(before, _)| before)
 }
 
 #[cfg(test)]
