@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::Fatal;
 use crate::exit::Exit;
+use crate::host::allocator::map_large_arrays;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::settings::Settings;
@@ -85,6 +86,7 @@ pub(crate) struct ConfigArgs {
 /// Does what the process was asked on its command line; the exit code is what becomes of it.
 #[must_use]
 pub fn command_line() -> ExitCode {
+    map_large_arrays();
     let cli = Cli::parse();
     let layered = match Layered::merge(cli.config.as_deref(), &cli.options) {
         Ok(layered) => layered,

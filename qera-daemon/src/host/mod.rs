@@ -2,8 +2,9 @@
 //!
 //! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix
 //! made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
-//! `factors` are A and B.
+//! `factors` are A and B; `allocator` is told once what memory to keep.
 
+pub(crate) mod allocator;
 pub(crate) mod column_major;
 pub(crate) mod compute;
 pub(crate) mod cores;

@@ -12,12 +12,10 @@ use crate::weights::sites::Site;
 
 /// What a process of this program takes beside that, measured: the libraries' data, messages,
 /// pieces of files on their way, gaps that the allocator leaves.
-const PROCESS_BYTES: u64 = 4 << 20;
-/// And where rows are folded while layers are solved, measured: gaps that both leave to each other.
-const LIVE_BYTES: u64 = 8 << 20;
+const PROCESS_BYTES: u64 = 2 << 20;
 /// And for each thread that can have a site, measured: a stack, and what faer's matrix products
 /// pack once and keep.
-const THREAD_BYTES: u64 = 4 << 20;
+const THREAD_BYTES: u64 = 2 << 20;
 /// And for each of `--threads` beyond those, which only help with pieces of a product, measured: a
 /// stack.
 const HELPER_BYTES: u64 = 32 << 10;
@@ -181,12 +179,7 @@ fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
 
 /// What the process takes beside what is planned.
 pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
-    let live = match run.solving {
-        Solving::WhileFolding => LIVE_BYTES,
-        Solving::AtTheEnd => 0,
-    };
     PROCESS_BYTES
-        + live
         + threads_with_sites(run) as u64 * THREAD_BYTES
         + helpers(run) as u64 * HELPER_BYTES
 }

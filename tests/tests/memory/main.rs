@@ -110,6 +110,7 @@ fn check_within(run: PlannedRun, slack: f64) {
         mib(planned),
         mib(peak)
     );
+    println!("{said}");
     assert!((1.0..=1.0 + slack).contains(&ratio), "{said}");
 }
 
@@ -176,9 +177,12 @@ fn approx_live() {
     });
 }
 
+/// Which solve meets which shard is a matter of time here, so that the peak is seldom all that may
+/// meet.
 #[test]
 fn exact_live_on_two_threads() {
-    check(PlannedRun {
+    const MEETING: f64 = 0.15;
+    let run = PlannedRun {
         name: "exact, live, 2 threads",
         layers: ALIKE,
         inputs: ALIKE_INPUTS,
@@ -186,7 +190,8 @@ fn exact_live_on_two_threads() {
         shards: 16,
         options: &["--threads", "2"],
         ..EXACT
-    });
+    };
+    check_within(run, MEETING);
 }
 
 /// Threads that can have no site are not planned as if they had one, nor do they take memory as if

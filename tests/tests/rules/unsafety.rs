@@ -5,10 +5,11 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{assert_none, sources};
 
-/// Where `unsafe` may stand: the checkpoint mapping, the innermost loops of the kernels, the calls
+/// Where `unsafe` may stand: the checkpoint mapping, a setting of the allocator, the innermost loops of the kernels, the calls
 /// into the CUDA driver, the proof's runtime, the loops that measure a core's peak.
-const UNSAFE_PLACES: [&str; 5] = [
+const UNSAFE_PLACES: [&str; 6] = [
     "qera-daemon/src/disk/mapping.rs",
+    "qera-daemon/src/host/allocator.rs",
     "qera-daemon/src/host/kernels/micro/",
     "qera-gpu/src/device/",
     "ci/no_std_proof/src/runtime.rs",
