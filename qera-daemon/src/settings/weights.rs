@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use globset::GlobMatcher;
-use qera_core::quantize::Mxint;
+use qera_core::quantize::{Grid, Mxint};
 
 use crate::error::Fatal;
 use crate::settings::dotted::last_part;
@@ -68,7 +68,7 @@ pub(crate) struct WeightsSettings {
     /// Safetensors file or folder; without one, statistics are gathered and nothing is solved.
     pub(crate) checkpoint: Option<PathBuf>,
     /// How W~ is made.
-    pub(crate) quantizer: Mxint,
+    pub(crate) quantizer: Grid,
     /// Rank per layer.
     pub(crate) ranks: Ranks,
     /// Which layers.
@@ -218,11 +218,11 @@ impl WeightsSettings {
         let overrides = options.rank_for.iter().map(|text| RankFor::parse(text));
         Ok(Self {
             checkpoint: options.checkpoint.clone(),
-            quantizer: Mxint::new(element_bits, block_size).map_err(|e| {
+            quantizer: Grid::Mxint(Mxint::new(element_bits, block_size).map_err(|e| {
                 Fatal::Usage(format!(
                     "--quantizer {quantizer} --block-size {block_size}: {e}"
                 ))
-            })?,
+            })?),
             ranks: Ranks {
                 default: default_rank,
                 overrides: overrides.collect::<Result<_, _>>()?,

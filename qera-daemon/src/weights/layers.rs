@@ -2,7 +2,7 @@
 //! or, by Conv1D, [in_features, out_features]. NAME is what every other module knows it by.
 
 use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
-use qera_core::quantize::Mxint;
+use qera_core::quantize::Grid;
 
 use crate::error::Fatal;
 use crate::formats::safetensors::header::float_dtype;
@@ -191,7 +191,7 @@ impl Layer {
     pub(crate) fn quantize(
         &self,
         checkpoint: &Checkpoint,
-        quantizer: &Mxint,
+        quantizer: &Grid,
         weight: &mut [f32],
         mut each: impl FnMut(&mut [f32], &[f32]) -> Result<(), Fatal>,
     ) -> Result<(), Fatal> {

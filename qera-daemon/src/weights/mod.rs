@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use qera_core::quantize::Mxint;
+use qera_core::quantize::Grid;
 
 use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
@@ -63,7 +63,7 @@ pub(crate) struct Weights {
     selected: Selected,
     recording: Recording,
     serving: ServingClass,
-    quantizer: Mxint,
+    quantizer: Grid,
     model_names: Vec<String>,
     fingerprint: String,
     identity: String,
@@ -81,9 +81,10 @@ pub(crate) struct WeightFormat {
 impl WeightFormat {
     /// What this quantizer makes.
     #[must_use]
-    pub(crate) fn of(quantizer: Mxint) -> Self {
+    pub(crate) fn of(quantizer: Grid) -> Self {
+        let Grid::Mxint(mxint) = quantizer;
         Self {
-            name: format!("mxint{}", quantizer.element_bits()),
+            name: format!("mxint{}", mxint.element_bits()),
             block_size: quantizer.block_size(),
         }
     }

@@ -110,7 +110,7 @@ fn check_within(run: PlannedRun, slack: f64) {
         mib(planned),
         mib(peak)
     );
-    println!("{said}");
+    eprintln!("{said}");
     assert!((1.0..=1.0 + slack).contains(&ratio), "{said}");
 }
 

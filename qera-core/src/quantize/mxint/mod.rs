@@ -35,6 +35,8 @@ pub use error::MxintError;
 
 use core::fmt;
 
+use super::{Candidates, Levels};
+
 const MAGNITUDE_BITS: u32 = 0x7fff_ffff;
 const SIGN_BIT: u32 = 0x8000_0000;
 /// Bits of +infinity, the smallest pattern that is not finite.
@@ -152,6 +154,29 @@ impl Mxint {
             *quantized = f32::from_bits(magnitude.to_bits() | sign);
         }
         true
+    }
+
+    /// Returns the levels of a block of these values: those of its shared exponent, and those of the
+    /// exponent below, which are finer and cut off the largest magnitudes.
+    ///
+    /// The exponent is at least -94, so that a step and its reciprocal are normal numbers: what is
+    /// rounded may be larger than the values that a block of zeros was chosen for.
+    #[must_use]
+    pub fn candidates(&self, values: &[f32]) -> Candidates {
+        // What is not finite has no levels; the largest exponent stands for it.
+        let field = shared_exponent_field(values).unwrap_or(254);
+        let exponent = (i32::from(field) - 127).max(-94);
+        let levels = |exponent: i32| {
+            let highest = f32::from(self.largest_code());
+            let shift = exponent - self.element_bits.cast_signed() + 2;
+            Levels {
+                step: power_of_two(shift),
+                lowest: -highest,
+                highest,
+            }
+        };
+        let [own, below] = [levels(exponent), levels(exponent - 1)];
+        Candidates::new([own, below, own, own], 2)
     }
 
     /// Returns the scale of a block by its biased exponent, 0 to 254.
