@@ -12,6 +12,7 @@ use crate::judge::scores::HeldOut;
 use crate::publish::layers::PublishedLayers;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
+use crate::settings::rounding::{RoundingSettings, RoundingShrinkage};
 use crate::settings::solve::Shrinkage;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
@@ -78,12 +79,29 @@ pub(crate) struct SettingsRecord {
     pub(crate) quantizer: String,
     /// Elements per shared exponent.
     pub(crate) block_size: usize,
+    /// How W~ was rounded; absent for nearest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rounding: Option<RoundingRecord>,
     /// `auto` or a number.
     pub(crate) shrinkage: serde_json::Value,
     /// dtype asked for A and B.
     pub(crate) dtype: String,
     /// Rank asked, per layer.
     pub(crate) ranks: Vec<usize>,
+}
+
+/// Settings of the rounding that decide the bytes of W~. When and whether it is made again decides
+/// which rows W~ knows, which is no setting's business but W~'s own record; a lower rank is among
+/// `ranks`.
+#[derive(Debug, Serialize)]
+pub(crate) struct RoundingRecord {
+    /// `feedback` or `projected`.
+    pub(crate) name: &'static str,
+    /// `rule`, `auto` or a number.
+    pub(crate) shrinkage: serde_json::Value,
+    /// b, where W~ knows the adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) base_share: Option<f64>,
 }
 
 /// Where the rows came from.
@@ -260,6 +278,7 @@ impl SettingsRecord {
             method: settings.solve.method.name(),
             quantizer: format.name,
             block_size: format.block_size,
+            rounding: RoundingRecord::new(&settings.rounding),
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
@@ -267,6 +286,22 @@ impl SettingsRecord {
             dtype: dtype_name(settings.solve.factor_dtype).to_string(),
             ranks: weights.layers().iter().map(|l| l.rank_asked).collect(),
         }
+    }
+}
+
+impl RoundingRecord {
+    /// Nothing for nearest: its fingerprints stay those of a version that knew nothing else.
+    fn new(settings: &RoundingSettings) -> Option<Self> {
+        let rounding = settings.rounding;
+        rounding.uses_rows().then(|| Self {
+            name: rounding.name(),
+            shrinkage: match settings.shrinkage {
+                RoundingShrinkage::Rule => "rule".into(),
+                RoundingShrinkage::Auto => "auto".into(),
+                RoundingShrinkage::Fixed(a) => a.into(),
+            },
+            base_share: rounding.knows_the_adapter().then_some(settings.base_share),
+        })
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
             "--watch DIR is needed: the folder of activation shards".into(),
         ));
     };
+    settings.rounding.refuse_round_again()?;
     let signals = Signals::listen()?;
     let model = Model::open(settings)?;
     // Before the first listing, so that nothing comes unseen between the two.

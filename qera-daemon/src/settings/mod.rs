@@ -11,6 +11,7 @@ pub(crate) mod name_map;
 pub(crate) mod options;
 pub(crate) mod parse;
 pub(crate) mod publish;
+pub(crate) mod rounding;
 pub(crate) mod solve;
 pub(crate) mod source;
 pub(crate) mod weights;
@@ -24,6 +25,7 @@ use crate::settings::layered::Layered;
 use crate::settings::log_format::LogFormat;
 use crate::settings::options::Options;
 use crate::settings::publish::PublishSettings;
+use crate::settings::rounding::RoundingSettings;
 use crate::settings::solve::SolveSettings;
 use crate::settings::source::SourceSettings;
 use crate::settings::weights::WeightsSettings;
@@ -37,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) weights: WeightsSettings,
     /// How A and B are made.
     pub(crate) solve: SolveSettings,
+    /// How W~ is made, and when.
+    pub(crate) rounding: RoundingSettings,
     /// When more rows have stopped to help.
     pub(crate) convergence: ConvergenceSettings,
     /// Folder of statistics, journal and evidence.
@@ -63,11 +67,14 @@ impl Settings {
     /// # Errors
     /// [`Fatal::Usage`] with the option's name, the value and the valid ones.
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
-        let publish = PublishSettings::resolve(options)?;
+        let solve = SolveSettings::resolve(options)?;
+        let rounding = RoundingSettings::resolve(options, &solve)?;
+        let publish = PublishSettings::resolve(options, rounding.rounding)?;
         Ok(Self {
             source: SourceSettings::resolve(options)?,
             weights: WeightsSettings::resolve(options)?,
-            solve: SolveSettings::resolve(options)?,
+            solve,
+            rounding,
             convergence: ConvergenceSettings::resolve(options)?,
             state: state(options, &publish.out)?,
             publish,
@@ -101,7 +108,7 @@ mod tests {
     type Change = fn(&mut Options);
 
     /// The name that the message has to have, and what is wrong.
-    const WRONG: [(&str, Change); 15] = [
+    const WRONG: [(&str, Change); 16] = [
         ("tolerance", |o| o.tolerance = Some(0.0)),
         ("idle-publish", |o| o.idle_publish = Some(-1.0)),
         ("rescan-interval", |o| o.rescan_interval = Some(f64::NAN)),
@@ -116,6 +123,7 @@ mod tests {
         ("rank", |o| o.rank = Some(0)),
         ("rank-for", |o| o.rank_for = vec!["*".into()]),
         ("shrinkage", |o| o.shrinkage = Some("1.5".into())),
+        ("rounding", |o| o.rounding = Some("up".into())),
         ("include", |o| o.include = vec!["[".into()]),
         ("dtype", |o| o.dtype = Some("f8".into())),
         ("threads", |o| o.threads = Some(0)),

@@ -21,6 +21,8 @@ pub(crate) const METHODS: [&str; 6] = [
 pub(crate) const QUANTIZERS: [&str; 7] = [
     "mxint2", "mxint3", "mxint4", "mxint5", "mxint6", "mxint7", "mxint8",
 ];
+/// The values of `--rounding`.
+pub(crate) const ROUNDINGS: [&str; 3] = ["nearest", "feedback", "projected"];
 /// The values of `--dtype`.
 pub(crate) const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
 /// The values of `--after-convergence`.
@@ -135,6 +137,44 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) block_size: Option<u32>,
 
+    /// How W becomes W~: nearest, to the nearest level; feedback, so that the errors of a layer's
+    /// inputs make up for each other; projected, so that what is left is what the adapter takes
+    /// off. The latter two need --method exact and write OUT/base [default: nearest]
+    #[arg(long, value_parser = PossibleValuesParser::new(ROUNDINGS), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rounding: Option<String>,
+
+    /// How far R is shrunk to its diagonal for --rounding: auto (tried on held-out rows), or a
+    /// number from 0 to 1 [default: 3 m / (3 m + N) of m in_features and N rows]
+    #[arg(long, value_name = "auto|A", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_number"
+    )]
+    pub(crate) rounding_shrinkage: Option<String>,
+
+    /// With --rounding projected: how much the base's error without the adapter counts, from 0 to
+    /// 1; with 0 the base is useless on its own [default: 0.01]
+    #[arg(long, value_name = "B", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) base_share: Option<f64>,
+
+    /// With --rounding: a layer is rounded, once, when R holds so many rows; before, it has no
+    /// correction [default: 4096, or 4 in_features if that is more]
+    #[arg(long, value_name = "ROWS", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) round_after: Option<u64>,
+
+    /// `solve` with --rounding: round again in place of taking the state's rounded weights
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) round_again: Option<bool>,
+
+    /// With --rounding: take rounded weights that were made for a higher rank
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lower_rank: Option<bool>,
+
     /// Rank of the low-rank term [default: 32]
     #[arg(long, value_name = "K", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,13 +267,16 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 9] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 12] = [
+        ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
         ("include", "all linear layers"),
         ("map", "found out"),
         ("on-publish", "none"),
         ("rank-for", "none"),
+        ("round-after", "4096, or 4 in_features if that is more"),
+        ("rounding-shrinkage", "by the numbers of rows and inputs"),
         ("state", "OUT/state"),
         ("threads", "all cores"),
         ("watch", "none"),
@@ -258,6 +301,9 @@ impl Options {
             method: text("exact"),
             quantizer: text("mxint4"),
             block_size: Some(32),
+            rounding: text("nearest"),
+            round_again: Some(false),
+            lower_rank: Some(false),
             rank: Some(32),
             shrinkage: text("auto"),
             skip_broken: Some(false),
