@@ -137,6 +137,12 @@ impl Window {
         }
     }
 
+    /// The number of the first block that will have none of the rows that have come.
+    #[must_use]
+    pub(crate) const fn first_new_block(&self) -> u64 {
+        self.seen + if self.waiting() { 1 } else { 0 }
+    }
+
     /// Whether rows wait for more to make a block.
     #[must_use]
     pub(crate) const fn waiting(&self) -> bool {

@@ -12,6 +12,7 @@ pub(crate) mod dense;
 pub(crate) mod factors;
 pub(crate) mod kernels;
 pub(crate) mod operand;
+pub(crate) mod round;
 pub(crate) mod rounding;
 pub(crate) mod second_moment;
 pub(crate) mod solve_error;

@@ -9,6 +9,7 @@ pub(crate) mod alone;
 pub(crate) mod cost;
 pub(crate) mod direct;
 pub(crate) mod projection;
+pub(crate) mod rounder;
 pub(crate) mod rounding;
 pub(crate) mod site;
 pub(crate) mod solution;

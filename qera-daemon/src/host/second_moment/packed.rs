@@ -75,7 +75,7 @@ impl<'a> PackedR<'a> {
     }
 
     /// Row i from its diagonal element on.
-    fn row(&self, i: usize) -> &'a [f64] {
+    pub(crate) fn row(&self, i: usize) -> &'a [f64] {
         let start = packed_offset(self.m, i);
         &self.values[start..start + self.m - i]
     }

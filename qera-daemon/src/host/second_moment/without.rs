@@ -1,13 +1,62 @@
 //! R less some of the rows that it is the mean of: what a fold is solved from.
 //!
-//! It is never formed: it is (N R - X^T X) / (N - n), applied.
+//! It is (N R - X^T X) / (N - n): applied, where a few vectors are multiplied; formed
+//! ([`SecondMoment::less`]) for what rounds weights by it.
+
+use std::sync::Arc;
 
 use faer::{Mat, MatRef};
+use qera_core::packed::packed_offset;
+use qera_core::statistics::BlockShare;
 
 use crate::host::compute::Compute;
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::rank_update::{Scratch, fold_products};
 use crate::host::kernels::stored::StoredRows;
 use crate::host::operand::RowsOperand;
+use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::prepared::PreparedR;
+
+impl SecondMoment {
+    /// The moments without these rows, of which the mean over `rows` holds each once, in memory of
+    /// their own: m^2 flops a row. `None` where R is not kept, or no row is left.
+    pub(crate) fn less<'b>(
+        &self,
+        compute: Compute<'_>,
+        blocks: impl Iterator<Item = StoredRows<'b>>,
+        rows: u64,
+    ) -> Option<Self> {
+        let Self::Packed { r, channels } = self else {
+            return None;
+        };
+        let m = channels.m2.len();
+        let (mut taken, mut count) = (PageVec::zeroed(r.len()), 0.0);
+        let mut scratch = Scratch::default();
+        for block in blocks {
+            fold_products(compute, block, &mut taken, &mut scratch, |rows| {
+                let share = BlockShare::new(count, rows as f64);
+                count += rows as f64;
+                share
+            });
+        }
+        let left = rows as f64 - count;
+        if left <= 0.0 {
+            return None;
+        }
+        let (all, out) = (rows as f64 / left, count / left);
+        let pairs = taken.iter_mut().zip(r.iter());
+        pairs.for_each(|(taken, r)| *taken = all * r - out * *taken);
+        // Rounding may leave -1e-9 for a channel that only these rows excite.
+        for i in 0..m {
+            let diagonal = &mut taken[packed_offset(m, i)];
+            *diagonal = diagonal.max(0.0);
+        }
+        Some(Self::Packed {
+            r: Arc::new(taken),
+            channels: channels.clone(),
+        })
+    }
+}
 
 /// R without some rows, in the scaling of the R that it comes of.
 #[derive(Debug)]

@@ -1,0 +1,302 @@
+//! Rounds one layer.
+//!
+//! `feedback`: once under R_a. `projected` (design 3.11): rounds of feedback under what A leaves of
+//! R_a, each followed by the A and B that QERA-exact has for the new E, as long as that helps; then
+//! rounds of descent, each under what the newest A leaves. The A and B of the adapter are solved
+//! afterwards, as for any W~.
+
+use faer::Mat;
+use qera_core::quantize::Levels;
+
+use crate::error::Fatal;
+use crate::host::column_major::ColumnMajor;
+use crate::host::factors::Correction;
+use crate::host::kernels::page_vec::PageVec;
+use crate::host::round::descent::descend;
+use crate::host::round::feedback::feedback;
+use crate::host::round::lanes::Rounded;
+use crate::host::round::metric::{Absorbed, SiteMetric};
+use crate::host::round::start::top_directions;
+use crate::host::second_moment::SecondMoment;
+use crate::host::second_moment::metric::Metric;
+use crate::host::second_moment::packed::PackedR;
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::error_operand::ErrorOperand;
+use crate::host::subspace::operator::ErrorOperator;
+use crate::settings::rounding::Rounding;
+use crate::solve::projection::{Projected, Projector};
+use crate::weights::site_layers::{SiteLayers, rank_of};
+
+/// Levels of nothing yet.
+const NO_LEVELS: Levels = Levels {
+    step: 1.0,
+    lowest: 0.0,
+    highest: 0.0,
+};
+
+/// How often W~ is rounded anew, and how often it is improved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rounds {
+    feedbacks: usize,
+    descents: usize,
+}
+
+impl Rounds {
+    /// What is published.
+    pub(crate) const FULL: Self = Self {
+        feedbacks: 2,
+        descents: 3,
+    };
+    /// What tells two a's apart.
+    pub(crate) const SHORT: Self = Self {
+        feedbacks: 1,
+        descents: 1,
+    };
+}
+
+/// W~ of a layer.
+#[derive(Debug)]
+pub(crate) struct RoundedLayer {
+    /// By columns.
+    pub(crate) values: PageVec<f32>,
+    /// Each column's blocks one after the other.
+    pub(crate) levels: Vec<Levels>,
+}
+
+impl RoundedLayer {
+    fn lend(&mut self) -> Rounded<'_> {
+        Rounded {
+            values: &mut self.values,
+            levels: &mut self.levels,
+        }
+    }
+}
+
+/// A site whose layers are rounded.
+pub(crate) struct Rounder<'a> {
+    pub(crate) layers: &'a SiteLayers<'a>,
+    /// R of the rows that W~ may know.
+    pub(crate) kept: &'a SecondMoment,
+    /// How many they are.
+    pub(crate) rows: u64,
+    /// The same R, and made ready for solves.
+    pub(crate) packed: PackedR<'a>,
+    pub(crate) r: PreparedR<'a>,
+    /// a.
+    pub(crate) shrinkage: f64,
+}
+
+/// A layer on its way.
+pub(crate) struct Work {
+    pub(crate) weight: PageVec<f32>,
+    pub(crate) rounded: RoundedLayer,
+    refit: Refit,
+}
+
+/// The A and B that QERA-exact has for a W~.
+pub(crate) struct Refit {
+    pub(crate) correction: Correction,
+    /// What the next one starts from.
+    vectors: Option<Mat<f64>>,
+    /// f under R_a.
+    error: f64,
+}
+
+/// W - W~.
+pub(crate) fn difference(weight: &[f32], rounded: &[f32]) -> PageVec<f32> {
+    let mut error = PageVec::zeroed(weight.len());
+    let pairs = weight.iter().zip(rounded);
+    error
+        .iter_mut()
+        .zip(pairs)
+        .for_each(|(e, (w, q))| *e = w - q);
+    error
+}
+
+impl Rounder<'_> {
+    /// Rounds a layer.
+    ///
+    /// # Errors
+    /// [`Fatal`] naming the layer.
+    pub(crate) fn round(&self, member: usize, rounds: Rounds) -> Result<Work, Fatal> {
+        let failed = |reason| self.layers.failed(member, reason);
+        let metric = SiteMetric::new(self.packed, self.shrinkage);
+        let weight = self.layers.original(member)?;
+        match self.layers.settings.rounding.rounding {
+            Rounding::Projected => {
+                let mut work = self.feed_back_in_turn(member, weight, &metric, rounds.feedbacks)?;
+                for round in 0..rounds.descents {
+                    if round > 0 {
+                        work.refit = self.refit(&work, member)?;
+                    }
+                    self.descend(&mut work, &metric).map_err(failed)?;
+                }
+                Ok(work)
+            }
+            Rounding::Feedback | Rounding::Nearest => {
+                let nothing = metric.nothing_absorbed();
+                let rounded = self.feed_back(&weight, &metric, &nothing).map_err(failed)?;
+                let n = weight.len() / self.packed.m();
+                Ok(Work {
+                    rounded,
+                    weight,
+                    refit: Refit {
+                        correction: Correction::none(self.packed.m(), n),
+                        vectors: None,
+                        error: f64::INFINITY,
+                    },
+                })
+            }
+        }
+    }
+
+    /// Rounds of feedback under what A leaves, each followed by a refit, until one does not help.
+    fn feed_back_in_turn(
+        &self,
+        member: usize,
+        weight: PageVec<f32>,
+        metric: &SiteMetric<'_>,
+        feedbacks: usize,
+    ) -> Result<Work, Fatal> {
+        let failed = |reason| self.layers.failed(member, reason);
+        let start = self.start(member).map_err(failed)?;
+        let rounded = self.round_under(&weight, metric, &start).map_err(failed)?;
+        let mut best = Work {
+            weight,
+            rounded,
+            refit: start,
+        };
+        best.refit = self.refit(&best, member)?;
+        for _ in 1..feedbacks {
+            let rounded = self.round_under(&best.weight, metric, &best.refit);
+            let before = core::mem::replace(&mut best.rounded, rounded.map_err(failed)?);
+            let refit = self.refit(&best, member)?;
+            if refit.error >= best.refit.error {
+                best.rounded = before;
+                break;
+            }
+            best.refit = refit;
+        }
+        Ok(best)
+    }
+
+    /// A to begin with: the top eigenvectors of R_a.
+    fn start(&self, member: usize) -> Result<Refit, SolveError> {
+        let layer = self.layers.layer(member);
+        let a = top_directions(&self.metric(), self.rank(member))?;
+        let mut correction = Correction::none(layer.in_features, layer.out_features);
+        correction.ra = self.packed.times(self.layers.compute, a.as_ref());
+        correction.factors.a = a;
+        Ok(Refit {
+            correction,
+            vectors: None,
+            error: f64::INFINITY,
+        })
+    }
+
+    fn rank(&self, member: usize) -> usize {
+        rank_of(self.layers.settings.solve.method, self.layers.layer(member))
+    }
+
+    /// S of QERA-exact here.
+    fn metric(&self) -> Metric<'_> {
+        Metric::Shrunk {
+            r: &self.r,
+            shrinkage: self.shrinkage,
+        }
+    }
+
+    fn absorbed(&self, metric: &SiteMetric<'_>, refit: &Refit) -> Result<Absorbed, SolveError> {
+        let Correction { factors, ra, .. } = &refit.correction;
+        let share = self.layers.settings.rounding.base_share;
+        metric.absorbed(factors.a.as_ref(), ra.as_ref(), share)
+    }
+
+    fn round_under(
+        &self,
+        weight: &[f32],
+        metric: &SiteMetric<'_>,
+        refit: &Refit,
+    ) -> Result<RoundedLayer, SolveError> {
+        self.feed_back(weight, metric, &self.absorbed(metric, refit)?)
+    }
+
+    fn feed_back(
+        &self,
+        weight: &[f32],
+        metric: &SiteMetric<'_>,
+        absorbed: &Absorbed,
+    ) -> Result<RoundedLayer, SolveError> {
+        let (grid, m) = (self.layers.settings.weights.quantizer, self.packed.m());
+        let blocks = m.div_ceil(grid.block_size());
+        let mut rounded = RoundedLayer {
+            values: PageVec::zeroed(weight.len()),
+            levels: vec![NO_LEVELS; weight.len() / m * blocks],
+        };
+        let factor = metric.factor(absorbed)?;
+        let weight = ColumnMajor::new(weight, m);
+        feedback(self.layers.compute, &factor, weight, grid, rounded.lend());
+        Ok(rounded)
+    }
+
+    fn descend(&self, work: &mut Work, metric: &SiteMetric<'_>) -> Result<(), SolveError> {
+        let full = metric.full(&self.absorbed(metric, &work.refit)?);
+        let grid = self.layers.settings.weights.quantizer;
+        let weight = ColumnMajor::new(&work.weight, self.packed.m());
+        descend(
+            self.layers.compute,
+            &full,
+            weight,
+            grid,
+            work.rounded.lend(),
+        );
+        Ok(())
+    }
+
+    /// QERA-exact for the W~ of now, from where the last one ended.
+    ///
+    /// # Errors
+    /// [`Fatal`] naming the layer.
+    pub(crate) fn refit(&self, work: &Work, member: usize) -> Result<Refit, Fatal> {
+        let compute = self.layers.compute;
+        let values = difference(&work.weight, &work.rounded.values);
+        let error = ColumnMajor::new(&values, self.packed.m());
+        let metric = self.metric();
+        let without = self.power(error, &metric);
+        let error = ErrorOperand::new(compute, error, self.r.in_f64);
+        let projector = Projector {
+            compute,
+            operator: ErrorOperator {
+                error: &error,
+                metric: &metric,
+            },
+            second_moment: self.kept,
+            rows: self.rows,
+        };
+        let projected = projector.project(self.rank(member), work.refit.vectors.as_ref());
+        let Projected {
+            correction,
+            spectrum,
+            vectors,
+        } = projected.map_err(|reason| self.layers.failed(member, reason))?;
+        Ok(Refit {
+            correction,
+            vectors: Some(vectors),
+            error: without - spectrum.iter().sum::<f64>(),
+        })
+    }
+
+    /// tr(E^T R_a E).
+    fn power(&self, error: ColumnMajor<'_>, metric: &Metric<'_>) -> f64 {
+        let trace = self.packed.trace_with(self.layers.compute, error).sum();
+        let mut on_diagonal = 0.0;
+        for column in error.values.chunks_exact(error.rows) {
+            let channels = column.iter().zip(metric.diagonal());
+            on_diagonal += channels
+                .map(|(e, d)| d * f64::from(*e).powi(2))
+                .sum::<f64>();
+        }
+        (1.0 - self.shrinkage) * trace + self.shrinkage * metric.scale() * on_diagonal
+    }
+}

@@ -1,0 +1,137 @@
+//! W~ of a site's layers, rounded under what its rows say of R.
+//!
+//! What judges W~ must not have made it: every fourth block of the window is taken out of R first,
+//! and only those, and rows that come later, say how good W~ and its adapter are. `layer` rounds
+//! one layer.
+
+pub(crate) mod layer;
+
+use faer::Mat;
+
+use crate::calibrate::blocks::Block;
+use crate::calibrate::site::SiteStatistics;
+use crate::error::Fatal;
+use crate::host::column_major::ColumnMajor;
+use crate::host::dense::product;
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::settings::rounding::RoundingShrinkage;
+use crate::solve::rounder::layer::{RoundedLayer, Rounder, Rounds, difference};
+use crate::weights::site_layers::SiteLayers;
+
+
+/// One block of so many is kept for judging.
+const JUDGES: usize = 4;
+/// The rule's strength: a = 3 m / (3 m + N). Rounding has more degrees of freedom than a solve and
+/// overfits more.
+const STRENGTH: f64 = 3.0;
+/// What `auto` multiplies the rule's odds by, those of the rule first: it wins ties.
+const ODDS: [f64; 3] = [1.0, 0.5, 2.0];
+/// Rows that are judged at a time.
+const JUDGED_ROWS: usize = 64;
+
+/// What a site's layers were rounded under.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SiteRounding {
+    /// a.
+    pub(crate) shrinkage: f64,
+    /// Rows of R.
+    pub(crate) rows: u64,
+    /// Blocks of the window that R did not hold, by their numbers.
+    pub(crate) left_out: Vec<u64>,
+    /// The number of the first block of which no row had come.
+    pub(crate) first_new_block: u64,
+}
+
+/// Rounds every layer of a site; `each` takes them over, in order.
+///
+/// # Errors
+/// What `each` returns; [`Fatal`] naming the layer: a NaN or infinite weight, products that
+/// overflow, an R without a factor.
+pub(crate) fn round_site(
+    layers: &SiteLayers<'_>,
+    statistics: &SiteStatistics,
+    mut each: impl FnMut(usize, &SiteRounding, RoundedLayer) -> Result<(), Fatal>,
+) -> Result<(), Fatal> {
+    let judges = judges(statistics);
+    let judged: u64 = judges.iter().map(|block| block.rows() as u64).sum();
+    let (rows, blocks) = (statistics.rows, judges.iter().map(|block| block.stored()));
+    let kept = statistics.second_moment.less(layers.compute, blocks, rows);
+    let no_factor = || layers.failed(0, SolveError::NotPositive);
+    let kept = kept.ok_or_else(no_factor)?;
+    let packed = kept.packed().ok_or_else(no_factor)?;
+    let mut rounder = Rounder {
+        layers,
+        kept: &kept,
+        rows: rows - judged,
+        r: PreparedR::new(layers.compute, packed),
+        packed,
+        shrinkage: 0.0,
+    };
+    rounder.shrinkage = choose(&mut rounder, &judges)?;
+    let site = SiteRounding {
+        shrinkage: rounder.shrinkage,
+        rows: rounder.rows,
+        left_out: judges.iter().map(|block| block.number).collect(),
+        first_new_block: statistics.window.first_new_block(),
+    };
+    for member in 0..layers.count() {
+        let made = rounder.round(member, Rounds::FULL)?;
+        each(member, &site, made.rounded)?;
+    }
+    Ok(())
+}
+
+/// Every fourth block of the window, where there are four.
+fn judges(statistics: &SiteStatistics) -> Vec<&Block> {
+    let blocks = statistics.window.blocks();
+    if blocks.len() < JUDGES {
+        return Vec::new();
+    }
+    blocks.iter().step_by(JUDGES).collect()
+}
+
+/// a: given, by the rule, or that of which a short rounding is best on the rows kept for judging.
+fn choose(rounder: &mut Rounder<'_>, judges: &[&Block]) -> Result<f64, Fatal> {
+    let odds = STRENGTH * rounder.packed.m() as f64 / rounder.rows as f64;
+    let by_odds = |times: f64| times * odds / (1.0 + times * odds);
+    match rounder.layers.settings.rounding.shrinkage {
+        RoundingShrinkage::Fixed(a) => return Ok(a),
+        RoundingShrinkage::Auto if !judges.is_empty() => {}
+        _ => return Ok(by_odds(1.0)),
+    }
+    let (mut chosen, mut least) = (by_odds(1.0), f64::INFINITY);
+    for times in ODDS {
+        rounder.shrinkage = by_odds(times);
+        let mut error = 0.0;
+        for member in 0..rounder.layers.count() {
+            error += judged(rounder, member, judges)?;
+        }
+        if error < least {
+            (chosen, least) = (rounder.shrinkage, error);
+        }
+    }
+    Ok(chosen)
+}
+
+/// The error of a layer after one round of each kind, on rows that W~ does not know, relative to
+/// its output there: ||X (E - A B)||^2 / ||X W||^2.
+fn judged(rounder: &Rounder<'_>, member: usize, judges: &[&Block]) -> Result<f64, Fatal> {
+    let work = rounder.round(member, Rounds::SHORT)?;
+    let refit = rounder.refit(&work, member)?;
+    let (compute, m) = (rounder.layers.compute, rounder.packed.m());
+    let error = difference(&work.weight, &work.rounded.values);
+    let [error, weight] = [&error, &work.weight].map(|x| compute.operand(ColumnMajor::new(x, m)));
+    let (a, b) = (&refit.correction.factors.a, &refit.correction.factors.b);
+    let [mut with, mut output] = [0.0, 0.0];
+    for block in judges {
+        let values = block.stored().widened();
+        for rows in values.chunks(JUDGED_ROWS * m) {
+            let x = Mat::from_fn(rows.len() / m, m, |i, j| f64::from(rows[i * m + j]));
+            let corrected = product(product(x.as_ref(), a.as_ref()).as_ref(), b.transpose());
+            with += (error.times(x.as_ref()) - corrected).squared_norm_l2();
+            output += weight.times(x.as_ref()).squared_norm_l2();
+        }
+    }
+    Ok(if output > 0.0 { with / output } else { 0.0 })
+}
