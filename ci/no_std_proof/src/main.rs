@@ -18,7 +18,7 @@ mod runtime;
 mod statistics;
 
 /// What is checked, in the order of the data's way.
-const CHECKS: [fn() -> bool; 17] = [
+const CHECKS: [fn() -> bool; 20] = [
     rows::dtypes,
     rows::decoding,
     rows::checked_rows,
@@ -31,6 +31,9 @@ const CHECKS: [fn() -> bool; 17] = [
     statistics::block_means,
     quantize::numbers,
     quantize::packed_form,
+    quantize::levels,
+    quantize::free_scales,
+    quantize::any_grid,
     linalg::decompositions,
     linalg::top_eigenvectors,
     reconstruct::problem,

@@ -2,21 +2,43 @@
 
 use core::fmt;
 
-use super::{Candidates, Mxint, MxintError};
+use super::error::GridError;
+use super::int::Int;
+use super::levels::Candidates;
+use super::mxint::Mxint;
+use super::q4_0::Q4_0;
 
 /// A format of weights whose blocks have evenly spaced levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Grid {
     /// Integers that share a power of two.
     Mxint(Mxint),
+    /// Integers with a free scale.
+    Int(Int),
+    /// GGUF's 16 levels with a free scale.
+    Q4_0(Q4_0),
 }
 
+/// What a grid is called where its block size and its scales are said apart: `mxint4`, `int4`,
+/// `q4-0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GridName(Grid);
+
 impl Grid {
+    /// Returns what it is called, without its block size and what else its
+    /// [`Display`](fmt::Display) says.
+    #[must_use]
+    pub const fn name(&self) -> GridName {
+        GridName(*self)
+    }
+
     /// Returns how many neighbours along in_features have levels of their own.
     #[must_use]
     pub const fn block_size(&self) -> usize {
         match self {
             Self::Mxint(mxint) => mxint.block_size(),
+            Self::Int(int) => int.block_size(),
+            Self::Q4_0(q4_0) => q4_0.block_size(),
         }
     }
 
@@ -29,6 +51,8 @@ impl Grid {
     pub fn candidates(&self, values: &[f32]) -> Candidates {
         match self {
             Self::Mxint(mxint) => mxint.candidates(values),
+            Self::Int(int) => int.candidates(values),
+            Self::Q4_0(q4_0) => q4_0.candidates(values),
         }
     }
 
@@ -45,9 +69,11 @@ impl Grid {
         weight: &[f32],
         in_features: usize,
         out: &mut [f32],
-    ) -> Result<(), MxintError> {
+    ) -> Result<(), GridError> {
         match self {
             Self::Mxint(mxint) => mxint.quantize_dequantize(weight, in_features, out),
+            Self::Int(int) => int.quantize_dequantize(weight, in_features, out),
+            Self::Q4_0(q4_0) => q4_0.quantize_dequantize(weight, in_features, out),
         }
     }
 }
@@ -56,6 +82,18 @@ impl fmt::Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mxint(mxint) => mxint.fmt(f),
+            Self::Int(int) => int.fmt(f),
+            Self::Q4_0(q4_0) => q4_0.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for GridName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Grid::Mxint(mxint) => write!(f, "mxint{}", mxint.element_bits()),
+            Grid::Int(int) => write!(f, "int{}", int.element_bits()),
+            Grid::Q4_0(_) => f.write_str("q4-0"),
         }
     }
 }

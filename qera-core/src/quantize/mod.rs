@@ -1,12 +1,22 @@
-//! Number formats of weights, one file each: what W~ is.
+//! Number formats of weights, one folder each: what W~ is.
 //!
 //! Quantization error reconstruction needs W~ as numbers, in f32, exactly as the stack that serves
-//! the model will see them; a format that packs also encodes and decodes.
+//! the model will see them; every format also packs: [`Grid`] is any of them.
 
+mod bit_stream;
+mod blocks;
+mod error;
 mod grid;
+mod int;
 mod levels;
 mod mxint;
+mod on_grid;
+mod packed;
+mod q4_0;
 
-pub use grid::Grid;
+pub use error::GridError;
+pub use grid::{Grid, GridName};
+pub use int::Int;
 pub use levels::{Candidates, Levels};
-pub use mxint::{Mxint, MxintError};
+pub use mxint::Mxint;
+pub use q4_0::Q4_0;

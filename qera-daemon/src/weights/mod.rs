@@ -82,9 +82,8 @@ impl WeightFormat {
     /// What this quantizer makes.
     #[must_use]
     pub(crate) fn of(quantizer: Grid) -> Self {
-        let Grid::Mxint(mxint) = quantizer;
         Self {
-            name: format!("mxint{}", mxint.element_bits()),
+            name: quantizer.name().to_string(),
             block_size: quantizer.block_size(),
         }
     }

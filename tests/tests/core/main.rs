@@ -8,6 +8,7 @@
 
 mod decode;
 mod golden;
+mod grids;
 mod held_out;
 mod linalg;
 mod mxint;

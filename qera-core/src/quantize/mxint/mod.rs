@@ -28,14 +28,13 @@
 //! what is not clamped. Source: `mxint` of the QERA code (`quantize/quantizers/mxint.py`); OCP
 //! Microscaling Formats v1.0, 5.2 (E8M0) and 5.3.4 (INT8), 6.3 (conversion).
 
-mod error;
 mod packed;
-
-pub use error::MxintError;
 
 use core::fmt;
 
-use super::{Candidates, Levels};
+use super::blocks::quantize_blocks;
+use super::error::GridError;
+use super::levels::{Candidates, Levels};
 
 const MAGNITUDE_BITS: u32 = 0x7fff_ffff;
 const SIGN_BIT: u32 = 0x8000_0000;
@@ -63,20 +62,20 @@ impl Mxint {
     /// Checks and names a format.
     ///
     /// # Errors
-    /// [`MxintError::ElementBits`] outside 2 to 8, [`MxintError::BlockSize`] for 0.
+    /// [`GridError::ElementBits`] outside 2 to 8, [`GridError::BlockSize`] for 0.
     ///
     /// ```
-    /// use qera_core::quantize::{Mxint, MxintError};
+    /// use qera_core::quantize::{Mxint, GridError};
     /// assert_eq!(Mxint::new(4, 32)?.element_bits(), 4);
-    /// assert_eq!(Mxint::new(9, 32), Err(MxintError::ElementBits { element_bits: 9 }));
-    /// # Ok::<(), MxintError>(())
+    /// assert_eq!(Mxint::new(9, 32), Err(GridError::ElementBits { element_bits: 9 }));
+    /// # Ok::<(), GridError>(())
     /// ```
-    pub const fn new(element_bits: u32, block_size: usize) -> Result<Self, MxintError> {
+    pub const fn new(element_bits: u32, block_size: usize) -> Result<Self, GridError> {
         if element_bits < 2 || element_bits > 8 {
-            return Err(MxintError::ElementBits { element_bits });
+            return Err(GridError::ElementBits { element_bits });
         }
         if block_size == 0 {
-            return Err(MxintError::BlockSize);
+            return Err(GridError::BlockSize);
         }
         Ok(Self {
             element_bits,
@@ -103,7 +102,7 @@ impl Mxint {
     /// row.
     ///
     /// # Errors
-    /// [`MxintError::Length`], [`MxintError::OutputLength`]; [`MxintError::NonFinite`] for the
+    /// [`GridError::Length`], [`GridError::OutputLength`]; [`GridError::NonFinite`] for the
     /// first infinite or NaN weight, `out` holding unspecified numbers then.
     ///
     /// # Numerics
@@ -115,34 +114,22 @@ impl Mxint {
     /// let mut out = [0.0; 4];
     /// Mxint::new(4, 4)?.quantize_dequantize(&[0.1, -0.25, 0.3, 0.9], 4, &mut out)?;
     /// assert_eq!(out, [0.125, -0.25, 0.25, 0.875]);
-    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// # Ok::<(), qera_core::quantize::GridError>(())
     /// ```
     pub fn quantize_dequantize(
         &self,
         weight: &[f32],
         in_features: usize,
         out: &mut [f32],
-    ) -> Result<(), MxintError> {
-        check_rows(weight.len(), in_features)?;
-        check_output(weight.len(), out.len())?;
-        let rows = weight
-            .chunks_exact(in_features)
-            .zip(out.chunks_exact_mut(in_features));
-        for (row, (values, out)) in rows.enumerate() {
-            let mut blocks = values
-                .chunks(self.block_size)
-                .zip(out.chunks_mut(self.block_size));
-            let quantized = blocks.all(|(x, q)| self.quantize_block(x, q));
-            if !quantized {
-                return Err(non_finite(row, values));
-            }
-        }
-        Ok(())
+    ) -> Result<(), GridError> {
+        quantize_blocks(weight, in_features, self.block_size, out, |values, out| {
+            self.quantize_block(values, out)
+        })
     }
 
     /// Quantizes one block; says `false`, having written nothing, when a value is not finite.
     #[inline(always)]
-    fn quantize_block(&self, values: &[f32], out: &mut [f32]) -> bool {
+    pub(super) fn quantize_block(&self, values: &[f32], out: &mut [f32]) -> bool {
         let Some(exponent_field) = shared_exponent_field(values) else {
             return false;
         };
@@ -156,6 +143,19 @@ impl Mxint {
         true
     }
 
+    /// Says whether quantizing a block changes nothing; subnormal numbers count as 0.
+    pub(super) fn keeps_block(&self, values: &[f32]) -> bool {
+        let Some(exponent_field) = shared_exponent_field(values) else {
+            return false;
+        };
+        let scale = self.scale(exponent_field);
+        let [first, second] = scale.from_integer;
+        values.iter().all(|x| {
+            let magnitude = scale.integer(*x) * first * second;
+            x.abs() < f32::MIN_POSITIVE || magnitude.to_bits() == x.abs().to_bits()
+        })
+    }
+
     /// Returns the levels of a block of these values: those of its shared exponent, and those of the
     /// exponent below, which are finer and cut off the largest magnitudes.
     ///
@@ -165,18 +165,20 @@ impl Mxint {
     pub fn candidates(&self, values: &[f32]) -> Candidates {
         // What is not finite has no levels; the largest exponent stands for it.
         let field = shared_exponent_field(values).unwrap_or(254);
-        let exponent = (i32::from(field) - 127).max(-94);
-        let levels = |exponent: i32| {
-            let highest = f32::from(self.largest_code());
-            let shift = exponent - self.element_bits.cast_signed() + 2;
-            Levels {
-                step: power_of_two(shift),
-                lowest: -highest,
-                highest,
-            }
-        };
-        let [own, below] = [levels(exponent), levels(exponent - 1)];
+        let field = field.max(127 - 94);
+        let [own, below] = [self.levels(field), self.levels(field - 1)];
         Candidates::new([own, below, own, own], 2)
+    }
+
+    /// Returns the levels that belong to a biased exponent, 0 to 254.
+    fn levels(&self, exponent_field: u8) -> Levels {
+        let highest = f32::from(self.largest_code());
+        let [first, second] = self.scale(exponent_field).from_integer;
+        Levels {
+            step: first * second, // Exact, subnormal numbers included.
+            lowest: -highest,
+            highest,
+        }
     }
 
     /// Returns the scale of a block by its biased exponent, 0 to 254.
@@ -256,37 +258,4 @@ fn shared_exponent_field(values: &[f32]) -> Option<u8> {
 #[inline(always)]
 const fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits((exponent + 127).cast_unsigned() << 23)
-}
-
-/// Names the first weight of a row that is not finite; the caller knows that there is one.
-#[cold]
-fn non_finite(row: usize, values: &[f32]) -> MxintError {
-    let column = values
-        .iter()
-        .position(|x| !x.is_finite())
-        .unwrap_or_default();
-    MxintError::NonFinite {
-        index: row * values.len() + column,
-        row,
-        column,
-    }
-}
-
-const fn check_rows(values: usize, in_features: usize) -> Result<(), MxintError> {
-    if in_features > 0 && values.is_multiple_of(in_features) {
-        Ok(())
-    } else {
-        Err(MxintError::Length {
-            values,
-            in_features,
-        })
-    }
-}
-
-const fn check_output(needed: usize, lent: usize) -> Result<(), MxintError> {
-    if needed == lent {
-        Ok(())
-    } else {
-        Err(MxintError::OutputLength { needed, lent })
-    }
 }

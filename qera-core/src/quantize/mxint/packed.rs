@@ -10,7 +10,11 @@
 //! the quantization. Source: OCP Microscaling Formats v1.0, 5.2 (E8M0); the order of the bits is
 //! this crate's.
 
-use super::{Mxint, MxintError, check_output, check_rows, non_finite, shared_exponent_field};
+use super::super::bit_stream::{Packer, Unpacker, row_len, sign_extended};
+use super::super::blocks::{check_length, check_rows, non_finite};
+use super::super::error::GridError;
+use super::super::levels::Levels;
+use super::{Mxint, shared_exponent_field};
 
 impl Mxint {
     /// Says how many bytes the codes of a weight take: every row its own whole bytes.
@@ -18,13 +22,11 @@ impl Mxint {
     /// ```
     /// # use qera_core::quantize::Mxint;
     /// assert_eq!(Mxint::new(3, 32)?.codes_len(2, 33), 2 * 13); // 33 x 3 bits are 12.4 bytes
-    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// # Ok::<(), qera_core::quantize::GridError>(())
     /// ```
     #[must_use]
     pub const fn codes_len(&self, out_features: usize, in_features: usize) -> usize {
-        let bits = self.element_bits as usize;
-        // 8 elements take `bits` bytes; so no product exceeds the result.
-        out_features.saturating_mul(in_features / 8 * bits + (in_features % 8 * bits).div_ceil(8))
+        out_features.saturating_mul(row_len(in_features, self.element_bits))
     }
 
     /// Says how many bytes the shared exponents of a weight take: one a block.
@@ -32,7 +34,7 @@ impl Mxint {
     /// ```
     /// # use qera_core::quantize::Mxint;
     /// assert_eq!(Mxint::new(3, 32)?.exponents_len(2, 33), 2 * 2);
-    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// # Ok::<(), qera_core::quantize::GridError>(())
     /// ```
     #[must_use]
     pub const fn exponents_len(&self, out_features: usize, in_features: usize) -> usize {
@@ -56,7 +58,7 @@ impl Mxint {
     /// assert_eq!((codes, exponents), ([0xe1, 0x72], [126])); // 1, -2, 2, 7 times 2^(126 - 127 - 2)
     /// mxint4.decode(&codes, &exponents, 4, &mut out)?;
     /// assert_eq!(out, [0.125, -0.25, 0.25, 0.875]);
-    /// # Ok::<(), qera_core::quantize::MxintError>(())
+    /// # Ok::<(), qera_core::quantize::GridError>(())
     /// ```
     pub fn encode(
         &self,
@@ -64,7 +66,7 @@ impl Mxint {
         in_features: usize,
         codes: &mut [u8],
         exponents: &mut [u8],
-    ) -> Result<(), MxintError> {
+    ) -> Result<(), GridError> {
         self.check_packed(weight.len(), in_features, codes, exponents)?;
         let code_rows = codes.chunks_exact_mut(self.codes_len(1, in_features));
         let exponent_rows = exponents.chunks_exact_mut(self.exponents_len(1, in_features));
@@ -72,11 +74,7 @@ impl Mxint {
             .chunks_exact(in_features)
             .zip(code_rows.zip(exponent_rows));
         for (row, (values, (codes, exponents))) in rows.enumerate() {
-            let mut packer = Packer {
-                bytes: codes.iter_mut(),
-                pending: 0,
-                filled: 0,
-            };
+            let mut packer = Packer::new(codes, self.element_bits);
             for (block, exponent) in values.chunks(self.block_size).zip(exponents) {
                 let Some(exponent_field) = shared_exponent_field(block) else {
                     return Err(non_finite(row, values));
@@ -84,7 +82,7 @@ impl Mxint {
                 *exponent = exponent_field;
                 let scale = self.scale(exponent_field);
                 for &x in block {
-                    packer.push(scale.code(x), self.element_bits);
+                    packer.push(scale.code(x).cast_unsigned());
                 }
             }
             packer.finish();
@@ -99,9 +97,9 @@ impl Mxint {
     /// [`encode`](Self::encode) fills them.
     ///
     /// # Errors
-    /// [`MxintError::Length`], [`MxintError::OutputLength`] (of `codes` or `exponents`, for this
-    /// `out`), and for bytes that `encode` never writes: [`MxintError::Code`] for the most negative
-    /// code, [`MxintError::SharedExponent`] for 255, which is E8M0's NaN. `out` then holds
+    /// [`GridError::Length`], [`GridError::OutputLength`] (of `codes` or `exponents`, for this
+    /// `out`), and for bytes that `encode` never writes: [`GridError::Code`] for the most negative
+    /// code, [`GridError::SharedExponent`] for 255, which is E8M0's NaN. `out` then holds
     /// unspecified numbers.
     pub fn decode(
         &self,
@@ -109,7 +107,7 @@ impl Mxint {
         exponents: &[u8],
         in_features: usize,
         out: &mut [f32],
-    ) -> Result<(), MxintError> {
+    ) -> Result<(), GridError> {
         self.check_packed(out.len(), in_features, codes, exponents)?;
         let code_rows = codes.chunks_exact(self.codes_len(1, in_features));
         let exponent_rows = exponents.chunks_exact(self.exponents_len(1, in_features));
@@ -117,24 +115,20 @@ impl Mxint {
             .chunks_exact_mut(in_features)
             .zip(code_rows.zip(exponent_rows));
         for (row, (values, (codes, exponents))) in rows.enumerate() {
-            let mut unpacker = Unpacker {
-                bytes: codes.iter(),
-                pending: 0,
-                filled: 0,
-            };
+            let mut unpacker = Unpacker::new(codes, self.element_bits);
             for (block, (values, &exponent)) in values
                 .chunks_mut(self.block_size)
                 .zip(exponents)
                 .enumerate()
             {
                 if exponent == u8::MAX {
-                    return Err(MxintError::SharedExponent { row, block });
+                    return Err(GridError::SharedExponent { row, block });
                 }
                 let [first, second] = self.scale(exponent).from_integer;
                 for (place, value) in values.iter_mut().enumerate() {
-                    let code = unpacker.next(self.element_bits);
+                    let code = sign_extended(unpacker.next(), self.element_bits);
                     if code < -self.largest_code() {
-                        return Err(MxintError::Code {
+                        return Err(GridError::Code {
                             row,
                             column: block * self.block_size + place,
                         });
@@ -154,68 +148,27 @@ impl Mxint {
         in_features: usize,
         codes: &[u8],
         exponents: &[u8],
-    ) -> Result<(), MxintError> {
+    ) -> Result<(), GridError> {
         check_rows(values, in_features)?;
         let out_features = values / in_features;
-        check_output(self.codes_len(out_features, in_features), codes.len())?;
-        check_output(
+        check_length(self.codes_len(out_features, in_features), codes.len())?;
+        check_length(
             self.exponents_len(out_features, in_features),
             exponents.len(),
         )
     }
-}
 
-/// Writes codes into bytes, least significant bit first.
-struct Packer<'a> {
-    bytes: core::slice::IterMut<'a, u8>,
-    pending: u32,
-    filled: u32,
-}
-
-impl Packer<'_> {
-    fn push(&mut self, code: i8, element_bits: u32) {
-        let bits = u32::from(code.cast_unsigned()) & ((1 << element_bits) - 1);
-        self.pending |= bits << self.filled;
-        self.filled += element_bits;
-        if self.filled >= 8 {
-            self.write_byte();
-        }
+    /// Writes the shared exponent of these levels; `false` where no block has such.
+    pub(in super::super) fn write_exponent(&self, levels: &Levels, exponent: &mut [u8]) -> bool {
+        let shared = libm::ilogbf(levels.step).saturating_add(self.element_bits.cast_signed() - 2);
+        let field = u8::try_from(shared.saturating_add(127)).unwrap_or(u8::MAX);
+        exponent.fill(field);
+        self.read_exponent(exponent) == Some(*levels)
     }
 
-    fn finish(&mut self) {
-        if self.filled > 0 {
-            self.write_byte();
-        }
-    }
-
-    fn write_byte(&mut self) {
-        if let Some(byte) = self.bytes.next() {
-            *byte = self.pending.to_le_bytes()[0];
-        }
-        self.pending >>= 8;
-        self.filled = self.filled.saturating_sub(8);
-    }
-}
-
-/// Reads what [`Packer`] wrote.
-struct Unpacker<'a> {
-    bytes: core::slice::Iter<'a, u8>,
-    pending: u32,
-    filled: u32,
-}
-
-impl Unpacker<'_> {
-    fn next(&mut self, element_bits: u32) -> i8 {
-        if self.filled < element_bits {
-            self.pending |=
-                u32::from(self.bytes.next().copied().unwrap_or_default()) << self.filled;
-            self.filled += 8;
-        }
-        // Shifting left and back extends the sign.
-        let unused = 8 - element_bits;
-        let code = (self.pending.to_le_bytes()[0] << unused).cast_signed() >> unused;
-        self.pending >>= element_bits;
-        self.filled -= element_bits;
-        code
+    /// Returns the levels of a shared exponent; `None` for E8M0's NaN.
+    pub(in super::super) fn read_exponent(&self, exponent: &[u8]) -> Option<Levels> {
+        let field = exponent.first().filter(|&&field| field < u8::MAX)?;
+        Some(self.levels(*field))
     }
 }

@@ -1,13 +1,13 @@
 //! Weights, formats, lengths and packed bytes that are refused.
 
-use qera_core::quantize::{Mxint, MxintError};
+use qera_core::quantize::{GridError, Mxint};
 
 #[test]
 fn non_finite_weights_are_refused_by_index() {
     let format = Mxint::new(4, 2).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let weight = [1.0, 2.0, 3.0, 4.0, 5.0, bad, bad, 8.0];
-        let expected = Err(MxintError::NonFinite {
+        let expected = Err(GridError::NonFinite {
             index: 5,
             row: 1,
             column: 1,
@@ -27,17 +27,17 @@ fn non_finite_weights_are_refused_by_index() {
 fn wrong_formats_and_lengths_are_refused() {
     assert_eq!(
         Mxint::new(1, 32),
-        Err(MxintError::ElementBits { element_bits: 1 })
+        Err(GridError::ElementBits { element_bits: 1 })
     );
     assert_eq!(
         Mxint::new(9, 32),
-        Err(MxintError::ElementBits { element_bits: 9 })
+        Err(GridError::ElementBits { element_bits: 9 })
     );
-    assert_eq!(Mxint::new(4, 0), Err(MxintError::BlockSize));
+    assert_eq!(Mxint::new(4, 0), Err(GridError::BlockSize));
     let format = Mxint::new(3, 4).unwrap();
     let weight = [1.0; 10];
     let not_rows = |in_features| {
-        Err(MxintError::Length {
+        Err(GridError::Length {
             values: 10,
             in_features,
         })
@@ -50,7 +50,7 @@ fn wrong_formats_and_lengths_are_refused() {
         format.quantize_dequantize(&weight, 0, &mut [0.0; 10]),
         not_rows(0)
     );
-    let short = |needed, lent| Err(MxintError::OutputLength { needed, lent });
+    let short = |needed, lent| Err(GridError::OutputLength { needed, lent });
     assert_eq!(
         format.quantize_dequantize(&weight, 5, &mut [0.0; 9]),
         short(10, 9)
@@ -84,10 +84,10 @@ fn foreign_packed_bytes_are_refused() {
     assert_eq!(decode([0x97, 0x79], [127, 127]), Ok(()));
     assert_eq!(
         decode([0x97, 0x78], [127, 127]),
-        Err(MxintError::Code { row: 0, column: 2 })
+        Err(GridError::Code { row: 0, column: 2 })
     );
     assert_eq!(
         decode([0x97, 0x79], [127, 255]),
-        Err(MxintError::SharedExponent { row: 0, block: 1 })
+        Err(GridError::SharedExponent { row: 0, block: 1 })
     );
 }

@@ -1,10 +1,10 @@
-//! What [`Mxint`](super::Mxint) refuses.
+//! What the grids refuse.
 
 use core::fmt;
 
 /// Why a format is none, or a weight was not quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MxintError {
+pub enum GridError {
     /// A width outside 2 to 8.
     ElementBits {
         /// The width.
@@ -12,6 +12,11 @@ pub enum MxintError {
     },
     /// Blocks of no elements.
     BlockSize,
+    /// An int format with blocks of another size than 32, 64 or 128.
+    IntBlockSize {
+        /// The size.
+        block_size: usize,
+    },
     /// The values do not form whole rows, or rows have no values.
     Length {
         /// How many values there are.
@@ -19,7 +24,7 @@ pub enum MxintError {
         /// How many a row has.
         in_features: usize,
     },
-    /// An output, or packed input, does not have the length that the shape asks for.
+    /// An output, levels, or packed input do not have the length that the shape asks for.
     OutputLength {
         /// How many elements it must have.
         needed: usize,
@@ -49,15 +54,39 @@ pub enum MxintError {
         /// Its block within the row.
         block: usize,
     },
+    /// A packed scale is infinite, NaN or 0, or less than 0 where the format has no such scale.
+    Scale {
+        /// Its row.
+        row: usize,
+        /// Its block within the row.
+        block: usize,
+    },
+    /// Levels that a block of this format cannot have.
+    Levels {
+        /// Their row.
+        row: usize,
+        /// Their block within the row.
+        block: usize,
+    },
+    /// A value is none of its block's levels.
+    OffGrid {
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
 }
 
-impl fmt::Display for MxintError {
+impl fmt::Display for GridError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::ElementBits { element_bits } => {
                 write!(f, "element_bits {element_bits} is not 2 to 8")
             }
             Self::BlockSize => write!(f, "block_size is 0"),
+            Self::IntBlockSize { block_size } => {
+                write!(f, "block_size {block_size} is not 32, 64 or 128")
+            }
             Self::Length {
                 values,
                 in_features,
@@ -81,8 +110,26 @@ impl fmt::Display for MxintError {
             Self::SharedExponent { row, block } => {
                 write!(f, "shared exponent of row {row}, block {block} is NaN")
             }
+            Self::Scale { row, block } => {
+                write!(
+                    f,
+                    "scale of row {row}, block {block} is none of this format"
+                )
+            }
+            Self::Levels { row, block } => {
+                write!(
+                    f,
+                    "levels of row {row}, block {block} are none of this format"
+                )
+            }
+            Self::OffGrid { row, column } => {
+                write!(
+                    f,
+                    "value at row {row}, column {column} is none of its block's levels"
+                )
+            }
         }
     }
 }
 
-impl core::error::Error for MxintError {}
+impl core::error::Error for GridError {}
