@@ -81,7 +81,7 @@ pub(crate) struct SettingsRecord {
     pub(crate) block_size: usize,
     /// How W~ was rounded; absent for nearest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rounding: Option<RoundingRecord>,
+    pub(crate) rounding: Option<RoundingAsked>,
     /// `auto` or a number.
     pub(crate) shrinkage: serde_json::Value,
     /// dtype asked for A and B.
@@ -94,7 +94,7 @@ pub(crate) struct SettingsRecord {
 /// which rows W~ knows, which is no setting's business but W~'s own record; a lower rank is among
 /// `ranks`.
 #[derive(Debug, Serialize)]
-pub(crate) struct RoundingRecord {
+pub(crate) struct RoundingAsked {
     /// `feedback` or `projected`.
     pub(crate) name: &'static str,
     /// `rule`, `auto` or a number.
@@ -278,7 +278,7 @@ impl SettingsRecord {
             method: settings.solve.method.name(),
             quantizer: format.name,
             block_size: format.block_size,
-            rounding: RoundingRecord::new(&settings.rounding),
+            rounding: RoundingAsked::new(&settings.rounding),
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
@@ -289,7 +289,7 @@ impl SettingsRecord {
     }
 }
 
-impl RoundingRecord {
+impl RoundingAsked {
     /// Nothing for nearest: its fingerprints stay those of a version that knew nothing else.
     fn new(settings: &RoundingSettings) -> Option<Self> {
         let rounding = settings.rounding;

@@ -1,5 +1,7 @@
 //! What rounding is told: whether W~ knows the statistics and the adapter, and when it is made.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Fatal;
 use crate::settings::options::{Options, ROUNDINGS};
 use crate::settings::parse::one_of;
@@ -13,7 +15,8 @@ const LEAST_ROWS: u64 = 4096;
 const LEAST_ROWS_AN_INPUT: u64 = 4;
 
 /// `--rounding`: how W becomes W~.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Rounding {
     /// Each weight to the level that is nearest to it, blind to the inputs.
     Nearest,

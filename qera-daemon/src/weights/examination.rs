@@ -22,6 +22,17 @@ impl Examinations {
             .or_insert_with(|| layer.examine(checkpoint))
     }
 
+    /// BLAKE3 over name, type, shape, orientation and the BLAKE3 of the bytes of one layer.
+    #[must_use]
+    pub(crate) fn fingerprint_of(&self, checkpoint: &Checkpoint, layer: &Layer) -> String {
+        let Examination { bytes, .. } = self.of(checkpoint, layer);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(layer.described().as_bytes());
+        hasher.update(&[u8::from(layer.transposed)]);
+        hasher.update(bytes.as_bytes());
+        format!("blake3:{}", hasher.finalize().to_hex())
+    }
+
     /// BLAKE3 over name, type, shape and the BLAKE3 of the bytes of these layers, in their order.
     #[must_use]
     pub(crate) fn fingerprint(&self, checkpoint: &Checkpoint, layers: &[Layer]) -> String {

@@ -8,12 +8,14 @@
 pub(crate) mod architecture;
 pub(crate) mod checkpoint;
 pub(crate) mod examination;
+pub(crate) mod frozen;
 pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod linears;
 pub(crate) mod model;
 pub(crate) mod passed_over;
 pub(crate) mod recording;
+pub(crate) mod rounded;
 pub(crate) mod selection;
 pub(crate) mod serving;
 pub(crate) mod site_layers;
@@ -23,7 +25,7 @@ pub(crate) mod tied;
 use core::fmt;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use qera_core::quantize::Grid;
 
@@ -32,9 +34,11 @@ use crate::host::kernels::page_vec::PageVec;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
 use crate::settings::dotted::match_start;
+use crate::settings::rounding::RoundingSettings;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::examination::Examinations;
+use crate::weights::frozen::Frozen;
 use crate::weights::layers::{Layer, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;
@@ -64,7 +68,13 @@ pub(crate) struct Weights {
     recording: Recording,
     serving: ServingClass,
     quantizer: Grid,
+    rounding: RoundingSettings,
+    /// W~ of the layers that were rounded under what was seen; none is kept where nobody said
+    /// where.
+    frozen: OnceLock<Frozen>,
     model_names: Vec<String>,
+    /// Of each selected weight.
+    layer_fingerprints: Vec<String>,
     fingerprint: String,
     identity: String,
 }
@@ -138,6 +148,10 @@ impl Model {
         };
         let selected = selector.select()?;
         let (of, layers) = (&self.examinations, &selected.layers);
+        let layer_fingerprints = layers
+            .iter()
+            .map(|l| of.fingerprint_of(&self.checkpoint, l));
+        let layer_fingerprints = layer_fingerprints.collect();
         Ok(Weights {
             fingerprint: of.fingerprint(&self.checkpoint, layers),
             identity: self.identity.clone(),
@@ -147,6 +161,9 @@ impl Model {
             recording: recording.clone(),
             serving,
             quantizer: settings.weights.quantizer,
+            rounding: settings.rounding,
+            frozen: OnceLock::new(),
+            layer_fingerprints,
             model_names: self.names.clone(),
         })
     }
@@ -363,12 +380,16 @@ impl Weights {
     /// Shows W~ of a layer, some columns after others, in order.
     ///
     /// # Errors
-    /// What `each` returns, and as for [`original`](Self::original).
+    /// What `each` returns, and as for [`original`](Self::original); [`Fatal::Solve`] where W~ is
+    /// not made yet.
     pub(crate) fn quantized(
         &self,
         layer: usize,
         mut each: impl FnMut(&[f32]) -> Result<(), Fatal>,
     ) -> Result<(), Fatal> {
+        if self.rounding().uses_rows() {
+            return self.kept(layer, |packed| packed.pieces(|_, piece| each(piece)));
+        }
         let mut weight = self.original(layer)?;
         self.layers()[layer].quantize(
             &self.checkpoint,
@@ -378,16 +399,27 @@ impl Weights {
         )
     }
 
-    /// E = W - W~ of a layer, in the memory of its W. Exact in f32: W~ is W rounded to fewer bits,
-    /// or 0, so that the difference is a multiple of W's last place and no larger than W.
+    /// E = W - W~ of a layer, in the memory of its W. Exact in f32 for nearest rounding to powers
+    /// of two: W~ is W rounded to fewer bits, or 0, so that the difference is a multiple of W's last
+    /// place and no larger than W; else to the last place of the larger one.
     ///
     /// # Errors
-    /// As for [`original`](Self::original).
+    /// As for [`quantized`](Self::quantized).
     pub(crate) fn error(
         &self,
         layer: usize,
         mut weight: PageVec<f32>,
     ) -> Result<PageVec<f32>, Fatal> {
+        if self.rounding().uses_rows() {
+            self.kept(layer, |packed| {
+                packed.pieces(|first, piece| {
+                    let weight = weight[first..].iter_mut();
+                    weight.zip(piece).for_each(|(w, q)| *w -= q);
+                    Ok(())
+                })
+            })?;
+            return Ok(weight);
+        }
         self.layers()[layer].quantize(
             &self.checkpoint,
             &self.quantizer,
