@@ -141,7 +141,16 @@ mod tests {
         let folded = (statistics.rows - 512) as f64 / (500.0 * 512.0);
         assert!((0.045..0.08).contains(&folded), "{folded}");
         assert!(!statistics.take_aside(true).is_empty());
-        assert_eq!(statistics.window.rows() % 128, 0);
+        assert_eq!(
+            statistics
+                .window
+                .blocks()
+                .iter()
+                .map(Block::rows)
+                .sum::<usize>()
+                % 128,
+            0
+        );
 
         let before = statistics.clone();
         for _ in 0..100 {

@@ -17,6 +17,7 @@ use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw
 use crate::calibrate::pending::Pending;
 use crate::host::kernels::stored::{KeptRows, StoredRows};
 use crate::source::rows::Batch;
+use crate::weights::frozen::record::CUT_FOR_ONE_SOLVE;
 
 /// Most rows kept.
 pub(crate) const WINDOW_ROWS: usize = 4096;
@@ -126,21 +127,24 @@ impl Window {
     }
 
     /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is
-    /// fewer blocks.
+    /// fewer blocks. Their numbers are not those of the stream: should more come all the same, it
+    /// is cut otherwise.
     pub(crate) fn finish(&mut self) {
         if self.unfinished() {
             let mut all = Pending::new(self.in_features);
             self.all_rows().for_each(|rows| all.push(rows));
-            (self.blocks, self.rows, self.seen) = (Vec::new(), 0, 0);
+            let next = self.next_whole_block();
+            (self.blocks, self.rows, self.seen) = (Vec::new(), 0, CUT_FOR_ONE_SOLVE);
             self.pending = Pending::new(self.in_features);
             self.cut(all.stored(), 4, &mut |_| ());
+            self.seen = next;
         }
     }
 
-    /// The number of the first block that will have none of the rows that have come.
+    /// The number of the first block of which no row has come.
     #[must_use]
-    pub(crate) const fn first_new_block(&self) -> u64 {
-        self.seen + if self.waiting() { 1 } else { 0 }
+    pub(crate) fn next_whole_block(&self) -> u64 {
+        self.seen + u64::from(self.waiting())
     }
 
     /// Whether rows wait for more to make a block.
@@ -211,12 +215,6 @@ impl Window {
     #[must_use]
     pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
-    }
-
-    /// Rows in the blocks.
-    #[must_use]
-    pub(crate) const fn rows(&self) -> usize {
-        self.rows
     }
 
     /// Cuts rows into `pieces` blocks of nearly equal length.
@@ -301,6 +299,24 @@ mod tests {
         assert_eq!(lengths(&decoding), [64; 2], "32 rows wait");
     }
 
+    /// A W~ that was rounded on a lone shard has seen all of it, however it is cut later.
+    #[test]
+    fn blocks_that_no_row_came_of_are_known() {
+        let mut window = Window::new(2);
+        for (rows, next) in [(300, 1), (100, 2), (90, 2), (300, 2)] {
+            window.offer(&shard(rows, None), |_| ());
+            assert_eq!(window.next_whole_block(), next);
+        }
+        for (rows, next) in [(300, 1), (100, 1)] {
+            let mut lone = Window::new(2);
+            lone.offer(&shard(rows, None), |_| ());
+            lone.finish();
+            assert_eq!((lone.blocks.len(), lone.next_whole_block()), (4, next));
+            let cut = lone.blocks.iter().map(|block| block.number);
+            assert!(cut.eq(CUT_FOR_ONE_SOLVE..CUT_FOR_ONE_SOLVE + 4));
+        }
+    }
+
     #[test]
     fn a_window_continues_from_its_record() {
         let mut window = Window::new(2);
@@ -334,7 +350,7 @@ mod tests {
             for _ in 0..64 {
                 window.offer(&shard(rows, sequences), |_| ());
                 seen += rows;
-                assert!(window.rows() <= WINDOW_ROWS);
+                assert!(window.rows <= WINDOW_ROWS);
                 assert!(
                     window.blocks().len() >= 4 || seen < WINDOW_ROWS,
                     "{rows} rows, {seen} seen"

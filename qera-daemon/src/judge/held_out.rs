@@ -6,7 +6,7 @@
 //! is ||x E||^2 - ||x E V||^2.
 //!
 //! The rule is in `scores`. With fewer than four scored blocks:
-//! a = m / (m + N).
+//! a = m / (m + N). Blocks that a W~ was rounded under are none of them (`training::unseen`).
 
 use faer::Mat;
 
@@ -21,7 +21,7 @@ use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::judge::candidates::Candidates;
 use crate::judge::scores::{HeldOut, Scores, one_standard_error};
-use crate::judge::training::{Training, folds, rows_of};
+use crate::judge::training::{Training, folds, rows_of, unseen};
 use crate::settings::solve::{Shrinkage, SolveSettings};
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
@@ -76,7 +76,7 @@ pub(crate) fn judge(
     let SolveSettings {
         method, shrinkage, ..
     } = layers.settings.solve;
-    let blocks = statistics.window.blocks();
+    let blocks = unseen(layers, statistics);
     let few =
         statistics.in_features as f64 / (statistics.in_features as f64 + statistics.rows as f64);
     let (candidates, origin) = match shrinkage {
@@ -88,7 +88,7 @@ pub(crate) fn judge(
         }
         Shrinkage::Auto => (vec![few], ChoiceOrigin::FewBlocks),
     };
-    let scored = score(&candidates, statistics, r, layers)?;
+    let scored = score(&candidates, statistics, &blocks, r, layers)?;
     let best = if origin == ChoiceOrigin::HeldOut {
         one_standard_error(&scored)
     } else {
@@ -115,21 +115,20 @@ pub(crate) fn judge(
 fn score(
     candidates: &[f64],
     statistics: &SiteStatistics,
+    blocks: &[&Block],
     r: Option<&PreparedR<'_>>,
     layers: &SiteLayers<'_>,
 ) -> Result<Scores, Fatal> {
     let (compute, method) = (layers.compute, layers.settings.solve.method);
     let mut scores = Scores::new(layers.count(), candidates.len(), statistics.rows);
-    let parts: Vec<Part<'_>> = folds(statistics)
+    let rows = usize::try_from(rows_of(blocks)).unwrap_or(usize::MAX);
+    let parts: Vec<Part<'_>> = folds(statistics, blocks)
         .into_iter()
         .filter_map(|fold| {
             Some(Part {
                 training: Training::without(compute, method, statistics, r, fold, candidates)?,
                 rows_solved: statistics.rows - rows_of(fold),
-                samples: fold
-                    .iter()
-                    .map(|b| sample(b, statistics.window.rows()))
-                    .collect(),
+                samples: fold.iter().map(|block| sample(block, rows)).collect(),
             })
         })
         .collect();
@@ -175,10 +174,10 @@ struct Part<'a> {
     samples: Vec<Vec<f32>>,
 }
 
-/// Evenly spaced rows of a block: all where the window has few.
-fn sample(block: &Block, window: usize) -> Vec<f32> {
+/// Evenly spaced rows of a block: all where there are few in all.
+fn sample(block: &Block, rows_in_all: usize) -> Vec<f32> {
     let rows = block.stored();
-    let share = (SCORED_ROWS * rows.rows()).div_ceil(window.max(1));
+    let share = (SCORED_ROWS * rows.rows()).div_ceil(rows_in_all.max(1));
     let count = share.max(SCORED_ROWS_MIN).min(rows.rows());
     let row = |i: usize| (2 * i + 1) * rows.rows() / (2 * count);
     let m = block.in_features;

@@ -55,6 +55,13 @@ impl SiteProgress {
         }
     }
 
+    /// Its solve points go on where W~ of a layer is to be made anew; corrections and evidence of
+    /// the one before do not.
+    pub(crate) fn begin_without_corrections(&mut self) {
+        (self.folding, self.spared) = (Folding::Open, false);
+        self.layers.fill_with(LayerProgress::default);
+    }
+
     /// A solve point at `seen` rows, of which R is of `folded`: sets the next one. Says whether
     /// there is enough in R to solve again: always while the site is open; half as many rows more
     /// than last time when it is closed.

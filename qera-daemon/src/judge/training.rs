@@ -14,15 +14,29 @@ use crate::host::second_moment::prepared::PreparedR;
 use crate::host::second_moment::without::WithoutRows;
 use crate::host::solve_error::SolveError;
 use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
+use crate::weights::site_layers::SiteLayers;
 
 /// Folds when the window is a large part of the rows.
 const FOLDS: u64 = 4;
 
-/// The window's blocks: one fold when they are at most a quarter of the rows, else four of nearly
-/// equal rows. Every fold leaves rows to solve from.
-pub(crate) fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
-    let blocks = statistics.window.blocks();
-    let rows = statistics.window.rows() as u64;
+/// The window's blocks that may be scored: a W~ that was rounded under rows of one would look
+/// better on them than it is.
+pub(crate) fn unseen<'s>(
+    layers: &SiteLayers<'_>,
+    statistics: &'s SiteStatistics,
+) -> Vec<&'s Block> {
+    let blocks = statistics.window.blocks().iter();
+    let seen = |block: &&Block| layers.have_seen(block.number);
+    blocks.filter(|block| !seen(block)).collect()
+}
+
+/// These blocks of the window: one fold when they are at most a quarter of the rows, else four of
+/// nearly equal rows. Every fold leaves rows to solve from.
+pub(crate) fn folds<'f, 's>(
+    statistics: &SiteStatistics,
+    blocks: &'f [&'s Block],
+) -> Vec<&'f [&'s Block]> {
+    let rows = rows_of(blocks);
     let count = if 4 * rows <= statistics.rows {
         1
     } else {
@@ -43,7 +57,7 @@ pub(crate) fn folds(statistics: &SiteStatistics) -> Vec<&[Block]> {
     folds
 }
 
-pub(crate) fn rows_of(fold: &[Block]) -> u64 {
+pub(crate) fn rows_of(fold: &[&Block]) -> u64 {
     fold.iter().map(|block| block.rows() as u64).sum()
 }
 
@@ -63,7 +77,7 @@ pub(crate) struct Training<'a> {
 #[derive(Clone, Copy)]
 struct LeftOut<'a> {
     statistics: &'a SiteStatistics,
-    fold: &'a [Block],
+    fold: &'a [&'a Block],
 }
 
 impl LeftOut<'_> {
@@ -109,7 +123,7 @@ impl<'a> Training<'a> {
         method: Method,
         statistics: &'a SiteStatistics,
         r: Option<&'a PreparedR<'a>>,
-        fold: &'a [Block],
+        fold: &'a [&'a Block],
         candidates: &[f64],
     ) -> Option<Self> {
         if !method.can_leave_out() {
@@ -120,7 +134,7 @@ impl<'a> Training<'a> {
         let r = r.filter(|_| method.needs_r());
         let scale = r.map_or_else(|| diagonal_scale(&diagonal), |r| r.scale);
         let (rows, left) = (statistics.rows as f64, left_out.rows_left());
-        let blocks = || fold.iter().map(Block::stored);
+        let blocks = || fold.iter().map(|block| block.stored());
         Some(Self {
             r: r.map(|r| WithoutRows::new(compute, r, blocks(), rows, left)),
             diagonal: diagonal.into_iter().map(|d| d / scale).collect(),
@@ -153,9 +167,9 @@ impl<'a> Training<'a> {
     }
 }
 
-fn channel_sums(fold: &[Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
+fn channel_sums(fold: &[&Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
     let (mut sums, mut row) = (vec![0.0; m], vec![0.0; m]);
-    for stored in fold.iter().map(Block::stored) {
+    for stored in fold.iter().map(|block| block.stored()) {
         for first in (0..stored.rows()).map(|i| i * m) {
             stored.widen(first..first + m, &mut row);
             let channels = sums.iter_mut().zip(&row);
@@ -213,7 +227,8 @@ mod tests {
     #[test]
     fn a_fold_is_solved_from_the_other_rows() {
         let (statistics, values) = statistics(&[100, 70, 130, 90]);
-        let folds = folds(&statistics);
+        let blocks = all(&statistics);
+        let folds = folds(&statistics, &blocks);
         assert_eq!(folds.iter().map(|f| f.len()).sum::<usize>(), 4);
         let scale = diagonal_scale(&statistics.diagonal());
         let cores = Cores::new(1);
@@ -222,7 +237,7 @@ mod tests {
         let both = [0.0, 1.0];
         let of =
             |method| Training::without(compute, method, &statistics, Some(&r), folds[0], &both);
-        let held: usize = folds[0].iter().map(Block::rows).sum();
+        let held: usize = folds[0].iter().map(|block| block.rows()).sum();
         let rest = &values[held * M..];
         // S I under both ends.
         let ends = of(Method::Exact).unwrap().apply(&Mat::identity(M, M));
@@ -255,17 +270,29 @@ mod tests {
 
     #[test]
     fn folds_are_even_and_leave_rows() {
+        let lengths = |of: &SiteStatistics, blocks: &[&Block]| -> Vec<usize> {
+            folds(of, blocks).iter().map(|fold| fold.len()).collect()
+        };
         let (even, _) = statistics(&[100; 8]);
-        assert_eq!(
-            folds(&even).iter().map(|f| f.len()).collect::<Vec<_>>(),
-            [2; 4]
-        );
+        assert_eq!(lengths(&even, &all(&even)), [2; 4]);
         let (uneven, _) = statistics(&[400, 64, 64, 64]);
-        assert!(folds(&uneven).iter().all(|f| rows_of(f) < uneven.rows));
+        let blocks = all(&uneven);
+        let cut = folds(&uneven, &blocks);
+        assert!(cut.iter().all(|f| rows_of(f) < uneven.rows));
         let (single, _) = statistics(&[100]);
-        assert!(folds(&single).is_empty());
+        assert!(lengths(&single, &all(&single)).is_empty());
         let (mut long, _) = statistics(&[100; 8]);
         long.rows = 4000;
-        assert_eq!(folds(&long).len(), 1);
+        assert_eq!(lengths(&long, &all(&long)).len(), 1);
+        // Where only some may be scored, these are what the rule is about.
+        let every_fourth: Vec<&Block> = all(&even).into_iter().step_by(4).collect();
+        assert_eq!(lengths(&even, &every_fourth), [2]);
+        let every_second: Vec<&Block> = all(&even).into_iter().step_by(2).collect();
+        assert_eq!(lengths(&even, &every_second), [1; 4]);
+        assert!(lengths(&even, &[]).is_empty());
+    }
+
+    fn all(statistics: &SiteStatistics) -> Vec<&Block> {
+        statistics.window.blocks().iter().collect()
     }
 }

@@ -48,6 +48,18 @@ impl<'a> SiteLayers<'a> {
         self.weights.error(self.site.layers[member], weight)
     }
 
+    /// Whether W~ of each of them can be had.
+    pub(crate) fn are_quantized(&self) -> bool {
+        let mut layers = self.site.layers.iter();
+        layers.all(|&layer| self.weights.has_quantized(layer))
+    }
+
+    /// Whether W~ of one of them was rounded under rows of a block.
+    pub(crate) fn have_seen(&self, block: u64) -> bool {
+        let mut layers = self.site.layers.iter();
+        layers.any(|&layer| self.weights.has_seen(layer, block))
+    }
+
     pub(crate) fn failed(&self, member: usize, reason: SolveError) -> Fatal {
         Fatal::Solve {
             layer: self.layer(member).name.clone(),
