@@ -24,6 +24,7 @@ use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::state::restore::restore;
 use crate::weights::Model;
+use crate::weights::rounded::RoundedFolders;
 use crate::weights::sites::Site;
 
 /// Writes to standard output.
@@ -109,6 +110,14 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let out = OutFolder::open(&settings.publish.out)?;
     refuse_other_quantizer(&out, &settings.weights)?;
     refuse_other_checkpoint(&out, settings, model.as_ref())?;
+    if weights.rounding().uses_rows() {
+        let (again, new_checkpoint) = (
+            settings.rounding.round_again,
+            settings.weights.new_checkpoint,
+        );
+        let folders = RoundedFolders::of_solve(&settings.state, &out.path, again, new_checkpoint);
+        weights.keep_rounded_in(&folders)?;
+    }
     let target = Target::open(out, settings, Arc::clone(weights))?;
     tell_started(&prepared, restored.gathered.shards, reporter);
     let ledger = Ledger::begin(None, prepared.entries(&restored));

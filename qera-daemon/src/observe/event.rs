@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
+use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
     AllLayersConverged, FoldedShard, GenerationPublished, GenerationRejected, RunStarted,
     StateRestored,
@@ -76,6 +77,12 @@ pub(crate) enum Event<'a> {
         /// What.
         message: String,
     },
+    /// A site waits for more rows before its layers are rounded.
+    Gathering(SiteGathering<'a>),
+    /// Nothing is published before layers are rounded that wait for more rows.
+    Unrounded(UnroundedLayers<'a>),
+    /// W~ of a layer is made, and stays.
+    Rounded(LayerRounded<'a>),
     /// A layer has its correction.
     LayerSolved(LayerCorrected<'a>),
     /// A generation is in place.
@@ -124,6 +131,9 @@ impl fmt::Display for Event<'_> {
             Self::AllConverged(converged) => converged.fmt(f),
             Self::Waiting(waiting) => waiting.fmt(f),
             Self::Warning { subject, message } => write!(f, "warning: {subject}: {message}"),
+            Self::Gathering(gathering) => gathering.fmt(f),
+            Self::Unrounded(unrounded) => unrounded.fmt(f),
+            Self::Rounded(rounded) => rounded.fmt(f),
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),

@@ -1,10 +1,11 @@
-//! What is told of a run: events as they happen (`event` lists them, `run_events` and
-//! `layer_events` and `waiting` hold the longer ones, `reporter` says them), a status for whoever
+//! What is told of a run: events as they happen (`event` lists them, `run_events`,
+//! `layer_events`, `rounding_events` and `waiting` hold the longer ones, `reporter` says them), a status for whoever
 //! asks (`status`), and readiness to a service manager (`systemd`).
 
 pub(crate) mod event;
 pub(crate) mod layer_events;
 pub(crate) mod reporter;
+pub(crate) mod rounding_events;
 pub(crate) mod run_events;
 pub(crate) mod status;
 pub(crate) mod systemd;

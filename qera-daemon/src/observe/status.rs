@@ -91,6 +91,8 @@ pub(crate) enum Standing {
     Starved,
     /// Too few rows came for it to be solved.
     Waiting,
+    /// More rows are waited for before it is rounded.
+    Gathering,
     /// It has a correction.
     Solved,
     /// More rows have stopped to help.
@@ -109,6 +111,7 @@ impl Standing {
         match self {
             Self::Starved => "starved",
             Self::Waiting => "waiting",
+            Self::Gathering => "gathering",
             Self::Solved => "solved",
             Self::Converged => "converged",
             Self::Closed => "closed",
@@ -146,6 +149,9 @@ pub(crate) struct LayerStatus {
     pub(crate) rows_skipped: u64,
     /// Rows that the published correction was solved from.
     pub(crate) rows_solved: u64,
+    /// Rows that it is rounded at, while it is not.
+    #[serde(default)]
+    pub(crate) rounds_at: Option<u64>,
     /// Output error relative to the output's power, without correction.
     pub(crate) error_without: Option<f64>,
     /// The same with the latest correction; none where nothing was corrected.
@@ -182,6 +188,21 @@ impl Status {
         Ok(status)
     }
 
+    /// Which layers wait for rows before they are rounded.
+    fn gathering(&self) -> Option<String> {
+        let waits = |layer: &&LayerStatus| layer.status == Standing::Gathering;
+        let layers = self.layers.iter().filter(waits);
+        let lacks = |layer: &LayerStatus| Some(layer.rounds_at?.saturating_sub(layer.rows));
+        let first = layers.clone().min_by_key(|layer| lacks(layer))?;
+        Some(format!(
+            "{} layers gather rows before they are rounded; {} has {} of {} (--round-after)",
+            layers.count(),
+            first.name,
+            first.rows,
+            first.rounds_at.unwrap_or_default()
+        ))
+    }
+
     /// For a person.
     #[must_use]
     pub(crate) fn table(&self) -> String {
@@ -210,6 +231,9 @@ impl Status {
         ));
         if let Some(rejected) = &self.rejected {
             line(printable(&rejected.to_string()));
+        }
+        if let Some(gathering) = self.gathering() {
+            line(gathering);
         }
         line(format!(
             "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
@@ -258,6 +282,7 @@ mod tests {
         for standing in [
             Standing::Starved,
             Standing::Waiting,
+            Standing::Gathering,
             Standing::Solved,
             Standing::Converged,
             Standing::Closed,

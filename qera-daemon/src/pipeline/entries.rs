@@ -84,6 +84,10 @@ pub(crate) struct LayerEntry {
     pub(crate) rows_of_correction: u64,
     /// Of its latest correction.
     pub(crate) errors: Option<RelativeErrors>,
+    /// Rows that it is rounded at, while it is not.
+    pub(crate) rounds_at: Option<u64>,
+    /// Whether it was said that it waits for them.
+    pub(crate) gathering_said: bool,
     /// What its solve points showed, and the rows left out.
     pub(crate) summary: LayerSummary,
 }
@@ -109,6 +113,7 @@ impl LayerEntry {
             (_, true) => Standing::Converged,
             (Folding::Reopened, false) => Standing::Reopened,
             _ if !self.is_fed() => Standing::Starved,
+            _ if self.rounds_at.is_some() => Standing::Gathering,
             _ if self.rows_of_correction > 0 => Standing::Solved,
             _ => Standing::Waiting,
         }
@@ -121,6 +126,7 @@ impl LayerEntry {
             rows: self.rows,
             rows_skipped: self.summary.rows_skipped,
             rows_solved: self.rows_of_correction,
+            rounds_at: self.rounds_at,
             error_without: self.errors.map(|errors| errors.without),
             error_with: self.errors.and_then(|errors| errors.with),
             evidence: self.summary.evidence,

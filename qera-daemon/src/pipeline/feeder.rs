@@ -28,9 +28,9 @@ pub(crate) struct Feeder<'a> {
     pub(crate) dealer: Dealer<'a>,
     /// Digest of the shards that were published as drained.
     published: Option<String>,
-    /// Whether that generation did not pass its check. It is tried again at the end, when the
-    /// reason may be gone.
-    rejected: bool,
+    /// Whether that generation did not pass its check, or was not written because layers wait for
+    /// rows. It is tried again at the end, when the reason may be gone, or else is said again.
+    unwritten: bool,
     /// Whether the statistics hold rows of earlier runs, and this one has no solution of them yet.
     pub(crate) restored_unsolved: bool,
     pub(crate) unsaved_since: Option<Instant>,
@@ -62,7 +62,7 @@ impl<'a> Feeder<'a> {
             supply,
             dealer,
             published,
-            rejected: false,
+            unwritten: false,
             unsaved_since: None,
             saving: Duration::ZERO,
             cut_short: false,
@@ -193,7 +193,7 @@ impl<'a> Feeder<'a> {
             self.context.warn_of("state", "stopped before the shards of the journal were folded again: nothing was published, the next start goes on".into());
             return Ok(None);
         }
-        let due = self.news() || self.rejected;
+        let due = self.news() || self.unwritten;
         Ok(due.then(|| {
             let unread = self.unread();
             self.drain(unread)
@@ -219,7 +219,7 @@ impl<'a> Feeder<'a> {
         let gathered = &self.supply.gathered;
         self.published = Some(gathered.digest.clone());
         let drained = self.dealer.drain(gathered, unread);
-        self.rejected = matches!(drained, Drained::Rejected);
+        self.unwritten = matches!(drained, Drained::Rejected | Drained::Gathering);
         drained
     }
 }

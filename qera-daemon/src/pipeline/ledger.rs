@@ -143,6 +143,27 @@ impl<'a> Ledger<'a> {
         })
     }
 
+    /// W~ of these layers is made.
+    pub(crate) fn rounded(&self, layers: &[usize]) {
+        self.enter(|entries| {
+            for &layer in layers {
+                entries.layers[layer].rounds_at = None;
+            }
+        });
+    }
+
+    /// These layers wait for more rows before they are rounded. Whether that was not said yet.
+    pub(crate) fn gathers(&self, layers: &[usize]) -> bool {
+        self.enter(|entries| {
+            let mut new = false;
+            for &layer in layers {
+                let said = core::mem::replace(&mut entries.layers[layer].gathering_said, true);
+                new |= !said && entries.layers[layer].rounds_at.is_some();
+            }
+            new
+        })
+    }
+
     /// A layer has a new correction.
     pub(crate) fn corrected(&self, correction: &CorrectionEntry) {
         self.enter(|entries| {
@@ -295,6 +316,25 @@ mod tests {
             ledger.judged(0, known(converged, folding));
             assert_eq!(standing(), expected);
         }
+    }
+
+    #[test]
+    fn a_layer_gathers_until_it_is_rounded_and_that_is_said_once() {
+        let ledger = of_one_layer();
+        ledger.lock().layers[0].rounds_at = Some(40);
+        let shown = || ledger.status().layers[0].clone();
+        assert_eq!(shown().status, Standing::Starved);
+        deal(&ledger, &[0], 10);
+        assert_eq!(shown().status, Standing::Gathering);
+        assert_eq!((shown().rows, shown().rounds_at), (10, Some(40)));
+        let table = ledger.status().table();
+        assert!(table.contains("1 layers gather rows before they are rounded; a has 10 of 40"));
+        assert!(ledger.gathers(&[0]) && !ledger.gathers(&[0]));
+        ledger.rounded(&[0]);
+        assert_eq!(
+            (shown().status, shown().rounds_at),
+            (Standing::Waiting, None)
+        );
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(crate) mod dealer;
 pub(crate) mod durability;
 pub(crate) mod entries;
 pub(crate) mod feeder;
+pub(crate) mod gathering;
 pub(crate) mod ledger;
 pub(crate) mod outcome;
 pub(crate) mod publisher;

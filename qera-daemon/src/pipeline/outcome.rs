@@ -63,6 +63,8 @@ pub(crate) enum Drained {
     Rejected,
     /// No layer has a solution.
     Nothing,
+    /// Layers wait for more rows before they are rounded, and a base is W~ of all.
+    Gathering,
     /// A signal kept a layer from rows that unread files have: it would be published as zeros.
     CutOff,
     /// A stage failed.

@@ -197,6 +197,10 @@ impl<'a> Publisher<'a> {
 
     fn drain(&mut self, drain: &Drain) -> Result<Drained, Fatal> {
         self.warn_starved();
+        if let Some(unrounded) = self.context.unrounded() {
+            self.context.reporter.say(&Event::Unrounded(unrounded));
+            return Ok(Drained::Gathering);
+        }
         if self.latest.iter().all(Option::is_none) {
             return Ok(Drained::Nothing);
         }
@@ -223,6 +227,7 @@ impl<'a> Publisher<'a> {
     fn publish(&mut self, inputs: Inputs) -> Result<bool, Fatal> {
         self.fresh.clear();
         let context = self.context;
+        context.quantize_rest(inputs.journal_position)?;
         let entries = context.ledger.layers();
         let summaries: Vec<LayerSummary> = entries.iter().map(|entry| entry.summary).collect();
         let outcomes = outcomes(&self.latest, &entries);

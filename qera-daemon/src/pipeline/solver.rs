@@ -11,6 +11,7 @@ use crate::judge::closing::score_site;
 use crate::judge::gap::pays;
 use crate::judge::progress::{LayerSummary, SolvePoint};
 use crate::pipeline::context::Context;
+use crate::pipeline::gathering::SolvePlace;
 use crate::pipeline::outcome::{Outcome, SiteOutcome};
 use crate::pipeline::stage_end::StageEnd;
 use crate::pipeline::task::{JobKind, PointJob, SolveJob};
@@ -65,7 +66,13 @@ impl<'a> Solver<'a> {
         let core = context.take_core();
         let begun = clock::now();
         let mut scoring = Duration::ZERO;
+        let place = SolvePlace {
+            journal_position: gathered.position,
+            drained: matches!(kind, JobKind::Cold { .. }),
+        };
+        let quantized = context.quantize(solver, site, statistics, place)?;
         let solved = match &mut kind {
+            _ if !quantized => Ok(Vec::new()),
             JobKind::Cold { .. } => {
                 context.warn(site, statistics);
                 solver.solve(site, statistics, None)

@@ -223,7 +223,9 @@ impl<'a> Worker<'a> {
                 continue;
             };
             let rows = slot.statistics.rows;
-            if rows == 0 || rows == slot.rows_at_cold_solve {
+            // One without W~ had no solution: whether it gets one may depend on other sites.
+            let solved = rows == slot.rows_at_cold_solve && self.context.is_quantized(site);
+            if rows == 0 || solved {
                 continue;
             }
             // A solve point that is under way comes first, so that the cold solution is the last

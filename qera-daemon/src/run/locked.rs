@@ -155,6 +155,10 @@ impl<'a> Locked<'a> {
             prepared.sites = prepared.sites.without_sites();
             prepared.recording = Recording::default();
         }
+        if let Some(weights) = &prepared.weights {
+            let again = prepared.settings.weights.new_checkpoint;
+            weights.keep_rounded_in_state(&state.path, again)?;
+        }
         let target = match (out, &prepared.weights) {
             (Some(out), Some(weights)) => {
                 Some(Target::open(out, prepared.settings, Arc::clone(weights))?)

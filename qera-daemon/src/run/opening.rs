@@ -2,12 +2,14 @@
 //! said before.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::disk;
 use crate::observe::status::{LayerStatus, Phase, Status};
 use crate::pipeline::entries::{LayerEntry, LedgerEntries, Refusals, RelativeErrors};
 use crate::run::prepared::Prepared;
 use crate::state::restore::Restored;
+use crate::weights::Weights;
 
 impl Prepared<'_> {
     /// The ledger's first entries.
@@ -44,6 +46,9 @@ impl Prepared<'_> {
             for (member, &layer) in site.layers.iter().enumerate() {
                 let entry = &mut entries.layers[layer];
                 entry.rows = rows;
+                let gathers = |of: &&Arc<Weights>| !of.has_quantized(layer);
+                let rounds_at = settings.rounding.round_after_rows(site.in_features);
+                entry.rounds_at = self.weights.as_ref().filter(gathers).map(|_| rounds_at);
                 if let Some(of_site) = &summaries {
                     entry.summary = of_site[member];
                 }

@@ -17,6 +17,7 @@ use crate::source::intake::Intake;
 use crate::source::watch::Watcher;
 use crate::state::journal::{Journal, Opened};
 use crate::state::restore::{Restored, restore};
+use crate::weights::sites::Site;
 
 /// Journal and snapshot are read.
 #[derive(Debug)]
@@ -42,6 +43,14 @@ impl<'a> Running<'a> {
         let expected = prepared.expected(solved_for.as_deref());
         let mut restored = restore(&begun.state.path, Some(&journal), &expected)?;
         restored.open_unless(prepared.settings.convergence.closes_sites());
+        if let Some(weights) = &prepared.weights {
+            let has_quantized = |site: &Site| {
+                let mut layers = site.layers.iter();
+                layers.all(|&layer| weights.has_quantized(layer))
+            };
+            let sites = &prepared.sites.sites;
+            restored.begin_without_corrections(|site| !has_quantized(&sites[site]));
+        }
         tell_restored(
             &begun,
             &journal,

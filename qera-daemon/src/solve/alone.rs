@@ -91,6 +91,8 @@ impl SiteProblem<'_> {
             settings: &settings,
             compute,
         };
+        weights.keep_rounded_in_memory();
+        solver.freeze(site, self.statistics, 0)?;
         let solutions = solver.solve(site, self.statistics, None)?.into_iter();
         let solved = solutions.map(|solution| SolvedLayer {
             name: weights.layers()[solution.layer].name.clone(),

@@ -1,5 +1,6 @@
 //! From a site's statistics and its layers' weights to the low-rank terms: the order of events.
 //!
+//! `rounder` rounds the weights of a site's layers, `freezing` keeps what it made;
 //! `site` chooses on the window and solves layer by layer; `projection` makes a layer's low-rank
 //! term, `rounding` rounds it and measures what that costs, `solution` is what comes out. `direct`
 //! is one layer without a checkpoint around it, `alone` one site without a run, `cost` what a solve
@@ -8,6 +9,7 @@
 pub(crate) mod alone;
 pub(crate) mod cost;
 pub(crate) mod direct;
+pub(crate) mod freezing;
 pub(crate) mod projection;
 pub(crate) mod rounder;
 pub(crate) mod rounding;

@@ -42,7 +42,10 @@ pub(crate) struct SiteSolver<'a> {
 impl<'a> SiteSolver<'a> {
     /// The layers of a site, to be judged or solved.
     #[must_use]
-    pub(crate) const fn layers_of(&self, site: &'a Site) -> SiteLayers<'a> {
+    pub(crate) const fn layers_of<'s>(&self, site: &'s Site) -> SiteLayers<'s>
+    where
+        'a: 's,
+    {
         SiteLayers {
             weights: self.weights,
             settings: self.settings,

@@ -51,6 +51,17 @@ pub(crate) struct DamagedSnapshot {
 }
 
 impl Restored {
+    /// Drops the corrections and the evidence of sites that have to be rounded again: they were of
+    /// another W~.
+    pub(crate) fn begin_without_corrections(&mut self, unrounded: impl Fn(usize) -> bool) {
+        for (site, state) in self.sites.iter_mut().enumerate() {
+            let progress = state.as_mut().and_then(|state| state.progress.as_mut());
+            if let Some(progress) = progress.filter(|_| unrounded(site)) {
+                progress.begin_without_corrections();
+            }
+        }
+    }
+
     /// Opens every closed site for a run that leaves no rows out.
     pub(crate) fn open_unless(&mut self, closes: bool) {
         if closes {

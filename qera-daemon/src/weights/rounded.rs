@@ -7,7 +7,7 @@ use qera_core::quantize::{Grid, Levels};
 
 use crate::disk;
 use crate::error::Fatal;
-use crate::settings::rounding::{Rounding, RoundingSettings};
+use crate::settings::rounding::Rounding;
 use crate::weights::Weights;
 use crate::weights::frozen::file::{ExpectedLayer, RoundedWeight, path_of, read, refuse};
 use crate::weights::frozen::packed::{PackedLayer, PackedShape};
@@ -92,12 +92,6 @@ impl Weights {
         self.rounding.rounding
     }
 
-    /// All that rounding is told.
-    #[must_use]
-    pub(crate) const fn rounding_settings(&self) -> &RoundingSettings {
-        &self.rounding
-    }
-
     /// What W~ may be.
     #[must_use]
     pub(crate) const fn grid(&self) -> &Grid {
@@ -107,6 +101,22 @@ impl Weights {
     /// Keeps W~ in memory from here on.
     pub(crate) fn keep_rounded_in_memory(&self) {
         let _ = self.frozen.set(Frozen::in_memory(self.layers().len()));
+    }
+
+    /// Keeps W~ in a run's state from here on, where it depends on rows.
+    ///
+    /// # Errors
+    /// As for [`keep_rounded_in`](Self::keep_rounded_in); [`Fatal::StateRefused`] where it does not,
+    /// and the state has some.
+    pub(crate) fn keep_rounded_in_state(
+        &self,
+        state: &Path,
+        new_checkpoint: bool,
+    ) -> Result<(), Fatal> {
+        if self.rounding().uses_rows() {
+            return self.keep_rounded_in(&RoundedFolders::of_run(state, new_checkpoint));
+        }
+        refuse_rounded(state, self.rounding())
     }
 
     /// Keeps W~ in a folder from here on, and takes those that are there.
@@ -247,7 +257,7 @@ impl Weights {
     }
 
     /// Freezes W~ of these layers as the nearest of their W; those that are frozen stay as they
-    /// are.
+    /// are. Returns the others.
     ///
     /// # Errors
     /// As for [`original`](Self::original), and [`Fatal::Io`].
@@ -255,10 +265,11 @@ impl Weights {
         &self,
         layers: impl IntoIterator<Item = usize>,
         journal_position: u64,
-    ) -> Result<(), Fatal> {
+    ) -> Result<Vec<usize>, Fatal> {
         let Some(frozen) = self.frozen.get() else {
-            return Ok(());
+            return Ok(Vec::new());
         };
+        let mut newly = Vec::new();
         let from = RoundedFrom {
             journal_position,
             ..RoundedFrom::default()
@@ -293,18 +304,19 @@ impl Weights {
                 measured: None,
             };
             let record = self.record(&of, Rounding::Nearest, &from);
-            frozen.freeze(vec![self.newly(of, record)])?;
+            newly.append(&mut frozen.freeze(vec![self.newly(of, record)])?);
         }
-        Ok(())
+        Ok(newly)
     }
 
     /// Freezes every layer that is not: before the base is written, which holds W~ of all of them.
+    /// Returns which they were; none for nearest rounding, which keeps nothing.
     ///
     /// # Errors
     /// As for [`freeze_as_nearest`](Self::freeze_as_nearest).
-    pub(crate) fn freeze_rest(&self, journal_position: u64) -> Result<(), Fatal> {
+    pub(crate) fn freeze_rest(&self, journal_position: u64) -> Result<Vec<usize>, Fatal> {
         if !self.rounding().uses_rows() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.freeze_as_nearest(0..self.layers().len(), journal_position)
     }
@@ -392,12 +404,9 @@ pub(crate) struct PackedRounding {
 struct NotRounded;
 
 /// Refuses a state that W~ were rounded in, for a run that rounds to nearest.
-///
-/// # Errors
-/// [`Fatal::StateRefused`], [`Fatal::Io`].
-pub(crate) fn refuse_rounded(state: &Path, rounding: Rounding) -> Result<(), Fatal> {
+fn refuse_rounded(state: &Path, rounding: Rounding) -> Result<(), Fatal> {
     let folder = state.join(FOLDER);
-    if rounding.uses_rows() || !disk::is_folder(&folder) {
+    if !disk::is_folder(&folder) {
         return Ok(());
     }
     let found = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
