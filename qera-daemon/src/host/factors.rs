@@ -84,6 +84,14 @@ impl Correction {
         }
     }
 
+    /// f = tr(R P P^T) of P = E - A B, given tr(R E E^T).
+    pub(crate) fn error(&self, without: f64) -> f64 {
+        let Factors { a, b } = &self.factors;
+        let a_ra = product(a.transpose(), self.ra.as_ref());
+        let b_b = product(b.transpose(), b.as_ref());
+        without - 2.0 * inner(&self.ra, &self.eb) + inner(&a_ra, &b_b)
+    }
+
     /// No correction of an m x n layer.
     pub(crate) fn none(m: usize, n: usize) -> Self {
         Self {
@@ -95,6 +103,17 @@ impl Correction {
             eb: Mat::zeros(m, 0),
         }
     }
+}
+
+pub(crate) fn inner(x: &Mat<f64>, y: &Mat<f64>) -> f64 {
+    let column = |j| {
+        x.col(j)
+            .iter()
+            .zip(y.col(j).iter())
+            .map(|(x, y)| x * y)
+            .sum::<f64>()
+    };
+    (0..x.ncols()).map(column).sum()
 }
 
 fn scale_column(matrix: &mut Mat<f64>, j: usize, by: f64) {

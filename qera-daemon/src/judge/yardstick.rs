@@ -20,7 +20,7 @@ use crate::calibrate::window::Window;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::dense::product;
-use crate::host::factors::{Correction, Factors, Rounded};
+use crate::host::factors::{Correction, Factors, Rounded, inner};
 use crate::host::rounding::narrow;
 use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::packed::Trace;
@@ -207,15 +207,4 @@ fn on_rows(
         }
     }
     (count > 0).then(|| sum / count as f64)
-}
-
-fn inner(x: &Mat<f64>, y: &Mat<f64>) -> f64 {
-    let column = |j| {
-        x.col(j)
-            .iter()
-            .zip(y.col(j).iter())
-            .map(|(x, y)| x * y)
-            .sum::<f64>()
-    };
-    (0..x.ncols()).map(column).sum()
 }

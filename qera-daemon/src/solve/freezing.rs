@@ -2,7 +2,8 @@
 
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
-use crate::solve::rounder::{DAMPING, SiteRounding, round_site};
+use crate::host::round::metric::DAMPING;
+use crate::solve::rounder::{SiteRounding, round_site};
 use crate::solve::site::SiteSolver;
 use crate::weights::rounded::{RoundedFrom, RoundedValues};
 use crate::weights::sites::Site;

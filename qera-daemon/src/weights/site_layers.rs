@@ -48,6 +48,15 @@ impl<'a> SiteLayers<'a> {
         self.weights.error(self.site.layers[member], weight)
     }
 
+    /// W less what nearest rounding makes of it, in the memory of W.
+    pub(crate) fn nearest_error(
+        &self,
+        member: usize,
+        weight: PageVec<f32>,
+    ) -> Result<PageVec<f32>, Fatal> {
+        self.weights.nearest_error(self.site.layers[member], weight)
+    }
+
     /// Whether W~ of each of them can be had.
     pub(crate) fn are_quantized(&self) -> bool {
         let mut layers = self.site.layers.iter();

@@ -72,12 +72,6 @@ impl FullMetric {
     pub(crate) fn column(&self, k: usize) -> &[f32] {
         &self.values[k * self.m..(k + 1) * self.m]
     }
-
-    /// H as a matrix.
-    #[cfg(test)]
-    pub(crate) fn as_matrix(&self) -> crate::host::column_major::ColumnMajor<'_> {
-        ColumnMajor::new(&self.values, self.m)
-    }
 }
 
 impl<'a> SiteMetric<'a> {

@@ -26,6 +26,7 @@ use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::operator::ErrorOperator;
 use crate::settings::rounding::Rounding;
 use crate::solve::projection::{Projected, Projector};
+use crate::weights::frozen::record::MeasuredRounding;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
 /// Levels of nothing yet.
@@ -45,8 +46,8 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// What is published.
     pub(crate) const FULL: Self = Self {
-        feedbacks: 2,
-        descents: 3,
+        feedbacks: 4,
+        descents: 6,
     };
     /// What tells two a's apart.
     pub(crate) const SHORT: Self = Self {
@@ -55,16 +56,24 @@ impl Rounds {
     };
 }
 
-/// W~ of a layer.
+/// W~ of a layer, and what it is worth.
 #[derive(Debug)]
 pub(crate) struct RoundedLayer {
     /// By columns.
     pub(crate) values: PageVec<f32>,
     /// Each column's blocks one after the other.
     pub(crate) levels: Vec<Levels>,
+    /// On the rows that it was made from.
+    pub(crate) record: MeasuredRounding,
 }
 
-impl RoundedLayer {
+/// W~ of a layer on its way.
+pub(crate) struct Codes {
+    pub(crate) values: PageVec<f32>,
+    levels: Vec<Levels>,
+}
+
+impl Codes {
     fn lend(&mut self) -> Rounded<'_> {
         Rounded {
             values: &mut self.values,
@@ -90,7 +99,7 @@ pub(crate) struct Rounder<'a> {
 /// A layer on its way.
 pub(crate) struct Work {
     pub(crate) weight: PageVec<f32>,
-    pub(crate) rounded: RoundedLayer,
+    pub(crate) rounded: Codes,
     refit: Refit,
 }
 
@@ -218,7 +227,7 @@ impl Rounder<'_> {
         weight: &[f32],
         metric: &SiteMetric<'_>,
         refit: &Refit,
-    ) -> Result<RoundedLayer, SolveError> {
+    ) -> Result<Codes, SolveError> {
         self.feed_back(weight, metric, &self.absorbed(metric, refit)?)
     }
 
@@ -227,10 +236,10 @@ impl Rounder<'_> {
         weight: &[f32],
         metric: &SiteMetric<'_>,
         absorbed: &Absorbed,
-    ) -> Result<RoundedLayer, SolveError> {
+    ) -> Result<Codes, SolveError> {
         let (grid, m) = (self.layers.settings.weights.quantizer, self.packed.m());
         let blocks = m.div_ceil(grid.block_size());
-        let mut rounded = RoundedLayer {
+        let mut rounded = Codes {
             values: PageVec::zeroed(weight.len()),
             levels: vec![NO_LEVELS; weight.len() / m * blocks],
         };
@@ -252,6 +261,40 @@ impl Rounder<'_> {
             work.rounded.lend(),
         );
         Ok(())
+    }
+
+    /// W~ and what it is worth, by itself and with the A and B that QERA-exact has for it.
+    ///
+    /// # Errors
+    /// [`Fatal`] naming the layer.
+    pub(crate) fn measured(&self, work: Work, member: usize) -> Result<RoundedLayer, Fatal> {
+        let with = self.refit(&work, member)?.correction;
+        let (compute, m) = (self.layers.compute, self.packed.m());
+        let power = |x: &[f32]| {
+            self.packed
+                .trace_with(compute, ColumnMajor::new(x, m))
+                .sum()
+        };
+        let output = power(&work.weight);
+        let relative = |error: f64| {
+            if output > 0.0 {
+                error.max(0.0) / output
+            } else {
+                0.0
+            }
+        };
+        let Codes { values, levels } = work.rounded;
+        let alone = power(&difference(&work.weight, &values));
+        let nearest = power(&self.layers.nearest_error(member, work.weight)?);
+        Ok(RoundedLayer {
+            record: MeasuredRounding {
+                error_alone: relative(alone),
+                error_nearest: relative(nearest),
+                error_with: relative(with.error(alone)),
+            },
+            values,
+            levels,
+        })
     }
 
     /// QERA-exact for the W~ of now, from where the last one ended.

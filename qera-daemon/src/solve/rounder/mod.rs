@@ -19,7 +19,6 @@ use crate::settings::rounding::RoundingShrinkage;
 use crate::solve::rounder::layer::{RoundedLayer, Rounder, Rounds, difference};
 use crate::weights::site_layers::SiteLayers;
 
-
 /// One block of so many is kept for judging.
 const JUDGES: usize = 4;
 /// The rule's strength: a = 3 m / (3 m + N). Rounding has more degrees of freedom than a solve and
@@ -39,8 +38,8 @@ pub(crate) struct SiteRounding {
     pub(crate) rows: u64,
     /// Blocks of the window that R did not hold, by their numbers.
     pub(crate) left_out: Vec<u64>,
-    /// The number of the first block of which no row had come.
-    pub(crate) first_new_block: u64,
+    /// The first block that W~ has not seen.
+    pub(crate) blocks_seen: u64,
 }
 
 /// Rounds every layer of a site; `each` takes them over, in order.
@@ -51,8 +50,8 @@ pub(crate) struct SiteRounding {
 pub(crate) fn round_site(
     layers: &SiteLayers<'_>,
     statistics: &SiteStatistics,
-    mut each: impl FnMut(usize, &SiteRounding, RoundedLayer) -> Result<(), Fatal>,
-) -> Result<(), Fatal> {
+    mut each: impl FnMut(usize, RoundedLayer) -> Result<(), Fatal>,
+) -> Result<SiteRounding, Fatal> {
     let judges = judges(statistics);
     let judged: u64 = judges.iter().map(|block| block.rows() as u64).sum();
     let (rows, blocks) = (statistics.rows, judges.iter().map(|block| block.stored()));
@@ -69,17 +68,16 @@ pub(crate) fn round_site(
         shrinkage: 0.0,
     };
     rounder.shrinkage = choose(&mut rounder, &judges)?;
-    let site = SiteRounding {
+    for member in 0..layers.count() {
+        let made = rounder.round(member, Rounds::FULL)?;
+        each(member, rounder.measured(made, member)?)?;
+    }
+    Ok(SiteRounding {
         shrinkage: rounder.shrinkage,
         rows: rounder.rows,
         left_out: judges.iter().map(|block| block.number).collect(),
-        first_new_block: statistics.window.first_new_block(),
-    };
-    for member in 0..layers.count() {
-        let made = rounder.round(member, Rounds::FULL)?;
-        each(member, &site, made.rounded)?;
-    }
-    Ok(())
+        blocks_seen: statistics.window.next_whole_block(),
+    })
 }
 
 /// Every fourth block of the window, where there are four.
