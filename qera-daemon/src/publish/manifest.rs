@@ -14,6 +14,7 @@ use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
 use crate::settings::rounding::{RoundingSettings, RoundingShrinkage};
 use crate::settings::solve::Shrinkage;
+use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
@@ -75,10 +76,9 @@ pub(crate) struct Fingerprints {
 pub(crate) struct SettingsRecord {
     /// Method name.
     pub(crate) method: &'static str,
-    /// `mxint4`, say.
-    pub(crate) quantizer: String,
-    /// Elements per shared exponent.
-    pub(crate) block_size: usize,
+    /// What W~ is stored in.
+    #[serde(flatten)]
+    pub(crate) format: WeightFormat,
     /// How W~ was rounded; absent for nearest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<RoundingAsked>,
@@ -273,11 +273,9 @@ impl ServingRecord {
 
 impl SettingsRecord {
     fn new(settings: &Settings, weights: &Weights) -> Self {
-        let format = weights.format();
         Self {
             method: settings.solve.method.name(),
-            quantizer: format.name,
-            block_size: format.block_size,
+            format: weights.format(),
             rounding: RoundingAsked::new(&settings.rounding),
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),

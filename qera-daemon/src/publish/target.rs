@@ -16,9 +16,10 @@ use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
 use crate::settings::Settings;
+use crate::settings::weight_format::WeightFormat;
 use crate::settings::weights::WeightsSettings;
 use crate::solve::solution::LayerOutcome;
-use crate::weights::{Model, WeightFormat, Weights};
+use crate::weights::{Model, Weights};
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -51,13 +52,8 @@ pub(crate) struct Position {
 pub(crate) struct Current {
     fingerprints: Fingerprints,
     inputs: CurrentInputs,
-    settings: CurrentSettings,
-}
-
-#[derive(Debug, Deserialize)]
-struct CurrentSettings {
-    quantizer: String,
-    block_size: usize,
+    /// Of its settings only what W~ is stored in.
+    settings: WeightFormat,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,12 +196,11 @@ pub(crate) fn refuse_other_quantizer(
     out: &OutFolder,
     settings: &WeightsSettings,
 ) -> Result<(), Fatal> {
-    let Some(Current { settings: of, .. }) = current(out) else {
+    let Some(Current {
+        settings: found, ..
+    }) = current(out)
+    else {
         return Ok(());
-    };
-    let found = WeightFormat {
-        name: of.quantizer,
-        block_size: of.block_size,
     };
     let own = WeightFormat::of(settings.quantizer);
     if found == own {

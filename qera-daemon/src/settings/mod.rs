@@ -14,6 +14,7 @@ pub(crate) mod publish;
 pub(crate) mod rounding;
 pub(crate) mod solve;
 pub(crate) mod source;
+pub(crate) mod weight_format;
 pub(crate) mod weights;
 
 use std::path::{Path, PathBuf};

@@ -18,9 +18,12 @@ pub(crate) const METHODS: [&str; 6] = [
     "w-only",
 ];
 /// The values of `--quantizer`.
-pub(crate) const QUANTIZERS: [&str; 7] = [
-    "mxint2", "mxint3", "mxint4", "mxint5", "mxint6", "mxint7", "mxint8",
+pub(crate) const QUANTIZERS: [&str; 15] = [
+    "mxint2", "mxint3", "mxint4", "mxint5", "mxint6", "mxint7", "mxint8", "int2", "int3", "int4",
+    "int5", "int6", "int7", "int8", "q4-0",
 ];
+/// The values of `--scale-dtype`.
+pub(crate) const SCALE_DTYPES: [&str; 3] = ["f16", "bf16", "f32"];
 /// The values of `--rounding`.
 pub(crate) const ROUNDINGS: [&str; 3] = ["nearest", "feedback", "projected"];
 /// The values of `--dtype`.
@@ -127,15 +130,27 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) method: Option<String>,
 
-    /// How the quantized weight is made [default: mxint4]
+    /// What the quantized weight is stored in: mxint, integers that share a power of two; int,
+    /// integers with a free scale; q4-0, that of GGUF [default: mxint4]
     #[arg(long, value_parser = PossibleValuesParser::new(QUANTIZERS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantizer: Option<String>,
 
-    /// Elements that share one exponent, along in_features [default: 32]
+    /// Elements that share one exponent or scale, along in_features; for int 32, 64 or 128, for
+    /// q4-0 32 [default: 32]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) block_size: Option<u32>,
+
+    /// Type of the scales of int2 to int8 [default: f16]
+    #[arg(long, value_parser = PossibleValuesParser::new(SCALE_DTYPES), global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scale_dtype: Option<String>,
+
+    /// Each block of int2 to int8 has a zero point, too: its levels need not lie about 0
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zero_points: Option<bool>,
 
     /// How W becomes W~: nearest, to the nearest level; feedback, so that the errors of a layer's
     /// inputs make up for each other; projected, so that what is left is what the adapter takes
@@ -267,7 +282,7 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 12] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 13] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
@@ -277,6 +292,7 @@ impl Options {
         ("rank-for", "none"),
         ("round-after", "4096, or 4 in_features if that is more"),
         ("rounding-shrinkage", "by the numbers of rows and inputs"),
+        ("scale-dtype", "f16, with --quantizer int2 to int8"),
         ("state", "OUT/state"),
         ("threads", "all cores"),
         ("watch", "none"),
@@ -301,6 +317,7 @@ impl Options {
             method: text("exact"),
             quantizer: text("mxint4"),
             block_size: Some(32),
+            zero_points: Some(false),
             rounding: text("nearest"),
             round_again: Some(false),
             lower_rank: Some(false),

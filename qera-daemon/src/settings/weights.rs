@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use globset::GlobMatcher;
-use qera_core::quantize::{Grid, Mxint};
+use qera_core::quantize::Grid;
 
 use crate::error::Fatal;
 use crate::settings::dotted::last_part;
 use crate::settings::name_map::{MapRule, NameMap};
-use crate::settings::options::{Options, QUANTIZERS};
-use crate::settings::parse::{at_least, glob, globs, one_of};
+use crate::settings::options::Options;
+use crate::settings::parse::{at_least, glob, globs};
+use crate::settings::weight_format::WeightFormat;
 
 /// Last names of output layers, which are not corrected unless `--include` names one in full.
 const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
@@ -202,27 +203,30 @@ fn map_rules(options: &[String]) -> Result<Option<NameMap>, Fatal> {
     Ok((!rules.is_empty()).then(|| NameMap::new(false, rules)))
 }
 
+fn quantizer(options: &Options) -> Result<Grid, Fatal> {
+    let format = WeightFormat::resolve(options)?;
+    format.grid().map_err(|e| {
+        let (name, block_size) = (options.quantizer.as_deref(), options.block_size);
+        Fatal::Usage(format!(
+            "--quantizer {} --block-size {}: {e}",
+            name.unwrap_or_default(),
+            block_size.unwrap_or_default()
+        ))
+    })
+}
+
 impl WeightsSettings {
     /// Checks its options.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
-        let quantizer = one_of("quantizer", options.quantizer.as_deref(), &QUANTIZERS)?;
-        let element_bits: u32 = quantizer["mxint".len()..]
-            .parse()
-            .map_err(|_| Fatal::Usage(format!("--quantizer: '{quantizer}'")))?;
-        let block_size = options.block_size.unwrap_or_default() as usize;
         let default_rank = options.rank.unwrap_or_default() as usize;
         at_least("rank", default_rank, 1)?;
         let overrides = options.rank_for.iter().map(|text| RankFor::parse(text));
         Ok(Self {
             checkpoint: options.checkpoint.clone(),
-            quantizer: Grid::Mxint(Mxint::new(element_bits, block_size).map_err(|e| {
-                Fatal::Usage(format!(
-                    "--quantizer {quantizer} --block-size {block_size}: {e}"
-                ))
-            })?),
+            quantizer: quantizer(options)?,
             ranks: Ranks {
                 default: default_rank,
                 overrides: overrides.collect::<Result<_, _>>()?,

@@ -57,10 +57,13 @@ impl Weights {
         described.collect()
     }
 
-    /// The type of the tensor that W~ replaces, where it holds every value of it, else f32. MXINT of
-    /// any type's values is of that type: a value needs 7 bits, and its last one is no smaller than
-    /// the smallest number of bf16, nor, where the weight was f16, than f16's. It is looked at all
-    /// the same: a W~ that is rounded once more is not what the adapter corrects.
+    /// The type of the tensor that W~ replaces, where it holds every value of it, else f32.
+    ///
+    /// MXINT rounded to nearest is of the type of its values: a value needs 7 bits, and its last one
+    /// is no smaller than the smallest number of bf16, nor, where the weight was f16, than f16's.
+    /// Multiples of a free scale need the scale's bits and their own, more than f16 and bf16 have,
+    /// so that an int or q4-0 base is f32 but for two bits in a scale of the weight's type. It is
+    /// looked at, not deduced: a W~ that is rounded once more is not what the adapter corrects.
     fn dtype_of_quantized(&self, layer: usize) -> Result<FloatDtype, Fatal> {
         let dtype = self.layers()[layer].dtype();
         if dtype == FloatDtype::F32 {

@@ -6,6 +6,7 @@ mod base;
 mod broken_weights;
 mod conv1d;
 mod empty_input;
+mod grids;
 mod linears;
 mod names;
 mod one_layer;

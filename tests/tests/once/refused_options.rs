@@ -11,9 +11,28 @@ use super::one_layer::{MODULE, daemon_with_one_layer, run_once};
 fn wrong_options_exit_2_with_the_valid_values() {
     let daemon = daemon_with_one_layer();
     // What is added to the run, and what is said then.
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 19] = [
         ("--method best", &["best", "zeroquant-v2"]),
-        ("--quantizer int4", &["int4", "mxint4"]),
+        ("--quantizer int9", &["int9", "mxint4", "int8", "q4-0"]),
+        (
+            "--quantizer q4-0 --block-size 64",
+            &["q4-0 --block-size 64", "32 elements"],
+        ),
+        (
+            "--quantizer int4 --block-size 16",
+            &["int4 --block-size 16", "32, 64 or 128"],
+        ),
+        ("--scale-dtype f16", &["--scale-dtype", "mxint4"]),
+        ("--rounding up", &["up", "projected"]),
+        (
+            "--rounding projected --method approx",
+            &["--rounding projected", "--method exact"],
+        ),
+        ("--base-share 0.5", &["--base-share", "projected"]),
+        (
+            "--rounding feedback --round-again",
+            &["--round-again", "only solve"],
+        ),
         ("--after-convergence no", &["stop"]),
         ("--frobnicate", &["frobnicate"]),
         ("--shrinkage 2", &["shrinkage", "2"]),
@@ -150,6 +169,10 @@ fn settings_that_a_run_refuses_are_not_shown() {
     let file = daemon.path().join("wrong.toml");
     for wrong in [
         "quantizer = \"mxint9\"",
+        "block-size = 48\nquantizer = \"int4\"",
+        "rounding = \"projected\"\nmethod = \"lqer\"",
+        "base-share = 0.01",
+        "round-again = true",
         "rank = 0",
         "rank-for = [\"*\"]",
         "shrinkage = 1.5",

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use qera_core::quantize::{Grid, Mxint};
+use qera_core::quantize::Grid;
 
 use crate::publish::base::{Base, RECORD};
 use crate::publish::check::adapter_folder::TENSORS;
 use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
-use crate::publish::check::manifest_claims::{ClaimedSettings, LayerClaim, ManifestClaims};
+use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::check::served_model::{Rows, SampleSize, ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
 
@@ -96,12 +96,15 @@ pub(crate) fn check_base(
             "{path}: whether it was made of the adapter's checkpoint, it has no {RECORD}"
         )),
     }
-    let Some(quantizer) = quantizer(&manifest.settings) else {
-        let quantizer = &manifest.settings.quantizer;
-        findings.not_checked(format!(
-            "{path}: whether it is quantized, {quantizer} is not known here"
-        ));
-        return;
+    let format = &manifest.settings.format;
+    let quantizer = match format.grid() {
+        Ok(grid) => grid,
+        Err(error) => {
+            findings.not_checked(format!(
+                "{path}: whether it is quantized by {format}: {error}"
+            ));
+            return;
+        }
     };
     let most = SampleSize {
         rows: ROWS,
@@ -112,10 +115,10 @@ pub(crate) fn check_base(
         let Some(rows) = model.sample(&layer.name, transposed, most) else {
             continue; // Its shape is said to be wrong, or not to be known.
         };
-        if rows.in_features == layer.in_features && !is_quantized(&quantizer, &rows) {
+        if rows.in_features == layer.in_features && !is_quantized(quantizer, &rows) {
             findings.problem(format!(
-                "{path}: '{}.weight' is not quantized by {}/{}: the correction would do harm",
-                layer.name, manifest.settings.quantizer, manifest.settings.block_size
+                "{path}: '{}.weight' is not quantized by {format}: the correction would do harm",
+                layer.name
             ));
         }
     }
@@ -128,13 +131,8 @@ fn check_record(
     findings: &mut Findings,
 ) {
     let path = model.path.display();
-    let ClaimedSettings {
-        quantizer,
-        block_size,
-        ..
-    } = &manifest.settings;
     let before = findings.problems_so_far();
-    let quantizer = format!("{quantizer}/{block_size}");
+    let quantizer = manifest.settings.format.to_string();
     if record.quantizer != quantizer {
         findings.problem(format!(
             "{path}: is quantized by {}, the adapter corrects {quantizer}",
@@ -167,41 +165,69 @@ fn check_record(
     }
 }
 
-fn quantizer(settings: &ClaimedSettings) -> Option<Grid> {
-    let bits = settings.quantizer.strip_prefix("mxint")?.parse().ok()?;
-    let mxint = Mxint::new(bits, settings.block_size).ok()?;
-    Some(Grid::Mxint(mxint))
-}
-
-/// Whether it could be a W~ of this quantizer.
-fn is_quantized(quantizer: &Grid, rows: &Rows) -> bool {
-    quantizer.holds(&rows.values, rows.width)
+/// Whether the values could be a W~ of this grid, however it was rounded.
+fn is_quantized(grid: Grid, rows: &Rows) -> bool {
+    grid.holds(&rows.values, rows.width)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
+    use qera_core::quantize::Mxint;
+
+    fn rows(values: &[f32], width: usize) -> Rows {
+        Rows {
+            in_features: width,
+            width,
+            values: values.to_vec(),
+        }
+    }
+
+    fn sines() -> Vec<f32> {
+        (0..96).map(|i| (i as f32 * 0.7).sin() * 1.3).collect()
+    }
 
     #[test]
     fn what_is_quantized_is_told_from_what_is_not() {
-        let values: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * 1.3).collect();
-        let rows = |values: &[f32]| Rows {
-            in_features: 12,
-            width: 12,
-            values: values.to_vec(),
-        };
+        let values = sines();
         for bits in 2..=8 {
-            let quantizer = Grid::Mxint(Mxint::new(bits, 5).unwrap());
+            let grid = Grid::Mxint(Mxint::new(bits, 5).unwrap());
             let mut quantized = vec![0.0; 96];
-            quantizer
-                .quantize_dequantize(&values, 12, &mut quantized)
+            grid.quantize_dequantize(&values, 12, &mut quantized)
                 .unwrap();
-            assert!(is_quantized(&quantizer, &rows(&quantized)), "{bits}");
-            assert!(!is_quantized(&quantizer, &rows(&values)), "{bits}");
+            assert!(is_quantized(grid, &rows(&quantized, 12)), "{bits}");
+            assert!(!is_quantized(grid, &rows(&values, 12)), "{bits}");
             quantized[95] = f32::MIN_POSITIVE / 4.0;
-            assert!(is_quantized(&quantizer, &rows(&quantized)), "{bits}");
+            assert!(is_quantized(grid, &rows(&quantized, 12)), "{bits}");
             quantized[95] = f32::NAN;
-            assert!(!is_quantized(&quantizer, &rows(&quantized)), "{bits}");
+            assert!(!is_quantized(grid, &rows(&quantized, 12)), "{bits}");
+        }
+    }
+
+    /// Rounding that left a block's outer levels unused: quantizing again would change its W~.
+    #[test]
+    fn levels_that_another_rounding_chose_are_levels() {
+        let values = sines();
+        for options in [
+            "quantizer = \"int3\"",
+            "quantizer = \"int4\"\nzero-points = true\nscale-dtype = \"f32\"",
+            "quantizer = \"q4-0\"",
+        ] {
+            let grid = Settings::from_toml(options).unwrap().weights.quantizer;
+            let blocks = values.chunks(32).flat_map(|block| {
+                let wider: Vec<f32> = block.iter().map(|x| 1.7 * x).collect();
+                let levels = grid.candidates(&wider).first();
+                block.iter().map(move |&x| levels.nearest(x))
+            });
+            let mut coarse: Vec<f32> = blocks.collect();
+            let mut again = vec![0.0; 96];
+            grid.quantize_dequantize(&coarse, 32, &mut again).unwrap();
+            assert_ne!(again, coarse, "{options}: nearest levels are others");
+            assert!(is_quantized(grid, &rows(&coarse, 32)), "{options}");
+            assert!(!is_quantized(grid, &rows(&values, 32)), "{options}");
+            coarse[40] *= 1.1;
+            assert!(!is_quantized(grid, &rows(&coarse, 32)), "{options}");
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::publish::manifest::Fingerprints;
 use crate::settings::dotted::match_start;
+use crate::settings::weight_format::WeightFormat;
 
 /// What the manifest claims.
 #[derive(Debug, Deserialize)]
@@ -35,10 +36,9 @@ pub(crate) struct ClaimedServing {
 pub(crate) struct ClaimedSettings {
     /// Method name.
     pub(crate) method: String,
-    /// `mxint4`, say.
-    pub(crate) quantizer: String,
-    /// Elements per shared exponent.
-    pub(crate) block_size: usize,
+    /// What the weights beneath it are stored in.
+    #[serde(flatten)]
+    pub(crate) format: WeightFormat,
 }
 
 /// A layer.
