@@ -144,6 +144,33 @@ impl ReferenceLayer {
     /// # Panics
     /// When the folder cannot be written.
     pub fn write_input(&self, folder: &Path, rows: usize, shards: usize) {
+        let activations = self.write_checkpoint(folder);
+        let each = rows / shards;
+        let parts = self.rows_bytes.chunks_exact(each * 2 * self.in_features);
+        for (shard, part) in parts.take(shards).enumerate() {
+            let shape = [each, self.in_features];
+            let tensor = TensorToWrite::new(&self.module, "BF16", &shape, part.to_vec());
+            let path = activations.join(format!("shard-{shard:03}.safetensors"));
+            write_safetensors(&path, &[tensor], &[]);
+        }
+    }
+}
+
+impl ReferenceLayer {
+    /// The same checkpoint, and one shard of so many sequences of the first rows.
+    ///
+    /// # Panics
+    /// When the folder cannot be written.
+    pub fn write_sequences(&self, folder: &Path, sequences: usize, length: usize) {
+        let activations = self.write_checkpoint(folder);
+        let bytes = self.rows_bytes[..sequences * length * 2 * self.in_features].to_vec();
+        let shape = [sequences, length, self.in_features];
+        let tensor = TensorToWrite::new(&self.module, "BF16", &shape, bytes);
+        write_safetensors(&activations.join("shard.safetensors"), &[tensor], &[]);
+    }
+
+    /// Writes `checkpoint/model.safetensors`; returns the folder `activations`, made.
+    fn write_checkpoint(&self, folder: &Path) -> PathBuf {
         let (checkpoint, activations) = (folder.join("checkpoint"), folder.join("activations"));
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::create_dir_all(&activations).unwrap();
@@ -154,14 +181,7 @@ impl ReferenceLayer {
             self.weight_bytes.clone(),
         );
         write_safetensors(&checkpoint.join("model.safetensors"), &[weight], &[]);
-        let each = rows / shards;
-        let parts = self.rows_bytes.chunks_exact(each * 2 * self.in_features);
-        for (shard, part) in parts.take(shards).enumerate() {
-            let shape = [each, self.in_features];
-            let tensor = TensorToWrite::new(&self.module, "BF16", &shape, part.to_vec());
-            let path = activations.join(format!("shard-{shard:03}.safetensors"));
-            write_safetensors(&path, &[tensor], &[]);
-        }
+        activations
     }
 }
 
