@@ -223,15 +223,15 @@ impl<'a> Worker<'a> {
                 continue;
             };
             let rows = slot.statistics.rows;
-            // One without W~ had no solution: whether it gets one may depend on other sites.
-            let solved = rows == slot.rows_at_cold_solve && self.context.is_quantized(site);
-            if rows == 0 || solved {
+            if rows == 0 || rows == slot.rows_at_cold_solve {
                 continue;
             }
             // A solve point that is under way comes first, so that the cold solution is the last
             // word.
             slot.progress.here()?;
-            slot.rows_at_cold_solve = rows;
+            // Whether one without W~ gets it, and so a solution, may depend on other sites.
+            let solves = self.context.is_quantized(site);
+            slot.rows_at_cold_solve = if solves { rows } else { 0 };
             let job = SolveJob {
                 site,
                 gathered: Arc::clone(gathered),

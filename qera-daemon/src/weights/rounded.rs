@@ -165,7 +165,7 @@ impl Weights {
         }
         let asked = AskedRounding {
             settings: &self.rounding,
-            grid: &self.quantizer.to_string(),
+            grid: &self.format().to_string(),
             rank: of.rank,
         };
         match found.record.unfit(&asked) {
@@ -340,7 +340,7 @@ impl Weights {
             shrinkage_asked: asked_shrinkage(settings.shrinkage),
             base_share: knows.then_some(settings.base_share),
             damping: from.damping,
-            grid: self.quantizer.to_string(),
+            grid: self.format().to_string(),
             block_size: self.quantizer.block_size(),
             rows: from.rows,
             journal_position: from.journal_position,

@@ -1,0 +1,106 @@
+//! `solve` reads the state's W~; where there is none it makes its own, beside its adapter.
+
+use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use qera_tests::three_layers::{daemon_with_shards, once_with};
+
+use super::{BINARY, PROJECTED, assert_same_bytes, kept, kept_in_state, once_rounded};
+
+fn solve(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
+    let basic = [
+        "solve",
+        "--state",
+        "qera-out/state",
+        "--checkpoint",
+        "checkpoint",
+        "--block-size",
+        "4",
+        "--rank",
+        "2",
+    ];
+    daemon.run(&[&basic[..], &PROJECTED, more].concat())
+}
+
+#[test]
+fn statistics_first_rounding_later() {
+    let daemon = daemon_with_shards(BINARY);
+    let gather = [
+        "--once",
+        "--watch",
+        "activations",
+        "--state",
+        "qera-out/state",
+    ];
+    expect(&daemon.run(&gather), 0, &["statistics only"]);
+    let first = solve(&daemon, &["--out", "solved"]);
+    expect(
+        &first,
+        0,
+        &["rounded by projected", "published generation 1"],
+    );
+    assert!(kept_in_state(&daemon).is_empty(), "the state is only read");
+    let own = daemon.path().join("solved/rounded");
+    let before = kept(&own);
+    assert_eq!(before.len(), 3);
+    let adapter = daemon.adapter("solved").bytes;
+
+    // Another method would be for other weights; another shrinkage is for these.
+    let second = solve(&daemon, &["--out", "solved", "--shrinkage", "0.5"]);
+    expect(&second, 0, &["published generation 2"]);
+    assert!(!second.log.contains("rounded by"), "{}", second.log);
+    assert_eq!(kept(&own), before);
+    assert!(daemon.adapter("solved").bytes != adapter);
+
+    let again = solve(&daemon, &["--out", "solved", "--round-again"]);
+    expect(&again, 0, &["rounded by projected"]);
+    // From the same statistics the same.
+    assert_same_bytes(&kept(&own), &before);
+    assert!(
+        kept(&own)
+            .iter()
+            .all(|(layer, file)| before[layer].inode != file.inode)
+    );
+    assert!(daemon.adapter("solved").bytes == adapter);
+}
+
+#[test]
+fn the_weights_of_the_state_are_taken() {
+    let daemon = daemon_with_shards(BINARY);
+    expect(&daemon.run(&once_rounded(&[])), 0, &[]);
+    let before = kept_in_state(&daemon);
+    let taken = solve(&daemon, &["--out", "taken"]);
+    expect(&taken, 0, &[]);
+    assert!(!taken.log.contains("rounded by"), "{}", taken.log);
+    assert!(daemon.adapter("taken").bytes == daemon.adapter("qera-out").bytes);
+    assert!(kept(&daemon.path().join("taken/rounded")).is_empty());
+
+    // Others are made where they are asked for, and the state's stay.
+    let other = ["--out", "other", "--base-share", "0.5"];
+    expect(
+        &solve(&daemon, &other),
+        4,
+        &["--base-share 0.01", "0.5", "--round-again"],
+    );
+    let again = solve(&daemon, &[&other[..], &["--round-again"]].concat());
+    expect(&again, 0, &["rounded by projected"]);
+    expect(&solve(&daemon, &other), 0, &["published generation 2"]);
+    assert_eq!(kept_in_state(&daemon), before);
+    // Nearest needs none.
+    let nearest = ["--rounding", "nearest", "--out", "nearest"];
+    let run = daemon.run(
+        &[
+            &[
+                "solve",
+                "--state",
+                "qera-out/state",
+                "--checkpoint",
+                "checkpoint",
+            ],
+            &nearest[..],
+            &["--rank", "2", "--block-size", "4"],
+        ]
+        .concat(),
+    );
+    expect(&run, 0, &["published generation 1"]);
+    expect(&daemon.run(&once_with(&["--out", "direct"])), 0, &[]);
+    assert!(daemon.adapter("nearest").bytes == daemon.adapter("direct").bytes);
+}
