@@ -24,7 +24,7 @@ use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::state::restore::restore;
 use crate::weights::Model;
-use crate::weights::rounded::RoundedFolders;
+use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::Site;
 
 /// Writes to standard output.

@@ -5,6 +5,7 @@
 //! OUT/base/                      W~ as a checkpoint (--emit-base)
 //! OUT/generations/000001/        one adapter
 //! OUT/current -> generations/000001
+//! OUT/rounded/                   W~ that `solve` made, where the state has none or it was told to
 //! OUT/state/                     unless --state names another folder
 //! ```
 

@@ -5,7 +5,7 @@ use crate::error::Fatal;
 use crate::host::round::metric::DAMPING;
 use crate::solve::rounder::{SiteRounding, round_site};
 use crate::solve::site::SiteSolver;
-use crate::weights::rounded::{RoundedFrom, RoundedValues};
+use crate::weights::freezing::{RoundedFrom, RoundedValues};
 use crate::weights::sites::Site;
 
 impl SiteSolver<'_> {

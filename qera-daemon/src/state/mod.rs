@@ -5,6 +5,7 @@
 //! STATE/sites.json            which inputs the statistics are of
 //! STATE/journal               every shard that was accepted, in the order in which it counts
 //! STATE/snapshots/000017/     statistics and progress of every site after some shard of the journal; two are kept
+//! STATE/rounded/              W~ of each layer that was rounded under what was seen: a file a layer, never another
 //! STATE/status.json           what `status` shows
 //! ```
 //!

@@ -2,12 +2,15 @@
 //! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`), what is known of the model by
 //! its kind (`architecture`) and by its shards (`recording`, `linears`), which class serves it
 //! (`serving`), which tensors are therefore layers (`selection`) and which are `passed_over`, one
-//! layer (`layers`), the model with W~ in place of W (`model`). Above it: which layers share an
-//! input (`sites`), and a site's layers, one in memory at a time (`site_layers`).
+//! layer (`layers`), the model with W~ in place of W (`model`); W~ that was rounded under what was
+//! seen (`rounded`), how it becomes that (`freezing`), how and where it is kept (`frozen`,
+//! `rounded_folders`). Above it: which layers share an input (`sites`),
+//! and a site's layers, one in memory at a time (`site_layers`).
 
 pub(crate) mod architecture;
 pub(crate) mod checkpoint;
 pub(crate) mod examination;
+pub(crate) mod freezing;
 pub(crate) mod frozen;
 pub(crate) mod identity;
 pub(crate) mod layers;
@@ -16,6 +19,7 @@ pub(crate) mod model;
 pub(crate) mod passed_over;
 pub(crate) mod recording;
 pub(crate) mod rounded;
+pub(crate) mod rounded_folders;
 pub(crate) mod selection;
 pub(crate) mod serving;
 pub(crate) mod site_layers;

@@ -1,89 +1,14 @@
-//! W~ of the layers that were rounded: where they are kept, which of them there are, how another
-//! one is added.
+//! W~ of the layers that were rounded, as everyone reads it.
 
-use std::path::{Path, PathBuf};
+use qera_core::quantize::Grid;
 
-use qera_core::quantize::{Grid, Levels};
-
-use crate::disk;
 use crate::error::Fatal;
 use crate::settings::rounding::Rounding;
 use crate::weights::Weights;
-use crate::weights::frozen::file::{ExpectedLayer, RoundedWeight, path_of, read, refuse};
-use crate::weights::frozen::packed::{PackedLayer, PackedShape};
-use crate::weights::frozen::record::{
-    AskedRounding, MeasuredRounding, RoundingRecord, asked_shrinkage,
-};
-use crate::weights::frozen::{Frozen, NewlyRounded};
-
-/// The folder of a state, or of what `solve` wrote, that W~ are kept in.
-pub(crate) const FOLDER: &str = "rounded";
-
-/// Where W~ are looked for, the first folder first, and where new ones go.
-#[derive(Debug, Clone)]
-pub(crate) struct RoundedFolders {
-    /// Where they are looked for.
-    pub(crate) read: Vec<PathBuf>,
-    /// Where new ones go.
-    pub(crate) write: PathBuf,
-    /// Whether W~ of other weights are as none: corrections and evidence of those begin anew too.
-    pub(crate) new_checkpoint: bool,
-}
-
-/// W~ of a layer as numbers.
-#[derive(Debug)]
-pub(crate) struct RoundedValues<'a> {
-    /// By columns: `[out_features, in_features]`.
-    pub(crate) values: &'a [f32],
-    /// Of each block, by rows.
-    pub(crate) levels: &'a [Levels],
-}
-
-/// What W~ of a site's layers was made from.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RoundedFrom {
-    /// a.
-    pub(crate) shrinkage: f64,
-    /// lambda over the mean of diag(R_a).
-    pub(crate) damping: f64,
-    /// Rows that R held.
-    pub(crate) rows: u64,
-    /// Number of the last shard in it.
-    pub(crate) journal_position: u64,
-    /// Blocks left out.
-    pub(crate) left_out: Vec<u64>,
-    /// The first block that came later.
-    pub(crate) blocks_seen: u64,
-}
-
-impl RoundedFolders {
-    /// Those of a run: its state alone.
-    #[must_use]
-    pub(crate) fn of_run(state: &Path, new_checkpoint: bool) -> Self {
-        let folder = state.join(FOLDER);
-        Self {
-            read: vec![folder.clone()],
-            write: folder,
-            new_checkpoint,
-        }
-    }
-
-    /// Those of `solve`, which only reads the state: what an earlier one left in this output folder
-    /// comes first, and nothing is read where all is to be made again.
-    #[must_use]
-    pub(crate) fn of_solve(state: &Path, out: &Path, again: bool, new_checkpoint: bool) -> Self {
-        let own = out.join(FOLDER);
-        Self {
-            read: if again {
-                Vec::new()
-            } else {
-                vec![own.clone(), state.join(FOLDER)]
-            },
-            write: own,
-            new_checkpoint,
-        }
-    }
-}
+use crate::weights::frozen::Frozen;
+use crate::weights::frozen::file::ExpectedLayer;
+use crate::weights::frozen::packed::PackedLayer;
+use crate::weights::frozen::record::RoundingRecord;
 
 impl Weights {
     /// How W becomes W~.
@@ -101,77 +26,6 @@ impl Weights {
     /// Keeps W~ in memory from here on.
     pub(crate) fn keep_rounded_in_memory(&self) {
         let _ = self.frozen.set(Frozen::in_memory(self.layers().len()));
-    }
-
-    /// Keeps W~ in a run's state from here on, where it depends on rows.
-    ///
-    /// # Errors
-    /// As for [`keep_rounded_in`](Self::keep_rounded_in); [`Fatal::StateRefused`] where it does not,
-    /// and the state has some.
-    pub(crate) fn keep_rounded_in_state(
-        &self,
-        state: &Path,
-        new_checkpoint: bool,
-    ) -> Result<(), Fatal> {
-        if self.rounding().uses_rows() {
-            return self.keep_rounded_in(&RoundedFolders::of_run(state, new_checkpoint));
-        }
-        refuse_rounded(state, self.rounding())
-    }
-
-    /// Keeps W~ in a folder from here on, and takes those that are there.
-    ///
-    /// # Errors
-    /// [`Fatal::StateRefused`] for a file that is damaged, or was made from other weights or with
-    /// other settings; [`Fatal::Io`].
-    pub(crate) fn keep_rounded_in(&self, folders: &RoundedFolders) -> Result<(), Fatal> {
-        let mut frozen = Frozen::in_folder(&folders.write, self.layers().len())?;
-        for layer in 0..self.layers().len() {
-            for folder in &folders.read {
-                let path = path_of(folder, &self.layers()[layer].name);
-                let Some(found) = self.read_rounded(layer, &path, folders.new_checkpoint)? else {
-                    continue;
-                };
-                frozen.take(layer, found, path);
-                break;
-            }
-        }
-        let _ = self.frozen.set(frozen);
-        Ok(())
-    }
-
-    /// What a layer's file says of it, where it serves.
-    fn read_rounded(
-        &self,
-        layer: usize,
-        path: &Path,
-        new_checkpoint: bool,
-    ) -> Result<Option<RoundingRecord>, Fatal> {
-        let Some(found) = read(path, self.expected(layer))? else {
-            return Ok(None);
-        };
-        let of = &self.layers()[layer];
-        let own = &self.layer_fingerprints[layer];
-        if found.weight != *own {
-            let other = &found.weight;
-            return if new_checkpoint {
-                Ok(None)
-            } else {
-                let why = format!(
-                    "was made from another weight ({other}, this checkpoint's is {own}): say --new-checkpoint"
-                );
-                Err(refuse(path, &of.name, &why))
-            };
-        }
-        let asked = AskedRounding {
-            settings: &self.rounding,
-            grid: &self.format().to_string(),
-            rank: of.rank,
-        };
-        match found.record.unfit(&asked) {
-            Some(why) => Err(refuse(path, &of.name, &why)),
-            None => Ok(Some(found.record)),
-        }
     }
 
     /// How W~ of a layer was made; none where it is the nearest of its W and not kept, or not made
@@ -208,162 +62,7 @@ impl Weights {
         Some(format!("blake3:{}", hasher.finalize().to_hex()))
     }
 
-    /// What is kept as W~ of a layer, ready to be frozen.
-    ///
-    /// # Errors
-    /// [`Fatal::Solve`] for numbers that are not on their levels: a defect.
-    pub(crate) fn pack(
-        &self,
-        layer: usize,
-        of: &RoundedValues<'_>,
-        measured: MeasuredRounding,
-    ) -> Result<PackedRounding, Fatal> {
-        Ok(PackedRounding {
-            layer,
-            packed: self.packed(layer, of)?,
-            measured: Some(measured),
-        })
-    }
-
-    fn packed(&self, layer: usize, of: &RoundedValues<'_>) -> Result<PackedLayer, Fatal> {
-        let own = &self.layers()[layer];
-        let shape = PackedShape {
-            in_features: own.in_features,
-            out_features: own.out_features,
-            block_size: self.quantizer.block_size(),
-        };
-        PackedLayer::pack(shape, of.values, of.levels).map_err(|reason| Fatal::Solve {
-            layer: own.name.clone(),
-            reason: reason.into(),
-        })
-    }
-
-    /// Freezes W~ of layers that were rounded together; returns those that were not frozen before.
-    ///
-    /// # Errors
-    /// [`Fatal::Io`].
-    pub(crate) fn freeze(
-        &self,
-        rounded: Vec<PackedRounding>,
-        from: &RoundedFrom,
-    ) -> Result<Vec<usize>, Fatal> {
-        let newly = rounded.into_iter().map(|of| {
-            let record = self.record(&of, self.rounding(), from);
-            self.newly(of, record)
-        });
-        self.frozen
-            .get()
-            .map_or(Ok(Vec::new()), |frozen| frozen.freeze(newly.collect()))
-    }
-
-    /// Freezes W~ of these layers as the nearest of their W; those that are frozen stay as they
-    /// are. Returns the others.
-    ///
-    /// # Errors
-    /// As for [`original`](Self::original), and [`Fatal::Io`].
-    pub(crate) fn freeze_as_nearest(
-        &self,
-        layers: impl IntoIterator<Item = usize>,
-        journal_position: u64,
-    ) -> Result<Vec<usize>, Fatal> {
-        let Some(frozen) = self.frozen.get() else {
-            return Ok(Vec::new());
-        };
-        let mut newly = Vec::new();
-        let from = RoundedFrom {
-            journal_position,
-            ..RoundedFrom::default()
-        };
-        for layer in layers {
-            if frozen.record(layer).is_some() {
-                continue;
-            }
-            let (weight, m) = (self.original(layer)?, self.layers()[layer].in_features);
-            let blocks = weight
-                .chunks_exact(m)
-                .flat_map(|row| row.chunks(self.quantizer.block_size()));
-            let levels: Vec<Levels> = blocks
-                .map(|block| self.quantizer.candidates(block).first())
-                .collect();
-            let mut values = weight;
-            let blocks = values
-                .chunks_exact_mut(m)
-                .flat_map(|row| row.chunks_mut(self.quantizer.block_size()));
-            for (block, levels) in blocks.zip(&levels) {
-                block.iter_mut().for_each(|w| *w = levels.nearest(*w));
-            }
-            let of = PackedRounding {
-                layer,
-                packed: self.packed(
-                    layer,
-                    &RoundedValues {
-                        values: &values,
-                        levels: &levels,
-                    },
-                )?,
-                measured: None,
-            };
-            let record = self.record(&of, Rounding::Nearest, &from);
-            newly.append(&mut frozen.freeze(vec![self.newly(of, record)])?);
-        }
-        Ok(newly)
-    }
-
-    /// Freezes every layer that is not: before the base is written, which holds W~ of all of them.
-    /// Returns which they were; none for nearest rounding, which keeps nothing.
-    ///
-    /// # Errors
-    /// As for [`freeze_as_nearest`](Self::freeze_as_nearest).
-    pub(crate) fn freeze_rest(&self, journal_position: u64) -> Result<Vec<usize>, Fatal> {
-        if !self.rounding().uses_rows() {
-            return Ok(Vec::new());
-        }
-        self.freeze_as_nearest(0..self.layers().len(), journal_position)
-    }
-
-    fn record(
-        &self,
-        of: &PackedRounding,
-        rounding: Rounding,
-        from: &RoundedFrom,
-    ) -> RoundingRecord {
-        let settings = &self.rounding;
-        let knows = rounding.knows_the_adapter();
-        RoundingRecord {
-            rounding,
-            rank: if knows {
-                self.layers()[of.layer].rank
-            } else {
-                0
-            },
-            shrinkage: from.shrinkage,
-            shrinkage_asked: asked_shrinkage(settings.shrinkage),
-            base_share: knows.then_some(settings.base_share),
-            damping: from.damping,
-            grid: self.format().to_string(),
-            block_size: self.quantizer.block_size(),
-            rows: from.rows,
-            journal_position: from.journal_position,
-            left_out: from.left_out.clone(),
-            blocks_seen: from.blocks_seen,
-            measured: of.measured,
-            digest: of.packed.digest(),
-        }
-    }
-
-    fn newly(&self, of: PackedRounding, record: RoundingRecord) -> NewlyRounded {
-        NewlyRounded {
-            layer: of.layer,
-            weight: RoundedWeight {
-                layer: self.layers()[of.layer].name.clone(),
-                weight: self.layer_fingerprints[of.layer].clone(),
-                record,
-                packed: of.packed,
-            },
-        }
-    }
-
-    fn expected(&self, layer: usize) -> ExpectedLayer<'_> {
+    pub(super) fn expected(&self, layer: usize) -> ExpectedLayer<'_> {
         let of = &self.layers()[layer];
         ExpectedLayer {
             layer: &of.name,
@@ -390,35 +89,119 @@ impl Weights {
     }
 }
 
-/// W~ of a layer, packed, that is not frozen yet.
-#[derive(Debug)]
-pub(crate) struct PackedRounding {
-    layer: usize,
-    packed: PackedLayer,
-    measured: Option<MeasuredRounding>,
-}
-
 /// W~ is asked for before it is made.
 #[derive(Debug, thiserror::Error)]
 #[error("W~ is asked for before it was rounded (this is a defect, please report it)")]
 struct NotRounded;
 
-/// Refuses a state that W~ were rounded in, for a run that rounds to nearest.
-fn refuse_rounded(state: &Path, rounding: Rounding) -> Result<(), Fatal> {
-    let folder = state.join(FOLDER);
-    if !disk::is_folder(&folder) {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use crate::weights::Model;
+    use crate::weights::freezing::{PackedRounding, RoundedFrom, RoundedValues};
+    use crate::weights::frozen::record::MeasuredRounding;
+    use crate::weights::recording::Recording;
+    use qera_core::quantize::Levels;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    const VALUES: [f32; 8] = [1.0, 0.3, -0.7, 0.0, 8.0, -8.0, 5.0, 2.5];
+
+    /// Two layers of these weights, to be rounded by projection.
+    fn weights(name: &str) -> Weights {
+        let folder = std::env::temp_dir().join(format!("qera-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let bytes: Vec<u8> = VALUES.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, vec![2, 4], &bytes).unwrap();
+        let tensors = [("a.weight", view.clone()), ("b.weight", view)];
+        let path = folder.join("model.safetensors");
+        serialize_to_file(tensors, None, &path).unwrap();
+        let options = "rounding = \"projected\"\nquantizer = \"mxint2\"\nblock-size = 4";
+        let mut settings = Settings::from_toml(options).unwrap();
+        settings.weights.checkpoint = Some(path);
+        let mut recording = Recording::default();
+        ["a", "b"]
+            .iter()
+            .for_each(|layer| recording.linears.see((*layer).into()));
+        let model = Model::open(&settings).unwrap().unwrap();
+        let weights = model.select(&settings, &recording).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        weights
     }
-    let found = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
-    let is_weight = |path: &PathBuf| path.extension().is_some_and(|of| of == "safetensors");
-    if !found.iter().any(is_weight) {
-        return Ok(());
+
+    /// Every third level up: no nearest rounding would give it.
+    fn rounded(weights: &Weights, layer: usize, values: &[f32; 8]) -> PackedRounding {
+        let levels = [1.0, 8.0].map(|step| Levels {
+            step,
+            lowest: -1.0,
+            highest: 1.0,
+        });
+        let of = RoundedValues {
+            values,
+            levels: &levels,
+        };
+        let measured = MeasuredRounding {
+            error_alone: 0.3,
+            error_nearest: 0.2,
+            error_with: 0.1,
+        };
+        weights.pack(layer, &of, measured).unwrap()
     }
-    Err(Fatal::StateRefused {
-        path: folder,
-        reason: format!(
-            "holds W~ that were rounded under what was seen, this run uses --rounding {}: choose another --state, or make that adapter by `solve`",
-            rounding.name()
-        ),
-    })
+
+    fn quantized(weights: &Weights, layer: usize) -> Result<Vec<f32>, Fatal> {
+        let mut all = Vec::new();
+        weights.quantized(layer, |piece| {
+            all.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_frozen_is_what_everyone_reads() {
+        let weights = weights("frozen-read");
+        let asked = |layer: usize| {
+            let error = weights.error(layer, weights.original(layer).unwrap());
+            error.map(|error| error.to_vec())
+        };
+        // Before, there is nothing to read: not the nearest either.
+        for refused in [asked(1).unwrap_err(), quantized(&weights, 1).unwrap_err()] {
+            let said = refused.to_string();
+            assert!(
+                said.starts_with("layer b: W~ is asked for before"),
+                "{said}"
+            );
+        }
+        weights.keep_rounded_in_memory();
+        assert!(asked(1).is_err() && !weights.has_quantized(1));
+        let own = [1.0, 1.0, 0.0, -1.0, 8.0, -8.0, 0.0, 8.0];
+        let from = RoundedFrom {
+            rows: 9,
+            left_out: vec![2],
+            blocks_seen: 3,
+            ..RoundedFrom::default()
+        };
+        let packed = vec![rounded(&weights, 1, &own)];
+        assert_eq!(weights.freeze(packed, &from).unwrap(), [1]);
+        assert_eq!(quantized(&weights, 1).unwrap(), own);
+        let error = asked(1).unwrap();
+        for ((w, q), e) in VALUES.iter().zip(own).zip(error) {
+            assert_eq!((w - q).to_bits(), e.to_bits());
+        }
+        let seen = |block| weights.has_seen(1, block);
+        assert!(seen(0) && !seen(2) && !seen(3) && !weights.has_seen(0, 0));
+        assert!(asked(0).is_err() && weights.frozen_digest().is_none());
+
+        // The rest is the nearest, and what was frozen stays.
+        assert_eq!(weights.freeze_rest(5).unwrap(), [0]);
+        assert_eq!(quantized(&weights, 1).unwrap(), own);
+        let nearest = [1.0, 0.0, -1.0, 0.0, 8.0, -8.0, 8.0, 0.0];
+        assert_eq!(quantized(&weights, 0).unwrap(), nearest);
+        let record = weights.rounding_of(0).unwrap();
+        assert_eq!((record.rounding, record.rows), (Rounding::Nearest, 0));
+        assert_eq!((record.journal_position, record.measured), (5, None));
+        assert!(weights.frozen_digest().is_some());
+        assert!(weights.freeze_rest(6).unwrap().is_empty());
+    }
 }

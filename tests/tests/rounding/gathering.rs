@@ -61,7 +61,8 @@ fn a_site_gathers_until_it_has_the_rows() {
 #[test]
 fn a_run_that_only_gathered_ends_well() {
     let daemon = daemon_with_shards(BINARY);
-    let mut live = start_rounded(&daemon, &["--round-after", "5000"]);
+    let options = ["--round-after", "5000", "--after-convergence", "stop"];
+    let mut live = start_rounded(&daemon, &options);
     live.wait_for(
         &event("unrounded")
             .with("rows", 1200)

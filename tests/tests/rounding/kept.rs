@@ -25,7 +25,7 @@ fn a_later_run_on_the_state_corrects_the_same_weights() {
         assert_eq!(record["rounding"], "projected", "{record}");
         assert_eq!(record["rank"], 2);
         assert_eq!(record["base_share"], 0.01);
-        assert_eq!(record["grid"], "mxint4/4");
+        assert_eq!(record["grid"], "mxint4, block_size 4");
         assert_eq!(record["journal_position"], 4);
         let rows = record["rows"].as_u64().unwrap();
         assert!((1..=1200).contains(&rows), "{record}");

@@ -42,7 +42,11 @@ fn other_settings_are_refused_with_both_values() {
         ),
         (
             &["--rounding", "projected", "--quantizer", "mxint3"],
-            &["--quantizer mxint4/4", "uses mxint3/4", advice],
+            &[
+                "--quantizer mxint4, block_size 4",
+                "uses mxint3, block",
+                advice,
+            ],
         ),
         (
             &["--rounding", "nearest"],

@@ -78,7 +78,7 @@ impl Frozen {
     }
 
     /// Takes a layer's file as it was read; one that is taken already stays.
-    pub(crate) fn take(&mut self, layer: usize, record: RoundingRecord, path: PathBuf) {
+    pub(crate) fn take(&self, layer: usize, record: RoundingRecord, path: PathBuf) {
         let kept = Kept::InFile(path);
         // Whoever reads takes each layer once.
         let _ = self.layers[layer].set(FrozenLayer { record, kept });
@@ -151,4 +151,117 @@ fn create(folder: &Path) -> Result<(), Fatal> {
     }
     disk::create_folders(folder).map_err(Fatal::io(folder, "create"))?;
     folder.parent().map_or(Ok(()), sync)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::rounding::Rounding;
+    use crate::weights::frozen::packed::PackedShape;
+    use qera_core::quantize::Levels;
+
+    const SHAPE: PackedShape = PackedShape {
+        in_features: 2,
+        out_features: 1,
+        block_size: 2,
+    };
+    const EXPECTED: ExpectedLayer<'_> = ExpectedLayer {
+        layer: "a/../b",
+        in_features: 2,
+        out_features: 1,
+    };
+
+    fn rounded(layer: usize, values: [f32; 2]) -> NewlyRounded {
+        let levels = Levels {
+            step: 1.0,
+            lowest: -1.0,
+            highest: 1.0,
+        };
+        let packed = PackedLayer::pack(SHAPE, &values, &[levels]).unwrap();
+        let record = RoundingRecord {
+            rounding: Rounding::Feedback,
+            rank: 0,
+            shrinkage: 0.1,
+            shrinkage_asked: "auto".into(),
+            base_share: None,
+            damping: 0.01,
+            grid: "mxint2, block_size 2".into(),
+            block_size: 2,
+            rows: 7,
+            journal_position: 1,
+            left_out: vec![3],
+            blocks_seen: 4,
+            measured: None,
+            digest: packed.digest(),
+        };
+        let weight = RoundedWeight {
+            layer: EXPECTED.layer.into(),
+            weight: "blake3:0".into(),
+            record,
+            packed,
+        };
+        NewlyRounded { layer, weight }
+    }
+
+    fn values(frozen: &Frozen, layer: usize) -> Option<Vec<f32>> {
+        let read = |packed: &PackedLayer| {
+            let mut values = vec![0.0; 2];
+            packed.unpack(0, &mut values);
+            Ok(values)
+        };
+        frozen.with(layer, EXPECTED, read).unwrap()
+    }
+
+    #[test]
+    fn what_is_frozen_stays() {
+        let frozen = Frozen::in_memory(2);
+        assert_eq!(values(&frozen, 0), None);
+        let newly = frozen.freeze(vec![rounded(0, [1.0, -1.0])]).unwrap();
+        assert_eq!(newly, [0]);
+        let both = vec![rounded(0, [0.0, 0.0]), rounded(1, [1.0, 1.0])];
+        assert_eq!(
+            frozen.freeze(both).unwrap(),
+            [1],
+            "only the other one is new"
+        );
+        assert_eq!(values(&frozen, 0), Some(vec![1.0, -1.0]));
+        assert_eq!(frozen.record(0).map(|of| of.rows), Some(7));
+    }
+
+    /// Who comes first decides, and all others read what it wrote.
+    #[test]
+    fn threads_that_freeze_one_layer_agree() {
+        let name = format!("qera-frozen-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let frozen = Frozen::in_folder(&folder, 1).unwrap();
+        let shown: Vec<_> = std::thread::scope(|scope| {
+            let all = [-1.0, 0.0, 1.0].map(|value| {
+                let frozen = &frozen;
+                scope.spawn(move || {
+                    let newly = frozen.freeze(vec![rounded(0, [value, 1.0])]).unwrap();
+                    (newly.len(), values(frozen, 0).unwrap())
+                })
+            });
+            all.map(|thread| thread.join().unwrap()).into()
+        });
+        assert_eq!(shown.iter().map(|(newly, _)| newly).sum::<usize>(), 1);
+        assert!(shown.iter().all(|(_, values)| *values == shown[0].1));
+        // A name that is no name of a file stays in the folder.
+        let files = std::fs::read_dir(&folder).unwrap();
+        let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files.len(), 1);
+        assert!(
+            files[0].to_string_lossy().starts_with("layer-"),
+            "{files:?}"
+        );
+
+        std::fs::remove_file(folder.join(&files[0])).unwrap();
+        let gone = frozen.with(0, EXPECTED, |_| Ok(())).unwrap_err();
+        assert_eq!(gone.exit(), crate::exit::Exit::StateRefused);
+        assert!(
+            gone.to_string().contains("is not the one that was there"),
+            "{gone}"
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

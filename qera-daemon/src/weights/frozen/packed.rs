@@ -259,7 +259,7 @@ mod tests {
         let value = |index: usize| {
             let (row, column) = (index / 7, index % 7);
             let of = of[row * 2 + column / 4];
-            let count = (of.highest - of.lowest) as usize + 1;
+            let count = usize::from(byte(of.highest - of.lowest)) + 1;
             (of.lowest + (index * 5 % count) as f32) * of.step
         };
         let values: Vec<f32> = (0..14).map(value).collect();

@@ -23,7 +23,7 @@ pub(crate) struct RoundingRecord {
     pub(crate) base_share: Option<f64>,
     /// lambda over the mean of diag(R_a).
     pub(crate) damping: f64,
-    /// The grid, `mxint3/32` say.
+    /// The grid, with all that decides its levels: `mxint3, block_size 32`, say.
     pub(crate) grid: String,
     /// Neighbours along in_features with levels of their own.
     pub(crate) block_size: usize,
