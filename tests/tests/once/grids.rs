@@ -1,6 +1,7 @@
 //! Grids with free scales, rounded to nearest: the base, held against the definition; the adapter
 //! on it; the check of both; and what another grid of the same name is told.
 
+use core::ops::RangeInclusive;
 use std::fs;
 
 use half::{bf16, f16};
@@ -35,7 +36,7 @@ const CASES: [Case; 4] = [
         quantize: |block| {
             let largest = block.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
             let scale = f16::from_f64(2.0 * f64::from(largest) / 15.0).to_f32();
-            nearest(block, scale, -8..=7)
+            nearest(block, scale, -8.0..=7.0)
         },
     },
     Case {
@@ -54,8 +55,8 @@ const CASES: [Case; 4] = [
             let least = block.iter().fold(0.0_f32, |least, &x| least.min(x));
             let most = block.iter().fold(0.0_f32, |most, &x| most.max(x));
             let scale = bf16::from_f64((f64::from(most) - f64::from(least)) / 7.0).to_f32();
-            let zero_point = (-least / scale).round() as i32;
-            nearest(block, scale, -zero_point..=7 - zero_point)
+            let zero_point = (-least / scale).round_ties_even();
+            nearest(block, scale, -zero_point..=7.0 - zero_point)
         },
     },
     Case {
@@ -71,7 +72,7 @@ const CASES: [Case; 4] = [
         block_size: 128,
         quantize: |block| {
             let largest = block.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-            nearest(block, (2.0 * f64::from(largest) / 3.0) as f32, -2..=1)
+            nearest(block, 2.0 * largest / 3.0, -2.0..=1.0)
         },
     },
     Case {
@@ -89,19 +90,17 @@ const CASES: [Case; 4] = [
             let scale = largest / -8.0;
             let inverse = 1.0 / scale;
             let stored = f16::from_f32(scale).to_f32();
-            let code = |x: &f32| ((x * inverse + 8.5) as u8).min(15);
+            let code = |x: &f32| (x * inverse + 8.5).trunc().min(15.0);
             let values = block.iter().map(code);
-            values
-                .map(|code| (f32::from(code) - 8.0) * stored)
-                .collect()
+            values.map(|code| (code - 8.0) * stored).collect()
         },
     },
 ];
 
 /// The integer nearest to x / scale, of halves the even one, among these: the largest magnitude of a
 /// symmetric int2 block lies on a half.
-fn nearest(block: &[f32], scale: f32, integers: std::ops::RangeInclusive<i32>) -> Vec<f32> {
-    let (least, most) = (*integers.start() as f32, *integers.end() as f32);
+fn nearest(block: &[f32], scale: f32, integers: RangeInclusive<f32>) -> Vec<f32> {
+    let (least, most) = integers.into_inner();
     let integer = |x: &f32| (x / scale).round_ties_even().clamp(least, most);
     block.iter().map(|x| integer(x) * scale).collect()
 }
