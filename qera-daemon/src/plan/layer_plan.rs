@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use crate::judge::held_out::SHRINKAGES;
 use crate::plan::planned_run::PlannedRun;
+use crate::plan::rounding_plan::RoundingPlan;
 use crate::plan::site_plan::SitePlan;
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
 use crate::solve::cost::Quantity;
-use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
 /// One layer.
@@ -26,17 +26,16 @@ pub(crate) struct LayerPlan {
     pub(crate) progress_bytes: u64,
     /// Operations, about.
     pub(crate) solve_flops: f64,
+    /// How W~ is made where that takes R.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rounding: Option<RoundingPlan>,
 }
 
 impl LayerPlan {
     /// Of one layer of a site.
     #[must_use]
-    pub(crate) fn new(
-        run: &PlannedRun<'_>,
-        layer: &Layer,
-        site: &Site,
-        planned: &SitePlan,
-    ) -> Self {
+    pub(crate) fn new(run: &PlannedRun<'_>, index: usize, site: &Site, planned: &SitePlan) -> Self {
+        let layer = &run.layers[index];
         let (m, n, rank) = (layer.in_features, layer.out_features, layer.rank);
         let quantity = Quantity {
             m,
@@ -56,7 +55,22 @@ impl LayerPlan {
             factor_bytes: factors as u64,
             progress_bytes: (2 * factors + quantity.vector_bytes()) as u64,
             solve_flops: quantity.flops(),
+            rounding: RoundingPlan::new(run, index, quantity),
         }
+    }
+
+    /// Working memory while it is solved or rounded, whichever takes more: a thread does one of
+    /// them at a time.
+    #[must_use]
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let rounding = self.rounding.as_ref().map_or(0, |plan| plan.round_bytes);
+        self.solve_bytes.max(rounding)
+    }
+
+    /// Operations of rounding it.
+    #[must_use]
+    pub(crate) fn round_flops(&self) -> f64 {
+        self.rounding.as_ref().map_or(0.0, |plan| plan.round_flops)
     }
 }
 

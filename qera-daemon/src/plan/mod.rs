@@ -4,6 +4,7 @@
 pub(crate) mod layer_plan;
 pub(crate) mod model_plan;
 pub(crate) mod planned_run;
+pub(crate) mod rounding_plan;
 pub(crate) mod site_plan;
 pub(crate) mod stages;
 pub(crate) mod table;
@@ -54,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) accumulate_flops: f64,
     /// Floating-point operations of all solves, about.
     pub(crate) solve_flops: f64,
+    /// Floating-point operations of rounding under R what is not rounded yet, about.
+    pub(crate) round_flops: f64,
     #[serde(skip)]
     solving: Solving,
 }
@@ -68,7 +71,7 @@ impl Plan {
         let mut layers: Vec<Option<LayerPlan>> = run.layers.iter().map(|_| None).collect();
         for (site, plan) in run.sites.sites.iter().zip(&sites) {
             for &layer in &site.layers {
-                layers[layer] = Some(LayerPlan::new(run, &run.layers[layer], site, plan));
+                layers[layer] = Some(LayerPlan::new(run, layer, site, plan));
             }
         }
         // Every layer has a site.
@@ -82,6 +85,7 @@ impl Plan {
             shards_held: run.held.len(),
             accumulate_flops: sites.iter().map(|s| s.accumulate_flops).sum(),
             solve_flops: layers.iter().map(|l| l.solve_flops).sum(),
+            round_flops: layers.iter().map(LayerPlan::round_flops).sum(),
             sites,
             layers,
             stages,

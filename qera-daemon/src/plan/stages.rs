@@ -69,11 +69,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     let threads = threads_with_sites(run);
     // Every thread at its largest site at once.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
-    let solves = |site: &Site| {
-        let layers = site.layers.iter().map(|&l| layers[l].solve_bytes);
-        layers.max().unwrap_or_default()
-    };
-    let solves = largest(run.sites.sites.iter().map(solves).collect(), threads);
+    let solves = of_largest_sites(run, layers, |l| l.solve_bytes);
     let in_flight = if run.solving.is_live() {
         SHARDS_IN_FLIGHT
     } else {
@@ -125,6 +121,10 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
             of_layers(|l| l.factor_bytes),
         ),
     ];
+    let rounding = rounding_bytes(run, layers, solves);
+    if rounding > 0 {
+        stages.push(stage("rounding, beyond solving", When::Solving, rounding));
+    }
     if run.solving.is_live() {
         stages.push(stage(
             "corrections and vectors of solve points",
@@ -133,6 +133,20 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
         ));
     }
     stages
+}
+
+/// What threads hold that have the largest sites at one time.
+fn of_largest_sites(run: &PlannedRun<'_>, layers: &[LayerPlan], of: fn(&LayerPlan) -> u64) -> u64 {
+    let of_site = |site: &Site| site.layers.iter().map(|&l| of(&layers[l])).max();
+    let sites = run.sites.sites.iter();
+    largest(sites.filter_map(of_site).collect(), threads_with_sites(run))
+}
+
+/// What rounding takes beyond solving, of which a thread does one at a time.
+fn rounding_bytes(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> u64 {
+    let rounds = of_largest_sites(run, layers, LayerPlan::peak_bytes);
+    let beyond = rounds + helped_bytes(run, rounds) - solves - helped_bytes(run, solves);
+    beyond + panels_of_helpers(run, layers)
 }
 
 /// The planned peak.
@@ -175,6 +189,13 @@ fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
     } else {
         0
     }
+}
+
+/// What helpers hold while they round columns of a layer for whoever rounds it.
+fn panels_of_helpers(run: &PlannedRun<'_>, layers: &[LayerPlan]) -> u64 {
+    let panels = layers.iter().filter_map(|l| l.rounding.as_ref());
+    let most = panels.map(|plan| plan.panel_bytes).max();
+    helpers(run) as u64 * most.unwrap_or_default()
 }
 
 /// What the process takes beside what is planned.

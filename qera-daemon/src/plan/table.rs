@@ -42,6 +42,15 @@ impl Plan {
                 layer.solve_flops / 1e9
             ));
         }
+        text + &self.rounding_table(settings) + &self.stages_table() + &self.sums(settings)
+    }
+
+    fn stages_table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |s: core::fmt::Arguments<'_>| {
+            let _ = writeln!(text, "{s}");
+        };
         line(format_args!(
             "\n{:<52} {:>8} {:>12} {:>12}",
             "stage", "when", "memory", "at most"
@@ -55,7 +64,7 @@ impl Plan {
                 format_bytes(stage.bound_bytes)
             ));
         }
-        text + &self.sums(settings)
+        text
     }
 
     /// What stands below the stages.
@@ -86,9 +95,10 @@ impl Plan {
             self.shards, self.shards_held
         ));
         line(format_args!(
-            "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve",
+            "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve{}",
             self.accumulate_flops / 1e9,
-            self.solve_flops / 1e9
+            self.solve_flops / 1e9,
+            self.rounding_work()
         ));
         for of_model in self.model.iter().flat_map(ModelPlan::lines) {
             line(format_args!("{of_model}"));

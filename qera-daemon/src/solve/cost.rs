@@ -63,6 +63,32 @@ impl Quantity {
         (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
     }
 
+    /// What a refit needs beside R and E, which whoever rounds holds anyway.
+    #[must_use]
+    pub(crate) fn refit_bytes(self) -> u64 {
+        let errors = 8 * self.m * self.n;
+        let beside = |s: &SolveStage| (s.pages.saturating_sub(errors)) + s.allocated;
+        let most = beside(&self.searching()).max(beside(&self.measuring()));
+        most as u64
+    }
+
+    /// Operations of a refit, about: one search and what it is worth.
+    #[must_use]
+    pub(crate) fn refit_flops(self) -> f64 {
+        self.search_flops() + 2.0 * (self.m as f64).powi(2) * self.n as f64
+    }
+
+    /// Operations of one search: nine blocks of a first cycle, two of a second.
+    fn search_flops(self) -> f64 {
+        (9 * first_block(self.rank) + 2 * kept(self.rank)) as f64 * self.apply_flops()
+    }
+
+    /// Operations of G times a vector.
+    fn apply_flops(self) -> f64 {
+        let (m, n) = (self.m as f64, self.n as f64);
+        4.0 * m * n + if self.full { 2.0 * m * m } else { 0.0 }
+    }
+
     /// W or E, and what a trace packs of it.
     fn tracing(self) -> SolveStage {
         let Self { m, n, .. } = self;
@@ -154,16 +180,15 @@ impl Quantity {
         8 * self.n * if columns < self.n { columns } else { self.n }
     }
 
-    /// Operations, about: two traces, the products of the published solve (nine blocks of a first
-    /// cycle, two of a second), those of the basis that serves all candidates, in each of four
-    /// folds, and the rows that are scored.
+    /// Operations, about: two traces, the products of the published solve, those of the basis that
+    /// serves all candidates, in each of four folds, and the rows that are scored.
     #[must_use]
     pub(crate) fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
         let full = if self.full { m * m } else { 0.0 };
-        let apply = 4.0 * m * n + 2.0 * full;
+        let apply = self.apply_flops();
         let traces = 2.0 * m * m * n;
-        let solve = (9 * first_block(self.rank) + 2 * kept(self.rank)) as f64 * apply;
+        let solve = self.search_flops();
         let basis = columns_max(self.n, self.rank) as f64;
         let folds = 4.0 * basis * (apply + 2.0 * full);
         let scored = SCORED_ROWS as f64 * 2.0 * m * (n + basis);

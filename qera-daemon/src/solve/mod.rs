@@ -4,7 +4,7 @@
 //! `site` chooses on the window and solves layer by layer; `projection` makes a layer's low-rank
 //! term, `rounding` rounds it and measures what that costs, `solution` is what comes out. `direct`
 //! is one layer without a checkpoint around it, `alone` one site without a run, `cost` what a solve
-//! takes, for the plan.
+//! takes and `rounding_cost` what rounding under R takes, for the plan.
 
 pub(crate) mod alone;
 pub(crate) mod cost;
@@ -13,5 +13,6 @@ pub(crate) mod freezing;
 pub(crate) mod projection;
 pub(crate) mod rounder;
 pub(crate) mod rounding;
+pub(crate) mod rounding_cost;
 pub(crate) mod site;
 pub(crate) mod solution;

@@ -15,6 +15,7 @@ mod published;
 mod quarantine;
 mod refused_checkpoints;
 mod refused_options;
+mod rounding_plan;
 mod sites;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");

@@ -1,0 +1,174 @@
+//! What rounding a layer under R needs, when it will be rounded, and what is known of a W~ that is
+//! made already.
+
+use core::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::plan::Plan;
+use crate::plan::planned_run::PlannedRun;
+use crate::settings::Settings;
+use crate::settings::memory_budget::format_bytes;
+use crate::settings::rounding::{Rounding, RoundingSettings, RoundingShrinkage};
+use crate::solve::cost::Quantity;
+use crate::solve::rounding_cost::RoundingQuantity;
+use crate::weights::frozen::record::{MeasuredRounding, RoundingRecord};
+
+/// Rounding of a layer.
+#[derive(Debug, Serialize)]
+pub(crate) struct RoundingPlan {
+    /// Rows that R holds when it is rounded.
+    pub(crate) round_after: u64,
+    /// Working memory meanwhile, refits included; 0 where W~ is made.
+    pub(crate) round_bytes: u64,
+    /// Of it, what each helping core adds.
+    #[serde(skip)]
+    pub(crate) panel_bytes: u64,
+    /// Operations, about; 0 where W~ is made.
+    pub(crate) round_flops: f64,
+    /// The W~ that the state holds; null where it will be made.
+    pub(crate) made: Option<MadeRounding>,
+}
+
+/// A W~ that is made.
+#[derive(Debug, Serialize)]
+pub(crate) struct MadeRounding {
+    /// How: nearest where no row had come when the base was written.
+    pub(crate) rounding: Rounding,
+    /// Rank that it was rounded for; 0 where none was asked about.
+    pub(crate) rank: usize,
+    /// Rows that R held.
+    pub(crate) rows: u64,
+    /// Number of the last of their shards.
+    pub(crate) journal_position: u64,
+    /// What it was worth then; null without rows.
+    pub(crate) errors: Option<MeasuredRounding>,
+}
+
+impl RoundingPlan {
+    /// Of a layer whose solve takes so much; `None` for nearest, which takes nothing.
+    #[must_use]
+    pub(crate) fn new(run: &PlannedRun<'_>, layer: usize, quantity: Quantity) -> Option<Self> {
+        let settings = &run.settings.rounding;
+        if !settings.rounding.uses_rows() {
+            return None;
+        }
+        let record = run.weights.and_then(|weights| weights.rounding_of(layer));
+        let made = record.filter(|_| !settings.round_again);
+        let (m, n) = (quantity.m, quantity.n);
+        let rounding = RoundingQuantity { m, n };
+        let to_do = made.is_none();
+        Some(Self {
+            round_after: settings.round_after_rows(m),
+            round_bytes: if to_do {
+                rounding.bytes() + quantity.refit_bytes()
+            } else {
+                0
+            },
+            panel_bytes: if to_do { rounding.panel_bytes() } else { 0 },
+            round_flops: if to_do {
+                rounding.flops(settings, quantity.refit_flops())
+            } else {
+                0.0
+            },
+            made: made.map(|record| MadeRounding::new(&record)),
+        })
+    }
+}
+
+impl MadeRounding {
+    fn new(record: &RoundingRecord) -> Self {
+        Self {
+            rounding: record.rounding,
+            rank: record.rank,
+            rows: record.rows,
+            journal_position: record.journal_position,
+            errors: record.measured,
+        }
+    }
+}
+
+/// How W~ is rounded, for a person.
+fn described(settings: &RoundingSettings) -> String {
+    let RoundingSettings {
+        rounding,
+        shrinkage,
+        base_share,
+        ..
+    } = settings;
+    let shrinkage = match shrinkage {
+        RoundingShrinkage::Rule => "3 m / (3 m + rows)".into(),
+        RoundingShrinkage::Auto => "chosen on held-out rows".into(),
+        RoundingShrinkage::Fixed(a) => a.to_string(),
+    };
+    let share = if rounding.knows_the_adapter() {
+        format!(", base share {base_share}")
+    } else {
+        String::new()
+    };
+    format!(
+        "rounding: {}{share}, shrinkage {shrinkage}",
+        rounding.name()
+    )
+}
+
+impl Plan {
+    /// What is to be rounded, after the other work.
+    pub(crate) fn rounding_work(&self) -> String {
+        let layers = self.layers.iter().filter_map(|l| l.rounding.as_ref());
+        let to_do = layers.filter(|plan| plan.made.is_none()).count();
+        if to_do == 0 {
+            return String::new();
+        }
+        let work = self.round_flops / 1e9;
+        format!(", about {work:.1} GFlop to round {to_do} layers")
+    }
+
+    /// When layers are rounded, and what the bases that are made are worth; nothing for nearest.
+    pub(crate) fn rounding_table(&self, settings: &Settings) -> String {
+        let mut text = String::new();
+        if !settings.rounding.rounding.uses_rows() {
+            return text;
+        }
+        // Writing to a String cannot fail.
+        let mut line = |s: core::fmt::Arguments<'_>| {
+            let _ = writeln!(text, "{s}");
+        };
+        line(format_args!("\n{}", described(&settings.rounding)));
+        line(format_args!(
+            "{:<52} {:>10} {:>16} {:>9} {:>10} {:>10} {:>10}",
+            "layer", "at rows", "rounding", "GFlop", "base alone", "nearest", "corrected"
+        ));
+        for layer in &self.layers {
+            let Some(plan) = &layer.rounding else {
+                continue;
+            };
+            let errors = plan.made.as_ref().and_then(|made| made.errors);
+            let error = |of: fn(&MeasuredRounding) -> f64| {
+                errors
+                    .as_ref()
+                    .map_or("-".into(), |e| format!("{:.2e}", of(e)))
+            };
+            let (rows, memory, work) = match &plan.made {
+                Some(made) => (
+                    made.rows,
+                    format!("made ({})", made.rounding.name()),
+                    "-".into(),
+                ),
+                None => (
+                    plan.round_after,
+                    format_bytes(plan.round_bytes),
+                    format!("{:.2}", plan.round_flops / 1e9),
+                ),
+            };
+            line(format_args!(
+                "{:<52} {rows:>10} {memory:>16} {work:>9} {:>10} {:>10} {:>10}",
+                layer.name,
+                error(|e| e.error_alone),
+                error(|e| e.error_nearest),
+                error(|e| e.error_with)
+            ));
+        }
+        text
+    }
+}
