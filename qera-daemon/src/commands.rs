@@ -108,7 +108,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
         return Ok(Exit::Failure);
     };
     let out = OutFolder::open(&settings.publish.out)?;
-    refuse_other_quantizer(&out, &settings.weights)?;
+    refuse_other_quantizer(&out, settings)?;
     refuse_other_checkpoint(&out, settings, model.as_ref())?;
     if weights.rounding().uses_rows() {
         let (again, new_checkpoint) = (

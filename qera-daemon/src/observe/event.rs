@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
-    AllLayersConverged, FoldedShard, GenerationPublished, GenerationRejected, RunStarted,
-    StateRestored,
+    AllLayersConverged, BaseWritten, FoldedShard, GenerationPublished, GenerationRejected,
+    RunStarted, StateRestored,
 };
 use crate::observe::waiting::WaitingForConvergence;
 
@@ -85,6 +85,8 @@ pub(crate) enum Event<'a> {
     Rounded(LayerRounded<'a>),
     /// A layer has its correction.
     LayerSolved(LayerCorrected<'a>),
+    /// W~ is in place as a checkpoint.
+    BaseWritten(BaseWritten),
     /// A generation is in place.
     Published(GenerationPublished),
     /// A generation did not pass its check.
@@ -135,6 +137,7 @@ impl fmt::Display for Event<'_> {
             Self::Unrounded(unrounded) => unrounded.fmt(f),
             Self::Rounded(rounded) => rounded.fmt(f),
             Self::LayerSolved(corrected) => corrected.fmt(f),
+            Self::BaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),
             Self::Failed { message } => write!(f, "error: {message}"),
@@ -146,6 +149,7 @@ impl fmt::Display for Event<'_> {
 mod tests {
     use super::*;
     use crate::observe::layer_events::ErrorRise;
+    use crate::observe::run_events::WorstLayer;
 
     #[track_caller]
     fn check(event: &Event<'_>, text: &str, json: &str) {
@@ -314,6 +318,39 @@ mod tests {
             &published(3, 6, 7),
             "published generation 3: out/3 (4 layers corrected, 3 solved without correction, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
             r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":3,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
+        );
+    }
+
+    #[test]
+    fn what_a_base_is_worth_alone_is_told() {
+        let written = |nearest| {
+            Event::BaseWritten(BaseWritten {
+                path: "out/base".into(),
+                rounding: "projected",
+                layers: 4,
+                alone: 0.25,
+                nearest,
+                corrected: 0.125,
+                worst: WorstLayer {
+                    layer: "h.0".into(),
+                    badness: 1.5,
+                },
+            })
+        };
+        let end = "; at 3 bits and fewer no base is usable without its adapter";
+        check(
+            &written(Some(0.5)),
+            &format!(
+                "base written: out/base (rounding projected; error 2.50e-1 without adapter, 5.00e-1 of nearest rounding without adapter, 1.25e-1 with it, geometric means of 4 layers; worst without adapter: h.0, 1.50 times nearest's){end}"
+            ),
+            r#"{"event":"base-written","path":"out/base","rounding":"projected","layers":4,"alone":0.25,"nearest":0.5,"corrected":0.125,"worst":{"layer":"h.0","badness":1.5}}"#,
+        );
+        check(
+            &written(None),
+            &format!(
+                "base written: out/base (rounding projected; error 2.50e-1 without adapter, 1.25e-1 with it, geometric means of 4 layers; worst without adapter: h.0, 1.50e0){end}"
+            ),
+            r#"{"event":"base-written","path":"out/base","rounding":"projected","layers":4,"alone":0.25,"nearest":null,"corrected":0.125,"worst":{"layer":"h.0","badness":1.5}}"#,
         );
     }
 

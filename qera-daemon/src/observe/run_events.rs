@@ -163,6 +163,68 @@ impl fmt::Display for GenerationPublished {
     }
 }
 
+/// `OUT/base` is in place. Errors are over the output's power, geometric means over the layers.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct BaseWritten {
+    /// Folder.
+    pub(crate) path: String,
+    /// How W~ was rounded.
+    pub(crate) rounding: &'static str,
+    /// Layers with an error to measure.
+    pub(crate) layers: usize,
+    /// Of W~ without its adapter.
+    pub(crate) alone: f64,
+    /// Of nearest rounding without an adapter, where W~ was rounded otherwise.
+    pub(crate) nearest: Option<f64>,
+    /// Of W~ with its adapter.
+    pub(crate) corrected: f64,
+    /// The worst of W~ without its adapter.
+    pub(crate) worst: WorstLayer,
+}
+
+/// A layer.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct WorstLayer {
+    /// Its name.
+    pub(crate) layer: String,
+    /// Its error without adapter over that of nearest rounding; where W~ is rounded to nearest, the
+    /// error itself.
+    pub(crate) badness: f64,
+}
+
+impl fmt::Display for BaseWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            rounding,
+            layers,
+            alone,
+            nearest,
+            corrected,
+            worst: WorstLayer { layer, badness },
+        } = self;
+        write!(
+            f,
+            "base written: {path} (rounding {rounding}; error {alone:.2e} without adapter, "
+        )?;
+        if let Some(nearest) = nearest {
+            write!(f, "{nearest:.2e} of nearest rounding without adapter, ")?;
+        }
+        write!(
+            f,
+            "{corrected:.2e} with it, geometric means of {layers} layers; worst without adapter: {layer}, "
+        )?;
+        match nearest {
+            Some(_) => write!(f, "{badness:.2} times nearest's)")?,
+            None => write!(f, "{badness:.2e})")?,
+        }
+        write!(
+            f,
+            "; at 3 bits and fewer no base is usable without its adapter"
+        )
+    }
+}
+
 /// A generation did not pass its check: `current` still names the one before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GenerationRejected {

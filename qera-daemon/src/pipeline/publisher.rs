@@ -233,7 +233,11 @@ impl<'a> Publisher<'a> {
         let outcomes = outcomes(&self.latest, &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
-        let published = match self.target.publish(&outcomes, &summaries, inputs)? {
+        let report = self.target.publish(&outcomes, &summaries, inputs)?;
+        if let Some(written) = report.base_written {
+            context.reporter.say(&Event::BaseWritten(written));
+        }
+        let published = match report.outcome {
             PublishOutcome::Published(published) => published,
             PublishOutcome::Rejected(rejected) => {
                 self.changed = true;

@@ -8,27 +8,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
-use crate::disk::{exists, read, write_json};
+use crate::disk::{exists, read, write_json, write_synced};
 use crate::error::Fatal;
 use crate::formats::safetensors::header::{Header, HeaderError};
 use crate::formats::safetensors::writer::{WriteError, Writer};
+use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
 use crate::publish::out_folder::OutFolder;
+use crate::publish::rounded_base::RoundedBase;
+use crate::publish::sample::digest_of_layer;
+use crate::settings::rounding::{Rounding, RoundingSettings};
 use crate::weights::Weights;
 
 /// Name of the record of what a base was made from.
 pub(crate) const RECORD: &str = "qera_base.json";
 const MODEL: &str = "model.safetensors";
 /// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's were,
-/// and few of the files beside the weights were there.
+/// and few of the files beside the weights were there. Version 3 is that of a W~ that was rounded
+/// under R, which a program that does not know of it must not take for another.
 const VERSION: u32 = 2;
+const VERSION_OF_ROUNDED: u32 = 3;
 
 const fn first_version() -> u32 {
     1
 }
 
 /// What a base folder was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Base {
     /// Of what a base is; version 1 did not write it.
     #[serde(default = "first_version")]
@@ -41,21 +47,24 @@ pub(crate) struct Base {
     pub(crate) others: String,
     /// Layers that hold W~.
     pub(crate) layers: Vec<String>,
+    /// Which W~, where that depends on rows; absent for nearest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rounded: Option<RoundedBase>,
 }
 
-impl Base {
-    /// What this run would write.
-    #[must_use]
-    pub(crate) fn new(weights: &Weights, fingerprint: &str) -> Self {
-        Self {
-            version: VERSION,
-            quantizer: weights.format().to_string(),
-            checkpoint: fingerprint.to_owned(),
-            others: weights.fingerprint_of_others(),
-            layers: weights.layers().iter().map(|l| l.name.clone()).collect(),
-        }
-    }
+/// The record of a base as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BaseRecord {
+    /// What it was made from.
+    #[serde(flatten)]
+    pub(crate) base: Base,
+    /// BLAKE3 of some rows of W~ of each layer, where it depends on rows: the digest of all of it is
+    /// of codes and scales, which the tensors do not show.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) samples: BTreeMap<String, String>,
+}
 
+impl BaseRecord {
     /// Reads the record of a base folder.
     ///
     /// # Errors
@@ -64,22 +73,63 @@ impl Base {
         serde_json::from_slice(bytes)
     }
 
-    /// Identifies quantizer, layers and weights in every manifest.
+    fn new(base: &Base, weights: &Weights) -> Result<Self, Fatal> {
+        let layers = base.layers.iter().enumerate();
+        let rounded = layers.filter(|_| base.rounded.is_some());
+        let samples =
+            rounded.map(|(layer, name)| Ok((name.clone(), digest_of_layer(weights, layer)?)));
+        Ok(Self {
+            base: base.clone(),
+            samples: samples.collect::<Result<_, Fatal>>()?,
+        })
+    }
+}
+
+impl Base {
+    /// What this run would write, as far as it is known before W~ is made.
+    #[must_use]
+    pub(crate) fn new(weights: &Weights, rounding: &RoundingSettings, fingerprint: &str) -> Self {
+        let rounded = RoundedBase::new(weights, rounding);
+        Self {
+            version: version_of(rounded.as_ref()),
+            quantizer: weights.format().to_string(),
+            checkpoint: fingerprint.to_owned(),
+            others: weights.fingerprint_of_others(),
+            layers: weights.layers().iter().map(|l| l.name.clone()).collect(),
+            rounded,
+        }
+    }
+
+    /// Whether all of it is known: W~ is made.
+    #[must_use]
+    pub(crate) fn is_made(&self) -> bool {
+        let rounded = self.rounded.as_ref();
+        rounded.is_none_or(|rounded| rounded.digest.is_some())
+    }
+
+    /// Digest of a W~ that depends on rows.
+    #[must_use]
+    pub(crate) fn digest(&self) -> Option<&str> {
+        self.rounded.as_ref()?.digest.as_deref()
+    }
+
+    /// Identifies quantizer, rounding, layers and weights in every manifest.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         format!("blake3:{}", blake3::hash(&bytes).to_hex())
     }
 
-    /// Whether `OUT/base` is there already. A run without `--emit-base` into a folder whose base
+    /// The base that is there already; what it holds beside what this run knows of it is known then.
+    /// A run without `--emit-base` into a folder whose base
     /// has another quantizer is refused as well: the adapter would be served on the wrong weights.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] when the base there was made from something else.
-    pub(crate) fn present(&self, out: &OutFolder) -> Result<bool, Fatal> {
+    pub(crate) fn present(&self, out: &OutFolder) -> Result<Option<Self>, Fatal> {
         let folder = out.path.join("base");
         if !exists(&folder) {
-            return Ok(false);
+            return Ok(None);
         }
         let refuse = |reason| Fatal::StateRefused {
             path: folder.clone(),
@@ -87,15 +137,21 @@ impl Base {
         };
         let unread = |e: String| refuse(format!("its {RECORD} cannot be read: {e}"));
         let record = read(&folder.join(RECORD)).map_err(|e| unread(e.to_string()))?;
-        let found = Self::parse(&record).map_err(|e| unread(e.to_string()))?;
-        if found == *self {
-            check_header(&folder.join(MODEL))
-                .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
-            return Ok(true);
+        let found = BaseRecord::parse(&record).map_err(|e| unread(e.to_string()))?;
+        if let Some(reason) = self.differs(&found.base) {
+            return Err(refuse(reason));
         }
-        Err(refuse(if found.version != self.version {
+        check_header(&folder.join(MODEL))
+            .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
+        Ok(Some(found.base))
+    }
+
+    /// Why a base that was found is not this one.
+    fn differs(&self, found: &Self) -> Option<String> {
+        let version = version_of(found.rounded.as_ref());
+        Some(if found.version != version {
             format!(
-                "has version {}, this program writes version {VERSION} (tensors keep their types): choose another --out, or remove the folder",
+                "has version {}, this program writes version {version} (tensors keep their types): choose another --out, or remove the folder",
                 found.version
             )
         } else if found.quantizer != self.quantizer {
@@ -109,10 +165,34 @@ impl Base {
                 found.layers.len(),
                 self.layers.len()
             )
-        } else {
+        } else if found.checkpoint != self.checkpoint || found.others != self.others {
             "was made from other weights: choose another --out".into()
-        }))
+        } else {
+            let differs = match (&self.rounded, &found.rounded) {
+                (Some(own), Some(found)) => own.differs(found, &self.layers)?,
+                (None, None) => return None,
+                (own, found) => format!(
+                    "was rounded by {}, this run rounds by {}",
+                    rounding_of(found.as_ref()),
+                    rounding_of(own.as_ref())
+                ),
+            };
+            format!("{differs}: choose another --out, or solve from the state that made it")
+        })
     }
+}
+
+const fn version_of(rounded: Option<&RoundedBase>) -> u32 {
+    match rounded {
+        Some(_) => VERSION_OF_ROUNDED,
+        None => VERSION,
+    }
+}
+
+/// How a base was rounded, by its record.
+#[must_use]
+pub(crate) fn rounding_of(rounded: Option<&RoundedBase>) -> &str {
+    rounded.map_or(Rounding::Nearest.name(), |of| &of.settings.name)
 }
 
 /// Whether a file is as long as its header says.
@@ -130,21 +210,23 @@ pub(crate) fn emit(
     out: &OutFolder,
     weights: &Weights,
     base: &Base,
+    worth: Option<&BaseWorth>,
     companions: &Companions,
 ) -> Result<PathBuf, Fatal> {
     let unfinished = out.begin("")?;
-    write(&unfinished, weights, base, companions).inspect_err(|_| out.abandon(""))?;
+    let written = || {
+        // First, so that nothing of theirs can take the place of what is written here.
+        companions.copy(&unfinished)?;
+        write(&unfinished, weights, base)?;
+        worth.map_or(Ok(()), |worth| {
+            write_synced(&unfinished.join(README), worth.text().as_bytes())
+        })
+    };
+    written().inspect_err(|_| out.abandon(""))?;
     out.rename_in(&unfinished, "", "base")
 }
 
-fn write(
-    folder: &Path,
-    weights: &Weights,
-    base: &Base,
-    companions: &Companions,
-) -> Result<(), Fatal> {
-    // First, so that nothing of theirs can take the place of what is written here.
-    companions.copy(folder)?;
+fn write(folder: &Path, weights: &Weights, base: &Base) -> Result<(), Fatal> {
     let tensors = weights.model()?;
     let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
     let path = folder.join(MODEL);
@@ -156,5 +238,5 @@ fn write(
         writer.end().map_err(&failed)?;
     }
     writer.finish().map_err(&failed)?.sync()?;
-    write_json(&folder.join(RECORD), base)
+    write_json(&folder.join(RECORD), &BaseRecord::new(base, weights)?)
 }

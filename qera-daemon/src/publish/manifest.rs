@@ -9,10 +9,11 @@ use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
+use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
-use crate::settings::rounding::{RoundingSettings, RoundingShrinkage};
 use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
@@ -69,6 +70,9 @@ pub(crate) struct Fingerprints {
     pub(crate) names: Option<String>,
     /// `OUT/base`, when there is one.
     pub(crate) base: Option<String>,
+    /// W~, where it depends on rows: codes and scales of every layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rounded: Option<String>,
 }
 
 /// Settings that decide the bytes of the adapter.
@@ -81,27 +85,13 @@ pub(crate) struct SettingsRecord {
     pub(crate) format: WeightFormat,
     /// How W~ was rounded; absent for nearest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rounding: Option<RoundingAsked>,
+    pub(crate) rounding: Option<RoundingChoice>,
     /// `auto` or a number.
     pub(crate) shrinkage: serde_json::Value,
     /// dtype asked for A and B.
     pub(crate) dtype: String,
     /// Rank asked, per layer.
     pub(crate) ranks: Vec<usize>,
-}
-
-/// Settings of the rounding that decide the bytes of W~. When and whether it is made again decides
-/// which rows W~ knows, which is no setting's business but W~'s own record; a lower rank is among
-/// `ranks`.
-#[derive(Debug, Serialize)]
-pub(crate) struct RoundingAsked {
-    /// `feedback` or `projected`.
-    pub(crate) name: &'static str,
-    /// `rule`, `auto` or a number.
-    pub(crate) shrinkage: serde_json::Value,
-    /// b, where W~ knows the adapter.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) base_share: Option<f64>,
 }
 
 /// Where the rows came from.
@@ -153,6 +143,9 @@ pub(crate) struct LayerRecord {
     pub(crate) method: &'static str,
     /// `mxint4/32`, say.
     pub(crate) quantizer: String,
+    /// How W~ was made; absent where all of it is rounded to nearest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rounding: Option<LayerRounding>,
     /// a, for QERA-exact.
     pub(crate) shrinkage: Option<f64>,
     /// Where a comes from.
@@ -212,7 +205,7 @@ impl Manifest {
             settings, weights, ..
         } = *of;
         Self {
-            manifest_version: 2,
+            manifest_version: 3,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
             serving: ServingRecord::new(weights),
@@ -227,14 +220,9 @@ impl Manifest {
 }
 
 impl Fingerprints {
-    /// Of these settings; `checkpoint` and `base` are fingerprints themselves.
+    /// Of these settings, before a base is known; `checkpoint` is a fingerprint itself.
     #[must_use]
-    pub(crate) fn new(
-        settings: &Settings,
-        weights: &Weights,
-        checkpoint: String,
-        base: Option<String>,
-    ) -> Self {
+    pub(crate) fn new(settings: &Settings, weights: &Weights, checkpoint: String) -> Self {
         let record = SettingsRecord::new(settings, weights);
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
         Self {
@@ -242,7 +230,8 @@ impl Fingerprints {
             model: Some(weights.identity().to_owned()),
             settings: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
             names: Some(names_fingerprint(weights)),
-            base,
+            base: None,
+            rounded: None,
         }
     }
 }
@@ -276,7 +265,7 @@ impl SettingsRecord {
         Self {
             method: settings.solve.method.name(),
             format: weights.format(),
-            rounding: RoundingAsked::new(&settings.rounding),
+            rounding: RoundingChoice::new(&settings.rounding),
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
@@ -284,22 +273,6 @@ impl SettingsRecord {
             dtype: dtype_name(settings.solve.factor_dtype).to_string(),
             ranks: weights.layers().iter().map(|l| l.rank_asked).collect(),
         }
-    }
-}
-
-impl RoundingAsked {
-    /// Nothing for nearest: its fingerprints stay those of a version that knew nothing else.
-    fn new(settings: &RoundingSettings) -> Option<Self> {
-        let rounding = settings.rounding;
-        rounding.uses_rows().then(|| Self {
-            name: rounding.name(),
-            shrinkage: match settings.shrinkage {
-                RoundingShrinkage::Rule => "rule".into(),
-                RoundingShrinkage::Auto => "auto".into(),
-                RoundingShrinkage::Fixed(a) => a.into(),
-            },
-            base_share: rounding.knows_the_adapter().then_some(settings.base_share),
-        })
     }
 }
 
@@ -329,6 +302,7 @@ impl LayerRecord {
             rank_used: solution.map_or(0, |s| s.rank_used),
             method: settings.solve.method.name(),
             quantizer: weights.format().to_string(),
+            rounding: weights.rounding_of(index).map(LayerRounding::new),
             shrinkage: choice.map(|c| c.shrinkage),
             shrinkage_origin: choice.map(|c| c.origin),
             rows: solution.map_or(0, |s| s.rows),

@@ -1,18 +1,23 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
 //! place and renamed in (`generation`), the adapter in PEFT's format (`peft`), the manifest
-//! (`manifest`), W~ as a checkpoint (`base`) with what lies beside the weights (`companions`), the
+//! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) with what it is worth alone (`base_worth`) and what
+//! lies beside the weights (`companions`), the
 //! check that comes before `current` is switched (`check`), all of them in one place (`target`), and
 //! the command that is told (`on_publish`).
 
 pub(crate) mod base;
+pub(crate) mod base_worth;
 pub(crate) mod check;
 pub(crate) mod companions;
 pub(crate) mod generation;
+pub(crate) mod layer_rounding;
 pub(crate) mod layers;
 pub(crate) mod manifest;
 pub(crate) mod on_publish;
 pub(crate) mod out_folder;
 pub(crate) mod peft;
 pub(crate) mod readme;
+pub(crate) mod rounded_base;
+pub(crate) mod sample;
 pub(crate) mod target;
 pub(crate) mod target_modules;

@@ -1,6 +1,8 @@
 //! The README of a generation: the commands that serve it.
 
+use crate::publish::base_worth::BaseWorth;
 use crate::publish::layers::PublishedLayers;
+use crate::publish::rounded_base::RoundingChoice;
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
@@ -46,12 +48,13 @@ impl Readme<'_> {
                 ),
             ),
         };
+        let worth = self.worth();
         let text = format!(
             "# qera adapter, generation {generation}
 
 {corrected} of {total} layers corrected by method `{method}` for {quantizer}; rank {rank}, lora_alpha {rank}.
 `qera_manifest.json` has the errors of every layer.
-{base_note}
+{base_note}{worth}
 PEFT:
 
 ```python
@@ -70,6 +73,26 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
             true => text + &self.engines(base_model),
             false => text,
         }
+    }
+
+    /// What the W~ that it belongs on is worth with and without it; which W~ that is, where there
+    /// is more than one of the format.
+    fn worth(&self) -> String {
+        let settings = &self.layers.settings.rounding;
+        let belongs = RoundingChoice::new(settings).map(|choice| {
+            format!(
+                "\nIt belongs on the W~ of that folder and on no other: those weights were rounded together with it ({choice}).\n\
+                 On weights of the same format that were rounded to nearest, or by another run, it does harm.\n",
+            )
+        });
+        let errors = BaseWorth::new(&self.layers).map(|worth| {
+            format!(
+                "\nOutput error over the output's power, geometric means:\n\n{}{}\n",
+                worth.table(),
+                worth.usable()
+            )
+        });
+        belongs.unwrap_or_default() + &errors.unwrap_or_default()
     }
 
     /// Engines of causal language models.

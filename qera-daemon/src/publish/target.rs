@@ -8,16 +8,19 @@ use serde::Deserialize;
 use crate::disk::{exists, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
+use crate::observe::run_events::{BaseWritten, GenerationRejected};
 use crate::publish::base::{Base, emit};
+use crate::publish::base_worth::BaseWorth;
 use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
 use crate::publish::generation::{Generation, PublishOutcome};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
+use crate::publish::rounded_base::{RoundedBase, RoundingChoice};
 use crate::settings::Settings;
+use crate::settings::rounding::Rounding;
 use crate::settings::weight_format::WeightFormat;
-use crate::settings::weights::WeightsSettings;
 use crate::solve::solution::LayerOutcome;
 use crate::weights::{Model, Weights};
 
@@ -28,7 +31,7 @@ pub(crate) struct Target<'a> {
     pub(crate) out: OutFolder,
     settings: &'a Settings,
     weights: Arc<Weights>,
-    /// Set where a base is there or asked for.
+    /// Set where a base is there or asked for; as far as it is known, until W~ is made.
     base: Option<Base>,
     base_present: bool,
     companions: Companions,
@@ -36,6 +39,15 @@ pub(crate) struct Target<'a> {
     /// Digest of the shards that the current generation is the last word on, for these
     /// fingerprints.
     drained: Option<String>,
+}
+
+/// What a publication did.
+#[derive(Debug)]
+pub(crate) struct PublishReport {
+    /// Set where the base was written before the generation.
+    pub(crate) base_written: Option<BaseWritten>,
+    /// What became of the generation.
+    pub(crate) outcome: PublishOutcome,
 }
 
 /// A place in a journal.
@@ -52,8 +64,16 @@ pub(crate) struct Position {
 pub(crate) struct Current {
     fingerprints: Fingerprints,
     inputs: CurrentInputs,
-    /// Of its settings only what W~ is stored in.
-    settings: WeightFormat,
+    settings: CurrentSettings,
+}
+
+#[derive(Debug, Deserialize)]
+struct CurrentSettings {
+    /// What W~ is stored in.
+    #[serde(flatten)]
+    format: WeightFormat,
+    #[serde(default)]
+    rounding: Option<RoundingChoice>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,7 +94,8 @@ impl Current {
 }
 
 impl<'a> Target<'a> {
-    /// Takes the folder for these layers, and refuses one whose base belongs to others.
+    /// Takes the folder for these layers, and refuses one whose base belongs to others. Where W~ is
+    /// not made yet, only the first publication can tell whether a base that is there holds it.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`], [`Fatal::Io`].
@@ -86,25 +107,78 @@ impl<'a> Target<'a> {
         let fingerprint = weights.fingerprint().to_owned();
         // Hashing the whole checkpoint is for those who have or want a base.
         let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
-        let base = concerned.then(|| Base::new(&weights, &fingerprint));
-        let base_present = base.as_ref().map_or(Ok(false), |base| base.present(&out))?;
+        let base = concerned.then(|| Base::new(&weights, &settings.rounding, &fingerprint));
         let companions = Companions::new(settings, weights.path(), weights.folder());
-        if base.is_some() && !base_present {
-            companions.find()?;
-        }
-        let of_base = base.as_ref().map(Base::fingerprint);
+        let fingerprints = Fingerprints::new(settings, &weights, fingerprint);
         let mut target = Self {
             out,
             settings,
             base,
-            base_present,
+            base_present: false,
             companions,
-            fingerprints: Fingerprints::new(settings, &weights, fingerprint, of_base),
+            fingerprints,
             weights,
             drained: None,
         };
+        target.identify_base()?;
+        if target.base.is_some() && !target.base_present {
+            target.companions.find()?;
+        }
         target.drained = target.read_current();
         Ok(target)
+    }
+
+    /// Takes note of which base it is, once that is known, and refuses a folder that holds another.
+    fn identify_base(&mut self) -> Result<(), Fatal> {
+        let Some(base) = &mut self.base else {
+            return Ok(());
+        };
+        base.rounded = RoundedBase::new(&self.weights, &self.settings.rounding);
+        let found = base.present(&self.out)?;
+        self.base_present = found.is_some();
+        if !base.is_made() {
+            return Ok(());
+        }
+        refuse_other_rounded(&self.out, base.digest())?;
+        if let Some(found) = found {
+            *base = found;
+        }
+        self.fingerprints.base = Some(base.fingerprint());
+        self.fingerprints.rounded = base.digest().map(str::to_owned);
+        Ok(())
+    }
+
+    /// No adapter goes out whose W~ is nowhere to be had.
+    fn without_base(&self) -> Result<PublishReport, Fatal> {
+        let layers = self.weights.layers().iter().enumerate();
+        let unmade = layers.filter(|(layer, _)| self.weights.rounding_of(*layer).is_none());
+        let problem =
+            |name: &str| format!("{name}: it is not rounded yet, and so there is no base");
+        Ok(PublishReport {
+            base_written: None,
+            outcome: PublishOutcome::Rejected(GenerationRejected {
+                generation: self.out.next_generation()?,
+                problems: unmade.map(|(_, layer)| problem(&layer.name)).collect(),
+                more: 0,
+            }),
+        })
+    }
+
+    /// Writes the base where it is asked for and not there.
+    fn write_base(&mut self, layers: &PublishedLayers<'_>) -> Result<Option<BaseWritten>, Fatal> {
+        let Some(base) = self.base.as_ref().filter(|_| !self.base_present) else {
+            return Ok(None);
+        };
+        let worth = BaseWorth::new(layers);
+        let path = emit(
+            &self.out,
+            &self.weights,
+            base,
+            worth.as_ref(),
+            &self.companions,
+        )?;
+        self.base_present = true;
+        Ok(worth.map(|worth| worth.written(path.display().to_string())))
     }
 
     /// Identifies the checkpoint and the settings that corrections and evidence belong to.
@@ -154,22 +228,28 @@ impl<'a> Target<'a> {
         outcomes: &[LayerOutcome<'_>],
         progress: &[LayerSummary],
         inputs: Inputs,
-    ) -> Result<PublishOutcome, Fatal> {
-        if let Some(base) = self.base.as_ref().filter(|_| !self.base_present) {
-            emit(&self.out, &self.weights, base, &self.companions)?;
-            self.base_present = true;
+    ) -> Result<PublishReport, Fatal> {
+        let is_made = |of: &Self| of.base.as_ref().is_none_or(Base::is_made);
+        if !is_made(self) {
+            // W~ of all layers is to be there by now.
+            self.identify_base()?;
+            if !is_made(self) {
+                return self.without_base();
+            }
         }
+        let weights = Arc::clone(&self.weights);
+        let layers = PublishedLayers {
+            settings: self.settings,
+            weights: &weights,
+            outcomes,
+            progress,
+        };
+        let base_written = self.write_base(&layers)?;
         // Without a base the quantized weights are elsewhere, and the full-precision folder would
         // be wrong.
         let base_model = self.base.as_ref().map(|_| self.out.path.join("base"));
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
-        let layers = PublishedLayers {
-            settings: self.settings,
-            weights: &self.weights,
-            outcomes,
-            progress,
-        };
         let generation = Generation {
             layers,
             manifest: Manifest::new(&layers, inputs, fingerprints),
@@ -177,39 +257,74 @@ impl<'a> Target<'a> {
         };
         let against = match &base_model {
             Some(base) => HeldAgainst::Folder(base),
-            None => HeldAgainst::Run(&self.weights),
+            None => HeldAgainst::Run(&weights),
         };
         let outcome = generation.publish(&self.out, against)?;
         if matches!(outcome, PublishOutcome::Published(_)) {
             self.drained = drained;
             self.out.prune(self.settings.publish.keep_generations)?;
         }
-        Ok(outcome)
+        Ok(PublishReport {
+            base_written,
+            outcome,
+        })
     }
 }
 
-/// An engine that follows `current` serves it on weights of one quantizer.
+/// What follows `current` serves it on one W~.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] where the current generation is for another.
-pub(crate) fn refuse_other_quantizer(
-    out: &OutFolder,
-    settings: &WeightsSettings,
-) -> Result<(), Fatal> {
-    let Some(Current {
-        settings: found, ..
-    }) = current(out)
-    else {
+/// [`Fatal::StateRefused`] where the current generation belongs on another.
+fn refuse_other_rounded(out: &OutFolder, digest: Option<&str>) -> Result<(), Fatal> {
+    let found = current(out).and_then(|current| current.fingerprints.rounded);
+    let (Some(found), Some(own)) = (found, digest) else {
         return Ok(());
     };
-    let own = WeightFormat::of(settings.quantizer);
     if found == own {
         return Ok(());
     }
     Err(Fatal::StateRefused {
         path: out.path.clone(),
         reason: format!(
+            "its current generation corrects another W~ ({found}, this run's is {own}): choose another --out, or solve from the state that made it"
+        ),
+    })
+}
+
+/// An engine that follows `current` serves it on weights of one quantizer, rounded in one way.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] where the current generation is for another.
+pub(crate) fn refuse_other_quantizer(out: &OutFolder, settings: &Settings) -> Result<(), Fatal> {
+    let Some(Current { settings: of, .. }) = current(out) else {
+        return Ok(());
+    };
+    let CurrentSettings {
+        format: found,
+        rounding,
+    } = of;
+    let own = WeightFormat::of(settings.weights.quantizer);
+    if found == own {
+        let rounding = rounding.map_or(Rounding::Nearest.name().into(), |of| of.name);
+        return refuse_other_rounding(out, &rounding, settings.rounding.rounding);
+    }
+    Err(Fatal::StateRefused {
+        path: out.path.clone(),
+        reason: format!(
             "its current generation corrects {found}, this run uses {own}: choose another --out"
+        ),
+    })
+}
+
+fn refuse_other_rounding(out: &OutFolder, found: &str, own: Rounding) -> Result<(), Fatal> {
+    if found == own.name() {
+        return Ok(());
+    }
+    Err(Fatal::StateRefused {
+        path: out.path.clone(),
+        reason: format!(
+            "its current generation corrects weights that were rounded by {found}, this run rounds by {}: choose another --out",
+            own.name()
         ),
     })
 }
@@ -244,4 +359,188 @@ pub(crate) fn refuse_other_checkpoint(
 fn current(out: &OutFolder) -> Option<Current> {
     let manifest = read(&out.path.join("current/qera_manifest.json")).ok()?;
     Current::parse(&manifest).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::check::served_model::ServedModel;
+    use crate::publish::sample::{DIGESTED, digest as digest_of};
+    use crate::settings::options::Options;
+    use crate::weights::recording::Recording;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize_to_file};
+    use serde_json::Value;
+    use std::path::{Path, PathBuf};
+
+    /// A folder with a checkpoint of one layer, and what is run on it.
+    struct OneLayer {
+        folder: PathBuf,
+        settings: Settings,
+    }
+
+    impl OneLayer {
+        fn new(name: &str, options: Options) -> Self {
+            let name = format!("qera-target-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            let path = folder.join("model.safetensors");
+            let values = [1.0_f32, 0.3, -0.7, 0.0, 8.0, -8.0, 5.0, 2.5];
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let view = TensorView::new(Dtype::F32, vec![2, 4], &bytes).unwrap();
+            serialize_to_file([("a.linear.weight", view)], None, &path).unwrap();
+            let settings = Settings::resolve(&Options {
+                checkpoint: Some(path),
+                out: Some(folder.join("out")),
+                quantizer: Some("mxint2".into()),
+                block_size: Some(4),
+                ..options
+            });
+            Self {
+                folder,
+                settings: settings.unwrap(),
+            }
+        }
+
+        /// Its weights, with W~ in memory as far as it is made.
+        fn weights(&self) -> Arc<Weights> {
+            let mut recording = Recording::default();
+            recording.linears.see("a.linear".into());
+            let model = Model::open(&self.settings).unwrap().unwrap();
+            let weights = model.select(&self.settings, &recording).unwrap();
+            weights.keep_rounded_in_memory();
+            Arc::new(weights)
+        }
+
+        fn open(&self, weights: &Arc<Weights>) -> Result<Target<'_>, Fatal> {
+            let out = OutFolder::open(&self.folder.join("out"))?;
+            Target::open(out, &self.settings, Arc::clone(weights))
+        }
+
+        fn record(&self) -> Value {
+            let path = self.folder.join("out/base/qera_base.json");
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        }
+    }
+
+    impl Drop for OneLayer {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    fn projected() -> Options {
+        Options {
+            rounding: Some("projected".into()),
+            ..Options::defaults()
+        }
+    }
+
+    fn publish(target: &mut Target<'_>, position: u64) -> PublishOutcome {
+        let inputs = Inputs {
+            journal_position: position,
+            drained: true,
+            ..Inputs::default()
+        };
+        let starved = [LayerOutcome::Starved];
+        let report = target.publish(&starved, &[LayerSummary::default()], inputs);
+        report.unwrap().outcome
+    }
+
+    #[test]
+    fn the_base_is_known_when_all_of_w_is_made() {
+        let run = OneLayer::new("known", projected());
+        let weights = run.weights();
+        let mut target = run.open(&weights).unwrap();
+        assert_eq!(target.fingerprints.base, None);
+        assert!(!exists(&run.folder.join("out/base")));
+        weights.freeze_rest(3).unwrap();
+        publish(&mut target, 3);
+        let digest = weights.frozen_digest().unwrap();
+        assert_eq!(weights.rounding_of(0).unwrap().journal_position, 3);
+        assert_eq!(target.fingerprints.rounded.as_ref(), Some(&digest));
+        let record = run.record();
+        assert_eq!(record["rounded"]["digest"], digest.as_str());
+        assert_eq!(record["rounded"]["ranks"], serde_json::json!([0]));
+        assert_eq!(record["version"], 3);
+        let written = ServedModel::open(&run.folder.join("out/base")).unwrap();
+        let rows = written.sample("a.linear", false, DIGESTED).unwrap();
+        assert_eq!(record["samples"]["a.linear"], digest_of(&rows.values));
+        let base = target.fingerprints.base.clone();
+        assert!(base.is_some());
+        drop(target);
+        // The next run finds it as it was.
+        let target = run.open(&weights).unwrap();
+        assert!(target.base_present);
+        assert_eq!(target.fingerprints.base, base);
+    }
+
+    #[test]
+    fn another_w_is_refused_before_the_generation_is() {
+        let run = OneLayer::new("other", projected());
+        let weights = run.weights();
+        weights.freeze_rest(3).unwrap();
+        publish(&mut run.open(&weights).unwrap(), 3);
+        let path = run.folder.join("out/base/qera_base.json");
+        let mut record = run.record();
+        record["rounded"]["digest"] = "blake3:0".into();
+        std::fs::write(&path, record.to_string()).unwrap();
+        // Whether this run's will be that one is not known yet.
+        let weights = run.weights();
+        let mut target = run.open(&weights).unwrap();
+        assert!(target.base_present);
+        // Even of the same weights: the record says so.
+        weights.freeze_rest(3).unwrap();
+        let inputs = Inputs::default();
+        let outcomes = [LayerOutcome::Starved];
+        let refused = target.publish(&outcomes, &[LayerSummary::default()], inputs);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("holds another W~ (blake3:0, this"), "{said}");
+        assert!(
+            said.contains("or solve from the state that made it"),
+            "{said}"
+        );
+        // Now it is.
+        drop(target);
+        assert!(run.open(&weights).is_err());
+    }
+
+    #[test]
+    fn no_adapter_goes_out_without_its_base() {
+        let run = OneLayer::new("without", projected());
+        let mut recording = Recording::default();
+        recording.linears.see("a.linear".into());
+        let model = Model::open(&run.settings).unwrap().unwrap();
+        // Nobody said where W~ is kept.
+        let weights = Arc::new(model.select(&run.settings, &recording).unwrap());
+        let mut target = run.open(&weights).unwrap();
+        let PublishOutcome::Rejected(rejected) = publish(&mut target, 3) else {
+            panic!("{target:?}");
+        };
+        assert_eq!(
+            rejected.problems,
+            ["a.linear: it is not rounded yet, and so there is no base"]
+        );
+        assert!(!exists(&run.folder.join("out/base")));
+        assert!(!exists(Path::new(&run.folder.join("out/current"))));
+    }
+
+    #[test]
+    fn a_nearest_base_is_known_at_once() {
+        let options = Options {
+            emit_base: Some(true),
+            ..Options::defaults()
+        };
+        let run = OneLayer::new("nearest", options);
+        let weights = run.weights();
+        let mut target = run.open(&weights).unwrap();
+        let base = target.fingerprints.base.clone();
+        assert!(base.is_some());
+        publish(&mut target, 3);
+        assert_eq!(target.fingerprints.base, base);
+        assert_eq!(target.fingerprints.rounded, None);
+        let record = run.record();
+        assert_eq!(record["version"], 2);
+        assert!(record.get("rounded").is_none() && record.get("samples").is_none());
+    }
 }

@@ -54,7 +54,7 @@ impl<'a> Locked<'a> {
         let out = model.map(|_| OutFolder::open(&settings.publish.out));
         let out = out.transpose()?;
         if let Some(out) = &out {
-            refuse_other_quantizer(out, &settings.weights)?;
+            refuse_other_quantizer(out, settings)?;
             refuse_other_checkpoint(out, settings, model)?;
         }
         Ok(Self {

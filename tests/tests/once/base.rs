@@ -6,9 +6,11 @@ use std::fs;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::quantization::quantized;
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
-use qera_tests::three_layers::sine_values;
+use qera_tests::three_layers::{daemon_with_shards, once_with, sine_values};
 use safetensors::SafeTensors;
+use serde_json::Value;
 
+use super::BINARY;
 use super::one_layer::{MODULE, daemon_with_one_layer, run_once};
 
 /// A layer of each type, and tensors that are none.
@@ -139,6 +141,7 @@ fn what_lies_beside_the_weights_is_copied() {
         "model.safetensors",
         "modeling_own.py",
         "qera_base.json",
+        "qera_base.md",
         "spiece.model",
     ];
     assert_eq!(names(&base), expected);
@@ -154,7 +157,7 @@ fn a_base_of_version_1_is_refused() {
     let daemon = daemon_with_one_layer();
     expect(&run_once(&daemon, &["--emit-base"]), 0, &[]);
     let path = daemon.path().join("qera-out/base/qera_base.json");
-    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     record.as_object_mut().unwrap().remove("version").unwrap();
     fs::write(&path, record.to_string()).unwrap();
     expect(
@@ -165,4 +168,58 @@ fn a_base_of_version_1_is_refused() {
             "choose another --out",
         ],
     );
+}
+
+/// In the log, beside the weights and in the generation's README.
+#[test]
+fn what_the_base_is_worth_alone_is_said() {
+    let daemon = daemon_with_shards(BINARY);
+    let run = daemon.run(&once_with(&["--emit-base", "--log-format", "json"]));
+    expect(&run, 0, &[]);
+    let events = run.log.lines().map(serde_json::from_str);
+    let events: Vec<Value> = events.collect::<Result<_, _>>().unwrap();
+    let written: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] == "base-written")
+        .collect();
+    let [written] = written[..] else {
+        panic!("{written:?}");
+    };
+    let adapter = daemon.adapter("qera-out");
+    let errors = |key: &str| -> Vec<f64> {
+        let layers = adapter.layers().iter();
+        layers.map(|l| l["error"][key].as_f64().unwrap()).collect()
+    };
+    let mean = |errors: &[f64]| {
+        let logs: f64 = errors.iter().map(|error| error.ln()).sum();
+        (logs / errors.len() as f64).exp()
+    };
+    let (without, with) = (errors("relative_without"), errors("relative_with"));
+    assert_eq!((written["layers"].as_u64(), without.len()), (Some(3), 3));
+    let near = |key: &str, expected: f64| {
+        let found = written[key].as_f64().unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-12, "{key}: {written}");
+    };
+    near("alone", mean(&without));
+    near("corrected", mean(&with));
+    assert!(written["nearest"].is_null(), "{written}");
+    let worst = without.iter().copied().fold(0.0, f64::max);
+    let of_worst = &adapter.layer(written["worst"]["layer"].as_str().unwrap())["error"];
+    assert_eq!(of_worst["relative_without"].as_f64(), Some(worst));
+    let out = daemon.path().join("qera-out");
+    for text in ["base/qera_base.md", "current/README.md"] {
+        let text = fs::read_to_string(out.join(text)).unwrap();
+        for said in [
+            &format!("| this W~ without adapter | {:.2e} |", mean(&without)),
+            &format!("| this W~ with the adapter | {:.2e} |", mean(&with)),
+            "At 3 bits and fewer no W~ is usable without its adapter",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+        assert!(!text.contains("rounded to nearest, without"), "{text}");
+    }
+    // It is written once.
+    let again = daemon.run(&once_with(&["--emit-base", "--method", "approx"]));
+    expect(&again, 0, &["published generation 2"]);
+    assert!(!again.log.contains("base written"), "{}", again.log);
 }

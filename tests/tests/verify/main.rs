@@ -7,6 +7,7 @@ mod configuration;
 mod copied_adapter;
 mod foreign;
 mod publishing;
+mod rounded_bases;
 mod tensors;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");

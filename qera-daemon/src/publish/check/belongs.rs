@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qera_core::quantize::Grid;
 
-use crate::publish::base::{Base, RECORD};
+use crate::publish::base::{Base, BaseRecord, RECORD, rounding_of};
 use crate::publish::check::adapter_folder::TENSORS;
 use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
-use crate::publish::check::served_model::{Rows, SampleSize, ServedModel, ServedWeight};
+use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
+use crate::publish::sample::{DIGESTED, SampleSize, digest};
+use crate::settings::rounding::Rounding;
 
 /// Rows of a weight that are looked at, and blocks of each.
 const ROWS: usize = 4;
@@ -91,10 +93,19 @@ pub(crate) fn check_base(
 ) {
     let path = model.path.display();
     match model.record() {
-        Some(record) => check_record(model, record, manifest, findings),
-        None => findings.not_checked(format!(
-            "{path}: whether it was made of the adapter's checkpoint, it has no {RECORD}"
-        )),
+        Some(record) => {
+            check_record(model, &record.base, manifest, findings);
+            check_samples(model, record, manifest, layout, findings);
+        }
+        None => {
+            let rounding = manifest.settings.rounding.as_ref();
+            let rounded = rounding.map_or(String::new(), |of| {
+                format!(" and rounded by {} together with the adapter", of.name)
+            });
+            findings.not_checked(format!(
+                "{path}: whether it was made of the adapter's checkpoint{rounded}, it has no {RECORD}"
+            ));
+        }
     }
     let format = &manifest.settings.format;
     let quantizer = match format.grid() {
@@ -139,6 +150,7 @@ fn check_record(
             record.quantizer
         ));
     }
+    check_rounding(model, record, manifest, findings);
     if record.checkpoint != manifest.fingerprints.checkpoint {
         findings.problem(format!(
             "{path}: was made of the weights {}, the adapter of {}",
@@ -162,6 +174,58 @@ fn check_record(
         findings.problem(format!(
             "{path}: its fingerprint is {found}, the adapter belongs on {said}: tensors beside the quantized ones are others"
         ));
+    }
+}
+
+/// Of one grid and one checkpoint there is one W~ by nearest, and by any other rounding one for each
+/// rank and each set of rows.
+fn check_rounding(
+    model: &ServedModel,
+    record: &Base,
+    manifest: &ManifestClaims,
+    findings: &mut Findings,
+) {
+    let path = model.path.display();
+    let nearest = Rounding::Nearest.name();
+    let said = manifest.settings.rounding.as_ref();
+    let said = said.map_or(nearest, |of| of.name.as_str());
+    let found = rounding_of(record.rounded.as_ref());
+    if found != said {
+        findings.problem(format!(
+            "{path}: was rounded by {found}, the adapter corrects weights that were rounded by {said}: it would do harm"
+        ));
+    } else if record.digest() != manifest.fingerprints.rounded.as_deref() {
+        let none = "none";
+        findings.problem(format!(
+            "{path}: holds another W~ ({}) than the one that the adapter was made with ({}): it would do harm",
+            record.digest().unwrap_or(none),
+            manifest.fingerprints.rounded.as_deref().unwrap_or(none)
+        ));
+    }
+}
+
+/// Whether the weights are those that the record was written for: another W~ of the same grid looks
+/// as quantized as they do.
+fn check_samples(
+    model: &ServedModel,
+    record: &BaseRecord,
+    manifest: &ManifestClaims,
+    layout: &Layout<'_>,
+    findings: &mut Findings,
+) {
+    let path = model.path.display();
+    for layer in &manifest.layers {
+        let Some(said) = record.samples.get(&layer.name) else {
+            continue;
+        };
+        let transposed = layout.is_transposed(layer.served_as());
+        let found = model.sample(&layer.name, transposed, DIGESTED);
+        if found.is_some_and(|rows| digest(&rows.values) != *said) {
+            findings.problem(format!(
+                "{path}: '{}.weight' is not the W~ that {RECORD} was written for: the correction would do harm",
+                layer.name
+            ));
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::publish::manifest::Fingerprints;
+use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::dotted::match_start;
 use crate::settings::weight_format::WeightFormat;
 
@@ -39,6 +40,9 @@ pub(crate) struct ClaimedSettings {
     /// What the weights beneath it are stored in.
     #[serde(flatten)]
     pub(crate) format: WeightFormat,
+    /// How W~ was rounded; none where that was to nearest.
+    #[serde(default)]
+    pub(crate) rounding: Option<RoundingChoice>,
 }
 
 /// A layer.

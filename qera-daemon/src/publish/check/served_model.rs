@@ -9,8 +9,9 @@ use safetensors::Dtype;
 use crate::disk::read_if_there;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::float_dtype;
-use crate::publish::base::{Base, RECORD};
+use crate::publish::base::{BaseRecord, RECORD};
 use crate::publish::check::modules::modules_of;
+use crate::publish::sample::SampleSize;
 use crate::weights::Weights;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::layers::tensor_of;
@@ -46,7 +47,7 @@ struct StoredTensor {
 #[derive(Debug)]
 struct ServedFolder {
     checkpoint: Checkpoint,
-    record: Option<Base>,
+    record: Option<BaseRecord>,
 }
 
 /// How the tensors of a checkpoint lie.
@@ -66,7 +67,7 @@ impl ServedModel {
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let checkpoint = Checkpoint::open(path)?;
         let at = checkpoint.folder().join(RECORD);
-        let record = read_if_there(&at)?.map(|bytes| Base::parse(&bytes));
+        let record = read_if_there(&at)?.map(|bytes| BaseRecord::parse(&bytes));
         let record = record.transpose().map_err(|e| Fatal::Checkpoint {
             path: at,
             reason: format!("cannot be read: {e}"),
@@ -127,7 +128,7 @@ impl ServedModel {
 
     /// What the folder was made from, where it is a base of qera's.
     #[must_use]
-    pub(crate) fn record(&self) -> Option<&Base> {
+    pub(crate) fn record(&self) -> Option<&BaseRecord> {
         self.folder.as_ref()?.record.as_ref()
     }
 
@@ -156,7 +157,7 @@ impl ServedModel {
         let (bytes, size) = (checkpoint.bytes(tensor), tensor.dtype.bitsize() / 8);
         let (count, width) = (most.rows.min(outputs), most.width.min(in_features));
         let mut stored = Vec::with_capacity(count * width * size);
-        for row in (0..count).map(|k| k * outputs / count) {
+        for row in most.rows_of(outputs) {
             for column in 0..width {
                 let index = if transposed {
                     column * outputs + row
@@ -174,15 +175,6 @@ impl ServedModel {
             values,
         })
     }
-}
-
-/// Most that is read of a weight. One that is stored transposed is read across its pages.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SampleSize {
-    /// Rows.
-    pub(crate) rows: usize,
-    /// Numbers of each.
-    pub(crate) width: usize,
 }
 
 /// The beginnings of some rows of a weight.
