@@ -29,14 +29,14 @@ pub(crate) fn descend(
     let moved = AtomicU64::new(0);
     let tasks = panels(compute, weight, rounded, grid);
     compute.cores.spread(tasks, |task: PanelTask<'_>| {
-        let of_panel = Panel::new(compute.kernel, metric, grid, task).descend();
+        let of_panel = DescentPanel::new(compute.kernel, metric, grid, task).descend();
         moved.fetch_add(of_panel, Ordering::Relaxed);
     });
     moved.into_inner()
 }
 
 /// Output columns that descend side by side.
-struct Panel<'a> {
+struct DescentPanel<'a> {
     kernel: Kernel,
     metric: &'a FullMetric,
     grid: Grid,
@@ -47,7 +47,7 @@ struct Panel<'a> {
 }
 
 /// Memory for one block of every lane.
-struct Block {
+struct DescentBlock {
     sums: Vec<f64>,
     gradient: Vec<f32>,
     values: Vec<f32>,
@@ -56,7 +56,7 @@ struct Block {
     nearest: Vec<f32>,
 }
 
-impl<'a> Panel<'a> {
+impl<'a> DescentPanel<'a> {
     fn new(kernel: Kernel, metric: &'a FullMetric, grid: Grid, task: PanelTask<'a>) -> Self {
         let (m, lanes) = (task.weight.rows, panel_lanes(kernel));
         let mut errors = PageVec::zeroed(m * lanes);
@@ -77,7 +77,7 @@ impl<'a> Panel<'a> {
 
     fn descend(mut self) -> u64 {
         let (m, size, lanes) = (self.task.weight.rows, self.grid.block_size(), self.lanes);
-        let mut block = Block {
+        let mut block = DescentBlock {
             sums: vec![0.0; size * lanes],
             gradient: vec![0.0; size * lanes],
             values: vec![0.0; size * lanes],
@@ -91,7 +91,7 @@ impl<'a> Panel<'a> {
             .sum()
     }
 
-    fn descend_block(&mut self, rows: core::ops::Range<usize>, block: &mut Block) -> u64 {
+    fn descend_block(&mut self, rows: core::ops::Range<usize>, block: &mut DescentBlock) -> u64 {
         let (m, lanes, metric) = (self.task.weight.rows, self.lanes, self.metric);
         let numbers = rows.len() * lanes;
         let sums = &mut block.sums[..numbers];
@@ -118,7 +118,7 @@ impl<'a> Panel<'a> {
     }
 }
 
-impl Block {
+impl DescentBlock {
     /// Moves the codes of a block, whose errors follow.
     fn descend(
         &mut self,

@@ -21,27 +21,27 @@ use crate::host::kernels::Kernel;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::panel::{add_products, panel_lanes};
 use crate::host::round::lanes::{LaneLevels, PanelTask, Rounded, gather, panels, scatter};
-use crate::host::round::metric::Factor;
+use crate::host::round::metric::CholeskyFactor;
 use crate::host::rounding::narrow;
 
 /// Rounds a weight (m x n, by columns) on a grid under the metric whose factor is given.
 pub(crate) fn feedback(
     compute: Compute<'_>,
-    factor: &Factor,
+    factor: &CholeskyFactor,
     weight: ColumnMajor<'_>,
     grid: Grid,
     rounded: Rounded<'_>,
 ) {
     let tasks = panels(compute, weight, rounded, grid);
     compute.cores.spread(tasks, |task: PanelTask<'_>| {
-        Panel::new(compute.kernel, factor, grid, task).round();
+        FeedbackPanel::new(compute.kernel, factor, grid, task).round();
     });
 }
 
 /// Output columns that are rounded side by side.
-struct Panel<'a> {
+struct FeedbackPanel<'a> {
     kernel: Kernel,
-    factor: &'a Factor,
+    factor: &'a CholeskyFactor,
     grid: Grid,
     task: PanelTask<'a>,
     lanes: usize,
@@ -49,8 +49,8 @@ struct Panel<'a> {
     errors: PageVec<f32>,
 }
 
-impl<'a> Panel<'a> {
-    fn new(kernel: Kernel, factor: &'a Factor, grid: Grid, task: PanelTask<'a>) -> Self {
+impl<'a> FeedbackPanel<'a> {
+    fn new(kernel: Kernel, factor: &'a CholeskyFactor, grid: Grid, task: PanelTask<'a>) -> Self {
         let (m, lanes) = (task.weight.rows, panel_lanes(kernel));
         Self {
             kernel,
@@ -64,13 +64,13 @@ impl<'a> Panel<'a> {
 
     fn round(mut self) {
         let (m, size) = (self.task.weight.rows, self.grid.block_size());
-        let mut block = Block::new(size, self.lanes);
+        let mut block = RoundedBlock::new(size, self.lanes);
         for first in (0..m).step_by(size).rev() {
             self.round_block(first..(first + size).min(m), &mut block);
         }
     }
 
-    fn round_block(&mut self, rows: core::ops::Range<usize>, block: &mut Block) {
+    fn round_block(&mut self, rows: core::ops::Range<usize>, block: &mut RoundedBlock) {
         let (m, lanes, factor) = (self.task.weight.rows, self.lanes, self.factor);
         let size = rows.len();
         block.begin(size * lanes);
@@ -118,7 +118,7 @@ impl Trial {
 }
 
 /// Memory for one block of every lane, `size` x `lanes` each.
-struct Block {
+struct RoundedBlock {
     lanes: usize,
     weight: Vec<f32>,
     sums: Vec<f64>,
@@ -135,7 +135,7 @@ struct Block {
     count: usize,
 }
 
-impl Block {
+impl RoundedBlock {
     fn new(size: usize, lanes: usize) -> Self {
         let numbers = size * lanes;
         Self {
@@ -178,7 +178,7 @@ impl Block {
     }
 
     /// Rounds the block with a candidate, from its last input to its first.
-    fn trial(&mut self, candidate: usize, factor: &Factor, rows: core::ops::Range<usize>) {
+    fn trial(&mut self, candidate: usize, factor: &CholeskyFactor, rows: core::ops::Range<usize>) {
         let (lanes, size) = (self.lanes, rows.len());
         let levels = &self.candidates[candidate];
         let Trial {

@@ -54,13 +54,13 @@ pub(crate) struct FullMetric {
 
 /// H = L L^T: L_jk / L_kk below the diagonal, by columns in f32, and L_kk^2.
 #[derive(Debug)]
-pub(crate) struct Factor {
+pub(crate) struct CholeskyFactor {
     values: PageVec<f32>,
     m: usize,
     pub(crate) pivots: Vec<f32>,
 }
 
-impl Factor {
+impl CholeskyFactor {
     /// Column k; what stands in it down to row k has no meaning.
     pub(crate) fn column(&self, k: usize) -> &[f32] {
         &self.values[k * self.m..(k + 1) * self.m]
@@ -179,7 +179,7 @@ impl<'a> SiteMetric<'a> {
     ///
     /// # Errors
     /// [`SolveError::NotPositive`] where R is 0, or not finite.
-    pub(crate) fn factor(&self, absorbed: &Absorbed) -> Result<Factor, SolveError> {
+    pub(crate) fn factor(&self, absorbed: &Absorbed) -> Result<CholeskyFactor, SolveError> {
         let m = self.m();
         let mut memory = PageVec::<f64>::zeroed(m * m);
         let mut h = MatMut::from_column_major_slice_mut(&mut memory, m, m);
@@ -205,6 +205,6 @@ impl<'a> SiteMetric<'a> {
         if pivots.iter().any(|pivot| !pivot.is_finite()) {
             return Err(SolveError::NotPositive);
         }
-        Ok(Factor { values, m, pivots })
+        Ok(CholeskyFactor { values, m, pivots })
     }
 }

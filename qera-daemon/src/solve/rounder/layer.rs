@@ -237,7 +237,7 @@ impl Rounder<'_> {
         metric: &SiteMetric<'_>,
         absorbed: &Absorbed,
     ) -> Result<Codes, SolveError> {
-        let (grid, m) = (self.layers.settings.weights.quantizer, self.packed.m());
+        let (grid, m) = (*self.layers.weights.grid(), self.packed.m());
         let blocks = m.div_ceil(grid.block_size());
         let mut rounded = Codes {
             values: PageVec::zeroed(weight.len()),
@@ -251,7 +251,7 @@ impl Rounder<'_> {
 
     fn descend(&self, work: &mut Work, metric: &SiteMetric<'_>) -> Result<(), SolveError> {
         let full = metric.full(&self.absorbed(metric, &work.refit)?);
-        let grid = self.layers.settings.weights.quantizer;
+        let grid = *self.layers.weights.grid();
         let weight = ColumnMajor::new(&work.weight, self.packed.m());
         descend(
             self.layers.compute,
