@@ -49,7 +49,10 @@ fn kept(rounded: &Path) -> BTreeMap<String, KeptFile> {
         };
         (layer, kept)
     };
-    entries.map(|entry| file(entry.unwrap().path())).collect()
+    // What a killed run was just writing is none.
+    let whole = |(layer, _): &(String, KeptFile)| !layer.starts_with(".qera-unfinished-");
+    let files = entries.map(|entry| file(entry.unwrap().path()));
+    files.filter(whole).collect()
 }
 
 /// The W~ of a state.
