@@ -127,6 +127,7 @@ impl Plan {
             settings,
             weights: None,
             layers: &[],
+            made: &[],
             sites: layout,
             shards: &[],
             held: &[],

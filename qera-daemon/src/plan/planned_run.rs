@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use crate::source::admission::Admitted;
 use crate::weights::Weights;
+use crate::weights::frozen::record::RoundingRecord;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Sites;
 
@@ -15,6 +16,8 @@ pub(crate) struct PlannedRun<'a> {
     pub(crate) weights: Option<&'a Weights>,
     /// The selected layers.
     pub(crate) layers: &'a [Layer],
+    /// W~ of layers that were rounded before, by layer.
+    pub(crate) made: &'a [Option<RoundingRecord>],
     /// The sites.
     pub(crate) sites: &'a Sites,
     /// Shards that will be folded.

@@ -17,8 +17,8 @@ use crate::weights::frozen::record::{MeasuredRounding, RoundingRecord};
 /// Rounding of a layer.
 #[derive(Debug, Serialize)]
 pub(crate) struct RoundingPlan {
-    /// Rows that R holds when it is rounded.
-    pub(crate) round_after: u64,
+    /// Rows that R holds when it is rounded; null where that is done when all are folded.
+    pub(crate) round_after: Option<u64>,
     /// Working memory meanwhile, refits included; 0 where W~ is made.
     pub(crate) round_bytes: u64,
     /// Of it, what each helping core adds.
@@ -53,13 +53,12 @@ impl RoundingPlan {
         if !settings.rounding.uses_rows() {
             return None;
         }
-        let record = run.weights.and_then(|weights| weights.rounding_of(layer));
-        let made = record.filter(|_| !settings.round_again);
+        let made = run.made.get(layer).and_then(Option::as_ref);
         let (m, n) = (quantity.m, quantity.n);
         let rounding = RoundingQuantity { m, n };
-        let to_do = made.is_none();
+        let (to_do, live) = (made.is_none(), run.solving.is_live());
         Some(Self {
-            round_after: settings.round_after_rows(m),
+            round_after: live.then(|| settings.round_after_rows(m)),
             round_bytes: if to_do {
                 rounding.bytes() + quantity.refit_bytes()
             } else {
@@ -71,7 +70,7 @@ impl RoundingPlan {
             } else {
                 0.0
             },
-            made: made.map(|record| MadeRounding::new(&record)),
+            made: made.map(MadeRounding::new),
         })
     }
 }
@@ -151,12 +150,13 @@ impl Plan {
             };
             let (rows, memory, work) = match &plan.made {
                 Some(made) => (
-                    made.rows,
+                    made.rows.to_string(),
                     format!("made ({})", made.rounding.name()),
                     "-".into(),
                 ),
                 None => (
-                    plan.round_after,
+                    plan.round_after
+                        .map_or("the end".into(), |rows| rows.to_string()),
                     format_bytes(plan.round_bytes),
                     format!("{:.2}", plan.round_flops / 1e9),
                 ),

@@ -132,8 +132,8 @@ impl BaseWorth {
         format!(
             "# W~ of qera
 
-The linear layers' weights are quantized by {quantizer}, rounding `{rounding}`; `qera_base.json` says which and of
-what. Serve them with the adapter in `current`.
+The linear layers' weights are quantized by {quantizer}, rounding `{rounding}`; `qera_base.json` says what
+they were made from. Serve them with the adapter in `current`.
 {belongs}
 Output error over the output's power (f / tr(R W W^T)), geometric means of {layers} layers:
 

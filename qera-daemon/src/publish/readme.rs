@@ -48,7 +48,7 @@ impl Readme<'_> {
                 ),
             ),
         };
-        let worth = self.worth();
+        let worth = self.worth(base_model);
         let text = format!(
             "# qera adapter, generation {generation}
 
@@ -77,11 +77,11 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
 
     /// What the W~ that it belongs on is worth with and without it; which W~ that is, where there
     /// is more than one of the format.
-    fn worth(&self) -> String {
+    fn worth(&self, base_model: &str) -> String {
         let settings = &self.layers.settings.rounding;
         let belongs = RoundingChoice::new(settings).map(|choice| {
             format!(
-                "\nIt belongs on the W~ of that folder and on no other: those weights were rounded together with it ({choice}).\n\
+                "\nIt belongs on the weights in `{base_model}` and on no others: they were rounded together with it ({choice}).\n\
                  On weights of the same format that were rounded to nearest, or by another run, it does harm.\n",
             )
         });

@@ -25,8 +25,10 @@ use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
 use crate::state::restore::{Asked, Expected, check_checkpoint, check_sites};
 use crate::state::{SitesRecord, read_sites};
+use crate::weights::frozen::record::RoundingRecord;
 use crate::weights::layers::Layer;
 use crate::weights::recording::Recording;
+use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::{Site, Sites};
 use crate::weights::{Model, Weights};
 
@@ -107,8 +109,10 @@ impl<'a> Prepared<'a> {
             }
         };
         refused.sort();
+        let made = rounded_before(settings, weights.as_deref(), intake.is_some());
         let run = PlannedRun {
             settings,
+            made: &made,
             weights: weights.as_deref(),
             layers: weights.as_deref().map_or(&[][..], Weights::layers),
             sites: &sites,
@@ -247,6 +251,25 @@ impl<'a> Prepared<'a> {
             jobs_in_flight: AtomicUsize::new(0),
         }
     }
+}
+
+/// How layers were rounded before: in a run, or in what `solve` reads.
+fn rounded_before(
+    settings: &Settings,
+    weights: Option<&Weights>,
+    runs: bool,
+) -> Vec<Option<RoundingRecord>> {
+    let rounding = &settings.rounding;
+    let Some(weights) = weights.filter(|_| rounding.rounding.uses_rows()) else {
+        return Vec::new();
+    };
+    let (state, out) = (&settings.state, &settings.publish.out);
+    let folders = if runs {
+        RoundedFolders::of_run(state, false)
+    } else {
+        RoundedFolders::of_solve(state, out, rounding.round_again, false)
+    };
+    weights.rounded_in(&folders.read)
 }
 
 /// The sites of a state, with the layers of today, and which shards fit them.

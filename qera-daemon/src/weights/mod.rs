@@ -20,6 +20,7 @@ pub(crate) mod passed_over;
 pub(crate) mod recording;
 pub(crate) mod rounded;
 pub(crate) mod rounded_folders;
+pub(crate) mod rounded_records;
 pub(crate) mod selection;
 pub(crate) mod serving;
 pub(crate) mod site_layers;

@@ -5,6 +5,7 @@ mod gathering;
 mod judged;
 mod kept;
 mod killed;
+mod published;
 mod refused;
 mod solve;
 

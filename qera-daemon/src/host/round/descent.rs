@@ -14,7 +14,7 @@ use crate::host::compute::Compute;
 use crate::host::kernels::Kernel;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::panel::{add_products, panel_lanes};
-use crate::host::round::lanes::{LaneLevels, PanelTask, Rounded, gather, panels, scatter};
+use crate::host::round::lanes::{LaneLevels, PanelTask, RoundedColumns, gather, panels, scatter};
 use crate::host::round::metric::FullMetric;
 use crate::host::rounding::narrow;
 
@@ -24,7 +24,7 @@ pub(crate) fn descend(
     metric: &FullMetric,
     weight: ColumnMajor<'_>,
     grid: Grid,
-    rounded: Rounded<'_>,
+    rounded: RoundedColumns<'_>,
 ) -> u64 {
     let moved = AtomicU64::new(0);
     let tasks = panels(compute, weight, rounded, grid);

@@ -20,7 +20,7 @@ use crate::host::compute::Compute;
 use crate::host::kernels::Kernel;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::panel::{add_products, panel_lanes};
-use crate::host::round::lanes::{LaneLevels, PanelTask, Rounded, gather, panels, scatter};
+use crate::host::round::lanes::{LaneLevels, PanelTask, RoundedColumns, gather, panels, scatter};
 use crate::host::round::metric::CholeskyFactor;
 use crate::host::rounding::narrow;
 
@@ -30,7 +30,7 @@ pub(crate) fn feedback(
     factor: &CholeskyFactor,
     weight: ColumnMajor<'_>,
     grid: Grid,
-    rounded: Rounded<'_>,
+    rounded: RoundedColumns<'_>,
 ) {
     let tasks = panels(compute, weight, rounded, grid);
     compute.cores.spread(tasks, |task: PanelTask<'_>| {

@@ -21,7 +21,7 @@ pub(crate) struct PanelTask<'a> {
 
 /// W~ and its levels, to be filled or improved.
 #[derive(Debug)]
-pub(crate) struct Rounded<'a> {
+pub(crate) struct RoundedColumns<'a> {
     /// W~ by columns.
     pub(crate) values: &'a mut [f32],
     /// Levels, each column's blocks one after the other.
@@ -32,7 +32,7 @@ pub(crate) struct Rounded<'a> {
 pub(crate) fn panels<'a>(
     compute: Compute<'_>,
     weight: ColumnMajor<'a>,
-    rounded: Rounded<'a>,
+    rounded: RoundedColumns<'a>,
     grid: Grid,
 ) -> Vec<PanelTask<'a>> {
     let (m, lanes) = (weight.rows, panel_lanes(compute.kernel));

@@ -14,7 +14,7 @@ use crate::host::factors::Correction;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::round::descent::descend;
 use crate::host::round::feedback::feedback;
-use crate::host::round::lanes::Rounded;
+use crate::host::round::lanes::RoundedColumns;
 use crate::host::round::metric::{Absorbed, SiteMetric};
 use crate::host::round::start::top_directions;
 use crate::host::second_moment::SecondMoment;
@@ -74,8 +74,8 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    fn lend(&mut self) -> Rounded<'_> {
-        Rounded {
+    fn lend(&mut self) -> RoundedColumns<'_> {
+        RoundedColumns {
             values: &mut self.values,
             levels: &mut self.levels,
         }
@@ -97,7 +97,7 @@ pub(crate) struct Rounder<'a> {
 }
 
 /// A layer on its way.
-pub(crate) struct Work {
+pub(crate) struct RoundedWork {
     pub(crate) weight: PageVec<f32>,
     pub(crate) rounded: Codes,
     refit: Refit,
@@ -128,7 +128,7 @@ impl Rounder<'_> {
     ///
     /// # Errors
     /// [`Fatal`] naming the layer.
-    pub(crate) fn round(&self, member: usize, rounds: Rounds) -> Result<Work, Fatal> {
+    pub(crate) fn round(&self, member: usize, rounds: Rounds) -> Result<RoundedWork, Fatal> {
         let failed = |reason| self.layers.failed(member, reason);
         let metric = SiteMetric::new(self.packed, self.shrinkage);
         let weight = self.layers.original(member)?;
@@ -147,7 +147,7 @@ impl Rounder<'_> {
                 let nothing = metric.nothing_absorbed();
                 let rounded = self.feed_back(&weight, &metric, &nothing).map_err(failed)?;
                 let n = weight.len() / self.packed.m();
-                Ok(Work {
+                Ok(RoundedWork {
                     rounded,
                     weight,
                     refit: Refit {
@@ -167,11 +167,11 @@ impl Rounder<'_> {
         weight: PageVec<f32>,
         metric: &SiteMetric<'_>,
         feedbacks: usize,
-    ) -> Result<Work, Fatal> {
+    ) -> Result<RoundedWork, Fatal> {
         let failed = |reason| self.layers.failed(member, reason);
         let start = self.start(member).map_err(failed)?;
         let rounded = self.round_under(&weight, metric, &start).map_err(failed)?;
-        let mut best = Work {
+        let mut best = RoundedWork {
             weight,
             rounded,
             refit: start,
@@ -249,7 +249,7 @@ impl Rounder<'_> {
         Ok(rounded)
     }
 
-    fn descend(&self, work: &mut Work, metric: &SiteMetric<'_>) -> Result<(), SolveError> {
+    fn descend(&self, work: &mut RoundedWork, metric: &SiteMetric<'_>) -> Result<(), SolveError> {
         let full = metric.full(&self.absorbed(metric, &work.refit)?);
         let grid = *self.layers.weights.grid();
         let weight = ColumnMajor::new(&work.weight, self.packed.m());
@@ -267,7 +267,7 @@ impl Rounder<'_> {
     ///
     /// # Errors
     /// [`Fatal`] naming the layer.
-    pub(crate) fn measured(&self, work: Work, member: usize) -> Result<RoundedLayer, Fatal> {
+    pub(crate) fn measured(&self, work: RoundedWork, member: usize) -> Result<RoundedLayer, Fatal> {
         let with = self.refit(&work, member)?.correction;
         let (compute, m) = (self.layers.compute, self.packed.m());
         let power = |x: &[f32]| {
@@ -301,7 +301,7 @@ impl Rounder<'_> {
     ///
     /// # Errors
     /// [`Fatal`] naming the layer.
-    pub(crate) fn refit(&self, work: &Work, member: usize) -> Result<Refit, Fatal> {
+    pub(crate) fn refit(&self, work: &RoundedWork, member: usize) -> Result<Refit, Fatal> {
         let compute = self.layers.compute;
         let values = difference(&work.weight, &work.rounded.values);
         let error = ColumnMajor::new(&values, self.packed.m());

@@ -204,16 +204,30 @@ pub(crate) fn refuse(path: &Path, layer: &str, why: &dyn fmt::Display) -> Fatal 
     }
 }
 
-fn read_checked(path: &Path, expected: ExpectedLayer<'_>) -> Result<RoundedWeight, Unreadable> {
-    let file = OpenFile::open(path)?;
-    let length = file.identity()?.bytes;
-    let header = Header::read(file.reader(), length)?;
+/// What a layer's file says of it, its codes unread; `None` where that cannot be had.
+#[must_use]
+pub(crate) fn record_of(path: &Path, expected: ExpectedLayer<'_>) -> Option<RoundingRecord> {
+    let file = OpenFile::open(path).ok()?;
+    let header = Header::read(file.reader(), file.identity().ok()?.bytes).ok()?;
+    let record = checked_record(&header).ok()?;
+    check(&record, expected).ok()?;
+    Some(record.rounding)
+}
+
+fn checked_record(header: &Header) -> Result<FileRecord, Unreadable> {
     let metadata = |key| header.metadata.get(key).ok_or(Unreadable::Missing(key));
     let text = metadata(RECORD)?;
     if checksum(text) != *metadata(CHECKSUM)? {
         return Err(Unreadable::Record);
     }
-    let record: FileRecord = serde_json::from_str(text)?;
+    Ok(serde_json::from_str(text)?)
+}
+
+fn read_checked(path: &Path, expected: ExpectedLayer<'_>) -> Result<RoundedWeight, Unreadable> {
+    let file = OpenFile::open(path)?;
+    let length = file.identity()?.bytes;
+    let header = Header::read(file.reader(), length)?;
+    let record = checked_record(&header)?;
     let shape = check(&record, expected)?;
     let (n, blocks) = (shape.out_features, shape.blocks());
     let numbers = |name, count: usize| -> Result<PageVec<f32>, Unreadable> {
