@@ -13,7 +13,7 @@
 //! 3. [`statistics`]: running means of them: second moments, mean magnitudes, the autocorrelation R = E\[x^T x\], and the
 //!    held-out error over blocks with its Student-t interval. They update, merge and resume.
 //! 4. [`packed`]: how a symmetric matrix lies in half the memory.
-//! 5. [`quantize`]: W~ itself, as numbers and packed.
+//! 5. [`quantize`]: W~ itself, as numbers and packed, rounded to nearest or by what its error costs.
 //! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with its derivation.
 //! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with an honest report.
 //!

@@ -33,6 +33,9 @@ pub const ROOT_INVERSE: f64 = 16.0;
 /// `||V^T V - I||_F` of the Ritz vectors, norm 1.
 pub const KRYLOV_ORTHOGONALITY: f64 = 4.0;
 
+/// `||L L^T - A||_F`, norm `||A||_F`.
+pub const CHOLESKY_REBUILD: f64 = 1.0;
+
 /// Captured sum of eigenvalues against the oracle, beside the relative term below; norm the trace.
 pub const KRYLOV_ROUNDING: f64 = 0.5;
 /// Captured sum of eigenvalues against the oracle, relative to what is left of the trace: the

@@ -4,7 +4,7 @@ use crate::{all_close, close};
 use nalgebra::{DMatrixView, DMatrixViewMut};
 use qera_core::linalg::{
     BlockKrylovOptions, JACOBI_MAX_SWEEPS, NewtonSchulzLimits, block_krylov, block_krylov_kept,
-    block_krylov_workspace_len, jacobi_eigen, jacobi_eigen_workspace_len, jacobi_svd,
+    block_krylov_workspace_len, cholesky, jacobi_eigen, jacobi_eigen_workspace_len, jacobi_svd,
     jacobi_svd_workspace_len, newton_schulz, newton_schulz_workspace_len,
 };
 
@@ -39,7 +39,11 @@ pub fn decompositions() -> bool {
         &mut workspace,
         NewtonSchulzLimits::default(),
     );
-    eigen.is_ok()
+    let mut factor = [4.0, 2.0, 0.0, 5.0];
+    let factored = cholesky(DMatrixViewMut::from_slice(&mut factor, 2, 2));
+    factored.is_ok()
+        && all_close(&factor, &[2.0, 1.0, 0.0, 2.0], 1e-15)
+        && eigen.is_ok()
         && all_close(&values, &[9.0, 1.0], 1e-14)
         && svd.is_ok()
         && all_close(&sigma, &[5.0, 2.0], 1e-14)

@@ -13,12 +13,13 @@ mod golden;
 mod linalg;
 mod quantize;
 mod reconstruct;
+mod rounding;
 mod rows;
 mod runtime;
 mod statistics;
 
 /// What is checked, in the order of the data's way.
-const CHECKS: [fn() -> bool; 20] = [
+const CHECKS: [fn() -> bool; 22] = [
     rows::dtypes,
     rows::decoding,
     rows::checked_rows,
@@ -36,6 +37,8 @@ const CHECKS: [fn() -> bool; 20] = [
     quantize::any_grid,
     linalg::decompositions,
     linalg::top_eigenvectors,
+    rounding::metrics,
+    rounding::roundings,
     reconstruct::problem,
     reconstruct::methods,
     reconstruct::whitened_route,

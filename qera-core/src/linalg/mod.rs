@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`jacobi_eigen()`] | `A = Q L Q^T`, symmetric | about `60 n^3` | Rayleigh-Ritz, the eigenvalue route to `R^{1/2}` |
 //! | [`jacobi_svd()`] | `A = U S V^T`, `rows >= cols` | about `40 rows cols^2` | the paper's SVD, to high relative accuracy |
+//! | [`cholesky()`] | `A = L L^T`, positive definite | `n^3 / 3` | rounding with feedback |
 //! | [`newton_schulz()`] | `A^{1/2}` and `A^{-1/2}`, positive definite | `6 n^3` a step | the paper's whitening, products only |
 //! | [`block_krylov()`] | top `k` eigenpairs of an operator `Y = G X` | `k`-dependent | the projection route: `G` is never formed |
 //!
@@ -18,6 +19,7 @@
 //! that carries its count and residual.
 
 mod block_krylov;
+mod cholesky;
 mod columns;
 mod jacobi_eigen;
 mod jacobi_svd;
@@ -29,6 +31,7 @@ pub use block_krylov::{
     BlockKrylovError, BlockKrylovOptions, BlockKrylovReport, block_krylov, block_krylov_kept,
     block_krylov_workspace_len,
 };
+pub use cholesky::{CholeskyError, cholesky};
 pub use jacobi_eigen::{
     JacobiEigenError, JacobiEigenReport, jacobi_eigen, jacobi_eigen_workspace_len,
 };

@@ -9,7 +9,7 @@ pub(super) fn quantize_blocks(
     in_features: usize,
     block_size: usize,
     out: &mut [f32],
-    quantize: impl Fn(&[f32], &mut [f32]) -> bool,
+    mut quantize: impl FnMut(&[f32], &mut [f32]) -> bool,
 ) -> Result<(), GridError> {
     check_rows(weight.len(), in_features)?;
     check_length(weight.len(), out.len())?;

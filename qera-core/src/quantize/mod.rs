@@ -1,7 +1,8 @@
 //! Number formats of weights, one folder each: what W~ is.
 //!
 //! Quantization error reconstruction needs W~ as numbers, in f32, exactly as the stack that serves
-//! the model will see them; every format also packs: [`Grid`] is any of them.
+//! the model will see them; every format also packs: [`Grid`] is any of them. [`round`] chooses W~ on any
+//! grid by what its error costs.
 
 mod bit_stream;
 mod blocks;
@@ -13,6 +14,7 @@ mod mxint;
 mod on_grid;
 mod packed;
 mod q4_0;
+pub mod round;
 
 pub use error::GridError;
 pub use grid::{Grid, GridName};

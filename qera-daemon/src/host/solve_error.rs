@@ -18,8 +18,8 @@ pub enum SolveError {
     /// A maximum over batches without some of their rows: a defect if it is ever seen.
     #[error("a maximum over batches cannot be had without some of their rows")]
     LeftOut,
-    /// R has no factor: it is zero, or not finite.
-    #[error("R has no Cholesky factor: the layer's inputs are all zero, or overflow")]
+    /// R has no factor: it is not finite.
+    #[error("R has no Cholesky factor: the layer's inputs overflow")]
     NotPositive,
     /// The dense eigensolver gave up.
     #[error("the eigensolver failed on a matrix of {n} columns: it did not converge")]

@@ -24,6 +24,9 @@ pub(crate) struct RoundingPlan {
     /// Of it, what each helping core adds.
     #[serde(skip)]
     pub(crate) panel_bytes: u64,
+    /// W~, packed, until those of its site are all made.
+    #[serde(skip)]
+    pub(crate) packed_bytes: u64,
     /// Operations, about; 0 where W~ is made.
     pub(crate) round_flops: f64,
     /// The W~ that the state holds; null where it will be made.
@@ -54,22 +57,18 @@ impl RoundingPlan {
             return None;
         }
         let made = run.made.get(layer).and_then(Option::as_ref);
-        let (m, n) = (quantity.m, quantity.n);
-        let rounding = RoundingQuantity { m, n };
+        let rounding = RoundingQuantity {
+            solve: quantity,
+            grid: run.settings.weights.quantizer,
+            kernel: run.settings.compute.kernel,
+        };
         let (to_do, live) = (made.is_none(), run.solving.is_live());
         Some(Self {
-            round_after: live.then(|| settings.round_after_rows(m)),
-            round_bytes: if to_do {
-                rounding.bytes() + quantity.refit_bytes()
-            } else {
-                0
-            },
+            round_after: live.then(|| settings.round_after_rows(quantity.m)),
+            round_bytes: if to_do { rounding.bytes() } else { 0 },
             panel_bytes: if to_do { rounding.panel_bytes() } else { 0 },
-            round_flops: if to_do {
-                rounding.flops(settings, quantity.refit_flops())
-            } else {
-                0.0
-            },
+            packed_bytes: if to_do { rounding.packed_bytes() } else { 0 },
+            round_flops: if to_do { rounding.flops(settings) } else { 0.0 },
             made: made.map(MadeRounding::new),
         })
     }

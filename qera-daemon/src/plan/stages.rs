@@ -146,7 +146,10 @@ fn of_largest_sites(run: &PlannedRun<'_>, layers: &[LayerPlan], of: fn(&LayerPla
 fn rounding_bytes(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> u64 {
     let rounds = of_largest_sites(run, layers, LayerPlan::peak_bytes);
     let beyond = rounds + helped_bytes(run, rounds) - solves - helped_bytes(run, solves);
-    beyond + panels_of_helpers(run, layers)
+    let packed = |l: &LayerPlan| l.rounding.as_ref().map_or(0, |plan| plan.packed_bytes);
+    let of_site = |site: &Site| site.layers.iter().map(|&l| packed(&layers[l])).sum();
+    let packed = run.sites.sites.iter().map(of_site).collect();
+    beyond + panels_of_helpers(run, layers) + largest(packed, threads_with_sites(run))
 }
 
 /// The planned peak.

@@ -65,11 +65,11 @@ impl Quantity {
 
     /// What a refit needs beside R and E, which whoever rounds holds anyway.
     #[must_use]
-    pub(crate) fn refit_bytes(self) -> u64 {
+    pub(crate) fn refit_bytes(self) -> usize {
         let errors = 8 * self.m * self.n;
         let beside = |s: &SolveStage| (s.pages.saturating_sub(errors)) + s.allocated;
-        let most = beside(&self.searching()).max(beside(&self.measuring()));
-        most as u64
+        let stages = [self.tracing(), self.searching(), self.measuring()];
+        stages.iter().map(beside).max().unwrap_or_default()
     }
 
     /// Operations of a refit, about: one search and what it is worth.

@@ -1,70 +1,80 @@
 //! What rounding one layer under R costs, for the plan: what exists at one time, and the work.
-//!
-//! A solving thread holds it all from the first round to the last; the refit of each round needs
-//! its basis and skinny products beside it (`cost.rs`).
 
+use qera_core::quantize::{Grid, Levels};
+
+use crate::host::kernels::Kernel;
+use crate::host::kernels::panel::panel_lanes;
 use crate::settings::rounding::{Rounding, RoundingSettings, RoundingShrinkage};
+use crate::solve::cost::Quantity;
+use crate::solve::rounder::layer::Rounds;
 
-/// Rounds of feedback under the projected metric.
-const FEEDBACK_ROUNDS: f64 = 2.0;
-/// Rounds of descent after them.
-const DESCENT_ROUNDS: f64 = 3.0;
 /// Odds of the shrinkage that `--rounding-shrinkage auto` compares.
 const COMPARED: f64 = 3.0;
-/// Columns that a core rounds at one time, and panels of them: their errors and what they feed back.
-const PANEL_COLUMNS: usize = 256;
-const PANELS: usize = 2;
+/// W, two W~ of which the better one stays, E, and E by rows: while a refit is made.
+const REFIT_MATRICES: usize = 5;
+/// W and two W~: while one of them is rounded.
+const ROUNDED_MATRICES: usize = 3;
 
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RoundingQuantity {
-    /// in_features.
-    pub(crate) m: usize,
-    /// out_features.
-    pub(crate) n: usize,
+    /// What a solve of it depends on.
+    pub(crate) solve: Quantity,
+    /// What W~ may be.
+    pub(crate) grid: Grid,
+    /// What multiplies.
+    pub(crate) kernel: Kernel,
 }
 
 impl RoundingQuantity {
-    /// What a solving thread holds while it rounds, without what a refit needs beside E.
+    /// What a solving thread holds while it rounds.
     #[must_use]
-    pub(crate) const fn bytes(self) -> u64 {
-        let Self { m, n } = self;
-        let factor = size_of::<f64>() * m * m;
-        // L by columns, or H for the descent.
-        let metric = size_of::<f32>() * m * m;
-        // R of the rows that W~ may know.
-        let kept = size_of::<f64>() * (m * (m + 1) / 2);
-        let prepared = size_of::<f32>() * m * m;
-        // W, W~, E, and E by rows.
-        let weights = 4 * size_of::<f32>() * m * n;
-        (factor + metric + kept + prepared + weights) as u64 + self.panel_bytes()
+    pub(crate) fn bytes(self) -> u64 {
+        let Quantity { m, n, .. } = self.solve;
+        // R of the rows that W~ may know, and ready for solves.
+        let kept = size_of::<f64>() * (m * (m + 1) / 2) + size_of::<f32>() * m * m;
+        // H in f64 until its factor is there in f32 (H of a descent is less).
+        let metric = (size_of::<f64>() + size_of::<f32>()) * m * m;
+        let matrix = size_of::<f32>() * m * n;
+        let rounding = metric + ROUNDED_MATRICES * matrix;
+        let refit = REFIT_MATRICES * matrix + self.solve.refit_bytes();
+        let levels = 2 * size_of::<Levels>() * n * m.div_ceil(self.grid.block_size());
+        (kept + levels + rounding.max(refit)) as u64 + self.panel_bytes()
     }
 
-    /// What each core holds that takes part.
+    /// What each core holds that takes part: the errors of a panel's columns.
     #[must_use]
     pub(crate) const fn panel_bytes(self) -> u64 {
-        (PANELS * PANEL_COLUMNS * self.m * size_of::<f32>()) as u64
+        (panel_lanes(self.kernel) * self.solve.m * size_of::<f32>()) as u64
     }
 
-    /// Operations, about, where a refit takes so many: each round of feedback factors its metric and
-    /// goes through it once for every column, each of descent multiplies by it once and then changes
-    /// few codes.
+    /// W~ of a layer, packed: held until those of its site are made.
     #[must_use]
-    pub(crate) fn flops(self, settings: &RoundingSettings, refit: f64) -> f64 {
-        let (m, n) = (self.m as f64, self.n as f64);
+    pub(crate) fn packed_bytes(self) -> u64 {
+        let Quantity { m, n, .. } = self.solve;
+        let blocks = n * m.div_ceil(self.grid.block_size());
+        (self.grid.codes_len(n, m) + 2 * size_of::<f32>() * blocks) as u64
+    }
+
+    /// Operations, about: each round of feedback factors its metric and goes through it once for
+    /// every column, each of descent multiplies by it once; each is followed by a refit.
+    #[must_use]
+    pub(crate) fn flops(self, settings: &RoundingSettings) -> f64 {
+        let (m, n) = (self.solve.m as f64, self.solve.n as f64);
+        let refit = self.solve.refit_flops();
         let feedback = m.powi(3) / 3.0 + m * m * n;
         let descent = 2.0 * m * m * n;
         let made = match settings.rounding {
             Rounding::Nearest => return 0.0,
             Rounding::Feedback => feedback + refit,
             Rounding::Projected => {
-                FEEDBACK_ROUNDS * feedback
-                    + DESCENT_ROUNDS * descent
-                    + (FEEDBACK_ROUNDS + DESCENT_ROUNDS) * refit
+                let [feedbacks, descents] =
+                    [Rounds::FULL.feedbacks, Rounds::FULL.descents].map(|rounds| rounds as f64);
+                feedbacks * feedback + descents * descent + (feedbacks + descents) * refit
             }
         };
         match settings.shrinkage {
-            RoundingShrinkage::Auto => made + COMPARED * (feedback + descent),
+            RoundingShrinkage::Auto => made + COMPARED * (feedback + descent + 2.0 * refit),
             RoundingShrinkage::Rule | RoundingShrinkage::Fixed(_) => made,
         }
     }
@@ -73,38 +83,56 @@ impl RoundingQuantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::second_moment::SecondMomentKind;
     use crate::settings::Settings;
+    use qera_core::quantize::Mxint;
 
-    fn flops(text: &str) -> f64 {
-        let settings = Settings::from_toml(text).unwrap().rounding;
-        RoundingQuantity { m: 3, n: 2 }.flops(&settings, 100.0)
-    }
-
-    #[test]
-    fn every_round_is_counted() {
-        for (text, expected) in [
-            ("", 0.0),
-            ("rounding = \"feedback\"", 127.0),
-            ("rounding = \"projected\"", 662.0),
-            (
-                "rounding = \"projected\"\nrounding-shrinkage = \"auto\"",
-                851.0,
-            ),
-            ("rounding = \"projected\"\nrounding-shrinkage = 0.1", 662.0),
-        ] {
-            assert!((flops(text) - expected).abs() < 1e-9, "{text}");
+    fn quantity() -> RoundingQuantity {
+        RoundingQuantity {
+            solve: Quantity {
+                m: 64,
+                n: 32,
+                rank: 2,
+                full: true,
+                second_moment: SecondMomentKind::Packed,
+                widened_bytes: 0,
+                candidates: 1,
+                live: false,
+            },
+            grid: Grid::Mxint(Mxint::new(3, 32).unwrap()),
+            kernel: Kernel::best(),
         }
     }
 
+    fn flops(text: &str) -> f64 {
+        let settings = Settings::from_toml(text).unwrap().rounding;
+        quantity().flops(&settings)
+    }
+
+    /// Work grows with what is done: each kind of rounding does what the one before does, and more.
     #[test]
-    fn every_array_is_counted() {
-        let quantity = RoundingQuantity { m: 4, n: 2 };
-        let (factor, metric, kept, prepared, weights) = (128, 64, 80, 64, 128);
-        let panels = 8192;
-        assert_eq!(quantity.panel_bytes(), panels);
-        assert_eq!(
-            quantity.bytes(),
-            factor + metric + kept + prepared + weights + panels
-        );
+    fn more_rounds_are_more_work() {
+        let works = [
+            "",
+            "rounding = \"feedback\"",
+            "rounding = \"projected\"",
+            "rounding = \"projected\"\nrounding-shrinkage = \"auto\"",
+        ];
+        let works = works.map(flops);
+        assert!(works[0].abs() < 1.0);
+        assert!(works.is_sorted_by(|a, b| a < b), "{works:?}");
+        let (m, n) = (64.0_f64, 32.0_f64);
+        let feedback = m.powi(3) / 3.0 + m * m * n;
+        let refit = quantity().solve.refit_flops();
+        assert!((works[1] - feedback - refit).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_held_is_counted() {
+        let of = quantity();
+        // 2 blocks of each of 32 rows; 3 bits of 64 inputs are 24 bytes.
+        assert_eq!(of.packed_bytes(), 32 * 24 + 8 * 64);
+        let kept = 8 * 64 * 65 / 2 + 4 * 64 * 64;
+        assert!(of.bytes() > kept + 12 * 64 * 64 + 12 * 64 * 32 + of.panel_bytes());
     }
 }

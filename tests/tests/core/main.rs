@@ -14,4 +14,5 @@ mod linalg;
 mod mxint;
 mod reconstruct;
 mod refused_rows;
+mod rounding;
 mod statistics;

@@ -90,10 +90,14 @@ impl<'a> SiteMetric<'a> {
         self.r.m()
     }
 
-    /// lambda, in units of the scale.
+    /// lambda, in units of the scale; 1 where R is 0, so that H = I.
     fn damping(&self) -> f64 {
         let mean = self.diagonal.iter().sum::<f64>() / self.m() as f64;
-        DAMPING * mean / self.scale
+        if mean > 0.0 {
+            DAMPING * mean / self.scale
+        } else {
+            1.0
+        }
     }
 
     /// R_a T, given T (m x b) and R T.
@@ -178,7 +182,7 @@ impl<'a> SiteMetric<'a> {
     /// The factor of H, formed in f64: m^3 / 3 flops.
     ///
     /// # Errors
-    /// [`SolveError::NotPositive`] where R is 0, or not finite.
+    /// [`SolveError::NotPositive`] where R is not finite.
     pub(crate) fn factor(&self, absorbed: &Absorbed) -> Result<CholeskyFactor, SolveError> {
         let m = self.m();
         let mut memory = PageVec::<f64>::zeroed(m * m);

@@ -39,8 +39,8 @@ const NO_LEVELS: Levels = Levels {
 /// How often W~ is rounded anew, and how often it is improved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounds {
-    feedbacks: usize,
-    descents: usize,
+    pub(crate) feedbacks: usize,
+    pub(crate) descents: usize,
 }
 
 impl Rounds {

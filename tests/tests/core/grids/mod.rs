@@ -32,7 +32,7 @@ fn any_int() -> impl Strategy<Value = Int> {
     )
 }
 
-fn any_grid() -> impl Strategy<Value = Grid> {
+pub(crate) fn any_grid() -> impl Strategy<Value = Grid> {
     let mxint = (
         2_u32..=8,
         prop::sample::select(vec![1_usize, 5, 16, 32, 64]),
@@ -46,7 +46,7 @@ fn any_grid() -> impl Strategy<Value = Grid> {
 
 /// Weights of every kind: those of checkpoints, ties, extreme exponents, blocks of zeros; rows
 /// whose last block is short.
-fn any_matrix() -> impl Strategy<Value = GeneratedWeight> {
+pub(crate) fn any_matrix() -> impl Strategy<Value = GeneratedWeight> {
     let blocks_of_zeros = prop_oneof![4 => Just(0.0_f32), 1 => -1.0_f32..1.0];
     prop_oneof![
         generate::matrix_of(generate::checkpoint_weight().boxed()),
@@ -57,7 +57,7 @@ fn any_matrix() -> impl Strategy<Value = GeneratedWeight> {
     ]
 }
 
-fn quantize(grid: Grid, weight: &GeneratedWeight) -> Vec<f32> {
+pub(crate) fn quantize(grid: Grid, weight: &GeneratedWeight) -> Vec<f32> {
     let mut out = vec![f32::NAN; weight.values.len()];
     grid.quantize_dequantize(&weight.values, weight.in_features, &mut out)
         .unwrap();

@@ -2,6 +2,7 @@
 //! on spectra that break careless code.
 
 mod block_krylov;
+mod cholesky;
 mod jacobi_eigen;
 mod jacobi_svd;
 mod newton_schulz;
