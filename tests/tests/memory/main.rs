@@ -157,6 +157,27 @@ fn exact_live() {
     });
 }
 
+/// Each layer is rounded, then solved.
+#[test]
+fn projected_once() {
+    check(PlannedRun {
+        name: "projected, once, 1 thread",
+        options: &["--threads", "1", "--rounding", "projected"],
+        ..EXACT
+    });
+}
+
+#[test]
+fn projected_once_on_two_threads() {
+    check(PlannedRun {
+        name: "projected, once, 2 threads",
+        layers: ALIKE,
+        inputs: ALIKE_INPUTS,
+        options: &["--threads", "2", "--rounding", "projected"],
+        ..EXACT
+    });
+}
+
 #[test]
 fn approx_once() {
     check(PlannedRun {
