@@ -108,8 +108,8 @@ pub(crate) struct Refit {
     pub(crate) correction: Correction,
     /// What the next one starts from.
     vectors: Option<Mat<f64>>,
-    /// f under R_a.
-    error: f64,
+    /// What of tr(E^T R_a E) it takes away.
+    captured: f64,
 }
 
 /// W - W~.
@@ -153,7 +153,7 @@ impl Rounder<'_> {
                     refit: Refit {
                         correction: Correction::none(self.packed.m(), n),
                         vectors: None,
-                        error: f64::INFINITY,
+                        captured: 0.0,
                     },
                 })
             }
@@ -177,15 +177,18 @@ impl Rounder<'_> {
             refit: start,
         };
         best.refit = self.refit(&best, member)?;
+        let mut least = self.error(&best);
         for _ in 1..feedbacks {
             let rounded = self.round_under(&best.weight, metric, &best.refit);
             let before = core::mem::replace(&mut best.rounded, rounded.map_err(failed)?);
             let refit = self.refit(&best, member)?;
-            if refit.error >= best.refit.error {
-                best.rounded = before;
+            let refit_before = core::mem::replace(&mut best.refit, refit);
+            let error = self.error(&best);
+            if error >= least {
+                (best.rounded, best.refit) = (before, refit_before);
                 break;
             }
-            best.refit = refit;
+            least = error;
         }
         Ok(best)
     }
@@ -200,7 +203,7 @@ impl Rounder<'_> {
         Ok(Refit {
             correction,
             vectors: None,
-            error: f64::INFINITY,
+            captured: 0.0,
         })
     }
 
@@ -306,7 +309,6 @@ impl Rounder<'_> {
         let values = difference(&work.weight, &work.rounded.values);
         let error = ColumnMajor::new(&values, self.packed.m());
         let metric = self.metric();
-        let without = self.power(error, &metric);
         let error = ErrorOperand::new(compute, error, self.r.in_f64);
         let projector = Projector {
             compute,
@@ -326,8 +328,15 @@ impl Rounder<'_> {
         Ok(Refit {
             correction,
             vectors: Some(vectors),
-            error: without - spectrum.iter().sum::<f64>(),
+            captured: spectrum.iter().sum(),
         })
+    }
+
+    /// f of W~ with its refit, under R_a.
+    fn error(&self, work: &RoundedWork) -> f64 {
+        let values = difference(&work.weight, &work.rounded.values);
+        let error = ColumnMajor::new(&values, self.packed.m());
+        self.power(error, &self.metric()) - work.refit.captured
     }
 
     /// tr(E^T R_a E).
