@@ -167,6 +167,20 @@ fn projected_once() {
     });
 }
 
+/// Layers are rounded while shards wait, but once, and before there are corrections to keep.
+#[test]
+fn projected_live() {
+    const ONCE: f64 = 0.2;
+    let run = PlannedRun {
+        name: "projected, live, 1 thread",
+        live: true,
+        shards: 16,
+        options: &["--threads", "1", "--rounding", "projected"],
+        ..EXACT
+    };
+    check_within(run, ONCE);
+}
+
 #[test]
 fn projected_once_on_two_threads() {
     check(PlannedRun {
