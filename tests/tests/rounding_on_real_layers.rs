@@ -8,7 +8,6 @@ use half::bf16;
 use qera_tests::adapter::{LoraFactors, output_error};
 use qera_tests::daemon::TestDaemon;
 use qera_tests::reference::{LAYERS, ReferenceLayer, reference_folder};
-use qera_tests::tier;
 use safetensors::{Dtype, SafeTensors};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
@@ -156,7 +155,7 @@ fn few_rows_are_better_than_nearest() {
         let layer = ReferenceLayer::load(&folder, name);
         let daemon = TestDaemon::new(BINARY);
         layer.write_sequences(daemon.path(), 4, 128);
-        for case in tier::cases(&ALONE[..1], &ALONE) {
+        for case in ALONE {
             for share in ["0", "0.01"] {
                 let options = [PROJECTED, &["--base-share", share]].concat();
                 let found = beside_nearest(&daemon, &layer, case.options, &options);
@@ -191,7 +190,7 @@ fn q4_0_leaves_a_fifth_of_mxint4() {
     let Some(folder) = reference_folder("q4_0_leaves_a_fifth_of_mxint4") else {
         return;
     };
-    for (name, most) in LAYERS.into_iter().zip([0.25, 0.40]) {
+    for (name, most) in LAYERS.into_iter().zip([0.25, 0.28]) {
         let layer = ReferenceLayer::load(&folder, name);
         let daemon = TestDaemon::new(BINARY);
         layer.write_input(daemon.path(), JUDGED_FROM, 12);

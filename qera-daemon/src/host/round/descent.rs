@@ -52,6 +52,8 @@ struct DescentBlock {
     gradient: Vec<f32>,
     values: Vec<f32>,
     levels: LaneLevels,
+    /// g_i / H_ii, the move that would be best if there were no levels; then the move.
+    wanted: Vec<f32>,
     target: Vec<f32>,
     nearest: Vec<f32>,
 }
@@ -82,6 +84,7 @@ impl<'a> DescentPanel<'a> {
             gradient: vec![0.0; size * lanes],
             values: vec![0.0; size * lanes],
             levels: LaneLevels::new(lanes),
+            wanted: vec![0.0; lanes],
             target: vec![0.0; lanes],
             nearest: vec![0.0; lanes],
         };
@@ -133,28 +136,34 @@ impl DescentBlock {
             let column = &metric.column(rows.start + k)[rows.clone()];
             let pivot = column[k];
             let values = &mut self.values[own.clone()];
-            let of = values.iter().zip(&self.gradient[own.clone()]);
-            for (target, (value, g)) in self.target.iter_mut().zip(of) {
-                *target = value + g / pivot;
+            let gradient = &self.gradient[own.clone()];
+            for (wanted, g) in self.wanted.iter_mut().zip(gradient) {
+                *wanted = g / pivot;
+            }
+            let of = values.iter().zip(&self.wanted);
+            for (target, (value, wanted)) in self.target.iter_mut().zip(of) {
+                *target = value + wanted;
             }
             self.levels.nearest(&self.target, &mut self.nearest);
-            // What each lane moves by takes the place of its target.
             let mut any = 0;
             let both = values.iter_mut().zip(&self.nearest);
-            for (step, (value, nearest)) in self.target.iter_mut().zip(both) {
-                *step = nearest - *value;
-                any += u64::from(*step != 0.0);
-                *value = *nearest;
+            for (wanted, (value, nearest)) in self.wanted.iter_mut().zip(both) {
+                let step = nearest - *value;
+                // Rounding may take one of two levels that are as good for better.
+                let falls = step * (step - 2.0 * *wanted) < 0.0;
+                *wanted = if falls { step } else { 0.0 };
+                *value = if falls { *nearest } else { *value };
+                any += u64::from(falls);
             }
             if any == 0 {
                 continue;
             }
             moved += any;
-            let error = errors[own].iter_mut().zip(&self.target);
+            let error = errors[own].iter_mut().zip(&self.wanted);
             error.for_each(|(e, step)| *e -= step);
             let later = self.gradient[(k + 1) * lanes..rows.len() * lanes].chunks_exact_mut(lanes);
             for (gradient, h) in later.zip(&column[k + 1..]) {
-                let steps = gradient.iter_mut().zip(&self.target);
+                let steps = gradient.iter_mut().zip(&self.wanted);
                 steps.for_each(|(g, step)| *g -= h * step);
             }
         }

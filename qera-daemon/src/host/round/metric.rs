@@ -24,8 +24,9 @@ use crate::host::solve_error::SolveError;
 
 /// lambda, as a share of the mean diagonal element of R_a.
 pub(crate) const DAMPING: f64 = 0.01;
-/// Directions of A whose share of its strongest one's power is below this are none.
-const NO_DIRECTION: f64 = 1e-12;
+/// Directions of A, its columns scaled to unit energy, whose share of the strongest one's energy is
+/// below this are none: as in the core's form.
+const NO_DIRECTION: f64 = 1.0 / (1_u64 << 26) as f64;
 /// Columns of H that are formed at a time.
 const BAND: usize = 64;
 
@@ -119,8 +120,18 @@ impl<'a> SiteMetric<'a> {
         ra: MatRef<'_, f64>,
         base_share: f64,
     ) -> Result<Absorbed, SolveError> {
-        let shrunk = self.shrunk(a, ra);
-        let Eigenpairs { vectors, values } = eigen(&product(a.transpose(), shrunk.as_ref()))?;
+        let mut shrunk = self.shrunk(a, ra);
+        let mut energy = product(a.transpose(), shrunk.as_ref());
+        let unit: Vec<f64> = (0..a.ncols())
+            .map(|j| energy[(j, j)])
+            .map(|of| if of > 0.0 { 1.0 / of.sqrt() } else { 0.0 })
+            .collect();
+        for (j, unit_j) in unit.iter().enumerate() {
+            shrunk.col_mut(j).iter_mut().for_each(|x| *x *= unit_j);
+            let column = energy.col_mut(j).iter_mut().zip(&unit);
+            column.for_each(|(x, unit_i)| *x *= unit_i * unit_j);
+        }
+        let Eigenpairs { vectors, values } = eigen(&energy)?;
         let least = NO_DIRECTION * values.first().copied().unwrap_or_default();
         let count = values.iter().take_while(|&&value| value > least).count();
         let mut z = product(shrunk.as_ref(), vectors.subcols(0, count));

@@ -188,11 +188,12 @@ mod tests {
             let moved = descend(compute, &metric.full(&absorbed), columns, grid, made.lend());
             assert!(moved > 0 && made != before, "{case}");
             agree(&made, &expected.descended, "descent");
+            let [from, to] = [&before, &made].map(|of| of.objective(&expected.h, &weight));
+            assert!(to < from, "{case}: {from} {to}");
         }
     }
 
-    /// Under H = I, without other levels to choose, feedback is nearest rounding; without rows it
-    /// is so as well.
+    /// Without rows H = I: where a block keeps the levels of nearest rounding, W~ is nearest.
     #[test]
     fn without_rows_nothing_is_fed_back() {
         let mut sequence = SplitMix64::new(8);
@@ -212,13 +213,61 @@ mod tests {
             kernel: Kernel::best(),
             cores: &cores,
         };
-        let columns = ColumnMajor::new(&weight, M);
-        feedback(compute, &factor, columns, grid, made.lend());
-        for (column, w) in made.values.chunks_exact(M).zip(weight.chunks_exact(M)) {
-            for (q, (index, w)) in column.iter().zip(w.iter().enumerate()) {
-                let block = index / 32 * 32..(index / 32 * 32 + 32).min(M);
-                let levels = made.levels[block.start / 32];
-                assert!((q - w).abs() <= levels.step.abs() * 2.0, "{q} {w}");
+        feedback(
+            compute,
+            &factor,
+            ColumnMajor::new(&weight, M),
+            grid,
+            made.lend(),
+        );
+        let mut nearest = vec![0.0; M * N];
+        grid.quantize_dequantize(&weight, M, &mut nearest).unwrap();
+        let blocks = |values: &[f32]| -> Vec<Vec<f32>> {
+            let rows = values.chunks_exact(M).map(|row| row.chunks(32));
+            rows.flat_map(|blocks| blocks.map(<[f32]>::to_vec))
+                .collect()
+        };
+        let all = blocks(&weight).into_iter().zip(blocks(&made.values));
+        let mut same = 0;
+        for ((weight, found), (nearest, levels)) in
+            all.zip(blocks(&nearest).into_iter().zip(&made.levels))
+        {
+            if grid.candidates(&weight).first() == *levels {
+                same += 1;
+                assert!(
+                    found
+                        .iter()
+                        .zip(&nearest)
+                        .all(|(x, y)| (x - y).abs() == 0.0)
+                );
+            }
+        }
+        assert!(same > made.levels.len() / 2, "{same}");
+    }
+
+    /// Columns of A that say the same, and one that says nothing, absorb what one of them does.
+    #[test]
+    fn columns_that_repeat_absorb_nothing_more() {
+        let mut sequence = SplitMix64::new(9);
+        let r = autocorrelation(&mut sequence);
+        let packed = PackedR::new(&r, M);
+        let cores = Cores::new(1);
+        let compute = Compute {
+            kernel: Kernel::best(),
+            cores: &cores,
+        };
+        let one = Mat::from_fn(M, 1, |_, _| sequence.next_symmetric());
+        let thrice = Mat::from_fn(M, 3, |i, j| one[(i, 0)] * [1.0, -1e4, 0.0][j]);
+        let metric = SiteMetric::new(packed, SHRINKAGE);
+        let [once, again] = [&one, &thrice].map(|a| {
+            let ra = packed.times(compute, a.as_ref());
+            let absorbed = metric.absorbed(a.as_ref(), ra.as_ref(), BASE_SHARE);
+            metric.full(&absorbed.unwrap())
+        });
+        for k in 0..M {
+            let largest = once.column(k)[k];
+            for (x, y) in once.column(k).iter().zip(again.column(k)) {
+                assert!((x - y).abs() <= 1e-6 * largest, "{k}: {x} {y}");
             }
         }
     }
