@@ -6,7 +6,7 @@
 //! given; 4096 takes about two minutes and half a GiB.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
-use std::error::Error;
+use core::error::Error;
 use std::path::{Path, PathBuf};
 
 use qera_benches::cpu_time::seconds_of;

@@ -137,7 +137,17 @@ impl<'a> Target<'a> {
         let found = base.present(&self.out)?;
         self.base_present = found.is_some();
         if !base.is_made() {
-            return Ok(());
+            // Before anything is rounded: what would be made is another W~ than that base's.
+            return if self.base_present {
+                Err(Fatal::StateRefused {
+                    path: self.out.path.join("base"),
+                    reason: "holds a W~ that is not kept with these statistics: choose another \
+                             --out, or go on with the state that made it"
+                        .into(),
+                })
+            } else {
+                Ok(())
+            };
         }
         refuse_other_rounded(&self.out, base.digest())?;
         if let Some(found) = found {

@@ -403,18 +403,6 @@ impl Weights {
             })?;
             return Ok(weight);
         }
-        self.nearest_error(layer, weight)
-    }
-
-    /// W less what nearest rounding makes of it, in the memory of W.
-    ///
-    /// # Errors
-    /// As for [`original`](Self::original).
-    pub(crate) fn nearest_error(
-        &self,
-        layer: usize,
-        mut weight: PageVec<f32>,
-    ) -> Result<PageVec<f32>, Fatal> {
         self.layers()[layer].quantize(
             &self.checkpoint,
             &self.quantizer,

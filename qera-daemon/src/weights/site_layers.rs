@@ -1,5 +1,6 @@
 //! The layers of one site: their weights and quantization errors, one in memory at a time.
 
+use qera_core::quantize::GridError;
 use qera_core::reconstruct::Method;
 
 use crate::error::Fatal;
@@ -8,6 +9,7 @@ use crate::host::kernels::page_vec::PageVec;
 use crate::host::solve_error::SolveError;
 use crate::settings::Settings;
 use crate::weights::Weights;
+use crate::weights::checkpoint::refuse;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
@@ -48,15 +50,6 @@ impl<'a> SiteLayers<'a> {
         self.weights.error(self.site.layers[member], weight)
     }
 
-    /// W less what nearest rounding makes of it, in the memory of W.
-    pub(crate) fn nearest_error(
-        &self,
-        member: usize,
-        weight: PageVec<f32>,
-    ) -> Result<PageVec<f32>, Fatal> {
-        self.weights.nearest_error(self.site.layers[member], weight)
-    }
-
     /// Whether W~ of each of them can be had.
     pub(crate) fn are_quantized(&self) -> bool {
         let mut layers = self.site.layers.iter();
@@ -67,6 +60,15 @@ impl<'a> SiteLayers<'a> {
     pub(crate) fn have_seen(&self, block: u64) -> bool {
         let mut layers = self.site.layers.iter();
         layers.any(|&layer| self.weights.has_seen(layer, block))
+    }
+
+    /// What a weight was refused for.
+    pub(crate) fn refused(&self, member: usize, reason: &GridError) -> Fatal {
+        let layer = &self.layer(member).name;
+        refuse(
+            self.weights.path(),
+            format!("tensor '{layer}.weight': {reason}"),
+        )
     }
 
     pub(crate) fn failed(&self, member: usize, reason: SolveError) -> Fatal {

@@ -97,15 +97,16 @@ pub(crate) fn check_base(
             check_record(model, &record.base, manifest, findings);
             check_samples(model, record, manifest, layout, findings);
         }
-        None => {
-            let rounding = manifest.settings.rounding.as_ref();
-            let rounded = rounding.map_or(String::new(), |of| {
-                format!(" and rounded by {} together with the adapter", of.name)
-            });
-            findings.not_checked(format!(
-                "{path}: whether it was made of the adapter's checkpoint{rounded}, it has no {RECORD}"
-            ));
-        }
+        None => match &manifest.settings.rounding {
+            // Weights of the same format that were rounded otherwise pass every other test.
+            Some(of) => findings.problem(format!(
+                "{path}: has no {RECORD}: the adapter belongs on one W~ alone, which was rounded by {}, and nothing says that this is it",
+                of.name
+            )),
+            None => findings.not_checked(format!(
+                "{path}: whether it was made of the adapter's checkpoint, it has no {RECORD}"
+            )),
+        },
     }
     let format = &manifest.settings.format;
     let quantizer = match format.grid() {

@@ -7,6 +7,7 @@
 
 use faer::Mat;
 use qera_core::quantize::Levels;
+use qera_core::quantize::round::nearest;
 
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
@@ -112,6 +113,24 @@ pub(crate) struct Refit {
     captured: f64,
 }
 
+impl Refit {
+    /// Not made yet.
+    fn none(of: &Codes, m: usize) -> Self {
+        Self {
+            correction: Correction::none(m, of.values.len() / m),
+            vectors: None,
+            captured: 0.0,
+        }
+    }
+}
+
+/// f of W~ on the rows that it was made from, without adapter and with it.
+#[derive(Clone, Copy)]
+struct Worth {
+    alone: f64,
+    with: f64,
+}
+
 /// W - W~.
 pub(crate) fn difference(weight: &[f32], rounded: &[f32]) -> PageVec<f32> {
     let mut error = PageVec::zeroed(weight.len());
@@ -146,15 +165,11 @@ impl Rounder<'_> {
             Rounding::Feedback | Rounding::Nearest => {
                 let nothing = metric.nothing_absorbed();
                 let rounded = self.feed_back(&weight, &metric, &nothing).map_err(failed)?;
-                let n = weight.len() / self.packed.m();
+                let refit = Refit::none(&rounded, self.packed.m());
                 Ok(RoundedWork {
                     rounded,
                     weight,
-                    refit: Refit {
-                        correction: Correction::none(self.packed.m(), n),
-                        vectors: None,
-                        captured: 0.0,
-                    },
+                    refit,
                 })
             }
         }
@@ -241,11 +256,7 @@ impl Rounder<'_> {
         absorbed: &Absorbed,
     ) -> Result<Codes, SolveError> {
         let (grid, m) = (*self.layers.weights.grid(), self.packed.m());
-        let blocks = m.div_ceil(grid.block_size());
-        let mut rounded = Codes {
-            values: PageVec::zeroed(weight.len()),
-            levels: vec![NO_LEVELS; weight.len() / m * blocks],
-        };
+        let mut rounded = self.no_codes(weight.len());
         let factor = metric.factor(absorbed)?;
         let weight = ColumnMajor::new(weight, m);
         feedback(self.layers.compute, &factor, weight, grid, rounded.lend());
@@ -266,19 +277,40 @@ impl Rounder<'_> {
         Ok(())
     }
 
-    /// W~ and what it is worth, by itself and with the A and B that QERA-exact has for it.
+    /// W~ and what it is worth, by itself and with the A and B that QERA-exact has for it; nearest
+    /// rounding's, where that is worth more: where its error is of low rank, nothing else comes
+    /// near.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer.
-    pub(crate) fn measured(&self, work: RoundedWork, member: usize) -> Result<RoundedLayer, Fatal> {
-        let with = self.refit(&work, member)?.correction;
-        let (compute, m) = (self.layers.compute, self.packed.m());
-        let power = |x: &[f32]| {
-            self.packed
-                .trace_with(compute, ColumnMajor::new(x, m))
-                .sum()
-        };
-        let output = power(&work.weight);
+    pub(crate) fn measured(
+        &self,
+        mut work: RoundedWork,
+        member: usize,
+    ) -> Result<RoundedLayer, Fatal> {
+        work.refit = self.refit(&work, member)?;
+        let mut worth = self.worth(&work);
+        let rounded = core::mem::replace(&mut work.rounded, self.nearest(&work.weight, member)?);
+        let refit =
+            core::mem::replace(&mut work.refit, Refit::none(&work.rounded, self.packed.m()));
+        let nearest = self.packed_power(&difference(&work.weight, &work.rounded.values));
+        let projected = self.layers.weights.rounding().knows_the_adapter();
+        let mut takes_nearest = !projected && nearest < worth.alone;
+        if projected {
+            work.refit = self.refit(&work, member)?;
+            let of_nearest = self.worth(&work);
+            takes_nearest = of_nearest.with < worth.with;
+            if takes_nearest {
+                worth = of_nearest;
+            }
+        } else if takes_nearest {
+            work.refit = self.refit(&work, member)?;
+            worth = self.worth(&work);
+        }
+        if !takes_nearest {
+            (work.rounded, work.refit) = (rounded, refit);
+        }
+        let output = self.packed_power(&work.weight);
         let relative = |error: f64| {
             if output > 0.0 {
                 error.max(0.0) / output
@@ -286,18 +318,49 @@ impl Rounder<'_> {
                 0.0
             }
         };
-        let Codes { values, levels } = work.rounded;
-        let alone = power(&difference(&work.weight, &values));
-        let nearest = power(&self.layers.nearest_error(member, work.weight)?);
         Ok(RoundedLayer {
             record: MeasuredRounding {
-                error_alone: relative(alone),
+                error_alone: relative(worth.alone),
                 error_nearest: relative(nearest),
-                error_with: relative(with.error(alone)),
+                error_with: relative(worth.with),
             },
-            values,
-            levels,
+            values: work.rounded.values,
+            levels: work.rounded.levels,
         })
+    }
+
+    /// Nearest rounding's W~.
+    fn nearest(&self, weight: &[f32], member: usize) -> Result<Codes, Fatal> {
+        let (grid, m) = (self.layers.weights.grid(), self.packed.m());
+        let mut rounded = self.no_codes(weight.len());
+        let (values, levels) = (&mut rounded.values, &mut rounded.levels);
+        nearest(grid, weight, m, values, levels)
+            .map_err(|reason| self.layers.refused(member, &reason))?;
+        Ok(rounded)
+    }
+
+    /// Room for W~ of so many numbers.
+    fn no_codes(&self, numbers: usize) -> Codes {
+        let m = self.packed.m();
+        let blocks = m.div_ceil(self.layers.weights.grid().block_size());
+        Codes {
+            values: PageVec::zeroed(numbers),
+            levels: vec![NO_LEVELS; numbers / m * blocks],
+        }
+    }
+
+    /// tr(R E^T E) on the rows that W~ may know.
+    fn packed_power(&self, matrix: &[f32]) -> f64 {
+        let matrix = ColumnMajor::new(matrix, self.packed.m());
+        self.packed.trace_with(self.layers.compute, matrix).sum()
+    }
+
+    fn worth(&self, work: &RoundedWork) -> Worth {
+        let alone = self.packed_power(&difference(&work.weight, &work.rounded.values));
+        Worth {
+            alone,
+            with: work.refit.correction.error(alone),
+        }
     }
 
     /// QERA-exact for the W~ of now, from where the last one ended.
