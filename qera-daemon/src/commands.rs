@@ -17,7 +17,9 @@ use crate::pipeline::ledger::Ledger;
 use crate::pipeline::outcome::{Drained, UnreadShards};
 use crate::publish::check::{HeldAgainst, check};
 use crate::publish::out_folder::OutFolder;
-use crate::publish::target::{Target, refuse_other_checkpoint, refuse_other_quantizer};
+use crate::publish::target::{
+    Target, refuse_other_checkpoint, refuse_other_quantizer, refuse_to_round,
+};
 use crate::run::announce::{tell_started, tell_stray};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
@@ -115,8 +117,14 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
             settings.rounding.round_again,
             settings.weights.new_checkpoint,
         );
+        if again {
+            refuse_to_round(&out)?;
+        }
         let folders = RoundedFolders::of_solve(&settings.state, &out.path, again, new_checkpoint);
         weights.keep_rounded_in(&folders)?;
+        if !weights.has_all_quantized() {
+            refuse_to_round(&out)?;
+        }
     }
     let target = Target::open(out, settings, Arc::clone(weights))?;
     tell_started(&prepared, restored.gathered.shards, reporter);

@@ -2,7 +2,9 @@
 //! point or when the folder is drained; at once where nothing more will come. Until then the site
 //! gathers rows, and has no corrections.
 //!
-//! What decides are counts of rows, and who is frozen: never who is faster.
+//! What decides at a solve point is how many rows the site has there. What decides for those that
+//! have too few is looked at when the folder is drained, and all rows that came are folded and
+//! solved: never who is faster.
 
 use core::cmp::Reverse;
 
@@ -140,8 +142,15 @@ impl Context<'_> {
         })
     }
 
+    /// Whether W~ of every layer can be had; not where nothing is solved.
+    pub(crate) fn has_all_quantized(&self) -> bool {
+        let solver = self.solver.as_ref();
+        solver.is_some_and(|solver| solver.weights.has_all_quantized())
+    }
+
     /// Rounds to nearest what no row, or too few, came for: what is about to be written is W~ of
-    /// all layers.
+    /// all layers. Only where the folder is drained: before, rows may be on their way, and how many
+    /// have come depends on the clock.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer, and where W~ cannot be written.
@@ -149,7 +158,14 @@ impl Context<'_> {
         let Some(solver) = &self.solver else {
             return Ok(());
         };
-        let newly = solver.weights.freeze_rest(journal_position)?;
+        if !solver.weights.rounding().uses_rows() {
+            return Ok(());
+        }
+        let mut newly = Vec::new();
+        for site in &self.sites.sites {
+            let layers = site.layers.iter().copied();
+            newly.append(&mut solver.weights.freeze_as_nearest(layers, journal_position)?);
+        }
         self.ledger.rounded(&newly);
         if !newly.is_empty() {
             let message = format!(

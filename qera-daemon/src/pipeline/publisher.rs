@@ -111,6 +111,12 @@ impl<'a> Publisher<'a> {
                 if !self.due(under_way) {
                     return Ok(());
                 }
+                if !self.context.has_all_quantized() {
+                    // Only a drain may say that no more rows come for the others. What came is
+                    // still new then; that the layers that are fed have converged may end the run.
+                    self.check_convergence();
+                    return Ok(());
+                }
                 if self.changed {
                     let inputs = self.inputs(&self.gathered, false);
                     self.publish(inputs)?;
@@ -215,6 +221,7 @@ impl<'a> Publisher<'a> {
             unread: drain.unread.shards,
             ..self.inputs(&drain.gathered, true)
         };
+        self.context.quantize_rest(inputs.journal_position)?;
         Ok(if self.publish(inputs)? {
             Drained::Published
         } else {
@@ -227,7 +234,6 @@ impl<'a> Publisher<'a> {
     fn publish(&mut self, inputs: Inputs) -> Result<bool, Fatal> {
         self.fresh.clear();
         let context = self.context;
-        context.quantize_rest(inputs.journal_position)?;
         let entries = context.ledger.layers();
         let summaries: Vec<LayerSummary> = entries.iter().map(|entry| entry.summary).collect();
         let outcomes = outcomes(&self.latest, &entries);

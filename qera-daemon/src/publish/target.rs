@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::disk::{exists, read};
+use crate::disk::{exists, is_link, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::observe::run_events::{BaseWritten, GenerationRejected};
@@ -301,6 +301,22 @@ fn refuse_other_rounded(out: &OutFolder, digest: Option<&str>) -> Result<(), Fat
     })
 }
 
+/// A base and what follows `current` belong to the W~ that they were made with: no other one is
+/// rounded beside them.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] where either is there.
+pub(crate) fn refuse_to_round(out: &OutFolder) -> Result<(), Fatal> {
+    let of = ["base", "current"].map(|name| out.path.join(name));
+    if !of.iter().any(|path| exists(path) || is_link(path)) {
+        return Ok(());
+    }
+    Err(Fatal::StateRefused {
+        path: out.path.clone(),
+        reason: "its base and its current generation belong to a W~ that this run would make anew: choose another --out".into(),
+    })
+}
+
 /// An engine that follows `current` serves it on weights of one quantizer, rounded in one way.
 ///
 /// # Errors
@@ -464,7 +480,7 @@ mod tests {
         let mut target = run.open(&weights).unwrap();
         assert_eq!(target.fingerprints.base, None);
         assert!(!exists(&run.folder.join("out/base")));
-        weights.freeze_rest(3).unwrap();
+        weights.freeze_as_nearest([0], 3).unwrap();
         publish(&mut target, 3);
         let digest = weights.frozen_digest().unwrap();
         assert_eq!(weights.rounding_of(0).unwrap().journal_position, 3);
@@ -489,7 +505,7 @@ mod tests {
     fn another_w_is_refused_before_the_generation_is() {
         let run = OneLayer::new("other", projected());
         let weights = run.weights();
-        weights.freeze_rest(3).unwrap();
+        weights.freeze_as_nearest([0], 3).unwrap();
         publish(&mut run.open(&weights).unwrap(), 3);
         let path = run.folder.join("out/base/qera_base.json");
         let mut record = run.record();
@@ -500,7 +516,7 @@ mod tests {
         let mut target = run.open(&weights).unwrap();
         assert!(target.base_present);
         // Even of the same weights: the record says so.
-        weights.freeze_rest(3).unwrap();
+        weights.freeze_as_nearest([0], 3).unwrap();
         let inputs = Inputs::default();
         let outcomes = [LayerOutcome::Starved];
         let refused = target.publish(&outcomes, &[LayerSummary::default()], inputs);

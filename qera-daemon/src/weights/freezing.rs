@@ -93,8 +93,8 @@ impl Weights {
             .map_or(Ok(Vec::new()), |frozen| frozen.freeze(newly.collect()))
     }
 
-    /// Freezes W~ of these layers as the nearest of their W; those that are frozen stay as they
-    /// are. Returns the others.
+    /// Freezes W~ of these layers, all at once, as the nearest of their W; those that are frozen
+    /// stay as they are. Returns the others.
     ///
     /// # Errors
     /// As for [`original`](Self::original), and [`Fatal::Io`].
@@ -141,21 +141,9 @@ impl Weights {
                 measured: None,
             };
             let record = self.record(&of, Rounding::Nearest, &from);
-            newly.append(&mut frozen.freeze(vec![self.newly(of, record)])?);
+            newly.push(self.newly(of, record));
         }
-        Ok(newly)
-    }
-
-    /// Freezes every layer that is not: before the base is written, which holds W~ of all of them.
-    /// Returns which they were; none for nearest rounding, which keeps nothing.
-    ///
-    /// # Errors
-    /// As for [`freeze_as_nearest`](Self::freeze_as_nearest).
-    pub(crate) fn freeze_rest(&self, journal_position: u64) -> Result<Vec<usize>, Fatal> {
-        if !self.rounding().uses_rows() {
-            return Ok(Vec::new());
-        }
-        self.freeze_as_nearest(0..self.layers().len(), journal_position)
+        frozen.freeze(newly)
     }
 
     fn record(

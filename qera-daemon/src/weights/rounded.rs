@@ -42,6 +42,12 @@ impl Weights {
         !self.rounding().uses_rows() || frozen.is_some_and(|of| of.record(layer).is_some())
     }
 
+    /// Whether W~ of every layer can be had.
+    #[must_use]
+    pub(crate) fn has_all_quantized(&self) -> bool {
+        (0..self.layers().len()).all(|layer| self.has_quantized(layer))
+    }
+
     /// Whether the R that W~ of a layer was rounded under held rows of a block.
     #[must_use]
     pub(crate) fn has_seen(&self, layer: usize, block: u64) -> bool {
@@ -194,7 +200,7 @@ mod tests {
         assert!(asked(0).is_err() && weights.frozen_digest().is_none());
 
         // The rest is the nearest, and what was frozen stays.
-        assert_eq!(weights.freeze_rest(5).unwrap(), [0]);
+        assert_eq!(weights.freeze_as_nearest(0..2, 5).unwrap(), [0]);
         assert_eq!(quantized(&weights, 1).unwrap(), own);
         let nearest = [1.0, 0.0, -1.0, 0.0, 8.0, -8.0, 8.0, 0.0];
         assert_eq!(quantized(&weights, 0).unwrap(), nearest);
@@ -202,6 +208,6 @@ mod tests {
         assert_eq!((record.rounding, record.rows), (Rounding::Nearest, 0));
         assert_eq!((record.journal_position, record.measured), (5, None));
         assert!(weights.frozen_digest().is_some());
-        assert!(weights.freeze_rest(6).unwrap().is_empty());
+        assert!(weights.freeze_as_nearest(0..2, 6).unwrap().is_empty());
     }
 }

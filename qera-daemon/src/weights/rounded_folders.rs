@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk;
 use crate::error::Fatal;
 use crate::settings::rounding::Rounding;
 use crate::weights::Weights;
 use crate::weights::frozen::Frozen;
 use crate::weights::frozen::file::{path_of, read, refuse};
+use crate::weights::frozen::marker;
 use crate::weights::frozen::record::{AskedRounding, RoundingRecord};
 
 /// The folder of a state, or of what `solve` wrote, that W~ are kept in.
@@ -70,16 +70,26 @@ impl Weights {
         refuse_rounded(state, self.rounding())
     }
 
-    /// Keeps W~ in a folder from here on, and takes those that are there.
+    /// Keeps W~ in a folder from here on, and takes those that are there. What a killed run left
+    /// half done there is removed, and all of it where nothing of it is to be read.
     ///
     /// # Errors
-    /// [`Fatal::StateRefused`] for a file that is damaged, or was made from other weights or with
-    /// other settings; [`Fatal::Io`].
+    /// [`Fatal::StateRefused`] for a file that is missing, damaged, or was made from other weights
+    /// or with other settings; [`Fatal::Io`].
     pub(crate) fn keep_rounded_in(&self, folders: &RoundedFolders) -> Result<(), Fatal> {
         let frozen = Frozen::in_folder(&folders.write, self.layers().len())?;
+        if folders.read.contains(&folders.write) {
+            marker::remove_leftovers(&folders.write)?;
+        } else {
+            marker::clear(&folders.write)?;
+        }
+        let whole = folders.read.iter().map(|folder| marker::whole(folder));
+        let whole = whole.collect::<Result<Vec<_>, _>>()?;
         for layer in 0..self.layers().len() {
-            for folder in &folders.read {
-                let path = path_of(folder, &self.layers()[layer].name);
+            let name = &self.layers()[layer].name;
+            let folders_of = folders.read.iter().zip(&whole);
+            for (folder, _) in folders_of.filter(|(_, whole)| whole.contains(name)) {
+                let path = path_of(folder, name);
                 let Some(found) = self.read_rounded(layer, &path, folders.new_checkpoint)? else {
                     continue;
                 };
@@ -129,12 +139,7 @@ impl Weights {
 /// Refuses a state that W~ were rounded in, for a run that rounds to nearest.
 fn refuse_rounded(state: &Path, rounding: Rounding) -> Result<(), Fatal> {
     let folder = state.join(FOLDER);
-    if !disk::is_folder(&folder) {
-        return Ok(());
-    }
-    let found = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
-    let is_weight = |path: &PathBuf| path.extension().is_some_and(|of| of == "safetensors");
-    if !found.iter().any(is_weight) {
+    if marker::whole(&folder)?.is_empty() {
         return Ok(());
     }
     Err(Fatal::StateRefused {

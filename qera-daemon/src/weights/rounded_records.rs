@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::weights::Weights;
 use crate::weights::frozen::file::{path_of, record_of};
+use crate::weights::frozen::marker;
 use crate::weights::frozen::record::RoundingRecord;
 
 impl Weights {
@@ -12,10 +13,17 @@ impl Weights {
     /// damaged or does not fit, which a run refuses.
     #[must_use]
     pub(crate) fn rounded_in(&self, folders: &[PathBuf]) -> Vec<Option<RoundingRecord>> {
+        let whole = folders
+            .iter()
+            .map(|of| marker::whole(of).unwrap_or_default());
+        let whole: Vec<_> = whole.collect();
         let record = |layer: usize| {
             let name = &self.layers()[layer].name;
-            let mut paths = folders.iter().map(|folder| path_of(folder, name));
-            paths.find_map(|path| record_of(&path, self.expected(layer)))
+            let mut having = folders.iter().zip(&whole);
+            having.find_map(|(folder, whole)| {
+                let path = whole.contains(name).then(|| path_of(folder, name))?;
+                record_of(&path, self.expected(layer))
+            })
         };
         (0..self.layers().len()).map(record).collect()
     }

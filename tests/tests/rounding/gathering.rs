@@ -4,13 +4,15 @@ use std::fs;
 
 use qera_tests::daemon::expect;
 use qera_tests::event::{event, folded, published};
+use qera_tests::live::Live;
 use qera_tests::output_folder::generations;
 use qera_tests::three_layers::{
-    DOWN, K, Q, daemon_with_shards, daemon_without_shards, write_rows_of_both_sites,
+    DOWN, K, Q, daemon_with_shards, daemon_without_shards, live_with, write_rows_of_both_sites,
 };
 
 use super::{
-    BINARY, assert_same_bytes, kept, kept_in_state, once_rounded, record, rows_of, start_rounded,
+    BINARY, PROJECTED, assert_same_bytes, kept, kept_in_state, once_rounded, record, rows_of,
+    start_rounded,
 };
 
 #[test]
@@ -127,4 +129,32 @@ fn a_site_with_few_rows_is_rounded_to_nearest_when_others_are_rounded() {
     assert_eq!(daemon.adapter("qera-out").layer(DOWN)["status"], "solved");
     assert!(kept(&daemon.path().join("qera-out/rounded")).is_empty());
     assert!(fs::exists(daemon.path().join("qera-out/base")).unwrap());
+}
+
+/// Before the folder is drained nobody can know that no more rows come: how soon the first site is
+/// solved must not decide which W~ the second one gets.
+#[test]
+fn a_site_whose_rows_come_late_is_not_given_up_before_a_drain() {
+    let files = ["1", "2"].map(|threads| {
+        let daemon = daemon_without_shards(BINARY);
+        let busy = ["--idle-publish", "600", "--round-after", "800"];
+        let options = [&PROJECTED[..], &busy, &["--threads", threads]].concat();
+        let mut live = Live::start(daemon.command(&live_with(&options)));
+        live.wait_for(&event("watching"));
+        rows_of(&daemon, "few", DOWN, [50, 12], 0.1);
+        live.wait_for(&folded("few"));
+        rows_of(&daemon, "many", Q, [900, 8], 0.2);
+        live.wait_for(&event("layer-solved").with("layer", K));
+        live.wait_for(&event("layer-solved").with("layer", Q));
+        rows_of(&daemon, "late", DOWN, [900, 12], 0.4);
+        live.wait_for(&event("rounded").with("layer", DOWN));
+        live.wait_for(&published(3));
+        assert_eq!(live.count(&event("published")), 1, "{}", live.log);
+        assert_eq!(live.stop(), Some(0), "{}", live.log);
+        kept_in_state(&daemon)
+    });
+    let late = record(&files[0][DOWN]);
+    assert_eq!(late["rounding"], "projected", "{late}");
+    assert_eq!(late["journal_position"], 3);
+    assert_same_bytes(&files[0], &files[1]);
 }

@@ -40,6 +40,8 @@ fn kept(rounded: &Path) -> BTreeMap<String, KeptFile> {
     let Ok(entries) = fs::read_dir(rounded) else {
         return BTreeMap::new();
     };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|of| of == "safetensors"));
     let file = |path: PathBuf| {
         let layer = path.file_stem().unwrap().to_string_lossy().into_owned();
         let metadata = fs::metadata(&path).unwrap();
@@ -52,8 +54,18 @@ fn kept(rounded: &Path) -> BTreeMap<String, KeptFile> {
     };
     // What a killed run was just writing is none.
     let whole = |(layer, _): &(String, KeptFile)| !layer.starts_with(".qera-unfinished-");
-    let files = entries.map(|entry| file(entry.unwrap().path()));
-    files.filter(whole).collect()
+    paths.map(file).filter(whole).collect()
+}
+
+/// The marker that names a layer among those that were rounded together, and all that it names.
+fn marker(rounded: &Path, layer: &str) -> Option<(PathBuf, Vec<String>)> {
+    let paths = fs::read_dir(rounded).ok()?.map(|of| of.unwrap().path());
+    let markers = paths.filter(|path| path.extension().is_some_and(|of| of == "done"));
+    let mut read = markers.map(|path| {
+        let names = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        (path, names)
+    });
+    read.find(|(_, names): &(PathBuf, Vec<String>)| names.iter().any(|name| name == layer))
 }
 
 /// The W~ of a state.

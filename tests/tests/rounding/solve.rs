@@ -1,9 +1,11 @@
 //! `solve` reads the state's W~; where there is none it makes its own, beside its adapter.
 
-use qera_tests::daemon::{EndedRun, TestDaemon, expect};
-use qera_tests::three_layers::{daemon_with_shards, once_with};
+use std::fs;
 
-use super::{BINARY, PROJECTED, assert_same_bytes, kept, kept_in_state, once_rounded};
+use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use qera_tests::three_layers::{daemon_with_shards, once_with, write_rows_of_both_sites};
+
+use super::{BINARY, PROJECTED, assert_same_bytes, kept, kept_in_state, once_rounded, record};
 
 fn solve(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
     let basic = [
@@ -50,16 +52,54 @@ fn statistics_first_rounding_later() {
     assert_eq!(kept(&own), before);
     assert!(daemon.adapter("solved").bytes != adapter);
 
-    let again = solve(&daemon, &["--out", "solved", "--round-again"]);
+    let again = solve(&daemon, &["--out", "again", "--round-again"]);
     expect(&again, 0, &["rounded by projected"]);
     // From the same statistics the same.
-    assert_same_bytes(&kept(&own), &before);
-    assert!(
-        kept(&own)
-            .iter()
-            .all(|(layer, file)| before[layer].inode != file.inode)
+    assert_same_bytes(&kept(&daemon.path().join("again/rounded")), &before);
+    assert!(daemon.adapter("again").bytes == adapter);
+
+    // Of more statistics they would be others than the base that is there.
+    write_rows_of_both_sites(&daemon, "later", 7.5);
+    expect(&daemon.run(&gather), 0, &["statistics only"]);
+    let (base, current) = ("solved/base", "solved/current");
+    for gone in [&[][..], &[current], &[base]] {
+        for path in gone {
+            let path = daemon.path().join(path);
+            fs::rename(&path, path.with_extension("aside")).unwrap();
+        }
+        let refused = solve(&daemon, &["--out", "solved", "--round-again"]);
+        expect(&refused, 4, &["belong to a W~", "choose another --out"]);
+        assert!(!refused.log.contains("rounded by"), "{}", refused.log);
+        assert_eq!(kept(&own), before);
+        for path in gone {
+            let path = daemon.path().join(path);
+            fs::rename(path.with_extension("aside"), path).unwrap();
+        }
+    }
+    expect(&solve(&daemon, &["--out", "solved"]), 0, &[]);
+    assert_eq!(kept(&own), before);
+    // Nor does one that finds none make others beside them.
+    fs::rename(&own, own.with_extension("aside")).unwrap();
+    let refused = solve(&daemon, &["--out", "solved"]);
+    expect(&refused, 4, &["belong to a W~", "choose another --out"]);
+    assert!(kept(&own).is_empty());
+    // What a killed one left half done is made again, whole.
+    for path in [base, current] {
+        let path = daemon.path().join(path);
+        fs::rename(&path, path.with_extension("aside")).unwrap();
+    }
+    fs::rename(own.with_extension("aside"), &own).unwrap();
+    expect(
+        &solve(&daemon, &["--out", "solved", "--round-again"]),
+        0,
+        &[],
     );
-    assert!(daemon.adapter("solved").bytes == adapter);
+    let after = kept(&own);
+    assert!(
+        after
+            .values()
+            .all(|file| record(file)["journal_position"] == 5)
+    );
 }
 
 #[test]

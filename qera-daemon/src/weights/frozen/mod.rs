@@ -3,10 +3,12 @@
 //! belong to these very bits.
 //!
 //! In a folder each layer is a file (`file`), packed (`packed`), with what is known of it
-//! (`record`); it is there whole or not at all. A layer that is frozen is read by any number of
-//! threads while another one is being frozen.
+//! (`record`); it is there whole or not at all, and so are the layers that were rounded together
+//! (`marker`). A layer that is frozen is read by any number of threads while another one is being
+//! frozen.
 
 pub(crate) mod file;
+pub(crate) mod marker;
 pub(crate) mod packed;
 pub(crate) mod record;
 
@@ -16,7 +18,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::disk;
 use crate::disk::sync;
 use crate::error::Fatal;
-use crate::weights::frozen::file::{ExpectedLayer, RoundedWeight};
+use crate::weights::frozen::file::{ExpectedLayer, RoundedWeight, path_of};
 use crate::weights::frozen::packed::PackedLayer;
 use crate::weights::frozen::record::RoundingRecord;
 
@@ -90,24 +92,23 @@ impl Frozen {
         Some(&self.layers.get(layer)?.get()?.record)
     }
 
-    /// Freezes layers, on disk before anybody sees them. One that is frozen already stays as it is;
-    /// returns the indices of the others.
+    /// Freezes layers that were rounded together, all of them on disk before anybody sees one. One
+    /// that is frozen already stays as it is; returns the indices of the others.
     ///
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn freeze(&self, rounded: Vec<NewlyRounded>) -> Result<Vec<usize>, Fatal> {
         let _freezing = self.freezing.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = rounded.into_iter();
+        let new: Vec<NewlyRounded> = new.filter(|of| self.record(of.layer).is_none()).collect();
+        if let Some(folder) = &self.folder {
+            write(folder, &new)?;
+        }
         let mut frozen = Vec::new();
-        for NewlyRounded { layer, weight } in rounded {
-            if self.record(layer).is_some() {
-                continue;
-            }
+        for NewlyRounded { layer, weight } in new {
             let record = weight.record.clone();
             let kept = match &self.folder {
-                Some(folder) => {
-                    create(folder)?;
-                    Kept::InFile(file::write(folder, &weight)?)
-                }
+                Some(folder) => Kept::InFile(path_of(folder, &weight.layer)),
                 None => Kept::InMemory(weight.packed),
             };
             if self.layers[layer].set(FrozenLayer { record, kept }).is_ok() {
@@ -142,6 +143,20 @@ impl Frozen {
             }
         }
     }
+}
+
+/// Writes the files of layers, and then what makes them count.
+fn write(folder: &Path, new: &[NewlyRounded]) -> Result<(), Fatal> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    create(folder)?;
+    let names: Vec<&str> = new.iter().map(|of| of.weight.layer.as_str()).collect();
+    marker::withdraw(folder, &names)?;
+    for of in new {
+        file::write(folder, &of.weight)?;
+    }
+    marker::mark(folder, &names)
 }
 
 /// Makes the folder where it is missing.
@@ -248,7 +263,9 @@ mod tests {
         assert!(shown.iter().all(|(_, values)| *values == shown[0].1));
         // A name that is no name of a file stays in the folder.
         let files = std::fs::read_dir(&folder).unwrap();
-        let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        let names = files.map(|file| file.unwrap().file_name());
+        let is_layer = |name: &std::ffi::OsString| !name.to_string_lossy().ends_with(".done");
+        let files: Vec<_> = names.filter(is_layer).collect();
         assert_eq!(files.len(), 1);
         assert!(
             files[0].to_string_lossy().starts_with("layer-"),

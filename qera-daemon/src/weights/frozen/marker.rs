@@ -1,0 +1,169 @@
+//! Which files of W~ count. The layers of a site are rounded together: their files are written
+//! first and a marker that names them last, so that a kill leaves all of them or none.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::disk;
+use crate::disk::{TEMPORARY, sync};
+use crate::error::Fatal;
+use crate::weights::frozen::file::{path_of, refuse};
+
+/// What the names of markers end with, and those of layers.
+const MARKER: &str = "done";
+const LAYER: &str = "safetensors";
+
+/// The layers that the markers of a folder name; none where there is no folder.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] for a marker that cannot be read or names a file that is missing, and
+/// [`Fatal::Io`].
+pub(crate) fn whole(folder: &Path) -> Result<BTreeSet<String>, Fatal> {
+    let mut all = BTreeSet::new();
+    for marker in paths(folder, MARKER)? {
+        all.extend(named(&marker)?);
+    }
+    let missing = |layer: &&String| !disk::exists(&path_of(folder, layer));
+    match all.iter().find(missing) {
+        None => Ok(all),
+        Some(layer) => Err(refuse(
+            &path_of(folder, layer),
+            layer,
+            &"is missing; put back the file that was there",
+        )),
+    }
+}
+
+/// Makes these layers, whose files are written, count from here on: all of them at once.
+///
+/// # Errors
+/// As for [`whole`].
+pub(crate) fn mark(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
+    let Some(first) = layers.first() else {
+        return Ok(());
+    };
+    let marker = path_of(folder, first).with_extension(MARKER);
+    let mut names = named(&marker)?;
+    names.extend(layers.iter().map(|&layer| layer.to_owned()));
+    write(folder, &marker, &names)
+}
+
+/// Makes these layers count no longer, because their files are about to be written over.
+///
+/// # Errors
+/// As for [`whole`].
+pub(crate) fn withdraw(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
+    if !layers.iter().any(|of| disk::exists(&path_of(folder, of))) {
+        return Ok(());
+    }
+    for marker in paths(folder, MARKER)? {
+        let mut names = named(&marker)?;
+        let before = names.len();
+        names.retain(|name| !layers.contains(&name.as_str()));
+        if names.len() < before {
+            write(folder, &marker, &names)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a killed run wrote and no marker names.
+///
+/// # Errors
+/// As for [`whole`].
+pub(crate) fn remove_leftovers(folder: &Path) -> Result<(), Fatal> {
+    let kept: BTreeSet<PathBuf> = whole(folder)?
+        .iter()
+        .map(|layer| path_of(folder, layer))
+        .collect();
+    let found = paths(folder, LAYER)?.into_iter();
+    let mut leftovers = found.filter(|path| !kept.contains(path));
+    leftovers.try_for_each(|path| disk::remove(&path))
+}
+
+/// Removes every W~ of a folder: the markers first.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn clear(folder: &Path) -> Result<(), Fatal> {
+    let markers = paths(folder, MARKER)?;
+    markers.iter().try_for_each(|path| disk::remove(path))?;
+    if !markers.is_empty() {
+        sync(folder)?;
+    }
+    remove_leftovers(folder)
+}
+
+fn write(folder: &Path, marker: &Path, names: &BTreeSet<String>) -> Result<(), Fatal> {
+    let name = marker.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = folder.join(format!("{TEMPORARY}{name}"));
+    disk::write_json(&unfinished, names)?;
+    disk::rename(&unfinished, marker).map_err(Fatal::io(marker, "rename into place"))?;
+    sync(folder)
+}
+
+/// The layers that a marker names; none where it is not there.
+fn named(marker: &Path) -> Result<BTreeSet<String>, Fatal> {
+    let Some(bytes) = disk::read_if_there(marker)? else {
+        return Ok(BTreeSet::new());
+    };
+    serde_json::from_slice(&bytes).map_err(|why| Fatal::StateRefused {
+        path: marker.to_path_buf(),
+        reason: format!(
+            "its names of the layers that were rounded together cannot be read: {why}; put back the file that was there, or choose another --state"
+        ),
+    })
+}
+
+/// The files of a folder whose names end so, what was just being written aside.
+fn paths(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Fatal> {
+    if !disk::is_folder(folder) {
+        return Ok(Vec::new());
+    }
+    let mut found = disk::list(folder).map_err(Fatal::io(folder, "read"))?;
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        path.extension().is_some_and(|of| of == extension)
+            && !name.starts_with(TEMPORARY.as_bytes())
+    });
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_is_what_a_marker_names() {
+        let name = format!("qera-marker-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        assert!(whole(&folder).unwrap().is_empty());
+        std::fs::create_dir_all(&folder).unwrap();
+        let all = ["a", "b", "c/c", "d"];
+        all.map(|layer| std::fs::write(path_of(&folder, layer), layer).unwrap());
+        mark(&folder, &["a", "b"]).unwrap();
+        mark(&folder, &["c/c"]).unwrap();
+        let names = |of: &[&str]| of.iter().map(|&s| s.to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(whole(&folder).unwrap(), names(&["a", "b", "c/c"]));
+        remove_leftovers(&folder).unwrap();
+        assert!(!path_of(&folder, "d").exists() && path_of(&folder, "c/c").exists());
+        // One of two is about to be another; the other one goes on counting.
+        withdraw(&folder, &["a"]).unwrap();
+        assert_eq!(whole(&folder).unwrap(), names(&["b", "c/c"]));
+        mark(&folder, &["a"]).unwrap();
+        assert_eq!(whole(&folder).unwrap(), names(&["a", "b", "c/c"]));
+
+        std::fs::remove_file(path_of(&folder, "b")).unwrap();
+        let missing = whole(&folder).unwrap_err();
+        assert_eq!(missing.exit(), crate::exit::Exit::StateRefused);
+        let said = missing.to_string();
+        assert!(said.contains("layer b: is missing"), "{said}");
+        std::fs::write(folder.join("a.done"), "[1]").unwrap();
+        let damaged = remove_leftovers(&folder).unwrap_err().to_string();
+        assert!(damaged.contains("a.done"), "{damaged}");
+        assert!(path_of(&folder, "a").exists());
+        clear(&folder).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
