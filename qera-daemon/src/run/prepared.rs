@@ -264,12 +264,13 @@ fn rounded_before(
         return Vec::new();
     };
     let (state, out) = (&settings.state, &settings.publish.out);
+    let new_checkpoint = settings.weights.new_checkpoint;
     let folders = if runs {
-        RoundedFolders::of_run(state, false)
+        RoundedFolders::of_run(state, new_checkpoint)
     } else {
-        RoundedFolders::of_solve(state, out, rounding.round_again, false)
+        RoundedFolders::of_solve(state, out, rounding.round_again, new_checkpoint)
     };
-    weights.rounded_in(&folders.read)
+    weights.rounded_in(&folders)
 }
 
 /// The sites of a state, with the layers of today, and which shards fit them.

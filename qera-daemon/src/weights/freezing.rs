@@ -1,6 +1,6 @@
 //! From numbers to a W~ that is frozen, with what is known of it.
 
-use qera_core::quantize::Levels;
+use qera_core::quantize::{Levels, round};
 
 use crate::error::Fatal;
 use crate::settings::rounding::Rounding;
@@ -115,35 +115,41 @@ impl Weights {
             if frozen.record(layer).is_some() {
                 continue;
             }
-            let (weight, m) = (self.original(layer)?, self.layers()[layer].in_features);
-            let blocks = weight
-                .chunks_exact(m)
-                .flat_map(|row| row.chunks(self.quantizer.block_size()));
-            let levels: Vec<Levels> = blocks
-                .map(|block| self.quantizer.candidates(block).first())
-                .collect();
-            let mut values = weight;
-            let blocks = values
-                .chunks_exact_mut(m)
-                .flat_map(|row| row.chunks_mut(self.quantizer.block_size()));
-            for (block, levels) in blocks.zip(&levels) {
-                block.iter_mut().for_each(|w| *w = levels.nearest(*w));
-            }
-            let of = PackedRounding {
-                layer,
-                packed: self.packed(
-                    layer,
-                    &RoundedValues {
-                        values: &values,
-                        levels: &levels,
-                    },
-                )?,
-                measured: None,
-            };
+            let of = self.nearest(layer)?;
             let record = self.record(&of, Rounding::Nearest, &from);
             newly.push(self.newly(of, record));
         }
         frozen.freeze(newly)
+    }
+
+    /// In the memory of its W, row by row.
+    fn nearest(&self, layer: usize) -> Result<PackedRounding, Fatal> {
+        let (mut values, own) = (self.original(layer)?, &self.layers()[layer]);
+        let (grid, m) = (&self.quantizer, own.in_features);
+        let blocks = m.div_ceil(grid.block_size());
+        let unset = grid.candidates(&[0.0]).first();
+        let mut levels = vec![unset; own.out_features * blocks];
+        let mut rounded = vec![0.0; m];
+        for (row, levels) in values
+            .chunks_exact_mut(m)
+            .zip(levels.chunks_exact_mut(blocks))
+        {
+            let done = round::nearest(grid, row, m, &mut rounded, levels);
+            done.map_err(|reason| Fatal::Solve {
+                layer: own.name.clone(),
+                reason: reason.into(),
+            })?;
+            row.copy_from_slice(&rounded);
+        }
+        let of = RoundedValues {
+            values: &values,
+            levels: &levels,
+        };
+        Ok(PackedRounding {
+            layer,
+            packed: self.packed(layer, &of)?,
+            measured: None,
+        })
     }
 
     fn record(
@@ -186,5 +192,53 @@ impl Weights {
                 packed: of.packed,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::Settings;
+    use crate::weights::Model;
+    use crate::weights::recording::Recording;
+    use safetensors::Dtype;
+    use safetensors::tensor::{TensorView, serialize_to_file};
+
+    /// Whichever rule the grid has: halves of q4-0 go up, those of the others to even.
+    #[test]
+    fn what_is_frozen_as_nearest_is_what_nearest_rounding_makes() {
+        let folder = std::env::temp_dir().join(format!("qera-halves-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        // The first is the largest: halves of its levels, up and down.
+        let halves = (0..64).map(|i| (i as f32 - 16.0) / 2.0);
+        let values: Vec<f32> = halves.map(|half| half.clamp(-8.0, 7.0)).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, vec![2, 32], &bytes).unwrap();
+        let path = folder.join("model.safetensors");
+        serialize_to_file([("a.weight", view)], None, &path).unwrap();
+        for quantizer in ["q4-0", "mxint3", "int3"] {
+            let options =
+                format!("rounding = \"projected\"\nquantizer = \"{quantizer}\"\nblock-size = 32");
+            let mut settings = Settings::from_toml(&options).unwrap();
+            settings.weights.checkpoint = Some(path.clone());
+            let mut recording = Recording::default();
+            recording.linears.see("a".into());
+            let model = Model::open(&settings).unwrap().unwrap();
+            let weights = model.select(&settings, &recording).unwrap();
+            weights.keep_rounded_in_memory();
+            assert_eq!(weights.freeze_as_nearest([0], 1).unwrap(), [0]);
+            let mut found = Vec::new();
+            let all = weights.quantized(0, |piece| {
+                found.extend_from_slice(piece);
+                Ok(())
+            });
+            all.unwrap();
+            let mut nearest = vec![0.0; values.len()];
+            let rounded = weights
+                .grid()
+                .quantize_dequantize(&values, 32, &mut nearest);
+            rounded.unwrap();
+            assert_eq!(found, nearest, "{quantizer}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use crate::weights::Weights;
 use crate::weights::frozen::Frozen;
 use crate::weights::frozen::file::{path_of, read, refuse};
 use crate::weights::frozen::marker;
-use crate::weights::frozen::record::{AskedRounding, RoundingRecord};
+use crate::weights::frozen::record::{AskedRounding, RoundingRecord, Unfit};
 
 /// The folder of a state, or of what `solve` wrote, that W~ are kept in.
 pub(crate) const FOLDER: &str = "rounded";
@@ -124,15 +124,19 @@ impl Weights {
                 Err(refuse(path, &of.name, &why))
             };
         }
-        let asked = AskedRounding {
-            settings: &self.rounding,
-            grid: &self.quantizer.to_string(),
-            rank: of.rank,
-        };
-        match found.record.unfit(&asked) {
+        match self.unfit(layer, &found.record) {
             Some(why) => Err(refuse(path, &of.name, &why)),
             None => Ok(Some(found.record)),
         }
+    }
+
+    /// Why a layer's W~ that was made like this does not serve.
+    pub(super) fn unfit(&self, layer: usize, made: &RoundingRecord) -> Option<Unfit> {
+        made.unfit(&AskedRounding {
+            settings: &self.rounding,
+            grid: &self.quantizer.to_string(),
+            rank: self.layers()[layer].rank,
+        })
     }
 }
 

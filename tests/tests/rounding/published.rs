@@ -6,7 +6,8 @@ use std::fs;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 use qera_tests::three_layers::{
-    DOWN, K, LIVE_OPTIONS, Q, daemon_with_shards, daemon_without_shards,
+    DOWN, K, LIVE_OPTIONS, Q, daemon_with_shards, daemon_without_shards, sine_values,
+    write_checkpoint,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -127,30 +128,34 @@ fn a_w_that_was_exchanged_is_found() {
     assert!(verify.output.contains(&said), "{}", verify.output);
 }
 
+fn plan(daemon: &TestDaemon, more: &[&str]) -> Value {
+    let options = [
+        &["plan", "--log-format", "json"],
+        &LIVE_OPTIONS[..],
+        &PROJECTED,
+        more,
+    ];
+    let run = daemon.run(&options.concat());
+    expect(&run, 0, &[]);
+    serde_json::from_str::<Value>(&run.output).unwrap()
+}
+
+fn rounds(plan: &Value) -> bool {
+    let mut stages = plan["stages"].as_array().unwrap().iter();
+    stages.any(|stage| stage["name"] == "rounding, beyond solving")
+}
+
 #[test]
 fn plan_says_what_the_state_has() {
     let daemon = daemon_with_shards(BINARY);
-    let plan = || {
-        let options = [
-            &["plan", "--log-format", "json"],
-            &LIVE_OPTIONS[..],
-            &PROJECTED,
-        ]
-        .concat();
-        let run = daemon.run(&options);
-        expect(&run, 0, &[]);
-        serde_json::from_str::<Value>(&run.output).unwrap()
-    };
-    let before = plan();
+    let before = plan(&daemon, &[]);
     assert!(
         before["layers"][0]["rounding"]["made"].is_null(),
         "{before}"
     );
     expect(&daemon.run(&once_rounded(&[])), 0, &[]);
-    let after = plan();
-    let stages = after["stages"].as_array().unwrap();
-    let stage = |stage: &Value| stage["name"] == "rounding, beyond solving";
-    assert!(!stages.iter().any(stage), "{after}");
+    let after = plan(&daemon, &[]);
+    assert!(rounds(&before) && !rounds(&after), "{after}");
     assert_eq!(after["round_flops"], 0.0);
     let adapter = daemon.adapter("qera-out");
     for (layer, planned) in adapter
@@ -162,5 +167,68 @@ fn plan_says_what_the_state_has() {
         assert_eq!(planned["name"], layer["name"]);
         assert_eq!(made["errors"], layer["rounding"]["error"], "{made}");
         assert_eq!(made["rows"], layer["rounding"]["rows"], "{made}");
+    }
+}
+
+/// As a run would: it refuses those of other settings, and makes those of other weights anew.
+#[test]
+fn plan_takes_no_w_that_a_run_would_not_take() {
+    let daemon = daemon_with_shards(BINARY);
+    expect(&daemon.run(&once_rounded(&[])), 0, &[]);
+    let made = |plan: &Value| -> Vec<String> {
+        let layers = plan["layers"].as_array().unwrap().iter();
+        let made = layers.filter(|layer| layer["rounding"]["made"].is_object());
+        made.map(|layer| layer["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(made(&plan(&daemon, &[])), [DOWN, K, Q]);
+    let share = plan(&daemon, &["--base-share", "0.5"]);
+    assert!(made(&share).is_empty() && rounds(&share), "{share}");
+    let lower = ["--rank-for", "*_proj=1"];
+    let lower_rank = plan(&daemon, &lower);
+    assert!(made(&lower_rank).is_empty(), "{lower_rank}");
+    let insists = plan(&daemon, &[&lower[..], &["--lower-rank"]].concat());
+    assert_eq!(made(&insists), [DOWN, K, Q]);
+    write_checkpoint(&daemon.path().join("checkpoint"), &sine_values(48, 0.25));
+    let other = plan(&daemon, &["--new-checkpoint"]);
+    assert_eq!(made(&other), [DOWN, K]);
+    assert!(rounds(&other), "{other}");
+    assert!(other["round_flops"].as_f64().unwrap() > 0.0, "{other}");
+}
+
+/// Half, one or two times the odds of the rule, which it is where no block can be left out.
+#[test]
+fn an_automatic_shrinkage_is_one_of_three() {
+    let auto = ["--rounding-shrinkage", "auto"];
+    let daemon = daemon_with_shards(BINARY);
+    expect(&daemon.run(&once_rounded(&auto)), 0, &[]);
+    let adapter = daemon.adapter("qera-out");
+    let asked = &adapter.manifest["settings"]["rounding"]["shrinkage"];
+    assert_eq!(asked, "auto");
+    // Times the odds of the rule, 3 m / N.
+    let times = |of: &Value, m: f64| {
+        let (a, rows) = (of["shrinkage"].as_f64().unwrap(), &of["rows"]);
+        a / (1.0 - a) * rows.as_f64().unwrap() / (3.0 * m)
+    };
+    for (layer, m) in [(Q, 8.0), (K, 8.0), (DOWN, 12.0)] {
+        let of = &adapter.layer(layer)["rounding"];
+        assert_eq!(of["blocks_left_out"], 1, "{of}");
+        let found = times(of, m);
+        let one_of = [0.5, 1.0, 2.0].map(|times| (found / times - 1.0).abs() < 1e-9);
+        assert!(one_of.contains(&true), "{found} times: {of}");
+    }
+    let few = daemon_without_shards(BINARY);
+    for (shard, phase) in [("a", 0.0), ("b", 1.0), ("c", 2.0)] {
+        rows_of(&few, shard, Q, [300, 8], phase);
+    }
+    expect(&few.run(&once_rounded(&auto)), 0, &[]);
+    let adapter = few.adapter("qera-out");
+    for layer in [Q, K] {
+        let of = &adapter.layer(layer)["rounding"];
+        assert_eq!(
+            (&of["blocks_left_out"], &of["rows"]),
+            (&json!(0), &json!(900))
+        );
+        assert!((times(of, 8.0) - 1.0).abs() < 1e-9, "{of}");
     }
 }

@@ -140,7 +140,9 @@ mod tests {
         assert!(whole(&folder).unwrap().is_empty());
         std::fs::create_dir_all(&folder).unwrap();
         let all = ["a", "b", "c/c", "d"];
-        all.map(|layer| std::fs::write(path_of(&folder, layer), layer).unwrap());
+        for layer in all {
+            std::fs::write(path_of(&folder, layer), layer).unwrap();
+        }
         mark(&folder, &["a", "b"]).unwrap();
         mark(&folder, &["c/c"]).unwrap();
         let names = |of: &[&str]| of.iter().map(|&s| s.to_owned()).collect::<BTreeSet<_>>();
