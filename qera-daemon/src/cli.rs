@@ -113,7 +113,10 @@ fn job(
         // Shown only where they are settings that a run would take.
         Some(Command::Config(_)) => commands::print(&layered.show()),
         Some(Command::Plan) => commands::plan(&settings, reporter),
-        Some(Command::Solve) => commands::solve(&settings, reporter),
+        Some(Command::Solve) => {
+            settings.rounding.refuse_round_after("solve")?;
+            commands::solve(&settings, reporter)
+        }
         Some(Command::Status(status)) => commands::status(&settings, status.json),
         _ => run::run(&settings, reporter),
     }

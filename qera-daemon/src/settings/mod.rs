@@ -71,12 +71,16 @@ impl Settings {
         let solve = SolveSettings::resolve(options)?;
         let rounding = RoundingSettings::resolve(options, &solve)?;
         let publish = PublishSettings::resolve(options, rounding.rounding)?;
+        let convergence = ConvergenceSettings::resolve(options)?;
+        if convergence.is_once() {
+            rounding.refuse_round_after("--once")?;
+        }
         Ok(Self {
             source: SourceSettings::resolve(options)?,
             weights: WeightsSettings::resolve(options)?,
             solve,
             rounding,
-            convergence: ConvergenceSettings::resolve(options)?,
+            convergence,
             state: state(options, &publish.out)?,
             publish,
             compute: ComputeSettings::resolve(options)?,

@@ -175,7 +175,8 @@ pub(crate) struct Options {
     pub(crate) base_share: Option<f64>,
 
     /// With --rounding: a layer is rounded, once, when R holds so many rows; before, it has no
-    /// correction [default: 4096, or 4 in_features if that is more]
+    /// correction. Refused with --once and `solve`, which take what is there [default: 4096, or 4
+    /// in_features if that is more]
     #[arg(long, value_name = "ROWS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) round_after: Option<u64>,

@@ -132,6 +132,20 @@ impl RoundingSettings {
         }
         Ok(())
     }
+
+    /// Refuses what only a run with solve points reads.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn refuse_round_after(&self, who: &str) -> Result<(), Fatal> {
+        if self.round_after.is_some() {
+            return Err(Fatal::Usage(format!(
+                "--round-after: does nothing with {who}, which rounds from all rows that are \
+                 there, however few"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// Refuses what somebody gave and nobody would read.
@@ -231,16 +245,21 @@ mod tests {
         assert_eq!(of.round_after_rows(1025), 7);
         assert!(of.round_again && of.lower_rank);
         assert!(of.refuse_round_again().is_err());
+        let refused = of.refuse_round_after("solve").unwrap_err().to_string();
+        assert!(
+            refused.contains("--round-after: does nothing with solve,"),
+            "{refused}"
+        );
         let of = resolved("rounding = \"feedback\"\nrounding-shrinkage = \"auto\"");
         assert_eq!(of.rounding, Rounding::Feedback);
         assert_eq!(of.shrinkage, RoundingShrinkage::Auto);
-        assert!(of.refuse_round_again().is_ok());
+        assert!(of.refuse_round_again().is_ok() && of.refuse_round_after("solve").is_ok());
         let of = resolved("rounding = \"feedback\"\nrounding-shrinkage = 1");
         assert_eq!(of.shrinkage, RoundingShrinkage::Fixed(1.0));
     }
 
     /// A settings file, and what the refusal says.
-    const WRONG: [(&str, &[&str]); 12] = [
+    const WRONG: [(&str, &[&str]); 13] = [
         ("rounding = \"up\"", &["--rounding", "'up'", "projected"]),
         (
             "rounding = \"projected\"\nmethod = \"approx\"",
@@ -277,6 +296,10 @@ mod tests {
         ("base-share = 0.01", &["--base-share", "nearest"]),
         ("lower-rank = true", &["--lower-rank", "nearest"]),
         ("round-after = 4096", &["--round-after", "nearest"]),
+        (
+            "rounding = \"feedback\"\nround-after = 4096\nonce = true",
+            &["--round-after", "--once"],
+        ),
     ];
 
     #[test]

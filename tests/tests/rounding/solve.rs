@@ -102,6 +102,19 @@ fn statistics_first_rounding_later() {
     );
 }
 
+/// Neither waits for rows: both take what is there.
+#[test]
+fn how_many_rows_to_wait_for_is_refused_where_nothing_waits() {
+    let daemon = daemon_with_shards(BINARY);
+    let after = ["--round-after", "700"];
+    let once = daemon.run(&once_rounded(&after));
+    let said = "--round-after: does nothing with --once, which rounds from all rows";
+    expect(&once, 2, &[said]);
+    expect(&daemon.run(&once_rounded(&[])), 0, &[]);
+    let said = "--round-after: does nothing with solve, which rounds from all rows";
+    expect(&solve(&daemon, &after), 2, &[said]);
+}
+
 #[test]
 fn the_weights_of_the_state_are_taken() {
     let daemon = daemon_with_shards(BINARY);
