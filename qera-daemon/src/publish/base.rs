@@ -210,7 +210,7 @@ pub(crate) fn emit(
     out: &OutFolder,
     weights: &Weights,
     base: &Base,
-    worth: Option<&BaseWorth>,
+    worth: &BaseWorth,
     companions: &Companions,
 ) -> Result<PathBuf, Fatal> {
     let unfinished = out.begin("")?;
@@ -218,9 +218,7 @@ pub(crate) fn emit(
         // First, so that nothing of theirs can take the place of what is written here.
         companions.copy(&unfinished)?;
         write(&unfinished, weights, base)?;
-        worth.map_or(Ok(()), |worth| {
-            write_synced(&unfinished.join(README), worth.text().as_bytes())
-        })
+        write_synced(&unfinished.join(README), worth.text().as_bytes())
     };
     written().inspect_err(|_| out.abandon(""))?;
     out.rename_in(&unfinished, "", "base")

@@ -1,21 +1,34 @@
 //! What W~ is worth on its own: its error beside that of nearest rounding and beside that with the
 //! adapter. Said wherever a base is written, because an engine may serve one without the other.
 
+use qera_core::quantize::Grid;
+
 use crate::observe::run_events::{BaseWritten, WorstLayer};
 use crate::publish::layers::PublishedLayers;
 use crate::settings::rounding::Rounding;
 
 /// Name of the file that says it, beside the weights.
 pub(crate) const README: &str = "qera_base.md";
+/// Bits of a weight at which no base was usable alone.
+const TOO_FEW_BITS: u32 = 3;
+
+/// W~, and what it is worth.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseWorth {
+    /// How W~ was rounded.
+    rounding: Rounding,
+    /// `mxint3/32`, say.
+    quantizer: String,
+    /// Bits of a weight, its block's scale aside.
+    bits: u32,
+    /// None where no layer has an error to measure.
+    errors: Option<MeanErrors>,
+}
 
 /// Errors are f over tr(R W W^T). Those of rounding under R are as measured when it was done, under
 /// the R of that time.
 #[derive(Debug, Clone)]
-pub(crate) struct BaseWorth {
-    /// How W~ was rounded.
-    rounding: &'static str,
-    /// `mxint3/32`, say.
-    quantizer: String,
+struct MeanErrors {
     /// Layers with an error to measure.
     layers: usize,
     /// Geometric means over them: W~ alone,
@@ -56,41 +69,29 @@ impl LayerErrors {
         all.iter().all(measured).then_some(errors)
     }
 
-    /// How bad it is alone: beside nearest where that is another.
-    fn badness(&self) -> f64 {
-        self.nearest
-            .map_or(self.alone, |nearest| self.alone / nearest)
+    /// How bad it is alone: beside nearest where others are not; a layer that is nearest's own is 1.
+    fn badness(&self, rounding: Rounding) -> f64 {
+        match self.nearest {
+            Some(nearest) => self.alone / nearest,
+            None if rounding.uses_rows() => 1.0,
+            None => self.alone,
+        }
     }
 }
 
-impl BaseWorth {
-    /// Of the layers of a generation; `None` where none has an error.
-    #[must_use]
-    pub(crate) fn new(of: &PublishedLayers<'_>) -> Option<Self> {
-        let layers = 0..of.weights.layers().len();
-        let errors = layers.filter_map(|layer| LayerErrors::new(of, layer));
-        let quantizer = of.weights.format().to_string();
-        Self::of(of.settings.rounding.rounding, quantizer, errors)
-    }
-
-    fn of(
-        rounding: Rounding,
-        quantizer: String,
-        layers: impl Iterator<Item = LayerErrors>,
-    ) -> Option<Self> {
+impl MeanErrors {
+    fn new(rounding: Rounding, layers: impl Iterator<Item = LayerErrors>) -> Option<Self> {
         let mut logs = LogSums::default();
         let mut worst: Option<WorstLayer> = None;
         for errors in layers {
             logs.add(&errors);
-            let badness = errors.badness();
+            let badness = errors.badness(rounding);
             if worst.as_ref().is_none_or(|worst| badness > worst.badness) {
                 let layer = errors.layer;
                 worst = Some(WorstLayer { layer, badness });
             }
         }
         Some(Self {
-            rounding: rounding.name(),
-            quantizer,
             layers: logs.layers,
             alone: logs.mean(logs.alone),
             nearest: rounding.uses_rows().then(|| logs.mean(logs.nearest)),
@@ -98,36 +99,47 @@ impl BaseWorth {
             worst: worst?,
         })
     }
+}
 
-    /// As the event of a base in its place.
+impl BaseWorth {
+    /// Of the layers of a generation.
     #[must_use]
-    pub(crate) fn written(self, path: String) -> BaseWritten {
-        BaseWritten {
-            path,
-            rounding: self.rounding,
-            layers: self.layers,
-            alone: self.alone,
-            nearest: self.nearest,
-            corrected: self.corrected,
-            worst: self.worst,
+    pub(crate) fn new(of: &PublishedLayers<'_>) -> Self {
+        let layers = 0..of.weights.layers().len();
+        let errors = layers.filter_map(|layer| LayerErrors::new(of, layer));
+        let rounding = of.settings.rounding.rounding;
+        Self {
+            rounding,
+            quantizer: of.weights.format().to_string(),
+            bits: bits(of.weights.grid()),
+            errors: MeanErrors::new(rounding, errors),
         }
+    }
+
+    /// As the event of a base in its place; none where nothing is known.
+    #[must_use]
+    pub(crate) fn written(self, path: String) -> Option<BaseWritten> {
+        let errors = self.errors?;
+        Some(BaseWritten {
+            path,
+            rounding: self.rounding.name(),
+            layers: errors.layers,
+            alone: errors.alone,
+            nearest: errors.nearest,
+            corrected: errors.corrected,
+            worst: errors.worst,
+        })
     }
 
     /// What a person reads who has the base before him.
     #[must_use]
     pub(crate) fn text(&self) -> String {
-        let Self {
-            rounding,
-            quantizer,
-            layers,
-            ..
-        } = self;
-        let belongs = match self.nearest {
-            Some(_) => {
-                "Adapters of the folder that it lies in belong on this W~ and on no other: not on \
-                 weights that\nwere rounded to nearest, though they have the same format.\n"
-            }
-            None => "",
+        let (rounding, quantizer) = (self.rounding.name(), &self.quantizer);
+        let belongs = if self.rounding.uses_rows() {
+            "Adapters of the folder that it lies in belong on this W~ and on no other: not on \
+             weights that\nwere rounded to nearest, though they have the same format.\n"
+        } else {
+            ""
         };
         format!(
             "# W~ of qera
@@ -135,44 +147,64 @@ impl BaseWorth {
 The linear layers' weights are quantized by {quantizer}, rounding `{rounding}`; `qera_base.json` says what
 they were made from. Serve them with the adapter in `current`.
 {belongs}
-Output error over the output's power (f / tr(R W W^T)), geometric means of {layers} layers:
-
-{}
-{}
-",
-            self.table(),
-            self.usable()
+{}",
+            self.errors()
         )
     }
 
-    /// The errors as a table.
+    /// The errors, and whether the base can be used without its adapter.
     #[must_use]
-    pub(crate) fn table(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
+        let usable = self.usable();
+        let Some(errors) = &self.errors else {
+            return format!("No layer has an error that was measured. {usable}\n");
+        };
+        format!(
+            "Output error over the output's power (f / tr(R W W^T)), geometric means of {} layers:\n\n{}\n{usable}\n",
+            errors.layers,
+            errors.table()
+        )
+    }
+
+    fn usable(&self) -> &'static str {
+        if self.bits <= TOO_FEW_BITS {
+            return "At 3 bits and fewer no W~ is usable without its adapter, however it was rounded: SmolLM2-135M at mxint3/32
+has a perplexity of 39 in full precision, 437 rounded to nearest and 577 rounded by `projected`, both without adapter (50.7 with it).";
+        }
+        match self.errors {
+            Some(_) => "What it is worth without its adapter is for these errors to say.",
+            None => "Nothing is known of what it is worth without its adapter.",
+        }
+    }
+}
+
+impl MeanErrors {
+    fn table(&self) -> String {
         let Self {
             alone,
             nearest,
             corrected,
-            worst,
+            worst: WorstLayer { layer, badness },
             ..
         } = self;
-        let WorstLayer { layer, badness } = worst;
-        let nearest = nearest.map_or(String::new(), |nearest| {
-            format!("| rounded to nearest, without adapter | {nearest:.2e} |\n")
-        });
-        let worst = match self.nearest {
+        let worst = match nearest {
             Some(_) => format!("`{layer}`, {badness:.2} times nearest's"),
             None => format!("`{layer}`, {badness:.2e}"),
         };
+        let nearest = nearest.map_or(String::new(), |nearest| {
+            format!("| rounded to nearest, without adapter | {nearest:.2e} |\n")
+        });
         format!(
             "| | error |\n|---|---|\n| this W~ without adapter | {alone:.2e} |\n{nearest}| this W~ with the adapter | {corrected:.2e} |\n\nWorst without adapter: {worst}.\n"
         )
     }
+}
 
-    /// Whether the base can be used without its adapter.
-    #[must_use]
-    pub(crate) fn usable(&self) -> &'static str {
-        "At 3 bits and fewer no W~ is usable without its adapter, however it was rounded: SmolLM2-135M at mxint3/32
-has a perplexity of 39 in full precision, 437 rounded to nearest and 577 rounded by `projected`, both without adapter (50.7 with it)."
+fn bits(grid: &Grid) -> u32 {
+    match grid {
+        Grid::Mxint(mxint) => mxint.element_bits(),
+        Grid::Int(int) => int.element_bits(),
+        Grid::Q4_0(_) => 4,
     }
 }
 
@@ -202,30 +234,49 @@ impl LogSums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
 
-    fn worth(rounding: Rounding, layers: [[f64; 3]; 2]) -> BaseWorth {
-        let errors = layers.into_iter().zip(["h.0", "h.1"]);
-        let errors = errors.map(|([alone, nearest, corrected], layer)| LayerErrors {
+    /// Of layers with these errors: alone, of nearest, corrected.
+    fn worth(rounding: Rounding, bits: u32, layers: &[(f64, Option<f64>, f64)]) -> BaseWorth {
+        let errors = layers.iter().zip(["h.0", "h.1", "h.2"]);
+        let errors = errors.map(|(&(alone, nearest, corrected), layer)| LayerErrors {
             layer: layer.into(),
             alone,
-            nearest: rounding.uses_rows().then_some(nearest),
+            nearest: nearest.filter(|_| rounding.uses_rows()),
             corrected,
         });
-        BaseWorth::of(rounding, "mxint3/32".into(), errors).unwrap()
+        BaseWorth {
+            rounding,
+            quantizer: format!("mxint{bits}/32"),
+            bits,
+            errors: MeanErrors::new(rounding, errors),
+        }
+    }
+
+    /// The second is worse, the first is more worse than nearest.
+    const LAYERS: [(f64, Option<f64>, f64); 2] =
+        [(0.02, Some(0.01), 0.001), (0.32, Some(0.64), 0.1)];
+
+    fn near(found: f64, expected: f64) -> bool {
+        (found / expected - 1.0).abs() < 1e-12
+    }
+
+    fn written(worth: BaseWorth) -> BaseWritten {
+        worth.written("out/base".into()).unwrap()
     }
 
     #[test]
     fn means_are_geometric_and_the_worst_is_beside_nearest() {
-        // The second is worse, the first is more worse than nearest.
-        let layers = [[0.02, 0.01, 0.001], [0.32, 0.64, 0.1]];
-        let written = worth(Rounding::Projected, layers).written("out/base".into());
-        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-12;
-        assert!(near(written.alone, 0.08), "{written:?}");
-        assert!(near(written.nearest.unwrap(), 0.08), "{written:?}");
-        assert!(near(written.corrected, 0.01), "{written:?}");
-        assert_eq!((written.layers, written.worst.layer.as_str()), (2, "h.0"));
-        assert!(near(written.worst.badness, 2.0), "{written:?}");
-        let nearest = worth(Rounding::Nearest, layers).written("out/base".into());
+        let projected = written(worth(Rounding::Projected, 3, &LAYERS));
+        assert!(near(projected.alone, 0.08), "{projected:?}");
+        assert!(near(projected.nearest.unwrap(), 0.08), "{projected:?}");
+        assert!(near(projected.corrected, 0.01), "{projected:?}");
+        assert_eq!(
+            (projected.layers, projected.worst.layer.as_str()),
+            (2, "h.0")
+        );
+        assert!(near(projected.worst.badness, 2.0), "{projected:?}");
+        let nearest = written(worth(Rounding::Nearest, 3, &LAYERS));
         assert_eq!(
             (nearest.nearest, nearest.worst.layer.as_str()),
             (None, "h.1")
@@ -233,10 +284,23 @@ mod tests {
         assert!(near(nearest.worst.badness, 0.32), "{nearest:?}");
     }
 
+    /// It had no rows when the others were rounded.
+    #[test]
+    fn a_layer_that_is_nearest_among_others_is_as_bad_as_nearest() {
+        let [first, second] = LAYERS;
+        let better = (0.005, first.1, first.2);
+        let layers = [better, second, (40.0, None, 0.1)];
+        let among = written(worth(Rounding::Projected, 3, &layers));
+        assert_eq!(among.worst.layer, "h.2");
+        assert!(near(among.worst.badness, 1.0), "{among:?}");
+        let alone = worth(Rounding::Projected, 3, &layers[2..]).text();
+        let said = "Worst without adapter: `h.0`, 1.00 times nearest's.";
+        assert!(alone.contains(said), "{alone}");
+    }
+
     #[test]
     fn what_a_person_reads_has_them_beside_each_other() {
-        let layers = [[0.02, 0.01, 0.001], [0.32, 0.64, 0.1]];
-        let text = worth(Rounding::Projected, layers).text();
+        let text = worth(Rounding::Projected, 3, &LAYERS).text();
         for said in [
             "quantized by mxint3/32, rounding `projected`",
             "belong on this W~ and on no other",
@@ -249,8 +313,42 @@ mod tests {
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }
-        let nearest = worth(Rounding::Nearest, layers).text();
+        let nearest = worth(Rounding::Nearest, 3, &LAYERS).text();
         assert!(!nearest.contains("on no other"), "{nearest}");
         assert!(nearest.contains("`h.1`, 3.20e-1."), "{nearest}");
+    }
+
+    #[test]
+    fn only_few_bits_are_said_to_be_too_few() {
+        let usable = |bits: u32| worth(Rounding::Projected, bits, &LAYERS).text();
+        for bits in [2, 3] {
+            assert!(usable(bits).contains("At 3 bits and fewer"), "{bits}");
+        }
+        for bits in [4, 8] {
+            let text = usable(bits);
+            assert!(!text.contains("3 bits"), "{text}");
+            assert!(text.contains("is for these errors to say"), "{text}");
+        }
+        let grid = |name: &str| {
+            let settings = format!("quantizer = \"{name}\"\nblock-size = 32");
+            bits(&Settings::from_toml(&settings).unwrap().weights.quantizer)
+        };
+        let found = ["mxint3", "int8", "q4-0"].map(grid);
+        assert_eq!(found, [3, 8, 4]);
+    }
+
+    #[test]
+    fn where_no_layer_has_an_error_nothing_is_known() {
+        let worth = worth(Rounding::Projected, 8, &[]);
+        let text = worth.text();
+        for said in [
+            "quantized by mxint8/32",
+            "on no other",
+            "No layer has an error that was measured. Nothing is known of what it is worth",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+        assert!(!text.contains("| error |"), "{text}");
+        assert!(worth.written("out/base".into()).is_none());
     }
 }

@@ -85,14 +85,8 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
                  On weights of the same format that were rounded to nearest, or by another run, it does harm.\n",
             )
         });
-        let errors = BaseWorth::new(&self.layers).map(|worth| {
-            format!(
-                "\nOutput error over the output's power, geometric means:\n\n{}{}\n",
-                worth.table(),
-                worth.usable()
-            )
-        });
-        belongs.unwrap_or_default() + &errors.unwrap_or_default()
+        let errors = BaseWorth::new(&self.layers).errors();
+        format!("{}\n{errors}", belongs.unwrap_or_default())
     }
 
     /// Engines of causal language models.

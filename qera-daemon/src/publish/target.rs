@@ -180,15 +180,9 @@ impl<'a> Target<'a> {
             return Ok(None);
         };
         let worth = BaseWorth::new(layers);
-        let path = emit(
-            &self.out,
-            &self.weights,
-            base,
-            worth.as_ref(),
-            &self.companions,
-        )?;
+        let path = emit(&self.out, &self.weights, base, &worth, &self.companions)?;
         self.base_present = true;
-        Ok(worth.map(|worth| worth.written(path.display().to_string())))
+        Ok(worth.written(path.display().to_string()))
     }
 
     /// Identifies the checkpoint and the settings that corrections and evidence belong to.
