@@ -81,9 +81,11 @@ mod tests {
     #[test]
     fn scattered_matrices_have_eigenpairs() {
         const N: usize = 320;
-        for seed in 0..6 {
-            let mut sequence = SplitMix64::new(seed);
-            let places: Vec<usize> = (0..12).map(|i| (i * 53 + 7 * seed as usize) % N).collect();
+        for seed in 0..6_u8 {
+            let mut sequence = SplitMix64::new(seed.into());
+            let places: Vec<usize> = (0..12)
+                .map(|i| (i * 53 + 7 * usize::from(seed)) % N)
+                .collect();
             let rows = Mat::from_fn(40, 12, |_, _| sequence.next_symmetric());
             let inner = rows.transpose() * &rows;
             let mut g = Mat::<f64>::zeros(N, N);
