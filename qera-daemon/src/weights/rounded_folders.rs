@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::error::Fatal;
 use crate::settings::rounding::Rounding;
 use crate::weights::Weights;
-use crate::weights::frozen::Frozen;
 use crate::weights::frozen::file::{path_of, read, refuse};
-use crate::weights::frozen::marker;
 use crate::weights::frozen::record::{AskedRounding, RoundingRecord, Unfit};
+use crate::weights::frozen::{Frozen, marker};
 
 /// The folder of a state, or of what `solve` wrote, that W~ are kept in.
 pub(crate) const FOLDER: &str = "rounded";

@@ -7,7 +7,6 @@
 
 use faer::Mat;
 use qera_core::quantize::Levels;
-use qera_core::quantize::round::nearest;
 
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
@@ -71,7 +70,7 @@ pub(crate) struct RoundedLayer {
 /// W~ of a layer on its way.
 pub(crate) struct Codes {
     pub(crate) values: PageVec<f32>,
-    levels: Vec<Levels>,
+    pub(crate) levels: Vec<Levels>,
 }
 
 impl Codes {
@@ -101,7 +100,7 @@ pub(crate) struct Rounder<'a> {
 pub(crate) struct RoundedWork {
     pub(crate) weight: PageVec<f32>,
     pub(crate) rounded: Codes,
-    refit: Refit,
+    pub(crate) refit: Refit,
 }
 
 /// The A and B that QERA-exact has for a W~.
@@ -115,20 +114,13 @@ pub(crate) struct Refit {
 
 impl Refit {
     /// Not made yet.
-    fn none(of: &Codes, m: usize) -> Self {
+    pub(crate) fn none(of: &Codes, m: usize) -> Self {
         Self {
             correction: Correction::none(m, of.values.len() / m),
             vectors: None,
             captured: 0.0,
         }
     }
-}
-
-/// f of W~ on the rows that it was made from, without adapter and with it.
-#[derive(Clone, Copy)]
-struct Worth {
-    alone: f64,
-    with: f64,
 }
 
 /// W - W~.
@@ -277,89 +269,13 @@ impl Rounder<'_> {
         Ok(())
     }
 
-    /// W~ and what it is worth, by itself and with the A and B that QERA-exact has for it; nearest
-    /// rounding's, where that is worth more: where its error is of low rank, nothing else comes
-    /// near.
-    ///
-    /// # Errors
-    /// [`Fatal`] naming the layer.
-    pub(crate) fn measured(
-        &self,
-        mut work: RoundedWork,
-        member: usize,
-    ) -> Result<RoundedLayer, Fatal> {
-        work.refit = self.refit(&work, member)?;
-        let mut worth = self.worth(&work);
-        let rounded = core::mem::replace(&mut work.rounded, self.nearest(&work.weight, member)?);
-        let refit =
-            core::mem::replace(&mut work.refit, Refit::none(&work.rounded, self.packed.m()));
-        let nearest = self.packed_power(&difference(&work.weight, &work.rounded.values));
-        let projected = self.layers.weights.rounding().knows_the_adapter();
-        let mut takes_nearest = !projected && nearest < worth.alone;
-        if projected {
-            work.refit = self.refit(&work, member)?;
-            let of_nearest = self.worth(&work);
-            takes_nearest = of_nearest.with < worth.with;
-            if takes_nearest {
-                worth = of_nearest;
-            }
-        } else if takes_nearest {
-            work.refit = self.refit(&work, member)?;
-            worth = self.worth(&work);
-        }
-        if !takes_nearest {
-            (work.rounded, work.refit) = (rounded, refit);
-        }
-        let output = self.packed_power(&work.weight);
-        let relative = |error: f64| {
-            if output > 0.0 {
-                error.max(0.0) / output
-            } else {
-                0.0
-            }
-        };
-        Ok(RoundedLayer {
-            record: MeasuredRounding {
-                error_alone: relative(worth.alone),
-                error_nearest: relative(nearest),
-                error_with: relative(worth.with),
-            },
-            values: work.rounded.values,
-            levels: work.rounded.levels,
-        })
-    }
-
-    /// Nearest rounding's W~.
-    fn nearest(&self, weight: &[f32], member: usize) -> Result<Codes, Fatal> {
-        let (grid, m) = (self.layers.weights.grid(), self.packed.m());
-        let mut rounded = self.no_codes(weight.len());
-        let (values, levels) = (&mut rounded.values, &mut rounded.levels);
-        nearest(grid, weight, m, values, levels)
-            .map_err(|reason| self.layers.refused(member, &reason))?;
-        Ok(rounded)
-    }
-
     /// Room for W~ of so many numbers.
-    fn no_codes(&self, numbers: usize) -> Codes {
+    pub(crate) fn no_codes(&self, numbers: usize) -> Codes {
         let m = self.packed.m();
         let blocks = m.div_ceil(self.layers.weights.grid().block_size());
         Codes {
             values: PageVec::zeroed(numbers),
             levels: vec![NO_LEVELS; numbers / m * blocks],
-        }
-    }
-
-    /// tr(R E^T E) on the rows that W~ may know.
-    fn packed_power(&self, matrix: &[f32]) -> f64 {
-        let matrix = ColumnMajor::new(matrix, self.packed.m());
-        self.packed.trace_with(self.layers.compute, matrix).sum()
-    }
-
-    fn worth(&self, work: &RoundedWork) -> Worth {
-        let alone = self.packed_power(&difference(&work.weight, &work.rounded.values));
-        Worth {
-            alone,
-            with: work.refit.correction.error(alone),
         }
     }
 

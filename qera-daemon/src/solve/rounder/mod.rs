@@ -2,9 +2,10 @@
 //!
 //! What judges W~ must not have made it: every fourth block of the window is taken out of R first,
 //! and only those, and rows that come later, say how good W~ and its adapter are. `layer` rounds
-//! one layer.
+//! one layer, `worth` measures it.
 
 pub(crate) mod layer;
+mod worth;
 
 use faer::Mat;
 
