@@ -24,6 +24,7 @@ mod tests {
     use crate::host::kernels::Kernel;
     use crate::host::rounding::narrow;
     use crate::host::second_moment::packed::PackedR;
+    use crate::host::solve_error::SolveError;
     use faer::{Mat, MatRef};
     use nalgebra::{DMatrixView, DMatrixViewMut};
     use qera_core::dtype::FloatDtype;
@@ -243,6 +244,18 @@ mod tests {
             }
         }
         assert!(same > made.levels.len() / 2, "{same}");
+    }
+
+    #[test]
+    fn an_r_that_overflowed_has_no_factor() {
+        let mut sequence = SplitMix64::new(10);
+        for broken in [f64::INFINITY, f64::NAN] {
+            let mut r = autocorrelation(&mut sequence);
+            r[0] = broken;
+            let metric = SiteMetric::new(PackedR::new(&r, M), SHRINKAGE);
+            let refused = metric.factor(&metric.nothing_absorbed()).map(|_| ());
+            assert_eq!(refused, Err(SolveError::NotPositive), "{broken}");
+        }
     }
 
     /// Columns of A that say the same, and one that says nothing, absorb what one of them does.

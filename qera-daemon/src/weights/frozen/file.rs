@@ -47,6 +47,15 @@ pub(crate) struct RoundedWeight {
     pub(crate) packed: PackedLayer,
 }
 
+/// What is known of a W~ that was not read.
+#[derive(Debug)]
+pub(crate) struct FoundRounding {
+    /// Fingerprint of W.
+    pub(crate) weight: String,
+    /// How it was made.
+    pub(crate) record: RoundingRecord,
+}
+
 /// What stands in the metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct FileRecord {
@@ -206,12 +215,15 @@ pub(crate) fn refuse(path: &Path, layer: &str, why: &dyn fmt::Display) -> Fatal 
 
 /// What a layer's file says of it, its codes unread; `None` where that cannot be had.
 #[must_use]
-pub(crate) fn record_of(path: &Path, expected: ExpectedLayer<'_>) -> Option<RoundingRecord> {
+pub(crate) fn record_of(path: &Path, expected: ExpectedLayer<'_>) -> Option<FoundRounding> {
     let file = OpenFile::open(path).ok()?;
     let header = Header::read(file.reader(), file.identity().ok()?.bytes).ok()?;
     let record = checked_record(&header).ok()?;
     check(&record, expected).ok()?;
-    Some(record.rounding)
+    Some(FoundRounding {
+        weight: record.weight,
+        record: record.rounding,
+    })
 }
 
 fn checked_record(header: &Header) -> Result<FileRecord, Unreadable> {
