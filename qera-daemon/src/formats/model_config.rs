@@ -17,10 +17,13 @@ struct Nested {
     scopes: &'static [&'static str],
 }
 
+/// What stands before the modules of the text model that is a part of a model.
+pub(crate) const TEXT_SCOPES: &[&str] = &["language_model", "model.language_model"];
+
 const NESTED: [Nested; 3] = [
     Nested {
         key: "text_config",
-        scopes: &["language_model", "model.language_model"],
+        scopes: TEXT_SCOPES,
     },
     Nested {
         key: "decoder",

@@ -1,8 +1,8 @@
 //! The weights: W and W~ of every layer, and nobody else who knows where they come from
 //! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`), what is known of the model by
-//! its kind (`architecture`) and by its shards (`recording`, `linears`), which class serves it
-//! (`serving`), which tensors are therefore layers (`selection`) and which are `passed_over`, one
-//! layer (`layers`), the model with W~ in place of W (`model`); W~ that was rounded under what was
+//! its kind (`architecture`; what a GGUF calls it: `gguf`) and by its shards (`recording`,
+//! `linears`), which class serves it (`serving`), which tensors are therefore layers (`selection`)
+//! and which are `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that was rounded under what was
 //! seen (`rounded`), how it becomes that (`freezing`), how and where it is kept (`frozen`,
 //! `rounded_folders`). Above it: which layers share an input (`sites`),
 //! and a site's layers, one in memory at a time (`site_layers`).
@@ -12,6 +12,14 @@ pub(crate) mod checkpoint;
 pub(crate) mod examination;
 pub(crate) mod freezing;
 pub(crate) mod frozen;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the readers of GGUF files, which come next, ask it"
+    )
+)]
+pub(crate) mod gguf;
 pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod linears;

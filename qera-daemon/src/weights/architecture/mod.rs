@@ -81,17 +81,9 @@ impl Architectures {
     #[must_use]
     pub(crate) fn of(config: &ModelConfig) -> Self {
         let parts = config.parts().into_iter().filter_map(|part| {
-            let listed = |of: &&Architecture| of.model_types.contains(&part.model_type);
-            let architecture = LISTED.iter().find(listed)?;
-            let mut prefixes: Vec<String> = part
-                .scopes
-                .iter()
-                .flat_map(|scope| [join(scope, architecture.prefix), (*scope).to_owned()])
-                .collect();
-            prefixes.sort_by_key(|prefix| core::cmp::Reverse(prefix.len()));
-            prefixes.dedup();
+            let architecture = Architecture::listed(part.model_type)?;
             Some(ModelPart {
-                prefixes,
+                prefixes: architecture.prefixes(part.scopes),
                 whole: part.scopes == [""],
                 model_type: part.model_type.to_owned(),
                 architecture,
@@ -191,6 +183,36 @@ impl ModelPart {
 }
 
 impl Architecture {
+    /// The one that has this `model_type`.
+    #[must_use]
+    pub(crate) fn listed(model_type: &str) -> Option<&'static Self> {
+        let mut listed = LISTED.iter();
+        listed.find(|of| of.model_types.contains(&model_type))
+    }
+
+    /// What the class with a head puts before the base class's paths.
+    #[must_use]
+    pub(crate) const fn prefix(&self) -> &'static str {
+        self.prefix
+    }
+
+    /// Paths of the blocks in the base class; `*` is a number.
+    #[must_use]
+    pub(crate) const fn blocks(&self) -> &'static [&'static str] {
+        self.blocks
+    }
+
+    /// What may stand before the base class's paths where the model is what stands in one of these
+    /// scopes, the longest first.
+    #[must_use]
+    pub(crate) fn prefixes(&self, scopes: &[&str]) -> Vec<String> {
+        let both = |scope: &&str| [join(scope, self.prefix), (*scope).to_owned()];
+        let mut prefixes: Vec<String> = scopes.iter().flat_map(both).collect();
+        prefixes.sort_by_key(|prefix| core::cmp::Reverse(prefix.len()));
+        prefixes.dedup();
+        prefixes
+    }
+
     /// Whether a module begins as a block does.
     fn is_beside_a_block(&self, module: &str) -> bool {
         let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();

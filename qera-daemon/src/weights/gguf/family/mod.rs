@@ -1,0 +1,280 @@
+//! What a GGUF's `general.architecture` and a Hugging Face `model_type` have in common: the names
+//! of the linear layers of a block, and how their rows lie. Paths of blocks, and what stands before
+//! them, are those of [`Architecture`].
+
+mod table;
+
+use crate::formats::model_config::TEXT_SCOPES;
+use crate::settings::dotted::{fill, is_number, join, match_start};
+use crate::settings::name_map::MapRule;
+use crate::weights::architecture::Architecture;
+use crate::weights::gguf::family::table::LISTED;
+use crate::weights::gguf::rows::RowRule;
+
+/// What follows a module's name, here as there.
+const WEIGHT: &str = ".weight";
+/// A block of a GGUF; `*` is its number.
+const BLOCK: &str = "blk.*";
+/// A GGUF's output layer; absent where it is the embedding.
+const OUTPUT: &str = "output";
+/// What Hugging Face's causal classes call it, beside the base class.
+const HEAD: &str = "lm_head";
+/// A GGUF's embedding, which is its output layer as well where it has no other.
+const EMBEDDING: &str = "token_embd";
+
+/// A listed family.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Family {
+    /// The GGUF's `general.architecture`.
+    architecture: &'static str,
+    /// Those of Hugging Face that are converted to it and have these names; all have one prefix and
+    /// one path of blocks.
+    model_types: &'static [&'static str],
+    /// The linear layers of a block.
+    layers: &'static [BlockLayer],
+    /// Path of the embedding in the base class.
+    embedding: &'static str,
+}
+
+/// A linear layer of a block, in both worlds.
+#[derive(Debug, PartialEq, Eq)]
+struct BlockLayer {
+    /// Its Hugging Face path within the block.
+    path: &'static str,
+    /// Its name within the GGUF's block.
+    tensor: &'static str,
+    /// How its rows lie.
+    rows: RowRule,
+}
+
+/// What a linear layer is in a GGUF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GgufLayer {
+    /// The tensor of its weight.
+    pub(crate) tensor: String,
+    /// The number of its block.
+    pub(crate) block: usize,
+    /// How its rows lie.
+    pub(crate) rows: RowRule,
+}
+
+impl Family {
+    /// The family of a GGUF whose `general.architecture` this is. Several classes of Hugging Face
+    /// may be converted to one architecture (BERT's): where the model_type is known,
+    /// [`of_model_type`](Self::of_model_type) says which is meant, and that its
+    /// [`architecture`](Self::architecture) is the file's has to be asked.
+    #[must_use]
+    pub(crate) fn of_architecture(name: &str) -> Option<&'static Self> {
+        LISTED.iter().find(|of| of.architecture == name)
+    }
+
+    /// The family of a Hugging Face model.
+    #[must_use]
+    pub(crate) fn of_model_type(model_type: &str) -> Option<&'static Self> {
+        let mut listed = LISTED.iter();
+        listed.find(|of| of.model_types.contains(&model_type))
+    }
+
+    /// What a GGUF's `general.architecture` says.
+    #[must_use]
+    pub(crate) const fn architecture(&self) -> &'static str {
+        self.architecture
+    }
+
+    /// The Hugging Face `model_type` whose class is meant where a GGUF is all that there is of the
+    /// model: modules are named as that class names them. A model of another class that is
+    /// converted to the same architecture (Mistral's to "llama") has the same names and is
+    /// computed alike as far as its linear layers go; but what was saved for it says this type.
+    #[must_use]
+    pub(crate) const fn model_type(&self) -> &'static str {
+        self.model_types[0]
+    }
+
+    /// What a module of the Hugging Face model is in the GGUF; its name may have what a class with
+    /// a head puts before it, or a model of several parts before its text model, or nothing.
+    #[must_use]
+    pub(crate) fn tensor_of(&self, module: &str) -> Option<GgufLayer> {
+        let architecture = self.class()?;
+        let scopes = [&[""], TEXT_SCOPES].concat();
+        architecture.prefixes(&scopes).iter().find_map(|prefix| {
+            let base = match_start(prefix, module)?.rest;
+            architecture.blocks().iter().find_map(|block| {
+                let met = match_start(block, base)?;
+                let [number] = met.stars[..] else {
+                    return None;
+                };
+                let of = self.layers.iter().find(|of| of.path == met.rest)?;
+                Some(GgufLayer {
+                    tensor: format!("{}.{}{WEIGHT}", fill(BLOCK, &[number]), of.tensor),
+                    block: block_number(number)?,
+                    rows: of.rows,
+                })
+            })
+        })
+    }
+
+    /// The Hugging Face module of a linear layer's tensor, as the class with a head calls it.
+    #[must_use]
+    pub(crate) fn module_of(&self, tensor: &str) -> Option<String> {
+        let met = match_start(BLOCK, tensor.strip_suffix(WEIGHT)?)?;
+        let [number] = met.stars[..] else {
+            return None;
+        };
+        block_number(number)?;
+        let of = self.layers.iter().find(|of| of.tensor == met.rest)?;
+        let architecture = self.class()?;
+        let block = architecture.blocks().first()?;
+        let path = join(&fill(block, &[number]), of.path);
+        Some(join(architecture.prefix(), &path))
+    }
+
+    /// What keys that are a GGUF's names are in a checkpoint, as the class with a head names its
+    /// modules: a rule for each kind of layer, and for what else is multiplied with.
+    #[must_use]
+    pub(crate) fn map_rules(&self) -> Vec<MapRule> {
+        let prefix = self.class().map_or("", Architecture::prefix);
+        self.map_rules_under(prefix)
+    }
+
+    /// The same where the base class's paths have this before them.
+    #[must_use]
+    pub(crate) fn map_rules_under(&self, prefix: &str) -> Vec<MapRule> {
+        let blocks = self.class().map_or(&[][..], Architecture::blocks);
+        let in_blocks = blocks.iter().flat_map(|block| {
+            let path = join(prefix, block);
+            let rule = move |of: &BlockLayer| {
+                MapRule::prefix(&join(BLOCK, of.tensor), &join(&path, of.path))
+            };
+            self.layers.iter().map(rule)
+        });
+        let beside = [
+            MapRule::prefix(EMBEDDING, &join(prefix, self.embedding)),
+            MapRule::prefix(OUTPUT, HEAD),
+        ];
+        in_blocks.chain(beside).collect()
+    }
+
+    /// The class whose paths they are.
+    fn class(&self) -> Option<&'static Architecture> {
+        Architecture::listed(self.model_type())
+    }
+}
+
+/// A block's number as a file writes it.
+fn block_number(part: &str) -> Option<usize> {
+    let number = part.parse().ok()?;
+    (is_number(part) && (part == "0" || !part.starts_with('0'))).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::model_config::ModelConfig;
+    use crate::settings::name_map::NameMap;
+    use crate::weights::architecture::Architectures;
+    use crate::weights::gguf::rows::Heads;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_go_there_and_back() {
+        for family in LISTED {
+            let rules = NameMap::new(true, family.map_rules());
+            for of in family.layers {
+                let tensor = format!("blk.17.{}.weight", of.tensor);
+                let module = family.module_of(&tensor).unwrap();
+                assert!(module.ends_with(of.path), "{module}");
+                let back = family.tensor_of(&module).unwrap();
+                assert_eq!((&back.tensor, back.block), (&tensor, 17));
+                assert_eq!(back.rows, of.rows);
+                assert_eq!(rules.apply(&tensor), module);
+                assert_eq!(rules.undo(&module), tensor.trim_end_matches(".weight"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_head_s_prefix_may_be_absent_or_a_part_s() {
+        let llama = Family::of_model_type("llama").unwrap();
+        for before in [
+            "model.",
+            "",
+            "language_model.model.",
+            "model.language_model.",
+        ] {
+            let module = format!("{before}layers.3.self_attn.q_proj");
+            let expected = GgufLayer {
+                tensor: "blk.3.attn_q.weight".into(),
+                block: 3,
+                rows: RowRule::RopePairs(Heads::Query),
+            };
+            assert_eq!(llama.tensor_of(&module), Some(expected), "{module}");
+        }
+        for other in [
+            "vision_tower.layers.3.self_attn.q_proj",
+            "model.layers.3.self_attn.q_norm",
+            "model.layers.3.self_attn.q_proj.lora",
+            "model.layers.x.self_attn.q_proj",
+            "model.layers.03.self_attn.q_proj",
+            "lm_head",
+        ] {
+            assert_eq!(llama.tensor_of(other), None, "{other}");
+        }
+        for other in [
+            "blk.3.attn_q",
+            "blk.3.attn_q.bias",
+            "blk.x.attn_q.weight",
+            "blk.3.attn_norm.weight",
+            "blk.3.attn_q.weight.weight",
+            "output.weight",
+        ] {
+            assert_eq!(llama.module_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_family_s_classes_have_one_prefix_one_path_of_blocks_and_these_layers() {
+        let mut seen = BTreeSet::new();
+        for family in LISTED {
+            let class = family.class().unwrap();
+            for model_type in family.model_types {
+                assert!(seen.insert(model_type), "{model_type} is listed twice");
+                let other = Architecture::listed(model_type).unwrap();
+                assert_eq!(other.prefix(), class.prefix(), "{model_type}");
+                assert_eq!(other.blocks(), class.blocks(), "{model_type}");
+            }
+            let [block] = class.blocks() else {
+                panic!("{} has several kinds of blocks", family.architecture);
+            };
+            for of in family.layers {
+                let path = fill(block, &["0"]);
+                let known = family.model_types.iter().any(|model_type| {
+                    let config = format!("{{\"model_type\":\"{model_type}\"}}");
+                    let config = ModelConfig::parse(config.as_bytes()).unwrap();
+                    Architectures::of(&config).lists(&join(&path, of.path))
+                });
+                assert!(known, "{}: {}", family.architecture, of.path);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_listed_has_no_family() {
+        for name in [
+            "llama4", "apertus", "granite", "mistral3", "smollm3", "clip", "",
+        ] {
+            assert_eq!(Family::of_architecture(name), None, "{name}");
+        }
+        for name in ["llama4_text", "apertus", "granite", "t5", "opt", ""] {
+            assert_eq!(Family::of_model_type(name), None, "{name}");
+        }
+        assert_eq!(
+            Family::of_architecture("bert").unwrap().model_type(),
+            "bert"
+        );
+        let roberta = Family::of_model_type("xlm-roberta").unwrap();
+        assert_eq!(roberta.architecture(), "bert");
+        let module = roberta.module_of("blk.0.attn_q.weight");
+        let name = "roberta.encoder.layer.0.attention.self.query";
+        assert_eq!(module.as_deref(), Some(name));
+    }
+}

@@ -1,0 +1,392 @@
+//! Where the rows of a Hugging Face weight lie in a GGUF's tensor. Rows are those of the form
+//! [out_features, in_features]: one for each column of W.
+//!
+//! Converters move rows of two kinds of weights. Where llama.cpp rotates neighbours (x0, x1) and
+//! Transformers the halves of a head (x0, x_d/2), the rows of a head of q and k are interleaved.
+//! Where a fused projection has a head's q, k and v beside each other, they are sorted: all of q,
+//! all of k, all of v. Everything else lies as it lies.
+
+/// How a layer's rows lie, as the family's converter has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowRule {
+    /// In the order of the Hugging Face weight.
+    AsTheyLie,
+    /// Of each head, the rows of its second half stand between those of its first.
+    RopePairs(Heads),
+    /// A fused projection whose groups (some heads of q, one of k, one of v) are taken apart: all
+    /// of q, then all of k, then all of v.
+    FusedByGroups,
+}
+
+/// Which number of heads a projection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heads {
+    /// Those of q.
+    Query,
+    /// Those of k and v.
+    Key,
+}
+
+/// How many heads each block of a GGUF's model has, as its metadata says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeadCounts {
+    query: HeadCount,
+    key: HeadCount,
+}
+
+/// One number for all blocks, or one for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HeadCount {
+    /// The metadata's key.
+    key: String,
+    /// Empty where it is absent.
+    counts: Vec<u64>,
+}
+
+/// Where the rows of the Hugging Face weight lie in the GGUF's tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// Where they are.
+    AsTheyLie,
+    /// Heads of so many rows, the second half of each between the first.
+    RopePairs {
+        /// Rows of a head.
+        head: usize,
+    },
+    /// Groups of q, k and v, taken apart.
+    FusedByGroups {
+        /// Rows of a head.
+        head: usize,
+        /// Heads of q in a group.
+        queries: usize,
+        /// Groups, and so heads of k.
+        groups: usize,
+    },
+}
+
+/// Why a tensor's row order is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RowError {
+    /// The metadata does not say how many heads there are.
+    #[error(
+        "the order of its rows depends on the number of heads, and the metadata has no '{key}' \
+         that is a number or an array of numbers"
+    )]
+    NoHeadCount {
+        /// The metadata's key.
+        key: String,
+    },
+    /// An array of the metadata has no element for the block.
+    #[error(
+        "the order of its rows depends on the number of heads, and the metadata's '{key}' has \
+         {given} elements, none for block {block}"
+    )]
+    NoSuchBlock {
+        /// The metadata's key.
+        key: String,
+        /// The tensor's block.
+        block: usize,
+        /// How many elements there are.
+        given: usize,
+    },
+    /// The heads do not divide each other.
+    #[error(
+        "'{query_key}' is {query} and '{key_key}' is {key} for block {block}: heads of q do not \
+         come in groups, so the order of its rows is not known"
+    )]
+    Groups {
+        /// The metadata's key of heads of q.
+        query_key: String,
+        /// Heads of q.
+        query: u64,
+        /// The metadata's key of heads of k.
+        key_key: String,
+        /// Heads of k.
+        key: u64,
+        /// The tensor's block.
+        block: usize,
+    },
+    /// The tensor has not a whole number of rows for each head.
+    #[error(
+        "its {rows} rows are not {heads} heads of equal, even length, as '{key}' says for block \
+         {block}: the order of its rows is not known"
+    )]
+    Rows {
+        /// Rows of the tensor.
+        rows: usize,
+        /// Heads that share them.
+        heads: u64,
+        /// The metadata's key.
+        key: String,
+        /// The tensor's block.
+        block: usize,
+    },
+}
+
+impl HeadCounts {
+    /// What the metadata of a GGUF of this architecture says; `read` is asked for a key's number,
+    /// or the elements of its array. Nothing is refused here: most layers do not need it.
+    pub(crate) fn of(architecture: &str, mut read: impl FnMut(&str) -> Option<Vec<u64>>) -> Self {
+        let mut count = |name: &str| {
+            let key = format!("{architecture}.attention.{name}");
+            let counts = read(&key).unwrap_or_default();
+            HeadCount { key, counts }
+        };
+        let (query, key) = (count("head_count"), count("head_count_kv"));
+        // Absent means that every head of q has its own k.
+        let key = if key.counts.is_empty() {
+            query.clone()
+        } else {
+            key
+        };
+        Self { query, key }
+    }
+}
+
+impl HeadCount {
+    fn at(&self, block: usize) -> Result<u64, RowError> {
+        match self.counts[..] {
+            [] => Err(RowError::NoHeadCount {
+                key: self.key.clone(),
+            }),
+            [same] => Ok(same),
+            ref each => each
+                .get(block)
+                .copied()
+                .ok_or_else(|| RowError::NoSuchBlock {
+                    key: self.key.clone(),
+                    block,
+                    given: each.len(),
+                }),
+        }
+    }
+
+    /// How many rows each of `heads` heads has, that share `rows`.
+    fn rows_of_head(&self, rows: usize, heads: u64, block: usize) -> Result<usize, RowError> {
+        let refused = || RowError::Rows {
+            rows,
+            heads,
+            key: self.key.clone(),
+            block,
+        };
+        let count = usize::try_from(heads).map_err(|_| refused())?;
+        match rows.checked_rem(count) {
+            Some(0) if rows > 0 => Ok(rows / count),
+            _ => Err(refused()),
+        }
+    }
+}
+
+impl RowOrder {
+    /// The order of a tensor of so many rows in a block.
+    ///
+    /// # Errors
+    /// [`RowError`] where the metadata does not say how many heads there are, or the rows are not
+    /// theirs.
+    pub(crate) fn new(
+        rule: RowRule,
+        heads: &HeadCounts,
+        block: usize,
+        rows: usize,
+    ) -> Result<Self, RowError> {
+        match rule {
+            RowRule::AsTheyLie => Ok(Self::AsTheyLie),
+            RowRule::RopePairs(of) => {
+                let count = match of {
+                    Heads::Query => &heads.query,
+                    Heads::Key => &heads.key,
+                };
+                let number = count.at(block)?;
+                let head = count.rows_of_head(rows, number, block)?;
+                if head % 2 != 0 {
+                    return Err(RowError::Rows {
+                        rows,
+                        heads: number,
+                        key: count.key.clone(),
+                        block,
+                    });
+                }
+                Ok(Self::RopePairs { head })
+            }
+            RowRule::FusedByGroups => Self::fused(heads, block, rows),
+        }
+    }
+
+    fn fused(heads: &HeadCounts, block: usize, rows: usize) -> Result<Self, RowError> {
+        let (query, key) = (heads.query.at(block)?, heads.key.at(block)?);
+        let groups = || RowError::Groups {
+            query_key: heads.query.key.clone(),
+            query,
+            key_key: heads.key.key.clone(),
+            key,
+            block,
+        };
+        if query.checked_rem(key) != Some(0) {
+            return Err(groups());
+        }
+        let all = key
+            .checked_mul(2)
+            .and_then(|both| both.checked_add(query))
+            .ok_or_else(groups)?;
+        let head = heads.query.rows_of_head(rows, all, block)?;
+        let count = |of: u64| usize::try_from(of).map_err(|_| groups());
+        Ok(Self::FusedByGroups {
+            head,
+            queries: count(query / key)?,
+            groups: count(key)?,
+        })
+    }
+
+    /// The row of the GGUF's tensor that holds this row of the Hugging Face weight.
+    #[must_use]
+    pub(crate) const fn stored(self, row: usize) -> usize {
+        match self {
+            Self::AsTheyLie => row,
+            Self::RopePairs { head } => {
+                let (first, within, half) = (row / head * head, row % head, head / 2);
+                first + 2 * (within % half) + within / half
+            }
+            Self::FusedByGroups {
+                head,
+                queries,
+                groups,
+            } => {
+                let (group, within) = (
+                    row / ((queries + 2) * head),
+                    row % ((queries + 2) * head) / head,
+                );
+                let place = if within < queries {
+                    group * queries + within
+                } else {
+                    queries * groups + (within - queries) * groups + group
+                };
+                place * head + row % head
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(query: &[u64], key: &[u64]) -> HeadCounts {
+        HeadCounts::of("llama", |name| match name {
+            "llama.attention.head_count" => Some(query.to_vec()),
+            "llama.attention.head_count_kv" if !key.is_empty() => Some(key.to_vec()),
+            _ => None,
+        })
+    }
+
+    /// Hugging Face's rows in the order of the GGUF's.
+    fn hugging_face_rows(order: RowOrder, rows: usize) -> Vec<usize> {
+        let mut found = vec![usize::MAX; rows];
+        for row in 0..rows {
+            let stored = order.stored(row);
+            assert_eq!(found[stored], usize::MAX, "two rows at {stored}: {order:?}");
+            found[stored] = row;
+        }
+        found
+    }
+
+    #[test]
+    fn halves_of_a_head_are_interleaved() {
+        let heads = counts(&[2], &[1]);
+        let query = RowRule::RopePairs(Heads::Query);
+        let order = RowOrder::new(query, &heads, 0, 8).unwrap();
+        assert_eq!(hugging_face_rows(order, 8), [0, 2, 1, 3, 4, 6, 5, 7]);
+        let key = RowRule::RopePairs(Heads::Key);
+        let order = RowOrder::new(key, &heads, 0, 6).unwrap();
+        assert_eq!(hugging_face_rows(order, 6), [0, 3, 1, 4, 2, 5]);
+    }
+
+    #[test]
+    fn groups_are_taken_apart() {
+        let order = |query, key, rows| {
+            let heads = counts(&[query], &[key]);
+            RowOrder::new(RowRule::FusedByGroups, &heads, 0, rows).unwrap()
+        };
+        // Two groups of q q k v, heads of one row.
+        let rows = hugging_face_rows(order(4, 2, 8), 8);
+        assert_eq!(rows, [0, 1, 4, 5, 2, 6, 3, 7]);
+        // Every head has its own k and v, heads of two rows.
+        let rows = hugging_face_rows(order(2, 2, 12), 12);
+        assert_eq!(rows, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
+        // One k and v for all: nothing moves.
+        let rows = hugging_face_rows(order(3, 1, 10), 10);
+        assert_eq!(rows, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_order_is_one_to_one() {
+        for (query, key, head) in [(1, 1, 2), (4, 2, 6), (8, 8, 4), (9, 3, 64), (6, 1, 10)] {
+            let heads = counts(&[query], &[key]);
+            let rows = |count: u64| usize::try_from(count).unwrap() * head;
+            for (rule, rows) in [
+                (RowRule::AsTheyLie, 7),
+                (RowRule::RopePairs(Heads::Query), rows(query)),
+                (RowRule::RopePairs(Heads::Key), rows(key)),
+                (RowRule::FusedByGroups, rows(query + 2 * key)),
+            ] {
+                let order = RowOrder::new(rule, &heads, 0, rows).unwrap();
+                let back = hugging_face_rows(order, rows);
+                assert!((0..rows).all(|row| back[order.stored(row)] == row));
+            }
+        }
+    }
+
+    #[test]
+    fn an_array_has_a_number_for_each_block_and_no_key_heads_are_as_many() {
+        let key = RowRule::RopePairs(Heads::Key);
+        let heads = counts(&[8], &[4, 2]);
+        let head = |block| RowOrder::new(key, &heads, block, 16);
+        assert_eq!(head(0), Ok(RowOrder::RopePairs { head: 4 }));
+        assert_eq!(head(1), Ok(RowOrder::RopePairs { head: 8 }));
+        let said = head(2).unwrap_err().to_string();
+        assert!(
+            said.contains("'llama.attention.head_count_kv' has 2 elements"),
+            "{said}"
+        );
+        assert!(said.contains("block 2"), "{said}");
+        let same = RowOrder::new(key, &counts(&[4], &[]), 0, 16);
+        assert_eq!(same, Ok(RowOrder::RopePairs { head: 4 }));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_the_name_of_its_key() {
+        let query = RowRule::RopePairs(Heads::Query);
+        let said = |rule, query: &[u64], key: &[u64], rows| {
+            let order = RowOrder::new(rule, &counts(query, key), 3, rows);
+            order.unwrap_err().to_string()
+        };
+        let absent = said(query, &[], &[], 8);
+        assert!(
+            absent.contains("no 'llama.attention.head_count' "),
+            "{absent}"
+        );
+        assert!(said(RowRule::FusedByGroups, &[], &[2], 8).contains("head_count' "));
+        for heads in [0, 3, 8, u64::MAX] {
+            let text = said(query, &[heads], &[], 8);
+            assert!(
+                text.contains(&format!("8 rows are not {heads} heads")),
+                "{text}"
+            );
+            assert!(text.contains("'llama.attention.head_count'"), "{text}");
+            assert!(text.contains("block 3"), "{text}");
+        }
+        for key in [0, 3, u64::MAX] {
+            let text = said(RowRule::FusedByGroups, &[4], &[key], 24);
+            assert!(
+                text.contains(&format!("head_count_kv' is {key} ")),
+                "{text}"
+            );
+        }
+        assert!(said(RowRule::FusedByGroups, &[u64::MAX], &[u64::MAX], 9).contains("groups"));
+        assert!(said(RowRule::FusedByGroups, &[4], &[2], 9).contains("9 rows are not 8 heads"));
+        assert!(said(query, &[1], &[], 0).contains("0 rows"));
+        // What does not move needs no number.
+        let nothing = counts(&[], &[]);
+        let order = RowOrder::new(RowRule::AsTheyLie, &nothing, 0, 7);
+        assert_eq!(order, Ok(RowOrder::AsTheyLie));
+    }
+}
