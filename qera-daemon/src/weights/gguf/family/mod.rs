@@ -2,6 +2,8 @@
 //! of the linear layers of a block, and how their rows lie. Paths of blocks, and what stands before
 //! them, are those of [`Architecture`].
 
+#[cfg(test)]
+mod recorded;
 mod table;
 
 use crate::formats::model_config::TEXT_SCOPES;
