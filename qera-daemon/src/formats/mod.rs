@@ -3,6 +3,7 @@
 
 pub(crate) mod checkpoint_index;
 pub(crate) mod foreign_checkpoint;
+pub(crate) mod gguf;
 pub(crate) mod model_config;
 pub(crate) mod peft;
 pub(crate) mod safetensors;
