@@ -25,7 +25,7 @@ use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::state::restore::restore;
-use crate::weights::Model;
+use crate::weights::opening::Model;
 use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::Site;
 
@@ -110,7 +110,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
         return Ok(Exit::Failure);
     };
     let out = OutFolder::open(&settings.publish.out)?;
-    refuse_other_quantizer(&out, settings)?;
+    refuse_other_quantizer(&out, settings, model.as_ref())?;
     refuse_other_checkpoint(&out, settings, model.as_ref())?;
     if weights.rounding().uses_rows() {
         let (again, new_checkpoint) = (

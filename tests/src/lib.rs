@@ -6,6 +6,8 @@ pub mod daemon;
 pub mod event;
 pub mod fixture;
 pub mod generate;
+pub mod gguf_file;
+pub mod gguf_model;
 pub mod layer_input;
 pub mod live;
 pub mod matrix;

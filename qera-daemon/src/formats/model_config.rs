@@ -1,6 +1,6 @@
 //! `config.json` of a Hugging Face model: what is read of it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A part of a model that has a configuration of its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +83,18 @@ impl ModelConfig {
     /// What is no JSON about it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes).map(Self)
+    }
+
+    /// What is known of a model that has no such file.
+    #[must_use]
+    pub(crate) fn of_kind(model_type: &str, tied: bool) -> Self {
+        Self(json!({"model_type": model_type, "tie_word_embeddings": tied}))
+    }
+
+    /// What kind of model it is.
+    #[must_use]
+    pub(crate) fn model_type(&self) -> Option<&str> {
+        model_type(&self.0)
     }
 
     /// The name that the model was loaded or saved by.

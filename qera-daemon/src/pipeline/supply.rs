@@ -16,7 +16,7 @@ use crate::source::shard::ShardHeader;
 use crate::source::watch::Watcher;
 use crate::state::journal::{Gathered, Journal, Record};
 use crate::state::snapshot::{Index, SavedSite};
-use crate::state::{SitesRecord, StateFolder};
+use crate::state::{SitesRecord, SolvedModel, StateFolder};
 use crate::weights::recording::Recording;
 use crate::weights::sites::Sites;
 
@@ -41,8 +41,8 @@ pub(crate) struct ShardSupply<'a> {
     pub(crate) recording: Recording,
     /// How many of them `sites.json` names.
     pub(crate) saved_sites: usize,
-    /// The checkpoint that it names.
-    pub(crate) checkpoint: Option<String>,
+    /// The model that it names.
+    pub(crate) model: SolvedModel,
     /// The shards that the statistics hold.
     pub(crate) gathered: Gathered,
     /// What corrections and evidence belong to.
@@ -209,7 +209,7 @@ impl ShardSupply<'_> {
         if sites.sites.len() > self.saved_sites || recording != self.recording {
             let record = SitesRecord::new(&sites, &recording);
             self.state
-                .save_sites(&record.with_checkpoint(self.checkpoint.clone()))?;
+                .save_sites(&record.with_model(self.model.clone()))?;
         }
         self.saved_sites = sites.sites.len();
         self.sites = sites;

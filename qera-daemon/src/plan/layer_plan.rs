@@ -9,6 +9,8 @@ use crate::plan::site_plan::SitePlan;
 use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
 use crate::solve::cost::Quantity;
+use crate::weights::Weights;
+use crate::weights::given::ReadTensor;
 use crate::weights::sites::Site;
 
 /// One layer.
@@ -26,6 +28,9 @@ pub(crate) struct LayerPlan {
     pub(crate) progress_bytes: u64,
     /// Operations, about.
     pub(crate) solve_flops: f64,
+    /// W~ as it was read; absent where it is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) read: Option<ReadTensor>,
     /// How W~ is made where that takes R.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<RoundingPlan>,
@@ -48,6 +53,7 @@ impl LayerPlan {
             live: run.solving.is_live(),
         };
         let factors = 4 * rank * (m + n);
+        let given = run.weights.and_then(Weights::given);
         Self {
             name: layer.name.clone(),
             rank,
@@ -55,6 +61,7 @@ impl LayerPlan {
             factor_bytes: factors as u64,
             progress_bytes: (2 * factors + quantity.vector_bytes()) as u64,
             solve_flops: quantity.flops(),
+            read: given.map(|of| of.layers[index].described()),
             rounding: RoundingPlan::new(run, index, quantity),
         }
     }

@@ -6,6 +6,7 @@ use crate::plan::Plan;
 use crate::plan::model_plan::ModelPlan;
 use crate::settings::Settings;
 use crate::settings::memory_budget::format_bytes;
+use crate::weights::given::ReadTensor;
 
 impl Plan {
     pub(crate) fn table(&self, settings: &Settings) -> String {
@@ -42,7 +43,20 @@ impl Plan {
                 layer.solve_flops / 1e9
             ));
         }
-        text + &self.rounding_table(settings) + &self.stages_table() + &self.sums(settings)
+        text + &self.read_table()
+            + &self.rounding_table(settings)
+            + &self.stages_table()
+            + &self.sums(settings)
+    }
+
+    /// W~ that was given, held against W; empty where it is made.
+    fn read_table(&self) -> String {
+        let rows = self.layers.iter().filter_map(|layer| layer.read.as_ref());
+        let rows: Vec<String> = rows.map(|read| read.row() + "\n").collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        format!("\n{}\n{}", ReadTensor::heading(), rows.concat())
     }
 
     fn stages_table(&self) -> String {

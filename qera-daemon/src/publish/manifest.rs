@@ -18,6 +18,7 @@ use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
+use crate::weights::given::{GivenLayer, ReadTensor};
 use crate::weights::passed_over::{PassedOverGroup, grouped};
 
 /// The whole manifest.
@@ -31,6 +32,9 @@ pub(crate) struct Manifest {
     pub(crate) fingerprints: Fingerprints,
     /// Settings that decide the bytes of the adapter.
     pub(crate) settings: SettingsRecord,
+    /// The file that W~ is read from; absent where it is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quantized: Option<QuantizedFile>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -55,6 +59,17 @@ pub(crate) struct ServingRecord {
     pub(crate) outside: BTreeSet<String>,
 }
 
+/// The file that W~ is read from.
+#[derive(Debug, Serialize)]
+pub(crate) struct QuantizedFile {
+    /// As it was given.
+    pub(crate) path: String,
+    /// Its parts; one where it is not split.
+    pub(crate) files: usize,
+    /// Its `general.architecture`.
+    pub(crate) architecture: &'static str,
+}
+
 /// BLAKE3 fingerprints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprints {
@@ -73,6 +88,10 @@ pub(crate) struct Fingerprints {
     /// W~, where it depends on rows: codes and scales of every layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rounded: Option<String>,
+    /// The file that W~ is read from, where it was given: name, type, lengths and bytes of every
+    /// tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quantized: Option<String>,
 }
 
 /// Settings that decide the bytes of the adapter.
@@ -141,8 +160,11 @@ pub(crate) struct LayerRecord {
     pub(crate) rank_used: usize,
     /// Method name.
     pub(crate) method: &'static str,
-    /// `mxint4/32`, say.
+    /// `mxint4/32`, say; ggml's name of its type where W~ was given.
     pub(crate) quantizer: String,
+    /// W~ as it was read; absent where it is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) read: Option<ReadTensor>,
     /// How W~ was made; absent where all of it is rounded to nearest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<LayerRounding>,
@@ -205,9 +227,14 @@ impl Manifest {
             settings, weights, ..
         } = *of;
         Self {
-            manifest_version: 3,
+            manifest_version: 4,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
+            quantized: weights.given().map(|of| QuantizedFile {
+                path: of.given.path().display().to_string(),
+                files: of.given.files().count(),
+                architecture: of.given.architecture(),
+            }),
             serving: ServingRecord::new(weights),
             passed_over: grouped(weights.passed_over(), weights.parameters()),
             layers: (0..weights.layers().len())
@@ -232,6 +259,7 @@ impl Fingerprints {
             names: Some(names_fingerprint(weights)),
             base: None,
             rounded: None,
+            quantized: weights.given().map(|of| of.given.fingerprint.clone()),
         }
     }
 }
@@ -290,6 +318,7 @@ impl LayerRecord {
         let (layer, progress) = (&weights.layers()[index], of.progress[index]);
         let (outcome, solution) = (of.outcomes[index], of.outcomes[index].solution());
         let choice = solution.and_then(|s| s.choice);
+        let given = weights.given().map(|of| &of.layers[index]);
         Self {
             name: layer.name.clone(),
             recorded_as: weights.recording().recorded_name(&layer.name),
@@ -301,7 +330,11 @@ impl LayerRecord {
             rank_asked: layer.rank_asked,
             rank_used: solution.map_or(0, |s| s.rank_used),
             method: settings.solve.method.name(),
-            quantizer: weights.format().to_string(),
+            quantizer: given.map_or_else(
+                || weights.format().to_string(),
+                |of| of.tensor.block_type.name().to_owned(),
+            ),
+            read: given.map(GivenLayer::described),
             rounding: weights.rounding_of(index).map(LayerRounding::new),
             shrinkage: choice.map(|c| c.shrinkage),
             shrinkage_origin: choice.map(|c| c.origin),

@@ -1,5 +1,7 @@
 //! The README of a generation: the commands that serve it.
 
+use std::path::Path;
+
 use crate::publish::base_worth::BaseWorth;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::rounded_base::RoundingChoice;
@@ -40,6 +42,7 @@ impl Readme<'_> {
         };
         let (base_model, base_note) = match self.base_model {
             Some(base) => (base, String::new()),
+            None if layers.weights.given().is_some() => ("QUANTIZED_MODEL", self.note_of_given()),
             None => (
                 "QUANTIZED_MODEL",
                 format!(
@@ -73,6 +76,18 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
             true => text + &self.engines(base_model),
             false => text,
         }
+    }
+
+    /// On which file the adapter belongs.
+    fn note_of_given(&self) -> String {
+        let given = self.layers.weights.given().map(|of| of.given.path());
+        let file = given.unwrap_or(Path::new("")).display();
+        format!(
+            "\nIt belongs on `{file}` and on no other file: the error of these very weights is what it corrects.\n\
+             `QUANTIZED_MODEL` below is a Hugging Face folder of the same weights; on the full-precision model, or on\n\
+             another quantization of it, the adapter would do harm. llama.cpp takes `{file}` and the adapter that its\n\
+             converter makes of this folder (`--base` is the folder of the full-precision model there).\n"
+        )
     }
 
     /// What the W~ that it belongs on is worth with and without it; which W~ that is, where there

@@ -22,7 +22,8 @@ use crate::settings::Settings;
 use crate::settings::rounding::Rounding;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerOutcome;
-use crate::weights::{Model, Weights};
+use crate::weights::Weights;
+use crate::weights::opening::Model;
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -191,9 +192,12 @@ impl<'a> Target<'a> {
         let Fingerprints {
             checkpoint,
             settings,
+            quantized,
             ..
         } = &self.fingerprints;
-        format!("{checkpoint} {settings} {}", self.weights.identity())
+        let quantized = quantized.as_deref().unwrap_or_default();
+        let identity = self.weights.identity();
+        format!("{checkpoint} {settings} {identity}{quantized}")
     }
 
     /// Digest of the shards that the current generation is the last word on, for this checkpoint
@@ -311,29 +315,47 @@ pub(crate) fn refuse_to_round(out: &OutFolder) -> Result<(), Fatal> {
     })
 }
 
-/// An engine that follows `current` serves it on weights of one quantizer, rounded in one way.
+/// An engine that follows `current` serves it on weights of one quantizer, rounded in one way, or
+/// on one file.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] where the current generation is for another.
-pub(crate) fn refuse_other_quantizer(out: &OutFolder, settings: &Settings) -> Result<(), Fatal> {
-    let Some(Current { settings: of, .. }) = current(out) else {
+pub(crate) fn refuse_other_quantizer(
+    out: &OutFolder,
+    settings: &Settings,
+    model: Option<&Model>,
+) -> Result<(), Fatal> {
+    let Some(current) = current(out) else {
         return Ok(());
     };
     let CurrentSettings {
         format: found,
         rounding,
-    } = of;
-    let own = WeightFormat::of(settings.weights.quantizer);
-    if found == own {
-        let rounding = rounding.map_or(Rounding::Nearest.name().into(), |of| of.name);
-        return refuse_other_rounding(out, &rounding, settings.rounding.rounding);
+    } = current.settings;
+    let refuse = |found: &str, own: &str| {
+        Err(Fatal::StateRefused {
+            path: out.path.clone(),
+            reason: format!(
+                "its current generation corrects {found}, this run uses {own}: choose another --out"
+            ),
+        })
+    };
+    let own = settings.weights.format();
+    if found != own {
+        return refuse(&found.to_string(), &own.to_string());
     }
-    Err(Fatal::StateRefused {
-        path: out.path.clone(),
-        reason: format!(
-            "its current generation corrects {found}, this run uses {own}: choose another --out"
+    let given = model.and_then(Model::given).map(|of| &of.fingerprint);
+    let found = current.fingerprints.quantized;
+    match (found, given) {
+        (Some(found), Some(own)) if found != *own && !settings.weights.new_checkpoint => refuse(
+            &format!("another --quantized file ({found})"),
+            &format!("one of {own}"),
         ),
-    })
+        _ => {
+            let rounding = rounding.map_or(Rounding::Nearest.name().into(), |of| of.name);
+            refuse_other_rounding(out, &rounding, settings.rounding.rounding)
+        }
+    }
 }
 
 fn refuse_other_rounding(out: &OutFolder, found: &str, own: Rounding) -> Result<(), Fatal> {

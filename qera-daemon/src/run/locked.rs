@@ -18,8 +18,8 @@ use crate::run::prepared::Prepared;
 use crate::run::signals::Signals;
 use crate::state::restore::Restored;
 use crate::state::{SitesRecord, StateFolder, read_sites};
-use crate::weights::Model;
 use crate::weights::checkpoint::refuse;
+use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 
 /// State and output folder are held.
@@ -54,7 +54,7 @@ impl<'a> Locked<'a> {
         let out = model.map(|_| OutFolder::open(&settings.publish.out));
         let out = out.transpose()?;
         if let Some(out) = &out {
-            refuse_other_quantizer(out, settings)?;
+            refuse_other_quantizer(out, settings, model)?;
             refuse_other_checkpoint(out, settings, model)?;
         }
         Ok(Self {
@@ -166,7 +166,7 @@ impl<'a> Locked<'a> {
             _ => None,
         };
         let sites = SitesRecord::new(&prepared.sites, &prepared.recording);
-        let sites = sites.with_checkpoint(prepared.checkpoint());
+        let sites = sites.with_model(prepared.solved_model());
         if prepared.saved.as_ref() != Some(&sites) {
             state.save_sites(&sites)?;
         }

@@ -22,7 +22,7 @@ use crate::run::prepared::Prepared;
 use crate::run::running::Running;
 use crate::run::signals::Signals;
 use crate::settings::Settings;
-use crate::weights::Model;
+use crate::weights::opening::Model;
 
 /// The main job: what the folder holds and what comes is folded, solved and published, until
 /// `--once` has done what is there, the layers have converged, or a signal comes.

@@ -23,14 +23,15 @@ use crate::source::intake::{Intake, Scan};
 use crate::source::shard::ShardHeader;
 use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
-use crate::state::restore::{Asked, Expected, check_checkpoint, check_sites};
-use crate::state::{SitesRecord, read_sites};
+use crate::state::restore::{Asked, Expected, check_model, check_sites};
+use crate::state::{SitesRecord, SolvedModel, read_sites};
+use crate::weights::Weights;
 use crate::weights::frozen::record::RoundingRecord;
 use crate::weights::layers::Layer;
+use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::{Site, Sites};
-use crate::weights::{Model, Weights};
 
 /// Sites, shards and plan.
 #[derive(Debug)]
@@ -145,12 +146,20 @@ impl<'a> Prepared<'a> {
         self.weights.as_deref().map_or(&[], Weights::layers)
     }
 
-    /// The checkpoint that the state's corrections and evidence belong to from here on.
+    /// The model that the state's corrections and evidence belong to from here on.
     #[must_use]
-    pub(crate) fn checkpoint(&self) -> Option<String> {
-        let own = self.weights.as_deref().map(Weights::identity);
-        let saved = self.saved.as_ref().and_then(|of| of.checkpoint.as_deref());
-        own.or(saved).map(str::to_owned)
+    pub(crate) fn solved_model(&self) -> SolvedModel {
+        match &self.weights {
+            Some(weights) => SolvedModel {
+                checkpoint: Some(weights.identity().to_owned()),
+                quantized: weights.given().map(|of| of.given.fingerprint.clone()),
+            },
+            None => self
+                .saved
+                .as_ref()
+                .map(|of| of.model.clone())
+                .unwrap_or_default(),
+        }
     }
 
     /// Whether there is nothing to begin with: no state, no shard that names a layer.
@@ -305,7 +314,13 @@ fn continued(
     };
     check_sites(&settings.state, record, &sites, asked)?;
     if let Some(model) = model.filter(|_| !settings.weights.new_checkpoint) {
-        check_checkpoint(&settings.state, record, &model.identity)?;
+        let quantized = model.given().map(|of| of.fingerprint.clone());
+        let own = SolvedModel {
+            checkpoint: Some(model.identity.clone()),
+            // Another one may be solved for, from what is gathered.
+            quantized: quantized.filter(|_| continues),
+        };
+        check_model(&settings.state, record, &own)?;
     }
     let admission = Admission {
         weights: weights.as_deref(),

@@ -113,7 +113,7 @@ impl<'a> Running<'a> {
             sites: prepared.sites.clone(),
             recording: prepared.recording.clone(),
             saved_sites: prepared.sites.sites.len(),
-            checkpoint: prepared.checkpoint(),
+            model: prepared.solved_model(),
             gathered: self.restored.gathered,
             solved_for: self.solved_for,
             consumable: self.consumable,

@@ -5,7 +5,7 @@ use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
 use crate::source::naming::{Naming, RecordedModule, find};
 use crate::state::SitesRecord;
-use crate::weights::Model;
+use crate::weights::opening::Model;
 
 /// How the names of a state that was gathered without a checkpoint are related to this one's.
 ///

@@ -10,6 +10,9 @@ use std::path::Path;
 use crate::error::Fatal;
 use crate::settings::options::Options;
 
+/// The origin of what nobody said.
+const DEFAULT: &str = "default";
+
 /// The merged options, with the origin of each key.
 #[derive(Debug, Clone)]
 pub(crate) struct Layered {
@@ -50,11 +53,23 @@ impl Layered {
             origins: BTreeMap::new(),
             table: toml::Table::new(),
         };
-        merged.lay(&Options::defaults(), "default")?;
+        merged.lay(&Options::defaults(), DEFAULT)?;
         Ok(merged)
     }
 
     fn merged(mut self) -> Result<Self, Fatal> {
+        if self.table.contains_key("quantized") {
+            // Nothing is quantized: only what somebody asked for is left to be refused.
+            for key in Options::OF_THE_QUANTIZER {
+                if self
+                    .origins
+                    .get(key)
+                    .is_some_and(|origin| origin == DEFAULT)
+                {
+                    self.table.remove(key);
+                }
+            }
+        }
         self.options = self.table.clone().try_into().map_err(usage)?;
         Ok(self)
     }
@@ -72,7 +87,7 @@ impl Layered {
     pub(crate) fn show(&self) -> String {
         let mut text = String::new();
         for (key, value) in &self.table {
-            let origin = self.origins.get(key).map_or("default", String::as_str);
+            let origin = self.origins.get(key).map_or(DEFAULT, String::as_str);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{:<40} # {origin}", format!("{key} = {value}"));
         }

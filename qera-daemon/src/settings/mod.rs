@@ -68,6 +68,7 @@ impl Settings {
     /// # Errors
     /// [`Fatal::Usage`] with the option's name, the value and the valid ones.
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
+        let weights = WeightsSettings::resolve(options)?;
         let solve = SolveSettings::resolve(options)?;
         let rounding = RoundingSettings::resolve(options, &solve)?;
         let publish = PublishSettings::resolve(options, rounding.rounding)?;
@@ -77,7 +78,7 @@ impl Settings {
         }
         Ok(Self {
             source: SourceSettings::resolve(options)?,
-            weights: WeightsSettings::resolve(options)?,
+            weights,
             solve,
             rounding,
             convergence,

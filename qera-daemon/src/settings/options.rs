@@ -46,11 +46,17 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) watch: Option<PathBuf>,
 
-    /// Safetensors file, or folder with model.safetensors or model.safetensors.index.json; without
-    /// it only statistics are gathered
+    /// Safetensors file, folder with model.safetensors or model.safetensors.index.json, or GGUF
+    /// file (F32, F16, BF16): the full-precision model; without it only statistics are gathered
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint: Option<PathBuf>,
+
+    /// GGUF file of the quantized model that is served, of any ggml type; of a split one the first
+    /// part. Without it --quantizer makes the quantized weights
+    #[arg(long, value_name = "FILE", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quantized: Option<PathBuf>,
 
     /// Where generations go; locked while in use [default: qera-out]
     #[arg(long, value_name = "DIR", global = true)]
@@ -283,13 +289,14 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 13] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 14] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
         ("include", "all linear layers"),
         ("map", "found out"),
         ("on-publish", "none"),
+        ("quantized", "none, --quantizer makes the quantized weights"),
         ("rank-for", "none"),
         ("round-after", "4096, or 4 in_features if that is more"),
         ("rounding-shrinkage", "by the numbers of rows and inputs"),
@@ -298,6 +305,9 @@ impl Options {
         ("threads", "all cores"),
         ("watch", "none"),
     ];
+
+    /// Options that say how W becomes W~.
+    pub(crate) const OF_THE_QUANTIZER: [&str; 3] = ["quantizer", "block-size", "rounding"];
 
     /// The defaults. Options without one (`watch`, `checkpoint`, `threads`, the lists) stay empty.
     #[must_use]

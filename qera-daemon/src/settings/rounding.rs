@@ -88,7 +88,12 @@ impl RoundingSettings {
     /// # Errors
     /// [`Fatal::Usage`]; for an option that does nothing under this rounding as well.
     pub(crate) fn resolve(options: &Options, solve: &SolveSettings) -> Result<Self, Fatal> {
-        let rounding = match one_of("rounding", options.rounding.as_deref(), &ROUNDINGS)? {
+        let name = match options.quantized {
+            // Nothing is rounded.
+            Some(_) => Some(Rounding::Nearest.name()),
+            None => options.rounding.as_deref(),
+        };
+        let rounding = match one_of("rounding", name, &ROUNDINGS)? {
             "feedback" => Rounding::Feedback,
             "projected" => Rounding::Projected,
             _ => Rounding::Nearest,

@@ -14,13 +14,19 @@ use crate::settings::parse::one_of;
 /// The type of scales where `--scale-dtype` says none.
 const SCALE_DTYPE: &str = "f16";
 
-/// What W~ is stored in: `mxint4/32`, `int4/64/f16`, `int4/64/f16/zero-points`, `q4-0/32`.
+/// The name of a W~ that the user gave: each of its tensors has a type of its own.
+const GIVEN: &str = "gguf";
+
+/// What W~ is stored in: `mxint4/32`, `int4/64/f16`, `int4/64/f16/zero-points`, `q4-0/32`; `gguf`
+/// where it is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WeightFormat {
     /// As `--quantizer` takes it.
     #[serde(rename = "quantizer")]
     name: String,
-    /// Neighbours along in_features that share an exponent or a scale.
+    /// Neighbours along in_features that share an exponent or a scale; 0 where each tensor says its
+    /// own.
+    #[serde(default, skip_serializing_if = "is_none")]
     block_size: usize,
     /// As `--scale-dtype` takes it; only int grids choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,10 +41,17 @@ pub(crate) struct WeightFormat {
 pub(crate) enum FormatError {
     /// No format has this name, or one of this name has other scales.
     Unknown,
+    /// It is the user's own.
+    Given,
     /// Blocks of q4-0 are of one size.
     Q4_0BlockSize,
     /// The grid refuses bits or block size.
     Grid(GridError),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_none(size: &usize) -> bool {
+    *size == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -92,6 +105,23 @@ impl WeightFormat {
         }
     }
 
+    /// A W~ that is read and not made.
+    #[must_use]
+    pub(crate) fn given() -> Self {
+        Self {
+            name: GIVEN.into(),
+            block_size: 0,
+            scale_dtype: None,
+            zero_points: false,
+        }
+    }
+
+    /// Whether it is read and not made.
+    #[must_use]
+    pub(crate) fn is_given(&self) -> bool {
+        self.name == GIVEN
+    }
+
     /// The grid that makes it.
     ///
     /// # Errors
@@ -99,6 +129,9 @@ impl WeightFormat {
     pub(crate) fn grid(&self) -> Result<Grid, FormatError> {
         let bits = |kind| self.name.strip_prefix(kind)?.parse().ok();
         let plain = self.scale_dtype.is_none() && !self.zero_points;
+        if self.is_given() {
+            return Err(FormatError::Given);
+        }
         if let Some(bits) = bits("mxint").filter(|_| plain) {
             let mxint = Mxint::new(bits, self.block_size);
             return mxint.map(Grid::Mxint).map_err(FormatError::Grid);
@@ -130,7 +163,10 @@ impl WeightFormat {
 
 impl fmt::Display for WeightFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.name, self.block_size)?;
+        f.write_str(&self.name)?;
+        if self.block_size > 0 {
+            write!(f, "/{}", self.block_size)?;
+        }
         if let Some(dtype) = &self.scale_dtype {
             write!(f, "/{dtype}")?;
         }
@@ -145,6 +181,7 @@ impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("there is no such format"),
+            Self::Given => f.write_str("it was given, and each tensor has a type of its own"),
             Self::Q4_0BlockSize => write!(f, "its blocks have {} elements", Q4_0.block_size()),
             Self::Grid(error) => error.fmt(f),
         }
@@ -204,6 +241,7 @@ mod tests {
                 FormatError::Unknown,
             ),
             (r#""nf4","block_size":64"#, FormatError::Unknown),
+            (r#""gguf""#, FormatError::Given),
             (r#""q4-0","block_size":64"#, FormatError::Q4_0BlockSize),
             (
                 r#""int4","block_size":16,"scale_dtype":"f16""#,

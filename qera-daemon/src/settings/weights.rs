@@ -19,7 +19,7 @@ const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
 /// would be left unread there.
 const CLASSIFIERS: [&str; 3] = ["classifier", "score", "qa_outputs"];
 /// Last names of embeddings, whose rows are looked up and not multiplied.
-const EMBEDDINGS: [&str; 16] = [
+const EMBEDDINGS: [&str; 19] = [
     "embed_tokens",
     "embed_positions",
     "embed_in",
@@ -36,6 +36,9 @@ const EMBEDDINGS: [&str; 16] = [
     "tokens_embed",
     "positions_embed",
     "shared",
+    "token_embd",
+    "position_embd",
+    "token_types",
 ];
 /// A table of distances that T5 stores like a linear layer.
 const RELATIVE_POSITIONS: &str = "relative_attention_bias";
@@ -66,9 +69,12 @@ fn is_left_out_by_default(module: &str) -> bool {
 /// The weights.
 #[derive(Debug, Clone)]
 pub(crate) struct WeightsSettings {
-    /// Safetensors file or folder; without one, statistics are gathered and nothing is solved.
+    /// Safetensors file or folder, or GGUF file; without one, statistics are gathered and nothing is
+    /// solved.
     pub(crate) checkpoint: Option<PathBuf>,
-    /// How W~ is made.
+    /// GGUF file that W~ is read from.
+    pub(crate) quantized: Option<PathBuf>,
+    /// How W~ is made where it is not given.
     pub(crate) quantizer: Grid,
     /// Rank per layer.
     pub(crate) ranks: Ranks,
@@ -203,7 +209,43 @@ fn map_rules(options: &[String]) -> Result<Option<NameMap>, Fatal> {
     Ok((!rules.is_empty()).then(|| NameMap::new(false, rules)))
 }
 
+/// Refuses what would make another W~ than the one that is given.
+fn refuse_beside_quantized(options: &Options) -> Result<(), Fatal> {
+    if options.checkpoint.is_none() {
+        return Err(Fatal::Usage(
+            "--quantized: --checkpoint PATH is needed beside it: the weights in full precision, \
+             which it is compared with"
+                .into(),
+        ));
+    }
+    let set = |switch: Option<bool>| switch.unwrap_or_default();
+    let given = [
+        ("quantizer", options.quantizer.is_some()),
+        ("block-size", options.block_size.is_some()),
+        ("scale-dtype", options.scale_dtype.is_some()),
+        ("zero-points", set(options.zero_points)),
+        ("rounding", options.rounding.is_some()),
+        ("rounding-shrinkage", options.rounding_shrinkage.is_some()),
+        ("base-share", options.base_share.is_some()),
+        ("round-after", options.round_after.is_some()),
+        ("round-again", set(options.round_again)),
+        ("lower-rank", set(options.lower_rank)),
+        ("emit-base", set(options.emit_base)),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Fatal::Usage(format!(
+            "--{option}: the quantized weights are those of --quantized, and no others are made"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn quantizer(options: &Options) -> Result<Grid, Fatal> {
+    let defaults = Options::defaults();
+    let options = match options.quantized {
+        Some(_) => &defaults,
+        None => options,
+    };
     let format = WeightFormat::resolve(options)?;
     format.grid().map_err(|e| {
         let (name, block_size) = (options.quantizer.as_deref(), options.block_size);
@@ -223,9 +265,13 @@ impl WeightsSettings {
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         let default_rank = options.rank.unwrap_or_default() as usize;
         at_least("rank", default_rank, 1)?;
+        if options.quantized.is_some() {
+            refuse_beside_quantized(options)?;
+        }
         let overrides = options.rank_for.iter().map(|text| RankFor::parse(text));
         Ok(Self {
             checkpoint: options.checkpoint.clone(),
+            quantized: options.quantized.clone(),
             quantizer: quantizer(options)?,
             ranks: Ranks {
                 default: default_rank,
@@ -239,6 +285,15 @@ impl WeightsSettings {
             new_checkpoint: options.new_checkpoint.unwrap_or_default(),
             map: map_rules(&options.map)?,
         })
+    }
+
+    /// What W~ is stored in.
+    #[must_use]
+    pub(crate) fn format(&self) -> WeightFormat {
+        match self.quantized {
+            Some(_) => WeightFormat::given(),
+            None => WeightFormat::of(self.quantizer),
+        }
     }
 
     /// The checkpoint, for what cannot be done without.

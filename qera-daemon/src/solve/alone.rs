@@ -10,7 +10,7 @@ use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
-use crate::weights::Model;
+use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::Shares;
 

@@ -11,9 +11,10 @@ use crate::source::metadata::{
 use crate::source::naming::{Naming, RecordedModule, find};
 use crate::source::refusal::Reason;
 use crate::source::shard::{MASK, ShardHeader};
+use crate::weights::Weights;
+use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Clash, Shares, Sites};
-use crate::weights::{Model, Weights};
 
 /// Where nothing else bounds it: no layer is as wide, and sums of products of it fit 64 bits.
 const WIDEST: usize = 1 << 24;

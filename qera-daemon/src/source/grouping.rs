@@ -13,9 +13,10 @@ use crate::source::declared::{Declaring, declared_shares, grow, recorded_modules
 use crate::source::naming::{Naming, find};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
+use crate::weights::Weights;
+use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, Sites};
-use crate::weights::{Model, Weights};
 
 /// The layers, the sites, and which shards fit them.
 #[derive(Debug)]

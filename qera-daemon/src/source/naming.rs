@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::settings::dotted::{join, starred};
 use crate::settings::name_map::{MapRule, NameMap};
 use crate::settings::weights::Selection;
-use crate::weights::Model;
+use crate::weights::opening::Model;
 use crate::weights::serving::{COMPILED, unwrapped};
 
 const WEIGHT: &str = ".weight";

@@ -68,11 +68,22 @@ pub(crate) struct SitesRecord {
     pub(crate) recording: Recording,
     /// What the shards declared of shared inputs.
     pub(crate) shares: Shares,
-    /// Which checkpoint corrections and evidence belong to; none where none has come yet.
-    #[serde(default)]
-    pub(crate) checkpoint: Option<String>,
+    /// What corrections and evidence belong to.
+    #[serde(flatten)]
+    pub(crate) model: SolvedModel,
     /// Each of them.
     pub(crate) sites: Vec<SiteRecord>,
+}
+
+/// Fingerprints of the model that corrections and evidence belong to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SolvedModel {
+    /// Which checkpoint; none where none has come yet.
+    #[serde(default)]
+    pub(crate) checkpoint: Option<String>,
+    /// Which W~, where the user gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quantized: Option<String>,
 }
 
 impl SitesRecord {
@@ -86,15 +97,15 @@ impl SitesRecord {
             selected: sites.sites.iter().any(|site| !site.layers.is_empty()),
             recording: recording.clone(),
             shares: sites.shares().clone(),
-            checkpoint: None,
+            model: SolvedModel::default(),
             sites: sites.sites.iter().map(SiteRecord::of).collect(),
         }
     }
 
-    /// With the checkpoint that corrections and evidence belong to.
+    /// With the model that corrections and evidence belong to.
     #[must_use]
-    pub(crate) fn with_checkpoint(self, checkpoint: Option<String>) -> Self {
-        Self { checkpoint, ..self }
+    pub(crate) fn with_model(self, model: SolvedModel) -> Self {
+        Self { model, ..self }
     }
 
     /// What was gathered without a checkpoint, under the names of one.

@@ -7,12 +7,12 @@ use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
 use crate::settings::name_map::NameMap;
-use crate::state::SitesRecord;
 use crate::state::damage::{Damage, Unread};
 use crate::state::journal::{Gathered, Journal};
 use crate::state::progress_file::{ExpectedProgress, LayerSize, SavedProgress, read_progress};
 use crate::state::snapshot::{Index, SavedSite, Snapshot, list};
 use crate::state::statistics_file::{ExpectedStatistics, read_statistics};
+use crate::state::{SitesRecord, SolvedModel};
 use crate::weights::sites::{SiteRecord, Sites};
 
 /// How often a reader beside a running daemon looks again when the snapshot that it reads is
@@ -221,20 +221,29 @@ fn read_site(
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] with both fingerprints.
-pub(crate) fn check_checkpoint(
+pub(crate) fn check_model(
     state: &Path,
     saved: &SitesRecord,
-    identity: &str,
+    own: &SolvedModel,
 ) -> Result<(), Fatal> {
-    match &saved.checkpoint {
-        Some(found) if found != identity => Err(Fatal::StateRefused {
-            path: state.to_path_buf(),
-            reason: format!(
-                "belongs to another checkpoint ({found}, this one is {identity}): choose another --state, or say --new-checkpoint to keep its statistics and begin its evidence anew"
-            ),
-        }),
-        _ => Ok(()),
+    let saved = &saved.model;
+    let sides = [
+        ("checkpoint", &saved.checkpoint, &own.checkpoint),
+        ("--quantized file", &saved.quantized, &own.quantized),
+    ];
+    for (what, found, own) in sides {
+        if let (Some(found), Some(own)) = (found, own)
+            && found != own
+        {
+            return Err(Fatal::StateRefused {
+                path: state.to_path_buf(),
+                reason: format!(
+                    "belongs to another {what} ({found}, this one is {own}): choose another --state, or say --new-checkpoint to keep its statistics and begin its evidence anew"
+                ),
+            });
+        }
     }
+    Ok(())
 }
 
 /// What is asked of a state.

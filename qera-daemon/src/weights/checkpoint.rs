@@ -15,6 +15,7 @@ use crate::formats::checkpoint_index::CheckpointIndex;
 use crate::formats::foreign_checkpoint::ForeignCheckpoint;
 use crate::formats::model_config::ModelConfig;
 use crate::formats::safetensors::header::{Claim, Header, HeaderError};
+use crate::weights::gguf::rows::RowOrder;
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
@@ -30,13 +31,17 @@ pub(crate) struct Checkpoint {
     pub(crate) config: ModelConfig,
     /// What lies there and is not read, though its name says that it would be.
     pub(crate) stray: Option<String>,
-    files: Vec<MappedFile>,
+    /// The files that the tensors lie in.
+    pub(crate) files: Vec<MappedFile>,
 }
 
+/// A file of weights.
 #[derive(Debug)]
-struct MappedFile {
-    path: PathBuf,
-    bytes: Mapping,
+pub(crate) struct MappedFile {
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// What is in it.
+    pub(crate) bytes: Mapping,
 }
 
 /// Where a tensor lies.
@@ -46,8 +51,12 @@ pub(crate) struct Tensor {
     pub(crate) dtype: Dtype,
     /// Shape, row-major.
     pub(crate) shape: Vec<usize>,
-    file: usize,
-    range: Range<usize>,
+    /// Where its rows are stored.
+    pub(crate) rows: RowOrder,
+    /// Which of the files holds it.
+    pub(crate) file: usize,
+    /// Its bytes there.
+    pub(crate) range: Range<usize>,
 }
 
 impl Checkpoint {
@@ -174,6 +183,7 @@ impl Checkpoint {
             let tensor = Tensor {
                 dtype,
                 shape,
+                rows: RowOrder::AsTheyLie,
                 file: self.files.len(),
                 range: start..start + length,
             };

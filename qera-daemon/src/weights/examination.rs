@@ -1,25 +1,50 @@
 //! Every selected weight is read once before a row is folded: for its fingerprint, and to find what
-//! is NaN or infinite. What was found is kept, since layers may be selected more than once while a
+//! is NaN or infinite; where W~ was given, both are read once to be compared. What was found is kept, since layers may be selected more than once while a
 //! run waits for its first shard.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::error::Fatal;
 use crate::weights::checkpoint::Checkpoint;
+use crate::weights::given::{Comparing, Found, GivenModel};
 use crate::weights::layers::{Examination, Layer};
 
 /// What was found, by the name of the layer.
 #[derive(Debug, Default)]
-pub(crate) struct Examinations(Mutex<BTreeMap<String, Examination>>);
+pub(crate) struct Examinations {
+    weights: Mutex<BTreeMap<String, Examination>>,
+    given: Mutex<BTreeMap<String, Found>>,
+}
 
 impl Examinations {
     /// What there is to find in a layer's weight.
     #[must_use]
     pub(crate) fn of(&self, checkpoint: &Checkpoint, layer: &Layer) -> Examination {
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         *found
             .entry(layer.name.clone())
             .or_insert_with(|| layer.examine(checkpoint))
+    }
+
+    /// W~ of a layer in what the user gave, held against W.
+    ///
+    /// # Errors
+    /// As for [`GivenModel::find`].
+    pub(crate) fn given(
+        &self,
+        checkpoint: &Checkpoint,
+        layer: &Layer,
+        given: &GivenModel,
+        comparing: Comparing<'_>,
+    ) -> Result<Found, Fatal> {
+        let mut known = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(&layer.name) {
+            return Ok(found.clone());
+        }
+        let found = given.find(layer, || layer.decode(checkpoint), comparing)?;
+        known.insert(layer.name.clone(), found.clone());
+        Ok(found)
     }
 
     /// BLAKE3 over name, type, shape, orientation and the BLAKE3 of the bytes of one layer.

@@ -198,7 +198,7 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use crate::settings::Settings;
-    use crate::weights::Model;
+    use crate::weights::opening::Model;
     use crate::weights::recording::Recording;
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize_to_file};

@@ -9,7 +9,9 @@ use crate::formats::safetensors::header::float_dtype;
 use crate::host::kernels::page_vec::PageVec;
 use crate::settings::weights::WeightsSettings;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+use crate::weights::gguf::rows::RowOrder;
 use crate::weights::linears::ListedLinear;
+use crate::weights::passed_over::{PassedOver, Why};
 
 /// Numbers that are quantized at a time, in whole rows.
 const QUANTIZED: usize = 1 << 16;
@@ -142,6 +144,16 @@ impl Layer {
         }
     }
 
+    /// As one that is not corrected.
+    #[must_use]
+    pub(crate) fn passed_over(&self, why: Why) -> PassedOver {
+        PassedOver {
+            tensor: tensor_of(&self.name),
+            shape: self.tensor.shape.clone(),
+            why,
+        }
+    }
+
     /// The type that the weight is stored in.
     pub(crate) const fn dtype(&self) -> FloatDtype {
         self.dtype
@@ -156,13 +168,27 @@ impl Layer {
         let stored = self.stored(checkpoint);
         if self.transposed {
             self.decode_transposed(stored, &mut weight)
-        } else {
+        } else if self.tensor.rows == RowOrder::AsTheyLie {
             // decode_weights sees one long row.
             let width = self.in_features;
             decode_weights(stored, self.dtype, &mut weight).map_err(|e| placed(e, 0, width))
+        } else {
+            self.decode_in_order(stored, &mut weight)
         }
         .map_err(|e| self.refuse(checkpoint, &e))?;
         Ok(weight)
+    }
+
+    /// Decodes a weight whose rows are stored in another order.
+    fn decode_in_order(&self, stored: &[u8], weight: &mut [f32]) -> Result<(), DecodeError> {
+        let m = self.in_features;
+        let bytes = m * self.dtype.size_bytes();
+        for (column, values) in weight.chunks_exact_mut(m).enumerate() {
+            let row = self.tensor.rows.stored(column);
+            let row_bytes = &stored[row * bytes..][..bytes];
+            decode_weights(row_bytes, self.dtype, values).map_err(|e| placed(e, row, m))?;
+        }
+        Ok(())
     }
 
     /// Decodes a weight that is stored [in_features, out_features], some rows at a time.

@@ -1,29 +1,26 @@
 //! The weights: W and W~ of every layer, and nobody else who knows where they come from
-//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`), what is known of the model by
-//! its kind (`architecture`; what a GGUF calls it: `gguf`) and by its shards (`recording`,
-//! `linears`), which class serves it (`serving`), which tensors are therefore layers (`selection`)
-//! and which are `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that was rounded under what was
+//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`; of a GGUF: `gguf`), what is
+//! known of the model by its kind (`architecture`) and by its shards (`recording`, `linears`), which
+//! class serves it (`serving`), which tensors are therefore layers (`selection`) and which are
+//! `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that the user
+//! gave (`given`) and whether it is of this W (`decode_check`); W~ that was rounded under what was
 //! seen (`rounded`), how it becomes that (`freezing`), how and where it is kept (`frozen`,
-//! `rounded_folders`). Above it: which layers share an input (`sites`),
-//! and a site's layers, one in memory at a time (`site_layers`).
+//! `rounded_folders`). Above it: a model that was opened (`opening`), which layers share an input
+//! (`sites`), and a site's layers, one in memory at a time (`site_layers`).
 
 pub(crate) mod architecture;
 pub(crate) mod checkpoint;
+pub(crate) mod decode_check;
 pub(crate) mod examination;
 pub(crate) mod freezing;
 pub(crate) mod frozen;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the readers of GGUF files, which come next, ask it"
-    )
-)]
 pub(crate) mod gguf;
+pub(crate) mod given;
 pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod linears;
 pub(crate) mod model;
+pub(crate) mod opening;
 pub(crate) mod passed_over;
 pub(crate) mod recording;
 pub(crate) mod rounded;
@@ -44,32 +41,19 @@ use qera_core::quantize::Grid;
 use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::second_moment::SecondMomentKind;
-use crate::settings::Settings;
 use crate::settings::dotted::match_start;
 use crate::settings::rounding::RoundingSettings;
 use crate::settings::weight_format::WeightFormat;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
-use crate::weights::examination::Examinations;
 use crate::weights::frozen::Frozen;
+use crate::weights::given::GivenLayers;
 use crate::weights::layers::{Layer, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;
-use crate::weights::selection::{Selected, Selector};
+use crate::weights::selection::Selected;
 use crate::weights::serving::ServingClass;
 use crate::weights::sites::{Shares, Sites, UnequalWidths};
-
-/// A model that was opened: what is known before a shard says which of its tensors are linear
-/// layers.
-#[derive(Debug)]
-pub(crate) struct Model {
-    checkpoint: Arc<Checkpoint>,
-    architectures: Arc<Architectures>,
-    examinations: Examinations,
-    names: Vec<String>,
-    /// Which checkpoint it is, whatever of it is selected.
-    pub(crate) identity: String,
-}
 
 /// A model's weights: the layers that are corrected, W and W~ of each, and what else is known of
 /// the model.
@@ -82,6 +66,8 @@ pub(crate) struct Weights {
     serving: ServingClass,
     quantizer: Grid,
     rounding: RoundingSettings,
+    /// W~ that the user gave, in the place of one that is made.
+    given: Option<GivenLayers>,
     /// W~ of the layers that were rounded under what was seen; none is kept where nobody said
     /// where.
     frozen: OnceLock<Frozen>,
@@ -90,95 +76,6 @@ pub(crate) struct Weights {
     layer_fingerprints: Vec<String>,
     fingerprint: String,
     identity: String,
-}
-
-impl Model {
-    /// Opens what `--checkpoint` names; `None` where it names nothing.
-    ///
-    /// # Errors
-    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one.
-    pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
-        let Some(path) = &settings.weights.checkpoint else {
-            return Ok(None);
-        };
-        let checkpoint = Checkpoint::open(path)?;
-        refuse_foreign(&checkpoint)?;
-        Ok(Some(Self {
-            architectures: Arc::new(Architectures::of(&checkpoint.config)),
-            examinations: Examinations::default(),
-            identity: checkpoint.identity(),
-            names: checkpoint.model_names(),
-            checkpoint: Arc::new(checkpoint),
-        }))
-    }
-
-    /// Takes the layers that the recording, the listed architecture and the settings name.
-    ///
-    /// # Errors
-    /// A weight that cannot serve, naming file and tensor; a selection that cannot be had.
-    pub(crate) fn select(
-        &self,
-        settings: &Settings,
-        recording: &Recording,
-    ) -> Result<Weights, Fatal> {
-        let serving = ServingClass::of(&self.checkpoint, &self.architectures, recording);
-        let selector = Selector {
-            checkpoint: &self.checkpoint,
-            architectures: &self.architectures,
-            settings: &settings.weights,
-            // What a listed architecture has is what shards may name, as long as none has named
-            // any.
-            uses_rows: settings.solve.method.uses_rows() && !recording.linears.is_empty(),
-            recording,
-            serving: &serving,
-            examinations: &self.examinations,
-        };
-        let selected = selector.select()?;
-        let (of, layers) = (&self.examinations, &selected.layers);
-        let layer_fingerprints = layers
-            .iter()
-            .map(|l| of.fingerprint_of(&self.checkpoint, l));
-        let layer_fingerprints = layer_fingerprints.collect();
-        Ok(Weights {
-            fingerprint: of.fingerprint(&self.checkpoint, layers),
-            identity: self.identity.clone(),
-            selected,
-            checkpoint: Arc::clone(&self.checkpoint),
-            architectures: Arc::clone(&self.architectures),
-            recording: recording.clone(),
-            serving,
-            quantizer: settings.weights.quantizer,
-            rounding: settings.rounding,
-            frozen: OnceLock::new(),
-            layer_fingerprints,
-            model_names: self.names.clone(),
-        })
-    }
-
-    /// What is known of it by its kind.
-    #[must_use]
-    pub(crate) fn architectures(&self) -> &Architectures {
-        &self.architectures
-    }
-
-    /// The modules that have a weight, whatever its shape.
-    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
-        let tensors = self.checkpoint.tensors.keys();
-        tensors.filter_map(|tensor| module_of(tensor))
-    }
-
-    /// The shape of a module's weight.
-    #[must_use]
-    pub(crate) fn shape(&self, module: &str) -> Option<&[usize]> {
-        let tensor = self.checkpoint.tensors.get(&tensor_of(module))?;
-        Some(&tensor.shape)
-    }
-
-    /// Whether somebody said whose names the adapter must have.
-    #[must_use]
-    pub(crate) fn serving_is_known(&self, recording: &Recording) -> bool {
-        serving::is_known(&self.checkpoint, &self.architectures, recording)
-    }
 }
 
 impl Weights {
@@ -304,7 +201,16 @@ impl Weights {
     /// What W~ is stored in.
     #[must_use]
     pub(crate) fn format(&self) -> WeightFormat {
-        WeightFormat::of(self.quantizer)
+        match self.given {
+            Some(_) => WeightFormat::given(),
+            None => WeightFormat::of(self.quantizer),
+        }
+    }
+
+    /// W~ that the user gave; none where it is made.
+    #[must_use]
+    pub(crate) const fn given(&self) -> Option<&GivenLayers> {
+        self.given.as_ref()
     }
 
     /// Whether the model has a module of this name, selected or not.
@@ -374,6 +280,9 @@ impl Weights {
         layer: usize,
         mut each: impl FnMut(&[f32]) -> Result<(), Fatal>,
     ) -> Result<(), Fatal> {
+        if let Some(given) = &self.given {
+            return given.pieces(layer, |_, piece| each(piece));
+        }
         if self.rounding().uses_rows() {
             return self.kept(layer, |packed| packed.pieces(|_, piece| each(piece)));
         }
@@ -401,14 +310,17 @@ impl Weights {
         layer: usize,
         mut weight: PageVec<f32>,
     ) -> Result<PageVec<f32>, Fatal> {
+        let mut subtract = |first: usize, piece: &[f32]| {
+            let weight = weight[first..].iter_mut();
+            weight.zip(piece).for_each(|(w, q)| *w -= q);
+            Ok(())
+        };
+        if let Some(given) = &self.given {
+            given.pieces(layer, subtract)?;
+            return Ok(weight);
+        }
         if self.rounding().uses_rows() {
-            self.kept(layer, |packed| {
-                packed.pieces(|first, piece| {
-                    let weight = weight[first..].iter_mut();
-                    weight.zip(piece).for_each(|(w, q)| *w -= q);
-                    Ok(())
-                })
-            })?;
+            self.kept(layer, |packed| packed.pieces(&mut subtract))?;
             return Ok(weight);
         }
         self.layers()[layer].quantize(
@@ -466,22 +378,12 @@ impl Weights {
     }
 }
 
-fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
-    if let Some(place) = checkpoint.config.quantized_by() {
-        return Err(refuse(
-            &checkpoint.path,
-            format!(
-                "config.json has a {place}: give the full-precision model, from which --quantizer makes W~"
-            ),
-        ));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
     use crate::settings::options::Options;
+    use crate::weights::opening::Model;
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize_to_file};
 

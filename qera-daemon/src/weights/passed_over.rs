@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use serde::Serialize;
 
+use crate::formats::gguf::block_type::BlockType;
 use crate::settings::dotted::starred;
 
 /// A tensor of two dimensions or more that is not corrected.
@@ -59,6 +60,14 @@ pub(crate) enum Why {
     Empty,
     /// `--skip-broken`, and the type is not read.
     UnreadType(Dtype),
+    /// The quantized file has no tensor for it.
+    NotGiven,
+    /// The quantized file stores it in a type that is not read.
+    GivenAsUnknownType(u32),
+    /// `--skip-broken`, and a block in the quantized file is NaN or infinite.
+    GivenNotFinite,
+    /// `--skip-broken`, and its numbers in the quantized file are not those of its weight.
+    GivenUnlike,
 }
 
 impl Why {
@@ -67,7 +76,11 @@ impl Why {
     pub(crate) const fn is_broken(self) -> bool {
         matches!(
             self,
-            Self::NotFinite { .. } | Self::UnreadType(_) | Self::Empty
+            Self::NotFinite { .. }
+                | Self::UnreadType(_)
+                | Self::Empty
+                | Self::GivenNotFinite
+                | Self::GivenUnlike
         )
     }
 
@@ -109,6 +122,18 @@ impl fmt::Display for Why {
                 );
             }
             Self::Empty => "empty: left out by --skip-broken",
+            Self::NotGiven => "the --quantized file has no tensor for it",
+            Self::GivenAsUnknownType(number) => {
+                let why = BlockType::of(*number).err();
+                let why = why.map_or(String::new(), |why| format!(": {why}"));
+                return write!(f, "the --quantized file stores it in type {number}{why}");
+            }
+            Self::GivenNotFinite => {
+                "the --quantized file has a NaN or infinite block in it: left out by --skip-broken"
+            }
+            Self::GivenUnlike => {
+                "the --quantized file has other numbers for it: left out by --skip-broken"
+            }
             Self::UnreadType(dtype) => {
                 return write!(
                     f,

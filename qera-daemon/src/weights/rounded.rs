@@ -104,9 +104,9 @@ struct NotRounded;
 mod tests {
     use super::*;
     use crate::settings::Settings;
-    use crate::weights::Model;
     use crate::weights::freezing::{PackedRounding, RoundedFrom, RoundedValues};
     use crate::weights::frozen::record::MeasuredRounding;
+    use crate::weights::opening::Model;
     use crate::weights::recording::Recording;
     use qera_core::quantize::Levels;
     use safetensors::Dtype;

@@ -284,49 +284,4 @@ mod tests {
             assert!(refused.to_string().starts_with(phrase), "{refused}");
         }
     }
-//! The types of GGUF's tensors, by their numbers in ggml.
-
-/// How the numbers of a type lie: in blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StoredSize {
-    /// Numbers of a block.
-    pub(crate) len: usize,
-    /// Its bytes.
-    pub(crate) bytes: usize,
-}
-
-/// The blocks of a type that ggml knows; `None` for numbers that it does not.
-pub(crate) const fn stored_size(number: u32) -> Option<StoredSize> {
-    let [len, bytes] = match number {
-        0 | 26 => [1, 4],
-        1 | 25 | 30 => [1, 2],
-        24 => [1, 1],
-        27 | 28 => [1, 8],
-        2 | 20 => [32, 18],
-        3 => [32, 20],
-        6 => [32, 22],
-        7 => [32, 24],
-        8 => [32, 34],
-        9 => [32, 36],
-        10 => [256, 84],
-        11 | 21 => [256, 110],
-        12 => [256, 144],
-        13 => [256, 176],
-        14 => [256, 210],
-        15 => [256, 292],
-        16 | 35 => [256, 66],
-        17 => [256, 74],
-        18 => [256, 98],
-        19 => [256, 50],
-        22 => [256, 82],
-        23 => [256, 136],
-        29 => [256, 56],
-        34 => [256, 54],
-        39 => [32, 17],
-        40 => [64, 36],
-        41 => [128, 18],
-        42 => [64, 18],
-        _ => return None,
-    };
-    Some(StoredSize { len, bytes })
 }

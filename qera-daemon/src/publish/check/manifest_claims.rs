@@ -17,11 +17,21 @@ pub(crate) struct ManifestClaims {
     pub(crate) fingerprints: Fingerprints,
     /// How it was made.
     pub(crate) settings: ClaimedSettings,
+    /// The file that it corrects, where W~ was given.
+    #[serde(default)]
+    pub(crate) quantized: Option<ClaimedFile>,
     /// What serves it.
     #[serde(default)]
     pub(crate) serving: ClaimedServing,
     /// Every layer that was selected.
     pub(crate) layers: Vec<LayerClaim>,
+}
+
+/// The file that it corrects.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClaimedFile {
+    /// As it was given.
+    pub(crate) path: String,
 }
 
 /// What serves it.

@@ -8,6 +8,7 @@ pub(crate) mod belongs;
 pub(crate) mod claims;
 pub(crate) mod factors;
 pub(crate) mod findings;
+pub(crate) mod given;
 pub(crate) mod manifest_claims;
 pub(crate) mod modules;
 pub(crate) mod served_model;
@@ -23,10 +24,12 @@ use crate::publish::check::belongs::{Layout, check_base, check_shapes};
 use crate::publish::check::claims::{check_claims, check_zeros};
 use crate::publish::check::factors::{CheckedPair, check_factors};
 use crate::publish::check::findings::Findings;
+use crate::publish::check::given::check_given;
 use crate::publish::check::served_model::ServedModel;
 use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
 use crate::weights::Weights;
+use crate::weights::gguf::file::is_gguf;
 
 /// The model that an adapter is held against.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +88,10 @@ fn model(
             &named
         }
     };
+    if is_gguf(path) {
+        check_given(path, folder.manifest.as_ref(), findings);
+        return None;
+    }
     match ServedModel::open(path) {
         Ok(model) => Some(model),
         Err(error) => {
@@ -105,6 +112,21 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     let candidates = named.map(PathBuf::from).into_iter().chain(beside);
     if let Some(found) = candidates.into_iter().find(|path| is_folder(path)) {
         return Some(found);
+    }
+    let given = folder
+        .manifest
+        .as_ref()
+        .and_then(|of| of.quantized.as_ref());
+    if let Some(file) = given.map(|of| PathBuf::from(&of.path)) {
+        if is_gguf(&file) {
+            return Some(file);
+        }
+        findings.not_checked(format!(
+            "whether the file that it corrects is the one that is served: {} is not there; --base \
+             FILE names it",
+            file.display()
+        ));
+        return None;
     }
     let belongs = folder.manifest.as_ref();
     let belongs = belongs.and_then(|manifest| manifest.fingerprints.base.as_deref());

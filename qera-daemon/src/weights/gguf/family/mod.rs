@@ -70,6 +70,14 @@ impl Family {
         LISTED.iter().find(|of| of.architecture == name)
     }
 
+    /// Every architecture that is listed.
+    #[must_use]
+    pub(crate) fn architectures() -> Vec<&'static str> {
+        let mut all: Vec<_> = LISTED.iter().map(|of| of.architecture).collect();
+        all.dedup();
+        all
+    }
+
     /// The family of a Hugging Face model.
     #[must_use]
     pub(crate) fn of_model_type(model_type: &str) -> Option<&'static Self> {

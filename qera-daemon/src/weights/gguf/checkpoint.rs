@@ -1,0 +1,92 @@
+//! A GGUF as the checkpoint: W in full precision, under the names and in the row order of the
+//! Hugging Face class.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use crate::error::Fatal;
+use crate::formats::gguf::block_type::BlockType;
+use crate::formats::model_config::ModelConfig;
+use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
+use crate::weights::gguf::file::{GgufModel, GgufTensor};
+use crate::weights::gguf::rows::RowOrder;
+use crate::weights::layers::tensor_of;
+
+/// The output layer; without it the embedding takes its place.
+const OUTPUT: &str = "output.weight";
+
+/// A tensor under the name that it has from here on.
+struct Named {
+    name: String,
+    tensor: Tensor,
+}
+
+/// Opens a GGUF file in full precision. Linear layers have their Hugging Face names, everything
+/// else keeps those of the file.
+///
+/// # Errors
+/// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: as for
+/// [`GgufModel::open`]; a linear layer that is quantized, or whose rows cannot be put in order.
+pub(crate) fn open(path: &Path) -> Result<Checkpoint, Fatal> {
+    let model = GgufModel::open(path, None)?;
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in &model.tensors {
+        if let Some(Named { name, tensor }) = named(&model, name, tensor)? {
+            tensors.insert(name, tensor);
+        }
+    }
+    let tied = !model.tensors.contains_key(OUTPUT);
+    Ok(Checkpoint {
+        path: path.to_path_buf(),
+        tensors,
+        config: ModelConfig::of_kind(model.family.model_type(), tied),
+        stray: None,
+        files: model.parts,
+    })
+}
+
+/// A tensor of floats; none for what is stored otherwise and is no linear layer (an embedding may
+/// be quantized in a file that is called F16).
+fn named(model: &GgufModel, name: &str, tensor: &GgufTensor) -> Result<Option<Named>, Fatal> {
+    let refuse =
+        |reason: String| refuse(model.file_of(tensor), format!("tensor '{name}': {reason}"));
+    let module = model.family.module_of(name);
+    let dtype = match tensor.block_type() {
+        Ok(BlockType::F32) => Dtype::F32,
+        Ok(BlockType::F16) => Dtype::F16,
+        Ok(BlockType::BF16) => Dtype::BF16,
+        _ if module.is_none() => return Ok(None),
+        Ok(other) => {
+            return Err(refuse(format!(
+                "is quantized ({}): --checkpoint is the model in full precision, F32, F16 or BF16; \
+                 this file goes to --quantized",
+                other.name()
+            )));
+        }
+        Err(error) => return Err(refuse(error.to_string())),
+    };
+    let rows = match module
+        .as_ref()
+        .and_then(|module| model.family.tensor_of(module))
+    {
+        Some(place) => {
+            let rows = tensor.ne.get(1).copied().unwrap_or(1);
+            let order = RowOrder::new(place.rows, &model.heads, place.block, rows);
+            order.map_err(|e| refuse(e.to_string()))?
+        }
+        None => RowOrder::AsTheyLie,
+    };
+    Ok(Some(Named {
+        name: module.map_or_else(|| name.to_owned(), |module| tensor_of(&module)),
+        tensor: Tensor {
+            dtype,
+            shape: tensor.ne.iter().rev().copied().collect(),
+            rows,
+            file: tensor.part,
+            // Of a known type.
+            range: tensor.range.clone().unwrap_or_default(),
+        },
+    }))
+}

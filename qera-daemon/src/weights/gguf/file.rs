@@ -1,0 +1,310 @@
+//! An open GGUF: one file, or all parts of a split one, mapped, with its tensors by their GGUF
+//! names, and what names and row orders its model has.
+
+use core::ops::Range;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::disk::is_file;
+use crate::disk::mapping::Mapping;
+use crate::error::Fatal;
+use crate::formats::gguf::block_type::{BlockType, UnknownType};
+use crate::formats::gguf::header::{GgufHeader, TensorClaim};
+use crate::formats::gguf::metadata::Metadata;
+use crate::weights::checkpoint::{MappedFile, refuse};
+use crate::weights::gguf::family::Family;
+use crate::weights::gguf::rows::HeadCounts;
+
+/// Digits of the numbers in the names of parts: `-00001-of-00003.gguf`.
+const DIGITS: usize = 5;
+/// What other files than models say of themselves.
+const TYPE: &str = "general.type";
+const ARCHITECTURE: &str = "general.architecture";
+const SPLIT_NUMBER: &str = "split.no";
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_TENSORS: &str = "split.tensors.count";
+
+/// The model in a GGUF.
+#[derive(Debug)]
+pub(crate) struct GgufModel {
+    /// The path as given.
+    pub(crate) path: PathBuf,
+    /// Every tensor.
+    pub(crate) tensors: BTreeMap<String, GgufTensor>,
+    /// Names and row orders.
+    pub(crate) family: &'static Family,
+    /// Attention heads, by which rows are ordered.
+    pub(crate) heads: HeadCounts,
+    /// Its parts; more than one of a split file.
+    pub(crate) parts: Vec<MappedFile>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+pub(crate) struct GgufTensor {
+    /// Lengths, the fastest first.
+    pub(crate) ne: Vec<usize>,
+    /// ggml's number of its type.
+    pub(crate) type_number: u32,
+    /// The part that holds it.
+    pub(crate) part: usize,
+    /// Its bytes there; none where the type is not known.
+    pub(crate) range: Option<Range<usize>>,
+}
+
+/// What the metadata of a part say of the split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Split {
+    number: u64,
+    count: u64,
+    /// Tensors of all parts.
+    tensors: Option<u64>,
+}
+
+impl Split {
+    fn of(metadata: &Metadata<'_>) -> Self {
+        Self {
+            number: metadata.unsigned(SPLIT_NUMBER).unwrap_or(0),
+            count: metadata.unsigned(SPLIT_COUNT).unwrap_or(1).max(1),
+            tensors: metadata.unsigned(SPLIT_TENSORS),
+        }
+    }
+}
+
+impl GgufModel {
+    /// Opens a GGUF model, with the other parts of a split one; `model_type` is what the
+    /// checkpoint's configuration says, which the names are to be those of.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: no GGUF, no model, a
+    /// part that is missing or belongs to another split, an architecture without known names, or
+    /// one that this model_type is not converted to.
+    pub(crate) fn open(path: &Path, model_type: Option<&str>) -> Result<Self, Fatal> {
+        let first = map(path)?;
+        let header = parse(path, &first)?;
+        let metadata = &header.metadata;
+        let said = |key| metadata.text(key);
+        if let Some(kind) = said(TYPE).filter(|kind| *kind != "model") {
+            let reason = format!("is no model: its {TYPE} is '{}'", kind.escape_debug());
+            return Err(refuse(path, reason));
+        }
+        let architecture = said(ARCHITECTURE).unwrap_or_default();
+        let family =
+            family(architecture, model_type).map_err(|reason| refuse(path, reason.to_string()))?;
+        let heads = HeadCounts::of(architecture, |key| metadata.unsigned_or_array(key));
+        let split = Split::of(metadata);
+        let claims = header.tensors;
+        let mut model = Self {
+            path: path.to_path_buf(),
+            tensors: BTreeMap::new(),
+            family,
+            heads,
+            parts: Vec::new(),
+        };
+        model.add(path, first, claims)?;
+        model.add_rest(split)?;
+        Ok(model)
+    }
+
+    /// The bytes of a tensor; none where its type is not known.
+    #[must_use]
+    pub(crate) fn bytes(&self, tensor: &GgufTensor) -> Option<&[u8]> {
+        let range = tensor.range.clone()?;
+        self.parts[tensor.part].bytes.get(range)
+    }
+
+    /// The file that holds a tensor.
+    #[must_use]
+    pub(crate) fn file_of(&self, tensor: &GgufTensor) -> &Path {
+        &self.parts[tensor.part].path
+    }
+
+    /// BLAKE3 over name, type, lengths and all bytes of every tensor, in the order of their names.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, tensor) in &self.tensors {
+            let (ne, number) = (&tensor.ne, tensor.type_number);
+            hasher.update(format!("{name}\0{number}\0{ne:?}\0").as_bytes());
+            hasher.update(self.bytes(tensor).unwrap_or_default());
+        }
+        format!("blake3:{}", hasher.finalize().to_hex())
+    }
+
+    /// The other parts, which lie beside the first.
+    fn add_rest(&mut self, split: Split) -> Result<(), Fatal> {
+        let path = self.path.clone();
+        if split.count > 1 {
+            let named = Parts::of(&path, split.count).ok_or_else(|| {
+                let (count, one) = (split.count, 1);
+                let end = format!("-{one:0DIGITS$}-of-{count:0DIGITS$}.gguf");
+                refuse(
+                    &path,
+                    format!("is one of {count} parts, the first of which ends in {end}"),
+                )
+            })?;
+            if split.number != 0 {
+                let reason = format!(
+                    "is part {} of {}: give the first, {}",
+                    split.number + 1,
+                    split.count,
+                    named.path(1).display()
+                );
+                return Err(refuse(&path, reason));
+            }
+            for number in 2..=split.count {
+                self.add_part(&named.path(number), split, number - 1)?;
+            }
+        }
+        match split.tensors {
+            Some(said) if said != self.tensors.len() as u64 => {
+                let found = self.tensors.len();
+                let reason = format!("its {SPLIT_TENSORS} is {said}, its parts hold {found}");
+                Err(refuse(&path, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add_part(&mut self, path: &Path, split: Split, number: u64) -> Result<(), Fatal> {
+        let bytes = map(path)?;
+        let GgufHeader {
+            metadata, tensors, ..
+        } = parse(path, &bytes)?;
+        let found = Split::of(&metadata);
+        if found != (Split { number, ..split }) {
+            let reason = format!(
+                "says that it is part {} of {}, and not part {} of {}",
+                found.number + 1,
+                found.count,
+                number + 1,
+                split.count
+            );
+            return Err(refuse(path, reason));
+        }
+        self.add(path, bytes, tensors)
+    }
+
+    fn add(&mut self, path: &Path, bytes: Mapping, claims: Vec<TensorClaim>) -> Result<(), Fatal> {
+        for claim in claims {
+            // The header has checked that it lies in the file.
+            let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
+            let range = claim
+                .bytes
+                .map(|length| start..start.saturating_add(length));
+            let tensor = GgufTensor {
+                ne: claim.ne,
+                type_number: claim.type_number,
+                part: self.parts.len(),
+                range,
+            };
+            if self.tensors.insert(claim.name.clone(), tensor).is_some() {
+                let name = claim.name.escape_debug();
+                let reason = format!("tensor '{name}' stands in another part, too");
+                return Err(refuse(path, reason));
+            }
+        }
+        self.parts.push(MappedFile {
+            path: path.to_path_buf(),
+            bytes,
+        });
+        Ok(())
+    }
+}
+
+impl GgufTensor {
+    /// Its type.
+    ///
+    /// # Errors
+    /// [`UnknownType`] where it is not read.
+    pub(crate) fn block_type(&self) -> Result<BlockType, UnknownType> {
+        BlockType::of(self.type_number)
+    }
+}
+
+/// Names and row orders of an architecture that a model of this type is converted to.
+fn family(architecture: &str, model_type: Option<&str>) -> Result<&'static Family, NoFamily> {
+    let listed = Family::of_architecture(architecture);
+    let listed = listed.ok_or_else(|| NoFamily::Architecture(architecture.to_owned()))?;
+    let Some(model_type) = model_type else {
+        // The names decide, and then the numbers.
+        return Ok(listed);
+    };
+    let of_model = Family::of_model_type(model_type);
+    let of_model = of_model.filter(|of| of.architecture() == architecture);
+    of_model.ok_or_else(|| NoFamily::ModelType {
+        architecture: architecture.to_owned(),
+        model_type: model_type.to_owned(),
+    })
+}
+
+/// Why names and row orders are not known.
+#[derive(Debug, thiserror::Error)]
+enum NoFamily {
+    /// Of this architecture.
+    #[error(
+        "its general.architecture is '{}', whose names and row orders qera does not know; known \
+         are {}",
+        .0.escape_debug(),
+        Family::architectures().join(", ")
+    )]
+    Architecture(String),
+    /// Of a model of this type.
+    #[error(
+        "its general.architecture is '{architecture}', which the checkpoint's model_type \
+         '{}' is not converted to",
+        model_type.escape_debug()
+    )]
+    ModelType {
+        architecture: String,
+        model_type: String,
+    },
+}
+
+/// Whether a file is a GGUF by its first bytes.
+#[must_use]
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    is_file(path) && Mapping::open(path).is_ok_and(|bytes| GgufHeader::is_gguf(&bytes))
+}
+
+fn map(path: &Path) -> Result<Mapping, Fatal> {
+    if !is_file(path) {
+        let reason = "is no file: a GGUF is a file, of a split one the first part".into();
+        return Err(refuse(path, reason));
+    }
+    Mapping::open(path).map_err(|e| refuse(path, e.to_string()))
+}
+
+fn parse<'b>(path: &Path, bytes: &'b [u8]) -> Result<GgufHeader<'b>, Fatal> {
+    GgufHeader::parse(bytes).map_err(|e| refuse(path, e.to_string()))
+}
+
+/// Names of the parts of a split file.
+struct Parts {
+    folder: PathBuf,
+    stem: String,
+    count: u64,
+}
+
+impl Parts {
+    /// By the name of one of them; none where it is no such name.
+    fn of(path: &Path, count: u64) -> Option<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let end = format!("-of-{count:0DIGITS$}.gguf");
+        let begin = name.strip_suffix(&end)?;
+        let (stem, digits) = begin.split_at_checked(begin.len().checked_sub(DIGITS)?)?;
+        let numbered = digits.bytes().all(|digit| digit.is_ascii_digit());
+        let stem = stem.strip_suffix('-').filter(|_| numbered)?;
+        Some(Self {
+            folder: path.parent().unwrap_or(Path::new("")).to_path_buf(),
+            stem: stem.to_owned(),
+            count,
+        })
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        let Self { stem, count, .. } = self;
+        let name = format!("{stem}-{number:0DIGITS$}-of-{count:0DIGITS$}.gguf");
+        self.folder.join(name)
+    }
+}

@@ -1,0 +1,202 @@
+//! A model that was opened: which checkpoint, which W~ where it is given, what is known of it by its
+//! kind; and which layers it has once the shards have spoken.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use crate::error::Fatal;
+use crate::host::cores::Cores;
+use crate::settings::Settings;
+use crate::settings::rounding::Rounding;
+use crate::weights::Weights;
+use crate::weights::architecture::Architectures;
+use crate::weights::checkpoint::{Checkpoint, refuse};
+use crate::weights::examination::Examinations;
+use crate::weights::gguf;
+use crate::weights::gguf::file::is_gguf;
+use crate::weights::given::{Comparing, Found, GivenLayers, GivenModel};
+use crate::weights::layers::{module_of, tensor_of};
+use crate::weights::recording::Recording;
+use crate::weights::selection::{Selected, Selector};
+use crate::weights::serving::{ServingClass, is_known};
+
+/// A model that was opened: what is known before a shard says which of its tensors are linear
+/// layers.
+#[derive(Debug)]
+pub(crate) struct Model {
+    checkpoint: Arc<Checkpoint>,
+    /// W~ where the user gave it.
+    given: Option<Arc<GivenModel>>,
+    architectures: Arc<Architectures>,
+    examinations: Examinations,
+    names: Vec<String>,
+    /// Which checkpoint it is, whatever of it is selected.
+    pub(crate) identity: String,
+}
+
+impl Model {
+    /// Opens what `--checkpoint` names; `None` where it names nothing.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot serve, naming the file, and the tensor where it is one.
+    pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, Fatal> {
+        let Some(path) = &settings.weights.checkpoint else {
+            return Ok(None);
+        };
+        let checkpoint = if is_gguf(path) {
+            refuse_base_of_gguf(path, settings)?;
+            gguf::checkpoint::open(path)?
+        } else {
+            Checkpoint::open(path)?
+        };
+        refuse_foreign(&checkpoint)?;
+        let given = settings.weights.quantized.as_deref();
+        let given = given.map(|file| GivenModel::open(file, &checkpoint.config));
+        Ok(Some(Self {
+            given: given.transpose()?.map(Arc::new),
+            architectures: Arc::new(Architectures::of(&checkpoint.config)),
+            examinations: Examinations::default(),
+            identity: checkpoint.identity(),
+            names: checkpoint.model_names(),
+            checkpoint: Arc::new(checkpoint),
+        }))
+    }
+
+    /// Takes the layers that the recording, the listed architecture and the settings name.
+    ///
+    /// # Errors
+    /// A weight that cannot serve, naming file and tensor; a selection that cannot be had.
+    pub(crate) fn select(
+        &self,
+        settings: &Settings,
+        recording: &Recording,
+    ) -> Result<Weights, Fatal> {
+        let serving = ServingClass::of(&self.checkpoint, &self.architectures, recording);
+        let selector = Selector {
+            checkpoint: &self.checkpoint,
+            architectures: &self.architectures,
+            settings: &settings.weights,
+            // What a listed architecture has is what shards may name, as long as none has named
+            // any.
+            uses_rows: settings.solve.method.uses_rows() && !recording.linears.is_empty(),
+            recording,
+            serving: &serving,
+            examinations: &self.examinations,
+        };
+        let mut selected = selector.select()?;
+        let given = self.given.as_ref();
+        let given = given.map(|given| self.find_given(given, settings, &mut selected));
+        let given = given.transpose()?;
+        let (of, layers) = (&self.examinations, &selected.layers);
+        let layer_fingerprints = layers
+            .iter()
+            .map(|l| of.fingerprint_of(&self.checkpoint, l));
+        let layer_fingerprints = layer_fingerprints.collect();
+        Ok(Weights {
+            fingerprint: of.fingerprint(&self.checkpoint, layers),
+            identity: self.identity.clone(),
+            selected,
+            checkpoint: Arc::clone(&self.checkpoint),
+            architectures: Arc::clone(&self.architectures),
+            recording: recording.clone(),
+            serving,
+            quantizer: settings.weights.quantizer,
+            rounding: settings.rounding,
+            given,
+            frozen: OnceLock::new(),
+            layer_fingerprints,
+            model_names: self.names.clone(),
+        })
+    }
+
+    /// W~ of the selected layers; those that have none are passed over.
+    fn find_given(
+        &self,
+        given: &Arc<GivenModel>,
+        settings: &Settings,
+        selected: &mut Selected,
+    ) -> Result<GivenLayers, Fatal> {
+        let cores = Cores::new(settings.compute.threads);
+        let comparing = Comparing {
+            skip_broken: settings.weights.skip_broken,
+            cores: &cores,
+        };
+        let (mut layers, mut found) = (Vec::new(), Vec::new());
+        for layer in core::mem::take(&mut selected.layers) {
+            let examinations = &self.examinations;
+            match examinations.given(&self.checkpoint, &layer, given, comparing)? {
+                Found::Here(of) => {
+                    layers.push(layer);
+                    found.push(of);
+                }
+                Found::LeftOut(why) => selected.passed_over.push(layer.passed_over(why)),
+            }
+        }
+        selected.layers = layers;
+        let passed_over = &mut selected.passed_over;
+        passed_over.sort_by(|a, b| a.tensor.cmp(&b.tensor));
+        Ok(GivenLayers {
+            given: Arc::clone(given),
+            layers: found,
+        })
+    }
+
+    /// Which W~ was given; none where it is made.
+    #[must_use]
+    pub(crate) fn given(&self) -> Option<&GivenModel> {
+        self.given.as_deref()
+    }
+
+    /// What is known of it by its kind.
+    #[must_use]
+    pub(crate) fn architectures(&self) -> &Architectures {
+        &self.architectures
+    }
+
+    /// The modules that have a weight, whatever its shape.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
+        let tensors = self.checkpoint.tensors.keys();
+        tensors.filter_map(|tensor| module_of(tensor))
+    }
+
+    /// The shape of a module's weight.
+    #[must_use]
+    pub(crate) fn shape(&self, module: &str) -> Option<&[usize]> {
+        let tensor = self.checkpoint.tensors.get(&tensor_of(module))?;
+        Some(&tensor.shape)
+    }
+
+    /// Whether somebody said whose names the adapter must have.
+    #[must_use]
+    pub(crate) fn serving_is_known(&self, recording: &Recording) -> bool {
+        is_known(&self.checkpoint, &self.architectures, recording)
+    }
+}
+
+/// A base is a Hugging Face folder: a GGUF has not all that belongs in it.
+fn refuse_base_of_gguf(path: &Path, settings: &Settings) -> Result<(), Fatal> {
+    if !settings.publish.emit_base {
+        return Ok(());
+    }
+    let asked = match settings.rounding.rounding {
+        Rounding::Nearest => "--emit-base".to_owned(),
+        of => format!("--rounding {}", of.name()),
+    };
+    Err(Fatal::Usage(format!(
+        "{asked}: writes OUT/base, a Hugging Face folder, which cannot be made of the GGUF {}: \
+         give the model as safetensors",
+        path.display()
+    )))
+}
+
+fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {
+    if let Some(place) = checkpoint.config.quantized_by() {
+        return Err(refuse(
+            &checkpoint.path,
+            format!(
+                "config.json has a {place}: give the full-precision model, from which --quantizer makes W~"
+            ),
+        ));
+    }
+    Ok(())
+}

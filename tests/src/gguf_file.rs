@@ -1,0 +1,171 @@
+//! Writing GGUF files for tests, by an independent writer: good ones here, bad ones by editing what
+//! this writes. Layout as in ggml's docs/gguf.md, version 3.
+#![allow(clippy::unwrap_used, reason = "tests only")]
+
+use std::path::Path;
+
+use half::f16;
+
+/// ggml's numbers of types.
+pub const F32: u32 = 0;
+/// Blocks of 32: an f16 scale, 32 signed bytes.
+pub const Q8_0: u32 = 8;
+/// Numbers of a block of [`Q8_0`].
+pub const BLOCK: usize = 32;
+const ALIGNMENT: usize = 32;
+const UINT32: u32 = 4;
+const STRING: u32 = 8;
+
+/// A GGUF to be written.
+#[derive(Debug, Clone, Default)]
+pub struct GgufToWrite {
+    metadata: Vec<Vec<u8>>,
+    /// Its tensors.
+    pub tensors: Vec<GgufTensorToWrite>,
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone)]
+pub struct GgufTensorToWrite {
+    /// Name.
+    pub name: String,
+    /// Lengths, the fastest first.
+    pub ne: Vec<usize>,
+    /// ggml's number of its type.
+    pub type_number: u32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl GgufTensorToWrite {
+    /// Numbers as they are.
+    #[must_use]
+    pub fn f32(name: &str, ne: &[usize], values: &[f32]) -> Self {
+        Self {
+            name: name.into(),
+            ne: ne.to_vec(),
+            type_number: F32,
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    /// Numbers in Q8_0, of which only the levels from -3 to 3 are used, so that there is an error to
+    /// correct.
+    #[must_use]
+    pub fn coarse(name: &str, ne: &[usize], values: &[f32]) -> Self {
+        Self {
+            name: name.into(),
+            ne: ne.to_vec(),
+            type_number: Q8_0,
+            bytes: values.chunks(BLOCK).flat_map(coarse_block).collect(),
+        }
+    }
+}
+
+/// A block of seven levels.
+fn coarse_block(values: &[f32]) -> Vec<u8> {
+    let scale = coarse_scale(values);
+    let level = |v: &f32| (v / scale.to_f32()).round().clamp(-3.0, 3.0);
+    let levels = values.iter().map(|v| (level(v) as i8).to_le_bytes()[0]);
+    scale.to_le_bytes().into_iter().chain(levels).collect()
+}
+
+fn coarse_scale(values: &[f32]) -> f16 {
+    let largest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+    f16::from_f32(largest.max(1.0e-3) / 3.0)
+}
+
+/// What [`GgufTensorToWrite::coarse`] decodes to.
+#[must_use]
+pub fn coarse_values(values: &[f32]) -> Vec<f32> {
+    let blocks = values.chunks(BLOCK).flat_map(|values| {
+        let scale = coarse_scale(values).to_f32();
+        let decoded = values
+            .iter()
+            .map(move |v| (v / scale).round().clamp(-3.0, 3.0) * scale);
+        decoded.collect::<Vec<_>>()
+    });
+    blocks.collect()
+}
+
+impl GgufToWrite {
+    /// Of a model of this architecture with so many heads.
+    #[must_use]
+    pub fn model(architecture: &str, heads: u32, key_heads: u32) -> Self {
+        Self::default()
+            .text("general.architecture", architecture)
+            .number(&format!("{architecture}.attention.head_count"), heads)
+            .number(
+                &format!("{architecture}.attention.head_count_kv"),
+                key_heads,
+            )
+    }
+
+    /// With a text.
+    #[must_use]
+    pub fn text(mut self, key: &str, value: &str) -> Self {
+        let mut bytes = string(key);
+        bytes.extend(STRING.to_le_bytes());
+        bytes.extend(string(value));
+        self.metadata.push(bytes);
+        self
+    }
+
+    /// With a number.
+    #[must_use]
+    pub fn number(mut self, key: &str, value: u32) -> Self {
+        let mut bytes = string(key);
+        bytes.extend(UINT32.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+        self.metadata.push(bytes);
+        self
+    }
+
+    /// With a tensor.
+    #[must_use]
+    pub fn tensor(mut self, tensor: GgufTensorToWrite) -> Self {
+        self.tensors.push(tensor);
+        self
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut file = b"GGUF".to_vec();
+        file.extend(3_u32.to_le_bytes());
+        file.extend((self.tensors.len() as u64).to_le_bytes());
+        file.extend((self.metadata.len() as u64).to_le_bytes());
+        file.extend(self.metadata.iter().flatten());
+        let mut data = Vec::new();
+        for tensor in &self.tensors {
+            file.extend(string(&tensor.name));
+            file.extend((tensor.ne.len() as u32).to_le_bytes());
+            file.extend(tensor.ne.iter().flat_map(|&n| (n as u64).to_le_bytes()));
+            file.extend(tensor.type_number.to_le_bytes());
+            file.extend((data.len() as u64).to_le_bytes());
+            data.extend(&tensor.bytes);
+            pad(&mut data);
+        }
+        pad(&mut file);
+        file.extend(data);
+        file
+    }
+
+    /// Writes it.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) {
+        std::fs::write(path, self.bytes()).unwrap();
+    }
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes
+}

@@ -1,0 +1,164 @@
+//! What the adapter corrects is the file's own error, in the checkpoint's order of rows.
+
+use crate::BINARY;
+use qera_tests::adapter::{Adapter, output_error};
+use qera_tests::daemon::expect;
+use qera_tests::gguf_file::{GgufTensorToWrite, coarse_values};
+use qera_tests::gguf_model::{
+    GgufTestLayer, LAYERS, ONCE, daemon_with_gguf, empty_model, quantized_model,
+};
+
+/// f is measured in f64 of f32 products.
+const CLOSE: f64 = 1e-5;
+
+/// E = W - W~ by the test's own decoder.
+fn error(layer: &GgufTestLayer) -> Vec<f32> {
+    let weight = layer.weight();
+    let quantized = coarse_values(&weight);
+    weight.iter().zip(quantized).map(|(w, q)| w - q).collect()
+}
+
+fn assert_close(found: &serde_json::Value, expected: f64, what: &str) {
+    let found = found.as_f64().unwrap();
+    let far = (found - expected).abs() / expected;
+    assert!(far < CLOSE, "{what}: {found}, not {expected}");
+}
+
+fn assert_corrects(adapter: &Adapter) {
+    for layer in &LAYERS {
+        let rows = [layer.rows(0.0), layer.rows(1.0)].concat();
+        let (m, error) = (layer.in_features, error(layer));
+        let record = adapter.layer(layer.module);
+        let without = output_error(&rows, &error, m, None);
+        assert_close(&record["error"]["without"], without, layer.module);
+        let factors = adapter.factors(layer.module);
+        let with = output_error(&rows, &error, m, Some(&factors));
+        assert_close(&record["error"]["rounded"], with, layer.module);
+        assert!(with < 0.7 * without, "{with} of {without}");
+    }
+}
+
+#[test]
+fn the_file_s_own_error_is_corrected() {
+    let daemon = daemon_with_gguf(BINARY);
+    let options = [&ONCE[..], &["--method", "exact", "--shrinkage", "0"]].concat();
+    expect(&daemon.run(&options), 0, &[]);
+    let adapter = daemon.adapter("qera-out");
+    assert_corrects(&adapter);
+
+    let manifest = &adapter.manifest;
+    assert_eq!(manifest["settings"]["quantizer"], "gguf");
+    assert_eq!(manifest["quantized"]["path"], "model.gguf");
+    assert_eq!(manifest["quantized"]["architecture"], "llama");
+    assert!(
+        manifest["fingerprints"]["quantized"]
+            .as_str()
+            .unwrap()
+            .starts_with("blake3:")
+    );
+    for layer in &LAYERS {
+        let record = adapter.layer(layer.module);
+        assert_eq!(record["quantizer"], "Q8_0");
+        let read = &record["read"];
+        assert_eq!(read["tensor"], format!("{}.weight", layer.tensor));
+        let (weight, error) = (layer.weight(), error(layer));
+        let norm = |of: &[f32]| of.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        assert_close(
+            &read["relative_error"],
+            norm(&error) / norm(&weight),
+            layer.module,
+        );
+        assert!(read["correlation"].as_f64().unwrap() > 0.95);
+    }
+}
+
+#[test]
+fn both_forms_of_the_checkpoint_give_the_same_adapter() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&daemon.run(&ONCE), 0, &[]);
+    let of_gguf: Vec<&str> = ONCE
+        .iter()
+        .map(|word| {
+            if *word == "checkpoint" {
+                "full.gguf"
+            } else {
+                word
+            }
+        })
+        .chain(["--out", "of-gguf"])
+        .collect();
+    expect(&daemon.run(&of_gguf), 0, &[]);
+    let (one, other) = (daemon.adapter("qera-out"), daemon.adapter("of-gguf"));
+    assert_eq!(one.bytes, other.bytes);
+    for layer in &LAYERS {
+        assert_eq!(
+            one.layer(layer.module)["error"],
+            other.layer(layer.module)["error"]
+        );
+    }
+}
+
+#[test]
+fn plan_shows_how_far_each_tensor_is() {
+    let daemon = daemon_with_gguf(BINARY);
+    let run = daemon.run(&[&["plan"], &ONCE[1..]].concat());
+    assert_eq!(run.code, 0, "{}", run.log);
+    for said in ["blk.0.attn_q.weight", "Q8_0", "correlation"] {
+        assert!(run.output.contains(said), "{said}: {}", run.output);
+    }
+}
+
+#[test]
+fn a_scale_beside_a_tensor_is_a_factor_of_it() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&daemon.run(&ONCE), 0, &[]);
+    // Halved blocks and a scale of two: powers of two change no bit.
+    let model = LAYERS.iter().fold(empty_model(), |model, layer| {
+        let half: Vec<f32> = layer.weight().iter().map(|w| w / 2.0).collect();
+        let scale = GgufTensorToWrite::f32(&format!("{}.scale", layer.tensor), &[1], &[2.0]);
+        model
+            .tensor(layer.coarse(&layer.in_gguf_order(&half)))
+            .tensor(scale)
+    });
+    model.write(&daemon.path().join("model.gguf"));
+    let scaled = [&ONCE[..], &["--out", "scaled"]].concat();
+    expect(&daemon.run(&scaled), 0, &[]);
+    assert_eq!(
+        daemon.adapter("qera-out").bytes,
+        daemon.adapter("scaled").bytes
+    );
+
+    let wrong = GgufTensorToWrite::f32("blk.0.attn_q.scale", &[2], &[2.0, 2.0]);
+    quantized_model()
+        .tensor(wrong)
+        .write(&daemon.path().join("model.gguf"));
+    let run = daemon.run(&[&ONCE[..], &["--out", "wrong"]].concat());
+    expect(&run, 1, &["blk.0.attn_q.scale", "single F32"]);
+}
+
+#[test]
+fn it_is_corrected_live_and_solved_again_from_the_state() {
+    let daemon = daemon_with_gguf(BINARY);
+    let live: Vec<&str> = ONCE[1..].to_vec();
+    let mut running = daemon.command(&live).spawn().unwrap();
+    daemon.wait_until_idle(2);
+    std::process::Command::new("kill")
+        .args(["-TERM", &running.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(running.wait().unwrap().success());
+    let once = [&ONCE[..], &["--out", "once"]].concat();
+    expect(&daemon.run(&once), 0, &[]);
+    assert_eq!(
+        daemon.adapter("qera-out").bytes,
+        daemon.adapter("once").bytes
+    );
+
+    let solve = ["solve", "--state", "qera-out/state", "--out", "solved"];
+    let solve = [&solve[..], &ONCE[3..]].concat();
+    expect(&daemon.run(&solve), 0, &[]);
+    assert_eq!(
+        daemon.adapter("qera-out").bytes,
+        daemon.adapter("solved").bytes
+    );
+}

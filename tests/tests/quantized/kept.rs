@@ -1,0 +1,56 @@
+//! State and output folder belong to one file.
+
+use crate::BINARY;
+use qera_tests::daemon::expect;
+use qera_tests::gguf_model::{LAYERS, ONCE, daemon_with_gguf, empty_model, write_shard};
+
+/// The quantized model with one number that is another.
+fn write_another(daemon: &qera_tests::daemon::TestDaemon) {
+    let model = LAYERS.iter().fold(empty_model(), |model, layer| {
+        let mut weight = layer.weight();
+        weight[3] += 0.5;
+        model.tensor(layer.coarse(&layer.in_gguf_order(&weight)))
+    });
+    model.write(&daemon.path().join("another.gguf"));
+}
+
+fn with_another<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let options = ONCE.iter().map(|word| match *word {
+        "model.gguf" => "another.gguf",
+        word => word,
+    });
+    options.chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn another_file_is_refused_and_a_new_beginning_is_not() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&daemon.run(&ONCE), 0, &[]);
+    write_another(&daemon);
+    write_shard(&daemon, 2);
+    let run = daemon.run(&with_another(&[]));
+    expect(&run, 4, &["another --quantized file", "blake3:"]);
+    // A folder of its own, and the same state: its evidence is of the other file.
+    let run = daemon.run(&with_another(&[
+        "--out",
+        "new",
+        "--state",
+        "qera-out/state",
+    ]));
+    expect(&run, 4, &["qera-out/state", "another --quantized file"]);
+    // What is gathered belongs to no file.
+    let solve = with_another(&["--out", "solved", "--state", "qera-out/state"]);
+    let solve = [&["solve"], &solve[3..]].concat();
+    expect(&daemon.run(&solve), 0, &[]);
+    expect(&daemon.run(&with_another(&["--new-checkpoint"])), 0, &[]);
+    let found = daemon.adapter("qera-out").manifest["inputs"]["shards"].clone();
+    assert_eq!(found, 3);
+}
+
+#[test]
+fn a_run_that_makes_w_is_another_run() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&daemon.run(&ONCE), 0, &[]);
+    let own = [&ONCE[..5], &ONCE[7..]].concat();
+    expect(&daemon.run(&own), 4, &["corrects gguf", "mxint4/32"]);
+}

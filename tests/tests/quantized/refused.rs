@@ -1,0 +1,185 @@
+//! Files that are not of this model, and options that would make another W~.
+
+use crate::BINARY;
+use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
+use qera_tests::gguf_model::{
+    HEADS, KEY_HEADS, LAYERS, ONCE, daemon_with_gguf, empty_model, full_model, quantized_model,
+};
+
+fn run_with(daemon: &TestDaemon, model: &GgufToWrite) -> EndedRun {
+    model.write(&daemon.path().join("model.gguf"));
+    daemon.run(&ONCE)
+}
+
+#[test]
+fn what_would_make_another_is_a_usage_error() {
+    let daemon = daemon_with_gguf(BINARY);
+    for option in [
+        &["--quantizer", "mxint4"][..],
+        &["--block-size", "32"],
+        &["--scale-dtype", "f16"],
+        &["--zero-points"],
+        &["--rounding", "nearest"],
+        &["--rounding", "projected"],
+        &["--rounding-shrinkage", "0.5"],
+        &["--base-share", "0.1"],
+        &["--round-after", "9"],
+        &["--lower-rank"],
+        &["--emit-base"],
+    ] {
+        let run = daemon.run(&[&ONCE[..], option].concat());
+        expect(&run, 2, &[option[0], "--quantized"]);
+    }
+    let run = daemon.run(&[
+        "--once",
+        "--watch",
+        "activations",
+        "--quantized",
+        "model.gguf",
+    ]);
+    expect(&run, 2, &["--quantized", "--checkpoint"]);
+    assert!(!daemon.path().join("qera-out").exists());
+}
+
+#[test]
+fn rows_in_the_checkpoint_s_order_are_told_by_name() {
+    let daemon = daemon_with_gguf(BINARY);
+    let model = LAYERS.iter().fold(empty_model(), |model, layer| {
+        model.tensor(layer.coarse(&layer.weight()))
+    });
+    let said = [
+        "model.gguf",
+        "blk.0.attn_k.weight",
+        "k_proj",
+        "another converter",
+    ];
+    expect(&run_with(&daemon, &model), 1, &said);
+}
+
+#[test]
+fn another_model_of_these_widths_is_told_by_its_numbers() {
+    let daemon = daemon_with_gguf(BINARY);
+    let model = LAYERS.iter().fold(empty_model(), |model, layer| {
+        let other = qera_tests::three_layers::sine_values(layer.weight().len(), 77.7);
+        let scrambled: Vec<f32> = (0..other.len())
+            .map(|i| other[i * 7919 % other.len()])
+            .collect();
+        model.tensor(layer.coarse(&scrambled))
+    });
+    let run = run_with(&daemon, &model);
+    expect(&run, 1, &["blk.0.", "relative error 1.", "another model"]);
+    let skipping = daemon.run(&[&ONCE[..], &["--skip-broken"]].concat());
+    assert_ne!(
+        skipping.code, 0,
+        "nothing is left to correct: {}",
+        skipping.log
+    );
+}
+
+#[test]
+fn another_width_is_told_with_both() {
+    let daemon = daemon_with_gguf(BINARY);
+    let wide = GgufTensorToWrite::coarse("blk.0.attn_q.weight", &[64, 16], &[0.5; 1024]);
+    let run = run_with(&daemon, &empty_model().tensor(wide));
+    expect(
+        &run,
+        1,
+        &[
+            "blk.0.attn_q.weight",
+            "[64, 16]",
+            "[32, 16]",
+            "another model",
+        ],
+    );
+}
+
+#[test]
+fn another_architecture_is_told() {
+    let daemon = daemon_with_gguf(BINARY);
+    let named = |name| GgufToWrite::model(name, HEADS as u32, KEY_HEADS as u32);
+    expect(
+        &run_with(&daemon, &named("qwen2")),
+        1,
+        &["'qwen2'", "'llama' is not converted"],
+    );
+    expect(
+        &run_with(&daemon, &named("new")),
+        1,
+        &["'new'", "does not know", "llama"],
+    );
+    let said = ["general.type", "'adapter'"];
+    expect(
+        &run_with(&daemon, &empty_model().text("general.type", "adapter")),
+        1,
+        &said,
+    );
+    let without_heads = GgufToWrite::default().text("general.architecture", "llama");
+    let model = LAYERS.iter().fold(without_heads, |model, layer| {
+        model.tensor(layer.coarse(&layer.weight()))
+    });
+    expect(
+        &run_with(&daemon, &model),
+        1,
+        &["llama.attention.head_count"],
+    );
+}
+
+#[test]
+fn the_two_files_the_other_way_round_are_told() {
+    let daemon = daemon_with_gguf(BINARY);
+    let checkpoint: Vec<&str> = ONCE
+        .iter()
+        .map(|word| {
+            if *word == "checkpoint" {
+                "model.gguf"
+            } else {
+                word
+            }
+        })
+        .collect();
+    expect(
+        &daemon.run(&checkpoint),
+        1,
+        &["model.gguf", "Q8_0", "--quantized"],
+    );
+    // And a base that cannot be written of a GGUF.
+    let base = [&ONCE[..3], &["--checkpoint", "full.gguf", "--emit-base"]].concat();
+    expect(&daemon.run(&base), 2, &["--emit-base", "full.gguf"]);
+    let projected = [&base[..5], &["--rounding", "projected"]].concat();
+    expect(
+        &daemon.run(&projected),
+        2,
+        &["--rounding projected", "OUT/base"],
+    );
+    // A folder of GGUF files is none that is read.
+    std::fs::create_dir(daemon.path().join("folder")).unwrap();
+    full_model().write(&daemon.path().join("folder/model.gguf"));
+    let folder = [&ONCE[..3], &["--checkpoint", "folder"]].concat();
+    expect(
+        &daemon.run(&folder),
+        1,
+        &["model.gguf", "name the file itself"],
+    );
+}
+
+#[test]
+fn a_block_that_is_no_number_is_named() {
+    let daemon = daemon_with_gguf(BINARY);
+    let mut model = quantized_model();
+    model.tensors[2].bytes[34 * 5..34 * 5 + 2].copy_from_slice(&[0x00, 0x7c]);
+    let run = run_with(&daemon, &model);
+    expect(
+        &run,
+        1,
+        &[
+            "blk.0.ffn_down.weight",
+            "block 5 decodes to",
+            "--skip-broken",
+        ],
+    );
+    let run = daemon.run(&[&ONCE[..], &["--skip-broken"]].concat());
+    expect(&run, 0, &["down_proj", "left out by --skip-broken"]);
+    let adapter = daemon.adapter("qera-out");
+    assert!(adapter.has(LAYERS[0].module) && !adapter.has(LAYERS[2].module));
+}

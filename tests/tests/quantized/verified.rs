@@ -1,0 +1,58 @@
+//! `verify` knows the file that an adapter corrects.
+
+use crate::BINARY;
+use qera_tests::daemon::expect;
+use qera_tests::gguf_model::{ONCE, daemon_with_gguf, full_model, quantized_model};
+
+#[test]
+fn the_file_is_known_and_another_is_told() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&daemon.run(&ONCE), 0, &[]);
+    let verify = ["verify", "--adapter", "qera-out/current"];
+    let against = |base| daemon.run(&[&verify[..], &["--base", base]].concat());
+
+    let own = daemon.run(&verify);
+    assert_eq!(own.code, 0, "{}", own.output);
+    let named = against("model.gguf");
+    assert_eq!(named.code, 0, "{}", named.output);
+    let other = against("full.gguf");
+    assert!(
+        other.code == 1 && other.output.contains("another file"),
+        "{}",
+        other.output
+    );
+    let folder = against("checkpoint");
+    assert!(folder.output.contains("gguf"), "{}", folder.output);
+
+    // What lies at its place now is another file.
+    full_model().write(&daemon.path().join("model.gguf"));
+    let changed = daemon.run(&verify);
+    assert!(
+        changed.code == 1 && changed.output.contains("another file"),
+        "{}",
+        changed.output
+    );
+    std::fs::remove_file(daemon.path().join("model.gguf")).unwrap();
+    let gone = daemon.run(&verify);
+    assert!(
+        gone.code == 0 && gone.output.contains("is not there"),
+        "{}",
+        gone.output
+    );
+
+    quantized_model().write(&daemon.path().join("model.gguf"));
+    let own = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+    ];
+    expect(&daemon.run(&[&own[..], &["--out", "own"]].concat()), 0, &[]);
+    let run = daemon.run(&["verify", "--adapter", "own/current", "--base", "model.gguf"]);
+    assert!(
+        run.code == 1 && run.output.contains("mxint4/32"),
+        "{}",
+        run.output
+    );
+}
