@@ -26,6 +26,14 @@ impl Readme<'_> {
     /// The whole text.
     #[must_use]
     pub(crate) fn text(&self) -> String {
+        match self.layers.weights.given() {
+            Some(of) => self.on_file(of.given.path()),
+            None => self.on_folder(),
+        }
+    }
+
+    /// Of an adapter that corrects what qera quantizes.
+    fn on_folder(&self) -> String {
         let Self {
             generation,
             folder,
@@ -42,7 +50,6 @@ impl Readme<'_> {
         };
         let (base_model, base_note) = match self.base_model {
             Some(base) => (base, String::new()),
-            None if layers.weights.given().is_some() => ("QUANTIZED_MODEL", self.note_of_given()),
             None => (
                 "QUANTIZED_MODEL",
                 format!(
@@ -78,15 +85,52 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
         }
     }
 
-    /// On which file the adapter belongs.
-    fn note_of_given(&self) -> String {
-        let given = self.layers.weights.given().map(|of| of.given.path());
-        let file = given.unwrap_or(Path::new("")).display();
+    /// Of an adapter that corrects a file.
+    fn on_file(&self, file: &Path) -> String {
+        let Self {
+            generation,
+            folder,
+            layers,
+            ..
+        } = *self;
+        let (rank, corrected, total) = (layers.rank(), layers.corrected(), layers.outcomes.len());
+        let (method, class) = (
+            layers.settings.solve.method.name(),
+            &layers.weights.serving().class,
+        );
+        let errors = BaseWorth::new(&self.layers).errors();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let beside = file.parent().filter(|of| !of.as_os_str().is_empty());
+        let beside = beside.unwrap_or(Path::new(".")).display();
+        let file = file.display();
         format!(
-            "\nIt belongs on `{file}` and on no other file: the error of these very weights is what it corrects.\n\
-             `QUANTIZED_MODEL` below is a Hugging Face folder of the same weights; on the full-precision model, or on\n\
-             another quantization of it, the adapter would do harm. llama.cpp takes `{file}` and the adapter that its\n\
-             converter makes of this folder (`--base` is the folder of the full-precision model there).\n"
+            "# qera adapter, generation {generation}
+
+{corrected} of {total} layers of `{file}` corrected by method `{method}`; rank {rank}, lora_alpha {rank}.
+`qera_manifest.json` has the errors of every layer.
+
+It belongs on that file and on no other: what it corrects is the error of these very weights. On the model in full
+precision, or on another quantization of it, it does harm.
+
+{errors}
+llama.cpp (`MODEL` is the Hugging Face folder that the file was converted from, for its configuration):
+
+```sh
+python convert_lora_to_gguf.py --base MODEL --outfile qera.gguf {folder}
+llama-server --model {file} --lora qera.gguf
+```
+
+PEFT (Transformers dequantizes the file):
+
+```python
+from peft import PeftModel
+from transformers import {class}
+base = {class}.from_pretrained(\"{beside}\", gguf_file=\"{name}\")
+model = PeftModel.from_pretrained(base, \"{folder}\")
+```
+
+`qera-daemon verify --adapter {folder} --base {file}` checks these files.
+"
         )
     }
 

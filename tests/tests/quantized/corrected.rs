@@ -46,6 +46,15 @@ fn the_file_s_own_error_is_corrected() {
     let adapter = daemon.adapter("qera-out");
     assert_corrects(&adapter);
 
+    let readme = std::fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
+    for said in [
+        "on no other",
+        "--model model.gguf --lora",
+        "gguf_file=\"model.gguf\"",
+    ] {
+        assert!(readme.contains(said), "{said}: {readme}");
+    }
+
     let manifest = &adapter.manifest;
     assert_eq!(manifest["settings"]["quantizer"], "gguf");
     assert_eq!(manifest["quantized"]["path"], "model.gguf");
