@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long no_std instructions peft models)
+stages=(fmt clippy doc test test_long no_std instructions peft models gguf)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -44,6 +44,10 @@ stage_peft() {
 
 stage_models() {
     tests/models/run.sh
+}
+
+stage_gguf() {
+    tests/gguf/run.sh
 }
 
 if [ "${1:-}" = --list ]; then
