@@ -20,7 +20,7 @@ from ggml_structures import F16, F32, GgmlTensor
 from graph import Graph
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from smollm2_file import smollm2
+from smollm2 import smollm2_file
 from tiny import BLOCKS, FEED, TOKENS, WIDTH, write_tiny
 
 TAP = pathlib.Path(llama_cpp.__file__)
@@ -364,7 +364,7 @@ class TapTests:
         """A model with a tokenizer: its text, cut into sequences."""
         text, folder = self.folder("text.txt"), self.folder("command")
         text.write_text("The quick brown fox jumps over the lazy dog. " * 9, encoding="utf-8")
-        given = ["--model", smollm2(), "--out", folder, "--text", text, "--tokens", "70", "--sequence", "32"]
+        given = ["--model", smollm2_file(), "--out", folder, "--text", text, "--tokens", "70", "--sequence", "32"]
         given += ["--include", "blk.0.attn_*", "blk.29.ffn_down", "--dtype", "bf16"]
         done = subprocess.run([sys.executable, TAP, *given], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
