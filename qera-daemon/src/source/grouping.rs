@@ -10,6 +10,7 @@ use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::declared::{Declaring, declared_shares, grow, recorded_modules};
+use crate::source::metadata::{declared, linears};
 use crate::source::naming::{Naming, find};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
@@ -91,15 +92,23 @@ pub(crate) fn group(
     }
 }
 
-/// Refuses a `--map` that does nothing: it was meant for another name.
+/// Refuses a `--map` that does nothing: it was meant for another name. Layers that only share an
+/// input or are listed are named, too.
 fn check_map(settings: &Settings, headers: &[ShardHeader]) -> Result<(), Fatal> {
     let claims = headers.iter().flat_map(ShardHeader::claims);
-    let names = || claims.clone().map(|claim| claim.key.as_str());
+    let keys: Vec<&str> = claims.map(|claim| claim.key.as_str()).collect();
+    // What cannot be read is refused with its shard.
+    let shared = headers.iter().filter_map(|header| declared(header).ok());
+    let listed = headers.iter().filter_map(|header| linears(header).ok());
+    let told: BTreeSet<String> = (shared.flatten().flatten())
+        .chain(listed.flatten().map(|of| of.name))
+        .collect();
+    let names = keys.iter().copied().chain(told.iter().map(String::as_str));
     let map = settings.weights.map.as_ref();
-    let Some(first) = names().next() else {
+    let Some(first) = keys.first() else {
         return Ok(());
     };
-    match map.and_then(|map| map.idle_rule(names())) {
+    match map.and_then(|map| map.idle_rule(names)) {
         None => Ok(()),
         Some(rule) => Err(Fatal::Usage(format!(
             "--map '{rule}': meets no name of the shards ('{first}' first)"

@@ -125,6 +125,30 @@ fn another_map_is_another_adapter() {
     assert_eq!(daemon.adapter("qera-out").layers()[0]["name"], "b.q");
 }
 
+/// A layer may be named by `qera.shares` or `qera.linears` alone: llama.cpp's tap has one key for
+/// q, k and v. A rule that meets no name at all is refused.
+#[test]
+fn a_map_meets_names_that_are_no_keys() {
+    let weights: &[Weight<'_>] = &[
+        ("own.q.weight", &[4, 8]),
+        ("own.k.weight", &[4, 8]),
+        ("own.up.weight", &[6, 8]),
+    ];
+    let daemon = daemon_with_model(None, weights);
+    let said = [
+        Metadata::new("qera.class", "Any"),
+        Metadata::new("qera.shares", r#"[["b.q","b.k"]]"#),
+        Metadata::new("qera.linears", r#"[{"name":"b.ffn","in":8,"out":6}]"#),
+    ];
+    record(&daemon, "a", &[("b.q", 8)], &said);
+    let rules = ["--map", "b.q=own.q", "--map", "b.k=own.k", "--map"];
+    let run = |last: &str| run(&daemon, &[&rules[..], &[last]].concat());
+    let refused = run("b.v=own.up");
+    expect(&refused, 2, &["--map 'b.v=own.up': meets no name", "'b.q'"]);
+    expect(&run("b.ffn=own.up"), 0, &["2 layers corrected, 1 starved"]);
+    assert!(daemon.adapter("qera-out").has("b.k"));
+}
+
 /// PEFT has a classifier's head saved whole: factors of it would be left unread.
 #[test]
 fn the_head_of_a_classifier_is_left_out() {
