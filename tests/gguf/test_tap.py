@@ -378,6 +378,26 @@ class TapTests:
         full = subprocess.run([sys.executable, TAP, *given], capture_output=True, text=True)
         assert full.returncode == 1 and "2 shards of 38 rows had no room" in full.stderr, full.stderr
 
+    def test_the_three_lines_of_its_documentation(self):
+        indented = [line[4:] for line in llama_cpp.__doc__.splitlines() if line.startswith("    ")]
+        assert len(indented) == 3, indented
+        text, folder = self.folder("prompts.txt"), self.folder("documented")
+        text.write_text("Once upon a time", encoding="utf-8")
+        program = "\n".join(indented)
+        for name, path in (("model-F16.gguf", smollm2_file()), ("activations", folder), ("prompts.txt", text)):
+            assert program.count(f'"{name}"') == 1, program
+            program = program.replace(f'"{name}"', repr(str(path)))
+        exec(compile(program, TAP, "exec"), {})
+        (shard,) = shards(folder)
+        assert len(load_file(shard)) == 4 * 30 and len(json.loads(metadata(shard)["qera.linears"])) == 7 * 30
+
+    def test_sequences_begin_as_the_vocabulary_says(self):
+        with llama_cpp.RecordedModel(self.model, self.folder("begin"), sequence=8) as running:
+            tokens = list(range(10, 27))
+            assert running.sequences(tokens) == [tokens[:8], tokens[8:16], tokens[16:]]
+            running.llama.vocab_get_add_bos, running.llama.vocab_bos = lambda _: True, lambda _: 1
+            assert running.sequences(tokens) == [[1, *tokens[:7]], [1, *tokens[7:14]], [1, *tokens[14:]]]
+
     def test_bad_tokens_and_models(self):
         with llama_cpp.RecordedModel(self.model, self.folder("tokens"), sequence=64) as running:
             for tokens in ([], [TOKENS], [-1], [0] * 65):
