@@ -8,11 +8,11 @@ import gguf
 import numpy
 import xllamacpp
 
-# Types by their numbers. gguf gives no numbers for Q1_0, and does not know Q2_0.
+# Types by their numbers. Of Q1_0 gguf knows the size only, of Q2_0 nothing.
 OF_GGUF = {
     int(of): of.name
     for of in gguf.GGMLQuantizationType
-    if of.name in ("F32", "F16") or (of in gguf.quants._type_traits and of.name != "Q1_0")
+    if of.name in ("F32", "F16") or of in gguf.quants._type_traits
 }
 OF_GGML = {41: "Q1_0", 42: "Q2_0"}
 REMOVED = (4, 5, 31, 32, 33, 36, 37, 38)  # ggml keeps their places in its table

@@ -10,7 +10,7 @@ from oracle import OF_GGML, OF_GGUF, by_ggml, by_gguf, traits
 from write_grids import FOLDER
 
 PATH = FOLDER / "golden.rs"
-BLOCKS = 64
+BLOCKS = 512  # so many that every point of every grid is likely among them
 GAMMA = 0x9E3779B97F4A7C15
 # In each block the bytes whose second highest bit is cleared, so that no scale is an infinity or a NaN.
 EXPONENTS = {
@@ -19,8 +19,8 @@ EXPONENTS = {
     "IQ2_XS": (1,), "IQ3_XXS": (1,), "IQ1_S": (1,), "IQ4_NL": (1,), "IQ3_S": (1,), "IQ2_S": (1,), "IQ4_XS": (1,),
     "IQ1_M": (55,), "TQ1_0": (53,), "TQ2_0": (65,), "MXFP4": (0,), "NVFP4": (), "Q1_0": (1,), "Q2_0": (1,),
 }  # fmt: skip
-HEAD = """//! Digests of what Python's `gguf` 0.19 reads in blocks, of `Q1_0` and `Q2_0` what ggml does: written by
-//! `tests/gguf/blocks/write_golden.py`.
+HEAD = """//! Digests of what Python's `gguf` 0.19 reads in blocks, of `Q1_0` and `Q2_0` what ggml does:
+//! written by `tests/gguf/blocks/write_golden.py`.
 
 use crate::formats::gguf::block_type::BlockType;
 

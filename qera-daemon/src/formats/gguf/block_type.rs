@@ -156,26 +156,26 @@ impl BlockType {
     }
 
     /// Its number in a file.
-    pub(crate) fn number(self) -> u32 {
+    pub(crate) const fn number(self) -> u32 {
         self.row().number
     }
 
     /// Its name, as ggml spells it.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         self.row().name
     }
 
     /// Numbers of a block.
-    pub(crate) fn block_len(self) -> usize {
+    pub(crate) const fn block_len(self) -> usize {
         self.row().size.len
     }
 
     /// Bytes of a block.
-    pub(crate) fn block_bytes(self) -> usize {
+    pub(crate) const fn block_bytes(self) -> usize {
         self.row().size.bytes
     }
 
-    fn row(self) -> &'static Row {
+    const fn row(self) -> &'static Row {
         &READ[self as usize]
     }
 }

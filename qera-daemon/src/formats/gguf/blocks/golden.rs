@@ -1,10 +1,10 @@
-//! Digests of what Python's `gguf` 0.19 reads in blocks, of `Q1_0` and `Q2_0` what ggml does: written by
-//! `tests/gguf/blocks/write_golden.py`.
+//! Digests of what Python's `gguf` 0.19 reads in blocks, of `Q1_0` and `Q2_0` what ggml does:
+//! written by `tests/gguf/blocks/write_golden.py`.
 
 use crate::formats::gguf::block_type::BlockType;
 
 /// Blocks of each type; their bytes are those of SplitMix64, whose seed is the type's number.
-pub(super) const BLOCKS: usize = 64;
+pub(super) const BLOCKS: usize = 512;
 
 /// A type and what is read in its blocks.
 pub(super) struct Golden {
@@ -19,141 +19,141 @@ pub(super) const GOLDEN: [Golden; 28] = [
     Golden {
         of: BlockType::F32,
         exponents: &[3],
-        digest: "7a818194cd1900a70a0cbacf7772ff019a1ee79d8c37c47c8243f52211d4372d",
+        digest: "3840891be7e8948f976fd68b5a1ad32a533103d21b487b7db62e7559d4daea31",
     },
     Golden {
         of: BlockType::F16,
         exponents: &[1],
-        digest: "e89644bb50daa49224ad69d206cdc4c4b564a72b9eeb2e7b218ad880461daf54",
+        digest: "47eba533883f54cd827315002d8820eb39968ceb8361cc58d62a553999ba3003",
     },
     Golden {
         of: BlockType::Q4_0,
         exponents: &[1],
-        digest: "07731380233a08d33c5eeaa55944e3d6bbddde58614dc29c070bdb10e5c5d07c",
+        digest: "73da80d05e35620a17486f1a508c9d4839862383811587d6191c38a7ba408e3d",
     },
     Golden {
         of: BlockType::Q4_1,
         exponents: &[1, 3],
-        digest: "d2b86349c3d2aaa2ae454d8f1f6f3b49095e6e1503c99db4ac9cd2c6ed3fa25a",
+        digest: "1a7fc256574fe8ce18d29fc98169a5676d4a83f92091760313f535409bbab320",
     },
     Golden {
         of: BlockType::Q5_0,
         exponents: &[1],
-        digest: "5fcf3b8f39beebc28ccfd001afe217a7e8f34d9fd96253ab5f76f078422365bd",
+        digest: "015fb9a4a565592aa833e2c43d38013d965ef2e70391e8aa482fe78a7ab55d88",
     },
     Golden {
         of: BlockType::Q5_1,
         exponents: &[1, 3],
-        digest: "5d3797afba7313e7968c7330965083520a34b7236a6293e6561c1e46e3064b06",
+        digest: "41848dc49bcfa073300112c84a7c4e125e5b8cedc309f2b544c1a0ad8b91377d",
     },
     Golden {
         of: BlockType::Q8_0,
         exponents: &[1],
-        digest: "81fde763b078dc0369345b8564c1f472ef3aaa8c57f8ec2511e6f001187b7183",
+        digest: "a9d361141bb29ea546128f6d16e81b39a5a208f8dd72922d8099edcac41b7aa0",
     },
     Golden {
         of: BlockType::Q2_K,
         exponents: &[81, 83],
-        digest: "1fc6dd5feb41f1d15ef894e86043f0bce45433701e6ea6320604c997c0abae19",
+        digest: "a087df1f2a3f874e5b48cf987775c4238546318616b31ce6e39c73487af4cdd4",
     },
     Golden {
         of: BlockType::Q3_K,
         exponents: &[109],
-        digest: "35eb984a1f6ae72ef4a3997f63bbc0ac597d132fedbbb1b005a8623148265c96",
+        digest: "4af9b4ba0f7b74c844546fa50c6e463004b29b1767ccbb94aba34bf738576514",
     },
     Golden {
         of: BlockType::Q4_K,
         exponents: &[1, 3],
-        digest: "ca0a0e7fec9aa925b340685981306d173b2c49e10d6ae779c597ced813512592",
+        digest: "98ae28d805cc49d2184adafa1bed612f0e17bdfb9b821293e59af63132fc1785",
     },
     Golden {
         of: BlockType::Q5_K,
         exponents: &[1, 3],
-        digest: "57f39ba38f0915b29c260d1bee98ae7a09834f67bfad2efb051aa13036d58c03",
+        digest: "ca71ded4e560744ecbb929259037c85673ebce1bb225c3d220085aebb558adaa",
     },
     Golden {
         of: BlockType::Q6_K,
         exponents: &[209],
-        digest: "f05696f16f572489218ad46940c3f2ca059c2ba46709db40e5fca0d8f0a731c6",
+        digest: "a1d43dba9110583c2a2205b15fc49cdeeddfd50e6213caded71515dd9d9a1f62",
     },
     Golden {
         of: BlockType::IQ2_XXS,
         exponents: &[1],
-        digest: "d53fd62d0678053f466906333fc68538ea85d345b5eccd0e3664b0db47dbb433",
+        digest: "1d616f09b2cb3a06628df960f041b8e52bfa386d940fe1569c6e6482049a9e07",
     },
     Golden {
         of: BlockType::IQ2_XS,
         exponents: &[1],
-        digest: "74b7da5bcfcdd059b6c6866a6b040ae8d37c1e79bc7acbc0ae39045a0b710ce5",
+        digest: "6eb0c7ae30005c2be42ad105841c90e19650a546847a21a206d37e9a500a3560",
     },
     Golden {
         of: BlockType::IQ3_XXS,
         exponents: &[1],
-        digest: "b0724556082b13c469e1be495feb940800bbc9eb7b65f8e6664e757d7e2ab9a0",
+        digest: "ff175d588e9c31da268a5b7f4959ba65903af5fc4dc54d1ce356d2d494c33bc4",
     },
     Golden {
         of: BlockType::IQ1_S,
         exponents: &[1],
-        digest: "2bea7b939cda6a02401ad56b7407657bdbe8da79c4fbd3a936a9970a17ab5036",
+        digest: "6aebf158fb17024f11f5082189aa65c2427c373eb8cba282f9ecc0abc22129d4",
     },
     Golden {
         of: BlockType::IQ4_NL,
         exponents: &[1],
-        digest: "f885412b5da700afcb5502c506f56936cb50692d8af45b66f5f655a796de9c0f",
+        digest: "82114f24951585a5f5c7bcc9eeebeab153c0bee5ee597ff21b412f346f790f1b",
     },
     Golden {
         of: BlockType::IQ3_S,
         exponents: &[1],
-        digest: "439c182a899476bcce21d0d7f28186c4a57e30c20b15a4f4bd3d59989be5e908",
+        digest: "e93dbce9ed93d6823873e1bad06f68e1af00015b267ee3aecedab30b162ca528",
     },
     Golden {
         of: BlockType::IQ2_S,
         exponents: &[1],
-        digest: "7be9927e0b15150f522a9c38cf1776343761b80b00bc1eb05dd3637775fd239e",
+        digest: "a81bbb230547abc3b451ed9702befb7493e54d49d076512d09be0294b8bd62cf",
     },
     Golden {
         of: BlockType::IQ4_XS,
         exponents: &[1],
-        digest: "f9c77514ca7b18f3278a122b5aadb85fe0d960337468c4b6b528bf9318bad8dd",
+        digest: "d9b80de9cd5334b53949b2ec4ca0cde28af2f63295014cfa0f1dbf369b2037bd",
     },
     Golden {
         of: BlockType::IQ1_M,
         exponents: &[55],
-        digest: "98a355af21766b05adf867bb1a9d2ee6d6c66dd837c32cc9a03cef9a28d169f3",
+        digest: "e28a629ac4583e4848ba679fb83a0d217cf0de98296f1b146a7684a7fc9f00d6",
     },
     Golden {
         of: BlockType::BF16,
         exponents: &[1],
-        digest: "e2773cd7e195e97de9bb8d96bda56cadb3e6906a4f0cdd7421131d19cb619615",
+        digest: "83e5e456ead2bbd7b3ba48253b4efab4778b938c068d12566d97cbf0306d6466",
     },
     Golden {
         of: BlockType::TQ1_0,
         exponents: &[53],
-        digest: "3d96043439d1fa8c122f760a9bd00b1b155d729928ec0f1fbf6171cc39e608e7",
+        digest: "d6fd04b526af11a3c988748147c17321e166e47584fd0686ae86445690c17045",
     },
     Golden {
         of: BlockType::TQ2_0,
         exponents: &[65],
-        digest: "b1ed77a7b57ff26b954a3e1640719a99493669214c299fefcdf6a8aa6f146c54",
+        digest: "0ad1711c0f96fb41e02292f88097b4148694c3dad25f786f31b60af6d04fed97",
     },
     Golden {
         of: BlockType::MXFP4,
         exponents: &[0],
-        digest: "aa9c7df1ce0ca91c79ff620c19f291a532c36771cd7510fdffabb22bc2b6d669",
+        digest: "2946afee31277aef432e53d642b188276f07fa878d353913beaa8f818f2af716",
     },
     Golden {
         of: BlockType::NVFP4,
         exponents: &[],
-        digest: "a6f7298589f22d28897fd36eef991c1392e230a8621ffa2c09c5a5570e356b0c",
+        digest: "84e8c907e7ab906b32d603815d56c728ac805ae927d5792bb5d46efd3dbfb540",
     },
     Golden {
         of: BlockType::Q1_0,
         exponents: &[1],
-        digest: "76ef958811182f82477ef479afec72a625362da526620736e6e09d9b2bfa434b",
+        digest: "8632da9ffd9042a912b59616cb1d55be1538266c4b257fa5c1b37db4db24f553",
     },
     Golden {
         of: BlockType::Q2_0,
         exponents: &[1],
-        digest: "5420d6d01f29085043c21c5a497b781f7b4e4d1de88a4cf037170067373e4e49",
+        digest: "d9ef50d38b3b00fcdd188788d3da72ca8f677d7f674407b454e641558d4a68a1",
     },
 ];

@@ -43,3 +43,38 @@ fn half_of_ue4m3(bits: u8) -> f32 {
         _ => f32::from_bits((exponent + 127 - 8) << 23 | mantissa << 20),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes 0x77 are the level 12 in both halves.
+    #[test]
+    fn every_scale_of_mxfp4_is_a_power_of_two() {
+        for exponent in 0..=u8::MAX {
+            let mut block = [0x77; 17];
+            block[0] = exponent;
+            let mut values = [0.0; 32];
+            mxfp4(&block, &mut values);
+            let expected = 12.0 * 2_f64.powi(i32::from(exponent) - 128);
+            let overflows = expected > f64::from(f32::MAX);
+            let expected = if overflows { f64::INFINITY } else { expected };
+            let bits = values.map(|value| f64::from(value).to_bits());
+            assert_eq!(bits, [expected.to_bits(); 32], "{exponent}");
+        }
+    }
+
+    #[test]
+    fn every_scale_of_nvfp4_is_half_of_an_e4m3() {
+        for bits in 0..=u8::MAX {
+            let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f64::from(bits & 7));
+            let expected = match (bits, exponent) {
+                (0x7f, _) => 0.0,
+                (_, 0) => mantissa / 8.0 * 2_f64.powi(-7),
+                _ => (1.0 + mantissa / 8.0) * 2_f64.powi(exponent - 8),
+            };
+            let half = f64::from(half_of_ue4m3(bits));
+            assert_eq!(half.to_bits(), expected.to_bits(), "{bits}: {half}");
+        }
+    }
+}

@@ -45,8 +45,8 @@ impl fmt::Display for BlockError {
         match *self {
             Self::Length { of, bytes, values } => write!(
                 f,
-                "{bytes} bytes are not {values} numbers in {of}, whose blocks of {} numbers take {} \
-                 bytes",
+                "{bytes} bytes are not {values} numbers in {of}, whose blocks of {} numbers take \
+                 {} bytes",
                 of.block_len(),
                 of.block_bytes()
             ),

@@ -63,3 +63,17 @@ pub(super) const fn points_of_8<const N: usize>(
     }
     points
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eighth_sign_makes_them_even() {
+        for bits in 0..128 {
+            let signs = even_signs(bits | 1 << 7);
+            assert_eq!(u32::from(signs & 127), bits);
+            assert!(signs.count_ones().is_multiple_of(2), "{bits}");
+        }
+    }
+}
