@@ -8,7 +8,7 @@ use crate::settings::weights::{Selection, Wanted};
 use crate::source::metadata::{
     class, declared, linears, refused_linears, refused_shares, task_type,
 };
-use crate::source::naming::{Naming, RecordedModule, find};
+use crate::source::naming::{Naming, RecordedModule, find, has_family, is_gguf_name};
 use crate::source::refusal::Reason;
 use crate::source::shard::{MASK, ShardHeader};
 use crate::weights::Weights;
@@ -90,7 +90,11 @@ impl Declaring<'_> {
                 options: rules.map(|rule| format!("--map '{rule}'")).collect(),
             });
         }
-        Err(Reason::UnknownModule { key: unknown.name })
+        let key = unknown.name;
+        Err(match is_gguf_name(&key) && !has_family(model) {
+            true => Reason::NoFamily { key },
+            false => Reason::UnknownModule { key },
+        })
     }
 }
 

@@ -1,13 +1,14 @@
 //! How recorded names are related to the checkpoint's. The recorded model may be a part of the one
 //! that was saved (`h.0` for `transformer.h.0`), contain it, or be wrapped (`_orig_mod.`): a prefix
 //! is taken off or put on where it is the only one under which every key meets a weight of its
-//! width.
+//! width. Where the keys are a GGUF's names, the family of the model says what they are.
 
 use std::collections::BTreeSet;
 
-use crate::settings::dotted::{join, starred};
+use crate::settings::dotted::{is_number, join, match_start, starred};
 use crate::settings::name_map::{MapRule, NameMap};
 use crate::settings::weights::Selection;
+use crate::weights::gguf::family::{BLOCK, Family};
 use crate::weights::opening::Model;
 use crate::weights::serving::{COMPILED, unwrapped};
 
@@ -44,6 +45,9 @@ pub(crate) fn find(model: &Model, selection: &Selection, modules: &[RecordedModu
     if counted.iter().all(|of| model.shape(&of.name).is_some()) {
         return Naming::Found(NameMap::default());
     }
+    if counted.iter().any(|of| is_gguf_name(&of.name)) {
+        return chosen(of_gguf(model, selection, &counted));
+    }
     let suffix = counted.iter().all(|of| of.name.ends_with(WEIGHT));
     let Some(first) = counted.first().map(|of| of.name.as_str()) else {
         return Naming::Unknown;
@@ -60,12 +64,56 @@ pub(crate) fn find(model: &Model, selection: &Selection, modules: &[RecordedModu
     let maps = rules
         .chain(suffix.then(Vec::new))
         .map(|rules| NameMap::new(suffix, rules));
-    let mut fitting: Vec<NameMap> = maps.filter(fits).collect();
+    chosen(maps.filter(fits).collect())
+}
+
+fn chosen(mut fitting: Vec<NameMap>) -> Naming {
     match fitting.len() {
         0 => Naming::Unknown,
         1 => Naming::Found(fitting.remove(0)),
         _ => Naming::Ambiguous(fitting),
     }
+}
+
+/// Whether a recorded name is that of a tensor in a GGUF's block.
+#[must_use]
+pub(crate) fn is_gguf_name(name: &str) -> bool {
+    let met = match_start(BLOCK, name);
+    met.is_some_and(|met| is_number(met.stars[0]) && !met.rest.is_empty())
+}
+
+/// Whether it is known what a GGUF of this model calls its layers.
+#[must_use]
+pub(crate) fn has_family(model: &Model) -> bool {
+    let mut parts = model.architectures().parts();
+    parts.any(|part| Family::of_model_type(part.model_type).is_some())
+}
+
+/// The maps of a family under which the names of a GGUF that are modules of the checkpoint meet
+/// weights of their widths. What is no module of it says nothing: a GGUF has tensors that are
+/// multiplied with and are no layer here (experts, an output layer that is the embedding).
+fn of_gguf(model: &Model, selection: &Selection, counted: &[&RecordedModule]) -> Vec<NameMap> {
+    let mut in_blocks = counted.iter().filter(|of| is_gguf_name(&of.name));
+    let suffix = in_blocks.all(|of| of.name.ends_with(WEIGHT));
+    let fits = |map: &NameMap| {
+        let modules = counted.iter().filter_map(|of| {
+            let module = map.apply(&of.name);
+            let counts = model.shape(&module).is_some() && !selection.excludes(&module);
+            counts.then(|| meets(model, &module, of.in_features))
+        });
+        let met: Vec<bool> = modules.collect();
+        !met.is_empty() && met.into_iter().all(|met| met)
+    };
+    let maps = model.architectures().parts().flat_map(|part| {
+        let family = Family::of_model_type(part.model_type);
+        let under = move |of: &'static Family| {
+            let rules = move |prefix: &String| of.map_rules_under(prefix);
+            part.prefixes.iter().map(rules)
+        };
+        family.into_iter().flat_map(under)
+    });
+    let maps = maps.map(|rules| NameMap::new(suffix, rules));
+    maps.filter(fits).collect()
 }
 
 /// Whether a weight of the checkpoint can take rows of this width.
@@ -114,27 +162,42 @@ mod tests {
 
     /// Finds the names of rows of width 4 in a model with weights [2, 4] of these names.
     fn found(folder: &str, weights: &[&str], recorded: &[&str]) -> Naming {
+        let recorded: Vec<_> = recorded.iter().map(|name| row_of(name, 4)).collect();
+        found_in(folder, "{}", weights, &recorded)
+    }
+
+    fn row_of(name: &str, in_features: usize) -> RecordedModule {
+        RecordedModule {
+            name: name.to_owned(),
+            in_features,
+        }
+    }
+
+    /// The same of these rows in a model with this configuration.
+    fn found_in(
+        folder: &str,
+        config: &str,
+        weights: &[&str],
+        recorded: &[RecordedModule],
+    ) -> Naming {
         let path =
             std::env::temp_dir().join(format!("qera-naming-{folder}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("config.json"), config).unwrap();
         let bytes = [0; 32];
         let view = || TensorView::new(Dtype::F32, vec![2, 4], &bytes).unwrap();
         let tensors = weights
             .iter()
             .map(|name| (format!("{name}.weight"), view()));
-        serialize_to_file(tensors, None, &path).unwrap();
+        serialize_to_file(tensors, None, &path.join("model.safetensors")).unwrap();
         let settings = Settings::resolve(&Options {
             checkpoint: Some(path.clone()),
             ..Options::defaults()
         });
         let settings = settings.unwrap();
         let model = Model::open(&settings).unwrap().unwrap();
-        let recorded = recorded.iter().map(|name| RecordedModule {
-            name: (*name).to_owned(),
-            in_features: 4,
-        });
-        let recorded: Vec<_> = recorded.collect();
-        let naming = find(&model, &settings.weights.selection, &recorded);
-        std::fs::remove_file(&path).unwrap();
+        let naming = find(&model, &settings.weights.selection, recorded);
+        std::fs::remove_dir_all(&path).unwrap();
         naming
     }
 
@@ -186,6 +249,78 @@ mod tests {
                 panic!("the suffix of {recorded} is taken off");
             };
             assert_eq!(map.apply(recorded), "h.0.up");
+        }
+    }
+
+    const LLAMA: &str = r#"{"model_type":"llama"}"#;
+
+    #[test]
+    fn names_of_a_gguf_are_those_of_the_family() {
+        let (query, down) = ("layers.0.self_attn.q_proj", "layers.1.mlp.down_proj");
+        for (at, prefix) in ["model.", ""].into_iter().enumerate() {
+            for suffix in ["", ".weight"] {
+                let of = |name: &str| format!("{name}{suffix}");
+                let weights = [query, down].map(|of| format!("{prefix}{of}"));
+                let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
+                let keys = ["blk.0.attn_q", "blk.1.ffn_down", "output", "token_embd"].map(of);
+                let rows: Vec<_> = keys.iter().map(|key| row_of(key, 4)).collect();
+                let naming = found_in(&format!("gguf-{at}{suffix}"), LLAMA, &weights, &rows);
+                let Naming::Found(map) = naming else {
+                    panic!("{naming:?}");
+                };
+                let mapped = keys.clone().map(|key| map.apply(&key));
+                let embedding = format!("{prefix}embed_tokens");
+                assert_eq!(mapped, [weights[0], weights[1], "lm_head", &embedding]);
+                assert_eq!(map.undo(weights[1]), "blk.1.ffn_down");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_s_family_names_the_part() {
+        let config = r#"{"model_type":"gemma3","text_config":{"model_type":"gemma3_text"}}"#;
+        let vision = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj";
+        for (at, path) in ["language_model.model", "model.language_model"]
+            .into_iter()
+            .enumerate()
+        {
+            let weight = format!("{path}.layers.0.self_attn.q_proj");
+            let rows = [row_of("blk.0.attn_q.weight", 4)];
+            let naming = found_in(&format!("part-{at}"), config, &[&weight, vision], &rows);
+            let Naming::Found(map) = naming else {
+                panic!("{naming:?}");
+            };
+            assert_eq!(map.apply("blk.0.attn_q.weight"), weight);
+        }
+    }
+
+    #[test]
+    fn names_of_a_gguf_are_not_guessed() {
+        let weights = ["model.layers.0.self_attn.q_proj"];
+        let both = [weights[0], "layers.0.self_attn.q_proj"];
+        let query = [row_of("blk.0.attn_q", 4)];
+        let cases: [(&str, &[&str], &[RecordedModule], bool); 6] = [
+            // Another width, alone and beside one that fits.
+            (LLAMA, &weights, &[row_of("blk.0.attn_q", 3)], false),
+            (
+                LLAMA,
+                &[weights[0], "model.layers.0.self_attn.k_proj"],
+                &[row_of("blk.0.attn_q", 4), row_of("blk.0.attn_k", 3)],
+                false,
+            ),
+            // Nothing that the model has.
+            (LLAMA, &weights, &[row_of("blk.1.attn_q", 4)], false),
+            (LLAMA, &weights, &[row_of("blk.x.attn_q", 4)], false),
+            // No family.
+            (r#"{"model_type":"granite"}"#, &weights, &query, false),
+            // Two ways.
+            (LLAMA, &both, &query, true),
+        ];
+        for (at, (config, weights, rows, several)) in cases.into_iter().enumerate() {
+            let naming = found_in(&format!("not-{at}"), config, weights, rows);
+            assert!(!matches!(naming, Naming::Found(_)), "{at}: {naming:?}");
+            let ambiguous = matches!(naming, Naming::Ambiguous(_));
+            assert_eq!(ambiguous, several, "{at}");
         }
     }
 }

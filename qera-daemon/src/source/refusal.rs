@@ -41,6 +41,14 @@ pub(crate) enum Reason {
         /// Tensor.
         key: String,
     },
+    /// A GGUF's name, and the model is none of a family whose names are listed.
+    #[error(
+        "tensor '{key}' is a GGUF's name, and what a GGUF calls the layers of this checkpoint is not known from config.json's model_type; --map PATTERN=REPLACEMENT says what it is called there, --exclude '{key}' ignores it"
+    )]
+    NoFamily {
+        /// Tensor.
+        key: String,
+    },
     /// Names that fit the checkpoint in more than one way.
     #[error(
         "its names fit the checkpoint under more than one prefix; say which: {}",

@@ -6,6 +6,7 @@ mod base;
 mod broken_weights;
 mod conv1d;
 mod empty_input;
+mod gguf_names;
 mod grids;
 mod linears;
 mod names;

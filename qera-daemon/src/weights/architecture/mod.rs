@@ -57,6 +57,15 @@ pub(crate) struct Architectures {
     parts: Vec<ModelPart>,
 }
 
+/// A part of a model, as others may ask for it.
+#[derive(Debug)]
+pub(crate) struct ListedPart<'a> {
+    /// Its kind.
+    pub(crate) model_type: &'a str,
+    /// What may stand before the base class's paths, the longest first.
+    pub(crate) prefixes: &'a [String],
+}
+
 /// A listed architecture, and where in the model it is.
 #[derive(Debug)]
 struct ModelPart {
@@ -111,6 +120,14 @@ impl Architectures {
     #[must_use]
     pub(crate) fn lists(&self, module: &str) -> bool {
         self.place(module).is_some()
+    }
+
+    /// The parts that are listed, the whole model first.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = ListedPart<'_>> {
+        self.parts.iter().map(|part| ListedPart {
+            model_type: &part.model_type,
+            prefixes: &part.prefixes,
+        })
     }
 
     /// How the whole model is loaded.

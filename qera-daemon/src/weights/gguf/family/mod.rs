@@ -16,7 +16,7 @@ use crate::weights::gguf::rows::RowRule;
 /// What follows a module's name, here as there.
 const WEIGHT: &str = ".weight";
 /// A block of a GGUF; `*` is its number.
-const BLOCK: &str = "blk.*";
+pub(crate) const BLOCK: &str = "blk.*";
 /// A GGUF's output layer; absent where it is the embedding.
 const OUTPUT: &str = "output";
 /// What Hugging Face's causal classes call it, beside the base class.
