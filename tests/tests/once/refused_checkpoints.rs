@@ -176,7 +176,11 @@ fn other_formats_are_named_and_said_how_to_convert() {
     // Read by its name; this one is cut off.
     let file = gguf.to_str().unwrap();
     let cut_off = daemon.run(&["plan", "--checkpoint", file]);
-    expect(&cut_off, 1, &["model-q8", "GGUF header: truncated at byte 8"]);
+    expect(
+        &cut_off,
+        1,
+        &["model-q8", "GGUF header: truncated at byte 8"],
+    );
     // Beside safetensors they are nobody's business.
     write_weight(daemon.path(), "F32", &[4, 8], vec![1; 128]);
     fs::write(folder.join("pytorch_model.bin"), "PK").unwrap();

@@ -107,6 +107,29 @@ fn both_forms_of_the_checkpoint_give_the_same_adapter() {
     }
 }
 
+/// Of W from a GGUF qera makes W~ as it does of any other.
+#[test]
+fn a_gguf_in_full_precision_is_quantized_like_any_checkpoint() {
+    let daemon = daemon_with_gguf(BINARY);
+    for (checkpoint, out) in [("checkpoint", "of-folder"), ("full.gguf", "of-gguf")] {
+        let options = [
+            "--once",
+            "--watch",
+            "activations",
+            "--checkpoint",
+            checkpoint,
+        ];
+        expect(
+            &daemon.run(&[&options[..], &["--out", out]].concat()),
+            0,
+            &[],
+        );
+    }
+    let (one, other) = (daemon.adapter("of-folder"), daemon.adapter("of-gguf"));
+    assert_eq!(one.bytes, other.bytes);
+    assert!(one.manifest.get("quantized").is_none());
+}
+
 #[test]
 fn plan_shows_how_far_each_tensor_is() {
     let daemon = daemon_with_gguf(BINARY);
