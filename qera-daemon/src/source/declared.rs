@@ -8,10 +8,11 @@ use crate::settings::weights::{Selection, Wanted};
 use crate::source::metadata::{
     class, declared, linears, refused_linears, refused_shares, task_type,
 };
-use crate::source::naming::{Naming, RecordedModule, find, has_family, is_gguf_name};
+use crate::source::naming::{Naming, RecordedModule, find, has_family};
 use crate::source::refusal::Reason;
 use crate::source::shard::{MASK, ShardHeader};
 use crate::weights::Weights;
+use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Clash, Shares, Sites};

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::dotted::{is_number, join, match_start, starred};
+use crate::settings::dotted::{join, starred};
 use crate::settings::name_map::{MapRule, NameMap};
 use crate::settings::weights::Selection;
-use crate::weights::gguf::family::{BLOCK, Family};
+
+use crate::weights::gguf::family::{Family, is_gguf_name};
 use crate::weights::opening::Model;
 use crate::weights::serving::{COMPILED, unwrapped};
 
@@ -73,13 +74,6 @@ fn chosen(mut fitting: Vec<NameMap>) -> Naming {
         1 => Naming::Found(fitting.remove(0)),
         _ => Naming::Ambiguous(fitting),
     }
-}
-
-/// Whether a recorded name is that of a tensor in a GGUF's block.
-#[must_use]
-pub(crate) fn is_gguf_name(name: &str) -> bool {
-    let met = match_start(BLOCK, name);
-    met.is_some_and(|met| is_number(met.stars[0]) && !met.rest.is_empty())
 }
 
 /// Whether it is known what a GGUF of this model calls its layers.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::name_map::NameMap;
+use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::linears::Linears;
 
 /// The recorded model.
@@ -58,6 +59,13 @@ impl Recording {
         }
         let names = self.names.as_ref();
         names.map_or_else(|| module.to_owned(), |names| names.undo(module))
+    }
+
+    /// Whether its names are a GGUF's, and so those of no class.
+    #[must_use]
+    pub(crate) fn has_gguf_names(&self) -> bool {
+        let mut linears = self.linears.all();
+        linears.any(|module| is_gguf_name(&self.recorded_name(module)))
     }
 
     /// The checkpoint's name of a recorded module.

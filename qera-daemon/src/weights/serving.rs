@@ -63,17 +63,27 @@ impl ServingClass {
             task_type: asked.or_else(|| task.map(str::to_owned)),
             names,
         };
+        let of_checkpoint = match listed {
+            Some(_) => {
+                let mut names = checkpoint.tensors.keys();
+                let headed = names.any(|name| architectures.has_head_prefix(name));
+                Names::Listed { headed }
+            }
+            None => Names::Checkpoint,
+        };
         if let Some(class) = &recording.class {
             let task = architectures.serving().map(|of| of.task_type);
-            return with(class, task_of(class, task), Names::Recorded);
+            let names = match recording.has_gguf_names() {
+                true => of_checkpoint,
+                false => Names::Recorded,
+            };
+            return with(class, task_of(class, task), names);
         }
-        if let Some(serving) = listed {
-            let mut names = checkpoint.tensors.keys();
-            let headed = names.any(|name| architectures.has_head_prefix(name));
-            let names = Names::Listed { headed };
-            return with(serving.class, Some(serving.task_type), names);
-        }
-        with(DEFAULT_CLASS, Some(DEFAULT_TASK), Names::Checkpoint)
+        let serving = listed.unwrap_or(Serving {
+            class: DEFAULT_CLASS,
+            task_type: DEFAULT_TASK,
+        });
+        with(serving.class, Some(serving.task_type), of_checkpoint)
     }
 
     /// The part of the checkpoint that the class has, where it has not all of it.

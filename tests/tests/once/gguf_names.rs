@@ -46,6 +46,24 @@ fn a_family_s_names_are_known() {
     }
 }
 
+/// Whoever names the class of a model that llama.cpp runs: a GGUF's names are not that class's.
+#[test]
+fn a_recorded_class_has_no_names_of_a_gguf() {
+    let class = [Metadata::new("qera.class", "LlamaForCausalLM")];
+    let granite = r#"{"model_type":"granite"}"#;
+    let map = ["--map", "blk.*.attn_q=model.layers.*.self_attn.q_proj"];
+    for (config, more) in [(Some(LLAMA), &[][..]), (Some(granite), &map), (None, &map)] {
+        let daemon = daemon_with_model(config, LLAMA_WEIGHTS);
+        record(&daemon, "a", &[("blk.0.attn_q", 8)], &class);
+        expect(&run(&daemon, more), 0, &["layers corrected, 0 starved"]);
+        let adapter = daemon.adapter("qera-out");
+        assert_eq!(adapter.manifest["serving"]["class"], "LlamaForCausalLM");
+        let layer = adapter.layer("model.layers.0.self_attn.q_proj");
+        assert_eq!(layer["served_as"], "model.layers.0.self_attn.q_proj");
+        assert!(adapter.has("model.layers.0.self_attn.q_proj"), "{config:?}");
+    }
+}
+
 /// What was gathered under a GGUF's names is solved with the checkpoint of Hugging Face.
 #[test]
 fn a_state_of_a_gguf_s_names_is_named_later() {

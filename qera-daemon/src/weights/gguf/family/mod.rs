@@ -16,7 +16,7 @@ use crate::weights::gguf::rows::RowRule;
 /// What follows a module's name, here as there.
 const WEIGHT: &str = ".weight";
 /// A block of a GGUF; `*` is its number.
-pub(crate) const BLOCK: &str = "blk.*";
+const BLOCK: &str = "blk.*";
 /// A GGUF's output layer; absent where it is the embedding.
 const OUTPUT: &str = "output";
 /// What Hugging Face's causal classes call it, beside the base class.
@@ -168,6 +168,13 @@ impl Family {
     fn class(&self) -> Option<&'static Architecture> {
         Architecture::listed(self.model_type())
     }
+}
+
+/// Whether this is the name of a tensor in a GGUF's block, with its last part or without.
+#[must_use]
+pub(crate) fn is_gguf_name(name: &str) -> bool {
+    let met = match_start(BLOCK, name);
+    met.is_some_and(|met| is_number(met.stars[0]) && !met.rest.is_empty())
 }
 
 /// A block's number as a file writes it.
