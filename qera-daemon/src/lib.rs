@@ -30,6 +30,7 @@ pub use calibrate::blocks::Block;
 pub use calibrate::site::{FoldError, SiteStatistics};
 pub use cli::command_line;
 pub use formats::gguf::blocks::decode_gguf_blocks;
+pub use formats::llama_file::LlamaFile;
 pub use host::column_major::ColumnMajor;
 pub use host::compute::Compute;
 pub use host::cores::{Core, Cores};

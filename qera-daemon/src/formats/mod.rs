@@ -4,6 +4,8 @@
 pub(crate) mod checkpoint_index;
 pub(crate) mod foreign_checkpoint;
 pub(crate) mod gguf;
+pub(crate) mod imatrix;
+pub(crate) mod llama_file;
 pub(crate) mod model_config;
 pub(crate) mod peft;
 pub(crate) mod safetensors;

@@ -20,14 +20,21 @@ pub(crate) struct GgufError {
 pub(crate) enum GgufPlace {
     /// Magic number, version and counts.
     Start,
-    /// A key whose name is not read yet, counted from 0.
-    KeyNumber(u64),
+    /// One of several whose name is not read yet.
+    Part {
+        /// What it is one of.
+        what: &'static str,
+        /// Counted from 0.
+        index: u64,
+    },
     /// A key.
     Key(Quoted),
-    /// A tensor whose name is not read yet, counted from 0.
-    TensorNumber(u64),
     /// A tensor.
     Tensor(Quoted),
+    /// A weight of an imatrix that is no GGUF.
+    Weight(Quoted),
+    /// What stands behind the last weight there.
+    Trailer,
 }
 
 /// A name as a message repeats it: shortened.
@@ -73,10 +80,11 @@ impl fmt::Display for GgufPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start => f.write_str("GGUF header"),
-            Self::KeyNumber(index) => write!(f, "key {index} of the metadata"),
+            Self::Part { what, index } => write!(f, "{what} {index} (counted from 0)"),
             Self::Key(name) => write!(f, "key '{name}'"),
-            Self::TensorNumber(index) => write!(f, "tensor {index} of the header"),
             Self::Tensor(name) => write!(f, "tensor '{name}'"),
+            Self::Weight(name) => write!(f, "weight '{name}'"),
+            Self::Trailer => f.write_str("end of the imatrix"),
         }
     }
 }
@@ -156,6 +164,12 @@ pub(crate) enum GgufProblem {
         /// Largest that is read.
         most: u32,
     },
+    /// A key that the writer does not take.
+    #[error("what is written has the alignment 32, which needs no key")]
+    AlignmentWritten,
+    /// A type that cannot be written, since its size is not known.
+    #[error("type {0} is none of ggml's")]
+    TypeUnknown(u32),
     /// Too many dimensions, or none.
     #[error("{0} dimensions; 1 to 4 are allowed")]
     Dimensions(u32),

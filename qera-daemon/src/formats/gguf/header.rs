@@ -10,10 +10,10 @@
 //! dimensions are no longer than there, arrays are not copied, and what stands beside them is under
 //! 64 MiB by [`TENSORS_MAX`] and the like.
 
-use crate::formats::gguf::block_type::stored_size;
 use crate::formats::gguf::cursor::Cursor;
 use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem, Quoted};
 use crate::formats::gguf::metadata::Metadata;
+use crate::formats::gguf::shape::Shape;
 
 /// First bytes of a file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
@@ -24,8 +24,6 @@ const TENSORS_MAX: u64 = 1 << 18;
 /// Least bytes of a tensor's description: the length of its name, a character, the number of
 /// dimensions, one of them, type, offset.
 const TENSOR_BYTES_MIN: u64 = 33;
-/// Most dimensions of a tensor.
-const DIMENSIONS_MAX: u32 = 4;
 /// Key of the alignment, what it is without, and the largest that is read.
 pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 pub(crate) const ALIGNMENT: u32 = 32;
@@ -59,6 +57,8 @@ pub(crate) struct GgufHeader<'b> {
     pub(crate) alignment: u64,
     /// Of the format.
     pub(crate) version: u32,
+    /// Bytes of it; the data begins at the next multiple of the alignment.
+    length: u64,
 }
 
 impl<'b> GgufHeader<'b> {
@@ -72,6 +72,22 @@ impl<'b> GgufHeader<'b> {
     /// # Errors
     /// [`GgufError`]: which key or tensor, what was found, what is allowed.
     pub(crate) fn parse(bytes: &'b [u8]) -> Result<Self, GgufError> {
+        let mut header = Self::parse_without_data(bytes)?;
+        let found = bytes.len() as u64;
+        for tensor in &mut header.tensors {
+            let data_start = header.length.next_multiple_of(header.alignment);
+            place(tensor, header.alignment, data_start, found)?;
+        }
+        each_alone(&header.tensors)?;
+        Ok(header)
+    }
+
+    /// Checks what a header says, but not where it says that the tensors lie: the `start` of each
+    /// is that in the data.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse).
+    pub(crate) fn parse_without_data(bytes: &'b [u8]) -> Result<Self, GgufError> {
         if !Self::is_gguf(bytes) {
             return Err(GgufPlace::Start.is(GgufProblem::Magic));
         }
@@ -81,19 +97,13 @@ impl<'b> GgufHeader<'b> {
         let key_count = cursor.u64(&GgufPlace::Start)?;
         let metadata = Metadata::parse(&mut cursor, key_count)?;
         let alignment = alignment(&metadata)?;
-        let mut tensors = described(&mut cursor, tensor_count)?;
-        // At most 2^20 beyond bytes that are in memory.
-        let data_start = (cursor.position() as u64).next_multiple_of(alignment);
-        let found = bytes.len() as u64;
-        for tensor in &mut tensors {
-            place(tensor, alignment, data_start, found)?;
-        }
-        each_alone(&tensors)?;
+        let tensors = described(&mut cursor, tensor_count)?;
         Ok(Self {
             metadata,
             tensors,
             alignment,
             version,
+            length: cursor.position() as u64,
         })
     }
 }
@@ -150,12 +160,11 @@ fn described(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<TensorClaim>, Gg
 }
 
 fn description(cursor: &mut Cursor<'_>, index: u64) -> Result<TensorClaim, GgufError> {
-    let name = cursor.name(&GgufPlace::TensorNumber(index))?;
+    let what = "tensor";
+    let name = cursor.name(&GgufPlace::Part { what, index })?;
     let place = GgufPlace::tensor(name);
     let dimensions = cursor.u32(&place)?;
-    if !(1..=DIMENSIONS_MAX).contains(&dimensions) {
-        return Err(place.is(GgufProblem::Dimensions(dimensions)));
-    }
+    Shape::check_count(dimensions).map_err(|problem| place.is(problem))?;
     let mut ne = Vec::with_capacity(dimensions as usize);
     for _ in 0..dimensions {
         ne.push(cursor.u64(&place)?);
@@ -170,51 +179,6 @@ fn description(cursor: &mut Cursor<'_>, index: u64) -> Result<TensorClaim, GgufE
         start: offset,
         bytes: shape.bytes,
     })
-}
-
-/// A tensor's dimensions that can be.
-#[derive(Debug)]
-pub(crate) struct Shape {
-    /// The one along memory first.
-    pub(crate) ne: Vec<usize>,
-    /// Bytes of the tensor; `None` where the type is not known.
-    pub(crate) bytes: Option<usize>,
-}
-
-impl Shape {
-    /// Checks the dimensions of a tensor.
-    ///
-    /// # Errors
-    /// [`GgufProblem::EmptyDimension`], [`GgufProblem::Overflow`], [`GgufProblem::Row`].
-    pub(crate) fn checked(ne: &[u64], type_number: u32) -> Result<Self, GgufProblem> {
-        if let Some(index) = ne.iter().position(|&n| n == 0) {
-            return Err(GgufProblem::EmptyDimension(index));
-        }
-        let overflow = || GgufProblem::Overflow(ne.to_vec());
-        let numbers = ne.iter().try_fold(1_u64, |all, &n| all.checked_mul(n));
-        let numbers = numbers.filter(|&all| i64::try_from(all).is_ok());
-        let numbers = numbers.ok_or_else(overflow)?;
-        let bytes = match stored_size(type_number) {
-            Some(block) => {
-                let row = ne.first().copied().unwrap_or(1);
-                if !row.is_multiple_of(block.len as u64) {
-                    return Err(GgufProblem::Row {
-                        row,
-                        block: block.len,
-                        type_number,
-                    });
-                }
-                let blocks = numbers / block.len as u64;
-                let bytes = blocks.checked_mul(block.bytes as u64);
-                let bytes = bytes.and_then(|bytes| isize::try_from(bytes).ok());
-                Some(bytes.ok_or_else(overflow)?.unsigned_abs())
-            }
-            None => None,
-        };
-        let each = ne.iter().map(|&n| usize::try_from(n).ok());
-        let ne = each.collect::<Option<_>>().ok_or_else(overflow)?;
-        Ok(Self { ne, bytes })
-    }
 }
 
 /// Turns the offset in the data into one in the file.
@@ -319,7 +283,7 @@ mod tests {
         }
         let start = bytes
             .len()
-            .next_multiple_of(alignment.unwrap_or(32) as usize);
+            .next_multiple_of(alignment.unwrap_or(32).max(1) as usize);
         bytes.resize(start + data, 0);
         bytes
     }
@@ -367,5 +331,175 @@ mod tests {
         }
         // Metadata alone: the file need not reach to where data would begin.
         assert_eq!(said(&file(None, &[], 0)[..24]), "0 tensors");
+    }
+
+    fn one(tensor: Described, data: usize) -> Vec<u8> {
+        file(None, &[tensor], data)
+    }
+
+    /// A sound file of one tensor, but for a byte.
+    fn with_byte(at: usize, byte: u8) -> Vec<u8> {
+        let mut bytes = one(tensor("a", &[2], F32, 0), 8);
+        bytes[at] = byte;
+        bytes
+    }
+
+    fn assert_refused(cases: &[(Vec<u8>, &str)]) {
+        for (bytes, expected) in cases {
+            let message = said(bytes);
+            assert!(message.contains(expected), "{expected}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_start_that_lies_is_named() {
+        let magic = "does not begin with \"GGUF\"";
+        let big_endian = "big-endian (its version reads as 0x03000000)";
+        assert_refused(&[
+            (b"GGU".to_vec(), magic),
+            (with_byte(0, b'g'), magic),
+            (
+                b"GGUF\x03\0\0".to_vec(),
+                "4 bytes are announced, 3 are left",
+            ),
+            (with_byte(4, 1), "GGUF header: version 1; versions 2 and 3"),
+            (with_byte(4, 4), "GGUF header: version 4; versions"),
+            (with_byte(4, 0), "GGUF header: version 0; versions"),
+            (b"GGUF\0\0\0\x03".to_vec(), big_endian),
+            (with_byte(4, 3)[..23].to_vec(), "truncated at byte 16"),
+            (with_byte(8, 2), "2 tensors are announced; 1 are the most"),
+            (with_byte(15, 255), "18374686479671623681 tensors are"),
+            (with_byte(16, 8), "GGUF header: 8 keys are announced; 3 are"),
+            (with_byte(23, 255), "18374686479671623680 keys are"),
+        ]);
+    }
+
+    #[test]
+    fn a_name_that_lies_is_named() {
+        let [first, second] = [0, 32].map(|offset| tensor("a", &[2], F32, offset));
+        assert_refused(&[
+            (
+                with_byte(24, 0),
+                "tensor 0 (counted from 0): its name has 0 bytes",
+            ),
+            (with_byte(31, 1), "has 72057594037927937 bytes; 1 to 65535"),
+            (with_byte(24, 200), "truncated at byte 32: 200 bytes"),
+            (with_byte(32, 0xff), "its name is not UTF-8 from byte 0 on"),
+            (
+                with_byte(32, 27),
+                "its name holds the control character U+001B",
+            ),
+            (
+                file(None, &[first, second], 64),
+                "tensor 'a': it comes twice",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn dimensions_that_lie_are_named() {
+        let of = |ne: &'static [u64], type_number| one(tensor("a", ne, type_number, 0), 64);
+        let rows =
+            "tensor 'a': rows of 48 numbers are no whole number of blocks of 32, in which type 2";
+        assert_refused(&[
+            (of(&[], F32), "tensor 'a': 0 dimensions; 1 to 4"),
+            (of(&[1; 5], F32), "tensor 'a': 5 dimensions; 1 to 4"),
+            (of(&[2, 0], F32), "tensor 'a': dimension 1 is 0"),
+            (
+                of(&[1 << 63], UNKNOWN),
+                "dimensions [9223372036854775808] are more",
+            ),
+            (
+                of(&[1 << 32, 1 << 32], F32),
+                "dimensions [4294967296, 4294967296] are",
+            ),
+            (
+                of(&[1 << 62], F32),
+                "dimensions [4611686018427387904] are more",
+            ),
+            (of(&[48, 2], Q4_0), rows),
+        ]);
+    }
+
+    #[test]
+    fn a_place_that_lies_is_named() {
+        let at = |type_number, offset, data| one(tensor("a", &[2], type_number, offset), data);
+        let two = |first, second| file(None, &[first, second], 128);
+        let long = |name, offset| tensor(name, &[9], F32, offset);
+        let short = |name, offset| tensor(name, &[2], F32, offset);
+        let past = "8 bytes from byte 64 on reach past the end of the file, which has 71";
+        assert_refused(&[
+            (
+                at(F32, 16, 32),
+                "its offset 16 is no multiple of the alignment 32",
+            ),
+            (at(F32, 0, 7), past),
+            (at(F32, 1 << 40, 8), "8 bytes from byte 1099511627840 on"),
+            (
+                at(F32, u64::MAX - 31, 8),
+                "from byte 18446744073709551615 on",
+            ),
+            (at(UNKNOWN, 32, 32), "1 bytes from byte 96 on reach past"),
+            (
+                two(long("a", 0), short("b", 32)),
+                "tensor 'b': begins at byte 128, before tensor 'a' ends at byte 132",
+            ),
+            (
+                two(short("a", 32), long("b", 0)),
+                "tensor 'a': begins at byte 128, before tensor 'b' ends at byte 132",
+            ),
+            (
+                two(short("a", 0), tensor("b", &[2], UNKNOWN, 0)),
+                "before tensor",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn an_alignment_that_is_none_is_named() {
+        let mut of_i32 = file(Some(32), &[], 0);
+        of_i32[24 + 8 + ALIGNMENT_KEY.len()] = 5;
+        let none = "key 'general.alignment': 0 is no alignment: a power of two, at most 1048576";
+        let typed = "its value has type 5; an alignment is a u32, type 4";
+        assert_refused(&[
+            (file(Some(0), &[], 0), none),
+            (
+                file(Some(48), &[], 0),
+                "'general.alignment': 48 is no alignment",
+            ),
+            (file(Some(1 << 21), &[], 0), "2097152 is no alignment"),
+            (of_i32, typed),
+        ]);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_is_refused_wherever() {
+        let sound = with_byte(4, 3);
+        assert_eq!(said(&sound), "1 tensors");
+        for cut in 0..sound.len() {
+            assert!(GgufHeader::parse(&sound[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn more_tensors_than_any_model_has_are_refused_however_long_the_file_is() {
+        let mut bytes = file(None, &[], 0);
+        bytes[8..16].copy_from_slice(&(TENSORS_MAX + 1).to_le_bytes());
+        bytes.resize(24 + 33 * (1 << 19), 0);
+        assert_eq!(
+            said(&bytes),
+            "GGUF header: 262145 tensors are announced; 262144 are the most that are possible here"
+        );
+    }
+
+    #[test]
+    fn a_long_name_is_shortened_in_what_is_said() {
+        let name: &'static str = "ä".repeat(30_000).leak();
+        let message = said(&file(None, &[tensor(name, &[0], F32, 0)], 0));
+        assert!(
+            message.ends_with("ä…': dimension 0 is 0; 1 is the least"),
+            "{message}"
+        );
+        assert!(message.chars().count() < 200);
     }
 }

@@ -93,7 +93,7 @@ impl<'b> Metadata<'b> {
         };
         let mut entries = Vec::with_capacity(expected);
         for index in 0..count {
-            let key = cursor.name(&GgufPlace::KeyNumber(index))?;
+            let key = cursor.name(&GgufPlace::Part { what: "key", index })?;
             entries.push(MetadataEntry::parse(key, cursor)?);
         }
         entries.sort_unstable_by_key(|entry: &MetadataEntry<'_>| entry.key);
@@ -412,7 +412,7 @@ mod tests {
             ),
             (
                 entry("", 0, &[1, 2]),
-                "key 0 of the metadata: its name has 0 bytes",
+                "key 0 (counted from 0): its name has 0 bytes",
             ),
             (
                 entry(&"k".repeat(65_536), 0, &[1]),

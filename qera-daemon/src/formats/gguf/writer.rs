@@ -1,0 +1,448 @@
+//! A GGUF writer that holds no tensor: their bytes are put one after another, in the order of the
+//! plan. What it writes has passed the checks of [`GgufHeader`]; the same plan gives the same bytes.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+
+use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem};
+use crate::formats::gguf::header::{ALIGNMENT, ALIGNMENT_KEY, GgufHeader, MAGIC};
+use crate::formats::gguf::shape::Shape;
+
+/// Bytes gathered before they are handed on.
+const BUFFER: usize = 1 << 18;
+/// Version that is written.
+const VERSION: u32 = 3;
+/// Longest name of a tensor that llama.cpp reads: 64 bytes with the NUL behind it.
+const NAME_MAX: usize = 63;
+
+/// A value to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum MetadataValue {
+    /// A string.
+    Text(String),
+    /// A number.
+    U32(u32),
+    /// A number.
+    U64(u64),
+    /// A number.
+    F32(f32),
+    /// An array of strings.
+    Texts(Vec<String>),
+    /// An array of numbers.
+    U32s(Vec<u32>),
+}
+
+/// Name, dimensions and type of a tensor to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct GgufTensorPlan {
+    /// Name in the file.
+    pub(crate) name: String,
+    /// Dimensions, the one along memory first.
+    pub(crate) ne: Vec<usize>,
+    /// Number of its type in ggml.
+    pub(crate) type_number: u32,
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GgufWriteError {
+    /// What is written to refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A plan that no reader would take.
+    #[error("{0}")]
+    Plan(#[from] GgufError),
+    /// A tensor was given another number of bytes than planned: a defect of the caller.
+    #[error("tensor '{tensor}': {planned} bytes planned, {written} written")]
+    Length {
+        /// Its name.
+        tensor: String,
+        /// Bytes of its plan.
+        planned: usize,
+        /// Bytes that were put.
+        written: usize,
+    },
+}
+
+/// A tensor that is to come.
+#[derive(Debug)]
+struct Planned<'p> {
+    name: &'p str,
+    dimensions: u32,
+    bytes: usize,
+}
+
+/// Writes tensors.
+pub(crate) struct GgufWriter<'p, W: Write> {
+    out: BufWriter<W>,
+    /// Those that are to come; the last is in hand.
+    planned: Vec<Planned<'p>>,
+    /// Bytes of the one in hand.
+    written: usize,
+}
+
+impl<W: Write> fmt::Debug for GgufWriter<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GgufWriter")
+            .field("planned", &self.planned)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'p, W: Write> GgufWriter<'p, W> {
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// [`GgufWriteError::Plan`] for what a reader would refuse (names that come twice, dimensions
+    /// that do not fit the type), a type without a known size, and an alignment of its own;
+    /// [`GgufWriteError::Io`].
+    pub(crate) fn begin(
+        out: W,
+        metadata: &BTreeMap<&str, MetadataValue>,
+        plans: &'p [GgufTensorPlan],
+    ) -> Result<Self, GgufWriteError> {
+        let mut planned = plans
+            .iter()
+            .map(Planned::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        let header = header(metadata, plans, &planned)?;
+        let mut out = BufWriter::with_capacity(BUFFER, out);
+        out.write_all(&header)?;
+        planned.reverse();
+        Ok(Self {
+            out,
+            planned,
+            written: 0,
+        })
+    }
+
+    /// Appends bytes of the tensor in hand.
+    ///
+    /// # Errors
+    /// [`GgufWriteError::Length`] where they are more than planned, [`GgufWriteError::Io`].
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), GgufWriteError> {
+        self.written = self.written.saturating_add(bytes.len());
+        if self.planned().bytes < self.written {
+            return Err(self.unlike());
+        }
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    /// Ends the tensor in hand, and fills up to the next one.
+    ///
+    /// # Errors
+    /// [`GgufWriteError::Length`] where it was given another number of bytes than planned,
+    /// [`GgufWriteError::Io`].
+    pub(crate) fn end(&mut self) -> Result<(), GgufWriteError> {
+        if self.planned.is_empty() || self.planned().bytes != self.written {
+            return Err(self.unlike());
+        }
+        self.planned.pop();
+        let written = core::mem::take(&mut self.written);
+        Ok(self.out.write_all(padding(written))?)
+    }
+
+    /// Writes a whole tensor.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put) and [`end`](Self::end).
+    pub(crate) fn tensor(&mut self, bytes: &[u8]) -> Result<(), GgufWriteError> {
+        self.put(bytes)?;
+        self.end()
+    }
+
+    /// Gives back what was written to.
+    ///
+    /// # Errors
+    /// [`GgufWriteError::Io`], and [`GgufWriteError::Length`] for a tensor that is missing.
+    pub(crate) fn finish(self) -> Result<W, GgufWriteError> {
+        if !self.planned.is_empty() {
+            return Err(self.unlike());
+        }
+        Ok(self.out.into_inner().map_err(|e| e.into_error())?)
+    }
+
+    /// The tensor in hand.
+    fn planned(&self) -> &Planned<'p> {
+        self.planned.last().unwrap_or(&Planned {
+            name: "after the last one",
+            dimensions: 0,
+            bytes: 0,
+        })
+    }
+
+    fn unlike(&self) -> GgufWriteError {
+        let planned = self.planned();
+        GgufWriteError::Length {
+            tensor: planned.name.to_owned(),
+            planned: planned.bytes,
+            written: self.written,
+        }
+    }
+}
+
+impl<'p> Planned<'p> {
+    fn new(plan: &'p GgufTensorPlan) -> Result<Self, GgufError> {
+        let refused = |problem| GgufPlace::tensor(&plan.name).is(problem);
+        if !(1..=NAME_MAX).contains(&plan.name.len()) {
+            return Err(refused(GgufProblem::NameLength {
+                bytes: plan.name.len() as u64,
+                most: NAME_MAX as u64,
+            }));
+        }
+        // A number of dimensions that is no u32 is no number of dimensions either.
+        let dimensions = u32::try_from(plan.ne.len()).unwrap_or(u32::MAX);
+        Shape::check_count(dimensions).map_err(refused)?;
+        let ne: Vec<u64> = plan.ne.iter().map(|&n| n as u64).collect();
+        let shape = Shape::checked(&ne, plan.type_number).map_err(refused)?;
+        let unknown = || refused(GgufProblem::TypeUnknown(plan.type_number));
+        Ok(Self {
+            name: &plan.name,
+            dimensions,
+            bytes: shape.bytes.ok_or_else(unknown)?,
+        })
+    }
+}
+
+/// The header with what fills it up to the data.
+///
+/// # Errors
+/// What a reader would refuse of it.
+fn header(
+    metadata: &BTreeMap<&str, MetadataValue>,
+    plans: &[GgufTensorPlan],
+    planned: &[Planned<'_>],
+) -> Result<Vec<u8>, GgufError> {
+    let mut header = MAGIC.to_vec();
+    header.extend(VERSION.to_le_bytes());
+    header.extend((plans.len() as u64).to_le_bytes());
+    header.extend((metadata.len() as u64).to_le_bytes());
+    for (&key, value) in metadata {
+        if key == ALIGNMENT_KEY {
+            return Err(GgufPlace::key(key).is(GgufProblem::AlignmentWritten));
+        }
+        put_string(&mut header, key);
+        put_value(&mut header, value);
+    }
+    let mut offset: u64 = 0;
+    for (plan, planned) in plans.iter().zip(planned) {
+        put_string(&mut header, &plan.name);
+        header.extend(planned.dimensions.to_le_bytes());
+        header.extend(plan.ne.iter().flat_map(|&n| (n as u64).to_le_bytes()));
+        header.extend(plan.type_number.to_le_bytes());
+        header.extend(offset.to_le_bytes());
+        let bytes = (planned.bytes as u64).next_multiple_of(ALIGNMENT.into());
+        offset = offset.saturating_add(bytes);
+    }
+    GgufHeader::parse_without_data(&header)?;
+    let length = header.len();
+    header.extend(padding(length));
+    Ok(header)
+}
+
+fn put_string(header: &mut Vec<u8>, text: &str) {
+    header.extend((text.len() as u64).to_le_bytes());
+    header.extend(text.as_bytes());
+}
+
+/// A value behind the number of its type.
+fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
+    const U32: u32 = 4;
+    const F32: u32 = 6;
+    const TEXT: u32 = 8;
+    const ARRAY: u32 = 9;
+    const U64: u32 = 10;
+    let put = |header: &mut Vec<u8>, numbers: &[u32]| {
+        header.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    };
+    match value {
+        MetadataValue::Text(text) => {
+            put(header, &[TEXT]);
+            put_string(header, text);
+        }
+        MetadataValue::U32(number) => put(header, &[U32, *number]),
+        MetadataValue::U64(number) => {
+            put(header, &[U64]);
+            header.extend(number.to_le_bytes());
+        }
+        MetadataValue::F32(number) => put(header, &[F32, number.to_bits()]),
+        MetadataValue::Texts(texts) => {
+            put(header, &[ARRAY, TEXT]);
+            header.extend((texts.len() as u64).to_le_bytes());
+            for text in texts {
+                put_string(header, text);
+            }
+        }
+        MetadataValue::U32s(numbers) => {
+            put(header, &[ARRAY, U32]);
+            header.extend((numbers.len() as u64).to_le_bytes());
+            put(header, numbers);
+        }
+    }
+}
+
+/// Zeros after so many bytes.
+fn padding(written: usize) -> &'static [u8] {
+    const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
+    let beyond = written % ZEROS.len();
+    if beyond == 0 { &[] } else { &ZEROS[beyond..] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F32: u32 = 0;
+    const Q4_0: u32 = 2;
+
+    fn plan(name: &str, ne: &[usize], type_number: u32) -> GgufTensorPlan {
+        GgufTensorPlan {
+            name: name.into(),
+            ne: ne.into(),
+            type_number,
+        }
+    }
+
+    fn metadata() -> BTreeMap<&'static str, MetadataValue> {
+        BTreeMap::from([
+            ("general.architecture", MetadataValue::Text("llama".into())),
+            ("a.u32", MetadataValue::U32(u32::MAX)),
+            ("a.u64", MetadataValue::U64(1 << 40)),
+            ("a.f32", MetadataValue::F32(-0.5)),
+            (
+                "a.texts",
+                MetadataValue::Texts(vec!["x".into(), String::new()]),
+            ),
+            ("a.u32s", MetadataValue::U32s(vec![3, 1, 2])),
+            ("a.none", MetadataValue::Texts(Vec::new())),
+        ])
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let plans = [
+            plan("b", &[64, 3], Q4_0),
+            plan("a", &[3], F32),
+            plan("c", &[2, 1, 4], F32),
+        ];
+        let data = [vec![1; 108], vec![2; 12], vec![3; 32]];
+        let mut writer = GgufWriter::begin(Vec::new(), &metadata(), &plans).unwrap();
+        writer.put(&data[0][..1]).unwrap();
+        writer.put(&[]).unwrap();
+        writer.put(&data[0][1..]).unwrap();
+        writer.end().unwrap();
+        writer.tensor(&data[1]).unwrap();
+        writer.tensor(&data[2]).unwrap();
+        let bytes = writer.finish().unwrap();
+        let header = GgufHeader::parse(&bytes).unwrap();
+        assert_eq!((header.version, header.alignment), (3, 32));
+        assert_eq!(header.tensors.len(), plans.len());
+        for ((tensor, plan), data) in header.tensors.iter().zip(&plans).zip(&data) {
+            assert_eq!((&tensor.name, &tensor.ne), (&plan.name, &plan.ne));
+            assert_eq!(tensor.type_number, plan.type_number);
+            assert_eq!(tensor.start % 32, 0);
+            let start = usize::try_from(tensor.start).unwrap();
+            assert_eq!(&bytes[start..][..tensor.bytes.unwrap()], data);
+        }
+        assert!(bytes.len().is_multiple_of(32));
+        let read = &header.metadata;
+        assert_eq!(read.text("general.architecture"), Some("llama"));
+        assert_eq!(read.unsigned("a.u32"), Some(u32::MAX.into()));
+        assert_eq!(read.unsigned("a.u64"), Some(1 << 40));
+        assert_eq!(read.float("a.f32"), Some(-0.5));
+        assert_eq!(read.texts("a.texts"), Some(vec!["x", ""]));
+        assert_eq!(read.texts("a.none"), Some(vec![]));
+        assert_eq!(read.unsigned_or_array("a.u32s"), Some(vec![3, 1, 2]));
+        assert!(!read.has("general.alignment"));
+    }
+
+    #[test]
+    fn a_file_of_metadata_alone_reads_back() {
+        let writer = GgufWriter::begin(Vec::new(), &metadata(), &[]).unwrap();
+        let bytes = writer.finish().unwrap();
+        assert!(GgufHeader::parse(&bytes).unwrap().tensors.is_empty());
+    }
+
+    #[test]
+    fn another_length_than_planned_is_named() {
+        let plans = [plan("b", &[2], F32), plan("a", &[3], F32)];
+        let begin = || GgufWriter::begin(Vec::new(), &BTreeMap::new(), &plans).unwrap();
+        let short = begin().tensor(&[0; 7]).unwrap_err().to_string();
+        assert_eq!(short, "tensor 'b': 8 bytes planned, 7 written");
+        let mut long = begin();
+        long.put(&[0; 8]).unwrap();
+        let long = long.put(&[0]).unwrap_err().to_string();
+        assert_eq!(long, "tensor 'b': 8 bytes planned, 9 written");
+        let mut missing = begin();
+        missing.tensor(&[0; 8]).unwrap();
+        let missing = missing.finish().unwrap_err().to_string();
+        assert_eq!(missing, "tensor 'a': 12 bytes planned, 0 written");
+        let mut done = begin();
+        done.tensor(&[0; 8]).unwrap();
+        done.tensor(&[0; 12]).unwrap();
+        let beyond = "tensor 'after the last one': 0 bytes planned, ";
+        let end = done.end().unwrap_err().to_string();
+        assert_eq!(end, format!("{beyond}0 written"));
+        let put = done.put(&[0]).unwrap_err().to_string();
+        assert_eq!(put, format!("{beyond}1 written"));
+    }
+
+    #[test]
+    fn what_no_reader_would_take_is_not_written() {
+        let long = "n".repeat(64);
+        let cases = [
+            (
+                vec![plan("a", &[1], F32), plan("a", &[1], F32)],
+                "tensor 'a': it comes twice",
+            ),
+            (
+                vec![plan("a", &[33], Q4_0)],
+                "tensor 'a': rows of 33 numbers",
+            ),
+            (vec![plan("a", &[], F32)], "tensor 'a': 0 dimensions"),
+            (vec![plan("a", &[1; 5], F32)], "tensor 'a': 5 dimensions"),
+            (
+                vec![plan("a", &[2, 0], F32)],
+                "tensor 'a': dimension 1 is 0",
+            ),
+            (
+                vec![plan("a", &[usize::MAX, 2], F32)],
+                "are more numbers or bytes",
+            ),
+            (
+                vec![plan("a", &[1], 133)],
+                "tensor 'a': type 133 is none of ggml's",
+            ),
+            (vec![plan("", &[1], F32)], "its name has 0 bytes"),
+            (vec![plan("a\n", &[1], F32)], "control character U+000A"),
+            (
+                vec![plan(&long, &[1], F32)],
+                "its name has 64 bytes; 1 to 63 are allowed",
+            ),
+        ];
+        for (plans, said) in cases {
+            let error = GgufWriter::begin(Vec::new(), &metadata(), &plans).unwrap_err();
+            assert!(error.to_string().contains(said), "{said}: {error}");
+        }
+        for (key, said) in [
+            (
+                "general.alignment",
+                "key 'general.alignment': what is written has",
+            ),
+            ("", "key 0 (counted from 0): its name has 0 bytes"),
+        ] {
+            let metadata = BTreeMap::from([(key, MetadataValue::U32(32))]);
+            let error = GgufWriter::begin(Vec::new(), &metadata, &[]).unwrap_err();
+            assert!(error.to_string().contains(said), "{said}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_refuses_the_bytes_is_passed_on() {
+        let full: &mut [u8] = &mut [];
+        let writer = GgufWriter::begin(full, &BTreeMap::new(), &[]).unwrap();
+        assert!(matches!(writer.finish(), Err(GgufWriteError::Io(_))));
+    }
+}

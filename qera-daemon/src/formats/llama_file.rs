@@ -1,0 +1,93 @@
+//! What the files of llama.cpp say of themselves, for who holds our readers against others.
+
+use core::fmt;
+
+use serde_json::{Value, json};
+
+use crate::formats::gguf::error::GgufError;
+use crate::formats::gguf::header::GgufHeader;
+use crate::formats::imatrix::error::ImatrixError;
+use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
+
+/// A file of llama.cpp, read as a GGUF and as an importance matrix. It displays as JSON: under
+/// `header` and `imatrix` what it holds, or `refused` and why.
+#[derive(Debug)]
+pub struct LlamaFile<'b> {
+    header: Result<GgufHeader<'b>, GgufError>,
+    imatrix: Result<Imatrix, ImatrixError>,
+}
+
+impl<'b> LlamaFile<'b> {
+    /// Reads bytes, whatever they are.
+    #[must_use]
+    pub fn read(bytes: &'b [u8]) -> Self {
+        Self {
+            header: GgufHeader::parse(bytes),
+            imatrix: Imatrix::parse(bytes),
+        }
+    }
+
+    /// The importance matrix as we write one; `None` where it is none, or cannot be written.
+    #[must_use]
+    pub fn imatrix_again(&self) -> Option<Vec<u8>> {
+        self.imatrix.as_ref().ok()?.write().ok()
+    }
+}
+
+impl fmt::Display for LlamaFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = match &self.header {
+            Ok(header) => described(header),
+            Err(error) => json!({ "refused": error.to_string() }),
+        };
+        let imatrix = match &self.imatrix {
+            Ok(imatrix) => summed(imatrix),
+            Err(error) => json!({ "refused": error.to_string() }),
+        };
+        write!(f, "{}", json!({ "header": header, "imatrix": imatrix }))
+    }
+}
+
+fn described(header: &GgufHeader<'_>) -> Value {
+    let tensor = header.tensors.iter().map(|tensor| {
+        json!({
+            "name": tensor.name,
+            "ne": tensor.ne,
+            "type": tensor.type_number,
+            "start": tensor.start,
+            "bytes": tensor.bytes,
+        })
+    });
+    json!({
+        "version": header.version,
+        "alignment": header.alignment,
+        "architecture": header.metadata.text("general.architecture"),
+        "tensors": tensor.collect::<Value>(),
+    })
+}
+
+fn summed(imatrix: &Imatrix) -> Value {
+    let means = |entry: &ImatrixEntry| -> Value {
+        let each = (0..entry.matrices()).map(|matrix| entry.mean_squares(matrix));
+        each.map(Value::from).collect()
+    };
+    let weights = imatrix.entries.iter().map(|(name, entry)| {
+        json!({
+            "name": name,
+            "counts": entry.counts,
+            "mean_squares": means(entry),
+            "sums_of_x": entry.sums_of_x,
+        })
+    });
+    json!({
+        "counts_are": match imatrix.unit {
+            CountUnit::Rows => "rows",
+            CountUnit::RowsInPart => "rows in part",
+            CountUnit::Chunks => "chunks",
+        },
+        "datasets": imatrix.datasets,
+        "chunks": imatrix.chunks,
+        "chunk_size": imatrix.chunk_size,
+        "weights": weights.collect::<Value>(),
+    })
+}
