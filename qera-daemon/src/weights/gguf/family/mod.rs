@@ -138,15 +138,8 @@ impl Family {
         Some(join(architecture.prefix(), &path))
     }
 
-    /// What keys that are a GGUF's names are in a checkpoint, as the class with a head names its
-    /// modules: a rule for each kind of layer, and for what else is multiplied with.
-    #[must_use]
-    pub(crate) fn map_rules(&self) -> Vec<MapRule> {
-        let prefix = self.class().map_or("", Architecture::prefix);
-        self.map_rules_under(prefix)
-    }
-
-    /// The same where the base class's paths have this before them.
+    /// What keys that are a GGUF's names are in a checkpoint whose base class's paths have this
+    /// before them: a rule for each kind of layer, and for what else is multiplied with.
     #[must_use]
     pub(crate) fn map_rules_under(&self, prefix: &str) -> Vec<MapRule> {
         let blocks = self.class().map_or(&[][..], Architecture::blocks);
@@ -195,7 +188,10 @@ mod tests {
     #[test]
     fn names_go_there_and_back() {
         for family in LISTED {
-            let rules = NameMap::new(true, family.map_rules());
+            let rules = NameMap::new(
+                true,
+                family.map_rules_under(family.class().unwrap().prefix()),
+            );
             for of in family.layers {
                 let tensor = format!("blk.17.{}.weight", of.tensor);
                 let module = family.module_of(&tensor).unwrap();

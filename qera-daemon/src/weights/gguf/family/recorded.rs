@@ -68,7 +68,8 @@ fn every_layer_has_the_tensor_and_the_rows_that_the_converter_gave_it() {
             let (module, tensor) = (of.module, of.tensor);
             let said = format!("{checkpoint}: {module}");
             // A class with a head saved it, or the base class.
-            let rules = [family.map_rules(), family.map_rules_under("")];
+            let rules =
+                [family.class().unwrap().prefix(), ""].map(|prefix| family.map_rules_under(prefix));
             let mut maps = rules.into_iter().map(|rules| NameMap::new(true, rules));
             assert!(maps.any(|map| map.apply(tensor) == module), "{said}");
             if !tensor.starts_with("blk.") {
