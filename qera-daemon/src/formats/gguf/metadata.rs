@@ -152,27 +152,6 @@ impl<'b> Metadata<'b> {
         each.map(|bytes| unsigned(value.of, bytes)).collect()
     }
 
-    /// A float of either width; `None` where it is absent or something else.
-    pub(crate) fn float(&self, key: &str) -> Option<f64> {
-        let value = self.scalar(key)?;
-        match (value.of, value.bytes) {
-            (ValueType::Float { .. }, &[a, b, c, d]) => {
-                Some(f32::from_le_bytes([a, b, c, d]).into())
-            }
-            (ValueType::Float { .. }, bytes) => Some(f64::from_le_bytes(*bytes.first_chunk()?)),
-            _ => None,
-        }
-    }
-
-    /// A boolean; `None` where it is absent or something else.
-    pub(crate) fn boolean(&self, key: &str) -> Option<bool> {
-        let value = self.scalar(key)?;
-        match value.of {
-            ValueType::Boolean => value.bytes.first().map(|&byte| byte == 1),
-            _ => None,
-        }
-    }
-
     /// An array of strings; `None` where it is absent, something else, above 2^20 strings, or holds
     /// one that is not UTF-8.
     pub(crate) fn texts(&self, key: &str) -> Option<Vec<&'b str>> {
@@ -347,14 +326,9 @@ mod tests {
         assert_eq!(unsigned("i32"), None);
         assert_eq!(unsigned("u64"), Some(u64::MAX));
         assert_eq!(unsigned("i64"), Some(i64::MAX.unsigned_abs()));
-        assert_eq!(
-            [read.float("f32"), read.float("f64")],
-            [Some(0.5), Some(0.1)]
-        );
-        assert_eq!(
-            [read.boolean("yes"), read.boolean("no")],
-            [Some(true), Some(false)]
-        );
+        for key in ["f32", "f64", "yes", "no"] {
+            assert!(read.has(key) && unsigned(key).is_none(), "{key}");
+        }
         assert_eq!(read.unsigned_or_array("heads"), Some(vec![3, 4]));
         assert_eq!(read.unsigned_or_array("u8"), Some(vec![200]));
         assert_eq!(read.unsigned_or_array("none"), Some(vec![]));
@@ -364,7 +338,6 @@ mod tests {
         for key in ["absent", "texts", "heads", "none"] {
             assert_eq!(read.has(key), key != "absent");
             assert!(read.text(key).is_none() && unsigned(key).is_none(), "{key}");
-            assert!(read.float(key).is_none() && read.boolean(key).is_none());
         }
         for key in ["text", "u8", "heads", "absent"] {
             assert!(read.texts(key).is_none(), "{key}");
@@ -372,7 +345,6 @@ mod tests {
         for key in ["text", "f32", "texts"] {
             assert!(read.unsigned_or_array(key).is_none(), "{key}");
         }
-        assert!(read.float("u8").is_none() && read.boolean("u8").is_none());
     }
 
     #[test]

@@ -23,14 +23,8 @@ pub(crate) enum MetadataValue {
     Text(String),
     /// A number.
     U32(u32),
-    /// A number.
-    U64(u64),
-    /// A number.
-    F32(f32),
     /// An array of strings.
     Texts(Vec<String>),
-    /// An array of numbers.
-    U32s(Vec<u32>),
 }
 
 /// Name, dimensions and type of a tensor to be written.
@@ -250,10 +244,8 @@ fn put_string(header: &mut Vec<u8>, text: &str) {
 /// A value behind the number of its type.
 fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     const U32: u32 = 4;
-    const F32: u32 = 6;
     const TEXT: u32 = 8;
     const ARRAY: u32 = 9;
-    const U64: u32 = 10;
     let put = |header: &mut Vec<u8>, numbers: &[u32]| {
         header.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
     };
@@ -263,22 +255,12 @@ fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
             put_string(header, text);
         }
         MetadataValue::U32(number) => put(header, &[U32, *number]),
-        MetadataValue::U64(number) => {
-            put(header, &[U64]);
-            header.extend(number.to_le_bytes());
-        }
-        MetadataValue::F32(number) => put(header, &[F32, number.to_bits()]),
         MetadataValue::Texts(texts) => {
             put(header, &[ARRAY, TEXT]);
             header.extend((texts.len() as u64).to_le_bytes());
             for text in texts {
                 put_string(header, text);
             }
-        }
-        MetadataValue::U32s(numbers) => {
-            put(header, &[ARRAY, U32]);
-            header.extend((numbers.len() as u64).to_le_bytes());
-            put(header, numbers);
         }
     }
 }
@@ -309,13 +291,10 @@ mod tests {
         BTreeMap::from([
             ("general.architecture", MetadataValue::Text("llama".into())),
             ("a.u32", MetadataValue::U32(u32::MAX)),
-            ("a.u64", MetadataValue::U64(1 << 40)),
-            ("a.f32", MetadataValue::F32(-0.5)),
             (
                 "a.texts",
                 MetadataValue::Texts(vec!["x".into(), String::new()]),
             ),
-            ("a.u32s", MetadataValue::U32s(vec![3, 1, 2])),
             ("a.none", MetadataValue::Texts(Vec::new())),
         ])
     }
@@ -350,11 +329,8 @@ mod tests {
         let read = &header.metadata;
         assert_eq!(read.text("general.architecture"), Some("llama"));
         assert_eq!(read.unsigned("a.u32"), Some(u32::MAX.into()));
-        assert_eq!(read.unsigned("a.u64"), Some(1 << 40));
-        assert_eq!(read.float("a.f32"), Some(-0.5));
         assert_eq!(read.texts("a.texts"), Some(vec!["x", ""]));
         assert_eq!(read.texts("a.none"), Some(vec![]));
-        assert_eq!(read.unsigned_or_array("a.u32s"), Some(vec![3, 1, 2]));
         assert!(!read.has("general.alignment"));
     }
 
