@@ -65,9 +65,16 @@ impl GgufTensorToWrite {
 /// A block of seven levels.
 fn coarse_block(values: &[f32]) -> Vec<u8> {
     let scale = coarse_scale(values);
-    let level = |v: &f32| (v / scale.to_f32()).round().clamp(-3.0, 3.0);
-    let levels = values.iter().map(|v| (level(v) as i8).to_le_bytes()[0]);
+    let levels = values.iter().map(|v| {
+        let level = coarse_level(*v, scale.to_f32());
+        let levels = (-3_i8..=3).find(|of| (f32::from(*of) - level).abs() < 0.5);
+        levels.unwrap_or_default().to_le_bytes()[0]
+    });
     scale.to_le_bytes().into_iter().chain(levels).collect()
+}
+
+fn coarse_level(value: f32, scale: f32) -> f32 {
+    (value / scale).round().clamp(-3.0, 3.0)
 }
 
 fn coarse_scale(values: &[f32]) -> f16 {
@@ -80,9 +87,7 @@ fn coarse_scale(values: &[f32]) -> f16 {
 pub fn coarse_values(values: &[f32]) -> Vec<f32> {
     let blocks = values.chunks(BLOCK).flat_map(|values| {
         let scale = coarse_scale(values).to_f32();
-        let decoded = values
-            .iter()
-            .map(move |v| (v / scale).round().clamp(-3.0, 3.0) * scale);
+        let decoded = values.iter().map(move |v| coarse_level(*v, scale) * scale);
         decoded.collect::<Vec<_>>()
     });
     blocks.collect()
@@ -139,7 +144,7 @@ impl GgufToWrite {
         let mut data = Vec::new();
         for tensor in &self.tensors {
             file.extend(string(&tensor.name));
-            file.extend((tensor.ne.len() as u32).to_le_bytes());
+            file.extend(u32::try_from(tensor.ne.len()).unwrap().to_le_bytes());
             file.extend(tensor.ne.iter().flat_map(|&n| (n as u64).to_le_bytes()));
             file.extend(tensor.type_number.to_le_bytes());
             file.extend((data.len() as u64).to_le_bytes());

@@ -13,9 +13,9 @@ use crate::three_layers::{rename_in, sine_values};
 /// Rows of a shard.
 pub const ROWS: usize = 400;
 /// Heads of q.
-pub const HEADS: usize = 2;
+pub const HEADS: u32 = 2;
 /// Heads of k.
-pub const KEY_HEADS: usize = 1;
+pub const KEY_HEADS: u32 = 1;
 
 /// A linear layer, in both worlds.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub struct GgufTestLayer {
     /// Width of its input.
     pub in_features: usize,
     /// Heads by which its rows are interleaved in a GGUF; 0 where they are not.
-    pub heads: usize,
+    pub heads: u32,
 }
 
 /// The layers: q and k on one site, down on another.
@@ -84,7 +84,7 @@ impl GgufTestLayer {
         if self.heads == 0 {
             return weight.to_vec();
         }
-        let head = self.out_features / self.heads;
+        let head = self.out_features / self.heads as usize;
         let rows = (0..self.out_features).map(|row| {
             let (first, within) = (row / head * head, row % head);
             first + within % 2 * (head / 2) + within / 2
@@ -121,7 +121,7 @@ impl GgufTestLayer {
 /// A GGUF's metadata without a tensor.
 #[must_use]
 pub fn empty_model() -> GgufToWrite {
-    GgufToWrite::model("llama", HEADS as u32, KEY_HEADS as u32)
+    GgufToWrite::model("llama", HEADS, KEY_HEADS)
 }
 
 /// The quantized model.

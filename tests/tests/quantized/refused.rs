@@ -97,7 +97,7 @@ fn another_width_is_told_with_both() {
 #[test]
 fn another_architecture_is_told() {
     let daemon = daemon_with_gguf(BINARY);
-    let named = |name| GgufToWrite::model(name, HEADS as u32, KEY_HEADS as u32);
+    let named = |name| GgufToWrite::model(name, HEADS, KEY_HEADS);
     expect(
         &run_with(&daemon, &named("qwen2")),
         1,
