@@ -135,7 +135,7 @@ impl GgufModel {
     fn add_rest(&mut self, split: Split) -> Result<(), Fatal> {
         let path = self.path.clone();
         if split.count > 1 {
-            let named = Parts::of(&path, split.count).ok_or_else(|| {
+            let named = SplitName::of(&path, split.count).ok_or_else(|| {
                 let (count, one) = (split.count, 1);
                 let end = format!("-{one:0DIGITS$}-of-{count:0DIGITS$}.gguf");
                 refuse(
@@ -280,13 +280,13 @@ fn parse<'b>(path: &Path, bytes: &'b [u8]) -> Result<GgufHeader<'b>, Fatal> {
 }
 
 /// Names of the parts of a split file.
-struct Parts {
+struct SplitName {
     folder: PathBuf,
     stem: String,
     count: u64,
 }
 
-impl Parts {
+impl SplitName {
     /// By the name of one of them; none where it is no such name.
     fn of(path: &Path, count: u64) -> Option<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
