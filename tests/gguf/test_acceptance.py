@@ -12,8 +12,7 @@ from recorded import mean_square
 
 RANK = 16
 AGREE = 1e-5  # relative: R is made of f32 products
-# Exact and approx are both free to overfit a few thousand rows; exact's shrinkage is chosen not to.
-NEVER_ABOVE = 1.0
+WHOSE_STATE_STAYS = ("Q4_1", "checkpoint", "exact")
 
 
 class AcceptanceTests:
@@ -41,7 +40,7 @@ class AcceptanceTests:
         if not stamp.exists() or stamp.read_text() != made_by:
             shutil.rmtree(out, ignore_errors=True)
             Run(self.binary, *options).expect(0)
-            if form != "checkpoint":
+            if (name, form, method) != WHOSE_STATE_STAYS:
                 shutil.rmtree(out / "state")  # as large as all statistics, and not asked for again
             stamp.write_text(made_by)
         self.runs[out] = Corrected(out)
@@ -77,7 +76,7 @@ class AcceptanceTests:
                 module, rows = self.original.module(layer), self.original.unseen.rows(layer)
                 without = mean_square(rows, error)
                 ours, other = (mean_square(rows, error - of.correction(module)) for of in (exact, approx))
-                assert ours < without and ours <= NEVER_ABOVE * other, (
+                assert ours < without and ours <= other, (
                     f"{name} {module}: exact {ours / without:.4f}, approx {other / without:.4f} of no correction"
                 )
 
@@ -110,7 +109,7 @@ class AcceptanceTests:
 
     def test_a_state_knows_its_file(self):
         first, second = list(self.files)[:2]
-        out = self.run(first).out
+        out = self.run(first).out  # whose state stays
         options = self.options(self.files[second], self.original.model.checkpoint, out)
         run = Run(self.binary, *options).expect(4)
         assert "belongs to another --quantized file" in run.said, run.said[-2000:]
