@@ -102,25 +102,49 @@ pub(crate) fn restore(
     journal: Option<&Journal>,
     expected: &Expected<'_>,
 ) -> Result<Restored, Fatal> {
+    let newest = newest_whole(state, journal.is_some(), |path| {
+        read(path, journal, expected)
+    })?;
+    Ok(newest.map_or_else(Restored::default, |found| Restored {
+        damaged: found.damaged,
+        ..found.value
+    }))
+}
+
+/// What was read of the newest snapshot that is whole.
+#[derive(Debug)]
+pub(crate) struct Newest<T> {
+    /// What was read.
+    pub(crate) value: T,
+    /// Newer snapshots that are not whole.
+    pub(crate) damaged: Vec<DamagedSnapshot>,
+}
+
+/// Reads the newest snapshot that `read` finds whole; `None` where there is none at all. With the
+/// lock held (`is_held`) nobody replaces one meanwhile.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] when there are snapshots and none is whole; [`Fatal::Io`].
+pub(crate) fn newest_whole<T>(
+    state: &Path,
+    is_held: bool,
+    read: impl Fn(&Path) -> Result<T, Unread>,
+) -> Result<Option<Newest<T>>, Fatal> {
     let mut damaged = Vec::new();
     for _ in 0..ATTEMPTS {
         damaged.clear();
         let snapshots = list(state)?;
         if snapshots.is_empty() {
-            return Ok(Restored::default());
+            return Ok(None);
         }
         for Snapshot { path, .. } in snapshots {
-            match read(&path, journal, expected) {
-                Ok(mut restored) => {
-                    restored.damaged = damaged;
-                    return Ok(restored);
-                }
+            match read(&path) {
+                Ok(value) => return Ok(Some(Newest { value, damaged })),
                 Err(Unread::Damaged(what)) => damaged.push(DamagedSnapshot { path, what }),
                 Err(Unread::Fatal(fatal)) => return Err(fatal),
             }
         }
-        // With the lock held nobody else changes them.
-        if journal.is_some() {
+        if is_held {
             break;
         }
     }
