@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::export::export_imatrix;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::host::allocator::map_large_arrays;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Solve,
     /// What a state holds and what the daemon that works with it is doing
     Status(StatusArgs),
+    /// What a state knows, as another program's file
+    Export(ExportArgs),
     /// Print the memory per site, layer and stage, and the expected work; start nothing
     Plan,
     /// Check the files of an adapter, qera's or another in PEFT's format, against the model that it
@@ -52,6 +55,23 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// The merged settings, where a run would take them
     Config(ConfigArgs),
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Which file.
+    #[command(subcommand)]
+    pub(crate) what: Exported,
+}
+
+/// What can be exported.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Exported {
+    /// E[x^2], the rows and the mean of x of every layer's input, in --out FILE: what llama.cpp's
+    /// llama-quantize --imatrix takes. --state DIR names the statistics; --checkpoint says what
+    /// their layers are called in a GGUF, unless llama.cpp's tap recorded them
+    Imatrix,
 }
 
 /// Arguments of `verify`.
@@ -108,6 +128,13 @@ fn job(
     if let Some(Command::Verify(VerifyArgs { adapter, base })) = command {
         return commands::verify(adapter, base.as_deref());
     }
+    if let Some(Command::Export(_)) = command {
+        layered.needs(
+            "state",
+            "--state DIR is needed: the statistics that are exported",
+        )?;
+        layered.needs("out", "--out FILE is needed: the imatrix")?;
+    }
     let settings = Settings::resolve(&layered.options)?;
     match command {
         // Shown only where they are settings that a run would take.
@@ -117,6 +144,9 @@ fn job(
             settings.rounding.refuse_round_after("solve")?;
             commands::solve(&settings, reporter)
         }
+        Some(Command::Export(ExportArgs {
+            what: Exported::Imatrix,
+        })) => export_imatrix(&settings, &settings.publish.out, reporter),
         Some(Command::Status(status)) => commands::status(&settings, status.json),
         _ => run::run(&settings, reporter),
     }

@@ -45,6 +45,14 @@ pub(crate) enum Fatal {
         /// What is wrong with it.
         reason: String,
     },
+    /// An imatrix cannot serve; the text names the tensor and the numbers.
+    #[error("imatrix {}: {reason}", path.display())]
+    Imatrix {
+        /// The file at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A layer could not be solved.
     #[error("layer {layer}: {reason}")]
     Solve {
@@ -137,6 +145,7 @@ impl Fatal {
             Self::Io { .. }
             | Self::Unwritten { .. }
             | Self::Checkpoint { .. }
+            | Self::Imatrix { .. }
             | Self::Solve { .. }
             | Self::Fold { .. }
             | Self::NothingUsable { .. }

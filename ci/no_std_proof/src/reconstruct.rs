@@ -26,6 +26,7 @@ fn predicates() -> bool {
         && Method::gap_is_in_f(approx)
         && !Method::gap_is_in_f(lqer)
         && Method::can_leave_out(exact)
+        && Method::is_of_mean_squares(Method::of_mean_squares())
         && !Method::can_leave_out(lqer)
         && Method::corrects(exact)
         && !Method::corrects(plain)

@@ -88,6 +88,24 @@ impl Method {
         matches!(self.statistic_kind(), StatisticKind::Autocorrelation)
     }
 
+    /// The method that solves from the second moments `E[x_i^2]`, which is all that is known where
+    /// nobody kept more.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Method;
+    /// assert!(Method::of_mean_squares().is_of_mean_squares());
+    /// ```
+    #[must_use]
+    pub const fn of_mean_squares() -> Self {
+        Self::Approx
+    }
+
+    /// Whether the second moments `E[x_i^2]` are all that it needs, and what it needs.
+    #[must_use]
+    pub const fn is_of_mean_squares(self) -> bool {
+        matches!(self.statistic_kind(), StatisticKind::SecondMoment)
+    }
+
     /// Whether it depends on the inputs: else more rows change nothing.
     #[must_use]
     pub const fn uses_rows(self) -> bool {
@@ -146,6 +164,10 @@ mod tests {
             assert_eq!(method.shrinks(), method == Method::Exact);
             assert_eq!(method.can_leave_out(), method != Method::Lqer);
             assert_eq!(method.corrects(), method != Method::WeightOnly);
+            assert_eq!(
+                method.is_of_mean_squares(),
+                method == Method::of_mean_squares()
+            );
         }
         assert!(!Method::ZeroQuantV2.uses_rows() && Method::LqerMean.uses_rows());
         assert!(Method::Approx.gap_is_in_f() && !Method::LqerMean.gap_is_in_f());

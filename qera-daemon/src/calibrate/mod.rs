@@ -5,6 +5,7 @@
 pub(crate) mod aside;
 pub(crate) mod blocks;
 pub(crate) mod follow;
+pub(crate) mod imatrix;
 pub(crate) mod pending;
 pub(crate) mod site;
 pub(crate) mod window;

@@ -72,6 +72,17 @@ impl SiteStatistics {
         }
     }
 
+    /// By somebody else's word: E[x^2] of so many rows, none of which is here.
+    #[must_use]
+    pub(crate) fn given(mean_squares: Vec<f64>, rows: u64) -> Self {
+        let in_features = mean_squares.len();
+        Self {
+            second_moment: SecondMoment::given(mean_squares),
+            rows,
+            ..Self::new(in_features, SecondMomentKind::Given, 0.0)
+        }
+    }
+
     /// Nothing seen yet; the whole of R is gathered and nothing is kept aside.
     #[must_use]
     pub fn whole(in_features: usize) -> Self {
@@ -159,7 +170,7 @@ impl SiteStatistics {
     /// E[x^2] per channel, whether the whole of R is gathered or not.
     #[must_use]
     pub(crate) fn mean_squares(&self) -> Vec<f64> {
-        self.second_moment.channels().mean_squares(self.rows)
+        self.second_moment.mean_squares(self.rows)
     }
 
     /// The diagonal of R.
@@ -173,7 +184,7 @@ impl SiteStatistics {
     pub(crate) fn diagonal_errors(&self) -> Vec<f64> {
         match &self.second_moment {
             SecondMoment::Packed { channels, .. } => entry_errors(channels, self.rows as f64),
-            SecondMoment::Diagonal(_) => Vec::new(),
+            SecondMoment::Diagonal(_) | SecondMoment::Given(_) => Vec::new(),
         }
     }
 }

@@ -74,7 +74,7 @@ impl<'a> Yardstick<'a> {
 
     /// f of the unrounded correction, which decides the way for this layer.
     pub(crate) fn choose(&mut self, correction: &Correction) -> f64 {
-        self.by_rows = !self.second_moment.kind().is_whole();
+        self.by_rows = !self.second_moment.kind().is_traced();
         let f = self.of(&correction.factors, correction);
         // Statistics without rows (from elsewhere) are taken at their word, down to what
         // differences of traces show.
@@ -124,7 +124,15 @@ impl<'a> Yardstick<'a> {
     fn on_residual(&self, factors: &Factors) -> f64 {
         let m = self.error.m();
         let error = self.error.matrix.values;
-        let mut p = Vec::with_capacity(error.len());
+        let trace = |p: &[f32]| {
+            let trace = self
+                .second_moment
+                .trace_with(self.compute, ColumnMajor::new(p, m));
+            trace.unwrap_or_default().sum()
+        };
+        // A diagonal takes columns as they come; the bands of R are spread once for all.
+        let at_once = self.second_moment.kind().is_whole();
+        let (mut p, mut sum) = (Vec::new(), 0.0);
         for (group, values) in error.chunks(COLUMNS * m).enumerate() {
             let (first, count) = (group * COLUMNS, values.len() / m);
             let c = product(
@@ -133,10 +141,12 @@ impl<'a> Yardstick<'a> {
             );
             let c = (0..count).flat_map(|j| c.col(j).iter().copied().collect::<Vec<_>>());
             p.extend(values.iter().zip(c).map(|(e, c)| narrow(f64::from(*e) - c)));
+            if !at_once {
+                sum += trace(&p);
+                p.clear();
+            }
         }
-        let p = ColumnMajor::new(&p, m);
-        let trace = self.second_moment.trace_with(self.compute, p);
-        trace.unwrap_or_default().sum()
+        sum + trace(&p)
     }
 
     /// How far f of this correction may be off because R is.

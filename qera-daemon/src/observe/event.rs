@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::observe::imatrix_events::{ImatrixRead, ImatrixWritten, LayerStoodIn};
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
@@ -83,6 +84,12 @@ pub(crate) enum Event<'a> {
     Unrounded(UnroundedLayers<'a>),
     /// W~ of a layer is made, and stays.
     Rounded(LayerRounded<'a>),
+    /// What an imatrix holds.
+    ImatrixRead(ImatrixRead<'a>),
+    /// A state's statistics are written as an imatrix.
+    ImatrixWritten(ImatrixWritten),
+    /// A layer has a correction from an imatrix, until one from rows is there.
+    Imatrix(LayerStoodIn<'a>),
     /// A layer has its correction.
     LayerSolved(LayerCorrected<'a>),
     /// W~ is in place as a checkpoint.
@@ -136,6 +143,9 @@ impl fmt::Display for Event<'_> {
             Self::Gathering(gathering) => gathering.fmt(f),
             Self::Unrounded(unrounded) => unrounded.fmt(f),
             Self::Rounded(rounded) => rounded.fmt(f),
+            Self::ImatrixRead(read) => read.fmt(f),
+            Self::ImatrixWritten(written) => written.fmt(f),
+            Self::Imatrix(stood_in) => stood_in.fmt(f),
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::BaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
@@ -301,6 +311,7 @@ mod tests {
                 path: "out/3".into(),
                 solved: 4,
                 uncorrected,
+                imatrix: 0,
                 starved: 1,
                 waiting,
                 shards: 5,

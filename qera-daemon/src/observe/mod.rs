@@ -3,6 +3,7 @@
 //! asks (`status`), and readiness to a service manager (`systemd`).
 
 pub(crate) mod event;
+pub(crate) mod imatrix_events;
 pub(crate) mod layer_events;
 pub(crate) mod reporter;
 pub(crate) mod rounding_events;

@@ -114,6 +114,9 @@ pub(crate) struct GenerationPublished {
     pub(crate) solved: usize,
     /// Layers that were solved and have none: there was nothing to correct, or the method does not.
     pub(crate) uncorrected: usize,
+    /// Layers with a correction from an imatrix, until one from rows is there.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) imatrix: usize,
     /// Layers whose site has seen no row.
     pub(crate) starved: usize,
     /// Layers whose site has too few rows to be solved.
@@ -128,6 +131,14 @@ pub(crate) struct GenerationPublished {
     pub(crate) rank: usize,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands it a reference"
+)]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl fmt::Display for GenerationPublished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -135,6 +146,7 @@ impl fmt::Display for GenerationPublished {
             path,
             solved,
             uncorrected,
+            imatrix,
             starved,
             waiting,
             shards,
@@ -148,6 +160,9 @@ impl fmt::Display for GenerationPublished {
         )?;
         if *uncorrected > 0 {
             write!(f, "{uncorrected} solved without correction, ")?;
+        }
+        if *imatrix > 0 {
+            write!(f, "{imatrix} by an imatrix, ")?;
         }
         write!(
             f,

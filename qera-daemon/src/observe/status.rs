@@ -91,6 +91,8 @@ pub(crate) enum Standing {
     Starved,
     /// Too few rows came for it to be solved.
     Waiting,
+    /// An imatrix stands in for its rows.
+    Imatrix,
     /// More rows are waited for before it is rounded.
     Gathering,
     /// It has a correction.
@@ -111,6 +113,7 @@ impl Standing {
         match self {
             Self::Starved => "starved",
             Self::Waiting => "waiting",
+            Self::Imatrix => "imatrix",
             Self::Gathering => "gathering",
             Self::Solved => "solved",
             Self::Converged => "converged",
@@ -282,6 +285,7 @@ mod tests {
         for standing in [
             Standing::Starved,
             Standing::Waiting,
+            Standing::Imatrix,
             Standing::Gathering,
             Standing::Solved,
             Standing::Converged,

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::calibrate::imatrix::GivenStatistics;
 use crate::host::compute::Compute;
 use crate::host::cores::{Core, Cores};
 use crate::observe::reporter::Reporter;
@@ -19,6 +20,8 @@ pub(crate) struct Context<'a> {
     /// The sites that the run began with; the feeder knows those that come later, where there is no
     /// checkpoint.
     pub(crate) sites: &'a Sites,
+    /// What stands in for rows, where an imatrix was given.
+    pub(crate) imatrix: Option<&'a GivenStatistics>,
     /// Rows kept aside, by site.
     pub(crate) scored_shares: Vec<f64>,
     /// Solves a site; `None` where there is no checkpoint.

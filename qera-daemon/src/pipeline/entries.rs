@@ -82,6 +82,8 @@ pub(crate) struct LayerEntry {
     pub(crate) rows: u64,
     /// Rows that its latest correction was solved from; 0 where it has none.
     pub(crate) rows_of_correction: u64,
+    /// Whether its correction is an imatrix's, until one from rows is there.
+    pub(crate) stood_in: bool,
     /// Of its latest correction.
     pub(crate) errors: Option<RelativeErrors>,
     /// Rows that it is rounded at, while it is not.
@@ -112,6 +114,7 @@ impl LayerEntry {
             (Folding::Closed, _) => Standing::Closed,
             (_, true) => Standing::Converged,
             (Folding::Reopened, false) => Standing::Reopened,
+            _ if self.stood_in => Standing::Imatrix,
             _ if !self.is_fed() => Standing::Starved,
             _ if self.rounds_at.is_some() => Standing::Gathering,
             _ if self.rows_of_correction > 0 => Standing::Solved,

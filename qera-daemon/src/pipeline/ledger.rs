@@ -169,8 +169,14 @@ impl<'a> Ledger<'a> {
         self.enter(|entries| {
             let entry = &mut entries.layers[correction.layer];
             entry.rows_of_correction = correction.rows;
+            entry.stood_in = false;
             entry.errors = Some(correction.errors);
         });
+    }
+
+    /// An imatrix stands in for the rows of a layer.
+    pub(crate) fn stood_in(&self, layer: usize) {
+        self.enter(|entries| entries.layers[layer].stood_in = true);
     }
 
     /// A generation is in place.
@@ -316,6 +322,26 @@ mod tests {
             ledger.judged(0, known(converged, folding));
             assert_eq!(standing(), expected);
         }
+    }
+
+    #[test]
+    fn an_imatrix_stands_in_until_a_correction_from_rows_is_there() {
+        let ledger = of_one_layer();
+        let standing = || ledger.status().layers[0].status;
+        ledger.stood_in(0);
+        assert_eq!(standing(), Standing::Imatrix);
+        deal(&ledger, &[0], 10);
+        assert_eq!(standing(), Standing::Imatrix);
+        assert!(ledger.status().layers[0].error_without.is_none());
+        ledger.corrected(&CorrectionEntry {
+            layer: 0,
+            rows: 10,
+            errors: RelativeErrors {
+                without: 2.0,
+                with: Some(1.0),
+            },
+        });
+        assert_eq!(standing(), Standing::Solved);
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) mod report;
 pub(crate) mod slot;
 pub(crate) mod solver;
 pub(crate) mod stage_end;
+pub(crate) mod stand_ins;
 pub(crate) mod supply;
 pub(crate) mod task;
 pub(crate) mod thread;

@@ -18,6 +18,7 @@ use crate::pipeline::context::Context;
 use crate::pipeline::entries::{LayerEntry, RelativeErrors};
 use crate::pipeline::ledger::CorrectionEntry;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
+use crate::pipeline::stand_ins::StandIns;
 use crate::pipeline::thread::Discard;
 use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
@@ -35,6 +36,8 @@ pub(crate) struct Publisher<'a> {
     target: Target<'a>,
     /// By layer.
     latest: Vec<Option<LayerSolution>>,
+    /// For layers without one.
+    stand_ins: Option<StandIns<'a>>,
     /// Restored sites without a solution in this run: zeros would replace their corrections.
     owed: BTreeSet<usize>,
     gathered: Arc<Gathered>,
@@ -59,6 +62,7 @@ impl<'a> Publisher<'a> {
             context,
             target,
             latest: (0..layers).map(|_| None).collect(),
+            stand_ins: StandIns::new(context),
             owed: (0..restored.len())
                 .filter(|&site| with_rows(&restored[site]))
                 .collect(),
@@ -207,7 +211,8 @@ impl<'a> Publisher<'a> {
             self.context.reporter.say(&Event::Unrounded(unrounded));
             return Ok(Drained::Gathering);
         }
-        if self.latest.iter().all(Option::is_none) {
+        let stand_in = self.stand_ins.as_ref().is_some_and(StandIns::are_any);
+        if self.latest.iter().all(Option::is_none) && !stand_in {
             return Ok(Drained::Nothing);
         }
         let cut_off = drain.unread.sites.iter().any(|&site| {
@@ -236,7 +241,10 @@ impl<'a> Publisher<'a> {
         let context = self.context;
         let entries = context.ledger.layers();
         let summaries: Vec<LayerSummary> = entries.iter().map(|entry| entry.summary).collect();
-        let outcomes = outcomes(&self.latest, &entries);
+        if let Some(stand_ins) = &mut self.stand_ins {
+            stand_ins.complete(&self.latest)?;
+        }
+        let outcomes = outcomes(&self.latest, self.stand_ins.as_ref(), &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let report = self.target.publish(&outcomes, &summaries, inputs)?;
@@ -257,8 +265,9 @@ impl<'a> Publisher<'a> {
             }
         };
         self.changed = false;
-        let corrected = outcomes.iter().filter(|o| o.is_corrected()).count();
-        let solved = outcomes.iter().filter(|o| o.solution().is_some()).count();
+        let measured = || outcomes.iter().filter_map(|o| o.measured());
+        let corrected = measured().filter(|s| s.is_corrected()).count();
+        let solved = measured().count();
         let starved = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Starved);
         let waiting = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Waiting);
         context.reporter.say(&Event::Published(GenerationPublished {
@@ -266,6 +275,7 @@ impl<'a> Publisher<'a> {
             path: published.path.display().to_string(),
             solved: corrected,
             uncorrected: solved - corrected,
+            imatrix: outcomes.iter().filter(|o| o.stand_in().is_some()).count(),
             starved: outcomes.iter().filter(starved).count(),
             waiting: outcomes.iter().filter(waiting).count(),
             shards,
@@ -295,7 +305,8 @@ impl<'a> Publisher<'a> {
         };
         let entries = self.context.ledger.layers();
         let fed = entries.iter().filter(|entry| entry.is_fed()).count();
-        let starved = entries.len() - fed;
+        let bare = |entry: &&LayerEntry| !entry.is_fed() && !entry.stood_in;
+        let starved = entries.iter().filter(bare).count();
         let converged = |entry: &LayerEntry| entry.summary.converged || (!all && !entry.is_fed());
         if self.context.converged() || fed == 0 || !entries.iter().all(converged) {
             return;
@@ -309,14 +320,16 @@ impl<'a> Publisher<'a> {
         self.context.converge();
     }
 
-    /// Says once which sites have seen no row.
+    /// Says once which sites have seen no row; where none can come, what an imatrix lacks was said.
     fn warn_starved(&mut self) {
-        if core::mem::replace(&mut self.starved_said, true) {
+        let alone = self.stand_ins.is_some() && self.context.settings.source.watch.is_none();
+        if core::mem::replace(&mut self.starved_said, true) || alone {
             return;
         }
         let entries = self.context.ledger.layers();
-        for site in &self.context.sites.sites {
-            if !site.layers.iter().any(|&layer| entries[layer].is_fed()) {
+        for (index, site) in self.context.sites.sites.iter().enumerate() {
+            let given = self.context.imatrix.is_some_and(|given| given.has(index));
+            if !given && !site.layers.iter().any(|&layer| entries[layer].is_fed()) {
                 self.context.warn_starved(site);
             }
         }
@@ -334,6 +347,11 @@ impl<'a> Publisher<'a> {
             journal_position: gathered.position,
             journal_digest: gathered.digest.clone(),
             drained,
+            imatrix: self
+                .context
+                .imatrix
+                .map(|given| given.files.clone())
+                .unwrap_or_default(),
         }
     }
 }
@@ -341,12 +359,20 @@ impl<'a> Publisher<'a> {
 /// What became of every layer, given its latest solution.
 fn outcomes<'a>(
     latest: &'a [Option<LayerSolution>],
+    stand_ins: Option<&'a StandIns<'a>>,
     entries: &[LayerEntry],
 ) -> Vec<LayerOutcome<'a>> {
-    let outcome = |(solution, entry): (&'a Option<LayerSolution>, &LayerEntry)| match solution {
-        Some(solution) => LayerOutcome::Solved(solution),
-        None if entry.is_fed() => LayerOutcome::Waiting,
-        None => LayerOutcome::Starved,
+    let layers = latest.iter().zip(entries).enumerate();
+    let outcome = |(layer, (solution, entry)): (usize, (&'a Option<_>, &LayerEntry))| {
+        let stand_in = || stand_ins.and_then(|of| of.of(layer));
+        match solution {
+            Some(solution) => LayerOutcome::Solved(solution),
+            None => match stand_in() {
+                Some(solution) => LayerOutcome::Imatrix(solution),
+                None if entry.is_fed() => LayerOutcome::Waiting,
+                None => LayerOutcome::Starved,
+            },
+        }
     };
-    latest.iter().zip(entries).map(outcome).collect()
+    layers.map(outcome).collect()
 }

@@ -3,6 +3,7 @@
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
+use crate::observe::imatrix_events::LayerStoodIn;
 use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, SiteClosed};
 use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
@@ -104,8 +105,34 @@ impl Context<'_> {
         }
     }
 
+    /// Reports a layer that an imatrix stands in for, and what is remarkable about it.
+    pub(crate) fn report_stand_in(&self, solution: &LayerSolution) {
+        self.report_rank_and_dtype(solution, "its diagonal error");
+        let power = solution.output_power;
+        self.reporter.say(&Event::Imatrix(LayerStoodIn {
+            layer: &self.layer(solution.layer).name,
+            rank: solution.rank_used,
+            diagonal_error_without: ratio(solution.error_without, power),
+            diagonal_error_with: ratio(solution.factors.error, power),
+        }));
+    }
+
     /// Reports a layer and what is remarkable about it.
     pub(crate) fn report(&self, solution: &LayerSolution) {
+        self.report_rank_and_dtype(solution, "its error");
+        self.reporter.say(&Event::LayerSolved(LayerCorrected {
+            layer: &self.layer(solution.layer).name,
+            rank: solution.rank_used,
+            error_without: ratio(solution.error_without, solution.output_power),
+            error_with: ratio(solution.factors.error, solution.output_power),
+            held_out_ratio: solution.held_out_ratio(),
+            shrinkage: solution.choice.map(|c| c.shrinkage),
+        }));
+    }
+
+    /// Warns where a layer's rank or dtype is not what was asked; `error` is what it was measured
+    /// by.
+    fn report_rank_and_dtype(&self, solution: &LayerSolution, error: &str) {
         let layer = self.layer(solution.layer);
         let subject = layer.name.as_str();
         let warn = |message| self.reporter.say(&Event::Warning { subject, message });
@@ -128,21 +155,13 @@ impl Context<'_> {
             let asked = self.settings.solve.factor_dtype.name();
             warn(if lost.is_finite() {
                 format!(
-                    "written f32: {asked} would raise its error from {:.4e} to {lost:.4e}",
+                    "written f32: {asked} would raise {error} from {:.4e} to {lost:.4e}",
                     solution.error_with
                 )
             } else {
                 format!("written f32: its factors overflow in {asked}")
             });
         }
-        self.reporter.say(&Event::LayerSolved(LayerCorrected {
-            layer: subject,
-            rank: solution.rank_used,
-            error_without: ratio(solution.error_without, solution.output_power),
-            error_with: ratio(solution.factors.error, solution.output_power),
-            held_out_ratio: solution.held_out_ratio(),
-            shrinkage: solution.choice.map(|c| c.shrinkage),
-        }));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected
 //! work.
 
+pub(crate) mod imatrix_plan;
 pub(crate) mod layer_plan;
 pub(crate) mod model_plan;
 pub(crate) mod planned_run;
@@ -12,6 +13,7 @@ pub(crate) mod table;
 use serde::Serialize;
 
 use crate::error::Fatal;
+use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::plan::layer_plan::LayerPlan;
 use crate::plan::model_plan::ModelPlan;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
@@ -57,6 +59,9 @@ pub(crate) struct Plan {
     pub(crate) solve_flops: f64,
     /// Floating-point operations of rounding under R what is not rounded yet, about.
     pub(crate) round_flops: f64,
+    /// What stands in for rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) imatrix: Option<ImatrixPlan>,
     #[serde(skip)]
     solving: Solving,
 }
@@ -89,6 +94,7 @@ impl Plan {
             sites,
             layers,
             stages,
+            imatrix: None,
             solving: run.solving,
         }
     }

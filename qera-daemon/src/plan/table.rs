@@ -114,6 +114,9 @@ impl Plan {
             self.solve_flops / 1e9,
             self.rounding_work()
         ));
+        if let Some(imatrix) = &self.imatrix {
+            line(format_args!("{}", imatrix.line()));
+        }
         for of_model in self.model.iter().flat_map(ModelPlan::lines) {
             line(format_args!("{of_model}"));
         }

@@ -49,9 +49,9 @@ struct LayerErrors {
 }
 
 impl LayerErrors {
-    /// None of a layer that was not solved, or has no error.
+    /// None of a layer that was not solved from rows, or has no error.
     fn new(of: &PublishedLayers<'_>, layer: usize) -> Option<Self> {
-        let solution = of.outcomes[layer].solution()?;
+        let solution = of.outcomes[layer].measured()?;
         let power = solution.output_power;
         let made = of.weights.rounding_of(layer).and_then(|of| of.measured);
         let errors = Self {

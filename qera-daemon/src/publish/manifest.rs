@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::imatrix::ImatrixRecord;
 use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
@@ -92,6 +94,9 @@ pub(crate) struct Fingerprints {
     /// tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<String>,
+    /// The files of `--imatrix`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) imatrix: Option<String>,
 }
 
 /// Settings that decide the bytes of the adapter.
@@ -135,6 +140,9 @@ pub(crate) struct Inputs {
     pub(crate) journal_digest: String,
     /// Whether every layer was solved cold from all of them: the last word on these shards.
     pub(crate) drained: bool,
+    /// What stands in for rows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) imatrix: Vec<ImatrixRecord>,
 }
 
 /// One layer.
@@ -172,16 +180,25 @@ pub(crate) struct LayerRecord {
     pub(crate) shrinkage: Option<f64>,
     /// Where a comes from.
     pub(crate) shrinkage_origin: Option<ChoiceOrigin>,
-    /// Rows that the statistics are the mean of.
+    /// Rows that the statistics are the mean of; what an imatrix counts where one stands in.
     pub(crate) rows: u64,
+    /// `imatrix` where one stands in for rows; absent where rows were seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) statistic: Option<&'static str>,
     /// Rows of the site that were left out, because all of its layers had converged.
     pub(crate) rows_skipped: u64,
     /// dtype of A and B as written.
     pub(crate) dtype: String,
-    /// tr(R W W^T): the output's power, to which errors are relative.
-    pub(crate) output_power: f64,
-    /// On the rows seen.
-    pub(crate) error: ErrorRecord,
+    /// tr(R W W^T): the output's power, to which errors are relative. Absent where nothing is known
+    /// of R but an imatrix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) output_power: Option<f64>,
+    /// On the rows seen; absent where an imatrix stands in for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<ErrorRecord>,
+    /// Where an imatrix stands in for rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) diagonal_error: Option<DiagonalErrorRecord>,
     /// On rows that the tested correction had not seen.
     pub(crate) held_out_error: Option<HeldOut>,
     /// Test-then-train: what new rows said of the corrections of the latest solve points.
@@ -212,6 +229,26 @@ pub(crate) struct ErrorRecord {
     /// `without` / `output_power`.
     pub(crate) relative_without: f64,
     /// `rounded` / `output_power`.
+    pub(crate) relative_with: f64,
+}
+
+/// tr(D P P^T) with D = diag(E[x^2]) of an imatrix: what f would be if no two channels were
+/// correlated. It is no error of the layer's output.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiagonalErrorRecord {
+    /// tr(D W W^T), to which the relative ones are.
+    pub(crate) power: f64,
+    /// Without correction.
+    pub(crate) without: f64,
+    /// With the correction, before rounding.
+    pub(crate) with: f64,
+    /// After rounding to the dtype written.
+    pub(crate) rounded: f64,
+    /// When what is written is rounded to bf16; null if that overflows.
+    pub(crate) rounded_bf16: f64,
+    /// `without` / `power`.
+    pub(crate) relative_without: f64,
+    /// `rounded` / `power`.
     pub(crate) relative_with: f64,
 }
 
@@ -260,6 +297,7 @@ impl Fingerprints {
             base: None,
             rounded: None,
             quantized: weights.given().map(|of| of.given.fingerprint.clone()),
+            imatrix: None,
         }
     }
 }
@@ -317,6 +355,8 @@ impl LayerRecord {
         } = *of;
         let (layer, progress) = (&weights.layers()[index], of.progress[index]);
         let (outcome, solution) = (of.outcomes[index], of.outcomes[index].solution());
+        let stand_in = outcome.stand_in();
+        let measured = || outcome.measured();
         let choice = solution.and_then(|s| s.choice);
         let given = weights.given().map(|of| &of.layers[index]);
         Self {
@@ -329,7 +369,10 @@ impl LayerRecord {
             status: outcome.name(),
             rank_asked: layer.rank_asked,
             rank_used: solution.map_or(0, |s| s.rank_used),
-            method: settings.solve.method.name(),
+            method: match stand_in {
+                Some(_) => Method::of_mean_squares().name(),
+                None => settings.solve.method.name(),
+            },
             quantizer: given.map_or_else(
                 || weights.format().to_string(),
                 |of| of.tensor.block_type.name().to_owned(),
@@ -339,15 +382,36 @@ impl LayerRecord {
             shrinkage: choice.map(|c| c.shrinkage),
             shrinkage_origin: choice.map(|c| c.origin),
             rows: solution.map_or(0, |s| s.rows),
+            statistic: stand_in.map(|_| "imatrix"),
             rows_skipped: progress.rows_skipped,
             dtype: dtype_name(of.dtype(index)).to_string(),
-            output_power: solution.map_or(0.0, |s| s.output_power),
-            error: solution.map(ErrorRecord::new).unwrap_or_default(),
+            output_power: stand_in
+                .is_none()
+                .then(|| measured().map_or(0.0, |s| s.output_power)),
+            error: stand_in
+                .is_none()
+                .then(|| measured().map(ErrorRecord::new).unwrap_or_default()),
+            diagonal_error: stand_in.map(DiagonalErrorRecord::new),
             held_out_error: solution.and_then(|s| s.held_out),
             evidence: progress.evidence,
             converged: progress.converged,
             folding: progress.folding,
             spectrum: solution.map(|s| s.spectrum.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+impl DiagonalErrorRecord {
+    fn new(solution: &LayerSolution) -> Self {
+        let power = solution.output_power;
+        Self {
+            power,
+            without: solution.error_without,
+            with: solution.error_with,
+            rounded: solution.factors.error,
+            rounded_bf16: solution.error_bf16,
+            relative_without: ratio(solution.error_without, power),
+            relative_with: ratio(solution.factors.error, power),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::publish::base_worth::BaseWorth;
+use crate::publish::diagonal_worth::diagonal_worth;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::rounded_base::RoundingChoice;
 
@@ -145,7 +146,8 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
             )
         });
         let errors = BaseWorth::new(&self.layers).errors();
-        format!("{}\n{errors}", belongs.unwrap_or_default())
+        let stand_ins = diagonal_worth(&self.layers);
+        format!("{}\n{errors}{stand_ins}", belongs.unwrap_or_default())
     }
 
     /// Engines of causal language models.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::calibrate::imatrix::GivenStatistics;
 use crate::disk::{exists, is_link, read};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
@@ -127,6 +128,12 @@ impl<'a> Target<'a> {
         }
         target.drained = target.read_current();
         Ok(target)
+    }
+
+    /// Takes note of what stands in for rows.
+    pub(crate) fn take_imatrix(&mut self, given: Option<&GivenStatistics>) {
+        self.fingerprints.imatrix = given.map(GivenStatistics::fingerprint);
+        self.drained = self.read_current();
     }
 
     /// Takes note of which base it is, once that is known, and refuses a folder that holds another.

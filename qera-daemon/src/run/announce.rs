@@ -49,14 +49,19 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
     }
 }
 
-/// Says what the run begins with.
-pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
+/// Says what is worked on, and what of the model is not corrected.
+pub(crate) fn tell_model(prepared: &Prepared<'_>, reporter: &Reporter) {
     let shards = prepared.admitted.len() + prepared.held.len();
     tell_started(prepared, shards, reporter);
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
         tell_passed_over(weights, reporter);
     }
+}
+
+/// Says what the run begins with.
+pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
+    tell_model(prepared, reporter);
     if prepared.ignored_files > 0 {
         reporter.say(&Event::Warning {
             subject: "watched folder",

@@ -1,5 +1,6 @@
 //! A run whose sites are fixed: they stand in the state, and there is something to begin with.
 
+use crate::calibrate::imatrix::GivenStatistics;
 use crate::publish::target::Target;
 use crate::run::inbox::Inbox;
 use crate::run::prepared::Prepared;
@@ -16,4 +17,6 @@ pub(crate) struct Begun<'a> {
     pub(crate) state: StateFolder,
     /// Where generations go; none without a checkpoint.
     pub(crate) target: Option<Target<'a>>,
+    /// What stands in for rows.
+    pub(crate) given: Option<GivenStatistics>,
 }

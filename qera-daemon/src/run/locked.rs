@@ -9,9 +9,10 @@ use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Phase;
 use crate::publish::out_folder::OutFolder;
-use crate::publish::target::{Target, refuse_other_checkpoint, refuse_other_quantizer};
+use crate::publish::target::Target;
 use crate::run::announce::{announce, ready};
 use crate::run::begun::Begun;
+use crate::run::cold::open_out;
 use crate::run::ending::nothing_usable;
 use crate::run::inbox::Inbox;
 use crate::run::prepared::Prepared;
@@ -51,12 +52,7 @@ impl<'a> Locked<'a> {
             prepared = Prepared::prepare(settings, model, Some(&mut inbox.intake))?;
             prepared.plan.check(settings)?;
         }
-        let out = model.map(|_| OutFolder::open(&settings.publish.out));
-        let out = out.transpose()?;
-        if let Some(out) = &out {
-            refuse_other_quantizer(out, settings, model)?;
-            refuse_other_checkpoint(out, settings, model)?;
-        }
+        let out = model.map(|_| open_out(settings, model)).transpose()?;
         Ok(Self {
             prepared,
             model,
@@ -175,6 +171,7 @@ impl<'a> Locked<'a> {
             inbox,
             state,
             target,
+            given: None,
         }))
     }
 }

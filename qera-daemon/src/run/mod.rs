@@ -4,7 +4,9 @@
 
 pub(crate) mod announce;
 pub(crate) mod begun;
+pub(crate) mod cold;
 pub(crate) mod ending;
+pub(crate) mod given;
 pub(crate) mod inbox;
 pub(crate) mod locked;
 pub(crate) mod opening;
@@ -13,9 +15,11 @@ pub(crate) mod running;
 pub(crate) mod saved_names;
 pub(crate) mod signals;
 
+use crate::calibrate::imatrix::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::reporter::Reporter;
+use crate::run::given::{given, run_alone};
 use crate::run::inbox::Inbox;
 use crate::run::locked::Locked;
 use crate::run::prepared::Prepared;
@@ -31,13 +35,17 @@ use crate::weights::opening::Model;
 /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.
 pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Fatal> {
     let Some(watch) = &settings.source.watch else {
+        if settings.imatrix.is_given() {
+            return run_alone(settings, reporter);
+        }
         return Err(Fatal::Usage(
-            "--watch DIR is needed: the folder of activation shards".into(),
+            "--watch DIR is needed: the folder of activation shards; or --imatrix FILE".into(),
         ));
     };
     settings.rounding.refuse_round_again()?;
     let signals = Signals::listen()?;
     let model = Model::open(settings)?;
+    let imatrix = ImatrixFiles::open(&settings.imatrix)?;
     // Before the first listing, so that nothing comes unseen between the two.
     let mut inbox = Inbox::open(settings, watch, reporter);
     if let Some(watcher) = &inbox.watcher {
@@ -45,12 +53,15 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
     }
     let prepared = Prepared::prepare(settings, model.as_ref(), Some(&mut inbox.intake))?;
     prepared.plan.check(settings)?;
+    // One of another model is refused before the first shard is waited for.
+    given(imatrix.as_ref(), &prepared)?;
     let mut locked = Locked::lock(prepared, model.as_ref(), inbox)?;
     locked.announce(reporter)?;
     locked.await_first_shard(&signals, reporter)?;
-    let Some(begun) = locked.begin(&signals)? else {
+    let Some(mut begun) = locked.begin(&signals)? else {
         return Ok(Exit::Done);
     };
+    begun.take_imatrix(imatrix.as_ref(), reporter)?;
     let running = Running::start(begun, reporter)?;
     reporter.begin(running.steps());
     let ended = running.run(&signals, reporter);

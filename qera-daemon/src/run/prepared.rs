@@ -76,9 +76,30 @@ impl<'a> Prepared<'a> {
     pub(crate) fn prepare(
         settings: &'a Settings,
         model: Option<&Model>,
-        mut intake: Option<&mut Intake>,
+        intake: Option<&mut Intake>,
     ) -> Result<Self, Fatal> {
         let saved = read_sites(&settings.state)?;
+        Self::on(settings, model, intake, saved)
+    }
+
+    /// Takes the sites from the checkpoint alone: no state is read, and there are no shards.
+    ///
+    /// # Errors
+    /// [`Fatal`] for a checkpoint that cannot serve.
+    pub(crate) fn without_state(
+        settings: &'a Settings,
+        model: Option<&Model>,
+    ) -> Result<Self, Fatal> {
+        Self::on(settings, model, None, None)
+    }
+
+    /// On what is saved.
+    fn on(
+        settings: &'a Settings,
+        model: Option<&Model>,
+        mut intake: Option<&mut Intake>,
+        saved: Option<SitesRecord>,
+    ) -> Result<Self, Fatal> {
         let scan = match &mut intake {
             Some(intake) => intake.scan()?,
             None => Scan::default(),
@@ -241,6 +262,7 @@ impl<'a> Prepared<'a> {
         Context {
             settings: self.settings,
             sites: &self.sites,
+            imatrix: None,
             scored_shares: self.scored_shares(),
             solver: self.weights.as_deref().map(|weights| SiteSolver {
                 weights,

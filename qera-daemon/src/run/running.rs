@@ -93,11 +93,13 @@ impl<'a> Running<'a> {
             inbox,
             state,
             target,
+            given,
         } = self.begun;
         let ledger = Ledger::begin(Some(&state), prepared.entries(&self.restored));
         let cores = Cores::new(prepared.settings.compute.threads);
         let context = Context {
             live: inbox.watcher.is_some(),
+            imatrix: given.as_ref(),
             published_position: published_position(target.as_ref(), &self.journal),
             wake: inbox.watcher.as_ref().map(Watcher::handle),
             ..prepared.context(&cores, reporter, &ledger, &signals.stopping)

@@ -18,7 +18,7 @@ pub(crate) struct ConvergenceSettings {
 /// When a run ends; the first signal ends any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// `--once`: when everything in the folder is folded and published.
+    /// `--once`: when everything in the folder is folded and published; `--imatrix` alone.
     Once,
     /// `--until-converged`: when the layers have converged; `all` waits for starved ones as well.
     Converged {
@@ -109,6 +109,8 @@ fn until(options: &Options) -> Result<Until, Fatal> {
             "--require-all: belongs to --until-converged".into(),
         )),
         (true, false) => Ok(Until::Once),
+        // There is nothing to wait for.
+        (false, false) if options.watch.is_none() && !options.imatrix.is_empty() => Ok(Until::Once),
         (false, true) => Ok(Until::Converged { all }),
         (false, false) => Ok(Until::Signal),
     }

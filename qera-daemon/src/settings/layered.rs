@@ -82,6 +82,17 @@ impl Layered {
         Ok(())
     }
 
+    /// Whether somebody said this option, for what has no use for its default.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`] with this message.
+    pub(crate) fn needs(&self, option: &str, message: &str) -> Result<(), Fatal> {
+        match self.origins.get(option) {
+            Some(origin) if origin != "default" => Ok(()),
+            _ => Err(Fatal::Usage(message.to_owned())),
+        }
+    }
+
     /// What `config --show` prints: valid TOML, each line with its origin as a comment.
     #[must_use]
     pub(crate) fn show(&self) -> String {

@@ -4,6 +4,7 @@
 pub(crate) mod compute;
 pub(crate) mod convergence;
 pub(crate) mod dotted;
+pub(crate) mod imatrix;
 pub(crate) mod layered;
 pub(crate) mod log_format;
 pub(crate) mod memory_budget;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Fatal;
 use crate::settings::compute::ComputeSettings;
 use crate::settings::convergence::ConvergenceSettings;
+use crate::settings::imatrix::ImatrixSettings;
 use crate::settings::layered::Layered;
 use crate::settings::log_format::LogFormat;
 use crate::settings::options::Options;
@@ -36,6 +38,8 @@ use crate::settings::weights::WeightsSettings;
 pub(crate) struct Settings {
     /// The watched folder.
     pub(crate) source: SourceSettings,
+    /// Statistics that somebody else gathered.
+    pub(crate) imatrix: ImatrixSettings,
     /// The weights.
     pub(crate) weights: WeightsSettings,
     /// How A and B are made.
@@ -78,6 +82,7 @@ impl Settings {
         }
         Ok(Self {
             source: SourceSettings::resolve(options)?,
+            imatrix: ImatrixSettings::resolve(options, rounding.rounding)?,
             weights,
             solve,
             rounding,

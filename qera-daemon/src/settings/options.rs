@@ -57,6 +57,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<PathBuf>,
+    /// What llama.cpp's llama-imatrix wrote, GGUF or legacy: E[x^2] of every layer; repeatable, they
+    /// add up. Without --watch every layer is solved from it (needs --method approx); with it, those
+    /// that no shard has fed yet
+    #[arg(long, value_name = "FILE", global = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) imatrix: Vec<PathBuf>,
 
     /// Where generations go; locked while in use [default: qera-out]
     #[arg(long, value_name = "DIR", global = true)]
@@ -289,10 +295,11 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 14] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 15] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
+        ("imatrix", "none"),
         ("include", "all linear layers"),
         ("map", "found out"),
         ("on-publish", "none"),

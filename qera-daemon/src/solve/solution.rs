@@ -14,6 +14,9 @@ pub(crate) enum LayerOutcome<'a> {
     Starved,
     /// Its site has seen too few rows for the first solve point.
     Waiting,
+    /// No solve of its rows is there, and an imatrix stands in for them: the solution's errors are
+    /// diagonal errors, and not f.
+    Imatrix(&'a LayerSolution),
     /// Solved.
     Solved(&'a LayerSolution),
 }
@@ -23,8 +26,26 @@ impl<'a> LayerOutcome<'a> {
     #[must_use]
     pub(crate) const fn solution(self) -> Option<&'a LayerSolution> {
         match self {
-            Self::Solved(solution) => Some(solution),
+            Self::Imatrix(solution) | Self::Solved(solution) => Some(solution),
             Self::Starved | Self::Waiting => None,
+        }
+    }
+
+    /// The solution, where f was measured.
+    #[must_use]
+    pub(crate) const fn measured(self) -> Option<&'a LayerSolution> {
+        match self {
+            Self::Solved(solution) => Some(solution),
+            Self::Starved | Self::Waiting | Self::Imatrix(_) => None,
+        }
+    }
+
+    /// The solution, where an imatrix stands in for rows.
+    #[must_use]
+    pub(crate) const fn stand_in(self) -> Option<&'a LayerSolution> {
+        match self {
+            Self::Imatrix(solution) => Some(solution),
+            Self::Starved | Self::Waiting | Self::Solved(_) => None,
         }
     }
 
@@ -40,14 +61,16 @@ impl<'a> LayerOutcome<'a> {
         match self {
             Self::Starved => "starved",
             Self::Waiting => "waiting",
+            Self::Imatrix(solution) if solution.is_needed() => "imatrix",
             Self::Solved(solution) if solution.is_needed() => "solved",
-            Self::Solved(_) => "nothing-to-correct",
+            Self::Imatrix(_) | Self::Solved(_) => "nothing-to-correct",
         }
     }
 }
 
 /// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error
-/// of a row, summed over the outputs, on the rows seen.
+/// of a row, summed over the outputs, on the rows seen; where an imatrix stands in for rows, with its
+/// diagonal in the place of R.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSolution {
     /// Index into the selected layers.

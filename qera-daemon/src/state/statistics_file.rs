@@ -11,6 +11,7 @@ use crate::calibrate::blocks::BlocksRecord;
 use crate::calibrate::site::SiteStatistics;
 use crate::calibrate::window::Window;
 use crate::error::Fatal;
+use crate::host::second_moment::channels::ChannelMoments;
 use crate::host::second_moment::{SecondMoment, SecondMomentKind};
 use crate::state::damage::Unread;
 use crate::state::tensor_file::{SavedTensor, TensorFile, write};
@@ -65,6 +66,32 @@ pub(crate) fn write_statistics(
         statistics.window.all_rows()
     }));
     write(path, &record, &tensors)
+}
+
+/// What a snapshot says of the single channels of a site.
+#[derive(Debug)]
+pub(crate) struct SavedChannels {
+    /// Rows folded.
+    pub(crate) rows: u64,
+    /// Mean of x, and sums of squared deviations from it.
+    pub(crate) moments: ChannelMoments,
+}
+
+/// Reads the moments of single channels alone: R stays where it is.
+///
+/// # Errors
+/// As for [`read_statistics`].
+pub(crate) fn read_channels(path: &Path, hash: &str, key: &str) -> Result<SavedChannels, Unread> {
+    let file = TensorFile::open(path, hash)?;
+    let record = file.record(StatisticsRecord::parse)?;
+    if record.key != key {
+        return Err(file.damage("is of another site").into());
+    }
+    let moments = ChannelMoments::load(record.in_features, |name, length| file.f64(name, length))?;
+    Ok(SavedChannels {
+        rows: record.rows,
+        moments,
+    })
 }
 
 /// Whose statistics they are to be.

@@ -47,6 +47,7 @@ use crate::settings::weight_format::WeightFormat;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::frozen::Frozen;
+use crate::weights::gguf::family::Family;
 use crate::weights::given::GivenLayers;
 use crate::weights::layers::{Layer, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
@@ -148,6 +149,14 @@ impl Weights {
     #[must_use]
     pub(crate) fn described(&self) -> Option<String> {
         self.architectures.described()
+    }
+
+    /// What GGUF calls its layers; none where its kind is not listed.
+    #[must_use]
+    pub(crate) fn family(&self) -> Option<&'static Family> {
+        let parts = self.checkpoint.config.parts();
+        let mut kinds = parts.iter().map(|part| part.model_type);
+        kinds.find_map(Family::of_model_type)
     }
 
     /// Modules of the checkpoint that the serving class has not, with all beneath them.

@@ -11,8 +11,6 @@
 //!
 //! Sums are f64 here, so that adding files loses nothing; in the files they are f32.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "--imatrix reads with it"))]
-
 pub(crate) mod error;
 mod gguf;
 mod legacy;

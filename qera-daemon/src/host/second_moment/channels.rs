@@ -1,5 +1,12 @@
 //! Moments of single channels, in f64 throughout.
 
+use crate::host::column_major::ColumnMajor;
+use crate::host::kernels::page_vec::PageVec;
+
+/// What a state calls them.
+pub(crate) const MEAN: &str = "mean";
+pub(crate) const M2: &str = "m2";
+
 /// Mean and deviations of each channel.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ChannelMoments {
@@ -18,12 +25,38 @@ impl ChannelMoments {
         }
     }
 
+    /// Those that were saved; `read` gives a tensor of a name and a length.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub(crate) fn load<E>(
+        in_features: usize,
+        mut read: impl FnMut(&str, usize) -> Result<PageVec<f64>, E>,
+    ) -> Result<Self, E> {
+        Ok(Self {
+            mean: read(MEAN, in_features)?.to_vec(),
+            m2: read(M2, in_features)?.to_vec(),
+        })
+    }
+
     /// E[x^2]: mean^2 + M2 / N over `rows`.
     #[must_use]
     pub(crate) fn mean_squares(&self, rows: u64) -> Vec<f64> {
         let rows = (rows as f64).max(1.0);
         let channels = self.mean.iter().zip(&self.m2);
         channels.map(|(mean, m2)| mean * mean + m2 / rows).collect()
+    }
+
+    /// The sum of the deviations of each channel times what a matrix does with it: tr(diag P P^T)
+    /// of one row from zero.
+    pub(crate) fn power(&self, p: ColumnMajor<'_>) -> f64 {
+        let columns = p.values.chunks_exact(self.m2.len().max(1));
+        let of_column = |column: &[f32]| {
+            let channels = column.iter().zip(&self.m2);
+            let squares = channels.map(|(p, d)| d * f64::from(*p).powi(2));
+            squares.sum::<f64>()
+        };
+        columns.map(of_column).sum()
     }
 }
 

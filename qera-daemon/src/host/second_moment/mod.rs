@@ -21,7 +21,7 @@ use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
 use crate::host::kernels::stored::StoredRows;
-use crate::host::second_moment::channels::ChannelMoments;
+use crate::host::second_moment::channels::{ChannelMoments, M2, MEAN};
 use crate::host::second_moment::massive::{MassiveRows, massive_channels};
 use crate::host::second_moment::packed::{PackedR, Trace};
 
@@ -33,6 +33,10 @@ pub(crate) enum SecondMomentKind {
     Packed,
     /// The diagonal.
     Diagonal,
+    /// The diagonal, by somebody else's word: no row of it was seen here. What is measured by it is
+    /// the diagonal error, never f. No state holds it.
+    #[serde(skip)]
+    Given,
 }
 
 impl SecondMomentKind {
@@ -46,10 +50,16 @@ impl SecondMomentKind {
         }
     }
 
-    /// Whether R X and tr(R P P^T) can be had.
+    /// Whether R itself is there: R X and tr(R P P^T) can be had.
     #[must_use]
     pub(crate) const fn is_whole(self) -> bool {
         matches!(self, Self::Packed)
+    }
+
+    /// Whether errors are traces: under R, or under the diagonal where no row will ever say more.
+    #[must_use]
+    pub(crate) const fn is_traced(self) -> bool {
+        matches!(self, Self::Packed | Self::Given)
     }
 
     /// Numbers of the packed triangle.
@@ -57,7 +67,7 @@ impl SecondMomentKind {
     pub(crate) const fn packed_numbers(self, in_features: usize) -> usize {
         match self {
             Self::Packed => packed_len(in_features),
-            Self::Diagonal => 0,
+            Self::Diagonal | Self::Given => 0,
         }
     }
 
@@ -81,6 +91,9 @@ pub(crate) enum SecondMoment {
     },
     /// The moments of single channels alone.
     Diagonal(ChannelMoments),
+    /// E[x^2] as it was given, in the form of one row whose deviations from zero it is: the means
+    /// are not known, nor is any row.
+    Given(ChannelMoments),
 }
 
 /// A tensor that a state keeps of it.
@@ -93,8 +106,6 @@ pub(crate) struct SavedMoment<'a> {
 }
 
 const R: &str = "autocorrelation";
-const M2: &str = "m2";
-const MEAN: &str = "mean";
 
 impl SecondMoment {
     /// Of no row.
@@ -107,7 +118,17 @@ impl SecondMoment {
                 channels,
             },
             SecondMomentKind::Diagonal => Self::Diagonal(channels),
+            SecondMomentKind::Given => Self::Given(channels),
         }
+    }
+
+    /// E[x^2] by somebody else's word.
+    #[must_use]
+    pub(crate) fn given(mean_squares: Vec<f64>) -> Self {
+        Self::Given(ChannelMoments {
+            mean: vec![0.0; mean_squares.len()],
+            m2: mean_squares,
+        })
     }
 
     /// How much of R it is.
@@ -116,6 +137,7 @@ impl SecondMoment {
         match self {
             Self::Packed { .. } => SecondMomentKind::Packed,
             Self::Diagonal(_) => SecondMomentKind::Diagonal,
+            Self::Given(_) => SecondMomentKind::Given,
         }
     }
 
@@ -123,14 +145,18 @@ impl SecondMoment {
     #[must_use]
     pub(crate) const fn channels(&self) -> &ChannelMoments {
         match self {
-            Self::Packed { channels, .. } | Self::Diagonal(channels) => channels,
+            Self::Packed { channels, .. } | Self::Diagonal(channels) | Self::Given(channels) => {
+                channels
+            }
         }
     }
 
     /// Moments of single channels, which are folded row by row by whoever widens the rows.
     pub(crate) const fn channels_mut(&mut self) -> &mut ChannelMoments {
         match self {
-            Self::Packed { channels, .. } | Self::Diagonal(channels) => channels,
+            Self::Packed { channels, .. } | Self::Diagonal(channels) | Self::Given(channels) => {
+                channels
+            }
         }
     }
 
@@ -171,20 +197,41 @@ impl SecondMoment {
     pub(crate) fn packed(&self) -> Option<PackedR<'_>> {
         match self {
             Self::Packed { r, channels } => Some(PackedR::new(r, channels.mean.len())),
-            Self::Diagonal(_) => None,
+            Self::Diagonal(_) | Self::Given(_) => None,
         }
     }
 
-    /// R X in f64, X being m x b; `None` where only the diagonal is known.
+    /// R X in f64, X being m x b, or diag X of a given diagonal; `None` where rows are asked.
     #[must_use]
     pub(crate) fn apply(&self, compute: Compute<'_>, x: MatRef<'_, f64>) -> Option<Mat<f64>> {
-        Some(self.packed()?.times(compute, x))
+        match self {
+            Self::Given(of) => {
+                let scaled = |i, j| of.m2[i] * x[(i, j)];
+                Some(Mat::from_fn(x.nrows(), x.ncols(), scaled))
+            }
+            _ => Some(self.packed()?.times(compute, x)),
+        }
     }
 
-    /// tr(R P P^T) for P, m x n; `None` where only the diagonal is known.
+    /// tr(R P P^T) for P, m x n, or tr(diag P P^T) of a given diagonal; `None` where rows are asked.
     #[must_use]
     pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<Trace> {
-        Some(self.packed()?.trace_with(compute, p))
+        match self {
+            Self::Given(of) => Some(Trace {
+                massive: 0.0,
+                ordinary: of.power(p),
+            }),
+            _ => Some(self.packed()?.trace_with(compute, p)),
+        }
+    }
+
+    /// E[x^2] per channel, the mean over `rows`.
+    #[must_use]
+    pub(crate) fn mean_squares(&self, rows: u64) -> Vec<f64> {
+        match self {
+            Self::Given(of) => of.m2.clone(),
+            _ => self.channels().mean_squares(rows),
+        }
     }
 
     /// The diagonal of R: as it was gathered, with the rounding of its f32 products, or from the
@@ -193,7 +240,7 @@ impl SecondMoment {
     pub(crate) fn diagonal(&self, rows: u64) -> Vec<f64> {
         match self.packed() {
             Some(r) => r.diagonal(),
-            None => self.channels().mean_squares(rows),
+            None => self.mean_squares(rows),
         }
     }
 
@@ -219,16 +266,14 @@ impl SecondMoment {
         in_features: usize,
         mut read: impl FnMut(&str, usize) -> Result<PageVec<f64>, E>,
     ) -> Result<Self, E> {
-        let channels = ChannelMoments {
-            mean: read(MEAN, in_features)?.to_vec(),
-            m2: read(M2, in_features)?.to_vec(),
-        };
+        let channels = ChannelMoments::load(in_features, &mut read)?;
         Ok(match kind {
             SecondMomentKind::Packed => Self::Packed {
                 r: Arc::new(read(R, packed_len(in_features))?),
                 channels,
             },
             SecondMomentKind::Diagonal => Self::Diagonal(channels),
+            SecondMomentKind::Given => Self::Given(channels),
         })
     }
 }

@@ -74,12 +74,16 @@ pub(crate) struct LayerClaim {
     pub(crate) status: String,
     /// Rank that is used.
     pub(crate) rank_used: usize,
-    /// Its output error.
+    /// Its output error; none where an imatrix stands in for rows.
+    #[serde(default)]
     pub(crate) error: ErrorClaim,
+    /// Its diagonal error, where one does.
+    #[serde(default)]
+    pub(crate) diagonal_error: Option<ErrorClaim>,
 }
 
 /// A layer's error; null where it is no finite number.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ErrorClaim {
     without: Option<f64>,
     with: Option<f64>,
@@ -126,18 +130,19 @@ impl LayerClaim {
     /// Whether the layer is said to have been solved, with or without something to correct.
     #[must_use]
     pub(crate) fn is_solved(&self) -> bool {
-        ["solved", "nothing-to-correct"].contains(&self.status.as_str())
+        ["solved", "imatrix", "nothing-to-correct"].contains(&self.status.as_str())
     }
 
     /// Whether its correction is said to take something off the error.
     #[must_use]
     pub(crate) fn gains(&self) -> bool {
-        let ErrorClaim { without, with } = self.error;
+        let ErrorClaim { without, with } = self.diagonal_error.as_ref().unwrap_or(&self.error);
         // An error that is not finite is no reason to be zero.
         let gain = without
-            .zip(with)
+            .zip(*with)
             .is_none_or(|(without, with)| without > with);
-        self.status == "solved" && self.rank_used > 0 && gain
+        let corrected = ["solved", "imatrix"].contains(&self.status.as_str());
+        corrected && self.rank_used > 0 && gain
     }
 }
 
@@ -167,12 +172,20 @@ mod tests {
             ("solved", 0, json!(2.0), json!(1.0), false),
             ("solved", 2, json!(null), json!(1.0), true),
             ("starved", 2, json!(2.0), json!(1.0), false),
+            ("imatrix", 2, json!(2.0), json!(1.0), true),
+            ("imatrix", 2, json!(2.0), json!(2.0), false),
         ] {
             let found = claims(&layer(status, rank, without, with));
             assert_eq!(found.layers[0].gains(), gains, "{found:?}");
             assert_eq!(found.by_served_name()["model.h.0"].name, "h.0");
             assert!(!found.corrects_nothing());
         }
+        let mut given = layer("imatrix", 2, json!(2.0), json!(1.0));
+        let given = given.as_object_mut().unwrap();
+        let error = given.remove("error").unwrap();
+        given.insert("diagonal_error".into(), error);
+        let found = claims(&json!(given));
+        assert!(found.layers[0].is_solved() && found.layers[0].gains());
         let mut bare = layer("waiting", 0, json!(0), json!(0));
         bare.as_object_mut().unwrap().remove("served_as");
         let found = claims(&bare);

@@ -1,26 +1,24 @@
 //! What can be done beside the main job: `plan`, `status`, `verify`, and `solve`, which makes
-//! another adapter of saved statistics.
+//! another adapter of saved statistics; beneath it `export`.
 
-use core::sync::atomic::AtomicBool;
+pub(crate) mod export;
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::calibrate::imatrix::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
-use crate::host::cores::Cores;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Status;
-use crate::pipeline;
-use crate::pipeline::ledger::Ledger;
-use crate::pipeline::outcome::{Drained, UnreadShards};
+use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::check::{HeldAgainst, check};
-use crate::publish::out_folder::OutFolder;
-use crate::publish::target::{
-    Target, refuse_other_checkpoint, refuse_other_quantizer, refuse_to_round,
-};
+use crate::publish::target::{Target, refuse_to_round};
 use crate::run::announce::{tell_started, tell_stray};
+use crate::run::cold::{Cold, open_out};
+use crate::run::given::{given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
@@ -46,12 +44,16 @@ pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
 /// [`Fatal::OverBudget`] where it does not fit, [`Fatal`] for what cannot serve.
 pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
     let model = Model::open(settings)?;
-    let mut intake = settings
-        .source
-        .watch
-        .as_ref()
-        .map(|w| Intake::new(w, false));
-    let prepared = Prepared::prepare(settings, model.as_ref(), intake.as_mut())?;
+    let files = ImatrixFiles::open(&settings.imatrix)?;
+    let watch = settings.source.watch.as_ref();
+    let mut intake = watch.map(|w| Intake::new(w, false));
+    let mut prepared = if settings.imatrix.is_given() && watch.is_none() {
+        prepare_alone(settings, model.as_ref())?
+    } else {
+        Prepared::prepare(settings, model.as_ref(), intake.as_mut())?
+    };
+    let given = given(files.as_ref(), &prepared)?;
+    prepared.plan.imatrix = given.as_ref().map(ImatrixPlan::new);
     print(&prepared.plan.text(settings))?;
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
@@ -99,6 +101,7 @@ pub(crate) fn verify(adapter: &Path, base: Option<&Path>) -> Result<Exit, Fatal>
 pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
     settings.weights.needed_checkpoint()?;
     let model = Model::open(settings)?;
+    let files = ImatrixFiles::open(&settings.imatrix)?;
     let prepared = Prepared::prepare(settings, model.as_ref(), None)?;
     check_gathered(&prepared)?;
     prepared.plan.check(settings)?;
@@ -109,9 +112,8 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let Some(weights) = &prepared.weights else {
         return Ok(Exit::Failure);
     };
-    let out = OutFolder::open(&settings.publish.out)?;
-    refuse_other_quantizer(&out, settings, model.as_ref())?;
-    refuse_other_checkpoint(&out, settings, model.as_ref())?;
+    let given = given(files.as_ref(), &prepared)?;
+    let out = open_out(settings, model.as_ref())?;
     if weights.rounding().uses_rows() {
         let (again, new_checkpoint) = (
             settings.rounding.round_again,
@@ -126,21 +128,19 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
             refuse_to_round(&out)?;
         }
     }
-    let target = Target::open(out, settings, Arc::clone(weights))?;
+    let mut target = Target::open(out, settings, Arc::clone(weights))?;
+    target.take_imatrix(given.as_ref());
     tell_started(&prepared, restored.gathered.shards, reporter);
-    let ledger = Ledger::begin(None, prepared.entries(&restored));
-    let cores = Cores::new(settings.compute.threads);
-    // A signal ends this command at once.
-    let stopping = AtomicBool::new(false);
-    let context = prepared.context(&cores, reporter, &ledger, &stopping);
-    let gathered = restored.gathered;
-    let drained = pipeline::run(&context, restored.sites, Some(target), |dealer| {
-        Ok(Some(dealer.drain(&gathered, UnreadShards::default())))
-    })?;
-    Ok(match drained {
-        Some(Drained::Published) => Exit::Done,
-        _ => Exit::Failure,
-    })
+    if let Some(given) = &given {
+        tell_given(given, weights, reporter);
+    }
+    Cold {
+        prepared: &prepared,
+        restored,
+        given: given.as_ref(),
+        target,
+    }
+    .publish(reporter)
 }
 
 /// Whether the state holds every site that is to be solved.

@@ -1,0 +1,256 @@
+//! `export imatrix`: what a state knows of single channels, as the file that llama.cpp's tools take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::disk;
+use crate::error::Fatal;
+use crate::exit::Exit;
+use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
+use crate::observe::event::Event;
+use crate::observe::imatrix_events::ImatrixWritten;
+use crate::observe::reporter::Reporter;
+use crate::run::saved_names::saved_names;
+use crate::settings::Settings;
+use crate::state::journal::Gathered;
+use crate::state::restore::newest_whole;
+use crate::state::snapshot::Index;
+use crate::state::statistics_file::{SavedChannels, read_channels};
+use crate::state::{SitesRecord, read_sites};
+use crate::weights::Weights;
+use crate::weights::opening::Model;
+use crate::weights::sites::Sites;
+
+/// Blocks, and the output layer: how names of GGUF begin.
+const GGUF_NAMES: [&str; 2] = ["blk.", "output"];
+
+/// Writes E[x^2] and the mean of x of every input that the state holds. The state is only read.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] for a state without statistics, or whose names are not known in GGUF;
+/// [`Fatal::Usage`] for a path that is a folder; [`Fatal::Io`].
+pub(crate) fn export_imatrix(
+    settings: &Settings,
+    file: &Path,
+    reporter: &Reporter,
+) -> Result<Exit, Fatal> {
+    if disk::is_folder(file) {
+        return Err(Fatal::Usage(format!(
+            "--out {}: is a folder; the imatrix is a file",
+            file.display()
+        )));
+    }
+    let state = &settings.state;
+    let refuse = |reason: &str| Fatal::StateRefused {
+        path: state.clone(),
+        reason: reason.into(),
+    };
+    let Some(record) = read_sites(state)? else {
+        return Err(refuse(
+            "holds no statistics: --state names the folder of the run that gathered them",
+        ));
+    };
+    let inputs = match Model::open(settings)? {
+        Some(model) => ExportedInputs::of_checkpoint(settings, &model, &record)?,
+        None => ExportedInputs::of_recorded_names(state, &record)?,
+    };
+    let newest = newest_whole(state, false, |snapshot| {
+        let index = Index::read(snapshot)?;
+        let mut sums = SummedUp::new(index.gathered.clone());
+        for saved in &index.sites {
+            if let Some(tensors) = inputs.tensors_of(&saved.key, index.named) {
+                let path = saved.statistics_file(snapshot);
+                let channels = read_channels(&path, &saved.statistics, &saved.key)?;
+                sums.add(tensors, &channels);
+            }
+        }
+        Ok(sums)
+    })?;
+    let sums = newest.map(|found| found.value);
+    let Some(sums) = sums.filter(|sums| !sums.entries.is_empty()) else {
+        return Err(refuse("holds no rows yet"));
+    };
+    if !inputs.unnamed.is_empty() {
+        reporter.say(&Event::Warning {
+            subject: "imatrix",
+            message: format!("no name in GGUF is known of {}", inputs.unnamed.join(", ")),
+        });
+    }
+    let (entries, shards, rows) = (sums.entries.len(), sums.gathered.shards, sums.rows);
+    let written = sums.imatrix().write();
+    let bytes = written.map_err(|error| refuse(&format!("makes no imatrix: {error}")))?;
+    replace(file, &bytes)?;
+    reporter.say(&Event::ImatrixWritten(ImatrixWritten {
+        file: file.display().to_string(),
+        entries,
+        shards,
+        rows,
+    }));
+    Ok(Exit::Done)
+}
+
+/// Writes a file aside and renames it in: what was there is there until the new one is whole.
+fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
+    let name = file
+        .file_name()
+        .ok_or_else(|| Fatal::Usage(format!("--out {}: is no name of a file", file.display())))?;
+    let folder = file.parent().filter(|of| !of.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut aside = std::ffi::OsString::from(disk::TEMPORARY);
+    aside.push(name);
+    let aside = folder.join(aside);
+    disk::write_synced(&aside, bytes)?;
+    disk::rename(&aside, file).map_err(Fatal::io(file, "rename into place"))?;
+    disk::sync(folder)
+}
+
+/// The inputs of a state, and the tensors of a GGUF that are multiplied with each.
+struct ExportedInputs {
+    sites: Sites,
+    /// By site.
+    tensors: Vec<Vec<String>>,
+    /// Layers without a name in GGUF.
+    unnamed: Vec<String>,
+    /// How the state's keys become the sites', where it was gathered without a checkpoint.
+    record: SitesRecord,
+}
+
+impl ExportedInputs {
+    /// Under the names that the checkpoint's kind has in GGUF.
+    fn of_checkpoint(
+        settings: &Settings,
+        model: &Model,
+        record: &SitesRecord,
+    ) -> Result<Self, Fatal> {
+        let record = match &record.recording.names {
+            Some(_) => record.clone(),
+            None => {
+                let names = saved_names(settings, model, record)?;
+                record.named_by(names, model.architectures())
+            }
+        };
+        let weights = model.select(settings, &record.recording)?;
+        let sites = weights.sites(&record.shares, record.second_moment)?;
+        let (mut tensors, mut unnamed) = (Vec::new(), Vec::new());
+        for site in &sites.sites {
+            let layers = site.layers.iter();
+            let names = layers.map(|&layer| weights.layers()[layer].name.as_str());
+            let mut own = Vec::new();
+            for name in names {
+                match tensor_of(&weights, name) {
+                    Some(tensor) => own.push(tensor),
+                    None => unnamed.push(name.to_owned()),
+                }
+            }
+            tensors.push(own);
+        }
+        if tensors.iter().all(Vec::is_empty) {
+            return Err(Fatal::StateRefused {
+                path: settings.state.clone(),
+                reason: format!(
+                    "{} is not of a kind whose names in GGUF are known (model_type in its config.json)",
+                    weights.path().display()
+                ),
+            });
+        }
+        Ok(Self {
+            sites,
+            tensors,
+            unnamed,
+            record,
+        })
+    }
+
+    /// Under the names that the shards had, which are GGUF's where the tap of llama.cpp wrote them.
+    fn of_recorded_names(state: &Path, record: &SitesRecord) -> Result<Self, Fatal> {
+        let recording = &record.recording;
+        let sites = Sites::saved(&record.sites, &record.shares, record.second_moment);
+        let mut tensors = vec![Vec::new(); sites.sites.len()];
+        let modules = recording.linears.all();
+        let named = record.sites.iter().map(|site| site.name.as_str());
+        let modules: BTreeSet<&str> = modules.chain(named).collect();
+        for module in modules {
+            let Some(site) = sites.of(module) else {
+                continue;
+            };
+            let name = recording.recorded_name(module);
+            if !GGUF_NAMES.iter().any(|begin| name.starts_with(begin)) {
+                return Err(Fatal::StateRefused {
+                    path: PathBuf::from(state),
+                    reason: format!(
+                        "its names are not GGUF's ('{name}'): --checkpoint says what they are there, a folder with config.json or a GGUF"
+                    ),
+                });
+            }
+            tensors[site].push(format!("{name}.weight"));
+        }
+        Ok(Self {
+            sites,
+            tensors,
+            unnamed: Vec::new(),
+            record: record.clone(),
+        })
+    }
+
+    /// The tensors that are multiplied with a saved input.
+    fn tensors_of(&self, key: &str, named: bool) -> Option<&[String]> {
+        let names = self.record.recording.names.as_ref().filter(|_| !named);
+        let site = self.sites.saved_as(key, names)?;
+        Some(&self.tensors[site])
+    }
+}
+
+fn tensor_of(weights: &Weights, name: &str) -> Option<String> {
+    Some(weights.family()?.tensor_of(name)?.tensor)
+}
+
+/// Sums of everything that a snapshot holds.
+struct SummedUp {
+    gathered: Gathered,
+    entries: BTreeMap<String, ImatrixEntry>,
+    /// Those of the input that saw most.
+    rows: u64,
+}
+
+impl SummedUp {
+    const fn new(gathered: Gathered) -> Self {
+        Self {
+            gathered,
+            entries: BTreeMap::new(),
+            rows: 0,
+        }
+    }
+
+    /// Takes an input for the tensors that are multiplied with it.
+    fn add(&mut self, tensors: &[String], channels: &SavedChannels) {
+        let SavedChannels { rows, moments } = channels;
+        if *rows == 0 {
+            return;
+        }
+        self.rows = self.rows.max(*rows);
+        let count = *rows as f64;
+        let means = moments.mean.iter();
+        let squares = means.clone().zip(&moments.m2);
+        let entry = ImatrixEntry {
+            sums: squares.map(|(mean, m2)| count * mean * mean + m2).collect(),
+            counts: vec![count],
+            sums_of_x: Some(means.map(|mean| count * mean).collect()),
+        };
+        for tensor in tensors {
+            self.entries.insert(tensor.clone(), entry.clone());
+        }
+    }
+
+    /// As a file: a shard is what its chunk is, and the rows that it has of the input that saw most
+    /// are its size.
+    fn imatrix(self) -> Imatrix {
+        let chunks = self.gathered.shards.max(1) as u64;
+        Imatrix {
+            entries: self.entries,
+            unit: CountUnit::Rows,
+            datasets: vec![format!("qera, {chunks} shards")],
+            chunks,
+            chunk_size: (self.rows / chunks).max(1),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Corrections by an imatrix, for layers that have none from rows.
+//!
+//! They depend on the imatrix and the weights alone, so that each is solved once, when the first
+//! generation is about to be written that would be without it. No state holds them, and nothing
+//! counts them as fed.
+
+use std::sync::{Mutex, PoisonError};
+
+use qera_core::reconstruct::Method;
+
+use crate::calibrate::imatrix::{GivenSite, GivenStatistics};
+use crate::error::Fatal;
+use crate::pipeline::context::Context;
+use crate::settings::Settings;
+use crate::settings::solve::SolveSettings;
+use crate::solve::site::SiteSolver;
+use crate::solve::solution::LayerSolution;
+
+/// The corrections by an imatrix.
+pub(crate) struct StandIns<'a> {
+    context: &'a Context<'a>,
+    given: &'a GivenStatistics,
+    /// The run's, with the method that E[x^2] is enough for.
+    settings: Settings,
+    /// By layer; none where none was needed yet.
+    solved: Vec<Option<LayerSolution>>,
+}
+
+impl<'a> StandIns<'a> {
+    /// None is solved yet; `None` where no imatrix was given.
+    pub(crate) fn new(context: &'a Context<'a>) -> Option<Self> {
+        let given = context.imatrix?;
+        let solve = SolveSettings {
+            method: Method::of_mean_squares(),
+            ..context.settings.solve
+        };
+        Some(Self {
+            context,
+            given,
+            settings: Settings {
+                solve,
+                ..context.settings.clone()
+            },
+            solved: (0..given.layers.len()).map(|_| None).collect(),
+        })
+    }
+
+    /// Whether a layer of any site has an entry.
+    pub(crate) fn are_any(&self) -> bool {
+        self.given.layers.contains(&true)
+    }
+
+    /// The correction of a layer, if it was solved.
+    pub(crate) fn of(&self, layer: usize) -> Option<&LayerSolution> {
+        self.solved.get(layer)?.as_ref()
+    }
+
+    /// Solves what is still without a correction by rows, and reports it.
+    ///
+    /// # Errors
+    /// The first [`Fatal`], in the order of the sites, naming the layer.
+    pub(crate) fn complete(&mut self, latest: &[Option<LayerSolution>]) -> Result<(), Fatal> {
+        let Some(solver) = self.context.solver else {
+            return Ok(());
+        };
+        let solver = SiteSolver {
+            settings: &self.settings,
+            ..solver
+        };
+        let lacks = |&layer: &usize| latest[layer].is_none() && self.solved[layer].is_none();
+        let given = self.given.sites.iter().flatten();
+        let due: Vec<&GivenSite> = given
+            .filter(|of| of.site.layers.iter().any(lacks))
+            .collect();
+        let answers: Vec<Mutex<Option<Answer>>> = due.iter().map(|_| Mutex::default()).collect();
+        let context = self.context;
+        let core = context.take_core();
+        let pieces: Vec<usize> = (0..due.len()).collect();
+        context.cores.spread(pieces, |piece: usize| {
+            if context.failed() {
+                return;
+            }
+            let GivenSite { site, statistics } = due[piece];
+            let solved = solver.solve(site, statistics, None);
+            *answers[piece]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(solved);
+        });
+        drop(core);
+        for answer in answers {
+            // A stage that failed ends the run: nothing is published.
+            let answer = answer.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let Some(solutions) = answer.transpose()? else {
+                continue;
+            };
+            for solution in solutions {
+                let layer = solution.layer;
+                if latest[layer].is_none() {
+                    context.report_stand_in(&solution);
+                    context.reporter.step(&context.layer(layer).name);
+                    context.ledger.stood_in(layer);
+                }
+                self.solved[layer] = Some(solution);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What came of a site.
+type Answer = Result<Vec<LayerSolution>, Fatal>;

@@ -1,0 +1,73 @@
+//! What is solved once, with no folder to follow: `solve`, and an imatrix alone.
+
+use core::sync::atomic::AtomicBool;
+
+use crate::calibrate::imatrix::GivenStatistics;
+use crate::error::Fatal;
+use crate::exit::Exit;
+use crate::host::cores::Cores;
+use crate::observe::reporter::Reporter;
+use crate::pipeline;
+use crate::pipeline::context::Context;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::outcome::{Drained, UnreadShards};
+use crate::publish::out_folder::OutFolder;
+use crate::publish::target::{Target, refuse_other_checkpoint, refuse_other_quantizer};
+use crate::run::prepared::Prepared;
+use crate::settings::Settings;
+use crate::state::restore::Restored;
+use crate::weights::opening::Model;
+
+/// Everything there is to solve from.
+pub(crate) struct Cold<'a> {
+    /// Sites and plan.
+    pub(crate) prepared: &'a Prepared<'a>,
+    /// What a state holds.
+    pub(crate) restored: Restored,
+    /// What stands in for rows.
+    pub(crate) given: Option<&'a GivenStatistics>,
+    /// Where the generation goes.
+    pub(crate) target: Target<'a>,
+}
+
+/// Takes the output folder, unless it is of another quantizer or checkpoint.
+///
+/// # Errors
+/// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
+pub(crate) fn open_out(settings: &Settings, model: Option<&Model>) -> Result<OutFolder, Fatal> {
+    let out = OutFolder::open(&settings.publish.out)?;
+    refuse_other_quantizer(&out, settings, model)?;
+    refuse_other_checkpoint(&out, settings, model)?;
+    Ok(out)
+}
+
+impl Cold<'_> {
+    /// Solves every layer and publishes one generation.
+    ///
+    /// # Errors
+    /// [`Fatal`]; what was published before is still there.
+    pub(crate) fn publish(self, reporter: &Reporter) -> Result<Exit, Fatal> {
+        let Self {
+            prepared,
+            restored,
+            given,
+            target,
+        } = self;
+        let ledger = Ledger::begin(None, prepared.entries(&restored));
+        let cores = Cores::new(prepared.settings.compute.threads);
+        // A signal ends this at once.
+        let stopping = AtomicBool::new(false);
+        let context = Context {
+            imatrix: given,
+            ..prepared.context(&cores, reporter, &ledger, &stopping)
+        };
+        let gathered = restored.gathered;
+        let drained = pipeline::run(&context, restored.sites, Some(target), |dealer| {
+            Ok(Some(dealer.drain(&gathered, UnreadShards::default())))
+        })?;
+        Ok(match drained {
+            Some(Drained::Published) => Exit::Done,
+            _ => Exit::Failure,
+        })
+    }
+}

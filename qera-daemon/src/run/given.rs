@@ -1,0 +1,149 @@
+//! An imatrix as a run takes it: held against the layers, told, handed to whoever publishes; and the
+//! run that has nothing else.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::calibrate::imatrix::{GivenStatistics, ImatrixFiles};
+use crate::error::Fatal;
+use crate::exit::Exit;
+use crate::observe::event::Event;
+use crate::observe::imatrix_events::ImatrixRead;
+use crate::observe::reporter::Reporter;
+use crate::publish::target::Target;
+use crate::run::announce::tell_model;
+use crate::run::begun::Begun;
+use crate::run::cold::{Cold, open_out};
+use crate::run::prepared::Prepared;
+use crate::settings::Settings;
+use crate::state::restore::Restored;
+use crate::weights::Weights;
+use crate::weights::checkpoint::refuse;
+use crate::weights::opening::Model;
+
+/// Layers without an entry that are named.
+const NAMED: usize = 8;
+
+/// The imatrix of a run, if it has one, and layers to hold it against.
+///
+/// # Errors
+/// [`Fatal::Imatrix`].
+pub(crate) fn given(
+    files: Option<&ImatrixFiles>,
+    prepared: &Prepared<'_>,
+) -> Result<Option<GivenStatistics>, Fatal> {
+    let weights = prepared.weights.as_deref();
+    let weights = weights.filter(|weights| !weights.layers().is_empty());
+    let (Some(files), Some(weights)) = (files, weights) else {
+        return Ok(None);
+    };
+    files.statistics(weights, &prepared.sites).map(Some)
+}
+
+/// Says what was given, and for which layers it says nothing.
+pub(crate) fn tell_given(given: &GivenStatistics, weights: &Weights, reporter: &Reporter) {
+    for file in &given.files {
+        reporter.say(&Event::ImatrixRead(ImatrixRead(file)));
+    }
+    let layers = weights.layers().iter().zip(&given.layers);
+    let missing = layers.filter(|(_, has_entry)| !**has_entry);
+    let missing: Vec<&str> = missing.map(|(layer, _)| layer.name.as_str()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let more = missing.len().saturating_sub(NAMED);
+    let named = missing[..missing.len() - more].join(", ");
+    let more = match more {
+        0 => String::new(),
+        _ => format!(" and {more} more"),
+    };
+    reporter.say(&Event::Warning {
+        subject: "imatrix",
+        message: format!(
+            "no entry of {} layers, which are starved until rows feed them: {named}{more}",
+            missing.len()
+        ),
+    });
+}
+
+/// What is known before anything is solved from an imatrix alone: no state is read, and none is
+/// begun.
+///
+/// # Errors
+/// [`Fatal`] for what cannot be had so, for a checkpoint of which nothing says what is linear, and
+/// for an imatrix of another model.
+pub(crate) fn prepare_alone<'a>(
+    settings: &'a Settings,
+    model: Option<&Model>,
+) -> Result<Prepared<'a>, Fatal> {
+    settings.imatrix.check_alone(&settings.solve)?;
+    let prepared = Prepared::without_state(settings, model)?;
+    let unknown = |path: &Path, reason: &str| Err(refuse(path, reason.into()));
+    let Some(weights) = prepared.weights.as_deref() else {
+        settings.weights.needed_checkpoint()?;
+        return Ok(prepared);
+    };
+    if weights.layers().is_empty() {
+        return unknown(
+            weights.path(),
+            "nothing says which of its tensors are linear layers, an imatrix does not: a listed model_type in config.json or --include in full does",
+        );
+    }
+    if !model.is_some_and(|model| model.serving_is_known(&prepared.recording)) {
+        return unknown(
+            weights.path(),
+            "nothing says which class serves it, and what that calls its layers: a listed model_type in config.json does, or qera.class in shards (--watch)",
+        );
+    }
+    Ok(prepared)
+}
+
+/// The main job where nothing is watched: every layer is solved from the imatrix, once.
+///
+/// # Errors
+/// [`Fatal`]; what was published before is still there.
+pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
+    let model = Model::open(settings)?;
+    let files = ImatrixFiles::open(&settings.imatrix)?;
+    let prepared = prepare_alone(settings, model.as_ref())?;
+    let given = given(files.as_ref(), &prepared)?;
+    prepared.plan.check(settings)?;
+    let Some(weights) = &prepared.weights else {
+        return Ok(Exit::Failure);
+    };
+    let out = open_out(settings, model.as_ref())?;
+    let mut target = Target::open(out, settings, Arc::clone(weights))?;
+    target.take_imatrix(given.as_ref());
+    tell_model(&prepared, reporter);
+    if let Some(given) = &given {
+        tell_given(given, weights, reporter);
+    }
+    Cold {
+        prepared: &prepared,
+        restored: Restored::default(),
+        given: given.as_ref(),
+        target,
+    }
+    .publish(reporter)
+}
+
+impl Begun<'_> {
+    /// Takes what stands in for rows, and says what it is.
+    ///
+    /// # Errors
+    /// [`Fatal::Imatrix`] for one of another model.
+    pub(crate) fn take_imatrix(
+        &mut self,
+        files: Option<&ImatrixFiles>,
+        reporter: &Reporter,
+    ) -> Result<(), Fatal> {
+        self.given = given(files, &self.prepared)?;
+        if let Some(target) = &mut self.target {
+            target.take_imatrix(self.given.as_ref());
+        }
+        if let (Some(given), Some(weights)) = (&self.given, &self.prepared.weights) {
+            tell_given(given, weights, reporter);
+        }
+        Ok(())
+    }
+}
