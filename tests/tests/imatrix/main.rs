@@ -1,10 +1,6 @@
 //! `--imatrix`: alone, beside a watched folder, and back out of a state. Files are written and read
 //! by the tests' own code.
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a step that fails fails the test; sums are f32 in the file"
-)]
+#![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod alone;
 mod beside;
