@@ -60,7 +60,16 @@ fn kept(rounded: &Path) -> BTreeMap<String, KeptFile> {
 /// The marker that names a layer among those that were rounded together, and all that it names.
 fn marker(rounded: &Path, layer: &str) -> Option<(PathBuf, Vec<String>)> {
     let paths = fs::read_dir(rounded).ok()?.map(|of| of.unwrap().path());
+    // What a killed run was just writing is none.
+    let whole = |path: &PathBuf| {
+        !path
+            .file_name()
+            .unwrap()
+            .as_encoded_bytes()
+            .starts_with(b".")
+    };
     let markers = paths.filter(|path| path.extension().is_some_and(|of| of == "done"));
+    let markers = markers.filter(whole);
     let mut read = markers.map(|path| {
         let names = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         (path, names)
