@@ -8,9 +8,9 @@ use half::f16;
 
 /// ggml's numbers of types.
 pub const F32: u32 = 0;
-/// Blocks of 32: an f16 scale, 32 signed bytes.
-pub const Q8_0: u32 = 8;
-/// Numbers of a block of [`Q8_0`].
+/// Blocks of 32: an f16 scale, and 4 bits for each number, of which 8 is zero; the first 16 low.
+pub const Q4_0: u32 = 2;
+/// Numbers of a block of [`Q4_0`].
 pub const BLOCK: usize = 32;
 const ALIGNMENT: usize = 32;
 const UINT32: u32 = 4;
@@ -49,37 +49,40 @@ impl GgufTensorToWrite {
         }
     }
 
-    /// Numbers in Q8_0, of which only the levels from -3 to 3 are used, so that there is an error to
+    /// Numbers in Q4_0, of which only the levels from -4 to 4 are used, so that there is an error to
     /// correct.
     #[must_use]
     pub fn coarse(name: &str, ne: &[usize], values: &[f32]) -> Self {
         Self {
             name: name.into(),
             ne: ne.to_vec(),
-            type_number: Q8_0,
+            type_number: Q4_0,
             bytes: values.chunks(BLOCK).flat_map(coarse_block).collect(),
         }
     }
 }
 
-/// A block of seven levels.
+/// A block of nine levels.
 fn coarse_block(values: &[f32]) -> Vec<u8> {
     let scale = coarse_scale(values);
-    let levels = values.iter().map(|v| {
+    let level = |v: &f32| {
         let level = coarse_level(*v, scale.to_f32());
-        let levels = (-3_i8..=3).find(|of| (f32::from(*of) - level).abs() < 0.5);
-        levels.unwrap_or_default().to_le_bytes()[0]
-    });
-    scale.to_le_bytes().into_iter().chain(levels).collect()
+        let levels = (-4_i8..=4).find(|of| (f32::from(*of) - level).abs() < 0.5);
+        (levels.unwrap_or_default() + 8).unsigned_abs()
+    };
+    let (low, high) = values.split_at(BLOCK / 2);
+    let both = low.iter().zip(high);
+    let codes = both.map(|(low, high)| level(low) | level(high) << 4);
+    scale.to_le_bytes().into_iter().chain(codes).collect()
 }
 
 fn coarse_level(value: f32, scale: f32) -> f32 {
-    (value / scale).round().clamp(-3.0, 3.0)
+    (value / scale).round().clamp(-4.0, 4.0)
 }
 
 fn coarse_scale(values: &[f32]) -> f16 {
     let largest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
-    f16::from_f32(largest.max(1.0e-3) / 3.0)
+    f16::from_f32(largest.max(1.0e-3) / 4.0)
 }
 
 /// What [`GgufTensorToWrite::coarse`] decodes to.

@@ -91,12 +91,6 @@ impl ModelConfig {
         Self(json!({"model_type": model_type, "tie_word_embeddings": tied}))
     }
 
-    /// What kind of model it is.
-    #[must_use]
-    pub(crate) fn model_type(&self) -> Option<&str> {
-        model_type(&self.0)
-    }
-
     /// The name that the model was loaded or saved by.
     #[must_use]
     pub(crate) fn name(&self) -> Option<&str> {

@@ -171,6 +171,7 @@ mod tests {
     fn a_run_is_told() {
         let started = Event::Started(RunStarted {
             checkpoint: "model".into(),
+            quantized: None,
             layers: 4,
             sites: 2,
             shards: 3,

@@ -11,6 +11,9 @@ use crate::settings::memory_budget::format_bytes;
 pub(crate) struct RunStarted<'a> {
     /// Checkpoint path.
     pub(crate) checkpoint: String,
+    /// The file that W~ is read from; absent where it is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quantized: Option<String>,
     /// Selected layers.
     pub(crate) layers: usize,
     /// Their distinct inputs.
@@ -33,6 +36,7 @@ impl fmt::Display for RunStarted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             checkpoint,
+            quantized,
             layers,
             sites,
             shards,
@@ -42,9 +46,11 @@ impl fmt::Display for RunStarted<'_> {
             budget_bytes,
             device,
         } = self;
+        let quantized = quantized.as_ref();
+        let quantized = quantized.map_or(String::new(), |file| format!(", quantized {file}"));
         write!(
             f,
-            "{checkpoint}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
+            "{checkpoint}{quantized}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
             format_bytes(*planned_bytes),
             format_bytes(*budget_bytes)
         )

@@ -14,6 +14,7 @@ use crate::settings::Settings;
 use crate::state::journal::Journal;
 use crate::state::restore::{DamagedSnapshot, Restored};
 use crate::weights::Weights;
+use crate::weights::given::GivenLayer;
 use crate::weights::passed_over::{PassedOver, grouped};
 
 /// Kinds of passed-over tensors that the log names.
@@ -27,6 +28,7 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
             || "no checkpoint, statistics only".into(),
             |weights| weights.path().display().to_string(),
         ),
+        quantized: quantized_file(prepared),
         layers: prepared.layers().len(),
         sites: prepared.sites.sites.len(),
         shards,
@@ -49,12 +51,19 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
     }
 }
 
+/// The file that W~ is read from.
+fn quantized_file(prepared: &Prepared<'_>) -> Option<String> {
+    let given = prepared.weights.as_deref()?.given()?;
+    Some(given.given.path().display().to_string())
+}
+
 /// Says what is worked on, and what of the model is not corrected.
 pub(crate) fn tell_model(prepared: &Prepared<'_>, reporter: &Reporter) {
     let shards = prepared.admitted.len() + prepared.held.len();
     tell_started(prepared, shards, reporter);
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
+        tell_far(weights, reporter);
         tell_passed_over(weights, reporter);
     }
 }
@@ -84,6 +93,23 @@ pub(crate) fn tell_stray(weights: &Weights, reporter: &Reporter) {
         reporter.say(&Event::Warning {
             subject: "checkpoint",
             message: stray.to_owned(),
+        });
+    }
+}
+
+/// Says which tensors of the quantized file are farther from W than their types leave.
+pub(crate) fn tell_far(weights: &Weights, reporter: &Reporter) {
+    let far: Vec<String> = weights
+        .given()
+        .map_or_else(Vec::new, |of| of.far().map(GivenLayer::far).collect());
+    if let Some(first) = far.first() {
+        reporter.say(&Event::Warning {
+            subject: "--quantized",
+            message: format!(
+                "{} tensors are farther from the checkpoint's weights than their types leave \
+                 ({first}): is the file made from this very checkpoint?",
+                far.len()
+            ),
         });
     }
 }

@@ -179,12 +179,29 @@ impl<'a> Locked<'a> {
 /// Why `--once` has nothing to do.
 fn nothing_to_begin_with(prepared: &Prepared<'_>, inbox: &Inbox) -> Fatal {
     match &prepared.weights {
-        Some(weights) if !prepared.admitted.is_empty() => refuse(
-            weights.path(),
-            "no shard names a linear layer of it that is selected: a shard's key, qera.linears, a \
-             listed model_type or --include in full does; nothing was published"
-                .into(),
-        ),
+        Some(weights) if !prepared.admitted.is_empty() => {
+            let mut left_out = weights.passed_over().iter();
+            let of_file = weights.given().and_then(|given| {
+                let first = left_out.find(|of| of.why.is_of_given())?;
+                Some(refuse(
+                    given.given.path(),
+                    format!(
+                        "none of the layers that shards name can be corrected: '{}' first, {}; \
+                         nothing was published",
+                        first.tensor, first.why
+                    ),
+                ))
+            });
+            of_file.unwrap_or_else(|| {
+                refuse(
+                    weights.path(),
+                    "no shard names a linear layer of it that is selected: a shard's key, \
+                     qera.linears, a listed model_type or --include in full does; nothing was \
+                     published"
+                        .into(),
+                )
+            })
+        }
         _ => nothing_usable(inbox.intake.folder(), prepared.refused.len()),
     }
 }

@@ -170,16 +170,16 @@ impl<'a> Prepared<'a> {
     /// The model that the state's corrections and evidence belong to from here on.
     #[must_use]
     pub(crate) fn solved_model(&self) -> SolvedModel {
-        match &self.weights {
-            Some(weights) => SolvedModel {
-                checkpoint: Some(weights.identity().to_owned()),
-                quantized: weights.given().map(|of| of.given.fingerprint.clone()),
-            },
-            None => self
-                .saved
-                .as_ref()
-                .map(|of| of.model.clone())
-                .unwrap_or_default(),
+        let saved = self.saved.as_ref().map(|of| of.model.clone());
+        let saved = saved.unwrap_or_default();
+        let Some(weights) = &self.weights else {
+            return saved;
+        };
+        let quantized = weights.given().map(|of| of.given.fingerprint.clone());
+        SolvedModel {
+            checkpoint: Some(weights.identity().to_owned()),
+            // A run that makes W~ in between does not make the state another file's.
+            quantized: quantized.or(saved.quantized),
         }
     }
 

@@ -1,14 +1,29 @@
 //! Whether a W~ that was given is one of this W: both are at hand, and a file that is another
 //! model's, or was read in another order than it was written in, resembles it in nothing.
+//!
+//! Two questions are asked of the whole tensor (relative error and correlation) and one of its rows:
+//! rows in another order may be some of them only (those of half of the heads), which the whole
+//! still resembles. What no comparison tells apart is a fine-tuned model from its origin where it
+//! differs by less than its quantization: for that, a tensor that is farther from W than its type
+//! leaves is told.
 
 use core::fmt;
 
 use serde::Serialize;
 
+use crate::formats::gguf::block_type::BlockType;
+
 /// Below this correlation a tensor is no W~ of its W, ...
 const LEAST_CORRELATION: f64 = 0.5;
 /// ... nor above this relative error. One and a half bits leave .82 and a correlation of .67.
 const MOST_ERROR: f64 = 1.0;
+/// With a relative error below this, W~ is of W whatever correlates: numbers that are all alike
+/// have no correlation.
+const NEAR: f64 = 0.5;
+/// A row whose numbers have less in common with those of W (the cosine of both) is another row, ...
+const LEAST_OF_A_ROW: f64 = 0.25;
+/// ... and such rows may hold so much of ||W||^2: dead rows become zeros.
+const MOST_LOST: f64 = 0.01;
 /// A correlation that is none.
 const NONE: f64 = 0.1;
 
@@ -19,6 +34,12 @@ pub(crate) struct DecodeCheck {
     pub(crate) relative_error: f64,
     /// Pearson's correlation of their numbers; 0 where one of them is constant and they differ.
     pub(crate) correlation: f64,
+    /// The share of ||W||^2 in rows that resemble nothing of their W.
+    #[serde(skip)]
+    pub(crate) lost: f64,
+    /// The first of them.
+    #[serde(skip)]
+    pub(crate) first_lost: Option<usize>,
 }
 
 /// Sums over the numbers of W and W~, of which the check is made.
@@ -31,24 +52,33 @@ pub(crate) struct DecodeSums {
     qq: f64,
     wq: f64,
     dd: f64,
+    lost: f64,
+    first_lost: Option<usize>,
 }
 
 impl DecodeSums {
-    /// Adds some numbers of both.
-    pub(crate) fn add(&mut self, original: &[f32], quantized: &[f32]) {
+    /// Adds a row of both: a column of W.
+    pub(crate) fn add_row(&mut self, row: usize, original: &[f32], quantized: &[f32]) {
+        let mut own = Self::default();
         for (w, q) in original.iter().zip(quantized) {
             let (w, q) = (f64::from(*w), f64::from(*q));
-            self.count += 1.0;
-            self.w += w;
-            self.q += q;
-            self.ww += w * w;
-            self.qq += q * q;
-            self.wq += w * q;
-            self.dd += (w - q) * (w - q);
+            own.count += 1.0;
+            own.w += w;
+            own.q += q;
+            own.ww += w * w;
+            own.qq += q * q;
+            own.wq += w * q;
+            own.dd += (w - q) * (w - q);
         }
+        if own.ww > 0.0 && own.wq < LEAST_OF_A_ROW * (own.ww * own.qq).sqrt().max(f64::MIN_POSITIVE)
+        {
+            own.lost = own.ww;
+            own.first_lost = Some(row);
+        }
+        self.merge(&own);
     }
 
-    /// Adds what was summed elsewhere.
+    /// Adds what was summed elsewhere, of later rows.
     pub(crate) fn merge(&mut self, of: &Self) {
         self.count += of.count;
         self.w += of.w;
@@ -57,6 +87,8 @@ impl DecodeSums {
         self.qq += of.qq;
         self.wq += of.wq;
         self.dd += of.dd;
+        self.lost += of.lost;
+        self.first_lost = self.first_lost.or(of.first_lost);
     }
 
     /// The check.
@@ -66,6 +98,8 @@ impl DecodeSums {
             return DecodeCheck {
                 relative_error: 0.0,
                 correlation: 1.0,
+                lost: 0.0,
+                first_lost: None,
             };
         }
         let covariance = self.wq - self.w * self.q / self.count;
@@ -78,6 +112,12 @@ impl DecodeSums {
             } else {
                 0.0
             },
+            lost: if self.ww > 0.0 {
+                self.lost / self.ww
+            } else {
+                0.0
+            },
+            first_lost: self.first_lost,
         }
     }
 }
@@ -86,20 +126,56 @@ impl DecodeCheck {
     /// Whether it can be a W~ of this W.
     #[must_use]
     pub(crate) fn holds(&self) -> bool {
-        self.correlation >= LEAST_CORRELATION && self.relative_error <= MOST_ERROR
+        let near = self.relative_error <= NEAR
+            || (self.correlation >= LEAST_CORRELATION && self.relative_error <= MOST_ERROR);
+        near && self.lost <= MOST_LOST
     }
 
     /// What is likely where it does not hold.
     #[must_use]
-    pub(crate) fn likely(&self) -> &'static str {
-        if self.correlation >= LEAST_CORRELATION {
+    pub(crate) fn likely(&self) -> String {
+        if let Some(row) = self.first_lost.filter(|_| self.lost < 1.0 - MOST_LOST) {
+            return format!(
+                "row {row} is the first of rows that resemble nothing of theirs, which have {:.0} % \
+                 of the weight's square sum: they are in another order, or of another model",
+                100.0 * self.lost
+            );
+        }
+        let said = if self.correlation >= LEAST_CORRELATION {
             "its numbers are those of the checkpoint times a factor, or it has too few bits to be \
              of use"
         } else if self.correlation.abs() < NONE {
             "it is of another model, or its rows are in another order"
         } else {
             "it is of another version of the model, or only partly what it is called"
-        }
+        };
+        said.to_owned()
+    }
+
+    /// Whether it is farther from W than this type leaves of any weights that were seen: the file
+    /// may be of another version of the model.
+    #[must_use]
+    pub(crate) fn is_far(&self, of: BlockType) -> bool {
+        self.relative_error > most_left(of)
+    }
+}
+
+/// The largest relative error that quantizing to a type is known to leave, twice over: SmolLM2's
+/// weights and normal numbers, rounded by ggml with and without importance.
+#[must_use]
+pub(crate) const fn most_left(of: BlockType) -> f64 {
+    use BlockType as T;
+    match of {
+        T::F32 => 1e-6,
+        T::F16 => 2e-3,
+        T::BF16 => 8e-3,
+        T::Q8_0 => 0.02,
+        T::Q6_K => 0.05,
+        T::Q5_0 | T::Q5_1 | T::Q5_K => 0.1,
+        T::Q4_0 | T::Q4_1 | T::Q4_K | T::IQ4_NL | T::IQ4_XS | T::MXFP4 | T::NVFP4 => 0.25,
+        T::Q3_K | T::IQ3_S | T::IQ3_XXS => 0.5,
+        T::Q2_K | T::IQ2_XXS | T::IQ2_XS | T::IQ2_S => 0.75,
+        T::IQ1_S | T::IQ1_M | T::TQ1_0 | T::TQ2_0 | T::Q1_0 | T::Q2_0 => MOST_ERROR,
     }
 }
 
@@ -108,6 +184,7 @@ impl fmt::Display for DecodeCheck {
         let Self {
             relative_error,
             correlation,
+            ..
         } = self;
         write!(
             f,
@@ -120,13 +197,16 @@ impl fmt::Display for DecodeCheck {
 mod tests {
     use super::*;
 
+    /// Of rows of three numbers.
     fn check(original: &[f32], quantized: &[f32]) -> DecodeCheck {
         let mut sums = DecodeSums::default();
-        // In two pieces, one of them summed elsewhere.
-        let mut other = DecodeSums::default();
-        sums.add(&original[..2], &quantized[..2]);
-        other.add(&original[2..], &quantized[2..]);
-        sums.merge(&other);
+        let rows = original.chunks(3).zip(quantized.chunks(3)).enumerate();
+        for (row, (w, q)) in rows {
+            // Each is summed elsewhere.
+            let mut own = DecodeSums::default();
+            own.add_row(row, w, q);
+            sums.merge(&own);
+        }
         sums.check()
     }
 
@@ -142,24 +222,60 @@ mod tests {
         assert!((scaled.correlation - 1.0).abs() < 1e-12);
         assert!(!scaled.holds() && scaled.likely().contains("factor"));
 
-        // By hand: sum of squares 34.25, of differences 12 * 34.25 / 3.
         let turned = check(&w, &w.map(|w| -w));
         assert!((turned.relative_error - 2.0).abs() < 1e-12);
         assert!((turned.correlation + 1.0).abs() < 1e-12);
         assert!(!turned.holds() && turned.likely().contains("another version"));
 
         let other = check(&w, &[0.0, 0.0, 0.0, 0.0, 8.0, 0.0]);
-        assert!(!other.holds() && other.likely().contains("another model"));
+        assert!(!other.holds(), "{other:?}");
+    }
+
+    /// The whole still resembles W: nine rows of ten are right.
+    #[test]
+    fn some_rows_of_another_order_are_enough() {
+        let w: Vec<f32> = (0..30).map(|i| (i as f32 * 1.7).sin()).collect();
+        let mut exchanged = w.clone();
+        exchanged[12..15].copy_from_slice(&[0.9, 0.1, -0.9]);
+        let found = check(&w, &exchanged);
+        assert!(found.correlation > 0.5 && found.relative_error < 1.0);
+        assert!(
+            !found.holds() && found.likely().contains("row 4 "),
+            "{found:?}"
+        );
+        // A dead row may become zeros.
+        let mut dead = w.clone();
+        dead[12..15].copy_from_slice(&[1e-4, -1e-4, 1e-4]);
+        let mut zeros = dead.clone();
+        zeros[12..15].fill(0.0);
+        assert!(check(&dead, &zeros).holds());
     }
 
     #[test]
     fn constants_have_no_correlation_and_nothing_is_divided_by_zero() {
-        let zeros = check(&[0.0; 4], &[0.0; 4]);
+        let zeros = check(&[0.0; 6], &[0.0; 6]);
         assert_eq!((zeros.relative_error, zeros.correlation), (0.0, 1.0));
-        let muted = check(&[1.0, 2.0, 3.0, 4.0], &[0.0; 4]);
+        let muted = check(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[0.0; 6]);
         assert_eq!((muted.relative_error, muted.correlation), (1.0, 0.0));
         assert!(!muted.holds());
-        let risen = check(&[0.0; 4], &[1.0; 4]);
+        let risen = check(&[0.0; 6], &[1.0; 6]);
         assert!(risen.relative_error.is_finite() && !risen.holds());
+        let constant = check(&[1.0; 6], &[1.001; 6]);
+        assert!(constant.correlation.abs() < 1.0 && constant.holds());
+    }
+
+    #[test]
+    fn more_than_a_type_leaves_is_far() {
+        let of = |relative_error| DecodeCheck {
+            relative_error,
+            correlation: 0.99,
+            lost: 0.0,
+            first_lost: None,
+        };
+        assert!(of(0.05).is_far(BlockType::Q8_0) && !of(0.0054).is_far(BlockType::Q8_0));
+        assert!(of(0.3).is_far(BlockType::Q4_K) && !of(0.12).is_far(BlockType::Q4_0));
+        assert!(!of(0.82).is_far(BlockType::TQ1_0));
+        let least = BlockType::ALL.map(most_left);
+        assert!(least.iter().all(|most| *most > 0.0 && *most <= MOST_ERROR));
     }
 }

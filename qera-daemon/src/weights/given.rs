@@ -13,18 +13,17 @@ use crate::formats::model_config::ModelConfig;
 use crate::host::cores::Cores;
 use crate::host::kernels::page_vec::PageVec;
 use crate::weights::checkpoint::refuse;
-use crate::weights::decode_check::{DecodeCheck, DecodeSums};
+use crate::weights::decode_check::{DecodeCheck, DecodeSums, most_left};
 use crate::weights::gguf::family::GgufLayer;
-use crate::weights::gguf::file::{GgufModel, GgufTensor};
+use crate::weights::gguf::file::{GgufModel, GgufTensor, scale_name};
 use crate::weights::gguf::rows::RowOrder;
 use crate::weights::layers::Layer;
 use crate::weights::passed_over::Why;
 
 /// Numbers that are decoded at a time, in whole rows.
 const DECODED: usize = 1 << 16;
-/// What a layer's weight is to be multiplied by, beside it.
-const SCALE: &str = ".scale";
-const WEIGHT: &str = ".weight";
+/// What is in the names of a block's feed-forward layers.
+const FEED_FORWARD: &str = ".ffn_";
 /// What to do about a tensor that cannot serve.
 const SKIP: &str = "--skip-broken leaves such layers out";
 
@@ -83,6 +82,22 @@ impl GivenLayer {
     }
 }
 
+impl GivenLayer {
+    /// How far it is, beside what its type leaves.
+    #[must_use]
+    pub(crate) fn far(&self) -> String {
+        let GivenTensor {
+            name, block_type, ..
+        } = &self.tensor;
+        format!(
+            "'{name}': relative error {:.2e}, {} leaves {:.0e} at most",
+            self.check.relative_error,
+            block_type.name(),
+            most_left(*block_type)
+        )
+    }
+}
+
 impl ReadTensor {
     /// What stands over the columns of [`row`](Self::row).
     #[must_use]
@@ -103,6 +118,7 @@ impl ReadTensor {
                 DecodeCheck {
                     relative_error,
                     correlation,
+                    ..
                 },
         } = self;
         format!("{tensor:<52} {block_type:>8} {relative_error:>12.4} {correlation:>12.4}")
@@ -119,6 +135,31 @@ pub(crate) struct GivenLayers {
 }
 
 impl GivenLayers {
+    /// Those that are farther from W than their types leave.
+    pub(crate) fn far(&self) -> impl Iterator<Item = &GivenLayer> {
+        let layers = self.layers.iter();
+        layers.filter(|of| of.check.is_far(of.tensor.block_type))
+    }
+
+    /// Refuses a file of which most is farther from W than its types leave.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] naming the first of them.
+    pub(crate) fn refuse_far(&self) -> Result<(), Fatal> {
+        let count = self.far().count();
+        let Some(first) = self.far().next().filter(|_| 2 * count > self.layers.len()) else {
+            return Ok(());
+        };
+        let reason = format!(
+            "{count} of its {} layers are farther from the checkpoint's weights than their types \
+             leave ({}): it is of another version of the model, fine-tuned perhaps, and an adapter \
+             would take off what the two differ by; give the checkpoint that it was made from",
+            self.layers.len(),
+            first.far()
+        );
+        Err(refuse(self.given.path(), reason))
+    }
+
     /// Shows W~ of a layer, as [`GivenModel::pieces`] does.
     ///
     /// # Errors
@@ -164,11 +205,20 @@ impl GivenModel {
     /// [`Fatal::Checkpoint`] naming the file: as for [`GgufModel::open`], and a model of another
     /// architecture.
     pub(crate) fn open(path: &Path, config: &ModelConfig) -> Result<Self, Fatal> {
-        let model = GgufModel::open(path, config.model_type())?;
+        let parts = config.parts();
+        let types: Vec<&str> = parts.iter().map(|part| part.model_type).collect();
+        let model = GgufModel::open(path, &types)?;
         Ok(Self {
             fingerprint: model.fingerprint(),
             model,
         })
+    }
+
+    /// Whether a layer's weight is stored with a factor beside it.
+    #[must_use]
+    pub(crate) fn has_scales(&self) -> bool {
+        let mut names = self.model.tensors.keys();
+        names.any(|name| self.model.scale_beside(name).is_some())
     }
 
     /// Where it lies, as it was given.
@@ -209,6 +259,13 @@ impl GivenModel {
             return Ok(Found::LeftOut(Why::GivenAsUnknownType(tensor.type_number)));
         };
         let tensor = self.described(layer, &place, tensor, block_type)?;
+        // llama.cpp multiplies the adapter by it there, too, and refuses NVFP4 with an adapter.
+        let scaled = tensor
+            .scale
+            .is_some_and(|scale| scale.to_bits() != 1.0_f32.to_bits());
+        if scaled && place.tensor.contains(FEED_FORWARD) {
+            return Ok(Found::LeftOut(Why::GivenScaled));
+        }
         let original = original()?;
         let compared = self.compare(&tensor, &original, comparing.cores);
         let check = match compared {
@@ -288,9 +345,8 @@ impl GivenModel {
 
     /// The factor beside a tensor, which the engine multiplies its product by.
     fn scale_of(&self, name: &str) -> Result<Option<f32>, Fatal> {
-        let beside = name.strip_suffix(WEIGHT).unwrap_or(name);
-        let beside = format!("{beside}{SCALE}");
-        let Some(tensor) = self.model.tensors.get(&beside) else {
+        let beside = scale_name(name);
+        let Some(tensor) = self.model.scale_beside(name) else {
             return Ok(None);
         };
         let refuse = |reason: String| {
@@ -358,7 +414,10 @@ impl GivenModel {
             let mut values = vec![0.0; piece.original.len()];
             piece.sums = self.columns(of, piece.first, &mut values).map(|()| {
                 let mut sums = DecodeSums::default();
-                sums.add(piece.original, &values);
+                let rows = piece.original.chunks(m).zip(values.chunks(m));
+                for (row, (original, quantized)) in rows.enumerate() {
+                    sums.add_row(piece.first + row, original, quantized);
+                }
                 sums
             });
         });
@@ -391,7 +450,7 @@ impl GivenModel {
                  not: it was made by another converter",
                 self.architecture()
             ),
-            None => check.likely().to_owned(),
+            None => check.likely(),
         }
     }
 

@@ -135,10 +135,12 @@ impl Model {
         selected.layers = layers;
         let passed_over = &mut selected.passed_over;
         passed_over.sort_by(|a, b| a.tensor.cmp(&b.tensor));
-        Ok(GivenLayers {
+        let found = GivenLayers {
             given: Arc::clone(given),
             layers: found,
-        })
+        };
+        found.refuse_far()?;
+        Ok(found)
     }
 
     /// Which W~ was given; none where it is made.

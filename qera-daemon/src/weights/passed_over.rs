@@ -64,6 +64,8 @@ pub(crate) enum Why {
     NotGiven,
     /// The quantized file stores it in a type that is not read.
     GivenAsUnknownType(u32),
+    /// The quantized file has a factor beside it which the engine applies to an adapter, too.
+    GivenScaled,
     /// `--skip-broken`, and a block in the quantized file is NaN or infinite.
     GivenNotFinite,
     /// `--skip-broken`, and its numbers in the quantized file are not those of its weight.
@@ -79,6 +81,19 @@ impl Why {
             Self::NotFinite { .. }
                 | Self::UnreadType(_)
                 | Self::Empty
+                | Self::GivenNotFinite
+                | Self::GivenUnlike
+        )
+    }
+
+    /// Whether it is left out because of the quantized file.
+    #[must_use]
+    pub(crate) const fn is_of_given(self) -> bool {
+        matches!(
+            self,
+            Self::NotGiven
+                | Self::GivenAsUnknownType(_)
+                | Self::GivenScaled
                 | Self::GivenNotFinite
                 | Self::GivenUnlike
         )
@@ -122,7 +137,11 @@ impl fmt::Display for Why {
                 );
             }
             Self::Empty => "empty: left out by --skip-broken",
-            Self::NotGiven => "the --quantized file has no tensor for it",
+            Self::NotGiven => "the --quantized file has no tensor of a block for it",
+            Self::GivenScaled => {
+                "the --quantized file has a .scale beside it, by which llama.cpp multiplies an \
+                 adapter of a feed-forward layer, too"
+            }
             Self::GivenAsUnknownType(number) => {
                 let why = BlockType::of(*number).err();
                 let why = why.map_or(String::new(), |why| format!(": {why}"));

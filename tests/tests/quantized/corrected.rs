@@ -67,7 +67,7 @@ fn the_file_s_own_error_is_corrected() {
     );
     for layer in &LAYERS {
         let record = adapter.layer(layer.module);
-        assert_eq!(record["quantizer"], "Q8_0");
+        assert_eq!(record["quantizer"], "Q4_0");
         let read = &record["read"];
         assert_eq!(read["tensor"], format!("{}.weight", layer.tensor));
         let (weight, error) = (layer.weight(), error(layer));
@@ -135,7 +135,7 @@ fn plan_shows_how_far_each_tensor_is() {
     let daemon = daemon_with_gguf(BINARY);
     let run = daemon.run(&[&["plan"], &ONCE[1..]].concat());
     assert_eq!(run.code, 0, "{}", run.log);
-    for said in ["blk.0.attn_q.weight", "Q8_0", "correlation"] {
+    for said in ["blk.0.attn_q.weight", "Q4_0", "correlation"] {
         assert!(run.output.contains(said), "{said}: {}", run.output);
     }
 }

@@ -92,6 +92,16 @@ pub(crate) fn check_base(
     findings: &mut Findings,
 ) {
     let path = model.path.display();
+    let format = &manifest.settings.format;
+    if format.is_given() && model.identity() == manifest.fingerprints.model {
+        return findings.problem(format!(
+            "{path}: is the model in full precision, the adapter corrects {}: it would do harm",
+            manifest
+                .quantized
+                .as_ref()
+                .map_or("a GGUF", |of| of.path.as_str())
+        ));
+    }
     match model.record() {
         Some(record) => {
             check_record(model, &record.base, manifest, findings);
@@ -108,7 +118,6 @@ pub(crate) fn check_base(
             )),
         },
     }
-    let format = &manifest.settings.format;
     let quantizer = match format.grid() {
         Ok(grid) => grid,
         Err(error) => {

@@ -22,7 +22,7 @@ pub(crate) fn check_given(path: &Path, manifest: Option<&ManifestClaims>, findin
             manifest.settings.format
         ));
     };
-    match GgufModel::open(path, None) {
+    match GgufModel::open(path, &[]) {
         Err(error) => findings.problem(format!("base: {error}")),
         Ok(model) => {
             let found = model.fingerprint();

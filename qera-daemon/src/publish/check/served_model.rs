@@ -132,6 +132,12 @@ impl ServedModel {
         self.folder.as_ref()?.record.as_ref()
     }
 
+    /// Which checkpoint the folder is.
+    #[must_use]
+    pub(crate) fn identity(&self) -> Option<String> {
+        Some(self.folder.as_ref()?.checkpoint.identity())
+    }
+
     /// Whether it is the folder that is served, and not the checkpoint of a run.
     #[must_use]
     pub(crate) const fn is_served(&self) -> bool {

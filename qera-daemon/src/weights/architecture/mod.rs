@@ -207,6 +207,12 @@ impl Architecture {
         listed.find(|of| of.model_types.contains(&model_type))
     }
 
+    /// Whether its layers are Conv1D: stored [in_features, out_features].
+    #[must_use]
+    pub(crate) const fn is_conv1d(&self) -> bool {
+        self.transposed
+    }
+
     /// What the class with a head puts before the base class's paths.
     #[must_use]
     pub(crate) const fn prefix(&self) -> &'static str {

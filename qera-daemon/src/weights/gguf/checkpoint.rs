@@ -10,7 +10,7 @@ use crate::error::Fatal;
 use crate::formats::gguf::block_type::BlockType;
 use crate::formats::model_config::ModelConfig;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
-use crate::weights::gguf::file::{GgufModel, GgufTensor};
+use crate::weights::gguf::file::{GgufModel, GgufTensor, scale_name};
 use crate::weights::gguf::rows::RowOrder;
 use crate::weights::layers::tensor_of;
 
@@ -30,7 +30,16 @@ struct Named {
 /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: as for
 /// [`GgufModel::open`]; a linear layer that is quantized, or whose rows cannot be put in order.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Fatal> {
-    let model = GgufModel::open(path, None)?;
+    let model = GgufModel::open(path, &[])?;
+    if model.family.is_conv1d() {
+        // Conv1D's weights lie the other way round there, which shards and adapters speak of.
+        let reason = format!(
+            "is of the architecture '{}', whose Hugging Face class stores its weights transposed: \
+             give the Hugging Face folder",
+            model.family.architecture()
+        );
+        return Err(refuse(path, reason));
+    }
     let mut tensors = BTreeMap::new();
     for (name, tensor) in &model.tensors {
         if let Some(Named { name, tensor }) = named(&model, name, tensor)? {
@@ -67,6 +76,12 @@ fn named(model: &GgufModel, name: &str, tensor: &GgufTensor) -> Result<Option<Na
         }
         Err(error) => return Err(refuse(error.to_string())),
     };
+    if module.is_some() && model.scale_beside(name).is_some() {
+        return Err(refuse(format!(
+            "is to be multiplied by '{}': such weights are not read as the checkpoint",
+            scale_name(name)
+        )));
+    }
     let rows = match module
         .as_ref()
         .and_then(|module| model.family.tensor_of(module))

@@ -20,6 +20,9 @@ const DIGITS: usize = 5;
 /// What other files than models say of themselves.
 const TYPE: &str = "general.type";
 const ARCHITECTURE: &str = "general.architecture";
+/// What a layer's weight is to be multiplied by, beside it.
+const SCALE: &str = ".scale";
+const WEIGHT: &str = ".weight";
 const SPLIT_NUMBER: &str = "split.no";
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_TENSORS: &str = "split.tensors.count";
@@ -72,14 +75,15 @@ impl Split {
 }
 
 impl GgufModel {
-    /// Opens a GGUF model, with the other parts of a split one; `model_type` is what the
-    /// checkpoint's configuration says, which the names are to be those of.
+    /// Opens a GGUF model, with the other parts of a split one; `model_types` are what
+    /// the checkpoint's configuration says of the model and its parts, which the names are to be
+    /// those of.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: no GGUF, no model, a
     /// part that is missing or belongs to another split, an architecture without known names, or
     /// one that this model_type is not converted to.
-    pub(crate) fn open(path: &Path, model_type: Option<&str>) -> Result<Self, Fatal> {
+    pub(crate) fn open(path: &Path, model_types: &[&str]) -> Result<Self, Fatal> {
         let first = map(path)?;
         let header = parse(path, &first)?;
         let metadata = &header.metadata;
@@ -90,7 +94,7 @@ impl GgufModel {
         }
         let architecture = said(ARCHITECTURE).unwrap_or_default();
         let family =
-            family(architecture, model_type).map_err(|reason| refuse(path, reason.to_string()))?;
+            family(architecture, model_types).map_err(|reason| refuse(path, reason.to_string()))?;
         let heads = HeadCounts::of(architecture, |key| metadata.unsigned_or_array(key));
         let split = Split::of(metadata);
         let claims = header.tensors;
@@ -113,16 +117,25 @@ impl GgufModel {
         self.parts[tensor.part].bytes.get(range)
     }
 
+    /// The factor that is stored beside a weight.
+    #[must_use]
+    pub(crate) fn scale_beside(&self, weight: &str) -> Option<&GgufTensor> {
+        self.tensors.get(&scale_name(weight))
+    }
+
     /// The file that holds a tensor.
     #[must_use]
     pub(crate) fn file_of(&self, tensor: &GgufTensor) -> &Path {
         &self.parts[tensor.part].path
     }
 
-    /// BLAKE3 over name, type, lengths and all bytes of every tensor, in the order of their names.
+    /// BLAKE3 over what orders the rows (architecture and numbers of heads), and name, type,
+    /// lengths and all bytes of every tensor, in the order of their names.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
+        let (architecture, heads) = (self.family.architecture(), &self.heads);
+        hasher.update(format!("{architecture}\0{heads:?}\0").as_bytes());
         for (name, tensor) in &self.tensors {
             let (ne, number) = (&tensor.ne, tensor.type_number);
             hasher.update(format!("{name}\0{number}\0{ne:?}\0").as_bytes());
@@ -146,7 +159,7 @@ impl GgufModel {
             if split.number != 0 {
                 let reason = format!(
                     "is part {} of {}: give the first, {}",
-                    split.number + 1,
+                    split.number.saturating_add(1),
                     split.count,
                     named.path(1).display()
                 );
@@ -173,12 +186,18 @@ impl GgufModel {
         } = parse(path, &bytes)?;
         let found = Split::of(&metadata);
         if found != (Split { number, ..split }) {
+            let said = |of: Split| {
+                let tensors = of.tensors.map_or("some".into(), |all| all.to_string());
+                format!(
+                    "part {} of {}, {tensors} tensors in all",
+                    of.number.saturating_add(1),
+                    of.count
+                )
+            };
             let reason = format!(
-                "says that it is part {} of {}, and not part {} of {}",
-                found.number + 1,
-                found.count,
-                number + 1,
-                split.count
+                "says that it is {}, and not {}",
+                said(found),
+                said(Split { number, ..split })
             );
             return Err(refuse(path, reason));
         }
@@ -186,7 +205,11 @@ impl GgufModel {
     }
 
     fn add(&mut self, path: &Path, bytes: Mapping, claims: Vec<TensorClaim>) -> Result<(), Fatal> {
-        for claim in claims {
+        for mut claim in claims {
+            // ggml writes none, others may: a matrix is one whatever ones follow.
+            while claim.ne.len() > 2 && claim.ne.last() == Some(&1) {
+                claim.ne.pop();
+            }
             // The header has checked that it lies in the file.
             let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
             let range = claim
@@ -222,19 +245,22 @@ impl GgufTensor {
     }
 }
 
-/// Names and row orders of an architecture that a model of this type is converted to.
-fn family(architecture: &str, model_type: Option<&str>) -> Result<&'static Family, NoFamily> {
+/// Names and row orders of an architecture that a model of one of these types is converted to.
+fn family(architecture: &str, model_types: &[&str]) -> Result<&'static Family, NoFamily> {
     let listed = Family::of_architecture(architecture);
     let listed = listed.ok_or_else(|| NoFamily::Architecture(architecture.to_owned()))?;
-    let Some(model_type) = model_type else {
+    if model_types.is_empty() {
         // The names decide, and then the numbers.
         return Ok(listed);
-    };
-    let of_model = Family::of_model_type(model_type);
-    let of_model = of_model.filter(|of| of.architecture() == architecture);
-    of_model.ok_or_else(|| NoFamily::ModelType {
+    }
+    let of_types = model_types
+        .iter()
+        .copied()
+        .filter_map(Family::of_model_type);
+    let mut of_model = of_types.filter(|of| of.architecture() == architecture);
+    of_model.next().ok_or_else(|| NoFamily::ModelType {
         architecture: architecture.to_owned(),
-        model_type: model_type.to_owned(),
+        model_types: model_types.join("', '"),
     })
 }
 
@@ -251,14 +277,20 @@ enum NoFamily {
     Architecture(String),
     /// Of a model of this type.
     #[error(
-        "its general.architecture is '{architecture}', which the checkpoint's model_type \
-         '{}' is not converted to",
-        model_type.escape_debug()
+        "its general.architecture is '{architecture}', and qera knows no names for it of the \
+         checkpoint's model_type '{}'",
+        model_types.escape_debug()
     )]
     ModelType {
         architecture: String,
-        model_type: String,
+        model_types: String,
     },
+}
+
+/// What the factor of a weight is called.
+#[must_use]
+pub(crate) fn scale_name(weight: &str) -> String {
+    format!("{}{SCALE}", weight.strip_suffix(WEIGHT).unwrap_or(weight))
 }
 
 /// Whether a file is a GGUF by its first bytes.

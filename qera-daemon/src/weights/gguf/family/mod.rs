@@ -100,6 +100,12 @@ impl Family {
         self.model_types[0]
     }
 
+    /// Whether the Hugging Face class stores its weights [in_features, out_features].
+    #[must_use]
+    pub(crate) fn is_conv1d(&self) -> bool {
+        self.class().is_some_and(Architecture::is_conv1d)
+    }
+
     /// What a module of the Hugging Face model is in the GGUF; its name may have what a class with
     /// a head puts before it, or a model of several parts before its text model, or nothing.
     #[must_use]
