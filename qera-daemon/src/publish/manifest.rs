@@ -64,7 +64,7 @@ pub(crate) struct ServingRecord {
 /// The file that W~ is read from.
 #[derive(Debug, Serialize)]
 pub(crate) struct QuantizedFile {
-    /// As it was given.
+    /// From the root on.
     pub(crate) path: String,
     /// Its parts; one where it is not split.
     pub(crate) files: usize,
@@ -268,7 +268,7 @@ impl Manifest {
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
             quantized: weights.given().map(|of| QuantizedFile {
-                path: of.given.path().display().to_string(),
+                path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),
                 architecture: of.given.architecture(),
             }),

@@ -9,6 +9,7 @@ pub(crate) mod base;
 pub(crate) mod base_worth;
 pub(crate) mod check;
 pub(crate) mod companions;
+pub(crate) mod current;
 pub(crate) mod diagonal_worth;
 pub(crate) mod generation;
 pub(crate) mod layer_rounding;

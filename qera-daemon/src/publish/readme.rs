@@ -6,9 +6,13 @@ use crate::publish::base_worth::BaseWorth;
 use crate::publish::diagonal_worth::diagonal_worth;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::rounded_base::RoundingChoice;
+use crate::weights::given::GivenModel;
 
 /// Largest adapter rank that an engine must be told to accept.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
+
+/// Architectures whose GGUF Transformers reads right (held against numpy on 4.46.3).
+const DEQUANTIZED: [&str; 5] = ["llama", "qwen2", "gpt2", "bloom", "stablelm"];
 
 /// What the README says.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ impl Readme<'_> {
     #[must_use]
     pub(crate) fn text(&self) -> String {
         match self.layers.weights.given() {
-            Some(of) => self.on_file(of.given.path()),
+            Some(of) => self.on_file(&of.given),
             None => self.on_folder(),
         }
     }
@@ -87,7 +91,7 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
     }
 
     /// Of an adapter that corrects a file.
-    fn on_file(&self, file: &Path) -> String {
+    fn on_file(&self, given: &GivenModel) -> String {
         let Self {
             generation,
             folder,
@@ -95,43 +99,77 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
             ..
         } = *self;
         let (rank, corrected, total) = (layers.rank(), layers.corrected(), layers.outcomes.len());
-        let (method, class) = (
-            layers.settings.solve.method.name(),
-            &layers.weights.serving().class,
-        );
+        let method = layers.settings.solve.method.name();
         let errors = BaseWorth::new(&self.layers).errors();
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let beside = file.parent().filter(|of| !of.as_os_str().is_empty());
-        let beside = beside.unwrap_or(Path::new(".")).display();
-        let file = file.display();
+        let (file, folder) = (given.full_path(), Path::new(folder));
+        let shown = file.display();
+        let commands = self.of_llama_cpp(&file) + &self.of_peft(given, &file);
         format!(
             "# qera adapter, generation {generation}
 
-{corrected} of {total} layers of `{file}` corrected by method `{method}`; rank {rank}, lora_alpha {rank}.
+{corrected} of {total} layers of `{shown}` corrected by method `{method}`; rank {rank}, lora_alpha {rank}.
 `qera_manifest.json` has the errors of every layer.
 
 It belongs on that file and on no other: what it corrects is the error of these very weights. On the model in full
 precision, or on another quantization of it, it does harm.
 
-{errors}
+{errors}{commands}
+`qera-daemon verify --adapter {} --base {}` checks these files.
+",
+            shell(folder),
+            shell(&file)
+        )
+    }
+
+    /// llama.cpp takes a GGUF of the adapter, which its own converter makes; not of Conv1D.
+    fn of_llama_cpp(&self, file: &Path) -> String {
+        let mut layers = self.layers.weights.layers().iter();
+        if layers.any(|layer| layer.transposed) {
+            return "
+llama.cpp's converter turns the factors of this class (Conv1D) the wrong way round: it is not to be used here.
+"
+            .into();
+        }
+        let (folder, file) = (shell(Path::new(self.folder)), shell(file));
+        format!(
+            "
 llama.cpp (`MODEL` is the Hugging Face folder that the file was converted from, for its configuration):
 
 ```sh
 python convert_lora_to_gguf.py --base MODEL --outfile qera.gguf {folder}
 llama-server --model {file} --lora qera.gguf
 ```
+"
+        )
+    }
 
+    /// Transformers dequantizes one file of some architectures, and knows no factors beside them.
+    fn of_peft(&self, given: &GivenModel, file: &Path) -> String {
+        let known = DEQUANTIZED.contains(&given.architecture());
+        if !known || given.files().count() > 1 || given.has_scales() {
+            return String::new();
+        }
+        let literal = |path: &Path| {
+            let text = path.to_string_lossy();
+            serde_json::to_string(&text).unwrap_or_default()
+        };
+        let class = &self.layers.weights.serving().class;
+        let name = file.file_name().unwrap_or_default();
+        let (beside, name) = (file.parent().unwrap_or(file), Path::new(name));
+        format!(
+            "
 PEFT (Transformers dequantizes the file):
 
 ```python
 from peft import PeftModel
 from transformers import {class}
-base = {class}.from_pretrained(\"{beside}\", gguf_file=\"{name}\")
-model = PeftModel.from_pretrained(base, \"{folder}\")
+base = {class}.from_pretrained({}, gguf_file={})
+model = PeftModel.from_pretrained(base, {})
 ```
-
-`qera-daemon verify --adapter {folder} --base {file}` checks these files.
-"
+",
+            literal(beside),
+            literal(name),
+            literal(Path::new(self.folder))
         )
     }
 
@@ -176,4 +214,14 @@ python convert_lora_to_gguf.py --base {base_model} {folder}
 "
         )
     }
+}
+
+/// A path as a shell takes it.
+fn shell(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+    if text.chars().all(is_plain) && !text.is_empty() {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

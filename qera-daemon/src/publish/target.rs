@@ -1,12 +1,11 @@
 //! Where generations go: the output folder, held, and what is known of the generation that is
 //! current there.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use crate::calibrate::imatrix::GivenStatistics;
-use crate::disk::{exists, is_link, read};
+use crate::disk::{exists, is_link};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::observe::run_events::{BaseWritten, GenerationRejected};
@@ -14,14 +13,14 @@ use crate::publish::base::{Base, emit};
 use crate::publish::base_worth::BaseWorth;
 use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
+use crate::publish::current::{CurrentInputs, CurrentSettings, current};
 use crate::publish::generation::{Generation, PublishOutcome};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
-use crate::publish::rounded_base::{RoundedBase, RoundingChoice};
+use crate::publish::rounded_base::RoundedBase;
 use crate::settings::Settings;
 use crate::settings::rounding::Rounding;
-use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerOutcome;
 use crate::weights::Weights;
 use crate::weights::opening::Model;
@@ -59,40 +58,6 @@ pub(crate) struct Position {
     pub(crate) number: u64,
     /// Digest of the shards up to it.
     pub(crate) digest: String,
-}
-
-/// What is read of the current generation's manifest.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Current {
-    fingerprints: Fingerprints,
-    inputs: CurrentInputs,
-    settings: CurrentSettings,
-}
-
-#[derive(Debug, Deserialize)]
-struct CurrentSettings {
-    /// What W~ is stored in.
-    #[serde(flatten)]
-    format: WeightFormat,
-    #[serde(default)]
-    rounding: Option<RoundingChoice>,
-}
-
-#[derive(Debug, Deserialize)]
-struct CurrentInputs {
-    journal_position: u64,
-    journal_digest: String,
-    drained: bool,
-}
-
-impl Current {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// What is no manifest about it.
-    pub(crate) fn parse(manifest: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(manifest)
-    }
 }
 
 impl<'a> Target<'a> {
@@ -172,11 +137,23 @@ impl<'a> Target<'a> {
         let unmade = layers.filter(|(layer, _)| self.weights.rounding_of(*layer).is_none());
         let problem =
             |name: &str| format!("{name}: it is not rounded yet, and so there is no base");
+        self.rejected(unmade.map(|(_, layer)| problem(&layer.name)).collect())
+    }
+
+    /// Nor one for a file that is another by now: what is served is not what was read.
+    fn on_another_file(&self, file: &Path) -> Result<PublishReport, Fatal> {
+        self.rejected(vec![format!(
+            "{}: is another file than the one that was opened, or was written to: start anew",
+            file.display()
+        )])
+    }
+
+    fn rejected(&self, problems: Vec<String>) -> Result<PublishReport, Fatal> {
         Ok(PublishReport {
             base_written: None,
             outcome: PublishOutcome::Rejected(GenerationRejected {
                 generation: self.out.next_generation()?,
-                problems: unmade.map(|(_, layer)| problem(&layer.name)).collect(),
+                problems,
                 more: 0,
             }),
         })
@@ -253,6 +230,10 @@ impl<'a> Target<'a> {
             }
         }
         let weights = Arc::clone(&self.weights);
+        let given = weights.given();
+        if let Some(file) = given.and_then(|of| of.given.changed()) {
+            return self.on_another_file(file);
+        }
         let layers = PublishedLayers {
             settings: self.settings,
             weights: &weights,
@@ -405,11 +386,6 @@ pub(crate) fn refuse_other_checkpoint(
     })
 }
 
-fn current(out: &OutFolder) -> Option<Current> {
-    let manifest = read(&out.path.join("current/qera_manifest.json")).ok()?;
-    Current::parse(&manifest).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,7 +396,7 @@ mod tests {
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize_to_file};
     use serde_json::Value;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     /// A folder with a checkpoint of one layer, and what is run on it.
     struct OneLayer {

@@ -227,6 +227,19 @@ impl GivenModel {
         &self.model.path
     }
 
+    /// The same from the root on, symlinks as they are.
+    #[must_use]
+    pub(crate) fn full_path(&self) -> PathBuf {
+        let path = std::path::absolute(&self.model.path);
+        path.unwrap_or_else(|_| self.model.path.clone())
+    }
+
+    /// A part of it that is another file now, or was written to.
+    #[must_use]
+    pub(crate) fn changed(&self) -> Option<&Path> {
+        self.model.changed()
+    }
+
     /// What GGUF calls its architecture.
     #[must_use]
     pub(crate) fn architecture(&self) -> &'static str {

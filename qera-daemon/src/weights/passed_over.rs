@@ -144,8 +144,8 @@ impl fmt::Display for Why {
             }
             Self::GivenAsUnknownType(number) => {
                 let why = BlockType::of(*number).err();
-                let why = why.map_or(String::new(), |why| format!(": {why}"));
-                return write!(f, "the --quantized file stores it in type {number}{why}");
+                let why = why.map_or_else(|| format!("type {number}"), |why| why.to_string());
+                return write!(f, "in the --quantized file: {why}");
             }
             Self::GivenNotFinite => {
                 "the --quantized file has a NaN or infinite block in it: left out by --skip-broken"

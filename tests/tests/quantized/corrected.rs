@@ -5,8 +5,9 @@ use qera_tests::adapter::{Adapter, output_error};
 use qera_tests::daemon::expect;
 use qera_tests::gguf_file::{GgufTensorToWrite, coarse_values};
 use qera_tests::gguf_model::{
-    GgufTestLayer, LAYERS, ONCE, daemon_with_gguf, empty_model, quantized_model,
+    GgufTestLayer, LAYERS, ONCE, daemon_with_gguf, empty_model, full_model, quantized_model,
 };
+use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 
 /// f is measured in f64 of f32 products.
 const CLOSE: f64 = 1e-5;
@@ -49,7 +50,7 @@ fn the_file_s_own_error_is_corrected() {
     let readme = std::fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
     for said in [
         "on no other",
-        "--model model.gguf --lora",
+        "/model.gguf --lora",
         "gguf_file=\"model.gguf\"",
     ] {
         assert!(readme.contains(said), "{said}: {readme}");
@@ -57,7 +58,11 @@ fn the_file_s_own_error_is_corrected() {
 
     let manifest = &adapter.manifest;
     assert_eq!(manifest["settings"]["quantizer"], "gguf");
-    assert_eq!(manifest["quantized"]["path"], "model.gguf");
+    let path = manifest["quantized"]["path"].as_str().unwrap();
+    assert!(
+        path.starts_with('/') && path.ends_with("/model.gguf"),
+        "{path}"
+    );
     assert_eq!(manifest["quantized"]["architecture"], "llama");
     assert!(
         manifest["fingerprints"]["quantized"]
@@ -143,7 +148,11 @@ fn plan_shows_how_far_each_tensor_is() {
 #[test]
 fn a_scale_beside_a_tensor_is_a_factor_of_it() {
     let daemon = daemon_with_gguf(BINARY);
-    expect(&daemon.run(&ONCE), 0, &[]);
+    expect(
+        &daemon.run(&[&ONCE[..], &["--exclude", "*down_proj"]].concat()),
+        0,
+        &[],
+    );
     // Halved blocks and a scale of two: powers of two change no bit.
     let model = LAYERS.iter().fold(empty_model(), |model, layer| {
         let half: Vec<f32> = layer.weight().iter().map(|w| w / 2.0).collect();
@@ -154,11 +163,22 @@ fn a_scale_beside_a_tensor_is_a_factor_of_it() {
     });
     model.write(&daemon.path().join("model.gguf"));
     let scaled = [&ONCE[..], &["--out", "scaled"]].concat();
-    expect(&daemon.run(&scaled), 0, &[]);
-    assert_eq!(
-        daemon.adapter("qera-out").bytes,
-        daemon.adapter("scaled").bytes
+    // Of a feed-forward layer the engine multiplies the adapter by it, too.
+    expect(&daemon.run(&scaled), 0, &["down_proj", ".scale beside it"]);
+    let adapter = daemon.adapter("scaled");
+    assert_eq!(daemon.adapter("qera-out").bytes, adapter.bytes);
+    assert!(!adapter.has(LAYERS[2].module));
+
+    let readme = std::fs::read_to_string(daemon.path().join("scaled/current/README.md")).unwrap();
+    assert!(
+        !readme.contains("gguf_file"),
+        "Transformers knows no scales: {readme}"
     );
+    let checkpoint = ["--once", "--watch", "activations", "--checkpoint"];
+    let scales = full_model().tensor(GgufTensorToWrite::f32("blk.0.attn_q.scale", &[1], &[2.0]));
+    scales.write(&daemon.path().join("full.gguf"));
+    let run = daemon.run(&[&checkpoint[..], &["full.gguf", "--out", "x"]].concat());
+    expect(&run, 1, &["blk.0.attn_q.weight", "'blk.0.attn_q.scale'"]);
 
     let wrong = GgufTensorToWrite::f32("blk.0.attn_q.scale", &[2], &[2.0, 2.0]);
     quantized_model()
@@ -166,6 +186,56 @@ fn a_scale_beside_a_tensor_is_a_factor_of_it() {
         .write(&daemon.path().join("model.gguf"));
     let run = daemon.run(&[&ONCE[..], &["--out", "wrong"]].concat());
     expect(&run, 1, &["blk.0.attn_q.scale", "single F32"]);
+}
+
+/// Other writers give a matrix more lengths than two.
+#[test]
+fn lengths_of_one_behind_a_matrix_are_none() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&daemon.run(&ONCE), 0, &[]);
+    let mut model = quantized_model();
+    model.tensors.iter_mut().for_each(|of| of.ne.extend([1, 1]));
+    model.write(&daemon.path().join("model.gguf"));
+    expect(
+        &daemon.run(&[&ONCE[..], &["--out", "other"]].concat()),
+        0,
+        &[],
+    );
+    assert_eq!(
+        daemon.adapter("qera-out").bytes,
+        daemon.adapter("other").bytes
+    );
+}
+
+/// The text model of a model of several parts has the names of its own kind, under the part's path.
+#[test]
+fn a_part_of_a_model_is_met_under_its_path() {
+    let daemon = daemon_with_gguf(BINARY);
+    let folder = daemon.path().join("checkpoint");
+    let under = |module: &str| format!("language_model.{module}");
+    let weights = LAYERS.iter().map(|layer| {
+        let shape = [layer.out_features, layer.in_features];
+        TensorToWrite::f32(
+            &format!("{}.weight", under(layer.module)),
+            &shape,
+            &layer.weight(),
+        )
+    });
+    write_safetensors(
+        &folder.join("model.safetensors"),
+        &weights.collect::<Vec<_>>(),
+        &[],
+    );
+    let config = r#"{"model_type": "llava", "text_config": {"model_type": "llama"}}"#;
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    let class = ["--map", "model=language_model.model"];
+    let plan = daemon.run(&[&["plan"], &ONCE[1..], &class].concat());
+    assert_eq!(plan.code, 0, "{}", plan.log);
+    assert!(
+        plan.output.contains("blk.0.attn_q.weight"),
+        "{}",
+        plan.output
+    );
 }
 
 #[test]

@@ -2,7 +2,11 @@
 
 use crate::BINARY;
 use qera_tests::daemon::expect;
-use qera_tests::gguf_model::{LAYERS, ONCE, daemon_with_gguf, empty_model, write_shard};
+use qera_tests::event::event;
+use qera_tests::gguf_model::{
+    LAYERS, ONCE, daemon_with_gguf, empty_model, quantized_model, write_shard,
+};
+use qera_tests::live::Live;
 
 /// The quantized model with one number that is another.
 fn write_another(daemon: &qera_tests::daemon::TestDaemon) {
@@ -53,4 +57,36 @@ fn a_run_that_makes_w_is_another_run() {
     expect(&daemon.run(&ONCE), 0, &[]);
     let own = [&ONCE[..5], &ONCE[7..]].concat();
     expect(&daemon.run(&own), 4, &["corrects gguf", "mxint4/32"]);
+    // In between on the state alone: the state does not forget its file.
+    let between = ["--out", "own", "--state", "qera-out/state"];
+    expect(&daemon.run(&[&own[..], &between].concat()), 0, &[]);
+    write_another(&daemon);
+    let run = daemon.run(&with_another(&[
+        "--out",
+        "new",
+        "--state",
+        "qera-out/state",
+    ]));
+    expect(&run, 4, &["another --quantized file"]);
+}
+
+/// What is served now is not what was read.
+#[test]
+fn nothing_is_published_for_a_file_that_was_replaced() {
+    let daemon = daemon_with_gguf(BINARY);
+    let mut live = Live::start(daemon.command(&ONCE[1..]));
+    live.wait_for(&event("published"));
+    daemon.wait_until_idle(2);
+    quantized_model().write(&daemon.path().join("other.gguf"));
+    let file = |name: &str| daemon.path().join(name);
+    std::fs::rename(file("other.gguf"), file("model.gguf")).unwrap();
+    let before = std::fs::read_link(file("qera-out/current")).unwrap();
+    write_shard(&daemon, 2);
+    let rejected = live.wait_for(&event("rejected"));
+    assert!(rejected.to_string().contains("model.gguf"), "{rejected}");
+    assert_eq!(
+        std::fs::read_link(file("qera-out/current")).unwrap(),
+        before
+    );
+    live.send("KILL");
 }

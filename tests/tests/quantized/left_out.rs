@@ -31,7 +31,7 @@ fn what_the_file_has_not_is_passed_over() {
         found["why"].as_str().unwrap().to_owned()
     };
     assert!(
-        why(k.module).contains("has no tensor for it"),
+        why(k.module).contains("has no tensor of a block for it"),
         "{passed_over:?}"
     );
     assert!(why(down.module).contains("type 138"), "{passed_over:?}");

@@ -4,7 +4,8 @@ use crate::BINARY;
 use qera_tests::daemon::{EndedRun, TestDaemon, expect};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::{
-    HEADS, KEY_HEADS, LAYERS, ONCE, daemon_with_gguf, empty_model, full_model, quantized_model,
+    GgufTestLayer, HEADS, KEY_HEADS, LAYERS, ONCE, daemon_with_gguf, empty_model, full_model,
+    quantized_model,
 };
 
 fn run_with(daemon: &TestDaemon, model: &GgufToWrite) -> EndedRun {
@@ -77,6 +78,65 @@ fn another_model_of_these_widths_is_told_by_its_numbers() {
     );
 }
 
+/// Heads in another number: half of the rows are where they belong.
+#[test]
+fn rows_that_are_right_in_part_are_told_by_the_first_wrong_one() {
+    let daemon = daemon_with_gguf(BINARY);
+    let [q, k, down] = LAYERS;
+    let mut stored = q.in_gguf_order(&q.weight());
+    stored.rotate_right(4 * q.in_features);
+    stored[..8 * q.in_features].copy_from_slice(&q.in_gguf_order(&q.weight())[..8 * q.in_features]);
+    let right = |of: &GgufTestLayer| of.coarse(&of.in_gguf_order(&of.weight()));
+    let model = empty_model().tensor(q.coarse(&stored));
+    let model = model.tensor(right(&k)).tensor(right(&down));
+    expect(
+        &run_with(&daemon, &model),
+        1,
+        &["blk.0.attn_q.weight", "row ", "another order"],
+    );
+}
+
+/// What a file of few bits may be off is no excuse for one of many.
+#[test]
+fn a_file_of_another_version_of_the_model_is_told_by_its_types() {
+    let daemon = daemon_with_gguf(BINARY);
+    let fine_tuned = LAYERS.iter().fold(empty_model(), |model, layer| {
+        let weight = layer.in_gguf_order(&layer.weight());
+        let other = (0..weight.len()).map(|i| weight[i] + 0.1 * (i as f32 * 1.3).sin());
+        let name = format!("{}.weight", layer.tensor);
+        let ne = [layer.in_features, layer.out_features];
+        model.tensor(GgufTensorToWrite::f32(
+            &name,
+            &ne,
+            &other.collect::<Vec<_>>(),
+        ))
+    });
+    let said = [
+        "model.gguf",
+        "3 of its 3 layers",
+        "F32 leaves",
+        "another version",
+    ];
+    expect(&run_with(&daemon, &fine_tuned), 1, &said);
+    // One of three is told, and corrected.
+    let mut one = quantized_model();
+    one.tensors[0] = fine_tuned.tensors[0].clone();
+    expect(
+        &run_with(&daemon, &one),
+        0,
+        &["1 tensors are farther", "blk.0.attn_q.weight"],
+    );
+}
+
+/// Its class stores weights transposed, and shards and adapters speak of them so.
+#[test]
+fn a_gguf_of_conv1d_is_no_checkpoint() {
+    let daemon = daemon_with_gguf(BINARY);
+    GgufToWrite::model("gpt2", HEADS, KEY_HEADS).write(&daemon.path().join("full.gguf"));
+    let run = daemon.run(&[&ONCE[..3], &["--checkpoint", "full.gguf"]].concat());
+    expect(&run, 1, &["'gpt2'", "transposed", "Hugging Face folder"]);
+}
+
 #[test]
 fn another_width_is_told_with_both() {
     let daemon = daemon_with_gguf(BINARY);
@@ -101,7 +161,7 @@ fn another_architecture_is_told() {
     expect(
         &run_with(&daemon, &named("qwen2")),
         1,
-        &["'qwen2'", "'llama' is not converted"],
+        &["'qwen2'", "model_type 'llama'"],
     );
     expect(
         &run_with(&daemon, &named("new")),

@@ -2,6 +2,7 @@
 
 use crate::BINARY;
 use qera_tests::daemon::expect;
+use qera_tests::gguf_file::GgufToWrite;
 use qera_tests::gguf_model::{ONCE, daemon_with_gguf, full_model, quantized_model};
 
 #[test]
@@ -15,14 +16,31 @@ fn the_file_is_known_and_another_is_told() {
     assert_eq!(own.code, 0, "{}", own.output);
     let named = against("model.gguf");
     assert_eq!(named.code, 0, "{}", named.output);
+    assert!(named.output.contains("on model.gguf"), "{}", named.output);
     let other = against("full.gguf");
     assert!(
         other.code == 1 && other.output.contains("another file"),
         "{}",
         other.output
     );
-    let folder = against("checkpoint");
-    assert!(folder.output.contains("gguf"), "{}", folder.output);
+    let full = against("checkpoint");
+    assert!(
+        full.code == 1 && full.output.contains("in full precision"),
+        "{}",
+        full.output
+    );
+    // The same tensors, in another order of rows.
+    let turned = quantized_model()
+        .tensors
+        .into_iter()
+        .fold(GgufToWrite::model("llama", 4, 1), GgufToWrite::tensor);
+    turned.write(&daemon.path().join("turned.gguf"));
+    let turned = against("turned.gguf");
+    assert!(
+        turned.code == 1 && turned.output.contains("another file"),
+        "{}",
+        turned.output
+    );
 
     // What lies at its place now is another file.
     full_model().write(&daemon.path().join("model.gguf"));

@@ -48,7 +48,8 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     let mut findings = Findings::default();
     let folder = AdapterFolder::open(path, &mut findings);
     let pairs = check_factors(&folder, &mut findings);
-    let model = model(&folder, against, &mut findings);
+    let held = held(&folder, against, &mut findings);
+    let model = held.model();
     let names = ServedNames::of(folder.manifest.as_ref());
     match &folder.manifest {
         Some(manifest) => check_claims(&folder, manifest, &pairs, &mut findings),
@@ -56,12 +57,12 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     }
     if let Some(config) = &folder.config {
         if folder.tensors.is_some() {
-            let modules = known_modules(&folder, model.as_ref(), &names);
+            let modules = known_modules(&folder, model, &names);
             let with_tensors = with_tensors(&folder);
             let strict = folder.manifest.is_some();
             check_targets(config, &with_tensors, &modules, strict, &mut findings);
         }
-        if let Some(model) = &model {
+        if let Some(model) = model {
             let layout = Layout::of(config.transposed, folder.manifest.as_ref());
             check_shapes(model, &names, &layout, &pairs, &mut findings);
             if let Some(manifest) = folder.manifest.as_ref().filter(|_| model.is_served()) {
@@ -69,34 +70,60 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
             }
         }
     }
-    findings.describe(describe(&folder, &pairs, model.as_ref()));
+    findings.describe(describe(&folder, &pairs, &held));
     findings
 }
 
+/// What the adapter is held against.
+enum Held {
+    /// A model's folder, or the checkpoint of the run.
+    Model(ServedModel),
+    /// A GGUF, which its fingerprint tells.
+    File(PathBuf),
+    /// Nothing that is there.
+    Nothing,
+}
+
+impl Held {
+    const fn model(&self) -> Option<&ServedModel> {
+        match self {
+            Self::Model(model) => Some(model),
+            Self::File(_) | Self::Nothing => None,
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Model(model) => Some(&model.path),
+            Self::File(path) => Some(path),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// The model; one that cannot be opened is a problem.
-fn model(
-    folder: &AdapterFolder,
-    against: HeldAgainst<'_>,
-    findings: &mut Findings,
-) -> Option<ServedModel> {
+fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Findings) -> Held {
     let named;
     let path = match against {
-        HeldAgainst::Run(weights) => return Some(ServedModel::of_run(weights)),
+        HeldAgainst::Run(weights) => return Held::Model(ServedModel::of_run(weights)),
         HeldAgainst::Folder(path) => path,
         HeldAgainst::Named => {
-            named = named_base(folder, findings)?;
+            let Some(found) = named_base(folder, findings) else {
+                return Held::Nothing;
+            };
+            named = found;
             &named
         }
     };
     if is_gguf(path) {
         check_given(path, folder.manifest.as_ref(), findings);
-        return None;
+        return Held::File(path.to_path_buf());
     }
     match ServedModel::open(path) {
-        Ok(model) => Some(model),
+        Ok(model) => Held::Model(model),
         Err(error) => {
             findings.problem(format!("base: {error}"));
-            None
+            Held::Nothing
         }
     }
 }
@@ -178,13 +205,10 @@ fn known_modules(
 }
 
 /// What was looked at.
-fn describe(
-    folder: &AdapterFolder,
-    pairs: &BTreeMap<String, CheckedPair>,
-    model: Option<&ServedModel>,
-) -> String {
+fn describe(folder: &AdapterFolder, pairs: &BTreeMap<String, CheckedPair>, held: &Held) -> String {
     let rank = pairs.values().map(|pair| pair.rank).max();
-    let on = model.map_or("no model".into(), |model| model.path.display().to_string());
+    let on = held.path();
+    let on = on.map_or("no model".into(), |path| path.display().to_string());
     format!(
         "{}: {} layers of rank {}, on {on}",
         folder.path.display(),

@@ -5,6 +5,7 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::disk::identity::Identity;
 use crate::disk::is_file;
 use crate::disk::mapping::Mapping;
 use crate::error::Fatal;
@@ -40,6 +41,8 @@ pub(crate) struct GgufModel {
     pub(crate) heads: HeadCounts,
     /// Its parts; more than one of a split file.
     pub(crate) parts: Vec<MappedFile>,
+    /// Which files they were when they were opened.
+    identities: Vec<Option<Identity>>,
 }
 
 /// Where a tensor lies.
@@ -104,6 +107,7 @@ impl GgufModel {
             family,
             heads,
             parts: Vec::new(),
+            identities: Vec::new(),
         };
         model.add(path, first, claims)?;
         model.add_rest(split)?;
@@ -121,6 +125,14 @@ impl GgufModel {
     #[must_use]
     pub(crate) fn scale_beside(&self, weight: &str) -> Option<&GgufTensor> {
         self.tensors.get(&scale_name(weight))
+    }
+
+    /// A part that is another file now, or was written to since it was opened.
+    #[must_use]
+    pub(crate) fn changed(&self) -> Option<&Path> {
+        let mut parts = self.parts.iter().zip(&self.identities);
+        let changed = parts.find(|(part, then)| Identity::at(&part.path).ok() != **then);
+        changed.map(|(part, _)| part.path.as_path())
     }
 
     /// The file that holds a tensor.
@@ -227,6 +239,7 @@ impl GgufModel {
                 return Err(refuse(path, reason));
             }
         }
+        self.identities.push(Identity::at(path).ok());
         self.parts.push(MappedFile {
             path: path.to_path_buf(),
             bytes,

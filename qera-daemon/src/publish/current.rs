@@ -1,0 +1,49 @@
+//! The generation that `current` names, as far as its manifest is read.
+
+use serde::Deserialize;
+
+use crate::disk::read;
+use crate::publish::manifest::Fingerprints;
+use crate::publish::out_folder::OutFolder;
+use crate::publish::rounded_base::RoundingChoice;
+use crate::settings::weight_format::WeightFormat;
+
+/// What is read of the current generation's manifest.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Current {
+    /// What it belongs to.
+    pub(crate) fingerprints: Fingerprints,
+    /// What it was made from.
+    pub(crate) inputs: CurrentInputs,
+    /// What it corrects.
+    pub(crate) settings: CurrentSettings,
+}
+
+/// What it corrects.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CurrentSettings {
+    /// What W~ is stored in.
+    #[serde(flatten)]
+    pub(crate) format: WeightFormat,
+    /// How it was rounded; none for nearest.
+    #[serde(default)]
+    pub(crate) rounding: Option<RoundingChoice>,
+}
+
+/// What it was made from.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CurrentInputs {
+    /// Number of the last shard that counted.
+    pub(crate) journal_position: u64,
+    /// Digest of the shards up to it.
+    pub(crate) journal_digest: String,
+    /// Whether it is the last word on them.
+    pub(crate) drained: bool,
+}
+
+/// The current generation of a folder; none where there is none, or its manifest is not read.
+#[must_use]
+pub(crate) fn current(out: &OutFolder) -> Option<Current> {
+    let manifest = read(&out.path.join("current/qera_manifest.json")).ok()?;
+    serde_json::from_slice(&manifest).ok()
+}
