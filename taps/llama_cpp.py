@@ -65,7 +65,8 @@ class Evaluation:
 class Tap:
     """Records what a llama.cpp context computes: `attach` it to the parameters that the context is made from.
 
-    include    globs of names (`blk.0.*`); what none matches is listed as a layer, and its rows are not recorded
+    include    globs of names (`blk.0.*`); what none matches is listed as a layer, and its rows are not recorded.
+               `flush` raises where one matches no layer
     dtype      of stored rows: f32, f16, bf16
     rows       rows after which a shard is written, where nobody calls `flush`
     max_bytes  of shards that wait in the folder;  wait: seconds to wait for room before a shard is dropped
@@ -116,6 +117,8 @@ class Tap:
             return False
         if name in self.now.asked:
             self._end_evaluation()
+            if self.kept and max(sum(map(len, parts)) for parts in self.kept.values()) >= self.rows:
+                self._write(self.groups)
         self.now.asked.add(name)
         self.linears[name] = {"name": name, "in": weight.ne[0], "out": weight.ne[1]}
         self.types.add(weight.type)
@@ -153,8 +156,16 @@ class Tap:
             self._write(self.groups)
             self.kept = {name: [rows] for name, rows in newest.items()}
         self.groups, self.now = groups, Evaluation()
-        if self.kept and max(sum(map(len, parts)) for parts in self.kept.values()) >= self.rows:
-            self._write(groups)
+
+    def _unmatched(self):
+        """What is wrong with `include`, if something is: each of its globs is for a layer, as the daemon's are."""
+        globs = [glob for glob in self.include if not fnmatch.filter(self.linears, glob)]
+        if not globs or not self.linears:
+            return None
+        text = f"include: {' and '.join(map(repr, globs))}: matches none of the {len(self.linears)} layers"
+        named = f"{text}; a layer's name is '{next(iter(self.linears))}'"
+        out = [name for name in sorted(self.left_out) for glob in globs if fnmatch.fnmatchcase(name, glob)]
+        return ValueError(f"{named}, and '{out[0]}' is left out always" if out else named)
 
     def _write(self, groups):
         tensors, kept = {}, {name: np.concatenate(parts) for name, parts in self.kept.items() if parts}
@@ -181,6 +192,8 @@ class Tap:
         """Writes what was recorded and not written yet, as one shard; raises what went wrong while recording."""
         if not self.error:
             self._end_evaluation()
+            self.error = self._unmatched()
+        if not self.error:
             self._write(self.groups or {})
         if self.error:
             error, self.error, self.kept, self.now = self.error, None, {}, Evaluation()

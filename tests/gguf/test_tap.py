@@ -202,6 +202,31 @@ class TapTests:
         assert names == {f"blk.{block}.{name}" for block in range(BLOCKS) for name in attention}, names
         assert not any("ffn" in name for name in load_file(shard))
 
+    def test_a_glob_that_matches_no_layer_is_refused(self):
+        experts = self.folder("experts-asked.gguf")
+        write_tiny(experts, experts=4)
+        for at, (model, include, said) in enumerate(
+            (
+                (self.model, ["model.layers.0.*"], "'model.layers.0.*': matches none of the 14 layers"),
+                (self.model, ["*", "blk.0.attn", "blk.2.*"], "'blk.0.attn' and 'blk.2.*': matches none of the 14"),
+                (experts, "*_exps", "matches none of the 8 layers; a layer's name is 'blk.0.attn_q', and 'blk.0.ffn_down_"),
+            )
+        ):
+            folder = f"unmatched-{at}"
+            try:
+                self.record(folder, model, [[*SEQUENCE, *SEQUENCE[:24]]], include=include)
+            except ValueError as error:
+                assert said in str(error) and "a layer's name is 'blk.0.attn_q'" in str(error), error
+            else:
+                raise AssertionError(f"{include} was taken")
+            assert not list(self.folder(folder).iterdir()), "a shard was written before the refusal"
+        given = ["--model", smollm2_file(), "--out", self.folder("unmatched"), "--text", TAP, "--tokens", "4"]
+        done = subprocess.run(
+            [sys.executable, TAP, *given, "--include", "model.layers.0.*"], capture_output=True, text=True
+        )
+        said = "tap: include: 'model.layers.0.*': matches none of the 210 layers; a layer's name is 'blk.0.attn_q'\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", said), done
+
     def test_the_last_block_records_every_row(self):
         """llama.cpp computes there only what is asked for."""
         (shard,) = shards(self.record("last", include=f"blk.{BLOCKS - 1}.ffn_down")[0])
