@@ -264,6 +264,8 @@ class RecordedModel:
     """
 
     def __init__(self, model, folder, *, sequence=512, threads=None, gpu_layers=None, **options):
+        if sequence < 1:
+            raise ValueError(f"a sequence of {sequence} tokens: at least 1")
         self.tap = Tap(folder, rows=sequence, **options)
         self.llama, self.sequence = Llama(self.tap.library), sequence
         self.llama.backend_init()
@@ -295,10 +297,14 @@ class RecordedModel:
     def sequences(self, tokens):
         first = [self.llama.vocab_bos(self.vocabulary)] if self.llama.vocab_get_add_bos(self.vocabulary) else []
         step = self.sequence - len(first)
+        if step < 1:
+            raise ValueError("a sequence of 1 token is BOS alone: at least 2")
         return [first + tokens[at : at + step] for at in range(0, len(tokens), step)]
 
     def feed(self, text, special=False, tokens_at_most=None):
         """Runs a text through the model, cut into sequences; returns how many tokens that were."""
+        if tokens_at_most is not None and tokens_at_most < 1:
+            raise ValueError(f"{tokens_at_most} tokens at most: at least 1")
         tokens = self.tokenize(text, special)[:tokens_at_most]
         for sequence in self.sequences(tokens):
             self.feed_tokens(sequence)
@@ -348,13 +354,20 @@ def number_of_bytes(text):
     return int(number[1]) * 1024 ** " KMGT".index(number[2] or " ")
 
 
+def number_of_tokens(text):
+    if not re.fullmatch(r"0*[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens: 1 or more")
+    return int(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Records the inputs of a GGUF model's linear layers.")
     parser.add_argument("--model", required=True, help="GGUF file, of full precision if you have it")
     parser.add_argument("--out", required=True, help="the folder that qera-daemon watches")
     parser.add_argument("--text", required=True, nargs="+", type=pathlib.Path, help="UTF-8 files of text like yours")
-    parser.add_argument("--tokens", type=int, help="of each file, at most")
-    parser.add_argument("--sequence", type=int, default=512, help="tokens that are read together (default 512)")
+    parser.add_argument("--tokens", type=number_of_tokens, help="of each file, at most")
+    sequence = {"type": number_of_tokens, "default": 512, "help": "tokens that are read together (default 512)"}
+    parser.add_argument("--sequence", **sequence)
     parser.add_argument("--special", action="store_true", help="the text has special tokens in it, as a chat template")
     parser.add_argument("--include", nargs="+", default=["*"], help="layers to record, as 'blk.0.*' (default all)")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of stored rows (default f32)")

@@ -422,6 +422,33 @@ class TapTests:
             assert running.sequences(tokens) == [tokens[:8], tokens[8:16], tokens[16:]]
             running.llama.vocab_get_add_bos, running.llama.vocab_bos = lambda _: True, lambda _: 1
             assert running.sequences(tokens) == [[1, *tokens[:7]], [1, *tokens[7:14]], [1, *tokens[14:]]]
+            running.sequence = 1
+            self.check_refused(lambda: running.sequences(tokens), "BOS alone")
+
+    def check_refused(self, call, said):
+        try:
+            call()
+        except ValueError as error:
+            assert said in str(error), error
+        else:
+            raise AssertionError(f"not refused: {said}")
+
+    def test_numbers_of_tokens_below_one_are_refused(self):
+        for option in ("--tokens", "--sequence"):
+            for number in ("-1", "0", "1.5"):
+                given = ["--model", smollm2_file(), "--out", self.folder("below"), "--text", TAP, option, number]
+                done = subprocess.run([sys.executable, TAP, *given], capture_output=True, text=True)
+                said = f"argument {option}: '{number}' is no number of tokens: 1 or more"
+                assert done.returncode == 2 and said in done.stderr, done
+        for number in (0, -1):
+            create = lambda: llama_cpp.RecordedModel(self.model, self.folder("below"), sequence=number)
+            self.check_refused(create, f"a sequence of {number} tokens")
+        assert not self.folder("below").exists()
+        with llama_cpp.RecordedModel(self.model, self.folder("below-feed"), sequence=8) as running:
+            running.tokenize = lambda *_: SEQUENCE
+            for number in (0, -1):
+                self.check_refused(lambda: running.feed("text", tokens_at_most=number), f"{number} tokens at most")
+            assert running.feed("text", tokens_at_most=1) == 1
 
     def test_bad_tokens_and_models(self):
         with llama_cpp.RecordedModel(self.model, self.folder("tokens"), sequence=64) as running:
