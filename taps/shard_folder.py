@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -53,6 +54,7 @@ class ShardFolder:
 
     def __init__(self, path, max_bytes, wait):
         self.path, self.max_bytes, self.wait, self.count = pathlib.Path(path), max_bytes, wait, 0
+        self.said = False  # that the folder is full
         self.path.mkdir(parents=True, exist_ok=True)
         for part in self.path.glob(".tap-*.part"):  # of a tap that was killed
             remove_if_abandoned(part)
@@ -72,8 +74,16 @@ class ShardFolder:
         while self.waiting() + size > self.max_bytes:
             if time.monotonic() >= until:
                 return False
+            self._say_full()
             time.sleep(min(0.2, self.wait))
         return True
+
+    def _say_full(self):
+        if not self.said:
+            full = f"tap: {self.path} is full (max_bytes {self.max_bytes})"
+            room = "for room, which the daemon makes with --consume delete, and not with its default, keep"
+            print(f"{full}: waiting up to {self.wait:g} s a shard {room}", file=sys.stderr, flush=True)
+        self.said = True
 
     def put(self, pieces):
         """Writes a shard and gives it its name, where there is room: whether there was."""

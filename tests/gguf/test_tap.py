@@ -241,7 +241,7 @@ class TapTests:
             folder, tap = self.record("bounded", sequences=sequences, max_bytes=2 * size + size // 2)
         assert len(shards(folder)) == 2 and tap.shards == 2
         assert (tap.dropped_shards, tap.dropped_rows) == (3, 3 * len(SEQUENCE))
-        assert told.getvalue().count("is dropped") == 1, told.getvalue()
+        assert told.getvalue().count("is dropped") == 1 and "waiting" not in told.getvalue(), told.getvalue()
         try:
             self.record("too-small", max_bytes=size - 1)
         except ValueError as error:
@@ -260,7 +260,10 @@ class TapTests:
             "    print(model.tap.shards, model.tap.dropped_shards)"
         )
         given = [sys.executable, "-c", program, TAP.parent, self.model, folder, str(size)]
-        with subprocess.Popen(given, stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            told = child.stderr.readline()  # while nobody makes room
+            assert told.startswith(f"tap: {folder} is full (max_bytes {size}): waiting up to 60 s a shard"), told
+            assert "--consume delete" in told, told
             taken, until = 0, time.monotonic() + 60
             while child.poll() is None and time.monotonic() < until:
                 waiting = shards(folder) if folder.exists() else []
@@ -270,6 +273,7 @@ class TapTests:
                     shard.unlink()
                     taken += 1
             assert child.stdout.read().split() == ["4", "0"] and taken >= 3, taken
+            assert child.stderr.read() == "", "it was said twice"
 
     def test_a_kill_leaves_no_half_shard(self):
         """The file that is being written is hidden, and the next tap takes it away; one that is in use stays."""
