@@ -413,6 +413,8 @@ class TapTests:
         text, folder = self.folder("prompts.txt"), self.folder("documented")
         text.write_text("Once upon a time", encoding="utf-8")
         program = "\n".join(indented)
+        guide = (TAP.parent.parent / "docs/gguf.md").read_text(encoding="utf-8")
+        assert f"```python\n{program}\n```\n" in guide, "docs/gguf.md shows other lines"
         for name, path in (("model-F16.gguf", smollm2_file()), ("activations", folder), ("prompts.txt", text)):
             assert program.count(f'"{name}"') == 1, program
             program = program.replace(f'"{name}"', repr(str(path)))
