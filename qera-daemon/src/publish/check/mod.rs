@@ -77,7 +77,7 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
 /// What the adapter is held against.
 enum Held {
     /// A model's folder, or the checkpoint of the run.
-    Model(ServedModel),
+    Model(Box<ServedModel>),
     /// A GGUF, which its fingerprint tells.
     File(PathBuf),
     /// Nothing that is there.
@@ -85,7 +85,7 @@ enum Held {
 }
 
 impl Held {
-    const fn model(&self) -> Option<&ServedModel> {
+    fn model(&self) -> Option<&ServedModel> {
         match self {
             Self::Model(model) => Some(model),
             Self::File(_) | Self::Nothing => None,
@@ -105,7 +105,7 @@ impl Held {
 fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Findings) -> Held {
     let named;
     let path = match against {
-        HeldAgainst::Run(weights) => return Held::Model(ServedModel::of_run(weights)),
+        HeldAgainst::Run(weights) => return Held::Model(Box::new(ServedModel::of_run(weights))),
         HeldAgainst::Folder(path) => path,
         HeldAgainst::Named => {
             let Some(found) = named_base(folder, findings) else {
@@ -120,7 +120,7 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
         return Held::File(path.to_path_buf());
     }
     match ServedModel::open(path) {
-        Ok(model) => Held::Model(model),
+        Ok(model) => Held::Model(Box::new(model)),
         Err(error) => {
             findings.problem(format!("base: {error}"));
             Held::Nothing
