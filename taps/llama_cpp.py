@@ -1,6 +1,6 @@
 """Records the inputs of a llama.cpp model's linear layers as shards that qera-daemon reads.
 
-    from llama_cpp import RecordedModel  # this folder is on the path: PYTHONPATH=taps
+    from llama_cpp import RecordedModel  # taps/ is on the path: PYTHONPATH=taps
     with RecordedModel("model-F16.gguf", "activations") as model:
         model.feed(open("prompts.txt", encoding="utf-8").read())
 

@@ -347,6 +347,25 @@ class TapTests:
         means = {name: (rows.shape, rows.mean()) for name, rows in load_file(apart).items()}
         assert means == {"blk.0.ffn_gate": ((5, 32), 1.0), "blk.0.ffn_up": ((5, 32), 2.0)}, means
 
+    def test_rows_make_a_shard_where_nobody_calls_flush(self):
+        folder = self.folder("unflushed")
+        tap, counts = llama_cpp.Tap(folder, rows=10), []
+        graph = Graph(tap.library)
+        weight = graph.named("blk.0.attn_q.weight", graph.new_tensor_2d(F32, 32, 8))
+        rows = graph.new_tensor_2d(F32, 32, 5)
+        graph.expand(graph.mul_mat(weight, rows))
+        graph.allocate()
+        graph.put(weight, np.zeros((8, 32), np.float32))
+        for at in range(4):
+            graph.put(rows, np.full((5, 32), at, np.float32))
+            graph.run(tap)
+            counts.append(len(shards(folder)))
+        graph.close()
+        assert counts == [0, 0, 1, 1], counts
+        tap.flush()
+        written = [load_file(shard)["blk.0.attn_q"][::5, 0].tolist() for shard in shards(folder)]
+        assert written == [[0, 1], [2, 3]], written
+
     def test_what_goes_wrong_is_told_and_the_model_runs_on(self):
         tap = llama_cpp.Tap(self.folder("broken"))
         graph = Graph(tap.library)
