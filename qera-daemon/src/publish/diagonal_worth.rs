@@ -3,13 +3,47 @@
 
 use std::path::Path;
 
+use qera_core::reconstruct::Method;
+
+use crate::publish::base_worth::BaseWorth;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::ratio;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerOutcome, LayerSolution};
+
+/// What the README says of errors: of those that were measured, and of diagonal ones. That none was
+/// measured is said of layers that an imatrix stands in for by the latter.
+pub(crate) fn errors_text(of: &PublishedLayers<'_>) -> String {
+    let stand_ins = diagonal_worth(of);
+    let none_measured = of
+        .outcomes
+        .iter()
+        .all(|outcome| outcome.measured().is_none());
+    if none_measured && !stand_ins.is_empty() {
+        return stand_ins.trim_start().to_owned();
+    }
+    BaseWorth::new(of).errors() + &stand_ins
+}
+
+/// By which methods the corrected layers were corrected, each with its number where there are two.
+pub(crate) fn methods_text(of: &PublishedLayers<'_>) -> String {
+    let method = of.settings.solve.method.name();
+    let corrected = || of.outcomes.iter().filter(|outcome| outcome.is_corrected());
+    let is_stand_in = |outcome: &&LayerOutcome<'_>| outcome.stand_in().is_some();
+    let stand_ins = corrected().filter(is_stand_in).count();
+    let by_imatrix = format!("method `{}` from an imatrix", Method::of_mean_squares());
+    match corrected().count() - stand_ins {
+        _ if stand_ins == 0 => format!("by method `{method}`"),
+        0 => format!("by {by_imatrix}"),
+        by_rows => {
+            format!("({by_rows} by method `{method}` from rows, {stand_ins} by {by_imatrix})")
+        }
+    }
+}
 
 /// As the README has it; empty where an imatrix stands in for none.
-pub(crate) fn diagonal_worth(of: &PublishedLayers<'_>) -> String {
-    let stand_ins: Vec<&LayerSolution> = of.outcomes.iter().filter_map(|o| o.stand_in()).collect();
+fn diagonal_worth(of: &PublishedLayers<'_>) -> String {
+    let stand_ins = of.outcomes.iter().filter_map(|o| o.stand_in());
+    let stand_ins: Vec<&LayerSolution> = stand_ins.filter(|s| s.is_corrected()).collect();
     if stand_ins.is_empty() {
         return String::new();
     }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::publish::base_worth::BaseWorth;
-use crate::publish::diagonal_worth::diagonal_worth;
+use crate::publish::diagonal_worth::{errors_text, methods_text};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::weights::given::GivenModel;
@@ -46,7 +45,7 @@ impl Readme<'_> {
             ..
         } = *self;
         let (rank, corrected) = (layers.rank(), layers.corrected());
-        let method = layers.settings.solve.method.name();
+        let methods = methods_text(&layers);
         let quantizer = layers.weights.format();
         let serving = layers.weights.serving();
         let (class, more) = match &serving.remote_loader {
@@ -67,7 +66,7 @@ impl Readme<'_> {
         let text = format!(
             "# qera adapter, generation {generation}
 
-{corrected} of {total} layers corrected by method `{method}` for {quantizer}; rank {rank}, lora_alpha {rank}.
+{corrected} of {total} layers corrected {methods} for {quantizer}; rank {rank}, lora_alpha {rank}.
 `qera_manifest.json` has the errors of every layer.
 {base_note}{worth}
 PEFT:
@@ -99,15 +98,15 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
             ..
         } = *self;
         let (rank, corrected, total) = (layers.rank(), layers.corrected(), layers.outcomes.len());
-        let method = layers.settings.solve.method.name();
-        let errors = BaseWorth::new(&self.layers).errors();
+        let methods = methods_text(&layers);
+        let errors = errors_text(&layers);
         let (file, folder) = (given.full_path(), Path::new(folder));
         let shown = file.display();
         let commands = self.of_llama_cpp(&file) + &self.of_peft(given, &file);
         format!(
             "# qera adapter, generation {generation}
 
-{corrected} of {total} layers of `{shown}` corrected by method `{method}`; rank {rank}, lora_alpha {rank}.
+{corrected} of {total} layers of `{shown}` corrected {methods}; rank {rank}, lora_alpha {rank}.
 `qera_manifest.json` has the errors of every layer.
 
 It belongs on that file and on no other: what it corrects is the error of these very weights. On the model in full
@@ -183,9 +182,8 @@ model = PeftModel.from_pretrained(base, {})
                  On weights of the same format that were rounded to nearest, or by another run, it does harm.\n",
             )
         });
-        let errors = BaseWorth::new(&self.layers).errors();
-        let stand_ins = diagonal_worth(&self.layers);
-        format!("{}\n{errors}{stand_ins}", belongs.unwrap_or_default())
+        let errors = errors_text(&self.layers);
+        format!("{}\n{errors}", belongs.unwrap_or_default())
     }
 
     /// Engines of causal language models.

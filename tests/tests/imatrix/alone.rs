@@ -166,14 +166,16 @@ fn what_is_said_of_it_is_the_diagonal_error_and_never_f() {
     }
     let readme = fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
     for words in [
-        "3 of 3 layers",
+        "3 of 3 layers corrected by method `approx` from an imatrix",
         "imatrix.gguf",
         "diagonal error",
         "not measured",
     ] {
         assert!(readme.contains(words), "'{words}' is not in:\n{readme}");
     }
-    assert!(!readme.contains("tr(R W W^T)"), "{readme}");
+    for untrue in ["tr(R W W^T)", "No layer has an error"] {
+        assert!(!readme.contains(untrue), "{readme}");
+    }
     expect(
         &daemon.run(&["verify", "--adapter", "qera-out/current"]),
         0,
@@ -287,6 +289,16 @@ fn a_quantized_file_is_corrected_from_it() {
         ];
         let run = daemon.run(&[&options[..], &files].concat());
         expect(&run, 0, &["0 layers corrected, 3 by an imatrix, 0 starved"]);
+        let readme = daemon.path().join(&out).join("current/README.md");
+        let readme = fs::read_to_string(readme).unwrap();
+        for words in [
+            "`model.gguf` corrected by method `approx` from an imatrix;",
+            "No row of 3 of the corrected layers was seen",
+            "E[x^2] of an imatrix (`imatrix.gguf`)",
+        ] {
+            assert!(readme.contains(words), "'{words}' is not in:\n{readme}");
+        }
+        assert!(!readme.contains("No layer has an error"), "{readme}");
         let given = daemon.adapter(&out);
         for layer in &GGUF_LAYERS {
             let pair = [&rows, &given].map(|of| product(&of.factors(layer.module)));

@@ -65,7 +65,10 @@ fn once_it_stands_in_for_what_no_row_fed_and_is_replaced() {
     assert!(stand_in["diagonal_error"]["with"].as_f64().unwrap() > 0.0);
     assert!(stand_in.get("error").is_none());
     let readme = fs::read_to_string(daemon.path().join("qera-out/current/README.md")).unwrap();
-    assert!(readme.contains("1 of the corrected layers"), "{readme}");
+    let both = "3 of 3 layers corrected (2 by method `exact` from rows, 1 by method `approx` from an imatrix) for";
+    for words in [both, "1 of the corrected layers", "tr(R W W^T)"] {
+        assert!(readme.contains(words), "'{words}' is not in:\n{readme}");
+    }
     expect(
         &daemon.run(&["verify", "--adapter", "qera-out/current"]),
         0,
