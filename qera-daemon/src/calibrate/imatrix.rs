@@ -74,7 +74,7 @@ pub(crate) struct GivenStatistics {
     pub(crate) files: Vec<ImatrixRecord>,
     /// By site; none where no layer of it has an entry.
     pub(crate) sites: Vec<Option<GivenSite>>,
-    /// By layer: whether it has an entry.
+    /// By layer: whether it has an entry that says something.
     pub(crate) layers: Vec<bool>,
 }
 
@@ -122,7 +122,10 @@ impl ImatrixFiles {
         };
         let given = sites.sites.iter().map(|site| of.site(site));
         let given: Vec<Option<GivenSite>> = given.collect::<Result<_, _>>()?;
-        let has_entry = (0..layers.len()).map(|layer| of.mean_squares(layer).is_some());
+        let has_entry = (0..layers.len()).map(|layer| {
+            let means = of.mean_squares(layer);
+            means.is_some_and(|means| is_something(&means))
+        });
         Ok(GivenStatistics {
             files: self.files.iter().map(|file| file.record.clone()).collect(),
             layers: has_entry.collect(),
@@ -245,6 +248,9 @@ impl<'a> Matching<'a> {
                 }));
             }
         }
+        if !is_something(&own) {
+            return Ok(None);
+        }
         let count = self.entry(first).and_then(|entry| entry.counts.first());
         let rows = whole(count.copied().unwrap_or_default()).max(1);
         Ok(Some(GivenSite {
@@ -306,6 +312,11 @@ const fn counts_of(unit: CountUnit) -> &'static str {
     }
 }
 
+/// Whether a mean square is above 0: of nothing but zeros no correction can be made.
+fn is_something(means: &[f64]) -> bool {
+    means.iter().any(|mean| *mean > 0.0)
+}
+
 /// The first channel in which two inputs are not the same.
 fn differ(a: &[f64], b: &[f64]) -> Option<usize> {
     let largest = a.iter().chain(b).fold(0.0_f64, |most, x| most.max(*x));
@@ -322,6 +333,25 @@ impl GivenStatistics {
             hasher.update(file.digest.as_bytes());
         }
         format!("blake3:{}", hasher.finalize().to_hex())
+    }
+
+    /// Whether any layer has an entry that says something.
+    #[must_use]
+    pub(crate) fn says_something(&self) -> bool {
+        self.layers.contains(&true)
+    }
+
+    /// Why nothing can be solved from it alone.
+    #[must_use]
+    pub(crate) fn says_nothing(&self) -> Fatal {
+        let files = self.files.iter().map(|of| of.file.as_str());
+        refuse(
+            Path::new(&files.collect::<Vec<_>>().join(", ")),
+            format!(
+                "says nothing of any of the {} layers: they have no entry, no row was counted, or every sum is 0; nothing can be solved from it",
+                self.layers.len()
+            ),
+        )
     }
 
     /// Whether a layer of this site has an entry.

@@ -18,7 +18,7 @@ use crate::publish::check::{HeldAgainst, check};
 use crate::publish::target::{Target, refuse_to_round};
 use crate::run::announce::{tell_far, tell_started, tell_stray};
 use crate::run::cold::{Cold, open_out};
-use crate::run::given::{given, prepare_alone, tell_given};
+use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
@@ -133,7 +133,11 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     target.take_imatrix(given.as_ref());
     tell_started(&prepared, restored.gathered.shards, reporter);
     if let Some(given) = &given {
-        tell_given(given, weights, reporter);
+        let told = GivenTo {
+            weights,
+            rows_may_come: false,
+        };
+        tell_given(given, &told, reporter);
     }
     Cold {
         prepared: &prepared,

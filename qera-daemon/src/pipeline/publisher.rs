@@ -141,6 +141,7 @@ impl<'a> Publisher<'a> {
             solutions,
             summaries,
         } = outcome;
+        let is_cold = summaries.is_none();
         if let Some(summaries) = summaries {
             self.fresh.insert(site);
             self.changed |= !solutions.is_empty();
@@ -148,6 +149,9 @@ impl<'a> Publisher<'a> {
         }
         for solution in solutions {
             let layer = solution.layer;
+            if is_cold && self.keeps_stand_in(&solution) {
+                continue;
+            }
             self.context.report(&solution);
             self.context.reporter.step(&self.context.layer(layer).name);
             let power = solution.output_power;
@@ -167,6 +171,19 @@ impl<'a> Publisher<'a> {
         if gathered.position > self.gathered.position {
             self.gathered = gathered;
         }
+    }
+
+    /// Whether an imatrix says more of a layer than the few rows that a drain solves it from: not
+    /// before its site has the rows of a first solve point.
+    fn keeps_stand_in(&self, cold: &LayerSolution) -> bool {
+        let first = first_point(self.context.layer(cold.layer).in_features);
+        cold.rows < first && self.stands_in(cold.layer)
+    }
+
+    /// Whether an imatrix says something of a layer.
+    fn stands_in(&self, layer: usize) -> bool {
+        let given = self.context.imatrix;
+        given.is_some_and(|given| given.layers.get(layer) == Some(&true))
     }
 
     /// Whether it is time for a generation: sites pass their solve points at about the same time,
@@ -217,7 +234,8 @@ impl<'a> Publisher<'a> {
         }
         let cut_off = drain.unread.sites.iter().any(|&site| {
             let layers = &self.context.sites.sites[site].layers;
-            layers.iter().any(|&layer| self.latest[layer].is_none())
+            let bare = |&layer: &usize| self.latest[layer].is_none() && !self.stands_in(layer);
+            layers.iter().any(bare)
         });
         if cut_off {
             return Ok(Drained::CutOff);
@@ -265,17 +283,17 @@ impl<'a> Publisher<'a> {
             }
         };
         self.changed = false;
-        let measured = || outcomes.iter().filter_map(|o| o.measured());
-        let corrected = measured().filter(|s| s.is_corrected()).count();
-        let solved = measured().count();
+        let solved = outcomes.iter().filter(|o| o.solution().is_some()).count();
+        let corrected = || outcomes.iter().filter(|o| o.is_corrected());
+        let imatrix = corrected().filter(|o| o.stand_in().is_some()).count();
         let starved = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Starved);
         let waiting = |o: &&LayerOutcome<'_>| matches!(o, LayerOutcome::Waiting);
         context.reporter.say(&Event::Published(GenerationPublished {
             generation: published.generation,
             path: published.path.display().to_string(),
-            solved: corrected,
-            uncorrected: solved - corrected,
-            imatrix: outcomes.iter().filter(|o| o.stand_in().is_some()).count(),
+            solved: corrected().count() - imatrix,
+            uncorrected: solved - corrected().count(),
+            imatrix,
             starved: outcomes.iter().filter(starved).count(),
             waiting: outcomes.iter().filter(waiting).count(),
             shards,

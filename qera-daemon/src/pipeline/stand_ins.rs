@@ -47,7 +47,7 @@ impl<'a> StandIns<'a> {
 
     /// Whether a layer of any site has an entry.
     pub(crate) fn are_any(&self) -> bool {
-        self.given.layers.contains(&true)
+        self.given.says_something()
     }
 
     /// The correction of a layer, if it was solved.

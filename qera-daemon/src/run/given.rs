@@ -40,12 +40,20 @@ pub(crate) fn given(
     files.statistics(weights, &prepared.sites).map(Some)
 }
 
+/// What an imatrix was given to.
+pub(crate) struct GivenTo<'a> {
+    /// The layers.
+    pub(crate) weights: &'a Weights,
+    /// Whether a folder is watched.
+    pub(crate) rows_may_come: bool,
+}
+
 /// Says what was given, and for which layers it says nothing.
-pub(crate) fn tell_given(given: &GivenStatistics, weights: &Weights, reporter: &Reporter) {
+pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: &Reporter) {
     for file in &given.files {
         reporter.say(&Event::ImatrixRead(ImatrixRead(file)));
     }
-    let layers = weights.layers().iter().zip(&given.layers);
+    let layers = told.weights.layers().iter().zip(&given.layers);
     let missing = layers.filter(|(_, has_entry)| !**has_entry);
     let missing: Vec<&str> = missing.map(|(layer, _)| layer.name.as_str()).collect();
     if missing.is_empty() {
@@ -57,10 +65,15 @@ pub(crate) fn tell_given(given: &GivenStatistics, weights: &Weights, reporter: &
         0 => String::new(),
         _ => format!(" and {more} more"),
     };
+    let until = if told.rows_may_come {
+        " until rows feed them"
+    } else {
+        ""
+    };
     reporter.say(&Event::Warning {
         subject: "imatrix",
         message: format!(
-            "no entry of {} layers, which are starved until rows feed them: {named}{more}",
+            "no entry, or one of zeros, of {} layers, which are starved{until}: {named}{more}",
             missing.len()
         ),
     });
@@ -107,6 +120,9 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let prepared = prepare_alone(settings, model.as_ref())?;
     let given = given(files.as_ref(), &prepared)?;
+    if let Some(given) = given.as_ref().filter(|given| !given.says_something()) {
+        return Err(given.says_nothing());
+    }
     prepared.plan.check(settings)?;
     let Some(weights) = &prepared.weights else {
         return Ok(Exit::Failure);
@@ -116,7 +132,11 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
     target.take_imatrix(given.as_ref());
     tell_model(&prepared, reporter);
     if let Some(given) = &given {
-        tell_given(given, weights, reporter);
+        let told = GivenTo {
+            weights,
+            rows_may_come: false,
+        };
+        tell_given(given, &told, reporter);
     }
     Cold {
         prepared: &prepared,
@@ -142,7 +162,11 @@ impl Begun<'_> {
             target.take_imatrix(self.given.as_ref());
         }
         if let (Some(given), Some(weights)) = (&self.given, &self.prepared.weights) {
-            tell_given(given, weights, reporter);
+            let told = GivenTo {
+                weights,
+                rows_may_come: true,
+            };
+            tell_given(given, &told, reporter);
         }
         Ok(())
     }

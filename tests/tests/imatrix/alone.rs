@@ -8,7 +8,7 @@ use qera_tests::gguf_model::{GgufTestLayer, LAYERS as GGUF_LAYERS, ONCE, daemon_
 use qera_tests::imatrix_file::{ImatrixEntry, legacy_imatrix};
 use qera_tests::quantization::quantization_error;
 use qera_tests::three_layers::{
-    DOWN, K, Q, daemon_with_shards, daemon_without_shards, once_with, sine_values,
+    DOWN, K, Q, daemon_with_shards, daemon_without_shards, once_with, sine_values, write_checkpoint,
 };
 
 use super::{BINARY, LAYERS, SHARDS, alone_with, entries, rows_of, write_imatrix};
@@ -236,16 +236,57 @@ fn layers_without_an_entry_are_starved_by_name() {
     few[1].sums.fill(0.0);
     write_imatrix(&daemon, "imatrix.gguf", &few);
     let run = daemon.run(&alone_with("imatrix.gguf", &[]));
-    let missing =
-        format!("no entry of 2 layers, which are starved until rows feed them: {DOWN}, {K}");
+    let missing = format!("no entry, or one of zeros, of 2 layers, which are starved: {DOWN}, {K}");
     expect(&run, 0, &[missing.as_str(), "1 by an imatrix, 2 starved"]);
-    assert_eq!(run.log.matches("starved until").count(), 1);
+    assert_eq!(run.log.matches("which are starved").count(), 1);
     assert!(!run.log.contains("no row seen"), "{}", run.log);
     let adapter = daemon.adapter("qera-out");
     assert_eq!(adapter.layer(Q)["status"], "imatrix");
     assert_eq!(adapter.layer(K)["status"], "starved");
     assert_eq!(adapter.layer(DOWN)["status"], "starved");
     assert!(adapter.has(Q) && !adapter.has(K) && !adapter.has(DOWN));
+}
+
+#[test]
+fn sums_of_zero_say_nothing_whatever_was_counted() {
+    let daemon = daemon_without_shards(BINARY);
+    let mut zeros = entries();
+    zeros[2].sums.fill(0.0);
+    write_imatrix(&daemon, "imatrix.gguf", &zeros);
+    let run = daemon.run(&alone_with("imatrix.gguf", &[]));
+    let missing = format!("no entry, or one of zeros, of 1 layers, which are starved: {DOWN}");
+    expect(&run, 0, &[missing.as_str(), "2 by an imatrix, 1 starved"]);
+    assert_eq!(daemon.adapter("qera-out").layer(DOWN)["status"], "starved");
+
+    // Where that holds of all, nothing is published.
+    for entry in &mut zeros {
+        entry.sums.fill(0.0);
+    }
+    write_imatrix(&daemon, "zeros.gguf", &zeros);
+    for entry in &mut zeros {
+        entry.count = 0.0;
+    }
+    write_imatrix(&daemon, "uncounted.gguf", &zeros);
+    for file in ["zeros.gguf", "uncounted.gguf"] {
+        let run = daemon.run(&alone_with(file, &["--out", "none"]));
+        let said = format!("imatrix {file}: says nothing of any of the 3 layers");
+        expect(&run, 1, &[&said]);
+        assert!(!daemon.path().join("none").exists());
+    }
+}
+
+#[test]
+fn a_layer_without_an_error_is_not_one_that_it_corrected() {
+    let daemon = daemon_without_shards(BINARY);
+    write_checkpoint(&daemon.path().join("checkpoint"), &[0.0; 48]);
+    write_imatrix(&daemon, "imatrix.gguf", &entries());
+    let run = daemon.run(&alone_with("imatrix.gguf", &[]));
+    let said = "0 layers corrected, 1 solved without correction, 2 by an imatrix, 0 starved";
+    expect(&run, 0, &[said]);
+    assert_eq!(
+        daemon.adapter("qera-out").layer(Q)["status"],
+        "nothing-to-correct"
+    );
 }
 
 /// The command of people who have a quantized model, its original and an imatrix.

@@ -10,6 +10,7 @@ use qera_tests::safetensors_file::TensorToWrite;
 use qera_tests::three_layers::{
     DOWN, K, LIVE_OPTIONS, Q, daemon_without_shards, once_with, rename_in, sine_values,
 };
+use serde_json::Value;
 
 use super::{BINARY, ROWS, entries, write_imatrix};
 
@@ -40,6 +41,16 @@ fn statuses(adapter: &Adapter) -> [String; 3] {
         let status = adapter.layer(module)["status"].as_str().unwrap();
         status.to_owned()
     })
+}
+
+/// What `status` says of a layer.
+fn status_of(daemon: &TestDaemon, module: &str) -> Value {
+    let status = daemon.status();
+    let mut layers = status["layers"].as_array().unwrap().iter();
+    layers
+        .find(|layer| layer["name"] == module)
+        .unwrap()
+        .clone()
 }
 
 #[test]
@@ -74,9 +85,7 @@ fn once_it_stands_in_for_what_no_row_fed_and_is_replaced() {
         0,
         &[],
     );
-    let status = daemon.status();
-    let down = status["layers"].as_array().unwrap().iter();
-    let down = down.clone().find(|layer| layer["name"] == DOWN).unwrap();
+    let down = status_of(&daemon, DOWN);
     assert_eq!(
         (&down["status"], &down["rows"]),
         (&"imatrix".into(), &0.into())
@@ -188,9 +197,49 @@ fn it_stays_while_rows_are_too_few_for_a_solve_point() {
     live.wait_for(&published(1).with("imatrix", 1));
     let adapter = daemon.adapter("qera-out");
     assert_eq!(statuses(&adapter), ["solved", "solved", "imatrix"]);
-    // At the end everything that came is solved.
+    // Nor at the end: 5 rows would make it worse.
     assert_eq!(live.stop(), Some(0), "{}", live.log);
     let adapter = daemon.adapter("qera-out");
-    assert_eq!(adapter.layer(DOWN)["status"], "solved");
-    assert_eq!(adapter.layer(DOWN)["rows"], 5);
+    let down = adapter.layer(DOWN);
+    assert_eq!(
+        (&down["status"], &down["rows"]),
+        (&"imatrix".into(), &1200.into())
+    );
+    let down = status_of(&daemon, DOWN);
+    assert_eq!(
+        (&down["status"], &down["rows"]),
+        (&"imatrix".into(), &5.into())
+    );
+
+    // Nor in another run, nor by `solve`; without an imatrix they are all there is.
+    let once = once_with(&[
+        "--imatrix",
+        "imatrix.gguf",
+        "--out",
+        "once",
+        "--state",
+        "once-state",
+    ]);
+    expect(
+        &daemon.run(&once),
+        0,
+        &["2 layers corrected, 1 by an imatrix"],
+    );
+    let solve = [
+        &["solve", "--state", "qera-out/state", "--out", "again"],
+        &LIVE_OPTIONS[2..],
+    ]
+    .concat();
+    let with = [&solve[..], &["--imatrix", "imatrix.gguf"]].concat();
+    expect(
+        &daemon.run(&with),
+        0,
+        &["2 layers corrected, 1 by an imatrix"],
+    );
+    expect(&daemon.run(&solve), 0, &["3 layers corrected, 0 starved"]);
+
+    // With enough of them they are solved from.
+    write_rows_of_down(&daemon, "enough", 256);
+    expect(&daemon.run(&once), 0, &["3 layers corrected, 0 starved"]);
+    assert_eq!(daemon.adapter("once").layer(DOWN)["rows"], 261);
 }
