@@ -27,7 +27,8 @@ const GGUF_NAMES: [&str; 2] = ["blk.", "output"];
 /// Writes E[x^2] and the mean of x of every input that the state holds. The state is only read.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] for a state without statistics, or whose names are not known in GGUF;
+/// [`Fatal::StateRefused`] for a state without statistics, of another checkpoint, or whose names are
+/// not known in GGUF;
 /// [`Fatal::Usage`] for a path that is a folder; [`Fatal::Io`].
 pub(crate) fn export_imatrix(
     settings: &Settings,
@@ -120,17 +121,19 @@ impl ExportedInputs {
     fn of_checkpoint(
         settings: &Settings,
         model: &Model,
-        record: &SitesRecord,
+        saved: &SitesRecord,
     ) -> Result<Self, Fatal> {
-        let record = match &record.recording.names {
-            Some(_) => record.clone(),
+        let record = match &saved.recording.names {
+            Some(_) => saved.clone(),
             None => {
-                let names = saved_names(settings, model, record)?;
-                record.named_by(names, model.architectures())
+                let names = saved_names(settings, model, saved)?;
+                saved.named_by(names, model.architectures())
             }
         };
         let weights = model.select(settings, &record.recording)?;
+        check_gathered_with(&settings.state, saved, &weights)?;
         let sites = weights.sites(&record.shares, record.second_moment)?;
+        check_widths(&settings.state, saved, &record, &sites)?;
         let (mut tensors, mut unnamed) = (Vec::new(), Vec::new());
         for site in &sites.sites {
             let layers = site.layers.iter();
@@ -198,6 +201,47 @@ impl ExportedInputs {
         let site = self.sites.saved_as(key, names)?;
         Some(&self.tensors[site])
     }
+}
+
+/// Whether the checkpoint is the one that the state was gathered with, where it was with one: names
+/// alone are the same in many models.
+fn check_gathered_with(state: &Path, saved: &SitesRecord, weights: &Weights) -> Result<(), Fatal> {
+    let own = weights.identity();
+    let found = saved.model.checkpoint.as_deref();
+    match found.filter(|found| *found != own) {
+        None => Ok(()),
+        Some(found) => Err(Fatal::StateRefused {
+            path: state.to_path_buf(),
+            reason: format!(
+                "belongs to another checkpoint ({found}, {} is {own}): --checkpoint names the one that it was gathered with",
+                weights.path().display()
+            ),
+        }),
+    }
+}
+
+/// Whether what was gathered is as wide as the checkpoint's weights.
+fn check_widths(
+    state: &Path,
+    saved: &SitesRecord,
+    record: &SitesRecord,
+    sites: &Sites,
+) -> Result<(), Fatal> {
+    let named = saved.recording.names.is_some();
+    let names = record.recording.names.as_ref().filter(|_| !named);
+    for then in &saved.sites {
+        let now = sites.saved_as(&then.key, names).map(|at| &sites.sites[at]);
+        if let Some(now) = now.filter(|now| now.in_features != then.in_features) {
+            return Err(Fatal::StateRefused {
+                path: state.to_path_buf(),
+                reason: format!(
+                    "holds statistics of {} with in_features {}, the checkpoint's {} has {}: --checkpoint names another model",
+                    then.name, then.in_features, now.name, now.in_features
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn tensor_of(weights: &Weights, name: &str) -> Option<String> {

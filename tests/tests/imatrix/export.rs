@@ -5,7 +5,9 @@ use std::fs;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::imatrix_file::{FoundTensor, read_gguf_imatrix};
 use qera_tests::safetensors_file::{Metadata, TensorToWrite, write_safetensors};
-use qera_tests::three_layers::{K, Q, daemon_with_shards, once_with, sine_values};
+use qera_tests::three_layers::{
+    DOWN, K, Q, daemon_with_shards, once_with, sine_values, write_checkpoint,
+};
 
 use super::{BINARY, DOWN_TENSOR, K_TENSOR, LAYERS, Q_TENSOR, ROWS, alone_with, rows_of};
 
@@ -135,4 +137,30 @@ fn what_cannot_be_exported_is_refused() {
         4,
         &said,
     );
+}
+
+#[test]
+fn another_checkpoint_is_refused() {
+    let daemon = daemon_with_shards(BINARY);
+    expect(&daemon.run(&once_with(&[])), 0, &[]);
+    // Of the same names and widths.
+    write_checkpoint(&daemon.path().join("other"), &[0.5; 48]);
+    let other = [&EXPORT[..], &["--checkpoint", "other"]].concat();
+    let said = ["belongs to another checkpoint", "other is", "gathered with"];
+    expect(&daemon.run(&other), 4, &said);
+    // A state that was gathered without one, and other widths.
+    let bare = ["--once", "--watch", "activations", "--state", "bare"];
+    expect(&daemon.run(&bare), 0, &[]);
+    let wide = TensorToWrite::f32(&format!("{Q}.weight"), &[6, 10], &[0.5; 60]);
+    let narrow = TensorToWrite::f32(&format!("{DOWN}.weight"), &[8, 12], &[0.5; 96]);
+    let file = daemon.path().join("other/model.safetensors");
+    write_safetensors(&file, &[wide, narrow], &[]);
+    let of = |checkpoint: &'static str| {
+        let state = ["--state", "bare", "--out", "out.gguf"];
+        daemon.run(&[&EXPORT[..2], &state, &["--checkpoint", checkpoint]].concat())
+    };
+    let widths = format!("holds statistics of {Q} with in_features 8, the checkpoint's {Q} has 10");
+    expect(&of("other"), 4, &[&widths]);
+    assert!(!daemon.path().join("out.gguf").exists());
+    expect(&of("checkpoint"), 0, &["imatrix written"]);
 }
