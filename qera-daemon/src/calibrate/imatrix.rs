@@ -1,18 +1,15 @@
-//! An imatrix in the place of rows: its files, which of their entries is which layer's, and what
-//! stands for R of a site by them.
+//! An imatrix in the place of rows: which of its entries is which layer's, and what stands for R of
+//! a site by them.
 //!
 //! What llama.cpp sums up is x^2 of each channel of what a weight is multiplied with: sums over
 //! counts are E[x^2], the diagonal of R, and nothing else of R is known.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Serialize;
-
+use crate::calibrate::imatrix_files::{ImatrixFiles, ImatrixRecord, refuse};
 use crate::calibrate::site::SiteStatistics;
-use crate::disk;
 use crate::error::Fatal;
-use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
-use crate::settings::imatrix::ImatrixSettings;
+use crate::formats::imatrix::ImatrixEntry;
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::sites::{Site, Sites};
@@ -22,41 +19,6 @@ use crate::weights::sites::{Site, Sites};
 const AGREE: f64 = 1e-2;
 /// Of the largest channel: less is nothing.
 const NOTHING: f64 = 1e-9;
-
-/// The files, as they were given.
-#[derive(Debug)]
-pub(crate) struct ImatrixFiles {
-    files: Vec<ImatrixFile>,
-    /// All of them.
-    sum: Imatrix,
-}
-
-#[derive(Debug)]
-struct ImatrixFile {
-    path: PathBuf,
-    record: ImatrixRecord,
-    /// Channels of each entry, for messages that name the file.
-    imatrix: Imatrix,
-}
-
-/// A file, as manifests and events have it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct ImatrixRecord {
-    /// The path as it was given.
-    pub(crate) file: String,
-    /// BLAKE3 of its bytes.
-    pub(crate) digest: String,
-    /// Its entries.
-    pub(crate) entries: usize,
-    /// What it says it was made of.
-    pub(crate) datasets: Vec<String>,
-    /// Chunks of text, and tokens of each; 0 where it does not say.
-    pub(crate) chunks: u64,
-    /// Tokens of a chunk; 0 where it does not say.
-    pub(crate) chunk_size: u64,
-    /// What its counts are of: `tokens`, or `chunks` in the legacy form.
-    pub(crate) counts: &'static str,
-}
 
 /// What stands for the rows of a site, and for which of its layers.
 #[derive(Debug)]
@@ -76,27 +38,11 @@ pub(crate) struct GivenStatistics {
     pub(crate) sites: Vec<Option<GivenSite>>,
     /// By layer: whether it has an entry that says something.
     pub(crate) layers: Vec<bool>,
+    /// Files of the model without an entry of a selected layer.
+    pub(crate) idle: Vec<String>,
 }
 
 impl ImatrixFiles {
-    /// Reads the files and adds them up; `None` where none was given.
-    ///
-    /// # Errors
-    /// [`Fatal::Imatrix`] naming the file that is none, or does not add to those before it.
-    pub(crate) fn open(settings: &ImatrixSettings) -> Result<Option<Self>, Fatal> {
-        let files = settings.files.iter().map(|path| ImatrixFile::open(path));
-        let files: Vec<ImatrixFile> = files.collect::<Result<_, _>>()?;
-        let Some((first, others)) = files.split_first() else {
-            return Ok(None);
-        };
-        let mut sum = first.imatrix.clone();
-        for file in others {
-            let added = sum.add(file.imatrix.clone());
-            added.map_err(|error| refuse(&file.path, error.to_string()))?;
-        }
-        Ok(Some(Self { files, sum }))
-    }
-
     /// What they say of these sites.
     ///
     /// # Errors
@@ -110,10 +56,14 @@ impl ImatrixFiles {
         let layers = weights.layers();
         let tensors: Vec<String> = layers
             .iter()
-            .map(|layer| self.tensor_of(weights, layer))
+            .map(|layer| self.tensor_of(weights, &layer.name))
             .collect();
+        self.check_names(weights)?;
+        let mut idle = Vec::new();
         for file in &self.files {
-            file.check(layers, &tensors)?;
+            if !file.fits(layers, &tensors)? {
+                idle.push(file.record.file.clone());
+            }
         }
         let of = Matching {
             files: self,
@@ -130,84 +80,8 @@ impl ImatrixFiles {
             files: self.files.iter().map(|file| file.record.clone()).collect(),
             layers: has_entry.collect(),
             sites: given,
+            idle,
         })
-    }
-
-    /// The name of a layer's weight here: that of GGUF, or, of a model that is not listed, its own.
-    fn tensor_of(&self, weights: &Weights, layer: &Layer) -> String {
-        let listed = weights.family().and_then(|of| of.tensor_of(&layer.name));
-        let listed = listed.map(|of| of.tensor);
-        let has = |name: &String| self.sum.entries.contains_key(name);
-        let own = format!("{}.weight", layer.name);
-        match listed {
-            Some(listed) if has(&listed) || !has(&own) => listed,
-            _ => own,
-        }
-    }
-}
-
-impl ImatrixFile {
-    fn open(path: &Path) -> Result<Self, Fatal> {
-        let bytes = disk::read(path).map_err(Fatal::io(path, "read the imatrix"))?;
-        let imatrix = Imatrix::parse(&bytes).map_err(|error| refuse(path, error.to_string()))?;
-        let record = ImatrixRecord {
-            file: path.display().to_string(),
-            digest: format!("blake3:{}", blake3::hash(&bytes).to_hex()),
-            entries: imatrix.entries.len(),
-            datasets: imatrix.datasets.clone(),
-            chunks: imatrix.chunks,
-            chunk_size: imatrix.chunk_size,
-            counts: counts_of(imatrix.unit),
-        };
-        Ok(Self {
-            path: path.to_path_buf(),
-            record,
-            imatrix,
-        })
-    }
-
-    /// Whether it can be of these layers' model.
-    fn check(&self, layers: &[Layer], tensors: &[String]) -> Result<(), Fatal> {
-        let mut fits = false;
-        for (layer, tensor) in layers.iter().zip(tensors) {
-            let Some(entry) = self.imatrix.entries.get(tensor) else {
-                continue;
-            };
-            fits = true;
-            let (matrices, channels) = (entry.matrices(), entry.width());
-            if matrices != 1 {
-                return Err(refuse(
-                    &self.path,
-                    format!(
-                        "tensor '{tensor}' is {matrices} matrices of {channels} channels, the checkpoint's '{}' is one weight: an imatrix of another model",
-                        layer.name
-                    ),
-                ));
-            }
-            if channels != layer.in_features {
-                return Err(refuse(
-                    &self.path,
-                    format!(
-                        "tensor '{tensor}' has {channels} channels, the checkpoint's '{}' has in_features {}: an imatrix of another model",
-                        layer.name, layer.in_features
-                    ),
-                ));
-            }
-        }
-        if fits {
-            return Ok(());
-        }
-        let first = self.imatrix.entries.keys().next();
-        let asked = tensors.first();
-        Err(refuse(
-            &self.path,
-            format!(
-                "none of its {} entries is of a layer of the checkpoint ('{}' first, where '{}' would be one): an imatrix of another model",
-                self.imatrix.entries.len(),
-                first.map_or("", String::as_str),
-                asked.map_or("", String::as_str),
-            ),
-        ))
     }
 }
 
@@ -303,15 +177,6 @@ const fn whole(count: f64) -> u64 {
     count.round() as u64
 }
 
-/// As a manifest says it.
-const fn counts_of(unit: CountUnit) -> &'static str {
-    match unit {
-        CountUnit::Rows => "tokens",
-        CountUnit::RowsInPart => "tokens, in part by chunks",
-        CountUnit::Chunks => "chunks",
-    }
-}
-
 /// Whether a mean square is above 0: of nothing but zeros no correction can be made.
 fn is_something(means: &[f64]) -> bool {
     means.iter().any(|mean| *mean > 0.0)
@@ -358,13 +223,5 @@ impl GivenStatistics {
     #[must_use]
     pub(crate) fn has(&self, site: usize) -> bool {
         self.sites.get(site).is_some_and(Option::is_some)
-    }
-}
-
-/// An imatrix that cannot serve.
-fn refuse(path: &Path, reason: String) -> Fatal {
-    Fatal::Imatrix {
-        path: path.to_path_buf(),
-        reason,
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod aside;
 pub(crate) mod blocks;
 pub(crate) mod follow;
 pub(crate) mod imatrix;
+pub(crate) mod imatrix_files;
 pub(crate) mod pending;
 pub(crate) mod site;
 pub(crate) mod window;

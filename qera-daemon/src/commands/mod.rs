@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::calibrate::imatrix::ImatrixFiles;
+use crate::calibrate::imatrix_files::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::event::Event;

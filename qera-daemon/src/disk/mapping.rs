@@ -1,4 +1,4 @@
-//! The one place of the disk with `unsafe`: a checkpoint file mapped read-only.
+//! The one place of the disk with `unsafe`: a checkpoint file or an imatrix mapped read-only.
 #![allow(unsafe_code)]
 
 use core::ops::Deref;
@@ -12,7 +12,7 @@ use memmap2::Mmap;
 pub(crate) struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps a checkpoint file. Activation shards are never mapped: their writers may still hold
+    /// Maps a checkpoint file, or an imatrix. Activation shards are never mapped: their writers may still hold
     /// them.
     ///
     /// # Errors
@@ -22,8 +22,9 @@ impl Mapping {
         // SAFETY: the mapping is read-only and private to this process. The promise that memmap2
         // asks for, that nobody truncates or rewrites the file meanwhile, is the user's: a
         // checkpoint that is being served or corrected is not edited in place (stated in README.md,
-        // "Limits"). If it is broken, the process ends by SIGBUS or reads other weights; the
-        // fingerprint in the manifest then differs.
+        // "Limits"), and neither is an imatrix, which is mapped only while it is read at the start.
+        // If it is broken, the process ends by SIGBUS or reads other weights; the fingerprint in the
+        // manifest then differs.
         unsafe { Mmap::map(&file) }.map(Self)
     }
 }

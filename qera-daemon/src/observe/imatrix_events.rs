@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::Serialize;
 
-use crate::calibrate::imatrix::ImatrixRecord;
+use crate::calibrate::imatrix_files::ImatrixRecord;
 
 /// What an imatrix holds.
 #[derive(Debug, Clone, Serialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::imatrix::ImatrixRecord;
+use crate::calibrate::imatrix_files::ImatrixRecord;
 use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::calibrate::imatrix::{GivenStatistics, ImatrixFiles};
+use crate::calibrate::imatrix::GivenStatistics;
+use crate::calibrate::imatrix_files::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::event::Event;
@@ -33,10 +34,14 @@ pub(crate) fn given(
     prepared: &Prepared<'_>,
 ) -> Result<Option<GivenStatistics>, Fatal> {
     let weights = prepared.weights.as_deref();
-    let weights = weights.filter(|weights| !weights.layers().is_empty());
     let (Some(files), Some(weights)) = (files, weights) else {
         return Ok(None);
     };
+    if weights.layers().is_empty() {
+        // Which layers there are is for shards to say; what model it is, is known.
+        files.check_names(weights)?;
+        return Ok(None);
+    }
     files.statistics(weights, &prepared.sites).map(Some)
 }
 
@@ -52,6 +57,21 @@ pub(crate) struct GivenTo<'a> {
 pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: &Reporter) {
     for file in &given.files {
         reporter.say(&Event::ImatrixRead(ImatrixRead(file)));
+    }
+    let warn = |message| {
+        reporter.say(&Event::Warning {
+            subject: "imatrix",
+            message,
+        });
+    };
+    for file in &given.idle {
+        warn(format!("{file} has no entry of a layer that is selected"));
+    }
+    for file in given.files.iter().filter(|file| file.is_estimated()) {
+        warn(format!(
+            "{} counts chunks, each taken for as many tokens as another file's have: what the files weigh against each other is an estimate",
+            file.file
+        ));
     }
     let layers = told.weights.layers().iter().zip(&given.layers);
     let missing = layers.filter(|(_, has_entry)| !**has_entry);
@@ -70,13 +90,10 @@ pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: 
     } else {
         ""
     };
-    reporter.say(&Event::Warning {
-        subject: "imatrix",
-        message: format!(
-            "no entry, or one of zeros, of {} layers, which are starved{until}: {named}{more}",
-            missing.len()
-        ),
-    });
+    warn(format!(
+        "no entry, or one of zeros, of {} layers, which are starved{until}: {named}{more}",
+        missing.len()
+    ));
 }
 
 /// What is known before anything is solved from an imatrix alone: no state is read, and none is
@@ -111,6 +128,19 @@ pub(crate) fn prepare_alone<'a>(
     Ok(prepared)
 }
 
+/// Says that what rows made is about to be replaced.
+fn warn_of_rows(target: &Target<'_>, reporter: &Reporter) {
+    if target.position().is_some_and(|at| at.number > 0) {
+        reporter.say(&Event::Warning {
+            subject: "imatrix",
+            message: format!(
+                "the current generation in {} was solved from rows; one from the imatrix alone takes its place",
+                target.out.path.display()
+            ),
+        });
+    }
+}
+
 /// The main job where nothing is watched: every layer is solved from the imatrix, once.
 ///
 /// # Errors
@@ -120,16 +150,10 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let prepared = prepare_alone(settings, model.as_ref())?;
     let given = given(files.as_ref(), &prepared)?;
-    if let Some(given) = given.as_ref().filter(|given| !given.says_something()) {
-        return Err(given.says_nothing());
-    }
     prepared.plan.check(settings)?;
     let Some(weights) = &prepared.weights else {
         return Ok(Exit::Failure);
     };
-    let out = open_out(settings, model.as_ref())?;
-    let mut target = Target::open(out, settings, Arc::clone(weights))?;
-    target.take_imatrix(given.as_ref());
     tell_model(&prepared, reporter);
     if let Some(given) = &given {
         let told = GivenTo {
@@ -137,7 +161,14 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
             rows_may_come: false,
         };
         tell_given(given, &told, reporter);
+        if !given.says_something() {
+            return Err(given.says_nothing());
+        }
     }
+    let out = open_out(settings, model.as_ref())?;
+    let mut target = Target::open(out, settings, Arc::clone(weights))?;
+    warn_of_rows(&target, reporter);
+    target.take_imatrix(given.as_ref());
     Cold {
         prepared: &prepared,
         restored: Restored::default(),

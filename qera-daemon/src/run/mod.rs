@@ -15,7 +15,7 @@ pub(crate) mod running;
 pub(crate) mod saved_names;
 pub(crate) mod signals;
 
-use crate::calibrate::imatrix::ImatrixFiles;
+use crate::calibrate::imatrix_files::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::reporter::Reporter;
@@ -53,7 +53,7 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
     }
     let prepared = Prepared::prepare(settings, model.as_ref(), Some(&mut inbox.intake))?;
     prepared.plan.check(settings)?;
-    // One of another model is refused before the first shard is waited for.
+    // One of another model is refused before the first shard is waited for, and a state begun.
     given(imatrix.as_ref(), &prepared)?;
     let mut locked = Locked::lock(prepared, model.as_ref(), inbox)?;
     locked.announce(reporter)?;

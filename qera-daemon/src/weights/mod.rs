@@ -222,6 +222,12 @@ impl Weights {
         self.given.as_ref()
     }
 
+    /// The modules of the model that have a weight, selected or not.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
+        let tensors = self.checkpoint.tensors.keys();
+        tensors.filter_map(|tensor| module_of(tensor))
+    }
+
     /// Whether the model has a module of this name, selected or not.
     #[must_use]
     pub(crate) fn has_module(&self, module: &str) -> bool {

@@ -116,12 +116,28 @@ fn it_gives_what_approx_gives_from_the_rows_that_were_summed_up() {
     let more = ["--imatrix", "second.gguf", "--dtype", "f32", "--out", "two"];
     expect(&daemon.run(&alone_with("first.gguf", &more)), 0, &[]);
     let two = daemon.adapter("two");
+    assert_eq!(two.manifest["inputs"]["imatrix"][1]["counts"], "tokens");
     assert!(distance(&rows, &two) < 1e-5);
     assert_eq!(two.layer(Q)["rows"], 1200);
     assert_eq!(
         two.manifest["inputs"]["imatrix"].as_array().unwrap().len(),
         2
     );
+}
+
+#[test]
+fn a_legacy_file_among_others_is_an_estimate() {
+    let daemon = daemon_without_shards(BINARY);
+    write_imatrix(&daemon, "imatrix.gguf", &entries());
+    let legacy = legacy_imatrix(&entries(), 4, "wiki.txt");
+    fs::write(daemon.path().join("legacy.dat"), legacy).unwrap();
+    let said = "legacy.dat counts chunks, each taken for as many tokens as another file's have";
+    let run = daemon.run(&alone_with("imatrix.gguf", &["--imatrix", "legacy.dat"]));
+    expect(&run, 0, &[said, "3 by an imatrix"]);
+    let manifest = daemon.adapter("qera-out").manifest;
+    let counts = |file: usize| manifest["inputs"]["imatrix"][file]["counts"].clone();
+    assert_eq!(counts(0), "tokens");
+    assert_eq!(counts(1), "chunks, estimated in tokens");
 }
 
 #[test]
@@ -217,6 +233,13 @@ fn rows_go_on_where_it_ended_and_no_state_is_in_their_way() {
         &["published generation 2", "3 layers corrected, 0 starved"],
     );
     let adapter = daemon.adapter("qera-out");
+    // The way back is told.
+    let again = daemon.run(&alone_with("imatrix.gguf", &[]));
+    let warned = "qera-out was solved from rows";
+    expect(&again, 0, &[warned, "published generation 3"]);
+    let again = daemon.run(&alone_with("imatrix.gguf", &[]));
+    expect(&again, 0, &["published generation 4"]);
+    assert!(!again.log.contains(warned), "{}", again.log);
     for (module, ..) in LAYERS {
         let layer = adapter.layer(module);
         assert_eq!(layer["status"], "solved");

@@ -4,7 +4,9 @@ use std::fs;
 
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::imatrix_file::ImatrixEntry;
-use qera_tests::three_layers::{DOWN, K, Q, daemon_without_shards, once_with};
+use qera_tests::three_layers::{
+    DOWN, K, Q, daemon_without_shards, once_with, write_rows_of_both_sites,
+};
 
 use super::{BINARY, DOWN_TENSOR, K_TENSOR, Q_TENSOR, alone_with, entries, write_imatrix};
 
@@ -127,6 +129,62 @@ fn a_file_that_is_none_is_refused() {
     expect_refused(&daemon, &options, 1, &["imatrix noise: "]);
     let options = alone_with("missing", &[]);
     expect_refused(&daemon, &options, 1, &["missing: read the imatrix"]);
+    let model = alone_with("checkpoint/model.safetensors", &[]);
+    let said = ["model.safetensors: no imatrix: it is a safetensors file"];
+    expect_refused(&daemon, &model, 1, &said);
+    for path in ["/dev/zero", "checkpoint"] {
+        let said = [path, "is no file: an imatrix is a file"];
+        expect_refused(&daemon, &alone_with(path, &[]), 1, &said);
+    }
+    // More than there is memory for: only its beginning is read.
+    let sparse = fs::File::create(daemon.path().join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    let said = ["imatrix sparse: no imatrix: "];
+    expect_refused(&daemon, &alone_with("sparse", &[]), 1, &said);
+}
+
+#[test]
+fn a_file_that_is_named_twice_is_refused() {
+    let daemon = daemon_with(&entries());
+    let name = "./imatrix.gguf";
+    let twice = alone_with("imatrix.gguf", &["--imatrix", name]);
+    let said = "imatrix ./imatrix.gguf: is the same as imatrix.gguf: what it counts would";
+    expect_refused(&daemon, &twice, 1, &[said]);
+}
+
+#[test]
+fn one_of_this_model_is_not_refused_for_what_is_selected() {
+    let daemon = daemon_with(&entries()[2..]);
+    write_imatrix(&daemon, "q.gguf", &entries()[..1]);
+    let of_q = ["--imatrix", "q.gguf", "--include", Q];
+    let run = daemon.run(&alone_with("imatrix.gguf", &of_q));
+    let said = "imatrix.gguf has no entry of a layer that is selected";
+    expect(&run, 0, &[said, "1 by an imatrix, 0 starved"]);
+    assert!(!run.log.contains("q.gguf has no entry"), "{}", run.log);
+    // Alone with it there is nothing to solve from.
+    let run = daemon.run(&alone_with("imatrix.gguf", &of_q[2..]));
+    expect(&run, 1, &[said, "says nothing of any of the 1 layers"]);
+    // Beside a watched folder rows may come.
+    write_rows_of_both_sites(&daemon, "rows", 0.0);
+    let more = ["--imatrix", "imatrix.gguf", "--include", Q];
+    let run = daemon.run(&once_with(&more));
+    expect(&run, 0, &[said, "1 layers corrected, 0 starved"]);
+}
+
+#[test]
+fn one_of_another_model_is_refused_before_a_state_is_begun() {
+    let mut others = entries();
+    for entry in &mut others {
+        entry.name = entry.name.replace("blk.0", "blk.7");
+    }
+    let daemon = daemon_with(&others);
+    // Which layers there are is for shards to say then.
+    fs::remove_file(daemon.path().join("checkpoint/config.json")).unwrap();
+    write_rows_of_both_sites(&daemon, "rows", 0.0);
+    let watching = once_with(&["--imatrix", "imatrix.gguf"]);
+    let said = "none of its 3 entries is of a layer of the checkpoint";
+    expect_refused(&daemon, &watching, 1, &[said]);
+    assert!(!daemon.path().join("qera-out").exists());
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub(crate) enum ImatrixError {
         "no imatrix: it does not begin with \"GGUF\", and as a .dat it would have {0} weights in its first 4 bytes; 1 or more are allowed"
     )]
     Neither(i32),
+    /// A file of another kind.
+    #[error("no imatrix: it is a safetensors file")]
+    Safetensors,
     /// A GGUF of something else.
     #[error("no imatrix: its general.type is '{0}'; 'imatrix' is expected")]
     Kind(Quoted),

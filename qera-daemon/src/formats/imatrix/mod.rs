@@ -129,6 +129,8 @@ impl Imatrix {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ImatrixError> {
         let imatrix = if GgufHeader::is_gguf(bytes) {
             gguf::parse(bytes)?
+        } else if is_safetensors(bytes) {
+            return Err(ImatrixError::Safetensors);
         } else {
             legacy::parse(bytes)?
         };
@@ -214,6 +216,12 @@ impl Imatrix {
     pub(crate) fn write(&self) -> Result<Vec<u8>, ImatrixError> {
         gguf::write(self)
     }
+}
+
+/// Whether it begins as a safetensors file does: u64 bytes of a header, which is JSON. A .dat has a
+/// number of weights there, and bytes of a name, of which there is at least 1.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    matches!(bytes, [_, _, _, _, 0, 0, 0, 0, b'{', ..])
 }
 
 fn alike(one: &ImatrixEntry, other: &ImatrixEntry) -> bool {
