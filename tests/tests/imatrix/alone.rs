@@ -356,7 +356,7 @@ fn a_quantized_file_is_corrected_from_it() {
         let readme = daemon.path().join(&out).join("current/README.md");
         let readme = fs::read_to_string(readme).unwrap();
         for words in [
-            "`model.gguf` corrected by method `approx` from an imatrix;",
+            "/model.gguf` corrected by method `approx` from an imatrix;",
             "No row of 3 of the corrected layers was seen",
             "E[x^2] of an imatrix (`imatrix.gguf`)",
         ] {
