@@ -64,4 +64,6 @@ pub(crate) enum Start {
     Anew,
     /// With those of earlier runs.
     Continued,
+    /// None comes: an imatrix is all there is.
+    Never,
 }

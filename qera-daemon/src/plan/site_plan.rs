@@ -70,12 +70,12 @@ impl SitePlan {
             aside_bytes: kept_bytes(aside.rows),
             rows_bound_bytes: ((window.most + aside.most) * announced.bound_number_bytes() * m)
                 as u64,
-            scratch_bytes: if kind.is_whole() {
+            scratch_bytes: if kind.is_whole() && !announced.is_none() {
                 announced.scratch_bytes()
             } else {
                 0
             },
-            widened_bytes: if number < size_of::<f32>() {
+            widened_bytes: if number < size_of::<f32>() && !announced.is_none() {
                 block.rows.min(WINDOW_ROWS) * size_of::<f32>() * m
             } else {
                 0
@@ -113,6 +113,11 @@ impl Announced<'_> {
         !self.entries.is_empty() && self.run.start == Start::Anew
     }
 
+    /// Whether no row ever comes.
+    fn is_none(&self) -> bool {
+        self.run.start == Start::Never
+    }
+
     /// The blocks that their rows are cut into, the largest.
     fn block(&self) -> BlockSize {
         let blocks = self.entries.iter();
@@ -145,6 +150,9 @@ impl Announced<'_> {
     }
 
     fn window(&self) -> KeptRowCount {
+        if self.is_none() {
+            return KeptRowCount { rows: 0, most: 0 };
+        }
         let block = self.block();
         let most = WINDOW_ROWS / block.rows * block.rows + block.waiting;
         let rows = if self.is_all() {

@@ -143,6 +143,7 @@ impl<'a> Prepared<'a> {
             solving: Solving::of(settings),
             start: match saved {
                 Some(_) => Start::Continued,
+                None if intake.is_none() && settings.imatrix.is_given() => Start::Never,
                 None => Start::Anew,
             },
         };

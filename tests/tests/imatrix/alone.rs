@@ -382,5 +382,15 @@ fn plan_knows_it() {
     expect(&run, 0, &[]);
     let line = "imatrix: E[x^2] of 2 layers, 1 without an entry (imatrix.gguf)";
     assert!(run.output.contains(line), "{}", run.output);
+    // No row is kept of any input.
+    let json = [&["plan", "--log-format", "json"], &options[..]].concat();
+    let plan: serde_json::Value = serde_json::from_str(&daemon.run(&json).output).unwrap();
+    let sites = plan["sites"].as_array().unwrap();
+    assert_eq!(sites.len(), 2);
+    for site in sites {
+        for kept in ["window_bytes", "aside_bytes", "rows_bound_bytes"] {
+            assert_eq!(site[kept], 0, "{kept}: {site}");
+        }
+    }
     assert!(!daemon.path().join("qera-out").exists());
 }
