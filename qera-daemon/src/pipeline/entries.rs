@@ -1,6 +1,7 @@
 //! What stands in the ledger, and how it reads as the status that `status.json` shows.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use crate::judge::progress::{Folding, LayerSummary};
 use crate::observe::run_events::GenerationRejected;
@@ -138,6 +139,13 @@ impl LayerEntry {
 }
 
 impl LedgerEntries {
+    /// An imatrix stands in for the rows of these layers already.
+    pub(crate) fn stood_in(&mut self, layers: &BTreeSet<String>) {
+        for entry in &mut self.layers {
+            entry.stood_in = layers.contains(&entry.name);
+        }
+    }
+
     /// Counts rows of a site where there is no checkpoint.
     pub(crate) fn gather(&mut self, site: usize, name: &str, rows: u64) {
         if self.layers.len() <= site {

@@ -17,6 +17,19 @@ pub(crate) struct Current {
     pub(crate) inputs: CurrentInputs,
     /// What it corrects.
     pub(crate) settings: CurrentSettings,
+    /// Its layers.
+    #[serde(default)]
+    pub(crate) layers: Vec<CurrentLayer>,
+}
+
+/// A layer of it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CurrentLayer {
+    /// Its name.
+    pub(crate) name: String,
+    /// What stands in for rows.
+    #[serde(default)]
+    pub(crate) statistic: Option<String>,
 }
 
 /// What it corrects.

@@ -1,6 +1,7 @@
 //! Where generations go: the output folder, held, and what is known of the generation that is
 //! current there.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::publish::base::{Base, emit};
 use crate::publish::base_worth::BaseWorth;
 use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
-use crate::publish::current::{CurrentInputs, CurrentSettings, current};
+use crate::publish::current::{Current, CurrentInputs, CurrentSettings, current};
 use crate::publish::generation::{Generation, PublishOutcome};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
@@ -189,6 +190,17 @@ impl<'a> Target<'a> {
     #[must_use]
     pub(crate) fn drained(&self) -> Option<String> {
         self.drained.clone()
+    }
+
+    /// The layers that the current generation corrects by this imatrix.
+    #[must_use]
+    pub(crate) fn stood_in(&self) -> BTreeSet<String> {
+        let own = self.fingerprints.imatrix.as_ref();
+        let is_own = |current: &Current| current.fingerprints.imatrix.as_ref() == own;
+        let current = current(&self.out).filter(|current| own.is_some() && is_own(current));
+        let layers = current.into_iter().flat_map(|current| current.layers);
+        let by_imatrix = layers.filter(|layer| layer.statistic.is_some());
+        by_imatrix.map(|layer| layer.name).collect()
     }
 
     /// The journal's position and digest that the current generation was solved at.

@@ -95,7 +95,11 @@ impl<'a> Running<'a> {
             target,
             given,
         } = self.begun;
-        let ledger = Ledger::begin(Some(&state), prepared.entries(&self.restored));
+        let mut entries = prepared.entries(&self.restored);
+        if let Some(target) = &target {
+            entries.stood_in(&target.stood_in());
+        }
+        let ledger = Ledger::begin(Some(&state), entries);
         let cores = Cores::new(prepared.settings.compute.threads);
         let context = Context {
             live: inbox.watcher.is_some(),

@@ -94,6 +94,7 @@ fn once_it_stands_in_for_what_no_row_fed_and_is_replaced() {
 
     // Nothing is new with the same imatrix; another one is.
     expect(&daemon.run(&options), 0, &["nothing new"]);
+    assert_eq!(status_of(&daemon, DOWN)["status"], "imatrix");
     let mut others = entries();
     for entry in &mut others {
         entry.sums[0] *= 3.0;
