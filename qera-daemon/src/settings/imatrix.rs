@@ -47,6 +47,22 @@ impl ImatrixSettings {
         !self.files.is_empty()
     }
 
+    /// Whether the method is one that corrects: beside one that does not, the imatrix would correct
+    /// what no row fed, and nothing else would be.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn check_corrects(&self, solve: &SolveSettings) -> Result<(), Fatal> {
+        let method = solve.method;
+        if !self.is_given() || method.corrects() {
+            return Ok(());
+        }
+        Err(Fatal::Usage(format!(
+            "--method {method}: corrects nothing, and --imatrix is there to correct: --method \
+             approx, or no --imatrix"
+        )))
+    }
+
     /// Whether everything can be solved from the imatrix alone.
     ///
     /// # Errors

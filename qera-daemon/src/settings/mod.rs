@@ -80,9 +80,11 @@ impl Settings {
         if convergence.is_once() {
             rounding.refuse_round_after("--once")?;
         }
+        let imatrix = ImatrixSettings::resolve(options, rounding.rounding)?;
+        imatrix.check_corrects(&solve)?;
         Ok(Self {
             source: SourceSettings::resolve(options)?,
-            imatrix: ImatrixSettings::resolve(options, rounding.rounding)?,
+            imatrix,
             weights,
             solve,
             rounding,

@@ -64,7 +64,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) imatrix: Vec<PathBuf>,
 
-    /// Where generations go; locked while in use [default: qera-out]
+    /// Where generations go; locked while in use [default: qera-out]. Of export: the FILE
     #[arg(long, value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,

@@ -36,6 +36,10 @@ fn exact_is_refused_by_name_whether_it_was_said_or_not() {
     let lqer = [&by_default[..], &["--method", "lqer"]].concat();
     let why = "--method lqer: an imatrix has E[x^2] and nothing else: --method approx";
     expect_refused(&daemon, &lqer, 2, &[why]);
+    // Beside a watched folder it would correct what no row fed, and nothing else.
+    let why = "--method w-only: corrects nothing, and --imatrix is there to correct";
+    let nothing = once_with(&["--imatrix", "imatrix.gguf", "--method", "w-only"]);
+    expect_refused(&daemon, &nothing, 2, &[why]);
 }
 
 #[test]
