@@ -94,6 +94,11 @@ fn rows_that_are_right_in_part_are_told_by_the_first_wrong_one() {
         1,
         &["blk.0.attn_q.weight", "row ", "another order"],
     );
+    // The others are corrected where it is wanted.
+    let run = daemon.run(&[&ONCE[..], &["--skip-broken"]].concat());
+    expect(&run, 0, &["q_proj", "has other numbers for it"]);
+    let adapter = daemon.adapter("qera-out");
+    assert!(adapter.has(down.module) && !adapter.has(q.module));
 }
 
 /// What a file of few bits may be off is no excuse for one of many.

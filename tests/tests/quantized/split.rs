@@ -54,6 +54,14 @@ fn parts_that_do_not_belong_together_are_named() {
     expect(&run(FIRST), 1, &[SECOND, "part 1 of 2", "not part 2"]);
     write_parts(&daemon, [1, 1], 3);
     expect(&run(FIRST), 1, &[FIRST, "is part 2 of 2", "give the first"]);
+    let mut twice = quantized_model()
+        .number("split.no", 1)
+        .number("split.count", 2);
+    twice = twice.number("split.tensors.count", 3);
+    write_parts(&daemon, [0, 1], 3);
+    twice.write(&daemon.path().join(SECOND));
+    let name = "'blk.0.attn_q.weight' stands in another part";
+    expect(&run(FIRST), 1, &[SECOND, name]);
     write_parts(&daemon, [0, 1], 4);
     expect(&run(FIRST), 1, &["split.tensors.count is 4", "hold 3"]);
     write_parts(&daemon, [0, 1], 3);

@@ -146,8 +146,8 @@ impl GgufModel {
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        let (architecture, heads) = (self.family.architecture(), &self.heads);
-        hasher.update(format!("{architecture}\0{heads:?}\0").as_bytes());
+        let (architecture, heads) = (self.family.architecture(), self.heads.described());
+        hasher.update(format!("{architecture}\0{heads}\0").as_bytes());
         for (name, tensor) in &self.tensors {
             let (ne, number) = (&tensor.ne, tensor.type_number);
             hasher.update(format!("{name}\0{number}\0{ne:?}\0").as_bytes());

@@ -143,6 +143,14 @@ impl HeadCounts {
     }
 }
 
+impl HeadCounts {
+    /// The numbers, as they go into a fingerprint.
+    #[must_use]
+    pub(crate) fn described(&self) -> String {
+        format!("{:?} {:?}", self.query.counts, self.key.counts)
+    }
+}
+
 impl HeadCount {
     fn at(&self, block: usize) -> Result<u64, RowError> {
         match self.counts[..] {
