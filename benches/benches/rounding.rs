@@ -56,6 +56,7 @@ fn statistics(compute: Compute<'_>, side: usize) -> Result<SiteStatistics, Box<d
         in_features: side,
         bytes: stored_as(&rows, FloatDtype::Bf16).into(),
         dtype: FloatDtype::Bf16,
+        weights: None,
         batches: vec![ROWS / SEQUENCES; SEQUENCES],
         sequences: true,
     };

@@ -73,6 +73,7 @@ fn shard(noise: &mut Noise, in_features: usize) -> Batch {
         in_features,
         bytes: stored_as(&numbers, FloatDtype::Bf16).into(),
         dtype: FloatDtype::Bf16,
+        weights: None,
         batches: vec![ROWS],
         sequences: true,
     }

@@ -37,6 +37,7 @@ pub use host::cores::{Core, Cores};
 pub use host::factors::WrittenCorrection;
 pub use host::kernels::page_vec::PageVec;
 pub use host::kernels::rank_update::{Scratch, fold_products, trace_products};
+pub use host::kernels::row_weights::RowWeights;
 pub use host::kernels::stored::StoredRows;
 pub use host::kernels::{ENTRY_ERROR, Kernel, KernelError, SUM_ROWS};
 pub use host::operand::Operand;

@@ -14,7 +14,7 @@
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::window::{BLOCK_ROWS_MIN, Window};
-use crate::host::kernels::stored::{KeptRows, StoredRows};
+use crate::host::kernels::stored::StoredRows;
 use crate::source::rows::Batch;
 use crate::weights::layers::Layer;
 
@@ -146,11 +146,8 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        self.blocks.push(Block {
-            kept: KeptRows::rows_of(block, kept, |i| (2 * i + 1) * rows / (2 * kept)),
-            in_features: self.in_features,
-            number,
-        });
+        let spread = |i| (2 * i + 1) * rows / (2 * kept);
+        self.blocks.push(Block::of(block, number, kept, spread));
         self.bound(ASIDE_ROWS);
     }
 

@@ -5,22 +5,46 @@ use qera_core::pseudo_random::SplitMix64;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::pending::{Pending, PendingRecord};
+use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{KeptRows, StoredRows};
 
 /// Consecutive rows of one text, in the form in which they came.
 #[derive(Debug, Clone)]
 pub struct Block {
     pub(crate) kept: KeptRows,
+    /// A weight for each, where they came with weights.
+    pub(crate) weights: Option<RowWeights>,
     pub(crate) in_features: usize,
     /// Its place in the stream, which decides whether it stays.
     pub number: u64,
 }
 
 impl Block {
+    /// A copy of `count` of the rows, `at` saying which, as the block of this number.
+    #[must_use]
+    pub(crate) fn of(
+        rows: StoredRows<'_>,
+        number: u64,
+        count: usize,
+        at: impl Fn(usize) -> usize,
+    ) -> Self {
+        let weights = rows.weights.map(|all| {
+            let kept = (0..count).map(|i| all.values()[at(i)]);
+            RowWeights::new(kept.collect())
+        });
+        Self {
+            kept: KeptRows::rows_of(rows, count, at),
+            weights,
+            in_features: rows.in_features,
+            number,
+        }
+    }
+
     /// The rows.
     #[must_use]
     pub(crate) fn stored(&self) -> StoredRows<'_> {
-        self.kept.stored(self.in_features)
+        let rows = self.kept.stored(self.in_features);
+        rows.weighted(self.weights.as_ref())
     }
 
     /// How many.
@@ -44,6 +68,9 @@ pub(crate) struct BlockRecord {
     pub(crate) number: u64,
     /// Type that they are kept in.
     pub(crate) dtype: String,
+    /// Whether they have weights.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) weighted: bool,
 }
 
 /// What a snapshot keeps of a window or of the rows kept aside, beside the rows themselves.
@@ -67,6 +94,7 @@ pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
         rows: block.rows(),
         number: block.number,
         dtype: block.stored().dtype().name().to_owned(),
+        weighted: block.weights.is_some(),
     };
     blocks.iter().map(record).collect()
 }
@@ -77,6 +105,8 @@ pub(crate) struct SavedRows {
     /// Little-endian bytes of the rows of each type, in the order of [`FloatDtype`]s as [`DTYPES`]
     /// has them.
     pub(crate) bytes: [Vec<u8>; DTYPES.len()],
+    /// Weights of those that have some, of all types together.
+    pub(crate) weights: Vec<f32>,
 }
 
 /// The types that rows are kept in.
@@ -86,6 +116,20 @@ pub(crate) const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, Fl
 pub(crate) struct SavedReader<'a> {
     in_features: usize,
     rest: [&'a [u8]; DTYPES.len()],
+    weights: &'a [f32],
+}
+
+/// Rows that were saved, and their weights where they have some.
+pub(crate) struct SavedBlock<'a> {
+    numbers: StoredRows<'a>,
+    weights: Option<RowWeights>,
+}
+
+impl SavedBlock<'_> {
+    /// The rows.
+    pub(crate) fn stored(&self) -> StoredRows<'_> {
+        self.numbers.weighted(self.weights.as_ref())
+    }
 }
 
 impl<'a> SavedReader<'a> {
@@ -93,28 +137,42 @@ impl<'a> SavedReader<'a> {
         Self {
             in_features,
             rest: rows.bytes.each_ref().map(Vec::as_slice),
+            weights: &rows.weights,
         }
     }
 
-    /// The next rows of a type; `None` where there are fewer, or the type is not known.
-    pub(crate) fn take(&mut self, rows: usize, dtype: &str) -> Option<StoredRows<'a>> {
+    /// The next rows of a type; `None` where there are fewer, the type is not known, or weights are
+    /// missing or none that rows can have.
+    fn take(&mut self, rows: usize, dtype: &str, weighted: bool) -> Option<SavedBlock<'a>> {
         let index = DTYPES.iter().position(|known| known.name() == dtype)?;
         let size = DTYPES[index].size_bytes();
         let length = rows.checked_mul(self.in_features)?.checked_mul(size)?;
         let (own, after) = self.rest[index].split_at_checked(length)?;
         self.rest[index] = after;
-        Some(StoredRows::bytes(own, DTYPES[index], self.in_features))
+        let numbers = StoredRows::bytes(own, DTYPES[index], self.in_features);
+        if !weighted {
+            let weights = None;
+            return Some(SavedBlock { numbers, weights });
+        }
+        let (own, after) = self.weights.split_at_checked(rows)?;
+        self.weights = after;
+        let counts = own.iter().all(|w| w.is_finite() && *w > 0.0);
+        counts.then(|| SavedBlock {
+            numbers,
+            weights: Some(RowWeights::new(own.to_vec())),
+        })
     }
 
     /// The blocks of these records.
     pub(crate) fn blocks(&mut self, records: &[BlockRecord]) -> Option<Vec<Block>> {
         let block = |record: &BlockRecord| {
-            let rows = self.take(record.rows, &record.dtype)?;
-            Some(Block {
-                kept: KeptRows::copy_of(rows),
-                in_features: rows.in_features,
-                number: record.number,
-            })
+            let saved = self.take(record.rows, &record.dtype, record.weighted)?;
+            Some(Block::of(
+                saved.stored(),
+                record.number,
+                record.rows,
+                |row| row,
+            ))
         };
         records.iter().map(block).collect()
     }
@@ -123,14 +181,15 @@ impl<'a> SavedReader<'a> {
     pub(crate) fn pending(&mut self, record: Option<&PendingRecord>) -> Option<Pending> {
         let mut pending = Pending::new(self.in_features);
         if let Some(record) = record {
-            pending.push(self.take(record.rows, &record.dtype)?);
+            let saved = self.take(record.rows, &record.dtype, record.weighted)?;
+            pending.push(saved.stored());
         }
         Some(pending)
     }
 
     /// Whether all was taken.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rest.iter().all(|rest| rest.is_empty())
+        self.rest.iter().all(|rest| rest.is_empty()) && self.weights.is_empty()
     }
 }
 
@@ -146,6 +205,8 @@ impl SavedRows {
         use crate::host::kernels::stored;
         let mut saved = Self::default();
         for piece in pieces {
+            let weights = piece.weights.map(|weights| weights.values());
+            saved.weights.extend_from_slice(weights.unwrap_or_default());
             let to = DTYPES.iter().position(|dtype| *dtype == piece.dtype());
             let to = &mut saved.bytes[to.unwrap_or_default()];
             match piece.numbers {

@@ -13,6 +13,7 @@ use crate::calibrate::blocks::{Block, draw};
 use crate::calibrate::site::{FoldError, SiteStatistics};
 use crate::host::compute::Compute;
 use crate::host::kernels::rank_update::Scratch;
+use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use crate::source::rows::Batch;
 
@@ -34,6 +35,7 @@ impl SiteStatistics {
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
         let m = self.in_features;
+        self.note_weights(batch);
         // Rows that wait to become a block are not folded so far.
         self.rows_skipped += batch.rows() as u64;
         // The rows aside see every block here, and once.
@@ -80,6 +82,9 @@ fn own(batch: &Batch, block: StoredRows<'_>) -> Batch {
         batches: vec![block.rows()],
         bytes: bytes.into(),
         dtype,
+        weights: block
+            .weights
+            .map(|weights| RowWeights::new(weights.values().to_vec())),
         sequences: batch.sequences,
     }
 }
@@ -101,6 +106,7 @@ mod tests {
             in_features: M,
             bytes: value.to_le_bytes().repeat(sequences * length * M).into(),
             dtype: FloatDtype::F32,
+            weights: None,
             batches: vec![length; sequences],
             sequences: true,
         }
@@ -177,6 +183,32 @@ mod tests {
         fold(&mut statistics, &shard(1, 64, 1.0));
         assert_eq!((statistics.rows, statistics.rows_skipped), (128, 36));
         assert_eq!(statistics.take_aside(false).len(), 1);
+    }
+
+    /// Blocks that are folded bring their weights, and the state is one with weights as soon as such
+    /// rows came, folded or not.
+    #[test]
+    fn what_is_folded_keeps_its_weights() {
+        let weights: Vec<f32> = (0..256).map(|i| [0.5, 3.0][i % 2]).collect();
+        let weighted = Batch {
+            weights: Some(RowWeights::new(weights)),
+            ..shard(2, 128, 1.0)
+        };
+        let new = || SiteStatistics::new(M, SecondMomentKind::Packed, 1.0);
+        let [mut open, mut closed, mut unfolded] = [new(), new(), new()];
+        fold(&mut open, &weighted);
+        follow(&mut closed, &weighted, 1.0);
+        follow(&mut unfolded, &weighted, 0.0);
+        assert_eq!(closed.second_moment, open.second_moment);
+        assert_eq!(closed.extent(), open.extent());
+        assert!((open.weight - 448.0).abs() < 1e-9);
+        assert_eq!((unfolded.rows, unfolded.weight_squares), (0, Some(0.0)));
+        assert!(
+            !unfolded
+                .aside
+                .all_rows()
+                .any(|rows| rows.weights.is_none() && rows.rows() > 0)
+        );
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use qera_core::dtype::FloatDtype;
 
+use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use serde::{Deserialize, Serialize};
 
-/// The rows, in the form in which they came; rows of several types are joined as f32.
+/// The rows, in the form in which they came; rows of several types are joined as f32, and rows
+/// without weights get weight 1 beside others with weights.
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
     in_features: usize,
     numbers: PendingNumbers,
+    weights: Option<RowWeights>,
 }
 
 #[derive(Debug, Clone)]
@@ -25,6 +28,9 @@ pub(crate) struct PendingRecord {
     pub(crate) rows: usize,
     /// Type that they are kept in.
     pub(crate) dtype: String,
+    /// Whether they have weights.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) weighted: bool,
 }
 
 impl Pending {
@@ -33,6 +39,7 @@ impl Pending {
         Self {
             in_features,
             numbers: PendingNumbers::Floats(Vec::new()),
+            weights: None,
         }
     }
 
@@ -45,12 +52,13 @@ impl Pending {
 
     /// The rows.
     pub(crate) fn stored(&self) -> StoredRows<'_> {
-        match &self.numbers {
+        let rows = match &self.numbers {
             PendingNumbers::Floats(values) => StoredRows::floats(values, self.in_features),
             PendingNumbers::Bytes(bytes, dtype) => {
                 StoredRows::bytes(bytes, *dtype, self.in_features)
             }
-        }
+        };
+        rows.weighted(self.weights.as_ref())
     }
 
     /// What a snapshot keeps beside the rows.
@@ -59,11 +67,31 @@ impl Pending {
         (!self.is_empty()).then(|| PendingRecord {
             rows: rows.rows(),
             dtype: rows.dtype().name().to_owned(),
+            weighted: rows.weights.is_some(),
         })
     }
 
     /// Adds rows behind the others.
     pub(crate) fn push(&mut self, rows: StoredRows<'_>) {
+        self.push_weights(rows);
+        self.push_numbers(rows);
+    }
+
+    /// Adds the weights of rows that are added next.
+    fn push_weights(&mut self, rows: StoredRows<'_>) {
+        let before = self.stored();
+        if before.weights.is_none() && rows.weights.is_none() {
+            return;
+        }
+        let of = |rows: StoredRows<'_>| match rows.weights {
+            Some(weights) => weights.values().to_vec(),
+            None => vec![1.0; rows.rows()],
+        };
+        let joined = [of(before), of(rows)].concat();
+        self.weights = Some(RowWeights::new(joined));
+    }
+
+    fn push_numbers(&mut self, rows: StoredRows<'_>) {
         if self.is_empty() {
             self.numbers = match rows.numbers {
                 StoredNumbers::Bytes(_, dtype) if dtype != FloatDtype::F32 => {

@@ -15,7 +15,7 @@
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::pending::Pending;
-use crate::host::kernels::stored::{KeptRows, StoredRows};
+use crate::host::kernels::stored::StoredRows;
 use crate::source::rows::Batch;
 use crate::weights::frozen::record::CUT_FOR_ONE_SOLVE;
 
@@ -242,11 +242,7 @@ impl Window {
                 None => return,
             }
         }
-        self.blocks.push(Block {
-            kept: KeptRows::copy_of(block),
-            in_features: self.in_features,
-            number,
-        });
+        self.blocks.push(Block::of(block, number, rows, |row| row));
         self.rows += rows;
     }
 }
@@ -262,6 +258,7 @@ mod tests {
             in_features: 2,
             bytes: 1.0_f32.to_le_bytes().repeat(rows * 2).into(),
             dtype: qera_core::dtype::FloatDtype::F32,
+            weights: None,
             batches,
             sequences: sequences.is_some(),
         }
@@ -371,6 +368,7 @@ mod tests {
                     in_features: 1,
                     bytes: value.to_le_bytes().repeat(512).into(),
                     dtype: qera_core::dtype::FloatDtype::F32,
+                    weights: None,
                     batches: vec![512],
                     sequences: false,
                 },

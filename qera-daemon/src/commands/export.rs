@@ -267,16 +267,24 @@ impl SummedUp {
 
     /// Takes an input for the tensors that are multiplied with it.
     fn add(&mut self, tensors: &[String], channels: &SavedChannels) {
-        let SavedChannels { rows, moments } = channels;
+        let SavedChannels {
+            rows,
+            weight,
+            moments,
+        } = channels;
         if *rows == 0 {
             return;
         }
         self.rows = self.rows.max(*rows);
+        // Means by weight, as if each row had weight 1: 1 where it has.
         let count = *rows as f64;
+        let a_row = count / weight;
         let means = moments.mean.iter();
         let squares = means.clone().zip(&moments.m2);
         let entry = ImatrixEntry {
-            sums: squares.map(|(mean, m2)| count * mean * mean + m2).collect(),
+            sums: squares
+                .map(|(mean, m2)| count * mean * mean + a_row * m2)
+                .collect(),
             counts: vec![count],
             sums_of_x: Some(means.map(|mean| count * mean).collect()),
         };

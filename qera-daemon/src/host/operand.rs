@@ -42,8 +42,8 @@ impl Operand<'_> {
     }
 }
 
-/// Rows X in the form in which they came, made ready once to have X^T X applied to a few vectors,
-/// many times.
+/// Rows X in the form in which they came, made ready once to have X^T W X applied to a few vectors,
+/// many times; W holds their weights, and is the identity where they have none.
 #[derive(Debug)]
 pub(crate) struct RowsOperand<'a> {
     compute: Compute<'a>,
@@ -51,7 +51,7 @@ pub(crate) struct RowsOperand<'a> {
 }
 
 impl RowsOperand<'_> {
-    /// `scale` X^T X T for T^T (b x m): b x m, by f32 products and sums. 4 rows m b flops, which is
+    /// `scale` X^T W X T for T^T (b x m): b x m, by f32 products and sums. 4 rows m b flops, which is
     /// less than forming X^T X takes as long as T has fewer columns than R.
     pub(crate) fn gram_times(&self, t: MatRef<'_, f64>, scale: f64) -> Mat<f32> {
         let (b, m) = (t.nrows(), t.ncols());
@@ -59,7 +59,9 @@ impl RowsOperand<'_> {
         let values = self.rows.widened();
         let rows = ColumnMajor::new(&values, m);
         let xt = self.compute.operand(rows).times(t);
-        let xt = Mat::from_fn(b, xt.ncols(), |i, j| narrow(scale * xt[(i, j)]));
+        let xt = Mat::from_fn(b, xt.ncols(), |i, j| {
+            narrow(scale * self.rows.weight_of(j) * xt[(i, j)])
+        });
         let mut gram = Mat::<f32>::zeros(b, m);
         let x = rows.as_mat().transpose();
         matmul(gram.as_mut(), Accum::Replace, xt.as_ref(), x, 1.0, Par::Seq);
@@ -74,7 +76,11 @@ impl RowsOperand<'_> {
             let last = (first + WIDENED_ROWS).min(self.rows.rows());
             let values = self.rows.slice(first..last).widened();
             let x = Mat::from_fn(last - first, m, |i, j| f64::from(values[i * m + j]));
-            let xt = product(t, x.transpose());
+            let mut xt = product(t, x.transpose());
+            if self.rows.weights.is_some() {
+                let columns = xt.col_iter_mut().zip(first..last);
+                columns.for_each(|(mut column, row)| column *= self.rows.weight_of(row));
+            }
             matmul(
                 gram.as_mut(),
                 Accum::Add,

@@ -195,7 +195,7 @@ fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &WrittenCorrection) ->
     rest
 }
 
-/// Mean over the rows of each block of ||y||^2.
+/// Mean over the rows of each block of ||y||^2, by their weights.
 fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
     let mut squares = vec![0.0_f64; y.nrows()];
     for column in y.col_iter() {
@@ -207,7 +207,9 @@ fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
     let mut errors = Vec::new();
     for block in blocks {
         let (own, after) = rest.split_at(block.rows());
-        errors.push(own.iter().sum::<f64>() / block.rows() as f64);
+        let weighted = own.iter().enumerate();
+        let weighted = weighted.map(|(row, square)| block.stored().weight_of(row) * square);
+        errors.push(weighted.sum::<f64>() / block.stored().extent().weight);
         rest = after;
     }
     errors
@@ -216,6 +218,7 @@ fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::kernels::row_weights::RowWeights;
     use crate::host::kernels::stored::KeptRows;
     use crate::judge::progress::LayerProgress;
 
@@ -243,6 +246,7 @@ mod tests {
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 2.0], 2);
         let block = |values: [f32; 4], number| Block {
             kept: KeptRows::Floats(values.to_vec().into()),
+            weights: None,
             in_features: 2,
             number,
         };
@@ -264,12 +268,40 @@ mod tests {
         assert!(found.below(0.01));
     }
 
+    /// Rows count by their weights, blocks alike.
+    #[test]
+    fn the_error_of_a_block_is_a_mean_by_weight() {
+        let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 2.0], 2);
+        let block = |values: &[f32], weights: &[f32], number| Block {
+            kept: KeptRows::Floats(values.to_vec().into()),
+            weights: Some(RowWeights::new(weights.to_vec())),
+            in_features: 2,
+            number,
+        };
+        // Without correction (3 13 + 1 17) / 4 = 14 and 4; with it (3 4 + 1 16) / 4 = 7 and 4.
+        let blocks = [
+            block(&[3.0, 1.0, 1.0, 2.0], &[3.0, 1.0], 0),
+            block(&[0.0, 1.0], &[1e-9], 1),
+        ];
+        let first_column = WrittenCorrection {
+            rank: 1,
+            lora_a: vec![1.0, 0.0],
+            lora_b: vec![1.0, 0.0],
+        };
+        let corrections = [first_column, WrittenCorrection::default()];
+        let found = score(5, &blocks, error, &corrections).unwrap();
+        assert!((found.error - 5.5).abs() < 1e-6 && (found.error_without - 9.0).abs() < 1e-6);
+        assert!((found.gain.unwrap() - 3.5 / 5.5).abs() < 1e-6);
+        assert_eq!((found.blocks, found.rows_tested), (2, 3));
+    }
+
     /// x (E - A B) by hand: E = [[1, 0], [0, 2]], A B takes the first column off.
     #[test]
     fn scores_are_the_definition() {
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 2.0], 2);
         let block = |values: &[f32], number| Block {
             kept: KeptRows::Floats(values.to_vec().into()),
+            weights: None,
             in_features: 2,
             number,
         };

@@ -3,10 +3,10 @@
 //! The window's blocks are left out of R in folds (`training`), each fold solved from the rest for
 //! all candidates at once (`candidates`) and scored on evenly spaced rows of each of its blocks:
 //! the interval is over blocks, whose rows resemble each other. For C = E V V^T the error of a row
-//! is ||x E||^2 - ||x E V||^2.
+//! is ||x E||^2 - ||x E V||^2; that of a block is their mean by weight.
 //!
 //! The rule is in `scores`. With fewer than four scored blocks:
-//! a = m / (m + N). Blocks that a W~ was rounded under are none of them (`training::unseen`).
+//! a = m / (m + N), N being the effective number of rows. Blocks that a W~ was rounded under are none of them (`training::unseen`).
 
 use faer::Mat;
 
@@ -21,7 +21,7 @@ use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::judge::candidates::Candidates;
 use crate::judge::scores::{HeldOut, Scores, one_standard_error};
-use crate::judge::training::{Training, folds, rows_of, unseen};
+use crate::judge::training::{Training, extent_of, folds, unseen};
 use crate::settings::solve::{Shrinkage, SolveSettings};
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
@@ -77,8 +77,11 @@ pub(crate) fn judge(
         method, shrinkage, ..
     } = layers.settings.solve;
     let blocks = unseen(layers, statistics);
-    let few =
-        statistics.in_features as f64 / (statistics.in_features as f64 + statistics.rows as f64);
+    let (m, rows) = (
+        statistics.in_features as f64,
+        statistics.extent().effective_rows(),
+    );
+    let few = m / (m + rows);
     let (candidates, origin) = match shrinkage {
         // A diagonal method has no a; one pass with any value scores it.
         _ if !method.shrinks() => (vec![1.0], ChoiceOrigin::Given),
@@ -121,20 +124,20 @@ fn score(
 ) -> Result<Scores, Fatal> {
     let (compute, method) = (layers.compute, layers.settings.solve.method);
     let mut scores = Scores::new(layers.count(), candidates.len(), statistics.rows);
-    let rows = usize::try_from(rows_of(blocks)).unwrap_or(usize::MAX);
+    let rows = usize::try_from(extent_of(blocks).rows).unwrap_or(usize::MAX);
     let parts: Vec<Part<'_>> = folds(statistics, blocks)
         .into_iter()
         .filter_map(|fold| {
             Some(Part {
                 training: Training::without(compute, method, statistics, r, fold, candidates)?,
-                rows_solved: statistics.rows - rows_of(fold),
+                rows_solved: statistics.rows - extent_of(fold).rows,
                 samples: fold.iter().map(|block| sample(block, rows)).collect(),
             })
         })
         .collect();
     for part in &parts {
-        let tested: usize = part.samples.iter().map(Vec::len).sum();
-        scores.rows_tested += (tested / statistics.in_features) as u64;
+        let tested = part.samples.iter().map(|sample| sample.values.len());
+        scores.rows_tested += (tested.sum::<usize>() / statistics.in_features) as u64;
         if part.training.uses_rows {
             scores.rows_solved = scores.rows_solved.min(part.rows_solved);
         }
@@ -145,7 +148,7 @@ fn score(
     let operand = |rows| compute.operand(ColumnMajor::new(rows, statistics.in_features));
     let samples = parts.iter().map(|part| part.samples.iter());
     let samples: Vec<Vec<Operand<'_>>> = samples
-        .map(|of_part| of_part.map(|rows| operand(rows)).collect())
+        .map(|of_part| of_part.map(|sample| operand(&sample.values[..])).collect())
         .collect();
     let in_f64 = r.is_some_and(|r| r.in_f64);
     // A layer at a time: its E is made once for all folds.
@@ -171,11 +174,19 @@ fn score(
 struct Part<'a> {
     training: Training<'a>,
     rows_solved: u64,
-    samples: Vec<Vec<f32>>,
+    samples: Vec<Sample>,
+}
+
+/// Rows of a block, each times the square root of its weight: the squared length of its image under
+/// any matrix is then that of the row by weight.
+struct Sample {
+    values: Vec<f32>,
+    /// The sum of their weights, in the units of the roots.
+    weight: f64,
 }
 
 /// Evenly spaced rows of a block: all where there are few in all.
-fn sample(block: &Block, rows_in_all: usize) -> Vec<f32> {
+fn sample(block: &Block, rows_in_all: usize) -> Sample {
     let rows = block.stored();
     let share = (SCORED_ROWS * rows.rows()).div_ceil(rows_in_all.max(1));
     let count = share.max(SCORED_ROWS_MIN).min(rows.rows());
@@ -185,7 +196,17 @@ fn sample(block: &Block, rows_in_all: usize) -> Vec<f32> {
     for (i, to) in values.chunks_exact_mut(m).enumerate() {
         rows.widen(row(i) * m..(row(i) + 1) * m, to);
     }
-    values
+    let Some(weights) = rows.weights else {
+        let weight = count as f64;
+        return Sample { values, weight };
+    };
+    let mut weight = 0.0;
+    for (i, to) in values.chunks_exact_mut(m).enumerate() {
+        let root = weights.root(row(i));
+        to.iter_mut().for_each(|x| *x *= root);
+        weight += f64::from(root).powi(2);
+    }
+    Sample { values, weight }
 }
 
 /// A layer that the candidates are scored for.
@@ -207,14 +228,14 @@ impl Scored<'_> {
         prepared: &[Operand<'_>],
         scores: &mut Scores,
     ) -> Result<(), Fatal> {
-        let (m, member) = (self.error.m(), self.member);
+        let member = self.member;
         let failed = |reason| self.layers.failed(member, reason);
         let Part {
             training, samples, ..
         } = part;
         let without: Vec<f64> = samples
             .iter()
-            .map(|rows| mean_power(&outputs(rows, self.error), rows.len() / m))
+            .map(|rows| mean_power(&outputs(&rows.values, self.error), rows.weight))
             .collect();
         scores.without[member].extend(&without);
         let method = self.layers.settings.solve.method;
@@ -232,9 +253,9 @@ impl Scored<'_> {
         let projected: Vec<Mat<f64>> = prepared.iter().map(project).collect();
         for (candidate, &a) in self.candidates.iter().enumerate() {
             let rotation = subspaces.top(&training.shares(a), rank).map_err(failed)?;
-            let captured = projected.iter().map(|z| {
+            let captured = projected.iter().zip(samples).map(|(z, rows)| {
                 let captured = product(rotation.transpose(), z.as_ref());
-                mean_power(&captured, z.ncols()) / self.error.scale_squared()
+                mean_power(&captured, rows.weight) / self.error.scale_squared()
             });
             let with = without.iter().zip(captured);
             let with = with.map(|(w, c)| (w - c).max(0.0));
@@ -254,9 +275,9 @@ fn outputs(rows: &[f32], error: &ErrorOperand<'_>) -> Mat<f64> {
     error.outputs(x.as_ref())
 }
 
-/// Mean over the rows of the squared length of their images.
-fn mean_power(images: &Mat<f64>, rows: usize) -> f64 {
-    images.squared_norm_l2() / rows as f64
+/// Mean over rows of so much weight of the squared length of their images.
+fn mean_power(images: &Mat<f64>, weight: f64) -> f64 {
+    images.squared_norm_l2() / weight
 }
 
 #[cfg(test)]
@@ -280,6 +301,6 @@ mod tests {
             &[1.0, 1.0, 2.0, 0.0],
             &ErrorOperand::new(compute, error, false),
         );
-        assert!((mean_power(&y, 2) - 17.0).abs() < 1e-9);
+        assert!((mean_power(&y, 2.0) - 17.0).abs() < 1e-9);
     }
 }

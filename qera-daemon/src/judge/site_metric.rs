@@ -79,7 +79,7 @@ impl ChannelMeans for SiteStatistics {
     fn batch_max(&self) -> Result<Vec<f64>, SolveError> {
         let mut values = self.batch_max.clone();
         let mut scale = vec![0.0; values.len()];
-        BatchMaxMeanAbs::resume(&mut values, self.rows as f64)
+        BatchMaxMeanAbs::resume(&mut values, self.extent().weight)
             .and_then(|statistic| statistic.finish_scale(&mut scale))
             .map_err(SolveError::Statistic)?;
         Ok(scale)

@@ -8,6 +8,7 @@ use qera_core::reconstruct::Method;
 use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
 use crate::host::compute::Compute;
+use crate::host::kernels::row_weights::Extent;
 use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::metric::{blend, scaled};
 use crate::host::second_moment::prepared::PreparedR;
@@ -17,7 +18,11 @@ use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
 use crate::weights::site_layers::SiteLayers;
 
 /// Folds when the window is a large part of the rows.
-const FOLDS: u64 = 4;
+const FOLDS: f64 = 4.0;
+/// Least share of the weight that a fold leaves: of the difference of two sums of which the other is
+/// so much larger, f32 products show a thousandth. Rows without weights always leave more, if any:
+/// the window is at most 4096 of them.
+const LEFT_MIN: f64 = 1.0 / 16384.0;
 
 /// The window's blocks that may be scored: a W~ that was rounded under rows of one would look
 /// better on them than it is.
@@ -30,35 +35,40 @@ pub(crate) fn unseen<'s>(
     blocks.filter(|block| !seen(block)).collect()
 }
 
-/// These blocks of the window: one fold when they are at most a quarter of the rows, else four of
-/// nearly equal rows. Every fold leaves rows to solve from.
+/// These blocks of the window: one fold when they are at most a quarter of the rows by weight, else
+/// four of nearly equal weight. Every fold leaves rows to solve from.
 pub(crate) fn folds<'f, 's>(
     statistics: &SiteStatistics,
     blocks: &'f [&'s Block],
 ) -> Vec<&'f [&'s Block]> {
-    let rows = rows_of(blocks);
-    let count = if 4 * rows <= statistics.rows {
-        1
-    } else {
-        FOLDS
-    };
+    let (all, own) = (statistics.extent().weight, extent_of(blocks).weight);
+    let count = if 4.0 * own <= all { 1.0 } else { FOLDS };
     let mut folds = Vec::new();
-    let (mut from, mut seen) = (0, 0);
+    let (mut from, mut seen) = (0, 0.0);
     for (index, block) in blocks.iter().enumerate() {
-        seen += block.rows() as u64;
+        seen += block.stored().extent().weight;
         let last = index + 1 == blocks.len();
-        // Cut where the rows so far pass the next of `count` equal parts.
-        if last || seen * count >= rows * (folds.len() as u64 + 1) {
+        // Cut where the weight so far passes the next of `count` equal parts.
+        if last || seen * count >= own * (folds.len() as f64 + 1.0) {
             folds.push(&blocks[from..=index]);
             from = index + 1;
         }
     }
-    folds.retain(|fold| rows_of(fold) < statistics.rows);
+    folds.retain(|fold| leaves_rows(statistics, fold));
     folds
 }
 
-pub(crate) fn rows_of(fold: &[&Block]) -> u64 {
-    fold.iter().map(|block| block.rows() as u64).sum()
+/// Whether there is something to solve from without these blocks of the window.
+pub(crate) fn leaves_rows(statistics: &SiteStatistics, blocks: &[&Block]) -> bool {
+    let all = statistics.extent();
+    let left = all.without(&extent_of(blocks));
+    left.rows > 0 && left.weight >= LEFT_MIN * all.weight
+}
+
+pub(crate) fn extent_of(fold: &[&Block]) -> Extent {
+    let none = Extent::rows(0);
+    let blocks = fold.iter().map(|block| block.stored().extent());
+    blocks.fold(none, |sum, block| sum.with(&block))
 }
 
 /// What a fold is solved from: the statistics without its rows.
@@ -81,15 +91,15 @@ struct LeftOut<'a> {
 }
 
 impl LeftOut<'_> {
-    fn rows_left(&self) -> f64 {
-        self.statistics.rows as f64 - rows_of(self.fold) as f64
+    fn weight_left(&self) -> f64 {
+        self.statistics.extent().weight - extent_of(self.fold).weight
     }
 
     /// Means over the rows that are left, given those over all.
     fn means(&self, means: &[f64], of: fn(f64) -> f64) -> Vec<f64> {
-        let (rows, left) = (self.statistics.rows as f64, self.rows_left());
+        let (weight, left) = (self.statistics.extent().weight, self.weight_left());
         let held_out = channel_sums(self.fold, self.statistics.in_features, of);
-        let sums = means.iter().map(|mean| mean * rows);
+        let sums = means.iter().map(|mean| mean * weight);
         // Rounding may leave -1e-9 for a channel that only the fold excites.
         sums.zip(held_out)
             .map(|(s, h)| (s - h).max(0.0) / left)
@@ -133,10 +143,10 @@ impl<'a> Training<'a> {
         let diagonal = metric_diagonal(method, statistics.in_features, &left_out).ok()?;
         let r = r.filter(|_| method.needs_r());
         let scale = r.map_or_else(|| diagonal_scale(&diagonal), |r| r.scale);
-        let (rows, left) = (statistics.rows as f64, left_out.rows_left());
+        let (weight, left) = (statistics.extent().weight, left_out.weight_left());
         let blocks = || fold.iter().map(|block| block.stored());
         Some(Self {
-            r: r.map(|r| WithoutRows::new(compute, r, blocks(), rows, left)),
+            r: r.map(|r| WithoutRows::new(compute, r, blocks(), weight, left)),
             diagonal: diagonal.into_iter().map(|d| d / scale).collect(),
             single: match candidates {
                 _ if !method.shrinks() => Some(1.0),
@@ -170,10 +180,11 @@ impl<'a> Training<'a> {
 fn channel_sums(fold: &[&Block], m: usize, of: impl Fn(f64) -> f64) -> Vec<f64> {
     let (mut sums, mut row) = (vec![0.0; m], vec![0.0; m]);
     for stored in fold.iter().map(|block| block.stored()) {
-        for first in (0..stored.rows()).map(|i| i * m) {
-            stored.widen(first..first + m, &mut row);
+        for index in 0..stored.rows() {
+            stored.widen(index * m..(index + 1) * m, &mut row);
+            let weight = stored.weight_of(index);
             let channels = sums.iter_mut().zip(&row);
-            channels.for_each(|(sum, x)| *sum += of(f64::from(*x)));
+            channels.for_each(|(sum, x)| *sum += weight * of(f64::from(*x)));
         }
     }
     sums
@@ -185,6 +196,7 @@ mod tests {
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
     use crate::host::kernels::rank_update::Scratch;
+    use crate::host::kernels::row_weights::RowWeights;
     use crate::host::rounding::narrow;
     use crate::source::rows::Batch;
 
@@ -198,6 +210,10 @@ mod tests {
     }
 
     fn statistics(batches: &[usize]) -> (SiteStatistics, Vec<f32>) {
+        weighted(batches, None)
+    }
+
+    fn weighted(batches: &[usize], weights: Option<&[f32]>) -> (SiteStatistics, Vec<f32>) {
         let rows: usize = batches.iter().sum();
         let values: Vec<f32> = (0..rows * M)
             .map(|i| narrow((i as f64 * 0.731).sin() + 0.2))
@@ -212,6 +228,7 @@ mod tests {
                 .collect::<Vec<_>>()
                 .into(),
             dtype: qera_core::dtype::FloatDtype::F32,
+            weights: weights.map(|weights| RowWeights::new(weights.to_vec())),
             batches: batches.to_vec(),
             sequences: true,
         };
@@ -268,6 +285,77 @@ mod tests {
         assert_eq!(refused, Err(SolveError::LeftOut));
     }
 
+    /// With weights it is the mean by weight of the others, formed or applied, whatever the fold
+    /// weighs.
+    #[test]
+    fn a_fold_with_weights_is_left_out_by_weight() {
+        let weights: Vec<f32> = (0..390).map(|i| [2.0, 0.5, 30.0][i % 3]).collect();
+        let (statistics, values) = weighted(&[100, 70, 130, 90], Some(&weights));
+        let blocks = all(&statistics);
+        let folds = folds(&statistics, &blocks);
+        let cores = Cores::new(1);
+        let compute = compute(&cores);
+        let packed = statistics.second_moment.packed().unwrap();
+        let r = PreparedR::new(compute, packed);
+        let held: usize = folds[0].iter().map(|block| block.rows()).sum();
+        let rest = || values[held * M..].chunks(M).zip(&weights[held..]);
+        let weight: f64 = rest().map(|(_, w)| f64::from(*w)).sum();
+        let expected = |of: &dyn Fn(&[f32]) -> f64| {
+            let terms = rest().map(|(row, w)| f64::from(*w) * of(row));
+            terms.sum::<f64>() / weight
+        };
+        let training = |method, ends: &[f64]| {
+            Training::without(compute, method, &statistics, Some(&r), folds[0], ends).unwrap()
+        };
+        let applied = training(Method::Exact, &[0.0, 1.0]).apply(&Mat::identity(M, M));
+        let stored = folds[0].iter().map(|block| block.stored());
+        let all_weight = statistics.extent().weight;
+        let formed = statistics
+            .second_moment
+            .less(compute, stored.clone(), all_weight);
+        let formed = formed.unwrap();
+        let in_f64 = stored.fold(Mat::<f64>::zeros(M, M), |sum, block| {
+            let rows = compute.rows_operand(block);
+            sum + rows.gram_times_f64(Mat::identity(M, M).as_ref(), 1.0)
+        });
+        for i in 0..M {
+            for j in i..M {
+                let product = expected(&|row| f64::from(row[i]) * f64::from(row[j]));
+                let near = |found: f64| (found - product).abs() < 4e-6;
+                assert!(near(r.scale * applied[0][(i, j)]), "{i} {j}");
+                assert!(near(formed.packed().unwrap().row(i)[j - i]), "{i} {j}");
+                let all = all_weight * packed.row(i)[j - i];
+                assert!(near((all - in_f64[(i, j)]) / weight), "{i} {j}");
+            }
+        }
+        let abs = training(Method::LqerMean, &[1.0]).diagonal;
+        let mean = |i: usize| expected(&|row| f64::from(row[i].abs()));
+        assert!((abs[2] / abs[1] - (mean(2) / mean(1)).powi(2)).abs() < 1e-6);
+        assert!(
+            statistics
+                .second_moment
+                .less(compute, core::iter::empty(), 0.0)
+                .is_none()
+        );
+    }
+
+    /// A block with nearly all of the weight leaves nothing that f32 products show.
+    #[test]
+    fn folds_are_cut_by_weight() {
+        let mut weights = vec![1.0; 400];
+        weights[..100].fill(1e9);
+        let (heavy, _) = weighted(&[100; 4], Some(&weights));
+        let blocks = all(&heavy);
+        let lengths = |of: &SiteStatistics| -> Vec<usize> {
+            folds(of, &all(of)).iter().map(|fold| fold.len()).collect()
+        };
+        assert_eq!(lengths(&heavy), [1; 3], "the first one is no fold");
+        assert!(leaves_rows(&heavy, &blocks[1..]) && !leaves_rows(&heavy, &blocks[..1]));
+        let eight: Vec<f32> = (0..800).map(|i| if i < 400 { 3.0 } else { 1.0 }).collect();
+        let (uneven, _) = weighted(&[100; 8], Some(&eight));
+        assert_eq!(lengths(&uneven), [2, 1, 1, 4], "by rows it is two each");
+    }
+
     #[test]
     fn folds_are_even_and_leave_rows() {
         let lengths = |of: &SiteStatistics, blocks: &[&Block]| -> Vec<usize> {
@@ -278,11 +366,11 @@ mod tests {
         let (uneven, _) = statistics(&[400, 64, 64, 64]);
         let blocks = all(&uneven);
         let cut = folds(&uneven, &blocks);
-        assert!(cut.iter().all(|f| rows_of(f) < uneven.rows));
+        assert!(cut.iter().all(|f| extent_of(f).rows < uneven.rows));
         let (single, _) = statistics(&[100]);
         assert!(lengths(&single, &all(&single)).is_empty());
         let (mut long, _) = statistics(&[100; 8]);
-        long.rows = 4000;
+        (long.rows, long.weight) = (4000, 4000.0);
         assert_eq!(lengths(&long, &all(&long)).len(), 1);
         // Where only some may be scored, these are what the rule is about.
         let every_fourth: Vec<&Block> = all(&even).into_iter().step_by(4).collect();

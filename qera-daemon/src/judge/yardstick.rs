@@ -21,6 +21,7 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::dense::product;
 use crate::host::factors::{Correction, Factors, Rounded, inner};
+use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
 use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::packed::Trace;
@@ -175,6 +176,19 @@ impl<'a> Yardstick<'a> {
     }
 }
 
+/// Sum over rows of ||y||^2 by their weights; `images` are those of the rows from `first` on.
+pub(crate) fn weighted_power(images: &Mat<f64>, rows: StoredRows<'_>, first: usize) -> f64 {
+    if rows.weights.is_none() {
+        return images.squared_norm_l2();
+    }
+    let of_column = |column: faer::ColRef<'_, f64>| {
+        let numbers = column.iter().enumerate();
+        let squares = numbers.map(|(row, y)| rows.weight_of(first + row) * y * y);
+        squares.sum::<f64>()
+    };
+    images.col_iter().map(of_column).sum()
+}
+
 /// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not
 /// gathered.
 pub(crate) fn power(
@@ -189,7 +203,7 @@ pub(crate) fn power(
     })
 }
 
-/// Mean of ||x (E - A B)||^2 over the rows held; `None` when none are.
+/// Mean of ||x (E - A B)||^2 over the rows held, by their weights; `None` when none are.
 fn on_rows(
     compute: Compute<'_>,
     window: &Window,
@@ -198,7 +212,7 @@ fn on_rows(
 ) -> Option<f64> {
     let m = error.rows;
     let operand = compute.operand(error);
-    let (mut sum, mut count) = (0.0, 0);
+    let (mut sum, mut weight) = (0.0, 0.0);
     let mut wide = vec![0.0; ROWS * m];
     for piece in window.all_rows() {
         for first in (0..piece.rows()).step_by(ROWS) {
@@ -212,9 +226,9 @@ fn on_rows(
                 let xa = product(x.as_ref(), factors.a.as_ref());
                 y -= product(xa.as_ref(), factors.b.transpose());
             }
-            sum += y.squared_norm_l2();
-            count += x.nrows();
+            sum += weighted_power(&y, piece, first);
+            weight += piece.slice(first..last).extent().weight;
         }
     }
-    (count > 0).then(|| sum / count as f64)
+    (weight > 0.0).then(|| sum / weight)
 }

@@ -198,7 +198,8 @@ impl Announced<'_> {
     fn scratch_bytes(&self) -> u64 {
         let (m, kernel) = (self.site.in_features, self.run.settings.compute.kernel);
         let bytes = |entry: &&Entry| {
-            let in_pairs = kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16;
+            let in_pairs =
+                kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16 && !entry.is_weighted();
             scratch_bytes(m, entry.rows, in_pairs)
         };
         let most = self.entries.iter().map(bytes).max();

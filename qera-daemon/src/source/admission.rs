@@ -12,7 +12,7 @@ use crate::settings::weights::Selection;
 use crate::source::declared::{check_class, declared_groups};
 use crate::source::metadata::{full_precision, linears, model, tp_size};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::shard::{MASK, ShardHeader};
+use crate::source::shard::{MASK, ShardHeader, WEIGHT, owner_of};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::passed_over::Why;
@@ -36,14 +36,37 @@ pub(crate) struct Entry {
     pub(crate) in_features: usize,
     pub(crate) start: u64,
     pub(crate) bytes: usize,
-    pub(crate) mask_start: Option<u64>,
+    /// Which rows count, and how much.
+    pub(crate) counting: Counting,
+}
+
+/// What says which rows of a tensor count, and how much; the byte of the file where it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// Every row, with weight 1.
+    EveryRow,
+    /// A mask, a byte a row.
+    Mask(u64),
+    /// Weights, an f32 a row.
+    Weights(u64),
 }
 
 impl Entry {
-    /// Bytes in the file, with the mask: what is held of it until it is folded.
+    /// Bytes in the file, with the mask or the weights: what is held of it until it is folded.
     #[must_use]
     pub(crate) const fn stored_bytes(&self) -> u64 {
-        (self.bytes + self.rows) as u64
+        let of_row = if self.is_weighted() {
+            size_of::<f32>()
+        } else {
+            1
+        };
+        (self.bytes + of_row * self.rows) as u64
+    }
+
+    /// Whether its rows come with weights.
+    #[must_use]
+    pub(crate) const fn is_weighted(&self) -> bool {
+        matches!(self.counting, Counting::Weights(_))
     }
 }
 
@@ -137,15 +160,17 @@ impl Admission<'_> {
         let mut entries = Vec::new();
         let mut ignored_keys = 0;
         for claim in header.claims() {
-            if let Some(owner) = claim.key.strip_suffix(MASK) {
+            if let Some(owner) = owner_of(&claim.key) {
                 if !by_key.contains_key(owner) {
-                    return Err(Reason::MaskWithoutRows {
-                        key: claim.key.clone(),
-                    });
+                    return Err(alone(claim));
                 }
                 continue;
             }
-            let mask = by_key.get(format!("{}{MASK}", claim.key).as_str()).copied();
+            let beside = |suffix| by_key.get(format!("{}{suffix}", claim.key).as_str());
+            let beside = Beside {
+                mask: beside(MASK).copied(),
+                weights: beside(WEIGHT).copied(),
+            };
             let module = self.recording.name(&claim.key);
             let Destination::Sites(sites) = self.destination(&claim.key, &module, &groups)? else {
                 ignored_keys += 1;
@@ -158,7 +183,7 @@ impl Admission<'_> {
                 });
             }
             for site in sites {
-                match self.entry(claim, site, mask) {
+                match self.entry(claim, site, &beside) {
                     Ok(entry) => entries.push(entry),
                     // A member that is not selected may help, and does no harm when it cannot.
                     Err(_) if !self.selection.selects(&module) => ignored_keys += 1,
@@ -289,7 +314,7 @@ impl Admission<'_> {
             || self.weights.is_none_or(|w| w.has_module(module))
     }
 
-    fn entry(&self, claim: &Claim, site: usize, mask: Option<&Claim>) -> Result<Entry, Reason> {
+    fn entry(&self, claim: &Claim, site: usize, beside: &Beside<'_>) -> Result<Entry, Reason> {
         let in_features = self.sites.sites[site].in_features;
         let dtype = float_dtype(claim.dtype).ok_or_else(|| Reason::WrongDtype {
             key: claim.key.clone(),
@@ -309,23 +334,6 @@ impl Admission<'_> {
                 });
             }
         };
-        if let Some(mask) = mask {
-            let expected = &claim.shape[..claim.shape.len() - 1];
-            if mask.shape != expected {
-                return Err(Reason::MaskShape {
-                    key: mask.key.clone(),
-                    found: mask.shape.clone(),
-                    expected: expected.to_vec(),
-                });
-            }
-            if !matches!(mask.dtype, Dtype::U8 | Dtype::BOOL) {
-                return Err(Reason::WrongDtype {
-                    key: mask.key.clone(),
-                    found: mask.dtype.to_string(),
-                    expected: "U8",
-                });
-            }
-        }
         Ok(Entry {
             key: claim.key.clone(),
             site,
@@ -335,7 +343,67 @@ impl Admission<'_> {
             in_features,
             start: claim.start,
             bytes: claim.bytes,
-            mask_start: mask.map(|m| m.start),
+            counting: beside.counting(claim)?,
         })
+    }
+}
+
+/// A mask or weights without the tensor that they are of.
+fn alone(claim: &Claim) -> Reason {
+    let key = claim.key.clone();
+    if key.ends_with(WEIGHT) {
+        Reason::WeightsWithoutRows { key }
+    } else {
+        Reason::MaskWithoutRows { key }
+    }
+}
+
+/// What a shard has beside a tensor.
+struct Beside<'a> {
+    mask: Option<&'a Claim>,
+    weights: Option<&'a Claim>,
+}
+
+impl Beside<'_> {
+    /// Which of the tensor's rows count.
+    fn counting(&self, of: &Claim) -> Result<Counting, Reason> {
+        let expected = &of.shape[..of.shape.len() - 1];
+        let wrong_dtype = |claim: &Claim, expected| Reason::WrongDtype {
+            key: claim.key.clone(),
+            found: claim.dtype.to_string(),
+            expected,
+        };
+        match (self.mask, self.weights) {
+            (None, None) => Ok(Counting::EveryRow),
+            (Some(_), Some(_)) => Err(Reason::MaskAndWeights {
+                key: of.key.clone(),
+            }),
+            (Some(mask), None) => {
+                if mask.shape != expected {
+                    return Err(Reason::MaskShape {
+                        key: mask.key.clone(),
+                        found: mask.shape.clone(),
+                        expected: expected.to_vec(),
+                    });
+                }
+                if !matches!(mask.dtype, Dtype::U8 | Dtype::BOOL) {
+                    return Err(wrong_dtype(mask, "U8"));
+                }
+                Ok(Counting::Mask(mask.start))
+            }
+            (None, Some(weights)) => {
+                if weights.shape != expected {
+                    return Err(Reason::WeightShape {
+                        key: weights.key.clone(),
+                        found: weights.shape.clone(),
+                        expected: expected.to_vec(),
+                    });
+                }
+                if weights.dtype != Dtype::F32 {
+                    return Err(wrong_dtype(weights, "F32"));
+                }
+                Ok(Counting::Weights(weights.start))
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::source::metadata::{
 };
 use crate::source::naming::{Naming, RecordedModule, find, has_family};
 use crate::source::refusal::Reason;
-use crate::source::shard::{MASK, ShardHeader};
+use crate::source::shard::{ShardHeader, owner_of};
 use crate::weights::Weights;
 use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::opening::Model;
@@ -101,7 +101,8 @@ impl Declaring<'_> {
 
 /// The modules that a header has rows of, with the width of each.
 pub(crate) fn recorded_modules(header: &ShardHeader) -> impl Iterator<Item = RecordedModule> {
-    let rows = header.claims().iter().filter(|c| !c.key.ends_with(MASK));
+    let claims = header.claims().iter();
+    let rows = claims.filter(|claim| owner_of(&claim.key).is_none());
     rows.map(|claim| RecordedModule {
         name: claim.key.clone(),
         in_features: claim.shape.last().copied().unwrap_or_default(),
@@ -190,7 +191,7 @@ pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Site
         if let [.., width] = claim.shape[..]
             && claim.shape.len() > 1
             && (1..=WIDEST).contains(&width)
-            && !claim.key.ends_with(MASK)
+            && owner_of(&claim.key).is_none()
             && selection.selects(&claim.key)
         {
             sites.ensure(&claim.key, width);

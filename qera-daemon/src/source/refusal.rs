@@ -151,6 +151,40 @@ pub(crate) enum Reason {
         /// Mask's key.
         key: String,
     },
+    /// Weights that do not fit their tensor.
+    #[error("weights '{key}' have shape {found:?}; {expected:?} expected: one number for each row")]
+    WeightShape {
+        /// The weights' key.
+        key: String,
+        /// Shape in the header.
+        found: Vec<usize>,
+        /// The tensor's shape without its last dimension.
+        expected: Vec<usize>,
+    },
+    /// Weights whose tensor is not in the shard.
+    #[error("weights '{key}' belong to no tensor of the shard")]
+    WeightsWithoutRows {
+        /// The weights' key.
+        key: String,
+    },
+    /// Both say which rows count.
+    #[error(
+        "tensor '{key}' has a mask and weights: leave the mask out and give the rows that it leaves out weight 0"
+    )]
+    MaskAndWeights {
+        /// Tensor.
+        key: String,
+    },
+    /// A weight that is negative or not finite.
+    #[error("weights '{key}': weight {value} of row {row}; a weight is finite and not negative")]
+    BadWeight {
+        /// The weights' key.
+        key: String,
+        /// Row, of all sequences together.
+        row: usize,
+        /// The weight.
+        value: f32,
+    },
     /// A row that cannot be accumulated: NaN, infinite, or so large that f32 products overflow.
     #[error("tensor '{key}': {error}")]
     BadRow {
@@ -169,6 +203,18 @@ pub(crate) enum Reason {
         /// Second tensor.
         second: String,
         /// First row (after masking) that differs; the shorter length when the row counts differ.
+        row: usize,
+    },
+    /// Two layers of one site with different weights.
+    #[error(
+        "tensors '{first}' and '{second}' share one input but their rows have different weights, first row {row}: give both the same, or only one of the tensors"
+    )]
+    SiteWeightsDiffer {
+        /// First tensor.
+        first: String,
+        /// Second tensor.
+        second: String,
+        /// First row (after those of weight 0 are left out) whose weights differ.
         row: usize,
     },
     /// More rows at a time than the memory budget has room for.

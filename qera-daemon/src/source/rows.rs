@@ -7,9 +7,11 @@ use qera_core::dtype::{FloatDtype, keep_rows};
 
 use crate::disk::open_file::OpenFile;
 use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::StoredRows;
-use crate::source::admission::{Admitted, Entry};
+use crate::source::admission::{Admitted, Counting, Entry};
 use crate::source::refusal::{Reason, Refusal};
+use crate::source::shard::WEIGHT;
 
 /// The rows of one site in one shard.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Batch {
     pub bytes: PageVec<u8>,
     /// Type of the numbers.
     pub dtype: FloatDtype,
+    /// A weight for each row, where they are not all 1.
+    pub weights: Option<RowWeights>,
     /// Kept rows of each batch, in order; none is empty.
     pub batches: Vec<usize>,
     /// Whether the batches are sequences of a [batch, seq, in_features] tensor.
@@ -32,7 +36,8 @@ impl Batch {
     /// The rows.
     #[must_use]
     pub(crate) fn stored(&self) -> StoredRows<'_> {
-        StoredRows::bytes(&self.bytes, self.dtype, self.in_features)
+        let rows = StoredRows::bytes(&self.bytes, self.dtype, self.in_features);
+        rows.weighted(self.weights.as_ref())
     }
 
     /// How many.
@@ -75,15 +80,7 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
         let rows = rows_of(&file, entry).map_err(refuse)?;
         match sites.iter().find(|(_, known)| known.site == rows.site) {
             None => sites.push((&entry.key, rows)),
-            Some((first, known)) => {
-                if let Some(row) = first_difference(known, &rows) {
-                    return Err(refuse(Reason::SiteDiffers {
-                        first: (*first).to_owned(),
-                        second: entry.key.clone(),
-                        row,
-                    }));
-                }
-            }
+            Some((first, known)) => check_same(first, known, &entry.key, &rows).map_err(refuse)?,
         }
     }
     // Rewritten in place meanwhile, its rows are not those of the content that was hashed.
@@ -118,25 +115,33 @@ fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
     };
     let rows = entry.rows;
     let mut bytes = fetch(entry.start, entry.bytes)?;
-    let masked = entry.mask_start.is_some();
-    let mask = entry
-        .mask_start
-        .map_or(Ok(PageVec::default()), |start| fetch(start, rows))?;
+    let Counted { mask, weights } = match entry.counting {
+        Counting::EveryRow => Counted::default(),
+        Counting::Mask(start) => Counted {
+            mask: Some(fetch(start, rows)?),
+            weights: None,
+        },
+        Counting::Weights(start) => {
+            let numbers = fetch(start, rows * size_of::<f32>())?;
+            counted_by(&numbers).map_err(|bad| Reason::BadWeight {
+                key: format!("{}{WEIGHT}", entry.key),
+                row: bad.row,
+                value: bad.value,
+            })?
+        }
+    };
+    let mask = mask.as_deref();
     let (dtype, width) = (entry.dtype, entry.in_features);
-    let kept =
-        keep_rows(&mut bytes, dtype, width, masked.then_some(&mask[..])).map_err(|error| {
-            Reason::BadRow {
-                key: entry.key.clone(),
-                error,
-            }
-        })?;
+    let kept = keep_rows(&mut bytes, dtype, width, mask).map_err(|error| Reason::BadRow {
+        key: entry.key.clone(),
+        error,
+    })?;
     bytes.truncate(kept * width * dtype.size_bytes());
     let length = rows / entry.sequences.unwrap_or(1).max(1);
     let kept_of = |batch: &[u8]| batch.iter().filter(|&&m| m != 0).count();
-    let mut batches: Vec<usize> = if masked {
-        mask.chunks(length.max(1)).map(kept_of).collect()
-    } else {
-        vec![length; rows.checked_div(length).unwrap_or_default()]
+    let mut batches: Vec<usize> = match mask {
+        Some(mask) => mask.chunks(length.max(1)).map(kept_of).collect(),
+        None => vec![length; rows.checked_div(length).unwrap_or_default()],
     };
     batches.retain(|&rows| rows > 0);
     Ok(Batch {
@@ -144,9 +149,66 @@ fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
         in_features: width,
         bytes,
         dtype,
+        weights,
         batches,
         sequences: entry.sequences.is_some(),
     })
+}
+
+/// Which rows count, and how much.
+#[derive(Default)]
+struct Counted {
+    /// 0 for a row that does not; `None` where every row does.
+    mask: Option<PageVec<u8>>,
+    /// Of those that count; `None` where each has weight 1.
+    weights: Option<RowWeights>,
+}
+
+/// A weight that no row can have.
+struct RefusedWeight {
+    row: usize,
+    value: f32,
+}
+
+/// What little-endian f32 weights say. A row of weight 0 is left out as a masked one is; weights of
+/// 0 and 1 alone are a mask.
+fn counted_by(bytes: &[u8]) -> Result<Counted, RefusedWeight> {
+    let weights = bytes.as_chunks::<4>().0.iter();
+    let mut weights: Vec<f32> = weights.map(|le| f32::from_le_bytes(*le)).collect();
+    let refused = |w: &f32| !w.is_finite() || *w < 0.0;
+    if let Some(row) = weights.iter().position(refused) {
+        let value = weights[row];
+        return Err(RefusedWeight { row, value });
+    }
+    let counts: Vec<u8> = weights.iter().map(|w| u8::from(*w > 0.0)).collect();
+    weights.retain(|w| *w > 0.0);
+    let all_alike = weights.iter().all(|w| w.to_bits() == 1.0_f32.to_bits());
+    Ok(Counted {
+        mask: Some(counts.into()),
+        weights: (!all_alike).then(|| RowWeights::new(weights)),
+    })
+}
+
+/// Whether two members of a site have the same rows and weights.
+fn check_same(first: &str, known: &Batch, second: &str, rows: &Batch) -> Result<(), Reason> {
+    let (first, second) = (first.to_owned(), second.to_owned());
+    if let Some(row) = first_difference(known, rows) {
+        return Err(Reason::SiteDiffers { first, second, row });
+    }
+    let (known, rows) = (known.stored(), rows.stored());
+    let weighs_other = |row: &usize| {
+        known
+            .weight_of(*row)
+            .total_cmp(&rows.weight_of(*row))
+            .is_ne()
+    };
+    if known.weights == rows.weights {
+        return Ok(());
+    }
+    match (0..known.rows()).find(weighs_other) {
+        None => Ok(()),
+        Some(row) => Err(Reason::SiteWeightsDiffer { first, second, row }),
+    }
 }
 
 /// The first row in which two members of a site differ (0 and -0 do not).

@@ -10,6 +10,14 @@ use crate::source::refusal::{Reason, Refusal};
 
 /// What follows a module's name in that of its mask.
 pub(crate) const MASK: &str = "::mask";
+/// And in that of the weights of its rows.
+pub(crate) const WEIGHT: &str = "::weight";
+
+/// The key of the rows that a tensor says something of, being their mask or weights.
+#[must_use]
+pub(crate) fn owner_of(key: &str) -> Option<&str> {
+    key.strip_suffix(MASK).or_else(|| key.strip_suffix(WEIGHT))
+}
 
 /// A shard's header.
 #[derive(Debug)]

@@ -43,6 +43,9 @@ use crate::weights::sites::{Shares, SiteRecord, Sites};
 /// Version of every file here. In version 1 `sites.json` named its sites by place, and the window
 /// was f32; in version 2 it did not say which modules are linear layers, and how they are named.
 const VERSION: u32 = 3;
+/// Version of the index of a snapshot whose rows came with weights: what reads version 3 alone would
+/// take its numbers of rows for their weights. Without weights no byte differs.
+const VERSION_WITH_WEIGHTS: u32 = 4;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 
@@ -134,7 +137,7 @@ impl SitesRecord {
     /// # Errors
     /// [`SitesError`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SitesError> {
-        let record: Self = unseal_record(bytes, VERSION)?;
+        let record: Self = unseal_record(bytes, VERSION..=VERSION)?;
         if record.mask_rule != MASK_RULE {
             return Err(SitesError::MaskRule(record.mask_rule));
         }

@@ -1,5 +1,7 @@
 //! One value as one line of JSON with its checksum: what is torn or flipped does not read back.
 
+use core::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ pub(crate) enum SealError {
     Version {
         /// Its version.
         found: u32,
-        /// The version that is read.
+        /// The first version that is read.
         read: u32,
     },
 }
@@ -30,15 +32,19 @@ struct Versioned {
     version: u32,
 }
 
-/// The record in a sealed line of this version. The version is looked at first: the rest of another
-/// may have any form.
+/// The record in a sealed line of one of these versions. The version is looked at first: the rest of
+/// another may have any form.
 ///
 /// # Errors
 /// [`SealError`].
-pub(crate) fn unseal_record<T: DeserializeOwned>(line: &[u8], read: u32) -> Result<T, SealError> {
+pub(crate) fn unseal_record<T: DeserializeOwned>(
+    line: &[u8],
+    read: RangeInclusive<u32>,
+) -> Result<T, SealError> {
     let line = line.trim_ascii_end();
     let Versioned { version: found } = unseal(line).ok_or(SealError::Damaged)?;
-    if found != read {
+    if !read.contains(&found) {
+        let read = *read.start();
         return Err(SealError::Version { found, read });
     }
     unseal(line).ok_or(SealError::Damaged)

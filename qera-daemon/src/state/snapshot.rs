@@ -18,7 +18,7 @@ use crate::state::journal::Gathered;
 use crate::state::progress_file::write_progress;
 use crate::state::seal::{SealError, seal, unseal_record};
 use crate::state::statistics_file::write_statistics;
-use crate::state::{StateFolder, VERSION};
+use crate::state::{StateFolder, VERSION, VERSION_WITH_WEIGHTS};
 
 /// Snapshots kept.
 const KEPT: usize = 2;
@@ -41,14 +41,18 @@ pub(crate) struct Index {
 impl Index {
     /// The index of these sites.
     #[must_use]
-    pub(crate) const fn new(
+    pub(crate) fn new(
         gathered: Gathered,
         solved_for: Option<String>,
         named: bool,
         sites: Vec<SavedSite>,
     ) -> Self {
         Self {
-            version: VERSION,
+            version: if sites.iter().any(|site| site.weighted) {
+                VERSION_WITH_WEIGHTS
+            } else {
+                VERSION
+            },
             gathered,
             solved_for,
             named,
@@ -61,7 +65,7 @@ impl Index {
     /// # Errors
     /// [`SealError`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SealError> {
-        unseal_record(bytes, VERSION)
+        unseal_record(bytes, VERSION..=VERSION_WITH_WEIGHTS)
     }
 
     /// Reads the index of a snapshot.
@@ -94,6 +98,9 @@ pub(crate) struct SavedSite {
     pub(crate) statistics: String,
     /// BLAKE3 of the progress, where layers are solved.
     pub(crate) progress: Option<String>,
+    /// Whether rows of it came with weights.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) weighted: bool,
 }
 
 impl SavedSite {
@@ -148,6 +155,7 @@ pub(crate) fn write_site(folder: &Path, site: SiteToSave<'_>) -> Result<SavedSit
         number,
         statistics: hash.to_hex().to_string(),
         progress: progress.map(|hash| hash.to_hex().to_string()),
+        weighted: statistics.extent().squares.is_some(),
     })
 }
 

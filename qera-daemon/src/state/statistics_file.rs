@@ -24,7 +24,11 @@ pub(crate) struct StatisticsRecord {
     rows: u64,
     #[serde(default)]
     rows_skipped: u64,
+    /// Of all rows.
     batch_weight: f64,
+    /// Where rows came with weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight_squares: Option<f64>,
     window: BlocksRecord,
 }
 
@@ -53,7 +57,8 @@ pub(crate) fn write_statistics(
         in_features: m,
         rows: statistics.rows,
         rows_skipped: statistics.rows_skipped,
-        batch_weight: statistics.batch_weight,
+        batch_weight: statistics.weight,
+        weight_squares: statistics.weight_squares,
         window: statistics.window.record(),
     };
     let mut tensors = vec![
@@ -73,6 +78,8 @@ pub(crate) fn write_statistics(
 pub(crate) struct SavedChannels {
     /// Rows folded.
     pub(crate) rows: u64,
+    /// Sum of their weights.
+    pub(crate) weight: f64,
     /// Mean of x, and sums of squared deviations from it.
     pub(crate) moments: ChannelMoments,
 }
@@ -90,6 +97,7 @@ pub(crate) fn read_channels(path: &Path, hash: &str, key: &str) -> Result<SavedC
     let moments = ChannelMoments::load(record.in_features, |name, length| file.f64(name, length))?;
     Ok(SavedChannels {
         rows: record.rows,
+        weight: record.batch_weight,
         moments,
     })
 }
@@ -135,6 +143,7 @@ pub(crate) fn read_statistics(
         aside: Aside::new(m, 0.0),
         rows: record.rows,
         rows_skipped: record.rows_skipped,
-        batch_weight: record.batch_weight,
+        weight: record.batch_weight,
+        weight_squares: record.weight_squares,
     })
 }

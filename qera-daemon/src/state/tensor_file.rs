@@ -55,7 +55,8 @@ impl<'a> SavedTensor<'a> {
         }
     }
 
-    /// Rows, in one tensor for each type that some are kept in.
+    /// Rows, in one tensor for each type that some are kept in, and one of the weights of those that
+    /// have some.
     pub(crate) fn rows<I: Iterator<Item = StoredRows<'a>>>(
         name: &str,
         in_features: usize,
@@ -71,7 +72,15 @@ impl<'a> SavedTensor<'a> {
                 values: Values::Rows(own, dtype),
             })
         };
-        DTYPES.into_iter().filter_map(of_dtype).collect()
+        let weights = rows().filter_map(|rows| Some(rows.weights?.values()));
+        let weights: Vec<&[f32]> = weights.collect();
+        let weights = (!weights.is_empty()).then(|| Self {
+            name: weights_name(name),
+            shape: vec![weights.iter().map(|part| part.len()).sum()],
+            values: Values::F32(weights),
+        });
+        let tensors = DTYPES.into_iter().filter_map(of_dtype);
+        tensors.chain(weights).collect()
     }
 
     fn plan(&self) -> TensorPlan {
@@ -90,6 +99,11 @@ impl<'a> SavedTensor<'a> {
 /// Key of the rows of one type.
 fn rows_name(name: &str, dtype: FloatDtype) -> String {
     format!("{name}.{}", dtype.name())
+}
+
+/// Key of the weights of rows.
+fn weights_name(name: &str) -> String {
+    format!("{name}.weight")
 }
 
 /// Writes a file and syncs it; returns its BLAKE3.
@@ -275,7 +289,7 @@ impl TensorFile {
         self.of_length(name, length, self.f32(name)?)
     }
 
-    /// The rows of each type.
+    /// The rows of each type, and their weights.
     ///
     /// # Errors
     /// [`Unread`]; [`Damage`] for a tensor of another type than its name says.
@@ -294,6 +308,10 @@ impl TensorFile {
                     .into());
             }
             *bytes = self.values(&name, u8::from_le_bytes)?.to_vec();
+        }
+        let weights = weights_name(name);
+        if self.header.claims.iter().any(|c| c.key == weights) {
+            saved.weights = self.f32(&weights)?.to_vec();
         }
         Ok(saved)
     }

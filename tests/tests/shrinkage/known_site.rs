@@ -91,6 +91,7 @@ impl KnownSite {
                 .collect::<Vec<_>>()
                 .into(),
             dtype: FloatDtype::F32,
+            weights: None,
             batches: vec![SEQUENCE; self.rows.len() / self.m / SEQUENCE],
             sequences: true,
         };

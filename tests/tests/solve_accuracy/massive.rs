@@ -112,6 +112,7 @@ impl SinkSite {
                 in_features: M,
                 bytes: rows.iter().flat_map(encode).collect::<Vec<_>>().into(),
                 dtype: self.dtype,
+                weights: None,
                 batches: vec![SEQUENCE; rows.len() / M / SEQUENCE],
                 sequences: true,
             };

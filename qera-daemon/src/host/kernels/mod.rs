@@ -20,6 +20,7 @@ pub(crate) mod page_vec;
 pub(crate) mod panel;
 pub(crate) mod products;
 pub(crate) mod rank_update;
+pub(crate) mod row_weights;
 pub(crate) mod stored;
 
 /// Terms summed in f32 before the sum goes to f64; `products` sums half as many again rather than

@@ -65,7 +65,8 @@ struct Loops<'k, T> {
 }
 
 /// Folds X^T X of the rows into the means `packed` (upper triangle by rows). `begin` is asked once
-/// for each block, with its number of rows, how the block changes a mean.
+/// for each block, with its number of rows, how the block changes a mean. Of rows with weights it is
+/// X^T W X in units of `row_weights`.
 pub fn fold_products(
     host: Compute<'_>,
     rows: StoredRows<'_>,
@@ -166,7 +167,8 @@ fn in_blocks(
     mut with: impl FnMut(&dyn Tiles, usize),
 ) {
     let TileShape { lanes, columns } = kernel.tile();
-    if kernel.multiplies_bf16() && rows.is_bf16() {
+    let weighted = rows.weights.is_some();
+    if kernel.multiplies_bf16() && !weighted && rows.is_bf16() {
         #[cfg(target_arch = "x86_64")]
         {
             let loops = Loops {
@@ -194,7 +196,12 @@ fn in_blocks(
         columns,
         multiply,
     };
-    loops.run(cores, rows, &mut scratch.numbers, pack_numbers, &mut with);
+    let pack = if weighted {
+        pack_weighted
+    } else {
+        pack_numbers
+    };
+    loops.run(cores, rows, &mut scratch.numbers, pack, &mut with);
 }
 
 /// Packs channels `first..first + width` of every step; what lies beyond the last channel stays
@@ -208,6 +215,18 @@ fn pack_numbers(rows: StoredRows<'_>, first: usize, panel: &mut [f32], width: us
         let at = t * m + first;
         rows.widen(at..at + count, &mut step[..count]);
         step[count..].fill(0.0);
+    }
+}
+
+/// Rows times the square roots of their weights: see `row_weights`.
+fn pack_weighted(rows: StoredRows<'_>, first: usize, panel: &mut [f32], width: usize) {
+    pack_numbers(rows, first, panel, width);
+    let Some(weights) = rows.weights else {
+        return;
+    };
+    for (t, step) in panel.chunks_exact_mut(width).enumerate() {
+        let root = weights.root(t);
+        step.iter_mut().for_each(|x| *x *= root);
     }
 }
 

@@ -6,6 +6,7 @@ use core::ops::Range;
 use qera_core::dtype::{FloatDtype, widen};
 
 use crate::host::kernels::page_vec::{Floats, PageVec};
+use crate::host::kernels::row_weights::{Extent, LentWeights, RowWeights};
 
 /// Rows as they are stored, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +14,8 @@ pub struct StoredRows<'a> {
     pub(crate) numbers: StoredNumbers<'a>,
     /// Numbers of a row.
     pub(crate) in_features: usize,
+    /// A weight for each, where not every row has weight 1.
+    pub(crate) weights: Option<LentWeights<'a>>,
 }
 
 /// The numbers of stored rows.
@@ -31,6 +34,7 @@ impl<'a> StoredRows<'a> {
         Self {
             numbers: StoredNumbers::Floats(values),
             in_features,
+            weights: None,
         }
     }
 
@@ -40,7 +44,41 @@ impl<'a> StoredRows<'a> {
         Self {
             numbers: StoredNumbers::Bytes(bytes, dtype),
             in_features,
+            weights: None,
         }
+    }
+
+    /// The same rows with a weight for each, where there are weights.
+    #[must_use]
+    pub fn weighted(self, weights: Option<&'a RowWeights>) -> Self {
+        Self {
+            weights: weights.map(RowWeights::lend),
+            ..self
+        }
+    }
+
+    /// How many rows, and what they weigh.
+    pub(crate) fn extent(&self) -> Extent {
+        let rows = self.rows() as u64;
+        match self.weights {
+            None => Extent::rows(rows),
+            Some(weights) => Extent {
+                rows,
+                weight: weights.sum(),
+                squares: Some(weights.squares()),
+            },
+        }
+    }
+
+    /// The weight of a row.
+    pub(crate) fn weight_of(&self, row: usize) -> f64 {
+        let weights = self.weights;
+        weights.map_or(1.0, |weights| f64::from(weights.values()[row]))
+    }
+
+    /// What the weights are measured in where products are formed.
+    pub(crate) fn unit(&self) -> f64 {
+        self.weights.map_or(1.0, |weights| weights.unit())
     }
 
     /// The type that they are kept in.
@@ -76,7 +114,11 @@ impl<'a> StoredRows<'a> {
                 StoredNumbers::Bytes(&bytes[rows.start * size..rows.end * size], dtype)
             }
         };
-        Self { numbers, ..*self }
+        Self {
+            numbers,
+            weights: self.weights.map(|weights| weights.slice(rows)),
+            ..*self
+        }
     }
 
     /// Writes consecutive numbers, widened to f32.
@@ -91,7 +133,7 @@ impl<'a> StoredRows<'a> {
         }
     }
 
-    /// All numbers in f32: as they lie where they are.
+    /// All numbers in f32, whatever the rows weigh: as they lie where they are.
     #[must_use]
     pub(crate) fn widened(&self) -> Floats<'a> {
         match self.numbers {
@@ -125,12 +167,6 @@ pub(crate) enum KeptRows {
 }
 
 impl KeptRows {
-    /// A copy of these rows.
-    #[must_use]
-    pub(crate) fn copy_of(rows: StoredRows<'_>) -> Self {
-        Self::rows_of(rows, rows.rows(), |row| row)
-    }
-
     /// A copy of `count` of the rows, `at` saying which.
     #[must_use]
     pub(crate) fn rows_of(rows: StoredRows<'_>, count: usize, at: impl Fn(usize) -> usize) -> Self {

@@ -39,12 +39,13 @@ impl ChannelMoments {
         })
     }
 
-    /// E[x^2]: mean^2 + M2 / N over `rows`.
+    /// E[x^2]: mean^2 + M2 / N over rows of so much weight.
     #[must_use]
-    pub(crate) fn mean_squares(&self, rows: u64) -> Vec<f64> {
-        let rows = (rows as f64).max(1.0);
+    pub(crate) fn mean_squares(&self, weight: f64) -> Vec<f64> {
+        let weight = if weight > 0.0 { weight } else { 1.0 };
         let channels = self.mean.iter().zip(&self.m2);
-        channels.map(|(mean, m2)| mean * mean + m2 / rows).collect()
+        let squares = channels.map(|(mean, m2)| mean * mean + m2 / weight);
+        squares.collect()
     }
 
     /// The sum of the deviations of each channel times what a matrix does with it: tr(diag P P^T)

@@ -14,6 +14,7 @@ use faer::{Accum, Mat, MatRef, Par};
 use qera_core::packed::packed_offset;
 use qera_core::statistics::BlockShare;
 
+use crate::host::kernels::row_weights::Extent;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::second_moment::channels::ChannelMoments;
 
@@ -47,12 +48,12 @@ struct Weighed {
     weighed: f64,
 }
 
-/// The massive channels of those with such moments over `rows`, in their order.
-pub(crate) fn massive_channels(moments: &ChannelMoments, rows: f64) -> Vec<usize> {
+/// The massive channels of those with such moments over these rows, in their order.
+pub(crate) fn massive_channels(moments: &ChannelMoments, over: &Extent) -> Vec<usize> {
     let channels = moments.mean.iter().zip(&moments.m2).enumerate();
     let weighed = channels.map(|(channel, (mean, m2))| {
-        let square = mean * mean + m2 / rows;
-        let weight = if is_constant(*mean, *m2, rows) {
+        let square = mean * mean + m2 / over.weight;
+        let weight = if is_constant(*mean, *m2, over) {
             MASSIVE / MASSIVE_CONSTANT
         } else {
             1.0
@@ -87,24 +88,24 @@ fn as_they_are(diagonal: &[f64]) -> Vec<Weighed> {
 }
 
 /// Whether a channel hardly varies.
-fn is_constant(mean: f64, m2: f64, rows: f64) -> bool {
-    rows >= CONSTANT_ROWS && mean * mean * rows > CONSTANT * m2
+fn is_constant(mean: f64, m2: f64, over: &Extent) -> bool {
+    over.effective_rows() >= CONSTANT_ROWS && mean * mean * over.weight > CONSTANT * m2
 }
 
-/// How far R_ii may be off in an R gathered of channels with such moments over `rows`, absolutely
-/// and at most about; 0 where roundings average out and no one channel counts.
-pub(crate) fn entry_errors(moments: &ChannelMoments, rows: f64) -> Vec<f64> {
-    let massive = massive_channels(moments, rows);
+/// How far R_ii may be off in an R gathered of channels with such moments over these rows,
+/// absolutely and at most about; 0 where roundings average out and no one channel counts.
+pub(crate) fn entry_errors(moments: &ChannelMoments, over: &Extent) -> Vec<f64> {
+    let massive = massive_channels(moments, over);
     let channels = moments.mean.iter().zip(&moments.m2).enumerate();
     let errors = channels.map(|(channel, (mean, m2))| {
         let relative = if massive.binary_search(&channel).is_ok() {
             ERROR_F64
-        } else if is_constant(*mean, *m2, rows) {
+        } else if is_constant(*mean, *m2, over) {
             ERROR_CONSTANT
         } else {
             0.0
         };
-        relative * (mean * mean + m2 / rows)
+        relative * (mean * mean + m2 / over.weight)
     });
     errors.collect()
 }
@@ -173,7 +174,7 @@ impl MassiveRows {
         }
     }
 
-    /// X^T X_M in f64: in_features x channels.
+    /// X^T X_M in f64, of rows with weights X^T W X_M in their units: in_features x channels.
     fn sums(&self, rows: StoredRows<'_>) -> Mat<f64> {
         let m = rows.in_features;
         let mut sums = Mat::zeros(m, self.channels.len());
@@ -185,8 +186,9 @@ impl MassiveRows {
             let numbers = narrow.iter().map(|x| f64::from(*x));
             wide.iter_mut().zip(numbers).for_each(|(to, x)| *to = x);
             let x = MatRef::from_row_major_slice(&wide[..count * m], count, m);
+            let unit = rows.unit();
             let massive = Mat::from_fn(count, self.channels.len(), |row, c| {
-                x[(row, self.channels[c])]
+                rows.weight_of(first + row) / unit * x[(row, self.channels[c])]
             });
             matmul(
                 sums.as_mut(),
@@ -240,16 +242,21 @@ mod tests {
 
     #[test]
     fn constant_channels_are_massive_earlier() {
-        let rows = 100.0;
+        let (rows, over) = (100.0, Extent::rows(100));
         let mut moments = ChannelMoments::new(64);
         moments.m2.fill(rows);
         (moments.mean[7], moments.m2[7]) = (2.1, 0.04 * rows);
         (moments.mean[9], moments.m2[9]) = (2.1, 0.05 * rows);
         (moments.mean[11], moments.m2[11]) = (1.9, 0.0);
-        assert_eq!(massive_channels(&moments, rows), [7]);
-        // Few rows are alike by chance.
-        assert!(massive_channels(&moments, 63.0).is_empty());
-        let errors = entry_errors(&moments, rows);
+        assert_eq!(massive_channels(&moments, &over), [7]);
+        // Few rows are alike by chance, and so are many of which few weigh something.
+        assert!(massive_channels(&moments, &Extent::rows(63)).is_empty());
+        let uneven = Extent {
+            squares: Some(rows * rows / 63.0),
+            ..over
+        };
+        assert!(massive_channels(&moments, &uneven).is_empty());
+        let errors = entry_errors(&moments, &over);
         assert!(errors[7] < 1e-13 && errors[11] > 1e-5 && errors[9].abs() < 1e-300);
     }
 

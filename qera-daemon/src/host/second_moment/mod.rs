@@ -20,6 +20,7 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
+use crate::host::kernels::row_weights::Extent;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::second_moment::channels::{ChannelMoments, M2, MEAN};
 use crate::host::second_moment::massive::{MassiveRows, massive_channels};
@@ -161,8 +162,8 @@ impl SecondMoment {
     }
 
     /// Folds products of rows into R, where it is gathered: f32 products, f64 folds in Welford's
-    /// mean form; f64 products for massive channels. `seen` rows were folded before; the channels'
-    /// moments know of these rows already.
+    /// mean form; f64 products for massive channels. `seen` was folded before; the channels' moments
+    /// know of these rows already.
     ///
     /// # Errors
     /// [`StatisticError`] for rows of another width.
@@ -170,24 +171,19 @@ impl SecondMoment {
         &mut self,
         compute: Compute<'_>,
         rows: StoredRows<'_>,
-        seen: u64,
+        seen: &Extent,
         scratch: &mut Scratch,
     ) -> Result<(), StatisticError> {
         let Self::Packed { r, channels } = self else {
             return Ok(());
         };
-        let mut seen = seen as f64;
         // Nobody else has it now, or the copy is meant.
         let r = &mut **Arc::make_mut(r);
-        Autocorrelation::go_on(r, rows.in_features, seen)?;
-        let shard = BlockShare::new(seen, rows.rows() as f64);
-        let massive = massive_channels(channels, seen + rows.rows() as f64);
+        Autocorrelation::go_on(r, rows.in_features, seen.weight)?;
+        let shard = shares(rows, seen.weight)(rows.rows());
+        let massive = massive_channels(channels, &seen.with(&rows.extent()));
         let massive = MassiveRows::before(massive, r, rows.in_features);
-        fold_products(compute, rows, r, scratch, |count| {
-            let share = BlockShare::new(seen, count as f64);
-            seen += count as f64;
-            share
-        });
+        fold_products(compute, rows, r, scratch, shares(rows, seen.weight));
         massive.fold(rows, shard, r);
         Ok(())
     }
@@ -225,22 +221,22 @@ impl SecondMoment {
         }
     }
 
-    /// E[x^2] per channel, the mean over `rows`.
+    /// E[x^2] per channel, the mean over rows of so much weight.
     #[must_use]
-    pub(crate) fn mean_squares(&self, rows: u64) -> Vec<f64> {
+    pub(crate) fn mean_squares(&self, weight: f64) -> Vec<f64> {
         match self {
             Self::Given(of) => of.m2.clone(),
-            _ => self.channels().mean_squares(rows),
+            _ => self.channels().mean_squares(weight),
         }
     }
 
     /// The diagonal of R: as it was gathered, with the rounding of its f32 products, or from the
-    /// channels' moments over `rows`.
+    /// channels' moments over rows of so much weight.
     #[must_use]
-    pub(crate) fn diagonal(&self, rows: u64) -> Vec<f64> {
+    pub(crate) fn diagonal(&self, weight: f64) -> Vec<f64> {
         match self.packed() {
             Some(r) => r.diagonal(),
-            None => self.mean_squares(rows),
+            None => self.mean_squares(weight),
         }
     }
 
@@ -275,5 +271,18 @@ impl SecondMoment {
             SecondMomentKind::Diagonal => Self::Diagonal(channels),
             SecondMomentKind::Given => Self::Given(channels),
         })
+    }
+}
+
+/// How X^T W X of pieces of these rows, one after the other, changes a mean over `before`: asked
+/// with the number of rows of each. Sums come in units of the weights.
+fn shares(rows: StoredRows<'_>, before: f64) -> impl FnMut(usize) -> BlockShare {
+    let (unit, mut first, mut seen) = (rows.unit(), 0, before);
+    move |count| {
+        let weight = rows.slice(first..first + count).extent().weight;
+        let share = BlockShare::new(seen / unit, weight / unit);
+        first += count;
+        seen += weight;
+        share
     }
 }

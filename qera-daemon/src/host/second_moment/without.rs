@@ -1,49 +1,47 @@
 //! R less some of the rows that it is the mean of: what a fold is solved from.
 //!
-//! It is (N R - X^T X) / (N - n): applied, where a few vectors are multiplied; formed
+//! It is (N R - X^T X) / (N - n), with weights (N R - X^T W X) / (N - n) with N and n the sums of
+//! weights: applied, where a few vectors are multiplied; formed
 //! ([`SecondMoment::less`]) for what rounds weights by it.
 
 use std::sync::Arc;
 
 use faer::{Mat, MatRef};
 use qera_core::packed::packed_offset;
-use qera_core::statistics::BlockShare;
 
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
 use crate::host::kernels::stored::StoredRows;
 use crate::host::operand::RowsOperand;
-use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::prepared::PreparedR;
+use crate::host::second_moment::{SecondMoment, shares};
 
 impl SecondMoment {
-    /// The moments without these rows, of which the mean over `rows` holds each once, in memory of
+    /// The moments without these rows, of which the mean over `weight` holds each once, in memory of
     /// their own: m^2 flops a row. `None` where R is not kept, or no row is left.
     pub(crate) fn less<'b>(
         &self,
         compute: Compute<'_>,
         blocks: impl Iterator<Item = StoredRows<'b>>,
-        rows: u64,
+        weight: f64,
     ) -> Option<Self> {
         let Self::Packed { r, channels } = self else {
             return None;
         };
         let m = channels.m2.len();
-        let (mut taken, mut count) = (PageVec::zeroed(r.len()), 0.0);
+        let (mut taken, mut out) = (PageVec::zeroed(r.len()), 0.0);
         let mut scratch = Scratch::default();
         for block in blocks {
-            fold_products(compute, block, &mut taken, &mut scratch, |rows| {
-                let share = BlockShare::new(count, rows as f64);
-                count += rows as f64;
-                share
-            });
+            let share = shares(block, out);
+            fold_products(compute, block, &mut taken, &mut scratch, share);
+            out += block.extent().weight;
         }
-        let left = rows as f64 - count;
+        let left = weight - out;
         if left <= 0.0 {
             return None;
         }
-        let (all, out) = (rows as f64 / left, count / left);
+        let (all, out) = (weight / left, out / left);
         let pairs = taken.iter_mut().zip(r.iter());
         pairs.for_each(|(taken, r)| *taken = all * r - out * *taken);
         // Rounding may leave -1e-9 for a channel that only these rows excite.
@@ -64,24 +62,24 @@ pub(crate) struct WithoutRows<'a> {
     r: &'a PreparedR<'a>,
     /// The rows, block by block.
     blocks: Vec<RowsOperand<'a>>,
-    /// It is `kept` R - `taken` X^T X.
+    /// It is `kept` R - `taken` X^T W X.
     kept: f64,
     taken: f64,
 }
 
 impl<'a> WithoutRows<'a> {
-    /// Takes these blocks out of the mean over `rows`; `left` rows remain, at least one.
+    /// Takes these blocks out of the mean over `weight`; `left` of it remains, more than nothing.
     pub(crate) fn new(
         compute: Compute<'a>,
         r: &'a PreparedR<'a>,
         blocks: impl Iterator<Item = StoredRows<'a>>,
-        rows: f64,
+        weight: f64,
         left: f64,
     ) -> Self {
         Self {
             r,
             blocks: blocks.map(|block| compute.rows_operand(block)).collect(),
-            kept: rows / left,
+            kept: weight / left,
             taken: 1.0 / (left * r.scale),
         }
     }

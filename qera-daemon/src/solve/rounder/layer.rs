@@ -12,6 +12,7 @@ use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::factors::Correction;
 use crate::host::kernels::page_vec::PageVec;
+use crate::host::kernels::row_weights::Extent;
 use crate::host::round::descent::descend;
 use crate::host::round::feedback::feedback;
 use crate::host::round::lanes::RoundedColumns;
@@ -87,8 +88,8 @@ pub(crate) struct Rounder<'a> {
     pub(crate) layers: &'a SiteLayers<'a>,
     /// R of the rows that W~ may know.
     pub(crate) kept: &'a SecondMoment,
-    /// How many they are.
-    pub(crate) rows: u64,
+    /// How many they are, and what they weigh.
+    pub(crate) over: Extent,
     /// The same R, and made ready for solves.
     pub(crate) packed: PackedR<'a>,
     pub(crate) r: PreparedR<'a>,
@@ -296,7 +297,7 @@ impl Rounder<'_> {
                 metric: &metric,
             },
             second_moment: self.kept,
-            rows: self.rows,
+            rows: self.over.rows,
         };
         let projected = projector.project(self.rank(member), work.refit.vectors.as_ref());
         let Projected {

@@ -16,13 +16,15 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::dense::product;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
+use crate::judge::training::{extent_of, leaves_rows};
+use crate::judge::yardstick::weighted_power;
 use crate::settings::rounding::RoundingShrinkage;
 use crate::solve::rounder::layer::{RoundedLayer, Rounder, Rounds, difference};
 use crate::weights::site_layers::SiteLayers;
 
 /// One block of so many is kept for judging.
 const JUDGES: usize = 4;
-/// The rule's strength: a = 3 m / (3 m + N). Rounding has more degrees of freedom than a solve and
+/// The rule's strength: a = 3 m / (3 m + N), N being the effective number of rows. Rounding has more degrees of freedom than a solve and
 /// overfits more.
 const STRENGTH: f64 = 3.0;
 /// What `auto` multiplies the rule's odds by, those of the rule first: it wins ties.
@@ -53,17 +55,17 @@ pub(crate) fn round_site(
     statistics: &SiteStatistics,
     mut each: impl FnMut(usize, RoundedLayer) -> Result<(), Fatal>,
 ) -> Result<SiteRounding, Fatal> {
-    let judges = judges(statistics);
-    let judged: u64 = judges.iter().map(|block| block.rows() as u64).sum();
-    let (rows, blocks) = (statistics.rows, judges.iter().map(|block| block.stored()));
-    let kept = statistics.second_moment.less(layers.compute, blocks, rows);
+    let (judges, all) = (judges(statistics), statistics.extent());
+    let blocks = judges.iter().map(|block| block.stored());
+    let second_moment = &statistics.second_moment;
+    let kept = second_moment.less(layers.compute, blocks, all.weight);
     let no_factor = || layers.failed(0, SolveError::NotPositive);
     let kept = kept.ok_or_else(no_factor)?;
     let packed = kept.packed().ok_or_else(no_factor)?;
     let mut rounder = Rounder {
         layers,
         kept: &kept,
-        rows: rows - judged,
+        over: all.without(&extent_of(&judges)),
         r: PreparedR::new(layers.compute, packed),
         packed,
         shrinkage: 0.0,
@@ -75,24 +77,29 @@ pub(crate) fn round_site(
     }
     Ok(SiteRounding {
         shrinkage: rounder.shrinkage,
-        rows: rounder.rows,
+        rows: rounder.over.rows,
         left_out: judges.iter().map(|block| block.number).collect(),
         blocks_seen: statistics.window.next_whole_block(),
     })
 }
 
-/// Every fourth block of the window, where there are four.
+/// Every fourth block of the window, where there are four and the others weigh something.
 fn judges(statistics: &SiteStatistics) -> Vec<&Block> {
     let blocks = statistics.window.blocks();
     if blocks.len() < JUDGES {
         return Vec::new();
     }
-    blocks.iter().step_by(JUDGES).collect()
+    let judges: Vec<&Block> = blocks.iter().step_by(JUDGES).collect();
+    if leaves_rows(statistics, &judges) {
+        judges
+    } else {
+        Vec::new()
+    }
 }
 
 /// a: given, by the rule, or that of which a short rounding is best on the rows kept for judging.
 fn choose(rounder: &mut Rounder<'_>, judges: &[&Block]) -> Result<f64, Fatal> {
-    let odds = STRENGTH * rounder.packed.m() as f64 / rounder.rows as f64;
+    let odds = STRENGTH * rounder.packed.m() as f64 / rounder.over.effective_rows();
     let by_odds = |times: f64| times * odds / (1.0 + times * odds);
     match rounder.layers.settings.rounding.shrinkage {
         RoundingShrinkage::Fixed(a) => return Ok(a),
@@ -125,11 +132,12 @@ fn judged(rounder: &Rounder<'_>, member: usize, judges: &[&Block]) -> Result<f64
     let [mut with, mut output] = [0.0, 0.0];
     for block in judges {
         let values = block.stored().widened();
-        for rows in values.chunks(JUDGED_ROWS * m) {
+        for (piece, rows) in values.chunks(JUDGED_ROWS * m).enumerate() {
+            let power = |y: &Mat<f64>| weighted_power(y, block.stored(), piece * JUDGED_ROWS);
             let x = Mat::from_fn(rows.len() / m, m, |i, j| f64::from(rows[i * m + j]));
             let corrected = product(product(x.as_ref(), a.as_ref()).as_ref(), b.transpose());
-            with += (error.times(x.as_ref()) - corrected).squared_norm_l2();
-            output += weight.times(x.as_ref()).squared_norm_l2();
+            with += power(&(error.times(x.as_ref()) - corrected));
+            output += power(&weight.times(x.as_ref()));
         }
     }
     Ok(if output > 0.0 { with / output } else { 0.0 })

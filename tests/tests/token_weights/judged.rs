@@ -1,0 +1,98 @@
+//! What corrections are judged by: errors of blocks are means by weight.
+
+use qera_tests::quantization::quantization_error;
+use qera_tests::three_layers::{DOWN, K, Q, sine_values};
+
+use super::{Rows, assert_near, number, once};
+
+/// Four sequences, few enough that all of their rows are scored, repeated or not.
+const FEW: Rows = Rows {
+    shard: 0,
+    sequences: 4,
+    length: 66,
+};
+const PATTERN: [f32; 3] = [1.0, 2.0, 1.0];
+
+/// ||x E||^2 of each row of Q.
+fn squared_errors(rows: &Rows) -> Vec<f64> {
+    let error = quantization_error(&sine_values(48, 0.0), 8, 4, 4);
+    let square = |x: &[f32]| {
+        let outputs = error.chunks(8).map(|column| {
+            let terms = x.iter().zip(column);
+            terms
+                .map(|(x, e)| f64::from(*x) * f64::from(*e))
+                .sum::<f64>()
+        });
+        outputs.map(|y| y * y).sum()
+    };
+    rows.values(8).chunks(8).map(square).collect()
+}
+
+fn weighted_mean(errors: &[f64], weights: &[f32]) -> f64 {
+    let terms = errors.iter().zip(weights);
+    let sum: f64 = terms.map(|(e, w)| e * f64::from(*w)).sum();
+    sum / weights.iter().map(|w| f64::from(*w)).sum::<f64>()
+}
+
+/// By definition: f is the mean by weight over all rows, the held-out error over blocks of theirs.
+#[test]
+fn errors_are_means_by_weight() {
+    let pattern = [0.1, 5.0, 0.7, 0.0, 2.0, 1.0, 1.0];
+    let (errors, weights) = (squared_errors(&FEW), FEW.weights(&pattern));
+    let blocks = errors.chunks(FEW.length).zip(weights.chunks(FEW.length));
+    let blocks: Vec<f64> = blocks.map(|(e, w)| weighted_mean(e, w)).collect();
+    let of_blocks = blocks.iter().sum::<f64>() / blocks.len() as f64;
+    let all = weighted_mean(&errors, &weights);
+    assert!(
+        (of_blocks / all - 1.0).abs() > 1e-3,
+        "the two are told apart"
+    );
+    // Under R, and where no R is gathered on the rows of the window.
+    for method in ["exact", "approx"] {
+        let daemon = once(
+            [FEW.weighted(&pattern)].into_iter(),
+            &["--method", method, "--quantizer", "mxint4"],
+        );
+        assert_near(number(&daemon, Q, "/error/without"), all, 1e-5, method);
+        let held_out = number(&daemon, Q, "/held_out_error/mean_without");
+        assert_near(held_out, of_blocks, 1e-5, method);
+        let tested = number(&daemon, Q, "/held_out_error/rows_tested");
+        assert!((tested - weights.iter().filter(|w| **w > 0.0).count() as f64).abs() < 0.5);
+    }
+}
+
+/// And what is chosen and reported is that of repeated rows.
+#[test]
+fn judged_as_repeated_rows_are() {
+    let weighted = once([FEW.weighted(&PATTERN)].into_iter(), &[]);
+    let repeated = once([FEW.repeated(&PATTERN)].into_iter(), &[]);
+    for layer in [Q, K, DOWN] {
+        let fields = [
+            "/shrinkage",
+            "/held_out_error/mean",
+            "/held_out_error/half_width",
+            "/held_out_error/mean_without",
+            "/error/with",
+        ];
+        for field in fields {
+            let [ours, theirs] = [&weighted, &repeated].map(|of| number(of, layer, field));
+            assert_near(ours, theirs, 1e-4, &format!("{layer} {field}"));
+        }
+    }
+}
+
+/// With too few blocks N is the effective number of rows.
+#[test]
+fn few_blocks_shrink_by_effective_rows() {
+    let two = Rows {
+        sequences: 2,
+        ..FEW
+    };
+    let pattern = [1.0, 10.0];
+    let daemon = once([two.weighted(&pattern)].into_iter(), &[]);
+    let effective = 132.0 * 5.5 * 5.5 / 50.5;
+    for (layer, m) in [(Q, 8.0), (DOWN, 12.0)] {
+        let shrinkage = number(&daemon, layer, "/shrinkage");
+        assert_near(shrinkage, m / (m + effective), 1e-9, layer);
+    }
+}
