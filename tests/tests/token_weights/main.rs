@@ -81,7 +81,8 @@ impl Rows {
         let of_site = |(key, width): (&str, usize)| {
             let values = self.values(width);
             let rows = values.chunks(width).zip(&weights);
-            let repeated: Vec<f32> = rows.flat_map(|(row, w)| row.repeat(*w as usize)).collect();
+            let times = |w: f32| (1_u16..).take_while(move |n| f32::from(*n) <= w).count();
+            let repeated: Vec<f32> = rows.flat_map(|(row, w)| row.repeat(times(*w))).collect();
             let length = repeated.len() / width / self.sequences;
             TensorToWrite::f32(key, &[self.sequences, length, width], &repeated)
         };

@@ -32,7 +32,7 @@ fn weights_of_0_and_1_are_a_mask() {
     let with = |weighted: bool| {
         let shards = Rows::four().map(|rows| {
             let weights = rows.weights(&pattern);
-            let mask: Vec<u8> = weights.iter().map(|w| *w as u8).collect();
+            let mask: Vec<u8> = weights.iter().map(|w| u8::from(*w > 0.0)).collect();
             let mut tensors = rows.tensors(|key, shape| {
                 Some(if weighted {
                     weights_of(key, shape, &weights)

@@ -31,15 +31,9 @@ fn of(name: &'static str, row: usize, value: f32, said: &'static [&'static str])
     }
 }
 
-fn bad_shards() -> Vec<Bad> {
-    let key = format!("{Q}::weight");
-    let ones = [1.0; ROWS];
-    let [q, k] =
-        [Q, K].map(|key| TensorToWrite::f32(key, &[2, 15, 8], &sine_values(ROWS * 8, 0.3)));
-    let mask = TensorToWrite::u8(&format!("{Q}::mask"), &[2, 15], &[1; ROWS]);
-    let mut other = [2.0; ROWS];
-    other[4] = 0.5;
-    vec![
+/// No row can have such a weight.
+fn bad_numbers() -> [Bad; 3] {
+    [
         of(
             "x-nan",
             17,
@@ -63,6 +57,15 @@ fn bad_shards() -> Vec<Bad> {
                 "weight -0.5 of row 29; a weight is finite and not negative",
             ],
         ),
+    ]
+}
+
+/// Weights that do not fit what they are beside.
+fn bad_headers() -> [Bad; 4] {
+    let key = format!("{Q}::weight");
+    let ones = [1.0; ROWS];
+    let mask = TensorToWrite::u8(&format!("{Q}::mask"), &[2, 15], &[1; ROWS]);
+    [
         Bad {
             name: "x-shape",
             tensors: with(weights_of(Q, &[ROWS], &ones)),
@@ -95,6 +98,16 @@ fn bad_shards() -> Vec<Bad> {
                 "has a mask and weights: leave the mask out",
             ],
         },
+    ]
+}
+
+/// Layers that read one input have one weight for each of its rows.
+fn bad_sites() -> [Bad; 2] {
+    let [q, k] =
+        [Q, K].map(|key| TensorToWrite::f32(key, &[2, 15, 8], &sine_values(ROWS * 8, 0.3)));
+    let mut other = [2.0; ROWS];
+    other[4] = 0.5;
+    [
         Bad {
             name: "x-site",
             tensors: vec![
@@ -124,7 +137,8 @@ fn bad_shards() -> Vec<Bad> {
 fn bad_weights_are_refused_by_name_and_the_rest_counts() {
     let good = || Rows::four().map(|rows| rows.weighted(&[0.5, 2.0, 1.0]));
     let (daemon, clean) = (daemon_with(good()), once(good(), &[]));
-    let bad = bad_shards();
+    let bad = bad_numbers().into_iter().chain(bad_headers());
+    let bad: Vec<Bad> = bad.chain(bad_sites()).collect();
     for of in &bad {
         rename_in(&daemon, of.name, &of.tensors);
     }

@@ -102,6 +102,32 @@ proptest! {
         assert_same(&batch_max(&input), &batch_max(&repeated));
     }
 
+    /// Only how weights compare counts: a power of 4 common to all changes no bit of a mean.
+    #[test]
+    fn a_factor_common_to_all_weights_changes_no_mean(input in generate::weighted_rows(), factor in 0.01_f32..100.0) {
+        let m = input.in_features;
+        let scaled = |factor: f32| {
+            let weights = input.weights.iter().map(|w| w * factor).collect();
+            WeightedRows { weights, ..input.clone() }
+        };
+        let of = |input: &WeightedRows| {
+            let (mut mean, mut m2, mut variance) = (vec![0.0; m], vec![0.0; m], vec![0.0; m]);
+            let mut moments = Moments::new(&mut mean, &mut m2).unwrap();
+            moments.update(&checked(input)).unwrap();
+            moments.population_variance(&mut variance).unwrap();
+            let (mut abs, mut largest, mut scratch) = (vec![0.0; m], vec![0.0; m], vec![0.0; m]);
+            MeanAbs::new(&mut abs).unwrap().update(&checked(input)).unwrap();
+            let mut statistic = BatchMaxMeanAbs::new(&mut largest).unwrap();
+            statistic.update_batch(&checked(input), &mut scratch).unwrap();
+            [autocorrelation_of(input).packed, mean, variance, abs, largest]
+        };
+        let found = of(&input);
+        for (found, same) in found.iter().zip(&of(&scaled(4.0))) {
+            assert_same_bits(found, same);
+        }
+        assert_same_autocorrelation(m, &of(&scaled(factor))[0], &plain_autocorrelation(&scaled(factor)));
+    }
+
     #[test]
     fn rows_of_weight_zero_leave_no_trace(input in generate::activation_rows()) {
         let before = autocorrelation_of(&input);
