@@ -1,8 +1,11 @@
 //! Whole weights are repeated rows, and only how weights compare counts.
 
+use std::fs;
+
 use faer::MatRef;
 use qera_tests::adapter::LoraFactors;
-use qera_tests::daemon::TestDaemon;
+use qera_tests::daemon::{TestDaemon, expect};
+use qera_tests::imatrix_file::read_gguf_imatrix;
 use qera_tests::output_folder::statistics_files;
 use safetensors::SafeTensors;
 
@@ -84,6 +87,30 @@ fn whole_weights_are_repeated_rows() {
             }
             let rows = both.map(|of| of.adapter("qera-out").layer(layer)["rows"].clone());
             assert_eq!(rows, [1200, 2400], "rows are counted");
+        }
+    }
+}
+
+/// An imatrix of a state with weights has the means of repeated rows, over the rows that came.
+#[test]
+fn an_exported_imatrix_has_means_by_weight() {
+    let exported = |daemon: &TestDaemon| {
+        let out = ["--state", "qera-out/state", "--out", "out.gguf"];
+        let named = ["--checkpoint", "checkpoint"];
+        let export = [&["export", "imatrix"], &out[..], &named].concat();
+        expect(&daemon.run(&export), 0, &["3 entries; 4 shards"]);
+        read_gguf_imatrix(&fs::read(daemon.path().join("out.gguf")).unwrap()).tensors
+    };
+    let weighted = exported(&once(Rows::four().map(|rows| rows.weighted(&PATTERN)), &[]));
+    let repeated = exported(&once(Rows::four().map(|rows| rows.repeated(&PATTERN)), &[]));
+    assert_eq!((weighted.len(), repeated.len()), (9, 9));
+    for (name, ours) in weighted {
+        let theirs = &repeated[&name].values;
+        let largest = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        for (ours, theirs) in ours.values.iter().zip(theirs) {
+            // 1200 rows of 2400.
+            let error = (2.0 * ours - theirs).abs();
+            assert!(error <= 1e-6 * largest, "{name}: {ours} {theirs}");
         }
     }
 }
