@@ -6,7 +6,8 @@ import sys
 import tempfile
 import warnings
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "peft"))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path += [str(ROOT / "tests/peft"), str(ROOT / "taps")]
 
 import torch
 import transformers
@@ -15,6 +16,8 @@ from daemon import Daemon
 from suites import report, run
 from test_architecture import ArchitectureTests
 from test_listed import LISTED, ListedTests
+from test_tap_masks import TapMasksTests
+from test_tap_rows import TapRowsTests
 from test_variants import (
     ClassifierTests,
     CrossAttentionTests,
@@ -35,6 +38,8 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         daemon = Daemon(arguments.daemon, work)
         suites = {name: lambda name=name: ArchitectureTests(daemon, name) for name in ARCHITECTURES}
+        suites["tap: rows"] = lambda: TapRowsTests(daemon)
+        suites["tap: masks"] = lambda: TapMasksTests(daemon)
         suites["names"] = lambda: NameTests(daemon)
         suites["little said"] = lambda: LittleSaidTests(daemon)
         suites["hooked"] = lambda: HookedTests(daemon)

@@ -1,0 +1,226 @@
+"""The tap: padding is left out of the rows that it is padding of, and of no others."""
+
+import contextlib
+import io
+
+import torch
+import transformers
+from architectures import ARCHITECTURES, HEADS, HIDDEN, WIDE, tokens
+from hugging_face import Tap
+from test_tap_rows import KINDS, SMALL, drawn, fed, llama
+from torch import nn
+from truth import Truth, check_same, recorded, shards
+
+PADDED = torch.ones(2, 32, dtype=torch.long)
+PADDED[0, :9] = 0  # on the left, as for generation
+PADDED[1, 25:] = 0  # and on the right
+OTHER = torch.ones(2, 32, dtype=torch.long)
+OTHER[0, 30:] = 0
+
+
+def of_padded(name, x):
+    return PADDED
+
+
+def whisper():
+    sizes = dict(d_model=HIDDEN, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=WIDE, decoder_ffn_dim=WIDE)
+    sizes |= dict(encoder_attention_heads=HEADS, decoder_attention_heads=HEADS, num_mel_bins=8, vocab_size=160)
+    sizes |= dict(max_source_positions=32, max_target_positions=64, decoder_start_token_id=1, pad_token_id=0)
+    ids = dict(bos_token_id=1, eos_token_id=2, begin_suppress_tokens=None, suppress_tokens=None)
+    return transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**sizes, **ids)).eval()
+
+
+def git():
+    sizes = SMALL | dict(num_hidden_layers=2, max_position_embeddings=64)
+    image = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    config = transformers.GitConfig(vision_config=image | dict(image_size=32, patch_size=8), **sizes)
+    return transformers.GitForCausalLM(config).eval()
+
+
+def clip():
+    """Its image has as many rows as its text."""
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    text = transformers.CLIPTextConfig(vocab_size=160, max_position_embeddings=64, eos_token_id=2, **sizes)
+    vision = transformers.CLIPVisionConfig(image_size=40, patch_size=8, **sizes)  # 25 patches and one more
+    config = transformers.CLIPConfig.from_text_vision_configs(text, vision, projection_dim=32)
+    return transformers.CLIPModel(config).eval()
+
+
+class Projected(nn.Module):
+    """An image is projected beside the text, without any mask of its own, and has as many rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.tower, self.text = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, inputs_embeds, pixel_values, attention_mask=None):
+        return self.tower(pixel_values) + self.text(inputs_embeds)
+
+
+class TapMasksTests:
+    def __init__(self, daemon):
+        self.work, self.folders = daemon.work / "tap-masks", 0
+        self.work.mkdir()
+
+    def folder(self):
+        self.folders += 1
+        folder = self.work / str(self.folders)
+        folder.mkdir()
+        return folder
+
+    def check(self, model, use, counts, names=None):
+        """Recorded by the tap and by the truth, which is told what is padding; returns what the tap said."""
+        folder, told = self.folder(), io.StringIO()
+        with torch.no_grad(), contextlib.redirect_stderr(told), Tap(model, folder):
+            truth = Truth(model, KINDS)
+            use(model)
+            truth.stop()
+        check_same(folder, truth, counts, fed(model) if names is None else names)
+        return told.getvalue()
+
+    def test_any_type_of_mask(self):
+        for dtype in (torch.long, torch.int32, torch.uint8, torch.bool, torch.float32, torch.float16):
+            model = llama()
+            if dtype is torch.bool or not dtype.is_floating_point:
+                said = self.check(model, lambda m: m(drawn(), attention_mask=PADDED.to(dtype)), of_padded)
+            else:
+                said = self.check(model, lambda m: m(drawn(), attention_mask=PADDED.to(dtype).float()), of_padded)
+            assert not said, said
+
+    def test_positional_mask(self):
+        self.check(llama(), lambda m: m(drawn(), PADDED), of_padded)
+
+    def test_mask_without_padding_takes_no_room(self):
+        folder = self.folder()
+        with torch.no_grad(), Tap(llama_model := llama(), folder):
+            llama_model(drawn(), attention_mask=torch.ones(2, 32))
+        (shard,) = shards(folder)
+        assert b"::mask" not in shard.read_bytes()
+
+    def test_rows_without_their_sequences(self):
+        """OPT's feed-forward reads [batch * seq, features]; its projections are beside the blocks."""
+        self.check(ARCHITECTURES["opt"].make(), lambda m: m(drawn(), attention_mask=PADDED), of_padded)
+
+    def test_generation_from_padded_prompts(self):
+        """The cache: of each step the newest token counts."""
+        prompt, mask = drawn()[:, :12], PADDED[:, :12]
+        options = dict(max_new_tokens=4, min_new_tokens=4, do_sample=False)
+
+        def counts(name, x):
+            return mask if x.shape[1] == 12 else torch.ones(x.shape[:2])
+
+        self.check(llama(), lambda m: m.generate(prompt, attention_mask=mask, **options), counts)
+
+    def encoder_decoder(self, name, decoder_mask):
+        def counts(layer, x):
+            if layer.startswith(("encoder.", "model.encoder.")):
+                return PADDED
+            cross = ("EncDecAttention.k", "EncDecAttention.v", "encoder_attn.k_proj", "encoder_attn.v_proj")
+            return PADDED if layer.endswith(cross) else decoder_mask
+
+        given = dict(input_ids=drawn(), attention_mask=PADDED, decoder_input_ids=drawn(seed=4))
+        given |= {} if decoder_mask is None else dict(decoder_attention_mask=decoder_mask)
+        self.check(ARCHITECTURES[name].make(), lambda m: m(**given), counts)
+
+    def test_an_encoders_mask_is_of_what_the_encoder_made(self):
+        """Of its own rows and of keys and values of the attention to them, in models whose two sequences are of one
+        length."""
+        for name in ("t5", "bart"):
+            for decoder_mask in (None, OTHER):
+                self.encoder_decoder(name, decoder_mask)
+
+    def test_untied_head_of_an_encoder_decoder(self):
+        model = transformers.T5ForConditionalGeneration(
+            transformers.T5Config(vocab_size=160, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, tie_word_embeddings=False)
+        ).eval()
+        given = dict(input_ids=drawn(), attention_mask=PADDED, decoder_input_ids=drawn(seed=4))
+        folder = self.folder()
+        with torch.no_grad(), Tap(model, folder):
+            model(**given)
+        assert recorded(folder)["lm_head"].shape[0] == PADDED.numel()
+
+    def test_whisper(self):
+        """Its mask is of the sound before it is folded into half as many rows, all of which the encoder reads."""
+        given = dict(input_features=torch.randn(2, 8, 64), attention_mask=torch.ones(2, 64, dtype=torch.long))
+        given["attention_mask"][0, 40:] = 0
+        given |= dict(decoder_input_ids=drawn(), decoder_attention_mask=OTHER)
+        model = whisper()
+
+        def counts(name, x):
+            decoder = name.startswith("model.decoder.") and not name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
+            return OTHER if decoder else None
+
+        self.check(model, lambda m: m(**given), counts, {name for name in fed(model) if name != "proj_out"})
+
+    def test_an_image_in_front_of_text_is_kept(self):
+        """GIT: 17 rows of image, then the text, whose mask is [batch, text]."""
+
+        def counts(name, x):
+            if not name.startswith("git.encoder."):
+                return None
+            return torch.cat([torch.ones(2, 17), PADDED], 1)
+
+        given = dict(input_ids=drawn(), attention_mask=PADDED, pixel_values=torch.randn(2, 3, 32, 32))
+        model = git()
+        self.check(model, lambda m: m(**given), counts, fed(model))
+
+    def test_two_towers_of_one_length(self):
+        given = dict(input_ids=drawn()[:, :26], attention_mask=PADDED[:, :26], pixel_values=torch.randn(2, 3, 40, 40))
+        model = clip()
+
+        def counts(name, x):
+            return PADDED[:, :26] if name.startswith("text_model.") else None
+
+        self.check(model, lambda m: m(**given), counts)
+
+    def test_an_image_that_is_projected_has_no_mask(self):
+        given = dict(inputs_embeds=torch.randn(2, 32, 8), pixel_values=torch.randn(2, 32, 8), attention_mask=PADDED)
+        self.check(Projected(), lambda m: m(**given), lambda name, x: None)
+
+    def test_additive_masks(self):
+        """[batch, 1, 1, keys] and [batch, 1, queries, keys], as BERT's parts take them."""
+        model = ARCHITECTURES["bert"].make()
+        x, least = torch.randn(2, 32, HIDDEN), torch.finfo(torch.float32).min
+        flat = (1.0 - PADDED[:, None, None].float()) * least
+        causal = flat + torch.triu(torch.full((32, 32), -10000.0), 1)
+        names = {name for name in fed(model) if name.startswith("encoder.")}
+        for mask in (flat, causal.clamp(min=least)):
+            said = self.check(model, lambda m: m.encoder(x, attention_mask=mask), of_padded, names)
+            assert not said, said
+
+    def test_a_mask_of_each_query(self):
+        """[batch, queries, keys] of 0 and 1: a token that no other may see is padding."""
+        seen = (PADDED[:, None] * torch.ones(32, 1, dtype=torch.long)).float()
+        model = ARCHITECTURES["bert"].make()
+
+        def counts(name, x):
+            return PADDED if x.dim() == 3 else None  # the pooler reads the first token alone
+
+        self.check(model, lambda m: m(drawn(), attention_mask=seen), counts)
+
+    def test_a_mask_that_does_not_tell_is_left_out_with_a_word(self):
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(8, 8)
+
+            def forward(self, x, attention_mask):
+                return self.layer(x)
+
+        x, model = torch.randn(2, 32, 8), Own()
+        masks = {"does not tell padding": PADDED[:, None, None].bool(), "is not of the rows": PADDED[:, :20]}
+        for word, mask in masks.items():
+            said = self.check(model, lambda m: [m(x, mask), m(x + 1, mask)], lambda name, x: None)
+            assert said.count(word) == 1, said
+
+    def test_unequal_shards_of_one_model(self):
+        """A padded call, and one that is not: what was said of one is not held against the other."""
+        given = [dict(input_ids=drawn(), attention_mask=PADDED), dict(input_ids=tokens(2, torch.Generator()))]
+        masks = [PADDED, None]
+        model, seen = llama(), []
+
+        def counts(name, x):
+            seen.append(name)
+            return masks[(seen.count(name) - 1) % 2]
+
+        self.check(model, lambda m: [m(**one) for one in given], counts)
