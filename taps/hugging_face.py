@@ -416,11 +416,15 @@ class Tap:
         if before is not None:  # what it is at failed before it came to its end
             del work.stack[before:]
             work.forget()
-        if not work.stack:
+        outermost = not work.stack
+        work.stack.append(Frame(key, None, (), {}))
+        if outermost:
             self._finish(work)
+            work.off = True
             work.off = recomputing() or not self._wants_call()
-        frame = Frame(key, None, (), {}) if work.off else Frame(key, signature, args, kwargs)
-        work.stack.append(frame)
+        if work.off:
+            return
+        work.stack[-1] = frame = Frame(key, signature, args, kwargs)
         for source, mask in frame.foreign:
             known = work.foreign.get(id(source))
             if known is None or known[0]() is not source:
@@ -442,10 +446,18 @@ class Tap:
             self.calls += 1
             if (self.calls - 1) % self.every:
                 return False
-            if self.folder.has_room(self.folder.last):
-                return True
-            self._drop()
-            return False
+            try:
+                room = self.folder.has_room(self.folder.last)
+            except OSError as error:
+                self._fail(error)
+                return False
+            if not room:
+                self._drop()
+            return room
+
+    def _fail(self, error):
+        self.dropped_shards += 1
+        self.say("disk", f"{self.folder.path} takes no shard ({error.strerror}): calls are lost until it does")
 
     def _drop(self):
         self.dropped_shards += 1
@@ -567,8 +579,7 @@ class Tap:
         try:
             written = self.folder.put(tensors, about)
         except OSError as error:
-            self.dropped_shards += 1
-            self.say("disk", f"{self.folder.path} takes no shard ({error}): calls are lost until it does")
+            self._fail(error)
             return
         if not written:
             self._drop()

@@ -1,6 +1,7 @@
 """The `models` stage: runs every test_* method of the suites and counts. See run.sh."""
 
 import argparse
+import os
 import pathlib
 import sys
 import tempfile
@@ -14,15 +15,17 @@ import transformers
 from architectures import ARCHITECTURES
 from daemon import Daemon
 from suites import report, run
-from test_architecture import ArchitectureTests
+from more_architectures import EVERY_ARCHITECTURE
+from test_architecture import ArchitectureTests, ListedArchitectureTests
 from test_listed import LISTED, ListedTests
 from test_tap_masks import TapMasksTests
 from test_tap_rows import TapRowsTests
+from test_tap_shards import TapShardsTests
 from test_variants import (
     ClassifierTests,
     CrossAttentionTests,
-    HookedTests,
     LittleSaidTests,
+    LoopedTests,
     NameTests,
 )
 
@@ -37,12 +40,16 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         daemon = Daemon(arguments.daemon, work)
-        suites = {name: lambda name=name: ArchitectureTests(daemon, name) for name in ARCHITECTURES}
+        suites = {name: lambda name=name: ListedArchitectureTests(daemon, name) for name in ARCHITECTURES}
+        if os.environ.get("QERA_TEST_TIER") == "long":
+            more = EVERY_ARCHITECTURE.keys() - ARCHITECTURES.keys()
+            suites |= {name: lambda name=name: ArchitectureTests(daemon, name) for name in sorted(more)}
         suites["tap: rows"] = lambda: TapRowsTests(daemon)
         suites["tap: masks"] = lambda: TapMasksTests(daemon)
+        suites["tap: shards"] = lambda: TapShardsTests(daemon)
         suites["names"] = lambda: NameTests(daemon)
         suites["little said"] = lambda: LittleSaidTests(daemon)
-        suites["hooked"] = lambda: HookedTests(daemon)
+        suites["looped"] = lambda: LoopedTests(daemon)
         suites["classifiers"] = lambda: ClassifierTests(daemon)
         suites["cross attention"] = lambda: CrossAttentionTests(daemon)
         listed = {f"listed {name}": lambda name=name: ListedTests(daemon, name) for name in LISTED}

@@ -3,8 +3,9 @@
 import json
 
 import torch
-from architectures import ARCHITECTURES
 from daemon import manifest
+from hugging_face import Tap
+from more_architectures import EVERY_ARCHITECTURE
 from published import (
     OPTIONS,
     RANK,
@@ -20,24 +21,40 @@ from published import (
     load_by_readme,
     readme_block,
 )
-from record import metadata, record
+from record import is_linear, record
+from truth import Truth, check_same
 
 SHARDS, SEQUENCES = 8, 8  # 2,048 rows
 UNSEEN_SEED = 1
 
 
+def expected_tied(model):
+    """The head, where its weight is the embedding's."""
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is table.weight
+    return {name for name, module in model.named_modules() if tied and module is head}
+
+
 class ArchitectureTests:
     def __init__(self, daemon, name):
-        self.daemon, self.architecture = daemon, ARCHITECTURES[name]
+        self.daemon, self.architecture = daemon, EVERY_ARCHITECTURE[name]
         self.checkpoint = daemon.work / f"{name}-checkpoint"
         self.model = self.architecture.save(self.checkpoint)
         self.linears = expected_linears(self.model)
-        about = metadata(self.model, self.architecture.task_type)
-        batches = self.architecture.batches(SHARDS, SEQUENCES, seed=0)
-        shards = record(self.model, batches, daemon.work / f"{name}-shards", about)
-        self.out = daemon.once(*OPTIONS, activations=shards, checkpoint=self.checkpoint)
+        self.shards = daemon.work / f"{name}-shards"
+        self.shards.mkdir()
+        with torch.no_grad(), Tap(self.model, self.shards, strict=True):
+            self.truth = Truth(self.model, is_linear)
+            for batch in self.architecture.batches(SHARDS, SEQUENCES, seed=0):
+                self.model(**batch)
+            self.truth.stop()
+        self.out = daemon.once(*OPTIONS, activations=self.shards, checkpoint=self.checkpoint)
         self.unseen = Unseen(self.model, self.architecture.batches(2, SEQUENCES, UNSEEN_SEED))
         self.loaded = load_by_readme(self.out)
+
+    def test_every_row_is_recorded_bit_for_bit(self):
+        tied = expected_tied(self.model)
+        check_same(self.shards, self.truth, names=self.truth.fed() - tied)
 
     def test_readme_names_the_class(self):
         block, names = readme_block(self.out), [self.architecture.class_name]
@@ -83,6 +100,10 @@ class ArchitectureTests:
 
     def test_peft_computes_base_plus_correction(self):
         check_layer_outputs(self.unseen, self.loaded, adapter(self.out))
+
+
+class ListedArchitectureTests(ArchitectureTests):
+    """One that the daemon knows by config.json's model_type."""
 
     def test_plain_keys_give_the_same(self):
         """Without metadata config.json's model_type says what the shards do not."""

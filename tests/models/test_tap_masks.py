@@ -7,7 +7,8 @@ import torch
 import transformers
 from architectures import ARCHITECTURES, HEADS, HIDDEN, WIDE, tokens
 from hugging_face import Tap
-from test_tap_rows import KINDS, SMALL, drawn, fed, llama
+from record import is_linear
+from test_tap_rows import SMALL, drawn, fed, llama
 from torch import nn
 from truth import Truth, check_same, recorded, shards
 
@@ -72,7 +73,7 @@ class TapMasksTests:
         """Recorded by the tap and by the truth, which is told what is padding; returns what the tap said."""
         folder, told = self.folder(), io.StringIO()
         with torch.no_grad(), contextlib.redirect_stderr(told), Tap(model, folder):
-            truth = Truth(model, KINDS)
+            truth = Truth(model, is_linear)
             use(model)
             truth.stop()
         check_same(folder, truth, counts, fed(model) if names is None else names)

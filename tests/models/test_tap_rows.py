@@ -9,11 +9,10 @@ import torch
 import transformers
 from architectures import ARCHITECTURES, tokens
 from hugging_face import Tap
+from record import is_linear
 from torch.utils.checkpoint import checkpoint
-from transformers.pytorch_utils import Conv1D
 from truth import Truth, check_same, recorded, shards
 
-KINDS = (torch.nn.Linear, Conv1D)
 SMALL = dict(vocab_size=160, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
 
 
@@ -33,7 +32,7 @@ def llama(**sizes):
 
 def fed(model):
     """All that is recorded of a model whose head is tied."""
-    return {name for name, module in model.named_modules() if isinstance(module, KINDS) and name != "lm_head"}
+    return {name for name, module in model.named_modules() if is_linear(module) and name != "lm_head"}
 
 
 class Spread(torch.nn.Module):
@@ -115,7 +114,7 @@ class TapRowsTests:
         """Records what `use` does with the model, twice: by the tap and by the truth. Returns the folder."""
         folder = self.folder()
         with torch.set_grad_enabled(grad), Tap(model, folder, **options):
-            truth = Truth(model, KINDS)
+            truth = Truth(model, is_linear)
             use(model)
             truth.stop()
         check_same(folder, truth, names=names)
@@ -156,7 +155,7 @@ class TapRowsTests:
                     model.enable_input_require_grads()
                 folder = self.folder()
                 with Tap(model, folder):
-                    truth = Truth(model, KINDS)
+                    truth = Truth(model, is_linear)
                     result = model(x)
                     truth.stop()
                     (result if torch.is_tensor(result) else result.logits).sum().backward()
@@ -211,7 +210,7 @@ class TapRowsTests:
         """The layers that are given a row."""
         sizes, handles = {}, []
         for name, module in model.named_modules():
-            if isinstance(module, KINDS):
+            if is_linear(module):
                 keep = lambda _, x, name=name: sizes.update({name: sizes.get(name, 0) + x[0].numel()})
                 handles.append(module.register_forward_pre_hook(keep))
         with torch.no_grad():
@@ -269,7 +268,7 @@ class TapRowsTests:
             with contextlib.suppress(KeyboardInterrupt):
                 model(drawn(seed=1))
             broken.remove()
-            truth = Truth(model, KINDS)
+            truth = Truth(model, is_linear)
             model(drawn(seed=2))
             truth.stop()
         check_same(folder, truth, names=fed(model))
@@ -282,7 +281,7 @@ class TapRowsTests:
     def test_replicas_of_data_parallel(self):
         """Each works in a thread of its own, on a part of the batch, all at once."""
         folder, model, given = self.folder(), llama(), drawn(6).split(2)
-        truth = Truth(model, KINDS)
+        truth = Truth(model, is_linear)
         with torch.no_grad():
             for part in given:
                 model(part)

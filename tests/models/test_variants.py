@@ -16,7 +16,8 @@ from architectures import (
     draw,
     tokens,
 )
-from fixture import ROOT
+from daemon import manifest
+from hugging_face import Tap
 from published import (
     OPTIONS,
     Unseen,
@@ -32,7 +33,6 @@ from published import (
     readme_block,
     tensors,
 )
-from readme import define_hook
 from record import linears, listed, metadata, record
 from safetensors.torch import load_file
 
@@ -177,35 +177,24 @@ class ClassifierTests(Variants):
         self.classifier("LlamaForSequenceClassification", "llama", "model")
 
 
-class HookedTests(Variants):
-    """Recorded by the README's hook, which names the class and no task type."""
+class LoopedTests(Variants):
+    """ALBERT has one block, which it calls once for each of its layers, and no list knows it."""
 
-    def hooked(self, family):
-        folder, architecture = self.folder(f"hooked-{family}"), ARCHITECTURES[family]
-        model = architecture.save(folder / "checkpoint")
+    def test_statistics_are_of_every_call(self):
+        sizes = dict(hidden_size=HIDDEN, embedding_size=24, intermediate_size=WIDE, num_attention_heads=HEADS)
+        sizes |= dict(num_hidden_layers=4, max_position_embeddings=64, hidden_dropout_prob=0.0)
+        folder = self.folder("albert")
+        albert = Architecture("AlbertModel", sizes, "FEATURE_EXTRACTION")
+        model = albert.save(folder / "checkpoint")
         (folder / "shards").mkdir()
-        define_hook((ROOT / "README.md").read_text(encoding="utf-8"))(model, str(folder / "shards"))
-        with torch.no_grad():
-            for batch in architecture.batches(SHARDS, SEQUENCES, 0):
+        with torch.no_grad(), Tap(model, folder / "shards", strict=True):
+            for batch in albert.batches(SHARDS, SEQUENCES, 0):
                 model(**batch)
-        out = self.daemon.once(
-            *OPTIONS, activations=folder / "shards", checkpoint=folder / "checkpoint"
-        )
-        task = json.loads((out / "current/adapter_config.json").read_text())["task_type"]
-        assert task == architecture.task_type, f"{task}, not {architecture.task_type}"
-        self.check(out, architecture.load(folder / "checkpoint"), load_by_readme(out), architecture)
-
-    def test_llama(self):
-        self.hooked("llama")
-
-    def test_gpt2(self):
-        self.hooked("gpt2")
-
-    def test_bert(self):
-        self.hooked("bert")
-
-    def test_t5(self):
-        self.hooked("t5")
+        out = self.daemon.once(*OPTIONS, activations=folder / "shards", checkpoint=folder / "checkpoint")
+        rows = {layer["name"]: layer["rows"] for layer in manifest(out)["layers"]}
+        of_block = {n for name, n in rows.items() if ".attention." in name or ".ffn" in name}
+        assert of_block == {4 * SHARDS * SEQUENCES * SEQUENCE}, rows
+        self.check(out, model, load_by_readme(out), albert)
 
 
 class CrossAttentionTests(Variants):

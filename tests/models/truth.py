@@ -6,16 +6,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-BITS = {4: torch.int32, 2: torch.int16}
-
 
 class Truth:
     """Replaces the forward of each of a model's linear layers by one that keeps a copy of its input, call by call."""
 
-    def __init__(self, model, kinds):
+    def __init__(self, model, is_linear):
         self.calls, self.replaced = {}, []
         for name, module in model.named_modules():
-            if isinstance(module, kinds):
+            if is_linear(module):
                 self.calls[name] = []
                 self.replace(name, module)
 
@@ -32,6 +30,9 @@ class Truth:
     def stop(self):
         for module in self.replaced:
             del module.forward
+
+    def fed(self):
+        return {name for name, calls in self.calls.items() if calls}
 
     def rows(self, name, counts=lambda name, x: None):
         """All rows of a layer; `counts` says which of an input are no padding, None: all."""
@@ -69,14 +70,14 @@ def recorded(folder):
 
 def in_order(rows):
     """Rows sorted by their bits: in which order a shard has those of several calls says nothing."""
-    bits = rows.contiguous().view(BITS[rows.element_size()]).tolist()
-    return sorted(map(tuple, bits))
+    data, width = rows.contiguous().view(torch.uint8).numpy().tobytes(), rows.shape[-1] * rows.element_size()
+    return sorted(data[at : at + width] for at in range(0, len(data), width))
 
 
 def check_same(folder, truth, counts=lambda name, x: None, names=None):
     """The shards hold every row that the layers were given, no other, and not one bit differs."""
     found = recorded(folder)
-    expected = {name for name in truth.calls if truth.calls[name]} if names is None else set(names)
+    expected = truth.fed() if names is None else set(names)
     assert found.keys() == expected, f"not in both: {sorted(found.keys() ^ expected)}"
     for name, rows in found.items():
         real = truth.rows(name, counts)

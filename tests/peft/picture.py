@@ -7,7 +7,7 @@ import statistics
 import torch
 from daemon import generation_manifest, generations
 from fixture import MODEL, ROOT, calibration_tokens, load_model
-from readme import define_hook
+from hugging_face import Tap
 from unseen import UnseenRows
 
 PICTURE = ROOT / "docs/live.svg"
@@ -43,18 +43,17 @@ def stream():
     return tokens[:-UNSEEN], tokens[-UNSEEN:]
 
 
-def feed(live, readme, folder):
-    """Runs the model with the README's hook on the stream, at the daemon's pace; returns the shards."""
+def feed(live, folder):
+    """Runs the model with the tap on the stream, at the daemon's pace; returns the shards."""
     model, batches = load_model(), stream()[0].split(BATCH)
-    define_hook(readme)(model, folder)
-    with torch.no_grad():
+    with torch.no_grad(), Tap(model, folder, dtype="bf16", strict=True):
         for fed, batch in enumerate(batches):
             live.wait("at pace", lambda fed=fed: live.said("folded ") >= fed - BEHIND, seconds=60)
             model(input_ids=batch)
     return len(batches)
 
 
-def record(daemon, readme):
+def record(daemon):
     """The run; returns its output folder."""
     folder = daemon.work / "picture"
     (folder / "activations").mkdir(parents=True)
@@ -63,7 +62,7 @@ def record(daemon, readme):
     command += ["--keep-generations", "1000", "--idle-publish", "3", "--consume", "delete"]
     with daemon.live(command, folder) as live:
         live.wait_until_watching()
-        shards = feed(live, readme, folder / "activations")
+        shards = feed(live, folder / "activations")
         work = live.wait_until_idle(shards)["work"]
         exit_code = live.stop()
         assert exit_code == 0, f"exit code {exit_code}"
@@ -170,5 +169,5 @@ def svg(points):
     return "\n".join([*plot.parts, "</svg>", ""])
 
 
-def write_picture(daemon, readme):
-    PICTURE.write_text(svg(score(record(daemon, readme))), encoding="utf-8")
+def write_picture(daemon):
+    PICTURE.write_text(svg(score(record(daemon))), encoding="utf-8")

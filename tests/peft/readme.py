@@ -2,7 +2,7 @@
 
 import re
 
-HOOK = "<!-- hook -->"
+TAP = "<!-- tap -->"
 LIVE_DAEMON = "<!-- live: daemon -->"
 LIVE_ENGINE = "<!-- live: engine -->"
 
@@ -12,14 +12,3 @@ def code_block(readme, marker, language):
     block = re.match(rf"\s*```{language}\n(.*?)```", readme[readme.index(marker) + len(marker) :], re.DOTALL)
     assert block, f"no {language} code block follows {marker}"
     return block[1]
-
-
-def hook_source(readme):
-    return code_block(readme, HOOK, "python")
-
-
-def define_hook(readme):
-    """The function that the README's block defines."""
-    namespace = {}
-    exec(compile(hook_source(readme), "README.md", "exec"), namespace)
-    return namespace["hook"]

@@ -2,8 +2,11 @@
 
 import argparse
 import pathlib
+import sys
 import tempfile
 import warnings
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "taps"))
 
 import torch
 import transformers
@@ -12,9 +15,9 @@ from fixture import ROOT
 from picture import write_picture
 from suites import report, run
 from test_adapter import AdapterTests
-from test_hook import HookTests
 from test_live import LiveTests
 from test_table import TableTests
+from test_tap import TapTests
 
 
 def main():
@@ -31,10 +34,10 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         daemon = Daemon(arguments.daemon, work)
         if arguments.write_picture:
-            return write_picture(daemon, readme)
+            return write_picture(daemon)
         results = [
             run("adapter", lambda: AdapterTests(daemon)),
-            run("hook", lambda: HookTests(daemon, readme)),
+            run("tap", lambda: TapTests(daemon, readme)),
             run("live", lambda: LiveTests(daemon, readme)),
             run("table", lambda: TableTests(daemon, arguments.write_table)),
         ]

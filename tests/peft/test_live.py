@@ -1,5 +1,6 @@
 """The README's live use, run as it stands: a daemon, and another process whose model feeds it."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import peft
 from daemon import generation_manifest, generations, manifest
 from fixture import ROOT, calibration_tokens, linear_names, load_model
-from readme import LIVE_DAEMON, LIVE_ENGINE, code_block, hook_source
+from readme import LIVE_DAEMON, LIVE_ENGINE, code_block
 from unseen import UnseenRows
 
 CARGO = "cargo run --release -p qera-daemon --"
@@ -27,11 +28,13 @@ class LiveTests:
         command = code_block(readme, LIVE_DAEMON, "sh")
         assert command.count(CARGO) == 1, f"not one {CARGO!r} after {LIVE_DAEMON}"
         command = command.replace(CARGO, f"exec {shlex.quote(str(daemon.binary))}")  # exec: signals reach the daemon
-        engine = hook_source(readme) + code_block(readme, LIVE_ENGINE, "python")
+        engine = code_block(readme, LIVE_ENGINE, "python")
         with daemon.live(["sh", "-e", "-c", command], self.folder) as live:
             live.wait_until_watching()
             command = [sys.executable, "-c", engine]
-            fed = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
+            path = os.pathsep.join([str(ROOT / "taps"), os.environ.get("PYTHONPATH", "")])
+            options = dict(cwd=self.folder, env=os.environ | {"PYTHONPATH": path}, timeout=SECONDS)
+            fed = subprocess.run(command, capture_output=True, text=True, **options)
             assert fed.returncode == 0, f"the engine: exit code {fed.returncode}\n{fed.stderr[-3000:]}"
             self.idle = live.wait_until_idle(SHARDS, SECONDS)
             self.table = live.status()

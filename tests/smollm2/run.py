@@ -6,7 +6,7 @@ import sys
 import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path += [str(HERE.parent / "peft"), str(HERE.parent / "models")]
+sys.path += [str(HERE.parent / "peft"), str(HERE.parent / "models"), str(HERE.parent.parent / "taps")]
 
 import transformers
 from forms import FORMS, FULL_PRECISION, ROUNDING_CPU, at_most

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole-model measurement: SmolLM2-135M, recorded by the README's hook, quantized and corrected by the daemon,
+# The whole-model measurement: SmolLM2-135M, recorded by the tap, quantized and corrected by the daemon,
 # judged by the perplexity of text that was not recorded (forms.py: what runs, and the bounds). No stage of the gate:
 # a run takes half an hour on two cores and 9 GB of disk.
 #
