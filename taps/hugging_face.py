@@ -267,7 +267,7 @@ class ShardFolder:
 class Tap:
     """Records a model from now until `close`, or to the end of a `with` block.
 
-    include     globs of names (`model.layers.0.*`); what none matches is listed as a layer, and its rows are not recorded
+    include     globs of names (`model.layers.0.*`); what none matches is listed as a layer, without rows
     dtype       of stored rows: f32, f16, bf16; as they come where it is left out
     every       of so many calls of the model one is recorded
     max_rows    recording ends with the call that reaches so many rows (tokens that are no padding)
@@ -303,7 +303,8 @@ class Tap:
         self.model, self.inner = model, unwrapped(model)
         layers = self._layers()
         if not layers:
-            raise ValueError(f"tap: {type(self.inner).__name__} has no linear layer to record (torch.nn.Linear, Conv1D)")
+            kind = type(self.inner).__name__
+            raise ValueError(f"tap: {kind} has no linear layer to record (torch.nn.Linear, Conv1D)")
         self.folder = ShardFolder(folder, max_bytes, rank())
         self.metadata = self._about(layers, source, model_name, task_type)
         self._hook(layers)
@@ -339,7 +340,8 @@ class Tap:
         if isinstance(self.inner, pretrained):
             about["qera.class"] = kind
             task_type = task_type or next((task for end, task in TASKS.items() if kind.endswith(end)), None)
-            if not task_type and getattr(config, "is_encoder_decoder", False) and kind.endswith(("Generation", "MTModel")):
+            two_sided = getattr(config, "is_encoder_decoder", False)
+            if not task_type and two_sided and kind.endswith(("Generation", "MTModel")):
                 task_type = "SEQ_2_SEQ_LM"
         if task_type:
             about["qera.task_type"] = task_type

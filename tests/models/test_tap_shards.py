@@ -13,9 +13,9 @@ import torch
 import transformers
 from architectures import ARCHITECTURES
 from hugging_face import Tap
+from record import is_linear
 from safetensors import safe_open
 from test_tap_masks import whisper
-from record import is_linear
 from test_tap_rows import SMALL, drawn, llama
 from truth import recorded, said, shards
 
@@ -23,6 +23,7 @@ ROOT_OF_TAPS = os.path.dirname(sys.modules["hugging_face"].__file__)
 PROCESS = """
 import os, sys, torch
 from hugging_face import Tap
+from record import is_linear
 model = torch.nn.Sequential(torch.nn.Linear(4, 4))
 if sys.argv[2] == "distributed":
     torch.distributed.init_process_group("gloo")
@@ -115,7 +116,8 @@ class TapShardsTests:
             assert len(shards(folder)) == 1, label
             assert recorded(folder).keys() == recorded(plain).keys(), (label, sorted(recorded(folder)))
             about, expected = said(shards(folder)[0]), said(shards(plain)[0])
-            assert about["qera.class"] == "LlamaForCausalLM" and about["qera.linears"] == expected["qera.linears"], label
+            assert about["qera.linears"] == expected["qera.linears"], label
+            assert about["qera.class"] == "LlamaForCausalLM", label
 
     def test_class_task_and_source(self):
         tasks = {"llama": "CAUSAL_LM", "gpt2": "CAUSAL_LM", "t5": "SEQ_2_SEQ_LM", "bert": None}
@@ -123,7 +125,8 @@ class TapShardsTests:
             model = ARCHITECTURES[name].make()
             tap = Tap(model, self.folder())
             tap.close()
-            assert tap.metadata["qera.class"] == type(model).__name__ and tap.metadata["qera.source"] == "full-precision"
+            assert tap.metadata["qera.source"] == "full-precision", tap.metadata
+            assert tap.metadata["qera.class"] == type(model).__name__, tap.metadata
             assert tap.metadata.get("qera.task_type") == task, tap.metadata
         _, _, tap = self.record(llama(), source="quantized")
         assert tap.metadata["qera.source"] == "quantized"
