@@ -51,6 +51,12 @@ HANDS_FAILURES = "always_call" in inspect.signature(torch.nn.Module.register_for
 NOTHING, INHERITED = "no row is padding", "the mask of the module around it"
 
 
+def untraced(hook):
+    """A hook that torch.compile leaves as it is: what it runs is compiled up to the hook, and from there on."""
+    disable = getattr(getattr(torch, "compiler", None), "disable", None)
+    return disable(hook) if disable else hook
+
+
 def unwrapped(model):
     """The model inside what compiles, spreads or adapts it."""
     inside, kind = model._modules, type(model)
@@ -372,6 +378,7 @@ class Tap:
     def _before(self, module, function):
         own = weakref.ref(module)
 
+        @untraced
         def hook(module, args, kwargs):
             # A copy of the model has the hooks, and is another model; a replica of DataParallel is not.
             if module is own() or getattr(module, "_is_replica", False):
@@ -388,6 +395,7 @@ class Tap:
     def _after(self, module, function):
         own, options = weakref.ref(module), {"always_call": True} if HANDS_FAILURES else {}
 
+        @untraced
         def hook(module, args, output):
             if module is own() or getattr(module, "_is_replica", False):
                 self._guarded(function)

@@ -51,7 +51,7 @@ LISTED = ARCHITECTURES | {
     "gpt_bigcode": Architecture("GPTBigCodeForCausalLM", GPT2_SIZES),
     "gpt_neo": Architecture("GPTNeoForCausalLM", GPT_NEO_SIZES),
     "openai-gpt": Architecture("OpenAIGPTLMHeadModel", GPT2_SIZES),
-    "imagegpt": Architecture("ImageGPTForCausalImageModeling", GPT2_SIZES),
+    "imagegpt": Architecture("ImageGPTForCausalImageModeling", GPT2_SIZES, None),
     "xlm-roberta": Architecture("XLMRobertaModel", BERT_LIKE, FEATURES),
     "camembert": Architecture("CamembertModel", BERT_LIKE, FEATURES),
     "distilbert": Architecture("DistilBertModel", DISTILBERT_SIZES, FEATURES),

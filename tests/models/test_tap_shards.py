@@ -23,10 +23,10 @@ ROOT_OF_TAPS = os.path.dirname(sys.modules["hugging_face"].__file__)
 PROCESS = """
 import os, sys, torch
 from hugging_face import Tap
-from record import is_linear
 model = torch.nn.Sequential(torch.nn.Linear(4, 4))
 if sys.argv[2] == "distributed":
-    torch.distributed.init_process_group("gloo")
+    rank, meet = int(os.environ["RANK"]), f"file://{sys.argv[1]}.meet"
+    torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
     model = torch.nn.parallel.DistributedDataParallel(model)
 with Tap(model, sys.argv[1]):
     model(torch.full((2, 4), float(os.environ["RANK"])))
@@ -215,7 +215,7 @@ class TapShardsTests:
         """Processes that run the model on their own batches, with and without torch.distributed."""
         for how in ("alone", "distributed"):
             folder, ranks = self.folder(), range(2)
-            environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "WORLD_SIZE": "2"}
+            environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
             path = os.pathsep.join([ROOT_OF_TAPS, os.environ.get("PYTHONPATH", "")])
             command = [sys.executable, "-c", PROCESS, folder, how]
             running = [
