@@ -19,8 +19,11 @@ pub enum SolveError {
     #[error("a maximum over batches cannot be had without some of their rows")]
     LeftOut,
     /// R has no factor: it is not finite.
-    #[error("R has no Cholesky factor: the layer's inputs overflow")]
+    #[error("R has no Cholesky factor because it is not finite: products of the inputs overflow")]
     NotPositive,
+    /// Rounding under an R that no row was folded into: a defect if it is ever seen.
+    #[error("R is not gathered, and weights cannot be rounded under it")]
+    NotGathered,
     /// The dense eigensolver gave up.
     #[error("the eigensolver failed on a matrix of {n} columns: it did not converge")]
     NoConvergence {

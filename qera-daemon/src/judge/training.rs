@@ -37,32 +37,54 @@ pub(crate) fn unseen<'s>(
 
 /// These blocks of the window: one fold when they are at most a quarter of the rows by weight, else
 /// four of nearly equal weight. Every fold leaves rows to solve from.
+///
+/// A block with weights that is more than one of the parts is a fold by itself wherever it stands,
+/// and what is before and behind it is cut into the parts that are left: it would leave little to
+/// solve from, and light blocks beside it as little.
 pub(crate) fn folds<'f, 's>(
     statistics: &SiteStatistics,
     blocks: &'f [&'s Block],
 ) -> Vec<&'f [&'s Block]> {
     let (all, own) = (statistics.extent().weight, extent_of(blocks).weight);
     let count = if 4.0 * own <= all { 1.0 } else { FOLDS };
+    let weight_of = |block: &&Block| block.stored().extent().weight;
+    let is_heavy = |block: &&Block| block.weights.is_some() && weight_of(block) * count > own;
+    let light = blocks.iter().filter(|block| !is_heavy(block));
+    let (rest, parts) = (
+        light.clone().map(weight_of).sum::<f64>(),
+        count - (blocks.len() - light.count()) as f64,
+    );
     let mut folds = Vec::new();
-    let (mut from, mut seen) = (0, 0.0);
+    let (mut from, mut seen, mut cuts) = (0, 0.0, 1.0);
     for (index, block) in blocks.iter().enumerate() {
-        seen += block.stored().extent().weight;
-        let last = index + 1 == blocks.len();
-        // Cut where the weight so far passes the next of `count` equal parts.
-        if last || seen * count >= own * (folds.len() as f64 + 1.0) {
+        let heavy = is_heavy(block);
+        if heavy && from < index {
+            folds.push(&blocks[from..index]);
+            from = index;
+        }
+        if !heavy {
+            seen += weight_of(block);
+        }
+        // Cut where the weight so far passes the next of the equal parts.
+        let passes = seen * parts >= rest * cuts;
+        if heavy || passes || index + 1 == blocks.len() {
             folds.push(&blocks[from..=index]);
             from = index + 1;
         }
+        if !heavy && passes {
+            cuts += 1.0;
+        }
     }
-    folds.retain(|fold| leaves_rows(statistics, fold));
+    folds.retain(|fold| leaves(statistics, fold, LEFT_MIN));
     folds
 }
 
-/// Whether there is something to solve from without these blocks of the window.
-pub(crate) fn leaves_rows(statistics: &SiteStatistics, blocks: &[&Block]) -> bool {
+/// Whether without these blocks of the window there is something left to solve from: at least this
+/// share of the weight.
+pub(crate) fn leaves(statistics: &SiteStatistics, blocks: &[&Block], share: f64) -> bool {
     let all = statistics.extent();
     let left = all.without(&extent_of(blocks));
-    left.rows > 0 && left.weight >= LEFT_MIN * all.weight
+    left.rows > 0 && left.weight >= share * all.weight
 }
 
 pub(crate) fn extent_of(fold: &[&Block]) -> Extent {
@@ -312,7 +334,7 @@ mod tests {
         let all_weight = statistics.extent().weight;
         let formed = statistics
             .second_moment
-            .less(compute, stored.clone(), all_weight);
+            .less(compute, stored.clone(), &statistics.extent());
         let formed = formed.unwrap();
         let in_f64 = stored.fold(Mat::<f64>::zeros(M, M), |sum, block| {
             let rows = compute.rows_operand(block);
@@ -334,7 +356,7 @@ mod tests {
         assert!(
             statistics
                 .second_moment
-                .less(compute, core::iter::empty(), 0.0)
+                .less(compute, core::iter::empty(), &Extent::rows(0))
                 .is_none()
         );
     }
@@ -350,10 +372,31 @@ mod tests {
             folds(of, &all(of)).iter().map(|fold| fold.len()).collect()
         };
         assert_eq!(lengths(&heavy), [1; 3], "the first one is no fold");
-        assert!(leaves_rows(&heavy, &blocks[1..]) && !leaves_rows(&heavy, &blocks[..1]));
+        assert!(leaves(&heavy, &blocks[1..], LEFT_MIN) && !leaves(&heavy, &blocks[..1], LEFT_MIN));
         let eight: Vec<f32> = (0..800).map(|i| if i < 400 { 3.0 } else { 1.0 }).collect();
         let (uneven, _) = weighted(&[100; 8], Some(&eight));
         assert_eq!(lengths(&uneven), [2, 1, 1, 4], "by rows it is two each");
+    }
+
+    /// Wherever a heavy block stands, it is a fold by itself, or none where it leaves too little,
+    /// and the others are cut as evenly as they can be.
+    #[test]
+    fn a_heavy_block_is_a_fold_by_itself() {
+        let lengths = |heavy: usize, weight: f32| -> Vec<usize> {
+            let mut weights = vec![1.0; 700];
+            weights[heavy * 100..][..100].fill(weight);
+            let (statistics, _) = weighted(&[100; 7], Some(&weights));
+            let blocks = all(&statistics);
+            let folds = folds(&statistics, &blocks);
+            folds.iter().map(|fold| fold.len()).collect()
+        };
+        // 6 of 26 parts left by the heavy one, and of 1e9.
+        for (weight, own) in [(20.0, &[1][..]), (1e9, &[])] {
+            let with = |before: &[usize], behind: &[usize]| [before, own, behind].concat();
+            assert_eq!(lengths(0, weight), with(&[], &[2; 3]), "{weight}");
+            assert_eq!(lengths(2, weight), with(&[2], &[2; 2]), "{weight}");
+            assert_eq!(lengths(6, weight), with(&[2; 3], &[]), "{weight}");
+        }
     }
 
     #[test]

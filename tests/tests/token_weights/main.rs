@@ -7,6 +7,7 @@ mod judged;
 mod masks;
 mod refused;
 mod repeated;
+mod rounded;
 
 use std::fs;
 

@@ -7,8 +7,9 @@
 //!   H = (1 - b) R_perp + b R_a + lambda I = R_a + lambda I - (1 - b) Z Z^T,
 //!   Z = R_a A (A^T R_a A)^(-1/2),   R_a = (1 - a) R + a diag(R),   lambda = 0.01 mean diag(R_a).
 //!
-//! H is at least lambda I, so that its factor exists; it is formed and factored in f64, in units of
-//! R's largest diagonal element.
+//! H is at least lambda I but for the rounding of R, so that its factor exists; it is formed and
+//! factored in f64, in units of R's largest diagonal element. Where rounding left more than lambda of
+//! a negative direction, it is factored with a larger one.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
@@ -24,6 +25,8 @@ use crate::host::solve_error::SolveError;
 
 /// lambda, as a share of the mean diagonal element of R_a.
 pub(crate) const DAMPING: f64 = 0.01;
+/// What lambda is multiplied by where H has no factor.
+const MORE_DAMPING: f64 = 16.0;
 /// Directions of A, its columns scaled to unit energy, whose share of the strongest one's energy is
 /// below this are none: as in the core's form.
 const NO_DIRECTION: f64 = 1.0 / (1_u64 << 26) as f64;
@@ -147,9 +150,10 @@ impl<'a> SiteMetric<'a> {
         Absorbed(Mat::zeros(self.m(), 0))
     }
 
-    /// The columns of H from `first` on as far as `columns` is wide, from row `first` on.
-    fn form(&self, first: usize, absorbed: &Absorbed, mut columns: MatMut<'_, f64>) {
-        let (a, damping, unit) = (self.shrinkage, self.damping(), 1.0 / self.scale);
+    /// The columns of H with this lambda from `first` on as far as `columns` is wide, from row
+    /// `first` on.
+    fn form(&self, first: usize, absorbed: &Absorbed, damping: f64, mut columns: MatMut<'_, f64>) {
+        let (a, unit) = (self.shrinkage, 1.0 / self.scale);
         for (c, column) in columns.as_mut().col_iter_mut().enumerate() {
             let rows = column.iter_mut().skip(c);
             let r = self.r.row(first + c);
@@ -178,7 +182,7 @@ impl<'a> SiteMetric<'a> {
         for first in (0..m).step_by(BAND) {
             let width = BAND.min(m - first);
             let mut band = band.as_mut().submatrix_mut(0, 0, m - first, width);
-            self.form(first, absorbed, band.as_mut());
+            self.form(first, absorbed, self.damping(), band.as_mut());
             for c in 0..width {
                 for i in c..m - first {
                     let value = narrow(band[(i, c)]);
@@ -197,17 +201,14 @@ impl<'a> SiteMetric<'a> {
     pub(crate) fn factor(&self, absorbed: &Absorbed) -> Result<CholeskyFactor, SolveError> {
         let m = self.m();
         let mut memory = PageVec::<f64>::zeroed(m * m);
-        let mut h = MatMut::from_column_major_slice_mut(&mut memory, m, m);
-        for first in (0..m).step_by(BAND) {
-            let width = BAND.min(m - first);
-            let columns = h.as_mut().submatrix_mut(first, first, m - first, width);
-            self.form(first, absorbed, columns);
+        let mut damping = self.damping();
+        while !self.factor_with(damping, absorbed, &mut memory) {
+            // From some lambda on every finite H has one.
+            if !damping.is_finite() || !self.is_finite(absorbed) {
+                return Err(SolveError::NotPositive);
+            }
+            damping *= MORE_DAMPING;
         }
-        let scratch = cholesky_in_place_scratch::<f64>(m, Par::Seq, Default::default());
-        let mut scratch = MemBuffer::new(scratch);
-        let stack = MemStack::new(&mut scratch);
-        cholesky_in_place(h, Default::default(), Par::Seq, stack, Default::default())
-            .map_err(|_| SolveError::NotPositive)?;
         let mut values = PageVec::zeroed(m * m);
         let mut pivots = Vec::with_capacity(m);
         let columns = memory.chunks_exact(m).zip(values.chunks_exact_mut(m));
@@ -221,5 +222,25 @@ impl<'a> SiteMetric<'a> {
             return Err(SolveError::NotPositive);
         }
         Ok(CholeskyFactor { values, m, pivots })
+    }
+
+    /// Puts the factor of H with this lambda there, by columns; whether there is one.
+    fn factor_with(&self, damping: f64, absorbed: &Absorbed, memory: &mut [f64]) -> bool {
+        let m = self.m();
+        let mut h = MatMut::from_column_major_slice_mut(memory, m, m);
+        for first in (0..m).step_by(BAND) {
+            let width = BAND.min(m - first);
+            let columns = h.as_mut().submatrix_mut(first, first, m - first, width);
+            self.form(first, absorbed, damping, columns);
+        }
+        let scratch = cholesky_in_place_scratch::<f64>(m, Par::Seq, Default::default());
+        let mut scratch = MemBuffer::new(scratch);
+        let stack = MemStack::new(&mut scratch);
+        cholesky_in_place(h, Default::default(), Par::Seq, stack, Default::default()).is_ok()
+    }
+
+    fn is_finite(&self, absorbed: &Absorbed) -> bool {
+        let mut rows = (0..self.m()).map(|i| self.r.row(i));
+        rows.all(|row| row.iter().all(|x| x.is_finite())) && absorbed.0.is_all_finite()
     }
 }

@@ -258,6 +258,18 @@ mod tests {
         }
     }
 
+    /// Rounding may leave R with a negative direction, larger than lambda: H has a factor all the same.
+    #[test]
+    fn an_r_with_a_negative_direction_has_a_factor() {
+        let mut sequence = SplitMix64::new(10);
+        let mut r = autocorrelation(&mut sequence);
+        // R_01, far above what two channels can have in common.
+        r[1] = 3.0 * r[0].max(r[M]);
+        let metric = SiteMetric::new(PackedR::new(&r, M), 0.0);
+        let factor = metric.factor(&metric.nothing_absorbed()).unwrap();
+        assert!(factor.pivots.iter().all(|pivot| *pivot > 0.0));
+    }
+
     /// Columns of A that say the same, and one that says nothing, absorb what one of them does.
     #[test]
     fn columns_that_repeat_absorb_nothing_more() {

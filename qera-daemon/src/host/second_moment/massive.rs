@@ -33,7 +33,7 @@ const IN_F64: f64 = (1 << 18) as f64;
 /// How far R_ii is off, relative: of a constant channel by f32 sums whose roundings all go one way,
 /// of a massive one by f64 folds, some thousands of them.
 const ERROR_CONSTANT: f64 = 1e-5;
-const ERROR_F64: f64 = 3e-15;
+pub(crate) const ERROR_F64: f64 = 3e-15;
 /// Most of them, and most of all channels: where more are large, that is what is ordinary there.
 const MOST: usize = 64;
 const SHARE_MOST: usize = 8;

@@ -3,6 +3,11 @@
 //! It is (N R - X^T X) / (N - n), with weights (N R - X^T W X) / (N - n) with N and n the sums of
 //! weights: applied, where a few vectors are multiplied; formed
 //! ([`SecondMoment::less`]) for what rounds weights by it.
+//!
+//! What is left of a channel that only the rows taken excite is the rounding of two sums of its
+//! squares: -1e-7 of them and more, which is no R where they are large beside the rest. So rows of
+//! massive channels are taken out as they were folded, in f64, and where the rounding of the others
+//! is still as large as what a W~ is made by, nothing is formed.
 
 use std::sync::Arc;
 
@@ -12,48 +17,80 @@ use qera_core::packed::packed_offset;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
+use crate::host::kernels::row_weights::Extent;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::operand::RowsOperand;
+use crate::host::second_moment::massive::{ERROR_F64, MassiveRows, massive_channels};
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::second_moment::{SecondMoment, shares};
 
+/// How far f32 sums leave R_ij off, of sqrt(R_ii R_jj), where roundings average out.
+const ERROR_F32: f64 = 1e-7;
+/// Most of the mean diagonal element that rounding may be: a W~ is rounded under R and 0.01 of that.
+const ROUNDING_MOST: f64 = 1.0 / 256.0;
+
 impl SecondMoment {
-    /// The moments without these rows, of which the mean over `weight` holds each once, in memory of
-    /// their own: m^2 flops a row. `None` where R is not kept, or no row is left.
+    /// The moments without these rows, of which the mean over `all` holds each once, in memory of
+    /// their own: m^2 flops a row. `None` where R is not kept, no row is left, or what is left does
+    /// not stand out of the rounding of what was taken.
     pub(crate) fn less<'b>(
         &self,
         compute: Compute<'_>,
         blocks: impl Iterator<Item = StoredRows<'b>>,
-        weight: f64,
+        all: &Extent,
     ) -> Option<Self> {
         let Self::Packed { r, channels } = self else {
             return None;
         };
         let m = channels.m2.len();
+        let massive = massive_channels(channels, all);
         let (mut taken, mut out) = (PageVec::zeroed(r.len()), 0.0);
         let mut scratch = Scratch::default();
         for block in blocks {
+            let in_f64 = MassiveRows::before(massive.clone(), &taken, m);
             let share = shares(block, out);
             fold_products(compute, block, &mut taken, &mut scratch, share);
+            in_f64.fold(block, shares(block, out)(block.rows()), &mut taken);
             out += block.extent().weight;
         }
-        let left = weight - out;
+        let left = all.weight - out;
         if left <= 0.0 {
             return None;
         }
-        let (all, out) = (weight / left, out / left);
+        let (all, out) = (all.weight / left, out / left);
         let pairs = taken.iter_mut().zip(r.iter());
         pairs.for_each(|(taken, r)| *taken = all * r - out * *taken);
-        // Rounding may leave -1e-9 for a channel that only these rows excite.
+        let (mut diagonal, mut kept) = (Vec::with_capacity(m), 0.0);
         for i in 0..m {
-            let diagonal = &mut taken[packed_offset(m, i)];
-            *diagonal = diagonal.max(0.0);
+            let at = packed_offset(m, i);
+            // Rounding may leave -1e-9 for a channel that only these rows excite.
+            taken[at] = taken[at].max(0.0);
+            kept += taken[at];
+            diagonal.push(all * r[at]);
         }
-        Some(Self::Packed {
+        let stands_out = rounding(&diagonal, &massive) <= ROUNDING_MOST * kept / m as f64;
+        stands_out.then(|| Self::Packed {
             r: Arc::new(taken),
             channels: channels.clone(),
         })
     }
+}
+
+/// About the largest eigenvalue that roundings of an R with this diagonal have: of a symmetric
+/// matrix of independent numbers it is at most twice the length of the longest row.
+fn rounding(diagonal: &[f64], massive: &[usize]) -> f64 {
+    let [mut trace, mut ordinary, mut largest, mut largest_massive] = [0.0_f64; 4];
+    for (channel, square) in diagonal.iter().enumerate() {
+        trace += square;
+        if massive.binary_search(&channel).is_ok() {
+            largest_massive = largest_massive.max(*square);
+        } else {
+            ordinary += square;
+            largest = largest.max(*square);
+        }
+    }
+    let of_row = |error: f64, square: f64, others: f64| 2.0 * error * (square * others).sqrt();
+    of_row(ERROR_F32, largest, ordinary) + of_row(ERROR_F64, largest_massive, trace)
 }
 
 /// R without some rows, in the scaling of the R that it comes of.
@@ -99,5 +136,98 @@ impl<'a> WithoutRows<'a> {
             }
         }
         rt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::site::SiteStatistics;
+    use crate::host::cores::Cores;
+    use crate::host::kernels::Kernel;
+    use crate::host::kernels::row_weights::RowWeights;
+    use crate::host::rounding::narrow;
+    use crate::source::rows::Batch;
+    use qera_core::dtype::FloatDtype;
+    use qera_core::pseudo_random::SplitMix64;
+
+    const M: usize = 24;
+    const LENGTH: usize = 70;
+    const SEQUENCES: usize = 8;
+    /// The channel that may be large.
+    const LARGE: usize = 3;
+
+    /// Rows of which the first sequence is larger in some channels, and weighs more.
+    fn numbers(scale: f32, channels: core::ops::Range<usize>) -> Vec<f32> {
+        let mut sequence = SplitMix64::new(11);
+        let number = |i: usize| {
+            let large = i < LENGTH * M && channels.contains(&(i % M));
+            narrow(sequence.next_symmetric()) * if large { scale } else { 1.0 }
+        };
+        (0..SEQUENCES * LENGTH * M).map(number).collect()
+    }
+
+    fn folded(compute: Compute<'_>, values: &[f32], weights: &[f32]) -> SiteStatistics {
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let batch = Batch {
+            site: 0,
+            in_features: M,
+            bytes: bytes.into(),
+            dtype: FloatDtype::F32,
+            weights: Some(RowWeights::new(weights.to_vec())),
+            batches: vec![LENGTH; SEQUENCES],
+            sequences: true,
+        };
+        let mut statistics = SiteStatistics::whole(M);
+        statistics
+            .fold(&batch, compute, &mut Scratch::default())
+            .unwrap();
+        statistics
+    }
+
+    /// R without the first sequence.
+    fn rest(scale: f32, channels: core::ops::Range<usize>, weight: f32) -> Option<Vec<f64>> {
+        let cores = Cores::new(1);
+        let compute = Compute {
+            kernel: Kernel::best(),
+            cores: &cores,
+        };
+        let mut weights = vec![1.0; SEQUENCES * LENGTH];
+        weights[..LENGTH].fill(weight);
+        let statistics = folded(compute, &numbers(scale, channels), &weights);
+        let first = statistics.window.blocks()[0].stored();
+        let r = &statistics.second_moment;
+        let less = r.less(compute, core::iter::once(first), &statistics.extent())?;
+        let SecondMoment::Packed { r, .. } = less else {
+            return None;
+        };
+        Some(r.to_vec())
+    }
+
+    /// A channel that is massive in the rows taken, and in no other, leaves what the others have of
+    /// it.
+    #[test]
+    fn massive_channels_are_taken_out_in_f64() {
+        let expected = rest(1.0, 0..0, 1.0).unwrap();
+        for (scale, weight) in [(60_000.0, 1.0), (600.0, 1.0), (600.0, 100.0)] {
+            let found = rest(scale, LARGE..LARGE + 1, weight).unwrap();
+            for i in 0..M {
+                for j in i..M {
+                    let at = packed_offset(M, i) + j - i;
+                    let error = (found[at] - expected[at]).abs();
+                    assert!(error < 1e-4, "{scale} {weight}: {i} {j} {error:e}");
+                }
+            }
+        }
+    }
+
+    /// Where what is left is as small as the rounding of what was taken, it is no R.
+    #[test]
+    fn what_does_not_stand_out_is_nothing() {
+        assert!(rest(100.0, 0..M, 1.0).is_some());
+        assert!(rest(30_000.0, 0..M, 1.0).is_none());
+        assert!(rest(100.0, 0..M, 1e5).is_none());
+        // f64 has its rounding too.
+        assert!(rest(1e10, LARGE..LARGE + 1, 1.0).is_none());
     }
 }

@@ -1,7 +1,8 @@
 //! W~ of a site's layers, rounded under what its rows say of R.
 //!
 //! What judges W~ must not have made it: every fourth block of the window is taken out of R first,
-//! and only those, and rows that come later, say how good W~ and its adapter are. `layer` rounds
+//! where that leaves an R, and only those, and rows that come later, say how good W~ and its adapter
+//! are. `layer` rounds
 //! one layer, `worth` measures it.
 
 pub(crate) mod layer;
@@ -14,9 +15,10 @@ use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::dense::product;
+use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
-use crate::judge::training::{extent_of, leaves_rows};
+use crate::judge::training::{extent_of, leaves};
 use crate::judge::yardstick::weighted_power;
 use crate::settings::rounding::RoundingShrinkage;
 use crate::solve::rounder::layer::{RoundedLayer, Rounder, Rounds, difference};
@@ -24,8 +26,11 @@ use crate::weights::site_layers::SiteLayers;
 
 /// One block of so many is kept for judging.
 const JUDGES: usize = 4;
-/// The rule's strength: a = 3 m / (3 m + N), N being the effective number of rows. Rounding has more degrees of freedom than a solve and
-/// overfits more.
+/// Least share of the weight that the other rows have: W~ is made from them alone. Without weights
+/// they have more: a block has 64 to 1,024 rows.
+const LEFT_MIN: f64 = 1.0 / 16.0;
+/// The rule's strength: a = 3 m / (3 m + N), N being the effective number of rows. Rounding has more
+/// degrees of freedom than a solve and overfits more.
 const STRENGTH: f64 = 3.0;
 /// What `auto` multiplies the rule's odds by, those of the rule first: it wins ties.
 const ODDS: [f64; 3] = [1.0, 0.5, 2.0];
@@ -49,23 +54,19 @@ pub(crate) struct SiteRounding {
 ///
 /// # Errors
 /// What `each` returns; [`Fatal`] naming the layer: a NaN or infinite weight, products that
-/// overflow, an R without a factor.
+/// overflow.
 pub(crate) fn round_site(
     layers: &SiteLayers<'_>,
     statistics: &SiteStatistics,
     mut each: impl FnMut(usize, RoundedLayer) -> Result<(), Fatal>,
 ) -> Result<SiteRounding, Fatal> {
-    let (judges, all) = (judges(statistics), statistics.extent());
-    let blocks = judges.iter().map(|block| block.stored());
-    let second_moment = &statistics.second_moment;
-    let kept = second_moment.less(layers.compute, blocks, all.weight);
-    let no_factor = || layers.failed(0, SolveError::NotPositive);
-    let kept = kept.ok_or_else(no_factor)?;
-    let packed = kept.packed().ok_or_else(no_factor)?;
+    let Apart { judges, kept } = apart(layers, statistics);
+    let packed = kept.packed();
+    let packed = packed.ok_or_else(|| layers.failed(0, SolveError::NotGathered))?;
     let mut rounder = Rounder {
         layers,
         kept: &kept,
-        over: all.without(&extent_of(&judges)),
+        over: statistics.extent().without(&extent_of(&judges)),
         r: PreparedR::new(layers.compute, packed),
         packed,
         shrinkage: 0.0,
@@ -83,17 +84,30 @@ pub(crate) fn round_site(
     })
 }
 
-/// Every fourth block of the window, where there are four and the others weigh something.
-fn judges(statistics: &SiteStatistics) -> Vec<&Block> {
-    let blocks = statistics.window.blocks();
-    if blocks.len() < JUDGES {
-        return Vec::new();
-    }
-    let judges: Vec<&Block> = blocks.iter().step_by(JUDGES).collect();
-    if leaves_rows(statistics, &judges) {
-        judges
-    } else {
-        Vec::new()
+/// What judges W~, and R without it.
+struct Apart<'s> {
+    judges: Vec<&'s Block>,
+    kept: SecondMoment,
+}
+
+/// Takes every fourth block of the window out of R, where there are four. Nothing is kept for
+/// judging where what is left would weigh too little, or does not stand out of the rounding of what
+/// was taken: only rows that come later judge W~ then.
+fn apart<'s>(layers: &SiteLayers<'_>, statistics: &'s SiteStatistics) -> Apart<'s> {
+    let (r, blocks) = (&statistics.second_moment, statistics.window.blocks());
+    let judges: Vec<&Block> = match blocks.len() < JUDGES {
+        true => Vec::new(),
+        false => blocks.iter().step_by(JUDGES).collect(),
+    };
+    let stored = judges.iter().map(|block| block.stored());
+    let kept = (!judges.is_empty() && leaves(statistics, &judges, LEFT_MIN))
+        .then(|| r.less(layers.compute, stored, &statistics.extent()));
+    match kept.flatten() {
+        Some(kept) => Apart { judges, kept },
+        None => Apart {
+            judges: Vec::new(),
+            kept: r.clone(),
+        },
     }
 }
 
