@@ -9,10 +9,12 @@
 //! to [`SCORED_COST`] of that. So few rows are kept, and they are spread: [`BLOCK_ROWS`] of each
 //! block chosen, because rows of one text resemble each other, and the interval is over blocks, not
 //! rows. (Cluster sampling in two stages: the mean over a block's sampled rows is an unbiased
-//! estimate of the block's mean; Cochran, Sampling Techniques, 10.) Blocks are chosen by a fixed
+//! estimate of the block's mean, by weight where rows have weights; Cochran, Sampling Techniques,
+//! 10, and [`sample`](crate::calibrate::sample).) Blocks are chosen by a fixed
 //! pseudo-random number drawn from their place in the stream.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
+use crate::calibrate::sample::sampled;
 use crate::calibrate::window::{BLOCK_ROWS_MIN, Window};
 use crate::host::kernels::stored::StoredRows;
 use crate::source::rows::Batch;
@@ -22,7 +24,7 @@ use crate::weights::layers::Layer;
 pub(crate) const ASIDE_ROWS: usize = 4096;
 /// The same with the rows of a closed site that wait to make a block.
 pub(crate) const ASIDE_ROWS_PEAK: usize = ASIDE_ROWS + BLOCK_ROWS_MIN;
-/// Rows kept of a chosen block, evenly spaced.
+/// Rows kept of a chosen block, spread over it.
 const BLOCK_ROWS: usize = 8;
 /// Most of the rows that are scored.
 const SHARE_MAX: f64 = 1.0 / 16.0;
@@ -146,8 +148,7 @@ impl Aside {
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
         }
-        let spread = |i| (2 * i + 1) * rows / (2 * kept);
-        self.blocks.push(Block::of(block, number, kept, spread));
+        self.blocks.push(sampled(block, number, kept));
         self.bound(ASIDE_ROWS);
     }
 
@@ -236,6 +237,7 @@ pub(crate) struct AsideRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::kernels::row_weights::RowWeights;
 
     const M: usize = 3;
 
@@ -291,6 +293,24 @@ mod tests {
         let mut many = Aside::new(M, 1.0);
         (0..1000).for_each(|n| many.offer(StoredRows::floats(&block(n, BLOCK_ROWS), M)));
         assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
+    }
+
+    /// What is kept of a block has its mean by weight, of which one row may have most.
+    #[test]
+    fn rows_are_kept_by_weight() {
+        let mut values = vec![1.0; 128 * M];
+        values[20 * M..21 * M].fill(5.0);
+        let mut weights = vec![0.5; 128];
+        weights[20] = 64.0;
+        let weights = RowWeights::new(weights);
+        let mut aside = Aside::new(M, 1.0);
+        aside.offer(StoredRows::floats(&values, M).weighted(Some(&weights)));
+        let blocks = aside.take(false);
+        let kept = blocks[0].stored();
+        let of = |row: usize| kept.weight_of(row) * f64::from(kept.widened()[row * M]);
+        let mean = (0..BLOCK_ROWS).map(of).sum::<f64>() / kept.extent().weight;
+        let expected = (64.0 * 5.0 + 127.0 * 0.5) / (64.0 + 127.0 * 0.5);
+        assert!((mean / expected - 1.0).abs() < 1e-6, "{mean} {expected}");
     }
 
     #[test]

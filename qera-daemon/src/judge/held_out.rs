@@ -1,16 +1,19 @@
 //! Judging candidates on rows that they were not solved from, and choosing the shrinkage.
 //!
 //! The window's blocks are left out of R in folds (`training`), each fold solved from the rest for
-//! all candidates at once (`candidates`) and scored on evenly spaced rows of each of its blocks:
-//! the interval is over blocks, whose rows resemble each other. For C = E V V^T the error of a row
-//! is ||x E||^2 - ||x E V||^2; that of a block is their mean by weight.
+//! all candidates at once (`candidates`) and scored on a sample of each of its blocks
+//! (`calibrate::sample`): the interval is over blocks, whose rows resemble each other. For
+//! C = E V V^T the error of a row is ||x E||^2 - ||x E V||^2; that of a block is their mean by
+//! weight.
 //!
-//! The rule is in `scores`. With fewer than four scored blocks:
-//! a = m / (m + N), N being the effective number of rows. Blocks that a W~ was rounded under are none of them (`training::unseen`).
+//! The rule is in `scores`. With fewer than four scored blocks: a = m / (m + N), N being the
+//! effective number of rows. Blocks that a W~ was rounded under are none of them
+//! (`training::unseen`).
 
 use faer::Mat;
 
 use crate::calibrate::blocks::Block;
+use crate::calibrate::sample::sampled;
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
@@ -185,24 +188,22 @@ struct Sample {
     weight: f64,
 }
 
-/// Evenly spaced rows of a block: all where there are few in all.
+/// Rows that are spread over a block: all where there are few in all.
 fn sample(block: &Block, rows_in_all: usize) -> Sample {
     let rows = block.stored();
     let share = (SCORED_ROWS * rows.rows()).div_ceil(rows_in_all.max(1));
     let count = share.max(SCORED_ROWS_MIN).min(rows.rows());
-    let row = |i: usize| (2 * i + 1) * rows.rows() / (2 * count);
-    let m = block.in_features;
+    let drawn = sampled(rows, block.number, count);
+    let (rows, m) = (drawn.stored(), block.in_features);
     let mut values = vec![0.0; count * m];
-    for (i, to) in values.chunks_exact_mut(m).enumerate() {
-        rows.widen(row(i) * m..(row(i) + 1) * m, to);
-    }
+    rows.widen(0..values.len(), &mut values);
     let Some(weights) = rows.weights else {
         let weight = count as f64;
         return Sample { values, weight };
     };
     let mut weight = 0.0;
     for (i, to) in values.chunks_exact_mut(m).enumerate() {
-        let root = weights.root(row(i));
+        let root = weights.root(i);
         to.iter_mut().for_each(|x| *x *= root);
         weight += f64::from(root).powi(2);
     }

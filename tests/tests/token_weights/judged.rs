@@ -24,8 +24,8 @@ fn values(rows: &Rows) -> Vec<f32> {
     values
 }
 
-/// ||x E||^2 of each of them.
-fn squared_errors(rows: &Rows) -> Vec<f64> {
+/// ||x E||^2 of each of some rows.
+fn squared_errors(values: &[f32]) -> Vec<f64> {
     let error = quantization_error(&sine_values(48, 0.0), 8, 4, 4);
     let square = |x: &[f32]| {
         let outputs = error.chunks(8).map(|column| {
@@ -36,7 +36,7 @@ fn squared_errors(rows: &Rows) -> Vec<f64> {
         });
         outputs.map(|y| y * y).sum()
     };
-    values(rows).chunks(8).map(square).collect()
+    values.chunks(8).map(square).collect()
 }
 
 fn weighted_mean(errors: &[f64], weights: &[f32]) -> f64 {
@@ -49,7 +49,7 @@ fn weighted_mean(errors: &[f64], weights: &[f32]) -> f64 {
 #[test]
 fn errors_are_means_by_weight() {
     let pattern = [0.1, 5.0, 0.7, 0.0, 2.0, 1.0, 1.0];
-    let (errors, mut weights) = (squared_errors(&ROWS), ROWS.weights(&pattern));
+    let (errors, mut weights) = (squared_errors(&values(&ROWS)), ROWS.weights(&pattern));
     weights[..ROWS.length].iter_mut().for_each(|w| *w *= 7.0);
     let shape = [ROWS.sequences, ROWS.length];
     let tensors = vec![
@@ -76,6 +76,39 @@ fn errors_are_means_by_weight() {
         let tested = number(&daemon, Q, "/held_out_error/rows_tested");
         assert!((tested - weights.iter().filter(|w| **w > 0.0).count() as f64).abs() < 0.5);
     }
+}
+
+/// Of rows of which only some are scored the heaviest are: one in each sequence has most of its
+/// weight, and the largest error.
+#[test]
+fn a_sample_of_many_rows_has_their_mean_by_weight() {
+    let many = Rows {
+        sequences: 16,
+        length: 77,
+        ..FEW
+    };
+    let heavy: Vec<usize> = (0..many.sequences)
+        .map(|of| of * many.length + of * 13 % many.length)
+        .collect();
+    let (mut values, mut weights) = (many.values(8), vec![1.0_f32; many.count()]);
+    for row in &heavy {
+        weights[*row] = 200.0;
+        values[row * 8..][..8].iter_mut().for_each(|x| *x *= 5.0);
+    }
+    let shape = [many.sequences, many.length];
+    let tensors = vec![
+        TensorToWrite::f32(Q, &[shape[0], shape[1], 8], &values),
+        weights_of(Q, &shape, &weights),
+    ];
+    let daemon = once([tensors].into_iter(), &["--quantizer", "mxint4"]);
+    let errors = squared_errors(&values);
+    let blocks = errors.chunks(many.length).zip(weights.chunks(many.length));
+    let blocks = blocks.map(|(e, w)| weighted_mean(e, w));
+    let expected = blocks.sum::<f64>() / many.sequences as f64;
+    let tested = number(&daemon, Q, "/held_out_error/rows_tested");
+    assert!((tested - 512.0).abs() < 0.5, "{tested}");
+    let found = number(&daemon, Q, "/held_out_error/mean_without");
+    assert_near(found, expected, 0.01, "held_out_error/mean_without");
 }
 
 /// And what is chosen and reported is that of repeated rows.
