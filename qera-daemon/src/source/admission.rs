@@ -12,7 +12,7 @@ use crate::settings::weights::Selection;
 use crate::source::declared::{check_class, declared_groups};
 use crate::source::metadata::{full_precision, linears, model, tp_size};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::shard::{MASK, ShardHeader, WEIGHT, owner_of};
+use crate::source::shard::{MASK, ShardHeader, WEIGHT, owner_of, owns_nothing};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::passed_over::Why;
@@ -161,7 +161,7 @@ impl Admission<'_> {
         let mut ignored_keys = 0;
         for claim in header.claims() {
             if let Some(owner) = owner_of(&claim.key) {
-                if !by_key.contains_key(owner) {
+                if owns_nothing(&claim.key) || !by_key.contains_key(owner) {
                     return Err(alone(claim));
                 }
                 continue;
@@ -351,7 +351,9 @@ impl Admission<'_> {
 /// A mask or weights without the tensor that they are of.
 fn alone(claim: &Claim) -> Reason {
     let key = claim.key.clone();
-    if key.ends_with(WEIGHT) {
+    if owns_nothing(&key) {
+        Reason::BesideNoRows { key }
+    } else if key.ends_with(WEIGHT) {
         Reason::WeightsWithoutRows { key }
     } else {
         Reason::MaskWithoutRows { key }

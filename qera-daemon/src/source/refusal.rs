@@ -167,6 +167,14 @@ pub(crate) enum Reason {
         /// The weights' key.
         key: String,
     },
+    /// A mask or weights of a mask or weights.
+    #[error(
+        "tensor '{key}' is a mask or weights of what is itself a mask or weights, and of no rows: leave it out; NAME::mask or NAME::weight stands beside the rows NAME, and rows that do not count have weight 0"
+    )]
+    BesideNoRows {
+        /// Tensor.
+        key: String,
+    },
     /// Both say which rows count.
     #[error(
         "tensor '{key}' has a mask and weights: leave the mask out and give the rows that it leaves out weight 0"

@@ -19,6 +19,12 @@ pub(crate) fn owner_of(key: &str) -> Option<&str> {
     key.strip_suffix(MASK).or_else(|| key.strip_suffix(WEIGHT))
 }
 
+/// Whether it would say something of what is itself a mask or weights: nobody reads it.
+#[must_use]
+pub(crate) fn owns_nothing(key: &str) -> bool {
+    owner_of(key).and_then(owner_of).is_some()
+}
+
 /// A shard's header.
 #[derive(Debug)]
 pub(crate) struct ShardHeader {

@@ -61,9 +61,13 @@ fn bad_numbers() -> [Bad; 3] {
 }
 
 /// Weights that do not fit what they are beside.
-fn bad_headers() -> [Bad; 4] {
+fn bad_headers() -> [Bad; 6] {
     let key = format!("{Q}::weight");
     let ones = [1.0; ROWS];
+    // A mask of the weights, and weights of the mask.
+    let [masked, weighted] = ["weight::mask", "mask::weight"].map(|of| format!("{Q}::{of}"));
+    let masked = TensorToWrite::u8(&masked, &[2, 15], &[1; ROWS]);
+    let weighted = TensorToWrite::f32(&weighted, &[2, 15], &ones);
     let mask = TensorToWrite::u8(&format!("{Q}::mask"), &[2, 15], &[1; ROWS]);
     [
         Bad {
@@ -92,10 +96,26 @@ fn bad_headers() -> [Bad; 4] {
         },
         Bad {
             name: "x-both",
-            tensors: [with(weights_of(Q, &[2, 15], &ones)), vec![mask]].concat(),
+            tensors: [with(weights_of(Q, &[2, 15], &ones)), vec![mask.clone()]].concat(),
             said: &[
                 "x-both.safetensors",
                 "has a mask and weights: leave the mask out",
+            ],
+        },
+        Bad {
+            name: "x-masked-weights",
+            tensors: [with(weights_of(Q, &[2, 15], &ones)), vec![masked]].concat(),
+            said: &[
+                "x-masked-weights.safetensors",
+                "q_proj::weight::mask' is a mask or weights of what is itself",
+            ],
+        },
+        Bad {
+            name: "x-weighted-mask",
+            tensors: [with(mask), vec![weighted]].concat(),
+            said: &[
+                "x-weighted-mask.safetensors",
+                "q_proj::mask::weight' is a mask or weights of what is itself",
             ],
         },
     ]
@@ -143,7 +163,7 @@ fn bad_weights_are_refused_by_name_and_the_rest_counts() {
         rename_in(&daemon, of.name, &of.tensors);
     }
     let run = daemon.run(&once_with(&[]));
-    expect(&run, 3, &["4 shards folded, 9 quarantined"]);
+    expect(&run, 3, &["4 shards folded, 11 quarantined"]);
     for of in &bad {
         expect(&run, 3, of.said);
     }
