@@ -1,5 +1,6 @@
 //! One value as one line of JSON with its checksum: what is torn or flipped does not read back.
 
+use core::fmt;
 use core::ops::RangeInclusive;
 
 use serde::de::DeserializeOwned;
@@ -16,14 +17,29 @@ pub(crate) enum SealError {
     Damaged,
     /// Another program wrote it.
     #[error(
-        "has version {found}, this program reads version {read}: go on with the qera that wrote it, or choose another --state and let it have the shards again"
+        "has version {found}, this program reads {}: go on with the qera that wrote it, or choose another --state and let it have the shards again",
+        Versions(read)
     )]
     Version {
         /// Its version.
         found: u32,
-        /// The first version that is read.
-        read: u32,
+        /// Those that are read.
+        read: RangeInclusive<u32>,
     },
+}
+
+/// Versions, for a message.
+struct Versions<'a>(&'a RangeInclusive<u32>);
+
+impl fmt::Display for Versions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.0.start(), self.0.end());
+        if first == last {
+            write!(f, "version {first}")
+        } else {
+            write!(f, "versions {first} to {last}")
+        }
+    }
 }
 
 /// What a record of any version has.
@@ -44,7 +60,6 @@ pub(crate) fn unseal_record<T: DeserializeOwned>(
     let line = line.trim_ascii_end();
     let Versioned { version: found } = unseal(line).ok_or(SealError::Damaged)?;
     if !read.contains(&found) {
-        let read = *read.start();
         return Err(SealError::Version { found, read });
     }
     unseal(line).ok_or(SealError::Damaged)
@@ -75,6 +90,24 @@ fn checksum(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every version that is read is said.
+    #[test]
+    fn versions_are_named() {
+        let line = seal(&serde_json::json!({ "version": 7 }));
+        let refused = |read| {
+            let found = unseal_record::<serde_json::Value>(line.as_bytes(), read);
+            found.unwrap_err().to_string()
+        };
+        assert!(unseal_record::<serde_json::Value>(line.as_bytes(), 3..=7).is_ok());
+        for (read, said) in [
+            (3..=3, "has version 7, this program reads version 3: "),
+            (3..=4, "has version 7, this program reads versions 3 to 4: "),
+        ] {
+            let message = refused(read);
+            assert!(message.starts_with(said), "{message}");
+        }
+    }
 
     #[test]
     fn whole_lines_only() {

@@ -80,7 +80,10 @@ fn a_snapshot_of_version_1_is_refused_and_left() {
     fs::remove_file(state.join("sites.json")).unwrap();
     let left = files(&state);
     write_rows_of_both_sites(&daemon, "shard-4", 8.0);
-    let said = ["index.json", "has version 1, this program reads version 3"];
+    let said = [
+        "index.json",
+        "has version 1, this program reads versions 3 to 4",
+    ];
     expect(&daemon.run(&once_with(&[])), 4, &said);
     assert!(files(&state) == left);
 }
