@@ -57,7 +57,7 @@ fn a_stopped_run_goes_on_as_one_that_was_not() {
         snapshot_files(&state(&stopped)),
         snapshot_files(&state(&whole)),
     );
-    assert_eq!(ours.len(), 4);
+    assert_eq!((ours.len(), theirs.len()), (4, 4));
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert!(ours.bytes == theirs.bytes, "{} differs", ours.name);
     }
@@ -80,6 +80,7 @@ fn a_stopped_run_goes_on_as_one_that_was_not() {
         statistics_files(&state(&once)),
         statistics_files(&state(&stopped)),
     );
+    assert_eq!((once.len(), live.len()), (2, 2));
     for (once, live) in once.iter().zip(&live) {
         assert!(once.bytes == live.bytes, "{} differs", once.name);
     }

@@ -18,7 +18,7 @@ fn assert_same(weighted: &TestDaemon, plain: &TestDaemon) {
     assert_eq!(ours.layers(), theirs.layers());
     let files = |daemon: &TestDaemon| statistics_files(&daemon.path().join("qera-out/state"));
     let (ours, theirs) = (files(weighted), files(plain));
-    assert_eq!(ours.len(), 2);
+    assert_eq!((ours.len(), theirs.len()), (2, 2));
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert!(ours.bytes == theirs.bytes, "{} differs", ours.name);
     }

@@ -26,6 +26,11 @@ fn statistics(daemon: &TestDaemon, name: &str) -> Vec<Vec<f64>> {
     files.iter().map(|file| read(&file.bytes)).collect()
 }
 
+/// How many numbers each site has.
+fn lengths(sites: &[Vec<f64>]) -> Vec<usize> {
+    sites.iter().map(Vec::len).collect()
+}
+
 /// A B, in_features x out_features.
 fn product(factors: &LoraFactors, in_features: usize) -> faer::Mat<f64> {
     let wide = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
@@ -55,6 +60,7 @@ fn whole_weights_are_repeated_rows() {
             ("batch_max", 1e-13),
         ] {
             let (ours, theirs) = (statistics(&weighted, name), statistics(&repeated, name));
+            assert_eq!(lengths(&ours), lengths(&theirs), "{name}");
             for (ours, theirs) in ours.iter().flatten().zip(theirs.iter().flatten()) {
                 let error = (ours - theirs).abs();
                 assert!(
@@ -65,7 +71,10 @@ fn whole_weights_are_repeated_rows() {
         }
         if method == "exact" {
             let of = |daemon| statistics(daemon, "autocorrelation");
-            for (ours, theirs) in of(&weighted).iter().zip(&of(&repeated)) {
+            let (ours, theirs) = (of(&weighted), of(&repeated));
+            assert_eq!(lengths(&ours), [12 * 13 / 2, 8 * 9 / 2]);
+            assert_eq!(lengths(&ours), lengths(&theirs));
+            for (ours, theirs) in ours.iter().zip(&theirs) {
                 let largest = theirs.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
                 for (a, b) in ours.iter().zip(theirs) {
                     assert!((a - b).abs() <= 1e-6 * largest, "{a} {b}");
@@ -106,6 +115,7 @@ fn an_exported_imatrix_has_means_by_weight() {
     assert_eq!((weighted.len(), repeated.len()), (9, 9));
     for (name, ours) in weighted {
         let theirs = &repeated[&name].values;
+        assert_eq!(ours.values.len(), theirs.len(), "{name}");
         let largest = theirs.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
         for (ours, theirs) in ours.values.iter().zip(theirs) {
             // 1200 rows of 2400.
