@@ -265,7 +265,7 @@ mod tests {
             panic!("version 1 is no damage");
         };
         let said = fatal.to_string();
-        for part in ["index.json", "version 1", "reads version 3"] {
+        for part in ["index.json", "version 1", "reads versions 3 to 4"] {
             assert!(said.contains(part), "{said}");
         }
         std::fs::write(&path, &whole[1..]).unwrap();
