@@ -4,21 +4,29 @@
     with Tap(model, "activations"):
         model(**batch)  # or model.generate(...): the model is used as always
 
-It is one file, for torch alone, made for the models of Hugging Face Transformers: copy it or import it. Each call of
-the model leaves one shard: for every distinct input its rows, as they came, from every time a layer was called. Which
-rows are padding it learns from the `attention_mask` that the layer's own part of the model was given. What it cannot
+It is one file, for torch alone, made for the models of Hugging Face Transformers: copy it or import it. What it cannot
 record it leaves out, and says so once on standard error; a model's own computation it never stops. See
 docs/recording.md.
+
+How a row goes through it. While the model works, each thread's `Work` has a stack of `Frame`s: the modules at work that
+take a mask, with the mask that each was given (`Tap._enter`, `Tap._leave`). When a linear layer is called, `Tap._read`
+copies its input once (`Kept`) and notes by shapes and identity alone whose rows they are (`Claim`). When the outermost
+module is done, `Tap._finish` reads the masks (`Stream`). Where none of them hides anything all rows are written. Else a
+claim is kept whole, is masked, or is in doubt: then the layer is left out of the shard, because no row that may be
+padding is recorded, and no mask is guessed.
 """
 
+import collections
+import contextlib
 import ctypes
-import fcntl
 import fnmatch
 import inspect
 import itertools
 import json
+import operator
 import os
 import pathlib
+import random
 import re
 import sys
 import threading
@@ -27,10 +35,16 @@ import weakref
 
 import torch
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed tap left is not removed
+    fcntl = None
+
 GIB = 2**30
 STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 BITS = {4: torch.int32, 2: torch.int16}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+SOURCES = ("full-precision", "quantized")
 TASKS = {
     "ForCausalLM": "CAUSAL_LM",
     "LMHeadModel": "CAUSAL_LM",
@@ -40,15 +54,16 @@ TASKS = {
 }
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 OWN_TOKENS = ("input_ids", "inputs_embeds", "hidden_states")
+NO_TOKENS = re.compile(r"mask|label|position|decoder|encoder|type_ids|key_value")
 FOREIGN = ("encoder_hidden_states", "key_value_states")
 # Who is given one of these beside text, or may be given text for a decoder, has layers of several streams, and its mask
 # is of one of them.
 OTHER_STREAM = re.compile(r"pixel|image|video|audio|visual|input_features|input_values")
 DECODER = "decoder_input_ids"
-HIDDEN = -9000.0  # additive masks have -10000 or the type's least number where a key is hidden
+CACHE = re.compile(r"past|cache|mems")
+HIDDEN, BIAS = -9000.0, -100.0  # additive masks: hidden at or below the first, seen from the second on
+KINDS_SAID = 6
 HANDS_KEYWORDS = "with_kwargs" in inspect.signature(torch.nn.Module.register_forward_pre_hook).parameters
-HANDS_FAILURES = "always_call" in inspect.signature(torch.nn.Module.register_forward_hook).parameters
-NOTHING, INHERITED = "no row is padding", "the mask of the module around it"
 
 
 def untraced(hook):
@@ -57,14 +72,22 @@ def untraced(hook):
     return disable(hook) if disable else hook
 
 
+def of_peft(module):
+    return type(module).__module__.split(".")[0] == "peft"
+
+
+def is_spread(module):
+    return "module" in module._modules and any("DataParallel" in kind.__name__ for kind in type(module).__mro__)
+
+
 def unwrapped(model):
     """The model inside what compiles, spreads or adapts it."""
-    inside, kind = model._modules, type(model)
+    inside = model._modules
     if any(name in inside for name in WRAPPERS):
         return unwrapped(next(inside[name] for name in WRAPPERS if name in inside))
-    if "module" in inside and ("DataParallel" in kind.__name__ or kind.__name__ == "DeepSpeedEngine"):
+    if is_spread(model) or "module" in inside and type(model).__name__ == "DeepSpeedEngine":
         return unwrapped(inside["module"])
-    if kind.__module__.split(".")[0] == "peft":
+    if of_peft(model):
         name = next((name for name in ("base_model", "model") if name in inside), None)
         return unwrapped(inside[name]) if name else model
     return model
@@ -77,9 +100,9 @@ def named(module, name="", seen=None):
         return
     seen.add(id(module))
     yield name, module
-    if "original_module" in module._modules:  # PEFT serves a copy of it
+    if of_peft(module) and "original_module" in module._modules:  # PEFT serves a copy of it
         return
-    adapted = "base_layer" in module._modules  # PEFT's, with its A and B beside the layer
+    adapted = of_peft(module) and "base_layer" in module._modules  # with its A and B beside the layer
     for key, child in module._modules.items():
         if child is not None and not (adapted and key != "base_layer"):
             own = name if adapted or key in WRAPPERS else f"{name}.{key}" if name else key
@@ -97,6 +120,45 @@ def as_linear(name, module):
     return None
 
 
+def linear_layers(model, outer, left_out):
+    """Every linear layer by name, as `qera.linears` has it; into `left_out` goes who has no weight of its own."""
+    modules, users, layers = list(named(model)), {}, {}
+    for _, module in modules:
+        for parameter in module._parameters.values():
+            users.setdefault(id(parameter), set()).add(id(module))
+    for name, module in modules:
+        entry, weight = as_linear(name, module), module._parameters.get("weight")
+        if entry and weight is None:
+            left_out[name] = "its weight is computed, and no tensor of the checkpoint"
+        elif entry and len(users[id(weight)]) > 1:
+            left_out[name] = "its weight is another module's, too"
+        elif entry and (name == "__metadata__" or "::" in name):
+            left_out[name] = "a shard has another use for its name"
+        elif entry:
+            layers[name] = (module, entry)
+    check_layers(model, outer, layers, left_out)
+    return layers
+
+
+def check_layers(model, outer, layers, left_out):
+    kind = type(model).__name__
+    if "" in layers:
+        raise ValueError(f"tap: {kind} is itself the linear layer, without a name: give torch.nn.Sequential(model)")
+    flat = any("FullyShardedDataParallel" in type(module).__name__ for module in outer.modules())
+    if flat and any(reason.startswith("its weight is computed") for reason in left_out.values()):
+        raise ValueError("tap: FSDP keeps no weight of a layer by itself: wrap the model with use_orig_params=True")
+    if not layers:
+        why = "".join(f"; {name}: {reason}" for name, reason in list(left_out.items())[:KINDS_SAID])
+        raise ValueError(f"tap: {kind} has no linear layer to record (torch.nn.Linear, Conv1D){why}")
+
+
+def kinds(names):
+    """Names of layers in words, those of all blocks as one."""
+    found = list(dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names))
+    more = f" and {len(found) - KINDS_SAID} more kinds" if len(found) > KINDS_SAID else ""
+    return ", ".join(found[:KINDS_SAID]) + more
+
+
 def recomputing():
     """Whether autograd calls: gradient checkpointing runs a second time what was recorded the first time."""
     if hasattr(torch._C, "_current_graph_task_id"):
@@ -112,9 +174,20 @@ def recomputing():
     return False
 
 
+def calling():
+    """Python's frame of the call of a module that a hook belongs to."""
+    frame = sys._getframe(1)
+    while frame and "_call_impl" not in frame.f_code.co_name:
+        frame = frame.f_back
+    return frame
+
+
 def visible(mask):
     """Which keys of a mask count, [batch, keys] on the CPU; None where that cannot be known."""
-    mask = mask.detach().to("cpu")
+    try:
+        mask = torch.as_tensor(mask).detach().to("cpu")
+    except (TypeError, ValueError, RuntimeError):
+        return None
     if mask.dim() not in (2, 3, 4) or not mask.numel():
         return None
     if mask.dtype == torch.bool:
@@ -122,6 +195,8 @@ def visible(mask):
     low, high = mask.min(), mask.max()
     if low < 0 and high <= 0 or high == 0 and mask.dim() > 2 and mask.is_floating_point():
         seen = mask > HIDDEN
+        if (seen & (mask < BIAS)).any():
+            return None
     elif ((mask == 0) | (mask == 1)).all():
         seen = mask == 1
     else:
@@ -131,71 +206,198 @@ def visible(mask):
     return seen
 
 
+class Stream:
+    """The rows [batch, length] that a mask is of."""
+
+    def __init__(self, mask, rows, has_cache):
+        self.mask, self.has_cache, self.known = mask, has_cache, False
+        self.version = version(mask)
+        shape = tuple(getattr(mask, "shape", ()))
+        self.rows = rows or ((shape[0], shape[-1]) if len(shape) > 1 else None)
+
+    def look(self, masks):
+        """Reads the mask, once; `masks` has what was read of others. `seen`: which rows count, None: nobody knows."""
+        if self.known:
+            return
+        if id(self.mask) not in masks:
+            masks[id(self.mask)] = visible(self.mask) if version(self.mask) == self.version else None
+        seen, self.known = masks[id(self.mask)], True
+        if seen is not None and self.rows:
+            batch, length = self.rows
+            if self.has_cache and length < seen.shape[1]:
+                seen = seen[:, seen.shape[1] - length :]  # the rest is in the KV cache, and was recorded with it
+            if not seen.all() and (seen.shape[1] != length or seen.shape[0] not in (1, batch)):
+                seen = None
+            elif seen.shape == (1, length):
+                seen = seen.expand(batch, length)
+        self.seen, self.hides = seen, seen is None or not bool(seen.all())
+
+    def is_like(self, shape):
+        """Whether rows of this shape may be these, in any order."""
+        if self.rows is None:
+            return True
+        batch, length = self.rows
+        if len(shape) == 2:
+            return shape[0] == batch * length
+        return shape[:2] in ((batch, length), (length, batch))
+
+    def has_pooled(self, shape):
+        """Whether rows are one for each sequence."""
+        return self.rows is not None and len(shape) == 2 and shape[0] == self.rows[0] and self.rows[1] > 1
+
+
+# Whose rows a layer was given. OF: those of a stream. BESIDE: maybe not of those streams, so in doubt where one of them
+# hides rows. WHOLE: of others, without padding. ANY: of a module with several streams, in doubt if they look like one
+# that hides rows. ALONE: nothing around the layer says anything, in doubt unless they are one for each sequence.
+Claim = collections.namedtuple("Claim", "how streams")
+WHOLE, ANY, ALONE = Claim("whole", ()), Claim("any", ()), Claim("alone", ())
+
+
+def of(stream):
+    return Claim("of", (stream,))
+
+
+def beside(*claims):
+    """In doubt where one of the streams of these claims hides rows."""
+    return Claim("beside", tuple(stream for claim in claims for stream in claim.streams))
+
+
 class Frame:
     """A module at work that takes a mask, or around which nothing else is at work."""
 
-    def __init__(self, key, signature, args, kwargs):
-        given = dict(kwargs)
-        if signature is not None:
-            bound = signature.bind_partial(*args, **kwargs).arguments
-            for name, value in bound.items():
+    def __init__(self, key, module, at):
+        self.key, self.module, self.at = key, weakref.ref(module), at and id(at)
+        self.claim, self.stream, self.rows, self.source, self.several = None, None, None, None, False
+        self.own, self.others, self.read = None, [], {}
+
+    def is_at_work(self, frame):
+        """Whether its call is one of those around a frame of Python: who failed is not."""
+        if self.at is None:
+            return True
+        module = self.module()
+        while frame:
+            if id(frame) == self.at and frame.f_locals.get("self", module) is module:
+                return True
+            frame = frame.f_back
+        return False
+
+    def look(self, name, names, given, around):
+        """Finds out what it was given, and of which rows its mask is."""
+        self.name, own = name, own_tokens(given)
+        others = [v for n, v in given.items() if torch.is_tensor(v) and OTHER_STREAM.search(n) and "mask" not in n]
+        self.own, self.others = own if own is None else weakref.ref(own), [weakref.ref(other) for other in others]
+        self.rows, self.several = batch_and_length(own), DECODER in names or bool(others)
+        mask, source = given.get("attention_mask"), given.get("key_value_states")
+        if torch.is_tensor(source):  # the mask is of what is attended to
+            self.source = weakref.ref(source)
+            return
+        outer = next((frame for frame in reversed(around) if frame.claim), None)
+        if mask is not None:
+            self.claim = self.with_mask(mask, given, outer)
+        elif others and own is None and DECODER not in names:
+            self.claim, self.several = WHOLE, False
+        elif self.several:
+            self.claim = ANY
+        elif "attention_mask" in names:
+            self.claim = self.without_mask(given, outer)
+
+    def with_mask(self, mask, given, outer):
+        alike = outer is not None and not outer.several and self.rows and outer.rows == self.rows
+        if alike and not (torch.is_tensor(mask) and mask.dim() == 2):
+            return outer.claim  # the module around it made it of its own, or of none: what hides more is no padding
+        has_cache = any(CACHE.search(name) and not isinstance(value, bool) for name, value in given.items())
+        self.stream = Stream(mask, self.rows, has_cache)
+        self.rows = self.rows or self.stream.rows
+        return ANY if self.several else of(self.stream)
+
+    def without_mask(self, given, outer):
+        if outer is None or outer.claim is WHOLE:
+            return WHOLE
+        if outer.several:
+            if torch.is_tensor(given.get("encoder_hidden_states")) or outer.stream is None:
+                return WHOLE  # a decoder: the mask outside is the encoder's
+            if self.rows is None:
+                return ANY
+            return beside(of(outer.stream)) if outer.stream.is_like((*self.rows, 1)) else WHOLE
+        own = self.own and self.own()
+        masks = [n for n, v in given.items() if "mask" in n and "head" not in n and torch.is_tensor(v)]
+        more = [n for n, v in given.items() if torch.is_tensor(v) and v.dim() > 2 and "mask" not in n and v is not own]
+        goes_by_another_name = self.rows and self.rows == outer.rows and masks and not more
+        return outer.claim if goes_by_another_name else beside(outer.claim)
+
+    def claims(self, layer, x, shape, fits):
+        """Whose rows a layer in it reads."""
+        if self.several:
+            if self.own and self.own() is x:
+                return of(self.stream) if self.stream else WHOLE
+            return WHOLE if any(other() is x for other in self.others) else ANY
+        if self.claim is WHOLE and self.rows and shape[:2] != self.rows:
+            return ANY  # a decoder's layer may read what it attends to
+        if self.claim.how != "of":
+            return self.claim
+        batch, length = self.rows or self.claim.streams[0].rows or (0, 0)
+        if len(shape) == 3 and shape[:2] == (batch, length) and (batch != length or batch == 1 or layer in fits):
+            return self.claim
+        within = layer[len(self.name) :] if layer.startswith(self.name) else "0"
+        if len(shape) == 2 and not any(part.isdigit() for part in within.split(".")):
+            if flat_rows(shape) == batch * length:
+                return self.claim
+            if shape[0] == batch and length > 1:
+                return WHOLE
+        return beside(self.claim)
+
+
+def own_tokens(given):
+    """What a module was given to work on."""
+    own = next((given[name] for name in OWN_TOKENS if torch.is_tensor(given.get(name))), None)
+    if own is not None:
+        return own
+    tensors = ((n, v) for n, v in given.items() if torch.is_tensor(v) and v.dim() > 1)
+    return next((v for n, v in tensors if not NO_TOKENS.search(n) and not OTHER_STREAM.search(n)), None)
+
+
+def batch_and_length(own):
+    if own is None or own.dim() not in (2, 3) or own.dim() == 2 and own.is_floating_point():
+        return None
+    return tuple(own.shape[:2])
+
+
+def flat_rows(shape):
+    return torch.Size(shape[:-1]).numel()
+
+
+def arguments(signature, args, kwargs):
+    """What a module was given, by name."""
+    given = dict(kwargs)
+    if signature is not None:
+        with contextlib.suppress(TypeError):  # the call fails by itself
+            for name, value in signature.bind_partial(*args, **kwargs).arguments.items():
                 kind = signature.parameters[name].kind
                 given |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-        names = set(given) if signature is None else set(given) | set(signature.parameters)
-        others = [name for name, value in given.items() if torch.is_tensor(value) and OTHER_STREAM.search(name)]
-        self.key, self.has_streams = key, DECODER in names or bool(others)
-        self.handed, self.seen = None, None  # a mask that it was given; what that says
-        own = next((given[name] for name in OWN_TOKENS if torch.is_tensor(given.get(name))), None)
-        if own is None:
-            own = next((x for x in given.values() if torch.is_tensor(x)), None)
-        self.rows = tuple(own.shape[:2]) if own is not None and own.dim() >= 2 else None
-        mask, source = given.get("attention_mask"), given.get("key_value_states")
-        self.mask = INHERITED if mask is not None or "attention_mask" not in names else NOTHING
-        self.foreign = []
-        if torch.is_tensor(source):  # the mask is of what is attended to
-            self.handed, self.mask = mask, INHERITED
-            self.foreign.append((source, mask))
-        elif torch.is_tensor(mask):
-            self.handed, self.mask = mask, mask
-        if torch.is_tensor(given.get("encoder_hidden_states")) and "encoder_attention_mask" in names:
-            self.foreign.append((given["encoder_hidden_states"], given.get("encoder_attention_mask")))
+    return {name: value for name, value in given.items() if value is not None}
 
-    def understood(self):
-        """Which keys count, [batch, keys]; None where the mask does not tell."""
-        if self.seen is None:
-            self.seen = (visible(self.mask),)  # once: it is read from the device
-        return self.seen[0]
 
-    def marks(self, shape):
-        """Which of rows [..., in_features] count, in their shape; None where the mask is not of such rows."""
-        seen = self.understood()
-        flat = len(shape) == 2
-        batch, length = self.rows or (0, 0) if flat else (shape[0], torch.Size(shape[1:-1]).numel())
-        if seen is None or flat and shape[0] != batch * length:
-            return None
-        if self.mask.dim() == 2 and self.rows and self.rows[1] == length < seen.shape[1]:
-            seen = seen[:, seen.shape[1] - length :]  # the rest is in the KV cache, and was recorded with it
-        if seen.shape[1] != length or seen.shape[0] not in (1, batch):
-            return None
-        seen = seen.expand(batch, length)
-        return seen.reshape(-1) if flat else seen.reshape(shape[0], length)
+def version(x):
+    """How often a tensor was written into, as far as torch counts that."""
+    return None if not torch.is_tensor(x) or x.is_inference() else x._version
 
 
 class Kept:
-    """One input: a copy of its rows, and which of them count."""
+    """One input: a copy of its rows."""
 
-    def __init__(self, x, version, dtype, marks):
-        self.of, self.version, self.marks = weakref.ref(x), version, marks
+    def __init__(self, x, dtype):
+        self.of, self.version, self.shape = weakref.ref(x), version(x), tuple(x.shape)
         dtype = dtype or (x.dtype if x.dtype in STORED else torch.float32)
         rows = x.detach().to("cpu", dtype, non_blocking=x.is_cuda, copy=True)
         self.stream = torch.cuda.current_stream(x.device) if x.is_cuda else None
         self.rows = rows[None] if rows.dim() == 1 else rows.flatten(1, -2) if rows.dim() > 3 else rows
 
-    def is_still(self, x, version):
-        """Whether x is this input. What inference_mode makes has no version, and is compared."""
-        if self.of() is not x or self.version != version:
+    def is_still(self, x):
+        """Whether x is this input. torch counts no writes through x.data and none in inference_mode: on a CPU the
+        values are compared; on a GPU, which would have to wait, only where there is no count at all."""
+        if self.of() is not x or self.version != version(x) or self.shape != tuple(x.shape):
             return False
-        if version is not None:
+        if self.stream and self.version is not None:
             return True
         if self.stream:
             self.stream.synchronize()
@@ -203,41 +405,152 @@ class Kept:
         return torch.equal(*(rows.contiguous().view(BITS[rows.element_size()]) for rows in (self.rows, again)))
 
 
-class Work(threading.local):
+class Work:
     """What one thread is at."""
 
     def __init__(self):
-        self.stack, self.off = [], False
+        self.thread, self.stack, self.off = threading.current_thread(), [], False
         self.forget()
 
     def forget(self):
-        self.calls, self.seen, self.foreign, self.odd = {}, {}, {}, {}
+        """`calls`: what layers read, [(Kept, Claim)] by name."""
+        self.calls, self.seen, self.foreign, self.odd, self.streams = {}, {}, {}, {}, []
+
+    def settle(self, frame):
+        """Takes away the modules that failed before they came to their end, by the frame of Python that goes on."""
+        failed = False
+        while self.stack and not self.stack[-1].is_at_work(frame):
+            self.stack.pop()
+            failed = True
+        if failed and not self.stack:
+            self.off = False
+            self.forget()
+
+    def keep(self, x, dtype):
+        known = self.seen.get(id(x))
+        if known is None or not known.is_still(x):
+            known = self.seen[id(x)] = Kept(x, dtype)
+        return known
+
+    def claim_of_foreign(self, x):
+        """That of what a decoder was given to attend to."""
+        known = self.foreign.get(id(x))
+        return known[1] if known and known[0]() is x else None
+
+    def attend(self, given, names):
+        """Remembers which mask is of what a decoder attends to; the outermost module that is given both knows it."""
+        sources = [(given.get("key_value_states"), given.get("attention_mask"))]
+        if "encoder_attention_mask" in names:
+            sources.append((given.get("encoder_hidden_states"), given.get("encoder_attention_mask")))
+        for source, mask in sources:
+            if torch.is_tensor(source) and self.claim_of_foreign(source) is None:
+                rows = batch_and_length(source)
+                if mask is None:  # may the model have been given one of it, which goes another way?
+                    outer = next((f.stream for f in self.stack if f.several and f.stream), None)
+                    claim = beside(of(outer)) if outer and outer.is_like((*(rows or (0, 0)), 1)) else WHOLE
+                else:
+                    claim = of(Stream(mask, rows, False))
+                    self.streams += claim.streams
+                self.foreign[id(source)] = (weakref.ref(source), claim)
+
+
+class Memory:
+    """What was learned of layers by the shapes of all that they read, in any call."""
+
+    def __init__(self):
+        self.fits, self.apart, self.side = set(), set(), {}
+
+    def learn(self, frame, layer, x, shape):
+        """Whether a layer reads [batch, length] of the module that it is in; what once did not is never masked because
+        the numbers happen to be equal."""
+        if not frame.rows or len(shape) < 2:
+            return
+        batch, length = frame.rows
+        if len(shape) == 3 and shape[:2] == frame.rows:
+            if frame.claim.how == "of" and batch != length:
+                self.fits.add(layer)
+            if batch == 1 and frame.read.setdefault(layer, id(x)) != id(x):
+                self.apart.add(layer)  # two inputs in one call: one of them may have no batch at all
+        elif len(shape) > 2 or shape[0] not in (batch, batch * length):
+            self.apart.add(layer)
+
+    def side_of(self, layer, x, shape, frame, source):
+        """Whether a layer of an attention to something else reads that or its own tokens; None: neither."""
+        own, attended = frame.rows, tuple(source.shape[:2])
+        is_own = frame.own and frame.own() is x
+        if len(shape) != 3 or shape[:2] not in (own, attended):
+            return None
+        if x is source or is_own or own != attended:
+            self.side[layer] = "attended" if x is source or not is_own and shape[:2] == attended else "own"
+        return self.side.get(layer, "unknown")
+
+
+def claim_of_rows(work, memory, layer, x):
+    """Whose rows a layer reads, by what is at work around it."""
+    shape, foreign = tuple(x.shape), work.claim_of_foreign(x)
+    if len(shape) < 2:
+        return WHOLE
+    unsure = []
+    for frame in reversed(work.stack):
+        source = frame.source and frame.source()
+        if source is not None:
+            side = memory.side_of(layer, x, shape, frame, source)
+            if side == "attended":
+                return work.claim_of_foreign(source) or ANY
+            unsure += [work.claim_of_foreign(source) or ANY] if side == "unknown" else []
+        if frame.claim and foreign is None:
+            memory.learn(frame, layer, x, shape)
+            claim = frame.claims(layer, x, shape, memory.fits)
+            return beside(claim, *unsure) if unsure else claim
+    return foreign or ALONE
+
+
+def marks_of(claim, shape, hiding, is_apart):
+    """(Which of the rows count, None: all; whether that is in doubt), where these streams hide rows."""
+    if not hiding or claim.how == "whole":
+        return None, False
+    if claim.how == "of":
+        (stream,) = claim.streams
+        if not stream.hides:
+            return None, False
+        fits = stream.seen is not None and flat_rows(shape) == stream.seen.numel() and not is_apart
+        return (stream.seen, False) if fits else (None, True)
+    if claim.how == "beside":
+        return None, any(stream.hides for stream in claim.streams)
+    if claim.how == "any":
+        return None, any(stream.is_like(shape) for stream in hiding)
+    return None, not any(stream.has_pooled(shape) for stream in hiding)
 
 
 class ShardFolder:
     """Where shards wait for the daemon, and how many bytes of them may."""
 
     def __init__(self, path, max_bytes, rank):
-        self.path, self.max_bytes, self.rank, self.count, self.last = pathlib.Path(path), max_bytes, rank, 0, 0
+        self.path, self.max_bytes, self.rank, self.count = pathlib.Path(path), max_bytes, rank, 0
+        self.least, self.waiting, self.looked, self.took = 0, 0, None, 0.0
         if not self.path.is_dir():
             raise FileNotFoundError(f"tap: {self.path} is no folder: make the one that qera-daemon watches (mkdir -p)")
         for part in self.path.glob(f".tap-*-{rank}-*.part"):  # of a tap that was killed: who writes holds a lock
-            try:
-                with open(part, "rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError), open(part, "rb") as file:
+                if locked(file):
                     part.unlink()
-            except (BlockingIOError, FileNotFoundError):
-                pass
 
     def has_room(self, size):
+        """Looks into the folder once a second; where it was full, soon again, but for a twentieth of the time."""
+        now = time.monotonic()
+        fits, rest = self.waiting + size <= self.max_bytes, 20 * self.took
+        if self.looked is None or now - self.looked > (max(1.0, rest) if fits else rest):
+            self.waiting, self.looked = self.bytes_that_wait(), now
+            self.took = time.monotonic() - now
+        return self.waiting + size <= self.max_bytes
+
+    def bytes_that_wait(self):
         waiting = 0
         for entry in os.scandir(self.path):
             if entry.name.endswith(".safetensors") and not entry.name.startswith("."):
-                try:
+                with contextlib.suppress(FileNotFoundError):  # the daemon took it
                     waiting += entry.stat().st_size
-                except FileNotFoundError:
-                    pass  # the daemon took it
-        return waiting + size <= self.max_bytes
+        return waiting
 
     def put(self, tensors, metadata):
         """Writes a shard and gives it its name, where there is room: whether there was."""
@@ -249,25 +562,59 @@ class ShardFolder:
             at += size
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        self.last = 8 + len(text) + at
-        if not self.has_room(self.last):
+        size = 8 + len(text) + at
+        if not self.has_room(size):
             return False
+        self.write(len(text).to_bytes(8, "little") + text, tensors)
+        self.waiting, self.least = self.waiting + size, min(self.least or size, size)
+        return True
+
+    def write(self, head, tensors):
         self.count += 1
         name = f"{time.time_ns():020d}-{self.rank}-{os.getpid()}-{self.count:06d}"
-        part = self.path / f".tap-{name}.part"
+        part, whole = self.path / f".tap-{name}.part", self.path / f"{name}.safetensors"
         try:
             with open(part, "xb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.write(len(text).to_bytes(8, "little") + text)
+                is_locked = locked(file)
+                file.write(head)
                 for tensor in tensors.values():
                     size = tensor.numel() * tensor.element_size()
                     file.write((ctypes.c_char * size).from_address(tensor.data_ptr()))
                 file.flush()
-                os.rename(part, self.path / f"{name}.safetensors")
+                if is_locked:
+                    os.rename(part, whole)
+            if not is_locked:  # Windows renames no file that is open
+                os.rename(part, whole)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def locked(file):
+    """Takes the lock of a file that is written; False where another has it, or nothing can be locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
+    except (AttributeError, OSError):
+        return False
+
+
+class Hook:
+    """What torch calls. A copy of the model, or a pickle of it, has a function in its place that does nothing."""
+
+    def __init__(self, tap, module, function):
+        self.tap, self.own, self.function = tap, weakref.ref(module), function
+
+    @untraced
+    def __call__(self, module, args, more=None):
+        # A shallow copy of the model has the hooks, and is another model; a replica of DataParallel is not.
+        if module is self.own() or getattr(module, "_is_replica", False):
+            if not HANDS_KEYWORDS:  # torch 1. Who calls a hook has them, and torch 1 does not change any more.
+                more = sys._getframe(1).f_locals.get("kwargs", {})
+            self.tap._guarded(lambda: self.function(module, args, more))
+
+    def __reduce__(self):
+        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 class Tap:
@@ -275,8 +622,9 @@ class Tap:
 
     include     globs of names (`model.layers.0.*`); what none matches is listed as a layer, without rows
     dtype       of stored rows: f32, f16, bf16; as they come where it is left out
-    every       of so many calls of the model one is recorded
-    max_rows    recording ends with the call that reaches so many rows (tokens that are no padding)
+    every       of each so many calls of the model one is recorded, at a place that is drawn anew
+    max_rows    recording ends with the call that reaches so many tokens: of each call the rows, padding left out, of
+                the longest input of a layer
     max_bytes   of shards that wait in the folder; calls for which there is no room are not recorded, and counted
     strict      what is left out, or fails, raises, instead of being said once: for tests, not for serving
     source      `full-precision` or `quantized`; found out where it is left out
@@ -299,48 +647,34 @@ class Tap:
         model_name=None,
         task_type=None,
     ):
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"tap: dtype {dtype!r} is none of {', '.join(DTYPES)}")
-        self.dtype, self.every, self.max_rows, self.strict = DTYPES.get(dtype), every, max_rows, strict
-        self.include = [include] if isinstance(include, str) else list(include)
+        one_of("dtype", dtype, DTYPES)
+        one_of("source", source, SOURCES)
+        words("model_name", [model_name or ""])
+        words("task_type", [task_type or ""])
+        self.dtype, self.strict, self.every = DTYPES.get(dtype), strict, whole_number("every", every)
+        self.max_rows = None if max_rows is None else whole_number("max_rows", max_rows)
+        self.include = words("include", [include] if isinstance(include, str) else include)
         self.shards, self.rows, self.calls, self.dropped_shards = 0, 0, 0, 0
-        self.left_out, self.said, self.handles, self.group_of = {}, set(), [], {}
-        self.work, self.lock, self.new_group = Work(), threading.RLock(), itertools.count()
+        self.left_out, self.said, self.handles, self.group_of, self.fed = {}, set(), [], {}, set()
+        self.local, self.works, self.memory, self.drawn = threading.local(), [], Memory(), random.Random(0)
+        self.lock, self.new_group, self.taken, self.spread = threading.RLock(), itertools.count(), 0, None
         self.model, self.inner = model, unwrapped(model)
-        layers = self._layers()
-        if not layers:
-            kind = type(self.inner).__name__
-            raise ValueError(f"tap: {kind} has no linear layer to record (torch.nn.Linear, Conv1D)")
-        self.folder = ShardFolder(folder, max_bytes, rank())
-        self.metadata = self._about(layers, source, model_name, task_type)
-        self._hook(layers)
+        self.layers = linear_layers(self.inner, model, self.left_out)
+        if not any(self._is_included(name) for name in self.layers):
+            raise ValueError(f"tap: include {self.include} matches none of the layers: {kinds(self.layers)}")
+        self.folder = ShardFolder(folder, whole_number("max_bytes", max_bytes), rank())
+        self.metadata = self._about(source, model_name, task_type)
+        self._hook()
+        for name in [name for name in self.left_out if self.left_out[name].startswith("a shard")]:
+            self._leave_out([name], self.left_out[name])
 
-    def _layers(self):
-        """Every linear layer by name, as `qera.linears` has it, but those whose weight is not theirs alone."""
-        modules = list(named(self.inner))
-        users = {}
-        for _, module in modules:
-            for parameter in module._parameters.values():
-                users.setdefault(id(parameter), set()).add(id(module))
-        layers = {}
-        for name, module in modules:
-            entry = as_linear(name, module)
-            weight = module._parameters.get("weight")
-            if entry and weight is None:
-                self.left_out[name] = "its weight is computed, and no tensor of the checkpoint"
-            elif entry and len(users[id(weight)]) > 1:
-                self.left_out[name] = "its weight is another module's, too"
-            elif entry:
-                layers[name] = (module, entry)
-        return layers
-
-    def _about(self, layers, source, model_name, task_type):
+    def _about(self, source, model_name, task_type):
         kind, config = type(self.inner).__name__, getattr(self.inner, "config", None)
         packed = getattr(config, "quantization_config", None) is not None
-        packed = packed or any(not module.weight.is_floating_point() for module, _ in layers.values())
+        packed = packed or any(not module.weight.is_floating_point() for module, _ in self.layers.values())
         about = {
-            "qera.linears": json.dumps([entry for _, entry in layers.values()]),
-            "qera.source": source or ("quantized" if packed else "full-precision"),
+            "qera.linears": json.dumps([entry for _, entry in self.layers.values()]),
+            "qera.source": source or SOURCES[packed],
         }
         pretrained = getattr(sys.modules.get("transformers"), "PreTrainedModel", ())
         if isinstance(self.inner, pretrained):
@@ -359,48 +693,25 @@ class Tap:
         tp_size = getattr(self.inner, "_tp_size", None) or 1
         return about | ({"qera.tp_size": str(tp_size)} if tp_size > 1 else {})
 
-    def _hook(self, layers):
-        for name, (module, entry) in layers.items():
-            self._before(module, lambda x, more, name=name, width=entry["in"]: self._read(name, width, x, more))
+    def _hook(self):
+        with_keywords = {"with_kwargs": True} if HANDS_KEYWORDS else {}
+        before = lambda m, f: self.handles.append(m.register_forward_pre_hook(Hook(self, m, f), **with_keywords))
+        for name, (module, entry) in self.layers.items():
+            before(module, lambda m, x, more, name=name, width=entry["in"]: self._read(name, width, x, more))
         frames = {}
-        for module in [self.model, self.inner, *(module for _, module in named(self.inner))]:
+        for name, module in [("", self.model), *named(self.inner)]:
             try:
                 signature = inspect.signature(module.forward)
             except (TypeError, ValueError):
                 signature = None
             takes = set(signature.parameters) if signature else set()
-            if module in (self.model, self.inner) or takes & {"attention_mask", *FOREIGN}:
-                frames.setdefault(id(module), (module, signature))
-        for key, (module, signature) in frames.items():
-            self._before(module, lambda x, more, key=key, s=signature: self._enter(key, s, x, more))
-            self._after(module, lambda key=key: self._leave(key))
-
-    def _before(self, module, function):
-        own = weakref.ref(module)
-
-        @untraced
-        def hook(module, args, kwargs):
-            # A copy of the model has the hooks, and is another model; a replica of DataParallel is not.
-            if module is own() or getattr(module, "_is_replica", False):
-                self._guarded(lambda: function(args, kwargs))
-
-        if HANDS_KEYWORDS:
-            self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-            return
-        # torch 1 hands hooks no keyword arguments. Who calls a hook has them, and torch 1 does not change any more.
-        self.handles.append(
-            module.register_forward_pre_hook(lambda m, args: hook(m, args, sys._getframe(1).f_locals.get("kwargs", {})))
-        )
-
-    def _after(self, module, function):
-        own, options = weakref.ref(module), {"always_call": True} if HANDS_FAILURES else {}
-
-        @untraced
-        def hook(module, args, output):
-            if module is own() or getattr(module, "_is_replica", False):
-                self._guarded(function)
-
-        self.handles.append(module.register_forward_hook(hook, **options))
+            masked = takes & {"attention_mask", *FOREIGN} or any(OTHER_STREAM.search(name) for name in takes)
+            if module in (self.model, self.inner) or masked:
+                frames.setdefault(id(module), (name, module, signature))
+        for key, (name, module, signature) in frames.items():
+            before(module, lambda m, x, more, k=key, n=name, s=signature: self._enter(k, n, s, m, x, more))
+            after = Hook(self, module, lambda m, x, more, k=key: self._leave(k))
+            self.handles.append(module.register_forward_hook(after))
 
     def _guarded(self, function):
         try:
@@ -420,50 +731,78 @@ class Tap:
             self.said.add(key)
             print(f"tap: {message}", file=sys.stderr, flush=True)
 
-    def _enter(self, key, signature, args, kwargs):
-        work = self.work
-        before = next((at for at, frame in enumerate(work.stack) if frame.key == key), None)
-        if before is not None:  # what it is at failed before it came to its end
-            del work.stack[before:]
-            work.forget()
+    def _leave_out(self, names, problem, kind=None):
+        """Says once of each kind of layers why they are not in a shard."""
+        new = [name for name in names if name not in self.left_out]
+        self.left_out.update(dict.fromkeys(new, problem))
+        said = [name for name in names if (kinds([name]), kind or problem) not in self.said]
+        self.said.update((kinds([name]), kind or problem) for name in said)
+        if said or self.strict:
+            are = f"{kinds(said or names)} {'are' if len(names) > 1 else 'is'}"
+            self.say(("left out", *said), f"{are} left out of shards: {problem}")
+
+    def _work(self):
+        if not hasattr(self.local, "work"):
+            self.local.work = Work()
+            with self.lock:
+                self.works.append(self.local.work)
+        return self.local.work
+
+    def _enter(self, key, name, signature, module, args, kwargs):
+        work, at = self._work(), calling()
+        work.settle(at and at.f_back)
         outermost = not work.stack
-        work.stack.append(Frame(key, None, (), {}))
         if outermost:
-            self._finish(work)
+            self._guarded(lambda: self._finish(work))
+        around, frame = list(work.stack), Frame(key, module, at)
+        work.stack.append(frame)
+        if outermost:
             work.off = True
-            work.off = recomputing() or not self._wants_call()
+            work.off = recomputing() or not self._wants_call(module)
         if work.off:
             return
-        work.stack[-1] = frame = Frame(key, signature, args, kwargs)
-        for source, mask in frame.foreign:
-            known = work.foreign.get(id(source))
-            if known is None or known[0]() is not source:
-                other = Frame(key, None, (), {"hidden_states": source, "attention_mask": mask})
-                work.foreign[id(source)] = (weakref.ref(source), other)
+        given = arguments(signature, args, kwargs)
+        names = set(given) | set(signature.parameters if signature else ())
+        frame.look(name, names, given, around)
+        work.streams += [frame.stream] if frame.stream else []
+        work.attend(given, names)
 
     def _leave(self, key):
-        work = self.work
-        at = next((at for at, frame in enumerate(work.stack) if frame.key == key), len(work.stack))
-        del work.stack[at:]
+        work = self._work()
+        work.settle(calling())
+        if not work.stack or work.stack[-1].key != key:
+            return
+        work.stack.pop()
         if not work.stack:
+            if is_spread(self.model):
+                self.spread = self.spread if key != id(self.model) else None
             off, work.off = work.off, False
             if off:
                 work.forget()
             self._finish(work)
 
-    def _wants_call(self):
+    def _wants_call(self, module):
+        """Whether this call is recorded. What DataParallel makes of one call is all recorded, or none of it."""
         with self.lock:
-            self.calls += 1
-            if (self.calls - 1) % self.every:
-                return False
-            try:
-                room = self.folder.has_room(self.folder.last)
-            except OSError as error:
-                self._fail(error)
-                return False
-            if not room:
-                self._drop()
-            return room
+            if getattr(module, "_is_replica", False) and self.spread is not None:
+                return self.spread
+            at, self.calls = self.calls % self.every, self.calls + 1
+            if not at:  # by chance, because calls may have a rhythm: those of generate, of an encoder and a decoder
+                self.taken = self.drawn.randrange(self.every) if self.calls > 1 else 0
+            wanted = at == self.taken and self._has_room()
+            if module is self.model and is_spread(module):
+                self.spread = wanted
+            return wanted
+
+    def _has_room(self):
+        try:
+            room = self.folder.has_room(self.folder.least)
+        except OSError as error:
+            self._fail(error)
+            return False
+        if not room:
+            self._drop()
+        return room
 
     def _fail(self, error):
         self.dropped_shards += 1
@@ -475,78 +814,82 @@ class Tap:
         self._note("full", f"{self.folder.path} is full ({limit}): calls are not recorded until there is room")
 
     def _read(self, name, width, args, kwargs):
-        work = self.work
+        work = self._work()
+        if work.stack:
+            at = calling()
+            work.settle(at and at.f_back)
         if work.off or not work.stack and recomputing():
             return
         if not work.stack and name in work.calls:  # nothing else says that a call has ended
             self._finish(work)
         x = args[0] if args else kwargs.get("input", kwargs.get("x"))
-        problem = odd(x, width)
+        problem = odd(x, width) or not work.stack and self._is_beside_a_call(work)
         if problem:
             work.odd[name] = problem
-            return
-        if x.numel():
-            work.calls.setdefault(name, []).append(self._keep(work, name, x))
+        elif x.numel():
+            claim = claim_of_rows(work, self.memory, name, x)
+            work.calls.setdefault(name, []).append((work.keep(x, self.dtype), claim))
 
-    def _keep(self, work, name, x):
-        version = None if x.is_inference() else x._version
-        known = work.seen.get(id(x))
-        if known is None or not known.is_still(x, version):
-            known = work.seen[id(x)] = Kept(x, version, self.dtype, self._marks(work, name, x))
-        return known
-
-    def _marks(self, work, name, x):
-        """Which rows count; None: all."""
-        shape, known = tuple(x.shape), work.foreign.get(id(x))
-        frames = [known[1]] if known and known[0]() is x else reversed(work.stack)
-        given, derived, handed = [], [], False
-        for frame in frames if len(shape) > 1 else ():
-            if frame.mask is NOTHING:
-                return None
-            if torch.is_tensor(frame.mask):
-                if frame.has_streams and not handed:  # which stream is this layer's?
-                    return None
-                (given if frame.mask.dim() == 2 else derived).append(frame)
-            handed = handed or frame.handed is not None
-        for frame in (*given, *derived):
-            marks = frame.marks(shape)
-            if marks is not None:
-                return None if marks.all() else marks
-        self._say_unmasked(name, shape, [*given, *derived])
-        return None
-
-    def _say_unmasked(self, name, shape, frames):
-        for frame in frames:
-            seen, form = frame.understood(), f"an attention_mask of shape {tuple(frame.mask.shape)}"
-            if seen is None:
-                self.say("mask", f"{form} and type {frame.mask.dtype} does not tell padding: all rows are recorded")
-            elif len(shape) > 2 and not seen.all():
-                self.say("unmasked", f"{form} is not of the rows {list(shape)} of {name}: all of them are recorded")
+    def _is_beside_a_call(self, work):
+        """A thread that a model starts for its layers knows nothing of the model's masks."""
+        with self.lock:
+            busy = any(other.stack and other is not work and other.thread.is_alive() for other in self.works)
+        return "it is called in a thread of its own, while another is in a call of the model" if busy else ""
 
     def _finish(self, work):
-        """Writes what was read since the last time."""
-        calls, odd_ones = work.calls, work.odd
-        for kept in {id(k): k for parts in calls.values() for k in parts}.values():
+        """Writes what a thread, and any that has ended, read since the last time."""
+        with self.lock:
+            ended = [other for other in self.works if not other.thread.is_alive()]
+            self.works = [other for other in self.works if other not in ended]
+            for one in [*ended, work]:
+                self._finish_one(one)
+
+    def _finish_one(self, work):
+        calls, odd_ones, streams = work.calls, work.odd, work.streams
+        for kept in {id(kept): kept for parts in calls.values() for kept, _ in parts}.values():
             if kept.stream:
                 kept.stream.synchronize()
         work.forget()
-        with self.lock:
-            for name, problem in odd_ones.items():
-                calls.pop(name, None)
-                self._leave_out(name, problem)
-            if calls and self.handles:
-                self._write(self._groups(calls))
+        if work.stack or not self.handles:  # its thread ended within a call
+            return
+        for name in odd_ones:
+            calls.pop(name, None)
+        calls, doubtful = self._masked(calls, streams)
+        if calls:
+            self._write(self._groups(calls))
+        for problem in dict.fromkeys(odd_ones.values()):
+            self._leave_out([name for name, its in odd_ones.items() if its == problem], problem)
+        if doubtful:
+            self._doubt(doubtful, streams)
 
-    def _leave_out(self, name, problem):
-        if name not in self.left_out or self.strict:
-            self.left_out[name] = problem
-            self.say(("odd", name), f"{name} is left out of shards: {problem}")
+    def _masked(self, calls, streams):
+        """What layers read with the marks of rows that count, [(Kept, marks)] by name, and which are in doubt."""
+        masks, sure, doubtful = {}, {}, []
+        for stream in streams if calls else ():
+            stream.look(masks)
+        hiding = [stream for stream in streams if calls and stream.hides]
+        for name, parts in calls.items():
+            is_apart = name in self.memory.apart
+            found = [(kept, *marks_of(claim, kept.shape, hiding, is_apart)) for kept, claim in parts]
+            if any(doubt for _, _, doubt in found):
+                doubtful.append(name)
+            else:
+                sure[name] = [(kept, marks) for kept, marks, _ in found]
+        return sure, doubtful
+
+    def _doubt(self, names, streams):
+        unread = next((stream.mask for stream in streams if stream.seen is None), None)
+        why = "which of its rows are padding is in doubt"
+        if unread is not None:
+            form = f"{tuple(getattr(unread, 'shape', ()))} and type {getattr(unread, 'dtype', type(unread).__name__)}"
+            why += f" (an attention_mask of shape {form} does not tell)"
+        self._leave_out(names, f"{why}; calls without padding record it", "doubt")
 
     def _groups(self, calls):
         """Lists of the layers that read one input, with it: only those that did so in every call before, too."""
         now = {}
         for name, parts in calls.items():
-            now.setdefault(tuple(id(kept) for kept in parts), []).append(name)
+            now.setdefault(tuple((id(kept), id(marks)) for kept, marks in parts), []).append(name)
         held = {}  # group -> the inputs that its layers read now
         for key, names in now.items():
             for name in names:
@@ -563,25 +906,30 @@ class Tap:
         return [(names, calls[names[0]]) for names in groups.values()]
 
     def _write(self, groups):
-        tensors, shares, rows = {}, [], 0
+        tensors, shares, rows, infinite = {}, [], 0, []
         for names, parts in groups:
+            self.fed.update(names)
             shares.append(names)
             name = next((name for name in names if self._is_included(name)), None)
             if name is None:
                 continue
             x, marks = joined(parts)
-            counting = x.flatten(0, -2).shape[0] if marks is None else int(marks.sum())
-            if not counting:
+            if marks is not None and not marks.any():
                 continue
             if not is_finite(x, marks):
-                self._leave_out(name, "its input has NaN or infinite values")
+                infinite.append(name)
                 shares.pop()
                 continue
-            tensors[name], rows = x, max(rows, counting)
+            tensors[name] = x
+            rows = max(rows, *(flat_rows(k.rows.shape) if m is None else int(m.sum()) for k, m in parts), 0)
             if marks is not None:
                 tensors[f"{name}::mask"] = marks.to(torch.uint8).contiguous()
-        if not tensors:
-            return
+        if tensors:
+            self._put(tensors, shares, rows)
+        if infinite:
+            self._leave_out(infinite, "its input has NaN or infinite values")
+
+    def _put(self, tensors, shares, rows):
         about = self.metadata | {"qera.shares": json.dumps(shares)}
         if self.dropped_shards:
             about["qera.dropped_shards"] = str(self.dropped_shards)
@@ -608,16 +956,46 @@ class Tap:
     def close(self):
         """Takes the hooks off."""
         if self.handles:
-            self._guarded(lambda: self._finish(self.work))
+            self._guarded(self._finish_all)
         self._unhook()
+        unfed = [name for name in self.layers if name not in self.fed and name not in self.left_out]
+        if unfed and (self.calls or self.shards):
+            self._note("unfed", f"{len(unfed)} of {len(self.layers)} layers got no row: {kinds(unfed)}")
         if self.dropped_shards:
             self._note("end", f"{self.dropped_shards} calls were not recorded, {self.shards} were")
+
+    def _finish_all(self):
+        self._work().settle(sys._getframe())
+        with self.lock:
+            for work in [work for work in self.works if not work.stack]:
+                self._finish(work)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.close()
+
+
+def one_of(name, value, known):
+    if value is not None and value not in known:
+        raise ValueError(f"tap: {name} {value!r} is none of {', '.join(known)}")
+
+
+def whole_number(name, value):
+    try:
+        if not isinstance(value, bool) and operator.index(value) >= 1:
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise ValueError(f"tap: {name} {value!r} is no whole number above 0")
+
+
+def words(name, values):
+    values = list(values) if isinstance(values, (list, tuple, set)) else [values]
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"tap: {name} {values!r} is no text")
+    return values
 
 
 def rank():
@@ -651,12 +1029,14 @@ def joined(parts):
     """The rows of all times that a layer was called in a call of the model, and which of them count.
 
     Those of one sequence stay together: what the daemon holds out to judge by is whole sequences."""
-    if all(kept.rows.dim() == 3 and len(kept.rows) == len(parts[0].rows) for kept in parts):
-        rows, axis = [kept.rows for kept in parts], 1
+    every = [kept.rows for kept, _ in parts]
+    if all(rows.dim() == 3 and len(rows) == len(every[0]) for rows in every):
+        axis = 1
     else:
-        rows, axis = [kept.rows.flatten(0, -2) for kept in parts], 0
-    x = (rows[0] if len(rows) == 1 else torch.cat(rows, axis)).contiguous()
-    if all(kept.marks is None for kept in parts):
+        every, axis = [rows.flatten(0, -2) for rows in every], 0
+    x = (every[0] if len(every) == 1 else torch.cat(every, axis)).contiguous()
+    if all(marks is None for _, marks in parts):
         return x, None
-    every = [torch.ones(k.rows.shape[:-1], dtype=torch.bool) if k.marks is None else k.marks for k in parts]
-    return x, torch.cat([m.reshape(r.shape[:-1]) for m, r in zip(every, rows)], axis)
+    all_of = lambda rows: torch.ones(rows.shape[:-1], dtype=torch.bool)
+    marks = [all_of(rows) if m is None else m.reshape(rows.shape[:-1]) for (_, m), rows in zip(parts, every)]
+    return x, torch.cat(marks, axis)

@@ -18,6 +18,8 @@ from suites import report, run
 from more_architectures import EVERY_ARCHITECTURE
 from test_architecture import ArchitectureTests, ListedArchitectureTests
 from test_listed import LISTED, ListedTests
+from test_tap_calls import TapCallsTests
+from test_tap_doubt import TapDoubtTests
 from test_tap_masks import TapMasksTests
 from test_tap_rows import TapRowsTests
 from test_tap_shards import TapShardsTests
@@ -46,6 +48,8 @@ def main():
             suites |= {name: lambda name=name: ArchitectureTests(daemon, name) for name in sorted(more)}
         suites["tap: rows"] = lambda: TapRowsTests(daemon)
         suites["tap: masks"] = lambda: TapMasksTests(daemon)
+        suites["tap: doubt"] = lambda: TapDoubtTests(daemon)
+        suites["tap: calls"] = lambda: TapCallsTests(daemon)
         suites["tap: shards"] = lambda: TapShardsTests(daemon)
         suites["names"] = lambda: NameTests(daemon)
         suites["little said"] = lambda: LittleSaidTests(daemon)

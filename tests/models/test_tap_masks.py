@@ -108,49 +108,64 @@ class TapMasksTests:
 
         self.check(llama(), lambda m: m.generate(prompt, attention_mask=mask, **options), counts)
 
-    def encoder_decoder(self, name, decoder_mask):
+    def encoder_decoder(self, name, decoder_mask, batches):
+        """Recorded of batches whose decoder has so many tokens each."""
+
         def counts(layer, x):
             if layer.startswith(("encoder.", "model.encoder.")):
                 return PADDED
             cross = ("EncDecAttention.k", "EncDecAttention.v", "encoder_attn.k_proj", "encoder_attn.v_proj")
-            return PADDED if layer.endswith(cross) else decoder_mask
+            return PADDED if layer.endswith(cross) else decoder_mask if decoder_mask is None else cut(x.shape[1])
 
-        given = dict(input_ids=drawn(), attention_mask=PADDED, decoder_input_ids=drawn(seed=4))
-        given |= {} if decoder_mask is None else dict(decoder_attention_mask=decoder_mask)
-        self.check(ARCHITECTURES[name].make(), lambda m: m(**given), counts)
+        def cut(length):
+            return None if decoder_mask is None else decoder_mask[:, -length:]
+
+        def use(model):
+            for length in batches:
+                decoder = dict(decoder_input_ids=drawn(seed=length)[:, :length], decoder_attention_mask=cut(length))
+                model(input_ids=drawn(), attention_mask=PADDED, **decoder)
+
+        model = ARCHITECTURES[name].make()
+        left = ("EncDecAttention.o", "encoder_attn.out_proj") if batches == [32] else ()
+        self.check(model, use, counts, {name for name in fed(model) if not name.endswith(left)})
 
     def test_an_encoders_mask_is_of_what_the_encoder_made(self):
-        """Of its own rows and of keys and values of the attention to them, in models whose two sequences are of one
-        length."""
+        """Of its own rows and of keys and values of the attention to them. What comes of that attention is in doubt
+        while both sequences are of one length, and there was none in which they are not."""
         for name in ("t5", "bart"):
             for decoder_mask in (None, OTHER):
-                self.encoder_decoder(name, decoder_mask)
+                for batches in ([32], [20, 32]):
+                    self.encoder_decoder(name, decoder_mask, batches)
 
     def test_untied_head_of_an_encoder_decoder(self):
         sizes = dict(vocab_size=160, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4)
         config = transformers.T5Config(**sizes, tie_word_embeddings=False)
         model = transformers.T5ForConditionalGeneration(config).eval()
-        given = dict(input_ids=drawn(), attention_mask=PADDED, decoder_input_ids=drawn(seed=4))
-        folder = self.folder()
-        with torch.no_grad(), Tap(model, folder):
-            model(**given)
-        assert recorded(folder)["lm_head"].shape[0] == PADDED.numel()
+        rows = []
+        for length, more in ((32, {}), (20, {}), (20, dict(decoder_attention_mask=PADDED[:, :20]))):
+            given = dict(input_ids=drawn(), attention_mask=PADDED, decoder_input_ids=drawn(seed=4)[:, :length])
+            folder = self.folder()
+            with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()), Tap(model, folder):
+                model(**given, **more)
+            rows.append(len(recorded(folder).get("lm_head", ())))
+        assert rows == [0, 40, 0], f"only where its rows cannot be those of a mask: {rows}"
 
     def test_whisper(self):
         """Its mask is of the sound before it is folded into half as many rows, all of which the encoder reads."""
         given = dict(input_features=torch.randn(2, 8, 64), attention_mask=torch.ones(2, 64, dtype=torch.long))
         given["attention_mask"][0, 40:] = 0
-        given |= dict(decoder_input_ids=drawn(), decoder_attention_mask=OTHER)
+        mask = OTHER[:, 1:]
+        given |= dict(decoder_input_ids=drawn()[:, 1:], decoder_attention_mask=mask)
         model = whisper()
 
         def counts(name, x):
             of_sound = name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
-            return OTHER if name.startswith("model.decoder.") and not of_sound else None
+            return mask if name.startswith("model.decoder.") and not of_sound else None
 
         self.check(model, lambda m: m(**given), counts, {name for name in fed(model) if name != "proj_out"})
 
     def test_an_image_in_front_of_text_is_kept(self):
-        """GIT: 17 rows of image, then the text, whose mask is [batch, text]."""
+        """GIT: 17 rows of image, then the text, whose mask is [batch, text]. Its head is outside of what knows that."""
 
         def counts(name, x):
             if not name.startswith("git.encoder."):
@@ -159,7 +174,7 @@ class TapMasksTests:
 
         given = dict(input_ids=drawn(), attention_mask=PADDED, pixel_values=torch.randn(2, 3, 32, 32))
         model = git()
-        self.check(model, lambda m: m(**given), counts, fed(model))
+        self.check(model, lambda m: m(**given), counts, fed(model) - {"output"})
 
     def test_two_towers_of_one_length(self):
         given = dict(input_ids=drawn()[:, :26], attention_mask=PADDED[:, :26], pixel_values=torch.randn(2, 3, 40, 40))
@@ -172,7 +187,7 @@ class TapMasksTests:
 
     def test_an_image_that_is_projected_has_no_mask(self):
         given = dict(inputs_embeds=torch.randn(2, 32, 8), pixel_values=torch.randn(2, 32, 8), attention_mask=PADDED)
-        self.check(Projected(), lambda m: m(**given), lambda name, x: None)
+        self.check(Projected(), lambda m: m(**given), lambda name, x: PADDED if name == "text" else None)
 
     def test_additive_masks(self):
         """[batch, 1, 1, keys] and [batch, 1, queries, keys], as BERT's parts take them."""
@@ -183,7 +198,7 @@ class TapMasksTests:
         names = {name for name in fed(model) if name.startswith("encoder.")}
         for mask in (flat, causal.clamp(min=least)):
             said = self.check(model, lambda m: m.encoder(x, attention_mask=mask), of_padded, names)
-            assert not said, said
+            assert "doubt" not in said and "pooler.dense" in said, said
 
     def test_a_mask_of_each_query(self):
         """[batch, queries, keys] of 0 and 1: a token that no other may see is padding."""
@@ -205,10 +220,13 @@ class TapMasksTests:
                 return self.layer(x)
 
         x, model = torch.randn(2, 32, 8), Own()
-        masks = {"does not tell padding": PADDED[:, None, None].bool(), "is not of the rows": PADDED[:, :20]}
-        for word, mask in masks.items():
-            said = self.check(model, lambda m: [m(x, mask), m(x + 1, mask)], lambda name, x: None)
-            assert said.count(word) == 1, said
+        masks = [PADDED[:, None, None].bool(), PADDED[:, :20], 1 + PADDED, (PADDED - 1) * 1000.0, "padding"]
+        for mask in masks:
+            said = self.check(model, lambda m: [m(x, mask), m(x + 1, mask)], lambda name, x: None, set())
+            assert said.count("does not tell") == 1, said
+        for mask in (PADDED.numpy(), PADDED.tolist(), (PADDED - 1) * 10000.0):
+            said = self.check(model, lambda m: m(x, mask), of_padded)
+            assert not said, said
 
     def test_unequal_shards_of_one_model(self):
         """A padded call, and one that is not: what was said of one is not held against the other."""

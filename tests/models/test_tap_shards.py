@@ -173,8 +173,8 @@ class TapShardsTests:
         assert len(self.linears(folder)) == 21
 
     def test_one_call_of_several(self):
-        folder, _, tap = self.record(llama(), calls=7, every=3)
-        assert len(shards(folder)) == tap.shards == 3
+        folder, _, tap = self.record(llama(), calls=6, every=3)
+        assert len(shards(folder)) == tap.shards == 2
 
     def test_recording_ends(self):
         model = llama()
