@@ -60,6 +60,7 @@ FOREIGN = ("encoder_hidden_states", "key_value_states")
 # is of one of them.
 OTHER_STREAM = re.compile(r"pixel|image|video|audio|visual|input_features|input_values")
 DECODER = "decoder_input_ids"
+OTHER_MASK = re.compile(r"^mask$|padding_mask|input_mask|attn_mask")  # classes differ in what its values mean
 CACHE = re.compile(r"past|cache|mems")
 HIDDEN, BIAS = -9000.0, -100.0  # additive masks: hidden at or below the first, seen from the second on
 KINDS_SAID = 6
@@ -209,8 +210,8 @@ def visible(mask):
 class Stream:
     """The rows [batch, length] that a mask is of."""
 
-    def __init__(self, mask, rows, has_cache):
-        self.mask, self.has_cache, self.known = mask, has_cache, False
+    def __init__(self, mask, rows, has_cache, has_meaning=True):
+        self.mask, self.has_cache, self.has_meaning, self.known = mask, has_cache, has_meaning, False
         self.version = version(mask)
         shape = tuple(getattr(mask, "shape", ()))
         self.rows = rows or ((shape[0], shape[-1]) if len(shape) > 1 else None)
@@ -222,6 +223,8 @@ class Stream:
         if id(self.mask) not in masks:
             masks[id(self.mask)] = visible(self.mask) if version(self.mask) == self.version else None
         seen, self.known = masks[id(self.mask)], True
+        if seen is not None and not self.has_meaning:
+            seen = None if seen.any() and not seen.all() else torch.ones_like(seen)
         if seen is not None and self.rows:
             batch, length = self.rows
             if self.has_cache and length < seen.shape[1]:
@@ -300,6 +303,10 @@ class Frame:
             self.claim = ANY
         elif "attention_mask" in names:
             self.claim = self.without_mask(given, outer)
+        other = [v for n, v in given.items() if OTHER_MASK.search(n) and torch.is_tensor(v) and v.dim() == 2]
+        if mask is None and other and not around:
+            self.stream = Stream(other[0], self.rows, False, has_meaning=False)
+            self.claim = self.claim if self.several else beside(of(self.stream))
 
     def with_mask(self, mask, given, outer):
         alike = outer is not None and not outer.several and self.rows and outer.rows == self.rows

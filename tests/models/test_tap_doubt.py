@@ -123,6 +123,23 @@ class TapDoubtTests:
         self.check(OneMask(), lambda m: m(x, PADDED, band=True), self.named("-"))
         self.check(OneMask(), lambda m: m(x, PADDED), self.named("part"))
 
+    def test_a_mask_of_another_name(self):
+        """Some classes have 1 where there is padding, some 0."""
+
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(8, 8)
+
+            def forward(self, x, padding_mask, attention_mask=None):
+                return self.layer(x)
+
+        x, folder = torch.randn(2, 32, 8), self.folder()
+        masks = (PADDED, 1 - PADDED, torch.zeros(2, 32), torch.ones(2, 32, dtype=torch.bool))
+        with contextlib.redirect_stderr(io.StringIO()), Tap(model := Own(), folder) as tap:
+            [model(x + number, mask) for number, mask in enumerate(masks)]
+        assert tap.shards == 2 and len(recorded(folder)["layer"]) == 128, tap.left_out
+
     def test_block_attention(self):
         """BigBird: masks of other names; a length that is no multiple of the block is padded by the model itself."""
         sizes = dict(attention_type="block_sparse", block_size=8, num_random_blocks=1, max_position_embeddings=256)
