@@ -10,7 +10,7 @@ use crate::settings::Settings;
 use crate::settings::solve::Shrinkage;
 use crate::solve::cost::Quantity;
 use crate::weights::Weights;
-use crate::weights::given::ReadTensor;
+use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::sites::Site;
 
 /// One layer.

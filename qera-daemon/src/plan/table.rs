@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::plan::model_plan::ModelPlan;
 use crate::settings::Settings;
 use crate::settings::memory_budget::format_bytes;
-use crate::weights::given::ReadTensor;
+use crate::weights::given::read_tensor::ReadTensor;
 
 impl Plan {
     pub(crate) fn table(&self, settings: &Settings) -> String {

@@ -20,7 +20,8 @@ use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
-use crate::weights::given::{GivenLayer, ReadTensor};
+use crate::weights::given::GivenLayer;
+use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
 
 /// The whole manifest.
@@ -373,10 +374,8 @@ impl LayerRecord {
                 Some(_) => Method::of_mean_squares().name(),
                 None => settings.solve.method.name(),
             },
-            quantizer: given.map_or_else(
-                || weights.format().to_string(),
-                |of| of.tensor.block_type.name().to_owned(),
-            ),
+            quantizer: given
+                .map_or_else(|| weights.format().to_string(), |of| of.tensor.stored_in()),
             read: given.map(GivenLayer::described),
             rounding: weights.rounding_of(index).map(LayerRounding::new),
             shrinkage: choice.map(|c| c.shrinkage),

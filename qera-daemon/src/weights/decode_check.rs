@@ -11,12 +11,10 @@ use core::fmt;
 
 use serde::Serialize;
 
-use crate::formats::gguf::block_type::BlockType;
-
 /// Below this correlation a tensor is no W~ of its W, ...
 const LEAST_CORRELATION: f64 = 0.5;
 /// ... nor above this relative error. One and a half bits leave .82 and a correlation of .67.
-const MOST_ERROR: f64 = 1.0;
+pub(crate) const MOST_ERROR: f64 = 1.0;
 /// With a relative error below this, W~ is of W whatever correlates: numbers that are all alike
 /// have no correlation.
 const NEAR: f64 = 0.5;
@@ -151,32 +149,6 @@ impl DecodeCheck {
         };
         said.to_owned()
     }
-
-    /// Whether it is farther from W than this type leaves of any weights that were seen: the file
-    /// may be of another version of the model.
-    #[must_use]
-    pub(crate) fn is_far(&self, of: BlockType) -> bool {
-        self.relative_error > most_left(of)
-    }
-}
-
-/// About twice the largest relative error that was seen of a type: of SmolLM2's weights, normal
-/// numbers and Student-t ones of 4 degrees, rounded by ggml with and without importance. (Q8_0 .008,
-/// Q6_K .025, 5 bits .059, 4 bits .13, 3 bits .26, 2 bits .46, IQ1 .62, ternary .83.)
-#[must_use]
-pub(crate) const fn most_left(of: BlockType) -> f64 {
-    use BlockType as T;
-    match of {
-        // The checkpoint may itself be rounded to bf16.
-        T::F32 | T::F16 | T::BF16 => 8e-3,
-        T::Q8_0 => 0.02,
-        T::Q6_K => 0.05,
-        T::Q5_0 | T::Q5_1 | T::Q5_K => 0.12,
-        T::Q4_0 | T::Q4_1 | T::Q4_K | T::IQ4_NL | T::IQ4_XS | T::MXFP4 | T::NVFP4 => 0.26,
-        T::Q3_K | T::IQ3_S | T::IQ3_XXS => 0.52,
-        T::Q2_K | T::IQ2_XXS | T::IQ2_XS | T::IQ2_S => 0.9,
-        T::IQ1_S | T::IQ1_M | T::TQ1_0 | T::TQ2_0 | T::Q1_0 | T::Q2_0 => MOST_ERROR,
-    }
 }
 
 impl fmt::Display for DecodeCheck {
@@ -263,20 +235,5 @@ mod tests {
         assert!(risen.relative_error.is_finite() && !risen.holds());
         let constant = check(&[1.0; 6], &[1.001; 6]);
         assert!(constant.correlation.abs() < 1.0 && constant.holds());
-    }
-
-    #[test]
-    fn more_than_a_type_leaves_is_far() {
-        let of = |relative_error| DecodeCheck {
-            relative_error,
-            correlation: 0.99,
-            lost: 0.0,
-            first_lost: None,
-        };
-        assert!(of(0.05).is_far(BlockType::Q8_0) && !of(0.0054).is_far(BlockType::Q8_0));
-        assert!(of(0.3).is_far(BlockType::Q4_K) && !of(0.12).is_far(BlockType::Q4_0));
-        assert!(!of(0.82).is_far(BlockType::TQ1_0));
-        let least = BlockType::ALL.map(most_left);
-        assert!(least.iter().all(|most| *most > 0.0 && *most <= MOST_ERROR));
     }
 }
