@@ -16,7 +16,7 @@ use crate::observe::status::Status;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::check::{HeldAgainst, check};
 use crate::publish::target::{Target, refuse_to_round};
-use crate::run::announce::{tell_far, tell_started, tell_stray};
+use crate::run::announce::{tell_far, tell_started, tell_stray, tell_zero_points};
 use crate::run::cold::{Cold, open_out};
 use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
@@ -58,6 +58,7 @@ pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fat
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
         tell_far(weights, reporter);
+        tell_zero_points(weights, reporter);
     }
     for message in prepared.refused {
         reporter.say(&Event::ShardQuarantined { message });

@@ -7,5 +7,6 @@ pub(crate) mod gguf;
 pub(crate) mod imatrix;
 pub(crate) mod llama_file;
 pub(crate) mod model_config;
+pub(crate) mod packed;
 pub(crate) mod peft;
 pub(crate) mod safetensors;

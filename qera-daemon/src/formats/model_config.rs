@@ -150,6 +150,12 @@ impl ModelConfig {
         quantized_by(&self.0)
     }
 
+    /// What it says of that quantization.
+    #[must_use]
+    pub(crate) fn quantization(&self) -> Option<&Value> {
+        quantization(&self.0)
+    }
+
     /// Whether Transformers puts the embedding in the place of an output layer when it loads the
     /// model. One `true` is enough, of the model or of the part that has the output layer; where
     /// nobody says anything it is what the class has by default, which is `true` unless the
@@ -192,6 +198,14 @@ fn quantized_by(config: &Value) -> Option<String> {
         let mut parts = parts.iter();
         parts.find_map(|(part, config)| Some(format!("{part}.{}", quantized_by(config)?)))
     })
+}
+
+/// What stands under [`quantized_by`]'s path.
+fn quantization(config: &Value) -> Option<&Value> {
+    let parts = config.as_object()?;
+    let own = QUANTIZED.into_iter().find_map(|key| parts.get(key));
+    own.filter(|found| !found.is_null())
+        .or_else(|| parts.values().find_map(quantization))
 }
 
 #[cfg(test)]
@@ -272,6 +286,8 @@ mod tests {
         ] {
             let config = ModelConfig::parse(json.as_bytes()).unwrap();
             assert_eq!(config.quantized_by().as_deref(), Some(said));
+            let of = said.split('.').fold(&config.0, |value, key| &value[key]);
+            assert_eq!(config.quantization(), Some(of));
         }
         let config =
             br#"{"decoder":{"quantization_config":null},"encoder":["quantization_config"]}"#;

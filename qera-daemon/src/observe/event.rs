@@ -172,6 +172,7 @@ mod tests {
         let started = Event::Started(RunStarted {
             checkpoint: "model".into(),
             quantized: None,
+            packing: None,
             layers: 4,
             sites: 2,
             shards: 3,

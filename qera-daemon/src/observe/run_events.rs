@@ -14,6 +14,9 @@ pub(crate) struct RunStarted<'a> {
     /// The file that W~ is read from; absent where it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<String>,
+    /// How a folder is packed that W~ is read from; absent of a GGUF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) packing: Option<String>,
     /// Selected layers.
     pub(crate) layers: usize,
     /// Their distinct inputs.
@@ -37,6 +40,7 @@ impl fmt::Display for RunStarted<'_> {
         let Self {
             checkpoint,
             quantized,
+            packing,
             layers,
             sites,
             shards,
@@ -48,9 +52,11 @@ impl fmt::Display for RunStarted<'_> {
         } = self;
         let quantized = quantized.as_ref();
         let quantized = quantized.map_or(String::new(), |file| format!(", quantized {file}"));
+        let packing = packing.as_ref();
+        let packing = packing.map_or(String::new(), |how| format!(" ({how})"));
         write!(
             f,
-            "{checkpoint}{quantized}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
+            "{checkpoint}{quantized}{packing}: {layers} layers on {sites} sites, {shards} shards; method {method}, {threads} threads, memory {} of {}; {device}",
             format_bytes(*planned_bytes),
             format_bytes(*budget_bytes)
         )

@@ -62,15 +62,19 @@ pub(crate) struct ServingRecord {
     pub(crate) outside: BTreeSet<String>,
 }
 
-/// The file that W~ is read from.
+/// The file or folder that W~ is read from.
 #[derive(Debug, Serialize)]
 pub(crate) struct QuantizedFile {
     /// From the root on.
     pub(crate) path: String,
-    /// Its parts; one where it is not split.
+    /// Its files of weights: of a GGUF its parts.
     pub(crate) files: usize,
-    /// Its `general.architecture`.
-    pub(crate) architecture: &'static str,
+    /// Its `general.architecture`; absent of a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) architecture: Option<&'static str>,
+    /// How a folder is packed: its quant_method; absent of a GGUF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<&'static str>,
 }
 
 /// BLAKE3 fingerprints.
@@ -272,6 +276,7 @@ impl Manifest {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),
                 architecture: of.given.architecture(),
+                method: of.given.method(),
             }),
             serving: ServingRecord::new(weights),
             passed_over: grouped(weights.passed_over(), weights.parameters()),

@@ -31,7 +31,10 @@ impl Readme<'_> {
     #[must_use]
     pub(crate) fn text(&self) -> String {
         match self.layers.weights.given() {
-            Some(of) => self.on_file(&of.given),
+            Some(of) => match of.given.folder() {
+                Some(folder) => self.on_packed(&folder),
+                None => self.on_file(&of.given),
+            },
             None => self.on_folder(),
         }
     }
@@ -120,6 +123,54 @@ precision, or on another quantization of it, it does harm.
         )
     }
 
+    /// Of an adapter that corrects a folder that another program packed.
+    fn on_packed(&self, packed: &Path) -> String {
+        let Self {
+            generation,
+            folder,
+            layers,
+            ..
+        } = *self;
+        let (rank, corrected, total) = (layers.rank(), layers.corrected(), layers.outcomes.len());
+        let methods = methods_text(&layers);
+        let errors = errors_text(&layers);
+        let shown = packed.display();
+        let serving = layers.weights.serving();
+        let class = &serving.class;
+        let text = format!(
+            "# qera adapter, generation {generation}
+
+{corrected} of {total} layers of `{shown}` corrected {methods}; rank {rank}, lora_alpha {rank}.
+`qera_manifest.json` has the errors of every layer.
+
+It belongs on that folder and on no other: what it corrects is the error of these very weights. On the model in full
+precision, or on another quantization of it, it does harm.
+
+{errors}
+PEFT (Transformers reads the folder where what it needs for {format} is installed):
+
+```python
+from peft import PeftModel
+from transformers import {class}
+base = {class}.from_pretrained({})
+model = PeftModel.from_pretrained(base, {})
+```
+
+`qera-daemon verify --adapter {} --base {}` checks these files.
+",
+            literal(packed),
+            literal(Path::new(folder)),
+            shell(Path::new(folder)),
+            shell(packed),
+            format = layers.weights.format(),
+        );
+        let is_causal = serving.task_type.as_deref() == Some("CAUSAL_LM");
+        match is_causal {
+            true => text + &self.servers(&shell(packed)),
+            false => text,
+        }
+    }
+
     /// llama.cpp takes a GGUF of the adapter, which its own converter makes; not of Conv1D.
     fn of_llama_cpp(&self, file: &Path) -> String {
         let mut layers = self.layers.weights.layers().iter();
@@ -144,14 +195,11 @@ llama-server --model {file} --lora qera.gguf
 
     /// Transformers dequantizes one file of some architectures, and knows no factors beside them.
     fn of_peft(&self, given: &GivenModel, file: &Path) -> String {
-        let known = DEQUANTIZED.contains(&given.architecture());
+        let architecture = given.architecture();
+        let known = architecture.is_some_and(|of| DEQUANTIZED.contains(&of));
         if !known || given.files().count() > 1 || given.has_scales() {
             return String::new();
         }
-        let literal = |path: &Path| {
-            let text = path.to_string_lossy();
-            serde_json::to_string(&text).unwrap_or_default()
-        };
         let class = &self.layers.weights.serving().class;
         let name = file.file_name().unwrap_or_default();
         let (beside, name) = (file.parent().unwrap_or(file), Path::new(name));
@@ -188,6 +236,21 @@ model = PeftModel.from_pretrained(base, {})
 
     /// Engines of causal language models.
     fn engines(&self, base_model: &str) -> String {
+        let folder = self.folder;
+        let of_llama_cpp = format!(
+            "
+llama.cpp (a base GGUF made from the same weights):
+
+```sh
+python convert_lora_to_gguf.py --base {base_model} {folder}
+```
+"
+        );
+        self.servers(base_model) + &of_llama_cpp
+    }
+
+    /// Engines that serve a Hugging Face folder.
+    fn servers(&self, base_model: &str) -> String {
         let (folder, rank) = (self.folder, self.layers.rank());
         let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
         format!(
@@ -203,15 +266,15 @@ SGLang:
 ```sh
 python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lora-rank {rank} --lora-paths qera={folder}
 ```
-
-llama.cpp (a base GGUF made from the same weights):
-
-```sh
-python convert_lora_to_gguf.py --base {base_model} {folder}
-```
 "
         )
     }
+}
+
+/// A path as Python takes it.
+fn literal(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    serde_json::to_string(&text).unwrap_or_default()
 }
 
 /// A path as a shell takes it.

@@ -22,8 +22,10 @@ use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundedBase;
 use crate::settings::Settings;
 use crate::settings::rounding::Rounding;
+use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerOutcome;
 use crate::weights::Weights;
+use crate::weights::given::GivenModel;
 use crate::weights::opening::Model;
 
 /// The output folder and the fingerprints of what goes there.
@@ -254,8 +256,10 @@ impl<'a> Target<'a> {
         };
         let base_written = self.write_base(&layers)?;
         // Without a base the quantized weights are elsewhere, and the full-precision folder would
-        // be wrong.
-        let base_model = self.base.as_ref().map(|_| self.out.path.join("base"));
+        // be wrong. A folder that was given is what an engine serves.
+        let base = self.base.as_ref().map(|_| self.out.path.join("base"));
+        let served = given.and_then(|of| of.given.folder());
+        let base_model = base.clone().or(served);
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
         let generation = Generation {
@@ -263,7 +267,7 @@ impl<'a> Target<'a> {
             manifest: Manifest::new(&layers, inputs, fingerprints),
             base_model: base_model.as_ref().map(|path| path.display().to_string()),
         };
-        let against = match &base_model {
+        let against = match &base {
             Some(base) => HeldAgainst::Folder(base),
             None => HeldAgainst::Run(&weights),
         };
@@ -340,7 +344,10 @@ pub(crate) fn refuse_other_quantizer(
             ),
         })
     };
-    let own = settings.weights.format();
+    let own = model.and_then(Model::given).map_or_else(
+        || WeightFormat::of(settings.weights.quantizer),
+        GivenModel::format,
+    );
     if found != own {
         return refuse(&found.to_string(), &own.to_string());
     }

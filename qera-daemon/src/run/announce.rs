@@ -14,7 +14,7 @@ use crate::settings::Settings;
 use crate::state::journal::Journal;
 use crate::state::restore::{DamagedSnapshot, Restored};
 use crate::weights::Weights;
-use crate::weights::given::GivenLayer;
+use crate::weights::given::{GivenLayer, GivenLayers};
 use crate::weights::passed_over::{PassedOver, grouped};
 
 /// Kinds of passed-over tensors that the log names.
@@ -29,6 +29,7 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
             |weights| weights.path().display().to_string(),
         ),
         quantized: quantized_file(prepared),
+        packing: packing(prepared),
         layers: prepared.layers().len(),
         sites: prepared.sites.sites.len(),
         shards,
@@ -57,6 +58,16 @@ fn quantized_file(prepared: &Prepared<'_>) -> Option<String> {
     Some(given.given.path().display().to_string())
 }
 
+/// How a folder is packed that W~ is read from.
+fn packing(prepared: &Prepared<'_>) -> Option<String> {
+    let given = prepared.weights.as_deref()?.given()?;
+    let method = given.given.method()?;
+    Some(match given.zero_points() {
+        Some(zeros) => format!("{method}, {zeros}"),
+        None => method.to_owned(),
+    })
+}
+
 /// Says what is worked on, and what of the model is not corrected.
 pub(crate) fn tell_model(prepared: &Prepared<'_>, reporter: &Reporter) {
     let shards = prepared.admitted.len() + prepared.held.len();
@@ -64,6 +75,7 @@ pub(crate) fn tell_model(prepared: &Prepared<'_>, reporter: &Reporter) {
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);
         tell_far(weights, reporter);
+        tell_zero_points(weights, reporter);
         tell_passed_over(weights, reporter);
     }
 }
@@ -109,6 +121,21 @@ pub(crate) fn tell_far(weights: &Weights, reporter: &Reporter) {
                 "{} tensors are farther from the checkpoint's weights than their types leave \
                  ({first}): is the file made from this very checkpoint?",
                 far.len()
+            ),
+        });
+    }
+}
+
+/// Says that zero points are stored otherwise than the quantized model's own word has it.
+pub(crate) fn tell_zero_points(weights: &Weights, reporter: &Reporter) {
+    let zeros = weights.given().and_then(GivenLayers::zero_points);
+    if let Some(zeros) = zeros.filter(|zeros| zeros.otherwise > 0) {
+        reporter.say(&Event::Warning {
+            subject: "--quantized",
+            message: format!(
+                "{zeros} is nearer to the checkpoint's weights, and is what is corrected; its \
+                 checkpoint_format says {}: an engine that goes by it serves other weights",
+                zeros.said.name()
             ),
         });
     }

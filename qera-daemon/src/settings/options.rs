@@ -52,9 +52,10 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint: Option<PathBuf>,
 
-    /// GGUF file of the quantized model that is served, of any ggml type; of a split one the first
-    /// part. Without it --quantizer makes the quantized weights
-    #[arg(long, value_name = "FILE", global = true)]
+    /// The quantized model that is served: a GGUF file of any ggml type (of a split one the first
+    /// part), or a folder of compressed-tensors (pack-quantized), GPTQ or AWQ. Without it
+    /// --quantizer makes the quantized weights
+    #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<PathBuf>,
     /// What llama.cpp's llama-imatrix wrote, GGUF or legacy: E[x^2] of every layer; repeatable, they

@@ -14,11 +14,11 @@ use crate::settings::parse::one_of;
 /// The type of scales where `--scale-dtype` says none.
 const SCALE_DTYPE: &str = "f16";
 
-/// The name of a W~ that the user gave: each of its tensors has a type of its own.
-const GIVEN: &str = "gguf";
+/// The names of a W~ that the user gave: each of its tensors has a type of its own.
+const GIVEN: [&str; 4] = ["gguf", "compressed-tensors", "gptq", "awq"];
 
-/// What W~ is stored in: `mxint4/32`, `int4/64/f16`, `int4/64/f16/zero-points`, `q4-0/32`; `gguf`
-/// where it is given.
+/// What W~ is stored in: `mxint4/32`, `int4/64/f16`, `int4/64/f16/zero-points`, `q4-0/32`; `gguf`,
+/// `compressed-tensors`, `gptq`, `awq` where it is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WeightFormat {
     /// As `--quantizer` takes it.
@@ -105,11 +105,11 @@ impl WeightFormat {
         }
     }
 
-    /// A W~ that is read and not made.
+    /// A W~ that is read and not made, by the name of what it is read from.
     #[must_use]
-    pub(crate) fn given() -> Self {
+    pub(crate) fn given(name: &str) -> Self {
         Self {
-            name: GIVEN.into(),
+            name: name.into(),
             block_size: 0,
             scale_dtype: None,
             zero_points: false,
@@ -119,7 +119,13 @@ impl WeightFormat {
     /// Whether it is read and not made.
     #[must_use]
     pub(crate) fn is_given(&self) -> bool {
-        self.name == GIVEN
+        GIVEN.contains(&self.name.as_str())
+    }
+
+    /// Whether it is read from a folder that another program packed.
+    #[must_use]
+    pub(crate) fn is_packed(&self) -> bool {
+        self.is_given() && self.name != GIVEN[0]
     }
 
     /// The grid that makes it.

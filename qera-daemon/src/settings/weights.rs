@@ -287,15 +287,6 @@ impl WeightsSettings {
         })
     }
 
-    /// What W~ is stored in.
-    #[must_use]
-    pub(crate) fn format(&self) -> WeightFormat {
-        match self.quantized {
-            Some(_) => WeightFormat::given(),
-            None => WeightFormat::of(self.quantizer),
-        }
-    }
-
     /// The checkpoint, for what cannot be done without.
     ///
     /// # Errors

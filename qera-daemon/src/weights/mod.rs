@@ -1,5 +1,6 @@
 //! The weights: W and W~ of every layer, and nobody else who knows where they come from
-//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`; of a GGUF: `gguf`), what is
+//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`; of a GGUF: `gguf`, of a
+//! folder that others packed: `packed`), what is
 //! known of the model by its kind (`architecture`) and by its shards (`recording`, `linears`), which
 //! class serves it (`serving`), which tensors are therefore layers (`selection`) and which are
 //! `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that the user
@@ -21,6 +22,7 @@ pub(crate) mod layers;
 pub(crate) mod linears;
 pub(crate) mod model;
 pub(crate) mod opening;
+pub(crate) mod packed;
 pub(crate) mod passed_over;
 pub(crate) mod recording;
 pub(crate) mod rounded;
@@ -210,8 +212,8 @@ impl Weights {
     /// What W~ is stored in.
     #[must_use]
     pub(crate) fn format(&self) -> WeightFormat {
-        match self.given {
-            Some(_) => WeightFormat::given(),
+        match &self.given {
+            Some(of) => of.given.format(),
             None => WeightFormat::of(self.quantizer),
         }
     }

@@ -62,12 +62,17 @@ pub(crate) enum Why {
     UnreadType(Dtype),
     /// The quantized file has no tensor for it.
     NotGiven,
+    /// The quantized folder has no weight for it.
+    NotInFolder,
     /// The quantized file stores it in a type that is not read.
     GivenAsUnknownType(u32),
     /// The quantized file has a factor beside it which the engine applies to an adapter, too.
     GivenScaled,
     /// `--skip-broken`, and a block in the quantized file is NaN or infinite.
     GivenNotFinite,
+    /// `--skip-broken`, and a number or scale of it in the quantized folder is NaN or infinite, or a
+    /// scale is 0 where the weight is not.
+    GivenBadScale,
     /// `--skip-broken`, and its numbers in the quantized file are not those of its weight.
     GivenUnlike,
 }
@@ -82,6 +87,7 @@ impl Why {
                 | Self::UnreadType(_)
                 | Self::Empty
                 | Self::GivenNotFinite
+                | Self::GivenBadScale
                 | Self::GivenUnlike
         )
     }
@@ -92,9 +98,11 @@ impl Why {
         matches!(
             self,
             Self::NotGiven
+                | Self::NotInFolder
                 | Self::GivenAsUnknownType(_)
                 | Self::GivenScaled
                 | Self::GivenNotFinite
+                | Self::GivenBadScale
                 | Self::GivenUnlike
         )
     }
@@ -138,6 +146,7 @@ impl fmt::Display for Why {
             }
             Self::Empty => "empty: left out by --skip-broken",
             Self::NotGiven => "the --quantized file has no tensor of a block for it",
+            Self::NotInFolder => "the --quantized folder has no weight for it",
             Self::GivenScaled => {
                 "the --quantized file has a .scale beside it, by which llama.cpp multiplies an \
                  adapter of a feed-forward layer, too"
@@ -149,6 +158,10 @@ impl fmt::Display for Why {
             }
             Self::GivenNotFinite => {
                 "the --quantized file has a NaN or infinite block in it: left out by --skip-broken"
+            }
+            Self::GivenBadScale => {
+                "the --quantized folder has a number or scale of it that is NaN or infinite, or a \
+                 scale that is 0 where the weight is not: left out by --skip-broken"
             }
             Self::GivenUnlike => {
                 "the --quantized file has other numbers for it: left out by --skip-broken"

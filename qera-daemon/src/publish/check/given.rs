@@ -1,12 +1,30 @@
-//! Whether a GGUF is the one whose weights an adapter corrects.
+//! Whether a GGUF, or a folder that another program packed, is the one whose weights an adapter
+//! corrects.
 
 use std::path::Path;
 
+use crate::error::Fatal;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::ManifestClaims;
-use crate::weights::gguf::file::GgufModel;
+use crate::weights::gguf::file::{GgufModel, is_gguf};
+use crate::weights::packed::{PackedFolder, is_packed};
 
-/// Holds an adapter of qera's against the GGUF that it is served on.
+/// Whether something is told by the fingerprint of all it holds: a GGUF, and of an adapter that
+/// corrects such a folder a folder that another program packed.
+#[must_use]
+pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
+    let of_folder = |of: &ManifestClaims| of.settings.format.is_packed();
+    is_gguf(path) || (manifest.is_some_and(of_folder) && is_packed(path))
+}
+
+fn fingerprint(path: &Path) -> Result<String, Fatal> {
+    match is_gguf(path) {
+        true => GgufModel::open(path, &[]).map(|model| model.fingerprint()),
+        false => PackedFolder::open(path).map(|folder| folder.fingerprint()),
+    }
+}
+
+/// Holds an adapter of qera's against what it is served on.
 pub(crate) fn check_given(path: &Path, manifest: Option<&ManifestClaims>, findings: &mut Findings) {
     let Some(manifest) = manifest else {
         return findings.not_checked(format!(
@@ -22,14 +40,14 @@ pub(crate) fn check_given(path: &Path, manifest: Option<&ManifestClaims>, findin
             manifest.settings.format
         ));
     };
-    match GgufModel::open(path, &[]) {
+    match fingerprint(path) {
         Err(error) => findings.problem(format!("base: {error}")),
-        Ok(model) => {
-            let found = model.fingerprint();
+        Ok(found) => {
             if found != *said {
                 findings.problem(format!(
-                    "{path_said}: is another file ({found}) than the one that the adapter corrects \
-                     ({said}): it would do harm"
+                    "{path_said}: is another {} ({found}) than the one that the adapter corrects \
+                     ({said}): it would do harm",
+                    if is_gguf(path) { "file" } else { "folder" }
                 ));
             }
         }

@@ -24,12 +24,11 @@ use crate::publish::check::belongs::{Layout, check_base, check_shapes};
 use crate::publish::check::claims::{check_claims, check_zeros};
 use crate::publish::check::factors::{CheckedPair, check_factors};
 use crate::publish::check::findings::Findings;
-use crate::publish::check::given::check_given;
+use crate::publish::check::given::{check_given, is_told_whole};
 use crate::publish::check::served_model::ServedModel;
 use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
 use crate::weights::Weights;
-use crate::weights::gguf::file::is_gguf;
 
 /// The model that an adapter is held against.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +77,7 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
 enum Held {
     /// A model's folder, or the checkpoint of the run.
     Model(Box<ServedModel>),
-    /// A GGUF, which its fingerprint tells.
+    /// A GGUF or a packed folder, which its fingerprint tells.
     File(PathBuf),
     /// Nothing that is there.
     Nothing,
@@ -115,7 +114,7 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
             &named
         }
     };
-    if is_gguf(path) {
+    if is_told_whole(path, folder.manifest.as_ref()) {
         check_given(path, folder.manifest.as_ref(), findings);
         return Held::File(path.to_path_buf());
     }
@@ -145,7 +144,7 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
         .as_ref()
         .and_then(|of| of.quantized.as_ref());
     if let Some(file) = given.map(|of| PathBuf::from(&of.path)) {
-        if is_gguf(&file) {
+        if is_told_whole(&file, folder.manifest.as_ref()) {
             return Some(file);
         }
         findings.not_checked(format!(

@@ -1,29 +1,39 @@
-//! W~ that the user gave (`--quantized`): which tensor of it is W~ of a layer (of a GGUF: `gguf`),
-//! its numbers as the engine serves them (`tensor`), and whether they are those of this W
-//! (`comparison`).
+//! W~ that the user gave (`--quantized`): which tensors of it are W~ of a layer (of a GGUF: `gguf`, of
+//! a folder that others packed: `packed`), its numbers as the engine serves them (`tensor`), and
+//! whether they are those of this W (`comparison`, `moved_factors`).
 
 pub(crate) mod comparison;
 pub(crate) mod gguf;
+pub(crate) mod moved_factors;
+pub(crate) mod packed;
 pub(crate) mod placed;
 pub(crate) mod read_tensor;
 pub(crate) mod tensor;
 
+use core::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::disk::is_folder;
 use crate::error::Fatal;
 use crate::formats::model_config::ModelConfig;
+use crate::formats::packed::config::PackingConfig;
+use crate::formats::packed::scheme::{Layout, ZeroReading};
 use crate::host::cores::Cores;
 use crate::host::kernels::page_vec::PageVec;
-use crate::weights::checkpoint::refuse;
+use crate::settings::weight_format::WeightFormat;
+use crate::weights::checkpoint::{MappedFile, refuse};
 use crate::weights::decode_check::DecodeCheck;
 use crate::weights::gguf::file::GgufModel;
 use crate::weights::given::comparison::{DECODED, compare};
 use crate::weights::given::gguf::GgufWeight;
+use crate::weights::given::moved_factors::MovedFactors;
+use crate::weights::given::packed::PackedTensor;
 use crate::weights::given::placed::Placed;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::given::tensor::{GivenError, GivenTensor};
 use crate::weights::layers::Layer;
+use crate::weights::packed::PackedFolder;
 use crate::weights::passed_over::Why;
 
 /// What to do about a tensor that cannot serve.
@@ -32,9 +42,16 @@ const SKIP: &str = "--skip-broken leaves such layers out";
 /// The quantized model.
 #[derive(Debug)]
 pub(crate) struct GivenModel {
-    model: Arc<GgufModel>,
-    /// Which file it is: BLAKE3 of all tensors.
+    source: GivenSource,
+    /// Which it is: BLAKE3 of all tensors, and of what says how they are stored.
     pub(crate) fingerprint: String,
+}
+
+/// What it is read from.
+#[derive(Debug)]
+enum GivenSource {
+    Gguf(Arc<GgufModel>),
+    Packed(Arc<PackedFolder>),
 }
 
 /// W~ of one layer, and how far it is from W.
@@ -53,6 +70,7 @@ impl GivenLayer {
         ReadTensor {
             tensor: self.tensor.name().to_owned(),
             stored_in: self.tensor.stored_in(),
+            zero_points: self.tensor.zero_points().map(ZeroReading::name),
             check: self.check,
         }
     }
@@ -67,6 +85,31 @@ impl GivenLayer {
             self.tensor.stored_in(),
             self.tensor.most_left()
         )
+    }
+}
+
+/// How the zero points of a model are read that may be read in two ways.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ZeroPoints {
+    /// By the model's own word.
+    pub(crate) said: ZeroReading,
+    /// Layers that are nearer to W so.
+    pub(crate) as_said: usize,
+    /// Layers that are nearer the other way.
+    pub(crate) otherwise: usize,
+}
+
+impl fmt::Display for ZeroPoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (said, other) = (self.said.name(), self.said.other().name());
+        match (self.as_said, self.otherwise) {
+            (_, 0) => write!(f, "zero points {said}"),
+            (0, _) => write!(f, "zero points {other}"),
+            (some, others) => write!(
+                f,
+                "zero points {said} in {some} layers, {other} in {others} layers"
+            ),
+        }
     }
 }
 
@@ -105,6 +148,19 @@ impl GivenLayers {
         Err(refuse(self.given.path(), reason))
     }
 
+    /// How zero points are read, where there are two ways.
+    #[must_use]
+    pub(crate) fn zero_points(&self) -> Option<ZeroPoints> {
+        let said = self.given.said_zero_points()?;
+        let read = self.layers.iter().filter_map(|of| of.tensor.zero_points());
+        let (as_said, otherwise): (Vec<_>, Vec<_>) = read.partition(|read| *read == said);
+        Some(ZeroPoints {
+            said,
+            as_said: as_said.len(),
+            otherwise: otherwise.len(),
+        })
+    }
+
     /// Shows W~ (m x n) of a layer, some columns after others in their order, with the place of the
     /// first number of each.
     ///
@@ -123,7 +179,7 @@ impl GivenLayers {
         for first in (0..n).step_by(columns) {
             let values = &mut values[..columns.min(n - first) * m];
             let decoded = of.columns(first, values);
-            decoded.map_err(|e| broken(of, &e))?;
+            decoded.map_err(|e| broken(of, &e.to_string()))?;
             each(first * m, values)?;
         }
         Ok(())
@@ -152,29 +208,44 @@ impl GivenModel {
     /// Opens what `--quantized` names, beside a checkpoint of this configuration.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming the file: as for [`GgufModel::open`], and a model of another
-    /// architecture.
+    /// [`Fatal::Checkpoint`] naming the file: as for [`GgufModel::open`], with a model of another
+    /// architecture; of a folder as for [`PackedFolder::open`].
     pub(crate) fn open(path: &Path, config: &ModelConfig) -> Result<Self, Fatal> {
+        if is_folder(path) {
+            let folder = PackedFolder::open(path)?;
+            return Ok(Self {
+                fingerprint: folder.fingerprint(),
+                source: GivenSource::Packed(Arc::new(folder)),
+            });
+        }
         let parts = config.parts();
         let types: Vec<&str> = parts.iter().map(|part| part.model_type).collect();
         let model = GgufModel::open(path, &types)?;
         Ok(Self {
             fingerprint: model.fingerprint(),
-            model: Arc::new(model),
+            source: GivenSource::Gguf(Arc::new(model)),
         })
     }
 
     /// Whether a layer's weight is stored with a factor beside it.
     #[must_use]
     pub(crate) fn has_scales(&self) -> bool {
-        let mut names = self.model.tensors.keys();
-        names.any(|name| self.model.scale_beside(name).is_some())
+        match &self.source {
+            GivenSource::Gguf(model) => {
+                let mut names = model.tensors.keys();
+                names.any(|name| model.scale_beside(name).is_some())
+            }
+            GivenSource::Packed(_) => false,
+        }
     }
 
     /// Where it lies, as it was given.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
-        &self.model.path
+        match &self.source {
+            GivenSource::Gguf(model) => &model.path,
+            GivenSource::Packed(folder) => &folder.checkpoint.path,
+        }
     }
 
     /// The same from the root on, symlinks as they are.
@@ -184,21 +255,70 @@ impl GivenModel {
         path.unwrap_or_else(|_| self.path().to_path_buf())
     }
 
+    /// The folder that is served, from the root on; none where it is a file.
+    #[must_use]
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        match &self.source {
+            GivenSource::Gguf(_) => None,
+            GivenSource::Packed(_) => Some(self.full_path()),
+        }
+    }
+
     /// A part of it that is another file now, or was written to.
     #[must_use]
     pub(crate) fn changed(&self) -> Option<&Path> {
-        self.model.changed()
+        match &self.source {
+            GivenSource::Gguf(model) => model.changed(),
+            GivenSource::Packed(folder) => folder.changed(),
+        }
     }
 
-    /// What GGUF calls its architecture.
+    /// What GGUF calls its architecture; none of a folder.
     #[must_use]
-    pub(crate) fn architecture(&self) -> &'static str {
-        self.model.family.architecture()
+    pub(crate) fn architecture(&self) -> Option<&'static str> {
+        match &self.source {
+            GivenSource::Gguf(model) => Some(model.family.architecture()),
+            GivenSource::Packed(_) => None,
+        }
+    }
+
+    /// How a folder is packed; none of a GGUF.
+    #[must_use]
+    pub(crate) fn method(&self) -> Option<&'static str> {
+        match &self.source {
+            GivenSource::Gguf(_) => None,
+            GivenSource::Packed(folder) => Some(folder.config.method()),
+        }
+    }
+
+    /// What its W~ is called in messages and manifests.
+    #[must_use]
+    pub(crate) fn format(&self) -> WeightFormat {
+        WeightFormat::given(self.method().unwrap_or("gguf"))
+    }
+
+    /// How its zero points are to be read by its own word, where there are two ways.
+    #[must_use]
+    pub(crate) fn said_zero_points(&self) -> Option<ZeroReading> {
+        let GivenSource::Packed(folder) = &self.source else {
+            return None;
+        };
+        match &folder.config {
+            PackingConfig::Gptq(of) => match of.scheme.layout {
+                Layout::Gptq { zeros, .. } => Some(zeros),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The files that it is in.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.model.parts.iter().map(|part| &part.path)
+        let files: &[MappedFile] = match &self.source {
+            GivenSource::Gguf(model) => &model.parts,
+            GivenSource::Packed(folder) => &folder.checkpoint.files,
+        };
+        files.iter().map(|file| &file.path)
     }
 
     /// W~ of a layer whose W is given by columns, held against it.
@@ -212,35 +332,80 @@ impl GivenModel {
         original: impl FnOnce() -> Result<PageVec<f32>, Fatal>,
         comparing: Comparing<'_>,
     ) -> Result<Found, Fatal> {
-        let tensor = match GgufWeight::find(&self.model, layer)?.map(GivenTensor::Gguf) {
+        let placed = match &self.source {
+            GivenSource::Gguf(model) => GgufWeight::find(model, layer)?.map(GivenTensor::Gguf),
+            GivenSource::Packed(folder) => {
+                PackedTensor::find(folder, layer)?.map(GivenTensor::Packed)
+            }
+        };
+        let tensor = match placed {
             Placed::Here(tensor) => tensor,
             Placed::LeftOut(why) => return Ok(Found::LeftOut(why)),
         };
         let original = original()?;
-        let check = match compare(&tensor, &original, comparing.cores) {
-            Ok(check) => check,
-            Err(_) if comparing.skip_broken => return Ok(Found::LeftOut(Why::GivenNotFinite)),
-            Err(error) => return Err(broken(&tensor, &error)),
+        let found = match nearest(&tensor, &original, comparing.cores) {
+            Ok(found) => found,
+            Err(_) if comparing.skip_broken => return Ok(Found::LeftOut(tensor.why_broken())),
+            Err(error) => return Err(broken(&tensor, &error.to_string())),
         };
-        if check.holds() {
-            return Ok(Found::Here(GivenLayer { tensor, check }));
+        if let Some(muted) = found.tensor.muted(&original) {
+            return match comparing.skip_broken {
+                true => Ok(Found::LeftOut(tensor.why_broken())),
+                false => Err(broken(&tensor, &muted.to_string())),
+            };
         }
+        let Some(unlike) = unlike(&found, &original, comparing.cores) else {
+            return Ok(Found::Here(found));
+        };
         if comparing.skip_broken {
             return Ok(Found::LeftOut(Why::GivenUnlike));
         }
         let reason = format!(
-            "is not the weight of '{}' in the checkpoint ({check}): {}; {SKIP}",
-            layer.name,
-            likely(&tensor, &original, check, comparing.cores)
+            "is not the weight of '{}' in the checkpoint ({}): {unlike}; {SKIP}",
+            layer.name, found.check,
         );
-        Err(refuse_tensor(&tensor, &reason))
+        Err(refuse_tensor(&found.tensor, &reason))
     }
+}
+
+/// W~ held against W: of two ways to read it the one that is nearer, where they are as near the one
+/// that its own word says.
+fn nearest(of: &GivenTensor, original: &[f32], cores: &Cores) -> Result<GivenLayer, GivenError> {
+    let layer = |tensor: GivenTensor| {
+        let check = compare(&tensor, original, cores)?;
+        Ok::<_, GivenError>(GivenLayer { tensor, check })
+    };
+    let said = layer(of.clone())?;
+    let Some(other) = of.read_otherwise().map(layer) else {
+        return Ok(said);
+    };
+    let other = other?;
+    Ok(
+        match other.check.relative_error < said.check.relative_error {
+            true => other,
+            false => said,
+        },
+    )
+}
+
+/// Why a layer's W~ is not that of its W; none where it is.
+fn unlike(found: &GivenLayer, original: &[f32], cores: &Cores) -> Option<String> {
+    let GivenLayer { tensor, check } = found;
+    if let GivenTensor::Packed(_) = tensor {
+        let moved = MovedFactors::find(tensor, original, cores);
+        if let Some(moved) = moved.ok().flatten() {
+            return Some(moved.to_string());
+        }
+    }
+    (!check.holds()).then(|| likely(tensor, original, *check, cores))
 }
 
 /// What is likely wrong with a tensor that is not of its W: rows of a GGUF are tried in the order in
 /// which they lie, where they should be in another.
 fn likely(of: &GivenTensor, original: &[f32], check: DecodeCheck, cores: &Cores) -> String {
-    let GivenTensor::Gguf(weight) = of;
+    let GivenTensor::Gguf(weight) = of else {
+        return check.likely();
+    };
     let tried = weight.as_it_lies().map(GivenTensor::Gguf);
     let tried = tried.and_then(|lying| compare(&lying, original, cores).ok());
     match tried.filter(DecodeCheck::holds) {
@@ -253,7 +418,7 @@ fn likely(of: &GivenTensor, original: &[f32], check: DecodeCheck, cores: &Cores)
     }
 }
 
-fn broken(of: &GivenTensor, error: &GivenError) -> Fatal {
+fn broken(of: &GivenTensor, error: &str) -> Fatal {
     refuse_tensor(of, &format!("{error}; {SKIP}"))
 }
 

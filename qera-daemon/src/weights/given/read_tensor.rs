@@ -9,9 +9,12 @@ use crate::weights::decode_check::DecodeCheck;
 pub(crate) struct ReadTensor {
     /// Its name in the file.
     pub(crate) tensor: String,
-    /// What it is stored in: ggml's name of its type.
+    /// What it is stored in: ggml's name of its type; bits, group and scales of what is packed.
     #[serde(rename = "type")]
     pub(crate) stored_in: String,
+    /// How its zero points are read, where there are two ways: the nearer to W.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zero_points: Option<&'static str>,
     /// How far it is from W.
     #[serde(flatten)]
     pub(crate) check: DecodeCheck,
@@ -22,7 +25,7 @@ impl ReadTensor {
     #[must_use]
     pub(crate) fn heading() -> String {
         format!(
-            "{:<52} {:>8} {:>12} {:>12}",
+            "{:<52} {:>24} {:>12} {:>12}",
             "tensor of the quantized file", "type", "rel. error", "correlation"
         )
     }
@@ -33,6 +36,7 @@ impl ReadTensor {
         let Self {
             tensor,
             stored_in,
+            zero_points,
             check:
                 DecodeCheck {
                     relative_error,
@@ -40,6 +44,7 @@ impl ReadTensor {
                     ..
                 },
         } = self;
-        format!("{tensor:<52} {stored_in:>8} {relative_error:>12.4} {correlation:>12.4}")
+        let zeros = zero_points.map_or(String::new(), |how| format!("  zero points {how}"));
+        format!("{tensor:<52} {stored_in:>24} {relative_error:>12.4} {correlation:>12.4}{zeros}")
     }
 }

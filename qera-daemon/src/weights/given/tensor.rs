@@ -3,13 +3,19 @@
 use std::path::Path;
 
 use crate::formats::gguf::blocks::BlockError;
+use crate::formats::packed::error::PackedError;
+use crate::formats::packed::scheme::ZeroReading;
 use crate::weights::given::gguf::{GgufWeight, most_left};
+use crate::weights::given::packed::{MutedGroup, PackedTensor};
+use crate::weights::passed_over::Why;
 
 /// W~ of one layer.
 #[derive(Debug, Clone)]
 pub(crate) enum GivenTensor {
     /// A tensor of a GGUF.
     Gguf(GgufWeight),
+    /// Tensors of a folder that another program packed.
+    Packed(PackedTensor),
 }
 
 /// Why W~ is none.
@@ -18,6 +24,9 @@ pub(crate) enum GivenError {
     /// In a GGUF.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// In a folder.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
 }
 
 impl GivenTensor {
@@ -26,14 +35,16 @@ impl GivenTensor {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Gguf(of) => &of.name,
+            Self::Packed(of) => &of.name,
         }
     }
 
-    /// What it is stored in: ggml's name of a type.
+    /// What it is stored in: ggml's name of a type, or bits, group and scales of what is packed.
     #[must_use]
     pub(crate) fn stored_in(&self) -> String {
         match self {
             Self::Gguf(of) => of.block_type.name().to_owned(),
+            Self::Packed(of) => of.stored_in(),
         }
     }
 
@@ -42,6 +53,7 @@ impl GivenTensor {
     pub(crate) fn in_features(&self) -> usize {
         match self {
             Self::Gguf(of) => of.in_features(),
+            Self::Packed(of) => of.widths().inputs,
         }
     }
 
@@ -50,6 +62,7 @@ impl GivenTensor {
     pub(crate) fn out_features(&self) -> usize {
         match self {
             Self::Gguf(of) => of.out_features(),
+            Self::Packed(of) => of.widths().outputs,
         }
     }
 
@@ -58,6 +71,7 @@ impl GivenTensor {
     pub(crate) fn file(&self) -> &Path {
         match self {
             Self::Gguf(of) => of.file(),
+            Self::Packed(of) => of.file(),
         }
     }
 
@@ -66,6 +80,7 @@ impl GivenTensor {
     pub(crate) fn most_left(&self) -> f64 {
         match self {
             Self::Gguf(of) => most_left(of.block_type),
+            Self::Packed(of) => of.most_left(),
         }
     }
 
@@ -76,6 +91,44 @@ impl GivenTensor {
     pub(crate) fn columns(&self, first: usize, values: &mut [f32]) -> Result<(), GivenError> {
         match self {
             Self::Gguf(of) => Ok(of.columns(first, values)?),
+            Self::Packed(of) => Ok(of.columns(first, values)?),
+        }
+    }
+
+    /// How its zero points are read, where there are two ways.
+    #[must_use]
+    pub(crate) fn zero_points(&self) -> Option<ZeroReading> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Packed(of) => of.zero_points(),
+        }
+    }
+
+    /// The same read the other way; none where there is one way only.
+    #[must_use]
+    pub(crate) fn read_otherwise(&self) -> Option<Self> {
+        match self {
+            Self::Gguf(_) => None,
+            Self::Packed(of) => of.read_otherwise().map(Self::Packed),
+        }
+    }
+
+    /// Where its scales are 0 and W, given by columns, is not.
+    #[must_use]
+    pub(crate) fn muted(&self, original: &[f32]) -> Option<MutedGroup> {
+        match self {
+            // Blocks of a GGUF may be zeros: its makers write a scale of 0 for numbers that are small.
+            Self::Gguf(_) => None,
+            Self::Packed(of) => of.muted(original),
+        }
+    }
+
+    /// Why it is left out where it is broken.
+    #[must_use]
+    pub(crate) const fn why_broken(&self) -> Why {
+        match self {
+            Self::Gguf(_) => Why::GivenNotFinite,
+            Self::Packed(_) => Why::GivenBadScale,
         }
     }
 }

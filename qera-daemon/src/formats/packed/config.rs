@@ -1,0 +1,349 @@
+//! What config.json says of a packed model (`quantization_config`; in older folders
+//! quantize_config.json): which of the three methods, and how each weight is packed. What is not
+//! read is refused by its name.
+
+use serde_json::{Map, Value};
+
+use crate::formats::packed::name_pattern::{NamePattern, UnreadExpression};
+use crate::formats::packed::scheme::{Bits, Grouping, Layout, Scheme, ZeroReading};
+
+/// The methods that are read, for messages.
+const READ: &str = "compressed-tensors (pack-quantized, 4 and 8 bits), gptq (4 and 8 bits) and awq \
+                    (GEMM, 4 bits) are read";
+/// The class that every layer is of.
+const LINEAR: &str = "Linear";
+/// The format that is read of compressed-tensors.
+const PACK_QUANTIZED: &str = "pack-quantized";
+/// Where each group says its own.
+const MIXED: &str = "mixed-precision";
+
+/// How a model is packed.
+#[derive(Debug, Clone)]
+pub(crate) enum PackingConfig {
+    /// By targets.
+    CompressedTensors(Targets),
+    /// GPTQ.
+    Gptq(GptqConfig),
+    /// AWQ GEMM.
+    Awq(Scheme),
+}
+
+/// GPTQ's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GptqConfig {
+    /// Of each weight.
+    pub(crate) scheme: Scheme,
+    /// Whether some weights have another one, which their shapes tell.
+    pub(crate) dynamic: bool,
+}
+
+/// compressed-tensors'.
+#[derive(Debug, Clone)]
+pub(crate) struct Targets {
+    groups: Vec<TargetGroup>,
+    ignored: Vec<NamePattern>,
+}
+
+#[derive(Debug, Clone)]
+struct TargetGroup {
+    targets: Vec<NamePattern>,
+    scheme: Scheme,
+}
+
+/// Why a configuration is not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// It is no object.
+    #[error("is no object")]
+    NoObject,
+    /// It does not say which method.
+    #[error("has no quant_method: {READ}")]
+    NoMethod,
+    /// Another method.
+    #[error("its quant_method is '{}': {READ}", .0.escape_debug())]
+    Method(String),
+    /// A field that is not there, or not what it should be.
+    #[error("its {key} is {found}, {expected} is read")]
+    Field {
+        /// Path of the field.
+        key: String,
+        /// What stands there.
+        found: String,
+        /// What could.
+        expected: &'static str,
+    },
+    /// Weights are turned before they are quantized.
+    #[error(
+        "its transform_config is not empty: such weights are turned, and their inputs with them, \
+         which is not read"
+    )]
+    Transform,
+    /// Activations are quantized, too.
+    #[error(
+        "its {0} is quantized, too: only weights are corrected, and pack-quantized has none of that"
+    )]
+    Activations(String),
+    /// A pattern.
+    #[error("{key}: {error}")]
+    Pattern {
+        /// Path of the field.
+        key: String,
+        /// What is not read.
+        error: UnreadExpression,
+    },
+}
+
+impl PackingConfig {
+    /// Reads it; `fallback` is the method of a file that need not say it.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn parse(config: &Value, fallback: Option<&str>) -> Result<Self, ConfigError> {
+        let object = config.as_object().ok_or(ConfigError::NoObject)?;
+        let fields = Fields { object, path: "" };
+        let method = fields.text("quant_method")?.or(fallback);
+        match method.ok_or(ConfigError::NoMethod)? {
+            "compressed-tensors" => targets(&fields).map(Self::CompressedTensors),
+            "gptq" => gptq(&fields).map(Self::Gptq),
+            "awq" => awq(&fields).map(Self::Awq),
+            other => Err(ConfigError::Method(other.to_owned())),
+        }
+    }
+
+    /// The method's name.
+    #[must_use]
+    pub(crate) const fn method(&self) -> &'static str {
+        match self {
+            Self::CompressedTensors(_) => "compressed-tensors",
+            Self::Gptq(_) => "gptq",
+            Self::Awq(_) => "awq",
+        }
+    }
+}
+
+impl Targets {
+    /// How a module's weight is packed: by its name, an expression that meets it, or its class, in
+    /// this order; none where it is ignored, or no target.
+    #[must_use]
+    pub(crate) fn scheme_of(&self, module: &str) -> Option<Scheme> {
+        if self
+            .ignored
+            .iter()
+            .any(|of| of.meets(module) || of.is(LINEAR))
+        {
+            return None;
+        }
+        let of = |meets: &dyn Fn(&NamePattern) -> bool| {
+            let mut groups = self.groups.iter();
+            groups.find(|group| group.targets.iter().any(meets))
+        };
+        let found = of(&|target| target.is(module))
+            .or_else(|| of(&|target| target.meets(module)))
+            .or_else(|| of(&|target| target.is(LINEAR)));
+        found.map(|group| group.scheme)
+    }
+}
+
+/// The fields of an object.
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    /// What stands before their names in messages.
+    path: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: &'static str) -> ConfigError {
+        let found = self.get(key);
+        ConfigError::Field {
+            key: format!("{}{key}", self.path),
+            found: found.map_or_else(|| "missing".into(), ToString::to_string),
+            expected,
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        let found = self.get(key).map(|value| value.as_str());
+        found
+            .map(|text| text.ok_or_else(|| self.wrong(key, "a text")))
+            .transpose()
+    }
+
+    fn switch(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        let found = self.get(key).map(|value| value.as_bool());
+        found
+            .map(|switch| switch.ok_or_else(|| self.wrong(key, "true or false")))
+            .transpose()
+    }
+
+    fn object(&self, key: &str, path: &'a str) -> Result<Option<Self>, ConfigError> {
+        let found = self.get(key).map(|value| value.as_object());
+        let object = found.map(|object| object.ok_or_else(|| self.wrong(key, "an object")));
+        Ok(object.transpose()?.map(|object| Self { object, path }))
+    }
+
+    fn bits(&self, key: &str) -> Result<Bits, ConfigError> {
+        let bits = self.get(key).and_then(Value::as_u64).and_then(Bits::of);
+        bits.ok_or_else(|| self.wrong(key, "4 or 8"))
+    }
+
+    /// A number of inputs; -1: all of them.
+    fn grouping(&self, key: &str) -> Result<Grouping, ConfigError> {
+        let found = self.get(key).and_then(Value::as_i64);
+        let size = found.and_then(|size| usize::try_from(size).ok());
+        match size.filter(|size| *size > 0) {
+            Some(size) => Ok(Grouping::Size(size)),
+            None if found == Some(-1) => Ok(Grouping::Channel),
+            None => Err(self.wrong(key, "a number of inputs, or -1")),
+        }
+    }
+
+    fn patterns(&self, key: &str) -> Result<Vec<NamePattern>, ConfigError> {
+        let Some(value) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let list = value.as_array();
+        let list = list.ok_or_else(|| self.wrong(key, "a list of names"))?;
+        let pattern = |value: &Value| {
+            let text = value.as_str();
+            let text = text.ok_or_else(|| self.wrong(key, "a list of names"))?;
+            NamePattern::parse(text).map_err(|error| ConfigError::Pattern {
+                key: format!("{}{key}", self.path),
+                error,
+            })
+        };
+        list.iter().map(pattern).collect()
+    }
+}
+
+fn gptq(fields: &Fields<'_>) -> Result<GptqConfig, ConfigError> {
+    let zeros = match fields.text("checkpoint_format")? {
+        None | Some("gptq") => ZeroReading::OneLess,
+        Some("gptq_v2") => ZeroReading::AsStored,
+        Some(_) => return Err(fields.wrong("checkpoint_format", "gptq or gptq_v2")),
+    };
+    let dynamic = fields.object("dynamic", "dynamic.")?;
+    Ok(GptqConfig {
+        scheme: Scheme {
+            layout: Layout::Gptq {
+                zeros,
+                ordered: fields.switch("desc_act")?.unwrap_or_default(),
+            },
+            bits: fields.bits("bits")?,
+            grouping: fields.grouping("group_size")?,
+        },
+        dynamic: dynamic.is_some_and(|of| !of.object.is_empty()),
+    })
+}
+
+fn awq(fields: &Fields<'_>) -> Result<Scheme, ConfigError> {
+    let version = fields.text("version")?.unwrap_or("gemm");
+    if !version.eq_ignore_ascii_case("gemm") {
+        return Err(fields.wrong("version", "gemm"));
+    }
+    let bits = fields.bits("bits").ok();
+    let bits = bits.filter(|bits| *bits == Bits::Four);
+    Ok(Scheme {
+        layout: Layout::Awq {
+            symmetric: !fields.switch("zero_point")?.unwrap_or(true),
+        },
+        bits: bits.ok_or_else(|| fields.wrong("bits", "4"))?,
+        grouping: fields.grouping("group_size")?,
+    })
+}
+
+fn targets(fields: &Fields<'_>) -> Result<Targets, ConfigError> {
+    let format = fields.text("format")?;
+    if !matches!(format, Some(PACK_QUANTIZED | MIXED)) {
+        return Err(fields.wrong("format", PACK_QUANTIZED));
+    }
+    let status = fields.text("quantization_status")?;
+    if status.is_some_and(|status| status != "compressed") {
+        return Err(fields.wrong("quantization_status", "compressed"));
+    }
+    let transform = fields.object("transform_config", "transform_config.")?;
+    if transform.is_some_and(|of| !of.object.is_empty()) {
+        return Err(ConfigError::Transform);
+    }
+    if let Some(sparsity) = fields.object("sparsity_config", "sparsity_config.")?
+        && sparsity
+            .text("format")?
+            .is_some_and(|format| format != "dense")
+    {
+        return Err(sparsity.wrong("format", "dense"));
+    }
+    let groups = fields.object("config_groups", "")?;
+    let groups = groups.ok_or_else(|| fields.wrong("config_groups", "an object"))?;
+    let group = |name: &String| {
+        let path = format!("config_groups.{name}.");
+        let group = groups.object(name, "")?;
+        let group = group.ok_or_else(|| groups.wrong(name, "an object"))?;
+        let group = Fields {
+            path: &path,
+            ..group
+        };
+        target_group(&group, format)
+    };
+    Ok(Targets {
+        groups: groups.object.keys().map(group).collect::<Result<_, _>>()?,
+        ignored: fields.patterns("ignore")?,
+    })
+}
+
+fn target_group(fields: &Fields<'_>, format: Option<&str>) -> Result<TargetGroup, ConfigError> {
+    let own = fields.text("format")?.or(format);
+    if own != Some(PACK_QUANTIZED) {
+        return Err(fields.wrong("format", PACK_QUANTIZED));
+    }
+    for key in ["input_activations", "output_activations"] {
+        if fields.get(key).is_some() {
+            return Err(ConfigError::Activations(format!("{}{key}", fields.path)));
+        }
+    }
+    let path = format!("{}weights.", fields.path);
+    let weights = fields.get("weights").and_then(Value::as_object);
+    let object = weights.ok_or_else(|| fields.wrong("weights", "an object"))?;
+    let weights = Fields {
+        object,
+        path: &path,
+    };
+    if weights.text("type")?.is_some_and(|of| of != "int") {
+        return Err(weights.wrong("type", "int"));
+    }
+    let grouping = match weights.text("strategy")? {
+        Some("channel") => Grouping::Channel,
+        Some("group") => weights.grouping("group_size")?,
+        // Without a word it is what the size says.
+        None if weights.get("group_size").is_some() => weights.grouping("group_size")?,
+        _ => return Err(weights.wrong("strategy", "group or channel")),
+    };
+    Ok(TargetGroup {
+        targets: fields.patterns("targets")?,
+        scheme: Scheme {
+            layout: Layout::CompressedTensors {
+                symmetric: weights.switch("symmetric")?.unwrap_or(true),
+                ordered: is_ordered(&weights)?,
+            },
+            bits: weights.bits("num_bits")?,
+            grouping,
+        },
+    })
+}
+
+/// Whether inputs are grouped in another order than their own: not where only the order of rounding
+/// was another (`weight`, `static`).
+fn is_ordered(weights: &Fields<'_>) -> Result<bool, ConfigError> {
+    match weights.get("actorder") {
+        None => Ok(false),
+        Some(Value::Bool(group)) => Ok(*group),
+        Some(Value::String(of)) => match of.to_lowercase().as_str() {
+            "group" | "dynamic" => Ok(true),
+            "weight" | "static" => Ok(false),
+            _ => Err(weights.wrong("actorder", "group or weight")),
+        },
+        Some(_) => Err(weights.wrong("actorder", "group or weight")),
+    }
+}

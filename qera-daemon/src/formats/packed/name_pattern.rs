@@ -1,0 +1,459 @@
+//! Names of modules as a quantization's configuration writes them: in full, or `re:` and a regular
+//! expression of Python's, of which the part is read that such configurations have. It is held
+//! against the beginning of a name, as `re.match` does.
+//!
+//! What an expression meets is computed as the set of places where it may end: no expression takes
+//! longer than its length times the square of the name's.
+
+use core::fmt;
+
+/// What begins an expression.
+const EXPRESSION: &str = "re:";
+/// Groups in groups.
+const DEPTH: usize = 32;
+/// Repetitions that are counted.
+const REPEATED: usize = 1000;
+
+/// A name, or an expression for several.
+#[derive(Debug, Clone)]
+pub(crate) enum NamePattern {
+    /// This one.
+    Name(String),
+    /// What it begins with.
+    Expression(Expression),
+}
+
+/// Why an expression is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnreadExpression {
+    text: String,
+    at: usize,
+}
+
+impl fmt::Display for UnreadExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "'re:{}' is not read from its character {} on: letters, '.', classes, groups, '|', '^', \
+             '$' and repetitions are",
+            self.text.escape_debug(),
+            self.at + 1
+        )
+    }
+}
+
+/// An expression.
+#[derive(Debug, Clone)]
+pub(crate) struct Expression(Node);
+
+#[derive(Debug, Clone)]
+enum Node {
+    /// One character of these.
+    One(Class),
+    /// One after the other.
+    All(Vec<Self>),
+    /// One of them.
+    Any(Vec<Self>),
+    /// So many times.
+    Repeated {
+        node: Box<Self>,
+        least: usize,
+        most: usize,
+    },
+    Begin,
+    End,
+}
+
+#[derive(Debug, Clone)]
+struct Class {
+    ranges: Vec<Range>,
+    inverted: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    first: char,
+    last: char,
+}
+
+impl NamePattern {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`UnreadExpression`].
+    pub(crate) fn parse(text: &str) -> Result<Self, UnreadExpression> {
+        match text.strip_prefix(EXPRESSION) {
+            None => Ok(Self::Name(text.to_owned())),
+            Some(text) => Parser::whole(text).map(|node| Self::Expression(Expression(node))),
+        }
+    }
+
+    /// Whether it is this very name.
+    #[must_use]
+    pub(crate) fn is(&self, name: &str) -> bool {
+        matches!(self, Self::Name(own) if own == name)
+    }
+
+    /// Whether it is this name or an expression that meets it.
+    #[must_use]
+    pub(crate) fn meets(&self, name: &str) -> bool {
+        match self {
+            Self::Name(own) => own == name,
+            Self::Expression(Expression(node)) => {
+                let name: Vec<char> = name.chars().collect();
+                let mut begin = vec![false; name.len() + 1];
+                begin[0] = true;
+                node.ends(&name, &begin).contains(&true)
+            }
+        }
+    }
+}
+
+impl Class {
+    fn of(first: char, last: char) -> Self {
+        Self {
+            ranges: vec![Range { first, last }],
+            inverted: false,
+        }
+    }
+
+    /// What a letter behind a backslash stands for; none where it is not read.
+    fn escaped(letter: char) -> Option<Self> {
+        let range = |first, last| Range { first, last };
+        let (digits, blanks) = (
+            vec![range('0', '9')],
+            vec![range(' ', ' '), range('\t', '\r')],
+        );
+        let words = [('0', '9'), ('a', 'z'), ('A', 'Z'), ('_', '_')];
+        let words = words.map(|(first, last)| range(first, last)).to_vec();
+        let (ranges, inverted) = match letter {
+            'd' => (digits, false),
+            'D' => (digits, true),
+            'w' => (words, false),
+            'W' => (words, true),
+            's' => (blanks, false),
+            'S' => (blanks, true),
+            _ if letter.is_ascii_alphanumeric() => return None,
+            _ => (vec![range(letter, letter)], false),
+        };
+        Some(Self { ranges, inverted })
+    }
+
+    fn has(&self, letter: char) -> bool {
+        let mut ranges = self.ranges.iter();
+        self.inverted != ranges.any(|range| (range.first..=range.last).contains(&letter))
+    }
+}
+
+impl Node {
+    /// Where it may end that begins at these places.
+    fn ends(&self, name: &[char], begins: &[bool]) -> Vec<bool> {
+        let mut ends = vec![false; begins.len()];
+        match self {
+            Self::One(class) => {
+                for (at, letter) in name.iter().enumerate() {
+                    ends[at + 1] = begins[at] && class.has(*letter);
+                }
+            }
+            Self::Begin => ends[0] = begins[0],
+            Self::End => ends[name.len()] = begins[name.len()],
+            Self::All(nodes) => {
+                ends = nodes
+                    .iter()
+                    .fold(begins.to_vec(), |begins, node| node.ends(name, &begins));
+            }
+            Self::Any(nodes) => {
+                for node in nodes {
+                    join(&mut ends, &node.ends(name, begins));
+                }
+            }
+            Self::Repeated { node, least, most } => {
+                let mut current = begins.to_vec();
+                if *least == 0 {
+                    ends.clone_from(&current);
+                }
+                for count in 1..=*most {
+                    current = node.ends(name, &current);
+                    let grown = count >= *least && join(&mut ends, &current);
+                    if !current.contains(&true) || (count >= *least && !grown) {
+                        break;
+                    }
+                }
+            }
+        }
+        ends
+    }
+}
+
+/// Adds places; whether there are more then.
+fn join(places: &mut [bool], more: &[bool]) -> bool {
+    let mut grown = false;
+    for (place, more) in places.iter_mut().zip(more) {
+        grown |= *more && !*place;
+        *place |= *more;
+    }
+    grown
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    letters: Vec<char>,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn whole(text: &'a str) -> Result<Node, UnreadExpression> {
+        let letters = text.chars().collect();
+        let mut parser = Parser {
+            text,
+            letters,
+            at: 0,
+        };
+        let node = parser.any(0)?;
+        match parser.peek() {
+            None => Ok(node),
+            Some(_) => Err(parser.unread()),
+        }
+    }
+
+    fn unread(&self) -> UnreadExpression {
+        UnreadExpression {
+            text: self.text.to_owned(),
+            at: self.at,
+        }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.letters.get(self.at).copied()
+    }
+
+    /// Takes a letter where it is the next one.
+    fn take(&mut self, letter: char) -> bool {
+        let is_it = self.peek() == Some(letter);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    fn next(&mut self) -> Result<char, UnreadExpression> {
+        let letter = self.peek().ok_or_else(|| self.unread())?;
+        self.at += 1;
+        Ok(letter)
+    }
+
+    fn any(&mut self, depth: usize) -> Result<Node, UnreadExpression> {
+        let mut nodes = vec![self.all(depth)?];
+        while self.take('|') {
+            nodes.push(self.all(depth)?);
+        }
+        Ok(Node::Any(nodes))
+    }
+
+    fn all(&mut self, depth: usize) -> Result<Node, UnreadExpression> {
+        let mut nodes = Vec::new();
+        while let Some(letter) = self.peek() {
+            if letter == '|' || letter == ')' {
+                break;
+            }
+            let node = self.atom(depth)?;
+            nodes.push(self.repeated(node)?);
+        }
+        Ok(Node::All(nodes))
+    }
+
+    fn atom(&mut self, depth: usize) -> Result<Node, UnreadExpression> {
+        let before = self.at;
+        let node = match self.next()? {
+            '(' if depth < DEPTH => {
+                if self.take('?') && !self.take(':') {
+                    return Err(self.unread());
+                }
+                let node = self.any(depth + 1)?;
+                if !self.take(')') {
+                    return Err(self.unread());
+                }
+                Some(node)
+            }
+            '[' => Some(Node::One(self.class()?)),
+            '\\' => Class::escaped(self.next()?).map(Node::One),
+            '.' => Some(Node::One(Class::of('\0', char::MAX))),
+            '^' => Some(Node::Begin),
+            '$' => Some(Node::End),
+            '(' | ')' | '*' | '+' | '?' | '{' | '}' | ']' => None,
+            letter => Some(Node::One(Class::of(letter, letter))),
+        };
+        node.ok_or_else(|| {
+            self.at = before;
+            self.unread()
+        })
+    }
+
+    fn class(&mut self) -> Result<Class, UnreadExpression> {
+        let mut class = Class {
+            ranges: Vec::new(),
+            inverted: self.take('^'),
+        };
+        while !self.take(']') {
+            let first = self.next()?;
+            if first == '\\' {
+                let escaped = self.next()?;
+                let escaped = Class::escaped(escaped).filter(|of| !of.inverted);
+                class
+                    .ranges
+                    .extend(escaped.ok_or_else(|| self.unread())?.ranges);
+                continue;
+            }
+            let last = match self.letters[self.at..] {
+                ['-', last, ..] if last != ']' => {
+                    self.at += 2;
+                    last
+                }
+                _ => first,
+            };
+            if first == '[' || last < first || last == '\\' {
+                return Err(self.unread());
+            }
+            class.ranges.push(Range { first, last });
+        }
+        match class.ranges.is_empty() {
+            // Python takes a bracket that comes first for itself.
+            true => Err(self.unread()),
+            false => Ok(class),
+        }
+    }
+
+    fn repeated(&mut self, node: Node) -> Result<Node, UnreadExpression> {
+        let (least, most) = match self.peek() {
+            Some('*') => (0, usize::MAX),
+            Some('+') => (1, usize::MAX),
+            Some('?') => (0, 1),
+            Some('{') => return self.counted(node),
+            _ => return Ok(node),
+        };
+        self.at += 1;
+        self.repeating(node, least, most)
+    }
+
+    /// `{2}`, `{2,}`, `{2,3}`.
+    fn counted(&mut self, node: Node) -> Result<Node, UnreadExpression> {
+        self.at += 1;
+        let least = self.number().ok_or_else(|| self.unread())?;
+        let most = match self.take(',') {
+            false => least,
+            true if self.peek() == Some('}') => usize::MAX,
+            true => self.number().ok_or_else(|| self.unread())?,
+        };
+        if !self.take('}') || most < least {
+            return Err(self.unread());
+        }
+        self.repeating(node, least, most)
+    }
+
+    fn repeating(
+        &mut self,
+        node: Node,
+        least: usize,
+        most: usize,
+    ) -> Result<Node, UnreadExpression> {
+        // As few as will do: where it may end is the same.
+        self.take('?');
+        if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
+            return Err(self.unread());
+        }
+        Ok(Node::Repeated {
+            node: Box::new(node),
+            least,
+            most,
+        })
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        let begin = self.at;
+        while self.peek().is_some_and(|letter| letter.is_ascii_digit()) {
+            self.at += 1;
+        }
+        let digits: String = self.letters[begin..self.at].iter().collect();
+        digits.parse().ok().filter(|number| *number <= REPEATED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meets(pattern: &str, name: &str) -> bool {
+        NamePattern::parse(pattern).unwrap().meets(name)
+    }
+
+    /// What Python 3.11's `re.match` says of the same.
+    #[test]
+    fn expressions_meet_what_python_s_meet() {
+        for (pattern, name, met) in [
+            ("re:.*lm_head", "model.lm_head", true),
+            ("re:.*lm_head", "lm_head", true),
+            ("re:lm_head", "model.lm_head", false),
+            ("re:lm_head", "lm_head_2", true),
+            ("re:lm_head$", "lm_head_2", false),
+            (
+                r"re:.*\.layers\.[0-3]\.mlp\..*",
+                "model.layers.3.mlp.up",
+                true,
+            ),
+            (
+                r"re:.*\.layers\.[0-3]\.mlp\..*",
+                "model.layers.4.mlp.up",
+                false,
+            ),
+            (
+                r"re:model\.layers\.(0|1[0-9]|2\d)\.",
+                "model.layers.17.x",
+                true,
+            ),
+            (
+                r"re:model\.layers\.(0|1[0-9]|2\d)\.",
+                "model.layers.7.x",
+                false,
+            ),
+            ("re:.*(q|k|v)_proj$", "a.k_proj", true),
+            ("re:.*(?:q|k|v)_proj$", "a.o_proj", false),
+            ("re:^a{2,3}b", "aab", true),
+            ("re:^a{2,3}b", "aaaab", false),
+            ("re:a{2}$", "aa", true),
+            ("re:a{2,}?b", "aaaaab", true),
+            ("re:[^.]+\\.x", "ab.x", true),
+            ("re:[^.]+\\.x", "a.b.x", false),
+            ("re:(a*)*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", false),
+            ("re:", "anything", true),
+            ("re:a|", "b", true),
+            ("re:x-y[a-]", "x-y-", true),
+            ("lm_head", "lm_head", true),
+            ("lm_head", "lm_head_2", false),
+            ("lm.head", "lm_head", false),
+        ] {
+            assert_eq!(meets(pattern, name), met, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_said_with_its_place() {
+        for (pattern, at) in [
+            ("re:a(?!b)", 4),
+            ("re:(?i)a", 3),
+            ("re:a**", 3),
+            ("re:*a", 1),
+            (r"re:a\b", 2),
+            (r"re:(a)\1", 4),
+            ("re:(a", 3),
+            ("re:a)", 2),
+            ("re:[a", 3),
+            ("re:[]", 3),
+            ("re:a{9999}", 7),
+            ("re:a{3,2}", 7),
+            ("re:a\\", 3),
+        ] {
+            let error = NamePattern::parse(pattern).unwrap_err();
+            assert!(error.text == pattern[3..], "{pattern}");
+            assert_eq!(error.at + 1, at, "{pattern}: {error}");
+        }
+        assert!(NamePattern::parse(&format!("re:{}", "(".repeat(100_000))).is_err());
+    }
+}

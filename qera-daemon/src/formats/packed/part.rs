@@ -1,0 +1,124 @@
+//! A tensor of a packed weight, and whether it is what it should be.
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use crate::formats::packed::error::PackedError;
+
+/// Bytes of a word.
+const WORD: usize = 4;
+
+/// A tensor as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    /// What it is called after the module.
+    pub(crate) name: &'static str,
+    /// Its type.
+    pub(crate) dtype: Dtype,
+    /// Its shape.
+    pub(crate) shape: &'a [usize],
+    /// Its bytes: as many as type and shape say.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Words of codes, row-major.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Words<'a>(&'a [u8]);
+
+impl Words<'_> {
+    /// One of them; 0 beyond the end, where none is asked for.
+    pub(crate) fn at(self, index: usize) -> u32 {
+        let at = index * WORD;
+        let bytes = self.0.get(at..at + WORD);
+        let word = bytes.and_then(|bytes| bytes.first_chunk());
+        word.map_or(0, |word| u32::from_le_bytes(*word))
+    }
+}
+
+/// Scales, row-major.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Floats<'a> {
+    dtype: Dtype,
+    bytes: &'a [u8],
+}
+
+impl Floats<'_> {
+    /// One of them; 0 beyond the end, where none is asked for.
+    pub(crate) fn at(self, index: usize) -> f32 {
+        let pair = |of: &[u8]| of.get(index * 2..)?.first_chunk().copied();
+        match self.dtype {
+            Dtype::F16 => pair(self.bytes).map_or(0.0, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => pair(self.bytes).map_or(0.0, |b| bf16::from_le_bytes(b).to_f32()),
+            _ => f32::from_bits(Words(self.bytes).at(index)),
+        }
+    }
+}
+
+impl<'a> Part<'a> {
+    /// As words of codes of this shape.
+    ///
+    /// # Errors
+    /// [`PackedError::Type`], [`PackedError::Shape`].
+    pub(crate) fn words(self, expected: [usize; 2], why: &str) -> Result<Words<'a>, PackedError> {
+        if !matches!(self.dtype, Dtype::I32 | Dtype::U32) {
+            return Err(self.type_error("I32"));
+        }
+        self.has(expected, why)?;
+        Ok(Words(self.bytes))
+    }
+
+    /// As scales of this shape.
+    ///
+    /// # Errors
+    /// [`PackedError::Type`], [`PackedError::Shape`].
+    pub(crate) fn floats(self, expected: [usize; 2], why: &str) -> Result<Floats<'a>, PackedError> {
+        if !matches!(self.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32) {
+            return Err(self.type_error("F16, BF16 or F32"));
+        }
+        self.has(expected, why)?;
+        Ok(Floats {
+            dtype: self.dtype,
+            bytes: self.bytes,
+        })
+    }
+
+    /// As integers, whatever its shape.
+    ///
+    /// # Errors
+    /// [`PackedError::Type`].
+    pub(crate) fn integers(self) -> Result<Vec<i64>, PackedError> {
+        let wide = |of: &[u8; 8]| i64::from_le_bytes(*of);
+        let narrow = |of: &[u8; 4]| i64::from(i32::from_le_bytes(*of));
+        match self.dtype {
+            Dtype::I64 => Ok(self.bytes.as_chunks().0.iter().map(wide).collect()),
+            Dtype::I32 => Ok(self.bytes.as_chunks().0.iter().map(narrow).collect()),
+            _ => Err(self.type_error("I32 or I64")),
+        }
+    }
+
+    /// Whether it has this shape.
+    ///
+    /// # Errors
+    /// [`PackedError::Shape`].
+    pub(crate) fn has(self, expected: [usize; 2], why: &str) -> Result<(), PackedError> {
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(PackedError::Shape {
+            part: self.name,
+            found: self.shape.to_vec(),
+            expected: expected.to_vec(),
+            why: why.to_owned(),
+        })
+    }
+
+    /// That it is of another type.
+    #[must_use]
+    pub(crate) fn type_error(self, expected: &'static str) -> PackedError {
+        PackedError::Type {
+            part: self.name,
+            found: self.dtype,
+            expected,
+        }
+    }
+}

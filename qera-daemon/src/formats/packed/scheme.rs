@@ -1,0 +1,188 @@
+//! How one weight is packed.
+
+use core::fmt;
+
+use safetensors::Dtype;
+
+/// Bits of a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bits {
+    /// 4.
+    Four,
+    /// 8.
+    Eight,
+}
+
+impl Bits {
+    /// Those that are read.
+    #[must_use]
+    pub(crate) const fn of(bits: u64) -> Option<Self> {
+        match bits {
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+
+    /// Their number.
+    #[must_use]
+    pub(crate) const fn count(self) -> u32 {
+        match self {
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+
+    /// Codes of a word.
+    #[must_use]
+    pub(crate) const fn per_word(self) -> usize {
+        match self {
+            Self::Four => 8,
+            Self::Eight => 4,
+        }
+    }
+
+    /// The code in the middle: the zero point of a symmetric grid.
+    #[must_use]
+    pub(crate) const fn middle(self) -> i32 {
+        match self {
+            Self::Four => 8,
+            Self::Eight => 128,
+        }
+    }
+
+    /// The largest code.
+    #[must_use]
+    pub(crate) const fn mask(self) -> u32 {
+        match self {
+            Self::Four => 0xf,
+            Self::Eight => 0xff,
+        }
+    }
+
+    /// A word of codes that are all one.
+    #[must_use]
+    pub(crate) const fn ones(self) -> u32 {
+        match self {
+            Self::Four => 0x1111_1111,
+            Self::Eight => 0x0101_0101,
+        }
+    }
+}
+
+/// Inputs that share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grouping {
+    /// So many neighbours.
+    Size(usize),
+    /// All of them.
+    Channel,
+}
+
+impl Grouping {
+    /// Groups of so many inputs.
+    #[must_use]
+    pub(crate) const fn count(self, inputs: usize) -> usize {
+        match self {
+            Self::Size(size) => inputs.div_ceil(size),
+            Self::Channel => 1,
+        }
+    }
+
+    /// The group of an input.
+    #[must_use]
+    pub(crate) const fn of(self, input: usize) -> usize {
+        match self {
+            Self::Size(size) => input / size,
+            Self::Channel => 0,
+        }
+    }
+}
+
+/// How GPTQ's zero points are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ZeroReading {
+    /// As they are (`gptq_v2`).
+    AsStored,
+    /// One less (`gptq`): one is added to each field of a word, carried from field to field as the
+    /// subtraction that made it borrowed.
+    OneLess,
+}
+
+impl ZeroReading {
+    /// The other one.
+    #[must_use]
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::AsStored => Self::OneLess,
+            Self::OneLess => Self::AsStored,
+        }
+    }
+
+    /// For log and manifest.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::AsStored => "as-stored",
+            Self::OneLess => "stored-minus-one",
+        }
+    }
+}
+
+/// How the codes of a weight lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// compressed-tensors: by outputs, packed along the inputs.
+    CompressedTensors {
+        /// Whether the middle code is zero; else each group has a zero point.
+        symmetric: bool,
+        /// Whether a list says which input is of which group.
+        ordered: bool,
+    },
+    /// GPTQ: by inputs, packed along the inputs.
+    Gptq {
+        /// How zero points are read.
+        zeros: ZeroReading,
+        /// Whether a list must say which input is of which group.
+        ordered: bool,
+    },
+    /// AWQ GEMM: by inputs, packed along the outputs, neighbours apart.
+    Awq {
+        /// Whether the middle code is zero; else each group has a zero point.
+        symmetric: bool,
+    },
+}
+
+/// How one weight is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scheme {
+    /// How its codes lie.
+    pub(crate) layout: Layout,
+    /// Bits of a code.
+    pub(crate) bits: Bits,
+    /// Inputs that share a scale.
+    pub(crate) grouping: Grouping,
+}
+
+impl Scheme {
+    /// In words for manifest and plan: `int4/128/bf16`, `int8/channel/f16/zero-points`.
+    #[must_use]
+    pub(crate) fn described(self, scales: Dtype) -> String {
+        let zeros = match self.layout {
+            Layout::CompressedTensors { symmetric, .. } | Layout::Awq { symmetric } => !symmetric,
+            Layout::Gptq { .. } => true,
+        };
+        let dtype = scales.to_string().to_lowercase();
+        let zeros = if zeros { "/zero-points" } else { "" };
+        format!("{self}/{dtype}{zeros}")
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.grouping {
+            Grouping::Size(size) => write!(f, "int{}/{size}", self.bits.count()),
+            Grouping::Channel => write!(f, "int{}/channel", self.bits.count()),
+        }
+    }
+}

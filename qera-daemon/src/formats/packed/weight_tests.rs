@@ -1,0 +1,506 @@
+//! Packed weights against what other programs read in them (`tests/packed/make_vectors.py`), and
+//! against files that are not what they should be.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::disk::{list, read};
+use crate::formats::packed::config::PackingConfig;
+use crate::formats::packed::error::PackedError;
+use crate::formats::packed::part::Part;
+use crate::formats::packed::scheme::{Bits, Grouping, Layout, Scheme, ZeroReading};
+use crate::formats::packed::weight::{PackedWeight, Parts, Widths};
+use crate::formats::safetensors::header::Header;
+
+const MODULE: &str = "model.layers.0.mlp.up_proj";
+
+#[derive(Debug, Clone)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// A folder of the vectors.
+struct Vector {
+    scheme: Scheme,
+    widths: Widths,
+    tensors: BTreeMap<String, Stored>,
+    expected: Vec<f32>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/packed/vectors")
+}
+
+fn tensors(file: &Path) -> BTreeMap<String, Stored> {
+    let bytes = read(file).unwrap();
+    let header = Header::parse(&bytes, bytes.len() as u64).unwrap();
+    let tensors = header.claims.into_iter().map(|claim| {
+        let start = usize::try_from(claim.start).unwrap();
+        let stored = Stored {
+            dtype: claim.dtype,
+            shape: claim.shape,
+            bytes: bytes[start..][..claim.bytes].to_vec(),
+        };
+        let name = claim.key.strip_prefix(MODULE).unwrap();
+        (name.trim_start_matches('.').to_owned(), stored)
+    });
+    tensors.collect()
+}
+
+fn quantization(folder: &Path) -> Value {
+    let config: Value =
+        serde_json::from_slice(&read(&folder.join("config.json")).unwrap()).unwrap();
+    config["quantization_config"].clone()
+}
+
+fn vector(name: &str) -> Vector {
+    let folder = folder().join(name);
+    let config = PackingConfig::parse(&quantization(&folder), None).unwrap();
+    let expected = tensors(&folder.join("expected.safetensors"));
+    let expected = &expected["weight"];
+    let numbers = expected.bytes.as_chunks().0.iter();
+    Vector {
+        scheme: match config {
+            PackingConfig::CompressedTensors(targets) => targets.scheme_of(MODULE).unwrap(),
+            PackingConfig::Gptq(of) => of.scheme,
+            PackingConfig::Awq(scheme) => scheme,
+        },
+        widths: Widths {
+            inputs: expected.shape[1],
+            outputs: expected.shape[0],
+        },
+        tensors: tensors(&folder.join("model.safetensors")),
+        expected: numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+    }
+}
+
+impl Vector {
+    fn part(&self, name: &'static str) -> Option<Part<'_>> {
+        let stored = self.tensors.get(name)?;
+        Some(Part {
+            name,
+            dtype: stored.dtype,
+            shape: &stored.shape,
+            bytes: &stored.bytes,
+        })
+    }
+
+    fn weight(&self) -> Result<PackedWeight<'_>, PackedError> {
+        let either = |one, other| self.part(one).or_else(|| self.part(other));
+        let parts = Parts {
+            codes: either("weight_packed", "qweight").unwrap(),
+            scales: either("weight_scale", "scales"),
+            zeros: either("weight_zero_point", "qzeros"),
+            groups: either("weight_g_idx", "g_idx"),
+            said_shape: self.part("weight_shape"),
+        };
+        PackedWeight::new(self.scheme, self.widths, parts)
+    }
+
+    fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.expected.len()];
+        self.weight().unwrap().columns(0, &mut values).unwrap();
+        values
+    }
+
+    /// The message, once a tensor is something else.
+    fn refused(&self, name: &str, change: impl FnOnce(&mut Stored)) -> String {
+        let mut stored = self.tensors[name].clone();
+        change(&mut stored);
+        let mut tensors = self.tensors.clone();
+        tensors.insert(name.to_owned(), stored);
+        let changed = Vector {
+            tensors,
+            expected: self.expected.clone(),
+            ..*self
+        };
+        let error = changed.weight().err().or_else(|| {
+            let mut values = vec![0.0; self.expected.len()];
+            changed.weight().unwrap().columns(0, &mut values).err()
+        });
+        error.map_or_else(String::new, |error| error.to_string())
+    }
+
+    fn refused_without(&self, name: &str) -> String {
+        let mut tensors = self.tensors.clone();
+        tensors.remove(name);
+        let changed = Vector {
+            tensors,
+            expected: Vec::new(),
+            ..*self
+        };
+        changed
+            .weight()
+            .map_or_else(|error| error.to_string(), |_| String::new())
+    }
+}
+
+#[test]
+fn numbers_are_those_of_other_programs_bit_for_bit() {
+    let folders = list(&folder()).unwrap();
+    assert!(folders.len() >= 14, "{folders:?}");
+    for folder in folders {
+        let name = folder.file_name().unwrap().to_string_lossy();
+        let vector = vector(&name);
+        let bits = |of: &[f32]| of.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&vector.values()), bits(&vector.expected), "{name}");
+        // From any column on.
+        let m = vector.widths.inputs;
+        let mut some = vec![0.0; 2 * m];
+        vector.weight().unwrap().columns(3, &mut some).unwrap();
+        assert_eq!(bits(&some), bits(&vector.expected[3 * m..5 * m]), "{name}");
+    }
+}
+
+#[test]
+fn zero_points_that_are_read_the_other_way_are_one_scale_off() {
+    for (name, zeros, sign) in [
+        ("gptq-4", ZeroReading::AsStored, 1.0),
+        ("gptq-4-v2", ZeroReading::OneLess, -1.0),
+    ] {
+        let mut of = vector(name);
+        let right = of.values();
+        of.scheme.layout = Layout::Gptq {
+            zeros,
+            ordered: false,
+        };
+        let weight = of.weight().unwrap();
+        let m = of.widths.inputs;
+        for (index, (wrong, right)) in of.values().iter().zip(&right).enumerate() {
+            let scale = weight.scale(index / m, weight.group_of()[index % m]);
+            let off = wrong - right - sign * scale;
+            assert!(off.abs() < 1e-3 * scale, "{name} {index}: {wrong} {right}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_what_it_should_be_is_named() {
+    let cut = |of: &mut Stored| {
+        of.shape[0] -= 1;
+        let row = of.bytes.len() / (of.shape[0] + 1);
+        of.bytes.truncate(row * of.shape[0]);
+    };
+    let typed = |of: &mut Stored| of.dtype = Dtype::F8_E4M3;
+    let group =
+        |value: i32| move |of: &mut Stored| of.bytes[8..12].copy_from_slice(&value.to_le_bytes());
+    let half =
+        |bits: u16| move |of: &mut Stored| of.bytes[2..4].copy_from_slice(&bits.to_le_bytes());
+    let ct = vector("ct-4-32");
+    let asymmetric = vector("ct-4-asymmetric");
+    let ordered = vector("ct-4-order");
+    let gptq = vector("gptq-4");
+    let act = vector("gptq-4-order");
+    let awq = vector("awq");
+    for (said, words) in [
+        (
+            ct.refused("weight_packed", cut),
+            "'weight_packed' has the shape [7, 8], [8, 8]",
+        ),
+        (
+            ct.refused("weight_packed", typed),
+            "'weight_packed' has dtype F8_E4M3, I32 is read",
+        ),
+        (
+            ct.refused("weight_scale", cut),
+            "'weight_scale' has the shape [7, 2], [8, 2]",
+        ),
+        (ct.refused("weight_scale", typed), "F16, BF16 or F32"),
+        (
+            ct.refused("weight_shape", |of| of.bytes[0] = 9),
+            "'weight_shape' says [9, 64]",
+        ),
+        (
+            ct.refused("weight_shape", |of| of.bytes.truncate(8)),
+            "'weight_shape' says [8]",
+        ),
+        (
+            ct.refused("weight_shape", |of| of.bytes[7] = 0xff),
+            "'weight_shape' says [-7",
+        ),
+        (
+            ct.refused_without("weight_shape"),
+            "'weight_shape' is missing",
+        ),
+        (
+            ct.refused_without("weight_scale"),
+            "'weight_scale' is missing",
+        ),
+        (
+            ct.refused("weight_scale", half(0x7e00)),
+            "'weight_scale' is NaN at output 0, group 1",
+        ),
+        (
+            ct.refused("weight_scale", half(0xfc00)),
+            "'weight_scale' is -inf at output 0, group 1",
+        ),
+        (
+            asymmetric.refused_without("weight_zero_point"),
+            "'weight_zero_point' is missing",
+        ),
+        (
+            asymmetric.refused("weight_zero_point", cut),
+            "[1, 4], [2, 4]",
+        ),
+        (
+            ordered.refused("weight_g_idx", group(4)),
+            "group 4 of input 2, there are 4",
+        ),
+        (
+            ordered.refused("weight_g_idx", group(-1)),
+            "group -1 of input 2",
+        ),
+        (
+            ordered.refused("weight_g_idx", cut),
+            "'weight_g_idx' has the shape [63], [64]",
+        ),
+        (ordered.refused("weight_g_idx", typed), "I32 or I64 is read"),
+        (ordered.refused_without("weight_g_idx"), "another order"),
+        (
+            gptq.refused("qweight", cut),
+            "'qweight' has the shape [7, 16], [8, 16]",
+        ),
+        (
+            gptq.refused("qzeros", cut),
+            "'qzeros' has the shape [1, 2], [2, 2]",
+        ),
+        (
+            gptq.refused("scales", half(0x7c00)),
+            "'scales' is inf at output 1, group 0",
+        ),
+        (gptq.refused_without("qzeros"), "'qzeros' is missing"),
+        (act.refused_without("g_idx"), "'g_idx' is missing"),
+        (
+            act.refused("g_idx", group(i32::MAX)),
+            "group 2147483647 of input 2",
+        ),
+        (
+            awq.refused("qweight", cut),
+            "'qweight' has the shape [63, 2], [64, 2]",
+        ),
+        (awq.refused_without("scales"), "'scales' is missing"),
+        (awq.refused_without("qzeros"), "'qzeros' is missing"),
+    ] {
+        assert!(said.contains(words), "'{words}' is not in '{said}'");
+    }
+}
+
+/// compressed-tensors writes it where inputs are in their order.
+#[test]
+fn a_list_of_minus_one_is_the_inputs_own_order() {
+    let mut of = vector("ct-4-32");
+    let own = of.values();
+    let list = Stored {
+        dtype: Dtype::I32,
+        shape: vec![64],
+        bytes: vec![0xff; 256],
+    };
+    of.tensors.insert("weight_g_idx".into(), list);
+    assert_eq!(of.values(), own);
+}
+
+/// Zero points that were not packed, as old files have them.
+#[test]
+fn zero_points_of_a_byte_each_are_read() {
+    let mut of = vector("ct-4-asymmetric");
+    let own = of.values();
+    let packed = of.tensors["weight_zero_point"].bytes.clone();
+    let word = |index: usize| u32::from_le_bytes(*packed[4 * index..].first_chunk().unwrap());
+    let fields = (0..12 * 4).map(|at| {
+        let (output, group) = (at / 4, at % 4);
+        let code = word(output / 8 * 4 + group) >> (output % 8 * 4) & 15;
+        u8::try_from(code).unwrap().wrapping_sub(8)
+    });
+    let bytes = Stored {
+        dtype: Dtype::I8,
+        shape: vec![12, 4],
+        bytes: fields.collect(),
+    };
+    of.tensors.insert("weight_zero_point".into(), bytes);
+    assert_eq!(of.values(), own);
+}
+
+#[test]
+fn widths_that_do_not_fill_words_are_told() {
+    let of = vector("gptq-4");
+    for (inputs, outputs, words) in [(60, 16, "60 inputs"), (64, 12, "12 outputs")] {
+        let changed = Vector {
+            widths: Widths { inputs, outputs },
+            tensors: of.tensors.clone(),
+            expected: Vec::new(),
+            ..of
+        };
+        let error = changed.weight().unwrap_err().to_string();
+        let of_shape = error.contains("'qweight' has the shape");
+        assert!(error.contains(words) || of_shape, "{error}");
+    }
+}
+
+fn refused(config: &Value) -> String {
+    let error = PackingConfig::parse(config, None).err();
+    error.map_or_else(String::new, |error| error.to_string())
+}
+
+/// A configuration with one field that is another.
+fn with(name: &str, path: &str, value: Value) -> Value {
+    let mut config = quantization(&folder().join(name));
+    *config.pointer_mut(path).unwrap() = value;
+    config
+}
+
+#[test]
+fn what_is_not_read_is_refused_by_its_name() {
+    let weights = |key: &str, value| {
+        let path = format!("/config_groups/group_0/weights/{key}");
+        with("ct-4-32", &path, value)
+    };
+    let field = |name: &str, key: &str, value: Value| {
+        let mut config = quantization(&folder().join(name));
+        config[key] = value;
+        config
+    };
+    for method in [
+        "fp8",
+        "bitsandbytes",
+        "hqq",
+        "exl2",
+        "exl3",
+        "mxfp4",
+        "modelopt",
+        "auto-round",
+        "quark",
+    ] {
+        let said = refused(&json!({"quant_method": method, "bits": 4}));
+        assert!(said.contains(&format!("'{method}'")), "{said}");
+        assert!(
+            said.contains("compressed-tensors") && said.contains("awq"),
+            "{said}"
+        );
+    }
+    for (config, words) in [
+        (json!([]), "is no object"),
+        (json!({"bits": 4, "group_size": 64}), "no quant_method"),
+        (json!({"quant_method": 4}), "quant_method is 4, a text"),
+        (
+            field("ct-4-32", "format", json!("float-quantized")),
+            "format is \"float-quantized\"",
+        ),
+        (
+            field("ct-4-32", "format", json!("nvfp4-pack-quantized")),
+            "pack-quantized is read",
+        ),
+        (
+            field("ct-4-32", "quantization_status", json!("frozen")),
+            "quantization_status is \"frozen\"",
+        ),
+        (
+            field(
+                "ct-4-32",
+                "transform_config",
+                json!({"config_groups": {"u": {}}}),
+            ),
+            "transform_config is not empty",
+        ),
+        (
+            field(
+                "ct-4-32",
+                "sparsity_config",
+                json!({"format": "sparse-24-bitmask"}),
+            ),
+            "sparsity_config.format is \"sparse-24-bitmask\"",
+        ),
+        (
+            field("ct-4-32", "config_groups", json!(7)),
+            "config_groups is 7",
+        ),
+        (
+            field("ct-4-32", "ignore", json!(["re:a(?!b)"])),
+            "ignore: 're:a(?!b)' is not read",
+        ),
+        (
+            with(
+                "ct-4-32",
+                "/config_groups/group_0/input_activations",
+                json!({"num_bits": 8}),
+            ),
+            "config_groups.group_0.input_activations is quantized",
+        ),
+        (
+            weights("num_bits", json!(3)),
+            "config_groups.group_0.weights.num_bits is 3, 4 or 8",
+        ),
+        (weights("num_bits", json!(4.5)), "num_bits is 4.5"),
+        (weights("type", json!("float")), "type is \"float\", int"),
+        (
+            weights("strategy", json!("tensor")),
+            "strategy is \"tensor\", group or channel",
+        ),
+        (weights("group_size", json!(0)), "group_size is 0"),
+        (weights("actorder", json!("other")), "actorder is \"other\""),
+        (field("gptq-4", "bits", json!(3)), "bits is 3"),
+        (field("gptq-4", "group_size", json!(-2)), "group_size is -2"),
+        (
+            field("gptq-4", "group_size", json!(null)),
+            "group_size is missing",
+        ),
+        (
+            field("gptq-4", "checkpoint_format", json!("marlin")),
+            "checkpoint_format is \"marlin\"",
+        ),
+        (
+            field("gptq-4", "desc_act", json!("yes")),
+            "desc_act is \"yes\"",
+        ),
+        (
+            field("awq", "version", json!("gemv")),
+            "version is \"gemv\", gemm",
+        ),
+        (field("awq", "bits", json!(8)), "bits is 8, 4 is read"),
+    ] {
+        let said = refused(&config);
+        assert!(said.contains(words), "'{words}' is not in '{said}'");
+    }
+}
+
+#[test]
+fn targets_are_met_by_name_expression_and_class_in_this_order() {
+    let group = |targets: Value, bits: u64| json!({"targets": targets, "weights": {"num_bits": bits, "strategy": "channel"}});
+    let config = json!({
+        "quant_method": "compressed-tensors", "format": "pack-quantized",
+        "config_groups": {
+            "a": group(json!(["Linear"]), 8),
+            "b": group(json!([r"re:.*\.mlp\..*"]), 4),
+            "c": group(json!(["m.0.mlp.up"]), 8),
+        },
+        "ignore": ["lm_head", r"re:.*\.[3-5]\..*"],
+    });
+    let PackingConfig::CompressedTensors(targets) = PackingConfig::parse(&config, None).unwrap()
+    else {
+        unreachable!("it says so");
+    };
+    let bits = |module: &str| targets.scheme_of(module).map(|of| of.bits.count());
+    for (module, expected) in [
+        ("m.0.attn.q", Some(8)),
+        ("m.0.mlp.down", Some(4)),
+        ("m.0.mlp.up", Some(8)),
+        ("m.4.mlp.up", None),
+        ("lm_head", None),
+    ] {
+        assert_eq!(bits(module), expected, "{module}");
+    }
+    let scheme = targets.scheme_of("m.0.attn.q").unwrap();
+    assert_eq!(
+        (scheme.bits, scheme.grouping),
+        (Bits::Eight, Grouping::Channel)
+    );
+    assert_eq!(scheme.described(Dtype::BF16), "int8/channel/bf16");
+    assert_eq!(
+        vector("awq").scheme.described(Dtype::F16),
+        "int4/32/f16/zero-points"
+    );
+}

@@ -1,0 +1,367 @@
+//! W~ of a layer in a folder of packed weights: by the checkpoint's own names, packed, or as floats
+//! where the folder leaves it as it was.
+
+use core::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use qera_core::dtype::{FloatDtype, decode_weights};
+use safetensors::Dtype;
+
+use crate::error::Fatal;
+use crate::formats::packed::config::{GptqConfig, PackingConfig};
+use crate::formats::packed::error::PackedError;
+use crate::formats::packed::part::Part;
+use crate::formats::packed::scheme::{Bits, Grouping, Layout, Scheme, ZeroReading};
+use crate::formats::packed::weight::{PackedWeight, Parts, Widths};
+use crate::formats::safetensors::header::float_dtype;
+use crate::weights::checkpoint::{Tensor, refuse};
+use crate::weights::given::placed::Placed;
+use crate::weights::layers::{Layer, tensor_of};
+use crate::weights::packed::PackedFolder;
+use crate::weights::passed_over::Why;
+
+/// The share of ||W||^2 that may stand where scales are 0: there, W~ is nothing.
+const MOST_MUTED: f64 = 1e-4;
+
+/// W~ of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedTensor {
+    /// The name of the tensor that holds its codes, or its floats.
+    pub(crate) name: String,
+    module: String,
+    folder: Arc<PackedFolder>,
+    widths: Widths,
+    stored: Stored,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stored {
+    Packed(Scheme),
+    Floats { dtype: FloatDtype, transposed: bool },
+}
+
+/// A scale of 0 where W is not.
+#[derive(Debug)]
+pub(crate) struct MutedGroup {
+    output: usize,
+    group: usize,
+    share: f64,
+}
+
+impl PackedTensor {
+    /// That of a layer.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] naming file, tensor and layer: a tensor that is missing, or of another
+    /// type or shape; inputs of no group; a packed weight that the configuration does not name.
+    pub(crate) fn find(folder: &Arc<PackedFolder>, layer: &Layer) -> Result<Placed<Self>, Fatal> {
+        let tensors = &folder.checkpoint.tensors;
+        let codes = codes_of(&layer.name, &folder.config);
+        let (name, tensor) = match (tensors.get(&codes), tensors.get(&tensor_of(&layer.name))) {
+            (Some(tensor), _) => (codes, tensor),
+            (None, Some(tensor)) => (tensor_of(&layer.name), tensor),
+            (None, None) => return Ok(Placed::LeftOut(Why::NotInFolder)),
+        };
+        let refuse = |reason: String| {
+            let reason = format!("tensor '{name}' of the layer '{}': {reason}", layer.name);
+            refuse(folder.checkpoint.file_of(tensor), reason)
+        };
+        let widths = Widths {
+            inputs: layer.in_features,
+            outputs: layer.out_features,
+        };
+        let stored = match name == tensor_of(&layer.name) {
+            true => floats(tensor, layer),
+            false => scheme_of(folder, layer, tensor).map(Stored::Packed),
+        };
+        let stored = stored.map_err(|e| refuse(e.to_string()))?;
+        let found = Self {
+            name: name.clone(),
+            module: layer.name.clone(),
+            folder: Arc::clone(folder),
+            widths,
+            stored,
+        };
+        found.weight().map_err(|e| refuse(e.to_string()))?;
+        Ok(Placed::Here(found))
+    }
+
+    /// Its widths.
+    #[must_use]
+    pub(crate) const fn widths(&self) -> Widths {
+        self.widths
+    }
+
+    /// The file that its codes lie in.
+    #[must_use]
+    pub(crate) fn file(&self) -> &Path {
+        let checkpoint = &self.folder.checkpoint;
+        let tensor = checkpoint.tensors.get(&self.name);
+        tensor.map_or(&checkpoint.path, |tensor| checkpoint.file_of(tensor))
+    }
+
+    /// What it is stored in: `int4/128/f16/zero-points`, `bf16`.
+    #[must_use]
+    pub(crate) fn stored_in(&self) -> String {
+        match self.stored {
+            Stored::Floats { dtype, .. } => dtype.name().to_owned(),
+            Stored::Packed(scheme) => {
+                let scales = self.part("scales").or_else(|| self.part("weight_scale"));
+                scheme.described(scales.map_or(Dtype::F32, |scales| scales.dtype))
+            }
+        }
+    }
+
+    /// The relative error that this leaves at most: about twice what round-to-nearest leaves of
+    /// SmolLM2's weights and of Student-t ones of 4 degrees; rounding with feedback leaves up to a
+    /// third more.
+    #[must_use]
+    pub(crate) const fn most_left(&self) -> f64 {
+        match self.stored {
+            // The checkpoint may itself be rounded to bf16.
+            Stored::Floats { .. } => 8e-3,
+            Stored::Packed(scheme) => match (scheme.bits, scheme.grouping) {
+                (Bits::Eight, Grouping::Size(_)) => 0.03,
+                (Bits::Eight, Grouping::Channel) => 0.06,
+                (Bits::Four, Grouping::Size(_)) => 0.3,
+                (Bits::Four, Grouping::Channel) => 0.6,
+            },
+        }
+    }
+
+    /// How its zero points are read, where that is not beyond doubt.
+    #[must_use]
+    pub(crate) const fn zero_points(&self) -> Option<ZeroReading> {
+        match self.stored {
+            Stored::Packed(Scheme {
+                layout: Layout::Gptq { zeros, .. },
+                ..
+            }) => Some(zeros),
+            _ => None,
+        }
+    }
+
+    /// The same with its zero points read the other way; none where there is one way only.
+    #[must_use]
+    pub(crate) fn read_otherwise(&self) -> Option<Self> {
+        let Stored::Packed(
+            scheme @ Scheme {
+                layout: Layout::Gptq { zeros, ordered },
+                ..
+            },
+        ) = self.stored
+        else {
+            return None;
+        };
+        let layout = Layout::Gptq {
+            zeros: zeros.other(),
+            ordered,
+        };
+        Some(Self {
+            stored: Stored::Packed(Scheme { layout, ..scheme }),
+            ..self.clone()
+        })
+    }
+
+    /// Columns of W~ from one on, as many as `values` takes.
+    ///
+    /// # Errors
+    /// [`PackedError`] for a scale or a number that is NaN or infinite.
+    pub(crate) fn columns(&self, first: usize, values: &mut [f32]) -> Result<(), PackedError> {
+        match (self.stored, self.weight()?) {
+            (Stored::Packed(_), Some(weight)) => weight.columns(first, values),
+            (Stored::Floats { dtype, transposed }, _) => {
+                self.float_columns(first, values, dtype, transposed)
+            }
+            // A packed weight is one.
+            (Stored::Packed(_), None) => Ok(()),
+        }
+    }
+
+    /// The group of the largest loss whose scale is 0, where such groups hold more of W (given by
+    /// columns) than is nothing.
+    #[must_use]
+    pub(crate) fn muted(&self, original: &[f32]) -> Option<MutedGroup> {
+        let weight = self.weight().ok()??;
+        let (mut all, mut lost) = (0.0, 0.0);
+        let mut first = None;
+        let columns = original.chunks_exact(self.widths.inputs);
+        for (output, column) in columns.enumerate() {
+            let muted: Vec<bool> = (0..weight.groups())
+                .map(|group| weight.scale(output, group) == 0.0)
+                .collect();
+            for (w, &group) in column.iter().zip(weight.group_of()) {
+                let square = f64::from(*w) * f64::from(*w);
+                all += square;
+                if muted[group] && square > 0.0 {
+                    lost += square;
+                    first.get_or_insert((output, group));
+                }
+            }
+        }
+        let (output, group) = first.filter(|_| lost > MOST_MUTED * all)?;
+        Some(MutedGroup {
+            output,
+            group,
+            share: lost / all,
+        })
+    }
+
+    /// The tensors of a packed weight, checked; none of floats.
+    fn weight(&self) -> Result<Option<PackedWeight<'_>>, PackedError> {
+        let Stored::Packed(scheme) = self.stored else {
+            return Ok(None);
+        };
+        let of = |name| self.part(name);
+        let names = match scheme.layout {
+            Layout::CompressedTensors { .. } => [
+                "weight_packed",
+                "weight_scale",
+                "weight_zero_point",
+                "weight_g_idx",
+            ],
+            Layout::Gptq { .. } | Layout::Awq { .. } => ["qweight", "scales", "qzeros", "g_idx"],
+        };
+        let codes = of(names[0]).ok_or(PackedError::Missing {
+            part: names[0],
+            why: "it was there before",
+        })?;
+        let parts = Parts {
+            codes,
+            scales: of(names[1]),
+            zeros: of(names[2]),
+            groups: of(names[3]),
+            said_shape: of("weight_shape"),
+        };
+        PackedWeight::new(scheme, self.widths, parts).map(Some)
+    }
+
+    fn part(&self, name: &'static str) -> Option<Part<'_>> {
+        let checkpoint = &self.folder.checkpoint;
+        let tensor = checkpoint.tensors.get(&format!("{}.{name}", self.module))?;
+        Some(Part {
+            name,
+            dtype: tensor.dtype,
+            shape: &tensor.shape,
+            bytes: checkpoint.bytes(tensor),
+        })
+    }
+
+    fn float_columns(
+        &self,
+        first: usize,
+        values: &mut [f32],
+        dtype: FloatDtype,
+        transposed: bool,
+    ) -> Result<(), PackedError> {
+        let Widths { inputs, outputs } = self.widths;
+        let bytes = self.part("weight").map_or(&[][..], |part| part.bytes);
+        let size = dtype.size_bytes();
+        let mut column = vec![0; inputs * size];
+        for (output, values) in (first..).zip(values.chunks_exact_mut(inputs)) {
+            if transposed {
+                let rows = bytes.chunks_exact(outputs * size);
+                for (into, row) in column.chunks_exact_mut(size).zip(rows) {
+                    into.copy_from_slice(&row[output * size..][..size]);
+                }
+            } else {
+                column.copy_from_slice(&bytes[output * inputs * size..][..inputs * size]);
+            }
+            decode_weights(&column, dtype, values).map_err(|error| PackedError::Float {
+                output,
+                error: error.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for MutedGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            output,
+            group,
+            share,
+        } = self;
+        write!(
+            f,
+            "the scale of output {output}, group {group} is 0, and the weight is not: such groups \
+             hold {:.2} % of its square sum",
+            100.0 * share
+        )
+    }
+}
+
+/// What holds the codes of a layer.
+fn codes_of(module: &str, config: &PackingConfig) -> String {
+    let part = match config {
+        PackingConfig::CompressedTensors(_) => "weight_packed",
+        PackingConfig::Gptq(_) | PackingConfig::Awq(_) => "qweight",
+    };
+    format!("{module}.{part}")
+}
+
+/// A weight that is not packed: of the checkpoint's shape, and of floats.
+fn floats(tensor: &Tensor, layer: &Layer) -> Result<Stored, PackedError> {
+    let (m, n) = (layer.in_features, layer.out_features);
+    let part = Part {
+        name: "weight",
+        dtype: tensor.dtype,
+        shape: &tensor.shape,
+        bytes: &[],
+    };
+    let dtype = float_dtype(tensor.dtype);
+    let dtype = dtype.ok_or_else(|| part.type_error("F32, F16 or BF16"))?;
+    let expected = if layer.transposed { [m, n] } else { [n, m] };
+    part.has(
+        expected,
+        "the checkpoint's weight has it, this is another model",
+    )?;
+    Ok(Stored::Floats {
+        dtype,
+        transposed: layer.transposed,
+    })
+}
+
+/// How a packed weight is packed.
+fn scheme_of(folder: &PackedFolder, layer: &Layer, codes: &Tensor) -> Result<Scheme, PackedError> {
+    match &folder.config {
+        PackingConfig::CompressedTensors(targets) => {
+            let scheme = targets.scheme_of(&layer.name);
+            scheme.ok_or(PackedError::NotTargeted)
+        }
+        PackingConfig::Gptq(GptqConfig {
+            scheme,
+            dynamic: false,
+        })
+        | PackingConfig::Awq(scheme) => Ok(*scheme),
+        PackingConfig::Gptq(GptqConfig { scheme, .. }) => {
+            let tensors = &folder.checkpoint.tensors;
+            let scales = tensors.get(&format!("{}.scales", layer.name));
+            shaped(*scheme, layer.in_features, codes, scales)
+        }
+    }
+}
+
+/// One whose bits and groups its tensors tell.
+fn shaped(
+    scheme: Scheme,
+    inputs: usize,
+    codes: &Tensor,
+    scales: Option<&Tensor>,
+) -> Result<Scheme, PackedError> {
+    let words = codes.shape.first().copied().unwrap_or_default();
+    let mut read = [Bits::Four, Bits::Eight].into_iter();
+    let bits = read.find(|bits| words.checked_mul(bits.per_word()) == Some(inputs));
+    let groups = scales.and_then(|of| of.shape.first().copied());
+    let grouping = match groups {
+        Some(groups) if groups > 1 => Grouping::Size(inputs.div_ceil(groups)),
+        _ => Grouping::Channel,
+    };
+    Ok(Scheme {
+        bits: bits.ok_or(PackedError::Words { words, inputs })?,
+        grouping,
+        ..scheme
+    })
+}

@@ -1,0 +1,121 @@
+//! An open folder of a model that another program packed: its tensors, and what it says of how they
+//! are packed.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::disk::identity::Identity;
+use crate::disk::{is_folder, read_if_there};
+use crate::error::Fatal;
+use crate::formats::model_config::ModelConfig;
+use crate::formats::packed::config::PackingConfig;
+use crate::weights::checkpoint::{Checkpoint, refuse};
+
+const CONFIG: &str = "config.json";
+/// Where older programs say it, without a method.
+const OLDER_CONFIG: &str = "quantize_config.json";
+/// The method of those.
+const OLDER_METHOD: &str = "gptq";
+
+/// A folder of packed weights.
+#[derive(Debug)]
+pub(crate) struct PackedFolder {
+    /// The tensors.
+    pub(crate) checkpoint: Checkpoint,
+    /// How they are packed.
+    pub(crate) config: PackingConfig,
+    /// The same in words, for the fingerprint.
+    said: String,
+    /// Which files they were when they were opened.
+    identities: Vec<Option<Identity>>,
+}
+
+/// What says how a folder is packed.
+struct Said {
+    path: PathBuf,
+    value: Value,
+    method: Option<&'static str>,
+}
+
+impl PackedFolder {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: as for
+    /// [`Checkpoint::open`]; a folder that does not say how it is packed, or in a way that is not
+    /// read.
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
+        let checkpoint = Checkpoint::open(path)?;
+        let said = said(path, &checkpoint.config)?.ok_or_else(|| {
+            let reason = format!(
+                "{CONFIG} has no quantization_config, and there is no {OLDER_CONFIG}: --quantized is \
+                 a GGUF file, or a folder whose weights are packed"
+            );
+            refuse(path, reason)
+        })?;
+        let config = PackingConfig::parse(&said.value, said.method);
+        let config = config.map_err(|e| refuse(&said.path, format!("quantization: {e}")))?;
+        let files = checkpoint.files.iter();
+        let identities = files.map(|file| Identity::at(&file.path).ok()).collect();
+        Ok(Self {
+            checkpoint,
+            config,
+            said: said.value.to_string(),
+            identities,
+        })
+    }
+
+    /// A file that is another now, or was written to since it was opened.
+    #[must_use]
+    pub(crate) fn changed(&self) -> Option<&Path> {
+        let mut files = self.checkpoint.files.iter().zip(&self.identities);
+        let changed = files.find(|(file, then)| Identity::at(&file.path).ok() != **then);
+        changed.map(|(file, _)| file.path.as_path())
+    }
+
+    /// BLAKE3 over what is said of how it is packed, and name, type, shape and all bytes of every
+    /// tensor, in the order of their names.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let method = self.config.method();
+        hasher.update(format!("{method}\0{}\0", self.said).as_bytes());
+        for (name, tensor) in &self.checkpoint.tensors {
+            let (dtype, shape) = (tensor.dtype, &tensor.shape);
+            hasher.update(format!("{name}\0{dtype}\0{shape:?}\0").as_bytes());
+            hasher.update(self.checkpoint.bytes(tensor));
+        }
+        format!("blake3:{}", hasher.finalize().to_hex())
+    }
+}
+
+/// Whether a folder says that its weights are packed, in whatever way.
+#[must_use]
+pub(crate) fn is_packed(path: &Path) -> bool {
+    let config = || ModelConfig::parse(&read_if_there(&path.join(CONFIG)).ok()??).ok();
+    let config = || config().unwrap_or_default();
+    is_folder(path) && said(path, &config()).is_ok_and(|said| said.is_some())
+}
+
+/// What a folder says of how it is packed.
+fn said(path: &Path, config: &ModelConfig) -> Result<Option<Said>, Fatal> {
+    if let Some(value) = config.quantization() {
+        return Ok(Some(Said {
+            path: path.join(CONFIG),
+            value: value.clone(),
+            method: None,
+        }));
+    }
+    let path = path.join(OLDER_CONFIG);
+    let Some(bytes) = read_if_there(&path)? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_slice(&bytes);
+    let value = value.map_err(|e| refuse(&path, format!("not JSON: {e}")))?;
+    Ok(Some(Said {
+        path,
+        value,
+        method: Some(OLDER_METHOD),
+    }))
+}
