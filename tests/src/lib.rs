@@ -13,6 +13,7 @@ pub mod layer_input;
 pub mod live;
 pub mod matrix;
 pub mod output_folder;
+pub mod packed_model;
 pub mod precision;
 pub mod quantization;
 pub mod reference;

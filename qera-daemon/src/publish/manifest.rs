@@ -20,7 +20,7 @@ use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
-use crate::weights::given::GivenLayer;
+use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
 

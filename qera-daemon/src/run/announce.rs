@@ -14,7 +14,7 @@ use crate::settings::Settings;
 use crate::state::journal::Journal;
 use crate::state::restore::{DamagedSnapshot, Restored};
 use crate::weights::Weights;
-use crate::weights::given::{GivenLayer, GivenLayers};
+use crate::weights::given::given_layers::{GivenLayer, GivenLayers};
 use crate::weights::passed_over::{PassedOver, grouped};
 
 /// Kinds of passed-over tensors that the log names.

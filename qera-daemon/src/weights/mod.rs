@@ -50,7 +50,7 @@ use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::frozen::Frozen;
 use crate::weights::gguf::family::Family;
-use crate::weights::given::GivenLayers;
+use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::layers::{Layer, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
 use crate::weights::recording::Recording;

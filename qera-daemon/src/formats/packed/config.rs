@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::formats::packed::name_pattern::{NamePattern, UnreadExpression};
-use crate::formats::packed::scheme::{Bits, Grouping, Layout, Scheme, ZeroReading};
+use crate::formats::packed::scheme::{Bits, CodeLayout, InputGroups, Scheme, ZeroReading};
 
 /// The methods that are read, for messages.
 const READ: &str = "compressed-tensors (pack-quantized, 4 and 8 bits), gptq (4 and 8 bits) and awq \
@@ -21,7 +21,7 @@ const MIXED: &str = "mixed-precision";
 #[derive(Debug, Clone)]
 pub(crate) enum PackingConfig {
     /// By targets.
-    CompressedTensors(Targets),
+    CompressedTensors(PackedTargets),
     /// GPTQ.
     Gptq(GptqConfig),
     /// AWQ GEMM.
@@ -39,7 +39,7 @@ pub(crate) struct GptqConfig {
 
 /// compressed-tensors'.
 #[derive(Debug, Clone)]
-pub(crate) struct Targets {
+pub(crate) struct PackedTargets {
     groups: Vec<TargetGroup>,
     ignored: Vec<NamePattern>,
 }
@@ -121,7 +121,7 @@ impl PackingConfig {
     }
 }
 
-impl Targets {
+impl PackedTargets {
     /// How a module's weight is packed: by its name, an expression that meets it, or its class, in
     /// this order; none where it is ignored, or no target.
     #[must_use]
@@ -191,12 +191,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A number of inputs; -1: all of them.
-    fn grouping(&self, key: &str) -> Result<Grouping, ConfigError> {
+    fn grouping(&self, key: &str) -> Result<InputGroups, ConfigError> {
         let found = self.get(key).and_then(Value::as_i64);
         let size = found.and_then(|size| usize::try_from(size).ok());
         match size.filter(|size| *size > 0) {
-            Some(size) => Ok(Grouping::Size(size)),
-            None if found == Some(-1) => Ok(Grouping::Channel),
+            Some(size) => Ok(InputGroups::Size(size)),
+            None if found == Some(-1) => Ok(InputGroups::Channel),
             None => Err(self.wrong(key, "a number of inputs, or -1")),
         }
     }
@@ -228,7 +228,7 @@ fn gptq(fields: &Fields<'_>) -> Result<GptqConfig, ConfigError> {
     let dynamic = fields.object("dynamic", "dynamic.")?;
     Ok(GptqConfig {
         scheme: Scheme {
-            layout: Layout::Gptq {
+            layout: CodeLayout::Gptq {
                 zeros,
                 ordered: fields.switch("desc_act")?.unwrap_or_default(),
             },
@@ -247,7 +247,7 @@ fn awq(fields: &Fields<'_>) -> Result<Scheme, ConfigError> {
     let bits = fields.bits("bits").ok();
     let bits = bits.filter(|bits| *bits == Bits::Four);
     Ok(Scheme {
-        layout: Layout::Awq {
+        layout: CodeLayout::Awq {
             symmetric: !fields.switch("zero_point")?.unwrap_or(true),
         },
         bits: bits.ok_or_else(|| fields.wrong("bits", "4"))?,
@@ -255,7 +255,7 @@ fn awq(fields: &Fields<'_>) -> Result<Scheme, ConfigError> {
     })
 }
 
-fn targets(fields: &Fields<'_>) -> Result<Targets, ConfigError> {
+fn targets(fields: &Fields<'_>) -> Result<PackedTargets, ConfigError> {
     let format = fields.text("format")?;
     if !matches!(format, Some(PACK_QUANTIZED | MIXED)) {
         return Err(fields.wrong("format", PACK_QUANTIZED));
@@ -287,7 +287,7 @@ fn targets(fields: &Fields<'_>) -> Result<Targets, ConfigError> {
         };
         target_group(&group, format)
     };
-    Ok(Targets {
+    Ok(PackedTargets {
         groups: groups.object.keys().map(group).collect::<Result<_, _>>()?,
         ignored: fields.patterns("ignore")?,
     })
@@ -314,7 +314,7 @@ fn target_group(fields: &Fields<'_>, format: Option<&str>) -> Result<TargetGroup
         return Err(weights.wrong("type", "int"));
     }
     let grouping = match weights.text("strategy")? {
-        Some("channel") => Grouping::Channel,
+        Some("channel") => InputGroups::Channel,
         Some("group") => weights.grouping("group_size")?,
         // Without a word it is what the size says.
         None if weights.get("group_size").is_some() => weights.grouping("group_size")?,
@@ -323,7 +323,7 @@ fn target_group(fields: &Fields<'_>, format: Option<&str>) -> Result<TargetGroup
     Ok(TargetGroup {
         targets: fields.patterns("targets")?,
         scheme: Scheme {
-            layout: Layout::CompressedTensors {
+            layout: CodeLayout::CompressedTensors {
                 symmetric: weights.switch("symmetric")?.unwrap_or(true),
                 ordered: is_ordered(&weights)?,
             },

@@ -13,4 +13,6 @@ pub(crate) mod scheme;
 pub(crate) mod weight;
 
 #[cfg(test)]
+mod config_tests;
+#[cfg(test)]
 mod weight_tests;

@@ -10,7 +10,7 @@ const WORD: usize = 4;
 
 /// A tensor as it is stored.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part<'a> {
+pub(crate) struct PackedPart<'a> {
     /// What it is called after the module.
     pub(crate) name: &'static str,
     /// Its type.
@@ -37,12 +37,12 @@ impl Words<'_> {
 
 /// Scales, row-major.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Floats<'a> {
+pub(crate) struct ScaleNumbers<'a> {
     dtype: Dtype,
     bytes: &'a [u8],
 }
 
-impl Floats<'_> {
+impl ScaleNumbers<'_> {
     /// One of them; 0 beyond the end, where none is asked for.
     pub(crate) fn at(self, index: usize) -> f32 {
         let pair = |of: &[u8]| of.get(index * 2..)?.first_chunk().copied();
@@ -54,7 +54,7 @@ impl Floats<'_> {
     }
 }
 
-impl<'a> Part<'a> {
+impl<'a> PackedPart<'a> {
     /// As words of codes of this shape.
     ///
     /// # Errors
@@ -71,12 +71,16 @@ impl<'a> Part<'a> {
     ///
     /// # Errors
     /// [`PackedError::Type`], [`PackedError::Shape`].
-    pub(crate) fn floats(self, expected: [usize; 2], why: &str) -> Result<Floats<'a>, PackedError> {
+    pub(crate) fn floats(
+        self,
+        expected: [usize; 2],
+        why: &str,
+    ) -> Result<ScaleNumbers<'a>, PackedError> {
         if !matches!(self.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32) {
             return Err(self.type_error("F16, BF16 or F32"));
         }
         self.has(expected, why)?;
-        Ok(Floats {
+        Ok(ScaleNumbers {
             dtype: self.dtype,
             bytes: self.bytes,
         })

@@ -72,14 +72,14 @@ impl Bits {
 
 /// Inputs that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Grouping {
+pub(crate) enum InputGroups {
     /// So many neighbours.
     Size(usize),
     /// All of them.
     Channel,
 }
 
-impl Grouping {
+impl InputGroups {
     /// Groups of so many inputs.
     #[must_use]
     pub(crate) const fn count(self, inputs: usize) -> usize {
@@ -131,7 +131,7 @@ impl ZeroReading {
 
 /// How the codes of a weight lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub(crate) enum CodeLayout {
     /// compressed-tensors: by outputs, packed along the inputs.
     CompressedTensors {
         /// Whether the middle code is zero; else each group has a zero point.
@@ -157,11 +157,11 @@ pub(crate) enum Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scheme {
     /// How its codes lie.
-    pub(crate) layout: Layout,
+    pub(crate) layout: CodeLayout,
     /// Bits of a code.
     pub(crate) bits: Bits,
     /// Inputs that share a scale.
-    pub(crate) grouping: Grouping,
+    pub(crate) grouping: InputGroups,
 }
 
 impl Scheme {
@@ -169,8 +169,10 @@ impl Scheme {
     #[must_use]
     pub(crate) fn described(self, scales: Dtype) -> String {
         let zeros = match self.layout {
-            Layout::CompressedTensors { symmetric, .. } | Layout::Awq { symmetric } => !symmetric,
-            Layout::Gptq { .. } => true,
+            CodeLayout::CompressedTensors { symmetric, .. } | CodeLayout::Awq { symmetric } => {
+                !symmetric
+            }
+            CodeLayout::Gptq { .. } => true,
         };
         let dtype = scales.to_string().to_lowercase();
         let zeros = if zeros { "/zero-points" } else { "" };
@@ -181,8 +183,8 @@ impl Scheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.grouping {
-            Grouping::Size(size) => write!(f, "int{}/{size}", self.bits.count()),
-            Grouping::Channel => write!(f, "int{}/channel", self.bits.count()),
+            InputGroups::Size(size) => write!(f, "int{}/{size}", self.bits.count()),
+            InputGroups::Channel => write!(f, "int{}/channel", self.bits.count()),
         }
     }
 }

@@ -3,25 +3,25 @@
 use safetensors::Dtype;
 
 use crate::formats::packed::error::PackedError;
-use crate::formats::packed::part::{Floats, Part, Words};
-use crate::formats::packed::scheme::{Bits, Layout, Scheme, ZeroReading};
+use crate::formats::packed::part::{PackedPart, ScaleNumbers, Words};
+use crate::formats::packed::scheme::{Bits, CodeLayout, Scheme, ZeroReading};
 
 /// Where AWQ keeps eight neighbours in a word, by their place among the eight.
 const AWQ_ORDER: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 /// The tensors of a weight, as far as they are there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct PackedParts<'a> {
     /// Codes.
-    pub(crate) codes: Part<'a>,
+    pub(crate) codes: PackedPart<'a>,
     /// Scales.
-    pub(crate) scales: Option<Part<'a>>,
+    pub(crate) scales: Option<PackedPart<'a>>,
     /// Zero points.
-    pub(crate) zeros: Option<Part<'a>>,
+    pub(crate) zeros: Option<PackedPart<'a>>,
     /// Groups of inputs.
-    pub(crate) groups: Option<Part<'a>>,
+    pub(crate) groups: Option<PackedPart<'a>>,
     /// The shape that it says it has.
-    pub(crate) said_shape: Option<Part<'a>>,
+    pub(crate) said_shape: Option<PackedPart<'a>>,
 }
 
 /// The widths of a weight.
@@ -40,7 +40,7 @@ pub(crate) struct PackedWeight<'a> {
     widths: Widths,
     groups: usize,
     codes: Words<'a>,
-    scales: Floats<'a>,
+    scales: ScaleNumbers<'a>,
     zeros: Zeros<'a>,
     /// Of each input.
     group_of: Vec<usize>,
@@ -75,7 +75,7 @@ impl<'a> PackedWeight<'a> {
     pub(crate) fn new(
         scheme: Scheme,
         widths: Widths,
-        parts: Parts<'a>,
+        parts: PackedParts<'a>,
     ) -> Result<Self, PackedError> {
         let Widths { inputs, outputs } = widths;
         let groups = scheme.grouping.count(inputs);
@@ -86,10 +86,10 @@ impl<'a> PackedWeight<'a> {
         })?;
         let codes = parts.codes.words(code_shape(scheme, widths)?, &why)?;
         let scale_shape = match scheme.layout {
-            Layout::CompressedTensors { .. } => [outputs, groups],
-            Layout::Gptq { .. } | Layout::Awq { .. } => [groups, outputs],
+            CodeLayout::CompressedTensors { .. } => [outputs, groups],
+            CodeLayout::Gptq { .. } | CodeLayout::Awq { .. } => [groups, outputs],
         };
-        if let Layout::CompressedTensors { .. } = scheme.layout {
+        if let CodeLayout::CompressedTensors { .. } = scheme.layout {
             check_said_shape(parts.said_shape, widths)?;
         }
         Ok(Self {
@@ -140,8 +140,10 @@ impl<'a> PackedWeight<'a> {
     #[must_use]
     pub(crate) fn scale(&self, output: usize, group: usize) -> f32 {
         let index = match self.scheme.layout {
-            Layout::CompressedTensors { .. } => output * self.groups + group,
-            Layout::Gptq { .. } | Layout::Awq { .. } => group * self.widths.outputs + output,
+            CodeLayout::CompressedTensors { .. } => output * self.groups + group,
+            CodeLayout::Gptq { .. } | CodeLayout::Awq { .. } => {
+                group * self.widths.outputs + output
+            }
         };
         self.scales.at(index)
     }
@@ -178,19 +180,19 @@ impl<'a> PackedWeight<'a> {
         let Widths { inputs, outputs } = self.widths;
         let per_word = self.scheme.bits.per_word();
         match self.scheme.layout {
-            Layout::CompressedTensors { .. } => Lane {
+            CodeLayout::CompressedTensors { .. } => Lane {
                 start: output * inputs.div_ceil(per_word),
                 stride: 1,
                 inputs: per_word,
                 shift: 0,
             },
-            Layout::Gptq { .. } => Lane {
+            CodeLayout::Gptq { .. } => Lane {
                 start: output,
                 stride: outputs,
                 inputs: per_word,
                 shift: 0,
             },
-            Layout::Awq { .. } => Lane {
+            CodeLayout::Awq { .. } => Lane {
                 start: output / per_word,
                 stride: outputs / per_word,
                 inputs: 1,
@@ -211,7 +213,7 @@ impl<'a> Zeros<'a> {
     fn new(
         scheme: Scheme,
         widths: Widths,
-        part: Option<Part<'a>>,
+        part: Option<PackedPart<'a>>,
         why: &str,
     ) -> Result<Self, PackedError> {
         let Widths { inputs, outputs } = widths;
@@ -222,11 +224,11 @@ impl<'a> Zeros<'a> {
             why: "the configuration says that there are zero points",
         };
         match scheme.layout {
-            Layout::CompressedTensors {
+            CodeLayout::CompressedTensors {
                 symmetric: true, ..
             }
-            | Layout::Awq { symmetric: true } => Ok(Self::Middle),
-            Layout::CompressedTensors { .. } => {
+            | CodeLayout::Awq { symmetric: true } => Ok(Self::Middle),
+            CodeLayout::CompressedTensors { .. } => {
                 let part = part.ok_or(missing("weight_zero_point"))?;
                 if part.dtype == Dtype::I8 {
                     // Of versions that did not pack them.
@@ -236,7 +238,7 @@ impl<'a> Zeros<'a> {
                 part.words([outputs.div_ceil(per_word), groups], why)
                     .map(Self::Packed)
             }
-            Layout::Gptq { .. } | Layout::Awq { .. } => {
+            CodeLayout::Gptq { .. } | CodeLayout::Awq { .. } => {
                 let part = part.ok_or(missing("qzeros"))?;
                 let words = whole_words(outputs, "outputs", scheme.bits)?;
                 part.words([groups, words], why).map(Self::Packed)
@@ -259,18 +261,18 @@ impl<'a> Zeros<'a> {
         let along = group * (of.widths.outputs / per_word) + output / per_word;
         let field = (output % per_word) as u32 * bits.count();
         let code = match of.scheme.layout {
-            Layout::CompressedTensors { .. } => {
+            CodeLayout::CompressedTensors { .. } => {
                 words.at(output / per_word * of.groups + group) >> field
             }
-            Layout::Gptq {
+            CodeLayout::Gptq {
                 zeros: ZeroReading::AsStored,
                 ..
             } => words.at(along) >> field,
-            Layout::Gptq {
+            CodeLayout::Gptq {
                 zeros: ZeroReading::OneLess,
                 ..
             } => words.at(along).wrapping_add(bits.ones()) >> field,
-            Layout::Awq { .. } => words.at(along) >> awq_shift(output),
+            CodeLayout::Awq { .. } => words.at(along) >> awq_shift(output),
         };
         (code & bits.mask()) as i32
     }
@@ -280,10 +282,10 @@ const fn awq_shift(output: usize) -> u32 {
     4 * AWQ_ORDER[output % AWQ_ORDER.len()]
 }
 
-const fn scale_name(layout: Layout) -> &'static str {
+const fn scale_name(layout: CodeLayout) -> &'static str {
     match layout {
-        Layout::CompressedTensors { .. } => "weight_scale",
-        Layout::Gptq { .. } | Layout::Awq { .. } => "scales",
+        CodeLayout::CompressedTensors { .. } => "weight_scale",
+        CodeLayout::Gptq { .. } | CodeLayout::Awq { .. } => "scales",
     }
 }
 
@@ -300,13 +302,13 @@ fn code_shape(scheme: Scheme, widths: Widths) -> Result<[usize; 2], PackedError>
     let Widths { inputs, outputs } = widths;
     Ok(match scheme.layout {
         // The last word of a row may be filled up.
-        Layout::CompressedTensors { .. } => [outputs, inputs.div_ceil(scheme.bits.per_word())],
-        Layout::Gptq { .. } => [whole_words(inputs, "inputs", scheme.bits)?, outputs],
-        Layout::Awq { .. } => [inputs, whole_words(outputs, "outputs", scheme.bits)?],
+        CodeLayout::CompressedTensors { .. } => [outputs, inputs.div_ceil(scheme.bits.per_word())],
+        CodeLayout::Gptq { .. } => [whole_words(inputs, "inputs", scheme.bits)?, outputs],
+        CodeLayout::Awq { .. } => [inputs, whole_words(outputs, "outputs", scheme.bits)?],
     })
 }
 
-fn check_said_shape(part: Option<Part<'_>>, widths: Widths) -> Result<(), PackedError> {
+fn check_said_shape(part: Option<PackedPart<'_>>, widths: Widths) -> Result<(), PackedError> {
     let part = part.ok_or(PackedError::Missing {
         part: "weight_shape",
         why: "it says how many codes of a row's last word count",
@@ -325,12 +327,12 @@ fn groups_of(
     scheme: Scheme,
     widths: Widths,
     groups: usize,
-    part: Option<Part<'_>>,
+    part: Option<PackedPart<'_>>,
 ) -> Result<Vec<usize>, PackedError> {
     let (ordered, name) = match scheme.layout {
-        Layout::CompressedTensors { ordered, .. } => (ordered, "weight_g_idx"),
-        Layout::Gptq { ordered, .. } => (ordered, "g_idx"),
-        Layout::Awq { .. } => (false, "g_idx"),
+        CodeLayout::CompressedTensors { ordered, .. } => (ordered, "weight_g_idx"),
+        CodeLayout::Gptq { ordered, .. } => (ordered, "g_idx"),
+        CodeLayout::Awq { .. } => (false, "g_idx"),
     };
     let in_order = || (0..widths.inputs).map(|input| scheme.grouping.of(input));
     let Some(part) = part else {

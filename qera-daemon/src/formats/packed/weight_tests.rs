@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::disk::{list, read};
 use crate::formats::packed::config::PackingConfig;
 use crate::formats::packed::error::PackedError;
-use crate::formats::packed::part::Part;
-use crate::formats::packed::scheme::{Bits, Grouping, Layout, Scheme, ZeroReading};
-use crate::formats::packed::weight::{PackedWeight, Parts, Widths};
+use crate::formats::packed::part::PackedPart;
+use crate::formats::packed::scheme::{CodeLayout, Scheme, ZeroReading};
+use crate::formats::packed::weight::{PackedParts, PackedWeight, Widths};
 use crate::formats::safetensors::header::Header;
 
 const MODULE: &str = "model.layers.0.mlp.up_proj";
@@ -52,7 +52,9 @@ fn tensors(file: &Path) -> BTreeMap<String, Stored> {
     tensors.collect()
 }
 
-fn quantization(folder: &Path) -> Value {
+/// What the config.json of a vector says.
+pub(super) fn quantization(name: &str) -> Value {
+    let folder = folder().join(name);
     let config: Value =
         serde_json::from_slice(&read(&folder.join("config.json")).unwrap()).unwrap();
     config["quantization_config"].clone()
@@ -60,7 +62,7 @@ fn quantization(folder: &Path) -> Value {
 
 fn vector(name: &str) -> Vector {
     let folder = folder().join(name);
-    let config = PackingConfig::parse(&quantization(&folder), None).unwrap();
+    let config = PackingConfig::parse(&quantization(name), None).unwrap();
     let expected = tensors(&folder.join("expected.safetensors"));
     let expected = &expected["weight"];
     let numbers = expected.bytes.as_chunks().0.iter();
@@ -80,9 +82,9 @@ fn vector(name: &str) -> Vector {
 }
 
 impl Vector {
-    fn part(&self, name: &'static str) -> Option<Part<'_>> {
+    fn part(&self, name: &'static str) -> Option<PackedPart<'_>> {
         let stored = self.tensors.get(name)?;
-        Some(Part {
+        Some(PackedPart {
             name,
             dtype: stored.dtype,
             shape: &stored.shape,
@@ -92,7 +94,7 @@ impl Vector {
 
     fn weight(&self) -> Result<PackedWeight<'_>, PackedError> {
         let either = |one, other| self.part(one).or_else(|| self.part(other));
-        let parts = Parts {
+        let parts = PackedParts {
             codes: either("weight_packed", "qweight").unwrap(),
             scales: either("weight_scale", "scales"),
             zeros: either("weight_zero_point", "qzeros"),
@@ -165,7 +167,7 @@ fn zero_points_that_are_read_the_other_way_are_one_scale_off() {
     ] {
         let mut of = vector(name);
         let right = of.values();
-        of.scheme.layout = Layout::Gptq {
+        of.scheme.layout = CodeLayout::Gptq {
             zeros,
             ordered: false,
         };
@@ -339,168 +341,4 @@ fn widths_that_do_not_fill_words_are_told() {
         let of_shape = error.contains("'qweight' has the shape");
         assert!(error.contains(words) || of_shape, "{error}");
     }
-}
-
-fn refused(config: &Value) -> String {
-    let error = PackingConfig::parse(config, None).err();
-    error.map_or_else(String::new, |error| error.to_string())
-}
-
-/// A configuration with one field that is another.
-fn with(name: &str, path: &str, value: Value) -> Value {
-    let mut config = quantization(&folder().join(name));
-    *config.pointer_mut(path).unwrap() = value;
-    config
-}
-
-#[test]
-fn what_is_not_read_is_refused_by_its_name() {
-    let weights = |key: &str, value| {
-        let path = format!("/config_groups/group_0/weights/{key}");
-        with("ct-4-32", &path, value)
-    };
-    let field = |name: &str, key: &str, value: Value| {
-        let mut config = quantization(&folder().join(name));
-        config[key] = value;
-        config
-    };
-    for method in [
-        "fp8",
-        "bitsandbytes",
-        "hqq",
-        "exl2",
-        "exl3",
-        "mxfp4",
-        "modelopt",
-        "auto-round",
-        "quark",
-    ] {
-        let said = refused(&json!({"quant_method": method, "bits": 4}));
-        assert!(said.contains(&format!("'{method}'")), "{said}");
-        assert!(
-            said.contains("compressed-tensors") && said.contains("awq"),
-            "{said}"
-        );
-    }
-    for (config, words) in [
-        (json!([]), "is no object"),
-        (json!({"bits": 4, "group_size": 64}), "no quant_method"),
-        (json!({"quant_method": 4}), "quant_method is 4, a text"),
-        (
-            field("ct-4-32", "format", json!("float-quantized")),
-            "format is \"float-quantized\"",
-        ),
-        (
-            field("ct-4-32", "format", json!("nvfp4-pack-quantized")),
-            "pack-quantized is read",
-        ),
-        (
-            field("ct-4-32", "quantization_status", json!("frozen")),
-            "quantization_status is \"frozen\"",
-        ),
-        (
-            field(
-                "ct-4-32",
-                "transform_config",
-                json!({"config_groups": {"u": {}}}),
-            ),
-            "transform_config is not empty",
-        ),
-        (
-            field(
-                "ct-4-32",
-                "sparsity_config",
-                json!({"format": "sparse-24-bitmask"}),
-            ),
-            "sparsity_config.format is \"sparse-24-bitmask\"",
-        ),
-        (
-            field("ct-4-32", "config_groups", json!(7)),
-            "config_groups is 7",
-        ),
-        (
-            field("ct-4-32", "ignore", json!(["re:a(?!b)"])),
-            "ignore: 're:a(?!b)' is not read",
-        ),
-        (
-            with(
-                "ct-4-32",
-                "/config_groups/group_0/input_activations",
-                json!({"num_bits": 8}),
-            ),
-            "config_groups.group_0.input_activations is quantized",
-        ),
-        (
-            weights("num_bits", json!(3)),
-            "config_groups.group_0.weights.num_bits is 3, 4 or 8",
-        ),
-        (weights("num_bits", json!(4.5)), "num_bits is 4.5"),
-        (weights("type", json!("float")), "type is \"float\", int"),
-        (
-            weights("strategy", json!("tensor")),
-            "strategy is \"tensor\", group or channel",
-        ),
-        (weights("group_size", json!(0)), "group_size is 0"),
-        (weights("actorder", json!("other")), "actorder is \"other\""),
-        (field("gptq-4", "bits", json!(3)), "bits is 3"),
-        (field("gptq-4", "group_size", json!(-2)), "group_size is -2"),
-        (
-            field("gptq-4", "group_size", json!(null)),
-            "group_size is missing",
-        ),
-        (
-            field("gptq-4", "checkpoint_format", json!("marlin")),
-            "checkpoint_format is \"marlin\"",
-        ),
-        (
-            field("gptq-4", "desc_act", json!("yes")),
-            "desc_act is \"yes\"",
-        ),
-        (
-            field("awq", "version", json!("gemv")),
-            "version is \"gemv\", gemm",
-        ),
-        (field("awq", "bits", json!(8)), "bits is 8, 4 is read"),
-    ] {
-        let said = refused(&config);
-        assert!(said.contains(words), "'{words}' is not in '{said}'");
-    }
-}
-
-#[test]
-fn targets_are_met_by_name_expression_and_class_in_this_order() {
-    let group = |targets: Value, bits: u64| json!({"targets": targets, "weights": {"num_bits": bits, "strategy": "channel"}});
-    let config = json!({
-        "quant_method": "compressed-tensors", "format": "pack-quantized",
-        "config_groups": {
-            "a": group(json!(["Linear"]), 8),
-            "b": group(json!([r"re:.*\.mlp\..*"]), 4),
-            "c": group(json!(["m.0.mlp.up"]), 8),
-        },
-        "ignore": ["lm_head", r"re:.*\.[3-5]\..*"],
-    });
-    let PackingConfig::CompressedTensors(targets) = PackingConfig::parse(&config, None).unwrap()
-    else {
-        unreachable!("it says so");
-    };
-    let bits = |module: &str| targets.scheme_of(module).map(|of| of.bits.count());
-    for (module, expected) in [
-        ("m.0.attn.q", Some(8)),
-        ("m.0.mlp.down", Some(4)),
-        ("m.0.mlp.up", Some(8)),
-        ("m.4.mlp.up", None),
-        ("lm_head", None),
-    ] {
-        assert_eq!(bits(module), expected, "{module}");
-    }
-    let scheme = targets.scheme_of("m.0.attn.q").unwrap();
-    assert_eq!(
-        (scheme.bits, scheme.grouping),
-        (Bits::Eight, Grouping::Channel)
-    );
-    assert_eq!(scheme.described(Dtype::BF16), "int8/channel/bf16");
-    assert_eq!(
-        vector("awq").scheme.described(Dtype::F16),
-        "int4/32/f16/zero-points"
-    );
 }

@@ -4,13 +4,13 @@
 
 pub(crate) mod comparison;
 pub(crate) mod gguf;
+pub(crate) mod given_layers;
 pub(crate) mod moved_factors;
 pub(crate) mod packed;
 pub(crate) mod placed;
 pub(crate) mod read_tensor;
 pub(crate) mod tensor;
 
-use core::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,26 +18,23 @@ use crate::disk::is_folder;
 use crate::error::Fatal;
 use crate::formats::model_config::ModelConfig;
 use crate::formats::packed::config::PackingConfig;
-use crate::formats::packed::scheme::{Layout, ZeroReading};
+use crate::formats::packed::scheme::{CodeLayout, ZeroReading};
 use crate::host::cores::Cores;
 use crate::host::kernels::page_vec::PageVec;
 use crate::settings::weight_format::WeightFormat;
-use crate::weights::checkpoint::{MappedFile, refuse};
+use crate::weights::checkpoint::MappedFile;
 use crate::weights::decode_check::DecodeCheck;
 use crate::weights::gguf::file::GgufModel;
-use crate::weights::given::comparison::{DECODED, compare};
+use crate::weights::given::comparison::compare;
 use crate::weights::given::gguf::GgufWeight;
+use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::moved_factors::MovedFactors;
 use crate::weights::given::packed::PackedTensor;
 use crate::weights::given::placed::Placed;
-use crate::weights::given::read_tensor::ReadTensor;
-use crate::weights::given::tensor::{GivenError, GivenTensor};
+use crate::weights::given::tensor::{GivenError, GivenTensor, SKIP, broken, refuse_tensor};
 use crate::weights::layers::Layer;
 use crate::weights::packed::PackedFolder;
 use crate::weights::passed_over::Why;
-
-/// What to do about a tensor that cannot serve.
-const SKIP: &str = "--skip-broken leaves such layers out";
 
 /// The quantized model.
 #[derive(Debug)]
@@ -52,138 +49,6 @@ pub(crate) struct GivenModel {
 enum GivenSource {
     Gguf(Arc<GgufModel>),
     Packed(Arc<PackedFolder>),
-}
-
-/// W~ of one layer, and how far it is from W.
-#[derive(Debug, Clone)]
-pub(crate) struct GivenLayer {
-    /// W~.
-    pub(crate) tensor: GivenTensor,
-    /// How far it is.
-    pub(crate) check: DecodeCheck,
-}
-
-impl GivenLayer {
-    /// As it was read.
-    #[must_use]
-    pub(crate) fn described(&self) -> ReadTensor {
-        ReadTensor {
-            tensor: self.tensor.name().to_owned(),
-            stored_in: self.tensor.stored_in(),
-            zero_points: self.tensor.zero_points().map(ZeroReading::name),
-            check: self.check,
-        }
-    }
-
-    /// How far it is, beside what its type leaves.
-    #[must_use]
-    pub(crate) fn far(&self) -> String {
-        format!(
-            "'{}': relative error {:.2e}, {} leaves {:.0e} at most",
-            self.tensor.name(),
-            self.check.relative_error,
-            self.tensor.stored_in(),
-            self.tensor.most_left()
-        )
-    }
-}
-
-/// How the zero points of a model are read that may be read in two ways.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ZeroPoints {
-    /// By the model's own word.
-    pub(crate) said: ZeroReading,
-    /// Layers that are nearer to W so.
-    pub(crate) as_said: usize,
-    /// Layers that are nearer the other way.
-    pub(crate) otherwise: usize,
-}
-
-impl fmt::Display for ZeroPoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (said, other) = (self.said.name(), self.said.other().name());
-        match (self.as_said, self.otherwise) {
-            (_, 0) => write!(f, "zero points {said}"),
-            (0, _) => write!(f, "zero points {other}"),
-            (some, others) => write!(
-                f,
-                "zero points {said} in {some} layers, {other} in {others} layers"
-            ),
-        }
-    }
-}
-
-/// W~ of the selected layers.
-#[derive(Debug)]
-pub(crate) struct GivenLayers {
-    /// Where it is read.
-    pub(crate) given: Arc<GivenModel>,
-    /// Of each layer.
-    pub(crate) layers: Vec<GivenLayer>,
-}
-
-impl GivenLayers {
-    /// Those that are farther from W than their types leave.
-    pub(crate) fn far(&self) -> impl Iterator<Item = &GivenLayer> {
-        let layers = self.layers.iter();
-        layers.filter(|of| of.check.relative_error > of.tensor.most_left())
-    }
-
-    /// Refuses a file of which most is farther from W than its types leave.
-    ///
-    /// # Errors
-    /// [`Fatal::Checkpoint`] naming the first of them.
-    pub(crate) fn refuse_far(&self) -> Result<(), Fatal> {
-        let count = self.far().count();
-        let Some(first) = self.far().next().filter(|_| 2 * count > self.layers.len()) else {
-            return Ok(());
-        };
-        let reason = format!(
-            "{count} of its {} layers are farther from the checkpoint's weights than their types \
-             leave ({}): it is of another version of the model, fine-tuned perhaps, and an adapter \
-             would take off what the two differ by; give the checkpoint that it was made from",
-            self.layers.len(),
-            first.far()
-        );
-        Err(refuse(self.given.path(), reason))
-    }
-
-    /// How zero points are read, where there are two ways.
-    #[must_use]
-    pub(crate) fn zero_points(&self) -> Option<ZeroPoints> {
-        let said = self.given.said_zero_points()?;
-        let read = self.layers.iter().filter_map(|of| of.tensor.zero_points());
-        let (as_said, otherwise): (Vec<_>, Vec<_>) = read.partition(|read| *read == said);
-        Some(ZeroPoints {
-            said,
-            as_said: as_said.len(),
-            otherwise: otherwise.len(),
-        })
-    }
-
-    /// Shows W~ (m x n) of a layer, some columns after others in their order, with the place of the
-    /// first number of each.
-    ///
-    /// # Errors
-    /// What `each` returns. [`Fatal::Checkpoint`] for what is no finite number, which
-    /// [`GivenModel::find`] does not let through.
-    pub(crate) fn pieces(
-        &self,
-        layer: usize,
-        mut each: impl FnMut(usize, &[f32]) -> Result<(), Fatal>,
-    ) -> Result<(), Fatal> {
-        let of = &self.layers[layer].tensor;
-        let (m, n) = (of.in_features(), of.out_features());
-        let columns = (DECODED / m).clamp(1, n);
-        let mut values = vec![0.0; columns * m];
-        for first in (0..n).step_by(columns) {
-            let values = &mut values[..columns.min(n - first) * m];
-            let decoded = of.columns(first, values);
-            decoded.map_err(|e| broken(of, &e.to_string()))?;
-            each(first * m, values)?;
-        }
-        Ok(())
-    }
 }
 
 /// What became of a layer's W~.
@@ -305,7 +170,7 @@ impl GivenModel {
         };
         match &folder.config {
             PackingConfig::Gptq(of) => match of.scheme.layout {
-                Layout::Gptq { zeros, .. } => Some(zeros),
+                CodeLayout::Gptq { zeros, .. } => Some(zeros),
                 _ => None,
             },
             _ => None,
@@ -391,7 +256,11 @@ fn nearest(of: &GivenTensor, original: &[f32], cores: &Cores) -> Result<GivenLay
 /// Why a layer's W~ is not that of its W; none where it is.
 fn unlike(found: &GivenLayer, original: &[f32], cores: &Cores) -> Option<String> {
     let GivenLayer { tensor, check } = found;
-    if let GivenTensor::Packed(_) = tensor {
+    // Rows that are other rows are no factors of them.
+    let has_rows = check.holds() || check.first_lost.is_none();
+    if let GivenTensor::Packed(_) = tensor
+        && has_rows
+    {
         let moved = MovedFactors::find(tensor, original, cores);
         if let Some(moved) = moved.ok().flatten() {
             return Some(moved.to_string());
@@ -416,13 +285,4 @@ fn likely(of: &GivenTensor, original: &[f32], check: DecodeCheck, cores: &Cores)
         ),
         None => check.likely(),
     }
-}
-
-fn broken(of: &GivenTensor, error: &str) -> Fatal {
-    refuse_tensor(of, &format!("{error}; {SKIP}"))
-}
-
-fn refuse_tensor(of: &GivenTensor, reason: &str) -> Fatal {
-    let reason = format!("tensor '{}' ({}): {reason}", of.name(), of.stored_in());
-    refuse(of.file(), reason)
 }

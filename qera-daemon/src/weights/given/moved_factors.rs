@@ -19,6 +19,8 @@ const MOST: f64 = 0.1;
 const BY_CHANCE: f64 = 4.0;
 /// Below this relative error there is nothing to explain.
 const NEAR: f64 = 1e-3;
+/// Above this relative error, once the factors are taken off, W~ is something else.
+const FAR: f64 = 0.5;
 
 /// W~ is W times factors.
 #[derive(Debug)]
@@ -29,6 +31,15 @@ pub(crate) struct MovedFactors {
     most: f64,
     /// The share of the error that they take.
     share: f64,
+}
+
+/// Square sums over the whole weight.
+#[derive(Debug, Clone, Copy)]
+struct Squares {
+    /// Of W - W~.
+    difference: f64,
+    /// Of W.
+    weight: f64,
 }
 
 /// Of one input or output.
@@ -106,13 +117,19 @@ impl MovedFactors {
         if squares <= NEAR * NEAR * weight {
             return Ok(None);
         }
+        let squares = Squares {
+            difference: squares,
+            weight,
+        };
         let of_inputs = Self::of("inputs", &inputs, squares, outputs.len());
         let of_outputs = Self::of("outputs", &outputs, squares, m);
         Ok(of_inputs.or(of_outputs))
     }
 
-    fn of(of: &'static str, sums: &[Products], squares: f64, terms: usize) -> Option<Self> {
-        let share = sums.iter().map(Products::gain).sum::<f64>() / squares;
+    fn of(of: &'static str, sums: &[Products], squares: Squares, terms: usize) -> Option<Self> {
+        let Squares { difference, weight } = squares;
+        let gain = sums.iter().map(Products::gain).sum::<f64>();
+        let share = gain / difference;
         let factors = sums.iter().filter(|of| of.ww > 0.0);
         let factors = factors.map(|of| of.wq / of.ww);
         let found = Self {
@@ -121,7 +138,8 @@ impl MovedFactors {
             most: factors.fold(f64::NEG_INFINITY, f64::max),
             share,
         };
-        (share > MOST + BY_CHANCE / terms as f64).then_some(found)
+        let is_it = share > MOST + BY_CHANCE / terms as f64;
+        (is_it && difference - gain <= FAR * FAR * weight).then_some(found)
     }
 }
 

@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
+use crate::error::Fatal;
 use crate::formats::gguf::blocks::BlockError;
 use crate::formats::packed::error::PackedError;
 use crate::formats::packed::scheme::ZeroReading;
+use crate::weights::checkpoint::refuse;
 use crate::weights::given::gguf::{GgufWeight, most_left};
 use crate::weights::given::packed::{MutedGroup, PackedTensor};
 use crate::weights::passed_over::Why;
+
+/// What to do about a tensor that cannot serve.
+pub(crate) const SKIP: &str = "--skip-broken leaves such layers out";
 
 /// W~ of one layer.
 #[derive(Debug, Clone)]
@@ -131,4 +136,15 @@ impl GivenTensor {
             Self::Packed(_) => Why::GivenBadScale,
         }
     }
+}
+
+/// Refuses one that is no number, or nothing.
+pub(crate) fn broken(of: &GivenTensor, error: &str) -> Fatal {
+    refuse_tensor(of, &format!("{error}; {SKIP}"))
+}
+
+/// Refuses one by file and name.
+pub(crate) fn refuse_tensor(of: &GivenTensor, reason: &str) -> Fatal {
+    let reason = format!("tensor '{}' ({}): {reason}", of.name(), of.stored_in());
+    refuse(of.file(), reason)
 }
