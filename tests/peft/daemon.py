@@ -27,9 +27,9 @@ class Daemon:
             raise AssertionError(f"{' '.join(map(str, command))}\nexit code {done.returncode}\n{done.stderr[-3000:]}")
         return out
 
-    def verify(self, out):
-        """`verify` on what was published, with its base; raises with what it said when it finds something."""
-        command = [self.binary, "verify", "--adapter", out / "current", "--base", out / "base"]
+    def verify(self, out, base="base"):
+        """`verify` on what was published, with a base of it; raises with what it said when it finds something."""
+        command = [self.binary, "verify", "--adapter", out / "current", "--base", out / base]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         assert done.returncode == 0, f"verify: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 

@@ -16,6 +16,7 @@ from picture import write_picture
 from suites import report, run
 from test_adapter import AdapterTests
 from test_live import LiveTests
+from test_packed import PackedTests
 from test_table import TableTests
 from test_tap import TapTests
 
@@ -39,6 +40,7 @@ def main():
             run("adapter", lambda: AdapterTests(daemon)),
             run("tap", lambda: TapTests(daemon, readme)),
             run("live", lambda: LiveTests(daemon, readme)),
+            run("packed", lambda: PackedTests(daemon)),
             run("table", lambda: TableTests(daemon, arguments.write_table)),
         ]
     report("peft", results)

@@ -2,6 +2,7 @@
 //! it can be given any.
 
 pub(crate) mod checkpoint_index;
+pub(crate) mod compressed_tensors;
 pub(crate) mod foreign_checkpoint;
 pub(crate) mod gguf;
 pub(crate) mod imatrix;

@@ -9,7 +9,7 @@ use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
     AllLayersConverged, BaseWritten, FoldedShard, GenerationPublished, GenerationRejected,
-    RunStarted, StateRestored,
+    PackedBaseWritten, RunStarted, StateRestored,
 };
 use crate::observe::waiting::WaitingForConvergence;
 
@@ -94,6 +94,8 @@ pub(crate) enum Event<'a> {
     LayerSolved(LayerCorrected<'a>),
     /// W~ is in place as a checkpoint.
     BaseWritten(BaseWritten),
+    /// W~ is in place as packed weights.
+    PackedBaseWritten(PackedBaseWritten),
     /// A generation is in place.
     Published(GenerationPublished),
     /// A generation did not pass its check.
@@ -148,6 +150,7 @@ impl fmt::Display for Event<'_> {
             Self::Imatrix(stood_in) => stood_in.fmt(f),
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::BaseWritten(written) => written.fmt(f),
+            Self::PackedBaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),
             Self::Failed { message } => write!(f, "error: {message}"),
@@ -331,6 +334,33 @@ mod tests {
             &published(3, 6, 7),
             "published generation 3: out/3 (4 layers corrected, 3 solved without correction, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
             r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":3,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
+        );
+    }
+
+    #[test]
+    fn what_a_packed_base_takes_is_told() {
+        let written = |bits, runs_on_cpus| {
+            Event::PackedBaseWritten(PackedBaseWritten {
+                path: "out/packed".into(),
+                bits,
+                group_size: 32,
+                layers: 7,
+                whole: 2,
+                bits_per_weight: 4.5,
+                bits_per_parameter: 6.25,
+                bytes: 1000,
+                runs_on_cpus,
+            })
+        };
+        check(
+            &written(4, true),
+            "packed base written: out/packed (7 layers of 4 bits in groups of 32, 4.50 bits a weight, 2 layers whole; 1000 bytes, 6.25 bits a parameter)",
+            r#"{"event":"packed-base-written","path":"out/packed","bits":4,"group_size":32,"layers":7,"whole":2,"bits_per_weight":4.5,"bits_per_parameter":6.25,"bytes":1000,"runs_on_cpus":true}"#,
+        );
+        let wide = written(8, false).to_string();
+        assert!(
+            wide.ends_with("on GPUs only: it has no CPU kernel for 8 bits"),
+            "{wide}"
         );
     }
 

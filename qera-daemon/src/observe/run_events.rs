@@ -252,6 +252,56 @@ impl fmt::Display for BaseWritten {
     }
 }
 
+/// `OUT/base-compressed-tensors` is in place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PackedBaseWritten {
+    /// Folder.
+    pub(crate) path: String,
+    /// Bits of a code.
+    pub(crate) bits: u32,
+    /// Neighbours that share a scale.
+    pub(crate) group_size: usize,
+    /// Layers that are packed.
+    pub(crate) layers: usize,
+    /// Layers whose W~ stands there as numbers.
+    pub(crate) whole: usize,
+    /// Bits of a packed weight, scales and all.
+    pub(crate) bits_per_weight: f64,
+    /// Bits of a number of the whole model.
+    pub(crate) bits_per_parameter: f64,
+    /// Bytes of all tensors.
+    pub(crate) bytes: u64,
+    /// Whether vLLM has a kernel for it on CPUs.
+    pub(crate) runs_on_cpus: bool,
+}
+
+impl fmt::Display for PackedBaseWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            bits,
+            group_size,
+            layers,
+            whole,
+            bits_per_weight,
+            bits_per_parameter,
+            bytes,
+            runs_on_cpus,
+        } = self;
+        write!(
+            f,
+            "packed base written: {path} ({layers} layers of {bits} bits in groups of {group_size}, {bits_per_weight:.2} bits a weight, {whole} layers whole; {bytes} bytes, {bits_per_parameter:.2} bits a parameter)"
+        )?;
+        if !runs_on_cpus {
+            write!(
+                f,
+                "; vLLM serves it on GPUs only: it has no CPU kernel for {bits} bits"
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// A generation did not pass its check: `current` still names the one before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GenerationRejected {

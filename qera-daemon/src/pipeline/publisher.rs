@@ -266,7 +266,10 @@ impl<'a> Publisher<'a> {
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let report = self.target.publish(&outcomes, &summaries, inputs)?;
-        if let Some(written) = report.base_written {
+        if let Some(written) = report.bases.packed {
+            context.reporter.say(&Event::PackedBaseWritten(written));
+        }
+        for written in report.bases.worth {
             context.reporter.say(&Event::BaseWritten(written));
         }
         let published = match report.outcome {

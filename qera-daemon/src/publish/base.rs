@@ -15,14 +15,17 @@ use crate::formats::safetensors::writer::{WriteError, Writer};
 use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
 use crate::publish::out_folder::OutFolder;
+use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundedBase;
 use crate::publish::sample::digest_of_layer;
+use crate::settings::publish::BaseForm;
 use crate::settings::rounding::{Rounding, RoundingSettings};
 use crate::weights::Weights;
 
 /// Name of the record of what a base was made from.
 pub(crate) const RECORD: &str = "qera_base.json";
-const MODEL: &str = "model.safetensors";
+/// Name of the file of weights.
+pub(crate) const MODEL: &str = "model.safetensors";
 /// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's were,
 /// and few of the files beside the weights were there. Version 3 is that of a W~ that was rounded
 /// under R, which a program that does not know of it must not take for another.
@@ -62,6 +65,9 @@ pub(crate) struct BaseRecord {
     /// of codes and scales, which the tensors do not show.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) samples: BTreeMap<String, String>,
+    /// How W~ is packed, where it does not stand there as numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) packed: Option<PackedRecord>,
 }
 
 impl BaseRecord {
@@ -73,6 +79,16 @@ impl BaseRecord {
         serde_json::from_slice(bytes)
     }
 
+    /// Of a base that was just written, as far as a run needs it.
+    #[must_use]
+    pub(crate) fn of(base: &Base) -> Self {
+        Self {
+            base: base.clone(),
+            samples: BTreeMap::new(),
+            packed: None,
+        }
+    }
+
     fn new(base: &Base, weights: &Weights) -> Result<Self, Fatal> {
         let layers = base.layers.iter().enumerate();
         let rounded = layers.filter(|_| base.rounded.is_some());
@@ -81,6 +97,7 @@ impl BaseRecord {
         Ok(Self {
             base: base.clone(),
             samples: samples.collect::<Result<_, Fatal>>()?,
+            packed: None,
         })
     }
 }
@@ -126,8 +143,12 @@ impl Base {
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] when the base there was made from something else.
-    pub(crate) fn present(&self, out: &OutFolder) -> Result<Option<Self>, Fatal> {
-        let folder = out.path.join("base");
+    pub(crate) fn present(
+        &self,
+        out: &OutFolder,
+        form: BaseForm,
+    ) -> Result<Option<BaseRecord>, Fatal> {
+        let folder = out.path.join(form.folder());
         if !exists(&folder) {
             return Ok(None);
         }
@@ -141,9 +162,14 @@ impl Base {
         if let Some(reason) = self.differs(&found.base) {
             return Err(refuse(reason));
         }
+        if found.packed.is_some() != (form == BaseForm::CompressedTensors) {
+            let reason =
+                format!("its {RECORD} is that of a base in another form; remove the folder");
+            return Err(refuse(reason));
+        }
         check_header(&folder.join(MODEL))
             .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
-        Ok(Some(found.base))
+        Ok(Some(found))
     }
 
     /// Why a base that was found is not this one.
@@ -221,11 +247,11 @@ pub(crate) fn emit(
         write_synced(&unfinished.join(README), worth.text().as_bytes())
     };
     written().inspect_err(|_| out.abandon(""))?;
-    out.rename_in(&unfinished, "", "base")
+    out.rename_in(&unfinished, "", BaseForm::HuggingFace.folder())
 }
 
 fn write(folder: &Path, weights: &Weights, base: &Base) -> Result<(), Fatal> {
-    let tensors = weights.model()?;
+    let tensors = weights.model(|_| false)?;
     let plans: Vec<_> = tensors.iter().map(|t| t.plan.clone()).collect();
     let path = folder.join(MODEL);
     let failed = WriteError::of(&path);

@@ -118,8 +118,8 @@ impl BaseWorth {
 
     /// As the event of a base in its place; none where nothing is known.
     #[must_use]
-    pub(crate) fn written(self, path: String) -> Option<BaseWritten> {
-        let errors = self.errors?;
+    pub(crate) fn written(&self, path: String) -> Option<BaseWritten> {
+        let errors = self.errors.clone()?;
         Some(BaseWritten {
             path,
             rounding: self.rounding.name(),

@@ -10,6 +10,7 @@ use crate::disk::{
 };
 use crate::error::Fatal;
 use crate::settings::Settings;
+use crate::settings::publish::BaseForm;
 
 /// What the names of weights end with, after the dot; an index of such a file is of no use either.
 const WEIGHTS: [&str; 13] = [
@@ -46,8 +47,9 @@ impl Companions {
     #[must_use]
     pub(crate) fn new(settings: &Settings, checkpoint: &Path, folder: &Path) -> Self {
         let out = &settings.publish.out;
-        let ours = [out.clone(), out.join("generations"), out.join("base")];
-        let ours = ours.into_iter().chain([settings.state.clone()]);
+        let ours = [out.clone(), out.join("generations")].into_iter();
+        let ours = ours.chain(BaseForm::ALL.map(|form| out.join(form.folder())));
+        let ours = ours.chain([settings.state.clone()]);
         let ours = ours.chain(settings.source.watch.clone());
         Self {
             folder: folder.to_path_buf(),

@@ -42,6 +42,8 @@ pub(crate) struct Generation<'a> {
     pub(crate) manifest: Manifest,
     /// Folder of the model that the adapter belongs on, where it is here.
     pub(crate) base_model: Option<String>,
+    /// Folder of the same model with W~ as numbers, where it is here.
+    pub(crate) as_numbers: Option<String>,
 }
 
 impl Generation<'_> {
@@ -83,6 +85,7 @@ impl Generation<'_> {
             generation,
             folder: &out.path.join("current").display().to_string(),
             base_model,
+            as_numbers: self.as_numbers.as_deref(),
             layers: self.layers,
         };
         write_synced(&folder.join("README.md"), readme.text().as_bytes())

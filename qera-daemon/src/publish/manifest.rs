@@ -13,6 +13,7 @@ use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
+use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
@@ -38,6 +39,9 @@ pub(crate) struct Manifest {
     /// The file that W~ is read from; absent where it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<QuantizedFile>,
+    /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) packed_base: Option<PackedRecord>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -264,6 +268,7 @@ impl Manifest {
         of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
+        packed_base: Option<&PackedRecord>,
     ) -> Self {
         let PublishedLayers {
             settings, weights, ..
@@ -272,6 +277,7 @@ impl Manifest {
             manifest_version: 4,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
+            packed_base: packed_base.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),

@@ -1,12 +1,14 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
 //! place and renamed in (`generation`), the adapter in PEFT's format (`peft`), the manifest
-//! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) with what it is worth alone (`base_worth`) and what
-//! lies beside the weights (`companions`), the
+//! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) and packed for engines (`packed_base`), with
+//! what it is worth alone (`base_worth`) and what lies beside the weights (`companions`), all of them
+//! by `bases`, the
 //! check that comes before `current` is switched (`check`), all of them in one place (`target`), and
 //! the command that is told (`on_publish`).
 
 pub(crate) mod base;
 pub(crate) mod base_worth;
+pub(crate) mod bases;
 pub(crate) mod check;
 pub(crate) mod companions;
 pub(crate) mod current;
@@ -17,6 +19,7 @@ pub(crate) mod layers;
 pub(crate) mod manifest;
 pub(crate) mod on_publish;
 pub(crate) mod out_folder;
+pub(crate) mod packed_base;
 pub(crate) mod peft;
 pub(crate) mod readme;
 pub(crate) mod rounded_base;

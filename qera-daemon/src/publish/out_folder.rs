@@ -3,6 +3,7 @@
 //! ```text
 //! OUT/.lock                      held by the running process; text says by whom
 //! OUT/base/                      W~ as a checkpoint (--emit-base)
+//! OUT/base-compressed-tensors/   W~ packed for engines (--emit-base=compressed-tensors)
 //! OUT/generations/000001/        one adapter
 //! OUT/current -> generations/000001
 //! OUT/rounded/                   W~ that `solve` made, where the state has none or it was told to

@@ -22,6 +22,8 @@ pub(crate) struct Readme<'a> {
     pub(crate) folder: &'a str,
     /// Folder of the model that the adapter belongs on, where it is here.
     pub(crate) base_model: Option<&'a str>,
+    /// Folder of the same model with W~ as numbers, where it is here.
+    pub(crate) as_numbers: Option<&'a str>,
     /// Its layers.
     pub(crate) layers: PublishedLayers<'a>,
 }
@@ -66,18 +68,20 @@ impl Readme<'_> {
             ),
         };
         let worth = self.worth(base_model);
+        let as_numbers = self.as_numbers.unwrap_or(base_model);
+        let packed_note = self.packed_note();
         let text = format!(
             "# qera adapter, generation {generation}
 
 {corrected} of {total} layers corrected {methods} for {quantizer}; rank {rank}, lora_alpha {rank}.
 `qera_manifest.json` has the errors of every layer.
-{base_note}{worth}
+{base_note}{worth}{packed_note}
 PEFT:
 
 ```python
 from peft import PeftModel
 from transformers import {class}
-base = {class}.from_pretrained(\"{base_model}\"{more})
+base = {class}.from_pretrained(\"{as_numbers}\"{more})
 model = PeftModel.from_pretrained(base, \"{folder}\")
 ```
 
@@ -87,7 +91,7 @@ model = PeftModel.from_pretrained(base, \"{folder}\")
         );
         let is_causal = serving.task_type.as_deref() == Some("CAUSAL_LM");
         match is_causal {
-            true => text + &self.engines(base_model),
+            true => text + &self.engines(base_model, as_numbers),
             false => text,
         }
     }
@@ -235,14 +239,14 @@ model = PeftModel.from_pretrained(base, {})
     }
 
     /// Engines of causal language models.
-    fn engines(&self, base_model: &str) -> String {
+    fn engines(&self, base_model: &str, as_numbers: &str) -> String {
         let folder = self.folder;
         let of_llama_cpp = format!(
             "
 llama.cpp (a base GGUF made from the same weights):
 
 ```sh
-python convert_lora_to_gguf.py --base {base_model} {folder}
+python convert_lora_to_gguf.py --base {as_numbers} {folder}
 ```
 "
         );
@@ -266,6 +270,29 @@ SGLang:
 ```sh
 python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lora-rank {rank} --lora-paths qera={folder}
 ```
+"
+        )
+    }
+
+    /// What reads a packed base, and what does not.
+    fn packed_note(&self) -> String {
+        let Some(base) = self
+            .base_model
+            .filter(|base| Some(*base) != self.as_numbers)
+        else {
+            return String::new();
+        };
+        let otherwise = match self.as_numbers {
+            Some(path) => format!("`{path}` holds the same weights as numbers."),
+            None => {
+                "`--emit-base=hf,compressed-tensors` writes the same weights as numbers, too, which PEFT takes as they are."
+                    .into()
+            }
+        };
+        format!(
+            "
+`{base}` is packed as compressed-tensors, and vLLM serves it as it is; by its source SGLang does on GPUs (not run).
+{otherwise} `qera_base.md` there says what is packed and how exactly.
 "
         )
     }

@@ -9,9 +9,9 @@ use crate::calibrate::imatrix::GivenStatistics;
 use crate::disk::{exists, is_link};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
-use crate::observe::run_events::{BaseWritten, GenerationRejected};
-use crate::publish::base::{Base, emit};
-use crate::publish::base_worth::BaseWorth;
+use crate::observe::run_events::GenerationRejected;
+use crate::publish::base::Base;
+use crate::publish::bases::{Bases, BasesWritten};
 use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
 use crate::publish::current::{Current, CurrentInputs, CurrentSettings, current};
@@ -21,6 +21,7 @@ use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundedBase;
 use crate::settings::Settings;
+use crate::settings::publish::BaseForm;
 use crate::settings::rounding::Rounding;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerOutcome;
@@ -37,7 +38,7 @@ pub(crate) struct Target<'a> {
     weights: Arc<Weights>,
     /// Set where a base is there or asked for; as far as it is known, until W~ is made.
     base: Option<Base>,
-    base_present: bool,
+    bases: Bases,
     companions: Companions,
     fingerprints: Fingerprints,
     /// Digest of the shards that the current generation is the last word on, for these
@@ -48,8 +49,8 @@ pub(crate) struct Target<'a> {
 /// What a publication did.
 #[derive(Debug)]
 pub(crate) struct PublishReport {
-    /// Set where the base was written before the generation.
-    pub(crate) base_written: Option<BaseWritten>,
+    /// The bases that were written before the generation.
+    pub(crate) bases: BasesWritten,
     /// What became of the generation.
     pub(crate) outcome: PublishOutcome,
 }
@@ -75,23 +76,24 @@ impl<'a> Target<'a> {
         weights: Arc<Weights>,
     ) -> Result<Self, Fatal> {
         let fingerprint = weights.fingerprint().to_owned();
+        let bases = Bases::of(&out, &settings.publish, &weights)?;
         // Hashing the whole checkpoint is for those who have or want a base.
-        let concerned = settings.publish.emit_base || exists(&out.path.join("base"));
-        let base = concerned.then(|| Base::new(&weights, &settings.rounding, &fingerprint));
+        let base = || Base::new(&weights, &settings.rounding, &fingerprint);
+        let base = (!bases.is_empty()).then(base);
         let companions = Companions::new(settings, weights.path(), weights.folder());
         let fingerprints = Fingerprints::new(settings, &weights, fingerprint);
         let mut target = Self {
             out,
             settings,
             base,
-            base_present: false,
+            bases,
             companions,
             fingerprints,
             weights,
             drained: None,
         };
         target.identify_base()?;
-        if target.base.is_some() && !target.base_present {
+        if target.bases.are_missing() {
             target.companions.find()?;
         }
         target.drained = target.read_current();
@@ -110,19 +112,17 @@ impl<'a> Target<'a> {
             return Ok(());
         };
         base.rounded = RoundedBase::new(&self.weights, &self.settings.rounding);
-        let found = base.present(&self.out)?;
-        self.base_present = found.is_some();
+        let found = self.bases.look(&self.out, base)?;
         if !base.is_made() {
             // Before anything is rounded: what would be made is another W~ than that base's.
-            return if self.base_present {
-                Err(Fatal::StateRefused {
-                    path: self.out.path.join("base"),
+            return match self.bases.first_present() {
+                Some(form) => Err(Fatal::StateRefused {
+                    path: self.out.path.join(form.folder()),
                     reason: "holds a W~ that is not kept with these statistics: choose another \
                              --out, or go on with the state that made it"
                         .into(),
-                })
-            } else {
-                Ok(())
+                }),
+                None => Ok(()),
             };
         }
         refuse_other_rounded(&self.out, base.digest())?;
@@ -153,7 +153,7 @@ impl<'a> Target<'a> {
 
     fn rejected(&self, problems: Vec<String>) -> Result<PublishReport, Fatal> {
         Ok(PublishReport {
-            base_written: None,
+            bases: BasesWritten::default(),
             outcome: PublishOutcome::Rejected(GenerationRejected {
                 generation: self.out.next_generation()?,
                 problems,
@@ -162,15 +162,12 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Writes the base where it is asked for and not there.
-    fn write_base(&mut self, layers: &PublishedLayers<'_>) -> Result<Option<BaseWritten>, Fatal> {
-        let Some(base) = self.base.as_ref().filter(|_| !self.base_present) else {
-            return Ok(None);
-        };
-        let worth = BaseWorth::new(layers);
-        let path = emit(&self.out, &self.weights, base, &worth, &self.companions)?;
-        self.base_present = true;
-        Ok(worth.written(path.display().to_string()))
+    /// Writes the bases that are asked for and not there.
+    fn write_bases(&mut self, layers: &PublishedLayers<'_>) -> Result<BasesWritten, Fatal> {
+        match &self.base {
+            Some(base) => self.bases.write(&self.out, layers, base, &self.companions),
+            None => Ok(BasesWritten::default()),
+        }
     }
 
     /// Identifies the checkpoint and the settings that corrections and evidence belong to.
@@ -219,8 +216,7 @@ impl<'a> Target<'a> {
     fn read_current(&self) -> Option<String> {
         let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
-        let base_missing = self.base.is_some() && !self.base_present;
-        (same && !base_missing).then_some(current.inputs.journal_digest)
+        (same && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
     }
 
     /// Writes the base where it is asked for and not there, then the generation, then removes
@@ -254,21 +250,23 @@ impl<'a> Target<'a> {
             outcomes,
             progress,
         };
-        let base_written = self.write_base(&layers)?;
+        let bases = self.write_bases(&layers)?;
         // Without a base the quantized weights are elsewhere, and the full-precision folder would
         // be wrong. A folder that was given is what an engine serves.
-        let base = self.base.as_ref().map(|_| self.out.path.join("base"));
+        let base = self.bases.served(&self.out);
+        let as_numbers = self.bases.as_numbers(&self.out);
         let served = given.and_then(|of| of.given.folder());
         let base_model = base.clone().or(served);
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
         let generation = Generation {
             layers,
-            manifest: Manifest::new(&layers, inputs, fingerprints),
+            manifest: Manifest::new(&layers, inputs, fingerprints, self.bases.packed()),
             base_model: base_model.as_ref().map(|path| path.display().to_string()),
+            as_numbers: as_numbers.map(|path| path.display().to_string()),
         };
         let against = match &base {
-            Some(base) => HeldAgainst::Folder(base),
+            Some(base) => HeldAgainst::Own(base),
             None => HeldAgainst::Run(&weights),
         };
         let outcome = generation.publish(&self.out, against)?;
@@ -276,10 +274,7 @@ impl<'a> Target<'a> {
             self.drained = drained;
             self.out.prune(self.settings.publish.keep_generations)?;
         }
-        Ok(PublishReport {
-            base_written,
-            outcome,
-        })
+        Ok(PublishReport { bases, outcome })
     }
 }
 
@@ -309,8 +304,9 @@ fn refuse_other_rounded(out: &OutFolder, digest: Option<&str>) -> Result<(), Fat
 /// # Errors
 /// [`Fatal::StateRefused`] where either is there.
 pub(crate) fn refuse_to_round(out: &OutFolder) -> Result<(), Fatal> {
-    let of = ["base", "current"].map(|name| out.path.join(name));
-    if !of.iter().any(|path| exists(path) || is_link(path)) {
+    let bases = BaseForm::ALL.map(BaseForm::folder).into_iter();
+    let mut of = bases.chain(["current"]).map(|name| out.path.join(name));
+    if !of.any(|path| exists(&path) || is_link(&path)) {
         return Ok(());
     }
     Err(Fatal::StateRefused {
@@ -515,7 +511,7 @@ mod tests {
         drop(target);
         // The next run finds it as it was.
         let target = run.open(&weights).unwrap();
-        assert!(target.base_present);
+        assert!(!target.bases.are_missing());
         assert_eq!(target.fingerprints.base, base);
     }
 
@@ -566,7 +562,7 @@ mod tests {
     #[test]
     fn a_nearest_base_is_known_at_once() {
         let options = Options {
-            emit_base: Some(true),
+            emit_base: Some("true".into()),
             ..Options::defaults()
         };
         let run = OneLayer::new("nearest", options);

@@ -75,7 +75,7 @@ impl Settings {
         let weights = WeightsSettings::resolve(options)?;
         let solve = SolveSettings::resolve(options)?;
         let rounding = RoundingSettings::resolve(options, &solve)?;
-        let publish = PublishSettings::resolve(options, rounding.rounding)?;
+        let publish = PublishSettings::resolve(options, rounding.rounding, &weights.quantizer)?;
         let convergence = ConvergenceSettings::resolve(options)?;
         if convergence.is_once() {
             rounding.refuse_round_after("--once")?;

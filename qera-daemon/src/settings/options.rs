@@ -254,10 +254,15 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) new_checkpoint: Option<bool>,
 
-    /// Also write the quantized weights as an ordinary Hugging Face checkpoint in OUT/base
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) emit_base: Option<bool>,
+    /// Also write the quantized weights, in these forms: hf, an ordinary Hugging Face checkpoint in
+    /// OUT/base (so without a value, and with true); compressed-tensors, packed for vLLM and SGLang,
+    /// in OUT/base-compressed-tensors; false: none
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "FORM,...", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_list"
+    )]
+    pub(crate) emit_base: Option<String>,
 
     /// dtype of A and B; a layer that loses more than 0.1 % by it is written f32 [default: f16]
     #[arg(long, value_parser = PossibleValuesParser::new(FACTOR_DTYPES), global = true)]
@@ -344,7 +349,7 @@ impl Options {
             shrinkage: text("auto"),
             skip_broken: Some(false),
             new_checkpoint: Some(false),
-            emit_base: Some(false),
+            emit_base: text("false"),
             dtype: text("f16"),
             memory_budget: text("80%"),
             kernel: text("auto"),
@@ -352,6 +357,22 @@ impl Options {
             ..Self::default()
         }
     }
+}
+
+/// Accepts `emit-base = true`, `"hf"` and `["hf", "compressed-tensors"]` alike.
+fn text_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum TextOrList {
+        Switch(bool),
+        Text(String),
+        List(Vec<String>),
+    }
+    Ok(Some(match TextOrList::deserialize(deserializer)? {
+        TextOrList::Switch(on) => on.to_string(),
+        TextOrList::Text(text) => text,
+        TextOrList::List(list) => list.join(","),
+    }))
 }
 
 /// Accepts `shrinkage = 0.2` and `shrinkage = "auto"` alike.

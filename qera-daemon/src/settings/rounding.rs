@@ -228,14 +228,14 @@ mod tests {
     fn what_is_not_given_is_as_documented() {
         let bare = Settings::from_toml("").unwrap();
         assert_eq!(bare.rounding.rounding, Rounding::Nearest);
-        assert!(!bare.publish.emit_base);
+        assert!(bare.publish.bases.is_empty());
         let projected = Settings::from_toml("rounding = \"projected\"").unwrap();
         let of = projected.rounding;
         assert_eq!(of.rounding, Rounding::Projected);
         assert_eq!(of.shrinkage, RoundingShrinkage::Rule);
         assert_eq!(of.base_share.to_bits(), 0.01_f64.to_bits());
         assert!(!of.round_again && !of.lower_rank);
-        assert!(projected.publish.emit_base, "W~ is nowhere else");
+        assert!(!projected.publish.bases.is_empty(), "W~ is nowhere else");
         assert_eq!(of.round_after_rows(576), 4096);
         assert_eq!(of.round_after_rows(1025), 4100);
     }

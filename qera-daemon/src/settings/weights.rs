@@ -219,6 +219,7 @@ fn refuse_beside_quantized(options: &Options) -> Result<(), Fatal> {
         ));
     }
     let set = |switch: Option<bool>| switch.unwrap_or_default();
+    let emits_base = options.emit_base.as_deref().is_some_and(|of| of != "false");
     let given = [
         ("quantizer", options.quantizer.is_some()),
         ("block-size", options.block_size.is_some()),
@@ -230,7 +231,7 @@ fn refuse_beside_quantized(options: &Options) -> Result<(), Fatal> {
         ("round-after", options.round_after.is_some()),
         ("round-again", set(options.round_again)),
         ("lower-rank", set(options.lower_rank)),
-        ("emit-base", set(options.emit_base)),
+        ("emit-base", emits_base),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(Fatal::Usage(format!(

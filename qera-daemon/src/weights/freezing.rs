@@ -122,6 +122,22 @@ impl Weights {
         frozen.freeze(newly)
     }
 
+    /// Gives `read` W~ of a layer as codes and levels: what is kept, or the nearest, where a block
+    /// of MXINT whose magnitudes are all below 2^-94 is as that of 2^-94 would be.
+    ///
+    /// # Errors
+    /// What `read` returns, and as for [`quantized`](Self::quantized).
+    pub(crate) fn with_codes(
+        &self,
+        layer: usize,
+        read: impl FnOnce(&PackedLayer) -> Result<(), Fatal>,
+    ) -> Result<(), Fatal> {
+        if self.rounding().uses_rows() {
+            return self.kept(layer, read);
+        }
+        read(&self.nearest(layer)?.packed)
+    }
+
     /// In the memory of its W, row by row.
     fn nearest(&self, layer: usize) -> Result<PackedRounding, Fatal> {
         let (mut values, own) = (self.original(layer)?, &self.layers()[layer]);

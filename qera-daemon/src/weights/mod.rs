@@ -236,6 +236,13 @@ impl Weights {
         self.checkpoint.tensors.contains_key(&tensor_of(module))
     }
 
+    /// What identifies the input of a listed linear layer, selected or not: equal for those that are
+    /// given one tensor.
+    #[must_use]
+    pub(crate) fn input_of(&self, module: &str) -> Option<String> {
+        self.architectures.input_of(module)
+    }
+
     /// Width of the input of a linear layer of the model, selected or not.
     #[must_use]
     pub(crate) fn in_features(&self, module: &str) -> Option<usize> {
@@ -386,7 +393,7 @@ impl Weights {
     }
 
     /// The layer that a tensor is the weight of.
-    fn layer_of(&self, tensor: &str) -> Option<usize> {
+    pub(crate) fn layer_of(&self, tensor: &str) -> Option<usize> {
         let module = module_of(tensor)?;
         let layers = self.layers();
         layers
@@ -474,7 +481,7 @@ mod tests {
         assert_eq!(weights.in_features("a.norm"), None);
         assert!(weights.has_module("a.norm") && !weights.has_module("a.linear.bias"));
         let mut bytes = Vec::new();
-        for tensor in weights.model().unwrap() {
+        for tensor in weights.model(|_| false).unwrap() {
             let before = bytes.len();
             weights
                 .model_bytes(&tensor, |piece| {

@@ -31,13 +31,17 @@ struct QuantizedTensor {
 }
 
 impl Weights {
-    /// The tensors of the model, in the order of their names. Every W~ is made once, to see which
-    /// type can hold it.
+    /// The tensors of the model but the weights of layers that are `left_out`, in the order of their
+    /// names. Every W~ is made once, to see which type can hold it.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] for a layer's weight that is NaN or infinite.
-    pub(crate) fn model(&self) -> Result<Vec<ModelTensor<'_>>, Fatal> {
+    pub(crate) fn model(
+        &self,
+        left_out: impl Fn(usize) -> bool,
+    ) -> Result<Vec<ModelTensor<'_>>, Fatal> {
         let tensors = self.checkpoint.tensors.iter();
+        let tensors = tensors.filter(|(name, _)| !self.layer_of(name).is_some_and(&left_out));
         let described = tensors.map(|(name, tensor)| {
             let quantized = self.layer_of(name).map(|layer| {
                 let dtype = self.dtype_of_quantized(layer)?;

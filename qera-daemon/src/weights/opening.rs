@@ -178,7 +178,7 @@ impl Model {
 
 /// A base is a Hugging Face folder: a GGUF has not all that belongs in it.
 fn refuse_base_of_gguf(path: &Path, settings: &Settings) -> Result<(), Fatal> {
-    if !settings.publish.emit_base {
+    if settings.publish.bases.is_empty() {
         return Ok(());
     }
     let asked = match settings.rounding.rounding {

@@ -11,6 +11,8 @@ pub(crate) mod findings;
 pub(crate) mod given;
 pub(crate) mod manifest_claims;
 pub(crate) mod modules;
+pub(crate) mod packed;
+pub(crate) mod packed_weight;
 pub(crate) mod served_model;
 pub(crate) mod served_names;
 pub(crate) mod targets;
@@ -25,16 +27,21 @@ use crate::publish::check::claims::{check_claims, check_zeros};
 use crate::publish::check::factors::{CheckedPair, check_factors};
 use crate::publish::check::findings::Findings;
 use crate::publish::check::given::{check_given, is_told_whole};
+use crate::publish::check::packed::check_packed;
 use crate::publish::check::served_model::ServedModel;
 use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
+use crate::settings::publish::BaseForm;
 use crate::weights::Weights;
 
 /// The model that an adapter is held against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum HeldAgainst<'a> {
-    /// The one in this folder.
+    /// The one in this folder, whatever became of it.
     Folder(&'a Path),
+    /// The one in this folder, which the run itself wrote or found whole: large files are not read
+    /// again for each generation.
+    Own(&'a Path),
     /// The checkpoint of the run, where the base is elsewhere.
     Run(&'a Weights),
     /// The one that the adapter names, or that lies beside it.
@@ -66,6 +73,9 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
             check_shapes(model, &names, &layout, &pairs, &mut findings);
             if let Some(manifest) = folder.manifest.as_ref().filter(|_| model.is_served()) {
                 check_base(model, manifest, &layout, &mut findings);
+                if !matches!(against, HeldAgainst::Own(_)) {
+                    check_packed(model, &mut findings);
+                }
             }
         }
     }
@@ -105,7 +115,7 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
     let named;
     let path = match against {
         HeldAgainst::Run(weights) => return Held::Model(Box::new(ServedModel::of_run(weights))),
-        HeldAgainst::Folder(path) => path,
+        HeldAgainst::Folder(path) | HeldAgainst::Own(path) => path,
         HeldAgainst::Named => {
             let Some(found) = named_base(folder, findings) else {
                 return Held::Nothing;
@@ -133,8 +143,11 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     let beside = resolve(&folder.path).ok().and_then(|path| {
         let generations = path.parent()?;
         let is_published = generations.file_name()? == "generations";
-        is_published.then_some(generations.parent()?.join("base"))
+        is_published.then(|| generations.parent().map(Path::to_path_buf))?
     });
+    // As a run prefers them.
+    let forms = BaseForm::ALL.into_iter().rev();
+    let beside = forms.filter_map(|form| Some(beside.as_ref()?.join(form.folder())));
     let candidates = named.map(PathBuf::from).into_iter().chain(beside);
     if let Some(found) = candidates.into_iter().find(|path| is_folder(path)) {
         return Some(found);

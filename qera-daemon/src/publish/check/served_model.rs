@@ -8,9 +8,11 @@ use safetensors::Dtype;
 
 use crate::disk::read_if_there;
 use crate::error::Fatal;
+use crate::formats::compressed_tensors::scheme::PackShape;
 use crate::formats::safetensors::header::float_dtype;
 use crate::publish::base::{BaseRecord, RECORD};
 use crate::publish::check::modules::modules_of;
+use crate::publish::check::packed_weight::PackedWeight;
 use crate::publish::sample::SampleSize;
 use crate::weights::Weights;
 use crate::weights::checkpoint::Checkpoint;
@@ -106,8 +108,35 @@ impl ServedModel {
             Some(StoredTensor { dtype, .. }) => {
                 ServedWeight::Packed(format!("'{name}' of dtype {dtype}"))
             }
-            None => self.without_weight(module),
+            None => match self.packed_weight(module) {
+                Some(packed) => {
+                    ServedWeight::Stored(vec![packed.shape.out_features, packed.shape.in_features])
+                }
+                None => self.without_weight(module),
+            },
         }
+    }
+
+    /// A weight that a base of qera's packs.
+    fn packed_weight(&self, module: &str) -> Option<PackedWeight<'_>> {
+        let ServedFolder { checkpoint, record } = self.folder.as_ref()?;
+        let packed = record.as_ref()?.packed.as_ref()?;
+        PackedWeight::of(checkpoint, packed, module)
+    }
+
+    /// Whether config.json says that the weights are quantized.
+    #[must_use]
+    pub(crate) fn says_that_it_is_quantized(&self) -> bool {
+        let folder = self.folder.as_ref();
+        folder.is_some_and(|of| of.checkpoint.config.quantized_by().is_some())
+    }
+
+    /// BLAKE3 of a file of weights; none where there is no such file.
+    #[must_use]
+    pub(crate) fn digest_of_file(&self, name: &str) -> Option<String> {
+        let mut files = self.folder.as_ref()?.checkpoint.files.iter();
+        let file = files.find(|file| file.path.file_name().is_some_and(|of| of == name))?;
+        Some(format!("blake3:{}", blake3::hash(&file.bytes).to_hex()))
     }
 
     fn without_weight(&self, module: &str) -> ServedWeight {
@@ -150,7 +179,9 @@ impl ServedModel {
     #[must_use]
     pub(crate) fn sample(&self, module: &str, transposed: bool, most: SampleSize) -> Option<Rows> {
         let checkpoint = &self.folder.as_ref()?.checkpoint;
-        let tensor = checkpoint.tensors.get(&tensor_of(module))?;
+        let Some(tensor) = checkpoint.tensors.get(&tensor_of(module)) else {
+            return Some(sample_of(&self.packed_weight(module)?, most));
+        };
         let dtype = float_dtype(tensor.dtype)?;
         let [first, second] = tensor.shape[..] else {
             return None;
@@ -180,6 +211,26 @@ impl ServedModel {
             width,
             values,
         })
+    }
+}
+
+/// Some rows of a weight that is packed.
+fn sample_of(weight: &PackedWeight<'_>, most: SampleSize) -> Rows {
+    let PackShape {
+        in_features,
+        out_features,
+    } = weight.shape;
+    let width = most.width.min(in_features);
+    let mut values = Vec::new();
+    for row in most.rows_of(out_features) {
+        let mut of_row = vec![0.0; width];
+        weight.row(row, &mut of_row);
+        values.extend(of_row);
+    }
+    Rows {
+        in_features,
+        width,
+        values,
     }
 }
 

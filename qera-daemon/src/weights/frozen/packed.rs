@@ -142,15 +142,46 @@ impl PackedLayer {
             let begin = (first + row) * blocks;
             for (block, out) in out.chunks_mut(self.shape.block_size).enumerate() {
                 let step = self.steps[begin + block];
-                let lowest = match self.lowest[..] {
-                    [one] => one,
-                    _ => self.lowest[begin + block],
-                };
+                let lowest = self.lowest_of(begin + block);
                 let at = block * self.shape.block_size;
                 for (column, out) in out.iter_mut().enumerate() {
                     let code = take(codes, (at + column) * self.bits as usize, self.bits);
                     *out = (f32::from(code) + lowest) * step;
                 }
+            }
+        }
+    }
+
+    /// The integer of the lowest level of a block, counted over all rows.
+    pub(crate) fn lowest_of(&self, block: usize) -> f32 {
+        match self.lowest[..] {
+            [one] => one,
+            _ => self.lowest[block],
+        }
+    }
+
+    /// The number of the level that is 0, of a block, counted over all rows.
+    pub(crate) fn zero_point_of(&self, block: usize) -> u8 {
+        byte(-self.lowest_of(block))
+    }
+
+    /// The distances of two levels in the blocks of a row.
+    pub(crate) fn steps_of(&self, row: usize) -> &[f32] {
+        let blocks = self.shape.blocks();
+        &self.steps[row * blocks..][..blocks]
+    }
+
+    /// Writes the integers of a row's levels plus `offset`, as bytes; without one, counted from the
+    /// lowest level of each block.
+    pub(crate) fn codes_of(&self, row: usize, offset: Option<f32>, codes: &mut [u8]) {
+        let (size, blocks) = (self.shape.block_size, self.shape.blocks());
+        let row_bytes = self.shape.row_bytes(self.bits);
+        let stored = &self.codes[row * row_bytes..][..row_bytes];
+        for (block, codes) in codes.chunks_mut(size).enumerate() {
+            let shift = offset.map_or(0.0, |by| self.lowest_of(row * blocks + block) + by);
+            for (place, code) in codes.iter_mut().enumerate() {
+                let at = (block * size + place) * self.bits as usize;
+                *code = byte(f32::from(take(stored, at, self.bits)) + shift);
             }
         }
     }
@@ -267,6 +298,24 @@ mod tests {
         let mut back = vec![f32::NAN; 14];
         packed.unpack(0, &mut back);
         assert_eq!(back, values);
+        let mut codes = [0; 7];
+        for row in 0..2 {
+            packed.codes_of(row, None, &mut codes);
+            for (column, code) in codes.into_iter().enumerate() {
+                let block = row * 2 + column / 4;
+                let integer = f32::from(code) + packed.lowest_of(block);
+                let step = packed.steps_of(row)[column / 4];
+                assert_eq!(
+                    (integer * step).to_bits(),
+                    values[row * 7 + column].to_bits()
+                );
+            }
+            let first = packed.lowest_of(row * 2);
+            packed.codes_of(row, Some(-first), &mut codes[..4]);
+            let mut counted = [0; 4];
+            packed.codes_of(row, None, &mut counted);
+            assert_eq!(codes[..4], counted);
+        }
         let mut second = vec![f32::NAN; 7];
         packed.unpack(1, &mut second);
         assert_eq!(second, values[7..]);

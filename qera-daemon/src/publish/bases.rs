@@ -1,0 +1,164 @@
+//! The forms in which W~ lies in the output folder or will: which are there, which are to be
+//! written, and which of them serves the adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::disk::exists;
+use crate::error::Fatal;
+use crate::observe::run_events::{BaseWritten, PackedBaseWritten};
+use crate::publish::base::{Base, BaseRecord, emit};
+use crate::publish::base_worth::BaseWorth;
+use crate::publish::companions::Companions;
+use crate::publish::layers::PublishedLayers;
+use crate::publish::out_folder::OutFolder;
+use crate::publish::packed_base::PackedBase;
+use crate::publish::packed_base::layout::PackedLayout;
+use crate::publish::packed_base::record::PackedRecord;
+use crate::settings::publish::{BaseForm, PublishSettings};
+use crate::weights::Weights;
+
+/// The bases of an output folder.
+#[derive(Debug)]
+pub(crate) struct Bases {
+    wanted: BTreeSet<BaseForm>,
+    /// Those that are there, with their records.
+    present: BTreeMap<BaseForm, BaseRecord>,
+    /// What is packed, where that is to be written.
+    layout: Option<PackedLayout>,
+}
+
+/// What is written before a generation.
+#[derive(Debug, Default)]
+pub(crate) struct BasesWritten {
+    /// What each is worth, where a layer has an error that was measured.
+    pub(crate) worth: Vec<BaseWritten>,
+    /// The packed one.
+    pub(crate) packed: Option<PackedBaseWritten>,
+}
+
+impl Bases {
+    /// Those that are asked for or there; none of them is looked into yet.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`] for a model that a form cannot hold.
+    pub(crate) fn of(
+        out: &OutFolder,
+        settings: &PublishSettings,
+        weights: &Weights,
+    ) -> Result<Self, Fatal> {
+        let mut wanted = settings.bases.clone();
+        let is_there = |form: &BaseForm| exists(&out.path.join(form.folder()));
+        wanted.extend(BaseForm::ALL.into_iter().filter(is_there));
+        let packs = settings.writes(BaseForm::CompressedTensors);
+        let layout = packs.then(|| PackedLayout::new(weights)).transpose()?;
+        Ok(Self {
+            wanted,
+            present: BTreeMap::new(),
+            layout,
+        })
+    }
+
+    /// Whether none is asked for or there.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Whether one is still to be written.
+    #[must_use]
+    pub(crate) fn are_missing(&self) -> bool {
+        self.wanted.len() > self.present.len()
+    }
+
+    /// One that is there.
+    #[must_use]
+    pub(crate) fn first_present(&self) -> Option<BaseForm> {
+        self.present.keys().next().copied()
+    }
+
+    /// Looks into those that are there; what one holds beside what this run knows is known then.
+    ///
+    /// # Errors
+    /// [`Fatal::StateRefused`] when one was made from something else.
+    pub(crate) fn look(&mut self, out: &OutFolder, base: &Base) -> Result<Option<Base>, Fatal> {
+        for form in self.wanted.clone() {
+            if let Some(found) = base.present(out, form)? {
+                self.present.insert(form, found);
+            }
+        }
+        let found = self.present.values().next();
+        Ok(found.map(|record| record.base.clone()))
+    }
+
+    /// The folder that serves the adapter: the packed one, where there is one.
+    #[must_use]
+    pub(crate) fn served(&self, out: &OutFolder) -> Option<PathBuf> {
+        let mut forms = [BaseForm::CompressedTensors, BaseForm::HuggingFace].into_iter();
+        let form = forms.find(|form| self.wanted.contains(form))?;
+        Some(out.path.join(form.folder()))
+    }
+
+    /// The folder that holds W~ as numbers.
+    #[must_use]
+    pub(crate) fn as_numbers(&self, out: &OutFolder) -> Option<PathBuf> {
+        let form = BaseForm::HuggingFace;
+        let wanted = self.wanted.contains(&form);
+        wanted.then(|| out.path.join(form.folder()))
+    }
+
+    /// What is known of the packed one that is there.
+    #[must_use]
+    pub(crate) fn packed(&self) -> Option<&PackedRecord> {
+        let record = self.present.get(&BaseForm::CompressedTensors)?;
+        record.packed.as_ref()
+    }
+
+    /// Writes those that are asked for and not there.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
+    pub(crate) fn write(
+        &mut self,
+        out: &OutFolder,
+        layers: &PublishedLayers<'_>,
+        base: &Base,
+        companions: &Companions,
+    ) -> Result<BasesWritten, Fatal> {
+        let mut written = BasesWritten::default();
+        if !self.are_missing() {
+            return Ok(written);
+        }
+        let worth = BaseWorth::new(layers);
+        let lacks = |of: &Self, form| of.wanted.contains(&form) && !of.present.contains_key(&form);
+        if lacks(self, BaseForm::HuggingFace) {
+            let folder = emit(out, layers.weights, base, &worth, companions)?;
+            let record = BaseRecord::of(base);
+            self.present.insert(BaseForm::HuggingFace, record);
+            written
+                .worth
+                .extend(worth.written(folder.display().to_string()));
+        }
+        if lacks(self, BaseForm::CompressedTensors)
+            && let Some(layout) = &self.layout
+        {
+            let packed = PackedBase {
+                weights: layers.weights,
+                layout,
+                base,
+                worth: &worth,
+                companions,
+            };
+            let record = packed.emit(out)?;
+            let folder = out.path.join(BaseForm::CompressedTensors.folder());
+            let path = folder.display().to_string();
+            let packed = record.packed.as_ref();
+            written.packed = packed.map(|of| of.written(path.clone()));
+            if written.worth.is_empty() {
+                written.worth.extend(worth.written(path));
+            }
+            self.present.insert(BaseForm::CompressedTensors, record);
+        }
+        Ok(written)
+    }
+}

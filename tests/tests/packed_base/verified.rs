@@ -1,0 +1,111 @@
+//! `verify` on a packed base: names, shapes, W~, every byte of it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use serde_json::Value;
+
+use crate::folder::BaseFolder;
+use crate::model::{BLOCK, daemon_with_block, run_both, run_once};
+
+fn packed_folder(daemon: &TestDaemon) -> PathBuf {
+    daemon.path().join("qera-out/base-compressed-tensors")
+}
+
+fn verify(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
+    let options = ["verify", "--adapter", "qera-out/current"];
+    daemon.run(&[&options[..], more].concat())
+}
+
+fn expect_said(run: &EndedRun, code: i32, said: &[&str]) {
+    assert_eq!(run.code, code, "{}{}", run.output, run.log);
+    for words in said {
+        assert!(run.output.contains(words), "{words}: {}", run.output);
+    }
+}
+
+#[test]
+fn either_base_holds_and_so_does_each_grid() {
+    for options in [
+        &[][..],
+        &["--quantizer", "mxint8"],
+        &["--quantizer", "int4"],
+        &["--quantizer", "int4", "--zero-points"],
+    ] {
+        let daemon = daemon_with_block();
+        expect(&run_both(&daemon, options), 0, &[]);
+        let holds = [
+            "holds: ",
+            "7 layers of rank 2, on ",
+            "base-compressed-tensors",
+        ];
+        let run = verify(&daemon, &[]);
+        expect_said(&run, 0, &holds);
+        assert!(!run.output.contains("not checked"), "{}", run.output);
+        expect_said(
+            &verify(&daemon, &["--base", "qera-out/base"]),
+            0,
+            &["holds: "],
+        );
+        // Found beside the generation, the packed one first.
+        let (from, to) = (daemon.path().join("qera-out"), daemon.path().join("moved"));
+        fs::rename(&from, &to).unwrap();
+        let moved = daemon.run(&["verify", "--adapter", "moved/current"]);
+        expect_said(&moved, 0, &["on ", "moved/base-compressed-tensors"]);
+    }
+}
+
+/// The last code of a layer is in no sample of a few rows, and any other one is a level as well.
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    let daemon = daemon_with_block();
+    let emits = "--emit-base=compressed-tensors";
+    expect(&run_once(&daemon, &[emits]), 0, &[]);
+    let model = packed_folder(&daemon).join("model.safetensors");
+    let bytes = fs::read(&model).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let codes = file.tensor(&format!("{BLOCK}.mlp.down_proj.weight_packed"));
+    let codes = codes.unwrap().data();
+    let begin = codes.as_ptr() as usize - bytes.as_ptr() as usize;
+    for (place, of_sample) in [(begin, true), (begin + codes.len() - 1, false)] {
+        let mut flipped = bytes.clone();
+        flipped[place] ^= 1;
+        fs::write(&model, &flipped).unwrap();
+        let run = verify(&daemon, &[]);
+        expect_said(
+            &run,
+            1,
+            &["model.safetensors is not the file that qera_base.json was written for"],
+        );
+        let said = "down_proj.weight' is not the W~ that qera_base.json was written for";
+        assert_eq!(run.output.contains(said), of_sample, "{}", run.output);
+    }
+    fs::write(&model, &bytes).unwrap();
+    expect_said(&verify(&daemon, &[]), 0, &["holds: "]);
+    let config = packed_folder(&daemon).join("config.json");
+    let mut changed: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    changed
+        .as_object_mut()
+        .unwrap()
+        .remove("quantization_config");
+    fs::write(&config, changed.to_string()).unwrap();
+    expect_said(&verify(&daemon, &[]), 1, &["has no quantization_config"]);
+}
+
+#[test]
+fn another_shape_and_another_model_are_named() {
+    let daemon = daemon_with_block();
+    expect(&run_both(&daemon, &[]), 0, &[]);
+    let packed = BaseFolder::open(&packed_folder(&daemon));
+    let mut record = packed.record;
+    // As if codes had 8 bits: half as many inputs.
+    record["packed"]["bits"] = 8.into();
+    let path = packed_folder(&daemon).join("qera_base.json");
+    fs::write(path, record.to_string()).unwrap();
+    let run = verify(&daemon, &[]);
+    let said = "down_proj' is not packed as qera_base.json says";
+    expect_said(&run, 1, &[said]);
+    let full = verify(&daemon, &["--base", "checkpoint"]);
+    expect_said(&full, 1, &["is not quantized by mxint4/32"]);
+}
