@@ -14,6 +14,7 @@ pub(crate) mod exit;
 pub(crate) mod formats;
 pub(crate) mod host;
 pub(crate) mod judge;
+pub(crate) mod network;
 pub(crate) mod observe;
 pub(crate) mod pipeline;
 pub(crate) mod plan;

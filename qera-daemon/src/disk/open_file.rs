@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Result};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use crate::disk::identity::Identity;
@@ -26,6 +26,14 @@ impl OpenFile {
     /// What the system says.
     pub(crate) fn identity(&self) -> Result<Identity> {
         self.0.metadata().map(|metadata| Identity::from(&metadata))
+    }
+
+    /// Whether its mode lets everybody on the machine read or write it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn is_open_to_everybody(&self) -> Result<bool> {
+        Ok(self.0.metadata()?.permissions().mode() & 0o006 != 0)
     }
 
     /// Reads from the first byte on.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::observe::imatrix_events::{ImatrixRead, ImatrixWritten, LayerStoodIn};
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
+use crate::observe::notify_events::{CanaryTried, GenerationServed, NotifyFailed};
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
     AllLayersConverged, BaseWritten, FoldedShard, GenerationPublished, GenerationRejected,
@@ -100,6 +101,12 @@ pub(crate) enum Event<'a> {
     Published(GenerationPublished),
     /// A generation did not pass its check.
     Rejected(GenerationRejected),
+    /// A server serves a generation.
+    Served(GenerationServed<'a>),
+    /// What the answer of a canary showed.
+    Canary(CanaryTried<'a>),
+    /// A server does not serve what it should.
+    NotifyFailed(NotifyFailed<'a>),
     /// The run ends without having done its work.
     Failed {
         /// Why.
@@ -153,6 +160,9 @@ impl fmt::Display for Event<'_> {
             Self::PackedBaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),
+            Self::Served(served) => served.fmt(f),
+            Self::Canary(tried) => tried.fmt(f),
+            Self::NotifyFailed(failed) => failed.fmt(f),
             Self::Failed { message } => write!(f, "error: {message}"),
         }
     }

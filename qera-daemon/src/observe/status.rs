@@ -10,6 +10,7 @@ use crate::disk;
 use crate::disk::lock;
 use crate::error::Fatal;
 use crate::judge::evidence::Evidence;
+use crate::observe::notify_events::ServerStatus;
 use crate::observe::reporter::printable;
 use crate::observe::run_events::GenerationRejected;
 use crate::observe::waiting::WaitingForConvergence;
@@ -48,6 +49,9 @@ pub(crate) struct Status {
     /// The latest generation, where it did not pass its check.
     #[serde(default)]
     pub(crate) rejected: Option<GenerationRejected>,
+    /// Servers of `--notify`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) servers: Vec<ServerStatus>,
     /// Seconds of computing since the daemon was started.
     pub(crate) work: Work,
     /// Every layer.
@@ -234,6 +238,9 @@ impl Status {
         ));
         if let Some(rejected) = &self.rejected {
             line(printable(&rejected.to_string()));
+        }
+        for server in &self.servers {
+            line(printable(&server.to_string()));
         }
         if let Some(gathering) = self.gathering() {
             line(gathering);

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use crate::judge::progress::{Folding, LayerSummary};
+use crate::observe::notify_events::ServerStatus;
 use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
 use crate::observe::waiting::WaitingForConvergence;
@@ -36,6 +37,8 @@ pub(crate) struct LedgerEntries {
     pub(crate) generation: Option<u64>,
     /// The latest generation, where it did not pass its check.
     pub(crate) rejected: Option<GenerationRejected>,
+    /// Servers of `--notify`, each as it was last seen.
+    pub(crate) servers: Vec<ServerStatus>,
     /// Where the time went.
     pub(crate) work: WorkTime,
     /// By layer; by site where there is no checkpoint.
@@ -178,6 +181,7 @@ impl LedgerEntries {
             lost: self.lost,
             generation: self.generation,
             rejected: self.rejected.clone(),
+            servers: self.servers.clone(),
             work: Work {
                 accumulate: self.work.accumulate.as_secs_f64(),
                 score: self.work.score.as_secs_f64(),

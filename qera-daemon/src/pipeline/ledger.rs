@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::disk::clock;
 use crate::judge::progress::LayerSummary;
+use crate::observe::notify_events::ServerStatus;
 use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{Phase, Status};
 use crate::observe::waiting::WaitingForConvergence;
@@ -191,6 +192,21 @@ impl<'a> Ledger<'a> {
     /// A generation did not pass its check.
     pub(crate) fn rejected(&self, rejected: GenerationRejected) {
         self.lock().rejected = Some(rejected);
+        self.flush();
+    }
+
+    /// A server of `--notify` is as this says. Written at once where it is new.
+    pub(crate) fn server_seen(&self, status: &ServerStatus) {
+        let mut entries = self.lock();
+        let of = |other: &&mut ServerStatus| {
+            (&other.server, &other.name) == (&status.server, &status.name)
+        };
+        match entries.servers.iter_mut().find(of) {
+            Some(known) if known == status => return,
+            Some(known) => known.clone_from(status),
+            None => entries.servers.push(status.clone()),
+        }
+        drop(entries);
         self.flush();
     }
 

@@ -12,6 +12,7 @@ use crate::judge::progress::LayerSummary;
 use crate::judge::schedule::first_point;
 use crate::observe::event::Event;
 use crate::observe::layer_events::LayerConverged;
+use crate::observe::notify_events::ServerStatus;
 use crate::observe::run_events::{AllLayersConverged, GenerationPublished};
 use crate::observe::systemd;
 use crate::pipeline::context::Context;
@@ -22,6 +23,7 @@ use crate::pipeline::stand_ins::StandIns;
 use crate::pipeline::thread::Discard;
 use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
+use crate::publish::notify::{Audience, HandOver, Notifiers, NotifyThreads};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
@@ -47,6 +49,21 @@ pub(crate) struct Publisher<'a> {
     changed: bool,
     starved_said: bool,
     hook: Option<OnPublish>,
+    servers: Notifiers,
+}
+
+/// Says and shows what becomes of the servers that are notified.
+#[derive(Clone, Copy)]
+struct Listener<'a>(&'a Context<'a>);
+
+impl Audience for Listener<'_> {
+    fn say(&self, event: &Event<'_>) {
+        self.0.reporter.say(event);
+    }
+
+    fn show(&self, status: &ServerStatus) {
+        self.0.ledger.server_seen(status);
+    }
 }
 
 impl<'a> Publisher<'a> {
@@ -71,11 +88,30 @@ impl<'a> Publisher<'a> {
             changed: false,
             starved_said: false,
             hook: None,
+            servers: Notifiers::default(),
         }
     }
 
-    /// Publishes until solvers and feeder have ended.
+    /// Publishes until solvers and feeder have ended, and the servers that are notified know of it.
     pub(crate) fn run(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
+        let rest = Discard(outcomes);
+        std::thread::scope(|scope| {
+            let hand_over = HandOver {
+                settings: self.context.settings.publish.notify.clone(),
+                memory: Arc::clone(&self.target.notified),
+                out: self.target.out.path.clone(),
+            };
+            let mut threads = NotifyThreads::default();
+            self.servers = threads.start(scope, &hand_over, &Listener(self.context))?;
+            let published = self.publish_all(outcomes);
+            // Nobody waits for a server but the end of the run.
+            drop(rest);
+            threads.join();
+            published
+        })
+    }
+
+    fn publish_all(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
         if let Some(command) = &self.context.settings.publish.on_publish {
             let reporter = self.context.reporter.clone();
             let failed = move |message| {
@@ -86,7 +122,6 @@ impl<'a> Publisher<'a> {
             };
             self.hook = Some(OnPublish::start(command.clone(), failed)?);
         }
-        let _rest = Discard(outcomes);
         // What was restored may be enough.
         self.check_convergence();
         for outcome in outcomes {
@@ -309,6 +344,7 @@ impl<'a> Publisher<'a> {
             published.generation
         ));
         context.ledger.published(published.generation);
+        self.servers.published(published.generation);
         if let Some(hook) = &self.hook {
             hook.published(Published {
                 generation: published.generation,

@@ -1,10 +1,10 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
 //! place and renamed in (`generation`), the adapter in PEFT's format (`peft`), the manifest
-//! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) and packed for engines (`packed_base`), with
-//! what it is worth alone (`base_worth`) and what lies beside the weights (`companions`), all of them
-//! by `bases`, the
-//! check that comes before `current` is switched (`check`), all of them in one place (`target`), and
-//! the command that is told (`on_publish`).
+//! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) and packed for engines
+//! (`packed_base`), with what it is worth alone (`base_worth`) and what lies beside the weights
+//! (`companions`), all of them by `bases`, the check that comes before `current` is switched
+//! (`check`), all of them in one place (`target`), the command that is told (`on_publish`) and the
+//! servers that generations are handed to (`notify`).
 
 pub(crate) mod base;
 pub(crate) mod base_worth;
@@ -17,6 +17,7 @@ pub(crate) mod generation;
 pub(crate) mod layer_rounding;
 pub(crate) mod layers;
 pub(crate) mod manifest;
+pub(crate) mod notify;
 pub(crate) mod on_publish;
 pub(crate) mod out_folder;
 pub(crate) mod packed_base;

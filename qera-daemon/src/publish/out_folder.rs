@@ -6,10 +6,12 @@
 //! OUT/base-compressed-tensors/   W~ packed for engines (--emit-base=compressed-tensors)
 //! OUT/generations/000001/        one adapter
 //! OUT/current -> generations/000001
+//! OUT/notified.json              what servers were told of generations (--notify)
 //! OUT/rounded/                   W~ that `solve` made, where the state has none or it was told to
 //! OUT/state/                     unless --state names another folder
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
@@ -132,11 +134,12 @@ impl OutFolder {
         sync(&self.path)
     }
 
-    /// Removes the oldest generations beyond `keep`, never the one that `current` names.
+    /// Removes the oldest generations beyond `keep`, never the one that `current` names, nor one that
+    /// is held: it counts all the same.
     ///
     /// # Errors
     /// [`Fatal::Io`].
-    pub(crate) fn prune(&self, keep: usize) -> Result<(), Fatal> {
+    pub(crate) fn prune(&self, keep: usize, held: &BTreeSet<u64>) -> Result<(), Fatal> {
         let folder = self.path.join("generations");
         let current = disk::read_link(&self.path.join("current")).unwrap_or_default();
         let paths = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
@@ -150,7 +153,11 @@ impl OutFolder {
             .collect();
         numbered.sort_unstable();
         let surplus = (numbered.len() + 1).saturating_sub(keep);
-        for Numbered { path, .. } in numbered.drain(..surplus.min(numbered.len())) {
+        numbered.truncate(surplus);
+        for Numbered { number, path } in numbered {
+            if held.contains(&number) {
+                continue;
+            }
             // Out of sight in one step, so that no reader finds half of it.
             let pruned = folder.join(format!("{TEMPORARY}pruned"));
             disk::rename(&path, &pruned).map_err(Fatal::io(&path, "remove"))?;

@@ -18,9 +18,11 @@ use crate::publish::current::{Current, CurrentInputs, CurrentSettings, current};
 use crate::publish::generation::{Generation, PublishOutcome};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
+use crate::publish::notify::memory::NotifiedMemory;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundedBase;
 use crate::settings::Settings;
+use crate::settings::notify::NotifiedServer;
 use crate::settings::publish::BaseForm;
 use crate::settings::rounding::Rounding;
 use crate::settings::weight_format::WeightFormat;
@@ -34,6 +36,8 @@ use crate::weights::opening::Model;
 pub(crate) struct Target<'a> {
     /// The folder.
     pub(crate) out: OutFolder,
+    /// What servers were told of its generations.
+    pub(crate) notified: Arc<NotifiedMemory>,
     settings: &'a Settings,
     weights: Arc<Weights>,
     /// Set where a base is there or asked for; as far as it is known, until W~ is made.
@@ -82,8 +86,12 @@ impl<'a> Target<'a> {
         let base = (!bases.is_empty()).then(base);
         let companions = Companions::new(settings, weights.path(), weights.folder());
         let fingerprints = Fingerprints::new(settings, &weights, fingerprint);
+        let servers = &settings.publish.notify.servers;
+        let keys = servers.iter().map(NotifiedServer::key);
+        let notified = Arc::new(NotifiedMemory::open(&out.path, keys)?);
         let mut target = Self {
             out,
+            notified,
             settings,
             base,
             bases,
@@ -272,7 +280,9 @@ impl<'a> Target<'a> {
         let outcome = generation.publish(&self.out, against)?;
         if matches!(outcome, PublishOutcome::Published(_)) {
             self.drained = drained;
-            self.out.prune(self.settings.publish.keep_generations)?;
+            let held = self.notified.held();
+            let keep = self.settings.publish.keep_generations;
+            self.out.prune(keep, &held)?;
         }
         Ok(PublishReport { bases, outcome })
     }

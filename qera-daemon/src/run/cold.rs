@@ -35,6 +35,7 @@ pub(crate) struct Cold<'a> {
 /// # Errors
 /// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
 pub(crate) fn open_out(settings: &Settings, model: Option<&Model>) -> Result<OutFolder, Fatal> {
+    settings.publish.notify.check_files()?;
     let out = OutFolder::open(&settings.publish.out)?;
     refuse_other_quantizer(&out, settings, model)?;
     refuse_other_checkpoint(&out, settings, model)?;

@@ -9,6 +9,7 @@ pub(crate) mod layered;
 pub(crate) mod log_format;
 pub(crate) mod memory_budget;
 pub(crate) mod name_map;
+pub(crate) mod notify;
 pub(crate) mod options;
 pub(crate) mod parse;
 pub(crate) mod publish;

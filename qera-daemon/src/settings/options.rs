@@ -138,6 +138,17 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) on_publish: Option<String>,
 
+    /// vllm=URL[,name=qera][,canary=FILE][,path=PREFIX][,names=generation][,poll=SECONDS]: hands
+    /// each generation to this server and sees to it that it serves it; repeatable, one a replica.
+    /// canary: a text that no generation may be 1 % worse on; path: where the server sees --out
+    #[arg(long, value_name = "SERVER", global = true)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notify: Vec<String>,
+    /// File with the token of the servers of --notify
+    #[arg(long, value_name = "FILE", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) notify_token_file: Option<PathBuf>,
+
     /// How the low-rank term is computed [default: exact]
     #[arg(long, value_parser = PossibleValuesParser::new(METHODS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -301,13 +312,15 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 15] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 17] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
         ("imatrix", "none"),
         ("include", "all linear layers"),
         ("map", "found out"),
+        ("notify", "none"),
+        ("notify-token-file", "none"),
         ("on-publish", "none"),
         ("quantized", "none, --quantizer makes the quantized weights"),
         ("rank-for", "none"),

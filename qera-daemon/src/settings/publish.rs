@@ -8,6 +8,7 @@ use qera_core::quantize::Grid;
 
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
+use crate::settings::notify::NotifySettings;
 use crate::settings::options::Options;
 use crate::settings::parse::at_least;
 use crate::settings::rounding::Rounding;
@@ -57,6 +58,8 @@ pub(crate) struct PublishSettings {
     pub(crate) bases: BTreeSet<BaseForm>,
     /// Command after each publication.
     pub(crate) on_publish: Option<String>,
+    /// Servers that each generation is handed to.
+    pub(crate) notify: NotifySettings,
 }
 
 impl PublishSettings {
@@ -80,6 +83,7 @@ impl PublishSettings {
             keep_generations,
             bases,
             on_publish: options.on_publish.clone(),
+            notify: NotifySettings::resolve(options)?,
         };
         if publish.writes(BaseForm::CompressedTensors) {
             PackScheme::of(grid).map_err(|e| {

@@ -6,8 +6,9 @@ use crate::sources::{Source, assert_none, sources};
 use crate::spelled::spelling;
 use crate::syntax::{Parsed, lines_with, made_up, parsed};
 
-/// The doors of qera-daemon: to files, and to the time.
+/// The doors of qera-daemon: to files, to the time, to the network.
 const DISK: &str = "qera-daemon/src/disk/";
+const NETWORK: &str = "qera-daemon/src/network.rs";
 const CLOCK: &str = "qera-daemon/src/disk/clock.rs";
 
 /// What may reach past the door to files: what is never durable, and is read once. File, path,
@@ -78,6 +79,17 @@ fn leads_to_files(path: &[String]) -> bool {
         "fs" | "memmap2" => true,
         "os" => rest.iter().any(|part| part == "fs"),
         "File" | "OpenOptions" | "Mmap" | "MmapMut" | "MmapOptions" => !rest.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether a path leads to the network; a socket of the machine itself (`std::os::unix::net`) does
+/// not.
+fn leads_to_the_network(path: &[String]) -> bool {
+    let first = path.first().map(String::as_str);
+    match first {
+        Some("ureq" | "rustls" | "net") => true,
+        Some("TcpStream" | "TcpListener" | "UdpSocket" | "ToSocketAddrs") => path.len() > 1,
         _ => false,
     }
 }
@@ -179,6 +191,40 @@ fn past_the_clock(files: &[Parsed]) -> Vec<String> {
         }
     }
     findings
+}
+
+fn past_the_network(files: &[Parsed]) -> Vec<String> {
+    let others = files.iter().filter(|file| file.path != NETWORK);
+    let found = others.flat_map(|file| matching(file, leads_to_the_network));
+    found.map(|reach| reach.finding).collect()
+}
+
+#[test]
+fn servers_are_asked_through_the_network() {
+    let findings = past_the_network(&parsed("qera-daemon/src"));
+    assert_none(&format!("ways to servers past {NETWORK}"), &findings);
+}
+
+#[test]
+fn ways_past_the_network_are_seen_in_every_form() {
+    let found = |text: &str| past_the_network(&made_up(&[("a.rs", text)]));
+    for sound in [
+        "use std::os::unix::net::UnixDatagram; use crate::network::Client; fn f(net: u8) {}",
+        "#[cfg(test)]\nmod tests { use std::net::TcpListener; }",
+    ] {
+        assert!(found(sound).is_empty(), "{sound}");
+    }
+    for form in [
+        "use ureq::Agent;",
+        "use std::net::TcpStream;",
+        "use std::{io, net::UdpSocket};",
+        "fn f() { std::net::TcpStream::connect(a) }",
+        "fn f() { TcpStream::connect(a) }",
+        "fn f() { m!(ureq::get(a)) }",
+        "fn f(x: &ureq::Error) {}",
+    ] {
+        assert_eq!(found(form).len(), 1, "{form}");
+    }
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! The door to the network: whoever asks a server does it here. One request, one answer of bounded
+//! size in bounded time, from the host that was named and from no other: no redirect is followed,
+//! and the environment's proxies are not used.
+
+use core::time::Duration;
+
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Error};
+
+use crate::disk::read;
+
+/// The longest answer that is read; the text of a canary has a few hundred bytes for each token.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// What is waited for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Where systems keep the certificates that they trust.
+const SYSTEM_ROOTS: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// Asks servers.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    agent: Agent,
+}
+
+/// What a server is asked.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// Scheme, host, port and path.
+    pub(crate) url: &'a str,
+    /// JSON that is posted; without one the URL is fetched.
+    pub(crate) body: Option<Vec<u8>>,
+    /// The header `Authorization`.
+    pub(crate) authorization: Option<String>,
+    /// The header `X-Request-Id`.
+    pub(crate) id: Option<&'a str>,
+    /// From the name of the host to the last byte of the answer.
+    pub(crate) limit: Duration,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(crate) struct HttpAnswer {
+    /// The number of its status.
+    pub(crate) status: u16,
+    /// Its body, whole.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NetworkError {
+    /// There is no connection: nothing was asked.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// It may have been asked, and has not answered to the end.
+    #[error("did not answer within {} s", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// The answer is longer than any that is waited for.
+    #[error("answers more than {} MiB", ANSWER_BYTES_MAX >> 20)]
+    TooLarge,
+    /// What came is no HTTP, or ends too early.
+    #[error("its answer is cut off or no HTTP: {0}")]
+    Broken(String),
+}
+
+impl Client {
+    /// With the certificates that the system trusts, or those of `SSL_CERT_FILE`.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        let tls = TlsConfig::builder().root_certs(roots()).build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .max_response_header_size(HEADER_BYTES_MAX)
+            .timeout_connect(Some(CONNECT_LIMIT))
+            // A server that restarts closes its connections: each request has a new one.
+            .max_idle_connections(0)
+            .user_agent(concat!("qera/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self {
+            agent: config.new_agent(),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; an answer of any status is none.
+    pub(crate) fn ask(&self, request: Request<'_>) -> Result<HttpAnswer, NetworkError> {
+        let limit = request.limit;
+        let why = |error| NetworkError::of(error, limit);
+        let mut headers = Vec::new();
+        headers.extend(request.authorization.map(|value| ("Authorization", value)));
+        headers.extend(request.id.map(|id| ("X-Request-Id", id.to_owned())));
+        let answered = match request.body {
+            None => {
+                let get = self.agent.get(request.url);
+                let get = headers
+                    .iter()
+                    .fold(get, |get, (name, value)| get.header(*name, value));
+                get.config().timeout_global(Some(limit)).build().call()
+            }
+            Some(body) => {
+                let post = self.agent.post(request.url);
+                let post = post.header("Content-Type", "application/json");
+                let post = headers
+                    .iter()
+                    .fold(post, |post, (name, value)| post.header(*name, value));
+                post.config()
+                    .timeout_global(Some(limit))
+                    .build()
+                    .send(&body[..])
+            }
+        };
+        let mut response = answered.map_err(why)?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let body = body.read_to_vec().map_err(why)?;
+        Ok(HttpAnswer { status, body })
+    }
+}
+
+impl NetworkError {
+    fn of(error: Error, limit: Duration) -> Self {
+        match error {
+            Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => Self::Unreachable(
+                format!("no connection within {} s", CONNECT_LIMIT.as_secs()),
+            ),
+            Error::Timeout(_) => Self::TimedOut(limit),
+            Error::BodyExceedsLimit(_) => Self::TooLarge,
+            Error::HostNotFound => Self::Unreachable("its name is not known".into()),
+            Error::ConnectionFailed => Self::Unreachable("no connection".into()),
+            Error::Io(error) if is_of_connecting(error.kind()) => {
+                Self::Unreachable(error.to_string())
+            }
+            Error::Tls(what) => Self::Unreachable(what.to_owned()),
+            Error::Rustls(error) => Self::Unreachable(error.to_string()),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+const fn is_of_connecting(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        kind,
+        ConnectionRefused | HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable
+    )
+}
+
+/// The certificates of `SSL_CERT_FILE`, else the system's, else those that the program was built
+/// with.
+fn roots() -> RootCerts {
+    let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+    let usual = SYSTEM_ROOTS.iter().map(std::path::PathBuf::from);
+    let mut files = named.into_iter().chain(usual);
+    let read = files.find_map(|path| read(&path).ok());
+    let certificates: Vec<_> = parse_pem(&read.unwrap_or_default())
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        RootCerts::WebPki
+    } else {
+        RootCerts::new_with_certs(&certificates)
+    }
+}

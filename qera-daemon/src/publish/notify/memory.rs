@@ -1,0 +1,476 @@
+//! What servers were told, on disk: `OUT/notified.json`, beside the generations that it is about.
+//! It is written before a server is told, so that no generation is removed that one may read, and
+//! none is tried again that was found to be worse, whichever side ends in between.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::clock::{now, since};
+use crate::disk::{TEMPORARY, read, read_if_there, rename, sync, write_json};
+use crate::error::Fatal;
+use crate::publish::notify::canary::CanaryTrial;
+
+const VERSION: u32 = 1;
+/// Rejected generations that are remembered.
+const REJECTED_MAX: usize = 1000;
+/// A generation stays so long after a newer one is served: a request that began before may still
+/// make the engine read it.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// A generation, told from another of its number in an output folder that was begun anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GenerationId {
+    /// Its number.
+    pub(crate) number: u64,
+    /// Of its manifest.
+    pub(crate) digest: String,
+}
+
+impl GenerationId {
+    /// Of a generation in an output folder; `None` where it is gone.
+    #[must_use]
+    pub(crate) fn of(out: &Path, number: u64) -> Option<Self> {
+        let manifest = format!("generations/{number:06}/qera_manifest.json");
+        let bytes = read(&out.join(manifest)).ok()?;
+        Some(Self {
+            number,
+            digest: blake3::hash(&bytes).to_hex()[..32].to_owned(),
+        })
+    }
+}
+
+/// A generation that a canary showed to be worse.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RejectedCanary {
+    /// Which.
+    pub(crate) generation: GenerationId,
+    /// Which server showed it.
+    pub(crate) server: String,
+    /// What it showed.
+    pub(crate) trial: CanaryTrial,
+    /// What it was held against.
+    pub(crate) best: f64,
+}
+
+/// The best generation that a server accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct BestCanary {
+    generation: GenerationId,
+    /// Digest of the text; another text has another best.
+    text: String,
+    loss: f64,
+}
+
+/// What one server was told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct ServerRecord {
+    /// The generation that it was last seen to serve.
+    confirmed: Option<GenerationId>,
+    /// The generation that was tried last, and may be served.
+    accepted: Option<GenerationId>,
+    /// Generations that it may still read.
+    told: BTreeSet<u64>,
+    best: Option<BestCanary>,
+}
+
+/// The file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct NotifiedRecord {
+    version: u32,
+    rejected: Vec<RejectedCanary>,
+    servers: BTreeMap<String, ServerRecord>,
+}
+
+/// What was told, shared by the threads that tell and by who prunes.
+#[derive(Debug)]
+pub(crate) struct NotifiedMemory {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    record: NotifiedRecord,
+    /// Servers of this run; others hold nothing back.
+    keys: BTreeSet<String>,
+    /// Since when each serves what it was last seen to serve, in this run.
+    since: BTreeMap<String, Instant>,
+}
+
+impl NotifiedMemory {
+    /// Reads what was told.
+    ///
+    /// # Errors
+    /// [`Fatal::StateRefused`] for a file that is not understood, [`Fatal::Io`].
+    pub(crate) fn open(out: &Path, keys: impl Iterator<Item = String>) -> Result<Self, Fatal> {
+        let path = out.join("notified.json");
+        let keys: BTreeSet<String> = keys.collect();
+        let bytes = if keys.is_empty() {
+            None
+        } else {
+            read_if_there(&path)?
+        };
+        let record = match bytes {
+            None => NotifiedRecord::default(),
+            Some(bytes) => parse(&path, &bytes)?,
+        };
+        let state = Mutex::new(State {
+            record,
+            keys,
+            since: BTreeMap::new(),
+        });
+        Ok(Self { path, state })
+    }
+
+    /// A server is told of a generation: it stays until another is served there.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`]; nothing may be told then.
+    pub(crate) fn telling(&self, key: &str, generation: u64) -> Result<(), Fatal> {
+        self.change(|record| record.of(key).told.insert(generation))
+    }
+
+    /// A canary is unloaded, and its generation will not be served.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn withdrawn(&self, key: &str, generation: u64) -> Result<(), Fatal> {
+        self.change(|record| {
+            let of_server = record.of(key);
+            if of_server.confirmed.as_ref().map(|of| of.number) != Some(generation) {
+                of_server.told.remove(&generation);
+            }
+        })
+    }
+
+    /// A generation may be served; `text` is the digest of a text that it is compared on.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn accepted(
+        &self,
+        key: &str,
+        generation: &GenerationId,
+        text: Option<&str>,
+        trial: &CanaryTrial,
+    ) -> Result<(), Fatal> {
+        self.change(|record| {
+            let of_server = record.of(key);
+            of_server.accepted = Some(generation.clone());
+            let Some(text) = text else {
+                return;
+            };
+            let best = of_server.best.as_ref().filter(|best| best.text == text);
+            if best.is_none_or(|best| trial.loss < best.loss) {
+                of_server.best = Some(BestCanary {
+                    generation: generation.clone(),
+                    text: text.to_owned(),
+                    loss: trial.loss,
+                });
+            }
+        })
+    }
+
+    /// A generation is worse than the best one, and no server is told of it again.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn reject(&self, rejected: RejectedCanary) -> Result<(), Fatal> {
+        self.change(|record| {
+            // Those that are long gone from the disk are told by nobody.
+            let surplus = (record.rejected.len() + 1).saturating_sub(REJECTED_MAX);
+            record.rejected.drain(..surplus);
+            record.rejected.push(rejected);
+        })
+    }
+
+    /// A server was seen to serve a generation. Whether that is new.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn confirm(&self, key: &str, generation: &GenerationId) -> Result<bool, Fatal> {
+        let mut state = self.lock();
+        let is_new = state.record.of(key).confirmed.as_ref() != Some(generation);
+        if is_new || !state.since.contains_key(key) {
+            state.since.insert(key.to_owned(), now());
+        }
+        drop(state);
+        self.change(|record| {
+            let of_server = record.of(key);
+            of_server.told.insert(generation.number);
+            of_server.accepted = Some(generation.clone());
+            of_server.confirmed = Some(generation.clone());
+        })?;
+        Ok(is_new)
+    }
+
+    /// The generation that a server was last seen to serve.
+    #[must_use]
+    pub(crate) fn confirmed(&self, key: &str) -> Option<GenerationId> {
+        self.lock().record.servers.get(key)?.confirmed.clone()
+    }
+
+    /// Whether a generation was tried on a server, and may be served.
+    #[must_use]
+    pub(crate) fn is_accepted(&self, key: &str, generation: &GenerationId) -> bool {
+        let state = self.lock();
+        let of_server = state.record.servers.get(key);
+        of_server
+            .is_some_and(|of| [&of.accepted, &of.confirmed].contains(&&Some(generation.clone())))
+    }
+
+    /// Whether a canary showed a generation to be worse.
+    #[must_use]
+    pub(crate) fn is_rejected(&self, generation: &GenerationId) -> bool {
+        let state = self.lock();
+        let mut rejected = state.record.rejected.iter();
+        rejected.any(|of| of.generation == *generation)
+    }
+
+    /// The generations that a server's canary showed to be worse.
+    #[must_use]
+    pub(crate) fn rejected_by(&self, key: &str) -> Vec<u64> {
+        let state = self.lock();
+        let rejected = state.record.rejected.iter();
+        let own = rejected.filter(|of| of.server == key);
+        own.map(|of| of.generation.number).collect()
+    }
+
+    /// What the best generation so far makes of a text.
+    #[must_use]
+    pub(crate) fn best(&self, key: &str, text: &str) -> Option<f64> {
+        let state = self.lock();
+        let best = state.record.servers.get(key)?.best.as_ref()?;
+        (best.text == text).then_some(best.loss)
+    }
+
+    /// Whether a server has served what it serves for so long that nobody reads what came before.
+    #[must_use]
+    pub(crate) fn has_left_older(&self, key: &str) -> bool {
+        self.lock().has_left_older(key, GRACE)
+    }
+
+    /// The generations that a server of this run may still read.
+    #[must_use]
+    pub(crate) fn held(&self) -> BTreeSet<u64> {
+        self.lock().held(GRACE)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut NotifiedRecord) -> T) -> Result<(), Fatal> {
+        let mut state = self.lock();
+        let before = state.record.clone();
+        change(&mut state.record);
+        if state.record == before {
+            return Ok(());
+        }
+        state.record.version = VERSION;
+        self.write(&state.record)
+            .inspect_err(|_| state.record = before)
+    }
+
+    /// In one step; what it held is there until the new content is.
+    fn write(&self, record: &NotifiedRecord) -> Result<(), Fatal> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let unfinished = folder.join(format!("{TEMPORARY}notified.json"));
+        write_json(&unfinished, record)?;
+        rename(&unfinished, &self.path).map_err(Fatal::io(&self.path, "rename into place"))?;
+        sync(folder)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NotifiedRecord {
+    fn of(&mut self, key: &str) -> &mut ServerRecord {
+        self.servers.entry(key.to_owned()).or_default()
+    }
+}
+
+impl State {
+    fn has_left_older(&self, key: &str, grace: Duration) -> bool {
+        self.since.get(key).is_some_and(|&at| since(at) >= grace)
+    }
+
+    fn held(&mut self, grace: Duration) -> BTreeSet<u64> {
+        let mut held = BTreeSet::new();
+        for key in self.keys.clone() {
+            let is_over = self.has_left_older(&key, grace);
+            let Some(of_server) = self.record.servers.get_mut(&key) else {
+                continue;
+            };
+            let confirmed = of_server.confirmed.as_ref().map(|of| of.number);
+            if is_over {
+                // Newer ones than the one that is served are being told.
+                of_server
+                    .told
+                    .retain(|&number| confirmed.is_none_or(|served| number >= served));
+            }
+            held.extend(&of_server.told);
+            held.extend(confirmed);
+        }
+        held
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<NotifiedRecord, Fatal> {
+    let refuse = |reason: String| Fatal::StateRefused {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let record: NotifiedRecord = serde_json::from_slice(bytes).map_err(|error| {
+        refuse(format!(
+            "is damaged ({error}): move it away, and what canaries have shown is forgotten"
+        ))
+    })?;
+    if record.version != VERSION {
+        return Err(refuse(format!(
+            "is of version {}, this program reads version {VERSION}: choose another --out",
+            record.version
+        )));
+    }
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "http://a qera";
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("qera-notified-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn open(&self) -> NotifiedMemory {
+            NotifiedMemory::open(&self.0, [KEY.to_owned()].into_iter()).unwrap()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn id(number: u64) -> GenerationId {
+        GenerationId {
+            number,
+            digest: format!("of {number}"),
+        }
+    }
+
+    fn trial(loss: f64) -> CanaryTrial {
+        CanaryTrial {
+            loss,
+            base_loss: 2.0,
+            difference: 1.0,
+            base_difference: 0.0,
+        }
+    }
+
+    fn held(memory: &NotifiedMemory, grace: Duration) -> Vec<u64> {
+        memory.lock().held(grace).into_iter().collect()
+    }
+
+    #[test]
+    fn what_was_told_is_held_until_a_newer_one_was_served_for_a_while() {
+        let folder = Folder::new("held");
+        let memory = folder.open();
+        assert!(held(&memory, GRACE).is_empty());
+        memory.telling(KEY, 3).unwrap();
+        assert_eq!(held(&memory, Duration::ZERO), [3]);
+        assert!(memory.confirm(KEY, &id(3)).unwrap());
+        assert!(!memory.confirm(KEY, &id(3)).unwrap());
+        memory.telling(KEY, 5).unwrap();
+        assert_eq!(held(&memory, GRACE), [3, 5]);
+        assert!(memory.confirm(KEY, &id(5)).unwrap());
+        assert!(!memory.has_left_older(KEY));
+        assert_eq!(held(&memory, GRACE), [3, 5]);
+        // After a restart nobody knows for how long it is served.
+        drop(memory);
+        let memory = folder.open();
+        assert_eq!(held(&memory, Duration::ZERO), [3, 5]);
+        assert!(!memory.confirm(KEY, &id(5)).unwrap());
+        assert_eq!(held(&memory, GRACE), [3, 5]);
+        assert_eq!(held(&memory, Duration::ZERO), [5]);
+        // What a server of another run was told holds nothing.
+        let other = NotifiedMemory::open(&folder.0, ["other".to_owned()].into_iter()).unwrap();
+        assert!(held(&other, GRACE).is_empty());
+        let none = NotifiedMemory::open(&folder.0, core::iter::empty()).unwrap();
+        assert!(held(&none, GRACE).is_empty());
+    }
+
+    #[test]
+    fn a_canary_that_was_withdrawn_is_not_held_and_what_is_served_is() {
+        let folder = Folder::new("withdrawn");
+        let memory = folder.open();
+        memory.confirm(KEY, &id(3)).unwrap();
+        memory.telling(KEY, 4).unwrap();
+        memory.withdrawn(KEY, 4).unwrap();
+        memory.withdrawn(KEY, 3).unwrap();
+        assert_eq!(held(&memory, GRACE), [3]);
+    }
+
+    #[test]
+    fn verdicts_survive_and_are_of_one_content_and_one_text() {
+        let folder = Folder::new("verdicts");
+        let memory = folder.open();
+        memory
+            .accepted(KEY, &id(1), Some("a text"), &trial(1.0))
+            .unwrap();
+        memory
+            .accepted(KEY, &id(2), Some("a text"), &trial(1.005))
+            .unwrap();
+        memory.accepted(KEY, &id(3), None, &trial(0.5)).unwrap();
+        let rejected = RejectedCanary {
+            generation: id(4),
+            server: KEY.into(),
+            trial: trial(1.5),
+            best: 1.0,
+        };
+        memory.reject(rejected).unwrap();
+        drop(memory);
+        let memory = folder.open();
+        assert_eq!(memory.best(KEY, "a text"), Some(1.0));
+        assert_eq!(memory.best(KEY, "another"), None);
+        assert!(memory.is_accepted(KEY, &id(3)) && !memory.is_accepted(KEY, &id(2)));
+        assert_eq!(memory.rejected_by(KEY), [4]);
+        assert!(memory.is_rejected(&id(4)) && !memory.is_rejected(&id(3)));
+        let begun_anew = GenerationId {
+            digest: "other".into(),
+            ..id(4)
+        };
+        assert!(!memory.is_rejected(&begun_anew));
+        // A new text begins a new comparison.
+        memory
+            .accepted(KEY, &id(5), Some("another"), &trial(9.0))
+            .unwrap();
+        assert_eq!(memory.best(KEY, "another"), Some(9.0));
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_refused_by_name() {
+        let folder = Folder::new("damage");
+        let refusal = |text: &str| {
+            std::fs::write(folder.0.join("notified.json"), text).unwrap();
+            let opened = NotifiedMemory::open(&folder.0, [KEY.to_owned()].into_iter());
+            opened.unwrap_err().to_string()
+        };
+        assert!(refusal("{").contains("notified.json: is damaged"));
+        let other = refusal(r#"{"version":2,"rejected":[],"servers":{}}"#);
+        assert!(other.contains("is of version 2"), "{other}");
+    }
+}

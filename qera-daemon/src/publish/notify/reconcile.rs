@@ -1,0 +1,308 @@
+//! What to do next with a server, given what it serves and what it should: no network, no clock, no
+//! disk. It is asked anew after each step, so that whatever was cut short goes on from what is seen.
+
+use core::fmt;
+
+use crate::publish::notify::protocol::{ModelCard, ServedModels};
+use crate::settings::notify::AdapterNaming;
+
+/// What a server should serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Aim {
+    /// The generation's number.
+    pub(crate) generation: u64,
+    /// Its folder, as the server sees it.
+    pub(crate) path: String,
+    /// Whether it was tried as a canary, and may be served.
+    pub(crate) is_accepted: bool,
+}
+
+/// What a server calls adapters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AdapterNames {
+    /// `--notify name=`.
+    pub(crate) name: String,
+    /// `--notify names=`.
+    pub(crate) naming: AdapterNaming,
+}
+
+impl AdapterNames {
+    /// What a generation is called.
+    #[must_use]
+    pub(crate) fn of(&self, generation: u64) -> String {
+        match self.naming {
+            AdapterNaming::Stable => self.name.clone(),
+            AdapterNaming::Generation => format!("{}-{generation:06}", self.name),
+        }
+    }
+
+    /// What it is called while it is tried.
+    #[must_use]
+    pub(crate) fn canary(&self) -> String {
+        format!("{}-canary", self.name)
+    }
+
+    /// Whether it is a name of ours, and no canary's.
+    #[must_use]
+    pub(crate) fn are_of(&self, id: &str) -> bool {
+        match self.naming {
+            AdapterNaming::Stable => id == self.name,
+            AdapterNaming::Generation => self.number(id).is_some(),
+        }
+    }
+
+    /// The number of a generation of which this is the name.
+    fn number(&self, id: &str) -> Option<u64> {
+        let rest = id.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let number: u64 = rest.parse().ok()?;
+        (self.naming == AdapterNaming::Generation && id == self.of(number)).then_some(number)
+    }
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ServerStep {
+    /// Nothing of this name is to be served.
+    Unload(String),
+    /// Load the generation beside what is served.
+    LoadCanary,
+    /// Ask it, and decide whether it is served.
+    Try,
+    /// Serve it.
+    Swap(Swap),
+    /// A model has a name that ours would take.
+    NameTaken(String),
+    /// All is as it should be.
+    Rest,
+}
+
+impl fmt::Display for ServerStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unload(name) => write!(f, "{name} is unloaded"),
+            Self::LoadCanary => f.write_str("a canary is loaded"),
+            Self::Try => f.write_str("a canary is asked"),
+            Self::Swap(_) => f.write_str("a generation is loaded"),
+            Self::NameTaken(name) => write!(f, "{name} is a model"),
+            Self::Rest => f.write_str("nothing"),
+        }
+    }
+}
+
+/// How a generation comes to be served under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Swap {
+    /// The name is free.
+    Load,
+    /// It is unloaded, and loaded again at once; `root` is what it named.
+    Replace {
+        /// The path that the server gives for it.
+        root: Option<String>,
+    },
+    /// Requests find one or the other.
+    InPlace,
+}
+
+/// What to do next; `retire`: whether clients have had the time to leave older generations that
+/// have names of their own.
+#[must_use]
+pub(crate) fn next_step(
+    served: &ServedModels,
+    names: &AdapterNames,
+    aim: Option<&Aim>,
+    retire: bool,
+) -> ServerStep {
+    let canary = names.canary();
+    let is_model = |name: &String| served.find(name).is_some_and(|card| card.parent.is_none());
+    let own = aim.map(|aim| names.of(aim.generation));
+    if let Some(taken) = own.iter().chain([&canary]).find(|name| is_model(name)) {
+        return ServerStep::NameTaken(taken.clone());
+    }
+    let tried = served.find(&canary);
+    let Some((aim, name)) = aim.zip(own) else {
+        return tried.map_or(ServerStep::Rest, |_| ServerStep::Unload(canary));
+    };
+    let now = served.find(&name);
+    let is_served = is_at(now, &aim.path);
+    match tried {
+        Some(_) if is_served || aim.is_accepted => return ServerStep::Unload(canary),
+        Some(_) if is_at(tried, &aim.path) => return ServerStep::Try,
+        Some(_) => return ServerStep::Unload(canary),
+        None if !is_served && !aim.is_accepted => return ServerStep::LoadCanary,
+        None => {}
+    }
+    if !is_served {
+        return ServerStep::Swap(match now {
+            None => Swap::Load,
+            Some(card) if served.swaps_in_place() && is_before(card, &aim.path) => Swap::InPlace,
+            Some(card) => Swap::Replace {
+                root: card.root.clone(),
+            },
+        });
+    }
+    let is_older = |card: &&ModelCard| names.number(&card.id).is_some_and(|n| n != aim.generation);
+    let mut older = served.adapters().filter(is_older).filter(|_| retire);
+    older
+        .next()
+        .map_or(ServerStep::Rest, |card| ServerStep::Unload(card.id.clone()))
+}
+
+/// Whether an adapter was loaded from this path.
+#[must_use]
+pub(crate) fn is_at(card: Option<&ModelCard>, path: &str) -> bool {
+    card.and_then(|card| card.root.as_deref()) == Some(path)
+}
+
+/// Whether an adapter is of an older generation of the same folder: what the cache holds of a path
+/// that was served before would be taken for what is loaded over it.
+fn is_before(card: &ModelCard, path: &str) -> bool {
+    let root = card.root.as_deref().unwrap_or_default();
+    let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.len());
+    root.len() == path.len() && folder(root) == folder(path) && {
+        let at = folder(root).unwrap_or_default();
+        root[..at] == path[..at] && root < path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/out/generations/000012";
+    const OLD: &str = "/out/generations/000011";
+
+    /// What a server lists: names with their roots, beside a model `m`.
+    fn served(adapters: &[(&str, &str)]) -> ServedModels {
+        let adapters = adapters
+            .iter()
+            .map(|(id, root)| serde_json::json!({"id": id, "root": root, "parent": "m"}));
+        let model = serde_json::json!({"id": "m", "root": "/m", "parent": null});
+        let all: Vec<_> = [model].into_iter().chain(adapters).collect();
+        let body = serde_json::json!({ "data": all }).to_string();
+        ServedModels::parse(body.as_bytes()).unwrap()
+    }
+
+    fn names(naming: AdapterNaming) -> AdapterNames {
+        AdapterNames {
+            name: "qera".into(),
+            naming,
+        }
+    }
+
+    fn aim(is_accepted: bool) -> Aim {
+        Aim {
+            generation: 12,
+            path: PATH.into(),
+            is_accepted,
+        }
+    }
+
+    #[track_caller]
+    fn check(adapters: &[(&str, &str)], is_accepted: bool, expected: &ServerStep) {
+        let names = names(AdapterNaming::Stable);
+        let step = next_step(&served(adapters), &names, Some(&aim(is_accepted)), true);
+        assert_eq!(step, *expected, "{adapters:?}");
+    }
+
+    fn unload(name: &str) -> ServerStep {
+        ServerStep::Unload(name.into())
+    }
+
+    #[test]
+    fn a_generation_is_tried_and_then_served() {
+        check(&[], false, &ServerStep::LoadCanary);
+        check(&[("qera", OLD)], false, &ServerStep::LoadCanary);
+        check(
+            &[("qera", OLD), ("qera-canary", PATH)],
+            false,
+            &ServerStep::Try,
+        );
+        let canary = unload("qera-canary");
+        check(&[("qera", OLD), ("qera-canary", PATH)], true, &canary);
+        let replace = Swap::Replace {
+            root: Some(OLD.into()),
+        };
+        check(&[("qera", OLD)], true, &ServerStep::Swap(replace));
+        check(&[("qera", PATH)], true, &ServerStep::Rest);
+    }
+
+    #[test]
+    fn what_was_cut_short_goes_on_from_what_is_seen() {
+        // Killed between unloading and loading, or the server began anew.
+        check(&[], true, &ServerStep::Swap(Swap::Load));
+        // A canary of another generation was left.
+        let canary = unload("qera-canary");
+        check(&[("qera-canary", OLD)], false, &canary);
+        // The memory is gone, the server has what it should.
+        check(&[("qera", PATH)], false, &ServerStep::Rest);
+        check(&[("qera", PATH), ("qera-canary", PATH)], false, &canary);
+        // Another adapter stands under our name and elsewhere.
+        check(&[("qera", PATH), ("mine", OLD)], true, &ServerStep::Rest);
+    }
+
+    #[test]
+    fn with_the_plugin_a_newer_one_is_loaded_over_an_older_one_and_never_the_other_way() {
+        let step = |root: &str| {
+            let body = serde_json::json!({
+                "data": [
+                    {"id": "m", "root": "/m", "parent": null},
+                    {"id": "qera", "root": root, "parent": "m"},
+                ],
+                "qera": {"plugin": "0.1.0", "swaps_in_place": true},
+            });
+            let served = ServedModels::parse(body.to_string().as_bytes()).unwrap();
+            let names = names(AdapterNaming::Stable);
+            next_step(&served, &names, Some(&aim(true)), true)
+        };
+        assert_eq!(step(OLD), ServerStep::Swap(Swap::InPlace));
+        for root in [
+            "/out/generations/000013",
+            "/elsewhere/000011",
+            "/aut/generations/000011",
+            "qera/base",
+        ] {
+            let root = Some(root.to_owned());
+            let replace = ServerStep::Swap(Swap::Replace { root: root.clone() });
+            assert_eq!(step(root.as_deref().unwrap()), replace);
+        }
+    }
+
+    #[test]
+    fn without_an_aim_only_a_canary_goes() {
+        let names = names(AdapterNaming::Stable);
+        let step = |adapters: &[(&str, &str)]| next_step(&served(adapters), &names, None, true);
+        assert_eq!(step(&[("qera", OLD)]), ServerStep::Rest);
+        assert_eq!(
+            step(&[("qera", OLD), ("qera-canary", PATH)]),
+            unload("qera-canary")
+        );
+    }
+
+    #[test]
+    fn with_a_name_each_the_older_goes_after_the_newer_was_there_for_a_while() {
+        let names = names(AdapterNaming::Generation);
+        let step = |adapters: &[(&str, &str)], retire| {
+            next_step(&served(adapters), &names, Some(&aim(true)), retire)
+        };
+        let old = ("qera-000011", OLD);
+        assert_eq!(step(&[old], true), ServerStep::Swap(Swap::Load));
+        let both = [old, ("qera-000012", PATH)];
+        assert_eq!(step(&both, false), ServerStep::Rest);
+        assert_eq!(step(&both, true), unload("qera-000011"));
+        let foreign = [("qera-11", OLD), ("qera-new", OLD), ("qera-000012", PATH)];
+        assert_eq!(step(&foreign, true), ServerStep::Rest);
+    }
+
+    #[test]
+    fn a_models_name_is_never_taken() {
+        let step = |name: &str| {
+            let names = AdapterNames {
+                name: name.into(),
+                naming: AdapterNaming::Stable,
+            };
+            next_step(&served(&[]), &names, Some(&aim(true)), true)
+        };
+        assert_eq!(step("m"), ServerStep::NameTaken("m".into()));
+        assert_eq!(step("q"), ServerStep::Swap(Swap::Load));
+    }
+}

@@ -1,0 +1,426 @@
+//! One round with a server: it is looked at, and what is not as it should be is set right, step by
+//! step.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::disk::clock::{now, since};
+use crate::network::Client;
+use crate::observe::event::Event;
+use crate::observe::notify_events::{
+    CanaryShown, CanaryTried, GenerationServed, NotifyFailed, ServerStatus, SwapKind,
+};
+use crate::publish::notify::canary::{CanaryAnswers, CanaryTrial};
+use crate::publish::notify::conversation::{Conversation, NamedAdapter, Swapped};
+use crate::publish::notify::memory::{GenerationId, RejectedCanary};
+use crate::publish::notify::problem::{Problem, ProblemKind};
+use crate::publish::notify::protocol::{COMPLETIONS, MODELS, ServedModels};
+use crate::publish::notify::reconcile::{AdapterNames, Aim, ServerStep, is_at, next_step};
+use crate::publish::notify::{Audience, HandOver};
+use crate::settings::notify::NotifiedServer;
+
+/// More steps than any way from one generation to the next has.
+const STEPS_MAX: usize = 16;
+/// The longest rest after a swap.
+const REST: Duration = Duration::from_secs(30);
+/// What a canary is asked where the user gave no text.
+const SENTENCE: &str = "The river was high that spring, and the bridge that the engineers had \
+                        built the year before stood in water up to its third stone.";
+
+/// The rounds with one server.
+#[derive(Debug)]
+pub(crate) struct ServerRounds<A> {
+    server: NotifiedServer,
+    names: AdapterNames,
+    key: String,
+    hand_over: HandOver,
+    audience: A,
+    client: Client,
+    /// Generations that the server will not take, until it begins anew.
+    given_up: BTreeSet<u64>,
+    /// The latest problem that was said, until there is none.
+    said: Option<ProblemKind>,
+    /// When a generation took the place of another, in two steps.
+    replaced: Option<Instant>,
+    status: ServerStatus,
+}
+
+/// A generation that the server shall serve.
+#[derive(Debug)]
+struct WantedGeneration {
+    id: GenerationId,
+    aim: Aim,
+    name: String,
+}
+
+impl<A: Audience> ServerRounds<A> {
+    /// With a server.
+    pub(crate) fn new(server: NotifiedServer, hand_over: HandOver, audience: A) -> Self {
+        let key = server.key();
+        let status = ServerStatus {
+            server: server.url.clone(),
+            name: server.name.clone(),
+            rejected: hand_over.memory.rejected_by(&key),
+            ..ServerStatus::default()
+        };
+        Self {
+            names: AdapterNames {
+                name: server.name.clone(),
+                naming: server.naming,
+            },
+            key,
+            hand_over,
+            audience,
+            client: Client::new(),
+            given_up: BTreeSet::new(),
+            said: None,
+            replaced: None,
+            status,
+            server,
+        }
+    }
+
+    /// Between two looks at a server that serves what it should.
+    pub(crate) const fn poll(&self) -> Duration {
+        self.server.poll
+    }
+
+    /// How long it is better left alone: requests that began before the latest swap may still be
+    /// under way with an adapter that has no name any more, and a third one, a canary, would take
+    /// its place in the engine.
+    pub(crate) fn rest(&self) -> Duration {
+        let passed = self.replaced.map(since);
+        passed.map_or(Duration::ZERO, |passed| {
+            self.server.poll.min(REST).saturating_sub(passed)
+        })
+    }
+
+    /// One round, whose end is said and shown; `newest` is the newest generation.
+    ///
+    /// # Errors
+    /// [`Problem`], which has been said.
+    pub(crate) fn attempt(&mut self, newest: Option<u64>) -> Result<(), Problem> {
+        let wanted = self.wanted(newest);
+        let generation = wanted.as_ref().map(|of| of.id.number);
+        self.status.wanted = generation;
+        let result = self.round(wanted.as_ref());
+        match &result {
+            // Where the newest one is not taken, what was said of it still holds.
+            Ok(()) if generation == newest || self.said.is_some_and(|said| !said.stays) => {
+                (self.said, self.status.problem) = (None, None);
+            }
+            Ok(()) => {}
+            Err(problem) => {
+                if problem.is_absence() {
+                    self.began_anew();
+                }
+                self.status.problem = Some(problem.to_string());
+                self.say(problem, generation);
+            }
+        }
+        self.audience.show(&self.status);
+        result
+    }
+
+    /// A problem is said once, until it is over.
+    fn say(&mut self, problem: &Problem, generation: Option<u64>) {
+        let kind = problem.kind();
+        if self.said.replace(kind) == Some(kind) {
+            return;
+        }
+        self.audience.say(&Event::NotifyFailed(NotifyFailed {
+            server: &self.server.url,
+            name: &self.server.name,
+            generation,
+            retried: !problem.stays(),
+            message: problem.to_string(),
+        }));
+    }
+
+    /// The server has gone, or serves nothing of ours any more: it may take now what it did not.
+    fn began_anew(&mut self) {
+        self.given_up.clear();
+        self.status.generation = None;
+    }
+
+    /// What is to be served: the newest generation, or the one before it where that one is worse or
+    /// is not taken.
+    fn wanted(&self, newest: Option<u64>) -> Option<WantedGeneration> {
+        let HandOver { memory, out, .. } = &self.hand_over;
+        let is_open = |id: &GenerationId| !self.given_up.contains(&id.number);
+        let newest = newest
+            .and_then(|number| GenerationId::of(out, number))
+            .filter(|id| is_open(id) && !memory.is_rejected(id));
+        let before = || {
+            let confirmed = memory.confirmed(&self.key)?;
+            let found = GenerationId::of(out, confirmed.number)?;
+            (found == confirmed && is_open(&confirmed)).then_some(confirmed)
+        };
+        let id = newest.or_else(before)?;
+        Some(WantedGeneration {
+            aim: Aim {
+                generation: id.number,
+                path: self.server.path_of(out, id.number),
+                is_accepted: memory.is_accepted(&self.key, &id),
+            },
+            name: self.names.of(id.number),
+            id,
+        })
+    }
+
+    fn round(&mut self, wanted: Option<&WantedGeneration>) -> Result<(), Problem> {
+        let conversation = Conversation {
+            client: self.client.clone(),
+            url: self.server.url.clone(),
+            token: self.hand_over.settings.token()?,
+        };
+        let mut aim = wanted.map(|wanted| wanted.aim.clone());
+        let mut swapped = None;
+        let mut before = ServerStep::Rest;
+        for _ in 0..STEPS_MAX {
+            let served = conversation.look()?;
+            self.see(&served);
+            let retire = self.hand_over.memory.has_left_older(&self.key);
+            let step = next_step(&served, &self.names, aim.as_ref(), retire);
+            if let (Some(wanted), Some(aim)) = (wanted, &aim)
+                && is_at(served.find(&wanted.name), &aim.path)
+            {
+                self.confirm(wanted, swapped.take())?;
+            }
+            if step == ServerStep::Rest {
+                return Ok(());
+            }
+            let taken = if step == before {
+                Err(Problem::NotShown(step.to_string()))
+            } else {
+                self.take(&step, &conversation, &served, wanted)
+            };
+            match taken {
+                Ok(StepDone::Swapped(how)) => swapped = Some(how),
+                Ok(StepDone::Accepted) => aim.iter_mut().for_each(|aim| aim.is_accepted = true),
+                Ok(StepDone::Rejected) => aim = None,
+                Ok(StepDone::Done) => {}
+                Err(problem) => {
+                    if problem.stays() {
+                        self.given_up.extend(wanted.map(|of| of.id.number));
+                    }
+                    return Err(problem);
+                }
+            }
+            before = step;
+        }
+        Err(Problem::NotShown("it goes round in circles".into()))
+    }
+
+    /// Takes note of what is served.
+    fn see(&mut self, served: &ServedModels) {
+        let ours = served.adapters().filter(|card| self.names.are_of(&card.id));
+        let numbers = ours.filter_map(|card| self.number_at(card.root.as_deref()?));
+        let found = numbers.max();
+        if found.is_none() && self.status.generation.is_some() {
+            self.began_anew();
+        }
+        self.status.generation = found;
+    }
+
+    /// The number of the generation whose folder this is on the server.
+    fn number_at(&self, root: &str) -> Option<u64> {
+        let number = root.rsplit('/').next()?.parse().ok()?;
+        let path = self.server.path_of(&self.hand_over.out, number);
+        (path == root).then_some(number)
+    }
+
+    fn take(
+        &mut self,
+        step: &ServerStep,
+        conversation: &Conversation,
+        served: &ServedModels,
+        wanted: Option<&WantedGeneration>,
+    ) -> Result<StepDone, Problem> {
+        let canary = self.names.canary();
+        match step {
+            ServerStep::Rest => Ok(StepDone::Done),
+            ServerStep::NameTaken(name) => Err(Problem::NameTaken(name.clone())),
+            ServerStep::Unload(name) => {
+                conversation.unload(name)?;
+                if *name == canary {
+                    self.withdraw(served)?;
+                }
+                Ok(StepDone::Done)
+            }
+            ServerStep::LoadCanary => {
+                let Some(wanted) = wanted else {
+                    return Ok(StepDone::Done);
+                };
+                self.remember_telling(wanted)?;
+                let loaded = conversation.load(wanted.adapter(&canary), false);
+                if loaded.as_ref().is_err_and(Problem::is_answer) {
+                    self.forget(&wanted.id)?;
+                }
+                loaded.map(|()| StepDone::Done)
+            }
+            ServerStep::Try => wanted.map_or(Ok(StepDone::Done), |wanted| {
+                self.try_canary(wanted, conversation, served)
+            }),
+            ServerStep::Swap(how) => {
+                let Some(wanted) = wanted else {
+                    return Ok(StepDone::Done);
+                };
+                self.remember_telling(wanted)?;
+                let swapped = conversation.swap(wanted.adapter(&wanted.name), how)?;
+                self.replaced = swapped.window.map(|_| now());
+                Ok(StepDone::Swapped(swapped))
+            }
+        }
+    }
+
+    fn remember_telling(&self, wanted: &WantedGeneration) -> Result<(), Problem> {
+        let HandOver { memory, .. } = &self.hand_over;
+        memory
+            .telling(&self.key, wanted.id.number)
+            .map_err(Problem::memory)
+    }
+
+    /// A canary that is worse, or could not be asked, need not be kept any more.
+    fn withdraw(&self, served: &ServedModels) -> Result<(), Problem> {
+        let HandOver { memory, out, .. } = &self.hand_over;
+        let canary = served.find(&self.names.canary());
+        let root = canary.and_then(|card| card.root.as_deref());
+        let id = root
+            .and_then(|root| self.number_at(root))
+            .and_then(|number| GenerationId::of(out, number));
+        let is_over =
+            |id: &GenerationId| memory.is_rejected(id) || self.given_up.contains(&id.number);
+        match id.filter(is_over) {
+            Some(id) => self.forget(&id),
+            None => Ok(()),
+        }
+    }
+
+    /// The server does not have a generation that it was told of as a canary.
+    fn forget(&self, id: &GenerationId) -> Result<(), Problem> {
+        let memory = &self.hand_over.memory;
+        let withdrawn = memory.withdrawn(&self.key, id.number);
+        withdrawn.map_err(Problem::memory)
+    }
+
+    /// Asks the canary, and decides whether its generation is served.
+    fn try_canary(
+        &mut self,
+        wanted: &WantedGeneration,
+        conversation: &Conversation,
+        served: &ServedModels,
+    ) -> Result<StepDone, Problem> {
+        let base = served.base().ok_or_else(|| Problem::Answer {
+            asked: MODELS,
+            what: "no model that adapters are for".into(),
+        })?;
+        let text = self.server.canary_text()?;
+        let asked = text.as_deref().unwrap_or(SENTENCE);
+        let score = |model: &str, which: &str| {
+            let id = format!("qera-canary-{:06}-{which}", wanted.id.number);
+            conversation.score(model, asked, &id)
+        };
+        let answers = CanaryAnswers {
+            base: [score(&base.id, "base")?, score(&base.id, "base-again")?],
+            canary: score(&self.names.canary(), "adapter")?,
+        };
+        let trial = answers.trial().ok_or_else(|| Problem::Answer {
+            asked: COMPLETIONS,
+            what: "different numbers of tokens for one text".into(),
+        })?;
+        let digest = text.map(|text| blake3::hash(text.as_bytes()).to_hex().to_string());
+        self.judge(wanted, &trial, digest.as_deref())
+    }
+
+    fn judge(
+        &mut self,
+        wanted: &WantedGeneration,
+        trial: &CanaryTrial,
+        text: Option<&str>,
+    ) -> Result<StepDone, Problem> {
+        let memory = &self.hand_over.memory;
+        let best = text.and_then(|text| memory.best(&self.key, text));
+        let bad_beside = best.filter(|_| !trial.is_good(best));
+        let remembered = match bad_beside {
+            None => memory.accepted(&self.key, &wanted.id, text, trial),
+            Some(best) => memory.reject(RejectedCanary {
+                generation: wanted.id.clone(),
+                server: self.key.clone(),
+                trial: *trial,
+                best,
+            }),
+        };
+        remembered.map_err(Problem::memory)?;
+        let shown = CanaryShown {
+            loss: trial.loss,
+            base_loss: trial.base_loss,
+            best_loss: best,
+            difference: trial.difference,
+            base_difference: trial.base_difference,
+        };
+        self.audience.say(&Event::Canary(CanaryTried {
+            server: &self.server.url,
+            generation: wanted.id.number,
+            accepted: bad_beside.is_none(),
+            shown,
+        }));
+        self.status.canary = Some(shown);
+        if bad_beside.is_none() {
+            return Ok(StepDone::Accepted);
+        }
+        self.status.rejected.push(wanted.id.number);
+        Ok(StepDone::Rejected)
+    }
+
+    /// `/v1/models` names the generation's folder.
+    fn confirm(
+        &mut self,
+        wanted: &WantedGeneration,
+        swapped: Option<Swapped>,
+    ) -> Result<(), Problem> {
+        let memory = &self.hand_over.memory;
+        let confirmed = memory.confirm(&self.key, &wanted.id);
+        let is_new = confirmed.map_err(Problem::memory)?;
+        if !is_new && swapped.is_none() {
+            return Ok(());
+        }
+        let window = swapped.and_then(|how| how.window);
+        let window_ms = window.map(|window| window.as_secs_f64() * 1000.0);
+        let swap = swapped.map_or(SwapKind::Found, |how| how.kind);
+        self.status.swap = Some(swap);
+        self.status.window_ms = window_ms;
+        self.audience.say(&Event::Served(GenerationServed {
+            server: &self.server.url,
+            name: &wanted.name,
+            generation: wanted.id.number,
+            path: &wanted.aim.path,
+            swap,
+            window_ms,
+        }));
+        Ok(())
+    }
+}
+
+/// What a step brought about.
+#[derive(Debug)]
+enum StepDone {
+    /// Nothing more than it says.
+    Done,
+    /// The generation may be served.
+    Accepted,
+    /// It may not.
+    Rejected,
+    /// It should be served now.
+    Swapped(Swapped),
+}
+
+impl WantedGeneration {
+    fn adapter<'a>(&'a self, name: &'a str) -> NamedAdapter<'a> {
+        NamedAdapter {
+            name,
+            path: &self.aim.path,
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! `--notify`: the servers that each generation is handed to, and how.
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+
+use crate::disk::open_file::OpenFile;
+use crate::error::Fatal;
+use crate::settings::options::Options;
+use crate::settings::parse::seconds;
+
+/// What an option looks like, for messages.
+const FORM: &str =
+    "vllm=URL[,name=NAME][,canary=FILE][,path=PREFIX][,names=generation][,poll=SECONDS]";
+/// A longer token, or a longer text for a canary, is not meant.
+const TOKEN_BYTES_MAX: usize = 4096;
+const CANARY_BYTES_MAX: usize = 1 << 16;
+/// Name of the adapter on a server that nobody chose another for.
+const NAME: &str = "qera";
+/// Seconds between two looks at a server that serves what it should.
+const POLL: f64 = 30.0;
+
+/// The servers, and what opens them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NotifySettings {
+    /// In the order of the options.
+    pub(crate) servers: Vec<NotifiedServer>,
+    /// `--notify-token-file`.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// A server that generations are handed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotifiedServer {
+    /// http or https, host, port, perhaps a path; nothing at its end.
+    pub(crate) url: String,
+    /// What the adapter is called there.
+    pub(crate) name: String,
+    /// Whether each generation has a name of its own.
+    pub(crate) naming: AdapterNaming,
+    /// A text that a generation is tried on.
+    pub(crate) canary: Option<PathBuf>,
+    /// Where the server sees `OUT`, if elsewhere.
+    pub(crate) prefix: Option<String>,
+    /// Between two looks at what it serves.
+    pub(crate) poll: Duration,
+}
+
+/// What a generation is called on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdapterNaming {
+    /// The newest has the name, whichever it is.
+    Stable,
+    /// Each has the name and its number: a router moves from one to the next.
+    Generation,
+}
+
+/// The token of a server; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(String);
+
+impl core::fmt::Debug for Token {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+impl Token {
+    /// What is sent as `Authorization`.
+    pub(crate) fn header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+/// Why a file of `--notify` cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotifyFileError {
+    /// The system does not give it.
+    #[error("{}: {source}", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Anyone on the machine could use the token.
+    #[error("{}: everybody may read or write it: chmod o= {}", path.display(), path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds something else.
+    #[error("{}: {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+    },
+}
+
+impl NotifySettings {
+    /// Checks its options.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
+        let mut servers: Vec<NotifiedServer> = Vec::new();
+        for text in &options.notify {
+            let server = NotifiedServer::parse(text)
+                .map_err(|why| Fatal::Usage(format!("--notify {text}: {why}")))?;
+            if servers.iter().any(|other| other.key() == server.key()) {
+                return Err(Fatal::Usage(format!(
+                    "--notify {text}: that server has this name already: another name=, or once only"
+                )));
+            }
+            servers.push(server);
+        }
+        let token_file = options.notify_token_file.clone();
+        if token_file.is_some() && servers.is_empty() {
+            return Err(Fatal::Usage(
+                "--notify-token-file: does nothing without --notify".into(),
+            ));
+        }
+        Ok(Self {
+            servers,
+            token_file,
+        })
+    }
+
+    /// Finds out at the start what would otherwise fail at the first generation.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`] with the file.
+    pub(crate) fn check_files(&self) -> Result<(), Fatal> {
+        let usage =
+            |option: &str, error: NotifyFileError| Fatal::Usage(format!("--{option} {error}"));
+        self.token()
+            .map_err(|error| usage("notify-token-file", error))?;
+        for server in &self.servers {
+            server
+                .canary_text()
+                .map_err(|error| usage("notify canary=", error))?;
+        }
+        Ok(())
+    }
+
+    /// The token as the file has it now: it may be replaced while the daemon runs.
+    ///
+    /// # Errors
+    /// [`NotifyFileError`].
+    pub(crate) fn token(&self) -> Result<Option<Token>, NotifyFileError> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let unread = |source| NotifyFileError::Unread {
+            path: path.clone(),
+            source,
+        };
+        let file = OpenFile::open(path).map_err(unread)?;
+        if file.is_open_to_everybody().map_err(unread)? {
+            return Err(NotifyFileError::Open { path: path.clone() });
+        }
+        let bytes = file.first_bytes(TOKEN_BYTES_MAX + 1).map_err(unread)?;
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let token = text.trim();
+        let is_sound = !token.is_empty()
+            && text.len() <= TOKEN_BYTES_MAX
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_sound {
+            return Err(NotifyFileError::Content {
+                path: path.clone(),
+                what: "holds no token: one line of visible ASCII, at most 4096 bytes",
+            });
+        }
+        Ok(Some(Token(token.to_owned())))
+    }
+}
+
+impl NotifiedServer {
+    /// From the text of the option.
+    ///
+    /// # Errors
+    /// [`NotifyError`].
+    fn parse(text: &str) -> Result<Self, NotifyError> {
+        let mut parts = text.split(',').map(|part| {
+            let split = part.split_once('=');
+            split.ok_or_else(|| NotifyError::Form(part.to_owned()))
+        });
+        let url = match parts.next() {
+            Some(Ok(("vllm", url))) => parse_url(url)?,
+            _ => return Err(NotifyError::NoServer),
+        };
+        let mut server = Self {
+            url,
+            name: NAME.into(),
+            naming: AdapterNaming::Stable,
+            canary: None,
+            prefix: None,
+            poll: Duration::from_secs_f64(POLL),
+        };
+        let mut seen = Vec::new();
+        for part in parts {
+            let (key, value) = part?;
+            if seen.contains(&key) {
+                return Err(NotifyError::Form(format!("{key} again")));
+            }
+            seen.push(key);
+            server.set(key, value)?;
+        }
+        Ok(server)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), NotifyError> {
+        match key {
+            "name" if is_name(value) => value.clone_into(&mut self.name),
+            "name" => return Err(NotifyError::Name(value.to_owned())),
+            "canary" if !value.is_empty() => self.canary = Some(PathBuf::from(value)),
+            "path" if is_prefix(value) => {
+                self.prefix = Some(value.trim_end_matches('/').to_owned());
+            }
+            "path" => return Err(NotifyError::Prefix(value.to_owned())),
+            "names" if value == "generation" => self.naming = AdapterNaming::Generation,
+            "poll" => {
+                let number = value.parse().ok();
+                self.poll = seconds("notify poll", number)
+                    .map_err(|_| NotifyError::Form(format!("poll={value}")))?;
+            }
+            _ => return Err(NotifyError::Form(format!("{key}={value}"))),
+        }
+        Ok(())
+    }
+
+    /// What tells it from other servers, in messages and on disk.
+    #[must_use]
+    pub(crate) fn key(&self) -> String {
+        format!("{} {}", self.url, self.name)
+    }
+
+    /// The text that generations are tried on, where there is one.
+    ///
+    /// # Errors
+    /// [`NotifyFileError`].
+    pub(crate) fn canary_text(&self) -> Result<Option<String>, NotifyFileError> {
+        let Some(path) = &self.canary else {
+            return Ok(None);
+        };
+        let unread = |source| NotifyFileError::Unread {
+            path: path.clone(),
+            source,
+        };
+        let file = OpenFile::open(path).map_err(unread)?;
+        let bytes = file.first_bytes(CANARY_BYTES_MAX + 1).map_err(unread)?;
+        let is_short = bytes.len() <= CANARY_BYTES_MAX;
+        match String::from_utf8(bytes) {
+            Ok(text) if is_short && !text.trim().is_empty() => Ok(Some(text)),
+            _ => Err(NotifyFileError::Content {
+                path: path.clone(),
+                what: "is no text of at most 65536 bytes of UTF-8 that fits the model's context",
+            }),
+        }
+    }
+
+    /// A generation's folder as the server sees it.
+    #[must_use]
+    pub(crate) fn path_of(&self, out: &Path, generation: u64) -> String {
+        let out = out.display().to_string();
+        let prefix = self.prefix.as_deref().unwrap_or(&out);
+        format!("{prefix}/generations/{generation:06}")
+    }
+}
+
+/// What is wrong with a value of `--notify`.
+#[derive(Debug, thiserror::Error)]
+enum NotifyError {
+    #[error("begins with vllm=URL: {FORM}")]
+    NoServer,
+    #[error("'{0}' is not understood: {FORM}")]
+    Form(String),
+    #[error("'{0}' is no name: letters, digits, '.', '_' and '-', at most 64")]
+    Name(String),
+    #[error(
+        "path={0}: the absolute path at which the server sees --out; what is not absolute a server \
+         looks for on a hub"
+    )]
+    Prefix(String),
+    #[error(
+        "the URL is http://HOST:PORT or https://HOST:PORT, perhaps with a path; without /v1, query, \
+         fragment, name and password (--notify-token-file)"
+    )]
+    Url,
+}
+
+fn parse_url(url: &str) -> Result<String, NotifyError> {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let url = url.trim_end_matches('/');
+    let host = rest.and_then(|rest| rest.split('/').next());
+    let is_sound = host.is_some_and(|host| !host.is_empty() && !host.starts_with(':'))
+        && url.bytes().all(|byte| byte.is_ascii_graphic())
+        && !url.contains(['@', '?', '#', '\\', '"'])
+        && !url.ends_with("/v1");
+    if is_sound {
+        Ok(url.to_owned())
+    } else {
+        Err(NotifyError::Url)
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=64).contains(&name.len()) && name.chars().all(is_good)
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    let mut parts = prefix.split('/');
+    prefix.starts_with('/') && !parts.any(|part| part == ".." || part == ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn resolved(notify: &[&str]) -> Result<NotifySettings, Fatal> {
+        NotifySettings::resolve(&Options {
+            notify: notify.iter().map(|&text| text.to_owned()).collect(),
+            ..Options::defaults()
+        })
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let server = |text| resolved(&[text]).unwrap().servers.remove(0);
+        let found = server("vllm=http://a:8000/");
+        assert_eq!(found.url, "http://a:8000");
+        assert_eq!(found.name, "qera");
+        assert_eq!(found.naming, AdapterNaming::Stable);
+        assert_eq!(found.poll, Duration::from_secs(30));
+        assert_eq!(found.key(), "http://a:8000 qera");
+        assert_eq!(
+            found.path_of(Path::new("/out"), 12),
+            "/out/generations/000012"
+        );
+        let found =
+            server("vllm=https://a/b,name=x-1,canary=c.txt,path=/mnt/q/,names=generation,poll=0.5");
+        assert_eq!(found.url, "https://a/b");
+        assert_eq!(found.name, "x-1");
+        assert_eq!(found.naming, AdapterNaming::Generation);
+        assert_eq!(found.canary.as_deref(), Some(Path::new("c.txt")));
+        assert_eq!(found.poll, Duration::from_millis(500));
+        assert_eq!(
+            found.path_of(Path::new("/out"), 12),
+            "/mnt/q/generations/000012"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_text() {
+        for (wrong, why) in [
+            ("http://a", "begins with vllm=URL"),
+            ("name=a", "begins with vllm=URL"),
+            ("vllm=a:8000", "the URL is http://"),
+            ("vllm=ftp://a", "the URL is http://"),
+            ("vllm=http://", "the URL is http://"),
+            ("vllm=http://:80", "the URL is http://"),
+            ("vllm=http://me:secret@a", "name and password"),
+            ("vllm=http://a/v1", "without /v1"),
+            ("vllm=http://a?b=c", "query"),
+            ("vllm=http://a b", "the URL is http://"),
+            ("vllm=http://a,name=", "is no name"),
+            ("vllm=http://a,name=a/b", "is no name"),
+            ("vllm=http://a,path=out", "absolute path"),
+            ("vllm=http://a,path=/a/../b", "absolute path"),
+            ("vllm=http://a,names=both", "'names=both' is not understood"),
+            ("vllm=http://a,poll=0", "'poll=0' is not understood"),
+            ("vllm=http://a,canary=", "'canary=' is not understood"),
+            ("vllm=http://a,colour=red", "'colour=red' is not understood"),
+            ("vllm=http://a,name=a,name=b", "'name again' is not"),
+            ("vllm=http://a,name", "'name' is not understood"),
+        ] {
+            let said = resolved(&[wrong]).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("--notify {wrong}: ")), "{said}");
+            assert!(said.contains(why), "{said}");
+        }
+        let twice = ["vllm=http://a", "vllm=http://a/,poll=1"];
+        let said = resolved(&twice).unwrap_err().to_string();
+        assert!(said.contains("has this name already"), "{said}");
+        assert!(resolved(&["vllm=http://a", "vllm=http://a,name=b"]).is_ok());
+        let alone = NotifySettings::resolve(&Options {
+            notify_token_file: Some("token".into()),
+            ..Options::defaults()
+        });
+        assert!(alone.unwrap_err().to_string().contains("without --notify"));
+    }
+
+    #[test]
+    fn a_token_is_one_line_that_not_everybody_may_read_and_is_never_shown() {
+        let folder = std::env::temp_dir().join(format!("qera-token-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("token");
+        let settings = NotifySettings {
+            token_file: Some(path.clone()),
+            ..resolved(&["vllm=http://a"]).unwrap()
+        };
+        let write = |text: &str, mode: u32| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let said = settings.check_files().unwrap_err().to_string();
+        assert!(said.starts_with("--notify-token-file "), "{said}");
+        write("secret\n", 0o640);
+        settings.check_files().unwrap();
+        let token = settings.token().unwrap().unwrap();
+        assert_eq!(token.header(), "Bearer secret");
+        assert!(!format!("{token:?}").contains("secret"));
+        for mode in [0o604, 0o602] {
+            write("secret\n", mode);
+            let said = settings.check_files().unwrap_err().to_string();
+            assert!(said.contains("chmod o= "), "{said}");
+        }
+        for wrong in ["", "\n", "a b", "a\nb", "\u{e9}", &"x".repeat(5000)] {
+            write(wrong, 0o600);
+            let said = settings.check_files().unwrap_err().to_string();
+            assert!(said.contains("holds no token"), "{said}");
+            assert!(wrong.is_empty() || !said.contains(wrong.trim()) || wrong == "\n");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_canary_is_a_text_of_bounded_size() {
+        let folder = std::env::temp_dir().join(format!("qera-canary-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("canary.txt");
+        let text = format!("vllm=http://a,canary={}", path.display());
+        let settings = resolved(&[&text]).unwrap();
+        let check = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            settings.check_files().map_err(|error| error.to_string())
+        };
+        assert!(check("A text.".as_bytes()).is_ok());
+        for wrong in [&b""[..], b" \n", b"\xff\xfe", &[b'a'; 65537]] {
+            let said = check(wrong).unwrap_err();
+            assert!(said.starts_with("--notify canary= "), "{said}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
