@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::adapter::Adapter;
+use crate::disk_shim::{DiskShim, FailingCalls};
 
 /// Nothing that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -83,12 +84,23 @@ impl TestDaemon {
     /// When the process cannot be started.
     #[must_use]
     pub fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> EndedRun {
-        let output = self.command(arguments).output().unwrap();
-        EndedRun {
-            code: output.status.code().unwrap_or(-1),
-            log: String::from_utf8_lossy(&output.stderr).into_owned(),
-            output: String::from_utf8_lossy(&output.stdout).into_owned(),
-        }
+        run_to_end(self.command(arguments))
+    }
+
+    /// Runs to the end beside a disk of which some calls fail.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    #[must_use]
+    pub fn run_failing<A: AsRef<OsStr>>(
+        &self,
+        arguments: &[A],
+        shim: &DiskShim,
+        failing: FailingCalls<'_>,
+    ) -> EndedRun {
+        let mut command = self.command(arguments);
+        shim.fail(&mut command, failing);
+        run_to_end(command)
     }
 
     /// What `status --json` says of `qera-out`; null where there is no status yet.
@@ -124,6 +136,20 @@ impl TestDaemon {
     #[must_use]
     pub fn adapter(&self, out: &str) -> Adapter {
         Adapter::load(&self.path().join(out).join("current"))
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When the process cannot be started.
+#[must_use]
+pub fn run_to_end(mut command: Command) -> EndedRun {
+    let output = command.output().unwrap();
+    EndedRun {
+        code: output.status.code().unwrap_or(-1),
+        log: String::from_utf8_lossy(&output.stderr).into_owned(),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
     }
 }
 

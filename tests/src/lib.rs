@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub mod daemon;
+pub mod disk_shim;
 pub mod event;
 pub mod fixture;
 pub mod generate;

@@ -55,7 +55,7 @@ pub(crate) fn export_imatrix(
         Some(model) => ExportedInputs::of_checkpoint(settings, &model, &record)?,
         None => ExportedInputs::of_recorded_names(state, &record)?,
     };
-    let newest = newest_whole(state, false, |snapshot| {
+    let newest = newest_whole(state, |snapshot| {
         let index = Index::read(snapshot)?;
         let mut sums = SummedUp::new(index.gathered.clone());
         for saved in &index.sites {

@@ -22,7 +22,7 @@ use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
-use crate::state::restore::restore;
+use crate::state::restore::{list_of, restore};
 use crate::weights::opening::Model;
 use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::Site;
@@ -107,7 +107,12 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let prepared = Prepared::prepare(settings, model.as_ref(), None)?;
     check_gathered(&prepared)?;
     prepared.plan.check(settings)?;
-    let restored = restore(&settings.state, None, &prepared.expected(None))?;
+    let restored = restore(&settings.state, &prepared.expected(None))?;
+    if !restored.damaged.is_empty() {
+        let message = format!("{}; the one before is used", list_of(&restored.damaged));
+        let subject = "state";
+        reporter.say(&Event::Warning { subject, message });
+    }
     if restored.gathered.position == 0 {
         return Err(refuse(settings, "holds no snapshot yet".into()));
     }

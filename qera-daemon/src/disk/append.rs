@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Result, Write};
 use std::path::Path;
 
+use crate::disk::tried::tried;
+
 /// A file to whose end is written.
 #[derive(Debug)]
 pub(crate) struct AppendFile(File);
@@ -15,12 +17,8 @@ impl AppendFile {
     /// What the system says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map(Self)
+        options.read(true).append(true).create(true);
+        tried(|| options.open(path)).map(Self)
     }
 
     /// Writes to its end.

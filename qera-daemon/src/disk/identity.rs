@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::tried::tried;
+
 /// A file as it was when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -24,7 +26,7 @@ impl Identity {
     /// # Errors
     /// What the system says.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        std::fs::metadata(path).map(|metadata| Self::from(&metadata))
+        tried(|| std::fs::metadata(path)).map(|metadata| Self::from(&metadata))
     }
 
     /// Its number in the file system: another for a folder that was replaced.

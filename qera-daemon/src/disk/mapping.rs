@@ -7,6 +7,8 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
+use crate::disk::tried::tried;
+
 /// A mapped file: its bytes.
 #[derive(Debug)]
 pub(crate) struct Mapping(Mmap);
@@ -18,7 +20,7 @@ impl Mapping {
     /// # Errors
     /// What the system says to opening or mapping the file.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
+        let file = tried(|| File::open(path))?;
         // SAFETY: the mapping is read-only and private to this process. The promise that memmap2
         // asks for, that nobody truncates or rewrites the file meanwhile, is the user's: a
         // checkpoint that is being served or corrected is not edited in place (stated in README.md,

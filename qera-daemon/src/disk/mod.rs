@@ -1,7 +1,8 @@
 //! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes,
 //! locks, links or maps a file, or asks what a path names. Here are the operations on paths;
 //! `open_file`, `new_file`, `append`, `mapping` are the ways to hold a file, `lock` keeps others
-//! out, `identity` tells files apart, `clock` is the time.
+//! out, `identity` tells files apart, `clock` is the time. What is read is tried three times
+//! (`tried`).
 //!
 //! Files survive a crash whole or not at all: written beside their place, synced, renamed in, the
 //! folder synced.
@@ -13,6 +14,7 @@ pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod new_file;
 pub(crate) mod open_file;
+pub(crate) mod tried;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Result as IoResult, Write};
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
+use crate::disk::tried::tried;
 use crate::error::Fatal;
 
 /// What the names of half-done work begin with; nothing else is ever removed.
@@ -32,7 +35,7 @@ const COPIED: usize = 1 << 20;
 /// # Errors
 /// What the system says.
 pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
-    fs::read(path)
+    tried(|| fs::read(path))
 }
 
 /// The whole of a file; `None` where there is none.
@@ -40,7 +43,7 @@ pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fatal> {
-    match fs::read(path) {
+    match read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Fatal::io(path, "read")(e)),
@@ -52,8 +55,10 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fatal> {
 /// # Errors
 /// What the system says.
 pub(crate) fn list(folder: &Path) -> IoResult<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = entries.collect::<IoResult<Vec<_>>>()?;
+    let mut paths = tried(|| {
+        let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
+        entries.collect::<IoResult<Vec<_>>>()
+    })?;
     paths.sort();
     Ok(paths)
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use crate::disk::identity::Identity;
+use crate::disk::tried::tried;
 
 /// An open file.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ impl OpenFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        File::open(path).map(Self)
+        tried(|| File::open(path)).map(Self)
     }
 
     /// The file as it is now.
@@ -25,7 +26,7 @@ impl OpenFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn identity(&self) -> Result<Identity> {
-        self.0.metadata().map(|metadata| Identity::from(&metadata))
+        tried(|| self.0.metadata()).map(|metadata| Identity::from(&metadata))
     }
 
     /// Whether its mode lets everybody on the machine read or write it.
@@ -57,7 +58,7 @@ impl OpenFile {
     /// # Errors
     /// What the system says, and where the file ends before the buffer is full.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], start: u64) -> Result<()> {
-        self.0.read_exact_at(buffer, start)
+        tried(|| self.0.read_exact_at(buffer, start))
     }
 }
 
@@ -70,7 +71,7 @@ pub(crate) struct Reader<'f> {
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let read = self.file.0.read_at(buffer, self.at)?;
+        let read = tried(|| self.file.0.read_at(buffer, self.at))?;
         self.at += read as u64;
         Ok(read)
     }

@@ -6,6 +6,7 @@ use crate::disk;
 use crate::disk::identity::Identity;
 use crate::pipeline::supply::{ShardFile, ShardSupply};
 use crate::settings::source::Consume;
+use crate::source::consumed::CONSUMED;
 
 impl ShardSupply<'_> {
     /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the
@@ -18,7 +19,7 @@ impl ShardSupply<'_> {
             return Vec::new();
         }
         let folder = self.intake.folder();
-        let consumed = folder.join(".consumed");
+        let consumed = folder.join(CONSUMED);
         // Gone for a while: later.
         if self.consumable.is_empty() || !disk::is_folder(folder) {
             return Vec::new();

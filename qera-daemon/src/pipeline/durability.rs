@@ -8,6 +8,7 @@ use crate::disk::clock;
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::pipeline::feeder::Feeder;
+use crate::source::refusal::{Reason, Refusal};
 use crate::state::journal::Record;
 
 /// A snapshot is made after so much time with new rows, so that a crash costs no more reading than
@@ -19,12 +20,14 @@ const SAVE_PAUSE: u32 = 20;
 impl Feeder<'_> {
     /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by
     /// now, is lost: said with its rows, and new again should it come back.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`], also for a shard that the disk does not give: it is not lost.
     pub(crate) fn replay(&mut self) -> Result<(), Fatal> {
+        self.catch_up()?;
         let done = self.supply.gathered.position;
-        let records = self.supply.journal.records().iter();
-        let tail: Vec<Record> = records.filter(|r| r.number > done).cloned().collect();
-        for record in &tail {
-            if !self.context.going() {
+        for record in &self.journaled_after(done) {
+            if self.cut_short || !self.context.going() {
                 self.cut_short = true;
                 return Ok(());
             }
@@ -39,17 +42,80 @@ impl Feeder<'_> {
                     self.deal(again.shard, again.fitting.admitted.ignored_keys);
                 }
                 Err(refusal) => {
+                    let reason = self.lost_for(record, refusal)?;
                     self.supply.journal.lose(record.number)?;
                     self.context.reporter.say(&Event::ShardLost {
                         shard: &record.name,
                         rows: record.rows,
-                        reason: refusal.reason.to_string(),
+                        reason: reason.to_string(),
                     });
                     self.context.ledger.shard_lost();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Folds for sites that are behind, and for these alone, what the others have. A run that is
+    /// stopped before they all have it saves nothing: the snapshots that are there are the better
+    /// ones.
+    fn catch_up(&mut self) -> Result<(), Fatal> {
+        let behind = core::mem::take(&mut self.supply.behind);
+        let Some(&first) = behind.values().min() else {
+            return Ok(());
+        };
+        let done = self.supply.gathered.position;
+        let mut records = self.journaled_after(first);
+        records.retain(|record| record.number <= done);
+        for record in &records {
+            if !self.context.going() {
+                self.cut_short = true;
+                return Ok(());
+            }
+            let lacks = |site: usize| behind.get(&site).is_some_and(|&at| at < record.number);
+            let mut again = match self.supply.read_again(record) {
+                Ok(again) => again,
+                Err(refusal) => {
+                    let reason = self.lost_for(record, refusal)?;
+                    let message = format!(
+                        "{} rows of {} are lost for the inputs that are folded again ({reason})",
+                        record.rows, record.name
+                    );
+                    self.context.warn_of("state", message);
+                    self.context.ledger.shard_lost();
+                    continue;
+                }
+            };
+            again.shard.sites.retain(|batch| lacks(batch.site));
+            // As of then: nothing that is solved from them may pass for what the others have.
+            let gathered = self.supply.journal.gathered(record.number);
+            self.supply.consumable.push(again.file);
+            let dealt = self
+                .dealer
+                .deal(&self.supply.sites, &gathered, again.shard.sites);
+            if dealt.is_err() {
+                return Ok(()); // A worker ended early; the caller reports why.
+            }
+        }
+        // Also where nothing of it is left: a snapshot settles it.
+        self.unsaved_since = Some(clock::now());
+        Ok(())
+    }
+
+    fn journaled_after(&self, position: u64) -> Vec<Record> {
+        let records = self.supply.journal.records().iter();
+        records.filter(|r| r.number > position).cloned().collect()
+    }
+
+    /// Why a shard of the journal is lost.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`] where it is not known that it is, unless its loss is accepted.
+    fn lost_for(&self, record: &Record, refusal: Refusal) -> Result<Reason, Fatal> {
+        if !self.context.settings.accept_loss {
+            refusal.if_failed(&self.supply.intake.folder().join(&record.name))?;
+        }
+        Ok(refusal.reason)
     }
 
     /// When a snapshot is due.

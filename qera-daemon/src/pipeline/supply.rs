@@ -1,6 +1,7 @@
 //! Where shards come from, and what the feeder answers for: the watched folder, the journal, the
 //! state.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::disk::identity::Identity;
@@ -8,6 +9,7 @@ use crate::error::Fatal;
 use crate::pipeline::context::Context;
 use crate::plan::Plan;
 use crate::source::admission::{Admission, Admitted};
+use crate::source::consumed::places_of;
 use crate::source::declared::{Declaring, declared_shares, grow};
 use crate::source::intake::{Intake, content};
 use crate::source::refusal::{Reason, Refusal};
@@ -49,6 +51,8 @@ pub(crate) struct ShardSupply<'a> {
     pub(crate) solved_for: Option<String>,
     /// Files whose rows a snapshot will hold, or holds: what `--consume` is about.
     pub(crate) consumable: Vec<ShardFile>,
+    /// Sites whose statistics lack shards that the others have, and the last that each has.
+    pub(crate) behind: BTreeMap<usize, u64>,
 }
 
 /// A file of the watched folder, as it was.
@@ -148,9 +152,29 @@ impl ShardSupply<'_> {
     }
 
     /// Reads a shard of the journal again, if it is still what it was.
+    ///
+    /// # Errors
+    /// [`Refusal`] with what is wrong with the file in the folder.
     pub(crate) fn read_again(&self, record: &Record) -> Result<ReadShard, Refusal> {
-        let path = self.intake.folder().join(&record.name);
-        let header = ShardHeader::open(&path)?;
+        let mut refusal: Option<Refusal> = None;
+        for path in places_of(self.intake.folder(), &record.name) {
+            match self.read_same(&path, record) {
+                Ok(read) => return Ok(read),
+                // What the disk does not give may be the one; else the folder says more.
+                Err(other) if refusal.is_none() || other.reason.is_failure() => {
+                    refusal = Some(other);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Refusal {
+            shard: record.name.clone(),
+            reason: Reason::Changed,
+        }))
+    }
+
+    fn read_same(&self, path: &Path, record: &Record) -> Result<ReadShard, Refusal> {
+        let header = ShardHeader::open(path)?;
         if content(&header)? != record.content {
             return Err(Refusal {
                 shard: header.name.clone(),

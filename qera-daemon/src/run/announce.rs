@@ -12,7 +12,7 @@ use crate::run::begun::Begun;
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::state::journal::Journal;
-use crate::state::restore::{DamagedSnapshot, Restored};
+use crate::state::restore::{DamagedSnapshot, Restored, SiteBehind};
 use crate::weights::Weights;
 use crate::weights::given::given_layers::{GivenLayer, GivenLayers};
 use crate::weights::passed_over::{PassedOver, grouped};
@@ -211,6 +211,19 @@ pub(crate) fn tell_restored(
             Path::new(&aside).display()
         ));
     }
+    let from = restored.folds_again_from();
+    let beyond = |position| {
+        journal
+            .records()
+            .iter()
+            .filter(move |r| r.number > position)
+    };
+    for SiteBehind { what, position, .. } in &restored.behind {
+        warn(format!(
+            "{what}; what an older snapshot has of it is used, and {} shards are folded again for it",
+            beyond(*position).count() - beyond(restored.gathered.position).count()
+        ));
+    }
     for site in begun.prepared.sites_without_statistics() {
         warn(format!(
             "{} was not gathered before: it begins without the rows of {} shards",
@@ -218,7 +231,7 @@ pub(crate) fn tell_restored(
         ));
     }
     let done = restored.gathered.position;
-    let again = journal.records().iter().filter(|r| r.number > done).count();
+    let again = beyond(from).count();
     if restored.gathered.position > 0 || again > 0 {
         reporter.say(&Event::Restored(StateRestored {
             state: begun.state.path.display().to_string(),

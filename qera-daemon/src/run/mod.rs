@@ -9,6 +9,7 @@ pub(crate) mod ending;
 pub(crate) mod given;
 pub(crate) mod inbox;
 pub(crate) mod locked;
+pub(crate) mod losses;
 pub(crate) mod opening;
 pub(crate) mod prepared;
 pub(crate) mod running;

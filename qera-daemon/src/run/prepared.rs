@@ -352,7 +352,7 @@ fn continued(
         recording,
         fixed: weights.is_some(),
     };
-    let files = HeldFiles::read(&settings.state)?;
+    let files = HeldFiles::read(&settings.state, settings.accept_loss)?;
     let is_held = |header: &&ShardHeader| files.has(&header.name, header.identity());
     let (held, new): (Vec<_>, Vec<_>) = headers.iter().partition(is_held);
     let fitting = |headers: Vec<&ShardHeader>| -> Vec<Admitted> {

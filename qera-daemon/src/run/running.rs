@@ -1,5 +1,7 @@
 //! A run that has read back what earlier runs left, and goes on from there.
 
+use std::collections::BTreeMap;
+
 use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::observe::reporter::Reporter;
@@ -12,11 +14,13 @@ use crate::publish::target::Target;
 use crate::run::announce::tell_restored;
 use crate::run::begun::Begun;
 use crate::run::ending::Ending;
+use crate::run::losses::refuse_loss;
 use crate::run::signals::Signals;
 use crate::source::intake::Intake;
 use crate::source::watch::Watcher;
+use crate::state::fallback::Fallback;
 use crate::state::journal::{Journal, Opened};
-use crate::state::restore::{Restored, restore};
+use crate::state::restore::Restored;
 use crate::weights::sites::Site;
 
 /// Journal and snapshot are read.
@@ -35,13 +39,22 @@ impl<'a> Running<'a> {
     /// Opens the journal and reads the newest snapshot.
     ///
     /// # Errors
-    /// [`Fatal`] for a state that cannot serve.
+    /// [`Fatal`] for a state that cannot serve, or only with a loss that is not accepted.
     pub(crate) fn start(mut begun: Begun<'a>, reporter: &Reporter) -> Result<Self, Fatal> {
         let prepared = &begun.prepared;
         let Opened { journal, torn } = Journal::open(&begun.state.path.join("journal"))?;
         let solved_for = begun.target.as_ref().map(Target::solved_for);
         let expected = prepared.expected(solved_for.as_deref());
-        let mut restored = restore(&begun.state.path, Some(&journal), &expected)?;
+        let fallback = Fallback {
+            journal: &journal,
+            expected: &expected,
+            accept_loss: prepared.settings.accept_loss,
+        };
+        let mut restored = fallback.restore(&begun.state.path)?;
+        if !prepared.settings.accept_loss {
+            let watch = begun.inbox.intake.folder();
+            refuse_loss(&begun.state.path, &restored, &journal, watch)?;
+        }
         restored.open_unless(prepared.settings.convergence.closes_sites());
         if let Some(weights) = &prepared.weights {
             let has_quantized = |site: &Site| {
@@ -59,11 +72,7 @@ impl<'a> Running<'a> {
             solved_for.as_deref(),
             reporter,
         );
-        let consumable = held(
-            &journal,
-            restored.gathered.position,
-            &mut begun.inbox.intake,
-        );
+        let consumable = held(&journal, &restored, &mut begun.inbox.intake);
         Ok(Self {
             begun,
             journal,
@@ -109,6 +118,7 @@ impl<'a> Running<'a> {
             ..prepared.context(&cores, reporter, &ledger, &signals.stopping)
         };
         let published = target.as_ref().and_then(Target::drained);
+        let behind = behind_of(&self.restored);
         let supply = ShardSupply {
             context: &context,
             intake: inbox.intake,
@@ -123,6 +133,7 @@ impl<'a> Running<'a> {
             gathered: self.restored.gathered,
             solved_for: self.solved_for,
             consumable: self.consumable,
+            behind,
         };
         let drained = pipeline::run(&context, self.restored.sites, target, |dealer| {
             Feeder::new(supply, dealer, published).run()
@@ -145,16 +156,26 @@ fn published_position(target: Option<&Target<'_>>, journal: &Journal) -> u64 {
         .map_or(0, |at| at.number)
 }
 
-/// The shards that the statistics hold are known to the intake; their files may be consumed.
-fn held(journal: &Journal, position: u64, intake: &mut Intake) -> Vec<ShardFile> {
+/// The sites that lack shards which the others have, and the last that each has.
+fn behind_of(restored: &Restored) -> BTreeMap<usize, u64> {
+    let behind = restored.behind.iter();
+    behind.map(|of| (of.site, of.position)).collect()
+}
+
+/// The shards that the statistics hold are known to the intake; their files may be consumed, unless
+/// they are folded again for a site.
+fn held(journal: &Journal, restored: &Restored, intake: &mut Intake) -> Vec<ShardFile> {
+    let (position, again) = (restored.gathered.position, restored.folds_again_from());
     let mut consumable = Vec::new();
     for record in journal.records().iter().filter(|r| r.number <= position) {
         intake.accept(record.content.clone());
         intake.done_with(record.name.clone().into(), record.file);
-        consumable.push(ShardFile {
-            name: record.name.clone(),
-            identity: record.file,
-        });
+        if record.number <= again {
+            consumable.push(ShardFile {
+                name: record.name.clone(),
+                identity: record.file,
+            });
+        }
     }
     consumable
 }

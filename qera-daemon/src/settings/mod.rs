@@ -51,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) convergence: ConvergenceSettings,
     /// Folder of statistics, journal and evidence.
     pub(crate) state: PathBuf,
+    /// Whether the run goes on where that means that rows are lost.
+    pub(crate) accept_loss: bool,
     /// Where generations go.
     pub(crate) publish: PublishSettings,
     /// Where it is computed.
@@ -91,6 +93,7 @@ impl Settings {
             rounding,
             convergence,
             state: state(options, &publish.out)?,
+            accept_loss: options.accept_loss.unwrap_or_default(),
             publish,
             compute: ComputeSettings::resolve(options)?,
             log_format: LogFormat::resolve(options)?,

@@ -75,6 +75,12 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<PathBuf>,
 
+    /// Go on although the state is damaged and shards that it held are gone: their rows are lost. Also
+    /// gives up files of the state, and shards that it counts, that stay unreadable
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) accept_loss: Option<bool>,
+
     /// Fold what is new in the folder, solve, publish, exit; without it the folder is watched until
     /// a signal
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
@@ -341,6 +347,7 @@ impl Options {
         let text = |s: &str| Some(s.to_owned());
         Self {
             out: Some(PathBuf::from("qera-out")),
+            accept_loss: Some(false),
             once: Some(false),
             until_converged: Some(false),
             require_all: Some(false),

@@ -6,6 +6,7 @@
 //! names the file, the tensor and the numbers; the run goes on without that shard.
 
 pub(crate) mod admission;
+pub(crate) mod consumed;
 pub(crate) mod declared;
 pub(crate) mod folder;
 pub(crate) mod grouping;

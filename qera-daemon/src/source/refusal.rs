@@ -1,5 +1,10 @@
 //! A shard that is set aside, and why: the run goes on without it.
 
+use std::io::{Error as IoError, ErrorKind};
+use std::path::Path;
+
+use crate::disk::tried::is_failure;
+use crate::error::Fatal;
 use crate::formats::safetensors::header::HeaderError;
 use crate::weights::linears::ListedLinear;
 use crate::weights::passed_over::Why;
@@ -12,6 +17,24 @@ pub(crate) struct Refusal {
     pub(crate) shard: String,
     /// Why it was refused.
     pub(crate) reason: Reason,
+}
+
+/// What is attempted where a shard is read that statistics hold, or shall hold again.
+pub(crate) const COUNTED: &str = "read a shard that the state counts";
+
+impl Refusal {
+    /// Nothing, unless the disk did not give the shard at this path: then it is not known whether it
+    /// is the one.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn if_failed(&self, path: &Path) -> Result<(), Fatal> {
+        let error = self.reason.io_error().filter(|error| is_failure(error));
+        match error.and_then(IoError::raw_os_error) {
+            None => Ok(()),
+            Some(code) => Err(Fatal::io(path, COUNTED)(IoError::from_raw_os_error(code))),
+        }
+    }
 }
 
 /// Why a shard was refused.
@@ -266,6 +289,28 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// What the system said, where that is the reason.
+    #[must_use]
+    pub(crate) const fn io_error(&self) -> Option<&IoError> {
+        match self {
+            Self::Header(HeaderError::Io(error)) | Self::Read { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the disk gave no answer: nothing is known of the shard then, and it may be whole.
+    #[must_use]
+    pub(crate) fn is_failure(&self) -> bool {
+        self.io_error().is_some_and(is_failure)
+    }
+
+    /// Whether there is no such file any more.
+    #[must_use]
+    pub(crate) fn is_gone(&self) -> bool {
+        let error = self.io_error();
+        error.is_some_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
     /// Whether it is the fault of one of two shards, either of which would do alone.
     #[must_use]
     pub(crate) const fn is_clash(&self) -> bool {

@@ -1,6 +1,8 @@
-//! What was saved and is not what was written any more.
+//! What was saved and is not what was written any more, told from what the disk does not give.
 
 use core::fmt;
+use std::io::{Error as IoError, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use crate::error::Fatal;
 
@@ -14,20 +16,83 @@ impl fmt::Display for Damage {
     }
 }
 
+/// A file that the disk does not give, however often it is asked. Nothing is known of what is in
+/// it: that may be whole.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be read: {action}: {source}", path.display())]
+pub(crate) struct NoAnswer {
+    path: PathBuf,
+    action: &'static str,
+    source: IoError,
+}
+
+impl NoAnswer {
+    /// Wraps a system error with the path and the attempt.
+    pub(crate) fn of<'a>(
+        path: &'a Path,
+        action: &'static str,
+    ) -> impl FnOnce(IoError) -> Self + 'a {
+        move |source| Self {
+            path: path.to_path_buf(),
+            action,
+            source,
+        }
+    }
+
+    /// As what ends the run.
+    fn into_fatal(self) -> Fatal {
+        Fatal::io(&self.path, self.action)(self.source)
+    }
+}
+
 /// Why something of a state was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unread {
     /// It is not what was written: an older snapshot may be whole.
     #[error("{0}")]
     Damaged(Damage),
-    /// Nothing can be said about it, or it must not be read: the disk does not answer, the version
-    /// is another.
+    /// The disk does not answer: that is never taken for damage.
     #[error("{0}")]
-    Fatal(#[from] Fatal),
+    NoAnswer(#[from] NoAnswer),
+    /// It must not be read: the version is another.
+    #[error("{0}")]
+    Refused(Fatal),
 }
 
 impl From<Damage> for Unread {
     fn from(damage: Damage) -> Self {
         Self::Damaged(damage)
+    }
+}
+
+impl Unread {
+    /// Why a file was not opened: one that is not there is damage of what names it.
+    pub(crate) fn unopened(path: &Path, error: IoError) -> Self {
+        if error.kind() == ErrorKind::NotFound {
+            return Damage(format!("{} is missing", path.display())).into();
+        }
+        NoAnswer::of(path, "open")(error).into()
+    }
+
+    /// Where the user accepts that rows are lost (`--accept-loss`), what stays unreadable is given
+    /// up as what is damaged.
+    #[must_use]
+    pub(crate) fn given_up(self, accept_loss: bool) -> Self {
+        match self {
+            Self::NoAnswer(of_file) if accept_loss => Damage(of_file.to_string()).into(),
+            other => other,
+        }
+    }
+}
+
+/// What damage is, apart from what ends the run.
+///
+/// # Errors
+/// [`Fatal`] for what is no damage.
+pub(crate) fn damage_of(unread: Unread) -> Result<Damage, Fatal> {
+    match unread {
+        Unread::Damaged(damage) => Ok(damage),
+        Unread::NoAnswer(of_file) => Err(of_file.into_fatal()),
+        Unread::Refused(fatal) => Err(fatal),
     }
 }

@@ -147,11 +147,14 @@ pub(crate) struct Journal {
     /// Shards that count, in order.
     records: Vec<Record>,
     last: u64,
+    /// Its bytes without a last line that was cut off, until that is dropped.
+    whole: Option<u64>,
     unsynced: bool,
 }
 
 impl Journal {
-    /// Opens or begins the journal. A last line that was cut off is dropped.
+    /// Opens or begins the journal. A last line that was cut off is left where it is until the next
+    /// one takes its place: a run that ends before has changed nothing.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] naming a damaged line, [`Fatal::Io`].
@@ -162,17 +165,15 @@ impl Journal {
             path: path.to_path_buf(),
             reason: error.to_string(),
         })?;
-        if lines.whole < bytes.len() {
-            file.truncate(lines.whole as u64)
-                .map_err(Fatal::io(path, "drop the torn last line"))?;
-        }
+        let torn = bytes.len() - lines.whole;
         Ok(Opened {
-            torn: bytes.len() - lines.whole,
+            torn,
             journal: Self {
                 path: path.to_path_buf(),
                 file,
                 records: lines.records,
                 last: lines.last,
+                whole: (torn > 0).then_some(lines.whole as u64),
                 unsynced: false,
             },
         })
@@ -230,6 +231,11 @@ impl Journal {
     }
 
     fn write(&mut self, line: &Line) -> Result<(), Fatal> {
+        if let Some(whole) = self.whole {
+            let dropped = self.file.truncate(whole);
+            dropped.map_err(Fatal::io(&self.path, "drop the torn last line"))?;
+            self.whole = None;
+        }
         let text = seal(line) + "\n";
         self.file
             .append(text.as_bytes())
@@ -284,6 +290,7 @@ mod tests {
             std::fs::write(&path, &longer[..cut]).unwrap();
             let Opened { mut journal, torn } = Journal::open(&path).unwrap();
             assert_eq!((torn, journal.last), (cut - bytes.len(), 3));
+            assert_eq!(std::fs::read(&path).unwrap(), &longer[..cut], "not before");
             let again = record(&path, "d");
             journal.append(again).unwrap();
             drop(journal);

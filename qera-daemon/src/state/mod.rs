@@ -15,6 +15,7 @@
 //! evidence also to the checkpoint and the settings.
 
 pub(crate) mod damage;
+pub(crate) mod fallback;
 pub(crate) mod held;
 pub(crate) mod journal;
 pub(crate) mod progress_file;

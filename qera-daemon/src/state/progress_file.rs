@@ -153,7 +153,7 @@ pub(crate) struct SavedProgress {
 ///
 /// # Errors
 /// [`Unread::Damaged`] for a file that is not the one the index names, or of another site;
-/// [`Fatal::Io`].
+/// [`Unread::NoAnswer`].
 pub(crate) fn read_progress(
     path: &Path,
     hash: &str,

@@ -7,8 +7,8 @@ use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
 use crate::settings::name_map::NameMap;
-use crate::state::damage::{Damage, Unread};
-use crate::state::journal::{Gathered, Journal};
+use crate::state::damage::{Damage, Unread, damage_of};
+use crate::state::journal::Gathered;
 use crate::state::progress_file::{ExpectedProgress, LayerSize, SavedProgress, read_progress};
 use crate::state::snapshot::{Index, SavedSite, Snapshot, list};
 use crate::state::statistics_file::{ExpectedStatistics, read_statistics};
@@ -37,8 +37,21 @@ pub(crate) struct Restored {
     pub(crate) solved_for: Option<String>,
     /// By the index of the site; `None` for one that was not gathered.
     pub(crate) sites: Vec<Option<SiteState>>,
-    /// Newer snapshots that are not whole.
+    /// Newer snapshots that are not used.
     pub(crate) damaged: Vec<DamagedSnapshot>,
+    /// Sites whose files in the snapshot that is used are damaged.
+    pub(crate) behind: Vec<SiteBehind>,
+}
+
+/// A site that has fewer shards than the others: what a snapshot before holds of it.
+#[derive(Debug, Clone)]
+pub(crate) struct SiteBehind {
+    /// Index of the site.
+    pub(crate) site: usize,
+    /// What is wrong with its files.
+    pub(crate) what: Damage,
+    /// The last shard that it has; 0 where no snapshot has anything of it.
+    pub(crate) position: u64,
 }
 
 /// A snapshot that is not whole.
@@ -51,6 +64,20 @@ pub(crate) struct DamagedSnapshot {
 }
 
 impl Restored {
+    /// Shards of the journal beyond this one are folded again, be it for one site.
+    #[must_use]
+    pub(crate) fn folds_again_from(&self) -> u64 {
+        let behind = self.behind.iter().map(|of| of.position);
+        behind.fold(self.gathered.position, u64::min)
+    }
+
+    /// Whether a site, or all, begin from nothing, because no snapshot has it whole.
+    #[must_use]
+    pub(crate) fn begins_from_nothing(&self) -> bool {
+        let nothing = self.behind.iter().any(|of| of.position == 0);
+        nothing || !self.damaged.is_empty() && self.gathered.position == 0
+    }
+
     /// Drops the corrections and the evidence of sites that have to be rounded again: they were of
     /// another W~.
     pub(crate) fn begin_without_corrections(&mut self, unrounded: impl Fn(usize) -> bool) {
@@ -93,18 +120,12 @@ pub(crate) struct Expected<'a> {
     pub(crate) scored_shares: Vec<f64>,
 }
 
-/// Reads the newest whole snapshot whose shards are those of the journal.
+/// Reads the newest whole snapshot, beside whoever works with the state.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] when there are snapshots and none is whole; [`Fatal::Io`].
-pub(crate) fn restore(
-    state: &Path,
-    journal: Option<&Journal>,
-    expected: &Expected<'_>,
-) -> Result<Restored, Fatal> {
-    let newest = newest_whole(state, journal.is_some(), |path| {
-        read(path, journal, expected)
-    })?;
+pub(crate) fn restore(state: &Path, expected: &Expected<'_>) -> Result<Restored, Fatal> {
+    let newest = newest_whole(state, |path| read(path, expected))?;
     Ok(newest.map_or_else(Restored::default, |found| Restored {
         damaged: found.damaged,
         ..found.value
@@ -120,14 +141,13 @@ pub(crate) struct Newest<T> {
     pub(crate) damaged: Vec<DamagedSnapshot>,
 }
 
-/// Reads the newest snapshot that `read` finds whole; `None` where there is none at all. With the
-/// lock held (`is_held`) nobody replaces one meanwhile.
+/// Reads the newest snapshot that `read` finds whole; `None` where there is none at all. Whoever
+/// works with the state may replace one meanwhile.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] when there are snapshots and none is whole; [`Fatal::Io`].
 pub(crate) fn newest_whole<T>(
     state: &Path,
-    is_held: bool,
     read: impl Fn(&Path) -> Result<T, Unread>,
 ) -> Result<Option<Newest<T>>, Fatal> {
     let mut damaged = Vec::new();
@@ -140,12 +160,11 @@ pub(crate) fn newest_whole<T>(
         for Snapshot { path, .. } in snapshots {
             match read(&path) {
                 Ok(value) => return Ok(Some(Newest { value, damaged })),
-                Err(Unread::Damaged(what)) => damaged.push(DamagedSnapshot { path, what }),
-                Err(Unread::Fatal(fatal)) => return Err(fatal),
+                Err(unread) => {
+                    let what = damage_of(unread)?;
+                    damaged.push(DamagedSnapshot { path, what });
+                }
             }
-        }
-        if is_held {
-            break;
         }
     }
     Err(Fatal::StateRefused {
@@ -158,49 +177,62 @@ pub(crate) fn newest_whole<T>(
     })
 }
 
-fn list_of(damaged: &[DamagedSnapshot]) -> String {
+/// Each snapshot, and what is wrong with it.
+#[must_use]
+pub(crate) fn list_of(damaged: &[DamagedSnapshot]) -> String {
     let parts = damaged
         .iter()
         .map(|of| format!("{}: {}", of.path.display(), of.what));
     parts.collect::<Vec<_>>().join("; ")
 }
 
-/// One snapshot.
-fn read(
-    path: &Path,
-    journal: Option<&Journal>,
-    expected: &Expected<'_>,
-) -> Result<Restored, Unread> {
+/// One snapshot, every site of it whole.
+fn read(path: &Path, expected: &Expected<'_>) -> Result<Restored, Unread> {
     let index = Index::read(path)?;
-    let gathered = &index.gathered;
-    if journal.is_some_and(|j| j.gathered(gathered.position) != *gathered) {
-        return Err(Damage("it holds other shards than the journal".into()).into());
-    }
-    let mut restored = Restored {
-        gathered: index.gathered.clone(),
-        solved_for: index.solved_for.clone(),
-        sites: expected.sites.sites.iter().map(|_| None).collect(),
-        damaged: Vec::new(),
-    };
-    let current = index.solved_for.as_deref() == expected.solved_for;
-    let names = expected.names.filter(|_| !index.named);
+    let mut restored = Restored::of_index(&index, expected);
     for saved in &index.sites {
-        // Others are of modules that `solve` is not asked for.
-        if let Some(site) = expected.sites.saved_as(&saved.key, names) {
-            restored.sites[site] = Some(read_site(path, saved, site, current, expected)?);
+        if let Some(site) = expected.site_of(saved, index.named) {
+            restored.sites[site] = Some(read_site(path, &index, saved, site, expected)?);
         }
     }
     Ok(restored)
 }
 
+impl Restored {
+    /// What an index says, and no site yet.
+    #[must_use]
+    pub(crate) fn of_index(index: &Index, expected: &Expected<'_>) -> Self {
+        Self {
+            gathered: index.gathered.clone(),
+            solved_for: index.solved_for.clone(),
+            sites: expected.sites.sites.iter().map(|_| None).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Expected<'_> {
+    /// Which of today's sites was saved so; others are of modules that `solve` is not asked for.
+    /// `named` says whether the snapshot knows the checkpoint's names.
+    #[must_use]
+    pub(crate) fn site_of(&self, saved: &SavedSite, named: bool) -> Option<usize> {
+        let names = self.names.filter(|_| !named);
+        self.sites.saved_as(&saved.key, names)
+    }
+}
+
 /// One site of a snapshot; its progress where it belongs to this checkpoint and these settings.
-fn read_site(
+///
+/// # Errors
+/// [`Unread`].
+pub(crate) fn read_site(
     snapshot: &Path,
+    index: &Index,
     saved: &SavedSite,
     site: usize,
-    current: bool,
     expected: &Expected<'_>,
 ) -> Result<SiteState, Unread> {
+    let current = index.solved_for.as_deref() == expected.solved_for;
     let in_features = expected.sites.sites[site].in_features;
     let scored_share = expected.scored_shares[site];
     let of = ExpectedStatistics {
@@ -214,7 +246,7 @@ fn read_site(
             "the statistics of {} are damaged: {what}",
             saved.key
         ))),
-        fatal @ Unread::Fatal(_) => fatal,
+        other => other,
     })?;
     statistics.aside = Aside::new(in_features, scored_share);
     let mut state = SiteState {
@@ -234,7 +266,7 @@ fn read_site(
             }
             // Evidence begins anew; the statistics are worth more.
             Err(Unread::Damaged(_)) => {}
-            Err(fatal) => return Err(fatal),
+            Err(other) => return Err(other),
         }
     }
     Ok(state)

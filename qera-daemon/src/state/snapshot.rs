@@ -71,15 +71,17 @@ impl Index {
     /// Reads the index of a snapshot.
     ///
     /// # Errors
-    /// [`Unread::Damaged`], and [`Fatal::StateRefused`] for one of another version.
+    /// [`Unread::Damaged`] for one that is missing or is not what was written,
+    /// [`Unread::NoAnswer`], and [`Fatal::StateRefused`] for one of another version.
     pub(crate) fn read(snapshot: &Path) -> Result<Self, Unread> {
         let path = snapshot.join(INDEX);
-        let damaged = |what: String| Damage(format!("its index is damaged: {what}"));
-        let bytes = disk::read(&path).map_err(|e| damaged(e.to_string()))?;
+        let bytes = disk::read(&path).map_err(|e| Unread::unopened(&path, e))?;
         match Self::parse(&bytes) {
             Ok(index) => Ok(index),
-            Err(SealError::Damaged) => Err(damaged("it is not what was written".into()).into()),
-            Err(error @ SealError::Version { .. }) => Err(Unread::Fatal(Fatal::StateRefused {
+            Err(SealError::Damaged) => {
+                Err(Damage("its index is damaged: it is not what was written".into()).into())
+            }
+            Err(error @ SealError::Version { .. }) => Err(Unread::Refused(Fatal::StateRefused {
                 path,
                 reason: error.to_string(),
             })),
@@ -199,8 +201,8 @@ impl StateFolder {
     pub(crate) fn refuse_other_versions(&self) -> Result<(), Fatal> {
         let snapshots = list(&self.path)?;
         match snapshots.first().map(|newest| Index::read(&newest.path)) {
-            Some(Err(Unread::Fatal(fatal))) => Err(fatal),
-            // What is damaged is told where it is restored from.
+            Some(Err(Unread::Refused(fatal))) => Err(fatal),
+            // What is damaged, or cannot be read, is told where it is restored from.
             _ => Ok(()),
         }
     }
@@ -244,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_of_version_1_is_refused_by_name_and_a_damaged_one_is_damage() {
+    fn an_index_of_another_version_is_refused_a_damaged_one_is_damage_an_unreadable_one_neither() {
         let folder = std::env::temp_dir().join(format!("qera-index-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(INDEX);
@@ -261,7 +263,7 @@ mod tests {
             }),
         )
         .unwrap();
-        let Err(Unread::Fatal(fatal)) = Index::read(&folder) else {
+        let Err(Unread::Refused(fatal)) = Index::read(&folder) else {
             panic!("version 1 is no damage");
         };
         let said = fatal.to_string();
@@ -270,6 +272,13 @@ mod tests {
         }
         std::fs::write(&path, &whole[1..]).unwrap();
         assert!(matches!(Index::read(&folder), Err(Unread::Damaged(_))));
+        // Something that is there and cannot be read is no damage.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let Err(Unread::NoAnswer(no_answer)) = Index::read(&folder) else {
+            panic!("nothing is known of what cannot be read");
+        };
+        assert!(no_answer.to_string().contains("index.json"), "{no_answer}");
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(matches!(Index::read(&folder), Err(Unread::Damaged(_))));
     }

@@ -117,7 +117,7 @@ pub(crate) struct ExpectedStatistics<'a> {
 ///
 /// # Errors
 /// [`Unread::Damaged`] for a file that is not the one the index names, or of another site;
-/// [`Fatal::Io`].
+/// [`Unread::NoAnswer`].
 pub(crate) fn read_statistics(
     path: &Path,
     hash: &str,

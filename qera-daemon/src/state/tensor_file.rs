@@ -2,7 +2,7 @@
 //! Safetensors, so that other programs can read it too.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
@@ -14,11 +14,11 @@ use crate::calibrate::blocks::{DTYPES, SavedRows};
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
-use crate::formats::safetensors::header::{Claim, Header, dtype_name};
+use crate::formats::safetensors::header::{Claim, Header, HeaderError, dtype_name};
 use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
-use crate::state::damage::{Damage, Unread};
+use crate::state::damage::{Damage, NoAnswer, Unread};
 
 /// The metadata key of the record.
 const SITE: &str = "qera.site";
@@ -189,23 +189,20 @@ impl TensorFile {
     ///
     /// # Errors
     /// [`Unread::Damaged`] for anything that is not the file that was written. A disk that does not
-    /// answer says nothing about the file: [`Fatal::Io`].
+    /// answer says nothing about the file: [`Unread::NoAnswer`].
     pub(crate) fn open(path: &Path, hash: &str) -> Result<Self, Unread> {
         let damage = |what: &str| Damage(format!("{} {what}", path.display()));
-        let file = match OpenFile::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(damage("is missing").into()),
-            Err(e) => return Err(Fatal::io(path, "open")(e).into()),
-        };
+        let file = OpenFile::open(path).map_err(|e| Unread::unopened(path, e))?;
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update_reader(file.reader())
-            .map_err(Fatal::io(path, "read"))?;
+        let hashed = hasher.update_reader(file.reader());
+        hashed.map_err(NoAnswer::of(path, "read"))?;
         if hasher.finalize().to_hex().as_str() != hash {
             return Err(damage("is not the file that the index names").into());
         }
-        let header = Header::read(file.reader(), hasher.count())
-            .map_err(|e| damage(&format!("is no safetensors file: {e}")))?;
+        let header = Header::read(file.reader(), hasher.count()).map_err(|error| match error {
+            HeaderError::Io(error) => Unread::from(NoAnswer::of(path, "read")(error)),
+            error => damage(&format!("is no safetensors file: {error}")).into(),
+        })?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
@@ -254,7 +251,7 @@ impl TensorFile {
             let piece = &mut piece[..values.len() * N];
             self.file
                 .read_exact_at(piece, at)
-                .map_err(Fatal::io(&self.path, "read"))?;
+                .map_err(NoAnswer::of(&self.path, "read"))?;
             let found = piece.as_chunks::<N>().0.iter();
             values
                 .iter_mut()
@@ -341,7 +338,7 @@ mod tests {
     fn message(unread: Unread) -> String {
         match unread {
             Unread::Damaged(damage) => damage.to_string(),
-            Unread::Fatal(fatal) => panic!("no damage: {fatal}"),
+            other => panic!("no damage: {other}"),
         }
     }
 

@@ -3,8 +3,10 @@
 mod continued;
 mod damage;
 mod gathered_names;
+mod losses;
 mod new_checkpoint;
 mod solve;
+mod unreadable;
 mod version;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");

@@ -1,0 +1,64 @@
+//! An error of the disk may be gone a moment later: what is read is tried three times.
+
+use core::time::Duration;
+use std::io::{Error, ErrorKind, Result};
+
+/// How long is waited before the second and the third try.
+const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(20)];
+
+/// Reads something, in up to three tries. That nothing is there is an answer and no failure, and so
+/// is what this program itself says of a file.
+///
+/// # Errors
+/// What the system says to the last try.
+pub(crate) fn tried<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for pause in PAUSES {
+        match attempt() {
+            Err(error) if is_failure(&error) => std::thread::sleep(pause),
+            answer => return answer,
+        }
+    }
+    attempt()
+}
+
+/// Whether the disk gave no answer, so that nothing is known of what is there. Not where nothing is
+/// there, and not where a file ended too early or is none.
+#[must_use]
+pub(crate) fn is_failure(error: &Error) -> bool {
+    error.raw_os_error().is_some() && error.kind() != ErrorKind::NotFound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tries until so many attempts have failed with this error; returns the number of attempts.
+    fn attempts(failing: usize, error: fn() -> Error) -> usize {
+        let mut count = 0;
+        let answer = tried(|| {
+            count += 1;
+            if count <= failing {
+                Err(error())
+            } else {
+                Ok(count)
+            }
+        });
+        assert_eq!(answer.is_ok(), count > failing);
+        count
+    }
+
+    #[test]
+    fn a_failure_is_tried_three_times_and_an_answer_once() {
+        let no_answer = || Error::from_raw_os_error(5);
+        assert_eq!(
+            [0, 1, 2, 3, 9].map(|n| attempts(n, no_answer)),
+            [1, 2, 3, 3, 3]
+        );
+        assert_eq!(
+            attempts(9, || Error::from_raw_os_error(2)),
+            1,
+            "nothing there"
+        );
+        assert_eq!(attempts(9, || Error::other("is no file")), 1, "said by us");
+    }
+}
