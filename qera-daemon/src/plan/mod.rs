@@ -1,6 +1,7 @@
 //! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected
 //! work.
 
+pub(crate) mod gathering;
 pub(crate) mod imatrix_plan;
 pub(crate) mod layer_plan;
 pub(crate) mod model_plan;
@@ -8,19 +9,20 @@ pub(crate) mod planned_run;
 pub(crate) mod rounding_plan;
 pub(crate) mod site_plan;
 pub(crate) mod stages;
+pub(crate) mod sum;
 pub(crate) mod table;
 
 use serde::Serialize;
 
 use crate::error::Fatal;
+use crate::plan::gathering::holds;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::plan::layer_plan::LayerPlan;
 use crate::plan::model_plan::ModelPlan;
-use crate::plan::planned_run::{PlannedRun, Solving, Start};
+use crate::plan::planned_run::{PlannedRun, Solving};
 use crate::plan::site_plan::SitePlan;
-use crate::plan::stages::{
-    SHARDS, SHARDS_IN_FLIGHT, Stage, When, held_bytes, largest, process_bytes, stages, total,
-};
+use crate::plan::stages::{SHARDS, SHARDS_IN_FLIGHT, Stage, When, held_bytes, stages, total};
+use crate::plan::sum::sum;
 use crate::settings::Settings;
 use crate::settings::log_format::LogFormat;
 use crate::settings::memory_budget::format_bytes;
@@ -107,14 +109,11 @@ impl Plan {
     /// # Errors
     /// [`Reason::TooLarge`].
     pub(crate) fn admits(&self, settings: &Settings, shard: &Admitted) -> Result<(), Reason> {
-        let needed = SHARDS_IN_FLIGHT as u64 * held_bytes(shard);
+        let needed = held_bytes(shard).saturating_mul(SHARDS_IN_FLIGHT as u64);
         let planned = self.stages[SHARDS].bytes;
         let beside = |s: &Stage| s.when != When::Solving || self.solving.is_live();
-        let beside: u64 = self.stages[SHARDS + 1..]
-            .iter()
-            .filter(|s| beside(s))
-            .map(|s| s.bound_bytes)
-            .sum();
+        let others = self.stages[SHARDS + 1..].iter().filter(|s| beside(s));
+        let beside = sum(others.map(|s| s.bound_bytes));
         let left = settings.compute.memory_budget.bytes.saturating_sub(beside);
         if needed <= planned.max(left) {
             return Ok(());
@@ -125,39 +124,13 @@ impl Plan {
         })
     }
 
-    /// Whether these sites can be gathered within the budget, where there is no checkpoint and
-    /// modules come with the shards.
+    /// Whether these sites can be gathered beside the shards in flight, where there is no checkpoint
+    /// and modules come with the shards.
     ///
     /// # Errors
     /// [`Reason::TooLarge`].
     pub(crate) fn holds(&self, settings: &Settings, layout: &Sites) -> Result<(), Reason> {
-        let run = PlannedRun {
-            settings,
-            weights: None,
-            layers: &[],
-            made: &[],
-            sites: layout,
-            shards: &[],
-            held: &[],
-            solving: Solving::AtTheEnd,
-            start: Start::Continued,
-        };
-        let sites = (0..layout.sites.len()).map(|site| SitePlan::new(&run, site));
-        let sites: Vec<SitePlan> = sites.collect();
-        let held = sites
-            .iter()
-            .map(|s| s.statistics_bytes + s.rows_bound_bytes);
-        let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
-        let needed = held.sum::<u64>() + largest(scratch, settings.compute.threads);
-        let shards = self.stages[SHARDS].bytes + process_bytes(&run);
-        let left = settings.compute.memory_budget.bytes.saturating_sub(shards);
-        if needed <= left {
-            return Ok(());
-        }
-        Err(Reason::TooLarge {
-            needed: format_bytes(needed),
-            left: format_bytes(left),
-        })
+        holds(settings, layout, self.stages[SHARDS].bytes)
     }
 
     /// Refuses what does not fit the budget.

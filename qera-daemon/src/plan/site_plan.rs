@@ -8,6 +8,7 @@ use crate::calibrate::window::{BlockSize, WINDOW_ROWS, WINDOW_ROWS_PEAK, block_s
 use crate::host::kernels::rank_update::scratch_bytes;
 use crate::judge::schedule::longest_wait;
 use crate::plan::planned_run::{PlannedRun, Start};
+use crate::plan::sum::sum;
 use crate::source::admission::Entry;
 use crate::weights::sites::Site;
 
@@ -51,7 +52,7 @@ impl SitePlan {
         let announced = Announced {
             run,
             site,
-            rows: new.map(|entry| entry.rows as u64).sum(),
+            rows: sum(new.map(|entry| entry.rows as u64)),
             entries: &entries,
         };
         let (m, rows, block) = (site.in_features, announced.rows, announced.block());

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::plan::layer_plan::LayerPlan;
 use crate::plan::planned_run::{PlannedRun, Solving};
 use crate::plan::site_plan::SitePlan;
+use crate::plan::sum::sum;
 use crate::source::admission::Admitted;
 use crate::weights::sites::Site;
 
@@ -81,8 +82,8 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     } else {
         largest_of(run.shards)
     };
-    let of_sites = |of: fn(&SitePlan) -> u64| sites.iter().map(of).sum::<u64>();
-    let of_layers = |of: fn(&LayerPlan) -> u64| layers.iter().map(of).sum::<u64>();
+    let of_sites = |of: fn(&SitePlan) -> u64| sum(sites.iter().map(of));
+    let of_layers = |of: fn(&LayerPlan) -> u64| sum(layers.iter().map(of));
     let stage = |name, when, bytes| Stage {
         name,
         when,
@@ -90,7 +91,11 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
         bound_bytes: bytes,
     };
     let mut stages = vec![
-        stage("shards in flight", When::Reading, in_flight as u64 * shard),
+        stage(
+            "shards in flight",
+            When::Reading,
+            shard.saturating_mul(in_flight as u64),
+        ),
         stage(
             "accumulation scratch, all threads",
             When::Reading,
@@ -107,7 +112,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
             ..stage(
                 "rows held out and kept aside, all sites",
                 When::Always,
-                of_sites(|s| s.window_bytes + s.aside_bytes),
+                of_sites(|s| s.window_bytes.saturating_add(s.aside_bytes)),
             )
         },
         stage(
@@ -154,23 +159,20 @@ fn rounding_bytes(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> u6
 
 /// The planned peak.
 pub(crate) fn total(stages: &[Stage], solving: Solving, bytes: fn(&Stage) -> u64) -> u64 {
-    let sum = |when| {
-        let of = stages.iter().filter(|s| s.when == when);
-        of.map(bytes).sum::<u64>()
-    };
-    let (read, solve) = (sum(When::Reading), sum(When::Solving));
+    let of = |when| sum(stages.iter().filter(|s| s.when == when).map(bytes));
+    let (read, solve) = (of(When::Reading), of(When::Solving));
     let both = if solving.is_live() {
-        read + solve
+        read.saturating_add(solve)
     } else {
         read.max(solve)
     };
-    sum(When::Always) + both
+    of(When::Always).saturating_add(both)
 }
 
 /// The sum of the largest `count` of them.
 pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
     bytes.sort_unstable_by(|a, b| b.cmp(a));
-    bytes.iter().take(count).sum()
+    sum(bytes.into_iter().take(count))
 }
 
 /// Threads that can have a site at one time: a site is folded by one worker and solved by one
@@ -215,10 +217,10 @@ pub(crate) fn held_bytes(shard: &Admitted) -> u64 {
     let (mut held, mut repeated) = (0, 0);
     for entry in &shard.entries {
         if sites.insert(entry.site) {
-            held += entry.stored_bytes();
+            held = entry.stored_bytes().saturating_add(held);
         } else {
             repeated = repeated.max(entry.stored_bytes());
         }
     }
-    held + repeated
+    repeated.saturating_add(held)
 }

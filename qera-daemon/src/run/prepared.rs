@@ -13,6 +13,7 @@ use crate::observe::reporter::Reporter;
 use crate::pipeline::context::{Context, Flags};
 use crate::pipeline::ledger::Ledger;
 use crate::plan::Plan;
+use crate::plan::gathering::holds;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
 use crate::run::saved_names::{check_map, saved_names};
 use crate::settings::Settings;
@@ -114,7 +115,8 @@ impl<'a> Prepared<'a> {
         } = match &saved {
             Some(record) => continued(settings, model, record, &scan.ready, intake.is_some())?,
             None => {
-                let grouping = group(settings, model, scan.ready)?;
+                let holds = |sites: &Sites| holds(settings, sites, 0);
+                let grouping = group(settings, model, scan.ready, holds)?;
                 for RefusedShard { header, refusal } in grouping.refused {
                     refused.push(refusal.to_string());
                     if let Some(intake) = &mut intake {

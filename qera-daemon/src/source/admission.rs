@@ -60,7 +60,7 @@ impl Entry {
         } else {
             1
         };
-        (self.bytes + of_row * self.rows) as u64
+        (self.bytes as u64).saturating_add((of_row as u64).saturating_mul(self.rows as u64))
     }
 
     /// Whether its rows come with weights.
@@ -321,18 +321,17 @@ impl Admission<'_> {
             found: claim.dtype.to_string(),
             expected: "F32, F16 or BF16",
         })?;
+        let wrong = || Reason::WrongShape {
+            key: claim.key.clone(),
+            found: claim.shape.clone(),
+            in_features,
+        };
         let (sequences, rows) = match claim.shape[..] {
             [rows, width] if width == in_features => (None, rows),
-            // The header's check of the length makes batch * seq a number of rows that the file
-            // has.
-            [batch, seq, width] if width == in_features => (Some(batch), batch * seq),
-            _ => {
-                return Err(Reason::WrongShape {
-                    key: claim.key.clone(),
-                    found: claim.shape.clone(),
-                    in_features,
-                });
+            [batch, seq, width] if width == in_features => {
+                (Some(batch), batch.checked_mul(seq).ok_or_else(wrong)?)
             }
+            _ => return Err(wrong()),
         };
         Ok(Entry {
             key: claim.key.clone(),

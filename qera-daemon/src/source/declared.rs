@@ -9,16 +9,13 @@ use crate::source::metadata::{
     class, declared, linears, refused_linears, refused_shares, task_type,
 };
 use crate::source::naming::{Naming, RecordedModule, find, has_family};
-use crate::source::refusal::Reason;
+use crate::source::refusal::{Reason, WIDEST};
 use crate::source::shard::{ShardHeader, owner_of};
 use crate::weights::Weights;
 use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Clash, Shares, Sites};
-
-/// Where nothing else bounds it: no layer is as wide, and sums of products of it fit 64 bits.
-const WIDEST: usize = 1 << 24;
 
 /// What declarations are held against while nothing is fixed yet.
 #[derive(Debug, Clone, Copy)]
@@ -64,17 +61,27 @@ impl Declaring<'_> {
             && shape.is_none_or(|shape| shape.is_some_and(|shape| shape.len() == 2))
     }
 
+    /// Whether rows can be of these widths, where there is no checkpoint to say it.
+    fn check_widths(&self, header: &ShardHeader) -> Result<(), Reason> {
+        let claims = header.claims().iter();
+        let rows = claims.filter(|claim| claim.shape.len() > 1 && owner_of(&claim.key).is_none());
+        for claim in rows.filter(|claim| !self.selection.excludes(&claim.key)) {
+            let key = claim.key.clone();
+            match claim.shape.last() {
+                Some(0) => return Err(Reason::NoWidth { key }),
+                Some(&in_features) if in_features > WIDEST => {
+                    return Err(Reason::TooWide { key, in_features });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether every key is a module of the model.
     fn check_names(&self, header: &ShardHeader, recording: &Recording) -> Result<(), Reason> {
         let Some(model) = self.model else {
-            let mut all = recorded_modules(header);
-            return match all.find(|of| of.in_features > WIDEST) {
-                None => Ok(()),
-                Some(RecordedModule { name, in_features }) => Err(Reason::TooWide {
-                    key: name,
-                    in_features,
-                }),
-            };
+            return self.check_widths(header);
         };
         let is_unknown = |of: &RecordedModule| {
             let module = recording.name(&of.name);

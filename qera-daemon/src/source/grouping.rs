@@ -58,7 +58,7 @@ enum Round {
 
 /// Groups the layers (or, without a checkpoint, the shards' modules) into sites. What a refused
 /// shard declares does not count: whenever shards are refused, the rest is judged again without
-/// them.
+/// them. Where there is no checkpoint, a shard whose inputs `holds` refuses is one of them.
 ///
 /// # Errors
 /// [`Fatal::Checkpoint`] for a weight that cannot serve or layers that cannot share an input,
@@ -67,11 +67,21 @@ pub(crate) fn group(
     settings: &Settings,
     model: Option<&Model>,
     mut headers: Vec<ShardHeader>,
+    holds: impl Fn(&Sites) -> Result<(), Reason>,
 ) -> Result<Grouping, Fatal> {
     check_map(settings, &headers)?;
     let mut refused = Vec::new();
     loop {
-        match judge(settings, model, &headers)? {
+        let round = match judge(settings, model, &headers)? {
+            Round::Fits(grouping) if model.is_none() => {
+                match too_large(settings, &grouping.sites, &headers, &holds) {
+                    misfits if misfits.is_empty() => Round::Fits(grouping),
+                    misfits => Round::Without(misfits),
+                }
+            }
+            round => round,
+        };
+        match round {
             Round::Fits(grouping) => {
                 return Ok(Grouping {
                     refused,
@@ -90,6 +100,29 @@ pub(crate) fn group(
             }
         }
     }
+}
+
+/// The shards whose inputs cannot be gathered beside those of the shards before them.
+fn too_large(
+    settings: &Settings,
+    all: &Sites,
+    headers: &[ShardHeader],
+    holds: impl Fn(&Sites) -> Result<(), Reason>,
+) -> Vec<Misfit> {
+    let mut misfits = Vec::new();
+    if holds(all).is_ok() {
+        return misfits;
+    }
+    let mut sites = all.without_sites();
+    for (index, header) in headers.iter().enumerate() {
+        let mut grown = sites.clone();
+        grow(header, &settings.weights.selection, &mut grown);
+        match holds(&grown) {
+            Ok(()) => sites = grown,
+            Err(reason) => misfits.push(Misfit { index, reason }),
+        }
+    }
+    misfits
 }
 
 /// Refuses a `--map` that does nothing: it was meant for another name. Layers that only share an

@@ -9,6 +9,10 @@ use crate::formats::safetensors::header::HeaderError;
 use crate::weights::linears::ListedLinear;
 use crate::weights::passed_over::Why;
 
+/// Numbers of a row at most, where no checkpoint says how many: no layer is as wide, and sums of
+/// products of it fit 64 bits. docs/layers.md states it.
+pub(crate) const WIDEST: usize = 1 << 24;
+
 /// A shard set aside: which one and why.
 #[derive(Debug, thiserror::Error)]
 #[error("shard {shard}: {reason}")]
@@ -53,6 +57,9 @@ pub(crate) enum Reason {
         /// The system's answer.
         error: std::io::Error,
     },
+    /// A name that no message, journal or manifest can hold.
+    #[error("its name is no UTF-8 text: rename it")]
+    NameNotText,
     /// The file is not the one whose header was read.
     #[error("was replaced or changed after its header was read")]
     Changed,
@@ -91,8 +98,16 @@ pub(crate) enum Reason {
         /// Its module in the checkpoint.
         module: String,
     },
+    /// Rows of nothing.
+    #[error("tensor '{key}' has rows of 0 numbers: no layer reads them")]
+    NoWidth {
+        /// Tensor.
+        key: String,
+    },
     /// Wider than any layer.
-    #[error("tensor '{key}' has rows of {in_features} numbers: no layer is as wide")]
+    #[error(
+        "tensor '{key}' has rows of {in_features} numbers, at most {WIDEST} are read: no layer is as wide"
+    )]
     TooWide {
         /// Tensor.
         key: String,
@@ -205,6 +220,18 @@ pub(crate) enum Reason {
     MaskAndWeights {
         /// Tensor.
         key: String,
+    },
+    /// A mask that is none: whatever is not 0 would count as 1.
+    #[error(
+        "mask '{key}': {value} for row {row}; 0 leaves a row out, 1 counts it, and a weight for a row is an F32 under ::weight"
+    )]
+    BadMask {
+        /// Mask's key.
+        key: String,
+        /// Row, of all sequences together.
+        row: usize,
+        /// What stands there.
+        value: u8,
     },
     /// A weight that is negative or not finite.
     #[error("weights '{key}': weight {value} of row {row}; a weight is finite and not negative")]

@@ -18,5 +18,6 @@ mod refused_checkpoints;
 mod refused_options;
 mod rounding_plan;
 mod sites;
+mod widths;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
