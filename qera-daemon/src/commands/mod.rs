@@ -60,7 +60,7 @@ pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fat
         tell_far(weights, reporter);
         tell_zero_points(weights, reporter);
     }
-    for message in prepared.refused {
+    for message in prepared.refused.into_iter().chain(prepared.unanswered) {
         reporter.say(&Event::ShardQuarantined { message });
     }
     prepared.plan.check(settings)?;

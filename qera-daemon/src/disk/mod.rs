@@ -18,7 +18,7 @@ pub(crate) mod tried;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Result as IoResult, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
@@ -76,6 +76,14 @@ pub(crate) fn is_file(path: &Path) -> bool {
     path.is_file()
 }
 
+/// As [`is_file`], where no answer is none: nothing is concluded from a question that failed.
+///
+/// # Errors
+/// What the system says, also that nothing is there.
+pub(crate) fn is_surely_file(path: &Path) -> IoResult<bool> {
+    tried(|| fs::metadata(path)).map(|metadata| metadata.is_file())
+}
+
 /// Whether a path names a folder, or leads to one.
 #[must_use]
 pub(crate) fn is_folder(path: &Path) -> bool {
@@ -100,6 +108,24 @@ pub(crate) fn is_link(path: &Path) -> bool {
 /// What the system says.
 pub(crate) fn resolve(path: &Path) -> IoResult<PathBuf> {
     fs::canonicalize(path)
+}
+
+/// The path without symlinks as far as it exists, and what does not exist behind it: the same for
+/// every way to write it.
+#[must_use]
+pub(crate) fn full(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut full = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => {
+                full.pop();
+            }
+            part => full.push(part),
+        }
+        full = fs::canonicalize(&full).unwrap_or(full);
+    }
+    full
 }
 
 /// Where a symlink points.

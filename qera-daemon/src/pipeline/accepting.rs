@@ -1,6 +1,8 @@
 //! From a listed file to rows that are dealt: a shard is accepted when it was read whole and every
 //! row of it was checked; then it gets its number in the journal, and then it is folded.
 
+use std::collections::BTreeSet;
+
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::observe::event::Event;
@@ -17,6 +19,13 @@ impl Feeder<'_> {
     pub(crate) fn take_all(&mut self, scan: Scan) -> Result<bool, Fatal> {
         for refusal in &scan.refused {
             self.refuse(refusal);
+        }
+        let there: BTreeSet<&String> = (scan.unanswered.iter().map(|of| &of.shard))
+            .chain(scan.ready.iter().map(|header| &header.name))
+            .collect();
+        self.left_for_later.retain(|name, _| there.contains(name));
+        for refusal in &scan.unanswered {
+            self.leave_for_later(refusal);
         }
         let mut fresh = false;
         let mut headers = scan.ready.into_iter();
@@ -50,6 +59,11 @@ impl Feeder<'_> {
                 if matches!(refusal.reason, Reason::Changed) && self.supply.watcher.is_some() =>
             {
                 self.changed = true;
+                return Ok(false);
+            }
+            Err(refusal) if refusal.reason.is_gone() => return Ok(false),
+            Err(refusal) if refusal.reason.is_failure() => {
+                self.leave_for_later(&refusal);
                 return Ok(false);
             }
             Err(refusal) => self.refuse(&refusal),
@@ -101,6 +115,22 @@ impl Feeder<'_> {
             ignored_keys,
         }));
         true
+    }
+
+    /// A shard that the disk does not give: `--once` has no later, a live run tries it again with the
+    /// next listing, and says once of each why.
+    fn leave_for_later(&mut self, refusal: &Refusal) {
+        if self.supply.watcher.is_none() {
+            return self.refuse(refusal);
+        }
+        let message = refusal.to_string();
+        let known = self
+            .left_for_later
+            .insert(refusal.shard.clone(), message.clone());
+        if known.as_ref() != Some(&message) {
+            let message = format!("{message}; it is tried again with the next listing");
+            self.context.warn_of("watched folder", message);
+        }
     }
 
     fn refuse(&self, refusal: &Refusal) {

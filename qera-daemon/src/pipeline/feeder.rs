@@ -3,7 +3,7 @@
 //! What a snapshot lacks of the journal is folded first, in the journal's order.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::disk::clock;
@@ -46,6 +46,8 @@ pub(crate) struct Feeder<'a> {
     waiting_said: Option<WaitingForConvergence>,
     /// Whether a file was being rewritten while it was read.
     pub(crate) changed: bool,
+    /// Shards that the disk did not give, by name, with what was said of each.
+    pub(crate) left_for_later: BTreeMap<String, String>,
 }
 
 impl<'a> Feeder<'a> {
@@ -70,6 +72,7 @@ impl<'a> Feeder<'a> {
             missing: false,
             waiting_said: None,
             changed: false,
+            left_for_later: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A run that has its state and its output folder for itself. Which sites there are may still
 //! change while it waits for the first shard.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::disk::clock;
@@ -68,6 +69,12 @@ impl<'a> Locked<'a> {
     /// [`Fatal::Io`].
     pub(crate) fn announce(&self, reporter: &Reporter) -> Result<(), Fatal> {
         announce(&self.prepared, reporter);
+        if self.prepared.is_empty() && self.inbox.watcher.is_none() {
+            // Else they are tried again, and said then.
+            for message in self.prepared.unanswered.clone() {
+                reporter.say(&Event::ShardQuarantined { message });
+            }
+        }
         if self.prepared.saved.is_none() {
             let mut entries = self.prepared.entries(&Restored::default());
             entries.phase = Phase::WaitingForTheFirstShard;
@@ -94,6 +101,7 @@ impl<'a> Locked<'a> {
         let (settings, model) = (self.prepared.settings, self.model);
         let mut refused = Vec::new();
         let mut said = None;
+        let mut unanswered = BTreeSet::new();
         while self.prepared.is_empty() && !signals.came() {
             refused.append(&mut self.prepared.refused);
             let deadline = clock::now() + settings.source.rescan;
@@ -120,6 +128,14 @@ impl<'a> Locked<'a> {
                 reporter.say(&Event::ShardQuarantined {
                     message: message.clone(),
                 });
+            }
+            for message in &self.prepared.unanswered {
+                if unanswered.insert(message.clone()) {
+                    reporter.say(&Event::Warning {
+                        subject: "watched folder",
+                        message: format!("{message}; it is tried again with the next listing"),
+                    });
+                }
             }
             self.prepared.plan.check(settings)?;
         }
@@ -202,6 +218,9 @@ fn nothing_to_begin_with(prepared: &Prepared<'_>, inbox: &Inbox) -> Fatal {
                 )
             })
         }
-        _ => nothing_usable(inbox.intake.folder(), prepared.refused.len()),
+        _ => {
+            let refused = prepared.refused.len() + prepared.unanswered.len();
+            nothing_usable(inbox.intake.folder(), refused)
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::solve::site::SiteSolver;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::grouping::{RefusedShard, group};
 use crate::source::intake::{Intake, Scan};
+use crate::source::refusal::Refusal;
 use crate::source::shard::ShardHeader;
 use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
@@ -55,6 +56,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) held: Vec<Admitted>,
     /// Shards that were set aside, with their reasons.
     pub(crate) refused: Vec<String>,
+    /// Those that the disk did not give when they were looked at.
+    pub(crate) unanswered: Vec<String>,
     /// Visible files that are no shards.
     pub(crate) ignored_files: usize,
 }
@@ -105,7 +108,9 @@ impl<'a> Prepared<'a> {
             Some(intake) => intake.scan()?,
             None => Scan::default(),
         };
-        let mut refused: Vec<String> = scan.refused.iter().map(ToString::to_string).collect();
+        let said = |of: &[Refusal]| of.iter().map(ToString::to_string).collect();
+        let mut refused: Vec<String> = said(&scan.refused);
+        let unanswered = said(&scan.unanswered);
         let Grouped {
             weights,
             recording,
@@ -160,6 +165,7 @@ impl<'a> Prepared<'a> {
             admitted,
             held,
             refused,
+            unanswered,
             ignored_files: scan.ignored,
         })
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk;
+use crate::disk::tried::is_failure;
 use crate::error::Fatal;
 
 /// The shards of a folder.
@@ -10,8 +11,19 @@ use crate::error::Fatal;
 pub(crate) struct Listing {
     /// Sorted by file name: the order in which they are folded.
     pub(crate) shards: Vec<PathBuf>,
+    /// Those of which the disk does not say what they are.
+    pub(crate) unanswered: Vec<UnansweredPath>,
     /// Other visible files, which are left alone.
     pub(crate) ignored: usize,
+}
+
+/// A path that the disk says nothing of.
+#[derive(Debug)]
+pub(crate) struct UnansweredPath {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What the disk said.
+    pub(crate) error: std::io::Error,
 }
 
 /// Lists the shards of `folder`, sorted by the bytes of their names.
@@ -21,6 +33,7 @@ pub(crate) struct Listing {
 pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
     let mut listing = Listing {
         shards: Vec::new(),
+        unanswered: Vec::new(),
         ignored: 0,
     };
     let paths = disk::list(folder).map_err(Fatal::io(folder, "read the watched folder"))?;
@@ -28,14 +41,19 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
         let hidden = path
             .file_name()
             .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        // A pipe or socket would block the reader for ever.
-        if hidden || !disk::is_file(&path) {
+        if hidden {
             continue;
         }
-        if path.extension().is_some_and(|e| e == "safetensors") {
-            listing.shards.push(path);
-        } else {
-            listing.ignored += 1;
+        let is_shard = path.extension().is_some_and(|e| e == "safetensors");
+        match disk::is_surely_file(&path) {
+            Ok(true) if is_shard => listing.shards.push(path),
+            Ok(true) => listing.ignored += 1,
+            Err(error) if is_shard && is_failure(&error) => {
+                listing.unanswered.push(UnansweredPath { path, error });
+            }
+            // A folder; a pipe or socket, which would block the reader for ever; or gone since it was
+            // listed.
+            Ok(false) | Err(_) => {}
         }
     }
     listing.shards.sort();

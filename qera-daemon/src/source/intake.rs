@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,8 +15,9 @@ use crate::disk::clock::{now, since};
 use crate::disk::identity::Identity;
 use crate::disk::lock::is_held;
 use crate::disk::open_file::OpenFile;
+use crate::disk::tried::is_failure;
 use crate::error::Fatal;
-use crate::source::folder::list;
+use crate::source::folder::{UnansweredPath, list};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
 
@@ -41,6 +42,8 @@ pub(crate) struct Scan {
     pub(crate) ready: Vec<ShardHeader>,
     /// Truncated, or no safetensors.
     pub(crate) refused: Vec<Refusal>,
+    /// Those that the disk does not give: the next listing tries them again.
+    pub(crate) unanswered: Vec<Refusal>,
     /// Incomplete or locked: perhaps later.
     pub(crate) incomplete: usize,
     /// Visible files that are no shards.
@@ -86,36 +89,55 @@ impl Intake {
             ..Scan::default()
         };
         let mut here = HashSet::new();
+        for UnansweredPath { path, error } in listing.unanswered {
+            here.insert(path.file_name().unwrap_or_default().to_owned());
+            scan.unanswered.push(unanswered(&path, error));
+        }
         for path in listing.shards {
             let Some(name) = path.file_name() else {
                 continue;
             };
             here.insert(name.to_owned());
-            let Ok(identity) = Identity::at(&path) else {
-                continue; // Gone since it was listed.
-            };
-            if self
-                .known
-                .get(name)
-                .is_some_and(|k| k.done && k.identity == identity)
-            {
-                continue;
-            }
-            if locked(&path) {
-                self.known.remove(name);
-                scan.incomplete += 1;
-                continue;
-            }
-            match ShardHeader::open(&path) {
-                Ok(header) => scan.ready.push(header),
-                Err(refusal) if self.given_up(name.to_owned(), identity) => {
-                    scan.refused.push(refusal);
-                }
-                Err(_) => scan.incomplete += 1,
-            }
+            self.look_at(&path, name.to_owned(), &mut scan);
         }
         self.known.retain(|name, _| here.contains(name));
         Ok(scan)
+    }
+
+    /// Finds out what is to be done about one file.
+    fn look_at(&mut self, path: &Path, name: OsString, scan: &mut Scan) {
+        let identity = match Identity::at(path) {
+            Ok(identity) => identity,
+            Err(error) if is_failure(&error) => {
+                scan.unanswered.push(unanswered(path, error));
+                return;
+            }
+            Err(_) => return, // Gone since it was listed.
+        };
+        let known = self.known.get(&name);
+        if known.is_some_and(|k| k.done && k.identity == identity) {
+            return;
+        }
+        if name.to_str().is_none() {
+            scan.refused.push(Refusal {
+                shard: shown(&name),
+                reason: Reason::NameNotText,
+            });
+            self.done_with(name, identity);
+            return;
+        }
+        if locked(path) {
+            self.known.remove(&name);
+            scan.incomplete += 1;
+            return;
+        }
+        match ShardHeader::open(path) {
+            Ok(header) => scan.ready.push(header),
+            Err(refusal) if refusal.reason.is_gone() => {}
+            Err(refusal) if refusal.reason.is_failure() => scan.unanswered.push(refusal),
+            Err(refusal) if self.given_up(name, identity) => scan.refused.push(refusal),
+            Err(_) => scan.incomplete += 1,
+        }
     }
 
     /// Whether an incomplete file has been as it is for long enough; it is done then.
@@ -162,6 +184,21 @@ impl Intake {
         let waiting = self.known.values().filter(|k| !k.done);
         waiting.map(|k| k.since + self.patience).min()
     }
+}
+
+/// A shard that the disk says nothing of.
+fn unanswered(path: &Path, error: std::io::Error) -> Refusal {
+    Refusal {
+        shard: shown(path.file_name().unwrap_or_default()),
+        reason: Reason::Header(error.into()),
+    }
+}
+
+/// A file name as messages have it: bytes that are no text are escaped.
+fn shown(name: &OsStr) -> String {
+    let bytes = name.as_encoded_bytes();
+    name.to_str()
+        .map_or_else(|| bytes.escape_ascii().to_string(), str::to_owned)
 }
 
 /// BLAKE3 of the file whose header was read, in hexadecimal.

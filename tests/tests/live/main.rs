@@ -13,6 +13,7 @@ mod endings;
 mod generations;
 mod signals;
 mod spared_solves;
+mod unanswered;
 mod zero_rows;
 
 use qera_tests::daemon::TestDaemon;

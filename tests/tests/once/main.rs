@@ -18,6 +18,7 @@ mod refused_checkpoints;
 mod refused_options;
 mod rounding_plan;
 mod sites;
+mod unanswered;
 mod widths;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
