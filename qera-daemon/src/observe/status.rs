@@ -216,7 +216,7 @@ impl Status {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |s: String| {
-            let _ = writeln!(text, "{s}");
+            let _ = writeln!(text, "{}", printable(&s));
         };
         line(if self.running {
             format!("running (pid {}), {}", self.pid, self.phase.name())
@@ -237,7 +237,7 @@ impl Status {
                 .map_or("no generation yet".into(), |g| format!("generation {g}")),
         ));
         if let Some(rejected) = &self.rejected {
-            line(printable(&rejected.to_string()));
+            line(rejected.to_string());
         }
         for server in &self.servers {
             line(printable(&server.to_string()));
@@ -245,8 +245,9 @@ impl Status {
         if let Some(gathering) = self.gathering() {
             line(gathering);
         }
+        line(String::new());
         line(format!(
-            "\n{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
+            "{:<44} {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9} {:>7}",
             "layer", "status", "rows", "skipped", "error", "corrected", "gain", "at most", "blocks"
         ));
         let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3e}"));
@@ -276,6 +277,38 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names and reasons come from files.
+    #[test]
+    fn what_would_drive_a_terminal_is_escaped() {
+        let raw = "q\u{1b}[2J\rproj\nquarantined: forged";
+        let status = Status {
+            layers: vec![LayerStatus {
+                name: raw.into(),
+                status: Standing::Gathering,
+                rounds_at: Some(7),
+                ..LayerStatus::default()
+            }],
+            reasons: vec![format!("shard {raw}")],
+            rejected: Some(GenerationRejected {
+                generation: 3,
+                problems: vec![raw.into()],
+                more: 0,
+            }),
+            ..Status::default()
+        };
+        let table = status.table();
+        assert!(
+            table.chars().all(|c| c == '\n' || !c.is_control()),
+            "{table:?}"
+        );
+        assert_eq!(
+            table.matches("q\\u{1b}[2J\\rproj\\nquarantined").count(),
+            4,
+            "{table}"
+        );
+        assert!(!table.contains("\nquarantined: forged"), "{table}");
+    }
 
     #[test]
     fn a_person_and_a_program_read_the_same_words() {

@@ -43,7 +43,8 @@ impl Layered {
     /// [`Fatal::Usage`] as for [`merge`](Self::merge).
     pub(crate) fn of_text(text: &str) -> Result<Self, Fatal> {
         let mut merged = Self::of_defaults()?;
-        merged.lay(&toml::from_str(text).map_err(usage)?, "text")?;
+        let options = toml::from_str(text).map_err(|e| Fatal::Usage(in_one_line(text, &e)))?;
+        merged.lay(&options, "text")?;
         merged.merged()
     }
 
@@ -115,7 +116,21 @@ impl Layered {
 fn read(path: &Path) -> Result<Options, Fatal> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Fatal::Usage(format!("--config {}: {e}", path.display())))?;
-    toml::from_str(&text).map_err(|e| Fatal::Usage(format!("--config {}: {e}", path.display())))
+    toml::from_str(&text).map_err(|e| {
+        let said = in_one_line(&text, &e);
+        Fatal::Usage(format!("--config {}: {said}", path.display()))
+    })
+}
+
+/// What is wrong and where: the library draws it over several lines.
+fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let said = error.message().lines().collect::<Vec<_>>().join("; ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return said;
+    };
+    let line = before.matches('\n').count() + 1;
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    format!("line {line}, column {}: {said}", last.chars().count() + 1)
 }
 
 fn usage(error: impl core::fmt::Display) -> Fatal {
@@ -158,12 +173,26 @@ mod tests {
                 .any(|l| l.starts_with("block-size = 32") && l.ends_with("# default"))
         );
 
-        std::fs::write(&file, "ranks = 8\n").unwrap();
+        std::fs::write(&file, "rank = 8\n  ranks = 8\n").unwrap();
         let refused = Layered::merge(Some(&file), &flags).unwrap_err().to_string();
         assert!(
             refused.contains("ranks") && refused.contains("qera.toml"),
             "{refused}"
         );
+        assert!(refused.contains("line 2, column 3: "), "{refused}");
+        for wrong in ["rank = \"a\nb\"\n", "rank = [\n1,\n2]\n", "rank\n=\n"] {
+            std::fs::write(&file, wrong).unwrap();
+            let refused = Layered::merge(Some(&file), &flags).unwrap_err().to_string();
+            assert!(
+                !refused.contains('\n') && refused.contains("line "),
+                "{refused}"
+            );
+            let refused = Layered::of_text(wrong).unwrap_err().to_string();
+            assert!(
+                !refused.contains('\n') && refused.contains("line "),
+                "{refused}"
+            );
+        }
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod weights;
 
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::error::Fatal;
 use crate::settings::compute::ComputeSettings;
 use crate::settings::convergence::ConvergenceSettings;
@@ -102,7 +103,8 @@ impl Settings {
 }
 
 fn state(options: &Options, out: &Path) -> Result<PathBuf, Fatal> {
-    if options.state.as_deref() == Some(out) {
+    let is_out = |state: &Path| disk::full(state) == disk::full(out);
+    if options.state.as_deref().is_some_and(is_out) {
         return Err(Fatal::Usage(
             "--state and --out: are the same folder; --state is OUT/state unless it is given"
                 .into(),
@@ -154,6 +156,27 @@ mod tests {
             let message = Settings::resolve(&wrong).unwrap_err().to_string();
             assert!(message.contains(name), "{name}: {message}");
         }
+        // The same folder in other words, whether it is there or not.
+        let here = std::env::temp_dir().join(format!("qera-same-{}", std::process::id()));
+        std::fs::create_dir_all(here.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", here.join("link")).unwrap();
+        for (out, state) in [
+            ("X", "X"),
+            ("X", "./X"),
+            ("X", "X/"),
+            ("X/Y", "X/Z/../Y"),
+            ("real", "link"),
+            ("real/new", "link/new"),
+        ] {
+            let options = Options {
+                out: Some(here.join(out)),
+                state: Some(format!("{}/{state}", here.display()).into()),
+                ..options()
+            };
+            let error = Settings::resolve(&options).unwrap_err();
+            assert_eq!(error.exit().code(), 2, "{out} {state}: {error}");
+        }
+        std::fs::remove_dir_all(&here).unwrap();
         let bare = Settings::resolve(&Options::defaults()).unwrap();
         assert!(bare.weights.needed_checkpoint().is_err());
         assert_eq!(bare.state, Path::new("qera-out/state"));

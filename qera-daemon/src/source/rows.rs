@@ -3,6 +3,8 @@
 //! The file is read, not mapped: its producer may still hold it. The rows stay as they are stored;
 //! whoever needs numbers widens a piece of them.
 
+use std::collections::HashMap;
+
 use qera_core::dtype::{FloatDtype, keep_rows};
 
 use crate::disk::open_file::OpenFile;
@@ -11,7 +13,7 @@ use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::StoredRows;
 use crate::source::admission::{Admitted, Counting, Entry};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::shard::WEIGHT;
+use crate::source::shard::{MASK, WEIGHT};
 
 /// The rows of one site in one shard.
 #[derive(Debug)]
@@ -76,10 +78,14 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
         return Err(refuse(Reason::Changed));
     }
     let mut sites: Vec<(&str, Batch)> = Vec::new();
+    let mut by_site: HashMap<usize, usize> = HashMap::new();
     for entry in &admitted.entries {
         let rows = rows_of(&file, entry).map_err(refuse)?;
-        match sites.iter().find(|(_, known)| known.site == rows.site) {
-            None => sites.push((&entry.key, rows)),
+        match by_site.get(&rows.site).map(|&at| &sites[at]) {
+            None => {
+                by_site.insert(rows.site, sites.len());
+                sites.push((&entry.key, rows));
+            }
             Some((first, known)) => check_same(first, known, &entry.key, &rows).map_err(refuse)?,
         }
     }
@@ -117,10 +123,19 @@ fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
     let mut bytes = fetch(entry.start, entry.bytes)?;
     let Counted { mask, weights } = match entry.counting {
         Counting::EveryRow => Counted::default(),
-        Counting::Mask(start) => Counted {
-            mask: Some(fetch(start, rows)?),
-            weights: None,
-        },
+        Counting::Mask(start) => {
+            let mask = fetch(start, rows)?;
+            if let Some(row) = mask.iter().position(|&value| value > 1) {
+                let key = format!("{}{MASK}", entry.key);
+                let value = mask[row];
+                return Err(Reason::BadMask { key, row, value });
+            }
+            let mask = Some(mask);
+            Counted {
+                mask,
+                weights: None,
+            }
+        }
         Counting::Weights(start) => {
             let numbers = fetch(start, rows * size_of::<f32>())?;
             counted_by(&numbers).map_err(|bad| Reason::BadWeight {

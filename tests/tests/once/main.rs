@@ -10,6 +10,7 @@ mod gguf_names;
 mod grids;
 mod linears;
 mod names;
+mod odd_names;
 mod one_layer;
 mod output_folder;
 mod published;

@@ -79,6 +79,13 @@ fn spoilt_at(row: usize, column: usize, value: f32) -> [TensorToWrite; 1] {
     [rows_of_q(&values)]
 }
 
+/// A mask of 300 rows that count, one of them by another value.
+fn mask_with(value: u8, row: usize) -> Vec<u8> {
+    let mut mask = vec![1; 300];
+    mask[row] = value;
+    mask
+}
+
 /// Shards whose file is sound and whose content is not.
 fn bad_contents() -> Vec<BadShard> {
     let good = sine_values(300 * 8, 0.0);
@@ -128,6 +135,14 @@ fn bad_contents() -> Vec<BadShard> {
             ],
         ),
         bad_shard("x-mask", [q(), mask(299)], &["x-mask.safetensors", "[299]"]),
+        bad_shard(
+            "x-mask-value",
+            [
+                q(),
+                TensorToWrite::u8(&format!("{Q}::mask"), &[300], &mask_with(255, 7)),
+            ],
+            &["x-mask-value.safetensors", "::mask': 255 for row 7"],
+        ),
         bad_shard("x-orphan", [mask(1)], &["belongs to no tensor"]),
         bad_shard("x-model", [q()], &["qera.model is 'another'"])
             .with_metadata(Metadata::new("qera.model", "another")),
@@ -202,7 +217,7 @@ fn bad_shards_are_quarantined_and_the_rest_counts() {
     write_safetensors(&shard_path(&daemon, "y-none"), &[none], &[]);
 
     let run = daemon.run(&once_with(&[]));
-    expect(&run, 3, &["4 shards folded, 18 quarantined"]);
+    expect(&run, 3, &["4 shards folded, 19 quarantined"]);
     let said = contents.iter().map(|bad| bad.said);
     for said in said.chain(files.iter().map(|bad| bad.said)) {
         expect(&run, 3, said);
@@ -210,5 +225,5 @@ fn bad_shards_are_quarantined_and_the_rest_counts() {
     let (ours, expected) = (daemon.adapter("qera-out"), clean.adapter("qera-out"));
     assert!(ours.bytes == expected.bytes, "a refused shard left a trace");
     let quarantined = ours.manifest["inputs"]["quarantined"].as_array().unwrap();
-    assert_eq!(quarantined.len(), 18);
+    assert_eq!(quarantined.len(), 19);
 }
