@@ -115,7 +115,10 @@ pub fn command_line() -> ExitCode {
     let format = LogFormat::resolve(&layered.options).unwrap_or(LogFormat::Text);
     let mut reporter = Reporter::new(format);
     match job(cli.command.as_ref(), &layered, &mut reporter) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => {
+            reporter.end();
+            exit.into()
+        }
         Err(fatal) => fail(&reporter, &fatal),
     }
 }

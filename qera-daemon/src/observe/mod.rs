@@ -6,6 +6,7 @@ pub(crate) mod event;
 pub(crate) mod imatrix_events;
 pub(crate) mod layer_events;
 pub(crate) mod notify_events;
+pub(crate) mod repeats;
 pub(crate) mod reporter;
 pub(crate) mod rounding_events;
 pub(crate) mod run_events;

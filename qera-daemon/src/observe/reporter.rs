@@ -2,10 +2,14 @@
 //! terminal.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::disk::clock;
 use crate::observe::event::Event;
+use crate::observe::repeats::Repeats;
 use crate::settings::log_format::LogFormat;
 
 /// Where events go. Shared by all threads.
@@ -13,6 +17,7 @@ use crate::settings::log_format::LogFormat;
 pub(crate) struct Reporter {
     format: LogFormat,
     bar: ProgressBar,
+    repeats: Arc<Mutex<Repeats>>,
 }
 
 impl Reporter {
@@ -22,6 +27,7 @@ impl Reporter {
         Self {
             format,
             bar: ProgressBar::hidden(),
+            repeats: Arc::default(),
         }
     }
 
@@ -42,17 +48,55 @@ impl Reporter {
         self.bar.inc(1);
     }
 
-    /// Ends the bar.
+    /// Ends the bar, and says what is still to be said.
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
+        self.say_repeated(true);
     }
 
-    /// Writes one event; a closed standard error is not a reason to stop.
+    /// Writes one event; a closed standard error is not a reason to stop. As text the same reason of
+    /// many shards is one line a second; as JSON every shard has its own.
     pub(crate) fn say(&self, event: &Event<'_>) {
-        let line = match self.format {
-            LogFormat::Text => printable(&event.to_string()),
-            LogFormat::Json => serde_json::to_string(event).unwrap_or_else(|e| e.to_string()),
-        };
+        match (self.format, event) {
+            (LogFormat::Json, _) => {
+                let line = serde_json::to_string(event);
+                self.write(&line.unwrap_or_else(|e| e.to_string()));
+            }
+            (LogFormat::Text, Event::ShardQuarantined { message }) => {
+                let said = self.repeats().take(message, clock::now());
+                if let Some(message) = said {
+                    self.write_text(&Event::ShardQuarantined { message });
+                }
+            }
+            (LogFormat::Text, event) => {
+                self.say_repeated(matches!(event, Event::Failed { .. }));
+                self.write_text(event);
+            }
+        }
+    }
+
+    /// Says of reasons that have repeated how often; those whose time has come, or all at the end.
+    pub(crate) fn say_repeated(&self, is_end: bool) {
+        let due = self.repeats().due(clock::now(), is_end);
+        for message in due {
+            self.write_text(&Event::ShardQuarantined { message });
+        }
+    }
+
+    /// When the next of them is due.
+    pub(crate) fn repeated_at(&self) -> Option<Instant> {
+        self.repeats().due_at()
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_text(&self, event: &Event<'_>) {
+        self.write(&printable(&event.to_string()));
+    }
+
+    fn write(&self, line: &str) {
         self.bar.suspend(|| {
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         });

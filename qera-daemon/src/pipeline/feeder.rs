@@ -116,7 +116,9 @@ impl<'a> Feeder<'a> {
         let idle_at = new.then(|| fresh_at + watching.idle);
         let changed = core::mem::take(&mut self.changed).then(|| clock::now() + LOOK_AGAIN);
         let verdict = self.supply.intake.next_verdict();
-        for at in [idle_at, self.save_at(), verdict, changed] {
+        self.context.reporter.say_repeated(false);
+        let repeated = self.context.reporter.repeated_at();
+        for at in [idle_at, self.save_at(), verdict, changed, repeated] {
             deadline = deadline.min(at.unwrap_or(deadline));
         }
         let context = self.context;

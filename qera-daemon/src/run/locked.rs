@@ -106,7 +106,9 @@ impl<'a> Locked<'a> {
             refused.append(&mut self.prepared.refused);
             let deadline = clock::now() + settings.source.rescan;
             let verdict = self.inbox.intake.next_verdict().unwrap_or(deadline);
-            watcher.wait(verdict.min(deadline));
+            reporter.say_repeated(false);
+            let repeated = reporter.repeated_at().unwrap_or(deadline);
+            watcher.wait(verdict.min(deadline).min(repeated));
             match Prepared::prepare(settings, model, Some(&mut self.inbox.intake)) {
                 Ok(again) => self.prepared = again,
                 // The folder is gone for a while.

@@ -1,11 +1,12 @@
-//! SIGINT and SIGTERM.
+//! SIGINT, SIGTERM and SIGHUP.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::Path;
 use std::sync::Arc;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::disk;
 use crate::error::Fatal;
 use crate::exit::{SECOND_SIGINT, SECOND_SIGTERM};
 use crate::source::watch::Wake;
@@ -15,11 +16,15 @@ use crate::source::watch::Wake;
 pub(crate) struct Signals {
     /// Set by the first.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Those that set it.
+    heard: Vec<i32>,
 }
 
 impl Signals {
     /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is
-    /// published or saved by then is complete, because it is renamed in.
+    /// published or saved by then is complete, because it is renamed in. SIGHUP is as the first,
+    /// however often it comes (a terminal that closes and its shell both send it), unless it was
+    /// ignored when the process began: `nohup` asks for that.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -30,7 +35,13 @@ impl Signals {
                 .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stopping)))
                 .map_err(Fatal::io(Path::new("signals"), "register"))?;
         }
-        Ok(Self { stopping })
+        let mut heard = vec![SIGINT, SIGTERM];
+        if !is_ignored(SIGHUP) {
+            signal_hook::flag::register(SIGHUP, Arc::clone(&stopping))
+                .map_err(Fatal::io(Path::new("signals"), "register"))?;
+            heard.push(SIGHUP);
+        }
+        Ok(Self { stopping, heard })
     }
 
     /// Whether one came.
@@ -43,7 +54,7 @@ impl Signals {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn wake(&self, wake: &Wake) -> Result<(), Fatal> {
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        let mut signals = signal_hook::iterator::Signals::new(&self.heard)
             .map_err(Fatal::io(Path::new("signals"), "register"))?;
         let wake = wake.clone();
         std::thread::Builder::new()
@@ -56,4 +67,17 @@ impl Signals {
             .map(drop)
             .map_err(Fatal::io(Path::new("signals"), "start the thread"))
     }
+}
+
+/// Whether the process was started with this signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = disk::read(Path::new("/proc/self/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let mut masks = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = masks
+        .next()
+        .map(|mask| u64::from_str_radix(mask.trim(), 16));
+    mask.is_some_and(|mask| mask.is_ok_and(|mask| mask >> (signal - 1) & 1 == 1))
 }

@@ -11,6 +11,7 @@ mod convergence;
 mod drained;
 mod endings;
 mod generations;
+mod hang_up;
 mod signals;
 mod spared_solves;
 mod unanswered;

@@ -9,6 +9,7 @@ mod empty_input;
 mod gguf_names;
 mod grids;
 mod linears;
+mod many_partial;
 mod names;
 mod odd_names;
 mod one_layer;

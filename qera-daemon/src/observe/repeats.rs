@@ -1,0 +1,109 @@
+//! What is said of many shards for one reason: the same reason once a second, with a count.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// One reason is said so often.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Reasons that were said, and how many shards had them since.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats(BTreeMap<String, Repeated>);
+
+#[derive(Debug)]
+struct Repeated {
+    said: Instant,
+    /// The last message that was not said.
+    last: String,
+    /// How many were not.
+    unsaid: usize,
+}
+
+impl Repeated {
+    /// What is to be said of those that were not.
+    fn line(&mut self, now: Instant) -> Option<String> {
+        let more = self.unsaid.checked_sub(1)?;
+        (self.said, self.unsaid) = (now, 0);
+        let last = core::mem::take(&mut self.last);
+        Some(match more {
+            0 => last,
+            _ => format!("{last}; and {more} more for the same reason"),
+        })
+    }
+}
+
+impl Repeats {
+    /// Takes a message; returns what is to be said now.
+    pub(crate) fn take(&mut self, message: &str, now: Instant) -> Option<String> {
+        let Some(known) = self.0.get_mut(&reason_of(message)) else {
+            let first = Repeated {
+                said: now,
+                last: String::new(),
+                unsaid: 0,
+            };
+            self.0.insert(reason_of(message), first);
+            return Some(message.to_owned());
+        };
+        known.unsaid += 1;
+        message.clone_into(&mut known.last);
+        let due = now.saturating_duration_since(known.said) >= PERIOD;
+        due.then(|| known.line(now)).flatten()
+    }
+
+    /// What is to be said of those that were not, where it is time; all of it at the end.
+    pub(crate) fn due(&mut self, now: Instant, is_end: bool) -> Vec<String> {
+        let is_due = |known: &Repeated| now.saturating_duration_since(known.said) >= PERIOD;
+        let due = self.0.values_mut().filter(|known| is_end || is_due(known));
+        let lines = due.filter_map(|known| known.line(now)).collect();
+        self.0.retain(|_, known| known.unsaid > 0 || !is_due(known));
+        lines
+    }
+
+    /// When something will be due.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        let unsaid = self.0.values().filter(|known| known.unsaid > 0);
+        unsaid.map(|known| known.said + PERIOD).min()
+    }
+}
+
+/// A message's reason: without the shard, and without the numbers and names that differ from one to
+/// the next.
+fn reason_of(message: &str) -> String {
+    let reason = message.split_once(".safetensors: ");
+    let reason = reason.map_or(message, |(_, reason)| reason);
+    let unquoted = reason.split('\'').step_by(2);
+    unquoted
+        .flat_map(str::chars)
+        .filter(|c| !c.is_ascii_digit())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::clock;
+
+    #[test]
+    fn one_reason_is_said_once_a_second_and_none_is_left_unsaid() {
+        let mut repeats = Repeats::default();
+        let begun = clock::now();
+        let at = |tenths: u64| begun + Duration::from_millis(100 * tenths);
+        let torn =
+            |number: usize| format!("shard s{number}.safetensors: truncated: {number} of 90");
+        let other = "shard a.safetensors: tensor 'x' has dtype I32";
+        assert_eq!(repeats.take(&torn(0), at(0)), Some(torn(0)));
+        assert_eq!(repeats.take(other, at(0)).as_deref(), Some(other));
+        assert_eq!(repeats.due_at(), None);
+        assert!((1..9).all(|number| repeats.take(&torn(number), at(1)).is_none()));
+        assert_eq!(repeats.take(&other.replace('x', "y"), at(1)), None);
+        assert_eq!(repeats.due_at(), Some(at(10)));
+        assert!(repeats.due(at(9), false).is_empty());
+        let said = repeats.take(&torn(9), at(10));
+        assert_eq!(said, Some(torn(9) + "; and 8 more for the same reason"));
+        assert_eq!(repeats.due(at(11), false), [other.replace('x', "y")]);
+        assert_eq!(repeats.take(&torn(10), at(12)), None);
+        assert_eq!(repeats.due(at(12), true), [torn(10)]);
+        assert!(repeats.due(at(40), true).is_empty() && repeats.0.is_empty());
+    }
+}
