@@ -52,8 +52,9 @@ int open64(const char *path, int flags, ...) {
     mode_t mode = va_arg(more, mode_t);
     va_end(more);
     if (fails("open", path)) return -1;
-    if (flags & O_CREAT) say("create", path);
-    return NEXT(open64)(path, flags, mode);
+    int fd = NEXT(open64)(path, flags, mode);
+    if (fd >= 0 && flags & O_CREAT) say("create", path);
+    return fd;
 }
 
 ssize_t read(int fd, void *to, size_t size) {
@@ -86,8 +87,9 @@ int fdatasync(int fd) {
 }
 
 int mkdir(const char *path, mode_t mode) {
-    say("create", path);
-    return NEXT(mkdir)(path, mode);
+    int failure = NEXT(mkdir)(path, mode);
+    if (!failure) say("create", path);
+    return failure;
 }
 
 int unlink(const char *path) {
@@ -96,6 +98,7 @@ int unlink(const char *path) {
 }
 
 int rename(const char *from, const char *to) {
-    say("create", to);
-    return NEXT(rename)(from, to);
+    int failure = NEXT(rename)(from, to);
+    if (!failure) say("create", to);
+    return failure;
 }

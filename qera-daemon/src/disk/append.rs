@@ -1,9 +1,11 @@
 //! A file that only grows: the journal's.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Result, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use crate::disk::new_file::PRIVATE;
 use crate::disk::tried::tried;
 
 /// A file to whose end is written.
@@ -11,14 +13,16 @@ use crate::disk::tried::tried;
 pub(crate) struct AppendFile(File);
 
 impl AppendFile {
-    /// Opens it, or begins it empty.
+    /// Opens it, or begins it empty; nobody else may read it.
     ///
     /// # Errors
     /// What the system says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
-        tried(|| options.open(path)).map(Self)
+        options.read(true).append(true).create(true).mode(PRIVATE);
+        let file = tried(|| options.open(path))?;
+        file.set_permissions(Permissions::from_mode(PRIVATE))?;
+        Ok(Self(file))
     }
 
     /// Writes to its end.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
+use crate::disk::ends::must_end;
 use crate::disk::tried::tried;
 
 /// A mapped file: its bytes.
@@ -20,7 +21,7 @@ impl Mapping {
     /// # Errors
     /// What the system says to opening or mapping the file.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
-        let file = tried(|| File::open(path))?;
+        let file = tried(|| must_end(path).and_then(|()| File::open(path)))?;
         // SAFETY: the mapping is read-only and private to this process. The promise that memmap2
         // asks for, that nobody truncates or rewrites the file meanwhile, is the user's: a
         // checkpoint that is being served or corrected is not edited in place (stated in README.md,

@@ -9,6 +9,7 @@
 
 pub(crate) mod append;
 pub(crate) mod clock;
+pub(crate) mod ends;
 pub(crate) mod identity;
 pub(crate) mod lock;
 pub(crate) mod mapping;
@@ -17,9 +18,11 @@ pub(crate) mod open_file;
 pub(crate) mod tried;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Result as IoResult, Write};
+use std::io::{Error as IoError, ErrorKind, Read, Result as IoResult, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use crate::disk::ends::must_end;
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
 use crate::disk::tried::tried;
@@ -27,15 +30,38 @@ use crate::error::Fatal;
 
 /// What the names of half-done work begin with; nothing else is ever removed.
 pub(crate) const TEMPORARY: &str = ".qera-unfinished-";
+/// Bytes of a file that people and tools write by hand or beside weights, at most: configurations,
+/// settings, lists of tensors.
+const SMALL: u64 = 64 << 20;
 /// Bytes copied at a time.
 const COPIED: usize = 1 << 20;
+/// Who may look into a folder of what users typed.
+const PRIVATE_FOLDER: u32 = 0o700;
 
 /// The whole of a file.
 ///
 /// # Errors
 /// What the system says.
 pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
-    tried(|| fs::read(path))
+    tried(|| must_end(path).and_then(|()| fs::read(path)))
+}
+
+/// The whole of a file that cannot be large.
+///
+/// # Errors
+/// What the system says, and that it is too large for what it is to be.
+pub(crate) fn read_small(path: &Path) -> IoResult<Vec<u8>> {
+    let file = OpenFile::open(path)?;
+    let mut bytes = Vec::new();
+    file.reader().take(SMALL + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SMALL {
+        let said = format!(
+            "is larger than {} MiB: it cannot be what it is taken for",
+            SMALL >> 20
+        );
+        return Err(IoError::new(ErrorKind::InvalidData, said));
+    }
+    Ok(bytes)
 }
 
 /// The whole of a file; `None` where there is none.
@@ -144,20 +170,36 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> IoResult<()> {
     std::os::unix::fs::symlink(target, link)
 }
 
-/// Makes a folder where nothing is.
+/// Makes a folder where nothing is, that nobody else may look into: what is in it holds what users
+/// typed.
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn create_folder(path: &Path) -> IoResult<()> {
-    fs::create_dir(path)
+pub(crate) fn create_private_folder(path: &Path) -> IoResult<()> {
+    fs::DirBuilder::new().mode(PRIVATE_FOLDER).create(path)?;
+    make_private(path)
 }
 
-/// Makes a folder and those that it lies in, where they are missing.
+/// Closes a folder to everybody else, whatever the umask was when it was made.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn make_private(folder: &Path) -> IoResult<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(PRIVATE_FOLDER))
+}
+
+/// Makes a folder and those that it lies in, where they are missing, and their names durable.
 ///
 /// # Errors
 /// What the system says.
 pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
-    fs::create_dir_all(path)
+    let missing = path.ancestors().take_while(|folder| !folder.exists());
+    let missing: Vec<&Path> = missing.collect();
+    fs::create_dir_all(path)?;
+    missing.into_iter().rev().try_for_each(|made| {
+        let parent = made.parent().filter(|of| !of.as_os_str().is_empty());
+        fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    })
 }
 
 /// Puts a file or folder in another place, in one step.
@@ -224,14 +266,25 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     file.sync()
 }
 
-/// Copies what is in a file to a new one, and syncs that.
+/// Writes a small file that nobody else may read, and syncs it.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn write_private_synced(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
+    let mut file = NewFile::create_private(path)?;
+    file.write_all(bytes).map_err(Fatal::io(path, "write"))?;
+    file.sync()
+}
+
+/// Copies what is in a file to a new one that the same people may read, and syncs that.
 ///
 /// # Errors
 /// [`Fatal::Io`] with the path of the one that fails.
 pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), Fatal> {
     let unread = || Fatal::io(from, "read");
     let file = OpenFile::open(from).map_err(unread())?;
-    let (mut reader, mut copy) = (file.reader(), NewFile::create(to)?);
+    let mode = file.mode().map_err(unread())?;
+    let (mut reader, mut copy) = (file.reader(), NewFile::create_with(to, mode)?);
     let mut buffer = vec![0; COPIED];
     loop {
         let count = reader.read(&mut buffer).map_err(unread())?;

@@ -1,10 +1,16 @@
 //! A file that is written from its first byte to its last, then synced.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Result as IoResult, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Fatal;
+
+/// The owner reads and writes, nobody else does either.
+pub(crate) const PRIVATE: u32 = 0o600;
+/// What of a mode says who may read, write and execute.
+const PERMISSIONS: u32 = 0o777;
 
 /// A file being written.
 #[derive(Debug)]
@@ -23,6 +29,30 @@ impl NewFile {
             path: path.to_path_buf(),
             file: File::create(path).map_err(Fatal::io(path, "create"))?,
         })
+    }
+
+    /// Creates it, empty; nobody else may read it, whatever the umask.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn create_private(path: &Path) -> Result<Self, Fatal> {
+        Self::create_with(path, PRIVATE)
+    }
+
+    /// Creates it, empty, with these permissions, whatever the umask; until it has them, with none
+    /// for anybody else.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn create_with(path: &Path, mode: u32) -> Result<Self, Fatal> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        let file = options.mode(PRIVATE).open(path);
+        let file = file.map_err(Fatal::io(path, "create"))?;
+        file.set_permissions(Permissions::from_mode(mode & PERMISSIONS))
+            .map_err(Fatal::io(path, "set the permissions of"))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file })
     }
 
     /// Makes it durable.

@@ -5,6 +5,7 @@ use std::io::{Read, Result};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
+use crate::disk::ends::must_end;
 use crate::disk::identity::Identity;
 use crate::disk::tried::tried;
 
@@ -16,9 +17,9 @@ impl OpenFile {
     /// Opens it.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, and that it is a pipe, a socket or a device.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        tried(|| File::open(path)).map(Self)
+        tried(|| must_end(path).and_then(|()| File::open(path))).map(Self)
     }
 
     /// The file as it is now.
@@ -29,12 +30,20 @@ impl OpenFile {
         tried(|| self.0.metadata()).map(|metadata| Identity::from(&metadata))
     }
 
+    /// Who may read and write it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn mode(&self) -> Result<u32> {
+        tried(|| self.0.metadata()).map(|metadata| metadata.permissions().mode())
+    }
+
     /// Whether its mode lets everybody on the machine read or write it.
     ///
     /// # Errors
     /// What the system says.
     pub(crate) fn is_open_to_everybody(&self) -> Result<bool> {
-        Ok(self.0.metadata()?.permissions().mode() & 0o006 != 0)
+        Ok(self.mode()? & 0o006 != 0)
     }
 
     /// Reads from the first byte on.

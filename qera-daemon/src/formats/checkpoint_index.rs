@@ -1,6 +1,7 @@
 //! `model.safetensors.index.json`: which file of a checkpoint holds which tensor.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 /// Why the bytes are no index.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,16 @@ pub(crate) enum IndexError {
     /// JSON of something else.
     #[error("has no \"weight_map\"")]
     NoMap,
+    /// An entry that leads elsewhere.
+    #[error(
+        "tensor '{tensor}' names '{file}', which is no plain file name: only files beside the index are read"
+    )]
+    NotBeside {
+        /// Its name.
+        tensor: String,
+        /// What stands there.
+        file: String,
+    },
     /// An entry that is no name.
     #[error("tensor '{tensor}' names no file")]
     NoFile {
@@ -40,10 +51,21 @@ impl CheckpointIndex {
             let Some(file) = file.as_str() else {
                 return Err(IndexError::NoFile { tensor });
             };
+            if !is_plain(file) {
+                let file = file.to_owned();
+                return Err(IndexError::NotBeside { tensor, file });
+            }
             files.entry(file.to_owned()).or_default().push(tensor);
         }
         Ok(Self { files })
     }
+}
+
+/// Whether a name is that of a file in the same folder.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let first = parts.next();
+    matches!(first, Some(Component::Normal(part)) if part == name) && parts.next().is_none()
 }
 
 #[cfg(test)]
@@ -61,6 +83,12 @@ mod tests {
             (b"[]", "weight_map"),
             (br#"{"weight_map":[]}"#, "weight_map"),
             (br#"{"weight_map":{"a":1}}"#, "'a' names no file"),
+            (br#"{"weight_map":{"a":"../1"}}"#, "'a' names '../1'"),
+            (br#"{"weight_map":{"a":"/etc/1"}}"#, "'a' names '/etc/1'"),
+            (br#"{"weight_map":{"a":"b/1"}}"#, "'a' names 'b/1'"),
+            (br#"{"weight_map":{"a":".."}}"#, "'a' names '..'"),
+            (br#"{"weight_map":{"a":"./1"}}"#, "'a' names './1'"),
+            (br#"{"weight_map":{"a":""}}"#, "'a' names ''"),
         ] {
             let message = CheckpointIndex::parse(bytes).unwrap_err().to_string();
             assert!(message.contains(said), "{message}");

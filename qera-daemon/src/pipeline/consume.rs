@@ -1,5 +1,6 @@
 //! What becomes of a shard's file when a snapshot holds its rows (`--consume`).
 
+use std::io::Error;
 use std::path::Path;
 
 use crate::disk;
@@ -24,6 +25,8 @@ impl ShardSupply<'_> {
         if self.consumable.is_empty() || !disk::is_folder(folder) {
             return Vec::new();
         }
+        // One that was made before this was asked for; where it is another's, it stays as it is.
+        let _ = disk::make_private(&consumed);
         let mut problems = Vec::new();
         for file in core::mem::take(&mut self.consumable) {
             if let Err(error) = consume_one(folder, &consumed, &file, how) {
@@ -48,7 +51,8 @@ fn consume_one(
         return Ok(());
     }
     if !disk::is_folder(consumed) {
-        disk::create_folder(consumed)?;
+        disk::create_private_folder(consumed)?;
+        disk::sync(folder).map_err(Error::other)?;
     }
     // An earlier shard of this name is not lost to a later one.
     let free = |folder: &Path| {

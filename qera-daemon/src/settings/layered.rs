@@ -3,10 +3,11 @@
 //! Each source is written as a TOML table and laid over the one below it, so that a new option
 //! needs no merging code of its own and `config --show` can say where each value came from.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::disk::read_small;
 use crate::error::Fatal;
 use crate::settings::options::Options;
 
@@ -114,8 +115,9 @@ impl Layered {
 }
 
 fn read(path: &Path) -> Result<Options, Fatal> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Fatal::Usage(format!("--config {}: {e}", path.display())))?;
+    let refuse = |e: &dyn fmt::Display| Fatal::Usage(format!("--config {}: {e}", path.display()));
+    let text = read_small(path).map_err(|e| refuse(&e))?;
+    let text = String::from_utf8(text).map_err(|e| refuse(&e))?;
     toml::from_str(&text).map_err(|e| {
         let said = in_one_line(&text, &e);
         Fatal::Usage(format!("--config {}: {said}", path.display()))
@@ -133,7 +135,7 @@ fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}, column {}: {said}", last.chars().count() + 1)
 }
 
-fn usage(error: impl core::fmt::Display) -> Fatal {
+fn usage(error: impl fmt::Display) -> Fatal {
     Fatal::Usage(error.to_string())
 }
 

@@ -160,6 +160,8 @@ impl Journal {
     /// [`Fatal::StateRefused`] naming a damaged line, [`Fatal::Io`].
     pub(crate) fn open(path: &Path) -> Result<Opened, Fatal> {
         let file = AppendFile::open(path).map_err(Fatal::io(path, "open the journal"))?;
+        // Its name is durable before a shard is: files go once a snapshot holds their rows.
+        path.parent().into_iter().try_for_each(disk::sync)?;
         let bytes = disk::read(path).map_err(Fatal::io(path, "read the journal"))?;
         let lines = Lines::parse(&bytes).map_err(|error| Fatal::StateRefused {
             path: path.to_path_buf(),

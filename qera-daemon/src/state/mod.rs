@@ -176,6 +176,11 @@ impl StateFolder {
         disk::create_folders(&path.join("snapshots"))
             .map_err(Fatal::io(path, "create the state folder"))?;
         let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
+        let snapshots = path.join("snapshots");
+        disk::make_private(&snapshots).map_err(Fatal::io(&snapshots, "close to others"))?;
+        // Also what a run made that was killed before it was durable.
+        path.parent().into_iter().try_for_each(sync)?;
+        sync(&path)?;
         let lock = Lock::take(&path.join(".lock"))?;
         for folder in [&path, &path.join("snapshots")] {
             disk::remove_unfinished(folder)?;

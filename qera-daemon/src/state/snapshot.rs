@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::site::SiteStatistics;
 use crate::disk;
-use crate::disk::{TEMPORARY, remove, sync, write_synced};
+use crate::disk::{TEMPORARY, remove, sync, write_private_synced};
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
 use crate::state::damage::{Damage, Unread};
@@ -216,7 +216,7 @@ impl StateFolder {
         if disk::exists(&unfinished) {
             remove(&unfinished)?;
         }
-        disk::create_folder(&unfinished).map_err(Fatal::io(&unfinished, "create"))?;
+        disk::create_private_folder(&unfinished).map_err(Fatal::io(&unfinished, "create"))?;
         Ok(unfinished)
     }
 
@@ -226,7 +226,7 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Io`]; the snapshots before are still there then.
     pub(crate) fn commit_snapshot(&self, unfinished: &Path, index: &Index) -> Result<(), Fatal> {
-        write_synced(&unfinished.join(INDEX), seal(index).as_bytes())?;
+        write_private_synced(&unfinished.join(INDEX), seal(index).as_bytes())?;
         sync(unfinished)?;
         let known = list(&self.path)?;
         let number = known.first().map_or(1, |newest| newest.number + 1);

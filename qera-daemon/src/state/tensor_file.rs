@@ -106,7 +106,7 @@ fn weights_name(name: &str) -> String {
     format!("{name}.weight")
 }
 
-/// Writes a file and syncs it; returns its BLAKE3.
+/// Writes a file that nobody else may read, and syncs it; returns its BLAKE3.
 ///
 /// # Errors
 /// [`Fatal::Io`]; [`Fatal::Unwritten`] for a tensor with other numbers than its shape says.
@@ -119,7 +119,7 @@ pub(crate) fn write(
     let plans: Vec<_> = tensors.iter().map(SavedTensor::plan).collect();
     let failed = WriteError::of(path);
     let out = Hashed {
-        out: NewFile::create(path)?,
+        out: NewFile::create_private(path)?,
         hasher: blake3::Hasher::new(),
     };
     let metadata = BTreeMap::from([(SITE, record)]);

@@ -3,13 +3,14 @@
 
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 use crate::disk::mapping::Mapping;
 use crate::disk::open_file::OpenFile;
-use crate::disk::{is_file, is_folder, list, read, read_if_there, resolve};
+use crate::disk::{is_file, is_folder, list, read_small, resolve};
 use crate::error::Fatal;
 use crate::formats::checkpoint_index::CheckpointIndex;
 use crate::formats::foreign_checkpoint::ForeignCheckpoint;
@@ -132,7 +133,7 @@ impl Checkpoint {
 
     fn add_indexed(&mut self, index_path: &Path) -> Result<(), Fatal> {
         let folder = self.folder().to_path_buf();
-        let bytes = read(index_path).map_err(Fatal::io(index_path, "read"))?;
+        let bytes = read_small(index_path).map_err(Fatal::io(index_path, "read"))?;
         let index = CheckpointIndex::parse(&bytes);
         let index = index.map_err(|e| refuse(index_path, e.to_string()))?;
         if !index.files.contains_key(SINGLE) && is_file(&folder.join(SINGLE)) {
@@ -224,8 +225,10 @@ fn nothing_to_open(folder: &Path) -> Fatal {
 
 fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {
     let path = folder.join("config.json");
-    let Some(bytes) = read_if_there(&path)? else {
-        return Ok(ModelConfig::default());
+    let bytes = match read_small(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(ModelConfig::default()),
+        Err(e) => return Err(Fatal::io(&path, "read")(e)),
     };
     ModelConfig::parse(&bytes).map_err(|e| refuse(&path, format!("not JSON: {e}")))
 }

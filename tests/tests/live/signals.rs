@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::fs;
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use qera_tests::daemon::TestDaemon;
 use qera_tests::event::{event, folded};
@@ -30,15 +30,36 @@ struct InterruptedRun {
     log: String,
 }
 
-/// Signals in mid-stream: the log is left unread until then, and the full pipe holds the process.
-fn interrupt(daemon: &TestDaemon) -> InterruptedRun {
-    let mut child = start_once(daemon);
-    let mut log = child.stderr.take().unwrap();
+/// Waits until a shard was accepted.
+fn wait_for_the_journal(daemon: &TestDaemon, child: &mut Child) {
     let journal = daemon.path().join("qera-out/state/journal");
     while fs::read(&journal).map_or(true, |lines| lines.is_empty()) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Waits until the full pipe holds it: no shard is accepted any more.
+fn wait_until_it_is_held(daemon: &TestDaemon, child: &mut Child) {
+    wait_for_the_journal(daemon, child);
+    let length = || {
+        fs::metadata(daemon.path().join("qera-out/state/journal"))
+            .unwrap()
+            .len()
+    };
+    let mut before = 0;
+    while length() != before {
+        before = length();
+        assert!(child.try_wait().unwrap().is_none(), "it ended before");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Signals in mid-stream: the log is left unread until then, and the full pipe holds the process.
+fn interrupt(daemon: &TestDaemon) -> InterruptedRun {
+    let mut child = start_once(daemon);
+    let mut log = child.stderr.take().unwrap();
+    wait_for_the_journal(daemon, &mut child);
     send_signal(&child, "TERM");
     let mut said = String::new();
     log.read_to_string(&mut said).unwrap();
@@ -113,35 +134,27 @@ fn an_interrupted_run_publishes_what_the_shards_can_feed() {
     assert!(log.contains("2 layers corrected, 0 starved"), "{log}");
 }
 
-/// config.json is a named pipe that no one writes, so that the signals meet a process that waits.
+/// The log is left unread, and the full pipe holds the process, so that the signals meet one that
+/// has not ended by itself.
 #[test]
 fn a_second_signal_ends_at_once() {
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
         let daemon = daemon_with_shards(BINARY);
-        let pipe = daemon.path().join("checkpoint/config.json");
-        fs::remove_file(&pipe).unwrap();
-        assert!(
-            Command::new("mkfifo")
-                .arg(&pipe)
-                .status()
-                .unwrap()
-                .success()
+        write_many(
+            &daemon,
+            &[TensorToWrite::f32(Q, &[2, 8], &sine_values(16, 0.0))],
         );
         let mut child = start_once(&daemon);
-        std::thread::sleep(Duration::from_millis(300));
+        let mut log = child.stderr.take().unwrap();
+        wait_until_it_is_held(&daemon, &mut child);
         for _ in 0..2 {
             send_signal(&child, signal);
             std::thread::sleep(Duration::from_millis(200));
         }
         let ended = child.wait().unwrap();
-        let mut log = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut log)
-            .unwrap();
-        assert_eq!(ended.code(), Some(status), "{log}");
+        let mut said = String::new();
+        log.read_to_string(&mut said).unwrap();
+        assert_eq!(ended.code(), Some(status), "{said}");
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod base;
 mod broken_weights;
+mod closed;
 mod conv1d;
 mod empty_input;
 mod gguf_names;

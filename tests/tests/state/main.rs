@@ -2,6 +2,7 @@
 
 mod continued;
 mod damage;
+mod durable;
 mod gathered_names;
 mod losses;
 mod new_checkpoint;
