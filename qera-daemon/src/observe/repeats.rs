@@ -1,4 +1,5 @@
-//! What is said of many shards for one reason: the same reason once a second, with a count.
+//! What is said of many shards for one reason: the first of them by name, then the reason once a
+//! second, with a count.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -6,6 +7,8 @@ use std::time::Instant;
 
 /// One reason is said so often.
 const PERIOD: Duration = Duration::from_secs(1);
+/// So many shards that have it are each named first: who has a few bad ones reads which.
+const NAMED: usize = 8;
 
 /// Reasons that were said, and how many shards had them since.
 #[derive(Debug, Default)]
@@ -14,6 +17,8 @@ pub(crate) struct Repeats(BTreeMap<String, Repeated>);
 #[derive(Debug)]
 struct Repeated {
     said: Instant,
+    /// Shards that were named.
+    named: usize,
     /// The last message that was not said.
     last: String,
     /// How many were not.
@@ -39,12 +44,18 @@ impl Repeats {
         let Some(known) = self.0.get_mut(&reason_of(message)) else {
             let first = Repeated {
                 said: now,
+                named: 1,
                 last: String::new(),
                 unsaid: 0,
             };
             self.0.insert(reason_of(message), first);
             return Some(message.to_owned());
         };
+        if known.named < NAMED {
+            known.named += 1;
+            known.said = now;
+            return Some(message.to_owned());
+        }
         known.unsaid += 1;
         message.clone_into(&mut known.last);
         let due = now.saturating_duration_since(known.said) >= PERIOD;
@@ -92,18 +103,21 @@ mod tests {
         let torn =
             |number: usize| format!("shard s{number}.safetensors: truncated: {number} of 90");
         let other = "shard a.safetensors: tensor 'x' has dtype I32";
-        assert_eq!(repeats.take(&torn(0), at(0)), Some(torn(0)));
-        assert_eq!(repeats.take(other, at(0)).as_deref(), Some(other));
+        assert!((0..NAMED).all(|number| repeats.take(&torn(number), at(0)).is_some()));
+        // Another reason, whatever tensor has it.
+        for name in ["b", "c", "d", "e", "f", "g", "h", "i"] {
+            assert!(repeats.take(&other.replace('x', name), at(0)).is_some());
+        }
         assert_eq!(repeats.due_at(), None);
-        assert!((1..9).all(|number| repeats.take(&torn(number), at(1)).is_none()));
-        assert_eq!(repeats.take(&other.replace('x', "y"), at(1)), None);
+        assert!((8..16).all(|number| repeats.take(&torn(number), at(1)).is_none()));
+        assert_eq!(repeats.take(other, at(1)), None);
         assert_eq!(repeats.due_at(), Some(at(10)));
         assert!(repeats.due(at(9), false).is_empty());
-        let said = repeats.take(&torn(9), at(10));
-        assert_eq!(said, Some(torn(9) + "; and 8 more for the same reason"));
-        assert_eq!(repeats.due(at(11), false), [other.replace('x', "y")]);
-        assert_eq!(repeats.take(&torn(10), at(12)), None);
-        assert_eq!(repeats.due(at(12), true), [torn(10)]);
+        let said = repeats.take(&torn(16), at(10));
+        assert_eq!(said, Some(torn(16) + "; and 8 more for the same reason"));
+        assert_eq!(repeats.due(at(11), false), [other]);
+        assert_eq!(repeats.take(&torn(17), at(12)), None);
+        assert_eq!(repeats.due(at(12), true), [torn(17)]);
         assert!(repeats.due(at(40), true).is_empty() && repeats.0.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use super::{BINARY, RunningDaemon, begin_on_three_layers};
 
 #[test]
 fn a_hang_up_ends_it_cleanly() {
-    let RunningDaemon { daemon, mut live } = begin_on_three_layers(&["--idle-publish", "60"]);
+    let RunningDaemon { daemon, mut live } = begin_on_three_layers(&[]);
     write_rows_of_both_sites(&daemon, "a", 0.0);
     live.wait_for(&folded("a"));
     // The terminal's and the shell's.
