@@ -10,6 +10,7 @@ mod empty_input;
 mod gguf_names;
 mod grids;
 mod linears;
+mod many_modules;
 mod many_partial;
 mod names;
 mod odd_names;

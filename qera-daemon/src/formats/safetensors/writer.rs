@@ -102,7 +102,13 @@ impl<'p, W: Write> Writer<'p, W> {
         plans: &'p [TensorPlan],
     ) -> Result<Self, WriteError> {
         let header = header(metadata, plans);
-        let mut out = BufWriter::with_capacity(BUFFER, out);
+        // A buffer as large as the file: hundreds of thousands of small ones are written in a row.
+        let bytes = plans
+            .iter()
+            .map(TensorPlan::bytes)
+            .fold(0, usize::saturating_add);
+        let bytes = bytes.saturating_add(header.len() + size_of::<u64>());
+        let mut out = BufWriter::with_capacity(BUFFER.min(bytes), out);
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
         Ok(Self {
