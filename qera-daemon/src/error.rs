@@ -155,6 +155,17 @@ impl Fatal {
         }
     }
 
+    /// Why a layer cannot be solved, where that is it: other layers may be.
+    ///
+    /// # Errors
+    /// What it is else: that ends the run.
+    pub(crate) fn of_layer(self) -> Result<String, Self> {
+        match self {
+            Self::Solve { reason, .. } => Ok(reason.to_string()),
+            other => Err(other),
+        }
+    }
+
     /// Wraps a system error with the path and the attempt: `map_err(Fatal::io(path, "create"))`.
     pub(crate) fn io<'a>(
         path: &'a Path,

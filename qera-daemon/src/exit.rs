@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     Failure,
     /// The command line or the configuration file is wrong.
     Usage,
-    /// Published, but some input was quarantined.
+    /// Published, but some input was quarantined, or a layer could not be solved.
     Quarantined,
     /// What lies in the output folder belongs to other settings and was refused.
     StateRefused,

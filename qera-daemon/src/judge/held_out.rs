@@ -61,6 +61,21 @@ pub enum ChoiceOrigin {
 pub(crate) struct Verdict {
     pub(crate) choice: Option<Choice>,
     pub(crate) held_out: Vec<Option<HeldOut>>,
+    /// Layers that cannot be scored: they had no say.
+    pub(crate) failed: Vec<FailedMember>,
+}
+
+/// A layer of a site, by its place in it, whose numbers are none.
+pub(crate) struct FailedMember {
+    pub(crate) member: usize,
+    /// What went wrong.
+    pub(crate) reason: String,
+}
+
+/// What the candidates scored.
+struct Scored {
+    scores: Scores,
+    failed: Vec<FailedMember>,
 }
 
 impl Verdict {
@@ -94,17 +109,17 @@ pub(crate) fn judge(
         }
         Shrinkage::Auto => (vec![few], ChoiceOrigin::FewBlocks),
     };
-    let scored = score(&candidates, statistics, &blocks, r, layers)?;
+    let Scored { scores, failed } = score(&candidates, statistics, &blocks, r, layers)?;
     let best = if origin == ChoiceOrigin::HeldOut {
-        one_standard_error(&scored)
+        one_standard_error(&scores)
     } else {
         0
     };
     let held_out = (0..layers.count())
-        .map(|layer| scored.held_out(layer, best))
+        .map(|layer| scores.held_out(layer, best))
         .collect();
     // Folds of very uneven blocks may leave nothing to solve from.
-    let nothing = scored.without.first().is_none_or(Vec::is_empty);
+    let nothing = scores.without.iter().all(Vec::is_empty);
     let choice = method.shrinks().then(|| match origin {
         ChoiceOrigin::HeldOut if nothing => Choice {
             shrinkage: few,
@@ -115,7 +130,11 @@ pub(crate) fn judge(
             origin,
         },
     });
-    Ok(Verdict { choice, held_out })
+    Ok(Verdict {
+        choice,
+        held_out,
+        failed,
+    })
 }
 
 fn score(
@@ -124,7 +143,8 @@ fn score(
     blocks: &[&Block],
     r: Option<&PreparedR<'_>>,
     layers: &SiteLayers<'_>,
-) -> Result<Scores, Fatal> {
+) -> Result<Scored, Fatal> {
+    let mut failed = Vec::new();
     let (compute, method) = (layers.compute, layers.settings.solve.method);
     let mut scores = Scores::new(layers.count(), candidates.len(), statistics.rows);
     let rows = usize::try_from(extent_of(blocks).rows).unwrap_or(usize::MAX);
@@ -146,7 +166,7 @@ fn score(
         }
     }
     if parts.is_empty() {
-        return Ok(scores);
+        return Ok(Scored { scores, failed });
     }
     let operand = |rows| compute.operand(ColumnMajor::new(rows, statistics.in_features));
     let samples = parts.iter().map(|part| part.samples.iter());
@@ -159,18 +179,22 @@ fn score(
         let values = layers.error(layer)?;
         let error = ColumnMajor::new(&values, statistics.in_features);
         let error = ErrorOperand::new(compute, error, in_f64);
-        let scored = Scored {
+        let scored = ScoredLayer {
             layers,
             member: layer,
             error: &error,
             candidates,
             in_f64,
         };
-        for (part, samples) in parts.iter().zip(&samples) {
-            scored.on(part, samples, &mut scores)?;
+        let mut folds = parts.iter().zip(&samples);
+        let on_all = folds.try_for_each(|(part, samples)| scored.on(part, samples, &mut scores));
+        if let Err(fatal) = on_all {
+            let (member, reason) = (layer, fatal.of_layer()?);
+            failed.push(FailedMember { member, reason });
+            scores.leave_out(layer);
         }
     }
-    Ok(scores)
+    Ok(Scored { scores, failed })
 }
 
 /// What is solved without a fold, and the rows of each of its blocks that it is scored on.
@@ -211,7 +235,7 @@ fn sample(block: &Block, rows_in_all: usize) -> Sample {
 }
 
 /// A layer that the candidates are scored for.
-struct Scored<'a> {
+struct ScoredLayer<'a> {
     layers: &'a SiteLayers<'a>,
     /// Its place in the site.
     member: usize,
@@ -221,7 +245,7 @@ struct Scored<'a> {
     in_f64: bool,
 }
 
-impl Scored<'_> {
+impl ScoredLayer<'_> {
     /// Scores every candidate on one fold; `prepared` are the fold's samples, made ready.
     fn on(
         &self,

@@ -49,6 +49,12 @@ impl Scores {
         }
     }
 
+    /// A layer that cannot be scored has no say.
+    pub(crate) fn leave_out(&mut self, layer: usize) {
+        self.without[layer].clear();
+        self.with[layer].iter_mut().for_each(Vec::clear);
+    }
+
     /// Of a layer with the correction of a candidate.
     pub(crate) fn held_out(&self, layer: usize, candidate: usize) -> Option<HeldOut> {
         let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
@@ -76,13 +82,13 @@ impl Scores {
     /// Error relative to no correction, averaged over the layers, per block.
     fn relative(&self, candidate: usize) -> BlockMeans {
         let ratio = |with: f64, without: f64| if without > 0.0 { with / without } else { 0.0 };
-        let layers = self.with.len();
-        let blocks = self.without.first().map_or(0, Vec::len);
+        let scored = || (0..self.with.len()).filter(|&l| !self.without[l].is_empty());
+        let blocks = scored().next().map_or(0, |l| self.without[l].len());
         block_means((0..blocks).map(|block| {
-            let sum: f64 = (0..layers)
+            let sum: f64 = scored()
                 .map(|l| ratio(self.with[l][candidate][block], self.without[l][block]))
                 .sum();
-            sum / layers as f64
+            sum / scored().count() as f64
         }))
     }
 }
@@ -147,8 +153,12 @@ mod tests {
         let mut two = scores(vec![vec![1.0, 1.0], vec![1.5, 1.5]]);
         two.with.push(vec![vec![300.0, 300.0], vec![100.0, 100.0]]);
         two.without.push(vec![400.0, 400.0]);
-        let relative = |c| two.relative(c).mean();
-        assert!((relative(0) - (0.5 + 0.75) / 2.0).abs() < 1e-15);
-        assert!((relative(1) - (0.75 + 0.25) / 2.0).abs() < 1e-15);
+        let relative = |two: &Scores, c| two.relative(c).mean();
+        assert!((relative(&two, 0) - (0.5 + 0.75) / 2.0).abs() < 1e-15);
+        assert!((relative(&two, 1) - (0.75 + 0.25) / 2.0).abs() < 1e-15);
+        // One that cannot be scored does not count, the first as little as another.
+        two.leave_out(0);
+        assert!((relative(&two, 0) - 0.75).abs() < 1e-15);
+        assert!(two.held_out(0, 0).is_none() && two.held_out(1, 0).is_some());
     }
 }

@@ -329,6 +329,7 @@ mod tests {
                 imatrix: 0,
                 starved: 1,
                 waiting,
+                failed: 0,
                 shards: 5,
                 quarantined: 2,
                 unread,

@@ -133,6 +133,9 @@ pub(crate) struct GenerationPublished {
     pub(crate) starved: usize,
     /// Layers whose site has too few rows to be solved.
     pub(crate) waiting: usize,
+    /// Layers that cannot be solved from the rows that came.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) failed: usize,
     /// Shards folded.
     pub(crate) shards: usize,
     /// Shards set aside.
@@ -161,6 +164,7 @@ impl fmt::Display for GenerationPublished {
             imatrix,
             starved,
             waiting,
+            failed,
             shards,
             quarantined,
             unread,
@@ -182,6 +186,9 @@ impl fmt::Display for GenerationPublished {
         )?;
         if *waiting > 0 {
             write!(f, ", {waiting} layers waiting for rows")?;
+        }
+        if *failed > 0 {
+            write!(f, ", {failed} layers that cannot be solved")?;
         }
         if *unread > 0 {
             write!(f, ", {unread} left unread")?;

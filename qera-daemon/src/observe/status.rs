@@ -107,6 +107,8 @@ pub(crate) enum Standing {
     Closed,
     /// It was closed, drifted, and has not converged since.
     Reopened,
+    /// It cannot be solved from the rows that came.
+    Failed,
     /// There is no checkpoint: rows are only gathered.
     Gathered,
 }
@@ -123,6 +125,7 @@ impl Standing {
             Self::Converged => "converged",
             Self::Closed => "closed",
             Self::Reopened => "reopened",
+            Self::Failed => "failed",
             Self::Gathered => "gathered",
         }
     }
@@ -331,6 +334,7 @@ mod tests {
             Standing::Converged,
             Standing::Closed,
             Standing::Reopened,
+            Standing::Failed,
             Standing::Gathered,
         ] {
             let quoted = format!("\"{}\"", standing.name());

@@ -88,6 +88,8 @@ pub(crate) struct LayerEntry {
     pub(crate) rows_of_correction: u64,
     /// Whether its correction is an imatrix's, until one from rows is there.
     pub(crate) stood_in: bool,
+    /// Whether it could not be solved when that was tried last.
+    pub(crate) failed: bool,
     /// Of its latest correction.
     pub(crate) errors: Option<RelativeErrors>,
     /// Rows that it is rounded at, while it is not.
@@ -122,6 +124,7 @@ impl LayerEntry {
             _ if !self.is_fed() => Standing::Starved,
             _ if self.rounds_at.is_some() => Standing::Gathering,
             _ if self.rows_of_correction > 0 => Standing::Solved,
+            _ if self.failed => Standing::Failed,
             _ => Standing::Waiting,
         }
     }

@@ -50,16 +50,23 @@ impl Context<'_> {
         at: SolvePlace,
     ) -> Result<bool, Fatal> {
         let (weights, rows) = (solver.weights, statistics.rows);
+        let layers = || site.layers.iter().copied();
         let newly = match self.due(solver, site, rows, at) {
             Due::Later => {
                 self.tell_gathering(site, rows);
                 return Ok(false);
             }
-            Due::Now => solver.freeze(site, statistics, at.journal_position)?,
-            Due::AsNearest => {
-                let layers = site.layers.iter().copied();
-                weights.freeze_as_nearest(layers, at.journal_position)?
-            }
+            Due::Now => match solver.freeze(site, statistics, at.journal_position) {
+                Ok(newly) => newly,
+                // Rounded together, they are what they are without rows together.
+                Err(Fatal::Solve { layer, reason }) => {
+                    let message = format!("{reason}: its input's layers are rounded to nearest");
+                    self.warn_of(&layer, message);
+                    weights.freeze_as_nearest(layers(), at.journal_position)?
+                }
+                Err(fatal) => return Err(fatal),
+            },
+            Due::AsNearest => weights.freeze_as_nearest(layers(), at.journal_position)?,
         };
         self.ledger.rounded(&newly);
         for layer in newly {

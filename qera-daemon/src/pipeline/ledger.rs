@@ -165,12 +165,24 @@ impl<'a> Ledger<'a> {
         })
     }
 
+    /// A layer cannot be solved from the rows that came.
+    pub(crate) fn failed(&self, layer: usize) {
+        self.enter(|entries| entries.layers[layer].failed = true);
+    }
+
+    /// Layers that could not be solved when that was tried last.
+    pub(crate) fn failed_layers(&self) -> usize {
+        let entries = self.lock();
+        entries.layers.iter().filter(|entry| entry.failed).count()
+    }
+
     /// A layer has a new correction.
     pub(crate) fn corrected(&self, correction: &CorrectionEntry) {
         self.enter(|entries| {
             let entry = &mut entries.layers[correction.layer];
             entry.rows_of_correction = correction.rows;
             entry.stood_in = false;
+            entry.failed = false;
             entry.errors = Some(correction.errors);
         });
     }

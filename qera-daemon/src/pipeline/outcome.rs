@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::SolvedSite;
 use crate::state::journal::Gathered;
 
 /// What solvers and feeder tell the publisher.
@@ -29,7 +29,7 @@ pub(crate) struct SiteOutcome {
     /// The shards that its statistics held.
     pub(crate) gathered: Arc<Gathered>,
     /// Of its layers; none where the corrections were only scored.
-    pub(crate) solutions: Vec<LayerSolution>,
+    pub(crate) solved: SolvedSite,
     /// At a solve point: what is to be told of its layers' progress.
     pub(crate) summaries: Option<Vec<LayerSummary>>,
 }

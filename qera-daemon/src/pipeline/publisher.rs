@@ -2,7 +2,7 @@
 //! solve is under way.
 
 use core::sync::atomic::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -27,7 +27,7 @@ use crate::publish::notify::{Audience, HandOver, Notifiers, NotifyThreads};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
-use crate::solve::solution::{LayerOutcome, LayerSolution};
+use crate::solve::solution::{LayerOutcome, LayerSolution, SolvedSite};
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
 use crate::weights::sites::Site;
@@ -38,6 +38,8 @@ pub(crate) struct Publisher<'a> {
     target: Target<'a>,
     /// By layer.
     latest: Vec<Option<LayerSolution>>,
+    /// Layers that could not be solved when that was tried last, and why.
+    failed: BTreeMap<usize, String>,
     /// For layers without one.
     stand_ins: Option<StandIns<'a>>,
     /// Restored sites without a solution in this run: zeros would replace their corrections.
@@ -79,6 +81,7 @@ impl<'a> Publisher<'a> {
             context,
             target,
             latest: (0..layers).map(|_| None).collect(),
+            failed: BTreeMap::new(),
             stand_ins: StandIns::new(context),
             owed: (0..restored.len())
                 .filter(|&site| with_rows(&restored[site]))
@@ -173,7 +176,7 @@ impl<'a> Publisher<'a> {
         let SiteOutcome {
             site,
             gathered,
-            solutions,
+            solved: SolvedSite { solutions, failed },
             summaries,
         } = outcome;
         let is_cold = summaries.is_none();
@@ -182,8 +185,14 @@ impl<'a> Publisher<'a> {
             self.changed |= !solutions.is_empty();
             self.enter_summaries(site, summaries);
         }
+        for failed in failed {
+            let keeps = self.latest[failed.layer].is_some() || self.stands_in(failed.layer);
+            self.context.tell_failed(&failed, keeps);
+            self.failed.insert(failed.layer, failed.reason);
+        }
         for solution in solutions {
             let layer = solution.layer;
+            self.failed.remove(&layer);
             if is_cold && self.keeps_stand_in(&solution) {
                 continue;
             }
@@ -232,7 +241,8 @@ impl<'a> Publisher<'a> {
         };
         let all = || self.context.sites.sites.iter().filter(solvable);
         // Zeros must not take the place of corrections that are on their way.
-        let has_all = |site: &Site| site.layers.iter().all(|&l| self.latest[l].is_some());
+        let is_done = |l: &usize| self.latest[*l].is_some() || self.failed.contains_key(l);
+        let has_all = |site: &Site| site.layers.iter().all(is_done);
         all().all(has_all)
             && self.gathered.position >= self.context.published_position
             && !self.fresh.is_empty()
@@ -265,11 +275,21 @@ impl<'a> Publisher<'a> {
         }
         let stand_in = self.stand_ins.as_ref().is_some_and(StandIns::are_any);
         if self.latest.iter().all(Option::is_none) && !stand_in {
-            return Ok(Drained::Nothing);
+            return match self.failed.first_key_value() {
+                None => Ok(Drained::Nothing),
+                // There is no rest to be published.
+                Some((&layer, reason)) => Err(Fatal::Solve {
+                    layer: self.context.layer(layer).name.clone(),
+                    reason: reason.clone().into(),
+                }),
+            };
         }
         let cut_off = drain.unread.sites.iter().any(|&site| {
             let layers = &self.context.sites.sites[site].layers;
-            let bare = |&layer: &usize| self.latest[layer].is_none() && !self.stands_in(layer);
+            let bare = |layer: &usize| {
+                let is_done = self.latest[*layer].is_some() || self.failed.contains_key(layer);
+                !is_done && !self.stands_in(*layer)
+            };
             layers.iter().any(bare)
         });
         if cut_off {
@@ -297,6 +317,12 @@ impl<'a> Publisher<'a> {
         if let Some(stand_ins) = &mut self.stand_ins {
             stand_ins.complete(&self.latest)?;
         }
+        // What stands in may have failed as well.
+        let entries = if self.stand_ins.is_some() {
+            context.ledger.layers()
+        } else {
+            entries
+        };
         let outcomes = outcomes(&self.latest, self.stand_ins.as_ref(), &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
@@ -334,6 +360,7 @@ impl<'a> Publisher<'a> {
             imatrix,
             starved: outcomes.iter().filter(starved).count(),
             waiting: outcomes.iter().filter(waiting).count(),
+            failed: context.ledger.failed_layers(),
             shards,
             quarantined,
             unread,
@@ -364,7 +391,10 @@ impl<'a> Publisher<'a> {
         let fed = entries.iter().filter(|entry| entry.is_fed()).count();
         let bare = |entry: &&LayerEntry| !entry.is_fed() && !entry.stood_in;
         let starved = entries.iter().filter(bare).count();
-        let converged = |entry: &LayerEntry| entry.summary.converged || (!all && !entry.is_fed());
+        // One that cannot be solved would be waited for without end.
+        let converged = |entry: &LayerEntry| {
+            entry.summary.converged || entry.failed || (!all && !entry.is_fed())
+        };
         if self.context.converged() || fed == 0 || !entries.iter().all(converged) {
             return;
         }
@@ -426,6 +456,7 @@ fn outcomes<'a>(
             Some(solution) => LayerOutcome::Solved(solution),
             None => match stand_in() {
                 Some(solution) => LayerOutcome::Imatrix(solution),
+                None if entry.failed => LayerOutcome::Failed,
                 None if entry.is_fed() => LayerOutcome::Waiting,
                 None => LayerOutcome::Starved,
             },

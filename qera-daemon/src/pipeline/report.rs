@@ -7,7 +7,7 @@ use crate::observe::imatrix_events::LayerStoodIn;
 use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, SiteClosed};
 use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{FailedLayer, LayerSolution};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
@@ -115,6 +115,21 @@ impl Context<'_> {
             diagonal_error_without: ratio(solution.error_without, power),
             diagonal_error_with: ratio(solution.factors.error, power),
         }));
+    }
+
+    /// Warns of a layer that cannot be solved, and enters it; `keeps` says whether the correction of
+    /// before stays.
+    pub(crate) fn tell_failed(&self, failed: &FailedLayer, keeps: bool) {
+        let becomes = if keeps {
+            "keeps its last correction"
+        } else {
+            "goes out uncorrected"
+        };
+        self.ledger.failed(failed.layer);
+        self.reporter.say(&Event::Warning {
+            subject: &self.layer(failed.layer).name,
+            message: format!("cannot be solved: {}; it {becomes}", failed.reason),
+        });
     }
 
     /// Reports a layer and what is remarkable about it.

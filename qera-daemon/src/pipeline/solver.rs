@@ -17,7 +17,7 @@ use crate::pipeline::stage_end::StageEnd;
 use crate::pipeline::task::{JobKind, PointJob, SolveJob};
 use crate::pipeline::thread::Discard;
 use crate::solve::site::SiteSolver;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::SolvedSite;
 use crate::weights::sites::Site;
 
 /// A solver.
@@ -72,7 +72,7 @@ impl<'a> Solver<'a> {
         };
         let quantized = context.quantize(solver, site, statistics, place)?;
         let solved = match &mut kind {
-            _ if !quantized => Ok(Vec::new()),
+            _ if !quantized => Ok(SolvedSite::default()),
             JobKind::Cold { .. } => {
                 context.warn(site, statistics);
                 solver.solve(site, statistics, None)
@@ -91,7 +91,7 @@ impl<'a> Solver<'a> {
         let seen = statistics.rows_seen();
         // Before anything waits: the worker folds on.
         drop((lent, core));
-        let solutions = solved?;
+        let solved = solved?;
         let summaries = match &mut kind {
             JobKind::Point(job) => Some(self.judge(site, seen, job)),
             JobKind::Cold { .. } => None,
@@ -99,7 +99,7 @@ impl<'a> Solver<'a> {
         let outcome = SiteOutcome {
             site: index,
             gathered,
-            solutions,
+            solved,
             summaries,
         };
         let sent = self.outcomes.send(Outcome::Site(outcome));
@@ -120,9 +120,11 @@ impl<'a> Solver<'a> {
         statistics: &SiteStatistics,
         point: SolvePoint<'_>,
         solves: bool,
-    ) -> Result<Vec<LayerSolution>, Fatal> {
+    ) -> Result<SolvedSite, Fatal> {
         if solves {
-            let pays = pays(&solver.layers_of(site), statistics, point.progress)?;
+            let pays = pays(&solver.layers_of(site), statistics, point.progress);
+            // Which layer cannot be solved is for the solve to find out.
+            let pays = pays.or_else(|fatal| fatal.of_layer().map(|_| true))?;
             point.progress.spared = !pays;
             if pays {
                 return solver.solve(site, statistics, Some(point));
@@ -130,7 +132,7 @@ impl<'a> Solver<'a> {
             self.context.ledger.solve_spared();
         }
         score_site(&solver.layers_of(site), statistics.rows_seen(), point)?;
-        Ok(Vec::new())
+        Ok(SolvedSite::default())
     }
 
     /// What is to be told of a site after a solve point; one that may be closed or re-opened is,

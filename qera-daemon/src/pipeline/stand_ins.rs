@@ -4,6 +4,7 @@
 //! generation is about to be written that would be without it. No state holds them, and nothing
 //! counts them as fed.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use qera_core::reconstruct::Method;
@@ -14,7 +15,7 @@ use crate::pipeline::context::Context;
 use crate::settings::Settings;
 use crate::settings::solve::SolveSettings;
 use crate::solve::site::SiteSolver;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerSolution, SolvedSite};
 
 /// The corrections by an imatrix.
 pub(crate) struct StandIns<'a> {
@@ -24,6 +25,8 @@ pub(crate) struct StandIns<'a> {
     settings: Settings,
     /// By layer; none where none was needed yet.
     solved: Vec<Option<LayerSolution>>,
+    /// Layers that cannot be: that does not change.
+    failed: BTreeSet<usize>,
 }
 
 impl<'a> StandIns<'a> {
@@ -42,6 +45,7 @@ impl<'a> StandIns<'a> {
                 ..context.settings.clone()
             },
             solved: (0..given.layers.len()).map(|_| None).collect(),
+            failed: BTreeSet::new(),
         })
     }
 
@@ -67,7 +71,10 @@ impl<'a> StandIns<'a> {
             settings: &self.settings,
             ..solver
         };
-        let lacks = |&layer: &usize| latest[layer].is_none() && self.solved[layer].is_none();
+        let lacks = |layer: &usize| {
+            let is_there = latest[*layer].is_some() || self.solved[*layer].is_some();
+            !is_there && !self.failed.contains(layer)
+        };
         let given = self.given.sites.iter().flatten();
         let due: Vec<&GivenSite> = given
             .filter(|of| of.site.layers.iter().any(lacks))
@@ -90,9 +97,14 @@ impl<'a> StandIns<'a> {
         for answer in answers {
             // A stage that failed ends the run: nothing is published.
             let answer = answer.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let Some(solutions) = answer.transpose()? else {
+            let Some(SolvedSite { solutions, failed }) = answer.transpose()? else {
                 continue;
             };
+            for failed in failed {
+                if latest[failed.layer].is_none() && self.failed.insert(failed.layer) {
+                    context.tell_failed(&failed, false);
+                }
+            }
             for solution in solutions {
                 let layer = solution.layer;
                 if latest[layer].is_none() {
@@ -108,4 +120,4 @@ impl<'a> StandIns<'a> {
 }
 
 /// What came of a site.
-type Answer = Result<Vec<LayerSolution>, Fatal>;
+type Answer = Result<SolvedSite, Fatal>;

@@ -67,6 +67,7 @@ impl Cold<'_> {
             Ok(Some(dealer.drain(&gathered, UnreadShards::default())))
         })?;
         Ok(match drained {
+            Some(Drained::Published) if ledger.failed_layers() > 0 => Exit::Quarantined,
             Some(Drained::Published) => Exit::Done,
             _ => Exit::Failure,
         })

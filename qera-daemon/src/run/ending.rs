@@ -18,6 +18,8 @@ pub(crate) struct Ending {
     pub(crate) shards: usize,
     /// Shards refused in this run.
     pub(crate) refused: usize,
+    /// Layers that cannot be solved.
+    pub(crate) failed: usize,
 }
 
 impl Ending {
@@ -52,7 +54,7 @@ impl Ending {
             }),
             Some(_) => {}
         }
-        Ok(if once && self.refused > 0 {
+        Ok(if once && self.refused + self.failed > 0 {
             Exit::Quarantined
         } else {
             Exit::Done

@@ -143,6 +143,7 @@ impl<'a> Running<'a> {
             drained: drained?,
             shards: ledger.shards(),
             refused: ledger.refusals().count,
+            failed: ledger.failed_layers(),
         })
     }
 }

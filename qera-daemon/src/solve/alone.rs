@@ -10,6 +10,7 @@ use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
+use crate::solve::solution::{FailedLayer, SolvedSite};
 use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::Shares;
@@ -93,8 +94,11 @@ impl SiteProblem<'_> {
         };
         weights.keep_rounded_in_memory();
         solver.freeze(site, self.statistics, 0)?;
-        let solutions = solver.solve(site, self.statistics, None)?.into_iter();
-        let solved = solutions.map(|solution| SolvedLayer {
+        let SolvedSite { solutions, failed } = solver.solve(site, self.statistics, None)?;
+        if let Some(FailedLayer { reason, .. }) = failed.into_iter().next() {
+            return Err(reason.into());
+        }
+        let solved = solutions.into_iter().map(|solution| SolvedLayer {
             name: weights.layers()[solution.layer].name.clone(),
             rank_used: solution.rank_used,
             output_power: solution.output_power,

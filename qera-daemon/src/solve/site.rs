@@ -19,7 +19,7 @@ use crate::judge::yardstick::{Yardstick, power};
 use crate::settings::Settings;
 use crate::solve::projection::{Projected, Projector};
 use crate::solve::rounding::Measured;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{FailedLayer, LayerSolution, SolvedSite};
 use crate::weights::Weights;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
@@ -57,14 +57,16 @@ impl<'a> SiteSolver<'a> {
     /// Solves every layer of a site that has seen rows: from a cold start, or, at a solve point,
     /// after scoring the earlier corrections on the newer rows and from where they ended.
     ///
+    /// A layer that cannot be solved is one of those that failed, and the others are solved.
+    ///
     /// # Errors
-    /// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.
+    /// [`Fatal`] for what is no layer's: a weight that cannot be read.
     pub(crate) fn solve(
         &self,
         site: &'a Site,
         statistics: &SiteStatistics,
         mut point: Option<SolvePoint<'_>>,
-    ) -> Result<Vec<LayerSolution>, Fatal> {
+    ) -> Result<SolvedSite, Fatal> {
         let layers = self.layers_of(site);
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.solve.method;
@@ -76,7 +78,10 @@ impl<'a> SiteSolver<'a> {
         let in_f64 = r.as_ref().is_some_and(|r| r.in_f64);
         let verdict = judge(&layers, statistics, r.as_ref())?;
         let metric = site_metric(method, statistics, r.as_ref(), verdict.shrinkage());
-        let metric = metric.map_err(|reason| layers.failed(0, reason))?;
+        let metric = match metric {
+            Ok(metric) => metric,
+            Err(reason) => return Ok(none_of(site, &reason.to_string())),
+        };
         let diagonal_errors = statistics.diagonal_errors();
         let given = Given {
             layers,
@@ -86,16 +91,28 @@ impl<'a> SiteSolver<'a> {
             diagonal_errors: &diagonal_errors,
             verdict: &verdict,
         };
-        let mut solutions = Vec::new();
-        for member in 0..site.layers.len() {
+        let mut solved = SolvedSite::default();
+        let failed = |member| verdict.failed.iter().find(|of| of.member == member);
+        for (member, &layer) in site.layers.iter().enumerate() {
+            if let Some(failed) = failed(member) {
+                let reason = failed.reason.clone();
+                solved.failed.push(FailedLayer { layer, reason });
+                continue;
+            }
             let before = point.as_mut().map(|p| Before {
                 layer: &mut p.progress.layers[member],
                 newer: p.newer,
                 scoring: p.scoring,
             });
-            solutions.push(self.solve_layer(&given, member, before)?);
+            match self.solve_layer(&given, member, before) {
+                Ok(solution) => solved.solutions.push(solution),
+                Err(fatal) => {
+                    let reason = fatal.of_layer()?;
+                    solved.failed.push(FailedLayer { layer, reason });
+                }
+            }
         }
-        Ok(solutions)
+        Ok(solved)
     }
 
     fn solve_layer(
@@ -184,6 +201,18 @@ impl<'a> SiteSolver<'a> {
         let rank = rank_of(self.settings.solve.method, layers.layer(member));
         let projected = projector.project(rank, start);
         projected.map_err(|reason| layers.failed(member, reason))
+    }
+}
+
+/// What the layers have in common fails all of them.
+fn none_of(site: &Site, reason: &str) -> SolvedSite {
+    let failed = site.layers.iter().map(|&layer| FailedLayer {
+        layer,
+        reason: reason.to_owned(),
+    });
+    SolvedSite {
+        solutions: Vec::new(),
+        failed: failed.collect(),
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum LayerOutcome<'a> {
     Starved,
     /// Its site has seen too few rows for the first solve point.
     Waiting,
+    /// It cannot be solved from the rows that came, and no correction of before is there.
+    Failed,
     /// No solve of its rows is there, and an imatrix stands in for them: the solution's errors are
     /// diagonal errors, and not f.
     Imatrix(&'a LayerSolution),
@@ -27,7 +29,7 @@ impl<'a> LayerOutcome<'a> {
     pub(crate) const fn solution(self) -> Option<&'a LayerSolution> {
         match self {
             Self::Imatrix(solution) | Self::Solved(solution) => Some(solution),
-            Self::Starved | Self::Waiting => None,
+            Self::Starved | Self::Waiting | Self::Failed => None,
         }
     }
 
@@ -36,7 +38,7 @@ impl<'a> LayerOutcome<'a> {
     pub(crate) const fn measured(self) -> Option<&'a LayerSolution> {
         match self {
             Self::Solved(solution) => Some(solution),
-            Self::Starved | Self::Waiting | Self::Imatrix(_) => None,
+            Self::Starved | Self::Waiting | Self::Failed | Self::Imatrix(_) => None,
         }
     }
 
@@ -45,7 +47,7 @@ impl<'a> LayerOutcome<'a> {
     pub(crate) const fn stand_in(self) -> Option<&'a LayerSolution> {
         match self {
             Self::Imatrix(solution) => Some(solution),
-            Self::Starved | Self::Waiting | Self::Solved(_) => None,
+            Self::Starved | Self::Waiting | Self::Failed | Self::Solved(_) => None,
         }
     }
 
@@ -61,11 +63,30 @@ impl<'a> LayerOutcome<'a> {
         match self {
             Self::Starved => "starved",
             Self::Waiting => "waiting",
+            Self::Failed => "failed",
             Self::Imatrix(solution) if solution.is_needed() => "imatrix",
             Self::Solved(solution) if solution.is_needed() => "solved",
             Self::Imatrix(_) | Self::Solved(_) => "nothing-to-correct",
         }
     }
+}
+
+/// What came of the layers of a site.
+#[derive(Debug, Default)]
+pub(crate) struct SolvedSite {
+    /// Of those that could be solved.
+    pub(crate) solutions: Vec<LayerSolution>,
+    /// The others.
+    pub(crate) failed: Vec<FailedLayer>,
+}
+
+/// A layer that cannot be solved from the rows that came.
+#[derive(Debug)]
+pub(crate) struct FailedLayer {
+    /// Index into the selected layers.
+    pub(crate) layer: usize,
+    /// What went wrong.
+    pub(crate) reason: String,
 }
 
 /// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error

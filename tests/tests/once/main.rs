@@ -2,6 +2,7 @@
 //! and with which exit code.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+mod bad_layer;
 mod base;
 mod broken_weights;
 mod closed;
