@@ -19,9 +19,10 @@ use crate::{commands, run};
 
 /// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.
 ///
-/// Exit codes: 0 done; 1 failure; 2 usage; 3 done, but input was quarantined (--once); 4 the output
-/// folder or the state belongs to other settings, or is damaged; 5 does not fit the memory budget;
-/// 75 the output folder or the state is in use; 130 or 143 a second SIGINT or SIGTERM.
+/// Exit codes: 0 done; 1 failure, also a file that the disk does not give; 2 usage; 3 done, but input
+/// was quarantined or a layer could not be solved (--once, solve); 4 the output folder or the state
+/// belongs to other settings, or is damaged, so that going on would lose rows; 5 does not fit the
+/// memory budget; 75 the output folder or the state is in use; 130 or 143 a second SIGINT or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "qera-daemon", version, about, long_about)]
 pub(crate) struct Cli {

@@ -46,7 +46,7 @@ pub struct Choice {
 }
 
 /// Where the shrinkage comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChoiceOrigin {
     /// Given by `--shrinkage`.

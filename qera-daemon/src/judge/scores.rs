@@ -10,7 +10,7 @@ const CONFIDENCE: f64 = 0.95;
 /// Held-out error of one layer: solved without some blocks, tested on them, before A and B are
 /// rounded. Where the shrinkage was chosen, the same blocks chose it among nine values, so the mean
 /// is slightly optimistic. Null for `lqer`: a maximum over batches cannot leave a batch out.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct HeldOut {
     /// Fewest rows that a tested correction was solved from.
     pub rows_solved: u64,

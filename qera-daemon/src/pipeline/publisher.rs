@@ -186,7 +186,11 @@ impl<'a> Publisher<'a> {
             self.enter_summaries(site, summaries);
         }
         for failed in failed {
-            let keeps = self.latest[failed.layer].is_some() || self.stands_in(failed.layer);
+            let latest = &mut self.latest[failed.layer];
+            if latest.is_none() {
+                *latest = self.target.last_correction(failed.layer);
+            }
+            let keeps = latest.is_some() || self.stands_in(failed.layer);
             self.context.tell_failed(&failed, keeps);
             self.failed.insert(failed.layer, failed.reason);
         }

@@ -178,6 +178,16 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// What the next generation belongs to.
+    pub(crate) const fn fingerprints(&self) -> &Fingerprints {
+        &self.fingerprints
+    }
+
+    /// The layers, W and W~.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// Identifies the checkpoint and the settings that corrections and evidence belong to.
     #[must_use]
     pub(crate) fn solved_for(&self) -> String {

@@ -1,28 +1,47 @@
 //! One layer that cannot be solved does not end the run: it goes out uncorrected, by name.
 
+use std::fs;
 use std::path::Path;
 
+use qera_tests::adapter::Adapter;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
-use qera_tests::three_layers::{DOWN, K, Q, daemon_with_shards, once_with, sine_values};
+use qera_tests::three_layers::{
+    DOWN, K, Q, daemon_with_shards, once_with, rename_in, shard_path, sine_values,
+};
 
 use super::BINARY;
 
-/// The three layers, with these weights of [`K`], [4, 8].
-fn write_with(folder: &Path, k: &[f32]) {
+/// The three layers; the weights of [`K`], [4, 8], are so many times as large.
+fn write_with(folder: &Path, factor: f32, phase: f32) {
+    let k: Vec<f32> = sine_values(32, phase).iter().map(|w| w * factor).collect();
     let tensors = [
         TensorToWrite::f32(&format!("{Q}.weight"), &[6, 8], &sine_values(48, 0.0)),
-        TensorToWrite::f32(&format!("{K}.weight"), &[4, 8], k),
+        TensorToWrite::f32(&format!("{K}.weight"), &[4, 8], &k),
         TensorToWrite::f32(&format!("{DOWN}.weight"), &[8, 12], &sine_values(96, 2.0)),
     ];
     write_safetensors(&folder.join("model.safetensors"), &tensors, &[]);
 }
 
-fn with_a_bad_layer() -> TestDaemon {
+/// Rows of q and k whose products with weights of 1e30 are no f32 numbers.
+fn write_large_rows(daemon: &TestDaemon) {
+    let large: Vec<f32> = sine_values(2400, 0.0).iter().map(|x| x * 1e8).collect();
+    rename_in(
+        daemon,
+        "z-large",
+        &[TensorToWrite::f32(Q, &[300, 8], &large)],
+    );
+}
+
+fn with_large_weights() -> TestDaemon {
     let daemon = daemon_with_shards(BINARY);
-    let mut k = sine_values(32, 1.0);
-    k[11] = 3e38;
-    write_with(&daemon.path().join("checkpoint"), &k);
+    write_with(&daemon.path().join("checkpoint"), 1e30, 1.0);
+    daemon
+}
+
+fn with_a_bad_layer() -> TestDaemon {
+    let daemon = with_large_weights();
+    write_large_rows(&daemon);
     daemon
 }
 
@@ -71,7 +90,7 @@ fn it_goes_out_uncorrected_and_the_rest_is_published() {
 #[test]
 fn the_other_layers_do_not_know_of_it() {
     let (bad, good) = (with_a_bad_layer(), daemon_with_shards(BINARY));
-    write_with(&good.path().join("checkpoint"), &sine_values(32, 1.0));
+    write_with(&good.path().join("checkpoint"), 1.0, 1.0);
     expect(&bad.run(&once_with(&[])), 3, &[]);
     expect(&good.run(&once_with(&[])), 0, &[]);
     let error = |daemon: &TestDaemon| daemon.adapter("qera-out").layer(DOWN)["error"].clone();
@@ -80,9 +99,7 @@ fn the_other_layers_do_not_know_of_it() {
 
 #[test]
 fn where_there_is_no_rest_the_run_fails() {
-    let daemon = daemon_with_shards(BINARY);
-    let huge = vec![3e38; 32];
-    write_with(&daemon.path().join("checkpoint"), &huge);
+    let daemon = with_a_bad_layer();
     let run = daemon.run(&once_with(&["--include", "*.k_proj"]));
     expect(
         &run,
@@ -90,4 +107,56 @@ fn where_there_is_no_rest_the_run_fails() {
         &["layer model.layers.0.self_attn.k_proj: products overflow"],
     );
     assert!(!daemon.path().join("qera-out/current").exists());
+}
+
+/// A correction of before stays where W and W~ are what they were.
+#[test]
+fn it_keeps_its_last_correction() {
+    let daemon = with_large_weights();
+    expect(&daemon.run(&once_with(&[])), 0, &["3 layers corrected"]);
+    let before = daemon.adapter("qera-out");
+    write_large_rows(&daemon);
+    let run = daemon.run(&once_with(&[]));
+    expect(
+        &run,
+        3,
+        &[CANNOT, "it keeps its last correction", "3 layers corrected"],
+    );
+    let after = daemon.adapter("qera-out");
+    assert_eq!(after.factors(K), before.factors(K));
+    assert_ne!(after.factors(Q), before.factors(Q));
+    let without_folding = |adapter: &Adapter| {
+        let mut layer = adapter.layer(K).clone();
+        layer["rows_skipped"] = 0.into();
+        layer
+    };
+    assert_eq!(without_folding(&after), without_folding(&before));
+    assert_eq!(
+        daemon
+            .run(&["verify", "--adapter", "qera-out/current"])
+            .code,
+        0
+    );
+    // And once more from there.
+    fs::remove_file(shard_path(&daemon, "shard-0")).unwrap();
+    rename_in(
+        &daemon,
+        "zz",
+        &[TensorToWrite::f32(DOWN, &[1, 12], &sine_values(12, 0.0))],
+    );
+    expect(
+        &daemon.run(&once_with(&[])),
+        3,
+        &["it keeps its last correction"],
+    );
+    assert_eq!(daemon.adapter("qera-out").factors(K), before.factors(K));
+
+    // Of other weights it is no correction.
+    write_with(&daemon.path().join("checkpoint"), 1e30, 1.5);
+    let run = daemon.run(&once_with(&["--new-checkpoint"]));
+    expect(
+        &run,
+        3,
+        &[CANNOT, "it goes out uncorrected", "2 layers corrected"],
+    );
 }
