@@ -179,7 +179,7 @@ fn score(
         let values = layers.error(layer)?;
         let error = ColumnMajor::new(&values, statistics.in_features);
         let error = ErrorOperand::new(compute, error, in_f64);
-        let scored = ScoredLayer {
+        let scored = ScoredMember {
             layers,
             member: layer,
             error: &error,
@@ -235,7 +235,7 @@ fn sample(block: &Block, rows_in_all: usize) -> Sample {
 }
 
 /// A layer that the candidates are scored for.
-struct ScoredLayer<'a> {
+struct ScoredMember<'a> {
     layers: &'a SiteLayers<'a>,
     /// Its place in the site.
     member: usize,
@@ -245,7 +245,7 @@ struct ScoredLayer<'a> {
     in_f64: bool,
 }
 
-impl ScoredLayer<'_> {
+impl ScoredMember<'_> {
     /// Scores every candidate on one fold; `prepared` are the fold's samples, made ready.
     fn on(
         &self,

@@ -82,6 +82,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     } else {
         largest_of(run.shards)
     };
+    let flying = shard.saturating_mul(in_flight as u64);
     let of_sites = |of: fn(&SitePlan) -> u64| sum(sites.iter().map(of));
     let of_layers = |of: fn(&LayerPlan) -> u64| sum(layers.iter().map(of));
     let stage = |name, when, bytes| Stage {
@@ -91,11 +92,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
         bound_bytes: bytes,
     };
     let mut stages = vec![
-        stage(
-            "shards in flight",
-            When::Reading,
-            shard.saturating_mul(in_flight as u64),
-        ),
+        stage("shards in flight", When::Reading, flying),
         stage(
             "accumulation scratch, all threads",
             When::Reading,
