@@ -10,6 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
+use serde::Serialize;
 
 use crate::error::Fatal;
 
@@ -176,31 +177,37 @@ fn unlike(plan: &TensorPlan, written: usize) -> WriteError {
     }
 }
 
+/// An entry of the header.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum HeaderEntry<'a> {
+    Metadata(BTreeMap<&'a str, &'a str>),
+    Tensor {
+        data_offsets: [usize; 2],
+        dtype: String,
+        shape: &'a [usize],
+    },
+}
+
 /// The JSON header, padded with spaces to a multiple of 8 as the format recommends.
 fn header(metadata: &BTreeMap<&str, String>, tensors: &[TensorPlan]) -> String {
-    let mut map = serde_json::Map::new();
-    let format = [("format".to_owned(), "pt".into())];
-    let given = metadata
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), v.clone().into()));
-    map.insert(
-        "__metadata__".into(),
-        serde_json::Value::Object(format.into_iter().chain(given).collect()),
-    );
+    let format = core::iter::once(("format", "pt"));
+    let given = metadata.iter().map(|(key, value)| (*key, value.as_str()));
+    let metadata = HeaderEntry::Metadata(format.chain(given).collect());
+    let mut entries = BTreeMap::from([("__metadata__", metadata)]);
     let mut start = 0;
     for tensor in tensors {
         let end = start + tensor.bytes();
-        map.insert(
-            tensor.name.clone(),
-            serde_json::json!({
-                "dtype": tensor.dtype.to_string(),
-                "shape": tensor.shape,
-                "data_offsets": [start, end],
-            }),
-        );
+        let entry = HeaderEntry::Tensor {
+            data_offsets: [start, end],
+            dtype: tensor.dtype.to_string(),
+            shape: &tensor.shape,
+        };
+        entries.insert(&tensor.name, entry);
         start = end;
     }
-    let mut text = serde_json::Value::Object(map).to_string();
+    // Plain structures of numbers and strings always serialize.
+    let mut text = serde_json::to_string(&entries).unwrap_or_default();
     while !text.len().is_multiple_of(8) {
         text.push(' ');
     }
@@ -240,6 +247,15 @@ mod tests {
         assert_eq!(parsed.tensor("b").unwrap().shape(), [2, 1]);
         let header = Header::parse(&bytes, bytes.len() as u64).unwrap();
         assert_eq!(header.claims[0].start % 8, 0);
+    }
+
+    /// Published files have the same bytes every time.
+    #[test]
+    fn the_header_is_sorted_and_padded() {
+        let text = header(&BTreeMap::from([("a", "b".to_owned())]), &plans());
+        let expected = r#"{"__metadata__":{"a":"b","format":"pt"},"a":{"data_offsets":[8,11],"dtype":"U8","shape":[3]},"b":{"data_offsets":[0,8],"dtype":"F32","shape":[2,1]}}"#;
+        assert_eq!(text.trim_end(), expected);
+        assert!(text.len().is_multiple_of(8) && text.len() < expected.len() + 8);
     }
 
     #[test]
