@@ -1,0 +1,58 @@
+"""Memory for rows: blocks of equal size, taken and given back, never more than a limit."""
+
+import threading
+
+import torch
+
+BLOCK_BYTES = 32 * 2**20
+LEAST_ROWS, MOST_ROWS, LEAST_BLOCKS = 16, 512, 4
+
+
+class Block:
+    """So many rows of every site, and whose they are."""
+
+    def __init__(self, rows, widths, dtype, pinned):
+        self.tensors = [torch.empty((rows, width), dtype=dtype, pin_memory=pinned) for width in widths]
+        self.rows, self.used, self.spans = rows, 0, []
+
+    def add(self, request, start, stop):
+        """Rows start to stop are the request's."""
+        last = self.spans[-1] if self.spans else None
+        if last is not None and last[0] is request and last[2] == start:
+            last[2] = stop
+        else:
+            self.spans.append([request, start, stop])
+
+    def has(self, request):
+        return any(span[0] is request for span in self.spans)
+
+
+class Blocks:
+    """The blocks of a tap. `widths`: of the sites."""
+
+    def __init__(self, widths, dtype, limit, pinned=False):
+        self.widths, self.dtype, self.pinned = widths, dtype, pinned
+        self.row_bytes = sum(widths) * torch.empty((), dtype=dtype).element_size()
+        self.rows = max(LEAST_ROWS, min(MOST_ROWS, BLOCK_BYTES // self.row_bytes))
+        self.block_bytes = self.rows * self.row_bytes
+        self.most = max(LEAST_BLOCKS, limit // self.block_bytes)
+        self.free, self.out, self.lock = [], 0, threading.Lock()
+
+    def take(self):
+        """An empty block; None where as many as may be are in use."""
+        with self.lock:
+            if self.out >= self.most:
+                return None
+            self.out += 1
+            block = self.free.pop() if self.free else None
+        return block or Block(self.rows, self.widths, self.dtype, self.pinned)
+
+    def give(self, block):
+        block.used, block.spans = 0, []
+        with self.lock:
+            self.out -= 1
+            self.free.append(block)
+
+    def is_short(self):
+        """Whether more than half are in use: what is kept for later should be written."""
+        return self.out * 2 > self.most

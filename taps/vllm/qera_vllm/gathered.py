@@ -1,0 +1,101 @@
+"""A request's rows, gathered from the blocks of many steps."""
+
+import torch
+
+from .requests import SHORTEST
+
+STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+class Piece:
+    """Rows of every site, one behind the other. `block`: the one that they lie in, where it is kept for them."""
+
+    def __init__(self, tensors, rows, block=None):
+        self.tensors, self.rows, self.block = tensors, rows, block
+        self.bytes = 0 if block else sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Gathered:
+    """What waits of one request."""
+
+    def __init__(self):
+        self.pieces, self.rows = [], 0
+
+    def add(self, piece):
+        self.pieces.append(piece)
+        self.rows += piece.rows
+
+
+def picked(block, spans):
+    """A copy of a request's rows in a block that holds those of others, too."""
+    if len(spans) == 1:
+        [(start, stop)] = spans
+        return Piece([rows[start:stop].clone() for rows in block.tensors], stop - start)
+    index = torch.cat([torch.arange(start, stop) for start, stop in spans])
+    return Piece([rows.index_select(0, index) for rows in block.tensors], len(index))
+
+
+class Gathering:
+    """The recorded rows that are not written yet, by request."""
+
+    def __init__(self, blocks, sites, limit):
+        self.blocks, self.sites, self.limit = blocks, sites, limit
+        self.by_request, self.copied = {}, 0
+
+    def take(self, block):
+        """A block of rows: whoever it holds rows of has them from now on."""
+        spans = {}
+        for request, start, stop in block.spans:
+            spans.setdefault(request, []).append((start, stop))
+        if len(spans) == 1:
+            [(request, [(start, stop), *more])] = spans.items()
+            if not more:
+                self._of(request).add(Piece([rows[start:stop] for rows in block.tensors], stop - start, block))
+                return
+        for request, own in spans.items():
+            piece = picked(block, own)
+            self.copied += piece.bytes
+            self._of(request).add(piece)
+        self.blocks.give(block)
+
+    def _of(self, request):
+        return self.by_request.setdefault(request, Gathered())
+
+    def is_short(self):
+        """Whether so much waits that the largest should be written now."""
+        return self.copied > self.limit or self.blocks.is_short()
+
+    def largest(self):
+        """The request of which most waits, if that is enough for a shard."""
+        request = max(self.by_request, key=lambda request: self.by_request[request].rows, default=None)
+        return request if request is not None and self.by_request[request].rows >= SHORTEST else None
+
+    def pop(self, request):
+        gathered = self.by_request.pop(request, None) or Gathered()
+        self.copied -= sum(piece.bytes for piece in gathered.pieces)
+        return gathered
+
+    def release(self, gathered):
+        """Its memory is free again."""
+        for piece in gathered.pieces:
+            if piece.block is not None:
+                self.blocks.give(piece.block)
+        gathered.pieces = []
+
+    def tensors(self, gathered):
+        """name -> (type, shape, bytes) and the buffers in that order, of the sites that are not left out."""
+        about, buffers = {}, []
+        for site in self.sites:
+            if site.left_out:
+                continue
+            parts = [piece.tensors[site.index] for piece in gathered.pieces]
+            size = sum(part.numel() * part.element_size() for part in parts)
+            about[site.key] = (STORED[parts[0].dtype], [1, gathered.rows, site.width], size)
+            buffers += [bits(part) for part in parts]
+        return about, buffers
+
+
+def bits(rows):
+    """The bytes of a tensor; numpy knows no bfloat16."""
+    same_size = torch.int16 if rows.element_size() == 2 else torch.int32
+    return rows.view(same_size).numpy().reshape(-1)
