@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long no_std instructions peft models gguf)
+stages=(fmt clippy doc test test_long no_std instructions peft models gguf vllm_tap)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -48,6 +48,10 @@ stage_models() {
 
 stage_gguf() {
     tests/gguf/run.sh
+}
+
+stage_vllm_tap() {
+    tests/vllm/run.sh tap
 }
 
 if [ "${1:-}" = --list ]; then

@@ -1,11 +1,20 @@
 """Memory for rows: blocks of equal size, taken and given back, never more than a limit."""
 
+import os
 import threading
 
 import torch
 
 BLOCK_BYTES = 32 * 2**20
+WAITING = 512 * 2**20  # bytes of blocks, if two steps are not more
+SHARE = 8  # more than this part of the machine's memory is never taken
 LEAST_ROWS, MOST_ROWS, LEAST_BLOCKS = 16, 512, 4
+
+
+def limit(row_bytes, step_rows):
+    """Bytes that may wait: two steps of the engine, so that one is written while the next is computed."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(max(WAITING, 2 * step_rows * row_bytes), memory // SHARE)
 
 
 class Block:
@@ -13,6 +22,9 @@ class Block:
 
     def __init__(self, rows, widths, dtype, pinned):
         self.tensors = [torch.empty((rows, width), dtype=dtype, pin_memory=pinned) for width in widths]
+        self.addresses = [tensor.data_ptr() for tensor in self.tensors]
+        bits = torch.int16 if self.tensors[0].element_size() == 2 else torch.int32  # numpy knows no bfloat16
+        self.arrays = [tensor.view(bits).numpy() for tensor in self.tensors]
         self.rows, self.used, self.spans = rows, 0, []
 
     def add(self, request, start, stop):
@@ -28,14 +40,15 @@ class Block:
 
 
 class Blocks:
-    """The blocks of a tap. `widths`: of the sites."""
+    """The blocks of a tap. `widths`: of the sites; `step_rows`: the most that a step of the engine has."""
 
-    def __init__(self, widths, dtype, limit, pinned=False):
+    def __init__(self, widths, dtype, step_rows, pinned=False):
         self.widths, self.dtype, self.pinned = widths, dtype, pinned
         self.row_bytes = sum(widths) * torch.empty((), dtype=dtype).element_size()
         self.rows = max(LEAST_ROWS, min(MOST_ROWS, BLOCK_BYTES // self.row_bytes))
         self.block_bytes = self.rows * self.row_bytes
-        self.most = max(LEAST_BLOCKS, limit // self.block_bytes)
+        self.limit = limit(self.row_bytes, step_rows)
+        self.most = max(LEAST_BLOCKS, self.limit // self.block_bytes)
         self.free, self.out, self.lock = [], 0, threading.Lock()
 
     def take(self):

@@ -1,5 +1,6 @@
 """A request's rows, gathered from the blocks of many steps."""
 
+import numpy as np
 import torch
 
 from .requests import SHORTEST
@@ -10,9 +11,9 @@ STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 class Piece:
     """Rows of every site, one behind the other. `block`: the one that they lie in, where it is kept for them."""
 
-    def __init__(self, tensors, rows, block=None):
-        self.tensors, self.rows, self.block = tensors, rows, block
-        self.bytes = 0 if block else sum(t.numel() * t.element_size() for t in tensors)
+    def __init__(self, arrays, rows, block=None):
+        self.arrays, self.rows, self.block = arrays, rows, block
+        self.bytes = 0 if block else sum(array.nbytes for array in arrays)
 
 
 class Gathered:
@@ -27,19 +28,16 @@ class Gathered:
 
 
 def picked(block, spans):
-    """A copy of a request's rows in a block that holds those of others, too."""
-    if len(spans) == 1:
-        [(start, stop)] = spans
-        return Piece([rows[start:stop].clone() for rows in block.tensors], stop - start)
-    index = torch.cat([torch.arange(start, stop) for start, stop in spans])
-    return Piece([rows.index_select(0, index) for rows in block.tensors], len(index))
+    """A copy of a request's rows in a block that holds those of others, too. numpy copies in this thread alone."""
+    index = np.concatenate([np.arange(start, stop) for start, stop in spans])
+    return Piece([rows.take(index, 0) for rows in block.arrays], len(index))
 
 
 class Gathering:
     """The recorded rows that are not written yet, by request."""
 
-    def __init__(self, blocks, sites, limit):
-        self.blocks, self.sites, self.limit = blocks, sites, limit
+    def __init__(self, blocks, sites):
+        self.blocks, self.sites = blocks, sites
         self.by_request, self.copied = {}, 0
 
     def take(self, block):
@@ -50,7 +48,7 @@ class Gathering:
         if len(spans) == 1:
             [(request, [(start, stop), *more])] = spans.items()
             if not more:
-                self._of(request).add(Piece([rows[start:stop] for rows in block.tensors], stop - start, block))
+                self._of(request).add(Piece([rows[start:stop] for rows in block.arrays], stop - start, block))
                 return
         for request, own in spans.items():
             piece = picked(block, own)
@@ -63,7 +61,7 @@ class Gathering:
 
     def is_short(self):
         """Whether so much waits that the largest should be written now."""
-        return self.copied > self.limit or self.blocks.is_short()
+        return self.copied > self.blocks.limit or self.blocks.is_short()
 
     def largest(self):
         """The request of which most waits, if that is enough for a shard."""
@@ -88,14 +86,8 @@ class Gathering:
         for site in self.sites:
             if site.left_out:
                 continue
-            parts = [piece.tensors[site.index] for piece in gathered.pieces]
-            size = sum(part.numel() * part.element_size() for part in parts)
-            about[site.key] = (STORED[parts[0].dtype], [1, gathered.rows, site.width], size)
-            buffers += [bits(part) for part in parts]
+            parts = [piece.arrays[site.index] for piece in gathered.pieces]
+            kind = STORED[self.blocks.dtype]
+            about[site.key] = (kind, [1, gathered.rows, site.width], sum(part.nbytes for part in parts))
+            buffers += parts
         return about, buffers
-
-
-def bits(rows):
-    """The bytes of a tensor; numpy knows no bfloat16."""
-    same_size = torch.int16 if rows.element_size() == 2 else torch.int32
-    return rows.view(same_size).numpy().reshape(-1)

@@ -94,7 +94,7 @@ def follow_second(runner, recorder, switch):
         return batch
 
     runner.prepare_inputs = prepare_inputs
-    follow_steps(runner, recorder, switch, recorder.end)
+    follow_steps(runner, recorder, switch, lambda: recorder.end())
 
 
 def follow_steps(runner, recorder, switch, at_end=None):

@@ -40,5 +40,8 @@ class Switch:
         try:
             return function(*arguments)
         except Exception as error:
-            self.off(f"{type(error).__name__}: {error} (the server goes on without it)")
+            self.fail(error)
             return None
+
+    def fail(self, error):
+        self.off(f"{type(error).__name__}: {error} (the server goes on without it)")

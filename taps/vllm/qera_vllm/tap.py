@@ -11,7 +11,6 @@ from .requests import Choice, Counts, Requests
 from .runners import follow, obstacle
 from .writer import Writer
 
-WAITING = 512 * 2**20  # bytes of blocks, and as many of rows that are picked from them
 STORED = (torch.float32, torch.float16, torch.bfloat16)
 NAMED = 4  # in a message
 
@@ -56,13 +55,15 @@ def assemble(runner, settings, switch, swaps, found):
     device = torch.device(getattr(runner, "device", "cpu"))
     counts = Counts()
     widths = [site.width for site in found.sites]
-    blocks = Blocks(widths, model.dtype, WAITING, device.type == "cuda")
+    step_rows = config.scheduler_config.max_num_batched_tokens
+    blocks = Blocks(widths, model.dtype, step_rows, device.type == "cuda")
     architecture = (getattr(model.hf_config, "architectures", None) or [None])[0]
     about = About(constant(model.model, found.linears, architecture, bool(model.quantization)), found.sites)
     folder = Folder(settings.folder, settings.max_bytes)
-    writer = Writer(switch, folder, blocks, found.sites, about, counts, WAITING)
+    writer = Writer(switch, folder, blocks, found.sites, about, counts)
     requests = Requests(Choice(settings.which, settings.every), counts, swaps.paths)
     recorder = Recorder(switch, settings, found, blocks, writer, requests, device)
+    writer.before_close = recorder.flush
     recorder.hook()
     if not follow(runner, recorder, switch):
         switch.off(f"the model runner {type(runner).__name__} has other functions than it knows")

@@ -18,12 +18,13 @@ LAST_WORDS = 5.0  # seconds that the end of the process waits for what is to be 
 class Writer:
     """Takes blocks and ended requests from the engine. `about`: adapter's folder or None -> metadata of a shard."""
 
-    def __init__(self, switch, folder, blocks, sites, about, counts, limit):
+    def __init__(self, switch, folder, blocks, sites, about, counts):
         self.switch, self.folder, self.about, self.counts = switch, folder, about, counts
-        self.blocks, self.gathering = blocks, Gathering(blocks, sites, limit)
+        self.blocks, self.gathering = blocks, Gathering(blocks, sites)
         self.shard_bytes = min(SHARD_BYTES, folder.max_bytes // 2)
         self.queue, self.full, self.shards, self.rows = queue.SimpleQueue(), False, 0, 0
         self.size, self.looked, self.ended, self.thread = 0, 0.0, False, None
+        self.before_close = lambda: None
 
     def start(self):
         self.thread = threading.Thread(target=self._run, name="qera-tap", daemon=True)
@@ -43,10 +44,11 @@ class Writer:
         return self.full
 
     def close(self, seconds=LAST_WORDS):
-        """Writes what has ended, waits for that so long, and says what became of all."""
+        """Writes all that is recorded, waits for that so long, and says what became of all."""
         if self.ended or self.thread is None:
             return
         self.ended = True
+        self.switch.guarded(self.before_close)
         self.queue.put((None, None))
         self.thread.join(seconds)
         self.switch.say("end", self.summary())

@@ -1,0 +1,153 @@
+"""Whatever goes wrong inside, the server computes what it computes without the tap, and it is said once."""
+
+import contextlib
+import io
+
+import torch
+from qera_vllm import tap as parts
+from qera_vllm.lora_swap import Swaps
+from qera_vllm.runners import obstacle
+from qera_vllm.settings import Settings, from_environment
+from qera_vllm.switch import Switch
+from served import Served
+from stand_ins import FirstRunner, Model, SecondRunner, configuration, new, schedule
+
+STAGES = {  # part of the tap -> its functions that the engine's thread or the writer's runs
+    "recorder": ("scheduled", "begin", "_placed", "_read", "_problem", "end", "_keep", "_hand_over", "_end", "done"),
+    "requests": ("new", "finished", "resumed", "segments"),
+    "blocks": ("take", "give"),
+    "writer": ("block", "finish", "is_full", "_take", "_finish", "_write", "about"),
+    "gathering": ("take", "pop", "tensors", "largest"),
+    "folder": ("put",),
+}
+
+
+class Fault(Exception):
+    pass
+
+
+def fail(*_):
+    raise Fault("injected")
+
+
+class FaultTests:
+    def __init__(self, work):
+        self.work, self.number = work, 0
+        work.mkdir()
+
+    def part(self, served, name):
+        recorder = served.recorder
+        writer = recorder.writer
+        return {
+            "recorder": recorder,
+            "requests": recorder.requests,
+            "blocks": recorder.blocks,
+            "writer": writer,
+            "gathering": writer.gathering,
+            "folder": writer.folder,
+        }[name]
+
+    def test_a_fault_at_each_stage(self):
+        steps = (({"a": 600, "b": 9}, [new("a"), new("b")], []), ({"a": 1, "b": 1}, [], []), ({"c": 50}, [new("c")], ["a"]))
+        for runner in (FirstRunner, SecondRunner):
+            plain = runner(Model())
+            wants = [plain.execute_model(schedule(tokens, news, ended)) for tokens, news, ended in steps]
+            for part, functions in STAGES.items():
+                for function in functions:
+                    self.number += 1
+                    served = Served(self.work / str(self.number), runner)
+                    assert hasattr(self.part(served, part), function)
+                    setattr(self.part(served, part), function, fail)
+                    for (tokens, news, ended), want in zip(steps, wants):
+                        got = served.step(tokens, *news, finished=ended)
+                        assert torch.equal(got, want), (runner, part, function)
+                    served.end("b", "c")
+                    served.recorder.writer.thread.join(0.2 if served.switch.on else 5)
+                    said = served.said.getvalue()
+                    assert not served.switch.on, f"{runner.__name__}: {part}.{function} goes on; {said}"
+                    assert not any(m._forward_pre_hooks for m in served.model.modules()), (part, function)
+                    assert said.count("off: Fault: injected") + self.late(served) >= 1, (part, function, said)
+                    assert said.count("off:") <= 1, said
+
+    @staticmethod
+    def late(served):
+        """What the writer's thread says goes to the standard error of then."""
+        return "off" in served.switch.said
+
+    def test_a_fault_while_it_is_put_together(self):
+        switch, runner = Switch(), FirstRunner(Model())
+        file = self.work / "file"
+        file.write_text("")
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            switch.guarded(parts.assemble, runner, Settings(str(file)), switch, Swaps(), parts.find(runner.model, kinds()))
+        assert not switch.on and "FileExistsError" in said.getvalue(), said.getvalue()
+        runner.execute_model(schedule({"a": 40}, [new("a")]))
+
+    def test_a_runner_of_another_kind(self):
+        switch, said = Switch(), io.StringIO()
+        runner = type("Other", (), {"vllm_config": configuration(), "get_model": None})()
+        with contextlib.redirect_stderr(said):
+            model = Model()
+            made = parts.assemble(runner, Settings(str(self.work / "other")), switch, Swaps(), parts.find(model, kinds()))
+        assert made is None and not switch.on and "the model runner Other has other functions" in said.getvalue()
+        assert not any(module._forward_pre_hooks for module in model.modules())
+
+    def test_rows_that_do_not_add_up(self):
+        served = Served(self.work / "sum")
+        batch = served.runner.batch
+
+        def wrong(output):
+            made = batch(output)
+            made.req_ids = made.req_ids[:1]
+            return made
+
+        served.runner.batch = wrong
+        served.step({"a": 40, "b": 41}, new("a"), new("b"))
+        assert not served.switch.on and "other rows than the 81" in served.said.getvalue()
+
+    def test_standard_error_that_is_closed(self):
+        closed = io.StringIO()
+        closed.close()
+        with contextlib.redirect_stderr(closed):
+            Switch().off("nobody listens")
+
+    def test_what_cannot_be_recorded_is_said(self):
+        assert obstacle(configuration()) is None
+        named = type("Mode", (), {"name": "VLLM_COMPILE"})
+        full = type("Mode", (), {"name": "FULL"})
+        for change, words in (
+            ({"compilation_config__mode": named}, "--enforce-eager"),
+            ({"compilation_config__cudagraph_mode": full}, "--enforce-eager"),
+            ({"speculative_config": object()}, "speculative"),
+            ({"parallel_config__pipeline_parallel_size": 2}, "pipeline"),
+            ({"parallel_config__prefill_context_parallel_size": 2}, "context parallelism"),
+            ({"parallel_config__use_ubatching": True}, "ubatching"),
+            ({"cache_config__kv_sharing_fast_prefill": True}, "fast_prefill"),
+        ):
+            assert words in obstacle(configuration(**change)), change
+
+    def test_the_environment(self):
+        assert from_environment({}) is None and from_environment({"QERA_TAP": ""}) is None
+        assert from_environment({"QERA_TAP": "a"}) == Settings("a")
+        given = {"QERA_TAP": "a", "QERA_TAP_MAX_BYTES": "3M", "QERA_TAP_EVERY": "16", "QERA_TAP_ROWS": "99"}
+        assert from_environment(given | {"QERA_TAP_WHICH": "base"}) == Settings("a", 3 * 2**20, 16, 99, "base")
+        for name, value in (
+            ("QERA_TAP_MAX_BYTES", "lots"),
+            ("QERA_TAP_MAX_BYTES", "0"),
+            ("QERA_TAP_EVERY", "0"),
+            ("QERA_TAP_EVERY", "1.5"),
+            ("QERA_TAP_ROWS", "-1"),
+            ("QERA_TAP_WHICH", "mine"),
+        ):
+            try:
+                from_environment({"QERA_TAP": "a", name: value})
+                raise AssertionError(f"{name}={value} is taken")
+            except ValueError as error:
+                assert name in str(error) and value in str(error), error
+
+
+def kinds():
+    from stand_ins import KINDS
+
+    return KINDS
