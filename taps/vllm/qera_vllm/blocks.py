@@ -67,5 +67,5 @@ class Blocks:
             self.free.append(block)
 
     def is_short(self):
-        """Whether more than half are in use: what is kept for later should be written."""
-        return self.out * 2 > self.most
+        """Whether most are in use: what is kept for later should be written, though that cuts a text."""
+        return self.out * 4 > self.most * 3

@@ -10,6 +10,7 @@ sys.path[1:1] = [str(ROOT / part) for part in ("taps/vllm", "tests/peft", "tests
 
 import torch
 from daemon import Daemon
+from served import Served
 from suites import report, run
 from test_bounds import BoundsTests
 from test_choice import ChoiceTests
@@ -42,6 +43,8 @@ def main():
         }
         wanted = [name for name in suites if any(part in name for part in arguments.names or [""])]
         results = [run(name, suites[name]) for name in wanted]
+        for served in Served.all:
+            served.close()
     report("vllm_tap", results)
 
 

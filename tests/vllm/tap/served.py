@@ -4,7 +4,6 @@ import contextlib
 import io
 import pathlib
 import time
-import weakref
 
 from qera_vllm import tap as parts
 from qera_vllm.lora_swap import Swaps
@@ -20,10 +19,11 @@ SECONDS = 20
 class Served:
     """A runner with a tap; `folder` gets the shards."""
 
-    running = weakref.WeakSet()
+    all = []
 
     def __init__(self, folder, runner=FirstRunner, model=None, config=None, swaps=None, **settings):
         self.folder = pathlib.Path(folder)
+        self.all.append(self)
         self.model = model or Model()
         self.heard = listen(self.model)
         self.runner = runner(self.model, config)

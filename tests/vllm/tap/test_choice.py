@@ -54,7 +54,8 @@ class ChoiceTests:
         assert not is_ours(broken)
 
     def test_own_requests_and_prompt_logprobs_never(self):
-        keys = ("qera-1", "cmpl-qera-2-0-ab", "chatcmpl-qera-3-ab", "1_cmpl-qera-4", "generate-tokens-qera-5", "embd-qera-6")
+        keys = ["qera-1", "cmpl-qera-2-0-ab", "chatcmpl-qera-3-ab", "1_cmpl-qera-4"]
+        keys += ["generate-tokens-qera-5", "embd-qera-6"]
         news = [new(key) for key in keys] + [new("p", prompt_logprobs=0), new("q", prompt_logprobs=5)]
         lengths, served = self.recorded(*news)
         assert lengths == []

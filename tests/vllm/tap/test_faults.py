@@ -10,7 +10,7 @@ from qera_vllm.runners import obstacle
 from qera_vllm.settings import Settings, from_environment
 from qera_vllm.switch import Switch
 from served import Served
-from stand_ins import FirstRunner, Model, SecondRunner, configuration, new, schedule
+from stand_ins import KINDS, FirstRunner, Model, SecondRunner, configuration, new, schedule
 
 STAGES = {  # part of the tap -> its functions that the engine's thread or the writer's runs
     "recorder": ("scheduled", "begin", "_placed", "_read", "_problem", "end", "_keep", "_hand_over", "_end", "done"),
@@ -48,7 +48,8 @@ class FaultTests:
         }[name]
 
     def test_a_fault_at_each_stage(self):
-        steps = (({"a": 600, "b": 9}, [new("a"), new("b")], []), ({"a": 1, "b": 1}, [], []), ({"c": 50}, [new("c")], ["a"]))
+        first = ({"a": 600, "b": 9}, [new("a"), new("b")], [])
+        steps = (first, ({"a": 1, "b": 1}, [], []), ({"c": 50}, [new("c")], ["a"]))
         for runner in (FirstRunner, SecondRunner):
             plain = runner(Model())
             wants = [plain.execute_model(schedule(tokens, news, ended)) for tokens, news, ended in steps]
@@ -80,7 +81,8 @@ class FaultTests:
         file.write_text("")
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            switch.guarded(parts.assemble, runner, Settings(str(file)), switch, Swaps(), parts.find(runner.model, kinds()))
+            found = parts.find(runner.model, KINDS)
+            switch.guarded(parts.assemble, runner, Settings(str(file)), switch, Swaps(), found)
         assert not switch.on and "FileExistsError" in said.getvalue(), said.getvalue()
         runner.execute_model(schedule({"a": 40}, [new("a")]))
 
@@ -89,7 +91,8 @@ class FaultTests:
         runner = type("Other", (), {"vllm_config": configuration(), "get_model": None})()
         with contextlib.redirect_stderr(said):
             model = Model()
-            made = parts.assemble(runner, Settings(str(self.work / "other")), switch, Swaps(), parts.find(model, kinds()))
+            found = parts.find(model, KINDS)
+            made = parts.assemble(runner, Settings(str(self.work / "other")), switch, Swaps(), found)
         assert made is None and not switch.on and "the model runner Other has other functions" in said.getvalue()
         assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -146,8 +149,3 @@ class FaultTests:
             except ValueError as error:
                 assert name in str(error) and value in str(error), error
 
-
-def kinds():
-    from stand_ins import KINDS
-
-    return KINDS

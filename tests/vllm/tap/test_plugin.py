@@ -11,7 +11,8 @@ PACKAGE = {
     "vllm/lora/__init__.py": "",
     "vllm/lora/layers.py": "from stand_ins import BaseLayerWithLoRA",
     "vllm/lora/worker_manager.py": (
-        "class LRUCacheWorkerLoRAManager:\n    def add_adapter(self, request): pass\n    def _apply_adapters(self, all): pass"
+        "class LRUCacheWorkerLoRAManager:\n    def add_adapter(self, request): pass\n"
+        "    def _apply_adapters(self, all): pass"
     ),
     "vllm/model_executor/__init__.py": "",
     "vllm/model_executor/layers/__init__.py": "",
