@@ -54,6 +54,10 @@ stage_vllm_tap() {
     tests/vllm/run.sh tap
 }
 
+stage_vllm() { # outside of the gate: 5.5 GB of packages, and ten minutes
+    tests/vllm/live/run.sh
+}
+
 if [ "${1:-}" = --list ]; then
     printf '%s\n' "${stages[@]}"
     exit 0

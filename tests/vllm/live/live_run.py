@@ -1,0 +1,116 @@
+"""The live run, in order: a server that is asked, a daemon that corrects it, and both killed in between. What was seen
+on the way is what the tests of test_live.py hold against each other."""
+
+import dataclasses
+import pathlib
+import re
+
+from batch import QUANTIZER
+from opened import Opened
+from processes import Live
+
+NAME = "qera"  # of the adapter
+KEPT = 3  # generations: the fewest that the daemon takes
+PART = 4  # prompts at a time
+LONG_ANSWER = 64
+LOADED = re.compile(r"Loaded new LoRA adapter: name '(\S+)', path '(\S+)'")
+
+
+@dataclasses.dataclass
+class Seen:
+    base: float = 0.0  # perplexities
+    live: float = 0.0
+    before_kill: str = ""  # what the name was loaded from
+    restarted: str = ""
+    last: str = ""
+    published_at_restart: str = ""
+    uncached: object = None  # the next token, by the generation before the swap
+    cached: object = None
+    swapped: object = None
+    opened: tuple = ()
+    told: tuple = ()
+    exit_code: int = -1
+    alive_at_the_end: bool = False
+    log: str = ""
+
+
+class LiveRun:
+    def __init__(self, stage):
+        self.stage, self.prompts, self.seen = stage, stage.material.prompts, Seen()
+        self.activations, self.out = stage.folder("live-activations"), stage.folder("live")
+        self.canary = stage.work / "canary.txt"
+        self.canary.write_text(stage.material.canary, encoding="utf-8")
+        with self.server() as server:
+            server.wait_until_ready()
+            self.seen.base = server.ask.perplexity("base", stage.material.judged)
+            self.first_daemon(server)
+        with self.server(port=server.port) as again, self.daemon(again) as daemon:
+            self.after_both_were_killed(again, daemon)
+            self.swap_with_a_cached_prompt(again, daemon)
+            self.end(again, daemon)
+
+    def server(self, **more):
+        tap = self.stage.tap(self.activations)
+        return self.stage.server("live-server", self.stage.batch.packed, tap=tap, goes_on="port" in more, **more)
+
+    def daemon(self, server):
+        return Live(
+            self.stage.daemon,
+            self.out,
+            self.stage.work / "live-daemon.log",
+            *("--watch", self.activations, "--checkpoint", self.stage.material.model, *QUANTIZER),
+            *("--emit-base=compressed-tensors", "--threads", 1, "--keep-generations", KEPT, "--consume", "delete"),
+            *("--notify", f"vllm={server.url},name={NAME},canary={self.canary}"),
+        )
+
+    def current(self):
+        return str((self.out / "current").resolve())
+
+    def serves_current(self, server):
+        return server.ask.roots().get(NAME) == self.current()
+
+    def ask(self, server, model, part):
+        for prompt in self.prompts[part * PART : (part + 1) * PART]:
+            server.ask.complete(model, prompt)
+
+    def first_daemon(self, server):
+        """Ends with the daemon killed, and the server by the caller."""
+        with self.daemon(server) as daemon:
+            self.ask(server, "base", 0)
+            daemon.wait_until_idle(PART)
+            daemon.wait("the first hand-over", lambda: self.serves_current(server), 60)
+            self.ask(server, NAME, 1)
+            daemon.wait(f"{PART + 1} shards", lambda: daemon.status()["shards"] > PART, 120)
+            self.seen.before_kill = server.ask.roots()[NAME]
+            daemon.kill()
+
+    def after_both_were_killed(self, server, daemon):
+        server.wait_until_ready()
+        daemon.wait_until_idle(2 * PART)
+        daemon.wait("the hand-over to a new server", lambda: self.serves_current(server), 120)
+        self.seen.restarted, self.seen.published_at_restart = server.ask.roots()[NAME], self.current()
+
+    def swap_with_a_cached_prompt(self, server, daemon):
+        prompt = self.stage.material.long_prompt
+        self.seen.uncached, self.seen.cached = (server.ask.next_token(NAME, prompt) for _ in range(2))
+        for part in (2, 3):
+            self.ask(server, NAME, part)
+            daemon.wait_until_idle((part + 1) * PART)
+            daemon.wait("the hand-over", lambda: self.serves_current(server), 60)
+        self.seen.swapped = server.ask.next_token(NAME, prompt)
+
+    def end(self, server, daemon):
+        self.seen.last = self.current()
+        with Opened(self.seen.last) as opened:
+            prompt = self.stage.material.long_prompt
+            server.ask.complete(NAME, prompt, "qera-long-answer", max_tokens=LONG_ANSWER, ignore_eos=True)
+        self.seen.opened = tuple(opened.names)
+        self.seen.live = server.ask.perplexity(NAME, self.stage.material.judged)
+        self.seen.exit_code = daemon.stop()
+        self.seen.alive_at_the_end = server.is_alive()
+        self.seen.log = server.said()
+        self.seen.told = tuple(path for name, path in LOADED.findall(self.seen.log) if name == NAME)
+
+    def pruned(self):
+        """Generations that a server was told of, and that are gone."""
+        return [path for path in self.seen.told if not pathlib.Path(path).exists()]

@@ -1,0 +1,77 @@
+"""A vLLM server on a free port, as a user starts one, and the processes that it is made of."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+from asking import Asking
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+}
+OPTIONS = ("--enforce-eager", "--max-model-len", 1100, "--enable-prompt-tokens-details")
+LORA = ("--enable-lora", "--max-lora-rank", 32, "--max-loras", 2)
+BASE = "base"  # what requests without an adapter ask for
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Server:
+    """Ends with the `with` block. `tap`: the environment of the tap; without one it is installed and silent."""
+
+    def __init__(self, python, model, log, options=(), tap=None, plugins=None, dtype="bfloat16", port=None):
+        self.log, self.port = pathlib.Path(log), port or free_port()
+        command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", BASE]
+        command += ["--host", "127.0.0.1", "--port", self.port, "--dtype", dtype, *OPTIONS, *LORA, *options]
+        environment = os.environ | ENVIRONMENT | (tap or {})
+        if plugins:
+            environment["PYTHONPATH"] = str(plugins)
+        with self.log.open("ab") as log_file:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                env={name: str(value) for name, value in environment.items()},
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.ask = Asking(self.port)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_until_ready(self, seconds=180):
+        end = time.monotonic() + seconds
+        while not self.ask.is_healthy():
+            assert self.process.poll() is None, f"the server ended\n{self.said()[-4000:]}"
+            assert time.monotonic() < end, f"no server in {seconds} s\n{self.said()[-4000:]}"
+            time.sleep(0.5)
+        return self
+
+    def is_alive(self):
+        return self.process.poll() is None and self.ask.is_healthy()
+
+    def kill(self):
+        """As a machine that fails does: all of its processes at once."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
