@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import shutil
 import time
 
 import torch
@@ -100,6 +101,8 @@ class RowsTests:
             seen["left out"] = self.ask_what_is_left_out(server, written)
             if name == "packed":  # in f32 a text is written in pieces, whose lengths tell of nothing
                 self.together = self.ask_together(server, written)
+        for folder in (shards, recorded):
+            shutil.rmtree(folder)
         return seen
 
     def rows_of(self, number):
