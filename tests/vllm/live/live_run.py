@@ -11,7 +11,7 @@ from processes import Live
 
 NAME = "qera"  # of the adapter
 KEPT = 3  # generations: the fewest that the daemon takes
-PART = 4  # prompts at a time
+PART = 8  # prompts, before the kills and after
 LONG_ANSWER = 64
 LOADED = re.compile(r"Loaded new LoRA adapter: name '(\S+)', path '(\S+)'")
 
@@ -59,7 +59,7 @@ class LiveRun:
             self.out,
             self.stage.work / "live-daemon.log",
             *("--watch", self.activations, "--checkpoint", self.stage.material.model, *QUANTIZER),
-            *("--emit-base=compressed-tensors", "--threads", 1, "--keep-generations", KEPT, "--consume", "delete"),
+            *("--emit-base=compressed-tensors", "--keep-generations", KEPT, "--consume", "delete"),
             *("--notify", f"vllm={server.url},name={NAME},canary={self.canary}"),
         )
 
@@ -69,34 +69,30 @@ class LiveRun:
     def serves_current(self, server):
         return server.ask.roots().get(NAME) == self.current()
 
-    def ask(self, server, model, part):
-        for prompt in self.prompts[part * PART : (part + 1) * PART]:
+    def ask(self, server, model, prompts):
+        for prompt in prompts:
             server.ask.complete(model, prompt)
 
     def first_daemon(self, server):
-        """Ends with the daemon killed, and the server by the caller."""
+        """Ends with the daemon killed at work, and the server by the caller."""
         with self.daemon(server) as daemon:
-            self.ask(server, "base", 0)
-            daemon.wait_until_idle(PART)
-            daemon.wait("the first hand-over", lambda: self.serves_current(server), 60)
-            self.ask(server, NAME, 1)
-            daemon.wait(f"{PART + 1} shards", lambda: daemon.status()["shards"] > PART, 120)
+            self.ask(server, "base", self.prompts[:PART])
+            daemon.wait("the first hand-over", lambda: NAME in server.ask.roots(), 240)
             self.seen.before_kill = server.ask.roots()[NAME]
             daemon.kill()
 
     def after_both_were_killed(self, server, daemon):
         server.wait_until_ready()
-        daemon.wait_until_idle(2 * PART)
+        daemon.wait_until_idle(PART)
         daemon.wait("the hand-over to a new server", lambda: self.serves_current(server), 120)
         self.seen.restarted, self.seen.published_at_restart = server.ask.roots()[NAME], self.current()
 
     def swap_with_a_cached_prompt(self, server, daemon):
         prompt = self.stage.material.long_prompt
         self.seen.uncached, self.seen.cached = (server.ask.next_token(NAME, prompt) for _ in range(2))
-        for part in (2, 3):
-            self.ask(server, NAME, part)
-            daemon.wait_until_idle((part + 1) * PART)
-            daemon.wait("the hand-over", lambda: self.serves_current(server), 60)
+        self.ask(server, NAME, self.prompts[PART:])
+        daemon.wait_until_idle(2 * PART)
+        daemon.wait("the hand-over", lambda: self.serves_current(server), 120)
         self.seen.swapped = server.ask.next_token(NAME, prompt)
 
     def end(self, server, daemon):

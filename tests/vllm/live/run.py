@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import signal
 import sys
 import time
 import warnings
@@ -31,6 +32,7 @@ def main():
         parser.error(f"no suite {', '.join(sorted(unknown))}")
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message="TypedStorage")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and daemons end with their `with` blocks
     stage, failed = Stage(arguments.daemon, arguments.source, arguments.work), 0
     for name, suite in SUITES.items():
         if not arguments.suites or name in arguments.suites:
