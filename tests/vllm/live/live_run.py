@@ -38,7 +38,8 @@ class LiveRun:
     def __init__(self, stage):
         self.stage, self.prompts, self.seen = stage, stage.material.prompts, Seen()
         self.activations, self.out = stage.folder("live-activations"), stage.folder("live")
-        self.canary = stage.work / "canary.txt"
+        self.log, self.canary = stage.work / "live-daemon.log", stage.work / "canary.txt"
+        self.log.unlink(missing_ok=True)
         self.canary.write_text(stage.material.canary, encoding="utf-8")
         with self.server() as server:
             server.wait_until_ready()
@@ -54,14 +55,11 @@ class LiveRun:
         return self.stage.server("live-server", self.stage.batch.packed, tap=tap, goes_on="port" in more, **more)
 
     def daemon(self, server):
-        return Live(
-            self.stage.daemon,
-            self.out,
-            self.stage.work / "live-daemon.log",
-            *("--watch", self.activations, "--checkpoint", self.stage.material.model, *QUANTIZER),
-            *("--emit-base=compressed-tensors", "--keep-generations", KEPT, "--consume", "delete"),
-            *("--notify", f"vllm={server.url},name={NAME},canary={self.canary}"),
-        )
+        watched = ("--watch", self.activations, "--checkpoint", self.stage.material.model, "--out", self.out)
+        written = ("--emit-base=compressed-tensors", "--keep-generations", KEPT, "--consume", "delete")
+        notify = ("--notify", f"vllm={server.url},name={NAME},canary={self.canary}")
+        command = [self.stage.daemon, *watched, *QUANTIZER, *written, *notify]
+        return Live(command, self.out, self.log)
 
     def current(self):
         return str((self.out / "current").resolve())

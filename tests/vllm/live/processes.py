@@ -15,12 +15,11 @@ def run(command, code=0):
 
 
 class Live:
-    """A daemon at work; killed when the `with` block ends. Messages are appended to `log` as JSON lines."""
+    """A daemon at work; killed when the `with` block ends. Messages are appended to `log`."""
 
-    def __init__(self, binary, out, log, *options):
-        self.binary, self.out, self.log = binary, out, log
+    def __init__(self, command, out, log):
+        self.binary, self.out, self.log = command[0], out, log
         self.begin = log.stat().st_size if log.exists() else 0  # where this process begins to speak
-        command = [binary, "--out", out, "--log-format", "json", *options]
         with log.open("ab") as file:
             self.process = subprocess.Popen([str(part) for part in command], stdout=file, stderr=file)
 
@@ -43,11 +42,6 @@ class Live:
         with self.log.open(errors="replace") as file:
             file.seek(self.begin)
             return file.read()
-
-    def events(self, name):
-        lines = (line for line in self.said().splitlines() if line.startswith("{"))
-        events = (json.loads(line) for line in lines)
-        return [event for event in events if event.get("event") == name]
 
     def status(self):
         return json.loads(run([self.binary, "status", "--out", self.out, "--json"]))

@@ -13,12 +13,20 @@ import transformers
 from stage import Stage
 from suites import run
 from test_base import BaseTests
+from test_commands import CommandsTests
 from test_float import FloatTests
 from test_live import LiveTests
 from test_overhead import OverheadTests
 from test_rows import RowsTests
 
-SUITES = {"base": BaseTests, "rows": RowsTests, "live": LiveTests, "float": FloatTests, "overhead": OverheadTests}
+SUITES = {
+    "base": BaseTests,
+    "rows": RowsTests,
+    "live": LiveTests,
+    "float": FloatTests,
+    "overhead": OverheadTests,
+    "commands": CommandsTests,
+}
 
 
 def main():

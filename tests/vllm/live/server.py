@@ -27,19 +27,22 @@ def free_port():
         return listener.getsockname()[1]
 
 
-class Server:
-    """Ends with the `with` block. `tap`: the environment of the tap; without one it is installed and silent."""
+def command(python, model, dtype, options):
+    """What starts a server of the stage, but for its address."""
+    served = ["--model", model, "--served-model-name", BASE, "--dtype", dtype]
+    return [python, "-m", "vllm.entrypoints.openai.api_server", *served, *OPTIONS, *LORA, *options]
 
-    def __init__(self, python, model, log, options=(), tap=None, plugins=None, dtype="bfloat16", port=None):
+
+class Server:
+    """Ends with the `with` block. `environment`: what the command has beside that of all servers here."""
+
+    def __init__(self, command, log, environment, port=None):
         self.log, self.port = pathlib.Path(log), port or free_port()
-        command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", BASE]
-        command += ["--host", "127.0.0.1", "--port", self.port, "--dtype", dtype, *OPTIONS, *LORA, *options]
-        environment = os.environ | ENVIRONMENT | (tap or {})
-        if plugins:
-            environment["PYTHONPATH"] = str(plugins)
+        address = ["--host", "127.0.0.1", "--port", self.port]
+        environment = os.environ | ENVIRONMENT | environment
         with self.log.open("ab") as log_file:
             self.process = subprocess.Popen(
-                [str(part) for part in command],
+                [str(part) for part in (*command, *address)],
                 env={name: str(value) for name, value in environment.items()},
                 stdout=log_file,
                 stderr=log_file,
@@ -67,6 +70,11 @@ class Server:
 
     def is_alive(self):
         return self.process.poll() is None and self.ask.is_healthy()
+
+    def stop(self, seconds=30):
+        """SIGTERM, as a user's Ctrl-C: what waits is written."""
+        self.process.terminate()
+        self.process.wait(seconds)
 
     def kill(self):
         """As a machine that fails does: all of its processes at once."""

@@ -10,7 +10,7 @@ import sys
 import batch
 from material import ROOT, Material
 from processes import run
-from server import Server
+from server import Server, command
 
 RECORDER = "qera_test_recorder"
 GIB = 1 << 30
@@ -58,8 +58,12 @@ class Stage:
         """The environment that switches the tap on."""
         return {"QERA_TAP": folder, "QERA_TAP_MAX_BYTES": 16 * GIB, **more}
 
-    def server(self, name, model, *options, **more):
+    def server(self, name, model, *options, tap=None, dtype="bfloat16", goes_on=False, port=None):
+        """`tap`: what `self.tap` gives; without it the plugins are there, and silent. `goes_on`: in the same log."""
+        return self.start(name, command(sys.executable, model, dtype, options), tap or {}, goes_on, port)
+
+    def start(self, name, words, environment, goes_on=False, port=None):
         log = self.work / f"{name}.log"
-        if not more.pop("goes_on", False):
+        if not goes_on:
             log.unlink(missing_ok=True)
-        return Server(sys.executable, model, log, options, plugins=self.plugins, **more)
+        return Server(words, log, {"PYTHONPATH": self.plugins} | environment, port)
