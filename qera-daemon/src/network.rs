@@ -148,13 +148,20 @@ impl NetworkError {
     }
 }
 
+/// What TLS says of a certificate, or of a server that does not speak it, comes as `InvalidData`.
 const fn is_of_connecting(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{
-        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, InvalidData, NetworkDown,
+        NetworkUnreachable,
     };
     matches!(
         kind,
-        ConnectionRefused | HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable
+        ConnectionRefused
+            | HostUnreachable
+            | NetworkUnreachable
+            | NetworkDown
+            | AddrNotAvailable
+            | InvalidData
     )
 }
 
