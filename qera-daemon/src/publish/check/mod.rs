@@ -12,7 +12,8 @@ pub(crate) mod given;
 pub(crate) mod manifest_claims;
 pub(crate) mod modules;
 pub(crate) mod packed;
-pub(crate) mod packed_weight;
+
+pub(crate) mod served_codes;
 pub(crate) mod served_model;
 pub(crate) mod served_names;
 pub(crate) mod targets;

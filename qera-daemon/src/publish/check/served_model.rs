@@ -12,7 +12,7 @@ use crate::formats::compressed_tensors::scheme::PackShape;
 use crate::formats::safetensors::header::float_dtype;
 use crate::publish::base::{BaseRecord, RECORD};
 use crate::publish::check::modules::modules_of;
-use crate::publish::check::packed_weight::PackedWeight;
+use crate::publish::check::served_codes::ServedCodes;
 use crate::publish::sample::SampleSize;
 use crate::weights::Weights;
 use crate::weights::checkpoint::Checkpoint;
@@ -118,10 +118,10 @@ impl ServedModel {
     }
 
     /// A weight that a base of qera's packs.
-    fn packed_weight(&self, module: &str) -> Option<PackedWeight<'_>> {
+    fn packed_weight(&self, module: &str) -> Option<ServedCodes<'_>> {
         let ServedFolder { checkpoint, record } = self.folder.as_ref()?;
         let packed = record.as_ref()?.packed.as_ref()?;
-        PackedWeight::of(checkpoint, packed, module)
+        ServedCodes::of(checkpoint, packed, module)
     }
 
     /// Whether config.json says that the weights are quantized.
@@ -215,7 +215,7 @@ impl ServedModel {
 }
 
 /// Some rows of a weight that is packed.
-fn sample_of(weight: &PackedWeight<'_>, most: SampleSize) -> Rows {
+fn sample_of(weight: &ServedCodes<'_>, most: SampleSize) -> Rows {
     let PackShape {
         in_features,
         out_features,

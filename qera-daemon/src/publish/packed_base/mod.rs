@@ -65,7 +65,7 @@ impl PackedBase<'_> {
     fn write(&self, folder: &Path) -> Result<BaseRecord, Fatal> {
         self.companions.copy(folder)?;
         write_json(&folder.join(CONFIG), &self.config()?)?;
-        let Written { samples, blake3 } = self.write_tensors(&folder.join(MODEL))?;
+        let WrittenTensors { samples, blake3 } = self.write_tensors(&folder.join(MODEL))?;
         let record = BaseRecord {
             base: self.base.clone(),
             samples,
@@ -92,7 +92,7 @@ impl PackedBase<'_> {
         Ok(config)
     }
 
-    fn write_tensors(&self, path: &Path) -> Result<Written, Fatal> {
+    fn write_tensors(&self, path: &Path) -> Result<WrittenTensors, Fatal> {
         let (weights, packed) = (self.weights, &self.layout.packed);
         let mut whole = weights.model(|layer| packed[layer])?;
         // Every tensor begins at a multiple of its element's size: packed ones are of whole rows of
@@ -131,7 +131,7 @@ impl PackedBase<'_> {
         let HashedFile { file, hasher } = writer.finish().map_err(&failed)?;
         file.sync()?;
         let blake3 = format!("blake3:{}", hasher.finalize().to_hex());
-        Ok(Written { samples, blake3 })
+        Ok(WrittenTensors { samples, blake3 })
     }
 
     fn plans(&self, layer: usize) -> Vec<TensorPlan> {
@@ -165,7 +165,7 @@ impl PackedBase<'_> {
 }
 
 /// What was written.
-struct Written {
+struct WrittenTensors {
     /// BLAKE3 of some rows of W~ of each layer.
     samples: BTreeMap<String, String>,
     /// That of the file.

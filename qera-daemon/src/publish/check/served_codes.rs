@@ -11,7 +11,7 @@ use crate::weights::checkpoint::{Checkpoint, Tensor};
 
 /// A module's tensors.
 #[derive(Debug)]
-pub(crate) struct PackedWeight<'a> {
+pub(crate) struct ServedCodes<'a> {
     /// Its shape.
     pub(crate) shape: PackShape,
     bits: u32,
@@ -21,7 +21,7 @@ pub(crate) struct PackedWeight<'a> {
     zero_points: Option<&'a [u8]>,
 }
 
-impl<'a> PackedWeight<'a> {
+impl<'a> ServedCodes<'a> {
     /// That of a module; `None` where its tensors are missing or not as the record says.
     #[must_use]
     pub(crate) fn of(
@@ -89,14 +89,14 @@ impl<'a> PackedWeight<'a> {
 }
 
 /// Rows and words of each.
-struct Words {
+struct PackedRows {
     rows: usize,
     columns: usize,
 }
 
-fn packed_words(tensor: &Tensor) -> Option<Words> {
+fn packed_words(tensor: &Tensor) -> Option<PackedRows> {
     match tensor.shape[..] {
-        [rows, columns] if tensor.dtype == Dtype::I32 => Some(Words { rows, columns }),
+        [rows, columns] if tensor.dtype == Dtype::I32 => Some(PackedRows { rows, columns }),
         _ => None,
     }
 }
