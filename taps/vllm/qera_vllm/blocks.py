@@ -49,7 +49,7 @@ class Blocks:
         self.block_bytes = self.rows * self.row_bytes
         self.limit = limit(self.row_bytes, step_rows)
         self.most = max(LEAST_BLOCKS, self.limit // self.block_bytes)
-        self.free, self.out, self.lock = [], 0, threading.Lock()
+        self.free, self.out, self.closed, self.lock = [], 0, False, threading.Lock()
 
     def take(self):
         """An empty block; None where as many as may be are in use."""
@@ -64,7 +64,13 @@ class Blocks:
         block.used, block.spans = 0, []
         with self.lock:
             self.out -= 1
-            self.free.append(block)
+            if not self.closed:
+                self.free.append(block)
+
+    def close(self):
+        """Nothing is recorded any more: what is given back is memory of the server's again."""
+        with self.lock:
+            self.closed, self.free = True, []
 
     def is_short(self):
         """Whether most are in use: what is kept for later should be written, though that cuts a text."""

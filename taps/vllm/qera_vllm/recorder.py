@@ -79,10 +79,11 @@ class Recorder:
         return hook
 
     def unhook(self):
-        self.step, self.output = None, None
+        self.step, self.output, self.current = None, None, None
         handles, self.handles = self.handles, []
         for handle in handles:
             handle.remove()
+        self.blocks.close()
 
     # The engine's schedule: scheduled, then begun and ended around the model's pass, then done.
 

@@ -167,6 +167,7 @@ class BoundsTests:
         assert not any(module._forward_pre_hooks for module in served.model.modules())
         served.step({"c": 64}, new("c"))
         served.end("a", "b", "c")
+        assert served.recorder.blocks.free == [], "the server has its memory back"
         assert sorted(shard.length for shard in served.shards()) == [40, 60]
         assert "QERA_TAP_ROWS" in served.said.getvalue()
 
