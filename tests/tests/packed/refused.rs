@@ -246,6 +246,7 @@ fn another_model_of_these_widths_is_told_by_its_numbers() {
             "relative error 1.",
         ],
     );
+    assert!(!run.log.contains("times factors"), "{}", run.log);
 }
 
 /// AWQ and SmoothQuant move factors into the layer before: W~ is near to W, and W - W~ is no error.
