@@ -1,6 +1,11 @@
 //! The Llama of `gguf_model`, packed as other programs pack weights (compressed-tensors, GPTQ, AWQ),
 //! by an independent writer: for tests of a folder that the user gives as W~.
-#![allow(clippy::unwrap_used, reason = "tests only")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "tests only: codes are small"
+)]
 
 use std::fs;
 use std::path::Path;

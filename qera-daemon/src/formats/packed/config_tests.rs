@@ -19,17 +19,15 @@ fn with(name: &str, path: &str, value: Value) -> Value {
     config
 }
 
+/// A configuration with one field that is another, or is new.
+fn field(name: &str, key: &str, value: Value) -> Value {
+    let mut config = quantization(name);
+    config[key] = value;
+    config
+}
+
 #[test]
-fn what_is_not_read_is_refused_by_its_name() {
-    let weights = |key: &str, value| {
-        let path = format!("/config_groups/group_0/weights/{key}");
-        with("ct-4-32", &path, value)
-    };
-    let field = |name: &str, key: &str, value: Value| {
-        let mut config = quantization(name);
-        config[key] = value;
-        config
-    };
+fn other_methods_are_refused_by_name() {
     for method in [
         "fp8",
         "bitsandbytes",
@@ -48,6 +46,14 @@ fn what_is_not_read_is_refused_by_its_name() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn what_is_not_read_of_compressed_tensors_is_refused_by_name() {
+    let weights = |key: &str, value| {
+        let path = format!("/config_groups/group_0/weights/{key}");
+        with("ct-4-32", &path, value)
+    };
     for (config, words) in [
         (json!([]), "is no object"),
         (json!({"bits": 4, "group_size": 64}), "no quant_method"),
@@ -108,6 +114,15 @@ fn what_is_not_read_is_refused_by_its_name() {
         ),
         (weights("group_size", json!(0)), "group_size is 0"),
         (weights("actorder", json!("other")), "actorder is \"other\""),
+    ] {
+        let said = refused(&config);
+        assert!(said.contains(words), "'{words}' is not in '{said}'");
+    }
+}
+
+#[test]
+fn what_is_not_read_of_gptq_and_awq_is_refused_by_name() {
+    for (config, words) in [
         (field("gptq-4", "bits", json!(3)), "bits is 3"),
         (field("gptq-4", "group_size", json!(-2)), "group_size is -2"),
         (

@@ -259,7 +259,8 @@ impl<'a> Zeros<'a> {
             Self::Packed(words) => words,
         };
         let along = group * (of.widths.outputs / per_word) + output / per_word;
-        let field = (output % per_word) as u32 * bits.count();
+        let place = u32::try_from(output % per_word).unwrap_or_default();
+        let field = place * bits.count();
         let code = match of.scheme.layout {
             CodeLayout::CompressedTensors { .. } => {
                 words.at(output / per_word * of.groups + group) >> field

@@ -116,7 +116,7 @@ impl Vector {
         change(&mut stored);
         let mut tensors = self.tensors.clone();
         tensors.insert(name.to_owned(), stored);
-        let changed = Vector {
+        let changed = Self {
             tensors,
             expected: self.expected.clone(),
             ..*self
@@ -131,7 +131,7 @@ impl Vector {
     fn refused_without(&self, name: &str) -> String {
         let mut tensors = self.tensors.clone();
         tensors.remove(name);
-        let changed = Vector {
+        let changed = Self {
             tensors,
             expected: Vec::new(),
             ..*self
@@ -181,24 +181,30 @@ fn zero_points_that_are_read_the_other_way_are_one_scale_off() {
     }
 }
 
+fn cut(of: &mut Stored) {
+    of.shape[0] -= 1;
+    let row = of.bytes.len() / (of.shape[0] + 1);
+    of.bytes.truncate(row * of.shape[0]);
+}
+
+fn typed(of: &mut Stored) {
+    of.dtype = Dtype::F8_E4M3;
+}
+
+/// Another group for the third input.
+fn group(value: i32) -> impl Fn(&mut Stored) {
+    move |of| of.bytes[8..12].copy_from_slice(&value.to_le_bytes())
+}
+
+/// Another f16 in the second place.
+fn half(bits: u16) -> impl Fn(&mut Stored) {
+    move |of| of.bytes[2..4].copy_from_slice(&bits.to_le_bytes())
+}
+
 #[test]
-fn what_is_not_what_it_should_be_is_named() {
-    let cut = |of: &mut Stored| {
-        of.shape[0] -= 1;
-        let row = of.bytes.len() / (of.shape[0] + 1);
-        of.bytes.truncate(row * of.shape[0]);
-    };
-    let typed = |of: &mut Stored| of.dtype = Dtype::F8_E4M3;
-    let group =
-        |value: i32| move |of: &mut Stored| of.bytes[8..12].copy_from_slice(&value.to_le_bytes());
-    let half =
-        |bits: u16| move |of: &mut Stored| of.bytes[2..4].copy_from_slice(&bits.to_le_bytes());
-    let ct = vector("ct-4-32");
-    let asymmetric = vector("ct-4-asymmetric");
-    let ordered = vector("ct-4-order");
-    let gptq = vector("gptq-4");
-    let act = vector("gptq-4-order");
-    let awq = vector("awq");
+fn compressed_tensors_that_are_not_what_they_should_be_are_named() {
+    let names = ["ct-4-32", "ct-4-asymmetric", "ct-4-order"];
+    let [ct, asymmetric, ordered] = names.map(vector);
     for (said, words) in [
         (
             ct.refused("weight_packed", cut),
@@ -263,6 +269,17 @@ fn what_is_not_what_it_should_be_is_named() {
         ),
         (ordered.refused("weight_g_idx", typed), "I32 or I64 is read"),
         (ordered.refused_without("weight_g_idx"), "another order"),
+    ] {
+        assert!(said.contains(words), "'{words}' is not in '{said}'");
+    }
+}
+
+#[test]
+fn gptq_and_awq_that_are_not_what_they_should_be_are_named() {
+    let gptq = vector("gptq-4");
+    let act = vector("gptq-4-order");
+    let awq = vector("awq");
+    for (said, words) in [
         (
             gptq.refused("qweight", cut),
             "'qweight' has the shape [7, 16], [8, 16]",
