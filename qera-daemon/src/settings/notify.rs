@@ -441,7 +441,8 @@ mod tests {
             settings.check_files().map_err(|error| error.to_string())
         };
         assert!(check("A text.".as_bytes()).is_ok());
-        for wrong in [&b""[..], b" \n", b"\xff\xfe", &[b'a'; 65537]] {
+        let long = vec![b'a'; 65537];
+        for wrong in [&b""[..], b" \n", b"\xff\xfe", &long] {
             let said = check(wrong).unwrap_err();
             assert!(said.starts_with("--notify canary= "), "{said}");
         }
