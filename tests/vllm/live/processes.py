@@ -21,7 +21,8 @@ class Live:
         self.binary, self.out, self.log = command[0], out, log
         self.begin = log.stat().st_size if log.exists() else 0  # where this process begins to speak
         with log.open("ab") as file:
-            self.process = subprocess.Popen([str(part) for part in command], stdout=file, stderr=file)
+            words = ["nice", "-n", "10", *map(str, command)]  # the server's threads go first
+            self.process = subprocess.Popen(words, stdout=file, stderr=file)
 
     def __enter__(self):
         return self
