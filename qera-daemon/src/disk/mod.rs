@@ -194,9 +194,9 @@ pub(crate) fn make_private(folder: &Path) -> IoResult<()> {
 /// What the system says.
 pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
     let missing = path.ancestors().take_while(|folder| !folder.exists());
-    let missing: Vec<&Path> = missing.collect();
+    let depth = missing.count();
     fs::create_dir_all(path)?;
-    missing.into_iter().rev().try_for_each(|made| {
+    path.ancestors().take(depth).try_for_each(|made| {
         let parent = made.parent().filter(|of| !of.as_os_str().is_empty());
         fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     })

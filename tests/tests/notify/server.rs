@@ -1,13 +1,15 @@
 //! A server that answers as vLLM 0.32 does, in its words, as far as it is asked here; what goes wrong
 //! is scripted.
 
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use qera_tests::daemon::PATIENCE;
 use serde_json::{Value, json};
@@ -305,7 +307,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool) {
         }
         Some(Fault::Huge) => {
             let _ = stream.write_all(b"HTTP/1.1 200 x\r\nConnection: close\r\n\r\n");
-            while stream.write_all(&[b' '; 1 << 16]).is_ok() {}
+            while stream.write_all(&[b' '; 1 << 12]).is_ok() {}
             return;
         }
         Some(Fault::Hang) => {

@@ -1,5 +1,6 @@
 //! A damaged snapshot: what is damaged goes back to the one before, nothing else does, and where
 //! that loses rows the user decides.
+#![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::fs;
 

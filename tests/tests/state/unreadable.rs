@@ -1,5 +1,6 @@
 //! What the disk does not give is never taken for damage: it is tried three times, then it ends the
 //! start, and nothing is touched.
+#![allow(clippy::unwrap_used, reason = "tests only")]
 
 use std::collections::BTreeMap;
 use std::fs;

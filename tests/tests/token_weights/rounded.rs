@@ -15,8 +15,8 @@ const LARGE: usize = 3;
 fn shard(scale: f32, weight: f32) -> Vec<TensorToWrite> {
     let [sequences, length, width] = SHAPE;
     let number = |i: usize| {
-        let at = i as f64;
-        let value = (at * 0.9503 + at * at * 0.0137).sin() as f32;
+        let at = i as f32;
+        let value = (at * 0.9503).sin() * (at * at * 0.0137).cos();
         let large = i < length * width && i % width == LARGE;
         if large { scale * value } else { value }
     };
