@@ -43,10 +43,12 @@ class Asking:
             return False
         return True
 
+    def models(self):
+        return json.loads(self._call("GET", "/v1/models"))
+
     def roots(self):
         """Model name -> what it is loaded from."""
-        models = json.loads(self._call("GET", "/v1/models"))["data"]
-        return {model["id"]: model["root"] for model in models}
+        return {model["id"]: model["root"] for model in self.models()["data"]}
 
     def load(self, name, path, **more):
         self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path), **more})

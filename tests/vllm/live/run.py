@@ -18,10 +18,12 @@ from test_float import FloatTests
 from test_live import LiveTests
 from test_overhead import OverheadTests
 from test_rows import RowsTests
+from test_swaps import SwapsTests
 
 SUITES = {
     "base": BaseTests,
     "rows": RowsTests,
+    "swaps": SwapsTests,
     "live": LiveTests,
     "float": FloatTests,
     "overhead": OverheadTests,

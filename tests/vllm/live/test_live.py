@@ -37,7 +37,8 @@ class LiveTests:
         assert abs(seen.swapped.logprob - seen.cached.logprob) > SAME, "the two generations do not differ: no test"
 
     def test_no_adapter_is_read_while_tokens_are_made(self):
-        assert not self.seen.opened, f"opened while 64 tokens were made: {self.seen.opened}"
+        read = [name for name in self.seen.opened if name.startswith("adapter_")]  # the daemon may look at its manifest
+        assert not read, f"opened while 64 tokens were made: {read}"
 
     def test_generations_were_pruned_under_the_server(self):
         assert len(set(self.seen.told)) > KEPT, f"told of {self.seen.told}"
