@@ -14,6 +14,7 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_WAIT_POLICY": "PASSIVE",  # the daemon has the same cores: threads that spin take them from it
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
 }
 OPTIONS = ("--enforce-eager", "--max-model-len", 1100, "--enable-prompt-tokens-details")
