@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import time
 
 from material import ROOT
 from processes import Live, run
@@ -31,7 +32,8 @@ def split(line):
 
 class CommandsTests:
     def __init__(self, stage):
-        self.stage, self.folder = stage, stage.folder("commands")
+        self.stage, self.folder, self.log = stage, stage.folder("commands"), stage.work / "commands-daemon.log"
+        self.log.unlink(missing_ok=True)
         (self.folder / "model").symlink_to(stage.material.model)
         self.commands = {number: self.moved(line) for number, line in commands().items()}
         self.record()
@@ -56,7 +58,15 @@ class CommandsTests:
             server.wait_until_ready()
             for prompt in self.stage.material.prompts[:PROMPTS]:
                 server.ask.complete(str(self.folder / "model"), prompt)
+            self.wait_for_shards(PROMPTS)
             server.stop()
+
+    def wait_for_shards(self, count, seconds=60):
+        """What is in hand when a server is told to end may be lost."""
+        end = time.monotonic() + seconds
+        while len(list((self.folder / "activations").glob("[!.]*.safetensors"))) < count:
+            assert time.monotonic() < end, f"less than {count} shards"
+            time.sleep(0.2)
 
     def daemon_words(self, number):
         words = shlex.split(self.commands[number])
@@ -73,7 +83,7 @@ class CommandsTests:
         with self.server(4, "commands-packed") as server:
             words = [str(word).replace("http://127.0.0.1:8000", server.url) for word in self.daemon_words(5)]
             server.wait_until_ready()
-            with Live(words, self.folder / "out", self.stage.work / "commands-daemon.log") as daemon:
+            with Live(words, self.folder / "out", self.log) as daemon:
                 daemon.wait("the first hand-over", lambda: "qera" in server.ask.roots(), 120)
                 roots.append(server.ask.roots()["qera"])
                 for prompt in self.stage.material.prompts[PROMPTS : 2 * PROMPTS]:
