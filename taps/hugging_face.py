@@ -62,6 +62,13 @@ OTHER_STREAM = re.compile(r"pixel|image|video|audio|visual|input_features|input_
 DECODER = "decoder_input_ids"
 OTHER_MASK = re.compile(r"^mask$|padding_mask|input_mask|attn_mask")  # classes differ in what its values mean
 CACHE = re.compile(r"past|cache|mems")
+# Families in Transformers of which no layer reads [length, batch], or rows that are no tokens, in three dimensions.
+BATCH_MAJOR = frozenset(
+    """albert bart bert bloom camembert codegen cohere distilbert electra falcon gemma gemma2 gemma3 glm gpt2
+    gpt_bigcode gpt_neo gpt_neox gptj granite llama m2m_100 marian mbart mistral mixtral modernbert mpnet mt5 olmo olmo2
+    opt pegasus phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe roberta smollm3 stablelm starcoder2 t5 umt5 whisper
+    xlm_roberta""".split()
+)
 HIDDEN, BIAS = -9000.0, -100.0  # additive masks: hidden at or below the first, seen from the second on
 KINDS_SAID = 6
 HANDS_KEYWORDS = "with_kwargs" in inspect.signature(torch.nn.Module.register_forward_pre_hook).parameters
@@ -184,7 +191,7 @@ def calling():
 
 
 def visible(mask):
-    """Which keys of a mask count, [batch, keys] on the CPU; None where that cannot be known."""
+    """Which keys of a mask count on the CPU, [batch, keys] or [batch, queries, keys]; None where nobody can know."""
     try:
         mask = torch.as_tensor(mask).detach().to("cpu")
     except (TypeError, ValueError, RuntimeError):
@@ -192,7 +199,7 @@ def visible(mask):
     if mask.dim() not in (2, 3, 4) or not mask.numel():
         return None
     if mask.dtype == torch.bool:
-        return mask if mask.dim() == 2 else None  # classes differ in what True means in others
+        return mask.any(1) if mask.dim() == 4 else mask
     low, high = mask.min(), mask.max()
     if low < 0 and high <= 0 or high == 0 and mask.dim() > 2 and mask.is_floating_point():
         seen = mask > HIDDEN
@@ -202,16 +209,39 @@ def visible(mask):
         seen = mask == 1
     else:
         return None
-    for _ in range(mask.dim() - 2):  # heads and queries: what none of them may see is padding
-        seen = seen.any(1)
-    return seen
+    return seen.any(1) if mask.dim() == 4 else seen  # heads
+
+
+def seen_by_later(seen, places, prefix=False):
+    """Which keys at the queries' places count, of [batch, queries, keys]: those that a query may see. None where this
+    is no mask of queries that see themselves and what came before (or a prefix sees all of itself): what a row of
+    padding may see says nothing."""
+    by = seen.sum(1)[:, places]
+    later = seen[:, :-1].all(2) if prefix else seen & (torch.arange(seen.shape[2]) > places[:, None])
+    has_later = bool(later.any())
+    has_lonely = bool((by[:, :-1] == 1).any())
+    # Where nobody sees the last place, the columns may be others than those of the places.
+    return None if has_later or has_lonely or not by[:, -1].any() else by > 0
+
+
+def places_of(given, length):
+    """Where in the cache the rows of this call go, if that is said."""
+    places, cache = given.get("cache_position"), given.get("past_key_values")
+    if torch.is_tensor(places):
+        return places.detach().clone()
+    if length is None or not hasattr(cache, "get_seq_length"):
+        return None
+    with contextlib.suppress(Exception):  # caches of other kinds
+        return torch.arange(length) + torch.as_tensor(cache.get_seq_length()).to("cpu")
+    return None
 
 
 class Stream:
     """The rows [batch, length] that a mask is of."""
 
-    def __init__(self, mask, rows, has_cache, has_meaning=True):
+    def __init__(self, mask, rows, has_cache, has_meaning=True, places=None):
         self.mask, self.has_cache, self.has_meaning, self.known = mask, has_cache, has_meaning, False
+        self.places = places
         self.version = version(mask)
         shape = tuple(getattr(mask, "shape", ()))
         self.rows = rows or ((shape[0], shape[-1]) if len(shape) > 1 else None)
@@ -225,15 +255,32 @@ class Stream:
         seen, self.known = masks[id(self.mask)], True
         if seen is not None and not self.has_meaning:
             seen = None if seen.any() and not seen.all() else torch.ones_like(seen)
+        if seen is not None and seen.dim() == 3:
+            seen = self.of_queries(seen)
         if seen is not None and self.rows:
             batch, length = self.rows
-            if self.has_cache and length < seen.shape[1]:
-                seen = seen[:, seen.shape[1] - length :]  # the rest is in the KV cache, and was recorded with it
-            if not seen.all() and (seen.shape[1] != length or seen.shape[0] not in (1, batch)):
+            if self.has_cache and length < (keys := seen.shape[1]):  # the rest is in the KV cache, and was recorded
+                is_at_end = self.places is None or self.places.dim() == 1 and int(self.places[-1]) == keys - 1
+                seen = seen[:, keys - length :] if is_at_end else seen if seen.all() else None
+            if seen is not None and not seen.all() and (seen.shape[1] != length or seen.shape[0] not in (1, batch)):
                 seen = None
-            elif seen.shape == (1, length):
+            elif seen is not None and seen.shape == (1, length):
                 seen = seen.expand(batch, length)
         self.seen, self.hides = seen, seen is None or not bool(seen.all())
+
+    def of_queries(self, seen):
+        """The rows of a mask of each query, which may be as wide as a cache that is not full yet."""
+        queries, keys = seen.shape[1:]
+        is_bool = torch.as_tensor(self.mask).dtype == torch.bool  # classes differ in what True means; what follows a query is hidden
+        if not self.rows or self.rows[1] >= keys:
+            if not is_bool and (seen == seen[:, :1]).all():
+                return seen[:, 0]
+            return seen_by_later(seen, torch.arange(keys), not is_bool) if queries == keys > 1 else None
+        places = None if self.places is None else self.places.to("cpu")
+        if places is None or places.shape != (queries,) or queries != self.rows[1]:
+            return None
+        follow = bool((places == places[0] + torch.arange(queries)).all())
+        return seen_by_later(seen, places) if follow and 0 <= places[0] and places[-1] < keys else None
 
     def is_like(self, shape):
         """Whether rows of this shape may be these, in any order."""
@@ -249,9 +296,10 @@ class Stream:
         return self.rows is not None and len(shape) == 2 and shape[0] == self.rows[0] and self.rows[1] > 1
 
 
-# Whose rows a layer was given. OF: those of a stream. BESIDE: maybe not of those streams, so in doubt where one of them
-# hides rows. WHOLE: of others, without padding. ANY: of a module with several streams, in doubt if they look like one
-# that hides rows. ALONE: nothing around the layer says anything, in doubt unless they are one for each sequence.
+# Whose rows a layer was given. OF: those of a stream. LAST: of each sequence the last of them. BESIDE: maybe not of
+# those streams, so in doubt where one of them hides rows. WHOLE: of others, without padding. ANY: of a module with
+# several streams, in doubt if they look like one that hides rows. ALONE: nothing around the layer says anything, in
+# doubt unless they are one for each sequence.
 Claim = collections.namedtuple("Claim", "how streams")
 WHOLE, ANY, ALONE = Claim("whole", ()), Claim("any", ()), Claim("alone", ())
 
@@ -271,7 +319,7 @@ class Frame:
     def __init__(self, key, module, at):
         self.key, self.module, self.at = key, weakref.ref(module), at and id(at)
         self.claim, self.stream, self.rows, self.source, self.several = None, None, None, None, False
-        self.own, self.others, self.read = None, [], {}
+        self.own, self.others, self.read, self.logits = None, [], {}, 0
 
     def is_at_work(self, frame):
         """Whether its call is one of those around a frame of Python: who failed is not."""
@@ -290,7 +338,12 @@ class Frame:
         others = [v for n, v in given.items() if torch.is_tensor(v) and OTHER_STREAM.search(n) and "mask" not in n]
         self.own, self.others = own if own is None else weakref.ref(own), [weakref.ref(other) for other in others]
         self.rows, self.several = batch_and_length(own), DECODER in names or bool(others)
+        logits = given.get("logits_to_keep", given.get("num_logits_to_keep"))
+        self.logits = logits if type(logits) is int else 0
         mask, source = given.get("attention_mask"), given.get("key_value_states")
+        if isinstance(mask, dict):  # of each kind of layers
+            full, is_none = mask.get("full_attention"), all(one is None for one in mask.values())
+            mask = None if is_none else mask if full is None else full
         if torch.is_tensor(source):  # the mask is of what is attended to
             self.source = weakref.ref(source)
             return
@@ -313,7 +366,9 @@ class Frame:
         if alike and not (torch.is_tensor(mask) and mask.dim() == 2):
             return outer.claim  # the module around it made it of its own, or of none: what hides more is no padding
         has_cache = any(CACHE.search(name) and not isinstance(value, bool) for name, value in given.items())
-        self.stream = Stream(mask, self.rows, has_cache)
+        is_wide = torch.is_tensor(mask) and mask.dim() > 1 and self.rows and mask.shape[-1] > self.rows[1]
+        places = places_of(given, self.rows[1]) if is_wide else None
+        self.stream = Stream(mask, self.rows, has_cache, places=places)
         self.rows = self.rows or self.stream.rows
         return ANY if self.several else of(self.stream)
 
@@ -342,9 +397,12 @@ class Frame:
             return ANY  # a decoder's layer may read what it attends to
         if self.claim.how != "of":
             return self.claim
+        if self.has_last(layer, shape):
+            return Claim("last", self.claim.streams)
         batch, length = self.rows or self.claim.streams[0].rows or (0, 0)
-        if len(shape) == 3 and shape[:2] == (batch, length) and (batch != length or batch == 1 or layer in fits):
-            return self.claim
+        if len(shape) == 3 and shape[:2] == (batch, length):
+            if batch != length or batch == 1 or layer in fits or self.is_batch_major():
+                return self.claim
         within = layer[len(self.name) :] if layer.startswith(self.name) else "0"
         if len(shape) == 2 and not any(part.isdigit() for part in within.split(".")):
             if flat_rows(shape) == batch * length:
@@ -352,6 +410,16 @@ class Frame:
             if shape[0] == batch and length > 1:
                 return WHOLE
         return beside(self.claim)
+
+    def has_last(self, layer, shape):
+        """Whether a head reads as many tokens from the end of each sequence as the model was told to."""
+        is_head = layer in ("lm_head", f"{self.name}.lm_head")
+        return is_head and self.rows and 0 < self.logits < self.rows[1] and shape[:-1] == (self.rows[0], self.logits)
+
+    def is_batch_major(self):
+        """Whether all layers of its class read [batch, length]. In a square batch nothing else tells."""
+        path = type(self.module()).__module__.split(".")
+        return path[:2] == ["transformers", "models"] and not BATCH_MAJOR.isdisjoint(path[2:3])
 
 
 def own_tokens(given):
@@ -470,7 +538,7 @@ class Memory:
     def learn(self, frame, layer, x, shape):
         """Whether a layer reads [batch, length] of the module that it is in; what once did not is never masked because
         the numbers happen to be equal."""
-        if not frame.rows or len(shape) < 2:
+        if not frame.rows or len(shape) < 2 or frame.has_last(layer, shape):
             return
         batch, length = frame.rows
         if len(shape) == 3 and shape[:2] == frame.rows:
@@ -522,6 +590,12 @@ def marks_of(claim, shape, hiding, is_apart):
             return None, False
         fits = stream.seen is not None and flat_rows(shape) == stream.seen.numel() and not is_apart
         return (stream.seen, False) if fits else (None, True)
+    if claim.how == "last":
+        (stream,) = claim.streams
+        if not stream.hides or stream.seen is None:
+            return None, stream.hides
+        seen = stream.seen[:, -shape[1] :]
+        return None if seen.all() else seen, False
     if claim.how == "beside":
         return None, any(stream.hides for stream in claim.streams)
     if claim.how == "any":
@@ -663,6 +737,7 @@ class Tap:
         self.include = words("include", [include] if isinstance(include, str) else include)
         self.shards, self.rows, self.calls, self.dropped_shards = 0, 0, 0, 0
         self.left_out, self.said, self.handles, self.group_of, self.fed = {}, set(), [], {}, set()
+        self.ended = False
         self.local, self.works, self.memory, self.drawn = threading.local(), [], Memory(), random.Random(0)
         self.lock, self.new_group, self.taken, self.spread = threading.RLock(), itertools.count(), 0, None
         self.model, self.inner = model, unwrapped(model)
@@ -726,7 +801,8 @@ class Tap:
         except Exception as error:
             if self.strict:
                 raise
-            self.say(type(error).__name__, f"{type(error).__name__}: {error}; what it hit is not recorded")
+            text = f"{type(error).__name__}: {error}"
+            self.say(text, f"{text}; what it hit is not recorded")
 
     def say(self, key, message):
         if self.strict:
@@ -757,15 +833,25 @@ class Tap:
 
     def _enter(self, key, name, signature, module, args, kwargs):
         work, at = self._work(), calling()
-        work.settle(at and at.f_back)
+        frame = Frame(key, module, at)
+        try:
+            self._begin(work, frame, at and at.f_back, name, signature, args, kwargs)
+        except Exception:
+            if frame not in work.stack:
+                work.stack.append(frame)
+            work.off = True  # a mask may be lost: nothing of the whole call is recorded
+            raise
+
+    def _begin(self, work, frame, caller, name, signature, args, kwargs):
+        work.settle(caller)
         outermost = not work.stack
         if outermost:
             self._guarded(lambda: self._finish(work))
-        around, frame = list(work.stack), Frame(key, module, at)
+        around = list(work.stack)
         work.stack.append(frame)
         if outermost:
             work.off = True
-            work.off = recomputing() or not self._wants_call(module)
+            work.off = recomputing() or not self._wants_call(frame.module())
         if work.off:
             return
         given = arguments(signature, args, kwargs)
@@ -857,7 +943,7 @@ class Tap:
             if kept.stream:
                 kept.stream.synchronize()
         work.forget()
-        if work.stack or not self.handles:  # its thread ended within a call
+        if work.stack or self.ended:  # its thread ended within a call
             return
         for name in odd_ones:
             calls.pop(name, None)
@@ -913,7 +999,7 @@ class Tap:
         return [(names, calls[names[0]]) for names in groups.values()]
 
     def _write(self, groups):
-        tensors, shares, rows, infinite = {}, [], 0, []
+        tensors, shares, rows, infinite, hidden = {}, [], 0, [], []
         for names, parts in groups:
             self.fed.update(names)
             shares.append(names)
@@ -922,6 +1008,7 @@ class Tap:
                 continue
             x, marks = joined(parts)
             if marks is not None and not marks.any():
+                hidden.append(name)
                 continue
             if not is_finite(x, marks):
                 infinite.append(name)
@@ -935,6 +1022,8 @@ class Tap:
             self._put(tensors, shares, rows)
         if infinite:
             self._leave_out(infinite, "its input has NaN or infinite values")
+        if hidden:
+            self._leave_out(hidden, "all of its rows are padding by the mask")
 
     def _put(self, tensors, shares, rows):
         about = self.metadata | {"qera.shares": json.dumps(shares)}
@@ -950,6 +1039,7 @@ class Tap:
             return
         self.shards, self.rows = self.shards + 1, self.rows + rows
         if self.max_rows is not None and self.rows >= self.max_rows:
+            self.ended = True
             self._unhook()
 
     def _is_included(self, name):
@@ -962,9 +1052,11 @@ class Tap:
 
     def close(self):
         """Takes the hooks off."""
-        if self.handles:
-            self._guarded(self._finish_all)
         self._unhook()
+        try:
+            self._guarded(self._finish_all)
+        finally:
+            self.ended = True
         unfed = [name for name in self.layers if name not in self.fed and name not in self.left_out]
         if unfed and (self.calls or self.shards):
             self._note("unfed", f"{len(unfed)} of {len(self.layers)} layers got no row: {kinds(unfed)}")
@@ -1010,7 +1102,8 @@ def rank():
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
-    return int(os.environ.get("RANK", "0"))
+    number = os.environ.get("RANK", "")
+    return int(number) if re.fullmatch("[0-9]+", number) else 0
 
 
 def odd(x, width):
