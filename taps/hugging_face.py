@@ -271,7 +271,8 @@ class Stream:
     def of_queries(self, seen):
         """The rows of a mask of each query, which may be as wide as a cache that is not full yet."""
         queries, keys = seen.shape[1:]
-        is_bool = torch.as_tensor(self.mask).dtype == torch.bool  # classes differ in what True means; what follows a query is hidden
+        # Classes differ in what True means; but what follows a query is hidden from it.
+        is_bool = torch.as_tensor(self.mask).dtype == torch.bool
         if not self.rows or self.rows[1] >= keys:
             if not is_bool and (seen == seen[:, :1]).all():
                 return seen[:, 0]

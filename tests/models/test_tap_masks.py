@@ -6,7 +6,7 @@ import io
 import torch
 import transformers
 from architectures import ARCHITECTURES, HEADS, HIDDEN, WIDE, tokens
-from hugging_face import Tap
+from hugging_face import BATCH_MAJOR, Tap, linear_layers
 from record import is_linear
 from test_tap_rows import SMALL, drawn, fed, llama
 from torch import nn
@@ -56,6 +56,43 @@ class Projected(nn.Module):
 
     def forward(self, inputs_embeds, pixel_values, attention_mask=None):
         return self.tower(pixel_values) + self.text(inputs_embeds)
+
+
+class Cached(nn.Module):
+    """Is given a cache that has more places than rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, inputs_embeds, attention_mask=None, past_key_values=None, cache_position=None):
+        return self.layer(inputs_embeds)
+
+
+class Cache:
+    def __init__(self, filled):
+        self.filled = filled
+
+    def get_seq_length(self):
+        return self.filled
+
+
+class Headed(nn.Module):
+    """Its head reads the last tokens alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.lm_head = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, inputs_embeds, attention_mask=None, logits_to_keep=0):
+        return self.lm_head(self.layer(inputs_embeds)[:, -logits_to_keep:])
+
+
+def in_cache(start, rows, width=40):
+    """[2, 1, rows, width]: each row sees itself and what came before it, but no padding; the rest is empty."""
+    key, query = torch.arange(width), start + torch.arange(rows)
+    counts = torch.cat([PADDED, torch.ones(2, width - 32, dtype=torch.long)], 1)
+    return (key <= query[:, None]) & (counts[:, None, None] == 1)
 
 
 class TapMasksTests:
@@ -227,6 +264,75 @@ class TapMasksTests:
         for mask in (PADDED.numpy(), PADDED.tolist(), (PADDED - 1) * 10000.0):
             said = self.check(model, lambda m: m(x, mask), of_padded)
             assert not said, said
+
+    def test_a_cache_that_is_not_full(self):
+        """Masks as wide as the cache: the rows go to the places that are said, and not to the last."""
+        x, step, lowest = torch.randn(2, 32, 8), torch.randn(2, 1, 8), torch.finfo(torch.float32).min
+        first, then = in_cache(0, 32), in_cache(32, 1)
+        counts = lambda name, x: PADDED if x.shape[1] == 32 else None
+        for form in (lambda m: m, lambda m: m.float(), lambda m: torch.where(m, 0.0, lowest)):
+            use = lambda m: [m(x, form(first), Cache(0)), m(step, form(then), Cache(torch.tensor(32)))]
+            assert not (said := self.check(Cached(), use, counts)), said
+            use = lambda m: [
+                m(x, form(first), (), torch.arange(32)),
+                m(step, {"full_attention": form(then)}, (), torch.tensor([32])),
+            ]
+            assert not (said := self.check(Cached(), use, counts)), said
+            doubtful = [
+                lambda m: m(x, form(first), ()),  # nobody says where
+                lambda m: m(step, form(then), Cache(30)),  # or says it wrong
+                lambda m: m(x, form(first), Cache(9)),
+                lambda m: m(step, form(then), (), torch.tensor([40])),
+                lambda m: m(x, form(~first), Cache(0)),
+            ]
+            for use in doubtful:
+                said = self.check(Cached(), use, counts, set())
+                assert said.count("does not tell") == 1, said
+        flat = torch.cat([PADDED, torch.zeros(2, 8, dtype=torch.long)], 1)
+        assert "does not tell" in self.check(Cached(), lambda m: m(x, flat, Cache(0)), counts, set())
+        assert not self.check(Cached(), lambda m: m(x, flat.flip(1), Cache(8)), lambda n, x: PADDED.flip(1))
+
+    def test_a_mask_for_each_kind_of_layers(self):
+        x, none = torch.randn(2, 32, 8), dict(full_attention=None, sliding_attention=None)
+        assert not self.check(Cached(), lambda m: m(x, none), lambda name, x: None)
+        said = self.check(Cached(), lambda m: m(x, none | dict(sliding_attention=PADDED)), of_padded, set())
+        assert "does not tell" in said, said
+
+    def test_masks_in_which_padding_sees_something(self):
+        """Itself, or all: which rows are padding is no more told by what is seen."""
+        x, causal = torch.randn(2, 32, 8), in_cache(0, 32, 32)
+        assert not self.check(Cached(), lambda m: m(x, causal), of_padded)
+        itself = causal | torch.eye(32, dtype=torch.bool)
+        everything = causal | ~causal.any(-1, keepdim=True)
+        for mask in (itself, everything, itself.float(), everything.float()):
+            assert "does not tell" in self.check(Cached(), lambda m: m(x, mask), of_padded, set())
+
+    def test_a_head_of_the_last_tokens(self):
+        x, counts = torch.randn(2, 32, 8), lambda name, x: PADDED[:, -x.shape[1] :]
+        for keep in (1, 10):
+            use = lambda m: [m(inputs_embeds=x, attention_mask=PADDED, logits_to_keep=keep), m(x + 1, PADDED)]
+            said = self.check(Headed(), use, counts, {"layer", "lm_head"})
+            assert not said, said
+
+    def test_a_layer_of_which_all_rows_are_padding(self):
+        mask = torch.zeros(2, 32, dtype=torch.long)
+        said = self.check(Cached(), lambda m: [m(torch.randn(2, 32, 8), mask) for _ in range(2)], of_padded, set())
+        assert said.count("all of its rows are padding by the mask") == 1, said
+
+    def test_square_batches_of_known_families(self):
+        """As many sequences as tokens: in these families no layer reads [length, batch]."""
+        mask = torch.ones(32, 32, dtype=torch.long)
+        mask[0, 9:] = mask[5, :3] = 0
+        known = [name for name in ARCHITECTURES if name in BATCH_MAJOR and name != "mixtral"]
+        assert len(known) > 12, known
+        for name in known:
+            given = dict(input_ids=drawn(32), attention_mask=mask)
+            is_pair = ARCHITECTURES[name].task_type == "SEQ_2_SEQ_LM"
+            given |= dict(decoder_input_ids=drawn(32)[:, :3]) if is_pair else {}
+            counts = lambda name, x: mask if x.shape[:2] == (32, 32) or len(x) == 1024 else None
+            model = ARCHITECTURES[name].make()
+            said = self.check(model, lambda m: m(**given), counts, set(linear_layers(model, model, {})))
+            assert "doubt" not in said, said
 
     def test_unequal_shards_of_one_model(self):
         """A padded call, and one that is not: what was said of one is not held against the other."""
