@@ -212,16 +212,16 @@ def visible(mask):
     return seen.any(1) if mask.dim() == 4 else seen  # heads
 
 
-def seen_by_later(seen, places, prefix=False):
+def seen_by_some(seen, places, prefix=False):
     """Which keys at the queries' places count, of [batch, queries, keys]: those that a query may see. None where this
     is no mask of queries that see themselves and what came before (or a prefix sees all of itself): what a row of
     padding may see says nothing."""
-    by = seen.sum(1)[:, places]
+    by, own = seen.sum(1)[:, places], seen[:, torch.arange(len(places)), places]
     later = seen[:, :-1].all(2) if prefix else seen & (torch.arange(seen.shape[2]) > places[:, None])
-    has_later = bool(later.any())
     has_lonely = bool((by[:, :-1] == 1).any())
     # Where nobody sees the last place, the columns may be others than those of the places.
-    return None if has_later or has_lonely or not by[:, -1].any() else by > 0
+    is_odd = bool(later.any()) or has_lonely or not by[:, -1].any() or not torch.equal(own, by > 0)
+    return None if is_odd else own
 
 
 def places_of(given, length):
@@ -271,17 +271,19 @@ class Stream:
     def of_queries(self, seen):
         """The rows of a mask of each query, which may be as wide as a cache that is not full yet."""
         queries, keys = seen.shape[1:]
-        # Classes differ in what True means; but what follows a query is hidden from it.
-        is_bool = torch.as_tensor(self.mask).dtype == torch.bool
         if not self.rows or self.rows[1] >= keys:
-            if not is_bool and (seen == seen[:, :1]).all():
-                return seen[:, 0]
-            return seen_by_later(seen, torch.arange(keys), not is_bool) if queries == keys > 1 else None
+            if not (seen == seen[:, :1]).all(2).all(1).any():
+                return seen_by_some(seen, torch.arange(keys), prefix=True) if queries == keys > 1 else None
+            # Classes differ in what True means; but where queries differ each sees itself.
+            is_bool = torch.as_tensor(self.mask).dtype == torch.bool
+            return None if is_bool or not (seen == seen[:, :1]).all() else seen[:, 0]
         places = None if self.places is None else self.places.to("cpu")
         if places is None or places.shape != (queries,) or queries != self.rows[1]:
             return None
+        if places[-1] >= keys:  # a window of the last keys
+            places = places - places[-1] + keys - 1
         follow = bool((places == places[0] + torch.arange(queries)).all())
-        return seen_by_later(seen, places) if follow and 0 <= places[0] and places[-1] < keys else None
+        return seen_by_some(seen, places) if follow and places[0] >= 0 else None
 
     def is_like(self, shape):
         """Whether rows of this shape may be these, in any order."""
@@ -343,8 +345,8 @@ class Frame:
         self.logits = logits if type(logits) is int else 0
         mask, source = given.get("attention_mask"), given.get("key_value_states")
         if isinstance(mask, dict):  # of each kind of layers
-            full, is_none = mask.get("full_attention"), all(one is None for one in mask.values())
-            mask = None if is_none else mask if full is None else full
+            is_none = all(one is None for one in mask.values())
+            mask = None if is_none else mask.get("full_attention", mask)
         if torch.is_tensor(source):  # the mask is of what is attended to
             self.source = weakref.ref(source)
             return

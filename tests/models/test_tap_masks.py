@@ -288,6 +288,11 @@ class TapMasksTests:
             for use in doubtful:
                 said = self.check(Cached(), use, counts, set())
                 assert said.count("does not tell") == 1, said
+        for rows in (1, 3):  # a window of 4 that has moved to where the second has padding
+            start = 26 - rows
+            mask = in_cache(start, rows)[..., start - 3 : start + rows]
+            counts_now = lambda name, x, rows=rows, start=start: PADDED[:, start : start + rows]
+            assert not self.check(Cached(), lambda m: m(x[:, :rows], mask, Cache(start)), counts_now)
         flat = torch.cat([PADDED, torch.zeros(2, 8, dtype=torch.long)], 1)
         assert "does not tell" in self.check(Cached(), lambda m: m(x, flat, Cache(0)), counts, set())
         assert not self.check(Cached(), lambda m: m(x, flat.flip(1), Cache(8)), lambda n, x: PADDED.flip(1))
@@ -295,13 +300,21 @@ class TapMasksTests:
     def test_a_mask_for_each_kind_of_layers(self):
         x, none = torch.randn(2, 32, 8), dict(full_attention=None, sliding_attention=None)
         assert not self.check(Cached(), lambda m: m(x, none), lambda name, x: None)
-        said = self.check(Cached(), lambda m: m(x, none | dict(sliding_attention=PADDED)), of_padded, set())
+        window = dict(sliding_attention=in_cache(0, 32, 32))
+        assert not self.check(Cached(), lambda m: m(x, none | window), lambda name, x: None)  # as Transformers has it
+        said = self.check(Cached(), lambda m: m(x, window), of_padded, set())
         assert "does not tell" in said, said
 
     def test_masks_in_which_padding_sees_something(self):
         """Itself, or all: which rows are padding is no more told by what is seen."""
         x, causal = torch.randn(2, 32, 8), in_cache(0, 32, 32)
         assert not self.check(Cached(), lambda m: m(x, causal), of_padded)
+        image = causal.clone()
+        image[..., 10:16, 10:16] = True  # which sees all of itself
+        for mask in (image, image.float()):
+            assert not self.check(Cached(), lambda m: m(x, mask), of_padded)
+        for mask in (~image, ~causal):
+            assert "does not tell" in self.check(Cached(), lambda m: m(x, mask), of_padded, set())
         itself = causal | torch.eye(32, dtype=torch.bool)
         everything = causal | ~causal.any(-1, keepdim=True)
         for mask in (itself, everything, itself.float(), everything.float()):
