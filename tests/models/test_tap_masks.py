@@ -283,6 +283,7 @@ class TapMasksTests:
                 lambda m: m(step, form(then), Cache(30)),  # or says it wrong
                 lambda m: m(x, form(first), Cache(9)),
                 lambda m: m(step, form(then), (), torch.tensor([40])),
+                lambda m: m(x[:, :3], form(in_cache(20, 5)[:, :, ::2]), (), torch.arange(20, 25, 2)),
                 lambda m: m(x, form(~first), Cache(0)),
             ]
             for use in doubtful:
@@ -313,7 +314,9 @@ class TapMasksTests:
         image[..., 10:16, 10:16] = True  # which sees all of itself
         for mask in (image, image.float()):
             assert not self.check(Cached(), lambda m: m(x, mask), of_padded)
-        for mask in (~image, ~causal):
+        window = torch.ones(32, 32, dtype=torch.bool).tril().triu(-3).expand(2, 1, 32, 32)
+        assert not self.check(Cached(), lambda m: m(x, window), lambda name, x: None)
+        for mask in (~image, ~causal, ~window):
             assert "does not tell" in self.check(Cached(), lambda m: m(x, mask), of_padded, set())
         itself = causal | torch.eye(32, dtype=torch.bool)
         everything = causal | ~causal.any(-1, keepdim=True)
