@@ -6,6 +6,7 @@
 //! | worker | `threads`, at most one a site of a checkpoint | tasks | jobs: a site to be solved | `jobs`, `threads` jobs | the worker waits | nothing new is begun, the error is returned |
 //! | solver | as many as workers | jobs | solutions of a site | `outcomes`, 1 site | the solver waits | the error is returned, by layer |
 //! | publisher | 1 | solutions | generations | | | nothing new is begun, the error is returned |
+//! | server | one a `--notify` | the newest generation | requests to that server | none: it looks | nobody waits for it but the end of the run | what fails is said and tried again |
 //!
 //! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards;
 //! a site is solved by one thread, and at a solve point its worker does not pass the next one
@@ -34,6 +35,7 @@ pub(crate) mod durability;
 pub(crate) mod entries;
 pub(crate) mod feeder;
 pub(crate) mod gathering;
+pub(crate) mod layer_outcomes;
 pub(crate) mod ledger;
 pub(crate) mod outcome;
 pub(crate) mod publisher;

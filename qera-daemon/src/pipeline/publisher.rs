@@ -17,6 +17,7 @@ use crate::observe::run_events::{AllLayersConverged, GenerationPublished};
 use crate::observe::systemd;
 use crate::pipeline::context::Context;
 use crate::pipeline::entries::{LayerEntry, RelativeErrors};
+use crate::pipeline::layer_outcomes::layer_outcomes;
 use crate::pipeline::ledger::CorrectionEntry;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
 use crate::pipeline::stand_ins::StandIns;
@@ -327,7 +328,7 @@ impl<'a> Publisher<'a> {
         } else {
             entries
         };
-        let outcomes = outcomes(&self.latest, self.stand_ins.as_ref(), &entries);
+        let outcomes = layer_outcomes(&self.latest, self.stand_ins.as_ref(), &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let report = self.target.publish(&outcomes, &summaries, inputs)?;
@@ -445,26 +446,4 @@ impl<'a> Publisher<'a> {
                 .unwrap_or_default(),
         }
     }
-}
-
-/// What became of every layer, given its latest solution.
-fn outcomes<'a>(
-    latest: &'a [Option<LayerSolution>],
-    stand_ins: Option<&'a StandIns<'a>>,
-    entries: &[LayerEntry],
-) -> Vec<LayerOutcome<'a>> {
-    let layers = latest.iter().zip(entries).enumerate();
-    let outcome = |(layer, (solution, entry)): (usize, (&'a Option<_>, &LayerEntry))| {
-        let stand_in = || stand_ins.and_then(|of| of.of(layer));
-        match solution {
-            Some(solution) => LayerOutcome::Solved(solution),
-            None => match stand_in() {
-                Some(solution) => LayerOutcome::Imatrix(solution),
-                None if entry.failed => LayerOutcome::Failed,
-                None if entry.is_fed() => LayerOutcome::Waiting,
-                None => LayerOutcome::Starved,
-            },
-        }
-    };
-    layers.map(outcome).collect()
 }
