@@ -1,32 +1,29 @@
 """The batch job that live runs are measured by: Transformers records the full-precision model on the prompts of the
 live run, the daemon solves once, and writes the base in both forms."""
 
-import hashlib
 import json
+import pathlib
 import shutil
 
+import hugging_face
 import torch
-from material import ROOT
 from processes import run
-from readme import define_hook, hook_source
 from source import digest
 
 QUANTIZER = ("--quantizer", "mxint4", "--rank", 32)
 
 
 def record(material, folder):
-    """A shard for each prompt, by the README's hook; made once for a model and a hook."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    made_by = [digest(material.model / "model.safetensors"), hashlib.sha256(hook_source(readme).encode()).hexdigest()]
+    """A shard for each prompt, by the tap for Transformers; made once for a model and a tap."""
+    made_by = [digest(material.model / "model.safetensors"), digest(pathlib.Path(hugging_face.__file__))]
     stamp = folder.with_suffix(".json")
     if stamp.is_file() and json.loads(stamp.read_text()) == made_by:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     model = material.source.load()
-    define_hook(readme)(model, str(folder))
-    for prompt in material.prompts:
-        with torch.no_grad():
+    with torch.no_grad(), hugging_face.Tap(model, folder, dtype="bf16", strict=True):
+        for prompt in material.prompts:
             model(input_ids=prompt[None])
     stamp.write_text(json.dumps(made_by))
 

@@ -6,7 +6,7 @@ import sys
 
 TESTS = pathlib.Path(__file__).resolve().parents[2]
 ROOT = TESTS.parent
-sys.path += [str(TESTS / "peft"), str(TESTS / "smollm2")]
+sys.path += [str(TESTS / "peft"), str(TESTS / "smollm2"), str(ROOT / "taps")]
 
 from source import SEQUENCE, Source
 
