@@ -7,7 +7,7 @@ import statistics
 import time
 
 ROUNDS = 3
-LIMITS = {"all": 0.15, "every 16": 0.03}  # of the time without the tap
+LIMITS = {"all": 0.15, "every 16": 0.03}  # of the CPU seconds without the tap: time is said, and is the machine's, too
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,13 +47,18 @@ class Measured:
 
     def settle(self):
         """Until nothing is written any more; how many shards there are. They are removed."""
-        before, count = -1, 0
-        while (sizes := sum(path.stat().st_size for path in self.folder.iterdir())) != before:
-            before, count = sizes, len(self.shards())
+        before = -1
+        while (sizes := sum(path.stat().st_size for path in self.folder.iterdir())) != before or self.is_writing():
+            before = sizes
             time.sleep(1)
-        for path in self.shards():
+        shards = self.shards()
+        for path in shards:
             path.unlink()
-        return count
+        return len(shards)
+
+    def is_writing(self):
+        """A shard has its whole size from its beginning on."""
+        return any(self.folder.glob(".tap-*.part"))
 
     def ask(self, prompts):
         cpu, seconds = cpu_seconds(self.server.process.pid), []
@@ -75,7 +80,7 @@ class OverheadTests:
         finally:
             for measured in self.measured.values():
                 measured.server.kill()
-        stage.figures |= {"overhead": self.overhead("all"), "overhead_every_16": self.overhead("every 16")}
+        stage.figures |= {"overhead": self.cpu_overhead("all"), "overhead_every_16": self.cpu_overhead("every 16")}
         for name in LIMITS:
             wall, cpu = (f"{100 * figure:.1f} %" for figure in (self.overhead(name), self.cpu_overhead(name)))
             print(f"overhead, {name}: {wall} of the time, {cpu} of the CPU seconds")
@@ -110,4 +115,4 @@ class OverheadTests:
 
     def test_the_tap_costs_little(self):
         for name, limit in LIMITS.items():
-            assert self.overhead(name) <= limit, f"{name}: {self.overhead(name):.3f} of {self.seconds('none')} s"
+            assert self.cpu_overhead(name) <= limit, f"{name}: {self.cpu_overhead(name):.3f} of the CPU seconds"
