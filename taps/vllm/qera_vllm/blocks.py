@@ -1,20 +1,21 @@
 """Memory for rows: blocks of equal size, taken and given back, never more than a limit."""
 
-import os
 import threading
 
 import torch
 
+from .memory import available
+
 BLOCK_BYTES = 32 * 2**20
 WAITING = 512 * 2**20  # bytes of blocks, if two steps are not more
-SHARE = 8  # more than this part of the machine's memory is never taken
+MOST_WAITING = 2 * 2**30
+SHARE = 8  # of what the process may use: no more than this part, but for LEAST_BLOCKS
 LEAST_ROWS, MOST_ROWS, LEAST_BLOCKS = 16, 512, 4
 
 
 def limit(row_bytes, step_rows):
     """Bytes that may wait: two steps of the engine, so that one is written while the next is computed."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(max(WAITING, 2 * step_rows * row_bytes), memory // SHARE)
+    return min(max(WAITING, 2 * step_rows * row_bytes), MOST_WAITING, available() // SHARE)
 
 
 class Block:

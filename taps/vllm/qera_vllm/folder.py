@@ -1,14 +1,18 @@
 """The folder in which shards wait for the daemon, and how many bytes of them may, of all processes together."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import secrets
+import stat
 import time
 
 BUFFERS = 512  # that one call writes
+SHARD_MODE, LOCK_MODE, FOLDER_MODE = 0o640, 0o660, 0o700  # rows are users' text; a folder's group reads it
+AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, and no pipe waited for
 
 
 def header_of(tensors, metadata):
@@ -34,13 +38,57 @@ def write_all(file, buffers):
                 waiting[0] = waiting[0][written:]
 
 
+def make_folder(path):
+    """Makes a folder and those above it that are not there, for this user alone."""
+    if not path.parent.is_dir():
+        make_folder(path.parent)
+    try:
+        path.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+
+
+def create(path, access, mode):
+    """A new file of this mode, whatever the umask."""
+    file = os.open(path, access | os.O_CREAT | os.O_EXCL | AS_IT_IS, mode)
+    try:
+        os.fchmod(file, mode)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def open_file(path, access):
+    """A file that is there; anything but a regular one is refused."""
+    file = os.open(path, access | AS_IT_IS)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def open_lock(path):
+    """The lock, made where there is none. Another user's may be for reading only, which is enough, but for NFS."""
+    with contextlib.suppress(FileExistsError):
+        return create(path, os.O_RDWR, LOCK_MODE)
+    with contextlib.suppress(PermissionError):
+        return open_file(path, os.O_RDWR)
+    try:
+        return open_file(path, os.O_RDONLY)
+    except PermissionError as error:
+        why = "is another user's; users who share the folder need a group of its own, and the folder mode 2770"
+        raise PermissionError(error.errno, why, str(path)) from None
+
+
 class Folder:
     """Where this process puts shards. A process id says little in a container, so names have a random word."""
 
     def __init__(self, path, max_bytes):
         self.path, self.max_bytes = pathlib.Path(path).absolute(), max_bytes
         self.word, self.count = secrets.token_hex(6), 0
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         with self._alone():
             for part in self.path.glob(".tap-*.part"):
                 self._remove_if_abandoned(part)
@@ -48,19 +96,23 @@ class Folder:
     @contextlib.contextmanager
     def _alone(self):
         """While no other tap of vLLM's looks how much room there is."""
-        with open(self.path / ".tap.lock", "ab") as file:
+        file = open_lock(self.path / ".tap.lock")
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(file)
 
     @staticmethod
     def _remove_if_abandoned(part):
-        """Who writes a file holds a lock on it."""
-        try:
-            with open(part, "rb") as file:
+        """Who writes a file holds a lock on it. What is no file, or not this user's to remove, stays."""
+        with contextlib.suppress(OSError):
+            file = open_file(part, os.O_RDONLY)
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 part.unlink()
-        except (BlockingIOError, FileNotFoundError):
-            pass
+            finally:
+                os.close(file)
 
     def waiting(self):
         """Bytes of shards that wait, and of those that are being written."""
@@ -87,11 +139,12 @@ class Folder:
             with self._alone():
                 if not self.has_room(size):
                     return False
-                file = stack.enter_context(open(part, "xb", buffering=0))
+                file = create(part, os.O_WRONLY, SHARD_MODE)
+                stack.callback(os.close, file)
                 fcntl.flock(file, fcntl.LOCK_EX)
-                os.truncate(file.fileno(), size)  # others count it from now on
+                os.truncate(file, size)  # others count it from now on
             try:
-                write_all(file.fileno(), [header, *buffers])
+                write_all(file, [header, *buffers])
                 os.rename(part, self.path / f"{name}.safetensors")
             except BaseException:
                 part.unlink(missing_ok=True)

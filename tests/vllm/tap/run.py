@@ -16,6 +16,7 @@ from test_bounds import BoundsTests
 from test_choice import ChoiceTests
 from test_daemon import DaemonTests
 from test_faults import FaultTests
+from test_folder import FolderTests
 from test_modules import ModulesTests
 from test_plugin import PluginTests
 from test_steps import FirstRunnerTests, SecondRunnerTests
@@ -36,6 +37,7 @@ def main():
             "second runner": lambda: SecondRunnerTests(work / "second"),
             "choice": lambda: ChoiceTests(work / "choice"),
             "bounds": lambda: BoundsTests(work / "bounds"),
+            "folder": lambda: FolderTests(work / "folder"),
             "faults": lambda: FaultTests(work / "faults"),
             "plugin": lambda: PluginTests(work / "plugin"),
             "swap": SwapTests,

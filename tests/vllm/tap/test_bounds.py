@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from qera_vllm import blocks, folder, writer
+from qera_vllm import blocks, folder, memory, writer
 from qera_vllm.requests import SHORTEST
 from served import SECONDS, Served
 from stand_ins import HIDDEN, WIDE, new
@@ -144,6 +144,35 @@ class BoundsTests:
         served.step({"b": 40}, new("b"))
         served.end("b")
         assert served.shards()[-1].length == 40
+
+    def test_memory_has_a_limit_of_its_own_and_heeds_that_of_a_control_group(self):
+        available = blocks.available
+        try:
+            for may_use, row_bytes, want in (
+                (2**40, 1_490_944, 2 * 2**30),  # 7B, steps of 8,192 tokens, on a machine of a TiB
+                (2**40, 1000, 512 * 2**20),
+                (2**30, 1_490_944, 2**27),
+            ):
+                blocks.available = lambda: may_use
+                assert blocks.limit(row_bytes, 8192) == want, (may_use, row_bytes)
+        finally:
+            blocks.available = available
+        for name, lines, files, want in (
+            ("v2", "0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "4096000"}, 4096000),
+            ("v1", "9:cpu,memory:/a\n1:cpu:/\n", {"memory/a/memory.limit_in_bytes": "8192000"}, 8192000),
+            ("a container's", "0::/../host/path\n", {"memory.max": "12288000\n"}, 12288000),
+            ("none", "0::/\n", {"memory.max": "max\n"}, None),
+            ("not readable", "", {}, None),
+        ):
+            root = self.work / "groups" / name
+            (root / "proc/self").mkdir(parents=True)
+            (root / "proc/self/cgroup").write_text(lines)
+            for file, text in files.items():
+                at = root / "sys/fs/cgroup" / file
+                at.parent.mkdir(parents=True, exist_ok=True)
+                at.write_text(text)
+            assert memory.of_group(root) == want, name
+        assert 0 < memory.available() <= memory.of_machine()
 
     def test_a_long_text_is_written_in_parts(self):
         size, writer.SHARD_BYTES = writer.SHARD_BYTES, 600 * ROW
