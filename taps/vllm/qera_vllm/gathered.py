@@ -80,12 +80,18 @@ class Gathering:
                 self.blocks.give(piece.block)
         gathered.pieces = []
 
-    def tensors(self, gathered):
-        """name -> (type, shape, bytes) and the buffers in that order, of the sites that are not left out."""
+    def forget(self):
+        """Nothing of what waits is written any more."""
+        self.by_request, self.copied = {}, 0
+
+    def recorded(self):
+        """The sites that are not left out, as of now: the engine's thread may leave one out at any time."""
+        return [site for site in self.sites if not site.left_out]
+
+    def tensors(self, gathered, sites):
+        """name -> (type, shape, bytes) and the buffers in that order."""
         about, buffers = {}, []
-        for site in self.sites:
-            if site.left_out:
-                continue
+        for site in sites:
             parts = [piece.arrays[site.index] for piece in gathered.pieces]
             kind = STORED[self.blocks.dtype]
             about[site.key] = (kind, [1, gathered.rows, site.width], sum(part.nbytes for part in parts))

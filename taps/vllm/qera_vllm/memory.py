@@ -25,7 +25,7 @@ def of_group(root="/"):
 
 
 def upwards(mount, path, name):
-    """The file of a group and of all above it. In a container the path may be the host's: the mount is looked at, too."""
+    """The file of a group and of all above it; in a container the path may be the host's, and the mount is its own."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     return [mount.joinpath(*parts[:count], name) for count in range(len(parts) + 1)]
 

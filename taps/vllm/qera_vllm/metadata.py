@@ -31,12 +31,12 @@ def constant(model, linears, architecture, quantized):
 
 
 class About:
-    """The metadata of a shard, by the folder of its adapter."""
+    """The metadata of a shard, by the folder of its adapter and the sites that it has."""
 
-    def __init__(self, constant, sites):
-        self.constant, self.sites = constant, sites
+    def __init__(self, constant):
+        self.constant = constant
 
-    def __call__(self, adapter):
-        shares = json.dumps([site.names for site in self.sites if not site.left_out])
+    def __call__(self, adapter, sites):
+        shares = json.dumps([site.names for site in sites])
         about = self.constant | {"qera.shares": shares}
         return about | ({"qera.source_adapter": adapter} if adapter else {})

@@ -28,7 +28,7 @@ def number(environment, name, default, least=1):
     text = environment.get(name, "")
     if not text:
         return default
-    if not re.fullmatch(r"\d+", text) or int(text) < least:
+    if not re.fullmatch("[0-9]+", text) or int(text) < least:
         raise ValueError(f"{name}={text!r} is no whole number of at least {least}")
     return int(text)
 
@@ -37,10 +37,11 @@ def number_of_bytes(environment, name, default):
     text = environment.get(name, "")
     if not text:
         return default
-    found = re.fullmatch(r"(\d+)([KMGT]?)", text)
+    found = re.fullmatch("([0-9]+)(?:([KMGT])(I?B)?|B)?", text.upper()) if text.isascii() else None
     if not found or not int(found[1]):
-        raise ValueError(f"{name}={text!r} is no number of bytes, such as 500M or 8G")
-    return int(found[1]) * 1024 ** " KMGT".index(found[2] or " ")
+        raise ValueError(f"{name}={text!r} is no number of bytes, such as 500M, 8G, 8GiB or 8GB")
+    unit = 1000 if found[3] == "B" else 1024  # as the daemon reads sizes
+    return int(found[1]) * unit ** " KMGT".index(found[2] or " ")
 
 
 def from_environment(environment):

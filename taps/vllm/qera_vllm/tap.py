@@ -58,7 +58,7 @@ def assemble(runner, settings, switch, swaps, found):
     step_rows = config.scheduler_config.max_num_batched_tokens
     blocks = Blocks(widths, model.dtype, step_rows, device.type == "cuda")
     architecture = (getattr(model.hf_config, "architectures", None) or [None])[0]
-    about = About(constant(model.model, found.linears, architecture, bool(model.quantization)), found.sites)
+    about = About(constant(model.model, found.linears, architecture, bool(model.quantization)))
     folder = Folder(settings.folder, settings.max_bytes)
     writer = Writer(switch, folder, blocks, found.sites, about, counts)
     requests = Requests(Choice(settings.which, settings.every), counts, swaps.paths)

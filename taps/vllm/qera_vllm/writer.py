@@ -16,7 +16,8 @@ LAST_WORDS = 5.0  # seconds that the end of the process waits for what is to be 
 
 
 class Writer:
-    """Takes blocks and ended requests from the engine. `about`: adapter's folder or None -> metadata of a shard."""
+    """Takes blocks and ended requests from the engine. `about`: adapter's folder or None, and the sites that a shard
+    has -> its metadata."""
 
     def __init__(self, switch, folder, blocks, sites, about, counts):
         self.switch, self.folder, self.about, self.counts = switch, folder, about, counts
@@ -25,6 +26,7 @@ class Writer:
         self.queue, self.full, self.shards, self.rows = queue.SimpleQueue(), False, 0, 0
         self.size, self.looked, self.ended, self.thread = 0, 0.0, False, None
         self.before_close = lambda: None
+        switch.at_last(lambda: self.queue.put((self._look, None)))  # wakes the thread, which then ends
 
     def start(self):
         self.thread = threading.Thread(target=self._run, name="qera-tap", daemon=True)
@@ -34,10 +36,12 @@ class Writer:
     # What the engine's thread calls.
 
     def block(self, block):
-        self.queue.put((self._take, block))
+        if self.switch.on:
+            self.queue.put((self._take, block))
 
     def finish(self, request):
-        self.queue.put((self._finish, request))
+        if self.switch.on:
+            self.queue.put((self._finish, request))
 
     def is_full(self):
         """Whether the folder was full when last looked at."""
@@ -64,6 +68,17 @@ class Writer:
     # What the thread does.
 
     def _run(self):
+        self._work()
+        if not self.switch.on:
+            self._free()
+
+    def _free(self):
+        """The server has the memory back."""
+        self.gathering.forget()
+        while not self.queue.empty():
+            self.queue.get_nowait()
+
+    def _work(self):
         while True:
             try:
                 work, what = self.queue.get(timeout=LOOK_AGAIN if self.full else None)
@@ -106,8 +121,9 @@ class Writer:
             self.gathering.release(gathered)
 
     def _write(self, request, gathered):
-        about, buffers = self.gathering.tensors(gathered)
-        header = header_of(about, self.about(request.adapter) | self._dropped())
+        sites = self.gathering.recorded()
+        about, buffers = self.gathering.tensors(gathered, sites)
+        header = header_of(about, self.about(request.adapter, sites) | self._dropped())
         self.size = len(header) + sum(size for _, _, size in about.values())
         try:
             written = self.folder.put(header, buffers, self.size)

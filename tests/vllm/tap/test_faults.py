@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 
 import torch
 from qera_vllm import tap as parts
@@ -9,7 +10,7 @@ from qera_vllm.lora_swap import Swaps
 from qera_vllm.runners import obstacle
 from qera_vllm.settings import Settings, from_environment
 from qera_vllm.switch import Switch
-from served import Served
+from served import SECONDS, Served
 from stand_ins import KINDS, FirstRunner, Model, SecondRunner, configuration, new, schedule
 
 STAGES = {  # part of the tap -> its functions that the engine's thread or the writer's runs
@@ -75,6 +76,41 @@ class FaultTests:
         """What the writer's thread says goes to the standard error of then."""
         return "off" in served.switch.said
 
+    def test_what_waits_is_freed_when_the_tap_goes_off(self):
+        for number, where in enumerate(("begin", "put")):
+            served = Served(self.work / f"freed-{number}")
+            writer = served.recorder.writer
+            served.step({"a": 900, "b": 100}, new("a"), new("b"))
+            served.settle()
+            assert writer.gathering.by_request and writer.thread.is_alive()
+            if where == "begin":  # the engine's thread fails, while the writer's waits for work
+                served.recorder.begin = fail
+                served.step({"a": 1})
+            else:
+                writer.folder.put = fail
+                served.step({}, finished=["a"])
+            writer.thread.join(SECONDS)
+            assert not served.switch.on and not writer.thread.is_alive(), where
+            assert not writer.gathering.by_request and writer.queue.empty(), where
+            assert served.recorder.blocks.free == [] and served.recorder.current is None, where
+
+    def test_a_site_that_is_left_out_while_a_shard_is_made(self):
+        served = Served(self.work / "while")
+        served.step({"a": 40}, new("a"))
+        writer = served.recorder.writer
+        tensors, last = writer.gathering.tensors, served.recorder.sites[-1]
+
+        def then_left_out(*arguments):
+            made = tensors(*arguments)
+            last.left_out = True  # the engine's thread finds so just now
+            return made
+
+        writer.gathering.tensors = then_left_out
+        served.end("a")
+        shard = served.only_shard()
+        shared = {name for names in json.loads(shard.metadata["qera.shares"]) for name in names}
+        assert last.key in shard.tensors and set(last.names) <= shared, (last.key, shared)
+
     def test_a_fault_while_it_is_put_together(self):
         switch, runner = Switch(), FirstRunner(Model())
         file = self.work / "file"
@@ -135,8 +171,15 @@ class FaultTests:
         assert from_environment({"QERA_TAP": "a"}) == Settings("a")
         given = {"QERA_TAP": "a", "QERA_TAP_MAX_BYTES": "3M", "QERA_TAP_EVERY": "16", "QERA_TAP_ROWS": "99"}
         assert from_environment(given | {"QERA_TAP_WHICH": "base"}) == Settings("a", 3 * 2**20, 16, 99, "base")
+        binary = dict.fromkeys(("8G", "8g", "8GiB", "8gib"), 8 * 2**30)
+        for text, size in (binary | {"8GB": 8 * 10**9, "7": 7, "9B": 9}).items():
+            assert from_environment({"QERA_TAP": "a", "QERA_TAP_MAX_BYTES": text}).max_bytes == size, text
         for name, value in (
             ("QERA_TAP_MAX_BYTES", "lots"),
+            ("QERA_TAP_MAX_BYTES", "8iB"),
+            ("QERA_TAP_MAX_BYTES", "\u0668G"),
+            ("QERA_TAP_MAX_BYTES", "8\u212a"),  # upper() and re take the Kelvin sign for a K
+            ("QERA_TAP_EVERY", "\u0661\u0666"),
             ("QERA_TAP_MAX_BYTES", "0"),
             ("QERA_TAP_EVERY", "0"),
             ("QERA_TAP_EVERY", "1.5"),
