@@ -57,3 +57,27 @@ fn what_is_served_stays_while_no_newer_one_is_and_others_go() {
     let kept = generations(&daemon.path().join("qera-out"));
     assert!(!kept.contains(&served) && kept.len() == 3, "{kept:?}");
 }
+
+/// Each canary is taken, and no swap.
+#[test]
+fn swaps_that_are_refused_hold_back_no_more_than_the_newest() {
+    let server = Server::start();
+    server.add_plugin();
+    let options = ["--notify", &server.option(""), "--keep-generations", "1"];
+    let running = begin(&options);
+    write_rows_of_both_sites(&running.daemon, "a", 0.0);
+    let served = running.rest_at(1);
+    let RunningDaemon { daemon, mut live } = running;
+    server.stick("qera", served);
+    for index in 0..5 {
+        publish(&daemon, &mut live, &format!("b{index}"), 1);
+        let load = format!("load qera {:06}", newest(&daemon));
+        server.wait_until("the swap", |server| server.count(&load) > 0);
+    }
+    publish(&daemon, &mut live, "last", 1);
+    let kept = generations(&daemon.path().join("qera-out"));
+    assert!(kept.contains(&served), "{kept:?}");
+    // Beside it: the newest, the one told last, and what was served for a moment before.
+    assert!(kept.len() <= 5, "{kept:?}");
+    live.kill();
+}

@@ -82,3 +82,33 @@ fn a_daemon_killed_between_unload_and_load_goes_on_from_there() {
     assert_eq!(server.root("qera-canary"), None);
     assert_eq!(live.stop(), Some(0), "{}", live.log);
 }
+
+/// The server has the older adapter at that path, and its prefix cache what that one made of texts.
+#[test]
+fn a_path_of_an_earlier_folder_is_not_taken_for_ours_until_the_server_begins_anew() {
+    let server = Server::start();
+    let option = server.option("");
+    let running = begin(&["--notify", &option]);
+    write_rows_of_both_sites(&running.daemon, "a", 0.0);
+    running.rest_at(1);
+    let RunningDaemon { daemon, mut live } = running;
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    let told = server.told();
+    server.move_to("qera", generation(&daemon, 50).as_ref());
+    std::fs::remove_dir_all(daemon.path().join("qera-out")).unwrap();
+    let mut live = start(&daemon, &["--notify", &option]);
+    write_rows_of_both_sites(&daemon, "b", 1.0);
+    let failed = event("notify-failed").with("retried", false);
+    live.wait_for(&failed.containing("message", "000050 from an earlier output folder"));
+    server.wait_for_looks(3);
+    assert_eq!(server.told(), told);
+    assert!(!live.heard(&event("served")), "{}", live.log);
+    let shown = &daemon.status()["servers"][0];
+    assert!(shown["generation"].is_null(), "{shown}");
+    let address = server.address();
+    drop(server);
+    let server = Server::at(address);
+    live.wait_for(&event("served").with("swap", "loaded"));
+    assert!(server.root("qera").is_some());
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+}

@@ -90,8 +90,16 @@ struct State {
     max_rank: u64,
     /// Adapters that the engine has room for.
     room: usize,
+    /// A name under which nothing newer than this generation is loaded.
+    stuck: Option<StuckName>,
     /// Whether it has our plugin.
     has_plugin: bool,
+}
+
+#[derive(Debug)]
+struct StuckName {
+    name: String,
+    last: u64,
 }
 
 /// The server; it ends when it is dropped.
@@ -160,6 +168,12 @@ impl Server {
 
     pub(super) fn set_max_rank(&self, rank: u64) {
         self.state.lock().unwrap().max_rank = rank;
+    }
+
+    /// No newer generation than this one is loaded under a name.
+    pub(super) fn stick(&self, name: &str, last: u64) {
+        let name = name.to_owned();
+        self.state.lock().unwrap().stuck = Some(StuckName { name, last });
     }
 
     pub(super) fn set_room(&self, room: usize) {
@@ -401,6 +415,12 @@ impl State {
                     "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True."
                 ),
             );
+        }
+        if self.stuck.as_ref().is_some_and(|stuck| {
+            let number = path.rsplit('/').next().and_then(|of| of.parse().ok());
+            stuck.name == name && number > Some(stuck.last)
+        }) {
+            return error(500, "InternalServerError", "the engine is stuck");
         }
         let config = std::fs::read(Path::new(path).join("adapter_config.json"));
         let Ok(config) = config else {

@@ -148,6 +148,33 @@ impl NotifiedMemory {
         })
     }
 
+    /// A server has said that it did not take a generation: of those that it was told and that are
+    /// newer than the one that it was seen to serve, it may read only these.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn not_taken(&self, key: &str, kept: &BTreeSet<u64>) -> Result<(), Fatal> {
+        self.change(|record| {
+            let of_server = record.of(key);
+            // What it served before goes when a while has passed.
+            let confirmed = of_server.confirmed.as_ref().map(|of| of.number);
+            of_server
+                .told
+                .retain(|number| kept.contains(number) || Some(*number) <= confirmed);
+        })
+    }
+
+    /// Whether a server was told of a generation.
+    #[must_use]
+    pub(crate) fn was_told(&self, key: &str, generation: u64) -> bool {
+        let state = self.lock();
+        let of_server = state.record.servers.get(key);
+        of_server.is_some_and(|of| {
+            of.told.contains(&generation)
+                || of.confirmed.as_ref().map(|of| of.number) == Some(generation)
+        })
+    }
+
     /// A generation may be served; `text` is the digest of a text that it is compared on.
     ///
     /// # Errors
@@ -422,6 +449,27 @@ mod tests {
         memory.withdrawn(KEY, 4).unwrap();
         memory.withdrawn(KEY, 3).unwrap();
         assert_eq!(held(&memory, GRACE), [3]);
+    }
+
+    #[test]
+    fn of_those_that_are_not_taken_the_newest_is_held() {
+        let folder = Folder::new("not-taken");
+        let memory = folder.open();
+        for number in [1, 2] {
+            memory.telling(KEY, number).unwrap();
+            memory.not_taken(KEY, &[number].into()).unwrap();
+        }
+        assert_eq!(held(&memory, GRACE), [2]);
+        memory.confirm(KEY, &id(3)).unwrap();
+        memory.confirm(KEY, &id(4)).unwrap();
+        for number in 5..9 {
+            memory.telling(KEY, number).unwrap();
+            // The server shows 6, which it took though it was not seen in time.
+            memory.not_taken(KEY, &[6, number].into()).unwrap();
+        }
+        assert_eq!(held(&memory, GRACE), [2, 3, 4, 6, 8]);
+        assert!(memory.was_told(KEY, 8) && memory.was_told(KEY, 4));
+        assert!(!memory.was_told(KEY, 7) && !memory.was_told("other", 8));
     }
 
     #[test]

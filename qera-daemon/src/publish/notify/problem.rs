@@ -77,6 +77,12 @@ pub(crate) enum Problem {
     /// The name is a model's.
     #[error("has a model of the name '{0}': name=NAME chooses another")]
     NameTaken(String),
+    /// It has a path of ours, and not from us.
+    #[error(
+        "serves {0} from an earlier output folder, and its prefix cache knows that path: restart \
+         the server, or choose another --out or name=NAME"
+    )]
+    Earlier(String),
     /// A file of `--notify`.
     #[error("{0}")]
     File(#[from] NotifyFileError),
@@ -108,7 +114,8 @@ impl Problem {
             | Self::Unseen(_)
             | Self::Refused { .. }
             | Self::NotShown(_)
-            | Self::NameTaken(_) => true,
+            | Self::NameTaken(_)
+            | Self::Earlier(_) => true,
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct ServerRounds<A> {
     client: Client,
     /// Generations that the server will not take, until it begins anew.
     given_up: BTreeSet<u64>,
+    /// Whether it had adapters of our name at the latest look.
+    shows: bool,
     /// The latest problem that was said, until there is none.
     said: Option<ProblemKind>,
     /// When a generation took the place of another, in two steps.
@@ -74,6 +76,7 @@ impl<A: Audience> ServerRounds<A> {
             audience,
             client: Client::new(),
             given_up: BTreeSet::new(),
+            shows: false,
             said: None,
             replaced: None,
             status,
@@ -141,6 +144,7 @@ impl<A: Audience> ServerRounds<A> {
     /// The server has gone, or serves nothing of ours any more: it may take now what it did not.
     fn began_anew(&mut self) {
         self.given_up.clear();
+        self.shows = false;
         self.status.generation = None;
     }
 
@@ -181,6 +185,10 @@ impl<A: Audience> ServerRounds<A> {
         for _ in 0..STEPS_MAX {
             let served = conversation.look()?;
             self.see(&served);
+            if let Some(root) = wanted.and_then(|of| self.earlier(&served, of)) {
+                self.given_up.extend(wanted.map(|of| of.id.number));
+                return Err(Problem::Earlier(root));
+            }
             let retire = self.hand_over.memory.has_left_older(&self.key);
             let step = next_step(&served, &self.names, aim.as_ref(), retire);
             if let (Some(wanted), Some(aim)) = (wanted, &aim)
@@ -215,13 +223,30 @@ impl<A: Audience> ServerRounds<A> {
 
     /// Takes note of what is served.
     fn see(&mut self, served: &ServedModels) {
-        let ours = served.adapters().filter(|card| self.names.are_of(&card.id));
-        let numbers = ours.filter_map(|card| self.number_at(card.root.as_deref()?));
-        let found = numbers.max();
-        if found.is_none() && self.status.generation.is_some() {
+        let mut numbers = self.numbers(served);
+        if numbers.is_empty() && self.shows {
             self.began_anew();
         }
-        self.status.generation = found;
+        self.shows = !numbers.is_empty();
+        numbers.retain(|&number| self.hand_over.memory.was_told(&self.key, number));
+        self.status.generation = numbers.last().copied();
+    }
+
+    /// The generations in folders of ours that it has under our names.
+    fn numbers(&self, served: &ServedModels) -> BTreeSet<u64> {
+        let ours = served.adapters().filter(|card| self.names.are_of(&card.id));
+        let numbers = ours.filter_map(|card| self.number_at(card.root.as_deref()?));
+        numbers.collect()
+    }
+
+    /// The path of a generation that this output folder never told the server, where its cache knows
+    /// the path of the wanted one from then: an earlier folder came at least as far.
+    fn earlier(&self, served: &ServedModels, wanted: &WantedGeneration) -> Option<String> {
+        let from = wanted.id.number;
+        let numbers = self.numbers(served);
+        let mut later = numbers.range(from..);
+        let untold = later.find(|&&number| !self.hand_over.memory.was_told(&self.key, number))?;
+        Some(self.server.path_of(&self.hand_over.out, *untold))
     }
 
     /// The number of the generation whose folder this is on the server.
@@ -268,7 +293,11 @@ impl<A: Audience> ServerRounds<A> {
                     return Ok(StepDone::Done);
                 };
                 self.remember_telling(wanted)?;
-                let swapped = conversation.swap(wanted.adapter(&wanted.name), how)?;
+                let swapped = conversation.swap(wanted.adapter(&wanted.name), how);
+                if swapped.as_ref().is_err_and(Problem::is_answer) {
+                    self.forget_others(wanted, served)?;
+                }
+                let swapped = swapped?;
                 self.replaced = swapped.window.map(|_| now());
                 Ok(StepDone::Swapped(swapped))
             }
@@ -303,6 +332,18 @@ impl<A: Audience> ServerRounds<A> {
         let memory = &self.hand_over.memory;
         let withdrawn = memory.withdrawn(&self.key, id.number);
         withdrawn.map_err(Problem::memory)
+    }
+
+    /// The server has not taken this one, and has none of those before it that it does not show.
+    fn forget_others(
+        &self,
+        wanted: &WantedGeneration,
+        served: &ServedModels,
+    ) -> Result<(), Problem> {
+        let mut kept = self.numbers(served);
+        kept.insert(wanted.id.number);
+        let memory = &self.hand_over.memory;
+        memory.not_taken(&self.key, &kept).map_err(Problem::memory)
     }
 
     /// Asks the canary, and decides whether its generation is served.
