@@ -138,7 +138,7 @@ impl NetworkError {
             Error::BodyExceedsLimit(_) => Self::TooLarge,
             Error::HostNotFound => Self::Unreachable("its name is not known".into()),
             Error::ConnectionFailed => Self::Unreachable("no connection".into()),
-            Error::Io(error) if is_of_connecting(error.kind()) => {
+            Error::Io(error) if is_of_connecting(error.kind()) || is_of_the_name(&error) => {
                 Self::Unreachable(error.to_string())
             }
             Error::Tls(what) => Self::Unreachable(what.to_owned()),
@@ -165,6 +165,11 @@ const fn is_of_connecting(kind: std::io::ErrorKind) -> bool {
     )
 }
 
+/// The system's answer to a name of a host that it does not find has no kind of its own.
+fn is_of_the_name(error: &std::io::Error) -> bool {
+    error.to_string().starts_with("failed to lookup address")
+}
+
 /// The certificates of `SSL_CERT_FILE`, else the system's, else those that the program was built
 /// with.
 fn roots() -> RootCerts {
@@ -182,5 +187,21 @@ fn roots() -> RootCerts {
         RootCerts::WebPki
     } else {
         RootCerts::new_with_certs(&certificates)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::ToSocketAddrs;
+
+    #[test]
+    fn an_unknown_name_is_no_broken_answer() {
+        let unknown = ("nowhere.invalid", 80).to_socket_addrs().unwrap_err();
+        let error = NetworkError::of(Error::Io(unknown), Duration::from_secs(1));
+        assert!(matches!(error, NetworkError::Unreachable(_)), "{error}");
+        let cut = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let error = NetworkError::of(Error::Io(cut), Duration::from_secs(1));
+        assert!(matches!(error, NetworkError::Broken(_)), "{error}");
     }
 }

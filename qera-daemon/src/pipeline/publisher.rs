@@ -99,6 +99,12 @@ impl<'a> Publisher<'a> {
     /// Publishes until solvers and feeder have ended, and the servers that are notified know of it.
     pub(crate) fn run(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
         let rest = Discard(outcomes);
+        if let Some(message) = self.target.notified.warning() {
+            self.context.reporter.say(&Event::Warning {
+                subject: "--notify",
+                message: message.to_owned(),
+            });
+        }
         std::thread::scope(|scope| {
             let hand_over = HandOver {
                 settings: self.context.settings.publish.notify.clone(),

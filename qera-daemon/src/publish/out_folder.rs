@@ -174,6 +174,7 @@ struct Numbered {
     path: PathBuf,
 }
 
-fn number_of(generation: &Path) -> Option<u64> {
+/// The number that a generation's folder has as its name.
+pub(crate) fn number_of(generation: &Path) -> Option<u64> {
     generation.file_name()?.to_str()?.parse().ok()
 }

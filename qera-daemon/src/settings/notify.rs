@@ -1,5 +1,6 @@
 //! `--notify`: the servers that each generation is handed to, and how.
 
+use core::net::Ipv6Addr;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
@@ -106,12 +107,25 @@ impl NotifySettings {
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         let mut servers: Vec<NotifiedServer> = Vec::new();
         for text in &options.notify {
-            let server = NotifiedServer::parse(text)
-                .map_err(|why| Fatal::Usage(format!("--notify {text}: {why}")))?;
-            if servers.iter().any(|other| other.key() == server.key()) {
-                return Err(Fatal::Usage(format!(
-                    "--notify {text}: that server has this name already: another name=, or once only"
-                )));
+            let refuse = |why: &str| {
+                let (text, why) = (redacted(text), redacted(why));
+                Fatal::Usage(format!("--notify {text}: {why}"))
+            };
+            let server = NotifiedServer::parse(text).map_err(|why| refuse(&why.to_string()))?;
+            let same_url = |other: &&NotifiedServer| other.url.eq_ignore_ascii_case(&server.url);
+            for other in servers.iter().filter(same_url) {
+                if other.name == server.name {
+                    return Err(refuse(
+                        "that server has this name already: another name=, or once only",
+                    ));
+                }
+                if other.uses(&server.name) || server.uses(&other.name) {
+                    return Err(refuse(&format!(
+                        "'{}' and '{}' come into each other's way on that server: a canary is \
+                         NAME-canary, with names=generation an adapter NAME-000001: another name=",
+                        other.name, server.name
+                    )));
+                }
             }
             servers.push(server);
         }
@@ -230,6 +244,16 @@ impl NotifiedServer {
         Ok(())
     }
 
+    /// Whether a name may come to be that of an adapter of this one's.
+    fn uses(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.name);
+        rest.and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|rest| {
+                let is_number = rest.len() >= 6 && rest.bytes().all(|byte| byte.is_ascii_digit());
+                rest == "canary" || self.naming == AdapterNaming::Generation && is_number
+            })
+    }
+
     /// What tells it from other servers, in messages and on disk.
     #[must_use]
     pub(crate) fn key(&self) -> String {
@@ -296,7 +320,7 @@ fn parse_url(url: &str) -> Result<String, NotifyError> {
         .or_else(|| url.strip_prefix("https://"));
     let url = url.trim_end_matches('/');
     let host = rest.and_then(|rest| rest.split('/').next());
-    let is_sound = host.is_some_and(|host| !host.is_empty() && !host.starts_with(':'))
+    let is_sound = host.is_some_and(is_host)
         && url.bytes().all(|byte| byte.is_ascii_graphic())
         && !url.contains(['@', '?', '#', '\\', '"'])
         && !url.ends_with("/v1");
@@ -305,6 +329,38 @@ fn parse_url(url: &str) -> Result<String, NotifyError> {
     } else {
         Err(NotifyError::Url)
     }
+}
+
+/// `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+fn is_host(host: &str) -> bool {
+    let end = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .split_once(']')
+            .filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok())
+            .map(|(_, end)| end),
+        None => {
+            let at = host.find(':').unwrap_or(host.len());
+            let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            (at > 0 && host.bytes().take(at).all(is_good)).then(|| &host[at..])
+        }
+    };
+    end.is_some_and(|end| {
+        let port = end.strip_prefix(':').map(|port| port.parse().unwrap_or(0));
+        end.is_empty() || port.is_some_and(|port: u16| port > 0)
+    })
+}
+
+/// Without what may be a password: what stands before an `@`.
+fn redacted(text: &str) -> String {
+    let Some((secret, rest)) = text.rsplit_once('@') else {
+        return text.to_owned();
+    };
+    let start = match (secret.find("://"), secret.find('=')) {
+        (Some(at), _) => at + 3,
+        (None, Some(at)) => at + 1,
+        (None, None) => 0,
+    };
+    format!("{}...@{rest}", &secret[..start])
 }
 
 fn is_name(name: &str) -> bool {
@@ -365,7 +421,13 @@ mod tests {
             ("vllm=ftp://a", "the URL is http://"),
             ("vllm=http://", "the URL is http://"),
             ("vllm=http://:80", "the URL is http://"),
-            ("vllm=http://me:secret@a", "name and password"),
+            ("vllm=http://h:99999", "the URL is http://"),
+            ("vllm=http://h:0", "the URL is http://"),
+            ("vllm=http://h:", "the URL is http://"),
+            ("vllm=http://h:1:2", "the URL is http://"),
+            ("vllm=http://[::1", "the URL is http://"),
+            ("vllm=http://[::x]:80", "the URL is http://"),
+            ("vllm=http://[::1]80", "the URL is http://"),
             ("vllm=http://a/v1", "without /v1"),
             ("vllm=http://a?b=c", "query"),
             ("vllm=http://a b", "the URL is http://"),
@@ -384,6 +446,9 @@ mod tests {
             assert!(said.starts_with(&format!("--notify {wrong}: ")), "{said}");
             assert!(said.contains(why), "{said}");
         }
+        for sound in ["http://[::1]", "http://[::1]:80/b", "http://a_b.c-d:65535"] {
+            assert!(resolved(&[&format!("vllm={sound}")]).is_ok(), "{sound}");
+        }
         let twice = ["vllm=http://a", "vllm=http://a/,poll=1"];
         let said = resolved(&twice).unwrap_err().to_string();
         assert!(said.contains("has this name already"), "{said}");
@@ -393,6 +458,57 @@ mod tests {
             ..Options::defaults()
         });
         assert!(alone.unwrap_err().to_string().contains("without --notify"));
+    }
+
+    #[test]
+    fn a_password_is_refused_and_not_repeated() {
+        for wrong in [
+            "vllm=http://me:secret@a",
+            "vllm=http://me:secret@a:80,name=b",
+            "vllm=http://me:12,secret@a",
+            "vllm=http://me:se@secret@a",
+            "http://me:secret@a",
+            "vllm=me:secret@a",
+            "vllm=http://a,secret@b",
+        ] {
+            let said = resolved(&[wrong]).unwrap_err().to_string();
+            assert!(
+                said.starts_with("--notify ") && said.contains("...@"),
+                "{said}"
+            );
+            assert!(!said.contains("secret") && !said.contains("se@"), "{said}");
+        }
+        let said = resolved(&["vllm=http://me:secret@a"]).unwrap_err();
+        assert!(
+            said.to_string().contains("vllm=http://...@a: the URL"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn names_on_one_server_do_not_come_into_each_others_way() {
+        let both = |first: &str, second: &str| {
+            let with = |name: &str| format!("vllm=http://a,name={name}");
+            let there = resolved(&[&with(first), &with(second)]);
+            let back = resolved(&[&with(second), &with(first)]);
+            assert_eq!(there.is_ok(), back.is_ok());
+            there.map_err(|error| error.to_string())
+        };
+        for other in ["qera-canary", "qera-canary,names=generation"] {
+            let said = both("qera", other).unwrap_err();
+            assert!(
+                said.contains("'qera' and 'qera-canary' come into"),
+                "{said}"
+            );
+        }
+        assert!(both("qera,names=generation", "qera-000012").is_err());
+        assert!(both("qera,names=generation", "qera").is_err());
+        for fine in ["qera-000012", "qera-canary-2", "qera2", "qeracanary"] {
+            assert!(both("qera", fine).is_ok(), "{fine}");
+        }
+        assert!(resolved(&["vllm=http://A", "vllm=http://a"]).is_err());
+        let elsewhere = ["vllm=http://a", "vllm=http://b,name=qera-canary"];
+        assert!(resolved(&elsewhere).is_ok());
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn each_is_said_and_then_all_is_well_again() {
         server.fail(MODELS, 1, fault.clone());
         let said = live.wait_for(&event("notify-failed").containing("message", words));
         assert_eq!(said["server"], server.url(), "{fault:?}");
+        assert_eq!(said["retried"], true, "{fault:?}");
         server.wait_for_looks(2);
     }
     assert_eq!(live.stop(), Some(0), "{}", live.log);

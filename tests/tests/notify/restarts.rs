@@ -112,3 +112,27 @@ fn a_path_of_an_earlier_folder_is_not_taken_for_ours_until_the_server_begins_ane
     assert!(server.root("qera").is_some());
     assert_eq!(live.stop(), Some(0), "{}", live.log);
 }
+
+#[test]
+fn a_memory_that_is_not_understood_is_set_aside_and_what_is_served_stays_so() {
+    let server = Server::start();
+    let option = server.option("");
+    let running = begin(&["--notify", &option]);
+    write_rows_of_both_sites(&running.daemon, "a", 0.0);
+    let number = running.rest_at(1);
+    let RunningDaemon { daemon, mut live } = running;
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    let path = daemon.path().join("qera-out/notified.json");
+    std::fs::write(&path, "{").unwrap();
+    let told = server.told();
+    let mut live = start(&daemon, &["--notify", &option]);
+    live.wait_for(&event("warning").containing("message", "notified.json is damaged"));
+    live.wait_for(
+        &event("served")
+            .with("generation", number)
+            .with("swap", "found"),
+    );
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert_eq!(server.told(), told);
+    assert!(path.with_extension("json.set-aside").exists());
+}

@@ -11,9 +11,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::clock::{now, since};
-use crate::disk::{TEMPORARY, read, read_if_there, rename, sync, write_json};
+use crate::disk::{TEMPORARY, list, read, read_if_there, rename, sync, write_json};
 use crate::error::Fatal;
 use crate::publish::notify::canary::CanaryTrial;
+use crate::publish::out_folder::number_of;
 
 const VERSION: u32 = 1;
 /// Rejected generations that are remembered.
@@ -91,6 +92,17 @@ struct NotifiedRecord {
 pub(crate) struct NotifiedMemory {
     path: PathBuf,
     state: Mutex<State>,
+    /// What became of a file that was not understood.
+    set_aside: Option<String>,
+}
+
+/// Why the file is not understood.
+#[derive(Debug, thiserror::Error)]
+enum RecordError {
+    #[error("is damaged ({0})")]
+    Damaged(#[from] serde_json::Error),
+    #[error("is of version {0}, this program reads version {VERSION}")]
+    Version(u32),
 }
 
 #[derive(Debug, Default)]
@@ -103,10 +115,11 @@ struct State {
 }
 
 impl NotifiedMemory {
-    /// Reads what was told.
+    /// Reads what was told. A file that is not understood is set aside, and each server may have
+    /// been told of every generation that is there.
     ///
     /// # Errors
-    /// [`Fatal::StateRefused`] for a file that is not understood, [`Fatal::Io`].
+    /// [`Fatal::Io`].
     pub(crate) fn open(out: &Path, keys: impl Iterator<Item = String>) -> Result<Self, Fatal> {
         let path = out.join("notified.json");
         let keys: BTreeSet<String> = keys.collect();
@@ -115,16 +128,46 @@ impl NotifiedMemory {
         } else {
             read_if_there(&path)?
         };
-        let record = match bytes {
+        let mut not_understood = None;
+        let record = match bytes.as_deref().map(parse) {
             None => NotifiedRecord::default(),
-            Some(bytes) => parse(&path, &bytes)?,
+            Some(Ok(record)) => record,
+            Some(Err(error)) => {
+                not_understood = Some(error);
+                NotifiedRecord::all_told(out, &keys)
+            }
         };
         let state = Mutex::new(State {
             record,
             keys,
             since: BTreeMap::new(),
         });
-        Ok(Self { path, state })
+        let mut memory = Self {
+            path,
+            state,
+            set_aside: None,
+        };
+        if let Some(error) = not_understood {
+            memory.set_aside = Some(memory.set_aside(&error)?);
+        }
+        Ok(memory)
+    }
+
+    /// What is to be said of a file that was not understood.
+    pub(crate) fn warning(&self) -> Option<&str> {
+        self.set_aside.as_deref()
+    }
+
+    fn set_aside(&self, error: &RecordError) -> Result<String, Fatal> {
+        let aside = self.path.with_extension("json.set-aside");
+        rename(&self.path, &aside).map_err(Fatal::io(&self.path, "set aside"))?;
+        self.write(&self.lock().record)?;
+        Ok(format!(
+            "{} {error}: it is now {}, what canaries have shown is forgotten, and no generation is \
+             removed before the servers serve a newer one",
+            self.path.display(),
+            aside.display()
+        ))
     }
 
     /// A server is told of a generation: it stays until another is served there.
@@ -315,6 +358,22 @@ impl NotifiedMemory {
 }
 
 impl NotifiedRecord {
+    /// What is to be feared where nothing is known.
+    fn all_told(out: &Path, keys: &BTreeSet<String>) -> Self {
+        let paths = list(&out.join("generations")).unwrap_or_default();
+        let numbers = paths.iter().filter_map(|path| number_of(path));
+        let of_server = ServerRecord {
+            told: numbers.collect(),
+            ..ServerRecord::default()
+        };
+        let servers = keys.iter().map(|key| (key.clone(), of_server.clone()));
+        Self {
+            version: VERSION,
+            rejected: Vec::new(),
+            servers: servers.collect(),
+        }
+    }
+
     fn of(&mut self, key: &str) -> &mut ServerRecord {
         self.servers.entry(key.to_owned()).or_default()
     }
@@ -346,21 +405,10 @@ impl State {
     }
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<NotifiedRecord, Fatal> {
-    let refuse = |reason: String| Fatal::StateRefused {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let record: NotifiedRecord = serde_json::from_slice(bytes).map_err(|error| {
-        refuse(format!(
-            "is damaged ({error}): move it away, and what canaries have shown is forgotten"
-        ))
-    })?;
+fn parse(bytes: &[u8]) -> Result<NotifiedRecord, RecordError> {
+    let record: NotifiedRecord = serde_json::from_slice(bytes)?;
     if record.version != VERSION {
-        return Err(refuse(format!(
-            "is of version {}, this program reads version {VERSION}: choose another --out",
-            record.version
-        )));
+        return Err(RecordError::Version(record.version));
     }
     Ok(record)
 }
@@ -510,15 +558,29 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_understood_is_refused_by_name() {
+    fn a_file_that_is_not_understood_is_set_aside_and_all_that_is_there_is_held() {
         let folder = Folder::new("damage");
-        let refusal = |text: &str| {
+        for number in ["000003", "000007", "not-a-number"] {
+            std::fs::create_dir_all(folder.0.join("generations").join(number)).unwrap();
+        }
+        let other = r#"{"version":2,"rejected":[],"servers":{}}"#;
+        for (text, words) in [("{", "is damaged"), (other, "is of version 2")] {
             std::fs::write(folder.0.join("notified.json"), text).unwrap();
-            let opened = NotifiedMemory::open(&folder.0, [KEY.to_owned()].into_iter());
-            opened.unwrap_err().to_string()
-        };
-        assert!(refusal("{").contains("notified.json: is damaged"));
-        let other = refusal(r#"{"version":2,"rejected":[],"servers":{}}"#);
-        assert!(other.contains("is of version 2"), "{other}");
+            let memory = folder.open();
+            let said = memory.warning().unwrap();
+            assert!(
+                said.contains(words) && said.contains(".set-aside,"),
+                "{said}"
+            );
+            let aside = std::fs::read_to_string(folder.0.join("notified.json.set-aside"));
+            assert_eq!(aside.unwrap(), text);
+            assert_eq!(held(&memory, Duration::ZERO), [3, 7]);
+            assert!(memory.was_told(KEY, 3));
+            // The next run knows, too.
+            drop(memory);
+            let memory = folder.open();
+            assert_eq!(memory.warning(), None);
+            assert_eq!(held(&memory, Duration::ZERO), [3, 7]);
+        }
     }
 }

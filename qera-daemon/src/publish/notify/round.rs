@@ -136,7 +136,8 @@ impl<A: Audience> ServerRounds<A> {
             server: &self.server.url,
             name: &self.server.name,
             generation,
-            retried: !problem.stays(),
+            // Who cannot be looked at is looked at again.
+            retried: generation.is_none_or(|number| !self.given_up.contains(&number)),
             message: problem.to_string(),
         }));
     }
