@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use qera_tests::daemon::{EndedRun, TestDaemon, expect};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::folder::BaseFolder;
 use crate::model::{BLOCK, daemon_with_block, run_both, run_once};
@@ -108,4 +108,68 @@ fn another_shape_and_another_model_are_named() {
     expect_said(&run, 1, &[said]);
     let full = verify(&daemon, &["--base", "checkpoint"]);
     expect_said(&full, 1, &["is not quantized by mxint4/32"]);
+}
+
+/// An engine reads the codes as config.json says, whatever the record knows.
+#[test]
+fn a_configuration_that_says_otherwise_is_found() {
+    let daemon = daemon_with_block();
+    let options = [
+        "--emit-base=compressed-tensors",
+        "--exclude",
+        "*.o_proj",
+        "--exclude",
+        "lm_head",
+    ];
+    expect(&run_once(&daemon, &options), 0, &[]);
+    let path = packed_folder(&daemon).join("config.json");
+    let own: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let down = format!("{BLOCK}.mlp.down_proj");
+    let weights = "/config_groups/group_0/weights";
+    let long = "x".repeat(400_000);
+    for (field, value, said) in [
+        ("/num_bits", json!(8), "num_bits is 8, 4 is expected"),
+        ("/group_size", json!(64), "group_size is 64, 32 is expected"),
+        (
+            "/symmetric",
+            json!(false),
+            "symmetric is false, true is expected",
+        ),
+        ("/strategy", json!(long), "strategy is \"xxx"),
+        (
+            "ignore",
+            json!([down, "lm_head", format!("{BLOCK}.self_attn.o_proj")]),
+            &format!("quantization_config.ignore has \"{down}\", which is packed"),
+        ),
+        (
+            "ignore",
+            json!(["lm_head"]),
+            &format!("ignore lacks \"{BLOCK}.self_attn.o_proj\", which stands there as numbers"),
+        ),
+    ] {
+        let mut changed = own.clone();
+        let field = match field.strip_prefix('/') {
+            Some(name) => format!("/quantization_config{weights}/{name}"),
+            None => format!("/quantization_config/{field}"),
+        };
+        *changed.pointer_mut(&field).unwrap() = value;
+        fs::write(&path, changed.to_string()).unwrap();
+        let run = verify(&daemon, &[]);
+        expect_said(
+            &run,
+            1,
+            &[
+                "base-compressed-tensors: config.json: quantization_config.",
+                said,
+                "fails: 1 problems",
+            ],
+        );
+        assert!(run.output.len() < 2000, "{}", run.output.len());
+    }
+    // In another order it says the same.
+    let mut turned = own;
+    let ignore = turned.pointer_mut("/quantization_config/ignore").unwrap();
+    ignore.as_array_mut().unwrap().reverse();
+    fs::write(&path, turned.to_string()).unwrap();
+    expect_said(&verify(&daemon, &[]), 0, &["holds: "]);
 }

@@ -153,6 +153,30 @@ impl PackScheme {
     /// The `quantization_config` of config.json: every linear layer is packed but those in `ignore`.
     #[must_use]
     pub(crate) fn config(&self, ignore: &[String]) -> Value {
+        let codes = CodeWords {
+            bits: self.bits,
+            group_size: self.group_size,
+            zero_points: self.zero_points,
+        };
+        codes.config(ignore)
+    }
+}
+
+/// What config.json says of codes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodeWords {
+    /// Bits of a code.
+    pub(crate) bits: u32,
+    /// Neighbours along in_features that share a scale.
+    pub(crate) group_size: usize,
+    /// Whether each group has a zero point, too.
+    pub(crate) zero_points: bool,
+}
+
+impl CodeWords {
+    /// See [`PackScheme::config`].
+    #[must_use]
+    pub(crate) fn config(&self, ignore: &[String]) -> Value {
         json!({
             "quant_method": "compressed-tensors",
             "format": FORMAT,

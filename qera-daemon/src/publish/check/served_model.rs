@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use qera_core::dtype::decode_weights;
 use safetensors::Dtype;
+use serde_json::Value;
 
 use crate::disk::read_if_there;
 use crate::error::Fatal;
@@ -16,7 +17,7 @@ use crate::publish::check::served_codes::ServedCodes;
 use crate::publish::sample::SampleSize;
 use crate::weights::Weights;
 use crate::weights::checkpoint::Checkpoint;
-use crate::weights::layers::tensor_of;
+use crate::weights::layers::{module_of, tensor_of};
 
 /// A weight of the model.
 #[derive(Debug)]
@@ -124,11 +125,19 @@ impl ServedModel {
         ServedCodes::of(checkpoint, packed, module)
     }
 
-    /// Whether config.json says that the weights are quantized.
+    /// What config.json says of how the weights are quantized.
     #[must_use]
-    pub(crate) fn says_that_it_is_quantized(&self) -> bool {
-        let folder = self.folder.as_ref();
-        folder.is_some_and(|of| of.checkpoint.config.quantized_by().is_some())
+    pub(crate) fn quantization(&self) -> Option<&Value> {
+        self.folder.as_ref()?.checkpoint.config.quantization()
+    }
+
+    /// Modules whose weight stands there as numbers of two dimensions.
+    #[must_use]
+    pub(crate) fn linear_modules(&self) -> BTreeSet<String> {
+        let tensors = self.tensors.iter();
+        let matrices = tensors.filter(|(_, tensor)| tensor.shape.len() == 2);
+        let modules = matrices.filter_map(|(name, _)| module_of(name));
+        modules.map(str::to_owned).collect()
     }
 
     /// BLAKE3 of a file of weights; none where there is no such file.

@@ -196,7 +196,8 @@ fn linear_modules(weights: &Weights) -> Vec<String> {
 }
 
 /// As config.json lists them; embeddings are no linear layers.
-fn ignored(whole: BTreeSet<String>) -> Vec<String> {
+#[must_use]
+pub(crate) fn ignored(whole: BTreeSet<String>) -> Vec<String> {
     let mut ignored: BTreeSet<String> = whole.into_iter().filter(|m| !is_embedding(m)).collect();
     ignored.insert(HEAD.into());
     ignored.into_iter().collect()

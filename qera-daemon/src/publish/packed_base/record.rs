@@ -1,8 +1,9 @@
 //! What is known of a packed base's files, in its record and in every manifest.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::formats::compressed_tensors::scheme::{FORMAT, PackScheme};
+use crate::formats::compressed_tensors::scheme::{CodeWords, FORMAT, PackScheme};
 use crate::formats::safetensors::header::dtype_name;
 use crate::observe::run_events::PackedBaseWritten;
 use crate::publish::packed_base::layout::{PackedFigures, PackedLayout, WholeLayer};
@@ -57,6 +58,17 @@ impl PackedRecord {
             whole: layout.whole.clone(),
             blake3,
         }
+    }
+
+    /// The `quantization_config` that config.json has beside these files.
+    #[must_use]
+    pub(crate) fn config(&self, ignore: &[String]) -> Value {
+        let codes = CodeWords {
+            bits: self.bits,
+            group_size: self.group_size,
+            zero_points: self.zero_points,
+        };
+        codes.config(ignore)
     }
 
     /// As the event of a base in its place.

@@ -13,6 +13,8 @@ use crate::formats::packed::name_pattern::parser::Parser;
 
 /// What begins an expression.
 const EXPRESSION: &str = "re:";
+/// Characters of one that a message repeats.
+const SAID: usize = 200;
 
 /// A name, or an expression for several.
 #[derive(Debug, Clone)]
@@ -36,9 +38,21 @@ impl fmt::Display for UnreadExpression {
             f,
             "'re:{}' is not read from its character {} on: letters, '.', classes, groups, '|', '^', \
              '$' and repetitions are",
-            self.text.escape_debug(),
+            Shortened(&self.text),
             self.at + 1
         )
+    }
+}
+
+/// The beginning of what somebody wrote, which may be of any length.
+struct Shortened<'a>(&'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(SAID) {
+            Some((end, _)) => write!(f, "{}...", self.0[..end].escape_debug()),
+            None => write!(f, "{}", self.0.escape_debug()),
+        }
     }
 }
 
@@ -274,5 +288,19 @@ mod tests {
             assert_eq!(error.at + 1, at, "{pattern}: {error}");
         }
         assert!(NamePattern::parse(&format!("re:{}", "(".repeat(100_000))).is_err());
+    }
+
+    #[test]
+    fn of_a_long_expression_only_the_beginning_is_repeated() {
+        let long = format!("re:{}(?=x)", "\u{e9}".repeat(400_000));
+        let said = NamePattern::parse(&long).unwrap_err().to_string();
+        let shown = format!(
+            "'re:{}...' is not read from its character 4000",
+            "\u{e9}".repeat(200)
+        );
+        assert!(said.starts_with(&shown), "{}", said.len());
+        let short = format!("re:{}(?=x)", "a".repeat(195));
+        let said = NamePattern::parse(&short).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("'{short}' is not")), "{said}");
     }
 }
