@@ -16,7 +16,9 @@ use crate::observe::status::Status;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::check::{HeldAgainst, check};
 use crate::publish::target::{Target, refuse_to_round};
-use crate::run::announce::{tell_far, tell_started, tell_stray, tell_zero_points};
+use crate::run::announce::{
+    tell_far, tell_started, tell_stray, tell_zero_points, warn_of_restored,
+};
 use crate::run::cold::{Cold, open_out};
 use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
@@ -138,6 +140,7 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
     let mut target = Target::open(out, settings, Arc::clone(weights))?;
     target.take_imatrix(given.as_ref());
     tell_started(&prepared, restored.gathered.shards, reporter);
+    warn_of_restored(&target, reporter);
     if let Some(given) = &given {
         let told = GivenTo {
             weights,

@@ -2,21 +2,24 @@
 //! written, and which of them serves the adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::disk::exists;
+use crate::disk::{create_folders, exists, rename, sync, write_json};
 use crate::error::Fatal;
 use crate::observe::run_events::{BaseWritten, PackedBaseWritten};
 use crate::publish::base::{Base, BaseRecord, emit};
-use crate::publish::base_worth::BaseWorth;
+use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::out_folder::OutFolder;
-use crate::publish::packed_base::PackedBase;
 use crate::publish::packed_base::layout::PackedLayout;
 use crate::publish::packed_base::record::PackedRecord;
+use crate::publish::packed_base::{CONFIG, PackedBase, config_of};
 use crate::settings::publish::{BaseForm, PublishSettings};
 use crate::weights::Weights;
+
+/// Name of a file that is not whole yet.
+const UNFINISHED: &str = "restored";
 
 /// The bases of an output folder.
 #[derive(Debug)]
@@ -89,6 +92,42 @@ impl Bases {
         }
         let found = self.present.values().next();
         Ok(found.map(|record| record.base.clone()))
+    }
+
+    /// Writes again what lay beside the weights of those that are there and is gone; returns the
+    /// paths. An engine does not load a model without its configuration.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn restore(
+        &self,
+        out: &OutFolder,
+        weights: &Weights,
+        companions: &Companions,
+    ) -> Result<Vec<PathBuf>, Fatal> {
+        let mut restored = Vec::new();
+        for form in self.present.keys() {
+            let folder = out.path.join(form.folder());
+            let mut parts = companions.list()?;
+            parts.retain(|part| part != Path::new(README) && !exists(&folder.join(part)));
+            for part in parts {
+                let unfinished = out.begin("")?;
+                let at = unfinished.join(UNFINISHED);
+                if *form == BaseForm::CompressedTensors && part == Path::new(CONFIG) {
+                    write_json(&at, &config_of(weights, &PackedLayout::new(weights)?)?)?;
+                } else {
+                    companions.copy_one(&part, &at)?;
+                }
+                let target = folder.join(&part);
+                let parent = target.parent().unwrap_or(&folder);
+                create_folders(parent).map_err(Fatal::io(parent, "create"))?;
+                rename(&at, &target).map_err(Fatal::io(&target, "rename into place"))?;
+                sync(parent)?;
+                out.abandon("");
+                restored.push(target);
+            }
+        }
+        Ok(restored)
     }
 
     /// The folder that serves the adapter: the packed one, where there is one.

@@ -64,6 +64,19 @@ impl Companions {
     /// # Errors
     /// [`Fatal::Io`] with the path of what cannot be read.
     pub(crate) fn find(&self) -> Result<Vec<PathBuf>, Fatal> {
+        let found = self.list()?;
+        for part in &found {
+            let path = self.folder.join(part);
+            OpenFile::open(&path).map_err(Fatal::io(&path, "read"))?;
+        }
+        Ok(found)
+    }
+
+    /// Their paths in the folder; none is opened.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`] with the path of a folder that cannot be read.
+    pub(crate) fn list(&self) -> Result<Vec<PathBuf>, Fatal> {
         let mut found = Vec::new();
         self.find_in(Path::new(""), &mut found)?;
         Ok(found)
@@ -89,7 +102,6 @@ impl Companions {
             // A pipe or a socket holds nothing; a link that leads nowhere is a file that is missing.
             let holds_nothing = exists(&path) && !is_file(&path);
             if !holds_nothing && !is_weights(&name) {
-                OpenFile::open(&path).map_err(Fatal::io(&path, "read"))?;
                 found.push(part);
             }
         }
@@ -115,6 +127,14 @@ impl Companions {
             folders.into_iter().try_for_each(sync)?;
         }
         Ok(())
+    }
+
+    /// Copies one of them to a path.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn copy_one(&self, part: &Path, to: &Path) -> Result<(), Fatal> {
+        copy_synced(&self.folder.join(part), to)
     }
 }
 

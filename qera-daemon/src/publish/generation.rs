@@ -81,8 +81,13 @@ impl Generation<'_> {
         let base_model = self.base_model.as_deref();
         write_adapter(folder, &self.layers, base_model)?;
         write_json(&folder.join("qera_manifest.json"), &self.manifest)?;
+        let own = out
+            .path
+            .join("generations")
+            .join(format!("{generation:06}"));
         let readme = Readme {
             generation,
+            own_folder: &own.display().to_string(),
             folder: &out.path.join("current").display().to_string(),
             base_model,
             as_numbers: self.as_numbers.as_deref(),

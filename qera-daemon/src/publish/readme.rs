@@ -20,6 +20,8 @@ pub(crate) struct Readme<'a> {
     pub(crate) generation: u64,
     /// Where engines find the newest one.
     pub(crate) folder: &'a str,
+    /// Where this one lies, and stays.
+    pub(crate) own_folder: &'a str,
     /// Folder of the model that the adapter belongs on, where it is here.
     pub(crate) base_model: Option<&'a str>,
     /// Folder of the same model with W~ as numbers, where it is here.
@@ -68,7 +70,8 @@ impl Readme<'_> {
             ),
         };
         let worth = self.worth(base_model);
-        let as_numbers = self.as_numbers.unwrap_or(base_model);
+        let as_numbers = Path::new(self.as_numbers.unwrap_or(base_model));
+        let (base_model, folder) = (Path::new(base_model), Path::new(folder));
         let packed_note = self.packed_note();
         let text = format!(
             "# qera adapter, generation {generation}
@@ -81,17 +84,21 @@ PEFT:
 ```python
 from peft import PeftModel
 from transformers import {class}
-base = {class}.from_pretrained(\"{as_numbers}\"{more})
-model = PeftModel.from_pretrained(base, \"{folder}\")
+base = {class}.from_pretrained({}{more})
+model = PeftModel.from_pretrained(base, {})
 ```
 
-`qera-daemon verify --adapter {folder} --base {base_model}` checks these files.
+`qera-daemon verify --adapter {} --base {}` checks these files.
 ",
+            literal(as_numbers),
+            literal(folder),
+            shell(folder),
+            shell(base_model),
             total = layers.outcomes.len(),
         );
         let is_causal = serving.task_type.as_deref() == Some("CAUSAL_LM");
         match is_causal {
-            true => text + &self.engines(base_model, as_numbers),
+            true => text + &self.engines(&shell(base_model), &shell(as_numbers)),
             false => text,
         }
     }
@@ -238,9 +245,9 @@ model = PeftModel.from_pretrained(base, {})
         format!("{}\n{errors}", belongs.unwrap_or_default())
     }
 
-    /// Engines of causal language models.
+    /// Engines of causal language models; the models' paths are as a shell takes them.
     fn engines(&self, base_model: &str, as_numbers: &str) -> String {
-        let folder = self.folder;
+        let folder = shell(Path::new(self.folder));
         let of_llama_cpp = format!(
             "
 llama.cpp (a base GGUF made from the same weights):
@@ -253,16 +260,17 @@ python convert_lora_to_gguf.py --base {as_numbers} {folder}
         self.servers(base_model) + &of_llama_cpp
     }
 
-    /// Engines that serve a Hugging Face folder.
+    /// Engines that serve a Hugging Face folder, whose path is as a shell takes it.
     fn servers(&self, base_model: &str) -> String {
-        let (folder, rank) = (self.folder, self.layers.rank());
+        let [folder, own_folder] = [self.folder, self.own_folder].map(|of| shell(Path::new(of)));
+        let rank = self.layers.rank();
         let max_lora_rank = VLLM_RANKS.into_iter().find(|&r| r >= rank).unwrap_or(rank);
         format!(
             "
-vLLM:
+vLLM (under the generation's own path, never `current`: it would take a later generation for this one):
 
 ```sh
-vllm serve {base_model} --enable-lora --max-lora-rank {max_lora_rank} --lora-modules qera={folder}
+vllm serve {base_model} --enable-lora --max-lora-rank {max_lora_rank} --lora-modules qera={own_folder}
 ```
 
 SGLang:

@@ -2,7 +2,7 @@
 //! current there.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::calibrate::imatrix::GivenStatistics;
@@ -48,6 +48,8 @@ pub(crate) struct Target<'a> {
     /// Digest of the shards that the current generation is the last word on, for these
     /// fingerprints.
     drained: Option<String>,
+    /// Files of its bases that were gone and are there again.
+    restored: Vec<PathBuf>,
 }
 
 /// What a publication did.
@@ -99,8 +101,10 @@ impl<'a> Target<'a> {
             fingerprints,
             weights,
             drained: None,
+            restored: Vec::new(),
         };
         target.identify_base()?;
+        target.restored = target.restore_bases()?;
         if target.bases.are_missing() {
             target.companions.find()?;
         }
@@ -142,6 +146,11 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
+    fn restore_bases(&self) -> Result<Vec<PathBuf>, Fatal> {
+        let Self { bases, weights, .. } = self;
+        bases.restore(&self.out, weights, &self.companions)
+    }
+
     /// No adapter goes out whose W~ is nowhere to be had.
     fn without_base(&self) -> Result<PublishReport, Fatal> {
         let layers = self.weights.layers().iter().enumerate();
@@ -176,6 +185,12 @@ impl<'a> Target<'a> {
             Some(base) => self.bases.write(&self.out, layers, base, &self.companions),
             None => Ok(BasesWritten::default()),
         }
+    }
+
+    /// Files of its bases that were gone when it was opened and are there again.
+    #[must_use]
+    pub(crate) fn restored(&self) -> &[PathBuf] {
+        &self.restored
     }
 
     /// What the next generation belongs to.

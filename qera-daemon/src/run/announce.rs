@@ -8,6 +8,7 @@ use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::run_events::{RunStarted, StateRestored};
 use crate::observe::systemd;
+use crate::publish::target::Target;
 use crate::run::begun::Begun;
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
@@ -48,6 +49,16 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
                  are not used",
                 unused.len()
             ),
+        });
+    }
+}
+
+/// Warns of files of a base that were gone: somebody may look for who removes them.
+pub(crate) fn warn_of_restored(target: &Target<'_>, reporter: &Reporter) {
+    for path in target.restored() {
+        reporter.say(&Event::Warning {
+            subject: &path.display().to_string(),
+            message: "was gone from the base, and is written again".into(),
         });
     }
 }
@@ -189,6 +200,9 @@ pub(crate) fn tell_restored(
     solved_for: Option<&str>,
     reporter: &Reporter,
 ) {
+    if let Some(target) = &begun.target {
+        warn_of_restored(target, reporter);
+    }
     let warn = |message: String| {
         reporter.say(&Event::Warning {
             subject: "state",

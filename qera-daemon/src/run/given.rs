@@ -12,7 +12,7 @@ use crate::observe::event::Event;
 use crate::observe::imatrix_events::ImatrixRead;
 use crate::observe::reporter::Reporter;
 use crate::publish::target::Target;
-use crate::run::announce::tell_model;
+use crate::run::announce::{tell_model, warn_of_restored};
 use crate::run::begun::Begun;
 use crate::run::cold::{Cold, open_out};
 use crate::run::prepared::Prepared;
@@ -168,6 +168,7 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
     let out = open_out(settings, model.as_ref())?;
     let mut target = Target::open(out, settings, Arc::clone(weights))?;
     warn_of_rows(&target, reporter);
+    warn_of_restored(&target, reporter);
     target.take_imatrix(given.as_ref());
     Cold {
         prepared: &prepared,

@@ -88,3 +88,42 @@ fn after_a_kill_it_is_there_whole() {
     let verdict = daemon.run(&["verify", "--adapter", "qera-out/current"]);
     assert_eq!(verdict.code, 0, "{}{}", verdict.output, verdict.log);
 }
+
+/// No engine loads a model without its configuration, and nothing else tells what it lacks.
+#[test]
+fn what_is_gone_from_a_base_is_written_again() {
+    let daemon = daemon_with_block();
+    let checkpoint = daemon.path().join("checkpoint");
+    fs::create_dir(checkpoint.join("1_Pooling")).unwrap();
+    fs::write(checkpoint.join("1_Pooling/config.json"), "pooling").unwrap();
+    expect(&run_both(&daemon, &[]), 0, &[]);
+    let out = daemon.path().join("qera-out");
+    let folders = ["base-compressed-tensors", "base"].map(|name| out.join(name));
+    let parts = ["config.json", "tokenizer.json", "1_Pooling/config.json"];
+    let read_all = || -> Vec<Vec<u8>> {
+        let paths = folders
+            .iter()
+            .flat_map(|of| parts.map(|part| of.join(part)));
+        paths.map(|path| fs::read(path).unwrap()).collect()
+    };
+    let (first, model) = (read_all(), inode(&daemon));
+    // With the options and without them.
+    for options in [&["--emit-base=hf,compressed-tensors"][..], &[]] {
+        for folder in &folders {
+            for part in parts {
+                fs::remove_file(folder.join(part)).unwrap();
+            }
+            fs::remove_dir(folder.join("1_Pooling")).unwrap();
+        }
+        let gone = "config.json: was gone from the base, and is written again";
+        let run = run_once(&daemon, options);
+        expect(&run, 0, &["nothing new", "tokenizer.json: was gone", gone]);
+        assert_eq!(read_all(), first);
+        assert_eq!(inode(&daemon), model);
+        let run = run_once(&daemon, options);
+        assert!(!run.log.contains("was gone"), "{}", run.log);
+    }
+    let left = fs::read_dir(&out).unwrap();
+    let left = left.map(|of| of.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.contains("unfinished")).count(), 0);
+}

@@ -78,12 +78,39 @@ fn everything_with_a_kernel_is_packed_and_the_rest_is_as_it_was() {
             path.replace("-compressed-tensors", "")
         ),
         &format!("`{path}` is packed as compressed-tensors"),
+        // Never `current` for vLLM: under one name it would take a later generation for this one.
+        &format!(
+            "--lora-modules qera={}\n",
+            out.join("generations/000001").display()
+        ),
         &format!(
             "verify --adapter {} --base {path}",
             out.join("current").display()
         ),
     ] {
         assert!(readme.contains(said.as_str()), "{said}: {readme}");
+    }
+}
+
+#[test]
+fn paths_with_blanks_are_commands_still() {
+    let daemon = daemon_with_block();
+    expect(&run_both(&daemon, &["--out", "my out"]), 0, &[]);
+    let out = daemon.path().join("my out");
+    let readme = fs::read_to_string(out.join("current/README.md")).unwrap();
+    let path = |part: &str| out.join(part).display().to_string();
+    let (packed, numbers) = (path("base-compressed-tensors"), path("base"));
+    let (current, own) = (path("current"), path("generations/000001"));
+    for said in [
+        format!("vllm serve '{packed}' "),
+        format!("--lora-modules qera='{own}'\n"),
+        format!("--model-path '{packed}' "),
+        format!("--lora-paths qera='{current}'\n"),
+        format!("--base '{numbers}' '{current}'\n"),
+        format!("from_pretrained(base, \"{current}\")"),
+        format!("verify --adapter '{current}' --base '{packed}'`"),
+    ] {
+        assert!(readme.contains(&said), "{said}: {readme}");
     }
 }
 

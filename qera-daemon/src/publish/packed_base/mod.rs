@@ -32,7 +32,7 @@ use crate::weights::checkpoint::refuse;
 use crate::weights::frozen::packed::PackedLayer;
 
 /// Name of the model's configuration.
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 
 /// What a packed base is made of.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ impl PackedBase<'_> {
 
     fn write(&self, folder: &Path) -> Result<BaseRecord, Fatal> {
         self.companions.copy(folder)?;
-        write_json(&folder.join(CONFIG), &self.config()?)?;
+        write_json(&folder.join(CONFIG), &config_of(self.weights, self.layout)?)?;
         let WrittenTensors { samples, blake3 } = self.write_tensors(&folder.join(MODEL))?;
         let record = BaseRecord {
             base: self.base.clone(),
@@ -79,17 +79,6 @@ impl PackedBase<'_> {
         let readme = format!("{}\n{text}", self.worth.text());
         write_synced(&folder.join(README), readme.as_bytes())?;
         Ok(record)
-    }
-
-    /// The checkpoint's, and how its weights are packed.
-    fn config(&self) -> Result<Value, Fatal> {
-        let path = self.weights.folder().join(CONFIG);
-        let bytes = read(&path).map_err(Fatal::io(&path, "read"))?;
-        let config: Result<Value, _> = serde_json::from_slice(&bytes);
-        let mut config = config.map_err(|e| refuse(&path, format!("not JSON: {e}")))?;
-        let PackedLayout { scheme, ignore, .. } = self.layout;
-        config["quantization_config"] = scheme.config(ignore);
-        Ok(config)
     }
 
     fn write_tensors(&self, path: &Path) -> Result<WrittenTensors, Fatal> {
@@ -162,6 +151,20 @@ impl PackedBase<'_> {
         }
         tensors
     }
+}
+
+/// The checkpoint's config.json, and how its weights are packed.
+///
+/// # Errors
+/// [`Fatal::Io`], [`Fatal::Checkpoint`] for one that is not JSON.
+pub(crate) fn config_of(weights: &Weights, layout: &PackedLayout) -> Result<Value, Fatal> {
+    let path = weights.folder().join(CONFIG);
+    let bytes = read(&path).map_err(Fatal::io(&path, "read"))?;
+    let config: Result<Value, _> = serde_json::from_slice(&bytes);
+    let mut config = config.map_err(|e| refuse(&path, format!("not JSON: {e}")))?;
+    let PackedLayout { scheme, ignore, .. } = layout;
+    config["quantization_config"] = scheme.config(ignore);
+    Ok(config)
 }
 
 /// What was written.
