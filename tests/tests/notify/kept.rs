@@ -70,9 +70,10 @@ fn swaps_that_are_refused_hold_back_no_more_than_the_newest() {
     let RunningDaemon { daemon, mut live } = running;
     server.stick("qera", served);
     for index in 0..5 {
-        publish(&daemon, &mut live, &format!("b{index}"), 1);
-        let load = format!("load qera {:06}", newest(&daemon));
-        server.wait_until("the swap", |server| server.count(&load) > 0);
+        publish(&daemon, &mut live, &"b".repeat(index + 2), 1);
+        server.wait_until("the swap", |server| {
+            server.count(&format!("load qera {:06}", newest(&daemon))) > 0
+        });
     }
     publish(&daemon, &mut live, "last", 1);
     let kept = generations(&daemon.path().join("qera-out"));
