@@ -63,7 +63,7 @@ fn what_is_served_stays_while_no_newer_one_is_and_others_go() {
 fn swaps_that_are_refused_hold_back_no_more_than_the_newest() {
     let server = Server::start();
     server.add_plugin();
-    let options = ["--notify", &server.option(""), "--keep-generations", "1"];
+    let options = ["--notify", &server.option(""), "--keep-generations", "3"];
     let running = begin(&options);
     write_rows_of_both_sites(&running.daemon, "a", 0.0);
     let served = running.rest_at(1);
