@@ -6,6 +6,7 @@ mod canary;
 mod faults;
 mod kept;
 mod permanent;
+mod received;
 mod restarts;
 mod secrets;
 mod served;
