@@ -14,8 +14,9 @@ use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Status;
 use crate::plan::imatrix_plan::ImatrixPlan;
+use crate::publish::bases::refuse_to_round;
 use crate::publish::check::{HeldAgainst, check};
-use crate::publish::target::{Target, refuse_to_round};
+use crate::publish::target::Target;
 use crate::run::announce::{
     tell_far, tell_started, tell_stray, tell_zero_points, warn_of_restored,
 };

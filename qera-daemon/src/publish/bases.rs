@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{create_folders, exists, rename, sync, write_json};
+use crate::disk::{create_folders, exists, is_link, rename, sync, write_json};
 use crate::error::Fatal;
 use crate::observe::run_events::{BaseWritten, PackedBaseWritten};
 use crate::publish::base::{Base, BaseRecord, emit};
@@ -29,6 +29,8 @@ pub(crate) struct Bases {
     present: BTreeMap<BaseForm, BaseRecord>,
     /// What is packed, where that is to be written.
     layout: Option<PackedLayout>,
+    /// Files that were gone and are there again.
+    restored: Vec<PathBuf>,
 }
 
 /// What is written before a generation.
@@ -59,6 +61,7 @@ impl Bases {
             wanted,
             present: BTreeMap::new(),
             layout,
+            restored: Vec::new(),
         })
     }
 
@@ -94,18 +97,17 @@ impl Bases {
         Ok(found.map(|record| record.base.clone()))
     }
 
-    /// Writes again what lay beside the weights of those that are there and is gone; returns the
-    /// paths. An engine does not load a model without its configuration.
+    /// Writes again what lay beside the weights of those that are there and is gone. An
+    /// engine does not load a model without its configuration.
     ///
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn restore(
-        &self,
+        &mut self,
         out: &OutFolder,
         weights: &Weights,
         companions: &Companions,
-    ) -> Result<Vec<PathBuf>, Fatal> {
-        let mut restored = Vec::new();
+    ) -> Result<(), Fatal> {
         for form in self.present.keys() {
             let folder = out.path.join(form.folder());
             let mut parts = companions.list()?;
@@ -124,10 +126,16 @@ impl Bases {
                 rename(&at, &target).map_err(Fatal::io(&target, "rename into place"))?;
                 sync(parent)?;
                 out.abandon("");
-                restored.push(target);
+                self.restored.push(target);
             }
         }
-        Ok(restored)
+        Ok(())
+    }
+
+    /// Files that were gone and are there again.
+    #[must_use]
+    pub(crate) fn restored(&self) -> &[PathBuf] {
+        &self.restored
     }
 
     /// The folder that serves the adapter: the packed one, where there is one.
@@ -200,4 +208,21 @@ impl Bases {
         }
         Ok(written)
     }
+}
+
+/// A base and what follows `current` belong to the W~ that they were made with: no other one is
+/// rounded beside them.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] where either is there.
+pub(crate) fn refuse_to_round(out: &OutFolder) -> Result<(), Fatal> {
+    let bases = BaseForm::ALL.map(BaseForm::folder).into_iter();
+    let mut of = bases.chain(["current"]).map(|name| out.path.join(name));
+    if !of.any(|path| exists(&path) || is_link(&path)) {
+        return Ok(());
+    }
+    Err(Fatal::StateRefused {
+        path: out.path.clone(),
+        reason: "its base and its current generation belong to a W~ that this run would make anew: choose another --out".into(),
+    })
 }

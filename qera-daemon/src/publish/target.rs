@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::calibrate::imatrix::GivenStatistics;
-use crate::disk::{exists, is_link};
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::observe::run_events::GenerationRejected;
@@ -23,7 +22,6 @@ use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundedBase;
 use crate::settings::Settings;
 use crate::settings::notify::NotifiedServer;
-use crate::settings::publish::BaseForm;
 use crate::settings::rounding::Rounding;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerOutcome;
@@ -48,8 +46,6 @@ pub(crate) struct Target<'a> {
     /// Digest of the shards that the current generation is the last word on, for these
     /// fingerprints.
     drained: Option<String>,
-    /// Files of its bases that were gone and are there again.
-    restored: Vec<PathBuf>,
 }
 
 /// What a publication did.
@@ -101,10 +97,10 @@ impl<'a> Target<'a> {
             fingerprints,
             weights,
             drained: None,
-            restored: Vec::new(),
         };
         target.identify_base()?;
-        target.restored = target.restore_bases()?;
+        let bases = &mut target.bases;
+        bases.restore(&target.out, &target.weights, &target.companions)?;
         if target.bases.are_missing() {
             target.companions.find()?;
         }
@@ -146,11 +142,6 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    fn restore_bases(&self) -> Result<Vec<PathBuf>, Fatal> {
-        let Self { bases, weights, .. } = self;
-        bases.restore(&self.out, weights, &self.companions)
-    }
-
     /// No adapter goes out whose W~ is nowhere to be had.
     fn without_base(&self) -> Result<PublishReport, Fatal> {
         let layers = self.weights.layers().iter().enumerate();
@@ -190,7 +181,7 @@ impl<'a> Target<'a> {
     /// Files of its bases that were gone when it was opened and are there again.
     #[must_use]
     pub(crate) fn restored(&self) -> &[PathBuf] {
-        &self.restored
+        self.bases.restored()
     }
 
     /// What the next generation belongs to.
@@ -333,23 +324,6 @@ fn refuse_other_rounded(out: &OutFolder, digest: Option<&str>) -> Result<(), Fat
     })
 }
 
-/// A base and what follows `current` belong to the W~ that they were made with: no other one is
-/// rounded beside them.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] where either is there.
-pub(crate) fn refuse_to_round(out: &OutFolder) -> Result<(), Fatal> {
-    let bases = BaseForm::ALL.map(BaseForm::folder).into_iter();
-    let mut of = bases.chain(["current"]).map(|name| out.path.join(name));
-    if !of.any(|path| exists(&path) || is_link(&path)) {
-        return Ok(());
-    }
-    Err(Fatal::StateRefused {
-        path: out.path.clone(),
-        reason: "its base and its current generation belong to a W~ that this run would make anew: choose another --out".into(),
-    })
-}
-
 /// An engine that follows `current` serves it on weights of one quantizer, rounded in one way, or
 /// on one file.
 ///
@@ -439,6 +413,7 @@ pub(crate) fn refuse_other_checkpoint(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::exists;
     use crate::publish::check::served_model::ServedModel;
     use crate::publish::sample::{DIGESTED, digest as digest_of};
     use crate::settings::options::Options;
