@@ -75,7 +75,7 @@ fn swaps_that_are_refused_hold_back_no_more_than_the_newest() {
             server.count(&format!("load qera {:06}", newest(&daemon))) > 0
         });
     }
-    publish(&daemon, &mut live, "last", 1);
+    publish(&daemon, &mut live, "the last", 1);
     let kept = generations(&daemon.path().join("qera-out"));
     assert!(kept.contains(&served), "{kept:?}");
     // Beside it: the newest, the one told last, and what was served for a moment before.
