@@ -37,6 +37,7 @@ pub(crate) mod feeder;
 pub(crate) mod gathering;
 pub(crate) mod layer_outcomes;
 pub(crate) mod ledger;
+pub(crate) mod listener;
 pub(crate) mod outcome;
 pub(crate) mod publisher;
 pub(crate) mod report;

@@ -12,19 +12,19 @@ use crate::judge::progress::LayerSummary;
 use crate::judge::schedule::first_point;
 use crate::observe::event::Event;
 use crate::observe::layer_events::LayerConverged;
-use crate::observe::notify_events::ServerStatus;
 use crate::observe::run_events::{AllLayersConverged, GenerationPublished};
 use crate::observe::systemd;
 use crate::pipeline::context::Context;
 use crate::pipeline::entries::{LayerEntry, RelativeErrors};
 use crate::pipeline::layer_outcomes::layer_outcomes;
 use crate::pipeline::ledger::CorrectionEntry;
+use crate::pipeline::listener::Listener;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
 use crate::pipeline::stand_ins::StandIns;
 use crate::pipeline::thread::Discard;
 use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
-use crate::publish::notify::{Audience, HandOver, Notifiers, NotifyThreads};
+use crate::publish::notify::{HandOver, Notifiers, NotifyThreads};
 use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
@@ -53,20 +53,6 @@ pub(crate) struct Publisher<'a> {
     starved_said: bool,
     hook: Option<OnPublish>,
     servers: Notifiers,
-}
-
-/// Says and shows what becomes of the servers that are notified.
-#[derive(Clone, Copy)]
-struct Listener<'a>(&'a Context<'a>);
-
-impl Audience for Listener<'_> {
-    fn say(&self, event: &Event<'_>) {
-        self.0.reporter.say(event);
-    }
-
-    fn show(&self, status: &ServerStatus) {
-        self.0.ledger.server_seen(status);
-    }
 }
 
 impl<'a> Publisher<'a> {
