@@ -12,6 +12,7 @@ import hugging_face
 import torch
 import transformers
 from architectures import ARCHITECTURES
+from folders import Folders
 from hugging_face import Frame, ShardFolder, Tap
 from test_tap_rows import SMALL, drawn, llama, replica
 from torch import nn
@@ -70,16 +71,9 @@ class Spread(nn.DataParallel):
         return x
 
 
-class TapCallsTests:
+class TapCallsTests(Folders):
     def __init__(self, daemon):
-        self.work, self.folders = daemon.work / "tap-calls", 0
-        self.work.mkdir()
-
-    def folder(self):
-        self.folders += 1
-        folder = self.work / str(self.folders)
-        folder.mkdir()
-        return folder
+        super().__init__(daemon, "tap-calls")
 
     def record(self, model, use, **options):
         folder, told = self.folder(), io.StringIO()

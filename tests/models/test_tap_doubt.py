@@ -5,6 +5,7 @@ import io
 
 import torch
 import transformers
+from folders import Folders
 from hugging_face import Tap
 from record import is_linear
 from test_tap_masks import OTHER, PADDED
@@ -60,16 +61,9 @@ class Latents(nn.Module):
         return self.layer(inputs_embeds), self.layer(torch.ones(1, 16, 8))
 
 
-class TapDoubtTests:
+class TapDoubtTests(Folders):
     def __init__(self, daemon):
-        self.work, self.folders = daemon.work / "tap-doubt", 0
-        self.work.mkdir()
-
-    def folder(self):
-        self.folders += 1
-        folder = self.work / str(self.folders)
-        folder.mkdir()
-        return folder
+        super().__init__(daemon, "tap-doubt")
 
     def check(self, model, use, left, counts=of_padded):
         """All layers that are given rows are recorded as the truth has it, but for those that are left."""

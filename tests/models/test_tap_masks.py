@@ -6,6 +6,7 @@ import io
 import torch
 import transformers
 from architectures import ARCHITECTURES, HEADS, HIDDEN, WIDE, tokens
+from folders import Folders
 from hugging_face import BATCH_MAJOR, Tap, linear_layers
 from record import is_linear
 from test_tap_rows import SMALL, drawn, fed, llama
@@ -95,16 +96,9 @@ def in_cache(start, rows, width=40):
     return (key <= query[:, None]) & (counts[:, None, None] == 1)
 
 
-class TapMasksTests:
+class TapMasksTests(Folders):
     def __init__(self, daemon):
-        self.work, self.folders = daemon.work / "tap-masks", 0
-        self.work.mkdir()
-
-    def folder(self):
-        self.folders += 1
-        folder = self.work / str(self.folders)
-        folder.mkdir()
-        return folder
+        super().__init__(daemon, "tap-masks")
 
     def check(self, model, use, counts, names=None):
         """Recorded by the tap and by the truth, which is told what is padding; returns what the tap said."""

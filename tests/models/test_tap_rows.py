@@ -8,6 +8,7 @@ import threading
 import torch
 import transformers
 from architectures import ARCHITECTURES, tokens
+from folders import Folders
 from hugging_face import Tap
 from record import is_linear
 from safetensors import safe_open
@@ -100,16 +101,9 @@ def replica(module):
     return copied
 
 
-class TapRowsTests:
+class TapRowsTests(Folders):
     def __init__(self, daemon):
-        self.work, self.folders = daemon.work / "tap-rows", 0
-        self.work.mkdir()
-
-    def folder(self):
-        self.folders += 1
-        folder = self.work / str(self.folders)
-        folder.mkdir()
-        return folder
+        super().__init__(daemon, "tap-rows")
 
     def check(self, model, use, names=None, grad=False, **options):
         """Records what `use` does with the model, twice: by the tap and by the truth. Returns the folder."""

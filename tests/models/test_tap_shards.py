@@ -12,6 +12,7 @@ import peft
 import torch
 import transformers
 from architectures import ARCHITECTURES
+from folders import Folders
 from hugging_face import Tap
 from record import is_linear
 from safetensors import safe_open
@@ -48,16 +49,9 @@ def masked_language_model():
     return transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, max_position_embeddings=64)).eval()
 
 
-class TapShardsTests:
+class TapShardsTests(Folders):
     def __init__(self, daemon):
-        self.work, self.folders = daemon.work / "tap-shards", 0
-        self.work.mkdir()
-
-    def folder(self):
-        self.folders += 1
-        folder = self.work / str(self.folders)
-        folder.mkdir()
-        return folder
+        super().__init__(daemon, "tap-shards")
 
     def record(self, model, calls=1, **options):
         """The folder, what the tap said, and the tap, of so many calls of a model that reads tokens."""
