@@ -11,12 +11,14 @@ use crate::disk::open_file::OpenFile;
 use crate::disk::read;
 use crate::formats::peft::tensors::factor_name;
 use crate::formats::safetensors::header::{Header, HeaderError, float_dtype};
+use crate::host::factor_type::FactorType;
 use crate::host::factors::Rounded;
 use crate::judge::held_out::{Choice, ChoiceOrigin};
 use crate::judge::scores::HeldOut;
 use crate::publish::current::current;
+use crate::publish::manifest::not_as_asked;
 use crate::publish::target::Target;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerSolution, NotAsAsked};
 
 /// A layer as the manifest has it.
 #[derive(Deserialize)]
@@ -101,15 +103,12 @@ impl KeptLayer {
             error_bf16: error.rounded_bf16.unwrap_or(f64::INFINITY),
             doubt: error.uncertainty.unwrap_or_default() * error.with,
             factors: Rounded {
-                dtype: a.dtype,
+                dtype: FactorType::Float(a.dtype),
                 lora_a: a.values[..rank * m].to_vec(),
                 lora_b: b.values.chunks(padded).flat_map(of_rank).collect(),
                 error: error.rounded,
             },
-            // A word in the place of a number: it overflowed.
-            error_in_asked_dtype: error
-                .in_asked_dtype
-                .map(|f| f.as_f64().unwrap_or(f64::INFINITY)),
+            not_as_asked: error.in_asked_dtype.as_ref().map(not_as_asked),
             spectrum: self.spectrum,
             choice: self
                 .shrinkage

@@ -32,7 +32,7 @@ pub(crate) fn write_adapter(
     for AdapterLayer { layer, solution } in published.solved() {
         let plan = |factor, shape| TensorPlan {
             name: format!("base_model.model.{}.lora_{factor}.weight", layer.served_as),
-            dtype: dtype_name(solution.factors.dtype),
+            dtype: dtype_name(solution.factors.dtype.float()),
             shape,
         };
         plans.push(plan("A", vec![rank, layer.in_features]));
@@ -43,7 +43,7 @@ pub(crate) fn write_adapter(
     let out = NewFile::create(&path)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
     for AdapterLayer { layer, solution } in published.solved() {
-        let (factors, dtype) = (&solution.factors, solution.factors.dtype);
+        let (factors, dtype) = (&solution.factors, solution.factors.dtype.float());
         let mut a = vec![0.0; rank * layer.in_features];
         let mut b = vec![0.0; layer.out_features * rank];
         a[..factors.lora_a.len()].copy_from_slice(&factors.lora_a);
