@@ -8,6 +8,7 @@
 use half::f16;
 use qera_core::dtype::FloatDtype;
 
+use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::blocks::encode::{BLOCK, SymmetricBlock};
 use crate::formats::safetensors::header::{dtype_name, encode};
 
@@ -55,7 +56,7 @@ impl FactorType {
     pub(crate) fn written_name(self) -> String {
         match self {
             Self::Float(dtype) => dtype_name(dtype).to_string(),
-            Self::Q8_0 => SymmetricBlock::Q8_0.block_type().to_string(),
+            Self::Q8_0 => self.block_type().to_string(),
         }
     }
 
@@ -107,7 +108,8 @@ impl FactorType {
         length.is_multiple_of(self.block())
     }
 
-    /// The rank as it is written: rows of `lora_b` have its length, and are whole blocks.
+    /// The rank as it is written, of A as of B: rows of `lora_b` have its length, and are whole
+    /// blocks.
     #[must_use]
     pub(crate) const fn padded_rank(self, rank: usize) -> usize {
         rank.next_multiple_of(self.block())
@@ -125,8 +127,18 @@ impl FactorType {
     /// Bytes of A and B, m x k and k x n, as they are written.
     #[must_use]
     pub(crate) const fn bytes(self, m: usize, n: usize, rank: usize) -> usize {
-        let rows_of_b = n * (self.padded_rank(rank) / self.block());
-        (rank * (m / self.block()) + rows_of_b) * self.block_bytes()
+        self.padded_rank(rank) * (m + n) / self.block() * self.block_bytes()
+    }
+
+    /// What a GGUF calls it.
+    #[must_use]
+    pub(crate) const fn block_type(self) -> BlockType {
+        match self {
+            Self::Float(FloatDtype::F32) => BlockType::F32,
+            Self::Float(FloatDtype::F16) => BlockType::F16,
+            Self::Float(FloatDtype::Bf16) => BlockType::BF16,
+            Self::Q8_0 => SymmetricBlock::Q8_0.block_type(),
+        }
     }
 
     /// Rounds to what a reader will see, rows of length `row` one after the other; infinite or NaN
@@ -247,13 +259,7 @@ mod tests {
     }
 
     fn read(of: FactorType, bytes: &[u8]) -> Vec<f32> {
-        let number = match of {
-            FactorType::Float(FloatDtype::F32) => 0,
-            FactorType::Float(FloatDtype::F16) => 1,
-            FactorType::Float(FloatDtype::Bf16) => 30,
-            FactorType::Q8_0 => SymmetricBlock::Q8_0.type_number(),
-        };
-        decode_gguf_blocks(number, bytes).unwrap()
+        decode_gguf_blocks(of.block_type().number(), bytes).unwrap()
     }
 
     #[test]
