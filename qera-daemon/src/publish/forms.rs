@@ -37,16 +37,10 @@ impl AdapterForms {
         let mlx = writes(AdapterForm::Mlx).then(|| MlxNames::of(weights));
         Ok(Self {
             all: settings.formats.clone(),
-            gguf: gguf.transpose().map_err(|e| refused(AdapterForm::Gguf, &e))?,
-            mlx: mlx.transpose().map_err(|e| refused(AdapterForm::Mlx, &e))?,
+            gguf: gguf
+                .transpose()
+                .map_err(|e| AdapterForm::Gguf.refused(&e))?,
+            mlx: mlx.transpose().map_err(|e| AdapterForm::Mlx.refused(&e))?,
         })
     }
-}
-
-fn refused(form: AdapterForm, reason: &dyn core::error::Error) -> Fatal {
-    Fatal::Usage(format!(
-        "--format {}: {reason} (or leave {} out of --format)",
-        form.name(),
-        form.name()
-    ))
 }

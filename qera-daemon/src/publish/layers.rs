@@ -86,14 +86,16 @@ impl PublishedLayers<'_> {
     /// is quantized without correction, and what waits for its first solve is not yet corrected.
     pub(crate) fn solved(&self) -> impl Iterator<Item = AdapterLayer<'_>> {
         let outcomes = self.weights.layers().iter().zip(self.outcomes);
-        outcomes.enumerate().filter_map(|(index, (layer, outcome))| {
-            let solution = outcome.solution()?;
-            Some(AdapterLayer {
-                index,
-                layer,
-                solution,
+        outcomes
+            .enumerate()
+            .filter_map(|(index, (layer, outcome))| {
+                let solution = outcome.solution()?;
+                Some(AdapterLayer {
+                    index,
+                    layer,
+                    solution,
+                })
             })
-        })
     }
 
     /// Layers with a correction that does something.

@@ -49,7 +49,10 @@ pub(crate) fn write_mlx(
     for of in published.solved() {
         let dtype = of.solution.factors.dtype;
         let PaddedFactors { lora_a, lora_b } = of.padded(rank);
-        let (a, b) = (transposed(&lora_a, rank), transposed(&lora_b, of.layer.out_features));
+        let (a, b) = (
+            transposed(&lora_a, rank),
+            transposed(&lora_b, of.layer.out_features),
+        );
         writer.tensor(&encode(&a, dtype)).map_err(&failed)?;
         writer.tensor(&encode(&b, dtype)).map_err(&failed)?;
     }
@@ -59,7 +62,9 @@ pub(crate) fn write_mlx(
 
 /// What mlx-lm asks for: `scale` has no default there.
 fn config(published: &PublishedLayers<'_>, names: &MlxNames) -> Value {
-    let keys = published.solved().map(|of| names.layers[of.index].key.as_str());
+    let keys = published
+        .solved()
+        .map(|of| names.layers[of.index].key.as_str());
     json!({
         "fine_tune_type": "lora",
         "lora_parameters": {

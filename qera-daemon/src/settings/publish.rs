@@ -73,6 +73,15 @@ impl AdapterForm {
             Self::Mlx => "mlx",
         }
     }
+
+    /// That it cannot be written, and why.
+    #[must_use]
+    pub(crate) fn refused(self, reason: &dyn core::error::Error) -> Fatal {
+        let name = self.name();
+        Fatal::Usage(format!(
+            "--format {name}: {reason} (or leave {name} out of --format)"
+        ))
+    }
 }
 
 /// Where generations go.
@@ -258,7 +267,9 @@ mod tests {
             assert_eq!(given(text).unwrap(), expected, "{text}");
         }
         for list in ["", "onnx", "peft,"] {
-            let said = given(&format!("format = \"{list}\"")).unwrap_err().to_string();
+            let said = given(&format!("format = \"{list}\""))
+                .unwrap_err()
+                .to_string();
             assert!(said.contains("--format: unknown form '"), "{said}");
         }
         let said = given("format = \"gguf\"\nnotify = [\"vllm=http://h:1\"]");

@@ -92,7 +92,9 @@ impl MlxNames {
             })
         };
         let layers = weights.layers().iter().map(place);
-        let blocks = weights.modules().filter_map(|module| block_of(class, module));
+        let blocks = weights
+            .modules()
+            .filter_map(|module| block_of(class, module));
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
             blocks: blocks.max().map_or(0, |last| last.saturating_add(1)),
@@ -223,10 +225,19 @@ mod tests {
         for kind in LISTED {
             let class = check_kind(&[kind]).unwrap();
             assert_eq!(class.blocks().len(), 1, "{kind}");
-            assert_eq!(block_of(class, &format!("{}.7.x", &class.blocks()[0].trim_end_matches(".*"))), Some(7));
+            assert_eq!(
+                block_of(
+                    class,
+                    &format!("{}.7.x", &class.blocks()[0].trim_end_matches(".*"))
+                ),
+                Some(7)
+            );
         }
         for (kinds, said) in [
-            (&["falcon"][..], "of 'falcon' is not known; known are cohere, "),
+            (
+                &["falcon"][..],
+                "of 'falcon' is not known; known are cohere, ",
+            ),
             (&["llava", "llama"], "of 'llava', 'llama' is not known"),
             (&[], "config.json does not say what it is"),
         ] {

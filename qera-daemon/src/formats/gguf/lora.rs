@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::formats::gguf::block_type::BlockType;
+use crate::formats::gguf::blocks::{BlockError, decode};
 use crate::formats::gguf::error::{GgufError, Quoted};
 use crate::formats::gguf::header::{GgufHeader, TensorClaim};
 use crate::formats::gguf::metadata::Metadata;
@@ -41,6 +43,76 @@ pub(crate) struct GgufPair {
     pub(crate) a: Option<TensorClaim>,
     /// `lora_b`.
     pub(crate) b: Option<TensorClaim>,
+}
+
+/// A factor as it lies in the file, by rows.
+#[derive(Debug)]
+pub(crate) struct LoraMatrix {
+    /// Rows: of `lora_a` the rank.
+    pub(crate) rows: usize,
+    /// Their length: of `lora_b` the rank.
+    pub(crate) columns: usize,
+    /// What the numbers are stored in.
+    pub(crate) stored_in: BlockType,
+    /// The numbers.
+    pub(crate) values: Vec<f32>,
+}
+
+/// Why a factor is not read; a sentence that goes after the tensor's name.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MatrixProblem {
+    /// One matrix for each expert of a block.
+    #[error("has three dimensions, one for experts, which is not read")]
+    Experts,
+    /// A type that holds no weights, or is not known.
+    #[error("is of type {0}, which is not read")]
+    Type(String),
+    /// NaN or infinite.
+    #[error("is NaN or infinite at [{row}, {column}]")]
+    NotFinite {
+        /// The row as it lies there; of a block of numbers the first one's.
+        row: usize,
+        /// The column.
+        column: usize,
+    },
+    /// What the header has checked before.
+    #[error("cannot be read: {0}")]
+    Length(BlockError),
+}
+
+impl LoraMatrix {
+    /// The numbers of a tensor in a file of these bytes.
+    ///
+    /// # Errors
+    /// [`MatrixProblem`].
+    pub(crate) fn read(bytes: &[u8], claim: &TensorClaim) -> Result<Self, MatrixProblem> {
+        let columns = claim.ne.first().copied().unwrap_or(1);
+        let rows = claim.ne.get(1).copied().unwrap_or(1);
+        if claim.ne.iter().skip(2).any(|&n| n > 1) {
+            return Err(MatrixProblem::Experts);
+        }
+        let of = BlockType::of(claim.type_number);
+        let of = of.map_err(|error| MatrixProblem::Type(error.to_string()))?;
+        // The header has checked that it lies in the file.
+        let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
+        let end = start.saturating_add(claim.bytes.unwrap_or_default());
+        let stored = bytes.get(start..end).unwrap_or_default();
+        let mut values = vec![0.0; rows * columns];
+        match decode(of, stored, &mut values) {
+            Ok(()) => Ok(Self {
+                rows,
+                columns,
+                stored_in: of,
+                values,
+            }),
+            Err(BlockError::NotFinite { block, .. }) => {
+                let at = block * of.block_len();
+                let (row, column) = (at / columns, at % columns);
+                Err(MatrixProblem::NotFinite { row, column })
+            }
+            Err(length) => Err(MatrixProblem::Length(length)),
+        }
+    }
 }
 
 /// A file as its header describes it.
@@ -116,9 +188,7 @@ impl LoraGguf {
         for (key, expected) in [(TYPE, ADAPTER), (KIND, LORA)] {
             let said = metadata.text(key);
             if said != Some(expected) {
-                let said = said.map_or("no text".into(), |said| {
-                    format!("'{}'", Quoted::new(said))
-                });
+                let said = said.map_or("no text".into(), |said| format!("'{}'", Quoted::new(said)));
                 self.problems
                     .push(format!("{key} is {said}, not '{expected}'"));
             }
@@ -208,12 +278,24 @@ mod tests {
     fn what_llama_cpp_would_refuse_is_named() {
         let text = |text: &str| MetadataValue::Text(text.into());
         for (key, value, said) in [
-            (TYPE, Some(text("model")), "general.type is 'model', not 'adapter'"),
+            (
+                TYPE,
+                Some(text("model")),
+                "general.type is 'model', not 'adapter'",
+            ),
             (TYPE, None, "general.type is no text, not 'adapter'"),
             (KIND, Some(text("ia3")), "adapter.type is 'ia3', not 'lora'"),
             (ARCHITECTURE, None, "has no general.architecture"),
-            (ALPHA, Some(MetadataValue::U32(1)), "adapter.lora.alpha is no number of 32 bits"),
-            (ALPHA, Some(MetadataValue::F32(f32::NAN)), "adapter.lora.alpha is NaN"),
+            (
+                ALPHA,
+                Some(MetadataValue::U32(1)),
+                "adapter.lora.alpha is no number of 32 bits",
+            ),
+            (
+                ALPHA,
+                Some(MetadataValue::F32(f32::NAN)),
+                "adapter.lora.alpha is NaN",
+            ),
         ] {
             let mut all = metadata("llama");
             match value {

@@ -125,7 +125,10 @@ impl MlxConfig {
             ("dropout", finite("dropout").is_some()),
         ] {
             if !known {
-                let message = format!("lora_parameters.{key} is {}, mlx-lm needs a number", get(key));
+                let message = format!(
+                    "lora_parameters.{key} is {}, mlx-lm needs a number",
+                    get(key)
+                );
                 self.problems.push(message);
             }
         }
@@ -178,9 +181,20 @@ mod tests {
         assert!(all.reaches("model.layers.0.mlp.up", Some(4)));
         assert!(!all.reaches("lm_head", Some(4)));
         let place = block_path("model.h.12.attn.c");
-        let expected = BlockPath { block: 12, path: "attn.c" };
+        let expected = BlockPath {
+            block: 12,
+            path: "attn.c",
+        };
         assert_eq!(place, Some(expected));
-        for none in ["", ".", "a", "a.1", "a.1.", "a.99999999999999999999999.b", "a..b"] {
+        for none in [
+            "",
+            ".",
+            "a",
+            "a.1",
+            "a.1.",
+            "a.99999999999999999999999.b",
+            "a..b",
+        ] {
             assert_eq!(block_path(none), None, "{none}");
         }
     }
@@ -200,7 +214,10 @@ mod tests {
             (json!({"lora_parameters": whole}), "num_layers is null"),
             (with("scale", json!(null)), "lora_parameters.scale is null"),
             (with("rank", json!(0)), "lora_parameters.rank is 0"),
-            (with("dropout", json!("x")), "lora_parameters.dropout is \"x\""),
+            (
+                with("dropout", json!("x")),
+                "lora_parameters.dropout is \"x\"",
+            ),
             (with("keys", json!("x")), "lora_parameters.keys is no list"),
             (with("keys", json!([1])), "lora_parameters.keys is no list"),
             (

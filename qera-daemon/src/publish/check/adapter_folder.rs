@@ -97,7 +97,9 @@ impl AdapterFolder {
         let inside = |name: &str| {
             let full = full(&path);
             let parent = full.parent().filter(|_| full.ends_with(name));
-            parent.filter(|of| is_file(&of.join(MANIFEST))).map(Path::to_path_buf)
+            parent
+                .filter(|of| is_file(&of.join(MANIFEST)))
+                .map(Path::to_path_buf)
         };
         if !is_folder(&path) {
             if !is_gguf(&path) {
@@ -121,7 +123,10 @@ impl AdapterFolder {
         for (form, is_there) in [
             (AdapterForm::Gguf, has(GGUF)),
             (AdapterForm::Mlx, has(MLX)),
-            (AdapterForm::Peft, has(CONFIG) || has(TENSORS) || !(has(GGUF) || has(MLX))),
+            (
+                AdapterForm::Peft,
+                has(CONFIG) || has(TENSORS) || !(has(GGUF) || has(MLX)),
+            ),
         ] {
             if is_there {
                 self.forms.insert(form);
@@ -164,9 +169,8 @@ impl AdapterFolder {
 
     fn read_manifest(&mut self, findings: &mut Findings) {
         // A GGUF beside an adapter that has none is another one.
-        let belongs = |claims: &ManifestClaims| {
-            self.is_whole || self.forms.is_subset(&claims.forms)
-        };
+        let belongs =
+            |claims: &ManifestClaims| self.is_whole || self.forms.is_subset(&claims.forms);
         match read_if_there(&self.folder.join(MANIFEST)) {
             Err(error) => findings.problem(format!("{MANIFEST}: {error}")),
             Ok(None) => {}

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use qera_core::quantize::Grid;
 
 use crate::publish::base::{Base, BaseRecord, RECORD, rounding_of};
-use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
+use crate::publish::check::form_pairs::CheckedPair;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;

@@ -3,9 +3,8 @@
 
 use crate::formats::peft::config::PeftConfig;
 use crate::publish::check::adapter_folder::{CONFIG, MANIFEST};
-use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
-use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 
 /// Holds a form of an adapter of qera's against its manifest.

@@ -72,9 +72,9 @@ fn is_same(one: &WrittenPair, two: &WrittenPair) -> bool {
     let [a, b] = [one, two].map(padded_a);
     widths[0] == widths[1]
         && zip(a, b).all(|(x, y)| x == y)
-        && rows.into_iter().all(|at| {
-            row(one, &one.lora_b, at, rank) == row(two, &two.lora_b, at, rank)
-        })
+        && rows
+            .into_iter()
+            .all(|at| row(one, &one.lora_b, at, rank) == row(two, &two.lora_b, at, rank))
 }
 
 #[cfg(test)]
@@ -105,7 +105,10 @@ mod tests {
             pair(2, &[1.0, 2.0, 0.0, 1.0], &[3.0, 0.0, 4.0, 0.0, 5.0, 0.0]),
             pair(2, &[1.0, 2.0, 0.0, 0.0], &[3.0, 0.0, 4.0, 1.0, 5.0, 0.0]),
         ] {
-            assert!(!is_same(&own, &other) && !is_same(&other, &own), "{other:?}");
+            assert!(
+                !is_same(&own, &other) && !is_same(&other, &own),
+                "{other:?}"
+            );
         }
     }
 }

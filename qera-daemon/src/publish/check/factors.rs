@@ -6,31 +6,8 @@ use crate::formats::peft::tensors::{LoraPair, factor_name};
 use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::publish::check::adapter_folder::{AdapterFolder, TENSORS};
 use crate::publish::check::findings::Findings;
-use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::settings::publish::AdapterForm;
-
-/// A module's correction, as the file has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CheckedPair {
-    /// Columns of A.
-    pub(crate) in_features: usize,
-    /// Rows of B.
-    pub(crate) out_features: usize,
-    /// Rank.
-    pub(crate) rank: usize,
-    /// Whether A is all zero.
-    pub(crate) a_is_zero: bool,
-    /// Whether B is all zero.
-    pub(crate) b_is_zero: bool,
-}
-
-impl CheckedPair {
-    /// Whether A B is zero because a factor is.
-    #[must_use]
-    pub(crate) const fn is_zero(&self) -> bool {
-        self.a_is_zero || self.b_is_zero
-    }
-}
 
 /// Looks at every pair of PEFT's files; none where they have no tensors.
 pub(crate) fn check_factors(folder: &AdapterFolder, findings: &mut Findings) -> Option<FormPairs> {

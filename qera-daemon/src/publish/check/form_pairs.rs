@@ -2,11 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::publish::check::factors::CheckedPair;
+use crate::formats::gguf::lora::MatrixProblem;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::written::{Unread, WrittenPair};
 use crate::settings::publish::AdapterForm;
+
+/// A module's correction, as the file has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckedPair {
+    /// Columns of A.
+    pub(crate) in_features: usize,
+    /// Rows of B.
+    pub(crate) out_features: usize,
+    /// Rank.
+    pub(crate) rank: usize,
+    /// Whether A is all zero.
+    pub(crate) a_is_zero: bool,
+    /// Whether B is all zero.
+    pub(crate) b_is_zero: bool,
+}
+
+impl CheckedPair {
+    /// Whether A B is zero because a factor is.
+    #[must_use]
+    pub(crate) const fn is_zero(&self) -> bool {
+        self.a_is_zero || self.b_is_zero
+    }
+}
 
 /// What was found in the files of a form.
 #[derive(Debug)]
@@ -45,7 +68,12 @@ impl FormPairs {
             Ok(pair) => {
                 self.pairs.insert(name.to_owned(), CheckedPair::of(&pair));
             }
-            Err(unread @ Unread::Experts(_)) => {
+            Err(
+                unread @ Unread::Matrix {
+                    problem: MatrixProblem::Experts,
+                    ..
+                },
+            ) => {
                 findings.not_checked(format!("{}: {unread}", self.file));
             }
             Err(unread) => findings.problem(format!("{}: {unread}", self.file)),
@@ -76,6 +104,7 @@ impl FormPairs {
 }
 
 impl CheckedPair {
+    /// Of the numbers of a pair.
     fn of(pair: &WrittenPair) -> Self {
         let is_zero = |values: &[f32]| values.iter().all(|value| value.abs() <= 0.0);
         Self {

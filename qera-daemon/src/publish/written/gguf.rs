@@ -6,9 +6,8 @@ use qera_core::dtype::FloatDtype;
 
 use crate::disk::mapping::Mapping;
 use crate::formats::gguf::block_type::BlockType;
-use crate::formats::gguf::blocks::{BlockError, decode};
 use crate::formats::gguf::header::TensorClaim;
-use crate::formats::gguf::lora::{LoraFactor, LoraGguf, factor_name};
+use crate::formats::gguf::lora::{LoraFactor, LoraGguf, LoraMatrix, factor_name};
 use crate::publish::written::{Matrix, Unread, WrittenPair};
 use crate::weights::gguf::rows::RowOrder;
 
@@ -62,45 +61,17 @@ impl GgufFile {
         let Some(claim) = claim else {
             return Err(Unread::Half(name));
         };
-        let columns = claim.ne.first().copied().unwrap_or(1);
-        let rows = claim.ne.get(1).copied().unwrap_or(1);
-        if claim.ne.iter().skip(2).any(|&n| n > 1) {
-            return Err(Unread::Experts(name));
-        }
-        let (of, bytes) = match (BlockType::of(claim.type_number), self.bytes_of(claim)) {
-            (Ok(of), Some(bytes)) => (of, bytes),
-            (of, _) => {
-                return Err(Unread::Type {
-                    tensor: name,
-                    stored: of.map_or(claim.type_number.to_string(), |of| of.name().into()),
-                });
-            }
-        };
-        let mut values = vec![0.0; rows * columns];
-        decode(of, bytes, &mut values).map_err(|error| match error {
-            BlockError::NotFinite { block, .. } => {
-                let at = block * of.block_len();
-                let (row, column) = (at / columns, at % columns);
-                Unread::NotFinite {
-                    tensor: name,
-                    row,
-                    column,
-                }
-            }
-            length @ BlockError::Length { .. } => Unread::File(Box::new(length)),
+        let found = LoraMatrix::read(&self.bytes, claim);
+        let found = found.map_err(|problem| Unread::Matrix {
+            tensor: name,
+            problem,
         })?;
         Ok(Matrix {
-            rows,
-            columns,
-            dtype: float_dtype(of),
-            values,
+            rows: found.rows,
+            columns: found.columns,
+            dtype: float_dtype(found.stored_in),
+            values: found.values,
         })
-    }
-
-    /// The header has checked that they lie in the file.
-    fn bytes_of(&self, claim: &TensorClaim) -> Option<&[u8]> {
-        let start = usize::try_from(claim.start).ok()?;
-        self.bytes.get(start..start.checked_add(claim.bytes?)?)
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use qera_core::dtype::FloatDtype;
 
+use crate::formats::gguf::lora::MatrixProblem;
 use crate::publish::forms::{GGUF, MLX};
 use crate::publish::written::gguf::GgufFile;
 use crate::publish::written::tensor_file::{MlxFile, PeftFile};
@@ -76,9 +77,14 @@ pub(crate) enum Unread {
         /// Its lengths.
         shape: Vec<usize>,
     },
-    /// One matrix for each expert of a block.
-    #[error("tensor '{0}' has three dimensions, one for experts, which is not read")]
-    Experts(String),
+    /// A factor of a GGUF.
+    #[error("tensor '{tensor}' {problem}")]
+    Matrix {
+        /// Its name.
+        tensor: String,
+        /// What is wrong with it.
+        problem: MatrixProblem,
+    },
     /// Numbers of a type that is not read.
     #[error("tensor '{tensor}' is of type {stored}, which is not read")]
     Type {
