@@ -66,7 +66,10 @@ impl GgufLora {
     #[must_use]
     pub fn load(path: &Path) -> Self {
         let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let mut bytes = Bytes { bytes: &file, at: 0 };
+        let mut bytes = Bytes {
+            bytes: &file,
+            at: 0,
+        };
         assert_eq!(&bytes.take::<4>(), b"GGUF");
         assert_eq!(bytes.u32(), 3);
         let (count, keys) = (bytes.length(), bytes.length());
@@ -78,7 +81,10 @@ impl GgufLora {
         for _ in 0..keys {
             let key = bytes.text();
             match bytes.u32() {
-                6 => found.floats.insert(key, f32::from_le_bytes(bytes.take())).is_none(),
+                6 => found
+                    .floats
+                    .insert(key, f32::from_le_bytes(bytes.take()))
+                    .is_none(),
                 8 => {
                     let text = bytes.text();
                     found.texts.insert(key, text).is_none()
