@@ -51,6 +51,14 @@ impl FactorType {
         Self::ALL.into_iter().find(|of| of.name() == name)
     }
 
+    /// The type that a GGUF calls so, where qera writes it.
+    #[must_use]
+    pub(crate) fn of_block_type(block_type: BlockType) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|of| of.block_type() == block_type)
+    }
+
     /// As files and the manifest have it.
     #[must_use]
     pub(crate) fn written_name(self) -> String {

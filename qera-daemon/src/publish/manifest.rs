@@ -10,16 +10,19 @@ use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::publish::forms::AdapterForms;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
+use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::{LayerSolution, NotAsAsked};
 use crate::weights::Weights;
+use crate::weights::gguf::layer_names::GgufPlace;
 use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
@@ -38,6 +41,11 @@ pub(crate) struct Manifest {
     /// The file that W~ is read from; absent where it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<QuantizedFile>,
+    /// In which forms the adapter is written.
+    pub(crate) forms: BTreeSet<AdapterForm>,
+    /// Whether each layer has a rank of its own, where the form allows it.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) ragged: bool,
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
@@ -162,6 +170,12 @@ pub(crate) struct LayerRecord {
     pub(crate) recorded_as: String,
     /// Module path in the class that serves it, and in the adapter.
     pub(crate) served_as: String,
+    /// Its place in the GGUF adapter; absent where none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf: Option<GgufPlace>,
+    /// Its name in mlx-lm; absent where its files are not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mlx: Option<String>,
     /// Whether the checkpoint stores the weight [in_features, out_features].
     pub(crate) transposed: bool,
     /// Width of its input.
@@ -261,6 +275,15 @@ pub(crate) struct DiagonalErrorRecord {
     pub(crate) relative_with: f64,
 }
 
+/// What a generation is written with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WrittenBeside<'a> {
+    /// The forms of the adapter.
+    pub(crate) forms: &'a AdapterForms,
+    /// The packed base, where there is one.
+    pub(crate) packed_base: Option<&'a PackedRecord>,
+}
+
 impl Manifest {
     /// Collects the record of a generation.
     #[must_use]
@@ -268,7 +291,7 @@ impl Manifest {
         of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
-        packed_base: Option<&PackedRecord>,
+        written: WrittenBeside<'_>,
     ) -> Self {
         let PublishedLayers {
             settings, weights, ..
@@ -277,7 +300,9 @@ impl Manifest {
             manifest_version: 4,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
-            packed_base: packed_base.cloned(),
+            forms: written.forms.all.clone(),
+            ragged: settings.publish.ragged,
+            packed_base: written.packed_base.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),
@@ -287,7 +312,7 @@ impl Manifest {
             serving: ServingRecord::new(weights),
             passed_over: grouped(weights.passed_over(), weights.parameters()),
             layers: (0..weights.layers().len())
-                .map(|layer| LayerRecord::new(of, layer))
+                .map(|layer| LayerRecord::new(of, layer, written.forms))
                 .collect(),
             settings: SettingsRecord::new(settings, weights),
             inputs,
@@ -361,7 +386,7 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 }
 
 impl LayerRecord {
-    fn new(of: &PublishedLayers<'_>, index: usize) -> Self {
+    fn new(of: &PublishedLayers<'_>, index: usize, forms: &AdapterForms) -> Self {
         let PublishedLayers {
             settings, weights, ..
         } = *of;
@@ -375,6 +400,8 @@ impl LayerRecord {
             name: layer.name.clone(),
             recorded_as: weights.recording().recorded_name(&layer.name),
             served_as: layer.served_as.clone(),
+            gguf: forms.gguf.as_ref().map(|of| of.layers[index].clone()),
+            mlx: forms.mlx.as_ref().map(|of| of.layers[index].name.clone()),
             transposed: layer.transposed,
             in_features: layer.in_features,
             out_features: layer.out_features,

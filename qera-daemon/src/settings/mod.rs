@@ -35,10 +35,6 @@ use crate::settings::solve::SolveSettings;
 use crate::settings::source::SourceSettings;
 use crate::settings::weights::WeightsSettings;
 
-/// Whether GGUF is the only form in which adapters are written: `settings.publish` does not choose
-/// forms yet.
-const GGUF_ALONE: bool = false;
-
 /// Everything a run needs to know, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -88,7 +84,7 @@ impl Settings {
         if convergence.is_once() {
             rounding.refuse_round_after("--once")?;
         }
-        solve.check_forms(GGUF_ALONE)?;
+        publish.check_holds(solve.factor_dtype)?;
         let imatrix = ImatrixSettings::resolve(options, rounding.rounding)?;
         imatrix.check_corrects(&solve)?;
         Ok(Self {

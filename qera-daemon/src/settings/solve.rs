@@ -43,20 +43,6 @@ impl SolveSettings {
                 .ok_or_else(|| Fatal::Usage(format!("--dtype: unknown value '{dtype}'")))?,
         })
     }
-
-    /// Refuses a type that a form of the adapter does not have.
-    ///
-    /// # Errors
-    /// [`Fatal::Usage`].
-    pub(crate) fn check_forms(&self, gguf_alone: bool) -> Result<(), Fatal> {
-        if self.factor_dtype == FactorType::Q8_0 && !gguf_alone {
-            return Err(Fatal::Usage(
-                "--dtype q8_0: only a GGUF holds it; give --format gguf alone, or f16, bf16, f32"
-                    .into(),
-            ));
-        }
-        Ok(())
-    }
 }
 
 fn shrinkage(text: &str) -> Result<Shrinkage, Fatal> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::settings::Settings;
+use crate::settings::publish::AdapterForm;
 use crate::settings::rounding::Rounding;
 use crate::weights::Weights;
 use crate::weights::architecture::Architectures;
@@ -14,9 +15,11 @@ use crate::weights::checkpoint::{Checkpoint, refuse};
 use crate::weights::examination::Examinations;
 use crate::weights::gguf;
 use crate::weights::gguf::file::is_gguf;
+use crate::weights::gguf::layer_names::family_of;
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::given::{Comparing, Found, GivenModel};
 use crate::weights::layers::{module_of, tensor_of};
+use crate::weights::mlx::check_kind;
 use crate::weights::recording::Recording;
 use crate::weights::selection::{Selected, Selector};
 use crate::weights::serving::{ServingClass, is_known};
@@ -53,8 +56,10 @@ impl Model {
         refuse_foreign(&checkpoint)?;
         let given = settings.weights.quantized.as_deref();
         let given = given.map(|file| GivenModel::open(file, &checkpoint.config));
+        let given = given.transpose()?;
+        refuse_forms(&checkpoint, given.as_ref(), settings)?;
         Ok(Some(Self {
-            given: given.transpose()?.map(Arc::new),
+            given: given.map(Arc::new),
             architectures: Arc::new(Architectures::of(&checkpoint.config)),
             examinations: Examinations::default(),
             identity: checkpoint.identity(),
@@ -190,6 +195,25 @@ fn refuse_base_of_gguf(path: &Path, settings: &Settings) -> Result<(), Fatal> {
          give the model as safetensors",
         path.display()
     )))
+}
+
+/// Before anything is waited for: a model whose layers a form has no names for.
+fn refuse_forms(
+    checkpoint: &Checkpoint,
+    given: Option<&GivenModel>,
+    settings: &Settings,
+) -> Result<(), Fatal> {
+    let parts = checkpoint.config.parts();
+    let kinds: Vec<&str> = parts.iter().map(|part| part.model_type).collect();
+    let writes = |form| settings.publish.formats.contains(&form);
+    let is_named = given.is_some_and(|of| of.architecture().is_some());
+    if writes(AdapterForm::Gguf) && !is_named {
+        family_of(&kinds).map_err(|e| AdapterForm::Gguf.refused(&e))?;
+    }
+    if writes(AdapterForm::Mlx) {
+        check_kind(&kinds).map_err(|e| AdapterForm::Mlx.refused(&e))?;
+    }
+    Ok(())
 }
 
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {

@@ -4,7 +4,9 @@
 use core::fmt;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
+use crate::error::Fatal;
 use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem};
 use crate::formats::gguf::header::{ALIGNMENT, ALIGNMENT_KEY, GgufHeader, MAGIC};
 use crate::formats::gguf::shape::Shape;
@@ -23,6 +25,8 @@ pub(crate) enum MetadataValue {
     Text(String),
     /// A number.
     U32(u32),
+    /// A number that need not be whole.
+    F32(f32),
     /// An array of strings.
     Texts(Vec<String>),
 }
@@ -57,6 +61,26 @@ pub(crate) enum GgufWriteError {
         /// Bytes that were put.
         written: usize,
     },
+}
+
+impl GgufWriteError {
+    /// As what ends a run; the path is that of the file, for the message.
+    pub(crate) fn of(path: &Path) -> impl Fn(Self) -> Fatal {
+        move |error| match error {
+            Self::Io(error) => Fatal::io(path, "write")(error),
+            Self::Plan(error) => Fatal::io(path, "write")(std::io::Error::other(error)),
+            Self::Length {
+                tensor,
+                planned,
+                written,
+            } => Fatal::Unwritten {
+                path: path.to_path_buf(),
+                tensor,
+                planned,
+                written,
+            },
+        }
+    }
 }
 
 /// A tensor that is to come.
@@ -244,6 +268,7 @@ fn put_string(header: &mut Vec<u8>, text: &str) {
 /// A value behind the number of its type.
 fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     const U32: u32 = 4;
+    const F32: u32 = 6;
     const TEXT: u32 = 8;
     const ARRAY: u32 = 9;
     let put = |header: &mut Vec<u8>, numbers: &[u32]| {
@@ -255,6 +280,7 @@ fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
             put_string(header, text);
         }
         MetadataValue::U32(number) => put(header, &[U32, *number]),
+        MetadataValue::F32(number) => put(header, &[F32, number.to_bits()]),
         MetadataValue::Texts(texts) => {
             put(header, &[ARRAY, TEXT]);
             header.extend((texts.len() as u64).to_le_bytes());
@@ -291,6 +317,7 @@ mod tests {
         BTreeMap::from([
             ("general.architecture", MetadataValue::Text("llama".into())),
             ("a.u32", MetadataValue::U32(u32::MAX)),
+            ("a.f32", MetadataValue::F32(-0.25)),
             (
                 "a.texts",
                 MetadataValue::Texts(vec!["x".into(), String::new()]),
@@ -329,6 +356,7 @@ mod tests {
         let read = &header.metadata;
         assert_eq!(read.text("general.architecture"), Some("llama"));
         assert_eq!(read.unsigned("a.u32"), Some(u32::MAX.into()));
+        assert_eq!(read.float("a.f32"), Some(-0.25));
         assert_eq!(read.texts("a.texts"), Some(vec!["x", ""]));
         assert_eq!(read.texts("a.none"), Some(vec![]));
         assert!(!read.has("general.alignment"));

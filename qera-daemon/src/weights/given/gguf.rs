@@ -78,6 +78,12 @@ impl GgufWeight {
         self.tensor.ne[1]
     }
 
+    /// Where its rows lie.
+    #[must_use]
+    pub(crate) const fn rows(&self) -> RowOrder {
+        self.rows
+    }
+
     /// The file that it lies in.
     #[must_use]
     pub(crate) fn file(&self) -> &Path {
