@@ -4,6 +4,7 @@
 
 mod hostile;
 mod numbers;
+mod q8_0;
 mod ragged;
 mod refused;
 mod republished;
