@@ -14,6 +14,7 @@ pub(crate) mod companions;
 pub(crate) mod current;
 pub(crate) mod diagonal_worth;
 pub(crate) mod generation;
+pub(crate) mod generation_id;
 pub(crate) mod kept;
 pub(crate) mod layer_rounding;
 pub(crate) mod layers;
