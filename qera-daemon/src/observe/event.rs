@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::observe::command_events::CommandPrinted;
 use crate::observe::imatrix_events::{ImatrixRead, ImatrixWritten, LayerStoodIn};
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::notify_events::{CanaryTried, GenerationServed, NotifyFailed};
@@ -101,6 +102,8 @@ pub(crate) enum Event<'a> {
     Published(GenerationPublished),
     /// A generation did not pass its check.
     Rejected(GenerationRejected),
+    /// The user's command printed something.
+    CommandPrinted(CommandPrinted),
     /// A server serves a generation.
     Served(GenerationServed<'a>),
     /// What the answer of a canary showed.
@@ -160,6 +163,7 @@ impl fmt::Display for Event<'_> {
             Self::PackedBaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),
+            Self::CommandPrinted(printed) => printed.fmt(f),
             Self::Served(served) => served.fmt(f),
             Self::Canary(tried) => tried.fmt(f),
             Self::NotifyFailed(failed) => failed.fmt(f),
@@ -272,6 +276,27 @@ mod tests {
             message: "no".into(),
         };
         check(&failed, "error: no", r#"{"event":"failed","message":"no"}"#);
+    }
+
+    #[test]
+    fn what_a_command_printed_is_told() {
+        let printed = |left_out| {
+            Event::CommandPrinted(CommandPrinted {
+                generation: 3,
+                text: "done".into(),
+                left_out,
+            })
+        };
+        check(
+            &printed(0),
+            "--on-publish for generation 3 printed: done",
+            r#"{"event":"command-printed","generation":3,"text":"done","left_out":0}"#,
+        );
+        check(
+            &printed(9),
+            "--on-publish for generation 3 printed, after 9 bytes that are left out: done",
+            r#"{"event":"command-printed","generation":3,"text":"done","left_out":9}"#,
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `layer_events`, `rounding_events` and `waiting` hold the longer ones, `reporter` says them), a status for whoever
 //! asks (`status`), and readiness to a service manager (`systemd`).
 
+pub(crate) mod command_events;
 pub(crate) mod event;
 pub(crate) mod imatrix_events;
 pub(crate) mod layer_events;

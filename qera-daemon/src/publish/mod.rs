@@ -15,6 +15,7 @@ pub(crate) mod current;
 pub(crate) mod diagonal_worth;
 pub(crate) mod forms;
 pub(crate) mod generation;
+pub(crate) mod generation_id;
 pub(crate) mod gguf_adapter;
 pub(crate) mod kept;
 pub(crate) mod layer_rounding;
