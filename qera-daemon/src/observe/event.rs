@@ -10,7 +10,7 @@ use crate::observe::notify_events::{CanaryTried, GenerationServed, NotifyFailed}
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
     AllLayersConverged, BaseWritten, FoldedShard, GenerationPublished, GenerationRejected,
-    PackedBaseWritten, RunStarted, StateRestored,
+    GgufBaseWritten, PackedBaseWritten, RunStarted, StateRestored,
 };
 use crate::observe::waiting::WaitingForConvergence;
 
@@ -97,6 +97,8 @@ pub(crate) enum Event<'a> {
     BaseWritten(BaseWritten),
     /// W~ is in place as packed weights.
     PackedBaseWritten(PackedBaseWritten),
+    /// W~ is in place as a GGUF.
+    GgufBaseWritten(GgufBaseWritten),
     /// A generation is in place.
     Published(GenerationPublished),
     /// A generation did not pass its check.
@@ -158,6 +160,7 @@ impl fmt::Display for Event<'_> {
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::BaseWritten(written) => written.fmt(f),
             Self::PackedBaseWritten(written) => written.fmt(f),
+            Self::GgufBaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),
             Self::Served(served) => served.fmt(f),
@@ -372,6 +375,21 @@ mod tests {
         assert!(
             wide.ends_with("on GPUs only: it has no CPU kernel for 8 bits"),
             "{wide}"
+        );
+    }
+
+    #[test]
+    fn what_a_gguf_takes_is_told() {
+        check(
+            &Event::GgufBaseWritten(GgufBaseWritten {
+                path: "out/model.gguf".into(),
+                types: std::collections::BTreeMap::from([("BF16".into(), 1), ("Q4_0".into(), 6)]),
+                bits_per_weight: 4.75,
+                bits_per_parameter: 6.25,
+                bytes: 1000,
+            }),
+            "base as GGUF written: out/model.gguf (1 layers in BF16, 6 layers in Q4_0, 4.75 bits a weight; 1000 bytes, 6.25 bits a parameter)",
+            r#"{"event":"gguf-base-written","path":"out/model.gguf","types":{"BF16":1,"Q4_0":6},"bits_per_weight":4.75,"bits_per_parameter":6.25,"bytes":1000}"#,
         );
     }
 

@@ -327,6 +327,9 @@ impl<'a> Publisher<'a> {
         if let Some(written) = report.bases.packed {
             context.reporter.say(&Event::PackedBaseWritten(written));
         }
+        if let Some(written) = report.bases.gguf {
+            context.reporter.say(&Event::GgufBaseWritten(written));
+        }
         for written in report.bases.worth {
             context.reporter.say(&Event::BaseWritten(written));
         }
