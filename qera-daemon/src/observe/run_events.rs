@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::bits::BitsPerWeight;
 use crate::settings::memory_budget::format_bytes;
 
 /// A run, or `solve`, begins.
@@ -145,6 +146,9 @@ pub(crate) struct GenerationPublished {
     pub(crate) unread: usize,
     /// Rank of the adapter.
     pub(crate) rank: usize,
+    /// What base and adapter cost; absent where no layer is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_weight: Option<BitsPerWeight>,
 }
 
 #[expect(
@@ -170,6 +174,7 @@ impl fmt::Display for GenerationPublished {
             quarantined,
             unread,
             rank,
+            bits_per_weight,
         } = self;
         write!(
             f,
@@ -194,7 +199,11 @@ impl fmt::Display for GenerationPublished {
         if *unread > 0 {
             write!(f, ", {unread} left unread")?;
         }
-        write!(f, ")")
+        write!(f, ")")?;
+        match bits_per_weight {
+            Some(bits) => write!(f, "; {bits}"),
+            None => Ok(()),
+        }
     }
 }
 

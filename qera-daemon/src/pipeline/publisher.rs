@@ -365,6 +365,7 @@ impl<'a> Publisher<'a> {
             quarantined,
             unread,
             rank: published.rank,
+            bits_per_weight: published.bits,
         }));
         systemd::notify(&format!(
             "STATUS=generation {}, {shards} shards",

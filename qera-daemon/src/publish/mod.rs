@@ -9,6 +9,7 @@
 pub(crate) mod base;
 pub(crate) mod base_worth;
 pub(crate) mod bases;
+pub(crate) mod bits;
 pub(crate) mod check;
 pub(crate) mod companions;
 pub(crate) mod current;
