@@ -115,6 +115,24 @@ fn another_file_is_named() {
         1,
         &["is a GGUF, the adapter corrects weights that were quantized by mxint4/32"],
     );
+    // A base that is given to another run is that run's file.
+    let given = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+        "--out",
+        "given",
+    ];
+    let given = [
+        &given[..],
+        &["--quantized", "qera-out/base-gguf/model.gguf"],
+    ]
+    .concat();
+    expect(&daemon.run(&given), 0, &[]);
+    let run = daemon.run(&["verify", "--adapter", "given/current"]);
+    expect_said(&run, 0, &["holds: ", "base-gguf/model.gguf"]);
     // One without the base may be held against it all the same.
     let options = [
         "verify",

@@ -22,12 +22,13 @@ pub(crate) fn file_of_base(path: &Path) -> PathBuf {
 }
 
 /// Whether a GGUF is a base of qera's: its record lies beside it, or the manifest of an adapter knows
-/// one.
+/// one. To an adapter that corrects what was given it is such a file, whoever made it.
 #[must_use]
 pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let beside = || record_in(path.parent()?).filter(|record| record.gguf.is_some());
-    let of_manifest = manifest.is_some_and(|of| of.gguf_base.is_some());
-    is_gguf(path) && (of_manifest || beside().is_some())
+    let corrects_given = manifest.is_some_and(|of| of.settings.format.is_given());
+    let is_said = manifest.is_some_and(|of| of.gguf_base.is_some());
+    !corrects_given && is_gguf(path) && (is_said || beside().is_some())
 }
 
 /// One that cannot be read is said to be so when the model is opened.

@@ -77,7 +77,8 @@ pub(crate) fn put_blocks(
     mut put: impl FnMut(&[u8]) -> Result<(), Fatal>,
 ) -> Result<(), Fatal> {
     let mut codes = vec![0; of.shape.in_features];
-    let mut bytes = Vec::new();
+    let row_bytes = of.shape.blocks() * block.bytes();
+    let mut bytes = Vec::with_capacity(PIECE + row_bytes);
     for row in rows.as_stored(of.shape.out_features) {
         for (codes, &step) in codes_of(of, row, &mut codes).zip(of.steps_of(row)) {
             // It was looked at before, and what is written is read again.

@@ -105,7 +105,7 @@ impl GgufLayout {
     /// # Errors
     /// [`Fatal::Usage`] for a layer that no type holds, by its name; as for
     /// [`Weights::with_codes`].
-    pub(crate) fn settled(&self, weights: &Weights) -> Result<Self, Fatal> {
+    pub(crate) fn with_scales(&self, weights: &Weights) -> Result<Self, Fatal> {
         let places = self.layers.iter().enumerate().map(|(layer, place)| {
             if place.container == Container::Bf16 {
                 return Ok(*place);

@@ -53,7 +53,7 @@ impl GgufBase<'_> {
     }
 
     fn write(&self, folder: &Path) -> Result<BaseRecord, Fatal> {
-        let layout = self.layout.settled(self.weights)?;
+        let layout = self.layout.with_scales(self.weights)?;
         let path = folder.join(GGUF_FILE);
         let blake3 = self.write_file(&path, &layout)?;
         reread(&path, self.weights)?;

@@ -52,12 +52,12 @@ impl<'a> GgufSource<'a> {
     #[must_use]
     pub(crate) fn of(checkpoint: &'a Checkpoint) -> Option<Self> {
         let tensors = checkpoint.tensors.iter();
-        let known: BTreeMap<Place, KnownTensor<'a>> = tensors
+        let known: BTreeMap<TensorPlace, KnownTensor<'a>> = tensors
             .map(|(name, tensor)| {
                 let start = tensor.range.start;
                 let rows = tensor.rows;
                 let file = tensor.file;
-                (Place { file, start }, KnownTensor { name, rows })
+                (TensorPlace { file, start }, KnownTensor { name, rows })
             })
             .collect();
         let mut source = Self {
@@ -79,7 +79,7 @@ impl<'a> GgufSource<'a> {
                     type_number: claim.type_number,
                     bytes,
                     file: &mapped.path,
-                    known: known.get(&Place { file, start }).copied(),
+                    known: known.get(&TensorPlace { file, start }).copied(),
                 });
             }
         }
@@ -96,7 +96,7 @@ fn bytes_of<'a>(claim: &TensorClaim, start: usize, file: &'a [u8]) -> Option<&'a
 
 /// Where a tensor begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct TensorPlace {
     file: usize,
     start: usize,
 }
