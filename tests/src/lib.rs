@@ -9,6 +9,7 @@ pub mod fixture;
 pub mod generate;
 pub mod gguf_file;
 pub mod gguf_model;
+pub mod gguf_read;
 pub mod imatrix_file;
 pub mod layer_input;
 pub mod live;

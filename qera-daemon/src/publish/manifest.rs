@@ -11,6 +11,10 @@ use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::observe::bits::BitsPerWeight;
+use crate::publish::bases::BaseRecords;
+use crate::publish::bits::bits_of;
+use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::packed_base::record::PackedRecord;
@@ -42,6 +46,12 @@ pub(crate) struct Manifest {
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
+    /// What is in `OUT/base-gguf`; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf_base: Option<GgufRecord>,
+    /// What base and adapter cost; absent where no layer is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_weight: Option<BitsPerWeight>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -268,7 +278,7 @@ impl Manifest {
         of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
-        packed_base: Option<&PackedRecord>,
+        bases: BaseRecords<'_>,
     ) -> Self {
         let PublishedLayers {
             settings, weights, ..
@@ -277,7 +287,9 @@ impl Manifest {
             manifest_version: 4,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
-            packed_base: packed_base.cloned(),
+            bits_per_weight: bits_of(of, bases),
+            packed_base: bases.packed.cloned(),
+            gguf_base: bases.gguf.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),

@@ -5,6 +5,8 @@ use std::path::Path;
 use crate::publish::diagonal_worth::{errors_text, methods_text};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::rounded_base::RoundingChoice;
+use crate::settings::gguf_path::is_gguf;
+use crate::weights::gguf::family::Family;
 use crate::weights::given::GivenModel;
 
 /// Largest adapter rank that an engine must be told to accept.
@@ -39,7 +41,10 @@ impl Readme<'_> {
                 Some(folder) => self.on_packed(&folder),
                 None => self.on_file(&of.given),
             },
-            None => self.on_folder(),
+            None => match self.base_model.map(Path::new).filter(|base| is_gguf(base)) {
+                Some(base) => self.on_own_gguf(base),
+                None => self.on_folder(),
+            },
         }
     }
 
@@ -101,6 +106,41 @@ model = PeftModel.from_pretrained(base, {})
             true => text + &self.engines(&shell(base_model), &shell(as_numbers)),
             false => text,
         }
+    }
+
+    /// Of an adapter that corrects what qera quantized and wrote as a GGUF.
+    fn on_own_gguf(&self, base: &Path) -> String {
+        let Self {
+            generation,
+            folder,
+            layers,
+            ..
+        } = *self;
+        let (rank, corrected, total) = (layers.rank(), layers.corrected(), layers.outcomes.len());
+        let methods = methods_text(&layers);
+        let quantizer = layers.weights.format();
+        let (shown, folder) = (base.display(), Path::new(folder));
+        let worth = self.worth(&shown.to_string());
+        let family = layers.weights.family().map(Family::architecture);
+        let of_peft = match family.is_some_and(|of| DEQUANTIZED.contains(&of)) {
+            true => self.dequantized(base),
+            false => String::new(),
+        };
+        let commands = self.of_llama_cpp(base) + &of_peft;
+        format!(
+            "# qera adapter, generation {generation}
+
+{corrected} of {total} layers corrected {methods} for {quantizer}; rank {rank}, lora_alpha {rank}.
+`qera_manifest.json` has the errors of every layer.
+{worth}
+`{shown}` holds the quantized weights exactly, in ggml's blocks; `qera_base.md` beside it says in which. On the
+model in full precision, or on another quantization of it, the adapter does harm.
+{commands}
+`qera-daemon verify --adapter {} --base {}` checks these files.
+",
+            shell(folder),
+            shell(base)
+        )
     }
 
     /// Of an adapter that corrects a file.
@@ -211,6 +251,10 @@ llama-server --model {file} --lora qera.gguf
         if !known || given.files().count() > 1 || given.has_scales() {
             return String::new();
         }
+        self.dequantized(file)
+    }
+
+    fn dequantized(&self, file: &Path) -> String {
         let class = &self.layers.weights.serving().class;
         let name = file.file_name().unwrap_or_default();
         let (beside, name) = (file.parent().unwrap_or(file), Path::new(name));

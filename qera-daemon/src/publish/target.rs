@@ -101,7 +101,7 @@ impl<'a> Target<'a> {
         target.identify_base()?;
         let bases = &mut target.bases;
         bases.restore(&target.out, &target.weights, &target.companions)?;
-        if target.bases.are_missing() {
+        if target.bases.need_companions() {
             target.companions.find()?;
         }
         target.drained = target.read_current();
@@ -285,7 +285,7 @@ impl<'a> Target<'a> {
         let fingerprints = self.fingerprints.clone();
         let generation = Generation {
             layers,
-            manifest: Manifest::new(&layers, inputs, fingerprints, self.bases.packed()),
+            manifest: Manifest::new(&layers, inputs, fingerprints, self.bases.records()),
             base_model: base_model.as_ref().map(|path| path.display().to_string()),
             as_numbers: as_numbers.map(|path| path.display().to_string()),
         };

@@ -2,12 +2,13 @@
 //! told.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qera_core::quantize::Grid;
 
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::notify::NotifySettings;
 use crate::settings::options::Options;
 use crate::settings::parse::at_least;
@@ -21,11 +22,16 @@ pub(crate) enum BaseForm {
     HuggingFace,
     /// Codes and scales as compressed-tensors packs them.
     CompressedTensors,
+    /// The GGUF that the checkpoint is, W~ in ggml's blocks.
+    Gguf,
 }
+
+/// Name of the file of [`BaseForm::Gguf`].
+pub(crate) const GGUF_FILE: &str = "model.gguf";
 
 impl BaseForm {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::HuggingFace, Self::CompressedTensors];
+    pub(crate) const ALL: [Self; 3] = [Self::HuggingFace, Self::CompressedTensors, Self::Gguf];
 
     /// As `--emit-base` takes it.
     #[must_use]
@@ -33,6 +39,16 @@ impl BaseForm {
         match self {
             Self::HuggingFace => "hf",
             Self::CompressedTensors => "compressed-tensors",
+            Self::Gguf => "gguf",
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub(crate) const fn described(self) -> &'static str {
+        match self {
+            Self::HuggingFace | Self::CompressedTensors => "a Hugging Face folder",
+            Self::Gguf => "a GGUF",
         }
     }
 
@@ -42,6 +58,17 @@ impl BaseForm {
         match self {
             Self::HuggingFace => "base",
             Self::CompressedTensors => "base-compressed-tensors",
+            Self::Gguf => "base-gguf",
+        }
+    }
+
+    /// What of OUT an engine is given: the folder, or the file in it.
+    #[must_use]
+    pub(crate) fn served(self, out: &Path) -> PathBuf {
+        let folder = out.join(self.folder());
+        match self {
+            Self::HuggingFace | Self::CompressedTensors => folder,
+            Self::Gguf => folder.join(GGUF_FILE),
         }
     }
 }
@@ -54,7 +81,7 @@ pub(crate) struct PublishSettings {
     /// Generations kept.
     pub(crate) keep_generations: usize,
     /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows and
-    /// none is, [`BaseForm::HuggingFace`], because W~ is to be had nowhere else.
+    /// none is, that of the checkpoint, because W~ is to be had nowhere else.
     pub(crate) bases: BTreeSet<BaseForm>,
     /// Command after each publication.
     pub(crate) on_publish: Option<String>,
@@ -76,7 +103,11 @@ impl PublishSettings {
         at_least("keep-generations", keep_generations, 3)?;
         let mut bases = forms(options.emit_base.as_deref().unwrap_or_default())?;
         if bases.is_empty() && rounding.uses_rows() {
-            bases.insert(BaseForm::HuggingFace);
+            let checkpoint = options.checkpoint.as_deref();
+            bases.insert(match checkpoint.is_some_and(is_gguf) {
+                true => BaseForm::Gguf,
+                false => BaseForm::HuggingFace,
+            });
         }
         let publish = Self {
             out: options.out.clone().unwrap_or_default(),
@@ -111,7 +142,7 @@ fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
         let known = BaseForm::ALL.into_iter().find(|form| form.name() == word);
         known.ok_or_else(|| {
             Fatal::Usage(format!(
-                "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, or true, false"
+                "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, gguf, or true, false"
             ))
         })
     };
@@ -147,6 +178,7 @@ mod tests {
                 "emit-base = \"hf, compressed-tensors\"",
                 &["hf", "compressed-tensors"],
             ),
+            ("emit-base = \"gguf,hf\"", &["hf", "gguf"]),
             ("rounding = \"projected\"", &["hf"]),
             (
                 "rounding = \"projected\"\nemit-base = \"compressed-tensors\"",
@@ -157,6 +189,35 @@ mod tests {
         }
         let said = bases("emit-base = \"gptq\"").unwrap_err().to_string();
         assert!(said.contains("--emit-base: unknown form 'gptq'"), "{said}");
+    }
+
+    /// Where W~ has to be somewhere, it is where such a checkpoint's can be.
+    #[test]
+    fn the_form_that_nobody_asked_for_is_that_of_the_checkpoint() {
+        let folder = std::env::temp_dir().join(format!("qera-forms-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (bytes, expected) in [
+            (&b"GGUF\x03\0\0\0"[..], "gguf"),
+            (b"GGU", "hf"),
+            (b"", "hf"),
+        ] {
+            let path = folder.join("model");
+            std::fs::write(&path, bytes).unwrap();
+            let rounded = format!("rounding = \"feedback\"\ncheckpoint = {path:?}");
+            assert_eq!(bases(&rounded).unwrap(), [expected], "{bytes:?}");
+            let asked = format!("{rounded}\nemit-base = \"compressed-tensors\"");
+            assert_eq!(bases(&asked).unwrap(), ["compressed-tensors"]);
+        }
+        let folder_itself = format!("rounding = \"feedback\"\ncheckpoint = {folder:?}");
+        assert_eq!(bases(&folder_itself).unwrap(), ["hf"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let served = BaseForm::ALL.map(|form| form.served(Path::new("out")));
+        let expected = [
+            "out/base",
+            "out/base-compressed-tensors",
+            "out/base-gguf/model.gguf",
+        ];
+        assert_eq!(served, expected.map(PathBuf::from));
     }
 
     #[test]

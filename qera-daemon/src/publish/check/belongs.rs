@@ -10,8 +10,9 @@ use crate::publish::check::adapter_folder::TENSORS;
 use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
-use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
+use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
+use crate::publish::check::served_rows::Rows;
 use crate::publish::sample::{DIGESTED, SampleSize, digest};
 use crate::settings::rounding::Rounding;
 

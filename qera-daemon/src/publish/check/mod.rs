@@ -8,14 +8,17 @@ pub(crate) mod belongs;
 pub(crate) mod claims;
 pub(crate) mod factors;
 pub(crate) mod findings;
+pub(crate) mod gguf_base;
 pub(crate) mod given;
 pub(crate) mod manifest_claims;
 pub(crate) mod modules;
 pub(crate) mod packed;
 
 pub(crate) mod served_codes;
+pub(crate) mod served_gguf;
 pub(crate) mod served_model;
 pub(crate) mod served_names;
+pub(crate) mod served_rows;
 pub(crate) mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +30,7 @@ use crate::publish::check::belongs::{Layout, check_base, check_shapes};
 use crate::publish::check::claims::{check_claims, check_zeros};
 use crate::publish::check::factors::{CheckedPair, check_factors};
 use crate::publish::check::findings::Findings;
+use crate::publish::check::gguf_base::{check_gguf, file_of_base, is_own_gguf};
 use crate::publish::check::given::{check_given, is_told_whole};
 use crate::publish::check::packed::check_packed;
 use crate::publish::check::served_model::ServedModel;
@@ -76,6 +80,7 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
                 check_base(model, manifest, &layout, &mut findings);
                 if !matches!(against, HeldAgainst::Own(_)) {
                     check_packed(model, &mut findings);
+                    check_gguf(model, manifest, &mut findings);
                 }
             }
         }
@@ -125,9 +130,10 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
             &named
         }
     };
+    let path = &file_of_base(path);
     if is_told_whole(path, folder.manifest.as_ref()) {
         check_given(path, folder.manifest.as_ref(), findings);
-        return Held::File(path.to_path_buf());
+        return Held::File(path.clone());
     }
     match ServedModel::open(path) {
         Ok(model) => Held::Model(Box::new(model)),
@@ -148,9 +154,10 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     });
     // As a run prefers them.
     let forms = BaseForm::ALL.into_iter().rev();
-    let beside = forms.filter_map(|form| Some(beside.as_ref()?.join(form.folder())));
-    let candidates = named.map(PathBuf::from).into_iter().chain(beside);
-    if let Some(found) = candidates.into_iter().find(|path| is_folder(path)) {
+    let beside = forms.filter_map(|form| Some(form.served(beside.as_ref()?)));
+    let mut candidates = named.map(PathBuf::from).into_iter().chain(beside);
+    let is_base = |path: &PathBuf| is_folder(path) || is_own_gguf(path, folder.manifest.as_ref());
+    if let Some(found) = candidates.find(is_base) {
         return Some(found);
     }
     let given = folder

@@ -245,6 +245,16 @@ impl RowOrder {
         })
     }
 
+    /// The rows of the Hugging Face weight, of so many, in the order in which the GGUF has them.
+    #[must_use]
+    pub(crate) fn as_stored(self, rows: usize) -> Vec<usize> {
+        let mut found = vec![0; rows];
+        for row in 0..rows {
+            found[self.stored(row)] = row;
+        }
+        found
+    }
+
     /// The row of the GGUF's tensor that holds this row of the Hugging Face weight.
     #[must_use]
     pub(crate) const fn stored(self, row: usize) -> usize {
@@ -294,6 +304,7 @@ mod tests {
             assert_eq!(found[stored], usize::MAX, "two rows at {stored}: {order:?}");
             found[stored] = row;
         }
+        assert_eq!(order.as_stored(rows), found);
         found
     }
 
