@@ -28,7 +28,8 @@ class AcceptanceTests:
     def options(self, quantized, checkpoint, out, *more):
         selected = [f"--include=model.layers.{block}.*" for block in self.original.blocks]
         inputs = ["--watch", self.original.seen.folder, "--checkpoint", checkpoint, "--quantized", quantized]
-        return [*inputs, "--out", out, "--once", "--rank", RANK, "--dtype", "f32", *selected, *more]
+        form = ["--format", "peft", "--dtype", "f32"]
+        return [*inputs, "--out", out, "--once", "--rank", RANK, *form, *selected, *more]
 
     def run(self, name, form="checkpoint", method="exact"):
         """What a run with the file `name` published."""

@@ -8,6 +8,7 @@ pub mod event;
 pub mod fixture;
 pub mod generate;
 pub mod gguf_file;
+pub mod gguf_lora;
 pub mod gguf_model;
 pub mod gguf_read;
 pub mod imatrix_file;

@@ -14,6 +14,7 @@ use crate::judge::scores::HeldOut;
 use crate::observe::bits::BitsPerWeight;
 use crate::publish::bases::BaseRecords;
 use crate::publish::bits::bits_of;
+use crate::publish::forms::AdapterForms;
 use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
@@ -21,10 +22,12 @@ use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
+use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
+use crate::weights::gguf::layer_names::GgufPlace;
 use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
@@ -43,6 +46,11 @@ pub(crate) struct Manifest {
     /// The file that W~ is read from; absent where it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<QuantizedFile>,
+    /// In which forms the adapter is written.
+    pub(crate) forms: BTreeSet<AdapterForm>,
+    /// Whether each layer has a rank of its own, where the form allows it.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) ragged: bool,
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
@@ -173,6 +181,12 @@ pub(crate) struct LayerRecord {
     pub(crate) recorded_as: String,
     /// Module path in the class that serves it, and in the adapter.
     pub(crate) served_as: String,
+    /// Its place in the GGUF adapter; absent where none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf: Option<GgufPlace>,
+    /// Its name in mlx-lm; absent where its files are not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mlx: Option<String>,
     /// Whether the checkpoint stores the weight [in_features, out_features].
     pub(crate) transposed: bool,
     /// Width of its input.
@@ -271,6 +285,15 @@ pub(crate) struct DiagonalErrorRecord {
     pub(crate) relative_with: f64,
 }
 
+/// What a generation is written with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WrittenBeside<'a> {
+    /// The forms of the adapter.
+    pub(crate) forms: &'a AdapterForms,
+    /// What is known of the bases that are there.
+    pub(crate) bases: BaseRecords<'a>,
+}
+
 impl Manifest {
     /// Collects the record of a generation.
     #[must_use]
@@ -278,7 +301,7 @@ impl Manifest {
         of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
-        bases: BaseRecords<'_>,
+        written: WrittenBeside<'_>,
     ) -> Self {
         let PublishedLayers {
             settings, weights, ..
@@ -287,9 +310,11 @@ impl Manifest {
             manifest_version: 4,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
-            bits_per_weight: bits_of(of, bases),
-            packed_base: bases.packed.cloned(),
-            gguf_base: bases.gguf.cloned(),
+            forms: written.forms.all.clone(),
+            ragged: settings.publish.ragged,
+            bits_per_weight: bits_of(of, written.bases),
+            packed_base: written.bases.packed.cloned(),
+            gguf_base: written.bases.gguf.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),
@@ -299,7 +324,7 @@ impl Manifest {
             serving: ServingRecord::new(weights),
             passed_over: grouped(weights.passed_over(), weights.parameters()),
             layers: (0..weights.layers().len())
-                .map(|layer| LayerRecord::new(of, layer))
+                .map(|layer| LayerRecord::new(of, layer, written.forms))
                 .collect(),
             settings: SettingsRecord::new(settings, weights),
             inputs,
@@ -373,7 +398,7 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 }
 
 impl LayerRecord {
-    fn new(of: &PublishedLayers<'_>, index: usize) -> Self {
+    fn new(of: &PublishedLayers<'_>, index: usize, forms: &AdapterForms) -> Self {
         let PublishedLayers {
             settings, weights, ..
         } = *of;
@@ -387,6 +412,8 @@ impl LayerRecord {
             name: layer.name.clone(),
             recorded_as: weights.recording().recorded_name(&layer.name),
             served_as: layer.served_as.clone(),
+            gguf: forms.gguf.as_ref().map(|of| of.layers[index].clone()),
+            mlx: forms.mlx.as_ref().map(|of| of.layers[index].name.clone()),
             transposed: layer.transposed,
             in_features: layer.in_features,
             out_features: layer.out_features,

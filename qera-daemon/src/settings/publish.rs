@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use qera_core::quantize::Grid;
+use serde::{Deserialize, Serialize};
 
+use crate::disk::is_folder;
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
 use crate::settings::gguf_path::is_gguf;
@@ -73,6 +75,42 @@ impl BaseForm {
     }
 }
 
+/// In what form an adapter is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AdapterForm {
+    /// PEFT's two files, which most engines load.
+    Peft,
+    /// A GGUF LoRA: llama.cpp, Ollama.
+    Gguf,
+    /// mlx-lm's two files.
+    Mlx,
+}
+
+impl AdapterForm {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Peft, Self::Gguf, Self::Mlx];
+
+    /// As `--format` takes it.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Gguf => "gguf",
+            Self::Mlx => "mlx",
+        }
+    }
+
+    /// That it cannot be written, and why.
+    #[must_use]
+    pub(crate) fn refused(self, reason: &dyn core::error::Error) -> Fatal {
+        let name = self.name();
+        Fatal::Usage(format!(
+            "--format {name}: {reason} (or leave {name} out of --format)"
+        ))
+    }
+}
+
 /// Where generations go.
 #[derive(Debug, Clone)]
 pub(crate) struct PublishSettings {
@@ -83,6 +121,10 @@ pub(crate) struct PublishSettings {
     /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows and
     /// none is, that of the checkpoint, because W~ is to be had nowhere else.
     pub(crate) bases: BTreeSet<BaseForm>,
+    /// In which forms adapters are written; one at least.
+    pub(crate) formats: BTreeSet<AdapterForm>,
+    /// Whether each layer has a rank of its own where the form allows it.
+    pub(crate) ragged: bool,
     /// Command after each publication.
     pub(crate) on_publish: Option<String>,
     /// Servers that each generation is handed to.
@@ -109,12 +151,23 @@ impl PublishSettings {
                 false => BaseForm::HuggingFace,
             });
         }
+        let formats = formats(options, &bases)?;
+        let notify = NotifySettings::resolve(options)?;
+        if !notify.servers.is_empty() && !formats.contains(&AdapterForm::Peft) {
+            return Err(Fatal::Usage(
+                "--notify: vLLM loads PEFT's files, which are not written: add peft to --format \
+                 (beside a GGUF --quantized it is gguf alone unless it is given)"
+                    .into(),
+            ));
+        }
         let publish = Self {
             out: options.out.clone().unwrap_or_default(),
             keep_generations,
             bases,
+            formats,
+            ragged: options.ragged.unwrap_or_default(),
             on_publish: options.on_publish.clone(),
-            notify: NotifySettings::resolve(options)?,
+            notify,
         };
         if publish.writes(BaseForm::CompressedTensors) {
             PackScheme::of(grid).map_err(|e| {
@@ -143,6 +196,28 @@ fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
         known.ok_or_else(|| {
             Fatal::Usage(format!(
                 "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, gguf, or true, false"
+            ))
+        })
+    };
+    list.split(',').map(|word| form(word.trim())).collect()
+}
+
+/// The forms that are asked for; without a word GGUF where W~ lies in one, else PEFT's.
+fn formats(options: &Options, bases: &BTreeSet<BaseForm>) -> Result<BTreeSet<AdapterForm>, Fatal> {
+    let Some(list) = &options.format else {
+        let quantized = options.quantized.as_deref();
+        let is_file = quantized.is_some_and(|path| !is_folder(path));
+        let form = match is_file || bases.contains(&BaseForm::Gguf) {
+            true => AdapterForm::Gguf,
+            false => AdapterForm::Peft,
+        };
+        return Ok(BTreeSet::from([form]));
+    };
+    let form = |word: &str| {
+        let mut all = AdapterForm::ALL.into_iter();
+        all.find(|form| form.name() == word).ok_or_else(|| {
+            Fatal::Usage(format!(
+                "--format: unknown form '{word}', a list of peft, gguf, mlx"
             ))
         })
     };
@@ -229,5 +304,37 @@ mod tests {
             "{said}"
         );
         assert!(bases("emit-base = true\nquantizer = \"mxint3\"").is_ok());
+    }
+
+    #[test]
+    fn forms_of_the_adapter_go_by_what_is_quantized_unless_they_are_given() {
+        let given = |text: &str| -> Result<Vec<&'static str>, Fatal> {
+            let publish = Settings::from_toml(text)?.publish;
+            Ok(publish.formats.iter().map(|form| form.name()).collect())
+        };
+        let folder = std::env::temp_dir();
+        let in_folder = format!("quantized = {folder:?}\ncheckpoint = \"m\"");
+        for (text, expected) in [
+            ("", &["peft"][..]),
+            ("quantized = \"model.gguf\"\ncheckpoint = \"m\"", &["gguf"]),
+            (&in_folder, &["peft"]),
+            (
+                "quantized = \"model.gguf\"\ncheckpoint = \"m\"\nformat = \"peft\"",
+                &["peft"],
+            ),
+            ("format = \"mlx, peft,gguf\"", &["peft", "gguf", "mlx"]),
+            ("format = [\"gguf\"]", &["gguf"]),
+        ] {
+            assert_eq!(given(text).unwrap(), expected, "{text}");
+        }
+        for list in ["", "onnx", "peft,"] {
+            let said = given(&format!("format = \"{list}\""))
+                .unwrap_err()
+                .to_string();
+            assert!(said.contains("--format: unknown form '"), "{said}");
+        }
+        let said = given("format = \"gguf\"\nnotify = [\"vllm=http://h:1\"]");
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains("--notify: vLLM loads PEFT's files"), "{said}");
     }
 }

@@ -8,15 +8,17 @@ use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::settings::Settings;
 use crate::settings::gguf_path::is_gguf;
-use crate::settings::publish::BaseForm;
+use crate::settings::publish::{AdapterForm, BaseForm};
 use crate::weights::Weights;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, refuse};
 use crate::weights::examination::Examinations;
 use crate::weights::gguf;
+use crate::weights::gguf::layer_names::family_of;
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::given::{Comparing, Found, GivenModel};
 use crate::weights::layers::{module_of, tensor_of};
+use crate::weights::mlx::check_kind;
 use crate::weights::recording::Recording;
 use crate::weights::selection::{Selected, Selector};
 use crate::weights::serving::{ServingClass, is_known};
@@ -53,8 +55,10 @@ impl Model {
         refuse_foreign(&checkpoint)?;
         let given = settings.weights.quantized.as_deref();
         let given = given.map(|file| GivenModel::open(file, &checkpoint.config));
+        let given = given.transpose()?;
+        refuse_forms(&checkpoint, given.as_ref(), settings)?;
         Ok(Some(Self {
-            given: given.transpose()?.map(Arc::new),
+            given: given.map(Arc::new),
             architectures: Arc::new(Architectures::of(&checkpoint.config)),
             examinations: Examinations::default(),
             identity: checkpoint.identity(),
@@ -198,6 +202,25 @@ fn refuse_bases(path: &Path, settings: &Settings) -> Result<(), Fatal> {
              or choose another form"
         ),
     }))
+}
+
+/// Before anything is waited for: a model whose layers a form has no names for.
+fn refuse_forms(
+    checkpoint: &Checkpoint,
+    given: Option<&GivenModel>,
+    settings: &Settings,
+) -> Result<(), Fatal> {
+    let parts = checkpoint.config.parts();
+    let kinds: Vec<&str> = parts.iter().map(|part| part.model_type).collect();
+    let writes = |form| settings.publish.formats.contains(&form);
+    let is_named = given.is_some_and(|of| of.architecture().is_some());
+    if writes(AdapterForm::Gguf) && !is_named {
+        family_of(&kinds).map_err(|e| AdapterForm::Gguf.refused(&e))?;
+    }
+    if writes(AdapterForm::Mlx) {
+        check_kind(&kinds).map_err(|e| AdapterForm::Mlx.refused(&e))?;
+    }
+    Ok(())
 }
 
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {

@@ -159,6 +159,19 @@ impl<'b> Metadata<'b> {
         }
     }
 
+    /// A number of 32 bits that need not be whole; `None` where it is absent or something else, which
+    /// is what llama.cpp asks for, too.
+    pub(crate) fn float(&self, key: &str) -> Option<f32> {
+        let value = self.scalar(key)?;
+        match value.of {
+            ValueType::Float { bytes: 4 } => {
+                let bytes = value.bytes.first_chunk()?;
+                Some(f32::from_le_bytes(*bytes))
+            }
+            _ => None,
+        }
+    }
+
     /// An integer that is not negative, of any width; `None` where it is absent or something else.
     pub(crate) fn unsigned(&self, key: &str) -> Option<u64> {
         let value = self.scalar(key)?;
@@ -356,6 +369,10 @@ mod tests {
         assert_eq!(unsigned("i64"), Some(i64::MAX.unsigned_abs()));
         for key in ["f32", "f64", "yes", "no"] {
             assert!(read.has(key) && unsigned(key).is_none(), "{key}");
+        }
+        assert_eq!(read.float("f32"), Some(0.5));
+        for key in ["absent", "f64", "u32", "text", "heads"] {
+            assert_eq!(read.float(key), None, "{key}");
         }
         assert_eq!(read.unsigned_or_array("heads"), Some(vec![3, 4]));
         assert_eq!(read.unsigned_or_array("u8"), Some(vec![200]));

@@ -28,6 +28,8 @@ pub(crate) enum MetadataValue {
     Text(String),
     /// A number.
     U32(u32),
+    /// A number that need not be whole.
+    F32(f32),
     /// An array of strings.
     Texts(Vec<String>),
 }
@@ -316,6 +318,7 @@ fn put_string(header: &mut Vec<u8>, text: &str) {
 /// A value behind the number of its type.
 fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     const U32: u32 = 4;
+    const F32: u32 = 6;
     const TEXT: u32 = 8;
     const ARRAY: u32 = 9;
     let put = |header: &mut Vec<u8>, numbers: &[u32]| {
@@ -327,6 +330,7 @@ fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
             put_string(header, text);
         }
         MetadataValue::U32(number) => put(header, &[U32, *number]),
+        MetadataValue::F32(number) => put(header, &[F32, number.to_bits()]),
         MetadataValue::Texts(texts) => {
             put(header, &[ARRAY, TEXT]);
             header.extend((texts.len() as u64).to_le_bytes());
@@ -361,6 +365,7 @@ mod tests {
         BTreeMap::from([
             ("general.architecture", MetadataValue::Text("llama".into())),
             ("a.u32", MetadataValue::U32(u32::MAX)),
+            ("a.f32", MetadataValue::F32(-0.25)),
             (
                 "a.texts",
                 MetadataValue::Texts(vec!["x".into(), String::new()]),
@@ -399,6 +404,7 @@ mod tests {
         let read = &header.metadata;
         assert_eq!(read.text("general.architecture"), Some("llama"));
         assert_eq!(read.unsigned("a.u32"), Some(u32::MAX.into()));
+        assert_eq!(read.float("a.f32"), Some(-0.25));
         assert_eq!(read.texts("a.texts"), Some(vec!["x", ""]));
         assert_eq!(read.texts("a.none"), Some(vec![]));
         assert!(!read.has("general.alignment"));

@@ -38,7 +38,11 @@ fn record_in(folder: &Path) -> Option<BaseRecord> {
 }
 
 /// Reads such a file whole; nothing is said of another model.
-pub(crate) fn check_gguf(model: &ServedModel, manifest: &ManifestClaims, findings: &mut Findings) {
+pub(crate) fn check_gguf_base(
+    model: &ServedModel,
+    manifest: &ManifestClaims,
+    findings: &mut Findings,
+) {
     if !model.is_gguf() {
         return;
     }

@@ -1,0 +1,86 @@
+//! A GGUF adapter, read back.
+
+use std::path::Path;
+
+use qera_core::dtype::FloatDtype;
+
+use crate::disk::mapping::Mapping;
+use crate::formats::gguf::block_type::BlockType;
+use crate::formats::gguf::header::TensorClaim;
+use crate::formats::gguf::lora::{LoraFactor, LoraGguf, LoraMatrix, factor_name};
+use crate::publish::written::{Matrix, Unread, WrittenPair};
+use crate::weights::gguf::rows::RowOrder;
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct GgufFile {
+    /// What its header says.
+    pub(crate) lora: LoraGguf,
+    bytes: Mapping,
+}
+
+impl GgufFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Unread::File`] for what is no GGUF.
+    pub(crate) fn open(path: &Path) -> Result<Self, Unread> {
+        let bytes = Mapping::open(path).map_err(|e| Unread::File(Box::new(e)))?;
+        let lora = LoraGguf::parse(&bytes).map_err(|e| Unread::File(Box::new(e)))?;
+        Ok(Self { lora, bytes })
+    }
+
+    /// The pair of one of the model's tensors, whose rows lie so.
+    ///
+    /// # Errors
+    /// [`Unread`], which names the tensor.
+    pub(crate) fn pair(&self, tensor: &str, rows: RowOrder) -> Result<WrittenPair, Unread> {
+        let pair = self.lora.pairs.get(tensor);
+        let pair = pair.ok_or_else(|| Unread::NoPair(tensor.to_owned()))?;
+        let a = self.factor(tensor, LoraFactor::A, pair.a.as_ref())?;
+        let b = self.factor(tensor, LoraFactor::B, pair.b.as_ref())?;
+        if !rows.is_of(b.rows) {
+            return Err(Unread::Rows {
+                name: tensor.to_owned(),
+                rows: b.rows,
+                order: format!("{rows:?}"),
+            });
+        }
+        let row_of = |row: usize| &b.values[rows.stored(row) * b.columns..][..b.columns];
+        let values = (0..b.rows).flat_map(row_of).copied().collect();
+        WrittenPair::new(tensor, a, Matrix { values, ..b })
+    }
+
+    fn factor(
+        &self,
+        tensor: &str,
+        factor: LoraFactor,
+        claim: Option<&TensorClaim>,
+    ) -> Result<Matrix, Unread> {
+        let name = factor_name(tensor, factor);
+        let Some(claim) = claim else {
+            return Err(Unread::Half(name));
+        };
+        let found = LoraMatrix::read(&self.bytes, claim);
+        let found = found.map_err(|problem| Unread::Matrix {
+            tensor: name,
+            problem,
+        })?;
+        Ok(Matrix {
+            rows: found.rows,
+            columns: found.columns,
+            dtype: float_dtype(found.stored_in),
+            values: found.values,
+        })
+    }
+}
+
+/// The type of numbers that are stored as such.
+const fn float_dtype(of: BlockType) -> Option<FloatDtype> {
+    match of {
+        BlockType::F32 => Some(FloatDtype::F32),
+        BlockType::F16 => Some(FloatDtype::F16),
+        BlockType::BF16 => Some(FloatDtype::Bf16),
+        _ => None,
+    }
+}
