@@ -1,16 +1,16 @@
 //! Effective bits of a weight over the layers that are corrected: of W~ as it is stored, of A and B
 //! as they are written, of both, beside the types of ggml that take more.
 
-use qera_core::dtype::FloatDtype;
 use qera_core::quantize::Grid;
 
 use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::container::Container;
+use crate::host::factor_type::FactorType;
 use crate::observe::bits::{BitsPerWeight, StockTypes};
 use crate::publish::bases::BaseRecords;
 use crate::publish::gguf_base::layout::GgufLayout;
 use crate::publish::gguf_base::record::GgufRecord;
-use crate::publish::layers::PublishedLayers;
+use crate::publish::layers::{AdapterLayer, PublishedLayers};
 use crate::publish::packed_base::layout::PackedLayout;
 use crate::settings::Settings;
 use crate::settings::publish::BaseForm;
@@ -40,19 +40,14 @@ struct BitSums {
     adapter: f64,
 }
 
-/// Bits of a number of A and B.
-fn factor_bits(dtype: FloatDtype) -> f64 {
-    8.0 * dtype.size_bytes() as f64
-}
-
 impl BitSums {
-    /// Adds a layer whose factors have this rank, in numbers of so many bits.
-    fn add(&mut self, layer: &Layer, base: f64, rank: usize, factor_bits: f64) {
+    /// Adds a layer whose factors have this rank, padded to what their type holds.
+    fn add(&mut self, layer: &Layer, base: f64, rank: usize, dtype: FactorType) {
         self.layers += 1;
         self.weights += numbers_of(layer);
         self.base += base;
-        let factors = rank * (layer.in_features + layer.out_features);
-        self.adapter += factors as f64 * factor_bits;
+        let factors = dtype.padded_rank(rank) * (layer.in_features + layer.out_features);
+        self.adapter += factors as f64 * dtype.bits();
     }
 
     fn bits(&self, base: &CountedBase<'_>) -> Option<BitsPerWeight> {
@@ -76,11 +71,10 @@ pub(crate) fn bits_of(of: &PublishedLayers<'_>, bases: BaseRecords<'_>) -> Optio
     let weights = of.weights;
     let base = CountedBase::of_records(weights, bases);
     let mut sums = BitSums::default();
-    for (index, layer) in weights.layers().iter().enumerate() {
-        if of.outcomes[index].is_corrected() {
-            let bits = factor_bits(of.dtype(index));
-            sums.add(layer, base.bits(weights, index), of.rank(), bits);
-        }
+    for corrected in of.solved().filter(|of| of.solution.is_corrected()) {
+        let AdapterLayer { index, layer, .. } = corrected;
+        let bits = base.bits(weights, index);
+        sums.add(layer, bits, of.rank_of(&corrected), of.dtype(index));
     }
     sums.bits(&base)
 }
@@ -90,11 +84,15 @@ pub(crate) fn bits_of(of: &PublishedLayers<'_>, bases: BaseRecords<'_>) -> Optio
 pub(crate) fn planned_bits(weights: &Weights, settings: &Settings) -> Option<BitsPerWeight> {
     let base = CountedBase::of_settings(weights, settings);
     let ranks = weights.layers().iter().map(|layer| layer.rank);
-    let rank = ranks.max().unwrap_or_default();
+    let largest = ranks.max().unwrap_or_default();
     let mut sums = BitSums::default();
     for (index, layer) in weights.layers().iter().enumerate() {
-        let bits = factor_bits(settings.solve.factor_dtype);
-        sums.add(layer, base.bits(weights, index), rank, bits);
+        let rank = match settings.publish.ragged {
+            true => layer.rank,
+            false => largest,
+        };
+        let dtype = settings.solve.factor_dtype.for_width(layer.in_features);
+        sums.add(layer, base.bits(weights, index), rank, dtype);
     }
     let corrects = settings.solve.method.corrects();
     sums.bits(&base).filter(|_| corrects)

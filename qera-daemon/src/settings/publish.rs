@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::is_folder;
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
+use crate::host::factor_type::FactorType;
 use crate::settings::gguf_path::is_gguf;
 use crate::settings::notify::NotifySettings;
 use crate::settings::options::Options;
@@ -178,6 +179,21 @@ impl PublishSettings {
         Ok(publish)
     }
 
+    /// Refuses a type of A and B that a form does not have.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn check_holds(&self, dtype: FactorType) -> Result<(), Fatal> {
+        let others = self.formats.iter().any(|form| *form != AdapterForm::Gguf);
+        if dtype == FactorType::Q8_0 && others {
+            return Err(Fatal::Usage(
+                "--dtype q8_0: only a GGUF holds it: give --format gguf alone, or f16, bf16, f32"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether W~ is written in this form.
     #[must_use]
     pub(crate) fn writes(&self, form: BaseForm) -> bool {
@@ -293,6 +309,20 @@ mod tests {
             "out/base-gguf/model.gguf",
         ];
         assert_eq!(served, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_type_that_a_form_cannot_hold_is_refused_by_name() {
+        let q8_0 = |more: &str| Settings::from_toml(&format!("dtype = \"q8_0\"\n{more}"));
+        assert!(q8_0("format = \"gguf\"").is_ok());
+        assert!(q8_0("quantized = \"model.gguf\"\ncheckpoint = \"m\"").is_ok());
+        for more in ["", "format = \"gguf,peft\"", "format = \"mlx\""] {
+            let said = q8_0(more).unwrap_err().to_string();
+            assert!(
+                said.contains("--dtype q8_0: only a GGUF holds it"),
+                "{said}"
+            );
+        }
     }
 
     #[test]
