@@ -316,6 +316,9 @@ impl<'a> Publisher<'a> {
         if let Some(written) = report.bases.packed {
             context.reporter.say(&Event::PackedBaseWritten(written));
         }
+        if let Some(written) = report.bases.gguf {
+            context.reporter.say(&Event::GgufBaseWritten(written));
+        }
         for written in report.bases.worth {
             context.reporter.say(&Event::BaseWritten(written));
         }
@@ -351,6 +354,7 @@ impl<'a> Publisher<'a> {
             quarantined,
             unread,
             rank: published.rank,
+            bits_per_weight: published.bits,
         }));
         systemd::notify(&format!(
             "STATUS=generation {}, {shards} shards",

@@ -6,14 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use qera_core::dtype::FloatDtype;
-
 use crate::disk::new_file::NewFile;
 use crate::error::Fatal;
-use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::lora::{LoraFactor, factor_name, metadata};
 use crate::formats::gguf::writer::{GgufTensorPlan, GgufWriteError, GgufWriter, MetadataValue};
-use crate::formats::safetensors::header::encode;
 use crate::publish::layers::{PaddedFactors, PublishedLayers};
 use crate::publish::manifest::Fingerprints;
 use crate::weights::gguf::layer_names::GgufNames;
@@ -40,12 +36,13 @@ pub(crate) fn write_gguf(
 ) -> Result<(), Fatal> {
     let mut plans = Vec::new();
     for of in published.solved() {
-        let (layer, rank) = (of.layer, published.rank_of(&of));
+        let (layer, dtype) = (of.layer, of.solution.factors.dtype);
+        let rank = dtype.padded_rank(published.rank_of(&of));
         let tensor = &names.layers[of.index].tensor;
         let plan = |factor, ne: [usize; 2]| GgufTensorPlan {
             name: factor_name(tensor, factor),
             ne: ne.into(),
-            type_number: block_type(of.solution.factors.dtype).number(),
+            type_number: dtype.block_type().number(),
         };
         plans.push(plan(LoraFactor::A, [layer.in_features, rank]));
         plans.push(plan(LoraFactor::B, [rank, layer.out_features]));
@@ -56,22 +53,16 @@ pub(crate) fn write_gguf(
     let mut writer = GgufWriter::begin(out, &metadata, &plans).map_err(&failed)?;
     for of in published.solved() {
         let dtype = of.solution.factors.dtype;
-        let rank = published.rank_of(&of);
+        let rank = dtype.padded_rank(published.rank_of(&of));
         let PaddedFactors { lora_a, lora_b } = of.padded(rank);
         let lora_b = stored(&lora_b, rank, names.layers[of.index].rows);
-        writer.tensor(&encode(&lora_a, dtype)).map_err(&failed)?;
-        writer.tensor(&encode(&lora_b, dtype)).map_err(&failed)?;
+        let lora_a = dtype.encode(&lora_a, of.layer.in_features);
+        writer.tensor(&lora_a).map_err(&failed)?;
+        writer
+            .tensor(&dtype.encode(&lora_b, rank))
+            .map_err(&failed)?;
     }
     writer.finish().map_err(&failed)?.sync()
-}
-
-/// What ggml calls a type of numbers.
-pub(crate) const fn block_type(dtype: FloatDtype) -> BlockType {
-    match dtype {
-        FloatDtype::F32 => BlockType::F32,
-        FloatDtype::F16 => BlockType::F16,
-        FloatDtype::Bf16 => BlockType::BF16,
-    }
 }
 
 /// Rows of B where the model's rows lie.

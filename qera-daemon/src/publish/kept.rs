@@ -9,6 +9,7 @@ use crate::host::factors::Rounded;
 use crate::judge::held_out::{Choice, ChoiceOrigin};
 use crate::judge::scores::HeldOut;
 use crate::publish::current::current;
+use crate::publish::manifest::not_as_asked;
 use crate::publish::target::Target;
 use crate::publish::written::{FormNames, WrittenForm};
 use crate::settings::publish::AdapterForm;
@@ -113,10 +114,7 @@ impl KeptLayer {
                 lora_b: pair.lora_b.chunks(pair.rank).flat_map(of_rank).collect(),
                 error: error.rounded,
             },
-            // A word in the place of a number: it overflowed.
-            error_in_asked_dtype: error
-                .in_asked_dtype
-                .map(|f| f.as_f64().unwrap_or(f64::INFINITY)),
+            not_as_asked: error.in_asked_dtype.as_ref().map(not_as_asked),
             spectrum: self.spectrum,
             choice: self
                 .shrinkage

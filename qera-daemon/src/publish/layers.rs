@@ -1,7 +1,6 @@
 //! The layers of a generation: every selected one, with what became of it.
 
-use qera_core::dtype::FloatDtype;
-
+use crate::host::factor_type::FactorType;
 use crate::judge::progress::LayerSummary;
 use crate::settings::Settings;
 use crate::solve::solution::{LayerOutcome, LayerSolution};
@@ -107,7 +106,7 @@ impl PublishedLayers<'_> {
 
     /// Type that A and B of a layer are written in.
     #[must_use]
-    pub(crate) fn dtype(&self, layer: usize) -> FloatDtype {
+    pub(crate) fn dtype(&self, layer: usize) -> FactorType {
         let solution = self.outcomes[layer].solution();
         solution.map_or(self.settings.solve.factor_dtype, |s| s.factors.dtype)
     }

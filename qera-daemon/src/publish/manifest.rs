@@ -6,12 +6,15 @@ use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::imatrix_files::ImatrixRecord;
-use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::observe::bits::BitsPerWeight;
+use crate::publish::bases::BaseRecords;
+use crate::publish::bits::bits_of;
 use crate::publish::forms::AdapterForms;
+use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::packed_base::record::PackedRecord;
@@ -21,7 +24,7 @@ use crate::settings::name_map::NameMap;
 use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerSolution, NotAsAsked};
 use crate::weights::Weights;
 use crate::weights::gguf::layer_names::GgufPlace;
 use crate::weights::given::given_layers::GivenLayer;
@@ -50,6 +53,12 @@ pub(crate) struct Manifest {
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
+    /// What is in `OUT/base-gguf`; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf_base: Option<GgufRecord>,
+    /// What base and adapter cost; absent where no layer is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_weight: Option<BitsPerWeight>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -247,7 +256,8 @@ pub(crate) struct ErrorRecord {
     pub(crate) rounded_bf16: f64,
     /// How far `with` may be off, relative, because R is; null below 1e-6.
     pub(crate) uncertainty: Option<f64>,
-    /// In the asked dtype, where that lost too much and f32 was written: a number, or "overflow".
+    /// In the asked dtype, where a wider one was written: a number, "overflow" or
+    /// "no-whole-blocks".
     pub(crate) in_asked_dtype: Option<serde_json::Value>,
     /// `without` / `output_power`.
     pub(crate) relative_without: f64,
@@ -280,8 +290,8 @@ pub(crate) struct DiagonalErrorRecord {
 pub(crate) struct WrittenBeside<'a> {
     /// The forms of the adapter.
     pub(crate) forms: &'a AdapterForms,
-    /// The packed base, where there is one.
-    pub(crate) packed_base: Option<&'a PackedRecord>,
+    /// What is known of the bases that are there.
+    pub(crate) bases: BaseRecords<'a>,
 }
 
 impl Manifest {
@@ -302,7 +312,9 @@ impl Manifest {
             fingerprints,
             forms: written.forms.all.clone(),
             ragged: settings.publish.ragged,
-            packed_base: written.packed_base.cloned(),
+            bits_per_weight: bits_of(of, written.bases),
+            packed_base: written.bases.packed.cloned(),
+            gguf_base: written.bases.gguf.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),
@@ -373,7 +385,7 @@ impl SettingsRecord {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
             },
-            dtype: dtype_name(settings.solve.factor_dtype).to_string(),
+            dtype: settings.solve.factor_dtype.written_name(),
             ranks: weights.layers().iter().map(|l| l.rank_asked).collect(),
         }
     }
@@ -421,7 +433,7 @@ impl LayerRecord {
             rows: solution.map_or(0, |s| s.rows),
             statistic: stand_in.map(|_| "imatrix"),
             rows_skipped: progress.rows_skipped,
-            dtype: dtype_name(of.dtype(index)).to_string(),
+            dtype: of.dtype(index).written_name(),
             output_power: stand_in
                 .is_none()
                 .then(|| measured().map_or(0.0, |s| s.output_power)),
@@ -455,22 +467,37 @@ impl DiagonalErrorRecord {
 
 impl ErrorRecord {
     fn new(solution: &LayerSolution) -> Self {
-        let in_asked_dtype = |f: f64| {
-            if f.is_finite() {
-                f.into()
-            } else {
-                "overflow".into()
-            }
-        };
         Self {
             without: solution.error_without,
             with: solution.error_with,
             rounded: solution.factors.error,
             rounded_bf16: solution.error_bf16,
             uncertainty: solution.uncertainty(),
-            in_asked_dtype: solution.error_in_asked_dtype.map(in_asked_dtype),
+            in_asked_dtype: solution.not_as_asked.map(in_asked_dtype),
             relative_without: ratio(solution.error_without, solution.output_power),
             relative_with: ratio(solution.factors.error, solution.output_power),
         }
+    }
+}
+
+/// The words that are no error, in `error.in_asked_dtype`.
+const OVERFLOW: &str = "overflow";
+const NO_WHOLE_BLOCKS: &str = "no-whole-blocks";
+
+fn in_asked_dtype(reason: NotAsAsked) -> serde_json::Value {
+    match reason {
+        NotAsAsked::Loses(error) => error.into(),
+        NotAsAsked::Overflows => OVERFLOW.into(),
+        NotAsAsked::NoWholeBlocks => NO_WHOLE_BLOCKS.into(),
+    }
+}
+
+/// The same, read back.
+#[must_use]
+pub(crate) fn not_as_asked(in_asked_dtype: &serde_json::Value) -> NotAsAsked {
+    match in_asked_dtype.as_f64() {
+        Some(error) => NotAsAsked::Loses(error),
+        None if *in_asked_dtype == NO_WHOLE_BLOCKS => NotAsAsked::NoWholeBlocks,
+        None => NotAsAsked::Overflows,
     }
 }

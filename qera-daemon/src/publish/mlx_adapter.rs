@@ -36,7 +36,7 @@ pub(crate) fn write_mlx(
         let name = &names.layers[of.index].name;
         let plan = |factor, shape| TensorPlan {
             name: factor_name(name, factor),
-            dtype: dtype_name(of.solution.factors.dtype),
+            dtype: dtype_name(of.solution.factors.dtype.float()),
             shape,
         };
         plans.push(plan(MlxFactor::A, vec![of.layer.in_features, rank]));
@@ -47,7 +47,7 @@ pub(crate) fn write_mlx(
     let out = NewFile::create(&path)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
     for of in published.solved() {
-        let dtype = of.solution.factors.dtype;
+        let dtype = of.solution.factors.dtype.float();
         let PaddedFactors { lora_a, lora_b } = of.padded(rank);
         let (a, b) = (
             transposed(&lora_a, rank),

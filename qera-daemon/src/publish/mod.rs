@@ -1,7 +1,7 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
 //! place and renamed in (`generation`), the adapter in PEFT's format (`peft`), the manifest
 //! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) and packed for engines
-//! (`packed_base`), with what it is worth alone (`base_worth`) and what lies beside the weights
+//! (`packed_base`) and as a GGUF (`gguf_base`), with what it is worth alone (`base_worth`) and what lies beside the weights
 //! (`companions`), all of them by `bases`, the check that comes before `current` is switched
 //! (`check`), all of them in one place (`target`), the command that is told (`on_publish`) and the
 //! servers that generations are handed to (`notify`).
@@ -9,6 +9,7 @@
 pub(crate) mod base;
 pub(crate) mod base_worth;
 pub(crate) mod bases;
+pub(crate) mod bits;
 pub(crate) mod check;
 pub(crate) mod companions;
 pub(crate) mod current;
@@ -17,6 +18,8 @@ pub(crate) mod forms;
 pub(crate) mod generation;
 pub(crate) mod generation_id;
 pub(crate) mod gguf_adapter;
+pub(crate) mod gguf_base;
+pub(crate) mod hashed_file;
 pub(crate) mod kept;
 pub(crate) mod layer_rounding;
 pub(crate) mod layers;

@@ -4,6 +4,7 @@
 //! OUT/.lock                      held by the running process; text says by whom
 //! OUT/base/                      W~ as a checkpoint (--emit-base)
 //! OUT/base-compressed-tensors/   W~ packed for engines (--emit-base=compressed-tensors)
+//! OUT/base-gguf/                 W~ in a GGUF (--emit-base=gguf)
 //! OUT/generations/000001/        one adapter
 //! OUT/current -> generations/000001
 //! OUT/notified.json              what servers were told of generations (--notify)

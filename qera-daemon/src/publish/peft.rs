@@ -35,7 +35,7 @@ pub(crate) fn write_adapter(
         let (layer, rank) = (of.layer, published.rank_of(&of));
         let plan = |factor, shape| TensorPlan {
             name: factor_name(&layer.served_as, factor),
-            dtype: dtype_name(of.solution.factors.dtype),
+            dtype: dtype_name(of.solution.factors.dtype.float()),
             shape,
         };
         plans.push(plan('A', vec![rank, layer.in_features]));
@@ -46,7 +46,7 @@ pub(crate) fn write_adapter(
     let out = NewFile::create(&path)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
     for of in published.solved() {
-        let dtype = of.solution.factors.dtype;
+        let dtype = of.solution.factors.dtype.float();
         let PaddedFactors { lora_a, lora_b } = of.padded(published.rank_of(&of));
         writer.tensor(&encode(&lora_a, dtype)).map_err(&failed)?;
         writer.tensor(&encode(&lora_b, dtype)).map_err(&failed)?;

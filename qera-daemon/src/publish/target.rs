@@ -105,7 +105,7 @@ impl<'a> Target<'a> {
         target.identify_base()?;
         let bases = &mut target.bases;
         bases.restore(&target.out, &target.weights, &target.companions)?;
-        if target.bases.are_missing() {
+        if target.bases.need_companions() {
             target.companions.find()?;
         }
         target.drained = target.read_current();
@@ -291,7 +291,7 @@ impl<'a> Target<'a> {
         let fingerprints = self.fingerprints.clone();
         let written = WrittenBeside {
             forms: &self.forms,
-            packed_base: self.bases.packed(),
+            bases: self.bases.records(),
         };
         let generation = Generation {
             layers,

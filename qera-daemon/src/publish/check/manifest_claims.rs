@@ -23,6 +23,9 @@ pub(crate) struct ManifestClaims {
     /// The file that it corrects, where W~ was given.
     #[serde(default)]
     pub(crate) quantized: Option<ClaimedFile>,
+    /// The base that is a GGUF, where there is one.
+    #[serde(default)]
+    pub(crate) gguf_base: Option<ClaimedGguf>,
     /// What serves it.
     #[serde(default)]
     pub(crate) serving: ClaimedServing,
@@ -38,6 +41,13 @@ pub(crate) struct ManifestClaims {
 pub(crate) struct ClaimedFile {
     /// As it was given.
     pub(crate) path: String,
+}
+
+/// The base that is a GGUF.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClaimedGguf {
+    /// BLAKE3 of the file.
+    pub(crate) blake3: String,
 }
 
 /// What serves it.

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use qera_core::dtype::FloatDtype;
-
 use crate::disk::mapping::Mapping;
-use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::header::TensorClaim;
 use crate::formats::gguf::lora::{LoraFactor, LoraGguf, LoraMatrix, factor_name};
+use crate::host::factor_type::FactorType;
 use crate::publish::written::{Matrix, Unread, WrittenPair};
 use crate::weights::gguf::rows::RowOrder;
 
@@ -69,18 +67,8 @@ impl GgufFile {
         Ok(Matrix {
             rows: found.rows,
             columns: found.columns,
-            dtype: float_dtype(found.stored_in),
+            dtype: FactorType::of_block_type(found.stored_in),
             values: found.values,
         })
-    }
-}
-
-/// The type of numbers that are stored as such.
-const fn float_dtype(of: BlockType) -> Option<FloatDtype> {
-    match of {
-        BlockType::F32 => Some(FloatDtype::F32),
-        BlockType::F16 => Some(FloatDtype::F16),
-        BlockType::BF16 => Some(FloatDtype::Bf16),
-        _ => None,
     }
 }

@@ -6,9 +6,8 @@ pub(crate) mod tensor_file;
 
 use std::path::Path;
 
-use qera_core::dtype::FloatDtype;
-
 use crate::formats::gguf::lora::MatrixProblem;
+use crate::host::factor_type::FactorType;
 use crate::publish::forms::{GGUF, MLX};
 use crate::publish::written::gguf::GgufFile;
 use crate::publish::written::tensor_file::{MlxFile, PeftFile};
@@ -21,8 +20,8 @@ pub(crate) const PEFT_TENSORS: &str = "adapter_model.safetensors";
 /// A layer's correction as the file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WrittenPair {
-    /// Type of the numbers of both; none of those that are quantized, or differ.
-    pub(crate) dtype: Option<FloatDtype>,
+    /// Type of the numbers of both; none where they differ, or qera writes none such.
+    pub(crate) dtype: Option<FactorType>,
     /// Columns of A^T.
     pub(crate) in_features: usize,
     /// Rows of B^T.
@@ -132,8 +131,8 @@ pub(crate) struct Matrix {
     pub(crate) rows: usize,
     /// Their length.
     pub(crate) columns: usize,
-    /// Type of the numbers; none where they are quantized.
-    pub(crate) dtype: Option<FloatDtype>,
+    /// Type of the numbers; none where qera writes none such.
+    pub(crate) dtype: Option<FactorType>,
     /// The numbers.
     pub(crate) values: Vec<f32>,
 }

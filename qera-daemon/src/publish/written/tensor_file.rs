@@ -8,6 +8,7 @@ use crate::disk::open_file::OpenFile;
 use crate::formats::mlx::{self, MlxFactor, MlxTensors};
 use crate::formats::peft::tensors::{LoraTensors, factor_name};
 use crate::formats::safetensors::header::{Claim, Header, HeaderError, float_dtype};
+use crate::host::factor_type::FactorType;
 use crate::publish::mlx_adapter::transposed;
 use crate::publish::written::{Matrix, Unread, WrittenPair};
 
@@ -128,7 +129,7 @@ fn matrix(file: &OpenFile, claim: &Claim) -> Result<Matrix, Unread> {
     Ok(Matrix {
         rows,
         columns,
-        dtype: Some(dtype),
+        dtype: Some(FactorType::Float(dtype)),
         values,
     })
 }
