@@ -26,7 +26,7 @@ use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::{LayerSolution, NotAsAsked};
 use crate::weights::Weights;
-use crate::weights::gguf::layer_names::GgufPlace;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
@@ -182,7 +182,7 @@ pub(crate) struct LayerRecord {
     pub(crate) served_as: String,
     /// Its place in the GGUF adapter; absent where none is written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) gguf: Option<GgufPlace>,
+    pub(crate) gguf: Option<GgufLayerPlace>,
     /// Its name in mlx-lm; absent where its files are not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mlx: Option<String>,

@@ -1,8 +1,8 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
-//! place and renamed in (`generation`), the adapter in PEFT's format (`peft`), the manifest
-//! (`manifest`), W~ as a checkpoint (`base`, `rounded_base`) and packed for engines
-//! (`packed_base`) and as a GGUF (`gguf_base`), with what it is worth alone (`base_worth`) and what lies beside the weights
-//! (`companions`), all of them by `bases`, the check that comes before `current` is switched
+//! place and renamed in (`generation`), the adapter in its `forms` (`peft`, `gguf_adapter`,
+//! `mlx_adapter`; read back by `written`), the manifest (`manifest`), W~ as a checkpoint (`base`,
+//! `rounded_base`), packed for engines (`packed_base`) and as a GGUF (`gguf_base`), with what it is
+//! worth alone (`base_worth`) and what lies beside the weights (`companions`), all of them by `bases`, the check that comes before `current` is switched
 //! (`check`), all of them in one place (`target`), the command that is told (`on_publish`) and the
 //! servers that generations are handed to (`notify`).
 

@@ -244,9 +244,8 @@ impl<'a> Target<'a> {
     fn read_current(&self) -> Option<String> {
         let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
-        let alike =
-            current.forms == self.forms.all && current.ragged == self.settings.publish.ragged;
-        (same && alike && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
+        let written = current.is_written_as(&self.settings.publish);
+        (same && written && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
     }
 
     /// Writes the base where it is asked for and not there, then the generation, then removes

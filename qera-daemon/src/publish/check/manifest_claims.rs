@@ -11,7 +11,7 @@ use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::dotted::match_start;
 use crate::settings::publish::AdapterForm;
 use crate::settings::weight_format::WeightFormat;
-use crate::weights::gguf::layer_names::GgufPlace;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// What the manifest claims.
 #[derive(Debug, Deserialize)]
@@ -81,7 +81,7 @@ pub(crate) struct LayerClaim {
     served_as: Option<String>,
     /// Its place in a GGUF adapter, where one is written.
     #[serde(default)]
-    pub(crate) gguf: Option<GgufPlace>,
+    pub(crate) gguf: Option<GgufLayerPlace>,
     /// Its name in mlx-lm, where its files are written.
     #[serde(default)]
     pub(crate) mlx: Option<String>,
