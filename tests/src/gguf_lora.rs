@@ -81,16 +81,16 @@ impl GgufLora {
         for _ in 0..keys {
             let key = bytes.text();
             match bytes.u32() {
-                6 => found
-                    .floats
-                    .insert(key, f32::from_le_bytes(bytes.take()))
-                    .is_none(),
+                6 => {
+                    let number = f32::from_le_bytes(bytes.take());
+                    found.floats.insert(key, number);
+                }
                 8 => {
                     let text = bytes.text();
-                    found.texts.insert(key, text).is_none()
+                    found.texts.insert(key, text);
                 }
                 other => panic!("{key} is of type {other}"),
-            };
+            }
         }
         for _ in 0..count {
             let name = bytes.text();

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod gguf_file;
 pub mod gguf_lora;
 pub mod gguf_model;
+pub mod gguf_read;
 pub mod imatrix_file;
 pub mod layer_input;
 pub mod live;

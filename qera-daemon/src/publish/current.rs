@@ -8,7 +8,7 @@ use crate::disk::read;
 use crate::publish::manifest::Fingerprints;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundingChoice;
-use crate::settings::publish::AdapterForm;
+use crate::settings::publish::{AdapterForm, PublishSettings};
 use crate::settings::weight_format::WeightFormat;
 
 /// What is read of the current generation's manifest.
@@ -66,6 +66,14 @@ pub(crate) struct CurrentInputs {
     pub(crate) journal_digest: String,
     /// Whether it is the last word on them.
     pub(crate) drained: bool,
+}
+
+impl Current {
+    /// Whether it is written in the forms that these settings ask for.
+    #[must_use]
+    pub(crate) fn is_written_as(&self, settings: &PublishSettings) -> bool {
+        self.forms == settings.formats && self.ragged == settings.ragged
+    }
 }
 
 /// The current generation of a folder; none where there is none, or its manifest is not read.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{write_json, write_synced};
 use crate::error::Fatal;
+use crate::observe::bits::BitsPerWeight;
 use crate::observe::run_events::GenerationRejected;
 use crate::publish::check::{HeldAgainst, check};
 use crate::publish::forms::{AdapterForms, GGUF, MLX};
@@ -26,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) path: PathBuf,
     /// The adapter's rank.
     pub(crate) rank: usize,
+    /// What base and adapter cost.
+    pub(crate) bits: Option<BitsPerWeight>,
 }
 
 /// What became of a generation.
@@ -79,6 +82,7 @@ impl Generation<'_> {
             generation,
             path,
             rank: self.layers.rank(),
+            bits: self.manifest.bits_per_weight.clone(),
         }))
     }
 

@@ -14,7 +14,7 @@ use crate::publish::target::Target;
 use crate::publish::written::{FormNames, WrittenForm};
 use crate::settings::publish::AdapterForm;
 use crate::solve::solution::LayerSolution;
-use crate::weights::gguf::layer_names::GgufPlace;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// A layer as the manifest has it.
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct KeptLayer {
     name: String,
     served_as: String,
     #[serde(default)]
-    gguf: Option<GgufPlace>,
+    gguf: Option<GgufLayerPlace>,
     #[serde(default)]
     mlx: Option<String>,
     in_features: usize,

@@ -10,8 +10,12 @@ use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::observe::bits::BitsPerWeight;
 use crate::publish::asked_dtype::in_asked_dtype;
+use crate::publish::bases::BaseRecords;
+use crate::publish::bits::bits_of;
 use crate::publish::forms::AdapterForms;
+use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::packed_base::record::PackedRecord;
@@ -23,7 +27,7 @@ use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
-use crate::weights::gguf::layer_names::GgufPlace;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
@@ -50,6 +54,12 @@ pub(crate) struct Manifest {
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
+    /// What is in `OUT/base-gguf`; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf_base: Option<GgufRecord>,
+    /// What base and adapter cost; absent where no layer is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_weight: Option<BitsPerWeight>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -173,7 +183,7 @@ pub(crate) struct LayerRecord {
     pub(crate) served_as: String,
     /// Its place in the GGUF adapter; absent where none is written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) gguf: Option<GgufPlace>,
+    pub(crate) gguf: Option<GgufLayerPlace>,
     /// Its name in mlx-lm; absent where its files are not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mlx: Option<String>,
@@ -281,8 +291,8 @@ pub(crate) struct DiagonalErrorRecord {
 pub(crate) struct WrittenBeside<'a> {
     /// The forms of the adapter.
     pub(crate) forms: &'a AdapterForms,
-    /// The packed base, where there is one.
-    pub(crate) packed_base: Option<&'a PackedRecord>,
+    /// What is known of the bases that are there.
+    pub(crate) bases: BaseRecords<'a>,
 }
 
 impl Manifest {
@@ -303,7 +313,9 @@ impl Manifest {
             fingerprints,
             forms: written.forms.all.clone(),
             ragged: settings.publish.ragged,
-            packed_base: written.packed_base.cloned(),
+            bits_per_weight: bits_of(of, written.bases),
+            packed_base: written.bases.packed.cloned(),
+            gguf_base: written.bases.gguf.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),

@@ -105,7 +105,7 @@ impl<'a> Target<'a> {
         target.identify_base()?;
         let bases = &mut target.bases;
         bases.restore(&target.out, &target.weights, &target.companions)?;
-        if target.bases.are_missing() {
+        if target.bases.need_companions() {
             target.companions.find()?;
         }
         target.drained = target.read_current();
@@ -244,9 +244,8 @@ impl<'a> Target<'a> {
     fn read_current(&self) -> Option<String> {
         let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
-        let alike =
-            current.forms == self.forms.all && current.ragged == self.settings.publish.ragged;
-        (same && alike && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
+        let written = current.is_written_as(&self.settings.publish);
+        (same && written && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
     }
 
     /// Writes the base where it is asked for and not there, then the generation, then removes
@@ -291,7 +290,7 @@ impl<'a> Target<'a> {
         let fingerprints = self.fingerprints.clone();
         let written = WrittenBeside {
             forms: &self.forms,
-            packed_base: self.bases.packed(),
+            bases: self.bases.records(),
         };
         let generation = Generation {
             layers,

@@ -4,6 +4,7 @@
 pub(crate) mod compute;
 pub(crate) mod convergence;
 pub(crate) mod dotted;
+pub(crate) mod gguf_path;
 pub(crate) mod imatrix;
 pub(crate) mod layered;
 pub(crate) mod log_format;

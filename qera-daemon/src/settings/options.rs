@@ -273,8 +273,8 @@ pub(crate) struct Options {
 
     /// Also write the quantized weights, in these forms: hf, an ordinary Hugging Face checkpoint in
     /// OUT/base (so without a value, and with true); compressed-tensors, packed for vLLM and SGLang,
-    /// in OUT/base-compressed-tensors; false: none. The form follows a '=':
-    /// --emit-base=compressed-tensors
+    /// in OUT/base-compressed-tensors; gguf, of a --checkpoint that is a GGUF, that file with ggml's
+    /// blocks for llama.cpp, in OUT/base-gguf; false: none. The form follows a '=': --emit-base=gguf
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "FORM,...", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",

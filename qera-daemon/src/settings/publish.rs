@@ -2,7 +2,7 @@
 //! told.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qera_core::quantize::Grid;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::disk::is_folder;
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
 use crate::host::factor_type::FactorType;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::notify::NotifySettings;
 use crate::settings::options::Options;
 use crate::settings::parse::at_least;
@@ -24,11 +25,16 @@ pub(crate) enum BaseForm {
     HuggingFace,
     /// Codes and scales as compressed-tensors packs them.
     CompressedTensors,
+    /// The GGUF that the checkpoint is, W~ in ggml's blocks.
+    Gguf,
 }
+
+/// Name of the file of [`BaseForm::Gguf`].
+pub(crate) const GGUF_FILE: &str = "model.gguf";
 
 impl BaseForm {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::HuggingFace, Self::CompressedTensors];
+    pub(crate) const ALL: [Self; 3] = [Self::HuggingFace, Self::CompressedTensors, Self::Gguf];
 
     /// As `--emit-base` takes it.
     #[must_use]
@@ -36,6 +42,16 @@ impl BaseForm {
         match self {
             Self::HuggingFace => "hf",
             Self::CompressedTensors => "compressed-tensors",
+            Self::Gguf => "gguf",
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub(crate) const fn described(self) -> &'static str {
+        match self {
+            Self::HuggingFace | Self::CompressedTensors => "a Hugging Face folder",
+            Self::Gguf => "a GGUF",
         }
     }
 
@@ -45,6 +61,17 @@ impl BaseForm {
         match self {
             Self::HuggingFace => "base",
             Self::CompressedTensors => "base-compressed-tensors",
+            Self::Gguf => "base-gguf",
+        }
+    }
+
+    /// What of OUT an engine is given: the folder, or the file in it.
+    #[must_use]
+    pub(crate) fn served(self, out: &Path) -> PathBuf {
+        let folder = out.join(self.folder());
+        match self {
+            Self::HuggingFace | Self::CompressedTensors => folder,
+            Self::Gguf => folder.join(GGUF_FILE),
         }
     }
 }
@@ -93,7 +120,7 @@ pub(crate) struct PublishSettings {
     /// Generations kept.
     pub(crate) keep_generations: usize,
     /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows and
-    /// none is, [`BaseForm::HuggingFace`], because W~ is to be had nowhere else.
+    /// none is, that of the checkpoint, because W~ is to be had nowhere else.
     pub(crate) bases: BTreeSet<BaseForm>,
     /// In which forms adapters are written; one at least.
     pub(crate) formats: BTreeSet<AdapterForm>,
@@ -119,9 +146,13 @@ impl PublishSettings {
         at_least("keep-generations", keep_generations, 3)?;
         let mut bases = forms(options.emit_base.as_deref().unwrap_or_default())?;
         if bases.is_empty() && rounding.uses_rows() {
-            bases.insert(BaseForm::HuggingFace);
+            let checkpoint = options.checkpoint.as_deref();
+            bases.insert(match checkpoint.is_some_and(is_gguf) {
+                true => BaseForm::Gguf,
+                false => BaseForm::HuggingFace,
+            });
         }
-        let formats = formats(options)?;
+        let formats = formats(options, &bases)?;
         let notify = NotifySettings::resolve(options)?;
         if !notify.servers.is_empty() && !formats.contains(&AdapterForm::Peft) {
             return Err(Fatal::Usage(
@@ -180,19 +211,19 @@ fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
         let known = BaseForm::ALL.into_iter().find(|form| form.name() == word);
         known.ok_or_else(|| {
             Fatal::Usage(format!(
-                "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, or true, false"
+                "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, gguf, or true, false"
             ))
         })
     };
     list.split(',').map(|word| form(word.trim())).collect()
 }
 
-/// The forms that are asked for; without a word GGUF beside a GGUF, else PEFT's.
-fn formats(options: &Options) -> Result<BTreeSet<AdapterForm>, Fatal> {
+/// The forms that are asked for; without a word GGUF where W~ lies in one, else PEFT's.
+fn formats(options: &Options, bases: &BTreeSet<BaseForm>) -> Result<BTreeSet<AdapterForm>, Fatal> {
     let Some(list) = &options.format else {
         let quantized = options.quantized.as_deref();
         let is_file = quantized.is_some_and(|path| !is_folder(path));
-        let form = match is_file {
+        let form = match is_file || bases.contains(&BaseForm::Gguf) {
             true => AdapterForm::Gguf,
             false => AdapterForm::Peft,
         };
@@ -238,6 +269,7 @@ mod tests {
                 "emit-base = \"hf, compressed-tensors\"",
                 &["hf", "compressed-tensors"],
             ),
+            ("emit-base = \"gguf,hf\"", &["hf", "gguf"]),
             ("rounding = \"projected\"", &["hf"]),
             (
                 "rounding = \"projected\"\nemit-base = \"compressed-tensors\"",
@@ -248,6 +280,35 @@ mod tests {
         }
         let said = bases("emit-base = \"gptq\"").unwrap_err().to_string();
         assert!(said.contains("--emit-base: unknown form 'gptq'"), "{said}");
+    }
+
+    /// Where W~ has to be somewhere, it is where such a checkpoint's can be.
+    #[test]
+    fn the_form_that_nobody_asked_for_is_that_of_the_checkpoint() {
+        let folder = std::env::temp_dir().join(format!("qera-forms-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (bytes, expected) in [
+            (&b"GGUF\x03\0\0\0"[..], "gguf"),
+            (b"GGU", "hf"),
+            (b"", "hf"),
+        ] {
+            let path = folder.join("model");
+            std::fs::write(&path, bytes).unwrap();
+            let rounded = format!("rounding = \"feedback\"\ncheckpoint = {path:?}");
+            assert_eq!(bases(&rounded).unwrap(), [expected], "{bytes:?}");
+            let asked = format!("{rounded}\nemit-base = \"compressed-tensors\"");
+            assert_eq!(bases(&asked).unwrap(), ["compressed-tensors"]);
+        }
+        let folder_itself = format!("rounding = \"feedback\"\ncheckpoint = {folder:?}");
+        assert_eq!(bases(&folder_itself).unwrap(), ["hf"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let served = BaseForm::ALL.map(|form| form.served(Path::new("out")));
+        let expected = [
+            "out/base",
+            "out/base-compressed-tensors",
+            "out/base-gguf/model.gguf",
+        ];
+        assert_eq!(served, expected.map(PathBuf::from));
     }
 
     #[test]

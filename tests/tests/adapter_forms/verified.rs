@@ -56,7 +56,8 @@ fn a_file_alone_is_held_against_a_gguf() {
     let copy = daemon.path().join("x.gguf");
     fs::copy(current(&daemon, "adapter.gguf"), copy).unwrap();
     let bare = verify(&daemon, "x.gguf", &[]);
-    expect(&bare, 0, &["not checked", "as gguf, on no model"]);
+    let said = "not checked: whether names and shapes are those of the model: nothing says";
+    expect(&bare, 0, &[said, "as gguf, on no model"]);
     let on = verify(&daemon, "x.gguf", &["--base", "model.gguf"]);
     expect(&on, 0, &["as gguf, on model.gguf"]);
     // A GGUF of another kind of model, and one without a layer.

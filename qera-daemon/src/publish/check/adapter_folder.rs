@@ -17,8 +17,8 @@ use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::ManifestClaims;
 use crate::publish::forms::{GGUF, MLX};
 use crate::publish::written::PEFT_TENSORS;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::AdapterForm;
-use crate::weights::gguf::file::is_gguf;
 
 /// Name of the file with the tensors.
 pub(crate) const TENSORS: &str = PEFT_TENSORS;

@@ -9,8 +9,9 @@ use crate::publish::base::{Base, BaseRecord, RECORD, rounding_of};
 use crate::publish::check::findings::Findings;
 use crate::publish::check::form_pairs::CheckedPair;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
-use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
+use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
+use crate::publish::check::served_rows::Rows;
 use crate::publish::sample::{DIGESTED, SampleSize, digest};
 use crate::settings::rounding::Rounding;
 

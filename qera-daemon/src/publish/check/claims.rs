@@ -26,7 +26,7 @@ pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings
     for (name, pair) in &form.pairs {
         match layers.get(name.as_str()) {
             Some(layer) => {
-                let claim = Claim {
+                let claim = SaidOfPair {
                     file,
                     name,
                     layer,
@@ -50,14 +50,14 @@ pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings
 }
 
 /// What a manifest says of a pair.
-struct Claim<'a> {
+struct SaidOfPair<'a> {
     file: &'a str,
     name: &'a str,
     layer: &'a LayerClaim,
     corrects_nothing: bool,
 }
 
-impl Claim<'_> {
+impl SaidOfPair<'_> {
     fn check(&self, pair: &CheckedPair, findings: &mut Findings) {
         let Self {
             file,

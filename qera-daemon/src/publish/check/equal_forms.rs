@@ -10,7 +10,7 @@ use crate::publish::written::{FormNames, WrittenForm, WrittenPair};
 use crate::settings::publish::AdapterForm;
 
 /// A form, and its files.
-struct Opened {
+struct OpenedForm {
     form: AdapterForm,
     files: WrittenForm,
 }
@@ -25,9 +25,9 @@ pub(crate) fn check_equal(
 ) {
     let open = |form| {
         let files = WrittenForm::open(folder, form).ok()?;
-        Some(Opened { form, files })
+        Some(OpenedForm { form, files })
     };
-    let opened: Vec<Opened> = forms.filter_map(open).collect();
+    let opened: Vec<OpenedForm> = forms.filter_map(open).collect();
     let Some((first, others)) = opened.split_first() else {
         return;
     };

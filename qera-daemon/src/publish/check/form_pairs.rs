@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::formats::gguf::lora::MatrixProblem;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
-use crate::publish::written::{Unread, WrittenPair};
+use crate::publish::written::{UnreadPair, WrittenPair};
 use crate::settings::publish::AdapterForm;
 
 /// A module's correction, as the file has it.
@@ -60,7 +60,7 @@ impl FormPairs {
     pub(crate) fn enter(
         &mut self,
         name: &str,
-        read: Result<WrittenPair, Unread>,
+        read: Result<WrittenPair, UnreadPair>,
         findings: &mut Findings,
     ) {
         self.with_tensors.insert(name.to_owned());
@@ -69,7 +69,7 @@ impl FormPairs {
                 self.pairs.insert(name.to_owned(), CheckedPair::of(&pair));
             }
             Err(
-                unread @ Unread::Matrix {
+                unread @ UnreadPair::Matrix {
                     problem: MatrixProblem::Experts,
                     ..
                 },

@@ -10,6 +10,7 @@ use crate::publish::check::claims::{check_claims, check_scales, check_zeros};
 use crate::publish::check::equal_forms::check_equal;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
+use crate::publish::check::gguf_base::check_gguf_base;
 use crate::publish::check::packed::check_packed;
 use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
@@ -93,6 +94,7 @@ impl Forms {
             check_base(model, manifest, &layout, findings);
             if !matches!(against, HeldAgainst::Own(_)) {
                 check_packed(model, findings);
+                check_gguf_base(model, manifest, findings);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::dotted::match_start;
 use crate::settings::publish::AdapterForm;
 use crate::settings::weight_format::WeightFormat;
-use crate::weights::gguf::layer_names::GgufPlace;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// What the manifest claims.
 #[derive(Debug, Deserialize)]
@@ -23,6 +23,9 @@ pub(crate) struct ManifestClaims {
     /// The file that it corrects, where W~ was given.
     #[serde(default)]
     pub(crate) quantized: Option<ClaimedFile>,
+    /// The base that is a GGUF, where there is one.
+    #[serde(default)]
+    pub(crate) gguf_base: Option<ClaimedGguf>,
     /// What serves it.
     #[serde(default)]
     pub(crate) serving: ClaimedServing,
@@ -38,6 +41,13 @@ pub(crate) struct ManifestClaims {
 pub(crate) struct ClaimedFile {
     /// As it was given.
     pub(crate) path: String,
+}
+
+/// The base that is a GGUF.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClaimedGguf {
+    /// BLAKE3 of the file.
+    pub(crate) blake3: String,
 }
 
 /// What serves it.
@@ -71,7 +81,7 @@ pub(crate) struct LayerClaim {
     served_as: Option<String>,
     /// Its place in a GGUF adapter, where one is written.
     #[serde(default)]
-    pub(crate) gguf: Option<GgufPlace>,
+    pub(crate) gguf: Option<GgufLayerPlace>,
     /// Its name in mlx-lm, where its files are written.
     #[serde(default)]
     pub(crate) mlx: Option<String>,

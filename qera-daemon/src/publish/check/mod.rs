@@ -11,6 +11,7 @@ pub(crate) mod factors;
 pub(crate) mod findings;
 pub(crate) mod form_pairs;
 pub(crate) mod forms;
+pub(crate) mod gguf_base;
 pub(crate) mod gguf_form;
 pub(crate) mod given;
 pub(crate) mod manifest_claims;
@@ -18,8 +19,10 @@ pub(crate) mod mlx_form;
 pub(crate) mod modules;
 pub(crate) mod packed;
 pub(crate) mod served_codes;
+pub(crate) mod served_gguf;
 pub(crate) mod served_model;
 pub(crate) mod served_names;
+pub(crate) mod served_rows;
 pub(crate) mod targets;
 
 use std::collections::BTreeSet;
@@ -30,6 +33,7 @@ use crate::publish::check::adapter_folder::{AdapterFolder, CONFIG, MANIFEST};
 use crate::publish::check::factors::check_factors;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::forms::Forms;
+use crate::publish::check::gguf_base::{file_of_base, is_own_gguf};
 use crate::publish::check::gguf_form::{check_gguf, check_on_gguf, open_model};
 use crate::publish::check::given::{check_given, is_told_whole};
 use crate::publish::check::mlx_form::check_mlx;
@@ -38,9 +42,10 @@ use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
 use crate::publish::forms::MLX;
 use crate::publish::written::gguf::GgufFile;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::{AdapterForm, BaseForm};
 use crate::weights::Weights;
-use crate::weights::gguf::file::{GgufModel, is_gguf};
+use crate::weights::gguf::file::GgufModel;
 
 /// The model that an adapter is held against.
 #[derive(Debug, Clone, Copy)]
@@ -146,8 +151,10 @@ impl Held {
 
     /// The GGUF of the model, unless the run has it open.
     fn open_gguf(&self, against: HeldAgainst<'_>, findings: &mut Findings) -> Option<GgufModel> {
-        let Self::File(path) = self else {
-            return None;
+        let path = match self {
+            Self::File(path) => path,
+            Self::Model(model) if model.is_gguf() => &model.path,
+            Self::Model(_) | Self::Nothing => return None,
         };
         let is_open = matches!(against, HeldAgainst::Run(_));
         (is_gguf(path) && !is_open).then(|| open_model(path, findings))?
@@ -176,9 +183,10 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
             &named
         }
     };
+    let path = &file_of_base(path);
     if is_told_whole(path, folder.manifest.as_ref()) {
         check_given(path, folder.manifest.as_ref(), findings);
-        return Held::File(path.to_path_buf());
+        return Held::File(path.clone());
     }
     match ServedModel::open(path) {
         Ok(model) => Held::Model(Box::new(model)),
@@ -192,10 +200,7 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
 /// The base that the configuration names, or OUT/base of OUT/generations/N.
 fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf> {
     let config = folder.config.as_ref();
-    let (said_in, named) = match config {
-        Some(config) => (CONFIG, config.base_model.as_deref()),
-        None => (MANIFEST, None),
-    };
+    let named = config.and_then(|config| config.base_model.as_deref());
     let beside = resolve(&folder.folder).ok().and_then(|path| {
         let generations = path.parent()?;
         let is_published = generations.file_name()? == "generations";
@@ -203,9 +208,10 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     });
     // As a run prefers them.
     let forms = BaseForm::ALL.into_iter().rev();
-    let beside = forms.filter_map(|form| Some(beside.as_ref()?.join(form.folder())));
-    let candidates = named.map(PathBuf::from).into_iter().chain(beside);
-    if let Some(found) = candidates.into_iter().find(|path| is_folder(path)) {
+    let beside = forms.filter_map(|form| Some(form.served(beside.as_ref()?)));
+    let mut candidates = named.map(PathBuf::from).into_iter().chain(beside);
+    let is_base = |path: &PathBuf| is_folder(path) || is_own_gguf(path, folder.manifest.as_ref());
+    if let Some(found) = candidates.find(is_base) {
         return Some(found);
     }
     let given = folder
@@ -226,13 +232,20 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     let belongs = folder.manifest.as_ref();
     let belongs = belongs.and_then(|manifest| manifest.fingerprints.base.as_deref());
     let named = named.unwrap_or("none");
-    match belongs {
-        Some(fingerprint) => findings.problem(format!(
-            "{said_in}: its base, {named} ({fingerprint}), is not there; --base DIR names it"
+    match (config, belongs) {
+        (Some(_), Some(fingerprint)) => findings.problem(format!(
+            "{CONFIG}: its base, {named} ({fingerprint}), is not there; --base DIR names it"
         )),
-        None => findings.not_checked(format!(
-            "whether names and shapes are those of the model: {said_in} names as its base {named}, which is no folder here; --base DIR names it"
+        (Some(_), None) => findings.not_checked(format!(
+            "whether names and shapes are those of the model: {CONFIG} names as its base {named}, which is no folder here; --base DIR names it"
         )),
+        (None, Some(fingerprint)) => findings.problem(format!(
+            "{MANIFEST}: its base ({fingerprint}) is not there; --base names it"
+        )),
+        (None, None) => findings.not_checked(
+            "whether names and shapes are those of the model: nothing says where it is; --base names it"
+                .into(),
+        ),
     }
     None
 }

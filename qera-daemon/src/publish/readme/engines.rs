@@ -6,6 +6,7 @@ use crate::publish::forms::{GGUF, MLX};
 use crate::publish::readme::Readme;
 use crate::publish::readme::quoting::{literal, shell};
 use crate::settings::publish::AdapterForm;
+use crate::weights::gguf::family::Family;
 use crate::weights::given::GivenModel;
 
 /// Largest adapter rank that vLLM must be told to accept.
@@ -22,6 +23,9 @@ impl Readme<'_> {
     pub(super) fn of_peft(&self, given: Option<&GivenModel>) -> String {
         let serving = self.layers.weights.serving();
         let is_causal = serving.task_type.as_deref() == Some("CAUSAL_LM");
+        if let Some(base) = self.gguf_base() {
+            return self.converted("MODEL", Some(base)) + &self.of_own_gguf(base);
+        }
         let Some(given) = given else {
             let numbers = PathBuf::from(self.as_numbers.unwrap_or(self.base()));
             let peft = self.peft_block("PEFT", &[literal(&numbers)]);
@@ -32,7 +36,10 @@ impl Readme<'_> {
             };
         };
         match given.folder() {
-            None => self.converted("MODEL", Some(given)) + &self.of_dequantized(given),
+            None => {
+                let file = given.full_path();
+                self.converted("MODEL", Some(&file)) + &self.of_dequantized(given)
+            }
             Some(folder) => {
                 let format = self.layers.weights.format();
                 let title = format!(
@@ -54,9 +61,21 @@ impl Readme<'_> {
         if !known || given.files().count() > 1 || given.has_scales() {
             return String::new();
         }
-        let file = given.full_path();
+        self.dequantized(&given.full_path())
+    }
+
+    /// Likewise of a GGUF that qera wrote.
+    fn of_own_gguf(&self, base: &Path) -> String {
+        let family = self.layers.weights.family().map(Family::architecture);
+        match family.is_some_and(|of| DEQUANTIZED.contains(&of)) {
+            true => self.dequantized(base),
+            false => String::new(),
+        }
+    }
+
+    fn dequantized(&self, file: &Path) -> String {
         let name = Path::new(file.file_name().unwrap_or_default());
-        let beside = file.parent().unwrap_or(&file);
+        let beside = file.parent().unwrap_or(file);
         let arguments = [literal(beside), format!("gguf_file={}", literal(name))];
         self.peft_block("PEFT (Transformers dequantizes the file)", &arguments)
     }
@@ -120,7 +139,7 @@ python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lor
 
     /// llama.cpp's converter, where no GGUF lies beside PEFT's files; it turns the factors of Conv1D
     /// the wrong way round, and knows one rank and alpha for all.
-    fn converted(&self, base: &str, given: Option<&GivenModel>) -> String {
+    fn converted(&self, base: &str, file: Option<&Path>) -> String {
         let mut layers = self.layers.weights.layers().iter();
         let ragged = self.layers.settings.publish.ragged;
         if self.has(AdapterForm::Gguf) {
@@ -133,7 +152,7 @@ llama.cpp takes the GGUF that `--format gguf` writes; its converter makes none t
             .into();
         }
         let folder = shell(Path::new(self.folder));
-        let Some(given) = given else {
+        let Some(file) = file else {
             return format!(
                 "
 llama.cpp (a base GGUF made from the same weights; `--format gguf` writes what this makes of the adapter):
@@ -154,7 +173,7 @@ python convert_lora_to_gguf.py --base {base} --outfile qera.gguf {folder}
 llama-server --model {} --lora qera.gguf
 ```
 ",
-            shell(&given.full_path())
+            shell(file)
         )
     }
 
@@ -162,6 +181,7 @@ llama-server --model {} --lora qera.gguf
     pub(super) fn of_gguf(&self, given: Option<&GivenModel>) -> String {
         let file = given.filter(|of| of.folder().is_none());
         let file = file.map(GivenModel::full_path);
+        let file = file.or_else(|| self.gguf_base().map(Path::to_path_buf));
         let note = match &file {
             Some(_) => String::new(),
             None => format!(" (`{MODEL}` is a GGUF of the same quantized weights)"),
@@ -192,7 +212,8 @@ ADAPTER {adapter}
     pub(super) fn of_mlx(&self, given: Option<&GivenModel>) -> String {
         let folder = match given {
             Some(given) => given.folder(),
-            None => self.as_numbers.or(self.base_model).map(PathBuf::from),
+            None if self.gguf_base().is_some() => None,
+            None => Some(self.as_numbers.unwrap_or(self.base()).into()),
         };
         let note = match folder {
             Some(_) => "",

@@ -9,6 +9,7 @@ use crate::publish::diagonal_worth::{errors_text, methods_text};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::readme::quoting::shell;
 use crate::publish::rounded_base::RoundingChoice;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::AdapterForm;
 use crate::weights::given::GivenModel;
 
@@ -106,11 +107,15 @@ impl Readme<'_> {
                  it; on the full-precision model the adapter would do harm. `--emit-base` writes such a model.\n"
             ),
         };
-        let (worth, packed_note) = (self.worth(), self.packed_note());
+        let worth = self.worth();
+        let form_note = match self.gguf_base() {
+            Some(base) => gguf_note(base),
+            None => self.packed_note(),
+        };
         Belongs {
             of: String::new(),
             to: format!(" for {quantizer}"),
-            note: format!("{base_note}{worth}{packed_note}"),
+            note: format!("{base_note}{worth}{form_note}"),
             base: shell(Path::new(self.base())),
         }
     }
@@ -134,6 +139,12 @@ precision, or on another quantization of it, it does harm.
             ),
             base: shell(&path),
         }
+    }
+
+    /// The base of ours that it belongs on, where that is a GGUF.
+    fn gguf_base(&self) -> Option<&Path> {
+        let base = self.base_model.map(Path::new);
+        base.filter(|base| self.layers.weights.given().is_none() && is_gguf(base))
     }
 
     /// The folder of the model that it belongs on, or a word for it.
@@ -178,4 +189,15 @@ precision, or on another quantization of it, it does harm.
 "
         )
     }
+}
+
+/// What a base is that is a GGUF.
+fn gguf_note(base: &Path) -> String {
+    format!(
+        "
+`{}` holds the quantized weights exactly, in ggml's blocks; `qera_base.md` beside it says in which. On the
+model in full precision, or on another quantization of it, the adapter does harm.
+",
+        base.display()
+    )
 }

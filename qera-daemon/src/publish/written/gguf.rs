@@ -6,7 +6,7 @@ use crate::disk::mapping::Mapping;
 use crate::formats::gguf::header::TensorClaim;
 use crate::formats::gguf::lora::{LoraFactor, LoraGguf, LoraMatrix, factor_name};
 use crate::host::factor_type::FactorType;
-use crate::publish::written::{Matrix, Unread, WrittenPair};
+use crate::publish::written::{Matrix, UnreadPair, WrittenPair};
 use crate::weights::gguf::rows::RowOrder;
 
 /// An open file.
@@ -21,24 +21,24 @@ impl GgufFile {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`Unread::File`] for what is no GGUF.
-    pub(crate) fn open(path: &Path) -> Result<Self, Unread> {
-        let bytes = Mapping::open(path).map_err(|e| Unread::File(Box::new(e)))?;
-        let lora = LoraGguf::parse(&bytes).map_err(|e| Unread::File(Box::new(e)))?;
+    /// [`UnreadPair::File`] for what is no GGUF.
+    pub(crate) fn open(path: &Path) -> Result<Self, UnreadPair> {
+        let bytes = Mapping::open(path).map_err(|e| UnreadPair::File(Box::new(e)))?;
+        let lora = LoraGguf::parse(&bytes).map_err(|e| UnreadPair::File(Box::new(e)))?;
         Ok(Self { lora, bytes })
     }
 
     /// The pair of one of the model's tensors, whose rows lie so.
     ///
     /// # Errors
-    /// [`Unread`], which names the tensor.
-    pub(crate) fn pair(&self, tensor: &str, rows: RowOrder) -> Result<WrittenPair, Unread> {
+    /// [`UnreadPair`], which names the tensor.
+    pub(crate) fn pair(&self, tensor: &str, rows: RowOrder) -> Result<WrittenPair, UnreadPair> {
         let pair = self.lora.pairs.get(tensor);
-        let pair = pair.ok_or_else(|| Unread::NoPair(tensor.to_owned()))?;
+        let pair = pair.ok_or_else(|| UnreadPair::NoPair(tensor.to_owned()))?;
         let a = self.factor(tensor, LoraFactor::A, pair.a.as_ref())?;
         let b = self.factor(tensor, LoraFactor::B, pair.b.as_ref())?;
         if !rows.is_of(b.rows) {
-            return Err(Unread::Rows {
+            return Err(UnreadPair::Rows {
                 name: tensor.to_owned(),
                 rows: b.rows,
                 order: format!("{rows:?}"),
@@ -54,13 +54,13 @@ impl GgufFile {
         tensor: &str,
         factor: LoraFactor,
         claim: Option<&TensorClaim>,
-    ) -> Result<Matrix, Unread> {
+    ) -> Result<Matrix, UnreadPair> {
         let name = factor_name(tensor, factor);
         let Some(claim) = claim else {
-            return Err(Unread::Half(name));
+            return Err(UnreadPair::Half(name));
         };
         let found = LoraMatrix::read(&self.bytes, claim);
-        let found = found.map_err(|problem| Unread::Matrix {
+        let found = found.map_err(|problem| UnreadPair::Matrix {
             tensor: name,
             problem,
         })?;

@@ -12,7 +12,7 @@ use crate::publish::forms::{GGUF, MLX};
 use crate::publish::written::gguf::GgufFile;
 use crate::publish::written::tensor_file::{MlxFile, PeftFile};
 use crate::settings::publish::AdapterForm;
-use crate::weights::gguf::layer_names::GgufPlace;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// Name of PEFT's file with the tensors.
 pub(crate) const PEFT_TENSORS: &str = "adapter_model.safetensors";
@@ -40,7 +40,7 @@ pub(crate) struct FormNames<'a> {
     /// In the class that serves it.
     pub(crate) served_as: &'a str,
     /// In a GGUF, where one was written.
-    pub(crate) gguf: Option<&'a GgufPlace>,
+    pub(crate) gguf: Option<&'a GgufLayerPlace>,
     /// In mlx-lm, where its files were written.
     pub(crate) mlx: Option<&'a str>,
 }
@@ -58,7 +58,7 @@ pub(crate) enum WrittenForm {
 
 /// Why a pair is not read; a sentence that goes after the file's name.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unread {
+pub(crate) enum UnreadPair {
     /// The file cannot be opened, or is no such file.
     #[error("{0}")]
     File(Box<dyn core::error::Error + Send + Sync>),
@@ -141,8 +141,8 @@ impl WrittenForm {
     /// Opens the files of a form in a generation's folder.
     ///
     /// # Errors
-    /// [`Unread::File`].
-    pub(crate) fn open(folder: &Path, form: AdapterForm) -> Result<Self, Unread> {
+    /// [`UnreadPair::File`].
+    pub(crate) fn open(folder: &Path, form: AdapterForm) -> Result<Self, UnreadPair> {
         Ok(match form {
             AdapterForm::Peft => Self::Peft(PeftFile::open(&folder.join(PEFT_TENSORS))?),
             AdapterForm::Gguf => Self::Gguf(GgufFile::open(&folder.join(GGUF))?),
@@ -153,9 +153,9 @@ impl WrittenForm {
     /// A layer's pair.
     ///
     /// # Errors
-    /// [`Unread`], which names the tensor.
-    pub(crate) fn pair(&self, names: FormNames<'_>) -> Result<WrittenPair, Unread> {
-        let unnamed = || Unread::NoPair(names.served_as.to_owned());
+    /// [`UnreadPair`], which names the tensor.
+    pub(crate) fn pair(&self, names: FormNames<'_>) -> Result<WrittenPair, UnreadPair> {
+        let unnamed = || UnreadPair::NoPair(names.served_as.to_owned());
         match self {
             Self::Peft(file) => file.pair(names.served_as),
             Self::Gguf(file) => {
@@ -171,10 +171,10 @@ impl WrittenPair {
     /// Two factors as PEFT has them.
     ///
     /// # Errors
-    /// [`Unread::Ranks`].
-    pub(crate) fn new(name: &str, a: Matrix, b: Matrix) -> Result<Self, Unread> {
+    /// [`UnreadPair::Ranks`].
+    pub(crate) fn new(name: &str, a: Matrix, b: Matrix) -> Result<Self, UnreadPair> {
         if a.rows != b.columns {
-            return Err(Unread::Ranks {
+            return Err(UnreadPair::Ranks {
                 name: name.to_owned(),
                 a: a.rows,
                 b: b.columns,

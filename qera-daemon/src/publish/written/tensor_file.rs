@@ -10,7 +10,7 @@ use crate::formats::peft::tensors::{LoraTensors, factor_name};
 use crate::formats::safetensors::header::{Claim, Header, HeaderError, float_dtype};
 use crate::host::factor_type::FactorType;
 use crate::publish::mlx_adapter::transposed;
-use crate::publish::written::{Matrix, Unread, WrittenPair};
+use crate::publish::written::{Matrix, UnreadPair, WrittenPair};
 
 /// PEFT's.
 #[derive(Debug)]
@@ -31,9 +31,10 @@ impl PeftFile {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`Unread::File`].
-    pub(crate) fn open(path: &Path) -> Result<Self, Unread> {
-        let Opened { file, header } = open(path).map_err(|e| Unread::File(Box::new(e)))?;
+    /// [`UnreadPair::File`].
+    pub(crate) fn open(path: &Path) -> Result<Self, UnreadPair> {
+        let OpenTensorFile { file, header } =
+            open(path).map_err(|e| UnreadPair::File(Box::new(e)))?;
         let tensors = LoraTensors::of(header);
         Ok(Self { file, tensors })
     }
@@ -41,13 +42,13 @@ impl PeftFile {
     /// A module's pair.
     ///
     /// # Errors
-    /// [`Unread`], which names the tensor.
-    pub(crate) fn pair(&self, module: &str) -> Result<WrittenPair, Unread> {
+    /// [`UnreadPair`], which names the tensor.
+    pub(crate) fn pair(&self, module: &str) -> Result<WrittenPair, UnreadPair> {
         let pair = self.tensors.pairs.get(module);
-        let pair = pair.ok_or_else(|| Unread::NoPair(module.to_owned()))?;
+        let pair = pair.ok_or_else(|| UnreadPair::NoPair(module.to_owned()))?;
         let [a, b] = [('A', &pair.a), ('B', &pair.b)].map(|(factor, claim)| {
             let claim = claim.as_ref();
-            let claim = claim.ok_or_else(|| Unread::Half(factor_name(module, factor)));
+            let claim = claim.ok_or_else(|| UnreadPair::Half(factor_name(module, factor)));
             claim.and_then(|claim| matrix(&self.file, claim))
         });
         WrittenPair::new(module, a?, b?)
@@ -58,10 +59,10 @@ impl MlxFile {
     /// Opens the file in a folder.
     ///
     /// # Errors
-    /// [`Unread::File`].
-    pub(crate) fn open(folder: &Path) -> Result<Self, Unread> {
+    /// [`UnreadPair::File`].
+    pub(crate) fn open(folder: &Path) -> Result<Self, UnreadPair> {
         let opened = open(&folder.join(mlx::TENSORS));
-        let Opened { file, header } = opened.map_err(|e| Unread::File(Box::new(e)))?;
+        let OpenTensorFile { file, header } = opened.map_err(|e| UnreadPair::File(Box::new(e)))?;
         let tensors = MlxTensors::of(header);
         Ok(Self { file, tensors })
     }
@@ -69,16 +70,16 @@ impl MlxFile {
     /// A module's pair.
     ///
     /// # Errors
-    /// [`Unread`], which names the tensor.
-    pub(crate) fn pair(&self, module: &str) -> Result<WrittenPair, Unread> {
+    /// [`UnreadPair`], which names the tensor.
+    pub(crate) fn pair(&self, module: &str) -> Result<WrittenPair, UnreadPair> {
         let pair = self.tensors.pairs.get(module);
-        let pair = pair.ok_or_else(|| Unread::NoPair(module.to_owned()))?;
+        let pair = pair.ok_or_else(|| UnreadPair::NoPair(module.to_owned()))?;
         let factors = [(MlxFactor::A, &pair.a), (MlxFactor::B, &pair.b)];
         let [a, b] = factors.map(|(factor, claim)| {
             let claim = claim.as_ref();
-            let claim = claim.ok_or_else(|| Unread::Half(mlx::factor_name(module, factor)));
+            let claim = claim.ok_or_else(|| UnreadPair::Half(mlx::factor_name(module, factor)));
             let matrix = claim.and_then(|claim| matrix(&self.file, claim))?;
-            Ok::<_, Unread>(Matrix {
+            Ok::<_, UnreadPair>(Matrix {
                 rows: matrix.columns,
                 columns: matrix.rows,
                 values: transposed(&matrix.values, matrix.rows),
@@ -89,38 +90,38 @@ impl MlxFile {
     }
 }
 
-struct Opened {
+struct OpenTensorFile {
     file: OpenFile,
     header: Header,
 }
 
-fn open(path: &Path) -> Result<Opened, HeaderError> {
+fn open(path: &Path) -> Result<OpenTensorFile, HeaderError> {
     let file = OpenFile::open(path)?;
     let header = Header::read(file.reader(), file.identity()?.bytes)?;
-    Ok(Opened { file, header })
+    Ok(OpenTensorFile { file, header })
 }
 
-fn matrix(file: &OpenFile, claim: &Claim) -> Result<Matrix, Unread> {
+fn matrix(file: &OpenFile, claim: &Claim) -> Result<Matrix, UnreadPair> {
     let tensor = claim.key.clone();
     let &[rows, columns] = &claim.shape[..] else {
         let shape = claim.shape.clone();
-        return Err(Unread::NoMatrix { tensor, shape });
+        return Err(UnreadPair::NoMatrix { tensor, shape });
     };
     if rows == 0 || columns == 0 {
         let shape = claim.shape.clone();
-        return Err(Unread::NoMatrix { tensor, shape });
+        return Err(UnreadPair::NoMatrix { tensor, shape });
     }
     let Some(dtype) = float_dtype(claim.dtype) else {
         let stored = claim.dtype.to_string();
-        return Err(Unread::Type { tensor, stored });
+        return Err(UnreadPair::Type { tensor, stored });
     };
     let mut bytes = vec![0; claim.bytes];
     let read = file.read_exact_at(&mut bytes, claim.start);
-    read.map_err(|e| Unread::File(Box::new(e)))?;
+    read.map_err(|e| UnreadPair::File(Box::new(e)))?;
     let mut values = vec![0.0; bytes.len() / dtype.size_bytes()];
     widen(&bytes, dtype, &mut values);
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-        return Err(Unread::NotFinite {
+        return Err(UnreadPair::NotFinite {
             tensor,
             row: at / columns,
             column: at % columns,

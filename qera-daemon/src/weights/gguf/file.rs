@@ -316,12 +316,6 @@ pub(crate) fn scale_name(weight: &str) -> String {
     format!("{}{SCALE}", weight.strip_suffix(WEIGHT).unwrap_or(weight))
 }
 
-/// Whether a file is a GGUF by its first bytes.
-#[must_use]
-pub(crate) fn is_gguf(path: &Path) -> bool {
-    is_file(path) && Mapping::open(path).is_ok_and(|bytes| GgufHeader::is_gguf(&bytes))
-}
-
 fn map(path: &Path) -> Result<Mapping, Fatal> {
     if !is_file(path) {
         let reason = "is no file: a GGUF is a file, of a split one the first part".into();

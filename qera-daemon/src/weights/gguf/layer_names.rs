@@ -16,7 +16,7 @@ const ENDING: usize = 7;
 
 /// A layer in a GGUF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GgufPlace {
+pub(crate) struct GgufLayerPlace {
     /// The tensor of its weight.
     pub(crate) tensor: String,
     /// Where its rows lie.
@@ -30,7 +30,7 @@ pub(crate) struct GgufNames {
     /// What the GGUF's `general.architecture` is.
     pub(crate) architecture: &'static str,
     /// By layer.
-    pub(crate) layers: Vec<GgufPlace>,
+    pub(crate) layers: Vec<GgufLayerPlace>,
 }
 
 /// Why a layer has no place in a GGUF.
@@ -86,7 +86,7 @@ impl GgufNames {
         let given = given.and_then(|of| Some((of, of.given.architecture()?)));
         if let Some((given, architecture)) = given {
             let places = given.layers.iter().filter_map(|layer| match &layer.tensor {
-                GivenTensor::Gguf(of) => Some(GgufPlace {
+                GivenTensor::Gguf(of) => Some(GgufLayerPlace {
                     tensor: of.name.clone(),
                     rows: of.rows(),
                 }),
@@ -106,7 +106,7 @@ impl GgufNames {
     fn checked(
         architecture: &'static str,
         of: &[Layer],
-        layers: Vec<GgufPlace>,
+        layers: Vec<GgufLayerPlace>,
     ) -> Result<Self, NoPlace> {
         let mut all = of.iter().zip(&layers);
         match all.find(|(_, place)| place.tensor.len() + ENDING > NAME_MAX) {
@@ -143,7 +143,7 @@ fn place(
     family: &'static Family,
     heads: &HeadCounts,
     layer: &Layer,
-) -> Result<GgufPlace, NoPlace> {
+) -> Result<GgufLayerPlace, NoPlace> {
     let stored = weights.checkpoint().tensors.get(&tensor_of(&layer.name));
     let stored = stored.map_or(RowOrder::AsTheyLie, |tensor| tensor.rows);
     let Some(of) = family.tensor_of(&layer.name) else {
@@ -153,14 +153,14 @@ fn place(
             architecture: family.architecture(),
         })?;
         let rows = RowOrder::AsTheyLie;
-        return Ok(GgufPlace { tensor, rows });
+        return Ok(GgufLayerPlace { tensor, rows });
     };
     let order = match weights.is_of_gguf() {
         // As they were read.
         true => Ok(stored),
         false => RowOrder::new(of.rows, heads, of.block, layer.out_features),
     };
-    Ok(GgufPlace {
+    Ok(GgufLayerPlace {
         tensor: of.tensor,
         rows: order.map_err(|error| NoPlace::Rows {
             layer: layer.name.clone(),

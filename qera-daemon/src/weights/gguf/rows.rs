@@ -284,6 +284,16 @@ impl RowOrder {
         })
     }
 
+    /// The rows of the Hugging Face weight, of so many, in the order in which the GGUF has them.
+    #[must_use]
+    pub(crate) fn as_stored(self, rows: usize) -> Vec<usize> {
+        let mut found = vec![0; rows];
+        for row in 0..rows {
+            found[self.stored(row)] = row;
+        }
+        found
+    }
+
     /// Whether it is one of so many rows: not every order that a file names is.
     #[must_use]
     pub(crate) fn is_of(self, rows: usize) -> bool {
@@ -360,6 +370,7 @@ mod tests {
             assert_eq!(found[stored], usize::MAX, "two rows at {stored}: {order:?}");
             found[stored] = row;
         }
+        assert_eq!(order.as_stored(rows), found);
         found
     }
 

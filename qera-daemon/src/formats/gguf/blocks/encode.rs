@@ -1,6 +1,7 @@
 //! The blocks that are written: those of 32 codes around 0 with one f16 scale, which hold every
 //! number d c of a whole c in their range exactly, bit for bit as `legacy` reads them.
 
+#[cfg(test)]
 use core::ops::RangeInclusive;
 
 use half::f16;
@@ -20,6 +21,7 @@ pub(crate) enum SymmetricBlock {
 
 impl SymmetricBlock {
     /// All of them, the smallest first.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 3] = [Self::Q4_0, Self::Q5_0, Self::Q8_0];
 
     /// As every reader knows it.
@@ -32,12 +34,6 @@ impl SymmetricBlock {
         }
     }
 
-    /// ggml's number of it.
-    #[must_use]
-    pub(crate) const fn type_number(self) -> u32 {
-        self.block_type().number()
-    }
-
     /// Bytes of a block.
     #[must_use]
     pub(crate) const fn bytes(self) -> usize {
@@ -45,7 +41,7 @@ impl SymmetricBlock {
     }
 
     /// The codes that a block may have.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) const fn codes(self) -> RangeInclusive<i8> {
         match self {
             Self::Q4_0 => -8..=7,
@@ -54,8 +50,8 @@ impl SymmetricBlock {
         }
     }
 
-    /// Appends a block, which is read back as scale times code; of a code beyond
-    /// [`codes`](Self::codes) only the lowest bits are kept.
+    /// Appends a block, which is read back as scale times code. Codes are those of 4, 5 or 8 bits
+    /// around 0 (two's complement); of one beyond only the lowest bits are kept.
     pub(crate) fn put(self, scale: f16, codes: &[i8; BLOCK], out: &mut Vec<u8>) {
         out.extend(scale.to_le_bytes());
         let counted = |offset: i8| codes.map(|code| code.wrapping_add(offset).cast_unsigned());
@@ -106,7 +102,7 @@ mod tests {
                 assert_eq!(blocks.len() - before, of.bytes());
                 expected.extend(codes.map(|code| (f32::from(code) * scale.to_f32()).to_bits()));
             }
-            let read = decode_gguf_blocks(of.type_number(), &blocks).unwrap();
+            let read = decode_gguf_blocks(of.block_type().number(), &blocks).unwrap();
             let read: Vec<u32> = read.into_iter().map(f32::to_bits).collect();
             assert_eq!(read, expected, "{of:?}");
         }
@@ -144,7 +140,7 @@ mod tests {
             codes[3] = beyond;
             let mut bytes = Vec::new();
             of.put(f16::ONE, &codes, &mut bytes);
-            let values = decode_gguf_blocks(of.type_number(), &bytes).unwrap();
+            let values = decode_gguf_blocks(of.block_type().number(), &bytes).unwrap();
             let expected: Vec<f32> = (0..BLOCK)
                 .map(|j| if j == 3 { read } else { 1.0 })
                 .collect();
