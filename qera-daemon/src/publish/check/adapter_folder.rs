@@ -100,6 +100,18 @@ impl AdapterFolder {
         }
     }
 
+    /// A tensor as it is stored.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn bytes(&self, claim: &Claim) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; claim.bytes];
+        if let Some(file) = &self.file {
+            file.read_exact_at(&mut bytes, claim.start)?;
+        }
+        Ok(bytes)
+    }
+
     /// Reads a tensor, a piece at a time, to its first value that is not finite.
     ///
     /// # Errors
