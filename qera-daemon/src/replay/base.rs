@@ -29,13 +29,13 @@ pub(crate) enum ReplayedBase {
 }
 
 /// W~ of a layer, some columns at a time.
-enum Columns<'a> {
+enum BaseColumns<'a> {
     Given(GivenTensor),
     Floats(FloatWeight<'a>),
 }
 
 /// Some columns of W, from which those of W~ are taken.
-struct Piece<'a> {
+struct BasePiece<'a> {
     first: usize,
     values: &'a mut [f32],
     outcome: Result<(), Fatal>,
@@ -66,20 +66,20 @@ impl ReplayedBase {
         cores: &Cores,
     ) -> Result<(), Fatal> {
         let columns = match self {
-            Self::Given(model) => Columns::Given(given(model, layer, weight, cores)?),
-            Self::Numbers(checkpoint) => Columns::Floats(floats(checkpoint, layer)?),
+            Self::Given(model) => BaseColumns::Given(given(model, layer, weight, cores)?),
+            Self::Numbers(checkpoint) => BaseColumns::Floats(floats(checkpoint, layer)?),
         };
         let m = layer.in_features;
         let width = (DECODED / m).max(1);
         let pieces = weight.chunks_mut(width * m).enumerate();
-        let mut pieces: Vec<Piece<'_>> = pieces
-            .map(|(piece, values)| Piece {
+        let mut pieces: Vec<BasePiece<'_>> = pieces
+            .map(|(piece, values)| BasePiece {
                 first: piece * width,
                 values,
                 outcome: Ok(()),
             })
             .collect();
-        cores.spread(pieces.iter_mut().collect(), |piece: &mut Piece<'_>| {
+        cores.spread(pieces.iter_mut().collect(), |piece: &mut BasePiece<'_>| {
             let mut quantized = vec![0.0; piece.values.len()];
             piece.outcome = self.decode(&columns, layer, piece.first, &mut quantized);
             let numbers = piece.values.iter_mut().zip(quantized);
@@ -90,17 +90,17 @@ impl ReplayedBase {
 
     fn decode(
         &self,
-        columns: &Columns<'_>,
+        columns: &BaseColumns<'_>,
         layer: &Layer,
         first: usize,
         values: &mut [f32],
     ) -> Result<(), Fatal> {
         match columns {
-            Columns::Given(tensor) => {
+            BaseColumns::Given(tensor) => {
                 let decoded = tensor.columns(first, values);
                 decoded.map_err(|e| broken(tensor, &e.to_string()))
             }
-            Columns::Floats(floats) => {
+            BaseColumns::Floats(floats) => {
                 let decoded = floats.columns(first, values);
                 let tensor = tensor_of(&layer.name);
                 decoded.map_err(|e| refuse(self.path(), format!("tensor '{tensor}': {e}")))

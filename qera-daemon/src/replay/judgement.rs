@@ -19,7 +19,7 @@ use core::fmt;
 use crate::host::kernels::ENTRY_ERROR;
 use crate::judge::yardstick::BY_ROWS_BELOW;
 use crate::replay::claims::{ClaimedError, ClaimedLayer};
-use crate::replay::measure::Measured;
+use crate::replay::measure::LayerErrors;
 
 /// How far a figure may be off, relative.
 const FIGURE: f64 = 1e-4;
@@ -30,7 +30,7 @@ const BY_R: &str = "exact";
 
 /// What a manifest says beside a measurement.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Beside<'a> {
+pub(crate) struct BesideManifest<'a> {
     /// Of the layer.
     pub(crate) said: Option<&'a ClaimedLayer>,
     /// Whether its figures are of these very rows, where they are as many.
@@ -41,7 +41,7 @@ pub(crate) struct Beside<'a> {
 
 /// What comes of it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Verdict {
+pub(crate) enum Agreement {
     /// There is no figure: no manifest, or an imatrix stands in for rows.
     NothingSaid,
     /// It is of other rows, or of some of them.
@@ -79,7 +79,7 @@ impl fmt::Display for DifferingFigure {
     }
 }
 
-impl Verdict {
+impl Agreement {
     /// For a person and for programs.
     #[must_use]
     pub(crate) const fn name(&self) -> &'static str {
@@ -93,49 +93,49 @@ impl Verdict {
     }
 }
 
-impl Beside<'_> {
+impl BesideManifest<'_> {
     /// Whether a measurement is of as many rows as the manifest's figures.
     #[must_use]
-    pub(crate) fn is_as_long(&self, measured: &Measured) -> bool {
+    pub(crate) fn is_as_long(&self, measured: &LayerErrors) -> bool {
         let rows = self.said.map(|layer| layer.rows);
         self.all_rows && rows == Some(measured.rows as u64)
     }
 
     /// Whether the outputs have the power that the manifest says.
     #[must_use]
-    pub(crate) fn has_power(&self, measured: &Measured) -> bool {
+    pub(crate) fn has_power(&self, measured: &LayerErrors) -> bool {
         let power = self.said.and_then(|layer| layer.output_power);
         power.is_some_and(|power| is_near(measured.power, power, POWER * power))
     }
 
     /// Holds a measurement against it.
     #[must_use]
-    pub(crate) fn verdict(&self, measured: &Measured) -> Verdict {
+    pub(crate) fn verdict(&self, measured: &LayerErrors) -> Agreement {
         let said = self.said.and_then(|layer| Some((layer, layer.error?)));
         let Some((layer, error)) = said else {
-            return Verdict::NothingSaid;
+            return Agreement::NothingSaid;
         };
         if !(self.same_rows && self.is_as_long(measured)) {
-            return Verdict::OtherRows;
+            return Agreement::OtherRows;
         }
         let power = layer.output_power.unwrap_or_default();
         let differing = differing(measured, power, &error);
         let by_r = layer.method == BY_R;
         let of_window = !by_r || error.rounded < BY_ROWS_BELOW * error.without;
         match differing.is_empty() {
-            true => Verdict::Same {
+            true => Agreement::Same {
                 deviation: deviation(measured.with, error.rounded),
             },
             false if of_window && !(by_r && differs_without(measured, &error)) => {
-                Verdict::RowsOfWindow
+                Agreement::RowsOfWindow
             }
-            false => Verdict::Differs(differing),
+            false => Agreement::Differs(differing),
         }
     }
 }
 
 /// The figures that are not the same.
-fn differing(measured: &Measured, power: f64, error: &ClaimedError) -> Vec<DifferingFigure> {
+fn differing(measured: &LayerErrors, power: f64, error: &ClaimedError) -> Vec<DifferingFigure> {
     let with_may = (FIGURE + error.uncertainty.unwrap_or_default()) * error.rounded
         + ENTRY_ERROR * error.without;
     let mut found = Vec::new();
@@ -161,7 +161,7 @@ fn differing(measured: &Measured, power: f64, error: &ClaimedError) -> Vec<Diffe
     found
 }
 
-fn differs_without(measured: &Measured, error: &ClaimedError) -> bool {
+fn differs_without(measured: &LayerErrors, error: &ClaimedError) -> bool {
     !is_near(measured.without, error.without, FIGURE * error.without)
 }
 
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const MEASURED: Measured = Measured {
+    const MEASURED: LayerErrors = LayerErrors {
         rows: 100,
         rank: 4,
         power: 10.0,
@@ -198,8 +198,8 @@ mod tests {
         serde_json::from_value(layer).unwrap()
     }
 
-    fn beside(said: &ClaimedLayer) -> Beside<'_> {
-        Beside {
+    fn beside(said: &ClaimedLayer) -> BesideManifest<'_> {
+        BesideManifest {
             said: Some(said),
             same_rows: true,
             all_rows: true,
@@ -215,16 +215,16 @@ mod tests {
         let same = layer("exact", 100, 10.0, 2.0, 1.0);
         assert_eq!(verdict(&same), "same");
         assert!(beside(&same).has_power(&MEASURED));
-        let others = Beside {
+        let others = BesideManifest {
             same_rows: false,
             ..beside(&same)
         };
-        assert_eq!(others.verdict(&MEASURED), Verdict::OtherRows);
-        let some = Beside {
+        assert_eq!(others.verdict(&MEASURED), Agreement::OtherRows);
+        let some = BesideManifest {
             all_rows: false,
             ..beside(&same)
         };
-        assert_eq!(some.verdict(&MEASURED), Verdict::OtherRows);
+        assert_eq!(some.verdict(&MEASURED), Agreement::OtherRows);
         assert_eq!(verdict(&layer("exact", 99, 10.0, 2.0, 1.0)), "other-rows");
         let other = layer("exact", 100, 10.01, 2.0, 1.0);
         assert!(!beside(&other).has_power(&MEASURED));
@@ -244,23 +244,23 @@ mod tests {
         let approx = |rounded| layer("approx", 100, 10.0, 2.0, rounded);
         assert_eq!(verdict(&approx(1.2)), "rows-of-window");
         assert_eq!(verdict(&approx(1.0)), "same");
-        let small = Measured {
+        let small = LayerErrors {
             with: 1e-5,
             ..MEASURED
         };
         let said = layer("exact", 100, 10.0, 2.0, 2e-5);
-        assert_eq!(beside(&said).verdict(&small), Verdict::RowsOfWindow);
+        assert_eq!(beside(&said).verdict(&small), Agreement::RowsOfWindow);
         // What it does not excuse is the error without adapter, which R tells.
-        let without = Measured {
+        let without = LayerErrors {
             without: 3.0,
             ..small
         };
         assert_eq!(beside(&said).verdict(&without).name(), "differs");
-        let nothing = Beside {
+        let nothing = BesideManifest {
             said: None,
             ..beside(&said)
         };
-        assert_eq!(nothing.verdict(&MEASURED), Verdict::NothingSaid);
+        assert_eq!(nothing.verdict(&MEASURED), Agreement::NothingSaid);
     }
 
     #[test]

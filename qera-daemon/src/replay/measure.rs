@@ -18,7 +18,7 @@ use crate::source::refusal::Refusal;
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 
-/// Columns of A B that are formed at a time.
+/// BaseColumns of A B that are formed at a time.
 const COLUMNS: usize = 64;
 /// By how much f32 products may put the error with the adapter above the one without, relative.
 const ROUNDING: f64 = 1e-6;
@@ -42,7 +42,7 @@ pub(crate) struct Measuring<'a> {
 
 /// Means over the rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Measured {
+pub(crate) struct LayerErrors {
     /// How many.
     pub(crate) rows: usize,
     /// Rank of the factors.
@@ -74,7 +74,7 @@ pub(crate) enum NotMeasured {
     Shapes {
         /// Rows of B^T.
         out_features: usize,
-        /// Columns of A^T.
+        /// BaseColumns of A^T.
         in_features: usize,
         /// out_features and in_features of the layer.
         expected: [usize; 2],
@@ -96,7 +96,7 @@ impl From<FactorsError> for NotMeasured {
     }
 }
 
-impl Measured {
+impl LayerErrors {
     /// The error with the adapter, of the output's power.
     #[must_use]
     pub(crate) fn relative_with(&self) -> f64 {
@@ -124,7 +124,7 @@ impl Measuring<'_> {
     pub(crate) fn measure(
         &self,
         factors: impl FnOnce() -> Result<LayerFactors, FactorsError>,
-    ) -> Result<Measured, NotMeasured> {
+    ) -> Result<LayerErrors, NotMeasured> {
         let layer = &self.weights.layers()[self.layer];
         let factors = factors()?;
         check_shapes(layer, &factors)?;
@@ -134,7 +134,7 @@ impl Measuring<'_> {
         self.base.subtract(layer, &mut matrix, self.compute.cores)?;
         let without = self.mean_power(&matrix)?;
         factors.subtract(layer.in_features, &mut matrix, self.compute.cores);
-        let measured = Measured {
+        let measured = LayerErrors {
             rows: self.rows.count(),
             rank: factors.rank,
             power,
@@ -186,7 +186,7 @@ impl LayerFactors {
         });
     }
 
-    /// Columns of B, rank x so many.
+    /// BaseColumns of B, rank x so many.
     fn b_columns(&self, columns: Range<usize>) -> Mat<f64> {
         let numbers = &self.b[columns.start * self.rank..columns.end * self.rank];
         let b = MatRef::from_column_major_slice(numbers, self.rank, columns.len());

@@ -32,9 +32,9 @@ use crate::publish::check::findings::Findings;
 use crate::replay::base::ReplayedBase;
 use crate::replay::claims::ReplayClaims;
 use crate::replay::factors::AdapterFactors;
-use crate::replay::judgement::{Beside, Verdict};
+use crate::replay::judgement::{Agreement, BesideManifest};
 use crate::replay::layers::{FoundLayer, find_layers, with_layers_of};
-use crate::replay::measure::{Measured, Measuring, NotMeasured};
+use crate::replay::measure::{LayerErrors, Measuring, NotMeasured};
 use crate::replay::recorded::Recorded;
 use crate::replay::report::{LayerReport, ReplayReport};
 use crate::replay::rows::SiteRows;
@@ -151,7 +151,7 @@ impl Replay<'_> {
         rows: &SiteRows<'_>,
         found: &FoundLayer,
         findings: &mut Findings,
-    ) -> Option<Measured> {
+    ) -> Option<LayerErrors> {
         let name = &self.recorded.weights.layers()[found.layer].name;
         if rows.count() == 0 {
             findings.not_checked(format!(
@@ -180,13 +180,13 @@ impl Replay<'_> {
 /// A layer that was measured.
 struct Replayed<'a> {
     found: &'a FoundLayer,
-    measured: Measured,
+    measured: LayerErrors,
     all_rows: bool,
 }
 
 impl Replayed<'_> {
-    fn beside(&self, same_rows: bool) -> Beside<'_> {
-        Beside {
+    fn beside(&self, same_rows: bool) -> BesideManifest<'_> {
+        BesideManifest {
             said: self.found.said.as_ref(),
             same_rows,
             all_rows: self.all_rows,
@@ -207,7 +207,13 @@ fn are_same_rows(layers: &[Replayed<'_>]) -> bool {
 }
 
 /// What is wrong with a layer.
-fn tell(layer: &str, form: &str, measured: &Measured, verdict: &Verdict, findings: &mut Findings) {
+fn tell(
+    layer: &str,
+    form: &str,
+    measured: &LayerErrors,
+    verdict: &Agreement,
+    findings: &mut Findings,
+) {
     if measured.does_harm() {
         findings.problem(format!(
             "replay: {layer}: the {form} adapter does harm: its error is {:.4e} of the output's \
@@ -217,7 +223,7 @@ fn tell(layer: &str, form: &str, measured: &Measured, verdict: &Verdict, finding
             measured.rows
         ));
     }
-    if let Verdict::Differs(figures) = verdict {
+    if let Agreement::Differs(figures) = verdict {
         for figure in figures {
             findings.problem(format!(
                 "replay: {layer}: {figure}, on the rows that the manifest's figure is of"

@@ -54,7 +54,7 @@ impl Recorded {
         findings: &mut Findings,
     ) -> Result<Self, Fatal> {
         let scan = Intake::new(folder, false).scan()?;
-        let listed = Listed::of(scan, findings);
+        let listed = ListedShards::of(scan, findings);
         let grouping = group(settings, Some(model), listed.headers, |_| Ok(()))?;
         for of in &grouping.refused {
             refused(&of.refusal, findings);
@@ -115,13 +115,13 @@ impl Recorded {
 }
 
 /// The shards that can be read, each content once.
-struct Listed {
+struct ListedShards {
     headers: Vec<ShardHeader>,
     /// BLAKE3 of each, by its name.
     contents: BTreeMap<String, String>,
 }
 
-impl Listed {
+impl ListedShards {
     fn of(scan: Scan, findings: &mut Findings) -> Self {
         for refusal in scan.refused.iter().chain(&scan.unanswered) {
             refused(refusal, findings);

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::observe::reporter::printable;
 use crate::publish::manifest::ratio;
-use crate::replay::judgement::Verdict;
+use crate::replay::judgement::Agreement;
 use crate::replay::layers::FoundLayer;
-use crate::replay::measure::Measured;
+use crate::replay::measure::LayerErrors;
 use crate::replay::recorded::Recorded;
 
 /// What became of an adapter in one of its forms.
@@ -28,10 +28,10 @@ pub(crate) struct ReplayReport {
 pub(crate) struct LayerReport {
     name: String,
     served_as: String,
-    measured: Measured,
+    measured: LayerErrors,
     /// Without and with the adapter, of the output's power, and the rows: as the manifest has them.
     said: Option<SaidErrors>,
-    verdict: Verdict,
+    verdict: Agreement,
 }
 
 /// What the manifest says of a layer.
@@ -65,8 +65,8 @@ impl LayerReport {
     pub(crate) fn new(
         name: &str,
         found: &FoundLayer,
-        measured: Measured,
-        verdict: Verdict,
+        measured: LayerErrors,
+        verdict: Agreement,
     ) -> Self {
         let said = found.said.as_ref().and_then(|layer| {
             let power = layer.output_power?;
@@ -96,9 +96,11 @@ impl LayerReport {
         } = self;
         let said = said.map_or(String::new(), |said| {
             let which = match verdict {
-                Verdict::Same { .. } | Verdict::Differs(_) => "the same rows".to_owned(),
-                Verdict::RowsOfWindow => format!("some of {} rows", said.rows),
-                Verdict::OtherRows | Verdict::NothingSaid => format!("{} other rows", said.rows),
+                Agreement::Same { .. } | Agreement::Differs(_) => "the same rows".to_owned(),
+                Agreement::RowsOfWindow => format!("some of {} rows", said.rows),
+                Agreement::OtherRows | Agreement::NothingSaid => {
+                    format!("{} other rows", said.rows)
+                }
             };
             format!(
                 "; the manifest says {:.4e} and {:.4e} ({which})",
@@ -123,7 +125,7 @@ impl LayerReport {
             verdict,
         } = self;
         let deviation = match verdict {
-            Verdict::Same { deviation } => Some(*deviation),
+            Agreement::Same { deviation } => Some(*deviation),
             _ => None,
         };
         json!({
@@ -162,12 +164,12 @@ impl ReplayReport {
 
     fn totals(&self) -> Totals {
         let layers = self.layers.iter();
-        let mean = |of: fn(&Measured) -> f64| {
+        let mean = |of: fn(&LayerErrors) -> f64| {
             let sum: f64 = self.layers.iter().map(|layer| of(&layer.measured)).sum();
             ratio(sum, self.layers.len() as f64)
         };
         let deviations = layers.clone().filter_map(|layer| match layer.verdict {
-            Verdict::Same { deviation } => Some(deviation),
+            Agreement::Same { deviation } => Some(deviation),
             _ => None,
         });
         let harmed = layers.clone().filter(|layer| layer.measured.does_harm());
@@ -178,8 +180,8 @@ impl ReplayReport {
                 .map(|layer| layer.measured.rows)
                 .max()
                 .unwrap_or_default(),
-            mean_relative_without: mean(Measured::relative_without),
-            mean_relative_with: mean(Measured::relative_with),
+            mean_relative_without: mean(LayerErrors::relative_without),
+            mean_relative_with: mean(LayerErrors::relative_with),
             same: deviations.clone().count(),
             largest_deviation: deviations.fold(0.0, f64::max),
             harmed: harmed.count(),
