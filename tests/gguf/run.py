@@ -15,6 +15,7 @@ sys.path += [str(HERE.parent / "peft"), str(ROOT / "taps")]
 from original import Mix, Original
 from suites import report, run
 from test_acceptance import AcceptanceTests
+from test_base import BaseTests
 from test_imatrix import ImatrixTests
 from test_tap import TapTests
 from text import fixture_text
@@ -62,6 +63,7 @@ class Stage:
     def suites(self):
         suites = {name: lambda name=name: run_script(name, self.daemon) for name in SCRIPTS}
         suites["tap"] = lambda: run("tap", lambda: TapTests(self.work))
+        suites["base"] = lambda: run("base", lambda: BaseTests(self.daemon, self.work))
         if self.whole:
             suites = {}
         suites["acceptance"] = lambda: run("acceptance", lambda: self.acceptance)

@@ -5,10 +5,12 @@ import hashlib
 import json
 import shutil
 
+import gguf
 import numpy as np
 from corrected import Corrected, Run
 from original import LONG_ROWS
 from recorded import mean_square
+from smollm2 import hugging_face_rows
 
 RANK = 16
 AGREE = 1e-5  # relative: R is made of f32 products
@@ -28,7 +30,8 @@ class AcceptanceTests:
     def options(self, quantized, checkpoint, out, *more):
         selected = [f"--include=model.layers.{block}.*" for block in self.original.blocks]
         inputs = ["--watch", self.original.seen.folder, "--checkpoint", checkpoint, "--quantized", quantized]
-        return [*inputs, "--out", out, "--once", "--rank", RANK, "--dtype", "f32", *selected, *more]
+        form = ["--format", "peft,gguf", "--dtype", "f32"]
+        return [*inputs, "--out", out, "--once", "--rank", RANK, *form, *selected, *more]
 
     def run(self, name, form="checkpoint", method="exact"):
         """What a run with the file `name` published."""
@@ -90,6 +93,30 @@ class AcceptanceTests:
                 found = other.layers[module]["error"]
                 for what in ("without", "with", "rounded"):
                     assert abs(found[what] / layer["error"][what] - 1) < 1e-6, f"{name} {module}: {what}"
+
+    def test_the_gguf_has_the_same_corrections_in_the_model_s_order_of_rows(self):
+        for name in self.files:
+            published = self.run(name)
+            reader = gguf.GGUFReader(published.out / "current/adapter.gguf")
+            said = {key: field.contents() for key, field in reader.fields.items()}
+            for key, value in (
+                ("general.type", "adapter"),
+                ("general.architecture", "llama"),
+                ("adapter.type", "lora"),
+                ("adapter.lora.alpha", 0.0),
+                ("qera.fingerprints.quantized", published.manifest["fingerprints"]["quantized"]),
+            ):
+                assert said[key] == value, f"{name}: {key} is {said[key]}, not {value}"
+            tensors = {tensor.name: np.asarray(tensor.data, np.float64) for tensor in reader.tensors}
+            assert len(tensors) == 2 * len(self.original.layers), sorted(tensors)
+            for layer in self.original.layers:
+                a, b = (tensors[f"{layer}.weight.lora_{side}"] for side in "ab")
+                correction = published.correction(self.original.module(layer))
+                found = hugging_face_rows(f"{layer}.weight", b @ a)
+                most = 1e-12 * np.abs(correction).max()
+                assert np.abs(found - correction).max() <= most, f"{name} {layer}"
+                if layer.endswith(("attn_q", "attn_k")):
+                    assert not np.allclose(b @ a, correction), f"{layer}: its rows lie where Hugging Face's do"
 
     def test_another_file_is_refused_by_tensor(self):
         """Rows in the wrong order, and a layer of another block: nothing of either is W."""

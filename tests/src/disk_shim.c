@@ -1,10 +1,12 @@
 // Between the daemon and the C library: calls that fail on purpose, and a log of those that change
 // the disk. QERA_FAIL is "CALL TEXT COUNT ERRNO": the first COUNT calls (open, read, stat) on a path
-// that contains TEXT fail. QERA_LOG names the file of the log.
+// that contains TEXT fail. QERA_KILL ends the process where a file or folder is to be renamed to a path
+// that contains it. QERA_LOG names the file of the log.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,6 +100,8 @@ int unlink(const char *path) {
 }
 
 int rename(const char *from, const char *to) {
+    const char *killed = getenv("QERA_KILL");
+    if (killed && strstr(to, killed)) raise(SIGKILL);
     int failure = NEXT(rename)(from, to);
     if (!failure) say("create", to);
     return failure;

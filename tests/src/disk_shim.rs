@@ -70,6 +70,13 @@ impl DiskShim {
         command.env("QERA_FAIL", format!("{call} {path} {count} {errno}"));
     }
 
+    /// Puts it before a command's calls, and kills the process where something is to be renamed to a
+    /// path that contains this.
+    pub fn kill_at_rename(&self, command: &mut Command, path: &str) {
+        command.env("LD_PRELOAD", self.library());
+        command.env("QERA_KILL", path);
+    }
+
     /// Puts it before a command's calls, and notes those that change the disk.
     pub fn watch(&self, command: &mut Command) {
         let _ = fs::remove_file(self.log_file());

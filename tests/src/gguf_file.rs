@@ -13,6 +13,7 @@ pub const Q4_0: u32 = 2;
 /// Numbers of a block of [`Q4_0`].
 pub const BLOCK: usize = 32;
 const ALIGNMENT: usize = 32;
+const ALIGNMENT_KEY: &str = "general.alignment";
 const UINT32: u32 = 4;
 const STRING: u32 = 8;
 
@@ -20,6 +21,8 @@ const STRING: u32 = 8;
 #[derive(Debug, Clone, Default)]
 pub struct GgufToWrite {
     metadata: Vec<Vec<u8>>,
+    /// 0 stands for the usual one.
+    alignment: usize,
     /// Its tensors.
     pub tensors: Vec<GgufTensorToWrite>,
 }
@@ -129,6 +132,21 @@ impl GgufToWrite {
         self
     }
 
+    /// With a value of another type, as its bytes.
+    #[must_use]
+    pub fn value(mut self, key: &str, type_number: u32, bytes: &[u8]) -> Self {
+        let entry = [&string(key), &type_number.to_le_bytes()[..], bytes].concat();
+        self.metadata.push(entry);
+        self
+    }
+
+    /// With tensors at multiples of this.
+    #[must_use]
+    pub fn aligned(mut self, alignment: u32) -> Self {
+        self.alignment = alignment as usize;
+        self.number(ALIGNMENT_KEY, alignment)
+    }
+
     /// With a tensor.
     #[must_use]
     pub fn tensor(mut self, tensor: GgufTensorToWrite) -> Self {
@@ -145,6 +163,7 @@ impl GgufToWrite {
         file.extend((self.metadata.len() as u64).to_le_bytes());
         file.extend(self.metadata.iter().flatten());
         let mut data = Vec::new();
+        let alignment = self.alignment.max(ALIGNMENT);
         for tensor in &self.tensors {
             file.extend(string(&tensor.name));
             file.extend(u32::try_from(tensor.ne.len()).unwrap().to_le_bytes());
@@ -152,9 +171,9 @@ impl GgufToWrite {
             file.extend(tensor.type_number.to_le_bytes());
             file.extend((data.len() as u64).to_le_bytes());
             data.extend(&tensor.bytes);
-            pad(&mut data);
+            pad(&mut data, alignment);
         }
-        pad(&mut file);
+        pad(&mut file, alignment);
         file.extend(data);
         file
     }
@@ -168,8 +187,8 @@ impl GgufToWrite {
     }
 }
 
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+fn pad(bytes: &mut Vec<u8>, alignment: usize) {
+    bytes.resize(bytes.len().next_multiple_of(alignment), 0);
 }
 
 fn string(text: &str) -> Vec<u8> {

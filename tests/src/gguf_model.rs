@@ -57,8 +57,8 @@ pub const LAYERS: [GgufTestLayer; 3] = [
     },
 ];
 
-/// Options of a run with `--once`.
-pub const ONCE: [&str; 9] = [
+/// Options of a run with `--once`, whose adapter is read as PEFT's files.
+pub const ONCE: [&str; 11] = [
     "--once",
     "--watch",
     "activations",
@@ -68,6 +68,8 @@ pub const ONCE: [&str; 9] = [
     "model.gguf",
     "--rank",
     "4",
+    "--format",
+    "peft",
 ];
 
 impl GgufTestLayer {

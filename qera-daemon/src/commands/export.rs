@@ -80,7 +80,7 @@ pub(crate) fn export_imatrix(
     let (entries, shards, rows) = (sums.entries.len(), sums.gathered.shards, sums.rows);
     let written = sums.imatrix().write();
     let bytes = written.map_err(|error| refuse(&format!("makes no imatrix: {error}")))?;
-    replace(file, &bytes)?;
+    disk::replace(file, &bytes)?;
     reporter.say(&Event::ImatrixWritten(ImatrixWritten {
         file: file.display().to_string(),
         entries,
@@ -88,21 +88,6 @@ pub(crate) fn export_imatrix(
         rows,
     }));
     Ok(Exit::Done)
-}
-
-/// Writes a file aside and renames it in: what was there is there until the new one is whole.
-fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
-    let name = file
-        .file_name()
-        .ok_or_else(|| Fatal::Usage(format!("--out {}: is no name of a file", file.display())))?;
-    let folder = file.parent().filter(|of| !of.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut aside = std::ffi::OsString::from(disk::TEMPORARY);
-    aside.push(name);
-    let aside = folder.join(aside);
-    disk::write_synced(&aside, bytes)?;
-    disk::rename(&aside, file).map_err(Fatal::io(file, "rename into place"))?;
-    disk::sync(folder)
 }
 
 /// The inputs of a state, and the tensors of a GGUF that are multiplied with each.

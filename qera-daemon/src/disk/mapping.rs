@@ -1,4 +1,5 @@
-//! The one place of the disk with `unsafe`: a checkpoint file or an imatrix mapped read-only.
+//! The one place of the disk with `unsafe`: a checkpoint file, an imatrix or a GGUF adapter mapped
+//! read-only.
 #![allow(unsafe_code)]
 
 use core::ops::Deref;
@@ -15,7 +16,7 @@ use crate::disk::tried::tried;
 pub(crate) struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps a checkpoint file, or an imatrix. Activation shards are never mapped: their writers may still hold
+    /// Maps a checkpoint file, an imatrix, or a GGUF adapter, which is published whole. Activation shards are never mapped: their writers may still hold
     /// them.
     ///
     /// # Errors

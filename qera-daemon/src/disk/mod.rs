@@ -301,8 +301,37 @@ pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), Fatal> {
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Fatal> {
-    let json = serde_json::to_vec_pretty(value).map_err(|e| Fatal::io(path, "write")(e.into()))?;
-    write_synced(path, &json)
+    write_synced(path, &json(path, value)?)
+}
+
+/// Writes a value as JSON, as [`replace`] does.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn replace_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Fatal> {
+    replace(path, &json(path, value)?)
+}
+
+fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>, Fatal> {
+    serde_json::to_vec_pretty(value).map_err(|e| Fatal::io(path, "write")(e.into()))
+}
+
+/// Writes a small file aside, syncs it and renames it in: what was there is there until the new one
+/// is whole.
+///
+/// # Errors
+/// [`Fatal::Usage`] for a path without a name, [`Fatal::Io`].
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
+    let no_name = || Fatal::Usage(format!("{}: is no name of a file", file.display()));
+    let name = file.file_name().ok_or_else(no_name)?;
+    let folder = file.parent().filter(|of| !of.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut aside = std::ffi::OsString::from(TEMPORARY);
+    aside.push(name);
+    let aside = folder.join(aside);
+    write_synced(&aside, bytes)?;
+    rename(&aside, file).map_err(Fatal::io(file, "rename into place"))?;
+    sync(folder)
 }
 
 /// Makes the names in a folder durable.

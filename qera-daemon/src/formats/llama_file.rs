@@ -5,16 +5,19 @@ use core::fmt;
 use serde_json::{Value, json};
 
 use crate::formats::gguf::error::GgufError;
-use crate::formats::gguf::header::GgufHeader;
+use crate::formats::gguf::header::{GgufHeader, TensorClaim};
+use crate::formats::gguf::lora::{LoraGguf, LoraMatrix};
 use crate::formats::imatrix::error::ImatrixError;
 use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
 
-/// A file of llama.cpp, read as a GGUF and as an importance matrix. It displays as JSON: under
-/// `header` and `imatrix` what it holds, or `refused` and why.
+/// A file of llama.cpp, read as a GGUF, as an importance matrix and as an adapter. It displays as
+/// JSON: under `header`, `imatrix` and `adapter` what it holds, or `refused` and why.
 #[derive(Debug)]
 pub struct LlamaFile<'b> {
     header: Result<GgufHeader<'b>, GgufError>,
     imatrix: Result<Imatrix, ImatrixError>,
+    adapter: Result<LoraGguf, GgufError>,
+    bytes: &'b [u8],
 }
 
 impl<'b> LlamaFile<'b> {
@@ -24,6 +27,8 @@ impl<'b> LlamaFile<'b> {
         Self {
             header: GgufHeader::parse(bytes),
             imatrix: Imatrix::parse(bytes),
+            adapter: LoraGguf::parse(bytes),
+            bytes,
         }
     }
 
@@ -44,8 +49,34 @@ impl fmt::Display for LlamaFile<'_> {
             Ok(imatrix) => summed(imatrix),
             Err(error) => json!({ "refused": error.to_string() }),
         };
-        write!(f, "{}", json!({ "header": header, "imatrix": imatrix }))
+        let adapter = match &self.adapter {
+            Ok(adapter) => paired(adapter, self.bytes),
+            Err(error) => json!({ "refused": error.to_string() }),
+        };
+        let all = json!({ "header": header, "imatrix": imatrix, "adapter": adapter });
+        write!(f, "{all}")
     }
+}
+
+fn paired(adapter: &LoraGguf, bytes: &[u8]) -> Value {
+    let factor = |claim: &Option<TensorClaim>| match claim {
+        None => Value::Null,
+        Some(claim) => match LoraMatrix::read(bytes, claim) {
+            Ok(of) => json!({ "rows": of.rows, "columns": of.columns, "values": of.values }),
+            Err(problem) => json!({ "refused": problem.to_string() }),
+        },
+    };
+    let pairs = adapter.pairs.iter().map(|(tensor, pair)| {
+        let both = json!({ "a": factor(&pair.a), "b": factor(&pair.b) });
+        (tensor.clone(), both)
+    });
+    json!({
+        "architecture": adapter.architecture,
+        "scale_of_rank_4": adapter.scale(4),
+        "problems": adapter.problems,
+        "unchecked": adapter.unchecked,
+        "pairs": pairs.collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 fn described(header: &GgufHeader<'_>) -> Value {

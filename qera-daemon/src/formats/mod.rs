@@ -7,6 +7,7 @@ pub(crate) mod foreign_checkpoint;
 pub(crate) mod gguf;
 pub(crate) mod imatrix;
 pub(crate) mod llama_file;
+pub(crate) mod mlx;
 pub(crate) mod model_config;
 pub(crate) mod packed;
 pub(crate) mod peft;

@@ -143,6 +143,26 @@ impl ModelConfig {
         whole.into_iter().chain(nested).collect()
     }
 
+    /// A number of the part of this kind, under the first of these keys that has one.
+    #[must_use]
+    pub(crate) fn number(&self, kind: &str, keys: &[&str]) -> Option<u64> {
+        let part = self.part(kind)?;
+        keys.iter().find_map(|key| part.get(*key)?.as_u64())
+    }
+
+    /// Whether the part of this kind says `true` or `false` under a key.
+    #[must_use]
+    pub(crate) fn flag(&self, kind: &str, key: &str) -> Option<bool> {
+        self.part(kind)?.get(key)?.as_bool()
+    }
+
+    /// The configuration of the part of this kind.
+    fn part(&self, kind: &str) -> Option<&Value> {
+        let nested = NESTED.iter().filter_map(|nested| self.0.get(nested.key));
+        let mut parts = [&self.0].into_iter().chain(nested);
+        parts.find(|part| model_type(part) == Some(kind))
+    }
+
     /// Where it says that its weights are quantized by somebody else:
     /// `text_config.quantization_config`, say. Models of several parts say it of the part.
     #[must_use]

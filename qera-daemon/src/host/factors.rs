@@ -4,6 +4,7 @@ use faer::{Mat, MatRef};
 use qera_core::dtype::FloatDtype;
 
 use crate::host::dense::product;
+use crate::host::factor_type::FactorType;
 use crate::host::rounding::narrow;
 
 /// C = A B with A = E V g and B = g^-1 V^T, g balancing each pair of columns to equal norms, so
@@ -30,7 +31,7 @@ pub(crate) struct Correction {
 #[derive(Debug, Clone)]
 pub(crate) struct Rounded {
     /// Type of the elements.
-    pub(crate) dtype: FloatDtype,
+    pub(crate) dtype: FactorType,
     /// k x m by rows: PEFT's lora_A.
     pub(crate) lora_a: Vec<f32>,
     /// n x k by rows: PEFT's lora_B.
@@ -122,22 +123,25 @@ fn scale_column(matrix: &mut Mat<f64>, j: usize, by: f64) {
 
 impl Factors {
     /// Rounds to `dtype`; what that costs is not measured yet.
-    pub(crate) fn round(&self, dtype: FloatDtype) -> Rounded {
-        let rounded = |x: &f64| dtype.round(narrow(*x));
+    pub(crate) fn round(&self, dtype: FactorType) -> Rounded {
+        let numbers = |x: &f64| narrow(*x);
         let lora_a = self
             .a
             .col_iter()
-            .flat_map(|c| c.iter().map(rounded).collect::<Vec<_>>());
+            .flat_map(|c| c.iter().map(numbers).collect::<Vec<_>>());
         let lora_b = self
             .b
             .row_iter()
-            .flat_map(|r| r.iter().map(rounded).collect::<Vec<_>>());
-        Rounded {
+            .flat_map(|r| r.iter().map(numbers).collect::<Vec<_>>());
+        let mut rounded = Rounded {
             dtype,
             lora_a: lora_a.collect(),
             lora_b: lora_b.collect(),
             error: f64::INFINITY,
-        }
+        };
+        dtype.round(&mut rounded.lora_a, self.a.nrows());
+        dtype.round(&mut rounded.lora_b, self.b.ncols());
+        rounded
     }
 }
 
@@ -147,7 +151,7 @@ impl Rounded {
         let dtype = FloatDtype::Bf16;
         let cast = |values: &[f32]| values.iter().map(|x| dtype.round(*x)).collect();
         Self {
-            dtype,
+            dtype: FactorType::Float(dtype),
             lora_a: cast(&self.lora_a),
             lora_b: cast(&self.lora_b),
             error: f64::INFINITY,

@@ -2,13 +2,16 @@
 //!
 //! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix
 //! made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
-//! `factors` are A and B; `allocator` is told once what memory to keep.
+//! `factors` are A and B, `factor_type` what they are written in; `allocator` is told once what memory to keep.
 
 pub(crate) mod allocator;
+pub(crate) mod block_rounding;
 pub(crate) mod column_major;
 pub(crate) mod compute;
 pub(crate) mod cores;
 pub(crate) mod dense;
+pub(crate) mod equal_pivots;
+pub(crate) mod factor_type;
 pub(crate) mod factors;
 pub(crate) mod kernels;
 pub(crate) mod operand;

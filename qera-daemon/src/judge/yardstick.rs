@@ -3,7 +3,7 @@
 //!
 //! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A,
 //! B B^T>. R A and E B^T come out of the solve in f64; for rounded factors only what the rounding
-//! changed is multiplied, in f32: it is a thousandth of them. R carries the rounding of f32
+//! changed is multiplied, in f32: it is a thousandth of them; in f64 where it is more. R carries the rounding of f32
 //! products (about 1e-7 of its diagonal), so that f below 1e-4 of that trace cannot be read off it
 //! to 0.1 %: it may even come out negative. Then the rows themselves are asked, those that the
 //! window holds. Massive channels are in R to f64's precision, so that their part of the trace
@@ -17,6 +17,7 @@ use faer::Mat;
 
 use crate::calibrate::site::SiteStatistics;
 use crate::calibrate::window::Window;
+use crate::host::block_rounding::{InBlocks, RoundingMetric};
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::dense::product;
@@ -33,6 +34,8 @@ pub(crate) const BY_ROWS_BELOW: f64 = 1e-4;
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// And of what massive channels have of that trace: differences of f64 traces show no less.
 const BELOW_IN_F64: f64 = 1e-14;
+/// What is changed of B by more than this, relative to its largest number, is multiplied in f64.
+const CHANGED_IN_F32: f64 = 1.0 / 256.0;
 /// Rows multiplied at a time, and columns of P formed at a time.
 pub(crate) const ROWS: usize = 192;
 const COLUMNS: usize = 256;
@@ -43,6 +46,8 @@ pub(crate) struct Yardstick<'a> {
     compute: Compute<'a>,
     second_moment: &'a SecondMoment,
     window: &'a Window,
+    /// Weight of the rows seen.
+    weight: f64,
     error: &'a ErrorOperand<'a>,
     /// tr(R E E^T).
     pub(crate) error_without: Trace,
@@ -66,11 +71,21 @@ impl<'a> Yardstick<'a> {
             compute,
             second_moment: &statistics.second_moment,
             window: &statistics.window,
+            weight: statistics.weight,
             error,
             error_without,
             diagonal_errors,
             by_rows: false,
         }
+    }
+
+    /// A correction rounded to blocks, as R says what of it costs.
+    pub(crate) fn in_blocks(&self, correction: &Correction) -> InBlocks {
+        correction.in_blocks(&RoundingMetric {
+            compute: self.compute,
+            second_moment: self.second_moment,
+            diagonal: &self.second_moment.diagonal(self.weight),
+        })
     }
 
     /// f of the unrounded correction, which decides the way for this layer.
@@ -114,7 +129,12 @@ impl<'a> Yardstick<'a> {
             if let Some(changed) = self.second_moment.apply(self.compute, da.as_ref()) {
                 ra += changed;
             }
-            eb += self.error.times_v(db.as_ref());
+            let in_f32 = db.norm_max() <= CHANGED_IN_F32 * near.factors.b.norm_max();
+            eb += if in_f32 {
+                self.error.times_v(db.as_ref())
+            } else {
+                self.error.times_v_f64(db.as_ref())
+            };
         }
         let a_ra = product(factors.a.transpose(), ra.as_ref());
         let b_b = product(factors.b.transpose(), factors.b.as_ref());

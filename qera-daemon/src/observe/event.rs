@@ -4,13 +4,14 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::observe::command_events::CommandPrinted;
 use crate::observe::imatrix_events::{ImatrixRead, ImatrixWritten, LayerStoodIn};
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::notify_events::{CanaryTried, GenerationServed, NotifyFailed};
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
 use crate::observe::run_events::{
     AllLayersConverged, BaseWritten, FoldedShard, GenerationPublished, GenerationRejected,
-    PackedBaseWritten, RunStarted, StateRestored,
+    GgufBaseWritten, PackedBaseWritten, RunStarted, StateRestored,
 };
 use crate::observe::waiting::WaitingForConvergence;
 
@@ -97,10 +98,14 @@ pub(crate) enum Event<'a> {
     BaseWritten(BaseWritten),
     /// W~ is in place as packed weights.
     PackedBaseWritten(PackedBaseWritten),
+    /// W~ is in place as a GGUF.
+    GgufBaseWritten(GgufBaseWritten),
     /// A generation is in place.
     Published(GenerationPublished),
     /// A generation did not pass its check.
     Rejected(GenerationRejected),
+    /// The user's command printed something.
+    CommandPrinted(CommandPrinted),
     /// A server serves a generation.
     Served(GenerationServed<'a>),
     /// What the answer of a canary showed.
@@ -158,8 +163,10 @@ impl fmt::Display for Event<'_> {
             Self::LayerSolved(corrected) => corrected.fmt(f),
             Self::BaseWritten(written) => written.fmt(f),
             Self::PackedBaseWritten(written) => written.fmt(f),
+            Self::GgufBaseWritten(written) => written.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Rejected(rejected) => rejected.fmt(f),
+            Self::CommandPrinted(printed) => printed.fmt(f),
             Self::Served(served) => served.fmt(f),
             Self::Canary(tried) => tried.fmt(f),
             Self::NotifyFailed(failed) => failed.fmt(f),
@@ -171,6 +178,7 @@ impl fmt::Display for Event<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::bits::{BitsPerWeight, StockTypes};
     use crate::observe::layer_events::ErrorRise;
     use crate::observe::run_events::WorstLayer;
 
@@ -275,6 +283,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_command_printed_is_told() {
+        let printed = |left_out| {
+            Event::CommandPrinted(CommandPrinted {
+                generation: 3,
+                text: "done".into(),
+                left_out,
+            })
+        };
+        check(
+            &printed(0),
+            "--on-publish for generation 3 printed: done",
+            r#"{"event":"command-printed","generation":3,"text":"done","left_out":0}"#,
+        );
+        check(
+            &printed(9),
+            "--on-publish for generation 3 printed, after 9 bytes that are left out: done",
+            r#"{"event":"command-printed","generation":3,"text":"done","left_out":9}"#,
+        );
+    }
+
+    #[test]
     fn shards_are_told() {
         let folded = |ignored_keys| {
             Event::ShardFolded(FoldedShard {
@@ -320,7 +349,7 @@ mod tests {
 
     #[test]
     fn generations_are_told() {
-        let published = |uncorrected, waiting, unread| {
+        let published = |uncorrected, waiting, unread, bits_per_weight| {
             Event::Published(GenerationPublished {
                 generation: 3,
                 path: "out/3".into(),
@@ -334,18 +363,45 @@ mod tests {
                 quarantined: 2,
                 unread,
                 rank: 8,
+                bits_per_weight,
             })
         };
         check(
-            &published(0, 0, 0),
+            &published(0, 0, 0, None),
             "published generation 3: out/3 (4 layers corrected, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined)",
             r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":0,"starved":1,"waiting":0,"shards":5,"quarantined":2,"unread":0,"rank":8}"#,
         );
         check(
-            &published(3, 6, 7),
+            &published(3, 6, 7, None),
             "published generation 3: out/3 (4 layers corrected, 3 solved without correction, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined, 6 layers waiting for rows, 7 left unread)",
             r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":3,"starved":1,"waiting":6,"shards":5,"quarantined":2,"unread":7,"rank":8}"#,
         );
+        let next = |types: &[&'static str], bits| StockTypes {
+            types: types.to_vec(),
+            bits,
+        };
+        let (above_base, above_both) = (next(&["Q4_1"], 5.0), next(&["Q5_0", "Q5_K"], 5.5));
+        let bits = |both, next_to_both| BitsPerWeight {
+            layers: 4,
+            base: 4.5,
+            base_as: "gguf",
+            adapter: 0.75,
+            both,
+            next_to_base: Some(above_base.clone()),
+            next_to_both,
+        };
+        check(
+            &published(0, 0, 0, Some(bits(5.25, Some(above_both)))),
+            "published generation 3: out/3 (4 layers corrected, 1 starved, adapter rank 8; 5 shards folded, 2 quarantined); 4.50 (gguf) + 0.75 = 5.25 bits a weight; next types of ggml: Q4_1 5.00, Q5_0/Q5_K 5.50",
+            r#"{"event":"published","generation":3,"path":"out/3","solved":4,"uncorrected":0,"starved":1,"waiting":0,"shards":5,"quarantined":2,"unread":0,"rank":8,"bits_per_weight":{"layers":4,"base":4.5,"base_as":"gguf","adapter":0.75,"both":5.25,"next_to_base":{"types":["Q4_1"],"bits":5.0},"next_to_both":{"types":["Q5_0","Q5_K"],"bits":5.5}}}"#,
+        );
+        let same = bits(4.75, Some(above_base.clone())).to_string();
+        assert!(
+            same.ends_with("bits a weight; next types of ggml: Q4_1 5.00"),
+            "{same}"
+        );
+        let none = bits(36.0, None).to_string();
+        assert!(none.ends_with("; next types of ggml: Q4_1 5.00"), "{none}");
     }
 
     #[test]
@@ -372,6 +428,21 @@ mod tests {
         assert!(
             wide.ends_with("on GPUs only: it has no CPU kernel for 8 bits"),
             "{wide}"
+        );
+    }
+
+    #[test]
+    fn what_a_gguf_takes_is_told() {
+        check(
+            &Event::GgufBaseWritten(GgufBaseWritten {
+                path: "out/model.gguf".into(),
+                types: std::collections::BTreeMap::from([("BF16".into(), 1), ("Q4_0".into(), 6)]),
+                bits_per_weight: 4.75,
+                bits_per_parameter: 6.25,
+                bytes: 1000,
+            }),
+            "base as GGUF written: out/model.gguf (1 layers in BF16, 6 layers in Q4_0, 4.75 bits a weight; 1000 bytes, 6.25 bits a parameter)",
+            r#"{"event":"gguf-base-written","path":"out/model.gguf","types":{"BF16":1,"Q4_0":6},"bits_per_weight":4.75,"bits_per_parameter":6.25,"bytes":1000}"#,
         );
     }
 

@@ -1,9 +1,11 @@
 //! What is said of a run as a whole: its beginning, its shards, its generations.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::bits::BitsPerWeight;
 use crate::settings::memory_budget::format_bytes;
 
 /// A run, or `solve`, begins.
@@ -144,6 +146,9 @@ pub(crate) struct GenerationPublished {
     pub(crate) unread: usize,
     /// Rank of the adapter.
     pub(crate) rank: usize,
+    /// What base and adapter cost; absent where no layer is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_weight: Option<BitsPerWeight>,
 }
 
 #[expect(
@@ -169,6 +174,7 @@ impl fmt::Display for GenerationPublished {
             quarantined,
             unread,
             rank,
+            bits_per_weight,
         } = self;
         write!(
             f,
@@ -193,7 +199,11 @@ impl fmt::Display for GenerationPublished {
         if *unread > 0 {
             write!(f, ", {unread} left unread")?;
         }
-        write!(f, ")")
+        write!(f, ")")?;
+        match bits_per_weight {
+            Some(bits) => write!(f, "; {bits}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -280,6 +290,41 @@ pub(crate) struct PackedBaseWritten {
     pub(crate) bytes: u64,
     /// Whether vLLM has a kernel for it on CPUs.
     pub(crate) runs_on_cpus: bool,
+}
+
+/// `OUT/base-gguf/model.gguf` is in place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct GgufBaseWritten {
+    /// File.
+    pub(crate) path: String,
+    /// Layers in each of ggml's types.
+    pub(crate) types: BTreeMap<String, usize>,
+    /// Bits of a weight of a layer, scales and all.
+    pub(crate) bits_per_weight: f64,
+    /// Bits of a number of the whole model.
+    pub(crate) bits_per_parameter: f64,
+    /// Bytes of all tensors.
+    pub(crate) bytes: u64,
+}
+
+impl fmt::Display for GgufBaseWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            types,
+            bits_per_weight,
+            bits_per_parameter,
+            bytes,
+        } = self;
+        write!(f, "base as GGUF written: {path} (")?;
+        for (name, layers) in types {
+            write!(f, "{layers} layers in {name}, ")?;
+        }
+        write!(
+            f,
+            "{bits_per_weight:.2} bits a weight; {bytes} bytes, {bits_per_parameter:.2} bits a parameter)"
+        )
+    }
 }
 
 impl fmt::Display for PackedBaseWritten {

@@ -35,6 +35,7 @@ pub(crate) mod durability;
 pub(crate) mod entries;
 pub(crate) mod feeder;
 pub(crate) mod gathering;
+pub(crate) mod hook;
 pub(crate) mod layer_outcomes;
 pub(crate) mod ledger;
 pub(crate) mod listener;

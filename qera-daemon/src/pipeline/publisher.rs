@@ -16,6 +16,7 @@ use crate::observe::run_events::{AllLayersConverged, GenerationPublished};
 use crate::observe::systemd;
 use crate::pipeline::context::Context;
 use crate::pipeline::entries::{LayerEntry, RelativeErrors};
+use crate::pipeline::hook::Hook;
 use crate::pipeline::layer_outcomes::layer_outcomes;
 use crate::pipeline::ledger::CorrectionEntry;
 use crate::pipeline::listener::Listener;
@@ -25,7 +26,6 @@ use crate::pipeline::thread::Discard;
 use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::notify::{HandOver, Notifiers, NotifyThreads};
-use crate::publish::on_publish::{OnPublish, Published};
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
 use crate::solve::solution::{LayerOutcome, LayerSolution, SolvedSite};
@@ -51,7 +51,7 @@ pub(crate) struct Publisher<'a> {
     /// Whether one of them was solved, not only scored.
     changed: bool,
     starved_said: bool,
-    hook: Option<OnPublish>,
+    hook: Hook,
     servers: Notifiers,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Publisher<'a> {
             fresh: BTreeSet::new(),
             changed: false,
             starved_said: false,
-            hook: None,
+            hook: Hook::default(),
             servers: Notifiers::default(),
         }
     }
@@ -108,16 +108,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn publish_all(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
-        if let Some(command) = &self.context.settings.publish.on_publish {
-            let reporter = self.context.reporter.clone();
-            let failed = move |message| {
-                reporter.say(&Event::Warning {
-                    subject: "--on-publish",
-                    message,
-                });
-            };
-            self.hook = Some(OnPublish::start(command.clone(), failed)?);
-        }
+        self.hook = Hook::start(self.context, &self.target.out)?;
         // What was restored may be enough.
         self.check_convergence();
         for outcome in outcomes {
@@ -126,9 +117,7 @@ impl<'a> Publisher<'a> {
                 return Err(fatal);
             }
         }
-        if let Some(hook) = self.hook {
-            hook.finish();
-        }
+        self.hook.finish(self.context);
         Ok(())
     }
 
@@ -327,6 +316,9 @@ impl<'a> Publisher<'a> {
         if let Some(written) = report.bases.packed {
             context.reporter.say(&Event::PackedBaseWritten(written));
         }
+        if let Some(written) = report.bases.gguf {
+            context.reporter.say(&Event::GgufBaseWritten(written));
+        }
         for written in report.bases.worth {
             context.reporter.say(&Event::BaseWritten(written));
         }
@@ -362,6 +354,7 @@ impl<'a> Publisher<'a> {
             quarantined,
             unread,
             rank: published.rank,
+            bits_per_weight: published.bits,
         }));
         systemd::notify(&format!(
             "STATUS=generation {}, {shards} shards",
@@ -369,13 +362,7 @@ impl<'a> Publisher<'a> {
         ));
         context.ledger.published(published.generation);
         self.servers.published(published.generation);
-        if let Some(hook) = &self.hook {
-            hook.published(Published {
-                generation: published.generation,
-                path: published.path,
-                current: self.target.out.path.join("current"),
-            });
-        }
+        self.hook.published(&self.target.out, published.generation);
         Ok(true)
     }
 

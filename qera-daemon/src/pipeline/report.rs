@@ -7,7 +7,7 @@ use crate::observe::imatrix_events::LayerStoodIn;
 use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, SiteClosed};
 use crate::pipeline::context::Context;
 use crate::publish::manifest::ratio;
-use crate::solve::solution::{FailedLayer, LayerSolution};
+use crate::solve::solution::{FailedLayer, LayerSolution, NotAsAsked};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
@@ -166,16 +166,23 @@ impl Context<'_> {
                 solution.rank_used, layer.rank
             ));
         }
-        if let Some(lost) = solution.error_in_asked_dtype {
+        if let Some(reason) = solution.not_as_asked {
             let asked = self.settings.solve.factor_dtype.name();
-            warn(if lost.is_finite() {
-                format!(
-                    "written f32: {asked} would raise {error} from {:.4e} to {lost:.4e}",
-                    solution.error_with
-                )
-            } else {
-                format!("written f32: its factors overflow in {asked}")
-            });
+            let reason = match reason {
+                NotAsAsked::Loses(lost) => {
+                    let with = solution.error_with;
+                    format!("{asked} would raise {error} from {with:.4e} to {lost:.4e}")
+                }
+                NotAsAsked::Overflows => format!("its factors overflow in {asked}"),
+                NotAsAsked::NoWholeBlocks => {
+                    let width = layer.in_features;
+                    format!("in_features is {width}, no multiple of {asked}'s blocks of 32")
+                }
+            };
+            warn(format!(
+                "written {}: {reason}",
+                solution.factors.dtype.name()
+            ));
         }
     }
 }

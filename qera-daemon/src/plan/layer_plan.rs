@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::host::factor_type::FactorType;
 use crate::judge::held_out::SHRINKAGES;
 use crate::plan::planned_run::PlannedRun;
 use crate::plan::rounding_plan::RoundingPlan;
@@ -24,6 +25,8 @@ pub(crate) struct LayerPlan {
     pub(crate) solve_bytes: u64,
     /// Its factors, kept until publication.
     pub(crate) factor_bytes: u64,
+    /// The same as they are written, unless they lose too much in the asked type.
+    pub(crate) written_bytes: u64,
     /// What a live run carries from one solve point to the next.
     pub(crate) progress_bytes: u64,
     /// Operations, about.
@@ -50,15 +53,18 @@ impl LayerPlan {
             second_moment: site.second_moment,
             widened_bytes: planned.widened_bytes,
             candidates: candidates(run.settings),
+            in_blocks: run.settings.solve.factor_dtype == FactorType::Q8_0,
             live: run.solving.is_live(),
         };
         let factors = 4 * rank * (m + n);
+        let dtype = run.settings.solve.factor_dtype;
         let given = run.weights.and_then(Weights::given);
         Self {
             name: layer.name.clone(),
             rank,
             solve_bytes: quantity.bytes(),
             factor_bytes: factors as u64,
+            written_bytes: dtype.for_width(m).bytes(m, n, rank) as u64,
             progress_bytes: (2 * factors + quantity.vector_bytes()) as u64,
             solve_flops: quantity.flops(),
             read: given.map(|of| of.layers[index].described()),

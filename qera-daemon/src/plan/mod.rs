@@ -85,9 +85,7 @@ impl Plan {
         let layers: Vec<LayerPlan> = layers.into_iter().flatten().collect();
         let stages = stages(run, &sites, &layers);
         Self {
-            model: run
-                .weights
-                .map(|of| ModelPlan::new(of, &run.settings.publish)),
+            model: run.weights.map(|of| ModelPlan::new(of, run.settings)),
             total_bytes: total(&stages, run.solving, |s| s.bytes),
             bound_bytes: total(&stages, run.solving, |s| s.bound_bytes),
             shards: run.shards.len() + run.held.len(),

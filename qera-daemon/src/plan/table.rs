@@ -30,16 +30,17 @@ impl Plan {
             ));
         }
         line(format_args!(
-            "\n{:<52} {:>8} {:>12} {:>12} {:>9}",
-            "layer", "rank", "solving", "factors", "GFlop"
+            "\n{:<52} {:>8} {:>12} {:>12} {:>12} {:>9}",
+            "layer", "rank", "solving", "factors", "written", "GFlop"
         ));
         for layer in &self.layers {
             line(format_args!(
-                "{:<52} {:>8} {:>12} {:>12} {:>9.2}",
+                "{:<52} {:>8} {:>12} {:>12} {:>12} {:>9.2}",
                 layer.name,
                 layer.rank,
                 format_bytes(layer.solve_bytes),
                 format_bytes(layer.factor_bytes),
+                format_bytes(layer.written_bytes),
                 layer.solve_flops / 1e9
             ));
         }

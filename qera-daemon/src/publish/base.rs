@@ -6,19 +6,22 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::mapping::Mapping;
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
 use crate::disk::{exists, read, write_json, write_synced};
 use crate::error::Fatal;
+use crate::formats::gguf::header::GgufHeader;
 use crate::formats::safetensors::header::{Header, HeaderError};
 use crate::formats::safetensors::writer::{WriteError, Writer};
 use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
+use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundedBase;
 use crate::publish::sample::digest_of_layer;
-use crate::settings::publish::BaseForm;
+use crate::settings::publish::{BaseForm, GGUF_FILE};
 use crate::settings::rounding::{Rounding, RoundingSettings};
 use crate::weights::Weights;
 
@@ -68,6 +71,9 @@ pub(crate) struct BaseRecord {
     /// How W~ is packed, where it does not stand there as numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) packed: Option<PackedRecord>,
+    /// What the file holds where it is a GGUF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf: Option<GgufRecord>,
 }
 
 impl BaseRecord {
@@ -86,10 +92,15 @@ impl BaseRecord {
             base: base.clone(),
             samples: BTreeMap::new(),
             packed: None,
+            gguf: None,
         }
     }
 
-    fn new(base: &Base, weights: &Weights) -> Result<Self, Fatal> {
+    /// Of W~ of these weights, as numbers.
+    ///
+    /// # Errors
+    /// [`Fatal`] for a W~ that cannot be had.
+    pub(crate) fn new(base: &Base, weights: &Weights) -> Result<Self, Fatal> {
         let layers = base.layers.iter().enumerate();
         let rounded = layers.filter(|_| base.rounded.is_some());
         let samples =
@@ -98,6 +109,7 @@ impl BaseRecord {
             base: base.clone(),
             samples: samples.collect::<Result<_, Fatal>>()?,
             packed: None,
+            gguf: None,
         })
     }
 }
@@ -162,13 +174,23 @@ impl Base {
         if let Some(reason) = self.differs(&found.base) {
             return Err(refuse(reason));
         }
-        if found.packed.is_some() != (form == BaseForm::CompressedTensors) {
+        let (packed, gguf) = (found.packed.is_some(), found.gguf.is_some());
+        if packed != (form == BaseForm::CompressedTensors) || gguf != (form == BaseForm::Gguf) {
             let reason =
                 format!("its {RECORD} is that of a base in another form; remove the folder");
             return Err(refuse(reason));
         }
-        check_header(&folder.join(MODEL))
-            .map_err(|e| refuse(format!("its {MODEL} is damaged: {e}; remove the folder")))?;
+        let damaged = |file: &str, error: String| {
+            refuse(format!("its {file} is damaged: {error}; remove the folder"))
+        };
+        match form {
+            BaseForm::Gguf => check_gguf_header(&folder.join(GGUF_FILE))
+                .map_err(|error| damaged(GGUF_FILE, error.to_string()))?,
+            BaseForm::HuggingFace | BaseForm::CompressedTensors => {
+                check_header(&folder.join(MODEL))
+                    .map_err(|error| damaged(MODEL, error.to_string()))?;
+            }
+        }
         Ok(Some(found))
     }
 
@@ -226,6 +248,12 @@ fn check_header(path: &Path) -> Result<(), HeaderError> {
     let file = OpenFile::open(path)?;
     let bytes = file.identity()?.bytes;
     Header::read(file.reader(), bytes).map(drop)
+}
+
+/// The same of a GGUF.
+fn check_gguf_header(path: &Path) -> Result<(), Box<dyn core::error::Error>> {
+    let bytes = Mapping::open(path)?;
+    Ok(GgufHeader::parse(&bytes).map(drop)?)
 }
 
 /// Writes `OUT/base`, once, by rename.

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{create_folders, exists, is_link, rename, sync, write_json};
 use crate::error::Fatal;
-use crate::observe::run_events::{BaseWritten, PackedBaseWritten};
+use crate::observe::run_events::{BaseWritten, GgufBaseWritten, PackedBaseWritten};
 use crate::publish::base::{Base, BaseRecord, emit};
 use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
+use crate::publish::gguf_base::GgufBase;
+use crate::publish::gguf_base::layout::GgufLayout;
+use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::packed_base::layout::PackedLayout;
@@ -29,6 +32,8 @@ pub(crate) struct Bases {
     present: BTreeMap<BaseForm, BaseRecord>,
     /// What is packed, where that is to be written.
     layout: Option<PackedLayout>,
+    /// What each layer is stored in, where a GGUF is to be written.
+    gguf_layout: Option<GgufLayout>,
     /// Files that were gone and are there again.
     restored: Vec<PathBuf>,
 }
@@ -40,6 +45,17 @@ pub(crate) struct BasesWritten {
     pub(crate) worth: Vec<BaseWritten>,
     /// The packed one.
     pub(crate) packed: Option<PackedBaseWritten>,
+    /// The one that is a GGUF.
+    pub(crate) gguf: Option<GgufBaseWritten>,
+}
+
+/// What is known of the files of bases that are there, for every manifest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BaseRecords<'a> {
+    /// Of the packed one.
+    pub(crate) packed: Option<&'a PackedRecord>,
+    /// Of the one that is a GGUF.
+    pub(crate) gguf: Option<&'a GgufRecord>,
 }
 
 impl Bases {
@@ -57,10 +73,13 @@ impl Bases {
         wanted.extend(BaseForm::ALL.into_iter().filter(is_there));
         let packs = settings.writes(BaseForm::CompressedTensors);
         let layout = packs.then(|| PackedLayout::new(weights)).transpose()?;
+        let writes_gguf = settings.writes(BaseForm::Gguf);
+        let gguf_layout = writes_gguf.then(|| GgufLayout::new(weights)).transpose()?;
         Ok(Self {
             wanted,
             present: BTreeMap::new(),
             layout,
+            gguf_layout,
             restored: Vec::new(),
         })
     }
@@ -75,6 +94,13 @@ impl Bases {
     #[must_use]
     pub(crate) fn are_missing(&self) -> bool {
         self.wanted.len() > self.present.len()
+    }
+
+    /// Whether one is still to be written that holds what lies beside the checkpoint's weights.
+    #[must_use]
+    pub(crate) fn need_companions(&self) -> bool {
+        let missing = |form: &&BaseForm| !self.present.contains_key(*form);
+        self.wanted.iter().filter(missing).any(has_companions)
     }
 
     /// One that is there.
@@ -108,7 +134,7 @@ impl Bases {
         weights: &Weights,
         companions: &Companions,
     ) -> Result<(), Fatal> {
-        for form in self.present.keys() {
+        for form in self.present.keys().filter(|form| has_companions(form)) {
             let folder = out.path.join(form.folder());
             let mut parts = companions.list()?;
             parts.retain(|part| part != Path::new(README) && !exists(&folder.join(part)));
@@ -138,12 +164,18 @@ impl Bases {
         &self.restored
     }
 
-    /// The folder that serves the adapter: the packed one, where there is one.
+    /// What serves the adapter: the packed folder, where there is one, else the one of numbers; the
+    /// GGUF, beside which there is neither.
     #[must_use]
     pub(crate) fn served(&self, out: &OutFolder) -> Option<PathBuf> {
-        let mut forms = [BaseForm::CompressedTensors, BaseForm::HuggingFace].into_iter();
+        let mut forms = [
+            BaseForm::CompressedTensors,
+            BaseForm::HuggingFace,
+            BaseForm::Gguf,
+        ]
+        .into_iter();
         let form = forms.find(|form| self.wanted.contains(form))?;
-        Some(out.path.join(form.folder()))
+        Some(form.served(&out.path))
     }
 
     /// The folder that holds W~ as numbers.
@@ -154,11 +186,15 @@ impl Bases {
         wanted.then(|| out.path.join(form.folder()))
     }
 
-    /// What is known of the packed one that is there.
+    /// What is known of the files of those that are there.
     #[must_use]
-    pub(crate) fn packed(&self) -> Option<&PackedRecord> {
-        let record = self.present.get(&BaseForm::CompressedTensors)?;
-        record.packed.as_ref()
+    pub(crate) fn records(&self) -> BaseRecords<'_> {
+        let packed = self.present.get(&BaseForm::CompressedTensors);
+        let gguf = self.present.get(&BaseForm::Gguf);
+        BaseRecords {
+            packed: packed.and_then(|of| of.packed.as_ref()),
+            gguf: gguf.and_then(|of| of.gguf.as_ref()),
+        }
     }
 
     /// Writes those that are asked for and not there.
@@ -206,8 +242,29 @@ impl Bases {
             }
             self.present.insert(BaseForm::CompressedTensors, record);
         }
+        if lacks(self, BaseForm::Gguf)
+            && let Some(layout) = &self.gguf_layout
+        {
+            let gguf = GgufBase {
+                weights: layers.weights,
+                layout,
+                base,
+                worth: &worth,
+            };
+            let record = gguf.emit(out)?;
+            let path = BaseForm::Gguf.served(&out.path).display().to_string();
+            let gguf = record.gguf.as_ref();
+            written.gguf = gguf.map(|of| of.written(path.clone()));
+            written.worth.extend(worth.written(path));
+            self.present.insert(BaseForm::Gguf, record);
+        }
         Ok(written)
     }
+}
+
+/// Whether what lies beside the checkpoint's weights belongs in it: a GGUF holds all that there is.
+fn has_companions(form: &BaseForm) -> bool {
+    *form != BaseForm::Gguf
 }
 
 /// A base and what follows `current` belong to the W~ that they were made with: no other one is

@@ -1,11 +1,14 @@
 //! The generation that `current` names, as far as its manifest is read.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use crate::disk::read;
 use crate::publish::manifest::Fingerprints;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundingChoice;
+use crate::settings::publish::{AdapterForm, PublishSettings};
 use crate::settings::weight_format::WeightFormat;
 
 /// What is read of the current generation's manifest.
@@ -17,9 +20,20 @@ pub(crate) struct Current {
     pub(crate) inputs: CurrentInputs,
     /// What it corrects.
     pub(crate) settings: CurrentSettings,
+    /// In which forms it is written.
+    #[serde(default = "peft_alone")]
+    pub(crate) forms: BTreeSet<AdapterForm>,
+    /// Whether each layer has a rank of its own.
+    #[serde(default)]
+    pub(crate) ragged: bool,
     /// Its layers.
     #[serde(default)]
     pub(crate) layers: Vec<CurrentLayer>,
+}
+
+/// The forms of a manifest that does not name them.
+pub(crate) fn peft_alone() -> BTreeSet<AdapterForm> {
+    BTreeSet::from([AdapterForm::Peft])
 }
 
 /// A layer of it.
@@ -52,6 +66,14 @@ pub(crate) struct CurrentInputs {
     pub(crate) journal_digest: String,
     /// Whether it is the last word on them.
     pub(crate) drained: bool,
+}
+
+impl Current {
+    /// Whether it is written in the forms that these settings ask for.
+    #[must_use]
+    pub(crate) fn is_written_as(&self, settings: &PublishSettings) -> bool {
+        self.forms == settings.formats && self.ragged == settings.ragged
+    }
 }
 
 /// The current generation of a folder; none where there is none, or its manifest is not read.

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{write_json, write_synced};
 use crate::error::Fatal;
+use crate::observe::bits::BitsPerWeight;
 use crate::observe::run_events::GenerationRejected;
 use crate::publish::check::{HeldAgainst, check};
+use crate::publish::forms::{AdapterForms, GGUF, MLX};
+use crate::publish::gguf_adapter::{Provenance, write_gguf};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::Manifest;
+use crate::publish::mlx_adapter::write_mlx;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::peft::write_adapter;
 use crate::publish::readme::Readme;
+use crate::settings::publish::AdapterForm;
 
 /// Where a generation went.
 #[derive(Debug, Clone)]
@@ -22,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) path: PathBuf,
     /// The adapter's rank.
     pub(crate) rank: usize,
+    /// What base and adapter cost.
+    pub(crate) bits: Option<BitsPerWeight>,
 }
 
 /// What became of a generation.
@@ -38,6 +45,8 @@ pub(crate) enum PublishOutcome {
 pub(crate) struct Generation<'a> {
     /// Every selected layer.
     pub(crate) layers: PublishedLayers<'a>,
+    /// The forms that it is written in.
+    pub(crate) forms: &'a AdapterForms,
     /// What is said of them.
     pub(crate) manifest: Manifest,
     /// Folder of the model that the adapter belongs on, where it is here.
@@ -73,13 +82,26 @@ impl Generation<'_> {
             generation,
             path,
             rank: self.layers.rank(),
+            bits: self.manifest.bits_per_weight.clone(),
         }))
     }
 
     /// Writes its files into a folder.
     fn write(&self, out: &OutFolder, generation: u64, folder: &Path) -> Result<(), Fatal> {
         let base_model = self.base_model.as_deref();
-        write_adapter(folder, &self.layers, base_model)?;
+        if self.forms.all.contains(&AdapterForm::Peft) {
+            write_adapter(folder, &self.layers, base_model)?;
+        }
+        if let Some(names) = &self.forms.gguf {
+            let provenance = Provenance {
+                generation,
+                fingerprints: &self.manifest.fingerprints,
+            };
+            write_gguf(&folder.join(GGUF), &self.layers, names, provenance)?;
+        }
+        if let Some(names) = &self.forms.mlx {
+            write_mlx(&folder.join(MLX), &self.layers, names)?;
+        }
         write_json(&folder.join("qera_manifest.json"), &self.manifest)?;
         let own = out
             .path

@@ -1,28 +1,30 @@
 //! The correction that the current generation has of a layer, for one that the rows of today do not
 //! let be solved: what was good for the same W and W~ stays.
 
-use std::path::Path;
-
-use qera_core::dtype::{FloatDtype, widen};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::disk::open_file::OpenFile;
 use crate::disk::read;
-use crate::formats::peft::tensors::factor_name;
-use crate::formats::safetensors::header::{Header, HeaderError, float_dtype};
 use crate::host::factors::Rounded;
 use crate::judge::held_out::{Choice, ChoiceOrigin};
 use crate::judge::scores::HeldOut;
 use crate::publish::current::current;
+use crate::publish::manifest::not_as_asked;
 use crate::publish::target::Target;
+use crate::publish::written::{FormNames, WrittenForm};
+use crate::settings::publish::AdapterForm;
 use crate::solve::solution::LayerSolution;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// A layer as the manifest has it.
 #[derive(Deserialize)]
 struct KeptLayer {
     name: String,
     served_as: String,
+    #[serde(default)]
+    gguf: Option<GgufLayerPlace>,
+    #[serde(default)]
+    mlx: Option<String>,
     in_features: usize,
     out_features: usize,
     status: String,
@@ -72,21 +74,27 @@ impl Target<'_> {
         let KeptLayers { layers } = serde_json::from_slice(&manifest).ok()?;
         let name = &self.weights().layers().get(layer)?.name;
         let kept = layers.into_iter().find(|of| of.name == *name)?;
-        kept.solution(layer, &folder.join("adapter_model.safetensors"))
+        // Every form has the same numbers; one that quantizes them is the last resort.
+        let mut forms = [AdapterForm::Peft, AdapterForm::Mlx, AdapterForm::Gguf].into_iter();
+        let form = forms.find(|form| current.forms.contains(form))?;
+        kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)
     }
 }
 
 impl KeptLayer {
     /// As it was solved; none for one that was not, or whose factors are not there.
-    fn solution(self, layer: usize, adapter: &Path) -> Option<LayerSolution> {
+    fn solution(self, layer: usize, adapter: &WrittenForm) -> Option<LayerSolution> {
         if self.status != "solved" || self.rank_used == 0 {
             return None;
         }
-        let a = read_factor(adapter, &factor_name(&self.served_as, 'A')).ok()??;
-        let b = read_factor(adapter, &factor_name(&self.served_as, 'B')).ok()??;
+        let names = FormNames {
+            served_as: &self.served_as,
+            gguf: self.gguf.as_ref(),
+            mlx: self.mlx.as_deref(),
+        };
+        let pair = adapter.pair(names).ok()?;
         let (m, n, rank) = (self.in_features, self.out_features, self.rank_used);
-        let [padded, width] = a.shape;
-        if width != m || b.shape != [n, padded] || rank > padded || a.dtype != b.dtype {
+        if pair.in_features != m || pair.out_features != n || rank > pair.rank {
             return None;
         }
         let of_rank = |row: &[f32]| row[..rank].to_vec();
@@ -101,15 +109,12 @@ impl KeptLayer {
             error_bf16: error.rounded_bf16.unwrap_or(f64::INFINITY),
             doubt: error.uncertainty.unwrap_or_default() * error.with,
             factors: Rounded {
-                dtype: a.dtype,
-                lora_a: a.values[..rank * m].to_vec(),
-                lora_b: b.values.chunks(padded).flat_map(of_rank).collect(),
+                dtype: pair.dtype?,
+                lora_a: pair.lora_a[..rank * m].to_vec(),
+                lora_b: pair.lora_b.chunks(pair.rank).flat_map(of_rank).collect(),
                 error: error.rounded,
             },
-            // A word in the place of a number: it overflowed.
-            error_in_asked_dtype: error
-                .in_asked_dtype
-                .map(|f| f.as_f64().unwrap_or(f64::INFINITY)),
+            not_as_asked: error.in_asked_dtype.as_ref().map(not_as_asked),
             spectrum: self.spectrum,
             choice: self
                 .shrinkage
@@ -118,34 +123,4 @@ impl KeptLayer {
             held_out: self.held_out_error,
         })
     }
-}
-
-/// A factor as it was written.
-struct KeptFactor {
-    dtype: FloatDtype,
-    shape: [usize; 2],
-    values: Vec<f32>,
-}
-
-/// Reads a factor; none where the file has no such one, or it holds what is no number.
-fn read_factor(path: &Path, name: &str) -> Result<Option<KeptFactor>, HeaderError> {
-    let file = OpenFile::open(path)?;
-    let header = Header::read(file.reader(), file.identity()?.bytes)?;
-    let claim = header.claims.iter().find(|claim| claim.key == name);
-    let Some((claim, dtype)) = claim.and_then(|of| Some((of, float_dtype(of.dtype)?))) else {
-        return Ok(None);
-    };
-    let [rows, columns] = claim.shape[..] else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; claim.bytes];
-    file.read_exact_at(&mut bytes, claim.start)?;
-    let mut values = vec![0.0; bytes.len() / dtype.size_bytes()];
-    widen(&bytes, dtype, &mut values);
-    let shape = [rows, columns];
-    Ok(values.iter().all(|v| v.is_finite()).then_some(KeptFactor {
-        dtype,
-        shape,
-        values,
-    }))
 }

@@ -6,21 +6,27 @@ use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::imatrix_files::ImatrixRecord;
-use crate::formats::safetensors::header::dtype_name;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
+use crate::observe::bits::BitsPerWeight;
+use crate::publish::bases::BaseRecords;
+use crate::publish::bits::bits_of;
+use crate::publish::forms::AdapterForms;
+use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
+use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerSolution, NotAsAsked};
 use crate::weights::Weights;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
@@ -39,9 +45,20 @@ pub(crate) struct Manifest {
     /// The file that W~ is read from; absent where it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<QuantizedFile>,
+    /// In which forms the adapter is written.
+    pub(crate) forms: BTreeSet<AdapterForm>,
+    /// Whether each layer has a rank of its own, where the form allows it.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) ragged: bool,
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
+    /// What is in `OUT/base-gguf`; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf_base: Option<GgufRecord>,
+    /// What base and adapter cost; absent where no layer is corrected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_weight: Option<BitsPerWeight>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -163,6 +180,12 @@ pub(crate) struct LayerRecord {
     pub(crate) recorded_as: String,
     /// Module path in the class that serves it, and in the adapter.
     pub(crate) served_as: String,
+    /// Its place in the GGUF adapter; absent where none is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gguf: Option<GgufLayerPlace>,
+    /// Its name in mlx-lm; absent where its files are not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mlx: Option<String>,
     /// Whether the checkpoint stores the weight [in_features, out_features].
     pub(crate) transposed: bool,
     /// Width of its input.
@@ -233,7 +256,8 @@ pub(crate) struct ErrorRecord {
     pub(crate) rounded_bf16: f64,
     /// How far `with` may be off, relative, because R is; null below 1e-6.
     pub(crate) uncertainty: Option<f64>,
-    /// In the asked dtype, where that lost too much and f32 was written: a number, or "overflow".
+    /// In the asked dtype, where a wider one was written: a number, "overflow" or
+    /// "no-whole-blocks".
     pub(crate) in_asked_dtype: Option<serde_json::Value>,
     /// `without` / `output_power`.
     pub(crate) relative_without: f64,
@@ -261,6 +285,15 @@ pub(crate) struct DiagonalErrorRecord {
     pub(crate) relative_with: f64,
 }
 
+/// What a generation is written with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WrittenBeside<'a> {
+    /// The forms of the adapter.
+    pub(crate) forms: &'a AdapterForms,
+    /// What is known of the bases that are there.
+    pub(crate) bases: BaseRecords<'a>,
+}
+
 impl Manifest {
     /// Collects the record of a generation.
     #[must_use]
@@ -268,7 +301,7 @@ impl Manifest {
         of: &PublishedLayers<'_>,
         inputs: Inputs,
         fingerprints: Fingerprints,
-        packed_base: Option<&PackedRecord>,
+        written: WrittenBeside<'_>,
     ) -> Self {
         let PublishedLayers {
             settings, weights, ..
@@ -277,7 +310,11 @@ impl Manifest {
             manifest_version: 4,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
-            packed_base: packed_base.cloned(),
+            forms: written.forms.all.clone(),
+            ragged: settings.publish.ragged,
+            bits_per_weight: bits_of(of, written.bases),
+            packed_base: written.bases.packed.cloned(),
+            gguf_base: written.bases.gguf.cloned(),
             quantized: weights.given().map(|of| QuantizedFile {
                 path: of.given.full_path().display().to_string(),
                 files: of.given.files().count(),
@@ -287,7 +324,7 @@ impl Manifest {
             serving: ServingRecord::new(weights),
             passed_over: grouped(weights.passed_over(), weights.parameters()),
             layers: (0..weights.layers().len())
-                .map(|layer| LayerRecord::new(of, layer))
+                .map(|layer| LayerRecord::new(of, layer, written.forms))
                 .collect(),
             settings: SettingsRecord::new(settings, weights),
             inputs,
@@ -348,7 +385,7 @@ impl SettingsRecord {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
             },
-            dtype: dtype_name(settings.solve.factor_dtype).to_string(),
+            dtype: settings.solve.factor_dtype.written_name(),
             ranks: weights.layers().iter().map(|l| l.rank_asked).collect(),
         }
     }
@@ -361,7 +398,7 @@ pub(crate) fn ratio(x: f64, y: f64) -> f64 {
 }
 
 impl LayerRecord {
-    fn new(of: &PublishedLayers<'_>, index: usize) -> Self {
+    fn new(of: &PublishedLayers<'_>, index: usize, forms: &AdapterForms) -> Self {
         let PublishedLayers {
             settings, weights, ..
         } = *of;
@@ -375,6 +412,8 @@ impl LayerRecord {
             name: layer.name.clone(),
             recorded_as: weights.recording().recorded_name(&layer.name),
             served_as: layer.served_as.clone(),
+            gguf: forms.gguf.as_ref().map(|of| of.layers[index].clone()),
+            mlx: forms.mlx.as_ref().map(|of| of.layers[index].name.clone()),
             transposed: layer.transposed,
             in_features: layer.in_features,
             out_features: layer.out_features,
@@ -394,7 +433,7 @@ impl LayerRecord {
             rows: solution.map_or(0, |s| s.rows),
             statistic: stand_in.map(|_| "imatrix"),
             rows_skipped: progress.rows_skipped,
-            dtype: dtype_name(of.dtype(index)).to_string(),
+            dtype: of.dtype(index).written_name(),
             output_power: stand_in
                 .is_none()
                 .then(|| measured().map_or(0.0, |s| s.output_power)),
@@ -428,22 +467,37 @@ impl DiagonalErrorRecord {
 
 impl ErrorRecord {
     fn new(solution: &LayerSolution) -> Self {
-        let in_asked_dtype = |f: f64| {
-            if f.is_finite() {
-                f.into()
-            } else {
-                "overflow".into()
-            }
-        };
         Self {
             without: solution.error_without,
             with: solution.error_with,
             rounded: solution.factors.error,
             rounded_bf16: solution.error_bf16,
             uncertainty: solution.uncertainty(),
-            in_asked_dtype: solution.error_in_asked_dtype.map(in_asked_dtype),
+            in_asked_dtype: solution.not_as_asked.map(in_asked_dtype),
             relative_without: ratio(solution.error_without, solution.output_power),
             relative_with: ratio(solution.factors.error, solution.output_power),
         }
+    }
+}
+
+/// The words that are no error, in `error.in_asked_dtype`.
+const OVERFLOW: &str = "overflow";
+const NO_WHOLE_BLOCKS: &str = "no-whole-blocks";
+
+fn in_asked_dtype(reason: NotAsAsked) -> serde_json::Value {
+    match reason {
+        NotAsAsked::Loses(error) => error.into(),
+        NotAsAsked::Overflows => OVERFLOW.into(),
+        NotAsAsked::NoWholeBlocks => NO_WHOLE_BLOCKS.into(),
+    }
+}
+
+/// The same, read back.
+#[must_use]
+pub(crate) fn not_as_asked(in_asked_dtype: &serde_json::Value) -> NotAsAsked {
+    match in_asked_dtype.as_f64() {
+        Some(error) => NotAsAsked::Loses(error),
+        None if *in_asked_dtype == NO_WHOLE_BLOCKS => NotAsAsked::NoWholeBlocks,
+        None => NotAsAsked::Overflows,
     }
 }

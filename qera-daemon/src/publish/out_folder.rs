@@ -4,9 +4,11 @@
 //! OUT/.lock                      held by the running process; text says by whom
 //! OUT/base/                      W~ as a checkpoint (--emit-base)
 //! OUT/base-compressed-tensors/   W~ packed for engines (--emit-base=compressed-tensors)
+//! OUT/base-gguf/                 W~ in a GGUF (--emit-base=gguf)
 //! OUT/generations/000001/        one adapter
 //! OUT/current -> generations/000001
 //! OUT/notified.json              what servers were told of generations (--notify)
+//! OUT/on_publish.json            the generation that the user's command was run for (--on-publish)
 //! OUT/rounded/                   W~ that `solve` made, where the state has none or it was told to
 //! OUT/state/                     unless --state names another folder
 //! ```
@@ -86,6 +88,19 @@ impl OutFolder {
         let paths = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
         let last = paths.iter().filter_map(|path| number_of(path)).max();
         Ok(last.unwrap_or_default().saturating_add(1))
+    }
+
+    /// The number of the generation that `current` names.
+    #[must_use]
+    pub(crate) fn current_generation(&self) -> Option<u64> {
+        let current = disk::read_link(&self.path.join("current")).ok()?;
+        number_of(&current)
+    }
+
+    /// The folder of a generation.
+    #[must_use]
+    pub(crate) fn generation(&self, number: u64) -> PathBuf {
+        self.path.join("generations").join(format!("{number:06}"))
     }
 
     /// Makes an empty folder beside the place where it will be renamed to.

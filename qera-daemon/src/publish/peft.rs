@@ -3,9 +3,11 @@
 //! PEFT stores transposes: `lora_A` is A^T [rank, in_features], `lora_B` is B^T [out_features,
 //! rank], and applies `lora_alpha / r`. Engines other than PEFT want one rank for all modules, so
 //! every layer is padded with zeros to the largest rank used, and lora_alpha = r makes the scale 1.
+//! With `--ragged` each has its own rank, under the same key in `rank_pattern` and `alpha_pattern`:
+//! PEFT would scale by lora_alpha / r of the module otherwise.
 //! Names are those of the class that serves the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::json;
@@ -13,9 +15,10 @@ use serde_json::json;
 use crate::disk::new_file::NewFile;
 use crate::disk::write_json;
 use crate::error::Fatal;
+use crate::formats::peft::tensors::factor_name;
 use crate::formats::safetensors::header::{dtype_name, encode};
 use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
-use crate::publish::layers::{AdapterLayer, PublishedLayers};
+use crate::publish::layers::{PaddedFactors, PublishedLayers};
 use crate::publish::target_modules::target_modules;
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
@@ -27,32 +30,26 @@ pub(crate) fn write_adapter(
     let config = config(published, base_model);
     write_json(&folder.join("adapter_config.json"), &config)?;
 
-    let rank = published.rank();
     let mut plans = Vec::new();
-    for AdapterLayer { layer, solution } in published.solved() {
+    for of in published.solved() {
+        let (layer, rank) = (of.layer, published.rank_of(&of));
         let plan = |factor, shape| TensorPlan {
-            name: format!("base_model.model.{}.lora_{factor}.weight", layer.served_as),
-            dtype: dtype_name(solution.factors.dtype),
+            name: factor_name(&layer.served_as, factor),
+            dtype: dtype_name(of.solution.factors.dtype.float()),
             shape,
         };
-        plans.push(plan("A", vec![rank, layer.in_features]));
-        plans.push(plan("B", vec![layer.out_features, rank]));
+        plans.push(plan('A', vec![rank, layer.in_features]));
+        plans.push(plan('B', vec![layer.out_features, rank]));
     }
     let path = folder.join("adapter_model.safetensors");
     let failed = WriteError::of(&path);
     let out = NewFile::create(&path)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
-    for AdapterLayer { layer, solution } in published.solved() {
-        let (factors, dtype) = (&solution.factors, solution.factors.dtype);
-        let mut a = vec![0.0; rank * layer.in_features];
-        let mut b = vec![0.0; layer.out_features * rank];
-        a[..factors.lora_a.len()].copy_from_slice(&factors.lora_a);
-        let rows = factors.lora_b.chunks(solution.rank_used.max(1));
-        for (padded, row) in b.chunks_mut(rank).zip(rows) {
-            padded[..row.len()].copy_from_slice(row);
-        }
-        writer.tensor(&encode(&a, dtype)).map_err(&failed)?;
-        writer.tensor(&encode(&b, dtype)).map_err(&failed)?;
+    for of in published.solved() {
+        let dtype = of.solution.factors.dtype.float();
+        let PaddedFactors { lora_a, lora_b } = of.padded(published.rank_of(&of));
+        writer.tensor(&encode(&lora_a, dtype)).map_err(&failed)?;
+        writer.tensor(&encode(&lora_b, dtype)).map_err(&failed)?;
     }
     writer.finish().map_err(&failed)?.sync()
 }
@@ -62,9 +59,11 @@ pub(crate) fn write_adapter(
 fn config(published: &PublishedLayers<'_>, base_model: Option<&str>) -> serde_json::Value {
     let rank = published.rank();
     let names = published.solved().map(|of| of.layer.served_as.as_str());
+    let names: BTreeSet<&str> = names.collect();
+    let own_ranks = own_ranks(published, &names);
     let modules = published.weights.served_modules();
     json!({
-        "alpha_pattern": {},
+        "alpha_pattern": own_ranks,
         "auto_mapping": null,
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -79,11 +78,30 @@ fn config(published: &PublishedLayers<'_>, base_model: Option<&str>) -> serde_js
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": rank,
-        "rank_pattern": {},
+        "rank_pattern": own_ranks,
         "revision": null,
-        "target_modules": target_modules(&names.collect(), &modules),
+        "target_modules": target_modules(&names, &modules),
         "task_type": published.weights.serving().task_type,
         "use_dora": false,
         "use_rslora": false,
     })
+}
+
+/// The ranks that are not the adapter's, by module. A key means every module that ends with it, so
+/// that one which is the end of another's name is anchored, which PEFT takes from 0.14 on.
+fn own_ranks(published: &PublishedLayers<'_>, names: &BTreeSet<&str>) -> BTreeMap<String, usize> {
+    let ends_another = |name: &str| {
+        let end = format!(".{name}");
+        names.iter().any(|other| other.ends_with(&end))
+    };
+    let own = published.solved().filter_map(|of| {
+        let rank = published.rank_of(&of);
+        let name = &of.layer.served_as;
+        let key = match ends_another(name) {
+            true => format!("^{name}"),
+            false => name.clone(),
+        };
+        (rank != published.rank()).then_some((key, rank))
+    });
+    own.collect()
 }

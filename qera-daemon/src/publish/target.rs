@@ -14,9 +14,10 @@ use crate::publish::bases::{Bases, BasesWritten};
 use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
 use crate::publish::current::{Current, CurrentInputs, CurrentSettings, current};
+use crate::publish::forms::AdapterForms;
 use crate::publish::generation::{Generation, PublishOutcome};
 use crate::publish::layers::PublishedLayers;
-use crate::publish::manifest::{Fingerprints, Inputs, Manifest};
+use crate::publish::manifest::{Fingerprints, Inputs, Manifest, WrittenBeside};
 use crate::publish::notify::memory::NotifiedMemory;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundedBase;
@@ -42,6 +43,7 @@ pub(crate) struct Target<'a> {
     base: Option<Base>,
     bases: Bases,
     companions: Companions,
+    forms: AdapterForms,
     fingerprints: Fingerprints,
     /// Digest of the shards that the current generation is the last word on, for these
     /// fingerprints.
@@ -79,6 +81,7 @@ impl<'a> Target<'a> {
     ) -> Result<Self, Fatal> {
         let fingerprint = weights.fingerprint().to_owned();
         let bases = Bases::of(&out, &settings.publish, &weights)?;
+        let forms = AdapterForms::of(&settings.publish, &weights)?;
         // Hashing the whole checkpoint is for those who have or want a base.
         let base = || Base::new(&weights, &settings.rounding, &fingerprint);
         let base = (!bases.is_empty()).then(base);
@@ -94,6 +97,7 @@ impl<'a> Target<'a> {
             base,
             bases,
             companions,
+            forms,
             fingerprints,
             weights,
             drained: None,
@@ -101,7 +105,7 @@ impl<'a> Target<'a> {
         target.identify_base()?;
         let bases = &mut target.bases;
         bases.restore(&target.out, &target.weights, &target.companions)?;
-        if target.bases.are_missing() {
+        if target.bases.need_companions() {
             target.companions.find()?;
         }
         target.drained = target.read_current();
@@ -240,7 +244,8 @@ impl<'a> Target<'a> {
     fn read_current(&self) -> Option<String> {
         let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
-        (same && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
+        let written = current.is_written_as(&self.settings.publish);
+        (same && written && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
     }
 
     /// Writes the base where it is asked for and not there, then the generation, then removes
@@ -283,9 +288,14 @@ impl<'a> Target<'a> {
         let base_model = base.clone().or(served);
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
+        let written = WrittenBeside {
+            forms: &self.forms,
+            bases: self.bases.records(),
+        };
         let generation = Generation {
             layers,
-            manifest: Manifest::new(&layers, inputs, fingerprints, self.bases.packed()),
+            forms: &self.forms,
+            manifest: Manifest::new(&layers, inputs, fingerprints, written),
             base_model: base_model.as_ref().map(|path| path.display().to_string()),
             as_numbers: as_numbers.map(|path| path.display().to_string()),
         };

@@ -1,13 +1,14 @@
 //! W~ of a layer as the base's files have it: numbers, a GGUF, a folder of packed weights.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::disk::{is_file, is_folder};
 use crate::error::Fatal;
 use crate::formats::safetensors::header::float_dtype;
 use crate::host::cores::Cores;
+use crate::publish::check::gguf_base::file_of_base;
+use crate::settings::gguf_path::is_gguf;
 use crate::weights::checkpoint::{Checkpoint, refuse};
-use crate::weights::gguf::file::is_gguf;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 use crate::weights::given::comparison::DECODED;
 use crate::weights::given::floats::FloatWeight;
 use crate::weights::given::placed::Placed;
@@ -15,9 +16,6 @@ use crate::weights::given::tensor::{GivenTensor, broken};
 use crate::weights::given::{Comparing, Found, GivenModel, hold};
 use crate::weights::layers::{Layer, tensor_of};
 use crate::weights::packed::is_packed;
-
-/// The file of a folder that holds a GGUF.
-const GGUF: &str = "model.gguf";
 
 /// The base.
 #[derive(Debug)]
@@ -47,7 +45,7 @@ impl ReplayedBase {
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file.
     pub(crate) fn open(path: &Path, checkpoint: &Checkpoint) -> Result<Self, Fatal> {
-        let path = gguf_in(path);
+        let path = file_of_base(path);
         if is_gguf(&path) || is_packed(&path) {
             return GivenModel::open(&path, &checkpoint.config).map(Self::Given);
         }
@@ -108,20 +106,27 @@ impl ReplayedBase {
         }
     }
 
+    /// What a layer is called in it, and where its rows lie; none where it is no GGUF, or has none of
+    /// it.
+    #[must_use]
+    pub(crate) fn gguf_place(&self, layer: &Layer) -> Option<GgufLayerPlace> {
+        let Self::Given(model) = self else {
+            return None;
+        };
+        match model.place(layer).ok()? {
+            Placed::Here(GivenTensor::Gguf(of)) => Some(GgufLayerPlace {
+                rows: of.rows(),
+                tensor: of.name,
+            }),
+            _ => None,
+        }
+    }
+
     fn path(&self) -> &Path {
         match self {
             Self::Given(model) => model.path(),
             Self::Numbers(checkpoint) => &checkpoint.path,
         }
-    }
-}
-
-/// The GGUF in a folder that holds nothing but one and what is said of it.
-fn gguf_in(path: &Path) -> PathBuf {
-    let inside = path.join(GGUF);
-    match is_folder(path) && !is_file(&path.join("config.json")) && is_gguf(&inside) {
-        true => inside,
-        false => path.to_path_buf(),
     }
 }
 

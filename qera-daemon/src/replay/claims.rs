@@ -4,8 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::disk::{is_folder, read_if_there};
-use crate::publish::check::adapter_folder::MANIFEST;
+use crate::disk::read_if_there;
+use crate::publish::check::adapter_folder::{AdapterFolder, MANIFEST};
+use crate::publish::check::findings::Findings;
+use crate::settings::publish::AdapterForm;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// What the manifest says.
 #[derive(Debug, Deserialize)]
@@ -40,6 +43,12 @@ pub(crate) struct ClaimedLayer {
     /// Its name in the adapter.
     #[serde(default)]
     served_as: Option<String>,
+    /// Its place in a GGUF adapter.
+    #[serde(default)]
+    pub(crate) gguf: Option<GgufLayerPlace>,
+    /// Its name in mlx-lm.
+    #[serde(default)]
+    mlx: Option<String>,
     /// The method that made its correction.
     #[serde(default)]
     pub(crate) method: String,
@@ -67,15 +76,13 @@ pub(crate) struct ClaimedError {
 }
 
 impl ReplayClaims {
-    /// The manifest beside an adapter's files; none where there is none that can be read, which the
-    /// check of the files says.
+    /// The manifest of an adapter; none where there is none that can be read, or none of these files,
+    /// which the check of them says.
     #[must_use]
-    pub(crate) fn beside(adapter: &Path) -> Option<Self> {
-        let folder = match is_folder(adapter) {
-            true => adapter,
-            false => adapter.parent()?,
-        };
-        let bytes = read_if_there(&folder.join(MANIFEST)).ok()??;
+    pub(crate) fn of(adapter: &Path) -> Option<Self> {
+        let folder = AdapterFolder::open(adapter, &mut Findings::default());
+        folder.manifest.as_ref()?;
+        let bytes = read_if_there(&folder.folder.join(MANIFEST)).ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -91,10 +98,20 @@ impl ReplayClaims {
         &self.inputs
     }
 
-    /// What it says of the layer that the adapter calls so.
+    /// What it says of the layer that a form calls so.
     #[must_use]
-    pub(crate) fn layer(&self, served_as: &str) -> Option<&ClaimedLayer> {
+    pub(crate) fn layer(&self, form: AdapterForm, name: &str) -> Option<&ClaimedLayer> {
         let mut layers = self.layers.iter();
-        layers.find(|of| of.served_as.as_deref().unwrap_or(&of.name) == served_as)
+        layers.find(|layer| layer.name_in(form) == Some(name))
+    }
+}
+
+impl ClaimedLayer {
+    fn name_in(&self, form: AdapterForm) -> Option<&str> {
+        match form {
+            AdapterForm::Peft => Some(self.served_as.as_ref().unwrap_or(&self.name)),
+            AdapterForm::Gguf => self.gguf.as_ref().map(|place| place.tensor.as_str()),
+            AdapterForm::Mlx => self.mlx.as_deref(),
+        }
     }
 }

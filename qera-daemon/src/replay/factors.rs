@@ -1,25 +1,24 @@
 //! An adapter's factors as numbers, whatever form its files have.
 
-use std::io::Error as IoError;
 use std::path::Path;
 
-use qera_core::dtype::{FloatDtype, decode_weights};
-
+use crate::disk::read_if_there;
+use crate::formats::mlx;
+use crate::formats::mlx::config::MlxConfig;
 use crate::formats::peft::config::PeftConfig;
-use crate::formats::peft::tensors::factor_name;
-use crate::formats::safetensors::header::{Claim, float_dtype};
-use crate::publish::check::adapter_folder::AdapterFolder;
+use crate::publish::check::adapter_folder::{AdapterFolder, TENSORS};
 use crate::publish::check::findings::Findings;
+use crate::publish::written::gguf::GgufFile;
+use crate::publish::written::tensor_file::{MlxFile, PeftFile};
+use crate::publish::written::{UnreadPair, WrittenPair};
+use crate::settings::publish::AdapterForm;
+use crate::weights::gguf::rows::RowOrder;
 
 /// The correction of one layer: C = `scale` A B.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct LayerFactors {
-    /// A^T, [rank, in_features].
-    pub(crate) a: Vec<f32>,
-    /// B^T, [out_features, rank].
-    pub(crate) b: Vec<f32>,
-    /// Rank.
-    pub(crate) rank: usize,
+    /// A^T and B^T, rows of B in the order of the checkpoint's weight.
+    pub(crate) pair: WrittenPair,
     /// What A B is multiplied by when it is applied.
     pub(crate) scale: f64,
 }
@@ -27,37 +26,21 @@ pub(crate) struct LayerFactors {
 /// Why the factors of a module are none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FactorsError {
-    /// The check of the files has named what is wrong.
-    #[error("its factors are no pair: lora_A [rank, in_features], lora_B [out_features, rank]")]
-    NoPair,
-    /// What stands in the configuration is more than this reads.
-    #[error(
-        "what A B is multiplied by is not known: rank_pattern or alpha_pattern is not understood"
-    )]
-    UnknownScale,
+    /// The files.
+    #[error("{0}")]
+    Pair(#[from] UnreadPair),
+    /// What stands in the configuration is none, or more than this reads.
+    #[error("what A B is multiplied by is not known: {0}")]
+    UnknownScale(&'static str),
     /// More than A B.
-    #[error("use_dora: the magnitudes beside A and B are not replayed")]
+    #[error("DoRA: the magnitudes beside A and B are not replayed")]
     Magnitudes,
-    /// The disk.
-    #[error("tensor '{name}': {error}")]
-    Unread {
-        /// The tensor.
-        name: String,
-        /// The system's answer.
-        error: IoError,
-    },
-    /// A number.
-    #[error("tensor '{name}' is NaN or infinite somewhere")]
-    NotFinite {
-        /// The tensor.
-        name: String,
-    },
 }
 
 impl FactorsError {
     /// Whether it is nothing wrong with the adapter, only more than is read here.
     pub(crate) const fn is_unread_form(&self) -> bool {
-        matches!(self, Self::UnknownScale | Self::Magnitudes)
+        matches!(self, Self::UnknownScale(_) | Self::Magnitudes)
     }
 }
 
@@ -68,17 +51,15 @@ pub(crate) struct AdapterFactors(FactorSource);
 #[derive(Debug)]
 enum FactorSource {
     Peft {
-        folder: Box<AdapterFolder>,
-        /// Without one nothing is known of the scale.
+        file: PeftFile,
+        modules: Vec<String>,
         config: Box<PeftConfig>,
     },
-}
-
-/// A matrix as a file has it.
-struct StoredMatrix {
-    rows: usize,
-    columns: usize,
-    values: Vec<f32>,
+    Gguf(GgufFile),
+    Mlx {
+        file: MlxFile,
+        config: MlxConfig,
+    },
 }
 
 impl AdapterFactors {
@@ -86,94 +67,93 @@ impl AdapterFactors {
     #[must_use]
     pub(crate) fn all_in(path: &Path) -> Vec<Self> {
         let mut folder = AdapterFolder::open(path, &mut Findings::default());
-        let config = folder.config.take().map(Box::new);
-        let peft = config.filter(|_| folder.tensors.is_some());
-        let folder = Box::new(folder);
-        let peft = peft.map(|config| Self(FactorSource::Peft { folder, config }));
-        peft.into_iter().collect()
+        let forms: Vec<AdapterForm> = folder.forms.iter().copied().collect();
+        let sources = forms.into_iter().filter_map(|form| match form {
+            AdapterForm::Peft => peft(&mut folder),
+            AdapterForm::Gguf => {
+                let file = GgufFile::open(&folder.gguf()).ok()?;
+                Some(FactorSource::Gguf(file))
+            }
+            AdapterForm::Mlx => mlx_files(&folder.mlx()),
+        });
+        sources.map(Self).collect()
     }
 
-    /// What the form is called.
+    /// The form.
     #[must_use]
-    pub(crate) const fn form(&self) -> &'static str {
+    pub(crate) const fn form(&self) -> AdapterForm {
         match &self.0 {
-            FactorSource::Peft { .. } => "peft",
+            FactorSource::Peft { .. } => AdapterForm::Peft,
+            FactorSource::Gguf(_) => AdapterForm::Gguf,
+            FactorSource::Mlx { .. } => AdapterForm::Mlx,
         }
     }
 
-    /// The modules that it corrects, by the names that it has for them.
+    /// What it corrects, by the names that the form has for them.
     #[must_use]
-    pub(crate) fn modules(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         match &self.0 {
-            FactorSource::Peft { folder, .. } => {
-                let tensors = folder.tensors.iter();
-                let names = tensors.flat_map(|tensors| tensors.pairs.keys());
+            FactorSource::Peft { modules, .. } => modules.iter().map(String::as_str).collect(),
+            FactorSource::Gguf(file) => file.lora.pairs.keys().map(String::as_str).collect(),
+            FactorSource::Mlx { file, .. } => {
+                let names = file.tensors.pairs.keys();
                 names.map(String::as_str).collect()
             }
         }
     }
 
-    /// The factors of a module.
+    /// The factors that have a name, of a layer whose rows lie so in a GGUF.
     ///
     /// # Errors
     /// [`FactorsError`].
-    pub(crate) fn read(&self, module: &str) -> Result<LayerFactors, FactorsError> {
+    pub(crate) fn read(&self, name: &str, rows: RowOrder) -> Result<LayerFactors, FactorsError> {
         match &self.0 {
-            FactorSource::Peft { folder, config } => peft_factors(folder, config, module),
+            FactorSource::Peft { file, config, .. } => {
+                if config.dora {
+                    return Err(FactorsError::Magnitudes);
+                }
+                let scale = config.scale_of(name);
+                let unknown = "rank_pattern or alpha_pattern is not understood";
+                Ok(LayerFactors {
+                    scale: scale.ok_or(FactorsError::UnknownScale(unknown))?,
+                    pair: file.pair(name)?,
+                })
+            }
+            FactorSource::Gguf(file) => {
+                let pair = file.pair(name, rows)?;
+                let scale = file.lora.scale(pair.rank);
+                Ok(LayerFactors { pair, scale })
+            }
+            FactorSource::Mlx { file, config } => {
+                // Of what is LoRA all is understood.
+                if !config.unchecked.is_empty() || !file.tensors.others.is_empty() {
+                    return Err(FactorsError::Magnitudes);
+                }
+                let unknown = "lora_parameters has no scale";
+                Ok(LayerFactors {
+                    scale: config.scale.ok_or(FactorsError::UnknownScale(unknown))?,
+                    pair: file.pair(name)?,
+                })
+            }
         }
     }
 }
 
-fn peft_factors(
-    folder: &AdapterFolder,
-    config: &PeftConfig,
-    module: &str,
-) -> Result<LayerFactors, FactorsError> {
-    if config.dora {
-        return Err(FactorsError::Magnitudes);
-    }
-    let scale = config.scale_of(module).ok_or(FactorsError::UnknownScale)?;
-    let tensors = folder.tensors.as_ref();
-    let pair = tensors.and_then(|tensors| tensors.pairs.get(module));
-    let pair = pair.ok_or(FactorsError::NoPair)?;
-    let matrix = |claim: &Option<Claim>, factor| {
-        let claim = claim.as_ref().ok_or(FactorsError::NoPair)?;
-        let name = factor_name(module, factor);
-        let (&[rows, columns], Some(dtype)) = (&claim.shape[..], float_dtype(claim.dtype)) else {
-            return Err(FactorsError::NoPair);
-        };
-        let values = numbers(folder, claim, dtype, name)?;
-        Ok(StoredMatrix {
-            rows,
-            columns,
-            values,
-        })
-    };
-    let (a, b) = (matrix(&pair.a, 'A')?, matrix(&pair.b, 'B')?);
-    if a.rows != b.columns || a.rows == 0 {
-        return Err(FactorsError::NoPair);
-    }
-    Ok(LayerFactors {
-        rank: a.rows,
-        a: a.values,
-        b: b.values,
-        scale,
+fn peft(folder: &mut AdapterFolder) -> Option<FactorSource> {
+    let config = Box::new(folder.config.take()?);
+    let modules = folder.tensors.as_ref()?.pairs.keys().cloned().collect();
+    let file = PeftFile::open(&folder.path.join(TENSORS)).ok()?;
+    Some(FactorSource::Peft {
+        file,
+        modules,
+        config,
     })
 }
 
-fn numbers(
-    folder: &AdapterFolder,
-    claim: &Claim,
-    dtype: FloatDtype,
-    name: String,
-) -> Result<Vec<f32>, FactorsError> {
-    let bytes = match folder.bytes(claim) {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(FactorsError::Unread { name, error }),
-    };
-    let mut values = vec![0.0; bytes.len() / dtype.size_bytes()];
-    match decode_weights(&bytes, dtype, &mut values) {
-        Ok(()) => Ok(values),
-        Err(_) => Err(FactorsError::NotFinite { name }),
-    }
+fn mlx_files(folder: &Path) -> Option<FactorSource> {
+    let config = read_if_there(&folder.join(mlx::CONFIG)).ok()??;
+    Some(FactorSource::Mlx {
+        file: MlxFile::open(folder).ok()?,
+        config: MlxConfig::parse(&config).ok()?,
+    })
 }

@@ -19,7 +19,7 @@ use core::fmt;
 use crate::host::kernels::ENTRY_ERROR;
 use crate::judge::yardstick::BY_ROWS_BELOW;
 use crate::replay::claims::{ClaimedError, ClaimedLayer};
-use crate::replay::measure::LayerErrors;
+use crate::replay::measure::MeasuredErrors;
 
 /// How far a figure may be off, relative.
 const FIGURE: f64 = 1e-4;
@@ -96,21 +96,21 @@ impl Agreement {
 impl BesideManifest<'_> {
     /// Whether a measurement is of as many rows as the manifest's figures.
     #[must_use]
-    pub(crate) fn is_as_long(&self, measured: &LayerErrors) -> bool {
+    pub(crate) fn is_as_long(&self, measured: &MeasuredErrors) -> bool {
         let rows = self.said.map(|layer| layer.rows);
         self.all_rows && rows == Some(measured.rows as u64)
     }
 
     /// Whether the outputs have the power that the manifest says.
     #[must_use]
-    pub(crate) fn has_power(&self, measured: &LayerErrors) -> bool {
+    pub(crate) fn has_power(&self, measured: &MeasuredErrors) -> bool {
         let power = self.said.and_then(|layer| layer.output_power);
         power.is_some_and(|power| is_near(measured.power, power, POWER * power))
     }
 
     /// Holds a measurement against it.
     #[must_use]
-    pub(crate) fn verdict(&self, measured: &LayerErrors) -> Agreement {
+    pub(crate) fn verdict(&self, measured: &MeasuredErrors) -> Agreement {
         let said = self.said.and_then(|layer| Some((layer, layer.error?)));
         let Some((layer, error)) = said else {
             return Agreement::NothingSaid;
@@ -135,7 +135,7 @@ impl BesideManifest<'_> {
 }
 
 /// The figures that are not the same.
-fn differing(measured: &LayerErrors, power: f64, error: &ClaimedError) -> Vec<DifferingFigure> {
+fn differing(measured: &MeasuredErrors, power: f64, error: &ClaimedError) -> Vec<DifferingFigure> {
     let with_may = (FIGURE + error.uncertainty.unwrap_or_default()) * error.rounded
         + ENTRY_ERROR * error.without;
     let mut found = Vec::new();
@@ -161,7 +161,7 @@ fn differing(measured: &LayerErrors, power: f64, error: &ClaimedError) -> Vec<Di
     found
 }
 
-fn differs_without(measured: &LayerErrors, error: &ClaimedError) -> bool {
+fn differs_without(measured: &MeasuredErrors, error: &ClaimedError) -> bool {
     !is_near(measured.without, error.without, FIGURE * error.without)
 }
 
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const MEASURED: LayerErrors = LayerErrors {
+    const MEASURED: MeasuredErrors = MeasuredErrors {
         rows: 100,
         rank: 4,
         power: 10.0,
@@ -244,14 +244,14 @@ mod tests {
         let approx = |rounded| layer("approx", 100, 10.0, 2.0, rounded);
         assert_eq!(verdict(&approx(1.2)), "rows-of-window");
         assert_eq!(verdict(&approx(1.0)), "same");
-        let small = LayerErrors {
+        let small = MeasuredErrors {
             with: 1e-5,
             ..MEASURED
         };
         let said = layer("exact", 100, 10.0, 2.0, 2e-5);
         assert_eq!(beside(&said).verdict(&small), Agreement::RowsOfWindow);
         // What it does not excuse is the error without adapter, which R tells.
-        let without = LayerErrors {
+        let without = MeasuredErrors {
             without: 3.0,
             ..small
         };

@@ -11,6 +11,7 @@ use crate::host::cores::Cores;
 use crate::host::dense::product;
 use crate::host::rounding::narrow;
 use crate::publish::manifest::ratio;
+use crate::publish::written::WrittenPair;
 use crate::replay::base::ReplayedBase;
 use crate::replay::factors::{FactorsError, LayerFactors};
 use crate::replay::rows::SiteRows;
@@ -42,7 +43,7 @@ pub(crate) struct Measuring<'a> {
 
 /// Means over the rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct LayerErrors {
+pub(crate) struct MeasuredErrors {
     /// How many.
     pub(crate) rows: usize,
     /// Rank of the factors.
@@ -96,7 +97,7 @@ impl From<FactorsError> for NotMeasured {
     }
 }
 
-impl LayerErrors {
+impl MeasuredErrors {
     /// The error with the adapter, of the output's power.
     #[must_use]
     pub(crate) fn relative_with(&self) -> f64 {
@@ -124,7 +125,7 @@ impl Measuring<'_> {
     pub(crate) fn measure(
         &self,
         factors: impl FnOnce() -> Result<LayerFactors, FactorsError>,
-    ) -> Result<LayerErrors, NotMeasured> {
+    ) -> Result<MeasuredErrors, NotMeasured> {
         let layer = &self.weights.layers()[self.layer];
         let factors = factors()?;
         check_shapes(layer, &factors)?;
@@ -134,9 +135,9 @@ impl Measuring<'_> {
         self.base.subtract(layer, &mut matrix, self.compute.cores)?;
         let without = self.mean_power(&matrix)?;
         factors.subtract(layer.in_features, &mut matrix, self.compute.cores);
-        let measured = LayerErrors {
+        let measured = MeasuredErrors {
             rows: self.rows.count(),
-            rank: factors.rank,
+            rank: factors.pair.rank,
             power,
             without,
             with: self.mean_power(&matrix)?,
@@ -156,14 +157,13 @@ impl Measuring<'_> {
 }
 
 fn check_shapes(layer: &Layer, factors: &LayerFactors) -> Result<(), NotMeasured> {
-    let of = |numbers: &[f32]| numbers.len() / factors.rank.max(1);
-    let (in_features, out_features) = (of(&factors.a), of(&factors.b));
+    let pair = &factors.pair;
     let expected = [layer.out_features, layer.in_features];
-    match [out_features, in_features] == expected {
+    match [pair.out_features, pair.in_features] == expected {
         true => Ok(()),
         false => Err(NotMeasured::Shapes {
-            out_features,
-            in_features,
+            out_features: pair.out_features,
+            in_features: pair.in_features,
             expected,
         }),
     }
@@ -172,8 +172,10 @@ fn check_shapes(layer: &Layer, factors: &LayerFactors) -> Result<(), NotMeasured
 impl LayerFactors {
     /// Takes C from a matrix that lies by columns of m numbers; C is formed in f64.
     fn subtract(&self, m: usize, matrix: &mut [f32], cores: &Cores) {
-        let rank = self.rank;
-        let a = Mat::from_fn(m, rank, |i, k| self.scale * f64::from(self.a[k * m + i]));
+        let pair = &self.pair;
+        let a = Mat::from_fn(m, pair.rank, |i, k| {
+            self.scale * f64::from(pair.lora_a[k * m + i])
+        });
         let pieces = matrix.chunks_mut(COLUMNS * m).enumerate();
         cores.spread(pieces.collect(), |(piece, values)| {
             let first = piece * COLUMNS;
@@ -188,8 +190,9 @@ impl LayerFactors {
 
     /// BaseColumns of B, rank x so many.
     fn b_columns(&self, columns: Range<usize>) -> Mat<f64> {
-        let numbers = &self.b[columns.start * self.rank..columns.end * self.rank];
-        let b = MatRef::from_column_major_slice(numbers, self.rank, columns.len());
+        let WrittenPair { rank, lora_b, .. } = &self.pair;
+        let numbers = &lora_b[columns.start * rank..columns.end * rank];
+        let b = MatRef::from_column_major_slice(numbers, *rank, columns.len());
         Mat::from_fn(b.nrows(), b.ncols(), |i, j| f64::from(b[(i, j)]))
     }
 }

@@ -33,8 +33,8 @@ use crate::replay::base::ReplayedBase;
 use crate::replay::claims::ReplayClaims;
 use crate::replay::factors::AdapterFactors;
 use crate::replay::judgement::{Agreement, BesideManifest};
-use crate::replay::layers::{FoundLayer, find_layers, with_layers_of};
-use crate::replay::measure::{LayerErrors, Measuring, NotMeasured};
+use crate::replay::layers::{FoundLayer, LayerLookup, with_layers_of};
+use crate::replay::measure::{MeasuredErrors, Measuring, NotMeasured};
 use crate::replay::recorded::Recorded;
 use crate::replay::report::{LayerReport, ReplayReport};
 use crate::replay::rows::SiteRows;
@@ -51,7 +51,7 @@ pub(crate) fn replay(
     replayed: &ReplaySettings,
     findings: &mut Findings,
 ) -> Result<Vec<ReplayReport>, Fatal> {
-    let claims = ReplayClaims::beside(adapter);
+    let claims = ReplayClaims::of(adapter);
     let forms = AdapterFactors::all_in(adapter);
     let model = Model::open(&replayed.settings)?;
     let Some(model) = model.filter(|_| !forms.is_empty()) else {
@@ -111,7 +111,13 @@ impl Replay<'_> {
     /// manifest's figures are.
     fn form(&self, form: &AdapterFactors, findings: &mut Findings) -> ReplayReport {
         let weights = &self.recorded.weights;
-        let found = find_layers(form, self.claims.as_ref(), weights, findings);
+        let lookup = LayerLookup {
+            weights,
+            claims: self.claims.as_ref(),
+            base: &self.base,
+        };
+        let found = lookup.find(form, findings);
+        let called = form.form().name();
         let mut layers = Vec::new();
         for (site, of) in self.recorded.sites.sites.iter().enumerate() {
             let rows = SiteRows::new(&self.recorded, site, self.most_rows);
@@ -130,15 +136,15 @@ impl Replay<'_> {
         if layers.is_empty() {
             findings.problem(format!(
                 "replay: no layer of the {} adapter was replayed",
-                form.form()
+                called
             ));
         }
         let same_rows = self.recorded.is_of(self.claims.as_ref()) || are_same_rows(&layers);
-        let mut report = ReplayReport::new(form.form(), &self.recorded);
+        let mut report = ReplayReport::new(called, &self.recorded);
         for layer in &layers {
             let name = &weights.layers()[layer.found.layer].name;
             let verdict = layer.beside(same_rows).verdict(&layer.measured);
-            tell(name, form.form(), &layer.measured, &verdict, findings);
+            tell(name, called, &layer.measured, &verdict, findings);
             report.take(LayerReport::new(name, layer.found, layer.measured, verdict));
         }
         report
@@ -151,7 +157,7 @@ impl Replay<'_> {
         rows: &SiteRows<'_>,
         found: &FoundLayer,
         findings: &mut Findings,
-    ) -> Option<LayerErrors> {
+    ) -> Option<MeasuredErrors> {
         let name = &self.recorded.weights.layers()[found.layer].name;
         if rows.count() == 0 {
             findings.not_checked(format!(
@@ -166,7 +172,7 @@ impl Replay<'_> {
             base: &self.base,
             rows,
         };
-        match measuring.measure(|| form.read(&found.module)) {
+        match measuring.measure(|| form.read(&found.name, found.rows)) {
             Ok(measured) => return Some(measured),
             Err(NotMeasured::Unread(what)) => {
                 findings.not_checked(format!("replay: {name}: {what}"));
@@ -180,7 +186,7 @@ impl Replay<'_> {
 /// A layer that was measured.
 struct Replayed<'a> {
     found: &'a FoundLayer,
-    measured: LayerErrors,
+    measured: MeasuredErrors,
     all_rows: bool,
 }
 
@@ -210,7 +216,7 @@ fn are_same_rows(layers: &[Replayed<'_>]) -> bool {
 fn tell(
     layer: &str,
     form: &str,
-    measured: &LayerErrors,
+    measured: &MeasuredErrors,
     verdict: &Agreement,
     findings: &mut Findings,
 ) {

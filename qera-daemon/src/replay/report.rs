@@ -9,7 +9,7 @@ use crate::observe::reporter::printable;
 use crate::publish::manifest::ratio;
 use crate::replay::judgement::Agreement;
 use crate::replay::layers::FoundLayer;
-use crate::replay::measure::LayerErrors;
+use crate::replay::measure::MeasuredErrors;
 use crate::replay::recorded::Recorded;
 
 /// What became of an adapter in one of its forms.
@@ -27,8 +27,9 @@ pub(crate) struct ReplayReport {
 #[derive(Debug)]
 pub(crate) struct LayerReport {
     name: String,
-    served_as: String,
-    measured: LayerErrors,
+    /// In this form.
+    adapter_name: String,
+    measured: MeasuredErrors,
     /// Without and with the adapter, of the output's power, and the rows: as the manifest has them.
     said: Option<SaidErrors>,
     verdict: Agreement,
@@ -65,7 +66,7 @@ impl LayerReport {
     pub(crate) fn new(
         name: &str,
         found: &FoundLayer,
-        measured: LayerErrors,
+        measured: MeasuredErrors,
         verdict: Agreement,
     ) -> Self {
         let said = found.said.as_ref().and_then(|layer| {
@@ -79,7 +80,7 @@ impl LayerReport {
         });
         Self {
             name: name.to_owned(),
-            served_as: found.module.clone(),
+            adapter_name: found.name.clone(),
             measured,
             said,
             verdict,
@@ -119,7 +120,7 @@ impl LayerReport {
     fn json(&self) -> Value {
         let Self {
             name,
-            served_as,
+            adapter_name,
             measured,
             said,
             verdict,
@@ -130,7 +131,7 @@ impl LayerReport {
         };
         json!({
             "name": name,
-            "served_as": served_as,
+            "adapter_name": adapter_name,
             "rows": measured.rows,
             "rank": measured.rank,
             "output_power": measured.power,
@@ -164,7 +165,7 @@ impl ReplayReport {
 
     fn totals(&self) -> Totals {
         let layers = self.layers.iter();
-        let mean = |of: fn(&LayerErrors) -> f64| {
+        let mean = |of: fn(&MeasuredErrors) -> f64| {
             let sum: f64 = self.layers.iter().map(|layer| of(&layer.measured)).sum();
             ratio(sum, self.layers.len() as f64)
         };
@@ -180,8 +181,8 @@ impl ReplayReport {
                 .map(|layer| layer.measured.rows)
                 .max()
                 .unwrap_or_default(),
-            mean_relative_without: mean(LayerErrors::relative_without),
-            mean_relative_with: mean(LayerErrors::relative_with),
+            mean_relative_without: mean(MeasuredErrors::relative_without),
+            mean_relative_with: mean(MeasuredErrors::relative_with),
             same: deviations.clone().count(),
             largest_deviation: deviations.fold(0.0, f64::max),
             harmed: harmed.count(),

@@ -4,6 +4,7 @@
 pub(crate) mod compute;
 pub(crate) mod convergence;
 pub(crate) mod dotted;
+pub(crate) mod gguf_path;
 pub(crate) mod imatrix;
 pub(crate) mod layered;
 pub(crate) mod log_format;
@@ -85,6 +86,7 @@ impl Settings {
         if convergence.is_once() {
             rounding.refuse_round_after("--once")?;
         }
+        publish.check_holds(solve.factor_dtype)?;
         let imatrix = ImatrixSettings::resolve(options, rounding.rounding)?;
         imatrix.check_corrects(&solve)?;
         Ok(Self {
@@ -128,7 +130,7 @@ mod tests {
     type Change = fn(&mut Options);
 
     /// The name that the message has to have, and what is wrong.
-    const WRONG: [(&str, Change); 16] = [
+    const WRONG: [(&str, Change); 17] = [
         ("tolerance", |o| o.tolerance = Some(0.0)),
         ("idle-publish", |o| o.idle_publish = Some(-1.0)),
         ("rescan-interval", |o| o.rescan_interval = Some(f64::NAN)),
@@ -146,6 +148,7 @@ mod tests {
         ("rounding", |o| o.rounding = Some("up".into())),
         ("include", |o| o.include = vec!["[".into()]),
         ("dtype", |o| o.dtype = Some("f8".into())),
+        ("--dtype q8_0", |o| o.dtype = Some("q8_0".into())),
         ("threads", |o| o.threads = Some(0)),
     ];
 

@@ -27,7 +27,7 @@ pub(crate) const SCALE_DTYPES: [&str; 3] = ["f16", "bf16", "f32"];
 /// The values of `--rounding`.
 pub(crate) const ROUNDINGS: [&str; 3] = ["nearest", "feedback", "projected"];
 /// The values of `--dtype`.
-pub(crate) const FACTOR_DTYPES: [&str; 3] = ["f32", "f16", "bf16"];
+pub(crate) const FACTOR_DTYPES: [&str; 4] = ["f32", "f16", "bf16", "q8_0"];
 /// The values of `--after-convergence`.
 pub(crate) const AFTER_CONVERGENCE: [&str; 3] = ["full", "sample", "stop"];
 /// The values of `--consume`.
@@ -273,8 +273,8 @@ pub(crate) struct Options {
 
     /// Also write the quantized weights, in these forms: hf, an ordinary Hugging Face checkpoint in
     /// OUT/base (so without a value, and with true); compressed-tensors, packed for vLLM and SGLang,
-    /// in OUT/base-compressed-tensors; false: none. The form follows a '=':
-    /// --emit-base=compressed-tensors
+    /// in OUT/base-compressed-tensors; gguf, of a --checkpoint that is a GGUF, that file with ggml's
+    /// blocks for llama.cpp, in OUT/base-gguf; false: none. The form follows a '=': --emit-base=gguf
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "FORM,...", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -282,7 +282,24 @@ pub(crate) struct Options {
     )]
     pub(crate) emit_base: Option<String>,
 
-    /// dtype of A and B; a layer that loses more than 0.1 % by it is written f32 [default: f16]
+    /// In which forms adapters are written: peft (vLLM, SGLang, Transformers), gguf (llama.cpp,
+    /// Ollama: adapter.gguf), mlx (mlx-lm: mlx/) [default: gguf where --quantized is a GGUF, else
+    /// peft]
+    #[arg(long, value_name = "FORM,...", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_list"
+    )]
+    pub(crate) format: Option<String>,
+
+    /// Each layer with the rank that it uses, where the others are padded with zeros to the largest
+    /// one: smaller, and not read by SGLang and TGI; mlx has one rank for all, and stays padded
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ragged: Option<bool>,
+
+    /// Type of A and B, q8_0 with --format gguf alone; a layer that loses more than 0.1 % by it is
+    /// written in a wider one [default: f16]
     #[arg(long, value_parser = PossibleValuesParser::new(FACTOR_DTYPES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<String>,
@@ -319,10 +336,11 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means when an option that has no default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 17] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 18] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
+        ("format", "gguf where --quantized is a GGUF, else peft"),
         ("imatrix", "none"),
         ("include", "all linear layers"),
         ("map", "found out"),
@@ -371,6 +389,7 @@ impl Options {
             skip_broken: Some(false),
             new_checkpoint: Some(false),
             emit_base: text("false"),
+            ragged: Some(false),
             dtype: text("f16"),
             memory_budget: text("80%"),
             kernel: text("auto"),

@@ -2,12 +2,16 @@
 //! told.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qera_core::quantize::Grid;
+use serde::{Deserialize, Serialize};
 
+use crate::disk::is_folder;
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
+use crate::host::factor_type::FactorType;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::notify::NotifySettings;
 use crate::settings::options::Options;
 use crate::settings::parse::at_least;
@@ -21,11 +25,16 @@ pub(crate) enum BaseForm {
     HuggingFace,
     /// Codes and scales as compressed-tensors packs them.
     CompressedTensors,
+    /// The GGUF that the checkpoint is, W~ in ggml's blocks.
+    Gguf,
 }
+
+/// Name of the file of [`BaseForm::Gguf`].
+pub(crate) const GGUF_FILE: &str = "model.gguf";
 
 impl BaseForm {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::HuggingFace, Self::CompressedTensors];
+    pub(crate) const ALL: [Self; 3] = [Self::HuggingFace, Self::CompressedTensors, Self::Gguf];
 
     /// As `--emit-base` takes it.
     #[must_use]
@@ -33,6 +42,16 @@ impl BaseForm {
         match self {
             Self::HuggingFace => "hf",
             Self::CompressedTensors => "compressed-tensors",
+            Self::Gguf => "gguf",
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub(crate) const fn described(self) -> &'static str {
+        match self {
+            Self::HuggingFace | Self::CompressedTensors => "a Hugging Face folder",
+            Self::Gguf => "a GGUF",
         }
     }
 
@@ -42,7 +61,54 @@ impl BaseForm {
         match self {
             Self::HuggingFace => "base",
             Self::CompressedTensors => "base-compressed-tensors",
+            Self::Gguf => "base-gguf",
         }
+    }
+
+    /// What of OUT an engine is given: the folder, or the file in it.
+    #[must_use]
+    pub(crate) fn served(self, out: &Path) -> PathBuf {
+        let folder = out.join(self.folder());
+        match self {
+            Self::HuggingFace | Self::CompressedTensors => folder,
+            Self::Gguf => folder.join(GGUF_FILE),
+        }
+    }
+}
+
+/// In what form an adapter is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AdapterForm {
+    /// PEFT's two files, which most engines load.
+    Peft,
+    /// A GGUF LoRA: llama.cpp, Ollama.
+    Gguf,
+    /// mlx-lm's two files.
+    Mlx,
+}
+
+impl AdapterForm {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Peft, Self::Gguf, Self::Mlx];
+
+    /// As `--format` takes it.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Gguf => "gguf",
+            Self::Mlx => "mlx",
+        }
+    }
+
+    /// That it cannot be written, and why.
+    #[must_use]
+    pub(crate) fn refused(self, reason: &dyn core::error::Error) -> Fatal {
+        let name = self.name();
+        Fatal::Usage(format!(
+            "--format {name}: {reason} (or leave {name} out of --format)"
+        ))
     }
 }
 
@@ -54,8 +120,12 @@ pub(crate) struct PublishSettings {
     /// Generations kept.
     pub(crate) keep_generations: usize,
     /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows and
-    /// none is, [`BaseForm::HuggingFace`], because W~ is to be had nowhere else.
+    /// none is, that of the checkpoint, because W~ is to be had nowhere else.
     pub(crate) bases: BTreeSet<BaseForm>,
+    /// In which forms adapters are written; one at least.
+    pub(crate) formats: BTreeSet<AdapterForm>,
+    /// Whether each layer has a rank of its own where the form allows it.
+    pub(crate) ragged: bool,
     /// Command after each publication.
     pub(crate) on_publish: Option<String>,
     /// Servers that each generation is handed to.
@@ -76,14 +146,29 @@ impl PublishSettings {
         at_least("keep-generations", keep_generations, 3)?;
         let mut bases = forms(options.emit_base.as_deref().unwrap_or_default())?;
         if bases.is_empty() && rounding.uses_rows() {
-            bases.insert(BaseForm::HuggingFace);
+            let checkpoint = options.checkpoint.as_deref();
+            bases.insert(match checkpoint.is_some_and(is_gguf) {
+                true => BaseForm::Gguf,
+                false => BaseForm::HuggingFace,
+            });
+        }
+        let formats = formats(options, &bases)?;
+        let notify = NotifySettings::resolve(options)?;
+        if !notify.servers.is_empty() && !formats.contains(&AdapterForm::Peft) {
+            return Err(Fatal::Usage(
+                "--notify: vLLM loads PEFT's files, which are not written: add peft to --format \
+                 (beside a GGUF --quantized it is gguf alone unless it is given)"
+                    .into(),
+            ));
         }
         let publish = Self {
             out: options.out.clone().unwrap_or_default(),
             keep_generations,
             bases,
+            formats,
+            ragged: options.ragged.unwrap_or_default(),
             on_publish: options.on_publish.clone(),
-            notify: NotifySettings::resolve(options)?,
+            notify,
         };
         if publish.writes(BaseForm::CompressedTensors) {
             PackScheme::of(grid).map_err(|e| {
@@ -92,6 +177,21 @@ impl PublishSettings {
             })?;
         }
         Ok(publish)
+    }
+
+    /// Refuses a type of A and B that a form does not have.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn check_holds(&self, dtype: FactorType) -> Result<(), Fatal> {
+        let others = self.formats.iter().any(|form| *form != AdapterForm::Gguf);
+        if dtype == FactorType::Q8_0 && others {
+            return Err(Fatal::Usage(
+                "--dtype q8_0: only a GGUF holds it: give --format gguf alone, or f16, bf16, f32"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     /// Whether W~ is written in this form.
@@ -111,7 +211,29 @@ fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
         let known = BaseForm::ALL.into_iter().find(|form| form.name() == word);
         known.ok_or_else(|| {
             Fatal::Usage(format!(
-                "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, or true, false"
+                "--emit-base: unknown form '{word}', a list of hf, compressed-tensors, gguf, or true, false"
+            ))
+        })
+    };
+    list.split(',').map(|word| form(word.trim())).collect()
+}
+
+/// The forms that are asked for; without a word GGUF where W~ lies in one, else PEFT's.
+fn formats(options: &Options, bases: &BTreeSet<BaseForm>) -> Result<BTreeSet<AdapterForm>, Fatal> {
+    let Some(list) = &options.format else {
+        let quantized = options.quantized.as_deref();
+        let is_file = quantized.is_some_and(|path| !is_folder(path));
+        let form = match is_file || bases.contains(&BaseForm::Gguf) {
+            true => AdapterForm::Gguf,
+            false => AdapterForm::Peft,
+        };
+        return Ok(BTreeSet::from([form]));
+    };
+    let form = |word: &str| {
+        let mut all = AdapterForm::ALL.into_iter();
+        all.find(|form| form.name() == word).ok_or_else(|| {
+            Fatal::Usage(format!(
+                "--format: unknown form '{word}', a list of peft, gguf, mlx"
             ))
         })
     };
@@ -147,6 +269,7 @@ mod tests {
                 "emit-base = \"hf, compressed-tensors\"",
                 &["hf", "compressed-tensors"],
             ),
+            ("emit-base = \"gguf,hf\"", &["hf", "gguf"]),
             ("rounding = \"projected\"", &["hf"]),
             (
                 "rounding = \"projected\"\nemit-base = \"compressed-tensors\"",
@@ -159,6 +282,49 @@ mod tests {
         assert!(said.contains("--emit-base: unknown form 'gptq'"), "{said}");
     }
 
+    /// Where W~ has to be somewhere, it is where such a checkpoint's can be.
+    #[test]
+    fn the_form_that_nobody_asked_for_is_that_of_the_checkpoint() {
+        let folder = std::env::temp_dir().join(format!("qera-forms-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (bytes, expected) in [
+            (&b"GGUF\x03\0\0\0"[..], "gguf"),
+            (b"GGU", "hf"),
+            (b"", "hf"),
+        ] {
+            let path = folder.join("model");
+            std::fs::write(&path, bytes).unwrap();
+            let rounded = format!("rounding = \"feedback\"\ncheckpoint = {path:?}");
+            assert_eq!(bases(&rounded).unwrap(), [expected], "{bytes:?}");
+            let asked = format!("{rounded}\nemit-base = \"compressed-tensors\"");
+            assert_eq!(bases(&asked).unwrap(), ["compressed-tensors"]);
+        }
+        let folder_itself = format!("rounding = \"feedback\"\ncheckpoint = {folder:?}");
+        assert_eq!(bases(&folder_itself).unwrap(), ["hf"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let served = BaseForm::ALL.map(|form| form.served(Path::new("out")));
+        let expected = [
+            "out/base",
+            "out/base-compressed-tensors",
+            "out/base-gguf/model.gguf",
+        ];
+        assert_eq!(served, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_type_that_a_form_cannot_hold_is_refused_by_name() {
+        let q8_0 = |more: &str| Settings::from_toml(&format!("dtype = \"q8_0\"\n{more}"));
+        assert!(q8_0("format = \"gguf\"").is_ok());
+        assert!(q8_0("quantized = \"model.gguf\"\ncheckpoint = \"m\"").is_ok());
+        for more in ["", "format = \"gguf,peft\"", "format = \"mlx\""] {
+            let said = q8_0(more).unwrap_err().to_string();
+            assert!(
+                said.contains("--dtype q8_0: only a GGUF holds it"),
+                "{said}"
+            );
+        }
+    }
+
     #[test]
     fn a_grid_that_a_form_cannot_hold_is_refused_by_name() {
         let said = bases("emit-base = \"compressed-tensors\"\nquantizer = \"mxint3\"");
@@ -168,5 +334,37 @@ mod tests {
             "{said}"
         );
         assert!(bases("emit-base = true\nquantizer = \"mxint3\"").is_ok());
+    }
+
+    #[test]
+    fn forms_of_the_adapter_go_by_what_is_quantized_unless_they_are_given() {
+        let given = |text: &str| -> Result<Vec<&'static str>, Fatal> {
+            let publish = Settings::from_toml(text)?.publish;
+            Ok(publish.formats.iter().map(|form| form.name()).collect())
+        };
+        let folder = std::env::temp_dir();
+        let in_folder = format!("quantized = {folder:?}\ncheckpoint = \"m\"");
+        for (text, expected) in [
+            ("", &["peft"][..]),
+            ("quantized = \"model.gguf\"\ncheckpoint = \"m\"", &["gguf"]),
+            (&in_folder, &["peft"]),
+            (
+                "quantized = \"model.gguf\"\ncheckpoint = \"m\"\nformat = \"peft\"",
+                &["peft"],
+            ),
+            ("format = \"mlx, peft,gguf\"", &["peft", "gguf", "mlx"]),
+            ("format = [\"gguf\"]", &["gguf"]),
+        ] {
+            assert_eq!(given(text).unwrap(), expected, "{text}");
+        }
+        for list in ["", "onnx", "peft,"] {
+            let said = given(&format!("format = \"{list}\""))
+                .unwrap_err()
+                .to_string();
+            assert!(said.contains("--format: unknown form '"), "{said}");
+        }
+        let said = given("format = \"gguf\"\nnotify = [\"vllm=http://h:1\"]");
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains("--notify: vLLM loads PEFT's files"), "{said}");
     }
 }

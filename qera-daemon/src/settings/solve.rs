@@ -1,9 +1,9 @@
 //! What a solve is told: the method, the shrinkage, the dtype of A and B.
 
-use qera_core::dtype::FloatDtype;
 use qera_core::reconstruct::Method;
 
 use crate::error::Fatal;
+use crate::host::factor_type::FactorType;
 use crate::settings::options::{FACTOR_DTYPES, METHODS, Options};
 use crate::settings::parse::one_of;
 
@@ -14,8 +14,8 @@ pub(crate) struct SolveSettings {
     pub(crate) method: Method,
     /// How far R is shrunk toward its diagonal.
     pub(crate) shrinkage: Shrinkage,
-    /// dtype of A and B.
-    pub(crate) factor_dtype: FloatDtype,
+    /// Type of A and B.
+    pub(crate) factor_dtype: FactorType,
 }
 
 /// `--shrinkage`: R_a = (1 - a) R + a diag(R).
@@ -33,16 +33,14 @@ impl SolveSettings {
     /// # Errors
     /// [`Fatal::Usage`].
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
+        let dtype = one_of("dtype", options.dtype.as_deref(), &FACTOR_DTYPES)?;
         let method = one_of("method", options.method.as_deref(), &METHODS)?;
         Ok(Self {
             method: Method::parse(method)
                 .ok_or_else(|| Fatal::Usage(format!("--method: unknown value '{method}'")))?,
             shrinkage: shrinkage(options.shrinkage.as_deref().unwrap_or_default())?,
-            factor_dtype: match one_of("dtype", options.dtype.as_deref(), &FACTOR_DTYPES)? {
-                "f32" => FloatDtype::F32,
-                "f16" => FloatDtype::F16,
-                _ => FloatDtype::Bf16,
-            },
+            factor_dtype: FactorType::named(dtype)
+                .ok_or_else(|| Fatal::Usage(format!("--dtype: unknown value '{dtype}'")))?,
         })
     }
 }

@@ -41,6 +41,10 @@ pub struct SolvedLayer {
     pub error_with: f64,
     /// How far that may be off, relative, because R is; `None` below 1e-6.
     pub uncertainty: Option<f64>,
+    /// f of what is written.
+    pub error_written: f64,
+    /// Type in which it is written.
+    pub dtype: &'static str,
     /// A^T as it is written, rank x in_features by rows.
     pub lora_a: Vec<f32>,
     /// B^T as it is written, out_features x rank by rows.
@@ -105,6 +109,8 @@ impl SiteProblem<'_> {
             error_without: solution.error_without,
             error_with: solution.error_with,
             uncertainty: solution.uncertainty(),
+            error_written: solution.factors.error,
+            dtype: solution.factors.dtype.name(),
             lora_a: solution.factors.lora_a,
             lora_b: solution.factors.lora_b,
             spectrum: solution.spectrum,

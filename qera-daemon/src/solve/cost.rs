@@ -44,6 +44,8 @@ pub(crate) struct Quantity {
     pub(crate) widened_bytes: usize,
     /// Candidates scored in each fold.
     pub(crate) candidates: usize,
+    /// Whether A and B are rounded to blocks, which turns them first.
+    pub(crate) in_blocks: bool,
     /// Whether corrections of earlier solve points are scored.
     pub(crate) live: bool,
 }
@@ -152,11 +154,12 @@ impl Quantity {
         }
     }
 
-    /// E twice; T, R T and the factors; then what rounding changed of them, times R and E. Or the
-    /// outputs of some rows.
+    /// E twice; T, R T and the factors, and those that were turned; then what rounding changed of
+    /// them, times R and E. Or the outputs of some rows.
     fn measuring(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
-        let factors = 8 * rank * (3 * m + 2 * n);
+        let turned = if self.in_blocks { 3 * m + 2 * n } else { 0 };
+        let factors = 8 * rank * (3 * m + 2 * n + turned);
         let scored = if self.live {
             GROUP_ROWS * (4 * m + 8 * n)
         } else {

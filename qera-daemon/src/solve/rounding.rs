@@ -1,12 +1,13 @@
-//! A correction as it is written: rounded to the asked dtype, or to f32 where that would lose too
-//! much.
+//! A correction as it is written: rounded to the asked type, or to a wider one where that would lose
+//! too much or cannot hold it.
 
-use qera_core::dtype::FloatDtype;
-
+use crate::host::block_rounding::InBlocks;
+use crate::host::factor_type::FactorType;
 use crate::host::factors::{Correction, Rounded};
 use crate::judge::yardstick::Yardstick;
+use crate::solve::solution::NotAsAsked;
 
-/// A layer that loses more of f than this by rounding is written f32,
+/// A layer that loses more of f than this by rounding is written in a wider type,
 const ROUNDING_LOSS_MAX: f64 = 1e-3;
 /// unless the loss is less of the error without correction than this: then what is left of that
 /// error, in the outputs themselves, is a thousandth of it in either case. A correction that is all
@@ -17,8 +18,8 @@ const LOSS_BESIDE_NO_CORRECTION: f64 = 1e-6;
 pub(crate) struct Measured {
     pub(crate) error_with: f64,
     pub(crate) rounded: Rounded,
-    /// Set where the asked dtype lost too much: f in it.
-    pub(crate) error_in_asked_dtype: Option<f64>,
+    /// Set where it is not in the asked type.
+    pub(crate) not_as_asked: Option<NotAsAsked>,
     pub(crate) error_bf16: f64,
     /// How far `error_with` may be off because R is.
     pub(crate) doubt: f64,
@@ -27,59 +28,95 @@ pub(crate) struct Measured {
 impl Measured {
     /// Rounds a correction and measures it before and after.
     pub(crate) fn new(
-        asked: FloatDtype,
+        asked: FactorType,
         correction: &Correction,
         mut yardstick: Yardstick<'_>,
     ) -> Self {
         let error_with = yardstick.choose(correction);
+        let doubt = yardstick.doubt(correction);
+        let rounding = Rounding {
+            correction,
+            yardstick,
+            error_with,
+        };
         let Written {
-            rounded,
-            error_in_asked_dtype,
-        } = round(asked, correction, &yardstick, error_with);
+            of: Tried { rounded, near },
+            not_as_asked,
+        } = rounding.written(asked);
+        let near = near.as_ref().unwrap_or(correction);
         Self {
             error_with,
-            doubt: yardstick.doubt(correction),
-            error_bf16: yardstick.of_rounded(&rounded.in_bf16(), correction),
+            doubt,
+            error_bf16: yardstick.of_rounded(&rounded.in_bf16(), near),
             rounded,
-            error_in_asked_dtype,
+            not_as_asked,
         }
     }
 }
 
-/// What is written.
-struct Written {
-    rounded: Rounded,
-    error_in_asked_dtype: Option<f64>,
+/// A correction that is to be rounded.
+struct Rounding<'a> {
+    correction: &'a Correction,
+    yardstick: Yardstick<'a>,
+    error_with: f64,
 }
 
-/// The factors in the asked dtype, or in f32 where that would lose too much; f in the asked one is
-/// returned then.
-fn round(
-    asked: FloatDtype,
-    correction: &Correction,
-    yardstick: &Yardstick<'_>,
-    error_with: f64,
-) -> Written {
-    let measured = |dtype| {
-        let mut rounded = correction.factors.round(dtype);
-        rounded.error = yardstick.of_rounded(&rounded, correction);
-        rounded
-    };
-    let rounded = measured(asked);
-    let lost = rounded.error - error_with;
-    // Massive channels have most of that error, and a correction takes off all that they have: what
-    // counts is the part of the others.
-    let without = yardstick.error_without.ordinary;
-    let allowed = (ROUNDING_LOSS_MAX * error_with).max(LOSS_BESIDE_NO_CORRECTION * without);
-    let too_much = lost.is_nan() || lost > allowed;
-    if !too_much || asked == FloatDtype::F32 {
-        return Written {
-            rounded,
-            error_in_asked_dtype: None,
-        };
+/// The factors in some type, measured.
+struct Tried {
+    rounded: Rounded,
+    /// What they are near to, where it is not the correction as it was solved.
+    near: Option<Correction>,
+}
+
+/// What is written.
+struct Written {
+    of: Tried,
+    not_as_asked: Option<NotAsAsked>,
+}
+
+impl Rounding<'_> {
+    /// The factors in the asked type, or in the first wider one that does; and why not in the asked
+    /// one.
+    fn written(&self, asked: FactorType) -> Written {
+        let mut not_as_asked = None;
+        for &dtype in asked.before_f32() {
+            let reason = if dtype.holds_rows_of(self.correction.factors.a.nrows()) {
+                let of = self.tried(dtype);
+                if self.is_good(of.rounded.error) {
+                    return Written { of, not_as_asked };
+                }
+                NotAsAsked::by_error(of.rounded.error)
+            } else {
+                NotAsAsked::NoWholeBlocks
+            };
+            not_as_asked.get_or_insert(reason);
+        }
+        Written {
+            of: self.tried(FactorType::F32),
+            not_as_asked,
+        }
     }
-    Written {
-        rounded: measured(FloatDtype::F32),
-        error_in_asked_dtype: Some(rounded.error),
+
+    fn tried(&self, dtype: FactorType) -> Tried {
+        let (mut rounded, near) = match dtype {
+            FactorType::Float(_) => (self.correction.factors.round(dtype), None),
+            FactorType::Q8_0 => {
+                let InBlocks { near, rounded } = self.yardstick.in_blocks(self.correction);
+                (rounded, Some(near))
+            }
+        };
+        let close = near.as_ref().unwrap_or(self.correction);
+        rounded.error = self.yardstick.of_rounded(&rounded, close);
+        Tried { rounded, near }
+    }
+
+    /// Whether so little of f is lost that the type does.
+    fn is_good(&self, error: f64) -> bool {
+        let lost = error - self.error_with;
+        // Massive channels have most of that error, and a correction takes off all that they have:
+        // what counts is the part of the others.
+        let without = self.yardstick.error_without.ordinary;
+        let allowed = ROUNDING_LOSS_MAX * self.error_with;
+        lost <= allowed.max(LOSS_BESIDE_NO_CORRECTION * without)
     }
 }

@@ -97,6 +97,7 @@ mod tests {
                 second_moment: SecondMomentKind::Packed,
                 widened_bytes: 0,
                 candidates: 1,
+                in_blocks: false,
                 live: false,
             },
             grid: Grid::Mxint(Mxint::new(3, 32).unwrap()),

@@ -176,7 +176,7 @@ impl<'a> SiteSolver<'a> {
             error_bf16: measured.error_bf16,
             doubt: measured.doubt,
             factors: measured.rounded,
-            error_in_asked_dtype: measured.error_in_asked_dtype,
+            not_as_asked: measured.not_as_asked,
             spectrum: projected.spectrum,
             choice: verdict.choice,
             held_out: verdict.held_out[member],

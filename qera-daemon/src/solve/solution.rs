@@ -113,8 +113,8 @@ pub(crate) struct LayerSolution {
     pub(crate) doubt: f64,
     /// The factors as they are written, with f after that rounding.
     pub(crate) factors: Rounded,
-    /// Set when the asked dtype lost too much: what f would have been (infinite: overflow).
-    pub(crate) error_in_asked_dtype: Option<f64>,
+    /// Set where they are not in the type that was asked for.
+    pub(crate) not_as_asked: Option<NotAsAsked>,
     /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without
     /// shrinkage they add up to what the correction takes off f.
     pub(crate) spectrum: Vec<f64>,
@@ -122,6 +122,29 @@ pub(crate) struct LayerSolution {
     pub(crate) choice: Option<Choice>,
     /// Error on held-out rows.
     pub(crate) held_out: Option<HeldOut>,
+}
+
+/// Why the factors are not written in the type that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum NotAsAsked {
+    /// It lost too much: f would have been this.
+    Loses(f64),
+    /// They overflow in it.
+    Overflows,
+    /// in_features is not a whole number of its blocks.
+    NoWholeBlocks,
+}
+
+impl NotAsAsked {
+    /// Of f in the asked type; no finite one where a factor overflowed.
+    #[must_use]
+    pub(crate) const fn by_error(error: f64) -> Self {
+        if error.is_finite() {
+            Self::Loses(error)
+        } else {
+            Self::Overflows
+        }
+    }
 }
 
 impl LayerSolution {

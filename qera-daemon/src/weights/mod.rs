@@ -20,6 +20,7 @@ pub(crate) mod given;
 pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod linears;
+pub(crate) mod mlx;
 pub(crate) mod model;
 pub(crate) mod opening;
 pub(crate) mod packed;
@@ -44,12 +45,15 @@ use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::dotted::match_start;
+use crate::settings::gguf_path::is_gguf;
 use crate::settings::rounding::RoundingSettings;
 use crate::settings::weight_format::WeightFormat;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::frozen::Frozen;
 use crate::weights::gguf::family::Family;
+use crate::weights::gguf::rows::HeadCounts;
+use crate::weights::gguf::source::{GgufSource, SourceTensor};
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::layers::{Layer, module_of, tensor_of};
 use crate::weights::passed_over::{PassedOver, Why};
@@ -159,6 +163,28 @@ impl Weights {
         let parts = self.checkpoint.config.parts();
         let mut kinds = parts.iter().map(|part| part.model_type);
         kinds.find_map(Family::of_model_type)
+    }
+
+    /// The kinds of the model and of its parts, as config.json has them.
+    #[must_use]
+    pub(crate) fn kinds(&self) -> Vec<&str> {
+        let parts = self.checkpoint.config.parts();
+        parts.iter().map(|part| part.model_type).collect()
+    }
+
+    /// Attention heads as config.json has them, of the part whose kind GGUF lists.
+    #[must_use]
+    pub(crate) fn head_counts(&self) -> HeadCounts {
+        let kinds = self.kinds();
+        let mut kinds = kinds.iter().copied();
+        let kind = kinds.find(|kind| Family::of_model_type(kind).is_some());
+        HeadCounts::of_config(&self.checkpoint.config, kind.unwrap_or_default())
+    }
+
+    /// Whether the checkpoint is a GGUF.
+    #[must_use]
+    pub(crate) fn is_of_gguf(&self) -> bool {
+        is_gguf(&self.checkpoint.path)
     }
 
     /// Modules of the checkpoint that the serving class has not, with all beneath them.
@@ -372,10 +398,29 @@ impl Weights {
     }
 
     /// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name
-    /// order.
+    /// order; of a GGUF over what else the checkpoint is not made of, too, its metadata first.
     #[must_use]
     pub(crate) fn fingerprint_of_others(&self) -> String {
         let mut hasher = blake3::Hasher::new();
+        if let Some(source) = GgufSource::of(&self.checkpoint) {
+            for entry in &source.metadata {
+                hasher.update(entry.bytes);
+            }
+            let mut unread = source.tensors;
+            unread.retain(|tensor| tensor.known.is_none());
+            unread.sort_by(|a, b| a.name.cmp(&b.name));
+            for SourceTensor {
+                name,
+                ne,
+                type_number,
+                bytes,
+                ..
+            } in unread
+            {
+                hasher.update(format!("{name}\0{type_number}\0{ne:?}\0").as_bytes());
+                hasher.update(bytes.unwrap_or_default());
+            }
+        }
         for (name, tensor) in &self.checkpoint.tensors {
             if self.layer_of(name).is_none() {
                 hasher.update(format!("{name}\0{}\0{:?}\0", tensor.dtype, tensor.shape).as_bytes());

@@ -7,16 +7,18 @@ use std::sync::{Arc, OnceLock};
 use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::settings::Settings;
-use crate::settings::rounding::Rounding;
+use crate::settings::gguf_path::is_gguf;
+use crate::settings::publish::{AdapterForm, BaseForm};
 use crate::weights::Weights;
 use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, refuse};
 use crate::weights::examination::Examinations;
 use crate::weights::gguf;
-use crate::weights::gguf::file::is_gguf;
+use crate::weights::gguf::layer_names::family_of;
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::given::{Comparing, Found, GivenModel};
 use crate::weights::layers::{module_of, tensor_of};
+use crate::weights::mlx::check_kind;
 use crate::weights::recording::Recording;
 use crate::weights::selection::{Selected, Selector};
 use crate::weights::serving::{ServingClass, is_known};
@@ -44,8 +46,8 @@ impl Model {
         let Some(path) = &settings.weights.checkpoint else {
             return Ok(None);
         };
+        refuse_bases(path, settings)?;
         let checkpoint = if is_gguf(path) {
-            refuse_base_of_gguf(path, settings)?;
             gguf::checkpoint::open(path)?
         } else {
             Checkpoint::open(path)?
@@ -53,8 +55,10 @@ impl Model {
         refuse_foreign(&checkpoint)?;
         let given = settings.weights.quantized.as_deref();
         let given = given.map(|file| GivenModel::open(file, &checkpoint.config));
+        let given = given.transpose()?;
+        refuse_forms(&checkpoint, given.as_ref(), settings)?;
         Ok(Some(Self {
-            given: given.transpose()?.map(Arc::new),
+            given: given.map(Arc::new),
             architectures: Arc::new(Architectures::of(&checkpoint.config)),
             examinations: Examinations::default(),
             identity: checkpoint.identity(),
@@ -176,20 +180,47 @@ impl Model {
     }
 }
 
-/// A base is a Hugging Face folder: a GGUF has not all that belongs in it.
-fn refuse_base_of_gguf(path: &Path, settings: &Settings) -> Result<(), Fatal> {
-    if settings.publish.bases.is_empty() {
+/// A base is of the checkpoint's kind: neither a GGUF nor a Hugging Face folder has all that belongs
+/// in the other.
+fn refuse_bases(path: &Path, settings: &Settings) -> Result<(), Fatal> {
+    let of_gguf = is_gguf(path);
+    let bases = settings.publish.bases.iter();
+    let mut other = bases.filter(|form| (**form == BaseForm::Gguf) != of_gguf);
+    let Some(form) = other.next() else {
         return Ok(());
-    }
-    let asked = match settings.rounding.rounding {
-        Rounding::Nearest => "--emit-base".to_owned(),
-        of => format!("--rounding {}", of.name()),
     };
-    Err(Fatal::Usage(format!(
-        "{asked}: writes OUT/base, a Hugging Face folder, which cannot be made of the GGUF {}: \
-         give the model as safetensors",
-        path.display()
-    )))
+    let (name, folder, what) = (form.name(), form.folder(), form.described());
+    let path = path.display();
+    Err(Fatal::Usage(match of_gguf {
+        true => format!(
+            "--emit-base={name}: writes OUT/{folder}, {what}, which cannot be made of the GGUF \
+             {path}: --emit-base=gguf writes a GGUF of it, or give the model as safetensors"
+        ),
+        false => format!(
+            "--emit-base={name}: writes OUT/{folder}, {what} whose metadata and other tensors are \
+             the checkpoint's, and {path} is none: give the model as a GGUF of F32, F16 or BF16, \
+             or choose another form"
+        ),
+    }))
+}
+
+/// Before anything is waited for: a model whose layers a form has no names for.
+fn refuse_forms(
+    checkpoint: &Checkpoint,
+    given: Option<&GivenModel>,
+    settings: &Settings,
+) -> Result<(), Fatal> {
+    let parts = checkpoint.config.parts();
+    let kinds: Vec<&str> = parts.iter().map(|part| part.model_type).collect();
+    let writes = |form| settings.publish.formats.contains(&form);
+    let is_named = given.is_some_and(|of| of.architecture().is_some());
+    if writes(AdapterForm::Gguf) && !is_named {
+        family_of(&kinds).map_err(|e| AdapterForm::Gguf.refused(&e))?;
+    }
+    if writes(AdapterForm::Mlx) {
+        check_kind(&kinds).map_err(|e| AdapterForm::Mlx.refused(&e))?;
+    }
+    Ok(())
 }
 
 fn refuse_foreign(checkpoint: &Checkpoint) -> Result<(), Fatal> {

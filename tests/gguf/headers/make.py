@@ -1,6 +1,6 @@
 """Writes sound files with gguf's own writer, and the .dat of llama.cpp, which has no other writer, by its layout.
 
-    python3 make.py    # model.gguf, imatrix.gguf and imatrix.dat beside it, for tests/tests/gguf_headers
+    python3 make.py    # model.gguf, adapter.gguf, imatrix.gguf and imatrix.dat beside it, for tests/tests/gguf_headers
 """
 
 import pathlib
@@ -50,6 +50,20 @@ def model(path):
     write(writer)
 
 
+def adapter(path):
+    """A LoRA of two pairs, one of them in Q8_0."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    for name, rank, of in [("blk.0.attn_q.weight", 2, TYPES.F16), ("blk.1.ffn_up.weight", 32, TYPES.Q8_0)]:
+        for ending, shape in [("lora_a", (rank, 32)), ("lora_b", (3, rank))]:
+            values = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape) / 8 - 1
+            data = gguf.quants.quantize(values, of)
+            writer.add_tensor(f"{name}.{ending}", data, raw_dtype=of)
+    write(writer)
+
+
 def imatrix(path, weights, chunks=3, chunk_size=16):
     """`weights`: name -> (sums of squares, counts, sums or None); matrices first."""
     writer = gguf.GGUFWriter(path, "imatrix")
@@ -78,6 +92,7 @@ def dat(path, weights, chunks=3):
 
 def main():
     model(HERE / "model.gguf")
+    adapter(HERE / "adapter.gguf")
     dense = np.array([[3.0, 12.0, 0.0, 0.75]])
     experts = np.array([[8.0, 2.0], [0.0, 0.0], [1.0, 0.5]])
     weights = {

@@ -14,7 +14,7 @@ use mutation::mutated;
 use qera_daemon::LlamaFile;
 use qera_tests::tier::cases;
 
-const FILES: [(&str, &[u8]); 3] = [
+const FILES: [(&str, &[u8]); 4] = [
     (
         "model.gguf",
         include_bytes!("../../gguf/headers/model.gguf"),
@@ -26,6 +26,10 @@ const FILES: [(&str, &[u8]); 3] = [
     (
         "imatrix.dat",
         include_bytes!("../../gguf/headers/imatrix.dat"),
+    ),
+    (
+        "adapter.gguf",
+        include_bytes!("../../gguf/headers/adapter.gguf"),
     ),
 ];
 /// What may be allocated beside as many bytes as the file has.
@@ -48,6 +52,30 @@ fn the_files_are_sound() {
         assert_eq!(imatrix["weights"].as_array().unwrap().len(), 2);
         assert_eq!(imatrix["weights"][0]["mean_squares"][0][1], 4.0);
     }
+    let adapter = &read(3)["adapter"];
+    assert_eq!(adapter["architecture"], "llama");
+    assert_eq!(adapter["scale_of_rank_4"], 2.0);
+    assert!(adapter["problems"].as_array().unwrap().is_empty());
+    for (tensor, rank, last) in [
+        ("blk.0.attn_q.weight", 2, 63.0 / 8.0 - 1.0),
+        ("blk.1.ffn_up.weight", 32, 1023.0 / 8.0 - 1.0),
+    ] {
+        let pair = &adapter["pairs"][tensor];
+        let shape =
+            |of: &str| [&pair[of]["rows"], &pair[of]["columns"]].map(|n| n.as_u64().unwrap());
+        assert_eq!(
+            (shape("a"), shape("b")),
+            ([rank, 32], [3, rank]),
+            "{tensor}"
+        );
+        let found = pair["a"]["values"].as_array().unwrap().last().unwrap();
+        assert!(
+            (found.as_f64().unwrap() / last - 1.0).abs() < 1e-2,
+            "{tensor}: {found}"
+        );
+    }
+    let model = &read(0)["adapter"];
+    assert_eq!(model["problems"].as_array().unwrap().len(), 6, "{model}");
     let refused = read(2)["header"]["refused"].to_string();
     assert!(refused.contains("does not begin with"), "{refused}");
 }

@@ -348,6 +348,8 @@ fn a_quantized_file_is_corrected_from_it() {
             checkpoint,
             "--quantized",
             "model.gguf",
+            "--format",
+            "peft",
             "--out",
             &out,
         ];

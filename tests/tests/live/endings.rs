@@ -37,6 +37,26 @@ fn the_command_is_told_of_each_generation() {
     );
 }
 
+/// A run that is killed between a publication and its command has published, and not told.
+#[test]
+fn a_generation_that_was_not_told_is_told_by_the_next_run() {
+    let daemon = daemon_with_shards(BINARY);
+    let told = || fs::read_to_string(daemon.path().join("told")).unwrap_or_default();
+    let command = [
+        "--on-publish",
+        "echo $QERA_GENERATION >> told; echo printed",
+    ];
+    assert_eq!(daemon.run(&once_with(&[])).code, 0);
+    let second = daemon.run(&once_with(&command));
+    assert!(second.log.contains("nothing new"), "{}", second.log);
+    assert_eq!(told(), "1\n");
+    let printed = "--on-publish for generation 1 printed: printed";
+    assert!(second.log.contains(printed), "{}", second.log);
+    let third = daemon.run(&once_with(&command));
+    assert_eq!(third.code, 0);
+    assert_eq!(told(), "1\n", "it was told before");
+}
+
 /// Rows for q and k alone; nothing for down.
 fn feed_only_q(daemon: &TestDaemon) {
     let rows = TensorToWrite::f32(Q, &[300, 8], &sine_values(2400, 0.0));

@@ -109,6 +109,24 @@ fn where_there_is_no_rest_the_run_fails() {
     assert!(!daemon.path().join("qera-out/current").exists());
 }
 
+/// Whatever form the generation before was written in.
+#[test]
+fn it_keeps_a_correction_that_no_peft_file_has() {
+    let peft = with_large_weights();
+    expect(&peft.run(&once_with(&[])), 0, &[]);
+    let before = peft.adapter("qera-out").factors(K);
+    for form in ["gguf", "mlx"] {
+        let daemon = with_large_weights();
+        let config = r#"{"model_type":"llama","num_attention_heads":1}"#;
+        fs::write(daemon.path().join("checkpoint/config.json"), config).unwrap();
+        expect(&daemon.run(&once_with(&["--format", form])), 0, &[]);
+        write_large_rows(&daemon);
+        let run = daemon.run(&once_with(&["--format", "peft"]));
+        expect(&run, 3, &[CANNOT, "it keeps its last correction"]);
+        assert_eq!(daemon.adapter("qera-out").factors(K), before, "{form}");
+    }
+}
+
 /// A correction of before stays where W and W~ are what they were.
 #[test]
 fn it_keeps_its_last_correction() {

@@ -113,7 +113,7 @@ fn what_is_not_understood_is_not_guessed() {
     assert!(
         unchecked
             .iter()
-            .any(|line| line.ends_with("use_dora: the magnitudes beside A and B are not replayed")),
+            .any(|line| line.ends_with("DoRA: the magnitudes beside A and B are not replayed")),
         "{unchecked:#?}"
     );
     replayed.assert_problems(&["no layer of the peft adapter was replayed"]);

@@ -8,6 +8,7 @@
     reason = "a step that fails fails the test; weights are made f32; the errors found are for a report"
 )]
 
+mod blocks;
 mod massive;
 mod optimum;
 

@@ -175,6 +175,12 @@ impl BlockType {
         self.row().size.bytes
     }
 
+    /// Bits of a number, scales and all.
+    #[must_use]
+    pub(crate) fn bits(self) -> f64 {
+        8.0 * self.block_bytes() as f64 / self.block_len() as f64
+    }
+
     const fn row(self) -> &'static Row {
         &READ[self as usize]
     }

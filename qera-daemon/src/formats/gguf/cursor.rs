@@ -24,6 +24,11 @@ impl<'b> Cursor<'b> {
         self.at
     }
 
+    /// The bytes from a position that was passed up to here.
+    pub(crate) fn since(&self, position: usize) -> &'b [u8] {
+        self.bytes.get(position..self.at).unwrap_or_default()
+    }
+
     /// Bytes that are left.
     pub(crate) const fn left(&self) -> usize {
         self.bytes.len() - self.at

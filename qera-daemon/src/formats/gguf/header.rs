@@ -121,7 +121,11 @@ fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
     Ok(version)
 }
 
-fn alignment(metadata: &Metadata<'_>) -> Result<u64, GgufError> {
+/// The alignment that a file of these keys has.
+///
+/// # Errors
+/// What is no alignment.
+pub(crate) fn alignment(metadata: &Metadata<'_>) -> Result<u64, GgufError> {
     let place = GgufPlace::key(ALIGNMENT_KEY);
     let Some(number) = metadata.type_number(ALIGNMENT_KEY) else {
         return Ok(ALIGNMENT.into());

@@ -71,6 +71,18 @@ struct MetadataEntry<'b> {
     key: &'b str,
     type_number: u32,
     value: Value<'b>,
+    /// Where it begins, and all of it.
+    at: usize,
+    bytes: &'b [u8],
+}
+
+/// A key with its value as they lie in a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredEntry<'b> {
+    /// The key.
+    pub(crate) key: &'b str,
+    /// Both of them.
+    pub(crate) bytes: &'b [u8],
 }
 
 /// Keys and values.
@@ -93,8 +105,9 @@ impl<'b> Metadata<'b> {
         };
         let mut entries = Vec::with_capacity(expected);
         for index in 0..count {
+            let at = cursor.position();
             let key = cursor.name(&GgufPlace::Part { what: "key", index })?;
-            entries.push(MetadataEntry::parse(key, cursor)?);
+            entries.push(MetadataEntry::parse(at, key, cursor)?);
         }
         entries.sort_unstable_by_key(|entry: &MetadataEntry<'_>| entry.key);
         for pair in entries.windows(2) {
@@ -103,6 +116,18 @@ impl<'b> Metadata<'b> {
             }
         }
         Ok(Self { entries })
+    }
+
+    /// All of them, in the order in which they lie.
+    #[must_use]
+    pub(crate) fn as_they_lie(&self) -> Vec<StoredEntry<'b>> {
+        let mut entries: Vec<&MetadataEntry<'b>> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|entry| entry.at);
+        let stored = |of: &MetadataEntry<'b>| StoredEntry {
+            key: of.key,
+            bytes: of.bytes,
+        };
+        entries.into_iter().map(stored).collect()
     }
 
     fn entry(&self, key: &str) -> Option<&MetadataEntry<'b>> {
@@ -130,6 +155,19 @@ impl<'b> Metadata<'b> {
         let value = self.scalar(key)?;
         match value.of {
             ValueType::Text => core::str::from_utf8(value.bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// A number of 32 bits that need not be whole; `None` where it is absent or something else, which
+    /// is what llama.cpp asks for, too.
+    pub(crate) fn float(&self, key: &str) -> Option<f32> {
+        let value = self.scalar(key)?;
+        match value.of {
+            ValueType::Float { bytes: 4 } => {
+                let bytes = value.bytes.first_chunk()?;
+                Some(f32::from_le_bytes(*bytes))
+            }
             _ => None,
         }
     }
@@ -167,7 +205,8 @@ impl<'b> Metadata<'b> {
 }
 
 impl<'b> MetadataEntry<'b> {
-    fn parse(key: &'b str, cursor: &mut Cursor<'b>) -> Result<Self, GgufError> {
+    /// The rest of an entry that begins at a position.
+    fn parse(at: usize, key: &'b str, cursor: &mut Cursor<'b>) -> Result<Self, GgufError> {
         let place = GgufPlace::key(key);
         let type_number = cursor.u32(&place)?;
         let of = value_type(type_number, &place)?;
@@ -182,6 +221,8 @@ impl<'b> MetadataEntry<'b> {
             key,
             type_number,
             value,
+            at,
+            bytes: cursor.since(at),
         })
     }
 }
@@ -329,6 +370,10 @@ mod tests {
         for key in ["f32", "f64", "yes", "no"] {
             assert!(read.has(key) && unsigned(key).is_none(), "{key}");
         }
+        assert_eq!(read.float("f32"), Some(0.5));
+        for key in ["absent", "f64", "u32", "text", "heads"] {
+            assert_eq!(read.float(key), None, "{key}");
+        }
         assert_eq!(read.unsigned_or_array("heads"), Some(vec![3, 4]));
         assert_eq!(read.unsigned_or_array("u8"), Some(vec![200]));
         assert_eq!(read.unsigned_or_array("none"), Some(vec![]));
@@ -345,6 +390,9 @@ mod tests {
         for key in ["text", "f32", "texts"] {
             assert!(read.unsigned_or_array(key).is_none(), "{key}");
         }
+        let stored = read.as_they_lie();
+        assert_eq!((stored[0].key, stored[17].key), ("text", "bytes"));
+        assert!(stored.iter().map(|of| of.bytes).eq(&entries));
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! A GGUF writer that holds no tensor: their bytes are put one after another, in the order of the
 //! plan. What it writes has passed the checks of [`GgufHeader`]; the same plan gives the same bytes.
+//! Keys and values are given, or copied from another file as they lie there.
 
 use core::fmt;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
+use crate::error::Fatal;
+use crate::formats::gguf::cursor::Cursor;
 use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem};
-use crate::formats::gguf::header::{ALIGNMENT, ALIGNMENT_KEY, GgufHeader, MAGIC};
+use crate::formats::gguf::header::{ALIGNMENT_KEY, GgufHeader, MAGIC, alignment};
+use crate::formats::gguf::metadata::{Metadata, StoredEntry};
 use crate::formats::gguf::shape::Shape;
 
 /// Bytes gathered before they are handed on.
@@ -23,8 +28,17 @@ pub(crate) enum MetadataValue {
     Text(String),
     /// A number.
     U32(u32),
+    /// A number that need not be whole.
+    F32(f32),
     /// An array of strings.
     Texts(Vec<String>),
+}
+
+/// Keys and values as a file has them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MetadataBytes {
+    bytes: Vec<u8>,
+    count: u64,
 }
 
 /// Name, dimensions and type of a tensor to be written.
@@ -59,6 +73,29 @@ pub(crate) enum GgufWriteError {
     },
 }
 
+impl GgufWriteError {
+    /// As what ends a run; the path is that of the file, for the message.
+    pub(crate) fn of(path: &Path) -> impl Fn(Self) -> Fatal {
+        move |error| match error {
+            Self::Io(error) => Fatal::io(path, "write")(error),
+            Self::Plan(error) => Fatal::Checkpoint {
+                path: path.to_path_buf(),
+                reason: error.to_string(),
+            },
+            Self::Length {
+                tensor,
+                planned,
+                written,
+            } => Fatal::Unwritten {
+                path: path.to_path_buf(),
+                tensor,
+                planned,
+                written,
+            },
+        }
+    }
+}
+
 /// A tensor that is to come.
 #[derive(Debug)]
 struct Planned<'p> {
@@ -74,6 +111,29 @@ pub(crate) struct GgufWriter<'p, W: Write> {
     planned: Vec<Planned<'p>>,
     /// Bytes of the one in hand.
     written: usize,
+    /// Every tensor begins at a multiple of it.
+    alignment: usize,
+}
+
+impl MetadataBytes {
+    /// Appends a key with a value.
+    pub(crate) fn put(&mut self, key: &str, value: &MetadataValue) {
+        put_string(&mut self.bytes, key);
+        put_value(&mut self.bytes, value);
+        self.count += 1;
+    }
+
+    /// Appends what another file has; its alignment, too.
+    pub(crate) fn copy(&mut self, entry: &StoredEntry<'_>) {
+        self.bytes.extend(entry.bytes);
+        self.count += 1;
+    }
+
+    fn alignment(&self) -> Result<usize, GgufError> {
+        let metadata = Metadata::parse(&mut Cursor::new(&self.bytes), self.count)?;
+        // At most 2^20.
+        alignment(&metadata).map(|of| usize::try_from(of).unwrap_or(usize::MAX))
+    }
 }
 
 impl<W: Write> fmt::Debug for GgufWriter<'_, W> {
@@ -97,11 +157,29 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         metadata: &BTreeMap<&str, MetadataValue>,
         plans: &'p [GgufTensorPlan],
     ) -> Result<Self, GgufWriteError> {
-        let mut planned = plans
-            .iter()
-            .map(Planned::new)
-            .collect::<Result<Vec<_>, _>>()?;
-        let header = header(metadata, plans, &planned)?;
+        let mut bytes = MetadataBytes::default();
+        for (&key, value) in metadata {
+            if key == ALIGNMENT_KEY {
+                return Err(GgufPlace::key(key).is(GgufProblem::AlignmentWritten).into());
+            }
+            bytes.put(key, value);
+        }
+        Self::begin_with(out, &bytes, plans)
+    }
+
+    /// Writes the header of a file that has these keys and values, and the alignment that they say.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin), and for an alignment that is none.
+    pub(crate) fn begin_with(
+        out: W,
+        metadata: &MetadataBytes,
+        plans: &'p [GgufTensorPlan],
+    ) -> Result<Self, GgufWriteError> {
+        let planned = plans.iter().map(Planned::new);
+        let mut planned = planned.collect::<Result<Vec<_>, _>>()?;
+        let alignment = metadata.alignment()?;
+        let header = header(metadata, plans, &planned, alignment)?;
         let mut out = BufWriter::with_capacity(BUFFER, out);
         out.write_all(&header)?;
         planned.reverse();
@@ -109,6 +187,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
             out,
             planned,
             written: 0,
+            alignment,
         })
     }
 
@@ -135,7 +214,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         }
         self.planned.pop();
         let written = core::mem::take(&mut self.written);
-        Ok(self.out.write_all(padding(written))?)
+        Ok(self.out.write_all(&padding(written, self.alignment))?)
     }
 
     /// Writes a whole tensor.
@@ -205,21 +284,16 @@ impl<'p> Planned<'p> {
 /// # Errors
 /// What a reader would refuse of it.
 fn header(
-    metadata: &BTreeMap<&str, MetadataValue>,
+    metadata: &MetadataBytes,
     plans: &[GgufTensorPlan],
     planned: &[Planned<'_>],
+    alignment: usize,
 ) -> Result<Vec<u8>, GgufError> {
     let mut header = MAGIC.to_vec();
     header.extend(VERSION.to_le_bytes());
     header.extend((plans.len() as u64).to_le_bytes());
-    header.extend((metadata.len() as u64).to_le_bytes());
-    for (&key, value) in metadata {
-        if key == ALIGNMENT_KEY {
-            return Err(GgufPlace::key(key).is(GgufProblem::AlignmentWritten));
-        }
-        put_string(&mut header, key);
-        put_value(&mut header, value);
-    }
+    header.extend(metadata.count.to_le_bytes());
+    header.extend(&metadata.bytes);
     let mut offset: u64 = 0;
     for (plan, planned) in plans.iter().zip(planned) {
         put_string(&mut header, &plan.name);
@@ -227,12 +301,12 @@ fn header(
         header.extend(plan.ne.iter().flat_map(|&n| (n as u64).to_le_bytes()));
         header.extend(plan.type_number.to_le_bytes());
         header.extend(offset.to_le_bytes());
-        let bytes = (planned.bytes as u64).next_multiple_of(ALIGNMENT.into());
+        let bytes = (planned.bytes as u64).next_multiple_of(alignment as u64);
         offset = offset.saturating_add(bytes);
     }
     GgufHeader::parse_without_data(&header)?;
     let length = header.len();
-    header.extend(padding(length));
+    header.extend(padding(length, alignment));
     Ok(header)
 }
 
@@ -244,6 +318,7 @@ fn put_string(header: &mut Vec<u8>, text: &str) {
 /// A value behind the number of its type.
 fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     const U32: u32 = 4;
+    const F32: u32 = 6;
     const TEXT: u32 = 8;
     const ARRAY: u32 = 9;
     let put = |header: &mut Vec<u8>, numbers: &[u32]| {
@@ -255,6 +330,7 @@ fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
             put_string(header, text);
         }
         MetadataValue::U32(number) => put(header, &[U32, *number]),
+        MetadataValue::F32(number) => put(header, &[F32, number.to_bits()]),
         MetadataValue::Texts(texts) => {
             put(header, &[ARRAY, TEXT]);
             header.extend((texts.len() as u64).to_le_bytes());
@@ -265,11 +341,9 @@ fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     }
 }
 
-/// Zeros after so many bytes.
-fn padding(written: usize) -> &'static [u8] {
-    const ZEROS: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
-    let beyond = written % ZEROS.len();
-    if beyond == 0 { &[] } else { &ZEROS[beyond..] }
+/// Zeros after so many bytes, up to the next multiple.
+fn padding(written: usize, alignment: usize) -> Vec<u8> {
+    vec![0; written.next_multiple_of(alignment) - written]
 }
 
 #[cfg(test)]
@@ -291,6 +365,7 @@ mod tests {
         BTreeMap::from([
             ("general.architecture", MetadataValue::Text("llama".into())),
             ("a.u32", MetadataValue::U32(u32::MAX)),
+            ("a.f32", MetadataValue::F32(-0.25)),
             (
                 "a.texts",
                 MetadataValue::Texts(vec!["x".into(), String::new()]),
@@ -329,9 +404,58 @@ mod tests {
         let read = &header.metadata;
         assert_eq!(read.text("general.architecture"), Some("llama"));
         assert_eq!(read.unsigned("a.u32"), Some(u32::MAX.into()));
+        assert_eq!(read.float("a.f32"), Some(-0.25));
         assert_eq!(read.texts("a.texts"), Some(vec!["x", ""]));
         assert_eq!(read.texts("a.none"), Some(vec![]));
         assert!(!read.has("general.alignment"));
+    }
+
+    /// Keys in their order and their bytes, of types that the writer itself never writes too.
+    #[test]
+    fn what_is_copied_lies_as_it_lay() {
+        let key = |name: &str| [&(name.len() as u64).to_le_bytes()[..], name.as_bytes()].concat();
+        let pi = [
+            &key("b.pi")[..],
+            &6_u32.to_le_bytes(),
+            &3.25_f32.to_le_bytes(),
+        ]
+        .concat();
+        let alignment = [
+            &key(ALIGNMENT_KEY)[..],
+            &4_u32.to_le_bytes(),
+            &64_u32.to_le_bytes(),
+        ];
+        let source = [pi, alignment.concat()].concat();
+        let read = Metadata::parse(&mut Cursor::new(&source), 2).unwrap();
+        let mut metadata = MetadataBytes::default();
+        for entry in read.as_they_lie() {
+            metadata.copy(&entry);
+        }
+        metadata.put("a.u32", &MetadataValue::U32(7));
+        let plans = [plan("b", &[3], F32), plan("a", &[1], F32)];
+        let mut writer = GgufWriter::begin_with(Vec::new(), &metadata, &plans).unwrap();
+        writer.tensor(&[1; 12]).unwrap();
+        writer.tensor(&[2; 4]).unwrap();
+        let bytes = writer.finish().unwrap();
+        assert_eq!(bytes[24..][..source.len()], source);
+        let header = GgufHeader::parse(&bytes).unwrap();
+        assert_eq!(
+            (header.alignment, header.metadata.unsigned("a.u32")),
+            (64, Some(7))
+        );
+        let keys: Vec<&str> = header
+            .metadata
+            .as_they_lie()
+            .iter()
+            .map(|of| of.key)
+            .collect();
+        assert_eq!(keys, ["b.pi", ALIGNMENT_KEY, "a.u32"]);
+        let starts: Vec<u64> = header
+            .tensors
+            .iter()
+            .map(|tensor| tensor.start % 64)
+            .collect();
+        assert_eq!((starts, bytes.len() % 64), (vec![0, 0], 0));
     }
 
     #[test]

@@ -1,20 +1,27 @@
-//! The files of an adapter's folder, opened: what is missing or no such file is a problem.
+//! What lies where an adapter is said to be: which of its forms, with PEFT's files and the manifest
+//! opened. What is missing or no such file is a problem.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use qera_core::dtype::FloatDtype;
 
 use crate::disk::open_file::OpenFile;
-use crate::disk::{is_file, is_folder, read, read_if_there};
+use crate::disk::{exists, full, is_file, is_folder, read, read_if_there};
+use crate::formats::mlx;
 use crate::formats::peft::config::PeftConfig;
 use crate::formats::peft::tensors::LoraTensors;
 use crate::formats::peft::values::FactorValues;
 use crate::formats::safetensors::header::{Claim, Header, HeaderError};
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::publish::forms::{GGUF, MLX};
+use crate::publish::written::PEFT_TENSORS;
+use crate::settings::gguf_path::is_gguf;
+use crate::settings::publish::AdapterForm;
 
 /// Name of the file with the tensors.
-pub(crate) const TENSORS: &str = "adapter_model.safetensors";
+pub(crate) const TENSORS: &str = PEFT_TENSORS;
 /// Name of the configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 /// Name of the manifest.
@@ -25,11 +32,17 @@ const PIECE: usize = 1 << 20;
 /// An adapter's files.
 #[derive(Debug)]
 pub(crate) struct AdapterFolder {
-    /// The folder.
+    /// As it was given: a folder, or a GGUF.
     pub(crate) path: PathBuf,
-    /// `adapter_config.json`.
+    /// The folder of the generation.
+    pub(crate) folder: PathBuf,
+    /// Whether it is the generation that was given, and not one form of it.
+    pub(crate) is_whole: bool,
+    /// The forms that are there.
+    pub(crate) forms: BTreeSet<AdapterForm>,
+    /// `adapter_config.json` of PEFT.
     pub(crate) config: Option<PeftConfig>,
-    /// The tensors' names, types and shapes.
+    /// The names, types and shapes of PEFT's tensors.
     pub(crate) tensors: Option<LoraTensors>,
     /// `qera_manifest.json`; only qera's adapters have one.
     pub(crate) manifest: Option<ManifestClaims>,
@@ -37,23 +50,88 @@ pub(crate) struct AdapterFolder {
 }
 
 impl AdapterFolder {
-    /// Opens the files.
+    /// Opens the files. A folder without the files of another form is taken for PEFT's.
     pub(crate) fn open(path: &Path, findings: &mut Findings) -> Self {
         let mut folder = Self {
             path: path.to_path_buf(),
+            folder: path.to_path_buf(),
+            is_whole: false,
+            forms: BTreeSet::new(),
             config: None,
             tensors: None,
             manifest: None,
             file: None,
         };
-        if !is_folder(path) {
-            findings.problem(format!("{}: is no folder", path.display()));
-            return folder;
+        folder.find_forms(findings);
+        if folder.forms.contains(&AdapterForm::Peft) {
+            folder.read_config(findings);
+            folder.read_tensors(findings);
         }
-        folder.read_config(findings);
-        folder.read_tensors(findings);
-        folder.read_manifest(findings);
+        if !folder.forms.is_empty() {
+            folder.read_manifest(findings);
+        }
         folder
+    }
+
+    /// The GGUF.
+    #[must_use]
+    pub(crate) fn gguf(&self) -> PathBuf {
+        match is_folder(&self.path) {
+            true => self.folder.join(GGUF),
+            false => self.path.clone(),
+        }
+    }
+
+    /// The folder of mlx-lm's files.
+    #[must_use]
+    pub(crate) fn mlx(&self) -> PathBuf {
+        match self.is_whole {
+            true => self.folder.join(MLX),
+            false => self.path.clone(),
+        }
+    }
+
+    fn find_forms(&mut self, findings: &mut Findings) {
+        let path = self.path.clone();
+        // One form of a generation has the generation's manifest, where it is still there.
+        let inside = |name: &str| {
+            let full = full(&path);
+            let parent = full.parent().filter(|_| full.ends_with(name));
+            parent
+                .filter(|of| is_file(&of.join(MANIFEST)))
+                .map(Path::to_path_buf)
+        };
+        if !is_folder(&path) {
+            if !is_gguf(&path) {
+                let message = format!("{}: is no folder, and no GGUF file", path.display());
+                return findings.problem(message);
+            }
+            self.forms.insert(AdapterForm::Gguf);
+            self.folder = inside(GGUF).unwrap_or_else(|| {
+                let parent = path.parent().unwrap_or(&path);
+                parent.to_path_buf()
+            });
+            return;
+        }
+        if is_file(&path.join(mlx::TENSORS)) {
+            self.forms.insert(AdapterForm::Mlx);
+            self.folder = inside(MLX).unwrap_or(path);
+            return;
+        }
+        self.is_whole = true;
+        let has = |name: &str| exists(&path.join(name));
+        for (form, is_there) in [
+            (AdapterForm::Gguf, has(GGUF)),
+            (AdapterForm::Mlx, has(MLX)),
+            (
+                AdapterForm::Peft,
+                has(CONFIG) || has(TENSORS) || !(has(GGUF) || has(MLX)),
+            ),
+        ] {
+            if is_there {
+                self.forms.insert(form);
+            }
+        }
     }
 
     fn read_config(&mut self, findings: &mut Findings) {
@@ -90,26 +168,17 @@ impl AdapterFolder {
     }
 
     fn read_manifest(&mut self, findings: &mut Findings) {
-        match read_if_there(&self.path.join(MANIFEST)) {
+        // A GGUF beside an adapter that has none is another one.
+        let belongs =
+            |claims: &ManifestClaims| self.is_whole || self.forms.is_subset(&claims.forms);
+        match read_if_there(&self.folder.join(MANIFEST)) {
             Err(error) => findings.problem(format!("{MANIFEST}: {error}")),
             Ok(None) => {}
             Ok(Some(bytes)) => match ManifestClaims::parse(&bytes) {
-                Ok(claims) => self.manifest = Some(claims),
+                Ok(claims) => self.manifest = Some(claims).filter(belongs),
                 Err(error) => findings.problem(format!("{MANIFEST}: cannot be read: {error}")),
             },
         }
-    }
-
-    /// A tensor as it is stored.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn bytes(&self, claim: &Claim) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; claim.bytes];
-        if let Some(file) = &self.file {
-            file.read_exact_at(&mut bytes, claim.start)?;
-        }
-        Ok(bytes)
     }
 
     /// Reads a tensor, a piece at a time, to its first value that is not finite.

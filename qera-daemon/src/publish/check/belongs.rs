@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use qera_core::quantize::Grid;
 
 use crate::publish::base::{Base, BaseRecord, RECORD, rounding_of};
-use crate::publish::check::adapter_folder::TENSORS;
-use crate::publish::check::factors::CheckedPair;
 use crate::publish::check::findings::Findings;
+use crate::publish::check::form_pairs::CheckedPair;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
-use crate::publish::check::served_model::{Rows, ServedModel, ServedWeight};
+use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
+use crate::publish::check::served_rows::Rows;
 use crate::publish::sample::{DIGESTED, SampleSize, digest};
 use crate::settings::rounding::Rounding;
 
@@ -48,14 +48,24 @@ impl<'a> Layout<'a> {
     }
 }
 
+/// The pairs of a form by the names of the class that serves the model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServedPairs<'a> {
+    /// What messages call their file.
+    pub(crate) file: &'a str,
+    /// By name.
+    pub(crate) pairs: &'a BTreeMap<String, CheckedPair>,
+}
+
 /// Holds the shapes of the corrections against those of the model's weights.
 pub(crate) fn check_shapes(
     model: &ServedModel,
     names: &ServedNames,
     layout: &Layout<'_>,
-    pairs: &BTreeMap<String, CheckedPair>,
+    served: ServedPairs<'_>,
     findings: &mut Findings,
 ) {
+    let ServedPairs { file, pairs } = served;
     let path = model.path.display();
     for (name, pair) in pairs {
         let in_base = names.in_base(name);
@@ -67,7 +77,7 @@ pub(crate) fn check_shapes(
                 if shape != expected {
                     let set = if transposed { "" } else { "not " };
                     findings.problem(format!(
-                        "{TENSORS}: {name}: A and B fit {expected:?} (fan_in_fan_out is {set}set), {path} has '{in_base}.weight' {shape:?}"
+                        "{file}: {name}: A and B fit {expected:?} (fan_in_fan_out is {set}set), {path} has '{in_base}.weight' {shape:?}"
                     ));
                 }
             }
@@ -77,7 +87,7 @@ pub(crate) fn check_shapes(
             ServedWeight::Missing(known) => {
                 let hint = known.map_or(String::new(), |known| format!("; it has '{known}'"));
                 findings.problem(format!(
-                    "{TENSORS}: {name}: {path} has no '{in_base}.weight'{hint}"
+                    "{file}: {name}: {path} has no '{in_base}.weight'{hint}"
                 ));
             }
         }

@@ -1,46 +1,19 @@
 //! The pairs of an adapter: that each is whole, of one rank, of a type that engines read, finite,
 //! and as large as the configuration says.
 
-use std::collections::BTreeMap;
-
 use crate::formats::peft::config::PeftConfig;
 use crate::formats::peft::tensors::{LoraPair, factor_name};
 use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::publish::check::adapter_folder::{AdapterFolder, TENSORS};
 use crate::publish::check::findings::Findings;
+use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
+use crate::settings::publish::AdapterForm;
 
-/// A module's correction, as the file has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CheckedPair {
-    /// Columns of A.
-    pub(crate) in_features: usize,
-    /// Rows of B.
-    pub(crate) out_features: usize,
-    /// Rank.
-    pub(crate) rank: usize,
-    /// Whether A is all zero.
-    pub(crate) a_is_zero: bool,
-    /// Whether B is all zero.
-    pub(crate) b_is_zero: bool,
-}
-
-impl CheckedPair {
-    /// Whether A B is zero because a factor is.
-    #[must_use]
-    pub(crate) const fn is_zero(&self) -> bool {
-        self.a_is_zero || self.b_is_zero
-    }
-}
-
-/// Looks at every pair; returns those that are whole, by module.
-pub(crate) fn check_factors(
-    folder: &AdapterFolder,
-    findings: &mut Findings,
-) -> BTreeMap<String, CheckedPair> {
-    let mut checked = BTreeMap::new();
-    let Some(tensors) = &folder.tensors else {
-        return checked;
-    };
+/// Looks at every pair of PEFT's files; none where they have no tensors.
+pub(crate) fn check_factors(folder: &AdapterFolder, findings: &mut Findings) -> Option<FormPairs> {
+    let tensors = folder.tensors.as_ref()?;
+    let mut checked = FormPairs::new(AdapterForm::Peft, TENSORS.into());
+    checked.with_tensors = tensors.pairs.keys().cloned().collect();
     if tensors.pairs.is_empty() {
         findings.problem(format!(
             "{TENSORS}: has no tensor base_model.model.NAME.lora_A.weight"
@@ -51,7 +24,7 @@ pub(crate) fn check_factors(
             if let Some(config) = &folder.config {
                 check_rank(config, module, pair.rank, findings);
             }
-            checked.insert(module.clone(), pair);
+            checked.pairs.insert(module.clone(), pair);
         }
     }
     for name in &tensors.others {
@@ -68,7 +41,7 @@ pub(crate) fn check_factors(
             ));
         }
     }
-    checked
+    Some(checked)
 }
 
 fn check_pair(

@@ -5,16 +5,19 @@ use std::path::Path;
 
 use crate::error::Fatal;
 use crate::publish::check::findings::Findings;
+use crate::publish::check::gguf_base::is_own_gguf;
 use crate::publish::check::manifest_claims::ManifestClaims;
-use crate::weights::gguf::file::{GgufModel, is_gguf};
+use crate::settings::gguf_path::is_gguf;
+use crate::weights::gguf::file::GgufModel;
 use crate::weights::packed::{PackedFolder, is_packed};
 
-/// Whether something is told by the fingerprint of all it holds: a GGUF, and of an adapter that
-/// corrects such a folder a folder that another program packed.
+/// Whether something is told by the fingerprint of all it holds: a GGUF that is no base of qera's,
+/// and of an adapter that corrects such a folder a folder that another program packed.
 #[must_use]
 pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let of_folder = |of: &ManifestClaims| of.settings.format.is_packed();
-    is_gguf(path) || (manifest.is_some_and(of_folder) && is_packed(path))
+    (is_gguf(path) && !is_own_gguf(path, manifest))
+        || (manifest.is_some_and(of_folder) && is_packed(path))
 }
 
 fn fingerprint(path: &Path) -> Result<String, Fatal> {

@@ -1,14 +1,17 @@
 //! `qera_manifest.json` as the check reads it: what an adapter says of itself. Of another version
 //! only what is missing is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::publish::current::peft_alone;
 use crate::publish::manifest::Fingerprints;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::dotted::match_start;
+use crate::settings::publish::AdapterForm;
 use crate::settings::weight_format::WeightFormat;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// What the manifest claims.
 #[derive(Debug, Deserialize)]
@@ -20,9 +23,15 @@ pub(crate) struct ManifestClaims {
     /// The file that it corrects, where W~ was given.
     #[serde(default)]
     pub(crate) quantized: Option<ClaimedFile>,
+    /// The base that is a GGUF, where there is one.
+    #[serde(default)]
+    pub(crate) gguf_base: Option<ClaimedGguf>,
     /// What serves it.
     #[serde(default)]
     pub(crate) serving: ClaimedServing,
+    /// In which forms the adapter is written.
+    #[serde(default = "peft_alone")]
+    pub(crate) forms: BTreeSet<AdapterForm>,
     /// Every layer that was selected.
     pub(crate) layers: Vec<LayerClaim>,
 }
@@ -32,6 +41,13 @@ pub(crate) struct ManifestClaims {
 pub(crate) struct ClaimedFile {
     /// As it was given.
     pub(crate) path: String,
+}
+
+/// The base that is a GGUF.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ClaimedGguf {
+    /// BLAKE3 of the file.
+    pub(crate) blake3: String,
 }
 
 /// What serves it.
@@ -63,6 +79,12 @@ pub(crate) struct LayerClaim {
     /// Its name in the model that is served, where that is another.
     #[serde(default)]
     served_as: Option<String>,
+    /// Its place in a GGUF adapter, where one is written.
+    #[serde(default)]
+    pub(crate) gguf: Option<GgufLayerPlace>,
+    /// Its name in mlx-lm, where its files are written.
+    #[serde(default)]
+    pub(crate) mlx: Option<String>,
     /// Whether its weight is stored [in_features, out_features].
     #[serde(default)]
     pub(crate) transposed: bool,
@@ -125,6 +147,16 @@ impl LayerClaim {
     #[must_use]
     pub(crate) fn served_as(&self) -> &str {
         self.served_as.as_deref().unwrap_or(&self.name)
+    }
+
+    /// What a form has as its name; none where it was not written in that form.
+    #[must_use]
+    pub(crate) fn name_in(&self, form: AdapterForm) -> Option<&str> {
+        match form {
+            AdapterForm::Peft => Some(self.served_as()),
+            AdapterForm::Gguf => self.gguf.as_ref().map(|place| place.tensor.as_str()),
+            AdapterForm::Mlx => self.mlx.as_deref(),
+        }
     }
 
     /// Whether the layer is said to have been solved, with or without something to correct.

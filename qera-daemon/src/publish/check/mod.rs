@@ -6,34 +6,46 @@
 pub(crate) mod adapter_folder;
 pub(crate) mod belongs;
 pub(crate) mod claims;
+pub(crate) mod equal_forms;
 pub(crate) mod factors;
 pub(crate) mod findings;
+pub(crate) mod form_pairs;
+pub(crate) mod forms;
+pub(crate) mod gguf_base;
+pub(crate) mod gguf_form;
 pub(crate) mod given;
 pub(crate) mod manifest_claims;
+pub(crate) mod mlx_form;
 pub(crate) mod modules;
 pub(crate) mod packed;
-
 pub(crate) mod served_codes;
+pub(crate) mod served_gguf;
 pub(crate) mod served_model;
 pub(crate) mod served_names;
+pub(crate) mod served_rows;
 pub(crate) mod targets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{is_folder, resolve};
-use crate::publish::check::adapter_folder::{AdapterFolder, CONFIG};
-use crate::publish::check::belongs::{Layout, check_base, check_shapes};
-use crate::publish::check::claims::{check_claims, check_zeros};
-use crate::publish::check::factors::{CheckedPair, check_factors};
+use crate::publish::check::adapter_folder::{AdapterFolder, CONFIG, MANIFEST};
+use crate::publish::check::factors::check_factors;
 use crate::publish::check::findings::Findings;
+use crate::publish::check::forms::Forms;
+use crate::publish::check::gguf_base::{file_of_base, is_own_gguf};
+use crate::publish::check::gguf_form::{check_gguf, check_on_gguf, open_model};
 use crate::publish::check::given::{check_given, is_told_whole};
-use crate::publish::check::packed::check_packed;
+use crate::publish::check::mlx_form::check_mlx;
 use crate::publish::check::served_model::ServedModel;
 use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
-use crate::settings::publish::BaseForm;
+use crate::publish::forms::MLX;
+use crate::publish::written::gguf::GgufFile;
+use crate::settings::gguf_path::is_gguf;
+use crate::settings::publish::{AdapterForm, BaseForm};
 use crate::weights::Weights;
+use crate::weights::gguf::file::GgufModel;
 
 /// The model that an adapter is held against.
 #[derive(Debug, Clone, Copy)]
@@ -49,39 +61,74 @@ pub(crate) enum HeldAgainst<'a> {
     Named,
 }
 
-/// Checks the adapter in a folder.
+/// Checks the adapter in a folder, or in a GGUF.
 #[must_use]
 pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     let mut findings = Findings::default();
     let folder = AdapterFolder::open(path, &mut findings);
-    let pairs = check_factors(&folder, &mut findings);
+    let peft = check_factors(&folder, &mut findings);
+    let gguf_file = open_gguf(&folder, &mut findings);
+    let manifest = folder.manifest.as_ref();
+    let gguf = gguf_file.as_ref();
+    let gguf = gguf.map(|file| check_gguf(&gguf_name(&folder), file, manifest, &mut findings));
+    let mlx = folder.forms.contains(&AdapterForm::Mlx);
+    let called = if folder.is_whole { MLX } else { "" };
+    let mlx = mlx.then(|| check_mlx(called, &folder.mlx(), manifest, &mut findings));
     let held = held(&folder, against, &mut findings);
-    let model = held.model();
-    let names = ServedNames::of(folder.manifest.as_ref());
-    match &folder.manifest {
-        Some(manifest) => check_claims(&folder, manifest, &pairs, &mut findings),
-        None => check_zeros(&pairs, &mut findings),
+    let forms = Forms { peft, gguf, mlx };
+    forms.check_claims(&folder, &mut findings);
+    check_peft_targets(&folder, held.model(), &mut findings);
+    if let Some(model) = held.model() {
+        forms.check_on_model(&folder, model, against, &mut findings);
     }
-    if let Some(config) = &folder.config {
-        if folder.tensors.is_some() {
-            let modules = known_modules(&folder, model, &names);
-            let with_tensors = with_tensors(&folder);
-            let strict = folder.manifest.is_some();
-            check_targets(config, &with_tensors, &modules, strict, &mut findings);
-        }
+    if let (Some(file), Some(pairs)) = (&gguf_file, &forms.gguf) {
+        let opened = held.open_gguf(against, &mut findings);
+        let model = match (&opened, against) {
+            (None, HeldAgainst::Run(of)) => of.given().and_then(|of| of.given.gguf()),
+            (opened, _) => opened.as_ref(),
+        };
         if let Some(model) = model {
-            let layout = Layout::of(config.transposed, folder.manifest.as_ref());
-            check_shapes(model, &names, &layout, &pairs, &mut findings);
-            if let Some(manifest) = folder.manifest.as_ref().filter(|_| model.is_served()) {
-                check_base(model, manifest, &layout, &mut findings);
-                if !matches!(against, HeldAgainst::Own(_)) {
-                    check_packed(model, &mut findings);
-                }
-            }
+            check_on_gguf(file, pairs, model, manifest, &mut findings);
         }
     }
-    findings.describe(describe(&folder, &pairs, &held));
+    let on = held.path();
+    let on = on.map_or("no model".into(), |path| path.display().to_string());
+    findings.describe(forms.describe(&folder, &on));
     findings
+}
+
+/// Whether PEFT's configuration means the modules that have tensors.
+fn check_peft_targets(
+    folder: &AdapterFolder,
+    model: Option<&ServedModel>,
+    findings: &mut Findings,
+) {
+    let (Some(config), Some(_)) = (&folder.config, &folder.tensors) else {
+        return;
+    };
+    let names = ServedNames::of(folder.manifest.as_ref());
+    let modules = known_modules(folder, model, &names);
+    let strict = folder.manifest.is_some();
+    check_targets(config, &with_tensors(folder), &modules, strict, findings);
+}
+
+fn gguf_name(folder: &AdapterFolder) -> String {
+    let path = folder.gguf();
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn open_gguf(folder: &AdapterFolder, findings: &mut Findings) -> Option<GgufFile> {
+    if !folder.forms.contains(&AdapterForm::Gguf) {
+        return None;
+    }
+    match GgufFile::open(&folder.gguf()) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            findings.problem(format!("{}: {error}", gguf_name(folder)));
+            None
+        }
+    }
 }
 
 /// What the adapter is held against.
@@ -100,6 +147,17 @@ impl Held {
             Self::Model(model) => Some(model),
             Self::File(_) | Self::Nothing => None,
         }
+    }
+
+    /// The GGUF of the model, unless the run has it open.
+    fn open_gguf(&self, against: HeldAgainst<'_>, findings: &mut Findings) -> Option<GgufModel> {
+        let path = match self {
+            Self::File(path) => path,
+            Self::Model(model) if model.is_gguf() => &model.path,
+            Self::Model(_) | Self::Nothing => return None,
+        };
+        let is_open = matches!(against, HeldAgainst::Run(_));
+        (is_gguf(path) && !is_open).then(|| open_model(path, findings))?
     }
 
     fn path(&self) -> Option<&Path> {
@@ -125,9 +183,10 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
             &named
         }
     };
+    let path = &file_of_base(path);
     if is_told_whole(path, folder.manifest.as_ref()) {
         check_given(path, folder.manifest.as_ref(), findings);
-        return Held::File(path.to_path_buf());
+        return Held::File(path.clone());
     }
     match ServedModel::open(path) {
         Ok(model) => Held::Model(Box::new(model)),
@@ -140,17 +199,22 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
 
 /// The base that the configuration names, or OUT/base of OUT/generations/N.
 fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf> {
-    let named = folder.config.as_ref().and_then(|c| c.base_model.as_deref());
-    let beside = resolve(&folder.path).ok().and_then(|path| {
+    let config = folder.config.as_ref();
+    let (said_in, named) = match config {
+        Some(config) => (CONFIG, config.base_model.as_deref()),
+        None => (MANIFEST, None),
+    };
+    let beside = resolve(&folder.folder).ok().and_then(|path| {
         let generations = path.parent()?;
         let is_published = generations.file_name()? == "generations";
         is_published.then(|| generations.parent().map(Path::to_path_buf))?
     });
     // As a run prefers them.
     let forms = BaseForm::ALL.into_iter().rev();
-    let beside = forms.filter_map(|form| Some(beside.as_ref()?.join(form.folder())));
-    let candidates = named.map(PathBuf::from).into_iter().chain(beside);
-    if let Some(found) = candidates.into_iter().find(|path| is_folder(path)) {
+    let beside = forms.filter_map(|form| Some(form.served(beside.as_ref()?)));
+    let mut candidates = named.map(PathBuf::from).into_iter().chain(beside);
+    let is_base = |path: &PathBuf| is_folder(path) || is_own_gguf(path, folder.manifest.as_ref());
+    if let Some(found) = candidates.find(is_base) {
         return Some(found);
     }
     let given = folder
@@ -173,10 +237,10 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     let named = named.unwrap_or("none");
     match belongs {
         Some(fingerprint) => findings.problem(format!(
-            "{CONFIG}: its base, {named} ({fingerprint}), is not there; --base DIR names it"
+            "{said_in}: its base, {named} ({fingerprint}), is not there; --base DIR names it"
         )),
         None => findings.not_checked(format!(
-            "whether names and shapes are those of the model: {CONFIG} names as its base {named}, which is no folder here; --base DIR names it"
+            "whether names and shapes are those of the model: {said_in} names as its base {named}, which is no folder here; --base DIR names it"
         )),
     }
     None
@@ -224,17 +288,4 @@ fn known_modules(
         names: known,
         complete: false,
     }
-}
-
-/// What was looked at.
-fn describe(folder: &AdapterFolder, pairs: &BTreeMap<String, CheckedPair>, held: &Held) -> String {
-    let rank = pairs.values().map(|pair| pair.rank).max();
-    let on = held.path();
-    let on = on.map_or("no model".into(), |path| path.display().to_string());
-    format!(
-        "{}: {} layers of rank {}, on {on}",
-        folder.path.display(),
-        pairs.len(),
-        rank.unwrap_or_default()
-    )
 }

@@ -1,6 +1,8 @@
 //! Whether the files of a packed base are those that were written: a code that is another one is a
 //! level, too, and no sample of a few rows finds it.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::publish::base::{MODEL, RECORD};
@@ -35,7 +37,7 @@ pub(crate) fn check_packed(model: &ServedModel, findings: &mut Findings) {
     for layer in layers.iter().filter(|layer| !is_read(layer)) {
         findings.problem(format!("{path}: '{layer}' is not packed as {RECORD} says"));
     }
-    match model.digest_of_file(MODEL) {
+    match model.digest_of_file(Path::new(MODEL)) {
         Some(found) if found == packed.blake3 => {}
         Some(found) => findings.problem(format!(
             "{path}: {MODEL} is not the file that {RECORD} was written for ({found} for {}): the correction would do harm",

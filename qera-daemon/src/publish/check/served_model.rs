@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use qera_core::dtype::decode_weights;
-use safetensors::Dtype;
 use serde_json::Value;
 
 use crate::disk::read_if_there;
@@ -14,7 +13,10 @@ use crate::formats::safetensors::header::float_dtype;
 use crate::publish::base::{BaseRecord, RECORD};
 use crate::publish::check::modules::modules_of;
 use crate::publish::check::served_codes::ServedCodes;
+use crate::publish::check::served_gguf::ServedGguf;
+use crate::publish::check::served_rows::Rows;
 use crate::publish::sample::SampleSize;
+use crate::settings::gguf_path::is_gguf;
 use crate::weights::Weights;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::layers::{module_of, tensor_of};
@@ -43,33 +45,75 @@ pub(crate) struct ServedModel {
 
 #[derive(Debug)]
 struct StoredTensor {
-    dtype: Dtype,
+    /// Its name where it is no type of numbers.
+    unread: Option<String>,
     shape: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct ServedFolder {
-    checkpoint: Checkpoint,
+    files: ServedFiles,
     record: Option<BaseRecord>,
+}
+
+/// What holds the tensors of what is served.
+#[derive(Debug)]
+enum ServedFiles {
+    /// A Hugging Face folder.
+    HuggingFace(Checkpoint),
+    /// A GGUF.
+    Gguf(ServedGguf),
+}
+
+impl ServedFiles {
+    const fn checkpoint(&self) -> Option<&Checkpoint> {
+        match self {
+            Self::HuggingFace(checkpoint) => Some(checkpoint),
+            Self::Gguf(_) => None,
+        }
+    }
 }
 
 /// How the tensors of a checkpoint lie.
 fn stored(checkpoint: &Checkpoint) -> BTreeMap<String, StoredTensor> {
     let tensors = checkpoint.tensors.iter().map(|(name, tensor)| {
-        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
-        (name.clone(), StoredTensor { dtype, shape })
+        let is_read = float_dtype(tensor.dtype).is_some();
+        let stored = StoredTensor {
+            unread: (!is_read).then(|| tensor.dtype.to_string()),
+            shape: tensor.shape.clone(),
+        };
+        (name.clone(), stored)
+    });
+    tensors.collect()
+}
+
+/// The same of a GGUF.
+fn stored_in_gguf(gguf: &ServedGguf) -> BTreeMap<String, StoredTensor> {
+    let tensors = gguf.tensors().map(|of| {
+        let stored = StoredTensor {
+            unread: of.tensor.block_type().err().map(|e| e.to_string()),
+            shape: of.tensor.ne.iter().rev().copied().collect(),
+        };
+        (of.name, stored)
     });
     tensors.collect()
 }
 
 impl ServedModel {
-    /// The model in a folder; only headers are read.
+    /// The model in a folder, or in a GGUF; only headers are read.
     ///
     /// # Errors
     /// [`Fatal`] for what is no checkpoint, and for a record of a base that cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
-        let checkpoint = Checkpoint::open(path)?;
-        let at = checkpoint.folder().join(RECORD);
+        let files = match is_gguf(path) {
+            true => ServedFiles::Gguf(ServedGguf::open(path)?),
+            false => ServedFiles::HuggingFace(Checkpoint::open(path)?),
+        };
+        let folder = match &files {
+            ServedFiles::HuggingFace(checkpoint) => checkpoint.folder(),
+            ServedFiles::Gguf(_) => path.parent().unwrap_or(Path::new("")),
+        };
+        let at = folder.join(RECORD);
         let record = read_if_there(&at)?.map(|bytes| BaseRecord::parse(&bytes));
         let record = record.transpose().map_err(|e| Fatal::Checkpoint {
             path: at,
@@ -77,8 +121,11 @@ impl ServedModel {
         })?;
         Ok(Self {
             path: path.to_path_buf(),
-            tensors: stored(&checkpoint),
-            folder: Some(ServedFolder { checkpoint, record }),
+            tensors: match &files {
+                ServedFiles::HuggingFace(checkpoint) => stored(checkpoint),
+                ServedFiles::Gguf(gguf) => stored_in_gguf(gguf),
+            },
+            folder: Some(ServedFolder { files, record }),
         })
     }
 
@@ -103,12 +150,14 @@ impl ServedModel {
     pub(crate) fn weight(&self, module: &str) -> ServedWeight {
         let name = tensor_of(module);
         match self.tensors.get(&name) {
-            Some(StoredTensor { dtype, shape }) if float_dtype(*dtype).is_some() => {
-                ServedWeight::Stored(shape.clone())
-            }
-            Some(StoredTensor { dtype, .. }) => {
-                ServedWeight::Packed(format!("'{name}' of dtype {dtype}"))
-            }
+            Some(StoredTensor {
+                unread: None,
+                shape,
+            }) => ServedWeight::Stored(shape.clone()),
+            Some(StoredTensor {
+                unread: Some(dtype),
+                ..
+            }) => ServedWeight::Packed(format!("'{name}' of dtype {dtype}")),
             None => match self.packed_weight(module) {
                 Some(packed) => {
                     ServedWeight::Stored(vec![packed.shape.out_features, packed.shape.in_features])
@@ -120,15 +169,14 @@ impl ServedModel {
 
     /// A weight that a base of qera's packs.
     fn packed_weight(&self, module: &str) -> Option<ServedCodes<'_>> {
-        let ServedFolder { checkpoint, record } = self.folder.as_ref()?;
-        let packed = record.as_ref()?.packed.as_ref()?;
-        ServedCodes::of(checkpoint, packed, module)
+        let packed = self.record()?.packed.as_ref()?;
+        ServedCodes::of(self.checkpoint()?, packed, module)
     }
 
     /// What config.json says of how the weights are quantized.
     #[must_use]
     pub(crate) fn quantization(&self) -> Option<&Value> {
-        self.folder.as_ref()?.checkpoint.config.quantization()
+        self.checkpoint()?.config.quantization()
     }
 
     /// Modules whose weight stands there as numbers of two dimensions.
@@ -140,11 +188,15 @@ impl ServedModel {
         modules.map(str::to_owned).collect()
     }
 
-    /// BLAKE3 of a file of weights; none where there is no such file.
+    /// BLAKE3 of a file of weights by its name; none where there is no such file.
     #[must_use]
-    pub(crate) fn digest_of_file(&self, name: &str) -> Option<String> {
-        let mut files = self.folder.as_ref()?.checkpoint.files.iter();
-        let file = files.find(|file| file.path.file_name().is_some_and(|of| of == name))?;
+    pub(crate) fn digest_of_file(&self, path: &Path) -> Option<String> {
+        let files = match &self.folder.as_ref()?.files {
+            ServedFiles::HuggingFace(checkpoint) => &checkpoint.files,
+            ServedFiles::Gguf(gguf) => gguf.files(),
+        };
+        let mut files = files.iter();
+        let file = files.find(|file| file.path.file_name() == path.file_name())?;
         Some(format!("blake3:{}", blake3::hash(&file.bytes).to_hex()))
     }
 
@@ -173,7 +225,19 @@ impl ServedModel {
     /// Which checkpoint the folder is.
     #[must_use]
     pub(crate) fn identity(&self) -> Option<String> {
-        Some(self.folder.as_ref()?.checkpoint.identity())
+        self.checkpoint().map(Checkpoint::identity)
+    }
+
+    /// The Hugging Face checkpoint that is served.
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.folder.as_ref()?.files.checkpoint()
+    }
+
+    /// Whether it is a GGUF that is served.
+    #[must_use]
+    pub(crate) fn is_gguf(&self) -> bool {
+        let files = self.folder.as_ref().map(|of| &of.files);
+        matches!(files, Some(ServedFiles::Gguf(_)))
     }
 
     /// Whether it is the folder that is served, and not the checkpoint of a run.
@@ -187,7 +251,10 @@ impl ServedModel {
     /// is stored [in_features, out_features].
     #[must_use]
     pub(crate) fn sample(&self, module: &str, transposed: bool, most: SampleSize) -> Option<Rows> {
-        let checkpoint = &self.folder.as_ref()?.checkpoint;
+        if let ServedFiles::Gguf(gguf) = &self.folder.as_ref()?.files {
+            return gguf.sample(&tensor_of(module), most);
+        }
+        let checkpoint = self.checkpoint()?;
         let Some(tensor) = checkpoint.tensors.get(&tensor_of(module)) else {
             return Some(sample_of(&self.packed_weight(module)?, most));
         };
@@ -241,15 +308,4 @@ fn sample_of(weight: &ServedCodes<'_>, most: SampleSize) -> Rows {
         width,
         values,
     }
-}
-
-/// The beginnings of some rows of a weight.
-#[derive(Debug)]
-pub(crate) struct Rows {
-    /// Length of the whole rows.
-    pub(crate) in_features: usize,
-    /// Numbers of each row.
-    pub(crate) width: usize,
-    /// The numbers.
-    pub(crate) values: Vec<f32>,
 }

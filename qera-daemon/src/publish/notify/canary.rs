@@ -3,6 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a canary is asked where the user gave no text.
+pub(crate) const SENTENCE: &str = "The river was high that spring, and the bridge that the engineers had \
+                        built the year before stood in water up to its third stone.";
+
 /// How much worse than the best one a generation may be on the canary's text.
 const WORSE_MAX: f64 = 0.01;
 

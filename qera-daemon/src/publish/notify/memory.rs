@@ -11,8 +11,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::clock::{now, since};
-use crate::disk::{TEMPORARY, list, read, read_if_there, rename, sync, write_json};
+use crate::disk::{list, read_if_there, rename, replace_json};
 use crate::error::Fatal;
+use crate::publish::generation_id::GenerationId;
 use crate::publish::notify::canary::CanaryTrial;
 use crate::publish::out_folder::number_of;
 
@@ -22,28 +23,6 @@ const REJECTED_MAX: usize = 1000;
 /// A generation stays so long after a newer one is served: a request that began before may still
 /// make the engine read it.
 const GRACE: Duration = Duration::from_secs(120);
-
-/// A generation, told from another of its number in an output folder that was begun anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GenerationId {
-    /// Its number.
-    pub(crate) number: u64,
-    /// Of its manifest.
-    pub(crate) digest: String,
-}
-
-impl GenerationId {
-    /// Of a generation in an output folder; `None` where it is gone.
-    #[must_use]
-    pub(crate) fn of(out: &Path, number: u64) -> Option<Self> {
-        let manifest = format!("generations/{number:06}/qera_manifest.json");
-        let bytes = read(&out.join(manifest)).ok()?;
-        Some(Self {
-            number,
-            digest: blake3::hash(&bytes).to_hex()[..32].to_owned(),
-        })
-    }
-}
 
 /// A generation that a canary showed to be worse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -345,11 +324,7 @@ impl NotifiedMemory {
 
     /// In one step; what it held is there until the new content is.
     fn write(&self, record: &NotifiedRecord) -> Result<(), Fatal> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let unfinished = folder.join(format!("{TEMPORARY}notified.json"));
-        write_json(&unfinished, record)?;
-        rename(&unfinished, &self.path).map_err(Fatal::io(&self.path, "rename into place"))?;
-        sync(folder)
+        replace_json(&self.path, record)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

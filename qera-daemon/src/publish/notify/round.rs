@@ -11,9 +11,10 @@ use crate::observe::event::Event;
 use crate::observe::notify_events::{
     CanaryShown, CanaryTried, GenerationServed, NotifyFailed, ServerStatus, SwapKind,
 };
-use crate::publish::notify::canary::{CanaryAnswers, CanaryTrial};
+use crate::publish::generation_id::GenerationId;
+use crate::publish::notify::canary::{CanaryAnswers, CanaryTrial, SENTENCE};
 use crate::publish::notify::conversation::{Conversation, NamedAdapter, Swapped};
-use crate::publish::notify::memory::{GenerationId, RejectedCanary};
+use crate::publish::notify::memory::RejectedCanary;
 use crate::publish::notify::problem::{Problem, ProblemKind};
 use crate::publish::notify::protocol::{COMPLETIONS, MODELS, ServedModels};
 use crate::publish::notify::reconcile::{AdapterNames, Aim, ServerStep, is_at, next_step};
@@ -24,9 +25,6 @@ use crate::settings::notify::NotifiedServer;
 const STEPS_MAX: usize = 16;
 /// The longest rest after a swap.
 const REST: Duration = Duration::from_secs(30);
-/// What a canary is asked where the user gave no text.
-const SENTENCE: &str = "The river was high that spring, and the bridge that the engineers had \
-                        built the year before stood in water up to its third stone.";
 
 /// The rounds with one server.
 #[derive(Debug)]

@@ -2,6 +2,9 @@
 //! slow or broken command never holds up a publication.
 
 pub(crate) mod command;
+pub(crate) mod patience;
+pub(crate) mod printed;
+pub(crate) mod told;
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::error::Fatal;
 use crate::publish::on_publish::command::run;
+use crate::publish::on_publish::patience::Patience;
+use crate::publish::on_publish::printed::PrintedEnd;
+use crate::publish::on_publish::told::ToldMemory;
 
 /// How long a command may take and how often it is tried.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +28,15 @@ pub(crate) struct Limits {
     pub(crate) pauses: [Duration; 2],
     /// The longest sleep between two looks at a running command.
     pub(crate) look: Duration,
+    /// What a run that was told to end waits for it, all attempts together.
+    pub(crate) at_the_end: Duration,
 }
 
 const LIMITS: Limits = Limits {
     command: Duration::from_secs(60),
     pauses: [Duration::from_secs(1), Duration::from_secs(4)],
     look: Duration::from_millis(100),
+    at_the_end: Duration::from_secs(10),
 };
 
 /// What the command is told of a publication.
@@ -41,37 +50,58 @@ pub(crate) struct Published {
     pub(crate) current: PathBuf,
 }
 
+/// What is to be said of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CommandSaid {
+    /// An attempt failed; one sentence.
+    Failed(String),
+    /// An attempt printed something.
+    Printed {
+        /// For which generation.
+        generation: u64,
+        /// What.
+        printed: PrintedEnd,
+    },
+}
+
 /// The thread that runs the command; one that is dropped without [`OnPublish::finish`] is left to
 /// itself.
 #[derive(Debug)]
 pub(crate) struct OnPublish {
     publications: Sender<Published>,
+    patience: Patience,
     thread: JoinHandle<()>,
 }
 
 impl OnPublish {
-    /// Starts the thread. `failed` is told one sentence for each failed attempt.
+    /// Starts the thread. `say` is told of each attempt that failed or printed something, `memory`
+    /// of each generation that has had its attempts.
     ///
     /// # Errors
     /// [`Fatal::Io`] when the system gives no thread.
     pub(crate) fn start(
         command: String,
-        failed: impl Fn(String) + Send + 'static,
+        memory: ToldMemory,
+        say: impl Fn(CommandSaid) + Send + 'static,
     ) -> Result<Self, Fatal> {
-        Self::with_limits(command, failed, LIMITS)
+        Self::with_limits(command, memory, say, LIMITS)
     }
 
     fn with_limits(
         command: String,
-        failed: impl Fn(String) + Send + 'static,
+        memory: ToldMemory,
+        say: impl Fn(CommandSaid) + Send + 'static,
         limits: Limits,
     ) -> Result<Self, Fatal> {
         let (publications, waiting) = unbounded();
+        let patience = Patience::of(limits.at_the_end);
         let runner = Runner {
             command,
-            failed,
+            memory,
+            say,
             limits,
             waiting,
+            patience: patience.clone(),
         };
         let thread = thread::Builder::new()
             .name("on-publish".into())
@@ -79,6 +109,7 @@ impl OnPublish {
             .map_err(Fatal::io(Path::new("--on-publish"), "start the thread"))?;
         Ok(Self {
             publications,
+            patience,
             thread,
         })
     }
@@ -91,9 +122,16 @@ impl OnPublish {
     }
 
     /// Waits until the newest publication's command has been run, with its retries: with the limits
-    /// above that is at most about four minutes, if the command before it hangs too.
-    pub(crate) fn finish(self) {
+    /// above that is at most about four minutes, if the command before it hangs too, and ten seconds
+    /// from when `is_stopped` says that somebody waits for the run to end.
+    pub(crate) fn finish(self, is_stopped: impl Fn() -> bool) {
         drop(self.publications);
+        while !self.thread.is_finished() {
+            if is_stopped() {
+                self.patience.begin();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
         // A panic has told its own message, and no result depends on the command.
         let _ = self.thread.join();
     }
@@ -102,18 +140,23 @@ impl OnPublish {
 /// The thread's side.
 struct Runner<F> {
     command: String,
-    failed: F,
+    memory: ToldMemory,
+    say: F,
     limits: Limits,
     waiting: Receiver<Published>,
+    patience: Patience,
 }
 
-impl<F: Fn(String)> Runner<F> {
+impl<F: Fn(CommandSaid)> Runner<F> {
     /// Runs the command for the newest publication, again and again, until the sender is gone.
     fn run(&self) {
         let mut next = self.waiting.recv().ok();
         while let Some(publication) = next {
             let newest = self.waiting.try_iter().last().unwrap_or(publication);
-            next = self.tell(&newest).or_else(|| self.waiting.recv().ok());
+            next = self.tell(&newest).or_else(|| {
+                self.remember(newest.generation);
+                self.waiting.recv().ok()
+            });
         }
     }
 
@@ -123,12 +166,23 @@ impl<F: Fn(String)> Runner<F> {
         let pauses = self.limits.pauses.map(Some).into_iter().chain([None]);
         let attempts = self.limits.pauses.len() + 1;
         for (index, pause) in pauses.enumerate() {
-            let reason = run(&self.command, publication, self.limits).err()?;
-            (self.failed)(format!(
-                "--on-publish for generation {}: {reason} (attempt {} of {attempts})",
-                publication.generation,
+            let attempt = run(&self.command, publication, self.limits, &self.patience);
+            let generation = publication.generation;
+            let printed = attempt.printed.filter(|of| !of.text.is_empty());
+            if let Some(printed) = printed {
+                (self.say)(CommandSaid::Printed {
+                    generation,
+                    printed,
+                });
+            }
+            let reason = attempt.outcome.err()?;
+            (self.say)(CommandSaid::Failed(format!(
+                "--on-publish for generation {generation}: {reason} (attempt {} of {attempts})",
                 index + 1
-            ));
+            )));
+            if self.patience.is_over() {
+                return None;
+            }
             if let Some(newer) = pause.and_then(|pause| self.newer_within(pause)) {
                 return Some(newer);
             }
@@ -143,9 +197,18 @@ impl<F: Fn(String)> Runner<F> {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
                 // The daemon ends: nothing newer will come, but the pause is as useful as before.
-                thread::sleep(pause);
+                thread::sleep(self.patience.left().map_or(pause, |left| pause.min(left)));
                 None
             }
+        }
+    }
+
+    /// The next run need not tell it again; where that cannot be written, it does.
+    fn remember(&self, generation: u64) {
+        if let Err(error) = self.memory.remember(generation) {
+            (self.say)(CommandSaid::Failed(format!(
+                "--on-publish for generation {generation} is run again by the next run: {error}"
+            )));
         }
     }
 }
@@ -163,6 +226,7 @@ mod tests {
         command: PATIENCE,
         pauses: [Duration::from_millis(1); 2],
         look: Duration::from_millis(2),
+        at_the_end: PATIENCE,
     };
 
     /// A folder that is removed at the end; its name has a space, which the commands must survive.
@@ -205,9 +269,22 @@ mod tests {
     /// The thread and where its complaints arrive.
     fn start(command: String, limits: Limits) -> (OnPublish, Receiver<String>) {
         let (told, complaints) = unbounded();
-        let failed = move |sentence| told.send(sentence).unwrap();
-        let on_publish = OnPublish::with_limits(command, failed, limits).unwrap();
+        let say = move |said| match said {
+            CommandSaid::Failed(sentence) => told.send(sentence).unwrap(),
+            CommandSaid::Printed { printed, .. } => {
+                let PrintedEnd { text, left_out } = printed;
+                told.send(format!("printed {text} after {left_out}"))
+                    .unwrap();
+            }
+        };
+        let nowhere = ToldMemory::of(Path::new("/out put"));
+        let on_publish = OnPublish::with_limits(command, nowhere, say, limits).unwrap();
         (on_publish, complaints)
+    }
+
+    /// Nobody waits for the end.
+    const fn not_stopped() -> bool {
+        false
     }
 
     fn wait_until(what: &str, holds: impl Fn() -> bool) {
@@ -228,7 +305,7 @@ mod tests {
         );
         let (on_publish, complaints) = start(command, SHORT);
         on_publish.published(generation(17));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         let expected = "17|/out put/generations/000017|/out put/current|";
         assert_eq!(folder.read("told"), expected);
         assert_eq!(complaints.iter().next(), None);
@@ -238,7 +315,7 @@ mod tests {
     fn without_a_publication_nothing_runs() {
         let folder = Folder::new();
         let (on_publish, complaints) = start(folder.command("echo ran > told"), SHORT);
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         assert_eq!(folder.read("told"), "");
         assert_eq!(complaints.iter().next(), None);
     }
@@ -257,7 +334,7 @@ mod tests {
         fs::write(folder.0.join("go"), "").unwrap();
         wait_until("the newest command", || folder.read("told") == "1\n4\n");
         on_publish.published(generation(5));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         assert_eq!(folder.read("told"), "1\n4\n5\n");
         assert_eq!(complaints.iter().next(), None);
     }
@@ -268,7 +345,7 @@ mod tests {
         let command = folder.command("echo x >> tries; [ $(wc -l < tries) -ge 3 ] || exit 7");
         let (on_publish, complaints) = start(command, SHORT);
         on_publish.published(generation(3));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         assert_eq!(folder.read("tries"), "x\nx\nx\n");
         let told: Vec<_> = complaints.iter().collect();
         let expected = [1, 2].map(|attempt| {
@@ -281,7 +358,7 @@ mod tests {
     fn a_command_that_cannot_start_has_failed() {
         let (on_publish, complaints) = start("true \0".into(), SHORT);
         on_publish.published(generation(3));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         let told: Vec<_> = complaints.iter().collect();
         assert_eq!(told.len(), 3);
         let begin = "--on-publish for generation 3: cannot start: ";
@@ -298,7 +375,7 @@ mod tests {
             complaints.recv_timeout(PATIENCE).unwrap();
         }
         on_publish.published(generation(2));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         assert_eq!(folder.read("tries"), "x\nx\nx\nx\n");
         assert_eq!(complaints.iter().next(), None);
     }
@@ -316,7 +393,7 @@ mod tests {
         on_publish.published(generation(1));
         complaints.recv_timeout(PATIENCE).unwrap();
         on_publish.published(generation(2));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         assert_eq!(folder.read("told"), "1\n2\n");
         assert_eq!(complaints.iter().next(), None);
     }
@@ -336,15 +413,16 @@ mod tests {
         let (ended, end) = unbounded();
         let reader = thread::spawn(move || ended.send(fs::read(pipe).unwrap()).unwrap());
         // Only the first attempt opens it.
-        let command = folder
-            .command("mkdir first || exit 1; exec 3> pipe; echo up >&3; sleep 600 & sleep 600");
+        let command = folder.command(
+            "mkdir first 2> errors || exit 1; exec 3> pipe; echo up >&3; sleep 600 & sleep 600",
+        );
         let limits = Limits {
             command: Duration::from_millis(1500),
             ..SHORT
         };
         let (on_publish, complaints) = start(command, limits);
         on_publish.published(generation(1));
-        on_publish.finish();
+        on_publish.finish(not_stopped);
         assert_eq!(end.recv_timeout(PATIENCE).unwrap(), b"up\n");
         reader.join().unwrap();
         let told: Vec<_> = complaints.iter().collect();
@@ -355,5 +433,85 @@ mod tests {
         ]
         .map(|reason| format!("--on-publish for generation 1: {reason}"));
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn of_much_output_the_end_is_kept() {
+        let (on_publish, said) = start("yes 0123456 | head -n 100000; echo last".into(), SHORT);
+        on_publish.published(generation(1));
+        on_publish.finish(not_stopped);
+        let said: Vec<_> = said.iter().collect();
+        // 800,005 bytes, of which 4,096 stay, the last of them a line's end.
+        let [printed] = &said[..] else {
+            panic!("{said:?}");
+        };
+        assert!(printed.ends_with("0123456\nlast after 795909"), "{printed}");
+        let text = printed.strip_prefix("printed ").unwrap();
+        assert_eq!(text.len(), 4095 + " after 795909".len());
+    }
+
+    #[test]
+    fn what_a_command_leaves_running_is_not_waited_for() {
+        let folder = Folder::new();
+        let command = folder.command("{ sleep 20; echo late > late; } & echo up");
+        let (on_publish, said) = start(command, SHORT);
+        on_publish.published(generation(1));
+        on_publish.finish(not_stopped);
+        assert_eq!(folder.read("late"), "");
+        assert_eq!(said.iter().collect::<Vec<_>>(), ["printed up after 0"]);
+    }
+
+    #[test]
+    fn a_run_that_was_told_to_end_waits_once_for_all_attempts() {
+        let folder = Folder::new();
+        let command = folder.command("echo x >> tries; trap '' TERM; sleep 600");
+        let limits = Limits {
+            at_the_end: Duration::from_millis(700),
+            ..SHORT
+        };
+        let (on_publish, said) = start(command, limits);
+        on_publish.published(generation(1));
+        wait_until("the command", || folder.read("tries") == "x\n");
+        on_publish.finish(|| true);
+        assert_eq!(folder.read("tries"), "x\n");
+        assert_eq!(
+            said.iter().collect::<Vec<_>>(),
+            [
+                "--on-publish for generation 1: killed, the run was told to end and waited 0.7 s \
+                 for it (attempt 1 of 3)"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_had_its_attempts_is_remembered_by_number_and_manifest() {
+        let folder = Folder::new();
+        let manifest = |number: u64| {
+            let own = folder.0.join(format!("generations/{number:06}"));
+            fs::create_dir_all(&own).unwrap();
+            own.join("qera_manifest.json")
+        };
+        for number in [1, 2] {
+            fs::write(manifest(number), format!("{number}")).unwrap();
+        }
+        let memory = ToldMemory::of(&folder.0);
+        let run_for = |number: u64, command: &str| {
+            let memory = memory.clone();
+            let say = |_| {};
+            let on_publish = OnPublish::with_limits(command.into(), memory, say, SHORT).unwrap();
+            on_publish.published(generation(number));
+            on_publish.finish(not_stopped);
+        };
+        assert!(!memory.was_told(1));
+        run_for(1, "exit 1");
+        assert!(memory.was_told(1) && !memory.was_told(2));
+        run_for(2, "true");
+        assert!(memory.was_told(2) && !memory.was_told(1));
+        // Another folder began anew in its place.
+        fs::write(manifest(2), "other").unwrap();
+        assert!(!memory.was_told(2));
+        run_for(2, "true");
+        fs::write(folder.0.join("on_publish.json"), "{").unwrap();
+        assert!(!memory.was_told(2));
     }
 }

@@ -117,18 +117,25 @@ impl PackedLayout {
         }
     }
 
+    /// Bytes of a layer's W~.
+    #[must_use]
+    pub(crate) fn bytes_of(&self, weights: &Weights, index: usize) -> u64 {
+        let layer = &weights.layers()[index];
+        if self.packed[index] {
+            let plans = self.scheme.plans(&layer.name, shape_of(layer));
+            return plans.iter().map(|plan| plan.bytes() as u64).sum();
+        }
+        let numbers = layer.in_features * layer.out_features;
+        (numbers * dtype_of_whole(weights, index).bitsize() / 8) as u64
+    }
+
     /// What the files of these weights take.
     #[must_use]
     pub(crate) fn figures(&self, weights: &Weights) -> PackedFigures {
         let (mut numbers, mut packed_bytes) = (0, 0);
-        for (layer, _) in weights
-            .layers()
-            .iter()
-            .zip(&self.packed)
-            .filter(|(_, p)| **p)
-        {
-            let plans = self.scheme.plans(&layer.name, shape_of(layer));
-            packed_bytes += plans.iter().map(|plan| plan.bytes() as u64).sum::<u64>();
+        let layers = weights.layers().iter().enumerate();
+        for (index, layer) in layers.filter(|(index, _)| self.packed[*index]) {
+            packed_bytes += self.bytes_of(weights, index);
             numbers += layer.in_features as u64 * layer.out_features as u64;
         }
         let mut bytes = packed_bytes;

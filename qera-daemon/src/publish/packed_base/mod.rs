@@ -8,12 +8,10 @@ pub(crate) mod layout;
 pub(crate) mod record;
 
 use std::collections::BTreeMap;
-use std::io::{Result as IoResult, Write};
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::disk::new_file::NewFile;
 use crate::disk::{read, write_json, write_synced};
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::words::{pack_columns, pack_row};
@@ -22,6 +20,7 @@ use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
 use crate::publish::base::{Base, BaseRecord, MODEL, RECORD};
 use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
+use crate::publish::hashed_file::HashedFile;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::packed_base::layout::{PackedLayout, shape_of};
 use crate::publish::packed_base::record::PackedRecord;
@@ -70,6 +69,7 @@ impl PackedBase<'_> {
             base: self.base.clone(),
             samples,
             packed: Some(PackedRecord::new(self.weights, self.layout, blake3)),
+            gguf: None,
         };
         write_json(&folder.join(RECORD), &record)?;
         let text = record
@@ -93,10 +93,7 @@ impl PackedBase<'_> {
             .chain(whole.iter().map(|tensor| tensor.plan.clone()))
             .collect();
         let failed = WriteError::of(path);
-        let file = HashedFile {
-            file: NewFile::create(path)?,
-            hasher: blake3::Hasher::new(),
-        };
+        let file = HashedFile::create(path)?;
         let mut writer = Writer::begin(file, &BTreeMap::new(), &plans).map_err(&failed)?;
         let mut samples = BTreeMap::new();
         for layer in layers() {
@@ -117,9 +114,7 @@ impl PackedBase<'_> {
                 samples.insert(of.name.clone(), digest_of_layer(weights, layer)?);
             }
         }
-        let HashedFile { file, hasher } = writer.finish().map_err(&failed)?;
-        file.sync()?;
-        let blake3 = format!("blake3:{}", hasher.finalize().to_hex());
+        let blake3 = writer.finish().map_err(&failed)?.sync()?;
         Ok(WrittenTensors { samples, blake3 })
     }
 
@@ -185,22 +180,4 @@ fn digest_of(of: &PackedLayer) -> String {
         values.extend_from_slice(&row_values[..DIGESTED.width.min(width)]);
     }
     digest(&values)
-}
-
-/// A file whose bytes are hashed on their way.
-struct HashedFile {
-    file: NewFile,
-    hasher: blake3::Hasher,
-}
-
-impl Write for HashedFile {
-    fn write(&mut self, bytes: &[u8]) -> IoResult<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> IoResult<()> {
-        self.file.flush()
-    }
 }

@@ -56,6 +56,14 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Fatal> {
     })
 }
 
+/// What a tensor is called from here on: linear layers by the Hugging Face class, all others as the
+/// file does.
+#[must_use]
+pub(crate) fn name_of(model: &GgufModel, name: &str) -> String {
+    let module = model.family.module_of(name);
+    module.map_or_else(|| name.to_owned(), |module| tensor_of(&module))
+}
+
 /// A tensor of floats; none for what is stored otherwise and is no linear layer (an embedding may
 /// be quantized in a file that is called F16).
 fn named(model: &GgufModel, name: &str, tensor: &GgufTensor) -> Result<Option<Named>, Fatal> {
@@ -94,7 +102,7 @@ fn named(model: &GgufModel, name: &str, tensor: &GgufTensor) -> Result<Option<Na
         None => RowOrder::AsTheyLie,
     };
     Ok(Some(Named {
-        name: module.map_or_else(|| name.to_owned(), |module| tensor_of(&module)),
+        name: name_of(model, name),
         tensor: Tensor {
             dtype,
             shape: tensor.ne.iter().rev().copied().collect(),

@@ -14,7 +14,7 @@ use crate::formats::gguf::header::{GgufHeader, TensorClaim};
 use crate::formats::gguf::metadata::Metadata;
 use crate::weights::checkpoint::{MappedFile, refuse};
 use crate::weights::gguf::family::Family;
-use crate::weights::gguf::rows::HeadCounts;
+use crate::weights::gguf::rows::{HeadCounts, RowOrder};
 
 /// Digits of the numbers in the names of parts: `-00001-of-00003.gguf`.
 const DIGITS: usize = 5;
@@ -119,6 +119,16 @@ impl GgufModel {
     pub(crate) fn bytes(&self, tensor: &GgufTensor) -> Option<&[u8]> {
         let range = tensor.range.clone()?;
         self.parts[tensor.part].bytes.get(range)
+    }
+
+    /// Where the rows of a linear layer's tensor lie; none of another tensor, or where nothing says
+    /// it.
+    #[must_use]
+    pub(crate) fn row_order(&self, tensor: &str) -> Option<RowOrder> {
+        let module = self.family.module_of(tensor)?;
+        let of = self.family.tensor_of(&module)?;
+        let rows = *self.tensors.get(tensor)?.ne.get(1)?;
+        RowOrder::new(of.rows, &self.heads, of.block, rows).ok()
     }
 
     /// The factor that is stored beside a weight.
@@ -304,12 +314,6 @@ enum NoFamily {
 #[must_use]
 pub(crate) fn scale_name(weight: &str) -> String {
     format!("{}{SCALE}", weight.strip_suffix(WEIGHT).unwrap_or(weight))
-}
-
-/// Whether a file is a GGUF by its first bytes.
-#[must_use]
-pub(crate) fn is_gguf(path: &Path) -> bool {
-    is_file(path) && Mapping::open(path).is_ok_and(|bytes| GgufHeader::is_gguf(&bytes))
 }
 
 fn map(path: &Path) -> Result<Mapping, Fatal> {

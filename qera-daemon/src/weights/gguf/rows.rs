@@ -6,6 +6,10 @@
 //! Where a fused projection has a head's q, k and v beside each other, they are sorted: all of q,
 //! all of k, all of v. Everything else lies as it lies.
 
+use serde::{Deserialize, Serialize};
+
+use crate::formats::model_config::ModelConfig;
+
 /// How a layer's rows lie, as the family's converter has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RowRule {
@@ -37,16 +41,20 @@ pub(crate) struct HeadCounts {
 /// One number for all blocks, or one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct HeadCount {
-    /// The metadata's key.
+    /// Where it is said.
+    place: &'static str,
+    /// The key there.
     key: String,
     /// Empty where it is absent.
     counts: Vec<u64>,
 }
 
 /// Where the rows of the Hugging Face weight lie in the GGUF's tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum RowOrder {
     /// Where they are.
+    #[default]
     AsTheyLie,
     /// Heads of so many rows, the second half of each between the first.
     RopePairs {
@@ -67,13 +75,15 @@ pub(crate) enum RowOrder {
 /// Why a tensor's row order is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowError {
-    /// The metadata does not say how many heads there are.
+    /// Nothing says how many heads there are.
     #[error(
-        "the order of its rows depends on the number of heads, and the metadata has no '{key}' \
+        "the order of its rows depends on the number of heads, and {place} has no '{key}' \
          that is a number or an array of numbers"
     )]
     NoHeadCount {
-        /// The metadata's key.
+        /// The metadata, or config.json.
+        place: &'static str,
+        /// The key there.
         key: String,
     },
     /// An array of the metadata has no element for the block.
@@ -130,7 +140,8 @@ impl HeadCounts {
         let mut count = |name: &str| {
             let key = format!("{architecture}.attention.{name}");
             let counts = read(&key).unwrap_or_default();
-            HeadCount { key, counts }
+            let place = "the metadata";
+            HeadCount { place, key, counts }
         };
         let (query, key) = (count("head_count"), count("head_count_kv"));
         // Absent means that every head of q has its own k.
@@ -141,9 +152,36 @@ impl HeadCounts {
         };
         Self { query, key }
     }
-}
 
-impl HeadCounts {
+    /// What the configuration of a Hugging Face model says, for the converters that make a GGUF of
+    /// it. What a class has by default where the file says nothing is known of the kinds whose
+    /// heads of q have a k each; nothing is said of the others.
+    #[must_use]
+    pub(crate) fn of_config(config: &ModelConfig, model_type: &str) -> Self {
+        let number = |keys: &[&str]| config.number(model_type, keys);
+        let query = number(&["num_attention_heads", "n_head", "n_heads"]);
+        let said = number(&["num_key_value_heads", "num_kv_heads", "n_head_kv"]);
+        let key = match model_type {
+            "mistral" | "mixtral" => said,
+            "falcon" => {
+                let flag = |key| config.flag(model_type, key);
+                let shares = flag("multi_query").unwrap_or(true)
+                    && !flag("new_decoder_architecture").unwrap_or(false);
+                if shares { Some(1) } else { said.or(query) }
+            }
+            _ => said.or(query),
+        };
+        let count = |key: &str, count: Option<u64>| HeadCount {
+            place: "config.json",
+            key: key.to_owned(),
+            counts: count.into_iter().collect(),
+        };
+        Self {
+            query: count("num_attention_heads", query),
+            key: count("num_key_value_heads", key),
+        }
+    }
+
     /// The numbers, as they go into a fingerprint.
     #[must_use]
     pub(crate) fn described(&self) -> String {
@@ -155,6 +193,7 @@ impl HeadCount {
     fn at(&self, block: usize) -> Result<u64, RowError> {
         match self.counts[..] {
             [] => Err(RowError::NoHeadCount {
+                place: self.place,
                 key: self.key.clone(),
             }),
             [same] => Ok(same),
@@ -245,6 +284,43 @@ impl RowOrder {
         })
     }
 
+    /// The rows of the Hugging Face weight, of so many, in the order in which the GGUF has them.
+    #[must_use]
+    pub(crate) fn as_stored(self, rows: usize) -> Vec<usize> {
+        let mut found = vec![0; rows];
+        for row in 0..rows {
+            found[self.stored(row)] = row;
+        }
+        found
+    }
+
+    /// Whether it is one of so many rows: not every order that a file names is.
+    #[must_use]
+    pub(crate) fn is_of(self, rows: usize) -> bool {
+        let whole = |piece: Option<usize>| {
+            let rest = piece.and_then(|piece| rows.checked_rem(piece));
+            rest == Some(0)
+        };
+        match self {
+            Self::AsTheyLie => true,
+            Self::RopePairs { head } => head % 2 == 0 && whole(Some(head)),
+            Self::FusedByGroups {
+                head,
+                queries,
+                groups,
+            } => {
+                let of_group = queries.checked_add(2).and_then(|of| of.checked_mul(head));
+                of_group.and_then(|of| of.checked_mul(groups)) == Some(rows) && whole(of_group)
+            }
+        }
+    }
+
+    /// Whether rows lie where they are.
+    #[must_use]
+    pub(crate) fn moves_nothing(&self) -> bool {
+        *self == Self::AsTheyLie
+    }
+
     /// The row of the GGUF's tensor that holds this row of the Hugging Face weight.
     #[must_use]
     pub(crate) const fn stored(self, row: usize) -> usize {
@@ -294,6 +370,7 @@ mod tests {
             assert_eq!(found[stored], usize::MAX, "two rows at {stored}: {order:?}");
             found[stored] = row;
         }
+        assert_eq!(order.as_stored(rows), found);
         found
     }
 
@@ -392,9 +469,82 @@ mod tests {
         assert!(said(RowRule::FusedByGroups, &[u64::MAX], &[u64::MAX], 9).contains("groups"));
         assert!(said(RowRule::FusedByGroups, &[4], &[2], 9).contains("9 rows are not 8 heads"));
         assert!(said(query, &[1], &[], 0).contains("0 rows"));
+        // An order that a manifest names is held against the rows that there are.
+        let pairs = |head| RowOrder::RopePairs { head };
+        let fused = |head, queries, groups| RowOrder::FusedByGroups {
+            head,
+            queries,
+            groups,
+        };
+        for (order, rows, is) in [
+            (pairs(4), 8, true),
+            (pairs(3), 6, false),
+            (pairs(4), 6, false),
+            (pairs(0), 8, false),
+            (fused(2, 1, 2), 12, true),
+            (fused(2, 1, 2), 24, false),
+            (fused(0, 1, 2), 0, false),
+            (fused(2, usize::MAX, 2), 8, false),
+            (fused(usize::MAX, 2, 2), 8, false),
+            (RowOrder::AsTheyLie, 7, true),
+        ] {
+            assert_eq!(order.is_of(rows), is, "{order:?} {rows}");
+        }
         // What does not move needs no number.
         let nothing = counts(&[], &[]);
         let order = RowOrder::new(RowRule::AsTheyLie, &nothing, 0, 7);
         assert_eq!(order, Ok(RowOrder::AsTheyLie));
+    }
+
+    #[test]
+    fn a_configuration_says_the_heads_or_is_named() {
+        let order = |text: &str, model_type: &str, rule, rows| {
+            let config = ModelConfig::parse(text.as_bytes()).unwrap();
+            let heads = HeadCounts::of_config(&config, model_type);
+            RowOrder::new(rule, &heads, 0, rows)
+        };
+        let (query, key) = (
+            RowRule::RopePairs(Heads::Query),
+            RowRule::RopePairs(Heads::Key),
+        );
+        let llama = r#"{"model_type":"llama","num_attention_heads":4,"num_key_value_heads":2}"#;
+        let pairs = |head| Ok(RowOrder::RopePairs { head });
+        assert_eq!(order(llama, "llama", query, 16), pairs(4));
+        assert_eq!(order(llama, "llama", key, 16), pairs(8));
+        let whole = r#"{"model_type":"llava","num_attention_heads":2,
+            "text_config":{"model_type":"mistral","num_attention_heads":4}}"#;
+        assert_eq!(order(whole, "mistral", query, 16), pairs(4));
+        // Mistral's class has another number for k by default, which converters do not know either.
+        let said = order(whole, "mistral", key, 16).unwrap_err().to_string();
+        assert!(
+            said.contains("config.json has no 'num_key_value_heads'"),
+            "{said}"
+        );
+        let said = order("{}", "llama", query, 16).unwrap_err().to_string();
+        assert!(
+            said.contains("config.json has no 'num_attention_heads'"),
+            "{said}"
+        );
+        let fused = |text: &str, rows| order(text, "falcon", RowRule::FusedByGroups, rows);
+        let groups = |queries, groups| {
+            Ok(RowOrder::FusedByGroups {
+                head: 2,
+                queries,
+                groups,
+            })
+        };
+        for (more, rows, expected) in [
+            ("", 12, groups(4, 1)),
+            (r#","num_kv_heads":2,"multi_query":true"#, 12, groups(4, 1)),
+            (r#","multi_query":false"#, 24, groups(1, 4)),
+            (
+                r#","num_kv_heads":2,"new_decoder_architecture":true"#,
+                16,
+                groups(2, 2),
+            ),
+        ] {
+            let text = format!(r#"{{"model_type":"falcon","num_attention_heads":4{more}}}"#);
+            assert_eq!(fused(&text, rows), expected, "{text}");
+        }
     }
 }

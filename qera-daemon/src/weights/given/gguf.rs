@@ -78,6 +78,18 @@ impl GgufWeight {
         self.tensor.ne[1]
     }
 
+    /// Bytes that it takes.
+    #[must_use]
+    pub(crate) fn stored_bytes(&self) -> usize {
+        self.model.bytes(&self.tensor).map_or(0, <[u8]>::len)
+    }
+
+    /// Where its rows lie.
+    #[must_use]
+    pub(crate) const fn rows(&self) -> RowOrder {
+        self.rows
+    }
+
     /// The file that it lies in.
     #[must_use]
     pub(crate) fn file(&self) -> &Path {

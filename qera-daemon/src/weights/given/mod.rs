@@ -93,6 +93,15 @@ impl GivenModel {
         })
     }
 
+    /// The GGUF; none of a folder.
+    #[must_use]
+    pub(crate) fn gguf(&self) -> Option<&GgufModel> {
+        match &self.source {
+            GivenSource::Gguf(model) => Some(model),
+            GivenSource::Packed(_) => None,
+        }
+    }
+
     /// Whether a layer's weight is stored with a factor beside it.
     #[must_use]
     pub(crate) fn has_scales(&self) -> bool {

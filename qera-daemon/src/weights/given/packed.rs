@@ -94,6 +94,17 @@ impl PackedTensor {
         self.widths
     }
 
+    /// Bytes that its tensors take.
+    #[must_use]
+    pub(crate) fn stored_bytes(&self) -> usize {
+        let names: &[&'static str] = match self.stored {
+            Stored::Floats { .. } => &["weight"],
+            Stored::Packed(scheme) => tensors_of(scheme.layout),
+        };
+        let parts = names.iter().filter_map(|name| self.part(name));
+        parts.map(|part| part.bytes.len()).sum()
+    }
+
     /// The file that its codes lie in.
     #[must_use]
     pub(crate) fn file(&self) -> &Path {
@@ -218,17 +229,7 @@ impl PackedTensor {
             return Ok(None);
         };
         let of = |name| self.part(name);
-        let names = match scheme.layout {
-            CodeLayout::CompressedTensors { .. } => [
-                "weight_packed",
-                "weight_scale",
-                "weight_zero_point",
-                "weight_g_idx",
-            ],
-            CodeLayout::Gptq { .. } | CodeLayout::Awq { .. } => {
-                ["qweight", "scales", "qzeros", "g_idx"]
-            }
-        };
+        let names = tensors_of(scheme.layout);
         let codes = of(names[0]).ok_or(PackedError::Missing {
             part: names[0],
             why: "it was there before",
@@ -274,6 +275,21 @@ impl PackedTensor {
                 output,
                 error: error.to_string(),
             })
+    }
+}
+
+/// What the tensors of a packed weight are called: codes, scales, zero points, groups.
+const fn tensors_of(layout: CodeLayout) -> &'static [&'static str; 4] {
+    match layout {
+        CodeLayout::CompressedTensors { .. } => &[
+            "weight_packed",
+            "weight_scale",
+            "weight_zero_point",
+            "weight_g_idx",
+        ],
+        CodeLayout::Gptq { .. } | CodeLayout::Awq { .. } => {
+            &["qweight", "scales", "qzeros", "g_idx"]
+        }
     }
 }
 

@@ -53,6 +53,15 @@ impl GivenTensor {
         }
     }
 
+    /// Bytes that it takes, scales and all.
+    #[must_use]
+    pub(crate) fn stored_bytes(&self) -> usize {
+        match self {
+            Self::Gguf(of) => of.stored_bytes(),
+            Self::Packed(of) => of.stored_bytes(),
+        }
+    }
+
     /// Width of its input: m.
     #[must_use]
     pub(crate) fn in_features(&self) -> usize {

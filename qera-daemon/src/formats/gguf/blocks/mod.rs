@@ -1,4 +1,5 @@
-//! What a GGUF's blocks hold, in f32: a file for a family of types.
+//! What a GGUF's blocks hold, in f32: a file for a family of types; and those that are written
+//! (`encode`).
 //!
 //! Bit for bit what Python's `gguf` 0.19 and ggml's `to_float` give (`Q2_0`: ggml only): products
 //! and sums are in f32, each rounded, in the order in which they write them. The layouts are
@@ -7,6 +8,7 @@
 //! What a tensor of type `NVFP4` holds is not all here: its file has a scale for the whole tensor
 //! beside it (`<name>.scale`), by which the caller multiplies what is decoded.
 
+pub(crate) mod encode;
 pub(crate) mod iq1;
 pub(crate) mod iq1_grid;
 pub(crate) mod iq2;

@@ -129,6 +129,14 @@ impl Family {
         })
     }
 
+    /// The tensor of the output layer, where this module is one, and the model is not the embedding
+    /// once more.
+    #[must_use]
+    pub(crate) fn output_of(&self, module: &str) -> Option<String> {
+        let is_output = [HEAD, OUTPUT].contains(&module);
+        is_output.then(|| format!("{OUTPUT}{WEIGHT}"))
+    }
+
     /// The Hugging Face module of a linear layer's tensor, as the class with a head calls it.
     #[must_use]
     pub(crate) fn module_of(&self, tensor: &str) -> Option<String> {

@@ -1,0 +1,323 @@
+//! A LoRA adapter in a GGUF: its metadata and the names of its tensors, both ways.
+//!
+//! llama.cpp (`llama-adapter.cpp`) multiplies what is beside a tensor NAME of the model by
+//! `NAME.lora_a`, lengths [in_features, rank], then by `NAME.lora_b`, [rank, out_features], and by
+//! `adapter.lora.alpha` / rank, or, where alpha is 0 or absent, by 1. It refuses a file with a tensor
+//! of another ending, with half a pair, or of another architecture than the model's.
+
+use std::collections::BTreeMap;
+
+use crate::formats::gguf::block_type::BlockType;
+use crate::formats::gguf::blocks::{BlockError, decode};
+use crate::formats::gguf::error::{GgufError, Quoted};
+use crate::formats::gguf::header::{GgufHeader, TensorClaim};
+use crate::formats::gguf::metadata::Metadata;
+use crate::formats::gguf::writer::MetadataValue;
+
+const TYPE: &str = "general.type";
+const ADAPTER: &str = "adapter";
+const ARCHITECTURE: &str = "general.architecture";
+const KIND: &str = "adapter.type";
+const LORA: &str = "lora";
+const ALPHA: &str = "adapter.lora.alpha";
+/// Tokens from which on an adapter of another kind begins.
+const INVOCATION: &str = "adapter.alora.invocation_tokens";
+/// Most bytes of a name that llama.cpp reads.
+const NAME_MAX: usize = 63;
+/// What llama.cpp passes over without a word.
+const NORM: &str = "_norm.weight";
+
+/// A factor: which half of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoraFactor {
+    /// A^T.
+    A,
+    /// B^T.
+    B,
+}
+
+/// What a tensor of the model has in the file.
+#[derive(Debug, Default)]
+pub(crate) struct GgufPair {
+    /// `lora_a`.
+    pub(crate) a: Option<TensorClaim>,
+    /// `lora_b`.
+    pub(crate) b: Option<TensorClaim>,
+}
+
+/// A factor as it lies in the file, by rows.
+#[derive(Debug)]
+pub(crate) struct LoraMatrix {
+    /// Rows: of `lora_a` the rank.
+    pub(crate) rows: usize,
+    /// Their length: of `lora_b` the rank.
+    pub(crate) columns: usize,
+    /// What the numbers are stored in.
+    pub(crate) stored_in: BlockType,
+    /// The numbers.
+    pub(crate) values: Vec<f32>,
+}
+
+/// Why a factor is not read; a sentence that goes after the tensor's name.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MatrixProblem {
+    /// One matrix for each expert of a block.
+    #[error("has three dimensions, one for experts, which is not read")]
+    Experts,
+    /// A type that holds no weights, or is not known.
+    #[error("is of type {0}, which is not read")]
+    Type(String),
+    /// NaN or infinite.
+    #[error("is NaN or infinite at [{row}, {column}]")]
+    NotFinite {
+        /// The row as it lies there; of a block of numbers the first one's.
+        row: usize,
+        /// The column.
+        column: usize,
+    },
+    /// What the header has checked before.
+    #[error("cannot be read: {0}")]
+    Length(BlockError),
+}
+
+impl LoraMatrix {
+    /// The numbers of a tensor in a file of these bytes.
+    ///
+    /// # Errors
+    /// [`MatrixProblem`].
+    pub(crate) fn read(bytes: &[u8], claim: &TensorClaim) -> Result<Self, MatrixProblem> {
+        let columns = claim.ne.first().copied().unwrap_or(1);
+        let rows = claim.ne.get(1).copied().unwrap_or(1);
+        if claim.ne.iter().skip(2).any(|&n| n > 1) {
+            return Err(MatrixProblem::Experts);
+        }
+        let of = BlockType::of(claim.type_number);
+        let of = of.map_err(|error| MatrixProblem::Type(error.to_string()))?;
+        // The header has checked that it lies in the file.
+        let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
+        let end = start.saturating_add(claim.bytes.unwrap_or_default());
+        let stored = bytes.get(start..end).unwrap_or_default();
+        let mut values = vec![0.0; rows * columns];
+        match decode(of, stored, &mut values) {
+            Ok(()) => Ok(Self {
+                rows,
+                columns,
+                stored_in: of,
+                values,
+            }),
+            Err(BlockError::NotFinite { block, .. }) => {
+                let at = block * of.block_len();
+                let (row, column) = (at / columns, at % columns);
+                Err(MatrixProblem::NotFinite { row, column })
+            }
+            Err(length) => Err(MatrixProblem::Length(length)),
+        }
+    }
+}
+
+/// A file as its header describes it.
+#[derive(Debug)]
+pub(crate) struct LoraGguf {
+    /// `general.architecture`.
+    pub(crate) architecture: String,
+    /// By the names of the model's tensors.
+    pub(crate) pairs: BTreeMap<String, GgufPair>,
+    /// What is wrong.
+    pub(crate) problems: Vec<String>,
+    /// What is not looked at.
+    pub(crate) unchecked: Vec<String>,
+    alpha: f32,
+}
+
+/// The name of a factor's tensor.
+#[must_use]
+pub(crate) fn factor_name(tensor: &str, factor: LoraFactor) -> String {
+    let ending = match factor {
+        LoraFactor::A => "lora_a",
+        LoraFactor::B => "lora_b",
+    };
+    format!("{tensor}.{ending}")
+}
+
+/// What every adapter of this architecture says, of a correction that is applied as it is.
+#[must_use]
+pub(crate) fn metadata(architecture: &str) -> BTreeMap<&'static str, MetadataValue> {
+    let text = |text: &str| MetadataValue::Text(text.to_owned());
+    BTreeMap::from([
+        (TYPE, text(ADAPTER)),
+        (ARCHITECTURE, text(architecture)),
+        (KIND, text(LORA)),
+        (ALPHA, MetadataValue::F32(0.0)),
+    ])
+}
+
+impl LoraGguf {
+    /// Reads the header of a file, of which these are all bytes.
+    ///
+    /// # Errors
+    /// What is no GGUF about it. What is no adapter about it is a problem beside others.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
+        let header = GgufHeader::parse(bytes)?;
+        let metadata = &header.metadata;
+        let architecture = metadata.text(ARCHITECTURE).unwrap_or_default().to_owned();
+        let mut found = Self {
+            architecture,
+            pairs: BTreeMap::new(),
+            problems: Vec::new(),
+            unchecked: Vec::new(),
+            alpha: 0.0,
+        };
+        found.read_metadata(metadata);
+        for tensor in header.tensors {
+            found.sort(tensor);
+        }
+        Ok(found)
+    }
+
+    /// What a pair of this rank is multiplied by.
+    #[must_use]
+    pub(crate) fn scale(&self, rank: usize) -> f64 {
+        if self.alpha.abs() > 0.0 {
+            f64::from(self.alpha) / rank as f64
+        } else {
+            1.0
+        }
+    }
+
+    fn read_metadata(&mut self, metadata: &Metadata<'_>) {
+        for (key, expected) in [(TYPE, ADAPTER), (KIND, LORA)] {
+            let said = metadata.text(key);
+            if said != Some(expected) {
+                let said = said.map_or("no text".into(), |said| format!("'{}'", Quoted::new(said)));
+                self.problems
+                    .push(format!("{key} is {said}, not '{expected}'"));
+            }
+        }
+        if self.architecture.is_empty() {
+            let message = format!("has no {ARCHITECTURE}: llama.cpp holds it against the model's");
+            self.problems.push(message);
+        }
+        match metadata.float(ALPHA) {
+            Some(alpha) if alpha.is_finite() => self.alpha = alpha,
+            None if !metadata.has(ALPHA) => {}
+            found => {
+                let said = found.map_or("no number of 32 bits".into(), |of| of.to_string());
+                self.problems.push(format!("{ALPHA} is {said}"));
+            }
+        }
+        if metadata.has(INVOCATION) {
+            self.unchecked.push(format!(
+                "{INVOCATION}: from which token on it is applied is not looked at"
+            ));
+        }
+    }
+
+    fn sort(&mut self, tensor: TensorClaim) {
+        let name = tensor.name.as_str();
+        if name.len() > NAME_MAX {
+            self.problems.push(format!(
+                "tensor '{}': its name has {} bytes, llama.cpp reads {NAME_MAX}",
+                Quoted::new(name),
+                name.len()
+            ));
+        }
+        let of = |ending| name.strip_suffix(ending).map(str::to_owned);
+        if let Some(of) = of(".lora_a") {
+            self.pairs.entry(of).or_default().a = Some(tensor);
+        } else if let Some(of) = of(".lora_b") {
+            self.pairs.entry(of).or_default().b = Some(tensor);
+        } else if name.ends_with(NORM) {
+            let message = format!("tensor '{}': llama.cpp passes it over", Quoted::new(name));
+            self.unchecked.push(message);
+        } else {
+            self.problems.push(format!(
+                "tensor '{}' is neither NAME.lora_a nor NAME.lora_b",
+                Quoted::new(name)
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::gguf::writer::{GgufTensorPlan, GgufWriter};
+
+    fn file(metadata: &BTreeMap<&str, MetadataValue>, names: &[&str]) -> Vec<u8> {
+        let plan = |name: &&str| GgufTensorPlan {
+            name: (*name).into(),
+            ne: vec![2, 1],
+            type_number: 0,
+        };
+        let plans: Vec<_> = names.iter().map(plan).collect();
+        let mut writer = GgufWriter::begin(Vec::new(), metadata, &plans).unwrap();
+        names.iter().for_each(|_| writer.tensor(&[0; 8]).unwrap());
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_has_a_scale_of_one_and_reads_back() {
+        let names = [LoraFactor::A, LoraFactor::B].map(|of| factor_name("blk.0.x.weight", of));
+        let names = names.each_ref().map(String::as_str);
+        let found = LoraGguf::parse(&file(&metadata("llama"), &names)).unwrap();
+        assert_eq!(found.architecture, "llama");
+        assert!(found.problems.is_empty() && found.unchecked.is_empty());
+        let pair = &found.pairs["blk.0.x.weight"];
+        assert!(pair.a.is_some() && pair.b.is_some() && found.pairs.len() == 1);
+        assert_eq!(found.scale(7).to_bits(), 1.0_f64.to_bits());
+        let mut other = metadata("llama");
+        other.insert(ALPHA, MetadataValue::F32(16.0));
+        let found = LoraGguf::parse(&file(&other, &names)).unwrap();
+        assert_eq!(found.scale(8).to_bits(), 2.0_f64.to_bits());
+        other.remove(ALPHA);
+        let found = LoraGguf::parse(&file(&other, &names)).unwrap();
+        assert_eq!(found.scale(8).to_bits(), 1.0_f64.to_bits());
+    }
+
+    #[test]
+    fn what_llama_cpp_would_refuse_is_named() {
+        let text = |text: &str| MetadataValue::Text(text.into());
+        for (key, value, said) in [
+            (
+                TYPE,
+                Some(text("model")),
+                "general.type is 'model', not 'adapter'",
+            ),
+            (TYPE, None, "general.type is no text, not 'adapter'"),
+            (KIND, Some(text("ia3")), "adapter.type is 'ia3', not 'lora'"),
+            (ARCHITECTURE, None, "has no general.architecture"),
+            (
+                ALPHA,
+                Some(MetadataValue::U32(1)),
+                "adapter.lora.alpha is no number of 32 bits",
+            ),
+            (
+                ALPHA,
+                Some(MetadataValue::F32(f32::NAN)),
+                "adapter.lora.alpha is NaN",
+            ),
+        ] {
+            let mut all = metadata("llama");
+            match value {
+                Some(value) => all.insert(key, value),
+                None => all.remove(key),
+            };
+            let found = LoraGguf::parse(&file(&all, &["x.lora_a", "x.lora_b"])).unwrap();
+            assert_eq!(found.problems.len(), 1, "{key}: {found:?}");
+            assert!(found.problems[0].contains(said), "{:?}", found.problems);
+        }
+        let mut all = metadata("llama");
+        all.insert(INVOCATION, MetadataValue::U32(1));
+        let long = format!("{}.lora_a", "n".repeat(56));
+        let names = ["blk.0.attn_norm.weight", "x.lora_c"];
+        let found = LoraGguf::parse(&file(&all, &names)).unwrap();
+        assert_eq!(found.unchecked.len(), 2, "{found:?}");
+        assert_eq!(
+            found.problems,
+            ["tensor 'x.lora_c' is neither NAME.lora_a nor NAME.lora_b"]
+        );
+        assert_eq!(long.len(), 63);
+        let fits = LoraGguf::parse(&file(&metadata("llama"), &[&long])).unwrap();
+        assert!(fits.problems.is_empty(), "{fits:?}");
+    }
+}

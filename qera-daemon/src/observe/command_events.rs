@@ -1,0 +1,31 @@
+//! What is said of the user's command (`--on-publish`).
+
+use core::fmt;
+
+use serde::Serialize;
+
+/// An attempt printed something.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct CommandPrinted {
+    /// The generation that it was told of.
+    pub(crate) generation: u64,
+    /// The end of what it printed, at most 4 KiB.
+    pub(crate) text: String,
+    /// Bytes before it.
+    pub(crate) left_out: u64,
+}
+
+impl fmt::Display for CommandPrinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            text,
+            left_out,
+        } = self;
+        write!(f, "--on-publish for generation {generation} printed")?;
+        if *left_out > 0 {
+            write!(f, ", after {left_out} bytes that are left out")?;
+        }
+        write!(f, ": {text}")
+    }
+}

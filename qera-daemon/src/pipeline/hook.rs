@@ -1,0 +1,73 @@
+//! The user's command (`--on-publish`): which generations it is told of, and where it is said what
+//! became of it.
+
+use crate::error::Fatal;
+use crate::observe::command_events::CommandPrinted;
+use crate::observe::event::Event;
+use crate::observe::reporter::Reporter;
+use crate::pipeline::context::Context;
+use crate::publish::on_publish::told::ToldMemory;
+use crate::publish::on_publish::{CommandSaid, OnPublish, Published};
+use crate::publish::out_folder::OutFolder;
+
+/// The command, where there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Hook(Option<OnPublish>);
+
+impl Hook {
+    /// Starts its thread. A current generation that it was not run for, because the run that
+    /// published it was killed, is told at once.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`] when the system gives no thread.
+    pub(crate) fn start(context: &Context<'_>, out: &OutFolder) -> Result<Self, Fatal> {
+        let Some(command) = &context.settings.publish.on_publish else {
+            return Ok(Self(None));
+        };
+        let memory = ToldMemory::of(&out.path);
+        let untold = out.current_generation();
+        let untold = untold.filter(|&generation| !memory.was_told(generation));
+        let reporter = context.reporter.clone();
+        let say = move |said| say(&reporter, said);
+        let hook = Self(Some(OnPublish::start(command.clone(), memory, say)?));
+        if let Some(generation) = untold {
+            hook.published(out, generation);
+        }
+        Ok(hook)
+    }
+
+    /// A generation is the current one; returns at once.
+    pub(crate) fn published(&self, out: &OutFolder, generation: u64) {
+        if let Some(command) = &self.0 {
+            command.published(Published {
+                generation,
+                path: out.generation(generation),
+                current: out.path.join("current"),
+            });
+        }
+    }
+
+    /// Waits for the command, not for long once a signal came.
+    pub(crate) fn finish(self, context: &Context<'_>) {
+        if let Some(command) = self.0 {
+            command.finish(|| context.stopping());
+        }
+    }
+}
+
+fn say(reporter: &Reporter, said: CommandSaid) {
+    reporter.say(&match said {
+        CommandSaid::Failed(message) => Event::Warning {
+            subject: "--on-publish",
+            message,
+        },
+        CommandSaid::Printed {
+            generation,
+            printed,
+        } => Event::CommandPrinted(CommandPrinted {
+            generation,
+            text: printed.text,
+            left_out: printed.left_out,
+        }),
+    });
+}

@@ -1,0 +1,68 @@
+//! Whether a GGUF is a base of qera's, and the one that was written: a bit that is another one is W~
+//! too, and no sample of a few rows finds it.
+
+use std::path::{Path, PathBuf};
+
+use crate::disk::{is_folder, read_if_there};
+use crate::publish::base::{BaseRecord, RECORD};
+use crate::publish::check::findings::Findings;
+use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::publish::check::served_model::ServedModel;
+use crate::settings::gguf_path::is_gguf;
+use crate::settings::publish::GGUF_FILE;
+
+/// The file of a base that is a GGUF, where its folder is meant; any other path as it is.
+#[must_use]
+pub(crate) fn file_of_base(path: &Path) -> PathBuf {
+    let record = || record_in(path).filter(|record| record.gguf.is_some());
+    match is_folder(path) && record().is_some() {
+        true => path.join(GGUF_FILE),
+        false => path.to_path_buf(),
+    }
+}
+
+/// Whether a GGUF is a base of qera's: its record lies beside it, or the manifest of an adapter knows
+/// one. To an adapter that corrects what was given it is such a file, whoever made it.
+#[must_use]
+pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
+    let beside = || record_in(path.parent()?).filter(|record| record.gguf.is_some());
+    let corrects_given = manifest.is_some_and(|of| of.settings.format.is_given());
+    let is_said = manifest.is_some_and(|of| of.gguf_base.is_some());
+    !corrects_given && is_gguf(path) && (is_said || beside().is_some())
+}
+
+/// One that cannot be read is said to be so when the model is opened.
+fn record_in(folder: &Path) -> Option<BaseRecord> {
+    let bytes = read_if_there(&folder.join(RECORD)).ok()??;
+    BaseRecord::parse(&bytes).ok()
+}
+
+/// Reads such a file whole; nothing is said of another model.
+pub(crate) fn check_gguf_base(
+    model: &ServedModel,
+    manifest: &ManifestClaims,
+    findings: &mut Findings,
+) {
+    if !model.is_gguf() {
+        return;
+    }
+    let path = model.path.display();
+    let record = model.record().and_then(|record| record.gguf.as_ref());
+    let of_manifest = manifest.gguf_base.as_ref();
+    let by = match record {
+        Some(of) => (&of.blake3, RECORD),
+        None => match of_manifest {
+            Some(of) => (&of.blake3, "the adapter's manifest"),
+            None => return,
+        },
+    };
+    let (said, who) = by;
+    match model.digest_of_file(&model.path) {
+        Some(found) if found == *said => {}
+        found => findings.problem(format!(
+            "{path}: is not the file that {who} was written for ({} for {said}): the correction \
+             would do harm",
+            found.as_deref().unwrap_or("unread")
+        )),
+    }
+}

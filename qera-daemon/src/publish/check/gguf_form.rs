@@ -1,0 +1,99 @@
+//! A GGUF adapter: what llama.cpp would refuse of it, and whether it fits a model's GGUF.
+
+use std::path::Path;
+
+use crate::formats::gguf::error::Quoted;
+use crate::publish::check::findings::Findings;
+use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::publish::written::gguf::GgufFile;
+use crate::settings::publish::AdapterForm;
+use crate::weights::gguf::file::GgufModel;
+use crate::weights::gguf::rows::RowOrder;
+
+/// Looks at every pair, in the rows' order that a manifest says.
+pub(crate) fn check_gguf(
+    name: &str,
+    file: &GgufFile,
+    manifest: Option<&ManifestClaims>,
+    findings: &mut Findings,
+) -> FormPairs {
+    let mut found = FormPairs::new(AdapterForm::Gguf, name.to_owned());
+    for problem in &file.lora.problems {
+        findings.problem(format!("{name}: {problem}"));
+    }
+    for unchecked in &file.lora.unchecked {
+        findings.not_checked(format!("{name}: {unchecked}"));
+    }
+    if file.lora.pairs.is_empty() {
+        findings.problem(format!("{name}: has no tensor NAME.lora_a"));
+    }
+    let rows = manifest.map(|of| found.layers_of(of)).unwrap_or_default();
+    for tensor in file.lora.pairs.keys() {
+        let layer = rows.get(tensor.as_str());
+        let place = layer.and_then(|layer| layer.gguf.as_ref());
+        let rows = place.map_or(RowOrder::AsTheyLie, |place| place.rows);
+        found.enter(tensor, file.pair(tensor, rows), findings);
+        if let Some(pair) = found.pairs.get(tensor) {
+            let scale = file.lora.scale(pair.rank);
+            if manifest.is_some() && (scale - 1.0).abs() > 1e-9 {
+                findings.problem(format!(
+                    "{name}: {tensor}: adapter.lora.alpha scales its correction by {scale}, which qera makes for a scale of 1"
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// Holds it against the GGUF of the model that it is served on.
+pub(crate) fn check_on_gguf(
+    file: &GgufFile,
+    found: &FormPairs,
+    model: &GgufModel,
+    manifest: Option<&ManifestClaims>,
+    findings: &mut Findings,
+) {
+    let (name, path) = (&found.file, model.path.display());
+    let (own, of_model) = (&file.lora.architecture, model.family.architecture());
+    if own != of_model {
+        findings.problem(format!(
+            "{name}: its general.architecture is '{}', {path} is a '{of_model}': llama.cpp refuses it",
+            Quoted::new(own)
+        ));
+    }
+    for (tensor, pair) in &found.pairs {
+        let Some(there) = model.tensors.get(tensor) else {
+            findings.problem(format!("{name}: {path} has no tensor '{tensor}'"));
+            continue;
+        };
+        let fits = [pair.in_features, pair.out_features];
+        if there.ne != fits {
+            findings.problem(format!(
+                "{name}: {tensor}: A and B fit {fits:?}, {path} has {:?}",
+                there.ne
+            ));
+        }
+    }
+    let layers = manifest.map(|of| found.layers_of(of)).unwrap_or_default();
+    for place in layers.values().filter_map(|layer| layer.gguf.as_ref()) {
+        let lie = model.row_order(&place.tensor);
+        if let Some(lie) = lie.filter(|lie| *lie != place.rows) {
+            findings.problem(format!(
+                "{name}: {}: its rows lie as {:?}, those of {path} as {lie:?}",
+                place.tensor, place.rows
+            ));
+        }
+    }
+}
+
+/// Opens the GGUF of a model; why it was not looked at where it is of no known kind.
+pub(crate) fn open_model(path: &Path, findings: &mut Findings) -> Option<GgufModel> {
+    match GgufModel::open(path, &[]) {
+        Ok(model) => Some(model),
+        Err(error) => {
+            findings.not_checked(format!("whether the adapter's tensors fit it: {error}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! An adapter in mlx-lm's form: what would fail there, and what would be left out without a word.
+
+use std::path::Path;
+
+use crate::disk::read;
+use crate::formats::mlx::config::{MlxConfig, block_path};
+use crate::formats::mlx::{CONFIG, TENSORS};
+use crate::publish::check::findings::Findings;
+use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::publish::written::tensor_file::MlxFile;
+use crate::settings::publish::AdapterForm;
+
+/// Looks at every pair of a folder, which messages call so.
+pub(crate) fn check_mlx(
+    called: &str,
+    folder: &Path,
+    manifest: Option<&ManifestClaims>,
+    findings: &mut Findings,
+) -> FormPairs {
+    let join = |file: &str| match called {
+        "" => file.to_owned(),
+        _ => format!("{called}/{file}"),
+    };
+    let mut found = FormPairs::new(AdapterForm::Mlx, join(TENSORS));
+    let config = read_config(&join(CONFIG), folder, findings);
+    let file = match MlxFile::open(folder) {
+        Ok(file) => file,
+        Err(error) => {
+            findings.problem(format!("{}: {error}", found.file));
+            return found;
+        }
+    };
+    for name in &file.tensors.others {
+        findings.problem(format!(
+            "{}: tensor '{name}' is neither NAME.lora_a nor NAME.lora_b",
+            found.file
+        ));
+    }
+    if file.tensors.pairs.is_empty() {
+        findings.problem(format!("{}: has no tensor NAME.lora_a", found.file));
+    }
+    for module in file.tensors.pairs.keys() {
+        found.enter(module, file.pair(module), findings);
+    }
+    if let Some(config) = config {
+        check_config(&join(CONFIG), &config, &found, findings);
+        check_scale(&join(CONFIG), &config, manifest, findings);
+    }
+    found
+}
+
+/// qera's corrections are applied as they are.
+fn check_scale(
+    file: &str,
+    config: &MlxConfig,
+    manifest: Option<&ManifestClaims>,
+    findings: &mut Findings,
+) {
+    let scale = config.scale.filter(|_| manifest.is_some());
+    if let Some(scale) = scale.filter(|scale| (scale - 1.0).abs() > 1e-9) {
+        findings.problem(format!(
+            "{file}: scale is {scale}, qera makes corrections for a scale of 1"
+        ));
+    }
+}
+
+/// Ranks, and that every module with tensors gets them.
+fn check_config(file: &str, config: &MlxConfig, found: &FormPairs, findings: &mut Findings) {
+    let blocks = found.with_tensors.iter().filter_map(|m| block_path(m));
+    let last = blocks.map(|of| of.block).max();
+    // No fewer than these are there; where it is more, fewer are reached.
+    let blocks = last.map(|last| last.saturating_add(1));
+    for (module, pair) in &found.pairs {
+        if let Some(rank) = config.rank.filter(|&rank| rank != pair.rank) {
+            findings.problem(format!(
+                "{}: {module}: its pair has rank {}, {file} says {rank}",
+                found.file, pair.rank
+            ));
+        }
+        if !config.reaches(module, blocks) {
+            findings.problem(format!(
+                "{file}: neither keys nor num_layers mean {module}, whose tensors mlx-lm refuses"
+            ));
+        }
+    }
+}
+
+fn read_config(name: &str, folder: &Path, findings: &mut Findings) -> Option<MlxConfig> {
+    match read(&folder.join(CONFIG)).map(|bytes| MlxConfig::parse(&bytes)) {
+        Err(error) => findings.problem(format!("{name}: {error}")),
+        Ok(Err(error)) => findings.problem(format!("{name}: not JSON: {error}")),
+        Ok(Ok(config)) => {
+            for problem in &config.problems {
+                findings.problem(format!("{name}: {problem}"));
+            }
+            for unchecked in &config.unchecked {
+                findings.not_checked(format!("{name}: {unchecked}"));
+            }
+            return Some(config);
+        }
+    }
+    None
+}

@@ -1,0 +1,81 @@
+//! A GGUF that is served: its tensors by the names of the Hugging Face class, and rows of them in
+//! that class's order.
+
+use std::path::Path;
+
+use crate::error::Fatal;
+use crate::formats::gguf::blocks::decode;
+use crate::publish::check::served_rows::Rows;
+use crate::publish::sample::SampleSize;
+use crate::weights::checkpoint::MappedFile;
+use crate::weights::gguf::checkpoint::name_of;
+use crate::weights::gguf::file::{GgufModel, GgufTensor};
+use crate::weights::gguf::rows::RowOrder;
+use crate::weights::layers::module_of;
+
+/// A GGUF.
+#[derive(Debug)]
+pub(crate) struct ServedGguf {
+    model: GgufModel,
+}
+
+/// A tensor of it.
+#[derive(Debug)]
+pub(crate) struct ServedTensor<'a> {
+    /// The Hugging Face class's name; its own where that class has none.
+    pub(crate) name: String,
+    /// Where it lies.
+    pub(crate) tensor: &'a GgufTensor,
+}
+
+impl ServedGguf {
+    /// Opens it; only the header is read.
+    ///
+    /// # Errors
+    /// As for [`GgufModel::open`].
+    pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
+        let model = GgufModel::open(path, &[])?;
+        Ok(Self { model })
+    }
+
+    /// Its tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = ServedTensor<'_>> {
+        let tensors = self.model.tensors.iter();
+        tensors.map(|(name, tensor)| ServedTensor {
+            name: name_of(&self.model, name),
+            tensor,
+        })
+    }
+
+    /// Its files.
+    pub(crate) fn files(&self) -> &[MappedFile] {
+        &self.model.parts
+    }
+
+    /// The beginnings of some rows of a tensor by the class's name; `None` for what is no matrix of
+    /// a known type, whose rows are in a known order.
+    #[must_use]
+    pub(crate) fn sample(&self, name: &str, most: SampleSize) -> Option<Rows> {
+        let ServedTensor { tensor, .. } = self.tensors().find(|of| of.name == name)?;
+        let (of, &[in_features, outputs]) = (tensor.block_type().ok()?, &tensor.ne[..]) else {
+            return None;
+        };
+        let place = self.model.family.tensor_of(module_of(name)?);
+        let order = place.map(|of| RowOrder::new(of.rows, &self.model.heads, of.block, outputs));
+        let order = order.transpose().ok()?.unwrap_or(RowOrder::AsTheyLie);
+        let bytes = self.model.bytes(tensor)?;
+        let row_bytes = bytes.len() / outputs;
+        let width = most.width.min(in_features);
+        let (mut row_values, mut values) = (vec![0.0; in_features], Vec::new());
+        for row in most.rows_of(outputs) {
+            let stored = &bytes[order.stored(row) * row_bytes..][..row_bytes];
+            decode(of, stored, &mut row_values).ok()?;
+            values.extend_from_slice(&row_values[..width]);
+        }
+        Some(Rows {
+            in_features,
+            width,
+            values,
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! The forms in which an adapter is written, and what each calls the layers: known before a row is
+//! read.
+
+use std::collections::BTreeSet;
+
+use crate::error::Fatal;
+use crate::settings::publish::{AdapterForm, PublishSettings};
+use crate::weights::Weights;
+use crate::weights::gguf::layer_names::GgufNames;
+use crate::weights::mlx::MlxNames;
+
+/// Name of the GGUF in a generation.
+pub(crate) const GGUF: &str = "adapter.gguf";
+/// Folder of MLX's files in a generation: its configuration has the name that PEFT's has.
+pub(crate) const MLX: &str = "mlx";
+
+/// The forms of a run.
+#[derive(Debug)]
+pub(crate) struct AdapterForms {
+    /// Those that are written.
+    pub(crate) all: BTreeSet<AdapterForm>,
+    /// Names in a GGUF, where one is written.
+    pub(crate) gguf: Option<GgufNames>,
+    /// Names in mlx-lm, where its files are written.
+    pub(crate) mlx: Option<MlxNames>,
+}
+
+impl AdapterForms {
+    /// Those that are asked for.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`] naming the layer that a form has no place for, or the model that is not
+    /// known there.
+    pub(crate) fn of(settings: &PublishSettings, weights: &Weights) -> Result<Self, Fatal> {
+        let writes = |form| settings.formats.contains(&form);
+        let gguf = writes(AdapterForm::Gguf).then(|| GgufNames::of(weights));
+        let mlx = writes(AdapterForm::Mlx).then(|| MlxNames::of(weights));
+        Ok(Self {
+            all: settings.formats.clone(),
+            gguf: gguf
+                .transpose()
+                .map_err(|e| AdapterForm::Gguf.refused(&e))?,
+            mlx: mlx.transpose().map_err(|e| AdapterForm::Mlx.refused(&e))?,
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! The adapter as a GGUF LoRA, which llama.cpp and Ollama load beside the model's own GGUF.
+//!
+//! Names are those of the model's tensors, and the rows of B lie as the model's rows do there.
+//! `adapter.lora.alpha` is 0, by which llama.cpp applies every pair as it is, whatever its rank.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::disk::new_file::NewFile;
+use crate::error::Fatal;
+use crate::formats::gguf::lora::{LoraFactor, factor_name, metadata};
+use crate::formats::gguf::writer::{GgufTensorPlan, GgufWriteError, GgufWriter, MetadataValue};
+use crate::publish::layers::{PaddedFactors, PublishedLayers};
+use crate::publish::manifest::Fingerprints;
+use crate::weights::gguf::layer_names::GgufNames;
+use crate::weights::gguf::rows::RowOrder;
+
+/// What the file says of where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Provenance<'a> {
+    /// Number of the generation.
+    pub(crate) generation: u64,
+    /// What it belongs to.
+    pub(crate) fingerprints: &'a Fingerprints,
+}
+
+/// Writes the file.
+///
+/// # Errors
+/// [`Fatal::Io`], [`Fatal::Unwritten`].
+pub(crate) fn write_gguf(
+    path: &Path,
+    published: &PublishedLayers<'_>,
+    names: &GgufNames,
+    provenance: Provenance<'_>,
+) -> Result<(), Fatal> {
+    let mut plans = Vec::new();
+    for of in published.solved() {
+        let (layer, dtype) = (of.layer, of.solution.factors.dtype);
+        let rank = dtype.padded_rank(published.rank_of(&of));
+        let tensor = &names.layers[of.index].tensor;
+        let plan = |factor, ne: [usize; 2]| GgufTensorPlan {
+            name: factor_name(tensor, factor),
+            ne: ne.into(),
+            type_number: dtype.block_type().number(),
+        };
+        plans.push(plan(LoraFactor::A, [layer.in_features, rank]));
+        plans.push(plan(LoraFactor::B, [rank, layer.out_features]));
+    }
+    let failed = GgufWriteError::of(path);
+    let out = NewFile::create(path)?;
+    let metadata = provenance.metadata(names.architecture);
+    let mut writer = GgufWriter::begin(out, &metadata, &plans).map_err(&failed)?;
+    for of in published.solved() {
+        let dtype = of.solution.factors.dtype;
+        let rank = dtype.padded_rank(published.rank_of(&of));
+        let PaddedFactors { lora_a, lora_b } = of.padded(rank);
+        let lora_b = stored(&lora_b, rank, names.layers[of.index].rows);
+        let lora_a = dtype.encode(&lora_a, of.layer.in_features);
+        writer.tensor(&lora_a).map_err(&failed)?;
+        writer
+            .tensor(&dtype.encode(&lora_b, rank))
+            .map_err(&failed)?;
+    }
+    writer.finish().map_err(&failed)?.sync()
+}
+
+/// Rows of B where the model's rows lie.
+fn stored(lora_b: &[f32], rank: usize, rows: RowOrder) -> Vec<f32> {
+    let mut stored = vec![0.0; lora_b.len()];
+    for (row, values) in lora_b.chunks_exact(rank).enumerate() {
+        stored[rows.stored(row) * rank..][..rank].copy_from_slice(values);
+    }
+    stored
+}
+
+impl Provenance<'_> {
+    fn metadata(&self, architecture: &str) -> BTreeMap<&'static str, MetadataValue> {
+        let Fingerprints {
+            checkpoint,
+            model,
+            settings,
+            names,
+            base,
+            rounded,
+            quantized,
+            imatrix,
+        } = self.fingerprints;
+        let mut all = metadata(architecture);
+        let mut put = |key, value: &str| {
+            all.insert(key, MetadataValue::Text(value.to_owned()));
+        };
+        put("qera.version", env!("CARGO_PKG_VERSION"));
+        put("qera.generation", &self.generation.to_string());
+        put("qera.fingerprints.checkpoint", checkpoint);
+        put("qera.fingerprints.settings", settings);
+        let optional = [
+            ("qera.fingerprints.model", model),
+            ("qera.fingerprints.names", names),
+            ("qera.fingerprints.base", base),
+            ("qera.fingerprints.rounded", rounded),
+            ("qera.fingerprints.quantized", quantized),
+            ("qera.fingerprints.imatrix", imatrix),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                put(key, value);
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,170 @@
+//! What a GGUF calls the layers of a model, and where their rows lie there: of the GGUF that is W~ or
+//! W, or of the one that a converter makes of a Hugging Face checkpoint of a listed family.
+
+use serde::{Deserialize, Serialize};
+
+use crate::weights::Weights;
+use crate::weights::gguf::family::Family;
+use crate::weights::gguf::rows::{HeadCounts, RowError, RowOrder};
+use crate::weights::given::tensor::GivenTensor;
+use crate::weights::layers::{Layer, tensor_of};
+
+/// Bytes that llama.cpp has for the name of a tensor, without the NUL behind it.
+const NAME_MAX: usize = 63;
+/// Bytes of what a LoRA puts behind it: `.lora_a`.
+const ENDING: usize = 7;
+
+/// A layer in a GGUF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GgufLayerPlace {
+    /// The tensor of its weight.
+    pub(crate) tensor: String,
+    /// Where its rows lie.
+    #[serde(default, skip_serializing_if = "RowOrder::moves_nothing")]
+    pub(crate) rows: RowOrder,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct GgufNames {
+    /// What the GGUF's `general.architecture` is.
+    pub(crate) architecture: &'static str,
+    /// By layer.
+    pub(crate) layers: Vec<GgufLayerPlace>,
+}
+
+/// Why a layer has no place in a GGUF.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoPlace {
+    /// The model is of no listed kind.
+    #[error(
+        "what a GGUF calls the layers of {kinds} is not known; known are models of the \
+         architectures {known}"
+    )]
+    Kind {
+        /// The kinds of its parts, or that there is no word on them.
+        kinds: String,
+        /// Those that are listed.
+        known: String,
+    },
+    /// The layer is no tensor of its own there.
+    #[error(
+        "'{layer}' is no tensor of its own in a GGUF of the architecture '{architecture}': leave \
+         it out by --exclude"
+    )]
+    Layer {
+        /// Its name.
+        layer: String,
+        /// Of the GGUF.
+        architecture: &'static str,
+    },
+    /// Its rows have an order that is not known.
+    #[error("'{layer}': {error}")]
+    Rows {
+        /// Its name.
+        layer: String,
+        /// Why.
+        error: RowError,
+    },
+    /// Its tensor's name is too long.
+    #[error("'{layer}': '{tensor}.lora_a' has more than {NAME_MAX} bytes, which llama.cpp refuses")]
+    Long {
+        /// Its name.
+        layer: String,
+        /// The tensor.
+        tensor: String,
+    },
+}
+
+impl GgufNames {
+    /// Those of the selected layers.
+    ///
+    /// # Errors
+    /// [`NoPlace`], which names the layer.
+    pub(crate) fn of(weights: &Weights) -> Result<Self, NoPlace> {
+        let given = weights.given();
+        let given = given.and_then(|of| Some((of, of.given.architecture()?)));
+        if let Some((given, architecture)) = given {
+            let places = given.layers.iter().filter_map(|layer| match &layer.tensor {
+                GivenTensor::Gguf(of) => Some(GgufLayerPlace {
+                    tensor: of.name.clone(),
+                    rows: of.rows(),
+                }),
+                GivenTensor::Packed(_) => None,
+            });
+            return Self::checked(architecture, weights.layers(), places.collect());
+        }
+        let kinds = weights.kinds();
+        let family = family_of(&kinds)?;
+        let heads = weights.head_counts();
+        let place = |layer: &Layer| place(weights, family, &heads, layer);
+        let places = weights.layers().iter().map(place);
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        Self::checked(family.architecture(), weights.layers(), places)
+    }
+
+    fn checked(
+        architecture: &'static str,
+        of: &[Layer],
+        layers: Vec<GgufLayerPlace>,
+    ) -> Result<Self, NoPlace> {
+        let mut all = of.iter().zip(&layers);
+        match all.find(|(_, place)| place.tensor.len() + ENDING > NAME_MAX) {
+            Some((layer, place)) => Err(NoPlace::Long {
+                layer: layer.name.clone(),
+                tensor: place.tensor.clone(),
+            }),
+            None => Ok(Self {
+                architecture,
+                layers,
+            }),
+        }
+    }
+}
+
+/// The family of a model whose parts are of these kinds.
+///
+/// # Errors
+/// [`NoPlace::Kind`].
+pub(crate) fn family_of(kinds: &[&str]) -> Result<&'static Family, NoPlace> {
+    let mut families = kinds.iter().copied().filter_map(Family::of_model_type);
+    families.next().ok_or_else(|| NoPlace::Kind {
+        kinds: match kinds {
+            [] => "a model whose config.json does not say what it is".into(),
+            _ => format!("'{}'", kinds.join("', '")),
+        },
+        known: Family::architectures().join(", "),
+    })
+}
+
+/// That of a layer of the checkpoint.
+fn place(
+    weights: &Weights,
+    family: &'static Family,
+    heads: &HeadCounts,
+    layer: &Layer,
+) -> Result<GgufLayerPlace, NoPlace> {
+    let stored = weights.checkpoint().tensors.get(&tensor_of(&layer.name));
+    let stored = stored.map_or(RowOrder::AsTheyLie, |tensor| tensor.rows);
+    let Some(of) = family.tensor_of(&layer.name) else {
+        let tensor = family.output_of(&layer.name);
+        let tensor = tensor.ok_or_else(|| NoPlace::Layer {
+            layer: layer.name.clone(),
+            architecture: family.architecture(),
+        })?;
+        let rows = RowOrder::AsTheyLie;
+        return Ok(GgufLayerPlace { tensor, rows });
+    };
+    let order = match weights.is_of_gguf() {
+        // As they were read.
+        true => Ok(stored),
+        false => RowOrder::new(of.rows, heads, of.block, layer.out_features),
+    };
+    Ok(GgufLayerPlace {
+        tensor: of.tensor,
+        rows: order.map_err(|error| NoPlace::Rows {
+            layer: layer.name.clone(),
+            error,
+        })?,
+    })
+}

@@ -1,0 +1,110 @@
+//! GGUF adapters that nobody vouches for: each is refused by what is wrong with it. That no bytes
+//! whatever end in a panic is tested in `gguf_headers`.
+
+use std::fs;
+
+use crate::{BINARY, current, once};
+use qera_tests::daemon::expect;
+use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
+use qera_tests::gguf_model::daemon_with_gguf;
+
+const A: &str = "blk.0.attn_q.weight.lora_a";
+const B: &str = "blk.0.attn_q.weight.lora_b";
+const VERIFY: [&str; 5] = ["verify", "--adapter", "x.gguf", "--base", "model.gguf"];
+
+/// An adapter of one pair of rank 2 for q, whose B is this tensor.
+fn adapter(architecture: &str, b: GgufTensorToWrite) -> GgufToWrite {
+    GgufToWrite::default()
+        .text("general.type", "adapter")
+        .text("general.architecture", architecture)
+        .text("adapter.type", "lora")
+        .tensor(GgufTensorToWrite::f32(A, &[32, 2], &[0.5; 64]))
+        .tensor(b)
+}
+
+fn b(ne: &[usize]) -> GgufTensorToWrite {
+    GgufTensorToWrite::f32(B, ne, &vec![0.5; ne.iter().product()])
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_named() {
+    let daemon = daemon_with_gguf(BINARY);
+    let file = daemon.path().join("x.gguf");
+    adapter("llama", b(&[2, 16])).write(&file);
+    let said = "1 layers of rank 2 as gguf, on model.gguf";
+    expect(&daemon.run(&VERIFY), 0, &[said]);
+    let mut not_finite = b(&[2, 16]);
+    not_finite.bytes[4 * 5..4 * 6].copy_from_slice(&f32::NAN.to_le_bytes());
+    let mut unknown = b(&[2, 16]);
+    unknown.type_number = 200;
+    let named = |name: &str| GgufTensorToWrite {
+        name: name.into(),
+        ..b(&[2, 16])
+    };
+    for (changed, said) in [
+        (
+            adapter("qwen2", b(&[2, 16])),
+            "its general.architecture is 'qwen2', model.gguf is a 'llama'",
+        ),
+        (
+            adapter("llama", named("blk.0.attn_k.weight.lora_b")),
+            "tensor 'blk.0.attn_q.weight.lora_b' is missing, its other half is there",
+        ),
+        (
+            adapter("llama", named("blk.0.attn_q.weight.lora_c")),
+            "tensor 'blk.0.attn_q.weight.lora_c' is neither",
+        ),
+        (
+            adapter("llama", b(&[3, 16])),
+            "blk.0.attn_q.weight: A has rank 2 and B has rank 3",
+        ),
+        (
+            adapter("llama", b(&[2, 15])),
+            "blk.0.attn_q.weight: A and B fit [32, 15], model.gguf has [32, 16]",
+        ),
+        (
+            adapter("llama", not_finite),
+            "tensor 'blk.0.attn_q.weight.lora_b' is NaN or infinite at [2, 1]",
+        ),
+        (
+            adapter("llama", unknown),
+            "tensor 'blk.0.attn_q.weight.lora_b' is of type",
+        ),
+        (
+            adapter("llama", b(&[2, 16])).text("adapter.lora.alpha", "16"),
+            "adapter.lora.alpha is no number of 32 bits",
+        ),
+        (
+            GgufToWrite::model("llama", 2, 1),
+            "general.type is no text, not 'adapter'",
+        ),
+    ] {
+        changed.write(&file);
+        expect(&daemon.run(&VERIFY), 1, &["x.gguf: ", said]);
+    }
+}
+
+#[test]
+fn what_is_not_read_is_said_and_not_taken_for_wrong() {
+    let daemon = daemon_with_gguf(BINARY);
+    let file = daemon.path().join("x.gguf");
+    adapter("llama", b(&[2, 16, 3])).write(&file);
+    let said = "not checked: x.gguf: tensor 'blk.0.attn_q.weight.lora_b' has three dimensions";
+    expect(&daemon.run(&VERIFY), 0, &[said]);
+    fs::write(&file, b"no GGUF at all").unwrap();
+    let said = "x.gguf: is no folder, and no GGUF file";
+    expect(&daemon.run(&VERIFY), 1, &[said]);
+}
+
+#[test]
+fn a_file_that_was_cut_is_told() {
+    let daemon = daemon_with_gguf(BINARY);
+    let given = ["--checkpoint", "checkpoint", "--quantized", "model.gguf"];
+    expect(&once(&daemon, &given), 0, &[]);
+    let whole = fs::read(current(&daemon, "adapter.gguf")).unwrap();
+    for cut in [4, 23, 200, whole.len() / 2, whole.len() - 64] {
+        fs::write(current(&daemon, "adapter.gguf"), &whole[..cut]).unwrap();
+        let run = daemon.run(&["verify", "--adapter", "qera-out/current"]);
+        expect(&run, 1, &["problem: adapter.gguf: "]);
+    }
+}

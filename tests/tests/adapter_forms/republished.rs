@@ -1,0 +1,96 @@
+//! Other forms of the same corrections: published once more, and nothing is lost.
+
+use std::fs;
+
+use crate::{BINARY, current, json_of, once};
+use qera_tests::daemon::expect;
+use qera_tests::gguf_lora::GgufLora;
+use qera_tests::gguf_model::{LAYERS, daemon_with_gguf, write_shard};
+use qera_tests::output_folder::{generations, snapshot_files};
+
+const GIVEN: [&str; 4] = ["--checkpoint", "checkpoint", "--quantized", "model.gguf"];
+
+#[test]
+fn a_drained_folder_is_published_again_in_another_form() {
+    let daemon = daemon_with_gguf(BINARY);
+    let run = |more: &[&str]| once(&daemon, &[&GIVEN[..], more].concat());
+    let peft = run(&["--format", "peft"]);
+    expect(&peft, 0, &["published generation 1"]);
+    let first = daemon.adapter("qera-out");
+    let state = daemon.path().join("qera-out/state");
+    let before = snapshot_files(&state);
+    let both = run(&["--format", "peft,gguf"]);
+    expect(&both, 0, &["published generation 2"]);
+    assert!(!both.output.contains("anew"), "{}", both.output);
+    assert_eq!(snapshot_files(&state), before);
+    let second = daemon.adapter("qera-out");
+    assert_eq!(first.bytes, second.bytes);
+    for same in ["inputs", "fingerprints"] {
+        assert_eq!(first.manifest[same], second.manifest[same]);
+    }
+    // The same forms again: they are there.
+    expect(&run(&["--format", "gguf,peft"]), 0, &[]);
+    assert_eq!(generations(&daemon.path().join("qera-out")), [1, 2]);
+    expect(&run(&[]), 0, &["published generation 3"]);
+    assert!(!current(&daemon, "adapter_config.json").exists());
+    let old = "qera-out/generations/000002/adapter.gguf";
+    let old = GgufLora::load(&daemon.path().join(old));
+    let new = GgufLora::load(&current(&daemon, "adapter.gguf"));
+    assert_eq!(old.tensors, new.tensors);
+    expect(&run(&["--ragged"]), 0, &["published generation 4"]);
+}
+
+/// `solve` makes the forms of a state, as a run does.
+#[test]
+fn solve_writes_the_forms_that_it_is_asked_for() {
+    let daemon = daemon_with_gguf(BINARY);
+    expect(&once(&daemon, &GIVEN), 0, &[]);
+    let own = GgufLora::load(&current(&daemon, "adapter.gguf"));
+    let options = ["--state", "qera-out/state", "--out", "again", "--rank", "4"];
+    let forms = ["--format", "mlx,gguf"];
+    let solve = [&["solve"], &GIVEN[..], &options, &forms].concat();
+    expect(&daemon.run(&solve), 0, &[]);
+    let again = daemon.path().join("again/current");
+    let found = GgufLora::load(&again.join("adapter.gguf"));
+    assert_eq!(found.tensors, own.tensors);
+    assert!(again.join("mlx/adapters.safetensors").exists());
+    assert!(!again.join("adapter_config.json").exists());
+}
+
+/// Evidence that a live run gathered for one form is there for the next.
+#[test]
+fn evidence_stays() {
+    let daemon = daemon_with_gguf(BINARY);
+    (2..8).for_each(|shard| write_shard(&daemon, shard));
+    let live = [
+        "--watch",
+        "activations",
+        "--rank",
+        "4",
+        "--until-converged",
+        "--tolerance",
+        "0.5",
+        "--idle-publish",
+        "1",
+        "--format",
+        "peft",
+    ];
+    expect(&daemon.run(&[&live[..], &GIVEN].concat()), 0, &[]);
+    let evidence = || {
+        let manifest = json_of(&daemon, "qera_manifest.json");
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        layers.map(|of| of["evidence"].clone()).collect::<Vec<_>>()
+    };
+    let before = evidence();
+    assert_eq!(before.len(), LAYERS.len());
+    assert!(before.iter().any(|of| !of.is_null()), "{before:?}");
+    expect(&once(&daemon, &GIVEN), 0, &["published generation"]);
+    assert_eq!(evidence(), before);
+    assert!(!current(&daemon, "adapter_config.json").exists());
+    assert!(
+        fs::metadata(current(&daemon, "adapter.gguf"))
+            .unwrap()
+            .len()
+            > 1000
+    );
+}

@@ -1,0 +1,161 @@
+//! `verify` of a generation, of one form of it, and of what others made.
+
+use std::fs;
+
+use crate::{BINARY, current, once};
+use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use qera_tests::gguf_file::GgufToWrite;
+use qera_tests::gguf_lora::GgufLora;
+use qera_tests::gguf_model::{daemon_with_gguf, quantized_model};
+use serde_json::{Value, json};
+
+const CURRENT: &str = "qera-out/current";
+const Q: &str = "blk.0.attn_q.weight";
+
+/// A generation in these forms.
+fn published(forms: &str) -> TestDaemon {
+    let daemon = daemon_with_gguf(BINARY);
+    let given = ["--checkpoint", "checkpoint", "--quantized", "model.gguf"];
+    let run = once(&daemon, &[&given[..], &["--format", forms]].concat());
+    expect(&run, 0, &[]);
+    daemon
+}
+
+fn verify(daemon: &TestDaemon, adapter: &str, more: &[&str]) -> EndedRun {
+    daemon.run(&[&["verify", "--adapter", adapter], more].concat())
+}
+
+/// Writes a JSON file of the current generation anew.
+fn edit(daemon: &TestDaemon, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = current(daemon, file);
+    let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn one_form_of_a_generation_is_held_against_its_manifest_and_the_model() {
+    let daemon = published("peft,gguf,mlx");
+    for (form, said) in [
+        ("", "3 layers of rank 4 as peft, gguf, mlx, on /"),
+        ("/adapter.gguf", "3 layers of rank 4 as gguf, on /"),
+        ("/mlx", "3 layers of rank 4 as mlx, on /"),
+    ] {
+        let form = format!("{CURRENT}{form}");
+        let run = verify(&daemon, &form, &[]);
+        expect(&run, 0, &[said]);
+        assert!(!run.output.contains("not checked"), "{}", run.output);
+        let other = verify(&daemon, &form, &["--base", "full.gguf"]);
+        expect(&other, 1, &["another file"]);
+    }
+}
+
+#[test]
+fn a_file_alone_is_held_against_a_gguf() {
+    let daemon = published("gguf");
+    let copy = daemon.path().join("x.gguf");
+    fs::copy(current(&daemon, "adapter.gguf"), copy).unwrap();
+    let bare = verify(&daemon, "x.gguf", &[]);
+    expect(&bare, 0, &["not checked", "as gguf, on no model"]);
+    let on = verify(&daemon, "x.gguf", &["--base", "model.gguf"]);
+    expect(&on, 0, &["as gguf, on model.gguf"]);
+    // A GGUF of another kind of model, and one without a layer.
+    let mut tensors = quantized_model().tensors;
+    tensors.remove(0);
+    let qwen = GgufToWrite::model("qwen2", 2, 1);
+    let other = tensors.into_iter().fold(qwen, GgufToWrite::tensor);
+    other.write(&daemon.path().join("qwen2.gguf"));
+    let run = verify(&daemon, "x.gguf", &["--base", "qwen2.gguf"]);
+    let said = [
+        "its general.architecture is 'llama', qwen2.gguf is a 'qwen2'",
+        "qwen2.gguf has no tensor 'blk.0.attn_q.weight'",
+    ];
+    expect(&run, 1, &said);
+}
+
+#[test]
+fn forms_that_differ_are_told() {
+    let daemon = published("peft,gguf,mlx");
+    let expect_changed = |file: &str, bytes: &[u8], said: &str| {
+        let path = current(&daemon, file);
+        let whole = fs::read(&path).unwrap();
+        assert_ne!(whole, bytes);
+        fs::write(&path, bytes).unwrap();
+        expect(&verify(&daemon, CURRENT, &[]), 1, &[said]);
+        fs::write(&path, whole).unwrap();
+        expect(&verify(&daemon, CURRENT, &[]), 0, &["holds: "]);
+    };
+    let path = current(&daemon, "adapter.gguf");
+    let b = GgufLora::load(&path).tensors[&format!("{Q}.lora_b")].start;
+    let mut bytes = fs::read(&path).unwrap();
+    // The first two rows of B in each other's place.
+    bytes[b..b + 16].rotate_left(8);
+    let q = "model.layers.0.self_attn.q_proj: its numbers as gguf are others than those as peft";
+    expect_changed("adapter.gguf", &bytes, q);
+    let mlx = "mlx/adapters.safetensors";
+    let mut bytes = fs::read(current(&daemon, mlx)).unwrap();
+    *bytes.last_mut().unwrap() ^= 0x80;
+    let said = "its numbers as mlx are others than those as peft";
+    expect_changed(mlx, &bytes, said);
+    fs::remove_file(&path).unwrap();
+    let said = "qera_manifest.json: says that the adapter is written as gguf, which is not there";
+    expect(&verify(&daemon, CURRENT, &[]), 1, &[said]);
+}
+
+#[test]
+fn a_manifest_that_places_rows_elsewhere_is_told() {
+    let daemon = published("gguf");
+    let order = |rows: Value| {
+        edit(&daemon, "qera_manifest.json", |manifest| {
+            let layers = manifest["layers"].as_array_mut().unwrap().iter_mut();
+            let mut places = layers.map(|layer| &mut layer["gguf"]);
+            let place = places.find(|of| of["tensor"] == Q).unwrap();
+            assert!(place["rows"]["rope-pairs"]["head"].is_u64(), "{place}");
+            place["rows"] = rows;
+        });
+        verify(&daemon, CURRENT, &[])
+    };
+    let own = order(json!({"rope-pairs": {"head": 8}}));
+    expect(&own, 0, &[]);
+    let other = order(json!({"rope-pairs": {"head": 4}}));
+    let said = "adapter.gguf: blk.0.attn_q.weight: its rows lie as RopePairs { head: 4 }";
+    expect(&other, 1, &[said, "RopePairs { head: 8 }"]);
+    for head in [0, 3, 5, u64::MAX] {
+        let run = order(json!({"rope-pairs": {"head": head}}));
+        let said = "blk.0.attn_q.weight: its 16 rows of B cannot lie as RopePairs";
+        expect(&run, 1, &[said]);
+    }
+}
+
+#[test]
+fn what_mlx_lm_would_refuse_or_scale_is_told() {
+    type Change = fn(&mut Value);
+    let changes: [(Change, &str); 5] = [
+        (
+            |c| c["lora_parameters"]["scale"] = 20.into(),
+            "scale is 20, qera",
+        ),
+        (
+            |c| c["lora_parameters"]["keys"] = json!(["self_attn.q_proj", "mlp.down_proj"]),
+            "neither keys nor num_layers mean model.layers.0.self_attn.k_proj",
+        ),
+        (
+            |c| c["lora_parameters"]["rank"] = 8.into(),
+            "its pair has rank 4, mlx/adapter_config.json says 8",
+        ),
+        (|c| c["num_layers"] = Value::Null, "num_layers is null"),
+        (
+            |c| c["fine_tune_type"] = "full".into(),
+            "fine_tune_type is 'full'",
+        ),
+    ];
+    let daemon = published("mlx");
+    let config = "mlx/adapter_config.json";
+    let whole = fs::read(current(&daemon, config)).unwrap();
+    for (change, said) in changes {
+        edit(&daemon, config, change);
+        expect(&verify(&daemon, CURRENT, &[]), 1, &[said]);
+        fs::write(current(&daemon, config), &whole).unwrap();
+    }
+    expect(&verify(&daemon, CURRENT, &[]), 0, &[]);
+}

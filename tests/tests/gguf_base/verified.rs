@@ -1,0 +1,146 @@
+//! `verify` on such a base: names, shapes, W~, every byte of it.
+
+use std::fs;
+
+use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+
+use crate::model::{MODEL, base, base_file, daemon_with_model, rich_model, run_once};
+
+fn verify(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
+    let options = ["verify", "--adapter", "qera-out/current"];
+    daemon.run(&[&options[..], more].concat())
+}
+
+fn expect_said(run: &EndedRun, code: i32, said: &[&str]) {
+    assert_eq!(run.code, code, "{}{}", run.output, run.log);
+    for words in said {
+        assert!(run.output.contains(words), "{words}: {}", run.output);
+    }
+}
+
+#[test]
+fn file_and_folder_are_the_base_wherever_they_lie() {
+    let daemon = daemon_with_model(&rich_model());
+    expect(&run_once(&daemon, &[]), 0, &[]);
+    let holds = ["holds: ", "3 layers of rank 4, on ", "base-gguf/model.gguf"];
+    for options in [
+        &[][..],
+        &["--base", "qera-out/base-gguf/model.gguf"],
+        &["--base", "qera-out/base-gguf"],
+    ] {
+        let run = verify(&daemon, options);
+        expect_said(&run, 0, &holds);
+        assert!(!run.output.contains("not checked"), "{}", run.output);
+    }
+    // A file that was copied to where the models are is told by the manifest.
+    fs::copy(base_file(&daemon), daemon.path().join("served.gguf")).unwrap();
+    expect_said(
+        &verify(&daemon, &["--base", "served.gguf"]),
+        0,
+        &["holds: "],
+    );
+    // Found beside the generation.
+    let (from, to) = (daemon.path().join("qera-out"), daemon.path().join("moved"));
+    fs::rename(from, to).unwrap();
+    let moved = daemon.run(&["verify", "--adapter", "moved/current"]);
+    expect_said(&moved, 0, &["on ", "moved/base-gguf/model.gguf"]);
+}
+
+/// In a block's codes, in its scale, in a tensor that is no layer, in the metadata.
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    let daemon = daemon_with_model(&rich_model());
+    expect(&run_once(&daemon, &[]), 0, &[]);
+    let down = base(&daemon).tensor("blk.0.ffn_down.weight").clone();
+    let norm = base(&daemon).tensor("output_norm.weight").start;
+    let bytes = fs::read(base_file(&daemon)).unwrap();
+    let places = [
+        down.start + 2,
+        down.start,
+        down.start + down.bytes.len() - 1,
+        norm,
+        200,
+    ];
+    for place in places {
+        let mut flipped = bytes.clone();
+        flipped[place] ^= 1;
+        fs::write(base_file(&daemon), &flipped).unwrap();
+        let said = "is not the file that qera_base.json was written for";
+        expect_said(&verify(&daemon, &[]), 1, &["model.gguf: ", said]);
+        fs::copy(base_file(&daemon), daemon.path().join("served.gguf")).unwrap();
+        let said = "is not the file that the adapter's manifest was written for";
+        expect_said(&verify(&daemon, &["--base", "served.gguf"]), 1, &[said]);
+    }
+    fs::write(base_file(&daemon), &bytes).unwrap();
+    expect_said(&verify(&daemon, &[]), 0, &["holds: "]);
+}
+
+#[test]
+fn another_file_is_named() {
+    let daemon = daemon_with_model(&rich_model());
+    expect(&run_once(&daemon, &[]), 0, &[]);
+    // In full precision, as it is given to the run.
+    let full = verify(&daemon, &["--base", MODEL]);
+    let said = "'model.layers.0.mlp.down_proj.weight' is not quantized by mxint4/32";
+    expect_said(&full, 1, &[said]);
+    // Of another grid, with a record of its own.
+    let options = ["--quantizer", "mxint3", "--out", "other"];
+    expect(&run_once(&daemon, &options), 0, &[]);
+    let other = verify(&daemon, &["--base", "other/base-gguf"]);
+    expect_said(
+        &other,
+        1,
+        &["is quantized by mxint3/32, the adapter corrects mxint4/32"],
+    );
+    // Of an adapter that knows no such base any GGUF is somebody else's.
+    let plain = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        MODEL,
+        "--out",
+        "plain",
+    ];
+    expect(&daemon.run(&plain), 0, &[]);
+    let run = daemon.run(&[
+        "verify",
+        "--adapter",
+        "plain/current",
+        "--base",
+        "model.gguf",
+    ]);
+    expect_said(
+        &run,
+        1,
+        &["is a GGUF, the adapter corrects weights that were quantized by mxint4/32"],
+    );
+    // A base that is given to another run is that run's file.
+    let given = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+        "--out",
+        "given",
+    ];
+    let given = [
+        &given[..],
+        &["--quantized", "qera-out/base-gguf/model.gguf"],
+    ]
+    .concat();
+    expect(&daemon.run(&given), 0, &[]);
+    let run = daemon.run(&["verify", "--adapter", "given/current"]);
+    expect_said(&run, 0, &["holds: ", "base-gguf/model.gguf"]);
+    // One without the base may be held against it all the same.
+    let options = [
+        "verify",
+        "--adapter",
+        "plain/current",
+        "--base",
+        "qera-out/base-gguf",
+    ];
+    let run = daemon.run(&options);
+    expect_said(&run, 0, &["holds: "]);
+}
