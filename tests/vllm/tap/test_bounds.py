@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from qera_vllm import blocks, folder, memory, writer
+from qera_vllm import blocks, memory, writer
 from qera_vllm.requests import SHORTEST
 from served import SECONDS, Served
 from stand_ins import HIDDEN, WIDE, new
