@@ -68,24 +68,26 @@ class Engine:
         assert count >= 0, count
         return list(tokens[:count])
 
-    def logits(self, sequence):
-        """[tokens, vocabulary] of one sequence, in f32."""
+    def logits(self, sequence, first=0):
+        """[tokens, vocabulary] of one sequence in f32, from the token `first` on."""
         self.llama.memory_clear(self.llama.get_memory(self.context), True)
-        parts = [self._decode(sequence[at : at + self.PASS], at) for at in range(0, len(sequence), self.PASS)]
-        return np.concatenate(parts)
+        starts = range(0, len(sequence), self.PASS)
+        return np.concatenate([self._decode(sequence[at : at + self.PASS], at, first) for at in starts])
 
-    def _decode(self, tokens, start):
+    def _decode(self, tokens, start, first):
         batch = self.llama.batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
         for at, token in enumerate(tokens):
             batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.seq_id[at][0] = int(token), start + at, 1, 0
-            batch.logits[at] = 1
+            batch.logits[at] = start + at >= first
         result = self.llama.decode(self.context, batch)
         self.llama.batch_free(batch)
         if result:
             raise RuntimeError(f"llama_decode returned {result}: {self.llama.problems}")
-        found = self.llama.get_logits(self.context)
-        return np.ctypeslib.as_array(found, (len(tokens), self.tokens)).copy()
+        rows = min(len(tokens), max(0, start + len(tokens) - first))
+        if not rows:
+            return np.empty((0, self.tokens), np.float32)
+        return np.ctypeslib.as_array(self.llama.get_logits(self.context), (rows, self.tokens)).copy()
 
     def __enter__(self):
         return self

@@ -32,7 +32,7 @@ class Judge:
 
     def _predicted(self, engine, sequence):
         """Log probabilities of what follows each token of the second half but the last."""
-        return log_probabilities(engine.logits(sequence)[self.half : -1])
+        return log_probabilities(engine.logits(sequence, self.half)[:-1])
 
     def _referred(self, number):
         path = self.folder / f"reference-{number}.npy"
@@ -43,19 +43,27 @@ class Judge:
             stamp.write_text(json.dumps(self.of))
         return np.load(path, mmap_mode="r")
 
+    def _judged(self, number, found):
+        """(mean loss, mean divergence) of one sequence."""
+        reference, follow = self._referred(number), self.sequences[number][self.half + 1 :]
+        loss = -found[np.arange(len(follow)), follow].mean(dtype=np.float64)
+        divergence = (np.exp(reference) * (reference - found)).sum(-1, dtype=np.float64).mean()
+        return float(loss), float(divergence)
+
     def judge(self, name, model, adapter=None):
         """{"ppl": of the text, "kld": mean divergence from the reference in nats}"""
         path = self.folder / f"{name}.json"
         of = self.of | {"model": digest(model), "adapter": digest(adapter) if adapter else None}
         kept = json.loads(path.read_text()) if path.exists() else {}
         if kept.get("of") != of:
-            kept = {"of": of, "loss": [], "kld": []}
             with Engine(model, adapter, self.sequences.shape[1]) as engine:
-                for number, sequence in enumerate(self.sequences):
-                    found, reference = self._predicted(engine, sequence), self._referred(number)
-                    follow = sequence[self.half + 1 :]
-                    kept["loss"].append(float(-found[np.arange(len(follow)), follow].mean(dtype=np.float64)))
-                    divergence = (np.exp(reference) * (reference - found)).sum(-1, dtype=np.float64)
-                    kept["kld"].append(float(divergence.mean()))
+                found = (self._predicted(engine, tokens) for tokens in self.sequences)
+                judged = [self._judged(number, of_it) for number, of_it in enumerate(found)]
+            kept = {"of": of, "loss": [loss for loss, _ in judged], "kld": [kld for _, kld in judged]}
             path.write_text(json.dumps(kept))
         return {"ppl": math.exp(np.mean(kept["loss"])), "kld": float(np.mean(kept["kld"]))}
+
+    def full(self):
+        """The reference's own perplexity."""
+        losses = [self._judged(number, self._referred(number))[0] for number in range(len(self.sequences))]
+        return math.exp(np.mean(losses))

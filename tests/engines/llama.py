@@ -32,7 +32,8 @@ class Llama:
         self.config, self.weights = config, weights
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         self.size = config["hidden_size"] // self.heads
-        self.layers = [f"model.layers.{block}.{name}" for block in range(config["num_hidden_layers"]) for name in LINEAR]
+        blocks = range(config["num_hidden_layers"])
+        self.layers = [f"model.layers.{block}.{name}" for block in blocks for name in LINEAR]
 
     @classmethod
     def of_folder(cls, folder):

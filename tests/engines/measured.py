@@ -53,9 +53,6 @@ class Measured:
         included = [f"--include=model.layers.{block}.*" for block in self.size.blocks]
         return Solved(self.binary, self.folder / "solved" / name, *common, *included, *options)
 
-    def full(self):
-        return self.judge.judge("full", self.model.gguf)
-
     def quantized(self, kind, importance=None):
         """A GGUF that ggml quantizes: what `kind` cannot hold, because rows are no multiple of 256, is IQ4_NL, as
         llama-quantize has it. `importance`: of each input channel, by tensor."""

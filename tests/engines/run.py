@@ -15,12 +15,13 @@ sys.path += [str(HERE.parent / "gguf"), str(HERE.parent / "peft"), str(ROOT / "t
 
 from measured import Measured, Size
 from suites import report, run
-from test_divergence import DivergenceTests, WholeDivergenceTests
+from test_divergence import DivergenceTests, WholeDivergenceTests, corrected
 from test_forms import FormsTests
 from test_perplexity import PerplexityTests, ReferencePerplexityTests
+from test_served import ServedTests
 from text import fixture_text
 
-SHORT = Size(blocks=tuple(range(0, 30, 2)), recorded=8, judged=2)
+SHORT = Size(blocks=tuple(range(0, 30, 3)), recorded=8, judged=2)
 LONG = Size(blocks=tuple(range(30)), recorded=32, judged=6)
 FIXTURE = {"calibration": 160, "evaluation": 64}  # sequences
 
@@ -44,10 +45,10 @@ class Stage:
     def texts(self):
         return texts(self.long)
 
-    @functools.cache
-    def measured(self, noise):
-        folder = self.work / ("noised" if noise else "as it is")
-        return Measured(self.daemon, folder, noise, LONG if self.long else SHORT, self.texts)
+    @functools.cached_property
+    def measured(self):
+        """In the short form with noise, so that a few rows and blocks show what Q4_0 loses."""
+        return Measured(self.daemon, self.work / "smollm2", not self.long, LONG if self.long else SHORT, self.texts)
 
     def forms(self):
         pythons = {name: os.environ[f"QERA_{name.upper()}_PYTHON"] for name in ("peft", "mlx")}
@@ -56,10 +57,14 @@ class Stage:
         return FormsTests(self.daemon, folder, pythons)
 
     def perplexity(self):
-        return ReferencePerplexityTests(self.measured(False)) if self.long else PerplexityTests(self.measured(True))
+        return (ReferencePerplexityTests if self.long else PerplexityTests)(self.measured)
 
     def divergence(self):
-        return (WholeDivergenceTests if self.long else DivergenceTests)(self.measured(True))
+        return (WholeDivergenceTests if self.long else DivergenceTests)(self.measured)
+
+    def served(self):
+        base = self.measured.quantized("Q4_0")
+        return ServedTests(self.measured, base, self.measured.solved(*corrected("Q4_0", base, "r64 q8_0")).adapter)
 
     def run(self, name):
         def make():
@@ -73,7 +78,8 @@ class Stage:
         ppl = self.ran["perplexity"].figures if "perplexity" in self.ran else {}
         rows = self.ran["divergence"].rows if "divergence" in self.ran else {}
         kld = {f"{row} {cell}": figures["kld"] for row, cells in rows.items() for cell, figures in cells.items()}
-        rounded = {name: {key: float(f"{value:.5g}") for key, value in of.items()} for name, of in (("ppl", ppl), ("kld", kld))}
+        figures = {"ppl": ppl, "kld": kld}
+        rounded = {name: {key: float(f"{value:.5g}") for key, value in of.items()} for name, of in figures.items()}
         return f"engines: {json.dumps(rounded)}"
 
 
@@ -99,7 +105,7 @@ def main():
         if not arguments.long:
             arguments.work = stack.enter_context(tempfile.TemporaryDirectory())
         stage = Stage(arguments.daemon.resolve(), pathlib.Path(arguments.work).resolve(), arguments.long)
-        suites = ("perplexity", "divergence") if arguments.long else ("forms", "perplexity", "divergence")
+        suites = ("perplexity", "divergence") if arguments.long else ("forms", "perplexity", "divergence", "served")
         wanted = [name for name in suites if not arguments.suites or any(part in name for part in arguments.suites)]
         results = [stage.run(name) for name in wanted]
     if arguments.long:

@@ -6,7 +6,7 @@ import shutil
 from corrected import Run
 from llama_cpp import RecordedModel
 
-BATCH = 4  # sequences in the watched folder at a time: 1.6 GB of the whole SmolLM2-135M
+BATCH = 2  # sequences in the watched folder at a time: 0.8 GB of the whole SmolLM2-135M
 
 
 class States:

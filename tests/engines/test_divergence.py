@@ -8,6 +8,11 @@ from corrected import Run
 FORMS = {"r32 f16": ("--rank", 32, "--dtype", "f16"), "r64 q8_0": ("--rank", 64, "--dtype", "q8_0")}
 
 
+def corrected(name, base, form):
+    """Name and options of a run for a base."""
+    return (f"{name}-{form.replace(' ', '-')}", "--quantized", base, *FORMS[form])
+
+
 class DivergenceTests:
     KINDS = ("Q4_0",)
     WEIGHED = (False,)
@@ -31,8 +36,8 @@ class DivergenceTests:
         if name not in self.rows:
             base = self.measured.quantized(kind, self.importance if weighed else None)
             cells = {"alone": self.cell(name, base)}
-            for form, options in FORMS.items():
-                run = self.measured.solved(f"{name}-{form.replace(' ', '-')}", "--quantized", base, *options)
+            for form in FORMS:
+                run = self.measured.solved(*corrected(name, base, form))
                 cells[form] = self.cell(f"{name}-{form}", base, run)
             self.rows[name] = cells
         return self.rows[name]

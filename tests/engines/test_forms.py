@@ -100,9 +100,8 @@ class FormsTests:
     def check(self, engine):
         for name, served in self.runs.items():
             found = self.logits(served, engine).astype(np.float64)
-            expected, plain = (
-                np.stack([model.logits(sequence) for sequence in self.tokens]) for model in (served.whole(), served.base)
-            )
+            models = served.whole(), served.base
+            expected, plain = (np.stack([model.logits(sequence) for sequence in self.tokens]) for model in models)
             size = np.linalg.norm(expected)
             difference, effect = np.linalg.norm(found - expected) / size, np.linalg.norm(plain - expected) / size
             assert difference < AGREE, f"{name}, {engine}: relative difference of the logits {difference:.2e}"
@@ -136,8 +135,8 @@ class FormsTests:
             mlx = load_file(served.current / "mlx/adapters.safetensors")
             assert len(mlx) == len(tensors), sorted(mlx)
             for key, array in tensors.items():
-                name = key.removeprefix(PREFIX).replace(".lora_A.weight", ".lora_a").replace(".lora_B.weight", ".lora_b")
-                assert np.array_equal(mlx[name], array.T), name
+                module, _, side = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".lora_")
+                assert np.array_equal(mlx[f"{module}.lora_{side.lower()}"], array.T), key
 
     def test_mlx_is_told_rank_and_scale(self):
         for served in self.runs.values():
