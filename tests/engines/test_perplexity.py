@@ -2,8 +2,12 @@
 
 import functools
 
-RANK = 32
-COMMON = ("--quantizer", "mxint3", "--rank", RANK, "--dtype", "f16", "--format", "gguf", "--emit-base=gguf")
+import gguf
+import mxint
+import numpy as np
+
+BITS, BLOCK_SIZE, RANK = 3, 32, 32
+COMMON = ("--quantizer", f"mxint{BITS}", "--rank", RANK, "--dtype", "f16", "--format", "gguf", "--emit-base=gguf")
 PROJECTED = ("--rounding", "projected")
 
 
@@ -39,6 +43,26 @@ class PerplexityTests:
         figures += [self.corrected("exact", "--method", "exact")]
         figures += [self.corrected("projected", "--method", "exact", *PROJECTED), self.figures["full"]]
         assert figures == sorted(figures, reverse=True) and len(set(figures)) == 5, self.figures
+
+
+    def test_the_base_is_the_file_with_mxint_in_the_place_of_the_weights(self):
+        """All else, the metadata too, is the file's, byte for byte."""
+        found, file = gguf.GGUFReader(self.nearest.base), gguf.GGUFReader(self.measured.model.gguf)
+        tensors = {tensor.name: tensor for tensor in file.tensors}
+        assert [tensor.name for tensor in found.tensors] == list(tensors)
+        assert sum(tensor.name in self.measured.layers for tensor in found.tensors) == len(self.measured.layers)
+        for tensor in found.tensors:
+            if tensor.name in self.measured.layers:
+                weight = mxint.quantize(self.measured.model.weight(tensor.name), BITS, BLOCK_SIZE)
+                assert tensor.tensor_type.name == "Q4_0", f"{tensor.name} {tensor.tensor_type.name}"
+                assert np.array_equal(gguf.dequantize(tensor.data, tensor.tensor_type), weight), tensor.name
+            else:
+                other = tensors[tensor.name]
+                same = (tensor.tensor_type, tensor.data.tobytes()) == (other.tensor_type, other.data.tobytes())
+                assert same, tensor.name
+        for name, field in file.fields.items():
+            if not name.startswith("GGUF.") and name != "general.file_type":
+                assert found.fields[name].contents() == field.contents(), name
 
 
 class ReferencePerplexityTests(PerplexityTests):
