@@ -50,14 +50,14 @@ class Judge:
         divergence = (np.exp(reference) * (reference - found)).sum(-1, dtype=np.float64).mean()
         return float(loss), float(divergence)
 
-    def judge(self, name, model, adapter=None):
-        """{"ppl": of the text, "kld": mean divergence from the reference in nats}"""
-        path = self.folder / f"{name}.json"
-        of = self.of | {"model": digest(model), "adapter": digest(adapter) if adapter else None}
+    def judge(self, name, model, adapter=None, count=None):
+        """{"ppl": of the text, "kld": mean divergence from the reference in nats}; on the first `count` sequences."""
+        path, sequences = self.folder / f"{name}.json", self.sequences[:count]
+        of = self.of | {"model": digest(model), "adapter": digest(adapter) if adapter else None, "of": len(sequences)}
         kept = json.loads(path.read_text()) if path.exists() else {}
         if kept.get("of") != of:
             with Engine(model, adapter, self.sequences.shape[1]) as engine:
-                found = (self._predicted(engine, tokens) for tokens in self.sequences)
+                found = (self._predicted(engine, tokens) for tokens in sequences)
                 judged = [self._judged(number, of_it) for number, of_it in enumerate(found)]
             kept = {"of": of, "loss": [loss for loss, _ in judged], "kld": [kld for _, kld in judged]}
             path.write_text(json.dumps(kept))

@@ -22,6 +22,7 @@ class Size:
     blocks: tuple
     recorded: int  # sequences
     judged: int
+    diverging: int  # sequences of those, where models are compared by divergence
 
 
 class Measured:

@@ -21,8 +21,8 @@ from test_perplexity import PerplexityTests, ReferencePerplexityTests
 from test_served import ServedTests
 from text import fixture_text
 
-SHORT = Size(blocks=tuple(range(0, 30, 3)), recorded=8, judged=2)
-LONG = Size(blocks=tuple(range(30)), recorded=32, judged=6)
+SHORT = Size(blocks=tuple(range(0, 30, 3)), recorded=8, judged=2, diverging=2)
+LONG = Size(blocks=tuple(range(30)), recorded=32, judged=6, diverging=2)
 FIXTURE = {"calibration": 160, "evaluation": 64}  # sequences
 
 

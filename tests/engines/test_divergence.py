@@ -44,7 +44,8 @@ class DivergenceTests:
 
     def cell(self, name, base, run=None):
         adapter = run and run.adapter
-        figures = self.measured.judge.judge(name.replace(" ", "-"), base, adapter)
+        count = self.measured.size.diverging
+        figures = self.measured.judge.judge(name.replace(" ", "-"), base, adapter, count)
         return figures | {"bits": self.measured.bits(base, adapter)}
 
     def test_each_is_nearer_than_the_one_before(self):
