@@ -8,6 +8,7 @@ from ggml_structures import F32, ModelParams, xllamacpp_library
 from llama_cpp import Llama
 
 NO_FLASH_ATTENTION = 0
+THREADS = int(os.environ.get("QERA_THREADS", "2"))
 
 
 class LoraLlama(Llama):
@@ -49,7 +50,7 @@ class Engine:
                 raise RuntimeError(f"llama.cpp does not load {adapter}: {self.llama.problems}")
         params = self.llama.default_context()
         params.n_ctx, params.n_batch, params.n_ubatch = sequence, self.PASS, self.PASS
-        params.n_threads = params.n_threads_batch = 2
+        params.n_threads = params.n_threads_batch = THREADS
         if exact:
             params.type_k = params.type_v = F32
             params.flash_attn_type = NO_FLASH_ATTENTION

@@ -5,13 +5,23 @@ import hashlib
 import json
 import math
 
+import gguf
 import numpy as np
 from engine import Engine
 
+SAID = ("GGUF.", "general.", "tokenizer.", "qera.")  # metadata that change no logits
+
 
 def digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of what decides the logits in a GGUF."""
+    reader, of = gguf.GGUFReader(path), hashlib.sha256()
+    for name in sorted(reader.fields):
+        if not name.startswith(SAID):
+            of.update(f"{name} {reader.fields[name].contents()}\n".encode())
+    for tensor in sorted(reader.tensors, key=lambda tensor: tensor.name):
+        of.update(f"{tensor.name} {tensor.tensor_type.name} {tensor.shape.tolist()}\n".encode())
+        of.update(np.ascontiguousarray(tensor.data).view(np.uint8))
+    return of.hexdigest()
 
 
 def log_probabilities(logits):

@@ -5,6 +5,7 @@
 #     tests/engines/run.sh [NAME...]          only suites whose names contain one of these
 #     tests/engines/run.sh --long [NAME...]   the tables of docs/llama-cpp.md instead; also by QERA_TEST_TIER=long
 #
+#     QERA_THREADS        of llama.cpp (default 2); 1 where other programs have the cores: its threads wait by turning
 #     QERA_DAEMON         a binary to test instead of the one built here
 #     QERA_SMOLLM2        the long form's text: calibration.txt and evaluation.txt (tests/smollm2/source.sh makes them)
 #     QERA_ENGINES_WORK   where the long form's work stays (default: target/engines; 8 GB)

@@ -1,10 +1,10 @@
 """What `qera-daemon solve` publishes for llama.cpp: an adapter, and the base that it made."""
 
+import hashlib
 import json
 import shutil
 
 from corrected import Run
-from judged import digest
 
 
 class Solved:
@@ -12,7 +12,8 @@ class Solved:
 
     def __init__(self, binary, out, *options):
         self.out, stamp = out, out.with_suffix(".json")
-        made_by = [digest(binary), *map(str, options)]
+        with open(binary, "rb") as file:
+            made_by = [hashlib.file_digest(file, "sha256").hexdigest(), *map(str, options)]
         if not stamp.exists() or json.loads(stamp.read_text()) != made_by:
             shutil.rmtree(out, ignore_errors=True)
             Run(binary, "solve", "--out", out, *options).expect(0)

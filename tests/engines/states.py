@@ -4,6 +4,7 @@ import json
 import shutil
 
 from corrected import Run
+from engine import THREADS
 from llama_cpp import RecordedModel
 
 BATCH = 2  # sequences in the watched folder at a time: 0.8 GB of the whole SmolLM2-135M
@@ -36,7 +37,7 @@ class States:
     def _record(self, sequences, shards):
         part = shards.with_name(f"{shards.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        options = {"sequence": len(sequences[0]), "threads": 2, "include": self.layers}
+        options = {"sequence": len(sequences[0]), "threads": THREADS, "include": self.layers}
         with RecordedModel(self.model, part, **options) as running:
             for sequence in sequences:
                 running.feed_tokens([int(token) for token in sequence])

@@ -46,7 +46,11 @@ class DivergenceTests:
         adapter = run and run.adapter
         count = self.measured.size.diverging
         figures = self.measured.judge.judge(name.replace(" ", "-"), base, adapter, count)
-        return figures | {"bits": self.measured.bits(base, adapter)}
+        bits = self.measured.bits(base, adapter)
+        if run:
+            said = run.manifest["bits_per_weight"]["both"]
+            assert abs(said / bits - 1) < 1e-9, f"{name}: the manifest says {said} bits, the files have {bits}"
+        return figures | {"bits": bits}
 
     def test_each_is_nearer_than_the_one_before(self):
         for kind in self.KINDS:
