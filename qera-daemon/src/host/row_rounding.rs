@@ -23,7 +23,7 @@ pub(crate) struct RowRounding {
 
 /// A block as one scale rounds it.
 #[derive(Clone, Copy)]
-struct RoundedBlock {
+struct CodedBlock {
     /// What it adds to e^T H e.
     loss: f64,
     values: [f32; BLOCK],
@@ -73,10 +73,10 @@ impl RowRounding {
     }
 
     /// Rounds the block that begins at `first` with the scale of a largest number.
-    fn block(&self, first: usize, wanted: &[f64], targets: &[f64], largest: f64) -> RoundedBlock {
+    fn block(&self, first: usize, wanted: &[f64], targets: &[f64], largest: f64) -> CodedBlock {
         let scale = scale_for(narrow(largest));
         let count = wanted.len();
-        let mut block = RoundedBlock {
+        let mut block = CodedBlock {
             loss: 0.0,
             values: [0.0; BLOCK],
             errors: [0.0; BLOCK],

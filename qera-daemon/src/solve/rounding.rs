@@ -34,7 +34,7 @@ impl Measured {
     ) -> Self {
         let error_with = yardstick.choose(correction);
         let doubt = yardstick.doubt(correction);
-        let rounding = Rounding {
+        let to_write = CorrectionToWrite {
             correction,
             yardstick,
             error_with,
@@ -42,7 +42,7 @@ impl Measured {
         let Written {
             of: Tried { rounded, near },
             not_as_asked,
-        } = rounding.written(asked);
+        } = to_write.written(asked);
         let near = near.as_ref().unwrap_or(correction);
         Self {
             error_with,
@@ -55,7 +55,7 @@ impl Measured {
 }
 
 /// A correction that is to be rounded.
-struct Rounding<'a> {
+struct CorrectionToWrite<'a> {
     correction: &'a Correction,
     yardstick: Yardstick<'a>,
     error_with: f64,
@@ -74,7 +74,7 @@ struct Written {
     not_as_asked: Option<NotAsAsked>,
 }
 
-impl Rounding<'_> {
+impl CorrectionToWrite<'_> {
     /// The factors in the asked type, or in the first wider one that does; and why not in the asked
     /// one.
     fn written(&self, asked: FactorType) -> Written {

@@ -1,6 +1,8 @@
 //! A and B in q8_0: what that costs of f on real layers, as they are and with massive channels,
 //! beside f16 of the same rank and of the same bytes.
 
+use std::path::Path;
+
 use qera_core::dtype::FloatDtype;
 use qera_daemon::{
     Batch, Compute, Cores, Kernel, Scratch, SiteProblem, SiteStatistics, SolvedLayer,
@@ -67,6 +69,7 @@ impl Site {
         let shape = [layer.out_features, layer.in_features];
         let tensor = TensorToWrite::new(&name, "BF16", &shape, layer.weight_bytes.clone());
         write_safetensors(&folder.path().join("model.safetensors"), &[tensor], &[]);
+        write_config(folder.path(), 9, 3);
         Self {
             folder,
             layer,
@@ -104,6 +107,14 @@ impl Site {
         };
         output_error(&layer.rows, &layer.error(bits, 32), m, Some(&factors))
     }
+}
+
+/// What a GGUF needs to know of the model that a layer is of.
+pub(super) fn write_config(folder: &Path, heads: u32, key_heads: u32) {
+    let config = format!(
+        r#"{{"model_type":"llama","num_attention_heads":{heads},"num_key_value_heads":{key_heads}}}"#
+    );
+    std::fs::write(folder.join("config.json"), config).unwrap();
 }
 
 /// Rounded to nearest as ggml does, blocks of 32 along the rows.

@@ -2,6 +2,7 @@
 //! correction takes all of them; what is left of f is 1e-7 of tr(R E E^T) and less, which f32
 //! products of such rows do not show.
 
+use crate::blocks::write_config;
 use faer::{Mat, MatRef, Side};
 use qera_core::dtype::FloatDtype;
 use qera_daemon::{
@@ -64,6 +65,7 @@ impl SinkSite {
         let folder = tempfile::tempdir().unwrap();
         let tensor = TensorToWrite::f32(&format!("{NAME}.weight"), &[n, M], &weight);
         write_safetensors(&folder.path().join("model.safetensors"), &[tensor], &[]);
+        write_config(folder.path(), 8, 8);
         let error = quantization_error(&weight, M, 3, 32);
         Self {
             folder,
