@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::export::export_imatrix;
+use crate::commands::verify::{Verification, verify};
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::host::allocator::map_large_arrays;
@@ -15,6 +16,7 @@ use crate::settings::Settings;
 use crate::settings::layered::Layered;
 use crate::settings::log_format::LogFormat;
 use crate::settings::options::Options;
+use crate::settings::replay::ReplaySettings;
 use crate::{commands, run};
 
 /// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.
@@ -86,6 +88,34 @@ pub(crate) struct VerifyArgs {
     /// names, or OUT/base]
     #[arg(long, value_name = "DIR")]
     pub(crate) base: Option<PathBuf>,
+
+    /// Also send the recorded rows of this folder of shards through W (--checkpoint), the base, and
+    /// the base with the adapter, as their files have them, and hold the errors of the layers
+    /// against the manifest; a layer whose error the adapter makes larger is a problem. --include,
+    /// --exclude and --map as in a run [default: the adapter's layers]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) replay: Option<PathBuf>,
+
+    /// With --replay: at most so many rows a layer, evenly spaced over the shards [default: all]
+    #[arg(long, value_name = "N", requires = "replay")]
+    pub(crate) replay_rows: Option<usize>,
+
+    /// As one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl VerifyArgs {
+    fn resolve(&self, options: &Options) -> Result<Verification, Fatal> {
+        let replay = self.replay.as_deref();
+        let replay = replay.map(|of| ReplaySettings::resolve(options, of, self.replay_rows));
+        Ok(Verification {
+            adapter: self.adapter.clone(),
+            base: self.base.clone(),
+            replay: replay.transpose()?,
+            json: self.json,
+        })
+    }
 }
 
 /// Arguments of `status`.
@@ -129,8 +159,8 @@ fn job(
     layered: &Layered,
     reporter: &mut Reporter,
 ) -> Result<Exit, Fatal> {
-    if let Some(Command::Verify(VerifyArgs { adapter, base })) = command {
-        return commands::verify(adapter, base.as_deref());
+    if let Some(Command::Verify(verified)) = command {
+        return verify(&verified.resolve(&layered.options)?);
     }
     if let Some(Command::Export(_)) = command {
         layered.needs(

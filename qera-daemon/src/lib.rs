@@ -19,6 +19,7 @@ pub(crate) mod observe;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod publish;
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod solve;

@@ -1,7 +1,8 @@
-//! What can be done beside the main job: `plan`, `status`, `verify`, and `solve`, which makes
-//! another adapter of saved statistics; beneath it `export`.
+//! What can be done beside the main job: `plan`, `status`, and `solve`, which makes another adapter
+//! of saved statistics; beneath it `export` and `verify`.
 
 pub(crate) mod export;
+pub(crate) mod verify;
 
 use std::io::Write;
 use std::path::Path;
@@ -15,7 +16,6 @@ use crate::observe::reporter::Reporter;
 use crate::observe::status::Status;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::bases::refuse_to_round;
-use crate::publish::check::{HeldAgainst, check};
 use crate::publish::target::Target;
 use crate::run::announce::{
     tell_far, tell_started, tell_stray, tell_zero_points, warn_of_restored,
@@ -80,21 +80,6 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
         serde_json::to_string_pretty(&found).unwrap_or_default() + "\n"
     } else {
         found.table()
-    })
-}
-
-/// `verify`: prints what is wrong with an adapter's files; the exit code says whether anything is.
-///
-/// # Errors
-/// [`Fatal::Io`].
-pub(crate) fn verify(adapter: &Path, base: Option<&Path>) -> Result<Exit, Fatal> {
-    let against = base.map_or(HeldAgainst::Named, HeldAgainst::Folder);
-    let findings = check(adapter, against);
-    print(&findings.text())?;
-    Ok(if findings.holds() {
-        Exit::Done
-    } else {
-        Exit::Failure
     })
 }
 

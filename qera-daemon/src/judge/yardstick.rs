@@ -29,7 +29,7 @@ use crate::host::second_moment::packed::Trace;
 use crate::host::subspace::error_operand::ErrorOperand;
 
 /// Where f is below this share of tr(R E E^T), the rows are asked.
-const BY_ROWS_BELOW: f64 = 1e-4;
+pub(crate) const BY_ROWS_BELOW: f64 = 1e-4;
 /// Where no rows are held, P is formed below this share.
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// And of what massive channels have of that trace: differences of f64 traces show no less.

@@ -14,6 +14,7 @@ pub(crate) mod notify;
 pub(crate) mod options;
 pub(crate) mod parse;
 pub(crate) mod publish;
+pub(crate) mod replay;
 pub(crate) mod rounding;
 pub(crate) mod solve;
 pub(crate) mod source;

@@ -109,6 +109,29 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
     })
 }
 
+/// Reads the rows of one site of a shard that was read whole before, by the first tensor that feeds
+/// it; none where none does.
+///
+/// # Errors
+/// [`Refusal`] as for [`read`].
+pub(crate) fn read_site(admitted: &Admitted, site: usize) -> Result<Option<Batch>, Refusal> {
+    let refuse = |reason| Refusal {
+        shard: admitted.name.clone(),
+        reason,
+    };
+    let Some(entry) = admitted.entry_of(site) else {
+        return Ok(None);
+    };
+    let failed = |e: std::io::Error| refuse(Reason::Header(e.into()));
+    let file = OpenFile::open(&admitted.path).map_err(failed)?;
+    let same = |file: &OpenFile| file.identity().map(|now| now == admitted.identity);
+    let rows = rows_of(&file, entry);
+    if !same(&file).map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    rows.map(Some).map_err(refuse)
+}
+
 fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
     let fetch = |start, length| {
         let mut buffer = PageVec::zeroed(length);

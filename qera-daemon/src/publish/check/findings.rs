@@ -2,6 +2,8 @@
 
 use core::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 use crate::observe::reporter::printable;
 use crate::observe::run_events::GenerationRejected;
 
@@ -99,6 +101,19 @@ impl Findings {
             );
         }
         text
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "holds": self.holds(),
+            "subject": self.subject,
+            "problems": self.problems,
+            "more_problems": self.count - self.problems.len(),
+            "notes": self.notes,
+            "not_checked": self.unchecked,
+        })
     }
 }
 

@@ -250,6 +250,15 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     None
 }
 
+/// The base that an adapter is served on where nobody names one: as [`check`] finds it.
+#[must_use]
+pub(crate) fn served_base(path: &Path) -> Option<PathBuf> {
+    // What is wrong with the files is said by the check itself.
+    let mut unsaid = Findings::default();
+    let folder = AdapterFolder::open(path, &mut unsaid);
+    named_base(&folder, &mut unsaid)
+}
+
 /// The modules that have a tensor.
 fn with_tensors(folder: &AdapterFolder) -> BTreeSet<&str> {
     let tensors = folder.tensors.iter();

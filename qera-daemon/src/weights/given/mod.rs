@@ -1,8 +1,9 @@
 //! W~ that the user gave (`--quantized`): which tensors of it are W~ of a layer (of a GGUF: `gguf`, of
-//! a folder that others packed: `packed`), its numbers as the engine serves them (`tensor`), and
-//! whether they are those of this W (`comparison`, `moved_factors`).
+//! a folder that others packed: `packed`, floats in it: `floats`), its numbers as the engine serves
+//! them (`tensor`), and whether they are those of this W (`comparison`, `moved_factors`).
 
 pub(crate) mod comparison;
+pub(crate) mod floats;
 pub(crate) mod gguf;
 pub(crate) mod given_layers;
 pub(crate) mod moved_factors;
@@ -206,40 +207,59 @@ impl GivenModel {
         original: impl FnOnce() -> Result<PageVec<f32>, Fatal>,
         comparing: Comparing<'_>,
     ) -> Result<Found, Fatal> {
-        let placed = match &self.source {
+        match self.place(layer)? {
+            Placed::Here(tensor) => hold(tensor, layer, &original()?, comparing),
+            Placed::LeftOut(why) => Ok(Found::LeftOut(why)),
+        }
+    }
+
+    /// The tensor that is W~ of a layer, before its numbers are looked at.
+    ///
+    /// # Errors
+    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is not
+    /// known.
+    pub(crate) fn place(&self, layer: &Layer) -> Result<Placed<GivenTensor>, Fatal> {
+        Ok(match &self.source {
             GivenSource::Gguf(model) => GgufWeight::find(model, layer)?.map(GivenTensor::Gguf),
             GivenSource::Packed(folder) => {
                 PackedTensor::find(folder, layer)?.map(GivenTensor::Packed)
             }
-        };
-        let tensor = match placed {
-            Placed::Here(tensor) => tensor,
-            Placed::LeftOut(why) => return Ok(Found::LeftOut(why)),
-        };
-        let original = original()?;
-        let found = match nearest(&tensor, &original, comparing.cores) {
-            Ok(found) => found,
-            Err(_) if comparing.skip_broken => return Ok(Found::LeftOut(tensor.why_broken())),
-            Err(error) => return Err(broken(&tensor, &error.to_string())),
-        };
-        if let Some(muted) = found.tensor.muted(&original) {
-            return match comparing.skip_broken {
-                true => Ok(Found::LeftOut(tensor.why_broken())),
-                false => Err(broken(&tensor, &muted.to_string())),
-            };
-        }
-        let Some(unlike) = unlike(&found, &original, comparing.cores) else {
-            return Ok(Found::Here(found));
-        };
-        if comparing.skip_broken {
-            return Ok(Found::LeftOut(Why::GivenUnlike));
-        }
-        let reason = format!(
-            "is not the weight of '{}' in the checkpoint ({}): {unlike}; {SKIP}",
-            layer.name, found.check,
-        );
-        Err(refuse_tensor(&found.tensor, &reason))
+        })
     }
+}
+
+/// A layer's tensor held against W, which is given by columns.
+///
+/// # Errors
+/// As for [`GivenModel::find`].
+pub(crate) fn hold(
+    tensor: GivenTensor,
+    layer: &Layer,
+    original: &[f32],
+    comparing: Comparing<'_>,
+) -> Result<Found, Fatal> {
+    let found = match nearest(&tensor, original, comparing.cores) {
+        Ok(found) => found,
+        Err(_) if comparing.skip_broken => return Ok(Found::LeftOut(tensor.why_broken())),
+        Err(error) => return Err(broken(&tensor, &error.to_string())),
+    };
+    if let Some(muted) = found.tensor.muted(original) {
+        return match comparing.skip_broken {
+            true => Ok(Found::LeftOut(tensor.why_broken())),
+            false => Err(broken(&tensor, &muted.to_string())),
+        };
+    }
+    let Some(unlike) = unlike(&found, original, comparing.cores) else {
+        return Ok(Found::Here(found));
+    };
+    if comparing.skip_broken {
+        return Ok(Found::LeftOut(Why::GivenUnlike));
+    }
+    let reason = format!(
+        "is not the weight of '{}' in the checkpoint ({}): {unlike}; {SKIP}",
+        layer.name, found.check,
+    );
+    Err(refuse_tensor(&found.tensor, &reason))
 }
 
 /// W~ held against W: of two ways to read it the one that is nearer, where they are as near the one

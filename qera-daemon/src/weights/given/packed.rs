@@ -5,7 +5,7 @@ use core::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use qera_core::dtype::{FloatDtype, decode_weights};
+use qera_core::dtype::FloatDtype;
 use safetensors::Dtype;
 
 use crate::error::Fatal;
@@ -16,6 +16,7 @@ use crate::formats::packed::scheme::{Bits, CodeLayout, InputGroups, Scheme, Zero
 use crate::formats::packed::weight::{PackedParts, PackedWeight, Widths};
 use crate::formats::safetensors::header::float_dtype;
 use crate::weights::checkpoint::{Tensor, refuse};
+use crate::weights::given::floats::{FloatError, FloatWeight};
 use crate::weights::given::placed::Placed;
 use crate::weights::layers::{Layer, tensor_of};
 use crate::weights::packed::PackedFolder;
@@ -261,25 +262,19 @@ impl PackedTensor {
         dtype: FloatDtype,
         transposed: bool,
     ) -> Result<(), PackedError> {
-        let Widths { inputs, outputs } = self.widths;
-        let bytes = self.part("weight").map_or(&[][..], |part| part.bytes);
-        let size = dtype.size_bytes();
-        let mut column = vec![0; inputs * size];
-        for (output, values) in (first..).zip(values.chunks_exact_mut(inputs)) {
-            if transposed {
-                let rows = bytes.chunks_exact(outputs * size);
-                for (into, row) in column.chunks_exact_mut(size).zip(rows) {
-                    into.copy_from_slice(&row[output * size..][..size]);
-                }
-            } else {
-                column.copy_from_slice(&bytes[output * inputs * size..][..inputs * size]);
-            }
-            decode_weights(&column, dtype, values).map_err(|error| PackedError::Float {
+        let floats = FloatWeight {
+            bytes: self.part("weight").map_or(&[][..], |part| part.bytes),
+            dtype,
+            inputs: self.widths.inputs,
+            outputs: self.widths.outputs,
+            transposed,
+        };
+        floats
+            .columns(first, values)
+            .map_err(|FloatError { output, error }| PackedError::Float {
                 output,
                 error: error.to_string(),
-            })?;
-        }
-        Ok(())
+            })
     }
 }
 

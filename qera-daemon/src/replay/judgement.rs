@@ -1,0 +1,273 @@
+//! Replayed figures held against those that the manifest reports.
+//!
+//! They can only be equal where they are of the same rows, and that is not taken from their number
+//! alone: an evaluation is often as long as the calibration. The rows are those of the manifest
+//! where their number is the same, and either the shards are (their digest) or, of most such layers,
+//! the output's power is, a figure that no adapter has a part in.
+//!
+//! How near they then are: a replayed figure is a mean of squares of f32 products of at most 768
+//! terms, each within 3e-7 of |x| |M|, whose errors average out over outputs and rows: 1e-6 of
+//! itself is not reached (seen: 4e-9 beside f64). The manifest's is read off R, whose entries are
+//! within [`ENTRY_ERROR`] of sqrt(R_ii R_jj); what massive channels add, `uncertainty` says. (Seen:
+//! 1.4e-6, where bf16 rows are multiplied in bf16.) So the error with the adapter may differ by
+//! [`FIGURE`] of itself, [`ENTRY_ERROR`] of the error without, and that uncertainty. Below
+//! [`BY_ROWS_BELOW`] of the error without, and where the method gathers no R, the manifest's figure
+//! is of the rows of the window alone: it can be the same or not.
+
+use core::fmt;
+
+use crate::host::kernels::ENTRY_ERROR;
+use crate::judge::yardstick::BY_ROWS_BELOW;
+use crate::replay::claims::{ClaimedError, ClaimedLayer};
+use crate::replay::measure::MeasuredErrors;
+
+/// How far a figure may be off, relative.
+const FIGURE: f64 = 1e-4;
+/// How near the power of the outputs is on the same rows, relative.
+const POWER: f64 = 3e-5;
+/// The method whose figures are of every row, because it gathers R.
+const BY_R: &str = "exact";
+
+/// What a manifest says beside a measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BesideManifest<'a> {
+    /// Of the layer.
+    pub(crate) said: Option<&'a ClaimedLayer>,
+    /// Whether its figures are of these very rows, where they are as many.
+    pub(crate) same_rows: bool,
+    /// Whether every row was replayed that there is.
+    pub(crate) all_rows: bool,
+}
+
+/// What comes of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Agreement {
+    /// There is no figure: no manifest, or an imatrix stands in for rows.
+    NothingSaid,
+    /// It is of other rows, or of some of them.
+    OtherRows,
+    /// It is of the rows of the window, which are some of these.
+    RowsOfWindow,
+    /// Of the same rows, and the same: by how much the error with the adapter differs, relative.
+    Same {
+        /// That difference.
+        deviation: f64,
+    },
+    /// Of the same rows, and another.
+    Differs(Vec<DifferingFigure>),
+}
+
+/// A figure that should be the same.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DifferingFigure {
+    what: &'static str,
+    replayed: f64,
+    said: f64,
+}
+
+impl fmt::Display for DifferingFigure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            replayed,
+            said,
+        } = self;
+        write!(
+            f,
+            "the {what} is {replayed:.6e}, the manifest says {said:.6e}"
+        )
+    }
+}
+
+impl Agreement {
+    /// For a person and for programs.
+    #[must_use]
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::NothingSaid => "nothing-said",
+            Self::OtherRows => "other-rows",
+            Self::RowsOfWindow => "rows-of-window",
+            Self::Same { .. } => "same",
+            Self::Differs(_) => "differs",
+        }
+    }
+}
+
+impl BesideManifest<'_> {
+    /// Whether a measurement is of as many rows as the manifest's figures.
+    #[must_use]
+    pub(crate) fn is_as_long(&self, measured: &MeasuredErrors) -> bool {
+        let rows = self.said.map(|layer| layer.rows);
+        self.all_rows && rows == Some(measured.rows as u64)
+    }
+
+    /// Whether the outputs have the power that the manifest says.
+    #[must_use]
+    pub(crate) fn has_power(&self, measured: &MeasuredErrors) -> bool {
+        let power = self.said.and_then(|layer| layer.output_power);
+        power.is_some_and(|power| is_near(measured.power, power, POWER * power))
+    }
+
+    /// Holds a measurement against it.
+    #[must_use]
+    pub(crate) fn verdict(&self, measured: &MeasuredErrors) -> Agreement {
+        let said = self.said.and_then(|layer| Some((layer, layer.error?)));
+        let Some((layer, error)) = said else {
+            return Agreement::NothingSaid;
+        };
+        if !(self.same_rows && self.is_as_long(measured)) {
+            return Agreement::OtherRows;
+        }
+        let power = layer.output_power.unwrap_or_default();
+        let differing = differing(measured, power, &error);
+        let by_r = layer.method == BY_R;
+        let of_window = !by_r || error.rounded < BY_ROWS_BELOW * error.without;
+        match differing.is_empty() {
+            true => Agreement::Same {
+                deviation: deviation(measured.with, error.rounded),
+            },
+            false if of_window && !(by_r && differs_without(measured, &error)) => {
+                Agreement::RowsOfWindow
+            }
+            false => Agreement::Differs(differing),
+        }
+    }
+}
+
+/// The figures that are not the same.
+fn differing(measured: &MeasuredErrors, power: f64, error: &ClaimedError) -> Vec<DifferingFigure> {
+    let with_may = (FIGURE + error.uncertainty.unwrap_or_default()) * error.rounded
+        + ENTRY_ERROR * error.without;
+    let mut found = Vec::new();
+    let mut hold = |what, replayed, said, may| {
+        if !is_near(replayed, said, may) {
+            found.push(DifferingFigure {
+                what,
+                replayed,
+                said,
+            });
+        }
+    };
+    hold("output's power", measured.power, power, FIGURE * power);
+    let without_may = FIGURE * error.without;
+    let without = "error without the adapter";
+    hold(without, measured.without, error.without, without_may);
+    hold(
+        "error with the adapter",
+        measured.with,
+        error.rounded,
+        with_may,
+    );
+    found
+}
+
+fn differs_without(measured: &MeasuredErrors, error: &ClaimedError) -> bool {
+    !is_near(measured.without, error.without, FIGURE * error.without)
+}
+
+fn is_near(x: f64, y: f64, by: f64) -> bool {
+    (x - y).abs() <= by
+}
+
+/// |x - y| / y; 0 where both are.
+fn deviation(x: f64, y: f64) -> f64 {
+    match (x - y).abs() {
+        0.0 => 0.0,
+        difference => difference / y.abs().max(f64::MIN_POSITIVE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const MEASURED: MeasuredErrors = MeasuredErrors {
+        rows: 100,
+        rank: 4,
+        power: 10.0,
+        without: 2.0,
+        with: 1.0,
+    };
+
+    fn layer(method: &str, rows: u64, power: f64, without: f64, rounded: f64) -> ClaimedLayer {
+        let layer = json!({
+            "name": "q", "method": method, "rows": rows, "output_power": power,
+            "error": {"without": without, "rounded": rounded, "uncertainty": null},
+        });
+        serde_json::from_value(layer).unwrap()
+    }
+
+    fn beside(said: &ClaimedLayer) -> BesideManifest<'_> {
+        BesideManifest {
+            said: Some(said),
+            same_rows: true,
+            all_rows: true,
+        }
+    }
+
+    fn verdict(said: &ClaimedLayer) -> &'static str {
+        beside(said).verdict(&MEASURED).name()
+    }
+
+    #[test]
+    fn figures_are_held_against_each_other_where_they_are_of_the_same_rows() {
+        let same = layer("exact", 100, 10.0, 2.0, 1.0);
+        assert_eq!(verdict(&same), "same");
+        assert!(beside(&same).has_power(&MEASURED));
+        let others = BesideManifest {
+            same_rows: false,
+            ..beside(&same)
+        };
+        assert_eq!(others.verdict(&MEASURED), Agreement::OtherRows);
+        let some = BesideManifest {
+            all_rows: false,
+            ..beside(&same)
+        };
+        assert_eq!(some.verdict(&MEASURED), Agreement::OtherRows);
+        assert_eq!(verdict(&layer("exact", 99, 10.0, 2.0, 1.0)), "other-rows");
+        let other = layer("exact", 100, 10.01, 2.0, 1.0);
+        assert!(!beside(&other).has_power(&MEASURED));
+        assert_eq!(verdict(&other), "differs");
+        for (without, rounded, expected) in [
+            (2.0, 1.0 + 9e-5, "same"),
+            (2.0, 1.0 + 2e-4, "differs"),
+            (2.0 + 1e-3, 1.0, "differs"),
+        ] {
+            let said = layer("exact", 100, 10.0, without, rounded);
+            assert_eq!(verdict(&said), expected, "{without} {rounded}");
+        }
+    }
+
+    #[test]
+    fn what_the_window_was_asked_for_may_differ() {
+        let approx = |rounded| layer("approx", 100, 10.0, 2.0, rounded);
+        assert_eq!(verdict(&approx(1.2)), "rows-of-window");
+        assert_eq!(verdict(&approx(1.0)), "same");
+        let small = MeasuredErrors {
+            with: 1e-5,
+            ..MEASURED
+        };
+        let said = layer("exact", 100, 10.0, 2.0, 2e-5);
+        assert_eq!(beside(&said).verdict(&small), Agreement::RowsOfWindow);
+        // What it does not excuse is the error without adapter, which R tells.
+        let without = MeasuredErrors {
+            without: 3.0,
+            ..small
+        };
+        assert_eq!(beside(&said).verdict(&without).name(), "differs");
+        let nothing = BesideManifest {
+            said: None,
+            ..beside(&said)
+        };
+        assert_eq!(nothing.verdict(&MEASURED), Agreement::NothingSaid);
+    }
+
+    #[test]
+    fn uncertainty_of_r_is_allowed_for() {
+        let mut said = layer("exact", 100, 10.0, 2.0, 1.01);
+        assert_eq!(verdict(&said), "differs");
+        said.error.as_mut().unwrap().uncertainty = Some(0.02);
+        assert_eq!(verdict(&said), "same");
+    }
+}

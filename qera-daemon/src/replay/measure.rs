@@ -1,0 +1,198 @@
+//! The three figures of a layer.
+
+use core::ops::Range;
+
+use faer::{Mat, MatRef};
+
+use crate::error::Fatal;
+use crate::host::column_major::ColumnMajor;
+use crate::host::compute::Compute;
+use crate::host::cores::Cores;
+use crate::host::dense::product;
+use crate::host::rounding::narrow;
+use crate::publish::manifest::ratio;
+use crate::publish::written::WrittenPair;
+use crate::replay::base::ReplayedBase;
+use crate::replay::factors::{FactorsError, LayerFactors};
+use crate::replay::rows::SiteRows;
+use crate::source::refusal::Refusal;
+use crate::weights::Weights;
+use crate::weights::layers::Layer;
+
+/// BaseColumns of A B that are formed at a time.
+const COLUMNS: usize = 64;
+/// By how much f32 products may put the error with the adapter above the one without, relative.
+const ROUNDING: f64 = 1e-6;
+/// Of the output's power what no correction in f16 and no product in f32 gets below.
+const NOTHING: f64 = 1e-12;
+
+/// What a layer is measured with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measuring<'a> {
+    /// Where.
+    pub(crate) compute: Compute<'a>,
+    /// W, and which layer of it.
+    pub(crate) weights: &'a Weights,
+    /// Its index.
+    pub(crate) layer: usize,
+    /// W~.
+    pub(crate) base: &'a ReplayedBase,
+    /// The rows of its input.
+    pub(crate) rows: &'a SiteRows<'a>,
+}
+
+/// Means over the rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MeasuredErrors {
+    /// How many.
+    pub(crate) rows: usize,
+    /// Rank of the factors.
+    pub(crate) rank: usize,
+    /// |x W|^2.
+    pub(crate) power: f64,
+    /// |x (W~ - W)|^2.
+    pub(crate) without: f64,
+    /// |x (W~ + C - W)|^2.
+    pub(crate) with: f64,
+}
+
+/// Why there are none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotMeasured {
+    /// W or W~.
+    #[error("{0}")]
+    Weight(#[from] Fatal),
+    /// A and B.
+    #[error("{0}")]
+    Factors(FactorsError),
+    /// More than is read here.
+    #[error("{0}")]
+    Unread(FactorsError),
+    /// Of another layer.
+    #[error(
+        "its factors make [{out_features}, {in_features}], the checkpoint's weight is {expected:?}"
+    )]
+    Shapes {
+        /// Rows of B^T.
+        out_features: usize,
+        /// BaseColumns of A^T.
+        in_features: usize,
+        /// out_features and in_features of the layer.
+        expected: [usize; 2],
+    },
+    /// A shard that was whole before.
+    #[error("{0}")]
+    Shard(#[from] Refusal),
+    /// A sum.
+    #[error("products with its rows overflow")]
+    Overflow,
+}
+
+impl From<FactorsError> for NotMeasured {
+    fn from(error: FactorsError) -> Self {
+        match error.is_unread_form() {
+            true => Self::Unread(error),
+            false => Self::Factors(error),
+        }
+    }
+}
+
+impl MeasuredErrors {
+    /// The error with the adapter, of the output's power.
+    #[must_use]
+    pub(crate) fn relative_with(&self) -> f64 {
+        ratio(self.with, self.power)
+    }
+
+    /// The error without it, of the output's power.
+    #[must_use]
+    pub(crate) fn relative_without(&self) -> f64 {
+        ratio(self.without, self.power)
+    }
+
+    /// Whether the adapter makes the error larger.
+    #[must_use]
+    pub(crate) fn does_harm(&self) -> bool {
+        self.with > self.without * (1.0 + ROUNDING) + NOTHING * self.power
+    }
+}
+
+impl Measuring<'_> {
+    /// Measures the layer with these factors.
+    ///
+    /// # Errors
+    /// [`NotMeasured`].
+    pub(crate) fn measure(
+        &self,
+        factors: impl FnOnce() -> Result<LayerFactors, FactorsError>,
+    ) -> Result<MeasuredErrors, NotMeasured> {
+        let layer = &self.weights.layers()[self.layer];
+        let factors = factors()?;
+        check_shapes(layer, &factors)?;
+        // W, then W - W~, then W - W~ - C.
+        let mut matrix = self.weights.original(self.layer)?;
+        let power = self.mean_power(&matrix)?;
+        self.base.subtract(layer, &mut matrix, self.compute.cores)?;
+        let without = self.mean_power(&matrix)?;
+        factors.subtract(layer.in_features, &mut matrix, self.compute.cores);
+        let measured = MeasuredErrors {
+            rows: self.rows.count(),
+            rank: factors.pair.rank,
+            power,
+            without,
+            with: self.mean_power(&matrix)?,
+        };
+        let figures = [measured.power, measured.without, measured.with];
+        match figures.iter().all(|figure| figure.is_finite()) {
+            true => Ok(measured),
+            false => Err(NotMeasured::Overflow),
+        }
+    }
+
+    fn mean_power(&self, matrix: &[f32]) -> Result<f64, Refusal> {
+        let m = self.weights.layers()[self.layer].in_features;
+        let matrix = ColumnMajor::new(matrix, m);
+        self.rows.mean_power(self.compute, matrix)
+    }
+}
+
+fn check_shapes(layer: &Layer, factors: &LayerFactors) -> Result<(), NotMeasured> {
+    let pair = &factors.pair;
+    let expected = [layer.out_features, layer.in_features];
+    match [pair.out_features, pair.in_features] == expected {
+        true => Ok(()),
+        false => Err(NotMeasured::Shapes {
+            out_features: pair.out_features,
+            in_features: pair.in_features,
+            expected,
+        }),
+    }
+}
+
+impl LayerFactors {
+    /// Takes C from a matrix that lies by columns of m numbers; C is formed in f64.
+    fn subtract(&self, m: usize, matrix: &mut [f32], cores: &Cores) {
+        let pair = &self.pair;
+        let a = Mat::from_fn(m, pair.rank, |i, k| {
+            self.scale * f64::from(pair.lora_a[k * m + i])
+        });
+        let pieces = matrix.chunks_mut(COLUMNS * m).enumerate();
+        cores.spread(pieces.collect(), |(piece, values)| {
+            let first = piece * COLUMNS;
+            let columns = first..first + values.len() / m;
+            let c = product(a.as_ref(), self.b_columns(columns).as_ref());
+            for (column, of_column) in c.col_iter().zip(values.chunks_exact_mut(m)) {
+                let numbers = of_column.iter_mut().zip(column.iter());
+                numbers.for_each(|(e, c)| *e = narrow(f64::from(*e) - c));
+            }
+        });
+    }
+
+    /// BaseColumns of B, rank x so many.
+    fn b_columns(&self, columns: Range<usize>) -> Mat<f64> {
+        let WrittenPair { rank, lora_b, .. } = &self.pair;
+        let numbers = &lora_b[columns.start * rank..columns.end * rank];
+        let b = MatRef::from_column_major_slice(numbers, *rank, columns.len());
+        Mat::from_fn(b.nrows(), b.ncols(), |i, j| f64::from(b[(i, j)]))
+    }
+}

@@ -1,0 +1,159 @@
+//! The recorded rows: every shard of a folder read as a run reads it, one that is refused named and
+//! left out, and which of the others hold how many rows of which layer input.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Fatal;
+use crate::publish::check::findings::Findings;
+use crate::replay::claims::ReplayClaims;
+use crate::settings::Settings;
+use crate::source::admission::Admitted;
+use crate::source::grouping::group;
+use crate::source::intake::{Intake, Scan, content};
+use crate::source::refusal::Refusal;
+use crate::source::rows::read;
+use crate::source::shard::ShardHeader;
+use crate::state::journal::{Gathered, Record};
+use crate::weights::Weights;
+use crate::weights::opening::Model;
+use crate::weights::sites::Sites;
+
+/// A shard that was read whole and checked.
+#[derive(Debug)]
+pub(crate) struct RecordedShard {
+    /// What will be read of it again.
+    pub(crate) admitted: Admitted,
+    /// Rows that count, by site.
+    pub(crate) rows: BTreeMap<usize, usize>,
+}
+
+/// The shards, and the layers that they have inputs of.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// The weights in full precision.
+    pub(crate) weights: Arc<Weights>,
+    /// Which layers share an input.
+    pub(crate) sites: Sites,
+    /// Those that were not refused, in the order of their names.
+    pub(crate) shards: Vec<RecordedShard>,
+    /// What a run that takes them in this order has gathered.
+    gathered: Gathered,
+}
+
+impl Recorded {
+    /// Reads every shard of a folder.
+    ///
+    /// # Errors
+    /// [`Fatal`] for a folder that cannot be listed, a weight that cannot serve.
+    pub(crate) fn read(
+        settings: &Settings,
+        model: &Model,
+        folder: &Path,
+        findings: &mut Findings,
+    ) -> Result<Self, Fatal> {
+        let scan = Intake::new(folder, false).scan()?;
+        let listed = ListedShards::of(scan, findings);
+        let grouping = group(settings, Some(model), listed.headers, |_| Ok(()))?;
+        for of in &grouping.refused {
+            refused(&of.refusal, findings);
+        }
+        let Some(weights) = grouping.weights else {
+            return Err(Fatal::Usage("--checkpoint PATH is needed".into()));
+        };
+        let mut recorded = Self {
+            weights,
+            sites: grouping.sites,
+            shards: Vec::new(),
+            gathered: Gathered::default(),
+        };
+        for admitted in grouping.admitted {
+            let content = listed.contents.get(&admitted.name).cloned();
+            recorded.take(admitted, content.unwrap_or_default(), findings);
+        }
+        Ok(recorded)
+    }
+
+    /// Reads a shard whole, as a run does before it folds a row.
+    fn take(&mut self, admitted: Admitted, content: String, findings: &mut Findings) {
+        let shard = match read(&admitted) {
+            Ok(shard) => shard,
+            Err(refusal) => return refused(&refusal, findings),
+        };
+        self.gathered.advance(&Record {
+            number: self.gathered.position + 1,
+            name: shard.name,
+            content,
+            file: admitted.identity,
+            rows: shard.rows,
+            full_precision: admitted.full_precision,
+        });
+        let rows = shard.sites.iter().map(|of| (of.site, of.rows()));
+        self.shards.push(RecordedShard {
+            rows: rows.collect(),
+            admitted,
+        });
+    }
+
+    /// Rows of a site.
+    #[must_use]
+    pub(crate) fn rows_of(&self, site: usize) -> usize {
+        let shards = self.shards.iter();
+        shards.filter_map(|shard| shard.rows.get(&site)).sum()
+    }
+
+    /// Whether a manifest's figures are of these very shards, as far as that can be told: a run that
+    /// took them in another order has another digest.
+    #[must_use]
+    pub(crate) fn is_of(&self, claims: Option<&ReplayClaims>) -> bool {
+        let said = claims.map(ReplayClaims::inputs);
+        said.is_some_and(|said| {
+            said.shards == self.gathered.shards && said.journal_digest == self.gathered.digest
+        })
+    }
+}
+
+/// The shards that can be read, each content once.
+struct ListedShards {
+    headers: Vec<ShardHeader>,
+    /// BLAKE3 of each, by its name.
+    contents: BTreeMap<String, String>,
+}
+
+impl ListedShards {
+    fn of(scan: Scan, findings: &mut Findings) -> Self {
+        for refusal in scan.refused.iter().chain(&scan.unanswered) {
+            refused(refusal, findings);
+        }
+        if scan.incomplete > 0 {
+            findings.not_checked(format!(
+                "replay: {} shards that are being written",
+                scan.incomplete
+            ));
+        }
+        let mut listed = Self {
+            headers: Vec::new(),
+            contents: BTreeMap::new(),
+        };
+        let mut seen = BTreeSet::new();
+        for header in scan.ready {
+            match content(&header) {
+                Err(refusal) => refused(&refusal, findings),
+                Ok(content) if !seen.insert(content.clone()) => findings.note(format!(
+                    "replay: shard {} repeats another and counts once",
+                    header.name
+                )),
+                Ok(content) => {
+                    listed.contents.insert(header.name.clone(), content);
+                    listed.headers.push(header);
+                }
+            }
+        }
+        listed
+    }
+}
+
+fn refused(refusal: &Refusal, findings: &mut Findings) {
+    findings.problem(format!("replay: {refusal}"));
+}

@@ -1,0 +1,59 @@
+//! What `verify --replay` is told: which recorded rows, how many of them, of which weights.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Fatal;
+use crate::settings::Settings;
+use crate::settings::options::Options;
+use crate::settings::parse::at_least;
+
+/// What is replayed.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplaySettings {
+    /// Folder of activation shards.
+    pub(crate) activations: PathBuf,
+    /// Rows of a layer at most; all of them where nobody said so.
+    pub(crate) most_rows: Option<usize>,
+    /// W, the selection, how names are related, and where is computed: nothing else of them counts.
+    pub(crate) settings: Settings,
+}
+
+impl ReplaySettings {
+    /// Checks its options.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`].
+    pub(crate) fn resolve(
+        options: &Options,
+        activations: &Path,
+        most_rows: Option<usize>,
+    ) -> Result<Self, Fatal> {
+        if let Some(rows) = most_rows {
+            at_least("replay-rows", rows, 1)?;
+        }
+        if options.checkpoint.is_none() {
+            return Err(Fatal::Usage(
+                "--replay: --checkpoint PATH is needed beside it: the weights in full precision, \
+                 whose outputs the base with the adapter shall have"
+                    .into(),
+            ));
+        }
+        // What a run would make or write has no part in it: W~ and the factors are those on disk.
+        let settings = Settings::resolve(&Options {
+            checkpoint: options.checkpoint.clone(),
+            include: options.include.clone(),
+            exclude: options.exclude.clone(),
+            map: options.map.clone(),
+            skip_broken: options.skip_broken,
+            threads: options.threads,
+            kernel: options.kernel.clone(),
+            log_format: options.log_format.clone(),
+            ..Options::defaults()
+        })?;
+        Ok(Self {
+            activations: activations.to_path_buf(),
+            most_rows,
+            settings,
+        })
+    }
+}
