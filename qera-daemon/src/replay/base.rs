@@ -106,8 +106,8 @@ impl ReplayedBase {
         }
     }
 
-    /// What a layer is called in it, and where its rows lie; none where it is no GGUF, or has none of
-    /// it.
+    /// What a layer is called in it, and where its rows lie; none where it is no GGUF, or has none
+    /// of it.
     #[must_use]
     pub(crate) fn gguf_place(&self, layer: &Layer) -> Option<GgufLayerPlace> {
         let Self::Given(model) = self else {

@@ -76,8 +76,8 @@ pub(crate) struct ClaimedError {
 }
 
 impl ReplayClaims {
-    /// The manifest of an adapter; none where there is none that can be read, or none of these files,
-    /// which the check of them says.
+    /// The manifest of an adapter; none where there is none that can be read, or none of these
+    /// files, which the check of them says.
     #[must_use]
     pub(crate) fn of(adapter: &Path) -> Option<Self> {
         let folder = AdapterFolder::open(adapter, &mut Findings::default());

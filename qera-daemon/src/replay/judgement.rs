@@ -2,8 +2,8 @@
 //!
 //! They can only be equal where they are of the same rows, and that is not taken from their number
 //! alone: an evaluation is often as long as the calibration. The rows are those of the manifest
-//! where their number is the same, and either the shards are (their digest) or, of most such layers,
-//! the output's power is, a figure that no adapter has a part in.
+//! where their number is the same, and either the shards are (their digest) or, of most such
+//! layers, the output's power is, a figure that no adapter has a part in.
 //!
 //! How near they then are: a replayed figure is a mean of squares of f32 products of at most 768
 //! terms, each within 3e-7 of |x| |M|, whose errors average out over outputs and rows: 1e-6 of

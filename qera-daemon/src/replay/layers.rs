@@ -118,8 +118,8 @@ impl LayerLookup<'_> {
         found
     }
 
-    /// What each selected layer is called in a GGUF: in the one that is served, whose rows the engine
-    /// adds the adapter's to, else as a converter of the model's kind has it.
+    /// What each selected layer is called in a GGUF: in the one that is served, whose rows the
+    /// engine adds the adapter's to, else as a converter of the model's kind has it.
     fn gguf_places(&self, findings: &mut Findings) -> Vec<Option<GgufLayerPlace>> {
         let layers = self.weights.layers().iter();
         let served: Vec<_> = layers.map(|layer| self.base.gguf_place(layer)).collect();

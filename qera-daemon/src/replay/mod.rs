@@ -1,15 +1,15 @@
-//! Recorded rows through the files as written: what a base alone and a base with its adapter make of
-//! the inputs of each layer, beside what the full-precision weights make of them.
+//! Recorded rows through the files as written: what a base alone and a base with its adapter make
+//! of the inputs of each layer, beside what the full-precision weights make of them.
 //!
 //! Of every layer three figures are measured, each the mean over the rows of a squared norm, by
 //! their weights: |x W|^2, |x (W~ - W)|^2 and |x (W~ + A B - W)|^2. A and B are the numbers in the
-//! adapter's files (`factors`), W~ those in the base's (`base`), W those of the checkpoint, and the
-//! rows come by the reader of a run (`recorded`). Nothing of the solve has a part in it: no R, no E
-//! that a run formed, so that a defect there shows here. The one matrix of a layer (`measure`) is W,
-//! then W - W~, then W - W~ - A B, in f32, and the rows pass by it three times, a piece at a time,
-//! with f32 products and f64 sums (`rows`). What is in memory at a time: the rows of one layer input
-//! in one shard (to check a shard, all of it, as in a run), that matrix, W~ beside it where the base
-//! holds numbers, and the layer's factors.
+//! adapter's files (`factors`), W~ those in the base's (`base`), W those of the checkpoint, and
+//! the rows come by the reader of a run (`recorded`). Nothing of the solve has a part in it: no R,
+//! no E that a run formed, so that a defect there shows here. The one matrix of a layer
+//! (`measure`) is W, then W - W~, then W - W~ - A B, in f32, and the rows pass by it three times,
+//! a piece at a time, with f32 products and f64 sums (`rows`). What is in memory at a time: that
+//! matrix, the layer's factors, and the rows of one layer input in one shard (to check a shard,
+//! all of it, as in a run); W~ is decoded some columns at a time.
 //!
 //! What comes of it is held against the manifest (`claims`, `judgement`) and told (`report`).
 
@@ -100,7 +100,8 @@ impl Replay<'_> {
         let (weights, said) = (&self.recorded.weights, said.unwrap_or_default());
         if !said.is_empty() && said != weights.identity() {
             findings.note(format!(
-                "replay: {} is another file of weights ({}) than the adapter was made with ({said})",
+                "replay: {} is another file of weights ({}) than the adapter was made with \
+                 ({said})",
                 weights.path().display(),
                 weights.identity()
             ));

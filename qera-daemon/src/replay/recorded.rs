@@ -103,8 +103,8 @@ impl Recorded {
         shards.filter_map(|shard| shard.rows.get(&site)).sum()
     }
 
-    /// Whether a manifest's figures are of these very shards, as far as that can be told: a run that
-    /// took them in another order has another digest.
+    /// Whether a manifest's figures are of these very shards, as far as that can be told: a run
+    /// that took them in another order has another digest.
     #[must_use]
     pub(crate) fn is_of(&self, claims: Option<&ReplayClaims>) -> bool {
         let said = claims.map(ReplayClaims::inputs);

@@ -1,5 +1,5 @@
-//! W~ from whatever the base is: a GGUF, a folder that others packed, Conv1D's numbers; and W from a
-//! GGUF.
+//! W~ from whatever the base is: a GGUF, a folder that others packed, Conv1D's numbers; and W from
+//! a GGUF.
 
 use std::fs;
 
