@@ -23,7 +23,6 @@ use crate::pipeline::listener::Listener;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
 use crate::pipeline::stand_ins::StandIns;
 use crate::pipeline::thread::Discard;
-use crate::publish::bases::BasesWritten;
 use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::notify::{HandOver, Notifiers, NotifyThreads};
@@ -314,7 +313,9 @@ impl<'a> Publisher<'a> {
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let report = self.target.publish(&outcomes, &summaries, inputs)?;
-        self.say_bases(report.bases);
+        for written in report.bases.events() {
+            context.reporter.say(&written);
+        }
         let published = match report.outcome {
             PublishOutcome::Published(published) => published,
             PublishOutcome::Rejected(rejected) => {
@@ -357,20 +358,6 @@ impl<'a> Publisher<'a> {
         self.servers.published(published.generation);
         self.hook.published(&self.target.out, published.generation);
         Ok(true)
-    }
-
-    /// Says which bases were written.
-    fn say_bases(&self, written: BasesWritten) {
-        let reporter = &self.context.reporter;
-        if let Some(packed) = written.packed {
-            reporter.say(&Event::PackedBaseWritten(packed));
-        }
-        if let Some(gguf) = written.gguf {
-            reporter.say(&Event::GgufBaseWritten(gguf));
-        }
-        for worth in written.worth {
-            reporter.say(&Event::BaseWritten(worth));
-        }
     }
 
     /// Ends the run when every layer that is fed has converged.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{create_folders, exists, is_link, rename, sync, write_json};
 use crate::error::Fatal;
+use crate::observe::event::Event;
 use crate::observe::run_events::{BaseWritten, GgufBaseWritten, PackedBaseWritten};
 use crate::publish::base::{Base, BaseRecord, emit};
 use crate::publish::base_worth::{BaseWorth, README};
@@ -47,6 +48,17 @@ pub(crate) struct BasesWritten {
     pub(crate) packed: Option<PackedBaseWritten>,
     /// The one that is a GGUF.
     pub(crate) gguf: Option<GgufBaseWritten>,
+}
+
+impl BasesWritten {
+    /// What is said of them.
+    #[must_use]
+    pub(crate) fn events(self) -> Vec<Event<'static>> {
+        let packed = self.packed.map(Event::PackedBaseWritten);
+        let gguf = self.gguf.map(Event::GgufBaseWritten);
+        let worth = self.worth.into_iter().map(Event::BaseWritten);
+        packed.into_iter().chain(gguf).chain(worth).collect()
+    }
 }
 
 /// What is known of the files of bases that are there, for every manifest.
