@@ -53,8 +53,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Print the memory per site, layer and stage, and the expected work; start nothing
     Plan,
-    /// Check the files of an adapter, qera's or another in PEFT's format, against the model that it
-    /// is served on; exit code 1 when something is wrong
+    /// Check the files of an adapter, qera's or another's (PEFT's, a GGUF, mlx-lm's), against the
+    /// model that it is served on; exit code 1 when something is wrong
     Verify(VerifyArgs),
     /// The merged settings, where a run would take them
     Config(ConfigArgs),
@@ -80,13 +80,13 @@ pub(crate) enum Exported {
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Folder with adapter_config.json and adapter_model.safetensors: OUT/current, say
-    #[arg(long, value_name = "DIR")]
+    /// A generation (OUT/current, say), a folder with PEFT's files or mlx-lm's, or a GGUF adapter
+    #[arg(long, value_name = "PATH")]
     pub(crate) adapter: PathBuf,
 
-    /// Folder of the quantized model that it is served on [default: the one that the adapter
-    /// names, or OUT/base]
-    #[arg(long, value_name = "DIR")]
+    /// Folder or GGUF of the quantized model that it is served on [default: the one that the adapter
+    /// names, or what OUT holds]
+    #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
 
     /// Also send the recorded rows of this folder of shards through W (--checkpoint), the base, and

@@ -30,7 +30,7 @@ pub(crate) struct Verification {
 /// says whether anything is wrong.
 ///
 /// # Errors
-/// [`Fatal::Io`]; of a replay as for [`replay`].
+/// [`Fatal::Io`]; [`Fatal::Usage`] of a replay.
 pub(crate) fn verify(of: &Verification) -> Result<Exit, Fatal> {
     let base = of.base.as_deref();
     let against = base.map_or(HeldAgainst::Named, HeldAgainst::Folder);
@@ -38,7 +38,12 @@ pub(crate) fn verify(of: &Verification) -> Result<Exit, Fatal> {
     let mut reports = Vec::new();
     if let Some(replayed) = &of.replay {
         match of.base.clone().or_else(|| served_base(&of.adapter)) {
-            Some(base) => reports = replay(&of.adapter, &base, replayed, &mut findings)?,
+            // What was found already is said in any case.
+            Some(base) => match replay(&of.adapter, &base, replayed, &mut findings) {
+                Ok(replayed) => reports = replayed,
+                Err(fatal @ Fatal::Usage(_)) => return Err(fatal),
+                Err(fatal) => findings.problem(format!("replay: {fatal}")),
+            },
             None => findings.problem("replay: no base is known: --base names it".into()),
         }
     }

@@ -29,3 +29,29 @@ impl fmt::Display for CommandPrinted {
         write!(f, ": {text}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_printed_is_told() {
+        let printed = |left_out| CommandPrinted {
+            generation: 3,
+            text: "done".into(),
+            left_out,
+        };
+        assert_eq!(
+            printed(0).to_string(),
+            "--on-publish for generation 3 printed: done"
+        );
+        assert_eq!(
+            printed(9).to_string(),
+            "--on-publish for generation 3 printed, after 9 bytes that are left out: done"
+        );
+        assert_eq!(
+            serde_json::to_string(&printed(9)).unwrap(),
+            r#"{"generation":3,"text":"done","left_out":9}"#
+        );
+    }
+}

@@ -283,27 +283,6 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_printed_is_told() {
-        let printed = |left_out| {
-            Event::CommandPrinted(CommandPrinted {
-                generation: 3,
-                text: "done".into(),
-                left_out,
-            })
-        };
-        check(
-            &printed(0),
-            "--on-publish for generation 3 printed: done",
-            r#"{"event":"command-printed","generation":3,"text":"done","left_out":0}"#,
-        );
-        check(
-            &printed(9),
-            "--on-publish for generation 3 printed, after 9 bytes that are left out: done",
-            r#"{"event":"command-printed","generation":3,"text":"done","left_out":9}"#,
-        );
-    }
-
-    #[test]
     fn shards_are_told() {
         let folded = |ignored_keys| {
             Event::ShardFolded(FoldedShard {

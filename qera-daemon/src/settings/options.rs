@@ -283,8 +283,8 @@ pub(crate) struct Options {
     pub(crate) emit_base: Option<String>,
 
     /// In which forms adapters are written: peft (vLLM, SGLang, Transformers), gguf (llama.cpp,
-    /// Ollama: adapter.gguf), mlx (mlx-lm: mlx/) [default: gguf where --quantized is a GGUF, else
-    /// peft]
+    /// Ollama: adapter.gguf), mlx (mlx-lm: mlx/) [default: gguf where W~ is a GGUF (--quantized
+    /// FILE, OUT/base-gguf), else peft]
     #[arg(long, value_name = "FORM,...", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -340,7 +340,7 @@ impl Options {
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
-        ("format", "gguf where --quantized is a GGUF, else peft"),
+        ("format", "gguf where W~ is a GGUF, else peft"),
         ("imatrix", "none"),
         ("include", "all linear layers"),
         ("map", "found out"),

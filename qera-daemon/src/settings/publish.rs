@@ -157,7 +157,7 @@ impl PublishSettings {
         if !notify.servers.is_empty() && !formats.contains(&AdapterForm::Peft) {
             return Err(Fatal::Usage(
                 "--notify: vLLM loads PEFT's files, which are not written: add peft to --format \
-                 (beside a GGUF --quantized it is gguf alone unless it is given)"
+                 (where W~ is a GGUF it is gguf alone unless it is given)"
                     .into(),
             ));
         }
@@ -223,7 +223,10 @@ fn formats(options: &Options, bases: &BTreeSet<BaseForm>) -> Result<BTreeSet<Ada
     let Some(list) = &options.format else {
         let quantized = options.quantized.as_deref();
         let is_file = quantized.is_some_and(|path| !is_folder(path));
-        let form = match is_file || bases.contains(&BaseForm::Gguf) {
+        // One that an earlier run wrote serves the adapter as well.
+        let out = options.out.as_deref();
+        let is_there = || out.is_some_and(|out| is_folder(&out.join(BaseForm::Gguf.folder())));
+        let form = match is_file || bases.contains(&BaseForm::Gguf) || is_there() {
             true => AdapterForm::Gguf,
             false => AdapterForm::Peft,
         };
@@ -309,6 +312,22 @@ mod tests {
             "out/base-gguf/model.gguf",
         ];
         assert_eq!(served, expected.map(PathBuf::from));
+    }
+
+    /// One that an earlier run wrote goes on serving the adapter.
+    #[test]
+    fn a_base_that_is_there_decides_the_form_as_one_that_is_asked_for() {
+        let out = std::env::temp_dir().join(format!("qera-base-there-{}", std::process::id()));
+        let formats = |text: &str| {
+            let publish = Settings::from_toml(text).unwrap().publish;
+            Vec::from_iter(publish.formats.iter().map(|form| form.name()))
+        };
+        let asked = format!("out = {out:?}");
+        assert_eq!(formats(&asked), ["peft"]);
+        std::fs::create_dir_all(out.join("base-gguf")).unwrap();
+        assert_eq!(formats(&asked), ["gguf"]);
+        assert_eq!(formats(&format!("{asked}\nformat = \"peft\"")), ["peft"]);
+        std::fs::remove_dir_all(&out).unwrap();
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::error::Fatal;
-use crate::publish::on_publish::command::run;
+use crate::publish::on_publish::command::{CommandError, run};
 use crate::publish::on_publish::patience::Patience;
 use crate::publish::on_publish::printed::PrintedEnd;
 use crate::publish::on_publish::told::ToldMemory;
@@ -137,6 +137,16 @@ impl OnPublish {
     }
 }
 
+/// How telling a publication ended.
+enum Told {
+    /// The command succeeded, or has had its attempts.
+    Done,
+    /// There is a newer one to be told.
+    Newer(Published),
+    /// The run waits no longer, and it was not told.
+    CutOff,
+}
+
 /// The thread's side.
 struct Runner<F> {
     command: String,
@@ -148,24 +158,32 @@ struct Runner<F> {
 }
 
 impl<F: Fn(CommandSaid)> Runner<F> {
-    /// Runs the command for the newest publication, again and again, until the sender is gone.
+    /// Runs the command for the newest publication, again and again, until the sender is gone or the
+    /// run waits no longer: what was not told then is told by the next run.
     fn run(&self) {
         let mut next = self.waiting.recv().ok();
         while let Some(publication) = next {
             let newest = self.waiting.try_iter().last().unwrap_or(publication);
-            next = self.tell(&newest).or_else(|| {
-                self.remember(newest.generation);
-                self.waiting.recv().ok()
-            });
+            next = match self.tell(&newest) {
+                Told::Done => {
+                    self.remember(newest.generation);
+                    self.waiting.recv().ok()
+                }
+                Told::Newer(newer) => Some(newer),
+                Told::CutOff => None,
+            };
         }
     }
 
     /// Runs the command until it succeeds or has had its attempts; a newer publication ends the
-    /// attempts and is returned.
-    fn tell(&self, publication: &Published) -> Option<Published> {
+    /// attempts.
+    fn tell(&self, publication: &Published) -> Told {
         let pauses = self.limits.pauses.map(Some).into_iter().chain([None]);
         let attempts = self.limits.pauses.len() + 1;
         for (index, pause) in pauses.enumerate() {
+            if self.patience.is_over() {
+                return Told::CutOff;
+            }
             let attempt = run(&self.command, publication, self.limits, &self.patience);
             let generation = publication.generation;
             let printed = attempt.printed.filter(|of| !of.text.is_empty());
@@ -175,19 +193,21 @@ impl<F: Fn(CommandSaid)> Runner<F> {
                     printed,
                 });
             }
-            let reason = attempt.outcome.err()?;
+            let Err(reason) = attempt.outcome else {
+                return Told::Done;
+            };
             (self.say)(CommandSaid::Failed(format!(
                 "--on-publish for generation {generation}: {reason} (attempt {} of {attempts})",
                 index + 1
             )));
-            if self.patience.is_over() {
-                return None;
+            if matches!(reason, CommandError::CutOff { .. }) {
+                return Told::CutOff;
             }
             if let Some(newer) = pause.and_then(|pause| self.newer_within(pause)) {
-                return Some(newer);
+                return Told::Newer(newer);
             }
         }
-        None
+        Told::Done
     }
 
     /// Pauses, unless a publication is waiting or comes.
@@ -483,22 +503,28 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_had_its_attempts_is_remembered_by_number_and_manifest() {
+    /// An output folder with the manifests of these generations.
+    fn with_generations(numbers: &[u64]) -> Folder {
         let folder = Folder::new();
-        let manifest = |number: u64| {
+        for number in numbers {
             let own = folder.0.join(format!("generations/{number:06}"));
             fs::create_dir_all(&own).unwrap();
-            own.join("qera_manifest.json")
-        };
-        for number in [1, 2] {
-            fs::write(manifest(number), format!("{number}")).unwrap();
+            fs::write(own.join("qera_manifest.json"), format!("{number}")).unwrap();
         }
+        folder
+    }
+
+    fn remembering(folder: &Folder, command: &str, limits: Limits) -> OnPublish {
+        let memory = ToldMemory::of(&folder.0);
+        OnPublish::with_limits(command.into(), memory, |_| {}, limits).unwrap()
+    }
+
+    #[test]
+    fn what_had_its_attempts_is_remembered_by_number_and_manifest() {
+        let folder = with_generations(&[1, 2]);
         let memory = ToldMemory::of(&folder.0);
         let run_for = |number: u64, command: &str| {
-            let memory = memory.clone();
-            let say = |_| {};
-            let on_publish = OnPublish::with_limits(command.into(), memory, say, SHORT).unwrap();
+            let on_publish = remembering(&folder, command, SHORT);
             on_publish.published(generation(number));
             on_publish.finish(not_stopped);
         };
@@ -508,10 +534,32 @@ mod tests {
         run_for(2, "true");
         assert!(memory.was_told(2) && !memory.was_told(1));
         // Another folder began anew in its place.
-        fs::write(manifest(2), "other").unwrap();
+        fs::write(
+            folder.0.join("generations/000002/qera_manifest.json"),
+            "other",
+        )
+        .unwrap();
         assert!(!memory.was_told(2));
         run_for(2, "true");
         fs::write(folder.0.join("on_publish.json"), "{").unwrap();
         assert!(!memory.was_told(2));
+    }
+
+    #[test]
+    fn what_was_cut_off_is_not_remembered_and_nothing_begins_after_it() {
+        let folder = with_generations(&[1, 2]);
+        let command = folder.command(r#"echo "$QERA_GENERATION" >> told; sleep 600"#);
+        let limits = Limits {
+            at_the_end: Duration::from_millis(300),
+            ..SHORT
+        };
+        let on_publish = remembering(&folder, &command, limits);
+        on_publish.published(generation(1));
+        wait_until("the command", || folder.read("told") == "1\n");
+        on_publish.published(generation(2));
+        on_publish.finish(|| true);
+        assert_eq!(folder.read("told"), "1\n");
+        let memory = ToldMemory::of(&folder.0);
+        assert!(!memory.was_told(1) && !memory.was_told(2));
     }
 }

@@ -210,10 +210,12 @@ ADAPTER {adapter}
 
     /// mlx-lm, which loads a Hugging Face folder.
     pub(super) fn of_mlx(&self, given: Option<&GivenModel>) -> String {
+        // By its source it takes every folder of compressed-tensors for 4 bits in groups of 32, and
+        // unpacks none.
         let folder = match given {
-            Some(given) => given.folder(),
-            None if self.gguf_base().is_some() => None,
-            None => Some(self.as_numbers.unwrap_or(self.base()).into()),
+            Some(given) => given.folder().filter(|_| given.method() == Some("awq")),
+            None if self.base_model.is_some() => self.as_numbers.map(PathBuf::from),
+            None => Some(self.base().into()),
         };
         let note = match folder {
             Some(_) => "",
