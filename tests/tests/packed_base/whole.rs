@@ -92,6 +92,17 @@ fn everything_with_a_kernel_is_packed_and_the_rest_is_as_it_was() {
     }
 }
 
+/// mlx-lm unpacks no folder of compressed-tensors.
+#[test]
+fn mlx_lm_is_not_sent_to_the_packed_folder() {
+    let daemon = daemon_with_block();
+    let options = ["--emit-base=compressed-tensors", "--format", "mlx"];
+    expect(&run_once(&daemon, &options), 0, &[]);
+    let path = daemon.path().join("qera-out/current/README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    assert!(readme.contains("mlx_lm.server --model MODEL "), "{readme}");
+}
+
 #[test]
 fn paths_with_blanks_are_commands_still() {
     let daemon = daemon_with_block();
