@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long no_std instructions peft models gguf vllm_tap)
+stages=(fmt clippy doc test test_long no_std instructions peft models gguf engines vllm_tap)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -48,6 +48,10 @@ stage_models() {
 
 stage_gguf() {
     tests/gguf/run.sh
+}
+
+stage_engines() {
+    tests/engines/run.sh
 }
 
 stage_vllm_tap() {

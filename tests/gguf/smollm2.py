@@ -2,6 +2,7 @@
 Transformers. The noise is uniform and takes half of each block's step to either side, so that no weight lies on a grid
 and the file is what a quantizer could have made of it."""
 
+import functools
 import importlib.util
 import json
 import pathlib
@@ -52,10 +53,10 @@ def module_of(tensor):
     return f"model.layers.{block}.{MODULES[name]}"
 
 
-def hugging_face_rows(tensor, weight):
+def hugging_face_rows(tensor, weight, of=HEADS):
     """The weight in Transformers' order of rows. llama.cpp rotates neighbours, Transformers the halves of a head: row
-    (head, pair, side) there is row (head, side, pair) here."""
-    heads = HEADS.get(tensor.split(".")[-2])
+    (head, pair, side) there is row (head, side, pair) here. `of`: how many heads, by tensor."""
+    heads = of.get(tensor.split(".")[-2])
     if not heads:
         return weight
     out, width = weight.shape
@@ -80,37 +81,46 @@ def noised(tensor):
 
 
 class SmolLM2:
-    """`folder/original.gguf` and `folder/original/` are W, in llama.cpp's form and in Transformers'."""
+    """W as `folder/original.gguf` and as `folder/original/`, in llama.cpp's form and in Transformers', each written when
+    it is asked for. Without noise every matrix is bf16, the embedding too: the reference data's model."""
 
-    def __init__(self, folder):
-        self.file, self.folder = smollm2_file(), folder
+    def __init__(self, folder, noise=True):
+        self.file, self.folder, self.noise = smollm2_file(), folder, noise
         self.reader = gguf.GGUFReader(self.file)
         self.tensors = {tensor.name: tensor for tensor in self.reader.tensors}
-        self.gguf, self.checkpoint = folder / "original.gguf", folder / "original"
-        if not self.gguf.exists() or not self.checkpoint.exists():
-            self.write()
 
     def weight(self, name):
         """W of a tensor, [out, in], in llama.cpp's order of rows."""
         tensor = self.tensors[name]
-        return noised(tensor) if tensor.tensor_type == Q4_1 else bf16(dequantized(tensor))
+        return noised(tensor) if self.noise and tensor.tensor_type == Q4_1 else bf16(dequantized(tensor))
 
-    def write(self):
-        """The GGUF has F32 in the attention, BF16 in what follows it; both files have the same numbers."""
-        weights = {name: self.weight(name) for name, tensor in self.tensors.items() if tensor.tensor_type == Q4_1}
-        stored = {
-            name: (F32, weight) if "attn" in name else (BF16, to_bf16(weight).view(np.uint8))
-            for name, weight in weights.items()
-        }
-        write_gguf(self.gguf, self.reader, stored)
-        tensors = {}
-        for name in self.tensors:
-            weight = hugging_face_rows(name, weights[name] if name in weights else self.weight(name))
-            data = to_bf16(np.ascontiguousarray(weight))
-            tensors[f"{module_of(name)}.weight"] = ("BF16", list(weight.shape), data.tobytes())
-        part = self.checkpoint.with_suffix(".part")
-        part.mkdir(exist_ok=True)
-        (part / "config.json").write_text(json.dumps(CONFIG, indent=1))
-        with open(part / "model.safetensors", "wb") as file:
-            file.writelines(safetensors_pieces(tensors, {"format": "pt"}))
-        part.rename(self.checkpoint)
+    @functools.cached_property
+    def gguf(self):
+        """With noise it has F32 in the attention, BF16 in what follows it; the numbers are those of the checkpoint."""
+        path = self.folder / "original.gguf"
+        if not path.exists():
+            stored = {}
+            for name, tensor in self.tensors.items():
+                if tensor.tensor_type == Q4_1 or not self.noise and len(tensor.shape) == 2:
+                    in_f32 = self.noise and "attn" in name
+                    weight = self.weight(name)
+                    stored[name] = (F32, weight) if in_f32 else (BF16, to_bf16(weight).view(np.uint8))
+            write_gguf(path, self.reader, stored)
+        return path
+
+    @functools.cached_property
+    def checkpoint(self):
+        path = self.folder / "original"
+        if not path.exists():
+            tensors = {}
+            for name in self.tensors:
+                weight = hugging_face_rows(name, self.weight(name))
+                data = to_bf16(np.ascontiguousarray(weight))
+                tensors[f"{module_of(name)}.weight"] = ("BF16", list(weight.shape), data.tobytes())
+            part = path.with_suffix(".part")
+            part.mkdir(exist_ok=True)
+            (part / "config.json").write_text(json.dumps(CONFIG, indent=1))
+            with open(part / "model.safetensors", "wb") as file:
+                file.writelines(safetensors_pieces(tensors, {"format": "pt"}))
+            part.rename(path)
+        return path

@@ -81,16 +81,16 @@ impl GgufLora {
         for _ in 0..keys {
             let key = bytes.text();
             match bytes.u32() {
-                6 => found
-                    .floats
-                    .insert(key, f32::from_le_bytes(bytes.take()))
-                    .is_none(),
+                6 => {
+                    let number = f32::from_le_bytes(bytes.take());
+                    found.floats.insert(key, number);
+                }
                 8 => {
                     let text = bytes.text();
-                    found.texts.insert(key, text).is_none()
+                    found.texts.insert(key, text);
                 }
                 other => panic!("{key} is of type {other}"),
-            };
+            }
         }
         for _ in 0..count {
             let name = bytes.text();
@@ -112,11 +112,22 @@ impl GgufLora {
                 0 => of(stored, numbers, f32::from_le_bytes),
                 1 => of(stored, numbers, |b| f16::from_le_bytes(b).to_f32()),
                 30 => of(stored, numbers, |b| bf16::from_le_bytes(b).to_f32()),
+                8 => blocks(&stored[..numbers / 32 * 34]),
                 other => panic!("type {other}"),
             };
         }
         found
     }
+}
+
+/// Q8_0: a scale in f16 and 32 codes of eight bits.
+fn blocks(stored: &[u8]) -> Vec<f32> {
+    let of_block = |block: &[u8]| {
+        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let codes = block[2..].iter().map(|byte| f32::from(byte.cast_signed()));
+        codes.map(|code| scale * code).collect::<Vec<_>>()
+    };
+    stored.chunks_exact(34).flat_map(of_block).collect()
 }
 
 fn of<const N: usize>(stored: &[u8], numbers: usize, value: impl Fn([u8; N]) -> f32) -> Vec<f32> {

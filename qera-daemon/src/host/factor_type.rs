@@ -12,7 +12,7 @@ use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::blocks::encode::{BLOCK, SymmetricBlock};
 use crate::formats::safetensors::header::{dtype_name, encode};
 
-/// The largest code: one more below zero is never used, so that a number and its negative are alike.
+/// The largest code; that of -128 is never used, so that a number and its negative are alike.
 const CODE_MAX: i8 = 127;
 
 /// What the elements of A and B are written in.

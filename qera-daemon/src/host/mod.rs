@@ -2,7 +2,8 @@
 //!
 //! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix
 //! made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
-//! `factors` are A and B, `factor_type` what they are written in; `allocator` is told once what memory to keep.
+//! `factors` are A and B, `factor_type` what they are written in, `block_rounding` how where that is
+//! blocks; `allocator` is told once what memory to keep.
 
 pub(crate) mod allocator;
 pub(crate) mod block_rounding;
@@ -17,6 +18,7 @@ pub(crate) mod kernels;
 pub(crate) mod operand;
 pub(crate) mod round;
 pub(crate) mod rounding;
+pub(crate) mod row_rounding;
 pub(crate) mod second_moment;
 pub(crate) mod solve_error;
 pub(crate) mod subspace;

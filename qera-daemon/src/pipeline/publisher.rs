@@ -23,6 +23,7 @@ use crate::pipeline::listener::Listener;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
 use crate::pipeline::stand_ins::StandIns;
 use crate::pipeline::thread::Discard;
+use crate::publish::bases::BasesWritten;
 use crate::publish::generation::PublishOutcome;
 use crate::publish::manifest::{Inputs, ratio};
 use crate::publish::notify::{HandOver, Notifiers, NotifyThreads};
@@ -313,15 +314,7 @@ impl<'a> Publisher<'a> {
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
         let report = self.target.publish(&outcomes, &summaries, inputs)?;
-        if let Some(written) = report.bases.packed {
-            context.reporter.say(&Event::PackedBaseWritten(written));
-        }
-        if let Some(written) = report.bases.gguf {
-            context.reporter.say(&Event::GgufBaseWritten(written));
-        }
-        for written in report.bases.worth {
-            context.reporter.say(&Event::BaseWritten(written));
-        }
+        self.say_bases(report.bases);
         let published = match report.outcome {
             PublishOutcome::Published(published) => published,
             PublishOutcome::Rejected(rejected) => {
@@ -364,6 +357,20 @@ impl<'a> Publisher<'a> {
         self.servers.published(published.generation);
         self.hook.published(&self.target.out, published.generation);
         Ok(true)
+    }
+
+    /// Says which bases were written.
+    fn say_bases(&self, written: BasesWritten) {
+        let reporter = &self.context.reporter;
+        if let Some(packed) = written.packed {
+            reporter.say(&Event::PackedBaseWritten(packed));
+        }
+        if let Some(gguf) = written.gguf {
+            reporter.say(&Event::GgufBaseWritten(gguf));
+        }
+        for worth in written.worth {
+            reporter.say(&Event::BaseWritten(worth));
+        }
     }
 
     /// Ends the run when every layer that is fed has converged.

@@ -11,6 +11,7 @@ use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
 use crate::judge::scores::HeldOut;
 use crate::observe::bits::BitsPerWeight;
+use crate::publish::asked_dtype::in_asked_dtype;
 use crate::publish::bases::BaseRecords;
 use crate::publish::bits::bits_of;
 use crate::publish::forms::AdapterForms;
@@ -24,7 +25,7 @@ use crate::settings::name_map::NameMap;
 use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
 use crate::settings::weight_format::WeightFormat;
-use crate::solve::solution::{LayerSolution, NotAsAsked};
+use crate::solve::solution::LayerSolution;
 use crate::weights::Weights;
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 use crate::weights::given::given_layers::GivenLayer;
@@ -477,27 +478,5 @@ impl ErrorRecord {
             relative_without: ratio(solution.error_without, solution.output_power),
             relative_with: ratio(solution.factors.error, solution.output_power),
         }
-    }
-}
-
-/// The words that are no error, in `error.in_asked_dtype`.
-const OVERFLOW: &str = "overflow";
-const NO_WHOLE_BLOCKS: &str = "no-whole-blocks";
-
-fn in_asked_dtype(reason: NotAsAsked) -> serde_json::Value {
-    match reason {
-        NotAsAsked::Loses(error) => error.into(),
-        NotAsAsked::Overflows => OVERFLOW.into(),
-        NotAsAsked::NoWholeBlocks => NO_WHOLE_BLOCKS.into(),
-    }
-}
-
-/// The same, read back.
-#[must_use]
-pub(crate) fn not_as_asked(in_asked_dtype: &serde_json::Value) -> NotAsAsked {
-    match in_asked_dtype.as_f64() {
-        Some(error) => NotAsAsked::Loses(error),
-        None if *in_asked_dtype == NO_WHOLE_BLOCKS => NotAsAsked::NoWholeBlocks,
-        None => NotAsAsked::Overflows,
     }
 }

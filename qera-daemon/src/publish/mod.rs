@@ -6,6 +6,7 @@
 //! (`check`), all of them in one place (`target`), the command that is told (`on_publish`) and the
 //! servers that generations are handed to (`notify`).
 
+pub(crate) mod asked_dtype;
 pub(crate) mod base;
 pub(crate) mod base_worth;
 pub(crate) mod bases;

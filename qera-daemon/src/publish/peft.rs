@@ -88,7 +88,7 @@ fn config(published: &PublishedLayers<'_>, base_model: Option<&str>) -> serde_js
 }
 
 /// The ranks that are not the adapter's, by module. A key means every module that ends with it, so
-/// that one which is the end of another's name is anchored, which PEFT takes from 0.14 on.
+/// that one which is the end of another's name is anchored, which PEFT takes from 0.15 on.
 fn own_ranks(published: &PublishedLayers<'_>, names: &BTreeSet<&str>) -> BTreeMap<String, usize> {
     let ends_another = |name: &str| {
         let end = format!(".{name}");

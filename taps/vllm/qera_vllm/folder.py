@@ -10,7 +10,8 @@ import secrets
 import stat
 import time
 
-BUFFERS = 512  # that one call writes
+from .direct import Staging
+
 SHARD_MODE, LOCK_MODE, FOLDER_MODE = 0o640, 0o660, 0o700  # rows are users' text; a folder's group reads it
 AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, and no pipe waited for
 
@@ -24,18 +25,6 @@ def header_of(tensors, metadata):
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def write_all(file, buffers):
-    """Writes buffers one behind the other."""
-    for at in range(0, len(buffers), BUFFERS):
-        waiting = [memoryview(buffer).cast("B") for buffer in buffers[at : at + BUFFERS]]
-        while waiting:
-            written = os.writev(file, waiting)
-            while waiting and written >= len(waiting[0]):
-                written -= len(waiting.pop(0))
-            if waiting:
-                waiting[0] = waiting[0][written:]
 
 
 def make_folder(path):
@@ -87,7 +76,7 @@ class Folder:
 
     def __init__(self, path, max_bytes):
         self.path, self.max_bytes = pathlib.Path(path).absolute(), max_bytes
-        self.word, self.count = secrets.token_hex(6), 0
+        self.word, self.count, self.staging = secrets.token_hex(6), 0, Staging()
         make_folder(self.path)
         with self._alone():
             for part in self.path.glob(".tap-*.part"):
@@ -144,7 +133,7 @@ class Folder:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 os.truncate(file, size)  # others count it from now on
             try:
-                write_all(file, [header, *buffers])
+                self.staging.write(file, [header, *buffers])
                 os.rename(part, self.path / f"{name}.safetensors")
             except BaseException:
                 part.unlink(missing_ok=True)

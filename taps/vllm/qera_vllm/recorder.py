@@ -7,7 +7,6 @@ import torch
 MOST_RUNS = 4  # of rows that are copied one by one
 
 
-
 class Copy:
     """Rows of the step that go to rows at to `to` of a block: a slice of them, or those that an index names."""
 
@@ -62,11 +61,21 @@ class Recorder:
         self.sites, self.live, self.device = found.sites, len(found.sites), torch.device(device)
         self.counts, self.rows_left = requests.counts, settings.rows
         self.current, self.output, self.step, self.number, self.handles = None, None, None, 0, []
-        switch.at_last(self.unhook)
+        self.is_over = False
+        switch.at_last(self.end_all)
 
-    def hook(self):
-        for site in self.sites:
-            self.handles.append(site.module.register_forward_pre_hook(self._hook_of(site)))
+    def _listen(self, wanted):
+        """Hooks are there for steps that are recorded. One that does nothing costs each call of its layer some
+        microseconds, together some percent of a step that computes one token."""
+        if wanted and not self.handles:
+            for site in self.sites:
+                if not site.left_out:
+                    self.handles.append(site.module.register_forward_pre_hook(self._hook_of(site)))
+            if self.is_over:  # the writer's thread ended it meanwhile
+                self.end_all()
+        elif not wanted and self.handles:
+            self._unhook()
+            self.handles = []
 
     def _hook_of(self, site):
         def hook(module, arguments):
@@ -78,11 +87,15 @@ class Recorder:
 
         return hook
 
-    def unhook(self):
+    def _unhook(self):
+        for handle in list(self.handles):
+            handle.remove()  # which may be done twice
+
+    def end_all(self):
+        """Nothing is recorded from now on."""
+        self.is_over = True
         self.step, self.output, self.current = None, None, None
-        handles, self.handles = self.handles, []
-        for handle in handles:
-            handle.remove()
+        self._unhook()
         self.blocks.close()
 
     # The engine's schedule: scheduled, then begun and ended around the model's pass, then done.
@@ -98,10 +111,14 @@ class Recorder:
 
     def begin(self, order, rows):
         """The model is about to read `rows` rows, those of the requests in `order` and then padding."""
-        self.step = None
+        self.step = self._step_of(order, rows)
+        self._listen(self.step is not None)
+
+    def _step_of(self, order, rows):
+        """What is to be recorded of the step; None where that is nothing."""
         output = self.output
-        if output is None or not self.requests.running or not self.handles:
-            return
+        if output is None or not self.requests.running or self.is_over:
+            return None
         tokens = output.num_scheduled_tokens
         total = output.total_num_scheduled_tokens
         if sum(tokens[key] for key in order) != total or rows < total:
@@ -110,9 +127,10 @@ class Recorder:
         if segments and not self.writer.is_full():
             copies = self._placed(segments)
             self.number += 1
-            self.step = Step(self.number, copies, rows) if copies else None
-        elif segments:
+            return Step(self.number, copies, rows) if copies else None
+        if segments:
             self.counts.row("folder full", sum(segment.stop - segment.start for segment in segments))
+        return None
 
     def _placed(self, segments):
         """Where the rows go; those for which there is no room are dropped."""
@@ -229,7 +247,7 @@ class Recorder:
         for request in self.requests.finished(list(self.requests.running)):
             self.writer.finish(request)
         self.switch.say("rows", "as many rows as QERA_TAP_ROWS asks for are recorded; the tap rests")
-        self.unhook()
+        self.end_all()
 
     def done(self):
         """The engine's step is over, however it ended."""

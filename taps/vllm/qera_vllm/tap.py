@@ -64,7 +64,6 @@ def assemble(runner, settings, switch, swaps, found):
     requests = Requests(Choice(settings.which, settings.every), counts, swaps.paths)
     recorder = Recorder(switch, settings, found, blocks, writer, requests, device)
     writer.before_close = recorder.flush
-    recorder.hook()
     if not follow(runner, recorder, switch):
         switch.off(f"the model runner {type(runner).__name__} has other functions than it knows")
         return None

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::{BINARY, current, once};
+use crate::{BINARY, current, expect_verdict, once};
 use qera_tests::daemon::expect;
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::daemon_with_gguf;
@@ -32,7 +32,7 @@ fn what_is_wrong_with_a_file_is_named() {
     let file = daemon.path().join("x.gguf");
     adapter("llama", b(&[2, 16])).write(&file);
     let said = "1 layers of rank 2 as gguf, on model.gguf";
-    expect(&daemon.run(&VERIFY), 0, &[said]);
+    expect_verdict(&daemon.run(&VERIFY), 0, &[said]);
     let mut not_finite = b(&[2, 16]);
     not_finite.bytes[4 * 5..4 * 6].copy_from_slice(&f32::NAN.to_le_bytes());
     let mut unknown = b(&[2, 16]);
@@ -80,7 +80,7 @@ fn what_is_wrong_with_a_file_is_named() {
         ),
     ] {
         changed.write(&file);
-        expect(&daemon.run(&VERIFY), 1, &["x.gguf: ", said]);
+        expect_verdict(&daemon.run(&VERIFY), 1, &["x.gguf: ", said]);
     }
 }
 
@@ -90,10 +90,10 @@ fn what_is_not_read_is_said_and_not_taken_for_wrong() {
     let file = daemon.path().join("x.gguf");
     adapter("llama", b(&[2, 16, 3])).write(&file);
     let said = "not checked: x.gguf: tensor 'blk.0.attn_q.weight.lora_b' has three dimensions";
-    expect(&daemon.run(&VERIFY), 0, &[said]);
+    expect_verdict(&daemon.run(&VERIFY), 0, &[said]);
     fs::write(&file, b"no GGUF at all").unwrap();
     let said = "x.gguf: is no folder, and no GGUF file";
-    expect(&daemon.run(&VERIFY), 1, &[said]);
+    expect_verdict(&daemon.run(&VERIFY), 1, &[said]);
 }
 
 #[test]
@@ -105,6 +105,6 @@ fn a_file_that_was_cut_is_told() {
     for cut in [4, 23, 200, whole.len() / 2, whole.len() - 64] {
         fs::write(current(&daemon, "adapter.gguf"), &whole[..cut]).unwrap();
         let run = daemon.run(&["verify", "--adapter", "qera-out/current"]);
-        expect(&run, 1, &["problem: adapter.gguf: "]);
+        expect_verdict(&run, 1, &["problem: adapter.gguf: "]);
     }
 }

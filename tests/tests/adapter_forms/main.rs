@@ -4,6 +4,7 @@
 
 mod hostile;
 mod numbers;
+mod q8_0;
 mod ragged;
 mod refused;
 mod republished;
@@ -21,6 +22,15 @@ const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 fn once(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
     let options = ["--once", "--watch", "activations", "--rank", "4"];
     daemon.run(&[&options[..], more].concat())
+}
+
+/// Asserts how `verify` ended and what it said.
+fn expect_verdict(run: &EndedRun, code: i32, said: &[&str]) {
+    assert_eq!(run.code, code, "{}{}", run.output, run.log);
+    for words in said {
+        let is_said = run.output.contains(words);
+        assert!(is_said, "'{words}' is not in:\n{}", run.output);
+    }
 }
 
 /// A file of the current generation.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{BINARY, current, json_of, once, write_config};
+use crate::{BINARY, current, expect_verdict, json_of, once, write_config};
 use qera_tests::adapter::{Adapter, LoraFactors};
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_lora::GgufLora;
@@ -111,7 +111,7 @@ fn every_form_has_the_numbers_of_the_others() {
             assert_eq!(record["mlx"], layer.module);
         }
         let verify = daemon.run(&["verify", "--adapter", "qera-out/current"]);
-        expect(&verify, 0, &["as peft, gguf, mlx"]);
+        expect_verdict(&verify, 0, &["as peft, gguf, mlx"]);
     }
 }
 
@@ -151,7 +151,7 @@ fn beside_a_gguf_the_adapter_is_a_gguf() {
         assert!(!readme.contains(untrue), "{untrue}: {readme}");
     }
     let verify = daemon.run(&["verify", "--adapter", "qera-out/current"]);
-    expect(&verify, 0, &["3 layers of rank 4 as gguf, on /"]);
+    expect_verdict(&verify, 0, &["3 layers of rank 4 as gguf, on /"]);
 }
 
 #[test]
@@ -175,5 +175,5 @@ fn mlx_is_told_where_the_numbers_are() {
     );
     assert!(readme.contains(&said), "{said}: {readme}");
     let verify = daemon.run(&["verify", "--adapter", "qera-out/current"]);
-    expect(&verify, 0, &["as mlx, on ", "qera-out/base"]);
+    expect_verdict(&verify, 0, &["as mlx, on ", "qera-out/base"]);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{BINARY, current, json_of, once};
+use crate::{BINARY, current, expect_verdict, json_of, once};
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{LAYERS, daemon_with_gguf};
@@ -76,16 +76,16 @@ fn patterns_give_every_module_its_rank_and_a_scale_of_one() {
         assert_eq!(adapter.config[key], 6, "{key}");
     }
     let verify = ["verify", "--adapter", "qera-out/current"];
-    expect(&daemon.run(&verify), 0, &["of rank 6 as peft, gguf, mlx"]);
+    expect_verdict(&daemon.run(&verify), 0, &["of rank 6 as peft, gguf, mlx"]);
     // Without its alpha a module would be scaled by 6 over its rank.
     let path = current(&daemon, "adapter_config.json");
     let mut config = adapter.config;
     config["alpha_pattern"] = json!({});
     fs::write(&path, config.to_string()).unwrap();
     let said = format!("{q}: lora_alpha and r scale its correction by 3");
-    expect(&daemon.run(&verify), 1, &[&said]);
+    expect_verdict(&daemon.run(&verify), 1, &[&said]);
     config["rank_pattern"] = json!({k: 4});
     fs::write(&path, config.to_string()).unwrap();
     let said = format!("{q}: its pair has rank 2, adapter_config.json says 6");
-    expect(&daemon.run(&verify), 1, &[&said]);
+    expect_verdict(&daemon.run(&verify), 1, &[&said]);
 }

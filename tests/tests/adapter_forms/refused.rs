@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{BINARY, once, write_config};
 use qera_tests::daemon::expect;
-use qera_tests::gguf_model::{LAYERS, daemon_with_gguf};
+use qera_tests::gguf_model::{GgufTestLayer, LAYERS, daemon_with_gguf};
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
 
 const GIVEN: [&str; 4] = ["--checkpoint", "checkpoint", "--quantized", "model.gguf"];
@@ -73,13 +73,16 @@ fn a_layer_that_is_no_tensor_of_its_own() {
     let daemon = daemon_with_gguf(BINARY);
     write_config(&daemon);
     let own = "model.layers.0.self_attn.own_proj";
-    let weight = |module: &str| {
-        let name = format!("{module}.weight");
-        TensorToWrite::f32(&name, &[16, 32], &LAYERS[0].weight())
+    let weight = |module: &str, like: &GgufTestLayer| {
+        let shape = [like.out_features, like.in_features];
+        TensorToWrite::f32(&format!("{module}.weight"), &shape, &like.weight())
     };
+    let listed = LAYERS.iter().map(|layer| weight(layer.module, layer));
+    let tensors: Vec<_> = listed.chain([weight(own, &LAYERS[0])]).collect();
     let path = daemon.path().join("checkpoint/model.safetensors");
-    write_safetensors(&path, &[weight(LAYERS[0].module), weight(own)], &[]);
-    let options = ["--checkpoint", "checkpoint", "--include", own];
+    write_safetensors(&path, &tensors, &[]);
+    let include = ["--include", own, "--include", "*.q_proj"];
+    let options = [&["--checkpoint", "checkpoint"], &include[..]].concat();
     let run = once(&daemon, &[&options[..], &["--format", "gguf"]].concat());
     let said = format!("'{own}' is no tensor of its own in a GGUF of the architecture 'llama'");
     expect(&run, 2, &[&said, "--exclude"]);

@@ -6,6 +6,7 @@ use crate::{BINARY, current, json_of, once};
 use qera_tests::daemon::expect;
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{LAYERS, daemon_with_gguf, write_shard};
+use qera_tests::live::Live;
 use qera_tests::output_folder::{generations, snapshot_files};
 
 const GIVEN: [&str; 4] = ["--checkpoint", "checkpoint", "--quantized", "model.gguf"];
@@ -61,21 +62,15 @@ fn solve_writes_the_forms_that_it_is_asked_for() {
 #[test]
 fn evidence_stays() {
     let daemon = daemon_with_gguf(BINARY);
-    (2..8).for_each(|shard| write_shard(&daemon, shard));
-    let live = [
-        "--watch",
-        "activations",
-        "--rank",
-        "4",
-        "--until-converged",
-        "--tolerance",
-        "0.5",
-        "--idle-publish",
-        "1",
-        "--format",
-        "peft",
-    ];
-    expect(&daemon.run(&[&live[..], &GIVEN].concat()), 0, &[]);
+    let options = ["--watch", "activations", "--rank", "4", "--format", "peft"];
+    let options = [&options[..], &GIVEN].concat();
+    let mut live = Live::start(daemon.command(&options));
+    for shard in 2..8 {
+        daemon.wait_until_idle(shard);
+        write_shard(&daemon, shard);
+    }
+    daemon.wait_until_idle(8);
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
     let evidence = || {
         let manifest = json_of(&daemon, "qera_manifest.json");
         let layers = manifest["layers"].as_array().unwrap().iter();

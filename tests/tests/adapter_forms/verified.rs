@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{BINARY, current, once};
+use crate::{BINARY, current, expect_verdict, once};
 use qera_tests::daemon::{EndedRun, TestDaemon, expect};
 use qera_tests::gguf_file::GgufToWrite;
 use qera_tests::gguf_lora::GgufLora;
@@ -43,10 +43,10 @@ fn one_form_of_a_generation_is_held_against_its_manifest_and_the_model() {
     ] {
         let form = format!("{CURRENT}{form}");
         let run = verify(&daemon, &form, &[]);
-        expect(&run, 0, &[said]);
+        expect_verdict(&run, 0, &[said]);
         assert!(!run.output.contains("not checked"), "{}", run.output);
         let other = verify(&daemon, &form, &["--base", "full.gguf"]);
-        expect(&other, 1, &["another file"]);
+        expect_verdict(&other, 1, &["another file"]);
     }
 }
 
@@ -56,9 +56,10 @@ fn a_file_alone_is_held_against_a_gguf() {
     let copy = daemon.path().join("x.gguf");
     fs::copy(current(&daemon, "adapter.gguf"), copy).unwrap();
     let bare = verify(&daemon, "x.gguf", &[]);
-    expect(&bare, 0, &["not checked", "as gguf, on no model"]);
+    let said = "not checked: whether names and shapes are those of the model: nothing says";
+    expect_verdict(&bare, 0, &[said, "as gguf, on no model"]);
     let on = verify(&daemon, "x.gguf", &["--base", "model.gguf"]);
-    expect(&on, 0, &["as gguf, on model.gguf"]);
+    expect_verdict(&on, 0, &["as gguf, on model.gguf"]);
     // A GGUF of another kind of model, and one without a layer.
     let mut tensors = quantized_model().tensors;
     tensors.remove(0);
@@ -70,7 +71,7 @@ fn a_file_alone_is_held_against_a_gguf() {
         "its general.architecture is 'llama', qwen2.gguf is a 'qwen2'",
         "qwen2.gguf has no tensor 'blk.0.attn_q.weight'",
     ];
-    expect(&run, 1, &said);
+    expect_verdict(&run, 1, &said);
 }
 
 #[test]
@@ -81,9 +82,9 @@ fn forms_that_differ_are_told() {
         let whole = fs::read(&path).unwrap();
         assert_ne!(whole, bytes);
         fs::write(&path, bytes).unwrap();
-        expect(&verify(&daemon, CURRENT, &[]), 1, &[said]);
+        expect_verdict(&verify(&daemon, CURRENT, &[]), 1, &[said]);
         fs::write(&path, whole).unwrap();
-        expect(&verify(&daemon, CURRENT, &[]), 0, &["holds: "]);
+        expect_verdict(&verify(&daemon, CURRENT, &[]), 0, &["holds: "]);
     };
     let path = current(&daemon, "adapter.gguf");
     let b = GgufLora::load(&path).tensors[&format!("{Q}.lora_b")].start;
@@ -99,7 +100,7 @@ fn forms_that_differ_are_told() {
     expect_changed(mlx, &bytes, said);
     fs::remove_file(&path).unwrap();
     let said = "qera_manifest.json: says that the adapter is written as gguf, which is not there";
-    expect(&verify(&daemon, CURRENT, &[]), 1, &[said]);
+    expect_verdict(&verify(&daemon, CURRENT, &[]), 1, &[said]);
 }
 
 #[test]
@@ -116,14 +117,14 @@ fn a_manifest_that_places_rows_elsewhere_is_told() {
         verify(&daemon, CURRENT, &[])
     };
     let own = order(json!({"rope-pairs": {"head": 8}}));
-    expect(&own, 0, &[]);
+    expect_verdict(&own, 0, &[]);
     let other = order(json!({"rope-pairs": {"head": 4}}));
     let said = "adapter.gguf: blk.0.attn_q.weight: its rows lie as RopePairs { head: 4 }";
-    expect(&other, 1, &[said, "RopePairs { head: 8 }"]);
+    expect_verdict(&other, 1, &[said, "RopePairs { head: 8 }"]);
     for head in [0, 3, 5, u64::MAX] {
         let run = order(json!({"rope-pairs": {"head": head}}));
         let said = "blk.0.attn_q.weight: its 16 rows of B cannot lie as RopePairs";
-        expect(&run, 1, &[said]);
+        expect_verdict(&run, 1, &[said]);
     }
 }
 
@@ -154,8 +155,8 @@ fn what_mlx_lm_would_refuse_or_scale_is_told() {
     let whole = fs::read(current(&daemon, config)).unwrap();
     for (change, said) in changes {
         edit(&daemon, config, change);
-        expect(&verify(&daemon, CURRENT, &[]), 1, &[said]);
+        expect_verdict(&verify(&daemon, CURRENT, &[]), 1, &[said]);
         fs::write(current(&daemon, config), &whole).unwrap();
     }
-    expect(&verify(&daemon, CURRENT, &[]), 0, &[]);
+    expect_verdict(&verify(&daemon, CURRENT, &[]), 0, &[]);
 }

@@ -54,12 +54,13 @@ fn a_flipped_bit_is_found_wherever_it_is() {
     let down = base(&daemon).tensor("blk.0.ffn_down.weight").clone();
     let norm = base(&daemon).tensor("output_norm.weight").start;
     let bytes = fs::read(base_file(&daemon)).unwrap();
+    let name = bytes.windows(6).position(|of| of == "naïve".as_bytes());
     let places = [
         down.start + 2,
         down.start,
         down.start + down.bytes.len() - 1,
         norm,
-        200,
+        name.unwrap(),
     ];
     for place in places {
         let mut flipped = bytes.clone();

@@ -82,7 +82,8 @@ impl Site {
             cores: &self.cores,
         };
         let options = format!(
-            "quantizer = \"mxint{bits}\"\nrank = {rank}\nshrinkage = \"0\"\ndtype = \"{dtype}\"\nformat = \"gguf\"\n"
+            "quantizer = \"mxint{bits}\"\nrank = {rank}\nshrinkage = \"0\"\n\
+             dtype = \"{dtype}\"\nformat = \"gguf\"\n"
         );
         let problem = SiteProblem {
             checkpoint: self.folder.path(),
@@ -132,7 +133,7 @@ fn check(site: &Site, bits: u32, rank: usize, massive: bool) {
     let lost = |f: f64| f / exact.f - 1.0;
     let case = format!("{} mxint{bits}, rank {rank}", site.layer.module);
     println!(
-        "{case}{}: f16 {:.4} % ({}), q8_0 to nearest {:.4} %, q8_0 {:.4} % ({}), of f16 of the same bytes {:.3}",
+        "{case}{}: f16 {:.4} % ({}), to nearest {:.4} %, q8_0 {:.4} % ({}); of f16 of its bytes {:.3}",
         if massive { ", massive" } else { "" },
         100.0 * lost(f16.f),
         f16.solved.dtype,

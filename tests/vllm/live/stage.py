@@ -12,7 +12,7 @@ from material import ROOT, Material
 from processes import run
 from server import Server, command
 
-RECORDER = "qera_test_recorder"
+PLUGINS = ("recorder", "waiting")  # of the tests' own: silent but for a variable of their environment
 GIB = 1 << 30
 
 
@@ -24,7 +24,7 @@ class Stage:
 
     @functools.cached_property
     def plugins(self):
-        """A folder with the tap's package, as pip installs it, and the test's own plugin."""
+        """A folder with the tap's package, as pip installs it, and the tests' own plugins."""
         folder = self.work / "plugins"
         shutil.rmtree(folder, ignore_errors=True)
         package = self.work / "package"  # a copy: building leaves files beside the source
@@ -36,11 +36,13 @@ class Stage:
             pip = [sys.executable, "-m", "pip"]
         options = ["--quiet", "--no-deps", "--disable-pip-version-check", "--root-user-action", "ignore"]
         run([*pip, "install", *options, "--target", folder, package])
-        shutil.copy(pathlib.Path(__file__).with_name("recorder.py"), folder / f"{RECORDER}.py")
-        about = folder / f"{RECORDER}-1.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {RECORDER}\nVersion: 1\n")
-        (about / "entry_points.txt").write_text(f"[vllm.general_plugins]\n{RECORDER} = {RECORDER}:register\n")
+        for name in PLUGINS:
+            module = f"qera_test_{name}"
+            shutil.copy(pathlib.Path(__file__).with_name(f"{name}.py"), folder / f"{module}.py")
+            about = folder / f"{module}-1.dist-info"
+            about.mkdir()
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n")
+            (about / "entry_points.txt").write_text(f"[vllm.general_plugins]\n{module} = {module}:register\n")
         return folder
 
     @functools.cached_property

@@ -15,6 +15,7 @@ from suites import report, run
 from test_bounds import BoundsTests
 from test_choice import ChoiceTests
 from test_daemon import DaemonTests
+from test_direct import DirectTests
 from test_faults import FaultTests
 from test_folder import FolderTests
 from test_modules import ModulesTests
@@ -37,6 +38,7 @@ def main():
             "second runner": lambda: SecondRunnerTests(work / "second"),
             "choice": lambda: ChoiceTests(work / "choice"),
             "bounds": lambda: BoundsTests(work / "bounds"),
+            "direct": lambda: DirectTests(work / "direct"),
             "folder": lambda: FolderTests(work / "folder"),
             "faults": lambda: FaultTests(work / "faults"),
             "plugin": lambda: PluginTests(work / "plugin"),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from qera_vllm import blocks, folder, memory, writer
+from qera_vllm import blocks, memory, writer
 from qera_vllm.requests import SHORTEST
 from served import SECONDS, Served
 from stand_ins import HIDDEN, WIDE, new
@@ -88,18 +88,20 @@ class BoundsTests:
         assert served.only_shard().length == 41 and served.recorder.blocks.out == 0
 
     def test_a_full_disk(self):
-        served, writes = Served(self.work / "disk"), folder.write_all
+        served = Served(self.work / "disk")
+        staging = served.recorder.writer.folder.staging
+        write = staging.write
 
         def full(file, buffers):
-            writes(file, buffers[:3])
+            write(file, buffers[:3])
             raise OSError(28, "No space left on device")
 
-        folder.write_all = full
+        staging.write = full
         try:
             served.step({"a": 40}, new("a"))
             served.end("a")
         finally:
-            folder.write_all = writes
+            staging.write = write
         assert served.switch.on and served.rows() == {"disk": 40}
         assert not list(served.folder.glob("*.safetensors")) and not list(served.folder.glob(".tap-*"))
         served.step({"b": 40}, new("b"))

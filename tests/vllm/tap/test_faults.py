@@ -14,7 +14,8 @@ from served import SECONDS, Served
 from stand_ins import KINDS, FirstRunner, Model, SecondRunner, configuration, new, schedule
 
 STAGES = {  # part of the tap -> its functions that the engine's thread or the writer's runs
-    "recorder": ("scheduled", "begin", "_placed", "_read", "_problem", "end", "_keep", "_hand_over", "_end", "done"),
+    "recorder": ("scheduled", "begin", "_listen", "_placed", "_read", "_problem", "end", "_keep", "_hand_over", "_end")
+    + ("done",),
     "requests": ("new", "finished", "resumed", "segments"),
     "blocks": ("take", "give"),
     "writer": ("block", "finish", "is_full", "_take", "_finish", "_write", "about"),
@@ -75,6 +76,21 @@ class FaultTests:
     def late(served):
         """What the writer's thread says goes to the standard error of then."""
         return "off" in served.switch.said
+
+    def test_the_tap_goes_off_while_a_step_begins(self):
+        served = Served(self.work / "begins")
+        last = served.recorder.sites[-1].module
+        register = last.register_forward_pre_hook
+
+        def then_off(hook):
+            handle = register(hook)
+            served.switch.off("the writer's thread fails just now")
+            return handle
+
+        last.register_forward_pre_hook = then_off
+        served.step({"a": 40}, new("a"))
+        assert not served.switch.on and served.recorder.step is None
+        assert not any(module._forward_pre_hooks for module in served.model.modules())
 
     def test_what_waits_is_freed_when_the_tap_goes_off(self):
         for number, where in enumerate(("begin", "put")):

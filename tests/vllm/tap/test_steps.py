@@ -121,6 +121,26 @@ class StepTests:
             out = tapped.step(tokens, *news)
             assert torch.equal(out, plain.execute_model(schedule(tokens, news)))
 
+    def test_steps_that_are_not_recorded_pass_no_hook(self):
+        served, hooked = self.served(), []
+        forward = served.model.forward
+
+        def counted(*arguments, **options):
+            hooked.append(sum(len(module._forward_pre_hooks) for module in served.model.modules()))
+            return forward(*arguments, **options)
+
+        served.model.forward = counted
+        served.step({"qera-a": 40}, new("qera-a"))
+        served.step({"b": 40, "qera-a": 1}, new("b"))
+        served.step({"b": 1})
+        served.step({"qera-a": 1}, finished=["b"])
+        served.step({"c": 50}, new("c"))
+        served.end("c")
+        assert hooked[:5] == [0, 8, 8, 0, 8], hooked
+        b, c = sorted(served.shards(), key=lambda shard: shard.length)
+        self.check(b, served, [(1, 1, 41), (2, 0, 1)])
+        self.check(c, served, [(4, 0, 50)])
+
     def test_a_model_that_fails_leaves_nothing_behind(self):
         served = self.served()
         served.step({"a": 40}, new("a"))

@@ -24,6 +24,9 @@ const ALPHA: &str = "adapter.lora.alpha";
 const INVOCATION: &str = "adapter.alora.invocation_tokens";
 /// Most bytes of a name that llama.cpp reads.
 const NAME_MAX: usize = 63;
+/// Problems that are kept, and what is not looked at: a hostile file may have one for each of 2^18
+/// tensors.
+const SAID_MAX: usize = 128;
 /// What llama.cpp passes over without a word.
 const NORM: &str = "_norm.weight";
 
@@ -215,11 +218,14 @@ impl LoraGguf {
     fn sort(&mut self, tensor: TensorClaim) {
         let name = tensor.name.as_str();
         if name.len() > NAME_MAX {
-            self.problems.push(format!(
-                "tensor '{}': its name has {} bytes, llama.cpp reads {NAME_MAX}",
-                Quoted::new(name),
-                name.len()
-            ));
+            say(
+                &mut self.problems,
+                format!(
+                    "tensor '{}': its name has {} bytes, llama.cpp reads {NAME_MAX}",
+                    Quoted::new(name),
+                    name.len()
+                ),
+            );
         }
         let of = |ending| name.strip_suffix(ending).map(str::to_owned);
         if let Some(of) = of(".lora_a") {
@@ -228,13 +234,23 @@ impl LoraGguf {
             self.pairs.entry(of).or_default().b = Some(tensor);
         } else if name.ends_with(NORM) {
             let message = format!("tensor '{}': llama.cpp passes it over", Quoted::new(name));
-            self.unchecked.push(message);
+            say(&mut self.unchecked, message);
         } else {
-            self.problems.push(format!(
-                "tensor '{}' is neither NAME.lora_a nor NAME.lora_b",
-                Quoted::new(name)
-            ));
+            say(
+                &mut self.problems,
+                format!(
+                    "tensor '{}' is neither NAME.lora_a nor NAME.lora_b",
+                    Quoted::new(name)
+                ),
+            );
         }
+    }
+}
+
+/// Says one more, up to a number.
+fn say(all: &mut Vec<String>, message: String) {
+    if all.len() < SAID_MAX {
+        all.push(message);
     }
 }
 

@@ -48,15 +48,11 @@ pub(crate) fn check_gguf_base(
     }
     let path = model.path.display();
     let record = model.record().and_then(|record| record.gguf.as_ref());
-    let of_manifest = manifest.gguf_base.as_ref();
-    let by = match record {
-        Some(of) => (&of.blake3, RECORD),
-        None => match of_manifest {
-            Some(of) => (&of.blake3, "the adapter's manifest"),
-            None => return,
-        },
+    let of_manifest = manifest.gguf_base.as_ref().map(|of| &of.blake3);
+    let who = record.map_or("the adapter's manifest", |_| RECORD);
+    let Some(said) = record.map(|of| &of.blake3).or(of_manifest) else {
+        return;
     };
-    let (said, who) = by;
     match model.digest_of_file(&model.path) {
         Some(found) if found == *said => {}
         found => findings.problem(format!(

@@ -200,10 +200,7 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
 /// The base that the configuration names, or OUT/base of OUT/generations/N.
 fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf> {
     let config = folder.config.as_ref();
-    let (said_in, named) = match config {
-        Some(config) => (CONFIG, config.base_model.as_deref()),
-        None => (MANIFEST, None),
-    };
+    let named = config.and_then(|config| config.base_model.as_deref());
     let beside = resolve(&folder.folder).ok().and_then(|path| {
         let generations = path.parent()?;
         let is_published = generations.file_name()? == "generations";
@@ -235,13 +232,20 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     let belongs = folder.manifest.as_ref();
     let belongs = belongs.and_then(|manifest| manifest.fingerprints.base.as_deref());
     let named = named.unwrap_or("none");
-    match belongs {
-        Some(fingerprint) => findings.problem(format!(
-            "{said_in}: its base, {named} ({fingerprint}), is not there; --base DIR names it"
+    match (config, belongs) {
+        (Some(_), Some(fingerprint)) => findings.problem(format!(
+            "{CONFIG}: its base, {named} ({fingerprint}), is not there; --base DIR names it"
         )),
-        None => findings.not_checked(format!(
-            "whether names and shapes are those of the model: {said_in} names as its base {named}, which is no folder here; --base DIR names it"
+        (Some(_), None) => findings.not_checked(format!(
+            "whether names and shapes are those of the model: {CONFIG} names as its base {named}, which is no folder here; --base DIR names it"
         )),
+        (None, Some(fingerprint)) => findings.problem(format!(
+            "{MANIFEST}: its base ({fingerprint}) is not there; --base names it"
+        )),
+        (None, None) => findings.not_checked(
+            "whether names and shapes are those of the model: nothing says where it is; --base names it"
+                .into(),
+        ),
     }
     None
 }

@@ -213,7 +213,7 @@ ADAPTER {adapter}
         let folder = match given {
             Some(given) => given.folder(),
             None if self.gguf_base().is_some() => None,
-            None => self.as_numbers.or(self.base_model).map(PathBuf::from),
+            None => Some(self.as_numbers.unwrap_or(self.base()).into()),
         };
         let note = match folder {
             Some(_) => "",
