@@ -5,7 +5,7 @@ use std::fs;
 
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite, coarse_values};
-use qera_tests::gguf_model::{GgufTestLayer, LAYERS, ONCE, daemon_with_gguf};
+use qera_tests::gguf_model::{GgufTestLayer, LAYERS, daemon_with_gguf};
 use qera_tests::three_layers::sine_values;
 use serde_json::Value;
 
@@ -16,7 +16,18 @@ use crate::replayed::{Replayed, replay};
 /// A run on the GGUF that writes these forms.
 fn published(more: &[&str]) -> TestDaemon {
     let daemon = daemon_with_gguf(BINARY);
-    expect(&daemon.run(&[&ONCE[..], more].concat()), 0, &[]);
+    let once = [
+        "--once",
+        "--watch",
+        "activations",
+        "--checkpoint",
+        "checkpoint",
+        "--quantized",
+        "model.gguf",
+        "--rank",
+        "4",
+    ];
+    expect(&daemon.run(&[&once[..], more].concat()), 0, &[]);
     daemon
 }
 
