@@ -71,6 +71,7 @@ class Judge:
                 judged = [self._judged(number, of_it) for number, of_it in enumerate(found)]
             kept = {"of": of, "loss": [loss for loss, _ in judged], "kld": [kld for _, kld in judged]}
             path.write_text(json.dumps(kept))
+            print(f"judged {name}", flush=True)
         return {"ppl": math.exp(np.mean(kept["loss"])), "kld": float(np.mean(kept["kld"]))}
 
     def full(self):

@@ -8,9 +8,9 @@
 #     QERA_THREADS        of llama.cpp (default 2); 1 where other programs have the cores: its threads wait by turning
 #     QERA_DAEMON         a binary to test instead of the one built here
 #     QERA_SMOLLM2        the long form's text: calibration.txt and evaluation.txt (tests/smollm2/source.sh makes them)
-#     QERA_ENGINES_WORK   where the long form's work stays (default: target/engines; 8 GB)
+#     QERA_ENGINES_WORK   where the long form's work stays (default: target/engines; 12 GB)
 #
-# The long form takes an hour and a half on two cores. What is recorded, solved and judged in its folder is not computed
+# The long form takes about an hour on two cores. What is recorded, solved and judged in its folder is not computed
 # again, so a run that was cut goes on; another binary solves again, and only other bytes are judged again.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
