@@ -137,6 +137,16 @@ impl TestDaemon {
     pub fn adapter(&self, out: &str) -> Adapter {
         Adapter::load(&self.path().join(out).join("current"))
     }
+
+    /// The manifest of the current generation of an output folder, whatever its form.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn manifest(&self, out: &str) -> Value {
+        let path = self.path().join(out).join("current/qera_manifest.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
 }
 
 /// Runs a command to its end.

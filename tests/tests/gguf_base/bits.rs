@@ -34,7 +34,7 @@ fn expect_bits(bits: &Value, base: f64, base_as: &str, next: &Value) {
 }
 
 fn bits(daemon: &TestDaemon, out: &str) -> Value {
-    daemon.adapter(out).manifest["bits_per_weight"].clone()
+    daemon.manifest(out)["bits_per_weight"].clone()
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn parts_become_one_file() {
     let daemon = daemon_with_model(&whole);
     expect(&run_once(&daemon, &[]), 0, &[]);
     let of_whole = base(&daemon);
-    let fingerprint = |out: &str| daemon.adapter(out).manifest["fingerprints"]["base"].clone();
+    let fingerprint = |out: &str| daemon.manifest(out)["fingerprints"]["base"].clone();
     let parts = ["part-00001-of-00002.gguf", "part-00002-of-00002.gguf"];
     let split = |model: GgufToWrite, number: u32| {
         let model = model.number("split.no", number).number("split.count", 2);

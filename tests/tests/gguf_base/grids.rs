@@ -38,7 +38,7 @@ fn blocks_hold_each_grid() {
         }
         assert_eq!(base.number("general.file_type"), file_type, "{name}");
         assert_eq!(base.number("general.quantization_version"), 2);
-        let manifest = daemon.adapter("qera-out").manifest;
+        let manifest = daemon.manifest("qera-out");
         let record = &manifest["gguf_base"];
         assert_eq!(record["types"][type_name], 3, "{name}: {record}");
         assert_eq!(record["whole"], serde_json::json!([]));

@@ -28,6 +28,16 @@ fn a_later_run_finds_it_and_refuses_another() {
     expect(&run, 0, &["published generation 2"]);
     assert!(!run.log.contains("GGUF written"), "{}", run.log);
     assert_eq!(inode(&daemon), first);
+    // And what serves the adapter goes on finding it.
+    assert!(
+        daemon
+            .path()
+            .join("qera-out/current/adapter.gguf")
+            .is_file()
+    );
+    let both = ["--once", "--format", "peft,gguf"];
+    let run = daemon.run(&[&both, &ON_MODEL[..]].concat());
+    expect(&run, 0, &["published generation 3"]);
     let adapter = daemon.adapter("qera-out");
     let path = adapter.config["base_model_name_or_path"].as_str().unwrap();
     assert!(path.ends_with("qera-out/base-gguf/model.gguf"), "{path}");

@@ -22,7 +22,11 @@ fn expect_said(run: &EndedRun, code: i32, said: &[&str]) {
 fn file_and_folder_are_the_base_wherever_they_lie() {
     let daemon = daemon_with_model(&rich_model());
     expect(&run_once(&daemon, &[]), 0, &[]);
-    let holds = ["holds: ", "3 layers of rank 4, on ", "base-gguf/model.gguf"];
+    let holds = [
+        "holds: ",
+        "3 layers of rank 4 as gguf, on ",
+        "base-gguf/model.gguf",
+    ];
     for options in [
         &[][..],
         &["--base", "qera-out/base-gguf/model.gguf"],

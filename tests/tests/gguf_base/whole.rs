@@ -24,7 +24,7 @@ fn mxint(bits: u32, block_size: usize) -> Grid {
 }
 
 fn whole(daemon: &TestDaemon) -> Vec<serde_json::Value> {
-    let manifest = daemon.adapter("qera-out").manifest;
+    let manifest = daemon.manifest("qera-out");
     manifest["gguf_base"]["whole"].as_array().unwrap().clone()
 }
 
