@@ -244,7 +244,7 @@ impl<'a> Target<'a> {
     fn read_current(&self) -> Option<String> {
         let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
-        let written = current.is_written_as(&self.settings.publish);
+        let written = current.is_written_as(&self.settings.publish, &self.forms);
         (same && written && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
     }
 

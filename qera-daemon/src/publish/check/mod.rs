@@ -34,7 +34,7 @@ use crate::publish::check::factors::check_factors;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::forms::Forms;
 use crate::publish::check::gguf_base::{file_of_base, is_own_gguf};
-use crate::publish::check::gguf_form::{check_gguf, check_on_gguf, open_model};
+use crate::publish::check::gguf_form::{check_gguf, check_on_config, check_on_gguf, open_model};
 use crate::publish::check::given::{check_given, is_told_whole};
 use crate::publish::check::mlx_form::check_mlx;
 use crate::publish::check::served_model::ServedModel;
@@ -89,6 +89,11 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
         };
         if let Some(model) = model {
             check_on_gguf(file, pairs, model, manifest, &mut findings);
+        }
+        let is_verified = matches!(against, HeldAgainst::Folder(_) | HeldAgainst::Named);
+        let folder_of_base = held.path().filter(|path| is_verified && is_folder(path));
+        if let (Some(folder), Some(manifest)) = (folder_of_base, manifest) {
+            check_on_config(pairs, folder, manifest, &mut findings);
         }
     }
     let on = held.path();
