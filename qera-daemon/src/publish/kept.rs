@@ -1,10 +1,13 @@
 //! The correction that the current generation has of a layer, for one that the rows of today do not
 //! let be solved: what was good for the same W and W~ stays.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::disk::read;
+use crate::host::factor_type::FactorType;
 use crate::host::factors::Rounded;
 use crate::judge::held_out::{Choice, ChoiceOrigin};
 use crate::judge::scores::HeldOut;
@@ -77,7 +80,13 @@ impl Target<'_> {
         // Every form has the same numbers; one that quantizes them is the last resort.
         let mut forms = [AdapterForm::Peft, AdapterForm::Mlx, AdapterForm::Gguf].into_iter();
         let form = forms.find(|form| current.forms.contains(form))?;
-        kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)
+        let mut kept = kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)?;
+        let of_gguf_alone = BTreeSet::from([AdapterForm::Gguf]);
+        if self.forms().all != of_gguf_alone {
+            // Only a GGUF has blocks: the other forms have their numbers as floats.
+            kept.factors.dtype = FactorType::Float(kept.factors.dtype.float());
+        }
+        Some(kept)
     }
 }
 

@@ -193,6 +193,11 @@ impl<'a> Target<'a> {
         &self.fingerprints
     }
 
+    /// The forms of its adapter.
+    pub(crate) const fn forms(&self) -> &AdapterForms {
+        &self.forms
+    }
+
     /// The layers, W and W~.
     pub(crate) fn weights(&self) -> &Weights {
         &self.weights
