@@ -6,9 +6,9 @@ use crate::disk::read_if_there;
 use crate::formats::gguf::error::Quoted;
 use crate::formats::model_config::ModelConfig;
 use crate::publish::check::findings::Findings;
-use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::publish::check::manifest_claims::ManifestClaims;
-use crate::publish::written::gguf::GgufFile;
+use crate::publish::written::gguf::{GgufFile, LookedThroughPair};
 use crate::settings::publish::AdapterForm;
 use crate::weights::gguf::file::GgufModel;
 use crate::weights::gguf::layer_names::place_by_config;
@@ -39,7 +39,8 @@ pub(crate) fn check_gguf(
         let layer = rows.get(tensor.as_str());
         let place = layer.and_then(|layer| layer.gguf.as_ref());
         let rows = place.map_or(RowOrder::AsTheyLie, |place| place.rows);
-        found.enter(tensor, file.pair(tensor, rows), findings);
+        let pair = file.looked_through(tensor, rows);
+        found.enter(tensor, pair.map(checked), findings);
         if let Some(pair) = found.pairs.get(tensor) {
             let scale = file.lora.scale(pair.rank);
             if manifest.is_some() && (scale - 1.0).abs() > 1e-9 {
@@ -50,6 +51,16 @@ pub(crate) fn check_gguf(
         }
     }
     found
+}
+
+fn checked(LookedThroughPair { a, b }: LookedThroughPair) -> CheckedPair {
+    CheckedPair {
+        in_features: a.columns,
+        out_features: b.rows,
+        rank: a.rows,
+        a_is_zero: a.is_zero,
+        b_is_zero: b.is_zero,
+    }
 }
 
 /// Holds it against the GGUF of the model that it is served on.
