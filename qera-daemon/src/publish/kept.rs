@@ -1,13 +1,10 @@
 //! The correction that the current generation has of a layer, for one that the rows of today do not
 //! let be solved: what was good for the same W and W~ stays.
 
-use std::collections::BTreeSet;
-
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::disk::read;
-use crate::host::factor_type::FactorType;
 use crate::host::factors::Rounded;
 use crate::judge::held_out::{Choice, ChoiceOrigin};
 use crate::judge::scores::HeldOut;
@@ -81,11 +78,7 @@ impl Target<'_> {
         let mut forms = [AdapterForm::Peft, AdapterForm::Mlx, AdapterForm::Gguf].into_iter();
         let form = forms.find(|form| current.forms.contains(form))?;
         let mut kept = kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)?;
-        let of_gguf_alone = BTreeSet::from([AdapterForm::Gguf]);
-        if self.forms().all != of_gguf_alone {
-            // Only a GGUF has blocks: the other forms have their numbers as floats.
-            kept.factors.dtype = FactorType::Float(kept.factors.dtype.float());
-        }
+        kept.factors.dtype = self.forms().type_of(kept.factors.dtype);
         Some(kept)
     }
 }

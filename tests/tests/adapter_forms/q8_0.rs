@@ -2,12 +2,11 @@
 
 use std::fs;
 
-use crate::{BINARY, current, json_of, once, write_config};
+use crate::{BINARY, current, json_of, once};
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_lora::{GgufLora, GgufLoraTensor};
-use qera_tests::gguf_model::{GgufTestLayer, LAYERS, ROWS, daemon_with_gguf};
-use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
-use qera_tests::three_layers::{DOWN, Q, daemon_with_shards, once_with, rename_in};
+use qera_tests::gguf_model::{GgufTestLayer, LAYERS, daemon_with_gguf};
+use qera_tests::three_layers::{DOWN, Q, daemon_with_shards, once_with};
 use serde_json::Value;
 
 const GIVEN: [&str; 6] = [
@@ -19,9 +18,6 @@ const GIVEN: [&str; 6] = [
     "q8_0",
 ];
 const Q8_0: u32 = 8;
-/// Products of both are no f32 numbers; each alone is one, and so are squares of the rows.
-const LARGE_WEIGHT: f32 = 1e12;
-const LARGE_ROW: f32 = 1e15;
 
 fn factors<'f>(gguf: &'f GgufLora, layer: &GgufTestLayer) -> [&'f GgufLoraTensor; 2] {
     ["a", "b"].map(|of| &gguf.tensors[&format!("{}.weight.lora_{of}", layer.tensor)])
@@ -130,52 +126,6 @@ fn a_width_that_is_no_whole_blocks_is_written_f16_and_says_so() {
     }
     let gguf = GgufLora::load(&current(&daemon, "adapter.gguf"));
     assert_eq!(gguf.tensors["blk.0.attn_q.weight.lora_b"].type_number, 1);
-}
-
-/// A layer that cannot be solved any more keeps its correction, as numbers where another form than a
-/// GGUF is written.
-#[test]
-fn what_is_kept_of_blocks_is_said_to_be_what_is_written() {
-    let daemon = daemon_with_gguf(BINARY);
-    write_config(&daemon);
-    let k = LAYERS[1];
-    let large = |layer: &GgufTestLayer| match layer.module == k.module {
-        true => layer.weight().iter().map(|w| w * LARGE_WEIGHT).collect(),
-        false => layer.weight(),
-    };
-    let tensors = LAYERS.map(|layer| {
-        let shape = [layer.out_features, layer.in_features];
-        TensorToWrite::f32(&format!("{}.weight", layer.module), &shape, &large(&layer))
-    });
-    let model = daemon.path().join("checkpoint/model.safetensors");
-    write_safetensors(&model, &tensors, &[]);
-    let run = |more: &[&str]| once(&daemon, &[&["--checkpoint", "checkpoint"], more].concat());
-    let in_blocks = ["--format", "gguf", "--dtype", "q8_0"];
-    expect(&run(&in_blocks), 0, &["published generation 1"]);
-    assert_eq!(layer_record(&daemon, k.module)["dtype"], "Q8_0");
-    let rows: Vec<f32> = k.rows(9.0).iter().map(|x| x * LARGE_ROW).collect();
-    let rows = TensorToWrite::f32(LAYERS[0].module, &[ROWS, k.in_features], &rows);
-    rename_in(&daemon, "z-large", &[rows]);
-    let kept = run(&["--format", "peft"]);
-    expect(
-        &kept,
-        3,
-        &["k_proj: cannot be solved", "it keeps its last correction"],
-    );
-    assert_eq!(layer_record(&daemon, k.module)["dtype"], "F32");
-    expect(
-        &daemon.run(&["verify", "--adapter", "qera-out/current"]),
-        0,
-        &[],
-    );
-    let bits = &json_of(&daemon, "qera_manifest.json")["bits_per_weight"];
-    let bytes = fs::read(current(&daemon, "adapter_model.safetensors")).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-    let stored = bytes.len() - 8 - usize::try_from(header).unwrap();
-    let weights = LAYERS.map(|layer| layer.in_features * layer.out_features);
-    let of_file = 8.0 * stored as f64 / weights.iter().sum::<usize>() as f64;
-    let said = bits["adapter"].as_f64().unwrap();
-    assert!((said - of_file).abs() < 1e-9, "{said} and {of_file}");
 }
 
 #[test]
