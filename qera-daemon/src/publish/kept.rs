@@ -78,7 +78,7 @@ impl Target<'_> {
         let mut forms = [AdapterForm::Peft, AdapterForm::Mlx, AdapterForm::Gguf].into_iter();
         let form = forms.find(|form| current.forms.contains(form))?;
         let mut kept = kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)?;
-        kept.factors.dtype = self.forms().type_of(kept.factors.dtype);
+        kept.factors.dtype = self.forms.type_of(kept.factors.dtype);
         Some(kept)
     }
 }

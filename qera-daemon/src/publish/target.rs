@@ -43,10 +43,10 @@ pub(crate) struct Target<'a> {
     base: Option<Base>,
     bases: Bases,
     companions: Companions,
-    forms: AdapterForms,
+    /// The forms of its adapter.
+    pub(crate) forms: AdapterForms,
     fingerprints: Fingerprints,
-    /// Digest of the shards that the current generation is the last word on, for these
-    /// fingerprints.
+    /// Digest of the shards that the current generation of these fingerprints is the last word on.
     drained: Option<String>,
 }
 
@@ -191,11 +191,6 @@ impl<'a> Target<'a> {
     /// What the next generation belongs to.
     pub(crate) const fn fingerprints(&self) -> &Fingerprints {
         &self.fingerprints
-    }
-
-    /// The forms of its adapter.
-    pub(crate) const fn forms(&self) -> &AdapterForms {
-        &self.forms
     }
 
     /// The layers, W and W~.
