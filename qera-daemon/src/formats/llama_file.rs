@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::formats::gguf::error::GgufError;
 use crate::formats::gguf::header::{GgufHeader, TensorClaim};
-use crate::formats::gguf::lora::{LoraGguf, LoraMatrix};
+use crate::formats::gguf::lora::LoraGguf;
+use crate::formats::gguf::lora_matrix::LoraMatrix;
 use crate::formats::imatrix::error::ImatrixError;
 use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
 

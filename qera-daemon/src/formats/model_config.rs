@@ -143,6 +143,12 @@ impl ModelConfig {
         whole.into_iter().chain(nested).collect()
     }
 
+    /// The kinds of the model and of its parts.
+    #[must_use]
+    pub(crate) fn kinds(&self) -> Vec<&str> {
+        self.parts().iter().map(|part| part.model_type).collect()
+    }
+
     /// A number of the part of this kind, under the first of these keys that has one.
     #[must_use]
     pub(crate) fn number(&self, kind: &str, keys: &[&str]) -> Option<u64> {

@@ -13,7 +13,7 @@ use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layers::{AdapterLayer, PublishedLayers};
 use crate::publish::packed_base::layout::PackedLayout;
 use crate::settings::Settings;
-use crate::settings::publish::BaseForm;
+use crate::settings::publish::{AdapterForm, BaseForm};
 use crate::weights::Weights;
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::layers::Layer;
@@ -74,7 +74,8 @@ pub(crate) fn bits_of(of: &PublishedLayers<'_>, bases: BaseRecords<'_>) -> Optio
     for corrected in of.solved().filter(|of| of.solution.is_corrected()) {
         let AdapterLayer { index, layer, .. } = corrected;
         let bits = base.bits(weights, index);
-        sums.add(layer, bits, of.rank_of(&corrected), of.dtype(index));
+        let rank = of.largest_rank_of(&corrected);
+        sums.add(layer, bits, rank, of.dtype(index));
     }
     sums.bits(&base)
 }
@@ -87,7 +88,8 @@ pub(crate) fn planned_bits(weights: &Weights, settings: &Settings) -> Option<Bit
     let largest = ranks.max().unwrap_or_default();
     let mut sums = BitSums::default();
     for (index, layer) in weights.layers().iter().enumerate() {
-        let rank = match settings.publish.ragged {
+        let has_one_rank = settings.publish.formats.contains(&AdapterForm::Mlx);
+        let rank = match settings.publish.ragged && !has_one_rank {
             true => layer.rank,
             false => largest,
         };

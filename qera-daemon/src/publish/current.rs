@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use crate::disk::read;
+use crate::publish::forms::AdapterForms;
 use crate::publish::manifest::Fingerprints;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::publish::{AdapterForm, PublishSettings};
 use crate::settings::weight_format::WeightFormat;
+use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// What is read of the current generation's manifest.
 #[derive(Debug, Deserialize)]
@@ -44,6 +46,12 @@ pub(crate) struct CurrentLayer {
     /// What stands in for rows.
     #[serde(default)]
     pub(crate) statistic: Option<String>,
+    /// Its place in the GGUF, where one is written.
+    #[serde(default)]
+    pub(crate) gguf: Option<GgufLayerPlace>,
+    /// Its name in mlx-lm, where its files are written.
+    #[serde(default)]
+    pub(crate) mlx: Option<String>,
 }
 
 /// What it corrects.
@@ -69,10 +77,18 @@ pub(crate) struct CurrentInputs {
 }
 
 impl Current {
-    /// Whether it is written in the forms that these settings ask for.
+    /// Whether it is written in the forms that these settings ask for, under the names and in the
+    /// row orders that those have by now: what config.json says of heads may have been corrected.
     #[must_use]
-    pub(crate) fn is_written_as(&self, settings: &PublishSettings) -> bool {
-        self.forms == settings.formats && self.ragged == settings.ragged
+    pub(crate) fn is_written_as(&self, settings: &PublishSettings, forms: &AdapterForms) -> bool {
+        let own_gguf = self.layers.iter().map(|layer| layer.gguf.as_ref());
+        let own_mlx = self.layers.iter().map(|layer| layer.mlx.as_deref());
+        let gguf = forms.gguf.as_ref();
+        let mlx = forms.mlx.as_ref();
+        self.forms == settings.formats
+            && self.ragged == settings.ragged
+            && gguf.is_none_or(|of| own_gguf.eq(of.layers.iter().map(Some)))
+            && mlx.is_none_or(|of| own_mlx.eq(of.layers.iter().map(|of| Some(of.name.as_str()))))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::Fatal;
+use crate::host::factor_type::FactorType;
 use crate::settings::publish::{AdapterForm, PublishSettings};
 use crate::weights::Weights;
 use crate::weights::gguf::layer_names::GgufNames;
@@ -42,5 +43,40 @@ impl AdapterForms {
                 .map_err(|e| AdapterForm::Gguf.refused(&e))?,
             mlx: mlx.transpose().map_err(|e| AdapterForm::Mlx.refused(&e))?,
         })
+    }
+
+    /// The type that numbers of this one are written in: only a GGUF has blocks, and where another
+    /// form is written too, or alone, they stand there as floats.
+    #[must_use]
+    pub(crate) fn type_of(&self, dtype: FactorType) -> FactorType {
+        match self.all.iter().all(|form| *form == AdapterForm::Gguf) {
+            true => dtype,
+            false => FactorType::Float(dtype.float()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_a_gguf_s_alone() {
+        let written = |forms: &[AdapterForm], dtype| {
+            let all = forms.iter().copied().collect();
+            let (gguf, mlx) = (None, None);
+            AdapterForms { all, gguf, mlx }.type_of(dtype)
+        };
+        let (peft, gguf, mlx) = (AdapterForm::Peft, AdapterForm::Gguf, AdapterForm::Mlx);
+        assert_eq!(written(&[gguf], FactorType::Q8_0), FactorType::Q8_0);
+        for forms in [&[peft][..], &[mlx], &[gguf, peft], &[peft, gguf, mlx]] {
+            for dtype in FactorType::ALL {
+                let expected = match dtype {
+                    FactorType::Q8_0 => FactorType::F32,
+                    float @ FactorType::Float(_) => float,
+                };
+                assert_eq!(written(forms, dtype), expected, "{forms:?}");
+            }
+        }
     }
 }

@@ -77,7 +77,9 @@ impl Target<'_> {
         // Every form has the same numbers; one that quantizes them is the last resort.
         let mut forms = [AdapterForm::Peft, AdapterForm::Mlx, AdapterForm::Gguf].into_iter();
         let form = forms.find(|form| current.forms.contains(form))?;
-        kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)
+        let mut kept = kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)?;
+        kept.factors.dtype = self.forms.type_of(kept.factors.dtype);
+        Some(kept)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::host::factor_type::FactorType;
 use crate::judge::progress::LayerSummary;
 use crate::settings::Settings;
+use crate::settings::publish::AdapterForm;
 use crate::solve::solution::{LayerOutcome, LayerSolution};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
@@ -78,6 +79,15 @@ impl PublishedLayers<'_> {
         match self.settings.publish.ragged {
             true => layer.solution.rank_used.max(1),
             false => self.rank(),
+        }
+    }
+
+    /// The largest rank that a form has of a layer: mlx-lm knows one for all.
+    #[must_use]
+    pub(crate) fn largest_rank_of(&self, layer: &AdapterLayer<'_>) -> usize {
+        match self.settings.publish.formats.contains(&AdapterForm::Mlx) {
+            true => self.rank(),
+            false => self.rank_of(layer),
         }
     }
 

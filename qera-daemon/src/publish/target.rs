@@ -43,10 +43,10 @@ pub(crate) struct Target<'a> {
     base: Option<Base>,
     bases: Bases,
     companions: Companions,
-    forms: AdapterForms,
+    /// The forms of its adapter.
+    pub(crate) forms: AdapterForms,
     fingerprints: Fingerprints,
-    /// Digest of the shards that the current generation is the last word on, for these
-    /// fingerprints.
+    /// Digest of the shards that the current generation of these fingerprints is the last word on.
     drained: Option<String>,
 }
 
@@ -244,7 +244,7 @@ impl<'a> Target<'a> {
     fn read_current(&self) -> Option<String> {
         let current = current(&self.out)?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
-        let written = current.is_written_as(&self.settings.publish);
+        let written = current.is_written_as(&self.settings.publish, &self.forms);
         (same && written && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
     }
 

@@ -40,7 +40,10 @@ pub(crate) enum FactorsError {
 impl FactorsError {
     /// Whether it is nothing wrong with the adapter, only more than is read here.
     pub(crate) const fn is_unread_form(&self) -> bool {
-        matches!(self, Self::UnknownScale(_) | Self::Magnitudes)
+        match self {
+            Self::Pair(unread) => unread.is_right(),
+            Self::UnknownScale(_) | Self::Magnitudes => true,
+        }
     }
 }
 

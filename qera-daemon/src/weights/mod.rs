@@ -52,7 +52,6 @@ use crate::weights::architecture::Architectures;
 use crate::weights::checkpoint::{Checkpoint, Tensor, refuse};
 use crate::weights::frozen::Frozen;
 use crate::weights::gguf::family::Family;
-use crate::weights::gguf::rows::HeadCounts;
 use crate::weights::gguf::source::{GgufSource, SourceTensor};
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::layers::{Layer, module_of, tensor_of};
@@ -160,25 +159,14 @@ impl Weights {
     /// What GGUF calls its layers; none where its kind is not listed.
     #[must_use]
     pub(crate) fn family(&self) -> Option<&'static Family> {
-        let parts = self.checkpoint.config.parts();
-        let mut kinds = parts.iter().map(|part| part.model_type);
-        kinds.find_map(Family::of_model_type)
+        let kinds = self.checkpoint.config.kinds();
+        kinds.into_iter().find_map(Family::of_model_type)
     }
 
     /// The kinds of the model and of its parts, as config.json has them.
     #[must_use]
     pub(crate) fn kinds(&self) -> Vec<&str> {
-        let parts = self.checkpoint.config.parts();
-        parts.iter().map(|part| part.model_type).collect()
-    }
-
-    /// Attention heads as config.json has them, of the part whose kind GGUF lists.
-    #[must_use]
-    pub(crate) fn head_counts(&self) -> HeadCounts {
-        let kinds = self.kinds();
-        let mut kinds = kinds.iter().copied();
-        let kind = kinds.find(|kind| Family::of_model_type(kind).is_some());
-        HeadCounts::of_config(&self.checkpoint.config, kind.unwrap_or_default())
+        self.checkpoint.config.kinds()
     }
 
     /// Whether the checkpoint is a GGUF.

@@ -2,14 +2,16 @@
 //! whatever end in a panic is tested in `gguf_headers`.
 
 use std::fs;
+use std::process::Command;
 
 use crate::{BINARY, current, expect_verdict, once};
-use qera_tests::daemon::expect;
+use qera_tests::daemon::{expect, run_to_end};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::daemon_with_gguf;
 
 const A: &str = "blk.0.attn_q.weight.lora_a";
 const B: &str = "blk.0.attn_q.weight.lora_b";
+const INVOCATION: &str = "adapter.alora.invocation_tokens";
 const VERIFY: [&str; 5] = ["verify", "--adapter", "x.gguf", "--base", "model.gguf"];
 
 /// An adapter of one pair of rank 2 for q, whose B is this tensor.
@@ -91,9 +93,53 @@ fn what_is_not_read_is_said_and_not_taken_for_wrong() {
     adapter("llama", b(&[2, 16, 3])).write(&file);
     let said = "not checked: x.gguf: tensor 'blk.0.attn_q.weight.lora_b' has three dimensions";
     expect_verdict(&daemon.run(&VERIFY), 0, &[said]);
+    // An embedding's: A is looked up by tokens, and B is [in_features, rank].
+    let embedding = |half: &str, ne: &[usize]| {
+        let name = format!("token_embd.weight.lora_{half}");
+        GgufTensorToWrite::f32(&name, ne, &vec![0.5; ne.iter().product()])
+    };
+    let both = adapter("llama", b(&[2, 16])).tensor(embedding("a", &[4, 10]));
+    both.clone().tensor(embedding("b", &[4, 32])).write(&file);
+    let said = "not checked: x.gguf: 'token_embd.weight' is an embedding, whose A and B are turned";
+    expect_verdict(&daemon.run(&VERIFY), 0, &[said, "1 layers of rank 2"]);
+    both.write(&file);
+    let said = "tensor 'token_embd.weight.lora_b' is missing, its other half is there";
+    expect_verdict(&daemon.run(&VERIFY), 1, &[said]);
+    let tokens = |element: u32| {
+        let count = 1_u64.to_le_bytes();
+        let array = [&element.to_le_bytes()[..], &count, &7_u32.to_le_bytes()].concat();
+        adapter("llama", b(&[2, 16])).value(INVOCATION, 9, &array)
+    };
+    tokens(4).write(&file);
+    let said = "not checked: x.gguf: adapter.alora.invocation_tokens: from which token";
+    expect_verdict(&daemon.run(&VERIFY), 0, &[said]);
+    tokens(5).write(&file);
+    let said = "problem: x.gguf: adapter.alora.invocation_tokens is no array of unsigned numbers";
+    expect_verdict(&daemon.run(&VERIFY), 1, &[said]);
     fs::write(&file, b"no GGUF at all").unwrap();
     let said = "x.gguf: is no folder, and no GGUF file";
     expect_verdict(&daemon.run(&VERIFY), 1, &[said]);
+}
+
+/// A tensor of 12 MB of a type with less than two bits a number: 235 MB in f32.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_file_claims_takes_no_memory() {
+    const TQ1_0: u32 = 34;
+    let daemon = daemon_with_gguf(BINARY);
+    let large = GgufTensorToWrite {
+        name: B.into(),
+        ne: vec![1024, 57_344],
+        type_number: TQ1_0,
+        bytes: vec![0; 1024 / 256 * 54 * 57_344],
+    };
+    adapter("llama", large).write(&daemon.path().join("x.gguf"));
+    let limited = "ulimit -d 150000; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.current_dir(daemon.path());
+    command.args(["-c", limited, BINARY]).args(VERIFY);
+    let said = "blk.0.attn_q.weight: A has rank 2 and B has rank 1024";
+    expect_verdict(&run_to_end(command), 1, &[said]);
 }
 
 #[test]

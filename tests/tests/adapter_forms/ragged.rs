@@ -64,6 +64,39 @@ fn numbers_are_those_without_the_zeros() {
     assert!(readme.contains("each of its own rank, up to 6"), "{readme}");
 }
 
+/// mlx-lm knows one rank for all, and its file is the largest.
+#[test]
+fn the_largest_form_is_counted() {
+    let daemon = daemon_with_both();
+    let stored = |file: &str| {
+        let bytes = fs::read(current(&daemon, file)).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        8.0 * (bytes.len() - 8 - usize::try_from(header).unwrap()) as f64
+    };
+    let weights = LAYERS.map(|layer| layer.in_features * layer.out_features);
+    let weights = weights.iter().sum::<usize>() as f64;
+    let expect_counted = |file: &str| {
+        let manifest = json_of(&daemon, "qera_manifest.json");
+        let counted = manifest["bits_per_weight"]["adapter"].as_f64().unwrap();
+        let of_file = stored(file) / weights;
+        assert!(
+            (counted - of_file).abs() < 1e-9,
+            "{file}: {counted} and {of_file}"
+        );
+    };
+    expect_counted("mlx/adapters.safetensors");
+    assert!(stored("adapter_model.safetensors") < stored("mlx/adapters.safetensors"));
+    let alone = [
+        &OPTIONS[..4],
+        &["--format", "peft"],
+        &OPTIONS[6..],
+        &["--ragged"],
+    ]
+    .concat();
+    expect(&once(&daemon, &alone), 0, &["published generation 3"]);
+    expect_counted("adapter_model.safetensors");
+}
+
 #[test]
 fn patterns_give_every_module_its_rank_and_a_scale_of_one() {
     let daemon = daemon_with_both();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{BINARY, current, json_of, once};
+use crate::{BINARY, current, expect_verdict, json_of, once, write_config};
 use qera_tests::daemon::expect;
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{LAYERS, daemon_with_gguf, write_shard};
@@ -39,6 +39,35 @@ fn a_drained_folder_is_published_again_in_another_form() {
     let new = GgufLora::load(&current(&daemon, "adapter.gguf"));
     assert_eq!(old.tensors, new.tensors);
     expect(&run(&["--ragged"]), 0, &["published generation 4"]);
+}
+
+/// By the number of heads in config.json rows of q and k lie otherwise: nothing else of a run does.
+#[test]
+fn heads_that_were_corrected_are_published_anew() {
+    let daemon = daemon_with_gguf(BINARY);
+    let config = daemon.path().join("checkpoint/config.json");
+    let wrong = r#"{"model_type":"llama","num_attention_heads":4,"num_key_value_heads":2}"#;
+    fs::write(config, wrong).unwrap();
+    let options = ["--checkpoint", "checkpoint", "--format", "gguf,mlx"];
+    expect(&once(&daemon, &options), 0, &["published generation 1"]);
+    let verify = ["verify", "--adapter", "qera-out/current", "--base"];
+    let verify = || daemon.run(&[&verify[..], &["checkpoint"]].concat());
+    let head = || {
+        let manifest = json_of(&daemon, "qera_manifest.json");
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        let mut q = layers.filter(|of| of["gguf"]["tensor"] == "blk.0.attn_q.weight");
+        q.next().unwrap()["gguf"]["rows"]["rope-pairs"]["head"].clone()
+    };
+    let said = "self_attn.q_proj: it is blk.0.attn_q.weight with rows as RopePairs { head: 4 }, by";
+    assert!(!verify().output.contains(said), "{}", verify().output);
+    assert_eq!(head(), 4);
+    write_config(&daemon);
+    expect_verdict(&verify(), 1, &["problem: adapter.gguf: model.", said]);
+    expect(&once(&daemon, &options), 0, &["published generation 2"]);
+    assert!(!verify().output.contains(said), "{}", verify().output);
+    assert_eq!(head(), 8);
+    expect(&once(&daemon, &options), 0, &[]);
+    assert_eq!(generations(&daemon.path().join("qera-out")), [1, 2]);
 }
 
 /// `solve` makes the forms of a state, as a run does.

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::{BINARY, current, expect_verdict, once};
+use crate::{BINARY, current, expect_verdict, once, write_config};
 use qera_tests::daemon::{EndedRun, TestDaemon, expect};
-use qera_tests::gguf_file::GgufToWrite;
+use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_lora::GgufLora;
-use qera_tests::gguf_model::{daemon_with_gguf, quantized_model};
+use qera_tests::gguf_model::{LAYERS, daemon_with_gguf, empty_model, quantized_model};
 use serde_json::{Value, json};
 
 const CURRENT: &str = "qera-out/current";
@@ -72,6 +72,75 @@ fn a_file_alone_is_held_against_a_gguf() {
         "qwen2.gguf has no tensor 'blk.0.attn_q.weight'",
     ];
     expect_verdict(&run, 1, &said);
+}
+
+/// W~ of `OUT/base`, as a converter makes a GGUF of it; q is called so.
+fn write_served(daemon: &TestDaemon, file: &str, changed: Option<&str>) {
+    let base = fs::read(daemon.path().join("qera-out/base/model.safetensors")).unwrap();
+    let base = safetensors::SafeTensors::deserialize(&base).unwrap();
+    let model = LAYERS.iter().fold(empty_model(), |model, layer| {
+        let tensor = base.tensor(&format!("{}.weight", layer.module)).unwrap();
+        let words = tensor.data().chunks(4);
+        let mut values: Vec<f32> = words
+            .map(|word| f32::from_le_bytes(word.try_into().unwrap()))
+            .collect();
+        if changed == Some(layer.tensor) {
+            values = layer.weight();
+        }
+        let name = format!("{}.weight", layer.tensor);
+        let ne = [layer.in_features, layer.out_features];
+        let values = layer.in_gguf_order(&values);
+        model.tensor(GgufTensorToWrite::f32(&name, &ne, &values))
+    });
+    model.write(&daemon.path().join(file));
+}
+
+/// The generation's README tells how such a file is made.
+#[test]
+fn a_gguf_that_was_made_of_the_base_is_held_against_the_grid() {
+    let daemon = daemon_with_gguf(BINARY);
+    write_config(&daemon);
+    let options = [
+        "--checkpoint",
+        "checkpoint",
+        "--format",
+        "peft,gguf",
+        "--emit-base",
+    ];
+    expect(&once(&daemon, &options), 0, &[]);
+    write_served(&daemon, "served.gguf", None);
+    for adapter in [CURRENT, "qera-out/current/adapter.gguf"] {
+        let run = verify(&daemon, adapter, &["--base", "served.gguf"]);
+        let said = "not checked: served.gguf: whether it was made of the adapter's checkpoint";
+        expect_verdict(&run, 0, &[said, "on served.gguf"]);
+        let run = verify(&daemon, adapter, &["--base", "full.gguf"]);
+        let said = "full.gguf: 'model.layers.0.mlp.down_proj.weight' is not quantized by mxint";
+        expect_verdict(&run, 1, &[said]);
+    }
+    // One layer in full precision, whose rows lie in another order there.
+    write_served(&daemon, "half.gguf", Some("blk.0.attn_k"));
+    let run = verify(&daemon, CURRENT, &["--base", "half.gguf"]);
+    let said = "half.gguf: 'model.layers.0.self_attn.k_proj.weight' is not quantized by mxint";
+    expect_verdict(&run, 1, &[said]);
+    assert_eq!(
+        run.output.matches("not quantized").count(),
+        1,
+        "{}",
+        run.output
+    );
+    // Heads that are others.
+    let other = LAYERS
+        .iter()
+        .fold(GgufToWrite::model("llama", 4, 2), |model, layer| {
+            model.tensor(layer.coarse(&layer.weight()))
+        });
+    other.write(&daemon.path().join("other.gguf"));
+    let run = verify(&daemon, CURRENT, &["--base", "other.gguf"]);
+    expect_verdict(
+        &run,
+        1,
+        &["adapter.gguf: blk.0.attn_q.weight: its rows lie as RopePairs"],
+    );
 }
 
 #[test]

@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::formats::gguf::block_type::BlockType;
-use crate::formats::gguf::blocks::{BlockError, decode};
 use crate::formats::gguf::error::{GgufError, Quoted};
 use crate::formats::gguf::header::{GgufHeader, TensorClaim};
 use crate::formats::gguf::metadata::Metadata;
@@ -27,6 +25,8 @@ const NAME_MAX: usize = 63;
 /// Problems that are kept, and what is not looked at: a hostile file may have one for each of 2^18
 /// tensors.
 const SAID_MAX: usize = 128;
+/// The model's tensor of which A and B are turned round: rows of A are looked up.
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
 /// What llama.cpp passes over without a word.
 const NORM: &str = "_norm.weight";
 
@@ -46,76 +46,6 @@ pub(crate) struct GgufPair {
     pub(crate) a: Option<TensorClaim>,
     /// `lora_b`.
     pub(crate) b: Option<TensorClaim>,
-}
-
-/// A factor as it lies in the file, by rows.
-#[derive(Debug)]
-pub(crate) struct LoraMatrix {
-    /// Rows: of `lora_a` the rank.
-    pub(crate) rows: usize,
-    /// Their length: of `lora_b` the rank.
-    pub(crate) columns: usize,
-    /// What the numbers are stored in.
-    pub(crate) stored_in: BlockType,
-    /// The numbers.
-    pub(crate) values: Vec<f32>,
-}
-
-/// Why a factor is not read; a sentence that goes after the tensor's name.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MatrixProblem {
-    /// One matrix for each expert of a block.
-    #[error("has three dimensions, one for experts, which is not read")]
-    Experts,
-    /// A type that holds no weights, or is not known.
-    #[error("is of type {0}, which is not read")]
-    Type(String),
-    /// NaN or infinite.
-    #[error("is NaN or infinite at [{row}, {column}]")]
-    NotFinite {
-        /// The row as it lies there; of a block of numbers the first one's.
-        row: usize,
-        /// The column.
-        column: usize,
-    },
-    /// What the header has checked before.
-    #[error("cannot be read: {0}")]
-    Length(BlockError),
-}
-
-impl LoraMatrix {
-    /// The numbers of a tensor in a file of these bytes.
-    ///
-    /// # Errors
-    /// [`MatrixProblem`].
-    pub(crate) fn read(bytes: &[u8], claim: &TensorClaim) -> Result<Self, MatrixProblem> {
-        let columns = claim.ne.first().copied().unwrap_or(1);
-        let rows = claim.ne.get(1).copied().unwrap_or(1);
-        if claim.ne.iter().skip(2).any(|&n| n > 1) {
-            return Err(MatrixProblem::Experts);
-        }
-        let of = BlockType::of(claim.type_number);
-        let of = of.map_err(|error| MatrixProblem::Type(error.to_string()))?;
-        // The header has checked that it lies in the file.
-        let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
-        let end = start.saturating_add(claim.bytes.unwrap_or_default());
-        let stored = bytes.get(start..end).unwrap_or_default();
-        let mut values = vec![0.0; rows * columns];
-        match decode(of, stored, &mut values) {
-            Ok(()) => Ok(Self {
-                rows,
-                columns,
-                stored_in: of,
-                values,
-            }),
-            Err(BlockError::NotFinite { block, .. }) => {
-                let at = block * of.block_len();
-                let (row, column) = (at / columns, at % columns);
-                Err(MatrixProblem::NotFinite { row, column })
-            }
-            Err(length) => Err(MatrixProblem::Length(length)),
-        }
-    }
 }
 
 /// A file as its header describes it.
@@ -208,7 +138,10 @@ impl LoraGguf {
                 self.problems.push(format!("{ALPHA} is {said}"));
             }
         }
-        if metadata.has(INVOCATION) {
+        if metadata.has(INVOCATION) && !metadata.is_array_of_u32(INVOCATION) {
+            let message = format!("{INVOCATION} is no array of unsigned numbers of 32 bits");
+            self.problems.push(message + ": llama.cpp refuses it");
+        } else if metadata.has(INVOCATION) {
             self.unchecked.push(format!(
                 "{INVOCATION}: from which token on it is applied is not looked at"
             ));
@@ -323,11 +256,21 @@ mod tests {
             assert!(found.problems[0].contains(said), "{:?}", found.problems);
         }
         let mut all = metadata("llama");
-        all.insert(INVOCATION, MetadataValue::U32(1));
+        let refused = format!("{INVOCATION} is no array of unsigned numbers of 32 bits");
+        for other in [
+            MetadataValue::U32(1),
+            MetadataValue::Texts(vec!["x".into()]),
+        ] {
+            all.insert(INVOCATION, other);
+            let found = LoraGguf::parse(&file(&all, &["x.lora_a", "x.lora_b"])).unwrap();
+            assert!(found.problems[0].starts_with(&refused), "{found:?}");
+            assert!(found.unchecked.is_empty(), "{found:?}");
+        }
+        all.remove(INVOCATION);
         let long = format!("{}.lora_a", "n".repeat(56));
         let names = ["blk.0.attn_norm.weight", "x.lora_c"];
         let found = LoraGguf::parse(&file(&all, &names)).unwrap();
-        assert_eq!(found.unchecked.len(), 2, "{found:?}");
+        assert_eq!(found.unchecked.len(), 1, "{found:?}");
         assert_eq!(
             found.problems,
             ["tensor 'x.lora_c' is neither NAME.lora_a nor NAME.lora_b"]

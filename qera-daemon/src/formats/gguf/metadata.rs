@@ -150,6 +150,14 @@ impl<'b> Metadata<'b> {
         self.entry(key).map(|entry| entry.type_number)
     }
 
+    /// Whether the key's value is an array of unsigned numbers of 32 bits.
+    pub(crate) fn is_array_of_u32(&self, key: &str) -> bool {
+        let is_array = |entry: &MetadataEntry<'_>| {
+            entry.value.elements.is_some() && entry.value.of == ValueType::Unsigned { bytes: 4 }
+        };
+        self.entry(key).is_some_and(is_array)
+    }
+
     /// A string; `None` where it is absent, something else, or not UTF-8.
     pub(crate) fn text(&self, key: &str) -> Option<&'b str> {
         let value = self.scalar(key)?;
@@ -383,6 +391,9 @@ mod tests {
         for key in ["absent", "texts", "heads", "none"] {
             assert_eq!(read.has(key), key != "absent");
             assert!(read.text(key).is_none() && unsigned(key).is_none(), "{key}");
+        }
+        for key in ["none", "heads", "u32", "texts", "absent"] {
+            assert_eq!(read.is_array_of_u32(key), key == "none", "{key}");
         }
         for key in ["text", "u8", "heads", "absent"] {
             assert!(read.texts(key).is_none(), "{key}");

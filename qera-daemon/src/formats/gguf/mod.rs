@@ -10,6 +10,7 @@ pub(crate) mod cursor;
 pub(crate) mod error;
 pub(crate) mod header;
 pub(crate) mod lora;
+pub(crate) mod lora_matrix;
 pub(crate) mod metadata;
 pub(crate) mod shape;
 pub(crate) mod writer;

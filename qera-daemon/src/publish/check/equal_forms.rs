@@ -5,41 +5,55 @@ use core::iter::zip;
 use std::path::Path;
 
 use crate::publish::check::findings::Findings;
-use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::written::{FormNames, WrittenForm, WrittenPair};
 use crate::settings::publish::AdapterForm;
 
-/// A form, and its files.
-struct OpenedForm {
+/// A form, its files, and what was found in them.
+struct OpenedForm<'f> {
     form: AdapterForm,
     files: WrittenForm,
+    found: &'f FormPairs,
 }
 
-/// Holds every form of a folder against the first, layer by layer. What cannot be read is said where
-/// the form is looked at.
-pub(crate) fn check_equal(
-    folder: &Path,
-    forms: impl Iterator<Item = AdapterForm>,
-    manifest: &ManifestClaims,
-    findings: &mut Findings,
-) {
-    let open = |form| {
-        let files = WrittenForm::open(folder, form).ok()?;
-        Some(OpenedForm { form, files })
-    };
-    let opened: Vec<OpenedForm> = forms.filter_map(open).collect();
-    let Some((first, others)) = opened.split_first() else {
-        return;
-    };
-    for layer in manifest.layers.iter().filter(|layer| layer.is_solved()) {
+impl OpenedForm<'_> {
+    /// The numbers of a layer; none where they cannot be read, or are not as many as the layer has.
+    fn pair(&self, layer: &LayerClaim) -> Option<WrittenPair> {
+        let found = self.found.pairs.get(layer.name_in(self.form)?)?;
+        let own = [found.in_features, found.out_features];
+        if own != [layer.in_features, layer.out_features] {
+            return None;
+        }
         let names = FormNames {
             served_as: layer.served_as(),
             gguf: layer.gguf.as_ref(),
             mlx: layer.mlx.as_deref(),
         };
+        self.files.pair(names).ok()
+    }
+}
+
+/// Holds every form of a folder against the first, layer by layer. What cannot be read is said where
+/// the form is looked at.
+pub(crate) fn check_equal<'f>(
+    folder: &Path,
+    forms: impl Iterator<Item = &'f FormPairs>,
+    manifest: &ManifestClaims,
+    findings: &mut Findings,
+) {
+    let open = |found: &'f FormPairs| {
+        let form = found.form;
+        let files = WrittenForm::open(folder, form).ok()?;
+        Some(OpenedForm { form, files, found })
+    };
+    let opened: Vec<OpenedForm<'_>> = forms.filter_map(open).collect();
+    let Some((first, others)) = opened.split_first() else {
+        return;
+    };
+    for layer in manifest.layers.iter().filter(|layer| layer.is_solved()) {
         for other in others {
-            let pairs = (first.files.pair(names), other.files.pair(names));
-            let (Ok(one), Ok(two)) = pairs else {
+            let (Some(one), Some(two)) = (first.pair(layer), other.pair(layer)) else {
                 continue;
             };
             if !is_same(&one, &two) {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::formats::gguf::lora::MatrixProblem;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::written::{UnreadPair, WrittenPair};
@@ -60,20 +59,15 @@ impl FormPairs {
     pub(crate) fn enter(
         &mut self,
         name: &str,
-        read: Result<WrittenPair, UnreadPair>,
+        read: Result<CheckedPair, UnreadPair>,
         findings: &mut Findings,
     ) {
         self.with_tensors.insert(name.to_owned());
         match read {
             Ok(pair) => {
-                self.pairs.insert(name.to_owned(), CheckedPair::of(&pair));
+                self.pairs.insert(name.to_owned(), pair);
             }
-            Err(
-                unread @ UnreadPair::Matrix {
-                    problem: MatrixProblem::Experts,
-                    ..
-                },
-            ) => {
+            Err(unread) if unread.is_right() => {
                 findings.not_checked(format!("{}: {unread}", self.file));
             }
             Err(unread) => findings.problem(format!("{}: {unread}", self.file)),
@@ -105,7 +99,8 @@ impl FormPairs {
 
 impl CheckedPair {
     /// Of the numbers of a pair.
-    fn of(pair: &WrittenPair) -> Self {
+    #[must_use]
+    pub(crate) fn of(pair: &WrittenPair) -> Self {
         let is_zero = |values: &[f32]| values.iter().all(|value| value.abs() <= 0.0);
         Self {
             in_features: pair.in_features,

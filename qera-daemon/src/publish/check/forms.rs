@@ -60,8 +60,7 @@ impl Forms {
                 form.name()
             ));
         }
-        let forms = self.all().map(|form| form.form);
-        check_equal(&folder.folder, forms, manifest, findings);
+        check_equal(&folder.folder, self.all(), manifest, findings);
     }
 
     /// Holds shapes against those of the model, and the model against the manifest.
@@ -77,7 +76,8 @@ impl Forms {
         let of_layers = || manifest.is_some_and(|of| of.layers.iter().any(|l| l.transposed));
         let config = folder.config.as_ref();
         let transposed = config.map_or_else(of_layers, |of| of.transposed);
-        let layout = Layout::of(transposed, manifest);
+        // A GGUF's tensors lie one way, Conv1D's too.
+        let layout = Layout::of(transposed && !model.is_gguf(), manifest);
         for form in self.all() {
             let pairs = match (form.form, manifest) {
                 (AdapterForm::Peft, _) => form.pairs.clone(),

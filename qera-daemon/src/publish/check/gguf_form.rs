@@ -2,14 +2,20 @@
 
 use std::path::Path;
 
+use crate::disk::read_if_there;
 use crate::formats::gguf::error::Quoted;
+use crate::formats::model_config::ModelConfig;
 use crate::publish::check::findings::Findings;
-use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::publish::check::manifest_claims::ManifestClaims;
-use crate::publish::written::gguf::GgufFile;
+use crate::publish::written::gguf::{GgufFile, LookedThroughPair};
 use crate::settings::publish::AdapterForm;
 use crate::weights::gguf::file::GgufModel;
+use crate::weights::gguf::layer_names::place_by_config;
 use crate::weights::gguf::rows::RowOrder;
+
+/// What says of which kind a Hugging Face folder is.
+const CONFIG: &str = "config.json";
 
 /// Looks at every pair, in the rows' order that a manifest says.
 pub(crate) fn check_gguf(
@@ -33,7 +39,8 @@ pub(crate) fn check_gguf(
         let layer = rows.get(tensor.as_str());
         let place = layer.and_then(|layer| layer.gguf.as_ref());
         let rows = place.map_or(RowOrder::AsTheyLie, |place| place.rows);
-        found.enter(tensor, file.pair(tensor, rows), findings);
+        let pair = file.looked_through(tensor, rows);
+        found.enter(tensor, pair.map(checked), findings);
         if let Some(pair) = found.pairs.get(tensor) {
             let scale = file.lora.scale(pair.rank);
             if manifest.is_some() && (scale - 1.0).abs() > 1e-9 {
@@ -44,6 +51,16 @@ pub(crate) fn check_gguf(
         }
     }
     found
+}
+
+fn checked(LookedThroughPair { a, b }: LookedThroughPair) -> CheckedPair {
+    CheckedPair {
+        in_features: a.columns,
+        out_features: b.rows,
+        rank: a.rows,
+        a_is_zero: a.is_zero,
+        b_is_zero: b.is_zero,
+    }
 }
 
 /// Holds it against the GGUF of the model that it is served on.
@@ -83,6 +100,38 @@ pub(crate) fn check_on_gguf(
                 "{name}: {}: its rows lie as {:?}, those of {path} as {lie:?}",
                 place.tensor, place.rows
             ));
+        }
+    }
+}
+
+/// Holds the places that a manifest says of a GGUF adapter against those that a converter would give
+/// by the config.json of the folder that is served.
+pub(crate) fn check_on_config(
+    found: &FormPairs,
+    folder: &Path,
+    manifest: &ManifestClaims,
+    findings: &mut Findings,
+) {
+    let (name, path) = (&found.file, folder.join(CONFIG));
+    let Ok(Some(bytes)) = read_if_there(&path) else {
+        return; // A folder without one is of no kind; what cannot be read is said elsewhere.
+    };
+    let Ok(config) = ModelConfig::parse(&bytes) else {
+        return;
+    };
+    let path = path.display();
+    let layers = found.layers_of(manifest).into_values();
+    for (layer, said) in layers.filter_map(|layer| Some((layer, layer.gguf.as_ref()?))) {
+        match place_by_config(&config, &layer.name, layer.out_features) {
+            Ok(Some(place)) if place != *said => findings.problem(format!(
+                "{name}: {}: it is {} with rows as {:?}, by {path} it is {} with rows as {:?}",
+                layer.name, said.tensor, said.rows, place.tensor, place.rows
+            )),
+            Ok(_) => {}
+            Err(error) => findings.not_checked(format!(
+                "{name}: {}: whether its rows lie as {path} has it: {error}",
+                layer.name
+            )),
         }
     }
 }

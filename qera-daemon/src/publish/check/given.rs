@@ -11,12 +11,17 @@ use crate::settings::gguf_path::is_gguf;
 use crate::weights::gguf::file::GgufModel;
 use crate::weights::packed::{PackedFolder, is_packed};
 
-/// Whether something is told by the fingerprint of all it holds: a GGUF that is no base of qera's,
-/// and of an adapter that corrects such a folder a folder that another program packed.
+/// Whether something is told by the fingerprint of all it holds: a GGUF, and of an adapter that
+/// corrects such a folder a folder that another program packed. Not a base of qera's, nor of an
+/// adapter that corrects a grid any other GGUF, such as a converter makes of `OUT/base`: whether its
+/// numbers are on that grid can be seen.
 #[must_use]
 pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let of_folder = |of: &ManifestClaims| of.settings.format.is_packed();
-    (is_gguf(path) && !is_own_gguf(path, manifest))
+    let of_grid = |of: &ManifestClaims| {
+        of.fingerprints.quantized.is_none() && of.settings.format.grid().is_ok()
+    };
+    (is_gguf(path) && !is_own_gguf(path, manifest) && !manifest.is_some_and(of_grid))
         || (manifest.is_some_and(of_folder) && is_packed(path))
 }
 

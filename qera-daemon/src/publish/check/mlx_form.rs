@@ -6,7 +6,7 @@ use crate::disk::read;
 use crate::formats::mlx::config::{MlxConfig, block_path};
 use crate::formats::mlx::{CONFIG, TENSORS};
 use crate::publish::check::findings::Findings;
-use crate::publish::check::form_pairs::FormPairs;
+use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::publish::check::manifest_claims::ManifestClaims;
 use crate::publish::written::tensor_file::MlxFile;
 use crate::settings::publish::AdapterForm;
@@ -41,7 +41,8 @@ pub(crate) fn check_mlx(
         findings.problem(format!("{}: has no tensor NAME.lora_a", found.file));
     }
     for module in file.tensors.pairs.keys() {
-        found.enter(module, file.pair(module), findings);
+        let pair = file.pair(module).map(|pair| CheckedPair::of(&pair));
+        found.enter(module, pair, findings);
     }
     if let Some(config) = config {
         check_config(&join(CONFIG), &config, &found, findings);

@@ -34,10 +34,11 @@ use crate::publish::check::factors::check_factors;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::forms::Forms;
 use crate::publish::check::gguf_base::{file_of_base, is_own_gguf};
-use crate::publish::check::gguf_form::{check_gguf, check_on_gguf, open_model};
+use crate::publish::check::gguf_form::{check_gguf, check_on_config, check_on_gguf, open_model};
 use crate::publish::check::given::{check_given, is_told_whole};
+use crate::publish::check::manifest_claims::LayerClaim;
 use crate::publish::check::mlx_form::check_mlx;
-use crate::publish::check::served_model::ServedModel;
+use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
 use crate::publish::forms::MLX;
@@ -89,6 +90,11 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
         };
         if let Some(model) = model {
             check_on_gguf(file, pairs, model, manifest, &mut findings);
+        }
+        let is_verified = matches!(against, HeldAgainst::Folder(_) | HeldAgainst::Named);
+        let folder_of_base = held.path().filter(|path| is_verified && is_folder(path));
+        if let (Some(folder), Some(manifest)) = (folder_of_base, manifest) {
+            check_on_config(pairs, folder, manifest, &mut findings);
         }
     }
     let on = held.path();
@@ -276,8 +282,18 @@ fn known_modules(
         let serving = folder.manifest.as_ref().map(|manifest| &manifest.serving);
         let modules = model.modules().into_iter();
         let modules = modules.filter(|module| serving.is_none_or(|of| of.has(module)));
+        let mut known: BTreeSet<_> = modules.map(|module| names.served(module)).collect();
+        if let Some(manifest) = folder.manifest.as_ref().filter(|_| model.is_gguf()) {
+            // A GGUF has one name for what checkpoints have under several beginnings.
+            let is_there = |layer: &&LayerClaim| {
+                let weight = model.weight(&layer.name);
+                matches!(weight, ServedWeight::Stored(_))
+            };
+            let layers = manifest.layers.iter().filter(is_there);
+            known.extend(layers.map(|layer| layer.served_as().to_owned()));
+        }
         return KnownModules {
-            names: modules.map(|module| names.served(module)).collect(),
+            names: known,
             complete: true,
         };
     }

@@ -11,7 +11,7 @@ use crate::weights::checkpoint::MappedFile;
 use crate::weights::gguf::checkpoint::name_of;
 use crate::weights::gguf::file::{GgufModel, GgufTensor};
 use crate::weights::gguf::rows::RowOrder;
-use crate::weights::layers::module_of;
+use crate::weights::layers::{module_of, tensor_of};
 
 /// A GGUF.
 #[derive(Debug)]
@@ -45,6 +45,18 @@ impl ServedGguf {
             name: name_of(&self.model, name),
             tensor,
         })
+    }
+
+    /// What [`tensors`](Self::tensors) call the weight of a module, which a checkpoint may have
+    /// under another beginning, or as its output layer.
+    #[must_use]
+    pub(crate) fn name_of_weight(&self, module: &str) -> String {
+        let family = self.model.family;
+        let tensor = family.tensor_of(module).map(|of| of.tensor);
+        let tensor = tensor.or_else(|| family.output_of(module));
+        let is_there = |tensor: &String| self.model.tensors.contains_key(tensor);
+        let tensor = tensor.filter(is_there);
+        tensor.map_or_else(|| tensor_of(module), |of| name_of(&self.model, &of))
     }
 
     /// Its files.

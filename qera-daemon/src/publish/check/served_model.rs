@@ -148,7 +148,7 @@ impl ServedModel {
     /// How a module's weight lies.
     #[must_use]
     pub(crate) fn weight(&self, module: &str) -> ServedWeight {
-        let name = tensor_of(module);
+        let name = self.name_of_weight(module);
         match self.tensors.get(&name) {
             Some(StoredTensor {
                 unread: None,
@@ -164,6 +164,13 @@ impl ServedModel {
                 }
                 None => self.without_weight(module),
             },
+        }
+    }
+
+    fn name_of_weight(&self, module: &str) -> String {
+        match self.folder.as_ref().map(|of| &of.files) {
+            Some(ServedFiles::Gguf(gguf)) => gguf.name_of_weight(module),
+            _ => tensor_of(module),
         }
     }
 
@@ -252,7 +259,7 @@ impl ServedModel {
     #[must_use]
     pub(crate) fn sample(&self, module: &str, transposed: bool, most: SampleSize) -> Option<Rows> {
         if let ServedFiles::Gguf(gguf) = &self.folder.as_ref()?.files {
-            return gguf.sample(&tensor_of(module), most);
+            return gguf.sample(&gguf.name_of_weight(module), most);
         }
         let checkpoint = self.checkpoint()?;
         let Some(tensor) = checkpoint.tensors.get(&tensor_of(module)) else {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::disk::mapping::Mapping;
 use crate::formats::gguf::header::TensorClaim;
-use crate::formats::gguf::lora::{LoraFactor, LoraGguf, LoraMatrix, factor_name};
+use crate::formats::gguf::lora::{EMBEDDING, LoraFactor, LoraGguf, factor_name};
+use crate::formats::gguf::lora_matrix::{LookedThrough, LoraMatrix};
 use crate::host::factor_type::FactorType;
 use crate::publish::written::{Matrix, UnreadPair, WrittenPair};
 use crate::weights::gguf::rows::RowOrder;
@@ -15,6 +16,21 @@ pub(crate) struct GgufFile {
     /// What its header says.
     pub(crate) lora: LoraGguf,
     bytes: Mapping,
+}
+
+/// Both halves of a pair, which are there.
+struct PairClaims<'f> {
+    a: &'f TensorClaim,
+    b: &'f TensorClaim,
+}
+
+/// A pair of which no numbers are kept.
+#[derive(Debug)]
+pub(crate) struct LookedThroughPair {
+    /// `lora_a`.
+    pub(crate) a: LookedThrough,
+    /// `lora_b`.
+    pub(crate) b: LookedThrough,
 }
 
 impl GgufFile {
@@ -33,35 +49,69 @@ impl GgufFile {
     /// # Errors
     /// [`UnreadPair`], which names the tensor.
     pub(crate) fn pair(&self, tensor: &str, rows: RowOrder) -> Result<WrittenPair, UnreadPair> {
-        let pair = self.lora.pairs.get(tensor);
-        let pair = pair.ok_or_else(|| UnreadPair::NoPair(tensor.to_owned()))?;
-        let a = self.factor(tensor, LoraFactor::A, pair.a.as_ref())?;
-        let b = self.factor(tensor, LoraFactor::B, pair.b.as_ref())?;
-        if !rows.is_of(b.rows) {
-            return Err(UnreadPair::Rows {
-                name: tensor.to_owned(),
-                rows: b.rows,
-                order: format!("{rows:?}"),
-            });
-        }
+        let PairClaims { a, b } = self.claims(tensor)?;
+        let a = self.factor(tensor, LoraFactor::A, a)?;
+        let b = self.factor(tensor, LoraFactor::B, b)?;
+        hold_rows(tensor, rows, b.rows)?;
         let row_of = |row: usize| &b.values[rows.stored(row) * b.columns..][..b.columns];
         let values = (0..b.rows).flat_map(row_of).copied().collect();
         WrittenPair::new(tensor, a, Matrix { values, ..b })
+    }
+
+    /// The same pair, looked through without being kept: what a file says of its lengths is held
+    /// against nothing yet, and some types take less than two bits a number.
+    ///
+    /// # Errors
+    /// As for [`pair`](Self::pair).
+    pub(crate) fn looked_through(
+        &self,
+        tensor: &str,
+        rows: RowOrder,
+    ) -> Result<LookedThroughPair, UnreadPair> {
+        let PairClaims { a, b } = self.claims(tensor)?;
+        let look = |factor, claim| {
+            let found = LoraMatrix::look_through(&self.bytes, claim);
+            found.map_err(|problem| UnreadPair::Matrix {
+                tensor: factor_name(tensor, factor),
+                problem,
+            })
+        };
+        let (a, b) = (look(LoraFactor::A, a)?, look(LoraFactor::B, b)?);
+        hold_rows(tensor, rows, b.rows)?;
+        match a.rows == b.columns {
+            true => Ok(LookedThroughPair { a, b }),
+            false => Err(UnreadPair::Ranks {
+                name: tensor.to_owned(),
+                a: a.rows,
+                b: b.columns,
+            }),
+        }
+    }
+
+    /// Both halves of a pair.
+    fn claims(&self, tensor: &str) -> Result<PairClaims<'_>, UnreadPair> {
+        let pair = self.lora.pairs.get(tensor);
+        let pair = pair.ok_or_else(|| UnreadPair::NoPair(tensor.to_owned()))?;
+        let half = |factor| UnreadPair::Half(factor_name(tensor, factor));
+        let claims = PairClaims {
+            a: pair.a.as_ref().ok_or_else(|| half(LoraFactor::A))?,
+            b: pair.b.as_ref().ok_or_else(|| half(LoraFactor::B))?,
+        };
+        match tensor == EMBEDDING {
+            true => Err(UnreadPair::Embedding(tensor.to_owned())),
+            false => Ok(claims),
+        }
     }
 
     fn factor(
         &self,
         tensor: &str,
         factor: LoraFactor,
-        claim: Option<&TensorClaim>,
+        claim: &TensorClaim,
     ) -> Result<Matrix, UnreadPair> {
-        let name = factor_name(tensor, factor);
-        let Some(claim) = claim else {
-            return Err(UnreadPair::Half(name));
-        };
         let found = LoraMatrix::read(&self.bytes, claim);
         let found = found.map_err(|problem| UnreadPair::Matrix {
-            tensor: name,
+            tensor: factor_name(tensor, factor),
             problem,
         })?;
         Ok(Matrix {
@@ -70,5 +120,17 @@ impl GgufFile {
             dtype: FactorType::of_block_type(found.stored_in),
             values: found.values,
         })
+    }
+}
+
+/// Whether rows of B can lie in an order.
+fn hold_rows(tensor: &str, order: RowOrder, rows: usize) -> Result<(), UnreadPair> {
+    match order.is_of(rows) {
+        true => Ok(()),
+        false => Err(UnreadPair::Rows {
+            name: tensor.to_owned(),
+            rows,
+            order: format!("{order:?}"),
+        }),
     }
 }

@@ -6,7 +6,7 @@ pub(crate) mod tensor_file;
 
 use std::path::Path;
 
-use crate::formats::gguf::lora::MatrixProblem;
+use crate::formats::gguf::lora_matrix::MatrixProblem;
 use crate::host::factor_type::FactorType;
 use crate::publish::forms::{GGUF, MLX};
 use crate::publish::written::gguf::GgufFile;
@@ -84,6 +84,9 @@ pub(crate) enum UnreadPair {
         /// What is wrong with it.
         problem: MatrixProblem,
     },
+    /// The pair of an embedding, whose rows are looked up by A.
+    #[error("'{0}' is an embedding, whose A and B are turned round, which is not read")]
+    Embedding(String),
     /// Numbers of a type that is not read.
     #[error("tensor '{tensor}' is of type {stored}, which is not read")]
     Type {
@@ -122,6 +125,18 @@ pub(crate) enum UnreadPair {
         /// The order that is said of them.
         order: String,
     },
+}
+
+impl UnreadPair {
+    /// Whether nothing is wrong with it: an engine reads it, and only this does not.
+    #[must_use]
+    pub(crate) const fn is_right(&self) -> bool {
+        let problem = match self {
+            Self::Matrix { problem, .. } => problem,
+            _ => return matches!(self, Self::Embedding(_)),
+        };
+        matches!(problem, MatrixProblem::Experts)
+    }
 }
 
 /// A factor as it lies in a file, by rows.

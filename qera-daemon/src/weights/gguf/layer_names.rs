@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::formats::model_config::ModelConfig;
 use crate::weights::Weights;
 use crate::weights::gguf::family::Family;
 use crate::weights::gguf::rows::{HeadCounts, RowError, RowOrder};
@@ -94,10 +95,8 @@ impl GgufNames {
             });
             return Self::checked(architecture, weights.layers(), places.collect());
         }
-        let kinds = weights.kinds();
-        let family = family_of(&kinds)?;
-        let heads = weights.head_counts();
-        let place = |layer: &Layer| place(weights, family, &heads, layer);
+        let family = family_of(&weights.checkpoint().config.kinds())?;
+        let place = |layer: &Layer| place(weights, family, layer);
         let places = weights.layers().iter().map(place);
         let places = places.collect::<Result<Vec<_>, _>>()?;
         Self::checked(family.architecture(), weights.layers(), places)
@@ -137,34 +136,63 @@ pub(crate) fn family_of(kinds: &[&str]) -> Result<&'static Family, NoPlace> {
     })
 }
 
+/// The place that a converter gives a layer of a Hugging Face model with this config.json; none
+/// where the model is of no listed family, or the layer is no tensor of its own there.
+///
+/// # Errors
+/// [`RowError`] where the order of its rows is not known.
+pub(crate) fn place_by_config(
+    config: &ModelConfig,
+    module: &str,
+    out_features: usize,
+) -> Result<Option<GgufLayerPlace>, RowError> {
+    let Ok(family) = family_of(&config.kinds()) else {
+        return Ok(None);
+    };
+    let Some(of) = family.tensor_of(module) else {
+        let rows = RowOrder::AsTheyLie;
+        let tensor = family.output_of(module);
+        return Ok(tensor.map(|tensor| GgufLayerPlace { tensor, rows }));
+    };
+    let heads = head_counts_of(config);
+    let rows = RowOrder::new(of.rows, &heads, of.block, out_features)?;
+    let tensor = of.tensor;
+    Ok(Some(GgufLayerPlace { tensor, rows }))
+}
+
+/// Attention heads as config.json has them, of the part whose kind GGUF lists.
+#[must_use]
+pub(crate) fn head_counts_of(config: &ModelConfig) -> HeadCounts {
+    let mut kinds = config.kinds().into_iter();
+    let kind = kinds.find(|kind| Family::of_model_type(kind).is_some());
+    HeadCounts::of_config(config, kind.unwrap_or_default())
+}
+
 /// That of a layer of the checkpoint.
 fn place(
     weights: &Weights,
     family: &'static Family,
-    heads: &HeadCounts,
     layer: &Layer,
 ) -> Result<GgufLayerPlace, NoPlace> {
-    let stored = weights.checkpoint().tensors.get(&tensor_of(&layer.name));
-    let stored = stored.map_or(RowOrder::AsTheyLie, |tensor| tensor.rows);
-    let Some(of) = family.tensor_of(&layer.name) else {
-        let tensor = family.output_of(&layer.name);
-        let tensor = tensor.ok_or_else(|| NoPlace::Layer {
-            layer: layer.name.clone(),
-            architecture: family.architecture(),
-        })?;
-        let rows = RowOrder::AsTheyLie;
-        return Ok(GgufLayerPlace { tensor, rows });
+    let no_place = || NoPlace::Layer {
+        layer: layer.name.clone(),
+        architecture: family.architecture(),
     };
-    let order = match weights.is_of_gguf() {
-        // As they were read.
-        true => Ok(stored),
-        false => RowOrder::new(of.rows, heads, of.block, layer.out_features),
+    let of_rows = |error| NoPlace::Rows {
+        layer: layer.name.clone(),
+        error,
     };
+    let checkpoint = weights.checkpoint();
+    if !weights.is_of_gguf() {
+        let place = place_by_config(&checkpoint.config, &layer.name, layer.out_features);
+        return place.map_err(of_rows)?.ok_or_else(no_place);
+    }
+    let tensor = family.tensor_of(&layer.name).map(|of| of.tensor);
+    let tensor = tensor.or_else(|| family.output_of(&layer.name));
+    // As its rows were read.
+    let stored = checkpoint.tensors.get(&tensor_of(&layer.name));
     Ok(GgufLayerPlace {
-        tensor: of.tensor,
-        rows: order.map_err(|error| NoPlace::Rows {
-            layer: layer.name.clone(),
-            error,
-        })?,
+        tensor: tensor.ok_or_else(no_place)?,
+        rows: stored.map_or(RowOrder::AsTheyLie, |tensor| tensor.rows),
     })
 }
