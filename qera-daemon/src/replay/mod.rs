@@ -32,7 +32,7 @@ use crate::publish::check::findings::Findings;
 use crate::replay::base::ReplayedBase;
 use crate::replay::claims::ReplayClaims;
 use crate::replay::factors::AdapterFactors;
-use crate::replay::judgement::{Agreement, BesideManifest};
+use crate::replay::judgement::{Agreement, BesideManifest, OF_WINDOW};
 use crate::replay::layers::{FoundLayer, LayerLookup, with_layers_of};
 use crate::replay::measure::{MeasuredErrors, Measuring, NotMeasured};
 use crate::replay::recorded::Recorded;
@@ -228,6 +228,12 @@ fn tell(
             measured.relative_with(),
             measured.relative_without(),
             measured.rows
+        ));
+    }
+    if *verdict == Agreement::RowsOfWindow {
+        findings.not_checked(format!(
+            "replay: {layer}: its figures nearer than a factor of {OF_WINDOW}: the manifest's are \
+             of some of these rows ({form})"
         ));
     }
     if let Agreement::Differs(figures) = verdict {
