@@ -197,6 +197,21 @@ fn a_base_that_is_another_model_is_named() {
         let words = format!("is not the weight of '{}' in the checkpoint", layer.module);
         assert!(named(&words), "{problems:#?}");
     }
+    // What they say to do is what `verify` does.
+    let advised = |line: &&String| {
+        line.ends_with("--exclude PATTERN leaves such layers out of the replay")
+            && line.contains("; --base names another base, ")
+    };
+    assert_eq!(problems.iter().filter(advised).count(), LAYERS.len());
+    assert!(!named("--skip-broken"), "{problems:#?}");
+    let [of_q, of_k, of_down] = LAYERS.each_ref().map(|layer| layer.module);
+    let excluded = ["--base", "other.gguf", "--exclude", of_q, "--exclude", of_k];
+    let left = replay(&daemon, "qera-out/current", &excluded).lines("problems");
+    let of = |module: &str| {
+        left.iter()
+            .any(|line| line.contains(&format!("'{module}'")))
+    };
+    assert!(of(of_down) && !of(of_q) && !of(of_k), "{left:#?}");
     assert!(
         named("no layer of the peft adapter was replayed"),
         "{problems:#?}"
