@@ -12,12 +12,12 @@
 //! 1.4e-6, where bf16 rows are multiplied in bf16.) So the error with the adapter may differ by
 //! [`FIGURE`] of itself, [`ENTRY_ERROR`] of the error without, and that uncertainty. Below
 //! [`BY_ROWS_BELOW`] of the error without, and where the method gathers no R, the manifest's figure
-//! is of the rows of the window alone. Up to 4,096 rows the window holds every one, of more at least
-//! 3,072, in whole blocks that are drawn evenly: a mean over so many is off by a half only where a
-//! few rows have most of the sum. So these figures are held within [`OF_WINDOW`]; half a correction,
-//! which leaves (without + 3 with) / 4, is found so where it took off more than four fifths. An error
-//! below [`BY_ROWS_BELOW`] of that without counts as so much: all that is known of the other rows is
-//! that R showed less.
+//! is of the rows of the window alone. Up to 4,096 rows the window holds every one, of more at
+//! least 3,072, in whole blocks that are drawn evenly: a mean over so many is off by a half only
+//! where a few rows have most of the sum. So these figures are held within [`OF_WINDOW`]; half a
+//! correction, which leaves (without + 3 with) / 4, is found so where it took off more than four
+//! fifths. An error below [`BY_ROWS_BELOW`] of that without counts as so much: all that is known of
+//! the other rows is that R showed less.
 
 use core::fmt;
 
