@@ -17,6 +17,10 @@ use crate::weights::given::{Comparing, Found, GivenModel, hold};
 use crate::weights::layers::{Layer, tensor_of};
 use crate::weights::packed::is_packed;
 
+/// What to do about a tensor that is no W~.
+const ADVICE: &str =
+    "--base names another base, --exclude PATTERN leaves such layers out of the replay";
+
 /// The base.
 #[derive(Debug)]
 pub(crate) enum ReplayedBase {
@@ -96,7 +100,7 @@ impl ReplayedBase {
         match columns {
             BaseColumns::Given(tensor) => {
                 let decoded = tensor.columns(first, values);
-                decoded.map_err(|e| broken(tensor, &e.to_string()))
+                decoded.map_err(|e| broken(tensor, &e.to_string(), ADVICE))
             }
             BaseColumns::Floats(floats) => {
                 let decoded = floats.columns(first, values);
@@ -143,6 +147,7 @@ fn given(
     };
     let comparing = Comparing {
         skip_broken: false,
+        advice: ADVICE,
         cores,
     };
     match hold(tensor, layer, weight, comparing)? {

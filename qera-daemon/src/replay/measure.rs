@@ -9,6 +9,7 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::cores::Cores;
 use crate::host::dense::product;
+use crate::host::kernels::page_vec::PageVec;
 use crate::host::rounding::narrow;
 use crate::publish::manifest::ratio;
 use crate::publish::written::WrittenPair;
@@ -129,18 +130,21 @@ impl Measuring<'_> {
         let layer = &self.weights.layers()[self.layer];
         let factors = factors()?;
         check_shapes(layer, &factors)?;
-        // W, then W - W~, then W - W~ - C.
-        let mut matrix = self.weights.original(self.layer)?;
-        let power = self.mean_power(&matrix)?;
-        self.base.subtract(layer, &mut matrix, self.compute.cores)?;
-        let without = self.mean_power(&matrix)?;
-        factors.subtract(layer.in_features, &mut matrix, self.compute.cores);
+        // W, W - W~ and W - W~ - C, all at once: rows are read once for the three.
+        let original = self.weights.original(self.layer)?;
+        let mut error = copied(&original);
+        self.base.subtract(layer, &mut error, self.compute.cores)?;
+        let mut left = copied(&error);
+        factors.subtract(layer.in_features, &mut left, self.compute.cores);
+        let matrices = [&original, &error, &left];
+        let matrices = matrices.map(|values| ColumnMajor::new(values, layer.in_features));
+        let [power, without, with] = self.rows.mean_powers(self.compute, matrices)?;
         let measured = MeasuredErrors {
             rows: self.rows.count(),
             rank: factors.pair.rank,
             power,
             without,
-            with: self.mean_power(&matrix)?,
+            with,
         };
         let figures = [measured.power, measured.without, measured.with];
         match figures.iter().all(|figure| figure.is_finite()) {
@@ -148,12 +152,12 @@ impl Measuring<'_> {
             false => Err(NotMeasured::Overflow),
         }
     }
+}
 
-    fn mean_power(&self, matrix: &[f32]) -> Result<f64, Refusal> {
-        let m = self.weights.layers()[self.layer].in_features;
-        let matrix = ColumnMajor::new(matrix, m);
-        self.rows.mean_power(self.compute, matrix)
-    }
+fn copied(matrix: &[f32]) -> PageVec<f32> {
+    let mut copy = PageVec::zeroed(matrix.len());
+    copy.copy_from_slice(matrix);
+    copy
 }
 
 fn check_shapes(layer: &Layer, factors: &LayerFactors) -> Result<(), NotMeasured> {

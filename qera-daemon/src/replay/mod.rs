@@ -5,11 +5,13 @@
 //! their weights: |x W|^2, |x (W~ - W)|^2 and |x (W~ + A B - W)|^2. A and B are the numbers in the
 //! adapter's files (`factors`), W~ those in the base's (`base`), W those of the checkpoint, and
 //! the rows come by the reader of a run (`recorded`). Nothing of the solve has a part in it: no R,
-//! no E that a run formed, so that a defect there shows here. The one matrix of a layer
-//! (`measure`) is W, then W - W~, then W - W~ - A B, in f32, and the rows pass by it three times,
-//! a piece at a time, with f32 products and f64 sums (`rows`). What is in memory at a time: that
-//! matrix, the layer's factors, and the rows of one layer input in one shard (to check a shard,
-//! all of it, as in a run); W~ is decoded some columns at a time.
+//! no E that a run formed, so that a defect there shows here. Of a layer there are three matrices
+//! (`measure`), W, W - W~ and W - W~ - A B, in f32, and the rows pass by all of them once, a piece
+//! at a time, with f32 products and f64 sums (`rows`). What is in memory at a time: these matrices,
+//! the layer's factors, and the rows of one layer input in one shard (to check a shard, all of it,
+//! as in a run); W~ is decoded some columns at a time. What is read: every shard twice, to know its
+//! content and to check it, then the rows of a layer's input once for each layer and form of the
+//! adapter (q, k and v, which share an input, each for itself).
 //!
 //! What comes of it is held against the manifest (`claims`, `judgement`) and told (`report`).
 
@@ -32,7 +34,7 @@ use crate::publish::check::findings::Findings;
 use crate::replay::base::ReplayedBase;
 use crate::replay::claims::ReplayClaims;
 use crate::replay::factors::AdapterFactors;
-use crate::replay::judgement::{Agreement, BesideManifest};
+use crate::replay::judgement::{Agreement, BesideManifest, OF_WINDOW};
 use crate::replay::layers::{FoundLayer, LayerLookup, with_layers_of};
 use crate::replay::measure::{MeasuredErrors, Measuring, NotMeasured};
 use crate::replay::recorded::Recorded;
@@ -228,6 +230,12 @@ fn tell(
             measured.relative_with(),
             measured.relative_without(),
             measured.rows
+        ));
+    }
+    if *verdict == Agreement::RowsOfWindow {
+        findings.not_checked(format!(
+            "replay: {layer}: its figures nearer than a factor of {OF_WINDOW}: the manifest's are \
+             of some of these rows ({form})"
         ));
     }
     if let Agreement::Differs(figures) = verdict {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::observe::reporter::printable;
 use crate::publish::manifest::ratio;
-use crate::replay::judgement::Agreement;
+use crate::replay::judgement::{Agreement, OF_WINDOW};
 use crate::replay::layers::FoundLayer;
 use crate::replay::measure::MeasuredErrors;
 use crate::replay::recorded::Recorded;
@@ -98,7 +98,10 @@ impl LayerReport {
         let said = said.map_or(String::new(), |said| {
             let which = match verdict {
                 Agreement::Same { .. } | Agreement::Differs(_) => "the same rows".to_owned(),
-                Agreement::RowsOfWindow => format!("some of {} rows", said.rows),
+                Agreement::RowsOfWindow => format!(
+                    "some of {} rows: not checked nearer than a factor of {OF_WINDOW}",
+                    said.rows
+                ),
                 Agreement::OtherRows | Agreement::NothingSaid => {
                     format!("{} other rows", said.rows)
                 }

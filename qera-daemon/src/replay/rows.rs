@@ -75,16 +75,17 @@ impl<'a> SiteRows<'a> {
         self.spaced.taken == self.spaced.all
     }
 
-    /// The mean of |x M|^2 over the rows, by their weights; M is given by columns.
+    /// The means of |x M|^2 over the rows, by their weights, for several M, each given by columns:
+    /// the rows are read once for all of them.
     ///
     /// # Errors
     /// [`Refusal`] for a shard that is another file by now.
-    pub(crate) fn mean_power(
+    pub(crate) fn mean_powers<const N: usize>(
         &self,
         compute: Compute<'_>,
-        matrix: ColumnMajor<'_>,
-    ) -> Result<f64, Refusal> {
-        let mut total = WeightedSum::default();
+        matrices: [ColumnMajor<'_>; N],
+    ) -> Result<[f64; N], Refusal> {
+        let mut totals = [WeightedSum::default(); N];
         let mut before = 0;
         for shard in &self.recorded.shards {
             let rows = shard.rows.get(&self.site).copied().unwrap_or_default();
@@ -94,10 +95,12 @@ impl<'a> SiteRows<'a> {
                 continue;
             }
             if let Some(batch) = read_site(&shard.admitted, self.site)? {
-                total.add(compute, matrix, batch.stored(), &chosen);
+                for (total, matrix) in totals.iter_mut().zip(matrices) {
+                    total.add(compute, matrix, batch.stored(), &chosen);
+                }
             }
         }
-        Ok(total.sum / total.weight)
+        Ok(totals.map(|total| total.sum / total.weight))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::weights::examination::Examinations;
 use crate::weights::gguf;
 use crate::weights::gguf::layer_names::family_of;
 use crate::weights::given::given_layers::GivenLayers;
+use crate::weights::given::tensor::SKIP;
 use crate::weights::given::{Comparing, Found, GivenModel};
 use crate::weights::layers::{module_of, tensor_of};
 use crate::weights::mlx::check_kind;
@@ -124,6 +125,7 @@ impl Model {
         let cores = Cores::new(settings.compute.threads);
         let comparing = Comparing {
             skip_broken: settings.weights.skip_broken,
+            advice: SKIP,
             cores: &cores,
         };
         let (mut layers, mut found) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::{self, LAYERS, daemon_with_gguf, empty_model};
 use qera_tests::safetensors_file::write_safetensors;
 use qera_tests::three_layers::{DOWN, K, LIVE_OPTIONS, Q, daemon_with_shards, once_with};
+use serde_json::Value;
 
 use crate::BINARY;
 use crate::oracle::numbers;
@@ -25,8 +26,12 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// A daemon's folder with a base, and a copy of its generation in `adapter`.
 fn published() -> TestDaemon {
+    published_by(&once_with(&["--emit-base"]))
+}
+
+fn published_by(options: &[&str]) -> TestDaemon {
     let daemon = daemon_with_shards(BINARY);
-    expect(&daemon.run(&once_with(&["--emit-base"])), 0, &[]);
+    expect(&daemon.run(options), 0, &[]);
     copy_folder(
         &daemon.path().join("qera-out/current"),
         &daemon.path().join("adapter"),
@@ -34,7 +39,7 @@ fn published() -> TestDaemon {
     daemon
 }
 
-/// Changes the numbers of lora_B of a layer, [out_features, 2], by their places.
+/// Changes the numbers of lora_B of a layer, [out_features, rank], by their places.
 fn change_b(daemon: &TestDaemon, layer: &str, change: impl Fn(usize, f32) -> f32) {
     let path = daemon.path().join("adapter/adapter_model.safetensors");
     let name = format!("base_model.model.{layer}.lora_B.weight");
@@ -80,6 +85,57 @@ fn what_does_no_harm_and_is_not_what_was_solved_is_found() {
     // On some of the rows there is nothing to hold it against.
     let some = ["--base", "qera-out/base", "--replay-rows", "600"];
     replay(&daemon, "adapter", &some).assert_holds();
+}
+
+/// Where the manifest's figure is of the window's rows, it is not excused from being right.
+#[test]
+fn half_a_correction_is_found_where_the_window_was_asked() {
+    for method in ["exact", "approx", "lqer", "zeroquant-v2"] {
+        let options = "--once --watch activations --checkpoint checkpoint --rank 4 --block-size 4 \
+                       --emit-base --method";
+        let mut options: Vec<&str> = options.split_whitespace().collect();
+        options.push(method);
+        let daemon = published_by(&options);
+        let base = ["--base", "qera-out/base"];
+        let whole = replay(&daemon, "adapter", &base);
+        whole.assert_holds();
+        let of = |of: &Value, figure: &str| of[figure].as_f64().unwrap();
+        // The rank is full: next to nothing is left.
+        let layer = whole.layer(K);
+        assert!(of(layer, "error_with") < 1e-4 * of(layer, "error_without"));
+
+        change_b(&daemon, K, |_, v| v * 0.5);
+        let half = replay(&daemon, "adapter", &base);
+        half.assert_problems(&[&format!("replay: {K}: the error with the adapter is ")]);
+        let layer = half.layer(K);
+        let left = of(layer, "error_with") / of(layer, "error_without");
+        assert!((left - 0.25).abs() < 1e-3, "{method}: {left}");
+        assert_eq!(layer["harm"], false);
+    }
+}
+
+/// What is held within a factor alone is said to be.
+#[test]
+fn a_figure_that_is_held_within_a_factor_is_not_called_checked() {
+    let daemon = published_by(&once_with(&["--emit-base", "--method", "approx"]));
+    change_b(&daemon, DOWN, |_, v| v * 1.05);
+    let replayed = replay(&daemon, "adapter", &["--base", "qera-out/base"]);
+    replayed.assert_holds();
+    assert_eq!(replayed.layer(DOWN)["verdict"], "rows-of-window");
+    let said = format!("replay: {DOWN}: its figures nearer than a factor of 2: ");
+    let lines = replayed.lines("not_checked");
+    let of_down = lines.iter().filter(|line| line.starts_with(&said));
+    assert_eq!(of_down.count(), 1, "{lines:#?}");
+    let options = "verify --adapter adapter --base qera-out/base --replay activations \
+                   --checkpoint checkpoint";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let run = daemon.run(&options);
+    let beside = "(some of 1200 rows: not checked nearer than a factor of 2)";
+    assert!(
+        run.code == 0 && run.output.contains(beside),
+        "{}",
+        run.output
+    );
 }
 
 /// A correction of coarse weights is far larger than the error of fine ones.
@@ -141,6 +197,21 @@ fn a_base_that_is_another_model_is_named() {
         let words = format!("is not the weight of '{}' in the checkpoint", layer.module);
         assert!(named(&words), "{problems:#?}");
     }
+    // What they say to do is what `verify` does.
+    let advised = |line: &&String| {
+        line.ends_with("--exclude PATTERN leaves such layers out of the replay")
+            && line.contains("; --base names another base, ")
+    };
+    assert_eq!(problems.iter().filter(advised).count(), LAYERS.len());
+    assert!(!named("--skip-broken"), "{problems:#?}");
+    let [of_q, of_k, of_down] = LAYERS.each_ref().map(|layer| layer.module);
+    let excluded = ["--base", "other.gguf", "--exclude", of_q, "--exclude", of_k];
+    let left = replay(&daemon, "qera-out/current", &excluded).lines("problems");
+    let of = |module: &str| {
+        left.iter()
+            .any(|line| line.contains(&format!("'{module}'")))
+    };
+    assert!(of(of_down) && !of(of_q) && !of(of_k), "{left:#?}");
     assert!(
         named("no layer of the peft adapter was replayed"),
         "{problems:#?}"

@@ -1,6 +1,7 @@
 //! Which rows are replayed: those that a run would fold, weighed as it weighs them.
 
 use std::fs;
+use std::process::Command;
 
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::safetensors_file::TensorToWrite;
@@ -106,6 +107,40 @@ fn padding_and_token_weights_count_as_in_a_run() {
             );
         }
     }
+}
+
+/// What `verify` and a shell around it read, by what the system counts.
+fn bytes_read(daemon: &TestDaemon, options: &str) -> u64 {
+    let script = format!("'{BINARY}' verify {options} >verify.txt && cat /proc/$$/io");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(daemon.path());
+    let run = shell.output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let counts = String::from_utf8(run.stdout).unwrap();
+    let mut lines = counts.lines();
+    let read = lines.find_map(|line| line.strip_prefix("rchar: "));
+    read.unwrap().parse().unwrap()
+}
+
+/// Twice to know and check a shard, then a layer's input once for its three matrices.
+#[test]
+fn rows_are_read_once_for_a_layer() {
+    let daemon = daemon_without_shards(BINARY);
+    let rows = 20_000;
+    let inputs = [(Q, 8), (DOWN, 12)];
+    let tensors = inputs.map(|(key, width)| {
+        TensorToWrite::f32(key, &[rows, width], &sine_values(rows * width, 0.3))
+    });
+    rename_in(&daemon, "shard-0", &tensors);
+    expect(&daemon.run(&once_with(&["--emit-base"])), 0, &[]);
+    let options = "--adapter qera-out/current";
+    let replay = format!("{options} --checkpoint checkpoint --replay activations");
+    let more = bytes_read(&daemon, &replay) - bytes_read(&daemon, options);
+    let of = |width: usize| (rows * width * 4) as u64;
+    // q and k read one input each.
+    let expected = 2 * (of(8) + of(12)) + 2 * of(8) + of(12);
+    let beside = expected..expected + of(8) / 4;
+    assert!(beside.contains(&more), "{more} bytes, not {expected}");
 }
 
 #[test]

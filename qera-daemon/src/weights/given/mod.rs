@@ -32,7 +32,7 @@ use crate::weights::given::given_layers::GivenLayer;
 use crate::weights::given::moved_factors::MovedFactors;
 use crate::weights::given::packed::PackedTensor;
 use crate::weights::given::placed::Placed;
-use crate::weights::given::tensor::{GivenError, GivenTensor, SKIP, broken, refuse_tensor};
+use crate::weights::given::tensor::{GivenError, GivenTensor, broken, refuse_tensor};
 use crate::weights::layers::Layer;
 use crate::weights::packed::PackedFolder;
 use crate::weights::passed_over::Why;
@@ -66,6 +66,8 @@ pub(crate) enum Found {
 pub(crate) struct Comparing<'a> {
     /// Whether one that cannot serve is left out instead of refused.
     pub(crate) skip_broken: bool,
+    /// What a refusal says to do.
+    pub(crate) advice: &'static str,
     /// Who decodes.
     pub(crate) cores: &'a Cores,
 }
@@ -241,12 +243,12 @@ pub(crate) fn hold(
     let found = match nearest(&tensor, original, comparing.cores) {
         Ok(found) => found,
         Err(_) if comparing.skip_broken => return Ok(Found::LeftOut(tensor.why_broken())),
-        Err(error) => return Err(broken(&tensor, &error.to_string())),
+        Err(error) => return Err(broken(&tensor, &error.to_string(), comparing.advice)),
     };
     if let Some(muted) = found.tensor.muted(original) {
         return match comparing.skip_broken {
             true => Ok(Found::LeftOut(tensor.why_broken())),
-            false => Err(broken(&tensor, &muted.to_string())),
+            false => Err(broken(&tensor, &muted.to_string(), comparing.advice)),
         };
     }
     let Some(unlike) = unlike(&found, original, comparing.cores) else {
@@ -256,8 +258,8 @@ pub(crate) fn hold(
         return Ok(Found::LeftOut(Why::GivenUnlike));
     }
     let reason = format!(
-        "is not the weight of '{}' in the checkpoint ({}): {unlike}; {SKIP}",
-        layer.name, found.check,
+        "is not the weight of '{}' in the checkpoint ({}): {unlike}; {}",
+        layer.name, found.check, comparing.advice,
     );
     Err(refuse_tensor(&found.tensor, &reason))
 }

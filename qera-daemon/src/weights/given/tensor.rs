@@ -11,7 +11,7 @@ use crate::weights::given::gguf::{GgufWeight, most_left};
 use crate::weights::given::packed::{MutedGroup, PackedTensor};
 use crate::weights::passed_over::Why;
 
-/// What to do about a tensor that cannot serve.
+/// What to do about a tensor that cannot serve in a run.
 pub(crate) const SKIP: &str = "--skip-broken leaves such layers out";
 
 /// W~ of one layer.
@@ -147,9 +147,9 @@ impl GivenTensor {
     }
 }
 
-/// Refuses one that is no number, or nothing.
-pub(crate) fn broken(of: &GivenTensor, error: &str) -> Fatal {
-    refuse_tensor(of, &format!("{error}; {SKIP}"))
+/// Refuses one that is no number, or nothing, and says what to do.
+pub(crate) fn broken(of: &GivenTensor, error: &str, advice: &str) -> Fatal {
+    refuse_tensor(of, &format!("{error}; {advice}"))
 }
 
 /// Refuses one by file and name.
