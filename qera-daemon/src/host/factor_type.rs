@@ -278,7 +278,8 @@ mod tests {
             let mut rounded = rows.clone();
             of.round(&mut rounded, ROW);
             let bytes = of.encode(&rounded, ROW);
-            assert_eq!(bytes.len() as f64, of.bits() / 8.0 * rows.len() as f64);
+            let expected = of.bits() / 8.0 * rows.len() as f64;
+            assert!((bytes.len() as f64 - expected).abs() < 0.5, "{}", of.name());
             let again = read(of, &bytes);
             let same = again.iter().zip(&rounded).all(|(x, y)| x - y == 0.0);
             assert!(same, "{}", of.name());
@@ -382,8 +383,8 @@ mod tests {
             assert_eq!(FactorType::named(of.name()), Some(of));
         }
         assert_eq!(FactorType::named("q4_0"), None);
-        let bits = FactorType::ALL.map(FactorType::bits);
-        assert_eq!(bits, [32.0, 16.0, 16.0, 8.5]);
+        let bits = FactorType::ALL.map(|of| of.bits().to_string());
+        assert_eq!(bits, ["32", "16", "16", "8.5"]);
         // Rank 64 in q8_0 takes the bytes of rank 34 in f16.
         let [f16, q8_0] = [FactorType::F16, FactorType::Q8_0];
         assert_eq!(q8_0.bytes(576, 1536, 64), f16.bytes(576, 1536, 34));

@@ -70,7 +70,7 @@ impl AdapterFactors {
     #[must_use]
     pub(crate) fn all_in(path: &Path) -> Vec<Self> {
         let mut folder = AdapterFolder::open(path, &mut Findings::default());
-        let forms: Vec<AdapterForm> = folder.forms.iter().copied().collect();
+        let forms = core::mem::take(&mut folder.forms);
         let sources = forms.into_iter().filter_map(|form| match form {
             AdapterForm::Peft => peft(&mut folder),
             AdapterForm::Gguf => {

@@ -87,7 +87,7 @@ fn padding_and_token_weights_count_as_in_a_run() {
             TensorToWrite::u8(&format!("{key}::mask"), &[SEQUENCES, LENGTH], &mask)
         })
     };
-    let masked = |row: usize| f64::from(u8::from(row % 4 != 0));
+    let masked = |row: usize| f64::from(u8::from(!row.is_multiple_of(4)));
     for (shards, weight) in [
         (
             [with_weights(0), with_weights(1)],

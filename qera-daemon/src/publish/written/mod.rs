@@ -131,11 +131,11 @@ impl UnreadPair {
     /// Whether nothing is wrong with it: an engine reads it, and only this does not.
     #[must_use]
     pub(crate) const fn is_right(&self) -> bool {
-        let problem = match self {
-            Self::Matrix { problem, .. } => problem,
-            _ => return matches!(self, Self::Embedding(_)),
-        };
-        matches!(problem, MatrixProblem::Experts)
+        match self {
+            Self::Matrix { problem, .. } => matches!(problem, MatrixProblem::Experts),
+            Self::Embedding(_) => true,
+            _ => false,
+        }
     }
 }
 
