@@ -51,13 +51,19 @@ pub(crate) fn with_layers_of(
         let claimed = |name| claims.and_then(|claims| claims.layer(form.form(), name));
         let names = form.names().into_iter();
         let names = names.map(|name| claimed(name).map_or(name, |layer| layer.name.as_str()));
-        let names: Vec<String> = names.filter(is_matrix).map(escape).collect();
+        let names: Vec<&str> = names.filter(is_matrix).collect();
         if names.is_empty() {
             // Names of its own: what the shards name is looked through.
             return Ok(settings);
         }
-        all.extend(names);
+        // A name that is left out is no pattern that must match.
+        all.extend(
+            names
+                .into_iter()
+                .filter(|name| !settings.weights.selection.is_left_out(name)),
+        );
     }
+    let all: Vec<String> = all.into_iter().map(escape).collect();
     settings.weights.selection.include = globs("include", &all)?;
     Ok(settings)
 }

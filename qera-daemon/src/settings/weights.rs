@@ -172,7 +172,7 @@ impl Selection {
     /// What the options say of this module.
     #[must_use]
     pub(crate) fn wanted(&self, module: &str) -> Wanted {
-        if self.exclude.iter().any(|glob| glob.is_match(module)) {
+        if self.is_left_out(module) {
             return Wanted::Excluded;
         }
         if self.include.iter().any(|glob| glob.glob().glob() == module) {
@@ -185,6 +185,12 @@ impl Selection {
             return Wanted::NotIncluded;
         }
         Wanted::Allowed
+    }
+
+    /// Whether a given exclude pattern takes this module out.
+    #[must_use]
+    pub(crate) fn is_left_out(&self, module: &str) -> bool {
+        self.exclude.iter().any(|glob| glob.is_match(module))
     }
 
     /// Whether an exclude pattern, given or by default, takes this module out.
