@@ -53,7 +53,12 @@ class FormsTests:
         self.model = Llama.of_folder(ROOT / "fixtures/model")
         self.tokens = load_file(ROOT / "fixtures/evaluation.safetensors")["tokens"][:SEQUENCES].astype(np.int64)
         np.save(work / "tokens.npy", self.tokens)
-        self.runs = {"made here": self.made_here(), "a GGUF of others": self.of_others()}
+        ranks = ("--ragged", "--rank-for", "*.down_proj=4", "--rank-for", "*.0.*.q_proj=5")
+        self.runs = {
+            "made here": self.made_here("mxint3"),
+            "ragged": self.made_here("ragged", *ranks),
+            "a GGUF of others": self.of_others(),
+        }
 
     def run(self, name, *options):
         folder = self.work / name
@@ -63,8 +68,8 @@ class FormsTests:
         Run(self.binary, *common, *FORMS, *options).expect(0)
         return folder
 
-    def made_here(self):
-        folder = self.run("mxint3", "--quantizer", "mxint3", "--emit-base")
+    def made_here(self, name, *options):
+        folder = self.run(name, "--quantizer", "mxint3", "--emit-base", *options)
         return Served(folder, folder / "out", Llama.of_folder(folder / "out/base"))
 
     def of_others(self):
@@ -136,7 +141,16 @@ class FormsTests:
             assert len(mlx) == len(tensors), sorted(mlx)
             for key, array in tensors.items():
                 module, _, side = key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".lora_")
-                assert np.array_equal(mlx[f"{module}.lora_{side.lower()}"], array.T), key
+                found, own = mlx[f"{module}.lora_{side.lower()}"], array.T  # one rank for all there
+                assert np.array_equal(found[: own.shape[0], : own.shape[1]], own), key
+                assert np.count_nonzero(found) == np.count_nonzero(own), key
+
+    def test_ragged_layers_have_ranks_of_their_own(self):
+        tensors = self.runs["ragged"].corrected.tensors
+        ranks = {key.split(".", 2)[2]: array.shape[0] for key, array in tensors.items() if key.endswith("lora_A.weight")}
+        assert {rank for key, rank in ranks.items() if ".down_proj." in key} == {4}, ranks
+        assert ranks["model.layers.0.self_attn.q_proj.lora_A.weight"] == 5, ranks
+        assert ranks["model.layers.1.self_attn.q_proj.lora_A.weight"] == RANK, ranks
 
     def test_mlx_is_told_rank_and_scale(self):
         for served in self.runs.values():

@@ -31,7 +31,7 @@ class Corrected:
         self.layers = {layer["name"]: layer for layer in self.manifest["layers"]}
         self.tensors = load_file(out / "current/adapter_model.safetensors")
         config = json.loads((out / "current/adapter_config.json").read_text())
-        assert not config.get("rank_pattern") and not config.get("alpha_pattern")
+        assert config.get("rank_pattern") == config.get("alpha_pattern"), config  # then the scale is one for all
         self.scale = config["lora_alpha"] / config["r"]
 
     def correction(self, module):
