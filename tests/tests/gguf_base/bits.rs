@@ -2,6 +2,7 @@
 
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_model::{GgufTestLayer, LAYERS, ONCE};
+use qera_tests::gguf_read::ReadGguf;
 use serde_json::{Value, json};
 
 use crate::model::{EMITS, MODEL, ON_MODEL, base, daemon_with_model, rich_model, run_once};
@@ -51,12 +52,13 @@ fn of_the_gguf_that_is_written() {
     let stored = LAYERS.map(|of| base.tensor(&format!("{}.weight", of.tensor)).bytes.len());
     let weights: usize = LAYERS.iter().map(numbers).sum();
     assert_eq!(8 * stored.iter().sum::<usize>(), weights * 9 / 2);
-    let adapter = daemon
-        .path()
-        .join("qera-out/current/adapter_model.safetensors");
-    let bytes = std::fs::read(adapter).unwrap();
-    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
-    let of_adapter = 8.0 * (bytes.len() - header) as f64 / weights as f64;
+    let adapter = ReadGguf::open(&daemon.path().join("qera-out/current/adapter.gguf"));
+    let factors = LAYERS.iter().flat_map(|of| {
+        let factor = |name: &str| format!("{}.weight.lora_{name}", of.tensor);
+        [factor("a"), factor("b")]
+    });
+    let bytes: usize = factors.map(|name| adapter.tensor(&name).bytes.len()).sum();
+    let of_adapter = 8.0 * bytes as f64 / weights as f64;
     assert!((of_adapter - adapter_bits(4)).abs() < 1e-9, "{of_adapter}");
 
     // As planned, before a row is read.
