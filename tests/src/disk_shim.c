@@ -72,7 +72,11 @@ ssize_t pread64(int fd, void *to, size_t size, off64_t at) {
 }
 
 int statx(int folder, const char *path, int flags, unsigned mask, struct statx *to) {
-    if (path && *path && fails("stat", path)) return -1;
+    // Rust's library asks about no path at all, to see whether there is such a call. The header rules
+    // that out, and the compiler would drop the question.
+    const char *volatile said = path;
+    const char *any = said;
+    if (any && *any && fails("stat", any)) return -1;
     return NEXT(statx)(folder, path, flags, mask, to);
 }
 
