@@ -231,6 +231,7 @@ fn blocks_of_codes_hold_them_unless_the_rank_is_one() {
         assert_eq!(found.solved.dtype, "q8_0", "{amplitude:e}");
         assert!(excess < 1e-3, "{amplitude:e}: {excess:e}");
         let one = site.solved(Kernel::best(), 2, &of_rank_one);
+        println!("rank 1: {}", one.dtype);
         assert_eq!(one.rank_used, 1);
         assert_eq!(one.dtype, alone, "{amplitude:e}");
     }
