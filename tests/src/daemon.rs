@@ -138,6 +138,13 @@ impl TestDaemon {
         Adapter::load(&self.path().join(out).join("current"))
     }
 
+    /// Holds the current generation of `qera-out` against its base, or what else is asked.
+    #[must_use]
+    pub fn verify(&self, more: &[&str]) -> EndedRun {
+        let options = ["verify", "--adapter", "qera-out/current"];
+        self.run(&[&options[..], more].concat())
+    }
+
     /// The manifest of the current generation of an output folder, whatever its form.
     ///
     /// # Panics
@@ -171,5 +178,17 @@ pub fn expect(run: &EndedRun, code: i32, said: &[&str]) {
     assert_eq!(run.code, code, "{}", run.log);
     for words in said {
         assert!(run.log.contains(words), "'{words}' is not in:\n{}", run.log);
+    }
+}
+
+/// Asserts how `verify` ended and what it printed.
+///
+/// # Panics
+/// With all of it, when the code differs or a phrase is missing.
+pub fn expect_verdict(run: &EndedRun, code: i32, said: &[&str]) {
+    assert_eq!(run.code, code, "{}{}", run.output, run.log);
+    for words in said {
+        let is_said = run.output.contains(words);
+        assert!(is_said, "'{words}' is not in:\n{}", run.output);
     }
 }

@@ -4,8 +4,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::{BINARY, current, expect_verdict, once};
-use qera_tests::daemon::{expect, run_to_end};
+use crate::{BINARY, current, once};
+use qera_tests::daemon::{expect, expect_verdict, run_to_end};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::daemon_with_gguf;
 

@@ -24,15 +24,6 @@ fn once(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
     daemon.run(&[&options[..], more].concat())
 }
 
-/// Asserts how `verify` ended and what it said.
-fn expect_verdict(run: &EndedRun, code: i32, said: &[&str]) {
-    assert_eq!(run.code, code, "{}{}", run.output, run.log);
-    for words in said {
-        let is_said = run.output.contains(words);
-        assert!(is_said, "'{words}' is not in:\n{}", run.output);
-    }
-}
-
 /// A file of the current generation.
 fn current(daemon: &TestDaemon, file: &str) -> PathBuf {
     daemon.path().join("qera-out/current").join(file)

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{BINARY, current, expect_verdict, json_of, once, write_config};
+use crate::{BINARY, current, json_of, once, write_config};
 use qera_tests::adapter::{Adapter, LoraFactors};
-use qera_tests::daemon::{TestDaemon, expect};
+use qera_tests::daemon::{TestDaemon, expect, expect_verdict};
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{GgufTestLayer, LAYERS, daemon_with_gguf};
 use safetensors::SafeTensors;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::{BINARY, current, expect_verdict, json_of, once};
-use qera_tests::daemon::{TestDaemon, expect};
+use crate::{BINARY, current, json_of, once};
+use qera_tests::daemon::{TestDaemon, expect, expect_verdict};
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{LAYERS, daemon_with_gguf};
 use serde_json::json;

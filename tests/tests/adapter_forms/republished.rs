@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::{BINARY, current, expect_verdict, json_of, once, write_config};
-use qera_tests::daemon::expect;
+use crate::{BINARY, current, json_of, once, write_config};
+use qera_tests::daemon::{expect, expect_verdict};
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{LAYERS, daemon_with_gguf, write_shard};
 use qera_tests::live::Live;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::{BINARY, current, expect_verdict, once, write_config};
-use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use crate::{BINARY, current, once, write_config};
+use qera_tests::daemon::{EndedRun, TestDaemon, expect, expect_verdict};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_lora::GgufLora;
 use qera_tests::gguf_model::{LAYERS, daemon_with_gguf, empty_model, quantized_model};

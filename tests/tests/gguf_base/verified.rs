@@ -2,21 +2,9 @@
 
 use std::fs;
 
-use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use qera_tests::daemon::{expect, expect_verdict};
 
 use crate::model::{MODEL, base, base_file, daemon_with_model, rich_model, run_once};
-
-fn verify(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
-    let options = ["verify", "--adapter", "qera-out/current"];
-    daemon.run(&[&options[..], more].concat())
-}
-
-fn expect_said(run: &EndedRun, code: i32, said: &[&str]) {
-    assert_eq!(run.code, code, "{}{}", run.output, run.log);
-    for words in said {
-        assert!(run.output.contains(words), "{words}: {}", run.output);
-    }
-}
 
 #[test]
 fn file_and_folder_are_the_base_wherever_they_lie() {
@@ -32,22 +20,18 @@ fn file_and_folder_are_the_base_wherever_they_lie() {
         &["--base", "qera-out/base-gguf/model.gguf"],
         &["--base", "qera-out/base-gguf"],
     ] {
-        let run = verify(&daemon, options);
-        expect_said(&run, 0, &holds);
+        let run = daemon.verify(options);
+        expect_verdict(&run, 0, &holds);
         assert!(!run.output.contains("not checked"), "{}", run.output);
     }
     // A file that was copied to where the models are is told by the manifest.
     fs::copy(base_file(&daemon), daemon.path().join("served.gguf")).unwrap();
-    expect_said(
-        &verify(&daemon, &["--base", "served.gguf"]),
-        0,
-        &["holds: "],
-    );
+    expect_verdict(&daemon.verify(&["--base", "served.gguf"]), 0, &["holds: "]);
     // Found beside the generation.
     let (from, to) = (daemon.path().join("qera-out"), daemon.path().join("moved"));
     fs::rename(from, to).unwrap();
     let moved = daemon.run(&["verify", "--adapter", "moved/current"]);
-    expect_said(&moved, 0, &["on ", "moved/base-gguf/model.gguf"]);
+    expect_verdict(&moved, 0, &["on ", "moved/base-gguf/model.gguf"]);
 }
 
 /// In a block's codes, in its scale, in a tensor that is no layer, in the metadata.
@@ -71,13 +55,13 @@ fn a_flipped_bit_is_found_wherever_it_is() {
         flipped[place] ^= 1;
         fs::write(base_file(&daemon), &flipped).unwrap();
         let said = "is not the file that qera_base.json was written for";
-        expect_said(&verify(&daemon, &[]), 1, &["model.gguf: ", said]);
+        expect_verdict(&daemon.verify(&[]), 1, &["model.gguf: ", said]);
         fs::copy(base_file(&daemon), daemon.path().join("served.gguf")).unwrap();
         let said = "is not the file that the adapter's manifest was written for";
-        expect_said(&verify(&daemon, &["--base", "served.gguf"]), 1, &[said]);
+        expect_verdict(&daemon.verify(&["--base", "served.gguf"]), 1, &[said]);
     }
     fs::write(base_file(&daemon), &bytes).unwrap();
-    expect_said(&verify(&daemon, &[]), 0, &["holds: "]);
+    expect_verdict(&daemon.verify(&[]), 0, &["holds: "]);
 }
 
 #[test]
@@ -85,14 +69,14 @@ fn another_file_is_named() {
     let daemon = daemon_with_model(&rich_model());
     expect(&run_once(&daemon, &[]), 0, &[]);
     // In full precision, as it is given to the run.
-    let full = verify(&daemon, &["--base", MODEL]);
+    let full = daemon.verify(&["--base", MODEL]);
     let said = "'model.layers.0.mlp.down_proj.weight' is not quantized by mxint4/32";
-    expect_said(&full, 1, &[said]);
+    expect_verdict(&full, 1, &[said]);
     // Of another grid, with a record of its own.
     let options = ["--quantizer", "mxint3", "--out", "other"];
     expect(&run_once(&daemon, &options), 0, &[]);
-    let other = verify(&daemon, &["--base", "other/base-gguf"]);
-    expect_said(
+    let other = daemon.verify(&["--base", "other/base-gguf"]);
+    expect_verdict(
         &other,
         1,
         &["is quantized by mxint3/32, the adapter corrects mxint4/32"],
@@ -115,7 +99,7 @@ fn another_file_is_named() {
         "--base",
         "model.gguf",
     ]);
-    expect_said(&run, 1, &["model.gguf: ", said]);
+    expect_verdict(&run, 1, &["model.gguf: ", said]);
     // A base that is given to another run is that run's file.
     let given = [
         "--once",
@@ -133,7 +117,7 @@ fn another_file_is_named() {
     .concat();
     expect(&daemon.run(&given), 0, &[]);
     let run = daemon.run(&["verify", "--adapter", "given/current"]);
-    expect_said(&run, 0, &["holds: ", "base-gguf/model.gguf"]);
+    expect_verdict(&run, 0, &["holds: ", "base-gguf/model.gguf"]);
     // One without the base may be held against it all the same.
     let options = [
         "verify",
@@ -143,5 +127,5 @@ fn another_file_is_named() {
         "qera-out/base-gguf",
     ];
     let run = daemon.run(&options);
-    expect_said(&run, 0, &["holds: "]);
+    expect_verdict(&run, 0, &["holds: "]);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use qera_tests::daemon::{EndedRun, TestDaemon, expect};
+use qera_tests::daemon::{TestDaemon, expect, expect_verdict};
 use serde_json::{Value, json};
 
 use crate::folder::BaseFolder;
@@ -11,18 +11,6 @@ use crate::model::{BLOCK, daemon_with_block, run_both, run_once};
 
 fn packed_folder(daemon: &TestDaemon) -> PathBuf {
     daemon.path().join("qera-out/base-compressed-tensors")
-}
-
-fn verify(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
-    let options = ["verify", "--adapter", "qera-out/current"];
-    daemon.run(&[&options[..], more].concat())
-}
-
-fn expect_said(run: &EndedRun, code: i32, said: &[&str]) {
-    assert_eq!(run.code, code, "{}{}", run.output, run.log);
-    for words in said {
-        assert!(run.output.contains(words), "{words}: {}", run.output);
-    }
 }
 
 #[test]
@@ -40,11 +28,11 @@ fn either_base_holds_and_so_does_each_grid() {
             "7 layers of rank 2, on ",
             "base-compressed-tensors",
         ];
-        let run = verify(&daemon, &[]);
-        expect_said(&run, 0, &holds);
+        let run = daemon.verify(&[]);
+        expect_verdict(&run, 0, &holds);
         assert!(!run.output.contains("not checked"), "{}", run.output);
-        expect_said(
-            &verify(&daemon, &["--base", "qera-out/base"]),
+        expect_verdict(
+            &daemon.verify(&["--base", "qera-out/base"]),
             0,
             &["holds: "],
         );
@@ -52,7 +40,7 @@ fn either_base_holds_and_so_does_each_grid() {
         let (from, to) = (daemon.path().join("qera-out"), daemon.path().join("moved"));
         fs::rename(&from, &to).unwrap();
         let moved = daemon.run(&["verify", "--adapter", "moved/current"]);
-        expect_said(&moved, 0, &["on ", "moved/base-compressed-tensors"]);
+        expect_verdict(&moved, 0, &["on ", "moved/base-compressed-tensors"]);
     }
 }
 
@@ -72,8 +60,8 @@ fn a_flipped_bit_is_found_wherever_it_is() {
         let mut flipped = bytes.clone();
         flipped[place] ^= 1;
         fs::write(&model, &flipped).unwrap();
-        let run = verify(&daemon, &[]);
-        expect_said(
+        let run = daemon.verify(&[]);
+        expect_verdict(
             &run,
             1,
             &["model.safetensors is not the file that qera_base.json was written for"],
@@ -82,7 +70,7 @@ fn a_flipped_bit_is_found_wherever_it_is() {
         assert_eq!(run.output.contains(said), of_sample, "{}", run.output);
     }
     fs::write(&model, &bytes).unwrap();
-    expect_said(&verify(&daemon, &[]), 0, &["holds: "]);
+    expect_verdict(&daemon.verify(&[]), 0, &["holds: "]);
     let config = packed_folder(&daemon).join("config.json");
     let mut changed: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     changed
@@ -90,7 +78,7 @@ fn a_flipped_bit_is_found_wherever_it_is() {
         .unwrap()
         .remove("quantization_config");
     fs::write(&config, changed.to_string()).unwrap();
-    expect_said(&verify(&daemon, &[]), 1, &["has no quantization_config"]);
+    expect_verdict(&daemon.verify(&[]), 1, &["has no quantization_config"]);
 }
 
 #[test]
@@ -103,11 +91,11 @@ fn another_shape_and_another_model_are_named() {
     record["packed"]["bits"] = 8.into();
     let path = packed_folder(&daemon).join("qera_base.json");
     fs::write(path, record.to_string()).unwrap();
-    let run = verify(&daemon, &[]);
+    let run = daemon.verify(&[]);
     let said = "down_proj' is not packed as qera_base.json says";
-    expect_said(&run, 1, &[said]);
-    let full = verify(&daemon, &["--base", "checkpoint"]);
-    expect_said(&full, 1, &["is not quantized by mxint4/32"]);
+    expect_verdict(&run, 1, &[said]);
+    let full = daemon.verify(&["--base", "checkpoint"]);
+    expect_verdict(&full, 1, &["is not quantized by mxint4/32"]);
 }
 
 /// An engine reads the codes as config.json says, whatever the record knows.
@@ -148,8 +136,8 @@ fn a_configuration_that_says_otherwise_is_found() {
         };
         *changed.pointer_mut(&field).unwrap() = value;
         fs::write(&path, changed.to_string()).unwrap();
-        let run = verify(&daemon, &[]);
-        expect_said(
+        let run = daemon.verify(&[]);
+        expect_verdict(
             &run,
             1,
             &[
@@ -165,5 +153,5 @@ fn a_configuration_that_says_otherwise_is_found() {
     let ignore = turned.pointer_mut("/quantization_config/ignore").unwrap();
     ignore.as_array_mut().unwrap().reverse();
     fs::write(&path, turned.to_string()).unwrap();
-    expect_said(&verify(&daemon, &[]), 0, &["holds: "]);
+    expect_verdict(&daemon.verify(&[]), 0, &["holds: "]);
 }
