@@ -17,14 +17,13 @@ use crate::observe::status::Status;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::bases::refuse_to_round;
 use crate::publish::target::Target;
-use crate::run::announce::{
-    tell_far, tell_started, tell_stray, tell_zero_points, warn_of_restored,
-};
+use crate::run::announce::{tell_far, tell_started, tell_stray, tell_zero_points, warn_of_files};
 use crate::run::cold::{Cold, open_out};
 use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
+use crate::state::read_identity;
 use crate::state::restore::{list_of, restore};
 use crate::weights::opening::Model;
 use crate::weights::rounded_folders::RoundedFolders;
@@ -123,10 +122,11 @@ pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fa
             refuse_to_round(&out)?;
         }
     }
-    let mut target = Target::open(out, settings, Arc::clone(weights))?;
+    let identity = read_identity(&settings.state)?;
+    let mut target = Target::open(out, settings, Arc::clone(weights), identity)?;
     target.take_imatrix(given.as_ref());
     tell_started(&prepared, restored.gathered.shards, reporter);
-    warn_of_restored(&target, reporter);
+    warn_of_files(&target, reporter);
     if let Some(given) = &given {
         let told = GivenTo {
             weights,

@@ -29,6 +29,13 @@ impl Identity {
         tried(|| std::fs::metadata(path)).map(|metadata| Self::from(&metadata))
     }
 
+    /// When it was written last: seconds since 1970, by the file system's clock.
+    #[must_use]
+    pub(crate) fn modified(&self) -> String {
+        let (seconds, rest) = (self.modified_seconds, self.modified_nanoseconds);
+        format!("{seconds}.{rest:09}")
+    }
+
     /// Its number in the file system: another for a folder that was replaced.
     #[must_use]
     pub(crate) const fn inode(&self) -> u64 {

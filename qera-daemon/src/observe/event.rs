@@ -439,6 +439,7 @@ mod tests {
                     layer: "h.0".into(),
                     badness: 1.5,
                 },
+                has_too_few_bits: nearest.is_some(),
             })
         };
         let end = "; at 3 bits and fewer no base is usable without its adapter";
@@ -451,9 +452,7 @@ mod tests {
         );
         check(
             &written(None),
-            &format!(
-                "base written: out/base (rounding projected; error 2.50e-1 without adapter, 1.25e-1 with it, geometric means of 4 layers; worst without adapter: h.0, 1.50e0){end}"
-            ),
+            "base written: out/base (rounding projected; error 2.50e-1 without adapter, 1.25e-1 with it, geometric means of 4 layers; worst without adapter: h.0, 1.50e0)",
             r#"{"event":"base-written","path":"out/base","rounding":"projected","layers":4,"alone":0.25,"nearest":null,"corrected":0.125,"worst":{"layer":"h.0","badness":1.5}}"#,
         );
     }

@@ -224,6 +224,9 @@ pub(crate) struct BaseWritten {
     pub(crate) corrected: f64,
     /// The worst of W~ without its adapter.
     pub(crate) worst: WorstLayer,
+    /// Whether its weights have so few bits that no base was usable alone.
+    #[serde(skip)]
+    pub(crate) has_too_few_bits: bool,
 }
 
 /// A layer.
@@ -246,6 +249,7 @@ impl fmt::Display for BaseWritten {
             nearest,
             corrected,
             worst: WorstLayer { layer, badness },
+            has_too_few_bits,
         } = self;
         write!(
             f,
@@ -262,10 +266,10 @@ impl fmt::Display for BaseWritten {
             Some(_) => write!(f, "{badness:.2} times nearest's)")?,
             None => write!(f, "{badness:.2e})")?,
         }
-        write!(
-            f,
-            "; at 3 bits and fewer no base is usable without its adapter"
-        )
+        match has_too_few_bits {
+            true => f.write_str("; at 3 bits and fewer no base is usable without its adapter"),
+            false => Ok(()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::pipeline::context::Context;
 use crate::publish::on_publish::told::ToldMemory;
 use crate::publish::on_publish::{CommandSaid, OnPublish, Published};
 use crate::publish::out_folder::OutFolder;
+use crate::publish::target::Target;
 
 /// The command, where there is one.
 #[derive(Debug, Default)]
@@ -16,16 +17,19 @@ pub(crate) struct Hook(Option<OnPublish>);
 
 impl Hook {
     /// Starts its thread. A current generation that it was not run for, because the run that
-    /// published it was killed, is told at once.
+    /// published it was killed, is told at once, unless it is damaged.
     ///
     /// # Errors
     /// [`Fatal::Io`] when the system gives no thread.
-    pub(crate) fn start(context: &Context<'_>, out: &OutFolder) -> Result<Self, Fatal> {
+    pub(crate) fn start(context: &Context<'_>, target: &Target<'_>) -> Result<Self, Fatal> {
+        let out = &target.out;
         let Some(command) = &context.settings.publish.on_publish else {
             return Ok(Self(None));
         };
         let memory = ToldMemory::of(&out.path);
-        let untold = out.current_generation();
+        let untold = out
+            .current_generation()
+            .filter(|_| target.damage().is_none());
         let untold = untold.filter(|&generation| !memory.was_told(generation));
         let reporter = context.reporter.clone();
         let say = move |said| say(&reporter, said);

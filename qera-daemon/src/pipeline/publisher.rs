@@ -96,6 +96,7 @@ impl<'a> Publisher<'a> {
                 settings: self.context.settings.publish.notify.clone(),
                 memory: Arc::clone(&self.target.notified),
                 out: self.target.out.path.clone(),
+                is_damaged: self.target.damage().is_some(),
             };
             let mut threads = NotifyThreads::default();
             self.servers = threads.start(scope, &hand_over, &Listener(self.context))?;
@@ -108,7 +109,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn publish_all(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
-        self.hook = Hook::start(self.context, &self.target.out)?;
+        self.hook = Hook::start(self.context, &self.target)?;
         // What was restored may be enough.
         self.check_convergence();
         for outcome in outcomes {

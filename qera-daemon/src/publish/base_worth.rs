@@ -128,6 +128,7 @@ impl BaseWorth {
             nearest: errors.nearest,
             corrected: errors.corrected,
             worst: errors.worst,
+            has_too_few_bits: self.bits <= TOO_FEW_BITS,
         })
     }
 
@@ -321,6 +322,8 @@ mod tests {
     #[test]
     fn only_few_bits_are_said_to_be_too_few() {
         let usable = |bits: u32| worth(Rounding::Projected, bits, &LAYERS).text();
+        let said = |bits: u32| written(worth(Rounding::Nearest, bits, &LAYERS)).has_too_few_bits;
+        assert_eq!([2, 3, 4, 8].map(said), [true, true, false, false]);
         for bits in [2, 3] {
             assert!(usable(bits).contains("At 3 bits and fewer"), "{bits}");
         }

@@ -8,9 +8,11 @@ use crate::disk::{create_folders, exists, is_link, rename, sync, write_json};
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::run_events::{BaseWritten, GgufBaseWritten, PackedBaseWritten};
-use crate::publish::base::{Base, BaseRecord, emit};
+use crate::publish::base::{Base, BaseRecord, MODEL, RECORD, emit};
+use crate::publish::base_files::{BaseFiles, LookedAtBase, files_of, look_at};
 use crate::publish::base_worth::{BaseWorth, README};
 use crate::publish::companions::Companions;
+use crate::publish::generation_files::DamagedFile;
 use crate::publish::gguf_base::GgufBase;
 use crate::publish::gguf_base::layout::GgufLayout;
 use crate::publish::gguf_base::record::GgufRecord;
@@ -19,7 +21,7 @@ use crate::publish::out_folder::OutFolder;
 use crate::publish::packed_base::layout::PackedLayout;
 use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::packed_base::{CONFIG, PackedBase, config_of};
-use crate::settings::publish::{BaseForm, PublishSettings};
+use crate::settings::publish::{BaseForm, GGUF_FILE, PublishSettings};
 use crate::weights::Weights;
 
 /// Name of a file that is not whole yet.
@@ -37,6 +39,10 @@ pub(crate) struct Bases {
     gguf_layout: Option<GgufLayout>,
     /// Files that were gone and are there again.
     restored: Vec<PathBuf>,
+    /// What the files of those that are there hold, as far as that is known.
+    files: BTreeMap<BaseForm, BaseFiles>,
+    /// Files beside the weights that are not what was written.
+    damaged: Vec<DamagedFile>,
 }
 
 /// What is written before a generation.
@@ -93,6 +99,8 @@ impl Bases {
             layout,
             gguf_layout,
             restored: Vec::new(),
+            files: BTreeMap::new(),
+            damaged: Vec::new(),
         })
     }
 
@@ -174,6 +182,80 @@ impl Bases {
     #[must_use]
     pub(crate) fn restored(&self) -> &[PathBuf] {
         &self.restored
+    }
+
+    /// Looks at the files of those that are there by what a manifest says of them. Weights that are
+    /// not what was written end the start; what else is not is said.
+    ///
+    /// # Errors
+    /// [`Fatal::StateRefused`] with the file, [`Fatal::Io`] for one that the disk does not give.
+    pub(crate) fn check_files(
+        &mut self,
+        out: &OutFolder,
+        said: &BTreeMap<String, BaseFiles>,
+    ) -> Result<(), Fatal> {
+        for form in self.present.keys() {
+            let folder = out.path.join(form.folder());
+            let Some(said) = said.get(form.folder()) else {
+                continue;
+            };
+            let LookedAtBase { files, damaged } = look_at(&folder, said)?;
+            for of in damaged {
+                if [RECORD, MODEL, GGUF_FILE].contains(&of.name.as_str()) {
+                    return Err(Fatal::StateRefused {
+                        reason: format!(
+                            "its {} is damaged: it {}; remove the folder, and it is written again",
+                            of.name, of.how
+                        ),
+                        path: folder,
+                    });
+                }
+                let name = folder.join(&of.name);
+                if !self.restored.contains(&name) {
+                    let name = name.display().to_string();
+                    self.damaged.push(DamagedFile { name, ..of });
+                }
+            }
+            self.files.insert(*form, files);
+        }
+        Ok(())
+    }
+
+    /// Files beside the weights of bases that are not what was written.
+    #[must_use]
+    pub(crate) fn damaged(&self) -> &[DamagedFile] {
+        &self.damaged
+    }
+
+    /// What the files of those that are there hold, by their folders; those of which nothing is
+    /// known yet are read.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`]; [`Fatal::StateRefused`] for weights that are not those of the record.
+    pub(crate) fn files(
+        &mut self,
+        out: &OutFolder,
+    ) -> Result<BTreeMap<&'static str, BaseFiles>, Fatal> {
+        for (form, record) in &self.present {
+            if self.files.contains_key(form) {
+                continue;
+            }
+            let folder = out.path.join(form.folder());
+            let files = files_of(&folder)?;
+            if let Some(file) = unlike(record, &files) {
+                return Err(Fatal::StateRefused {
+                    path: folder,
+                    reason: format!(
+                        "its {file} is damaged: it is not what {RECORD} was written for; remove the folder, and it is written again"
+                    ),
+                });
+            }
+            self.files.insert(*form, files);
+        }
+        let files = self.files.iter();
+        Ok(files
+            .map(|(form, of)| (form.folder(), of.clone()))
+            .collect())
     }
 
     /// What serves the adapter: the packed folder, where there is one, else the one of numbers; the
@@ -272,6 +354,18 @@ impl Bases {
         }
         Ok(written)
     }
+}
+
+/// The file of weights that a record knows by its digest, where it is another.
+fn unlike(record: &BaseRecord, files: &BaseFiles) -> Option<&'static str> {
+    let packed = record.packed.as_ref().map(|of| (MODEL, &of.blake3));
+    let gguf = record.gguf.as_ref().map(|of| (GGUF_FILE, &of.blake3));
+    let mut known = packed.into_iter().chain(gguf);
+    let is_other = |(file, said): &(&str, &String)| {
+        let found = files.get(*file).map(|of| &of.digest.blake3);
+        found != Some(*said)
+    };
+    known.find(is_other).map(|(file, _)| file)
 }
 
 /// Whether what lies beside the checkpoint's weights belongs in it: a GGUF holds all that there is.

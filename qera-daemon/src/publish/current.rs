@@ -1,12 +1,16 @@
 //! The generation that `current` names, as far as its manifest is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::disk::read;
+use crate::disk::read_if_there;
+use crate::error::Fatal;
+use crate::publish::base_files::BaseFiles;
 use crate::publish::forms::AdapterForms;
 use crate::publish::manifest::Fingerprints;
+use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
 use crate::publish::out_folder::OutFolder;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::publish::{AdapterForm, PublishSettings};
@@ -31,6 +35,12 @@ pub(crate) struct Current {
     /// Its layers.
     #[serde(default)]
     pub(crate) layers: Vec<CurrentLayer>,
+    /// Its number; none of programs that sealed nothing.
+    #[serde(default)]
+    generation: Option<u64>,
+    /// What the files of bases held, by their folders.
+    #[serde(default)]
+    pub(crate) bases: BTreeMap<String, BaseFiles>,
 }
 
 /// The forms of a manifest that does not name them.
@@ -92,9 +102,44 @@ impl Current {
     }
 }
 
-/// The current generation of a folder; none where there is none, or its manifest is not read.
-#[must_use]
-pub(crate) fn current(out: &OutFolder) -> Option<Current> {
-    let manifest = read(&out.path.join("current/qera_manifest.json")).ok()?;
-    serde_json::from_slice(&manifest).ok()
+/// The current generation of a folder; none where there is none, or its manifest is damaged or of a
+/// program that writes other ones.
+///
+/// # Errors
+/// [`Fatal::Io`] for a manifest that the disk does not give.
+pub(crate) fn current(out: &OutFolder) -> Result<Option<Current>, Fatal> {
+    in_folder(&out.path.join("current"))
+}
+
+/// What the folder belongs to: its current generation or, where the manifest of that is damaged, the
+/// newest other one.
+///
+/// # Errors
+/// As for [`current`].
+pub(crate) fn belongs_to(out: &OutFolder) -> Result<Option<Current>, Fatal> {
+    if let Some(current) = current(out)? {
+        return Ok(Some(current));
+    }
+    if out.current_generation().is_none() {
+        return Ok(None);
+    }
+    for number in out.numbers()?.into_iter().rev() {
+        let found = in_folder(&out.generation(number))?;
+        let is_here = |of: &Current| of.generation.is_none_or(|said| said == number);
+        if let Some(found) = found.filter(is_here) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn in_folder(folder: &Path) -> Result<Option<Current>, Fatal> {
+    let Some(bytes) = read_if_there(&folder.join(MANIFEST))? else {
+        return Ok(None);
+    };
+    let is_broken = seal_of(&bytes) == ManifestSeal::Broken;
+    Ok(match is_broken {
+        true => None,
+        false => serde_json::from_slice(&bytes).ok(),
+    })
 }

@@ -1,17 +1,23 @@
 //! One generation: written beside its place, synced, checked as `verify` checks it, renamed in, then
 //! `current` points at it. One that does not pass is removed again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{write_json, write_synced};
+use serde::Serialize;
+
+use crate::disk::write_synced;
 use crate::error::Fatal;
 use crate::observe::bits::BitsPerWeight;
 use crate::observe::run_events::GenerationRejected;
+use crate::publish::base_files::BaseFiles;
 use crate::publish::check::{HeldAgainst, check};
-use crate::publish::forms::{AdapterForms, GGUF, MLX};
+use crate::publish::forms::AdapterForms;
+use crate::publish::generation_files::{Digests, GenerationFiles, folder_name};
 use crate::publish::gguf_adapter::{Provenance, write_gguf};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::Manifest;
+use crate::publish::manifest_seal::{MANIFEST, sealed};
 use crate::publish::mlx_adapter::write_mlx;
 use crate::publish::out_folder::OutFolder;
 use crate::publish::peft::write_adapter;
@@ -40,6 +46,17 @@ pub(crate) enum PublishOutcome {
     Rejected(GenerationRejected),
 }
 
+/// The manifest as it is written: what is known of the files beside it comes last.
+#[derive(Serialize)]
+struct WrittenManifest<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    generation: u64,
+    state: Option<&'a str>,
+    bases: &'a BTreeMap<&'static str, BaseFiles>,
+    files: &'a Digests,
+}
+
 /// What a generation is made of.
 #[derive(Debug)]
 pub(crate) struct Generation<'a> {
@@ -49,6 +66,10 @@ pub(crate) struct Generation<'a> {
     pub(crate) forms: &'a AdapterForms,
     /// What is said of them.
     pub(crate) manifest: Manifest,
+    /// The state that it was solved from.
+    pub(crate) state: Option<&'a str>,
+    /// What the files of the bases hold, by their folders.
+    pub(crate) bases: BTreeMap<&'static str, BaseFiles>,
     /// Folder of the model that the adapter belongs on, where it is here.
     pub(crate) base_model: Option<String>,
     /// Folder of the same model with W~ as numbers, where it is here.
@@ -67,7 +88,7 @@ impl Generation<'_> {
         against: HeldAgainst<'_>,
     ) -> Result<PublishOutcome, Fatal> {
         let generation = out.next_generation()?;
-        let name = format!("{generation:06}");
+        let name = folder_name(generation);
         let unfinished = out.begin("generations")?;
         self.write(out, generation, &unfinished)
             .inspect_err(|_| out.abandon("generations"))?;
@@ -89,24 +110,21 @@ impl Generation<'_> {
     /// Writes its files into a folder.
     fn write(&self, out: &OutFolder, generation: u64, folder: &Path) -> Result<(), Fatal> {
         let base_model = self.base_model.as_deref();
+        let mut files = GenerationFiles::in_folder(folder);
         if self.forms.all.contains(&AdapterForm::Peft) {
-            write_adapter(folder, &self.layers, base_model)?;
+            write_adapter(&mut files, &self.layers, base_model)?;
         }
         if let Some(names) = &self.forms.gguf {
             let provenance = Provenance {
                 generation,
                 fingerprints: &self.manifest.fingerprints,
             };
-            write_gguf(&folder.join(GGUF), &self.layers, names, provenance)?;
+            write_gguf(&mut files, &self.layers, names, provenance)?;
         }
         if let Some(names) = &self.forms.mlx {
-            write_mlx(&folder.join(MLX), &self.layers, names)?;
+            write_mlx(&mut files, &self.layers, names)?;
         }
-        write_json(&folder.join("qera_manifest.json"), &self.manifest)?;
-        let own = out
-            .path
-            .join("generations")
-            .join(format!("{generation:06}"));
+        let own = out.generation(generation);
         let readme = Readme {
             generation,
             own_folder: &own.display().to_string(),
@@ -115,6 +133,17 @@ impl Generation<'_> {
             as_numbers: self.as_numbers.as_deref(),
             layers: self.layers,
         };
-        write_synced(&folder.join("README.md"), readme.text().as_bytes())
+        files.write("README.md", readme.text().as_bytes())?;
+        // Last: it says what the others hold.
+        let manifest = WrittenManifest {
+            manifest: &self.manifest,
+            generation,
+            state: self.state,
+            bases: &self.bases,
+            files: files.digests(),
+        };
+        let path = folder.join(MANIFEST);
+        let bytes = sealed(&manifest).map_err(|e| Fatal::io(&path, "write")(e.into()))?;
+        write_synced(&path, &bytes)
     }
 }

@@ -4,12 +4,12 @@
 //! `adapter.lora.alpha` is 0, by which llama.cpp applies every pair as it is, whatever its rank.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::disk::new_file::NewFile;
 use crate::error::Fatal;
 use crate::formats::gguf::lora::{LoraFactor, factor_name, metadata};
 use crate::formats::gguf::writer::{GgufTensorPlan, GgufWriteError, GgufWriter, MetadataValue};
+use crate::publish::forms::GGUF;
+use crate::publish::generation_files::GenerationFiles;
 use crate::publish::layers::{PaddedFactors, PublishedLayers};
 use crate::publish::manifest::Fingerprints;
 use crate::weights::gguf::layer_names::GgufNames;
@@ -29,7 +29,7 @@ pub(crate) struct Provenance<'a> {
 /// # Errors
 /// [`Fatal::Io`], [`Fatal::Unwritten`].
 pub(crate) fn write_gguf(
-    path: &Path,
+    files: &mut GenerationFiles,
     published: &PublishedLayers<'_>,
     names: &GgufNames,
     provenance: Provenance<'_>,
@@ -47,8 +47,9 @@ pub(crate) fn write_gguf(
         plans.push(plan(LoraFactor::A, [layer.in_features, rank]));
         plans.push(plan(LoraFactor::B, [rank, layer.out_features]));
     }
-    let failed = GgufWriteError::of(path);
-    let out = NewFile::create(path)?;
+    let path = files.path(GGUF);
+    let failed = GgufWriteError::of(&path);
+    let out = files.create(GGUF)?;
     let metadata = provenance.metadata(names.architecture);
     let mut writer = GgufWriter::begin(out, &metadata, &plans).map_err(&failed)?;
     for of in published.solved() {
@@ -62,7 +63,8 @@ pub(crate) fn write_gguf(
             .tensor(&dtype.encode(&lora_b, rank))
             .map_err(&failed)?;
     }
-    writer.finish().map_err(&failed)?.sync()
+    files.wrote(GGUF, writer.finish().map_err(&failed)?.sync()?);
+    Ok(())
 }
 
 /// Rows of B where the model's rows lie.

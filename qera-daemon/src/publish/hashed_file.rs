@@ -1,10 +1,70 @@
-//! A file whose bytes are hashed on their way.
+//! A file whose bytes are hashed on their way, and what is known of it then.
 
-use std::io::{Result as IoResult, Write};
+use std::io::{Read as _, Result as IoResult, Write};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::disk::new_file::NewFile;
+use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
+
+/// Bytes read at a time.
+const PIECE: usize = 1 << 20;
+
+/// What a file held when it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileDigest {
+    /// How many bytes.
+    pub(crate) bytes: u64,
+    /// BLAKE3 of them.
+    pub(crate) blake3: String,
+}
+
+impl FileDigest {
+    /// Of a file as it is now: all of it is read.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn of(path: &Path) -> IoResult<Self> {
+        let file = OpenFile::open(path)?;
+        let mut reader = file.reader();
+        let mut hasher = blake3::Hasher::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = reader.read(&mut piece)?;
+            if count == 0 {
+                return Ok(Self::of_hasher(&hasher));
+            }
+            hasher.update(&piece[..count]);
+        }
+    }
+
+    fn of_hasher(hasher: &blake3::Hasher) -> Self {
+        Self {
+            bytes: hasher.count(),
+            blake3: format!("blake3:{}", hasher.finalize().to_hex()),
+        }
+    }
+
+    /// What is wrong with a file that is so now; none where it is as it was written.
+    #[must_use]
+    pub(crate) fn differs(&self, now: &Self) -> Option<String> {
+        if self.bytes != now.bytes {
+            return Some(format!(
+                "has {} bytes, {} were written",
+                now.bytes, self.bytes
+            ));
+        }
+        let is_other = self.blake3 != now.blake3;
+        is_other.then(|| {
+            format!(
+                "is not what was written ({}, not {})",
+                now.blake3, self.blake3
+            )
+        })
+    }
+}
 
 /// A file being written.
 #[derive(Debug)]
@@ -25,13 +85,13 @@ impl HashedFile {
         })
     }
 
-    /// Makes it durable; returns BLAKE3 of its bytes.
+    /// Makes it durable; returns what it holds.
     ///
     /// # Errors
     /// [`Fatal::Io`].
-    pub(crate) fn sync(self) -> Result<String, Fatal> {
+    pub(crate) fn sync(self) -> Result<FileDigest, Fatal> {
         self.file.sync()?;
-        Ok(format!("blake3:{}", self.hasher.finalize().to_hex()))
+        Ok(FileDigest::of_hasher(&self.hasher))
     }
 }
 

@@ -60,7 +60,10 @@ impl Target<'_> {
     /// same weights; none where it cannot be read.
     #[must_use]
     pub(crate) fn last_correction(&self, layer: usize) -> Option<LayerSolution> {
-        let (current, own) = (current(&self.out)?, self.fingerprints());
+        if self.damage().is_some() {
+            return None;
+        }
+        let (current, own) = (current(&self.out).ok()??, self.fingerprints());
         let same = current.fingerprints.checkpoint == own.checkpoint
             && current.fingerprints.quantized == own.quantized
             && current.fingerprints.rounded == own.rounded

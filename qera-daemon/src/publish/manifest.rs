@@ -18,6 +18,7 @@ use crate::publish::forms::AdapterForms;
 use crate::publish::gguf_base::record::GgufRecord;
 use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
+use crate::publish::manifest_seal::FIRST_SEALED;
 use crate::publish::packed_base::record::PackedRecord;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::Settings;
@@ -308,7 +309,7 @@ impl Manifest {
             settings, weights, ..
         } = *of;
         Self {
-            manifest_version: 4,
+            manifest_version: FIRST_SEALED,
             qera_version: env!("CARGO_PKG_VERSION"),
             fingerprints,
             forms: written.forms.all.clone(),

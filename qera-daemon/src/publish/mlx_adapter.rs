@@ -6,30 +6,31 @@
 //! of a layer that the file has no factors for are zero. All have one rank.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::disk::new_file::NewFile;
-use crate::disk::{create_folders, sync, write_json};
+use crate::disk::{create_folders, sync};
 use crate::error::Fatal;
 use crate::formats::mlx::{CONFIG, MlxFactor, TENSORS, factor_name};
 use crate::formats::safetensors::header::{dtype_name, encode};
 use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
+use crate::publish::forms::MLX;
+use crate::publish::generation_files::GenerationFiles;
 use crate::publish::layers::{PaddedFactors, PublishedLayers};
 use crate::weights::mlx::MlxNames;
 
-/// Writes both files into a folder, which is made.
+/// Writes both files into their folder, which is made.
 ///
 /// # Errors
 /// [`Fatal::Io`], [`Fatal::Unwritten`].
 pub(crate) fn write_mlx(
-    folder: &Path,
+    files: &mut GenerationFiles,
     published: &PublishedLayers<'_>,
     names: &MlxNames,
 ) -> Result<(), Fatal> {
-    create_folders(folder).map_err(Fatal::io(folder, "create"))?;
-    write_json(&folder.join(CONFIG), &config(published, names))?;
+    let folder = files.path(MLX);
+    create_folders(&folder).map_err(Fatal::io(&folder, "create"))?;
+    files.write_json(&format!("{MLX}/{CONFIG}"), &config(published, names))?;
     let rank = published.rank();
     let mut plans = Vec::new();
     for of in published.solved() {
@@ -42,9 +43,10 @@ pub(crate) fn write_mlx(
         plans.push(plan(MlxFactor::A, vec![of.layer.in_features, rank]));
         plans.push(plan(MlxFactor::B, vec![rank, of.layer.out_features]));
     }
-    let path = folder.join(TENSORS);
+    let tensors = format!("{MLX}/{TENSORS}");
+    let path = files.path(&tensors);
     let failed = WriteError::of(&path);
-    let out = NewFile::create(&path)?;
+    let out = files.create(&tensors)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
     for of in published.solved() {
         let dtype = of.solution.factors.dtype.float();
@@ -56,8 +58,8 @@ pub(crate) fn write_mlx(
         writer.tensor(&encode(&a, dtype)).map_err(&failed)?;
         writer.tensor(&encode(&b, dtype)).map_err(&failed)?;
     }
-    writer.finish().map_err(&failed)?.sync()?;
-    sync(folder)
+    files.wrote(&tensors, writer.finish().map_err(&failed)?.sync()?);
+    sync(&folder)
 }
 
 /// What mlx-lm asks for: `scale` has no default there.

@@ -20,6 +20,7 @@ use crate::disk;
 use crate::disk::lock::Lock;
 use crate::disk::{TEMPORARY, remove, sync};
 use crate::error::Fatal;
+use crate::publish::generation_files::{folder_name, is_ours};
 
 /// The folder, held until dropped.
 #[derive(Debug)]
@@ -84,10 +85,18 @@ impl OutFolder {
     /// # Errors
     /// [`Fatal::Io`] when the folder cannot be read.
     pub(crate) fn next_generation(&self) -> Result<u64, Fatal> {
+        let last = self.numbers()?.into_iter().next_back();
+        Ok(last.unwrap_or_default().saturating_add(1))
+    }
+
+    /// The numbers that stand there as names, ours or not.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`] when the folder cannot be read.
+    pub(crate) fn numbers(&self) -> Result<BTreeSet<u64>, Fatal> {
         let folder = self.path.join("generations");
         let paths = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
-        let last = paths.iter().filter_map(|path| number_of(path)).max();
-        Ok(last.unwrap_or_default().saturating_add(1))
+        Ok(paths.iter().filter_map(|path| number_of(path)).collect())
     }
 
     /// The number of the generation that `current` names.
@@ -100,7 +109,7 @@ impl OutFolder {
     /// The folder of a generation.
     #[must_use]
     pub(crate) fn generation(&self, number: u64) -> PathBuf {
-        self.path.join("generations").join(format!("{number:06}"))
+        self.path.join("generations").join(folder_name(number))
     }
 
     /// Makes an empty folder beside the place where it will be renamed to.
@@ -149,31 +158,25 @@ impl OutFolder {
         sync(&self.path)
     }
 
-    /// Removes the oldest generations beyond `keep`, never the one that `current` names, nor one that
-    /// is held: it counts all the same.
+    /// Removes the oldest generations of a state beyond `keep`, never the one that `current` names,
+    /// nor one that is held: it counts all the same. What others put there is neither counted nor
+    /// touched.
     ///
     /// # Errors
     /// [`Fatal::Io`].
-    pub(crate) fn prune(&self, keep: usize, held: &BTreeSet<u64>) -> Result<(), Fatal> {
-        let folder = self.path.join("generations");
-        let current = disk::read_link(&self.path.join("current")).unwrap_or_default();
-        let paths = disk::list(&folder).map_err(Fatal::io(&folder, "read"))?;
-        let mut numbered: Vec<Numbered> = paths
-            .into_iter()
-            .filter(|path| path.file_name() != current.file_name())
-            .filter_map(|path| {
-                let number = number_of(&path)?;
-                Some(Numbered { number, path })
-            })
-            .collect();
-        numbered.sort_unstable();
-        let surplus = (numbered.len() + 1).saturating_sub(keep);
-        numbered.truncate(surplus);
-        for Numbered { number, path } in numbered {
-            if held.contains(&number) {
+    pub(crate) fn prune(&self, keep: usize, of: &Pruned<'_>) -> Result<(), Fatal> {
+        let current = self.current_generation();
+        let is_ours = |number: &u64| is_ours(&self.generation(*number), *number, of.state);
+        let others = self.numbers()?.into_iter();
+        let others = others.filter(|number| Some(*number) != current);
+        let ours: Vec<u64> = others.filter(is_ours).collect();
+        let surplus = (ours.len() + 1).saturating_sub(keep);
+        for number in ours.into_iter().take(surplus) {
+            if of.held.contains(&number) {
                 continue;
             }
             // Out of sight in one step, so that no reader finds half of it.
+            let (path, folder) = (self.generation(number), self.path.join("generations"));
             let pruned = folder.join(format!("{TEMPORARY}pruned"));
             disk::rename(&path, &pruned).map_err(Fatal::io(&path, "remove"))?;
             remove(&pruned)?;
@@ -182,11 +185,13 @@ impl OutFolder {
     }
 }
 
-/// A generation by its number; ordered so.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Numbered {
-    number: u64,
-    path: PathBuf,
+/// Which generations may be removed.
+#[derive(Debug)]
+pub(crate) struct Pruned<'a> {
+    /// The state that they were solved from.
+    pub(crate) state: Option<&'a str>,
+    /// Those that somebody still needs.
+    pub(crate) held: BTreeSet<u64>,
 }
 
 /// The number that a generation's folder has as its name.

@@ -8,27 +8,26 @@
 //! Names are those of the class that serves the model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde_json::json;
 
-use crate::disk::new_file::NewFile;
-use crate::disk::write_json;
 use crate::error::Fatal;
 use crate::formats::peft::tensors::factor_name;
 use crate::formats::safetensors::header::{dtype_name, encode};
 use crate::formats::safetensors::writer::{TensorPlan, WriteError, Writer};
+use crate::publish::generation_files::GenerationFiles;
 use crate::publish::layers::{PaddedFactors, PublishedLayers};
 use crate::publish::target_modules::target_modules;
+use crate::publish::written::PEFT_TENSORS;
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
+/// Writes `adapter_config.json` and `adapter_model.safetensors`.
 pub(crate) fn write_adapter(
-    folder: &Path,
+    files: &mut GenerationFiles,
     published: &PublishedLayers<'_>,
     base_model: Option<&str>,
 ) -> Result<(), Fatal> {
     let config = config(published, base_model);
-    write_json(&folder.join("adapter_config.json"), &config)?;
+    files.write_json("adapter_config.json", &config)?;
 
     let mut plans = Vec::new();
     for of in published.solved() {
@@ -41,9 +40,9 @@ pub(crate) fn write_adapter(
         plans.push(plan('A', vec![rank, layer.in_features]));
         plans.push(plan('B', vec![layer.out_features, rank]));
     }
-    let path = folder.join("adapter_model.safetensors");
+    let path = files.path(PEFT_TENSORS);
     let failed = WriteError::of(&path);
-    let out = NewFile::create(&path)?;
+    let out = files.create(PEFT_TENSORS)?;
     let mut writer = Writer::begin(out, &BTreeMap::new(), &plans).map_err(&failed)?;
     for of in published.solved() {
         let dtype = of.solution.factors.dtype.float();
@@ -51,7 +50,8 @@ pub(crate) fn write_adapter(
         writer.tensor(&encode(&lora_a, dtype)).map_err(&failed)?;
         writer.tensor(&encode(&lora_b, dtype)).map_err(&failed)?;
     }
-    writer.finish().map_err(&failed)?.sync()
+    files.wrote(PEFT_TENSORS, writer.finish().map_err(&failed)?.sync()?);
+    Ok(())
 }
 
 /// The keys that PEFT's own writer sets; `init_lora_weights` must be true, which other loaders

@@ -11,24 +11,22 @@ use crate::judge::progress::LayerSummary;
 use crate::observe::run_events::GenerationRejected;
 use crate::publish::base::Base;
 use crate::publish::bases::{Bases, BasesWritten};
+use crate::publish::belonging::refuse_other_rounded;
 use crate::publish::check::HeldAgainst;
 use crate::publish::companions::Companions;
-use crate::publish::current::{Current, CurrentInputs, CurrentSettings, current};
+use crate::publish::current::{Current, CurrentInputs, current};
 use crate::publish::forms::AdapterForms;
 use crate::publish::generation::{Generation, PublishOutcome};
+use crate::publish::generation_files::{DamagedFile, damaged_files};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::{Fingerprints, Inputs, Manifest, WrittenBeside};
 use crate::publish::notify::memory::NotifiedMemory;
-use crate::publish::out_folder::OutFolder;
+use crate::publish::out_folder::{OutFolder, Pruned};
 use crate::publish::rounded_base::RoundedBase;
 use crate::settings::Settings;
 use crate::settings::notify::NotifiedServer;
-use crate::settings::rounding::Rounding;
-use crate::settings::weight_format::WeightFormat;
 use crate::solve::solution::LayerOutcome;
 use crate::weights::Weights;
-use crate::weights::given::GivenModel;
-use crate::weights::opening::Model;
 
 /// The output folder and the fingerprints of what goes there.
 #[derive(Debug)]
@@ -46,8 +44,34 @@ pub(crate) struct Target<'a> {
     /// The forms of its adapter.
     pub(crate) forms: AdapterForms,
     fingerprints: Fingerprints,
+    /// The state that is solved from; none where an imatrix alone is.
+    state: Option<String>,
+    /// The generation that was current when the folder was taken, as far as it says what it is.
+    found: Option<Current>,
+    /// What is damaged of it.
+    damage: Option<DamagedGeneration>,
     /// Digest of the shards that the current generation of these fingerprints is the last word on.
     drained: Option<String>,
+}
+
+/// A generation whose files are not what was written.
+#[derive(Debug)]
+pub(crate) struct DamagedGeneration {
+    /// Its number.
+    pub(crate) number: u64,
+    /// They.
+    pub(crate) files: Vec<DamagedFile>,
+}
+
+impl DamagedGeneration {
+    /// The current one of a folder, where it is damaged.
+    fn current(out: &OutFolder) -> Result<Option<Self>, Fatal> {
+        let Some(number) = out.current_generation() else {
+            return Ok(None);
+        };
+        let files = damaged_files(&out.path.join("current"), number)?;
+        Ok((!files.is_empty()).then_some(Self { number, files }))
+    }
 }
 
 /// What a publication did.
@@ -78,6 +102,7 @@ impl<'a> Target<'a> {
         out: OutFolder,
         settings: &'a Settings,
         weights: Arc<Weights>,
+        state: Option<String>,
     ) -> Result<Self, Fatal> {
         let fingerprint = weights.fingerprint().to_owned();
         let bases = Bases::of(&out, &settings.publish, &weights)?;
@@ -100,11 +125,19 @@ impl<'a> Target<'a> {
             forms,
             fingerprints,
             weights,
+            state,
+            found: None,
+            damage: None,
             drained: None,
         };
         target.identify_base()?;
+        target.found = current(&target.out)?;
+        target.damage = DamagedGeneration::current(&target.out)?;
         let bases = &mut target.bases;
         bases.restore(&target.out, &target.weights, &target.companions)?;
+        if let Some(found) = &target.found {
+            bases.check_files(&target.out, &found.bases)?;
+        }
         if target.bases.need_companions() {
             target.companions.find()?;
         }
@@ -188,6 +221,18 @@ impl<'a> Target<'a> {
         self.bases.restored()
     }
 
+    /// Files beside the weights of its bases that are not what was written.
+    #[must_use]
+    pub(crate) fn damaged_beside_bases(&self) -> &[DamagedFile] {
+        self.bases.damaged()
+    }
+
+    /// What is damaged of the current generation.
+    #[must_use]
+    pub(crate) const fn damage(&self) -> Option<&DamagedGeneration> {
+        self.damage.as_ref()
+    }
+
     /// What the next generation belongs to.
     pub(crate) const fn fingerprints(&self) -> &Fingerprints {
         &self.fingerprints
@@ -223,11 +268,12 @@ impl<'a> Target<'a> {
     #[must_use]
     pub(crate) fn stood_in(&self) -> BTreeSet<String> {
         let own = self.fingerprints.imatrix.as_ref();
-        let is_own = |current: &Current| current.fingerprints.imatrix.as_ref() == own;
-        let current = current(&self.out).filter(|current| own.is_some() && is_own(current));
-        let layers = current.into_iter().flat_map(|current| current.layers);
+        let is_own = |current: &&Current| current.fingerprints.imatrix.as_ref() == own;
+        let found = self.found.as_ref();
+        let found = found.filter(|current| own.is_some() && is_own(current));
+        let layers = found.into_iter().flat_map(|current| &current.layers);
         let by_imatrix = layers.filter(|layer| layer.statistic.is_some());
-        by_imatrix.map(|layer| layer.name).collect()
+        by_imatrix.map(|layer| layer.name.clone()).collect()
     }
 
     /// The journal's position and digest that the current generation was solved at.
@@ -237,15 +283,19 @@ impl<'a> Target<'a> {
             journal_position: number,
             journal_digest: digest,
             ..
-        } = current(&self.out)?.inputs;
-        Some(Position { number, digest })
+        } = &self.found.as_ref()?.inputs;
+        Some(Position {
+            number: *number,
+            digest: digest.clone(),
+        })
     }
 
     fn read_current(&self) -> Option<String> {
-        let current = current(&self.out)?;
+        let current = self.found.as_ref().filter(|_| self.damage.is_none())?;
         let same = current.inputs.drained && current.fingerprints == self.fingerprints;
         let written = current.is_written_as(&self.settings.publish, &self.forms);
-        (same && written && !self.bases.are_missing()).then_some(current.inputs.journal_digest)
+        let digest = || current.inputs.journal_digest.clone();
+        (same && written && !self.bases.are_missing()).then(digest)
     }
 
     /// Writes the base where it is asked for and not there, then the generation, then removes
@@ -286,6 +336,7 @@ impl<'a> Target<'a> {
         let as_numbers = self.bases.as_numbers(&self.out);
         let served = given.and_then(|of| of.given.folder());
         let base_model = base.clone().or(served);
+        let files = self.bases.files(&self.out)?;
         let drained = inputs.drained.then(|| inputs.journal_digest.clone());
         let fingerprints = self.fingerprints.clone();
         let written = WrittenBeside {
@@ -296,6 +347,8 @@ impl<'a> Target<'a> {
             layers,
             forms: &self.forms,
             manifest: Manifest::new(&layers, inputs, fingerprints, written),
+            state: self.state.as_deref(),
+            bases: files,
             base_model: base_model.as_ref().map(|path| path.display().to_string()),
             as_numbers: as_numbers.map(|path| path.display().to_string()),
         };
@@ -306,118 +359,16 @@ impl<'a> Target<'a> {
         let outcome = generation.publish(&self.out, against)?;
         if matches!(outcome, PublishOutcome::Published(_)) {
             self.drained = drained;
-            let held = self.notified.held();
-            let keep = self.settings.publish.keep_generations;
-            self.out.prune(keep, &held)?;
+            self.damage = None;
+            let pruned = Pruned {
+                state: self.state.as_deref(),
+                held: self.notified.held(),
+            };
+            self.out
+                .prune(self.settings.publish.keep_generations, &pruned)?;
         }
         Ok(PublishReport { bases, outcome })
     }
-}
-
-/// What follows `current` serves it on one W~.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] where the current generation belongs on another.
-fn refuse_other_rounded(out: &OutFolder, digest: Option<&str>) -> Result<(), Fatal> {
-    let found = current(out).and_then(|current| current.fingerprints.rounded);
-    let (Some(found), Some(own)) = (found, digest) else {
-        return Ok(());
-    };
-    if found == own {
-        return Ok(());
-    }
-    Err(Fatal::StateRefused {
-        path: out.path.clone(),
-        reason: format!(
-            "its current generation corrects another W~ ({found}, this run's is {own}): choose another --out, or solve from the state that made it"
-        ),
-    })
-}
-
-/// An engine that follows `current` serves it on weights of one quantizer, rounded in one way, or
-/// on one file.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] where the current generation is for another.
-pub(crate) fn refuse_other_quantizer(
-    out: &OutFolder,
-    settings: &Settings,
-    model: Option<&Model>,
-) -> Result<(), Fatal> {
-    let Some(current) = current(out) else {
-        return Ok(());
-    };
-    let CurrentSettings {
-        format: found,
-        rounding,
-    } = current.settings;
-    let refuse = |found: &str, own: &str| {
-        Err(Fatal::StateRefused {
-            path: out.path.clone(),
-            reason: format!(
-                "its current generation corrects {found}, this run uses {own}: choose another --out"
-            ),
-        })
-    };
-    let own = model.and_then(Model::given).map_or_else(
-        || WeightFormat::of(settings.weights.quantizer),
-        GivenModel::format,
-    );
-    if found != own {
-        return refuse(&found.to_string(), &own.to_string());
-    }
-    let given = model.and_then(Model::given).map(|of| &of.fingerprint);
-    let found = current.fingerprints.quantized;
-    match (found, given) {
-        (Some(found), Some(own)) if found != *own && !settings.weights.new_checkpoint => refuse(
-            &format!("another --quantized file ({found})"),
-            &format!("one of {own}"),
-        ),
-        _ => {
-            let rounding = rounding.map_or(Rounding::Nearest.name().into(), |of| of.name);
-            refuse_other_rounding(out, &rounding, settings.rounding.rounding)
-        }
-    }
-}
-
-fn refuse_other_rounding(out: &OutFolder, found: &str, own: Rounding) -> Result<(), Fatal> {
-    if found == own.name() {
-        return Ok(());
-    }
-    Err(Fatal::StateRefused {
-        path: out.path.clone(),
-        reason: format!(
-            "its current generation corrects weights that were rounded by {found}, this run rounds by {}: choose another --out",
-            own.name()
-        ),
-    })
-}
-
-/// What follows `current` serves it on the base of one checkpoint. A generation of a program that
-/// did not say which one it was of is not held against this one.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] with both fingerprints, where the current generation is of another and
-/// `--new-checkpoint` does not say that this is meant.
-pub(crate) fn refuse_other_checkpoint(
-    out: &OutFolder,
-    settings: &Settings,
-    model: Option<&Model>,
-) -> Result<(), Fatal> {
-    let found = current(out).and_then(|current| current.fingerprints.model);
-    let (Some(found), Some(model)) = (found, model) else {
-        return Ok(());
-    };
-    if settings.weights.new_checkpoint || found == model.identity {
-        return Ok(());
-    }
-    let own = &model.identity;
-    Err(Fatal::StateRefused {
-        path: out.path.clone(),
-        reason: format!(
-            "its current generation is of another checkpoint ({found}, this one is {own}): choose another --out, or say --new-checkpoint"
-        ),
-    })
 }
 
 #[cfg(test)]
@@ -427,6 +378,7 @@ mod tests {
     use crate::publish::check::served_model::ServedModel;
     use crate::publish::sample::{DIGESTED, digest as digest_of};
     use crate::settings::options::Options;
+    use crate::weights::opening::Model;
     use crate::weights::recording::Recording;
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize_to_file};
@@ -474,7 +426,7 @@ mod tests {
 
         fn open(&self, weights: &Arc<Weights>) -> Result<Target<'_>, Fatal> {
             let out = OutFolder::open(&self.folder.join("out"))?;
-            Target::open(out, &self.settings, Arc::clone(weights))
+            Target::open(out, &self.settings, Arc::clone(weights), None)
         }
 
         fn record(&self) -> Value {

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::disk::read_if_there;
-use crate::publish::check::adapter_folder::{AdapterFolder, MANIFEST};
+use crate::publish::check::adapter_folder::AdapterFolder;
 use crate::publish::check::findings::Findings;
+use crate::publish::manifest_seal::MANIFEST;
 use crate::settings::publish::AdapterForm;
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 

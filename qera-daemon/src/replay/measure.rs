@@ -111,6 +111,14 @@ impl MeasuredErrors {
         ratio(self.without, self.power)
     }
 
+    /// Whether nothing came of the rows.
+    #[must_use]
+    pub(crate) fn says_nothing(&self) -> bool {
+        [self.power, self.without, self.with]
+            .iter()
+            .all(|figure| *figure <= 0.0)
+    }
+
     /// Whether the adapter makes the error larger.
     #[must_use]
     pub(crate) fn does_harm(&self) -> bool {

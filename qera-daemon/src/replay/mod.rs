@@ -162,10 +162,13 @@ impl Replay<'_> {
         findings: &mut Findings,
     ) -> Option<MeasuredErrors> {
         let name = &self.recorded.weights.layers()[found.layer].name;
-        if rows.count() == 0 {
-            findings.not_checked(format!(
-                "replay: {name}: the shards hold no row of its input"
-            ));
+        let too_few = match rows.count() {
+            0 => Some("the shards hold no row of its input"),
+            1 => Some("a single row of its input says nothing"),
+            _ => None,
+        };
+        if let Some(why) = too_few {
+            findings.not_checked(format!("replay: {name}: {why}"));
             return None;
         }
         let measuring = Measuring {
@@ -176,6 +179,10 @@ impl Replay<'_> {
             rows,
         };
         match measuring.measure(|| form.read(&found.name, found.rows)) {
+            Ok(measured) if measured.says_nothing() => findings.not_checked(format!(
+                "replay: {name}: its {} rows make no output and no error: they are zero, or its weights are",
+                measured.rows
+            )),
             Ok(measured) => return Some(measured),
             Err(NotMeasured::Unread(what)) => {
                 findings.not_checked(format!("replay: {name}: {what}"));

@@ -8,7 +8,7 @@ use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::run_events::{RunStarted, StateRestored};
 use crate::observe::systemd;
-use crate::publish::target::Target;
+use crate::publish::target::{DamagedGeneration, Target};
 use crate::run::begun::Begun;
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
@@ -53,8 +53,26 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
     }
 }
 
-/// Warns of files of a base that were gone: somebody may look for who removes them.
-pub(crate) fn warn_of_restored(target: &Target<'_>, reporter: &Reporter) {
+/// Warns of what is not as it was written: somebody may look for who changes it. What of a base was
+/// gone is there again, what is damaged of the current generation will be published again.
+pub(crate) fn warn_of_files(target: &Target<'_>, reporter: &Reporter) {
+    if let Some(DamagedGeneration { number, files }) = target.damage() {
+        for of in files {
+            reporter.say(&Event::Warning {
+                subject: "current generation",
+                message: format!(
+                    "{number} is damaged: {} {}; its corrections are published again under a new number",
+                    of.name, of.how
+                ),
+            });
+        }
+    }
+    for of in target.damaged_beside_bases() {
+        reporter.say(&Event::Warning {
+            subject: &of.name,
+            message: format!("is damaged: it {}", of.how),
+        });
+    }
     for path in target.restored() {
         reporter.say(&Event::Warning {
             subject: &path.display().to_string(),
@@ -201,7 +219,7 @@ pub(crate) fn tell_restored(
     reporter: &Reporter,
 ) {
     if let Some(target) = &begun.target {
-        warn_of_restored(target, reporter);
+        warn_of_files(target, reporter);
     }
     let warn = |message: String| {
         reporter.say(&Event::Warning {

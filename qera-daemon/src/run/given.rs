@@ -12,7 +12,7 @@ use crate::observe::event::Event;
 use crate::observe::imatrix_events::ImatrixRead;
 use crate::observe::reporter::Reporter;
 use crate::publish::target::Target;
-use crate::run::announce::{tell_model, warn_of_restored};
+use crate::run::announce::{tell_model, warn_of_files};
 use crate::run::begun::Begun;
 use crate::run::cold::{Cold, open_out};
 use crate::run::prepared::Prepared;
@@ -166,9 +166,9 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
         }
     }
     let out = open_out(settings, model.as_ref())?;
-    let mut target = Target::open(out, settings, Arc::clone(weights))?;
+    let mut target = Target::open(out, settings, Arc::clone(weights), None)?;
     warn_of_rows(&target, reporter);
-    warn_of_restored(&target, reporter);
+    warn_of_files(&target, reporter);
     target.take_imatrix(given.as_ref());
     Cold {
         prepared: &prepared,

@@ -175,7 +175,13 @@ impl<'a> Locked<'a> {
         }
         let target = match (out, &prepared.weights) {
             (Some(out), Some(weights)) => {
-                Some(Target::open(out, prepared.settings, Arc::clone(weights))?)
+                let identity = Some(state.identity.clone());
+                Some(Target::open(
+                    out,
+                    prepared.settings,
+                    Arc::clone(weights),
+                    identity,
+                )?)
             }
             _ => None,
         };

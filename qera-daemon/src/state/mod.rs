@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STATE/.lock                 held by the running process
+//! STATE/identity              which state this is, for whoever finds what was solved from it
 //! STATE/sites.json            which inputs the statistics are of
 //! STATE/journal               every shard that was accepted, in the order in which it counts
 //! STATE/snapshots/000017/     statistics and progress of every site after some shard of the journal; two are kept
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
+use crate::disk::clock;
 use crate::disk::lock::Lock;
 use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
@@ -50,11 +52,20 @@ const VERSION_WITH_WEIGHTS: u32 = 4;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 
+/// Name of the file that says which state it is.
+const IDENTITY: &str = "identity";
+/// Its hexadecimal digits.
+const IDENTITY_DIGITS: usize = 32;
+/// Another number each time it is read.
+const SYSTEM_NUMBER: &str = "/proc/sys/kernel/random/uuid";
+
 /// The folder, held until dropped.
 #[derive(Debug)]
 pub(crate) struct StateFolder {
     /// Its path.
     pub(crate) path: PathBuf,
+    /// Which state it is, whatever it is called and wherever it is moved.
+    pub(crate) identity: String,
     _lock: Lock,
 }
 
@@ -185,7 +196,17 @@ impl StateFolder {
         for folder in [&path, &path.join("snapshots")] {
             disk::remove_unfinished(folder)?;
         }
-        Ok(Self { path, _lock: lock })
+        let known = read_identity(&path)?;
+        let folder = Self {
+            identity: known.clone().unwrap_or_else(|| new_identity(&path)),
+            path,
+            _lock: lock,
+        };
+        if known.is_none() {
+            folder.replace(IDENTITY, &folder.identity)?;
+            sync(&folder.path)?;
+        }
+        Ok(folder)
     }
 
     /// Writes `sites.json`, in one step.
@@ -216,6 +237,31 @@ impl StateFolder {
         let target = self.path.join(name);
         disk::rename(&unfinished, &target).map_err(Fatal::io(&target, "rename into place"))
     }
+}
+
+/// Which state a folder holds; `None` where no program has named it.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn read_identity(state: &Path) -> Result<Option<String>, Fatal> {
+    let bytes = read_if_there(&state.join(IDENTITY))?.unwrap_or_default();
+    let said = String::from_utf8_lossy(&bytes).trim().to_owned();
+    Ok((!said.is_empty()).then_some(said))
+}
+
+/// An identity that no other state has.
+fn new_identity(state: &Path) -> String {
+    let mut hasher = blake3::Hasher::new();
+    // Where the system gives no number of its own, place, process and time are as good as one.
+    hasher.update(&disk::read(Path::new(SYSTEM_NUMBER)).unwrap_or_default());
+    let here = format!(
+        "{} {} {:?}",
+        state.display(),
+        std::process::id(),
+        clock::now()
+    );
+    hasher.update(here.as_bytes());
+    hasher.finalize().to_hex()[..IDENTITY_DIGITS].to_owned()
 }
 
 /// Reads `sites.json`; `None` where no shard was accepted yet, so that nothing is fixed.

@@ -150,7 +150,7 @@ fn what_is_said_of_it_is_the_diagonal_error_and_never_f() {
     assert!(!daemon.path().join("qera-out/state").exists());
     let adapter = daemon.adapter("qera-out");
     let manifest = &adapter.manifest;
-    assert_eq!(manifest["manifest_version"], 4);
+    assert_eq!(manifest["manifest_version"], 5);
     let file = &manifest["inputs"]["imatrix"][0];
     assert_eq!(file["file"], "imatrix.gguf");
     assert_eq!(file["datasets"][0], "wiki.txt");

@@ -27,7 +27,7 @@ fn the_manifest_says_which_w_it_is_for() {
     expect(&daemon.run(&once_rounded(&[])), 0, &["base written"]);
     let (adapter, base) = (daemon.adapter("qera-out"), base_record(&daemon));
     let manifest = &adapter.manifest;
-    assert_eq!(manifest["manifest_version"], 4);
+    assert_eq!(manifest["manifest_version"], 5);
     let asked = json!({"name": "projected", "shrinkage": "rule", "base_share": 0.01});
     assert_eq!(manifest["settings"]["rounding"], asked);
     assert_eq!(base["rounded"]["settings"], asked);

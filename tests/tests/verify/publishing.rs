@@ -13,17 +13,23 @@ use qera_tests::three_layers::{
 };
 
 use super::BINARY;
-use super::copied_adapter::{change_tensors, tensor};
 
-/// Another shape for a weight of the base, renamed into place; returns what was there.
+/// Another shape for a weight of the base, renamed into place; returns what was there. Its length and
+/// the time when it was written, which a start looks at, are as they were.
 fn damage_base(daemon: &TestDaemon) -> Vec<u8> {
     let path = daemon.path().join("qera-out/base/model.safetensors");
     let before = fs::read(&path).unwrap();
+    let place =
+        |of: &[u8], words: &str| of.windows(words.len()).position(|w| w == words.as_bytes());
+    let mut bytes = before.clone();
+    let q = place(&bytes, &format!("\"{Q}.weight\"")).unwrap();
+    let shape = q + place(&bytes[q..], "[6,8]").unwrap();
+    bytes[shape..shape + 5].copy_from_slice(b"[8,6]");
     let aside = daemon.path().join("aside");
-    fs::write(&aside, &before).unwrap();
-    change_tensors(&aside, |tensors| {
-        tensor(tensors, &format!("{Q}.weight")).shape = vec![8, 6];
-    });
+    fs::write(&aside, bytes).unwrap();
+    let written = fs::metadata(&path).unwrap().modified().unwrap();
+    let file = fs::File::options().append(true).open(&aside).unwrap();
+    file.set_modified(written).unwrap();
     fs::rename(&aside, &path).unwrap();
     before
 }

@@ -27,6 +27,19 @@ const NAME_MAX: usize = 63;
 const SAID_MAX: usize = 128;
 /// The model's tensor of which A and B are turned round: rows of A are looked up.
 pub(crate) const EMBEDDING: &str = "token_embd.weight";
+/// What keys of ours begin with that say what the correction belongs to, ...
+pub(crate) const FINGERPRINT: &str = "qera.fingerprints.";
+/// ... and what they name.
+const FINGERPRINTS: [&str; 8] = [
+    "checkpoint",
+    "model",
+    "settings",
+    "names",
+    "base",
+    "rounded",
+    "quantized",
+    "imatrix",
+];
 /// What llama.cpp passes over without a word.
 const NORM: &str = "_norm.weight";
 
@@ -59,6 +72,8 @@ pub(crate) struct LoraGguf {
     pub(crate) problems: Vec<String>,
     /// What is not looked at.
     pub(crate) unchecked: Vec<String>,
+    /// What it says that it belongs to, of an adapter of qera's.
+    pub(crate) fingerprints: BTreeMap<&'static str, String>,
     alpha: f32,
 }
 
@@ -98,6 +113,7 @@ impl LoraGguf {
             pairs: BTreeMap::new(),
             problems: Vec::new(),
             unchecked: Vec::new(),
+            fingerprints: fingerprints(metadata),
             alpha: 0.0,
         };
         found.read_metadata(metadata);
@@ -178,6 +194,14 @@ impl LoraGguf {
             );
         }
     }
+}
+
+fn fingerprints(metadata: &Metadata<'_>) -> BTreeMap<&'static str, String> {
+    let said = FINGERPRINTS.into_iter().filter_map(|name| {
+        let text = metadata.text(&format!("{FINGERPRINT}{name}"))?;
+        Some((name, text.to_owned()))
+    });
+    said.collect()
 }
 
 /// Says one more, up to a number.

@@ -16,6 +16,8 @@ use crate::formats::safetensors::header::{Claim, Header, HeaderError};
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::ManifestClaims;
 use crate::publish::forms::{GGUF, MLX};
+use crate::publish::generation_files::{BROKEN, check_files, is_of_another};
+use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
 use crate::publish::written::PEFT_TENSORS;
 use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::AdapterForm;
@@ -24,8 +26,6 @@ use crate::settings::publish::AdapterForm;
 pub(crate) const TENSORS: &str = PEFT_TENSORS;
 /// Name of the configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
-/// Name of the manifest.
-pub(crate) const MANIFEST: &str = "qera_manifest.json";
 /// Bytes of a tensor in memory at a time, a multiple of every type's size.
 const PIECE: usize = 1 << 20;
 
@@ -174,10 +174,46 @@ impl AdapterFolder {
         match read_if_there(&self.folder.join(MANIFEST)) {
             Err(error) => findings.problem(format!("{MANIFEST}: {error}")),
             Ok(None) => {}
+            Ok(Some(bytes)) if seal_of(&bytes) == ManifestSeal::Broken => {
+                // Whatever it says by now, nothing goes by it.
+                findings.problem(damaged(MANIFEST, BROKEN));
+            }
             Ok(Some(bytes)) => match ManifestClaims::parse(&bytes) {
                 Ok(claims) => self.manifest = Some(claims).filter(belongs),
                 Err(error) => findings.problem(format!("{MANIFEST}: cannot be read: {error}")),
             },
+        }
+    }
+
+    /// Whether the files are those that the manifest was written with, in its own folder: of one form
+    /// of a generation those of that form.
+    pub(crate) fn check_files(&self, findings: &mut Findings) {
+        let Some(manifest) = &self.manifest else {
+            return;
+        };
+        if let (Some(said), Some(number)) = (manifest.generation, published_as(&self.folder))
+            && said != number
+        {
+            findings.problem(damaged(MANIFEST, &is_of_another(Some(said))));
+        }
+        let of_mlx = format!("{MLX}/");
+        let is_looked_at = |name: &str| {
+            self.is_whole
+                || self.forms.iter().any(|form| match form {
+                    AdapterForm::Peft => false,
+                    AdapterForm::Gguf => name == GGUF,
+                    AdapterForm::Mlx => name.starts_with(&of_mlx),
+                })
+        };
+        let mut files = manifest.files.clone();
+        files.retain(|name, _| is_looked_at(name));
+        match check_files(&self.folder, &files) {
+            Ok(files) => {
+                for of in files {
+                    findings.problem(damaged(&of.name, &of.how));
+                }
+            }
+            Err(error) => findings.problem(error.to_string()),
         }
     }
 
@@ -200,6 +236,18 @@ impl AdapterFolder {
         }
         Ok(found)
     }
+}
+
+/// A problem with a file that is not what was written.
+pub(crate) fn damaged(file: &str, how: &str) -> String {
+    format!("{file}: is damaged: it {how}")
+}
+
+/// The number that a folder has as its name among the generations of an output folder.
+fn published_as(folder: &Path) -> Option<u64> {
+    let path = full(folder);
+    let is_published = path.parent()?.file_name()? == "generations";
+    is_published.then(|| path.file_name()?.to_str()?.parse().ok())?
 }
 
 struct OpenTensors {

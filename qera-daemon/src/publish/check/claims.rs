@@ -2,10 +2,11 @@
 //! are, by how much they are scaled, and that none is zero without a reason.
 
 use crate::formats::peft::config::PeftConfig;
-use crate::publish::check::adapter_folder::{CONFIG, MANIFEST};
+use crate::publish::check::adapter_folder::CONFIG;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
+use crate::publish::manifest_seal::MANIFEST;
 
 /// Holds a form of an adapter of qera's against its manifest.
 pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings: &mut Findings) {

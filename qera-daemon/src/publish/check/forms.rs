@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::publish::check::HeldAgainst;
-use crate::publish::check::adapter_folder::{AdapterFolder, MANIFEST};
+use crate::publish::check::adapter_folder::AdapterFolder;
+use crate::publish::check::base_files::check_base_files;
 use crate::publish::check::belongs::{Layout, ServedPairs, check_base, check_shapes};
 use crate::publish::check::claims::{check_claims, check_scales, check_zeros};
 use crate::publish::check::equal_forms::check_equal;
@@ -14,6 +15,7 @@ use crate::publish::check::gguf_base::check_gguf_base;
 use crate::publish::check::packed::check_packed;
 use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
+use crate::publish::manifest_seal::MANIFEST;
 use crate::settings::publish::AdapterForm;
 
 /// What was found of each form; none where it is not there, or has no file of tensors.
@@ -78,7 +80,11 @@ impl Forms {
         let transposed = config.map_or_else(of_layers, |of| of.transposed);
         // A GGUF's tensors lie one way, Conv1D's too.
         let layout = Layout::of(transposed && !model.is_gguf(), manifest);
-        for form in self.all() {
+        // A GGUF adapter without a manifest is held against a GGUF by the names of that.
+        let is_by_tensors =
+            |form: &&FormPairs| form.form == AdapterForm::Gguf && manifest.is_none();
+        let forms = self.all();
+        for form in forms.filter(|form| !(model.is_gguf() && is_by_tensors(form))) {
             let pairs = match (form.form, manifest) {
                 (AdapterForm::Peft, _) => form.pairs.clone(),
                 (_, Some(manifest)) => form.served(manifest),
@@ -93,6 +99,7 @@ impl Forms {
         if let Some(manifest) = manifest.filter(|_| model.is_served()) {
             check_base(model, manifest, &layout, findings);
             if !matches!(against, HeldAgainst::Own(_)) {
+                check_base_files(model, manifest, findings);
                 check_packed(model, findings);
                 check_gguf_base(model, manifest, findings);
             }

@@ -4,9 +4,11 @@
 use std::path::Path;
 
 use crate::error::Fatal;
+use crate::publish::base::RECORD;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::gguf_base::is_own_gguf;
 use crate::publish::check::manifest_claims::ManifestClaims;
+use crate::publish::check::own_keys::OwnKeys;
 use crate::settings::gguf_path::is_gguf;
 use crate::weights::gguf::file::GgufModel;
 use crate::weights::packed::{PackedFolder, is_packed};
@@ -32,15 +34,26 @@ fn fingerprint(path: &Path) -> Result<String, Fatal> {
     }
 }
 
-/// Holds an adapter of qera's against what it is served on.
-pub(crate) fn check_given(path: &Path, manifest: Option<&ManifestClaims>, findings: &mut Findings) {
-    let Some(manifest) = manifest else {
-        return findings.not_checked(format!(
-            "{}: whether the adapter belongs on it: only a manifest of qera's says that",
-            path.display()
-        ));
-    };
+/// Holds an adapter of qera's against what it is served on: by its manifest, or a GGUF by its keys.
+pub(crate) fn check_given(
+    path: &Path,
+    manifest: Option<&ManifestClaims>,
+    keys: OwnKeys<'_>,
+    findings: &mut Findings,
+) {
     let path_said = path.display();
+    let Some(manifest) = manifest else {
+        return match keys.quantized() {
+            Some(said) => check_fingerprint(path, said, findings),
+            None if keys.are_any() => findings.not_checked(format!(
+                "{path_said}: whether it is what {} belongs on, it has no {RECORD}",
+                keys.file
+            )),
+            None => findings.not_checked(format!(
+                "{path_said}: whether the adapter belongs on it: only a manifest of qera's says that"
+            )),
+        };
+    };
     let Some(said) = &manifest.fingerprints.quantized else {
         return findings.problem(format!(
             "{path_said}: is a GGUF, the adapter corrects weights that were quantized by {}: it \
@@ -48,10 +61,15 @@ pub(crate) fn check_given(path: &Path, manifest: Option<&ManifestClaims>, findin
             manifest.settings.format
         ));
     };
+    check_fingerprint(path, said, findings);
+}
+
+fn check_fingerprint(path: &Path, said: &str, findings: &mut Findings) {
+    let path_said = path.display();
     match fingerprint(path) {
         Err(error) => findings.problem(format!("base: {error}")),
         Ok(found) => {
-            if found != *said {
+            if found != said {
                 findings.problem(format!(
                     "{path_said}: is another {} ({found}) than the one that the adapter corrects \
                      ({said}): it would do harm",

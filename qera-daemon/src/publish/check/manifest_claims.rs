@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::publish::base_files::BaseFiles;
 use crate::publish::current::peft_alone;
+use crate::publish::generation_files::Digests;
 use crate::publish::manifest::Fingerprints;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::settings::dotted::match_start;
@@ -34,6 +36,15 @@ pub(crate) struct ManifestClaims {
     pub(crate) forms: BTreeSet<AdapterForm>,
     /// Every layer that was selected.
     pub(crate) layers: Vec<LayerClaim>,
+    /// The number of the generation; none of programs that sealed nothing.
+    #[serde(default)]
+    pub(crate) generation: Option<u64>,
+    /// What the files beside it hold.
+    #[serde(default)]
+    pub(crate) files: Digests,
+    /// What the files of bases hold, by their folders.
+    #[serde(default)]
+    pub(crate) bases: BTreeMap<String, BaseFiles>,
 }
 
 /// The file that it corrects.

@@ -4,6 +4,7 @@
 //! first; what is not looked at is said.
 
 pub(crate) mod adapter_folder;
+pub(crate) mod base_files;
 pub(crate) mod belongs;
 pub(crate) mod claims;
 pub(crate) mod equal_forms;
@@ -17,6 +18,7 @@ pub(crate) mod given;
 pub(crate) mod manifest_claims;
 pub(crate) mod mlx_form;
 pub(crate) mod modules;
+pub(crate) mod own_keys;
 pub(crate) mod packed;
 pub(crate) mod served_codes;
 pub(crate) mod served_gguf;
@@ -25,11 +27,11 @@ pub(crate) mod served_names;
 pub(crate) mod served_rows;
 pub(crate) mod targets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::disk::{is_folder, resolve};
-use crate::publish::check::adapter_folder::{AdapterFolder, CONFIG, MANIFEST};
+use crate::publish::check::adapter_folder::{AdapterFolder, CONFIG};
 use crate::publish::check::factors::check_factors;
 use crate::publish::check::findings::Findings;
 use crate::publish::check::forms::Forms;
@@ -38,10 +40,12 @@ use crate::publish::check::gguf_form::{check_gguf, check_on_config, check_on_ggu
 use crate::publish::check::given::{check_given, is_told_whole};
 use crate::publish::check::manifest_claims::LayerClaim;
 use crate::publish::check::mlx_form::check_mlx;
+use crate::publish::check::own_keys::OwnKeys;
 use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::check::served_names::ServedNames;
 use crate::publish::check::targets::{KnownModules, check_targets};
 use crate::publish::forms::MLX;
+use crate::publish::manifest_seal::MANIFEST;
 use crate::publish::written::gguf::GgufFile;
 use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::{AdapterForm, BaseForm};
@@ -67,6 +71,7 @@ pub(crate) enum HeldAgainst<'a> {
 pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     let mut findings = Findings::default();
     let folder = AdapterFolder::open(path, &mut findings);
+    folder.check_files(&mut findings);
     let peft = check_factors(&folder, &mut findings);
     let gguf_file = open_gguf(&folder, &mut findings);
     let manifest = folder.manifest.as_ref();
@@ -75,7 +80,15 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     let mlx = folder.forms.contains(&AdapterForm::Mlx);
     let called = if folder.is_whole { MLX } else { "" };
     let mlx = mlx.then(|| check_mlx(called, &folder.mlx(), manifest, &mut findings));
-    let held = held(&folder, against, &mut findings);
+    let (name, no_keys) = (gguf_name(&folder), BTreeMap::new());
+    let keys = OwnKeys {
+        file: &name,
+        said: gguf_file
+            .as_ref()
+            .map_or(&no_keys, |file| &file.lora.fingerprints),
+    };
+    let held = held(&folder, keys, against, &mut findings);
+    keys.check(manifest, held.model(), &mut findings);
     let forms = Forms { peft, gguf, mlx };
     forms.check_claims(&folder, &mut findings);
     check_peft_targets(&folder, held.model(), &mut findings);
@@ -176,7 +189,12 @@ impl Held {
 }
 
 /// The model; one that cannot be opened is a problem.
-fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Findings) -> Held {
+fn held(
+    folder: &AdapterFolder,
+    keys: OwnKeys<'_>,
+    against: HeldAgainst<'_>,
+    findings: &mut Findings,
+) -> Held {
     let named;
     let path = match against {
         HeldAgainst::Run(weights) => return Held::Model(Box::new(ServedModel::of_run(weights))),
@@ -191,7 +209,7 @@ fn held(folder: &AdapterFolder, against: HeldAgainst<'_>, findings: &mut Finding
     };
     let path = &file_of_base(path);
     if is_told_whole(path, folder.manifest.as_ref()) {
-        check_given(path, folder.manifest.as_ref(), findings);
+        check_given(path, folder.manifest.as_ref(), keys, findings);
         return Held::File(path.clone());
     }
     match ServedModel::open(path) {

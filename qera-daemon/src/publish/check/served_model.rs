@@ -229,6 +229,15 @@ impl ServedModel {
         self.folder.as_ref()?.record.as_ref()
     }
 
+    /// The folder that it lies in; none for the checkpoint of a run.
+    #[must_use]
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.folder.as_ref()?.files {
+            ServedFiles::HuggingFace(checkpoint) => Some(checkpoint.folder()),
+            ServedFiles::Gguf(_) => self.path.parent(),
+        }
+    }
+
     /// Which checkpoint the folder is.
     #[must_use]
     pub(crate) fn identity(&self) -> Option<String> {

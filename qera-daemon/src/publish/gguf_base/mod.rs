@@ -88,7 +88,7 @@ impl GgufBase<'_> {
             }
             writer.end().map_err(&failed)?;
         }
-        writer.finish().map_err(&failed)?.sync()
+        Ok(writer.finish().map_err(&failed)?.sync()?.blake3)
     }
 
     fn put_layer(

@@ -47,6 +47,8 @@ pub(crate) struct HandOver {
     pub(crate) memory: Arc<NotifiedMemory>,
     /// The output folder.
     pub(crate) out: PathBuf,
+    /// Whether the generation that is current at the start is damaged: no server is told of it.
+    pub(crate) is_damaged: bool,
 }
 
 /// Who is told of generations.
@@ -84,7 +86,7 @@ impl<'scope> NotifyThreads<'scope> {
         hand_over: &HandOver,
         audience: &A,
     ) -> Result<Notifiers, Fatal> {
-        let newest = current_number(&hand_over.out);
+        let newest = current_number(&hand_over.out).filter(|_| !hand_over.is_damaged);
         let mut servers = Vec::new();
         for server in &hand_over.settings.servers {
             let (generations, coming) = unbounded();

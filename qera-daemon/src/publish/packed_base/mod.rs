@@ -114,7 +114,7 @@ impl PackedBase<'_> {
                 samples.insert(of.name.clone(), digest_of_layer(weights, layer)?);
             }
         }
-        let blake3 = writer.finish().map_err(&failed)?.sync()?;
+        let blake3 = writer.finish().map_err(&failed)?.sync()?.blake3;
         Ok(WrittenTensors { samples, blake3 })
     }
 

@@ -1,0 +1,224 @@
+//! The files of a generation: written one after the other, each with what it holds, and found again
+//! by that.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{exists, read, read_link};
+use crate::error::Fatal;
+use crate::formats::mlx;
+use crate::publish::forms::{GGUF, MLX};
+use crate::publish::hashed_file::{FileDigest, HashedFile};
+use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
+use crate::publish::written::PEFT_TENSORS;
+use crate::settings::publish::AdapterForm;
+
+/// Files by their names in a folder.
+pub(crate) type Digests = BTreeMap<String, FileDigest>;
+
+/// The files of a generation that is written.
+#[derive(Debug)]
+pub(crate) struct GenerationFiles {
+    folder: PathBuf,
+    digests: Digests,
+}
+
+/// What a sealed manifest says of the files beside it.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct GenerationRecord {
+    /// Version of its layout.
+    #[serde(default)]
+    manifest_version: Option<u32>,
+    /// Its number.
+    #[serde(default)]
+    pub(crate) generation: Option<u64>,
+    /// The state that it was solved from.
+    #[serde(default)]
+    pub(crate) state: Option<String>,
+    /// The files.
+    #[serde(default)]
+    pub(crate) files: Digests,
+    /// The forms that it is written in, also where nothing is said of files.
+    #[serde(default)]
+    forms: Option<Vec<AdapterForm>>,
+}
+
+/// A file of a generation that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DamagedFile {
+    /// Its name in the folder.
+    pub(crate) name: String,
+    /// How.
+    pub(crate) how: String,
+}
+
+impl GenerationFiles {
+    /// None yet.
+    #[must_use]
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            digests: BTreeMap::new(),
+        }
+    }
+
+    /// Where a file of this name lies.
+    #[must_use]
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Creates a file; [`wrote`](Self::wrote) enters it.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn create(&self, name: &str) -> Result<HashedFile, Fatal> {
+        HashedFile::create(&self.path(name))
+    }
+
+    /// Enters a file that is durable.
+    pub(crate) fn wrote(&mut self, name: &str, digest: FileDigest) {
+        self.digests.insert(name.to_owned(), digest);
+    }
+
+    /// Writes a small file.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Fatal> {
+        let path = self.path(name);
+        let mut file = HashedFile::create(&path)?;
+        file.write_all(bytes).map_err(Fatal::io(&path, "write"))?;
+        self.wrote(name, file.sync()?);
+        Ok(())
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn write_json(&mut self, name: &str, value: &impl Serialize) -> Result<(), Fatal> {
+        let json = serde_json::to_vec_pretty(value);
+        let json = json.map_err(|e| Fatal::io(&self.path(name), "write")(e.into()))?;
+        self.write(name, &json)
+    }
+
+    /// What they hold.
+    #[must_use]
+    pub(crate) const fn digests(&self) -> &Digests {
+        &self.digests
+    }
+}
+
+/// What is damaged of the generation that lies in a folder under this number; nothing where there is
+/// none. Of one that is not sealed only what is not there is.
+///
+/// # Errors
+/// [`Fatal::Io`] for a file that the disk does not give: that is no damage.
+pub(crate) fn damaged_files(folder: &Path, number: u64) -> Result<Vec<DamagedFile>, Fatal> {
+    let damaged = |how: &str| {
+        Ok(vec![DamagedFile {
+            name: MANIFEST.into(),
+            how: how.into(),
+        }])
+    };
+    let path = folder.join(MANIFEST);
+    let bytes = match read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return damaged(MISSING),
+        bytes => bytes.map_err(Fatal::io(&path, "read"))?,
+    };
+    let seal = seal_of(&bytes);
+    if seal == ManifestSeal::Broken {
+        return damaged(BROKEN);
+    }
+    let Ok(record) = serde_json::from_slice::<GenerationRecord>(&bytes) else {
+        return Ok(Vec::new()); // Of a program that writes other manifests.
+    };
+    if seal == ManifestSeal::Unsealed {
+        return Ok(missing_forms(folder, &record));
+    }
+    if record.generation != Some(number) {
+        return damaged(&is_of_another(record.generation));
+    }
+    check_files(folder, &record.files)
+}
+
+/// How a file is damaged that is not there.
+pub(crate) const MISSING: &str = "is missing";
+/// How a manifest is damaged whose seal does not fit.
+pub(crate) const BROKEN: &str = "has a seal that does not fit what it says";
+
+/// How a manifest is damaged that says another number than its folder's.
+#[must_use]
+pub(crate) fn is_of_another(said: Option<u64>) -> String {
+    match said {
+        Some(number) => format!("is that of generation {number}"),
+        None => "does not say of which generation it is".into(),
+    }
+}
+
+/// Those of these files that are not what was written.
+///
+/// # Errors
+/// [`Fatal::Io`] for a file that the disk does not give.
+pub(crate) fn check_files(folder: &Path, files: &Digests) -> Result<Vec<DamagedFile>, Fatal> {
+    let mut damaged = Vec::new();
+    for (name, said) in files {
+        let path = folder.join(name);
+        let how = match FileDigest::of(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Some(MISSING.into()),
+            found => said.differs(&found.map_err(Fatal::io(&path, "read"))?),
+        };
+        damaged.extend(how.map(|how| DamagedFile {
+            name: name.clone(),
+            how,
+        }));
+    }
+    Ok(damaged)
+}
+
+/// Files of tensors that a manifest without digests speaks of.
+fn missing_forms(folder: &Path, record: &GenerationRecord) -> Vec<DamagedFile> {
+    let peft_alone = || vec![AdapterForm::Peft];
+    let forms = record.forms.clone().unwrap_or_else(peft_alone).into_iter();
+    let names = forms.map(|form| match form {
+        AdapterForm::Peft => PEFT_TENSORS.to_owned(),
+        AdapterForm::Gguf => GGUF.to_owned(),
+        AdapterForm::Mlx => format!("{MLX}/{}", mlx::TENSORS),
+    });
+    let missing = names.filter(|name| !exists(&folder.join(name)));
+    let damaged = missing.map(|name| DamagedFile {
+        name,
+        how: MISSING.into(),
+    });
+    damaged.collect()
+}
+
+/// Whether a folder is a generation of this number that the same state made, so that it is ours to
+/// remove. Those of programs that sealed nothing count.
+#[must_use]
+pub(crate) fn is_ours(folder: &Path, number: u64, state: Option<&str>) -> bool {
+    if read_link(folder).is_ok() || folder.file_name() != Some(folder_name(number).as_ref()) {
+        return false;
+    }
+    let Ok(bytes) = read(&folder.join(MANIFEST)) else {
+        return false;
+    };
+    let record = serde_json::from_slice::<GenerationRecord>(&bytes);
+    match (seal_of(&bytes), record) {
+        (ManifestSeal::Unsealed, Ok(of)) => of.manifest_version.is_some(),
+        (ManifestSeal::Whole, Ok(of)) => {
+            of.generation == Some(number) && of.state.as_deref() == state
+        }
+        _ => false,
+    }
+}
+
+/// The name of a generation's folder.
+#[must_use]
+pub(crate) fn folder_name(number: u64) -> String {
+    format!("{number:06}")
+}

@@ -1,0 +1,112 @@
+//! The manifest's seal: its last field is BLAKE3 of every byte before it, so that what is torn or
+//! flipped is damage, whatever it says by then.
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the manifest.
+pub(crate) const MANIFEST: &str = "qera_manifest.json";
+/// The first version of a manifest that is sealed.
+pub(crate) const FIRST_SEALED: u32 = 5;
+/// What stands before the digest,
+const BEFORE: &str = ",\n  \"seal\": \"blake3:";
+/// and behind it.
+const BEHIND: &str = "\"\n}";
+/// Hexadecimal digits of BLAKE3.
+const DIGITS: usize = 64;
+
+/// What a manifest's seal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ManifestSeal {
+    /// It is what was written.
+    Whole,
+    /// It is of a program that wrote none: nothing is known.
+    Unsealed,
+    /// It is not what was written.
+    Broken,
+}
+
+/// What tells a sealed manifest whose seal is gone from one of before.
+#[derive(Deserialize)]
+struct ManifestVersion {
+    #[serde(default)]
+    manifest_version: u32,
+}
+
+/// A manifest as the file's bytes, sealed.
+///
+/// # Errors
+/// What cannot be written as JSON.
+pub(crate) fn sealed(manifest: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec_pretty(manifest)?;
+    // The end of the object: the seal is its last field.
+    bytes.truncate(bytes.len().saturating_sub("\n}".len()));
+    let digest = blake3::hash(&bytes).to_hex();
+    for part in [BEFORE, digest.as_str(), BEHIND] {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Looks at the seal of a manifest.
+#[must_use]
+pub(crate) fn seal_of(bytes: &[u8]) -> ManifestSeal {
+    let end = bytes
+        .len()
+        .checked_sub(BEFORE.len() + DIGITS + BEHIND.len());
+    let parts = end.map(|end| bytes.split_at(end));
+    let found = parts.and_then(|(content, end)| {
+        let digest = end.strip_prefix(BEFORE.as_bytes())?;
+        Some((content, digest.strip_suffix(BEHIND.as_bytes())?))
+    });
+    match found {
+        Some((content, digest)) if blake3::hash(content).to_hex().as_bytes() == digest => {
+            ManifestSeal::Whole
+        }
+        Some(_) => ManifestSeal::Broken,
+        None => match serde_json::from_slice(bytes) {
+            Ok(ManifestVersion { manifest_version }) if manifest_version < FIRST_SEALED => {
+                ManifestSeal::Unsealed
+            }
+            _ => ManifestSeal::Broken,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn no_bit_of_a_sealed_manifest_is_another() {
+        let manifest = json!({"manifest_version": 5, "quantizer": "mxint4", "layers": []});
+        let bytes = sealed(&manifest).unwrap();
+        assert_eq!(seal_of(&bytes), ManifestSeal::Whole);
+        let read: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read["quantizer"], "mxint4");
+        assert!(read["seal"].as_str().unwrap().starts_with("blake3:"));
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                assert_eq!(
+                    seal_of(&flipped),
+                    ManifestSeal::Broken,
+                    "byte {at} bit {bit}"
+                );
+            }
+            assert_eq!(seal_of(&bytes[..at]), ManifestSeal::Broken, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn those_of_before_are_unsealed() {
+        for manifest in [json!({"manifest_version": 4}), json!({"layers": []})] {
+            let bytes = serde_json::to_vec_pretty(&manifest).unwrap();
+            assert_eq!(seal_of(&bytes), ManifestSeal::Unsealed);
+            assert_eq!(seal_of(&bytes[1..]), ManifestSeal::Broken);
+        }
+        assert_eq!(seal_of(b""), ManifestSeal::Broken);
+        assert_eq!(seal_of(b"[]"), ManifestSeal::Broken);
+    }
+}
