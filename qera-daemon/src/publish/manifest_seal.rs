@@ -1,7 +1,8 @@
 //! The manifest's seal: its last field is BLAKE3 of every byte before it, so that what is torn or
 //! flipped is damage, whatever it says by then.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 /// Name of the manifest.
 pub(crate) const MANIFEST: &str = "qera_manifest.json";
@@ -23,13 +24,6 @@ pub(crate) enum ManifestSeal {
     Unsealed,
     /// It is not what was written.
     Broken,
-}
-
-/// What tells a sealed manifest whose seal is gone from one of before.
-#[derive(Deserialize)]
-struct ManifestVersion {
-    #[serde(default)]
-    manifest_version: u32,
 }
 
 /// A manifest as the file's bytes, sealed.
@@ -63,19 +57,25 @@ pub(crate) fn seal_of(bytes: &[u8]) -> ManifestSeal {
             ManifestSeal::Whole
         }
         Some(_) => ManifestSeal::Broken,
-        None => match serde_json::from_slice(bytes) {
-            Ok(ManifestVersion { manifest_version }) if manifest_version < FIRST_SEALED => {
-                ManifestSeal::Unsealed
-            }
-            _ => ManifestSeal::Broken,
-        },
+        None if is_of_before(bytes) => ManifestSeal::Unsealed,
+        None => ManifestSeal::Broken,
     }
+}
+
+/// Whether a manifest without a seal never had one.
+fn is_of_before(bytes: &[u8]) -> bool {
+    let read = serde_json::from_slice::<Value>(bytes).ok();
+    let manifest = read.as_ref().and_then(Value::as_object);
+    manifest.is_some_and(|of| match of.get("manifest_version") {
+        Some(version) => version.as_u64().is_some_and(|of| of < FIRST_SEALED.into()),
+        None => true,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     #[test]
     fn no_bit_of_a_sealed_manifest_is_another() {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn those_of_before_are_unsealed() {
-        for manifest in [json!({"manifest_version": 4}), json!({"layers": []})] {
+        for manifest in [json!({"manifest_version": 4}), json!({"layers": [4]})] {
             let bytes = serde_json::to_vec_pretty(&manifest).unwrap();
             assert_eq!(seal_of(&bytes), ManifestSeal::Unsealed);
             assert_eq!(seal_of(&bytes[1..]), ManifestSeal::Broken);

@@ -77,6 +77,59 @@ fn a_file_alone_is_held_against_a_gguf() {
     expect_verdict(&run, 1, &said);
 }
 
+/// Copies the GGUF of an output folder to where nothing else lies.
+fn lone(daemon: &TestDaemon, out: &str) {
+    let file = daemon.path().join(out).join("current/adapter.gguf");
+    fs::create_dir_all(daemon.path().join("alone")).unwrap();
+    fs::copy(file, daemon.path().join("alone/x.gguf")).unwrap();
+}
+
+#[test]
+fn a_file_alone_is_held_against_its_own_keys() {
+    let daemon = published("gguf");
+    lone(&daemon, "qera-out");
+    let on = |base: &str| verify(&daemon, "alone/x.gguf", &["--base", base]);
+    let own = on("model.gguf");
+    expect_verdict(&own, 0, &["holds: "]);
+    assert!(!own.output.contains("not checked"), "{}", own.output);
+    expect_verdict(
+        &on("full.gguf"),
+        1,
+        &["full.gguf: is another file (blake3:"],
+    );
+    // On a base of ours, which its record tells.
+    write_config(&daemon);
+    for (out, quantizer) in [("a", "mxint4"), ("b", "mxint3")] {
+        let options = [
+            "--checkpoint",
+            "checkpoint",
+            "--emit-base",
+            "--format",
+            "gguf",
+        ];
+        let more = ["--quantizer", quantizer, "--out", out];
+        expect(&once(&daemon, &[&options[..], &more].concat()), 0, &[]);
+    }
+    lone(&daemon, "a");
+    expect_verdict(&on("a/base"), 0, &["holds: "]);
+    let said = "b/base: its base is blake3:";
+    expect_verdict(
+        &on("b/base"),
+        1,
+        &[said, "qera.fingerprints.base of x.gguf is"],
+    );
+    let said = "checkpoint: is the model in full precision by qera.fingerprints.model of x.gguf";
+    expect_verdict(&on("checkpoint"), 1, &[said]);
+    // In another generation, of which nothing is known by digests.
+    let from = daemon.path().join("b/current/adapter.gguf");
+    let to = daemon.path().join("a/current");
+    unseal(&to);
+    fs::copy(from, to.join("adapter.gguf")).unwrap();
+    let said = "adapter.gguf: qera.fingerprints.base is blake3:";
+    let run = verify(&daemon, "a/current", &[]);
+    expect_verdict(&run, 1, &[said, "it is the file of another adapter"]);
+}
+
 /// W~ of `OUT/base`, as a converter makes a GGUF of it; q is called so.
 fn write_served(daemon: &TestDaemon, file: &str, changed: Option<&str>) {
     let base = fs::read(daemon.path().join("qera-out/base/model.safetensors")).unwrap();

@@ -129,3 +129,18 @@ fn a_disk_that_fails_leaves_nothing_behind() {
     assert_eq!(left.filter(|name| name.contains("unfinished")).count(), 0);
     expect(&run_once(&daemon, &[]), 0, &["base as GGUF written"]);
 }
+
+/// A start looks at the file, not at its header alone.
+#[test]
+fn a_flipped_bit_ends_the_start() {
+    let daemon = daemon_with_model(&rich_model());
+    expect(&run_once(&daemon, &[]), 0, &[]);
+    let mut bytes = fs::read(base_file(&daemon)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(base_file(&daemon), bytes).unwrap();
+    let refused = run_once(&daemon, &[]);
+    let said = "base-gguf: its model.gguf is damaged: it is not what was written";
+    expect(&refused, 4, &[said, "remove the folder"]);
+    fs::remove_dir_all(daemon.path().join("qera-out/base-gguf")).unwrap();
+    expect(&run_once(&daemon, &[]), 0, &["published generation 2"]);
+}

@@ -1,13 +1,15 @@
 //! W~ that was rounded under what was seen goes where such a checkpoint's W~ can be.
 
-use qera_tests::daemon::expect;
+use std::fs;
+
+use qera_tests::daemon::{TestDaemon, expect, expect_verdict};
 use qera_tests::gguf_model::LAYERS;
 use qera_tests::gguf_read::ReadGguf;
 
-use crate::model::{MODEL, ON_MODEL, base, daemon_with_model, rich_model};
+use crate::model::{MODEL, ON_MODEL, base, base_file, daemon_with_model, rich_model};
 
 /// The base of a run on the Hugging Face folder, which holds the same W.
-fn of_folder(daemon: &qera_tests::daemon::TestDaemon, options: &[&str]) -> safetensors_of::Numbers {
+fn of_folder(daemon: &TestDaemon, options: &[&str]) -> safetensors_of::Numbers {
     let once = [
         "--once",
         "--watch",
@@ -42,6 +44,31 @@ mod safetensors_of {
     }
 }
 
+/// A copy of the base without its record is told by the manifest, to the last bit; a copy of the
+/// adapter without its manifest by its own keys.
+fn assert_copies_are_known(daemon: &TestDaemon) {
+    let (copy, base) = (daemon.path().join("served.gguf"), base_file(daemon));
+    fs::copy(base, &copy).unwrap();
+    expect_verdict(&daemon.verify(&["--base", "served.gguf"]), 0, &["holds: "]);
+    let mut bytes = fs::read(&copy).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&copy, bytes).unwrap();
+    let said = "is not the file that the adapter's manifest was written for";
+    expect_verdict(&daemon.verify(&["--base", "served.gguf"]), 1, &[said]);
+    let alone = daemon.path().join("x.gguf");
+    fs::copy(daemon.path().join("qera-out/current/adapter.gguf"), alone).unwrap();
+    let on = [
+        "verify",
+        "--adapter",
+        "x.gguf",
+        "--base",
+        "qera-out/base-gguf",
+    ];
+    let run = daemon.run(&on);
+    expect_verdict(&run, 0, &["holds: "]);
+    assert!(!run.output.contains("other names"), "{}", run.output);
+}
+
 #[test]
 fn it_is_a_gguf_where_the_checkpoint_is_one() {
     for (rounding, quantizer) in [
@@ -67,10 +94,11 @@ fn it_is_a_gguf_where_the_checkpoint_is_one() {
             "{}",
             verdict.output
         );
+        assert_copies_are_known(&daemon);
         let again = daemon.run(&[&["--once"], &ON_MODEL[..], &options].concat());
         expect(&again, 0, &["nothing new"]);
         // Its W~ is not made anew beside it.
-        std::fs::remove_dir_all(daemon.path().join("qera-out/state/rounded")).unwrap();
+        fs::remove_dir_all(daemon.path().join("qera-out/state/rounded")).unwrap();
         let refused = daemon.run(&[&["--once"], &ON_MODEL[..], &options].concat());
         expect(&refused, 4, &["base-gguf"]);
     }

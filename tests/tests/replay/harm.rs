@@ -7,6 +7,7 @@ use half::f16;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::{self, LAYERS, daemon_with_gguf, empty_model};
+use qera_tests::output_folder::unseal;
 use qera_tests::safetensors_file::write_safetensors;
 use qera_tests::three_layers::{DOWN, K, LIVE_OPTIONS, Q, daemon_with_shards, once_with};
 use serde_json::Value;
@@ -24,7 +25,8 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// A daemon's folder with a base, and a copy of its generation in `adapter`.
+/// A daemon's folder with a base, and a copy of its generation in `adapter`, of whose files nothing
+/// is said but by what they do.
 fn published() -> TestDaemon {
     published_by(&once_with(&["--emit-base"]))
 }
@@ -36,6 +38,7 @@ fn published_by(options: &[&str]) -> TestDaemon {
         &daemon.path().join("qera-out/current"),
         &daemon.path().join("adapter"),
     );
+    unseal(&daemon.path().join("adapter"));
     daemon
 }
 

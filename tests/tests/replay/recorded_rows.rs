@@ -260,3 +260,43 @@ fn rows_are_known_by_what_they_are_and_not_by_how_many() {
     replayed.assert_holds();
     assert_eq!(replayed.totals()["same"], 3);
 }
+
+/// Rows of which nothing comes say nothing of an adapter.
+#[test]
+fn zeros_alone_and_a_single_row_are_not_checked() {
+    let daemon = daemon_with_shards(BINARY);
+    expect(&daemon.run(&once_with(&["--emit-base"])), 0, &[]);
+    remove_shards(&daemon);
+    let rows = |deep: Vec<f32>| {
+        [
+            TensorToWrite::f32(Q, &[ROWS, 8], &sine_values(ROWS * 8, 0.0)),
+            TensorToWrite::f32(DOWN, &[deep.len() / 12, 12], &deep),
+        ]
+    };
+    for (deep, why) in [
+        (
+            vec![0.0; 12 * ROWS],
+            "its 300 rows make no output and no error",
+        ),
+        (
+            sine_values(12, 0.0),
+            "a single row of its input says nothing",
+        ),
+    ] {
+        rename_in(&daemon, "shard", &rows(deep));
+        let replayed = replay(&daemon, "qera-out/current", &[]);
+        replayed.assert_holds();
+        let not_checked = replayed.lines("not_checked");
+        let said = format!("replay: {DOWN}: {why}");
+        assert!(
+            not_checked.iter().any(|line| line.contains(&said)),
+            "{not_checked:?}"
+        );
+        let layers = replayed.layers().iter();
+        let names: Vec<_> = layers.map(|layer| layer["name"].clone()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+    // Where it is so of every layer, nothing was replayed.
+    let single = replay(&daemon, "qera-out/current", &["--replay-rows", "1"]);
+    single.assert_problems(&["no layer of the peft adapter was replayed"]);
+}
