@@ -116,8 +116,9 @@ pub(crate) fn look_at(folder: &Path, said: &BaseFiles) -> Result<LookedAtBase, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::time::Duration;
     use std::fs;
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     /// A touched file is read and holds, a changed one of the same length does not; one that has the
     /// length and the time is not read.
