@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +151,15 @@ pub(crate) const MISSING: &str = "is missing";
 /// How a manifest is damaged whose seal does not fit.
 pub(crate) const BROKEN: &str = "has a seal that does not fit what it says";
 
+/// How a file is damaged whose name leads out of the folder: it is not looked at.
+const OUTSIDE: &str = "is no file of this folder";
+
+/// Whether a name that a manifest gives stays in its folder.
+fn lies_within(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
 /// How a manifest is damaged that says another number than its folder's.
 #[must_use]
 pub(crate) fn is_of_another(said: Option<u64>) -> String {
@@ -168,9 +177,13 @@ pub(crate) fn check_files(folder: &Path, files: &Digests) -> Result<Vec<DamagedF
     let mut damaged = Vec::new();
     for (name, said) in files {
         let path = folder.join(name);
-        let how = match FileDigest::of(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Some(MISSING.into()),
-            found => said.differs(&found.map_err(Fatal::io(&path, "read"))?),
+        let how = if lies_within(name) {
+            match FileDigest::of(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Some(MISSING.into()),
+                found => said.differs(&found.map_err(Fatal::io(&path, "read"))?),
+            }
+        } else {
+            Some(OUTSIDE.into())
         };
         damaged.extend(how.map(|how| DamagedFile {
             name: name.clone(),
@@ -221,4 +234,31 @@ pub(crate) fn is_ours(folder: &Path, number: u64, state: Option<&str>) -> bool {
 #[must_use]
 pub(crate) fn folder_name(number: u64) -> String {
     format!("{number:06}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Anyone can seal a manifest: what it names elsewhere is not read, whether it is there or not.
+    #[test]
+    fn names_that_lead_out_of_the_folder_are_not_followed() {
+        let folder = std::env::temp_dir().join(format!("qera-digests-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("inner")).unwrap();
+        let outside = folder.join("outside");
+        std::fs::write(&outside, "0123456789").unwrap();
+        std::fs::write(folder.join("inner/own"), "0123456789").unwrap();
+        let digest = FileDigest::of(&outside).unwrap();
+        let absolute = outside.to_str().unwrap();
+        let names = ["../outside", absolute, "", "own"];
+        let said = names.map(|name| (name.to_owned(), digest.clone()));
+        let damaged = check_files(&folder.join("inner"), &said.into()).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let mut named: Vec<_> = damaged.iter().map(|of| of.name.as_str()).collect();
+        named.sort_unstable();
+        let mut expected = ["", "../outside", absolute];
+        expected.sort_unstable();
+        assert_eq!(named, expected);
+        assert!(damaged.iter().all(|of| of.how == OUTSIDE));
+    }
 }
