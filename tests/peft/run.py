@@ -24,7 +24,7 @@ from test_tap import TapTests
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--daemon", required=True, help="the qera-daemon binary")
-    parser.add_argument("--write-table", action="store_true", help="print the table that README.md carries")
+    parser.add_argument("--write-table", action="store_true", help="print the table that docs/numbers.md carries")
     parser.add_argument("--write-picture", action="store_true", help="write docs/live.svg from a live run, and exit")
     parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md", help="whose code blocks are run")
     arguments = parser.parse_args()
