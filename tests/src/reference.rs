@@ -1,4 +1,4 @@
-//! Real layers with the official implementation's results (`QERA_REFERENCE_DATA`, README "Tests").
+//! Real layers with the official implementation's results (`QERA_REFERENCE_DATA`, CONTRIBUTING.md).
 //!
 //! Absent data skips a golden test, with a line that says so; with CI=true it fails.
 #![allow(clippy::unwrap_used, reason = "tests only")]
