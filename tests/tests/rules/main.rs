@@ -6,12 +6,15 @@
 
 mod circles;
 mod crates;
+mod design_pages;
+mod documents;
 mod doors;
 mod floors;
 mod graph;
 mod leftovers;
 mod method;
 mod names;
+mod options_page;
 mod signatures;
 mod sizes;
 mod sources;

@@ -12,6 +12,24 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// The pages of the root and of every folder, that of what people read and of taps included.
+pub(crate) fn markdown() -> Vec<Source> {
+    let mut found = sources("md");
+    collect("docs", "md", &mut found);
+    collect("taps", "md", &mut found);
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.file_name().unwrap();
+            found.push(Source {
+                path: name.to_str().unwrap().to_owned(),
+                text: std::fs::read_to_string(&path).unwrap(),
+            });
+        }
+    }
+    found
+}
+
 /// Reads every file of an extension in the folders that are the project's own.
 pub(crate) fn sources(extension: &str) -> Vec<Source> {
     let mut found = Vec::new();
