@@ -2,10 +2,10 @@
 //! R of today.
 //!
 //! For C = E V V^T under R', f(C) = tr G' - tr(V^T G' V), so that the gap is sum_{i<=k}
-//! lambda_i(G') - tr(V^T G' V) >= 0 (design 3.4). One application of G' to the vectors kept beside
-//! V gives both: the trace, and by Rayleigh-Ritz with its residuals (as in `subspace`) what the sum
-//! of the top eigenvalues is, about. G' is taken with the shrinkage that the correction was solved
-//! with.
+//! lambda_i(G') - tr(V^T G' V) >= 0 (docs/design/mathematics.md, "Gap"). One application of G' to
+//! the vectors kept beside V gives both: the trace, and by Rayleigh-Ritz with its residuals (as in
+//! `subspace`) what the sum of the top eigenvalues is, about. G' is taken with the shrinkage that
+//! the correction was solved with.
 //!
 //! Only for QERA-exact and QERA-approx: the other methods' S has another unit than f.
 //!

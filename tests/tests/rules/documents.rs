@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::sources::{Source, assert_none, markdown, root};
+use crate::sources::{Source, assert_none, markdown, root, sources};
 
 const README_WORDS_MAX: usize = 900;
 const COLUMNS_MAX: usize = 100;
@@ -193,6 +193,30 @@ fn links_lead_somewhere() {
     assert_none("links to a file or a heading that is not there", &findings);
 }
 
+/// Pages that a text names, as `docs/running.md`.
+fn named_pages(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c);
+    let words = text.split(|c| !is_part(c));
+    let words = words.map(|word| word.trim_end_matches('.'));
+    words
+        .filter(|word| word.starts_with("docs/") && word.ends_with(".md"))
+        .collect()
+}
+
+/// A comment cites what the repository holds, or a paper.
+#[test]
+fn pages_that_code_cites_are_there() {
+    let files = ["rs", "py", "sh"].into_iter().flat_map(sources);
+    let made_up = "tests/tests/rules/";
+    let mut findings = Vec::new();
+    for file in files.filter(|file| !file.path.starts_with(made_up)) {
+        let pages = named_pages(&file.text).into_iter();
+        let absent = pages.filter(|page| !root().join(page).exists());
+        findings.extend(absent.map(|page| format!("{}: {page}", file.path)));
+    }
+    assert_none("pages that code cites and that are not there", &findings);
+}
+
 #[test]
 fn words_and_columns_are_counted() {
     assert_eq!(words("| a | `--b` | 1.5 |\n- two words\n```\ncode\n```"), 6);
@@ -228,4 +252,6 @@ fn a_broken_link_is_seen() {
     );
     assert_eq!(links("```\n[x](none.md)\n```"), 0);
     assert_eq!(links("[x](none.md) [y](b.md#no-heading) [z](../b.md)"), 3);
+    let cited = "// see docs/a-b.md, \"C\", and (docs/d/e.md). Not docs/f.svg or x.md.";
+    assert_eq!(named_pages(cited), ["docs/a-b.md", "docs/d/e.md"]);
 }
