@@ -1,7 +1,8 @@
 //! What solving one layer costs, for the plan: what exists at one time, stage by stage.
 //!
-//! E, R, what is packed of them and bases are pages of their own that go back to the system when
-//! they are dropped, so that they are added up for each stage and the largest sum counts. The rest
+//! E, R, what is packed of them and bases are pages of their own that serve the next of their size
+//! or go back to the system when they are dropped, and what is kept never raises their peak: they
+//! are added up for each stage and the largest sum counts. The rest
 //! (skinny products, small matrices) comes from the allocator, which keeps it for the next stage:
 //! of those the largest counts, beside the largest of the pages.
 

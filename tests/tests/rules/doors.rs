@@ -25,12 +25,12 @@ const DISK_EXCEPTIONS: [(&str, &str, &str); 5] = [
         "reads /proc/self/mountinfo",
     ),
     (
-        "host/kernels/page_vec.rs",
+        "host/kernels/pages.rs",
         "memmap2::MmapMut",
         "maps memory, no file",
     ),
-    ("host/kernels/page_vec.rs", "MmapMut::map_anon", "the same"),
-    ("host/kernels/page_vec.rs", "memmap2::Advice", "the same"),
+    ("host/kernels/pages.rs", "MmapMut::map_anon", "the same"),
+    ("host/kernels/pages.rs", "memmap2::Advice", "the same"),
 ];
 
 /// The increment of splitmix64, in hexadecimal and decimal digits; in two pieces, so that it is not

@@ -17,6 +17,7 @@
 
 pub(crate) mod micro;
 pub(crate) mod page_vec;
+pub(crate) mod pages;
 pub(crate) mod panel;
 pub(crate) mod products;
 pub(crate) mod rank_update;

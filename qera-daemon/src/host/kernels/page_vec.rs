@@ -1,6 +1,6 @@
 //! Memory for large arrays of numbers: zeroed, at a cache line, so that no vector load touches two,
-//! and in huge pages where the system gives them. It goes back to the system with the array: what
-//! an allocator would keep of R and E is no part of what was planned.
+//! and in huge pages where the system gives them. What an allocator would keep of R and E is no part
+//! of what was planned: it goes to the next array of the same size, or back to the system (`pages`).
 //!
 //! A solve writes R and E once in f32 and reads them some twenty times. In pages of 4 KiB the first
 //! touch of that memory costs a fifth of a warm solve at 4096 x 4096; in pages of 2 MiB it is not
@@ -9,11 +9,12 @@
 use core::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
-use memmap2::{Advice, MmapMut};
+
+use crate::host::kernels::pages::Pages;
 
 const LINE_BYTES: usize = 64;
 /// Arrays from this size on are mapped.
-const MAPPED_BYTES: usize = 1 << 20;
+const MAPPED_BYTES: usize = 512 << 10;
 
 /// An array that does not grow.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct PageVec<T> {
 #[derive(Debug)]
 enum Memory<T> {
     Heap(Vec<T>),
-    Pages(MmapMut),
+    Pages(Pages),
 }
 
 impl<T: Pod> PageVec<T> {
@@ -35,10 +36,8 @@ impl<T: Pod> PageVec<T> {
     pub fn zeroed(length: usize) -> Self {
         let bytes = length * size_of::<T>();
         if bytes >= MAPPED_BYTES
-            && let Ok(pages) = MmapMut::map_anon(bytes)
+            && let Some(pages) = Pages::zeroed(bytes)
         {
-            // Advice only: without huge pages it is slower and right.
-            let _ = pages.advise(Advice::HugePage);
             return Self {
                 memory: Memory::Pages(pages),
                 from: 0,
