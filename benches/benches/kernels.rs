@@ -141,7 +141,7 @@ impl Data {
         let mut cases = Vec::new();
         for (dtype, bytes) in &self.rows {
             let name = format!("{} x_t_x {} m={m}", kernel.name(), dtype.name());
-            let bf16 = kernel.multiplies_bf16() && *dtype == FloatDtype::Bf16;
+            let bf16 = kernel.multiplies_in_bf16(*dtype);
             let scratch = scratch.clone();
             cases.push(Case::new(name, bf16, m * m * ROWS, move || {
                 let rows = StoredRows::bytes(bytes, *dtype, m);

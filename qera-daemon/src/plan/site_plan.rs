@@ -199,11 +199,13 @@ impl Announced<'_> {
     fn scratch_bytes(&self) -> u64 {
         let (m, kernel) = (self.site.in_features, self.run.settings.compute.kernel);
         let bytes = |entry: &&Entry| {
-            let in_pairs =
-                kernel.multiplies_bf16() && entry.dtype == FloatDtype::Bf16 && !entry.is_weighted();
-            scratch_bytes(m, entry.rows, in_pairs)
+            let dtype = match entry.is_weighted() {
+                true => FloatDtype::F32,
+                false => entry.dtype,
+            };
+            scratch_bytes(kernel, m, entry.rows, dtype)
         };
         let most = self.entries.iter().map(bytes).max();
-        most.unwrap_or_else(|| scratch_bytes(m, usize::MAX, false)) as u64
+        most.unwrap_or_else(|| scratch_bytes(kernel, m, usize::MAX, FloatDtype::F32)) as u64
     }
 }

@@ -6,6 +6,7 @@ use qera_core::reconstruct::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::imatrix_files::ImatrixRecord;
+use crate::host::kernels::names::KernelNames;
 use crate::judge::evidence::Evidence;
 use crate::judge::held_out::ChoiceOrigin;
 use crate::judge::progress::Folding;
@@ -61,6 +62,8 @@ pub(crate) struct Manifest {
     /// What base and adapter cost; absent where no layer is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bits_per_weight: Option<BitsPerWeight>,
+    /// What multiplied rows of each type in the run that published.
+    pub(crate) kernels: KernelNames,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// Whose names the adapter has.
@@ -329,6 +332,7 @@ impl Manifest {
                 .map(|layer| LayerRecord::new(of, layer, written.forms))
                 .collect(),
             settings: SettingsRecord::new(settings, weights),
+            kernels: KernelNames::of(settings.compute.kernel),
             inputs,
         }
     }

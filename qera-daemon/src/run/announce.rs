@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::disk;
+use crate::host::kernels::names::KernelNames;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::run_events::{RunStarted, StateRestored};
@@ -276,13 +277,17 @@ pub(crate) fn tell_restored(
 
 /// This version computes on the CPU; the probe says what stands in the way of a GPU.
 fn device(settings: &Settings) -> String {
-    let kernel = settings.compute.kernel.name();
+    let compute = &settings.compute;
+    let mut kernel = KernelNames::of(compute.kernel).to_string();
+    if let Some(what) = &compute.done_without {
+        kernel = format!("{kernel} {what}");
+    }
     match qera_gpu::probe() {
         qera_gpu::Probe::Unavailable(reason) => {
-            format!("computing on the CPU by {kernel} kernels ({reason})")
+            format!("computing on the CPU by {kernel} ({reason})")
         }
-        found => format!(
-            "computing on the CPU by {kernel} kernels ({found:?} is not used by this version)"
-        ),
+        found => {
+            format!("computing on the CPU by {kernel} ({found:?} is not used by this version)")
+        }
     }
 }

@@ -9,6 +9,9 @@ use crate::settings::parse::at_least;
 /// More would only fail when they are started.
 const THREADS_MAX: usize = 1024;
 
+/// The kernel that is taken unless one is named.
+const AUTO: &str = "auto";
+
 /// Where it is computed.
 #[derive(Debug, Clone)]
 pub(crate) struct ComputeSettings {
@@ -16,6 +19,8 @@ pub(crate) struct ComputeSettings {
     pub(crate) threads: usize,
     /// Instructions that accumulate and solve.
     pub(crate) kernel: Kernel,
+    /// What `auto` did without, and why.
+    pub(crate) done_without: Option<String>,
     /// What the plan may use.
     pub(crate) memory_budget: MemoryBudget,
 }
@@ -27,10 +32,11 @@ impl ComputeSettings {
     /// [`Fatal::Usage`].
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         let budget = options.memory_budget.as_deref().unwrap_or_default();
+        let name = options.kernel.as_deref().unwrap_or(AUTO);
         Ok(Self {
             threads: threads(options)?,
-            kernel: Kernel::named(options.kernel.as_deref().unwrap_or("auto"))
-                .map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
+            done_without: (name == AUTO).then(Kernel::done_without).flatten(),
+            kernel: Kernel::named(name).map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
             memory_budget: MemoryBudget::parse(budget)?,
         })
     }

@@ -319,10 +319,10 @@ pub(crate) struct Options {
     pub(crate) threads: Option<u32>,
 
     /// Instructions that accumulate and solve; all are within the same bound of each other
-    /// [default: auto, the fastest here]
+    /// [default: auto, what measured fastest on CPUs like this one]
     #[arg(
         long,
-        value_name = "auto|portable|avx2|avx512|avx512-bf16",
+        value_name = "auto|portable|avx2|avx512|avx512-bf16|amx-bf16",
         global = true
     )]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,19 +1,19 @@
 //! Bytes and the number of cores.
 
-use qera_daemon::{ColumnMajor, Compute, Cores, Kernel, Scratch, trace_products};
+use qera_daemon::{ColumnMajor, Compute, Cores, Scratch, trace_products};
 use qera_tests::spectra::uniform;
 
-use super::{DTYPES, Encoded, activations, fold, same_bytes, with_compute};
+use super::{DTYPES, Encoded, activations, fold, kernels, same_bytes, with_compute};
 
 /// No bit depends on the number of cores, nor on whether the caller has one.
 #[test]
 fn any_number_of_cores_gives_the_same_bytes() {
-    let (m, rows) = (577, 1537);
+    let (m, rows) = (289, 1537);
     let vectors = uniform(49, m, 5).to_faer();
     for dtype in DTYPES {
         let encoded = Encoded::new(&activations(rows, m), m, dtype);
         let numbers: Vec<f32> = encoded.wide.iter().map(|x| *x as f32).collect();
-        for kernel in Kernel::available() {
+        for kernel in kernels() {
             let all = |compute: Compute<'_>| {
                 let mut found = fold(compute, &[encoded.stored()], m);
                 let columns = ColumnMajor::new(&numbers, m);

@@ -1,4 +1,5 @@
-//! The matrix kernels in every form that this CPU has, against the same products in f64.
+//! The matrix kernels in every form that this CPU has, and AMX's by its model, against the same
+//! products in f64.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -22,6 +23,13 @@ use qera_tests::spectra::uniform;
 const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
 /// The smallest normal f32: products below it may be lost.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+
+/// Every form that runs here.
+fn kernels() -> Vec<Kernel> {
+    let mut kernels = Kernel::available();
+    kernels.push(Kernel::named("amx-bf16-model").unwrap());
+    kernels
+}
 
 /// Rows as a shard holds them, and what they are.
 struct Encoded {

@@ -6,20 +6,25 @@ use qera_daemon::{Kernel, KernelError};
 fn kernels_by_name() {
     assert_eq!(Kernel::named("auto").unwrap(), Kernel::best());
     let available = Kernel::available();
-    assert_eq!(available.last(), Some(&Kernel::best()));
+    assert!(available.contains(&Kernel::best()));
     assert_eq!(available[0].name(), "portable", "whatever the CPU");
     for name in ["", "AVX2", "avx", "best", "portable "] {
         let refused = Kernel::named(name).unwrap_err();
         assert_eq!(refused, KernelError::Unknown(name.into()));
         assert_eq!(
             refused.to_string(),
-            format!("'{name}' is no kernel: auto, portable, avx2, avx512, avx512-bf16")
+            format!(
+                "'{name}' is no kernel: auto, portable, avx2, avx512, avx512-bf16, amx-bf16, amx-bf16-model"
+            )
         );
     }
     let here: Vec<&str> = available.iter().map(|kernel| kernel.name()).collect();
-    for name in ["portable", "avx2", "avx512", "avx512-bf16"] {
+    for name in ["portable", "avx2", "avx512", "avx512-bf16", "amx-bf16"] {
         match Kernel::named(name) {
             Ok(kernel) => assert!(available.contains(&kernel) && kernel.name() == name),
+            Err(KernelError::Refused { why, .. }) => {
+                assert!(name == "amx-bf16" && !here.contains(&name), "{why}");
+            }
             Err(refused) => {
                 assert!(!here.contains(&name));
                 let message = refused.to_string();
@@ -30,6 +35,9 @@ fn kernels_by_name() {
             }
         }
     }
+    let model = Kernel::named("amx-bf16-model").unwrap();
+    assert_eq!(model.name(), "amx-bf16-model", "whatever the CPU");
+    assert!(!available.contains(&model), "a model is never chosen");
     // What a CPU without the instructions is told.
     let missing = KernelError::Missing {
         name: "avx512".into(),

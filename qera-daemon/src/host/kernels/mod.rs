@@ -9,13 +9,18 @@
 //! multiplied as they came (products exact, twice the rate), and R and E are read as they lie in
 //! memory.
 //!
-//! Which form runs is decided once, by what the CPU has ([`Kernel::best`]) or by name (`--kernel`).
-//! The forms differ in the order of f32 sums, and bf16 products take numbers below 2^-126 for 0:
+//! Which form runs is decided once, by the table in `auto` ([`Kernel::best`]) or by name
+//! (`--kernel`): a form is what numbers are multiplied by, and what pairs of bf16 rows are. The forms differ in the order of f32 sums, and bf16 products take numbers below 2^-126 for 0:
 //! entries of X^T X are within [`ENTRY_ERROR`] of sqrt(R_ii R_jj) of the exact ones in every form.
 //! Tiles, blocks and the tasks handed to cores are cut by sizes alone, so that no bit depends on
 //! the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod auto;
 pub(crate) mod micro;
+pub(crate) mod names;
+pub(crate) mod pack;
+pub(crate) mod packed_block;
 pub(crate) mod page_vec;
 pub(crate) mod pages;
 pub(crate) mod panel;
@@ -23,6 +28,11 @@ pub(crate) mod products;
 pub(crate) mod rank_update;
 pub(crate) mod row_weights;
 pub(crate) mod stored;
+pub(crate) mod tile_block;
+
+use qera_core::dtype::FloatDtype;
+
+use crate::host::kernels::micro::amx::TileUnit;
 
 /// Terms summed in f32 before the sum goes to f64; `products` sums half as many again rather than
 /// leave a short piece.
@@ -35,17 +45,27 @@ pub const ENTRY_ERROR: f64 = 3e-6;
 
 /// A form of the kernels that this CPU can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kernel(Form);
+pub struct Kernel {
+    vectors: Vectors,
+    pairs: Option<PairProducts>,
+}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Form {
+/// What numbers are multiplied by, as f32 or f64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vectors {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+}
+
+/// What pairs of bf16 rows are multiplied by, without being widened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PairProducts {
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    Amx(TileUnit),
 }
 
 /// Size of a tile of X^T X.
@@ -59,7 +79,9 @@ struct TileShape {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// Not a name of a kernel.
-    #[error("'{0}' is no kernel: auto, portable, avx2, avx512, avx512-bf16")]
+    #[error(
+        "'{0}' is no kernel: auto, portable, avx2, avx512, avx512-bf16, amx-bf16, amx-bf16-model"
+    )]
     Unknown(String),
     /// A kernel for another CPU.
     #[error("kernel '{name}' needs a CPU with {needs}; this one runs: {here}")]
@@ -71,38 +93,80 @@ pub enum KernelError {
         /// The names of those that run here.
         here: String,
     },
+    /// The CPU has the instructions, and they are not to be used.
+    #[error("kernel '{name}' cannot run here: {why}")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// What stands in the way.
+        why: String,
+    },
 }
 
 impl Kernel {
-    /// Every kernel that this CPU can run, the fastest last.
+    const PORTABLE: Self = Self {
+        vectors: Vectors::Portable,
+        pairs: None,
+    };
+
+    /// Every kernel of instructions that this CPU can run, `portable` first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut found = vec![Self(Form::Portable)];
+        let mut found = vec![Self::PORTABLE];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Self(Form::Avx2));
-                if is_x86_feature_detected!("avx512f") {
-                    found.push(Self(Form::Avx512));
-                    if is_x86_feature_detected!("avx512bf16") {
-                        found.push(Self(Form::Avx512Bf16));
-                    }
+            let has = auto::Cpu::here().has;
+            let mut add = |is_here: bool, vectors, pairs| {
+                if is_here {
+                    found.push(Self { vectors, pairs });
                 }
+            };
+            add(has.avx2, Vectors::Avx2, None);
+            add(has.avx512, Vectors::Avx512, None);
+            add(
+                has.avx512_bf16,
+                Vectors::Avx512,
+                Some(PairProducts::Avx512Bf16),
+            );
+            if let Some(Ok(unit)) = has.tile_unit() {
+                add(true, Vectors::Avx512, Some(PairProducts::Amx(unit)));
             }
         }
         found
     }
 
-    /// The fastest that this CPU can run.
+    /// What `auto` stands for on this CPU.
     #[must_use]
     pub fn best() -> Self {
-        Self::available().pop().unwrap_or(Self(Form::Portable))
+        #[cfg(target_arch = "x86_64")]
+        return auto::Cpu::here().best();
+        #[cfg(not(target_arch = "x86_64"))]
+        return Self::PORTABLE;
+    }
+
+    /// Why `auto` does without an instruction that it would use on this CPU.
+    #[must_use]
+    pub(crate) fn done_without() -> Option<String> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(Err(refusal)) = auto::Cpu::here().has.tile_unit() {
+            return Some(format!("without AMX: {refusal}"));
+        }
+        None
+    }
+
+    /// The tile program by its model, beside the widest vectors of this CPU.
+    fn modelled() -> Self {
+        Self {
+            vectors: Self::best().vectors,
+            pairs: Some(PairProducts::Amx(TileUnit::Model)),
+        }
     }
 
     /// By its name, or the best for `auto`.
     ///
     /// # Errors
-    /// [`KernelError`] for a name that is none, or one whose instructions this CPU lacks.
+    /// [`KernelError`] for a name that is none, or one whose instructions this CPU lacks or the
+    /// operating system does not give.
     pub fn named(name: &str) -> Result<Self, KernelError> {
         let needs = match name {
             "auto" => return Ok(Self::best()),
@@ -110,8 +174,17 @@ impl Kernel {
             "avx2" => "AVX2 and FMA",
             "avx512" => "AVX-512F",
             "avx512-bf16" => "AVX-512F and AVX512-BF16",
+            "amx-bf16" => "AVX-512F, AMX-TILE and AMX-BF16",
+            "amx-bf16-model" => return Ok(Self::modelled()),
             _ => return Err(KernelError::Unknown(name.into())),
         };
+        #[cfg(target_arch = "x86_64")]
+        if let ("amx-bf16", Some(Err(refusal))) = (name, auto::Cpu::here().has.tile_unit()) {
+            return Err(KernelError::Refused {
+                name: name.into(),
+                why: refusal.to_string(),
+            });
+        }
         let here = Self::available();
         let names = || here.iter().map(|k| k.name()).collect::<Vec<_>>().join(", ");
         here.iter()
@@ -127,57 +200,80 @@ impl Kernel {
     /// Its name, as `--kernel` takes it.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self.0 {
-            Form::Portable => "portable",
+        match self.pairs {
             #[cfg(target_arch = "x86_64")]
-            Form::Avx2 => "avx2",
+            Some(PairProducts::Avx512Bf16) => "avx512-bf16",
             #[cfg(target_arch = "x86_64")]
-            Form::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Form::Avx512Bf16 => "avx512-bf16",
+            Some(PairProducts::Amx(TileUnit::Hardware)) => "amx-bf16",
+            Some(PairProducts::Amx(TileUnit::Model)) => "amx-bf16-model",
+            None => self.vectors.name(),
         }
     }
 
-    /// Whether bf16 rows are multiplied without being widened.
+    /// The name of what multiplies rows of this type without weights: this kernel's, or that of the
+    /// one that it is built on. Rows with weights are multiplied as f32 ones.
     #[must_use]
-    pub const fn multiplies_bf16(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return matches!(self.0, Form::Avx512Bf16);
-        #[cfg(not(target_arch = "x86_64"))]
-        return false;
+    pub const fn name_for(self, dtype: FloatDtype) -> &'static str {
+        if self.multiplies_in_bf16(dtype) {
+            self.name()
+        } else {
+            self.vectors.name()
+        }
+    }
+
+    /// Whether rows of this type are multiplied in bf16, as they are or as sums of two.
+    #[must_use]
+    pub const fn multiplies_in_bf16(self, dtype: FloatDtype) -> bool {
+        match dtype {
+            FloatDtype::Bf16 => self.pairs.is_some(),
+            FloatDtype::F16 => matches!(self.pairs, Some(PairProducts::Amx(_))),
+            FloatDtype::F32 => false,
+        }
     }
 
     /// Lanes and columns of a tile of X^T X.
     const fn tile(self) -> TileShape {
-        let (lanes, columns) = match self.0 {
-            Form::Portable => (micro::portable::LANES, micro::portable::COLUMNS),
+        let (lanes, columns) = match self.vectors {
+            Vectors::Portable => (micro::portable::LANES, micro::portable::COLUMNS),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx2 => (16, micro::avx2::COLUMNS),
+            Vectors::Avx2 => (16, micro::avx2::COLUMNS),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx512 | Form::Avx512Bf16 => (48, micro::COLUMNS),
+            Vectors::Avx512 => (48, micro::COLUMNS),
         };
         TileShape { lanes, columns }
     }
 
     /// Adds a tile's sums to f64 ones.
     fn add(self, tile: &[f32], sums: &mut [f64]) {
-        match self.0 {
-            Form::Portable => micro::add(tile, sums),
+        match self.vectors {
+            Vectors::Portable => micro::add(tile, sums),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx2 => micro::avx2::add(tile, sums),
+            Vectors::Avx2 => micro::avx2::add(tile, sums),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx512 | Form::Avx512Bf16 => micro::avx512::add(tile, sums),
+            Vectors::Avx512 => micro::avx512::add(tile, sums),
         }
     }
 
     /// Lanes of a vector.
     const fn vector(self) -> usize {
-        match self.0 {
-            Form::Portable => micro::portable::LANES,
+        match self.vectors {
+            Vectors::Portable => micro::portable::LANES,
             #[cfg(target_arch = "x86_64")]
-            Form::Avx2 => 8,
+            Vectors::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
-            Form::Avx512 | Form::Avx512Bf16 => 16,
+            Vectors::Avx512 => 16,
+        }
+    }
+}
+
+impl Vectors {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::micro::TILE_MAX;
 use crate::host::kernels::page_vec::PageVec;
-use crate::host::kernels::{Form, Kernel, SUM_ROWS, micro};
+use crate::host::kernels::{Kernel, SUM_ROWS, Vectors, micro};
 use crate::host::rounding::narrow;
 
 /// Rows of B, and of the packed vectors, that are multiplied before the next ones: what stays in
@@ -67,12 +67,12 @@ impl Sum for f32 {
         column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     ) {
-        match kernel.0 {
-            Form::Portable => micro::portable::columns(x, from_fn(column), tile),
+        match kernel.vectors {
+            Vectors::Portable => micro::portable::columns(x, from_fn(column), tile),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx2 => micro::avx2::columns(width / 8, x, from_fn(column), tile),
+            Vectors::Avx2 => micro::avx2::columns(width / 8, x, from_fn(column), tile),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx512 | Form::Avx512Bf16 => {
+            Vectors::Avx512 => {
                 micro::avx512::columns(width / 16, x, from_fn(column), tile);
             }
         }
@@ -85,8 +85,8 @@ impl Sum for f32 {
 
 impl Sum for f64 {
     fn lanes(kernel: Kernel) -> usize {
-        match kernel.0 {
-            Form::Portable => kernel.vector(),
+        match kernel.vectors {
+            Vectors::Portable => kernel.vector(),
             #[cfg(target_arch = "x86_64")]
             _ => kernel.vector() / 2,
         }
@@ -103,12 +103,12 @@ impl Sum for f64 {
         column: impl Fn(usize) -> Column<'b>,
         tile: &mut [Self; TILE_MAX],
     ) {
-        match kernel.0 {
-            Form::Portable => micro::portable::columns_f64(x, from_fn(column), tile),
+        match kernel.vectors {
+            Vectors::Portable => micro::portable::columns_f64(x, from_fn(column), tile),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx2 => micro::avx2::columns_f64(width / 4, x, from_fn(column), tile),
+            Vectors::Avx2 => micro::avx2::columns_f64(width / 4, x, from_fn(column), tile),
             #[cfg(target_arch = "x86_64")]
-            Form::Avx512 | Form::Avx512Bf16 => {
+            Vectors::Avx512 => {
                 micro::avx512::columns_f64(width / 8, x, from_fn(column), tile);
             }
         }

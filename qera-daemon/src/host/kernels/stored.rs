@@ -146,14 +146,32 @@ impl<'a> StoredRows<'a> {
         }
     }
 
-    /// Whether every number is a bf16 number, so that products in bf16 lose nothing.
-    pub(crate) fn is_bf16(&self) -> bool {
-        match self.numbers {
-            StoredNumbers::Floats(values) => values
-                .chunks(4096)
-                .all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits()) & 0xffff == 0),
-            StoredNumbers::Bytes(_, dtype) => dtype == FloatDtype::Bf16,
+    /// Whether they came as numbers of this type, or were decoded from such, as far as one can see.
+    pub(crate) fn are(&self, dtype: FloatDtype) -> bool {
+        let values = match self.numbers {
+            StoredNumbers::Floats(values) => values,
+            StoredNumbers::Bytes(_, own) => return own == dtype,
+        };
+        let lost_in_bf16 =
+            |piece: &[f32]| piece.iter().fold(0, |bits, x| bits | x.to_bits()) & 0xffff;
+        match dtype {
+            FloatDtype::F32 => true,
+            FloatDtype::F16 => values.iter().all(|x| is_f16(*x)),
+            FloatDtype::Bf16 => values.chunks(4096).all(|piece| lost_in_bf16(piece) == 0),
         }
+    }
+}
+
+/// Whether a finite number is one of f16: 11 significant bits, none below 2^-24, at most 65504.
+fn is_f16(x: f32) -> bool {
+    const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
+    const PER_SUBNORMAL: f32 = 16_777_216.0; // 2^24
+    let size = x.abs();
+    if size < SMALLEST_NORMAL {
+        let count = size * PER_SUBNORMAL;
+        count.trunc().to_bits() == count.to_bits()
+    } else {
+        size <= 65504.0 && x.to_bits() & 0x1fff == 0
     }
 }
 
@@ -196,6 +214,28 @@ impl KeptRows {
         match self {
             Self::Floats(values) => StoredRows::floats(values, in_features),
             Self::Bytes(bytes, dtype) => StoredRows::bytes(bytes, *dtype, in_features),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn decoded_f16_numbers_are_known() {
+        for bits in 0..=u16::MAX {
+            let x = f16::from_bits(bits).to_f32();
+            if x.is_finite() {
+                assert!(is_f16(x), "{x:e}");
+                // The next f32 is none, nor is one below the smallest.
+                assert!(!is_f16(f32::from_bits(x.to_bits() + 1)), "{x:e}");
+            }
+        }
+        for none in [65536.0, 65520.0, 1e5, 3e-8, 1e-30, f32::MIN_POSITIVE] {
+            assert!(!is_f16(none), "{none:e}");
         }
     }
 }

@@ -225,7 +225,7 @@ pub(in super::super) mod avx512 {
     }
 
     /// 48 lanes of pairs. Called where
-    /// [`Kernel::multiplies_bf16`](super::super::super::Kernel::multiplies_bf16) only.
+    /// [`Kernel::multiplies_in_bf16`](super::super::super::Kernel::multiplies_in_bf16) only.
     pub(in super::super::super) fn pairs(a: &[u32], b: &[u32], tile: &mut Tile) {
         // SAFETY: a `Kernel` of the form AVX512-BF16 is only made where avx512f and avx512bf16 were
         // found.
