@@ -139,14 +139,15 @@ def make_weight(in_features, out_features):
     return weight.astype(numpy.float32)
 
 
-def mxint4(weight, block_size=32):
-    """Returns the weight after quantization to MXINT4, blocks along in_features (a multiple of the block's size)."""
+def mxint(weight, width, block_size=32):
+    """Returns the weight after quantization to MXINT of so many bits, blocks along in_features (a multiple of the
+    block's size)."""
     blocks = weight.reshape(len(weight), -1, block_size)
     magnitude = numpy.abs(blocks)
     magnitude[magnitude < 2.0**-126] = 0
     exponent_field = (magnitude.view(numpy.uint32) >> 23).max(axis=2, keepdims=True)  # biased
-    step = numpy.maximum(exponent_field.astype(numpy.int32), 1) - 127 - 2  # its power of two
-    code = numpy.minimum(numpy.rint(numpy.ldexp(magnitude, -step)), 7)  # half to even
+    step = numpy.maximum(exponent_field.astype(numpy.int32), 1) - 127 - (width - 2)  # its power of two
+    code = numpy.minimum(numpy.rint(numpy.ldexp(magnitude, -step)), 2 ** (width - 1) - 1)  # half to even
     value = numpy.ldexp(code.astype(numpy.float32), step)
     return numpy.where(blocks < 0, -value, value).reshape(weight.shape)
 
@@ -172,7 +173,7 @@ class Data:
             site = Site(in_features)
             earlier = site.autocorrelation(4 * in_features)
             weight = make_weight(in_features, out_features)
-            error_t = torch.from_numpy(weight - mxint4(weight))
+            error_t = torch.from_numpy(weight - mxint(weight, 4))
             save_file({"r": torch.from_numpy(earlier), "error_t": error_t}, earlier_path)
             changed = 0.95 * earlier + 0.05 * site.autocorrelation(2 * in_features)
             save_file({"r": torch.from_numpy(changed), "error_t": error_t}, later_path)

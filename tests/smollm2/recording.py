@@ -1,4 +1,4 @@
-"""32 x 1,024 tokens of calibration.txt, recorded by the tap."""
+"""Sequences of 1,024 tokens of calibration.txt, recorded by the tap."""
 
 import json
 import pathlib
@@ -10,8 +10,8 @@ from source import digest
 SEQUENCES = 32
 
 
-def record(source, folder):
-    """A shard for each sequence, in `folder`. Goes on after the last one that is there."""
+def record(source, folder, count=SEQUENCES):
+    """A shard for each of the first `count` sequences, in `folder`. Goes on after the last one that is there."""
     made_by = {
         "model": digest(source.model / "model.safetensors"),
         "tap": digest(pathlib.Path(hugging_face.__file__)),
@@ -23,11 +23,11 @@ def record(source, folder):
     if json.loads(stamp.read_text()) != made_by:
         raise SystemExit(f"run.sh: {folder} was recorded from another model or by another tap; remove it")
     done = len(list(folder.glob("*.safetensors")))
-    if done == SEQUENCES:
+    if done == count:
         return
     model = source.load()
-    sequences = source.sequences("calibration.txt", SEQUENCES)[done:]
+    sequences = source.sequences("calibration.txt", count)[done:]
     with torch.no_grad(), hugging_face.Tap(model, folder, dtype="bf16", strict=True):
         for number, sequence in enumerate(sequences, done + 1):
             model(input_ids=sequence[None])
-            print(f"recorded sequence {number} of {SEQUENCES}", flush=True)
+            print(f"recorded sequence {number} of {count}", flush=True)

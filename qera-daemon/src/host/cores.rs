@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::host::core_time::{at_work, doing_for};
+
 /// The cores that may be used.
 #[derive(Debug)]
 pub struct Cores {
@@ -67,12 +69,13 @@ impl Cores {
                 work(piece);
             }
         };
+        let kind = at_work();
         std::thread::scope(|scope| {
             for core in helpers {
                 // A panic in a piece is passed on by the scope.
                 scope.spawn(move || {
                     let _core = core;
-                    take_turns();
+                    doing_for(kind, take_turns);
                 });
             }
             take_turns();

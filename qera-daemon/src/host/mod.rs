@@ -1,7 +1,7 @@
 //! Matrices on this machine: nothing here knows names of layers, files or settings.
 //!
-//! `cores` and `kernels` are what computes, `compute` the two together, `operand` a large matrix
-//! made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
+//! `cores` and `kernels` are what computes, `compute` the two together, `core_time` what for,
+//! `operand` a large matrix made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
 //! `factors` are A and B, `factor_type` what they are written in, `block_rounding` how where that is
 //! blocks; `allocator` is told once what memory to keep.
 
@@ -9,6 +9,7 @@ pub(crate) mod allocator;
 pub(crate) mod block_rounding;
 pub(crate) mod column_major;
 pub(crate) mod compute;
+pub(crate) mod core_time;
 pub(crate) mod cores;
 pub(crate) mod dense;
 pub(crate) mod equal_pivots;

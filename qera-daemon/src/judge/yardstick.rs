@@ -20,6 +20,7 @@ use crate::calibrate::window::Window;
 use crate::host::block_rounding::{InBlocks, RoundingMetric};
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::core_time::{WorkKind, doing};
 use crate::host::dense::product;
 use crate::host::factors::{Correction, Factors, Rounded, inner};
 use crate::host::kernels::stored::StoredRows;
@@ -216,10 +217,12 @@ pub(crate) fn power(
     statistics: &SiteStatistics,
     matrix: ColumnMajor<'_>,
 ) -> Trace {
-    let trace = statistics.second_moment.trace_with(compute, matrix);
-    trace.unwrap_or_else(|| Trace {
-        massive: 0.0,
-        ordinary: on_rows(compute, &statistics.window, matrix, None).unwrap_or_default(),
+    doing(WorkKind::Measure, || {
+        let trace = statistics.second_moment.trace_with(compute, matrix);
+        trace.unwrap_or_else(|| Trace {
+            massive: 0.0,
+            ordinary: on_rows(compute, &statistics.window, matrix, None).unwrap_or_default(),
+        })
     })
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::observe::command_events::CommandPrinted;
+use crate::observe::core_time_event::CoreTimeSpent;
 use crate::observe::imatrix_events::{ImatrixRead, ImatrixWritten, LayerStoodIn};
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::notify_events::{CanaryTried, GenerationServed, NotifyFailed};
@@ -112,6 +113,8 @@ pub(crate) enum Event<'a> {
     Canary(CanaryTried<'a>),
     /// A server does not serve what it should.
     NotifyFailed(NotifyFailed<'a>),
+    /// What the CPU did, at the end of a run or of `solve`.
+    CoreTime(CoreTimeSpent),
     /// The run ends without having done its work.
     Failed {
         /// Why.
@@ -170,6 +173,7 @@ impl fmt::Display for Event<'_> {
             Self::Served(served) => served.fmt(f),
             Self::Canary(tried) => tried.fmt(f),
             Self::NotifyFailed(failed) => failed.fmt(f),
+            Self::CoreTime(spent) => spent.fmt(f),
             Self::Failed { message } => write!(f, "error: {message}"),
         }
     }

@@ -1,10 +1,11 @@
 //! What is told of a run: events as they happen (`event` lists them, `run_events`,
 //! `layer_events`, `rounding_events` and `waiting` hold the longer ones, with what base and adapter
-//! cost in `bits`; `reporter` says them), a status for whoever
-//! asks (`status`), and readiness to a service manager (`systemd`).
+//! cost in `bits` and what the CPU did in `core_time_event`; `reporter` says them), a status for
+//! whoever asks (`status`), and readiness to a service manager (`systemd`).
 
 pub(crate) mod bits;
 pub(crate) mod command_events;
+pub(crate) mod core_time_event;
 pub(crate) mod event;
 pub(crate) mod imatrix_events;
 pub(crate) mod layer_events;

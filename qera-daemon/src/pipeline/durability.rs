@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::disk::clock;
 use crate::error::Fatal;
+use crate::host::core_time::{WorkKind, doing};
 use crate::observe::event::Event;
 use crate::pipeline::feeder::Feeder;
 use crate::source::refusal::{Reason, Refusal};
@@ -156,7 +157,7 @@ impl Feeder<'_> {
         let Some(sites) = self.dealer.save(&folder, &self.supply.sites)? else {
             return Ok(());
         };
-        self.supply.commit(&folder, sites)?;
+        doing(WorkKind::Write, || self.supply.commit(&folder, sites))?;
         self.unsaved_since = None;
         self.saving = clock::since(begun);
         self.consume();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::error::Fatal;
+use crate::host::core_time::{WorkKind, doing};
 use crate::judge::progress::LayerSummary;
 use crate::judge::schedule::first_point;
 use crate::observe::event::Event;
@@ -286,7 +287,8 @@ impl<'a> Publisher<'a> {
             unread: drain.unread.shards,
             ..self.inputs(&drain.gathered, true)
         };
-        self.context.quantize_rest(inputs.journal_position)?;
+        let position = inputs.journal_position;
+        doing(WorkKind::Round, || self.context.quantize_rest(position))?;
         Ok(if self.publish(inputs)? {
             Drained::Published
         } else {
@@ -313,7 +315,9 @@ impl<'a> Publisher<'a> {
         let outcomes = layer_outcomes(&self.latest, self.stand_ins.as_ref(), &entries);
         let (shards, quarantined, unread) =
             (inputs.shards, inputs.quarantined_shards, inputs.unread);
-        let report = self.target.publish(&outcomes, &summaries, inputs)?;
+        let target = &mut self.target;
+        let publish = || target.publish(&outcomes, &summaries, inputs);
+        let report = doing(WorkKind::Write, publish)?;
         for written in report.bases.events() {
             context.reporter.say(&written);
         }

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::calibrate::site::SiteStatistics;
 use crate::disk::clock;
 use crate::error::Fatal;
+use crate::host::core_time::{WorkKind, doing};
 use crate::judge::closing::score_site;
 use crate::judge::gap::pays;
 use crate::judge::progress::{LayerSummary, SolvePoint};
@@ -70,12 +71,14 @@ impl<'a> Solver<'a> {
             journal_position: gathered.position,
             drained: matches!(kind, JobKind::Cold { .. }),
         };
-        let quantized = context.quantize(solver, site, statistics, place)?;
+        let quantized = doing(WorkKind::Round, || {
+            context.quantize(solver, site, statistics, place)
+        })?;
         let solved = match &mut kind {
             _ if !quantized => Ok(SolvedSite::default()),
             JobKind::Cold { .. } => {
                 context.warn(site, statistics);
-                solver.solve(site, statistics, None)
+                doing(WorkKind::Subspace, || solver.solve(site, statistics, None))
             }
             JobKind::Point(job) => {
                 let solves = job.solves;
@@ -84,7 +87,9 @@ impl<'a> Solver<'a> {
                     newer: &job.newer,
                     scoring: &mut scoring,
                 };
-                self.solve_point(solver, site, statistics, point, solves)
+                doing(WorkKind::Measure, || {
+                    self.solve_point(solver, site, statistics, point, solves)
+                })
             }
         };
         context.ledger.solve_took(clock::since(begun), scoring);
@@ -127,7 +132,8 @@ impl<'a> Solver<'a> {
             let pays = pays.or_else(|fatal| fatal.of_layer().map(|_| true))?;
             point.progress.spared = !pays;
             if pays {
-                return solver.solve(site, statistics, Some(point));
+                let solve = || solver.solve(site, statistics, Some(point));
+                return doing(WorkKind::Subspace, solve);
             }
             self.context.ledger.solve_spared();
         }

@@ -11,6 +11,7 @@ use qera_core::reconstruct::Method;
 
 use crate::calibrate::imatrix::{GivenSite, GivenStatistics};
 use crate::error::Fatal;
+use crate::host::core_time::{WorkKind, doing};
 use crate::pipeline::context::Context;
 use crate::settings::Settings;
 use crate::settings::solve::SolveSettings;
@@ -88,7 +89,8 @@ impl<'a> StandIns<'a> {
                 return;
             }
             let GivenSite { site, statistics } = due[piece];
-            let solved = solver.solve(site, statistics, None);
+            let solve = || solver.solve(site, statistics, None);
+            let solved = doing(WorkKind::Subspace, solve);
             *answers[piece]
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner) = Some(solved);

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::calibrate::site::SiteStatistics;
 use crate::disk::clock;
 use crate::error::Fatal;
+use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::rank_update::Scratch;
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::context::Context;
@@ -133,12 +134,14 @@ impl<'a> Worker<'a> {
             // Nobody else has them now.
             let statistics = Arc::make_mut(&mut slot.statistics);
             let (compute, scratch) = (self.context.compute(), &mut self.scratch);
-            let folded = if slot.closed {
-                let share = self.context.settings.convergence.after.share();
-                statistics.follow(&site_rows, share, compute, scratch)
-            } else {
-                statistics.fold(&site_rows, compute, scratch)
-            };
+            let share = self.context.settings.convergence.after.share();
+            let folded = doing(WorkKind::Accumulate, || {
+                if slot.closed {
+                    statistics.follow(&site_rows, share, compute, scratch)
+                } else {
+                    statistics.fold(&site_rows, compute, scratch)
+                }
+            });
             folded.map_err(|error| Fatal::Fold {
                 site: self.context.name_of(site),
                 reason: error.into(),
@@ -259,7 +262,7 @@ impl<'a> Worker<'a> {
                 statistics: &slot.statistics,
                 progress: progress.as_deref(),
             };
-            let saved = write_site(&task.folder, site);
+            let saved = doing(WorkKind::Write, || write_site(&task.folder, site));
             task.saved.send(saved).map_err(|_| StageEnd::Neighbour)?;
         }
         Ok(())

@@ -6,6 +6,8 @@ use crate::calibrate::imatrix::GivenStatistics;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::host::cores::Cores;
+use crate::observe::core_time_event::CoreTimeSpent;
+use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::pipeline;
 use crate::pipeline::context::Context;
@@ -66,8 +68,9 @@ impl Cold<'_> {
         let gathered = restored.gathered;
         let drained = pipeline::run(&context, restored.sites, Some(target), |dealer| {
             Ok(Some(dealer.drain(&gathered, UnreadShards::default())))
-        })?;
-        Ok(match drained {
+        });
+        reporter.say(&Event::CoreTime(CoreTimeSpent::so_far()));
+        Ok(match drained? {
             Some(Drained::Published) if ledger.failed_layers() > 0 => Exit::Quarantined,
             Some(Drained::Published) => Exit::Done,
             _ => Exit::Failure,

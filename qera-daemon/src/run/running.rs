@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Fatal;
 use crate::host::cores::Cores;
+use crate::observe::core_time_event::CoreTimeSpent;
+use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::pipeline;
 use crate::pipeline::context::Context;
@@ -139,6 +141,7 @@ impl<'a> Running<'a> {
             Feeder::new(supply, dealer, published).run()
         });
         ledger.stop();
+        reporter.say(&Event::CoreTime(CoreTimeSpent::so_far()));
         Ok(Ending {
             drained: drained?,
             shards: ledger.shards(),

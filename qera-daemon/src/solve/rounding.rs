@@ -2,6 +2,7 @@
 //! too much or cannot hold it.
 
 use crate::host::block_rounding::InBlocks;
+use crate::host::core_time::{WorkKind, doing};
 use crate::host::factor_type::FactorType;
 use crate::host::factors::{Correction, Rounded};
 use crate::judge::yardstick::Yardstick;
@@ -30,8 +31,12 @@ impl Measured {
     pub(crate) fn new(
         asked: FactorType,
         correction: &Correction,
-        mut yardstick: Yardstick<'_>,
+        yardstick: Yardstick<'_>,
     ) -> Self {
+        doing(WorkKind::Measure, || Self::of(asked, correction, yardstick))
+    }
+
+    fn of(asked: FactorType, correction: &Correction, mut yardstick: Yardstick<'_>) -> Self {
         let error_with = yardstick.choose(correction);
         let doubt = yardstick.doubt(correction);
         let to_write = CorrectionToWrite {
@@ -99,9 +104,13 @@ impl CorrectionToWrite<'_> {
 
     fn tried(&self, dtype: FactorType) -> Tried {
         let (mut rounded, near) = match dtype {
-            FactorType::Float(_) => (self.correction.factors.round(dtype), None),
+            FactorType::Float(_) => {
+                let factors = &self.correction.factors;
+                (doing(WorkKind::Round, || factors.round(dtype)), None)
+            }
             FactorType::Q8_0 => {
-                let InBlocks { near, rounded } = self.yardstick.in_blocks(self.correction);
+                let in_blocks = || self.yardstick.in_blocks(self.correction);
+                let InBlocks { near, rounded } = doing(WorkKind::Round, in_blocks);
                 (rounded, Some(near))
             }
         };

@@ -7,6 +7,7 @@ use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::core_time::{WorkKind, doing};
 use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
@@ -76,7 +77,7 @@ impl<'a> SiteSolver<'a> {
             .filter(|_| method.needs_r());
         let r = r.map(|r| PreparedR::new(self.compute, r));
         let in_f64 = r.as_ref().is_some_and(|r| r.in_f64);
-        let verdict = judge(&layers, statistics, r.as_ref())?;
+        let verdict = doing(WorkKind::Choose, || judge(&layers, statistics, r.as_ref()))?;
         let metric = site_metric(method, statistics, r.as_ref(), verdict.shrinkage());
         let metric = match metric {
             Ok(metric) => metric,
@@ -227,7 +228,9 @@ impl Before<'_> {
     /// Scores the corrections of the solve points before on the newer rows.
     fn test(&mut self, rows: u64, error: ColumnMajor<'_>) {
         let begun = clock::now();
-        self.layer.test(rows, self.newer, error);
+        doing(WorkKind::Measure, || {
+            self.layer.test(rows, self.newer, error)
+        });
         *self.scoring += clock::since(begun);
     }
 }

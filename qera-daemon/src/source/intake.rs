@@ -17,6 +17,7 @@ use crate::disk::lock::is_held;
 use crate::disk::open_file::OpenFile;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
+use crate::host::core_time::{WorkKind, doing};
 use crate::source::folder::{UnansweredPath, list};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
@@ -217,7 +218,10 @@ pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
         return Err(refuse(Reason::Changed));
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file.reader()).map_err(failed)?;
+    doing(WorkKind::Hash, || {
+        hasher.update_reader(file.reader()).map(|_| ())
+    })
+    .map_err(failed)?;
     if !same(&file).map_err(failed)? {
         return Err(refuse(Reason::Changed));
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use qera_core::dtype::{FloatDtype, keep_rows};
 
 use crate::disk::open_file::OpenFile;
+use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::StoredRows;
@@ -86,7 +87,9 @@ pub(crate) fn read(admitted: &Admitted) -> Result<Shard, Refusal> {
                 by_site.insert(rows.site, sites.len());
                 sites.push((&entry.key, rows));
             }
-            Some((first, known)) => check_same(first, known, &entry.key, &rows).map_err(refuse)?,
+            Some((first, known)) => doing(WorkKind::Check, || {
+                check_same(first, known, &entry.key, &rows).map_err(refuse)
+            })?,
         }
     }
     // Rewritten in place meanwhile, its rows are not those of the content that was hashed.
@@ -134,13 +137,15 @@ pub(crate) fn read_site(admitted: &Admitted, site: usize) -> Result<Option<Batch
 
 fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
     let fetch = |start, length| {
-        let mut buffer = PageVec::zeroed(length);
-        file.read_exact_at(&mut buffer, start)
-            .map(|()| buffer)
-            .map_err(|error| Reason::Read {
-                key: entry.key.clone(),
-                error,
-            })
+        doing(WorkKind::Read, || {
+            let mut buffer = PageVec::zeroed(length);
+            file.read_exact_at(&mut buffer, start)
+                .map(|()| buffer)
+                .map_err(|error| Reason::Read {
+                    key: entry.key.clone(),
+                    error,
+                })
+        })
     };
     let rows = entry.rows;
     let mut bytes = fetch(entry.start, entry.bytes)?;
@@ -170,9 +175,11 @@ fn rows_of(file: &OpenFile, entry: &Entry) -> Result<Batch, Reason> {
     };
     let mask = mask.as_deref();
     let (dtype, width) = (entry.dtype, entry.in_features);
-    let kept = keep_rows(&mut bytes, dtype, width, mask).map_err(|error| Reason::BadRow {
-        key: entry.key.clone(),
-        error,
+    let kept = doing(WorkKind::Check, || {
+        keep_rows(&mut bytes, dtype, width, mask).map_err(|error| Reason::BadRow {
+            key: entry.key.clone(),
+            error,
+        })
     })?;
     bytes.truncate(kept * width * dtype.size_bytes());
     let length = rows / entry.sequences.unwrap_or(1).max(1);

@@ -5,6 +5,7 @@ use qera_core::reconstruct::Method;
 
 use crate::error::Fatal;
 use crate::host::compute::Compute;
+use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::solve_error::SolveError;
 use crate::settings::Settings;
@@ -33,7 +34,8 @@ impl<'a> SiteLayers<'a> {
 
     /// W of this layer, by columns.
     pub(crate) fn original(&self, member: usize) -> Result<PageVec<f32>, Fatal> {
-        self.weights.original(self.site.layers[member])
+        let layer = self.site.layers[member];
+        doing(WorkKind::Quantize, || self.weights.original(layer))
     }
 
     /// E of this layer, read anew.
@@ -47,7 +49,8 @@ impl<'a> SiteLayers<'a> {
         member: usize,
         weight: PageVec<f32>,
     ) -> Result<PageVec<f32>, Fatal> {
-        self.weights.error(self.site.layers[member], weight)
+        let layer = self.site.layers[member];
+        doing(WorkKind::Quantize, || self.weights.error(layer, weight))
     }
 
     /// Whether W~ of each of them can be had.

@@ -7,6 +7,7 @@ mod base;
 mod broken_weights;
 mod closed;
 mod conv1d;
+mod core_time;
 mod damaged_generation;
 mod empty_input;
 mod gguf_names;
