@@ -107,6 +107,17 @@ impl Live {
         Some(event)
     }
 
+    /// Bytes that it has read so far from files, by proc(5).
+    ///
+    /// # Panics
+    /// Where the system does not say.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        let said = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("rchar: "));
+        line.unwrap().parse().unwrap()
+    }
+
     /// Sends a signal by name, `TERM` say.
     ///
     /// # Panics

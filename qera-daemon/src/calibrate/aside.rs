@@ -14,16 +14,13 @@
 //! pseudo-random number drawn from their place in the stream.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
+use crate::calibrate::row_room::{KeptSize, RowRoom};
 use crate::calibrate::sample::sampled;
-use crate::calibrate::window::{BLOCK_ROWS_MIN, Window};
+use crate::calibrate::window::Window;
 use crate::host::kernels::stored::StoredRows;
 use crate::source::rows::Batch;
 use crate::weights::layers::Layer;
 
-/// Most rows kept of a site.
-pub(crate) const ASIDE_ROWS: usize = 4096;
-/// The same with the rows of a closed site that wait to make a block.
-pub(crate) const ASIDE_ROWS_PEAK: usize = ASIDE_ROWS + BLOCK_ROWS_MIN;
 /// Rows kept of a chosen block, spread over it.
 const BLOCK_ROWS: usize = 8;
 /// Most of the rows that are scored.
@@ -67,7 +64,7 @@ pub(crate) fn scored_share(in_features: usize, layers: impl Iterator<Item = Scor
     (SCORED_COST * m * m / cost.max(1.0)).min(SHARE_MAX)
 }
 
-/// Rows kept of so many in blocks of this length, about.
+/// Rows kept of so many in blocks of this length, about, where there is room for them.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,
@@ -76,13 +73,14 @@ pub(crate) fn scored_share(in_features: usize, layers: impl Iterator<Item = Scor
 )]
 pub(crate) fn rows_kept(rows: u64, block: usize, share: f64) -> usize {
     let of_block = BLOCK_ROWS as f64 / block.max(1) as f64;
-    ((rows as f64 * share.min(of_block)) as usize).min(ASIDE_ROWS)
+    (rows as f64 * share.min(of_block)) as usize
 }
 
 /// The rows kept since the last solve point.
 #[derive(Debug, Clone)]
 pub struct Aside {
     in_features: usize,
+    room: RowRoom,
     share: f64,
     blocks: Vec<Block>,
     /// Rows offered since the last solve point.
@@ -101,6 +99,7 @@ impl Aside {
     pub const fn new(in_features: usize, share: f64) -> Self {
         Self {
             in_features,
+            room: RowRoom::WHOLE,
             share,
             blocks: Vec::new(),
             offered: 0,
@@ -110,10 +109,25 @@ impl Aside {
         }
     }
 
+    /// Keeps no more than there is room for, now and from here on.
+    pub(crate) fn keep_within(&mut self, room: RowRoom) {
+        self.room = room;
+        self.cutter.keep_within(room);
+        self.drop_beyond();
+    }
+
+    /// What cuts the rows of a closed site.
+    fn new_cutter(&self) -> Window {
+        let mut cutter = Window::passing(self.in_features);
+        cutter.keep_within(self.room);
+        cutter
+    }
+
     /// Shows the rows of a batch of a closed site; `each` is shown every block as it is complete,
     /// with its place in the stream.
     pub(crate) fn follow(&mut self, batch: &Batch, mut each: impl FnMut(u64, StoredRows<'_>)) {
-        let mut cutter = core::mem::replace(&mut self.cutter, Window::passing(self.in_features));
+        let passing = self.new_cutter();
+        let mut cutter = core::mem::replace(&mut self.cutter, passing);
         cutter.offer(batch, |block| {
             each(self.seen, block);
             self.offer(block);
@@ -129,7 +143,7 @@ impl Aside {
     /// The site was closed or re-opened: what waits is not waited for any more, and what is kept is
     /// dropped.
     pub(crate) fn begin_anew(&mut self, block_begun: bool) {
-        self.cutter = Window::passing(self.in_features);
+        self.cutter = self.new_cutter();
         drop(self.take(block_begun));
     }
 
@@ -149,7 +163,7 @@ impl Aside {
             return;
         }
         self.blocks.push(sampled(block, number, kept));
-        self.bound(ASIDE_ROWS);
+        self.drop_beyond();
     }
 
     /// A solve point: hands out the blocks to be scored, and begins anew. `block_begun` says that
@@ -162,7 +176,7 @@ impl Aside {
             reason = "a share of a number of rows"
         )]
         let allowed = (self.share * self.offered as f64) as usize;
-        self.bound(allowed);
+        self.drop_while(|kept| kept.rows > allowed);
         self.offered = 0;
         self.skip = block_begun;
         core::mem::take(&mut self.blocks)
@@ -203,6 +217,7 @@ impl Aside {
         cutter.wait_with(saved.pending(record.blocks.pending.as_ref())?);
         saved.is_empty().then(|| Self {
             in_features,
+            room: RowRoom::WHOLE,
             share,
             blocks,
             offered: record.offered,
@@ -212,13 +227,23 @@ impl Aside {
         })
     }
 
-    /// Drops the blocks with the largest draws beyond this many rows.
-    fn bound(&mut self, rows: usize) {
-        while self.blocks.iter().map(Block::rows).sum::<usize>() > rows {
-            let last = (0..self.blocks.len())
-                .max_by_key(|&i| self.blocks[i].draw())
-                .unwrap_or_default();
-            self.blocks.remove(last);
+    /// Drops the blocks with the largest draws that there is no room for.
+    fn drop_beyond(&mut self) {
+        let (room, m) = (self.room, self.in_features);
+        self.drop_while(|kept| !room.aside_holds(m, kept));
+    }
+
+    /// Drops the blocks with the largest draws while what is kept is too much.
+    fn drop_while(&mut self, too_much: impl Fn(KeptSize) -> bool) {
+        let sizes = self.blocks.iter().map(|block| KeptSize::of(block.stored()));
+        let mut kept = sizes.fold(KeptSize::default(), KeptSize::with);
+        while too_much(kept) {
+            let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
+            let Some(last) = last else {
+                return;
+            };
+            let dropped = self.blocks.remove(last);
+            kept = kept.without(KeptSize::of(dropped.stored()));
         }
     }
 }
@@ -292,7 +317,11 @@ mod tests {
         );
         let mut many = Aside::new(M, 1.0);
         (0..1000).for_each(|n| many.offer(StoredRows::floats(&block(n, BLOCK_ROWS), M)));
-        assert_eq!(many.take(false).len() * BLOCK_ROWS, ASIDE_ROWS);
+        assert_eq!(many.take(false).len() * BLOCK_ROWS, 4096);
+        let mut few = Aside::new(M, 1.0);
+        few.keep_within(RowRoom::of(85 * 4 * 3 * 100 / 13 + 85, [M].into_iter()));
+        (0..1000).for_each(|n| few.offer(StoredRows::floats(&block(n, BLOCK_ROWS), M)));
+        assert_eq!(few.take(false).len(), 100 / BLOCK_ROWS);
     }
 
     /// What is kept of a block has its mean by weight, of which one row may have most.

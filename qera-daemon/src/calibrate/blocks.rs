@@ -78,6 +78,9 @@ pub(crate) struct BlockRecord {
 pub(crate) struct BlocksRecord {
     /// Each block.
     pub(crate) blocks: Vec<BlockRecord>,
+    /// The smallest draw of a block that there was no room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dropped: Option<u64>,
     /// Blocks seen so far.
     pub(crate) seen: u64,
     /// Rows that wait for more, where there are some.

@@ -8,6 +8,7 @@ pub(crate) mod follow;
 pub(crate) mod imatrix;
 pub(crate) mod imatrix_files;
 pub(crate) mod pending;
+pub(crate) mod row_room;
 pub(crate) mod sample;
 pub(crate) mod site;
 pub(crate) mod window;

@@ -10,6 +10,7 @@ use qera_core::rows::{Rows, ShapeError};
 use qera_core::statistics::{BatchMaxMeanAbs, MeanAbs, Moments, StatisticError};
 
 use crate::calibrate::aside::Aside;
+use crate::calibrate::row_room::RowRoom;
 use crate::calibrate::window::Window;
 use crate::host::compute::Compute;
 use crate::host::kernels::rank_update::Scratch;
@@ -110,6 +111,12 @@ impl SiteStatistics {
             weight: rows as f64,
             ..Self::whole(in_features)
         }
+    }
+
+    /// Keeps no more rows than there is room for, now and from here on.
+    pub(crate) fn keep_within(&mut self, room: RowRoom) {
+        self.window.keep_within(room);
+        self.aside.keep_within(room);
     }
 
     /// The places in the stream of the blocks held out.

@@ -4,68 +4,37 @@
 //! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows.
 //! Smaller shards are joined, and so are sequences of fewer than 64 rows (a decoding engine writes
 //! one token at a time, and a token is no block); a lone 2-D shard is cut into quarters, and what
-//! is longer than 1,024 rows is cut, so that a full window always has at least four blocks. Rows of
-//! one text resemble each other, so only whole blocks are held out.
+//! is longer than 1,024 rows is cut, so that a full window always has at least four blocks. All of
+//! these are smaller where the room for rows is ([`RowRoom`]). Rows of one text resemble each
+//! other, so only whole blocks are held out.
 //!
 //! The rows in the window are in R as well; a solve that must not know them takes their X^T X out
 //! again, so dropping a block costs nothing. Each block draws a fixed pseudo-random number from its
-//! place in the stream, and beyond [`WINDOW_ROWS`] rows the block with the largest one is dropped:
-//! an even sample that no period of the stream can hide from, and a function of the order of the
-//! rows alone.
+//! place in the stream, and where there is no room the block with the largest one is dropped: an
+//! even sample that no period of the stream can hide from, and a function of the order of the rows
+//! alone. A block with a larger number than one that was dropped is not kept, be there room for it
+//! or not: so the blocks kept are those with the smallest numbers of all that came, and as many as
+//! there is room for now, whatever room there was before.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::pending::Pending;
+use crate::calibrate::row_room::{KeptSize, RowRoom};
 use crate::host::kernels::stored::StoredRows;
 use crate::source::rows::Batch;
 use crate::weights::frozen::record::CUT_FOR_ONE_SOLVE;
-
-/// Most rows kept.
-pub(crate) const WINDOW_ROWS: usize = 4096;
-/// Longest block: after a drop more than three quarters of the window are left, which is four
-/// blocks.
-const BLOCK_ROWS_MAX: usize = WINDOW_ROWS / 4;
-/// 2-D shards with fewer rows are joined.
-pub(crate) const BLOCK_ROWS_MIN: usize = 256;
-/// Sequences with fewer rows are joined.
-const SEQUENCE_ROWS_MIN: usize = 64;
-/// Rows kept at most, with those that wait.
-pub(crate) const WINDOW_ROWS_PEAK: usize = WINDOW_ROWS + BLOCK_ROWS_MIN;
-
-/// The blocks that batches of one size are cut into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct BlockSize {
-    /// Rows of a block.
-    pub(crate) rows: usize,
-    /// Rows that wait to become part of one.
-    pub(crate) waiting: usize,
-}
-
-/// The blocks that batches with so many rows, in so many sequences, are cut into.
-#[must_use]
-pub(crate) fn block_size(rows: usize, sequences: Option<usize>) -> BlockSize {
-    let least = sequences.map_or(BLOCK_ROWS_MIN, |_| SEQUENCE_ROWS_MIN);
-    let length = (rows / sequences.unwrap_or(1).max(1)).max(1);
-    if length >= least {
-        return BlockSize {
-            rows: length.div_ceil(length.div_ceil(BLOCK_ROWS_MAX)),
-            waiting: 0,
-        };
-    }
-    let block = least.next_multiple_of(length);
-    BlockSize {
-        rows: block,
-        waiting: block - length,
-    }
-}
 
 /// The sample.
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
     in_features: usize,
-    /// Most rows kept.
-    most: usize,
+    room: RowRoom,
+    /// Whether blocks are kept.
+    keeps: bool,
     blocks: Vec<Block>,
-    rows: usize,
+    /// What the blocks take.
+    kept: KeptSize,
+    /// The smallest draw of a block that there was no room for.
+    dropped: Option<u64>,
     seen: u64,
     /// Rows of small shards or sequences that wait for more.
     pending: Pending,
@@ -80,9 +49,11 @@ impl Window {
     pub(crate) const fn new(in_features: usize) -> Self {
         Self {
             in_features,
-            most: WINDOW_ROWS,
+            room: RowRoom::WHOLE,
+            keeps: true,
             blocks: Vec::new(),
-            rows: 0,
+            kept: KeptSize { rows: 0, bytes: 0 },
+            dropped: None,
             seen: 0,
             pending: Pending::new(in_features),
             batches: 0,
@@ -93,8 +64,14 @@ impl Window {
     /// One that keeps no block and only cuts what it is offered.
     pub(crate) const fn passing(in_features: usize) -> Self {
         let mut window = Self::new(in_features);
-        window.most = 0;
+        window.keeps = false;
         window
+    }
+
+    /// Keeps no more than there is room for, now and from here on.
+    pub(crate) fn keep_within(&mut self, room: RowRoom) {
+        self.room = room;
+        self.drop_beyond();
     }
 
     /// Goes on with rows that waited when they were saved.
@@ -107,11 +84,8 @@ impl Window {
     pub(crate) fn offer(&mut self, batch: &Batch, mut each: impl FnMut(StoredRows<'_>)) {
         self.batches += usize::from(!batch.bytes.is_empty());
         self.sequences |= batch.sequences;
-        let least = if batch.sequences {
-            SEQUENCE_ROWS_MIN
-        } else {
-            BLOCK_ROWS_MIN
-        };
+        let number_bytes = batch.dtype.size_bytes();
+        let least = self.room.joined_rows(number_bytes, batch.sequences);
         let mut first = 0;
         for &rows in &batch.batches {
             let own = batch.stored().slice(first..first + rows);
@@ -134,7 +108,9 @@ impl Window {
             let mut all = Pending::new(self.in_features);
             self.all_rows().for_each(|rows| all.push(rows));
             let next = self.next_whole_block();
-            (self.blocks, self.rows, self.seen) = (Vec::new(), 0, CUT_FOR_ONE_SOLVE);
+            self.blocks = Vec::new();
+            (self.kept, self.dropped) = (KeptSize::default(), None);
+            self.seen = CUT_FOR_ONE_SOLVE;
             self.pending = Pending::new(self.in_features);
             self.cut(all.stored(), 4, &mut |_| ());
             self.seen = next;
@@ -158,6 +134,7 @@ impl Window {
     pub(crate) fn record(&self) -> BlocksRecord {
         BlocksRecord {
             blocks: records(&self.blocks),
+            dropped: self.dropped,
             seen: self.seen,
             pending: self.pending.record(),
             batches: self.batches,
@@ -177,9 +154,14 @@ impl Window {
         let pending = saved.pending(record.pending.as_ref())?;
         saved.is_empty().then(|| Self {
             in_features,
-            most: WINDOW_ROWS,
-            rows: blocks.iter().map(Block::rows).sum(),
+            room: RowRoom::WHOLE,
+            keeps: true,
+            kept: blocks
+                .iter()
+                .map(size_of_block)
+                .fold(KeptSize::default(), KeptSize::with),
             blocks,
+            dropped: record.dropped,
             seen: record.seen,
             pending,
             batches: record.batches,
@@ -196,8 +178,12 @@ impl Window {
     /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
     fn join(&mut self, own: StoredRows<'_>, least: usize, each: &mut impl FnMut(StoredRows<'_>)) {
         let rows = own.rows();
+        let pieces = |of: &Self, rows: StoredRows<'_>| {
+            let longest = of.room.block_rows(rows.dtype().size_bytes());
+            rows.rows().div_ceil(longest)
+        };
         if self.pending.is_empty() && rows >= least {
-            self.cut(own, rows.div_ceil(BLOCK_ROWS_MAX), each);
+            self.cut(own, pieces(self, own), each);
             return;
         }
         let nothing = Pending::new(self.in_features);
@@ -205,7 +191,7 @@ impl Window {
         joined.push(own);
         let rows = joined.stored().rows();
         if rows >= least {
-            self.cut(joined.stored(), rows.div_ceil(BLOCK_ROWS_MAX), each);
+            self.cut(joined.stored(), pieces(self, joined.stored()), each);
         } else {
             self.pending = joined;
         }
@@ -230,21 +216,35 @@ impl Window {
     }
 
     fn keep(&mut self, block: StoredRows<'_>) {
-        let rows = block.rows();
         let number = self.seen;
         self.seen += 1;
-        // In a full window those with the largest draws go, before the new one is copied: most
-        // often it goes itself.
-        while self.rows + rows > self.most {
-            let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
-            match last.filter(|&last| self.blocks[last].draw() > draw(number)) {
-                Some(last) => self.rows -= self.blocks.remove(last).rows(),
-                None => return,
-            }
+        let is_beyond = self.dropped.is_some_and(|least| draw(number) > least);
+        if !self.keeps || is_beyond {
+            return; // Before it is copied: most often it is so.
         }
-        self.blocks.push(Block::of(block, number, rows, |row| row));
-        self.rows += rows;
+        self.blocks
+            .push(Block::of(block, number, block.rows(), |row| row));
+        self.kept = self.kept.with(KeptSize::of(block));
+        self.drop_beyond();
     }
+
+    /// Drops the blocks with the largest draws that there is no room for.
+    fn drop_beyond(&mut self) {
+        while !self.room.window_holds(self.in_features, self.kept) {
+            let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
+            let Some(last) = last else {
+                return;
+            };
+            let dropped = self.blocks.remove(last);
+            self.kept = self.kept.without(size_of_block(&dropped));
+            let least = self.dropped.unwrap_or(u64::MAX);
+            self.dropped = Some(least.min(dropped.draw()));
+        }
+    }
+}
+
+fn size_of_block(block: &Block) -> KeptSize {
+    KeptSize::of(block.stored())
 }
 
 #[cfg(test)]
@@ -347,11 +347,61 @@ mod tests {
             for _ in 0..64 {
                 window.offer(&shard(rows, sequences), |_| ());
                 seen += rows;
-                assert!(window.rows <= WINDOW_ROWS);
+                assert!(window.kept.rows <= 4096);
                 assert!(
-                    window.blocks().len() >= 4 || seen < WINDOW_ROWS,
+                    window.blocks().len() >= 4 || seen < 4096,
                     "{rows} rows, {seen} seen"
                 );
+            }
+        }
+    }
+
+    /// The blocks are those that a window of this size would have kept from the first row on,
+    /// whatever room there was before, and whatever was saved in between.
+    #[test]
+    fn less_room_later_is_less_room_from_the_start() {
+        let room = |rows: u64| RowRoom::of(85 * rows * 2 * 4 / 64, [2].into_iter());
+        let sizes = [
+            (300, None),
+            (64, Some(1)),
+            (900, None),
+            (128, Some(2)),
+            (256, None),
+        ];
+        let mut small = Window::new(2);
+        small.keep_within(room(1400));
+        let (mut large, mut shrinking) = (Window::new(2), Window::new(2));
+        for (step, (rows, sequences)) in sizes.into_iter().cycle().take(60).enumerate() {
+            // Blocks that are cut alike.
+            for window in [&mut small, &mut large, &mut shrinking] {
+                window.offer(&shard(rows.min(350), sequences), |_| ());
+            }
+            shrinking.keep_within(room(8000_u64.saturating_sub(200 * step as u64).max(1400)));
+            let saved = SavedRows::of(shrinking.all_rows());
+            let restored = Window::restore(2, &shrinking.record(), &saved);
+            shrinking = restored.unwrap();
+        }
+        large.keep_within(room(1400));
+        shrinking.keep_within(room(1400));
+        let numbers = |of: &Window| of.blocks.iter().map(|b| b.number).collect::<Vec<_>>();
+        assert_eq!(numbers(&large), numbers(&small));
+        assert_eq!(numbers(&shrinking), numbers(&small));
+        assert!(small.blocks().len() >= 4 && small.kept.rows <= 1400);
+    }
+
+    /// A small window has blocks enough, of whatever the rows come in.
+    #[test]
+    fn a_small_window_has_four_blocks() {
+        for rows in [48, 100, 1000] {
+            for (length, sequences) in [(2048, None), (1024, Some(1)), (100, None), (512, Some(64))]
+            {
+                let mut window = Window::new(2);
+                window.keep_within(RowRoom::of(85 * rows * 2 * 4 / 64, [2].into_iter()));
+                for _ in 0..64 {
+                    window.offer(&shard(length, sequences), |_| ());
+                    assert!(window.kept.rows as u64 <= rows);
+                }
+                assert!(window.blocks().len() >= 4, "{rows} {length}");
             }
         }
     }

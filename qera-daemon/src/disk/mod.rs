@@ -15,6 +15,7 @@ pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod new_file;
 pub(crate) mod open_file;
+pub(crate) mod storage_reads;
 pub(crate) mod tried;
 
 use std::fs;

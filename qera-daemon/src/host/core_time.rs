@@ -23,7 +23,7 @@ pub(crate) enum WorkKind {
     Read,
     /// Rows are checked, and those that are padding taken out.
     Check,
-    /// The content of shards is hashed; fetching it for that is part of it.
+    /// The content of shards is hashed.
     Hash,
     /// Rows are folded into the statistics of their site.
     Accumulate,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::observe::command_events::CommandPrinted;
 use crate::observe::core_time_event::CoreTimeSpent;
 use crate::observe::imatrix_events::{ImatrixRead, ImatrixWritten, LayerStoodIn};
+use crate::observe::ingest_events::IngestEnded;
 use crate::observe::layer_events::{LayerConverged, LayerCorrected, LayerReopened, SiteClosed};
 use crate::observe::notify_events::{CanaryTried, GenerationServed, NotifyFailed};
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
@@ -24,6 +25,8 @@ pub(crate) enum Event<'a> {
     Started(RunStarted<'a>),
     /// A shard was folded in.
     ShardFolded(FoldedShard<'a>),
+    /// The shards that came are folded: what that took.
+    Ingest(IngestEnded),
     /// A shard was set aside.
     ShardQuarantined {
         /// File name and reason.
@@ -127,6 +130,7 @@ impl fmt::Display for Event<'_> {
         match self {
             Self::Started(started) => started.fmt(f),
             Self::ShardFolded(folded) => folded.fmt(f),
+            Self::Ingest(ended) => ended.fmt(f),
             Self::ShardQuarantined { message } => write!(f, "quarantined: {message}"),
             Self::Duplicate { shard } => {
                 write!(f, "duplicate {shard}: its content was folded before")

@@ -8,6 +8,7 @@ pub(crate) mod command_events;
 pub(crate) mod core_time_event;
 pub(crate) mod event;
 pub(crate) mod imatrix_events;
+pub(crate) mod ingest_events;
 pub(crate) mod layer_events;
 pub(crate) mod notify_events;
 pub(crate) mod repeats;

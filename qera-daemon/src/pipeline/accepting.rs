@@ -7,7 +7,9 @@ use crate::disk::clock;
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::run_events::FoldedShard;
+use crate::pipeline::dealer::DealtShard;
 use crate::pipeline::feeder::Feeder;
+use crate::pipeline::flight::Ticket;
 use crate::pipeline::supply::{ReadShard, ShardFile};
 use crate::source::intake::Scan;
 use crate::source::refusal::{Reason, Refusal};
@@ -44,12 +46,8 @@ impl Feeder<'_> {
     /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Says whether it
     /// was accepted.
     fn take(&mut self, header: &ShardHeader) -> Result<bool, Fatal> {
-        let read = {
-            let _core = self.context.take_core();
-            self.supply.read(header)
-        };
         let mut fresh = false;
-        match read {
+        match self.supply.read(header) {
             Ok(Some(shard)) => {
                 fresh = self.accept(shard)?;
             }
@@ -77,7 +75,8 @@ impl Feeder<'_> {
         self.supply.grow_to(read.fitting.grown.take())?;
         let record = self.supply.journal(&read)?;
         self.supply.accept(&record, read.file);
-        Ok(self.deal(read.shard, read.fitting.admitted.ignored_keys))
+        let ignored_keys = read.fitting.admitted.ignored_keys;
+        Ok(self.deal(read.shard, read.ticket, ignored_keys))
     }
 
     fn repeated(&mut self, header: &ShardHeader) {
@@ -95,16 +94,17 @@ impl Feeder<'_> {
     }
 
     /// Deals the rows of a shard that was accepted; says whether every worker has its part.
-    pub(crate) fn deal(&mut self, shard: Shard, ignored_keys: usize) -> bool {
+    pub(crate) fn deal(&mut self, shard: Shard, ticket: Ticket, ignored_keys: usize) -> bool {
         if core::mem::take(&mut self.restored_unsolved) && self.context.live {
             // What was restored has no solution in this run, and a publication needs one of every
             // layer.
             self.dealer.solve(&self.supply.gathered);
         }
         let Shard { name, rows, sites } = shard;
+        let dealt = DealtShard { sites, ticket };
         let dealt = self
             .dealer
-            .deal(&self.supply.sites, &self.supply.gathered, sites);
+            .deal(&self.supply.sites, &self.supply.gathered, dealt);
         if dealt.is_err() {
             return false; // A worker ended early; the caller reports why.
         }

@@ -3,9 +3,12 @@
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::calibrate::imatrix::GivenStatistics;
+use crate::disk::clock;
 use crate::host::compute::Compute;
 use crate::host::cores::{Core, Cores};
 use crate::observe::reporter::Reporter;
+use crate::pipeline::flight::{Flight, Ticket};
+use crate::pipeline::ingest_meter::IngestMeter;
 use crate::pipeline::ledger::Ledger;
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
@@ -40,8 +43,21 @@ pub(crate) struct Context<'a> {
     pub(crate) flags: Flags<'a>,
     /// Ends the feeder's wait.
     pub(crate) wake: Option<Wake>,
+    /// The shards in memory.
+    pub(crate) flight: Flight,
+    /// What taking shards in takes.
+    pub(crate) ingest: IngestMeter,
     /// Jobs that were sent and whose outcome the publisher has not seen.
     pub(crate) jobs_in_flight: AtomicUsize,
+}
+
+/// Room for a shard, and a core to read it with.
+#[derive(Debug)]
+pub(crate) struct Boarded<'a> {
+    /// The room.
+    pub(crate) ticket: Ticket,
+    /// The core.
+    pub(crate) core: Core<'a>,
 }
 
 /// What ends the run, looked at by every stage before it begins something.
@@ -70,6 +86,21 @@ impl<'a> Context<'a> {
     /// Waits for a core, and holds it until dropped.
     pub(crate) fn take_core(&self) -> Core<'_> {
         self.cores.take()
+    }
+
+    /// Waits for room for a shard of so many bytes, which the ticket holds, then for a core to read
+    /// it with.
+    pub(crate) fn board(&self, bytes: u64) -> Boarded<'_> {
+        self.ingest.begin();
+        let boarding = self.flight.board(bytes);
+        self.ingest.boarded(bytes, &boarding);
+        let begun = clock::now();
+        let core = self.take_core();
+        self.ingest.waited_for_workers(clock::since(begun));
+        Boarded {
+            ticket: boarding.ticket,
+            core,
+        }
     }
 
     /// Where it is computed.

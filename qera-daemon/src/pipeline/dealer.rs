@@ -7,16 +7,27 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::calibrate::row_room::RowRoom;
+use crate::disk::clock;
 use crate::error::Fatal;
 use crate::pipeline::context::Context;
+use crate::pipeline::flight::Ticket;
 use crate::pipeline::ledger::DealtRows;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, UnreadShards};
 use crate::pipeline::stage_end::StageEnd;
-use crate::pipeline::task::{SaveTask, Task};
+use crate::pipeline::task::{RowsTask, SaveTask, Task};
 use crate::source::rows::Batch;
 use crate::state::journal::Gathered;
 use crate::state::snapshot::SavedSite;
 use crate::weights::sites::Sites;
+
+/// A shard to be dealt.
+pub(crate) struct DealtShard {
+    /// Its rows.
+    pub(crate) sites: Vec<Batch>,
+    /// Its room in memory.
+    pub(crate) ticket: Ticket,
+}
 
 /// The feeder's side of the channels.
 pub(crate) struct Dealer<'a> {
@@ -30,6 +41,8 @@ pub(crate) struct Dealer<'a> {
     outcomes: Sender<Outcome>,
     /// Sites that rows were dealt to in this run: a snapshot has them all, or is none.
     with_rows: BTreeSet<usize>,
+    /// And those that the state had rows of.
+    restored: BTreeSet<usize>,
 }
 
 impl<'a> Dealer<'a> {
@@ -39,6 +52,7 @@ impl<'a> Dealer<'a> {
         owners: Vec<Vec<usize>>,
         tasks: Vec<Sender<Task>>,
         outcomes: Sender<Outcome>,
+        restored: BTreeSet<usize>,
     ) -> Self {
         Self {
             context,
@@ -46,7 +60,13 @@ impl<'a> Dealer<'a> {
             tasks,
             outcomes,
             with_rows: BTreeSet::new(),
+            restored,
         }
+    }
+
+    /// How many workers there are.
+    pub(crate) const fn workers(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Gives every worker its part of a shard, with which the statistics hold the shards of
@@ -55,10 +75,16 @@ impl<'a> Dealer<'a> {
         &mut self,
         sites: &Sites,
         gathered: &Gathered,
-        batches: Vec<Batch>,
+        shard: DealtShard,
     ) -> Result<(), StageEnd> {
+        let begun = clock::now();
+        let DealtShard {
+            sites: batches,
+            ticket,
+        } = shard;
         self.enter(sites, gathered, &batches);
         let gathered = Arc::new(gathered.clone());
+        let ticket = Arc::new(ticket);
         let mut parts: BTreeMap<usize, Vec<Batch>> = BTreeMap::new();
         for batch in batches {
             if !batch.bytes.is_empty() {
@@ -66,12 +92,31 @@ impl<'a> Dealer<'a> {
             }
             parts.entry(self.owner(batch.site)).or_default().push(batch);
         }
+        let room = self.room(sites);
         for (index, task) in self.tasks.iter().enumerate() {
             let part = parts.remove(&index).unwrap_or_default();
-            let sent = task.send(Task::Rows(Arc::clone(&gathered), part));
+            let rows = RowsTask {
+                gathered: Arc::clone(&gathered),
+                room,
+                batches: part,
+                ticket: Arc::clone(&ticket),
+            };
+            let sent = task.send(Task::Rows(rows));
             sent.map_err(|_| StageEnd::Neighbour)?;
         }
+        self.context.ingest.waited_for_workers(clock::since(begun));
         Ok(())
+    }
+
+    /// The room for rows held out and kept aside. Without a checkpoint it is shared by the inputs that
+    /// have had rows: which others are known by now may depend on when a run was killed.
+    fn room(&self, sites: &Sites) -> RowRoom {
+        let memory = self.context.settings.compute.window_memory;
+        if self.context.solver.is_some() {
+            return RowRoom::of_sites(memory, sites);
+        }
+        let fed = self.restored.union(&self.with_rows);
+        RowRoom::of(memory, fed.map(|&site| sites.sites[site].in_features))
     }
 
     /// A site that came later, where there is no checkpoint, belongs to a worker by its number.

@@ -8,6 +8,7 @@ use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::core_time::{WorkKind, doing};
 use crate::observe::event::Event;
+use crate::pipeline::dealer::DealtShard;
 use crate::pipeline::feeder::Feeder;
 use crate::source::refusal::{Reason, Refusal};
 use crate::state::journal::Record;
@@ -40,7 +41,8 @@ impl Feeder<'_> {
                     self.supply
                         .intake
                         .done_with(record.name.clone().into(), identity);
-                    self.deal(again.shard, again.fitting.admitted.ignored_keys);
+                    let ignored_keys = again.fitting.admitted.ignored_keys;
+                    self.deal(again.shard, again.ticket, ignored_keys);
                 }
                 Err(refusal) => {
                     let reason = self.lost_for(record, refusal)?;
@@ -91,9 +93,11 @@ impl Feeder<'_> {
             // As of then: nothing that is solved from them may pass for what the others have.
             let gathered = self.supply.journal.gathered(record.number);
             self.supply.consumable.push(again.file);
-            let dealt = self
-                .dealer
-                .deal(&self.supply.sites, &gathered, again.shard.sites);
+            let rows = DealtShard {
+                sites: again.shard.sites,
+                ticket: again.ticket,
+            };
+            let dealt = self.dealer.deal(&self.supply.sites, &gathered, rows);
             if dealt.is_err() {
                 return Ok(()); // A worker ended early; the caller reports why.
             }

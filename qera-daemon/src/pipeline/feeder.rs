@@ -167,6 +167,7 @@ impl<'a> Feeder<'a> {
     /// A folder without news for a while: what is new is saved, solved and published.
     fn publish_idle(&mut self) -> Result<(), Fatal> {
         self.save_new()?;
+        self.tell_ingest();
         if self.news() {
             self.drain(UnreadShards::default());
         }
@@ -174,6 +175,13 @@ impl<'a> Feeder<'a> {
         self.tell_waiting(waiting.as_ref());
         self.context.ledger.rest(waiting);
         Ok(())
+    }
+
+    /// Says what taking the shards in took that were saved: every worker has folded them.
+    fn tell_ingest(&self) {
+        if let Some(ended) = self.context.ingest.take(self.dealer.workers()) {
+            self.context.reporter.say(&Event::Ingest(ended));
+        }
     }
 
     /// Says what is waited for, unless it was said last.
@@ -194,6 +202,7 @@ impl<'a> Feeder<'a> {
             self.context.reporter.say(&Event::Stopping);
         }
         self.save_new()?;
+        self.tell_ingest();
         if self.cut_short {
             self.context.warn_of("state", "stopped before the shards of the journal were folded again: nothing was published, the next start goes on".into());
             return Ok(None);

@@ -11,9 +11,11 @@
 //! A site belongs to one worker (`assignment.rs`), which folds its rows in the order of the shards;
 //! a site is solved by one thread, and at a solve point its worker does not pass the next one
 //! before the solution is there. So no byte of the result depends on the number of threads or on
-//! who is faster. Every worker is given its part of every shard, empty or not, so at most
-//! [`SHARDS_IN_FLIGHT`](crate::plan::stages::SHARDS_IN_FLIGHT) shards exist in memory: one being
-//! read, one queued, one being folded.
+//! who is faster. Every worker is given its part of every shard, empty or not, and what holds the
+//! shard's room (`flight.rs`): at most
+//! [`SHARDS_IN_FLIGHT`](crate::plan::stages::SHARDS_IN_FLIGHT) shards exist in memory, one being
+//! read, one queued, one being folded, and at most
+//! [`FLIGHT_BYTES`](crate::plan::stages::FLIGHT_BYTES) of them; a larger one goes alone.
 //!
 //! A job has the site's statistics lent to it; the worker waits for them before it folds the site's
 //! next rows, so that R exists once. Workers and solvers compute only while they hold one of
@@ -34,8 +36,10 @@ pub(crate) mod dealer;
 pub(crate) mod durability;
 pub(crate) mod entries;
 pub(crate) mod feeder;
+pub(crate) mod flight;
 pub(crate) mod gathering;
 pub(crate) mod hook;
+pub(crate) mod ingest_meter;
 pub(crate) mod layer_outcomes;
 pub(crate) mod ledger;
 pub(crate) mod listener;
@@ -80,6 +84,9 @@ pub(crate) fn run<'a>(
 ) -> Result<Option<Drained>, Fatal> {
     let threads = context.settings.compute.threads;
     let owners = owners(context);
+    let known = restored.iter().enumerate();
+    let known = known.filter_map(|(site, state)| state.is_some().then_some(site));
+    let known = known.collect();
     let publisher = target.map(|target| Publisher::new(context, target, &restored));
     std::thread::scope(|scope| {
         let (jobs_in, jobs) = bounded::<SolveJob>(threads);
@@ -110,7 +117,7 @@ pub(crate) fn run<'a>(
             .transpose()?;
         // Only the threads hold the channels now, so that the end of one is seen by the next.
         drop((jobs_in, jobs, outcomes));
-        let fed = feed(Dealer::new(context, owners, tasks, outcomes_in));
+        let fed = feed(Dealer::new(context, owners, tasks, outcomes_in, known));
         if fed.is_err() {
             context.fail();
         }

@@ -6,14 +6,17 @@ use std::path::Path;
 
 use crate::disk::identity::Identity;
 use crate::error::Fatal;
-use crate::pipeline::context::Context;
+use crate::pipeline::context::{Boarded, Context};
+use crate::pipeline::flight::Ticket;
 use crate::plan::Plan;
+use crate::plan::stages::held_bytes;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::consumed::places_of;
 use crate::source::declared::{Declaring, declared_shares, grow};
-use crate::source::intake::{Intake, content};
+use crate::source::intake::Intake;
+use crate::source::reading::{WholeShard, content, read};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::rows::{Shard, read};
+use crate::source::rows::Shard;
 use crate::source::shard::ShardHeader;
 use crate::source::watch::Watcher;
 use crate::state::journal::{Gathered, Journal, Record};
@@ -92,6 +95,8 @@ pub(crate) struct ReadShard {
     pub(crate) fitting: FittingShard,
     /// Its rows.
     pub(crate) shard: Shard,
+    /// Its room in memory.
+    pub(crate) ticket: Ticket,
 }
 
 impl ShardSupply<'_> {
@@ -144,11 +149,12 @@ impl ShardSupply<'_> {
 
     /// Reads a shard whole; `None` where its content has come before.
     pub(crate) fn read(&self, header: &ShardHeader) -> Result<Option<ReadShard>, Refusal> {
-        let content = content(header)?;
-        if self.intake.has(&content) {
-            return Ok(None);
+        match self.admit(header) {
+            Ok(fitting) => self.read_fitting(header, fitting, |content| !self.intake.has(content)),
+            // It came before what refuses it now was known.
+            Err(_) if self.intake.has(&content(header)?) => Ok(None),
+            Err(refusal) => Err(refusal),
         }
-        self.read_fitting(header, content).map(Some)
     }
 
     /// Reads a shard of the journal again, if it is still what it was.
@@ -175,27 +181,47 @@ impl ShardSupply<'_> {
 
     fn read_same(&self, path: &Path, record: &Record) -> Result<ReadShard, Refusal> {
         let header = ShardHeader::open(path)?;
-        if content(&header)? != record.content {
-            return Err(Refusal {
-                shard: header.name.clone(),
-                reason: Reason::Changed,
-            });
-        }
-        self.read_fitting(&header, record.content.clone())
+        let is_it = |content: &str| content == record.content;
+        let read = match self.admit(&header) {
+            Ok(fitting) => self.read_fitting(&header, fitting, is_it)?,
+            Err(refusal) if is_it(&content(&header)?) => return Err(refusal),
+            Err(_) => None,
+        };
+        read.ok_or_else(|| Refusal {
+            shard: header.name.clone(),
+            reason: Reason::Changed,
+        })
     }
 
-    fn read_fitting(&self, header: &ShardHeader, content: String) -> Result<ReadShard, Refusal> {
-        let fitting = self.admit(header)?;
-        let shard = read(&fitting.admitted)?;
-        Ok(ReadShard {
+    /// Reads a shard whose header fits; `None` where its content is not `wanted`, whatever else is
+    /// wrong with it.
+    fn read_fitting(
+        &self,
+        header: &ShardHeader,
+        fitting: FittingShard,
+        wanted: impl FnOnce(&str) -> bool,
+    ) -> Result<Option<ReadShard>, Refusal> {
+        let Boarded { ticket, core } = self.context.board(held_bytes(&fitting.admitted));
+        let WholeShard {
+            content,
+            rows,
+            cost,
+        } = read(&fitting.admitted)?;
+        drop(core);
+        self.context.ingest.read(&cost);
+        if !wanted(&content) {
+            return Ok(None);
+        }
+        Ok(Some(ReadShard {
             content,
             file: ShardFile {
                 name: header.name.clone(),
                 identity: header.identity(),
             },
             fitting,
-            shard,
-        })
+            shard: rows?,
+            ticket,
+        }))
     }
 
     /// Writes a shard that was read into the journal.
@@ -231,9 +257,10 @@ impl ShardSupply<'_> {
             return Ok(());
         };
         if sites.sites.len() > self.saved_sites || recording != self.recording {
-            let record = SitesRecord::new(&sites, &recording);
-            self.state
-                .save_sites(&record.with_model(self.model.clone()))?;
+            let record = SitesRecord::new(&sites, &recording)
+                .with_model(self.model.clone())
+                .within(self.context.settings.compute.window_memory);
+            self.state.save_sites(&record)?;
         }
         self.saved_sites = sites.sites.len();
         self.sites = sites;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::calibrate::blocks::Block;
+use crate::calibrate::row_room::RowRoom;
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
+use crate::pipeline::flight::Ticket;
 use crate::pipeline::slot::Lent;
 use crate::source::rows::Batch;
 use crate::state::journal::Gathered;
@@ -16,12 +18,24 @@ use crate::state::snapshot::SavedSite;
 /// What the feeder asks of a worker.
 pub(crate) enum Task {
     /// Rows of some of its sites, from one shard.
-    Rows(Arc<Gathered>, Vec<Batch>),
+    Rows(RowsTask),
     /// Solve every site that has rows newer than its last cold solution; the sender is dropped when
     /// that is done.
     Solve(Arc<Gathered>, Sender<()>),
     /// Write every site into a snapshot.
     Save(SaveTask),
+}
+
+/// Rows to be folded.
+pub(crate) struct RowsTask {
+    /// The shards that the statistics hold with them.
+    pub(crate) gathered: Arc<Gathered>,
+    /// The room for rows held out and kept aside, by the sites that are known with them.
+    pub(crate) room: RowRoom,
+    /// Those of each of the worker's sites.
+    pub(crate) batches: Vec<Batch>,
+    /// The shard's room in memory: free when the last worker has folded its part.
+    pub(crate) ticket: Arc<Ticket>,
 }
 
 /// The order to write every site into a snapshot.

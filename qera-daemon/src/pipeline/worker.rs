@@ -16,9 +16,8 @@ use crate::judge::progress::SiteProgress;
 use crate::pipeline::context::Context;
 use crate::pipeline::slot::{Progress, Slot};
 use crate::pipeline::stage_end::StageEnd;
-use crate::pipeline::task::{JobKind, PointJob, SaveTask, SolveJob, Task};
+use crate::pipeline::task::{JobKind, PointJob, RowsTask, SaveTask, SolveJob, Task};
 use crate::pipeline::thread::Discard;
-use crate::source::rows::Batch;
 use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
 use crate::state::snapshot::{SiteToSave, write_site};
@@ -94,12 +93,19 @@ impl<'a> Worker<'a> {
     }
 
     fn work(&mut self, tasks: &Receiver<Task>) -> Result<(), Fatal> {
-        for task in tasks {
+        loop {
+            let waiting = clock::now();
+            let Ok(task) = tasks.recv() else {
+                break;
+            };
             if self.context.failed() {
                 break;
             }
             let done = match task {
-                Task::Rows(gathered, rows) => self.fold(&gathered, rows),
+                Task::Rows(rows) => {
+                    self.context.ingest.shard_awaited(waiting);
+                    self.fold(rows)
+                }
                 Task::Solve(gathered, done) => self.solve_all(&gathered, &done),
                 Task::Save(task) => self.save(&task),
             };
@@ -115,8 +121,14 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn fold(&mut self, gathered: &Arc<Gathered>, rows: Vec<Batch>) -> Result<(), StageEnd> {
-        for site_rows in rows {
+    fn fold(&mut self, rows: RowsTask) -> Result<(), StageEnd> {
+        let RowsTask {
+            gathered,
+            room,
+            batches,
+            ticket: _ticket,
+        } = rows;
+        for site_rows in batches {
             if site_rows.bytes.is_empty() {
                 continue;
             }
@@ -133,6 +145,7 @@ impl<'a> Worker<'a> {
             let begun = clock::now();
             // Nobody else has them now.
             let statistics = Arc::make_mut(&mut slot.statistics);
+            statistics.keep_within(room);
             let (compute, scratch) = (self.context.compute(), &mut self.scratch);
             let share = self.context.settings.convergence.after.share();
             let folded = doing(WorkKind::Accumulate, || {
@@ -152,9 +165,11 @@ impl<'a> Worker<'a> {
                     .ledger
                     .rows_skipped(layers, statistics.rows_skipped);
             }
-            self.context.ledger.fold_took(clock::since(begun));
+            let took = clock::since(begun);
+            self.context.ledger.fold_took(took);
+            self.context.ingest.folded(took);
             drop((permit, site_rows));
-            self.at_solve_point(site, gathered)?;
+            self.at_solve_point(site, &gathered)?;
         }
         Ok(())
     }

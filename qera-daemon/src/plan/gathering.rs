@@ -1,5 +1,6 @@
 //! Whether inputs can be gathered, where there is no checkpoint and they come with the shards.
 
+use crate::calibrate::row_room::RowRoom;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
 use crate::plan::site_plan::SitePlan;
 use crate::plan::stages::{largest, process_bytes};
@@ -22,6 +23,7 @@ pub(crate) fn holds(settings: &Settings, layout: &Sites, shards: u64) -> Result<
         sites: layout,
         shards: &[],
         held: &[],
+        room: RowRoom::of_sites(settings.compute.window_memory, layout),
         solving: Solving::AtTheEnd,
         start: Start::Continued,
     };

@@ -21,7 +21,9 @@ use crate::plan::layer_plan::LayerPlan;
 use crate::plan::model_plan::ModelPlan;
 use crate::plan::planned_run::{PlannedRun, Solving};
 use crate::plan::site_plan::SitePlan;
-use crate::plan::stages::{SHARDS, SHARDS_IN_FLIGHT, Stage, When, held_bytes, stages, total};
+use crate::plan::stages::{
+    SHARDS, SHARDS_IN_FLIGHT, Stage, When, flying_bytes, held_bytes, stages, total,
+};
 use crate::plan::sum::sum;
 use crate::settings::Settings;
 use crate::settings::log_format::LogFormat;
@@ -107,7 +109,7 @@ impl Plan {
     /// # Errors
     /// [`Reason::TooLarge`].
     pub(crate) fn admits(&self, settings: &Settings, shard: &Admitted) -> Result<(), Reason> {
-        let needed = held_bytes(shard).saturating_mul(SHARDS_IN_FLIGHT as u64);
+        let needed = flying_bytes(held_bytes(shard), SHARDS_IN_FLIGHT);
         let planned = self.stages[SHARDS].bytes;
         let beside = |s: &Stage| s.when != When::Solving || self.solving.is_live();
         let others = self.stages[SHARDS + 1..].iter().filter(|s| beside(s));

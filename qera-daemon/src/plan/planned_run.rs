@@ -1,5 +1,6 @@
 //! What is known of a run when it is planned.
 
+use crate::calibrate::row_room::RowRoom;
 use crate::settings::Settings;
 use crate::source::admission::Admitted;
 use crate::weights::Weights;
@@ -24,6 +25,8 @@ pub(crate) struct PlannedRun<'a> {
     pub(crate) shards: &'a [Admitted],
     /// Shards that are there and were folded before: those that come are like them.
     pub(crate) held: &'a [Admitted],
+    /// The room for rows held out and kept aside.
+    pub(crate) room: RowRoom,
     /// When sites are solved.
     pub(crate) solving: Solving,
     /// Where its rows begin.

@@ -3,8 +3,8 @@
 use qera_core::dtype::FloatDtype;
 use serde::Serialize;
 
-use crate::calibrate::aside::{ASIDE_ROWS, ASIDE_ROWS_PEAK, ScoredLayer, rows_kept, scored_share};
-use crate::calibrate::window::{BlockSize, WINDOW_ROWS, WINDOW_ROWS_PEAK, block_size};
+use crate::calibrate::aside::{ScoredLayer, rows_kept, scored_share};
+use crate::calibrate::row_room::BlockSize;
 use crate::host::kernels::rank_update::scratch_bytes;
 use crate::judge::schedule::longest_wait;
 use crate::plan::planned_run::{PlannedRun, Start};
@@ -55,10 +55,14 @@ impl SitePlan {
             rows: sum(new.map(|entry| entry.rows as u64)),
             entries: &entries,
         };
-        let (m, rows, block) = (site.in_features, announced.rows, announced.block());
-        let (window, aside) = (announced.window(), announced.aside());
+        let (m, rows) = (site.in_features, announced.rows);
         let number = announced.kept_number_bytes();
+        let (window, aside) = (announced.window(number), announced.aside(number));
         let kept_bytes = |rows: usize| (rows * number * m) as u64;
+        let bound_bytes = |number: usize| {
+            let (window, aside) = (announced.window(number), announced.aside(number));
+            ((window.most + aside.most) * number * m) as u64
+        };
         let kind = site.second_moment;
         Self {
             name: site.name.clone(),
@@ -69,15 +73,20 @@ impl SitePlan {
             statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
             window_bytes: kept_bytes(window.rows),
             aside_bytes: kept_bytes(aside.rows),
-            rows_bound_bytes: ((window.most + aside.most) * announced.bound_number_bytes() * m)
-                as u64,
+            rows_bound_bytes: announced
+                .bound_number_bytes()
+                .into_iter()
+                .map(bound_bytes)
+                .max()
+                .unwrap_or_default(),
             scratch_bytes: if kind.is_whole() && !announced.is_none() {
                 announced.scratch_bytes()
             } else {
                 0
             },
             widened_bytes: if number < size_of::<f32>() && !announced.is_none() {
-                block.rows.min(WINDOW_ROWS) * size_of::<f32>() * m
+                let block = announced.block(number).rows;
+                block.min(run.room.window_rows(number)) * size_of::<f32>() * m
             } else {
                 0
             },
@@ -120,12 +129,13 @@ impl Announced<'_> {
     }
 
     /// The blocks that their rows are cut into, the largest.
-    fn block(&self) -> BlockSize {
+    fn block(&self, number_bytes: usize) -> BlockSize {
+        let room = self.run.room;
         let blocks = self.entries.iter();
-        let blocks = blocks.map(|e| block_size(e.rows, e.sequences));
+        let blocks = blocks.map(|e| room.block_size(e.rows, e.sequences, number_bytes));
         blocks.max().unwrap_or(BlockSize {
             rows: 1,
-            waiting: WINDOW_ROWS_PEAK - WINDOW_ROWS,
+            waiting: room.joined_rows(number_bytes, false),
         })
     }
 
@@ -142,20 +152,22 @@ impl Announced<'_> {
     }
 
     /// The same however many shards come: those of a live run may be of another type.
-    fn bound_number_bytes(&self) -> usize {
+    fn bound_number_bytes(&self) -> [usize; 2] {
+        let number = self.kept_number_bytes();
         if self.run.solving.is_live() {
-            size_of::<f32>()
+            [number, size_of::<f32>()]
         } else {
-            self.kept_number_bytes()
+            [number; 2]
         }
     }
 
-    fn window(&self) -> KeptRowCount {
+    fn window(&self, number_bytes: usize) -> KeptRowCount {
         if self.is_none() {
             return KeptRowCount { rows: 0, most: 0 };
         }
-        let block = self.block();
-        let most = WINDOW_ROWS / block.rows * block.rows + block.waiting;
+        let block = self.block(number_bytes);
+        let most = self.run.room.window_rows(number_bytes);
+        let most = most / block.rows * block.rows + block.waiting;
         let rows = if self.is_all() {
             most.min(usize::try_from(self.rows).unwrap_or(usize::MAX))
         } else {
@@ -172,7 +184,7 @@ impl Announced<'_> {
         }
     }
 
-    fn aside(&self) -> KeptRowCount {
+    fn aside(&self, number_bytes: usize) -> KeptRowCount {
         if !self.run.solving.is_live() {
             return KeptRowCount { rows: 0, most: 0 };
         }
@@ -180,14 +192,17 @@ impl Announced<'_> {
         let layers = self.site.layers.iter().map(|&l| &self.run.layers[l]);
         let share = scored_share(m, layers.map(ScoredLayer::of));
         let wait = longest_wait(m, self.entries.iter().map(|e| e.rows as u64));
+        let room = self.run.room;
+        let kept = room.aside_rows(number_bytes);
+        // A closed site's rows wait there to make a block.
         let most = if self.run.settings.convergence.closes_sites() {
-            ASIDE_ROWS_PEAK
+            kept + room.joined_rows(number_bytes, false)
         } else {
-            ASIDE_ROWS
+            kept
         };
         KeptRowCount {
             rows: if self.is_all() {
-                rows_kept(wait, self.block().rows, share)
+                rows_kept(wait, self.block(number_bytes).rows, share).min(kept)
             } else {
                 most
             },

@@ -26,6 +26,8 @@ const HELPED_SHARE: u64 = 6;
 /// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline`
 /// keeps to it.
 pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
+/// Bytes of them, unless one alone has more.
+pub(crate) const FLIGHT_BYTES: u64 = 1 << 30;
 /// The stage of the shards in flight.
 pub(crate) const SHARDS: usize = 0;
 
@@ -82,7 +84,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     } else {
         largest_of(run.shards)
     };
-    let flying = shard.saturating_mul(in_flight as u64);
+    let flying = flying_bytes(shard, in_flight);
     let of_sites = |of: fn(&SitePlan) -> u64| sum(sites.iter().map(of));
     let of_layers = |of: fn(&LayerPlan) -> u64| sum(layers.iter().map(of));
     let stage = |name, when, bytes| Stage {
@@ -205,6 +207,13 @@ pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
     PROCESS_BYTES
         + threads_with_sites(run) as u64 * THREAD_BYTES
         + helpers(run) as u64 * HELPER_BYTES
+}
+
+/// What so many shards of this size take at one time.
+pub(crate) fn flying_bytes(shard: u64, count: usize) -> u64 {
+    shard
+        .saturating_mul(count as u64)
+        .min(FLIGHT_BYTES.max(shard))
 }
 
 /// What is held of a shard until it is folded: one entry for each site, and, while it is read, one

@@ -11,9 +11,9 @@ use crate::replay::claims::ReplayClaims;
 use crate::settings::Settings;
 use crate::source::admission::Admitted;
 use crate::source::grouping::group;
-use crate::source::intake::{Intake, Scan, content};
+use crate::source::intake::{Intake, Scan};
+use crate::source::reading::{WholeShard, content, read};
 use crate::source::refusal::Refusal;
-use crate::source::rows::read;
 use crate::source::shard::ShardHeader;
 use crate::state::journal::{Gathered, Record};
 use crate::weights::Weights;
@@ -69,15 +69,18 @@ impl Recorded {
             gathered: Gathered::default(),
         };
         for admitted in grouping.admitted {
-            let content = listed.contents.get(&admitted.name).cloned();
-            recorded.take(admitted, content.unwrap_or_default(), findings);
+            recorded.take(admitted, findings);
         }
         Ok(recorded)
     }
 
     /// Reads a shard whole, as a run does before it folds a row.
-    fn take(&mut self, admitted: Admitted, content: String, findings: &mut Findings) {
-        let shard = match read(&admitted) {
+    fn take(&mut self, admitted: Admitted, findings: &mut Findings) {
+        let WholeShard { content, rows, .. } = match read(&admitted) {
+            Ok(whole) => whole,
+            Err(refusal) => return refused(&refusal, findings),
+        };
+        let shard = match rows {
             Ok(shard) => shard,
             Err(refusal) => return refused(&refusal, findings),
         };
@@ -117,8 +120,6 @@ impl Recorded {
 /// The shards that can be read, each content once.
 struct ListedShards {
     headers: Vec<ShardHeader>,
-    /// BLAKE3 of each, by its name.
-    contents: BTreeMap<String, String>,
 }
 
 impl ListedShards {
@@ -134,20 +135,16 @@ impl ListedShards {
         }
         let mut listed = Self {
             headers: Vec::new(),
-            contents: BTreeMap::new(),
         };
         let mut seen = BTreeSet::new();
         for header in scan.ready {
             match content(&header) {
                 Err(refusal) => refused(&refusal, findings),
-                Ok(content) if !seen.insert(content.clone()) => findings.note(format!(
+                Ok(content) if seen.insert(content.clone()) => listed.headers.push(header),
+                Ok(_) => findings.note(format!(
                     "replay: shard {} repeats another and counts once",
                     header.name
                 )),
-                Ok(content) => {
-                    listed.contents.insert(header.name.clone(), content);
-                    listed.headers.push(header);
-                }
             }
         }
         listed

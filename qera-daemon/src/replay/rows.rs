@@ -8,8 +8,8 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::stored::StoredRows;
 use crate::replay::recorded::Recorded;
+use crate::source::reading::read_site;
 use crate::source::refusal::Refusal;
-use crate::source::rows::read_site;
 
 /// Rows that are multiplied at a time, ...
 const ROWS: usize = 192;

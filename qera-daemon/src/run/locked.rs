@@ -186,7 +186,9 @@ impl<'a> Locked<'a> {
             _ => None,
         };
         let sites = SitesRecord::new(&prepared.sites, &prepared.recording);
-        let sites = sites.with_model(prepared.solved_model());
+        let sites = sites
+            .with_model(prepared.solved_model())
+            .within(prepared.settings.compute.window_memory);
         if prepared.saved.as_ref() != Some(&sites) {
             state.save_sites(&sites)?;
         }

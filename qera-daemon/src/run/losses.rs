@@ -7,7 +7,7 @@ use crate::disk::identity::Identity;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
 use crate::source::consumed::places_of;
-use crate::source::intake::content;
+use crate::source::reading::content;
 use crate::source::refusal::COUNTED;
 use crate::source::shard::ShardHeader;
 use crate::state::journal::{Journal, Record};

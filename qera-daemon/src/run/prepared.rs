@@ -6,11 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::calibrate::aside::{ScoredLayer, scored_share};
+use crate::calibrate::row_room::RowRoom;
 use crate::error::Fatal;
 use crate::host::compute::Compute;
 use crate::host::cores::Cores;
 use crate::observe::reporter::Reporter;
 use crate::pipeline::context::{Context, Flags};
+use crate::pipeline::flight::Flight;
+use crate::pipeline::ingest_meter::IngestMeter;
 use crate::pipeline::ledger::Ledger;
 use crate::plan::Plan;
 use crate::plan::gathering::holds;
@@ -25,7 +28,7 @@ use crate::source::refusal::Refusal;
 use crate::source::shard::ShardHeader;
 use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
-use crate::state::restore::{Asked, Expected, check_model, check_sites};
+use crate::state::restore::{Asked, Expected, check_model, check_sites, check_window_memory};
 use crate::state::{SitesRecord, SolvedModel, read_sites};
 use crate::weights::Weights;
 use crate::weights::frozen::record::RoundingRecord;
@@ -147,6 +150,7 @@ impl<'a> Prepared<'a> {
             sites: &sites,
             shards: &admitted,
             held: &held,
+            room: room(settings, saved.as_ref(), &sites, intake.is_some()),
             solving: Solving::of(settings),
             start: match saved {
                 Some(_) => Start::Continued,
@@ -288,9 +292,20 @@ impl<'a> Prepared<'a> {
             published_position: 0,
             flags: Flags::new(stopping),
             wake: None,
+            flight: Flight::default(),
+            ingest: IngestMeter::default(),
             jobs_in_flight: AtomicUsize::new(0),
         }
     }
+}
+
+/// The room for rows held out and kept aside: that of the run, or of the state that is solved.
+fn room(settings: &Settings, saved: Option<&SitesRecord>, sites: &Sites, runs: bool) -> RowRoom {
+    let memory = match saved.filter(|_| !runs) {
+        Some(state) => state.window_memory,
+        None => Some(settings.compute.window_memory),
+    };
+    memory.map_or(RowRoom::WHOLE, |bytes| RowRoom::of_sites(bytes, sites))
 }
 
 /// How layers were rounded before: in a run, or in what `solve` reads.
@@ -344,6 +359,9 @@ fn continued(
         continues,
     };
     check_sites(&settings.state, record, &sites, asked)?;
+    if continues {
+        check_window_memory(&settings.state, record, settings.compute.window_memory)?;
+    }
     if let Some(model) = model.filter(|_| !settings.weights.new_checkpoint) {
         let quantized = model.given().map(|of| of.fingerprint.clone());
         let own = SolvedModel {

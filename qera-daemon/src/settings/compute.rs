@@ -2,7 +2,7 @@
 
 use crate::error::Fatal;
 use crate::host::kernels::Kernel;
-use crate::settings::memory_budget::MemoryBudget;
+use crate::settings::memory_budget::{MemoryBudget, parse_bytes};
 use crate::settings::options::Options;
 use crate::settings::parse::at_least;
 
@@ -23,6 +23,8 @@ pub(crate) struct ComputeSettings {
     pub(crate) done_without: Option<String>,
     /// What the plan may use.
     pub(crate) memory_budget: MemoryBudget,
+    /// Bytes for rows held out and kept aside, of all sites together.
+    pub(crate) window_memory: u64,
 }
 
 impl ComputeSettings {
@@ -38,8 +40,19 @@ impl ComputeSettings {
             done_without: (name == AUTO).then(Kernel::done_without).flatten(),
             kernel: Kernel::named(name).map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
             memory_budget: MemoryBudget::parse(budget)?,
+            window_memory: window_memory(options)?,
         })
     }
+}
+
+fn window_memory(options: &Options) -> Result<u64, Fatal> {
+    let text = options.window_memory.as_deref().unwrap_or_default();
+    let bytes = parse_bytes(text).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| {
+        Fatal::Usage(format!(
+            "--window-memory: '{text}' is no size above 0 (1GiB, 800MB, 123456)"
+        ))
+    })
 }
 
 fn threads(options: &Options) -> Result<usize, Fatal> {

@@ -39,28 +39,28 @@ impl MemoryBudget {
                 origin: format!("{share}% of {} available", format_bytes(available)),
             });
         }
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit: u64 = match &text[digits.len()..] {
-            "" | "B" => 1,
-            "kB" | "KB" => 1000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "KiB" | "K" => 1 << 10,
-            "MiB" | "M" => 1 << 20,
-            "GiB" | "G" => 1 << 30,
-            _ => return Err(wrong()),
-        };
-        let bytes = digits
-            .trim()
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(unit))
-            .ok_or_else(wrong)?;
         Ok(Self {
-            bytes,
+            bytes: parse_bytes(text).ok_or_else(wrong)?,
             origin: format!("--memory-budget {text}"),
         })
     }
+}
+
+/// Parses `4GiB`, `800MB` or `123456`; `None` for anything else.
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        _ => return None,
+    };
+    let number: u64 = digits.trim().parse().ok()?;
+    number.checked_mul(unit)
 }
 
 /// What the process may still use: the system's available memory, or less where a control group

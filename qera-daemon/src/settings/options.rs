@@ -313,6 +313,16 @@ pub(crate) struct Options {
     )]
     pub(crate) memory_budget: Option<String>,
 
+    /// Bytes (1GiB, 800MB, 123456) for the rows that corrections are chosen and judged by, shared out
+    /// among the layers' inputs by their widths, each at least 256 bytes a channel; belongs to the
+    /// state [default: 1GiB]
+    #[arg(long, value_name = "SIZE", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_number"
+    )]
+    pub(crate) window_memory: Option<String>,
+
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -392,6 +402,7 @@ impl Options {
             ragged: Some(false),
             dtype: text("f16"),
             memory_budget: text("80%"),
+            window_memory: text("1GiB"),
             kernel: text("auto"),
             log_format: text("text"),
             ..Self::default()

@@ -14,10 +14,8 @@ use std::time::Instant;
 use crate::disk::clock::{now, since};
 use crate::disk::identity::Identity;
 use crate::disk::lock::is_held;
-use crate::disk::open_file::OpenFile;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
-use crate::host::core_time::{WorkKind, doing};
 use crate::source::folder::{UnansweredPath, list};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
@@ -202,32 +200,6 @@ fn shown(name: &OsStr) -> String {
         .map_or_else(|| bytes.escape_ascii().to_string(), str::to_owned)
 }
 
-/// BLAKE3 of the file whose header was read, in hexadecimal.
-///
-/// # Errors
-/// [`Refusal`] when it cannot be read, or is another file by now.
-pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
-    let refuse = |reason| Refusal {
-        shard: header.name.clone(),
-        reason,
-    };
-    let failed = |e: std::io::Error| refuse(Reason::Header(e.into()));
-    let file = OpenFile::open(&header.path).map_err(failed)?;
-    let same = |file: &OpenFile| file.identity().map(|now| now == header.identity());
-    if !same(&file).map_err(failed)? {
-        return Err(refuse(Reason::Changed));
-    }
-    let mut hasher = blake3::Hasher::new();
-    doing(WorkKind::Hash, || {
-        hasher.update_reader(file.reader()).map(|_| ())
-    })
-    .map_err(failed)?;
-    if !same(&file).map_err(failed)? {
-        return Err(refuse(Reason::Changed));
-    }
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
 /// Whether a producer holds `FILE.lock`.
 fn locked(path: &Path) -> bool {
     let mut lock = path.as_os_str().to_owned();
@@ -238,6 +210,7 @@ fn locked(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::reading::content;
 
     const SHARD: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
 

@@ -86,6 +86,10 @@ pub(crate) struct SitesRecord {
     /// What corrections and evidence belong to.
     #[serde(flatten)]
     pub(crate) model: SolvedModel,
+    /// Bytes for rows held out and kept aside, of all sites together; none in a state of before
+    /// there was a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window_memory: Option<u64>,
     /// Each of them.
     pub(crate) sites: Vec<SiteRecord>,
 }
@@ -113,6 +117,7 @@ impl SitesRecord {
             recording: recording.clone(),
             shares: sites.shares().clone(),
             model: SolvedModel::default(),
+            window_memory: None,
             sites: sites.sites.iter().map(SiteRecord::of).collect(),
         }
     }
@@ -121,6 +126,15 @@ impl SitesRecord {
     #[must_use]
     pub(crate) fn with_model(self, model: SolvedModel) -> Self {
         Self { model, ..self }
+    }
+
+    /// With the memory for rows held out and kept aside.
+    #[must_use]
+    pub(crate) fn within(self, window_memory: u64) -> Self {
+        Self {
+            window_memory: Some(window_memory),
+            ..self
+        }
     }
 
     /// What was gathered without a checkpoint, under the names of one.

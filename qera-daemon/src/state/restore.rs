@@ -302,6 +302,26 @@ pub(crate) fn check_model(
     Ok(())
 }
 
+/// Whether a run may go on with the rows that were held out and kept aside.
+///
+/// # Errors
+/// [`Fatal::StateRefused`] with both bounds.
+pub(crate) fn check_window_memory(
+    state: &Path,
+    saved: &SitesRecord,
+    own: u64,
+) -> Result<(), Fatal> {
+    match saved.window_memory {
+        Some(found) if found != own => Err(Fatal::StateRefused {
+            path: state.to_path_buf(),
+            reason: format!(
+                "was begun with --window-memory {found}, this run's is {own}: give it the same, or choose another --state"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// What is asked of a state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {

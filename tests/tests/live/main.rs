@@ -12,6 +12,7 @@ mod drained;
 mod endings;
 mod generations;
 mod hang_up;
+mod one_pass;
 mod signals;
 mod spared_solves;
 mod unanswered;

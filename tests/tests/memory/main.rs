@@ -262,6 +262,63 @@ fn more_threads_than_sites() {
     }
 }
 
+/// Shards in flight are bounded in bytes: three of those that are there, but no more than 1 GiB, and
+/// a larger one goes alone.
+#[test]
+fn shards_in_flight_are_bounded() {
+    const GIB: u64 = 1 << 30;
+    let run = PlannedRun { shards: 3, ..EXACT };
+    let one = run.rows * 2 * run.inputs.iter().map(|of| of.in_features).sum::<usize>();
+    for (times, expected) in [(1, 3 * one as u64), (200, GIB), (800, 0)] {
+        let daemon = run.files();
+        let rows = times * run.rows;
+        run.announce(&daemon, rows);
+        let shard = (times * one) as u64;
+        let plan = run.plan(&daemon, &["--once", "--memory-budget", "64GiB"]);
+        let stage = &plan["stages"][0];
+        assert_eq!(stage["name"], "shards in flight");
+        // And a byte a row, for a mask.
+        let masks = 3 * (rows * run.inputs.len()) as u64;
+        let expected = expected.max(shard);
+        let bytes = stage["bytes"].as_u64().unwrap();
+        assert!(
+            (expected..=expected + masks).contains(&bytes),
+            "{bytes} {expected}"
+        );
+    }
+}
+
+/// Rows held out and kept aside take no more than they may, and the run no more than is planned.
+#[test]
+fn rows_that_are_kept_are_bounded() {
+    const MEMORY: u64 = 8_000_000;
+    for (name, live) in [("small window, once", false), ("small window, live", true)] {
+        let run = PlannedRun {
+            name,
+            live,
+            shards: 16,
+            options: &["--threads", "1", "--window-memory", "8MB"],
+            ..EXACT
+        };
+        let more: &[&str] = if live { &[] } else { &["--once"] };
+        let plan = run.plan(&run.files(), more);
+        let bytes = |of: &serde_json::Value, name: &str| of[name].as_u64().unwrap();
+        for kept in ["bytes", "bound_bytes"] {
+            let stages = plan["stages"].as_array().unwrap();
+            let is_kept = |stage: &&serde_json::Value| {
+                stage["name"] == "rows held out and kept aside, all sites"
+            };
+            let stage = stages.iter().find(is_kept).unwrap();
+            let kept = bytes(stage, kept);
+            assert!(kept <= MEMORY && kept > MEMORY / 2, "{name}: {kept}");
+        }
+        let sites = plan["sites"].as_array().unwrap();
+        let rows = |site| bytes(site, "window_bytes") / bytes(site, "in_features");
+        assert!(sites.iter().all(|site| rows(site) == rows(&sites[0])));
+        check(run);
+    }
+}
+
 /// More rows than are there may come: what the budget has to hold is more than the plan for those
 /// that are there, by the rows that are kept aside.
 #[test]

@@ -8,7 +8,7 @@ use qera_core::pseudo_random::SplitMix64;
 use qera_tests::daemon::TestDaemon;
 use qera_tests::live::send_signal;
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::BINARY;
 
@@ -92,6 +92,27 @@ impl PlannedRun {
             write_safetensors(&path, &rows, &[]);
         }
         daemon
+    }
+
+    /// Lets each shard say that it has so many rows, and be as long: a hole in the file.
+    pub(crate) fn announce(&self, daemon: &TestDaemon, rows: usize) {
+        let mut header = serde_json::Map::new();
+        let mut end = 0;
+        for input in self.inputs {
+            let start = end;
+            end += 2 * rows * input.in_features;
+            let shape = [rows, input.in_features];
+            let claim = json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]});
+            header.insert(input.module.into(), claim);
+        }
+        let header = Value::Object(header).to_string();
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        for shard in 0..self.shards {
+            let path = daemon.watched().join(format!("{shard:04}.safetensors"));
+            std::fs::write(&path, &bytes).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_len((bytes.len() + end) as u64).unwrap();
+        }
     }
 
     /// The run's options and more.

@@ -18,6 +18,7 @@ mod many_partial;
 mod names;
 mod odd_names;
 mod one_layer;
+mod one_pass;
 mod output_folder;
 mod pruned;
 mod published;

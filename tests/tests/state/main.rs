@@ -9,5 +9,6 @@ mod new_checkpoint;
 mod solve;
 mod unreadable;
 mod version;
+mod window_memory;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");

@@ -1,0 +1,145 @@
+//! Shards in memory, bounded in number and in bytes whatever the producers write: a shard is read
+//! when there is room for it, and its room is free again when every worker has folded its part.
+//!
+//! One that is larger than all the room goes alone.
+
+use core::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::disk::clock::{now, since};
+use crate::plan::stages::{FLIGHT_BYTES, SHARDS_IN_FLIGHT};
+
+/// The shards in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    aboard: Arc<Aboard>,
+}
+
+/// What holds the room of one shard until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    aboard: Arc<Aboard>,
+    bytes: u64,
+}
+
+/// A ticket, and how long it was waited for.
+#[derive(Debug)]
+pub(crate) struct Boarding {
+    /// The ticket.
+    pub(crate) ticket: Ticket,
+    /// While as many shards were there as may be: for those who fold them.
+    pub(crate) for_workers: Duration,
+    /// While there were fewer, of too many bytes.
+    pub(crate) for_memory: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Aboard {
+    load: Mutex<Load>,
+    /// Some shard has gone.
+    lighter: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Load {
+    shards: usize,
+    bytes: u64,
+}
+
+impl Load {
+    const fn has_room(self, bytes: u64) -> bool {
+        let fits = self.bytes.saturating_add(bytes) <= FLIGHT_BYTES;
+        self.shards == 0 || (self.shards < SHARDS_IN_FLIGHT && fits)
+    }
+}
+
+impl Flight {
+    /// Waits until there is room for a shard of so many bytes.
+    pub(crate) fn board(&self, bytes: u64) -> Boarding {
+        let (mut for_workers, mut for_memory) = (Duration::ZERO, Duration::ZERO);
+        let mut load = self
+            .aboard
+            .load
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while !load.has_room(bytes) {
+            let waits_for = if load.shards < SHARDS_IN_FLIGHT {
+                &mut for_memory
+            } else {
+                &mut for_workers
+            };
+            let begun = now();
+            let lighter = self.aboard.lighter.wait(load);
+            load = lighter.unwrap_or_else(PoisonError::into_inner);
+            *waits_for += since(begun);
+        }
+        load.shards += 1;
+        load.bytes = load.bytes.saturating_add(bytes);
+        drop(load);
+        Boarding {
+            ticket: Ticket {
+                aboard: Arc::clone(&self.aboard),
+                bytes,
+            },
+            for_workers,
+            for_memory,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let load = self.aboard.load.lock();
+        let mut load = load.unwrap_or_else(PoisonError::into_inner);
+        load.shards -= 1;
+        load.bytes = load.bytes.saturating_sub(self.bytes);
+        drop(load);
+        self.aboard.lighter.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+    #[test]
+    fn there_is_room_for_three_and_for_so_many_bytes() {
+        let load = |shards, bytes| Load { shards, bytes };
+        assert!(load(0, 0).has_room(u64::MAX), "a larger one goes alone");
+        assert!(!load(1, 1).has_room(FLIGHT_BYTES));
+        assert!(load(1, 1).has_room(FLIGHT_BYTES - 1));
+        assert!(!load(1, u64::MAX).has_room(1));
+        assert!(load(2, 2).has_room(1) && !load(3, 3).has_room(1));
+    }
+
+    /// Whatever sizes come: never more shards or bytes than that, and all of them get through.
+    #[test]
+    fn it_is_bounded() {
+        let flight = Flight::default();
+        let (shards, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let sizes = [3, FLIGHT_BYTES, 7, FLIGHT_BYTES / 2, 2 * FLIGHT_BYTES, 1];
+        let (sent, tickets) = std::sync::mpsc::channel::<Boarding>();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for boarding in tickets {
+                    std::thread::sleep(Duration::from_micros(50));
+                    shards.fetch_sub(1, Ordering::SeqCst);
+                    bytes.fetch_sub(boarding.ticket.bytes, Ordering::SeqCst);
+                    drop(boarding);
+                }
+            });
+            for size in sizes.into_iter().cycle().take(600) {
+                let boarding = flight.board(size);
+                let now = shards.fetch_add(1, Ordering::SeqCst) + 1;
+                let most = bytes.fetch_add(size, Ordering::SeqCst) + size;
+                assert!(now <= SHARDS_IN_FLIGHT);
+                assert!(most <= FLIGHT_BYTES || now == 1, "{most} bytes of {now}");
+                sent.send(boarding).unwrap();
+            }
+            drop(sent);
+        });
+        let load = *flight.aboard.load.lock().unwrap();
+        assert_eq!(load, Load::default());
+    }
+}

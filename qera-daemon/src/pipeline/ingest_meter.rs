@@ -1,0 +1,235 @@
+//! What taking shards costs, and which part of it sets the pace.
+
+use core::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::disk::clock::now;
+use crate::observe::ingest_events::{IngestEnded, IngestPart, Limit};
+use crate::pipeline::flight::Boarding;
+use crate::source::pass::PassCost;
+
+/// What was measured since it was told last.
+#[derive(Debug, Default)]
+pub(crate) struct IngestMeter(Mutex<Measured>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    /// When the first of these shards was begun.
+    begun: Option<Instant>,
+    shards: usize,
+    /// Read from the device under the file system, from the page cache, hashed, checked.
+    disk: Cost,
+    cache: Cost,
+    hash: Cost,
+    check: Cost,
+    /// The feeder waited for room.
+    memory: Cost,
+    /// The feeder waited for workers, or for a core that they have.
+    workers: Duration,
+    /// Workers folded, all together.
+    folding: Duration,
+    /// Workers waited for shards, all together.
+    shards_awaited: Duration,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    bytes: u64,
+    time: Duration,
+}
+
+impl Cost {
+    fn add(&mut self, bytes: u64, time: Duration) {
+        self.bytes += bytes;
+        self.time += time;
+    }
+
+    const fn part(self) -> IngestPart {
+        IngestPart {
+            bytes: self.bytes,
+            seconds: self.time.as_secs_f64(),
+        }
+    }
+}
+
+impl IngestMeter {
+    fn with(&self, enter: impl FnOnce(&mut Measured)) {
+        enter(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The feeder turns to a shard.
+    pub(crate) fn begin(&self) {
+        self.with(|of| {
+            of.begun.get_or_insert_with(now);
+        });
+    }
+
+    /// It waited for room for a shard of so many bytes.
+    pub(crate) fn boarded(&self, bytes: u64, boarding: &Boarding) {
+        self.with(|of| {
+            of.memory.bytes = of.memory.bytes.max(bytes);
+            of.memory.time += boarding.for_memory;
+            of.workers += boarding.for_workers;
+        });
+    }
+
+    /// It waited for workers.
+    pub(crate) fn waited_for_workers(&self, time: Duration) {
+        self.with(|of| of.workers += time);
+    }
+
+    /// It read a shard. Its reads count as the disk's where most of the bytes came from there.
+    pub(crate) fn read(&self, cost: &PassCost) {
+        self.with(|of| {
+            of.shards += 1;
+            of.disk.bytes += cost.storage_bytes;
+            of.cache.bytes += cost.bytes - cost.storage_bytes;
+            if 2 * cost.storage_bytes >= cost.bytes {
+                of.disk.time += cost.reading;
+            } else {
+                of.cache.time += cost.reading;
+            }
+            of.hash.add(cost.bytes, cost.hashing);
+            of.check.add(cost.bytes, cost.checking);
+        });
+    }
+
+    /// A worker folded.
+    pub(crate) fn folded(&self, time: Duration) {
+        self.with(|of| of.folding += time);
+    }
+
+    /// A worker has waited for a shard since then; not before the feeder turned to it.
+    pub(crate) fn shard_awaited(&self, waiting: Instant) {
+        let arrived = now();
+        self.with(|of| {
+            let begun = of.begun.unwrap_or(arrived).max(waiting);
+            of.shards_awaited += arrived.saturating_duration_since(begun);
+        });
+    }
+
+    /// All of it, and from here on anew; `None` where no shard was read.
+    pub(crate) fn take(&self, workers: usize) -> Option<IngestEnded> {
+        let mut measured = Measured::default();
+        self.with(|of| measured = core::mem::take(of));
+        (measured.shards > 0).then(|| measured.told(workers))
+    }
+}
+
+impl Measured {
+    fn told(&self, workers: usize) -> IngestEnded {
+        IngestEnded {
+            limit: self.limit(workers),
+            shards: self.shards,
+            disk: self.disk.part(),
+            page_cache: self.cache.part(),
+            hash: self.hash.part(),
+            check: self.check.part(),
+            memory: self.memory.part(),
+            accumulation: IngestPart {
+                bytes: self.hash.bytes,
+                seconds: self.folding.as_secs_f64(),
+            },
+            waited_for_accumulation: self.workers.as_secs_f64(),
+            waited_for_shards: self.idle(workers).as_secs_f64(),
+        }
+    }
+
+    /// How long a worker waited for shards, on average.
+    fn idle(&self, workers: usize) -> Duration {
+        let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+        self.shards_awaited / workers
+    }
+
+    /// What more of would make it faster. Reading and folding go side by side, and so the slower of
+    /// the two does: the one that is waited for. Where neither can go on because there is no room
+    /// for a shard to be read while another is folded, it is memory.
+    fn limit(&self, workers: usize) -> Limit {
+        let idle = self.idle(workers);
+        let blocked = self.memory.time + self.workers;
+        let hashing = self.hash.time + self.check.time;
+        let all = self.disk.time + self.cache.time + hashing + blocked;
+        // What reading ahead would have saved.
+        if 4 * self.memory.time.min(idle) > all {
+            return Limit::Memory;
+        }
+        if blocked >= idle {
+            return Limit::Accumulation;
+        }
+        let longest = self.disk.time.max(self.cache.time).max(hashing);
+        if longest == hashing {
+            Limit::Hash
+        } else if longest == self.disk.time {
+            Limit::Disk
+        } else {
+            Limit::PageCache
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(of: u64) -> Duration {
+        Duration::from_secs(of)
+    }
+
+    const fn cost(of: u64) -> Cost {
+        Cost {
+            bytes: 1,
+            time: seconds(of),
+        }
+    }
+
+    #[test]
+    fn the_limit_is_what_is_waited_for() {
+        let none = Measured::default();
+        let read = Measured {
+            disk: cost(4),
+            cache: cost(1),
+            hash: cost(2),
+            check: cost(1),
+            ..none
+        };
+        // The feeder is blocked, and workers hardly ever wait.
+        let folds = Measured {
+            workers: seconds(20),
+            shards_awaited: seconds(1),
+            ..read
+        };
+        assert_eq!(folds.limit(1), Limit::Accumulation);
+        // The workers wait.
+        let starves = Measured {
+            shards_awaited: seconds(7),
+            ..read
+        };
+        assert_eq!(starves.limit(1), Limit::Disk);
+        let hashes = Measured {
+            check: cost(3),
+            ..starves
+        };
+        assert_eq!(hashes.limit(1), Limit::Hash);
+        let cached = Measured {
+            disk: cost(0),
+            cache: cost(4),
+            ..starves
+        };
+        assert_eq!(cached.limit(1), Limit::PageCache);
+        // One reads while the other waits, and the other way round.
+        let alone = Measured {
+            memory: cost(6),
+            ..starves
+        };
+        assert_eq!(alone.limit(1), Limit::Memory);
+        // It had to wait for room, and folding would have kept it anyway.
+        let slow = Measured {
+            memory: cost(60),
+            ..starves
+        };
+        assert_eq!(slow.limit(1), Limit::Accumulation);
+        // Seven seconds of two workers are half as many of each.
+        assert_eq!(starves.idle(2), Duration::from_millis(3500));
+    }
+}

@@ -1,0 +1,206 @@
+//! A shard read whole in one pass: its bytes go by once, and each piece is hashed and checked while
+//! it is in the cache. Every row is checked before any is accumulated.
+//!
+//! Masks and weights are read ahead, a few bytes a row, because they say which rows have to be
+//! sound, and the usual writers put them behind the rows. That they, the header and the rows are of
+//! one content is known by the file's length, inode and time, before and after.
+
+use std::io::Error as IoError;
+
+use qera_core::dtype::{DecodeError, keep_rows};
+
+use crate::disk::clock::{now, since};
+use crate::disk::open_file::OpenFile;
+use crate::host::core_time::{WorkKind, doing};
+use crate::host::kernels::page_vec::PageVec;
+use crate::source::admission::{Admitted, Entry};
+use crate::source::counted::Counted;
+use crate::source::pass::{PIECE_BYTES, Pass, PassCost, WholePass};
+use crate::source::refusal::{Reason, Refusal};
+use crate::source::rows::{Batch, CollectedRows, Shard};
+use crate::source::shard::ShardHeader;
+
+/// A shard that was read to its end.
+#[derive(Debug)]
+pub(crate) struct WholeShard {
+    /// BLAKE3 of its content, in hexadecimal.
+    pub(crate) content: String,
+    /// Its rows, every one of them checked; or what is wrong with the first that is.
+    pub(crate) rows: Result<Shard, Refusal>,
+    /// What reading it took.
+    pub(crate) cost: PassCost,
+}
+
+/// Reads and checks a shard.
+///
+/// # Errors
+/// [`Refusal`] for what cannot be read, or is another file by now. Nothing is known of its content
+/// then.
+pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
+    let refuse = |reason| Refusal {
+        shard: admitted.name.clone(),
+        reason,
+    };
+    let failed = |e: IoError| refuse(Reason::Header(e.into()));
+    let file = OpenFile::open(&admitted.path).map_err(failed)?;
+    let same = || file.identity().map(|now| now == admitted.identity);
+    if !same().map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    let mut pass = Pass::new(&file);
+    let rows = collect(&mut pass, &file, admitted);
+    let whole = match &rows {
+        Err(unread) if unread.io_error().is_some() => None,
+        // Also of a shard that is refused: it may be one that has come before.
+        _ => Some(pass.end(admitted.identity.bytes)),
+    };
+    // Rewritten in place meanwhile, its rows are not those of the content that was hashed.
+    if !same().map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    let rows = rows.map_err(refuse);
+    let Some(whole) = whole else {
+        return Err(rows.err().unwrap_or_else(|| refuse(Reason::Changed)));
+    };
+    let WholePass { content, cost } = whole.map_err(failed)?;
+    Ok(WholeShard {
+        content,
+        rows: rows.map(|rows| rows.shard(&admitted.name)),
+        cost,
+    })
+}
+
+/// BLAKE3 of the file whose header was read, in hexadecimal.
+///
+/// # Errors
+/// [`Refusal`] when it cannot be read, or is another file by now.
+pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
+    let refuse = |reason| Refusal {
+        shard: header.name.clone(),
+        reason,
+    };
+    let failed = |e: IoError| refuse(Reason::Header(e.into()));
+    let file = OpenFile::open(&header.path).map_err(failed)?;
+    let same = || file.identity().map(|now| now == header.identity());
+    if !same().map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    let pass = Pass::new(&file).end(header.identity().bytes);
+    if !same().map_err(failed)? {
+        return Err(refuse(Reason::Changed));
+    }
+    pass.map(|pass| pass.content).map_err(failed)
+}
+
+/// Reads the rows of one site of a shard that was read whole before, by the first tensor that feeds
+/// it; none where none does.
+///
+/// # Errors
+/// [`Refusal`] as for [`read`].
+pub(crate) fn read_site(admitted: &Admitted, site: usize) -> Result<Option<Batch>, Refusal> {
+    let refuse = |reason| Refusal {
+        shard: admitted.name.clone(),
+        reason,
+    };
+    let Some(entry) = admitted.entry_of(site) else {
+        return Ok(None);
+    };
+    let failed = |e: IoError| refuse(Reason::Header(e.into()));
+    let file = OpenFile::open(&admitted.path).map_err(failed)?;
+    let counted = Counted::read(&file, entry).map_err(refuse)?;
+    let mut pass = Pass::unhashed(&file, entry.start);
+    let rows = rows_of(&mut pass, entry, counted);
+    if file.identity().map_err(failed)? != admitted.identity {
+        return Err(refuse(Reason::Changed));
+    }
+    rows.map(Some).map_err(refuse)
+}
+
+/// The rows of every tensor that feeds a site, in the order of the file.
+fn collect<'a>(
+    pass: &mut Pass<'_>,
+    file: &OpenFile,
+    admitted: &'a Admitted,
+) -> Result<CollectedRows<'a>, Reason> {
+    let mut collected = CollectedRows::default();
+    // Where it was not known that their inputs are one, a tensor feeds several sites.
+    for sites in admitted.entries.chunk_by(|a, b| a.key == b.key) {
+        let [first, others @ ..] = sites else {
+            continue;
+        };
+        let counted = Counted::read(file, first)?;
+        let unread = |error| Reason::Read {
+            key: first.key.clone(),
+            error,
+        };
+        pass.pass_to(first.start).map_err(unread)?;
+        let rows = rows_of(pass, first, counted)?;
+        let copies: Vec<Batch> = others.iter().map(|of| rows.for_site(of.site)).collect();
+        let begun = now();
+        doing(WorkKind::Check, || {
+            core::iter::once(rows)
+                .chain(copies)
+                .try_for_each(|rows| collected.take(&first.key, rows))
+        })?;
+        pass.checked(since(begun));
+    }
+    Ok(collected)
+}
+
+/// Reads and checks the rows of a tensor, a piece at a time. A piece is read to where the rows kept
+/// before it end, so that those that do not count leave no gap.
+fn rows_of(pass: &mut Pass<'_>, entry: &Entry, counted: Counted) -> Result<Batch, Reason> {
+    let (dtype, width, rows) = (entry.dtype, entry.in_features, entry.rows);
+    let row_bytes = width * dtype.size_bytes();
+    let at_once = (PIECE_BYTES / row_bytes.max(1)).max(1);
+    let mut bytes = PageVec::zeroed(entry.bytes);
+    let mut kept = 0;
+    for first in (0..rows).step_by(at_once) {
+        let count = at_once.min(rows - first);
+        let piece = &mut bytes[kept..kept + count * row_bytes];
+        pass.take(piece).map_err(|error| Reason::Read {
+            key: entry.key.clone(),
+            error,
+        })?;
+        let begun = now();
+        let mask = counted
+            .mask
+            .as_ref()
+            .map(|mask| &mask[first..first + count]);
+        let sound = doing(WorkKind::Check, || keep_rows(piece, dtype, width, mask));
+        let sound = sound.map_err(|error| Reason::BadRow {
+            key: entry.key.clone(),
+            error: after(first, error),
+        })?;
+        kept += sound * row_bytes;
+        pass.checked(since(begun));
+    }
+    bytes.truncate(kept);
+    let length = rows / entry.sequences.unwrap_or(1).max(1);
+    Ok(Batch {
+        site: entry.site,
+        in_features: width,
+        bytes,
+        dtype,
+        batches: counted.batches(rows, length),
+        weights: counted.weights,
+        sequences: entry.sequences.is_some(),
+    })
+}
+
+/// What is wrong with a piece of a tensor, by the tensor's rows.
+const fn after(before: usize, error: DecodeError) -> DecodeError {
+    match error {
+        DecodeError::NonFinite { row, column, value } => DecodeError::NonFinite {
+            row: before + row,
+            column,
+            value,
+        },
+        DecodeError::ProductOverflow { row, column, value } => DecodeError::ProductOverflow {
+            row: before + row,
+            column,
+            value,
+        },
+        other => other,
+    }
+}
