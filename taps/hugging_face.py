@@ -42,6 +42,10 @@ except ImportError:  # Windows: what a killed tap left is not removed
 
 GIB = 2**30
 STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+KINDS = STORED | {torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
+# Sums: rows that are multiplied at a time in f32, how many blocks one of them is still written as rows of, what a shard
+# of sums holds at most (or one sum), and the largest number that the daemon reads.
+AT_ONCE, BLOCKS, SUM_SHARD, LARGEST = 512, 16, 2**28, 2.0**57
 BITS = {4: torch.int32, 2: torch.int16}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SOURCES = ("full-precision", "quantized")
@@ -461,12 +465,12 @@ def version(x):
 
 
 class Kept:
-    """One input: a copy of its rows."""
+    """One input: a copy of its rows, on the CPU or where they are."""
 
-    def __init__(self, x, dtype):
+    def __init__(self, x, dtype, device="cpu"):
         self.of, self.version, self.shape = weakref.ref(x), version(x), tuple(x.shape)
         dtype = dtype or (x.dtype if x.dtype in STORED else torch.float32)
-        rows = x.detach().to("cpu", dtype, non_blocking=x.is_cuda, copy=True)
+        rows = x.detach().to(device or x.device, dtype, non_blocking=x.is_cuda, copy=True)
         self.stream = torch.cuda.current_stream(x.device) if x.is_cuda else None
         self.rows = rows[None] if rows.dim() == 1 else rows.flatten(1, -2) if rows.dim() > 3 else rows
 
@@ -479,7 +483,7 @@ class Kept:
             return True
         if self.stream:
             self.stream.synchronize()
-        again = x.detach().to("cpu", self.rows.dtype).reshape(self.rows.shape)
+        again = x.detach().to(self.rows.device, self.rows.dtype).reshape(self.rows.shape)
         return torch.equal(*(rows.contiguous().view(BITS[rows.element_size()]) for rows in (self.rows, again)))
 
 
@@ -504,10 +508,10 @@ class Work:
             self.off = False
             self.forget()
 
-    def keep(self, x, dtype):
+    def keep(self, x, dtype, device):
         known = self.seen.get(id(x))
         if known is None or not known.is_still(x):
-            known = self.seen[id(x)] = Kept(x, dtype)
+            known = self.seen[id(x)] = Kept(x, dtype, device)
         return known
 
     def claim_of_foreign(self, x):
@@ -641,8 +645,7 @@ class ShardFolder:
         header, at = {"__metadata__": metadata}, 0
         for name, tensor in tensors.items():
             size = tensor.numel() * tensor.element_size()
-            kind = STORED.get(tensor.dtype, "U8")
-            header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+            header[name] = {"dtype": KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
             at += size
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
@@ -672,6 +675,68 @@ class ShardFolder:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def f32_products(device):
+    """Products of f32 tensors are those of f32 numbers, and sums may go on, whatever mode the model is called in."""
+    precision, kind = torch.get_float32_matmul_precision(), device.type if device.type in ("cpu", "cuda") else "cpu"
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+
+class Sum:
+    """What is summed of one input: x^T x by f32 products over at most 512 rows, folded in f64 where the rows are, and
+    |x| of each channel, with the largest mean of it over a sequence."""
+
+    def __init__(self, names, width, device):
+        wide = {"dtype": torch.float64, "device": "cpu" if device.type == "mps" else device}  # which has no f64
+        self.names, self.rows, self.xtx = names, 0, torch.zeros(width, width, **wide)
+        self.abs_sum, self.batch_max = torch.zeros(width, **wide), torch.zeros(width, **wide)
+
+    def add(self, x, marks):
+        """Takes rows [sequences, length, width], or [rows, width], of which those marked count."""
+        x = x.to(self.xtx.device, torch.float32)
+        x = x if x.dim() == 3 else x[None]
+        counts = torch.full(x.shape[:1], x.shape[1], device=x.device)
+        if marks is not None:
+            marks = marks.to(x.device).reshape(x.shape[:2])
+            x, counts = x.masked_fill(~marks[..., None], 0), marks.sum(1)
+        sums = x.abs().sum(1, dtype=torch.float64)
+        self.abs_sum += sums.sum(0)
+        means = sums / counts.clamp(min=1)[:, None]
+        self.batch_max = torch.maximum(self.batch_max, means.amax(0))
+        for rows in x.flatten(0, 1).split(AT_ONCE):
+            self.xtx += rows.T @ rows
+        self.rows += int(counts.sum())
+
+    def bytes(self):
+        width = len(self.xtx)
+        return 4 * (width * (width + 1) // 2) + 16 * width
+
+    def tensors(self, name):
+        """The parts of it under the name of a layer."""
+        packed = torch.cat([row[i:].to(torch.float32) for i, row in enumerate(self.xtx)])
+        parts = {"xtx": packed, "xtx_rows": torch.tensor([self.rows])}
+        parts |= {"abs_sum": self.abs_sum, "batch_max_mean_abs": self.batch_max}
+        return {f"{name}::{part}": tensor.cpu().contiguous() for part, tensor in parts.items()}
+
+
+class Blocks:
+    """Which blocks of rows stay rows: of each sixteen one, drawn anew, and the first of all."""
+
+    def __init__(self):
+        self.drawn, self.seen, self.taken = random.Random(1), 0, 0
+
+    def take(self):
+        at, self.seen = self.seen % BLOCKS, self.seen + 1
+        if not at and self.seen > 1:
+            self.taken = self.drawn.randrange(BLOCKS)
+        return at == self.taken
 
 
 def locked(file):
@@ -714,6 +779,9 @@ class Tap:
     source      `full-precision` or `quantized`; found out where it is left out
     model_name  for `qera.model`: the name of the checkpoint's folder; '' leaves it out
     task_type   PEFT's word for what the model is for; by its class where it is left out
+    sums        True: of each input x^T x is summed where the model computes, or on the named device ("cpu"), and one
+                block of sixteen is still written as rows, which are not in the sums
+    sum_rows    tokens after which what was summed is written; at the end what is left is
     """
 
     def __init__(
@@ -730,7 +798,11 @@ class Tap:
         source=None,
         model_name=None,
         task_type=None,
+        sums=False,
+        sum_rows=65_536,
     ):
+        self.device, self.sums = "cpu" if sums in (False, None) else None if sums is True else torch.device(sums), {}
+        self.blocks, self.sum_rows, self.summed = Blocks() if sums else None, whole_number("sum_rows", sum_rows), 0
         one_of("dtype", dtype, DTYPES)
         one_of("source", source, SOURCES)
         words("model_name", [model_name or ""])
@@ -924,7 +996,7 @@ class Tap:
             work.odd[name] = problem
         elif x.numel():
             claim = claim_of_rows(work, self.memory, name, x)
-            work.calls.setdefault(name, []).append((work.keep(x, self.dtype), claim))
+            work.calls.setdefault(name, []).append((work.keep(x, self.dtype, self.device), claim))
 
     def _is_beside_a_call(self, work):
         """A thread that a model starts for its layers knows nothing of the model's masks."""
@@ -1002,7 +1074,8 @@ class Tap:
         return [(names, calls[names[0]]) for names in groups.values()]
 
     def _write(self, groups):
-        tensors, shares, rows, infinite, hidden = {}, [], 0, [], []
+        tensors, shares, sums, rows, infinite, hidden = {}, [], [], 0, [], []
+        stays = {}  # number of blocks in this call -> which of them stay rows
         for names, parts in groups:
             self.fed.update(names)
             shares.append(names)
@@ -1013,35 +1086,101 @@ class Tap:
             if marks is not None and not marks.any():
                 hidden.append(name)
                 continue
-            if not is_finite(x, marks):
+            if not is_finite(x, marks, LARGEST if self.blocks else None):
                 infinite.append(name)
                 shares.pop()
                 continue
-            tensors[name] = x
             rows = max(rows, *(flat_rows(k.rows.shape) if m is None else int(m.sum()) for k, m in parts), 0)
+            if self.blocks:
+                x, marks, summed = self._split(x, marks, stays)
+                sums += [(tuple(names), name, *summed)] if summed else []
+            if x is not None:
+                tensors[name] = x.cpu()
             if marks is not None:
                 tensors[f"{name}::mask"] = marks.to(torch.uint8).contiguous()
-        if tensors:
-            self._put(tensors, shares, rows)
+        written = False
+        try:
+            written = not tensors or self._put(tensors, shares)
+            if not written:
+                self._drop()
+        except OSError as error:
+            self._fail(error)
+        self._add(sums)
+        if tensors and written or sums:
+            self._count(rows)
         if infinite:
-            self._leave_out(infinite, "its input has NaN or infinite values")
+            huge = ", or some above 2^57" if self.blocks else ""
+            self._leave_out(infinite, f"its input has NaN or infinite values{huge}")
         if hidden:
             self._leave_out(hidden, "all of its rows are padding by the mask")
 
-    def _put(self, tensors, shares, rows):
+    def _split(self, x, marks, stays):
+        """(Rows that stay, their marks, (rows that are summed, their marks)), None where there are none."""
+        blocks = len(x) if x.dim() == 3 else 1
+        if blocks not in stays:
+            stays[blocks] = torch.tensor([self.blocks.take() for _ in range(blocks)])
+        stay = stays[blocks]
+        if not stay.any():
+            return None, None, (x, marks)
+        if stay.all():
+            return x, marks, None
+        part = lambda which: (x[which.to(x.device)], None if marks is None else marks[which])
+        (kept, of_kept), summed = part(stay), part(~stay)
+        if of_kept is not None and not of_kept.any():
+            kept, of_kept = None, None
+        return kept, of_kept, summed if summed[1] is None or summed[1].any() else None
+
+    def _add(self, sums):
+        """Sums rows of (the layers that read them, the name that they get, rows, marks). What layers share an input is
+        said of a whole shard: where that is no longer so, a new one is begun."""
+        if any(name in self.sums and self.sums[name].names != names for names, name, _, _ in sums):
+            self._flush()
+        for names, name, x, marks in sums:
+            with f32_products(x.device):
+                known = self.sums[name] = self.sums.get(name) or Sum(names, x.shape[-1], x.device)
+                if known.names == names:
+                    known.add(x, marks)
+                else:  # there was no room for the others
+                    self._drop()
+        self.summed = max((sum.rows for sum in self.sums.values()), default=0)
+        if self.summed >= self.sum_rows:
+            self._flush()
+
+    def _flush(self):
+        """Writes what was summed; what finds no room stays and is tried again with the next rows."""
+        while self.sums:
+            part, size = [], 0
+            for name, sum in self.sums.items():
+                if part and size + sum.bytes() > SUM_SHARD:
+                    break
+                part, size = [*part, name], size + sum.bytes()
+            tensors = {}
+            for name in part:
+                tensors |= self.sums[name].tensors(name)
+            try:
+                written, why = self._put(tensors, [self.sums[name].names for name in part]), "is full"
+            except OSError as error:
+                written, why = False, error.strerror
+            if not written:
+                self._note("sums", f"{self.folder.path} takes no sums of {size} bytes ({why}): they wait")
+                return
+            for name in part:
+                del self.sums[name]
+        self.summed = 0
+
+    def _put(self, tensors, shares):
+        """Writes a shard: whether there was room."""
         about = self.metadata | {"qera.shares": json.dumps(shares)}
         if self.dropped_shards:
             about["qera.dropped_shards"] = str(self.dropped_shards)
-        try:
-            written = self.folder.put(tensors, about)
-        except OSError as error:
-            self._fail(error)
-            return
-        if not written:
-            self._drop()
-            return
-        self.shards, self.rows = self.shards + 1, self.rows + rows
+        written = self.folder.put(tensors, about)
+        self.shards += written
+        return written
+
+    def _count(self, rows):
+        self.rows += rows
         if self.max_rows is not None and self.rows >= self.max_rows:
+            self._flush()
             self.ended = True
             self._unhook()
 
@@ -1058,6 +1197,7 @@ class Tap:
         self._unhook()
         try:
             self._guarded(self._finish_all)
+            self._guarded(self._flush_all)
         finally:
             self.ended = True
         unfed = [name for name in self.layers if name not in self.fed and name not in self.left_out]
@@ -1071,6 +1211,13 @@ class Tap:
         with self.lock:
             for work in [work for work in self.works if not work.stack]:
                 self._finish(work)
+
+    def _flush_all(self):
+        with self.lock:
+            self._flush()
+        if self.sums:
+            lost = max(sum.rows for sum in self.sums.values())
+            self.say("lost", f"sums of {lost} rows are lost: {self.folder.path} does not take them")
 
     def __enter__(self):
         return self
@@ -1120,12 +1267,12 @@ def odd(x, width):
     return ""
 
 
-def is_finite(x, marks):
-    """Whether all values are numbers in the rows that count."""
-    if torch.isfinite(x.sum()):  # any that is none would show, and a sum costs a fraction of looking at each
+def is_finite(x, marks, largest=None):
+    """Whether all values are numbers in the rows that count, and none is larger than that."""
+    if largest is None and torch.isfinite(x.sum()):  # any that is none would show, and a sum costs a fraction of a look
         return True
-    finite = torch.isfinite(x).all(-1)
-    return bool((finite if marks is None else finite | ~marks).all())
+    finite = (torch.isfinite(x) if largest is None else x.abs() <= largest).all(-1)
+    return bool((finite if marks is None else finite | ~marks.to(x.device)).all())
 
 
 def joined(parts):

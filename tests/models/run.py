@@ -23,6 +23,7 @@ from test_tap_doubt import TapDoubtTests
 from test_tap_masks import TapMasksTests
 from test_tap_rows import TapRowsTests
 from test_tap_shards import TapShardsTests
+from test_tap_sums import TapSumsTests
 from test_variants import (
     ClassifierTests,
     CrossAttentionTests,
@@ -51,6 +52,7 @@ def main():
         suites["tap: doubt"] = lambda: TapDoubtTests(daemon)
         suites["tap: calls"] = lambda: TapCallsTests(daemon)
         suites["tap: shards"] = lambda: TapShardsTests(daemon)
+        suites["tap: sums"] = lambda: TapSumsTests(daemon)
         suites["names"] = lambda: NameTests(daemon)
         suites["little said"] = lambda: LittleSaidTests(daemon)
         suites["looped"] = lambda: LoopedTests(daemon)

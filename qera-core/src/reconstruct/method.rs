@@ -106,6 +106,28 @@ impl Method {
         matches!(self.statistic_kind(), StatisticKind::SecondMoment)
     }
 
+    /// Whether its statistic is the mean magnitude of each channel.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Method;
+    /// assert!(Method::LqerMean.needs_mean_abs() && !Method::Lqer.needs_mean_abs());
+    /// ```
+    #[must_use]
+    pub const fn needs_mean_abs(self) -> bool {
+        matches!(self.statistic_kind(), StatisticKind::MeanAbs)
+    }
+
+    /// Whether its statistic is the maximum over batches of the mean magnitude.
+    ///
+    /// ```
+    /// use qera_core::reconstruct::Method;
+    /// assert!(Method::Lqer.needs_batch_max() && !Method::Exact.needs_batch_max());
+    /// ```
+    #[must_use]
+    pub const fn needs_batch_max(self) -> bool {
+        matches!(self.statistic_kind(), StatisticKind::BatchMaxMeanAbs)
+    }
+
     /// Whether it depends on the inputs: else more rows change nothing.
     #[must_use]
     pub const fn uses_rows(self) -> bool {

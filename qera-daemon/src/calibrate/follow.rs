@@ -18,9 +18,9 @@ use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use crate::source::rows::Batch;
 
 /// Draws are compared with a share of their range, in f64.
-const RANGE: f64 = 18_446_744_073_709_551_616.0;
+pub(crate) const RANGE: f64 = 18_446_744_073_709_551_616.0;
 /// Sets these draws apart from those that the rows kept aside are chosen by.
-const OTHER_DRAWS: u64 = 1 << 63;
+pub(crate) const OTHER_DRAWS: u64 = 1 << 63;
 
 impl SiteStatistics {
     /// Folds a share of a batch's blocks, and counts the other rows.

@@ -11,6 +11,7 @@ use qera_core::statistics::{BatchMaxMeanAbs, MeanAbs, Moments, StatisticError};
 
 use crate::calibrate::aside::Aside;
 use crate::calibrate::row_room::RowRoom;
+use crate::calibrate::summed_part::SummedPart;
 use crate::calibrate::window::Window;
 use crate::host::compute::Compute;
 use crate::host::kernels::rank_update::Scratch;
@@ -57,6 +58,8 @@ pub struct SiteStatistics {
     pub(crate) weight: f64,
     /// Sum of the squares of these weights; `None` where no row came with a weight.
     pub(crate) weight_squares: Option<f64>,
+    /// What of them came as sums.
+    pub(crate) summed: SummedPart,
 }
 
 impl SiteStatistics {
@@ -75,6 +78,7 @@ impl SiteStatistics {
             rows_skipped: 0,
             weight: 0.0,
             weight_squares: None,
+            summed: SummedPart::default(),
         }
     }
 
@@ -218,7 +222,9 @@ impl SiteStatistics {
     #[must_use]
     pub(crate) fn diagonal_errors(&self) -> Vec<f64> {
         match &self.second_moment {
-            SecondMoment::Packed { channels, .. } => entry_errors(channels, &self.extent()),
+            SecondMoment::Packed { channels, .. } => {
+                entry_errors(channels, &self.extent(), self.summed.error(self.weight))
+            }
             SecondMoment::Diagonal(_) | SecondMoment::Given(_) => Vec::new(),
         }
     }

@@ -255,6 +255,7 @@ impl SummedUp {
         let SavedChannels {
             rows,
             weight,
+            has_sums,
             moments,
         } = channels;
         if *rows == 0 {
@@ -271,7 +272,7 @@ impl SummedUp {
                 .map(|(mean, m2)| count * mean * mean + a_row * m2)
                 .collect(),
             counts: vec![count],
-            sums_of_x: Some(means.map(|mean| count * mean).collect()),
+            sums_of_x: (!has_sums).then(|| means.map(|mean| count * mean).collect()),
         };
         for tensor in tensors {
             self.entries.insert(tensor.clone(), entry.clone());

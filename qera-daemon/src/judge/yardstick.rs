@@ -61,7 +61,7 @@ pub(crate) struct Yardstick<'a> {
 impl<'a> Yardstick<'a> {
     /// Of a layer with this E; `error_without` is tr(R E E^T), `diagonal_errors` those of
     /// `SiteStatistics::diagonal_errors`.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         compute: Compute<'a>,
         statistics: &'a SiteStatistics,
         error: &'a ErrorOperand<'a>,
@@ -74,7 +74,7 @@ impl<'a> Yardstick<'a> {
             window: &statistics.window,
             weight: statistics.weight,
             error,
-            error_without,
+            error_without: statistics.as_known(error_without),
             diagonal_errors,
             by_rows: false,
         }

@@ -11,6 +11,7 @@ use crate::pipeline::dealer::DealtShard;
 use crate::pipeline::feeder::Feeder;
 use crate::pipeline::flight::Ticket;
 use crate::pipeline::supply::{ReadShard, ShardFile};
+use crate::pipeline::task::ShardPart;
 use crate::source::intake::Scan;
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::rows::Shard;
@@ -100,11 +101,10 @@ impl Feeder<'_> {
             // layer.
             self.dealer.solve(&self.supply.gathered);
         }
-        let Shard { name, rows, sites } = shard;
-        let dealt = DealtShard { sites, ticket };
-        let dealt = self
-            .dealer
-            .deal(&self.supply.sites, &self.supply.gathered, dealt);
+        let (name, rows) = (shard.name.clone(), shard.rows);
+        let part = ShardPart::of(shard);
+        let (sites, gathered) = (&self.supply.sites, &self.supply.gathered);
+        let dealt = self.dealer.deal(sites, gathered, DealtShard { part, ticket });
         if dealt.is_err() {
             return false; // A worker ended early; the caller reports why.
         }

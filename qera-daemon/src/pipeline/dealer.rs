@@ -15,16 +15,15 @@ use crate::pipeline::flight::Ticket;
 use crate::pipeline::ledger::DealtRows;
 use crate::pipeline::outcome::{Drain, Drained, Outcome, UnreadShards};
 use crate::pipeline::stage_end::StageEnd;
-use crate::pipeline::task::{RowsTask, SaveTask, Task};
-use crate::source::rows::Batch;
+use crate::pipeline::task::{RowsTask, SaveTask, ShardPart, Task};
 use crate::state::journal::Gathered;
 use crate::state::snapshot::SavedSite;
 use crate::weights::sites::Sites;
 
 /// A shard to be dealt.
 pub(crate) struct DealtShard {
-    /// Its rows.
-    pub(crate) sites: Vec<Batch>,
+    /// What it has.
+    pub(crate) part: ShardPart,
     /// Its room in memory.
     pub(crate) ticket: Ticket,
 }
@@ -78,19 +77,22 @@ impl<'a> Dealer<'a> {
         shard: DealtShard,
     ) -> Result<(), StageEnd> {
         let begun = clock::now();
-        let DealtShard {
-            sites: batches,
-            ticket,
-        } = shard;
-        self.enter(sites, gathered, &batches);
+        let DealtShard { part, ticket } = shard;
+        self.enter(sites, gathered, &part);
         let gathered = Arc::new(gathered.clone());
         let ticket = Arc::new(ticket);
-        let mut parts: BTreeMap<usize, Vec<Batch>> = BTreeMap::new();
-        for batch in batches {
+        let mut parts: BTreeMap<usize, ShardPart> = BTreeMap::new();
+        for batch in part.rows {
             if !batch.bytes.is_empty() {
                 self.with_rows.insert(batch.site);
             }
-            parts.entry(self.owner(batch.site)).or_default().push(batch);
+            let part = parts.entry(self.owner(batch.site)).or_default();
+            part.rows.push(batch);
+        }
+        for sum in part.sums {
+            self.with_rows.insert(sum.site);
+            let part = parts.entry(self.owner(sum.site)).or_default();
+            part.sums.push(sum);
         }
         let room = self.room(sites);
         for (index, task) in self.tasks.iter().enumerate() {
@@ -98,7 +100,7 @@ impl<'a> Dealer<'a> {
             let rows = RowsTask {
                 gathered: Arc::clone(&gathered),
                 room,
-                batches: part,
+                part,
                 ticket: Arc::clone(&ticket),
             };
             let sent = task.send(Task::Rows(rows));
@@ -126,16 +128,17 @@ impl<'a> Dealer<'a> {
         owner.unwrap_or(site % self.tasks.len().max(1))
     }
 
-    fn enter(&self, sites: &Sites, gathered: &Gathered, batches: &[Batch]) {
-        let dealt: Vec<DealtRows<'_>> = batches
-            .iter()
-            .map(|batch| DealtRows {
-                site: batch.site,
-                name: &sites.sites[batch.site].name,
-                layers: &sites.sites[batch.site].layers,
-                rows: batch.rows() as u64,
-            })
-            .collect();
+    fn enter(&self, sites: &Sites, gathered: &Gathered, shard: &ShardPart) {
+        let dealt = |site: usize, rows| DealtRows {
+            site,
+            name: &sites.sites[site].name,
+            layers: &sites.sites[site].layers,
+            rows,
+        };
+        let rows = shard.rows.iter();
+        let rows = rows.map(|batch| dealt(batch.site, batch.rows() as u64));
+        let sums = shard.sums.iter().map(|sum| dealt(sum.site, sum.rows()));
+        let dealt: Vec<DealtRows<'_>> = rows.chain(sums).collect();
         self.context.ledger.shard_dealt(gathered.shards, &dealt);
     }
 

@@ -10,6 +10,7 @@ use crate::host::core_time::{WorkKind, doing};
 use crate::observe::event::Event;
 use crate::pipeline::dealer::DealtShard;
 use crate::pipeline::feeder::Feeder;
+use crate::pipeline::task::ShardPart;
 use crate::source::refusal::{Reason, Refusal};
 use crate::state::journal::Record;
 
@@ -76,7 +77,7 @@ impl Feeder<'_> {
                 return Ok(());
             }
             let lacks = |site: usize| behind.get(&site).is_some_and(|&at| at < record.number);
-            let mut again = match self.supply.read_again(record) {
+            let again = match self.supply.read_again(record) {
                 Ok(again) => again,
                 Err(refusal) => {
                     let reason = self.lost_for(record, refusal)?;
@@ -89,15 +90,16 @@ impl Feeder<'_> {
                     continue;
                 }
             };
-            again.shard.sites.retain(|batch| lacks(batch.site));
+            let mut part = ShardPart::of(again.shard);
+            part.rows.retain(|batch| lacks(batch.site));
+            part.sums.retain(|sum| lacks(sum.site));
             // As of then: nothing that is solved from them may pass for what the others have.
             let gathered = self.supply.journal.gathered(record.number);
             self.supply.consumable.push(again.file);
-            let rows = DealtShard {
-                sites: again.shard.sites,
-                ticket: again.ticket,
-            };
-            let dealt = self.dealer.deal(&self.supply.sites, &gathered, rows);
+            let ticket = again.ticket;
+            let dealt = self
+                .dealer
+                .deal(&self.supply.sites, &gathered, DealtShard { part, ticket });
             if dealt.is_err() {
                 return Ok(()); // A worker ended early; the caller reports why.
             }

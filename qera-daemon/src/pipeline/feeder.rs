@@ -219,7 +219,7 @@ impl<'a> Feeder<'a> {
         let mut sites = BTreeSet::new();
         for header in &self.unread {
             if let Ok(fitting) = self.supply.admit(header) {
-                sites.extend(fitting.admitted.entries.iter().map(|entry| entry.site));
+                sites.extend(fitting.admitted.sites());
             }
         }
         UnreadShards {

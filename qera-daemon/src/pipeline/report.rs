@@ -71,6 +71,11 @@ impl Context<'_> {
                 plural(rows.try_into().unwrap_or(usize::MAX), "row")
             ));
         }
+        if statistics.has_sums_alone() && statistics.sum_gap(&self.settings.solve).is_none() {
+            warn(format!(
+                "all {rows} rows came as sums: there is no held-out error"
+            ));
+        }
         if dead > 0 {
             warn(format!(
                 "{} of {m} never differ from zero",

@@ -125,6 +125,7 @@ impl ShardSupply<'_> {
             sites,
             recording: &self.recording,
             fixed: weights.is_some(),
+            method: settings.solve.method,
         };
         let admitted = admission.admit(header)?;
         self.plan.admits(settings, &admitted).map_err(refuse)?;

@@ -11,13 +11,14 @@ use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::flight::Ticket;
 use crate::pipeline::slot::Lent;
-use crate::source::rows::Batch;
+use crate::source::rows::{Batch, Shard};
+use crate::source::sums::SummedRows;
 use crate::state::journal::Gathered;
 use crate::state::snapshot::SavedSite;
 
 /// What the feeder asks of a worker.
 pub(crate) enum Task {
-    /// Rows of some of its sites, from one shard.
+    /// Rows of some of its sites and sums over rows, from one shard.
     Rows(RowsTask),
     /// Solve every site that has rows newer than its last cold solution; the sender is dropped when
     /// that is done.
@@ -26,16 +27,33 @@ pub(crate) enum Task {
     Save(SaveTask),
 }
 
-/// Rows to be folded.
+/// What is to be folded.
 pub(crate) struct RowsTask {
-    /// The shards that the statistics hold with them.
+    /// The shards that the statistics hold with it.
     pub(crate) gathered: Arc<Gathered>,
     /// The room for rows held out and kept aside, by the sites that are known with them.
     pub(crate) room: RowRoom,
-    /// Those of each of the worker's sites.
-    pub(crate) batches: Vec<Batch>,
+    /// What the shard has for the worker's sites.
+    pub(crate) part: ShardPart,
     /// The shard's room in memory: free when the last worker has folded its part.
     pub(crate) ticket: Arc<Ticket>,
+}
+
+/// What a shard has for the sites of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct ShardPart {
+    /// Rows.
+    pub(crate) rows: Vec<Batch>,
+    /// Sums over other rows.
+    pub(crate) sums: Vec<SummedRows>,
+}
+
+impl ShardPart {
+    /// All that a shard has.
+    pub(crate) fn of(shard: Shard) -> Self {
+        let Shard { sites, sums, .. } = shard;
+        Self { rows: sites, sums }
+    }
 }
 
 /// The order to write every site into a snapshot.

@@ -2,14 +2,15 @@
 //! points or when it is asked to.
 
 use core::sync::atomic::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::site::{FoldError, SiteStatistics};
 use crate::disk::clock;
 use crate::error::Fatal;
+use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::rank_update::Scratch;
 use crate::judge::progress::SiteProgress;
@@ -28,6 +29,14 @@ pub(crate) struct Worker<'a> {
     slots: BTreeMap<usize, Slot>,
     jobs: Sender<SolveJob>,
     scratch: Scratch,
+}
+
+/// What rows are folded with.
+struct FoldTools<'w> {
+    compute: Compute<'w>,
+    scratch: &'w mut Scratch,
+    /// The share of what comes that a closed site folds.
+    share: Option<f64>,
 }
 
 impl<'a> Worker<'a> {
@@ -121,56 +130,91 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// Folds what a shard has for the sites: the sum of a site before its rows, so that at a solve
+    /// point all of the shard counts.
     fn fold(&mut self, rows: RowsTask) -> Result<(), StageEnd> {
         let RowsTask {
             gathered,
             room,
-            batches,
+            part,
             ticket: _ticket,
         } = rows;
-        for site_rows in batches {
+        let mut fed = BTreeSet::new();
+        for sum in part.sums {
+            let site = sum.site;
+            self.fold_into(site, sum.in_features, |statistics, tools| {
+                statistics.keep_within(room);
+                match tools.share {
+                    None => statistics.fold_sum(&sum),
+                    Some(share) => statistics.follow_sum(&sum, share),
+                }
+            })?;
+            fed.insert(site);
+        }
+        for site_rows in part.rows {
+            let site = site_rows.site;
             if site_rows.bytes.is_empty() {
                 continue;
             }
-            let site = site_rows.site;
-            if !self.slots.contains_key(&site) {
-                let slot = self.slot(site, site_rows.in_features, None);
-                self.slots.insert(site, slot);
-            }
-            let Some(slot) = self.slots.get_mut(&site) else {
-                continue;
-            };
-            slot.have_back();
-            let permit = self.context.take_core();
-            let begun = clock::now();
-            // Nobody else has them now.
-            let statistics = Arc::make_mut(&mut slot.statistics);
-            statistics.keep_within(room);
-            let (compute, scratch) = (self.context.compute(), &mut self.scratch);
-            let share = self.context.settings.convergence.after.share();
-            let folded = doing(WorkKind::Accumulate, || {
-                if slot.closed {
-                    statistics.follow(&site_rows, share, compute, scratch)
-                } else {
-                    statistics.fold(&site_rows, compute, scratch)
+            self.fold_into(site, site_rows.in_features, |statistics, tools| {
+                let FoldTools {
+                    compute,
+                    scratch,
+                    share,
+                } = tools;
+                statistics.keep_within(room);
+                match share {
+                    None => statistics.fold(&site_rows, compute, scratch),
+                    Some(share) => statistics.follow(&site_rows, share, compute, scratch),
                 }
-            });
-            folded.map_err(|error| Fatal::Fold {
-                site: self.context.name_of(site),
-                reason: error.into(),
             })?;
-            if slot.closed {
-                let layers = &self.context.sites.sites[site].layers;
-                self.context
-                    .ledger
-                    .rows_skipped(layers, statistics.rows_skipped);
-            }
-            let took = clock::since(begun);
-            self.context.ledger.fold_took(took);
-            self.context.ingest.folded(took);
-            drop((permit, site_rows));
+            drop(site_rows);
+            fed.remove(&site);
             self.at_solve_point(site, &gathered)?;
         }
+        fed.into_iter()
+            .try_for_each(|site| self.at_solve_point(site, &gathered))
+    }
+
+    /// Folds something into the statistics of a site.
+    fn fold_into(
+        &mut self,
+        site: usize,
+        in_features: usize,
+        fold: impl FnOnce(&mut SiteStatistics, FoldTools<'_>) -> Result<(), FoldError>,
+    ) -> Result<(), StageEnd> {
+        if !self.slots.contains_key(&site) {
+            let slot = self.slot(site, in_features, None);
+            self.slots.insert(site, slot);
+        }
+        let Some(slot) = self.slots.get_mut(&site) else {
+            return Ok(());
+        };
+        slot.have_back();
+        let _permit = self.context.take_core();
+        let begun = clock::now();
+        // Nobody else has them now.
+        let statistics = Arc::make_mut(&mut slot.statistics);
+        let after = &self.context.settings.convergence.after;
+        let tools = FoldTools {
+            compute: self.context.compute(),
+            scratch: &mut self.scratch,
+            share: slot.closed.then(|| after.share()),
+        };
+        let folded = doing(WorkKind::Accumulate, || fold(statistics, tools));
+        folded.map_err(|error| Fatal::Fold {
+            site: self.context.name_of(site),
+            reason: error.into(),
+        })?;
+        if slot.closed {
+            let layers = &self.context.sites.sites[site].layers;
+            self.context
+                .ledger
+                .rows_skipped(layers, statistics.rows_skipped);
+        }
+        let took = clock::since(begun);
+        self.context.ledger.fold_took(took);
+        self.context.ingest.folded(took);
         Ok(())
     }
 

@@ -19,8 +19,11 @@ pub(crate) struct SitePlan {
     pub(crate) name: String,
     /// Width.
     pub(crate) in_features: usize,
-    /// Rows that will be folded.
+    /// Rows that will be folded, those of sums included.
     pub(crate) rows: u64,
+    /// Those of them that come as sums.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) summed_rows: u64,
     /// R and the per-channel statistics.
     pub(crate) statistics_bytes: u64,
     /// Held-out rows.
@@ -47,14 +50,17 @@ impl SitePlan {
         let site = &run.sites.sites[index];
         // Several keys of one site in a shard count once.
         let shards = run.shards.iter().chain(run.held);
-        let entries: Vec<&Entry> = shards.filter_map(|s| s.entry_of(index)).collect();
+        let entries: Vec<&Entry> = shards.clone().filter_map(|s| s.entry_of(index)).collect();
         let new = run.shards.iter().filter_map(|s| s.entry_of(index));
+        let sums = run.shards.iter().filter_map(|s| s.sum_of(index));
         let announced = Announced {
             run,
             site,
             rows: sum(new.map(|entry| entry.rows as u64)),
             entries: &entries,
+            has_sums: shards.clone().any(|s| s.sum_of(index).is_some()),
         };
+        let summed_rows = sum(sums.clone().map(|entry| entry.rows));
         let (m, rows) = (site.in_features, announced.rows);
         let number = announced.kept_number_bytes();
         let (window, aside) = (announced.window(number), announced.aside(number));
@@ -67,7 +73,8 @@ impl SitePlan {
         Self {
             name: site.name.clone(),
             in_features: m,
-            rows,
+            rows: rows.saturating_add(summed_rows),
+            summed_rows,
             // Beside the second moment: mean |x|, its maximum over batches, and a mean that is
             // being made.
             statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
@@ -91,12 +98,18 @@ impl SitePlan {
                 0
             },
             accumulate_flops: if kind.is_whole() {
-                rows as f64 * (m as f64).powi(2)
+                // Folding a sum is two operations for each entry of R, as folding a row is.
+                (rows as f64 + sums.count() as f64) * (m as f64).powi(2)
             } else {
                 0.0
             },
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Rows that are kept of a site.
@@ -111,8 +124,10 @@ struct KeptRowCount {
 struct Announced<'a> {
     run: &'a PlannedRun<'a>,
     site: &'a Site,
-    /// Rows that will be folded.
+    /// Rows that will be folded as rows.
     rows: u64,
+    /// Whether others come as sums.
+    has_sums: bool,
     /// Of these shards, and of those that were folded before.
     entries: &'a [&'a Entry],
 }
@@ -120,7 +135,8 @@ struct Announced<'a> {
 impl Announced<'_> {
     /// Whether the shards say it all: some is there in a run that continues.
     fn is_all(&self) -> bool {
-        !self.entries.is_empty() && self.run.start == Start::Anew
+        let any = self.has_sums || !self.entries.is_empty();
+        any && self.run.start == Start::Anew
     }
 
     /// Whether no row ever comes.
@@ -221,6 +237,10 @@ impl Announced<'_> {
             scratch_bytes(kernel, m, entry.rows, dtype)
         };
         let most = self.entries.iter().map(bytes).max();
-        most.unwrap_or_else(|| scratch_bytes(kernel, m, usize::MAX, FloatDtype::F32)) as u64
+        let unknown = || match self.is_all() {
+            true => 0, // Sums alone.
+            false => scratch_bytes(kernel, m, usize::MAX, FloatDtype::F32),
+        };
+        most.unwrap_or_else(unknown) as u64
     }
 }

@@ -228,5 +228,13 @@ pub(crate) fn held_bytes(shard: &Admitted) -> u64 {
             repeated = repeated.max(entry.stored_bytes());
         }
     }
+    let mut summed = BTreeSet::new();
+    for sum in &shard.sums {
+        if summed.insert(sum.site) {
+            held = sum.stored_bytes().saturating_add(held);
+        } else {
+            repeated = repeated.max(sum.stored_bytes());
+        }
+    }
     repeated.saturating_add(held)
 }

@@ -109,6 +109,10 @@ impl Plan {
             "{} shards, {} held by the state",
             self.shards, self.shards_held
         ));
+        let summed = self.sites.iter().map(|site| site.summed_rows).max();
+        if let Some(rows) = summed.filter(|rows| *rows > 0) {
+            line(format_args!("{rows} of the rows come as sums"));
+        }
         line(format_args!(
             "work: {:.1} GFlop to accumulate, about {:.1} GFlop to solve{}",
             self.accumulate_flops / 1e9,

@@ -377,6 +377,7 @@ fn continued(
         sites: &sites,
         recording,
         fixed: weights.is_some(),
+        method: settings.solve.method,
     };
     let files = HeldFiles::read(&settings.state, settings.accept_loss)?;
     let is_held = |header: &&ShardHeader| files.has(&header.name, header.identity());

@@ -71,6 +71,9 @@ impl<'a> SiteSolver<'a> {
         let layers = self.layers_of(site);
         // Only QERA-exact multiplies by the full R.
         let method = self.settings.solve.method;
+        if let Some(gap) = statistics.sum_gap(&self.settings.solve) {
+            return Ok(none_of(site, &gap.to_string()));
+        }
         let r = statistics
             .second_moment
             .packed()

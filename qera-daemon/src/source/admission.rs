@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use qera_core::dtype::FloatDtype;
-use safetensors::Dtype;
+use qera_core::reconstruct::Method;
 
 use crate::disk::identity::Identity;
 use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::settings::weights::Selection;
+use crate::source::beside::{Beside, Counting, check_beside};
 use crate::source::declared::{check_class, declared_groups};
 use crate::source::metadata::{full_precision, linears, model, tp_size};
+use crate::source::tensor_role::{TensorRole, role_of};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::shard::{MASK, ShardHeader, WEIGHT, owner_of, owns_nothing};
+use crate::source::shard::ShardHeader;
+use crate::source::sum_entry::{SumClaims, SumEntry};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::passed_over::Why;
@@ -38,17 +41,6 @@ pub(crate) struct Entry {
     pub(crate) bytes: usize,
     /// Which rows count, and how much.
     pub(crate) counting: Counting,
-}
-
-/// What says which rows of a tensor count, and how much; the byte of the file where it starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Counting {
-    /// Every row, with weight 1.
-    EveryRow,
-    /// A mask, a byte a row.
-    Mask(u64),
-    /// Weights, an f32 a row.
-    Weights(u64),
 }
 
 impl Entry {
@@ -79,6 +71,8 @@ pub(crate) struct Admitted {
     pub(crate) name: String,
     /// What will be read.
     pub(crate) entries: Vec<Entry>,
+    /// Which sums over rows will be read.
+    pub(crate) sums: Vec<SumEntry>,
     /// Where among them the first is that feeds a site.
     by_site: BTreeMap<usize, usize>,
     /// Keys of known modules that are not selected.
@@ -93,6 +87,18 @@ impl Admitted {
     #[must_use]
     pub(crate) fn entry_of(&self, site: usize) -> Option<&Entry> {
         self.entries.get(*self.by_site.get(&site)?)
+    }
+
+    /// The sum over rows of a site; of several, the first counts.
+    #[must_use]
+    pub(crate) fn sum_of(&self, site: usize) -> Option<&SumEntry> {
+        self.sums.iter().find(|sum| sum.site == site)
+    }
+
+    /// The sites that it feeds.
+    pub(crate) fn sites(&self) -> impl Iterator<Item = usize> {
+        let rows = self.entries.iter().map(|entry| entry.site);
+        rows.chain(self.sums.iter().map(|sum| sum.site))
     }
 }
 
@@ -110,6 +116,8 @@ pub(crate) struct Admission<'a> {
     pub(crate) recording: &'a Recording,
     /// Whether that cannot be changed any more.
     pub(crate) fixed: bool,
+    /// What sums have to hold.
+    pub(crate) method: Method,
 }
 
 /// The declared groups that each module is in.
@@ -132,6 +140,43 @@ enum Destination {
     Sites(BTreeSet<usize>),
     /// A known module that is not corrected.
     Nowhere,
+}
+
+/// What a key feeds, and whether its own layer is selected.
+struct RoutedKey {
+    destination: Destination,
+    is_selected: bool,
+}
+
+impl RoutedKey {
+    /// Adds what is read for each site; returns how many keys are of no use.
+    fn take<T>(
+        self,
+        to: &mut Vec<T>,
+        entry: impl Fn(usize) -> Result<T, Reason>,
+    ) -> Result<usize, Reason> {
+        let Destination::Sites(sites) = self.destination else {
+            return Ok(1);
+        };
+        let mut ignored = 0;
+        for site in sites {
+            match entry(site) {
+                Ok(entry) => to.push(entry),
+                // A member that is not selected may help, and does no harm when it cannot.
+                Err(_) if !self.is_selected => ignored += 1,
+                Err(reason) => return Err(reason),
+            }
+        }
+        Ok(ignored)
+    }
+}
+
+/// What a header has for the sites.
+#[derive(Default)]
+struct FoundEntries {
+    entries: Vec<Entry>,
+    sums: Vec<SumEntry>,
+    ignored_keys: usize,
 }
 
 impl Admission<'_> {
@@ -157,40 +202,30 @@ impl Admission<'_> {
         let groups = declared_groups(header, self.recording)?;
         let groups = Mates::of(&groups);
         let tp_size = tp_size(header)?;
-        let mut entries = Vec::new();
-        let mut ignored_keys = 0;
+        let mut found = FoundEntries::default();
         for claim in header.claims() {
-            if let Some(owner) = owner_of(&claim.key) {
-                if owns_nothing(&claim.key) || !by_key.contains_key(owner) {
-                    return Err(alone(claim));
+            match role_of(&claim.key) {
+                TensorRole::Beside(owner) => check_beside(claim, owner, &by_key)?,
+                TensorRole::Rows(key) => {
+                    let beside = Beside::of(key, &by_key);
+                    let entry = |site| self.entry(claim, site, &beside);
+                    let routed = self.routed(key, tp_size, &groups)?;
+                    found.ignored_keys += routed.take(&mut found.entries, entry)?;
                 }
-                continue;
-            }
-            let beside = |suffix| by_key.get(format!("{}{suffix}", claim.key).as_str());
-            let beside = Beside {
-                mask: beside(MASK).copied(),
-                weights: beside(WEIGHT).copied(),
-            };
-            let module = self.recording.name(&claim.key);
-            let Destination::Sites(sites) = self.destination(&claim.key, &module, &groups)? else {
-                ignored_keys += 1;
-                continue;
-            };
-            if tp_size > 1 && is_row_parallel(&module) {
-                return Err(Reason::TensorParallel {
-                    key: claim.key.clone(),
-                    tp_size,
-                });
-            }
-            for site in sites {
-                match self.entry(claim, site, &beside) {
-                    Ok(entry) => entries.push(entry),
-                    // A member that is not selected may help, and does no harm when it cannot.
-                    Err(_) if !self.selection.selects(&module) => ignored_keys += 1,
-                    Err(reason) => return Err(reason),
+                TensorRole::Sum(key) => {
+                    let sums = SumClaims::new(header, &by_key, self.method);
+                    let width = |site: usize| self.sites.sites[site].in_features;
+                    let entry = |site| Ok(sums.entry(key, site, width(site))?);
+                    let routed = self.routed(key, tp_size, &groups)?;
+                    found.ignored_keys += routed.take(&mut found.sums, entry)?;
                 }
             }
         }
+        let FoundEntries {
+            entries,
+            sums,
+            ignored_keys,
+        } = found;
         let full_precision = full_precision(header)?;
         // Of several entries the first stays.
         let by_site = entries.iter().enumerate().rev();
@@ -199,9 +234,27 @@ impl Admission<'_> {
             path: header.path.clone(),
             name: header.name.clone(),
             entries,
+            sums,
             ignored_keys,
             full_precision,
             identity: header.identity(),
+        })
+    }
+
+    /// What a key feeds.
+    fn routed(&self, key: &str, tp_size: u64, groups: &Mates<'_>) -> Result<RoutedKey, Reason> {
+        let module = self.recording.name(key);
+        let destination = self.destination(key, &module, groups)?;
+        let goes = matches!(destination, Destination::Sites(_));
+        if goes && tp_size > 1 && is_row_parallel(&module) {
+            return Err(Reason::TensorParallel {
+                key: key.to_owned(),
+                tp_size,
+            });
+        }
+        Ok(RoutedKey {
+            destination,
+            is_selected: self.selection.selects(&module),
         })
     }
 
@@ -344,67 +397,5 @@ impl Admission<'_> {
             bytes: claim.bytes,
             counting: beside.counting(claim)?,
         })
-    }
-}
-
-/// A mask or weights without the tensor that they are of.
-fn alone(claim: &Claim) -> Reason {
-    let key = claim.key.clone();
-    if owns_nothing(&key) {
-        Reason::BesideNoRows { key }
-    } else if key.ends_with(WEIGHT) {
-        Reason::WeightsWithoutRows { key }
-    } else {
-        Reason::MaskWithoutRows { key }
-    }
-}
-
-/// What a shard has beside a tensor.
-struct Beside<'a> {
-    mask: Option<&'a Claim>,
-    weights: Option<&'a Claim>,
-}
-
-impl Beside<'_> {
-    /// Which of the tensor's rows count.
-    fn counting(&self, of: &Claim) -> Result<Counting, Reason> {
-        let expected = &of.shape[..of.shape.len() - 1];
-        let wrong_dtype = |claim: &Claim, expected| Reason::WrongDtype {
-            key: claim.key.clone(),
-            found: claim.dtype.to_string(),
-            expected,
-        };
-        match (self.mask, self.weights) {
-            (None, None) => Ok(Counting::EveryRow),
-            (Some(_), Some(_)) => Err(Reason::MaskAndWeights {
-                key: of.key.clone(),
-            }),
-            (Some(mask), None) => {
-                if mask.shape != expected {
-                    return Err(Reason::MaskShape {
-                        key: mask.key.clone(),
-                        found: mask.shape.clone(),
-                        expected: expected.to_vec(),
-                    });
-                }
-                if !matches!(mask.dtype, Dtype::U8 | Dtype::BOOL) {
-                    return Err(wrong_dtype(mask, "U8"));
-                }
-                Ok(Counting::Mask(mask.start))
-            }
-            (None, Some(weights)) => {
-                if weights.shape != expected {
-                    return Err(Reason::WeightShape {
-                        key: weights.key.clone(),
-                        found: weights.shape.clone(),
-                        expected: expected.to_vec(),
-                    });
-                }
-                if weights.dtype != Dtype::F32 {
-                    return Err(wrong_dtype(weights, "F32"));
-                }
-                Ok(Counting::Weights(weights.start))
-            }
-        }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::disk::open_file::OpenFile;
 use crate::host::kernels::row_weights::RowWeights;
-use crate::source::admission::{Counting, Entry};
+use crate::source::admission::Entry;
+use crate::source::beside::Counting;
 use crate::source::refusal::Reason;
 use crate::source::shard::{MASK, WEIGHT};
 

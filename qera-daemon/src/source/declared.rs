@@ -9,8 +9,9 @@ use crate::source::metadata::{
     class, declared, linears, refused_linears, refused_shares, task_type,
 };
 use crate::source::naming::{Naming, RecordedModule, find, has_family};
+use crate::source::tensor_role::{TensorRole, module_of, role_of};
 use crate::source::refusal::{Reason, WIDEST};
-use crate::source::shard::{ShardHeader, owner_of};
+use crate::source::shard::ShardHeader;
 use crate::weights::Weights;
 use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::opening::Model;
@@ -64,7 +65,9 @@ impl Declaring<'_> {
     /// Whether rows can be of these widths, where there is no checkpoint to say it.
     fn check_widths(&self, header: &ShardHeader) -> Result<(), Reason> {
         let claims = header.claims().iter();
-        let rows = claims.filter(|claim| claim.shape.len() > 1 && owner_of(&claim.key).is_none());
+        let rows = claims.filter(|claim| {
+            claim.shape.len() > 1 && matches!(role_of(&claim.key), TensorRole::Rows(_))
+        });
         for claim in rows.filter(|claim| !self.selection.excludes(&claim.key)) {
             let key = claim.key.clone();
             match claim.shape.last() {
@@ -106,14 +109,9 @@ impl Declaring<'_> {
     }
 }
 
-/// The modules that a header has rows of, with the width of each.
+/// The modules that a header has rows of, or a sum over rows, with the width of each.
 pub(crate) fn recorded_modules(header: &ShardHeader) -> impl Iterator<Item = RecordedModule> {
-    let claims = header.claims().iter();
-    let rows = claims.filter(|claim| owner_of(&claim.key).is_none());
-    rows.map(|claim| RecordedModule {
-        name: claim.key.clone(),
-        in_features: claim.shape.last().copied().unwrap_or_default(),
-    })
+    header.claims().iter().filter_map(module_of)
 }
 
 /// Takes what the shard lists as linear layers.
@@ -195,13 +193,12 @@ pub(crate) fn check_class(header: &ShardHeader, recording: &Recording) -> Result
 /// not known yet.
 pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
     for claim in header.claims() {
-        if let [.., width] = claim.shape[..]
-            && claim.shape.len() > 1
-            && (1..=WIDEST).contains(&width)
-            && owner_of(&claim.key).is_none()
-            && selection.selects(&claim.key)
+        if let Some(RecordedModule { name, in_features }) = module_of(claim)
+            && (claim.shape.len() > 1 || name != claim.key)
+            && (1..=WIDEST).contains(&in_features)
+            && selection.selects(&name)
         {
-            sites.ensure(&claim.key, width);
+            sites.ensure(&name, in_features);
         }
     }
 }

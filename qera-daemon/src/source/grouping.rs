@@ -128,15 +128,15 @@ fn too_large(
 /// Refuses a `--map` that does nothing: it was meant for another name. Layers that only share an
 /// input or are listed are named, too.
 fn check_map(settings: &Settings, headers: &[ShardHeader]) -> Result<(), Fatal> {
-    let claims = headers.iter().flat_map(ShardHeader::claims);
-    let keys: Vec<&str> = claims.map(|claim| claim.key.as_str()).collect();
+    let modules = headers.iter().flat_map(recorded_modules);
+    let keys: Vec<String> = modules.map(|of| of.name).collect();
     // What cannot be read is refused with its shard.
     let shared = headers.iter().filter_map(|header| declared(header).ok());
     let listed = headers.iter().filter_map(|header| linears(header).ok());
     let told: BTreeSet<String> = (shared.flatten().flatten())
         .chain(listed.flatten().map(|of| of.name))
         .collect();
-    let names = keys.iter().copied().chain(told.iter().map(String::as_str));
+    let names = keys.iter().chain(&told).map(String::as_str);
     let map = settings.weights.map.as_ref();
     let Some(first) = keys.first() else {
         return Ok(());
@@ -213,6 +213,7 @@ fn join(
         sites: &sites,
         recording: &recording,
         fixed: false,
+        method: settings.solve.method,
     };
     let mut admitted = Vec::new();
     let mut misfits = Vec::new();

@@ -3,7 +3,8 @@
 //!
 //! Masks and weights are read ahead, a few bytes a row, because they say which rows have to be
 //! sound, and the usual writers put them behind the rows. That they, the header and the rows are of
-//! one content is known by the file's length, inode and time, before and after.
+//! one content is known by the file's length, inode and time, before and after. So is what stands
+//! beside a sum over rows, some numbers a channel.
 
 use std::io::Error as IoError;
 
@@ -19,6 +20,8 @@ use crate::source::pass::{PIECE_BYTES, Pass, PassCost, WholePass};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::rows::{Batch, CollectedRows, Shard};
 use crate::source::shard::ShardHeader;
+use crate::source::sum_entry::SumEntry;
+use crate::source::sums::{CollectedSums, SummedRows, read_sum};
 
 /// A shard that was read to its end.
 #[derive(Debug)]
@@ -29,6 +32,30 @@ pub(crate) struct WholeShard {
     pub(crate) rows: Result<Shard, Refusal>,
     /// What reading it took.
     pub(crate) cost: PassCost,
+}
+
+/// What is collected of a shard.
+#[derive(Default)]
+struct Collected<'a> {
+    rows: CollectedRows<'a>,
+    sums: CollectedSums<'a>,
+}
+
+/// A tensor that is read, for each of the sites that it feeds: where it was not known that their
+/// inputs are one, it feeds several.
+enum Fed<'a> {
+    Rows(&'a [Entry]),
+    Sums(&'a [SumEntry]),
+}
+
+impl Fed<'_> {
+    /// Byte of the file where it starts.
+    fn start(&self) -> u64 {
+        match self {
+            Self::Rows(entries) => entries.first().map_or(0, |entry| entry.start),
+            Self::Sums(entries) => entries.first().map_or(0, |entry| entry.xtx.start),
+        }
+    }
 }
 
 /// Reads and checks a shard.
@@ -48,8 +75,8 @@ pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
         return Err(refuse(Reason::Changed));
     }
     let mut pass = Pass::new(&file);
-    let rows = collect(&mut pass, &file, admitted);
-    let whole = match &rows {
+    let collected = collect(&mut pass, &file, admitted);
+    let whole = match &collected {
         Err(unread) if unread.io_error().is_some() => None,
         // Also of a shard that is refused: it may be one that has come before.
         _ => Some(pass.end(admitted.identity.bytes)),
@@ -58,14 +85,14 @@ pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
     if !same().map_err(failed)? {
         return Err(refuse(Reason::Changed));
     }
-    let rows = rows.map_err(refuse);
+    let collected = collected.map_err(refuse);
     let Some(whole) = whole else {
-        return Err(rows.err().unwrap_or_else(|| refuse(Reason::Changed)));
+        return Err(collected.err().unwrap_or_else(|| refuse(Reason::Changed)));
     };
     let WholePass { content, cost } = whole.map_err(failed)?;
     Ok(WholeShard {
         content,
-        rows: rows.map(|rows| rows.shard(&admitted.name)),
+        rows: collected.map(|of| Shard::new(&admitted.name, of.rows.rows(), of.sums.sums())),
         cost,
     })
 }
@@ -116,17 +143,35 @@ pub(crate) fn read_site(admitted: &Admitted, site: usize) -> Result<Option<Batch
     rows.map(Some).map_err(refuse)
 }
 
-/// The rows of every tensor that feeds a site, in the order of the file.
+/// Every tensor that feeds a site, in the order of the file.
 fn collect<'a>(
     pass: &mut Pass<'_>,
     file: &OpenFile,
     admitted: &'a Admitted,
-) -> Result<CollectedRows<'a>, Reason> {
-    let mut collected = CollectedRows::default();
-    // Where it was not known that their inputs are one, a tensor feeds several sites.
-    for sites in admitted.entries.chunk_by(|a, b| a.key == b.key) {
+) -> Result<Collected<'a>, Reason> {
+    let rows = admitted.entries.chunk_by(|a, b| a.key == b.key);
+    let sums = admitted.sums.chunk_by(|a, b| a.key == b.key);
+    let mut tensors: Vec<Fed<'a>> = rows.map(Fed::Rows).chain(sums.map(Fed::Sums)).collect();
+    tensors.sort_by_key(Fed::start);
+    let mut collected = Collected::default();
+    for tensor in tensors {
+        match tensor {
+            Fed::Rows(entries) => collected.take_rows(pass, file, entries)?,
+            Fed::Sums(entries) => collected.take_sum(pass, file, entries)?,
+        }
+    }
+    Ok(collected)
+}
+
+impl<'a> Collected<'a> {
+    fn take_rows(
+        &mut self,
+        pass: &mut Pass<'_>,
+        file: &OpenFile,
+        sites: &'a [Entry],
+    ) -> Result<(), Reason> {
         let [first, others @ ..] = sites else {
-            continue;
+            return Ok(());
         };
         let counted = Counted::read(file, first)?;
         let unread = |error| Reason::Read {
@@ -140,11 +185,32 @@ fn collect<'a>(
         doing(WorkKind::Check, || {
             core::iter::once(rows)
                 .chain(copies)
-                .try_for_each(|rows| collected.take(&first.key, rows))
+                .try_for_each(|rows| self.rows.take(&first.key, rows))
         })?;
         pass.checked(since(begun));
+        Ok(())
     }
-    Ok(collected)
+
+    fn take_sum(
+        &mut self,
+        pass: &mut Pass<'_>,
+        file: &OpenFile,
+        sites: &'a [SumEntry],
+    ) -> Result<(), Reason> {
+        let [first, others @ ..] = sites else {
+            return Ok(());
+        };
+        let sum = read_sum(pass, file, first)?;
+        let copies: Vec<SummedRows> = others.iter().map(|of| sum.for_site(of.site)).collect();
+        let begun = now();
+        doing(WorkKind::Check, || {
+            core::iter::once(sum)
+                .chain(copies)
+                .try_for_each(|sum| self.sums.take(&first.key, sum))
+        })?;
+        pass.checked(since(begun));
+        Ok(())
+    }
 }
 
 /// Reads and checks the rows of a tensor, a piece at a time. A piece is read to where the rows kept

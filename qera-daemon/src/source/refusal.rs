@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
 use crate::formats::safetensors::header::HeaderError;
+use crate::source::bad_sum::BadSum;
 use crate::weights::linears::ListedLinear;
 use crate::weights::passed_over::Why;
 
@@ -285,6 +286,9 @@ pub(crate) enum Reason {
         /// Bytes, formatted.
         left: String,
     },
+    /// A sum over rows that is none.
+    #[error("{0}")]
+    Sum(#[from] BadSum),
     /// Made for another model.
     #[error("qera.model is '{found}', the checkpoint is {}", expected.join(" or "))]
     OtherModel {

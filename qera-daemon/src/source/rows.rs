@@ -9,6 +9,7 @@ use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::StoredRows;
 use crate::source::refusal::Reason;
+use crate::source::sums::SummedRows;
 
 /// The rows of one site in one shard.
 #[derive(Debug)]
@@ -63,10 +64,38 @@ impl Batch {
 pub(crate) struct Shard {
     /// File name.
     pub(crate) name: String,
-    /// One entry for each site that the shard feeds.
+    /// One entry for each site that the shard has rows of.
     pub(crate) sites: Vec<Batch>,
-    /// Rows kept of the site that has most: what a person calls the tokens of the shard.
+    /// One entry for each site that it has a sum over rows of; the rows are not among these.
+    pub(crate) sums: Vec<SummedRows>,
+    /// Rows kept of the site that has most, those summed included: what a person calls the tokens
+    /// of the shard.
     pub(crate) rows: usize,
+}
+
+impl Shard {
+    /// A shard of this name.
+    #[must_use]
+    pub(crate) fn new(name: &str, sites: Vec<Batch>, sums: Vec<SummedRows>) -> Self {
+        Self {
+            name: name.to_owned(),
+            rows: most_rows(&sites, &sums),
+            sites,
+            sums,
+        }
+    }
+}
+
+/// Rows of the site that has most.
+fn most_rows(rows: &[Batch], sums: &[SummedRows]) -> usize {
+    let rows = rows.iter().map(|of| (of.site, of.rows()));
+    let summed = |of: &SummedRows| usize::try_from(of.rows()).unwrap_or(usize::MAX);
+    let mut by_site: HashMap<usize, usize> = HashMap::new();
+    for (site, count) in rows.chain(sums.iter().map(|of| (of.site, summed(of)))) {
+        let all = by_site.entry(site).or_default();
+        *all = all.saturating_add(count);
+    }
+    by_site.into_values().max().unwrap_or_default()
 }
 
 /// What is collected of a shard: the first rows of each site, held against those that repeat it.
@@ -98,15 +127,10 @@ impl<'a> CollectedRows<'a> {
         Ok(())
     }
 
-    /// All of them, as the shard of this name.
+    /// One entry for each site.
     #[must_use]
-    pub(crate) fn shard(self, name: &str) -> Shard {
-        let sites: Vec<Batch> = self.sites.into_iter().map(|site| site.rows).collect();
-        Shard {
-            name: name.to_owned(),
-            rows: sites.iter().map(Batch::rows).max().unwrap_or_default(),
-            sites,
-        }
+    pub(crate) fn rows(self) -> Vec<Batch> {
+        self.sites.into_iter().map(|site| site.rows).collect()
     }
 }
 

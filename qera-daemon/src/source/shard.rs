@@ -7,6 +7,7 @@ use crate::disk::identity::Identity;
 use crate::disk::open_file::OpenFile;
 use crate::formats::safetensors::header::{Claim, Header};
 use crate::source::refusal::{Reason, Refusal};
+use crate::source::sum_counts::SumCounts;
 
 /// What follows a module's name in that of its mask.
 pub(crate) const MASK: &str = "::mask";
@@ -34,6 +35,7 @@ pub(crate) struct ShardHeader {
     pub(crate) name: String,
     header: Header,
     identity: Identity,
+    sum_counts: SumCounts,
 }
 
 impl ShardHeader {
@@ -55,11 +57,13 @@ impl ShardHeader {
         let file = OpenFile::open(path).map_err(unread)?;
         let identity = file.identity().map_err(unread)?;
         let header = Header::read(file.reader(), identity.bytes).map_err(refuse)?;
+        let sum_counts = SumCounts::read(&file, &header.claims).map_err(unread)?;
         Ok(Self {
             path: path.to_path_buf(),
             name,
             header,
             identity,
+            sum_counts,
         })
     }
 
@@ -79,6 +83,12 @@ impl ShardHeader {
     #[must_use]
     pub(crate) const fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Of how many rows the sum is that this tensor counts.
+    #[must_use]
+    pub(crate) fn sum_rows(&self, key: &str) -> Option<i64> {
+        self.sum_counts.get(key)
     }
 
     /// A value of the header's metadata.

@@ -49,6 +49,9 @@ const VERSION: u32 = 3;
 /// Version of the index of a snapshot whose rows came with weights: what reads version 3 alone would
 /// take its numbers of rows for their weights. Without weights no byte differs.
 const VERSION_WITH_WEIGHTS: u32 = 4;
+/// And of one of which rows came as sums: what reads version 4 alone would take the means of such a
+/// site for those of all its rows.
+const VERSION_WITH_SUMS: u32 = 5;
 /// Which rows count, in words: statistics gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 

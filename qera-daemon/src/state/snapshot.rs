@@ -18,7 +18,7 @@ use crate::state::journal::Gathered;
 use crate::state::progress_file::write_progress;
 use crate::state::seal::{SealError, seal, unseal_record};
 use crate::state::statistics_file::write_statistics;
-use crate::state::{StateFolder, VERSION, VERSION_WITH_WEIGHTS};
+use crate::state::{StateFolder, VERSION, VERSION_WITH_SUMS, VERSION_WITH_WEIGHTS};
 
 /// Snapshots kept.
 const KEPT: usize = 2;
@@ -48,7 +48,9 @@ impl Index {
         sites: Vec<SavedSite>,
     ) -> Self {
         Self {
-            version: if sites.iter().any(|site| site.weighted) {
+            version: if sites.iter().any(|site| site.summed) {
+                VERSION_WITH_SUMS
+            } else if sites.iter().any(|site| site.weighted) {
                 VERSION_WITH_WEIGHTS
             } else {
                 VERSION
@@ -65,7 +67,7 @@ impl Index {
     /// # Errors
     /// [`SealError`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SealError> {
-        unseal_record(bytes, VERSION..=VERSION_WITH_WEIGHTS)
+        unseal_record(bytes, VERSION..=VERSION_WITH_SUMS)
     }
 
     /// Reads the index of a snapshot.
@@ -103,6 +105,9 @@ pub(crate) struct SavedSite {
     /// Whether rows of it came with weights.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) weighted: bool,
+    /// Whether rows of it came as sums.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) summed: bool,
 }
 
 impl SavedSite {
@@ -158,6 +163,7 @@ pub(crate) fn write_site(folder: &Path, site: SiteToSave<'_>) -> Result<SavedSit
         statistics: hash.to_hex().to_string(),
         progress: progress.map(|hash| hash.to_hex().to_string()),
         weighted: statistics.extent().squares.is_some(),
+        summed: !statistics.summed.is_none(),
     })
 }
 
@@ -267,7 +273,7 @@ mod tests {
             panic!("version 1 is no damage");
         };
         let said = fatal.to_string();
-        for part in ["index.json", "version 1", "reads versions 3 to 4"] {
+        for part in ["index.json", "version 1", "reads versions 3 to 5"] {
             assert!(said.contains(part), "{said}");
         }
         std::fs::write(&path, &whole[1..]).unwrap();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibrate::aside::Aside;
 use crate::calibrate::blocks::BlocksRecord;
 use crate::calibrate::site::SiteStatistics;
+use crate::calibrate::summed_part::SummedPart;
 use crate::calibrate::window::Window;
 use crate::error::Fatal;
 use crate::host::second_moment::channels::ChannelMoments;
@@ -29,6 +30,9 @@ pub(crate) struct StatisticsRecord {
     /// Where rows came with weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight_squares: Option<f64>,
+    /// Where rows came as sums.
+    #[serde(default, skip_serializing_if = "SummedPart::is_none")]
+    summed: SummedPart,
     window: BlocksRecord,
 }
 
@@ -59,6 +63,7 @@ pub(crate) fn write_statistics(
         rows_skipped: statistics.rows_skipped,
         batch_weight: statistics.weight,
         weight_squares: statistics.weight_squares,
+        summed: statistics.summed,
         window: statistics.window.record(),
     };
     let mut tensors = vec![
@@ -80,6 +85,8 @@ pub(crate) struct SavedChannels {
     pub(crate) rows: u64,
     /// Sum of their weights.
     pub(crate) weight: f64,
+    /// Whether rows came as sums: then the means are not those of all rows.
+    pub(crate) has_sums: bool,
     /// Mean of x, and sums of squared deviations from it.
     pub(crate) moments: ChannelMoments,
 }
@@ -98,6 +105,7 @@ pub(crate) fn read_channels(path: &Path, hash: &str, key: &str) -> Result<SavedC
     Ok(SavedChannels {
         rows: record.rows,
         weight: record.batch_weight,
+        has_sums: !record.summed.is_none(),
         moments,
     })
 }
@@ -145,5 +153,6 @@ pub(crate) fn read_statistics(
         rows_skipped: record.rows_skipped,
         weight: record.batch_weight,
         weight_squares: record.weight_squares,
+        summed: record.summed,
     })
 }

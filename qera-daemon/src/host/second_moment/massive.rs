@@ -32,7 +32,7 @@ const CONSTANT_ROWS: f64 = 64.0;
 const IN_F64: f64 = (1 << 18) as f64;
 /// How far R_ii is off, relative: of a constant channel by f32 sums whose roundings all go one way,
 /// of a massive one by f64 folds, some thousands of them.
-const ERROR_CONSTANT: f64 = 1e-5;
+pub(crate) const ERROR_CONSTANT: f64 = 1e-5;
 pub(crate) const ERROR_F64: f64 = 3e-15;
 /// Most of them, and most of all channels: where more are large, that is what is ordinary there.
 const MOST: usize = 64;
@@ -93,13 +93,14 @@ fn is_constant(mean: f64, m2: f64, over: &Extent) -> bool {
 }
 
 /// How far R_ii may be off in an R gathered of channels with such moments over these rows,
-/// absolutely and at most about; 0 where roundings average out and no one channel counts.
-pub(crate) fn entry_errors(moments: &ChannelMoments, over: &Extent) -> Vec<f64> {
+/// absolutely and at most about; 0 where roundings average out and no one channel counts. `summed`
+/// is what rows that came as sums add to it, relative.
+pub(crate) fn entry_errors(moments: &ChannelMoments, over: &Extent, summed: f64) -> Vec<f64> {
     let massive = massive_channels(moments, over);
     let channels = moments.mean.iter().zip(&moments.m2).enumerate();
     let errors = channels.map(|(channel, (mean, m2))| {
         let relative = if massive.binary_search(&channel).is_ok() {
-            ERROR_F64
+            ERROR_F64 + summed
         } else if is_constant(*mean, *m2, over) {
             ERROR_CONSTANT
         } else {
@@ -256,7 +257,7 @@ mod tests {
             ..over
         };
         assert!(massive_channels(&moments, &uneven).is_empty());
-        let errors = entry_errors(&moments, &over);
+        let errors = entry_errors(&moments, &over, 0.0);
         assert!(errors[7] < 1e-13 && errors[11] > 1e-5 && errors[9].abs() < 1e-300);
     }
 

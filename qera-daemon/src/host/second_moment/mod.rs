@@ -1,5 +1,5 @@
 //! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal
-//! and the means, `massive` the channels that f32 products are not enough for, `prepared` R made ready for a solve, `without` R less some of its rows, `metric`
+//! and the means, `summed` sums that others formed folded into both, `massive` the channels that f32 products are not enough for, `prepared` R made ready for a solve, `without` R less some of its rows, `metric`
 //! the S that a method solves with.
 
 pub(crate) mod channels;
@@ -7,6 +7,7 @@ pub(crate) mod massive;
 pub(crate) mod metric;
 pub(crate) mod packed;
 pub(crate) mod prepared;
+pub(crate) mod summed;
 pub(crate) mod without;
 
 use std::sync::Arc;
