@@ -2,6 +2,7 @@
 //! tolerances.
 
 pub mod adapter;
+pub mod copied_folder;
 pub mod daemon;
 pub mod disk_shim;
 pub mod event;

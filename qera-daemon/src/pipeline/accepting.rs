@@ -104,7 +104,9 @@ impl Feeder<'_> {
         let (name, rows) = (shard.name.clone(), shard.rows);
         let part = ShardPart::of(shard);
         let (sites, gathered) = (&self.supply.sites, &self.supply.gathered);
-        let dealt = self.dealer.deal(sites, gathered, DealtShard { part, ticket });
+        let dealt = self
+            .dealer
+            .deal(sites, gathered, DealtShard { part, ticket });
         if dealt.is_err() {
             return false; // A worker ended early; the caller reports why.
         }

@@ -97,9 +97,9 @@ impl Feeder<'_> {
             let gathered = self.supply.journal.gathered(record.number);
             self.supply.consumable.push(again.file);
             let ticket = again.ticket;
-            let dealt = self
-                .dealer
-                .deal(&self.supply.sites, &gathered, DealtShard { part, ticket });
+            let dealt =
+                self.dealer
+                    .deal(&self.supply.sites, &gathered, DealtShard { part, ticket });
             if dealt.is_err() {
                 return Ok(()); // A worker ended early; the caller reports why.
             }

@@ -6,10 +6,10 @@ use safetensors::Dtype;
 
 use crate::formats::safetensors::header::Claim;
 use crate::source::bad_sum::BadSum;
-use crate::source::tensor_role::{TensorRole, is_part_of_sum, role_of};
 use crate::source::refusal::Reason;
 use crate::source::shard::{MASK, WEIGHT, owns_nothing};
 use crate::source::sum_names::XTX;
+use crate::source::tensor_role::{TensorRole, is_part_of_sum, role_of};
 
 /// What says which rows of a tensor count, and how much; the byte of the file where it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use crate::source::metadata::{
     class, declared, linears, refused_linears, refused_shares, task_type,
 };
 use crate::source::naming::{Naming, RecordedModule, find, has_family};
-use crate::source::tensor_role::{TensorRole, module_of, role_of};
 use crate::source::refusal::{Reason, WIDEST};
 use crate::source::shard::ShardHeader;
+use crate::source::tensor_role::{TensorRole, module_of, role_of};
 use crate::weights::Weights;
 use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::opening::Model;

@@ -20,7 +20,7 @@ fn a_shard_is_read_once() {
     let tensors = [
         TensorToWrite::f32(Q, &[ROWS, 8], &sine_values(ROWS * 8, 0.0)),
         TensorToWrite::f32(DOWN, &[ROWS, 12], &sine_values(ROWS * 12, 1.0)),
-        TensorToWrite::u8(&format!("{DOWN}::mask"), &[ROWS], &[1; ROWS]),
+        TensorToWrite::u8(&format!("{DOWN}::mask"), &[ROWS], &vec![1; ROWS]),
     ];
     rename_in(&daemon, "a", &tensors);
     live.wait_for(&folded("a"));

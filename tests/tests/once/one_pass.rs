@@ -34,10 +34,9 @@ fn masked_rows_leave_no_gap_between_pieces() {
     let (mut mixed, mut mask) = (Vec::new(), Vec::new());
     for (number, row) in rows.chunks(8).enumerate() {
         // Gaps of different lengths, so that pieces begin and end in some.
-        for _ in 0..number % 3 {
-            mixed.extend_from_slice(&[f32::NAN; 8]);
-            mask.push(0);
-        }
+        let gap = number % 3;
+        mixed.extend(core::iter::repeat_n(f32::NAN, 8 * gap));
+        mask.extend(core::iter::repeat_n(0, gap));
         mixed.extend_from_slice(row);
         mask.push(1);
     }

@@ -1,9 +1,9 @@
 //! What does harm is found, layer by layer, whatever the files' names and fingerprints say.
 
 use std::fs;
-use std::path::Path;
 
 use half::f16;
+use qera_tests::copied_folder::copy_folder;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::gguf_file::{GgufTensorToWrite, GgufToWrite};
 use qera_tests::gguf_model::{self, LAYERS, daemon_with_gguf, empty_model};
@@ -15,15 +15,6 @@ use serde_json::Value;
 use crate::BINARY;
 use crate::oracle::numbers;
 use crate::replayed::replay;
-
-/// Files of a folder in another one.
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
-}
 
 /// A daemon's folder with a base, and a copy of its generation in `adapter`, of whose files nothing
 /// is said but by what they do.

@@ -2,8 +2,8 @@
 //! widths of the inputs, and the same however the run came to its rows.
 
 use std::fs;
-use std::path::Path;
 
+use qera_tests::copied_folder::copy_folder;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::live::Live;
 use qera_tests::output_folder::{SnapshotFile, statistics_files};
@@ -24,6 +24,7 @@ fn statistics(daemon: &TestDaemon) -> Vec<SnapshotFile> {
 }
 
 /// Bytes of the rows that are held out, by the width of their input.
+#[expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 fn held_out(daemon: &TestDaemon) -> Vec<[usize; 2]> {
     let of = |file: SnapshotFile| {
         let tensors = safetensors::SafeTensors::deserialize(&file.bytes).unwrap();
@@ -133,20 +134,6 @@ fn later_inputs_take_their_share() {
     let held = held_out(&whole);
     let bytes: usize = held.iter().map(|of| of[1]).sum();
     assert!(held.len() == 2 && bytes <= 17_000, "{bytes}");
-}
-
-/// A folder of files and folders, copied.
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// It belongs to the state: rows that were dropped do not come back.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use qera_tests::copied_folder::copy_folder;
 use qera_tests::daemon::expect;
 use qera_tests::safetensors_file::TensorToWrite;
 use qera_tests::three_layers::{
@@ -12,8 +13,8 @@ use serde_json::json;
 
 use super::BINARY;
 use super::copied_adapter::{
-    change_json, change_tensors, copy_folder, expect_holds, expect_problems, published, tensor,
-    tensors_path, verify,
+    change_json, change_tensors, expect_holds, expect_problems, published, tensor, tensors_path,
+    verify,
 };
 
 const RECORD: &str = "other/qera_base.json";

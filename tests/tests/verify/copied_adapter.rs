@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use qera_tests::copied_folder::copy_folder;
 use qera_tests::daemon::{EndedRun, TestDaemon, expect};
 use qera_tests::output_folder::unseal;
 use qera_tests::safetensors_file::{TensorToWrite, write_safetensors};
@@ -27,17 +28,6 @@ pub(crate) fn copy_adapter(daemon: &TestDaemon) {
         &daemon.path().join("qera-out/current"),
         &daemon.path().join("adapter"),
     );
-}
-
-/// Copies the files of a folder to another, where nothing else is left.
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    // It may not be there.
-    let _ = fs::remove_dir_all(to);
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
 }
 
 /// Changes a JSON file of the copy.

@@ -5,14 +5,14 @@
 use std::fs;
 use std::path::Path;
 
+use qera_tests::copied_folder::copy_folder;
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::three_layers::{DOWN, K, Q, once_with};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use super::copied_adapter::{
-    change_json, change_tensors, copy_folder, expect_holds, expect_problems, published, tensor,
-    verify,
+    change_json, change_tensors, expect_holds, expect_problems, published, tensor, verify,
 };
 
 const MANIFEST: &str = "adapter/qera_manifest.json";

@@ -20,7 +20,7 @@ use crate::host::compute::Compute;
 use crate::host::kernels::micro::amx::NumberParts;
 #[cfg(target_arch = "x86_64")]
 use crate::host::kernels::pack::pack_pairs;
-use crate::host::kernels::pack::{Pack, pack_numbers, pack_weighted};
+use crate::host::kernels::pack::{pack_numbers, pack_weighted};
 use crate::host::kernels::packed_block::{
     BLOCK_DEPTH, Multiply, Packing, PanelShape, TileRun, Tiles, VectorBlock, regroup,
 };
