@@ -84,10 +84,10 @@ impl fmt::Display for IngestEnded {
         } = self;
         write!(
             f,
-            "took in {shards} shards, {}: {} sets the pace; read {} from the disk in {:.2} s and {} \
-             from the page cache in {:.2} s, hashed in {:.2} s, checked in {:.2} s, folded in {:.2} s; \
-             waited {:.2} s for memory, {waited_for_accumulation:.2} s for accumulation, which \
-             waited {waited_for_shards:.2} s for shards",
+            "took in {shards} shards, {}: {} sets the pace; read {} from the disk in {:.2} s and \
+             {} from the page cache in {:.2} s, hashed in {:.2} s, checked in {:.2} s, folded in \
+             {:.2} s; waited {:.2} s for memory, {waited_for_accumulation:.2} s for accumulation, \
+             which waited {waited_for_shards:.2} s for shards",
             format_bytes(hash.bytes),
             limit.name(),
             format_bytes(disk.bytes),

@@ -110,8 +110,8 @@ impl<'a> Dealer<'a> {
         Ok(())
     }
 
-    /// The room for rows held out and kept aside. Without a checkpoint it is shared by the inputs that
-    /// have had rows: which others are known by now may depend on when a run was killed.
+    /// The room for rows held out and kept aside. Without a checkpoint it is shared by the inputs
+    /// that have had rows: which others are known may depend on when a run was killed.
     fn room(&self, sites: &Sites) -> RowRoom {
         let memory = self.context.settings.compute.window_memory;
         if self.context.solver.is_some() {

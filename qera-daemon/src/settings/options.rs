@@ -313,9 +313,9 @@ pub(crate) struct Options {
     )]
     pub(crate) memory_budget: Option<String>,
 
-    /// Bytes (1GiB, 800MB, 123456) for the rows that corrections are chosen and judged by, shared out
-    /// among the layers' inputs by their widths, each at least 256 bytes a channel; belongs to the
-    /// state [default: 1GiB]
+    /// Bytes (1GiB, 800MB, 123456) for the rows that corrections are chosen and judged by, shared
+    /// out among the layers' inputs by their widths, each at least 256 bytes a channel; belongs to
+    /// the state [default: 1GiB]
     #[arg(long, value_name = "SIZE", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",

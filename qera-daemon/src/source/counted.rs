@@ -51,8 +51,8 @@ impl Counted {
         })
     }
 
-    /// What little-endian f32 weights say. A row of weight 0 is left out as a masked one is; weights
-    /// of 0 and 1 alone are a mask.
+    /// What little-endian f32 weights say. A row of weight 0 is left out as a masked one is;
+    /// weights of 0 and 1 alone are a mask.
     fn weighted(bytes: &[u8], entry: &Entry) -> Result<Self, Reason> {
         let weights = bytes.as_chunks::<4>().0.iter();
         let mut weights: Vec<f32> = weights.map(|le| f32::from_le_bytes(*le)).collect();

@@ -315,7 +315,8 @@ pub(crate) fn check_window_memory(
         Some(found) if found != own => Err(Fatal::StateRefused {
             path: state.to_path_buf(),
             reason: format!(
-                "was begun with --window-memory {found}, this run's is {own}: give it the same, or choose another --state"
+                "was begun with --window-memory {found}, this run's is {own}: give it the same, or \
+                 choose another --state"
             ),
         }),
         _ => Ok(()),

@@ -262,8 +262,8 @@ fn more_threads_than_sites() {
     }
 }
 
-/// Shards in flight are bounded in bytes: three of those that are there, but no more than 1 GiB, and
-/// a larger one goes alone.
+/// Shards in flight are bounded in bytes: three of those that are there, but no more than 1 GiB,
+/// and a larger one goes alone.
 #[test]
 fn shards_in_flight_are_bounded() {
     const GIB: u64 = 1 << 30;
