@@ -374,7 +374,7 @@ mod tests {
         for (step, (rows, sequences)) in sizes.into_iter().cycle().take(60).enumerate() {
             // Blocks that are cut alike.
             for window in [&mut small, &mut large, &mut shrinking] {
-                window.offer(&shard(rows.min(350), sequences), |_| ());
+                window.offer(&shard(rows.min(340), sequences), |_| ());
             }
             shrinking.keep_within(room(8000_u64.saturating_sub(200 * step as u64).max(1400)));
             let saved = SavedRows::of(shrinking.all_rows());

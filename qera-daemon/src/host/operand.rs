@@ -1,18 +1,20 @@
 //! A large matrix, made ready once to be multiplied many times.
 
+use core::ops::Range;
+
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::prelude::ReborrowMut;
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
-use crate::host::dense::product;
 use crate::host::kernels::page_vec::{Floats, PageVec};
 use crate::host::kernels::products::products;
-use crate::host::kernels::stored::StoredRows;
+use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use crate::host::rounding::narrow;
 
-/// Rows widened to f64 at a time.
-const WIDENED_ROWS: usize = 64;
+/// Rows widened at a time: so many that packing the vectors anew for them costs little.
+pub(crate) const PIECE_ROWS: usize = 512;
 
 /// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many
 /// times: R, E, rows of a window. It is made ready once, because a device would have it uploaded;
@@ -42,55 +44,107 @@ impl Operand<'_> {
     }
 }
 
-/// Rows X in the form in which they came, made ready once to have X^T W X applied to a few vectors,
-/// many times; W holds their weights, and is the identity where they have none.
+/// Rows X in the form in which they came, made ready once to be multiplied by a few vectors, many
+/// times; W holds their weights, and is the identity where they have none.
 #[derive(Debug)]
 pub(crate) struct RowsOperand<'a> {
     compute: Compute<'a>,
     rows: StoredRows<'a>,
 }
 
+/// How a few vectors are multiplied by rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowProducts {
+    /// What the rows are multiplied by.
+    pub(crate) root: f64,
+    /// Whether f32 products are not enough.
+    pub(crate) in_f64: bool,
+}
+
 impl RowsOperand<'_> {
-    /// `scale` X^T W X T for T^T (b x m): b x m, by f32 products and sums. 4 rows m b flops, which is
-    /// less than forming X^T X takes as long as T has fewer columns than R.
-    pub(crate) fn gram_times(&self, t: MatRef<'_, f64>, scale: f64) -> Mat<f32> {
-        let (b, m) = (t.nrows(), t.ncols());
-        // In f32 while they are used: kept so they would take twice the memory.
-        let values = self.rows.widened();
-        let rows = ColumnMajor::new(&values, m);
-        let xt = self.compute.operand(rows).times(t);
-        let xt = Mat::from_fn(b, xt.ncols(), |i, j| {
-            narrow(scale * self.rows.weight_of(j) * xt[(i, j)])
-        });
-        let mut gram = Mat::<f32>::zeros(b, m);
-        let x = rows.as_mat().transpose();
-        matmul(gram.as_mut(), Accum::Replace, xt.as_ref(), x, 1.0, Par::Seq);
-        gram
+    /// How many rows.
+    pub(crate) const fn rows(&self) -> usize {
+        self.rows.rows()
     }
 
-    /// The same with products and sums in f64.
-    pub(crate) fn gram_times_f64(&self, t: MatRef<'_, f64>, scale: f64) -> Mat<f64> {
-        let (b, m) = (t.nrows(), t.ncols());
-        let mut gram = Mat::zeros(b, m);
-        for first in (0..self.rows.rows()).step_by(WIDENED_ROWS) {
-            let last = (first + WIDENED_ROWS).min(self.rows.rows());
-            let values = self.rows.slice(first..last).widened();
-            let x = Mat::from_fn(last - first, m, |i, j| f64::from(values[i * m + j]));
-            let mut xt = product(t, x.transpose());
-            if self.rows.weights.is_some() {
-                let columns = xt.col_iter_mut().zip(first..last);
-                columns.for_each(|(mut column, row)| column *= self.rows.weight_of(row));
+    /// `root` W^1/2 X T for T^T (b x m): b x rows, by f32 or by f64 products. Its Gram matrix is
+    /// `root`^2 T^T X^T W X T. Rows are widened in `wide`, some at a time.
+    pub(crate) fn outputs(
+        &self,
+        t: MatRef<'_, f64>,
+        by: RowProducts,
+        wide: &mut Vec<f32>,
+        mut outputs: MatMut<'_, f64>,
+    ) {
+        let m = self.rows.in_features;
+        for (first, last) in self.pieces() {
+            let rows = ColumnMajor::new(self.widen(first..last, wide), m);
+            let rows = self.compute.operand(rows);
+            let own = if by.in_f64 {
+                rows.times_f64(t)
+            } else {
+                rows.times(t)
+            };
+            for (j, column) in own.col_iter().enumerate() {
+                let root = by.root * self.rows.weight_of(first + j).sqrt();
+                let to = outputs.rb_mut().col_mut(first + j);
+                to.iter_mut()
+                    .zip(column.iter())
+                    .for_each(|(to, y)| *to = root * y);
             }
-            matmul(
-                gram.as_mut(),
-                Accum::Add,
-                xt.as_ref(),
-                x.as_ref(),
-                scale,
-                Par::Seq,
-            );
         }
-        gram
+    }
+
+    /// Takes `root` X^T W^1/2 Z off `sums` (b x m), for Z^T (b x rows) such as
+    /// [`outputs`](Self::outputs) makes.
+    pub(crate) fn take_off(
+        &self,
+        z: MatRef<'_, f64>,
+        by: RowProducts,
+        wide: &mut Vec<f32>,
+        sums: &mut Mat<f64>,
+    ) {
+        let (b, m) = (z.nrows(), self.rows.in_features);
+        let root = |row: usize| by.root * self.rows.weight_of(row).sqrt();
+        let mut products = Mat::<f32>::zeros(b, m);
+        for (first, last) in self.pieces() {
+            let count = last - first;
+            let values = self.widen(first..last, wide);
+            let z = Mat::from_fn(b, count, |i, j| root(first + j) * z[(i, first + j)]);
+            if by.in_f64 {
+                let x = Mat::from_fn(count, m, |i, j| f64::from(values[i * m + j]));
+                let x = x.as_ref();
+                matmul(sums.as_mut(), Accum::Add, z.as_ref(), x, -1.0, Par::Seq);
+                continue;
+            }
+            let z = Mat::from_fn(b, count, |i, j| narrow(z[(i, j)]));
+            let x = ColumnMajor::new(values, m);
+            let (x, to) = (x.as_mat().transpose(), products.as_mut());
+            matmul(to, Accum::Add, z.as_ref(), x, 1.0, Par::Seq);
+        }
+        for (to, from) in sums.col_iter_mut().zip(products.col_iter()) {
+            let pairs = to.iter_mut().zip(from.iter());
+            pairs.for_each(|(to, from)| *to -= f64::from(*from));
+        }
+    }
+
+    /// First and behind-last rows of what is widened at a time.
+    fn pieces(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let rows = self.rows.rows();
+        let firsts = (0..rows).step_by(PIECE_ROWS);
+        firsts.map(move |first| (first, (first + PIECE_ROWS).min(rows)))
+    }
+
+    /// Some rows in f32: as they lie where they are.
+    fn widen<'w>(&'w self, rows: Range<usize>, wide: &'w mut Vec<f32>) -> &'w [f32] {
+        let m = self.rows.in_features;
+        if let StoredNumbers::Floats(values) = self.rows.numbers {
+            return &values[rows.start * m..rows.end * m];
+        }
+        wide.resize(wide.len().max(rows.len() * m), 0.0);
+        let wide = &mut wide[..rows.len() * m];
+        self.rows.widen(rows.start * m..rows.end * m, wide);
+        wide
     }
 }
 

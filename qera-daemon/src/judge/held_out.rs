@@ -1,8 +1,8 @@
 //! Judging candidates on rows that they were not solved from, and choosing the shrinkage.
 //!
 //! The window's blocks are left out of R in folds (`training`), each fold solved from the rest for
-//! all candidates at once (`candidates`) and scored on a sample of each of its blocks
-//! (`calibrate::sample`): the interval is over blocks, whose rows resemble each other. For
+//! all candidates at once (`cross_fitting`) and scored on a sample of each of its blocks
+//! (`sampled_folds`): the interval is over blocks, whose rows resemble each other. For
 //! C = E V V^T the error of a row is ||x E||^2 - ||x E V||^2; that of a block is their mean by
 //! weight.
 //!
@@ -12,27 +12,22 @@
 
 use faer::Mat;
 
-use crate::calibrate::blocks::Block;
-use crate::calibrate::sample::sampled;
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
-use crate::host::dense::product;
-use crate::host::operand::Operand;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
-use crate::judge::candidates::Candidates;
-use crate::judge::scores::{HeldOut, Scores, one_standard_error};
-use crate::judge::training::{Training, extent_of, folds, unseen};
+use crate::judge::cross_fitting::CrossFitting;
+use crate::judge::sampled_folds::Folds;
+use crate::judge::scores::{BlockErrors, HeldOut, Scores, one_standard_error};
+use crate::judge::shared_basis::{BLENDS, SharedBasis};
+use crate::judge::training::unseen;
 use crate::settings::solve::{Shrinkage, SolveSettings};
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
 /// The candidates for a.
 pub const SHRINKAGES: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0];
-/// Rows that are scored of a full window, and of a block at least.
-pub(crate) const SCORED_ROWS: usize = 512;
-const SCORED_ROWS_MIN: usize = 8;
 /// Fewer scored blocks than this choose nothing.
 const BLOCKS_MIN: usize = 4;
 
@@ -58,11 +53,19 @@ pub enum ChoiceOrigin {
 }
 
 /// What the window says about a site.
-pub(crate) struct Verdict {
+pub(crate) struct Verdict<'a> {
     pub(crate) choice: Option<Choice>,
-    pub(crate) held_out: Vec<Option<HeldOut>>,
+    figures: Figures<'a>,
     /// Layers that cannot be scored: they had no say.
     pub(crate) failed: Vec<FailedMember>,
+}
+
+/// Held-out errors.
+enum Figures<'a> {
+    /// Of the candidate that was chosen, by layer.
+    Chosen(Vec<Option<HeldOut>>),
+    /// Nothing was to be chosen: each layer is scored once it is solved.
+    Awaited(Folds<'a>),
 }
 
 /// A layer of a site, by its place in it, whose numbers are none.
@@ -78,19 +81,60 @@ struct Scored {
     failed: Vec<FailedMember>,
 }
 
-impl Verdict {
+impl Verdict<'_> {
     /// The shrinkage that was chosen, 0 for a method without one.
     pub(crate) fn shrinkage(&self) -> f64 {
         self.choice.map_or(0.0, |choice| choice.shrinkage)
     }
+
+    /// The error of a layer that has been solved, with this E, on rows left out: `found` are the
+    /// vectors of the solve, best first, and those that follow in its basis.
+    ///
+    /// # Errors
+    /// [`Fatal`] naming the layer: errors that overflow.
+    pub(crate) fn held_out(
+        &self,
+        layers: &SiteLayers<'_>,
+        member: usize,
+        error: &ErrorOperand<'_>,
+        found: [&Mat<f64>; 2],
+    ) -> Result<Option<HeldOut>, Fatal> {
+        let folds = match &self.figures {
+            Figures::Chosen(held_out) => return Ok(held_out[member]),
+            Figures::Awaited(folds) if folds.parts.is_empty() => return Ok(None),
+            Figures::Awaited(folds) => folds,
+        };
+        let rank = rank_of(layers.settings.solve.method, layers.layer(member));
+        let layer = folds.layer(layers.compute, error, rank);
+        let a = [self.shrinkage()];
+        let fitting = CrossFitting {
+            basis: SharedBasis::of_solve(&layer, found),
+            layer,
+            candidates: &a,
+            blends: &a,
+        };
+        let failed = |reason| layers.failed(member, reason);
+        let errors = scored(&fitting, folds).map_err(failed)?;
+        Ok(HeldOut::of(&errors.with[0], &errors.without, folds.rows))
+    }
 }
 
-/// Scores the candidates on the window and applies the rule.
-pub(crate) fn judge(
-    layers: &SiteLayers<'_>,
-    statistics: &SiteStatistics,
-    r: Option<&PreparedR<'_>>,
-) -> Result<Verdict, Fatal> {
+/// The errors of a layer on the blocks of all folds.
+fn scored(fitting: &CrossFitting<'_>, folds: &Folds<'_>) -> Result<BlockErrors, SolveError> {
+    let mut errors = BlockErrors::new(fitting.candidates.len());
+    let mut wide = Vec::new();
+    let mut parts = folds.parts.iter();
+    parts.try_for_each(|part| fitting.score(part, &mut wide, &mut errors))?;
+    Ok(errors)
+}
+
+/// Scores the candidates on the window and applies the rule; of a shrinkage that is given only the
+/// folds are made.
+pub(crate) fn judge<'a>(
+    layers: &SiteLayers<'a>,
+    statistics: &'a SiteStatistics,
+    r: Option<&'a PreparedR<'a>>,
+) -> Result<Verdict<'a>, Fatal> {
     let SolveSettings {
         method, shrinkage, ..
     } = layers.settings.solve;
@@ -100,232 +144,79 @@ pub(crate) fn judge(
         statistics.extent().effective_rows(),
     );
     let few = m / (m + rows);
-    let (candidates, origin) = match shrinkage {
-        // A diagonal method has no a; one pass with any value scores it.
-        _ if !method.shrinks() => (vec![1.0], ChoiceOrigin::Given),
-        Shrinkage::Fixed(a) => (vec![a], ChoiceOrigin::Given),
+    let given = |shrinkage, origin| Choice { shrinkage, origin };
+    let choice = match shrinkage {
+        // A diagonal method has no a; any value solves it.
+        _ if !method.shrinks() => given(1.0, ChoiceOrigin::Given),
+        Shrinkage::Fixed(a) => given(a, ChoiceOrigin::Given),
         Shrinkage::Auto if blocks.len() >= BLOCKS_MIN => {
-            (SHRINKAGES.to_vec(), ChoiceOrigin::HeldOut)
+            let folds = Folds::new(layers, statistics, &blocks, r, &SHRINKAGES);
+            // Folds of very uneven blocks may leave nothing to solve from.
+            if !folds.parts.is_empty() {
+                return chosen(layers, statistics, &folds);
+            }
+            given(few, ChoiceOrigin::FewBlocks)
         }
-        Shrinkage::Auto => (vec![few], ChoiceOrigin::FewBlocks),
+        Shrinkage::Auto => given(few, ChoiceOrigin::FewBlocks),
     };
-    let Scored { scores, failed } = score(&candidates, statistics, &blocks, r, layers)?;
-    let best = if origin == ChoiceOrigin::HeldOut {
-        one_standard_error(&scores)
-    } else {
-        0
-    };
-    let held_out = (0..layers.count())
-        .map(|layer| scores.held_out(layer, best))
-        .collect();
-    // Folds of very uneven blocks may leave nothing to solve from.
-    let nothing = scores.without.iter().all(Vec::is_empty);
-    let choice = method.shrinks().then(|| match origin {
-        ChoiceOrigin::HeldOut if nothing => Choice {
-            shrinkage: few,
-            origin: ChoiceOrigin::FewBlocks,
-        },
-        _ => Choice {
-            shrinkage: candidates[best],
-            origin,
-        },
-    });
+    let folds = Folds::new(layers, statistics, &blocks, r, &[choice.shrinkage]);
     Ok(Verdict {
-        choice,
-        held_out,
+        choice: method.shrinks().then_some(choice),
+        figures: Figures::Awaited(folds),
+        failed: Vec::new(),
+    })
+}
+
+/// The candidate that the rule chooses.
+fn chosen<'a>(
+    layers: &SiteLayers<'a>,
+    statistics: &SiteStatistics,
+    folds: &Folds<'a>,
+) -> Result<Verdict<'a>, Fatal> {
+    let Scored { scores, failed } = score(layers, statistics, folds)?;
+    // Every layer may have failed.
+    let best = one_standard_error(&scores);
+    let held_out = (0..layers.count()).map(|layer| scores.held_out(layer, best));
+    Ok(Verdict {
+        choice: Some(Choice {
+            shrinkage: SHRINKAGES[best],
+            origin: ChoiceOrigin::HeldOut,
+        }),
+        figures: Figures::Chosen(held_out.collect()),
         failed,
     })
 }
 
 fn score(
-    candidates: &[f64],
-    statistics: &SiteStatistics,
-    blocks: &[&Block],
-    r: Option<&PreparedR<'_>>,
     layers: &SiteLayers<'_>,
+    statistics: &SiteStatistics,
+    folds: &Folds<'_>,
 ) -> Result<Scored, Fatal> {
     let mut failed = Vec::new();
-    let (compute, method) = (layers.compute, layers.settings.solve.method);
-    let mut scores = Scores::new(layers.count(), candidates.len(), statistics.rows);
-    let rows = usize::try_from(extent_of(blocks).rows).unwrap_or(usize::MAX);
-    let parts: Vec<Part<'_>> = folds(statistics, blocks)
-        .into_iter()
-        .filter_map(|fold| {
-            Some(Part {
-                training: Training::without(compute, method, statistics, r, fold, candidates)?,
-                rows_solved: statistics.rows - extent_of(fold).rows,
-                samples: fold.iter().map(|block| sample(block, rows)).collect(),
-            })
-        })
-        .collect();
-    for part in &parts {
-        let tested = part.samples.iter().map(|sample| sample.values.len());
-        scores.rows_tested += (tested.sum::<usize>() / statistics.in_features) as u64;
-        if part.training.uses_rows {
-            scores.rows_solved = scores.rows_solved.min(part.rows_solved);
-        }
-    }
-    if parts.is_empty() {
-        return Ok(Scored { scores, failed });
-    }
-    let operand = |rows| compute.operand(ColumnMajor::new(rows, statistics.in_features));
-    let samples = parts.iter().map(|part| part.samples.iter());
-    let samples: Vec<Vec<Operand<'_>>> = samples
-        .map(|of_part| of_part.map(|sample| operand(&sample.values[..])).collect())
-        .collect();
-    let in_f64 = r.is_some_and(|r| r.in_f64);
+    let mut scores = Scores::new(layers.count(), SHRINKAGES.len(), folds.rows);
     // A layer at a time: its E is made once for all folds.
-    for layer in 0..layers.count() {
-        let values = layers.error(layer)?;
+    for member in 0..layers.count() {
+        let values = layers.error(member)?;
         let error = ColumnMajor::new(&values, statistics.in_features);
-        let error = ErrorOperand::new(compute, error, in_f64);
-        let scored = ScoredMember {
-            layers,
-            member: layer,
-            error: &error,
-            candidates,
-            in_f64,
-        };
-        let mut folds = parts.iter().zip(&samples);
-        let on_all = folds.try_for_each(|(part, samples)| scored.on(part, samples, &mut scores));
-        if let Err(fatal) = on_all {
-            let (member, reason) = (layer, fatal.of_layer()?);
-            failed.push(FailedMember { member, reason });
-            scores.leave_out(layer);
+        let error = ErrorOperand::new(layers.compute, error, folds.in_f64);
+        let rank = rank_of(layers.settings.solve.method, layers.layer(member));
+        let layer = folds.layer(layers.compute, &error, rank);
+        let errors = SharedBasis::of_candidates(&layer).and_then(|basis| {
+            let fitting = CrossFitting {
+                basis,
+                layer,
+                candidates: &SHRINKAGES,
+                blends: &BLENDS,
+            };
+            scored(&fitting, folds)
+        });
+        match errors {
+            Ok(errors) => scores.enter(member, errors),
+            Err(reason) => {
+                let reason = layers.failed(member, reason).of_layer()?;
+                failed.push(FailedMember { member, reason });
+            }
         }
     }
     Ok(Scored { scores, failed })
-}
-
-/// What is solved without a fold, and the rows of each of its blocks that it is scored on.
-struct Part<'a> {
-    training: Training<'a>,
-    rows_solved: u64,
-    samples: Vec<Sample>,
-}
-
-/// Rows of a block, each times the square root of its weight: the squared length of its image under
-/// any matrix is then that of the row by weight.
-struct Sample {
-    values: Vec<f32>,
-    /// The sum of their weights, in the units of the roots.
-    weight: f64,
-}
-
-/// Rows that are spread over a block: all where there are few in all.
-fn sample(block: &Block, rows_in_all: usize) -> Sample {
-    let rows = block.stored();
-    let share = (SCORED_ROWS * rows.rows()).div_ceil(rows_in_all.max(1));
-    let count = share.max(SCORED_ROWS_MIN).min(rows.rows());
-    let drawn = sampled(rows, block.number, count);
-    let (rows, m) = (drawn.stored(), block.in_features);
-    let mut values = vec![0.0; count * m];
-    rows.widen(0..values.len(), &mut values);
-    let Some(weights) = rows.weights else {
-        let weight = count as f64;
-        return Sample { values, weight };
-    };
-    let mut weight = 0.0;
-    for (i, to) in values.chunks_exact_mut(m).enumerate() {
-        let root = weights.root(i);
-        to.iter_mut().for_each(|x| *x *= root);
-        weight += f64::from(root).powi(2);
-    }
-    Sample { values, weight }
-}
-
-/// A layer that the candidates are scored for.
-struct ScoredMember<'a> {
-    layers: &'a SiteLayers<'a>,
-    /// Its place in the site.
-    member: usize,
-    error: &'a ErrorOperand<'a>,
-    candidates: &'a [f64],
-    /// Whether f32 products are not enough.
-    in_f64: bool,
-}
-
-impl ScoredMember<'_> {
-    /// Scores every candidate on one fold; `prepared` are the fold's samples, made ready.
-    fn on(
-        &self,
-        part: &Part<'_>,
-        prepared: &[Operand<'_>],
-        scores: &mut Scores,
-    ) -> Result<(), Fatal> {
-        let member = self.member;
-        let failed = |reason| self.layers.failed(member, reason);
-        let Part {
-            training, samples, ..
-        } = part;
-        let without: Vec<f64> = samples
-            .iter()
-            .map(|rows| mean_power(&outputs(&rows.values, self.error), rows.weight))
-            .collect();
-        scores.without[member].extend(&without);
-        let method = self.layers.settings.solve.method;
-        let rank = rank_of(method, self.layers.layer(member));
-        let subspaces = Candidates::new(training, self.error, rank);
-        let t = subspaces.outputs().transpose().to_owned();
-        // x E Q for the rows of each block, s x rows.
-        let project = |rows: &Operand<'_>| {
-            if self.in_f64 {
-                rows.times_f64(t.as_ref())
-            } else {
-                rows.times(t.as_ref())
-            }
-        };
-        let projected: Vec<Mat<f64>> = prepared.iter().map(project).collect();
-        for (candidate, &a) in self.candidates.iter().enumerate() {
-            let rotation = subspaces.top(&training.shares(a), rank).map_err(failed)?;
-            let captured = projected.iter().zip(samples).map(|(z, rows)| {
-                let captured = product(rotation.transpose(), z.as_ref());
-                mean_power(&captured, rows.weight) / self.error.scale_squared()
-            });
-            let with = without.iter().zip(captured);
-            let with = with.map(|(w, c)| (w - c).max(0.0));
-            scores.with[member][candidate].extend(with);
-            if !scores.are_finite(member, candidate) {
-                return Err(failed(SolveError::HeldOutOverflow));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// X E of some rows: rows x n.
-fn outputs(rows: &[f32], error: &ErrorOperand<'_>) -> Mat<f64> {
-    let m = error.m();
-    let x = Mat::from_fn(rows.len() / m, m, |i, j| f64::from(rows[i * m + j]));
-    error.outputs(x.as_ref())
-}
-
-/// Mean over rows of so much weight of the squared length of their images.
-fn mean_power(images: &Mat<f64>, weight: f64) -> f64 {
-    images.squared_norm_l2() / weight
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::compute::Compute;
-    use crate::host::cores::Cores;
-    use crate::host::kernels::Kernel;
-
-    /// Rows of different number than outputs: the mean is over the rows.
-    #[test]
-    fn the_power_of_outputs_is_a_mean_over_rows() {
-        let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
-        // E = [[1, 0, 2], [0, 3, 0]] by columns; rows (1, 1) and (2, 0): |x E|^2 = 14 and 20.
-        let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 3.0, 2.0, 0.0], 2);
-        let y = outputs(
-            &[1.0, 1.0, 2.0, 0.0],
-            &ErrorOperand::new(compute, error, false),
-        );
-        assert!((mean_power(&y, 2.0) - 17.0).abs() < 1e-9);
-    }
 }

@@ -26,57 +26,89 @@ pub struct HeldOut {
     pub mean_without: f64,
 }
 
+/// What of the rows is solved from, and what is scored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowsHeldOut {
+    /// Fewest that a correction is solved from.
+    pub(crate) solved: u64,
+    /// Those that are scored, of all blocks.
+    pub(crate) tested: u64,
+}
+
+impl HeldOut {
+    /// Of the mean errors of some blocks; `None` where there are none.
+    pub(crate) fn of(with: &[f64], without: &[f64], rows: RowsHeldOut) -> Option<Self> {
+        if with.is_empty() {
+            return None;
+        }
+        let with = block_means(with.iter().copied());
+        let interval = with.interval(CONFIDENCE);
+        Some(Self {
+            rows_solved: rows.solved,
+            rows_tested: rows.tested,
+            blocks: with.count(),
+            mean: with.mean(),
+            half_width: interval.map(|interval| interval.half_width),
+            mean_without: block_means(without.iter().copied()).mean(),
+        })
+    }
+}
+
+/// Mean errors per row of some blocks of one layer.
+#[derive(Debug)]
+pub(crate) struct BlockErrors {
+    /// `[candidate][block]`.
+    pub(crate) with: Vec<Vec<f64>>,
+    /// `[block]`.
+    pub(crate) without: Vec<f64>,
+}
+
+impl BlockErrors {
+    /// None yet.
+    pub(crate) fn new(candidates: usize) -> Self {
+        Self {
+            with: vec![Vec::new(); candidates],
+            without: Vec::new(),
+        }
+    }
+
+    pub(crate) fn are_finite(&self) -> bool {
+        let mut all = self.with.iter().flatten().chain(&self.without);
+        all.all(|e| e.is_finite())
+    }
+}
+
 /// Errors per layer, candidate and block.
 pub(crate) struct Scores {
     /// `[layer][candidate][block]`.
-    pub(crate) with: Vec<Vec<Vec<f64>>>,
+    with: Vec<Vec<Vec<f64>>>,
     /// `[layer][block]`.
-    pub(crate) without: Vec<Vec<f64>>,
+    without: Vec<Vec<f64>>,
     candidates: usize,
-    pub(crate) rows_solved: u64,
-    pub(crate) rows_tested: u64,
+    rows: RowsHeldOut,
 }
 
 impl Scores {
     /// None yet.
-    pub(crate) fn new(layers: usize, candidates: usize, rows: u64) -> Self {
+    pub(crate) fn new(layers: usize, candidates: usize, rows: RowsHeldOut) -> Self {
         Self {
             with: vec![vec![Vec::new(); candidates]; layers],
             without: vec![Vec::new(); layers],
             candidates,
-            rows_solved: rows,
-            rows_tested: 0,
+            rows,
         }
     }
 
-    /// A layer that cannot be scored has no say.
-    pub(crate) fn leave_out(&mut self, layer: usize) {
-        self.without[layer].clear();
-        self.with[layer].iter_mut().for_each(Vec::clear);
+    /// What a layer scored.
+    pub(crate) fn enter(&mut self, layer: usize, errors: BlockErrors) {
+        let BlockErrors { with, without } = errors;
+        (self.with[layer], self.without[layer]) = (with, without);
     }
 
     /// Of a layer with the correction of a candidate.
     pub(crate) fn held_out(&self, layer: usize, candidate: usize) -> Option<HeldOut> {
         let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
-        if with.is_empty() {
-            return None;
-        }
-        let with = block_means(with.iter().copied());
-        Some(HeldOut {
-            rows_solved: self.rows_solved,
-            rows_tested: self.rows_tested,
-            blocks: with.count(),
-            mean: with.mean(),
-            half_width: with
-                .interval(CONFIDENCE)
-                .map(|interval| interval.half_width),
-            mean_without: block_means(without.iter().copied()).mean(),
-        })
-    }
-
-    pub(crate) fn are_finite(&self, layer: usize, candidate: usize) -> bool {
-        let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
-        with.iter().chain(without).all(|e| e.is_finite())
+        HeldOut::of(with, without, self.rows)
     }
 
     /// Error relative to no correction, averaged over the layers, per block.
@@ -125,8 +157,10 @@ mod tests {
             with: vec![with],
             without: vec![vec![2.0; blocks]],
             candidates,
-            rows_solved: 1,
-            rows_tested: 1,
+            rows: RowsHeldOut {
+                solved: 1,
+                tested: 1,
+            },
         }
     }
 
@@ -157,7 +191,7 @@ mod tests {
         assert!((relative(&two, 0) - (0.5 + 0.75) / 2.0).abs() < 1e-15);
         assert!((relative(&two, 1) - (0.75 + 0.25) / 2.0).abs() < 1e-15);
         // One that cannot be scored does not count, the first as little as another.
-        two.leave_out(0);
+        two.enter(0, BlockErrors::new(2));
         assert!((relative(&two, 0) - 0.75).abs() < 1e-15);
         assert!(two.held_out(0, 0).is_none() && two.held_out(1, 0).is_some());
     }

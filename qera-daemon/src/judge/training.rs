@@ -8,6 +8,7 @@ use qera_core::reconstruct::Method;
 use crate::calibrate::blocks::Block;
 use crate::calibrate::site::SiteStatistics;
 use crate::host::compute::Compute;
+use crate::host::dense::product;
 use crate::host::kernels::row_weights::Extent;
 use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::metric::{blend, scaled};
@@ -18,7 +19,7 @@ use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
 use crate::weights::site_layers::SiteLayers;
 
 /// Folds when the window is a large part of the rows.
-const FOLDS: f64 = 4.0;
+pub(crate) const FOLDS: f64 = 4.0;
 /// Least share of the weight that a fold leaves: of the difference of two sums of which the other is
 /// so much larger, f32 products show a thousandth. Rows without weights always leave more, if any:
 /// the window is at most 4096 of them.
@@ -97,28 +98,36 @@ pub(crate) fn extent_of(fold: &[&Block]) -> Extent {
 pub(crate) struct Training<'a> {
     /// R without the fold; `None` where the method has a diagonal S.
     r: Option<WithoutRows<'a>>,
-    /// The diagonal of S without the fold, in the scaling of R.
+    /// The diagonal of S without the fold, in the scaling of R; empty where no candidate uses it.
     diagonal: Vec<f64>,
-    /// The shrinkage where only one is asked for.
-    single: Option<f64>,
     /// Whether it depends on rows at all.
     pub(crate) uses_rows: bool,
 }
 
-/// A site without one of its folds.
-#[derive(Clone, Copy)]
-struct LeftOut<'a> {
-    statistics: &'a SiteStatistics,
-    fold: &'a [&'a Block],
+/// Some columns T = s E V, and what a fold's S is applied to them by.
+pub(crate) struct Images<'t> {
+    /// T^T: b x m.
+    pub(crate) t: &'t Mat<f64>,
+    /// T^T R in the scaling of R; without rows where the method has a diagonal S.
+    pub(crate) rt: &'t Mat<f64>,
+    /// Outputs of the rows left out (`WithoutRows::outputs`).
+    pub(crate) outputs: Mat<f64>,
 }
 
-impl LeftOut<'_> {
+/// A site without one of its folds.
+#[derive(Clone, Copy)]
+struct LeftOut<'f, 'a> {
+    statistics: &'a SiteStatistics,
+    fold: &'f [&'a Block],
+}
+
+impl LeftOut<'_, '_> {
     fn weight_left(&self) -> f64 {
         self.statistics.extent().weight - extent_of(self.fold).weight
     }
 
     /// Means over the rows that are left, given those over all.
-    fn means(&self, means: &[f64], of: fn(f64) -> f64) -> Vec<f64> {
+    fn means(&self, means: &[f64], of: impl Fn(f64) -> f64) -> Vec<f64> {
         let (weight, left) = (self.statistics.extent().weight, self.weight_left());
         let held_out = channel_sums(self.fold, self.statistics.in_features, of);
         let sums = means.iter().map(|mean| mean * weight);
@@ -129,7 +138,7 @@ impl LeftOut<'_> {
     }
 }
 
-impl ChannelMeans for LeftOut<'_> {
+impl ChannelMeans for LeftOut<'_, '_> {
     fn squares(&self) -> Vec<f64> {
         self.means(&self.statistics.mean_squares(), |x| x * x)
     }
@@ -155,46 +164,106 @@ impl<'a> Training<'a> {
         method: Method,
         statistics: &'a SiteStatistics,
         r: Option<&'a PreparedR<'a>>,
-        fold: &'a [&'a Block],
+        fold: &[&'a Block],
         candidates: &[f64],
     ) -> Option<Self> {
         if !method.can_leave_out() {
             return None;
         }
         let left_out = LeftOut { statistics, fold };
-        let diagonal = metric_diagonal(method, statistics.in_features, &left_out).ok()?;
         let r = r.filter(|_| method.needs_r());
+        // Sums over all rows of the fold, of which R alone needs none.
+        let diagonal = if r.is_some() && candidates.iter().all(|a| *a <= 0.0) {
+            Vec::new()
+        } else {
+            metric_diagonal(method, statistics.in_features, &left_out).ok()?
+        };
         let scale = r.map_or_else(|| diagonal_scale(&diagonal), |r| r.scale);
         let (weight, left) = (statistics.extent().weight, left_out.weight_left());
         let blocks = || fold.iter().map(|block| block.stored());
         Some(Self {
             r: r.map(|r| WithoutRows::new(compute, r, blocks(), weight, left)),
             diagonal: diagonal.into_iter().map(|d| d / scale).collect(),
-            single: match candidates {
-                _ if !method.shrinks() => Some(1.0),
-                [a] => Some(*a),
-                _ => None,
-            },
             uses_rows: method.uses_rows(),
         })
     }
 
-    /// S T for T^T (b x m), under each end between which the candidates lie.
-    pub(crate) fn apply(&self, t: &Mat<f64>) -> Vec<Mat<f64>> {
-        let on_diagonal = || scaled(t.clone(), &self.diagonal);
-        match (&self.r, self.single) {
-            (None, _) => vec![on_diagonal()],
-            (Some(_), Some(a)) if a >= 1.0 => vec![on_diagonal()],
-            (Some(r), Some(a)) => vec![blend(r.times(t.as_ref()), a, &self.diagonal, t)],
-            (Some(r), None) => vec![r.times(t.as_ref()), on_diagonal()],
+    /// What this makes of T, given T^T (b x m) and T^T R in the scaling of R. Rows are widened in
+    /// `wide`, some at a time.
+    pub(crate) fn images<'t>(
+        &self,
+        t: &'t Mat<f64>,
+        rt: &'t Mat<f64>,
+        wide: &mut Vec<f32>,
+    ) -> Images<'t> {
+        let outputs = self.r.as_ref().map(|r| r.outputs(t.as_ref(), wide));
+        let outputs = outputs.unwrap_or_else(Mat::new);
+        Images { t, rt, outputs }
+    }
+
+    /// S T under the shrinkage a: b x m.
+    pub(crate) fn times(&self, a: f64, of: &Images<'_>, wide: &mut Vec<f32>) -> Mat<f64> {
+        let Some(r) = self.r.as_ref().filter(|_| a < 1.0) else {
+            return scaled(of.t.clone(), &self.diagonal);
+        };
+        let times = r.times_given(of.rt, &of.outputs, wide);
+        if a > 0.0 {
+            blend(times, a, &self.diagonal, of.t)
+        } else {
+            times
         }
     }
 
-    /// The shares of the ends in the S of a candidate.
-    pub(crate) fn shares(&self, a: f64) -> Vec<f64> {
-        match self.single {
-            Some(_) => vec![1.0],
-            None => vec![1.0 - a, a],
+    /// T^T S U under each end that the candidates lie between: b x c.
+    pub(crate) fn ends(&self, t: &Images<'_>, u: &Images<'_>) -> Ends {
+        let full = self.r.as_ref().map(|r| {
+            let t_ru = product(t.rt.as_ref(), u.t.transpose());
+            r.between(t_ru, &t.outputs, &u.outputs)
+        });
+        let diagonal = (!self.diagonal.is_empty()).then(|| {
+            let scaled = scaled(t.t.clone(), &self.diagonal);
+            product(scaled.as_ref(), u.t.transpose())
+        });
+        Ends { full, diagonal }
+    }
+}
+
+/// A small matrix under each end between which candidates lie.
+pub(crate) struct Ends {
+    /// Under R; `None` where no candidate has a part of it.
+    full: Option<Mat<f64>>,
+    /// Under its diagonal, or that of a method; `None` where no candidate has a part of it.
+    diagonal: Option<Mat<f64>>,
+}
+
+impl Ends {
+    /// Under the shrinkage a.
+    pub(crate) fn blend(&self, a: f64) -> Mat<f64> {
+        match (&self.full, &self.diagonal) {
+            (Some(full), Some(diagonal)) => full * faer::Scale(1.0 - a) + diagonal * faer::Scale(a),
+            (Some(only), None) | (None, Some(only)) => only.clone(),
+            (None, None) => Mat::new(),
+        }
+    }
+
+    /// This between T and itself, with that between T and U and that between U and itself: between
+    /// [T U] and itself.
+    pub(crate) fn bordered(&self, beside: &Self, own: &Self) -> Self {
+        let part = |of: fn(&Self) -> &Option<Mat<f64>>| {
+            let (first, beside, own) =
+                (of(self).as_ref()?, of(beside).as_ref()?, of(own).as_ref()?);
+            let p = first.nrows();
+            let both = p + own.nrows();
+            Some(Mat::from_fn(both, both, |i, j| match (i < p, j < p) {
+                (true, true) => first[(i, j)],
+                (true, false) => beside[(i, j - p)],
+                (false, true) => beside[(j, i - p)],
+                (false, false) => own[(i - p, j - p)],
+            }))
+        };
+        Self {
+            full: part(|ends| &ends.full),
+            diagonal: part(|ends| &ends.diagonal),
         }
     }
 }
@@ -262,6 +331,19 @@ mod tests {
         (statistics, values)
     }
 
+    /// S, and S times the unit vectors, under both ends.
+    fn between_units(training: &Training<'_>, r: &PreparedR<'_>) -> [Mat<f64>; 2] {
+        let (unit, mut wide) = (Mat::identity(M, M), Vec::new());
+        let rt = r.times(unit.as_ref());
+        let images = training.images(&unit, &rt, &mut wide);
+        let ends = training.ends(&images, &images);
+        [0.0, 1.0].map(|a| {
+            let times = training.times(a, &images, &mut wide);
+            assert!((&times - ends.blend(a)).norm_max() < 1e-6);
+            times
+        })
+    }
+
     /// Leaving rows out by subtraction is the same as never having seen them.
     #[test]
     fn a_fold_is_solved_from_the_other_rows() {
@@ -278,8 +360,8 @@ mod tests {
             |method| Training::without(compute, method, &statistics, Some(&r), folds[0], &both);
         let held: usize = folds[0].iter().map(|block| block.rows()).sum();
         let rest = &values[held * M..];
-        // S I under both ends.
-        let ends = of(Method::Exact).unwrap().apply(&Mat::identity(M, M));
+        // I S I under both ends.
+        let ends = between_units(&of(Method::Exact).unwrap(), &r);
         for i in 0..M {
             for j in 0..M {
                 let products = rest
@@ -329,7 +411,7 @@ mod tests {
         let training = |method, ends: &[f64]| {
             Training::without(compute, method, &statistics, Some(&r), folds[0], ends).unwrap()
         };
-        let applied = training(Method::Exact, &[0.0, 1.0]).apply(&Mat::identity(M, M));
+        let applied = between_units(&training(Method::Exact, &[0.0, 1.0]), &r);
         let stored = folds[0].iter().map(|block| block.stored());
         let all_weight = statistics.extent().weight;
         let formed = statistics
@@ -337,8 +419,14 @@ mod tests {
             .less(compute, stored.clone(), &statistics.extent());
         let formed = formed.unwrap();
         let in_f64 = stored.fold(Mat::<f64>::zeros(M, M), |sum, block| {
-            let rows = compute.rows_operand(block);
-            sum + rows.gram_times_f64(Mat::identity(M, M).as_ref(), 1.0)
+            let values = block.widened();
+            let x = |row: usize, i: usize| f64::from(values[row * M + i]);
+            let products = |i: usize, j: usize| {
+                let terms =
+                    (0..block.rows()).map(|row| block.weight_of(row) * x(row, i) * x(row, j));
+                terms.sum::<f64>()
+            };
+            sum + Mat::from_fn(M, M, products)
         });
         for i in 0..M {
             for j in i..M {

@@ -52,6 +52,7 @@ impl LayerPlan {
             full: run.settings.solve.method.needs_r(),
             second_moment: site.second_moment,
             widened_bytes: planned.widened_bytes,
+            fold_rows: planned.fold_rows,
             candidates: candidates(run.settings),
             in_blocks: run.settings.solve.factor_dtype == FactorType::Q8_0,
             live: run.solving.is_live(),

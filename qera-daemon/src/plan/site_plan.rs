@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::calibrate::aside::{ScoredLayer, rows_kept, scored_share};
 use crate::calibrate::row_room::BlockSize;
 use crate::host::kernels::rank_update::scratch_bytes;
+use crate::host::operand::PIECE_ROWS;
 use crate::judge::schedule::longest_wait;
 use crate::plan::planned_run::{PlannedRun, Start};
 use crate::plan::sum::sum;
@@ -35,9 +36,12 @@ pub(crate) struct SitePlan {
     /// While its rows are folded.
     #[serde(skip)]
     pub(crate) scratch_bytes: u64,
-    /// While a block of them is widened to f32; none where they are kept so.
+    /// While some of them are widened to f32; none where they are kept so.
     #[serde(skip)]
     pub(crate) widened_bytes: usize,
+    /// Held-out rows that are left out of R at a time.
+    #[serde(skip)]
+    pub(crate) fold_rows: usize,
     /// Operations of folding its rows.
     #[serde(skip)]
     pub(crate) accumulate_flops: f64,
@@ -93,9 +97,14 @@ impl SitePlan {
             },
             widened_bytes: if number < size_of::<f32>() && !announced.is_none() {
                 let block = announced.block(number).rows;
-                block.min(run.room.window_rows(number)) * size_of::<f32>() * m
+                block.min(PIECE_ROWS) * size_of::<f32>() * m
             } else {
                 0
+            },
+            fold_rows: if 4 * window.rows as u64 <= rows {
+                window.rows
+            } else {
+                window.rows.min(window.rows / 4 + announced.block(number).rows / 2)
             },
             accumulate_flops: if kind.is_whole() {
                 // Folding a sum is two operations for each entry of R, as folding a row is.

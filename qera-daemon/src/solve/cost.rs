@@ -9,11 +9,12 @@
 use crate::host::kernels::rank_update::trace_bytes;
 use crate::host::second_moment::SecondMomentKind;
 use crate::host::second_moment::packed::{BAND, SUMS, is_traced_in_f64};
-use crate::host::subspace::cycle::{first_block, kept};
+use crate::host::subspace::cycle::{first_block, kept, nearby};
 use crate::host::subspace::top::{DENSE_PANEL, is_dense, krylov_columns};
-use crate::judge::candidates::{BLOCKS as CANDIDATE_BLOCKS, columns_max};
 use crate::judge::evidence::GROUP_ROWS;
-use crate::judge::held_out::SCORED_ROWS;
+use crate::judge::sampled_folds::SCORED_ROWS;
+use crate::judge::shared_basis::{BLENDS, BLOCKS, columns_max, shared_columns};
+use crate::judge::training::FOLDS;
 use crate::judge::yardstick::ROWS;
 
 /// f64 copies of a small matrix while it is decomposed.
@@ -40,9 +41,11 @@ pub(crate) struct Quantity {
     pub(crate) full: bool,
     /// What errors are measured with: R, or rows where only its diagonal is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// A block of rows in f32, where they are kept in fewer bits: what takes rows out of R widens
-    /// it.
+    /// Rows in f32, where they are kept in fewer bits: what takes rows out of R widens some at a
+    /// time.
     pub(crate) widened_bytes: usize,
+    /// Rows of the window that are left out at a time.
+    pub(crate) fold_rows: usize,
     /// Candidates scored in each fold.
     pub(crate) candidates: usize,
     /// Whether A and B are rounded to blocks, which turns them first.
@@ -108,25 +111,48 @@ impl Quantity {
         }
     }
 
-    /// E twice, the candidates' basis and its images; a block as it comes, the rows that are
-    /// scored.
+    /// E twice, and of folds: Q, T and R T; what a fold adds to these, W beside them; outputs of the
+    /// rows left out; the rows that are scored. Before, where there are candidates, their Krylov
+    /// basis; else the correction that was found.
     fn judging(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
-        let ends = if self.candidates > 1 { 2 } else { 1 };
+        let auto = self.candidates > 1;
         let columns = columns_max(n, rank);
-        let block = if columns == n {
-            n
+        let (shared, added) = if auto {
+            (shared_columns(n, rank), BLENDS.len() * rank)
         } else {
-            columns / CANDIDATE_BLOCKS
+            (nearby(rank).min(n), rank)
         };
-        let block = 8 * block * (2 * n + (2 + 2 * ends) * m);
-        let scored = 8 * m * columns + SCORED_ROWS * (4 * m + 8 * columns);
-        let decomposed = 8 * DECOMPOSED * columns * columns;
+        let added = added.min(n - shared);
+        let both = shared + added;
+        let rows = if self.full { self.fold_rows } else { 0 };
+        let outputs = rows * (8 * (both + rank) + 4 * both);
+        let scored = SCORED_ROWS * (4 * m + 8 * both) + SCORED_ROWS / 4 * 8 * (m + n);
+        let fold = 8 * shared * (n + 2 * m) + 8 * added * (2 * n + 3 * m) + outputs + scored;
+        let decomposed = |size: usize| 8 * DECOMPOSED * size * size;
+        let (pages, before) = if auto {
+            let block = if columns == n { n } else { columns / BLOCKS };
+            let images = 8 * block * (2 * n + 4 * m) + 8 * shared * (n + 2 * m);
+            let krylov = 8 * columns * (n + 2 * m);
+            (krylov, images.max(8 * m * columns) + decomposed(columns))
+        } else {
+            (0, 0)
+        };
+        let found = if auto {
+            0
+        } else {
+            self.correction() + 8 * n * shared
+        };
         let widened = if self.full { self.widened_bytes } else { 0 };
         SolveStage {
-            pages: 8 * m * n + 8 * columns * (n + (1 + ends) * m) + widened,
-            allocated: block.max(scored) + decomposed,
+            pages: 8 * m * n + pages.max(widened),
+            allocated: found + before.max(fold + decomposed(both)),
         }
+    }
+
+    /// T, R T and the factors in f64.
+    const fn correction(self) -> usize {
+        8 * self.rank * (3 * self.m + 2 * self.n)
     }
 
     /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny
@@ -160,7 +186,7 @@ impl Quantity {
     fn measuring(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let turned = if self.in_blocks { 3 * m + 2 * n } else { 0 };
-        let factors = 8 * rank * (3 * m + 2 * n + turned);
+        let factors = self.correction() + 8 * rank * turned;
         let scored = if self.live {
             GROUP_ROWS * (4 * m + 8 * n)
         } else {
@@ -185,7 +211,7 @@ impl Quantity {
     }
 
     /// Operations, about: two traces, the products of the published solve, those of the basis that
-    /// serves all candidates, in each of four folds, and the rows that are scored.
+    /// all folds share, those that each of them adds, and the rows that are scored.
     #[must_use]
     pub(crate) fn flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
@@ -193,9 +219,19 @@ impl Quantity {
         let apply = self.apply_flops();
         let traces = 2.0 * m * m * n;
         let solve = self.search_flops();
-        let basis = columns_max(self.n, self.rank) as f64;
-        let folds = 4.0 * basis * (apply + 2.0 * full);
-        let scored = SCORED_ROWS as f64 * 2.0 * m * (n + basis);
+        let (krylov, shared, added) = if self.candidates > 1 {
+            let added = BLENDS.len() * self.rank;
+            let shared = shared_columns(self.n, self.rank);
+            (columns_max(self.n, self.rank), shared, added)
+        } else {
+            (0, nearby(self.rank).min(self.n), self.rank)
+        };
+        let rows = 2.0 * m * FOLDS * self.fold_rows as f64;
+        let rows = if self.full { rows } else { 0.0 };
+        let (krylov, shared, added) = (krylov as f64, shared as f64, added as f64);
+        let begun = krylov * apply + shared * (2.0 * m * n + 2.0 * full + rows);
+        let folds = begun + added * (FOLDS * apply + 2.0 * rows);
+        let scored = SCORED_ROWS as f64 * 2.0 * m * (n + shared + added);
         traces + solve + folds + scored
     }
 }

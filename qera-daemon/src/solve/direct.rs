@@ -84,7 +84,9 @@ impl LayerProblem<'_> {
         };
         let warm = warm.map(|v| v.to_owned()).filter(|v| v.ncols() > 0);
         let effort = warm.as_ref().map_or(Effort::Final, Effort::Warm);
-        let Subspace { vectors, values } = top_subspace(&operator, self.rank, effort)?;
+        let Subspace {
+            vectors, values, ..
+        } = top_subspace(&operator, self.rank, effort)?;
         let v = vectors.subcols(0, values.len());
         let unit = operator.unit();
         // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after

@@ -43,14 +43,19 @@ impl Projector<'_> {
             Some(vectors) if vectors.ncols() > 0 => Effort::Warm(vectors),
             _ => Effort::Final,
         };
-        let Subspace { vectors, .. } = top_subspace(&self.operator, rank, effort)?;
-        self.correct(vectors, rank)
+        let found = top_subspace(&self.operator, rank, effort)?;
+        self.correct(found, rank)
     }
 
     /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R
     /// T in f64 once, from which everything else follows.
-    fn correct(&self, found: Mat<f64>, rank: usize) -> Result<Projected, SolveError> {
+    fn correct(&self, found: Subspace, rank: usize) -> Result<Projected, SolveError> {
         let (error, metric) = (self.operator.error, self.operator.metric);
+        let Subspace {
+            vectors: found,
+            beyond,
+            ..
+        } = found;
         let v: MatRef<'_, f64> = found.subcols(0, rank.min(found.ncols()));
         let t = error.times_v_f64(v);
         let rt = self.second_moment.apply(self.compute, t.as_ref());
@@ -68,6 +73,7 @@ impl Projector<'_> {
             correction: Correction::project(v, &t, &rt, rotation),
             spectrum,
             vectors: found,
+            beyond,
         })
     }
 }
@@ -77,6 +83,8 @@ pub(crate) struct Projected {
     pub(crate) correction: Correction,
     pub(crate) spectrum: Vec<f64>,
     pub(crate) vectors: Mat<f64>,
+    /// Those that follow in the basis, about.
+    pub(crate) beyond: Mat<f64>,
 }
 
 impl Projected {
@@ -86,6 +94,7 @@ impl Projected {
             correction: Correction::none(error.m(), error.n()),
             spectrum: Vec::new(),
             vectors: Mat::zeros(error.n(), 0),
+            beyond: Mat::zeros(error.n(), 0),
         }
     }
 }

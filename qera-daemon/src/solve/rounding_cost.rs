@@ -96,6 +96,7 @@ mod tests {
                 full: true,
                 second_moment: SecondMomentKind::Packed,
                 widened_bytes: 0,
+                fold_rows: 0,
                 candidates: 1,
                 in_blocks: false,
                 live: false,

@@ -149,6 +149,8 @@ impl<'a> SiteSolver<'a> {
         } else {
             Projected::nothing(&error)
         };
+        let found = [&projected.vectors, &projected.beyond];
+        let held_out = verdict.held_out(layers, member, &error, found)?;
         let yardstick = Yardstick::new(compute, statistics, &error, trace, given.diagonal_errors);
         let asked = self.settings.solve.factor_dtype;
         let measured = Measured::new(asked, &projected.correction, yardstick);
@@ -183,7 +185,7 @@ impl<'a> SiteSolver<'a> {
             not_as_asked: measured.not_as_asked,
             spectrum: projected.spectrum,
             choice: verdict.choice,
-            held_out: verdict.held_out[member],
+            held_out,
         })
     }
 
@@ -247,5 +249,5 @@ struct Given<'a> {
     in_f64: bool,
     /// How far R's diagonal elements may be off.
     diagonal_errors: &'a [f64],
-    verdict: &'a Verdict,
+    verdict: &'a Verdict<'a>,
 }

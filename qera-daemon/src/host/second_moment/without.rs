@@ -11,15 +11,18 @@
 
 use std::sync::Arc;
 
-use faer::{Mat, MatRef};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
 use qera_core::packed::packed_offset;
 
 use crate::host::compute::Compute;
+use crate::host::dense::product;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::rank_update::{Scratch, fold_products};
 use crate::host::kernels::row_weights::Extent;
 use crate::host::kernels::stored::StoredRows;
-use crate::host::operand::RowsOperand;
+use crate::host::operand::{RowProducts, RowsOperand};
+use crate::host::rounding::narrow;
 use crate::host::second_moment::massive::{ERROR_F64, MassiveRows, massive_channels};
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::second_moment::{SecondMoment, shares};
@@ -121,22 +124,66 @@ impl<'a> WithoutRows<'a> {
         }
     }
 
-    /// It times T, for T^T (b x m): b x m.
-    pub(crate) fn times(&self, t: MatRef<'_, f64>) -> Mat<f64> {
-        let mut rt = self.r.times(t) * faer::Scale(self.kept);
+    /// What is taken, by its square root: Z = (`taken` W)^1/2 X T for T^T (b x m), b x rows, so that
+    /// T^T (it) U is `kept` T^T R U - Z_T^T Z_U.
+    pub(crate) fn outputs(&self, t: MatRef<'_, f64>, wide: &mut Vec<f32>) -> Mat<f64> {
+        let rows = self.blocks.iter().map(RowsOperand::rows).sum();
+        let mut outputs = Mat::zeros(t.nrows(), rows);
+        let mut first = 0;
         for block in &self.blocks {
-            if self.r.in_f64 {
-                rt -= block.gram_times_f64(t, self.taken);
-                continue;
-            }
-            let taken = block.gram_times(t, self.taken);
-            for (to, from) in rt.col_iter_mut().zip(taken.col_iter()) {
-                let from = from.iter().map(|x| f64::from(*x));
-                to.iter_mut().zip(from).for_each(|(to, from)| *to -= from);
-            }
+            let own = outputs.as_mut().subcols_mut(first, block.rows());
+            block.outputs(t, self.products(), wide, own);
+            first += block.rows();
         }
-        rt
+        outputs
     }
+
+    /// It times T, given T^T R in this scaling and the [`outputs`](Self::outputs) of T: b x m.
+    pub(crate) fn times_given(
+        &self,
+        rt: &Mat<f64>,
+        outputs: &Mat<f64>,
+        wide: &mut Vec<f32>,
+    ) -> Mat<f64> {
+        let mut times = rt * faer::Scale(self.kept);
+        let mut first = 0;
+        for block in &self.blocks {
+            let own = outputs.subcols(first, block.rows());
+            block.take_off(own, self.products(), wide, &mut times);
+            first += block.rows();
+        }
+        times
+    }
+
+    /// T^T (it) U, given T^T R U in this scaling and the outputs of T and U: b x c.
+    pub(crate) fn between(&self, t_ru: Mat<f64>, of_t: &Mat<f64>, of_u: &Mat<f64>) -> Mat<f64> {
+        let mut between = t_ru * faer::Scale(self.kept);
+        if self.r.in_f64 {
+            between -= product(of_t.as_ref(), of_u.transpose());
+            return between;
+        }
+        let (t, u) = (narrowed(of_t), narrowed(of_u));
+        let mut taken = Mat::<f32>::zeros(t.nrows(), u.nrows());
+        let to = taken.as_mut();
+        matmul(to, Accum::Replace, t.as_ref(), u.transpose(), 1.0, Par::Seq);
+        for (to, from) in between.col_iter_mut().zip(taken.col_iter()) {
+            let pairs = to.iter_mut().zip(from.iter());
+            pairs.for_each(|(to, from)| *to -= f64::from(*from));
+        }
+        between
+    }
+
+    fn products(&self) -> RowProducts {
+        RowProducts {
+            root: self.taken.sqrt(),
+            in_f64: self.r.in_f64,
+        }
+    }
+}
+
+/// In f32.
+fn narrowed(x: &Mat<f64>) -> Mat<f32> {
+    Mat::from_fn(x.nrows(), x.ncols(), |i, j| narrow(x[(i, j)]))
 }
 
 #[cfg(test)]
@@ -146,7 +193,6 @@ mod tests {
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
     use crate::host::kernels::row_weights::RowWeights;
-    use crate::host::rounding::narrow;
     use crate::source::rows::Batch;
     use qera_core::dtype::FloatDtype;
     use qera_core::pseudo_random::SplitMix64;

@@ -33,11 +33,21 @@ pub(crate) const fn kept(k: usize) -> usize {
     (k + EXTRA).next_multiple_of(LANES)
 }
 
+/// Vectors from which the eigenspaces of matrices near G are looked for: those kept, and the next
+/// ones of a basis.
+pub(crate) const fn nearby(k: usize) -> usize {
+    let (twice, more) = ((2 * k).next_multiple_of(LANES), kept(k) + LANES);
+    if twice > more { twice } else { more }
+}
+
 /// Orthonormal columns that span the top-k eigenspace of G, best first, at least k of them, or as
 /// many as G has.
 #[derive(Debug)]
 pub(crate) struct Subspace {
     pub(crate) vectors: Mat<f64>,
+    /// The Ritz vectors that follow in the basis that they were found in, about, up to
+    /// [`nearby`] in all.
+    pub(crate) beyond: Mat<f64>,
     /// Eigenvalues of the first k, in the operator's scaling.
     pub(crate) values: Vec<f64>,
 }
@@ -106,11 +116,12 @@ pub(crate) struct Ritz {
 }
 
 impl Ritz {
-    pub(crate) fn subspace(self, k: usize) -> Subspace {
+    pub(crate) fn subspace(self, k: usize, beyond: Mat<f64>) -> Subspace {
         let mut values = self.pairs.values;
         values.truncate(k);
         Subspace {
             vectors: self.vectors,
+            beyond,
             values,
         }
     }
@@ -260,7 +271,7 @@ impl<'a> Cycle<'a> {
         let lacking = lacking(&values[..kept], count, &remainder.squares(last));
         values.truncate(kept);
         Ok(Pairs {
-            rotation: rotation.subcols(0, kept).to_owned(),
+            rotation: rotation.subcols(0, nearby(self.k).min(used)).to_owned(),
             captured: values[..count].iter().sum(),
             values,
             lacking,
@@ -268,9 +279,17 @@ impl<'a> Cycle<'a> {
     }
 
     fn lift(&self, pairs: Pairs) -> Ritz {
+        let kept = pairs.rotation.subcols(0, pairs.values.len());
         Ritz {
-            vectors: product(self.basis.as_ref(), pairs.rotation.as_ref()),
+            vectors: product(self.basis.as_ref(), kept),
             pairs,
         }
+    }
+
+    /// The Ritz vectors that follow those kept, while the basis is that of these pairs.
+    pub(crate) fn beyond(&self, pairs: &Pairs) -> Mat<f64> {
+        let (from, all) = (pairs.values.len(), pairs.rotation.ncols());
+        let others = pairs.rotation.subcols(from, all - from);
+        product(self.basis.as_ref(), others)
     }
 }

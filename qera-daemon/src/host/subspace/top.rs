@@ -31,7 +31,9 @@ use faer::Mat;
 use crate::host::dense::{Eigenpairs, eigen};
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::start;
-use crate::host::subspace::cycle::{BLOCKS, Cycle, Growth, Subspace, TOLERANCE, first_block, kept};
+use crate::host::subspace::cycle::{
+    BLOCKS, Cycle, Growth, Subspace, TOLERANCE, first_block, kept, nearby,
+};
 use crate::host::subspace::operator::ErrorOperator;
 
 /// Up to this n the eigenproblem is solved densely in f64.
@@ -72,6 +74,7 @@ pub(crate) fn top_subspace(
     if k == 0 {
         return Ok(Subspace {
             vectors: Mat::zeros(n, 0),
+            beyond: Mat::zeros(n, 0),
             values: Vec::new(),
         });
     }
@@ -86,7 +89,8 @@ pub(crate) fn top_subspace(
                 looked_at_from: usize::MAX,
             };
             let found = cycle.run(vectors.clone(), limits)?;
-            Ok(found.subspace(k))
+            let beyond = cycle.beyond(&found.pairs);
+            Ok(found.subspace(k, beyond))
         }
         Effort::Warm(_) | Effort::Final => cold(operator, k),
     }
@@ -111,8 +115,10 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError>
         mut values,
     } = eigen(&g)?;
     values.truncate(k);
+    let (kept, nearby) = (kept(k).min(n), nearby(k).min(n));
     Ok(Subspace {
-        vectors: vectors.subcols(0, kept(k).min(n)).to_owned(),
+        vectors: vectors.subcols(0, kept).to_owned(),
+        beyond: vectors.subcols(kept, nearby - kept).to_owned(),
         values,
     })
 }
@@ -130,6 +136,7 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> 
         cycle.basis.clear();
         found = cycle.run(start(operator.n(), kept(k)), Growth::refining(k))?;
     }
+    let beyond = cycle.beyond(&found.pairs);
     let rest = cycle.not_captured(&found.pairs);
     for _ in 1..CYCLES_MAX {
         cycle.begin_anew(rest);
@@ -142,5 +149,5 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> 
             break;
         }
     }
-    Ok(found.subspace(k))
+    Ok(found.subspace(k, beyond))
 }

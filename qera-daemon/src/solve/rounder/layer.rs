@@ -304,6 +304,7 @@ impl Rounder<'_> {
             correction,
             spectrum,
             vectors,
+            ..
         } = projected.map_err(|reason| self.layers.failed(member, reason))?;
         Ok(Refit {
             correction,

@@ -1,0 +1,204 @@
+//! Q: where the searches for the corrections of all folds begin, and for those of all candidates.
+//!
+//! G_f of a fold is near G, and its top eigenvectors near those of G: `cross_fitting` has the rest.
+//! Where a is given, Q is what the solve found: its vectors, and the Ritz vectors that follow.
+//!
+//! Where a is to be chosen, G_a = (1 - a) G_0 + a G_1 is linear in a, so that one basis with its
+//! images under both ends serves every candidate: Q^T G_a Q is a blend of two small matrices. It is a
+//! block Krylov basis whose blocks are multiplied by a blend near one end and by the other end in
+//! turn, of which only what the top eigenvectors near both ends are made of is kept; for small n it
+//! is the whole space.
+
+use faer::Mat;
+
+use crate::host::compute::Compute;
+use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::second_moment::metric::{blend, scaled};
+use crate::host::second_moment::prepared::PreparedR;
+use crate::host::solve_error::SolveError;
+use crate::host::subspace::basis::{Columns, orthonormalise, start};
+use crate::host::subspace::cycle::first_block;
+use crate::host::subspace::error_operand::ErrorOperand;
+use crate::host::transpose::transposed;
+
+/// Up to this n the basis of the candidates is the whole space.
+const WHOLE_MAX: usize = 160;
+/// Blocks of their Krylov basis: narrow ones, as in `subspace`.
+pub(crate) const BLOCKS: usize = 10;
+/// The blends that its blocks are multiplied by in turn, of which the top vectors are kept, and by
+/// which folds are searched.
+pub(crate) const BLENDS: [f64; 2] = [0.1, 1.0];
+
+/// Most columns of the Krylov basis of the candidates.
+pub(crate) const fn columns_max(n: usize, k: usize) -> usize {
+    let krylov = BLOCKS * first_block(k);
+    if n <= WHOLE_MAX || krylov > n {
+        n
+    } else {
+        krylov
+    }
+}
+
+/// Columns that are kept of it.
+pub(crate) const fn shared_columns(n: usize, k: usize) -> usize {
+    let (all, kept) = (columns_max(n, k), BLENDS.len() * kept_of_blend(k));
+    if all == n || all < kept { all } else { kept }
+}
+
+/// Columns that are kept of each of the blends.
+const fn kept_of_blend(k: usize) -> usize {
+    (3 * k).div_ceil(2).next_multiple_of(8)
+}
+
+/// A layer whose correction is solved again without each fold.
+#[derive(Clone, Copy)]
+pub(crate) struct FoldedLayer<'a> {
+    pub(crate) compute: Compute<'a>,
+    pub(crate) error: &'a ErrorOperand<'a>,
+    /// `None` where S is a diagonal.
+    pub(crate) r: Option<&'a PreparedR<'a>>,
+    /// Whether f32 products are not enough.
+    pub(crate) in_f64: bool,
+    pub(crate) rank: usize,
+}
+
+impl FoldedLayer<'_> {
+    /// T^T R / scale for T^T (b x m); nothing where S is a diagonal.
+    pub(crate) fn times_r(&self, t: &Mat<f64>) -> Mat<f64> {
+        self.r.map_or_else(Mat::new, |r| r.times(t.as_ref()))
+    }
+}
+
+/// Q, and what E and R make of it.
+pub(crate) struct SharedBasis {
+    /// Q: n x p, orthonormal.
+    pub(crate) columns: Mat<f64>,
+    /// T^T = s (E Q)^T: p x m.
+    pub(crate) t: Mat<f64>,
+    /// T^T R / scale: p x m; without rows where S is a diagonal.
+    pub(crate) rt: Mat<f64>,
+}
+
+impl SharedBasis {
+    /// From the vectors that the solve of everything found, best first, and those that follow.
+    pub(crate) fn of_solve(layer: &FoldedLayer<'_>, found: [&Mat<f64>; 2]) -> Self {
+        let [vectors, beyond] = found;
+        let room = layer.error.n() - vectors.ncols();
+        let more = orthonormalise(beyond.clone(), vectors.as_ref(), room);
+        let columns = joined(vectors, &more);
+        let t = layer.error.times(transposed(columns.as_ref()).as_ref());
+        let rt = layer.times_r(&t);
+        Self { columns, t, rt }
+    }
+
+    /// For all candidates between R and its diagonal.
+    ///
+    /// # Errors
+    /// [`SolveError`]: products that overflow.
+    pub(crate) fn of_candidates(layer: &FoldedLayer<'_>) -> Result<Self, SolveError> {
+        let krylov = Krylov::of(layer);
+        let Krylov { basis, t, rt, .. } = &krylov;
+        let (whole, count) = (basis.count() == layer.error.n(), kept_of_blend(layer.rank));
+        if whole || basis.count() <= BLENDS.len() * count || layer.r.is_none() {
+            let turned = |of: &Columns| of.as_ref().transpose().to_owned();
+            return Ok(Self {
+                columns: basis.as_ref().to_owned(),
+                t: turned(t),
+                rt: turned(rt),
+            });
+        }
+        let rotation = krylov.best(count)?;
+        let turned = |of: &Columns| product(rotation.transpose(), of.as_ref().transpose());
+        Ok(Self {
+            columns: product(basis.as_ref(), rotation.as_ref()),
+            t: turned(t),
+            rt: turned(rt),
+        })
+    }
+}
+
+/// A block Krylov basis of blends of two metrics, by columns.
+struct Krylov<'a> {
+    /// n x s, orthonormal.
+    basis: Columns,
+    /// s E times it: m x s.
+    t: Columns,
+    /// R T / scale.
+    rt: Columns,
+    /// diag(R) / scale.
+    diagonal: &'a [f64],
+}
+
+impl<'a> Krylov<'a> {
+    fn of(layer: &FoldedLayer<'a>) -> Self {
+        let (m, n) = (layer.error.m(), layer.error.n());
+        let most = columns_max(n, layer.rank);
+        let mut krylov = Self {
+            basis: Columns::with_room(n, most),
+            t: Columns::with_room(m, most),
+            rt: Columns::with_room(m, most),
+            diagonal: layer.r.map_or(&[], |r| &r.diagonal),
+        };
+        let mut block = if most == n {
+            Mat::identity(n, n)
+        } else {
+            start(n, most / BLOCKS)
+        };
+        for index in 0..BLOCKS {
+            let basis = &mut krylov.basis;
+            let fresh = if most == n {
+                block
+            } else {
+                orthonormalise(block, basis.as_ref(), most - basis.count())
+            };
+            if fresh.ncols() == 0 {
+                break;
+            }
+            basis.push(fresh.as_ref());
+            let full = basis.count() == most;
+            let t = layer.error.times(transposed(fresh.as_ref()).as_ref());
+            let rt = layer.times_r(&t);
+            krylov.t.push(t.transpose());
+            krylov.rt.push(rt.transpose());
+            if full {
+                break;
+            }
+            let a = BLENDS[index % BLENDS.len()];
+            let next = if rt.nrows() > 0 {
+                blend(rt, a, krylov.diagonal, &t)
+            } else {
+                t
+            };
+            block = transposed(layer.error.transposed_times(next).as_ref());
+        }
+        krylov
+    }
+
+    /// The rotation of the basis to what the best `count` vectors of each blend span.
+    fn best(&self, count: usize) -> Result<Mat<f64>, SolveError> {
+        let t = self.t.as_ref();
+        let full = product(t.transpose(), self.rt.as_ref());
+        let on_diagonal = scaled(t.transpose().to_owned(), self.diagonal);
+        let diagonal = product(on_diagonal.as_ref(), t);
+        let s = t.ncols();
+        let mut best = Mat::zeros(s, 0);
+        for a in BLENDS {
+            let g = Mat::from_fn(s, s, |i, j| (1.0 - a) * full[(i, j)] + a * diagonal[(i, j)]);
+            let Eigenpairs { vectors, .. } = eigen(&g)?;
+            let fresh = vectors.subcols(0, count).to_owned();
+            let fresh = orthonormalise(fresh, best.as_ref(), s - best.ncols());
+            best = joined(&best, &fresh);
+        }
+        Ok(best)
+    }
+}
+
+/// Columns side by side.
+fn joined(left: &Mat<f64>, right: &Mat<f64>) -> Mat<f64> {
+    let (n, from) = (left.nrows(), left.ncols());
+    let mut both = Mat::zeros(n, from + right.ncols());
+    both.as_mut().subcols_mut(0, from).copy_from(left);
+    let mut behind = both.as_mut().subcols_mut(from, right.ncols());
+    behind.copy_from(right);
+    both
+}
