@@ -104,7 +104,8 @@ impl SitePlan {
             fold_rows: if 4 * window.rows as u64 <= rows {
                 window.rows
             } else {
-                window.rows.min(window.rows / 4 + announced.block(number).rows / 2)
+                let block = announced.block(number).rows;
+                window.rows.min(window.rows / 4 + block / 2)
             },
             accumulate_flops: if kind.is_whole() {
                 // Folding a sum is two operations for each entry of R, as folding a row is.
