@@ -5,6 +5,7 @@ use qera_core::pseudo_random::SplitMix64;
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::pending::{Pending, PendingRecord};
+use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{KeptRows, StoredRows};
 
@@ -107,7 +108,7 @@ pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
 pub(crate) struct SavedRows {
     /// Little-endian bytes of the rows of each type, in the order of [`FloatDtype`]s as [`DTYPES`]
     /// has them.
-    pub(crate) bytes: [Vec<u8>; DTYPES.len()],
+    pub(crate) bytes: [PageVec<u8>; DTYPES.len()],
     /// Weights of those that have some, of all types together.
     pub(crate) weights: Vec<f32>,
 }
@@ -139,7 +140,7 @@ impl<'a> SavedReader<'a> {
     pub(crate) fn new(in_features: usize, rows: &'a SavedRows) -> Self {
         Self {
             in_features,
-            rest: rows.bytes.each_ref().map(Vec::as_slice),
+            rest: rows.bytes.each_ref().map(|bytes| &bytes[..]),
             weights: &rows.weights,
         }
     }
@@ -206,12 +207,12 @@ impl SavedRows {
     /// What is saved of these pieces.
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
         use crate::host::kernels::stored;
-        let mut saved = Self::default();
+        let (mut all, mut weights) = <([Vec<u8>; DTYPES.len()], Vec<f32>)>::default();
         for piece in pieces {
-            let weights = piece.weights.map(|weights| weights.values());
-            saved.weights.extend_from_slice(weights.unwrap_or_default());
+            let own = piece.weights.map(|weights| weights.values());
+            weights.extend_from_slice(own.unwrap_or_default());
             let to = DTYPES.iter().position(|dtype| *dtype == piece.dtype());
-            let to = &mut saved.bytes[to.unwrap_or_default()];
+            let to = &mut all[to.unwrap_or_default()];
             match piece.numbers {
                 stored::StoredNumbers::Bytes(bytes, _) => to.extend_from_slice(bytes),
                 stored::StoredNumbers::Floats(values) => {
@@ -219,6 +220,9 @@ impl SavedRows {
                 }
             }
         }
-        saved
+        Self {
+            bytes: all.map(PageVec::from),
+            weights,
+        }
     }
 }

@@ -124,19 +124,20 @@ fn scale_column(matrix: &mut Mat<f64>, j: usize, by: f64) {
 impl Factors {
     /// Rounds to `dtype`; what that costs is not measured yet.
     pub(crate) fn round(&self, dtype: FactorType) -> Rounded {
-        let numbers = |x: &f64| narrow(*x);
-        let lora_a = self
-            .a
-            .col_iter()
-            .flat_map(|c| c.iter().map(numbers).collect::<Vec<_>>());
-        let lora_b = self
-            .b
-            .row_iter()
-            .flat_map(|r| r.iter().map(numbers).collect::<Vec<_>>());
+        let k = self.b.ncols();
+        let mut lora_a = Vec::with_capacity(self.a.nrows() * self.a.ncols());
+        for column in self.a.col_iter() {
+            lora_a.extend(column.iter().map(|x| narrow(*x)));
+        }
+        let mut lora_b = vec![0.0; self.b.nrows() * k];
+        for (j, column) in self.b.col_iter().enumerate() {
+            let to = lora_b[j..].iter_mut().step_by(k);
+            to.zip(column.iter()).for_each(|(to, x)| *to = narrow(*x));
+        }
         let mut rounded = Rounded {
             dtype,
-            lora_a: lora_a.collect(),
-            lora_b: lora_b.collect(),
+            lora_a,
+            lora_b,
             error: f64::INFINITY,
         };
         dtype.round(&mut rounded.lora_a, self.a.nrows());

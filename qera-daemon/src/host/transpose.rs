@@ -42,7 +42,7 @@ pub(crate) fn scaled_transpose(
 ) -> PageVec<f32> {
     let (rows, columns) = (matrix.rows, matrix.columns());
     let matrix = matrix.values;
-    let mut transposed = PageVec::zeroed(matrix.len());
+    let mut transposed = PageVec::unwritten(matrix.len());
     let strips = transposed
         .chunks_mut(columns * SQUARE)
         .enumerate()

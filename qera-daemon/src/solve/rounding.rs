@@ -1,6 +1,8 @@
 //! A correction as it is written: rounded to the asked type, or to a wider one where that would lose
 //! too much or cannot hold it.
 
+use qera_core::dtype::FloatDtype;
+
 use crate::host::block_rounding::InBlocks;
 use crate::host::core_time::{WorkKind, doing};
 use crate::host::factor_type::FactorType;
@@ -49,10 +51,15 @@ impl Measured {
             not_as_asked,
         } = to_write.written(asked);
         let near = near.as_ref().unwrap_or(correction);
+        let error_bf16 = if rounded.dtype == FactorType::Float(FloatDtype::Bf16) {
+            rounded.error
+        } else {
+            yardstick.of_rounded(&rounded.in_bf16(), near)
+        };
         Self {
             error_with,
             doubt,
-            error_bf16: yardstick.of_rounded(&rounded.in_bf16(), near),
+            error_bf16,
             rounded,
             not_as_asked,
         }

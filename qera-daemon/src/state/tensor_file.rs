@@ -22,7 +22,7 @@ use crate::state::damage::{Damage, NoAnswer, Unread};
 
 /// The metadata key of the record.
 const SITE: &str = "qera.site";
-/// Bytes converted at a time.
+/// Bytes written at a time.
 const PIECE: usize = 1 << 18;
 
 /// The numbers of a tensor, in parts that follow each other.
@@ -163,11 +163,17 @@ impl Write for Hashed {
     }
 }
 
-fn put<T: Copy, const N: usize>(
+/// Writes numbers in little-endian, which is how most machines have them anyway.
+fn put<T: Pod, const N: usize>(
     values: &[T],
     bytes: fn(T) -> [u8; N],
     writer: &mut Writer<'_, Hashed>,
 ) -> Result<(), WriteError> {
+    if cfg!(target_endian = "little") {
+        return values
+            .chunks(PIECE / N)
+            .try_for_each(|piece| writer.put(bytemuck::cast_slice(piece)));
+    }
     let mut buffer = Vec::with_capacity(PIECE.min(values.len() * N));
     values.chunks(PIECE / N).try_for_each(|piece| {
         buffer.clear();
@@ -244,20 +250,17 @@ impl TensorFile {
         value: fn([u8; N]) -> T,
     ) -> Result<PageVec<T>, Unread> {
         let claim = self.claim(name)?;
-        let mut values = PageVec::zeroed(claim.bytes / N);
-        let mut piece = vec![0; PIECE.min(claim.bytes)];
-        let mut at = claim.start;
-        for values in values.chunks_mut(PIECE / N) {
-            let piece = &mut piece[..values.len() * N];
-            self.file
-                .read_exact_at(piece, at)
-                .map_err(NoAnswer::of(&self.path, "read"))?;
-            let found = piece.as_chunks::<N>().0.iter();
-            values
-                .iter_mut()
-                .zip(found)
-                .for_each(|(to, b)| *to = value(*b));
-            at += piece.len() as u64;
+        let mut values = PageVec::unwritten(claim.bytes / N);
+        let read = self
+            .file
+            .read_exact_at(bytemuck::cast_slice_mut(&mut values), claim.start);
+        read.map_err(NoAnswer::of(&self.path, "read"))?;
+        if cfg!(target_endian = "big") {
+            for to in values.iter_mut() {
+                let mut bytes = [0; N];
+                bytes.copy_from_slice(bytemuck::bytes_of(to));
+                *to = value(bytes);
+            }
         }
         Ok(values)
     }
@@ -304,7 +307,7 @@ impl TensorFile {
                     .damage(&format!("tensor '{name}' is of type {found}"))
                     .into());
             }
-            *bytes = self.values(&name, u8::from_le_bytes)?.to_vec();
+            *bytes = self.values(&name, u8::from_le_bytes)?;
         }
         let weights = weights_name(name);
         if self.header.claims.iter().any(|c| c.key == weights) {

@@ -164,7 +164,7 @@ impl Layer {
     /// # Errors
     /// [`Fatal::Checkpoint`] with file, tensor, row and column of the first NaN or infinite weight.
     pub(crate) fn decode(&self, checkpoint: &Checkpoint) -> Result<PageVec<f32>, Fatal> {
-        let mut weight = PageVec::zeroed(self.in_features * self.out_features);
+        let mut weight = PageVec::unwritten(self.in_features * self.out_features);
         let stored = self.stored(checkpoint);
         if self.transposed {
             self.decode_transposed(stored, &mut weight)

@@ -34,9 +34,19 @@ impl<T: Pod> PageVec<T> {
     /// This many zeros.
     #[must_use]
     pub fn zeroed(length: usize) -> Self {
+        Self::mapped(length, Pages::zeroed)
+    }
+
+    /// This many numbers of any value, for who writes each before it is read: large arrays are not
+    /// zeroed for nothing.
+    pub(crate) fn unwritten(length: usize) -> Self {
+        Self::mapped(length, Pages::unwritten)
+    }
+
+    fn mapped(length: usize, pages: fn(usize) -> Option<Pages>) -> Self {
         let bytes = length * size_of::<T>();
         if bytes >= MAPPED_BYTES
-            && let Some(pages) = Pages::zeroed(bytes)
+            && let Some(pages) = pages(bytes)
         {
             return Self {
                 memory: Memory::Pages(pages),
@@ -95,7 +105,7 @@ impl<T: Pod> From<Vec<T>> for PageVec<T> {
 
 impl<T: Pod> Clone for PageVec<T> {
     fn clone(&self) -> Self {
-        let mut copy = Self::zeroed(self.length);
+        let mut copy = Self::unwritten(self.length);
         copy.copy_from_slice(self);
         copy
     }
@@ -147,6 +157,10 @@ mod tests {
             numbers.fill(1.0);
             assert!(numbers.iter().all(|x| x.to_bits() == 1.0_f32.to_bits()));
             assert!(numbers.clone() == numbers && PageVec::from(numbers.to_vec()) == numbers);
+            let mut written = PageVec::<f32>::unwritten(length);
+            assert!(length == 0 || written.as_ptr().align_offset(LINE_BYTES) == 0);
+            written.copy_from_slice(&numbers);
+            assert!(written == numbers);
         }
     }
 }

@@ -33,11 +33,25 @@ impl Pages {
     /// So many bytes and what the last page holds beyond them, all zero; `None` where the system has
     /// no more.
     pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
+        Self::mapped(bytes, |again| again.fill(0))
+    }
+
+    /// The same of any content, for who writes every byte before it is read. A debug build shows who
+    /// does not: the numbers are none.
+    pub(crate) fn unwritten(bytes: usize) -> Option<Self> {
+        let mut pages = Self::mapped(bytes, |_| ())?;
+        if cfg!(debug_assertions) {
+            pages.fill(0xff);
+        }
+        Some(pages)
+    }
+
+    fn mapped(bytes: usize, clear: impl FnOnce(&mut [u8])) -> Option<Self> {
         let bytes = bytes.next_multiple_of(PAGE_BYTES);
         // What had to go for it is unmapped before more is mapped.
         let FromPool { again, .. } = pool(|pool| pool.take(bytes));
         if let Some(mut pages) = again {
-            pages.fill(0);
+            clear(&mut pages);
             return Some(Self(Some(pages)));
         }
         let Ok(pages) = MmapMut::map_anon(bytes) else {

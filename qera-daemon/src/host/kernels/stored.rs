@@ -139,7 +139,7 @@ impl<'a> StoredRows<'a> {
         match self.numbers {
             StoredNumbers::Floats(values) => Floats::Lent(values),
             StoredNumbers::Bytes(..) => {
-                let mut wide = PageVec::zeroed(self.rows() * self.in_features);
+                let mut wide = PageVec::unwritten(self.rows() * self.in_features);
                 self.widen(0..wide.len(), &mut wide);
                 Floats::Owned(wide)
             }

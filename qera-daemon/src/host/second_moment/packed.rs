@@ -83,7 +83,7 @@ impl<'a> PackedR<'a> {
     /// R / `scale` as a full f32 matrix, by columns.
     pub(crate) fn to_f32(self, compute: Compute<'_>, scale: f64) -> PageVec<f32> {
         let m = self.m;
-        let mut full = PageVec::zeroed(m * m);
+        let mut full = PageVec::unwritten(m * m);
         let unit = 1.0 / scale;
         let bands = full.chunks_mut(m * BAND).enumerate().collect();
         compute
@@ -190,7 +190,7 @@ impl<'a> PackedR<'a> {
         }
         for values in p.values.chunks(self.m * TRACED_COLUMNS) {
             trace.massive += self.massive_trace(&massive, ColumnMajor::new(values, self.m));
-            let mut others = PageVec::zeroed(values.len());
+            let mut others = PageVec::unwritten(values.len());
             others.copy_from_slice(values);
             for column in others.chunks_exact_mut(self.m) {
                 massive.iter().for_each(|&i| column[i] = 0.0);
@@ -233,7 +233,7 @@ impl<'a> PackedR<'a> {
         }
         let p = p.values;
         let mut gram = vec![0.0_f64; BAND * m];
-        let mut wide = PageVec::zeroed(p.len());
+        let mut wide = PageVec::unwritten(p.len());
         wide.iter_mut()
             .zip(p)
             .for_each(|(to, from)| *to = f64::from(*from));

@@ -33,7 +33,7 @@ impl Columns {
     /// None yet.
     pub(crate) fn with_room(rows: usize, columns: usize) -> Self {
         Self {
-            memory: PageVec::zeroed(rows * columns),
+            memory: PageVec::unwritten(rows * columns),
             rows,
             used: 0,
         }
