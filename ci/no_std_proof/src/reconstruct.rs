@@ -22,6 +22,8 @@ fn predicates() -> bool {
         && Method::shrinks(exact)
         && !Method::shrinks(approx)
         && Method::uses_rows(approx)
+        && Method::needs_batch_max(lqer)
+        && !Method::needs_mean_abs(lqer)
         && !Method::uses_rows(plain)
         && Method::gap_is_in_f(approx)
         && !Method::gap_is_in_f(lqer)
