@@ -11,10 +11,10 @@ use crate::source::pass::PassCost;
 
 /// What was measured since it was told last.
 #[derive(Debug, Default)]
-pub(crate) struct IngestMeter(Mutex<Measured>);
+pub(crate) struct IngestMeter(Mutex<MeterReading>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Measured {
+struct MeterReading {
     /// When the first of these shards was begun.
     begun: Option<Instant>,
     shards: usize,
@@ -54,7 +54,7 @@ impl Cost {
 }
 
 impl IngestMeter {
-    fn with(&self, enter: impl FnOnce(&mut Measured)) {
+    fn with(&self, enter: impl FnOnce(&mut MeterReading)) {
         enter(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -111,13 +111,13 @@ impl IngestMeter {
 
     /// All of it, and from here on anew; `None` where no shard was read.
     pub(crate) fn take(&self, workers: usize) -> Option<IngestEnded> {
-        let mut measured = Measured::default();
+        let mut measured = MeterReading::default();
         self.with(|of| measured = core::mem::take(of));
         (measured.shards > 0).then(|| measured.told(workers))
     }
 }
 
-impl Measured {
+impl MeterReading {
     fn told(&self, workers: usize) -> IngestEnded {
         IngestEnded {
             limit: self.limit(workers),
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn the_limit_is_what_is_waited_for() {
-        let none = Measured::default();
-        let read = Measured {
+        let none = MeterReading::default();
+        let read = MeterReading {
             disk: cost(4),
             cache: cost(1),
             hash: cost(2),
@@ -194,37 +194,37 @@ mod tests {
             ..none
         };
         // The feeder is blocked, and workers hardly ever wait.
-        let folds = Measured {
+        let folds = MeterReading {
             workers: seconds(20),
             shards_awaited: seconds(1),
             ..read
         };
         assert_eq!(folds.limit(1), Limit::Accumulation);
         // The workers wait.
-        let starves = Measured {
+        let starves = MeterReading {
             shards_awaited: seconds(7),
             ..read
         };
         assert_eq!(starves.limit(1), Limit::Disk);
-        let hashes = Measured {
+        let hashes = MeterReading {
             check: cost(3),
             ..starves
         };
         assert_eq!(hashes.limit(1), Limit::Hash);
-        let cached = Measured {
+        let cached = MeterReading {
             disk: cost(0),
             cache: cost(4),
             ..starves
         };
         assert_eq!(cached.limit(1), Limit::PageCache);
         // One reads while the other waits, and the other way round.
-        let alone = Measured {
+        let alone = MeterReading {
             memory: cost(6),
             ..starves
         };
         assert_eq!(alone.limit(1), Limit::Memory);
         // It had to wait for room, and folding would have kept it anyway.
-        let slow = Measured {
+        let slow = MeterReading {
             memory: cost(60),
             ..starves
         };

@@ -43,12 +43,12 @@ struct Collected<'a> {
 
 /// A tensor that is read, for each of the sites that it feeds: where it was not known that their
 /// inputs are one, it feeds several.
-enum Fed<'a> {
+enum TensorPlace<'a> {
     Rows(&'a [Entry]),
     Sums(&'a [SumEntry]),
 }
 
-impl Fed<'_> {
+impl TensorPlace<'_> {
     /// Byte of the file where it starts.
     fn start(&self) -> u64 {
         match self {
@@ -151,13 +151,16 @@ fn collect<'a>(
 ) -> Result<Collected<'a>, Reason> {
     let rows = admitted.entries.chunk_by(|a, b| a.key == b.key);
     let sums = admitted.sums.chunk_by(|a, b| a.key == b.key);
-    let mut tensors: Vec<Fed<'a>> = rows.map(Fed::Rows).chain(sums.map(Fed::Sums)).collect();
-    tensors.sort_by_key(Fed::start);
+    let mut tensors: Vec<TensorPlace<'a>> = rows
+        .map(TensorPlace::Rows)
+        .chain(sums.map(TensorPlace::Sums))
+        .collect();
+    tensors.sort_by_key(TensorPlace::start);
     let mut collected = Collected::default();
     for tensor in tensors {
         match tensor {
-            Fed::Rows(entries) => collected.take_rows(pass, file, entries)?,
-            Fed::Sums(entries) => collected.take_sum(pass, file, entries)?,
+            TensorPlace::Rows(entries) => collected.take_rows(pass, file, entries)?,
+            TensorPlace::Sums(entries) => collected.take_sum(pass, file, entries)?,
         }
     }
     Ok(collected)
