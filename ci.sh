@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long no_std instructions peft models gguf engines vllm_tap)
+stages=(fmt clippy doc test test_long crash no_std instructions peft models gguf engines vllm_tap)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -28,6 +28,21 @@ stage_test_long() { # every test binary that has a long form: its sources name t
     mapfile -t binaries < <(grep -rl 'tier::' tests/tests | cut -d / -f 3 | sed 's/\.rs$//' | sort -u)
     [ "${#binaries[@]}" -gt 0 ] || return 1 # without a name cargo would run all of them
     QERA_TEST_TIER=long cargo test -p qera-tests --release "${binaries[@]/#/--test=}"
+}
+
+# The process beside a disk that fails and under signals. QERA_CRASH=N faults, and a folder of signals
+# for each twelve of them; QERA_CRASH_LEDGER=FILE goes on behind what that file counts, and adds up
+# there.
+stage_crash() {
+    local status=0 own
+    own=$(mktemp)
+    local -x QERA_CRASH_LEDGER="${QERA_CRASH_LEDGER:-$own}"
+    QERA_CRASH="${QERA_CRASH:-600}" cargo test -p qera-tests --release --test faults || status=$?
+    awk '{ runs += $3; kills += $4; faults += $5; lost += $6; double += $7 }
+        END { printf "crash: runs=%d kills=%d faults=%d lost=%d double=%d\n",
+              runs, kills, faults, lost, double }' "$QERA_CRASH_LEDGER" || status=1
+    rm -f "$own"
+    return "$status"
 }
 
 stage_no_std() {

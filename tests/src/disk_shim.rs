@@ -28,6 +28,44 @@ pub struct FailingCalls<'a> {
     pub errno: i32,
 }
 
+/// What becomes of the calls that a [`Fault`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// They fail with this error.
+    Fail(i32),
+    /// They read or write less than they were to, as the system may.
+    Shorten,
+    /// The process is killed before the first of them,
+    Kill,
+    /// or behind it; of a write the half is done then.
+    Cut,
+}
+
+/// Calls of one kind on paths that contain a text, from one of them on.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault<'a> {
+    /// The kind: `open`, `read`, `write`, `stat`, `list`, `sync`, `rename`, `unlink`, `mkdir`,
+    /// `link`, `size` or `lock`.
+    pub call: &'a str,
+    /// What their path contains, without spaces.
+    pub path: &'a str,
+    /// The first of them, from 1.
+    pub nth: usize,
+    /// How many.
+    pub times: usize,
+    /// What becomes of them.
+    pub action: Action,
+}
+
+/// How many calls of a kind there were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallCount {
+    /// The kind.
+    pub call: String,
+    /// How many.
+    pub count: usize,
+}
+
 impl DiskShim {
     /// Compiles it.
     ///
@@ -75,6 +113,57 @@ impl DiskShim {
         } = failing;
         command.env("LD_PRELOAD", self.library());
         command.env("QERA_FAIL", format!("{call} {path} {count} {errno}"));
+    }
+
+    /// Puts it before a command's calls, of which some go wrong.
+    pub fn fault(&self, command: &mut Command, fault: Fault<'_>) {
+        let Fault {
+            call,
+            path,
+            nth,
+            times,
+            action,
+        } = fault;
+        let action = match action {
+            Action::Fail(errno) => errno,
+            Action::Shorten => -1,
+            Action::Kill => -2,
+            Action::Cut => -3,
+        };
+        command.env("LD_PRELOAD", self.library());
+        command.env(
+            "QERA_FAULT",
+            format!("{call} {path} {nth} {times} {action}"),
+        );
+    }
+
+    /// Puts it before a command's calls, and counts those on paths that contain a text.
+    pub fn count(&self, command: &mut Command, path: &str) {
+        let counts = self.counts_file();
+        command.env("LD_PRELOAD", self.library());
+        command.env("QERA_COUNT", format!("{path} {}", counts.display()));
+    }
+
+    /// What was counted, each kind of which there was a call.
+    ///
+    /// # Panics
+    /// When nothing was.
+    #[must_use]
+    pub fn counts(&self) -> Vec<CallCount> {
+        let text = fs::read_to_string(self.counts_file()).unwrap();
+        let count = |line: &str| {
+            let (call, count) = line.split_once(' ').unwrap();
+            CallCount {
+                call: call.to_owned(),
+                count: count.parse().unwrap(),
+            }
+        };
+        let counts = text.lines().map(count);
+        counts.filter(|of| of.count > 0).collect()
+    }
+
+    fn counts_file(&self) -> PathBuf {
+        self.folder.path().join("counts")
     }
 
     /// Puts it before a command's calls, and kills the process where something is to be renamed to a
