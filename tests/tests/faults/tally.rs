@@ -2,8 +2,12 @@
 //! of trial.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use qera_tests::tier::cases;
+
+/// Kinds of trials run beside each other, and write one file.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Figures of one kind of trial.
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl Tally {
         } = self;
         let line = format!("{kind} {cases} {runs} {kills} {faults} {lost} {double}\n");
         eprintln!("{line}");
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = ledger() {
             let before = std::fs::read_to_string(&path).unwrap_or_default();
             let others = before
