@@ -77,8 +77,9 @@ impl RowsOperand<'_> {
         mut outputs: MatMut<'_, f64>,
     ) {
         let m = self.rows.in_features;
-        for (first, last) in self.pieces() {
-            let rows = ColumnMajor::new(self.widen(first..last, wide), m);
+        for piece in self.pieces() {
+            let first = piece.start;
+            let rows = ColumnMajor::new(self.widen(piece, wide), m);
             let rows = self.compute.operand(rows);
             let own = if by.in_f64 {
                 rows.times_f64(t)
@@ -107,9 +108,9 @@ impl RowsOperand<'_> {
         let (b, m) = (z.nrows(), self.rows.in_features);
         let root = |row: usize| by.root * self.rows.weight_of(row).sqrt();
         let mut products = Mat::<f32>::zeros(b, m);
-        for (first, last) in self.pieces() {
-            let count = last - first;
-            let values = self.widen(first..last, wide);
+        for piece in self.pieces() {
+            let (first, count) = (piece.start, piece.len());
+            let values = self.widen(piece, wide);
             let z = Mat::from_fn(b, count, |i, j| root(first + j) * z[(i, first + j)]);
             if by.in_f64 {
                 let x = Mat::from_fn(count, m, |i, j| f64::from(values[i * m + j]));
@@ -128,11 +129,11 @@ impl RowsOperand<'_> {
         }
     }
 
-    /// First and behind-last rows of what is widened at a time.
-    fn pieces(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// The rows that are widened at a time.
+    fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let rows = self.rows.rows();
         let firsts = (0..rows).step_by(PIECE_ROWS);
-        firsts.map(move |first| (first, (first + PIECE_ROWS).min(rows)))
+        firsts.map(move |first| first..(first + PIECE_ROWS).min(rows))
     }
 
     /// Some rows in f32: as they lie where they are.

@@ -45,9 +45,13 @@ pub(crate) const fn shared_columns(n: usize, k: usize) -> usize {
     if all == n || all < kept { all } else { kept }
 }
 
+/// Columns that are kept of each of the blends, at least.
+const KEPT_MIN: usize = 32;
+
 /// Columns that are kept of each of the blends.
 const fn kept_of_blend(k: usize) -> usize {
-    (3 * k).div_ceil(2).next_multiple_of(8)
+    let kept = (3 * k).div_ceil(2).next_multiple_of(8);
+    if kept > KEPT_MIN { kept } else { KEPT_MIN }
 }
 
 /// A layer whose correction is solved again without each fold.
