@@ -77,7 +77,7 @@ impl RowsOperand<'_> {
         mut outputs: MatMut<'_, f64>,
     ) {
         let m = self.rows.in_features;
-        for piece in self.pieces() {
+        for piece in pieces_of(self.rows.rows()) {
             let first = piece.start;
             let rows = ColumnMajor::new(self.widen(piece, wide), m);
             let rows = self.compute.operand(rows);
@@ -108,7 +108,7 @@ impl RowsOperand<'_> {
         let (b, m) = (z.nrows(), self.rows.in_features);
         let root = |row: usize| by.root * self.rows.weight_of(row).sqrt();
         let mut products = Mat::<f32>::zeros(b, m);
-        for piece in self.pieces() {
+        for piece in pieces_of(self.rows.rows()) {
             let (first, count) = (piece.start, piece.len());
             let values = self.widen(piece, wide);
             let z = Mat::from_fn(b, count, |i, j| root(first + j) * z[(i, first + j)]);
@@ -129,13 +129,6 @@ impl RowsOperand<'_> {
         }
     }
 
-    /// The rows that are widened at a time.
-    fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let rows = self.rows.rows();
-        let firsts = (0..rows).step_by(PIECE_ROWS);
-        firsts.map(move |first| first..(first + PIECE_ROWS).min(rows))
-    }
-
     /// Some rows in f32: as they lie where they are.
     fn widen<'w>(&'w self, rows: Range<usize>, wide: &'w mut Vec<f32>) -> &'w [f32] {
         let m = self.rows.in_features;
@@ -147,6 +140,12 @@ impl RowsOperand<'_> {
         self.rows.widen(rows.start * m..rows.end * m, wide);
         wide
     }
+}
+
+/// Of so many rows, those that are widened at a time.
+fn pieces_of(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let firsts = (0..rows).step_by(PIECE_ROWS);
+    firsts.map(move |first| first..(first + PIECE_ROWS).min(rows))
 }
 
 impl<'a> Compute<'a> {

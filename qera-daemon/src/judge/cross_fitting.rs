@@ -142,11 +142,11 @@ impl CrossFitting<'_> {
         let mut block = Mat::zeros(n, 0);
         for &a in self.blends {
             let top = self.top(ends, a)?.vectors;
-            let (t, rt) = (turned(whole.t, &top), turned(whole.rt, &top));
+            let (t, rt) = (rotated(whole.t, &top), rotated(whole.rt, &top));
             let ritz = Images {
                 t: &t,
                 rt: &rt,
-                outputs: turned(&whole.outputs, &top),
+                outputs: rotated(&whole.outputs, &top),
             };
             let image = training.times(a, &ritz, wide);
             let image = self.layer.error.transposed_times(image);
@@ -159,7 +159,7 @@ impl CrossFitting<'_> {
 }
 
 /// What belongs to Q, for Q times this rotation.
-fn turned(of: &Mat<f64>, rotation: &Mat<f64>) -> Mat<f64> {
+fn rotated(of: &Mat<f64>, rotation: &Mat<f64>) -> Mat<f64> {
     if of.nrows() == 0 {
         return Mat::new();
     }

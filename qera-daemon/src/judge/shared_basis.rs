@@ -104,19 +104,19 @@ impl SharedBasis {
         let Krylov { basis, t, rt, .. } = &krylov;
         let (whole, count) = (basis.count() == layer.error.n(), kept_of_blend(layer.rank));
         if whole || basis.count() <= BLENDS.len() * count || layer.r.is_none() {
-            let turned = |of: &Columns| of.as_ref().transpose().to_owned();
+            let transposed = |of: &Columns| of.as_ref().transpose().to_owned();
             return Ok(Self {
                 columns: basis.as_ref().to_owned(),
-                t: turned(t),
-                rt: turned(rt),
+                t: transposed(t),
+                rt: transposed(rt),
             });
         }
         let rotation = krylov.best(count)?;
-        let turned = |of: &Columns| product(rotation.transpose(), of.as_ref().transpose());
+        let rotated = |of: &Columns| product(rotation.transpose(), of.as_ref().transpose());
         Ok(Self {
             columns: product(basis.as_ref(), rotation.as_ref()),
-            t: turned(t),
-            rt: turned(rt),
+            t: rotated(t),
+            rt: rotated(rt),
         })
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct LayerPlan {
     pub(crate) rank: usize,
     /// Working memory while it is solved.
     pub(crate) solve_bytes: u64,
+    /// The same however many shards come.
+    #[serde(skip)]
+    pub(crate) solve_bound_bytes: u64,
     /// Its factors, kept until publication.
     pub(crate) factor_bytes: u64,
     /// The same as they are written, unless they lose too much in the asked type.
@@ -57,6 +60,10 @@ impl LayerPlan {
             in_blocks: run.settings.solve.factor_dtype == FactorType::Q8_0,
             live: run.solving.is_live(),
         };
+        let bound = Quantity {
+            fold_rows: planned.fold_rows_bound,
+            ..quantity
+        };
         let factors = 4 * rank * (m + n);
         let dtype = run.settings.solve.factor_dtype;
         let given = run.weights.and_then(Weights::given);
@@ -64,6 +71,7 @@ impl LayerPlan {
             name: layer.name.clone(),
             rank,
             solve_bytes: quantity.bytes(),
+            solve_bound_bytes: bound.bytes(),
             factor_bytes: factors as u64,
             written_bytes: dtype.for_width(m).bytes(m, n, rank) as u64,
             progress_bytes: (2 * factors + quantity.vector_bytes()) as u64,

@@ -42,6 +42,9 @@ pub(crate) struct SitePlan {
     /// Held-out rows that are left out of R at a time.
     #[serde(skip)]
     pub(crate) fold_rows: usize,
+    /// The same however many shards come.
+    #[serde(skip)]
+    pub(crate) fold_rows_bound: usize,
     /// Operations of folding its rows.
     #[serde(skip)]
     pub(crate) accumulate_flops: f64,
@@ -101,12 +104,8 @@ impl SitePlan {
             } else {
                 0
             },
-            fold_rows: if 4 * window.rows as u64 <= rows {
-                window.rows
-            } else {
-                let block = announced.block(number).rows;
-                window.rows.min(window.rows / 4 + block / 2)
-            },
+            fold_rows: announced.fold_rows(number),
+            fold_rows_bound: announced.fold_rows_bound(number),
             accumulate_flops: if kind.is_whole() {
                 // Folding a sum is two operations for each entry of R, as folding a row is.
                 (rows as f64 + sums.count() as f64) * (m as f64).powi(2)
@@ -208,6 +207,26 @@ impl Announced<'_> {
                 rows
             },
         }
+    }
+
+    /// Rows of the window that are left out of R at a time: all of them where they are few of those
+    /// that came, else a fold, whose borders are those of blocks.
+    fn fold_rows(&self, number_bytes: usize) -> usize {
+        let window = self.window(number_bytes).rows;
+        if 4 * window as u64 <= self.rows {
+            return window;
+        }
+        window.min(window / 4 + self.block(number_bytes).rows / 2)
+    }
+
+    /// The same however many shards come: then those of the window are few.
+    fn fold_rows_bound(&self, number_bytes: usize) -> usize {
+        if !self.run.solving.is_live() {
+            return self.fold_rows(number_bytes);
+        }
+        let numbers = self.bound_number_bytes().into_iter();
+        let most = numbers.map(|number| self.window(number).most).max();
+        most.unwrap_or_default()
     }
 
     fn aside(&self, number_bytes: usize) -> KeptRowCount {

@@ -73,6 +73,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     // Every thread at its largest site at once.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = of_largest_sites(run, layers, |l| l.solve_bytes);
+    let solves_bound = of_largest_sites(run, layers, |l| l.solve_bound_bytes);
     let in_flight = if run.solving.is_live() {
         SHARDS_IN_FLIGHT
     } else {
@@ -114,11 +115,14 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
                 of_sites(|s| s.window_bytes.saturating_add(s.aside_bytes)),
             )
         },
-        stage(
-            "solving, all threads",
-            When::Solving,
-            solves + helped_bytes(run, solves),
-        ),
+        Stage {
+            bound_bytes: solves_bound + helped_bytes(run, solves_bound),
+            ..stage(
+                "solving, all threads",
+                When::Solving,
+                solves + helped_bytes(run, solves),
+            )
+        },
         stage(
             "factors of all layers",
             When::Solving,

@@ -43,12 +43,12 @@ struct Collected<'a> {
 
 /// A tensor that is read, for each of the sites that it feeds: where it was not known that their
 /// inputs are one, it feeds several.
-enum TensorPlace<'a> {
+enum ShardTensor<'a> {
     Rows(&'a [Entry]),
     Sums(&'a [SumEntry]),
 }
 
-impl TensorPlace<'_> {
+impl ShardTensor<'_> {
     /// Byte of the file where it starts.
     fn start(&self) -> u64 {
         match self {
@@ -151,16 +151,16 @@ fn collect<'a>(
 ) -> Result<Collected<'a>, Reason> {
     let rows = admitted.entries.chunk_by(|a, b| a.key == b.key);
     let sums = admitted.sums.chunk_by(|a, b| a.key == b.key);
-    let mut tensors: Vec<TensorPlace<'a>> = rows
-        .map(TensorPlace::Rows)
-        .chain(sums.map(TensorPlace::Sums))
+    let mut tensors: Vec<ShardTensor<'a>> = rows
+        .map(ShardTensor::Rows)
+        .chain(sums.map(ShardTensor::Sums))
         .collect();
-    tensors.sort_by_key(TensorPlace::start);
+    tensors.sort_by_key(ShardTensor::start);
     let mut collected = Collected::default();
     for tensor in tensors {
         match tensor {
-            TensorPlace::Rows(entries) => collected.take_rows(pass, file, entries)?,
-            TensorPlace::Sums(entries) => collected.take_sum(pass, file, entries)?,
+            ShardTensor::Rows(entries) => collected.take_rows(pass, file, entries)?,
+            ShardTensor::Sums(entries) => collected.take_sum(pass, file, entries)?,
         }
     }
     Ok(collected)

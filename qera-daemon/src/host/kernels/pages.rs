@@ -25,6 +25,13 @@ fn pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     work(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Gives back what is kept. Whoever begins work of another kind says so: a plan takes the larger of
+/// two stages, and the heap of the next one would stand beside the pages of this one.
+pub(crate) fn give_back() {
+    let gone = pool(Pool::forget);
+    drop(gone);
+}
+
 /// The pages of one array, which go to the pool when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pages(Option<MmapMut>);
@@ -140,6 +147,12 @@ impl Pool {
         self.trim()
     }
 
+    /// Takes out all that is kept, and begins to count anew.
+    fn forget(&mut self) -> Vec<MmapMut> {
+        self.most = self.in_use;
+        self.trim()
+    }
+
     /// Takes out what is too much.
     fn trim(&mut self) -> Vec<MmapMut> {
         let most = KEPT_BYTES.min(self.most - self.in_use);
@@ -187,6 +200,18 @@ mod tests {
         assert!(pool.take(MIB + PAGE_BYTES).again.is_none());
         assert_eq!((pool.kept_bytes, pool.in_use), (0, 3 * MIB + PAGE_BYTES));
         assert_ne!(of_first, of_second);
+    }
+
+    #[test]
+    fn what_is_given_back_is_kept_no_more() {
+        let mut pool = Pool::new();
+        let (first, second) = (fresh(&mut pool, MIB), fresh(&mut pool, 2 * MIB));
+        assert!(pool.keep(first).is_empty());
+        assert_eq!(pool.forget().len(), 1);
+        assert_eq!((pool.kept_bytes, pool.most), (0, 2 * MIB));
+        // More than is in use now was not in use since.
+        drop(second);
+        assert!(pool.take(MIB).again.is_none());
     }
 
     /// In any order of arrays, of sizes that repeat: what is kept is bounded, and never makes more
