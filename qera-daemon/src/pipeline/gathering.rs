@@ -10,6 +10,7 @@ use core::cmp::Reverse;
 
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
+use crate::host::kernels::pages::give_back;
 use crate::judge::schedule::first_point;
 use crate::observe::event::Event;
 use crate::observe::rounding_events::{LayerRounded, SiteGathering, UnroundedLayers};
@@ -37,6 +38,14 @@ enum Due {
     Later,
 }
 
+/// Rounds: work of its own kind, with the pages of no other.
+fn with_own_pages<T>(round: impl FnOnce() -> T) -> T {
+    give_back();
+    let done = round();
+    give_back();
+    done
+}
+
 impl Context<'_> {
     /// Makes W~ of a site's layers where that is due. Whether they have one.
     ///
@@ -56,7 +65,9 @@ impl Context<'_> {
                 self.tell_gathering(site, rows);
                 return Ok(false);
             }
-            Due::Now => match solver.freeze(site, statistics, at.journal_position) {
+            Due::Now => match with_own_pages(|| {
+                solver.freeze(site, statistics, at.journal_position)
+            }) {
                 Ok(newly) => newly,
                 // Rounded together, they are what they are without rows together.
                 Err(Fatal::Solve { layer, reason }) => {

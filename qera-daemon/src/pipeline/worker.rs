@@ -12,6 +12,7 @@ use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
+use crate::host::kernels::pages::give_back;
 use crate::host::kernels::rank_update::Scratch;
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::context::Context;
@@ -279,6 +280,7 @@ impl<'a> Worker<'a> {
     fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), StageEnd> {
         // Solving takes its own memory.
         self.scratch = Scratch::default();
+        give_back();
         let sites: Vec<usize> = self.slots.keys().copied().collect();
         for site in sites {
             let Some(slot) = self.slots.get_mut(&site) else {

@@ -315,7 +315,8 @@ fn rows_that_are_kept_are_bounded() {
         let sites = plan["sites"].as_array().unwrap();
         let rows = |site| bytes(site, "window_bytes") / bytes(site, "in_features");
         assert!(sites.iter().all(|site| rows(site) == rows(&sites[0])));
-        check(run);
+        // Of less memory in all, what is planned for the process beside it is a larger share.
+        check_within(run, 0.15);
     }
 }
 
