@@ -13,7 +13,7 @@ use crate::weights::sites::Site;
 
 /// What a process of this program takes beside that, measured: the libraries' data, messages,
 /// pieces of files on their way, gaps that the allocator leaves.
-const PROCESS_BYTES: u64 = 2 << 20;
+const PROCESS_BYTES: u64 = 5 << 19;
 /// And for each thread that can have a site, measured: a stack, and what faer's matrix products
 /// pack once and keep.
 const THREAD_BYTES: u64 = 2 << 20;
