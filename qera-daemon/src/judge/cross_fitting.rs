@@ -1,8 +1,9 @@
 //! What corrections are worth on rows that they were not solved from.
 //!
 //! A fold's correction is E V_f V_f^T, V_f being the top eigenvectors of G_f = E^T S_f E, S_f the
-//! metric without the fold's rows. A search for each fold from nothing costs several times the solve
-//! itself. But G_f is near G, so that every fold begins with the same basis Q (`shared_basis`):
+//! metric without the fold's rows. A search for each fold from nothing costs several times the
+//! solve itself. But G_f is near G, so that every fold begins with the same basis Q
+//! (`shared_basis`):
 //!
 //! 1. The top k Ritz vectors V of G_f in Q. They have seen the fold's rows, because Q has: of two
 //!    real layers the error on these came out 1 to 4 % too small.
@@ -15,8 +16,8 @@
 //!    candidates share W 0.2 to 0.8 %, of one as of the other.
 //!
 //! G_f is never applied to Q: T = s E Q and R T are the same for every fold, and what the rows
-//! left out take off is (X T)^T X T. Cost of the folds together, for p columns in Q, w in W, c rows in
-//! the window: p (2 m n + 2 m^2 + 2 c m) flops, and w (4 m n + 2 m^2) for each fold + w 4 c m.
+//! left out take off is (X T)^T X T. Cost of the folds together, for p columns in Q, w in W, c rows
+//! in the window: p (2 m n + 2 m^2 + 2 c m) flops, and w (4 m n + 2 m^2) for each fold + w 4 c m.
 
 use faer::Mat;
 
@@ -24,10 +25,11 @@ use crate::host::dense::{Eigenpairs, eigen, product};
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::orthonormalise;
 use crate::host::transpose::transposed;
+use crate::judge::ends::Ends;
 use crate::judge::sampled_folds::{Part, Sample};
 use crate::judge::scores::BlockErrors;
 use crate::judge::shared_basis::{FoldedLayer, SharedBasis};
-use crate::judge::training::{Ends, Images, Training};
+use crate::judge::training::{Images, Training};
 
 /// A layer, where its folds begin, and what is asked of them.
 pub(crate) struct CrossFitting<'a> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod closing;
 pub(crate) mod cross_fitting;
+pub(crate) mod ends;
 pub(crate) mod evidence;
 pub(crate) mod gap;
 pub(crate) mod held_out;

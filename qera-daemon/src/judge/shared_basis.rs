@@ -4,8 +4,8 @@
 //! Where a is given, Q is what the solve found: its vectors, and the Ritz vectors that follow.
 //!
 //! Where a is to be chosen, G_a = (1 - a) G_0 + a G_1 is linear in a, so that one basis with its
-//! images under both ends serves every candidate: Q^T G_a Q is a blend of two small matrices. It is a
-//! block Krylov basis whose blocks are multiplied by a blend near one end and by the other end in
+//! images under both ends serves every candidate: Q^T G_a Q is a blend of two small matrices. It is
+//! a block Krylov basis whose blocks are multiplied by a blend near one end and by the other end in
 //! turn, of which only what the top eigenvectors near both ends are made of is kept; for small n it
 //! is the whole space.
 
