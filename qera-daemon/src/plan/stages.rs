@@ -73,7 +73,6 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     // Every thread at its largest site at once.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = of_largest_sites(run, layers, |l| l.solve_bytes);
-    let solves_bound = of_largest_sites(run, layers, |l| l.solve_bound_bytes);
     let in_flight = if run.solving.is_live() {
         SHARDS_IN_FLIGHT
     } else {
@@ -115,14 +114,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
                 of_sites(|s| s.window_bytes.saturating_add(s.aside_bytes)),
             )
         },
-        Stage {
-            bound_bytes: solves_bound + helped_bytes(run, solves_bound),
-            ..stage(
-                "solving, all threads",
-                When::Solving,
-                solves + helped_bytes(run, solves),
-            )
-        },
+        solving(run, layers, solves),
         stage(
             "factors of all layers",
             When::Solving,
@@ -141,6 +133,17 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
         ));
     }
     stages
+}
+
+/// Solving, where the largest solves at one time take so much of the shards that are there.
+fn solving(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> Stage {
+    let bound = of_largest_sites(run, layers, |l| l.solve_bound_bytes);
+    Stage {
+        name: "solving, all threads",
+        when: When::Solving,
+        bytes: solves + helped_bytes(run, solves),
+        bound_bytes: bound + helped_bytes(run, bound),
+    }
 }
 
 /// What threads hold that have the largest sites at one time.
