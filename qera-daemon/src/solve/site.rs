@@ -150,7 +150,9 @@ impl<'a> SiteSolver<'a> {
             Projected::nothing(&error)
         };
         let found = [&projected.vectors, &projected.beyond];
-        let held_out = verdict.held_out(layers, member, &error, found)?;
+        let held_out = doing(WorkKind::Choose, || {
+            verdict.held_out(layers, member, &error, found)
+        })?;
         let yardstick = Yardstick::new(compute, statistics, &error, trace, given.diagonal_errors);
         let asked = self.settings.solve.factor_dtype;
         let measured = Measured::new(asked, &projected.correction, yardstick);
