@@ -21,11 +21,10 @@
 
 use faer::Mat;
 
-use crate::host::dense::product;
+use crate::host::dense::{Eigenpairs, eigen, product};
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::orthonormalise;
 use crate::host::transpose::transposed;
-use crate::judge::blended_tops::{top, tops};
 use crate::judge::ends::Ends;
 use crate::judge::sampled_folds::{Part, Sample};
 use crate::judge::scores::BlockErrors;
@@ -67,8 +66,8 @@ impl CrossFitting<'_> {
         let without: Vec<f64> = samples.map(|sample| sample.without(error)).collect();
         let samples = part.samples.iter();
         let along: Vec<_> = samples.map(|sample| self.along(sample, &space)).collect();
-        let tops = tops(&space.ends, self.candidates, self.layer.rank)?;
-        for (top, with) in tops.iter().zip(&mut errors.with) {
+        for (&a, with) in self.candidates.iter().zip(&mut errors.with) {
+            let top = self.top(&space.ends, a)?.vectors;
             for ((along, sample), without) in along.iter().zip(&part.samples).zip(&without) {
                 let captured = product(top.transpose(), along.as_ref());
                 let captured = sample.mean_power(&captured) / error.scale_squared();
@@ -97,6 +96,17 @@ impl CrossFitting<'_> {
         let mut behind = along.as_mut().subrows_mut(p, more.nrows());
         behind.copy_from(&more);
         along
+    }
+
+    /// The top k eigenvectors under the shrinkage a and their values.
+    fn top(&self, ends: &Ends, a: f64) -> Result<Eigenpairs, SolveError> {
+        let Eigenpairs {
+            vectors,
+            mut values,
+        } = eigen(&ends.blend(a))?;
+        values.truncate(self.layer.rank);
+        let vectors = vectors.subcols(0, values.len()).to_owned();
+        Ok(Eigenpairs { vectors, values })
     }
 
     fn space(&self, training: &Training<'_>, wide: &mut Vec<f32>) -> Result<FoldSpace, SolveError> {
@@ -133,7 +143,7 @@ impl CrossFitting<'_> {
         let n = self.basis.columns.nrows();
         let mut block = Mat::zeros(n, 0);
         for &a in self.blends {
-            let top = top(ends, a, self.layer.rank)?;
+            let top = self.top(ends, a)?.vectors;
             let (t, rt) = (rotated(whole.t, &top), rotated(whole.rt, &top));
             let ritz = Images {
                 t: &t,

@@ -2,8 +2,6 @@
 
 use faer::Mat;
 
-use crate::host::dense::product;
-
 /// A small matrix under each end between which candidates lie.
 pub(crate) struct Ends {
     /// Under R; `None` where no candidate has a part of it.
@@ -13,24 +11,6 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Rows and columns.
-    pub(crate) fn size(&self) -> usize {
-        let any = self.full.as_ref().or(self.diagonal.as_ref());
-        any.map_or(0, Mat::nrows)
-    }
-
-    /// U^T M U for both ends M.
-    pub(crate) fn within(&self, basis: &Mat<f64>) -> Self {
-        let within = |of: &Mat<f64>| {
-            let image = product(of.as_ref(), basis.as_ref());
-            product(basis.transpose(), image.as_ref())
-        };
-        Self {
-            full: self.full.as_ref().map(within),
-            diagonal: self.diagonal.as_ref().map(within),
-        }
-    }
-
     /// Under the shrinkage a.
     pub(crate) fn blend(&self, a: f64) -> Mat<f64> {
         match (&self.full, &self.diagonal) {

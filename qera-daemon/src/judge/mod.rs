@@ -1,7 +1,6 @@
 //! Whether a solve pays, and how good a correction is: candidates on held-out rows, evidence of
 //! solve points, when a site is closed, and f of what is written.
 
-pub(crate) mod blended_tops;
 pub(crate) mod closing;
 pub(crate) mod cross_fitting;
 pub(crate) mod ends;
