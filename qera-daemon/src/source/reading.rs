@@ -16,12 +16,13 @@ use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::page_vec::PageVec;
 use crate::source::admission::{Admitted, Entry};
 use crate::source::counted::Counted;
+use crate::source::first_of_sites::FirstOfSites;
 use crate::source::pass::{PIECE_BYTES, Pass, PassCost, WholePass};
 use crate::source::refusal::{Reason, Refusal};
-use crate::source::rows::{Batch, CollectedRows, Shard};
+use crate::source::rows::{Batch, Shard, check_same};
 use crate::source::shard::ShardHeader;
 use crate::source::sum_entry::SumEntry;
-use crate::source::sums::{CollectedSums, SummedRows, read_sum};
+use crate::source::sums::{SummedRows, check_same_sum, read_sum};
 
 /// A shard that was read to its end.
 #[derive(Debug)]
@@ -35,10 +36,9 @@ pub(crate) struct WholeShard {
 }
 
 /// What is collected of a shard.
-#[derive(Default)]
 struct Collected<'a> {
-    rows: CollectedRows<'a>,
-    sums: CollectedSums<'a>,
+    rows: FirstOfSites<'a, Batch>,
+    sums: FirstOfSites<'a, SummedRows>,
 }
 
 /// A tensor that is read, for each of the sites that it feeds: where it was not known that their
@@ -92,7 +92,7 @@ pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
     let WholePass { content, cost } = whole.map_err(failed)?;
     Ok(WholeShard {
         content,
-        rows: collected.map(|of| Shard::new(&admitted.name, of.rows.rows(), of.sums.sums())),
+        rows: collected.map(|of| Shard::new(&admitted.name, of.rows.items(), of.sums.items())),
         cost,
     })
 }
@@ -156,7 +156,10 @@ fn collect<'a>(
         .chain(sums.map(ShardTensor::Sums))
         .collect();
     tensors.sort_by_key(ShardTensor::start);
-    let mut collected = Collected::default();
+    let mut collected = Collected {
+        rows: FirstOfSites::new(),
+        sums: FirstOfSites::new(),
+    };
     for tensor in tensors {
         match tensor {
             ShardTensor::Rows(entries) => collected.take_rows(pass, file, entries)?,
@@ -186,9 +189,11 @@ impl<'a> Collected<'a> {
         let copies: Vec<Batch> = others.iter().map(|of| rows.for_site(of.site)).collect();
         let begun = now();
         doing(WorkKind::Check, || {
-            core::iter::once(rows)
-                .chain(copies)
-                .try_for_each(|rows| self.rows.take(&first.key, rows))
+            core::iter::once(rows).chain(copies).try_for_each(|rows| {
+                let key = &first.key;
+                let check = |of: &str, known: &_, rows: &_| check_same(of, known, key, rows);
+                self.rows.take(rows.site, key, rows, check)
+            })
         })?;
         pass.checked(since(begun));
         Ok(())
@@ -207,9 +212,11 @@ impl<'a> Collected<'a> {
         let copies: Vec<SummedRows> = others.iter().map(|of| sum.for_site(of.site)).collect();
         let begun = now();
         doing(WorkKind::Check, || {
-            core::iter::once(sum)
-                .chain(copies)
-                .try_for_each(|sum| self.sums.take(&first.key, sum))
+            core::iter::once(sum).chain(copies).try_for_each(|sum| {
+                let key = &first.key;
+                let check = |of: &str, known: &_, sum: &_| check_same_sum(of, known, key, sum);
+                self.sums.take(sum.site, key, sum, check)
+            })
         })?;
         pass.checked(since(begun));
         Ok(())

@@ -98,44 +98,16 @@ fn most_rows(rows: &[Batch], sums: &[SummedRows]) -> usize {
     by_site.into_values().max().unwrap_or_default()
 }
 
-/// What is collected of a shard: the first rows of each site, held against those that repeat it.
-#[derive(Default)]
-pub(crate) struct CollectedRows<'a> {
-    sites: Vec<CollectedSite<'a>>,
-    /// Where among them each site is.
-    by_site: HashMap<usize, usize>,
-}
-
-struct CollectedSite<'a> {
-    /// The tensor that the rows are of.
-    key: &'a str,
-    rows: Batch,
-}
-
-impl<'a> CollectedRows<'a> {
-    /// Takes the rows of a tensor.
-    ///
-    /// # Errors
-    /// [`Reason`] where another tensor of the site has other rows or weights.
-    pub(crate) fn take(&mut self, key: &'a str, rows: Batch) -> Result<(), Reason> {
-        if let Some(&at) = self.by_site.get(&rows.site) {
-            let first = &self.sites[at];
-            return check_same(first.key, &first.rows, key, &rows);
-        }
-        self.by_site.insert(rows.site, self.sites.len());
-        self.sites.push(CollectedSite { key, rows });
-        Ok(())
-    }
-
-    /// One entry for each site.
-    #[must_use]
-    pub(crate) fn rows(self) -> Vec<Batch> {
-        self.sites.into_iter().map(|site| site.rows).collect()
-    }
-}
-
 /// Whether two members of a site have the same rows and weights.
-fn check_same(first: &str, known: &Batch, second: &str, rows: &Batch) -> Result<(), Reason> {
+///
+/// # Errors
+/// [`Reason`] with the first row in which they differ.
+pub(crate) fn check_same(
+    first: &str,
+    known: &Batch,
+    second: &str,
+    rows: &Batch,
+) -> Result<(), Reason> {
     let (first, second) = (first.to_owned(), second.to_owned());
     if let Some(row) = first_difference(known, rows) {
         return Err(Reason::SiteDiffers { first, second, row });

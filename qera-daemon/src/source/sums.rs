@@ -8,8 +8,6 @@
 //! [`ROUNDING`]: sums of f32 products over many rows of a channel that is always the same are off
 //! by 1e-5. A square below the smallest f32 may have come out as 0 for each row.
 
-use std::collections::BTreeMap;
-
 use qera_core::dtype::MAGNITUDE_MAX;
 
 use crate::disk::clock::{now, since};
@@ -74,46 +72,23 @@ impl SummedRows {
     }
 }
 
-/// What is collected of a shard: the first sum of each site, held against those that repeat it.
-#[derive(Default)]
-pub(crate) struct CollectedSums<'a> {
-    sums: Vec<CollectedSum<'a>>,
-    /// Where among them each site is.
-    by_site: BTreeMap<usize, usize>,
-}
-
-struct CollectedSum<'a> {
-    /// The module that the sum is of.
-    key: &'a str,
-    sum: SummedRows,
-}
-
-impl<'a> CollectedSums<'a> {
-    /// Takes the sum of a module.
-    ///
-    /// # Errors
-    /// [`BadSum`] where another module of the site has another sum.
-    pub(crate) fn take(&mut self, key: &'a str, sum: SummedRows) -> Result<(), BadSum> {
-        if let Some(&at) = self.by_site.get(&sum.site) {
-            let known = &self.sums[at];
-            return match difference(&known.sum, &sum) {
-                None => Ok(()),
-                Some(what) => Err(BadSum::Differ {
-                    first: known.key.to_owned(),
-                    second: key.to_owned(),
-                    what,
-                }),
-            };
-        }
-        self.by_site.insert(sum.site, self.sums.len());
-        self.sums.push(CollectedSum { key, sum });
-        Ok(())
-    }
-
-    /// One for each site.
-    #[must_use]
-    pub(crate) fn sums(self) -> Vec<SummedRows> {
-        self.sums.into_iter().map(|of| of.sum).collect()
+/// Whether two modules of a site have the same sum.
+///
+/// # Errors
+/// [`BadSum`] with what differs.
+pub(crate) fn check_same_sum(
+    first: &str,
+    known: &SummedRows,
+    second: &str,
+    sum: &SummedRows,
+) -> Result<(), BadSum> {
+    match difference(known, sum) {
+        None => Ok(()),
+        Some(what) => Err(BadSum::Differ {
+            first: first.to_owned(),
+            second: second.to_owned(),
+            what,
+        }),
     }
 }
 
