@@ -53,7 +53,7 @@ impl SiteStatistics {
     pub(crate) fn sum_gap(&self, settings: &SolveSettings) -> Option<SumGap> {
         let method = settings.method;
         let of = &self.summed;
-        if of.is_none() || !method.uses_rows() {
+        if of.is_none() {
             return None;
         }
         let rows = self.rows;

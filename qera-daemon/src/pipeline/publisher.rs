@@ -265,6 +265,8 @@ impl<'a> Publisher<'a> {
         if self.latest.iter().all(Option::is_none) && !stand_in {
             return match self.failed.first_key_value() {
                 None => Ok(Drained::Nothing),
+                // What it lacks may come: each layer was told of.
+                Some(_) if self.context.live && self.context.going() => Ok(Drained::Nothing),
                 // There is no rest to be published.
                 Some((&layer, reason)) => Err(Fatal::Solve {
                     layer: self.context.layer(layer).name.clone(),

@@ -78,6 +78,16 @@ pub(crate) enum BadSum {
         /// What rows of the largest numbers that are read would have.
         most: f64,
     },
+    /// A matrix that is no sum of x^T x, though each of its entries could be.
+    #[error(
+        "sum '{key}{XTX}' is no sum of x^T x: with the squares of its channels scaled to 1 it has the eigenvalue {value:.3e}, where none is below 0"
+    )]
+    Indefinite {
+        /// Module.
+        key: String,
+        /// The eigenvalue.
+        value: f64,
+    },
     /// An entry that no rows with these squares have.
     #[error(
         "sum '{key}{XTX}': entry ({row}, {column}) is {value}, and by the sums of squares of both channels at most {most}"

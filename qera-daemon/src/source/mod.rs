@@ -12,6 +12,7 @@ pub(crate) mod beside;
 pub(crate) mod consumed;
 pub(crate) mod counted;
 pub(crate) mod declared;
+pub(crate) mod definite;
 pub(crate) mod first_of_sites;
 pub(crate) mod folder;
 pub(crate) mod grouping;

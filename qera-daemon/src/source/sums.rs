@@ -17,6 +17,7 @@ use crate::host::kernels::page_vec::PageVec;
 use crate::host::kernels::row_weights::Extent;
 use crate::host::second_moment::summed::PackedSum;
 use crate::source::bad_sum::BadSum;
+use crate::source::definite::negative_value;
 use crate::source::pass::{PIECE_BYTES, Pass};
 use crate::source::refusal::Reason;
 use crate::source::sum_entry::{SumDtype, SumEntry, SumTensor};
@@ -226,8 +227,19 @@ impl<'a> Checked<'a> {
 
     fn check(&self) -> Result<(), BadSum> {
         (0..self.roots.len()).try_for_each(|i| self.check_row(i))?;
+        self.check_definite()?;
         self.check_abs()?;
         self.check_batch_max()
+    }
+
+    fn check_definite(&self) -> Result<(), BadSum> {
+        match negative_value(&self.sum.xtx(), &self.roots) {
+            None => Ok(()),
+            Some(value) => Err(BadSum::Indefinite {
+                key: self.key.to_owned(),
+                value,
+            }),
+        }
     }
 
     /// Row i of the triangle.

@@ -73,7 +73,17 @@ const ENTRY: usize = 10;
 fn bad_products() -> Vec<Bad> {
     let xtx = rows().xtx();
     let product = (xtx[8] * xtx[21]).sqrt();
+    let mut signs = xtx.clone();
+    // All but the diagonal: row i begins i places before those of a square.
+    let diagonal: Vec<usize> = (0..8).map(|i| i * 8 - i * (i.max(1) - 1) / 2).collect();
+    for (place, value) in signs.iter_mut().enumerate() {
+        if !diagonal.contains(&place) {
+            *value *= -1.0;
+        }
+    }
+    let negated = SumType::F64.tensor(&key("xtx"), &[signs.len()], &signs);
     vec![
+        bad("x-signs", with(negated), &["is no sum of x^T x"]),
         number(
             "x-nan",
             "xtx",
