@@ -31,7 +31,7 @@ pub(crate) enum BadSum {
         expected: String,
     },
     /// No number of rows.
-    #[error("'{key}{XTX_ROWS}' is {rows}: a sum is of at least 1 row")]
+    #[error("'{key}{XTX_ROWS}' is {rows}: a sum is of 1 to 2^40 rows")]
     Count {
         /// Module.
         key: String,

@@ -11,6 +11,9 @@ use crate::source::bad_sum::BadSum;
 use crate::source::shard::ShardHeader;
 use crate::source::sum_names::{ABS_SUM, BATCH_MAX, XTX, XTX_ROWS, XTX_WEIGHT};
 
+/// Rows of a sum at most: more would take 10^5 years to record, and counts of rows add up.
+const MOST_ROWS: u64 = 1 << 40;
+
 /// A sum that will be read.
 #[derive(Debug, Clone)]
 pub(crate) struct SumEntry {
@@ -151,7 +154,7 @@ impl<'h> SumClaims<'h> {
             return Err(form(key, XTX_ROWS, found(claim), "I64 [] or [1]".into()));
         };
         match u64::try_from(rows) {
-            Ok(counted) if counted > 0 => Ok(counted),
+            Ok(counted) if (1..=MOST_ROWS).contains(&counted) => Ok(counted),
             _ => Err(BadSum::Count {
                 key: key.into(),
                 rows,

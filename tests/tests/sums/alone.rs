@@ -1,7 +1,7 @@
 //! Sites whose rows all came as sums: there is nothing to hold out, which is said by name.
 
 use qera_tests::daemon::{TestDaemon, expect};
-use qera_tests::event::published;
+use qera_tests::event::{event, published};
 use qera_tests::live::Live;
 use qera_tests::three_layers::{DOWN, K, Q, live_with, once_with, rename_in};
 
@@ -95,6 +95,32 @@ fn a_live_run_waits_for_rows() {
     let adapter = daemon.adapter("qera-out");
     assert_eq!(adapter.layer(Q)["status"], "solved");
     assert_eq!(adapter.layer(Q)["rows"], 2 * 225 + 300);
+}
+
+/// Where no layer can be solved yet there is nothing to publish, and the run goes on.
+#[test]
+fn a_live_run_with_nothing_but_sums_goes_on() {
+    let shards: Vec<_> = ShardRows::plain(2).collect();
+    let daemon = daemon_with(shards[..1].iter().map(|of| of.as_sums(0..4, SumType::F32)));
+    let mut live = Live::start(daemon.command(&live_with(&["--idle-publish", "1"])));
+    live.wait_for(&event("warning").containing("message", "cannot be solved"));
+    // The folder is idle for longer than the run waits.
+    std::thread::sleep(core::time::Duration::from_secs(3));
+    rename_in(&daemon, "shard-1", &shards[1].mixed(SumType::F32));
+    live.wait_for(&published(2));
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert_eq!(daemon.adapter("qera-out").layer(DOWN)["status"], "solved");
+}
+
+/// What needs no rows is measured on some all the same.
+#[test]
+fn a_method_without_rows_is_measured_on_rows() {
+    for method in ["zeroquant-v2", "w-only"] {
+        let daemon = daemon_with(ShardRows::plain(2).map(|of| of.as_sums(0..4, SumType::F64)));
+        let run = daemon.run(&once_with(&["--method", method]));
+        let why = format!("the error of a --method {method} correction is measured on rows");
+        expect(&run, 1, &[&why]);
+    }
 }
 
 /// Without a checkpoint a sum makes its site as rows do, and is solved later.
