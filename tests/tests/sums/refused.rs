@@ -234,7 +234,7 @@ fn bad_counts() -> Vec<Bad> {
         bad(
             "y-zero",
             with(i64s(0, &[1])),
-            &["q_proj::xtx_rows' is 0: a sum is of at least 1"],
+            &["q_proj::xtx_rows' is 0: a sum is of 1 to 2^40"],
         ),
         bad("y-below", with(i64s(-3, &[])), &["q_proj::xtx_rows' is -3"]),
         bad(
