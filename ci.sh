@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long crash no_std instructions peft models gguf engines vllm_tap)
+stages=(fmt clippy doc test test_long fuzz crash no_std instructions peft models gguf engines vllm_tap)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -28,6 +28,25 @@ stage_test_long() { # every test binary that has a long form: its sources name t
     mapfile -t binaries < <(grep -rl 'tier::' tests/tests | cut -d / -f 3 | sed 's/\.rs$//' | sort -u)
     [ "${#binaries[@]}" -gt 0 ] || return 1 # without a name cargo would run all of them
     QERA_TEST_TIER=long cargo test -p qera-tests --release "${binaries[@]/#/--test=}"
+}
+
+# Inputs for each parser and each file of the state. QERA_FUZZ=N of each; QERA_FUZZ_LEDGER=FILE goes
+# on behind what that file counts, and adds up there. An input of a few kilobytes that makes a
+# parser ask for gigabytes meets the limit of the address space.
+stage_fuzz() {
+    local status=0 log
+    log=$(mktemp)
+    cargo test --workspace --release --lib --no-run || status=$?
+    if [ "$status" -eq 0 ]; then
+        (
+            ulimit -v 8388608
+            QERA_FUZZ="${QERA_FUZZ:-200000}" \
+                cargo test --workspace --release --lib trials::fuzz -- --nocapture
+        ) | tee "$log" || status=$?
+        grep '^fuzz:' "$log" || status=1
+    fi
+    rm -f "$log"
+    return "$status"
 }
 
 # The process beside a disk that fails and under signals. QERA_CRASH=N faults, and a folder of signals

@@ -25,6 +25,8 @@ pub(crate) mod settings;
 pub(crate) mod solve;
 pub(crate) mod source;
 pub(crate) mod state;
+#[cfg(test)]
+mod trials;
 pub(crate) mod weights;
 
 pub use calibrate::aside::Aside;

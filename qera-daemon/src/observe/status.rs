@@ -171,6 +171,14 @@ pub(crate) struct LayerStatus {
 }
 
 impl Status {
+    /// Reads the bytes of the file.
+    ///
+    /// # Errors
+    /// What is no status about them.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
     /// Reads a state folder's status without disturbing the daemon that holds it.
     ///
     /// # Errors
@@ -185,7 +193,7 @@ impl Status {
                         .into(),
             });
         };
-        let mut status: Self = serde_json::from_slice(&text).map_err(|e| Fatal::StateRefused {
+        let mut status = Self::parse(&text).map_err(|e| Fatal::StateRefused {
             path: path.clone(),
             reason: e.to_string(),
         })?;

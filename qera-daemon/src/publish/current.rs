@@ -87,6 +87,15 @@ pub(crate) struct CurrentInputs {
 }
 
 impl Current {
+    /// Reads a manifest; `None` where it is damaged or of a program that writes other ones.
+    #[must_use]
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        match seal_of(bytes) {
+            ManifestSeal::Broken => None,
+            ManifestSeal::Whole | ManifestSeal::Unsealed => serde_json::from_slice(bytes).ok(),
+        }
+    }
+
     /// Whether it is written in the forms that these settings ask for, under the names and in the
     /// row orders that those have by now: what config.json says of heads may have been corrected.
     #[must_use]
@@ -137,9 +146,5 @@ fn in_folder(folder: &Path) -> Result<Option<Current>, Fatal> {
     let Some(bytes) = read_if_there(&folder.join(MANIFEST))? else {
         return Ok(None);
     };
-    let is_broken = seal_of(&bytes) == ManifestSeal::Broken;
-    Ok(match is_broken {
-        true => None,
-        false => serde_json::from_slice(&bytes).ok(),
-    })
+    Ok(Current::parse(&bytes))
 }
