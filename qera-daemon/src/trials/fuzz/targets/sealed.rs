@@ -93,7 +93,10 @@ fn counted(bytes: &[u8]) -> Option<Vec<Record>> {
                 return None;
             };
             match kind.as_str() {
-                "lost" => Some(lost.insert(value.as_u64()?)).map(drop),
+                "lost" => {
+                    lost.insert(value.as_u64()?);
+                    Some(())
+                }
                 "shard" => {
                     let record: Record = serde_json::from_value((*value).clone()).ok()?;
                     let follows = record.number == shards.len() as u64 + 1;
