@@ -36,10 +36,7 @@ pub(crate) fn eigen(g: &Mat<f64>) -> Result<Eigenpairs, SolveError> {
             values: Vec::new(),
         });
     }
-    let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (g[(i, j)] + g[(j, i)]));
-    if (0..n).any(|j| (0..n).any(|i| !symmetric[(i, j)].is_finite())) {
-        return Err(SolveError::Overflow);
-    }
+    let symmetric = symmetric_part(g)?;
     let Ok(eigen) = symmetric.self_adjoint_eigen(Side::Lower) else {
         return by_rotations(&symmetric);
     };
@@ -47,6 +44,20 @@ pub(crate) fn eigen(g: &Mat<f64>) -> Result<Eigenpairs, SolveError> {
         vectors: eigen.U().reverse_cols().to_owned(),
         values: (0..n).rev().map(|i| eigen.S()[i]).collect(),
     })
+}
+
+/// (G + G^T) / 2.
+///
+/// # Errors
+/// [`SolveError`]: a number that is not finite.
+pub(crate) fn symmetric_part(g: &Mat<f64>) -> Result<Mat<f64>, SolveError> {
+    let n = g.nrows();
+    let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (g[(i, j)] + g[(j, i)]));
+    if symmetric.is_all_finite() {
+        Ok(symmetric)
+    } else {
+        Err(SolveError::Overflow)
+    }
 }
 
 /// By Jacobi's rotations, which converge for every symmetric matrix, at some ten times the time:

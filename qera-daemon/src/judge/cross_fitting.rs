@@ -21,9 +21,10 @@
 
 use faer::Mat;
 
-use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::dense::{Eigenpairs, product};
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::orthonormalise;
+use crate::host::subspace::small_top::top_eigen;
 use crate::host::transpose::transposed;
 use crate::judge::ends::Ends;
 use crate::judge::sampled_folds::{Part, Sample};
@@ -100,13 +101,7 @@ impl CrossFitting<'_> {
 
     /// The top k eigenvectors under the shrinkage a and their values.
     fn top(&self, ends: &Ends, a: f64) -> Result<Eigenpairs, SolveError> {
-        let Eigenpairs {
-            vectors,
-            mut values,
-        } = eigen(&ends.blend(a))?;
-        values.truncate(self.layer.rank);
-        let vectors = vectors.subcols(0, values.len()).to_owned();
-        Ok(Eigenpairs { vectors, values })
+        top_eigen(&ends.blend(a), self.layer.rank)
     }
 
     fn space(&self, training: &Training<'_>, wide: &mut Vec<f32>) -> Result<FoldSpace, SolveError> {

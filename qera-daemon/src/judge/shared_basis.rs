@@ -12,13 +12,14 @@
 use faer::Mat;
 
 use crate::host::compute::Compute;
-use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::dense::{Eigenpairs, product};
 use crate::host::second_moment::metric::{blend, scaled};
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::{Columns, orthonormalise, start};
 use crate::host::subspace::cycle::first_block;
 use crate::host::subspace::error_operand::ErrorOperand;
+use crate::host::subspace::small_top::top_eigen;
 use crate::host::transpose::transposed;
 
 /// Up to this n the basis of the candidates is the whole space.
@@ -188,9 +189,8 @@ impl<'a> Krylov<'a> {
         let mut best = Mat::zeros(s, 0);
         for a in BLENDS {
             let g = Mat::from_fn(s, s, |i, j| (1.0 - a) * full[(i, j)] + a * diagonal[(i, j)]);
-            let Eigenpairs { vectors, .. } = eigen(&g)?;
-            let fresh = vectors.subcols(0, count).to_owned();
-            let fresh = orthonormalise(fresh, best.as_ref(), s - best.ncols());
+            let Eigenpairs { vectors, .. } = top_eigen(&g, count)?;
+            let fresh = orthonormalise(vectors, best.as_ref(), s - best.ncols());
             best = joined(&best, &fresh);
         }
         Ok(best)
