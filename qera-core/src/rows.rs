@@ -131,6 +131,38 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The values of all rows, row-major.
+    pub(crate) const fn values(&self) -> &'a [f32] {
+        self.values
+    }
+
+    /// At most `count` rows from `first` on.
+    pub(crate) fn range(&self, first: usize, count: usize) -> Self {
+        let end = first.saturating_add(count).min(self.len());
+        let first = first.min(end);
+        Self {
+            values: &self.values[first * self.in_features..end * self.in_features],
+            in_features: self.in_features,
+            weights: self.weights.map(|weights| &weights[first..end]),
+        }
+    }
+
+    /// Other rows, one for each of these, with the weights of these.
+    pub(crate) fn weights_for<'b>(
+        &self,
+        values: &'b [f32],
+        in_features: usize,
+    ) -> Result<Rows<'b>, ShapeError>
+    where
+        'a: 'b,
+    {
+        let rows = Rows::<'b>::new(values, in_features)?;
+        match self.weights {
+            Some(weights) => rows.weighted(weights),
+            None => Ok(rows),
+        }
+    }
+
     /// Goes through the rows with their weights, in order.
     ///
     /// ```

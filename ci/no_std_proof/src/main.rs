@@ -16,10 +16,11 @@ mod reconstruct;
 mod rounding;
 mod rows;
 mod runtime;
+mod sketch;
 mod statistics;
 
 /// What is checked, in the order of the data's way.
-const CHECKS: [fn() -> bool; 22] = [
+const CHECKS: [fn() -> bool; 23] = [
     rows::dtypes,
     rows::decoding,
     rows::checked_rows,
@@ -42,13 +43,12 @@ const CHECKS: [fn() -> bool; 22] = [
     reconstruct::problem,
     reconstruct::methods,
     reconstruct::whitened_route,
+    sketch::output_error_sketch,
 ];
 
 /// Runs the checks; 0, or the number of the first that fails.
 fn run() -> i32 {
-    let mut number = 0;
-    for check in CHECKS {
-        number += 1;
+    for (number, check) in (1..).zip(CHECKS) {
         if !check() {
             return number;
         }

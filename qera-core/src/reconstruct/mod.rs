@@ -12,6 +12,8 @@
 //! - [`reconstruct_whitened`] is the paper's own route through `R^{1/2}` and a full SVD: what its
 //!   reader looks for, and the independent check of the projection. Both give the same `C` wherever
 //!   `R` is invertible.
+//! - [`reconstruct_sketched`] needs no `R` and holds no `E`: it takes the directions from a sketch of
+//!   the output errors, [`ErrorSketch`](crate::statistics::ErrorSketch).
 //! - [`output_error`] measures `f` for any factors, for example after they were rounded.
 //!
 //! ```
@@ -52,6 +54,7 @@ mod problem;
 mod projection;
 mod report;
 mod scaled;
+mod sketched;
 mod whitened;
 
 use nalgebra::DMatrixViewMut;
@@ -61,6 +64,10 @@ pub use objective::{OutputErrorError, output_error, output_error_workspace_len};
 pub use problem::{Problem, ProblemError, Statistic};
 pub use projection::{ReconstructError, reconstruct_exact, reconstruct_workspace_len};
 pub use report::Report;
+pub use sketched::{
+    Shrinkage, SketchedError, SketchedReport, reconstruct_sketched, reconstruct_sketched_shrunk,
+    sketched_workspace_len,
+};
 pub use whitened::{RootMethod, WhitenedError, reconstruct_whitened, whitened_workspace_len};
 
 /// Reconstructs by any method: the solve is the method's, the report is under the problem's own

@@ -7,6 +7,7 @@
 //! | [`MeanAbs`] | m f64 | E\|x_i\|: LQER as its paper defines it |
 //! | [`BatchMaxMeanAbs`] | m f64 | the largest batch mean of \|x_i\|: LQER as its code computes it |
 //! | [`Autocorrelation`] | m (m + 1) / 2 f64 | R = E\[x^T x\]: QERA-exact |
+//! | [`ErrorSketch`] | l - 1 rows of out_features f32 | QERA-exact without R, where E is known before the rows come |
 //! | [`BlockMeans`] | 3 numbers | held-out error with Student-t intervals |
 //!
 //! # One recurrence
@@ -33,6 +34,7 @@ mod autocorrelation;
 mod batch_max_mean_abs;
 mod channels;
 mod error;
+mod error_sketch;
 mod fold;
 mod held_out;
 mod mean_abs;
@@ -43,6 +45,10 @@ mod student_t;
 pub use autocorrelation::{Autocorrelation, BlockShare};
 pub use batch_max_mean_abs::BatchMaxMeanAbs;
 pub use error::StatisticError;
+pub use error_sketch::{
+    ErrorSketch, OptimumInterval, SketchError, SketchRoom, SketchTotals,
+    error_sketch_workspace_len, output_errors,
+};
 pub use held_out::{BlockMeans, Interval};
 pub use mean_abs::MeanAbs;
 pub use moments::Moments;

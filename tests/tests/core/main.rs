@@ -15,4 +15,5 @@ mod mxint;
 mod reconstruct;
 mod refused_rows;
 mod rounding;
+mod sketch;
 mod statistics;
