@@ -5,7 +5,7 @@
 const MAPPED_BYTES: i32 = 512 << 10;
 /// What stays at the end of the heap for the next array.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT_BYTES: i32 = 2 << 20;
+const KEPT_BYTES: i32 = 8 << 20;
 
 /// Lets glibc give large arrays back at once.
 ///
