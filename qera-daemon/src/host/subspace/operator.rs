@@ -28,6 +28,15 @@ impl ErrorOperator<'_> {
         self.error.n()
     }
 
+    /// Operations of G times a vector.
+    pub(crate) const fn flops(&self) -> usize {
+        let (m, n) = (self.error.m(), self.n());
+        match self.metric {
+            Metric::Shrunk { .. } => 4 * m * n + 2 * m * m,
+            Metric::Diagonal { .. } => 4 * m * n,
+        }
+    }
+
     /// f32 products; the values are scaled, the subspace is not affected.
     pub(crate) fn apply_f32(&self, v: MatRef<'_, f64>) -> Mat<f64> {
         let t = self.error.times(transposed(v).as_ref());

@@ -42,6 +42,10 @@ pub(crate) const DENSE_MAX: usize = 512;
 pub(crate) const DENSE_PANEL: usize = 128;
 /// Most blocks of the first cycle: natural spectra take 9.
 const BLOCKS_FIRST: usize = 12;
+/// What it costs to decompose Q^T G Q of c columns, in f32 products of the same time: so many c^3.
+const LOOK_FLOPS: usize = 30;
+/// Looks that a block must be worth: one of three shows that no further block is needed.
+const LOOKS: usize = 2;
 /// Blocks of the single cycle from a warm start: excess 1e-8 to 1e-6 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
 /// Cycles at most: a bound, not a schedule.
@@ -123,13 +127,25 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError>
     })
 }
 
+/// Columns from which on the basis of a cold start is looked at: fewer are hardly ever enough. Not
+/// before it is whole where it costs more to look than to go on: the blocks of small layers are
+/// cheap, and of those of SmolLM2 nearly all take twelve.
+const fn first_look(k: usize, vector_flops: usize) -> usize {
+    let columns = 4 * k + first_block(k);
+    let block = first_block(k).saturating_mul(vector_flops);
+    if LOOKS * LOOK_FLOPS * columns.pow(3) > block {
+        usize::MAX
+    } else {
+        columns
+    }
+}
+
 fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> {
     let random = start(operator.n(), first_block(k));
     let mut cycle = Cycle::new(operator, k, krylov_columns(operator.n(), k));
-    // Fewer columns are hardly ever enough, and to look costs their cube.
     let limits = Growth {
         blocks: BLOCKS_FIRST,
-        looked_at_from: 4 * k + first_block(k),
+        looked_at_from: first_look(k, operator.flops()),
     };
     let mut found = cycle.run(random, limits)?;
     if found.pairs.may_repeat(first_block(k)) {
@@ -150,4 +166,26 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> 
         }
     }
     Ok(found.subspace(k, beyond))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Operations of G times a vector for an m x n layer.
+    const fn flops(m: usize, n: usize) -> usize {
+        4 * m * n + 2 * m * m
+    }
+
+    #[test]
+    fn small_layers_are_looked_at_once() {
+        for (m, n) in [(576, 576), (576, 1536), (1536, 576), (1024, 1024)] {
+            assert_eq!(first_look(32, flops(m, n)), usize::MAX, "{m} x {n}");
+        }
+        // Where a block costs many looks, or the basis has few columns.
+        for (m, n) in [(2048, 2048), (4096, 4096), (4096, 11008)] {
+            assert_eq!(first_look(32, flops(m, n)), 144, "{m} x {n}");
+        }
+        assert_eq!(first_look(8, flops(640, 640)), 48);
+    }
 }
