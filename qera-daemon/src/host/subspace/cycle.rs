@@ -1,10 +1,11 @@
 //! One cycle of block Krylov: a basis that grows until Rayleigh-Ritz on it is good enough.
 
-use crate::host::dense::{Eigenpairs, eigen, product};
+use crate::host::dense::{Eigenpairs, product};
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::{Columns, Projection, Remainder, orthonormalise};
 use crate::host::subspace::operator::ErrorOperator;
 use crate::host::subspace::ritz::lacking;
+use crate::host::subspace::small_top::top_eigen;
 
 use faer::{Mat, MatRef};
 
@@ -265,13 +266,13 @@ impl<'a> Cycle<'a> {
         let Eigenpairs {
             vectors: rotation,
             mut values,
-        } = eigen(&small.to_owned())?;
+        } = top_eigen(&small.to_owned(), nearby(self.k).min(used))?;
         let (kept, count) = (kept(self.k).min(used), self.k.min(used));
         let last = rotation.as_ref().submatrix(used - width, 0, width, count);
         let lacking = lacking(&values[..kept], count, &remainder.squares(last));
         values.truncate(kept);
         Ok(Pairs {
-            rotation: rotation.subcols(0, nearby(self.k).min(used)).to_owned(),
+            rotation,
             captured: values[..count].iter().sum(),
             values,
             lacking,
