@@ -13,6 +13,7 @@ NAME = "qera"  # of the adapter
 KEPT = 3  # generations: the fewest that the daemon takes
 PART = 8  # prompts, before the kills and after
 LONG_ANSWER = 64
+FOLDED = re.compile(r"^folded (\S+): ", re.MULTILINE)
 LOADED = re.compile(r"Loaded new LoRA adapter: name '(\S+)', path '(\S+)'")
 
 
@@ -67,6 +68,11 @@ class LiveRun:
     def serves_current(self, server):
         return server.ask.roots().get(NAME) == self.current()
 
+    def written(self, daemon):
+        """The names of all shards, also of those that were consumed."""
+        waiting = {path.name for path in self.activations.glob("[!.]*.safetensors")}
+        return waiting | set(FOLDED.findall(daemon.said()))
+
     def ask(self, server, model, prompts):
         for prompt in prompts:
             server.ask.complete(model, prompt)
@@ -75,6 +81,8 @@ class LiveRun:
         """Ends with the daemon killed at work, and the server by the caller."""
         with self.daemon(server) as daemon:
             self.ask(server, "base", self.prompts[:PART])
+            # What is in hand when a server is killed is lost, and nobody waits for it thereafter.
+            daemon.wait("the shards of all requests", lambda: len(self.written(daemon)) == PART, 120)
             daemon.wait("the first hand-over", lambda: NAME in server.ask.roots(), 240)
             self.seen.before_kill = server.ask.roots()[NAME]
             daemon.kill()

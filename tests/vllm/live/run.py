@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -29,6 +30,7 @@ SUITES = {
     "overhead": OverheadTests,
     "commands": CommandsTests,
 }
+LONG = {"swaps", "commands"}  # without QERA_TEST_TIER=long only where they are named
 
 
 def main():
@@ -36,16 +38,17 @@ def main():
     parser.add_argument("--daemon", required=True, help="the qera-daemon binary")
     parser.add_argument("--source", required=True, help="folder with model/, calibration.txt, evaluation.txt")
     parser.add_argument("--work", required=True, type=pathlib.Path, help="where all is written")
-    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}; without any, all")
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}; see LONG")
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}")
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", message="TypedStorage")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and daemons end with their `with` blocks
+    usual = SUITES.keys() if os.environ.get("QERA_TEST_TIER") == "long" else SUITES.keys() - LONG
     stage, failed = Stage(arguments.daemon, arguments.source, arguments.work), 0
     for name, suite in SUITES.items():
-        if not arguments.suites or name in arguments.suites:
+        if name in (arguments.suites or usual):
             begin = time.monotonic()
             passed, broken = run(name, lambda: suite(stage))
             failed += broken
