@@ -20,7 +20,7 @@ use qera_core::statistics::{Autocorrelation, ErrorSketch, SketchRoom, error_sket
 use safetensors::SafeTensors;
 
 const RANK: usize = 32;
-const LENGTHS: [usize; 3] = [32, 64, 128];
+const LENGTHS: [usize; 4] = [32, 64, 128, 256];
 
 /// A layer: rows, E, and R of the rows.
 struct Layer {
