@@ -18,8 +18,10 @@ pub(crate) enum Limit {
     Hash,
     /// Room for a shard to be read while another is folded.
     Memory,
-    /// Folding, and the solves that it waits for.
+    /// Folding.
     Accumulation,
+    /// Solves, of a live run: workers wait for them.
+    Solves,
 }
 
 impl Limit {
@@ -30,6 +32,7 @@ impl Limit {
             Self::Hash => "hashing",
             Self::Memory => "the memory for shards",
             Self::Accumulation => "accumulation",
+            Self::Solves => "solving",
         }
     }
 }

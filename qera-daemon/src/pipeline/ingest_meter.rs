@@ -155,7 +155,13 @@ impl MeterReading {
             return Limit::Memory;
         }
         if blocked >= idle {
-            return Limit::Accumulation;
+            // While the feeder waits for folding at least one worker folds; else they are kept by
+            // solves, or have no core because of them.
+            return if 2 * self.folding < blocked {
+                Limit::Solves
+            } else {
+                Limit::Accumulation
+            };
         }
         let longest = self.disk.time.max(self.cache.time).max(hashing);
         if longest == hashing {
@@ -196,10 +202,16 @@ mod tests {
         // The feeder is blocked, and workers hardly ever wait.
         let folds = MeterReading {
             workers: seconds(20),
+            folding: seconds(15),
             shards_awaited: seconds(1),
             ..read
         };
         assert_eq!(folds.limit(1), Limit::Accumulation);
+        let solves = MeterReading {
+            folding: seconds(2),
+            ..folds
+        };
+        assert_eq!(solves.limit(1), Limit::Solves);
         // The workers wait.
         let starves = MeterReading {
             shards_awaited: seconds(7),
@@ -226,6 +238,7 @@ mod tests {
         // It had to wait for room, and folding would have kept it anyway.
         let slow = MeterReading {
             memory: cost(60),
+            folding: seconds(60),
             ..starves
         };
         assert_eq!(slow.limit(1), Limit::Accumulation);
