@@ -53,6 +53,10 @@
 //! The Gram matrix squares the singular values, which costs eigenvalues below r eps of the largest:
 //! these are set to zero, and belong to what the bound leaves open anyway.
 //!
+//! The caller chooses the block by the room that is lent. Large blocks mean fewer shrinks, of which
+//! each loses something; the eigenvectors cost least a row, r^3 / block, at blocks of l / 2. The
+//! figures above are of blocks of l rows.
+//!
 //! # References
 //! Liberty, *Simple and deterministic matrix sketching*, KDD 2013; Ghashami, Liberty, Phillips and
 //! Woodruff, *Frequent Directions*, SIAM J. Comput. 45 (2016), theorem 1.1 and section 3 (merging).
