@@ -17,6 +17,8 @@
 //! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with its derivation.
 //! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with an honest report.
 //!
+//! [`device`] puts 1 to 3 and 7 together for a microcontroller: one struct over one lent buffer.
+//!
 //! Beside them [`pseudo_random`]: the one fixed sequence that starting blocks and samples are drawn
 //! from.
 //!
@@ -45,6 +47,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod device;
 pub mod dtype;
 pub mod linalg;
 pub mod packed;

@@ -9,6 +9,7 @@
 #![no_std]
 #![no_main]
 
+mod device;
 mod golden;
 mod linalg;
 mod quantize;
@@ -40,10 +41,10 @@ const CHECKS: [fn() -> bool; 23] = [
     linalg::top_eigenvectors,
     rounding::metrics,
     rounding::roundings,
-    reconstruct::problem,
     reconstruct::methods,
     reconstruct::whitened_route,
     sketch::output_error_sketch,
+    device::in_f32,
 ];
 
 /// Runs the checks; 0, or the number of the first that fails.

@@ -39,7 +39,7 @@ fn predicates() -> bool {
 /// The precision to which the golden numbers are printed.
 const PRINTED: f64 = 1e-8;
 
-pub fn problem() -> bool {
+fn problem() -> bool {
     state_problem().unwrap_or(false)
 }
 
@@ -71,7 +71,7 @@ fn state_problem() -> Option<bool> {
 }
 
 pub fn methods() -> bool {
-    solve_by_methods().unwrap_or(false)
+    problem() && solve_by_methods().unwrap_or(false)
 }
 
 fn solve_by_methods() -> Option<bool> {

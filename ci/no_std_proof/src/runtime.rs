@@ -1,4 +1,4 @@
-//! What an operating system's libraries would have brought: the entry point, the way out, the four
+//! What an operating system's libraries would have brought: the entry point, the way out, the five
 //! memory functions that the compiler calls by name, and the panic handler. The only file here with
 //! `unsafe` code.
 
@@ -95,4 +95,13 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
         }
     }
     0
+}
+
+/// # Safety
+/// As C's `bcmp`.
+// SAFETY: nothing else in the program defines a symbol of this name.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
+    // SAFETY: the caller gives `len` readable bytes at both.
+    unsafe { memcmp(left, right, len) }
 }

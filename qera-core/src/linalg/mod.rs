@@ -24,6 +24,7 @@ mod columns;
 mod jacobi_eigen;
 mod jacobi_svd;
 mod lent;
+mod narrow;
 mod newton_schulz;
 mod rotation;
 
@@ -45,3 +46,4 @@ pub use rotation::JACOBI_MAX_SWEEPS;
 
 pub(crate) use columns::{add_scaled, dot, dot_add_scaled};
 pub(crate) use lent::{Workspace, expect_length, expect_matrix, from_lent};
+pub(crate) use narrow::{add_scaled_narrow, narrow, narrow_dot};

@@ -14,6 +14,7 @@
 //!   `R` is invertible.
 //! - [`reconstruct_sketched`] needs no `R` and holds no `E`: it takes the directions from a sketch of
 //!   the output errors, [`ErrorSketch`](crate::statistics::ErrorSketch).
+//! - [`reconstruct_narrow`] is theorem 1 for devices: in f32, E streamed, no array of its size.
 //! - [`output_error`] measures `f` for any factors, for example after they were rounded.
 //!
 //! ```
@@ -49,6 +50,7 @@
 
 mod method;
 mod metric;
+mod narrow;
 mod objective;
 mod problem;
 mod projection;
@@ -60,6 +62,10 @@ mod whitened;
 use nalgebra::DMatrixViewMut;
 
 pub use method::{Method, StatisticKind};
+pub use narrow::{
+    NarrowError, NarrowProblem, NarrowReport, NarrowRoom, narrow_columns_len, narrow_workspace_len,
+    reconstruct_narrow,
+};
 pub use objective::{OutputErrorError, output_error, output_error_workspace_len};
 pub use problem::{Problem, ProblemError, Statistic};
 pub use projection::{ReconstructError, reconstruct_exact, reconstruct_workspace_len};

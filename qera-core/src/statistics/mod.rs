@@ -8,6 +8,7 @@
 //! | [`BatchMaxMeanAbs`] | m f64 | the largest batch mean of \|x_i\|: LQER as its code computes it |
 //! | [`Autocorrelation`] | m (m + 1) / 2 f64 | R = E\[x^T x\]: QERA-exact |
 //! | [`ErrorSketch`] | l - 1 rows of out_features f32 | QERA-exact without R, where E is known before the rows come |
+//! | [`NarrowAutocorrelation`] | m (m + 1) / 2 f32 | the same R on a device, and its shards of sums |
 //! | [`BlockMeans`] | 3 numbers | held-out error with Student-t intervals |
 //!
 //! # One recurrence
@@ -39,6 +40,7 @@ mod fold;
 mod held_out;
 mod mean_abs;
 mod moments;
+mod narrow_autocorrelation;
 mod second_moment;
 mod student_t;
 
@@ -52,5 +54,6 @@ pub use error_sketch::{
 pub use held_out::{BlockMeans, Interval};
 pub use mean_abs::MeanAbs;
 pub use moments::Moments;
+pub use narrow_autocorrelation::NarrowAutocorrelation;
 pub use second_moment::{DeadChannels, SecondMoment};
 pub use student_t::student_t_quantile;

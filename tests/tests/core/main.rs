@@ -7,6 +7,7 @@
 )]
 
 mod decode;
+mod device;
 mod golden;
 mod grids;
 mod held_out;
