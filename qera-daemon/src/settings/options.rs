@@ -332,7 +332,7 @@ pub(crate) struct Options {
     /// [default: auto, what measured fastest on CPUs like this one]
     #[arg(
         long,
-        value_name = "auto|portable|avx2|avx512|avx512-bf16|amx-bf16",
+        value_name = "auto|portable|avx2|avx512|avx512-bf16|amx-bf16|neon",
         global = true
     )]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,12 +14,19 @@ fn kernels_by_name() {
         assert_eq!(
             refused.to_string(),
             format!(
-                "'{name}' is no kernel: auto, portable, avx2, avx512, avx512-bf16, amx-bf16, amx-bf16-model"
+                "'{name}' is no kernel: auto, portable, avx2, avx512, avx512-bf16, amx-bf16, amx-bf16-model, neon"
             )
         );
     }
     let here: Vec<&str> = available.iter().map(|kernel| kernel.name()).collect();
-    for name in ["portable", "avx2", "avx512", "avx512-bf16", "amx-bf16"] {
+    for name in [
+        "portable",
+        "avx2",
+        "avx512",
+        "avx512-bf16",
+        "amx-bf16",
+        "neon",
+    ] {
         match Kernel::named(name) {
             Ok(kernel) => assert!(available.contains(&kernel) && kernel.name() == name),
             Err(KernelError::Refused { why, .. }) => {

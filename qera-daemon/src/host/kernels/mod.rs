@@ -15,7 +15,6 @@
 //! Tiles, blocks and the tasks handed to cores are cut by sizes alone, so that no bit depends on
 //! the number of threads.
 
-#[cfg(target_arch = "x86_64")]
 mod auto;
 pub(crate) mod micro;
 pub(crate) mod names;
@@ -58,6 +57,8 @@ enum Vectors {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// What pairs of bf16 rows are multiplied by, without being widened.
@@ -80,7 +81,7 @@ struct TileShape {
 pub enum KernelError {
     /// Not a name of a kernel.
     #[error(
-        "'{0}' is no kernel: auto, portable, avx2, avx512, avx512-bf16, amx-bf16, amx-bf16-model"
+        "'{0}' is no kernel: auto, portable, avx2, avx512, avx512-bf16, amx-bf16, amx-bf16-model, neon"
     )]
     Unknown(String),
     /// A kernel for another CPU.
@@ -108,50 +109,30 @@ impl Kernel {
         vectors: Vectors::Portable,
         pairs: None,
     };
+    #[cfg(target_arch = "aarch64")]
+    const NEON: Self = Self {
+        vectors: Vectors::Neon,
+        pairs: None,
+    };
 
     /// Every kernel of instructions that this CPU can run, `portable` first.
     #[must_use]
     pub fn available() -> Vec<Self> {
         let mut found = vec![Self::PORTABLE];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let has = auto::Cpu::here().has;
-            let mut add = |is_here: bool, vectors, pairs| {
-                if is_here {
-                    found.push(Self { vectors, pairs });
-                }
-            };
-            add(has.avx2, Vectors::Avx2, None);
-            add(has.avx512, Vectors::Avx512, None);
-            add(
-                has.avx512_bf16,
-                Vectors::Avx512,
-                Some(PairProducts::Avx512Bf16),
-            );
-            if let Some(Ok(unit)) = has.tile_unit() {
-                add(true, Vectors::Avx512, Some(PairProducts::Amx(unit)));
-            }
-        }
+        found.extend(auto::here());
         found
     }
 
     /// What `auto` stands for on this CPU.
     #[must_use]
     pub fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        return auto::Cpu::here().best();
-        #[cfg(not(target_arch = "x86_64"))]
-        return Self::PORTABLE;
+        auto::best()
     }
 
     /// Why `auto` does without an instruction that it would use on this CPU.
     #[must_use]
     pub(crate) fn done_without() -> Option<String> {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(Err(refusal)) = auto::Cpu::here().has.tile_unit() {
-            return Some(format!("without AMX: {refusal}"));
-        }
-        None
+        auto::tile_refusal().map(|why| format!("without AMX: {why}"))
     }
 
     /// The tile program by its model, beside the widest vectors of this CPU.
@@ -175,14 +156,14 @@ impl Kernel {
             "avx512" => "AVX-512F",
             "avx512-bf16" => "AVX-512F and AVX512-BF16",
             "amx-bf16" => "AVX-512F, AMX-TILE and AMX-BF16",
+            "neon" => "64-bit ARM",
             "amx-bf16-model" => return Ok(Self::modelled()),
             _ => return Err(KernelError::Unknown(name.into())),
         };
-        #[cfg(target_arch = "x86_64")]
-        if let ("amx-bf16", Some(Err(refusal))) = (name, auto::Cpu::here().has.tile_unit()) {
+        if let ("amx-bf16", Some(why)) = (name, auto::tile_refusal()) {
             return Err(KernelError::Refused {
                 name: name.into(),
-                why: refusal.to_string(),
+                why,
             });
         }
         let here = Self::available();
@@ -239,6 +220,8 @@ impl Kernel {
             Vectors::Avx2 => (16, micro::avx2::COLUMNS),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 => (48, micro::COLUMNS),
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon => (micro::neon::LANES, micro::neon::COLUMNS),
         };
         TileShape { lanes, columns }
     }
@@ -251,6 +234,8 @@ impl Kernel {
             Vectors::Avx2 => micro::avx2::add(tile, sums),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 => micro::avx512::add(tile, sums),
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon => micro::add(tile, sums),
         }
     }
 
@@ -262,6 +247,8 @@ impl Kernel {
             Vectors::Avx2 => 8,
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 => 16,
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon => 4,
         }
     }
 }
@@ -274,6 +261,8 @@ impl Vectors {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
         }
     }
 }

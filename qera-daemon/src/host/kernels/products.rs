@@ -75,6 +75,8 @@ impl Sum for f32 {
             Vectors::Avx512 => {
                 micro::avx512::columns(width / 16, x, from_fn(column), tile);
             }
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon => micro::neon::columns(width / 4, x, from_fn(column), tile),
         }
     }
 
@@ -87,7 +89,7 @@ impl Sum for f64 {
     fn lanes(kernel: Kernel) -> usize {
         match kernel.vectors {
             Vectors::Portable => kernel.vector(),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             _ => kernel.vector() / 2,
         }
     }
@@ -111,6 +113,8 @@ impl Sum for f64 {
             Vectors::Avx512 => {
                 micro::avx512::columns_f64(width / 8, x, from_fn(column), tile);
             }
+            #[cfg(target_arch = "aarch64")]
+            Vectors::Neon => micro::neon::columns_f64(width / 2, x, from_fn(column), tile),
         }
     }
 

@@ -180,6 +180,8 @@ fn in_numbers(
         Vectors::Avx2 => micro::avx2::packed,
         #[cfg(target_arch = "x86_64")]
         Vectors::Avx512 => micro::avx512::packed,
+        #[cfg(target_arch = "aarch64")]
+        Vectors::Neon => micro::neon::packed,
     };
     let packing = Packing {
         shape,

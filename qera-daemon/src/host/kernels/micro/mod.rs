@@ -10,13 +10,15 @@
 //! | AVX-512, f32 | 48 x 8 | 24 sums, 3 of `a` | avx512f |
 //! | AVX512-BF16 | 48 x 8, two t a step, products exact | the same | avx512_bf16 |
 //! | AVX2, f32 | 16 x 6 | 12 sums, 2 of `a` | avx2 and fma |
+//! | NEON, f32 | 8 x 8 | 16 sums, 2 of `a`, 2 or 8 of `b` | 64-bit ARM |
 //! | portable, f32 | 8 x 4 | what the compiler finds | anything |
 //! | AMX, f32 sums of bf16 numbers | 32 x 32, 16 pairs a step ([`amx`]) | 4 tiles of sums, 4 of numbers | amx_bf16 |
-//! | the same with f64 sums, `b` widened as it is read | 24 x 8, 8 x 6, 8 x 4 | the same | the same |
+//! | the same with f64 sums, `b` widened as it is read | 24 x 8, 8 x 6, 4 x 8, 8 x 4 | the same | the same |
 //!
-//! The only `unsafe` of the kernels is in this folder: a hint here, in `x86.rs` loads and stores
-//! through references to whole vectors, and the calls of functions that need a CPU feature, which
-//! [`Kernel`](super::Kernel) has found; in `amx` three pieces of assembly and a system call.
+//! The only `unsafe` of the kernels is in this folder: a hint here, in `x86.rs` and `neon.rs` loads
+//! and stores through references to whole vectors, and the calls of functions that need a CPU
+//! feature, which [`Kernel`](super::Kernel) has found; in `amx` three pieces of assembly and a system
+//! call.
 
 #![allow(
     unsafe_code,
@@ -24,6 +26,8 @@
 )]
 
 pub(super) mod amx;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

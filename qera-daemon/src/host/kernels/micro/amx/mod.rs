@@ -113,6 +113,7 @@ impl TileSession {
 }
 
 /// 4-byte numbers of a block of `a`, and of one of `b`.
+#[cfg(target_arch = "x86_64")]
 const fn block_length(parts: NumberParts) -> usize {
     CHANNELS * STEPS * parts.count()
 }

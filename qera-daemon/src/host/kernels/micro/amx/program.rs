@@ -40,6 +40,7 @@ macro_rules! program {
         $to! { (store 0 0) (store 1 64) (store 2 2048) (store 3 2112) }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use program;
 
 /// An instruction, for the model.

@@ -1,29 +1,42 @@
-//! What `--kernel auto` stands for: a table by vendor, family and instructions.
-//!
-//! | CPU | f32 rows | f16 rows | bf16 rows |
-//! |---|---|---|---|
-//! | Intel with AMX-BF16 and AVX-512F | avx512 | amx-bf16 | amx-bf16 |
-//! | AMD of families 25 and 26 (Zen 4, Zen 5) with AVX512-BF16 | avx512 | avx512 | avx512-bf16 |
-//! | any other with AVX-512F | avx512 | avx512 | avx512 |
-//! | with AVX2 and FMA | avx2 | avx2 | avx2 |
-//! | any other | portable | portable | portable |
-//!
-//! An instruction is not worth the same everywhere. `vdpbf16ps` has twice the products of an f32
-//! multiply-add: Zen 4 begins as many of either in a cycle, Sapphire Rapids a quarter, so that there
-//! X^T X of 2,048 rows of 4096 took 0.485 s by it and 0.37 s as f32. A CPU of which nothing was
-//! measured gets the widest f32 products that it has. Other CPUs than those of x86-64: portable.
-//! AMX's row stands on the rates in Intel's manuals (`micro::amx`): it was not run on such a CPU.
-//! Where the operating system gives no permission for its tiles, or their trial product is wrong,
-//! `auto` does without, and the log says why.
-//!
-//! A table and no timing at the start: the forms differ in the order of their sums, so that bytes
-//! would depend on who else was busy.
+//! The rows of x86-64: what CPUID says of the CPU, and whether the operating system agrees.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 
 use crate::host::kernels::micro::amx::TileUnit;
 use crate::host::kernels::micro::amx::probe::{self, TileRefusal};
 use crate::host::kernels::{Kernel, PairProducts, Vectors};
+
+/// Every kernel of instructions that this CPU can run.
+pub(super) fn here() -> Vec<Kernel> {
+    let has = Cpu::here().has;
+    let mut found = Vec::new();
+    let mut add = |is_here: bool, vectors, pairs| {
+        if is_here {
+            found.push(Kernel { vectors, pairs });
+        }
+    };
+    add(has.avx2, Vectors::Avx2, None);
+    add(has.avx512, Vectors::Avx512, None);
+    add(
+        has.avx512_bf16,
+        Vectors::Avx512,
+        Some(PairProducts::Avx512Bf16),
+    );
+    if let Some(Ok(unit)) = has.tile_unit() {
+        add(true, Vectors::Avx512, Some(PairProducts::Amx(unit)));
+    }
+    found
+}
+
+/// What the table says of this CPU.
+pub(super) fn best() -> Kernel {
+    Cpu::here().best()
+}
+
+/// Why AMX is not to be used, where the CPU has it.
+pub(super) fn tile_refusal() -> Option<TileRefusal> {
+    Cpu::here().has.tile_unit()?.err()
+}
 
 /// Who made the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,36 +48,35 @@ enum Vendor {
 
 /// Instructions that kernels are made of, where CPU and operating system have them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Instructions {
+struct Instructions {
     /// AVX2 and FMA.
-    pub(super) avx2: bool,
+    avx2: bool,
     /// AVX-512F, beside AVX2.
-    pub(super) avx512: bool,
+    avx512: bool,
     /// AVX512-BF16, beside AVX-512F.
-    pub(super) avx512_bf16: bool,
+    avx512_bf16: bool,
     /// AMX-TILE and AMX-BF16, beside AVX-512F; whether they may be used is another question.
     amx_bf16: bool,
 }
 
 impl Instructions {
     /// What multiplies by AMX, where the CPU has it. The operating system is asked once.
-    pub(super) fn tile_unit(self) -> Option<Result<TileUnit, TileRefusal>> {
+    fn tile_unit(self) -> Option<Result<TileUnit, TileRefusal>> {
         self.amx_bf16.then(probe::usable)
     }
 }
 
 /// What the table is asked with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cpu {
+struct Cpu {
     vendor: Vendor,
     family: u32,
-    /// What it runs.
-    pub(super) has: Instructions,
+    has: Instructions,
 }
 
 impl Cpu {
     /// The one that runs this.
-    pub(super) fn here() -> Self {
+    fn here() -> Self {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         let avx512 = avx2 && is_x86_feature_detected!("avx512f");
         let name = __cpuid(0);
@@ -86,7 +98,7 @@ impl Cpu {
     }
 
     /// What the table says, where the operating system agrees.
-    pub(super) fn best(self) -> Kernel {
+    fn best(self) -> Kernel {
         let unit = match self.vendor {
             Vendor::Intel => self.has.tile_unit(),
             _ => None,
@@ -250,12 +262,5 @@ mod tests {
         assert_eq!(Vendor::named(registers(b"HygonGenuine")), Vendor::Other);
         let families = [0x00b0_0f21, 0x00a1_0f11, 0x0008_06f8].map(family);
         assert_eq!(families, [26, 25, 6]);
-    }
-
-    /// What is chosen here is a kernel that runs here.
-    #[test]
-    fn the_choice_runs_here() {
-        let best = Cpu::here().best();
-        assert!(Kernel::available().contains(&best), "{}", best.name());
     }
 }
