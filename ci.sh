@@ -4,11 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long fuzz crash no_std instructions peft models gguf engines vllm_tap)
+stages=(fmt clippy doc test test_long fuzz crash no_std aarch64 embedded instructions peft models gguf engines vllm_tap)
 
 stage_fmt() {
     cargo fmt --all --check
     cargo fmt --manifest-path ci/no_std_proof/Cargo.toml --check
+    cargo fmt --manifest-path firmware/Cargo.toml --check
 }
 
 stage_clippy() {
@@ -68,8 +69,16 @@ stage_no_std() {
     ci/no_std_proof/run.sh
 }
 
+stage_embedded() {
+    ci/embedded/run.sh
+}
+
 stage_instructions() {
     benches/instructions/run.sh
+}
+
+stage_aarch64() {
+    ci/aarch64/run.sh
 }
 
 stage_peft() {

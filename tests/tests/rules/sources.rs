@@ -41,6 +41,7 @@ pub(crate) fn sources(extension: &str) -> Vec<Source> {
         "benches",
         "fixtures",
         "ci",
+        "firmware",
     ] {
         collect(folder, extension, &mut found);
     }
