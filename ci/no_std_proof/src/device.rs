@@ -49,7 +49,7 @@ fn layer() -> bool {
 
 fn run_layer() -> Result<bool, DeviceError> {
     type Memory = LayerMemory<{ exact_layer_numbers(2, 2, 1) }, { exact_layer_workspace(2, 1) }>;
-    let mut memory = Memory::new();
+    let mut memory: Memory = LayerMemory::new();
     let mut layer = DeviceLayer::<_, 2, 2, 1>::exact(&mut memory, identity)?;
     let rows = [2.0, 1.0, 2.0, -1.0];
     let mut sent = 0;
