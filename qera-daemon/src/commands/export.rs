@@ -1,7 +1,7 @@
 //! `export imatrix`: what a state knows of single channels, as the file that llama.cpp's tools take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::disk;
 use crate::error::Fatal;
@@ -28,8 +28,8 @@ const GGUF_NAMES: [&str; 2] = ["blk.", "output"];
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] for a state without statistics, of another checkpoint, or whose names are
-/// not known in GGUF;
-/// [`Fatal::Usage`] for a path that is a folder; [`Fatal::Io`].
+/// not known in GGUF although a checkpoint is given; [`Fatal::Usage`] where one is missing, and for a
+/// path that is a folder; [`Fatal::Io`].
 pub(crate) fn export_imatrix(
     settings: &Settings,
     file: &Path,
@@ -163,12 +163,11 @@ impl ExportedInputs {
             };
             let name = recording.recorded_name(module);
             if !GGUF_NAMES.iter().any(|begin| name.starts_with(begin)) {
-                return Err(Fatal::StateRefused {
-                    path: PathBuf::from(state),
-                    reason: format!(
-                        "its names are not GGUF's ('{name}'): --checkpoint says what they are there, a folder with config.json or a GGUF"
-                    ),
-                });
+                return Err(Fatal::Usage(format!(
+                    "--checkpoint PATH is needed: {} was gathered under names that are not GGUF's \
+                     ('{name}'), and a folder with config.json, or a GGUF, says what they are there",
+                    state.display()
+                )));
             }
             tensors[site].push(format!("{name}.weight"));
         }

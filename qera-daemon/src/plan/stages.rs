@@ -73,18 +73,7 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     // Every thread at its largest site at once.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = of_largest_sites(run, layers, |l| l.solve_bytes);
-    let in_flight = if run.solving.is_live() {
-        SHARDS_IN_FLIGHT
-    } else {
-        SHARDS_IN_FLIGHT.min(run.shards.len())
-    };
-    let largest_of = |shards: &[Admitted]| shards.iter().map(held_bytes).max().unwrap_or_default();
-    let shard = if run.solving.is_live() {
-        largest_of(run.shards).max(largest_of(run.held))
-    } else {
-        largest_of(run.shards)
-    };
-    let flying = flying_bytes(shard, in_flight);
+    let flying = shards_bytes(run);
     let of_sites = |of: fn(&SitePlan) -> u64| sum(sites.iter().map(of));
     let of_layers = |of: fn(&LayerPlan) -> u64| sum(layers.iter().map(of));
     let stage = |name, when, bytes| Stage {
@@ -214,6 +203,18 @@ pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
     PROCESS_BYTES
         + threads_with_sites(run) as u64 * THREAD_BYTES
         + helpers(run) as u64 * HELPER_BYTES
+}
+
+/// The shards in flight: to a live run more may come like the largest that was seen; else none are
+/// in memory but those that are there.
+fn shards_bytes(run: &PlannedRun<'_>) -> u64 {
+    let sizes = |shards: &[Admitted]| shards.iter().map(held_bytes).collect::<Vec<_>>();
+    if run.solving.is_live() {
+        let seen = [sizes(run.shards), sizes(run.held)].concat();
+        return flying_bytes(largest(seen, 1), SHARDS_IN_FLIGHT);
+    }
+    let most = largest(sizes(run.shards), 1);
+    largest(sizes(run.shards), SHARDS_IN_FLIGHT).min(FLIGHT_BYTES.max(most))
 }
 
 /// What so many shards of this size take at one time.

@@ -14,7 +14,7 @@ pub(crate) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Parses `4GiB`, `800MB`, `123456` or `80%`.
+    /// Parses `4GiB`, `1.5TiB`, `800MB`, `123456` or `80%`.
     ///
     /// # Errors
     /// [`Fatal::Usage`] for anything else, and for a share where the available memory is unknown.
@@ -46,21 +46,42 @@ impl MemoryBudget {
     }
 }
 
-/// Parses `4GiB`, `800MB` or `123456`; `None` for anything else.
+/// Parses `4GiB`, `1.5 tib`, `800MB` or `123456`; `None` for anything else. Units are read in any
+/// case, and a fraction of a byte is left out.
 pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" | "K" => 1 << 10,
-        "MiB" | "M" => 1 << 20,
-        "GiB" | "G" => 1 << 30,
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = unit_bytes(&text[number.len()..].to_ascii_lowercase())?;
+    let (whole, fraction) = number
+        .trim()
+        .split_once('.')
+        .unwrap_or((number.trim(), "0"));
+    let are_digits = |of: &str| !of.is_empty() && of.bytes().all(|b| b.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(fraction) || fraction.len() > FRACTION_DIGITS {
+        return None;
+    }
+    let tenths = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    let of_fraction = fraction.parse::<u128>().ok()? * u128::from(unit) / tenths;
+    let bytes = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    bytes.checked_add(u64::try_from(of_fraction).ok()?)
+}
+
+/// Digits behind the point, at most.
+const FRACTION_DIGITS: usize = 18;
+
+/// Bytes of a unit in lower case.
+fn unit_bytes(unit: &str) -> Option<u64> {
+    Some(match unit {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "tib" | "t" => 1 << 40,
         _ => return None,
-    };
-    let number: u64 = digits.trim().parse().ok()?;
-    number.checked_mul(unit)
+    })
 }
 
 /// What the process may still use: the system's available memory, or less where a control group
@@ -165,7 +186,36 @@ mod tests {
         assert_eq!(MemoryBudget::parse("123456").unwrap().bytes, 123_456);
         assert_eq!(MemoryBudget::parse("800 MB").unwrap().bytes, 800_000_000);
         assert!(MemoryBudget::parse("50%").unwrap().bytes > 0);
-        for bad in ["", "4 parsecs", "-1", "0%", "101%", "99999999999GiB", "GiB"] {
+        let sizes = [
+            ("1TiB", 1 << 40),
+            ("2 tb", 2_000_000_000_000),
+            ("1.5GiB", 3 << 29),
+            ("0.5k", 512),
+            ("4gib", 4 << 30),
+            ("18446744073709551615", u64::MAX),
+            ("1.999b", 1),
+        ];
+        for (text, bytes) in sizes {
+            assert_eq!(MemoryBudget::parse(text).unwrap().bytes, bytes, "{text}");
+        }
+        let bad = [
+            "",
+            "4 parsecs",
+            "-1",
+            "0%",
+            "101%",
+            "99999999999GiB",
+            "GiB",
+            "1.GiB",
+            ".5GiB",
+            "1e3",
+            "1.5.1M",
+            "18446744073709551616",
+            "16777216TiB",
+            "infGiB",
+            "0.0000000000000000001T",
+        ];
+        for bad in bad {
             assert!(
                 matches!(MemoryBudget::parse(bad), Err(Fatal::Usage(_))),
                 "{bad}"

@@ -40,7 +40,7 @@ pub(crate) enum BadSum {
     },
     /// Weights that no rows have.
     #[error(
-        "'{key}{XTX_WEIGHT}' has the sum {sum} and the sum of squares {squares}: no weights of {rows} rows have these"
+        "'{key}{XTX_WEIGHT}' has the sum {sum:?} and the sum of squares {squares:?}: no weights of {rows} rows have these"
     )]
     Weights {
         /// Module.
@@ -53,7 +53,7 @@ pub(crate) enum BadSum {
         rows: u64,
     },
     /// An entry that is not finite.
-    #[error("sum '{key}{XTX}': entry ({row}, {column}) is {value}")]
+    #[error("sum '{key}{XTX}': entry ({row}, {column}) is {value:?}")]
     NotFinite {
         /// Module.
         key: String,
@@ -66,7 +66,7 @@ pub(crate) enum BadSum {
     },
     /// A sum of squares that is negative, or of larger numbers than rows may have.
     #[error(
-        "sum '{key}{XTX}': the sum of squares of channel {channel} is {value}; 0 to {most} expected"
+        "sum '{key}{XTX}': the sum of squares of channel {channel} is {value:?}; 0 to {most:?} expected"
     )]
     Square {
         /// Module.
@@ -90,7 +90,7 @@ pub(crate) enum BadSum {
     },
     /// An entry that no rows with these squares have.
     #[error(
-        "sum '{key}{XTX}': entry ({row}, {column}) is {value}, and by the sums of squares of both channels at most {most}"
+        "sum '{key}{XTX}': entry ({row}, {column}) is {value:?}, and by the sums of squares of both channels at most {most:?}"
     )]
     Product {
         /// Module.
@@ -105,7 +105,9 @@ pub(crate) enum BadSum {
         most: f64,
     },
     /// A statistic of a channel that the others do not allow.
-    #[error("'{key}': {value} for channel {channel}; by the other sums {least} to {most} expected")]
+    #[error(
+        "'{key}': {value:?} for channel {channel}; by the other sums {least:?} to {most:?} expected"
+    )]
     Channel {
         /// Tensor.
         key: String,

@@ -235,7 +235,7 @@ pub(crate) enum Reason {
         value: u8,
     },
     /// A weight that is negative or not finite.
-    #[error("weights '{key}': weight {value} of row {row}; a weight is finite and not negative")]
+    #[error("weights '{key}': weight {value:?} of row {row}; a weight is finite and not negative")]
     BadWeight {
         /// The weights' key.
         key: String,

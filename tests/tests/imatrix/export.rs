@@ -115,8 +115,8 @@ fn what_cannot_be_exported_is_refused() {
     let none = "holds no statistics";
     expect(&run(&EXPORT), 4, &[none]);
     expect(&daemon.run(&once_with(&[])), 0, &[]);
-    let names = "its names are not GGUF's ('model.layers.0.mlp.down_proj'): --checkpoint says";
-    expect(&run(&EXPORT), 4, &[names]);
+    let names = "names that are not GGUF's ('model.layers.0.mlp.down_proj')";
+    expect(&run(&EXPORT), 2, &["--checkpoint PATH is needed", names]);
     expect(&run(&EXPORT[..4]), 2, &["--out FILE is needed"]);
     let stateless = [&EXPORT[..2], &EXPORT[4..]].concat();
     expect(&run(&stateless), 2, &["--state DIR is needed"]);

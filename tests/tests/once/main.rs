@@ -26,6 +26,7 @@ mod quarantine;
 mod refused_checkpoints;
 mod refused_options;
 mod rounding_plan;
+mod shards_in_flight;
 mod sites;
 mod unanswered;
 mod widths;

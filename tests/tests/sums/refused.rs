@@ -103,7 +103,7 @@ fn bad_products() -> Vec<Bad> {
             "xtx",
             FIRST,
             -1.0,
-            &["sum of squares of channel 0 is -1;"],
+            &["sum of squares of channel 0 is -1.0;"],
         ),
         number(
             "x-large",
@@ -138,7 +138,7 @@ fn bad_magnitudes() -> Vec<Bad> {
             "abs_sum",
             3,
             -1e-9,
-            &["abs_sum': -0.000000001 for channel 3"],
+            &["abs_sum': -1e-9 for channel 3"],
         ),
         number(
             "x-abs-large",
@@ -245,7 +245,7 @@ fn bad_counts() -> Vec<Bad> {
         bad(
             "y-weights",
             with(weights(&[300.0, 299.0])),
-            &["sum 300 and the sum of squares 299"],
+            &["sum 300.0 and the sum of squares 299.0"],
         ),
         bad(
             "y-weights-0",

@@ -80,7 +80,7 @@ pub(crate) enum ImatrixError {
     #[error("{0} bytes are left behind its last field")]
     Trailing(usize),
     /// A sum or a count that is none.
-    #[error("tensor '{tensor}': number {index} (counted from 0) is {value}; {allowed}")]
+    #[error("tensor '{tensor}': number {index} (counted from 0) is {value:?}; {allowed}")]
     Value {
         /// Its name.
         tensor: Quoted,
@@ -93,7 +93,7 @@ pub(crate) enum ImatrixError {
     },
     /// Sums of no rows.
     #[error(
-        "weight '{weight}': matrix {matrix} (counted from 0) has a count of 0 and yet a sum of {sum} at channel {channel}"
+        "weight '{weight}': matrix {matrix} (counted from 0) has a count of 0 and yet a sum of {sum:?} at channel {channel}"
     )]
     Uncounted {
         /// Its name.

@@ -257,7 +257,7 @@ mod tests {
         let means: Vec<_> = (0..4).map(|matrix| experts.mean_squares(matrix)).collect();
         assert_eq!(means, [Some(vec![4.0]), None, Some(vec![1.0]), None]);
         assert_eq!(experts.sums_of_x, None);
-        // Without any key, and one tensor of a dimension more.
+        // A file without metadata, one of whose tensors has a second dimension of 1.
         let tensors = [
             f32s("x.in_sum2", &[2, 1], &[8.0, 0.0]),
             f32s("x.counts", &[1, 1], &[2.0]),
@@ -333,7 +333,7 @@ mod tests {
         let counted = |count| f32s("x.counts", &[1], count);
         let of_x = f32s("x.in_sum", &[2], &[0.0, f32::NEG_INFINITY]);
         let nan = "'x.in_sum2': number 1 (counted from 0) is NaN; finite numbers of at least 0";
-        let uncounted = "weight 'x': matrix 0 (counted from 0) has a count of 0 and yet a sum of 1 at channel 0";
+        let uncounted = "weight 'x': matrix 0 (counted from 0) has a count of 0 and yet a sum of 1.0 at channel 0";
         let infinite = "'x.in_sum': number 1 (counted from 0) is -inf; finite numbers are";
         assert_refused(vec![
             (vec![of(&[1.0, f32::NAN]), counts()], nan),

@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn names_and_numbers_that_lie_are_named() {
         let sound = stored(b"a", 1, &[1.0]);
-        let uncounted = "weight 'a': matrix 0 (counted from 0) has a count of 0 and yet a sum of 2 at channel 1";
+        let uncounted = "weight 'a': matrix 0 (counted from 0) has a count of 0 and yet a sum of 2.0 at channel 1";
         assert_refused(&[
             (
                 file(2, &[sound.clone(), sound], &[]),
@@ -237,7 +237,7 @@ mod tests {
             ),
             (
                 one(&stored(b"a", 1, &[-1.0])),
-                "is -1; finite numbers of at",
+                "is -1.0; finite numbers of at",
             ),
             (one(&stored(b"a", 1, &[f32::INFINITY])), "is inf;"),
         ]);

@@ -66,7 +66,7 @@ pub(crate) enum PackedError {
         expected: [usize; 2],
     },
     /// A scale is no number that can be multiplied by.
-    #[error("'{part}' is {scale} at output {output}, group {group}")]
+    #[error("'{part}' is {scale:?} at output {output}, group {group}")]
     Scale {
         /// What it is called after the module.
         part: &'static str,

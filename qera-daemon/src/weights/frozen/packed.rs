@@ -48,7 +48,7 @@ pub(crate) struct PackedLayer {
 pub(crate) enum PackError {
     /// A number between two levels.
     #[error(
-        "row {row}, column {column}: {value} is none of the levels of its block (this is a defect, please report it)"
+        "row {row}, column {column}: {value:?} is none of the levels of its block (this is a defect, please report it)"
     )]
     NoLevel {
         /// Output.
