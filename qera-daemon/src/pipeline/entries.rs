@@ -100,7 +100,7 @@ pub(crate) struct LayerEntry {
     pub(crate) summary: LayerSummary,
 }
 
-/// Output errors relative to the output's power.
+/// A layer's output errors, relative to the output's power.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RelativeErrors {
     /// Without correction.

@@ -135,7 +135,7 @@ impl PackedBasePlan {
 }
 
 impl ModelPlan {
-    /// Of these weights.
+    /// What a run does with these weights.
     #[must_use]
     pub(crate) fn new(weights: &Weights, settings: &Settings) -> Self {
         let writes = |form| settings.publish.writes(form);

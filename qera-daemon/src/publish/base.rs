@@ -269,7 +269,7 @@ pub(crate) fn emit(
 ) -> Result<PathBuf, Fatal> {
     let unfinished = out.begin("")?;
     let written = || {
-        // First, so that nothing of theirs can take the place of what is written here.
+        // Copied first: a file from beside the checkpoint must not replace one that is written here.
         companions.copy(&unfinished)?;
         write(&unfinished, weights, base)?;
         write_synced(&unfinished.join(README), worth.text().as_bytes())

@@ -312,7 +312,7 @@ impl<'a> Target<'a> {
     ) -> Result<PublishReport, Fatal> {
         let is_made = |of: &Self| of.base.as_ref().is_none_or(Base::is_made);
         if !is_made(self) {
-            // W~ of all layers is to be there by now.
+            // W~ may have been made since the folder was taken.
             self.identify_base()?;
             if !is_made(self) {
                 return self.without_base();

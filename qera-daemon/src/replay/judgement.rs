@@ -103,7 +103,7 @@ impl Agreement {
 }
 
 impl BesideManifest<'_> {
-    /// Whether a measurement is of as many rows as the manifest's figures.
+    /// Whether as many rows were measured as the manifest's figures are of.
     #[must_use]
     pub(crate) fn is_as_long(&self, measured: &MeasuredErrors) -> bool {
         let rows = self.said.map(|layer| layer.rows);

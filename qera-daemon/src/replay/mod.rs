@@ -153,7 +153,7 @@ impl Replay<'_> {
         report
     }
 
-    /// One layer; none where it cannot be measured, which is said.
+    /// Measures a layer; none where it cannot be measured, which is said.
     fn layer(
         &self,
         form: &AdapterFactors,

@@ -40,7 +40,7 @@ pub(crate) fn check_beside(
     Ok(())
 }
 
-/// A mask or weights without the tensor that they are of.
+/// Refuses a mask, or weights, whose tensor of rows is not in the shard.
 fn alone(claim: &Claim) -> Reason {
     let key = claim.key.clone();
     if owns_nothing(&key) {

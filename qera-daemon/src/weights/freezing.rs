@@ -22,15 +22,15 @@ pub(crate) struct RoundedValues<'a> {
 /// What W~ of a site's layers was made from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoundedFrom {
-    /// a.
+    /// a of R_a = (1 - a) R + a diag(R).
     pub(crate) shrinkage: f64,
     /// lambda over the mean of diag(R_a).
     pub(crate) damping: f64,
-    /// Rows that R held.
+    /// How many rows R was the mean of.
     pub(crate) rows: u64,
-    /// Number of the last shard in it.
+    /// Number of the last shard in R.
     pub(crate) journal_position: u64,
-    /// Blocks left out.
+    /// Blocks of rows that were left out of R.
     pub(crate) left_out: Vec<u64>,
     /// The first block that came later.
     pub(crate) blocks_seen: u64,

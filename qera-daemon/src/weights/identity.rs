@@ -16,7 +16,8 @@ const PIECES: usize = 8;
 const PIECE_BYTES: usize = 1 << 10;
 
 impl Checkpoint {
-    /// The fingerprint.
+    /// Tells this checkpoint from others: BLAKE3 over name, type and shape of every tensor and some
+    /// pieces of its bytes.
     #[must_use]
     pub(crate) fn identity(&self) -> String {
         let mut hasher = blake3::Hasher::new();

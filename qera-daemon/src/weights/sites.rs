@@ -309,8 +309,8 @@ impl Sites {
     }
 }
 
-/// What stands before the name of a declared group: it does not absorb what an architecture would
-/// add to it.
+/// What stands before the name of a group that a shard declared. Such a group is what the shard
+/// says: a layer that the architecture would add stays outside of it.
 const DECLARED: &str = "declared:";
 
 /// What says which modules share an input.

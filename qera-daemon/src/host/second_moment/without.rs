@@ -200,7 +200,7 @@ mod tests {
     const M: usize = 24;
     const LENGTH: usize = 70;
     const SEQUENCES: usize = 8;
-    /// The channel that may be large.
+    /// A channel whose values may be made massive.
     const LARGE: usize = 3;
 
     /// Rows of which the first sequence is larger in some channels, and weighs more.

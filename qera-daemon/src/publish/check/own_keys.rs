@@ -114,7 +114,7 @@ impl OwnKeys<'_> {
             ("base", Some(base.as_str())),
         ];
         for (name, found) in held {
-            // One that was published without a base says nothing of it.
+            // An adapter that was published when there was no base has no fingerprint of one.
             let own = self.of(name);
             if own != found && !(name == "base" && own.is_none()) {
                 let none = "none";

@@ -83,7 +83,7 @@ fn start(command: &str, publication: &Published) -> std::io::Result<StartedComma
     Ok(StartedCommand { child, printing })
 }
 
-/// Until it ends or its time does.
+/// Waits until the command ends, or until its time is over, and then ends it.
 fn wait(child: &mut Child, limits: Limits, patience: &Patience) -> Result<(), CommandError> {
     let begun = now();
     let mut nap = Duration::from_millis(1);

@@ -177,7 +177,7 @@ llama-server --model {} --lora qera.gguf
         )
     }
 
-    /// llama.cpp and Ollama.
+    /// How llama.cpp and Ollama load the generation.
     pub(super) fn of_gguf(&self, given: Option<&GivenModel>) -> String {
         let file = given.filter(|of| of.folder().is_none());
         let file = file.map(GivenModel::full_path);

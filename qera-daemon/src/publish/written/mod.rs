@@ -108,7 +108,7 @@ pub(crate) enum UnreadPair {
     /// A and B do not fit each other.
     #[error("{name}: A has rank {a} and B has rank {b}")]
     Ranks {
-        /// The pair.
+        /// The layer's name in this form.
         name: String,
         /// Rank of A.
         a: usize,

@@ -2,9 +2,9 @@
 
 use crate::formats::packed::name_pattern::{Class, Node, Range, UnreadExpression};
 
-/// Groups in groups.
+/// How deep groups may lie within groups.
 const DEPTH: usize = 32;
-/// Repetitions that are counted.
+/// The largest count of a repetition.
 const REPEATED: usize = 1000;
 
 /// What is read of an expression, and how far.
