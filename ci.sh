@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long fuzz crash no_std aarch64 embedded instructions peft models gguf engines vllm_tap)
+stages=(fmt clippy doc test test_long fuzz crash no_std aarch64 embedded instructions peft models gguf engines vllm_tap report)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -99,6 +99,10 @@ stage_engines() {
 
 stage_vllm_tap() {
     tests/vllm/run.sh tap
+}
+
+stage_report() {
+    tests/report/run.sh
 }
 
 stage_vllm() { # outside of the gate: 5.5 GB of packages, and ten minutes

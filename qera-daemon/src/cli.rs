@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::export::export_imatrix;
+use crate::commands::report::{ReportOrder, report};
 use crate::commands::verify::{Verification, verify};
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::host::allocator::map_large_arrays;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
+use crate::report::standing::AskedState;
 use crate::settings::Settings;
 use crate::settings::layered::Layered;
 use crate::settings::log_format::LogFormat;
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// What a state knows, as another program's file
     Export(ExportArgs),
+    /// What the current generation of --out is worth, layer by layer: a short table, or with --html
+    /// one page with charts
+    Report(ReportArgs),
     /// Print the memory per site, layer and stage, and the expected work; start nothing
     Plan,
     /// Check the files of an adapter, qera's or another's (PEFT's, a GGUF, mlx-lm's), against the
@@ -126,6 +131,14 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Write a page to this file: it needs no network, and no other file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
 /// Arguments of `config`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
@@ -160,7 +173,8 @@ fn job(
     reporter: &mut Reporter,
 ) -> Result<Exit, Fatal> {
     if let Some(Command::Verify(verified)) = command {
-        return verify(&verified.resolve(&layered.options)?);
+        let order = verified.resolve(&layered.options);
+        return verify(&order.map_err(|e| layered.with_place(e))?);
     }
     if let Some(Command::Export(_)) = command {
         layered.needs(
@@ -169,19 +183,27 @@ fn job(
         )?;
         layered.needs("out", "--out FILE is needed: the imatrix")?;
     }
-    let settings = Settings::resolve(&layered.options)?;
+    let settings = Settings::resolve(&layered.options).map_err(|e| layered.with_place(e))?;
     match command {
         // Shown only where they are settings that a run would take.
         Some(Command::Config(_)) => commands::print(&layered.show()),
         Some(Command::Plan) => commands::plan(&settings, reporter),
         Some(Command::Solve) => {
             settings.rounding.refuse_round_after("solve")?;
-            commands::solve(&settings, reporter)
+            commands::solve(&settings, layered.is_said("window-memory"), reporter)
         }
         Some(Command::Export(ExportArgs {
             what: Exported::Imatrix,
         })) => export_imatrix(&settings, &settings.publish.out, reporter),
         Some(Command::Status(status)) => commands::status(&settings, status.json),
+        Some(Command::Report(args)) => report(&ReportOrder {
+            out: &settings.publish.out,
+            state: AskedState {
+                path: &settings.state,
+                is_named: layered.is_said("state"),
+            },
+            html: args.html.clone(),
+        }),
         _ => run::run(&settings, reporter),
     }
 }

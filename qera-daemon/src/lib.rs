@@ -20,6 +20,7 @@ pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod publish;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod solve;

@@ -1,7 +1,8 @@
 //! What can be done beside the main job: `plan`, `status`, and `solve`, which makes another adapter
-//! of saved statistics; beneath it `export` and `verify`.
+//! of saved statistics; beneath it `export`, `report` and `verify`.
 
 pub(crate) mod export;
+pub(crate) mod report;
 pub(crate) mod verify;
 
 use std::io::Write;
@@ -24,7 +25,7 @@ use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
 use crate::state::read_identity;
-use crate::state::restore::{list_of, restore};
+use crate::state::restore::{check_window_memory, list_of, restore};
 use crate::weights::opening::Model;
 use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::Site;
@@ -83,16 +84,24 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
 }
 
 /// Solves every selected layer from what a state holds, and publishes. The state is only read: a
-/// daemon may be working with it.
+/// daemon may be working with it. Its rows were kept within the `--window-memory` of the run that
+/// gathered them; where somebody says one here (`window_is_said`) it has to be that.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] for what was not gathered, [`Fatal`] otherwise.
-pub(crate) fn solve(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
+pub(crate) fn solve(
+    settings: &Settings,
+    window_is_said: bool,
+    reporter: &Reporter,
+) -> Result<Exit, Fatal> {
     settings.weights.needed_checkpoint()?;
     let model = Model::open(settings)?;
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let prepared = Prepared::prepare(settings, model.as_ref(), None)?;
     check_gathered(&prepared)?;
+    if let Some(saved) = prepared.saved.as_ref().filter(|_| window_is_said) {
+        check_window_memory(&settings.state, saved, settings.compute.window_memory)?;
+    }
     prepared.plan.check(settings)?;
     let restored = restore(&settings.state, &prepared.expected(None))?;
     if !restored.damaged.is_empty() {

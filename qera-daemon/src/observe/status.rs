@@ -76,7 +76,7 @@ pub(crate) enum Phase {
 
 impl Phase {
     /// As it is written.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::WaitingForTheFirstShard => "waiting for the first shard",
             Self::Folding => "folding",
@@ -115,7 +115,7 @@ pub(crate) enum Standing {
 
 impl Standing {
     /// As it is written.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Starved => "starved",
             Self::Waiting => "waiting",

@@ -13,6 +13,8 @@ use crate::settings::options::Options;
 
 /// The origin of what nobody said.
 const DEFAULT: &str = "default";
+/// The origin of what was typed.
+const COMMAND_LINE: &str = "command line";
 
 /// The merged options, with the origin of each key.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub(crate) struct Layered {
     pub(crate) options: Options,
     origins: BTreeMap<String, String>,
     table: toml::Table,
+    /// Where the file says an option: the line, counted from 1.
+    lines: BTreeMap<String, usize>,
 }
 
 impl Layered {
@@ -32,9 +36,11 @@ impl Layered {
     pub(crate) fn merge(file: Option<&Path>, command_line: &Options) -> Result<Self, Fatal> {
         let mut merged = Self::of_defaults()?;
         if let Some(path) = file {
-            merged.lay(&read(path)?, &path.display().to_string())?;
+            let text = text_of(path)?;
+            merged.lay(&parsed(path, &text)?, &path.display().to_string())?;
+            merged.lines = lines_of_keys(&text);
         }
-        merged.lay(command_line, "command line")?;
+        merged.lay(command_line, COMMAND_LINE)?;
         merged.merged()
     }
 
@@ -54,6 +60,7 @@ impl Layered {
             options: Options::default(),
             origins: BTreeMap::new(),
             table: toml::Table::new(),
+            lines: BTreeMap::new(),
         };
         merged.lay(&Options::defaults(), DEFAULT)?;
         Ok(merged)
@@ -84,15 +91,40 @@ impl Layered {
         Ok(())
     }
 
+    /// Whether somebody said this option.
+    #[must_use]
+    pub(crate) fn is_said(&self, option: &str) -> bool {
+        let origin = self.origins.get(option);
+        origin.is_some_and(|origin| origin != DEFAULT)
+    }
+
     /// Whether somebody said this option, for what has no use for its default.
     ///
     /// # Errors
     /// [`Fatal::Usage`] with this message.
     pub(crate) fn needs(&self, option: &str, message: &str) -> Result<(), Fatal> {
-        match self.origins.get(option) {
-            Some(origin) if origin != "default" => Ok(()),
-            _ => Err(Fatal::Usage(message.to_owned())),
+        match self.is_said(option) {
+            true => Ok(()),
+            false => Err(Fatal::Usage(message.to_owned())),
         }
+    }
+
+    /// A wrong value with its place, where the file said it: the message names the option.
+    #[must_use]
+    pub(crate) fn with_place(&self, fatal: Fatal) -> Fatal {
+        let Fatal::Usage(message) = fatal else {
+            return fatal;
+        };
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let options = message.split(|c| !is_part(c));
+        let mut options = options.filter_map(|word| word.strip_prefix("--"));
+        let found = options.find_map(|option| {
+            let origin = self.origins.get(option)?;
+            let is_of_file = origin != DEFAULT && origin != COMMAND_LINE;
+            let line = self.lines.get(option).filter(|_| is_of_file)?;
+            Some(format!("--config {origin}: line {line}: {message}"))
+        });
+        Fatal::Usage(found.unwrap_or(message))
     }
 
     /// What `config --show` prints: valid TOML, each line with its origin as a comment.
@@ -114,14 +146,26 @@ impl Layered {
     }
 }
 
-fn read(path: &Path) -> Result<Options, Fatal> {
+fn text_of(path: &Path) -> Result<String, Fatal> {
     let refuse = |e: &dyn fmt::Display| Fatal::Usage(format!("--config {}: {e}", path.display()));
     let text = read_small(path).map_err(|e| refuse(&e))?;
-    let text = String::from_utf8(text).map_err(|e| refuse(&e))?;
-    toml::from_str(&text).map_err(|e| {
-        let said = in_one_line(&text, &e);
+    String::from_utf8(text).map_err(|e| refuse(&e))
+}
+
+fn parsed(path: &Path, text: &str) -> Result<Options, Fatal> {
+    toml::from_str(text).map_err(|e| {
+        let said = in_one_line(text, &e);
         Fatal::Usage(format!("--config {}: {said}", path.display()))
     })
+}
+
+/// The line of each key, counted from 1.
+fn lines_of_keys(text: &str) -> BTreeMap<String, usize> {
+    let keys = text.lines().zip(1..).filter_map(|(line, number)| {
+        let key = line.split_once('=')?.0.trim().trim_matches(['"', '\'']);
+        Some((key.to_owned(), number))
+    });
+    keys.collect()
 }
 
 /// What is wrong and where: the library draws it over several lines.
@@ -174,6 +218,19 @@ mod tests {
                 .lines()
                 .any(|l| l.starts_with("block-size = 32") && l.ends_with("# default"))
         );
+
+        // A value that TOML takes, and the option does not.
+        std::fs::write(&file, "rank = 8\n\n\"tolerance\" = -1\nmethod = 'exact'\n").unwrap();
+        let merged = Layered::merge(Some(&file), &flags).unwrap();
+        let placed = |said: &str| merged.with_place(Fatal::Usage(said.into())).to_string();
+        let refused = placed("--tolerance: must be above 0");
+        assert!(
+            refused.contains("qera.toml: line 3: --tolerance: must"),
+            "{refused}"
+        );
+        for said in ["--rank: too many", "--out: none", "--once and --watch"] {
+            assert_eq!(placed(said), said, "not of the file");
+        }
 
         std::fs::write(&file, "rank = 8\n  ranks = 8\n").unwrap();
         let refused = Layered::merge(Some(&file), &flags).unwrap_err().to_string();

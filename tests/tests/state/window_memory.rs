@@ -160,6 +160,14 @@ fn another_bound_is_refused() {
         "4",
     ];
     expect(&daemon.run(&solve), 0, &[]);
+    // Said all the same, it has to be the state's.
+    let saying = |memory| daemon.run(&[&solve[..], &["--window-memory", memory]].concat());
+    expect(
+        &saying("16kib"),
+        4,
+        &["--window-memory 17000", "this run's is 16384"],
+    );
+    expect(&saying("17.0KB"), 0, &[]);
     for bad in ["0", "half"] {
         let run = daemon.run(&once_with(&["--window-memory", bad]));
         expect(&run, 2, &["--window-memory", bad]);

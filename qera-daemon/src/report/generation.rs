@@ -1,0 +1,400 @@
+//! What a generation's manifest says, as far as a report shows it.
+
+use serde::Deserialize;
+
+/// A generation, as its manifest describes it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedGeneration {
+    /// The program that published it.
+    #[serde(default)]
+    pub(crate) qera_version: String,
+    /// Its number; the report sets the folder's where the manifest says none.
+    #[serde(default)]
+    pub(crate) generation: Option<u64>,
+    /// The state that it was solved from.
+    #[serde(default)]
+    pub(crate) state: Option<String>,
+    /// What it belongs to.
+    #[serde(default)]
+    pub(crate) fingerprints: ReportedFingerprints,
+    /// How it was made.
+    #[serde(default)]
+    pub(crate) settings: ReportedSettings,
+    /// The file or folder that W~ was read from.
+    #[serde(default)]
+    pub(crate) quantized: Option<ReportedQuantized>,
+    /// In which forms the adapter is written.
+    #[serde(default)]
+    pub(crate) forms: Vec<String>,
+    /// What base and adapter cost.
+    #[serde(default)]
+    pub(crate) bits_per_weight: Option<ReportedBits>,
+    /// Where the rows came from.
+    #[serde(default)]
+    pub(crate) inputs: ReportedInputs,
+    /// Every selected layer.
+    #[serde(default)]
+    pub(crate) layers: Vec<ReportedLayer>,
+    /// Tensors that are not corrected.
+    #[serde(default)]
+    pub(crate) passed_over: Vec<ReportedTensors>,
+}
+
+/// What decides whether two generations can be compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct ReportedFingerprints {
+    /// The selected weights.
+    #[serde(default)]
+    pub(crate) checkpoint: String,
+    /// The settings that decide the bytes of the adapter.
+    #[serde(default)]
+    pub(crate) settings: String,
+}
+
+/// How a generation was made.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedSettings {
+    /// The method's name.
+    #[serde(default)]
+    pub(crate) method: String,
+    /// How W~ was rounded; none for nearest.
+    #[serde(default)]
+    pub(crate) rounding: Option<ReportedChoice>,
+}
+
+/// How W~ was rounded.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedChoice {
+    /// The rounding's name.
+    #[serde(default)]
+    pub(crate) name: String,
+}
+
+/// Where W~ was read.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedQuantized {
+    /// The file or folder.
+    #[serde(default)]
+    pub(crate) path: String,
+}
+
+/// Bits of a weight.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedBits {
+    /// Of W~ with its scales.
+    #[serde(default)]
+    pub(crate) base: f64,
+    /// What was counted as W~.
+    #[serde(default)]
+    pub(crate) base_as: String,
+    /// Of A and B.
+    #[serde(default)]
+    pub(crate) adapter: f64,
+    /// Of both.
+    #[serde(default)]
+    pub(crate) both: f64,
+    /// ggml's next larger types to the base.
+    #[serde(default)]
+    pub(crate) next_to_base: Option<ReportedTypes>,
+    /// The same to both.
+    #[serde(default)]
+    pub(crate) next_to_both: Option<ReportedTypes>,
+}
+
+/// Types of ggml that take the same number of bits.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub(crate) struct ReportedTypes {
+    /// Their names.
+    #[serde(default)]
+    pub(crate) types: Vec<String>,
+    /// Bits of a weight.
+    #[serde(default)]
+    pub(crate) bits: f64,
+}
+
+/// Where the rows came from.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedInputs {
+    /// Shards folded.
+    #[serde(default)]
+    pub(crate) shards: usize,
+    /// Shards set aside in the run that published.
+    #[serde(default)]
+    pub(crate) quarantined_shards: usize,
+    /// Reasons of the first hundred of them.
+    #[serde(default)]
+    pub(crate) quarantined: Vec<String>,
+    /// Whether the rows are of the full-precision model; none where a shard does not say.
+    #[serde(default)]
+    pub(crate) full_precision_model: Option<bool>,
+    /// Whether it is the last word on its shards.
+    #[serde(default)]
+    pub(crate) drained: bool,
+}
+
+/// Tensors that are passed over for one reason.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedTensors {
+    /// Their names; `*` stands for any number.
+    #[serde(default)]
+    pub(crate) tensors: String,
+    /// How many.
+    #[serde(default)]
+    pub(crate) count: usize,
+    /// Why.
+    #[serde(default)]
+    pub(crate) why: String,
+    /// Their share of the model's parameters.
+    #[serde(default)]
+    pub(crate) share: f64,
+}
+
+/// One layer.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedLayer {
+    /// Module path in the checkpoint.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// What became of it.
+    #[serde(default)]
+    pub(crate) status: String,
+    /// Rank asked for.
+    #[serde(default)]
+    pub(crate) rank_asked: usize,
+    /// Rank really used.
+    #[serde(default)]
+    pub(crate) rank_used: usize,
+    /// What W~ is stored in.
+    #[serde(default)]
+    pub(crate) quantizer: String,
+    /// How W~ was made, where it was rounded under R.
+    #[serde(default)]
+    pub(crate) rounding: Option<ReportedRounding>,
+    /// a of (1 - a) R + a diag(R).
+    #[serde(default)]
+    pub(crate) shrinkage: Option<f64>,
+    /// Who chose it.
+    #[serde(default)]
+    pub(crate) shrinkage_origin: Option<String>,
+    /// Rows that the correction was solved from.
+    #[serde(default)]
+    pub(crate) rows: u64,
+    /// On the rows seen.
+    #[serde(default)]
+    error: Option<ReportedError>,
+    /// Where an imatrix stands in for rows.
+    #[serde(default)]
+    diagonal_error: Option<ReportedError>,
+    /// On rows that were left out.
+    #[serde(default)]
+    held_out_error: Option<ReportedHeldOut>,
+    /// On rows that came later.
+    #[serde(default)]
+    evidence: Option<ReportedEvidence>,
+    /// Whether more rows have stopped to help.
+    #[serde(default)]
+    pub(crate) converged: bool,
+}
+
+/// How W~ of a layer was rounded.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct ReportedRounding {
+    #[serde(default)]
+    error: Option<ReportedRoundingError>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct ReportedRoundingError {
+    #[serde(default)]
+    error_nearest: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct ReportedError {
+    #[serde(default)]
+    relative_without: Option<f64>,
+    #[serde(default)]
+    relative_with: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct ReportedHeldOut {
+    #[serde(default)]
+    mean: Option<f64>,
+    #[serde(default)]
+    half_width: Option<f64>,
+    #[serde(default)]
+    mean_without: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct ReportedEvidence {
+    #[serde(default)]
+    error: Option<f64>,
+    #[serde(default)]
+    error_without: Option<f64>,
+    #[serde(default)]
+    relative_half_width: Option<f64>,
+}
+
+/// A layer's error before and after, relative to the power of its output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BeforeAndAfter {
+    /// The quantized layer alone.
+    pub(crate) without: f64,
+    /// With the correction as it is written.
+    pub(crate) with: f64,
+    /// Whether it is an imatrix's diagonal error, which is no error of the output.
+    pub(crate) is_diagonal: bool,
+}
+
+/// A share of the error without correction, with its 95 % interval where there is one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ErrorShare {
+    /// The share that is left.
+    pub(crate) left: f64,
+    /// Half of the interval's width.
+    pub(crate) half_width: Option<f64>,
+}
+
+impl ReportedLayer {
+    /// Whether it is in the adapter.
+    #[must_use]
+    pub(crate) fn is_solved(&self) -> bool {
+        ["solved", "imatrix", "nothing-to-correct"].contains(&self.status.as_str())
+    }
+
+    /// Whether something of it is corrected.
+    #[must_use]
+    pub(crate) fn is_corrected(&self) -> bool {
+        self.is_solved() && self.rank_used > 0
+    }
+
+    /// Its error before and after; none of a layer that was not solved.
+    #[must_use]
+    pub(crate) fn relative(&self) -> Option<BeforeAndAfter> {
+        let is_diagonal = self.error.is_none();
+        let error = self.error.as_ref().or(self.diagonal_error.as_ref());
+        let error = error.filter(|_| self.is_solved())?;
+        Some(BeforeAndAfter {
+            without: error.relative_without?,
+            with: error.relative_with?,
+            is_diagonal,
+        })
+    }
+
+    /// What the correction leaves of the error on the rows that it was made from.
+    #[must_use]
+    pub(crate) fn left(&self) -> Option<f64> {
+        let of = self.relative()?;
+        (of.without > 0.0).then(|| of.with / of.without)
+    }
+
+    /// What it leaves on rows that were left out of a solve like it.
+    #[must_use]
+    pub(crate) fn held_out(&self) -> Option<ErrorShare> {
+        let of = self.held_out_error.as_ref()?;
+        let without = of.mean_without.filter(|without| *without > 0.0)?;
+        Some(ErrorShare {
+            left: of.mean? / without,
+            half_width: of.half_width.map(|half| half / without),
+        })
+    }
+
+    /// What the correction of the solve point before left on rows that came later.
+    #[must_use]
+    pub(crate) fn on_later_rows(&self) -> Option<ErrorShare> {
+        let of = self.evidence.as_ref()?;
+        let without = of.error_without.filter(|without| *without > 0.0)?;
+        Some(ErrorShare {
+            left: of.error? / without,
+            half_width: of.relative_half_width,
+        })
+    }
+
+    /// The relative error that rounding to nearest would have had, where W~ was rounded under R.
+    #[must_use]
+    pub(crate) fn rounded_to_nearest(&self) -> Option<f64> {
+        self.rounding.as_ref()?.error.as_ref()?.error_nearest
+    }
+}
+
+impl ReportedGeneration {
+    /// Rows of the layer that has most of them.
+    #[must_use]
+    pub(crate) fn rows(&self) -> u64 {
+        let rows = self.layers.iter().map(|layer| layer.rows);
+        rows.max().unwrap_or_default()
+    }
+
+    /// How many layers are corrected.
+    #[must_use]
+    pub(crate) fn corrected(&self) -> usize {
+        let layers = self.layers.iter();
+        layers.filter(|layer| layer.is_corrected()).count()
+    }
+
+    /// What W~ of its layers is stored in: every grid or type that occurs.
+    #[must_use]
+    pub(crate) fn quantizers(&self) -> String {
+        let mut all: Vec<&str> = self.layers.iter().map(|of| of.quantizer.as_str()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.join(", ")
+    }
+}
+
+/// The mean of what there is; none of nothing.
+#[must_use]
+pub(crate) fn mean(of: impl Iterator<Item = f64>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for value in of {
+        sum += value;
+        count += 1.0;
+    }
+    (count > 0.0).then(|| sum / count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn layer(fields: serde_json::Value) -> ReportedLayer {
+        serde_json::from_value(fields).unwrap()
+    }
+
+    #[test]
+    fn a_layer_without_a_solution_has_no_error() {
+        let zeros = json!({"relative_without": 0.0, "relative_with": 0.0});
+        let starved = layer(json!({"name": "x", "status": "starved", "error": zeros}));
+        assert_eq!(starved.relative(), None);
+        assert_eq!((starved.left(), starved.is_corrected()), (None, false));
+        let exact = layer(json!({"status": "nothing-to-correct", "error": zeros}));
+        assert_eq!(exact.left(), None);
+        assert!(exact.relative().is_some() && !exact.is_corrected());
+    }
+
+    #[test]
+    fn shares_are_of_the_error_without_correction() {
+        let solved = layer(json!({
+            "status": "solved", "rank_used": 8,
+            "error": {"relative_without": 0.2, "relative_with": 0.05, "rounded_bf16": null},
+            "held_out_error": {"mean": 3.0, "half_width": 0.6, "mean_without": 12.0},
+            "evidence": {"error": 2.0, "error_without": 5.0, "relative_half_width": null},
+        }));
+        assert_eq!(solved.left(), Some(0.25));
+        let held = solved.held_out().unwrap();
+        assert!((held.left - 0.25).abs() < 1e-15);
+        assert!((held.half_width.unwrap() - 0.05).abs() < 1e-15);
+        let later = solved.on_later_rows().unwrap();
+        assert!((later.left - 0.4).abs() < 1e-15 && later.half_width.is_none());
+        let diagonal = layer(json!({
+            "status": "imatrix",
+            "diagonal_error": {"relative_without": 0.2, "relative_with": 0.1},
+        }));
+        assert!(diagonal.relative().unwrap().is_diagonal);
+        assert_eq!(mean([].into_iter()), None);
+        assert_eq!(mean([1.0, 2.0].into_iter()), Some(1.5));
+    }
+}
