@@ -2,9 +2,9 @@
 
 import re
 
-TAP = "<!-- tap -->"
-LIVE_DAEMON = "<!-- live: daemon -->"
-LIVE_ENGINE = "<!-- live: engine -->"
+TAP = "<!-- run: peft: tap -->"
+LIVE_DAEMON = "<!-- run: peft: live daemon -->"
+LIVE_ENGINE = "<!-- run: peft: live engine -->"
 
 
 def code_block(readme, marker, language):

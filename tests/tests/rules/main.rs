@@ -15,6 +15,7 @@ mod leftovers;
 mod method;
 mod names;
 mod options_page;
+mod page_commands;
 mod signatures;
 mod sizes;
 mod sources;
