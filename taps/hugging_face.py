@@ -4,16 +4,17 @@
     with Tap(model, "activations"):
         model(**batch)  # or model.generate(...): the model is used as always
 
-It is one file, for torch alone, made for the models of Hugging Face Transformers: copy it or import it. What it cannot
-record it leaves out, and says so once on standard error; a model's own computation it never stops. See
-docs/recording.md.
+It is one file, for torch alone, made for the models of Hugging Face Transformers: copy it or import
+it. What it cannot record it leaves out, and says so once on standard error; a model's own
+computation it never stops. See docs/recording.md.
 
-How a row goes through it. While the model works, each thread's `Work` has a stack of `Frame`s: the modules at work that
-take a mask, with the mask that each was given (`Tap._enter`, `Tap._leave`). When a linear layer is called, `Tap._read`
-copies its input once (`Kept`) and notes by shapes and identity alone whose rows they are (`Claim`). When the outermost
-module is done, `Tap._finish` reads the masks (`Stream`). Where none of them hides anything all rows are written. Else a
-claim is kept whole, is masked, or is in doubt: then the layer is left out of the shard, because no row that may be
-padding is recorded, and no mask is guessed.
+How a row goes through it. While the model works, each thread's `Work` has a stack of `Frame`s: the
+modules at work that take a mask, with the mask that each was given (`Tap._enter`, `Tap._leave`).
+When a linear layer is called, `Tap._read` copies its input once (`Kept`) and notes by shapes and
+identity alone whose rows they are (`Claim`). When the outermost module is done, `Tap._finish` reads
+the masks (`Stream`). Where none of them hides anything all rows are written. Else a claim is kept
+whole, is masked, or is in doubt: then the layer is left out of the shard, because no row that may
+be padding is recorded, and no mask is guessed.
 """
 
 import collections
@@ -43,8 +44,9 @@ except ImportError:  # Windows: what a killed tap left is not removed
 GIB = 2**30
 STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 KINDS = STORED | {torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
-# Sums: rows that are multiplied at a time in f32, how many blocks one of them is still written as rows of, what a shard
-# of sums holds at most (or one sum), and the largest number that the daemon reads.
+# Sums: rows that are multiplied at a time in f32, how many blocks one of them is still written as
+# rows of, what a shard of sums holds at most (or one sum), and the largest number that the daemon
+# reads.
 AT_ONCE, BLOCKS, SUM_SHARD, LARGEST = 512, 16, 2**28, 2.0**57
 BITS = {4: torch.int32, 2: torch.int16}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -60,13 +62,14 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 OWN_TOKENS = ("input_ids", "inputs_embeds", "hidden_states")
 NO_TOKENS = re.compile(r"mask|label|position|decoder|encoder|type_ids|key_value")
 FOREIGN = ("encoder_hidden_states", "key_value_states")
-# Who is given one of these beside text, or may be given text for a decoder, has layers of several streams, and its mask
-# is of one of them.
+# Who is given one of these beside text, or may be given text for a decoder, has layers of several
+# streams, and its mask is of one of them.
 OTHER_STREAM = re.compile(r"pixel|image|video|audio|visual|input_features|input_values")
 DECODER = "decoder_input_ids"
 OTHER_MASK = re.compile(r"^mask$|padding_mask|input_mask|attn_mask")  # classes differ in what its values mean
 CACHE = re.compile(r"past|cache|mems")
-# Families in Transformers of which no layer reads [length, batch], or rows that are no tokens, in three dimensions.
+# Families in Transformers of which no layer reads [length, batch], or rows that are no tokens, in
+# three dimensions.
 BATCH_MAJOR = frozenset(
     """albert bart bert bloom camembert codegen cohere distilbert electra falcon gemma gemma2 gemma3 glm gpt2
     gpt_bigcode gpt_neo gpt_neox gptj granite llama m2m_100 marian mbart mistral mixtral modernbert mpnet mt5 olmo olmo2
@@ -79,7 +82,8 @@ HANDS_KEYWORDS = "with_kwargs" in inspect.signature(torch.nn.Module.register_for
 
 
 def untraced(hook):
-    """A hook that torch.compile leaves as it is: what it runs is compiled up to the hook, and from there on."""
+    """A hook that torch.compile leaves as it is: what it runs is compiled up to the hook, and from
+    there on."""
     disable = getattr(getattr(torch, "compiler", None), "disable", None)
     return disable(hook) if disable else hook
 
@@ -133,7 +137,8 @@ def as_linear(name, module):
 
 
 def linear_layers(model, outer, left_out):
-    """Every linear layer by name, as `qera.linears` has it; into `left_out` goes who has no weight of its own."""
+    """Every linear layer by name, as `qera.linears` has it; into `left_out` goes who has no weight
+    of its own."""
     modules, users, layers = list(named(model)), {}, {}
     for _, module in modules:
         for parameter in module._parameters.values():
@@ -172,7 +177,8 @@ def kinds(names):
 
 
 def recomputing():
-    """Whether autograd calls: gradient checkpointing runs a second time what was recorded the first time."""
+    """Whether autograd calls: gradient checkpointing runs a second time what was recorded the first
+    time."""
     if hasattr(torch._C, "_current_graph_task_id"):
         return torch._C._current_graph_task_id() != -1
     frame = sys._getframe(1)
@@ -195,7 +201,8 @@ def calling():
 
 
 def visible(mask):
-    """Which keys of a mask count on the CPU, [batch, keys] or [batch, queries, keys]; None where nobody can know."""
+    """Which keys of a mask count on the CPU, [batch, keys] or [batch, queries, keys]; None where
+    nobody can know."""
     try:
         mask = torch.as_tensor(mask).detach().to("cpu")
     except (TypeError, ValueError, RuntimeError):
@@ -217,9 +224,9 @@ def visible(mask):
 
 
 def seen_by_some(seen, places, prefix=False):
-    """Which keys at the queries' places count, of [batch, queries, keys]: those that a query may see. None where this
-    is no mask of queries that see themselves and what came before (or a prefix sees all of itself): what a row of
-    padding may see says nothing."""
+    """Which keys at the queries' places count, of [batch, queries, keys]: those that a query may
+    see. None where this is no mask of queries that see themselves and what came before (or a prefix
+    sees all of itself): what a row of padding may see says nothing."""
     by, own = seen.sum(1)[:, places], seen[:, torch.arange(len(places)), places]
     later = seen[:, :-1].all(2) if prefix else seen & (torch.arange(seen.shape[2]) > places[:, None])
     has_lonely = bool((by[:, :-1] == 1).any())
@@ -251,7 +258,8 @@ class Stream:
         self.rows = rows or ((shape[0], shape[-1]) if len(shape) > 1 else None)
 
     def look(self, masks):
-        """Reads the mask, once; `masks` has what was read of others. `seen`: which rows count, None: nobody knows."""
+        """Reads the mask, once; `masks` has what was read of others. `seen`: which rows count,
+        None: nobody knows."""
         if self.known:
             return
         if id(self.mask) not in masks:
@@ -273,7 +281,8 @@ class Stream:
         self.seen, self.hides = seen, seen is None or not bool(seen.all())
 
     def of_queries(self, seen):
-        """The rows of a mask of each query, which may be as wide as a cache that is not full yet."""
+        """The rows of a mask of each query, which may be as wide as a cache that is not full
+        yet."""
         queries, keys = seen.shape[1:]
         if not self.rows or self.rows[1] >= keys:
             if not (seen == seen[:, :1]).all(2).all(1).any():
@@ -303,10 +312,11 @@ class Stream:
         return self.rows is not None and len(shape) == 2 and shape[0] == self.rows[0] and self.rows[1] > 1
 
 
-# Whose rows a layer was given. OF: those of a stream. LAST: of each sequence the last of them. BESIDE: maybe not of
-# those streams, so in doubt where one of them hides rows. WHOLE: of others, without padding. ANY: of a module with
-# several streams, in doubt if they look like one that hides rows. ALONE: nothing around the layer says anything, in
-# doubt unless they are one for each sequence.
+# Whose rows a layer was given. OF: those of a stream. LAST: of each sequence the last of them.
+# BESIDE: maybe not of those streams, so in doubt where one of them hides rows. WHOLE: of others,
+# without padding. ANY: of a module with several streams, in doubt if they look like one that hides
+# rows. ALONE: nothing around the layer says anything, in doubt unless they are one for each
+# sequence.
 Claim = collections.namedtuple("Claim", "how streams")
 WHOLE, ANY, ALONE = Claim("whole", ()), Claim("any", ()), Claim("alone", ())
 
@@ -419,12 +429,14 @@ class Frame:
         return beside(self.claim)
 
     def has_last(self, layer, shape):
-        """Whether a head reads as many tokens from the end of each sequence as the model was told to."""
+        """Whether a head reads as many tokens from the end of each sequence as the model was told
+        to."""
         is_head = layer in ("lm_head", f"{self.name}.lm_head")
         return is_head and self.rows and 0 < self.logits < self.rows[1] and shape[:-1] == (self.rows[0], self.logits)
 
     def is_batch_major(self):
-        """Whether all layers of its class read [batch, length]. In a square batch nothing else tells."""
+        """Whether all layers of its class read [batch, length]. In a square batch nothing else
+        tells."""
         path = type(self.module()).__module__.split(".")
         return path[:2] == ["transformers", "models"] and not BATCH_MAJOR.isdisjoint(path[2:3])
 
@@ -475,8 +487,9 @@ class Kept:
         self.rows = rows[None] if rows.dim() == 1 else rows.flatten(1, -2) if rows.dim() > 3 else rows
 
     def is_still(self, x):
-        """Whether x is this input. torch counts no writes through x.data and none in inference_mode: on a CPU the
-        values are compared; on a GPU, which would have to wait, only where there is no count at all."""
+        """Whether x is this input. torch counts no writes through x.data and none in
+        inference_mode: on a CPU the values are compared; on a GPU, which would have to wait, only
+        where there is no count at all."""
         if self.of() is not x or self.version != version(x) or self.shape != tuple(x.shape):
             return False
         if self.stream and self.version is not None:
@@ -499,7 +512,8 @@ class Work:
         self.calls, self.seen, self.foreign, self.odd, self.streams = {}, {}, {}, {}, []
 
     def settle(self, frame):
-        """Takes away the modules that failed before they came to their end, by the frame of Python that goes on."""
+        """Takes away the modules that failed before they came to their end, by the frame of Python
+        that goes on."""
         failed = False
         while self.stack and not self.stack[-1].is_at_work(frame):
             self.stack.pop()
@@ -520,7 +534,8 @@ class Work:
         return known[1] if known and known[0]() is x else None
 
     def attend(self, given, names):
-        """Remembers which mask is of what a decoder attends to; the outermost module that is given both knows it."""
+        """Remembers which mask is of what a decoder attends to; the outermost module that is given
+        both knows it."""
         sources = [(given.get("key_value_states"), given.get("attention_mask"))]
         if "encoder_attention_mask" in names:
             sources.append((given.get("encoder_hidden_states"), given.get("encoder_attention_mask")))
@@ -543,8 +558,8 @@ class Memory:
         self.fits, self.apart, self.side = set(), set(), {}
 
     def learn(self, frame, layer, x, shape):
-        """Whether a layer reads [batch, length] of the module that it is in; what once did not is never masked because
-        the numbers happen to be equal."""
+        """Whether a layer reads [batch, length] of the module that it is in; what once did not is
+        never masked because the numbers happen to be equal."""
         if not frame.rows or len(shape) < 2 or frame.has_last(layer, shape):
             return
         batch, length = frame.rows
@@ -557,7 +572,8 @@ class Memory:
             self.apart.add(layer)
 
     def side_of(self, layer, x, shape, frame, source):
-        """Whether a layer of an attention to something else reads that or its own tokens; None: neither."""
+        """Whether a layer of an attention to something else reads that or its own tokens; None:
+        neither."""
         own, attended = frame.rows, tuple(source.shape[:2])
         is_own = frame.own and frame.own() is x
         if len(shape) != 3 or shape[:2] not in (own, attended):
@@ -588,7 +604,8 @@ def claim_of_rows(work, memory, layer, x):
 
 
 def marks_of(claim, shape, hiding, is_apart):
-    """(Which of the rows count, None: all; whether that is in doubt), where these streams hide rows."""
+    """(Which of the rows count, None: all; whether that is in doubt), where these streams hide
+    rows."""
     if not hiding or claim.how == "whole":
         return None, False
     if claim.how == "of":
@@ -624,7 +641,8 @@ class ShardFolder:
                     part.unlink()
 
     def has_room(self, size):
-        """Looks into the folder once a second; where it was full, soon again, but for a twentieth of the time."""
+        """Looks into the folder once a second; where it was full, soon again, but for a twentieth
+        of the time."""
         now = time.monotonic()
         fits, rest = self.waiting + size <= self.max_bytes, 20 * self.took
         if self.looked is None or now - self.looked > (max(1.0, rest) if fits else rest):
@@ -679,7 +697,8 @@ class ShardFolder:
 
 @contextlib.contextmanager
 def f32_products(device):
-    """Products of f32 tensors are those of f32 numbers, and sums may go on, whatever mode the model is called in."""
+    """Products of f32 tensors are those of f32 numbers, and sums may go on, whatever mode the model
+    is called in."""
     precision, kind = torch.get_float32_matmul_precision(), device.type if device.type in ("cpu", "cuda") else "cpu"
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
         torch.set_float32_matmul_precision("highest")
@@ -690,8 +709,8 @@ def f32_products(device):
 
 
 class Sum:
-    """What is summed of one input: x^T x by f32 products over at most 512 rows, folded in f64 where the rows are, and
-    |x| of each channel, with the largest mean of it over a sequence."""
+    """What is summed of one input: x^T x by f32 products over at most 512 rows, folded in f64 where
+    the rows are, and |x| of each channel, with the largest mean of it over a sequence."""
 
     def __init__(self, names, width, device):
         wide = {"dtype": torch.float64, "device": "cpu" if device.type == "mps" else device}  # which has no f64
@@ -740,7 +759,8 @@ class Blocks:
 
 
 def locked(file):
-    """Takes the lock of a file that is written; False where another has it, or nothing can be locked."""
+    """Takes the lock of a file that is written; False where another has it, or nothing can be
+    locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -749,14 +769,16 @@ def locked(file):
 
 
 class Hook:
-    """What torch calls. A copy of the model, or a pickle of it, has a function in its place that does nothing."""
+    """What torch calls. A copy of the model, or a pickle of it, has a function in its place that
+    does nothing."""
 
     def __init__(self, tap, module, function):
         self.tap, self.own, self.function = tap, weakref.ref(module), function
 
     @untraced
     def __call__(self, module, args, more=None):
-        # A shallow copy of the model has the hooks, and is another model; a replica of DataParallel is not.
+        # A shallow copy of the model has the hooks, and is another model; a replica of DataParallel
+        # is not.
         if module is self.own() or getattr(module, "_is_replica", False):
             if not HANDS_KEYWORDS:  # torch 1. Who calls a hook has them, and torch 1 does not change any more.
                 more = sys._getframe(1).f_locals.get("kwargs", {})
@@ -950,7 +972,8 @@ class Tap:
             self._finish(work)
 
     def _wants_call(self, module):
-        """Whether this call is recorded. What DataParallel makes of one call is all recorded, or none of it."""
+        """Whether this call is recorded. What DataParallel makes of one call is all recorded, or
+        none of it."""
         with self.lock:
             if getattr(module, "_is_replica", False) and self.spread is not None:
                 return self.spread
@@ -1031,7 +1054,8 @@ class Tap:
             self._doubt(doubtful, streams)
 
     def _masked(self, calls, streams):
-        """What layers read with the marks of rows that count, [(Kept, marks)] by name, and which are in doubt."""
+        """What layers read with the marks of rows that count, [(Kept, marks)] by name, and which
+        are in doubt."""
         masks, sure, doubtful = {}, {}, []
         for stream in streams if calls else ():
             stream.look(masks)
@@ -1054,7 +1078,8 @@ class Tap:
         self._leave_out(names, f"{why}; calls without padding record it", "doubt")
 
     def _groups(self, calls):
-        """Lists of the layers that read one input, with it: only those that did so in every call before, too."""
+        """Lists of the layers that read one input, with it: only those that did so in every call
+        before, too."""
         now = {}
         for name, parts in calls.items():
             now.setdefault(tuple((id(kept), id(marks)) for kept, marks in parts), []).append(name)
@@ -1115,7 +1140,8 @@ class Tap:
             self._leave_out(hidden, "all of its rows are padding by the mask")
 
     def _split(self, x, marks, stays):
-        """(Rows that stay, their marks, (rows that are summed, their marks)), None where there are none."""
+        """(Rows that stay, their marks, (rows that are summed, their marks)), None where there are
+        none."""
         blocks = len(x) if x.dim() == 3 else 1
         if blocks not in stays:
             stays[blocks] = torch.tensor([self.blocks.take() for _ in range(blocks)])
@@ -1131,8 +1157,9 @@ class Tap:
         return kept, of_kept, summed if summed[1] is None or summed[1].any() else None
 
     def _add(self, sums):
-        """Sums rows of (the layers that read them, the name that they get, rows, marks). What layers share an input is
-        said of a whole shard: where that is no longer so, a new one is begun."""
+        """Sums rows of (the layers that read them, the name that they get, rows, marks). What
+        layers share an input is said of a whole shard: where that is no longer so, a new one is
+        begun."""
         if any(name in self.sums and self.sums[name].names != names for names, name, _, _ in sums):
             self._flush()
         for names, name, x, marks in sums:
@@ -1147,7 +1174,8 @@ class Tap:
             self._flush()
 
     def _flush(self):
-        """Writes what was summed; what finds no room stays and is tried again with the next rows."""
+        """Writes what was summed; what finds no room stays and is tried again with the next
+        rows."""
         while self.sums:
             part, size = [], 0
             for name, sum in self.sums.items():
@@ -1276,9 +1304,11 @@ def is_finite(x, marks, largest=None):
 
 
 def joined(parts):
-    """The rows of all times that a layer was called in a call of the model, and which of them count.
+    """The rows of all times that a layer was called in a call of the model, and which of them
+    count.
 
-    Those of one sequence stay together: what the daemon holds out to judge by is whole sequences."""
+    Those of one sequence stay together: what the daemon holds out to judge by is whole
+    sequences."""
     every = [kept.rows for kept, _ in parts]
     if all(rows.dim() == 3 and len(rows) == len(every[0]) for rows in every):
         axis = 1

@@ -4,20 +4,23 @@
     with RecordedModel("model-F16.gguf", "activations") as model:
         model.feed(open("prompts.txt", encoding="utf-8").read())
 
-or, from a shell: `python3 taps/llama_cpp.py --model model-F16.gguf --out activations --text prompts.txt`. It needs
-numpy and the PyPI package xllamacpp, which is llama.cpp built for Python. A program that makes its llama.cpp
-contexts itself keeps doing so, and hands its `llama_context_params` to `Tap.attach` first.
+or, from a shell: `python3 taps/llama_cpp.py --model model-F16.gguf --out activations --text
+prompts.txt`. It needs numpy and the PyPI package xllamacpp, which is llama.cpp built for Python. A
+program that makes its llama.cpp contexts itself keeps doing so, and hands its
+`llama_context_params` to `Tap.attach` first.
 
-What is recorded: of each product of a weight `blk.N.NAME.weight` with f32 rows, those rows, exactly as llama.cpp
-computed them, under the key `blk.N.NAME`; layers that were given one tensor share one key. Left out, by name: experts
-(their products take rows of their choice, so that no tensor holds what one expert read), routers, the output layer.
-Rows are f32 by default: they are the figures themselves. bf16 and f16 take half the bytes, and cost a relative error
-of 2^-9 and 2^-11 in each figure; what does not fit f16 stays f32.
+What is recorded: of each product of a weight `blk.N.NAME.weight` with f32 rows, those rows, exactly
+as llama.cpp computed them, under the key `blk.N.NAME`; layers that were given one tensor share one
+key. Left out, by name: experts (their products take rows of their choice, so that no tensor holds
+what one expert read), routers, the output layer. Rows are f32 by default: they are the figures
+themselves. bf16 and f16 take half the bytes, and cost a relative error of 2^-9 and 2^-11 in each
+figure; what does not fit f16 stays f32.
 
-A shard is one sequence of tokens, written under a hidden name and renamed. What waits in the folder takes at most
-`max_bytes`: where a shard has no room the tap waits up to `wait` seconds for the daemon to take others away
-(`--consume delete`), then drops it, says so, and counts it. `qera.model` is not set: the same model is another file
-as a checkpoint, and the daemon would refuse the shards by its name.
+A shard is one sequence of tokens, written under a hidden name and renamed. What waits in the folder
+takes at most `max_bytes`: where a shard has no room the tap waits up to `wait` seconds for the
+daemon to take others away (`--consume delete`), then drops it, says so, and counts it. `qera.model`
+is not set: the same model is another file as a checkpoint, and the daemon would refuse the shards
+by its name.
 """
 
 import argparse
@@ -63,14 +66,15 @@ class Evaluation:
 
 
 class Tap:
-    """Records what a llama.cpp context computes: `attach` it to the parameters that the context is made from.
+    """Records what a llama.cpp context computes: `attach` it to the parameters that the context is
+    made from.
 
     include    globs of names (`blk.0.*`); what none matches is listed as a layer, and its rows are not recorded.
                `flush` raises where one matches no layer
     dtype      of stored rows: f32, f16, bf16
     rows       rows after which a shard is written, where nobody calls `flush`
-    max_bytes  of shards that wait in the folder;  wait: seconds to wait for room before a shard is dropped
-    library    what ctypes loaded llama.cpp as; xllamacpp's where it is left out
+    max_bytes of shards that wait in the folder; wait: seconds to wait for room before a shard is
+    dropped library what ctypes loaded llama.cpp as; xllamacpp's where it is left out
     """
 
     def __init__(self, folder, *, include=("*",), dtype="f32", rows=512, max_bytes=8 * GIB, wait=0.0, library=None):
@@ -90,12 +94,14 @@ class Tap:
         self._callback = EvalCallback(self._evaluate)
 
     def attach(self, params):
-        """Has the contexts that are made from these `llama_context_params` recorded. Keep the tap alive with them."""
+        """Has the contexts that are made from these `llama_context_params` recorded. Keep the tap
+        alive with them."""
         params.cb_eval = ctypes.cast(self._callback, type(params.cb_eval))
         params.cb_eval_user_data = None
 
     def _evaluate(self, address, ask, _):
-        """llama.cpp asks whether a node's result is wanted, then shows it. What is wrong never stops the model."""
+        """llama.cpp asks whether a node's result is wanted, then shows it. What is wrong never
+        stops the model."""
         try:
             self.calls += 1
             return self._asked(address) if ask else self._shown(address)
@@ -151,14 +157,16 @@ class Tap:
             return
         groups = {names[0]: names for names in self.now.readers.values()}
         if self.groups is not None and groups != self.groups:
-            # Layers that shared an input share none now: what was recorded before is a shard of its own.
+            # Layers that shared an input share none now: what was recorded before is a shard of its
+            # own.
             newest = {name: self.kept[name].pop() for name in groups if self.kept.get(name)}
             self._write(self.groups)
             self.kept = {name: [rows] for name, rows in newest.items()}
         self.groups, self.now = groups, Evaluation()
 
     def _unmatched(self):
-        """What is wrong with `include`, if something is: each of its globs is for a layer, as the daemon's are."""
+        """What is wrong with `include`, if something is: each of its globs is for a layer, as the
+        daemon's are."""
         globs = [glob for glob in self.include if not fnmatch.filter(self.linears, glob)]
         if not globs or not self.linears:
             return None
@@ -189,7 +197,8 @@ class Tap:
         self.dropped_shards, self.dropped_rows = self.dropped_shards + 1, self.dropped_rows + rows
 
     def flush(self):
-        """Writes what was recorded and not written yet, as one shard; raises what went wrong while recording."""
+        """Writes what was recorded and not written yet, as one shard; raises what went wrong while
+        recording."""
         if not self.error:
             self._end_evaluation()
             self.error = self._unmatched()
@@ -257,7 +266,8 @@ class Llama:
 
 
 class RecordedModel:
-    """A GGUF model that runs in llama.cpp and is recorded. Options that are not named here are those of `Tap`.
+    """A GGUF model that runs in llama.cpp and is recorded. Options that are not named here are
+    those of `Tap`.
 
     sequence    tokens of a sequence, and so rows of a shard; each begins with BOS where the vocabulary says so
     threads     of llama.cpp;  gpu_layers: blocks on the GPU, with a build of xllamacpp that has one
@@ -285,7 +295,8 @@ class RecordedModel:
         self.pass_tokens = self.llama.n_ubatch(self.context)
 
     def tokenize(self, text, special=False):
-        """Tokens of a text, without any that the vocabulary would add. `special`: `<|im_start|>` is a token."""
+        """Tokens of a text, without any that the vocabulary would add. `special`: `<|im_start|>` is
+        a token."""
         data, size = text.encode(), 0
         while True:
             tokens = (ctypes.c_int32 * size)()

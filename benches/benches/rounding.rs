@@ -2,8 +2,8 @@
 //! nearest, with feedback, and for the adapter; CPU seconds of the process on one core, by the
 //! fastest kernel that runs here. What the last two take beyond the first is rounding.
 //!
-//! `cargo bench -p qera-benches --bench rounding [-- SIDE...]`: 1024, 2048 and 4096 unless others are
-//! given; 4096 takes about two minutes and half a GiB.
+//! `cargo bench -p qera-benches --bench rounding [-- SIDE...]`: 1024, 2048 and 4096 unless others
+//! are given; 4096 takes about two minutes and half a GiB.
 #![expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 
 use core::error::Error;

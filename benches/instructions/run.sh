@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The `instructions` stage: how many instructions each case of src/bin/instructions.rs takes, counted by callgrind, against
-# recorded.txt. A count is the same on a busy machine, so that a few percent more work in a kernel are seen.
+# The `instructions` stage: how many instructions each case of src/bin/instructions.rs takes,
+# counted by callgrind, against recorded.txt. A count is the same on a busy machine, so that a few
+# percent more work in a kernel are seen.
 #
 #     benches/instructions/run.sh [--record]
 #
-# Fails when a count is more than 3 % above the recorded one, when a case is not recorded, or a recorded one is gone.
-# --record writes recorded.txt anew: when the change is wanted, or for another compiler.
-# Needs valgrind, which it installs as root on Debian, and a CPU with AVX2.
+# Fails when a count is more than 3 % above the recorded one, when a case is not recorded, or a
+# recorded one is gone. --record writes recorded.txt anew: when the change is wanted, or for another
+# compiler. Needs valgrind, which it installs as root on Debian, and a CPU with AVX2.
 set -euo pipefail
 cd "$(dirname "$0")"
 recorded=$PWD/recorded.txt

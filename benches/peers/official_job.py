@@ -1,4 +1,5 @@
-"""The official side of `run --job`: the whole job by the official implementation's steps, in this process.
+"""The official side of `run --job`: the whole job by the official implementation's steps, in this
+process.
 
 Reads shards and a checkpoint, writes A and B of every layer to OUT/AB_dict.safetensors, and prints
 the CPU seconds of its steps as JSON. `job.py` runs it.

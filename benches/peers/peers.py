@@ -1,7 +1,9 @@
-"""The official implementation's steps against ours. `run` beside this file starts it; README.md says what is compared.
+"""The official implementation's steps against ours. `run` beside this file starts it; README.md
+says what is compared.
 
-Three commands. `compare` makes the data, measures both sides in turn and prints the table. `accumulate` and `solve` are
-one measurement of the official side in a process of its own, with the same command line as our binary `peer`.
+Three commands. `compare` makes the data, measures both sides in turn and prints the table.
+`accumulate` and `solve` are one measurement of the official side in a process of its own, with the
+same command line as our binary `peer`.
 """
 
 import argparse
@@ -71,8 +73,9 @@ def official_fold(r, x):
 
 
 def official_solve(r, error_t, rank):
-    """From f64 R (m x m) and the transposed error (n x m, f32) to A (m x k) and B (k x n), as the official code goes:
-    the square root in f64, all else in f32, a full SVD, and a linear system for the inverse of the root."""
+    """From f64 R (m x m) and the transposed error (n x m, f32) to A (m x k) and B (k x n), as the
+    official code goes: the square root in f64, all else in f32, a full SVD, and a linear system for
+    the inverse of the root."""
     root = scipy.linalg.sqrtm(r.numpy())
     if numpy.iscomplexobj(root):
         sys.exit("the official square root is complex: R is too close to singular for it")
@@ -103,8 +106,8 @@ def solve(arguments):
 
 
 class Site:
-    """A layer's input: rows with a power-law spectrum in a random basis, uneven tokens and channels, and six channels
-    that are 30 to 300 times larger than the others."""
+    """A layer's input: rows with a power-law spectrum in a random basis, uneven tokens and
+    channels, and six channels that are 30 to 300 times larger than the others."""
 
     def __init__(self, in_features):
         self.random = numpy.random.default_rng([SEED, in_features])
@@ -131,7 +134,8 @@ class Site:
 
 
 def make_weight(in_features, out_features):
-    """Returns a weight as checkpoints store it, [out, in]: noise and 16 strong directions, rows and columns uneven."""
+    """Returns a weight as checkpoints store it, [out, in]: noise and 16 strong directions, rows and
+    columns uneven."""
     random = numpy.random.default_rng([SEED, in_features, out_features])
     strong = random.standard_normal((out_features, 16)) @ random.standard_normal((16, in_features)) / 4
     weight = 0.02 * (random.standard_normal((out_features, in_features)) + strong)
@@ -140,8 +144,8 @@ def make_weight(in_features, out_features):
 
 
 def mxint(weight, width, block_size=32):
-    """Returns the weight after quantization to MXINT of so many bits, blocks along in_features (a multiple of the
-    block's size)."""
+    """Returns the weight after quantization to MXINT of so many bits, blocks along in_features (a
+    multiple of the block's size)."""
     blocks = weight.reshape(len(weight), -1, block_size)
     magnitude = numpy.abs(blocks)
     magnitude[magnitude < 2.0**-126] = 0
@@ -165,7 +169,8 @@ class Data:
         return path
 
     def problem(self, in_features, out_features, later):
-        """R from four rows a channel, or `later`, when a twentieth of it has been replaced by that of new rows."""
+        """R from four rows a channel, or `later`, when a twentieth of it has been replaced by that
+        of new rows."""
         names = [f"problem-{in_features}x{out_features}-{when}.safetensors" for when in ("earlier", "later")]
         earlier_path, later_path = (self.folder / name for name in names)
         if not earlier_path.exists():
@@ -181,7 +186,8 @@ class Data:
 
 
 class Objective:
-    """f(A B) = tr(R P P^T), P = E - A B, of one problem, and its minimum over rank k; all in f64."""
+    """f(A B) = tr(R P P^T), P = E - A B, of one problem, and its minimum over rank k; all in
+    f64."""
 
     def __init__(self, path):
         problem = load_file(path)
@@ -223,8 +229,8 @@ def own_seconds():
 
 
 def measure(command, threads):
-    """Runs one measurement of either side in a process of its own. Returns what it printed, and how many CPUs other
-    processes kept busy meanwhile."""
+    """Runs one measurement of either side in a process of its own. Returns what it printed, and how
+    many CPUs other processes kept busy meanwhile."""
     environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
     command = [str(part) for part in (*command, "--threads", threads)]
     start, others = time.perf_counter(), busy_seconds() - own_seconds()
@@ -321,7 +327,8 @@ def print_second_thread(rows):
 
 
 def print_versions():
-    """What really computes on the official side: versions, and the kernel that each BLAS has chosen."""
+    """What really computes on the official side: versions, and the kernel that each BLAS has
+    chosen."""
     from threadpoolctl import threadpool_info
 
     print(f"machine: {processor()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.2f}")

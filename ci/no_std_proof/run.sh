@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the proof, looks at its symbols, runs it.
-#   1. It links with no start files, no libc and no std: whatever qera-core needed from them would be undefined.
+#   1. It links with no start files, no libc and no std: whatever qera-core needed from them would
+#   be undefined.
 #   2. Its symbol table has nothing undefined, and nothing of alloc or std.
 #   3. It runs, and every routine gives the right result.
 set -euo pipefail
@@ -20,7 +21,8 @@ if [ -n "$undefined" ]; then
     exit 1
 fi
 symbols=$(nm --demangle "$program")
-# "std::" and "alloc::" as whole first segments: core::alloc is core. The allocator's entry points are __rust_alloc and kin.
+# "std::" and "alloc::" as whole first segments: core::alloc is core. The allocator's entry points
+# are __rust_alloc and kin.
 foreign=$(grep -E '(^|[^:[:alnum:]_])(std|alloc)::|__rust_(alloc|dealloc|realloc)|__r(dl|g)_|\bmalloc\b' <<<"$symbols" || true)
 if [ -n "$foreign" ]; then
     echo "no_std: symbols of alloc or std:" >&2

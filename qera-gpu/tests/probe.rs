@@ -1,7 +1,8 @@
 //! The probe on this machine, and on stand-in driver libraries that are missing, broken or fine.
 //!
-//! A stand-in is a shared library of a few C functions, compiled here and found through `LD_LIBRARY_PATH` by a child
-//! process: it shows that the probe's logic holds, not that any GPU works.
+//! A stand-in is a shared library of a few C functions, compiled here and found through
+//! `LD_LIBRARY_PATH` by a child process: it shows that the probe's logic holds, not that any GPU
+//! works.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
@@ -27,7 +28,8 @@ fn probe_of_this_machine_does_not_panic() {
     }
 }
 
-/// Compiles `source` as libcuda.so in a folder of its own and returns what a child that loads it prints.
+/// Compiles `source` as libcuda.so in a folder of its own and returns what a child that loads it
+/// prints.
 fn probe_with_driver(name: &str, source: &str) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,5 @@
-"""A PEFT adapter as a GGUF adapter, converted by the definitions of both, and independent of the daemon's Rust."""
+"""A PEFT adapter as a GGUF adapter, converted by the definitions of both, and independent of the
+daemon's Rust."""
 
 import gguf
 import numpy as np
@@ -21,7 +22,8 @@ def in_pairs(matrix, heads):
 
 
 def factors(tensors, heads):
-    """Tensor -> (A [rank, in], B [out, rank]) of a PEFT adapter; `heads`: of the tensors whose rows llama.cpp turns."""
+    """Tensor -> (A [rank, in], B [out, rank]) of a PEFT adapter; `heads`: of the tensors whose rows
+    llama.cpp turns."""
     converted = {}
     for key in tensors:
         module, found, _ = key.removeprefix(PREFIX).partition(".lora_A.")

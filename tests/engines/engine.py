@@ -1,4 +1,5 @@
-"""llama.cpp as a server runs it: a GGUF, LoRA adapters over it, and the logits of sequences of tokens."""
+"""llama.cpp as a server runs it: a GGUF, LoRA adapters over it, and the logits of sequences of
+tokens."""
 
 import ctypes
 import os
@@ -29,7 +30,8 @@ class LoraLlama(Llama):
 
 
 class Engine:
-    """`model` with `adapter` over it. `exact`: keys and values are kept in f32, where a server keeps f16."""
+    """`model` with `adapter` over it. `exact`: keys and values are kept in f32, where a server
+    keeps f16."""
 
     PASS = 512  # tokens of a pass, llama.cpp's default
 

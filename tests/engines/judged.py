@@ -1,5 +1,5 @@
-"""Perplexity, and the divergence from a reference, as llama-perplexity counts them: of each sequence the second half of
-its predictions."""
+"""Perplexity, and the divergence from a reference, as llama-perplexity counts them: of each
+sequence the second half of its predictions."""
 
 import hashlib
 import json
@@ -30,8 +30,8 @@ def log_probabilities(logits):
 
 
 class Judge:
-    """Judges models on `sequences` against the model `reference`; what is finished is kept in `folder` and not computed
-    again for the same bytes."""
+    """Judges models on `sequences` against the model `reference`; what is finished is kept in
+    `folder` and not computed again for the same bytes."""
 
     def __init__(self, folder, reference, sequences):
         self.folder, self.reference, self.sequences = folder, reference, np.asarray(sequences, np.int32)
@@ -61,7 +61,8 @@ class Judge:
         return float(loss), float(divergence)
 
     def judge(self, name, model, adapter=None, count=None):
-        """{"ppl": of the text, "kld": mean divergence from the reference in nats}; on the first `count` sequences."""
+        """{"ppl": of the text, "kld": mean divergence from the reference in nats}; on the first
+        `count` sequences."""
         path, sequences = self.folder / f"{name}.json", self.sequences[:count]
         of = self.of | {"model": digest(model), "adapter": digest(adapter) if adapter else None, "of": len(sequences)}
         kept = json.loads(path.read_text()) if path.exists() else {}

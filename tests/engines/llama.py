@@ -1,4 +1,5 @@
-"""A Llama in numpy, in f64 and from its definition, and its weights in the two forms that engines load."""
+"""A Llama in numpy, in f64 and from its definition, and its weights in the two forms that engines
+load."""
 
 import json
 import shutil
@@ -26,7 +27,8 @@ def read_safetensors(path):
 
 
 class Llama:
-    """`weights`: name -> array as `[out, in]`, by Transformers' names; the head is the embedding."""
+    """`weights`: name -> array as `[out, in]`, by Transformers' names; the head is the
+    embedding."""
 
     def __init__(self, config, weights):
         self.config, self.weights = config, weights

@@ -1,4 +1,5 @@
-"""A model, what was recorded of it, and the cells of a table: bases and adapters, each judged in llama.cpp."""
+"""A model, what was recorded of it, and the cells of a table: bases and adapters, each judged in
+llama.cpp."""
 
 import dataclasses
 
@@ -26,7 +27,8 @@ class Size:
 
 
 class Measured:
-    """`folder` keeps everything, and what is there is not made again. `texts`: calibration and evaluation."""
+    """`folder` keeps everything, and what is there is not made again. `texts`: calibration and
+    evaluation."""
 
     def __init__(self, binary, folder, noise, size, texts):
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,8 +57,8 @@ class Measured:
         return Solved(self.binary, self.folder / "solved" / name, *common, *included, *options)
 
     def quantized(self, kind, importance=None):
-        """A GGUF that ggml quantizes: what `kind` cannot hold, because rows are no multiple of 256, is IQ4_NL, as
-        llama-quantize has it. `importance`: of each input channel, by tensor."""
+        """A GGUF that ggml quantizes: what `kind` cannot hold, because rows are no multiple of 256,
+        is IQ4_NL, as llama-quantize has it. `importance`: of each input channel, by tensor."""
         path = self.folder / f"{kind}{'-importance' if importance else ''}.gguf"
         if not path.exists():
             quantizer, tensors = Quantizer(xllamacpp_library()), {}

@@ -1,4 +1,5 @@
-"""llama.cpp's server in a process of its own: `serve.py MODEL ADAPTER` prints its address, and ends with its input."""
+"""llama.cpp's server in a process of its own: `serve.py MODEL ADAPTER` prints its address, and ends
+with its input."""
 
 import sys
 

@@ -8,7 +8,8 @@ from corrected import Run
 
 
 class Solved:
-    """A run of `solve` into `out`; made when it is not there, or another binary's, or of other options."""
+    """A run of `solve` into `out`; made when it is not there, or another binary's, or of other
+    options."""
 
     def __init__(self, binary, out, *options):
         self.out, stamp = out, out.with_suffix(".json")

@@ -1,4 +1,5 @@
-"""Statistics of a model's inputs, recorded by the tap in llama.cpp and folded by the daemon as they come."""
+"""Statistics of a model's inputs, recorded by the tap in llama.cpp and folded by the daemon as they
+come."""
 
 import json
 import shutil
@@ -11,7 +12,8 @@ BATCH = 2  # sequences in the watched folder at a time: 0.8 GB of the whole Smol
 
 
 class States:
-    """`folder/N` is the state of the first N of `sequences`; one that was cut goes on where it was."""
+    """`folder/N` is the state of the first N of `sequences`; one that was cut goes on where it
+    was."""
 
     def __init__(self, binary, model, folder, sequences, layers=("blk.*",)):
         self.binary, self.model, self.folder = binary, model, folder

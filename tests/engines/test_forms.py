@@ -1,4 +1,5 @@
-"""One correction in three forms, each loaded by the program that it is for: logits of W~ + C, to float precision."""
+"""One correction in three forms, each loaded by the program that it is for: logits of W~ + C, to
+float precision."""
 
 import functools
 import json
@@ -122,7 +123,8 @@ class FormsTests:
         self.check("peft")
 
     def test_the_forms_hold_one_correction(self):
-        """The GGUF is what the PEFT adapter converts to, the MLX one what it transposes to, each number for number."""
+        """The GGUF is what the PEFT adapter converts to, the MLX one what it transposes to, each
+        number for number."""
         for served in self.runs.values():
             tensors = served.corrected.tensors
             found, metadata = read_adapter(served.current / "adapter.gguf")

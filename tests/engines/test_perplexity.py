@@ -67,8 +67,8 @@ class PerplexityTests:
 
 
 class ReferencePerplexityTests(PerplexityTests):
-    """Of the rows of the reference data's figures: the official implementation's factors gave 62.00 in llama.cpp,
-    over a base of 413.9, where the model as it was has 33.78."""
+    """Of the rows of the reference data's figures: the official implementation's factors gave 62.00
+    in llama.cpp, over a base of 413.9, where the model as it was has 33.78."""
 
     OFFICIAL = {"full": 33.78, "w-only": 413.9, "exact-0": 62.00}
 

@@ -1,4 +1,5 @@
-"""llama.cpp's server with `--lora`: what its requests of /lora-adapters do, and that it answers as W~ + C."""
+"""llama.cpp's server with `--lora`: what its requests of /lora-adapters do, and that it answers as
+W~ + C."""
 
 import contextlib
 import json

@@ -1,4 +1,5 @@
-"""Logits of a checkpoint with an adapter of PEFT over it: `with_peft.py MODEL ADAPTER TOKENS.npy LOGITS.npy`."""
+"""Logits of a checkpoint with an adapter of PEFT over it: `with_peft.py MODEL ADAPTER TOKENS.npy
+LOGITS.npy`."""
 
 import sys
 

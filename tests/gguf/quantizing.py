@@ -14,7 +14,8 @@ class Quantizer:
         self.quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, i64, i64, i64, pointer]
 
     def quantize(self, weight, kind, importance=None):
-        """Bytes of `weight`, [out, in], as `kind`; `importance`: what an error in each input channel weighs."""
+        """Bytes of `weight`, [out, in], as `kind`; `importance`: what an error in each input
+        channel weighs."""
         weight = np.ascontiguousarray(weight, np.float32)
         out, width = weight.shape
         stored = np.empty(gguf.quant_shape_to_byte_shape(weight.shape, kind), np.uint8)
@@ -28,7 +29,8 @@ class Quantizer:
 
 
 def write_gguf(path, like, tensors):
-    """Writes a GGUF with the metadata and tensors of the reader `like`, some of them others: name -> (kind, bytes)."""
+    """Writes a GGUF with the metadata and tensors of the reader `like`, some of them others: name
+    -> (kind, bytes)."""
     part = path.with_suffix(".part")
     writer = gguf.GGUFWriter(part, like.fields["general.architecture"].contents())
     for field in like.fields.values():

@@ -20,8 +20,8 @@ from test_imatrix import ImatrixTests
 from test_tap import TapTests
 from text import fixture_text
 
-# Scripts of their own, each of which ends with 0 when all is well. (names/test_rows.py needs llama.cpp's source; what
-# it found is recorded, and the unit tests hold the table against that.)
+# Scripts of their own, each of which ends with 0 when all is well. (names/test_rows.py needs
+# llama.cpp's source; what it found is recorded, and the unit tests hold the table against that.)
 SCRIPTS = ("blocks/test_blocks.py", "headers/test_headers.py", "names/test_names.py")
 MIXES = [Mix("Q4_0", "Q3_K", weighed=False), Mix("IQ4_NL", "Q2_K", weighed=True)]
 EVERY_MIX = [

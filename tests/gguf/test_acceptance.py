@@ -1,5 +1,5 @@
-"""A real model, quantized by others, recorded by llama.cpp and corrected by the daemon: what it says of each layer is
-what numpy computes from the weights, the file of W~ and the recorded rows."""
+"""A real model, quantized by others, recorded by llama.cpp and corrected by the daemon: what it
+says of each layer is what numpy computes from the weights, the file of W~ and the recorded rows."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ WHOSE_STATE_STAYS = ("Q4_1", "checkpoint", "exact")
 
 
 class AcceptanceTests:
-    """`original` is corrected on its own Q4_1 file and on those of `mixes`; runs of this binary that are there are not
-    made again."""
+    """`original` is corrected on its own Q4_1 file and on those of `mixes`; runs of this binary
+    that are there are not made again."""
 
     def __init__(self, binary, original, mixes):
         self.binary, self.original, self.mixes, self.runs = binary, original, mixes, {}

@@ -1,4 +1,5 @@
-"""W~ that the daemon writes as a GGUF: what Python's `gguf` reads there is W~, and llama.cpp loads and multiplies it."""
+"""W~ that the daemon writes as a GGUF: what Python's `gguf` reads there is W~, and llama.cpp loads
+and multiplies it."""
 
 import gguf
 import llama_cpp

@@ -108,8 +108,8 @@ class TapTests:
         self.check_products(shard, products, self.weights, 1e-6)
 
     def test_weights_that_are_stored_otherwise_keep_their_names(self):
-        """llama.cpp repacks Q4_0 where it can, and rounds the rows that it multiplies to 8 bits: 2^-8 of a block's
-        largest."""
+        """llama.cpp repacks Q4_0 where it can, and rounds the rows that it multiplies to 8 bits:
+        2^-8 of a block's largest."""
         model = self.folder("tiny-Q4_0.gguf")
         write_tiny(model, "Q4_0")
         stored = {tensor.name: tensor for tensor in gguf.GGUFReader(model).tensors}
@@ -276,7 +276,8 @@ class TapTests:
             assert child.stderr.read() == "", "it was said twice"
 
     def test_a_kill_leaves_no_half_shard(self):
-        """The file that is being written is hidden, and the next tap takes it away; one that is in use stays."""
+        """The file that is being written is hidden, and the next tap takes it away; one that is in
+        use stays."""
         folder = self.folder("killed")
         program = (
             "import sys, time; sys.path.insert(0, sys.argv[1]); import shard_folder\n"
@@ -295,7 +296,8 @@ class TapTests:
         assert not list(folder.iterdir())
 
     def test_hand_made_graphs(self):
-        """Rows in the middle of wider ones, several batches, another device's copy of a weight, names of others."""
+        """Rows in the middle of wider ones, several batches, another device's copy of a weight,
+        names of others."""
         folder, random = self.folder("graphs"), np.random.default_rng(5)
         tap = llama_cpp.Tap(folder)
         graph = Graph(tap.library)

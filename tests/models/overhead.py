@@ -1,4 +1,5 @@
-"""What the tap costs: CPU time of a forward pass with it and without it, in turn, of a model of SmolLM2-135M's sizes.
+"""What the tap costs: CPU time of a forward pass with it and without it, in turn, of a model of
+SmolLM2-135M's sizes.
 
     $(tests/peft/setup.sh) tests/models/overhead.py FOLDER [BLOCKS]
 

@@ -111,8 +111,8 @@ def record(
     shared=True,
 ):
     """A shard for each batch. With `about`, its metadata, `qera.shares` is written too if `shared`;
-    without, none at all, and no group reaches beyond a `part` of the model, as nothing would say that it
-    does. A group is written under its first name that `keep` takes."""
+    without, none at all, and no group reaches beyond a `part` of the model, as nothing would say
+    that it does. A group is written under its first name that `keep` takes."""
     folder.mkdir()
     recorder = Recorder(model)
     for number, batch in enumerate(batches):

@@ -4,8 +4,8 @@
 #
 #     tests/models/run.sh [NAME...]      only suites whose names contain one of these
 #
-# QERA_TEST_TIER=long takes every listed class, and some that no list knows: 26 decoders, 5 encoders,
-# 7 encoder-decoders.
+# QERA_TEST_TIER=long takes every listed class, and some that no list knows: 26 decoders, 5
+# encoders, 7 encoder-decoders.
 #
 # Installs what the `peft` stage does (tests/peft/setup.sh). QERA_DAEMON names a binary to test
 # instead of the one built here.

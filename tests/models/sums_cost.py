@@ -1,10 +1,11 @@
-"""What sums in the place of rows cost and save: bytes a token and CPU seconds, of a model of SmolLM2-135M's sizes.
+"""What sums in the place of rows cost and save: bytes a token and CPU seconds, of a model of
+SmolLM2-135M's sizes.
 
     $(tests/peft/setup.sh) tests/models/sums_cost.py FOLDER [BLOCKS] [SEQUENCES]
 
-Sequences of 1,024 tokens, one a call, in f32 with rows written as bf16: without a tap, with rows, with sums. FOLDER is
-where shards are written (and removed): on the disk that is meant, or on a tmpfs. Bytes are of as many tokens as there
-are; more of them share the same sums.
+Sequences of 1,024 tokens, one a call, in f32 with rows written as bf16: without a tap, with rows,
+with sums. FOLDER is where shards are written (and removed): on the disk that is meant, or on a
+tmpfs. Bytes are of as many tokens as there are; more of them share the same sums.
 """
 
 import pathlib

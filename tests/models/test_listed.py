@@ -1,5 +1,6 @@
-"""The table of listed architectures, held against the classes of Transformers: with nothing said but config.json's
-model_type, the layers are those of the class, and those that are joined read the same rows."""
+"""The table of listed architectures, held against the classes of Transformers: with nothing said
+but config.json's model_type, the layers are those of the class, and those that are joined read the
+same rows."""
 
 import json
 import subprocess
@@ -64,8 +65,9 @@ LISTED = ARCHITECTURES | {
 # Layers outside of the blocks: a shard must name them.
 BESIDE_BLOCKS = {"pooler.dense", "model.decoder.project_in", "model.decoder.project_out"}
 HEADS_BY_NAME = {"lm_head", "embed_out"}
-# Inputs that the table leaves apart, because not every model of the type shares them: what attention and feed-forward
-# of a block read (falcon), router, shared expert and its gate (qwen2_moe).
+# Inputs that the table leaves apart, because not every model of the type shares them: what
+# attention and feed-forward of a block read (falcon), router, shared expert and its gate
+# (qwen2_moe).
 APART = {"falcon": BLOCKS, "qwen2_moe": 2}
 
 
@@ -98,7 +100,8 @@ class ListedTests:
         assert len(plan["sites"]) == sites + APART.get(self.name, self.sides())
 
     def sides(self):
-        """Key and value of every block read the encoder's output, which the table joins block by block."""
+        """Key and value of every block read the encoder's output, which the table joins block by
+        block."""
         return BLOCKS - 1 if self.architecture.task_type == SEQ_TO_SEQ else 0
 
     def record(self, model):

@@ -1,4 +1,5 @@
-"""The tap: calls that fail, call themselves, or are spread over threads; copies of the model; what it is asked for."""
+"""The tap: calls that fail, call themselves, or are spread over threads; copies of the model; what
+it is asked for."""
 
 import contextlib
 import copy
@@ -86,7 +87,8 @@ class TapCallsTests(Folders):
             model(torch.randn(3, 8), error)
 
     def test_failed_calls_leave_nothing(self):
-        """Neither at the end, nor with what is called after that: another part of the model, or it again."""
+        """Neither at the end, nor with what is called after that: another part of the model, or it
+        again."""
         for error in (ValueError("x"), KeyboardInterrupt()):
             rows, _, tap = self.record(Two(), lambda m: self.fail(m, error))
             assert rows == {} and tap.shards == 0, rows
@@ -106,7 +108,8 @@ class TapCallsTests(Folders):
         assert rows == {"a": 4, "b": 4} and tap.shards == 2, rows
 
     def test_a_failed_call_does_not_eat_a_part_of_the_model(self):
-        """T5 without decoder_input_ids fails after its encoder; generate calls the encoder alone."""
+        """T5 without decoder_input_ids fails after its encoder; generate calls the encoder
+        alone."""
         model, options = ARCHITECTURES["t5"].make(), dict(max_new_tokens=3, min_new_tokens=3)
 
         def use(m):

@@ -1,4 +1,5 @@
-"""The tap: a layer whose rows may be padding, or may not, is left out of a shard; it is neither recorded nor masked."""
+"""The tap: a layer whose rows may be padding, or may not, is left out of a shard; it is neither
+recorded nor masked."""
 
 import contextlib
 import io
@@ -66,7 +67,8 @@ class TapDoubtTests(Folders):
         super().__init__(daemon, "tap-doubt")
 
     def check(self, model, use, left, counts=of_padded):
-        """All layers that are given rows are recorded as the truth has it, but for those that are left."""
+        """All layers that are given rows are recorded as the truth has it, but for those that are
+        left."""
         folder, told = self.folder(), io.StringIO()
         with torch.no_grad(), contextlib.redirect_stderr(told), Tap(model.eval(), folder) as tap:
             truth = Truth(model, is_linear)
@@ -135,7 +137,8 @@ class TapDoubtTests(Folders):
         assert tap.shards == 2 and len(recorded(folder)["layer"]) == 128, tap.left_out
 
     def test_block_attention(self):
-        """BigBird: masks of other names; a length that is no multiple of the block is padded by the model itself."""
+        """BigBird: masks of other names; a length that is no multiple of the block is padded by the
+        model itself."""
         sizes = dict(attention_type="block_sparse", block_size=8, num_random_blocks=1, max_position_embeddings=256)
         model = transformers.BigBirdModel(transformers.BigBirdConfig(**TINY, **sizes))
         for length, left in ((96, "-"), (90, "encoder")):
@@ -181,7 +184,8 @@ class TapDoubtTests(Folders):
         self.check(transformers.PerceiverForMaskedLM(config), use, left)
 
     def test_keys_with_positions_added(self):
-        """DETR's decoder reads the encoder's rows, whose mask has another name outside, and adds to them."""
+        """DETR's decoder reads the encoder's rows, whose mask has another name outside, and adds to
+        them."""
         sizes = dict(num_queries=5, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None)
         stages = dict(embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic")
         backbone = transformers.ResNetConfig(**stages, out_features=["stage4"])

@@ -90,7 +90,8 @@ class Headed(nn.Module):
 
 
 def in_cache(start, rows, width=40):
-    """[2, 1, rows, width]: each row sees itself and what came before it, but no padding; the rest is empty."""
+    """[2, 1, rows, width]: each row sees itself and what came before it, but no padding; the rest
+    is empty."""
     key, query = torch.arange(width), start + torch.arange(rows)
     counts = torch.cat([PADDED, torch.ones(2, width - 32, dtype=torch.long)], 1)
     return (key <= query[:, None]) & (counts[:, None, None] == 1)
@@ -101,7 +102,8 @@ class TapMasksTests(Folders):
         super().__init__(daemon, "tap-masks")
 
     def check(self, model, use, counts, names=None):
-        """Recorded by the tap and by the truth, which is told what is padding; returns what the tap said."""
+        """Recorded by the tap and by the truth, which is told what is padding; returns what the tap
+        said."""
         folder, told = self.folder(), io.StringIO()
         with torch.no_grad(), contextlib.redirect_stderr(told), Tap(model, folder):
             truth = Truth(model, is_linear)
@@ -126,7 +128,8 @@ class TapMasksTests(Folders):
         assert b"::mask" not in shard.read_bytes()
 
     def test_rows_without_their_sequences(self):
-        """OPT's feed-forward reads [batch * seq, features]; its projections are beside the blocks."""
+        """OPT's feed-forward reads [batch * seq, features]; its projections are beside the
+        blocks."""
         self.check(ARCHITECTURES["opt"].make(), lambda m: m(drawn(), attention_mask=PADDED), of_padded)
 
     def test_generation_from_padded_prompts(self):
@@ -161,8 +164,9 @@ class TapMasksTests(Folders):
         self.check(model, use, counts, {name for name in fed(model) if not name.endswith(left)})
 
     def test_an_encoders_mask_is_of_what_the_encoder_made(self):
-        """Of its own rows and of keys and values of the attention to them. What comes of that attention is in doubt
-        while both sequences are of one length, and there was none in which they are not."""
+        """Of its own rows and of keys and values of the attention to them. What comes of that
+        attention is in doubt while both sequences are of one length, and there was none in which
+        they are not."""
         for name in ("t5", "bart"):
             for decoder_mask in (None, OTHER):
                 for batches in ([32], [20, 32]):
@@ -182,7 +186,8 @@ class TapMasksTests(Folders):
         assert rows == [0, 40, 0], f"only where its rows cannot be those of a mask: {rows}"
 
     def test_whisper(self):
-        """Its mask is of the sound before it is folded into half as many rows, all of which the encoder reads."""
+        """Its mask is of the sound before it is folded into half as many rows, all of which the
+        encoder reads."""
         given = dict(input_features=torch.randn(2, 8, 64), attention_mask=torch.ones(2, 64, dtype=torch.long))
         given["attention_mask"][0, 40:] = 0
         mask = OTHER[:, 1:]
@@ -196,7 +201,8 @@ class TapMasksTests(Folders):
         self.check(model, lambda m: m(**given), counts, {name for name in fed(model) if name != "proj_out"})
 
     def test_an_image_in_front_of_text_is_kept(self):
-        """GIT: 17 rows of image, then the text, whose mask is [batch, text]. Its head is outside of what knows that."""
+        """GIT: 17 rows of image, then the text, whose mask is [batch, text]. Its head is outside of
+        what knows that."""
 
         def counts(name, x):
             if not name.startswith("git.encoder."):
@@ -260,7 +266,8 @@ class TapMasksTests(Folders):
             assert not said, said
 
     def test_a_cache_that_is_not_full(self):
-        """Masks as wide as the cache: the rows go to the places that are said, and not to the last."""
+        """Masks as wide as the cache: the rows go to the places that are said, and not to the
+        last."""
         x, step, lowest = torch.randn(2, 32, 8), torch.randn(2, 1, 8), torch.finfo(torch.float32).min
         first, then = in_cache(0, 32), in_cache(32, 1)
         counts = lambda name, x: PADDED if x.shape[1] == 32 else None
@@ -345,7 +352,8 @@ class TapMasksTests(Folders):
             assert "doubt" not in said, said
 
     def test_unequal_shards_of_one_model(self):
-        """A padded call, and one that is not: what was said of one is not held against the other."""
+        """A padded call, and one that is not: what was said of one is not held against the
+        other."""
         given = [dict(input_ids=drawn(), attention_mask=PADDED), dict(input_ids=tokens(2, torch.Generator()))]
         masks = [PADDED, None]
         model, seen = llama(), []

@@ -106,7 +106,8 @@ class TapRowsTests(Folders):
         super().__init__(daemon, "tap-rows")
 
     def check(self, model, use, names=None, grad=False, **options):
-        """Records what `use` does with the model, twice: by the tap and by the truth. Returns the folder."""
+        """Records what `use` does with the model, twice: by the tap and by the truth. Returns the
+        folder."""
         folder = self.folder()
         with torch.set_grad_enabled(grad), Tap(model, folder, **options):
             truth = Truth(model, is_linear)

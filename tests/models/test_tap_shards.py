@@ -1,4 +1,5 @@
-"""The tap: what its shards say of the model, how many there are, and what it does when something is missing."""
+"""The tap: what its shards say of the model, how many there are, and what it does when something is
+missing."""
 
 import contextlib
 import io
@@ -54,7 +55,8 @@ class TapShardsTests(Folders):
         super().__init__(daemon, "tap-shards")
 
     def record(self, model, calls=1, **options):
-        """The folder, what the tap said, and the tap, of so many calls of a model that reads tokens."""
+        """The folder, what the tap said, and the tap, of so many calls of a model that reads
+        tokens."""
         folder, told = self.folder(), io.StringIO()
         with torch.no_grad(), contextlib.redirect_stderr(told), Tap(model, folder, **options) as tap:
             for seed in range(calls):
@@ -190,7 +192,8 @@ class TapShardsTests(Folders):
         assert told.getvalue().count("is full") == 1 and "3 calls were not recorded, 2 were" in told.getvalue()
 
     def test_shards_appear_whole(self):
-        """Under a hidden name first; of a tap that was killed such a file is left, and the next one removes it."""
+        """Under a hidden name first; of a tap that was killed such a file is left, and the next one
+        removes it."""
         folder = self.folder()
         left = folder / ".tap-1-0-1-000001.part"
         left.write_bytes(b"half")

@@ -1,4 +1,5 @@
-"""The tap with sums: what is in the sums and what stays rows are together what the layers were given, each row once."""
+"""The tap with sums: what is in the sums and what stays rows are together what the layers were
+given, each row once."""
 
 import contextlib
 import io
@@ -12,7 +13,8 @@ from safetensors.torch import load_file
 from test_tap_rows import drawn, llama
 from truth import Truth, recorded, said, shards
 
-# How far f32 products over at most 512 rows leave an entry off, of sqrt(R_ii R_jj): docs/numbers.md.
+# How far f32 products over at most 512 rows leave an entry off, of sqrt(R_ii R_jj):
+# docs/numbers.md.
 ENTRY = 3e-6
 PARTS = ("xtx", "xtx_rows", "abs_sum", "batch_max_mean_abs")
 
@@ -24,7 +26,8 @@ def totals(rows):
 
 
 def summed(folder):
-    """Name of each layer -> what all sums of its input say: x^T x, the sum of |x|, the largest batch mean, rows."""
+    """Name of each layer -> what all sums of its input say: x^T x, the sum of |x|, the largest
+    batch mean, rows."""
     sums = {}
     for shard in shards(folder):
         tensors = load_file(shard)

@@ -1,4 +1,5 @@
-"""An independent recording: what the forward of each linear layer was really given, and what shards hold."""
+"""An independent recording: what the forward of each linear layer was really given, and what shards
+hold."""
 
 import json
 
@@ -8,7 +9,8 @@ from safetensors.torch import load_file
 
 
 class Truth:
-    """Replaces the forward of each of a model's linear layers by one that keeps a copy of its input, call by call."""
+    """Replaces the forward of each of a model's linear layers by one that keeps a copy of its
+    input, call by call."""
 
     def __init__(self, model, is_linear):
         self.calls, self.replaced = {}, []

@@ -1,13 +1,15 @@
-"""Writes the folders in tests/packed/vectors: small packed weights, and what other programs read in them.
+"""Writes the folders in tests/packed/vectors: small packed weights, and what other programs read in
+them.
 
     python3 tests/packed/make_vectors.py            # writes them
     python3 tests/packed/make_vectors.py --check    # compares with those that are there
 
-compressed-tensors (0.17 was used) packs and unpacks its own format, and reads AWQ GEMM by its AutoAWQConverter, with
-scales widened to float32, so that a number is code times scale in float32. GPTQ is packed and unpacked here in numpy,
-word for word as the format is described: `qweight` int32 [in * bits / 32, out], packed along in, the first code in the
-lowest bits; `qzeros` int32 [groups, out * bits / 32], packed along out, one less (`gptq`, one taken off the words as
-integers, with its borrows) or as they are (`gptq_v2`); `scales` [groups, out]; `g_idx` the group of each input.
+compressed-tensors (0.17 was used) packs and unpacks its own format, and reads AWQ GEMM by its
+AutoAWQConverter, with scales widened to float32, so that a number is code times scale in float32.
+GPTQ is packed and unpacked here in numpy, word for word as the format is described: `qweight` int32
+[in * bits / 32, out], packed along in, the first code in the lowest bits; `qzeros` int32 [groups,
+out * bits / 32], packed along out, one less (`gptq`, one taken off the words as integers, with its
+borrows) or as they are (`gptq_v2`); `scales` [groups, out]; `g_idx` the group of each input.
 
 Needs numpy, torch, safetensors and compressed-tensors.
 """

@@ -3,10 +3,11 @@
     python3 -m venv V && V/bin/pip install torch==2.13.0 compressed-tensors==0.20.1 safetensors
     V/bin/python tests/packed_base/make_vectors.py tests/packed_base/vectors.safetensors
 
-The scales and zero points are by qera's definitions (`qera-core/src/quantize/int/mod.rs`, `tests/peft/mxint.py`), written
-here once more; codes, words, shapes and the way back are the library's. W of an MXINT case lies on its grid, because the
-library's codes reach down to -2^(b-1) and MXINT's do not. For each case NAME: NAME.weight, the tensors as they are to be
-written, and NAME.decompressed, the library's own reading of them.
+The scales and zero points are by qera's definitions (`qera-core/src/quantize/int/mod.rs`,
+`tests/peft/mxint.py`), written here once more; codes, words, shapes and the way back are the
+library's. W of an MXINT case lies on its grid, because the library's codes reach down to -2^(b-1)
+and MXINT's do not. For each case NAME: NAME.weight, the tensors as they are to be written, and
+NAME.decompressed, the library's own reading of them.
 """
 
 import pathlib

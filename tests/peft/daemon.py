@@ -18,7 +18,8 @@ class Daemon:
         self.binary, self.work, self.runs = pathlib.Path(binary).resolve(), pathlib.Path(work), 0
 
     def once(self, *options, activations=ACTIVATIONS, checkpoint=MODEL):
-        """`--once` with `options` added; returns the output folder, or raises with what the daemon said."""
+        """`--once` with `options` added; returns the output folder, or raises with what the daemon
+        said."""
         self.runs += 1
         out = self.work / f"run-{self.runs}"
         command = [self.binary, "--watch", activations, "--checkpoint", checkpoint, "--out", out, "--once", *options]
@@ -28,7 +29,8 @@ class Daemon:
         return out
 
     def verify(self, out, base="base"):
-        """`verify` on what was published, with a base of it; raises with what it said when it finds something."""
+        """`verify` on what was published, with a base of it; raises with what it said when it finds
+        something."""
         command = [self.binary, "verify", "--adapter", out / "current", "--base", out / base]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         assert done.returncode == 0, f"verify: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
@@ -39,7 +41,8 @@ class Daemon:
 
 
 class Live:
-    """A daemon at work in `folder` with the output folder `live-out` there; killed when the `with` block ends."""
+    """A daemon at work in `folder` with the output folder `live-out` there; killed when the `with`
+    block ends."""
 
     def __init__(self, binary, command, folder):
         self.binary, self.folder, self.out, self.log = binary, folder, folder / "live-out", folder / "daemon.log"

@@ -22,7 +22,8 @@ def load_model(folder=MODEL):
 
 
 def linear_names(model):
-    """The layers that the daemon quantizes: every linear but lm_head, whose weight is the embedding's."""
+    """The layers that the daemon quantizes: every linear but lm_head, whose weight is the
+    embedding's."""
     return [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
 
 
@@ -41,7 +42,8 @@ def logits(model, tokens):
 
 
 def divergence(reference, changed):
-    """Mean over the tokens of KL(reference || changed) in nats, of the two models' next-token distributions."""
+    """Mean over the tokens of KL(reference || changed) in nats, of the two models' next-token
+    distributions."""
     total = 0.0
     for p, q in zip(reference, changed):
         p, q = p.double().log_softmax(-1), q.double().log_softmax(-1)

@@ -1,8 +1,9 @@
 """MXINT, written from its definition and independent of the daemon's Rust.
 
-A block of `block_size` successive elements of a row of the [out, in] weight shares the exponent e, the largest of
-floor(log2 |x|) in it. An element is sign * M * 2^(e - (bits - 2)), where M is |x| / 2^(e - (bits - 2)) rounded half
-to even and clamped to 2^(bits - 1) - 1. Magnitudes below 2^-126 count as zero; the tail of a row is padded with zeros.
+A block of `block_size` successive elements of a row of the [out, in] weight shares the exponent e,
+the largest of floor(log2 |x|) in it. An element is sign * M * 2^(e - (bits - 2)), where M is |x| /
+2^(e - (bits - 2)) rounded half to even and clamped to 2^(bits - 1) - 1. Magnitudes below 2^-126
+count as zero; the tail of a row is padded with zeros.
 """
 
 import numpy
@@ -17,14 +18,16 @@ def quantize(weight, bits, block_size):
     magnitude = numpy.abs(blocks)
     magnitude[magnitude < 2.0**-126] = 0.0
     largest = magnitude.max(axis=2, keepdims=True)
-    # frexp: largest = fraction * 2^power with fraction in [1/2, 1), so that floor(log2 largest) = power - 1.
+    # frexp: largest = fraction * 2^power with fraction in [1/2, 1), so that floor(log2 largest) =
+    # power - 1.
     exponent = numpy.where(largest > 0.0, numpy.frexp(largest)[1] - 1, -126)
     step = numpy.ldexp(1.0, exponent - (bits - 2))
     code = numpy.minimum(numpy.rint(magnitude / step), 2.0 ** (bits - 1) - 1.0)
     return (numpy.sign(blocks) * code * step).reshape(rows, -1)[:, :columns]
 
 
-# (bits, block_size, input, output): ties, saturation, a power of two as the largest, a padded tail, zeros.
+# (bits, block_size, input, output): ties, saturation, a power of two as the largest, a padded tail,
+# zeros.
 KNOWN = (
     (4, 4, [0.1, -0.25, 0.3, 0.9], [0.125, -0.25, 0.25, 0.875]),
     (4, 8, [1, 0.125, 0.375, 0.625, -0.875, -0.125, 1.125, 1.375], [1, 0, 0.5, 0.5, -1, 0, 1, 1.5]),

@@ -1,4 +1,5 @@
-"""docs/live.svg: the error on unseen rows against the rows seen, one marker for each generation of a real live run."""
+"""docs/live.svg: the error on unseen rows against the rows seen, one marker for each generation of
+a real live run."""
 
 import dataclasses
 import math
@@ -23,7 +24,8 @@ INK, PALE, BLUE, GREEN = "#424a53", "#d8dee4", "#0969da", "#1a7f37"
 
 @dataclasses.dataclass
 class Point:
-    """A generation: of its layers the median of their rows, how many were solved and how many had converged."""
+    """A generation: of its layers the median of their rows, how many were solved and how many had
+    converged."""
 
     number: int
     rows: float
@@ -34,10 +36,11 @@ class Point:
 
 
 def stream():
-    """The calibration sequences in a fixed random order: those that are fed, and those that only score.
+    """The calibration sequences in a fixed random order: those that are fed, and those that only
+    score.
 
-    The file has the beginnings of all documents first and later windows of the long ones last: in that order the text
-    changes as rows come, and no rows of it are like all others."""
+    The file has the beginnings of all documents first and later windows of the long ones last: in
+    that order the text changes as rows come, and no rows of it are like all others."""
     tokens = calibration_tokens()
     tokens = tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))]
     return tokens[:-UNSEEN], tokens[-UNSEEN:]
@@ -156,7 +159,8 @@ class Plot:
 
 
 def svg(points):
-    """Generations before the first solve of every layer are left out: their error is mostly that of no correction."""
+    """Generations before the first solve of every layer are left out: their error is mostly that of
+    no correction."""
     drawn = [point for point in points if point.solved == point.layers]
     plot = Plot([point.rows for point in drawn], [point.error for point in drawn])
     plot.axes(f"numbers: generations, from {drawn[0].number} on, the first with every layer solved")

@@ -3,8 +3,8 @@
 #
 #     tests/peft/run.sh [--write-table | --write-picture]
 #
-# Installs Debian's python3-torch and the pinned packages when they are not there (setup.sh). QERA_DAEMON names a
-# binary to test instead of the one built here.
+# Installs Debian's python3-torch and the pinned packages when they are not there (setup.sh).
+# QERA_DAEMON names a binary to test instead of the one built here.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

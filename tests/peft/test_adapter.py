@@ -1,4 +1,5 @@
-"""What is published loads unmodified, and means what it says: W~ + C, with the W~ of the definition."""
+"""What is published loads unmodified, and means what it says: W~ + C, with the W~ of the
+definition."""
 
 import json
 
@@ -51,7 +52,8 @@ class AdapterTests:
             assert numpy.array_equal(weight.numpy(), expected), f"{name} differs from its definition"
 
     def test_manifest_states_the_true_errors(self):
-        """f = tr(R P P^T), the mean of |x P|^2 over the rows, computed here from the rows and the published files."""
+        """f = tr(R P P^T), the mean of |x P|^2 over the rows, computed here from the rows and the
+        published files."""
         original, base = load_model().state_dict(), load_model(self.out / "base").state_dict()
         rows = recorded_rows()
         layers = manifest(self.out)["layers"]

@@ -1,7 +1,8 @@
 """OUT/base-compressed-tensors, unpacked by the library compressed-tensors, is W~ of OUT/base.
 
-The library as a whole wants a newer torch than Debian's; the file that packs and unpacks words stands alone. The library's
-own `decompress` made the vectors in tests/packed_base, and reads a folder in the long form of tests/vllm.
+The library as a whole wants a newer torch than Debian's; the file that packs and unpacks words
+stands alone. The library's own `decompress` made the vectors in tests/packed_base, and reads a
+folder in the long form of tests/vllm.
 """
 
 import importlib.util
@@ -32,7 +33,8 @@ def library():
 
 
 def unpacked(tensors, module, scheme):
-    """As the library's `decompress`: (codes, zero points, scales), each spread over the weight's columns."""
+    """As the library's `decompress`: (codes, zero points, scales), each spread over the weight's
+    columns."""
     part = {name: tensors.get(f"{module}.weight_{name}") for name in ("packed", "scale", "shape", "zero_point")}
     bits, group = scheme["num_bits"], scheme["group_size"]
     codes = library().unpack_from_int32(part["packed"], bits, part["shape"])

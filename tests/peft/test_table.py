@@ -1,4 +1,5 @@
-"""The table of docs/numbers.md: what each method leaves of the damage that quantization does to the fixture model."""
+"""The table of docs/numbers.md: what each method leaves of the damage that quantization does to the
+fixture model."""
 
 import re
 
@@ -16,7 +17,8 @@ BEGIN, END = "<!-- table -->", "<!-- /table -->"
 
 
 def measure(daemon):
-    """{(quantizer, rank, column): (divergence, perplexity)}, and the perplexity of the unquantized model."""
+    """{(quantizer, rank, column): (divergence, perplexity)}, and the perplexity of the unquantized
+    model."""
     tokens = evaluation_tokens()
     reference = logits(load_model(), tokens)
     results = {}

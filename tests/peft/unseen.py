@@ -1,4 +1,5 @@
-"""The error that a generation leaves on rows that were never in the watched folder, relative to no correction."""
+"""The error that a generation leaves on rows that were never in the watched folder, relative to no
+correction."""
 
 import mxint
 import torch
@@ -8,7 +9,8 @@ from safetensors.torch import load_file
 
 
 class UnseenRows:
-    """What every layer of the fixture model reads of `tokens`, as sums of x^T x, and E = W - W~ in f64."""
+    """What every layer of the fixture model reads of `tokens`, as sums of x^T x, and E = W - W~ in
+    f64."""
 
     def __init__(self, tokens, bits):
         model = load_model()

@@ -25,8 +25,8 @@ OVERFLOWING = """() => {
         .map(of => of.outerHTML.slice(0, 120));
 }"""
 
-# Of each element with text of its own: its size, its colour, and the nearest ground behind it. What a drawing has is
-# scaled as the drawing is.
+# Of each element with text of its own: its size, its colour, and the nearest ground behind it. What
+# a drawing has is scaled as the drawing is.
 TEXTS = """() => {
     const ground = of => {
         for (; of; of = of.parentElement) {

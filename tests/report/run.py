@@ -1,4 +1,5 @@
-"""Pages of real runs in a browser: no script error, every layer present, readable at two widths in both colour schemes.
+"""Pages of real runs in a browser: no script error, every layer present, readable at two widths in
+both colour schemes.
 
 Ends with "report: N passed, M failed"."""
 
@@ -38,7 +39,8 @@ def corrected(binary, folder, *more):
 
 
 def hostile(folder):
-    """An output folder whose manifest, of a program that sealed none, has names of files of others."""
+    """An output folder whose manifest, of a program that sealed none, has names of files of
+    others."""
     generation = folder / "generations/000001"
     generation.mkdir(parents=True)
     error = {"relative_without": 0.2, "relative_with": 0.1}

@@ -4,8 +4,8 @@
 #     tests/report/run.sh                   the stage
 #     tests/report/run.sh --write-picture   docs/report.png and docs/report-dark.png instead
 #
-# Installs Debian's chromium as root where there is none, and playwright into .venv-report, which git
-# ignores. QERA_DAEMON names a binary to test instead of the one built here.
+# Installs Debian's chromium as root where there is none, and playwright into .venv-report, which
+# git ignores. QERA_DAEMON names a binary to test instead of the one built here.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -1,4 +1,5 @@
-"""What is measured: runs of the daemon on the recording, and the bounds that their figures must keep."""
+"""What is measured: runs of the daemon on the recording, and the bounds that their figures must
+keep."""
 
 import dataclasses
 import math
@@ -37,7 +38,8 @@ class Form:
     plain: str = ""  # the form without rounding that it is compared with
 
 
-# The official implementation's perplexities: 39.14 in full precision, 72.52 (exact) and 436.6 (no correction) at mxint3.
+# The official implementation's perplexities: 39.14 in full precision, 72.52 (exact) and 436.6 (no
+# correction) at mxint3.
 FULL_PRECISION = about(39.14)
 MXINT3, MXINT4 = (("--quantizer", quantizer, *COMMON) for quantizer in ("mxint3", "mxint4"))
 PROJECTED = ("--rounding", "projected")

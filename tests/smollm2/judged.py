@@ -1,4 +1,5 @@
-"""Perplexity over the first sequences of evaluation.txt: exp of the mean cross-entropy of their predictions."""
+"""Perplexity over the first sequences of evaluation.txt: exp of the mean cross-entropy of their
+predictions."""
 
 import contextlib
 import json

@@ -11,7 +11,8 @@ SEQUENCES = 32
 
 
 def record(source, folder, count=SEQUENCES):
-    """A shard for each of the first `count` sequences, in `folder`. Goes on after the last one that is there."""
+    """A shard for each of the first `count` sequences, in `folder`. Goes on after the last one that
+    is there."""
     made_by = {
         "model": digest(source.model / "model.safetensors"),
         "tap": digest(pathlib.Path(hugging_face.__file__)),

@@ -40,7 +40,8 @@ def measured(command, log):
 
 
 class Solved:
-    """`folder` holds the run's output and what it took; the run is made when it is not there, or another binary's."""
+    """`folder` holds the run's output and what it took; the run is made when it is not there, or
+    another binary's."""
 
     def __init__(self, daemon, checkpoint, activations, folder, options):
         self.out, stamp = folder / "out", folder / "took.json"

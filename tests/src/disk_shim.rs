@@ -78,7 +78,8 @@ impl DiskShim {
         fs::write(&source, include_str!("disk_shim.c")).unwrap();
         let shim = Self { folder };
         let compiled = Command::new("gcc")
-            // Rust's library asks statx about no path at all, which the C library's header rules out.
+            // Rust's library asks statx about no path at all, which the C library's header rules
+            // out.
             .args([
                 "-shared",
                 "-fPIC",
@@ -166,8 +167,8 @@ impl DiskShim {
         self.folder.path().join("counts")
     }
 
-    /// Puts it before a command's calls, and kills the process where something is to be renamed to a
-    /// path that contains this.
+    /// Puts it before a command's calls, and kills the process where something is to be renamed to
+    /// a path that contains this.
     pub fn kill_at_rename(&self, command: &mut Command, path: &str) {
         command.env("LD_PRELOAD", self.library());
         command.env("QERA_KILL", path);

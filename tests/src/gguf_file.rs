@@ -52,8 +52,8 @@ impl GgufTensorToWrite {
         }
     }
 
-    /// Numbers in Q4_0, of which only the levels from -4 to 4 are used, so that there is an error to
-    /// correct.
+    /// Numbers in Q4_0, of which only the levels from -4 to 4 are used, so that there is an error
+    /// to correct.
     #[must_use]
     pub fn coarse(name: &str, ne: &[usize], values: &[f32]) -> Self {
         Self {

@@ -145,8 +145,8 @@ pub fn full_model() -> GgufToWrite {
     })
 }
 
-/// A daemon's folder with `checkpoint` (Hugging Face), `model.gguf` (quantized), `full.gguf` and two
-/// shards.
+/// A daemon's folder with `checkpoint` (Hugging Face), `model.gguf` (quantized), `full.gguf` and
+/// two shards.
 ///
 /// # Panics
 /// When the folder cannot be written.

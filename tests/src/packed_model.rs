@@ -1,5 +1,5 @@
-//! The Llama of `gguf_model`, packed as other programs pack weights (compressed-tensors, GPTQ, AWQ),
-//! by an independent writer: for tests of a folder that the user gives as W~.
+//! The Llama of `gguf_model`, packed as other programs pack weights (compressed-tensors, GPTQ,
+//! AWQ), by an independent writer: for tests of a folder that the user gives as W~.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

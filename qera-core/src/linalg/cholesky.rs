@@ -1,17 +1,17 @@
 //! Cholesky's factor of a symmetric positive definite matrix, in place.
 //!
 //! **Derivation.** `A = L L^T` with `L` lower triangular gives, column by column, `L_jj^2 = A_jj -
-//! sum_{k<j} L_jk^2` and `L_ij L_jj = A_ij - sum_{k<j} L_ik L_jk`. Column `j` takes what the columns
-//! before it subtract, each time from its diagonal down: contiguous in memory. No pivoting: a
-//! positive definite matrix needs none, and the order of the inputs has a meaning to the rounding
+//! sum_{k<j} L_jk^2` and `L_ij L_jj = A_ij - sum_{k<j} L_ik L_jk`. Column `j` takes what the
+//! columns before it subtract, each time from its diagonal down: contiguous in memory. No pivoting:
+//! a positive definite matrix needs none, and the order of the inputs has a meaning to the rounding
 //! that uses the factor.
 //!
 //! **Cost.** `n^3 / 3` flops, one square root and one division a column.
 //!
 //! **Error bound.** `L L^T = A + dA` with `|dA| <= (n + 1) eps |L| |L|^T` for any such `A` (Higham,
 //! *Accuracy and Stability of Numerical Algorithms*, theorem 10.3); a pivot that is not positive is
-//! met when the smallest eigenvalue is below about `n eps` times the largest of the matrix scaled to
-//! a unit diagonal (theorem 10.7).
+//! met when the smallest eigenvalue is below about `n eps` times the largest of the matrix scaled
+//! to a unit diagonal (theorem 10.7).
 
 use core::fmt;
 

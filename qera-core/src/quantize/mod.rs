@@ -1,8 +1,8 @@
 //! Number formats of weights, one folder each: what W~ is.
 //!
 //! Quantization error reconstruction needs W~ as numbers, in f32, exactly as the stack that serves
-//! the model will see them; every format also packs: [`Grid`] is any of them. [`round`] chooses W~ on any
-//! grid by what its error costs.
+//! the model will see them; every format also packs: [`Grid`] is any of them. [`round`] chooses W~
+//! on any grid by what its error costs.
 
 mod bit_stream;
 mod blocks;

@@ -47,8 +47,8 @@ impl Grid {
     ///
     /// # Errors
     /// [`GridError::Length`], [`GridError::OutputLength`]; [`GridError::Levels`] for levels that
-    /// [`candidates`](Self::candidates) never gives, [`GridError::OffGrid`] for a value that is none
-    /// of its block's levels. `codes` and `scales` then hold unspecified bytes.
+    /// [`candidates`](Self::candidates) never gives, [`GridError::OffGrid`] for a value that is
+    /// none of its block's levels. `codes` and `scales` then hold unspecified bytes.
     ///
     /// ```
     /// use qera_core::quantize::{Grid, Levels, Q4_0};

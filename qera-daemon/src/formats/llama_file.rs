@@ -17,7 +17,8 @@ use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
 pub struct LlamaFile<'b> {
     header: Result<GgufHeader<'b>, GgufError>,
     imatrix: Result<Imatrix, ImatrixError>,
-    /// What it is as an adapter is made again when it is asked for: a file has one header in memory.
+    /// What it is as an adapter is made again when it is asked for: a file has one header in
+    /// memory.
     adapter: Result<(), GgufError>,
     bytes: &'b [u8],
 }

@@ -2,8 +2,8 @@
 //!
 //! f grows by tr(R D D^T) for a change D of C: the best correction has no slope. Rounding every
 //! number to nearest leaves D of 2^-8 of C, which is much where few directions hold nearly all of
-//! tr(R C C^T): three channels of 1e3 times the others cost 25 to 72 % of f so. Four steps take that
-//! to 0.01 to 0.02 %, and what ordinary layers lose to a third:
+//! tr(R C C^T): three channels of 1e3 times the others cost 25 to 72 % of f so. Four steps take
+//! that to 0.01 to 0.02 %, and what ordinary layers lose to a third:
 //!
 //! 1. A basis in which every column of B costs the same to be rounded: `equal_pivots`. B's columns
 //!    are orthonormal up to one factor there, so that the numbers that share a scale are alike.

@@ -7,10 +7,10 @@
 //! times the others makes an eigenvalue of 1e6, and the sum of 32 of them is then 2e4 times what it
 //! need be.
 //!
-//! An orthogonal P with P^T diag(values) P = L L^T and equal L_jj is found by k - 1 plane rotations:
-//! each takes a length (the root of an eigenvalue) above the mean and one below it, and leaves the
-//! mean and what keeps their product. Source: the geometric mean decomposition, Jiang, Hager and Li,
-//! Linear Algebra and its Applications 396 (2005).
+//! An orthogonal P with P^T diag(values) P = L L^T and equal L_jj is found by k - 1 plane
+//! rotations: each takes a length (the root of an eigenvalue) above the mean and one below it, and
+//! leaves the mean and what keeps their product. Source: the geometric mean decomposition, Jiang,
+//! Hager and Li, Linear Algebra and its Applications 396 (2005).
 
 use faer::Mat;
 

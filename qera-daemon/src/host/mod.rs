@@ -1,9 +1,9 @@
 //! Matrices on this machine: nothing here knows names of layers, files or settings.
 //!
 //! `cores` and `kernels` are what computes, `compute` the two together, `core_time` what for,
-//! `operand` a large matrix made ready for it; `second_moment` is what stands for R, `subspace` finds top eigenvectors,
-//! `factors` are A and B, `factor_type` what they are written in, `block_rounding` how where that is
-//! blocks; `allocator` is told once what memory to keep.
+//! `operand` a large matrix made ready for it; `second_moment` is what stands for R, `subspace`
+//! finds top eigenvectors, `factors` are A and B, `factor_type` what they are written in,
+//! `block_rounding` how where that is blocks; `allocator` is told once what memory to keep.
 
 pub(crate) mod allocator;
 pub(crate) mod block_rounding;

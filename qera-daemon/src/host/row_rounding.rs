@@ -1,6 +1,6 @@
-//! Rows of B rounded to blocks of codes with feedback: from the last number to the first, each so as
-//! to make good what those before it lost under H = L L^T (GPTQ's rounding, in f64 and for k numbers;
-//! derivation in `round/feedback`).
+//! Rows of B rounded to blocks of codes with feedback: from the last number to the first, each so
+//! as to make good what those before it lost under H = L L^T (GPTQ's rounding, in f64 and for k
+//! numbers; derivation in `round/feedback`).
 
 use faer::MatRef;
 

@@ -54,8 +54,8 @@ impl Reporter {
         self.say_repeated(true);
     }
 
-    /// Writes one event; a closed standard error is not a reason to stop. As text the same reason of
-    /// many shards is one line a second; as JSON every shard has its own.
+    /// Writes one event; a closed standard error is not a reason to stop. As text the same reason
+    /// of many shards is one line a second; as JSON every shard has its own.
     pub(crate) fn say(&self, event: &Event<'_>) {
         match (self.format, event) {
             (LogFormat::Json, _) => {

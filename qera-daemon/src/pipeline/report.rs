@@ -122,8 +122,8 @@ impl Context<'_> {
         }));
     }
 
-    /// Warns of a layer that cannot be solved, and enters it; `keeps` says whether the correction of
-    /// before stays.
+    /// Warns of a layer that cannot be solved, and enters it; `keeps` says whether the correction
+    /// of before stays.
     pub(crate) fn tell_failed(&self, failed: &FailedLayer, keeps: bool) {
         let becomes = if keeps {
             "keeps its last correction"

@@ -124,8 +124,8 @@ impl Plan {
         })
     }
 
-    /// Whether these sites can be gathered beside the shards in flight, where there is no checkpoint
-    /// and modules come with the shards.
+    /// Whether these sites can be gathered beside the shards in flight, where there is no
+    /// checkpoint and modules come with the shards.
     ///
     /// # Errors
     /// [`Reason::TooLarge`].

@@ -1,4 +1,5 @@
-//! `error.in_asked_dtype` of the manifest: why a layer is not written in the type that was asked for.
+//! `error.in_asked_dtype` of the manifest: why a layer is not written in the type that was asked
+//! for.
 
 use serde_json::Value;
 

@@ -120,8 +120,8 @@ mod tests {
     use std::fs;
     use std::time::SystemTime;
 
-    /// A touched file is read and holds, a changed one of the same length does not; one that has the
-    /// length and the time is not read.
+    /// A touched file is read and holds, a changed one of the same length does not; one that has
+    /// the length and the time is not read.
     #[test]
     fn size_and_time_are_looked_at_first() {
         let name = format!("qera-base-files-{}", std::process::id());

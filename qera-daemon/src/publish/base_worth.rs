@@ -69,7 +69,8 @@ impl LayerErrors {
         all.iter().all(measured).then_some(errors)
     }
 
-    /// How bad it is alone: beside nearest where others are not; a layer that is nearest's own is 1.
+    /// How bad it is alone: beside nearest where others are not; a layer that is nearest's own is
+    /// 1.
     fn badness(&self, rounding: Rounding) -> f64 {
         match self.nearest {
             Some(nearest) => self.alone / nearest,

@@ -99,7 +99,8 @@ impl Companions {
                 }
                 continue;
             }
-            // A pipe or a socket holds nothing; a link that leads nowhere is a file that is missing.
+            // A pipe or a socket holds nothing; a link that leads nowhere is a file that is
+            // missing.
             let holds_nothing = exists(&path) && !is_file(&path);
             if !holds_nothing && !is_weights(&name) {
                 found.push(part);

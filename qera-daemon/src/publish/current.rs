@@ -120,8 +120,8 @@ pub(crate) fn current(out: &OutFolder) -> Result<Option<Current>, Fatal> {
     in_folder(&out.path.join("current"))
 }
 
-/// What the folder belongs to: its current generation or, where the manifest of that is damaged, the
-/// newest other one.
+/// What the folder belongs to: its current generation or, where the manifest of that is damaged,
+/// the newest other one.
 ///
 /// # Errors
 /// As for [`current`].

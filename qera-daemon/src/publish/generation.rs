@@ -1,5 +1,5 @@
-//! One generation: written beside its place, synced, checked as `verify` checks it, renamed in, then
-//! `current` points at it. One that does not pass is removed again.
+//! One generation: written beside its place, synced, checked as `verify` checks it, renamed in,
+//! then `current` points at it. One that does not pass is removed again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

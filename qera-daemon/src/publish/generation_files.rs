@@ -113,8 +113,8 @@ impl GenerationFiles {
     }
 }
 
-/// What is damaged of the generation that lies in a folder under this number; nothing where there is
-/// none. Of one that is not sealed only what is not there is.
+/// What is damaged of the generation that lies in a folder under this number; nothing where there
+/// is none. Of one that is not sealed only what is not there is.
 ///
 /// # Errors
 /// [`Fatal::Io`] for a file that the disk does not give: that is no damage.

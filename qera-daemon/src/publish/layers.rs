@@ -91,8 +91,9 @@ impl PublishedLayers<'_> {
         }
     }
 
-    /// The layers that the adapter has: those that were solved, whatever came of it. What no row fed
-    /// is quantized without correction, and what waits for its first solve is not yet corrected.
+    /// The layers that the adapter has: those that were solved, whatever came of it. What no row
+    /// fed is quantized without correction, and what waits for its first solve is not yet
+    /// corrected.
     pub(crate) fn solved(&self) -> impl Iterator<Item = AdapterLayer<'_>> {
         let outcomes = self.weights.layers().iter().zip(self.outcomes);
         outcomes

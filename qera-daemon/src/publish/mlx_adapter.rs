@@ -1,9 +1,9 @@
 //! The adapter as mlx-lm loads it (`--adapter-path`): `adapters.safetensors` and a configuration.
 //!
 //! It keeps the factors as they multiply: A [in_features, rank] and B [rank, out_features], and
-//! multiplies their product by `scale`, which is no alpha. A layer gets factors of its own where its
-//! path within one of the last `num_layers` blocks, or its whole name, stands among `keys`; those
-//! of a layer that the file has no factors for are zero. All have one rank.
+//! multiplies their product by `scale`, which is no alpha. A layer gets factors of its own where
+//! its path within one of the last `num_layers` blocks, or its whole name, stands among `keys`;
+//! those of a layer that the file has no factors for are zero. All have one rank.
 
 use std::collections::{BTreeMap, BTreeSet};
 

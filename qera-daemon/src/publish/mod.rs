@@ -1,11 +1,12 @@
 //! Publication: the output folder and its lock (`out_folder`), a generation written beside its
-//! place and renamed in (`generation`; its files and what they hold: `generation_files`), the adapter in its `forms` (`peft`, `gguf_adapter`,
-//! `mlx_adapter`; read back by `written`), the manifest (`manifest`) and its seal (`manifest_seal`), W~ as a checkpoint (`base`,
+//! place and renamed in (`generation`; its files and what they hold: `generation_files`), the
+//! adapter in its `forms` (`peft`, `gguf_adapter`, `mlx_adapter`; read back by `written`), the
+//! manifest (`manifest`) and its seal (`manifest_seal`), W~ as a checkpoint (`base`,
 //! `rounded_base`), packed for engines (`packed_base`) and as a GGUF (`gguf_base`), with what it is
-//! worth alone (`base_worth`) and what lies beside the weights (`companions`), all of them by `bases`, the check that comes before `current` is switched
-//! (`check`), all of them in one place (`target`, and
-//! `belonging`: what a folder is of), the command that is told (`on_publish`) and the
-//! servers that generations are handed to (`notify`).
+//! worth alone (`base_worth`) and what lies beside the weights (`companions`), all of them by
+//! `bases`, the check that comes before `current` is switched (`check`), all of them in one place
+//! (`target`, and `belonging`: what a folder is of), the command that is told (`on_publish`) and
+//! the servers that generations are handed to (`notify`).
 
 pub(crate) mod asked_dtype;
 pub(crate) mod base;

@@ -1,5 +1,5 @@
-//! What a base says of a W~ that was rounded under R: it depends on rows, rank and settings, so that
-//! two of one checkpoint and one grid are not the same, and an adapter belongs on one of them.
+//! What a base says of a W~ that was rounded under R: it depends on rows, rank and settings, so
+//! that two of one checkpoint and one grid are not the same, and an adapter belongs on one of them.
 
 use core::fmt;
 

@@ -1,5 +1,5 @@
-//! Charts as SVG. Colours are drawn as in a light page; the page gives each of them its own value in
-//! a dark one (`INKS`), so that one drawing serves both.
+//! Charts as SVG. Colours are drawn as in a light page; the page gives each of them its own value
+//! in a dark one (`INKS`), so that one drawing serves both.
 
 use std::io::Error as IoError;
 

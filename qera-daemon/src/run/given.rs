@@ -1,5 +1,5 @@
-//! An imatrix as a run takes it: held against the layers, told, handed to whoever publishes; and the
-//! run that has nothing else.
+//! An imatrix as a run takes it: held against the layers, told, handed to whoever publishes; and
+//! the run that has nothing else.
 
 use std::path::Path;
 use std::sync::Arc;

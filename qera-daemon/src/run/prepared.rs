@@ -222,8 +222,8 @@ impl<'a> Prepared<'a> {
         missing.map(|(_, site)| site).collect()
     }
 
-    /// Inputs of a state that was gathered without a checkpoint which this one has no weight for: by
-    /// another name, perhaps.
+    /// Inputs of a state that was gathered without a checkpoint which this one has no weight for:
+    /// by another name, perhaps.
     #[must_use]
     pub(crate) fn statistics_of_no_weight(&self) -> Vec<&str> {
         let (Some(weights), Some(saved)) = (&self.weights, &self.saved) else {

@@ -119,8 +119,8 @@ pub(crate) struct PublishSettings {
     pub(crate) out: PathBuf,
     /// Generations kept.
     pub(crate) keep_generations: usize,
-    /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows and
-    /// none is, that of the checkpoint, because W~ is to be had nowhere else.
+    /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows
+    /// and none is, that of the checkpoint, because W~ is to be had nowhere else.
     pub(crate) bases: BTreeSet<BaseForm>,
     /// In which forms adapters are written; one at least.
     pub(crate) formats: BTreeSet<AdapterForm>,

@@ -15,8 +15,8 @@ use crate::settings::weight_format::WeightFormat;
 
 /// Last names of output layers, which are not corrected unless `--include` names one in full.
 const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
-/// Names of those that PEFT trains and saves whole for the task types of classifiers: an adapter's factors
-/// would be left unread there.
+/// Names of those that PEFT trains and saves whole for the task types of classifiers: an adapter's
+/// factors would be left unread there.
 const CLASSIFIERS: [&str; 3] = ["classifier", "score", "qa_outputs"];
 /// Last names of embeddings, whose rows are looked up and not multiplied.
 const EMBEDDINGS: [&str; 19] = [
@@ -69,8 +69,8 @@ fn is_left_out_by_default(module: &str) -> bool {
 /// The weights.
 #[derive(Debug, Clone)]
 pub(crate) struct WeightsSettings {
-    /// Safetensors file or folder, or GGUF file; without one, statistics are gathered and nothing is
-    /// solved.
+    /// Safetensors file or folder, or GGUF file; without one, statistics are gathered and nothing
+    /// is solved.
     pub(crate) checkpoint: Option<PathBuf>,
     /// GGUF file that W~ is read from.
     pub(crate) quantized: Option<PathBuf>,

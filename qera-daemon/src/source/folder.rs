@@ -51,8 +51,8 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
             Err(error) if is_shard && is_failure(&error) => {
                 listing.unanswered.push(UnansweredPath { path, error });
             }
-            // A folder; a pipe or socket, which would block the reader for ever; or gone since it was
-            // listed.
+            // A folder; a pipe or socket, which would block the reader for ever; or gone since it
+            // was listed.
             Ok(false) | Err(_) => {}
         }
     }

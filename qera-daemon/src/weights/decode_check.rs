@@ -1,11 +1,11 @@
 //! Whether a W~ that was given is one of this W: both are at hand, and a file that is another
 //! model's, or was read in another order than it was written in, resembles it in nothing.
 //!
-//! Two questions are asked of the whole tensor (relative error and correlation) and one of its rows:
-//! rows in another order may be some of them only (those of half of the heads), which the whole
-//! still resembles. What no comparison tells apart is a fine-tuned model from its origin where it
-//! differs by less than its quantization: for that, a tensor that is farther from W than its type
-//! leaves is told.
+//! Two questions are asked of the whole tensor (relative error and correlation) and one of its
+//! rows: rows in another order may be some of them only (those of half of the heads), which the
+//! whole still resembles. What no comparison tells apart is a fine-tuned model from its origin
+//! where it differs by less than its quantization: for that, a tensor that is farther from W than
+//! its type leaves is told.
 
 use core::fmt;
 

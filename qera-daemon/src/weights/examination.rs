@@ -1,6 +1,6 @@
 //! Every selected weight is read once before a row is folded: for its fingerprint, and to find what
-//! is NaN or infinite; where W~ was given, both are read once to be compared. What was found is kept, since layers may be selected more than once while a
-//! run waits for its first shard.
+//! is NaN or infinite; where W~ was given, both are read once to be compared. What was found is
+//! kept, since layers may be selected more than once while a run waits for its first shard.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,6 @@
-//! What mlx-lm calls the layers of a model. Its classes are those of one file for each kind of model
-//! (`mlx_lm/models`); listed are those in which every linear layer of a block has Hugging Face's
-//! path, below `model.` and the base class's path of the block (read in mlx-lm 0.32.2).
+//! What mlx-lm calls the layers of a model. Its classes are those of one file for each kind of
+//! model (`mlx_lm/models`); listed are those in which every linear layer of a block has Hugging
+//! Face's path, below `model.` and the base class's path of the block (read in mlx-lm 0.32.2).
 
 use crate::settings::dotted::{fill, is_number, join, match_start};
 use crate::weights::Weights;

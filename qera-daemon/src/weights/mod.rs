@@ -1,11 +1,11 @@
 //! The weights: W and W~ of every layer, and nobody else who knows where they come from
 //! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`; of a GGUF: `gguf`, of a
 //! folder that others packed: `packed`), what is
-//! known of the model by its kind (`architecture`) and by its shards (`recording`, `linears`), which
-//! class serves it (`serving`), which tensors are therefore layers (`selection`) and which are
-//! `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that the user
-//! gave (`given`) and whether it is of this W (`decode_check`); W~ that was rounded under what was
-//! seen (`rounded`), how it becomes that (`freezing`), how and where it is kept (`frozen`,
+//! known of the model by its kind (`architecture`) and by its shards (`recording`, `linears`),
+//! which class serves it (`serving`), which tensors are therefore layers (`selection`) and which
+//! are `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that the
+//! user gave (`given`) and whether it is of this W (`decode_check`); W~ that was rounded under what
+//! was seen (`rounded`), how it becomes that (`freezing`), how and where it is kept (`frozen`,
 //! `rounded_folders`). Above it: a model that was opened (`opening`), which layers share an input
 //! (`sites`), and a site's layers, one in memory at a time (`site_layers`).
 
@@ -250,8 +250,8 @@ impl Weights {
         self.checkpoint.tensors.contains_key(&tensor_of(module))
     }
 
-    /// What identifies the input of a listed linear layer, selected or not: equal for those that are
-    /// given one tensor.
+    /// What identifies the input of a listed linear layer, selected or not: equal for those that
+    /// are given one tensor.
     #[must_use]
     pub(crate) fn input_of(&self, module: &str) -> Option<String> {
         self.architectures.input_of(module)
@@ -379,7 +379,8 @@ impl Weights {
         &self.identity
     }
 
-    /// BLAKE3 over name, type, shape and BLAKE3 of the bytes of the selected weights, in name order.
+    /// BLAKE3 over name, type, shape and BLAKE3 of the bytes of the selected weights, in name
+    /// order.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint

@@ -31,8 +31,8 @@ struct QuantizedTensor {
 }
 
 impl Weights {
-    /// The tensors of the model but the weights of layers that are `left_out`, in the order of their
-    /// names. Every W~ is made once, to see which type can hold it.
+    /// The tensors of the model but the weights of layers that are `left_out`, in the order of
+    /// their names. Every W~ is made once, to see which type can hold it.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] for a layer's weight that is NaN or infinite.
@@ -63,11 +63,12 @@ impl Weights {
 
     /// The type of the tensor that W~ replaces, where it holds every value of it, else f32.
     ///
-    /// MXINT rounded to nearest is of the type of its values: a value needs 7 bits, and its last one
-    /// is no smaller than the smallest number of bf16, nor, where the weight was f16, than f16's.
-    /// Multiples of a free scale need the scale's bits and their own, more than f16 and bf16 have,
-    /// so that an int or q4-0 base is f32 but for two bits in a scale of the weight's type. It is
-    /// looked at, not deduced: a W~ that is rounded once more is not what the adapter corrects.
+    /// MXINT rounded to nearest is of the type of its values: a value needs 7 bits, and its last
+    /// one is no smaller than the smallest number of bf16, nor, where the weight was f16, than
+    /// f16's. Multiples of a free scale need the scale's bits and their own, more than f16 and bf16
+    /// have, so that an int or q4-0 base is f32 but for two bits in a scale of the weight's type.
+    /// It is looked at, not deduced: a W~ that is rounded once more is not what the adapter
+    /// corrects.
     fn dtype_of_quantized(&self, layer: usize) -> Result<FloatDtype, Fatal> {
         let dtype = self.layers()[layer].dtype();
         if dtype == FloatDtype::F32 {

@@ -1,5 +1,5 @@
-//! A model that was opened: which checkpoint, which W~ where it is given, what is known of it by its
-//! kind; and which layers it has once the shards have spoken.
+//! A model that was opened: which checkpoint, which W~ where it is given, what is known of it by
+//! its kind; and which layers it has once the shards have spoken.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -182,8 +182,8 @@ impl Model {
     }
 }
 
-/// A base is of the checkpoint's kind: neither a GGUF nor a Hugging Face folder has all that belongs
-/// in the other.
+/// A base is of the checkpoint's kind: neither a GGUF nor a Hugging Face folder has all that
+/// belongs in the other.
 fn refuse_bases(path: &Path, settings: &Settings) -> Result<(), Fatal> {
     let of_gguf = is_gguf(path);
     let bases = settings.publish.bases.iter();

@@ -49,7 +49,8 @@ pub(crate) enum Why {
     NotServed,
     /// An output layer that is the embedding.
     Tied,
-    /// `--skip-broken`, and a value is NaN or infinite: the first one's row and column in the tensor.
+    /// `--skip-broken`, and a value is NaN or infinite: the first one's row and column in the
+    /// tensor.
     NotFinite {
         /// Row.
         row: usize,
@@ -70,8 +71,8 @@ pub(crate) enum Why {
     GivenScaled,
     /// `--skip-broken`, and a block in the quantized file is NaN or infinite.
     GivenNotFinite,
-    /// `--skip-broken`, and a number or scale of it in the quantized folder is NaN or infinite, or a
-    /// scale is 0 where the weight is not.
+    /// `--skip-broken`, and a number or scale of it in the quantized folder is NaN or infinite, or
+    /// a scale is 0 where the weight is not.
     GivenBadScale,
     /// `--skip-broken`, and its numbers in the quantized file are not those of its weight.
     GivenUnlike,

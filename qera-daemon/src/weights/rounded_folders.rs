@@ -56,8 +56,8 @@ impl Weights {
     /// Keeps W~ in a run's state from here on, where it depends on rows.
     ///
     /// # Errors
-    /// As for [`keep_rounded_in`](Self::keep_rounded_in); [`Fatal::StateRefused`] where it does not,
-    /// and the state has some.
+    /// As for [`keep_rounded_in`](Self::keep_rounded_in); [`Fatal::StateRefused`] where it does
+    /// not, and the state has some.
     pub(crate) fn keep_rounded_in_state(
         &self,
         state: &Path,

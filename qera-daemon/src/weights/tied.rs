@@ -1,10 +1,10 @@
-//! Output layers that are an embedding: their weight is another name of its, and a correction of one
-//! alone would be of a tensor that the served model does not read.
+//! Output layers that are an embedding: their weight is another name of its, and a correction of
+//! one alone would be of a tensor that the served model does not read.
 //!
 //! A head is corrected only where the checkpoint stores it on its own and its class keeps it so.
-//! Equal bytes mean tied, whatever the configuration says or leaves out (Falcon, MPT): whoever saved
-//! it wrote one tensor twice. Unequal bytes mean nothing where `tie_word_embeddings` is true, or is
-//! left out and true by default: Transformers then puts the embedding in the place of what is
+//! Equal bytes mean tied, whatever the configuration says or leaves out (Falcon, MPT): whoever
+//! saved it wrote one tensor twice. Unequal bytes mean nothing where `tie_word_embeddings` is true,
+//! or is left out and true by default: Transformers then puts the embedding in the place of what is
 //! stored.
 
 use core::fmt;

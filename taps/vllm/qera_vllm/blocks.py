@@ -14,7 +14,8 @@ LEAST_ROWS, MOST_ROWS, LEAST_BLOCKS = 16, 512, 4
 
 
 def limit(row_bytes, step_rows):
-    """Bytes that may wait: two steps of the engine, so that one is written while the next is computed."""
+    """Bytes that may wait: two steps of the engine, so that one is written while the next is
+    computed."""
     return min(max(WAITING, 2 * step_rows * row_bytes), MOST_WAITING, available() // SHARE)
 
 
@@ -41,7 +42,8 @@ class Block:
 
 
 class Blocks:
-    """The blocks of a tap. `widths`: of the sites; `step_rows`: the most that a step of the engine has."""
+    """The blocks of a tap. `widths`: of the sites; `step_rows`: the most that a step of the engine
+    has."""
 
     def __init__(self, widths, dtype, step_rows, pinned=False):
         self.widths, self.dtype, self.pinned = widths, dtype, pinned
@@ -74,5 +76,6 @@ class Blocks:
             self.closed, self.free = True, []
 
     def is_short(self):
-        """Whether most are in use: what is kept for later should be written, though that cuts a text."""
+        """Whether most are in use: what is kept for later should be written, though that cuts a
+        text."""
         return self.out * 4 > self.most * 3

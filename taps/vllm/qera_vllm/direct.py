@@ -1,5 +1,5 @@
-"""Writes shards past the page cache, where the file system takes that: a copy of gigabytes into pages that the machine
-has to find first costs more than all else that the tap does."""
+"""Writes shards past the page cache, where the file system takes that: a copy of gigabytes into
+pages that the machine has to find first costs more than all else that the tap does."""
 
 import errno
 import fcntl
@@ -39,7 +39,8 @@ def write_whole(file, data):
 
 
 class Staging:
-    """Memory that begins with a page: rows, which lie anywhere, are gathered in it as their file has them."""
+    """Memory that begins with a page: rows, which lie anywhere, are gathered in it as their file
+    has them."""
 
     def __init__(self):
         memory = mmap.mmap(-1, STAGED)

@@ -1,4 +1,5 @@
-"""The folder in which shards wait for the daemon, and how many bytes of them may, of all processes together."""
+"""The folder in which shards wait for the daemon, and how many bytes of them may, of all processes
+together."""
 
 import contextlib
 import errno
@@ -59,7 +60,8 @@ def open_file(path, access):
 
 
 def open_lock(path):
-    """The lock, made where there is none. Another user's may be for reading only, which is enough, but for NFS."""
+    """The lock, made where there is none. Another user's may be for reading only, which is enough,
+    but for NFS."""
     with contextlib.suppress(FileExistsError):
         return create(path, os.O_RDWR, LOCK_MODE)
     with contextlib.suppress(PermissionError):
@@ -72,7 +74,8 @@ def open_lock(path):
 
 
 class Folder:
-    """Where this process puts shards. A process id says little in a container, so names have a random word."""
+    """Where this process puts shards. A process id says little in a container, so names have a
+    random word."""
 
     def __init__(self, path, max_bytes):
         self.path, self.max_bytes = pathlib.Path(path).absolute(), max_bytes
@@ -94,7 +97,8 @@ class Folder:
 
     @staticmethod
     def _remove_if_abandoned(part):
-        """Who writes a file holds a lock on it. What is no file, or not this user's to remove, stays."""
+        """Who writes a file holds a lock on it. What is no file, or not this user's to remove,
+        stays."""
         with contextlib.suppress(OSError):
             file = open_file(part, os.O_RDONLY)
             try:

@@ -9,7 +9,8 @@ STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 class Piece:
-    """Rows of every site, one behind the other. `block`: the one that they lie in, where it is kept for them."""
+    """Rows of every site, one behind the other. `block`: the one that they lie in, where it is kept
+    for them."""
 
     def __init__(self, arrays, rows, block=None):
         self.arrays, self.rows, self.block = arrays, rows, block
@@ -28,7 +29,8 @@ class Gathered:
 
 
 def picked(block, spans):
-    """A copy of a request's rows in a block that holds those of others, too. numpy copies in this thread alone."""
+    """A copy of a request's rows in a block that holds those of others, too. numpy copies in this
+    thread alone."""
     index = np.concatenate([np.arange(start, stop) for start, stop in spans])
     return Piece([rows.take(index, 0) for rows in block.arrays], len(index))
 
@@ -85,7 +87,8 @@ class Gathering:
         self.by_request, self.copied = {}, 0
 
     def recorded(self):
-        """The sites that are not left out, as of now: the engine's thread may leave one out at any time."""
+        """The sites that are not left out, as of now: the engine's thread may leave one out at any
+        time."""
         return [site for site in self.sites if not site.left_out]
 
     def tensors(self, gathered, sites):

@@ -1,4 +1,5 @@
-"""Has a function called with a module of vLLM's once that is imported: a plugin comes before most of them."""
+"""Has a function called with a module of vLLM's once that is imported: a plugin comes before most
+of them."""
 
 import importlib.abc
 import importlib.util

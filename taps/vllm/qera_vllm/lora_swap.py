@@ -1,9 +1,10 @@
 """Adapters that are loaded in place are read once a change.
 
-vLLM 0.32 keeps `load_inplace` in the request that stands for an adapter's name, so that each step of the engine reads
-it from disk again, and fails when the folder has gone. In the API server the flag is cleared once the adapter is
-loaded; in the worker, steps never load in place, and what an evicted adapter is read from again is its newest folder.
-`GET /v1/models` then says so under the key `qera`: who swaps adapters may load in place, under a new path.
+vLLM 0.32 keeps `load_inplace` in the request that stands for an adapter's name, so that each step
+of the engine reads it from disk again, and fails when the folder has gone. In the API server the
+flag is cleared once the adapter is loaded; in the worker, steps never load in place, and what an
+evicted adapter is read from again is its newest folder. `GET /v1/models` then says so under the key
+`qera`: who swaps adapters may load in place, under a new path.
 """
 
 import copy
@@ -30,7 +31,8 @@ class Swaps:
         return request.load_inplace or request.lora_path != path
 
     def current(self, request):
-        """The request as a step may have it. The scheduler's own stays as it is: its blocks are keyed by it."""
+        """The request as a step may have it. The scheduler's own stays as it is: its blocks are
+        keyed by it."""
         if not self.is_stale(request):
             return request
         request = copy.copy(request)

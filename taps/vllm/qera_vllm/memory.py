@@ -9,7 +9,8 @@ def of_machine():
 
 
 def of_group(root="/"):
-    """The least limit of the process's control groups and those above, of either version; None without one."""
+    """The least limit of the process's control groups and those above, of either version; None
+    without one."""
     mount, files = pathlib.Path(root, "sys/fs/cgroup"), []
     try:
         lines = pathlib.Path(root, "proc/self/cgroup").read_text().splitlines()
@@ -25,7 +26,8 @@ def of_group(root="/"):
 
 
 def upwards(mount, path, name):
-    """The file of a group and of all above it; in a container the path may be the host's, and the mount is its own."""
+    """The file of a group and of all above it; in a container the path may be the host's, and the
+    mount is its own."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     return [mount.joinpath(*parts[:count], name) for count in range(len(parts) + 1)]
 

@@ -12,7 +12,8 @@ def is_published(folder):
 
 
 def constant(model, linears, architecture, quantized):
-    """What all shards of a server have in common, but for `qera.shares`. `model`: the path that is served."""
+    """What all shards of a server have in common, but for `qera.shares`. `model`: the path that is
+    served."""
     local = os.path.isdir(model)
     derived = quantized or (local and is_published(model))
     about = {

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Kinds:
-    """The serving engine's classes: a linear layer; what wraps one for adapters; one whose input may be sliced."""
+    """The serving engine's classes: a linear layer; what wraps one for adapters; one whose input
+    may be sliced."""
 
     linear: type
     wrapper: type
@@ -48,7 +49,8 @@ def is_router(module, name, parent):
 
 
 def walk(module, kinds, name="", parent=None):
-    """Every linear layer, wrapped or not, and every module of experts, as (name, module, parent)."""
+    """Every linear layer, wrapped or not, and every module of experts, as (name, module,
+    parent)."""
     if isinstance(module, (kinds.linear, kinds.wrapper)) or is_experts(module):
         yield name, module, parent
         return
@@ -67,7 +69,8 @@ def output_widths(layer):
 
 
 def parts(name, layer, packed):
-    """The checkpoint's layers in a module, as `qera.linears` has them; None where that is not known."""
+    """The checkpoint's layers in a module, as `qera.linears` has them; None where that is not
+    known."""
     stem, _, last = name.rpartition(".")
     names, widths = packed.get(last) or [last], output_widths(layer)
     if len(names) == 1:
@@ -79,7 +82,8 @@ def parts(name, layer, packed):
 
 
 def checkpoint_name(name, mapper):
-    """What the checkpoint calls what the served class calls `name`; None where that cannot be told."""
+    """What the checkpoint calls what the served class calls `name`; None where that cannot be
+    told."""
     if mapper is None:
         return name
     prefixes = getattr(mapper, "orig_to_new_prefix", None) or {}

@@ -1,4 +1,5 @@
-"""What runs inside the engine's steps: it copies the wanted rows of every site into blocks, and no more."""
+"""What runs inside the engine's steps: it copies the wanted rows of every site into blocks, and no
+more."""
 
 import ctypes
 
@@ -8,7 +9,8 @@ MOST_RUNS = 4  # of rows that are copied one by one
 
 
 class Copy:
-    """Rows of the step that go to rows at to `to` of a block: a slice of them, or those that an index names."""
+    """Rows of the step that go to rows at to `to` of a block: a slice of them, or those that an
+    index names."""
 
     def __init__(self, block, at):
         self.block, self.at, self.to, self.runs, self.spans, self.index = block, at, at, [], [], None
@@ -28,8 +30,8 @@ class Copy:
             self.index = rows.to(device)
 
     def read(self, site, x, row_bytes):
-        """Copies rows [rows, in]. In memory that is one call of the C library's: torch's own spreads a copy over
-        threads that the model's kernels wait for."""
+        """Copies rows [rows, in]. In memory that is one call of the C library's: torch's own
+        spreads a copy over threads that the model's kernels wait for."""
         if row_bytes and len(self.runs) <= MOST_RUNS:
             to, source = self.block.addresses[site.index] + self.at * row_bytes, x.data_ptr()
             for start, stop in self.runs:
@@ -65,8 +67,8 @@ class Recorder:
         switch.at_last(self.end_all)
 
     def _listen(self, wanted):
-        """Hooks are there for steps that are recorded. One that does nothing costs each call of its layer some
-        microseconds, together some percent of a step that computes one token."""
+        """Hooks are there for steps that are recorded. One that does nothing costs each call of its
+        layer some microseconds, together some percent of a step that computes one token."""
         if wanted and not self.handles:
             for site in self.sites:
                 if not site.left_out:
@@ -110,7 +112,8 @@ class Recorder:
         self.output = output if output.total_num_scheduled_tokens else None
 
     def begin(self, order, rows):
-        """The model is about to read `rows` rows, those of the requests in `order` and then padding."""
+        """The model is about to read `rows` rows, those of the requests in `order` and then
+        padding."""
         self.step = self._step_of(order, rows)
         self._listen(self.step is not None)
 

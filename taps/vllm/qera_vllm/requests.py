@@ -92,7 +92,8 @@ class Choice:
 
 
 class Requests:
-    """The recorded requests that have not ended. `swapped`: adapter's id -> the path it was last loaded from."""
+    """The recorded requests that have not ended. `swapped`: adapter's id -> the path it was last
+    loaded from."""
 
     def __init__(self, choice, counts, swapped=None):
         self.choice, self.counts, self.swapped = choice, counts, swapped if swapped is not None else {}
@@ -129,13 +130,15 @@ class Requests:
         return [self.running.pop(key) for key in keys if key in self.running]
 
     def adapter_changed(self, adapter_id):
-        """Other weights under the same id: what the requests in flight read from now on is of two adapters."""
+        """Other weights under the same id: what the requests in flight read from now on is of two
+        adapters."""
         for request in self.running.values():
             if request.adapter_id == adapter_id:
                 request.cut = True
 
     def segments(self, order, tokens):
-        """The rows of a step that are to be recorded. `tokens`: request's id -> how many rows; they lie in `order`."""
+        """The rows of a step that are to be recorded. `tokens`: request's id -> how many rows; they
+        lie in `order`."""
         running, found, at = self.running, [], 0
         for key in order:
             count = tokens[key]

@@ -10,7 +10,8 @@ RUNNERS = {  # module -> class; a GPU with Triton takes the last
 
 
 def after_load(kind, then):
-    """Has `then(runner)` called when a runner of this class has loaded its model. It must not raise."""
+    """Has `then(runner)` called when a runner of this class has loaded its model. It must not
+    raise."""
     load = kind.__dict__.get("load_model")
     if load is None:  # inherited from one that has been seen to
         return
@@ -59,7 +60,8 @@ def follow(runner, recorder, switch):
 
 
 def follow_first(runner, recorder, switch):
-    """The runner of CPUs and of GPUs without Triton: rows lie as its `input_batch` has the requests."""
+    """The runner of CPUs and of GPUs without Triton: rows lie as its `input_batch` has the
+    requests."""
     forward = runner._model_forward
 
     def begin(options):
@@ -83,7 +85,8 @@ def follow_first(runner, recorder, switch):
 
 
 def follow_second(runner, recorder, switch):
-    """The runner of GPUs with Triton: rows lie as the batch has the requests that `prepare_inputs` makes."""
+    """The runner of GPUs with Triton: rows lie as the batch has the requests that `prepare_inputs`
+    makes."""
     prepare = runner.prepare_inputs
 
     @functools.wraps(prepare)
@@ -102,7 +105,8 @@ def follow_steps(runner, recorder, switch, at_end=None):
 
     @functools.wraps(execute)
     def execute_model(scheduler_output, *arguments, **options):
-        # Steps of the warm-up are none: the first runner has another function for them, the second an option.
+        # Steps of the warm-up are none: the first runner has another function for them, the second
+        # an option.
         if not switch.on or options.get("dummy_run") or len(arguments) > 1 and arguments[1]:
             return execute(scheduler_output, *arguments, **options)
         switch.guarded(recorder.scheduled, scheduler_output)

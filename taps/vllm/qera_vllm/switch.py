@@ -34,7 +34,8 @@ class Switch:
                 pass
 
     def guarded(self, function, *arguments):
-        """What the function returns; None where it fails, which switches the tap off, and where it is off."""
+        """What the function returns; None where it fails, which switches the tap off, and where it
+        is off."""
         if not self.on:
             return None
         try:

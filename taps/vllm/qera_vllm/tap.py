@@ -30,7 +30,8 @@ def is_first_rank():
 
 
 def start_tap(runner, settings, switch, swaps):
-    """Records what the runner's model reads from now on; says what is left out, or why it cannot."""
+    """Records what the runner's model reads from now on; says what is left out, or why it
+    cannot."""
     if not is_first_rank():
         switch.on = False
         return None

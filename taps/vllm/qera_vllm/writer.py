@@ -1,4 +1,5 @@
-"""The thread that gathers each request's rows and writes them: the engine never waits for a disk."""
+"""The thread that gathers each request's rows and writes them: the engine never waits for a
+disk."""
 
 import json
 import multiprocessing.util
@@ -16,8 +17,8 @@ LAST_WORDS = 5.0  # seconds that the end of the process waits for what is to be 
 
 
 class Writer:
-    """Takes blocks and ended requests from the engine. `about`: adapter's folder or None, and the sites that a shard
-    has -> its metadata."""
+    """Takes blocks and ended requests from the engine. `about`: adapter's folder or None, and the
+    sites that a shard has -> its metadata."""
 
     def __init__(self, switch, folder, blocks, sites, about, counts):
         self.switch, self.folder, self.about, self.counts = switch, folder, about, counts

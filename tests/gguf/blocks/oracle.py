@@ -1,5 +1,5 @@
-"""What other programs read in a block: Python's `gguf` (numpy), and ggml's own `to_float`, which the package
-`xllamacpp` carries in its library."""
+"""What other programs read in a block: Python's `gguf` (numpy), and ggml's own `to_float`, which
+the package `xllamacpp` carries in its library."""
 
 import ctypes
 import pathlib

@@ -1,9 +1,10 @@
-"""The daemon's decoders of GGUF blocks against Python's `gguf` and ggml, bit for bit on random blocks of every type.
+"""The daemon's decoders of GGUF blocks against Python's `gguf` and ggml, bit for bit on random
+blocks of every type.
 
     python3 tests/gguf/blocks/test_blocks.py
 
-Needs the packages gguf, numpy, xllamacpp and blake3. QERA_GGUF_BLOCKS names the program that decodes
-(tests/src/bin/gguf_blocks.rs) in place of the one built here.
+Needs the packages gguf, numpy, xllamacpp and blake3. QERA_GGUF_BLOCKS names the program that
+decodes (tests/src/bin/gguf_blocks.rs) in place of the one built here.
 """
 
 import os

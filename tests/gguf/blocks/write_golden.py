@@ -1,5 +1,5 @@
-"""Writes what the daemon's unit test holds every decoder to: digests of what Python's `gguf` (of Q1_0 and Q2_0: ggml)
-reads in blocks of SplitMix64's bytes.
+"""Writes what the daemon's unit test holds every decoder to: digests of what Python's `gguf` (of
+Q1_0 and Q2_0: ggml) reads in blocks of SplitMix64's bytes.
 
     python3 write_golden.py            # writes the file
 """
@@ -12,7 +12,8 @@ from write_grids import FOLDER
 PATH = FOLDER / "golden.rs"
 BLOCKS = 512  # so many that every point of every grid is likely among them
 GAMMA = 0x9E3779B97F4A7C15
-# In each block the bytes whose second highest bit is cleared, so that no scale is an infinity or a NaN.
+# In each block the bytes whose second highest bit is cleared, so that no scale is an infinity or a
+# NaN.
 EXPONENTS = {
     "F32": (3,), "F16": (1,), "BF16": (1,), "Q4_0": (1,), "Q4_1": (1, 3), "Q5_0": (1,), "Q5_1": (1, 3), "Q8_0": (1,),
     "Q2_K": (81, 83), "Q3_K": (109,), "Q4_K": (1, 3), "Q5_K": (1, 3), "Q6_K": (209,), "IQ2_XXS": (1,),

@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "qera-daemon" / "src" / "formats" / "gguf" / "blocks"
 PER_LINE = 12  # as many as rustfmt leaves on one
 
-# For each file: what it holds, bits of a coordinate, coordinates of a point, the grids' names and gguf's classes.
+# For each file: what it holds, bits of a coordinate, coordinates of a point, the grids' names and
+# gguf's classes.
 FILES = {
     "iq1_grid.rs": ("the IQ1 grid", 2, 8, {"IQ1": "IQ1_S"}),
     "iq2_grids.rs": ("the IQ2 grids", 2, 8, {"IQ2_XXS": "IQ2_XXS", "IQ2_XS": "IQ2_XS", "IQ2_S": "IQ2_S"}),

@@ -1,6 +1,8 @@
-"""Writes sound files with gguf's own writer, and the .dat of llama.cpp, which has no other writer, by its layout.
+"""Writes sound files with gguf's own writer, and the .dat of llama.cpp, which has no other writer,
+by its layout.
 
-    python3 make.py    # model.gguf, adapter.gguf, imatrix.gguf and imatrix.dat beside it, for tests/tests/gguf_headers
+    python3 make.py # model.gguf, adapter.gguf, imatrix.gguf and imatrix.dat beside it, for
+    tests/tests/gguf_headers
 """
 
 import pathlib

@@ -1,7 +1,8 @@
-"""Our readers against gguf's: names, shapes, types, offsets and sizes of the same files, means of the same imatrix,
-and an imatrix that our writer wrote. Needs gguf 0.19 and numpy.
+"""Our readers against gguf's: names, shapes, types, offsets and sizes of the same files, means of
+the same imatrix, and an imatrix that our writer wrote. Needs gguf 0.19 and numpy.
 
-    python3 tests/gguf/headers/test_headers.py    # QERA_GGUF_HEADERS: the binary, where it is built already
+    python3 tests/gguf/headers/test_headers.py # QERA_GGUF_HEADERS: the binary, where it is built
+    already
 """
 
 import json

@@ -1,5 +1,5 @@
-//! What was run, and what was found: added up over runs of the tests in a file, a line for each kind
-//! of trial.
+//! What was run, and what was found: added up over runs of the tests in a file, a line for each
+//! kind of trial.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

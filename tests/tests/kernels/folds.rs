@@ -127,16 +127,16 @@ fn constant_channels() {
     }
 }
 
-/// The most that channels which are the same in every row may lose. They may be rounded the same way
-/// in every step: then half a last place is lost at each addition, half of the additions having the
-/// last place of the whole sum, a quarter half of that: SUM_ROWS / 3 2^-24 together.
+/// The most that channels which are the same in every row may lose. They may be rounded the same
+/// way in every step: then half a last place is lost at each addition, half of the additions having
+/// the last place of the whole sum, a quarter half of that: SUM_ROWS / 3 2^-24 together.
 fn allowed_of_constants() -> f64 {
     (SUM_ROWS as f64 / 3.0 + 2.0) * f64::from(f32::EPSILON) / 2.0
 }
 
-/// What is split into two bf16 numbers is exact: numbers whose lower parts are as large as they get,
-/// all of one sign (without the product of the lower parts 5e-5 would be lost), and the smallest
-/// and the largest of f16.
+/// What is split into two bf16 numbers is exact: numbers whose lower parts are as large as they
+/// get, all of one sign (without the product of the lower parts 5e-5 would be lost), and the
+/// smallest and the largest of f16.
 #[test]
 fn every_bit_of_f16_counts() {
     let (m, rows) = (33, 1500);

@@ -1,5 +1,5 @@
-//! `--notify`: generations are handed to a server that answers as vLLM does, and what goes wrong with
-//! it does no harm.
+//! `--notify`: generations are handed to a server that answers as vLLM does, and what goes wrong
+//! with it does no harm.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod canary;

@@ -183,8 +183,8 @@ fn with_the_plugin_it_gives_way_in_one_step_under_the_new_path() {
     assert_eq!(loads[0].body["lora_path"], generation(&daemon, number));
 }
 
-/// Requests of the older adapter may be under way when the newer one has its name: a third one would
-/// push one of them out of the engine.
+/// Requests of the older adapter may be under way when the newer one has its name: a third one
+/// would push one of them out of the engine.
 #[test]
 fn after_a_swap_in_two_steps_the_server_is_left_alone_for_a_while() {
     let server = Server::start();

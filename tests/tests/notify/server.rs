@@ -1,5 +1,5 @@
-//! A server that answers as vLLM 0.32 does, in its words, as far as it is asked here; what goes wrong
-//! is scripted.
+//! A server that answers as vLLM 0.32 does, in its words, as far as it is asked here; what goes
+//! wrong is scripted.
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, Ordering};

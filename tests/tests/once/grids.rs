@@ -97,8 +97,8 @@ const CASES: [Case; 4] = [
     },
 ];
 
-/// The integer nearest to x / scale, of halves the even one, among these: the largest magnitude of a
-/// symmetric int2 block lies on a half.
+/// The integer nearest to x / scale, of halves the even one, among these: the largest magnitude of
+/// a symmetric int2 block lies on a half.
 fn nearest(block: &[f32], scale: f32, integers: RangeInclusive<f32>) -> Vec<f32> {
     let (least, most) = integers.into_inner();
     let integer = |x: &f32| (x / scale).round_ties_even().clamp(least, most);

@@ -217,7 +217,8 @@ fn embeddings_and_tied_heads_are_refused_by_name() {
         &["embed_tokens", "embedding"],
     );
     let silent = ["--include 'lm_head'", "tied", "tie_word_embeddings"];
-    // Nobody says that it stays on its own: without a configuration, or with one that leaves it out.
+    // Nobody says that it stays on its own: without a configuration, or with one that leaves it
+    // out.
     expect(&run("lm_head", "none"), 2, &silent);
     for json in [
         r#"{"model_type": "falcon"}"#,

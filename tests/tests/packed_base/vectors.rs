@@ -1,5 +1,5 @@
-//! Bytes against those of the library compressed-tensors: `tests/packed_base/vectors.safetensors`, which
-//! `tests/packed_base/make_vectors.py` makes.
+//! Bytes against those of the library compressed-tensors: `tests/packed_base/vectors.safetensors`,
+//! which `tests/packed_base/make_vectors.py` makes.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What is said of a rounded W~ where it is published: manifest, base, README, plan; and that a base
-//! belongs to what was published with it.
+//! What is said of a rounded W~ where it is published: manifest, base, README, plan; and that a
+//! base belongs to what was published with it.
 
 use std::fs;
 

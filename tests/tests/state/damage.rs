@@ -91,7 +91,8 @@ fn a_state_of_another_model_is_refused() {
         4,
         &["k_proj", "in_features 8", "is 12", "choose another --state"],
     );
-    // Other weights of the same shapes are another adapter of the same statistics, if that is meant.
+    // Other weights of the same shapes are another adapter of the same statistics, if that is
+    // meant.
     write_checkpoint(&checkpoint, &sine_values(48, 0.5));
     expect(&daemon.run(&once_with(&[])), 4, &["--new-checkpoint"]);
     expect(

@@ -1,5 +1,5 @@
-//! Sums over rows in the place of rows (`<key>::xtx`), as a process: they count as their rows would,
-//! once, and what rows cannot have is refused.
+//! Sums over rows in the place of rows (`<key>::xtx`), as a process: they count as their rows
+//! would, once, and what rows cannot have is refused.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod alone;

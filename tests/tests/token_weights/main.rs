@@ -1,5 +1,5 @@
-//! Weights of rows (`<key>::weight`), as a process: a row of weight 3 is three rows, one of weight 0
-//! is none.
+//! Weights of rows (`<key>::weight`), as a process: a row of weight 3 is three rows, one of weight
+//! 0 is none.
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod continued;

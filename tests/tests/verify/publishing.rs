@@ -14,8 +14,8 @@ use qera_tests::three_layers::{
 
 use super::BINARY;
 
-/// Another shape for a weight of the base, renamed into place; returns what was there. Its length and
-/// the time when it was written, which a start looks at, are as they were.
+/// Another shape for a weight of the base, renamed into place; returns what was there. Its length
+/// and the time when it was written, which a start looks at, are as they were.
 fn damage_base(daemon: &TestDaemon) -> Vec<u8> {
     let path = daemon.path().join("qera-out/base/model.safetensors");
     let before = fs::read(&path).unwrap();

@@ -12,7 +12,8 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-    """The first token of an answer, its log probability, and how much of the prompt came from the prefix cache."""
+    """The first token of an answer, its log probability, and how much of the prompt came from the
+    prefix cache."""
 
     text: str
     logprob: float

@@ -1,5 +1,5 @@
-"""The batch job that live runs are measured by: Transformers records the full-precision model on the prompts of the
-live run, the daemon solves once, and writes the base in both forms."""
+"""The batch job that live runs are measured by: Transformers records the full-precision model on
+the prompts of the live run, the daemon solves once, and writes the base in both forms."""
 
 import json
 import pathlib

@@ -1,4 +1,5 @@
-"""The model, and the text that it is asked about and judged by: what tests/smollm2/source.sh makes."""
+"""The model, and the text that it is asked about and judged by: what tests/smollm2/source.sh
+makes."""
 
 import functools
 import pathlib

@@ -1,4 +1,5 @@
-"""MXINT4 in compressed-tensors' pack-quantized form, from the definitions and apart from the daemon's Rust."""
+"""MXINT4 in compressed-tensors' pack-quantized form, from the definitions and apart from the
+daemon's Rust."""
 
 import json
 import shutil

@@ -1,7 +1,9 @@
-"""A second plugin: what the kernel of each linear layer is given, kept by other means than the tap's.
+"""A second plugin: what the kernel of each linear layer is given, kept by other means than the
+tap's.
 
-In the place of hooks it wraps the `apply` of the two classes that compute linear layers, which layers call with and
-without LoRA. While `$QERA_TEST_RECORDER/armed` is there, each call's rows are appended to `MODULE.rows` beside it."""
+In the place of hooks it wraps the `apply` of the two classes that compute linear layers, which
+layers call with and without LoRA. While `$QERA_TEST_RECORDER/armed` is there, each call's rows are
+appended to `MODULE.rows` beside it."""
 
 import json
 import os

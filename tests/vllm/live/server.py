@@ -35,7 +35,8 @@ def command(python, model, dtype, options):
 
 
 class Server:
-    """Ends with the `with` block. `environment`: what the command has beside that of all servers here."""
+    """Ends with the `with` block. `environment`: what the command has beside that of all servers
+    here."""
 
     def __init__(self, command, log, environment, port=None):
         self.log, self.port = pathlib.Path(log), port or free_port()

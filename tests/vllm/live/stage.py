@@ -61,7 +61,8 @@ class Stage:
         return {"QERA_TAP": folder, "QERA_TAP_MAX_BYTES": 16 * GIB, **more}
 
     def server(self, name, model, *options, tap=None, dtype="bfloat16", goes_on=False, port=None):
-        """`tap`: what `self.tap` gives; without it the plugins are there, and silent. `goes_on`: in the same log."""
+        """`tap`: what `self.tap` gives; without it the plugins are there, and silent. `goes_on`: in
+        the same log."""
         return self.start(name, command(sys.executable, model, dtype, options), tap or {}, goes_on, port)
 
     def start(self, name, words, environment, goes_on=False, port=None):

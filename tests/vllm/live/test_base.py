@@ -1,4 +1,5 @@
-"""The base as compressed-tensors, by a packer of the test's own and by the library that defines the form."""
+"""The base as compressed-tensors, by a packer of the test's own and by the library that defines the
+form."""
 
 import json
 

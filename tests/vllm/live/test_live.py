@@ -1,4 +1,5 @@
-"""A server's own traffic makes its adapter: what the live run must end with, and what a fresh server says to it."""
+"""A server's own traffic makes its adapter: what the live run must end with, and what a fresh
+server says to it."""
 
 import pathlib
 

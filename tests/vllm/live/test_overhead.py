@@ -1,4 +1,5 @@
-"""What the tap costs: the same requests to servers without it, with it, and with one request in sixteen recorded."""
+"""What the tap costs: the same requests to servers without it, with it, and with one request in
+sixteen recorded."""
 
 import dataclasses
 import hashlib
@@ -14,8 +15,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 SERVED = {  # what all three servers have
     "QERA_TEST_WAITING": 1,  # processes that wait take no core
     "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION": 1,  # an id is what the client says
-    # Memory that is freed stays the process's: how much the C library gives back, and faults in again, hangs on the
-    # order of all calls, and was 2 % of the CPU seconds between two servers without a tap.
+    # Memory that is freed stays the process's: how much the C library gives back, and faults in
+    # again, hangs on the order of all calls, and was 2 % of the CPU seconds between two servers
+    # without a tap.
     "MALLOC_MMAP_THRESHOLD_": 1 << 25,
     "MALLOC_TRIM_THRESHOLD_": 1 << 40,
 }
@@ -35,7 +37,8 @@ def cpu_seconds(group):
 
 
 def request_id(name, is_chosen):
-    """An id that begins with `name`, of a request that QERA_TAP_EVERY chooses, or of one that it does not."""
+    """An id that begins with `name`, of a request that QERA_TAP_EVERY chooses, or of one that it
+    does not."""
     for number in itertools.count():
         sent = f"{name}-{number}"
         key = f"cmpl-{sent}-0"  # what the server makes of it
@@ -46,7 +49,8 @@ def request_id(name, is_chosen):
 
 @dataclasses.dataclass
 class Round:
-    """What the requests of one round took: seconds, those of the CPU until all shards are written, and shards."""
+    """What the requests of one round took: seconds, those of the CPU until all shards are written,
+    and shards."""
 
     seconds: float = 0.0
     cpu: float = 0.0
@@ -54,7 +58,8 @@ class Round:
 
 
 class Measured:
-    """A server, and what it took each round. `every`: one request in so many is recorded; None: it has no tap."""
+    """A server, and what it took each round. `every`: one request in so many is recorded; None: it
+    has no tap."""
 
     def __init__(self, stage, name, every):
         self.name, self.folder, self.rounds = name, stage.folder(f"overhead-{name.replace(' ', '-')}"), []
@@ -122,8 +127,8 @@ class OverheadTests:
             self.round(f"round-{turn}", self.prompts)
 
     def round(self, name, prompts):
-        """Each prompt to one server after the other, so that all three have the same of what the machine does beside.
-        One request in sixteen is of those that QERA_TAP_EVERY chooses."""
+        """Each prompt to one server after the other, so that all three have the same of what the
+        machine does beside. One request in sixteen is of those that QERA_TAP_EVERY chooses."""
         servers = list(self.measured.values())
         for measured in servers:
             measured.begin()

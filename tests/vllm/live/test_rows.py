@@ -46,7 +46,8 @@ class Shard:
 
 
 class Written:
-    """The shards of a folder, in the order in which they were written, one asking after the other."""
+    """The shards of a folder, in the order in which they were written, one asking after the
+    other."""
 
     def __init__(self, folder):
         self.folder, self.seen = folder, set()
@@ -79,7 +80,8 @@ def bits(tensor):
 
 
 class RowsTests:
-    """A server of the packed base in bf16, and one of the unpacked base in f32; prefix caching is off in both."""
+    """A server of the packed base in bf16, and one of the unpacked base in f32; prefix caching is
+    off in both."""
 
     def __init__(self, stage):
         self.stage, self.served, self.prompts = stage, {}, stage.material.prompts

@@ -1,5 +1,5 @@
-"""Adapters that are loaded in place on a server with the plugin: nobody gets 404, nothing is read again, and no answer
-comes from another adapter's prefix."""
+"""Adapters that are loaded in place on a server with the plugin: nobody gets 404, nothing is read
+again, and no answer comes from another adapter's prefix."""
 
 import shutil
 import threading

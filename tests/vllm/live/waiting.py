@@ -1,7 +1,8 @@
 """A third plugin: vLLM's processes wait for each other asleep.
 
-By itself a process that waits looks for its message again and again for up to a second, and takes any core that is
-idle meanwhile: CPU seconds that tell of the other load of the machine more than of the server's work."""
+By itself a process that waits looks for its message again and again for up to a second, and takes
+any core that is idle meanwhile: CPU seconds that tell of the other load of the machine more than of
+the server's work."""
 
 import functools
 import os

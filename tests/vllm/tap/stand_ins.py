@@ -1,4 +1,5 @@
-"""Classes that look to the tap like vLLM's: linear layers, wrappers for adapters, model runners, schedules."""
+"""Classes that look to the tap like vLLM's: linear layers, wrappers for adapters, model runners,
+schedules."""
 
 from types import SimpleNamespace
 
@@ -184,7 +185,8 @@ def new(key, start=0, lora=None, prompt_logprobs=None):
 
 
 def schedule(tokens, news=(), finished=(), resumed=None):
-    """A scheduler's output. `tokens`: request's id -> how many of its tokens; `resumed`: id -> position."""
+    """A scheduler's output. `tokens`: request's id -> how many of its tokens; `resumed`: id ->
+    position."""
     resumed = resumed or {}
     cached = SimpleNamespace(
         req_ids=list(resumed), resumed_req_ids=set(resumed), num_computed_tokens=list(resumed.values())
@@ -199,8 +201,8 @@ def schedule(tokens, news=(), finished=(), resumed=None):
 
 
 class Runner:
-    """What both runners have in common. Requests lie in the reverse order of the schedule, and rows are padded to a
-    multiple of eight."""
+    """What both runners have in common. Requests lie in the reverse order of the schedule, and rows
+    are padded to a multiple of eight."""
 
     device = torch.device("cpu")
 

@@ -1,4 +1,5 @@
-"""What is bounded, and what happens at the bounds: rows are dropped and counted, and nobody waits."""
+"""What is bounded, and what happens at the bounds: rows are dropped and counted, and nobody
+waits."""
 
 import json
 import shutil

@@ -24,7 +24,8 @@ class ChoiceTests:
         return folder
 
     def recorded(self, *news, **settings):
-        """The lengths of the shards that requests leave which have 40, 41, ... tokens, and the tap."""
+        """The lengths of the shards that requests leave which have 40, 41, ... tokens, and the
+        tap."""
         self.number += 1
         served = Served(self.work / f"shards{self.number}", model=Model(wrapped=True), **settings)
         served.step({data.req_id: 40 + at for at, data in enumerate(news)}, *news)

@@ -1,4 +1,5 @@
-"""Shards are written past the page cache where the file system takes that, and are the same bytes everywhere."""
+"""Shards are written past the page cache where the file system takes that, and are the same bytes
+everywhere."""
 
 import errno
 import os
@@ -18,8 +19,9 @@ def takes_direct(path):
 
 
 class Writes:
-    """Stands in for `os.write` while the `with` block runs. Keeps of each call whether it was direct, and its bytes;
-    `before(file, data, is_direct)` may raise, or give other data to write."""
+    """Stands in for `os.write` while the `with` block runs. Keeps of each call whether it was
+    direct, and its bytes; `before(file, data, is_direct)` may raise, or give other data to
+    write."""
 
     def __init__(self, before=lambda file, data, is_direct: data):
         self.before, self.calls = before, []

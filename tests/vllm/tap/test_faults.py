@@ -1,4 +1,5 @@
-"""Whatever goes wrong inside, the server computes what it computes without the tap, and it is said once."""
+"""Whatever goes wrong inside, the server computes what it computes without the tap, and it is said
+once."""
 
 import contextlib
 import io

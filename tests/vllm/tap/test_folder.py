@@ -22,7 +22,8 @@ def put(folder):
 
 
 def in_a_child(function, user=None):
-    """What a process of another user's (where this one may become it) says: nothing if it went well."""
+    """What a process of another user's (where this one may become it) says: nothing if it went
+    well."""
     reads, writes = os.pipe()
     child = os.fork()
     if not child:

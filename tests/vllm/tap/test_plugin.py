@@ -71,7 +71,8 @@ class PluginTests:
         self.work, self.number = work, 0
 
     def run(self, code, version="0.32.0+cpu", rank=0, tap=True, **environment):
-        """What a process prints that runs `code` after the entry point; its standard error; the shards."""
+        """What a process prints that runs `code` after the entry point; its standard error; the
+        shards."""
         self.number += 1
         folder = self.work / str(self.number)
         for name, text in PACKAGE.items():

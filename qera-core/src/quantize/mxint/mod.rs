@@ -156,8 +156,8 @@ impl Mxint {
         })
     }
 
-    /// Returns the levels of a block of these values: those of its shared exponent, and those of the
-    /// exponent below, which are finer and cut off the largest magnitudes.
+    /// Returns the levels of a block of these values: those of its shared exponent, and those of
+    /// the exponent below, which are finer and cut off the largest magnitudes.
     ///
     /// The exponent is at least -94, so that a step and its reciprocal are normal numbers: what is
     /// rounded may be larger than the values that a block of zeros was chosen for.

@@ -52,8 +52,8 @@ pub const fn feedback_workspace_len(in_features: usize, block_size: usize) -> us
     in_features.saturating_add(block_size)
 }
 
-/// Rounds a weight so that e^T H e is small, by the factor of H, and returns the sum of e^T H e over
-/// the output columns.
+/// Rounds a weight so that e^T H e is small, by the factor of H, and returns the sum of e^T H e
+/// over the output columns.
 ///
 /// # Shapes
 /// | argument | shape | |
@@ -67,9 +67,10 @@ pub const fn feedback_workspace_len(in_features: usize, block_size: usize) -> us
 /// [`feedback_workspace_len`]`(m, block_size)` = m + block_size.
 ///
 /// # Errors
-/// [`Shape`](RoundError::Shape), [`Grid`](RoundError::Grid) (lengths), [`Diagonal`](RoundError::Diagonal),
-/// [`NonFinite`](RoundError::NonFinite) and [`Workspace`](RoundError::Workspace) before anything is
-/// written; [`Grid`](RoundError::Grid) for the first infinite or NaN weight.
+/// [`Shape`](RoundError::Shape), [`Grid`](RoundError::Grid) (lengths),
+/// [`Diagonal`](RoundError::Diagonal), [`NonFinite`](RoundError::NonFinite) and
+/// [`Workspace`](RoundError::Workspace) before anything is written; [`Grid`](RoundError::Grid) for
+/// the first infinite or NaN weight.
 ///
 /// # Numerics
 /// Under the identity without a search this is rounding to nearest, halves to even.

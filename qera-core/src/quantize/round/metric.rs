@@ -17,8 +17,8 @@
 //!
 //! **Cost.** 2 m^2 k for R_a A, m^2 k for Z Z^T, about 60 k^3 for the eigenvalues.
 //!
-//! **Error bound.** Entries of H to a small multiple of 2^-26 |R_a| in the worst case of the cut, of
-//! k eps |R_a| where A is well conditioned.
+//! **Error bound.** Entries of H to a small multiple of 2^-26 |R_a| in the worst case of the cut,
+//! of k eps |R_a| where A is well conditioned.
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -68,8 +68,9 @@ pub struct MetricReport {
 /// `autocorrelation` is R, packed by rows ([`crate::packed`]); `metric` is m x m.
 ///
 /// # Errors
-/// [`Shape`](RoundError::Shape), [`Option`](RoundError::Option), [`NonFinite`](RoundError::NonFinite);
-/// [`Diagonal`](RoundError::Diagonal) for a negative second moment.
+/// [`Shape`](RoundError::Shape), [`Option`](RoundError::Option),
+/// [`NonFinite`](RoundError::NonFinite); [`Diagonal`](RoundError::Diagonal) for a negative second
+/// moment.
 ///
 /// # Numerics
 /// An R whose diagonal is 0, or too small for lambda to be a normal number, gets lambda = 1: under

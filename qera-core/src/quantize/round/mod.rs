@@ -24,8 +24,8 @@
 //!
 //! # References
 //! Frantar, Ashkboos, Hoefler and Alistarh, *GPTQ*, ICLR 2023; Chee, Cai, Kuleshov and De Sa,
-//! *QuIP*, NeurIPS 2023 (LDLQ, the same rounding); Zhang and Saab, arXiv 2606.01412 (H of an adapter
-//! with fixed A). That A may be the solved adapter's, again and again, is this project's.
+//! *QuIP*, NeurIPS 2023 (LDLQ, the same rounding); Zhang and Saab, arXiv 2606.01412 (H of an
+//! adapter with fixed A). That A may be the solved adapter's, again and again, is this project's.
 
 mod descent;
 mod error;

@@ -150,7 +150,8 @@ impl PackScheme {
         plans
     }
 
-    /// The `quantization_config` of config.json: every linear layer is packed but those in `ignore`.
+    /// The `quantization_config` of config.json: every linear layer is packed but those in
+    /// `ignore`.
     #[must_use]
     pub(crate) fn config(&self, ignore: &[String]) -> Value {
         let codes = CodeWords {

@@ -91,9 +91,9 @@ impl Container {
     }
 }
 
-/// Whether bf16, of 8 significant bits, holds every number of a grid: a code of MXINT has 7, and its
-/// scale is a power of two; the codes of two bits around 0 are powers of two, and so the product has
-/// as many bits as its scale.
+/// Whether bf16, of 8 significant bits, holds every number of a grid: a code of MXINT has 7, and
+/// its scale is a power of two; the codes of two bits around 0 are powers of two, and so the
+/// product has as many bits as its scale.
 #[must_use]
 pub(crate) fn bf16_holds(grid: &Grid) -> bool {
     match grid {

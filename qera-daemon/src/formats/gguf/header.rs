@@ -1,9 +1,9 @@
 //! A GGUF header, from bytes that may be truncated, lying, or no GGUF at all.
 //!
 //! Format (gguf.md of ggml; versions 2 and 3 lie alike): "GGUF", u32 version, u64 tensors, u64
-//! keys; the keys ([`Metadata`]); of each tensor its name, u32 dimensions, u64 each of them with the
-//! one along memory first, u32 type, u64 offset from the start of the data; zeros up to a multiple
-//! of the alignment; the data. Everything is little-endian.
+//! keys; the keys ([`Metadata`]); of each tensor its name, u32 dimensions, u64 each of them with
+//! the one along memory first, u32 type, u64 offset from the start of the data; zeros up to a
+//! multiple of the alignment; the data. Everything is little-endian.
 //!
 //! Every number is checked before it is used. Tensors may lie in any order and may leave gaps, but
 //! share no byte. What a header takes in memory is bounded by the file's bytes: names and

@@ -2,8 +2,8 @@
 //!
 //! llama.cpp (`llama-adapter.cpp`) multiplies what is beside a tensor NAME of the model by
 //! `NAME.lora_a`, lengths [in_features, rank], then by `NAME.lora_b`, [rank, out_features], and by
-//! `adapter.lora.alpha` / rank, or, where alpha is 0 or absent, by 1. It refuses a file with a tensor
-//! of another ending, with half a pair, or of another architecture than the model's.
+//! `adapter.lora.alpha` / rank, or, where alpha is 0 or absent, by 1. It refuses a file with a
+//! tensor of another ending, with half a pair, or of another architecture than the model's.
 
 use std::collections::BTreeMap;
 

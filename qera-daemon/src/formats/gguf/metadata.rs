@@ -167,8 +167,8 @@ impl<'b> Metadata<'b> {
         }
     }
 
-    /// A number of 32 bits that need not be whole; `None` where it is absent or something else, which
-    /// is what llama.cpp asks for, too.
+    /// A number of 32 bits that need not be whole; `None` where it is absent or something else,
+    /// which is what llama.cpp asks for, too.
     pub(crate) fn float(&self, key: &str) -> Option<f32> {
         let value = self.scalar(key)?;
         match value.of {

@@ -1,6 +1,6 @@
 //! A GGUF writer that holds no tensor: their bytes are put one after another, in the order of the
-//! plan. What it writes has passed the checks of [`GgufHeader`]; the same plan gives the same bytes.
-//! Keys and values are given, or copied from another file as they lie there.
+//! plan. What it writes has passed the checks of [`GgufHeader`]; the same plan gives the same
+//! bytes. Keys and values are given, or copied from another file as they lie there.
 
 use core::fmt;
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Coordinate descent on the codes: each goes to the level that is best given all others.
 //!
-//! With g = H e, e = w - q, moving q_i by d changes e^T H e by H_ii d^2 - 2 g_i d: the best level is
-//! that nearest to q_i + g_i / H_ii, and no move makes the objective larger. Inputs are taken from
-//! the first to the last; g of a block is made when it is its turn, from all moves before, and
+//! With g = H e, e = w - q, moving q_i by d changes e^T H e by H_ii d^2 - 2 g_i d: the best level
+//! is that nearest to q_i + g_i / H_ii, and no move makes the objective larger. Inputs are taken
+//! from the first to the last; g of a block is made when it is its turn, from all moves before, and
 //! within the block it follows each move. Cost: 2 m^2 flops a column.
 
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -2,15 +2,15 @@
 //!
 //! For a fixed A the best B is free, and min_B f = tr(E^T R_perp E) with R_perp = R - R A (A^T R
 //! A)^+ A^T R: what the adapter will absorb costs nothing, and output columns are independent
-//! (docs/design/mathematics.md, "Rounding"). A share b of R is left in, so that W~ is of use without
-//! its adapter:
+//! (docs/design/mathematics.md, "Rounding"). A share b of R is left in, so that W~ is of use
+//! without its adapter:
 //!
 //!   H = (1 - b) R_perp + b R_a + lambda I = R_a + lambda I - (1 - b) Z Z^T,
 //!   Z = R_a A (A^T R_a A)^(-1/2),   R_a = (1 - a) R + a diag(R),   lambda = 0.01 mean diag(R_a).
 //!
 //! H is at least lambda I but for the rounding of R, so that its factor exists; it is formed and
-//! factored in f64, in units of R's largest diagonal element. Where rounding left more than lambda of
-//! a negative direction, it is factored with a larger one.
+//! factored in f64, in units of R's largest diagonal element. Where rounding left more than lambda
+//! of a negative direction, it is factored with a larger one.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};

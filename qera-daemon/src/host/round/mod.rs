@@ -258,7 +258,8 @@ mod tests {
         }
     }
 
-    /// Rounding may leave R with a negative direction, larger than lambda: H has a factor all the same.
+    /// Rounding may leave R with a negative direction, larger than lambda: H has a factor all the
+    /// same.
     #[test]
     fn an_r_with_a_negative_direction_has_a_factor() {
         let mut sequence = SplitMix64::new(10);

@@ -1,6 +1,7 @@
 //! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal
-//! and the means, `summed` sums that others formed folded into both, `massive` the channels that f32 products are not enough for, `prepared` R made ready for a solve, `without` R less some of its rows, `metric`
-//! the S that a method solves with.
+//! and the means, `summed` sums that others formed folded into both, `massive` the channels that
+//! f32 products are not enough for, `prepared` R made ready for a solve, `without` R less some of
+//! its rows, `metric` the S that a method solves with.
 
 pub(crate) mod channels;
 pub(crate) mod massive;
@@ -163,8 +164,8 @@ impl SecondMoment {
     }
 
     /// Folds products of rows into R, where it is gathered: f32 products, f64 folds in Welford's
-    /// mean form; f64 products for massive channels. `seen` was folded before; the channels' moments
-    /// know of these rows already.
+    /// mean form; f64 products for massive channels. `seen` was folded before; the channels'
+    /// moments know of these rows already.
     ///
     /// # Errors
     /// [`StatisticError`] for rows of another width.
@@ -210,7 +211,8 @@ impl SecondMoment {
         }
     }
 
-    /// tr(R P P^T) for P, m x n, or tr(diag P P^T) of a given diagonal; `None` where rows are asked.
+    /// tr(R P P^T) for P, m x n, or tr(diag P P^T) of a given diagonal; `None` where rows are
+    /// asked.
     #[must_use]
     pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<Trace> {
         match self {

@@ -1,10 +1,10 @@
 //! R of rows that nobody sent: sums of x^T x that were formed elsewhere, folded into R.
 //!
-//! R <- (W_s R + S) / (W_s + W) with W_s the weight seen, S = sum w x^T x and W = sum w: the fold of
-//! every block of rows here (`qera_core::statistics`, Chan, Golub and LeVeque), in f64. What S was
-//! formed with cannot be made good: entries of an S in f32 are off by the rounding of its numbers,
-//! 6e-8, and by that of its sums, so that massive channels are not in R in f64 any more, whatever
-//! rows come beside them (`SiteStatistics::diagonal_errors` counts it).
+//! R <- (W_s R + S) / (W_s + W) with W_s the weight seen, S = sum w x^T x and W = sum w: the fold
+//! of every block of rows here (`qera_core::statistics`, Chan, Golub and LeVeque), in f64. What S
+//! was formed with cannot be made good: entries of an S in f32 are off by the rounding of its
+//! numbers, 6e-8, and by that of its sums, so that massive channels are not in R in f64 any more,
+//! whatever rows come beside them (`SiteStatistics::diagonal_errors` counts it).
 //!
 //! The means of x are not in S. The moments of single channels take its rows as if their mean were
 //! 0 and S_ii the sum of squared deviations from it: mean^2 + M2 / N is then E[x^2] of all rows to

@@ -185,8 +185,8 @@ impl AdapterFolder {
         }
     }
 
-    /// Whether the files are those that the manifest was written with, in its own folder: of one form
-    /// of a generation those of that form.
+    /// Whether the files are those that the manifest was written with, in its own folder: of one
+    /// form of a generation those of that form.
     pub(crate) fn check_files(&self, findings: &mut Findings) {
         let Some(manifest) = &self.manifest else {
             return;

@@ -9,8 +9,8 @@ use crate::publish::check::served_model::ServedModel;
 use crate::publish::generation_files::{Digests, MISSING, check_files};
 use crate::settings::publish::{BaseForm, GGUF_FILE};
 
-/// Holds every file of a base of qera's against the manifest. The weights that their record knows by
-/// a digest are held against that.
+/// Holds every file of a base of qera's against the manifest. The weights that their record knows
+/// by a digest are held against that.
 pub(crate) fn check_base_files(
     model: &ServedModel,
     manifest: &ManifestClaims,

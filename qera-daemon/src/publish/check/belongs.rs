@@ -24,8 +24,8 @@ const BLOCKS: usize = 16;
 pub(crate) struct Layout<'a> {
     /// Whether the configuration has fan_in_fan_out.
     set: bool,
-    /// Layers of a model of both kinds that lie [out_features, in_features] all the same: PEFT takes
-    /// the flag back for an nn.Linear.
+    /// Layers of a model of both kinds that lie [out_features, in_features] all the same: PEFT
+    /// takes the flag back for an nn.Linear.
     exceptions: BTreeSet<&'a str>,
 }
 
@@ -199,8 +199,8 @@ fn check_record(
     }
 }
 
-/// Of one grid and one checkpoint there is one W~ by nearest, and by any other rounding one for each
-/// rank and each set of rows.
+/// Of one grid and one checkpoint there is one W~ by nearest, and by any other rounding one for
+/// each rank and each set of rows.
 fn check_rounding(
     model: &ServedModel,
     record: &Base,

@@ -34,8 +34,8 @@ impl OpenedForm<'_> {
     }
 }
 
-/// Holds every form of a folder against the first, layer by layer. What cannot be read is said where
-/// the form is looked at.
+/// Holds every form of a folder against the first, layer by layer. What cannot be read is said
+/// where the form is looked at.
 pub(crate) fn check_equal<'f>(
     folder: &Path,
     forms: impl Iterator<Item = &'f FormPairs>,

@@ -126,8 +126,8 @@ impl Forms {
     }
 }
 
-/// The pairs of an adapter of others whose names the model has, too; what each form calls a layer is
-/// known of qera's only.
+/// The pairs of an adapter of others whose names the model has, too; what each form calls a layer
+/// is known of qera's only.
 fn of_same_name(
     form: &FormPairs,
     model: &ServedModel,

@@ -1,5 +1,5 @@
-//! Whether a GGUF is a base of qera's, and the one that was written: a bit that is another one is W~
-//! too, and no sample of a few rows finds it.
+//! Whether a GGUF is a base of qera's, and the one that was written: a bit that is another one is
+//! W~ too, and no sample of a few rows finds it.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,8 @@ pub(crate) fn file_of_base(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a GGUF is a base of qera's: its record lies beside it, or the manifest of an adapter knows
-/// one. To an adapter that corrects what was given it is such a file, whoever made it.
+/// Whether a GGUF is a base of qera's: its record lies beside it, or the manifest of an adapter
+/// knows one. To an adapter that corrects what was given it is such a file, whoever made it.
 #[must_use]
 pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let beside = || record_in(path.parent()?).filter(|record| record.gguf.is_some());

@@ -104,8 +104,8 @@ pub(crate) fn check_on_gguf(
     }
 }
 
-/// Holds the places that a manifest says of a GGUF adapter against those that a converter would give
-/// by the config.json of the folder that is served.
+/// Holds the places that a manifest says of a GGUF adapter against those that a converter would
+/// give by the config.json of the folder that is served.
 pub(crate) fn check_on_config(
     found: &FormPairs,
     folder: &Path,

@@ -15,8 +15,8 @@ use crate::weights::packed::{PackedFolder, is_packed};
 
 /// Whether something is told by the fingerprint of all it holds: a GGUF, and of an adapter that
 /// corrects such a folder a folder that another program packed. Not a base of qera's, nor of an
-/// adapter that corrects a grid any other GGUF, such as a converter makes of `OUT/base`: whether its
-/// numbers are on that grid can be seen.
+/// adapter that corrects a grid any other GGUF, such as a converter makes of `OUT/base`: whether
+/// its numbers are on that grid can be seen.
 #[must_use]
 pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let of_folder = |of: &ManifestClaims| of.settings.format.is_packed();

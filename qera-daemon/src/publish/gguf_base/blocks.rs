@@ -1,5 +1,5 @@
-//! W~ of a layer as a GGUF has it: the codes and scales of its grid in ggml's blocks, or its numbers
-//! in bf16; rows in the order of the file.
+//! W~ of a layer as a GGUF has it: the codes and scales of its grid in ggml's blocks, or its
+//! numbers in bf16; rows in the order of the file.
 
 use half::f16;
 use qera_core::dtype::FloatDtype;

@@ -77,7 +77,8 @@ impl Conversation {
         }
     }
 
-    /// Unloads an adapter; one that is not there is as good. Returns since when the name is unknown.
+    /// Unloads an adapter; one that is not there is as good. Returns since when the name is
+    /// unknown.
     ///
     /// # Errors
     /// [`Problem`].

@@ -3,8 +3,8 @@
 //! publishing, which never waits for it; nothing that a server does ends a run.
 //!
 //! What is to be done next is decided in `reconcile` from what the server lists; `round` does it
-//! through `conversation`, which speaks what `protocol` writes and reads; `memory` is what has to be
-//! known after a restart, and which generations are not pruned meanwhile.
+//! through `conversation`, which speaks what `protocol` writes and reads; `memory` is what has to
+//! be known after a restart, and which generations are not pruned meanwhile.
 
 pub(crate) mod canary;
 pub(crate) mod conversation;

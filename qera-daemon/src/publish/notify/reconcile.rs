@@ -1,5 +1,6 @@
 //! What to do next with a server, given what it serves and what it should: no network, no clock, no
-//! disk. It is asked anew after each step, so that whatever was cut short goes on from what is seen.
+//! disk. It is asked anew after each step, so that whatever was cut short goes on from what is
+//! seen.
 
 use core::fmt;
 

@@ -238,8 +238,8 @@ impl<A: Audience> ServerRounds<A> {
         numbers.collect()
     }
 
-    /// The path of a generation that this output folder never told the server, where its cache knows
-    /// the path of the wanted one from then: an earlier folder came at least as far.
+    /// The path of a generation that this output folder never told the server, where its cache
+    /// knows the path of the wanted one from then: an earlier folder came at least as far.
     fn earlier(&self, served: &ServedModels, wanted: &WantedGeneration) -> Option<String> {
         let from = wanted.id.number;
         let numbers = self.numbers(served);

@@ -122,8 +122,8 @@ impl OnPublish {
     }
 
     /// Waits until the newest publication's command has been run, with its retries: with the limits
-    /// above that is at most about four minutes, if the command before it hangs too, and ten seconds
-    /// from when `is_stopped` says that somebody waits for the run to end.
+    /// above that is at most about four minutes, if the command before it hangs too, and ten
+    /// seconds from when `is_stopped` says that somebody waits for the run to end.
     pub(crate) fn finish(self, is_stopped: impl Fn() -> bool) {
         drop(self.publications);
         while !self.thread.is_finished() {
@@ -158,8 +158,8 @@ struct Runner<F> {
 }
 
 impl<F: Fn(CommandSaid)> Runner<F> {
-    /// Runs the command for the newest publication, again and again, until the sender is gone or the
-    /// run waits no longer: what was not told then is told by the next run.
+    /// Runs the command for the newest publication, again and again, until the sender is gone or
+    /// the run waits no longer: what was not told then is told by the next run.
     fn run(&self) {
         let mut next = self.waiting.recv().ok();
         while let Some(publication) = next {

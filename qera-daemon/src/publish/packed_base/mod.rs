@@ -1,7 +1,7 @@
 //! `OUT/base-compressed-tensors`: the checkpoint with codes and scales in the place of the selected
 //! weights, as compressed-tensors packs them, so that engines serve it as it is. Which layers are
-//! packed is in `layout`, which an engine makes one module of in `fused`, what is known of the files
-//! in `record`.
+//! packed is in `layout`, which an engine makes one module of in `fused`, what is known of the
+//! files in `record`.
 
 pub(crate) mod fused;
 pub(crate) mod layout;

@@ -1,5 +1,5 @@
-//! What a GGUF calls the layers of a model, and where their rows lie there: of the GGUF that is W~ or
-//! W, or of the one that a converter makes of a Hugging Face checkpoint of a listed family.
+//! What a GGUF calls the layers of a model, and where their rows lie there: of the GGUF that is W~
+//! or W, or of the one that a converter makes of a Hugging Face checkpoint of a listed family.
 
 use serde::{Deserialize, Serialize};
 

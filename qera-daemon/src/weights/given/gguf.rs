@@ -1,5 +1,5 @@
-//! W~ of a layer in a GGUF: which tensor it is, by the family's names and row orders, and its numbers
-//! as the engine serves them.
+//! W~ of a layer in a GGUF: which tensor it is, by the family's names and row orders, and its
+//! numbers as the engine serves them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ impl GgufWeight {
     /// That of a layer.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is not
-    /// known, a factor beside it that is none.
+    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is
+    /// not known, a factor beside it that is none.
     pub(crate) fn find(model: &Arc<GgufModel>, layer: &Layer) -> Result<Placed<Self>, Fatal> {
         let place = model.family.tensor_of(&layer.name);
         let place = place.filter(|of| model.tensors.contains_key(&of.tensor));
@@ -195,8 +195,8 @@ fn placed(error: BlockError, before: usize) -> BlockError {
 }
 
 /// About twice the largest relative error that was seen of a type: of SmolLM2's weights, normal
-/// numbers and Student-t ones of 4 degrees, rounded by ggml with and without importance. (Q8_0 .008,
-/// Q6_K .025, 5 bits .059, 4 bits .13, 3 bits .26, 2 bits .46, IQ1 .62, ternary .83.)
+/// numbers and Student-t ones of 4 degrees, rounded by ggml with and without importance. (Q8_0
+/// .008, Q6_K .025, 5 bits .059, 4 bits .13, 3 bits .26, 2 bits .46, IQ1 .62, ternary .83.)
 #[must_use]
 pub(crate) const fn most_left(of: BlockType) -> f64 {
     use BlockType as T;

@@ -1,6 +1,6 @@
-//! W~ that the user gave (`--quantized`): which tensors of it are W~ of a layer (of a GGUF: `gguf`, of
-//! a folder that others packed: `packed`, floats in it: `floats`), its numbers as the engine serves
-//! them (`tensor`), and whether they are those of this W (`comparison`, `moved_factors`).
+//! W~ that the user gave (`--quantized`): which tensors of it are W~ of a layer (of a GGUF: `gguf`,
+//! of a folder that others packed: `packed`, floats in it: `floats`), its numbers as the engine
+//! serves them (`tensor`), and whether they are those of this W (`comparison`, `moved_factors`).
 
 pub(crate) mod comparison;
 pub(crate) mod floats;
@@ -218,8 +218,8 @@ impl GivenModel {
     /// The tensor that is W~ of a layer, before its numbers are looked at.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is not
-    /// known.
+    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is
+    /// not known.
     pub(crate) fn place(&self, layer: &Layer) -> Result<Placed<GivenTensor>, Fatal> {
         Ok(match &self.source {
             GivenSource::Gguf(model) => GgufWeight::find(model, layer)?.map(GivenTensor::Gguf),
@@ -300,8 +300,8 @@ fn unlike(found: &GivenLayer, original: &[f32], cores: &Cores) -> Option<String>
     (!check.holds()).then(|| likely(tensor, original, *check, cores))
 }
 
-/// What is likely wrong with a tensor that is not of its W: rows of a GGUF are tried in the order in
-/// which they lie, where they should be in another.
+/// What is likely wrong with a tensor that is not of its W: rows of a GGUF are tried in the order
+/// in which they lie, where they should be in another.
 fn likely(of: &GivenTensor, original: &[f32], check: DecodeCheck, cores: &Cores) -> String {
     let GivenTensor::Gguf(weight) = of else {
         return check.likely();

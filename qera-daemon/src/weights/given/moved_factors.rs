@@ -2,8 +2,8 @@
 //! factors from a layer into the one before it. W~ is then right where it is served, and W - W~ is
 //! no error: to correct it would undo what the other layer expects.
 //!
-//! Rounding errors know nothing of W. Of their square sum, factors of n outputs' inputs take a share
-//! of 1/n, those of m inputs' outputs one of 1/m.
+//! Rounding errors know nothing of W. Of their square sum, factors of n outputs' inputs take a
+//! share of 1/n, those of m inputs' outputs one of 1/m.
 
 use core::fmt;
 

@@ -131,7 +131,8 @@ impl GivenTensor {
     #[must_use]
     pub(crate) fn muted(&self, original: &[f32]) -> Option<MutedGroup> {
         match self {
-            // Blocks of a GGUF may be zeros: its makers write a scale of 0 for numbers that are small.
+            // Blocks of a GGUF may be zeros: its makers write a scale of 0 for numbers that are
+            // small.
             Self::Gguf(_) => None,
             Self::Packed(of) => of.muted(original),
         }

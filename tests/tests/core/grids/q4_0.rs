@@ -73,8 +73,8 @@ proptest! {
     }
 }
 
-/// Blocks of the `gguf` package 0.19, `quants.quantize(x, Q4_0)`: ordinary values, multiples of 1/16
-/// with many halves, values so small that d is a subnormal number of f16.
+/// Blocks of the `gguf` package 0.19, `quants.quantize(x, Q4_0)`: ordinary values, multiples of
+/// 1/16 with many halves, values so small that d is a subnormal number of f16.
 const WRITTEN: [[u8; 18]; 3] = [
     [
         0xe2, 0x9c, 0xd1, 0x4a, 0x85, 0x55, 0xbd, 0xdf, 0x7b, 0x16, 0x38, 0xf6, 0x06, 0x44, 0x51,
