@@ -50,9 +50,9 @@ stage_fuzz() {
     return "$status"
 }
 
-# The process beside a disk that fails and under signals. QERA_CRASH=N faults, and a folder of signals
-# for each twelve of them; QERA_CRASH_LEDGER=FILE goes on behind what that file counts, and adds up
-# there.
+# The process beside a disk that fails and under signals. QERA_CRASH=N faults, and a folder of
+# signals for each twelve of them; QERA_CRASH_LEDGER=FILE goes on behind what that file counts, and
+# adds up there.
 stage_crash() {
     local status=0 own
     own=$(mktemp)

@@ -23,10 +23,11 @@ use crate::{commands, run};
 
 /// Turns activations and a checkpoint into a low-rank adapter that corrects quantization error.
 ///
-/// Exit codes: 0 done; 1 failure, also a file that the disk does not give; 2 usage; 3 done, but input
-/// was quarantined or a layer could not be solved (--once, solve); 4 the output folder or the state
-/// belongs to other settings, or is damaged, so that going on would lose rows; 5 does not fit the
-/// memory budget; 75 the output folder or the state is in use; 130 or 143 a second SIGINT or SIGTERM.
+/// Exit codes: 0 done; 1 failure, also a file that the disk does not give; 2 usage; 3 done, but
+/// input was quarantined or a layer could not be solved (--once, solve); 4 the output folder or the
+/// state belongs to other settings, or is damaged, so that going on would lose rows; 5 does not fit
+/// the memory budget; 75 the output folder or the state is in use; 130 or 143 a second SIGINT or
+/// SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "qera-daemon", version, about, long_about)]
 pub(crate) struct Cli {
@@ -89,8 +90,8 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) adapter: PathBuf,
 
-    /// Folder or GGUF of the quantized model that it is served on [default: the one that the adapter
-    /// names, or what OUT holds]
+    /// Folder or GGUF of the quantized model that it is served on [default: the one that the
+    /// adapter names, or what OUT holds]
     #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
 

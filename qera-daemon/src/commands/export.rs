@@ -1,4 +1,5 @@
-//! `export imatrix`: what a state knows of single channels, as the file that llama.cpp's tools take.
+//! `export imatrix`: what a state knows of single channels, as the file that llama.cpp's tools
+//! take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,9 +28,9 @@ const GGUF_NAMES: [&str; 2] = ["blk.", "output"];
 /// Writes E[x^2] and the mean of x of every input that the state holds. The state is only read.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] for a state without statistics, of another checkpoint, or whose names are
-/// not known in GGUF although a checkpoint is given; [`Fatal::Usage`] where one is missing, and for a
-/// path that is a folder; [`Fatal::Io`].
+/// [`Fatal::StateRefused`] for a state without statistics, of another checkpoint, or whose names
+/// are not known in GGUF although a checkpoint is given; [`Fatal::Usage`] where one is missing, and
+/// for a path that is a folder; [`Fatal::Io`].
 pub(crate) fn export_imatrix(
     settings: &Settings,
     file: &Path,

@@ -22,8 +22,8 @@ pub(crate) struct ReportOrder<'a> {
     pub(crate) html: Option<PathBuf>,
 }
 
-/// Writes the page, or prints the table. Neither the output folder nor the state is locked: a daemon
-/// may be working with both.
+/// Writes the page, or prints the table. Neither the output folder nor the state is locked: a
+/// daemon may be working with both.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] where there is no generation, its manifest is damaged, or the state is

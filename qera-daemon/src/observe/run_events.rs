@@ -234,8 +234,8 @@ pub(crate) struct BaseWritten {
 pub(crate) struct WorstLayer {
     /// Its name.
     pub(crate) layer: String,
-    /// How bad the base is without its adapter: its error over that of nearest rounding, or, where it
-    /// is rounded to nearest, the error itself.
+    /// How bad the base is without its adapter: its error over that of nearest rounding, or, where
+    /// it is rounded to nearest, the error itself.
     pub(crate) badness: f64,
 }
 

@@ -119,8 +119,8 @@ impl Feeder<'_> {
         true
     }
 
-    /// Puts off a shard that the disk does not give. A live run tries it again with the next listing,
-    /// and says why once for each shard; for `--once`, which lists once, it is refused.
+    /// Puts off a shard that the disk does not give. A live run tries it again with the next
+    /// listing, and says why once for each shard; for `--once`, which lists once, it is refused.
     fn leave_for_later(&mut self, refusal: &Refusal) {
         if self.supply.watcher.is_none() {
             return self.refuse(refusal);

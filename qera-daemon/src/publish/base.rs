@@ -29,9 +29,9 @@ use crate::weights::Weights;
 pub(crate) const RECORD: &str = "qera_base.json";
 /// Name of the file of weights.
 pub(crate) const MODEL: &str = "model.safetensors";
-/// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's were,
-/// and few of the files beside the weights were there. Version 3 is that of a W~ that was rounded
-/// under R, which a program that does not know of it must not take for another.
+/// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's
+/// were, and few of the files beside the weights were there. Version 3 is that of a W~ that was
+/// rounded under R, which a program that does not know of it must not take for another.
 const VERSION: u32 = 2;
 const VERSION_OF_ROUNDED: u32 = 3;
 
@@ -64,8 +64,8 @@ pub(crate) struct BaseRecord {
     /// What it was made from.
     #[serde(flatten)]
     pub(crate) base: Base,
-    /// BLAKE3 of some rows of W~ of each layer, where it depends on rows: the digest of all of it is
-    /// of codes and scales, which the tensors do not show.
+    /// BLAKE3 of some rows of W~ of each layer, where it depends on rows: the digest of all of it
+    /// is of codes and scales, which the tensors do not show.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) samples: BTreeMap<String, String>,
     /// How W~ is packed, where it does not stand there as numbers.
@@ -149,9 +149,9 @@ impl Base {
         format!("blake3:{}", blake3::hash(&bytes).to_hex())
     }
 
-    /// The base that is there already; what it holds beside what this run knows of it is known then.
-    /// A run without `--emit-base` into a folder whose base
-    /// has another quantizer is refused as well: the adapter would be served on the wrong weights.
+    /// The base that is there already; what it holds beside what this run knows of it is known
+    /// then. A run without `--emit-base` into a folder whose base has another quantizer is refused
+    /// as well: the adapter would be served on the wrong weights.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] when the base there was made from something else.
@@ -269,7 +269,8 @@ pub(crate) fn emit(
 ) -> Result<PathBuf, Fatal> {
     let unfinished = out.begin("")?;
     let written = || {
-        // Copied first: a file from beside the checkpoint must not replace one that is written here.
+        // Copied first: a file from beside the checkpoint must not replace one that is written
+        // here.
         companions.copy(&unfinished)?;
         write(&unfinished, weights, base)?;
         write_synced(&unfinished.join(README), worth.text().as_bytes())

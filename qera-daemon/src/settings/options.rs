@@ -58,9 +58,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<PathBuf>,
-    /// What llama.cpp's llama-imatrix wrote, GGUF or legacy: E[x^2] of every layer; repeatable, they
-    /// add up. Without --watch every layer is solved from it (needs --method approx); with it, those
-    /// that no shard has fed yet
+    /// What llama.cpp's llama-imatrix wrote, GGUF or legacy: E[x^2] of every layer; repeatable,
+    /// they add up. Without --watch every layer is solved from it (needs --method approx); with it,
+    /// those that no shard has fed yet
     #[arg(long, value_name = "FILE", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) imatrix: Vec<PathBuf>,
@@ -75,8 +75,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Go on although the state is damaged and shards that it held are gone: their rows are lost. Also
-    /// gives up files of the state, and shards that it counts, that stay unreadable
+    /// Go on although the state is damaged and shards that it held are gone: their rows are lost.
+    /// Also gives up files of the state, and shards that it counts, that stay unreadable
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) accept_loss: Option<bool>,
@@ -272,9 +272,10 @@ pub(crate) struct Options {
     pub(crate) new_checkpoint: Option<bool>,
 
     /// Also write the quantized weights, in these forms: hf, an ordinary Hugging Face checkpoint in
-    /// OUT/base (so without a value, and with true); compressed-tensors, packed for vLLM and SGLang,
-    /// in OUT/base-compressed-tensors; gguf, of a --checkpoint that is a GGUF, that file with ggml's
-    /// blocks for llama.cpp, in OUT/base-gguf; false: none. The form follows a '=': --emit-base=gguf
+    /// OUT/base (so without a value, and with true); compressed-tensors, packed for vLLM and
+    /// SGLang, in OUT/base-compressed-tensors; gguf, of a --checkpoint that is a GGUF, that file
+    /// with ggml's blocks for llama.cpp, in OUT/base-gguf; false: none. The form follows a '=':
+    /// --emit-base=gguf
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "FORM,...", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",

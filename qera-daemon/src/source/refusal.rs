@@ -28,8 +28,8 @@ pub(crate) struct Refusal {
 pub(crate) const COUNTED: &str = "read a shard that the state counts";
 
 impl Refusal {
-    /// Nothing, unless the disk did not give the shard at this path: then it is not known whether it
-    /// is the one.
+    /// Nothing, unless the disk did not give the shard at this path: then it is not known whether
+    /// it is the one.
     ///
     /// # Errors
     /// [`Fatal::Io`].

@@ -5,9 +5,9 @@
 //! spaced from its first byte to its last. All of them would be to read a model of many gigabytes
 //! once more at every start. A fine-tuned model differs from its origin nearly everywhere in the
 //! tensors that were trained, one with LoRA merged into it too, and each tensor is looked at: where
-//! only one value in ten thousand changed, a model of 200 tensors is told apart all but surely. What
-//! may be missed is an edit of a few rows by hand; no number suffers from that, because evidence and
-//! base belong to the fingerprint of all bytes of the selected weights besides.
+//! only one value in ten thousand changed, a model of 200 tensors is told apart all but surely.
+//! What may be missed is an edit of a few rows by hand; no number suffers from that, because
+//! evidence and base belong to the fingerprint of all bytes of the selected weights besides.
 
 use crate::weights::checkpoint::Checkpoint;
 

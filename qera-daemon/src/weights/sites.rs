@@ -286,8 +286,8 @@ impl Sites {
         self.by_key.get(key).copied()
     }
 
-    /// The site that was saved under this key, perhaps by a run that did not know which layers share
-    /// an input; `names` where it did not know the checkpoint's names either.
+    /// The site that was saved under this key, perhaps by a run that did not know which layers
+    /// share an input; `names` where it did not know the checkpoint's names either.
     #[must_use]
     pub(crate) fn saved_as(&self, key: &str, names: Option<&NameMap>) -> Option<usize> {
         let key = names.map_or_else(|| key.to_owned(), |names| renamed_key(key, names));
@@ -318,8 +318,8 @@ const DECLARED: &str = "declared:";
 struct SharedInputs {
     shares: Shares,
     known: Arc<Architectures>,
-    /// SharedInputs of the architecture that the shards say are several: what they do not mention of
-    /// those is not joined either.
+    /// SharedInputs of the architecture that the shards say are several: what they do not mention
+    /// of those is not joined either.
     several: BTreeSet<String>,
 }
 

@@ -5,8 +5,10 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{assert_none, sources};
 
-/// Where `unsafe` may stand: the checkpoint mapping, a setting of the allocator, the innermost loops of the kernels, the calls
-/// into the CUDA driver, the proof's runtime, what the firmware takes from its board, the loops that measure a core's peak, the allocator that counts what distrusted headers take.
+/// Where `unsafe` may stand: the checkpoint mapping, a setting of the allocator, the innermost
+/// loops of the kernels, the calls into the CUDA driver, the proof's runtime, what the firmware
+/// takes from its board, the loops that measure a core's peak, the allocator that counts what
+/// distrusted headers take.
 const UNSAFE_PLACES: [&str; 8] = [
     "qera-daemon/src/disk/mapping.rs",
     "qera-daemon/src/host/allocator.rs",

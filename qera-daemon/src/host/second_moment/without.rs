@@ -29,7 +29,8 @@ use crate::host::second_moment::{SecondMoment, shares};
 
 /// How far f32 sums leave R_ij off, of sqrt(R_ii R_jj), where roundings average out.
 const ERROR_F32: f64 = 1e-7;
-/// Most of the mean diagonal element that rounding may be: a W~ is rounded under R and 0.01 of that.
+/// Most of the mean diagonal element that rounding may be: a W~ is rounded under R and 0.01 of
+/// that.
 const ROUNDING_MOST: f64 = 1.0 / 256.0;
 
 impl SecondMoment {
@@ -124,8 +125,8 @@ impl<'a> WithoutRows<'a> {
         }
     }
 
-    /// What is taken, by its square root: Z = (`taken` W)^1/2 X T for T^T (b x m), b x rows, so that
-    /// T^T (it) U is `kept` T^T R U - Z_T^T Z_U.
+    /// What is taken, by its square root: Z = (`taken` W)^1/2 X T for T^T (b x m), b x rows, so
+    /// that T^T (it) U is `kept` T^T R U - Z_T^T Z_U.
     pub(crate) fn outputs(&self, t: MatRef<'_, f64>, wide: &mut Vec<f32>) -> Mat<f64> {
         let rows = self.blocks.iter().map(RowsOperand::rows).sum();
         let mut outputs = Mat::zeros(t.nrows(), rows);

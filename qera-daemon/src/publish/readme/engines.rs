@@ -137,8 +137,8 @@ python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lor
         vllm + &sglang
     }
 
-    /// llama.cpp's converter, where no GGUF lies beside PEFT's files; it turns the factors of Conv1D
-    /// the wrong way round, and knows one rank and alpha for all.
+    /// llama.cpp's converter, where no GGUF lies beside PEFT's files; it turns the factors of
+    /// Conv1D the wrong way round, and knows one rank and alpha for all.
     fn converted(&self, base: &str, file: Option<&Path>) -> String {
         let mut layers = self.layers.weights.layers().iter();
         let ragged = self.layers.settings.publish.ragged;

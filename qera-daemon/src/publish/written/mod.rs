@@ -1,5 +1,5 @@
-//! An adapter's files read back as numbers, whichever form they have (`gguf`, `tensor_file`): A^T and
-//! B^T of a layer as PEFT keeps them, rows of B in the order of the Hugging Face weight.
+//! An adapter's files read back as numbers, whichever form they have (`gguf`, `tensor_file`): A^T
+//! and B^T of a layer as PEFT keeps them, rows of B in the order of the Hugging Face weight.
 
 pub(crate) mod gguf;
 pub(crate) mod tensor_file;
