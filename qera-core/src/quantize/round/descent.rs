@@ -1,9 +1,9 @@
 //! Coordinate descent on the codes of a weight that was rounded.
 //!
-//! **Derivation.** With g = H e, changing q_i by d changes e^T H e by H_ii d^2 - 2 d g_i = H_ii (d
-//! - g_i / H_ii)^2 - g_i^2 / H_ii: least where q_i + d is nearest to t = q_i + g_i / H_ii. So
-//! inputs are visited from the first to the last, each takes the level of its block nearest to t,
-//! and g -= H_i d, H_i column i of H. A change is made only where d (d - 2 g_i / H_ii) < 0, as
+//! **Derivation.** With g = H e, changing q_i by d changes e^T H e by H_ii d^2 - 2 d g_i =
+//! H_ii (d - g_i / H_ii)^2 - g_i^2 / H_ii: least where q_i + d is nearest to t = q_i + g_i / H_ii.
+//! So inputs are visited from the first to the last, each takes the level of its block nearest to
+//! t, and g -= H_i d, H_i column i of H. A change is made only where d (d - 2 g_i / H_ii) < 0, as
 //! computed: so rounding errors, ties and values that are no levels cannot make the objective grow.
 //!
 //! **Cost.** 2 m^2 flops a column for g, 2 m for each changed code.
