@@ -50,13 +50,16 @@ stage_fuzz() {
     return "$status"
 }
 
-# The process beside a disk that fails and under signals. QERA_CRASH=N faults, and a folder of
-# signals for each twelve of them; QERA_CRASH_LEDGER=FILE goes on behind what that file counts, and
-# adds up there.
+# Whole runs on a disk in memory that is cut off, fails or loses power at any call: QERA_CUTS=N
+# histories. Then the process beside a disk that fails and under signals: QERA_CRASH=N faults, and a
+# folder of signals for each twelve of them. QERA_CRASH_LEDGER=FILE goes on behind what that file
+# counts, and adds up there.
 stage_crash() {
     local status=0 own
     own=$(mktemp)
     local -x QERA_CRASH_LEDGER="${QERA_CRASH_LEDGER:-$own}"
+    QERA_CUTS="${QERA_CUTS:-5000}" \
+        cargo test --workspace --release --lib trials::simulation || status=$?
     QERA_CRASH="${QERA_CRASH:-600}" cargo test -p qera-tests --release --test faults || status=$?
     awk '{ runs += $3; kills += $4; faults += $5; lost += $6; double += $7 }
         END { printf "crash: runs=%d kills=%d faults=%d lost=%d double=%d\n",

@@ -6,6 +6,7 @@
 //! nothing to other programs.
 
 pub(crate) mod calibrate;
+pub(crate) mod channel;
 pub(crate) mod cli;
 pub(crate) mod commands;
 pub(crate) mod disk;

@@ -1,16 +1,19 @@
 //! A file that only grows: the journal's.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{Result, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::io::{ErrorKind, Result};
+use std::path::{Path, PathBuf};
 
+use crate::disk::handle::{Handle, Opening};
 use crate::disk::new_file::PRIVATE;
+use crate::disk::room::when_there_is_room;
 use crate::disk::tried::tried;
 
 /// A file to whose end is written.
 #[derive(Debug)]
-pub(crate) struct AppendFile(File);
+pub(crate) struct AppendFile {
+    path: PathBuf,
+    file: Handle,
+}
 
 impl AppendFile {
     /// Opens it, or begins it empty; nobody else may read it.
@@ -18,19 +21,26 @@ impl AppendFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(PRIVATE);
-        let file = tried(|| options.open(path))?;
-        file.set_permissions(Permissions::from_mode(PRIVATE))?;
-        Ok(Self(file))
+        let file = tried(|| Handle::open(path, Opening::Append(PRIVATE)))?;
+        file.set_mode(PRIVATE)?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file })
     }
 
     /// Writes to its end.
     ///
     /// # Errors
     /// What the system says; a part may have been written then.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes)
+    pub(crate) fn append(&self, bytes: &[u8]) -> Result<()> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            let written = when_there_is_room(&self.path, || self.file.write(left))?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            left = left.get(written..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Drops what is beyond this length.
@@ -38,7 +48,7 @@ impl AppendFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn truncate(&self, bytes: u64) -> Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     /// Makes what was written durable.
@@ -46,6 +56,6 @@ impl AppendFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }

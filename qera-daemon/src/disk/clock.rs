@@ -1,14 +1,30 @@
-//! The clocks.
+//! The clocks. The time of a simulated run (`trials/turns/`) is its own.
 
 use core::time::Duration;
 use std::time::Instant;
 
 use cpu_time::{ProcessTime, ThreadTime};
 
+#[cfg(test)]
+use crate::trials::turns;
+
 /// Now.
 #[must_use]
 pub(crate) fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = turns::now() {
+        return now;
+    }
     Instant::now()
+}
+
+/// Waits for so long.
+pub(crate) fn pause(time: Duration) {
+    #[cfg(test)]
+    if turns::pause(time) {
+        return;
+    }
+    std::thread::sleep(time);
 }
 
 /// Since then.

@@ -1,16 +1,15 @@
 //! What tells whether a path still names the file that was looked at.
 
-use std::fs::Metadata;
 use std::io::Result;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::system::{FileStat, stat};
 use crate::disk::tried::tried;
 
 /// A file as it was when it was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     /// Length.
     pub(crate) bytes: u64,
@@ -26,7 +25,7 @@ impl Identity {
     /// # Errors
     /// What the system says.
     pub(crate) fn at(path: &Path) -> Result<Self> {
-        tried(|| std::fs::metadata(path)).map(|metadata| Self::from(&metadata))
+        tried(|| stat(path)).map(Self::from)
     }
 
     /// When it was written last: seconds since 1970, by the file system's clock.
@@ -36,6 +35,21 @@ impl Identity {
         format!("{seconds}.{rest:09}")
     }
 
+    /// All of it, for a digest.
+    #[must_use]
+    pub(crate) fn to_bytes(self) -> [u8; 40] {
+        let parts = [
+            self.bytes.to_le_bytes(),
+            self.device.to_le_bytes(),
+            self.inode.to_le_bytes(),
+            self.modified_seconds.to_le_bytes(),
+            self.modified_nanoseconds.to_le_bytes(),
+        ];
+        let mut bytes = [0; 40];
+        bytes.copy_from_slice(parts.as_flattened());
+        bytes
+    }
+
     /// Its number in the file system: another for a folder that was replaced.
     #[must_use]
     pub(crate) const fn inode(&self) -> u64 {
@@ -43,14 +57,14 @@ impl Identity {
     }
 }
 
-impl From<&Metadata> for Identity {
-    fn from(metadata: &Metadata) -> Self {
+impl From<FileStat> for Identity {
+    fn from(stat: FileStat) -> Self {
         Self {
-            bytes: metadata.len(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            modified_seconds: metadata.mtime(),
-            modified_nanoseconds: metadata.mtime_nsec(),
+            bytes: stat.bytes,
+            device: stat.device,
+            inode: stat.inode,
+            modified_seconds: stat.modified_seconds,
+            modified_nanoseconds: stat.modified_nanoseconds,
         }
     }
 }

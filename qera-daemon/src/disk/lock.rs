@@ -2,20 +2,23 @@
 //! written.
 
 use core::time::Duration;
-use std::fs::{self, File, TryLockError};
-use std::io::{Error as IoError, ErrorKind, Read, Result as IoResult, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{Error as IoError, ErrorKind, Result as IoResult};
 use std::path::Path;
 
+use crate::disk::clock;
+use crate::disk::handle::{Handle, Opening};
+use crate::disk::system::{FileKind, stat, stat_link};
 use crate::error::Fatal;
 
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of what a holder says of itself, at most.
+const HOLDER: usize = 1024;
 
 /// A lock file, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    _file: Handle,
 }
 
 impl Lock {
@@ -25,30 +28,26 @@ impl Lock {
     /// # Errors
     /// [`Fatal::Locked`] with what the holder wrote, [`Fatal::Io`].
     pub(crate) fn take(path: &Path) -> Result<Self, Fatal> {
-        let mut file = open(path).map_err(Fatal::io(path, "open the lock"))?;
+        let file = open(path).map_err(Fatal::io(path, "open the lock"))?;
         let mut attempts = 0;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if attempts < ATTEMPTS => {
-                    attempts += 1;
-                    std::thread::sleep(PAUSE);
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let mut holder = String::new();
-                    // Only for the message; an unreadable holder does not change the answer.
-                    let _ = file.read_to_string(&mut holder);
-                    return Err(Fatal::Locked {
-                        path: path.to_path_buf(),
-                        holder: holder.trim().to_owned(),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(Fatal::io(path, "lock")(error)),
+        while !file.lock().map_err(Fatal::io(path, "lock"))? {
+            if attempts == ATTEMPTS {
+                let mut holder = [0; HOLDER];
+                // Only for the message; an unreadable holder does not change the answer.
+                let length = file.read_at(&mut holder, 0).unwrap_or_default();
+                let holder = String::from_utf8_lossy(&holder[..length]);
+                return Err(Fatal::Locked {
+                    path: path.to_path_buf(),
+                    holder: holder.trim().to_owned(),
+                });
             }
+            attempts += 1;
+            clock::pause(PAUSE);
         }
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         file.set_len(0).map_err(Fatal::io(path, "write the lock"))?;
-        writeln!(file, "pid {} on {}", std::process::id(), host.trim())
+        let holder = format!("pid {} on {}\n", std::process::id(), host.trim());
+        file.write_all(holder.as_bytes())
             .map_err(Fatal::io(path, "write the lock"))?;
         Ok(Self { _file: file })
     }
@@ -56,23 +55,21 @@ impl Lock {
 
 /// Opens the lock file, or makes it. What a link leads to is somebody else's file, and would be
 /// overwritten.
-fn open(path: &Path) -> IoResult<File> {
-    let mut options = File::options();
-    options.read(true).write(true);
-    match options.clone().create_new(true).open(path) {
+fn open(path: &Path) -> IoResult<Handle> {
+    match Handle::open(path, Opening::NewLock) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         made => return made,
     }
     let not_ours =
         || IoError::other("is no file of a lock, but a link, a pipe or a folder: remove it");
-    let named = fs::symlink_metadata(path)?;
-    if !named.is_file() {
+    let named = stat_link(path)?;
+    if named.kind != FileKind::File {
         return Err(not_ours());
     }
-    let file = options.open(path)?;
-    let opened = file.metadata()?;
+    let file = Handle::open(path, Opening::Lock)?;
+    let opened = file.stat()?;
     // Something else may have taken the name in between.
-    if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
+    if [opened.device, opened.inode] != [named.device, named.inode] {
         return Err(not_ours());
     }
     Ok(file)
@@ -81,7 +78,8 @@ fn open(path: &Path) -> IoResult<File> {
 /// Whether another process holds this lock file. One that nobody holds is a leftover; what is no
 /// file is no lock, and could block.
 pub(crate) fn is_held(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
-        && File::open(path)
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    stat(path).is_ok_and(|of| of.kind == FileKind::File)
+        && Handle::open(path, Opening::Read)
+            .and_then(|file| file.lock_shared())
+            .is_ok_and(|locked| !locked)
 }

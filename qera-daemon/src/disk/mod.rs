@@ -10,32 +10,43 @@
 pub(crate) mod append;
 pub(crate) mod clock;
 pub(crate) mod ends;
+pub(crate) mod handle;
 pub(crate) mod identity;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod new_file;
 pub(crate) mod open_file;
+pub(crate) mod room;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub(crate) mod storage_reads;
+pub(crate) mod system;
 pub(crate) mod tried;
 
-use std::fs;
 use std::io::{Error as IoError, ErrorKind, Read, Result as IoResult, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::disk::ends::must_end;
+use crate::disk::handle::{Handle, Opening};
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
+use crate::disk::room::when_there_is_room;
+use crate::disk::system::{FileKind, stat, stat_link};
 use crate::disk::tried::tried;
 use crate::error::Fatal;
+#[cfg(test)]
+use crate::trials::turns;
 
 /// What the names of half-done work begin with; nothing else is ever removed.
 pub(crate) const TEMPORARY: &str = ".qera-unfinished-";
 /// Bytes of a file that people and tools write by hand or beside weights, at most: configurations,
 /// settings, lists of tensors.
 const SMALL: u64 = 64 << 20;
+/// Another number each time it is read.
+const UNIQUE_NUMBERS: &str = "/proc/sys/kernel/random/uuid";
 /// Bytes copied at a time.
 const COPIED: usize = 1 << 20;
+/// Who may look into any other folder, before the umask.
+const BY_THE_UMASK: u32 = 0o777;
 /// Who may look into a folder of what users typed.
 const PRIVATE_FOLDER: u32 = 0o700;
 
@@ -44,7 +55,20 @@ const PRIVATE_FOLDER: u32 = 0o700;
 /// # Errors
 /// What the system says.
 pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
-    tried(|| must_end(path).and_then(|()| fs::read(path)))
+    let file = OpenFile::open(path)?;
+    let expected = usize::try_from(file.identity()?.bytes).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(expected);
+    file.reader().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A number that the system gives nobody else; empty where it gives none.
+pub(crate) fn unique_number() -> Vec<u8> {
+    #[cfg(test)]
+    if let Some(number) = turns::number() {
+        return number.to_le_bytes().to_vec();
+    }
+    read(Path::new(UNIQUE_NUMBERS)).unwrap_or_default()
 }
 
 /// The whole of a file that cannot be large.
@@ -82,10 +106,7 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fatal> {
 /// # Errors
 /// What the system says.
 pub(crate) fn list(folder: &Path) -> IoResult<Vec<PathBuf>> {
-    let mut paths = tried(|| {
-        let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
-        entries.collect::<IoResult<Vec<_>>>()
-    })?;
+    let mut paths = tried(|| system::entries(folder))?;
     paths.sort();
     Ok(paths)
 }
@@ -93,14 +114,14 @@ pub(crate) fn list(folder: &Path) -> IoResult<Vec<PathBuf>> {
 /// Whether a path names anything.
 #[must_use]
 pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
+    tried(|| stat(path)).is_ok()
 }
 
 /// Whether a path names a file that can be read to its end, or leads to one: no folder, pipe or
 /// socket.
 #[must_use]
 pub(crate) fn is_file(path: &Path) -> bool {
-    path.is_file()
+    tried(|| stat(path)).is_ok_and(|of| of.kind == FileKind::File)
 }
 
 /// As [`is_file`], where no answer is none: nothing is concluded from a question that failed.
@@ -108,25 +129,33 @@ pub(crate) fn is_file(path: &Path) -> bool {
 /// # Errors
 /// What the system says, also that nothing is there.
 pub(crate) fn is_surely_file(path: &Path) -> IoResult<bool> {
-    tried(|| fs::metadata(path)).map(|metadata| metadata.is_file())
+    tried(|| stat(path)).map(|of| of.kind == FileKind::File)
 }
 
 /// Whether a path names a folder, or leads to one.
 #[must_use]
 pub(crate) fn is_folder(path: &Path) -> bool {
-    path.is_dir()
+    tried(|| stat(path)).is_ok_and(|of| of.kind == FileKind::Folder)
+}
+
+/// As [`is_folder`], where no answer is none.
+///
+/// # Errors
+/// What the system says, also that nothing is there.
+pub(crate) fn is_surely_folder(path: &Path) -> IoResult<bool> {
+    tried(|| stat(path)).map(|of| of.kind == FileKind::Folder)
 }
 
 /// Whether there is something at a path that is no symlink.
 #[must_use]
 pub(crate) fn is_in_place_of_a_link(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_symlink())
+    stat_link(path).is_ok_and(|of| of.kind != FileKind::Link)
 }
 
 /// Whether a path names a symlink.
 #[must_use]
 pub(crate) fn is_link(path: &Path) -> bool {
-    path.is_symlink()
+    stat_link(path).is_ok_and(|of| of.kind == FileKind::Link)
 }
 
 /// The path without symlinks, from the root on.
@@ -134,7 +163,7 @@ pub(crate) fn is_link(path: &Path) -> bool {
 /// # Errors
 /// What the system says.
 pub(crate) fn resolve(path: &Path) -> IoResult<PathBuf> {
-    fs::canonicalize(path)
+    system::canonical(path)
 }
 
 /// The path without symlinks as far as it exists, and what does not exist behind it: the same for
@@ -150,7 +179,7 @@ pub(crate) fn full(path: &Path) -> PathBuf {
             }
             part => full.push(part),
         }
-        full = fs::canonicalize(&full).unwrap_or(full);
+        full = system::canonical(&full).unwrap_or(full);
     }
     full
 }
@@ -160,7 +189,7 @@ pub(crate) fn full(path: &Path) -> PathBuf {
 /// # Errors
 /// What the system says.
 pub(crate) fn read_link(link: &Path) -> IoResult<PathBuf> {
-    fs::read_link(link)
+    system::read_link(link)
 }
 
 /// Makes a symlink.
@@ -168,7 +197,7 @@ pub(crate) fn read_link(link: &Path) -> IoResult<PathBuf> {
 /// # Errors
 /// What the system says.
 pub(crate) fn symlink(target: &Path, link: &Path) -> IoResult<()> {
-    std::os::unix::fs::symlink(target, link)
+    when_there_is_room(link, || system::symlink(target, link))
 }
 
 /// Makes a folder where nothing is, that nobody else may look into: what is in it holds what users
@@ -177,7 +206,7 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> IoResult<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn create_private_folder(path: &Path) -> IoResult<()> {
-    fs::DirBuilder::new().mode(PRIVATE_FOLDER).create(path)?;
+    when_there_is_room(path, || system::create_folder(path, PRIVATE_FOLDER))?;
     make_private(path)
 }
 
@@ -186,7 +215,7 @@ pub(crate) fn create_private_folder(path: &Path) -> IoResult<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn make_private(folder: &Path) -> IoResult<()> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(PRIVATE_FOLDER))
+    system::set_mode(folder, PRIVATE_FOLDER)
 }
 
 /// Makes a folder and those that it lies in, where they are missing, and their names durable.
@@ -194,12 +223,18 @@ pub(crate) fn make_private(folder: &Path) -> IoResult<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
-    let missing = path.ancestors().take_while(|folder| !folder.exists());
-    let depth = missing.count();
-    fs::create_dir_all(path)?;
-    path.ancestors().take(depth).try_for_each(|made| {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !exists(folder);
+    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
+    for folder in missing.iter().rev() {
+        match when_there_is_room(folder, || system::create_folder(folder, BY_THE_UMASK)) {
+            // Somebody else made it meanwhile.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && is_folder(folder) => {}
+            made => made?,
+        }
+    }
+    missing.iter().try_for_each(|made| {
         let parent = made.parent().filter(|of| !of.as_os_str().is_empty());
-        fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+        Handle::open(parent.unwrap_or(Path::new(".")), Opening::Read)?.sync()
     })
 }
 
@@ -208,7 +243,7 @@ pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn rename(from: &Path, to: &Path) -> IoResult<()> {
-    fs::rename(from, to)
+    when_there_is_room(to, || system::rename(from, to))
 }
 
 /// Removes a file.
@@ -216,7 +251,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> IoResult<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn remove_file(path: &Path) -> IoResult<()> {
-    fs::remove_file(path)
+    system::remove_file(path)
 }
 
 /// Removes a folder that is empty.
@@ -224,7 +259,7 @@ pub(crate) fn remove_file(path: &Path) -> IoResult<()> {
 /// # Errors
 /// What the system says.
 pub(crate) fn remove_empty(folder: &Path) -> IoResult<()> {
-    fs::remove_dir(folder)
+    system::remove_folder(folder)
 }
 
 /// Removes a file or a folder with all that is in it.
@@ -232,11 +267,9 @@ pub(crate) fn remove_empty(folder: &Path) -> IoResult<()> {
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn remove(path: &Path) -> Result<(), Fatal> {
-    let is_folder = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
-    let removed = if is_folder {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
+    let removed = match stat_link(path) {
+        Ok(of) if of.kind == FileKind::Folder => system::remove_tree(path),
+        _ => system::remove_file(path),
     };
     removed.map_err(Fatal::io(path, "remove"))
 }
@@ -265,6 +298,14 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     let mut file = NewFile::create(path)?;
     file.write_all(bytes).map_err(Fatal::io(path, "write"))?;
     file.sync()
+}
+
+/// Writes a small file that nothing depends on.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn write_small(path: &Path, bytes: &[u8]) -> IoResult<()> {
+    Handle::open(path, Opening::Write(None))?.write_all(bytes)
 }
 
 /// Writes a small file that nobody else may read, and syncs it.
@@ -323,6 +364,18 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>, Fatal> {
 /// # Errors
 /// [`Fatal::Usage`] for a path without a name, [`Fatal::Io`].
 pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
+    replace_by(file, |aside| write_synced(aside, bytes))
+}
+
+/// As [`replace`], for a file that nobody else may read.
+///
+/// # Errors
+/// As for [`replace`].
+pub(crate) fn replace_private(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
+    replace_by(file, |aside| write_private_synced(aside, bytes))
+}
+
+fn replace_by(file: &Path, write: impl FnOnce(&Path) -> Result<(), Fatal>) -> Result<(), Fatal> {
     let no_name = || Fatal::Usage(format!("{}: is no name of a file", file.display()));
     let name = file.file_name().ok_or_else(no_name)?;
     let folder = file.parent().filter(|of| !of.as_os_str().is_empty());
@@ -330,7 +383,7 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     let mut aside = std::ffi::OsString::from(TEMPORARY);
     aside.push(name);
     let aside = folder.join(aside);
-    write_synced(&aside, bytes)?;
+    write(&aside)?;
     rename(&aside, file).map_err(Fatal::io(file, "rename into place"))?;
     sync(folder)
 }
@@ -340,7 +393,7 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn sync(folder: &Path) -> Result<(), Fatal> {
-    fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
+    Handle::open(folder, Opening::Read)
+        .and_then(|folder| folder.sync())
         .map_err(Fatal::io(folder, "sync"))
 }

@@ -1,10 +1,10 @@
 //! A file that is written from its first byte to its last, then synced.
 
-use std::fs::{File, Permissions};
 use std::io::{Result as IoResult, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::disk::handle::{Handle, Opening};
+use crate::disk::room::when_there_is_room;
 use crate::error::Fatal;
 
 /// The owner reads and writes, nobody else does either.
@@ -16,7 +16,7 @@ const PERMISSIONS: u32 = 0o777;
 #[derive(Debug)]
 pub(crate) struct NewFile {
     path: PathBuf,
-    file: File,
+    file: Handle,
 }
 
 impl NewFile {
@@ -25,9 +25,10 @@ impl NewFile {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn create(path: &Path) -> Result<Self, Fatal> {
+        let file = when_there_is_room(path, || Handle::open(path, Opening::Write(None)));
         Ok(Self {
             path: path.to_path_buf(),
-            file: File::create(path).map_err(Fatal::io(path, "create"))?,
+            file: file.map_err(Fatal::io(path, "create"))?,
         })
     }
 
@@ -45,11 +46,10 @@ impl NewFile {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn create_with(path: &Path, mode: u32) -> Result<Self, Fatal> {
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true);
-        let file = options.mode(PRIVATE).open(path);
+        let opening = Opening::Write(Some(PRIVATE));
+        let file = when_there_is_room(path, || Handle::open(path, opening));
         let file = file.map_err(Fatal::io(path, "create"))?;
-        file.set_permissions(Permissions::from_mode(mode & PERMISSIONS))
+        file.set_mode(mode & PERMISSIONS)
             .map_err(Fatal::io(path, "set the permissions of"))?;
         let path = path.to_path_buf();
         Ok(Self { path, file })
@@ -60,16 +60,16 @@ impl NewFile {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn sync(self) -> Result<(), Fatal> {
-        self.file.sync_all().map_err(Fatal::io(&self.path, "sync"))
+        self.file.sync().map_err(Fatal::io(&self.path, "sync"))
     }
 }
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> IoResult<usize> {
-        self.file.write(bytes)
+        when_there_is_room(&self.path, || self.file.write(bytes))
     }
 
     fn flush(&mut self) -> IoResult<()> {
-        self.file.flush()
+        Ok(()) // Nothing is kept back.
     }
 }

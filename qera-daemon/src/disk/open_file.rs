@@ -1,17 +1,16 @@
 //! A file that is read. The daemon never writes into one that is there.
 
-use std::fs::File;
 use std::io::{Read, Result};
-use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use crate::disk::ends::must_end;
+use crate::disk::handle::{Handle, Opening};
 use crate::disk::identity::Identity;
 use crate::disk::tried::tried;
 
 /// An open file.
 #[derive(Debug)]
-pub(crate) struct OpenFile(File);
+pub(crate) struct OpenFile(Handle);
 
 impl OpenFile {
     /// Opens it.
@@ -19,7 +18,7 @@ impl OpenFile {
     /// # Errors
     /// What the system says, and that it is a pipe, a socket or a device.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        tried(|| must_end(path).and_then(|()| File::open(path))).map(Self)
+        tried(|| must_end(path).and_then(|()| Handle::open(path, Opening::Read))).map(Self)
     }
 
     /// The file as it is now.
@@ -27,7 +26,7 @@ impl OpenFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn identity(&self) -> Result<Identity> {
-        tried(|| self.0.metadata()).map(|metadata| Identity::from(&metadata))
+        tried(|| self.0.stat()).map(Identity::from)
     }
 
     /// Who may read and write it.
@@ -35,7 +34,7 @@ impl OpenFile {
     /// # Errors
     /// What the system says.
     pub(crate) fn mode(&self) -> Result<u32> {
-        tried(|| self.0.metadata()).map(|metadata| metadata.permissions().mode())
+        tried(|| self.0.stat()).map(|stat| stat.mode)
     }
 
     /// Whether its mode lets everybody on the machine read or write it.

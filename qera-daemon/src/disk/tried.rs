@@ -3,6 +3,8 @@
 use core::time::Duration;
 use std::io::{Error, ErrorKind, Result};
 
+use crate::disk::clock;
+
 /// How long is waited before the second and the third try.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(20)];
 
@@ -14,7 +16,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(2
 pub(crate) fn tried<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     for pause in PAUSES {
         match attempt() {
-            Err(error) if is_failure(&error) => std::thread::sleep(pause),
+            Err(error) if is_failure(&error) => clock::pause(pause),
             answer => return answer,
         }
     }

@@ -7,8 +7,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
+use crate::channel::{Receiver, Sender, bounded};
 use crate::host::core_time::{at_work, doing_for};
 
 /// The cores that may be used.

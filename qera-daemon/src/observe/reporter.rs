@@ -18,6 +18,9 @@ pub(crate) struct Reporter {
     format: LogFormat,
     bar: ProgressBar,
     repeats: Arc<Mutex<Repeats>>,
+    /// Of a simulated run: what it says is kept here.
+    #[cfg(test)]
+    kept: Option<Arc<Mutex<String>>>,
 }
 
 impl Reporter {
@@ -28,6 +31,17 @@ impl Reporter {
             format,
             bar: ProgressBar::hidden(),
             repeats: Arc::default(),
+            #[cfg(test)]
+            kept: None,
+        }
+    }
+
+    /// One that says nothing aloud.
+    #[cfg(test)]
+    pub(crate) fn keeping(kept: Arc<Mutex<String>>) -> Self {
+        Self {
+            kept: Some(kept),
+            ..Self::new(LogFormat::Text)
         }
     }
 
@@ -97,6 +111,11 @@ impl Reporter {
     }
 
     fn write(&self, line: &str) {
+        #[cfg(test)]
+        if let Some(kept) = &self.kept {
+            *kept.lock().unwrap() += &format!("      {line}\n");
+            return;
+        }
         self.bar.suspend(|| {
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         });

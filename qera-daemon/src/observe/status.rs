@@ -15,12 +15,18 @@ use crate::observe::reporter::printable;
 use crate::observe::run_events::GenerationRejected;
 use crate::observe::waiting::WaitingForConvergence;
 
+/// The file of the state that is there while a run waits for room.
+pub(crate) const DISK_FULL: &str = "disk-full";
+
 /// What `status` shows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// Set when it is read: whether a daemon holds the state.
     #[serde(default)]
     pub(crate) running: bool,
+    /// Set when it is read: whether it waits for room on a full disk.
+    #[serde(default)]
+    pub(crate) disk_full: bool,
     /// Process id of the daemon that wrote it.
     pub(crate) pid: u32,
     /// What it is doing.
@@ -198,6 +204,7 @@ impl Status {
             reason: e.to_string(),
         })?;
         status.running = lock::is_held(&state.join(".lock"));
+        status.disk_full = status.running && disk::exists(&state.join(DISK_FULL));
         if !status.running {
             // If it was killed, what it wrote last is not true any more.
             status.phase = Phase::Stopped;
@@ -234,6 +241,9 @@ impl Status {
         } else {
             "not running".into()
         });
+        if self.disk_full {
+            line("the disk is full: the run waits for room, and tries again each second".into());
+        }
         if let Some(waiting) = &self.waiting {
             line(waiting.to_string());
         }

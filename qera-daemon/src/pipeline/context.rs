@@ -1,6 +1,7 @@
 //! What every stage of the pipeline is lent. What only one stage owns stands with that stage.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use crate::calibrate::imatrix::GivenStatistics;
 use crate::disk::clock;
@@ -66,17 +67,17 @@ pub(crate) struct Flags<'a> {
     /// Set by the first signal.
     stopping: &'a AtomicBool,
     /// Set when a stage fails.
-    failed: AtomicBool,
+    failed: Arc<AtomicBool>,
     /// Set when the layers have converged and the run shall end.
     converged: AtomicBool,
 }
 
 impl<'a> Flags<'a> {
     /// None set but what the signals set.
-    pub(crate) const fn new(stopping: &'a AtomicBool) -> Self {
+    pub(crate) fn new(stopping: &'a AtomicBool) -> Self {
         Self {
             stopping,
-            failed: AtomicBool::new(false),
+            failed: Arc::default(),
             converged: AtomicBool::new(false),
         }
     }
@@ -124,6 +125,11 @@ impl<'a> Context<'a> {
     /// Whether a stage has failed.
     pub(crate) fn failed(&self) -> bool {
         self.flags.failed.load(Ordering::SeqCst)
+    }
+
+    /// What says that a stage has failed.
+    pub(crate) fn failure(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flags.failed)
     }
 
     /// A stage fails: no other begins something new.

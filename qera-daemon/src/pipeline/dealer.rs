@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-
 use crate::calibrate::row_room::RowRoom;
+use crate::channel::{Receiver, Sender, bounded, unbounded};
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::pipeline::context::Context;

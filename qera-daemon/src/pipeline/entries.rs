@@ -171,6 +171,7 @@ impl LedgerEntries {
         let layers = self.layers.iter();
         Status {
             running: false,
+            disk_full: false,
             pid: std::process::id(),
             phase: self.phase,
             waiting: self.waiting.clone(),

@@ -4,8 +4,9 @@
 //! One that is larger than all the room goes alone.
 
 use core::time::Duration;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::channel::{Receiver, Sender, bounded};
 use crate::disk::clock::{now, since};
 use crate::plan::stages::{FLIGHT_BYTES, SHARDS_IN_FLIGHT};
 
@@ -33,11 +34,23 @@ pub(crate) struct Boarding {
     pub(crate) for_memory: Duration,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Aboard {
     load: Mutex<Load>,
-    /// Some shard has gone.
-    lighter: Condvar,
+    /// Some shard has gone since somebody looked.
+    gone: Sender<()>,
+    lighter: Receiver<()>,
+}
+
+impl Default for Aboard {
+    fn default() -> Self {
+        let (gone, lighter) = bounded(1);
+        Self {
+            load: Mutex::default(),
+            gone,
+            lighter,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,28 +67,20 @@ impl Load {
 }
 
 impl Flight {
-    /// Waits until there is room for a shard of so many bytes.
+    /// Waits until there is room for a shard of so many bytes. One at a time waits.
     pub(crate) fn board(&self, bytes: u64) -> Boarding {
         let (mut for_workers, mut for_memory) = (Duration::ZERO, Duration::ZERO);
-        let mut load = self
-            .aboard
-            .load
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        while !load.has_room(bytes) {
-            let waits_for = if load.shards < SHARDS_IN_FLIGHT {
+        while let Some(full) = self.aboard.take(bytes) {
+            let waits_for = if full.shards < SHARDS_IN_FLIGHT {
                 &mut for_memory
             } else {
                 &mut for_workers
             };
             let begun = now();
-            let lighter = self.aboard.lighter.wait(load);
-            load = lighter.unwrap_or_else(PoisonError::into_inner);
+            // This end holds the other one, too: it is never closed.
+            let _ = self.aboard.lighter.recv();
             *waits_for += since(begun);
         }
-        load.shards += 1;
-        load.bytes = load.bytes.saturating_add(bytes);
-        drop(load);
         Boarding {
             ticket: Ticket {
                 aboard: Arc::clone(&self.aboard),
@@ -87,14 +92,31 @@ impl Flight {
     }
 }
 
+impl Aboard {
+    fn load(&self) -> MutexGuard<'_, Load> {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a shard of so many bytes; where there is no room for it, says what is there.
+    fn take(&self, bytes: u64) -> Option<Load> {
+        let mut load = self.load();
+        if !load.has_room(bytes) {
+            return Some(*load);
+        }
+        load.shards += 1;
+        load.bytes = load.bytes.saturating_add(bytes);
+        None
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let load = self.aboard.load.lock();
-        let mut load = load.unwrap_or_else(PoisonError::into_inner);
+        let mut load = self.aboard.load();
         load.shards -= 1;
         load.bytes = load.bytes.saturating_sub(self.bytes);
         drop(load);
-        self.aboard.lighter.notify_one();
+        // Where it is said already, whoever waits has not looked since.
+        let _ = self.aboard.gone.try_send(());
     }
 }
 

@@ -56,8 +56,7 @@ pub(crate) mod thread;
 pub(crate) mod waiting;
 pub(crate) mod worker;
 
-use crossbeam_channel::bounded;
-
+use crate::channel::bounded;
 use crate::error::Fatal;
 use crate::pipeline::assignment::assign;
 use crate::pipeline::context::Context;

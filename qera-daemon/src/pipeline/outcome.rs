@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
+use crate::channel::Sender;
 use crate::error::Fatal;
 use crate::judge::progress::LayerSummary;
 use crate::solve::solution::SolvedSite;

@@ -5,8 +5,7 @@ use core::sync::atomic::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-
+use crate::channel::Receiver;
 use crate::error::Fatal;
 use crate::host::core_time::{WorkKind, doing};
 use crate::judge::progress::LayerSummary;

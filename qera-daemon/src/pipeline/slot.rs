@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use crate::calibrate::site::SiteStatistics;
+use crate::channel::{Receiver, Sender, bounded};
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::stage_end::StageEnd;
 

@@ -2,9 +2,8 @@
 
 use core::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
-
 use crate::calibrate::site::SiteStatistics;
+use crate::channel::{Receiver, Sender};
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::core_time::{WorkKind, doing};

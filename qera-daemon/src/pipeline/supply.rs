@@ -54,6 +54,8 @@ pub(crate) struct ShardSupply<'a> {
     pub(crate) solved_for: Option<String>,
     /// Files whose rows a snapshot will hold, or holds: what `--consume` is about.
     pub(crate) consumable: Vec<ShardFile>,
+    /// The last shard that every snapshot of the state holds.
+    pub(crate) held_by_all: u64,
     /// Sites whose statistics lack shards that the others have, and the last that each has.
     pub(crate) behind: BTreeMap<usize, u64>,
 }
@@ -244,7 +246,7 @@ impl ShardSupply<'_> {
     /// Takes a shard that the journal has, with the sites that it adds.
     pub(crate) fn accept(&mut self, record: &Record, file: ShardFile) {
         self.gathered.advance(record);
-        self.intake.accept(record.content.clone());
+        self.intake.accept(&record.content);
         self.consumable.push(file);
     }
 
@@ -273,13 +275,16 @@ impl ShardSupply<'_> {
     ///
     /// # Errors
     /// [`Fatal::Io`].
-    pub(crate) fn commit(&self, folder: &Path, sites: Vec<SavedSite>) -> Result<(), Fatal> {
+    pub(crate) fn commit(&mut self, folder: &Path, sites: Vec<SavedSite>) -> Result<(), Fatal> {
         let index = Index::new(
             self.gathered.clone(),
             self.solved_for.clone(),
             self.recording.names.is_some(),
             sites,
         );
-        self.state.commit_snapshot(folder, &index)
+        self.state.commit_snapshot(folder, &index)?;
+        // What was the newest snapshot is the older one of the two that stay.
+        let held = core::mem::replace(&mut self.held_by_all, self.gathered.position);
+        self.journal.shorten(held)
     }
 }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
-
 use crate::calibrate::blocks::Block;
 use crate::calibrate::row_room::RowRoom;
+use crate::channel::Sender;
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::flight::Ticket;

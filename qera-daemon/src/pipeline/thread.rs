@@ -3,16 +3,20 @@
 
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use crossbeam_channel::Receiver;
-
+use crate::channel::Receiver;
 use crate::error::Fatal;
 use crate::pipeline::context::Context;
+#[cfg(test)]
+use crate::trials::turns;
 
 /// A thread of the scope whose panic becomes an error.
 #[derive(Debug)]
 pub(crate) struct StageThread<'scope, T> {
     name: &'static str,
     handle: ScopedJoinHandle<'scope, T>,
+    /// In a simulated run the threads go one at a time.
+    #[cfg(test)]
+    end: turns::Awaited,
 }
 
 /// Says that the run fails when the thread that holds it panics.
@@ -47,14 +51,23 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
     context: &'scope Context<'scope>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<StageThread<'scope, T>, Fatal> {
+    #[cfg(test)]
+    let (place, end) = turns::place();
     let handle = Builder::new()
         .name(name.into())
         .spawn_scoped(scope, move || {
+            #[cfg(test)]
+            let _turns = place.take();
             let _flag = PanicFlag(context);
             work()
         })
         .map_err(Fatal::io(std::path::Path::new(name), "start the thread"))?;
-    Ok(StageThread { name, handle })
+    Ok(StageThread {
+        name,
+        handle,
+        #[cfg(test)]
+        end,
+    })
 }
 
 impl<T> StageThread<'_, T> {
@@ -63,6 +76,8 @@ impl<T> StageThread<'_, T> {
     /// # Errors
     /// [`Fatal::Panicked`].
     pub(crate) fn join(self) -> Result<T, Fatal> {
+        #[cfg(test)]
+        drop(self.end);
         self.handle.join().map_err(|panic| Fatal::Panicked {
             thread: self.name,
             message: panic

@@ -5,9 +5,8 @@ use core::sync::atomic::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use crate::calibrate::site::{FoldError, SiteStatistics};
+use crate::channel::{Receiver, Sender, bounded};
 use crate::disk::clock;
 use crate::error::Fatal;
 use crate::host::compute::Compute;

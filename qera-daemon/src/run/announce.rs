@@ -230,7 +230,7 @@ pub(crate) fn tell_restored(
     };
     if torn > 0 {
         warn(format!(
-            "the journal's last line was cut off ({torn} bytes): that shard is new again"
+            "the journal's end was cut off ({torn} bytes): the shards in it are new again"
         ));
     }
     for DamagedSnapshot { path, what } in &restored.damaged {

@@ -6,8 +6,10 @@ pub(crate) mod announce;
 pub(crate) mod begun;
 pub(crate) mod cold;
 pub(crate) mod ending;
+pub(crate) mod full_disk;
 pub(crate) mod given;
 pub(crate) mod inbox;
+pub(crate) mod known_files;
 pub(crate) mod locked;
 pub(crate) mod losses;
 pub(crate) mod opening;
@@ -15,6 +17,8 @@ pub(crate) mod prepared;
 pub(crate) mod running;
 pub(crate) mod saved_names;
 pub(crate) mod signals;
+
+use std::path::Path;
 
 use crate::calibrate::imatrix_files::ImatrixFiles;
 use crate::error::Fatal;
@@ -44,7 +48,19 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
         ));
     };
     settings.rounding.refuse_round_again()?;
-    let signals = Signals::listen()?;
+    run_heeding(settings, watch, &Signals::listen()?, reporter)
+}
+
+/// The main job on a watched folder, until these signals end it.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn run_heeding(
+    settings: &Settings,
+    watch: &Path,
+    signals: &Signals,
+    reporter: &mut Reporter,
+) -> Result<Exit, Fatal> {
     let model = Model::open(settings)?;
     let imatrix = ImatrixFiles::open(&settings.imatrix)?;
     // Before the first listing, so that nothing comes unseen between the two.
@@ -58,14 +74,14 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
     given(imatrix.as_ref(), &prepared)?;
     let mut locked = Locked::lock(prepared, model.as_ref(), inbox)?;
     locked.announce(reporter)?;
-    locked.await_first_shard(&signals, reporter)?;
-    let Some(mut begun) = locked.begin(&signals)? else {
+    locked.await_first_shard(signals, reporter)?;
+    let Some(mut begun) = locked.begin(signals)? else {
         return Ok(Exit::Done);
     };
     begun.take_imatrix(imatrix.as_ref(), reporter)?;
     let running = Running::start(begun, reporter)?;
     reporter.begin(running.steps());
-    let ended = running.run(&signals, reporter);
+    let ended = running.run(signals, reporter);
     reporter.end();
     ended?.exit(settings, watch, reporter)
 }

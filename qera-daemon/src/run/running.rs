@@ -1,7 +1,9 @@
 //! A run that has read back what earlier runs left, and goes on from there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::disk;
 use crate::error::Fatal;
 use crate::host::cores::Cores;
 use crate::observe::core_time_event::CoreTimeSpent;
@@ -16,11 +18,14 @@ use crate::publish::target::Target;
 use crate::run::announce::tell_restored;
 use crate::run::begun::Begun;
 use crate::run::ending::Ending;
+use crate::run::full_disk::wait_for_room;
+use crate::run::known_files::{known_files, recall};
 use crate::run::losses::refuse_loss;
 use crate::run::signals::Signals;
 use crate::source::intake::Intake;
 use crate::source::watch::Watcher;
 use crate::state::fallback::Fallback;
+use crate::state::held::newest_position;
 use crate::state::journal::{Journal, Opened};
 use crate::state::restore::Restored;
 use crate::weights::sites::Site;
@@ -44,7 +49,10 @@ impl<'a> Running<'a> {
     /// [`Fatal`] for a state that cannot serve, or only with a loss that is not accepted.
     pub(crate) fn start(mut begun: Begun<'a>, reporter: &Reporter) -> Result<Self, Fatal> {
         let prepared = &begun.prepared;
-        let Opened { journal, torn } = Journal::open(&begun.state.path.join("journal"))?;
+        let held_by_newest = newest_position(&begun.state.path, prepared.settings.accept_loss)?;
+        let held_by_newest = held_by_newest.unwrap_or_default();
+        let path = begun.state.path.join("journal");
+        let Opened { mut journal, torn } = Journal::open(&path, held_by_newest)?;
         let solved_for = begun.target.as_ref().map(Target::solved_for);
         let expected = prepared.expected(solved_for.as_deref());
         let fallback = Fallback {
@@ -53,6 +61,11 @@ impl<'a> Running<'a> {
             accept_loss: prepared.settings.accept_loss,
         };
         let mut restored = fallback.restore(&begun.state.path)?;
+        recall(
+            &mut journal,
+            restored.folds_again_from(),
+            begun.inbox.intake.folder(),
+        )?;
         if !prepared.settings.accept_loss {
             let watch = begun.inbox.intake.folder();
             refuse_loss(&begun.state.path, &restored, &journal, watch)?;
@@ -74,7 +87,7 @@ impl<'a> Running<'a> {
             solved_for.as_deref(),
             reporter,
         );
-        let consumable = held(&journal, &restored, &mut begun.inbox.intake);
+        let consumable = held(&journal, &restored, &mut begun.inbox.intake)?;
         Ok(Self {
             begun,
             journal,
@@ -119,8 +132,15 @@ impl<'a> Running<'a> {
             wake: inbox.watcher.as_ref().map(Watcher::handle),
             ..prepared.context(&cores, reporter, &ledger, &signals.stopping)
         };
+        let is_over = [Arc::clone(&signals.stopping), context.failure()];
+        let watched = inbox.intake.folder();
+        let mut others = vec![watched.to_path_buf(), disk::full(watched)];
+        others.extend(target.as_ref().map(|of| of.out.path.clone()));
+        let waits = || wait_for_room(&state.path, others, is_over, reporter);
+        let _waits = context.live.then(waits);
         let published = target.as_ref().and_then(Target::drained);
         let behind = behind_of(&self.restored);
+        let held_by_all = self.restored.folds_again_from();
         let supply = ShardSupply {
             context: &context,
             intake: inbox.intake,
@@ -135,6 +155,7 @@ impl<'a> Running<'a> {
             gathered: self.restored.gathered,
             solved_for: self.solved_for,
             consumable: self.consumable,
+            held_by_all,
             behind,
         };
         let drained = pipeline::run(&context, self.restored.sites, target, |dealer| {
@@ -168,11 +189,25 @@ fn behind_of(restored: &Restored) -> BTreeMap<usize, u64> {
 
 /// The shards that the statistics hold are known to the intake; their files may be consumed, unless
 /// they are folded again for a site.
-fn held(journal: &Journal, restored: &Restored, intake: &mut Intake) -> Vec<ShardFile> {
+fn held(
+    journal: &Journal,
+    restored: &Restored,
+    intake: &mut Intake,
+) -> Result<Vec<ShardFile>, Fatal> {
     let (position, again) = (restored.gathered.position, restored.folds_again_from());
     let mut consumable = Vec::new();
+    for of in known_files(journal, intake.folder())? {
+        intake.done_with(of.name.clone().into(), of.file);
+        consumable.push(ShardFile {
+            name: of.name,
+            identity: of.file,
+        });
+    }
+    journal
+        .briefs()
+        .for_each(|of| intake.accept_hash(of.brief.content));
     for record in journal.records().iter().filter(|r| r.number <= position) {
-        intake.accept(record.content.clone());
+        intake.accept(&record.content);
         intake.done_with(record.name.clone().into(), record.file);
         if record.number <= again {
             consumable.push(ShardFile {
@@ -181,5 +216,5 @@ fn held(journal: &Journal, restored: &Restored, intake: &mut Intake) -> Vec<Shar
             });
         }
     }
-    consumable
+    Ok(consumable)
 }

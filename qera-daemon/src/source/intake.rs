@@ -11,6 +11,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use blake3::Hash;
+
 use crate::disk::clock::{now, since};
 use crate::disk::identity::Identity;
 use crate::disk::lock::is_held;
@@ -55,7 +57,7 @@ pub(crate) struct Intake {
     folder: PathBuf,
     patience: Duration,
     known: HashMap<OsString, Known>,
-    contents: HashSet<String>,
+    contents: HashSet<Hash>,
 }
 
 impl Intake {
@@ -169,12 +171,18 @@ impl Intake {
     /// Whether a shard of this content was accepted before.
     #[must_use]
     pub(crate) fn has(&self, content: &str) -> bool {
-        self.contents.contains(content)
+        Hash::from_hex(content).is_ok_and(|content| self.contents.contains(&content))
     }
 
     /// Remembers an accepted content.
-    pub(crate) fn accept(&mut self, content: String) {
-        self.contents.insert(content);
+    pub(crate) fn accept(&mut self, content: &str) {
+        // What is no hash is the content of nothing.
+        self.contents.extend(Hash::from_hex(content));
+    }
+
+    /// Remembers an accepted content by its hash.
+    pub(crate) fn accept_hash(&mut self, content: [u8; 32]) {
+        self.contents.insert(Hash::from_bytes(content));
     }
 
     /// When the earliest of the incomplete files will have had its time.

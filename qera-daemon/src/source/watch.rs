@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
+use crate::channel::{Receiver, Sender, bounded};
+use crate::disk::clock;
 use crate::disk::identity::Identity;
 use crate::disk::resolve;
 use crate::settings::source::WatchMode;
@@ -101,7 +102,7 @@ impl Watcher {
     /// Waits for a hint, at most until `deadline`.
     pub(crate) fn wait(&self, deadline: Instant) {
         if self.woken.recv_deadline(deadline).is_ok() {
-            std::thread::sleep(GATHER);
+            clock::pause(GATHER);
             let _ = self.woken.try_recv();
         }
     }

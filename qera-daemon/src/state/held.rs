@@ -1,19 +1,35 @@
 //! Which files of the watched folder the statistics hold already, read beside whoever works with the
 //! state.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::disk::identity::Identity;
 use crate::disk::read_if_there;
 use crate::error::Fatal;
+use crate::state::briefs::{self, file_digest};
 use crate::state::damage::damage_of;
 use crate::state::journal::Lines;
 use crate::state::snapshot::{Index, Snapshot, list};
 
-/// Files as they were when their rows were folded, by name.
+/// The last shard that the newest snapshot holds which has an index; `None` without one. What cannot
+/// be read ends the run, unless its loss is accepted.
+///
+/// # Errors
+/// [`Fatal::Io`].
+pub(crate) fn newest_position(state: &Path, accept_loss: bool) -> Result<Option<u64>, Fatal> {
+    for Snapshot { path, .. } in list(state)? {
+        match Index::read(&path).map_err(|unread| unread.given_up(accept_loss)) {
+            Ok(index) => return Ok(Some(index.gathered.position)),
+            Err(unread) => drop(damage_of(unread)?),
+        }
+    }
+    Ok(None)
+}
+
+/// Files as they were when their rows were folded, by their digests.
 #[derive(Debug, Default)]
-pub(crate) struct HeldFiles(HashMap<String, Identity>);
+pub(crate) struct HeldFiles(HashSet<u64>);
 
 impl HeldFiles {
     /// Those of the newest snapshot that has an index; none where the journal is damaged, which is
@@ -22,25 +38,19 @@ impl HeldFiles {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn read(state: &Path, accept_loss: bool) -> Result<Self, Fatal> {
-        let mut position = None;
-        for Snapshot { path, .. } in list(state)? {
-            match Index::read(&path).map_err(|unread| unread.given_up(accept_loss)) {
-                Ok(index) => {
-                    position = Some(index.gathered.position);
-                    break;
-                }
-                Err(unread) => damage_of(unread)?,
-            };
-        }
+        let position = newest_position(state, accept_loss)?;
         let journal = read_if_there(&state.join("journal"))?;
-        let lines = Lines::parse(&journal.unwrap_or_default()).unwrap_or_default();
+        let briefs = briefs::read(state)?;
+        let lines = Lines::parse(&journal.unwrap_or_default(), briefs.len() as u64);
         let records = lines.records.into_iter();
         let held = records.filter(|record| position.is_some_and(|p| record.number <= p));
-        Ok(Self(held.map(|r| (r.name, r.file)).collect()))
+        let held = held.map(|record| file_digest(&record.name, record.file));
+        let briefs = briefs.iter().filter(|of| position.is_some() && of.counts());
+        Ok(Self(briefs.map(|brief| brief.file).chain(held).collect()))
     }
 
     /// Whether this is one of them. A copy or a touched file is not: only its content would tell.
     pub(crate) fn has(&self, name: &str, file: Identity) -> bool {
-        self.0.get(name) == Some(&file)
+        self.0.contains(&file_digest(name, file))
     }
 }

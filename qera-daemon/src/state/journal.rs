@@ -2,11 +2,15 @@
 //! folded.
 //!
 //! A shard's number is its place in that order. A line is written before the shard is folded. It
-//! need not be on disk before a snapshot that depends on it is, which syncs the journal first. A
-//! last line that a crash cut off is dropped; the shard is then new again. Any other damaged line
-//! refuses the state.
+//! need not be on disk before a snapshot that depends on it is, which syncs the journal first. So
+//! after a loss of power any part of what no snapshot holds may be missing: from the first line on
+//! that is not whole the journal's end is dropped, and the shards in it are new again. A damaged line
+//! of a shard that a snapshot holds refuses the state.
+//!
+//! Lines of shards that every snapshot holds are taken out with each snapshot; what is still asked of
+//! those shards is in the file `shards` beside it (`briefs.rs`), which is durable before the lines go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,7 @@ use crate::disk;
 use crate::disk::append::AppendFile;
 use crate::disk::identity::Identity;
 use crate::error::Fatal;
+use crate::state::briefs::{self, Brief, file_digest};
 use crate::state::seal::{seal, unseal};
 
 /// A shard that was accepted.
@@ -32,6 +37,14 @@ pub(crate) struct Record {
     pub(crate) rows: usize,
     /// What `qera.source` says.
     pub(crate) full_precision: Option<bool>,
+}
+
+impl Record {
+    /// What is kept of it when every snapshot holds it; `None` where its content is no hash.
+    fn brief(&self) -> Option<Brief> {
+        let file = file_digest(&self.name, self.file);
+        Brief::of(&self.content, file, self.rows, self.full_precision)
+    }
 }
 
 /// Which shards statistics are made of.
@@ -57,13 +70,26 @@ impl Gathered {
         self.position = record.number;
         if record.rows == 0 {
             self.empty += 1;
-            return;
+        } else {
+            self.take_rows(&record.content, record.full_precision);
         }
+    }
+
+    fn advance_brief(&mut self, number: u64, brief: &Brief) {
+        self.position = number;
+        if brief.rows == 0 {
+            self.empty += 1;
+        } else {
+            self.take_rows(&brief.content_hex(), brief.full_precision());
+        }
+    }
+
+    fn take_rows(&mut self, content: &str, full_precision: Option<bool>) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.digest.as_bytes());
-        hasher.update(record.content.as_bytes());
+        hasher.update(content.as_bytes());
         self.digest = hasher.finalize().to_hex().to_string();
-        self.full_precision = match (self.shards, self.full_precision, record.full_precision) {
+        self.full_precision = match (self.shards, self.full_precision, full_precision) {
             (0, _, says) => says,
             (_, Some(false), _) | (_, _, Some(false)) => Some(false),
             (_, Some(true), Some(true)) => Some(true),
@@ -77,7 +103,8 @@ impl Gathered {
 #[serde(rename_all = "kebab-case")]
 enum Line {
     Shard(Record),
-    /// The shard with this number was gone before a snapshot held it.
+    /// The shard with this number was gone before a snapshot held it. Its own line is before this
+    /// one, or was taken out.
     Lost(u64),
 }
 
@@ -86,48 +113,85 @@ enum Line {
 pub(crate) struct Lines {
     /// Shards that count, in order.
     pub(crate) records: Vec<Record>,
+    /// Numbers of shards that do not count.
+    lost: BTreeSet<u64>,
     /// Number of the last shard, whether it counts or not.
     pub(crate) last: u64,
-    /// Bytes up to the end of the last whole line.
+    /// Bytes up to the end of the last whole line; what is behind it may be anything.
     pub(crate) whole: usize,
 }
 
-/// A line that is damaged, and not the last one.
-#[derive(Debug, thiserror::Error)]
-#[error("line {line} is damaged")]
-pub(crate) struct DamagedLine {
-    /// Counted from 1.
-    pub(crate) line: usize,
-}
-
 impl Lines {
-    /// Reads a journal. A last line that is not whole is left out.
-    ///
-    /// # Errors
-    /// [`DamagedLine`].
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DamagedLine> {
+    /// Reads a journal that lacks lines of at most so many shards, the first ones, up to the first
+    /// line that is not whole or does not follow. A content that counts already does not: after a loss
+    /// of power the lines behind those written last may be of an end that was dropped before.
+    pub(crate) fn parse(bytes: &[u8], lacking: u64) -> Self {
         let mut lines = Self::default();
-        let mut lost = BTreeSet::new();
-        for (index, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
+        let (mut is_first, mut counting) = (true, HashMap::new());
+        for line in bytes.split_inclusive(|&b| b == b'\n') {
             let sealed = line.strip_suffix(b"\n");
             match sealed.and_then(unseal) {
-                Some(Line::Shard(record)) if record.number == lines.last + 1 => {
+                Some(Line::Shard(record))
+                    if (record.number == lines.last + 1
+                        || is_first && (1..=lacking + 1).contains(&record.number))
+                        && !counting.contains_key(&record.content) =>
+                {
+                    if !lines.lost.contains(&record.number) {
+                        counting.insert(record.content.clone(), record.number);
+                    }
+                    is_first = false;
                     lines.last = record.number;
                     lines.records.push(record);
                 }
                 Some(Line::Lost(shard)) => {
-                    lost.insert(shard);
+                    // Of one whose own line was taken out.
+                    if shard == lines.last.max(lacking) + 1 {
+                        (is_first, lines.last) = (false, shard);
+                    }
+                    counting.retain(|_, number| *number != shard);
+                    lines.lost.insert(shard);
                 }
-                _ if lines.whole + line.len() == bytes.len() => break,
-                _ => return Err(DamagedLine { line: index + 1 }),
+                _ => break,
             }
             lines.whole += line.len();
         }
+        let lost = &lines.lost;
         lines
             .records
-            .retain(|record| !lost.contains(&record.number));
-        Ok(lines)
+            .retain(|record| record.number > lacking && !lost.contains(&record.number));
+        lines.last = lines.last.max(lacking);
+        lines
     }
+
+    /// Takes the shards that were lost since out of the briefs.
+    fn forget_lost(&self, briefs: &mut [Brief]) {
+        for &number in &self.lost {
+            let index = usize::try_from(number)
+                .ok()
+                .and_then(|of| of.checked_sub(1));
+            if let Some(brief) = index.and_then(|index| briefs.get_mut(index)) {
+                *brief = Brief::LOST;
+            }
+        }
+    }
+}
+
+/// A brief and the number of its shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NumberedBrief<'a> {
+    /// The shard's number.
+    pub(crate) number: u64,
+    /// What is kept of it.
+    pub(crate) brief: &'a Brief,
+}
+
+/// A file of the watched folder.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedFile {
+    /// Its name.
+    pub(crate) name: String,
+    /// Which file that is.
+    pub(crate) file: Identity,
 }
 
 /// A journal that was opened.
@@ -135,7 +199,7 @@ impl Lines {
 pub(crate) struct Opened {
     /// The journal.
     pub(crate) journal: Journal,
-    /// Bytes of a last line that was cut off.
+    /// Bytes of an end that was cut off.
     pub(crate) torn: usize,
 }
 
@@ -144,35 +208,51 @@ pub(crate) struct Opened {
 pub(crate) struct Journal {
     path: PathBuf,
     file: AppendFile,
-    /// Shards that count, in order.
+    /// The first shards, whether they count or not: their lines were taken out.
+    briefs: Vec<Brief>,
+    /// Those after them that count, in order.
     records: Vec<Record>,
     last: u64,
-    /// Its bytes without a last line that was cut off, until that is dropped.
+    /// Its bytes without an end that was cut off, until that is dropped.
     whole: Option<u64>,
     unsynced: bool,
 }
 
 impl Journal {
-    /// Opens or begins the journal. A last line that was cut off is left where it is until the next
-    /// one takes its place: a run that ends before has changed nothing.
+    /// Opens or begins the journal of a state whose newest snapshot holds the shards up to this
+    /// number. An end that was cut off is left where it is until the next line takes its place: a run
+    /// that ends before has changed nothing.
     ///
     /// # Errors
-    /// [`Fatal::StateRefused`] naming a damaged line, [`Fatal::Io`].
-    pub(crate) fn open(path: &Path) -> Result<Opened, Fatal> {
+    /// [`Fatal::StateRefused`] naming the damaged line of a shard that a snapshot holds;
+    /// [`Fatal::Io`].
+    pub(crate) fn open(path: &Path, held: u64) -> Result<Opened, Fatal> {
         let file = AppendFile::open(path).map_err(Fatal::io(path, "open the journal"))?;
         // Its name is durable before a shard is: files go once a snapshot holds their rows.
         path.parent().into_iter().try_for_each(disk::sync)?;
         let bytes = disk::read(path).map_err(Fatal::io(path, "read the journal"))?;
-        let lines = Lines::parse(&bytes).map_err(|error| Fatal::StateRefused {
-            path: path.to_path_buf(),
-            reason: error.to_string(),
-        })?;
+        let mut briefs = path.parent().map_or_else(|| Ok(Vec::new()), briefs::read)?;
+        let lines = Lines::parse(&bytes, briefs.len() as u64);
+        if lines.last < held {
+            let whole = bytes.get(..lines.whole).unwrap_or_default();
+            let line = whole.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let what = match whole.len() == bytes.len() {
+                true => "is missing",
+                false => "is damaged",
+            };
+            return Err(Fatal::StateRefused {
+                path: path.to_path_buf(),
+                reason: format!("line {line} {what}, of a shard that the newest snapshot holds"),
+            });
+        }
+        lines.forget_lost(&mut briefs);
         let torn = bytes.len() - lines.whole;
         Ok(Opened {
             torn,
             journal: Self {
                 path: path.to_path_buf(),
                 file,
+                briefs,
                 records: lines.records,
                 last: lines.last,
                 whole: (torn > 0).then_some(lines.whole as u64),
@@ -181,10 +261,89 @@ impl Journal {
         })
     }
 
-    /// Shards that count, in order.
+    /// Shards that count, in order, without those of which there is only a brief.
     #[must_use]
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The briefs of the shards before them, with their numbers, where they count.
+    pub(crate) fn briefs(&self) -> impl Iterator<Item = NumberedBrief<'_>> {
+        let numbered = (1..).zip(&self.briefs);
+        let numbered = numbered.filter(|(_, brief)| brief.counts());
+        numbered.map(|(number, brief)| NumberedBrief { number, brief })
+    }
+
+    /// Makes briefs of the shards up to this number, which every snapshot holds, and takes their
+    /// lines out. Costs a writing of all briefs.
+    ///
+    /// # Errors
+    /// [`Fatal::Io`]; the journal says the same as before then.
+    pub(crate) fn shorten(&mut self, through: u64) -> Result<(), Fatal> {
+        let held = self.records.iter().take_while(|of| of.number <= through);
+        let held = held.map(Record::brief).collect::<Option<Vec<_>>>();
+        let (Some(held), Some(state)) = (held.filter(|of| !of.is_empty()), self.path.parent())
+        else {
+            return Ok(());
+        };
+        let mut briefs = self.briefs.clone();
+        for (record, brief) in self.records.iter().zip(&held) {
+            let before = usize::try_from(record.number - 1).unwrap_or(usize::MAX);
+            briefs.resize(before.max(briefs.len()), Brief::LOST);
+            briefs.push(*brief);
+        }
+        briefs::write(state, &briefs)?;
+        self.briefs = briefs;
+        self.records.drain(..held.len());
+        disk::replace_private(&self.path, self.lines().as_bytes())?;
+        let file = AppendFile::open(&self.path);
+        self.file = file.map_err(Fatal::io(&self.path, "open the journal"))?;
+        (self.whole, self.unsynced) = (None, false);
+        Ok(())
+    }
+
+    /// The lines of all shards after the briefs.
+    fn lines(&self) -> String {
+        let mut records = self.records.iter().peekable();
+        let mut lines = String::new();
+        for number in self.briefs.len() as u64 + 1..=self.last {
+            let line = match records.next_if(|of| of.number == number) {
+                Some(record) => seal(&Line::Shard(record.clone())),
+                None => seal(&Line::Lost(number)),
+            };
+            lines += &(line + "\n");
+        }
+        lines
+    }
+
+    /// Takes the shards beyond this number for shards with lines again, where no snapshot holds
+    /// them: `known` says the name and the file of a brief, where they are there.
+    pub(crate) fn recall(&mut self, from: u64, mut known: impl FnMut(&Brief) -> Option<NamedFile>) {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        if from >= self.briefs.len() {
+            return;
+        }
+        let briefs = self.briefs.split_off(from);
+        let numbered = (from as u64 + 1..).zip(&briefs);
+        let recalled = numbered
+            .filter(|(_, brief)| brief.counts())
+            .map(|(number, brief)| {
+                // Under no other name is it looked for.
+                let there = known(brief).unwrap_or_else(|| NamedFile {
+                    name: brief.content_hex(),
+                    file: Identity::default(),
+                });
+                Record {
+                    number,
+                    name: there.name,
+                    content: brief.content_hex(),
+                    file: there.file,
+                    rows: usize::try_from(brief.rows).unwrap_or(usize::MAX),
+                    full_precision: brief.full_precision(),
+                }
+            });
+        let recalled: Vec<_> = recalled.collect();
+        self.records.splice(..0, recalled);
     }
 
     /// Appends a shard; its number is set here.
@@ -227,6 +386,8 @@ impl Journal {
     #[must_use]
     pub(crate) fn gathered(&self, through: u64) -> Gathered {
         let mut gathered = Gathered::default();
+        let briefs = self.briefs().take_while(|of| of.number <= through);
+        briefs.for_each(|of| gathered.advance_brief(of.number, of.brief));
         let counted = self.records.iter().take_while(|r| r.number <= through);
         counted.for_each(|record| gathered.advance(record));
         gathered
@@ -266,7 +427,7 @@ mod tests {
     fn lines_survive_and_damage_is_seen() {
         let path = std::env::temp_dir().join(format!("qera-journal-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let Opened { mut journal, .. } = Journal::open(&path).unwrap();
+        let Opened { mut journal, .. } = Journal::open(&path, 0).unwrap();
         for content in ["a", "b", "c"] {
             let record = record(&path, content);
             journal.append(record).unwrap();
@@ -278,7 +439,7 @@ mod tests {
         drop(journal);
 
         let bytes = std::fs::read(&path).unwrap();
-        let Opened { mut journal, torn } = Journal::open(&path).unwrap();
+        let Opened { mut journal, torn } = Journal::open(&path, 0).unwrap();
         assert_eq!((torn, journal.last, journal.gathered(3)), (0, 3, digest));
         let names: Vec<_> = journal.records().iter().map(|r| r.number).collect();
         assert_eq!(names, [1, 3]);
@@ -290,19 +451,74 @@ mod tests {
         let longer = std::fs::read(&path).unwrap();
         for cut in bytes.len() + 1..longer.len() {
             std::fs::write(&path, &longer[..cut]).unwrap();
-            let Opened { mut journal, torn } = Journal::open(&path).unwrap();
+            let Opened { mut journal, torn } = Journal::open(&path, 0).unwrap();
             assert_eq!((torn, journal.last), (cut - bytes.len(), 3));
             assert_eq!(std::fs::read(&path).unwrap(), &longer[..cut], "not before");
             let again = record(&path, "d");
             journal.append(again).unwrap();
             drop(journal);
-            assert_eq!(Journal::open(&path).unwrap().journal.last, 4);
+            assert_eq!(Journal::open(&path, 0).unwrap().journal.last, 4);
         }
+        // Of a line that is damaged, what follows is dropped; not where a snapshot holds it.
         let mut damaged = bytes.clone();
         damaged[20] ^= 1;
         std::fs::write(&path, &damaged).unwrap();
-        let message = Journal::open(&path).unwrap_err().to_string();
+        let Opened { journal, torn } = Journal::open(&path, 0).unwrap();
+        assert_eq!((torn, journal.last), (damaged.len(), 0));
+        let message = Journal::open(&path, 1).unwrap_err().to_string();
         assert!(message.contains("line 1 is damaged"), "{message}");
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// What is asked of the journal is the same with briefs, also where the process ends between the
+    /// two files, and where a shard among them was lost.
+    #[test]
+    fn lines_that_every_snapshot_holds_are_taken_out() {
+        let state = std::env::temp_dir().join(format!("qera-briefs-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&state);
+        std::fs::create_dir(&state).unwrap();
+        let path = state.join("journal");
+        let open = || Journal::open(&path, 0).unwrap().journal;
+        let mut journal = open();
+        for number in 1..=9_u8 {
+            let content = blake3::hash(&[number]).to_hex();
+            journal.append(record(&path, &content)).unwrap();
+        }
+        for lost in [2, 5, 6, 8] {
+            journal.lose(lost).unwrap();
+        }
+        let all: Vec<Gathered> = (0..10).map(|through| journal.gathered(through)).collect();
+        let before = std::fs::read(&path).unwrap();
+        for through in [0, 4, 5, 7, 9] {
+            journal.shorten(through).unwrap();
+            let shorter = std::fs::read(&path).unwrap();
+            for lines in [&before, &shorter] {
+                std::fs::write(&path, lines).unwrap();
+                journal = open();
+                assert_eq!(journal.last, 9, "{through}");
+                let found: Vec<_> = (0..10).map(|through| journal.gathered(through)).collect();
+                assert_eq!(found, all, "{through}");
+            }
+            let of = |number: u64| journal.records().iter().any(|of| of.number == number);
+            assert!(!of(through) && (of(9) || through == 9));
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        // Named again, they are shards with lines; others follow.
+        let mut recalled = open();
+        recalled.recall(3, |_| None);
+        let numbers: Vec<_> = recalled.records().iter().map(|of| of.number).collect();
+        assert_eq!((numbers, recalled.briefs().count()), (vec![4, 7, 9], 2));
+        assert_eq!(
+            (0..10).map(|t| recalled.gathered(t)).collect::<Vec<_>>(),
+            all
+        );
+        recalled.lose(7).unwrap();
+        let next = record(&path, &blake3::hash(b"next").to_hex());
+        assert_eq!(recalled.append(next).unwrap().number, 10);
+        drop(recalled);
+        let journal = open();
+        let briefs: Vec<_> = journal.briefs().map(|of| of.number).collect();
+        assert_eq!((briefs, journal.last), (vec![1, 3, 4, 9], 10));
+        std::fs::remove_dir_all(&state).unwrap();
     }
 }

@@ -15,6 +15,7 @@
 //! Statistics are bound to the modules' names, their in_features and the mask rule; corrections and
 //! evidence also to the checkpoint and the settings.
 
+pub(crate) mod briefs;
 pub(crate) mod damage;
 pub(crate) mod fallback;
 pub(crate) mod held;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk;
 use crate::disk::clock;
 use crate::disk::lock::Lock;
+use crate::disk::room::at_once;
 use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
 use crate::host::second_moment::SecondMomentKind;
@@ -59,8 +61,6 @@ const MASK_RULE: &str = "rows whose mask is 0 are left out";
 const IDENTITY: &str = "identity";
 /// Its hexadecimal digits.
 const IDENTITY_DIGITS: usize = 32;
-/// Another number each time it is read.
-const SYSTEM_NUMBER: &str = "/proc/sys/kernel/random/uuid";
 
 /// The folder, held until dropped.
 #[derive(Debug)]
@@ -241,7 +241,8 @@ impl StateFolder {
     /// [`Fatal::Io`].
     pub(crate) fn save_status(&self, status: &Status) -> Result<(), Fatal> {
         let text = serde_json::to_string_pretty(status).unwrap_or_default();
-        self.replace("status.json", &text)
+        // Nothing waits for it, and it may be what says that others wait.
+        at_once(|| self.replace("status.json", &text))
     }
 
     /// Replaces a small file in one step; what it held is there until the new content is.
@@ -270,7 +271,7 @@ pub(crate) fn read_identity(state: &Path) -> Result<Option<String>, Fatal> {
 fn new_identity(state: &Path) -> String {
     let mut hasher = blake3::Hasher::new();
     // Where the system gives no number of its own, place, process and time are as good as one.
-    hasher.update(&disk::read(Path::new(SYSTEM_NUMBER)).unwrap_or_default());
+    hasher.update(&disk::unique_number());
     let here = format!(
         "{} {} {:?}",
         state.display(),

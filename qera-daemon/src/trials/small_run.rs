@@ -1,7 +1,9 @@
 //! A checkpoint of three small layers on two sites, shards for it, and runs of the daemon on them in
 //! this process.
 
+use core::sync::atomic::AtomicBool;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
@@ -9,7 +11,8 @@ use safetensors::tensor::{TensorView, serialize};
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::reporter::Reporter;
-use crate::run::run;
+use crate::run::signals::Signals;
+use crate::run::{run, run_heeding};
 use crate::settings::Settings;
 use crate::settings::log_format::LogFormat;
 
@@ -61,7 +64,7 @@ pub(crate) fn shard(number: usize) -> Vec<u8> {
 pub(crate) fn settings(folder: &Path, more: &str) -> Settings {
     let in_folder = |name: &str| folder.join(name).display().to_string();
     let text = format!(
-        "checkpoint = {:?}\nwatch = {:?}\nout = {:?}\nrank = 2\nblock-size = 4\nthreads = 1\n{more}",
+        "checkpoint = {:?}\nwatch = {:?}\nout = {:?}\nblock-size = 4\nthreads = 1\n{more}",
         in_folder("checkpoint"),
         in_folder("activations"),
         in_folder("out"),
@@ -71,8 +74,19 @@ pub(crate) fn settings(folder: &Path, more: &str) -> Settings {
 
 /// One run.
 pub(crate) fn run_once(folder: &Path, more: &str) -> Result<Exit, Fatal> {
-    let settings = settings(folder, &format!("once = true\n{more}"));
+    let settings = settings(folder, &format!("once = true\nrank = 2\n{more}"));
     run(&settings, &mut Reporter::new(LogFormat::Text))
+}
+
+/// A run with these settings, until it ends or the flag is set; what it says is kept.
+pub(crate) fn run_quietly(
+    settings: &Settings,
+    stopping: Arc<AtomicBool>,
+    kept: Arc<Mutex<String>>,
+) -> Result<Exit, Fatal> {
+    let watch = settings.source.watch.clone().unwrap();
+    let signals = Signals::set_by(stopping);
+    run_heeding(settings, &watch, &signals, &mut Reporter::keeping(kept))
 }
 
 /// A folder with the checkpoint and some shards, until it is dropped.

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 
 use crate::disk::mapping::Mapping;
 use crate::disk::open_file::OpenFile;
-use crate::disk::{is_file, is_folder, list, read_small, resolve};
+use crate::disk::{is_file, is_surely_file, is_surely_folder, list, read_small, resolve};
 use crate::error::Fatal;
 use crate::formats::checkpoint_index::CheckpointIndex;
 use crate::formats::foreign_checkpoint::ForeignCheckpoint;
@@ -26,6 +26,8 @@ const SINGLE: &str = "model.safetensors";
 pub(crate) struct Checkpoint {
     /// The path as given.
     pub(crate) path: PathBuf,
+    /// Whether that is a folder.
+    pub(crate) is_folder: bool,
     /// Every tensor, by name. Where there is an index it decides: what it does not list is none.
     pub(crate) tensors: BTreeMap<String, Tensor>,
     /// What `config.json` says.
@@ -71,6 +73,7 @@ impl Checkpoint {
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let mut checkpoint = Self {
             path: path.to_path_buf(),
+            is_folder: answered(path, is_surely_folder(path))?,
             tensors: BTreeMap::new(),
             files: Vec::new(),
             config: ModelConfig::default(),
@@ -80,13 +83,13 @@ impl Checkpoint {
         let named = |name: &str| path.file_name().is_some_and(|n| n == name);
         if named(INDEX) {
             checkpoint.add_indexed(path)?;
-        } else if !is_folder(path) {
+        } else if !checkpoint.is_folder {
             checkpoint.add_file(path, None)?;
-        } else if is_file(&path.join(INDEX)) {
+        } else if is_there(&path.join(INDEX))? {
             // Before a single file, which transformers would take: whoever writes an index says
             // with it what belongs to the model, and what is left beside it is of an earlier time.
             checkpoint.add_indexed(&path.join(INDEX))?;
-        } else if is_file(&path.join(SINGLE)) {
+        } else if is_there(&path.join(SINGLE))? {
             checkpoint.add_file(&path.join(SINGLE), None)?;
         } else {
             return Err(nothing_to_open(path));
@@ -109,7 +112,7 @@ impl Checkpoint {
     /// The folder that the checkpoint lies in.
     #[must_use]
     pub(crate) fn folder(&self) -> &Path {
-        if is_folder(&self.path) {
+        if self.is_folder {
             return &self.path;
         }
         self.path
@@ -221,6 +224,18 @@ fn nothing_to_open(folder: &Path) -> Fatal {
     foreign
         .next()
         .unwrap_or_else(|| refuse(folder, format!("holds neither {SINGLE} nor {INDEX}")))
+}
+
+/// Whether a file is there, where the disk says so: one that it says nothing of is not left out.
+fn is_there(path: &Path) -> Result<bool, Fatal> {
+    answered(path, is_surely_file(path))
+}
+
+fn answered(path: &Path, answer: std::io::Result<bool>) -> Result<bool, Fatal> {
+    match answer {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        answer => answer.map_err(Fatal::io(path, "look at")),
+    }
 }
 
 fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {

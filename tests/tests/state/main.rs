@@ -4,6 +4,7 @@ mod continued;
 mod damage;
 mod durable;
 mod gathered_names;
+mod journal_size;
 mod losses;
 mod new_checkpoint;
 mod solve;

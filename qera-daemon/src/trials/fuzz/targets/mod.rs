@@ -14,12 +14,13 @@ use crate::trials::fuzz::Target;
 use crate::trials::fuzz::mutation::{mutate_bytes, mutate_json, times};
 
 /// Each parser, and each file of the state.
-pub(crate) static TARGETS: [Target; 15] = [
+pub(crate) static TARGETS: [Target; 16] = [
     safetensors::HEADER,
     gguf::HEADER,
     gguf::ADAPTER,
     gguf::IMATRIX,
     sealed::JOURNAL,
+    sealed::BRIEFS,
     sealed::INDEX,
     sealed::SITES,
     tensors::STATISTICS,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{changed, dressed};
 use crate::state::SitesRecord;
+use crate::state::briefs::{self, Brief};
 use crate::state::journal::{Lines, Record};
 use crate::state::seal::seal;
 use crate::state::snapshot::Index;
@@ -19,6 +20,17 @@ pub(super) const JOURNAL: Target = Target {
     name: "journal",
     make: make_journal,
     read: read_journal,
+};
+pub(super) const BRIEFS: Target = Target {
+    name: "briefs",
+    make: make_briefs,
+    read: |bytes| {
+        let read = briefs::parse(bytes);
+        if let Ok(briefs) = &read {
+            assert_eq!(briefs::to_bytes(briefs), bytes);
+        }
+        read.is_ok()
+    },
 };
 pub(super) const INDEX: Target = Target {
     name: "index",
@@ -79,41 +91,46 @@ fn make_journal(draw: &mut Draw) -> Vec<u8> {
     bytes
 }
 
-/// The shards that count by another reading of the lines, and the number of the last: none where a
-/// line is damaged that is not the last one.
-fn counted(bytes: &[u8]) -> Option<Vec<Record>> {
+/// The shards that count by another reading of the lines, up to one that is damaged.
+fn counted(bytes: &[u8]) -> Vec<Record> {
     let mut shards: Vec<Record> = Vec::new();
+    let mut last = 0;
     let mut lost = BTreeSet::new();
     let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').collect();
-    let (rest, whole) = lines.split_last().unwrap();
-    for (index, line) in whole.iter().enumerate() {
-        let is_last = index + 1 == whole.len() && rest.is_empty();
+    let (_, whole) = lines.split_last().unwrap();
+    for line in whole {
         let read = read_line(line).and_then(|value| {
             let [(kind, value)] = &value.as_object()?.iter().collect::<Vec<_>>()[..] else {
                 return None;
             };
             match kind.as_str() {
                 "lost" => {
-                    lost.insert(value.as_u64()?);
+                    let number = value.as_u64()?;
+                    // The line of the shard itself was taken out.
+                    last += u64::from(number == last + 1);
+                    lost.insert(number);
                     Some(())
                 }
                 "shard" => {
                     let record: Record = serde_json::from_value((*value).clone()).ok()?;
-                    let follows = record.number == shards.len() as u64 + 1;
-                    follows.then(|| shards.push(record))
+                    let counts = |of: &&Record| !lost.contains(&of.number);
+                    let mut before = shards.iter().filter(counts);
+                    let is_new = before.all(|of| of.content != record.content);
+                    let follows = record.number == last + 1 && is_new;
+                    follows.then(|| {
+                        last = record.number;
+                        shards.push(record);
+                    })
                 }
                 _ => None,
             }
         });
         if read.is_none() {
-            if is_last {
-                break;
-            }
-            return None;
+            break;
         }
     }
     shards.retain(|record| !lost.contains(&record.number));
-    Some(shards)
+    shards
 }
 
 fn read_line(line: &[u8]) -> Option<Value> {
@@ -124,12 +141,34 @@ fn read_line(line: &[u8]) -> Option<Value> {
     is_whole.then(|| serde_json::from_slice(json).ok())?
 }
 
+fn make_briefs(draw: &mut Draw) -> Vec<u8> {
+    let shards = (0..draw.below(4)).map(|_| {
+        let number = draw.bits().to_le_bytes();
+        let content = blake3::hash(&number).to_hex();
+        let full_precision = *draw.of(&[None, Some(false), Some(true)]);
+        let brief = Brief::of(&content, draw.bits(), draw.below(9), full_precision);
+        if draw.once_in(4) {
+            Brief::LOST
+        } else {
+            brief.unwrap()
+        }
+    });
+    let mut bytes = briefs::to_bytes(&shards.collect::<Vec<_>>());
+    let other = bytes.clone();
+    for _ in 0..draw.below(3) {
+        mutate_bytes(&mut bytes, &other, draw);
+    }
+    if !draw.once_in(4)
+        && let Some((whole, seal)) = bytes.split_last_chunk_mut::<32>()
+    {
+        *seal = *blake3::hash(whole).as_bytes();
+    }
+    bytes
+}
+
 fn read_journal(bytes: &[u8]) -> bool {
-    let Ok(lines) = Lines::parse(bytes) else {
-        assert_eq!(counted(bytes), None);
-        return false;
-    };
-    assert_eq!(Some(&lines.records), counted(bytes).as_ref());
+    let lines = Lines::parse(bytes, 0);
+    assert_eq!(lines.records, counted(bytes));
     assert!(lines.whole <= bytes.len());
     assert!(
         lines
@@ -137,8 +176,8 @@ fn read_journal(bytes: &[u8]) -> bool {
             .iter()
             .all(|record| record.number <= lines.last)
     );
-    // What a crash cut off is dropped, and nothing else.
-    let whole = Lines::parse(&bytes[..lines.whole]).unwrap();
+    // What follows the first line that is not whole is dropped, and nothing else.
+    let whole = Lines::parse(&bytes[..lines.whole], 0);
     assert_eq!(whole, lines);
-    true
+    lines.whole == bytes.len()
 }

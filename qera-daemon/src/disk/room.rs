@@ -1,0 +1,164 @@
+//! A full disk, in a run that goes on until it is ended: what is written below its folders waits for
+//! room, and is tried again each second.
+//!
+//! Only what reports a lack of room by itself waits: writing, making files, folders and links,
+//! renaming. A file system that says so at the sync alone has lost what was written; that ends the
+//! run.
+
+use core::cell::Cell;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::io::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::clock;
+
+/// How long is waited between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The runs of this process that wait for room.
+static WAITING: Mutex<Vec<Arc<RoomWait>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static AT_ONCE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What is told: whether the disk is full by now.
+type Tell = Box<dyn Fn(bool) + Send + Sync>;
+
+/// How a run waits for room.
+pub(crate) struct RoomWait {
+    /// What lies below these waits.
+    pub(crate) folders: Vec<PathBuf>,
+    /// No longer than one of these is set.
+    pub(crate) is_over: [Arc<AtomicBool>; 2],
+    /// Is told when it begins and when it is over.
+    pub(crate) tell: Tell,
+}
+
+impl fmt::Debug for RoomWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomWait")
+            .field("folders", &self.folders)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What waits until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Waits(Arc<RoomWait>);
+
+fn waiting() -> MutexGuard<'static, Vec<Arc<RoomWait>>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RoomWait {
+    /// Waits from now on.
+    pub(crate) fn begin(self) -> Waits {
+        let wait = Arc::new(self);
+        waiting().push(Arc::clone(&wait));
+        Waits(wait)
+    }
+
+    fn of(path: &Path) -> Option<Arc<Self>> {
+        let holds = |of: &&Arc<Self>| of.folders.iter().any(|folder| path.starts_with(folder));
+        waiting().iter().find(holds).cloned()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.iter().any(|of| of.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        waiting().retain(|of| !Arc::ptr_eq(of, &self.0));
+    }
+}
+
+/// Does what needs room at a path; where there is none, waits for it if the run does.
+pub(crate) fn when_there_is_room<T>(
+    path: &Path,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut wait: Option<Arc<RoomWait>> = None;
+    loop {
+        let answer = attempt();
+        if !answer.as_ref().is_err_and(lacks_room) || AT_ONCE.get() {
+            if let Some(wait) = wait {
+                (wait.tell)(false);
+            }
+            return answer;
+        }
+        if wait.is_none() {
+            wait = RoomWait::of(path);
+            if let Some(wait) = &wait {
+                (wait.tell)(true);
+            }
+        }
+        match &wait {
+            Some(wait) if !wait.is_over() => clock::pause(PAUSE),
+            _ => return answer,
+        }
+    }
+}
+
+/// Does what nobody waits for.
+pub(crate) fn at_once<T>(work: impl FnOnce() -> T) -> T {
+    let before = AT_ONCE.replace(true);
+    let done = work();
+    AT_ONCE.set(before);
+    done
+}
+
+fn lacks_room(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tries that it takes until so many have failed, or what is said then.
+    fn tries(path: &str, failing: usize, over_after: usize) -> Result<usize> {
+        let mut count = 0;
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::clone(&told);
+        let waits = RoomWait {
+            folders: vec!["/out".into()],
+            is_over: [Arc::clone(&over), Arc::default()],
+            tell: Box::new(move |is_full| said.lock().unwrap().push(is_full)),
+        };
+        let _waits = waits.begin();
+        let begun = crate::trials::turns::Turns::begin(0);
+        let answer = when_there_is_room(Path::new(path), || {
+            count += 1;
+            over.store(count >= over_after, Ordering::SeqCst);
+            if count <= failing {
+                Err(Error::from_raw_os_error(28))
+            } else {
+                Ok(count)
+            }
+        });
+        drop(begun);
+        let told = told.lock().unwrap();
+        assert!(told.is_empty() || told[..1] == [true], "{told:?}");
+        assert!(answer.is_err() || told.is_empty() || told[..] == [true, false]);
+        answer
+    }
+
+    #[test]
+    fn it_waits_below_its_folders_until_there_is_room_or_the_run_ends() {
+        assert_eq!(tries("/out/a", 0, 99).unwrap(), 1);
+        assert_eq!(tries("/out/a", 40, 99).unwrap(), 41);
+        assert_eq!(tries("/out/a", 40, 7).unwrap_err().raw_os_error(), Some(28));
+        assert!(tries("/elsewhere/a", 1, 99).is_err());
+        assert!(at_once(|| tries("/out/a", 1, 99)).is_err());
+    }
+}
