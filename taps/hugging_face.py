@@ -24,6 +24,7 @@ import fnmatch
 import inspect
 import itertools
 import json
+import math
 import operator
 import os
 import pathlib
@@ -42,6 +43,7 @@ except ImportError:  # Windows: what a killed tap left is not removed
     fcntl = None
 
 GIB = 2**30
+PAUSE = ".qera-pause"  # while the daemon has this file in the folder, it asks for no more shards
 STORED = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 KINDS = STORED | {torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
 # Sums: rows that are multiplied at a time in f32, how many blocks one of them is still written as
@@ -651,8 +653,11 @@ class ShardFolder:
         return self.waiting + size <= self.max_bytes
 
     def bytes_that_wait(self):
+        """Of shards; without end while the daemon asks for a pause."""
         waiting = 0
         for entry in os.scandir(self.path):
+            if entry.name == PAUSE:
+                return math.inf
             if entry.name.endswith(".safetensors") and not entry.name.startswith("."):
                 with contextlib.suppress(FileNotFoundError):  # the daemon took it
                     waiting += entry.stat().st_size
@@ -1001,8 +1006,9 @@ class Tap:
 
     def _drop(self):
         self.dropped_shards += 1
-        limit = f"max_bytes {self.folder.max_bytes}"
-        self._note("full", f"{self.folder.path} is full ({limit}): calls are not recorded until there is room")
+        paused = self.folder.waiting == math.inf
+        why = "qera-daemon asks for a pause" if paused else f"max_bytes {self.folder.max_bytes}"
+        self._note("full", f"{self.folder.path} is full ({why}): calls are not recorded until there is room")
 
     def _read(self, name, width, args, kwargs):
         work = self._work()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import pathlib
 import sys
@@ -10,6 +11,7 @@ import time
 import numpy as np
 
 DTYPES = ("f32", "f16", "bf16")  # of stored rows
+PAUSE = ".qera-pause"  # while the daemon has this file in the folder, it asks for no more shards
 
 
 def to_bf16(rows):
@@ -60,8 +62,11 @@ class ShardFolder:
             remove_if_abandoned(part)
 
     def waiting(self):
+        """Bytes of shards that wait; without end while the daemon asks for a pause."""
         sizes = 0
         for entry in os.scandir(self.path):
+            if entry.name == PAUSE:
+                return math.inf
             if entry.name.endswith(".safetensors") and not entry.name.startswith("."):
                 try:
                     sizes += entry.stat().st_size
@@ -71,16 +76,17 @@ class ShardFolder:
 
     def has_room(self, size):
         until = time.monotonic() + self.wait
-        while self.waiting() + size > self.max_bytes:
+        while (waiting := self.waiting()) + size > self.max_bytes:
             if time.monotonic() >= until:
                 return False
-            self._say_full()
+            self._say_full(waiting)
             time.sleep(min(0.2, self.wait))
         return True
 
-    def _say_full(self):
+    def _say_full(self, waiting):
         if not self.said:
-            full = f"tap: {self.path} is full (max_bytes {self.max_bytes})"
+            why = "qera-daemon asks for a pause" if waiting == math.inf else f"max_bytes {self.max_bytes}"
+            full = f"tap: {self.path} is full ({why})"
             room = "for room, which the daemon makes with --consume delete, and not with its default, keep"
             print(f"{full}: waiting up to {self.wait:g} s a shard {room}", file=sys.stderr, flush=True)
         self.said = True

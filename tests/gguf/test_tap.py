@@ -275,6 +275,19 @@ class TapTests:
             assert child.stdout.read().split() == ["4", "0"] and taken >= 3, taken
             assert child.stderr.read() == "", "it was said twice"
 
+    def test_the_daemons_pause_is_obeyed(self):
+        folder = self.folder("paused")
+        folder.mkdir(parents=True, exist_ok=True)
+        pause = folder / ".qera-pause"
+        pause.touch()
+        told = io.StringIO()
+        with contextlib.redirect_stderr(told):
+            _, tap = self.record("paused", sequences=[SEQUENCE, SEQUENCE], wait=0.01)
+        assert (tap.shards, tap.dropped_shards) == (0, 2)
+        assert told.getvalue().count("is full (qera-daemon asks for a pause)") == 1, told.getvalue()
+        pause.unlink()  # as the daemon does
+        assert len(shards(self.record("paused")[0])) == 1
+
     def test_a_kill_leaves_no_half_shard(self):
         """The file that is being written is hidden, and the next tap takes it away; one that is in
         use stays."""

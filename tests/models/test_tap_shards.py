@@ -191,6 +191,20 @@ class TapShardsTests(Folders):
         assert said(shards(folder)[-1])["qera.dropped_shards"] == "3"
         assert told.getvalue().count("is full") == 1 and "3 calls were not recorded, 2 were" in told.getvalue()
 
+    def test_the_daemons_pause_is_obeyed(self):
+        folder, model, told = self.folder(), llama(), io.StringIO()
+        pause = folder / ".qera-pause"
+        pause.touch()
+        with torch.no_grad(), contextlib.redirect_stderr(told), Tap(model, folder) as tap:
+            for seed in range(3):
+                model(drawn(seed=seed))
+            assert not shards(folder) and tap.dropped_shards == 3
+            pause.unlink()  # as the daemon does
+            tap.folder.looked -= 2
+            model(drawn(seed=4))
+            assert len(shards(folder)) == 1
+        assert told.getvalue().count("is full (qera-daemon asks for a pause)") == 1, told.getvalue()
+
     def test_shards_appear_whole(self):
         """Under a hidden name first; of a tap that was killed such a file is left, and the next one
         removes it."""

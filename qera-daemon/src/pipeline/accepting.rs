@@ -10,6 +10,7 @@ use crate::observe::run_events::FoldedShard;
 use crate::pipeline::dealer::DealtShard;
 use crate::pipeline::feeder::Feeder;
 use crate::pipeline::flight::Ticket;
+use crate::pipeline::pause::PauseChange;
 use crate::pipeline::supply::{ReadShard, ShardFile};
 use crate::pipeline::task::ShardPart;
 use crate::source::intake::Scan;
@@ -30,6 +31,8 @@ impl Feeder<'_> {
         for refusal in &scan.unanswered {
             self.leave_for_later(refusal);
         }
+        let mut waiting = scan.ready.iter().map(|of| of.identity().bytes).sum();
+        self.ask_to_pause(waiting);
         let mut fresh = false;
         let mut headers = scan.ready.into_iter();
         while let Some(header) = headers.next() {
@@ -38,10 +41,29 @@ impl Feeder<'_> {
                 break;
             }
             fresh |= self.take(&header)?;
+            waiting -= header.identity().bytes;
+            self.ask_to_pause(waiting);
             self.context.reporter.step(&header.name);
             self.save_when_due()?;
         }
         Ok(fresh)
+    }
+
+    /// Asks producers to pause where so many bytes that wait are too many, or says that they may go
+    /// on. A folder that takes no file of ours is said once.
+    pub(crate) fn ask_to_pause(&mut self, waiting: u64) {
+        let message = match self.pause.adjust(waiting) {
+            Ok(PauseChange::None) => return,
+            Ok(PauseChange::Asked) => format!(
+                "{waiting} bytes of shards wait to be taken: producers are asked to pause (.qera-pause)"
+            ),
+            Ok(PauseChange::Over) => "producers may go on (.qera-pause is gone)".into(),
+            Err(error) => format!("producers cannot be asked to pause or to go on: {error}"),
+        };
+        if self.pause_said.as_ref() != Some(&message) {
+            self.context.warn_of("watched folder", message.clone());
+            self.pause_said = Some(message);
+        }
     }
 
     /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Says whether it

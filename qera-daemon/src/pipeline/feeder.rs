@@ -14,6 +14,7 @@ use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::context::Context;
 use crate::pipeline::dealer::Dealer;
 use crate::pipeline::outcome::{Drained, UnreadShards};
+use crate::pipeline::pause::PauseFile;
 use crate::pipeline::supply::ShardSupply;
 use crate::source::intake::Scan;
 use crate::source::shard::ShardHeader;
@@ -46,6 +47,10 @@ pub(crate) struct Feeder<'a> {
     waiting_said: Option<WaitingForConvergence>,
     /// Whether a file was being rewritten while it was read.
     pub(crate) changed: bool,
+    /// What asks producers to pause; `--once` never does, and takes what is there.
+    pub(crate) pause: PauseFile,
+    /// What was said last of that.
+    pub(crate) pause_said: Option<String>,
     /// Shards that the disk did not give, by name, with what was said of each.
     pub(crate) left_for_later: BTreeMap<String, String>,
 }
@@ -58,8 +63,15 @@ impl<'a> Feeder<'a> {
         dealer: Dealer<'a>,
         published: Option<String>,
     ) -> Self {
+        let watching = &supply.context.settings.source;
+        let above = match &supply.watcher {
+            Some(_) => watching.pause_above,
+            None => u64::MAX,
+        };
         Self {
             context: supply.context,
+            pause: PauseFile::of(supply.intake.folder(), above),
+            pause_said: None,
             restored_unsolved: supply.gathered.shards > 0,
             supply,
             dealer,
@@ -201,6 +213,8 @@ impl<'a> Feeder<'a> {
         if self.context.stopping() {
             self.context.reporter.say(&Event::Stopping);
         }
+        // Nobody takes shards any more: what producers do then is for them to say.
+        self.ask_to_pause(0);
         self.save_new()?;
         self.tell_ingest();
         if self.cut_short {

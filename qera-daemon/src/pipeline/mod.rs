@@ -44,6 +44,7 @@ pub(crate) mod layer_outcomes;
 pub(crate) mod ledger;
 pub(crate) mod listener;
 pub(crate) mod outcome;
+pub(crate) mod pause;
 pub(crate) mod publisher;
 pub(crate) mod report;
 pub(crate) mod slot;

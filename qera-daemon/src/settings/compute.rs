@@ -2,9 +2,9 @@
 
 use crate::error::Fatal;
 use crate::host::kernels::Kernel;
-use crate::settings::memory_budget::{MemoryBudget, parse_bytes};
+use crate::settings::memory_budget::MemoryBudget;
 use crate::settings::options::Options;
-use crate::settings::parse::at_least;
+use crate::settings::parse::{above_zero, at_least};
 
 /// More would only fail when they are started.
 const THREADS_MAX: usize = 1024;
@@ -40,19 +40,9 @@ impl ComputeSettings {
             done_without: (name == AUTO).then(Kernel::done_without).flatten(),
             kernel: Kernel::named(name).map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
             memory_budget: MemoryBudget::parse(budget)?,
-            window_memory: window_memory(options)?,
+            window_memory: above_zero("window-memory", options.window_memory.as_deref())?,
         })
     }
-}
-
-fn window_memory(options: &Options) -> Result<u64, Fatal> {
-    let text = options.window_memory.as_deref().unwrap_or_default();
-    let bytes = parse_bytes(text).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| {
-        Fatal::Usage(format!(
-            "--window-memory: '{text}' is no size above 0 (1GiB, 800MB, 123456)"
-        ))
-    })
 }
 
 fn threads(options: &Options) -> Result<usize, Fatal> {

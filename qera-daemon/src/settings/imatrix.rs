@@ -112,6 +112,7 @@ fn of_a_watched_folder(options: &Options) -> Option<&'static str> {
             "rescan-interval",
             options.rescan_interval != usual.rescan_interval,
         ),
+        ("pause-above", options.pause_above != usual.pause_above),
         ("map", !options.map.is_empty()),
     ];
     let found = changed.into_iter().find(|(_, changed)| *changed);

@@ -130,10 +130,11 @@ mod tests {
     type Change = fn(&mut Options);
 
     /// The name that the message has to have, and what is wrong.
-    const WRONG: [(&str, Change); 17] = [
+    const WRONG: [(&str, Change); 18] = [
         ("tolerance", |o| o.tolerance = Some(0.0)),
         ("idle-publish", |o| o.idle_publish = Some(-1.0)),
         ("rescan-interval", |o| o.rescan_interval = Some(f64::NAN)),
+        ("pause-above", |o| o.pause_above = Some("none".into())),
         ("keep-generations", |o| o.keep_generations = Some(2)),
         ("until-converged", |o| {
             (o.once, o.until_converged) = (Some(true), Some(true));

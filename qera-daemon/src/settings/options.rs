@@ -133,6 +133,15 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rescan_interval: Option<f64>,
 
+    /// Producers are asked to pause, by the file WATCH/.qera-pause, while more bytes of shards wait
+    /// to be taken; not with --once [default: 16GiB]
+    #[arg(long, value_name = "SIZE", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_number"
+    )]
+    pub(crate) pause_above: Option<String>,
+
     /// Older generations are removed, never the current one; at least 3 [default: 8]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -387,6 +396,7 @@ impl Options {
             consume: text("keep"),
             watch_mode: text("auto"),
             rescan_interval: Some(30.0),
+            pause_above: text("16GiB"),
             keep_generations: Some(8),
             method: text("exact"),
             quantizer: text("mxint4"),

@@ -5,6 +5,7 @@ use core::time::Duration;
 use globset::{Glob, GlobMatcher};
 
 use crate::error::Fatal;
+use crate::settings::memory_budget::parse_bytes;
 
 pub(crate) fn one_of<'a>(
     option: &str,
@@ -28,6 +29,17 @@ pub(crate) fn at_least(option: &str, value: usize, least: usize) -> Result<(), F
         )));
     }
     Ok(())
+}
+
+/// Bytes, of which there have to be some.
+pub(crate) fn above_zero(option: &str, value: Option<&str>) -> Result<u64, Fatal> {
+    let text = value.unwrap_or_default();
+    let bytes = parse_bytes(text).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| {
+        Fatal::Usage(format!(
+            "--{option}: '{text}' is no size above 0 (1GiB, 800MB, 123456)"
+        ))
+    })
 }
 
 /// From 0.1 s, below which the folder would be listed without pause, to a year.

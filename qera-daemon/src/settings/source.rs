@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::Fatal;
 use crate::settings::options::{CONSUMES, Options, WATCH_MODES};
-use crate::settings::parse::{one_of, seconds};
+use crate::settings::parse::{above_zero, one_of, seconds};
 
 /// The watched folder.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub(crate) struct SourceSettings {
     pub(crate) idle: Duration,
     /// `--consume`.
     pub(crate) consume: Consume,
+    /// `--pause-above`, in bytes.
+    pub(crate) pause_above: u64,
 }
 
 /// `--watch-mode`.
@@ -64,6 +66,7 @@ impl SourceSettings {
                 "move" => Consume::Move,
                 _ => Consume::Keep,
             },
+            pause_above: above_zero("pause-above", options.pause_above.as_deref())?,
         })
     }
 }

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import secrets
@@ -14,6 +15,7 @@ import time
 from .direct import Staging
 
 SHARD_MODE, LOCK_MODE, FOLDER_MODE = 0o640, 0o660, 0o700  # rows are users' text; a folder's group reads it
+PAUSE = ".qera-pause"  # while the daemon has this file in the folder, it asks for no more shards
 AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, and no pipe waited for
 
 
@@ -80,6 +82,7 @@ class Folder:
     def __init__(self, path, max_bytes):
         self.path, self.max_bytes = pathlib.Path(path).absolute(), max_bytes
         self.word, self.count, self.staging = secrets.token_hex(6), 0, Staging()
+        self.asked_to_pause = False  # when it was looked at last
         make_folder(self.path)
         with self._alone():
             for part in self.path.glob(".tap-*.part"):
@@ -108,10 +111,13 @@ class Folder:
                 os.close(file)
 
     def waiting(self):
-        """Bytes of shards that wait, and of those that are being written."""
+        """Bytes of shards that wait, and of those that are being written; without end while the daemon asks for a
+        pause."""
         total = 0
         with os.scandir(self.path) as entries:
             for entry in entries:
+                if entry.name == PAUSE:
+                    return math.inf
                 hidden = entry.name.startswith(".")
                 if entry.name.endswith(".part" if hidden else ".safetensors"):
                     try:
@@ -121,7 +127,9 @@ class Folder:
         return total
 
     def has_room(self, size):
-        return self.waiting() + size <= self.max_bytes
+        waiting = self.waiting()
+        self.asked_to_pause = waiting == math.inf
+        return waiting + size <= self.max_bytes
 
     def put(self, header, buffers, size):
         """Writes a shard of `size` bytes and gives it its name: whether there was room."""

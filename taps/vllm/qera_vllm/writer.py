@@ -138,8 +138,9 @@ class Writer:
             return
         self.full = True
         self.counts.row("folder full", gathered.rows)
-        path, limit = self.folder.path, self.folder.max_bytes
-        self.switch.say("full", f"{path} is full (QERA_TAP_MAX_BYTES {limit}): rows are dropped until there is room")
+        limit = f"QERA_TAP_MAX_BYTES {self.folder.max_bytes}"
+        why = "qera-daemon asks for a pause" if self.folder.asked_to_pause else limit
+        self.switch.say("full", f"{self.folder.path} is full ({why}): rows are dropped until there is room")
 
     def _dropped(self):
         dropped = sum(self.counts.rows.values())

@@ -48,6 +48,28 @@ class BoundsTests:
         assert counts[0][2] != counts[1][2], "the shards of two processes have one random word"
         assert not list(path.glob(".*.part"))
 
+    def test_the_daemons_pause_is_obeyed(self):
+        path = self.work / "paused"
+        look, writer.LOOK_AGAIN = writer.LOOK_AGAIN, 0.02
+        try:
+            served = Served(path)
+            pause = path / ".qera-pause"
+            pause.touch()
+            served.step({"a": 64}, new("a"))
+            served.end("a")
+            assert not served.shards() and served.rows()["folder full"] == 64
+            assert "is full (qera-daemon asks for a pause)" in served.said.getvalue(), served.said.getvalue()
+            pause.unlink()  # as the daemon does
+            until = time.monotonic() + SECONDS
+            while served.recorder.writer.is_full():
+                assert time.monotonic() < until, "nobody looks again"
+                time.sleep(0.01)
+            served.step({"b": 64}, new("b"))
+            served.end("b")
+            assert served.only_shard().metadata["qera.dropped_rows"] == json.dumps(64)
+        finally:
+            writer.LOOK_AGAIN = look
+
     def test_a_full_folder_is_looked_at_again(self):
         path = self.work / "full"
         look, writer.LOOK_AGAIN = writer.LOOK_AGAIN, 0.02

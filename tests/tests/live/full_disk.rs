@@ -1,0 +1,139 @@
+//! A disk without room: a live run waits for it, `status` says so, and nothing is lost. By calls that
+//! fail, and on a real small file system where one may be mounted.
+
+use core::time::Duration;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use qera_tests::daemon::TestDaemon;
+use qera_tests::disk_shim::{Action, DiskShim, Fault};
+use qera_tests::event::{ExpectedEvent, event, published};
+use qera_tests::live::Live;
+use qera_tests::three_layers::{daemon_without_shards, live_with, write_rows_of_both_sites};
+
+use super::BINARY;
+
+const ENOSPC: i32 = 28;
+
+fn said(text: &str) -> ExpectedEvent {
+    event("warning")
+        .with("subject", "disk")
+        .containing("message", text)
+}
+
+/// Waits until `status` shows it.
+fn await_full(daemon: &TestDaemon) {
+    for _ in 0..100 {
+        let table = daemon.run(&["status"]).output;
+        if table.contains("the disk is full: the run waits for room") {
+            assert_eq!(daemon.status()["disk_full"], true);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{}", daemon.run(&["status"]).output);
+}
+
+#[test]
+fn a_live_run_waits_for_room_and_says_so() {
+    let shim = DiskShim::build();
+    for (call, path) in [
+        ("write", "state/journal"),
+        ("write", "snapshots/"),
+        ("write", "adapter_model"),
+        ("rename", "qera-out/current"),
+    ] {
+        let daemon = daemon_without_shards(BINARY);
+        let mut command = daemon.command(&live_with(&["--idle-publish", "0.2"]));
+        let fault = Fault {
+            call,
+            path,
+            nth: 1,
+            times: 3,
+            action: Action::Fail(ENOSPC),
+        };
+        shim.fault(&mut command, fault);
+        let mut live = Live::start(command);
+        live.wait_for(&event("watching"));
+        write_rows_of_both_sites(&daemon, "a", 0.0);
+        live.wait_for(&said("is full"));
+        await_full(&daemon);
+        live.wait_for(&said("has room again"));
+        live.wait_for(&published(1));
+        assert_eq!(live.stop(), Some(0), "{path}: {}", live.log);
+        assert_eq!(live.count(&said("is full")), 1, "{path}: {}", live.log);
+        assert_eq!(daemon.status()["disk_full"], false);
+        let verdict = daemon.verify(&[]);
+        assert_eq!(verdict.code, 0, "{path}: {}", verdict.output);
+    }
+}
+
+/// A signal ends the wait; the next run has every row.
+#[test]
+fn a_signal_ends_the_wait() {
+    let shim = DiskShim::build();
+    let daemon = daemon_without_shards(BINARY);
+    let options = live_with(&["--idle-publish", "0.2"]);
+    let mut command = daemon.command(&options);
+    let fault = Fault {
+        call: "write",
+        path: "adapter_model",
+        nth: 1,
+        times: 1_000_000,
+        action: Action::Fail(ENOSPC),
+    };
+    shim.fault(&mut command, fault);
+    let mut live = Live::start(command);
+    live.wait_for(&event("watching"));
+    write_rows_of_both_sites(&daemon, "a", 0.0);
+    live.wait_for(&said("is full"));
+    assert_eq!(live.stop(), Some(1), "{}", live.log);
+    let mut live = Live::start(daemon.command(&options));
+    live.wait_for(&published(1));
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+}
+
+/// A file system of two MiB, until it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where nothing may be mounted.
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]);
+        let mounted = command.arg(at).output().is_ok_and(|of| of.status.success());
+        mounted.then(|| Self(at.to_path_buf()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_real_small_disk_is_waited_for() {
+    let daemon = daemon_without_shards(BINARY);
+    let Some(disk) = SmallDisk::mount(&daemon.path().join("small")) else {
+        println!("skipped: nothing may be mounted here");
+        return;
+    };
+    let filler = disk.0.join("filler");
+    let options = live_with(&["--idle-publish", "0.2", "--out", "small/out"]);
+    let mut live = Live::start(daemon.command(&options));
+    live.wait_for(&event("watching"));
+    write_rows_of_both_sites(&daemon, "a", 0.0);
+    live.wait_for(&published(1));
+    // It takes all that is left, and says that it lacked more.
+    let _ = fs::write(&filler, vec![0; 2 << 20]);
+    write_rows_of_both_sites(&daemon, "b", 1.0);
+    live.wait_for(&said("is full"));
+    fs::remove_file(&filler).unwrap();
+    live.wait_for(&said("has room again"));
+    live.wait_for(&published(2));
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert_eq!(daemon.manifest("small/out")["inputs"]["shards"], 2);
+}
