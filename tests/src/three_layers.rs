@@ -28,7 +28,7 @@ pub const LIVE_OPTIONS: [&str; 8] = [
 /// Shards that [`daemon_with_shards`] writes: `shard-0` and so on.
 const SHARDS: usize = 4;
 /// Rows of a shard.
-const ROWS: usize = 300;
+pub const ROWS: usize = 300;
 
 /// `--once`, [`LIVE_OPTIONS`] and more.
 #[must_use]

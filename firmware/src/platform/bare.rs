@@ -70,6 +70,7 @@ pub fn memory() -> &'static mut Memory {
     unsafe { &mut *MEMORY.0.get() }
 }
 
+// SAFETY: the linker script defines both: the stack's memory lies between them.
 unsafe extern "C" {
     static __bss_end: u32;
     static __stack_top: u32;

@@ -10,7 +10,9 @@ use qera_tests::daemon::TestDaemon;
 use qera_tests::disk_shim::{Action, DiskShim, Fault};
 use qera_tests::event::{ExpectedEvent, event, published};
 use qera_tests::live::Live;
-use qera_tests::three_layers::{daemon_without_shards, live_with, write_rows_of_both_sites};
+use qera_tests::three_layers::{
+    Q, ROWS, daemon_without_shards, live_with, write_rows_of_both_sites,
+};
 
 use super::BINARY;
 
@@ -64,6 +66,7 @@ fn a_live_run_waits_for_room_and_says_so() {
         assert_eq!(live.stop(), Some(0), "{path}: {}", live.log);
         assert_eq!(live.count(&said("is full")), 1, "{path}: {}", live.log);
         assert_eq!(daemon.status()["disk_full"], false);
+        assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], ROWS);
         let verdict = daemon.verify(&[]);
         assert_eq!(verdict.code, 0, "{path}: {}", verdict.output);
     }
@@ -92,6 +95,7 @@ fn a_signal_ends_the_wait() {
     let mut live = Live::start(daemon.command(&options));
     live.wait_for(&published(1));
     assert_eq!(live.stop(), Some(0), "{}", live.log);
+    assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], ROWS);
 }
 
 /// A file system of two MiB, until it is dropped.
