@@ -1,4 +1,5 @@
-"""docs/sketch.svg from the table of docs/sketch.md: what is left above the smallest error, against memory.
+"""docs/sketch.svg from the table of docs/sketch.md: what is left above the smallest error, against
+memory.
 
 `python3 benches/sketch_picture.py`, after the table was replaced by what `--bin sketch` prints."""
 

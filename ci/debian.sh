@@ -1,7 +1,8 @@
 # Sourced by stages that need Debian's packages.
 #     debian_install PACKAGE...              installs what is missing, as root
 #     debian_unpack FOLDER ARCH PACKAGE...   unpacks packages of an architecture into a folder, and
-#                                            leaves the machine as it is; does nothing where they are
+#                                            leaves the machine as it is; does nothing where they
+#                                            are
 # Packages of the architecture `amd64` are unpacked with what they depend on and the machine lacks.
 
 debian_refuse() {

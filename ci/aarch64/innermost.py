@@ -4,8 +4,8 @@
 
 A loop is what lies between a backward branch and its target; that of a function is the one with the
 most multiply-adds (`fmla`), four f32 or two f64 each. Fails where 32 multiply-adds of a whole tile
-take more than 11 instructions (in f64, where they take 16 `fmla`, more than 27), or where a function
-is not found.
+take more than 11 instructions (in f64, where they take 16 `fmla`, more than 27), or where a
+function is not found.
 """
 
 import re
@@ -42,7 +42,8 @@ def main():
         if name not in found:
             print(f"innermost: {name} is not in the program")
             bad = True
-        # A function is there for whole tiles and for half ones, which use what they load half as often.
+        # A function is there for whole tiles and for half ones, which use what they load half as
+        # often.
         candidates = [loop for lines in found.get(name, []) for loop in loops(lines)]
         loop = max(candidates, key=lambda loop: loop.count("fmla"), default=[])
         products = loop.count("fmla") * width

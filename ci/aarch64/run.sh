@@ -6,8 +6,8 @@
 #   3. The tests of qera-core.
 # Ends with the line "aarch64: kernels=... passed".
 #
-# Needs Debian 12 on x86-64 as root: rustc-web (the compiler, of bookworm-security), gcc and glibc for
-# ARM, qemu-user-static; the standard library for ARM is unpacked into target/cross.
+# Needs Debian 12 on x86-64 as root: rustc-web (the compiler, of bookworm-security), gcc and glibc
+# for ARM, qemu-user-static; the standard library for ARM is unpacked into target/cross.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . ci/debian.sh

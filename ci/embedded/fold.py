@@ -3,9 +3,9 @@
     fold.py DAEMON LINE WORK
 
 The checkpoint holds the firmware's slice as a layer. All shards are given, the one of sums a second
-time under another name (the same file: it counts once), and once as another device would have sent it
-(another file: it counts). The error has to come out as the device reported it, within what the few
-rows that were sent apart change.
+time under another name (the same file: it counts once), and once as another device would have sent
+it (another file: it counts). The error has to come out as the device reported it, within what the
+few rows that were sent apart change.
 """
 
 import json

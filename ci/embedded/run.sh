@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# The `embedded` stage: firmware/ on this machine, on an emulated Cortex-M4F (QEMU's mps2-an386) and on
-# an emulated 32-bit RISC-V without floating point (virt, rv32imac).
+# The `embedded` stage: firmware/ on this machine, on an emulated Cortex-M4F (QEMU's mps2-an386) and
+# on an emulated 32-bit RISC-V without floating point (virt, rv32imac).
 #   1. It is built with a core of its own (build-std = ["core"]): anything of alloc or std would be
 #      error E0463.
-#   2. Every bit of A, B, the errors and what was sent over the serial line has to be this machine's:
+#   2. Every bit of A, B, the errors and what was sent over the serial line has to be this
+#   machine's:
 #      the firmware knows their digest, and the lines are compared byte by byte.
-#   3. RAM (buffer and stack), flash, and instructions a row and a solve (-icount) are printed, and held
+#   3. RAM (buffer and stack), flash, and instructions a row and a solve (-icount) are printed, and
+#   held
 #      to limits.
 #   4. What came over the line is cut into shards, which qera-daemon folds (fold.py).
 # Ends with the line "embedded: targets=... flash=... ram=... stack=... bits=equal".
@@ -36,7 +38,8 @@ firmware() { # form, then cargo's command and arguments
     cargo "$2" -q --release --locked --manifest-path firmware/Cargo.toml "${features[@]}" "${@:3}"
 }
 
-# Builds a form for a target and runs it emulated; its output goes to FORM.TARGET.log, its line beside.
+# Builds a form for a target and runs it emulated; its output goes to FORM.TARGET.log, its line
+# beside.
 emulate() {
     local form=$1 target=$2 script cpu machine status=0
     local name=$work/$form.$target program=$CARGO_TARGET_DIR/$target/release/qera-firmware

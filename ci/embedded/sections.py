@@ -1,5 +1,5 @@
-"""Reads `readelf -SW` and prints two sums: bytes that a program takes of flash (what is loaded: code,
-constants, initial values) and of RAM (what is written: .data and .bss)."""
+"""Reads `readelf -SW` and prints two sums: bytes that a program takes of flash (what is loaded:
+code, constants, initial values) and of RAM (what is written: .data and .bss)."""
 
 import re
 import sys

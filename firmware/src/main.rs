@@ -1,5 +1,5 @@
-//! A slice of a real layer, corrected on a microcontroller: 128 inputs and outputs, rank 8, 256 rows
-//! of the layer's own inputs. The core quantizes W, gathers R, solves, and sends what it saw.
+//! A slice of a real layer, corrected on a microcontroller: 128 inputs and outputs, rank 8, 256
+//! rows of the layer's own inputs. The core quantizes W, gathers R, solves, and sends what it saw.
 //!
 //! The same program runs on an emulated Cortex-M4F, on an emulated 32-bit RISC-V without floating
 //! point, and on the machine that builds it. The digest over every bit of A, B, both errors and all

@@ -7,15 +7,19 @@
 //! accelerator alike.
 //!
 //! # A tour, in the order of the data
-//! 1. [`dtype`]: little-endian f32, f16 or bf16 activations become f32; NaN, infinity and what would overflow is refused by
-//!    row and column; padding rows are dropped.
+//! 1. [`dtype`]: little-endian f32, f16 or bf16 activations become f32; NaN, infinity and what
+//!    would overflow is refused by row and column; padding rows are dropped.
 //! 2. [`rows`]: the checked form in which statistics take them, with optional weights.
-//! 3. [`statistics`]: running means of them: second moments, mean magnitudes, the autocorrelation R = E\[x^T x\], and the
-//!    held-out error over blocks with its Student-t interval. They update, merge and resume.
+//! 3. [`statistics`]: running means of them: second moments, mean magnitudes, the autocorrelation R
+//!    = E\[x^T x\], and the held-out error over blocks with its Student-t interval. They update,
+//!    merge and resume.
 //! 4. [`packed`]: how a symmetric matrix lies in half the memory.
-//! 5. [`quantize`]: W~ itself, as numbers and packed, rounded to nearest or by what its error costs.
-//! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with its derivation.
-//! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with an honest report.
+//! 5. [`quantize`]: W~ itself, as numbers and packed, rounded to nearest or by what its error
+//!    costs.
+//! 6. [`linalg`]: eigenvalues, singular values, matrix square roots: one routine a file, each with
+//!    its derivation.
+//! 7. [`reconstruct`]: A and B from E = W - W~ and a statistic, by every method of the paper, with
+//!    an honest report.
 //!
 //! [`device`] puts 1 to 3 and 7 together for a microcontroller: one struct over one lent buffer.
 //!

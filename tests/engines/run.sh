@@ -1,6 +1,6 @@
 #!/bin/sh
-# The `engines` stage: adapters and bases in the formats of llama.cpp, MLX and PEFT, loaded by these programs; a real
-# model, recorded in llama.cpp, corrected, and judged there.
+# The `engines` stage: adapters and bases in the formats of llama.cpp, MLX and PEFT, loaded by these
+# programs; a real model, recorded in llama.cpp, corrected, and judged there.
 #
 #     tests/engines/run.sh [NAME...]          only suites whose names contain one of these
 #     tests/engines/run.sh --long [NAME...]   the tables of docs/llama-cpp.md instead; also by QERA_TEST_TIER=long
@@ -10,8 +10,9 @@
 #     QERA_SMOLLM2        the long form's text: calibration.txt and evaluation.txt (tests/smollm2/source.sh makes them)
 #     QERA_ENGINES_WORK   where the long form's work stays (default: target/engines; 12 GB)
 #
-# The long form takes about an hour on two cores. What is recorded, solved and judged in its folder is not computed
-# again, so a run that was cut goes on; another binary solves again, and only other bytes are judged again.
+# The long form takes about an hour on two cores. What is recorded, solved and judged in its folder
+# is not computed again, so a run that was cut goes on; another binary solves again, and only other
+# bytes are judged again.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -1,13 +1,15 @@
 #!/bin/sh
-# `export imatrix` beside llama.cpp's own tools: llama-imatrix and the daemon sum up the same tokens of SmolLM2, the
-# files are compared tensor by tensor, llama-quantize takes ours, and what it makes is corrected (llama_imatrix.py).
-# No stage of the gate: the tools are built from xllamacpp's sdist, which takes six minutes on two cores.
+# `export imatrix` beside llama.cpp's own tools: llama-imatrix and the daemon sum up the same tokens
+# of SmolLM2, the files are compared tensor by tensor, llama-quantize takes ours, and what it makes
+# is corrected (llama_imatrix.py). No stage of the gate: the tools are built from xllamacpp's sdist,
+# which takes six minutes on two cores.
 #
 #     tests/gguf/llama_imatrix.sh WORK [CHUNKS]      CHUNKS of 512 tokens (default 8, at most 64); 2.5 GB in WORK, and
 #                                                    200 MB more for each chunk
 #
-# What is in WORK stays there: a build that was cut goes on, and what was recorded for as many chunks is not recorded
-# again. QERA_DAEMON names a binary to test instead of the one built here. Needs a C++ compiler.
+# What is in WORK stays there: a build that was cut goes on, and what was recorded for as many
+# chunks is not recorded again. QERA_DAEMON names a binary to test instead of the one built here.
+# Needs a C++ compiler.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -36,7 +38,8 @@ if [ ! -d "$source" ]; then
     rmdir "$work/source.part"
 fi
 if [ ! -x "$build/bin/llama-imatrix" ] || [ ! -x "$build/bin/llama-quantize" ]; then
-    # Shared libraries: the tap loads the very code that llama-imatrix runs, so that both see the same bits.
+    # Shared libraries: the tap loads the very code that llama-imatrix runs, so that both see the
+    # same bits.
     off=""
     for part in BUILD_TESTS BUILD_EXAMPLES BUILD_SERVER BUILD_APP OPENSSL; do off="$off -DLLAMA_$part=OFF"; done
     PATH="$builders/bin:$PATH" PYTHONPATH=$builders cmake -S "$source" -B "$build" -G Ninja $off \

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the `gguf` stage runs on: exactly the packages of requirements.txt, in $QERA_GGUF_PYTHON_DIR. Doing it
-# again costs nothing. Prints the command that runs python with them.
+# Installs what the `gguf` stage runs on: exactly the packages of requirements.txt, in
+# $QERA_GGUF_PYTHON_DIR. Doing it again costs nothing. Prints the command that runs python with
+# them.
 #
 #     tests/gguf/setup.sh [REQUIREMENTS FOLDER]   another list, in another folder
 #     QERA_GGUF_PYTHON_DIR   where the packages go (default: .venv-gguf at the root of the repository, which git ignores)
@@ -24,7 +25,8 @@ fi
     exit 1
 }
 
-# The stamp is the list itself, so that a changed pin reinstalls; it is written last, so that a cut does too.
+# The stamp is the list itself, so that a changed pin reinstalls; it is written last, so that a cut
+# does too.
 if ! cmp -s "$requirements" "$folder/installed.txt"; then
     rm -rf "$folder.part" "$folder"
     "$python" -m pip install --quiet --no-deps --only-binary :all: --root-user-action ignore \

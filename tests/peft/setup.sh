@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what the fixture scripts and the `peft` stage run on: Debian 12's python3-torch (CPU), and beside it,
-# in $QERA_PYTHON_DIR, exactly the packages of requirements.txt. Doing it again costs nothing.
-# Prints the command that runs python with them.
+# Installs what the fixture scripts and the `peft` stage run on: Debian 12's python3-torch (CPU),
+# and beside it, in $QERA_PYTHON_DIR, exactly the packages of requirements.txt. Doing it again costs
+# nothing. Prints the command that runs python with them.
 #
 #     QERA_PYTHON_DIR   where the packages go (default: .venv at the root of the repository, which git ignores)
 set -eu
@@ -25,7 +25,8 @@ fi
     exit 1
 }
 
-# The stamp is the list itself, so that a changed pin reinstalls; it is written last, so that a cut does too.
+# The stamp is the list itself, so that a changed pin reinstalls; it is written last, so that a cut
+# does too.
 if ! cmp -s "$here/requirements.txt" "$folder/installed.txt"; then
     rm -rf "$folder.part" "$folder"
     "$python" -m pip install --quiet --no-deps --only-binary :all: --root-user-action ignore \

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The whole-model measurement: SmolLM2-135M, recorded by the tap, quantized and corrected by the daemon,
-# judged by the perplexity of text that was not recorded (forms.py: what runs, and the bounds). No stage of the gate:
-# a run takes half an hour on two cores and 9 GB of disk.
+# The whole-model measurement: SmolLM2-135M, recorded by the tap, quantized and corrected by the
+# daemon, judged by the perplexity of text that was not recorded (forms.py: what runs, and the
+# bounds). No stage of the gate: a run takes half an hour on two cores and 9 GB of disk.
 #
 #     QERA_SMOLLM2=FOLDER tests/smollm2/run.sh [FORM...]     without a form all of them
 #
@@ -10,8 +10,9 @@
 #     QERA_THREADS        threads of torch (default 2)
 #     QERA_DAEMON         a binary to measure instead of the one built here
 #
-# What is recorded is not recorded again. What is solved is solved again only by another binary, what is evaluated
-# evaluated again only where the published bytes are others; so a run that was cut goes on.
+# What is recorded is not recorded again. What is solved is solved again only by another binary,
+# what is evaluated evaluated again only where the published bytes are others; so a run that was cut
+# goes on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

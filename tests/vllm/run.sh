@@ -2,7 +2,8 @@
 # vLLM: the stages `vllm_tap` and `vllm`.
 #
 #     tests/vllm/run.sh tap [NAME...]    the tap's logic on stand-ins for vLLM's classes, without vLLM; only suites whose
-#                                        names contain one of these. Installs what the `peft` stage does.
+#                                        names contain one of these. Installs what the `peft` stage
+#                                        does.
 #     tests/vllm/run.sh live ...         a real server: see live/run.sh
 #
 # QERA_DAEMON names a binary to test instead of the one built here.

@@ -1,6 +1,6 @@
 //! What the output-error sketch of qera-core leaves above the smallest error, and what it takes,
-//! beside R and its diagonal: the table of docs/sketch.md. `sketch FOLDER`, the folder being that of
-//! the reference data with the two layers (CONTRIBUTING.md).
+//! beside R and its diagonal: the table of docs/sketch.md. `sketch FOLDER`, the folder being that
+//! of the reference data with the two layers (CONTRIBUTING.md).
 #![expect(clippy::print_stdout, reason = "a table")]
 
 use core::error::Error;

@@ -1,5 +1,5 @@
-//! What both microcontrollers share: the console and the way out by semihosting, the layer's memory,
-//! and how far down the stack went.
+//! What both microcontrollers share: the console and the way out by semihosting, the layer's
+//! memory, and how far down the stack went.
 
 use core::cell::UnsafeCell;
 use core::fmt;

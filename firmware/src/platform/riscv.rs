@@ -61,7 +61,8 @@ pub fn send(bytes: &[u8]) {
 /// Instructions since the start (under `-icount`), by the CPU's own counter.
 pub fn instructions() -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: reads two counters. They are read so rarely that the lower half does not wrap between.
+    // SAFETY: reads two counters. They are read so rarely that the lower half does not wrap
+    // between.
     unsafe {
         asm!("csrr {0}, minstreth", "csrr {1}, minstret", out(reg) high, out(reg) low, options(nomem, nostack));
     }

@@ -102,8 +102,8 @@ enum Gathered<'b> {
 /// One layer of M inputs and N outputs and its correction of rank K, in one lent buffer.
 ///
 /// `F` gives E: `error(first, columns)` fills `columns` with the columns `first..` of E = W - W~, M
-/// numbers each. Where W~ is made by [`crate::quantize`], that is a row of the stored W less the same
-/// row quantized.
+/// numbers each. Where W~ is made by [`crate::quantize`], that is a row of the stored W less the
+/// same row quantized.
 pub struct DeviceLayer<'b, F, const M: usize, const N: usize, const K: usize> {
     gathered: Gathered<'b>,
     waiting: &'b mut [f32],
@@ -176,8 +176,8 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
         })
     }
 
-    /// Gathers a sketch of the output errors instead of R: KEPT = l - 1 rows of n numbers. E has to be
-    /// the same from the first row on, and is asked for once a block; sums cannot be sent.
+    /// Gathers a sketch of the output errors instead of R: KEPT = l - 1 rows of n numbers. E has to
+    /// be the same from the first row on, and is asked for once a block; sums cannot be sent.
     ///
     /// What does not fit does not compile, as with [`exact`](Self::exact).
     ///
@@ -225,15 +225,15 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
     ///
     /// # Errors
     /// [`DeviceError::Length`] where the values are not whole rows: nothing was taken.
-    /// [`DeviceError::Row`] for the first row with a value that is not finite or too large: the rows
-    /// before it were taken.
+    /// [`DeviceError::Row`] for the first row with a value that is not finite or too large: the
+    /// rows before it were taken.
     pub fn feed(&mut self, rows: DeviceRows<'_>) -> Result<(), DeviceError> {
         self.take(rows, None)
     }
 
     /// The same, for a device that sends what it saw: the first of every sixteen blocks of
-    /// [`DEVICE_BLOCK`] rows is given to `send` in the place of being folded, so that the daemon has
-    /// rows to choose the shrinkage and to judge by.
+    /// [`DEVICE_BLOCK`] rows is given to `send` in the place of being folded, so that the daemon
+    /// has rows to choose the shrinkage and to judge by.
     ///
     /// # Errors
     /// As [`feed`](Self::feed).
@@ -311,8 +311,8 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
         }
     }
 
-    /// The statistics, for [`ShardWriter::sums`](super::ShardWriter::sums): rows that wait are folded
-    /// first.
+    /// The statistics, for [`ShardWriter::sums`](super::ShardWriter::sums): rows that wait are
+    /// folded first.
     ///
     /// # Errors
     /// [`DeviceError::NoSums`] of a sketch, [`DeviceError::Statistic`].

@@ -2,10 +2,11 @@
 //!
 //! [`DeviceLayer`] takes rows as they come ([`DeviceRows`]: f32, f16, bf16, integers with a scale),
 //! keeps the packed R in f32, and solves QERA-exact by [`reconstruct_narrow`], which asks for E
-//! column by column and holds none of it. Or it keeps l - 1 rows of a sketch of the output errors in
-//! the place of R ([`ErrorSketch`](crate::statistics::ErrorSketch)): less memory, more arithmetic. [`LayerMemory`] is the buffer: a static, say. Its sizes are
-//! checked when the program is compiled. For 128 inputs and outputs at rank 8 it is 77 KiB with R and
-//! 33 KiB with 15 rows of a sketch.
+//! column by column and holds none of it. Or it keeps l - 1 rows of a sketch of the output errors
+//! in the place of R ([`ErrorSketch`](crate::statistics::ErrorSketch)): less memory, more
+//! arithmetic. [`LayerMemory`] is the buffer: a static, say. Its sizes are checked when the program
+//! is compiled. For 128 inputs and outputs at rank 8 it is 77 KiB with R and 33 KiB with 15 rows of
+//! a sketch.
 //!
 //! What leaves the device is either A and B, or what it saw, as shards that the daemon folds as any
 //! others: sums, and some blocks as rows ([`ShardWriter`]).

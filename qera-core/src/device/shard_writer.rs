@@ -1,12 +1,12 @@
 //! What leaves a device: shards as the daemon reads them, written to any line a piece at a time.
 //!
-//! A shard is a safetensors file: eight bytes with the length of a header, the header in JSON, padded
-//! with blanks to a multiple of eight, and the numbers. It says where it ends, so that a reader cuts
-//! a stream of them into files. Sums (`<key>::xtx`, `<key>::xtx_rows`) and rows come in shards of
-//! their own.
+//! A shard is a safetensors file: eight bytes with the length of a header, the header in JSON,
+//! padded with blanks to a multiple of eight, and the numbers. It says where it ends, so that a
+//! reader cuts a stream of them into files. Sums (`<key>::xtx`, `<key>::xtx_rows`) and rows come in
+//! shards of their own.
 //!
-//! Device and number of a shard are in its header: the same shard sent twice is the same file, which
-//! the daemon counts once; equal sums of two devices, or of one at two times, are two files.
+//! Device and number of a shard are in its header: the same shard sent twice is the same file,
+//! which the daemon counts once; equal sums of two devices, or of one at two times, are two files.
 //!
 //! Nothing is held but the header, in memory that is lent: 400 bytes beside key and name of the
 //! device are enough.
@@ -114,8 +114,8 @@ impl<'a, S: FnMut(&[u8])> ShardWriter<'a, S> {
     /// Sends the sums since the last ones, and begins new ones.
     ///
     /// # Errors
-    /// [`ShardError::Header`]; [`ShardError::NoRows`] when there is nothing to send, or the weight is
-    /// no count of rows.
+    /// [`ShardError::Header`]; [`ShardError::NoRows`] when there is nothing to send, or the weight
+    /// is no count of rows.
     pub fn sums(&mut self, sums: &mut NarrowAutocorrelation<'_>) -> Result<(), ShardError> {
         let rows = whole(sums.weight()).ok_or(ShardError::NoRows)?;
         let numbers = packed_len(sums.in_features());

@@ -1,5 +1,5 @@
-//! Loops over contiguous f32 columns, for devices without f64 arithmetic: products and sums of up to
-//! 64 terms in f32, everything longer in f64.
+//! Loops over contiguous f32 columns, for devices without f64 arithmetic: products and sums of up
+//! to 64 terms in f32, everything longer in f64.
 
 /// Products that are summed in f32 before the sum is widened: eight lanes of eight.
 const PIECE: usize = 64;

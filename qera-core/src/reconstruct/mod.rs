@@ -12,8 +12,8 @@
 //! - [`reconstruct_whitened`] is the paper's own route through `R^{1/2}` and a full SVD: what its
 //!   reader looks for, and the independent check of the projection. Both give the same `C` wherever
 //!   `R` is invertible.
-//! - [`reconstruct_sketched`] needs no `R` and holds no `E`: it takes the directions from a sketch of
-//!   the output errors, [`ErrorSketch`](crate::statistics::ErrorSketch).
+//! - [`reconstruct_sketched`] needs no `R` and holds no `E`: it takes the directions from a sketch
+//!   of the output errors, [`ErrorSketch`](crate::statistics::ErrorSketch).
 //! - [`reconstruct_narrow`] is theorem 1 for devices: in f32, E streamed, no array of its size.
 //! - [`output_error`] measures `f` for any factors, for example after they were rounded.
 //!

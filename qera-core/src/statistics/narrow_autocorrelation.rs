@@ -11,9 +11,9 @@
 //! 2^-24 sqrt(B / 3) of the mean are left, as of a random walk. Of 10^6 rows fed one at a time that
 //! is at most 3.4e-5 of sqrt(R_ii R_jj), of 10^6 rows in batches of 8 at most 1.2e-5 (test
 //! `a_million_rows_in_f32`: 2.9e-5 and 7.4e-6): a thirtieth of what 10^6 rows know of R, which is
-//! 10^-3, so that nothing is compensated. Beyond 2^24 rows fed one at a time the share is lost in the rounding and the mean
-//! stops: send the sums away before that and begin anew ([`reset`](NarrowAutocorrelation::reset)),
-//! or feed batches.
+//! 10^-3, so that nothing is compensated. Beyond 2^24 rows fed one at a time the share is lost in
+//! the rounding and the mean stops: send the sums away before that and begin anew
+//! ([`reset`](NarrowAutocorrelation::reset)), or feed batches.
 //!
 //! Cost: n m (m + 1) flops for n rows. Source: as [`Autocorrelation`](super::Autocorrelation).
 

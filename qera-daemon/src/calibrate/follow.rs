@@ -185,8 +185,8 @@ mod tests {
         assert_eq!(statistics.take_aside(false).len(), 1);
     }
 
-    /// Blocks that are folded bring their weights, and the state is one with weights as soon as such
-    /// rows came, folded or not.
+    /// Blocks that are folded bring their weights, and the state is one with weights as soon as
+    /// such rows came, folded or not.
     #[test]
     fn what_is_folded_keeps_its_weights() {
         let weights: Vec<f32> = (0..256).map(|i| [0.5, 3.0][i % 2]).collect();

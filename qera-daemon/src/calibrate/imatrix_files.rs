@@ -47,8 +47,8 @@ pub(crate) struct ImatrixRecord {
     pub(crate) chunks: u64,
     /// Tokens of a chunk; 0 where it does not say.
     pub(crate) chunk_size: u64,
-    /// What its counts are of: `tokens`, or `chunks` in the legacy form; where both were added, what
-    /// chunks were taken for.
+    /// What its counts are of: `tokens`, or `chunks` in the legacy form; where both were added,
+    /// what chunks were taken for.
     pub(crate) counts: &'static str,
 }
 
@@ -80,8 +80,8 @@ impl ImatrixFiles {
     /// Reads the files and adds them up; `None` where none was given.
     ///
     /// # Errors
-    /// [`Fatal::Imatrix`] naming the file that is none, comes twice, or does not add to those before
-    /// it.
+    /// [`Fatal::Imatrix`] naming the file that is none, comes twice, or does not add to those
+    /// before it.
     pub(crate) fn open(settings: &ImatrixSettings) -> Result<Option<Self>, Fatal> {
         let mut opened: Option<Self> = None;
         for path in &settings.files {

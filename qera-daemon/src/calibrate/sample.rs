@@ -33,7 +33,8 @@ pub(crate) fn sampled(rows: StoredRows<'_>, number: u64, count: usize) -> Block 
         None => Block::of(rows, number, count, |i| (2 * i + 1) * all / (2 * count)),
         Some(weights) => {
             let drawn = systematic(weights, count);
-            // A step of many rows may weigh more than f32 holds, one beside a much heavier row less.
+            // A step of many rows may weigh more than f32 holds, one beside a much heavier row
+            // less.
             let weight = |of: &Drawn| narrow(of.weight / weights.unit()).max(f32::MIN_POSITIVE);
             Block {
                 kept: KeptRows::rows_of(rows, drawn.len(), |i| drawn[i].row),

@@ -1,5 +1,5 @@
-//! What is read to its end has one: no pipe, socket or device, which could keep a reader for ever or
-//! fill its memory.
+//! What is read to its end has one: no pipe, socket or device, which could keep a reader for ever
+//! or fill its memory.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;

@@ -25,8 +25,8 @@ enum Mapped {
 }
 
 impl Mapping {
-    /// Maps a checkpoint file, an imatrix, or a GGUF adapter, which is published whole. Activation shards are never mapped: their writers may still hold
-    /// them.
+    /// Maps a checkpoint file, an imatrix, or a GGUF adapter, which is published whole. Activation
+    /// shards are never mapped: their writers may still hold them.
     ///
     /// # Errors
     /// What the system says to opening or mapping the file.
@@ -41,8 +41,8 @@ impl Mapping {
         // asks for, that nobody truncates or rewrites the file meanwhile, is the user's: a
         // checkpoint that is being served or corrected is not edited in place (stated in README.md,
         // "Limits"), and neither is an imatrix, which is mapped only while it is read at the start.
-        // If it is broken, the process ends by SIGBUS or reads other weights; the fingerprint in the
-        // manifest then differs.
+        // If it is broken, the process ends by SIGBUS or reads other weights; the fingerprint in
+        // the manifest then differs.
         unsafe { Mmap::map(file) }.map(Mapped::File).map(Self)
     }
 }

@@ -1,5 +1,5 @@
-//! A full disk, in a run that goes on until it is ended: what is written below its folders waits for
-//! room, and is tried again each second.
+//! A full disk, in a run that goes on until it is ended: what is written below its folders waits
+//! for room, and is tried again each second.
 //!
 //! Only what reports a lack of room by itself waits: writing, making files, folders and links,
 //! renaming. A file system that says so at the sync alone has lost what was written; that ends the

@@ -9,9 +9,9 @@ const KEPT_BYTES: i32 = 8 << 20;
 
 /// Lets glibc give large arrays back at once.
 ///
-/// It raises the size from which it maps arrays to that of the largest one ever freed, up to 32 MiB.
-/// What lies in its heap thereafter leaves gaps, of other sizes in each run: a peak that no plan can
-/// tell, 10 to 20 % above what is in use. Other allocators are left as they are.
+/// It raises the size from which it maps arrays to that of the largest one ever freed, up to 32
+/// MiB. What lies in its heap thereafter leaves gaps, of other sizes in each run: a peak that no
+/// plan can tell, 10 to 20 % above what is in use. Other allocators are left as they are.
 pub(crate) fn map_large_arrays() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (setting, bytes) in [

@@ -1,7 +1,7 @@
 //! Errors on held-out blocks, and the rule that chooses by them (docs/design/mathematics.md,
 //! "Shrinkage"): the largest a whose mean error, relative to no correction and averaged over the
-//! site's layers, is within one standard error (over blocks) of the smallest. The plain minimum picks
-//! too little shrinkage, because neighbouring rows come from one text.
+//! site's layers, is within one standard error (over blocks) of the smallest. The plain minimum
+//! picks too little shrinkage, because neighbouring rows come from one text.
 
 use qera_core::statistics::BlockMeans;
 

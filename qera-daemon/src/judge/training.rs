@@ -21,9 +21,9 @@ use crate::weights::site_layers::SiteLayers;
 
 /// Folds when the window is a large part of the rows.
 pub(crate) const FOLDS: f64 = 4.0;
-/// Least share of the weight that a fold leaves: of the difference of two sums of which the other is
-/// so much larger, f32 products show a thousandth. Rows without weights always leave more, if any:
-/// the window is at most 4096 of them.
+/// Least share of the weight that a fold leaves: of the difference of two sums of which the other
+/// is so much larger, f32 products show a thousandth. Rows without weights always leave more, if
+/// any: the window is at most 4096 of them.
 const LEFT_MIN: f64 = 1.0 / 16384.0;
 
 /// The window's blocks that may be scored: a W~ that was rounded under rows of one would look

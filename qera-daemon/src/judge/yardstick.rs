@@ -3,12 +3,12 @@
 //!
 //! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A,
 //! B B^T>. R A and E B^T come out of the solve in f64; for rounded factors only what the rounding
-//! changed is multiplied, in f32: it is a thousandth of them; in f64 where it is more. R carries the rounding of f32
-//! products (about 1e-7 of its diagonal), so that f below 1e-4 of that trace cannot be read off it
-//! to 0.1 %: it may even come out negative. Then the rows themselves are asked, those that the
-//! window holds. Massive channels are in R to f64's precision, so that their part of the trace
-//! does not count there. A layer is measured in one way before and after rounding, so that the two
-//! can be compared.
+//! changed is multiplied, in f32: it is a thousandth of them; in f64 where it is more. R carries
+//! the rounding of f32 products (about 1e-7 of its diagonal), so that f below 1e-4 of that trace
+//! cannot be read off it to 0.1 %: it may even come out negative. Then the rows themselves are
+//! asked, those that the window holds. Massive channels are in R to f64's precision, so that their
+//! part of the trace does not count there. A layer is measured in one way before and after
+//! rounding, so that the two can be compared.
 //!
 //! How far f may be off by R's own rounding of massive channels is sum_i e_i |P_i|^2, e_i being how
 //! far R_ii may be.

@@ -1,5 +1,5 @@
-//! The file in the watched folder that asks producers for a pause while shards come faster than they
-//! are taken. What of it is promised to producers is in docs/recording.md.
+//! The file in the watched folder that asks producers for a pause while shards come faster than
+//! they are taken. What of it is promised to producers is in docs/recording.md.
 
 use std::io::Result;
 use std::path::{Path, PathBuf};

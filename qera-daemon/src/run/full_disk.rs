@@ -1,5 +1,5 @@
-//! What a live run does where the disk is full: it waits for room, says so, and goes on as if nothing
-//! had been.
+//! What a live run does where the disk is full: it waits for room, says so, and goes on as if
+//! nothing had been.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::{Path, PathBuf};

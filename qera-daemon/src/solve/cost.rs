@@ -111,9 +111,9 @@ impl Quantity {
         }
     }
 
-    /// E twice, and of folds: Q, T and R T; what a fold adds to these, W beside them; outputs of the
-    /// rows left out; the rows that are scored. Before, where there are candidates, their Krylov
-    /// basis; else the correction that was found.
+    /// E twice, and of folds: Q, T and R T; what a fold adds to these, W beside them; outputs of
+    /// the rows left out; the rows that are scored. Before, where there are candidates, their
+    /// Krylov basis; else the correction that was found.
     fn judging(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let auto = self.candidates > 1;

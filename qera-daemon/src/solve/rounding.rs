@@ -1,5 +1,5 @@
-//! A correction as it is written: rounded to the asked type, or to a wider one where that would lose
-//! too much or cannot hold it.
+//! A correction as it is written: rounded to the asked type, or to a wider one where that would
+//! lose too much or cannot hold it.
 
 use qera_core::dtype::FloatDtype;
 

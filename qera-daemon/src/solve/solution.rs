@@ -90,8 +90,8 @@ pub(crate) struct FailedLayer {
 }
 
 /// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error
-/// of a row, summed over the outputs, on the rows seen; where an imatrix stands in for rows, with its
-/// diagonal in the place of R.
+/// of a row, summed over the outputs, on the rows seen; where an imatrix stands in for rows, with
+/// its diagonal in the place of R.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSolution {
     /// Index into the selected layers.

@@ -1,6 +1,6 @@
 //! The file `shards` of a state: in 45 bytes each the shards that every snapshot holds. What is
-//! still asked of them is whether a content came before, and whether a file of the watched folder is
-//! one of them; the journal has what came after.
+//! still asked of them is whether a content came before, and whether a file of the watched folder
+//! is one of them; the journal has what came after.
 //!
 //! The file: [`MAGIC`], the number of shards (u64), [`BRIEF`] bytes each, BLAKE3 of all of that.
 //! Numbers are little-endian.
@@ -63,8 +63,8 @@ impl Brief {
         flags: 0,
     };
 
-    /// Of a shard that counts, by its content in hexadecimal and the digest of its file; `None` where
-    /// that content is no hash.
+    /// Of a shard that counts, by its content in hexadecimal and the digest of its file; `None`
+    /// where that content is no hash.
     pub(crate) fn of(
         content: &str,
         file: u64,

@@ -21,7 +21,8 @@ pub(crate) struct Fallback<'a> {
 }
 
 impl Fallback<'_> {
-    /// Reads what the state holds. Nothing is changed: whether it is enough is for the caller to say.
+    /// Reads what the state holds. Nothing is changed: whether it is enough is for the caller to
+    /// say.
     ///
     /// # Errors
     /// [`Fatal::Io`] for what cannot be read, [`Fatal::StateRefused`] for another version.
@@ -93,8 +94,8 @@ impl Fallback<'_> {
         Ok(lacking)
     }
 
-    /// Reads the sites that newer snapshots do not have; one that an index does not name had no rows
-    /// then.
+    /// Reads the sites that newer snapshots do not have; one that an index does not name had no
+    /// rows then.
     fn read_lacking(
         &self,
         path: &Path,

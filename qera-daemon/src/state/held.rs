@@ -1,5 +1,5 @@
-//! Which files of the watched folder the statistics hold already, read beside whoever works with the
-//! state.
+//! Which files of the watched folder the statistics hold already, read beside whoever works with
+//! the state.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::state::damage::damage_of;
 use crate::state::journal::Lines;
 use crate::state::snapshot::{Index, Snapshot, list};
 
-/// The last shard that the newest snapshot holds which has an index; `None` without one. What cannot
-/// be read ends the run, unless its loss is accepted.
+/// The last shard that the newest snapshot holds which has an index; `None` without one. What
+/// cannot be read ends the run, unless its loss is accepted.
 ///
 /// # Errors
 /// [`Fatal::Io`].

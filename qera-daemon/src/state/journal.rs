@@ -4,11 +4,12 @@
 //! A shard's number is its place in that order. A line is written before the shard is folded. It
 //! need not be on disk before a snapshot that depends on it is, which syncs the journal first. So
 //! after a loss of power any part of what no snapshot holds may be missing: from the first line on
-//! that is not whole the journal's end is dropped, and the shards in it are new again. A damaged line
-//! of a shard that a snapshot holds refuses the state.
+//! that is not whole the journal's end is dropped, and the shards in it are new again. A damaged
+//! line of a shard that a snapshot holds refuses the state.
 //!
-//! Lines of shards that every snapshot holds are taken out with each snapshot; what is still asked of
-//! those shards is in the file `shards` beside it (`briefs.rs`), which is durable before the lines go.
+//! Lines of shards that every snapshot holds are taken out with each snapshot; what is still asked
+//! of those shards is in the file `shards` beside it (`briefs.rs`), which is durable before the
+//! lines go.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -123,8 +124,8 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Reads a journal that lacks lines of at most so many shards, the first ones, up to the first
-    /// line that is not whole or does not follow. A content that counts already does not: after a loss
-    /// of power the lines behind those written last may be of an end that was dropped before.
+    /// line that is not whole or does not follow. A content that counts already does not: after a
+    /// loss of power the lines behind those written last may be of an end that was dropped before.
     pub(crate) fn parse(bytes: &[u8], lacking: u64) -> Self {
         let mut lines = Self::default();
         let (mut is_first, mut counting) = (true, HashMap::new());
@@ -220,8 +221,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens or begins the journal of a state whose newest snapshot holds the shards up to this
-    /// number. An end that was cut off is left where it is until the next line takes its place: a run
-    /// that ends before has changed nothing.
+    /// number. An end that was cut off is left where it is until the next line takes its place: a
+    /// run that ends before has changed nothing.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] naming the damaged line of a shard that a snapshot holds;
@@ -470,8 +471,8 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// What is asked of the journal is the same with briefs, also where the process ends between the
-    /// two files, and where a shard among them was lost.
+    /// What is asked of the journal is the same with briefs, also where the process ends between
+    /// the two files, and where a shard among them was lost.
     #[test]
     fn lines_that_every_snapshot_holds_are_taken_out() {
         let state = std::env::temp_dir().join(format!("qera-briefs-{}", std::process::id()));

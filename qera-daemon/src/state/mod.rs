@@ -48,8 +48,8 @@ use crate::weights::sites::{Shares, SiteRecord, Sites};
 /// Version of every file here. In version 1 `sites.json` named its sites by place, and the window
 /// was f32; in version 2 it did not say which modules are linear layers, and how they are named.
 const VERSION: u32 = 3;
-/// Version of the index of a snapshot whose rows came with weights: what reads version 3 alone would
-/// take its numbers of rows for their weights. Without weights no byte differs.
+/// Version of the index of a snapshot whose rows came with weights: what reads version 3 alone
+/// would take its numbers of rows for their weights. Without weights no byte differs.
 const VERSION_WITH_WEIGHTS: u32 = 4;
 /// And of one of which rows came as sums: what reads version 4 alone would take the means of such a
 /// site for those of all its rows.
@@ -145,7 +145,8 @@ impl SitesRecord {
     pub(crate) fn named_by(&self, names: NameMap, known: &Architectures) -> Self {
         let sites: Vec<_> = self.sites.iter().map(|of| of.renamed(&names)).collect();
         let mut shares = self.shares.renamed(&names);
-        // Each has the rows of its own; the architecture joins those of which one alone was gathered.
+        // Each has the rows of its own; the architecture joins those of which one alone was
+        // gathered.
         for site in &sites {
             let input = known.input_of(&site.name);
             let same = |of: &&SiteRecord| input.is_some() && known.input_of(&of.name) == input;

@@ -48,8 +48,8 @@ struct Versioned {
     version: u32,
 }
 
-/// The record in a sealed line of one of these versions. The version is looked at first: the rest of
-/// another may have any form.
+/// The record in a sealed line of one of these versions. The version is looked at first: the rest
+/// of another may have any form.
 ///
 /// # Errors
 /// [`SealError`].

@@ -55,8 +55,8 @@ impl<'a> SavedTensor<'a> {
         }
     }
 
-    /// Rows, in one tensor for each type that some are kept in, and one of the weights of those that
-    /// have some.
+    /// Rows, in one tensor for each type that some are kept in, and one of the weights of those
+    /// that have some.
     pub(crate) fn rows<I: Iterator<Item = StoredRows<'a>>>(
         name: &str,
         in_features: usize,

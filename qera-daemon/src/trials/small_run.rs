@@ -1,5 +1,5 @@
-//! A checkpoint of three small layers on two sites, shards for it, and runs of the daemon on them in
-//! this process.
+//! A checkpoint of three small layers on two sites, shards for it, and runs of the daemon on them
+//! in this process.
 
 use core::sync::atomic::AtomicBool;
 use std::path::{Path, PathBuf};

@@ -111,8 +111,8 @@ class Folder:
                 os.close(file)
 
     def waiting(self):
-        """Bytes of shards that wait, and of those that are being written; without end while the daemon asks for a
-        pause."""
+        """Bytes of shards that wait, and of those that are being written; without end while the
+        daemon asks for a pause."""
         total = 0
         with os.scandir(self.path) as entries:
             for entry in entries:

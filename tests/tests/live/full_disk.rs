@@ -1,5 +1,5 @@
-//! A disk without room: a live run waits for it, `status` says so, and nothing is lost. By calls that
-//! fail, and on a real small file system where one may be mounted.
+//! A disk without room: a live run waits for it, `status` says so, and nothing is lost. By calls
+//! that fail, and on a real small file system where one may be mounted.
 
 use core::time::Duration;
 use std::fs;

@@ -1,5 +1,5 @@
-"""The live run, in order: a server that is asked, a daemon that corrects it, and both killed in between. What was seen
-on the way is what the tests of test_live.py hold against each other."""
+"""The live run, in order: a server that is asked, a daemon that corrects it, and both killed in
+between. What was seen on the way is what the tests of test_live.py hold against each other."""
 
 import dataclasses
 import pathlib

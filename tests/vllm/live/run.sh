@@ -1,10 +1,11 @@
 #!/bin/sh
-# The `vllm` stage: a real vLLM server on CPUs, its own traffic recorded by the tap, corrected by a live daemon and
-# handed back (see the test_*.py files). Outside of the gate: 5.5 GB of packages, some ten minutes on two cores, 10 GB in WORK.
+# The `vllm` stage: a real vLLM server on CPUs, its own traffic recorded by the tap, corrected by a
+# live daemon and handed back (see the test_*.py files). Outside of the gate: 5.5 GB of packages,
+# some ten minutes on two cores, 10 GB in WORK.
 #
 #     tests/vllm/live/run.sh [NAME...]      only the suites of these names: base rows swaps live float
-#                                         overhead commands (without any: all but swaps and commands,
-#                                         with QERA_TEST_TIER=long all)
+#                                         overhead commands (without any: all but swaps and
+#                                         commands, with QERA_TEST_TIER=long all)
 #
 #     QERA_VLLM_VENV   vLLM's virtual environment (setup.sh makes it)
 #     QERA_SMOLLM2     a folder with model/, calibration.txt and evaluation.txt (default: made in WORK/source by

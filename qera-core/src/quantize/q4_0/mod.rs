@@ -6,7 +6,7 @@
 //! gets the eighth. With fl for the rounding of f32, nearest rounding is that of ggml's reference
 //! (`quantize_row_q4_0_ref`), as its source says it:
 //!
-//!   d' = m / -8,  i = fl(1 / d'),  c = min(15, trunc(fl(fl(x i) + 8.5))),  d = half_even(d' in f16),
+//!   d' = m / -8, i = fl(1 / d'), c = min(15, trunc(fl(fl(x i) + 8.5))), d = half_even(d' in f16),
 //!
 //! m the first of equal magnitudes. So a code is chosen by the scale before it was rounded, and
 //! halves go up (towards m's other side where d is negative): a rule of its own, not that of
@@ -25,8 +25,8 @@
 //! code 8, which is 0; GGUF itself has no such rows.
 //!
 //! Cost: about 10 flops an element in two passes over a block. Error: half a step, and a step for
-//! what lies beyond the seventh level opposite m. Source: ggml, `ggml-quants.c` and `ggml-common.h`;
-//! `gguf.quants` of its Python package computes the same.
+//! what lies beyond the seventh level opposite m. Source: ggml, `ggml-quants.c` and
+//! `ggml-common.h`; `gguf.quants` of its Python package computes the same.
 
 mod packed;
 

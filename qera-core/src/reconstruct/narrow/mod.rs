@@ -1,8 +1,8 @@
 //! QERA-exact in f32 and little memory, for devices: E comes column by column and is never held.
 //!
-//! **Derivation.** As [`reconstruct_exact`](super::reconstruct_exact), A = E V and B = V^T with V the
-//! k leading eigenvectors of G = E^T R E, found by applying G to a few columns at a time:
-//! `G X = E^T (R (E X))`, two passes over the columns of E. Between them stand w = k + 2 columns of m
+//! **Derivation.** As [`reconstruct_exact`](super::reconstruct_exact), A = E V and B = V^T with V
+//! the k leading eigenvectors of G = E^T R E, found by applying G to a few columns at a time: `G X
+//! = E^T (R (E X))`, two passes over the columns of E. Between them stand w = k + 2 columns of m
 //! numbers; no m x n and no m x m array but the packed R itself.
 //!
 //! The basis is as small as it can be: the block X of w columns and its image G X, 2 w columns
@@ -12,15 +12,16 @@
 //! more slowly than [`block_krylov`](crate::linalg::block_krylov()) with its 8 w vectors, whose
 //! memory a device has not.
 //!
-//! **What is f32**: R, E, the basis and every product; sums of more than 64 products, H = K^T G K and
-//! its eigenvectors are f64. G is known to 2^-20 of tr(G) by it, and V is orthonormal to 2^-22, so
-//! that the error is above that of the f64 routine by what the last cycle left and no more: on real
-//! layers at 3 bits by less than 2e-4 of it after three to eight cycles (test
+//! **What is f32**: R, E, the basis and every product; sums of more than 64 products, H = K^T G K
+//! and its eigenvectors are f64. G is known to 2^-20 of tr(G) by it, and V is orthonormal to 2^-22,
+//! so that the error is above that of the f64 routine by what the last cycle left and no more: on
+//! real layers at 3 bits by less than 2e-4 of it after three to eight cycles (test
 //! `narrow_solves_come_near_the_optimum`).
 //!
 //! **Cost.** Four passes over E and 2 w columns a cycle, `4 m n + 2 m^2` flops each; a small
 //! eigenproblem in f64 a cycle, `60 (2 w)^3` flops, which is most of
-//! it where f64 is done in software. Two passes besides, for the error without a correction and for A.
+//! it where f64 is done in software. Two passes besides, for the error without a correction and for
+//! A.
 //!
 //! References: as [`block_krylov`](crate::linalg::block_krylov()); QERA (ICLR 2025), theorem 1.
 

@@ -48,10 +48,10 @@
 //!
 //! # Cost
 //! 2 m n flops a row for d, with every column of E asked for once a block; and a shrink, with r the
-//! rows that are kept and those of the block: r^2 n for the Gram matrix in f64, about 60 r^3 for its
-//! eigenvectors by [Jacobi rotations](crate::linalg::jacobi_eigen()), 2 (l - 1) r n for the product.
-//! The Gram matrix squares the singular values, which costs eigenvalues below r eps of the largest:
-//! these are set to zero, and belong to what the bound leaves open anyway.
+//! rows that are kept and those of the block: r^2 n for the Gram matrix in f64, about 60 r^3 for
+//! its eigenvectors by [Jacobi rotations](crate::linalg::jacobi_eigen()), 2 (l - 1) r n for the
+//! product. The Gram matrix squares the singular values, which costs eigenvalues below r eps of the
+//! largest: these are set to zero, and belong to what the bound leaves open anyway.
 //!
 //! The caller chooses the block by the room that is lent. Large blocks mean fewer shrinks, of which
 //! each loses something; the eigenvectors cost least a row, r^3 / block, at blocks of l / 2. The
@@ -382,7 +382,8 @@ impl<'a> ErrorSketch<'a> {
         self.rows.len() / self.out_features
     }
 
-    /// Returns the leading eigenvalues of S^T S, in descending order up to the rounding of the rows.
+    /// Returns the leading eigenvalues of S^T S, in descending order up to the rounding of the
+    /// rows.
     pub fn eigenvalues(&self) -> impl Iterator<Item = f64> {
         self.rows
             .chunks_exact(self.out_features)

@@ -1,6 +1,6 @@
-//! A disk in memory, for tests: below `/simulated/NAME` lies the disk of this name. It counts what is
-//! asked of it, and is cut off or fails where it is told to ([`Trouble`]); what is there afterwards
-//! is for [`Image::after`] to say, which knows what was durable (`power.rs`).
+//! A disk in memory, for tests: below `/simulated/NAME` lies the disk of this name. It counts what
+//! is asked of it, and is cut off or fails where it is told to ([`Trouble`]); what is there
+//! afterwards is for [`Image::after`] to say, which knows what was durable (`power.rs`).
 //!
 //! Calls come from the threads of one run; each is one step under one lock.
 

@@ -1,7 +1,7 @@
 //! What a disk is found to be after its process is gone.
 //!
-//! After a kill everything that was written is there, as the system goes on. After a loss of power a
-//! file has the bytes that were synced last or, in any part, later ones or none; a folder has the
+//! After a kill everything that was written is there, as the system goes on. After a loss of power
+//! a file has the bytes that were synced last or, in any part, later ones or none; a folder has the
 //! names that were synced last, and any of the later changes, each whole or not at all. Names and
 //! bytes know nothing of each other: a name may be there whose bytes are not. A move between two
 //! folders may be found done by half, with both names, but never with none.

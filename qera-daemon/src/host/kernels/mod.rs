@@ -10,7 +10,8 @@
 //! memory.
 //!
 //! Which form runs is decided once, by the table in `auto` ([`Kernel::best`]) or by name
-//! (`--kernel`): a form is what numbers are multiplied by, and what pairs of bf16 rows are. The forms differ in the order of f32 sums, and bf16 products take numbers below 2^-126 for 0:
+//! (`--kernel`): a form is what numbers are multiplied by, and what pairs of bf16 rows are. The
+//! forms differ in the order of f32 sums, and bf16 products take numbers below 2^-126 for 0:
 //! entries of X^T X are within [`ENTRY_ERROR`] of sqrt(R_ii R_jj) of the exact ones in every form.
 //! Tiles, blocks and the tasks handed to cores are cut by sizes alone, so that no bit depends on
 //! the number of threads.

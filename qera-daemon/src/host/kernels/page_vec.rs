@@ -1,6 +1,7 @@
 //! Memory for large arrays of numbers: zeroed, at a cache line, so that no vector load touches two,
-//! and in huge pages where the system gives them. What an allocator would keep of R and E is no part
-//! of what was planned: it goes to the next array of the same size, or back to the system (`pages`).
+//! and in huge pages where the system gives them. What an allocator would keep of R and E is no
+//! part of what was planned: it goes to the next array of the same size, or back to the system
+//! (`pages`).
 //!
 //! A solve writes R and E once in f32 and reads them some twenty times. In pages of 4 KiB the first
 //! touch of that memory costs a fifth of a warm solve at 4096 x 4096; in pages of 2 MiB it is not

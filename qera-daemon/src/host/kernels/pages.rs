@@ -37,14 +37,14 @@ pub(crate) fn give_back() {
 pub(crate) struct Pages(Option<MmapMut>);
 
 impl Pages {
-    /// So many bytes and what the last page holds beyond them, all zero; `None` where the system has
-    /// no more.
+    /// So many bytes and what the last page holds beyond them, all zero; `None` where the system
+    /// has no more.
     pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
         Self::mapped(bytes, |again| again.fill(0))
     }
 
-    /// The same of any content, for who writes every byte before it is read. A debug build shows who
-    /// does not: the numbers are none.
+    /// The same of any content, for who writes every byte before it is read. A debug build shows
+    /// who does not: the numbers are none.
     pub(crate) fn unwritten(bytes: usize) -> Option<Self> {
         let mut pages = Self::mapped(bytes, |_| ())?;
         if cfg!(debug_assertions) {

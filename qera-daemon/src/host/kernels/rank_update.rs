@@ -2,9 +2,9 @@
 //! ([`fold_products`]), or multiplied with one and summed ([`trace_products`]).
 //!
 //! The triangle's rows are cut into tasks of [`TASK_CHANNELS`]: a task's `columns` panels
-//! (`packed_block`) stay in the second-level cache while it goes through the `lanes` panels from its
-//! diagonal to the right, and its rows of the triangle are one contiguous, disjoint piece of memory,
-//! which is what makes the tasks safe to spread over cores.
+//! (`packed_block`) stay in the second-level cache while it goes through the `lanes` panels from
+//! its diagonal to the right, and its rows of the triangle are one contiguous, disjoint piece of
+//! memory, which is what makes the tasks safe to spread over cores.
 //!
 //! Cost: m (m + 1) flops a row, and one pass over the triangle for each block. The blocking is that
 //! of Goto and van de Geijn, ACM TOMS 34 (2008) 12.
@@ -41,8 +41,8 @@ pub struct Scratch {
     pairs: PageVec<u32>,
 }
 
-/// Bytes of a [`Scratch`] after so many rows of this width and type; rows with weights are packed as
-/// f32 ones.
+/// Bytes of a [`Scratch`] after so many rows of this width and type; rows with weights are packed
+/// as f32 ones.
 #[must_use]
 pub(crate) fn scratch_bytes(
     kernel: Kernel,
@@ -62,8 +62,8 @@ pub(crate) fn trace_bytes(rows: usize, columns: usize) -> usize {
 }
 
 /// Folds X^T X of the rows into the means `packed` (upper triangle by rows). `begin` is asked once
-/// for each block, with its number of rows, how the block changes a mean. Of rows with weights it is
-/// X^T W X in units of `row_weights`.
+/// for each block, with its number of rows, how the block changes a mean. Of rows with weights it
+/// is X^T W X in units of `row_weights`.
 pub fn fold_products(
     host: Compute<'_>,
     rows: StoredRows<'_>,

@@ -2,8 +2,8 @@
 //!
 //! With w the weights of the rows of a site, and every sum over rows whose weight is above 0:
 //!
-//! - R = sum w x^T x / sum w; the mean, the deviations M2 = sum w (x - mean)^2, and E|x| = sum w |x|
-//!   / sum w the same; a batch's mean of |x| is over the weights of the batch (the reference's
+//! - R = sum w x^T x / sum w; the mean, the deviations M2 = sum w (x - mean)^2, and E|x| = sum w
+//!   |x| / sum w the same; a batch's mean of |x| is over the weights of the batch (the reference's
 //!   maximum is over these means).
 //! - The error of a block that judges (of the window, of the rows aside) is the mean over its rows
 //!   by weight. Blocks count alike, whatever they weigh, as they do whatever their length: an
@@ -11,17 +11,18 @@
 //! - Counts of rows (solve points, what is starved, the manifest) are counts: weights change none.
 //! - Where it matters how much is known, N is the effective number of rows, (sum w)^2 / sum w^2
 //!   (Kish, Survey Sampling, 8.2): a mean whose weights differ varies like one of so many rows. It
-//!   decides a = m / (m + N), the rule for a W~, and which channels hardly vary. It is the number of
-//!   rows where all weigh the same, so that a factor common to all weights changes nothing.
+//!   decides a = m / (m + N), the rule for a W~, and which channels hardly vary. It is the number
+//!   of rows where all weigh the same, so that a factor common to all weights changes nothing.
 //!
 //! X^T W X is formed as the product of the rows times sqrt(w) with themselves: one panel of packed
-//! rows serves as both factors as it does without weights, and what comes out is X'^T X' of rows that
-//! exist, so that R stays positive semidefinite to the same rounding. w x times x has one rounding
-//! less, but its two factors differ by the size of w: what overflows, and what is lost below the
-//! smallest number, would then depend on the weights. sqrt(w) is off by 2^-25 of itself, alike in all
-//! channels of a row, which is a weight that is off by 2^-24; a scaled number by 2^-24, as a product
-//! is. Weights are taken in units of a power of 4 that none of them exceeds: sqrt(w) is at most 1 and
-//! no product grows, whatever the weights; a power of 4 common to all weights changes no bit.
+//! rows serves as both factors as it does without weights, and what comes out is X'^T X' of rows
+//! that exist, so that R stays positive semidefinite to the same rounding. w x times x has one
+//! rounding less, but its two factors differ by the size of w: what overflows, and what is lost
+//! below the smallest number, would then depend on the weights. sqrt(w) is off by 2^-25 of itself,
+//! alike in all channels of a row, which is a weight that is off by 2^-24; a scaled number by
+//! 2^-24, as a product is. Weights are taken in units of a power of 4 that none of them exceeds:
+//! sqrt(w) is at most 1 and no product grows, whatever the weights; a power of 4 common to all
+//! weights changes no bit.
 
 use core::ops::Range;
 

@@ -1,8 +1,8 @@
 //! A packed block whose tiles are summed by AMX, or by its model: 32 x 32 sums at a time.
 //!
 //! Panels are cut into blocks of 16 steps (`micro::amx`). As lanes a block has 32 channels for each
-//! step, as columns 16 steps for each channel; where numbers are split, a block of their upper parts
-//! stands before one of their lower ones.
+//! step, as columns 16 steps for each channel; where numbers are split, a block of their upper
+//! parts stands before one of their lower ones.
 
 use core::ops::Range;
 
@@ -55,7 +55,8 @@ pub(crate) fn pack_whole(rows: StoredRows<'_>, first: usize, panel: &mut [u32], 
     padding.fill(0);
 }
 
-/// Packs f16 rows as sums of two bf16 numbers: the upper 8 of the 11 significant bits, and the rest.
+/// Packs f16 rows as sums of two bf16 numbers: the upper 8 of the 11 significant bits, and the
+/// rest.
 pub(crate) fn pack_split(rows: StoredRows<'_>, first: usize, panel: &mut [u32], width: usize) {
     let (m, count) = (rows.in_features, rows.rows());
     let held = width.min(m - first);

@@ -1,9 +1,9 @@
 //! Rounds one layer.
 //!
 //! `feedback`: once under R_a. `projected` (docs/design/mathematics.md, "Rounding"): rounds of
-//! feedback under what A leaves of R_a, each followed by the A and B that QERA-exact has for the new
-//! E, as long as that helps; then rounds of descent, each under what the newest A leaves. The A and
-//! B of the adapter are solved afterwards, as for any W~.
+//! feedback under what A leaves of R_a, each followed by the A and B that QERA-exact has for the
+//! new E, as long as that helps; then rounds of descent, each under what the newest A leaves. The A
+//! and B of the adapter are solved afterwards, as for any W~.
 
 use faer::Mat;
 use qera_core::quantize::Levels;

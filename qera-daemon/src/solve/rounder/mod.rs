@@ -1,9 +1,8 @@
 //! W~ of a site's layers, rounded under what its rows say of R.
 //!
 //! What judges W~ must not have made it: every fourth block of the window is taken out of R first,
-//! where that leaves an R, and only those, and rows that come later, say how good W~ and its adapter
-//! are. `layer` rounds
-//! one layer, `worth` measures it.
+//! where that leaves an R, and only those, and rows that come later, say how good W~ and its
+//! adapter are. `layer` rounds one layer, `worth` measures it.
 
 pub(crate) mod layer;
 mod worth;
@@ -29,8 +28,8 @@ const JUDGES: usize = 4;
 /// Least share of the weight that the other rows have: W~ is made from them alone. Without weights
 /// they have more: a block has 64 to 1,024 rows.
 const LEFT_MIN: f64 = 1.0 / 16.0;
-/// The rule's strength: a = 3 m / (3 m + N), N being the effective number of rows. Rounding has more
-/// degrees of freedom than a solve and overfits more.
+/// The rule's strength: a = 3 m / (3 m + N), N being the effective number of rows. Rounding has
+/// more degrees of freedom than a solve and overfits more.
 const STRENGTH: f64 = 3.0;
 /// What `auto` multiplies the rule's odds by, those of the rule first: it wins ties.
 const ODDS: [f64; 3] = [1.0, 0.5, 2.0];

@@ -1,9 +1,9 @@
 //! Inputs by the million for each parser and each file of the state. An input is a function of the
 //! target and a number, so that a number is all that has to be kept of one that found something.
 //!
-//! A target reads an input as the daemon does, and holds what is accepted against a second reader or
-//! against its own encoding; it panics where they differ. Checksums and hashes of most inputs are
-//! made valid again, so that the content behind them is reached.
+//! A target reads an input as the daemon does, and holds what is accepted against a second reader
+//! or against its own encoding; it panics where they differ. Checksums and hashes of most inputs
+//! are made valid again, so that the content behind them is reached.
 //!
 //! `cargo test` runs a few inputs of each. `./ci.sh fuzz` runs `QERA_FUZZ` of each, from the number
 //! on that `QERA_FUZZ_LEDGER` names for a target (its file adds up), and prints what was run.

@@ -1,5 +1,5 @@
-//! The sound files that inputs are made of: those of the fixture, those that other people's software
-//! wrote, and what one run of the daemon leaves.
+//! The sound files that inputs are made of: those of the fixture, those that other people's
+//! software wrote, and what one run of the daemon leaves.
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -11,9 +11,9 @@
 //! | any other | portable | portable | portable |
 //!
 //! An instruction is not worth the same everywhere. `vdpbf16ps` has twice the products of an f32
-//! multiply-add: Zen 4 begins as many of either in a cycle, Sapphire Rapids a quarter, so that there
-//! X^T X of 2,048 rows of 4096 took 0.485 s by it and 0.37 s as f32. A CPU of which nothing was
-//! measured gets the widest f32 products that it has. AMX's row stands on the rates in Intel's
+//! multiply-add: Zen 4 begins as many of either in a cycle, Sapphire Rapids a quarter, so that
+//! there X^T X of 2,048 rows of 4096 took 0.485 s by it and 0.37 s as f32. A CPU of which nothing
+//! was measured gets the widest f32 products that it has. AMX's row stands on the rates in Intel's
 //! manuals (`micro::amx`): it was not run on such a CPU. Where the operating system gives no
 //! permission for its tiles, or their trial product is wrong, `auto` does without, and the log says
 //! why.

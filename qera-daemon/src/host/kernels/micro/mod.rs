@@ -17,8 +17,8 @@
 //!
 //! The only `unsafe` of the kernels is in this folder: a hint here, in `x86.rs` and `neon.rs` loads
 //! and stores through references to whole vectors, and the calls of functions that need a CPU
-//! feature, which [`Kernel`](super::Kernel) has found; in `amx` three pieces of assembly and a system
-//! call.
+//! feature, which [`Kernel`](super::Kernel) has found; in `amx` three pieces of assembly and a
+//! system call.
 
 #![allow(
     unsafe_code,

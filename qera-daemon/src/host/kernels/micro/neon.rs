@@ -1,10 +1,10 @@
 //! The form of 64-bit ARM: 8 lanes, 8 columns, 16 of the 32 registers are sums.
 //!
-//! A multiply-add takes one number of a register as its factor for all lanes (`fmla` by element), so
-//! that numbers of `b` are loaded four at a time and never broadcast: 8 of one step where they are
-//! packed, 4 steps of each column where columns lie in memory. A packed step is 16 multiply-adds of
-//! 4 lanes and two loads of two registers each; 16 sums keep busy four pipes of four cycles, which
-//! is more than boards have.
+//! A multiply-add takes one number of a register as its factor for all lanes (`fmla` by element),
+//! so that numbers of `b` are loaded four at a time and never broadcast: 8 of one step where they
+//! are packed, 4 steps of each column where columns lie in memory. A packed step is 16
+//! multiply-adds of 4 lanes and two loads of two registers each; 16 sums keep busy four pipes of
+//! four cycles, which is more than boards have.
 
 use core::arch::aarch64::{
     float32x2_t, float32x4_t, float64x2_t, vcvt_f64_f32, vdup_n_f32, vdupq_n_f32, vdupq_n_f64,

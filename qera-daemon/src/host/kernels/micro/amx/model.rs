@@ -1,6 +1,6 @@
-//! The tile instructions in plain Rust, as Intel's manual defines them (Software Developer's Manual,
-//! volume 2, TILELOADD, TDPBF16PS, TILESTORED): the oracle of the hardware, and what runs the
-//! program where there is none.
+//! The tile instructions in plain Rust, as Intel's manual defines them (Software Developer's
+//! Manual, volume 2, TILELOADD, TDPBF16PS, TILESTORED): the oracle of the hardware, and what runs
+//! the program where there is none.
 //!
 //! `tdpbf16ps` sums the even and the odd numbers of the pairs apart, each by fused multiply-adds
 //! from 0 on, adds the two, and adds that to the tile. Every step rounds to nearest, ties to even,
@@ -135,8 +135,8 @@ impl RowOfB {
 
 /// x y + sum, rounded once, also where the product is below the smallest normal number.
 fn fused(x: f32, y: f32, sum: f32) -> f32 {
-    // A result is subnormal if it is so rounded to 24 bits: the largest of these is 2^-126 - 2^-150,
-    // and what lies half way to 2^-126 or beyond becomes that.
+    // A result is subnormal if it is so rounded to 24 bits: the largest of these is 2^-126 -
+    // 2^-150, and what lies half way to 2^-126 or beyond becomes that.
     const HALF_WAY: f64 = f32::MIN_POSITIVE as f64 * (1.0 - 1.0 / (1 << 25) as f64);
     let exact = f64::from(x) * f64::from(y) + f64::from(sum);
     let rounded = x.mul_add(y, sum);

@@ -1,9 +1,9 @@
 //! The tile program: what the CPU runs and what the model interprets, from one list.
 //!
 //! A product takes 32 channels in rows (A) and 32 in columns (B), two tiles each, and sums 32 x 32
-//! products over all steps in tiles 0 to 3. Offsets are in bytes. A block of 16 steps is 2 KiB of A,
-//! one tile after the other, and 2 KiB of B, whose rows are both tiles side by side. Numbers that
-//! were split have a block of the upper parts and then one of the lower parts.
+//! products over all steps in tiles 0 to 3. Offsets are in bytes. A block of 16 steps is 2 KiB of
+//! A, one tile after the other, and 2 KiB of B, whose rows are both tiles side by side. Numbers
+//! that were split have a block of the upper parts and then one of the lower parts.
 
 /// Bytes from row to row of a tile of A.
 pub(super) const A_STRIDE: usize = 64;
