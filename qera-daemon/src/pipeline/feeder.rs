@@ -13,6 +13,7 @@ use crate::observe::systemd;
 use crate::observe::waiting::WaitingForConvergence;
 use crate::pipeline::context::Context;
 use crate::pipeline::dealer::Dealer;
+use crate::pipeline::lull::Lull;
 use crate::pipeline::outcome::{Drained, UnreadShards};
 use crate::pipeline::pause::PauseFile;
 use crate::pipeline::supply::ShardSupply;
@@ -32,6 +33,7 @@ pub(crate) struct Feeder<'a> {
     /// Whether that generation did not pass its check, or was not written because layers wait for
     /// rows. It is tried again at the end, when the reason may be gone, or else is said again.
     unwritten: bool,
+    lull: Lull,
     /// Whether the statistics hold rows of earlier runs, and this one has no solution of them yet.
     pub(crate) restored_unsolved: bool,
     pub(crate) unsaved_since: Option<Instant>,
@@ -77,6 +79,7 @@ impl<'a> Feeder<'a> {
             dealer,
             published,
             unwritten: false,
+            lull: Lull::new(watching.idle),
             unsaved_since: None,
             saving: Duration::ZERO,
             cut_short: false,
@@ -109,7 +112,7 @@ impl<'a> Feeder<'a> {
             if fresh {
                 fresh_at = clock::now();
             }
-            let idle = !fresh && clock::since(fresh_at) >= self.context.settings.source.idle;
+            let idle = !fresh && clock::now() >= self.lull.ends(fresh_at);
             if idle && self.context.going() {
                 self.publish_idle()?;
             } else {
@@ -125,7 +128,7 @@ impl<'a> Feeder<'a> {
         let watching = &self.context.settings.source;
         let new = self.news() || self.unsaved_since.is_some();
         let mut deadline = clock::now() + watching.rescan;
-        let idle_at = new.then(|| fresh_at + watching.idle);
+        let idle_at = new.then(|| self.lull.ends(fresh_at));
         let changed = core::mem::take(&mut self.changed).then(|| clock::now() + LOOK_AGAIN);
         let verdict = self.supply.intake.next_verdict();
         self.context.reporter.say_repeated(false);
@@ -246,7 +249,8 @@ impl<'a> Feeder<'a> {
         self.restored_unsolved = false;
         let gathered = &self.supply.gathered;
         self.published = Some(gathered.digest.clone());
-        let drained = self.dealer.drain(gathered, unread);
+        let dealer = &self.dealer;
+        let drained = self.lull.solve(|| dealer.drain(gathered, unread));
         self.unwritten = matches!(drained, Drained::Rejected | Drained::Gathering);
         drained
     }

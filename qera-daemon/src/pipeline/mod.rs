@@ -43,6 +43,7 @@ pub(crate) mod ingest_meter;
 pub(crate) mod layer_outcomes;
 pub(crate) mod ledger;
 pub(crate) mod listener;
+mod lull;
 pub(crate) mod outcome;
 pub(crate) mod pause;
 pub(crate) mod publisher;

@@ -110,8 +110,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) after_convergence: Option<String>,
 
-    /// A folder without new shards for so long is solved and published, however small the gain
-    /// [default: 10]
+    /// A folder without new shards for so long, and for as long as the last such solve took, is
+    /// solved and published, however small the gain [default: 10]
     #[arg(long, value_name = "SECONDS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle_publish: Option<f64>,
