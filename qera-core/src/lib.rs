@@ -60,3 +60,8 @@ pub mod quantize;
 pub mod reconstruct;
 pub mod rows;
 pub mod statistics;
+
+/// The example of the README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
