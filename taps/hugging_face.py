@@ -73,10 +73,10 @@ CACHE = re.compile(r"past|cache|mems")
 # Families in Transformers of which no layer reads [length, batch], or rows that are no tokens, in
 # three dimensions.
 BATCH_MAJOR = frozenset(
-    """albert bart bert bloom camembert codegen cohere distilbert electra falcon gemma gemma2 gemma3 glm gpt2
-    gpt_bigcode gpt_neo gpt_neox gptj granite llama m2m_100 marian mbart mistral mixtral modernbert mpnet mt5 olmo olmo2
-    opt pegasus phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe roberta smollm3 stablelm starcoder2 t5 umt5 whisper
-    xlm_roberta""".split()
+    """albert bart bert bloom camembert codegen cohere distilbert electra falcon gemma gemma2
+    gemma3 glm gpt2 gpt_bigcode gpt_neo gpt_neox gptj granite llama m2m_100 marian mbart
+    mistral mixtral modernbert mpnet mt5 olmo olmo2 opt pegasus phi phi3 qwen2 qwen2_moe
+    qwen3 qwen3_moe roberta smollm3 stablelm starcoder2 t5 umt5 whisper xlm_roberta""".split()
 )
 HIDDEN, BIAS = -9000.0, -100.0  # additive masks: hidden at or below the first, seen from the second on
 KINDS_SAID = 6

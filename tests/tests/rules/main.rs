@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod circles;
+mod comments;
 mod crates;
 mod design_pages;
 mod documents;

@@ -30,6 +30,14 @@ pub(crate) fn markdown() -> Vec<Source> {
     found
 }
 
+/// Reads every file of an extension among the taps, which run in other people's programs.
+pub(crate) fn taps(extension: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    collect("taps", extension, &mut found);
+    assert!(!found.is_empty(), "no .{extension} file was found");
+    found
+}
+
 /// Reads every file of an extension in the folders that are the project's own.
 pub(crate) fn sources(extension: &str) -> Vec<Source> {
     let mut found = Vec::new();

@@ -70,8 +70,8 @@ impl<'a> PackedWeight<'a> {
     /// Checks the tensors.
     ///
     /// # Errors
-    /// [`PackedError`]: one that is missing, or not of the type or shape that widths, bits and groups
-    /// ask for; inputs of no group.
+    /// [`PackedError`]: a tensor is missing, or is not of the type or shape that widths, bits and
+    /// groups ask for; an input belongs to no group.
     pub(crate) fn new(
         scheme: Scheme,
         widths: Widths,
