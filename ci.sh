@@ -10,6 +10,23 @@ stage_fmt() {
     cargo fmt --all --check
     cargo fmt --manifest-path ci/no_std_proof/Cargo.toml --check
     cargo fmt --manifest-path firmware/Cargo.toml --check
+    commit_subjects
+}
+
+# Subjects of commits have at most 72 characters. Those up to this commit are older than the rule.
+subjects_since=5da5b53f7f00
+commit_subjects() {
+    local subjects wide
+    if ! git cat-file -e "$subjects_since^{commit}" 2>/dev/null; then
+        echo "ci.sh: commit subjects are not checked: this is no git checkout that holds $subjects_since" >&2
+        return 0
+    fi
+    subjects=$(git log --format='%h %s' "$subjects_since..HEAD")
+    wide=$(awk '{ subject = substr($0, index($0, " ") + 1) } length(subject) > 72' <<<"$subjects")
+    [ -z "$wide" ] || {
+        printf 'ci.sh: commit subjects of more than 72 characters:\n%s\n' "$wide" >&2
+        return 1
+    }
 }
 
 stage_clippy() {
