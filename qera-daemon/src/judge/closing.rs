@@ -28,17 +28,17 @@ use crate::weights::site_layers::SiteLayers;
 
 use qera_core::statistics::student_t_quantile;
 
-/// Of the limits that re-open a site.
+/// The confidence level of the limits that re-open a site.
 const DRIFT_CONFIDENCE: f64 = 0.99;
 
-/// What a solve point changes.
+/// What a solve point changes about the folding of a site's rows.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum FoldingChange {
-    /// Nothing.
+    /// The site goes on as before.
     None,
     /// The site leaves rows out from here on.
     Closed,
-    /// It folds all of them again: which of its layers, by their place in the site, have drifted.
+    /// The site folds all rows again. Each layer that drifted is named by its place in the site.
     Reopened(Vec<(usize, Drift)>),
 }
 
@@ -47,9 +47,9 @@ pub(crate) enum FoldingChange {
 pub(crate) enum Drift {
     /// The error, relative to no correction, was `before` when the site was closed and is `now`.
     Error {
-        /// q_0.
+        /// q_0, the relative error when the site was closed.
         before: f64,
-        /// q.
+        /// q, the relative error on the new rows.
         now: f64,
     },
     /// The latest solve gained at least so much.
@@ -57,13 +57,13 @@ pub(crate) enum Drift {
 }
 
 impl SiteProgress {
-    /// Whether rows are left out.
+    /// Whether the site leaves rows out.
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.folding == Folding::Closed
     }
 
-    /// Whether the evidence of the next solve point can close or re-open the site.
+    /// Whether the evidence of the next solve point can close the site or re-open it.
     #[must_use]
     pub(crate) fn folding_may_change(&self, tolerance: f64) -> bool {
         let nearly = |layer: &LayerProgress| {
@@ -73,7 +73,7 @@ impl SiteProgress {
         self.is_closed() || self.layers.iter().all(nearly)
     }
 
-    /// Closes or re-opens the site by the evidence that there is.
+    /// Closes or re-opens the site by the evidence of its layers.
     pub(crate) fn update_folding(&mut self, tolerance: f64) -> FoldingChange {
         if self.is_closed() {
             let layers = self.layers.iter().enumerate();
@@ -102,7 +102,7 @@ impl SiteProgress {
         FoldingChange::Closed
     }
 
-    /// Opens the site in a run that leaves no rows out; evidence goes on.
+    /// Opens the site again in a run that leaves no rows out; its evidence is kept.
     pub(crate) fn open(&mut self) {
         self.folding = Folding::Open;
         for layer in &mut self.layers {
@@ -110,7 +110,7 @@ impl SiteProgress {
         }
     }
 
-    /// What is to be told of its layers.
+    /// Summaries of the layers' progress, for status and log.
     #[must_use]
     pub(crate) fn summaries(&self, tolerance: f64) -> Vec<LayerSummary> {
         let of_layer = |layer: &LayerProgress| LayerSummary {
@@ -125,10 +125,11 @@ impl SiteProgress {
 }
 
 impl LayerProgress {
-    /// What the latest evidence shows against the reference; `None` for no drift.
+    /// The drift that the latest evidence shows against the evidence of closing; `None` for no
+    /// drift.
     fn drift(&self, tolerance: f64) -> Option<Drift> {
         let (reference, latest) = (self.reference?, self.evidence.last()?);
-        // Where no row changes the correction, none helps.
+        // Where rows cannot change the correction, more of them cannot help.
         if self.insensitive_to_rows || latest.blocks < BLOCKS_MIN {
             return None;
         }
@@ -143,7 +144,7 @@ impl LayerProgress {
         (gain_lower > tolerance).then_some(Drift::Gain(gain_lower))
     }
 
-    /// What was known of the rows before the drift does not count any more.
+    /// Drops the evidence of the rows before the drift, which does not count any more.
     fn begin_anew(&mut self) {
         self.evidence.clear();
         self.reference = None;
@@ -154,7 +155,7 @@ impl LayerProgress {
 }
 
 impl Evidence {
-    /// The error left, relative to no correction.
+    /// The error that the correction leaves, relative to no correction.
     fn relative(&self) -> f64 {
         if self.error_without > 0.0 {
             self.error / self.error_without
@@ -163,18 +164,18 @@ impl Evidence {
         }
     }
 
-    /// The half-width of the error left at the level of drifts.
+    /// The half-width of the relative error at the confidence level of drifts.
     fn drift_half_width(&self) -> Option<f64> {
         Some(self.relative_half_width? * self.widening())
     }
 
-    /// The lower limit of the gain at the level of drifts.
+    /// The lower limit of the gain at the confidence level of drifts.
     fn gain_lower(&self) -> Option<f64> {
         let gain = self.gain?;
         Some(gain - (self.gain_upper? - gain) * self.widening())
     }
 
-    /// How much wider intervals are at the level of drifts.
+    /// The factor by which intervals are wider at the level of drifts than at 95 %.
     fn widening(&self) -> f64 {
         let degrees = self.blocks.saturating_sub(1) as f64;
         let quantile = |confidence: f64| student_t_quantile(0.5 + confidence / 2.0, degrees);
@@ -182,7 +183,8 @@ impl Evidence {
     }
 }
 
-/// A solve point of a site whose R is what it was: the corrections are scored, none is solved.
+/// Runs a solve point of a site whose R has not changed: corrections are scored, and none is
+/// solved.
 ///
 /// # Errors
 /// [`Fatal`] naming the layer: a NaN or infinite weight.
@@ -253,7 +255,7 @@ mod tests {
         progress.layers.push(LayerProgress::default());
         assert!(!progress.folding_may_change(TOLERANCE));
         assert_eq!(progress.update_folding(TOLERANCE), FoldingChange::None);
-        // Nothing is known yet of what a insensitive_to_rows layer leaves.
+        // Nothing is known yet of the error that a layer leaves which is insensitive to rows.
         progress.layers[1].insensitive_to_rows = true;
         assert!(progress.folding_may_change(TOLERANCE));
         assert_eq!(progress.update_folding(TOLERANCE), FoldingChange::None);

@@ -32,17 +32,17 @@ use crate::judge::scores::BlockErrors;
 use crate::judge::shared_basis::{FoldedLayer, SharedBasis};
 use crate::judge::training::{Images, Training};
 
-/// A layer, where its folds begin, and what is asked of them.
+/// A layer, the basis in which the search of each of its folds begins, and the candidates to score.
 pub(crate) struct CrossFitting<'a> {
     pub(crate) layer: FoldedLayer<'a>,
     pub(crate) basis: SharedBasis,
-    /// The candidates for a.
+    /// The candidates for the shrinkage a.
     pub(crate) candidates: &'a [f64],
-    /// Those a by which what Q lacks is looked for.
+    /// The shrinkages a for which each fold looks for what Q lacks.
     pub(crate) blends: &'a [f64],
 }
 
-/// Where the corrections of a fold are found.
+/// The space [Q W] in which the corrections of a fold are found.
 struct FoldSpace {
     /// s (E W)^T: w x m.
     t: Mat<f64>,
@@ -51,7 +51,8 @@ struct FoldSpace {
 }
 
 impl CrossFitting<'_> {
-    /// Adds the errors of the blocks of a fold, in their order. Rows are widened in `wide`.
+    /// Adds the errors of a fold's blocks, in their order. `wide` is memory in which rows are
+    /// widened.
     ///
     /// # Errors
     /// [`SolveError`]: products that overflow.
@@ -155,7 +156,7 @@ impl CrossFitting<'_> {
     }
 }
 
-/// What belongs to Q, for Q times this rotation.
+/// What belongs to the columns of Q (T, R T), after Q was multiplied by this rotation.
 fn rotated(of: &Mat<f64>, rotation: &Mat<f64>) -> Mat<f64> {
     if of.nrows() == 0 {
         return Mat::new();

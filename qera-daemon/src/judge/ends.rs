@@ -1,17 +1,19 @@
-//! Small matrices under R and under its diagonal, between which those of all candidates lie.
+//! A small matrix under R and under R's diagonal. The matrix under any shrinkage is a blend of the
+//! two, so that these ends serve all candidates.
 
 use faer::Mat;
 
-/// A small matrix under each end between which candidates lie.
+/// A small matrix under both ends of the blend R_a = (1 - a) R + a diag(R).
 pub(crate) struct Ends {
-    /// Under R; `None` where no candidate has a part of it.
+    /// The matrix under R; `None` where every candidate has a = 1.
     pub(crate) full: Option<Mat<f64>>,
-    /// Under its diagonal, or that of a method; `None` where no candidate has a part of it.
+    /// The matrix under R's diagonal, or under that of a diagonal method; `None` where every
+    /// candidate has a = 0.
     pub(crate) diagonal: Option<Mat<f64>>,
 }
 
 impl Ends {
-    /// Under the shrinkage a.
+    /// The matrix under the shrinkage a.
     pub(crate) fn blend(&self, a: f64) -> Mat<f64> {
         match (&self.full, &self.diagonal) {
             (Some(full), Some(diagonal)) => full * faer::Scale(1.0 - a) + diagonal * faer::Scale(a),
@@ -20,8 +22,8 @@ impl Ends {
         }
     }
 
-    /// This between T and itself, with that between T and U and that between U and itself: between
-    /// [T U] and itself.
+    /// Joins [T U]^T S [T U] from its parts: `self` is T^T S T, `beside` is T^T S U, `own` is U^T S
+    /// U.
     pub(crate) fn bordered(&self, beside: &Self, own: &Self) -> Self {
         let part = |of: fn(&Self) -> &Option<Mat<f64>>| {
             let (first, beside, own) =

@@ -17,25 +17,26 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::factors::WrittenCorrection;
 
 pub(crate) const CONFIDENCE: f64 = 0.95;
-/// Fewer blocks say nothing about convergence.
+/// With fewer blocks than this, evidence says nothing about convergence.
 pub(crate) const BLOCKS_MIN: u64 = 8;
-/// Rows that are multiplied at a time.
+/// Rows that are multiplied together.
 pub(crate) const GROUP_ROWS: usize = 512;
 
-/// What new rows said at a solve point about the corrections of earlier ones.
+/// The evidence of one solve point: how corrections of earlier solve points did on rows newer than
+/// they are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Rows of the site when it was scored.
+    /// Rows that the site had when the corrections were scored.
     pub(crate) rows: u64,
     /// Rows of the blocks that count.
     pub(crate) rows_tested: u64,
-    /// Those blocks: with an error to correct.
+    /// Blocks that count: those with an error to correct.
     pub blocks: u64,
-    /// Mean error a row of the latest correction, on rows that it had not seen.
+    /// Mean error per row of the latest correction, on rows that it had not seen.
     pub error: f64,
-    /// Half-width of its 95 % interval; null below two blocks.
+    /// Half-width of the 95 % interval of `error`; null below two blocks.
     pub half_width: Option<f64>,
-    /// The same rows without correction.
+    /// Mean error per row of the same rows without correction.
     pub(crate) error_without: f64,
     /// Half-width of the 95 % interval of `error` / `error_without`; null below two blocks.
     pub(crate) relative_half_width: Option<f64>,
@@ -52,12 +53,13 @@ impl Evidence {
     }
 }
 
-/// Scores corrections, the latest first, on blocks of rows: 2 m n flops a row, and 2 k (m + n) a
-/// correction. `None` where there is no correction or no block that says something. `error` is E,
-/// m x n by columns.
+/// Scores corrections, the latest first, on blocks of rows. Costs 2 m n flops a row, and 2 k (m +
+/// n) for each correction. `None` where there is no correction, or no block that counts. `error` is
+/// E, m x n by columns.
 ///
-/// A block without an error to correct (rows that are all zero) says nothing of corrections, and
-/// does not count; of an E that is zero every block says that there is nothing to gain.
+/// A block without an error to correct (its rows are all zero) says nothing of corrections, and
+/// does not count. Where E itself is zero every block counts: it says that there is nothing to
+/// gain.
 #[must_use]
 pub fn score(
     rows: u64,
@@ -123,7 +125,7 @@ pub fn score(
     })
 }
 
-/// The rows of some blocks in f32, so many numbers.
+/// The rows of these blocks in f32; `length` is the number of their numbers.
 fn widened(blocks: &[Block], length: usize) -> Vec<f32> {
     let mut values = vec![0.0; length];
     let mut rest = &mut values[..];
@@ -136,17 +138,18 @@ fn widened(blocks: &[Block], length: usize) -> Vec<f32> {
     values
 }
 
-/// Blocks whose rows are multiplied together: their outputs are in memory at one time.
+/// Groups of successive blocks whose rows are multiplied together. The outputs of one group are in
+/// memory at a time.
 fn groups(blocks: &[Block]) -> impl Iterator<Item = &[Block]> {
     let largest = blocks.iter().map(Block::rows).max().unwrap_or(1).max(1);
     blocks.chunks((GROUP_ROWS / largest).max(1))
 }
 
-/// A ratio of means.
+/// A ratio of two means, with its uncertainty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ratio {
     value: f64,
-    /// Half-width of its 95 % interval; `None` below two blocks.
+    /// Half-width of the ratio's 95 % interval; `None` below two blocks.
     half_width: Option<f64>,
 }
 
@@ -155,7 +158,7 @@ fn ratio_of_means(parts: &[f64], whole: &[f64]) -> Ratio {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let mean_whole = mean(whole);
     if mean_whole <= 0.0 {
-        // Nothing is left.
+        // The correction leaves no error at all.
         return Ratio {
             value: 0.0,
             half_width: Some(0.0),
@@ -195,7 +198,7 @@ fn residual(x: MatRef<'_, f32>, y: &Mat<f32>, correction: &WrittenCorrection) ->
     rest
 }
 
-/// Mean over the rows of each block of ||y||^2, by their weights.
+/// For each block the mean of ||y||^2 over its rows, weighted by the rows' weights.
 fn block_errors(blocks: &[Block], y: &Mat<f32>) -> Vec<f64> {
     let mut squares = vec![0.0_f64; y.nrows()];
     for column in y.col_iter() {
@@ -268,7 +271,7 @@ mod tests {
         assert!(found.below(0.01));
     }
 
-    /// Rows count by their weights, blocks alike.
+    /// Within a block rows count by their weights; each block counts the same.
     #[test]
     fn the_error_of_a_block_is_a_mean_by_weight() {
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 2.0], 2);

@@ -1,5 +1,5 @@
-//! Whether a solve would pay: the gap between the correction that there is and the best one for the
-//! R of today.
+//! Whether a solve would pay: the gap between the layer's correction and the best one for the R of
+//! today.
 //!
 //! For C = E V V^T under R', f(C) = tr G' - tr(V^T G' V), so that the gap is sum_{i<=k}
 //! lambda_i(G') - tr(V^T G' V) >= 0 (docs/design/mathematics.md, "Gap"). One application of G' to
@@ -9,12 +9,11 @@
 //!
 //! Only for QERA-exact and QERA-approx: the other methods' S has another unit than f.
 //!
-//! A site whose layers could all gain less than a tenth of the tolerance is only scored at this
-//! solve point: what its corrections gained over those before, on rows newer than all of them. That
-//! is evidence like any other: the pair is the same, the rows are not, and the correction that was
-//! spared would have gained less still. The site is solved at the next point in any case, because a
-//! better shrinkage is found by solving only. The last generation is solved from everything, as
-//! always.
+//! A site whose layers could all gain less than a tenth of the tolerance is spared at this solve
+//! point: its two latest corrections are scored on newer rows, but nothing is solved. The score is
+//! evidence like that of any other solve point, because the rows are new; and the solve that was
+//! spared would have gained less still. The site is solved at the next point in any case, because
+//! only a solve finds a better shrinkage. The last generation is solved from everything, as always.
 
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
@@ -30,11 +29,12 @@ use crate::judge::progress::{LayerProgress, SiteProgress};
 use crate::judge::site_metric::site_metric;
 use crate::weights::site_layers::SiteLayers;
 
-/// The share of the tolerance that a solve has to be able to gain.
+/// A solve pays if it can gain more than this share of the tolerance.
 const WORTH: f64 = 0.1;
 
-/// Whether a solve could gain more than a tenth of the tolerance in one of the site's layers, or
-/// that is not known. Costs one application of G to the vectors kept, a layer.
+/// Whether a solve could gain more than a tenth of the tolerance in one of the site's layers. Where
+/// that is not known the answer is yes. Costs one application of G to the kept vectors of each
+/// layer.
 ///
 /// # Errors
 /// [`Fatal`] naming the layer: a NaN or infinite weight, or products that overflow.
@@ -46,7 +46,7 @@ pub(crate) fn pays(
     let known = |layer: &LayerProgress| {
         layer.insensitive_to_rows || (layer.solve.is_some() && layer.vectors.ncols() > 0)
     };
-    // The gap is one in f only where S is that of f, or its diagonal.
+    // The gap is measured in f only where S is R or its diagonal.
     let method = layers.settings.solve.method;
     if !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known) {
         return Ok(true);
@@ -69,7 +69,7 @@ pub(crate) fn pays(
         let gap = metric
             .and_then(|metric| gap(&ErrorOperand::new(compute, error, in_f64), &metric, layer))
             .map_err(failed)?;
-        // A NaN pays.
+        // A gap that is NaN counts as one that pays.
         let small = gap <= WORTH * layers.settings.convergence.tolerance * solved.error;
         if !small {
             return Ok(true);
@@ -78,7 +78,7 @@ pub(crate) fn pays(
     Ok(false)
 }
 
-/// What the layer's latest correction lacks of the optimum under this metric, about.
+/// An estimate of what the layer's latest correction lacks of the optimum under this metric.
 fn gap(
     error: &ErrorOperand<'_>,
     metric: &Metric<'_>,

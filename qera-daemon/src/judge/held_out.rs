@@ -26,17 +26,17 @@ use crate::judge::training::unseen;
 use crate::settings::solve::{Shrinkage, SolveSettings};
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
-/// The candidates for a.
+/// The candidates for the shrinkage a.
 pub const SHRINKAGES: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0];
-/// Fewer scored blocks than this choose nothing.
+/// With fewer scored blocks than this the shrinkage follows from counts alone.
 const BLOCKS_MIN: usize = 4;
 
-/// The shrinkage used, and why that one.
+/// The shrinkage that is used, and where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Choice {
-    /// a.
+    /// The shrinkage a.
     pub shrinkage: f64,
-    /// Where it comes from.
+    /// Where the shrinkage comes from.
     pub origin: ChoiceOrigin,
 }
 
@@ -56,26 +56,26 @@ pub enum ChoiceOrigin {
 pub(crate) struct Verdict<'a> {
     pub(crate) choice: Option<Choice>,
     figures: Figures<'a>,
-    /// Layers that cannot be scored: they had no say.
+    /// Layers that could not be scored; they had no say in the choice.
     pub(crate) failed: Vec<FailedMember>,
 }
 
-/// Held-out errors.
+/// Held-out errors of a site's layers.
 enum Figures<'a> {
-    /// Of the candidate that was chosen, by layer.
+    /// The errors of the chosen candidate, one for each layer.
     Chosen(Vec<Option<HeldOut>>),
-    /// Nothing was to be chosen: each layer is scored once it is solved.
+    /// No shrinkage had to be chosen: each layer is scored on these folds once it is solved.
     Awaited(Folds<'a>),
 }
 
-/// A layer of a site, by its place in it, whose numbers are none.
+/// A layer, by its place in the site, whose numbers overflow or are NaN.
 pub(crate) struct FailedMember {
     pub(crate) member: usize,
     /// What went wrong.
     pub(crate) reason: String,
 }
 
-/// What the candidates scored.
+/// What the candidates scored, and the layers that could not be scored.
 struct Scored {
     scores: Scores,
     failed: Vec<FailedMember>,
@@ -87,8 +87,8 @@ impl Verdict<'_> {
         self.choice.map_or(0.0, |choice| choice.shrinkage)
     }
 
-    /// The error of a layer that has been solved, with this E, on rows left out: `found` are the
-    /// vectors of the solve, best first, and those that follow in its basis.
+    /// The held-out error of a layer that has just been solved: E is `error`, and `found` has the
+    /// vectors of the solve, best first, and then those that follow in its basis.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer: errors that overflow.
@@ -128,8 +128,8 @@ fn scored(fitting: &CrossFitting<'_>, folds: &Folds<'_>) -> Result<BlockErrors, 
     Ok(errors)
 }
 
-/// Scores the candidates on the window and applies the rule; of a shrinkage that is given only the
-/// folds are made.
+/// Scores the candidates on the window and applies the rule. Where the shrinkage is given it makes
+/// the folds only.
 pub(crate) fn judge<'a>(
     layers: &SiteLayers<'a>,
     statistics: &'a SiteStatistics,
@@ -146,7 +146,7 @@ pub(crate) fn judge<'a>(
     let few = m / (m + rows);
     let given = |shrinkage, origin| Choice { shrinkage, origin };
     let choice = match shrinkage {
-        // A diagonal method has no a; any value solves it.
+        // A diagonal method does not depend on a, so that any value does.
         _ if !method.shrinks() => given(1.0, ChoiceOrigin::Given),
         Shrinkage::Fixed(a) => given(a, ChoiceOrigin::Given),
         Shrinkage::Auto if blocks.len() >= BLOCKS_MIN => {
@@ -167,7 +167,7 @@ pub(crate) fn judge<'a>(
     })
 }
 
-/// The candidate that the rule chooses.
+/// Scores the candidates and chooses one by the rule.
 fn chosen<'a>(
     layers: &SiteLayers<'a>,
     statistics: &SiteStatistics,
@@ -194,7 +194,7 @@ fn score(
 ) -> Result<Scored, Fatal> {
     let mut failed = Vec::new();
     let mut scores = Scores::new(layers.count(), SHRINKAGES.len(), folds.rows);
-    // A layer at a time: its E is made once for all folds.
+    // One layer after the other, so that its E is made once for all folds.
     for member in 0..layers.count() {
         let values = layers.error(member)?;
         let error = ColumnMajor::new(&values, statistics.in_features);

@@ -10,19 +10,19 @@ use crate::judge::schedule::first_point;
 use faer::Mat;
 use serde::{Deserialize, Serialize};
 
-/// Corrections and pieces of evidence that are remembered.
+/// How many corrections and pieces of evidence are remembered.
 const REMEMBERED: usize = 2;
 
 /// What a site does with its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Folding {
-    /// All are folded.
+    /// All rows are folded.
     #[default]
     Open,
-    /// Its layers have converged: what is folded is up to `--after-convergence`.
+    /// The layers have converged; `--after-convergence` says which rows are folded.
     Closed,
-    /// All are folded again: new rows showed a drift, and it has not converged since.
+    /// All rows are folded again: new rows showed a drift, and the site has not converged since.
     Reopened,
 }
 
@@ -31,19 +31,19 @@ pub(crate) enum Folding {
 pub(crate) struct SiteProgress {
     /// Rows at which the site is solved next.
     pub(crate) next_point: u64,
-    /// What it does with its rows.
+    /// What the site does with its rows.
     pub(crate) folding: Folding,
-    /// Rows of R at the latest solve point that solved.
+    /// Rows that R held at the latest solve point that solved.
     pub(crate) rows_at_last_solve: u64,
-    /// Whether the latest solve point that had enough rows was spared, because no layer could gain
-    /// by it.
+    /// Whether the latest solve point with enough rows was spared, because no layer could gain by
+    /// it.
     pub(crate) spared: bool,
-    /// Its layers, in the site's order.
+    /// The progress of the site's layers, in its order.
     pub(crate) layers: Vec<LayerProgress>,
 }
 
 impl SiteProgress {
-    /// Before the first solve point.
+    /// The progress of a site before its first solve point.
     #[must_use]
     pub(crate) fn new(in_features: usize, layers: usize) -> Self {
         Self {
@@ -55,16 +55,16 @@ impl SiteProgress {
         }
     }
 
-    /// Its solve points go on where W~ of a layer is to be made anew; corrections and evidence of
-    /// the one before do not.
+    /// Keeps the site's solve points, and drops corrections and evidence: they belong to a W~ that
+    /// is going to be made anew.
     pub(crate) fn begin_without_corrections(&mut self) {
         (self.folding, self.spared) = (Folding::Open, false);
         self.layers.fill_with(LayerProgress::default);
     }
 
-    /// A solve point at `seen` rows, of which R is of `folded`: sets the next one. Says whether
-    /// there is enough in R to solve again: always while the site is open; half as many rows more
-    /// than last time when it is closed.
+    /// Sets the next solve point. The site has seen `seen` rows, and `folded` of them are in R.
+    /// Returns whether R has enough new rows for a solve: always while the site is open, and half
+    /// as many again as at the last solve when it is closed.
     pub(crate) const fn advance(&mut self, seen: u64, folded: u64) -> bool {
         self.next_point = seen + folded.div_ceil(2);
         let closed = matches!(self.folding, Folding::Closed);
@@ -80,30 +80,30 @@ impl SiteProgress {
 /// How the latest correction of a layer was solved.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SolveRecord {
-    /// a.
+    /// The shrinkage a.
     pub(crate) shrinkage: f64,
-    /// f of it, before rounding.
+    /// f of the correction, before rounding.
     pub(crate) error: f64,
 }
 
 /// What a layer carries from one solve point to the next.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerProgress {
-    /// The latest correction first; at most two.
+    /// The two latest corrections at most, the latest first.
     pub(crate) corrections: Vec<WrittenCorrection>,
     /// Vectors that the next solve starts from.
     pub(crate) vectors: Mat<f64>,
-    /// The latest last; at most two.
+    /// The two latest pieces of evidence at most, the latest last.
     pub(crate) evidence: Vec<Evidence>,
     /// Set where more rows change nothing: E is zero, or the method has no statistics.
     pub(crate) insensitive_to_rows: bool,
     /// How the latest correction was solved.
     pub(crate) solve: Option<SolveRecord>,
-    /// While its site is closed: the evidence that it was closed with.
+    /// The evidence with which the site was closed, while it is closed.
     pub(crate) reference: Option<Evidence>,
 }
 
-/// What is to be told of a layer's progress.
+/// A layer's progress, for status and log.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct LayerSummary {
     /// The latest evidence.
@@ -121,13 +121,13 @@ pub(crate) struct LayerSummary {
 /// Why a layer has not converged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Lack {
-    /// Its latest two corrections were not scored on newer rows yet.
+    /// The two latest corrections have not been scored on newer rows yet.
     Evidence,
     /// The gain's upper limit is not below the tolerance.
     Gain(f64),
-    /// It was scored on so few blocks.
+    /// The gain was scored on this number of blocks, which is too small.
     Blocks(u64),
-    /// It was below the tolerance at the latest solve point, and not at the one before.
+    /// The gain was below the tolerance at the latest solve point, but not at the one before.
     SecondPoint,
 }
 
@@ -165,8 +165,8 @@ impl Default for LayerProgress {
 }
 
 impl LayerProgress {
-    /// Whether the gain was below the tolerance at two successive solve points and no drift was
-    /// seen since, or nothing can be gained.
+    /// Whether the layer has converged: its gain was below the tolerance at two successive solve
+    /// points and no drift was seen since, or nothing can be gained.
     #[must_use]
     pub(crate) fn converged(&self, tolerance: f64) -> bool {
         self.insensitive_to_rows
@@ -191,7 +191,7 @@ impl LayerProgress {
         self.solve = Some(solve);
     }
 
-    /// Scores the remembered corrections on rows newer than they are. E is that of the layer.
+    /// Scores the remembered corrections on rows newer than they are. `error` is the layer's E.
     pub(crate) fn test(&mut self, rows: u64, blocks: &[Block], error: ColumnMajor<'_>) {
         if let Some(evidence) = score(rows, blocks, error, &self.corrections) {
             self.evidence.push(evidence);
@@ -201,14 +201,14 @@ impl LayerProgress {
     }
 }
 
-/// A solve point: what is carried on from the one before, and the rows that came since.
+/// A solve point: what the site carries on from the one before, and the rows that came since.
 #[derive(Debug)]
 pub(crate) struct SolvePoint<'p> {
-    /// Updated by the solve.
+    /// The site's progress, which the solve updates.
     pub(crate) progress: &'p mut SiteProgress,
     /// Rows newer than every correction in `progress`.
     pub(crate) newer: &'p [Block],
-    /// Added to: the time that scoring took.
+    /// The time that scoring took is added to this.
     pub(crate) scoring: &'p mut Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Folds of a site's window as they are scored: what each is solved from (`training`), and a sample
-//! of the rows of each of its blocks (`calibrate::sample`).
+//! The folds of a site's window: each has the statistics that it is solved from (`training`), and a
+//! sample of the rows of each of its blocks to be scored on (`calibrate::sample`).
 
 use faer::Mat;
 
@@ -15,31 +15,32 @@ use crate::judge::shared_basis::FoldedLayer;
 use crate::judge::training::{Training, extent_of, folds};
 use crate::weights::site_layers::SiteLayers;
 
-/// Rows that are scored of a full window, and of a block at least.
+/// The number of rows that are scored of a full window, and the least of a block.
 pub(crate) const SCORED_ROWS: usize = 512;
 const SCORED_ROWS_MIN: usize = 8;
 
 /// The folds of a site.
 pub(crate) struct Folds<'a> {
     pub(crate) parts: Vec<Part<'a>>,
-    /// What products are taken with, where S is more than a diagonal.
+    /// R as it is multiplied by; `None` where S is a diagonal.
     pub(crate) r: Option<&'a PreparedR<'a>>,
-    /// Whether f32 products are not enough.
+    /// Whether products in f32 are too inexact, so that f64 is used.
     pub(crate) in_f64: bool,
     pub(crate) rows: RowsHeldOut,
 }
 
-/// What is solved without a fold, and the rows of each of its blocks that it is scored on.
+/// A fold: the statistics without its rows, and the rows of each of its blocks that score the
+/// correction.
 pub(crate) struct Part<'a> {
     pub(crate) training: Training<'a>,
     pub(crate) samples: Vec<Sample>,
 }
 
-/// Rows of a block, each times the square root of its weight: the squared length of its image under
-/// any matrix is then that of the row by weight.
+/// Sampled rows of a block, each times the square root of its weight. The squared length of such a
+/// row's image under any matrix then counts by the row's weight.
 pub(crate) struct Sample {
     pub(crate) values: Vec<f32>,
-    /// The sum of their weights, in the units of the roots.
+    /// The sum of the rows' weights, in the units of the roots.
     pub(crate) weight: f64,
 }
 
@@ -54,7 +55,7 @@ impl Sample {
         }
     }
 
-    /// Mean of |x E|^2.
+    /// The mean of |x E|^2 over the rows.
     pub(crate) fn without(&self, error: &ErrorOperand<'_>) -> f64 {
         self.mean_power(&outputs(&self.values, error))
     }
@@ -65,7 +66,7 @@ impl Sample {
     }
 }
 
-/// Rows that are spread over a block: all where there are few in all.
+/// A sample of rows spread over a block, or all of its rows where the site has few.
 fn sample(block: &Block, rows_in_all: usize) -> Sample {
     let rows = block.stored();
     let share = (SCORED_ROWS * rows.rows()).div_ceil(rows_in_all.max(1));
@@ -88,7 +89,7 @@ fn sample(block: &Block, rows_in_all: usize) -> Sample {
 }
 
 impl<'a> Folds<'a> {
-    /// Those that these blocks of the window make, for these candidates.
+    /// Makes folds of these blocks of the window, for these candidates.
     pub(crate) fn new(
         layers: &SiteLayers<'a>,
         statistics: &'a SiteStatistics,
@@ -127,7 +128,7 @@ impl<'a> Folds<'a> {
         }
     }
 
-    /// A layer whose correction is solved again without each of them.
+    /// The layer with this E, as the folds solve it.
     pub(crate) fn layer<'l>(
         &'l self,
         compute: Compute<'l>,

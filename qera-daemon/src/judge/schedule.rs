@@ -1,22 +1,22 @@
 //! When a site is solved again: at counts of its rows, never by the clock or a queue's length, so
 //! that what is solved is a function of the order of the shards alone.
 //!
-//! The first point is at max(256, m / 4) rows, each further one half as many rows later again. A
-//! shard is folded whole, so a point is met at the end of the shard that reaches it.
+//! The first point is at max(256, m / 4) rows. Each further point is at half as many rows again. A
+//! shard is folded whole, so that a point is met at the end of the shard that reaches it.
 //!
-//! Rows are counted as they come, and half as many as R is of make the next point: for a site that
-//! folds all of them both are the same. One that folds none goes on being looked at in constant
-//! steps.
+//! The rows counted are those that came, and the distance to the next point is half the number of
+//! rows in R. For a site that folds all of its rows both numbers are the same. A site that folds
+//! none is looked at in constant steps.
 
 const FIRST_ROWS: u64 = 256;
 
-/// Rows of the first solve point.
+/// The number of rows of the first solve point.
 #[must_use]
 pub(crate) fn first_point(in_features: usize) -> u64 {
     FIRST_ROWS.max(in_features as u64 / 4)
 }
 
-/// Most rows between two solve points while shards with so many rows come one after the other.
+/// The most rows that come between two solve points when shards of these sizes follow each other.
 #[must_use]
 pub(crate) fn longest_wait(in_features: usize, shards: impl Iterator<Item = u64>) -> u64 {
     let (mut next, mut seen, mut waiting, mut most) = (first_point(in_features), 0_u64, 0, 0);

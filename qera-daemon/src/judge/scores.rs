@@ -26,17 +26,18 @@ pub struct HeldOut {
     pub mean_without: f64,
 }
 
-/// What of the rows is solved from, and what is scored.
+/// Counts of the rows behind a held-out error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowsHeldOut {
-    /// Fewest that a correction is solved from.
+    /// Fewest rows that a correction is solved from.
     pub(crate) solved: u64,
-    /// Those that are scored, of all blocks.
+    /// Rows that are scored, of all blocks together.
     pub(crate) tested: u64,
 }
 
 impl HeldOut {
-    /// Of the mean errors of some blocks; `None` where there are none.
+    /// The held-out error from the mean errors of blocks, with and without correction; `None` where
+    /// there are no blocks.
     pub(crate) fn of(with: &[f64], without: &[f64], rows: RowsHeldOut) -> Option<Self> {
         if with.is_empty() {
             return None;
@@ -54,17 +55,17 @@ impl HeldOut {
     }
 }
 
-/// Mean errors per row of some blocks of one layer.
+/// Mean errors per row of some blocks, for one layer.
 #[derive(Debug)]
 pub(crate) struct BlockErrors {
-    /// `[candidate][block]`.
+    /// With correction: `[candidate][block]`.
     pub(crate) with: Vec<Vec<f64>>,
-    /// `[block]`.
+    /// Without correction: `[block]`.
     pub(crate) without: Vec<f64>,
 }
 
 impl BlockErrors {
-    /// None yet.
+    /// Errors of no block yet.
     pub(crate) fn new(candidates: usize) -> Self {
         Self {
             with: vec![Vec::new(); candidates],
@@ -80,16 +81,16 @@ impl BlockErrors {
 
 /// Errors per layer, candidate and block.
 pub(crate) struct Scores {
-    /// `[layer][candidate][block]`.
+    /// With correction: `[layer][candidate][block]`.
     with: Vec<Vec<Vec<f64>>>,
-    /// `[layer][block]`.
+    /// Without correction: `[layer][block]`.
     without: Vec<Vec<f64>>,
     candidates: usize,
     rows: RowsHeldOut,
 }
 
 impl Scores {
-    /// None yet.
+    /// Scores of no layer yet.
     pub(crate) fn new(layers: usize, candidates: usize, rows: RowsHeldOut) -> Self {
         Self {
             with: vec![vec![Vec::new(); candidates]; layers],
@@ -99,19 +100,19 @@ impl Scores {
         }
     }
 
-    /// What a layer scored.
+    /// Enters the errors of a layer.
     pub(crate) fn enter(&mut self, layer: usize, errors: BlockErrors) {
         let BlockErrors { with, without } = errors;
         (self.with[layer], self.without[layer]) = (with, without);
     }
 
-    /// Of a layer with the correction of a candidate.
+    /// The held-out error of a layer with the correction of this candidate.
     pub(crate) fn held_out(&self, layer: usize, candidate: usize) -> Option<HeldOut> {
         let (with, without) = (&self.with[layer][candidate], &self.without[layer]);
         HeldOut::of(with, without, self.rows)
     }
 
-    /// Error relative to no correction, averaged over the layers, per block.
+    /// The error of each block relative to no correction, averaged over the layers.
     fn relative(&self, candidate: usize) -> BlockMeans {
         let ratio = |with: f64, without: f64| if without > 0.0 { with / without } else { 0.0 };
         let scored = || (0..self.with.len()).filter(|&l| !self.without[l].is_empty());
@@ -190,7 +191,7 @@ mod tests {
         let relative = |two: &Scores, c| two.relative(c).mean();
         assert!((relative(&two, 0) - (0.5 + 0.75) / 2.0).abs() < 1e-15);
         assert!((relative(&two, 1) - (0.75 + 0.25) / 2.0).abs() < 1e-15);
-        // One that cannot be scored does not count, the first as little as another.
+        // A layer that cannot be scored does not count, be it the first or another.
         two.enter(0, BlockErrors::new(2));
         assert!((relative(&two, 0) - 0.75).abs() < 1e-15);
         assert!(two.held_out(0, 0).is_none() && two.held_out(1, 0).is_some());

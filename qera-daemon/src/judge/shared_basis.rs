@@ -1,4 +1,4 @@
-//! Q: where the searches for the corrections of all folds begin, and for those of all candidates.
+//! Q: the basis in which the searches for the corrections of all folds and all candidates begin.
 //!
 //! G_f of a fold is near G, and its top eigenvectors near those of G: `cross_fitting` has the rest.
 //! Where a is given, Q is what the solve found: its vectors, and the Ritz vectors that follow.
@@ -22,15 +22,15 @@ use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::small_top::top_eigen;
 use crate::host::transpose::transposed;
 
-/// Up to this n the basis of the candidates is the whole space.
+/// Up to this out_features n the shared basis is the whole space.
 const WHOLE_MAX: usize = 160;
-/// Blocks of their Krylov basis: narrow ones, as in `subspace`.
+/// Blocks of the candidates' Krylov basis. They are narrow, as in `subspace`.
 pub(crate) const BLOCKS: usize = 10;
-/// The blends that its blocks are multiplied by in turn, of which the top vectors are kept, and by
-/// which folds are searched.
+/// Two shrinkages. Their blends of R and diag(R) multiply the blocks of the basis in turn, the top
+/// vectors under each are kept, and folds are searched with them.
 pub(crate) const BLENDS: [f64; 2] = [0.1, 1.0];
 
-/// Most columns of the Krylov basis of the candidates.
+/// Most columns of the candidates' Krylov basis.
 pub(crate) const fn columns_max(n: usize, k: usize) -> usize {
     let krylov = BLOCKS * first_block(k);
     if n <= WHOLE_MAX || krylov > n {
@@ -40,29 +40,29 @@ pub(crate) const fn columns_max(n: usize, k: usize) -> usize {
     }
 }
 
-/// Columns that are kept of it.
+/// Columns of the Krylov basis that are kept.
 pub(crate) const fn shared_columns(n: usize, k: usize) -> usize {
     let (all, kept) = (columns_max(n, k), BLENDS.len() * kept_of_blend(k));
     if all == n || all < kept { all } else { kept }
 }
 
-/// Columns that are kept of each of the blends, at least.
+/// Columns that are kept for each of the two blends, at least.
 const KEPT_MIN: usize = 32;
 
-/// Columns that are kept of each of the blends.
+/// Columns that are kept for each of the two blends.
 const fn kept_of_blend(k: usize) -> usize {
     let kept = (3 * k).div_ceil(2).next_multiple_of(8);
     if kept > KEPT_MIN { kept } else { KEPT_MIN }
 }
 
-/// A layer whose correction is solved again without each fold.
+/// A layer whose correction is solved again without each of the folds.
 #[derive(Clone, Copy)]
 pub(crate) struct FoldedLayer<'a> {
     pub(crate) compute: Compute<'a>,
     pub(crate) error: &'a ErrorOperand<'a>,
-    /// `None` where S is a diagonal.
+    /// R as it is multiplied by; `None` where S is a diagonal.
     pub(crate) r: Option<&'a PreparedR<'a>>,
-    /// Whether f32 products are not enough.
+    /// Whether products in f32 are too inexact, so that f64 is used.
     pub(crate) in_f64: bool,
     pub(crate) rank: usize,
 }
@@ -74,7 +74,7 @@ impl FoldedLayer<'_> {
     }
 }
 
-/// Q, and what E and R make of it.
+/// Q, and its products with E and R.
 pub(crate) struct SharedBasis {
     /// Q: n x p, orthonormal.
     pub(crate) columns: Mat<f64>,
@@ -85,7 +85,8 @@ pub(crate) struct SharedBasis {
 }
 
 impl SharedBasis {
-    /// From the vectors that the solve of everything found, best first, and those that follow.
+    /// Makes Q of the vectors that the solve of all rows found, best first, and of those that
+    /// follow them.
     pub(crate) fn of_solve(layer: &FoldedLayer<'_>, found: [&Mat<f64>; 2]) -> Self {
         let [vectors, beyond] = found;
         let room = layer.error.n() - vectors.ncols();
@@ -96,7 +97,7 @@ impl SharedBasis {
         Self { columns, t, rt }
     }
 
-    /// For all candidates between R and its diagonal.
+    /// Makes Q for all candidates between R and its diagonal.
     ///
     /// # Errors
     /// [`SolveError`]: products that overflow.
@@ -126,7 +127,7 @@ impl SharedBasis {
 struct Krylov<'a> {
     /// n x s, orthonormal.
     basis: Columns,
-    /// s E times it: m x s.
+    /// s E times the basis: m x s.
     t: Columns,
     /// R T / scale.
     rt: Columns,
@@ -179,7 +180,7 @@ impl<'a> Krylov<'a> {
         krylov
     }
 
-    /// The rotation of the basis to what the best `count` vectors of each blend span.
+    /// The rotation of the basis to the span of each blend's best `count` vectors.
     fn best(&self, count: usize) -> Result<Mat<f64>, SolveError> {
         let t = self.t.as_ref();
         let full = product(t.transpose(), self.rt.as_ref());

@@ -1,4 +1,4 @@
-//! What a method solves with in the place of R.
+//! S: what a method solves with in the place of R.
 
 use crate::calibrate::site::SiteStatistics;
 use crate::host::second_moment::metric::Metric;
@@ -8,23 +8,23 @@ use crate::host::solve_error::SolveError;
 use qera_core::reconstruct::{Method, StatisticKind};
 use qera_core::statistics::BatchMaxMeanAbs;
 
-/// Means over rows, of which the diagonal of S is made: over all rows of a site, or over those that
-/// a fold leaves.
+/// Means over rows of which the diagonal of S is made. The rows are those of a site, or those that
+/// are left without a fold.
 pub(crate) trait ChannelMeans {
     /// E[x^2].
     fn squares(&self) -> Vec<f64>;
-    /// The diagonal of R, with the rounding of its f32 products.
+    /// The diagonal of R itself, which has the rounding of f32 products.
     fn of_r(&self) -> Vec<f64>;
     /// E|x|.
     fn abs(&self) -> Vec<f64>;
-    /// The maximum over batches of their E|x|, clamped and normalised.
+    /// The maximum over batches of each batch's E|x|, clamped and normalised.
     ///
     /// # Errors
     /// [`SolveError::Statistic`], and [`SolveError::LeftOut`] where it cannot be had.
     fn batch_max(&self) -> Result<Vec<f64>, SolveError>;
 }
 
-/// The diagonal of a method's S, unscaled; of R itself where S is R.
+/// The diagonal of a method's S, unscaled. Where S is R it is the diagonal of R.
 ///
 /// # Errors
 /// Those of [`ChannelMeans::batch_max`].
@@ -43,7 +43,7 @@ pub(crate) fn metric_diagonal(
     })
 }
 
-/// S of a site.
+/// S of a site, by its method.
 ///
 /// # Errors
 /// [`SolveError::Statistic`] where a statistic has another width than the site.

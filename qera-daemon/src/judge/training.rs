@@ -19,11 +19,12 @@ use crate::judge::ends::Ends;
 use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
 use crate::weights::site_layers::SiteLayers;
 
-/// Folds when the window is a large part of the rows.
+/// The number of folds when the window is a large part of the rows.
 pub(crate) const FOLDS: f64 = 4.0;
-/// Least share of the weight that a fold leaves: of the difference of two sums of which the other
-/// is so much larger, f32 products show a thousandth. Rows without weights always leave more, if
-/// any: the window is at most 4096 of them.
+/// The least share of the weight that must be left without a fold. Statistics without a fold are a
+/// difference of two sums; where the smaller one is this share of the larger, f32 products still
+/// show it to a thousandth. Rows without weights always leave more than this, or nothing: the
+/// window is at most 4096 of them.
 const LEFT_MIN: f64 = 1.0 / 16384.0;
 
 /// The window's blocks that may be scored: a W~ that was rounded under rows of one would look
@@ -37,12 +38,12 @@ pub(crate) fn unseen<'s>(
     blocks.filter(|block| !seen(block)).collect()
 }
 
-/// These blocks of the window: one fold when they are at most a quarter of the rows by weight, else
-/// four of nearly equal weight. Every fold leaves rows to solve from.
+/// Cuts these blocks of the window into folds: one when they are at most a quarter of the rows by
+/// weight, else four of nearly equal weight. Each fold leaves rows to solve from.
 ///
-/// A block with weights that is more than one of the parts is a fold by itself wherever it stands,
-/// and what is before and behind it is cut into the parts that are left: it would leave little to
-/// solve from, and light blocks beside it as little.
+/// A block that weighs more than an equal part is a fold by itself, wherever it stands, and the
+/// blocks before and behind it are cut into the parts that are left. In a fold with others it would
+/// leave little to solve from.
 pub(crate) fn folds<'f, 's>(
     statistics: &SiteStatistics,
     blocks: &'f [&'s Block],
@@ -81,8 +82,8 @@ pub(crate) fn folds<'f, 's>(
     folds
 }
 
-/// Whether without these blocks of the window there is something left to solve from: at least this
-/// share of the weight.
+/// Whether the site without these blocks of the window has at least this share of its weight left
+/// to solve from.
 pub(crate) fn leaves(statistics: &SiteStatistics, blocks: &[&Block], share: f64) -> bool {
     let all = statistics.extent();
     let left = all.without(&extent_of(blocks));
@@ -99,19 +100,19 @@ pub(crate) fn extent_of(fold: &[&Block]) -> Extent {
 pub(crate) struct Training<'a> {
     /// R without the fold; `None` where the method has a diagonal S.
     r: Option<WithoutRows<'a>>,
-    /// The diagonal of S without the fold, in the scaling of R; empty where no candidate uses it.
+    /// The diagonal of S without the fold, scaled like R; empty where no candidate uses it.
     diagonal: Vec<f64>,
-    /// Whether it depends on rows at all.
+    /// Whether S depends on rows at all.
     pub(crate) uses_rows: bool,
 }
 
-/// Some columns T = s E V, and what a fold's S is applied to them by.
+/// Some columns T = s E V, and their products that are needed to apply a fold's S.
 pub(crate) struct Images<'t> {
     /// T^T: b x m.
     pub(crate) t: &'t Mat<f64>,
-    /// T^T R in the scaling of R; without rows where the method has a diagonal S.
+    /// T^T R, scaled like R; without rows where the method has a diagonal S.
     pub(crate) rt: &'t Mat<f64>,
-    /// Outputs of the rows left out (`WithoutRows::outputs`).
+    /// The products of T with the rows left out (`WithoutRows::outputs`).
     pub(crate) outputs: Mat<f64>,
 }
 
@@ -127,7 +128,7 @@ impl LeftOut<'_, '_> {
         self.statistics.extent().weight - extent_of(self.fold).weight
     }
 
-    /// Means over the rows that are left, given those over all.
+    /// The means over the rows that are left, given the means over all rows.
     fn means(&self, means: &[f64], of: impl Fn(f64) -> f64) -> Vec<f64> {
         let (weight, left) = (self.statistics.extent().weight, self.weight_left());
         let held_out = channel_sums(self.fold, self.statistics.in_features, of);
@@ -158,8 +159,8 @@ impl ChannelMeans for LeftOut<'_, '_> {
 }
 
 impl<'a> Training<'a> {
-    /// For these candidates. `None` where the method's statistic cannot be had without these rows
-    /// (a maximum over batches).
+    /// What this fold is solved from, for these candidates. `None` where the method's statistic
+    /// cannot be had without the fold's rows (a maximum over batches).
     pub(crate) fn without(
         compute: Compute<'a>,
         method: Method,
@@ -173,7 +174,7 @@ impl<'a> Training<'a> {
         }
         let left_out = LeftOut { statistics, fold };
         let r = r.filter(|_| method.needs_r());
-        // Sums over all rows of the fold, of which R alone needs none.
+        // The diagonal needs sums over all rows of the fold; R alone needs none.
         let diagonal = if r.is_some() && candidates.iter().all(|a| *a <= 0.0) {
             Vec::new()
         } else {
@@ -189,8 +190,8 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// What this makes of T, given T^T (b x m) and T^T R in the scaling of R. Rows are widened in
-    /// `wide`, some at a time.
+    /// The images of T under this fold's statistics, given T^T (b x m) and T^T R scaled like R.
+    /// `wide` is memory in which rows are widened, some at a time.
     pub(crate) fn images<'t>(
         &self,
         t: &'t Mat<f64>,
@@ -202,7 +203,7 @@ impl<'a> Training<'a> {
         Images { t, rt, outputs }
     }
 
-    /// S T under the shrinkage a: b x m.
+    /// S T under the shrinkage a, transposed: b x m.
     pub(crate) fn times(&self, a: f64, of: &Images<'_>, wide: &mut Vec<f32>) -> Mat<f64> {
         let Some(r) = self.r.as_ref().filter(|_| a < 1.0) else {
             return scaled(of.t.clone(), &self.diagonal);
@@ -215,7 +216,7 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// T^T S U under each end that the candidates lie between: b x c.
+    /// T^T S U under both ends of the blend of candidates: b x c.
     pub(crate) fn ends(&self, t: &Images<'_>, u: &Images<'_>) -> Ends {
         let full = self.r.as_ref().map(|r| {
             let t_ru = product(t.rt.as_ref(), u.t.transpose());

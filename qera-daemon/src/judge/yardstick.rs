@@ -1,17 +1,17 @@
-//! What a correction is worth: f = tr(R P P^T), P = E - A B, under the true R whatever the method
-//! solved with.
+//! What a correction is worth: f = tr(R P P^T) with P = E - A B, under the true R whatever the
+//! method solved with.
 //!
-//! By traces where f is a visible part of tr(R E E^T): f = tr(R E E^T) - 2 <R A, E B^T> + <A^T R A,
-//! B B^T>. R A and E B^T come out of the solve in f64; for rounded factors only what the rounding
-//! changed is multiplied, in f32: it is a thousandth of them; in f64 where it is more. R carries
-//! the rounding of f32 products (about 1e-7 of its diagonal), so that f below 1e-4 of that trace
-//! cannot be read off it to 0.1 %: it may even come out negative. Then the rows themselves are
-//! asked, those that the window holds. Massive channels are in R to f64's precision, so that their
-//! part of the trace does not count there. A layer is measured in one way before and after
-//! rounding, so that the two can be compared.
+//! Where f is a visible part of tr(R E E^T), it is read off traces in the form f = tr(R E E^T) - 2
+//! <R A, E B^T> + <A^T R A, B B^T>. R A and E B^T come out of the solve in f64. For rounded factors
+//! only the change by rounding, about a thousandth of them, is multiplied, in f32 (in f64 where the
+//! change is larger). R carries the rounding of f32 products, about 1e-7 of its diagonal, so that
+//! an f below 1e-4 of that trace cannot be read off it to 0.1 %; it may even come out negative.
+//! Then f is measured on the rows that the window holds. Massive channels are in R to f64's
+//! precision, so that their part of the trace does not count for this limit. A layer is measured in
+//! the same way before and after rounding, so that the two can be compared.
 //!
-//! How far f may be off by R's own rounding of massive channels is sum_i e_i |P_i|^2, e_i being how
-//! far R_ii may be.
+//! R's own rounding of massive channels makes f uncertain by sum_i e_i |P_i|^2, where e_i is the
+//! uncertainty of R_ii.
 
 use faer::Mat;
 
@@ -29,13 +29,14 @@ use crate::host::second_moment::SecondMoment;
 use crate::host::second_moment::packed::Trace;
 use crate::host::subspace::error_operand::ErrorOperand;
 
-/// Where f is below this share of tr(R E E^T), the rows are asked.
+/// Below this share of tr(R E E^T), f is measured on rows.
 pub(crate) const BY_ROWS_BELOW: f64 = 1e-4;
-/// Where no rows are held, P is formed below this share.
+/// Below this share, and where no rows are held, f is measured from P itself.
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
-/// And of what massive channels have of that trace: differences of f64 traces show no less.
+/// The same limit for massive channels' share of that trace: a difference of f64 traces shows no
+/// less.
 const BELOW_IN_F64: f64 = 1e-14;
-/// What is changed of B by more than this, relative to its largest number, is multiplied in f64.
+/// A change of B by more than this, relative to its largest number, is multiplied in f64.
 const CHANGED_IN_F32: f64 = 1.0 / 256.0;
 /// Rows multiplied at a time, and columns of P formed at a time.
 pub(crate) const ROWS: usize = 192;
@@ -47,20 +48,20 @@ pub(crate) struct Yardstick<'a> {
     compute: Compute<'a>,
     second_moment: &'a SecondMoment,
     window: &'a Window,
-    /// Weight of the rows seen.
+    /// The weight of all rows seen.
     weight: f64,
     error: &'a ErrorOperand<'a>,
     /// tr(R E E^T).
     pub(crate) error_without: Trace,
-    /// How far R's diagonal elements may be off, absolutely; empty where R is not gathered.
+    /// The absolute uncertainty of R's diagonal elements; empty where R is not gathered.
     diagonal_errors: &'a [f64],
-    /// Whether the rows are asked.
+    /// Whether f is measured on the rows of the window.
     by_rows: bool,
 }
 
 impl<'a> Yardstick<'a> {
-    /// Of a layer with this E; `error_without` is tr(R E E^T), `diagonal_errors` those of
-    /// `SiteStatistics::diagonal_errors`.
+    /// The yardstick of a layer with this E. `error_without` is tr(R E E^T); `diagonal_errors` are
+    /// those of `SiteStatistics::diagonal_errors`.
     pub(crate) fn new(
         compute: Compute<'a>,
         statistics: &'a SiteStatistics,
@@ -80,7 +81,7 @@ impl<'a> Yardstick<'a> {
         }
     }
 
-    /// A correction rounded to blocks, as R says what of it costs.
+    /// The correction rounded to blocks of 8.5 bits a number, so that the loss under R is small.
     pub(crate) fn in_blocks(&self, correction: &Correction) -> InBlocks {
         correction.in_blocks(&RoundingMetric {
             compute: self.compute,
@@ -89,12 +90,12 @@ impl<'a> Yardstick<'a> {
         })
     }
 
-    /// f of the unrounded correction, which decides the way for this layer.
+    /// f of the unrounded correction. Its size decides in which way this layer is measured.
     pub(crate) fn choose(&mut self, correction: &Correction) -> f64 {
         self.by_rows = !self.second_moment.kind().is_traced();
         let f = self.of(&correction.factors, correction);
-        // Statistics without rows (from elsewhere) are taken at their word, down to what
-        // differences of traces show.
+        // Statistics without rows (an imatrix) are taken as exact, down to the precision of a
+        // difference of traces.
         let without_rows = self.window.all_rows().all(|rows| rows.rows() == 0);
         let least = if without_rows {
             BY_RESIDUAL_BELOW
@@ -116,7 +117,7 @@ impl<'a> Yardstick<'a> {
         factors.map_or(f64::INFINITY, |factors| self.of(&factors, correction))
     }
 
-    /// f of factors that are close to those of `near`, or the same.
+    /// f of factors that are close to the correction `near`, or equal to it.
     fn of(&self, factors: &Factors, near: &Correction) -> f64 {
         if self.by_rows {
             let by_rows = on_rows(self.compute, self.window, self.error.matrix, Some(factors));
@@ -142,7 +143,7 @@ impl<'a> Yardstick<'a> {
         self.error_without.sum() - 2.0 * inner(&ra, &eb) + inner(&a_ra, &b_b)
     }
 
-    /// tr(R P P^T) from P itself: statistics without rows.
+    /// tr(R P P^T) from P itself, for statistics without rows.
     fn on_residual(&self, factors: &Factors) -> f64 {
         let m = self.error.m();
         let error = self.error.matrix.values;
@@ -152,7 +153,7 @@ impl<'a> Yardstick<'a> {
                 .trace_with(self.compute, ColumnMajor::new(p, m));
             trace.unwrap_or_default().sum()
         };
-        // A diagonal takes columns as they come; the bands of R are spread once for all.
+        // A diagonal takes columns as they come; the bands of R are unpacked once for many columns.
         let at_once = self.second_moment.kind().is_whole();
         let (mut p, mut sum) = (Vec::new(), 0.0);
         for (group, values) in error.chunks(COLUMNS * m).enumerate() {
@@ -171,7 +172,7 @@ impl<'a> Yardstick<'a> {
         sum + trace(&p)
     }
 
-    /// How far f of this correction may be off because R is.
+    /// The uncertainty of this correction's f that follows from the uncertainty of R.
     pub(crate) fn doubt(&self, correction: &Correction) -> f64 {
         let Correction {
             factors: Factors { a, b },
@@ -197,7 +198,7 @@ impl<'a> Yardstick<'a> {
     }
 }
 
-/// Sum over rows of ||y||^2 by their weights; `images` are those of the rows from `first` on.
+/// The sum of ||y||^2 over rows, by their weights. `images` are the y of the rows from `first` on.
 pub(crate) fn weighted_power(images: &Mat<f64>, rows: StoredRows<'_>, first: usize) -> f64 {
     if rows.weights.is_none() {
         return images.squared_norm_l2();
@@ -210,7 +211,7 @@ pub(crate) fn weighted_power(images: &Mat<f64>, rows: StoredRows<'_>, first: usi
     images.col_iter().map(of_column).sum()
 }
 
-/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over those held where R is not
+/// tr(R M M^T): the mean of ||x M||^2 over the rows seen, or over the rows held where R is not
 /// gathered.
 pub(crate) fn power(
     compute: Compute<'_>,

@@ -1,5 +1,5 @@
-//! From a listed file to rows that are dealt: a shard is accepted when it was read whole and every
-//! row of it was checked; then it gets its number in the journal, and then it is folded.
+//! From a listed file to dealt rows. A shard is accepted when it was read whole and every row of it
+//! was checked. Then it gets its number in the journal, and then it is folded.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::source::rows::Shard;
 use crate::source::shard::ShardHeader;
 
 impl Feeder<'_> {
-    /// Takes what a listing found; says whether a shard was accepted.
+    /// Takes the files that a listing found. Returns whether a shard was accepted.
     pub(crate) fn take_all(&mut self, scan: Scan) -> Result<bool, Fatal> {
         for refusal in &scan.refused {
             self.refuse(refusal);
@@ -49,8 +49,8 @@ impl Feeder<'_> {
         Ok(fresh)
     }
 
-    /// Asks producers to pause where so many bytes that wait are too many, or says that they may go
-    /// on. A folder that takes no file of ours is said once.
+    /// Asks producers to pause when more bytes are waiting than the limit, or tells them that they
+    /// may go on. If the folder takes no file of ours, that is said once.
     pub(crate) fn ask_to_pause(&mut self, waiting: u64) {
         let message = match self.pause.adjust(waiting) {
             Ok(PauseChange::None) => return,
@@ -66,8 +66,8 @@ impl Feeder<'_> {
         }
     }
 
-    /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Says whether it
-    /// was accepted.
+    /// Takes one complete file: a new shard, a duplicate, or one to be set aside. Returns whether
+    /// it was accepted.
     fn take(&mut self, header: &ShardHeader) -> Result<bool, Fatal> {
         let mut fresh = false;
         match self.supply.read(header) {
@@ -75,7 +75,7 @@ impl Feeder<'_> {
                 fresh = self.accept(shard)?;
             }
             Ok(None) => self.repeated(header),
-            // Still being written: the next listing finds it as it is then.
+            // The file is still being written; the next listing finds it in its later form.
             Err(refusal)
                 if matches!(refusal.reason, Reason::Changed) && self.supply.watcher.is_some() =>
             {
@@ -116,11 +116,11 @@ impl Feeder<'_> {
         self.context.ledger.shard_repeated();
     }
 
-    /// Deals the rows of a shard that was accepted; says whether every worker has its part.
+    /// Deals the rows of an accepted shard. Returns whether every worker has its part.
     pub(crate) fn deal(&mut self, shard: Shard, ticket: Ticket, ignored_keys: usize) -> bool {
         if core::mem::take(&mut self.restored_unsolved) && self.context.live {
-            // What was restored has no solution in this run, and a publication needs one of every
-            // layer.
+            // Restored sites have no solution in this run yet, and a publication needs one for
+            // every layer.
             self.dealer.solve(&self.supply.gathered);
         }
         let (name, rows) = (shard.name.clone(), shard.rows);
@@ -142,7 +142,7 @@ impl Feeder<'_> {
     }
 
     /// Puts off a shard that the disk does not give. A live run tries it again with the next
-    /// listing, and says why once for each shard; for `--once`, which lists once, it is refused.
+    /// listing, and says why once for each shard. `--once` lists only once, and so refuses it.
     fn leave_for_later(&mut self, refusal: &Refusal) {
         if self.supply.watcher.is_none() {
             return self.refuse(refusal);

@@ -1,10 +1,10 @@
-//! Which worker folds which site: the widest first, each to the worker with the least to do, since
-//! the work of a row is in_features squared. A function of the sites and the number of workers; the
-//! bytes of the result do not depend on it.
+//! Assigns sites to workers. The widest site comes first, and each goes to the worker with the
+//! least work so far, since a row costs in_features squared. The assignment is a function of the
+//! sites and the number of workers; the bytes of the result do not depend on it.
 
 use crate::weights::sites::Site;
 
-/// The sites of each of `workers`, in the order of their indices.
+/// The sites of each of the `workers`, by index and in order.
 pub(crate) fn assign(sites: &[Site], workers: usize) -> Vec<Vec<usize>> {
     let mut workers: Vec<Vec<usize>> = vec![Vec::new(); workers];
     let mut load = vec![0_u128; workers.len()];

@@ -10,9 +10,9 @@ use crate::settings::source::Consume;
 use crate::source::consumed::CONSUMED;
 
 impl ShardSupply<'_> {
-    /// Does with the files that a snapshot holds what `--consume` says; returns what stood in the
-    /// way. Each is first moved aside and looked at there: one that is another file by now is put
-    /// back.
+    /// Does what `--consume` says with the files whose rows a snapshot holds; returns what stood in
+    /// the way. Each file is first moved aside and looked at there: if it is another file by now,
+    /// it is put back.
     pub(crate) fn consume(&mut self) -> Vec<String> {
         let how = self.context.settings.source.consume;
         if how == Consume::Keep {
@@ -21,11 +21,12 @@ impl ShardSupply<'_> {
         }
         let folder = self.intake.folder();
         let consumed = folder.join(CONSUMED);
-        // Gone for a while: later.
+        // The folder is gone for a while; this is tried later.
         if self.consumable.is_empty() || !disk::is_folder(folder) {
             return Vec::new();
         }
-        // One that was made before this was asked for; where it is another's, it stays as it is.
+        // The folder may be older than this run. If it belongs to another user its mode stays as it
+        // is.
         let _ = disk::make_private(&consumed);
         let mut problems = Vec::new();
         for file in core::mem::take(&mut self.consumable) {
@@ -33,7 +34,7 @@ impl ShardSupply<'_> {
                 problems.push(format!("{} cannot be consumed: {error}", file.name));
             }
         }
-        // Left empty after deleting; where it is not, it stays.
+        // The folder is empty after deleting; if it is not, it stays.
         let _ = disk::remove_empty(&consumed);
         problems
     }
@@ -54,7 +55,7 @@ fn consume_one(
         disk::create_private_folder(consumed)?;
         disk::sync(folder).map_err(Error::other)?;
     }
-    // An earlier shard of this name is not lost to a later one.
+    // An earlier shard of the same name must not be overwritten by a later one.
     let free = |folder: &Path| {
         let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
         let mut names = core::iter::once(folder.join(name)).chain(numbered);

@@ -1,4 +1,5 @@
-//! What every stage of the pipeline is lent. What only one stage owns stands with that stage.
+//! What the run lends to every stage of the pipeline. What only one stage owns stands with that
+//! stage.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::solve::site::SiteSolver;
 use crate::source::watch::Wake;
 use crate::weights::sites::Sites;
 
-/// What every stage is lent.
+/// What the run lends to every stage.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     /// The settings.
@@ -24,9 +25,9 @@ pub(crate) struct Context<'a> {
     /// The sites that the run began with; the feeder knows those that come later, where there is no
     /// checkpoint.
     pub(crate) sites: &'a Sites,
-    /// What stands in for rows, where an imatrix was given.
+    /// Statistics that stand in for rows, where an imatrix was given.
     pub(crate) imatrix: Option<&'a GivenStatistics>,
-    /// Rows kept aside, by site.
+    /// The share of rows that is kept aside, for each site.
     pub(crate) scored_shares: Vec<f64>,
     /// Solves a site; `None` where there is no checkpoint.
     pub(crate) solver: Option<SiteSolver<'a>>,
@@ -34,34 +35,35 @@ pub(crate) struct Context<'a> {
     pub(crate) cores: &'a Cores,
     /// Where events go.
     pub(crate) reporter: &'a Reporter,
-    /// What was done so far.
+    /// The record of what was done so far.
     pub(crate) ledger: &'a Ledger<'a>,
     /// Whether sites are solved at their solve points.
     pub(crate) live: bool,
-    /// Journal position that the current generation has seen: none of an earlier one is published.
+    /// The journal position of the current generation: a generation from an earlier one is not
+    /// published.
     pub(crate) published_position: u64,
-    /// What ends the run.
+    /// Flags that end the run.
     pub(crate) flags: Flags<'a>,
     /// Ends the feeder's wait.
     pub(crate) wake: Option<Wake>,
-    /// The shards in memory.
+    /// The shards in memory, which are bounded.
     pub(crate) flight: Flight,
-    /// What taking shards in takes.
+    /// Measures what taking shards in costs.
     pub(crate) ingest: IngestMeter,
-    /// Jobs that were sent and whose outcome the publisher has not seen.
+    /// Number of jobs that were sent and whose outcome the publisher has not seen yet.
     pub(crate) jobs_in_flight: AtomicUsize,
 }
 
-/// Room for a shard, and a core to read it with.
+/// Room in memory for a shard, and a core to read it with.
 #[derive(Debug)]
 pub(crate) struct Boarded<'a> {
-    /// The room.
+    /// Holds the room.
     pub(crate) ticket: Ticket,
-    /// The core.
+    /// Holds the core.
     pub(crate) core: Core<'a>,
 }
 
-/// What ends the run, looked at by every stage before it begins something.
+/// Flags that end the run. Every stage looks at them before it begins something.
 #[derive(Debug)]
 pub(crate) struct Flags<'a> {
     /// Set by the first signal.
@@ -73,7 +75,7 @@ pub(crate) struct Flags<'a> {
 }
 
 impl<'a> Flags<'a> {
-    /// None set but what the signals set.
+    /// Flags of which none is set, unless a signal came.
     pub(crate) fn new(stopping: &'a AtomicBool) -> Self {
         Self {
             stopping,
@@ -89,8 +91,7 @@ impl<'a> Context<'a> {
         self.cores.take()
     }
 
-    /// Waits for room for a shard of so many bytes, which the ticket holds, then for a core to read
-    /// it with.
+    /// Waits for room for a shard of this many bytes, then for a core to read it with.
     pub(crate) fn board(&self, bytes: u64) -> Boarded<'_> {
         self.ingest.begin();
         let boarding = self.flight.board(bytes);
@@ -104,7 +105,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Where it is computed.
+    /// The kernels that compute.
     pub(crate) const fn compute(&self) -> Compute<'a> {
         Compute {
             kernel: self.settings.compute.kernel,
@@ -112,7 +113,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether nothing says that the run shall end.
+    /// Whether the run goes on, because nothing says that it shall end.
     pub(crate) fn going(&self) -> bool {
         !self.stopping() && !self.converged() && !self.failed()
     }
@@ -127,12 +128,12 @@ impl<'a> Context<'a> {
         self.flags.failed.load(Ordering::SeqCst)
     }
 
-    /// What says that a stage has failed.
+    /// The flag that says that a stage has failed.
     pub(crate) fn failure(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flags.failed)
     }
 
-    /// A stage fails: no other begins something new.
+    /// Notes that a stage has failed, so that no other begins something new.
     pub(crate) fn fail(&self) {
         self.flags.failed.store(true, Ordering::SeqCst);
         self.wake();
@@ -143,13 +144,13 @@ impl<'a> Context<'a> {
         self.flags.converged.load(Ordering::SeqCst)
     }
 
-    /// The layers have converged, and the run shall end.
+    /// Notes that the layers have converged, so that the run ends.
     pub(crate) fn converge(&self) {
         self.flags.converged.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Ends the feeder's wait: something happened that it looks at.
+    /// Ends the feeder's wait, because something happened that it looks at.
     fn wake(&self) {
         if let Some(wake) = &self.wake {
             wake.wake();

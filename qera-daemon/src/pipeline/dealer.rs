@@ -19,32 +19,32 @@ use crate::state::journal::Gathered;
 use crate::state::snapshot::SavedSite;
 use crate::weights::sites::Sites;
 
-/// A shard to be dealt.
+/// A shard that is to be dealt to the workers.
 pub(crate) struct DealtShard {
-    /// What it has.
+    /// Its rows and sums.
     pub(crate) part: ShardPart,
-    /// Its room in memory.
+    /// Holds its room in memory.
     pub(crate) ticket: Ticket,
 }
 
 /// The feeder's side of the channels.
 pub(crate) struct Dealer<'a> {
-    /// What every stage is lent.
+    /// What the run lends to every stage.
     context: &'a Context<'a>,
     /// The sites of each worker.
     owners: Vec<Vec<usize>>,
-    /// One channel a worker.
+    /// One channel for each worker.
     tasks: Vec<Sender<Task>>,
-    /// To the publisher.
+    /// The channel to the publisher.
     outcomes: Sender<Outcome>,
-    /// Sites that rows were dealt to in this run: a snapshot has them all, or is none.
+    /// Sites whose rows were dealt in this run: a snapshot without one of them is not whole.
     with_rows: BTreeSet<usize>,
-    /// And those that the state had rows of.
+    /// Sites of which the restored state has rows.
     restored: BTreeSet<usize>,
 }
 
 impl<'a> Dealer<'a> {
-    /// One that has dealt nothing yet.
+    /// A dealer that has dealt nothing yet.
     pub(crate) const fn new(
         context: &'a Context<'a>,
         owners: Vec<Vec<usize>>,
@@ -62,13 +62,12 @@ impl<'a> Dealer<'a> {
         }
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     pub(crate) const fn workers(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Gives every worker its part of a shard, with which the statistics hold the shards of
-    /// `gathered`.
+    /// Gives every worker its part of a shard. The statistics then hold the shards of `gathered`.
     pub(crate) fn deal(
         &mut self,
         sites: &Sites,
@@ -109,8 +108,9 @@ impl<'a> Dealer<'a> {
         Ok(())
     }
 
-    /// The room for rows held out and kept aside. Without a checkpoint it is shared by the inputs
-    /// that have had rows: which others are known may depend on when a run was killed.
+    /// How many rows each input may hold out and keep aside. Without a checkpoint the memory is
+    /// shared by the inputs that have had rows, because which other inputs are known may depend on
+    /// when a run was killed.
     fn room(&self, sites: &Sites) -> RowRoom {
         let memory = self.context.settings.compute.window_memory;
         if self.context.solver.is_some() {
@@ -120,7 +120,8 @@ impl<'a> Dealer<'a> {
         RowRoom::of(memory, fed.map(|&site| sites.sites[site].in_features))
     }
 
-    /// A site that came later, where there is no checkpoint, belongs to a worker by its number.
+    /// The worker of a site. A site that came later, where there is no checkpoint, belongs to a
+    /// worker by its number.
     fn owner(&self, site: usize) -> usize {
         let mut owners = self.owners.iter();
         let owner = owners.position(|own| own.binary_search(&site).is_ok());
@@ -141,8 +142,8 @@ impl<'a> Dealer<'a> {
         self.context.ledger.shard_dealt(gathered.shards, &dealt);
     }
 
-    /// Has every site solved that has rows newer than its last cold solution; the receiver ends
-    /// when that is done.
+    /// Asks for a solve of every site that has rows newer than its last cold solution. The receiver
+    /// ends when that is done.
     pub(crate) fn solve(&self, gathered: &Gathered) -> Receiver<()> {
         let (done, finished) = bounded(0);
         if self.context.solver.is_some() {
@@ -155,10 +156,10 @@ impl<'a> Dealer<'a> {
         finished
     }
 
-    /// Solves everything cold from what is folded, and publishes it as the last word on these
+    /// Solves everything cold from what is folded, and publishes it as the last generation of these
     /// shards.
     pub(crate) fn drain(&self, gathered: &Gathered, unread: UnreadShards) -> Drained {
-        // Ends when every job has dropped its sender.
+        // The receiver ends when every job has dropped its sender.
         let _ = self.solve(gathered).recv();
         let (reply, drained) = bounded(1);
         let drain = Drain {
@@ -172,8 +173,8 @@ impl<'a> Dealer<'a> {
         drained.unwrap_or(Drained::Failed)
     }
 
-    /// Has every site written into a snapshot that is being made. `None` where a worker ended early
-    /// and not every site is in it: the caller reports why.
+    /// Has every site written into a snapshot that is being made. `None` where a worker ended
+    /// early, so that a site is missing: the caller reports why.
     ///
     /// # Errors
     /// [`Fatal::Io`].

@@ -1,5 +1,5 @@
-//! What makes a crash cost nothing: snapshots, and folding again what the newest one lacks of the
-//! journal.
+//! Snapshots, and the folding again of shards that the journal has and the newest snapshot has not.
+//! Together they make sure that a crash loses nothing.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -14,18 +14,18 @@ use crate::pipeline::task::ShardPart;
 use crate::source::refusal::{Reason, Refusal};
 use crate::state::journal::Record;
 
-/// A snapshot is made after so much time with new rows, so that a crash costs no more reading than
-/// that.
+/// While new rows come, a snapshot is made after this time, so that a crash costs no more reading
+/// than that.
 const SAVE_PERIOD: Duration = Duration::from_secs(60);
-/// And not before this many times what the last one took.
+/// The next snapshot waits at least this many times as long as the last one took to write.
 const SAVE_PAUSE: u32 = 20;
 
 impl Feeder<'_> {
-    /// Folds what the journal has beyond the snapshot. A file that is gone, or that is another by
-    /// now, is lost: said with its rows, and new again should it come back.
+    /// Folds the shards that the journal has beyond the snapshot. A file that is gone, or is
+    /// another by now, is lost: that is said with its rows, and the shard is new if it comes again.
     ///
     /// # Errors
-    /// [`Fatal::Io`], also for a shard that the disk does not give: it is not lost.
+    /// [`Fatal::Io`], also for a shard that the disk does not give: such a shard is not lost.
     pub(crate) fn replay(&mut self) -> Result<(), Fatal> {
         self.catch_up()?;
         let done = self.supply.gathered.position;
@@ -60,9 +60,9 @@ impl Feeder<'_> {
         Ok(())
     }
 
-    /// Folds for sites that are behind, and for these alone, what the others have. A run that is
-    /// stopped before they all have it saves nothing: the snapshots that are there are the better
-    /// ones.
+    /// Folds, for sites that are behind and for these alone, the shards that the other sites have.
+    /// If the run is stopped before that is done, it saves nothing: the snapshots that are there
+    /// are better.
     fn catch_up(&mut self) -> Result<(), Fatal> {
         let behind = core::mem::take(&mut self.supply.behind);
         let Some(&first) = behind.values().min() else {
@@ -93,7 +93,8 @@ impl Feeder<'_> {
             let mut part = ShardPart::of(again.shard);
             part.rows.retain(|batch| lacks(batch.site));
             part.sums.retain(|sum| lacks(sum.site));
-            // As of then: nothing that is solved from them may pass for what the others have.
+            // The statistics count as being of that earlier position, so that nothing solved from
+            // them passes for a solution of all shards.
             let gathered = self.supply.journal.gathered(record.number);
             self.supply.consumable.push(again.file);
             let ticket = again.ticket;
@@ -104,7 +105,8 @@ impl Feeder<'_> {
                 return Ok(()); // A worker ended early; the caller reports why.
             }
         }
-        // Also where nothing of it is left: a snapshot settles it.
+        // This is also set where nothing of the shard is left, because a snapshot settles that it
+        // is lost.
         self.unsaved_since = Some(clock::now());
         Ok(())
     }
@@ -117,7 +119,7 @@ impl Feeder<'_> {
     /// Why a shard of the journal is lost.
     ///
     /// # Errors
-    /// [`Fatal::Io`] where it is not known that it is, unless its loss is accepted.
+    /// [`Fatal::Io`] where the shard may still be there, unless its loss is accepted.
     fn lost_for(&self, record: &Record, refusal: Refusal) -> Result<Reason, Fatal> {
         if !self.context.settings.accept_loss {
             refusal.if_failed(&self.supply.intake.folder().join(&record.name))?;
@@ -125,13 +127,13 @@ impl Feeder<'_> {
         Ok(refusal.reason)
     }
 
-    /// When a snapshot is due.
+    /// The time at which a snapshot is due.
     pub(crate) fn save_at(&self) -> Option<Instant> {
         let period = SAVE_PERIOD.max(self.saving * SAVE_PAUSE);
         self.unsaved_since.map(|at| at + period)
     }
 
-    /// Saves where it is time.
+    /// Saves a snapshot if one is due.
     pub(crate) fn save_when_due(&mut self) -> Result<(), Fatal> {
         if self.save_at().is_some_and(|at| clock::now() >= at) {
             self.save()?;
@@ -139,8 +141,8 @@ impl Feeder<'_> {
         Ok(())
     }
 
-    /// Saves what is new, before it is solved: a solve takes its time, and may be cut short by a
-    /// second signal.
+    /// Saves what is new before it is solved: a solve takes long, and a second signal may cut it
+    /// short.
     pub(crate) fn save_new(&mut self) -> Result<(), Fatal> {
         if self.unsaved_since.is_some() {
             self.save()?;
@@ -148,14 +150,15 @@ impl Feeder<'_> {
         Ok(())
     }
 
-    /// Consumes what a snapshot holds; what cannot be is said, and stays.
+    /// Consumes the files whose rows a snapshot holds. A file that cannot be consumed stays, and
+    /// that is said.
     pub(crate) fn consume(&mut self) {
         for message in self.supply.consume() {
             self.context.warn_of("watched folder", message);
         }
     }
 
-    /// Makes a snapshot; then the shards in it need not exist any more.
+    /// Makes a snapshot. After that the shards in it need not exist any more.
     fn save(&mut self) -> Result<(), Fatal> {
         let begun = clock::now();
         self.supply.journal.sync()?;

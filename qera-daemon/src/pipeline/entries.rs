@@ -1,4 +1,4 @@
-//! What stands in the ledger, and how it reads as the status that `status.json` shows.
+//! The ledger's entries, and how they read as the status that `status.json` shows.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -9,10 +9,10 @@ use crate::observe::run_events::GenerationRejected;
 use crate::observe::status::{LayerStatus, Phase, Standing, Status, Work};
 use crate::observe::waiting::WaitingForConvergence;
 
-/// Reasons that are kept of the shards refused; the rest is only counted.
+/// How many reasons of refused shards are kept. Further ones are only counted.
 const REASONS_MAX: usize = 100;
 
-/// What stands in the ledger.
+/// The ledger's entries.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerEntries {
     /// The watched folder.
@@ -21,9 +21,9 @@ pub(crate) struct LedgerEntries {
     pub(crate) out: Option<String>,
     /// What the daemon is doing.
     pub(crate) phase: Phase,
-    /// While it is idle: what `--until-converged` waits for.
+    /// What `--until-converged` waits for, while the daemon is idle.
     pub(crate) waiting: Option<WaitingForConvergence>,
-    /// Shards whose rows are in the statistics, those of earlier runs too.
+    /// Shards whose rows are in the statistics, including those of earlier runs.
     pub(crate) shards: usize,
     /// Shards whose content had come before.
     pub(crate) duplicates: usize,
@@ -35,27 +35,27 @@ pub(crate) struct LedgerEntries {
     pub(crate) lost: usize,
     /// The latest generation published.
     pub(crate) generation: Option<u64>,
-    /// The latest generation, where it did not pass its check.
+    /// The latest generation, if it did not pass its check.
     pub(crate) rejected: Option<GenerationRejected>,
-    /// Servers of `--notify`, each as it was last seen.
+    /// The servers of `--notify`, each as it was last seen.
     pub(crate) servers: Vec<ServerStatus>,
-    /// Where the time went.
+    /// Where the computing time went.
     pub(crate) work: WorkTime,
-    /// By layer; by site where there is no checkpoint.
+    /// One entry for each layer; one for each site where there is no checkpoint.
     pub(crate) layers: Vec<LayerEntry>,
 }
 
-/// Shards set aside.
+/// The shards that were set aside.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals {
-    /// How many.
+    /// The number of shards that were set aside.
     pub(crate) count: usize,
-    /// The reasons of the first of them.
+    /// The reasons of the first ones.
     pub(crate) reasons: Vec<String>,
 }
 
 impl Refusals {
-    /// One more.
+    /// Counts one more, with its reason.
     pub(crate) fn push(&mut self, reason: String) {
         self.count += 1;
         if self.reasons.len() < REASONS_MAX {
@@ -64,39 +64,39 @@ impl Refusals {
     }
 }
 
-/// Time of computing in this run, by what for.
+/// Computing time of this run, by purpose.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WorkTime {
-    /// Folding rows.
+    /// Time spent on folding rows.
     pub(crate) accumulate: Duration,
-    /// Scoring corrections on new rows.
+    /// Time spent on scoring corrections on new rows.
     pub(crate) score: Duration,
-    /// Solving.
+    /// Time spent on solving.
     pub(crate) solve: Duration,
-    /// Solve points at which no layer of the site could gain by a solve.
+    /// Number of solve points that were spared, because no layer of the site could gain by a solve.
     pub(crate) spared: u64,
 }
 
-/// One layer, or one site where there is no checkpoint.
+/// The entry of one layer, or of one site where there is no checkpoint.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LayerEntry {
     /// Module path.
     pub(crate) name: String,
-    /// Rows folded of its input.
+    /// Rows of its input that were folded.
     pub(crate) rows: u64,
-    /// Rows that its latest correction was solved from; 0 where it has none.
+    /// Rows that its latest correction was solved from; 0 where it has no correction.
     pub(crate) rows_of_correction: u64,
-    /// Whether its correction is an imatrix's, until one from rows is there.
+    /// Whether an imatrix gave its correction, until one from rows is there.
     pub(crate) stood_in: bool,
-    /// Whether it could not be solved when that was tried last.
+    /// Whether it could not be solved at the last attempt.
     pub(crate) failed: bool,
-    /// Of its latest correction.
+    /// The errors of its latest correction.
     pub(crate) errors: Option<RelativeErrors>,
-    /// Rows that it is rounded at, while it is not.
+    /// The number of rows at which it will be rounded, while it is not.
     pub(crate) rounds_at: Option<u64>,
-    /// Whether it was said that it waits for them.
+    /// Whether it was said already that it waits for these rows.
     pub(crate) gathering_said: bool,
-    /// What its solve points showed, and the rows left out.
+    /// What its solve points showed, and how many rows were left out.
     pub(crate) summary: LayerSummary,
 }
 
@@ -105,12 +105,12 @@ pub(crate) struct LayerEntry {
 pub(crate) struct RelativeErrors {
     /// Without correction.
     pub(crate) without: f64,
-    /// With the correction as written; none where nothing was corrected.
+    /// With the correction as written; `None` where nothing was corrected.
     pub(crate) with: Option<f64>,
 }
 
 impl LayerEntry {
-    /// Whether its input has been seen.
+    /// Whether rows of its input have come.
     pub(crate) const fn is_fed(&self) -> bool {
         self.rows > 0
     }
@@ -145,14 +145,14 @@ impl LayerEntry {
 }
 
 impl LedgerEntries {
-    /// An imatrix stands in for the rows of these layers already.
+    /// Enters for which layers an imatrix stands in already.
     pub(crate) fn stood_in(&mut self, layers: &BTreeSet<String>) {
         for entry in &mut self.layers {
             entry.stood_in = layers.contains(&entry.name);
         }
     }
 
-    /// Counts rows of a site where there is no checkpoint.
+    /// Counts rows of a site, where there is no checkpoint.
     pub(crate) fn gather(&mut self, site: usize, name: &str, rows: u64) {
         if self.layers.len() <= site {
             self.layers.resize_with(site + 1, LayerEntry::default);
@@ -162,7 +162,7 @@ impl LedgerEntries {
         entry.rows += rows;
     }
 
-    /// As `status` shows it.
+    /// The status that `status` shows.
     pub(crate) fn status(&self) -> Status {
         let standing = |layer: &LayerEntry| match self.out {
             Some(_) => layer.standing(),

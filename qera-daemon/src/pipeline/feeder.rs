@@ -1,6 +1,7 @@
-//! Feeder: follows the folder, and says when to solve everything, when to publish and when to save.
+//! Feeder: follows the watched folder, and decides when to solve everything, when to publish and
+//! when to save.
 //!
-//! What a snapshot lacks of the journal is folded first, in the journal's order.
+//! First it folds, in the journal's order, what the journal has and the snapshot has not.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,46 +21,47 @@ use crate::pipeline::supply::ShardSupply;
 use crate::source::intake::Scan;
 use crate::source::shard::ShardHeader;
 
-/// A file that was being rewritten is looked at again after so long.
+/// A file that was being rewritten is looked at again after this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The feeder.
+/// The feeder's own state.
 pub(crate) struct Feeder<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) supply: ShardSupply<'a>,
     pub(crate) dealer: Dealer<'a>,
-    /// Digest of the shards that were published as drained.
+    /// Digest of the shards of the last generation that was published with the folder drained.
     published: Option<String>,
-    /// Whether that generation did not pass its check, or was not written because layers wait for
-    /// rows. It is tried again at the end, when the reason may be gone, or else is said again.
+    /// Whether that generation failed its check, or was not written because layers wait for rows.
+    /// It is tried again at the end, when the reason may be gone; otherwise the reason is said
+    /// again.
     unwritten: bool,
     lull: Lull,
-    /// Whether the statistics hold rows of earlier runs, and this one has no solution of them yet.
+    /// Whether the statistics hold rows of earlier runs of which this run has no solution yet.
     pub(crate) restored_unsolved: bool,
     pub(crate) unsaved_since: Option<Instant>,
     /// How long the last snapshot took.
     pub(crate) saving: Duration,
-    /// Whether a signal came before the journal was folded again: there is less than was published
-    /// before.
+    /// Whether a signal came before all of the journal was folded again, so that the statistics
+    /// have less than what was published before.
     pub(crate) cut_short: bool,
     pub(crate) unread: Vec<ShardHeader>,
     /// Whether the folder could not be listed.
     missing: bool,
-    /// What was said last of what is waited for.
+    /// What was last said to be waited for.
     waiting_said: Option<WaitingForConvergence>,
     /// Whether a file was being rewritten while it was read.
     pub(crate) changed: bool,
-    /// What asks producers to pause; `--once` never does, and takes what is there.
+    /// The file that asks producers to pause. `--once` never asks, because it takes what is there.
     pub(crate) pause: PauseFile,
-    /// What was said last of that.
+    /// What was last said about that file.
     pub(crate) pause_said: Option<String>,
-    /// Shards that the disk did not give, by name, with what was said of each.
+    /// Shards that the disk did not give, by name, with what was said about each.
     pub(crate) left_for_later: BTreeMap<String, String>,
 }
 
 impl<'a> Feeder<'a> {
-    /// One that has fed nothing yet; `published` is the digest of the shards that the current
-    /// generation is the last word on.
+    /// A feeder that has fed nothing yet. `published` is the digest of the shards of the current
+    /// generation, if that one was published with the folder drained.
     pub(crate) fn new(
         supply: ShardSupply<'a>,
         dealer: Dealer<'a>,
@@ -91,8 +93,8 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// Feeds until there is no more, or a signal comes; then solves, publishes and saves what is
-    /// new. Returns what became of the last generation.
+    /// Feeds until there is nothing more, or a signal comes; then solves, publishes and saves what
+    /// is new. Returns what became of the last generation.
     pub(crate) fn run(mut self) -> Result<Option<Drained>, Fatal> {
         self.consume();
         self.replay()?;
@@ -100,7 +102,7 @@ impl<'a> Feeder<'a> {
         self.finish()
     }
 
-    /// Listens to the folder until a signal comes; once for `--once`.
+    /// Follows the folder until a signal comes; with `--once`, lists it once.
     fn follow(&mut self) -> Result<(), Fatal> {
         let mut fresh_at = clock::now();
         while self.context.going() {
@@ -123,7 +125,7 @@ impl<'a> Feeder<'a> {
         Ok(())
     }
 
-    /// Waits for something to happen in the folder, or for the time to look again.
+    /// Waits until something happens in the folder, or it is time to look again.
     fn wait(&mut self, fresh_at: Instant) {
         let watching = &self.context.settings.source;
         let new = self.news() || self.unsaved_since.is_some();
@@ -144,7 +146,7 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// Lists the folder. One that is gone for a while does not end a live run.
+    /// Lists the folder. A folder that is gone for a while does not end a live run.
     fn scan(&mut self) -> Result<Scan, Fatal> {
         let once = self.context.settings.convergence.is_once();
         match self.supply.intake.scan() {
@@ -171,7 +173,7 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// Whether a generation would say more than the last one.
+    /// Whether a new generation would be made from more than the last one.
     fn news(&self) -> bool {
         let gathered = &self.supply.gathered;
         self.context.solver.is_some()
@@ -179,7 +181,7 @@ impl<'a> Feeder<'a> {
             && self.published.as_ref() != Some(&gathered.digest)
     }
 
-    /// A folder without news for a while: what is new is saved, solved and published.
+    /// After a while without news in the folder: saves, solves and publishes what is new.
     fn publish_idle(&mut self) -> Result<(), Fatal> {
         self.save_new()?;
         self.tell_ingest();
@@ -192,14 +194,15 @@ impl<'a> Feeder<'a> {
         Ok(())
     }
 
-    /// Says what taking the shards in took that were saved: every worker has folded them.
+    /// Tells what it took to take in the shards that were saved: every worker has folded them by
+    /// now.
     fn tell_ingest(&self) {
         if let Some(ended) = self.context.ingest.take(self.dealer.workers()) {
             self.context.reporter.say(&Event::Ingest(ended));
         }
     }
 
-    /// Says what is waited for, unless it was said last.
+    /// Says what is waited for, unless that was the last thing said.
     fn tell_waiting(&mut self, waiting: Option<&WaitingForConvergence>) {
         if let Some(waiting) = waiting.filter(|_| self.waiting_said.as_ref() != waiting) {
             let said = self.waiting_said.insert(waiting.clone());
@@ -207,7 +210,7 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// The end of a run.
+    /// Ends the run.
     fn finish(&mut self) -> Result<Option<Drained>, Fatal> {
         if self.context.failed() {
             return Ok(None);
@@ -216,7 +219,7 @@ impl<'a> Feeder<'a> {
         if self.context.stopping() {
             self.context.reporter.say(&Event::Stopping);
         }
-        // Nobody takes shards any more: what producers do then is for them to say.
+        // This run takes no more shards, so producers need not pause for it.
         self.ask_to_pause(0);
         self.save_new()?;
         self.tell_ingest();
@@ -231,7 +234,7 @@ impl<'a> Feeder<'a> {
         }))
     }
 
-    /// Files that a signal left unread, and the sites that they would feed.
+    /// The files that a signal left unread, and the sites that they would feed.
     fn unread(&self) -> UnreadShards {
         let mut sites = BTreeSet::new();
         for header in &self.unread {

@@ -1,7 +1,8 @@
-//! Shards in memory, bounded in number and in bytes whatever the producers write: a shard is read
-//! when there is room for it, and its room is free again when every worker has folded its part.
+//! Shards in memory are bounded in number and in bytes, whatever the producers write. A shard is
+//! read when there is room for it, and the room is free again when every worker has folded its
+//! part.
 //!
-//! One that is larger than all the room goes alone.
+//! A shard that is larger than all the room is alone in memory.
 
 use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,34 +11,34 @@ use crate::channel::{Receiver, Sender, bounded};
 use crate::disk::clock::{now, since};
 use crate::plan::stages::{FLIGHT_BYTES, SHARDS_IN_FLIGHT};
 
-/// The shards in memory.
+/// Counts the shards in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
     aboard: Arc<Aboard>,
 }
 
-/// What holds the room of one shard until it is dropped.
+/// Holds the room of one shard until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     aboard: Arc<Aboard>,
     bytes: u64,
 }
 
-/// A ticket, and how long it was waited for.
+/// A ticket, and how long the feeder waited for it.
 #[derive(Debug)]
 pub(crate) struct Boarding {
     /// The ticket.
     pub(crate) ticket: Ticket,
-    /// While as many shards were there as may be: for those who fold them.
+    /// Waiting while the number of shards was at its limit: for the workers that fold them.
     pub(crate) for_workers: Duration,
-    /// While there were fewer, of too many bytes.
+    /// Waiting while fewer shards than that had too many bytes.
     pub(crate) for_memory: Duration,
 }
 
 #[derive(Debug)]
 struct Aboard {
     load: Mutex<Load>,
-    /// Some shard has gone since somebody looked.
+    /// Receives a message when a shard has gone since anyone looked.
     gone: Sender<()>,
     lighter: Receiver<()>,
 }
@@ -67,7 +68,7 @@ impl Load {
 }
 
 impl Flight {
-    /// Waits until there is room for a shard of so many bytes. One at a time waits.
+    /// Waits until there is room for a shard of this many bytes. Only one caller waits at a time.
     pub(crate) fn board(&self, bytes: u64) -> Boarding {
         let (mut for_workers, mut for_memory) = (Duration::ZERO, Duration::ZERO);
         while let Some(full) = self.aboard.take(bytes) {
@@ -77,7 +78,7 @@ impl Flight {
                 &mut for_workers
             };
             let begun = now();
-            // This end holds the other one, too: it is never closed.
+            // This struct holds the sender as well, so that the channel is never closed.
             let _ = self.aboard.lighter.recv();
             *waits_for += since(begun);
         }
@@ -97,7 +98,7 @@ impl Aboard {
         self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a shard of so many bytes; where there is no room for it, says what is there.
+    /// Takes room for a shard of this many bytes. Where there is none, returns what is in memory.
     fn take(&self, bytes: u64) -> Option<Load> {
         let mut load = self.load();
         if !load.has_room(bytes) {
@@ -115,7 +116,7 @@ impl Drop for Ticket {
         load.shards -= 1;
         load.bytes = load.bytes.saturating_sub(self.bytes);
         drop(load);
-        // Where it is said already, whoever waits has not looked since.
+        // If a message is in the channel already, whoever waits has not looked yet.
         let _ = self.aboard.gone.try_send(());
     }
 }
@@ -135,7 +136,8 @@ mod tests {
         assert!(load(2, 2).has_room(1) && !load(3, 3).has_room(1));
     }
 
-    /// Whatever sizes come: never more shards or bytes than that, and all of them get through.
+    /// Whatever sizes come, there are never more shards or bytes than the limits, and every shard
+    /// gets through.
     #[test]
     fn it_is_bounded() {
         let flight = Flight::default();

@@ -1,10 +1,10 @@
 //! When the layers of a site are rounded: once R holds enough rows (`--round-after`), at a solve
-//! point or when the folder is drained; at once where nothing more will come. Until then the site
-//! gathers rows, and has no corrections.
+//! point or when the folder is drained; at once where no more rows will come. Until then the site
+//! gathers rows, and its layers have no corrections.
 //!
-//! What decides at a solve point is how many rows the site has there. What decides for those that
-//! have too few is looked at when the folder is drained, and all rows that came are folded and
-//! solved: never who is faster.
+//! At a solve point the number of the site's rows decides. Whether a site has too few is only
+//! decided when the folder is drained, with all rows folded and solved. So it never depends on
+//! which thread is faster.
 
 use core::cmp::Reverse;
 
@@ -18,10 +18,10 @@ use crate::pipeline::context::Context;
 use crate::solve::site::SiteSolver;
 use crate::weights::sites::Site;
 
-/// At which place of the stream a site is to be solved.
+/// The point of the stream at which a site is solved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SolvePlace {
-    /// Number of the last shard that its statistics hold.
+    /// Number of the last shard in the site's statistics.
     pub(crate) journal_position: u64,
     /// Whether everything is solved cold, because the folder is drained.
     pub(crate) drained: bool,
@@ -30,15 +30,16 @@ pub(crate) struct SolvePlace {
 /// What is to be done about W~ of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// It is made, where it is not there.
+    /// W~ is made now, unless it is there.
     Now,
-    /// The rows are too few, and a generation is written that W~ of every layer belongs to.
+    /// W~ is rounded to nearest: the rows are too few, and the generation that is written needs W~
+    /// of every layer.
     AsNearest,
-    /// More rows are waited for.
+    /// W~ is made later: more rows are waited for.
     Later,
 }
 
-/// Rounds: work of its own kind, with the pages of no other.
+/// Runs a rounding as work of its own kind, which shares no memory pages with other work.
 fn with_own_pages<T>(round: impl FnOnce() -> T) -> T {
     give_back();
     let done = round();
@@ -47,7 +48,7 @@ fn with_own_pages<T>(round: impl FnOnce() -> T) -> T {
 }
 
 impl Context<'_> {
-    /// Makes W~ of a site's layers where that is due. Whether they have one.
+    /// Makes W~ of a site's layers where that is due. Returns whether they have one.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer, and where W~ cannot be written.
@@ -69,7 +70,8 @@ impl Context<'_> {
                 solver.freeze(site, statistics, at.journal_position)
             }) {
                 Ok(newly) => newly,
-                // Rounded together, they are what they are without rows together.
+                // A site that fails when its layers are rounded together is treated like one
+                // without rows, for all of its layers.
                 Err(Fatal::Solve { layer, reason }) => {
                     let message = format!("{reason}: its input's layers are rounded to nearest");
                     self.warn_of(&layer, message);
@@ -100,8 +102,9 @@ impl Context<'_> {
                     .uses_rows()
                     .then_some(record.journal_position)
             });
-            // After a kill rows are folded again that W~ has seen. What was not corrected before
-            // them is not now, or its evidence would be of rows that W~ knows.
+            // After a kill, rows that W~ was made from are folded again. A layer that had no
+            // correction before these rows gets none now, or its evidence would be from rows that
+            // W~ has seen.
             return if !at.drained && made.max().is_some_and(|made| made > at.journal_position) {
                 Due::Later
             } else {
@@ -117,14 +120,15 @@ impl Context<'_> {
         }
     }
 
-    /// Rows that the layers of a site are rounded at.
+    /// The number of rows at which the layers of a site are rounded.
     fn rounds_at(&self, site: &Site) -> u64 {
         self.settings.rounding.round_after_rows(site.in_features)
     }
 
-    /// What keeps a generation from being written: layers that are fed and wait for more rows to be
-    /// rounded. Those of a site that has too few for a solve point are waited for only as long as
-    /// none is rounded: an expert that is hardly ever asked must not keep all others back.
+    /// What keeps a generation from being written: layers whose inputs have rows and that wait for
+    /// more of them to be rounded. A site with too few rows for a solve point is waited for only as
+    /// long as no site is rounded: an expert that is hardly ever used must not keep all others
+    /// back.
     pub(crate) fn unrounded(&self) -> Option<UnroundedLayers<'_>> {
         let weights = self.solver.as_ref()?.weights;
         let entries = self.ledger.layers();
@@ -150,7 +154,7 @@ impl Context<'_> {
         })
     }
 
-    /// Whether W~ of every layer of a site can be had; not where nothing is solved.
+    /// Whether every layer of a site has its W~; false where nothing is solved.
     pub(crate) fn is_quantized(&self, site: usize) -> bool {
         let site = self.sites.sites.get(site);
         let solver = self.solver.as_ref();
@@ -160,15 +164,15 @@ impl Context<'_> {
         })
     }
 
-    /// Whether W~ of every layer can be had; not where nothing is solved.
+    /// Whether every layer has its W~; false where nothing is solved.
     pub(crate) fn has_all_quantized(&self) -> bool {
         let solver = self.solver.as_ref();
         solver.is_some_and(|solver| solver.weights.has_all_quantized())
     }
 
-    /// Rounds to nearest what no row, or too few, came for: what is about to be written is W~ of
-    /// all layers. Only where the folder is drained: before, rows may be on their way, and how many
-    /// have come depends on the clock.
+    /// Rounds to nearest the layers that had no rows, or too few, because W~ of all layers is about
+    /// to be written. This is done only when the folder is drained: before that rows may be on
+    /// their way, and how many have come depends on the clock.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer, and where W~ cannot be written.
@@ -195,7 +199,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Says once that a site waits for more rows.
+    /// Says, once, that a site waits for more rows.
     fn tell_gathering(&self, site: &Site, rows: u64) {
         let layers = &site.layers;
         if self.ledger.gathers(layers) {

@@ -1,5 +1,5 @@
-//! The user's command (`--on-publish`): which generations it is told of, and where it is said what
-//! became of it.
+//! The user's command (`--on-publish`): which generations it is told of, and where its outcome is
+//! reported.
 
 use crate::error::Fatal;
 use crate::observe::command_events::CommandPrinted;
@@ -11,13 +11,13 @@ use crate::publish::on_publish::{CommandSaid, OnPublish, Published};
 use crate::publish::out_folder::OutFolder;
 use crate::publish::target::Target;
 
-/// The command, where there is one.
+/// The command, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Hook(Option<OnPublish>);
 
 impl Hook {
-    /// Starts its thread. A current generation that it was not run for, because the run that
-    /// published it was killed, is told at once, unless it is damaged.
+    /// Starts the command's thread. If the run that published the current generation was killed
+    /// before the command ran for it, the command is told now, unless the generation is damaged.
     ///
     /// # Errors
     /// [`Fatal::Io`] when the system gives no thread.
@@ -40,7 +40,7 @@ impl Hook {
         Ok(hook)
     }
 
-    /// A generation is the current one; returns at once.
+    /// Tells the command of a generation that has become the current one. Returns at once.
     pub(crate) fn published(&self, out: &OutFolder, generation: u64) {
         if let Some(command) = &self.0 {
             command.published(Published {
@@ -51,7 +51,7 @@ impl Hook {
         }
     }
 
-    /// Waits for the command, not for long once a signal came.
+    /// Waits for the command to end; not for long once a signal came.
     pub(crate) fn finish(self, context: &Context<'_>) {
         if let Some(command) = self.0 {
             command.finish(|| context.stopping());

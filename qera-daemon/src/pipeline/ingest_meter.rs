@@ -1,4 +1,4 @@
-//! What taking shards costs, and which part of it sets the pace.
+//! Measures what taking shards in costs, and which part of it sets the pace.
 
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
@@ -9,27 +9,27 @@ use crate::observe::ingest_events::{IngestEnded, IngestPart, Limit};
 use crate::pipeline::flight::Boarding;
 use crate::source::pass::PassCost;
 
-/// What was measured since it was told last.
+/// What was measured since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct IngestMeter(Mutex<MeterReading>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct MeterReading {
-    /// When the first of these shards was begun.
+    /// When the first shard since the last report was begun.
     begun: Option<Instant>,
     shards: usize,
-    /// Read from the device under the file system, from the page cache, hashed, checked.
+    /// Shards read from the disk and from the page cache, hashed and checked.
     disk: Cost,
     cache: Cost,
     hash: Cost,
     check: Cost,
-    /// The feeder waited for room.
+    /// Time that the feeder waited for room in memory.
     memory: Cost,
-    /// The feeder waited for workers, or for a core that they have.
+    /// Time that the feeder waited for workers, or for a core that they had.
     workers: Duration,
-    /// Workers folded, all together.
+    /// Time that all workers together spent on folding.
     folding: Duration,
-    /// Workers waited for shards, all together.
+    /// Time that all workers together waited for shards.
     shards_awaited: Duration,
 }
 
@@ -58,14 +58,14 @@ impl IngestMeter {
         enter(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The feeder turns to a shard.
+    /// Notes that the feeder turns to a shard.
     pub(crate) fn begin(&self) {
         self.with(|of| {
             of.begun.get_or_insert_with(now);
         });
     }
 
-    /// It waited for room for a shard of so many bytes.
+    /// Notes that the feeder waited for room for a shard of this many bytes.
     pub(crate) fn boarded(&self, bytes: u64, boarding: &Boarding) {
         self.with(|of| {
             of.memory.bytes = of.memory.bytes.max(bytes);
@@ -74,12 +74,13 @@ impl IngestMeter {
         });
     }
 
-    /// It waited for workers.
+    /// Notes that the feeder waited for workers.
     pub(crate) fn waited_for_workers(&self, time: Duration) {
         self.with(|of| of.workers += time);
     }
 
-    /// It read a shard. Its reads count as the disk's where most of the bytes came from there.
+    /// Notes that the feeder read a shard. Its reads count as the disk's if most of the bytes came
+    /// from there.
     pub(crate) fn read(&self, cost: &PassCost) {
         self.with(|of| {
             of.shards += 1;
@@ -95,12 +96,13 @@ impl IngestMeter {
         });
     }
 
-    /// A worker folded.
+    /// Notes that a worker folded rows.
     pub(crate) fn folded(&self, time: Duration) {
         self.with(|of| of.folding += time);
     }
 
-    /// A worker has waited for a shard since then; not before the feeder turned to it.
+    /// Notes that a worker has waited for a shard since this moment. The time before the feeder
+    /// turned to that shard does not count.
     pub(crate) fn shard_awaited(&self, waiting: Instant) {
         let arrived = now();
         self.with(|of| {
@@ -109,7 +111,7 @@ impl IngestMeter {
         });
     }
 
-    /// All of it, and from here on anew; `None` where no shard was read.
+    /// Returns what was measured, and begins anew; `None` where no shard was read.
     pub(crate) fn take(&self, workers: usize) -> Option<IngestEnded> {
         let mut measured = MeterReading::default();
         self.with(|of| measured = core::mem::take(of));
@@ -136,27 +138,28 @@ impl MeterReading {
         }
     }
 
-    /// How long a worker waited for shards, on average.
+    /// The average time that a worker waited for shards.
     fn idle(&self, workers: usize) -> Duration {
         let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
         self.shards_awaited / workers
     }
 
-    /// What more of would make it faster. Reading and folding go side by side, and so the slower of
-    /// the two does: the one that is waited for. Where neither can go on because there is no room
-    /// for a shard to be read while another is folded, it is memory.
+    /// Which part would make taking shards in faster if there were more of it. Reading and folding
+    /// run side by side, so that the slower of the two sets the pace: it is the one that is waited
+    /// for. Where neither can go on, because a shard needs room while another is being folded,
+    /// memory sets the pace.
     fn limit(&self, workers: usize) -> Limit {
         let idle = self.idle(workers);
         let blocked = self.memory.time + self.workers;
         let hashing = self.hash.time + self.check.time;
         let all = self.disk.time + self.cache.time + hashing + blocked;
-        // What reading ahead would have saved.
+        // The time that reading ahead would have saved.
         if 4 * self.memory.time.min(idle) > all {
             return Limit::Memory;
         }
         if blocked >= idle {
-            // While the feeder waits for folding at least one worker folds; else they are kept by
-            // solves, or have no core because of them.
+            // While the feeder waits for folding, at least one worker folds; otherwise solves keep
+            // the workers, or have their cores.
             return if 2 * self.folding < blocked {
                 Limit::Solves
             } else {
@@ -199,7 +202,7 @@ mod tests {
             check: cost(1),
             ..none
         };
-        // The feeder is blocked, and workers hardly ever wait.
+        // The feeder is blocked, and the workers hardly ever wait.
         let folds = MeterReading {
             workers: seconds(20),
             folding: seconds(15),
@@ -229,20 +232,20 @@ mod tests {
             ..starves
         };
         assert_eq!(cached.limit(1), Limit::PageCache);
-        // One reads while the other waits, and the other way round.
+        // Reading and folding take turns in waiting for each other.
         let alone = MeterReading {
             memory: cost(6),
             ..starves
         };
         assert_eq!(alone.limit(1), Limit::Memory);
-        // It had to wait for room, and folding would have kept it anyway.
+        // The feeder had to wait for room, but folding would have kept it waiting anyway.
         let slow = MeterReading {
             memory: cost(60),
             folding: seconds(60),
             ..starves
         };
         assert_eq!(slow.limit(1), Limit::Accumulation);
-        // Seven seconds of two workers are half as many of each.
+        // Seven seconds of waiting of two workers together are three and a half for each.
         assert_eq!(starves.idle(2), Duration::from_millis(3500));
     }
 }

@@ -1,6 +1,6 @@
-//! The ledger: what came, what is folded, solved and published. Every stage enters what it does,
-//! decisions read it, and `status.json` is a picture of it that is drawn at most once a second:
-//! nothing reads that back but the next run.
+//! The ledger: what came, and what is folded, solved and published. Every stage enters what it
+//! does, and decisions read it. `status.json` is a picture of it that is drawn at most once a
+//! second; only the next run reads that file.
 
 use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,23 +21,23 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Ledger<'a> {
     entries: Mutex<LedgerEntries>,
-    /// Where the status is written; nowhere for `solve`.
+    /// The folder in which the status is written; `None` for `solve`, which writes none.
     state: Option<&'a StateFolder>,
-    /// When it was written last. Held while it is written, so that no older picture takes the place
-    /// of a newer one.
+    /// When the status was written last. The lock is held during the writing, so that an older
+    /// picture never replaces a newer one.
     written: Mutex<Option<Instant>>,
 }
 
-/// Rows of one site in a shard.
+/// Rows that one site has in a shard.
 #[derive(Debug)]
 pub(crate) struct DealtRows<'a> {
     /// Index of the site.
     pub(crate) site: usize,
-    /// Its name.
+    /// The site's name.
     pub(crate) name: &'a str,
-    /// Its layers; none where there is no checkpoint.
+    /// The site's layers; empty where there is no checkpoint.
     pub(crate) layers: &'a [usize],
-    /// How many.
+    /// The number of rows.
     pub(crate) rows: u64,
 }
 
@@ -46,14 +46,14 @@ pub(crate) struct DealtRows<'a> {
 pub(crate) struct CorrectionEntry {
     /// Index of the layer.
     pub(crate) layer: usize,
-    /// Rows that it was solved from.
+    /// Rows that the correction was solved from.
     pub(crate) rows: u64,
-    /// What it is worth.
+    /// The layer's errors with and without the correction.
     pub(crate) errors: RelativeErrors,
 }
 
 impl<'a> Ledger<'a> {
-    /// Begins with these entries, and writes them.
+    /// Begins a ledger with these entries, and writes the status.
     #[must_use]
     pub(crate) fn begin(state: Option<&'a StateFolder>, entries: LedgerEntries) -> Self {
         let ledger = Self {
@@ -65,7 +65,7 @@ impl<'a> Ledger<'a> {
         ledger
     }
 
-    /// A shard's rows go to the workers; `shards` are in the statistics with it.
+    /// Enters that a shard's rows went to the workers. The statistics hold `shards` shards with it.
     pub(crate) fn shard_dealt(&self, shards: usize, dealt: &[DealtRows<'_>]) {
         self.enter(|entries| {
             entries.phase = Phase::Folding;
@@ -82,27 +82,27 @@ impl<'a> Ledger<'a> {
         });
     }
 
-    /// A shard's content had come before.
+    /// Enters a shard whose content had come before.
     pub(crate) fn shard_repeated(&self) {
         self.enter(|entries| entries.duplicates += 1);
     }
 
-    /// A shard was set aside.
+    /// Enters a shard that was set aside.
     pub(crate) fn shard_refused(&self, reason: String) {
         self.enter(|entries| entries.refusals.push(reason));
     }
 
-    /// A shard was gone before a snapshot held it.
+    /// Enters a shard that was gone before a snapshot held it.
     pub(crate) fn shard_lost(&self) {
         self.enter(|entries| entries.lost += 1);
     }
 
-    /// So many files of the folder are not complete.
+    /// Enters how many files of the folder are not complete.
     pub(crate) fn files_incomplete(&self, count: usize) {
         self.enter(|entries| entries.incomplete = count);
     }
 
-    /// Of the rows that were dealt to these layers, so many were left out so far.
+    /// Enters how many of the rows dealt to these layers were left out so far.
     pub(crate) fn rows_skipped(&self, layers: &[usize], rows: u64) {
         self.enter(|entries| {
             for &layer in layers {
@@ -113,12 +113,12 @@ impl<'a> Ledger<'a> {
         });
     }
 
-    /// Rows were folded in so much time.
+    /// Enters the time that folding rows took.
     pub(crate) fn fold_took(&self, time: Duration) {
         self.enter(|entries| entries.work.accumulate += time);
     }
 
-    /// A solve took so much time, the scoring in it so much of it.
+    /// Enters the time that a solve took, and how much of it was scoring.
     pub(crate) fn solve_took(&self, time: Duration, scoring: Duration) {
         self.enter(|entries| {
             entries.work.solve += time.saturating_sub(scoring);
@@ -126,12 +126,12 @@ impl<'a> Ledger<'a> {
         });
     }
 
-    /// At a solve point no layer of the site could gain by a solve.
+    /// Enters a solve point at which no layer of the site could gain by a solve.
     pub(crate) fn solve_spared(&self) {
         self.enter(|entries| entries.work.spared += 1);
     }
 
-    /// What a solve point showed of a layer; returns what was known before.
+    /// Enters what a solve point showed of a layer; returns the entry from before.
     pub(crate) fn judged(&self, layer: usize, summary: LayerSummary) -> LayerEntry {
         self.enter(|entries| {
             let entry = &mut entries.layers[layer];
@@ -144,7 +144,7 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// W~ of these layers is made.
+    /// Enters that W~ of these layers is made.
     pub(crate) fn rounded(&self, layers: &[usize]) {
         self.enter(|entries| {
             for &layer in layers {
@@ -153,7 +153,8 @@ impl<'a> Ledger<'a> {
         });
     }
 
-    /// These layers wait for more rows before they are rounded. Whether that was not said yet.
+    /// Enters that these layers wait for more rows before they are rounded. Returns whether this is
+    /// still to be said.
     pub(crate) fn gathers(&self, layers: &[usize]) -> bool {
         self.enter(|entries| {
             let mut new = false;
@@ -165,18 +166,18 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// A layer cannot be solved from the rows that came.
+    /// Enters that a layer cannot be solved from the rows that came.
     pub(crate) fn failed(&self, layer: usize) {
         self.enter(|entries| entries.layers[layer].failed = true);
     }
 
-    /// Layers that could not be solved when that was tried last.
+    /// The number of layers that could not be solved at the last attempt.
     pub(crate) fn failed_layers(&self) -> usize {
         let entries = self.lock();
         entries.layers.iter().filter(|entry| entry.failed).count()
     }
 
-    /// A layer has a new correction.
+    /// Enters a layer's new correction.
     pub(crate) fn corrected(&self, correction: &CorrectionEntry) {
         self.enter(|entries| {
             let entry = &mut entries.layers[correction.layer];
@@ -187,12 +188,12 @@ impl<'a> Ledger<'a> {
         });
     }
 
-    /// An imatrix stands in for the rows of a layer.
+    /// Enters that an imatrix stands in for the rows of a layer.
     pub(crate) fn stood_in(&self, layer: usize) {
         self.enter(|entries| entries.layers[layer].stood_in = true);
     }
 
-    /// A generation is in place.
+    /// Enters that a generation is in place.
     pub(crate) fn published(&self, generation: u64) {
         let mut entries = self.lock();
         entries.generation = Some(generation);
@@ -201,13 +202,14 @@ impl<'a> Ledger<'a> {
         self.flush();
     }
 
-    /// A generation did not pass its check.
+    /// Enters that a generation did not pass its check.
     pub(crate) fn rejected(&self, rejected: GenerationRejected) {
         self.lock().rejected = Some(rejected);
         self.flush();
     }
 
-    /// A server of `--notify` is as this says. Written at once where it is new.
+    /// Enters what was seen of a server of `--notify`. If that is new the status is written at
+    /// once.
     pub(crate) fn server_seen(&self, status: &ServerStatus) {
         let mut entries = self.lock();
         let of = |other: &&mut ServerStatus| {
@@ -222,12 +224,13 @@ impl<'a> Ledger<'a> {
         self.flush();
     }
 
-    /// Everything in the folder is folded and published; what `--until-converged` waits for.
+    /// Enters that everything in the folder is folded and published, and what `--until-converged`
+    /// waits for.
     pub(crate) fn rest(&self, waiting: Option<WaitingForConvergence>) {
         self.change_phase(Phase::Idle, waiting);
     }
 
-    /// The daemon has ended.
+    /// Enters that the daemon has ended.
     pub(crate) fn stop(&self) {
         self.change_phase(Phase::Stopped, None);
     }
@@ -239,22 +242,22 @@ impl<'a> Ledger<'a> {
         self.flush();
     }
 
-    /// Every layer as it is now; every site where there is no checkpoint.
+    /// The entry of every layer, as it is now; of every site where there is no checkpoint.
     pub(crate) fn layers(&self) -> Vec<LayerEntry> {
         self.lock().layers.clone()
     }
 
-    /// Shards in the statistics.
+    /// The number of shards in the statistics.
     pub(crate) fn shards(&self) -> usize {
         self.lock().shards
     }
 
-    /// Shards set aside in this run.
+    /// The shards that were set aside in this run.
     pub(crate) fn refusals(&self) -> Refusals {
         self.lock().refusals.clone()
     }
 
-    /// What `status` shows of it.
+    /// The status that `status` shows.
     pub(crate) fn status(&self) -> Status {
         self.lock().status()
     }
@@ -265,8 +268,8 @@ impl<'a> Ledger<'a> {
         self.write(&mut written);
     }
 
-    /// Enters something; the status is written if the last writing is a second ago. Who enters does
-    /// not wait for another that writes.
+    /// Enters a change. The status is written if the last writing was a second ago or more. A stage
+    /// does not wait while another one writes.
     fn enter<T>(&self, change: impl FnOnce(&mut LedgerEntries) -> T) -> T {
         let answer = change(&mut self.lock());
         if let Ok(mut written) = self.written.try_lock()
@@ -280,7 +283,8 @@ impl<'a> Ledger<'a> {
     fn write(&self, written: &mut Option<Instant>) {
         *written = Some(clock::now());
         if let Some(state) = self.state {
-            // Nothing depends on it; a full disk is met, and told, where something does.
+            // A failed writing is ignored: no decision depends on this file, and a full disk is met
+            // and reported by the writings that matter.
             let _ = state.save_status(&self.status());
         }
     }

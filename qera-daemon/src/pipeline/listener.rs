@@ -1,11 +1,11 @@
-//! Where what becomes of the servers that are notified is said and shown.
+//! Reports what becomes of the servers that are notified, in the log and in the status.
 
 use crate::observe::event::Event;
 use crate::observe::notify_events::ServerStatus;
 use crate::pipeline::context::Context;
 use crate::publish::notify::Audience;
 
-/// Says and shows what becomes of the servers that are notified.
+/// Reports what becomes of the servers that are notified.
 #[derive(Clone, Copy)]
 pub(crate) struct Listener<'a>(pub(crate) &'a Context<'a>);
 

@@ -72,8 +72,8 @@ use crate::pipeline::worker::Worker;
 use crate::publish::target::Target;
 use crate::state::restore::SiteState;
 
-/// Runs all stages until the feeder, which `feed` is in this thread, has nothing more to do: what
-/// was restored and what it deals is folded, solved and published in `target`.
+/// Runs all stages until the feeder, whose loop `feed` runs in this thread, has nothing more to do.
+/// What was restored and what it deals is folded, solved and published in `target`.
 ///
 /// # Errors
 /// The first [`Fatal`] of a stage, or [`Fatal::Panicked`].
@@ -100,8 +100,8 @@ pub(crate) fn run<'a>(
             let worker = Worker::new(context, own, &mut restored, jobs_in.clone());
             workers.push(spawn(scope, "worker", context, move || worker.run(&task))?);
         }
-        // A site has one job at a time: more solvers would never have work at once, and each that
-        // ever had some would keep memory of it.
+        // A site has at most one job at a time. More solvers than sites would never all have work,
+        // and each one that ever worked would keep memory of it.
         let mut solvers = Vec::new();
         for _ in 0..owners.len() {
             let jobs = jobs.clone();
@@ -116,7 +116,7 @@ pub(crate) fn run<'a>(
                 })
             })
             .transpose()?;
-        // Only the threads hold the channels now, so that the end of one is seen by the next.
+        // Only the threads hold the channels now, so that a thread sees when its neighbour ends.
         drop((jobs_in, jobs, outcomes));
         let fed = feed(Dealer::new(context, owners, tasks, outcomes_in, known));
         if fed.is_err() {
@@ -135,7 +135,7 @@ pub(crate) fn run<'a>(
     })
 }
 
-/// Which worker folds which sites; without a checkpoint more may come, for any worker.
+/// Which worker folds which sites. Without a checkpoint more sites may come, for any worker.
 fn owners(context: &Context<'_>) -> Vec<Vec<usize>> {
     let (sites, threads) = (&context.sites.sites, context.settings.compute.threads);
     let workers = match context.solver {

@@ -9,62 +9,64 @@ use crate::judge::progress::LayerSummary;
 use crate::solve::solution::SolvedSite;
 use crate::state::journal::Gathered;
 
-/// What solvers and feeder tell the publisher.
+/// A message of a solver or of the feeder to the publisher.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// What came of a site.
+    /// The outcome of a site's job.
     Site(SiteOutcome),
     /// A site could not be solved.
     Failed(Fatal),
-    /// Every site was solved cold: publish.
+    /// Every site was solved cold: publish a generation.
     Drain(Drain),
 }
 
-/// What came of a site's job.
+/// The outcome of a site's job.
 #[derive(Debug)]
 pub(crate) struct SiteOutcome {
     /// Index of the site.
     pub(crate) site: usize,
-    /// The shards that its statistics held.
+    /// The shards that the site's statistics held.
     pub(crate) gathered: Arc<Gathered>,
-    /// Of its layers; none where the corrections were only scored.
+    /// The outcomes of the site's layers; none where the corrections were only scored.
     pub(crate) solved: SolvedSite,
-    /// At a solve point: what is to be told of its layers' progress.
+    /// The progress of the layers, where the job was a solve point.
     pub(crate) summaries: Option<Vec<LayerSummary>>,
 }
 
-/// The order to publish what was solved cold.
+/// The order to publish after every site was solved cold.
 #[derive(Debug)]
 pub(crate) struct Drain {
-    /// The shards that it was solved from.
+    /// The shards that the sites were solved from.
     pub(crate) gathered: Gathered,
-    /// What a signal left unread.
+    /// The shards that a signal left unread.
     pub(crate) unread: UnreadShards,
-    /// Takes the answer.
+    /// The sender that takes the answer.
     pub(crate) reply: Sender<Drained>,
 }
 
 /// Shards that a signal left unread.
 #[derive(Debug, Default)]
 pub(crate) struct UnreadShards {
-    /// How many.
+    /// The number of shards.
     pub(crate) shards: usize,
-    /// Sites that they would feed.
+    /// The sites that they would feed.
     pub(crate) sites: BTreeSet<usize>,
 }
 
-/// What became of it.
+/// What became of the order to publish.
 #[derive(Debug)]
 pub(crate) enum Drained {
-    /// A generation.
+    /// A generation was published.
     Published,
-    /// A generation that did not pass its check, and is gone.
+    /// A generation did not pass its check, and was removed.
     Rejected,
-    /// No layer has a solution.
+    /// Nothing was published, because no layer has a solution.
     Nothing,
-    /// Layers wait for more rows before they are rounded, and a base is W~ of all.
+    /// Nothing was published: layers wait for more rows before they are rounded, and a base needs
+    /// W~ of all layers.
     Gathering,
-    /// A signal kept a layer from rows that unread files have: it would be published as zeros.
+    /// Nothing was published: a signal left files unread that have rows for a layer, which would
+    /// have been published as zeros.
     CutOff,
     /// A stage failed.
     Failed,

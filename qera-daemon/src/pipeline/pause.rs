@@ -1,18 +1,18 @@
-//! The file in the watched folder that asks producers for a pause while shards come faster than
-//! they are taken. What of it is promised to producers is in docs/recording.md.
+//! The file in the watched folder that asks producers to pause while shards come faster than they
+//! are taken in. docs/recording.md says what producers may rely on.
 
 use std::io::Result;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
 
-/// Its name. It begins with a point, so that it is no shard.
+/// The file's name. It begins with a point, so that it is no shard.
 const NAME: &str = ".qera-pause";
-/// What it says to a person.
+/// What the file says to a person who opens it.
 const SAID: &[u8] =
     b"qera-daemon takes shards slower than they come: please add none while this is here\n";
 
-/// The file, and whether it is there.
+/// The file, and whether it is there now.
 #[derive(Debug)]
 pub(crate) struct PauseFile {
     path: PathBuf,
@@ -20,20 +20,20 @@ pub(crate) struct PauseFile {
     is_asked: bool,
 }
 
-/// What became of it.
+/// What happened to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PauseChange {
-    /// It is as it was.
+    /// Nothing changed.
     None,
     /// Producers are asked to pause.
     Asked,
-    /// They may go on.
+    /// Producers may go on.
     Over,
 }
 
 impl PauseFile {
-    /// Of a folder: producers are asked to pause while more bytes than that wait. A killed run may
-    /// have left the file.
+    /// The pause file of a folder. Producers are asked to pause while more than `above` bytes wait.
+    /// A killed run may have left the file there.
     pub(crate) fn of(folder: &Path, above: u64) -> Self {
         let path = folder.join(NAME);
         Self {
@@ -43,11 +43,12 @@ impl PauseFile {
         }
     }
 
-    /// So many bytes of shards wait. Who was asked to pause may go on when no more than half of the
-    /// limit do, so that the file does not come and go with each shard.
+    /// Adjusts the file to the bytes of shards that wait. Producers that were asked to pause may go
+    /// on when at most half of the limit waits, so that the file does not come and go with each
+    /// shard.
     ///
     /// # Errors
-    /// What the system says; it is tried again with the next shard.
+    /// The system's error; the next shard tries again.
     pub(crate) fn adjust(&mut self, waiting: u64) -> Result<PauseChange> {
         if !self.is_asked && waiting > self.above {
             disk::write_small(&self.path, SAID)?;
@@ -89,7 +90,7 @@ mod tests {
             assert_eq!(pause.adjust(waiting).unwrap(), change, "{waiting}");
             assert_eq!(is_there(), there, "{waiting}");
         }
-        // One that a killed run left, and one that a person took away.
+        // The file may be left by a killed run, or taken away by a person.
         let mut next = PauseFile::of(&folder, 100);
         std::fs::remove_file(folder.join(".qera-pause")).unwrap();
         assert_eq!(next.adjust(0).unwrap(), PauseChange::Over);

@@ -33,22 +33,23 @@ use crate::state::journal::Gathered;
 use crate::state::restore::SiteState;
 use crate::weights::sites::Site;
 
-/// The publisher.
+/// The publisher's own state.
 pub(crate) struct Publisher<'a> {
     context: &'a Context<'a>,
     target: Target<'a>,
-    /// By layer.
+    /// The latest solution of each layer.
     latest: Vec<Option<LayerSolution>>,
-    /// Layers that could not be solved when that was tried last, and why.
+    /// Layers that could not be solved at the last attempt, and why.
     failed: BTreeMap<usize, String>,
-    /// For layers without one.
+    /// Corrections by an imatrix, for layers without a solution.
     stand_ins: Option<StandIns<'a>>,
-    /// Restored sites without a solution in this run: zeros would replace their corrections.
+    /// Restored sites that have no solution in this run yet. Without them zeros would replace their
+    /// corrections.
     owed: BTreeSet<usize>,
     gathered: Arc<Gathered>,
-    /// Sites with a solve point since the last generation.
+    /// Sites that passed a solve point since the last generation.
     fresh: BTreeSet<usize>,
-    /// Whether one of them was solved, not only scored.
+    /// Whether one of these sites was solved, and not only scored.
     changed: bool,
     starved_said: bool,
     hook: Hook,
@@ -82,7 +83,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Publishes until solvers and feeder have ended, and the servers that are notified know of it.
+    /// Publishes until solvers and feeder have ended, and until the servers that are notified know
+    /// the last generation.
     pub(crate) fn run(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
         let rest = Discard(outcomes);
         if let Some(message) = self.target.notified.warning() {
@@ -101,7 +103,7 @@ impl<'a> Publisher<'a> {
             let mut threads = NotifyThreads::default();
             self.servers = threads.start(scope, &hand_over, &Listener(self.context))?;
             let published = self.publish_all(outcomes);
-            // Nobody waits for a server but the end of the run.
+            // Only the end of the run waits for a server.
             drop(rest);
             threads.join();
             published
@@ -110,7 +112,7 @@ impl<'a> Publisher<'a> {
 
     fn publish_all(mut self, outcomes: &Receiver<Outcome>) -> Result<(), Fatal> {
         self.hook = Hook::start(self.context, &self.target)?;
-        // What was restored may be enough.
+        // The restored evidence may be enough to end the run.
         self.check_convergence();
         for outcome in outcomes {
             if let Err(fatal) = self.take(outcome) {
@@ -137,8 +139,9 @@ impl<'a> Publisher<'a> {
                     return Ok(());
                 }
                 if !self.context.has_all_quantized() {
-                    // Only a drain may say that no more rows come for the others. What came is
-                    // still new then; that the layers that are fed have converged may end the run.
+                    // Only a drain may conclude that no more rows come for the other layers. What
+                    // came is still new then, and the layers that have rows may have converged,
+                    // which ends the run.
                     self.check_convergence();
                     return Ok(());
                 }
@@ -148,7 +151,7 @@ impl<'a> Publisher<'a> {
                 } else {
                     self.fresh.clear(); // The current generation has these corrections.
                 }
-                // Also what was only scored may have shown that they have converged.
+                // A site that was only scored may have shown that its layers have converged.
                 self.check_convergence();
             }
         }
@@ -204,22 +207,22 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Whether an imatrix says more of a layer than the few rows that a drain solves it from: not
-    /// before its site has the rows of a first solve point.
+    /// Whether an imatrix says more of a layer than the few rows that a drain solved it from. It
+    /// does as long as the site has fewer rows than a first solve point.
     fn keeps_stand_in(&self, cold: &LayerSolution) -> bool {
         let first = first_point(self.context.layer(cold.layer).in_features);
         cold.rows < first && self.stands_in(cold.layer)
     }
 
-    /// Whether an imatrix says something of a layer.
+    /// Whether an imatrix has a correction for a layer.
     fn stands_in(&self, layer: usize) -> bool {
         let given = self.context.imatrix;
         given.is_some_and(|given| given.layers.get(layer) == Some(&true))
     }
 
-    /// Whether it is time for a generation: sites pass their solve points at about the same time,
-    /// and one generation is for all of them. When no solve is under way, or when every site beyond
-    /// its first point has a new solution.
+    /// Whether it is time for a generation. Sites pass their solve points at about the same time,
+    /// and one generation is for all of them. So it is time when no solve is under way, or when
+    /// every site beyond its first point has a new solution.
     fn due(&self, under_way: usize) -> bool {
         let entries = self.context.ledger.layers();
         let solvable = |site: &&Site| {
@@ -237,7 +240,7 @@ impl<'a> Publisher<'a> {
             && (under_way == 0 || self.fresh.len() >= all().count())
     }
 
-    /// Enters what a solve point showed, and says what has converged.
+    /// Enters what a solve point showed, and says which layers have converged.
     fn enter_summaries(&self, site: usize, summaries: Vec<LayerSummary>) {
         let context = self.context;
         let layers = &context.sites.sites[site].layers;
@@ -264,9 +267,9 @@ impl<'a> Publisher<'a> {
         if self.latest.iter().all(Option::is_none) && !stand_in {
             return match self.failed.first_key_value() {
                 None => Ok(Drained::Nothing),
-                // What it lacks may come: each layer was told of.
+                // What the layers lack may still come; the log named each of them.
                 Some(_) if self.context.live && self.context.going() => Ok(Drained::Nothing),
-                // There is no rest to be published.
+                // There is nothing else that could be published.
                 Some((&layer, reason)) => Err(Fatal::Solve {
                     layer: self.context.layer(layer).name.clone(),
                     reason: reason.clone().into(),
@@ -297,8 +300,8 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    /// Whether the generation passed its check and is published. What one that did not pass would
-    /// have brought is still new to the current one.
+    /// Writes a generation. Returns whether it passed its check and is published; if not, its
+    /// corrections are still new to the next one.
     fn publish(&mut self, inputs: Inputs) -> Result<bool, Fatal> {
         self.fresh.clear();
         let context = self.context;
@@ -307,7 +310,7 @@ impl<'a> Publisher<'a> {
         if let Some(stand_ins) = &mut self.stand_ins {
             stand_ins.complete(&self.latest)?;
         }
-        // What stands in may have failed as well.
+        // A layer that an imatrix stands in for may have failed as well.
         let entries = if self.stand_ins.is_some() {
             context.ledger.layers()
         } else {
@@ -375,7 +378,7 @@ impl<'a> Publisher<'a> {
         let fed = entries.iter().filter(|entry| entry.is_fed()).count();
         let bare = |entry: &&LayerEntry| !entry.is_fed() && !entry.stood_in;
         let starved = entries.iter().filter(bare).count();
-        // One that cannot be solved would be waited for without end.
+        // A layer that cannot be solved would be waited for without end.
         let converged = |entry: &LayerEntry| {
             entry.summary.converged || entry.failed || (!all && !entry.is_fed())
         };
@@ -391,7 +394,8 @@ impl<'a> Publisher<'a> {
         self.context.converge();
     }
 
-    /// Says once which sites have seen no row; where none can come, what an imatrix lacks was said.
+    /// Says, once, which sites have had no row. Where none can come, it was said already what the
+    /// imatrix lacks.
     fn warn_starved(&mut self) {
         let alone = self.stand_ins.is_some() && self.context.settings.source.watch.is_none();
         if core::mem::replace(&mut self.starved_said, true) || alone {

@@ -1,4 +1,4 @@
-//! What the pipeline says of a site before it is solved and of a layer after it.
+//! What the pipeline says of a site before it is solved, and of a layer after that.
 
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::closing::{Drift, FoldingChange};
@@ -12,7 +12,7 @@ use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
 impl Context<'_> {
-    /// A selected layer; there are some wherever something is solved.
+    /// The selected layer with this index; wherever something is solved there are layers.
     pub(crate) fn layer(&self, index: usize) -> &Layer {
         let layers = self
             .solver
@@ -20,18 +20,18 @@ impl Context<'_> {
         &layers[index]
     }
 
-    /// For messages.
+    /// The site's name in messages.
     pub(crate) fn name_of(&self, site: usize) -> String {
         let site = self.sites.sites.get(site);
         site.map_or_else(String::new, |site| site.name.clone())
     }
 
-    /// Warns of what `subject` is or holds.
+    /// Warns about `subject`, with this message.
     pub(crate) fn warn_of(&self, subject: &str, message: String) {
         self.reporter.say(&Event::Warning { subject, message });
     }
 
-    /// Warns of a site that has seen no row.
+    /// Warns about a site that has had no row.
     pub(crate) fn warn_starved(&self, site: &Site) {
         self.reporter.say(&Event::Warning {
             subject: &site.name,
@@ -42,7 +42,7 @@ impl Context<'_> {
         });
     }
 
-    /// Warns of what makes a correction weak: fewer rows than channels, dead channels.
+    /// Warns about what makes a correction weak: fewer rows than channels, dead channels.
     pub(crate) fn warn(&self, site: &Site, statistics: &SiteStatistics) {
         let warn = |message| {
             self.reporter.say(&Event::Warning {
@@ -84,7 +84,7 @@ impl Context<'_> {
         }
     }
 
-    /// Says that a site was closed or re-opened at so many rows.
+    /// Says that a site was closed or re-opened at this number of rows.
     pub(crate) fn tell_folding_change(&self, site: &Site, rows: u64, change: &FoldingChange) {
         match change {
             FoldingChange::None => {}
@@ -110,7 +110,7 @@ impl Context<'_> {
         }
     }
 
-    /// Reports a layer that an imatrix stands in for, and what is remarkable about it.
+    /// Reports a layer that an imatrix stands in for, with what is remarkable about it.
     pub(crate) fn report_stand_in(&self, solution: &LayerSolution) {
         self.report_rank_and_dtype(solution, "its diagonal error");
         let power = solution.output_power;
@@ -122,8 +122,8 @@ impl Context<'_> {
         }));
     }
 
-    /// Warns of a layer that cannot be solved, and enters it; `keeps` says whether the correction
-    /// of before stays.
+    /// Warns about a layer that cannot be solved, and enters it in the ledger. `keeps` says whether
+    /// its earlier correction stays.
     pub(crate) fn tell_failed(&self, failed: &FailedLayer, keeps: bool) {
         let becomes = if keeps {
             "keeps its last correction"
@@ -137,7 +137,7 @@ impl Context<'_> {
         });
     }
 
-    /// Reports a layer and what is remarkable about it.
+    /// Reports a solved layer, with what is remarkable about it.
     pub(crate) fn report(&self, solution: &LayerSolution) {
         self.report_rank_and_dtype(solution, "its error");
         self.reporter.say(&Event::LayerSolved(LayerCorrected {
@@ -150,8 +150,8 @@ impl Context<'_> {
         }));
     }
 
-    /// Warns where a layer's rank or dtype is not what was asked; `error` is what it was measured
-    /// by.
+    /// Warns where a layer's rank or dtype is not the asked one. `error` names the measure that
+    /// decided.
     fn report_rank_and_dtype(&self, solution: &LayerSolution, error: &str) {
         let layer = self.layer(solution.layer);
         let subject = layer.name.as_str();

@@ -1,4 +1,4 @@
-//! A site in the hands of its worker, and what of it is with a solver.
+//! A site as its worker holds it, and what of it is with a solver at the moment.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use crate::channel::{Receiver, Sender, bounded};
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::stage_end::StageEnd;
 
-/// A site in the hands of its worker.
+/// A site as its worker holds it.
 pub(crate) struct Slot {
     pub(crate) statistics: Arc<SiteStatistics>,
     pub(crate) progress: Progress,
-    /// That of the progress, wherever it is.
+    /// The next solve point of the site's progress. It is kept here as well, because the progress
+    /// may be with a solver.
     pub(crate) next_point: u64,
-    /// Whether the progress says that rows are left out.
+    /// Whether the site's progress says that rows are left out.
     pub(crate) closed: bool,
     /// Rows at the last cold solve of this run.
     pub(crate) rows_at_cold_solve: u64,
@@ -22,7 +23,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The statistics as a solve sees them: what a lone 2-D shard gave is cut into blocks; R is
+    /// Lends the statistics to a solve. Rows of a lone 2-D shard are cut into blocks for it; R is
     /// shared.
     pub(crate) fn lend(&mut self) -> Lent {
         let (back, lent) = bounded(0);
@@ -37,7 +38,7 @@ impl Slot {
         }
     }
 
-    /// Waits for the solver that has the statistics.
+    /// Waits until the solver has given the statistics back.
     pub(crate) fn have_back(&mut self) {
         if let Some(lent) = self.lent.take() {
             let _ = lent.recv();
@@ -46,15 +47,15 @@ impl Slot {
 }
 
 pub(crate) enum Progress {
-    /// There is no checkpoint: nothing is ever solved.
+    /// There is no checkpoint, so that nothing is ever solved.
     None,
     Here(SiteProgress),
-    /// With a solver.
+    /// The progress is with a solver, which will send it back.
     Out(Receiver<SiteProgress>),
 }
 
 impl Progress {
-    /// Waits for the solver, where there is one.
+    /// The progress; waits for it where a solver has it.
     pub(crate) fn here(&mut self) -> Result<Option<&mut SiteProgress>, StageEnd> {
         if let Self::Out(back) = self {
             *self = Self::Here(back.recv().map_err(|_| StageEnd::Neighbour)?);
@@ -66,10 +67,10 @@ impl Progress {
     }
 }
 
-/// Statistics in the hands of a solver. The worker folds no row of the site until they are back: R
-/// exists once.
+/// Statistics that are lent to a solver. The worker folds no row of the site until they are back,
+/// so that R exists once.
 pub(crate) struct Lent {
     pub(crate) statistics: Arc<SiteStatistics>,
-    /// Dropped after them.
+    /// Dropped after the statistics, so that the worker knows they are back.
     _back: Sender<()>,
 }

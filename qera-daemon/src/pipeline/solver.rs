@@ -1,4 +1,4 @@
-//! Solver: solves what it is handed.
+//! Solver: takes jobs from workers, solves the site of each, and tells the publisher.
 
 use core::time::Duration;
 
@@ -20,14 +20,14 @@ use crate::solve::site::SiteSolver;
 use crate::solve::solution::SolvedSite;
 use crate::weights::sites::Site;
 
-/// A solver.
+/// The solver's own state.
 pub(crate) struct Solver<'a> {
     context: &'a Context<'a>,
     outcomes: Sender<Outcome>,
 }
 
 impl<'a> Solver<'a> {
-    /// One that tells the publisher what comes of its jobs.
+    /// A solver that sends the outcomes of its jobs to the publisher.
     pub(crate) const fn new(context: &'a Context<'a>, outcomes: Sender<Outcome>) -> Self {
         Self { context, outcomes }
     }
@@ -45,7 +45,7 @@ impl<'a> Solver<'a> {
                 Err(StageEnd::Neighbour) => return,
                 Err(StageEnd::Fatal(fatal)) => {
                     self.context.fail();
-                    // Where the publisher ended early, it had an error of its own.
+                    // If the publisher ended early, it had an error of its own.
                     let _ = self.outcomes.send(Outcome::Failed(fatal));
                     return;
                 }
@@ -93,7 +93,7 @@ impl<'a> Solver<'a> {
         };
         context.ledger.solve_took(clock::since(begun), scoring);
         let seen = statistics.rows_seen();
-        // Before anything waits: the worker folds on.
+        // Everything lent is given back before anything waits, so that the worker folds on.
         drop((lent, core));
         let solved = solved?;
         let summaries = match &mut kind {
@@ -109,14 +109,14 @@ impl<'a> Solver<'a> {
         let sent = self.outcomes.send(Outcome::Site(outcome));
         sent.map_err(|_| StageEnd::Neighbour)?;
         if let JobKind::Point(job) = kind {
-            // A worker that ended does not wait for it.
+            // A worker that ended does not wait for the progress.
             let _ = job.back.send(job.progress);
         }
         Ok(())
     }
 
-    /// Solves a site at a solve point, or only scores its corrections: where R has too little that
-    /// is new, or a solve would gain nothing to speak of.
+    /// Solves a site at a solve point. Its corrections are only scored where R has too few new
+    /// rows, or where a solve would gain next to nothing.
     fn solve_point(
         &self,
         solver: &SiteSolver<'a>,
@@ -127,7 +127,7 @@ impl<'a> Solver<'a> {
     ) -> Result<SolvedSite, Fatal> {
         if solves {
             let pays = pays(&solver.layers_of(site), statistics, point.progress);
-            // Which layer cannot be solved is for the solve to find out.
+            // The solve itself finds out which layer cannot be solved.
             let pays = pays.or_else(|fatal| fatal.of_layer().map(|_| true))?;
             point.progress.spared = !pays;
             if pays {
@@ -140,8 +140,8 @@ impl<'a> Solver<'a> {
         Ok(SolvedSite::default())
     }
 
-    /// What is to be told of a site after a solve point; one that may be closed or re-opened is,
-    /// where the evidence says so.
+    /// What a solve point showed of the site's layers. If the worker waits for that, the evidence
+    /// may close or re-open the site.
     fn judge(&self, site: &Site, seen: u64, job: &mut PointJob) -> Vec<LayerSummary> {
         let tolerance = self.context.settings.convergence.tolerance;
         if job.may_change_folding {

@@ -1,8 +1,8 @@
 //! Corrections by an imatrix, for layers that have none from rows.
 //!
-//! They depend on the imatrix and the weights alone, so that each is solved once, when the first
-//! generation is about to be written that would be without it. No state holds them, and nothing
-//! counts them as fed.
+//! These corrections depend on the imatrix and the weights alone. So each is solved once, when the
+//! first generation is about to be written in which the layer would have none. They are in no
+//! state, and a layer with one does not count as fed.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -22,16 +22,16 @@ use crate::solve::solution::{LayerSolution, SolvedSite};
 pub(crate) struct StandIns<'a> {
     context: &'a Context<'a>,
     given: &'a GivenStatistics,
-    /// The run's, with the method that E[x^2] is enough for.
+    /// The run's settings, with the method for which E[x^2] is enough.
     settings: Settings,
-    /// By layer; none where none was needed yet.
+    /// The solution of each layer; `None` where none was needed yet.
     solved: Vec<Option<LayerSolution>>,
-    /// Layers that cannot be: that does not change.
+    /// Layers that cannot be solved; that does not change.
     failed: BTreeSet<usize>,
 }
 
 impl<'a> StandIns<'a> {
-    /// None is solved yet; `None` where no imatrix was given.
+    /// Stand-ins of which none is solved yet; `None` where no imatrix was given.
     pub(crate) fn new(context: &'a Context<'a>) -> Option<Self> {
         let given = context.imatrix?;
         let solve = SolveSettings {
@@ -50,7 +50,7 @@ impl<'a> StandIns<'a> {
         })
     }
 
-    /// Whether a layer of any site has an entry.
+    /// Whether the imatrix has an entry for a layer of any site.
     pub(crate) fn are_any(&self) -> bool {
         self.given.says_something()
     }
@@ -60,7 +60,7 @@ impl<'a> StandIns<'a> {
         self.solved.get(layer)?.as_ref()
     }
 
-    /// Solves what is still without a correction by rows, and reports it.
+    /// Solves and reports the layers that are still without a correction by rows.
     ///
     /// # Errors
     /// The first [`Fatal`], in the order of the sites, naming the layer.
@@ -97,7 +97,7 @@ impl<'a> StandIns<'a> {
         });
         drop(core);
         for answer in answers {
-            // A stage that failed ends the run: nothing is published.
+            // A stage that failed ends the run, so that nothing is published.
             let answer = answer.into_inner().unwrap_or_else(PoisonError::into_inner);
             let Some(SolvedSite { solutions, failed }) = answer.transpose()? else {
                 continue;
@@ -121,5 +121,5 @@ impl<'a> StandIns<'a> {
     }
 }
 
-/// What came of a site.
+/// The outcome of a site.
 type Answer = Result<SolvedSite, Fatal>;

@@ -1,5 +1,4 @@
-//! Where shards come from, and what the feeder answers for: the watched folder, the journal, the
-//! state.
+//! Where shards come from and where they are recorded: the watched folder, the journal, the state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,10 +24,10 @@ use crate::state::{SitesRecord, SolvedModel, StateFolder};
 use crate::weights::recording::Recording;
 use crate::weights::sites::Sites;
 
-/// The watched folder and the state.
+/// The watched folder, the journal and the state.
 #[derive(Debug)]
 pub(crate) struct ShardSupply<'a> {
-    /// What every stage is lent.
+    /// What the run lends to every stage.
     pub(crate) context: &'a Context<'a>,
     /// The folder, and what was taken from it.
     pub(crate) intake: Intake,
@@ -40,69 +39,70 @@ pub(crate) struct ShardSupply<'a> {
     pub(crate) state: &'a StateFolder,
     /// The memory plan.
     pub(crate) plan: &'a Plan,
-    /// The sites; they grow where there is no checkpoint.
+    /// The sites. Where there is no checkpoint, shards add to them.
     pub(crate) sites: Sites,
-    /// What is known of the recorded model; it grows with them.
+    /// What is known of the recorded model. Where there is no checkpoint, shards add to it.
     pub(crate) recording: Recording,
-    /// How many of them `sites.json` names.
+    /// The number of sites that `sites.json` names.
     pub(crate) saved_sites: usize,
-    /// The model that it names.
+    /// The model that `sites.json` names.
     pub(crate) model: SolvedModel,
     /// The shards that the statistics hold.
     pub(crate) gathered: Gathered,
-    /// What corrections and evidence belong to.
+    /// The fingerprint of what corrections and evidence belong to.
     pub(crate) solved_for: Option<String>,
-    /// Files whose rows a snapshot will hold, or holds: what `--consume` is about.
+    /// Files whose rows a snapshot holds or will hold; `--consume` is about these.
     pub(crate) consumable: Vec<ShardFile>,
-    /// The last shard that every snapshot of the state holds.
+    /// Number of the last shard that every snapshot of the state holds.
     pub(crate) held_by_all: u64,
-    /// Sites whose statistics lack shards that the others have, and the last that each has.
+    /// Sites whose statistics lack shards that the others have; for each the number of its last
+    /// shard.
     pub(crate) behind: BTreeMap<usize, u64>,
 }
 
-/// A file of the watched folder, as it was.
+/// A file of the watched folder, as it was when it was read.
 #[derive(Debug)]
 pub(crate) struct ShardFile {
     /// Its name.
     pub(crate) name: String,
-    /// Which file that was.
+    /// The file's identity.
     pub(crate) identity: Identity,
 }
 
-/// A shard whose header fits.
+/// A shard whose header fits what the run knows.
 #[derive(Debug)]
 pub(crate) struct FittingShard {
-    /// What will be read of it.
+    /// The entries that will be read from it.
     pub(crate) admitted: Admitted,
-    /// Where there is no checkpoint, what is known with what it adds: that is real only when it is
-    /// accepted.
+    /// What is known of the model's inputs once the shard is accepted; only where there is no
+    /// checkpoint.
     pub(crate) grown: Option<Grown>,
 }
 
-/// What is known of the model's inputs, with what one shard adds.
+/// The known inputs of the model, including those that one shard adds.
 #[derive(Debug)]
 pub(crate) struct Grown {
     sites: Sites,
     recording: Recording,
 }
 
-/// A shard that was read whole, every row of it checked.
+/// A shard that was read whole and of which every row was checked.
 #[derive(Debug)]
 pub(crate) struct ReadShard {
     /// BLAKE3 of its content.
     pub(crate) content: String,
     /// Its file.
     pub(crate) file: ShardFile,
-    /// Its header, judged.
+    /// Its header, which fits.
     pub(crate) fitting: FittingShard,
     /// Its rows.
     pub(crate) shard: Shard,
-    /// Its room in memory.
+    /// Holds its room in memory.
     pub(crate) ticket: Ticket,
 }
 
 impl ShardSupply<'_> {
-    /// Judges a header against sites and plan.
+    /// Judges a header by the sites and the plan.
     pub(crate) fn admit(&self, header: &ShardHeader) -> Result<FittingShard, Refusal> {
         let settings = self.context.settings;
         let solver = self.context.solver;
@@ -134,7 +134,7 @@ impl ShardSupply<'_> {
         Ok(FittingShard { admitted, grown })
     }
 
-    /// What is known with what this header adds.
+    /// The known inputs, including those that this header adds.
     fn grown(&self, header: &ShardHeader) -> Result<Grown, Reason> {
         let selection = &self.context.settings.weights.selection;
         let mut grown = Grown {
@@ -154,7 +154,7 @@ impl ShardSupply<'_> {
     pub(crate) fn read(&self, header: &ShardHeader) -> Result<Option<ReadShard>, Refusal> {
         match self.admit(header) {
             Ok(fitting) => self.read_fitting(header, fitting, |content| !self.intake.has(content)),
-            // It came before what refuses it now was known.
+            // The shard came before that was known which refuses it now.
             Err(_) if self.intake.has(&content(header)?) => Ok(None),
             Err(refusal) => Err(refusal),
         }
@@ -169,7 +169,8 @@ impl ShardSupply<'_> {
         for path in places_of(self.intake.folder(), &record.name) {
             match self.read_same(&path, record) {
                 Ok(read) => return Ok(read),
-                // What the disk does not give may be the one; else the folder says more.
+                // A file that the disk does not give may be this shard; otherwise the folder's
+                // answer says more.
                 Err(other) if refusal.is_none() || other.reason.is_failure() => {
                     refusal = Some(other);
                 }
@@ -196,7 +197,7 @@ impl ShardSupply<'_> {
         })
     }
 
-    /// Reads a shard whose header fits; `None` where its content is not `wanted`, whatever else is
+    /// Reads a shard whose header fits. `None` where its content is not `wanted`, whatever else is
     /// wrong with it.
     fn read_fitting(
         &self,
@@ -243,14 +244,14 @@ impl ShardSupply<'_> {
         Ok(record.clone())
     }
 
-    /// Takes a shard that the journal has, with the sites that it adds.
+    /// Takes a shard that the journal has, and the sites that it adds.
     pub(crate) fn accept(&mut self, record: &Record, file: ShardFile) {
         self.gathered.advance(record);
         self.intake.accept(&record.content);
         self.consumable.push(file);
     }
 
-    /// Takes the sites that an accepted shard adds, and makes them durable before a row of theirs
+    /// Takes the sites that an accepted shard adds, and makes them durable before any of their rows
     /// is.
     ///
     /// # Errors
@@ -271,7 +272,7 @@ impl ShardSupply<'_> {
         Ok(())
     }
 
-    /// Saves what the workers wrote aside as a snapshot.
+    /// Makes a snapshot of what the workers wrote aside.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -283,7 +284,7 @@ impl ShardSupply<'_> {
             sites,
         );
         self.state.commit_snapshot(folder, &index)?;
-        // What was the newest snapshot is the older one of the two that stay.
+        // The snapshot that was the newest is now the older one of the two that stay.
         let held = core::mem::replace(&mut self.held_by_all, self.gathered.position);
         self.journal.shorten(held)
     }

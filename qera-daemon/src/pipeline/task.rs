@@ -17,38 +17,38 @@ use crate::state::snapshot::SavedSite;
 
 /// What the feeder asks of a worker.
 pub(crate) enum Task {
-    /// Rows of some of its sites and sums over rows, from one shard.
+    /// Fold rows, and sums over rows, of one shard.
     Rows(RowsTask),
-    /// Solve every site that has rows newer than its last cold solution; the sender is dropped when
+    /// Solve every site that has rows newer than its last cold solution. The sender is dropped when
     /// that is done.
     Solve(Arc<Gathered>, Sender<()>),
     /// Write every site into a snapshot.
     Save(SaveTask),
 }
 
-/// What is to be folded.
+/// What a worker is asked to fold.
 pub(crate) struct RowsTask {
-    /// The shards that the statistics hold with it.
+    /// The shards that the statistics hold once this is folded.
     pub(crate) gathered: Arc<Gathered>,
-    /// The room for rows held out and kept aside, by the sites that are known with them.
+    /// How many rows each known input may hold out and keep aside.
     pub(crate) room: RowRoom,
     /// What the shard has for the worker's sites.
     pub(crate) part: ShardPart,
-    /// The shard's room in memory: free when the last worker has folded its part.
+    /// Holds the shard's room in memory, which is free when the last worker has folded its part.
     pub(crate) ticket: Arc<Ticket>,
 }
 
 /// What a shard has for the sites of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct ShardPart {
-    /// Rows.
+    /// Its rows.
     pub(crate) rows: Vec<Batch>,
-    /// Sums over other rows.
+    /// Its sums over other rows.
     pub(crate) sums: Vec<SummedRows>,
 }
 
 impl ShardPart {
-    /// All that a shard has.
+    /// All rows and sums of a shard.
     pub(crate) fn of(shard: Shard) -> Self {
         let Shard { sites, sums, .. } = shard;
         Self { rows: sites, sums }
@@ -58,11 +58,11 @@ impl ShardPart {
 /// The order to write every site into a snapshot.
 #[derive(Clone)]
 pub(crate) struct SaveTask {
-    /// The snapshot that is being made.
+    /// The folder of the snapshot that is being made.
     pub(crate) folder: PathBuf,
-    /// Keys of all sites, by index.
+    /// The keys of all sites, by index.
     pub(crate) keys: Arc<Vec<String>>,
-    /// Takes what was written of each.
+    /// The sender that takes what was written of each site.
     pub(crate) saved: Sender<Result<SavedSite, Fatal>>,
 }
 
@@ -70,9 +70,9 @@ pub(crate) struct SaveTask {
 pub(crate) struct SolveJob {
     /// Index of the site.
     pub(crate) site: usize,
-    /// The shards that its statistics hold.
+    /// The shards that the site's statistics hold.
     pub(crate) gathered: Arc<Gathered>,
-    /// Its statistics.
+    /// The site's statistics, lent.
     pub(crate) lent: Lent,
     /// How it is to be solved.
     pub(crate) kind: JobKind,
@@ -82,20 +82,20 @@ pub(crate) struct SolveJob {
 pub(crate) enum JobKind {
     /// At a solve point.
     Point(PointJob),
-    /// Cold; the sender only lives until it is done.
+    /// Solve cold. The sender lives until that is done.
     Cold { _done: Sender<()> },
 }
 
-/// A solve point: the progress goes with the job and comes back.
+/// A solve point. The site's progress goes with the job and comes back.
 pub(crate) struct PointJob {
     /// What the site carries from one solve point to the next.
     pub(crate) progress: SiteProgress,
-    /// Rows newer than every correction in it.
+    /// Rows newer than every correction in `progress`.
     pub(crate) newer: Vec<Block>,
-    /// Whether R has enough new rows to be solved; else the corrections are only scored.
+    /// Whether R has enough new rows for a solve; otherwise the corrections are only scored.
     pub(crate) solves: bool,
     /// Whether the worker waits, so that the evidence may close or re-open the site.
     pub(crate) may_change_folding: bool,
-    /// Takes the progress back.
+    /// The sender that takes the progress back.
     pub(crate) back: Sender<SiteProgress>,
 }

@@ -1,5 +1,5 @@
-//! The threads of the stages: how a panic becomes an error, and how a stage that ends early keeps
-//! nobody waiting.
+//! The threads of the stages. A panic becomes an error, and a stage that ends early keeps no other
+//! waiting.
 
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
@@ -14,12 +14,12 @@ use crate::trials::turns;
 pub(crate) struct StageThread<'scope, T> {
     name: &'static str,
     handle: ScopedJoinHandle<'scope, T>,
-    /// In a simulated run the threads go one at a time.
+    /// In a simulated run only one thread runs at a time.
     #[cfg(test)]
     end: turns::Awaited,
 }
 
-/// Says that the run fails when the thread that holds it panics.
+/// Sets the flag of a failed stage when the thread that holds this panics.
 struct PanicFlag<'a>(&'a Context<'a>);
 
 impl Drop for PanicFlag<'_> {
@@ -30,8 +30,9 @@ impl Drop for PanicFlag<'_> {
     }
 }
 
-/// Takes and drops what still comes until the channel is closed, also when its thread fails or
-/// panics: a message that stays in a channel keeps the answers alive that others wait for.
+/// Receives and drops what still comes until the channel is closed, also when the thread fails or
+/// panics. A message that stays in a channel would keep alive the senders of answers that others
+/// wait for.
 #[derive(Debug)]
 pub(crate) struct Discard<'a, T>(pub(crate) &'a Receiver<T>);
 
@@ -71,7 +72,7 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
 }
 
 impl<T> StageThread<'_, T> {
-    /// Waits for its end.
+    /// Waits for the thread's end.
     ///
     /// # Errors
     /// [`Fatal::Panicked`].

@@ -9,7 +9,7 @@ use crate::pipeline::entries::LayerEntry;
 use crate::settings::convergence::Until;
 
 impl Context<'_> {
-    /// The layers that keep the run from ending, by what they lack; `None` where none does.
+    /// The layers that keep the run from ending, by what they lack; `None` where there are none.
     pub(crate) fn waiting(&self) -> Option<WaitingForConvergence> {
         let Until::Converged { all } = self.settings.convergence.until else {
             return None;
@@ -36,7 +36,7 @@ impl Context<'_> {
 }
 
 impl WaitingForConvergence {
-    /// Counts a layer that is fed, if it has not converged.
+    /// Counts a layer that has rows and has not converged.
     fn enter(&mut self, entry: &LayerEntry, first_point: u64) {
         let Some(lack) = entry.summary.lack(self.tolerance) else {
             return;

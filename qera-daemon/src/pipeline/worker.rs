@@ -31,16 +31,16 @@ pub(crate) struct Worker<'a> {
     scratch: Scratch,
 }
 
-/// What rows are folded with.
+/// What a worker folds rows with.
 struct FoldTools<'w> {
     compute: Compute<'w>,
     scratch: &'w mut Scratch,
-    /// The share of what comes that a closed site folds.
+    /// The share of the rows that a closed site folds.
     share: Option<f64>,
 }
 
 impl<'a> Worker<'a> {
-    /// Takes what was saved of its own sites.
+    /// A worker that takes over what was saved of its sites.
     pub(crate) fn new(
         context: &'a Context<'a>,
         own: &[usize],
@@ -83,7 +83,7 @@ impl<'a> Worker<'a> {
             statistics: Arc::new(state.statistics),
             next_point: match &progress {
                 Progress::Here(progress) if context.live => progress.next_point,
-                // Only the last generation counts in a batch.
+                // In a batch run only the last generation counts.
                 _ => u64::MAX,
             },
             closed: matches!(&progress, Progress::Here(progress) if progress.is_closed()),
@@ -95,7 +95,7 @@ impl<'a> Worker<'a> {
 
     /// Does one task after the other until the feeder has no more.
     pub(crate) fn run(self, tasks: &Receiver<Task>) -> Result<(), Fatal> {
-        // Dropped last, when this worker's jobs are closed.
+        // Declared first, so that it is dropped last, when this worker's jobs are closed.
         let _rest = Discard(tasks);
         let mut worker = self;
         worker.work(tasks)
@@ -130,8 +130,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Folds what a shard has for the sites: the sum of a site before its rows, so that at a solve
-    /// point all of the shard counts.
+    /// Folds what a shard has for the sites. A site's sums come before its rows, so that at a solve
+    /// point the whole shard counts.
     fn fold(&mut self, rows: RowsTask) -> Result<(), StageEnd> {
         let RowsTask {
             gathered,
@@ -193,7 +193,7 @@ impl<'a> Worker<'a> {
         slot.have_back();
         let _permit = self.context.take_core();
         let begun = clock::now();
-        // Nobody else has them now.
+        // Nobody else holds the statistics now.
         let statistics = Arc::make_mut(&mut slot.statistics);
         let after = &self.context.settings.convergence.after;
         let tools = FoldTools {
@@ -227,7 +227,7 @@ impl<'a> Worker<'a> {
         if seen < slot.next_point {
             return Ok(());
         }
-        // Not before the last point's solution is there: this one begins where that ended.
+        // This solve begins where the last one ended, so it waits for that solution.
         let Some(progress) = slot.progress.here()? else {
             return Ok(());
         };
@@ -263,8 +263,8 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Waits for the evidence of a solve point that may close or re-open the site: from which row
-    /// on that counts does not depend on how long a solve takes.
+    /// Waits for the evidence of a solve point that may close or re-open the site, so that the row
+    /// from which that holds does not depend on how long a solve takes.
     fn await_folding(&mut self, site: usize) -> Result<(), StageEnd> {
         let Some(slot) = self.slots.get_mut(&site) else {
             return Ok(());
@@ -277,7 +277,7 @@ impl<'a> Worker<'a> {
     }
 
     fn solve_all(&mut self, gathered: &Arc<Gathered>, done: &Sender<()>) -> Result<(), StageEnd> {
-        // Solving takes its own memory.
+        // Solving needs memory of its own, so that of folding is given back.
         self.scratch = Scratch::default();
         give_back();
         let sites: Vec<usize> = self.slots.keys().copied().collect();
@@ -289,10 +289,10 @@ impl<'a> Worker<'a> {
             if rows == 0 || rows == slot.rows_at_cold_solve {
                 continue;
             }
-            // A solve point that is under way comes first, so that the cold solution is the last
-            // word.
+            // A solve point that is under way ends first, so that the cold solution is the last
+            // one.
             slot.progress.here()?;
-            // Whether one without W~ gets it, and so a solution, may depend on other sites.
+            // Whether a site without W~ gets one, and so a solution, may depend on other sites.
             let solves = self.context.is_quantized(site);
             slot.rows_at_cold_solve = if solves { rows } else { 0 };
             let job = SolveJob {

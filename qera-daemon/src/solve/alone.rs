@@ -1,4 +1,4 @@
-//! One site of a checkpoint, solved from statistics without a run around it: what the tests hold
+//! Solves one site of a checkpoint from statistics, without a run around it: tests hold this
 //! against oracles.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::Shares;
 
-/// A checkpoint whose layers share one input, and the statistics of that.
+/// A checkpoint whose layers all share one input, and the statistics of that input.
 #[derive(Debug, Clone, Copy)]
 pub struct SiteProblem<'a> {
     /// The checkpoint.
@@ -26,7 +26,7 @@ pub struct SiteProblem<'a> {
     pub statistics: &'a SiteStatistics,
 }
 
-/// What came out for one layer. Errors are f = tr(R P P^T), the mean squared output error of a row.
+/// The solution of one layer. Errors are f = tr(R P P^T), the mean squared output error of a row.
 #[derive(Debug, Clone)]
 pub struct SolvedLayer {
     /// Module path.
@@ -39,11 +39,11 @@ pub struct SolvedLayer {
     pub error_without: f64,
     /// f with the correction, before rounding.
     pub error_with: f64,
-    /// How far that may be off, relative, because R is; `None` below 1e-6.
+    /// The relative uncertainty of `error_with` that follows from R's; `None` below 1e-6.
     pub uncertainty: Option<f64>,
-    /// f of what is written.
+    /// f of the factors as they are written.
     pub error_written: f64,
-    /// Type in which it is written.
+    /// The type in which the factors are written.
     pub dtype: &'static str,
     /// A^T as it is written, rank x in_features by rows.
     pub lora_a: Vec<f32>,
@@ -51,18 +51,18 @@ pub struct SolvedLayer {
     pub lora_b: Vec<f32>,
     /// Eigenvalues of G that the method captured, largest first.
     pub spectrum: Vec<f64>,
-    /// The shrinkage, for QERA-exact.
+    /// The shrinkage, where the method is QERA-exact.
     pub choice: Option<Choice>,
     /// Error on held-out rows.
     pub held_out: Option<HeldOut>,
 }
 
 impl SiteProblem<'_> {
-    /// Solves every layer cold.
+    /// Solves every layer of the site, cold.
     ///
     /// # Errors
-    /// What ends a run as well: a wrong option, a checkpoint that cannot serve, products that
-    /// overflow; and a checkpoint whose layers read no input, or several.
+    /// What ends a run, too: a wrong option, a checkpoint that cannot serve, products that
+    /// overflow. Also a checkpoint whose layers read no input, or several.
     pub fn solve(
         &self,
         compute: Compute<'_>,

@@ -1,10 +1,10 @@
 //! What solving one layer costs, for the plan: what exists at one time, stage by stage.
 //!
-//! E, R, what is packed of them and bases are pages of their own that serve the next of their size
-//! or go back to the system when they are dropped, and what is kept never raises their peak: they
-//! are added up for each stage and the largest sum counts. The rest
-//! (skinny products, small matrices) comes from the allocator, which keeps it for the next stage:
-//! of those the largest counts, beside the largest of the pages.
+//! What exists at one time is of two kinds. E, R, their packed forms and bases have pages of their
+//! own, which serve the next array of their size or go back to the system: these are added up for
+//! each stage, and the largest sum counts. The rest (skinny products, small matrices) comes from
+//! the allocator, which keeps freed memory for the next stage: of these the largest stage counts,
+//! in addition.
 
 use crate::host::kernels::rank_update::trace_bytes;
 use crate::host::second_moment::SecondMomentKind;
@@ -17,14 +17,14 @@ use crate::judge::shared_basis::{BLENDS, BLOCKS, columns_max, shared_columns};
 use crate::judge::training::FOLDS;
 use crate::judge::yardstick::ROWS;
 
-/// f64 copies of a small matrix while it is decomposed.
+/// How many f64 copies of a small matrix exist while it is decomposed.
 const DECOMPOSED: usize = 7;
 
-/// What exists at one time.
+/// The memory of one stage of a solve, in bytes.
 struct SolveStage {
-    /// In pages of their own.
+    /// Memory in pages of its own.
     pages: usize,
-    /// From the allocator.
+    /// Memory from the allocator.
     allocated: usize,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Quantity {
     pub(crate) n: usize,
     /// Rank.
     pub(crate) rank: usize,
-    /// Whether products with the full R are taken (QERA-exact).
+    /// Whether products are taken with the full R (QERA-exact).
     pub(crate) full: bool,
-    /// What errors are measured with: R, or rows where only its diagonal is gathered.
+    /// How errors are measured: with R, or with rows where only R's diagonal is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// Rows in f32, where they are kept in fewer bits: what takes rows out of R widens some at a
-    /// time.
+    /// The bytes of a row in f32, where rows are kept in fewer bits: some are widened at a time to
+    /// be taken out of R.
     pub(crate) widened_bytes: usize,
     /// Rows of the window that are left out at a time.
     pub(crate) fold_rows: usize,
@@ -55,7 +55,7 @@ pub(crate) struct Quantity {
 }
 
 impl Quantity {
-    /// Working memory at its peak.
+    /// Working memory at its peak, in bytes.
     #[must_use]
     pub(crate) fn bytes(self) -> u64 {
         let stages = [
@@ -69,7 +69,7 @@ impl Quantity {
         (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
     }
 
-    /// What a refit needs beside R and E, which whoever rounds holds anyway.
+    /// The bytes that a refit needs beside R and E; whoever rounds holds these anyway.
     #[must_use]
     pub(crate) fn refit_bytes(self) -> usize {
         let errors = 8 * self.m * self.n;
@@ -78,13 +78,13 @@ impl Quantity {
         stages.iter().map(beside).max().unwrap_or_default()
     }
 
-    /// Operations of a refit, about: one search and what it is worth.
+    /// Operations of a refit, about: one search for V, and the measurement of f.
     #[must_use]
     pub(crate) fn refit_flops(self) -> f64 {
         self.search_flops() + 2.0 * (self.m as f64).powi(2) * self.n as f64
     }
 
-    /// Operations of one search: nine blocks of a first cycle, two of a second.
+    /// Operations of one search: nine blocks in the first cycle, two in the second.
     fn search_flops(self) -> f64 {
         (9 * first_block(self.rank) + 2 * kept(self.rank)) as f64 * self.apply_flops()
     }
@@ -95,7 +95,7 @@ impl Quantity {
         4.0 * m * n + if self.full { 2.0 * m * m } else { 0.0 }
     }
 
-    /// W or E, and what a trace packs of it.
+    /// The stage of tr(R E E^T): W or E, and its packed form.
     fn tracing(self) -> SolveStage {
         let Self { m, n, .. } = self;
         let (packed, allocated) = if !self.second_moment.is_whole() {
@@ -111,9 +111,9 @@ impl Quantity {
         }
     }
 
-    /// E twice, and of folds: Q, T and R T; what a fold adds to these, W beside them; outputs of
-    /// the rows left out; the rows that are scored. Before, where there are candidates, their
-    /// Krylov basis; else the correction that was found.
+    /// The stage of held-out errors: E twice. The folds share Q, T and R T; each adds its W, the
+    /// outputs of the rows left out, and the rows that are scored. Before the folds come the
+    /// candidates' Krylov basis, where there are candidates, or else the correction that was found.
     fn judging(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let auto = self.candidates > 1;
@@ -150,13 +150,13 @@ impl Quantity {
         }
     }
 
-    /// T, R T and the factors in f64.
+    /// The bytes of T, R T and the factors in f64.
     const fn correction(self) -> usize {
         8 * self.rank * (3 * self.m + 2 * self.n)
     }
 
-    /// E twice; G and its decomposition where it is formed, else the Krylov basis, and the skinny
-    /// products.
+    /// The stage of the search for V: E twice, and G with its decomposition where it is formed,
+    /// else the Krylov basis and the skinny products.
     fn searching(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         // R in f64, a band at a time, is added up in several sums; where only its diagonal is
@@ -181,8 +181,8 @@ impl Quantity {
         }
     }
 
-    /// E twice; T, R T and the factors, and those that were turned; then what rounding changed of
-    /// them, times R and E. Or the outputs of some rows.
+    /// The stage of rounding and measuring: E twice; T, R T, the factors and the turned factors;
+    /// then the change by rounding, times R and E. Or the outputs of some rows.
     fn measuring(self) -> SolveStage {
         let Self { m, n, rank, .. } = self;
         let turned = if self.in_blocks { 3 * m + 2 * n } else { 0 };
@@ -203,7 +203,7 @@ impl Quantity {
         }
     }
 
-    /// The vectors that the next solve starts from.
+    /// The bytes of the vectors that the next solve starts from.
     #[must_use]
     pub(crate) const fn vector_bytes(self) -> usize {
         let columns = kept(self.rank);

@@ -21,9 +21,9 @@ pub struct LayerProblem<'a> {
     pub autocorrelation: &'a [f64],
     /// E = W - W~, m x n by columns: as a checkpoint stores weights.
     pub error: &'a [f32],
-    /// m.
+    /// in_features m.
     pub in_features: usize,
-    /// k.
+    /// The rank k.
     pub rank: usize,
 }
 
@@ -34,18 +34,18 @@ pub struct LowRankTerm {
     pub a: Mat<f64>,
     /// B^T, n x k.
     pub b_transposed: Mat<f64>,
-    /// Top eigenvectors of G, with some beyond k.
+    /// The top eigenvectors of G, and some beyond the first k.
     pub vectors: Mat<f64>,
-    /// Eigenvalues of G that A B takes off tr(R E E^T), largest first.
+    /// The eigenvalues of G that A B takes off tr(R E E^T), largest first.
     pub captured: Vec<f64>,
 }
 
 impl LayerProblem<'_> {
-    /// C = E V V^T, V being the top k eigenvectors of E^T R E: cold, or by one cycle from the
-    /// vectors of a solve with an earlier R (excess 1e-8 to 1e-6 after a change of 5 %, up to 1e-5
-    /// where f is 1e-8 of tr G).
+    /// Computes C = E V V^T, V being the top k eigenvectors of E^T R E. It starts cold, or by one
+    /// cycle from the vectors of a solve with an earlier R (excess 1e-8 to 1e-6 after a change of 5
+    /// %, up to 1e-5 where f is 1e-8 of tr G).
     ///
-    /// Memory: R in f32 (4 m^2 bytes) and E once more (4 m n).
+    /// Memory: R in f32 (4 m^2 bytes) and a second E (4 m n bytes).
     ///
     /// # Errors
     /// [`SolveError`] when products overflow or the dense eigensolver does not converge.
@@ -89,8 +89,8 @@ impl LayerProblem<'_> {
         } = top_subspace(&operator, self.rank, effort)?;
         let v = vectors.subcols(0, values.len());
         let unit = operator.unit();
-        // In f64: f32 products would leave 1e-13 of tr G in f, which is more than 1e-6 of it after
-        // a nearly exact fit. A warm solve is not that exact.
+        // A is computed in f64: f32 products would leave 1e-13 of tr G in f, which is more than
+        // 1e-6 of f after a nearly exact fit. A warm solve is not that exact anyway.
         let a = match effort {
             Effort::Final => error.times_v_f64(v),
             Effort::Warm(_) => error.times_v(v),

@@ -1,4 +1,4 @@
-//! W~ of a site's layers is made once, and frozen before anything is solved with it.
+//! Freezing: W~ of a site's layers is made once, before anything is solved with it.
 
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
@@ -10,7 +10,7 @@ use crate::weights::sites::Site;
 
 impl SiteSolver<'_> {
     /// Rounds and freezes those layers of a site that have no W~ yet, from the statistics of the
-    /// shards up to this one; returns them.
+    /// shards up to `journal_position`; returns these layers.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer, and where W~ cannot be written.

@@ -14,19 +14,19 @@ use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::operator::ErrorOperator;
 use crate::host::subspace::top::{Effort, top_subspace};
 
-/// What a layer is projected by.
+/// The parts that a layer's projection needs: E, S and what multiplies.
 #[derive(Clone, Copy)]
 pub(crate) struct Projector<'a> {
     pub(crate) compute: Compute<'a>,
     pub(crate) operator: ErrorOperator<'a>,
     pub(crate) second_moment: &'a SecondMoment,
-    /// Rows of the second moment.
+    /// The number of rows that the second moment is of.
     pub(crate) rows: u64,
 }
 
 impl Projector<'_> {
-    /// The correction of rank `rank`, or of less where there are fewer rows or the problem has no
-    /// more: cold, or from the vectors of the solve point before.
+    /// Solves a correction of rank `rank`, or of less where there are fewer rows or the problem has
+    /// less rank. It starts cold, or from the vectors of the solve point before.
     ///
     /// # Errors
     /// [`SolveError`].
@@ -47,8 +47,8 @@ impl Projector<'_> {
         self.correct(found, rank)
     }
 
-    /// The correction by the first `rank` of the vectors found, and its eigenvalues: T = E V and R
-    /// T in f64 once, from which everything else follows.
+    /// The correction by the first `rank` of the vectors found, and its eigenvalues. T = E V and R
+    /// T are computed in f64 once; everything else follows from them.
     fn correct(&self, found: Subspace, rank: usize) -> Result<Projected, SolveError> {
         let (error, metric) = (self.operator.error, self.operator.metric);
         let Subspace {
@@ -78,17 +78,17 @@ impl Projector<'_> {
     }
 }
 
-/// The factors, the captured eigenvalues, and the vectors that a warm solve starts from.
+/// The factors, the captured eigenvalues, and the vectors that a later warm solve starts from.
 pub(crate) struct Projected {
     pub(crate) correction: Correction,
     pub(crate) spectrum: Vec<f64>,
     pub(crate) vectors: Mat<f64>,
-    /// Those that follow in the basis, about.
+    /// Approximate eigenvectors that follow those of the correction in the basis.
     pub(crate) beyond: Mat<f64>,
 }
 
 impl Projected {
-    /// No correction.
+    /// A correction of rank 0.
     pub(crate) fn nothing(error: &ErrorOperand<'_>) -> Self {
         Self {
             correction: Correction::none(error.m(), error.n()),
@@ -99,8 +99,8 @@ impl Projected {
     }
 }
 
-/// The rank that the rows allow: R itself has no more than there are rows, and what f32 sums leave
-/// beyond that is noise. Shrinkage and the diagonal methods make S full.
+/// The largest rank that the rows allow: R has no more rank than rows, and what f32 sums leave
+/// beyond that is noise. Shrinkage and the diagonal methods give S full rank.
 fn row_rank(metric: &Metric<'_>, rows: u64) -> usize {
     match metric {
         Metric::Shrunk { shrinkage, .. } if *shrinkage <= 0.0 => {

@@ -1,5 +1,5 @@
-//! A correction as it is written: rounded to the asked type, or to a wider one where that would
-//! lose too much or cannot hold it.
+//! A correction as it is written: rounded to the asked type, or to a wider one where the asked type
+//! loses too much or cannot hold it.
 
 use qera_core::dtype::FloatDtype;
 
@@ -21,10 +21,10 @@ const LOSS_BESIDE_NO_CORRECTION: f64 = 1e-6;
 pub(crate) struct Measured {
     pub(crate) error_with: f64,
     pub(crate) rounded: Rounded,
-    /// Set where it is not in the asked type.
+    /// Why the type is not the asked one; `None` where it is.
     pub(crate) not_as_asked: Option<NotAsAsked>,
     pub(crate) error_bf16: f64,
-    /// How far `error_with` may be off because R is.
+    /// The uncertainty of `error_with` that follows from R's.
     pub(crate) doubt: f64,
 }
 
@@ -73,22 +73,22 @@ struct CorrectionToWrite<'a> {
     error_with: f64,
 }
 
-/// The factors in some type, measured.
+/// Factors rounded to some type, and their f.
 struct Tried {
     rounded: Rounded,
-    /// What they are near to, where it is not the correction as it was solved.
+    /// The correction that the factors are close to, where it is not the one that was solved.
     near: Option<Correction>,
 }
 
-/// What is written.
+/// The factors that are written.
 struct Written {
     of: Tried,
     not_as_asked: Option<NotAsAsked>,
 }
 
 impl CorrectionToWrite<'_> {
-    /// The factors in the asked type, or in the first wider one that does; and why not in the asked
-    /// one.
+    /// The factors in the asked type, or in the first wider type that is good enough, with the
+    /// reason why the asked one was not.
     fn written(&self, asked: FactorType) -> Written {
         let mut not_as_asked = None;
         for &dtype in asked.before_f32() {
@@ -126,11 +126,11 @@ impl CorrectionToWrite<'_> {
         Tried { rounded, near }
     }
 
-    /// Whether so little of f is lost that the type does.
+    /// Whether a type with this f loses so little that it is good enough.
     fn is_good(&self, error: f64) -> bool {
         let lost = error - self.error_with;
-        // Massive channels have most of that error, and a correction takes off all that they have:
-        // what counts is the part of the others.
+        // Massive channels have most of that error, and a correction takes all of theirs off. So
+        // the part of the other channels counts.
         let without = self.yardstick.error_without.ordinary;
         let allowed = ROUNDING_LOSS_MAX * self.error_with;
         lost <= allowed.max(LOSS_BESIDE_NO_CORRECTION * without)

@@ -8,32 +8,33 @@ use crate::settings::rounding::{Rounding, RoundingSettings, RoundingShrinkage};
 use crate::solve::cost::Quantity;
 use crate::solve::rounder::layer::Rounds;
 
-/// Odds of the shrinkage that `--rounding-shrinkage auto` compares.
+/// How many shrinkages `--rounding-shrinkage auto` compares.
 const COMPARED: f64 = 3.0;
-/// W, two W~ of which the better one stays, E, and E by rows: while a refit is made.
+/// Matrices of W's size that exist during a refit: W, two W~ of which the better one stays, E, and
+/// E by rows.
 const REFIT_MATRICES: usize = 5;
-/// W and two W~: while one of them is rounded.
+/// Matrices of W's size that exist while W~ is rounded: W and two W~.
 const ROUNDED_MATRICES: usize = 3;
 
 /// The sizes that the cost depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RoundingQuantity {
-    /// What a solve of it depends on.
+    /// The sizes that a solve of the layer depends on.
     pub(crate) solve: Quantity,
-    /// What W~ may be.
+    /// The grid that W is rounded to.
     pub(crate) grid: Grid,
-    /// What multiplies.
+    /// The kernel that multiplies.
     pub(crate) kernel: Kernel,
 }
 
 impl RoundingQuantity {
-    /// What a solving thread holds while it rounds.
+    /// The bytes that a solving thread holds while it rounds.
     #[must_use]
     pub(crate) fn bytes(self) -> u64 {
         let Quantity { m, n, .. } = self.solve;
-        // R of the rows that W~ may know, and ready for solves.
+        // R of the rows that W~ may be made from, and its form for products.
         let kept = size_of::<f64>() * (m * (m + 1) / 2) + size_of::<f32>() * m * m;
-        // H in f64 until its factor is there in f32 (H of a descent is less).
+        // H exists in f64 until its factor is there in f32 (H of a descent takes less).
         let metric = (size_of::<f64>() + size_of::<f32>()) * m * m;
         let matrix = size_of::<f32>() * m * n;
         let rounding = metric + ROUNDED_MATRICES * matrix;
@@ -42,13 +43,13 @@ impl RoundingQuantity {
         (kept + levels + rounding.max(refit)) as u64 + self.panel_bytes()
     }
 
-    /// What each core holds that takes part: the errors of a panel's columns.
+    /// The bytes that each participating core holds: the errors of a panel's columns.
     #[must_use]
     pub(crate) const fn panel_bytes(self) -> u64 {
         (panel_lanes(self.kernel) * self.solve.m * size_of::<f32>()) as u64
     }
 
-    /// W~ of a layer, packed: held until those of its site are made.
+    /// The bytes of a layer's W~ when packed; it is held until W~ of the whole site is made.
     #[must_use]
     pub(crate) fn packed_bytes(self) -> u64 {
         let Quantity { m, n, .. } = self.solve;
@@ -57,7 +58,7 @@ impl RoundingQuantity {
     }
 
     /// Operations, about: each round of feedback factors its metric and goes through it once for
-    /// every column, each of descent multiplies by it once; each is followed by a refit.
+    /// every column, each round of descent multiplies by it once, and a refit follows each round.
     #[must_use]
     pub(crate) fn flops(self, settings: &RoundingSettings) -> f64 {
         let (m, n) = (self.solve.m as f64, self.solve.n as f64);

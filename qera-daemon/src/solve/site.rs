@@ -34,9 +34,9 @@ use faer::Mat;
 pub(crate) struct SiteSolver<'a> {
     /// The layers, W and W~.
     pub(crate) weights: &'a Weights,
-    /// Method, dtype.
+    /// The options, of which method and dtype count here.
     pub(crate) settings: &'a Settings,
-    /// Where it is computed.
+    /// The kernels that compute.
     pub(crate) compute: Compute<'a>,
 }
 
@@ -55,13 +55,14 @@ impl<'a> SiteSolver<'a> {
         }
     }
 
-    /// Solves every layer of a site that has seen rows: from a cold start, or, at a solve point,
-    /// after scoring the earlier corrections on the newer rows and from where they ended.
+    /// Solves every layer of a site that has seen rows. Without a solve point it starts cold. At a
+    /// solve point it first scores the earlier corrections on the newer rows, and starts from where
+    /// these ended.
     ///
-    /// A layer that cannot be solved is one of those that failed, and the others are solved.
+    /// A layer that cannot be solved is listed as failed, and the others are solved.
     ///
     /// # Errors
-    /// [`Fatal`] for what is no layer's: a weight that cannot be read.
+    /// [`Fatal`] for what is no single layer's fault, as a weight that cannot be read.
     pub(crate) fn solve(
         &self,
         site: &'a Site,
@@ -161,7 +162,7 @@ impl<'a> SiteSolver<'a> {
         }
         let rank_used = projected.spectrum.len();
         if let Some(Before { layer, .. }) = before {
-            // Rows that were all zero so far say nothing of those to come.
+            // Rows that were all zero so far say nothing of the rows to come.
             layer.insensitive_to_rows =
                 error.matrix.is_zero() || !self.settings.solve.method.uses_rows();
             let solve = SolveRecord {
@@ -191,7 +192,7 @@ impl<'a> SiteSolver<'a> {
         })
     }
 
-    /// V by the method's metric.
+    /// Projects by the method's metric.
     fn project(
         &self,
         given: &Given<'_>,
@@ -212,7 +213,7 @@ impl<'a> SiteSolver<'a> {
     }
 }
 
-/// What the layers have in common fails all of them.
+/// Fails all layers of the site, for a reason that they share.
 fn none_of(site: &Site, reason: &str) -> SolvedSite {
     let failed = site.layers.iter().map(|&layer| FailedLayer {
         layer,
@@ -224,7 +225,7 @@ fn none_of(site: &Site, reason: &str) -> SolvedSite {
     }
 }
 
-/// What a layer carries on at a solve point.
+/// What a layer carries on from the solve point before.
 struct Before<'a> {
     layer: &'a mut LayerProgress,
     newer: &'a [Block],
@@ -232,7 +233,7 @@ struct Before<'a> {
 }
 
 impl Before<'_> {
-    /// Scores the corrections of the solve points before on the newer rows.
+    /// Scores the corrections of earlier solve points on the newer rows.
     fn test(&mut self, rows: u64, error: ColumnMajor<'_>) {
         let begun = clock::now();
         doing(WorkKind::Measure, || {
@@ -242,14 +243,14 @@ impl Before<'_> {
     }
 }
 
-/// What the layers of a site have in common in a solve.
+/// What the solves of a site's layers share.
 struct Given<'a> {
     layers: SiteLayers<'a>,
     statistics: &'a SiteStatistics,
     metric: &'a Metric<'a>,
-    /// Whether f32 products are not enough.
+    /// Whether products in f32 are too inexact, so that f64 is used.
     in_f64: bool,
-    /// How far R's diagonal elements may be off.
+    /// The uncertainty of R's diagonal elements.
     diagonal_errors: &'a [f64],
     verdict: &'a Verdict<'a>,
 }

@@ -4,7 +4,7 @@ use crate::host::factors::Rounded;
 use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 
-/// f is to be known so well, relative; where it is not, that is told.
+/// The relative uncertainty of f that is told: below this it is negligible.
 const UNCERTAINTY_TOLD: f64 = 1e-6;
 
 /// What became of a layer. One that is not solved is published with zero factors.
@@ -14,12 +14,12 @@ pub(crate) enum LayerOutcome<'a> {
     Starved,
     /// Its site has seen too few rows for the first solve point.
     Waiting,
-    /// It cannot be solved from the rows that came, and no correction of before is there.
+    /// It cannot be solved from the rows that came, and there is no earlier correction.
     Failed,
-    /// No solve of its rows is there, and an imatrix stands in for them: the solution's errors are
-    /// diagonal errors, and not f.
+    /// Its rows have not been solved yet, and an imatrix stands in for them: the solution's errors
+    /// are diagonal errors, and not f.
     Imatrix(&'a LayerSolution),
-    /// Solved.
+    /// It is solved.
     Solved(&'a LayerSolution),
 }
 
@@ -57,7 +57,7 @@ impl<'a> LayerOutcome<'a> {
         self.solution().is_some_and(LayerSolution::is_corrected)
     }
 
-    /// As the manifest has it.
+    /// The outcome's name in the manifest.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -71,12 +71,12 @@ impl<'a> LayerOutcome<'a> {
     }
 }
 
-/// What came of the layers of a site.
+/// The outcomes of a site's layers.
 #[derive(Debug, Default)]
 pub(crate) struct SolvedSite {
-    /// Of those that could be solved.
+    /// The layers that were solved.
     pub(crate) solutions: Vec<LayerSolution>,
-    /// The others.
+    /// The layers that could not be solved.
     pub(crate) failed: Vec<FailedLayer>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct FailedLayer {
 pub(crate) struct LayerSolution {
     /// Index into the selected layers.
     pub(crate) layer: usize,
-    /// Rows that its statistics are the mean of.
+    /// Number of rows that the layer's statistics are the mean of.
     pub(crate) rows: u64,
     /// Rank really used: at most the numerical rank of the problem.
     pub(crate) rank_used: usize,
@@ -108,17 +108,17 @@ pub(crate) struct LayerSolution {
     pub(crate) error_with: f64,
     /// f when what is written is rounded to bf16: what a bf16 engine applies (infinite: overflow).
     pub(crate) error_bf16: f64,
-    /// How far `error_with` may be off because R is, of massive and of constant channels; at most
-    /// about.
+    /// The uncertainty of `error_with` that follows from R's, of massive and of constant channels;
+    /// about an upper bound.
     pub(crate) doubt: f64,
     /// The factors as they are written, with f after that rounding.
     pub(crate) factors: Rounded,
-    /// Set where they are not in the type that was asked for.
+    /// Why the factors are not in the asked type; `None` where they are.
     pub(crate) not_as_asked: Option<NotAsAsked>,
     /// Eigenvalues of G = E^T S E that the method captured, largest first; for QERA-exact without
     /// shrinkage they add up to what the correction takes off f.
     pub(crate) spectrum: Vec<f64>,
-    /// The shrinkage, for QERA-exact.
+    /// The shrinkage, where the method is QERA-exact.
     pub(crate) choice: Option<Choice>,
     /// Error on held-out rows.
     pub(crate) held_out: Option<HeldOut>,
@@ -127,16 +127,16 @@ pub(crate) struct LayerSolution {
 /// Why the factors are not written in the type that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum NotAsAsked {
-    /// It lost too much: f would have been this.
+    /// The asked type loses too much: f would have been this.
     Loses(f64),
-    /// They overflow in it.
+    /// The factors overflow in the asked type.
     Overflows,
-    /// in_features is not a whole number of its blocks.
+    /// in_features is not a whole number of the type's blocks.
     NoWholeBlocks,
 }
 
 impl NotAsAsked {
-    /// Of f in the asked type; no finite one where a factor overflowed.
+    /// The reason, given f in the asked type; where a factor overflowed f is not finite.
     #[must_use]
     pub(crate) const fn by_error(error: f64) -> Self {
         if error.is_finite() {
@@ -148,7 +148,7 @@ impl NotAsAsked {
 }
 
 impl LayerSolution {
-    /// How far `error_with` may be off, relative, where that is worth telling.
+    /// The relative uncertainty of `error_with`, where it is worth telling.
     #[must_use]
     pub(crate) fn uncertainty(&self) -> Option<f64> {
         let relative = self.doubt / self.error_with;

@@ -1,6 +1,6 @@
-//! The file `shards` of a state: in 45 bytes each the shards that every snapshot holds. What is
-//! still asked of them is whether a content came before, and whether a file of the watched folder
-//! is one of them; the journal has what came after.
+//! The file `shards` of a state: 45 bytes for each of the shards that every snapshot holds. Two
+//! questions are still asked of such a shard: whether a content came before, and whether a file of
+//! the watched folder is this shard. The journal has the shards that came after.
 //!
 //! The file: [`MAGIC`], the number of shards (u64), [`BRIEF`] bytes each, BLAKE3 of all of that.
 //! Numbers are little-endian.
@@ -11,39 +11,39 @@ use crate::disk::identity::Identity;
 use crate::disk::{read_if_there, replace_private};
 use crate::error::Fatal;
 
-/// Its name.
+/// The file's name.
 const FILE: &str = "shards";
-/// What it begins with; another form will begin otherwise.
+/// The first bytes of the file; another form will begin otherwise.
 const MAGIC: &[u8; 8] = b"qerashd1";
-/// Bytes of a shard: content, file, rows, what is said of it.
+/// Bytes of one shard: its content, its file, its rows, and one byte of flags.
 const BRIEF: usize = 32 + 8 + 4 + 1;
 /// Bytes of the hash at the end.
 const SEAL: usize = 32;
-/// The shard counts: it was not lost.
+/// Flag: the shard counts, because it was not lost.
 const COUNTS: u8 = 1;
-/// It says whether its rows came from the full-precision model,
+/// Flag: the shard says whether its rows came from the full-precision model,
 const SAYS: u8 = 2;
-/// and that they did.
+/// Flag: and they did.
 const FULL_PRECISION: u8 = 4;
 
-/// What is kept of a shard.
+/// What is kept of a shard that every snapshot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Brief {
-    /// BLAKE3 of its content.
+    /// BLAKE3 of the shard's content.
     pub(crate) content: [u8; 32],
-    /// Which file it was: [`file_digest`].
+    /// Which file the shard was: [`file_digest`].
     pub(crate) file: u64,
     /// Rows, at most `u32::MAX`.
     pub(crate) rows: u32,
     flags: u8,
 }
 
-/// The file is not what was written.
+/// The file `shards` is not what was written.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is damaged")]
 pub(crate) struct DamagedBriefs;
 
-/// A file's name and what it was, in 64 bits of BLAKE3.
+/// A digest of a file's name and identity: 64 bits of BLAKE3.
 pub(crate) fn file_digest(name: &str, file: Identity) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(name.as_bytes());
@@ -55,7 +55,7 @@ pub(crate) fn file_digest(name: &str, file: Identity) -> u64 {
 }
 
 impl Brief {
-    /// Of a shard that does not count.
+    /// The brief of a shard that does not count.
     pub(crate) const LOST: Self = Self {
         content: [0; 32],
         file: 0,
@@ -63,8 +63,8 @@ impl Brief {
         flags: 0,
     };
 
-    /// Of a shard that counts, by its content in hexadecimal and the digest of its file; `None`
-    /// where that content is no hash.
+    /// The brief of a shard that counts, from its content in hexadecimal and the digest of its
+    /// file; `None` where the content is no hash.
     pub(crate) fn of(
         content: &str,
         file: u64,
@@ -85,12 +85,12 @@ impl Brief {
         })
     }
 
-    /// Whether it counts.
+    /// Whether the shard counts.
     pub(crate) const fn counts(&self) -> bool {
         self.flags & COUNTS != 0
     }
 
-    /// What it says of the model that its rows came from.
+    /// Whether its rows came from the full-precision model; `None` where the shard does not say.
     pub(crate) const fn full_precision(&self) -> Option<bool> {
         if self.flags & SAYS == 0 {
             return None;
@@ -98,7 +98,7 @@ impl Brief {
         Some(self.flags & FULL_PRECISION != 0)
     }
 
-    /// BLAKE3 of its content, in hexadecimal.
+    /// BLAKE3 of the shard's content, in hexadecimal.
     pub(crate) fn content_hex(&self) -> String {
         blake3::Hash::from_bytes(self.content).to_hex().to_string()
     }
@@ -129,7 +129,7 @@ impl Brief {
     }
 }
 
-/// Reads the file's bytes.
+/// Reads briefs from the file's bytes.
 ///
 /// # Errors
 /// [`DamagedBriefs`].
@@ -147,7 +147,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Brief>, DamagedBriefs> {
     Ok(briefs.iter().map(Brief::from_bytes).collect())
 }
 
-/// The file's bytes.
+/// The bytes of a file with these briefs.
 pub(crate) fn to_bytes(briefs: &[Brief]) -> Vec<u8> {
     let length = MAGIC.len() + 8 + BRIEF * briefs.len() + SEAL;
     let mut bytes = Vec::with_capacity(length);
@@ -161,7 +161,7 @@ pub(crate) fn to_bytes(briefs: &[Brief]) -> Vec<u8> {
     bytes
 }
 
-/// Reads those of a state; none where it has no such file.
+/// Reads the briefs of a state; none where it has no such file.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] for a damaged file, [`Fatal::Io`].
@@ -176,7 +176,7 @@ pub(crate) fn read(state: &Path) -> Result<Vec<Brief>, Fatal> {
     })
 }
 
-/// Writes those of a state, in one step.
+/// Writes the briefs of a state, in one step.
 ///
 /// # Errors
 /// [`Fatal::Io`].

@@ -1,4 +1,4 @@
-//! What was saved and is not what was written any more, told from what the disk does not give.
+//! Damage is a file that is not what was written. It is told here from a disk that does not answer.
 
 use core::fmt;
 use std::io::{Error as IoError, ErrorKind};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Fatal;
 
-/// What is wrong with a file: a sentence that names it, and the tensor where it is one.
+/// What is wrong with a file: a sentence that names the file, and the tensor where it is about one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damage(pub(crate) String);
 
@@ -16,8 +16,8 @@ impl fmt::Display for Damage {
     }
 }
 
-/// A file that the disk does not give, however often it is asked. Nothing is known of what is in
-/// it: that may be whole.
+/// A file that the disk does not give, however often it is asked. Its content is unknown and may be
+/// whole.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be read: {action}: {source}", path.display())]
 pub(crate) struct NoAnswer {
@@ -39,7 +39,7 @@ impl NoAnswer {
         }
     }
 
-    /// As what ends the run.
+    /// The error that ends the run for this reason.
     fn into_fatal(self) -> Fatal {
         Fatal::io(&self.path, self.action)(self.source)
     }
@@ -48,13 +48,13 @@ impl NoAnswer {
 /// Why something of a state was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unread {
-    /// It is not what was written: an older snapshot may be whole.
+    /// It is damaged: an older snapshot may be whole.
     #[error("{0}")]
     Damaged(Damage),
     /// The disk does not answer: that is never taken for damage.
     #[error("{0}")]
     NoAnswer(#[from] NoAnswer),
-    /// It must not be read: the version is another.
+    /// It must not be read, because its version is another.
     #[error("{0}")]
     Refused(Fatal),
 }
@@ -66,7 +66,7 @@ impl From<Damage> for Unread {
 }
 
 impl Unread {
-    /// Why a file was not opened: one that is not there is damage of what names it.
+    /// Why a file could not be opened. A file that is not there is damage of whatever names it.
     pub(crate) fn unopened(path: &Path, error: IoError) -> Self {
         if error.kind() == ErrorKind::NotFound {
             return Damage(format!("{} is missing", path.display())).into();
@@ -74,8 +74,8 @@ impl Unread {
         NoAnswer::of(path, "open")(error).into()
     }
 
-    /// Where the user accepts that rows are lost (`--accept-loss`), what stays unreadable is given
-    /// up as what is damaged.
+    /// Where the user accepts that rows are lost (`--accept-loss`), a file that cannot be read is
+    /// given up like a damaged one.
     #[must_use]
     pub(crate) fn given_up(self, accept_loss: bool) -> Self {
         match self {
@@ -85,7 +85,7 @@ impl Unread {
     }
 }
 
-/// What damage is, apart from what ends the run.
+/// Tells damage from what ends the run.
 ///
 /// # Errors
 /// [`Fatal`] for what is no damage.

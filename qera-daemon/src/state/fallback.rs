@@ -1,5 +1,6 @@
-//! What a run goes on from: the newest snapshot that fits the journal, and of a site whose files in
-//! it are damaged what the snapshots before hold. The lock is held: nobody replaces one meanwhile.
+//! What a run goes on from: the newest snapshot that fits the journal, and older snapshots for
+//! those sites whose files in it are damaged. The caller holds the state's lock, so that nobody
+//! replaces a snapshot meanwhile.
 
 use std::path::Path;
 
@@ -9,34 +10,34 @@ use crate::state::journal::Journal;
 use crate::state::restore::{DamagedSnapshot, Expected, Restored, SiteBehind, read_site};
 use crate::state::snapshot::{Index, Snapshot, list};
 
-/// How the snapshots of a run are read.
+/// The conditions under which a run's snapshots are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fallback<'a> {
-    /// Shards that were accepted.
+    /// The journal of accepted shards.
     pub(crate) journal: &'a Journal,
     /// Today's sites.
     pub(crate) expected: &'a Expected<'a>,
-    /// Whether what cannot be read is given up (`--accept-loss`).
+    /// Whether files that cannot be read are given up (`--accept-loss`).
     pub(crate) accept_loss: bool,
 }
 
 impl Fallback<'_> {
-    /// Reads what the state holds. Nothing is changed: whether it is enough is for the caller to
-    /// say.
+    /// Reads what the state holds, and changes nothing. The caller decides whether it is enough.
     ///
     /// # Errors
     /// [`Fatal::Io`] for what cannot be read, [`Fatal::StateRefused`] for another version.
     pub(crate) fn restore(&self, state: &Path) -> Result<Restored, Fatal> {
         let mut damaged = Vec::new();
         let mut found: Option<Restored> = None;
-        // Sites that no snapshot so far has whole.
+        // Sites that no snapshot has whole, of those read so far.
         let mut lacking: Vec<SiteBehind> = Vec::new();
         for Snapshot { path, .. } in list(state)? {
             let index = match self.index(&path) {
                 Ok(index) => index,
                 Err(unread) => {
                     let what = damage_of(unread)?;
-                    // Behind one that is used it is of no use, and told when it is needed.
+                    // A damaged snapshot that is older than the one in use is not needed, and is
+                    // told when it is.
                     if found.is_none() {
                         damaged.push(DamagedSnapshot { path, what });
                     }
@@ -94,8 +95,8 @@ impl Fallback<'_> {
         Ok(lacking)
     }
 
-    /// Reads the sites that newer snapshots do not have; one that an index does not name had no
-    /// rows then.
+    /// Reads those sites that newer snapshots do not have whole. A site that an index does not name
+    /// had no rows at that time.
     fn read_lacking(
         &self,
         path: &Path,

@@ -1,5 +1,5 @@
-//! Which files of the watched folder the statistics hold already, read beside whoever works with
-//! the state.
+//! Which files of the watched folder the statistics hold already. This is read while another
+//! process may work with the state.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::state::damage::damage_of;
 use crate::state::journal::Lines;
 use crate::state::snapshot::{Index, Snapshot, list};
 
-/// The last shard that the newest snapshot holds which has an index; `None` without one. What
-/// cannot be read ends the run, unless its loss is accepted.
+/// The number of the last shard in the newest snapshot whose index can be read; `None` where there
+/// is none. An index that the disk does not give ends the run, unless its loss is accepted.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -27,13 +27,14 @@ pub(crate) fn newest_position(state: &Path, accept_loss: bool) -> Result<Option<
     Ok(None)
 }
 
-/// Files as they were when their rows were folded, by their digests.
+/// Digests of the files whose rows were folded, as the files were then.
 #[derive(Debug, Default)]
 pub(crate) struct HeldFiles(HashSet<u64>);
 
 impl HeldFiles {
-    /// Those of the newest snapshot that has an index; none where the journal is damaged, which is
-    /// told where it is opened. What cannot be read ends the run, unless its loss is accepted.
+    /// Reads the files of the newest snapshot that has an index. None are known where the journal
+    /// is damaged, which is told where the journal is opened. What the disk does not give ends the
+    /// run, unless its loss is accepted.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -49,7 +50,8 @@ impl HeldFiles {
         Ok(Self(briefs.map(|brief| brief.file).chain(held).collect()))
     }
 
-    /// Whether this is one of them. A copy or a touched file is not: only its content would tell.
+    /// Whether this file is one of them. A copy of one, or one that was touched since, is not: only
+    /// its content would tell.
     pub(crate) fn has(&self, name: &str, file: Identity) -> bool {
         self.0.contains(&file_digest(name, file))
     }

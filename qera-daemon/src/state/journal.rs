@@ -1,13 +1,13 @@
-//! The journal: one sealed line for each shard that was accepted, in the order in which it is
+//! The journal has one sealed line for each accepted shard, in the order in which shards are
 //! folded.
 //!
-//! A shard's number is its place in that order. A line is written before the shard is folded. It
-//! need not be on disk before a snapshot that depends on it is, which syncs the journal first. So
-//! after a loss of power any part of what no snapshot holds may be missing: from the first line on
-//! that is not whole the journal's end is dropped, and the shards in it are new again. A damaged
-//! line of a shard that a snapshot holds refuses the state.
+//! A shard's number is its place in that order. Its line is written before the shard is folded. The
+//! line must be on disk before a snapshot that depends on it is, so that every snapshot syncs the
+//! journal first. After a loss of power any part of the journal that no snapshot holds may be
+//! missing. Then everything from the first broken line on is dropped, and the shards in it are new
+//! again. A damaged line of a shard that a snapshot holds refuses the state.
 //!
-//! Lines of shards that every snapshot holds are taken out with each snapshot; what is still asked
+//! Lines of shards that every snapshot holds are taken out with each snapshot. What is still asked
 //! of those shards is in the file `shards` beside it (`briefs.rs`), which is durable before the
 //! lines go.
 
@@ -23,50 +23,50 @@ use crate::error::Fatal;
 use crate::state::briefs::{self, Brief, file_digest};
 use crate::state::seal::{seal, unseal};
 
-/// A shard that was accepted.
+/// An accepted shard, as a line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// Its place in the order, from 1.
+    /// The shard's place in the order, from 1.
     pub(crate) number: u64,
     /// File name.
     pub(crate) name: String,
     /// BLAKE3 of its content, in hexadecimal: the shard's identity.
     pub(crate) content: String,
-    /// The file as it was; only spares hashing it again.
+    /// The file as it was when it was accepted; an equal file is not hashed again.
     pub(crate) file: Identity,
-    /// Rows of the site that has most; 0 for a shard without a row for a selected layer.
+    /// Rows of the site that has most of them; 0 for a shard without a row for a selected layer.
     pub(crate) rows: usize,
-    /// What `qera.source` says.
+    /// What `qera.source` of the shard says.
     pub(crate) full_precision: Option<bool>,
 }
 
 impl Record {
-    /// What is kept of it when every snapshot holds it; `None` where its content is no hash.
+    /// The brief of this shard; `None` where its content is no hash.
     fn brief(&self) -> Option<Brief> {
         let file = file_digest(&self.name, self.file);
         Brief::of(&self.content, file, self.rows, self.full_precision)
     }
 }
 
-/// Which shards statistics are made of.
+/// The shards that statistics were made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gathered {
-    /// Number of the last shard in them.
+    /// Number of the last shard of them.
     pub(crate) position: u64,
-    /// BLAKE3 chained over the contents of the shards with rows: equal for equal shards in equal
-    /// order.
+    /// A BLAKE3 chain over the contents of the shards with rows. It is equal for equal shards in
+    /// equal order.
     pub(crate) digest: String,
-    /// Shards with a row for a selected layer.
+    /// Number of shards with a row for a selected layer.
     pub(crate) shards: usize,
-    /// Shards without one.
+    /// Number of shards without one.
     pub(crate) empty: usize,
-    /// Whether all rows came from the full-precision model: one shard that says no decides, one
+    /// Whether all rows came from the full-precision model. One shard that says no decides; one
     /// that does not say leaves it open.
     pub(crate) full_precision: Option<bool>,
 }
 
 impl Gathered {
-    /// Takes the next shard in.
+    /// Adds the next shard.
     pub(crate) fn advance(&mut self, record: &Record) {
         self.position = record.number;
         if record.rows == 0 {
@@ -104,8 +104,8 @@ impl Gathered {
 #[serde(rename_all = "kebab-case")]
 enum Line {
     Shard(Record),
-    /// The shard with this number was gone before a snapshot held it. Its own line is before this
-    /// one, or was taken out.
+    /// The shard with this number was gone before a snapshot held it. Its own line comes before
+    /// this one, or was taken out already.
     Lost(u64),
 }
 
@@ -114,18 +114,20 @@ enum Line {
 pub(crate) struct Lines {
     /// Shards that count, in order.
     pub(crate) records: Vec<Record>,
-    /// Numbers of shards that do not count.
+    /// Numbers of the shards that do not count.
     lost: BTreeSet<u64>,
     /// Number of the last shard, whether it counts or not.
     pub(crate) last: u64,
-    /// Bytes up to the end of the last whole line; what is behind it may be anything.
+    /// The number of bytes up to the end of the last whole line. What is behind them may be
+    /// anything.
     pub(crate) whole: usize,
 }
 
 impl Lines {
-    /// Reads a journal that lacks lines of at most so many shards, the first ones, up to the first
-    /// line that is not whole or does not follow. A content that counts already does not: after a
-    /// loss of power the lines behind those written last may be of an end that was dropped before.
+    /// Reads a journal from which the lines of at most `lacking` first shards were taken out. It
+    /// stops at the first line that is not whole, or that does not follow. A line whose content
+    /// counts already does not follow: after a loss of power such lines may be left of an end that
+    /// was dropped before.
     pub(crate) fn parse(bytes: &[u8], lacking: u64) -> Self {
         let mut lines = Self::default();
         let (mut is_first, mut counting) = (true, HashMap::new());
@@ -145,7 +147,7 @@ impl Lines {
                     lines.records.push(record);
                 }
                 Some(Line::Lost(shard)) => {
-                    // Of one whose own line was taken out.
+                    // A shard whose own line was taken out.
                     if shard == lines.last.max(lacking) + 1 {
                         (is_first, lines.last) = (false, shard);
                     }
@@ -164,7 +166,7 @@ impl Lines {
         lines
     }
 
-    /// Takes the shards that were lost since out of the briefs.
+    /// Marks the shards that were lost since as such in the briefs.
     fn forget_lost(&self, briefs: &mut [Brief]) {
         for &number in &self.lost {
             let index = usize::try_from(number)
@@ -191,7 +193,7 @@ pub(crate) struct NumberedBrief<'a> {
 pub(crate) struct NamedFile {
     /// Its name.
     pub(crate) name: String,
-    /// Which file that is.
+    /// The file's identity.
     pub(crate) file: Identity,
 }
 
@@ -200,7 +202,7 @@ pub(crate) struct NamedFile {
 pub(crate) struct Opened {
     /// The journal.
     pub(crate) journal: Journal,
-    /// Bytes of an end that was cut off.
+    /// The number of bytes of a broken end that was cut off.
     pub(crate) torn: usize,
 }
 
@@ -209,27 +211,28 @@ pub(crate) struct Opened {
 pub(crate) struct Journal {
     path: PathBuf,
     file: AppendFile,
-    /// The first shards, whether they count or not: their lines were taken out.
+    /// Briefs of the first shards, whether they count or not. Their lines were taken out.
     briefs: Vec<Brief>,
-    /// Those after them that count, in order.
+    /// Records of the later shards that count, in order.
     records: Vec<Record>,
     last: u64,
-    /// Its bytes without an end that was cut off, until that is dropped.
+    /// The length of the file without a broken end, until that end is dropped.
     whole: Option<u64>,
     unsynced: bool,
 }
 
 impl Journal {
-    /// Opens or begins the journal of a state whose newest snapshot holds the shards up to this
-    /// number. An end that was cut off is left where it is until the next line takes its place: a
-    /// run that ends before has changed nothing.
+    /// Opens or begins the journal of a state whose newest snapshot holds the shards up to number
+    /// `held`. A broken end stays where it is until the next line takes its place, so that a run
+    /// that ends before has changed nothing.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] naming the damaged line of a shard that a snapshot holds;
     /// [`Fatal::Io`].
     pub(crate) fn open(path: &Path, held: u64) -> Result<Opened, Fatal> {
         let file = AppendFile::open(path).map_err(Fatal::io(path, "open the journal"))?;
-        // Its name is durable before a shard is: files go once a snapshot holds their rows.
+        // The journal's name in its folder is durable before the journal has a shard, because shard
+        // files are removed once a snapshot holds their rows.
         path.parent().into_iter().try_for_each(disk::sync)?;
         let bytes = disk::read(path).map_err(Fatal::io(path, "read the journal"))?;
         let mut briefs = path.parent().map_or_else(|| Ok(Vec::new()), briefs::read)?;
@@ -262,21 +265,21 @@ impl Journal {
         })
     }
 
-    /// Shards that count, in order, without those of which there is only a brief.
+    /// The shards that count, in order, apart from those of which there is only a brief.
     #[must_use]
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// The briefs of the shards before them, with their numbers, where they count.
+    /// The briefs of the shards before [`records`](Self::records) that count, with their numbers.
     pub(crate) fn briefs(&self) -> impl Iterator<Item = NumberedBrief<'_>> {
         let numbered = (1..).zip(&self.briefs);
         let numbered = numbered.filter(|(_, brief)| brief.counts());
         numbered.map(|(number, brief)| NumberedBrief { number, brief })
     }
 
-    /// Makes briefs of the shards up to this number, which every snapshot holds, and takes their
-    /// lines out. Costs a writing of all briefs.
+    /// Turns the records of shards up to number `through`, which every snapshot holds, into briefs
+    /// and takes their lines out. It writes all briefs anew.
     ///
     /// # Errors
     /// [`Fatal::Io`]; the journal says the same as before then.
@@ -317,8 +320,9 @@ impl Journal {
         lines
     }
 
-    /// Takes the shards beyond this number for shards with lines again, where no snapshot holds
-    /// them: `known` says the name and the file of a brief, where they are there.
+    /// Turns briefs of shards beyond number `from` into records again, because no snapshot holds
+    /// those shards. `known` gives the name and the identity of a brief's file, where that is still
+    /// there.
     pub(crate) fn recall(&mut self, from: u64, mut known: impl FnMut(&Brief) -> Option<NamedFile>) {
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         if from >= self.briefs.len() {
@@ -329,7 +333,7 @@ impl Journal {
         let recalled = numbered
             .filter(|(_, brief)| brief.counts())
             .map(|(number, brief)| {
-                // Under no other name is it looked for.
+                // A file of another name is not looked for.
                 let there = known(brief).unwrap_or_else(|| NamedFile {
                     name: brief.content_hex(),
                     file: Identity::default(),
@@ -347,7 +351,7 @@ impl Journal {
         self.records.splice(..0, recalled);
     }
 
-    /// Appends a shard; its number is set here.
+    /// Appends a shard and sets its number.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -359,7 +363,8 @@ impl Journal {
         Ok(&self.records[self.records.len() - 1])
     }
 
-    /// Says that a shard was gone before a snapshot held it: it does not count, and may come again.
+    /// Notes that a shard was gone before a snapshot held it. It does not count, and may come
+    /// again.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -460,7 +465,7 @@ mod tests {
             drop(journal);
             assert_eq!(Journal::open(&path, 0).unwrap().journal.last, 4);
         }
-        // Of a line that is damaged, what follows is dropped; not where a snapshot holds it.
+        // Whatever follows a damaged line is dropped, unless a snapshot holds it.
         let mut damaged = bytes.clone();
         damaged[20] ^= 1;
         std::fs::write(&path, &damaged).unwrap();
@@ -471,8 +476,8 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// What is asked of the journal is the same with briefs, also where the process ends between
-    /// the two files, and where a shard among them was lost.
+    /// The journal answers the same with briefs, also where the process ends between the writing of
+    /// the two files, and where one of the shards was lost.
     #[test]
     fn lines_that_every_snapshot_holds_are_taken_out() {
         let state = std::env::temp_dir().join(format!("qera-briefs-{}", std::process::id()));
@@ -504,7 +509,7 @@ mod tests {
             assert!(!of(through) && (of(9) || through == 9));
         }
         assert_eq!(std::fs::read(&path).unwrap(), b"");
-        // Named again, they are shards with lines; others follow.
+        // Named again, the shards have lines, and others follow them.
         let mut recalled = open();
         recalled.recall(3, |_| None);
         let numbers: Vec<_> = recalled.records().iter().map(|of| of.number).collect();

@@ -10,10 +10,10 @@
 //! STATE/status.json           what `status` shows
 //! ```
 //!
-//! A shard counts once: what the newest valid snapshot holds is not folded again, what the journal
-//! has beyond it is folded again in the journal's order, and whatever is not in the journal is new.
-//! Statistics are bound to the modules' names, their in_features and the mask rule; corrections and
-//! evidence also to the checkpoint and the settings.
+//! A shard counts once. What the newest valid snapshot holds is not folded again; what the journal
+//! has beyond it is folded again in the journal's order; whatever is not in the journal is new.
+//! Statistics belong to the modules' names, their in_features and the mask rule; corrections and
+//! evidence also belong to the checkpoint and the settings.
 
 pub(crate) mod briefs;
 pub(crate) mod damage;
@@ -48,26 +48,26 @@ use crate::weights::sites::{Shares, SiteRecord, Sites};
 /// Version of every file here. In version 1 `sites.json` named its sites by place, and the window
 /// was f32; in version 2 it did not say which modules are linear layers, and how they are named.
 const VERSION: u32 = 3;
-/// Version of the index of a snapshot whose rows came with weights: what reads version 3 alone
-/// would take its numbers of rows for their weights. Without weights no byte differs.
+/// Version of a snapshot's index where rows came with weights. A program that reads version 3 alone
+/// would take numbers of rows for their weights. Without weights no byte differs.
 const VERSION_WITH_WEIGHTS: u32 = 4;
-/// And of one of which rows came as sums: what reads version 4 alone would take the means of such a
-/// site for those of all its rows.
+/// Version of a snapshot's index where rows came as sums. A program that reads version 4 alone
+/// would take the means of such a site for means over all rows.
 const VERSION_WITH_SUMS: u32 = 5;
-/// Which rows count, in words: statistics gathered by another rule are other statistics.
+/// Which rows count, in words. Statistics that were gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 
-/// Name of the file that says which state it is.
+/// Name of the file with the state's identity.
 const IDENTITY: &str = "identity";
-/// Its hexadecimal digits.
+/// Number of hexadecimal digits of an identity.
 const IDENTITY_DIGITS: usize = 32;
 
-/// The folder, held until dropped.
+/// A state folder, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct StateFolder {
-    /// Its path.
+    /// The folder's path.
     pub(crate) path: PathBuf,
-    /// Which state it is, whatever it is called and wherever it is moved.
+    /// The state's identity, which stays whatever the folder is called and wherever it is moved.
     pub(crate) identity: String,
     _lock: Lock,
 }
@@ -79,31 +79,31 @@ pub(crate) struct SitesRecord {
     mask_rule: String,
     /// How much of the second moment is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// Whether a checkpoint and a selection said which sites there are; else every module that came
-    /// is one.
+    /// Whether a checkpoint and a selection said which sites there are. Otherwise every module that
+    /// came is one.
     pub(crate) selected: bool,
     /// What is known of the model that the rows were recorded in.
     pub(crate) recording: Recording,
     /// What the shards declared of shared inputs.
     pub(crate) shares: Shares,
-    /// What corrections and evidence belong to.
+    /// The model that corrections and evidence belong to.
     #[serde(flatten)]
     pub(crate) model: SolvedModel,
-    /// Bytes for rows held out and kept aside, of all sites together; none in a state of before
-    /// there was a bound.
+    /// Bytes for rows held out and kept aside, of all sites together; `None` in a state from before
+    /// there was this bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) window_memory: Option<u64>,
-    /// Each of them.
+    /// One record for each site.
     pub(crate) sites: Vec<SiteRecord>,
 }
 
 /// Fingerprints of the model that corrections and evidence belong to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SolvedModel {
-    /// Which checkpoint; none where none has come yet.
+    /// Fingerprint of the checkpoint; `None` where no checkpoint has come yet.
     #[serde(default)]
     pub(crate) checkpoint: Option<String>,
-    /// Which W~, where the user gave it.
+    /// Fingerprint of W~, where the user gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<String>,
 }
@@ -125,13 +125,13 @@ impl SitesRecord {
         }
     }
 
-    /// With the model that corrections and evidence belong to.
+    /// The same record with the model that corrections and evidence belong to.
     #[must_use]
     pub(crate) fn with_model(self, model: SolvedModel) -> Self {
         Self { model, ..self }
     }
 
-    /// With the memory for rows held out and kept aside.
+    /// The same record with the memory for rows held out and kept aside.
     #[must_use]
     pub(crate) fn within(self, window_memory: u64) -> Self {
         Self {
@@ -140,13 +140,12 @@ impl SitesRecord {
         }
     }
 
-    /// What was gathered without a checkpoint, under the names of one.
+    /// The record of what was gathered without a checkpoint, under a checkpoint's names.
     #[must_use]
     pub(crate) fn named_by(&self, names: NameMap, known: &Architectures) -> Self {
         let sites: Vec<_> = self.sites.iter().map(|of| of.renamed(&names)).collect();
         let mut shares = self.shares.renamed(&names);
-        // Each has the rows of its own; the architecture joins those of which one alone was
-        // gathered.
+        // Each site has its own rows; the architecture joins those of which only one was gathered.
         for site in &sites {
             let input = known.input_of(&site.name);
             let same = |of: &&SiteRecord| input.is_some() && known.input_of(&of.name) == input;
@@ -181,7 +180,7 @@ pub(crate) enum SitesError {
     /// It is damaged, or of another version.
     #[error("{0}")]
     Sealed(#[from] SealError),
-    /// Other rows were counted.
+    /// The statistics were gathered by another mask rule.
     #[error("was gathered by the rule \"{0}\", this program's is \"{MASK_RULE}\"")]
     MaskRule(String),
 }
@@ -207,7 +206,7 @@ impl StateFolder {
         let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
         let snapshots = path.join("snapshots");
         disk::make_private(&snapshots).map_err(Fatal::io(&snapshots, "close to others"))?;
-        // Also what a run made that was killed before it was durable.
+        // A killed run may have made the folder without making it durable.
         path.parent().into_iter().try_for_each(sync)?;
         sync(&path)?;
         let lock = Lock::take(&path.join(".lock"))?;
@@ -242,7 +241,7 @@ impl StateFolder {
     /// [`Fatal::Io`].
     pub(crate) fn save_status(&self, status: &Status) -> Result<(), Fatal> {
         let text = serde_json::to_string_pretty(status).unwrap_or_default();
-        // Nothing waits for it, and it may be what says that others wait.
+        // No thread waits for this, and it may be what says that others wait.
         at_once(|| self.replace("status.json", &text))
     }
 
@@ -258,7 +257,7 @@ impl StateFolder {
     }
 }
 
-/// Which state a folder holds; `None` where no program has named it.
+/// Reads the identity of the state in a folder; `None` where no program has named it.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -268,10 +267,10 @@ pub(crate) fn read_identity(state: &Path) -> Result<Option<String>, Fatal> {
     Ok((!said.is_empty()).then_some(said))
 }
 
-/// An identity that no other state has.
+/// Makes an identity that no other state has.
 fn new_identity(state: &Path) -> String {
     let mut hasher = blake3::Hasher::new();
-    // Where the system gives no number of its own, place, process and time are as good as one.
+    // Where the system gives no random number, place, process and time have to do.
     hasher.update(&disk::unique_number());
     let here = format!(
         "{} {} {:?}",
@@ -326,7 +325,7 @@ mod tests {
         for said in ["version 1", "reads version 3", "choose another --state"] {
             assert!(error.contains(said), "{error}");
         }
-        // In the form of today it is no less of another version.
+        // A record in today's form is refused as well when its version is another.
         let record = SitesRecord {
             version: 4,
             ..SitesRecord::new(

@@ -1,5 +1,5 @@
-//! A site's progress in a snapshot: corrections, vectors, evidence, and the rows kept aside to
-//! score them.
+//! The file of a site's progress in a snapshot: corrections, vectors, evidence, and the rows kept
+//! aside to score them.
 
 use std::path::Path;
 
@@ -109,17 +109,17 @@ fn vectors_name(layer: usize) -> String {
     format!("layer-{layer}.vectors")
 }
 
-/// Widths of a layer.
+/// The widths of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerSize {
-    /// Of its input.
+    /// Width of its input.
     pub(crate) in_features: usize,
-    /// Of its output.
+    /// Width of its output.
     pub(crate) out_features: usize,
 }
 
 impl LayerSize {
-    /// Of this layer.
+    /// The widths of this layer.
     #[must_use]
     pub(crate) const fn of(layer: &Layer) -> Self {
         Self {
@@ -129,18 +129,18 @@ impl LayerSize {
     }
 }
 
-/// Whose progress it is to be.
+/// What the progress that is read must belong to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpectedProgress<'a> {
     /// The site's key.
     pub(crate) key: &'a str,
     /// Its layers.
     pub(crate) layers: &'a [LayerSize],
-    /// Rows that are kept aside.
+    /// The share of rows that are kept aside.
     pub(crate) scored_share: f64,
 }
 
-/// What is read back.
+/// Progress as it is read back.
 #[derive(Debug)]
 pub(crate) struct SavedProgress {
     /// What the layers carry on.

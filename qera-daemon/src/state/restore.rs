@@ -19,38 +19,38 @@ use crate::weights::sites::{SiteRecord, Sites};
 /// replaced.
 const ATTEMPTS: usize = 3;
 
-/// One site, as it was.
+/// A saved site.
 #[derive(Debug)]
 pub(crate) struct SiteState {
-    /// Its statistics, with the rows kept aside where the progress is there.
+    /// The site's statistics; with them the rows kept aside, where the progress was read, too.
     pub(crate) statistics: SiteStatistics,
-    /// What its layers carry on; `None` where it belongs to other settings.
+    /// The site's progress; `None` where it belongs to other settings.
     pub(crate) progress: Option<SiteProgress>,
 }
 
-/// What was saved.
+/// What a snapshot gives back.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
-    /// Which shards it is made of.
+    /// The shards that it is made of.
     pub(crate) gathered: Gathered,
-    /// Fingerprint of what the progress belongs to.
+    /// Fingerprint of the checkpoint and settings that the progress belongs to.
     pub(crate) solved_for: Option<String>,
-    /// By the index of the site; `None` for one that was not gathered.
+    /// Saved sites by the index of the site; `None` for a site that was not gathered.
     pub(crate) sites: Vec<Option<SiteState>>,
-    /// Newer snapshots that are not used.
+    /// Newer snapshots, which are damaged and not used.
     pub(crate) damaged: Vec<DamagedSnapshot>,
-    /// Sites whose files in the snapshot that is used are damaged.
+    /// Sites whose files are damaged in the snapshot that is used.
     pub(crate) behind: Vec<SiteBehind>,
 }
 
-/// A site that has fewer shards than the others: what a snapshot before holds of it.
+/// A site that has fewer shards than the others, because only an older snapshot has it whole.
 #[derive(Debug, Clone)]
 pub(crate) struct SiteBehind {
     /// Index of the site.
     pub(crate) site: usize,
     /// What is wrong with its files.
     pub(crate) what: Damage,
-    /// The last shard that it has; 0 where no snapshot has anything of it.
+    /// Number of the last shard that the site has; 0 where no snapshot has it whole.
     pub(crate) position: u64,
 }
 
@@ -64,22 +64,23 @@ pub(crate) struct DamagedSnapshot {
 }
 
 impl Restored {
-    /// Shards of the journal beyond this one are folded again, be it for one site.
+    /// The number of the shard after which the journal's shards are folded again, if only for one
+    /// site.
     #[must_use]
     pub(crate) fn folds_again_from(&self) -> u64 {
         let behind = self.behind.iter().map(|of| of.position);
         behind.fold(self.gathered.position, u64::min)
     }
 
-    /// Whether a site, or all, begin from nothing, because no snapshot has it whole.
+    /// Whether a site begins from nothing, because no snapshot has it whole.
     #[must_use]
     pub(crate) fn begins_from_nothing(&self) -> bool {
         let nothing = self.behind.iter().any(|of| of.position == 0);
         nothing || !self.damaged.is_empty() && self.gathered.position == 0
     }
 
-    /// Drops the corrections and the evidence of sites that have to be rounded again: they were of
-    /// another W~.
+    /// Drops the corrections and the evidence of sites whose W~ has to be made again, since they
+    /// belonged to the old W~.
     pub(crate) fn begin_without_corrections(&mut self, unrounded: impl Fn(usize) -> bool) {
         for (site, state) in self.sites.iter_mut().enumerate() {
             let progress = state.as_mut().and_then(|state| state.progress.as_mut());
@@ -105,22 +106,22 @@ impl Restored {
     }
 }
 
-/// How a site of today is to be read.
+/// What a snapshot has to fit to.
 #[derive(Debug)]
 pub(crate) struct Expected<'a> {
     /// Today's sites.
     pub(crate) sites: &'a Sites,
-    /// What recorded names are in the checkpoint.
+    /// The names in the checkpoint of what was recorded.
     pub(crate) names: Option<&'a NameMap>,
-    /// Fingerprint of checkpoint and settings; progress of others is left.
+    /// Fingerprint of checkpoint and settings; progress that belongs to others is not read.
     pub(crate) solved_for: Option<&'a str>,
     /// The layers of each site.
     pub(crate) layers: Vec<Vec<LayerSize>>,
-    /// Rows kept aside, by site.
+    /// The share of rows that each site keeps aside.
     pub(crate) scored_shares: Vec<f64>,
 }
 
-/// Reads the newest whole snapshot, beside whoever works with the state.
+/// Reads the newest whole snapshot while another process may work with the state.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] when there are snapshots and none is whole; [`Fatal::Io`].
@@ -132,17 +133,17 @@ pub(crate) fn restore(state: &Path, expected: &Expected<'_>) -> Result<Restored,
     }))
 }
 
-/// What was read of the newest snapshot that is whole.
+/// The content of the newest whole snapshot.
 #[derive(Debug)]
 pub(crate) struct Newest<T> {
     /// What was read.
     pub(crate) value: T,
-    /// Newer snapshots that are not whole.
+    /// Newer snapshots, which are damaged.
     pub(crate) damaged: Vec<DamagedSnapshot>,
 }
 
-/// Reads the newest snapshot that `read` finds whole; `None` where there is none at all. Whoever
-/// works with the state may replace one meanwhile.
+/// Reads the newest snapshot that `read` finds whole; `None` where there is no snapshot at all.
+/// Another process may replace a snapshot meanwhile.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] when there are snapshots and none is whole; [`Fatal::Io`].
@@ -177,7 +178,7 @@ pub(crate) fn newest_whole<T>(
     })
 }
 
-/// Each snapshot, and what is wrong with it.
+/// A list of these snapshots with what is wrong with each.
 #[must_use]
 pub(crate) fn list_of(damaged: &[DamagedSnapshot]) -> String {
     let parts = damaged
@@ -199,7 +200,7 @@ fn read(path: &Path, expected: &Expected<'_>) -> Result<Restored, Unread> {
 }
 
 impl Restored {
-    /// What an index says, and no site yet.
+    /// What an index says, before any site is read.
     #[must_use]
     pub(crate) fn of_index(index: &Index, expected: &Expected<'_>) -> Self {
         Self {
@@ -212,8 +213,8 @@ impl Restored {
 }
 
 impl Expected<'_> {
-    /// Which of today's sites was saved so; others are of modules that `solve` is not asked for.
-    /// `named` says whether the snapshot knows the checkpoint's names.
+    /// The site of today that was saved under this record; `None` where `solve` is not asked for
+    /// its modules. `named` says whether the snapshot has the checkpoint's names.
     #[must_use]
     pub(crate) fn site_of(&self, saved: &SavedSite, named: bool) -> Option<usize> {
         let names = self.names.filter(|_| !named);
@@ -221,7 +222,8 @@ impl Expected<'_> {
     }
 }
 
-/// One site of a snapshot; its progress where it belongs to this checkpoint and these settings.
+/// Reads one site of a snapshot, with its progress where that belongs to this checkpoint and these
+/// settings.
 ///
 /// # Errors
 /// [`Unread`].
@@ -264,7 +266,7 @@ pub(crate) fn read_site(
                 state.statistics.aside = aside;
                 state.progress = Some(progress);
             }
-            // Evidence begins anew; the statistics are worth more.
+            // The evidence begins anew, because the statistics are worth more.
             Err(Unread::Damaged(_)) => {}
             Err(other) => return Err(other),
         }
@@ -272,8 +274,8 @@ pub(crate) fn read_site(
     Ok(state)
 }
 
-/// Whether what a state holds of corrections and evidence belongs to this checkpoint. One of
-/// statistics alone takes the first that comes.
+/// Checks that corrections and evidence of a state belong to this checkpoint. A state that has
+/// statistics alone takes any checkpoint.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] with both fingerprints.
@@ -302,7 +304,7 @@ pub(crate) fn check_model(
     Ok(())
 }
 
-/// Whether a run may go on with the rows that were held out and kept aside.
+/// Checks that the run has the state's bound for rows held out and kept aside.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] with both bounds.
@@ -323,16 +325,16 @@ pub(crate) fn check_window_memory(
     }
 }
 
-/// What is asked of a state.
+/// What a run asks of a state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     /// Whether the method needs R.
     pub(crate) needs_r: bool,
-    /// Whether rows will be added to it.
+    /// Whether the run will add rows.
     pub(crate) continues: bool,
 }
 
-/// Whether a run on today's sites may be solved from what was saved, or continue it.
+/// Checks that a run on today's sites may be solved from what was saved, or may continue it.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] naming the first site that differs, or that R was not gathered and is

@@ -1,4 +1,5 @@
-//! One value as one line of JSON with its checksum: what is torn or flipped does not read back.
+//! Seals a value as one line of JSON with its checksum. A line that is torn or flipped does not
+//! read back.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -6,29 +7,29 @@ use core::ops::RangeInclusive;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Hexadecimal digits of BLAKE3 behind each line: 64 bits, against accidents.
+/// Number of hexadecimal digits of BLAKE3 behind each line: 64 bits, against accidents.
 const DIGITS: usize = 16;
 
 /// Why a sealed record is not read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SealError {
-    /// It is not what was sealed.
+    /// The line is not what was sealed.
     #[error("is damaged")]
     Damaged,
-    /// Another program wrote it.
+    /// The record is of a version that this program does not read.
     #[error(
         "has version {found}, this program reads {}: go on with the qera that wrote it, or choose another --state and let it have the shards again",
         Versions(read)
     )]
     Version {
-        /// Its version.
+        /// The record's version.
         found: u32,
-        /// Those that are read.
+        /// The versions that are read.
         read: RangeInclusive<u32>,
     },
 }
 
-/// Versions, for a message.
+/// A range of versions, written for a message.
 struct Versions<'a>(&'a RangeInclusive<u32>);
 
 impl fmt::Display for Versions<'_> {
@@ -42,14 +43,14 @@ impl fmt::Display for Versions<'_> {
     }
 }
 
-/// What a record of any version has.
+/// The part that records of all versions have.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// The record in a sealed line of one of these versions. The version is looked at first: the rest
-/// of another may have any form.
+/// Reads the record in a sealed line of one of these versions. The version is looked at first,
+/// because the rest of another version may have any form.
 ///
 /// # Errors
 /// [`SealError`].
@@ -65,7 +66,7 @@ pub(crate) fn unseal_record<T: DeserializeOwned>(
     unseal(line).ok_or(SealError::Damaged)
 }
 
-/// The line, without a line end.
+/// Seals a value in one line, without a line end.
 pub(crate) fn seal(value: &impl Serialize) -> String {
     // Plain structures of numbers and strings always serialize.
     let json = serde_json::to_string(value).unwrap_or_default();
@@ -73,7 +74,7 @@ pub(crate) fn seal(value: &impl Serialize) -> String {
     format!("{json}\t{checksum}")
 }
 
-/// The value of a line, if it is whole.
+/// The value in a sealed line; `None` where the line is not whole.
 pub(crate) fn unseal<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let line = core::str::from_utf8(line).ok()?;
     let (json, found) = line.rsplit_once('\t')?;
@@ -91,7 +92,7 @@ fn checksum(json: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Every version that is read is said.
+    /// The message names every version that is read.
     #[test]
     fn versions_are_named() {
         let line = seal(&serde_json::json!({ "version": 7 }));

@@ -20,7 +20,7 @@ use crate::state::seal::{SealError, seal, unseal_record};
 use crate::state::statistics_file::write_statistics;
 use crate::state::{StateFolder, VERSION, VERSION_WITH_SUMS, VERSION_WITH_WEIGHTS};
 
-/// Snapshots kept.
+/// Number of snapshots that are kept.
 const KEPT: usize = 2;
 const INDEX: &str = "index.json";
 
@@ -28,18 +28,18 @@ const INDEX: &str = "index.json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Index {
     version: u32,
-    /// Which shards it holds.
+    /// The shards that the snapshot holds.
     pub(crate) gathered: Gathered,
     /// Fingerprint of checkpoint and settings that the progress belongs to.
     pub(crate) solved_for: Option<String>,
-    /// Whether its sites are named as in the checkpoint; else as the shards named them.
+    /// Whether the sites have the names of the checkpoint; otherwise they have those of the shards.
     pub(crate) named: bool,
     /// Its sites.
     pub(crate) sites: Vec<SavedSite>,
 }
 
 impl Index {
-    /// The index of these sites.
+    /// An index of these sites.
     #[must_use]
     pub(crate) fn new(
         gathered: Gathered,
@@ -96,16 +96,16 @@ impl Index {
 pub(crate) struct SavedSite {
     /// The site's key.
     pub(crate) key: String,
-    /// Number in the files' names.
+    /// The number in the names of the site's files.
     pub(crate) number: usize,
-    /// BLAKE3 of the statistics.
+    /// BLAKE3 of the statistics' file.
     pub(crate) statistics: String,
-    /// BLAKE3 of the progress, where layers are solved.
+    /// BLAKE3 of the progress' file, where layers are solved.
     pub(crate) progress: Option<String>,
-    /// Whether rows of it came with weights.
+    /// Whether some of its rows came with weights.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) weighted: bool,
-    /// Whether rows of it came as sums.
+    /// Whether some of its rows came as sums.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) summed: bool,
 }
@@ -128,16 +128,16 @@ fn progress_file(snapshot: &Path, number: usize) -> PathBuf {
     snapshot.join(format!("{number:05}.progress.safetensors"))
 }
 
-/// A site as it is to be saved.
+/// A site that is to be saved.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SiteToSave<'a> {
-    /// Number for the files' names.
+    /// The number in the names of the site's files.
     pub(crate) number: usize,
     /// The site's key.
     pub(crate) key: &'a str,
-    /// What was gathered.
+    /// The site's statistics.
     pub(crate) statistics: &'a SiteStatistics,
-    /// What its layers carry on, where they are solved.
+    /// The site's progress, where layers are solved.
     pub(crate) progress: Option<&'a SiteProgress>,
 }
 
@@ -167,7 +167,7 @@ pub(crate) fn write_site(folder: &Path, site: SiteToSave<'_>) -> Result<SavedSit
     })
 }
 
-/// A snapshot that is there.
+/// A snapshot on disk.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Snapshot {
     /// Its number; the newest has the largest.
@@ -208,7 +208,7 @@ impl StateFolder {
         let snapshots = list(&self.path)?;
         match snapshots.first().map(|newest| Index::read(&newest.path)) {
             Some(Err(Unread::Refused(fatal))) => Err(fatal),
-            // What is damaged, or cannot be read, is told where it is restored from.
+            // Damage and files that cannot be read are told where the state is restored.
             _ => Ok(()),
         }
     }
@@ -278,7 +278,7 @@ mod tests {
         }
         std::fs::write(&path, &whole[1..]).unwrap();
         assert!(matches!(Index::read(&folder), Err(Unread::Damaged(_))));
-        // Something that is there and cannot be read is no damage.
+        // A file that is there and cannot be read is no damage.
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         let Err(Unread::NoAnswer(no_answer)) = Index::read(&folder) else {

@@ -1,5 +1,5 @@
-//! A site's statistics in a snapshot. The file's bytes are a function of the journal alone, unless
-//! rows were left out after convergence; what else depends on checkpoint and settings is in
+//! The file of a site's statistics in a snapshot. Its bytes are a function of the journal alone,
+//! unless rows were left out after convergence. What also depends on checkpoint and settings is in
 //! `progress_file`.
 
 use std::path::Path;
@@ -25,12 +25,12 @@ pub(crate) struct StatisticsRecord {
     rows: u64,
     #[serde(default)]
     rows_skipped: u64,
-    /// Of all rows.
+    /// The sum of the weights of all rows.
     batch_weight: f64,
-    /// Where rows came with weights.
+    /// The sum of squared weights, where rows came with weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight_squares: Option<f64>,
-    /// Where rows came as sums.
+    /// What came as sums, where rows did.
     #[serde(default, skip_serializing_if = "SummedPart::is_none")]
     summed: SummedPart,
     window: BlocksRecord,
@@ -78,20 +78,20 @@ pub(crate) fn write_statistics(
     write(path, &record, &tensors)
 }
 
-/// What a snapshot says of the single channels of a site.
+/// What a snapshot says of a site's channels, without R.
 #[derive(Debug)]
 pub(crate) struct SavedChannels {
     /// Rows folded.
     pub(crate) rows: u64,
     /// Sum of their weights.
     pub(crate) weight: f64,
-    /// Whether rows came as sums: then the means are not those of all rows.
+    /// Whether rows came as sums; then the moments are not those of all rows.
     pub(crate) has_sums: bool,
-    /// Mean of x, and sums of squared deviations from it.
+    /// The mean of x, and the sum of squared deviations from it.
     pub(crate) moments: ChannelMoments,
 }
 
-/// Reads the moments of single channels alone: R stays where it is.
+/// Reads the moments of the channels alone; R is not read.
 ///
 /// # Errors
 /// As for [`read_statistics`].
@@ -110,14 +110,14 @@ pub(crate) fn read_channels(path: &Path, hash: &str, key: &str) -> Result<SavedC
     })
 }
 
-/// Whose statistics they are to be.
+/// What the statistics that are read must belong to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpectedStatistics<'a> {
     /// The site's key.
     pub(crate) key: &'a str,
     /// Width of its input.
     pub(crate) in_features: usize,
-    /// How much of R was gathered.
+    /// How much of R is gathered.
     pub(crate) second_moment: SecondMomentKind,
 }
 

@@ -1,5 +1,5 @@
-//! A file of a snapshot: tensors, and a record of what is no tensor in the header's metadata.
-//! Safetensors, so that other programs can read it too.
+//! A file of a snapshot: safetensors, with a record of what is no tensor in the header's metadata,
+//! so that other programs can read the file, too.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,31 +22,31 @@ use crate::state::damage::{Damage, NoAnswer, Unread};
 
 /// The metadata key of the record.
 const SITE: &str = "qera.site";
-/// Bytes written at a time.
+/// Number of bytes written at a time.
 const PIECE: usize = 1 << 18;
 
-/// The numbers of a tensor, in parts that follow each other.
+/// A tensor's numbers, in parts that follow each other.
 pub(crate) enum Values<'a> {
-    /// As f64.
+    /// Numbers written as f64.
     F64(Vec<&'a [f64]>),
-    /// As f32.
+    /// Numbers written as f32.
     F32(Vec<&'a [f32]>),
-    /// Rows that are kept in one type.
+    /// Rows written in the type in which they are kept.
     Rows(Vec<StoredRows<'a>>, FloatDtype),
 }
 
 /// A tensor to be written.
 pub(crate) struct SavedTensor<'a> {
-    /// Key in the file.
+    /// The tensor's key in the file.
     pub(crate) name: String,
-    /// Shape, row-major.
+    /// The tensor's shape, row-major.
     pub(crate) shape: Vec<usize>,
-    /// Its numbers.
+    /// The tensor's numbers.
     pub(crate) values: Values<'a>,
 }
 
 impl<'a> SavedTensor<'a> {
-    /// Of numbers that lie in one piece.
+    /// A tensor of numbers that lie in one piece.
     pub(crate) fn f64(name: &str, values: &'a [f64]) -> Self {
         Self {
             name: name.into(),
@@ -55,8 +55,8 @@ impl<'a> SavedTensor<'a> {
         }
     }
 
-    /// Rows, in one tensor for each type that some are kept in, and one of the weights of those
-    /// that have some.
+    /// Tensors of rows: one for each type in which some are kept, and one of weights for each of
+    /// these with weights.
     pub(crate) fn rows<I: Iterator<Item = StoredRows<'a>>>(
         name: &str,
         in_features: usize,
@@ -145,7 +145,7 @@ pub(crate) fn write(
     Ok(hasher.finalize())
 }
 
-/// What is written to a file goes through its hash.
+/// A writer that hashes what it passes on to the file.
 struct Hashed {
     out: NewFile,
     hasher: blake3::Hasher,
@@ -163,7 +163,7 @@ impl Write for Hashed {
     }
 }
 
-/// Writes numbers in little-endian, which is how most machines have them anyway.
+/// Writes numbers in little-endian order, which is the order in memory of most machines anyway.
 fn put<T: Pod, const N: usize>(
     values: &[T],
     bytes: fn(T) -> [u8; N],
@@ -182,7 +182,7 @@ fn put<T: Pod, const N: usize>(
     })
 }
 
-/// A file that is read, its content checked against the hash in the index.
+/// A file whose content was checked against the hash in the index.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     path: PathBuf,
@@ -191,7 +191,7 @@ pub(crate) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Opens it.
+    /// Opens the file and checks its content.
     ///
     /// # Errors
     /// [`Unread::Damaged`] for anything that is not the file that was written. A disk that does not
@@ -216,12 +216,12 @@ impl TensorFile {
         })
     }
 
-    /// What is wrong with this file, in words.
+    /// Damage of this file, in these words.
     pub(crate) fn damage(&self, what: &str) -> Damage {
         Damage(format!("{}: {what}", self.path.display()))
     }
 
-    /// The record of what is no tensor, read by `parse`.
+    /// The record of what is no tensor, as `parse` reads it.
     ///
     /// # Errors
     /// [`Damage`] where it is missing or another.
@@ -265,7 +265,7 @@ impl TensorFile {
         Ok(values)
     }
 
-    /// A tensor of f64 with so many numbers.
+    /// The numbers of an f64 tensor of this length.
     ///
     /// # Errors
     /// [`Unread`]; [`Damage`] where it has another length.
@@ -273,7 +273,7 @@ impl TensorFile {
         self.of_length(name, length, self.values(name, f64::from_le_bytes)?)
     }
 
-    /// A tensor of f32.
+    /// The numbers of an f32 tensor.
     ///
     /// # Errors
     /// [`Unread`].
@@ -281,7 +281,7 @@ impl TensorFile {
         self.values(name, f32::from_le_bytes)
     }
 
-    /// A tensor of f32 with so many numbers.
+    /// The numbers of an f32 tensor of this length.
     ///
     /// # Errors
     /// As for [`f64`](Self::f64).
@@ -289,7 +289,7 @@ impl TensorFile {
         self.of_length(name, length, self.f32(name)?)
     }
 
-    /// The rows of each type, and their weights.
+    /// The rows of each type, with their weights.
     ///
     /// # Errors
     /// [`Unread`]; [`Damage`] for a tensor of another type than its name says.
@@ -349,7 +349,7 @@ mod tests {
     fn what_was_saved_reads_back_and_every_damage_names_the_file() {
         let name = format!("qera-tensors-{}.safetensors", std::process::id());
         let path = std::env::temp_dir().join(&name);
-        // More than one piece of each.
+        // More numbers than fit in one piece, of each type.
         let f64s: Vec<f64> = (0..40_000).map(f64::from).collect();
         let f32s = [1.5_f32, -2.0, 3.0, 0.25];
         let tensors = [

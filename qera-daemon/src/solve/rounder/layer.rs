@@ -1,9 +1,9 @@
-//! Rounds one layer.
+//! Rounds the weights of one layer.
 //!
-//! `feedback`: once under R_a. `projected` (docs/design/mathematics.md, "Rounding"): rounds of
-//! feedback under what A leaves of R_a, each followed by the A and B that QERA-exact has for the
-//! new E, as long as that helps; then rounds of descent, each under what the newest A leaves. The A
-//! and B of the adapter are solved afterwards, as for any W~.
+//! `feedback` rounds once under R_a. `projected` (docs/design/mathematics.md, "Rounding")
+//! alternates: a round of feedback under what A leaves of R_a, then the A and B that QERA-exact has
+//! for the new E, for as long as that helps; after these, rounds of descent, each under what the
+//! newest A leaves. The adapter's own A and B are solved afterwards, as for any W~.
 
 use faer::Mat;
 use qera_core::quantize::Levels;
@@ -30,14 +30,14 @@ use crate::solve::projection::{Projected, Projector};
 use crate::weights::frozen::record::MeasuredRounding;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 
-/// Levels of nothing yet.
+/// The levels of a W~ that is not made yet.
 const NO_LEVELS: Levels = Levels {
     step: 1.0,
     lowest: 0.0,
     highest: 0.0,
 };
 
-/// How often W~ is rounded anew, and how often it is improved.
+/// How many rounds of feedback and of descent there are at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounds {
     pub(crate) feedbacks: usize,
@@ -45,30 +45,30 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// What is published.
+    /// The rounds of a W~ that is published.
     pub(crate) const FULL: Self = Self {
         feedbacks: 4,
         descents: 6,
     };
-    /// What tells two a's apart.
+    /// Fewer rounds, which tell two values of a apart.
     pub(crate) const SHORT: Self = Self {
         feedbacks: 1,
         descents: 1,
     };
 }
 
-/// W~ of a layer, and what it is worth.
+/// W~ of a layer, and its errors.
 #[derive(Debug)]
 pub(crate) struct RoundedLayer {
-    /// By columns.
+    /// The numbers of W~, by columns.
     pub(crate) values: PageVec<f32>,
-    /// Each column's blocks one after the other.
+    /// The levels of each column's blocks, one after the other.
     pub(crate) levels: Vec<Levels>,
-    /// On the rows that it was made from.
+    /// The errors on the rows that W~ was made from.
     pub(crate) record: MeasuredRounding,
 }
 
-/// W~ of a layer on its way.
+/// W~ of a layer while it is being made.
 pub(crate) struct Codes {
     pub(crate) values: PageVec<f32>,
     pub(crate) levels: Vec<Levels>,
@@ -86,18 +86,18 @@ impl Codes {
 /// A site whose layers are rounded.
 pub(crate) struct Rounder<'a> {
     pub(crate) layers: &'a SiteLayers<'a>,
-    /// R of the rows that W~ may know.
+    /// R of the rows that W~ may be made from.
     pub(crate) kept: &'a SecondMoment,
-    /// How many they are, and what they weigh.
+    /// The number of these rows, and their weight.
     pub(crate) over: Extent,
-    /// The same R, and made ready for solves.
+    /// The same R, prepared for products.
     pub(crate) packed: PackedR<'a>,
     pub(crate) r: PreparedR<'a>,
-    /// a.
+    /// The shrinkage a.
     pub(crate) shrinkage: f64,
 }
 
-/// A layer on its way.
+/// A layer while it is being rounded.
 pub(crate) struct RoundedWork {
     pub(crate) weight: PageVec<f32>,
     pub(crate) rounded: Codes,
@@ -107,14 +107,14 @@ pub(crate) struct RoundedWork {
 /// The A and B that QERA-exact has for a W~.
 pub(crate) struct Refit {
     pub(crate) correction: Correction,
-    /// What the next one starts from.
+    /// Vectors that the next refit starts from.
     vectors: Option<Mat<f64>>,
-    /// What of tr(E^T R_a E) it takes away.
+    /// What the refit takes off tr(E^T R_a E).
     captured: f64,
 }
 
 impl Refit {
-    /// Not made yet.
+    /// A refit that is not made yet.
     pub(crate) fn none(of: &Codes, m: usize) -> Self {
         Self {
             correction: Correction::none(m, of.values.len() / m),
@@ -168,7 +168,7 @@ impl Rounder<'_> {
         }
     }
 
-    /// Rounds of feedback under what A leaves, each followed by a refit, until one does not help.
+    /// Alternates rounds of feedback under what A leaves with refits, until one does not help.
     fn feed_back_in_turn(
         &self,
         member: usize,
@@ -201,7 +201,7 @@ impl Rounder<'_> {
         Ok(best)
     }
 
-    /// A to begin with: the top eigenvectors of R_a.
+    /// The A to begin with: the top eigenvectors of R_a.
     fn start(&self, member: usize) -> Result<Refit, SolveError> {
         let layer = self.layers.layer(member);
         let a = top_directions(&self.metric(), self.rank(member))?;
@@ -219,7 +219,7 @@ impl Rounder<'_> {
         rank_of(self.layers.settings.solve.method, self.layers.layer(member))
     }
 
-    /// S of QERA-exact here.
+    /// The S that QERA-exact solves with while rounding.
     fn metric(&self) -> Metric<'_> {
         Metric::Shrunk {
             r: &self.r,
@@ -270,7 +270,7 @@ impl Rounder<'_> {
         Ok(())
     }
 
-    /// Room for W~ of so many numbers.
+    /// Memory for a W~ of this many numbers.
     pub(crate) fn no_codes(&self, numbers: usize) -> Codes {
         let m = self.packed.m();
         let blocks = m.div_ceil(self.layers.weights.grid().block_size());
@@ -280,7 +280,7 @@ impl Rounder<'_> {
         }
     }
 
-    /// QERA-exact for the W~ of now, from where the last one ended.
+    /// Solves QERA-exact for the present W~, starting from where the last refit ended.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer.
@@ -313,7 +313,7 @@ impl Rounder<'_> {
         })
     }
 
-    /// f of W~ with its refit, under R_a.
+    /// f of the present W~ with its refit, under R_a.
     fn error(&self, work: &RoundedWork) -> f64 {
         let values = difference(&work.weight, &work.rounded.values);
         let error = ColumnMajor::new(&values, self.packed.m());

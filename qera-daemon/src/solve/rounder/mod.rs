@@ -1,8 +1,8 @@
-//! W~ of a site's layers, rounded under what its rows say of R.
+//! Makes W~ of a site's layers, rounded under the R of the site's rows.
 //!
-//! What judges W~ must not have made it: every fourth block of the window is taken out of R first,
-//! where that leaves an R, and only those, and rows that come later, say how good W~ and its
-//! adapter are. `layer` rounds one layer, `worth` measures it.
+//! W~ must not be made from the rows that judge it. So every fourth block of the window is taken
+//! out of R first, where enough is left. Only these blocks, and rows that come later, say how good
+//! W~ and its adapter are. `layer` rounds one layer, `worth` measures it.
 
 pub(crate) mod layer;
 mod worth;
@@ -23,33 +23,34 @@ use crate::settings::rounding::RoundingShrinkage;
 use crate::solve::rounder::layer::{RoundedLayer, Rounder, Rounds, difference};
 use crate::weights::site_layers::SiteLayers;
 
-/// One block of so many is kept for judging.
+/// One block in this many is kept for judging.
 const JUDGES: usize = 4;
-/// Least share of the weight that the other rows have: W~ is made from them alone. Without weights
-/// they have more: a block has 64 to 1,024 rows.
+/// The least share of the weight that the other rows must have, since W~ is made from them alone.
+/// Rows without weights always have more: a block has 64 to 1,024 rows.
 const LEFT_MIN: f64 = 1.0 / 16.0;
-/// The rule's strength: a = 3 m / (3 m + N), N being the effective number of rows. Rounding has
+/// The strength of the rule a = 3 m / (3 m + N), N being the effective number of rows. Rounding has
 /// more degrees of freedom than a solve and overfits more.
 const STRENGTH: f64 = 3.0;
-/// What `auto` multiplies the rule's odds by, those of the rule first: it wins ties.
+/// The factors by which `auto` multiplies the odds a / (1 - a) of the rule. The rule itself comes
+/// first, so that it wins ties.
 const ODDS: [f64; 3] = [1.0, 0.5, 2.0];
-/// Rows that are judged at a time.
+/// Judging rows that are multiplied at a time.
 const JUDGED_ROWS: usize = 64;
 
-/// What a site's layers were rounded under.
+/// How the layers of a site were rounded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SiteRounding {
-    /// a.
+    /// The shrinkage a.
     pub(crate) shrinkage: f64,
-    /// Rows of R.
+    /// The number of rows that R was the mean of.
     pub(crate) rows: u64,
-    /// Blocks of the window that R did not hold, by their numbers.
+    /// Numbers of the window's blocks that were left out of R.
     pub(crate) left_out: Vec<u64>,
-    /// The first block that W~ has not seen.
+    /// The number of the first block that came after W~ was made.
     pub(crate) blocks_seen: u64,
 }
 
-/// Rounds every layer of a site; `each` takes them over, in order.
+/// Rounds every layer of a site and hands each to `each`, in order.
 ///
 /// # Errors
 /// What `each` returns; [`Fatal`] naming the layer: a NaN or infinite weight, products that
@@ -83,15 +84,15 @@ pub(crate) fn round_site(
     })
 }
 
-/// What judges W~, and R without it.
+/// The blocks that judge W~, and R without their rows.
 struct Apart<'s> {
     judges: Vec<&'s Block>,
     kept: SecondMoment,
 }
 
 /// Takes every fourth block of the window out of R, where there are four. Nothing is kept for
-/// judging where what is left would weigh too little, or does not stand out of the rounding of what
-/// was taken: only rows that come later judge W~ then.
+/// judging where the remaining weight would be too small, or would not stand out of the rounding
+/// errors of what was taken out: only rows that come later judge W~ then.
 fn apart<'s>(layers: &SiteLayers<'_>, statistics: &'s SiteStatistics) -> Apart<'s> {
     let (r, blocks) = (&statistics.second_moment, statistics.window.blocks());
     let judges: Vec<&Block> = match blocks.len() < JUDGES {
@@ -110,7 +111,8 @@ fn apart<'s>(layers: &SiteLayers<'_>, statistics: &'s SiteStatistics) -> Apart<'
     }
 }
 
-/// a: given, by the rule, or that of which a short rounding is best on the rows kept for judging.
+/// The shrinkage a: as given, or by the rule, or the one whose short rounding does best on the rows
+/// kept for judging.
 fn choose(rounder: &mut Rounder<'_>, judges: &[&Block]) -> Result<f64, Fatal> {
     let odds = STRENGTH * rounder.packed.m() as f64 / rounder.over.effective_rows();
     let by_odds = |times: f64| times * odds / (1.0 + times * odds);
@@ -133,8 +135,8 @@ fn choose(rounder: &mut Rounder<'_>, judges: &[&Block]) -> Result<f64, Fatal> {
     Ok(chosen)
 }
 
-/// The error of a layer after one round of each kind, on rows that W~ does not know, relative to
-/// its output there: ||X (E - A B)||^2 / ||X W||^2.
+/// The error of a layer after a short rounding, on rows that W~ was not made from, relative to its
+/// output there: ||X (E - A B)||^2 / ||X W||^2.
 fn judged(rounder: &Rounder<'_>, member: usize, judges: &[&Block]) -> Result<f64, Fatal> {
     let work = rounder.round(member, Rounds::SHORT)?;
     let refit = rounder.refit(&work, member)?;

@@ -1,4 +1,4 @@
-//! What W~ of a layer is worth, and whether nearest rounding's is worth more.
+//! Measures what W~ of a layer is worth, and keeps nearest rounding's W~ where that is worth more.
 
 use qera_core::quantize::round::nearest;
 
@@ -7,7 +7,7 @@ use crate::host::column_major::ColumnMajor;
 use crate::solve::rounder::layer::{Codes, Refit, RoundedLayer, RoundedWork, Rounder, difference};
 use crate::weights::frozen::record::MeasuredRounding;
 
-/// f of W~ on the rows that it was made from, without adapter and with it.
+/// f of a W~ on the rows that it was made from, without an adapter and with one.
 #[derive(Clone, Copy)]
 struct Worth {
     alone: f64,
@@ -15,9 +15,9 @@ struct Worth {
 }
 
 impl Rounder<'_> {
-    /// W~ and what it is worth, by itself and with the A and B that QERA-exact has for it; nearest
-    /// rounding's, where that is worth more: where its error is of low rank, nothing else comes
-    /// near.
+    /// W~ with its errors, alone and with the A and B that QERA-exact has for it. Nearest
+    /// rounding's W~ is returned where it is better: where its error is of low rank, nothing else
+    /// comes near.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer.
@@ -60,7 +60,7 @@ impl Rounder<'_> {
         })
     }
 
-    /// Nearest rounding's W~.
+    /// W~ by rounding to nearest.
     fn nearest(&self, weight: &[f32], member: usize) -> Result<Codes, Fatal> {
         let (grid, m) = (self.layers.weights.grid(), self.packed.m());
         let mut rounded = self.no_codes(weight.len());
@@ -70,13 +70,13 @@ impl Rounder<'_> {
         Ok(rounded)
     }
 
-    /// tr(R E^T E) on the rows that W~ may know.
+    /// tr(R E^T E) over the rows that W~ may be made from.
     fn packed_power(&self, matrix: &[f32]) -> f64 {
         let matrix = ColumnMajor::new(matrix, self.packed.m());
         self.packed.trace_with(self.layers.compute, matrix).sum()
     }
 
-    /// Refits W~ of now, and takes f without and with that.
+    /// Refits the present W~, and measures f without and with the refit.
     fn weigh(&self, work: &mut RoundedWork, member: usize) -> Result<Worth, Fatal> {
         work.refit = self.refit(work, member)?;
         let alone = self.packed_power(&difference(&work.weight, &work.rounded.values));
