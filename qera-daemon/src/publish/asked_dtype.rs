@@ -5,11 +5,12 @@ use serde_json::Value;
 
 use crate::solve::solution::NotAsAsked;
 
-/// The words that are no error, in `error.in_asked_dtype`.
+/// The word in `error.in_asked_dtype` for a factor that overflows, where there is no error to
+/// state.
 const OVERFLOW: &str = "overflow";
 const NO_WHOLE_BLOCKS: &str = "no-whole-blocks";
 
-/// As the manifest has it.
+/// The reason, as the manifest states it.
 #[must_use]
 pub(crate) fn in_asked_dtype(reason: NotAsAsked) -> Value {
     match reason {
@@ -19,7 +20,7 @@ pub(crate) fn in_asked_dtype(reason: NotAsAsked) -> Value {
     }
 }
 
-/// The same, read back.
+/// The reason that a manifest states.
 #[must_use]
 pub(crate) fn not_as_asked(in_asked_dtype: &Value) -> NotAsAsked {
     match in_asked_dtype.as_f64() {

@@ -27,11 +27,11 @@ use crate::weights::Weights;
 
 /// Name of the record of what a base was made from.
 pub(crate) const RECORD: &str = "qera_base.json";
-/// Name of the file of weights.
+/// Name of the file with the weights.
 pub(crate) const MODEL: &str = "model.safetensors";
-/// What a base is, by its record. Of version 1 all tensors were bf16, whatever the checkpoint's
-/// were, and few of the files beside the weights were there. Version 3 is that of a W~ that was
-/// rounded under R, which a program that does not know of it must not take for another.
+/// Version of the record. In version 1 all tensors were bf16, whatever the checkpoint's were, and
+/// few of the files beside the weights were there. Version 3 is that of a W~ that was rounded under
+/// R, so that a program that does not know such a W~ does not take it for another.
 const VERSION: u32 = 2;
 const VERSION_OF_ROUNDED: u32 = 3;
 
@@ -39,10 +39,10 @@ const fn first_version() -> u32 {
     1
 }
 
-/// What a base folder was made from.
+/// What a base folder was made from, and what it holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Base {
-    /// Of what a base is; version 1 did not write it.
+    /// Version of the record; version 1 did not write it.
     #[serde(default = "first_version")]
     version: u32,
     /// `mxint4/32`, say.
@@ -53,25 +53,25 @@ pub(crate) struct Base {
     pub(crate) others: String,
     /// Layers that hold W~.
     pub(crate) layers: Vec<String>,
-    /// Which W~, where that depends on rows; absent for nearest.
+    /// Which W~ it is, where that depends on rows; absent where W~ is rounded to nearest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rounded: Option<RoundedBase>,
 }
 
-/// The record of a base as it is written.
+/// A base's record as it is written to disk.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct BaseRecord {
-    /// What it was made from.
+    /// What the base was made from.
     #[serde(flatten)]
     pub(crate) base: Base,
-    /// BLAKE3 of some rows of W~ of each layer, where it depends on rows: the digest of all of it
-    /// is of codes and scales, which the tensors do not show.
+    /// BLAKE3 of some rows of each layer's W~, where W~ depends on rows. The digest of the whole W~
+    /// is over codes and scales, which cannot be read off the tensors.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) samples: BTreeMap<String, String>,
-    /// How W~ is packed, where it does not stand there as numbers.
+    /// How W~ is packed, where the base does not hold it as numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) packed: Option<PackedRecord>,
-    /// What the file holds where it is a GGUF.
+    /// What the file holds, where the base is a GGUF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gguf: Option<GgufRecord>,
 }
@@ -85,7 +85,7 @@ impl BaseRecord {
         serde_json::from_slice(bytes)
     }
 
-    /// Of a base that was just written, as far as a run needs it.
+    /// The part of a base's record that a run needs right after writing it.
     #[must_use]
     pub(crate) fn of(base: &Base) -> Self {
         Self {
@@ -96,10 +96,10 @@ impl BaseRecord {
         }
     }
 
-    /// Of W~ of these weights, as numbers.
+    /// The record of a base that holds W~ of these weights as numbers.
     ///
     /// # Errors
-    /// [`Fatal`] for a W~ that cannot be had.
+    /// [`Fatal`] where W~ of a layer cannot be had.
     pub(crate) fn new(base: &Base, weights: &Weights) -> Result<Self, Fatal> {
         let layers = base.layers.iter().enumerate();
         let rounded = layers.filter(|_| base.rounded.is_some());
@@ -115,7 +115,7 @@ impl BaseRecord {
 }
 
 impl Base {
-    /// What this run would write, as far as it is known before W~ is made.
+    /// The base that this run would write, as far as it is known before W~ is made.
     #[must_use]
     pub(crate) fn new(weights: &Weights, rounding: &RoundingSettings, fingerprint: &str) -> Self {
         let rounded = RoundedBase::new(weights, rounding);
@@ -129,29 +129,29 @@ impl Base {
         }
     }
 
-    /// Whether all of it is known: W~ is made.
+    /// Whether all of it is known, because W~ is made.
     #[must_use]
     pub(crate) fn is_made(&self) -> bool {
         let rounded = self.rounded.as_ref();
         rounded.is_none_or(|rounded| rounded.digest.is_some())
     }
 
-    /// Digest of a W~ that depends on rows.
+    /// The digest of W~, where W~ depends on rows.
     #[must_use]
     pub(crate) fn digest(&self) -> Option<&str> {
         self.rounded.as_ref()?.digest.as_deref()
     }
 
-    /// Identifies quantizer, rounding, layers and weights in every manifest.
+    /// A fingerprint of quantizer, rounding, layers and weights, which every manifest has.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         format!("blake3:{}", blake3::hash(&bytes).to_hex())
     }
 
-    /// The base that is there already; what it holds beside what this run knows of it is known
-    /// then. A run without `--emit-base` into a folder whose base has another quantizer is refused
-    /// as well: the adapter would be served on the wrong weights.
+    /// Compares this base with the one that is there already, and takes over what only that one
+    /// knows. A run without `--emit-base` is refused as well where the folder's base has another
+    /// quantizer, because its adapter would be served on the wrong weights.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] when the base there was made from something else.
@@ -194,7 +194,7 @@ impl Base {
         Ok(Some(found))
     }
 
-    /// Why a base that was found is not this one.
+    /// Why the base that was found is not this one; `None` where it is.
     fn differs(&self, found: &Self) -> Option<String> {
         let version = version_of(found.rounded.as_ref());
         Some(if found.version != version {
@@ -237,26 +237,26 @@ const fn version_of(rounded: Option<&RoundedBase>) -> u32 {
     }
 }
 
-/// How a base was rounded, by its record.
+/// How a base was rounded, according to its record.
 #[must_use]
 pub(crate) fn rounding_of(rounded: Option<&RoundedBase>) -> &str {
     rounded.map_or(Rounding::Nearest.name(), |of| &of.settings.name)
 }
 
-/// Whether a file is as long as its header says.
+/// Checks that a file is as long as its header says.
 fn check_header(path: &Path) -> Result<(), HeaderError> {
     let file = OpenFile::open(path)?;
     let bytes = file.identity()?.bytes;
     Header::read(file.reader(), bytes).map(drop)
 }
 
-/// The same of a GGUF.
+/// Checks the same of a GGUF.
 fn check_gguf_header(path: &Path) -> Result<(), Box<dyn core::error::Error>> {
     let bytes = Mapping::open(path)?;
     Ok(GgufHeader::parse(&bytes).map(drop)?)
 }
 
-/// Writes `OUT/base`, once, by rename.
+/// Writes `OUT/base` once, and renames it into place.
 ///
 /// # Errors
 /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
@@ -269,8 +269,7 @@ pub(crate) fn emit(
 ) -> Result<PathBuf, Fatal> {
     let unfinished = out.begin("")?;
     let written = || {
-        // Copied first: a file from beside the checkpoint must not replace one that is written
-        // here.
+        // Companions are copied first, so that none of them replaces a file that is written here.
         companions.copy(&unfinished)?;
         write(&unfinished, weights, base)?;
         write_synced(&unfinished.join(README), worth.text().as_bytes())

@@ -1,5 +1,5 @@
-//! The files of a base: what each held when it was written, and when that was. At a start they are
-//! looked at by size and time, and read only where the time is another.
+//! The files of a base: what each held when it was written, and when that was. At a start a file is
+//! compared by size and time, and read only where the time differs.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Result as IoResult};
@@ -19,18 +19,18 @@ pub(crate) type BaseFiles = BTreeMap<String, BaseFile>;
 /// A file of a base.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BaseFile {
-    /// What it held.
+    /// What the file held.
     #[serde(flatten)]
     pub(crate) digest: FileDigest,
-    /// When it was written last: seconds since 1970, by the file system's clock.
+    /// When it was last written: seconds since 1970, by the file system's clock.
     pub(crate) modified: String,
 }
 
 impl BaseFile {
-    /// As it is now: all of it is read.
+    /// Describes the file as it is now, by reading all of it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn of(path: &Path) -> IoResult<Self> {
         let modified = Identity::at(path)?.modified();
         Ok(Self {
@@ -73,17 +73,17 @@ fn find_in(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// What became of the files of a base.
+/// The result of looking at the files of a base.
 #[derive(Debug, Default)]
 pub(crate) struct LookedAtBase {
-    /// Those that are what was written, with the times that they have now.
+    /// The files that are as they were written, with their present times.
     pub(crate) files: BaseFiles,
-    /// Those that are not.
+    /// The files that are not.
     pub(crate) damaged: Vec<DamagedFile>,
 }
 
-/// Looks at the files of a base by size and time, and reads those whose time alone is another: a
-/// copy is no damage.
+/// Looks at the files of a base by size and time. Where only the time differs the file is read,
+/// because a copy is no damage.
 ///
 /// # Errors
 /// [`Fatal::Io`] for a file that the disk does not give.
@@ -120,8 +120,8 @@ mod tests {
     use std::fs;
     use std::time::SystemTime;
 
-    /// A touched file is read and holds, a changed one of the same length does not; one that has
-    /// the length and the time is not read.
+    /// A touched file is read and accepted, and a changed one of the same length is not; a file
+    /// with the known length and time is not read.
     #[test]
     fn size_and_time_are_looked_at_first() {
         let name = format!("qera-base-files-{}", std::process::id());

@@ -1,5 +1,6 @@
-//! What W~ is worth on its own: its error beside that of nearest rounding and beside that with the
-//! adapter. Said wherever a base is written, because an engine may serve one without the other.
+//! What W~ is worth on its own: its error, beside that of nearest rounding and that with the
+//! adapter. This is said wherever a base is written, because an engine may serve the base without
+//! the adapter.
 
 use qera_core::quantize::Grid;
 
@@ -7,35 +8,35 @@ use crate::observe::run_events::{BaseWritten, WorstLayer};
 use crate::publish::layers::PublishedLayers;
 use crate::settings::rounding::Rounding;
 
-/// Name of the file that says it, beside the weights.
+/// Name of the file beside the weights that says what the base is worth.
 pub(crate) const README: &str = "qera_base.md";
-/// Bits of a weight at which no base was usable alone.
+/// No base with this many bits a weight, or fewer, was usable alone.
 const TOO_FEW_BITS: u32 = 3;
 
-/// W~, and what it is worth.
+/// A W~ and its errors.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseWorth {
     /// How W~ was rounded.
     rounding: Rounding,
     /// `mxint3/32`, say.
     quantizer: String,
-    /// Bits of a weight, its block's scale aside.
+    /// Bits of a weight, without its block's scale.
     bits: u32,
-    /// None where no layer has an error to measure.
+    /// The errors; `None` where no layer has an error to measure.
     errors: Option<MeanErrors>,
 }
 
-/// Errors are f over tr(R W W^T). Those of rounding under R are as measured when it was done, under
-/// the R of that time.
+/// Geometric means over layers of f / tr(R W W^T). Errors of a rounding under R were measured when
+/// it was done, under the R of that time.
 #[derive(Debug, Clone)]
 struct MeanErrors {
-    /// Layers with an error to measure.
+    /// Number of layers with an error to measure.
     layers: usize,
-    /// Geometric means over them: W~ alone,
+    /// The mean error of W~ alone,
     alone: f64,
-    /// rounded to nearest alone, where W~ is not,
+    /// of nearest rounding alone, where W~ is another,
     nearest: Option<f64>,
-    /// and W~ with the adapter.
+    /// and of W~ with the adapter.
     corrected: f64,
     worst: WorstLayer,
 }
@@ -49,7 +50,7 @@ struct LayerErrors {
 }
 
 impl LayerErrors {
-    /// None of a layer that was not solved from rows, or has no error.
+    /// The errors of a layer; `None` where it was not solved from rows, or has no error.
     fn new(of: &PublishedLayers<'_>, layer: usize) -> Option<Self> {
         let solution = of.outcomes[layer].measured()?;
         let power = solution.output_power;
@@ -69,8 +70,8 @@ impl LayerErrors {
         all.iter().all(measured).then_some(errors)
     }
 
-    /// How bad it is alone: beside nearest where others are not; a layer that is nearest's own is
-    /// 1.
+    /// How bad W~ of this layer is alone: its error relative to nearest rounding's. Where all
+    /// layers are rounded to nearest, its error itself; where only this one is, the value is 1.
     fn badness(&self, rounding: Rounding) -> f64 {
         match self.nearest {
             Some(nearest) => self.alone / nearest,
@@ -103,7 +104,7 @@ impl MeanErrors {
 }
 
 impl BaseWorth {
-    /// Of the layers of a generation.
+    /// What W~ of a generation's layers is worth.
     #[must_use]
     pub(crate) fn new(of: &PublishedLayers<'_>) -> Self {
         let layers = 0..of.weights.layers().len();
@@ -117,7 +118,7 @@ impl BaseWorth {
         }
     }
 
-    /// As the event of a base in its place; none where nothing is known.
+    /// The event that the base is in its place; `None` where nothing is known of its worth.
     #[must_use]
     pub(crate) fn written(&self, path: String) -> Option<BaseWritten> {
         let errors = self.errors.clone()?;
@@ -133,7 +134,7 @@ impl BaseWorth {
         })
     }
 
-    /// What a person reads who has the base before him.
+    /// The text for a person who finds the base.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let (rounding, quantizer) = (self.rounding.name(), &self.quantizer);
@@ -154,7 +155,7 @@ they were made from. Serve them with the adapter in `current`.
         )
     }
 
-    /// The errors, and whether the base can be used without its adapter.
+    /// The errors, and whether the base can be used without its adapter, in words.
     #[must_use]
     pub(crate) fn errors(&self) -> String {
         let usable = self.usable();
@@ -210,7 +211,7 @@ fn bits(grid: &Grid) -> u32 {
     }
 }
 
-/// Sums of logarithms.
+/// Sums of logarithms, for geometric means.
 #[derive(Default)]
 struct LogSums {
     layers: usize,
@@ -220,7 +221,7 @@ struct LogSums {
 }
 
 impl LogSums {
-    /// A layer that was rounded to nearest is so in either.
+    /// Adds a layer. One that was rounded to nearest among others counts as nearest on both sides.
     fn add(&mut self, errors: &LayerErrors) {
         self.layers += 1;
         self.alone += errors.alone.ln();
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    /// Of layers with these errors: alone, of nearest, corrected.
+    /// The worth of layers with these errors: alone, of nearest rounding, corrected.
     fn worth(rounding: Rounding, bits: u32, layers: &[(f64, Option<f64>, f64)]) -> BaseWorth {
         let errors = layers.iter().zip(["h.0", "h.1", "h.2"]);
         let errors = errors.map(|(&(alone, nearest, corrected), layer)| LayerErrors {
@@ -255,7 +256,8 @@ mod tests {
         }
     }
 
-    /// The second is worse, the first is more worse than nearest.
+    /// The second layer has the larger error; the first one's error is the larger relative to
+    /// nearest rounding.
     const LAYERS: [(f64, Option<f64>, f64); 2] =
         [(0.02, Some(0.01), 0.001), (0.32, Some(0.64), 0.1)];
 
@@ -286,7 +288,7 @@ mod tests {
         assert!(near(nearest.worst.badness, 0.32), "{nearest:?}");
     }
 
-    /// It had no rows when the others were rounded.
+    /// The layer had no rows when the others were rounded.
     #[test]
     fn a_layer_that_is_nearest_among_others_is_as_bad_as_nearest() {
         let [first, second] = LAYERS;

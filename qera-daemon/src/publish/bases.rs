@@ -1,5 +1,5 @@
-//! The forms in which W~ lies in the output folder or will: which are there, which are to be
-//! written, and which of them serves the adapter.
+//! The bases of an output folder: which forms of W~ are there, which are to be written, and which
+//! of them serves the adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,40 +24,40 @@ use crate::publish::packed_base::{CONFIG, PackedBase, config_of};
 use crate::settings::publish::{BaseForm, GGUF_FILE, PublishSettings};
 use crate::weights::Weights;
 
-/// Name of a file that is not whole yet.
+/// Name of a file while it is being restored.
 const UNFINISHED: &str = "restored";
 
-/// The bases of an output folder.
+/// The bases of an output folder, in all their forms.
 #[derive(Debug)]
 pub(crate) struct Bases {
     wanted: BTreeSet<BaseForm>,
-    /// Those that are there, with their records.
+    /// The forms that are there, with their records.
     present: BTreeMap<BaseForm, BaseRecord>,
-    /// What is packed, where that is to be written.
+    /// Which layers will be packed, where a packed base is to be written.
     layout: Option<PackedLayout>,
     /// What each layer is stored in, where a GGUF is to be written.
     gguf_layout: Option<GgufLayout>,
-    /// Files that were gone and are there again.
+    /// Files that were missing and were written again.
     restored: Vec<PathBuf>,
-    /// What the files of those that are there hold, as far as that is known.
+    /// What is known of the files of the forms that are there.
     files: BTreeMap<BaseForm, BaseFiles>,
     /// Files beside the weights that are not what was written.
     damaged: Vec<DamagedFile>,
 }
 
-/// What is written before a generation.
+/// The bases that were written before a generation.
 #[derive(Debug, Default)]
 pub(crate) struct BasesWritten {
-    /// What each is worth, where a layer has an error that was measured.
+    /// What each base is worth, where the error of a layer was measured.
     pub(crate) worth: Vec<BaseWritten>,
-    /// The packed one.
+    /// The packed base, if it was written.
     pub(crate) packed: Option<PackedBaseWritten>,
-    /// The one that is a GGUF.
+    /// The GGUF base, if it was written.
     pub(crate) gguf: Option<GgufBaseWritten>,
 }
 
 impl BasesWritten {
-    /// What is said of them.
+    /// The events that tell of these bases.
     #[must_use]
     pub(crate) fn events(self) -> Vec<Event<'static>> {
         let packed = self.packed.map(Event::PackedBaseWritten);
@@ -67,17 +67,17 @@ impl BasesWritten {
     }
 }
 
-/// What is known of the files of bases that are there, for every manifest.
+/// The records of the packed base and of the GGUF base, for every manifest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BaseRecords<'a> {
-    /// Of the packed one.
+    /// The packed base's record.
     pub(crate) packed: Option<&'a PackedRecord>,
-    /// Of the one that is a GGUF.
+    /// The GGUF base's record.
     pub(crate) gguf: Option<&'a GgufRecord>,
 }
 
 impl Bases {
-    /// Those that are asked for or there; none of them is looked into yet.
+    /// The bases that are asked for or are there. None of them is looked into yet.
     ///
     /// # Errors
     /// [`Fatal::Usage`] for a model that a form cannot hold.
@@ -104,32 +104,32 @@ impl Bases {
         })
     }
 
-    /// Whether none is asked for or there.
+    /// Whether no base is asked for and none is there.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Whether one is still to be written.
+    /// Whether a base is still to be written.
     #[must_use]
     pub(crate) fn are_missing(&self) -> bool {
         self.wanted.len() > self.present.len()
     }
 
-    /// Whether one is still to be written that holds what lies beside the checkpoint's weights.
+    /// Whether a base is still to be written that needs the files beside the checkpoint's weights.
     #[must_use]
     pub(crate) fn need_companions(&self) -> bool {
         let missing = |form: &&BaseForm| !self.present.contains_key(*form);
         self.wanted.iter().filter(missing).any(has_companions)
     }
 
-    /// One that is there.
+    /// The first form that is there.
     #[must_use]
     pub(crate) fn first_present(&self) -> Option<BaseForm> {
         self.present.keys().next().copied()
     }
 
-    /// Looks into those that are there; what one holds beside what this run knows is known then.
+    /// Looks into the bases that are there, and takes over what they know and this run does not.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] when one was made from something else.
@@ -143,8 +143,8 @@ impl Bases {
         Ok(found.map(|record| record.base.clone()))
     }
 
-    /// Writes again what lay beside the weights of those that are there and is gone. An
-    /// engine does not load a model without its configuration.
+    /// Writes again those files beside a base's weights that are missing. An engine does not load a
+    /// model without its configuration.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -178,14 +178,14 @@ impl Bases {
         Ok(())
     }
 
-    /// Files that were gone and are there again.
+    /// The files that were missing and were written again.
     #[must_use]
     pub(crate) fn restored(&self) -> &[PathBuf] {
         &self.restored
     }
 
-    /// Looks at the files of those that are there by what a manifest says of them. Weights that are
-    /// not what was written end the start; what else is not is said.
+    /// Compares the files of the bases with what a manifest says of them. Changed weights end the
+    /// start; other changed files are only told.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] with the file, [`Fatal::Io`] for one that the disk does not give.
@@ -221,14 +221,14 @@ impl Bases {
         Ok(())
     }
 
-    /// Files beside the weights of bases that are not what was written.
+    /// The files beside the weights of bases that are not as they were written.
     #[must_use]
     pub(crate) fn damaged(&self) -> &[DamagedFile] {
         &self.damaged
     }
 
-    /// What the files of those that are there hold, by their folders; those of which nothing is
-    /// known yet are read.
+    /// What the files of the bases hold, by the bases' folders. Files of which nothing is known yet
+    /// are read.
     ///
     /// # Errors
     /// [`Fatal::Io`]; [`Fatal::StateRefused`] for weights that are not those of the record.
@@ -258,8 +258,8 @@ impl Bases {
             .collect())
     }
 
-    /// What serves the adapter: the packed folder, where there is one, else the one of numbers; the
-    /// GGUF, beside which there is neither.
+    /// The base that serves the adapter: the packed folder if there is one, else the folder of
+    /// numbers. A GGUF base stands alone.
     #[must_use]
     pub(crate) fn served(&self, out: &OutFolder) -> Option<PathBuf> {
         let mut forms = [
@@ -280,7 +280,7 @@ impl Bases {
         wanted.then(|| out.path.join(form.folder()))
     }
 
-    /// What is known of the files of those that are there.
+    /// The records of the bases that are there.
     #[must_use]
     pub(crate) fn records(&self) -> BaseRecords<'_> {
         let packed = self.present.get(&BaseForm::CompressedTensors);
@@ -291,7 +291,7 @@ impl Bases {
         }
     }
 
-    /// Writes those that are asked for and not there.
+    /// Writes the bases that are asked for and are not there.
     ///
     /// # Errors
     /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
@@ -356,7 +356,7 @@ impl Bases {
     }
 }
 
-/// The file of weights that a record knows by its digest, where it is another.
+/// The weights file whose digest differs from the one in the record, if there is one.
 fn unlike(record: &BaseRecord, files: &BaseFiles) -> Option<&'static str> {
     let packed = record.packed.as_ref().map(|of| (MODEL, &of.blake3));
     let gguf = record.gguf.as_ref().map(|of| (GGUF_FILE, &of.blake3));
@@ -368,13 +368,14 @@ fn unlike(record: &BaseRecord, files: &BaseFiles) -> Option<&'static str> {
     known.find(is_other).map(|(file, _)| file)
 }
 
-/// Whether what lies beside the checkpoint's weights belongs in it: a GGUF holds all that there is.
+/// Whether the files beside the checkpoint's weights belong in a base of this form. A GGUF has
+/// everything in itself.
 fn has_companions(form: &BaseForm) -> bool {
     *form != BaseForm::Gguf
 }
 
-/// A base and what follows `current` belong to the W~ that they were made with: no other one is
-/// rounded beside them.
+/// Refuses to round where a base or a current generation exists: these belong to the W~ that they
+/// were made with, and another W~ must not be made beside them.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] where either is there.

@@ -9,7 +9,8 @@ use crate::settings::weight_format::WeightFormat;
 use crate::weights::given::GivenModel;
 use crate::weights::opening::Model;
 
-/// What follows `current` serves it on one W~.
+/// Refuses a W~ other than the current generation's, because whatever follows `current` serves it
+/// on one W~.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] where the current generation belongs on another.
@@ -29,8 +30,8 @@ pub(crate) fn refuse_other_rounded(out: &OutFolder, digest: Option<&str>) -> Res
     })
 }
 
-/// An engine that follows `current` serves it on weights of one quantizer, rounded in one way, or
-/// on one file.
+/// Refuses another quantizer, rounding or given file than the current generation's, because an
+/// engine that follows `current` serves it on one kind of weights.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] where the current generation is for another.
@@ -88,8 +89,9 @@ fn refuse_other_rounding(out: &OutFolder, found: &str, own: Rounding) -> Result<
     })
 }
 
-/// What follows `current` serves it on the base of one checkpoint. A generation of a program that
-/// did not say which one it was of is not held against this one.
+/// Refuses another checkpoint than the current generation's, because whatever follows `current`
+/// serves it on the base of one checkpoint. A generation whose program did not name its checkpoint
+/// is accepted.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] with both fingerprints, where the current generation is of another and

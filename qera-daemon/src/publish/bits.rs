@@ -1,5 +1,5 @@
 //! Effective bits of a weight over the layers that are corrected: of W~ as it is stored, of A and B
-//! as they are written, of both, beside the types of ggml that take more.
+//! as they are written, and of both together, beside ggml's types that take more.
 
 use qera_core::quantize::Grid;
 
@@ -18,20 +18,20 @@ use crate::weights::Weights;
 use crate::weights::given::given_layers::GivenLayers;
 use crate::weights::layers::Layer;
 
-/// What is counted as W~.
+/// The form of W~ whose bits are counted.
 #[derive(Debug)]
 enum CountedBase<'a> {
-    /// What the user gave, as it is stored.
+    /// The W~ that the user gave, as it is stored.
     Given(&'a GivenLayers),
-    /// A GGUF, by layer.
+    /// A GGUF, with the type of each layer.
     Gguf(Vec<Container>),
-    /// What is packed for engines.
+    /// A base packed for engines.
     CompressedTensors(PackedLayout),
-    /// Codes and scales of the grid: W~ is written as numbers, or not here.
+    /// Codes and scales of the grid, where W~ is written as numbers or not written at all.
     Grid(Grid),
 }
 
-/// Bits of the layers that were added.
+/// Sums over layers of numbers and their bits.
 #[derive(Debug, Default)]
 struct BitSums {
     layers: usize,
@@ -65,7 +65,7 @@ impl BitSums {
     }
 }
 
-/// Those of a generation, on a base that is there; none where no layer is corrected.
+/// The bits of a generation, on a base that is there; `None` where no layer is corrected.
 #[must_use]
 pub(crate) fn bits_of(of: &PublishedLayers<'_>, bases: BaseRecords<'_>) -> Option<BitsPerWeight> {
     let weights = of.weights;
@@ -80,7 +80,7 @@ pub(crate) fn bits_of(of: &PublishedLayers<'_>, bases: BaseRecords<'_>) -> Optio
     sums.bits(&base)
 }
 
-/// Those of a run that corrects every layer with the rank that is asked.
+/// The bits of a run that corrects every layer with the asked rank.
 #[must_use]
 pub(crate) fn planned_bits(weights: &Weights, settings: &Settings) -> Option<BitsPerWeight> {
     let base = CountedBase::of_settings(weights, settings);
@@ -101,7 +101,7 @@ pub(crate) fn planned_bits(weights: &Weights, settings: &Settings) -> Option<Bit
 }
 
 impl<'a> CountedBase<'a> {
-    /// What serves the adapter.
+    /// The form of W~ that serves the adapter, by the records of the bases.
     fn of_records(weights: &'a Weights, bases: BaseRecords<'_>) -> Self {
         if let Some(gguf) = bases.gguf {
             return Self::Gguf(containers(weights, gguf));
@@ -109,7 +109,7 @@ impl<'a> CountedBase<'a> {
         Self::of_forms(weights, bases.packed.is_some())
     }
 
-    /// What will.
+    /// The form of W~ that will serve the adapter, by the settings.
     fn of_settings(weights: &'a Weights, settings: &Settings) -> Self {
         let writes = |form| settings.publish.writes(form);
         let layout = || GgufLayout::new(weights).ok();
@@ -137,7 +137,7 @@ impl<'a> CountedBase<'a> {
         }
     }
 
-    /// Bits of W~ of a layer.
+    /// Bits of a layer's W~.
     fn bits(&self, weights: &Weights, index: usize) -> f64 {
         let layer = &weights.layers()[index];
         match self {
@@ -156,7 +156,7 @@ fn numbers_of(layer: &Layer) -> f64 {
     layer.in_features as f64 * layer.out_features as f64
 }
 
-/// What each layer is in, by what is known of the file.
+/// The type of each layer, from what is known of the file.
 fn containers(weights: &Weights, record: &GgufRecord) -> Vec<Container> {
     let is_whole = |layer: &Layer| record.whole.iter().any(|of| of.layer == layer.name);
     let layers = weights.layers().iter();
@@ -170,7 +170,7 @@ fn containers(weights: &Weights, record: &GgufRecord) -> Vec<Container> {
     each.collect()
 }
 
-/// The types of ggml that take as few bits as can be, but more than this many.
+/// The smallest of ggml's types that take more than this many bits.
 fn next_stock(bits: f64) -> Option<StockTypes> {
     let larger = || BlockType::ALL.into_iter().filter(|of| of.bits() > bits);
     let next = larger().map(BlockType::bits).min_by(f64::total_cmp)?;
@@ -194,7 +194,7 @@ mod tests {
         for (bits, expected) in [
             (0.0, "Q1_0 1.125"),
             (3.25, "Q3_K IQ3_S 3.4375"),
-            // Not its own type, nor one that takes as much.
+            // Neither the type itself counts, nor another that takes as much.
             (4.5, "Q4_1 5"),
             (5.38, "Q5_0 Q5_K 5.5"),
             (8.5, "F16 BF16 16"),

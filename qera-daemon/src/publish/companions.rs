@@ -1,6 +1,6 @@
-//! What lies beside the weights in the checkpoint's folder and a loader wants, or may want:
-//! configurations, tokenizers, the code of `auto_map`. Everything is copied but weights, in this
-//! format or another: a list of what loaders want is never whole.
+//! The files beside the weights in the checkpoint's folder that a loader may want: configurations,
+//! tokenizers, the code of `auto_map`. Everything is copied except weights, in this format or
+//! another, because no list of what loaders want would be complete.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::error::Fatal;
 use crate::settings::Settings;
 use crate::settings::publish::BaseForm;
 
-/// What the names of weights end with, after the dot; an index of such a file is of no use either.
+/// Endings of the names of weight files, after the dot. Their indices are left out as well.
 const WEIGHTS: [&str; 13] = [
     "safetensors",
     "bin",
@@ -28,22 +28,23 @@ const WEIGHTS: [&str; 13] = [
     "tflite",
     "npz",
 ];
-/// What names of lists of weights end with, after that of the weights.
+/// What follows the weights' ending in the name of an index.
 const INDEX: &str = ".index.json";
 
-/// A checkpoint's folder, and what is not looked into.
+/// The files beside a checkpoint's weights, and the folders that are left out.
 #[derive(Debug)]
 pub(crate) struct Companions {
     folder: PathBuf,
-    /// Whether its subfolders belong to the checkpoint.
+    /// Whether subfolders belong to the checkpoint.
     nested: bool,
-    /// Without symlinks: what qera itself reads and writes may lie in the checkpoint's folder.
+    /// Folders that are left out, with symlinks resolved: qera's own input and output may lie in
+    /// the checkpoint's folder.
     not_entered: Vec<PathBuf>,
 }
 
 impl Companions {
-    /// Of the checkpoint in a folder. Where it was given as a file, what lies deeper may belong to
-    /// others.
+    /// The companions of the checkpoint in a folder. Where the checkpoint was given as a file,
+    /// subfolders may belong to others.
     #[must_use]
     pub(crate) fn new(settings: &Settings, checkpoint: &Path, folder: &Path) -> Self {
         let out = &settings.publish.out;
@@ -58,11 +59,11 @@ impl Companions {
         }
     }
 
-    /// Their paths in the folder. Each is opened, so that one that cannot be read is found before
-    /// hours of solving.
+    /// The companions' paths within the folder. Each is opened, so that one that cannot be read is
+    /// found before hours of solving.
     ///
     /// # Errors
-    /// [`Fatal::Io`] with the path of what cannot be read.
+    /// [`Fatal::Io`] with the path that cannot be read.
     pub(crate) fn find(&self) -> Result<Vec<PathBuf>, Fatal> {
         let found = self.list()?;
         for part in &found {
@@ -72,7 +73,7 @@ impl Companions {
         Ok(found)
     }
 
-    /// Their paths in the folder; none is opened.
+    /// The companions' paths within the folder. None is opened.
     ///
     /// # Errors
     /// [`Fatal::Io`] with the path of a folder that cannot be read.
@@ -99,8 +100,7 @@ impl Companions {
                 }
                 continue;
             }
-            // A pipe or a socket holds nothing; a link that leads nowhere is a file that is
-            // missing.
+            // A pipe or a socket has no content; a link that leads nowhere is a missing file.
             let holds_nothing = exists(&path) && !is_file(&path);
             if !holds_nothing && !is_weights(&name) {
                 found.push(part);
@@ -113,7 +113,7 @@ impl Companions {
         resolve(folder).is_ok_and(|folder| self.not_entered.contains(&folder))
     }
 
-    /// Copies them into a folder; what they are links to, not the links.
+    /// Copies the companions into a folder. A link is copied as the file that it leads to.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -123,14 +123,14 @@ impl Companions {
             let folder = target.parent().unwrap_or(to);
             create_folders(folder).map_err(Fatal::io(folder, "create"))?;
             copy_synced(&self.folder.join(&part), &target)?;
-            // Its name, and those of the folders that it lies in.
+            // The file is made durable together with the folders that it lies in.
             let folders = folder.ancestors().take_while(|above| above.starts_with(to));
             folders.into_iter().try_for_each(sync)?;
         }
         Ok(())
     }
 
-    /// Copies one of them to a path.
+    /// Copies one companion to a path.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -139,7 +139,7 @@ impl Companions {
     }
 }
 
-/// Whether a file of this name holds weights, or lists files that do.
+/// Whether a file with this name holds weights, or is an index of such files.
 fn is_weights(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let listed = name.strip_suffix(INDEX).unwrap_or(&name);
@@ -153,8 +153,8 @@ mod tests {
     use crate::settings::options::Options;
     use std::fs;
 
-    /// A checkpoint's folder with all that may lie in one; output, state and watched folder are in
-    /// it too.
+    /// A checkpoint's folder with everything that may lie in one, and with output, state and
+    /// watched folder in it.
     fn checkpoint(name: &str) -> PathBuf {
         let name = format!("qera-companions-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);

@@ -1,4 +1,4 @@
-//! The generation that `current` names, as far as its manifest is read.
+//! The generation that `current` names, with the part of its manifest that a run needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,16 +17,16 @@ use crate::settings::publish::{AdapterForm, PublishSettings};
 use crate::settings::weight_format::WeightFormat;
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 
-/// What is read of the current generation's manifest.
+/// The part of the current generation's manifest that a run needs.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Current {
-    /// What it belongs to.
+    /// Fingerprints of what the generation belongs to.
     pub(crate) fingerprints: Fingerprints,
-    /// What it was made from.
+    /// The rows that it was made from.
     pub(crate) inputs: CurrentInputs,
-    /// What it corrects.
+    /// Settings of what it corrects.
     pub(crate) settings: CurrentSettings,
-    /// In which forms it is written.
+    /// The forms in which it is written.
     #[serde(default = "peft_alone")]
     pub(crate) forms: BTreeSet<AdapterForm>,
     /// Whether each layer has a rank of its own.
@@ -35,59 +35,59 @@ pub(crate) struct Current {
     /// Its layers.
     #[serde(default)]
     pub(crate) layers: Vec<CurrentLayer>,
-    /// Its number; none of programs that sealed nothing.
+    /// The generation's number; `None` in manifests from before there were seals.
     #[serde(default)]
     generation: Option<u64>,
-    /// What the files of bases held, by their folders.
+    /// What the files of the bases held, by the bases' folders.
     #[serde(default)]
     pub(crate) bases: BTreeMap<String, BaseFiles>,
 }
 
-/// The forms of a manifest that does not name them.
+/// The forms of a generation whose manifest names none.
 pub(crate) fn peft_alone() -> BTreeSet<AdapterForm> {
     BTreeSet::from([AdapterForm::Peft])
 }
 
-/// A layer of it.
+/// A layer of the current generation.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CurrentLayer {
-    /// Its name.
+    /// The layer's name.
     pub(crate) name: String,
-    /// What stands in for rows.
+    /// What stands in for rows, if something does.
     #[serde(default)]
     pub(crate) statistic: Option<String>,
-    /// Its place in the GGUF, where one is written.
+    /// The layer's place in the GGUF, where one is written.
     #[serde(default)]
     pub(crate) gguf: Option<GgufLayerPlace>,
-    /// Its name in mlx-lm, where its files are written.
+    /// The layer's name in mlx-lm, where its files are written.
     #[serde(default)]
     pub(crate) mlx: Option<String>,
 }
 
-/// What it corrects.
+/// Settings of what a generation corrects.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CurrentSettings {
     /// What W~ is stored in.
     #[serde(flatten)]
     pub(crate) format: WeightFormat,
-    /// How it was rounded; none for nearest.
+    /// How W~ was rounded; `None` for nearest rounding.
     #[serde(default)]
     pub(crate) rounding: Option<RoundingChoice>,
 }
 
-/// What it was made from.
+/// The rows that a generation was made from.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CurrentInputs {
     /// Number of the last shard that counted.
     pub(crate) journal_position: u64,
-    /// Digest of the shards up to it.
+    /// Digest of the shards up to that one.
     pub(crate) journal_digest: String,
-    /// Whether it is the last word on them.
+    /// Whether the generation was solved cold from all of these shards.
     pub(crate) drained: bool,
 }
 
 impl Current {
-    /// Reads a manifest; `None` where it is damaged or of a program that writes other ones.
+    /// Reads a manifest; `None` where it is damaged, or of a program that writes other manifests.
     #[must_use]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         match seal_of(bytes) {
@@ -96,8 +96,8 @@ impl Current {
         }
     }
 
-    /// Whether it is written in the forms that these settings ask for, under the names and in the
-    /// row orders that those have by now: what config.json says of heads may have been corrected.
+    /// Whether the generation is written in the forms that these settings ask for, with today's
+    /// names and row orders. These may have changed, as config.json may have been corrected.
     #[must_use]
     pub(crate) fn is_written_as(&self, settings: &PublishSettings, forms: &AdapterForms) -> bool {
         let own_gguf = self.layers.iter().map(|layer| layer.gguf.as_ref());
@@ -111,8 +111,8 @@ impl Current {
     }
 }
 
-/// The current generation of a folder; none where there is none, or its manifest is damaged or of a
-/// program that writes other ones.
+/// The current generation of a folder. `None` where there is none, or its manifest is damaged or of
+/// a program that writes other manifests.
 ///
 /// # Errors
 /// [`Fatal::Io`] for a manifest that the disk does not give.
@@ -120,8 +120,8 @@ pub(crate) fn current(out: &OutFolder) -> Result<Option<Current>, Fatal> {
     in_folder(&out.path.join("current"))
 }
 
-/// What the folder belongs to: its current generation or, where the manifest of that is damaged,
-/// the newest other one.
+/// The generation that says what the folder belongs to: the current one, or the newest other one
+/// where the current manifest is damaged.
 ///
 /// # Errors
 /// As for [`current`].

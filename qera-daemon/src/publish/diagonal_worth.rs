@@ -1,4 +1,4 @@
-//! What is said of layers that an imatrix stands in for: their diagonal error, and that it is no
+//! What is said of layers that an imatrix stands in for: their diagonal error, and that this is no
 //! measure of their outputs.
 
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest::ratio;
 use crate::solve::solution::{LayerOutcome, LayerSolution};
 
-/// What the README says of errors: of those that were measured, and of diagonal ones. That none was
-/// measured is said of layers that an imatrix stands in for by the latter.
+/// The README's words on errors: on those that were measured, and on diagonal errors. Where an
+/// imatrix stands in for rows, the latter say that nothing was measured.
 pub(crate) fn errors_text(of: &PublishedLayers<'_>) -> String {
     let stand_ins = diagonal_worth(of);
     let none_measured = of
@@ -24,7 +24,8 @@ pub(crate) fn errors_text(of: &PublishedLayers<'_>) -> String {
     BaseWorth::new(of).errors() + &stand_ins
 }
 
-/// By which methods the corrected layers were corrected, each with its number where there are two.
+/// The methods by which the layers were corrected; where there are two, each with its number of
+/// layers.
 pub(crate) fn methods_text(of: &PublishedLayers<'_>) -> String {
     let method = of.settings.solve.method.name();
     let corrected = || of.outcomes.iter().filter(|outcome| outcome.is_corrected());
@@ -40,7 +41,7 @@ pub(crate) fn methods_text(of: &PublishedLayers<'_>) -> String {
     }
 }
 
-/// As the README has it; empty where an imatrix stands in for none.
+/// The README's words on diagonal errors; empty where no imatrix stands in.
 fn diagonal_worth(of: &PublishedLayers<'_>) -> String {
     let stand_ins = of.outcomes.iter().filter_map(|o| o.stand_in());
     let stand_ins: Vec<&LayerSolution> = stand_ins.filter(|s| s.is_corrected()).collect();
@@ -68,7 +69,7 @@ fn quoted(path: &Path) -> String {
     format!("`{}`", path.display())
 }
 
-/// Of those above zero; 0 where none is.
+/// The geometric mean of the values above zero; 0 where there are none.
 fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
     let logs: Vec<f64> = values.filter(|x| *x > 0.0).map(f64::ln).collect();
     if logs.is_empty() {

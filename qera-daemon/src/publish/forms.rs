@@ -1,5 +1,5 @@
-//! The forms in which an adapter is written, and what each calls the layers: known before a row is
-//! read.
+//! The forms in which an adapter is written, and what each form calls the layers. Both are known
+//! before a row is read.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +10,25 @@ use crate::weights::Weights;
 use crate::weights::gguf::layer_names::GgufNames;
 use crate::weights::mlx::MlxNames;
 
-/// Name of the GGUF in a generation.
+/// Name of the GGUF adapter in a generation.
 pub(crate) const GGUF: &str = "adapter.gguf";
-/// Folder of MLX's files in a generation: its configuration has the name that PEFT's has.
+/// Folder of MLX's files in a generation. They have a folder because MLX's configuration has the
+/// same name as PEFT's.
 pub(crate) const MLX: &str = "mlx";
 
-/// The forms of a run.
+/// The forms in which a run writes its adapter.
 #[derive(Debug)]
 pub(crate) struct AdapterForms {
-    /// Those that are written.
+    /// The forms that are written.
     pub(crate) all: BTreeSet<AdapterForm>,
-    /// Names in a GGUF, where one is written.
+    /// The layers' names in a GGUF, where one is written.
     pub(crate) gguf: Option<GgufNames>,
-    /// Names in mlx-lm, where its files are written.
+    /// The layers' names in mlx-lm, where its files are written.
     pub(crate) mlx: Option<MlxNames>,
 }
 
 impl AdapterForms {
-    /// Those that are asked for.
+    /// The forms that the settings ask for.
     ///
     /// # Errors
     /// [`Fatal::Usage`] naming the layer that a form has no place for, or the model that is not
@@ -45,8 +46,8 @@ impl AdapterForms {
         })
     }
 
-    /// The type that numbers of this one are written in: only a GGUF has blocks, and where another
-    /// form is written too, or alone, they stand there as floats.
+    /// The type in which numbers are written where this one is asked for. Only a GGUF has blocks;
+    /// where another form is written, alone or too, the numbers stand there as floats.
     #[must_use]
     pub(crate) fn type_of(&self, dtype: FactorType) -> FactorType {
         match self.all.iter().all(|form| *form == AdapterForm::Gguf) {

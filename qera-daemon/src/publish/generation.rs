@@ -24,12 +24,12 @@ use crate::publish::peft::write_adapter;
 use crate::publish::readme::Readme;
 use crate::settings::publish::AdapterForm;
 
-/// Where a generation went.
+/// A generation that was published.
 #[derive(Debug, Clone)]
 pub(crate) struct Publication {
-    /// Its number.
+    /// The generation's number.
     pub(crate) generation: u64,
-    /// Its folder.
+    /// The generation's folder.
     pub(crate) path: PathBuf,
     /// The adapter's rank.
     pub(crate) rank: usize,
@@ -40,13 +40,14 @@ pub(crate) struct Publication {
 /// What became of a generation.
 #[derive(Debug)]
 pub(crate) enum PublishOutcome {
-    /// It is the current one.
+    /// The generation is the current one.
     Published(Publication),
-    /// Its files did not pass the check and are removed; `current` still names the one before.
+    /// The generation's files did not pass the check and were removed; `current` still names the
+    /// one before.
     Rejected(GenerationRejected),
 }
 
-/// The manifest as it is written: what is known of the files beside it comes last.
+/// The manifest as it is written. What is known of the files beside it comes last.
 #[derive(Serialize)]
 struct WrittenManifest<'a> {
     #[serde(flatten)]
@@ -57,28 +58,28 @@ struct WrittenManifest<'a> {
     files: &'a Digests,
 }
 
-/// What a generation is made of.
+/// What a generation is made from.
 #[derive(Debug)]
 pub(crate) struct Generation<'a> {
-    /// Every selected layer.
+    /// Every selected layer, with its outcome.
     pub(crate) layers: PublishedLayers<'a>,
-    /// The forms that it is written in.
+    /// The forms in which the adapter is written.
     pub(crate) forms: &'a AdapterForms,
-    /// What is said of them.
+    /// The manifest.
     pub(crate) manifest: Manifest,
-    /// The state that it was solved from.
+    /// Identity of the state that it was solved from.
     pub(crate) state: Option<&'a str>,
-    /// What the files of the bases hold, by their folders.
+    /// What the files of the bases hold, by the bases' folders.
     pub(crate) bases: BTreeMap<&'static str, BaseFiles>,
-    /// Folder of the model that the adapter belongs on, where it is here.
+    /// Folder of the model that the adapter belongs on, where that is on this machine.
     pub(crate) base_model: Option<String>,
-    /// Folder of the same model with W~ as numbers, where it is here.
+    /// Folder of the same model with W~ as numbers, where that is on this machine.
     pub(crate) as_numbers: Option<String>,
 }
 
 impl Generation<'_> {
-    /// Publishes it as the next one, if its files pass the check against the model that they are
-    /// served on.
+    /// Publishes this as the next generation, if its files pass the check against the model that
+    /// they are served on.
     ///
     /// # Errors
     /// [`Fatal::Io`] with the path; `current` still names the previous generation then.
@@ -107,7 +108,7 @@ impl Generation<'_> {
         }))
     }
 
-    /// Writes its files into a folder.
+    /// Writes the generation's files into a folder.
     fn write(&self, out: &OutFolder, generation: u64, folder: &Path) -> Result<(), Fatal> {
         let base_model = self.base_model.as_deref();
         let mut files = GenerationFiles::in_folder(folder);
@@ -134,7 +135,7 @@ impl Generation<'_> {
             layers: self.layers,
         };
         files.write("README.md", readme.text().as_bytes())?;
-        // Last: it says what the others hold.
+        // The manifest comes last, because it says what the other files hold.
         let manifest = WrittenManifest {
             manifest: &self.manifest,
             generation,

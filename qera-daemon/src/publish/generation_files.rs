@@ -1,5 +1,5 @@
-//! The files of a generation: written one after the other, each with what it holds, and found again
-//! by that.
+//! The files of a generation. Each is entered with what it holds when it is written, and is checked
+//! against that later.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
@@ -16,10 +16,10 @@ use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
 use crate::publish::written::PEFT_TENSORS;
 use crate::settings::publish::AdapterForm;
 
-/// Files by their names in a folder.
+/// What files hold, by their names in a folder.
 pub(crate) type Digests = BTreeMap<String, FileDigest>;
 
-/// The files of a generation that is written.
+/// Writes the files of a generation, and notes what each holds.
 #[derive(Debug)]
 pub(crate) struct GenerationFiles {
     folder: PathBuf,
@@ -29,34 +29,35 @@ pub(crate) struct GenerationFiles {
 /// What a sealed manifest says of the files beside it.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct GenerationRecord {
-    /// Version of its layout.
+    /// Version of the manifest's layout.
     #[serde(default)]
     manifest_version: Option<u32>,
-    /// Its number.
+    /// The generation's number.
     #[serde(default)]
     pub(crate) generation: Option<u64>,
-    /// The state that it was solved from.
+    /// Identity of the state that it was solved from.
     #[serde(default)]
     pub(crate) state: Option<String>,
     /// The files.
     #[serde(default)]
     pub(crate) files: Digests,
-    /// The forms that it is written in, also where nothing is said of files.
+    /// The forms in which the adapter is written. Manifests that say nothing of files have these,
+    /// too.
     #[serde(default)]
     forms: Option<Vec<AdapterForm>>,
 }
 
-/// A file of a generation that is not what was written.
+/// A file of a generation that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DamagedFile {
-    /// Its name in the folder.
+    /// The file's name within the folder.
     pub(crate) name: String,
-    /// How.
+    /// How it differs.
     pub(crate) how: String,
 }
 
 impl GenerationFiles {
-    /// None yet.
+    /// Files of a folder, of which none is written yet.
     #[must_use]
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self {
@@ -65,7 +66,7 @@ impl GenerationFiles {
         }
     }
 
-    /// Where a file of this name lies.
+    /// The path of a file with this name.
     #[must_use]
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -79,7 +80,7 @@ impl GenerationFiles {
         HashedFile::create(&self.path(name))
     }
 
-    /// Enters a file that is durable.
+    /// Enters a file that is durable now.
     pub(crate) fn wrote(&mut self, name: &str, digest: FileDigest) {
         self.digests.insert(name.to_owned(), digest);
     }
@@ -106,15 +107,15 @@ impl GenerationFiles {
         self.write(name, &json)
     }
 
-    /// What they hold.
+    /// What the written files hold.
     #[must_use]
     pub(crate) const fn digests(&self) -> &Digests {
         &self.digests
     }
 }
 
-/// What is damaged of the generation that lies in a folder under this number; nothing where there
-/// is none. Of one that is not sealed only what is not there is.
+/// The damaged files of the generation with this number in this folder; none where there is no such
+/// generation. In a generation without a seal only missing files are seen.
 ///
 /// # Errors
 /// [`Fatal::Io`] for a file that the disk does not give: that is no damage.
@@ -146,21 +147,21 @@ pub(crate) fn damaged_files(folder: &Path, number: u64) -> Result<Vec<DamagedFil
     check_files(folder, &record.files)
 }
 
-/// How a file is damaged that is not there.
+/// Damage: the file is not there.
 pub(crate) const MISSING: &str = "is missing";
-/// How a manifest is damaged whose seal does not fit.
+/// Damage: the manifest's seal does not fit.
 pub(crate) const BROKEN: &str = "has a seal that does not fit what it says";
 
-/// How a file is damaged whose name leads out of the folder: it is not looked at.
+/// Damage: the file's name leads out of the folder, so that it is not looked at.
 const OUTSIDE: &str = "is no file of this folder";
 
-/// Whether a name that a manifest gives stays in its folder.
+/// Whether a file's name from a manifest stays within the folder.
 fn lies_within(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// How a manifest is damaged that says another number than its folder's.
+/// Damage: the manifest has another number than its folder.
 #[must_use]
 pub(crate) fn is_of_another(said: Option<u64>) -> String {
     match said {
@@ -169,7 +170,7 @@ pub(crate) fn is_of_another(said: Option<u64>) -> String {
     }
 }
 
-/// Those of these files that are not what was written.
+/// Those of these files that are not as they were written.
 ///
 /// # Errors
 /// [`Fatal::Io`] for a file that the disk does not give.
@@ -193,7 +194,7 @@ pub(crate) fn check_files(folder: &Path, files: &Digests) -> Result<Vec<DamagedF
     Ok(damaged)
 }
 
-/// Files of tensors that a manifest without digests speaks of.
+/// Tensor files that a manifest without digests speaks of, and that are missing.
 fn missing_forms(folder: &Path, record: &GenerationRecord) -> Vec<DamagedFile> {
     let peft_alone = || vec![AdapterForm::Peft];
     let forms = record.forms.clone().unwrap_or_else(peft_alone).into_iter();
@@ -210,8 +211,8 @@ fn missing_forms(folder: &Path, record: &GenerationRecord) -> Vec<DamagedFile> {
     damaged.collect()
 }
 
-/// Whether a folder is a generation of this number that the same state made, so that it is ours to
-/// remove. Those of programs that sealed nothing count.
+/// Whether a folder is a generation of this number that this state made, so that it is ours to
+/// remove. Generations without a seal count as ours.
 #[must_use]
 pub(crate) fn is_ours(folder: &Path, number: u64, state: Option<&str>) -> bool {
     if read_link(folder).is_ok() || folder.file_name() != Some(folder_name(number).as_ref()) {
@@ -240,7 +241,8 @@ pub(crate) fn folder_name(number: u64) -> String {
 mod tests {
     use super::*;
 
-    /// Anyone can seal a manifest: what it names elsewhere is not read, whether it is there or not.
+    /// Anyone can seal a manifest. So a file that it names elsewhere is not read, whether it is
+    /// there or not.
     #[test]
     fn names_that_lead_out_of_the_folder_are_not_followed() {
         let folder = std::env::temp_dir().join(format!("qera-digests-{}", std::process::id()));

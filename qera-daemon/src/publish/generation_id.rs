@@ -1,4 +1,4 @@
-//! Which generation is meant: its number, and its manifest's digest.
+//! Identifies a generation by its number and the digest of its manifest.
 
 use std::path::Path;
 
@@ -6,17 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::read;
 
-/// A generation, told from another of its number in an output folder that was begun anew.
+/// A generation's identity. It differs from that of a generation with the same number in an output
+/// folder that was begun anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GenerationId {
-    /// Its number.
+    /// The generation's number.
     pub(crate) number: u64,
-    /// Of its manifest.
+    /// Digest of its manifest.
     pub(crate) digest: String,
 }
 
 impl GenerationId {
-    /// Of a generation in an output folder; `None` where it is gone.
+    /// The identity of a generation in an output folder; `None` where it is gone.
     #[must_use]
     pub(crate) fn of(out: &Path, number: u64) -> Option<Self> {
         let manifest = format!("generations/{number:06}/qera_manifest.json");

@@ -1,7 +1,8 @@
 //! The adapter as a GGUF LoRA, which llama.cpp and Ollama load beside the model's own GGUF.
 //!
-//! Names are those of the model's tensors, and the rows of B lie as the model's rows do there.
-//! `adapter.lora.alpha` is 0, by which llama.cpp applies every pair as it is, whatever its rank.
+//! Tensors have the names of the model's tensors, and the rows of B lie in the order of the model's
+//! rows. `adapter.lora.alpha` is 0, which makes llama.cpp apply every pair as it is, whatever its
+//! rank.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +16,12 @@ use crate::publish::manifest::Fingerprints;
 use crate::weights::gguf::layer_names::GgufNames;
 use crate::weights::gguf::rows::RowOrder;
 
-/// What the file says of where it comes from.
+/// What the file says about its origin.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Provenance<'a> {
-    /// Number of the generation.
+    /// The generation's number.
     pub(crate) generation: u64,
-    /// What it belongs to.
+    /// Fingerprints of what the adapter belongs to.
     pub(crate) fingerprints: &'a Fingerprints,
 }
 
@@ -67,7 +68,7 @@ pub(crate) fn write_gguf(
     Ok(())
 }
 
-/// Rows of B where the model's rows lie.
+/// The rows of B in the order in which the model's rows lie.
 fn stored(lora_b: &[f32], rank: usize, rows: RowOrder) -> Vec<f32> {
     let mut stored = vec![0.0; lora_b.len()];
     for (row, values) in lora_b.chunks_exact(rank).enumerate() {

@@ -1,4 +1,4 @@
-//! A file whose bytes are hashed on their way, and what is known of it then.
+//! A file that is hashed while it is written, and the resulting digest.
 
 use std::io::{Read as _, Result as IoResult, Write};
 use std::path::Path;
@@ -9,23 +9,23 @@ use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
 use crate::error::Fatal;
 
-/// Bytes read at a time.
+/// Bytes that are read at a time.
 const PIECE: usize = 1 << 20;
 
 /// What a file held when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileDigest {
-    /// How many bytes.
+    /// The file's length in bytes.
     pub(crate) bytes: u64,
-    /// BLAKE3 of them.
+    /// BLAKE3 of the file's bytes.
     pub(crate) blake3: String,
 }
 
 impl FileDigest {
-    /// Of a file as it is now: all of it is read.
+    /// The digest of a file as it is now, by reading all of it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn of(path: &Path) -> IoResult<Self> {
         let file = OpenFile::open(path)?;
         let mut reader = file.reader();
@@ -47,7 +47,7 @@ impl FileDigest {
         }
     }
 
-    /// What is wrong with a file that is so now; none where it is as it was written.
+    /// How a file that now has this digest differs from what was written; `None` where it does not.
     #[must_use]
     pub(crate) fn differs(&self, now: &Self) -> Option<String> {
         if self.bytes != now.bytes {
@@ -66,7 +66,7 @@ impl FileDigest {
     }
 }
 
-/// A file being written.
+/// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct HashedFile {
     file: NewFile,
@@ -74,7 +74,7 @@ pub(crate) struct HashedFile {
 }
 
 impl HashedFile {
-    /// Creates it, empty.
+    /// Creates an empty file.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -85,7 +85,7 @@ impl HashedFile {
         })
     }
 
-    /// Makes it durable; returns what it holds.
+    /// Makes the file durable, and returns its digest.
     ///
     /// # Errors
     /// [`Fatal::Io`].

@@ -1,5 +1,5 @@
-//! The correction that the current generation has of a layer, for one that the rows of today do not
-//! let be solved: what was good for the same W and W~ stays.
+//! Keeps a layer's correction from the current generation, where the rows of today do not let the
+//! layer be solved: it is as good as before for the same W and W~.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::settings::publish::AdapterForm;
 use crate::solve::solution::LayerSolution;
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 
-/// A layer as the manifest has it.
+/// A layer as the current manifest has it.
 #[derive(Deserialize)]
 struct KeptLayer {
     name: String,
@@ -38,7 +38,7 @@ struct KeptLayer {
     spectrum: Vec<f64>,
 }
 
-/// Its errors.
+/// The layer's errors.
 #[derive(Deserialize)]
 struct KeptErrors {
     without: f64,
@@ -56,8 +56,8 @@ struct KeptLayers {
 }
 
 impl Target<'_> {
-    /// The correction of a layer in the current generation, where that corrects the same W~ of the
-    /// same weights; none where it cannot be read.
+    /// The correction of a layer in the current generation, if that corrects the same W~ of the
+    /// same weights. `None` where it cannot be read.
     #[must_use]
     pub(crate) fn last_correction(&self, layer: usize) -> Option<LayerSolution> {
         if self.damage().is_some() {
@@ -77,7 +77,7 @@ impl Target<'_> {
         let KeptLayers { layers } = serde_json::from_slice(&manifest).ok()?;
         let name = &self.weights().layers().get(layer)?.name;
         let kept = layers.into_iter().find(|of| of.name == *name)?;
-        // Every form has the same numbers; one that quantizes them is the last resort.
+        // Every form has the same numbers. One that quantizes them is the last resort.
         let mut forms = [AdapterForm::Peft, AdapterForm::Mlx, AdapterForm::Gguf].into_iter();
         let form = forms.find(|form| current.forms.contains(form))?;
         let mut kept = kept.solution(layer, &WrittenForm::open(&folder, form).ok()?)?;
@@ -87,7 +87,7 @@ impl Target<'_> {
 }
 
 impl KeptLayer {
-    /// As it was solved; none for one that was not, or whose factors are not there.
+    /// The layer's solution; `None` where the layer was not solved, or its factors are missing.
     fn solution(self, layer: usize, adapter: &WrittenForm) -> Option<LayerSolution> {
         if self.status != "solved" || self.rank_used == 0 {
             return None;

@@ -1,37 +1,37 @@
-//! How W~ of a layer was made, as the manifest has it, where that took R.
+//! The manifest's field on how W~ of a layer was made, where that took R.
 
 use serde::Serialize;
 
 use crate::settings::rounding::Rounding;
 use crate::weights::frozen::record::{MeasuredRounding, RoundingRecord};
 
-/// W~ of a layer.
+/// How W~ of a layer was made.
 #[derive(Debug, Serialize)]
 pub(crate) struct LayerRounding {
-    /// How; nearest where too few rows had come when the base was written.
+    /// The rounding. It is nearest where too few rows had come when the base was written.
     name: Rounding,
-    /// Rank of the adapter that it knows; 0 where it knows none.
+    /// Rank of the adapter that W~ was rounded for; 0 where it was rounded for none.
     rank: usize,
-    /// a, as it was used.
+    /// The shrinkage a that was used.
     shrinkage: f64,
-    /// b, where it knows the adapter.
+    /// The base share b, where W~ was rounded for an adapter.
     base_share: Option<f64>,
-    /// lambda over the mean of diag(R_a).
+    /// The damping lambda, relative to the mean of diag(R_a).
     damping: f64,
     /// Rows that R held.
     rows: u64,
-    /// Number of the journal's last shard in it.
+    /// Number of the journal's last shard in R.
     journal_position: u64,
-    /// Blocks of rows that were left out of it, to be scored.
+    /// Number of blocks of rows that were left out of R to judge W~.
     blocks_left_out: usize,
-    /// What it was worth then, over the output's power; null without rows.
+    /// The errors measured at that time, relative to the output's power; null without rows.
     error: Option<MeasuredRounding>,
     /// BLAKE3 of codes and scales.
     digest: String,
 }
 
 impl LayerRounding {
-    /// What is said of a W~.
+    /// The field for a W~ with this record.
     #[must_use]
     pub(crate) fn new(record: RoundingRecord) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The layers of a generation: every selected one, with what became of it.
+//! The layers of a generation: every selected layer, with its outcome.
 
 use crate::host::factor_type::FactorType;
 use crate::judge::progress::LayerSummary;
@@ -8,31 +8,31 @@ use crate::solve::solution::{LayerOutcome, LayerSolution};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 
-/// The layers as they are published.
+/// The selected layers of a generation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PublishedLayers<'a> {
     /// The settings.
     pub(crate) settings: &'a Settings,
-    /// The layers.
+    /// The layers, with W and W~.
     pub(crate) weights: &'a Weights,
-    /// What became of them, by layer.
+    /// The outcome of each layer.
     pub(crate) outcomes: &'a [LayerOutcome<'a>],
-    /// How far they are, by layer.
+    /// The progress of each layer.
     pub(crate) progress: &'a [LayerSummary],
 }
 
-/// A layer of the adapter.
+/// A layer that is in the adapter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AdapterLayer<'a> {
-    /// Its place among the selected layers.
+    /// The layer's index among the selected layers.
     pub(crate) index: usize,
     /// The layer.
     pub(crate) layer: &'a Layer,
-    /// Its correction.
+    /// The layer's correction.
     pub(crate) solution: &'a LayerSolution,
 }
 
-/// The factors of a layer with zeros up to a rank.
+/// A layer's factors, padded with zeros to a rank.
 #[derive(Debug)]
 pub(crate) struct PaddedFactors {
     /// A^T, [rank, in_features].
@@ -42,7 +42,7 @@ pub(crate) struct PaddedFactors {
 }
 
 impl AdapterLayer<'_> {
-    /// Its factors, as an adapter of this rank has them.
+    /// The layer's factors, padded to the adapter's rank.
     #[must_use]
     pub(crate) fn padded(&self, rank: usize) -> PaddedFactors {
         let (layer, factors) = (self.layer, &self.solution.factors);
@@ -58,7 +58,8 @@ impl AdapterLayer<'_> {
 }
 
 impl PublishedLayers<'_> {
-    /// The adapter's rank: the largest that is used, at least 1, because no loader accepts 0.
+    /// The adapter's rank: the largest rank used by a layer, and at least 1, because no loader
+    /// accepts 0.
     #[must_use]
     pub(crate) fn rank(&self) -> usize {
         let solutions = self
@@ -72,8 +73,8 @@ impl PublishedLayers<'_> {
             .max(1)
     }
 
-    /// The rank that a layer is written with where the form lets layers differ: that of all, or
-    /// with `--ragged` the one that it uses.
+    /// The rank that a layer is written with in forms where layers may differ: the adapter's rank,
+    /// or with `--ragged` the layer's own.
     #[must_use]
     pub(crate) fn rank_of(&self, layer: &AdapterLayer<'_>) -> usize {
         match self.settings.publish.ragged {
@@ -82,7 +83,7 @@ impl PublishedLayers<'_> {
         }
     }
 
-    /// The largest rank that a form has of a layer: mlx-lm knows one for all.
+    /// The largest rank in which any form has a layer; mlx-lm has one rank for all.
     #[must_use]
     pub(crate) fn largest_rank_of(&self, layer: &AdapterLayer<'_>) -> usize {
         match self.settings.publish.formats.contains(&AdapterForm::Mlx) {
@@ -91,9 +92,9 @@ impl PublishedLayers<'_> {
         }
     }
 
-    /// The layers that the adapter has: those that were solved, whatever came of it. What no row
-    /// fed is quantized without correction, and what waits for its first solve is not yet
-    /// corrected.
+    /// The layers that are in the adapter: those that were solved, whatever the outcome. A layer
+    /// without rows is quantized but not corrected, and a layer that waits for its first solve is
+    /// not corrected yet.
     pub(crate) fn solved(&self) -> impl Iterator<Item = AdapterLayer<'_>> {
         let outcomes = self.weights.layers().iter().zip(self.outcomes);
         outcomes
@@ -115,7 +116,7 @@ impl PublishedLayers<'_> {
         self.outcomes.iter().filter(corrected).count()
     }
 
-    /// Type that A and B of a layer are written in.
+    /// The type in which A and B of a layer are written.
     #[must_use]
     pub(crate) fn dtype(&self, layer: usize) -> FactorType {
         let solution = self.outcomes[layer].solution();

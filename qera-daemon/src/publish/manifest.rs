@@ -45,12 +45,12 @@ pub(crate) struct Manifest {
     pub(crate) fingerprints: Fingerprints,
     /// Settings that decide the bytes of the adapter.
     pub(crate) settings: SettingsRecord,
-    /// The file that W~ is read from; absent where it is made.
+    /// The file or folder that W~ is read from; absent where W~ is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<QuantizedFile>,
-    /// In which forms the adapter is written.
+    /// The forms in which the adapter is written.
     pub(crate) forms: BTreeSet<AdapterForm>,
-    /// Whether each layer has a rank of its own, where the form allows it.
+    /// Whether each layer has a rank of its own, in forms that allow it.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub(crate) ragged: bool,
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
@@ -62,11 +62,11 @@ pub(crate) struct Manifest {
     /// What base and adapter cost; absent where no layer is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bits_per_weight: Option<BitsPerWeight>,
-    /// What multiplied rows of each type in the run that published.
+    /// The kernels that multiplied rows of each type in the run that published.
     pub(crate) kernels: KernelNames,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
-    /// Whose names the adapter has.
+    /// The class whose names the adapter has.
     pub(crate) serving: ServingRecord,
     /// Every selected layer.
     pub(crate) layers: Vec<LayerRecord>,
@@ -75,12 +75,12 @@ pub(crate) struct Manifest {
     pub(crate) passed_over: Vec<PassedOverGroup>,
 }
 
-/// The three sides of the model: as it was recorded, in the checkpoint, as it is served.
+/// What the model is called on its three sides: when recorded, in the checkpoint, when served.
 #[derive(Debug, Serialize)]
 pub(crate) struct ServingRecord {
     /// Class of Transformers whose names the adapter has.
     pub(crate) class: String,
-    /// PEFT's word for what it does; null where PEFT has none.
+    /// PEFT's word for the model's task; null where PEFT has none.
     pub(crate) task_type: Option<String>,
     /// Recorded names to the checkpoint's, as `--map` takes it; empty where they are the same.
     pub(crate) map: Vec<String>,
@@ -91,14 +91,14 @@ pub(crate) struct ServingRecord {
 /// The file or folder that W~ is read from.
 #[derive(Debug, Serialize)]
 pub(crate) struct QuantizedFile {
-    /// From the root on.
+    /// The path from the root on.
     pub(crate) path: String,
-    /// Its files of weights: of a GGUF its parts.
+    /// The number of its weight files; for a GGUF its parts.
     pub(crate) files: usize,
-    /// Its `general.architecture`; absent of a folder.
+    /// The GGUF's `general.architecture`; absent for a folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) architecture: Option<&'static str>,
-    /// How a folder is packed: its quant_method; absent of a GGUF.
+    /// The folder's quant_method, which says how it is packed; absent for a GGUF.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) method: Option<&'static str>,
 }
@@ -108,7 +108,8 @@ pub(crate) struct QuantizedFile {
 pub(crate) struct Fingerprints {
     /// Name, type, shape and bytes of the selected weights.
     pub(crate) checkpoint: String,
-    /// Which checkpoint it is, whatever of it is selected: all tensors, and some bytes of each.
+    /// The checkpoint as a whole, whichever layers are selected: all tensors, and some bytes of
+    /// each.
     #[serde(default)]
     pub(crate) model: Option<String>,
     /// The `settings` object below.
@@ -118,7 +119,7 @@ pub(crate) struct Fingerprints {
     pub(crate) names: Option<String>,
     /// `OUT/base`, when there is one.
     pub(crate) base: Option<String>,
-    /// W~, where it depends on rows: codes and scales of every layer.
+    /// W~ where it depends on rows: codes and scales of every layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rounded: Option<String>,
     /// The file that W~ is read from, where it was given: name, type, lengths and bytes of every
@@ -143,9 +144,9 @@ pub(crate) struct SettingsRecord {
     pub(crate) rounding: Option<RoundingChoice>,
     /// `auto` or a number.
     pub(crate) shrinkage: serde_json::Value,
-    /// dtype asked for A and B.
+    /// The dtype asked for A and B.
     pub(crate) dtype: String,
-    /// Rank asked, per layer.
+    /// The rank asked for each layer.
     pub(crate) ranks: Vec<usize>,
 }
 
@@ -162,21 +163,22 @@ pub(crate) struct Inputs {
     pub(crate) quarantined_shards: usize,
     /// The reasons of the first hundred of them.
     pub(crate) quarantined: Vec<String>,
-    /// Whether the rows were recorded in the full-precision model: what the shards' metadata
-    /// `qera.source` says (`full-precision` or `quantized`); null where one does not say.
+    /// Whether the rows were recorded in the full-precision model, by the shards' metadata
+    /// `qera.source` (`full-precision` or `quantized`); null where a shard does not say.
     pub(crate) full_precision_model: Option<bool>,
     /// Number of the journal's last shard that counted.
     pub(crate) journal_position: u64,
-    /// BLAKE3 chained over the contents of those shards in their order.
+    /// A BLAKE3 chain over the contents of those shards, in their order.
     pub(crate) journal_digest: String,
-    /// Whether every layer was solved cold from all of them: the last word on these shards.
+    /// Whether every layer was solved cold from all of these shards, so that this is their last
+    /// generation.
     pub(crate) drained: bool,
-    /// What stands in for rows.
+    /// The imatrix files that stand in for rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) imatrix: Vec<ImatrixRecord>,
 }
 
-/// One layer.
+/// The record of one layer.
 #[derive(Debug, Serialize)]
 pub(crate) struct LayerRecord {
     /// Module path in the checkpoint.
@@ -205,42 +207,42 @@ pub(crate) struct LayerRecord {
     pub(crate) rank_used: usize,
     /// Method name.
     pub(crate) method: &'static str,
-    /// `mxint4/32`, say; ggml's name of its type where W~ was given.
+    /// The grid (`mxint4/32`, say); where W~ was given, ggml's name of its type.
     pub(crate) quantizer: String,
-    /// W~ as it was read; absent where it is made.
+    /// The tensor that W~ was read from; absent where W~ is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<ReadTensor>,
-    /// How W~ was made; absent where all of it is rounded to nearest.
+    /// How W~ was made; absent where all layers are rounded to nearest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<LayerRounding>,
-    /// a, for QERA-exact.
+    /// The shrinkage a, for QERA-exact.
     pub(crate) shrinkage: Option<f64>,
-    /// Where a comes from.
+    /// Where the shrinkage comes from.
     pub(crate) shrinkage_origin: Option<ChoiceOrigin>,
-    /// Rows that the statistics are the mean of; what an imatrix counts where one stands in.
+    /// Number of rows that the statistics are the mean of; where an imatrix stands in, its count.
     pub(crate) rows: u64,
-    /// `imatrix` where one stands in for rows; absent where rows were seen.
+    /// `imatrix` where an imatrix stands in for rows; absent where rows were seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) statistic: Option<&'static str>,
     /// Rows of the site that were left out, because all of its layers had converged.
     pub(crate) rows_skipped: u64,
     /// dtype of A and B as written.
     pub(crate) dtype: String,
-    /// tr(R W W^T): the output's power, to which errors are relative. Absent where nothing is known
-    /// of R but an imatrix.
+    /// tr(R W W^T): the output's power, to which errors are relative. Absent where only an imatrix
+    /// is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output_power: Option<f64>,
-    /// On the rows seen; absent where an imatrix stands in for them.
+    /// The error on the rows seen; absent where an imatrix stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<ErrorRecord>,
-    /// Where an imatrix stands in for rows.
+    /// The diagonal error, where an imatrix stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) diagonal_error: Option<DiagonalErrorRecord>,
-    /// On rows that the tested correction had not seen.
+    /// The error on rows that the tested correction had not seen.
     pub(crate) held_out_error: Option<HeldOut>,
-    /// Test-then-train: what new rows said of the corrections of the latest solve points.
+    /// Test-then-train: how corrections of the latest solve points did on newer rows.
     pub(crate) evidence: Option<Evidence>,
-    /// Whether more rows have stopped to help.
+    /// Whether the layer has converged: more rows do not improve its correction any more.
     pub(crate) converged: bool,
     /// Whether the site folds all of its rows.
     pub(crate) folding: Folding,
@@ -248,7 +250,8 @@ pub(crate) struct LayerRecord {
     pub(crate) spectrum: Vec<f64>,
 }
 
-/// f = tr(R P P^T), the mean squared output error of a row, and relative to `output_power`.
+/// The layer's error f = tr(R P P^T), the mean squared output error of a row, also relative to
+/// `output_power`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ErrorRecord {
     /// Without correction.
@@ -259,9 +262,9 @@ pub(crate) struct ErrorRecord {
     pub(crate) rounded: f64,
     /// When what is written is rounded to bf16; null if that overflows.
     pub(crate) rounded_bf16: f64,
-    /// How far `with` may be off, relative, because R is; null below 1e-6.
+    /// The relative uncertainty of `with` that follows from R's; null below 1e-6.
     pub(crate) uncertainty: Option<f64>,
-    /// In the asked dtype, where a wider one was written: a number, "overflow" or
+    /// The error in the asked dtype, where a wider one was written: a number, "overflow" or
     /// "no-whole-blocks".
     pub(crate) in_asked_dtype: Option<serde_json::Value>,
     /// `without` / `output_power`.
@@ -274,7 +277,7 @@ pub(crate) struct ErrorRecord {
 /// correlated. It is no error of the layer's output.
 #[derive(Debug, Serialize)]
 pub(crate) struct DiagonalErrorRecord {
-    /// tr(D W W^T), to which the relative ones are.
+    /// tr(D W W^T), to which the relative errors are.
     pub(crate) power: f64,
     /// Without correction.
     pub(crate) without: f64,
@@ -290,12 +293,12 @@ pub(crate) struct DiagonalErrorRecord {
     pub(crate) relative_with: f64,
 }
 
-/// What a generation is written with.
+/// What a manifest says beside the layers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WrittenBeside<'a> {
     /// The forms of the adapter.
     pub(crate) forms: &'a AdapterForms,
-    /// What is known of the bases that are there.
+    /// The records of the bases that are there.
     pub(crate) bases: BaseRecords<'a>,
 }
 
@@ -339,7 +342,8 @@ impl Manifest {
 }
 
 impl Fingerprints {
-    /// Of these settings, before a base is known; `checkpoint` is a fingerprint itself.
+    /// The fingerprints of these settings and weights, before a base is known; `checkpoint` is the
+    /// checkpoint's fingerprint.
     #[must_use]
     pub(crate) fn new(settings: &Settings, weights: &Weights, checkpoint: String) -> Self {
         let record = SettingsRecord::new(settings, weights);
@@ -397,7 +401,7 @@ impl SettingsRecord {
     }
 }
 
-/// x / y, and 0 where both are.
+/// x / y; 0 where both are 0.
 #[must_use]
 pub(crate) fn ratio(x: f64, y: f64) -> f64 {
     if y > 0.0 { x / y } else { 0.0 }

@@ -1,5 +1,5 @@
-//! The manifest's seal: its last field is BLAKE3 of every byte before it, so that what is torn or
-//! flipped is damage, whatever it says by then.
+//! The manifest's seal: the last field is BLAKE3 of every byte before it. So a torn or flipped
+//! manifest is seen as damaged, whatever it says.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,31 +8,31 @@ use serde_json::Value;
 pub(crate) const MANIFEST: &str = "qera_manifest.json";
 /// The first version of a manifest that is sealed.
 pub(crate) const FIRST_SEALED: u32 = 5;
-/// What stands before the digest,
+/// The bytes before the digest,
 const BEFORE: &str = ",\n  \"seal\": \"blake3:";
-/// and behind it.
+/// and the bytes behind it.
 const BEHIND: &str = "\"\n}";
-/// Hexadecimal digits of BLAKE3.
+/// Number of BLAKE3's hexadecimal digits.
 const DIGITS: usize = 64;
 
-/// What a manifest's seal says.
+/// What a manifest's seal tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ManifestSeal {
-    /// It is what was written.
+    /// The manifest is what was written.
     Whole,
-    /// It is of a program that wrote none: nothing is known.
+    /// The manifest is from before there were seals, so that nothing is known.
     Unsealed,
-    /// It is not what was written.
+    /// The manifest is not what was written.
     Broken,
 }
 
-/// A manifest as the file's bytes, sealed.
+/// The bytes of a sealed manifest.
 ///
 /// # Errors
-/// What cannot be written as JSON.
+/// The error of writing it as JSON.
 pub(crate) fn sealed(manifest: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec_pretty(manifest)?;
-    // The end of the object: the seal is its last field.
+    // The object is opened again at its end, because the seal is its last field.
     bytes.truncate(bytes.len().saturating_sub("\n}".len()));
     let digest = blake3::hash(&bytes).to_hex();
     for part in [BEFORE, digest.as_str(), BEHIND] {
@@ -41,7 +41,7 @@ pub(crate) fn sealed(manifest: &impl Serialize) -> Result<Vec<u8>, serde_json::E
     Ok(bytes)
 }
 
-/// Looks at the seal of a manifest.
+/// Checks the seal of a manifest.
 #[must_use]
 pub(crate) fn seal_of(bytes: &[u8]) -> ManifestSeal {
     let end = bytes

@@ -1,9 +1,9 @@
 //! The adapter as mlx-lm loads it (`--adapter-path`): `adapters.safetensors` and a configuration.
 //!
-//! It keeps the factors as they multiply: A [in_features, rank] and B [rank, out_features], and
-//! multiplies their product by `scale`, which is no alpha. A layer gets factors of its own where
-//! its path within one of the last `num_layers` blocks, or its whole name, stands among `keys`;
-//! those of a layer that the file has no factors for are zero. All have one rank.
+//! mlx-lm stores the factors as they multiply, A [in_features, rank] and B [rank, out_features],
+//! and multiplies their product by `scale`, which is no alpha. It gives factors to a layer if
+//! `keys` has the layer's path within a block, for the last `num_layers` blocks, or the layer's
+//! whole name. Factors that the file does not hold are zero. All layers have one rank.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use crate::publish::generation_files::GenerationFiles;
 use crate::publish::layers::{PaddedFactors, PublishedLayers};
 use crate::weights::mlx::MlxNames;
 
-/// Writes both files into their folder, which is made.
+/// Makes the folder, and writes both files into it.
 ///
 /// # Errors
 /// [`Fatal::Io`], [`Fatal::Unwritten`].
@@ -62,7 +62,7 @@ pub(crate) fn write_mlx(
     sync(&folder)
 }
 
-/// What mlx-lm asks for: `scale` has no default there.
+/// mlx-lm's configuration; `scale` has no default there.
 fn config(published: &PublishedLayers<'_>, names: &MlxNames) -> Value {
     let keys = published
         .solved()
@@ -79,7 +79,7 @@ fn config(published: &PublishedLayers<'_>, names: &MlxNames) -> Value {
     })
 }
 
-/// A matrix of so many rows by columns.
+/// The transpose of a matrix that has `rows` rows.
 pub(crate) fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     let columns = values.len() / rows.max(1);
     let by_column = (0..columns).flat_map(|column| values[column..].iter().step_by(columns));

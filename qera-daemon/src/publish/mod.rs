@@ -1,12 +1,12 @@
-//! Publication: the output folder and its lock (`out_folder`), a generation written beside its
-//! place and renamed in (`generation`; its files and what they hold: `generation_files`), the
-//! adapter in its `forms` (`peft`, `gguf_adapter`, `mlx_adapter`; read back by `written`), the
-//! manifest (`manifest`) and its seal (`manifest_seal`), W~ as a checkpoint (`base`,
-//! `rounded_base`), packed for engines (`packed_base`) and as a GGUF (`gguf_base`), with what it is
-//! worth alone (`base_worth`) and what lies beside the weights (`companions`), all of them by
-//! `bases`, the check that comes before `current` is switched (`check`), all of them in one place
-//! (`target`, and `belonging`: what a folder is of), the command that is told (`on_publish`) and
-//! the servers that generations are handed to (`notify`).
+//! Publication. The output folder and its lock are in `out_folder`. A generation is written beside
+//! its place and renamed in by `generation` (`generation_files` knows what each of its files
+//! holds). It has the adapter in its `forms` (`peft`, `gguf_adapter`, `mlx_adapter`; `written`
+//! reads them back) and the manifest (`manifest`) with its seal (`manifest_seal`). W~ is written by
+//! `bases` as a checkpoint (`base`, `rounded_base`), packed for engines (`packed_base`) or as a
+//! GGUF (`gguf_base`), with what it is worth alone (`base_worth`) and the files beside the weights
+//! (`companions`). `check` runs before `current` is switched. `target` holds all of this together,
+//! and `belonging` refuses a folder that belongs to another model. `on_publish` tells the user's
+//! command, and `notify` hands generations to servers.
 
 pub(crate) mod asked_dtype;
 pub(crate) mod base;

@@ -22,10 +22,10 @@ use crate::disk::{TEMPORARY, remove, sync};
 use crate::error::Fatal;
 use crate::publish::generation_files::{folder_name, is_ours};
 
-/// The folder, held until dropped.
+/// The output folder, locked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct OutFolder {
-    /// Its absolute path.
+    /// The folder's absolute path.
     pub(crate) path: PathBuf,
     _lock: Lock,
 }
@@ -52,7 +52,7 @@ impl OutFolder {
         Ok(out)
     }
 
-    /// Finds out now what would otherwise fail after hours of solving.
+    /// Tests writing and renaming now, which would otherwise fail after hours of solving.
     fn check(&self) -> Result<(), Fatal> {
         let current = self.path.join("current");
         if disk::is_in_place_of_a_link(&current) {
@@ -69,8 +69,8 @@ impl OutFolder {
         Ok(())
     }
 
-    /// Removes what [`begin`](Self::begin) made when the rest failed, so that a full disk is not
-    /// kept full.
+    /// Removes what [`begin`](Self::begin) made after a failure, so that a full disk does not stay
+    /// full.
     pub(crate) fn abandon(&self, parent: &str) {
         let unfinished = self
             .path
@@ -80,7 +80,7 @@ impl OutFolder {
         let _ = remove(&unfinished);
     }
 
-    /// The number that the next generation gets: one more than the largest there.
+    /// The number of the next generation: one more than the largest in the folder.
     ///
     /// # Errors
     /// [`Fatal::Io`] when the folder cannot be read.
@@ -89,7 +89,7 @@ impl OutFolder {
         Ok(last.unwrap_or_default().saturating_add(1))
     }
 
-    /// The numbers that stand there as names, ours or not.
+    /// All numbers that are names in the folder, whether the generations are ours or not.
     ///
     /// # Errors
     /// [`Fatal::Io`] when the folder cannot be read.
@@ -112,7 +112,7 @@ impl OutFolder {
         self.path.join("generations").join(folder_name(number))
     }
 
-    /// Makes an empty folder beside the place where it will be renamed to.
+    /// Makes an empty folder beside the place that it will be renamed to.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -143,7 +143,7 @@ impl OutFolder {
         Ok(target)
     }
 
-    /// Points `current` at `generations/NAME`: a reader sees the old generation or the new one.
+    /// Points `current` at `generations/NAME`. A reader sees the old generation or the new one.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -158,9 +158,9 @@ impl OutFolder {
         sync(&self.path)
     }
 
-    /// Removes the oldest generations of a state beyond `keep`, never the one that `current` names,
-    /// nor one that is held: it counts all the same. What others put there is neither counted nor
-    /// touched.
+    /// Removes the oldest generations of a state beyond the newest `keep`. The one that `current`
+    /// names is never removed, nor one that is still needed; both count towards `keep`. Folders
+    /// that others put there are neither counted nor touched.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -175,7 +175,7 @@ impl OutFolder {
             if of.held.contains(&number) {
                 continue;
             }
-            // Out of sight in one step, so that no reader finds half of it.
+            // The folder is renamed out of sight in one step, so that no reader finds half of it.
             let (path, folder) = (self.generation(number), self.path.join("generations"));
             let pruned = folder.join(format!("{TEMPORARY}pruned"));
             disk::rename(&path, &pruned).map_err(Fatal::io(&path, "remove"))?;
@@ -190,11 +190,11 @@ impl OutFolder {
 pub(crate) struct Pruned<'a> {
     /// The state that they were solved from.
     pub(crate) state: Option<&'a str>,
-    /// Those that somebody still needs.
+    /// Generations that somebody still needs.
     pub(crate) held: BTreeSet<u64>,
 }
 
-/// The number that a generation's folder has as its name.
+/// The number that is the name of a generation's folder.
 pub(crate) fn number_of(generation: &Path) -> Option<u64> {
     generation.file_name()?.to_str()?.parse().ok()
 }

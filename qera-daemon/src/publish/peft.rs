@@ -1,11 +1,11 @@
 //! The adapter as PEFT, vLLM, SGLang and llama.cpp's converter load it unmodified.
 //!
 //! PEFT stores transposes: `lora_A` is A^T [rank, in_features], `lora_B` is B^T [out_features,
-//! rank], and applies `lora_alpha / r`. Engines other than PEFT want one rank for all modules, so
-//! every layer is padded with zeros to the largest rank used, and lora_alpha = r makes the scale 1.
-//! With `--ragged` each has its own rank, under the same key in `rank_pattern` and `alpha_pattern`:
-//! PEFT would scale by lora_alpha / r of the module otherwise.
-//! Names are those of the class that serves the model.
+//! rank]. It multiplies by `lora_alpha / r`. Engines other than PEFT want one rank for all modules,
+//! so that every layer is padded with zeros to the largest rank used; lora_alpha = r makes the
+//! factor 1. With `--ragged` each layer has its own rank in `rank_pattern`, and the same number in
+//! `alpha_pattern`, because PEFT divides by the module's own rank. Names are those of the class
+//! that serves the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,7 +67,7 @@ fn config(published: &PublishedLayers<'_>, base_model: Option<&str>) -> serde_js
         "auto_mapping": null,
         "base_model_name_or_path": base_model,
         "bias": "none",
-        // PEFT takes it back for each module that is an nn.Linear.
+        // PEFT resets the flag for each module that is an nn.Linear.
         "fan_in_fan_out": published.solved().any(|of| of.layer.transposed),
         "inference_mode": true,
         "init_lora_weights": true,
@@ -87,8 +87,8 @@ fn config(published: &PublishedLayers<'_>, base_model: Option<&str>) -> serde_js
     })
 }
 
-/// The ranks that are not the adapter's, by module. A key means every module that ends with it, so
-/// that one which is the end of another's name is anchored, which PEFT takes from 0.15 on.
+/// The ranks that differ from the adapter's, by module. A key means every module that ends with it;
+/// so a key that is the end of another module's name is anchored, which PEFT accepts since 0.15.
 fn own_ranks(published: &PublishedLayers<'_>, names: &BTreeSet<&str>) -> BTreeMap<String, usize> {
     let ends_another = |name: &str| {
         let end = format!(".{name}");

@@ -1,5 +1,6 @@
-//! What a base says of a W~ that was rounded under R: it depends on rows, rank and settings, so
-//! that two of one checkpoint and one grid are not the same, and an adapter belongs on one of them.
+//! The part of a base's record about a W~ that was rounded under R. Such a W~ depends on rows, rank
+//! and settings, so that two of the same checkpoint and grid differ, and an adapter belongs on one
+//! of them.
 
 use core::fmt;
 
@@ -8,21 +9,22 @@ use serde::{Deserialize, Serialize};
 use crate::settings::rounding::{RoundingSettings, RoundingShrinkage};
 use crate::weights::Weights;
 
-/// Settings of the rounding that decide the bytes of W~. When and whether it is made again decides
-/// which rows W~ knows, which is no setting's business but W~'s own record.
+/// Settings of the rounding that decide the bytes of W~. When W~ was made, and whether again,
+/// decides which rows it knows; that is in W~'s own record and not here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoundingChoice {
     /// `feedback` or `projected`.
     pub(crate) name: String,
     /// `rule`, `auto` or a number.
     pub(crate) shrinkage: serde_json::Value,
-    /// b, where W~ knows the adapter.
+    /// The base share b, where W~ is rounded for an adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) base_share: Option<f64>,
 }
 
 impl RoundingChoice {
-    /// Nothing for nearest: its fingerprints stay those of a version that knew nothing else.
+    /// The settings; `None` for nearest rounding, whose fingerprints stay those of versions that
+    /// knew nothing else.
     #[must_use]
     pub(crate) fn new(settings: &RoundingSettings) -> Option<Self> {
         let rounding = settings.rounding;
@@ -54,16 +56,16 @@ impl fmt::Display for RoundingChoice {
 /// A W~ that was rounded under R, or will be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoundedBase {
-    /// How.
+    /// The settings of the rounding.
     pub(crate) settings: RoundingChoice,
-    /// Rank that each layer was rounded for; 0 where its W~ knows no adapter.
+    /// The rank that each layer was rounded for; 0 where W~ was rounded for no adapter.
     ranks: Vec<usize>,
-    /// BLAKE3 over all of W~; none as long as it is not made.
+    /// BLAKE3 of the whole W~; `None` while it is not made.
     pub(crate) digest: Option<String>,
 }
 
 impl RoundedBase {
-    /// What this run makes or has made; nothing for nearest.
+    /// The W~ that this run makes or has made; `None` for nearest rounding.
     #[must_use]
     pub(crate) fn new(weights: &Weights, settings: &RoundingSettings) -> Option<Self> {
         let choice = RoundingChoice::new(settings)?;
@@ -81,8 +83,8 @@ impl RoundedBase {
         })
     }
 
-    /// Why what was found cannot be this one; nothing where it is, or where only making it will
-    /// tell.
+    /// Why the W~ that was found cannot be this one; `None` where it is, or where only making W~
+    /// will tell.
     #[must_use]
     pub(crate) fn differs(&self, found: &Self, layers: &[String]) -> Option<String> {
         if self.digest.is_some() && self.digest == found.digest {
@@ -99,7 +101,7 @@ impl RoundedBase {
             })
     }
 
-    /// A rank of 0 may say that no row had come: in this run some may.
+    /// A rank of 0 may mean that no row had come; in this run rows may come.
     fn ranks_differ(&self, found: &Self, layers: &[String]) -> Option<String> {
         let ranks = found.ranks.iter().zip(&self.ranks).zip(layers);
         let mut both = ranks.filter(|((found, own), _)| **found > 0 && **own > 0);
@@ -136,7 +138,7 @@ mod tests {
         let layers = ["h.0", "h.1"].map(str::to_owned);
         let found = base(&[0, 32], Some("blake3:a"));
         let said = |own: &RoundedBase| own.differs(&found, &layers);
-        // The same, and what may become the same.
+        // Equal ones, and one that may still become equal.
         assert_eq!(said(&base(&[0, 8], Some("blake3:a"))), None);
         assert_eq!(said(&base(&[32, 32], None)), None);
         let other = said(&base(&[32, 32], Some("blake3:b"))).unwrap();

@@ -1,26 +1,28 @@
-//! Some rows of a weight, evenly spaced, from their beginning: enough to tell one W~ of a grid from
-//! another, which differ in a tenth of their codes or more, without reading them whole.
+//! Sampled rows of a weight: evenly spaced, each from its beginning. They are enough to tell one W~
+//! of a grid from another without reading them whole, since two such W~ differ in a tenth of their
+//! codes or more.
 
 use crate::error::Fatal;
 use crate::weights::Weights;
 
-/// Most that is read of a weight. One that is stored transposed is read across its pages.
+/// How much of a weight is read at most. A weight that is stored transposed is read across its
+/// pages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SampleSize {
-    /// Rows.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Numbers of each.
+    /// How many numbers of each row.
     pub(crate) width: usize,
 }
 
-/// What a base's record holds the digest of.
+/// The sample whose digest a base's record holds.
 pub(crate) const DIGESTED: SampleSize = SampleSize {
     rows: 8,
     width: 512,
 };
 
 impl SampleSize {
-    /// The rows of a weight of so many.
+    /// The indices of the sampled rows of a weight with this many outputs.
     pub(crate) fn rows_of(self, outputs: usize) -> impl Iterator<Item = usize> {
         let count = self.rows.min(outputs);
         (0..count).map(move |k| k * outputs / count)
@@ -37,10 +39,10 @@ pub(crate) fn digest(values: &[f32]) -> String {
     format!("blake3:{}", hasher.finalize().to_hex())
 }
 
-/// That of a layer's W~.
+/// The digest of a sample of a layer's W~.
 ///
 /// # Errors
-/// [`Fatal`] for a W~ that cannot be had.
+/// [`Fatal`] where W~ cannot be had.
 pub(crate) fn digest_of_layer(weights: &Weights, layer: usize) -> Result<String, Fatal> {
     let of = &weights.layers()[layer];
     let (m, width) = (of.in_features, DIGESTED.width.min(of.in_features));

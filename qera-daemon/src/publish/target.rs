@@ -1,5 +1,5 @@
-//! Where generations go: the output folder, held, and what is known of the generation that is
-//! current there.
+//! The target of publications: the locked output folder, and what is known of its current
+//! generation.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,43 +28,44 @@ use crate::settings::notify::NotifiedServer;
 use crate::solve::solution::LayerOutcome;
 use crate::weights::Weights;
 
-/// The output folder and the fingerprints of what goes there.
+/// The output folder, and the fingerprints of what is published in it.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
-    /// The folder.
+    /// The folder, locked.
     pub(crate) out: OutFolder,
-    /// What servers were told of its generations.
+    /// The memory of what servers were told of its generations.
     pub(crate) notified: Arc<NotifiedMemory>,
     settings: &'a Settings,
     weights: Arc<Weights>,
-    /// Set where a base is there or asked for; as far as it is known, until W~ is made.
+    /// The base, where one is there or asked for. Some of it is unknown until W~ is made.
     base: Option<Base>,
     bases: Bases,
     companions: Companions,
-    /// The forms of its adapter.
+    /// The forms in which the adapter is written.
     pub(crate) forms: AdapterForms,
     fingerprints: Fingerprints,
-    /// The state that is solved from; none where an imatrix alone is.
+    /// Identity of the state that is solved from; `None` where only an imatrix is.
     state: Option<String>,
-    /// The generation that was current when the folder was taken, as far as it says what it is.
+    /// The generation that was current when the folder was opened, if its manifest could be read.
     found: Option<Current>,
-    /// What is damaged of it.
+    /// What is damaged of that generation.
     damage: Option<DamagedGeneration>,
-    /// Digest of the shards that the current generation of these fingerprints is the last word on.
+    /// Digest of the shards of the current generation, if it has these fingerprints and was solved
+    /// cold from all of them.
     drained: Option<String>,
 }
 
-/// A generation whose files are not what was written.
+/// A generation with files that are not as they were written.
 #[derive(Debug)]
 pub(crate) struct DamagedGeneration {
-    /// Its number.
+    /// The generation's number.
     pub(crate) number: u64,
-    /// They.
+    /// The damaged files.
     pub(crate) files: Vec<DamagedFile>,
 }
 
 impl DamagedGeneration {
-    /// The current one of a folder, where it is damaged.
+    /// The folder's current generation, if it is damaged.
     fn current(out: &OutFolder) -> Result<Option<Self>, Fatal> {
         let Some(number) = out.current_generation() else {
             return Ok(None);
@@ -74,7 +75,7 @@ impl DamagedGeneration {
     }
 }
 
-/// What a publication did.
+/// The result of a publication.
 #[derive(Debug)]
 pub(crate) struct PublishReport {
     /// The bases that were written before the generation.
@@ -93,8 +94,8 @@ pub(crate) struct Position {
 }
 
 impl<'a> Target<'a> {
-    /// Takes the folder for these layers, and refuses one whose base belongs to others. Where W~ is
-    /// not made yet, only the first publication can tell whether a base that is there holds it.
+    /// Opens the folder for these layers, and refuses one whose base belongs to others. Where W~ is
+    /// not made yet, only the first publication can tell whether an existing base holds it.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`], [`Fatal::Io`].
@@ -107,7 +108,7 @@ impl<'a> Target<'a> {
         let fingerprint = weights.fingerprint().to_owned();
         let bases = Bases::of(&out, &settings.publish, &weights)?;
         let forms = AdapterForms::of(&settings.publish, &weights)?;
-        // Hashing the whole checkpoint is for those who have or want a base.
+        // Only a run that has or wants a base has to hash the whole checkpoint.
         let base = || Base::new(&weights, &settings.rounding, &fingerprint);
         let base = (!bases.is_empty()).then(base);
         let companions = Companions::new(settings, weights.path(), weights.folder());
@@ -145,13 +146,13 @@ impl<'a> Target<'a> {
         Ok(target)
     }
 
-    /// Takes note of what stands in for rows.
+    /// Notes which imatrix stands in for rows.
     pub(crate) fn take_imatrix(&mut self, given: Option<&GivenStatistics>) {
         self.fingerprints.imatrix = given.map(GivenStatistics::fingerprint);
         self.drained = self.read_current();
     }
 
-    /// Takes note of which base it is, once that is known, and refuses a folder that holds another.
+    /// Notes which base it is, once that is known, and refuses a folder that holds another one.
     fn identify_base(&mut self) -> Result<(), Fatal> {
         let Some(base) = &mut self.base else {
             return Ok(());
@@ -159,7 +160,8 @@ impl<'a> Target<'a> {
         base.rounded = RoundedBase::new(&self.weights, &self.settings.rounding);
         let found = self.bases.look(&self.out, base)?;
         if !base.is_made() {
-            // Before anything is rounded: what would be made is another W~ than that base's.
+            // This is checked before anything is rounded, since rounding would make another W~ than
+            // that base's.
             return match self.bases.first_present() {
                 Some(form) => Err(Fatal::StateRefused {
                     path: self.out.path.join(form.folder()),
@@ -179,7 +181,7 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// No adapter goes out whose W~ is nowhere to be had.
+    /// Refuses to publish an adapter whose W~ is nowhere to be had.
     fn without_base(&self) -> Result<PublishReport, Fatal> {
         let layers = self.weights.layers().iter().enumerate();
         let unmade = layers.filter(|(layer, _)| self.weights.rounding_of(*layer).is_none());
@@ -188,7 +190,8 @@ impl<'a> Target<'a> {
         self.rejected(unmade.map(|(_, layer)| problem(&layer.name)).collect())
     }
 
-    /// Nor one for a file that is another by now: what is served is not what was read.
+    /// Refuses to publish an adapter for a given file that has changed: what is served is not what
+    /// was read.
     fn on_another_file(&self, file: &Path) -> Result<PublishReport, Fatal> {
         self.rejected(vec![format!(
             "{}: is another file than the one that was opened, or was written to: start anew",
@@ -207,7 +210,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Writes the bases that are asked for and not there.
+    /// Writes the bases that are asked for and are not there.
     fn write_bases(&mut self, layers: &PublishedLayers<'_>) -> Result<BasesWritten, Fatal> {
         match &self.base {
             Some(base) => self.bases.write(&self.out, layers, base, &self.companions),
@@ -215,13 +218,13 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Files of its bases that were gone when it was opened and are there again.
+    /// Files of the bases that were missing when the folder was opened, and were written again.
     #[must_use]
     pub(crate) fn restored(&self) -> &[PathBuf] {
         self.bases.restored()
     }
 
-    /// Files beside the weights of its bases that are not what was written.
+    /// Files beside the weights of the bases that are not as they were written.
     #[must_use]
     pub(crate) fn damaged_beside_bases(&self) -> &[DamagedFile] {
         self.bases.damaged()
@@ -233,7 +236,7 @@ impl<'a> Target<'a> {
         self.damage.as_ref()
     }
 
-    /// What the next generation belongs to.
+    /// Fingerprints of what the next generation belongs to.
     pub(crate) const fn fingerprints(&self) -> &Fingerprints {
         &self.fingerprints
     }
@@ -243,7 +246,7 @@ impl<'a> Target<'a> {
         &self.weights
     }
 
-    /// Identifies the checkpoint and the settings that corrections and evidence belong to.
+    /// A fingerprint of the checkpoint and the settings that corrections and evidence belong to.
     #[must_use]
     pub(crate) fn solved_for(&self) -> String {
         let Fingerprints {
@@ -257,8 +260,8 @@ impl<'a> Target<'a> {
         format!("{checkpoint} {settings} {identity}{quantized}")
     }
 
-    /// Digest of the shards that the current generation is the last word on, for this checkpoint
-    /// and these settings.
+    /// Digest of the shards of the current generation, if it was solved cold from all of them for
+    /// this checkpoint and these settings.
     #[must_use]
     pub(crate) fn drained(&self) -> Option<String> {
         self.drained.clone()
@@ -276,7 +279,7 @@ impl<'a> Target<'a> {
         by_imatrix.map(|layer| layer.name.clone()).collect()
     }
 
-    /// The journal's position and digest that the current generation was solved at.
+    /// The journal's position and digest at which the current generation was solved.
     #[must_use]
     pub(crate) fn position(&self) -> Option<Position> {
         let CurrentInputs {
@@ -298,9 +301,9 @@ impl<'a> Target<'a> {
         (same && written && !self.bases.are_missing()).then(digest)
     }
 
-    /// Writes the base where it is asked for and not there, then the generation, then removes
-    /// generations beyond `--keep-generations`. A generation that does not pass its check leaves
-    /// everything as it was.
+    /// Writes the bases that are asked for and missing, then the generation, then removes
+    /// generations beyond `--keep-generations`. If the generation does not pass its check,
+    /// everything stays as it was.
     ///
     /// # Errors
     /// [`Fatal::Io`]; `current` still names the previous generation then.
@@ -312,7 +315,7 @@ impl<'a> Target<'a> {
     ) -> Result<PublishReport, Fatal> {
         let is_made = |of: &Self| of.base.as_ref().is_none_or(Base::is_made);
         if !is_made(self) {
-            // W~ may have been made since the folder was taken.
+            // W~ may have been made since the folder was opened.
             self.identify_base()?;
             if !is_made(self) {
                 return self.without_base();
@@ -330,8 +333,8 @@ impl<'a> Target<'a> {
             progress,
         };
         let bases = self.write_bases(&layers)?;
-        // Without a base the quantized weights are elsewhere, and the full-precision folder would
-        // be wrong. A folder that was given is what an engine serves.
+        // Without a base in the folder the quantized weights are elsewhere, and the full-precision
+        // folder would be wrong. A folder that was given is what an engine serves.
         let base = self.bases.served(&self.out);
         let as_numbers = self.bases.as_numbers(&self.out);
         let served = given.and_then(|of| of.given.folder());
@@ -414,7 +417,7 @@ mod tests {
             }
         }
 
-        /// Its weights, with W~ in memory as far as it is made.
+        /// The layer's weights; W~ is in memory if it is made.
         fn weights(&self) -> Arc<Weights> {
             let mut recording = Recording::default();
             recording.linears.see("a.linear".into());
@@ -481,7 +484,7 @@ mod tests {
         let base = target.fingerprints.base.clone();
         assert!(base.is_some());
         drop(target);
-        // The next run finds it as it was.
+        // The next run finds the folder as it was.
         let target = run.open(&weights).unwrap();
         assert!(!target.bases.are_missing());
         assert_eq!(target.fingerprints.base, base);
@@ -497,11 +500,11 @@ mod tests {
         let mut record = run.record();
         record["rounded"]["digest"] = "blake3:0".into();
         std::fs::write(&path, record.to_string()).unwrap();
-        // Before anything is rounded beside it.
+        // This is refused before anything is rounded beside the base.
         let weights = run.weights();
         let said = run.open(&weights).unwrap_err().to_string();
         assert!(said.contains("a W~ that is not kept with"), "{said}");
-        // Even of the same weights: the record says so.
+        // It is refused even for the same weights, because the record says that they differ.
         weights.freeze_as_nearest([0], 3).unwrap();
         let said = run.open(&weights).unwrap_err().to_string();
         assert!(said.contains("holds another W~ (blake3:0, this"), "{said}");

@@ -1,6 +1,6 @@
-//! `target_modules` of PEFT's configuration: a module is meant where an entry is its name, or its
-//! last parts. A last name alone is what every engine understands; it is used where it means no
-//! module that the adapter has nothing for.
+//! `target_modules` of PEFT's configuration. An entry targets a module if it is the module's name,
+//! or the end of it in whole parts. Every engine understands a last name alone; it is used where it
+//! targets no module without a pair.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(target_modules(&both, &modules), ["q"]);
         let one = ["model.layers.0.q"].into();
         assert_eq!(target_modules(&one, &modules), ["model.layers.0.q"]);
-        // '0' would mean a decoder layer as well, and '1' who knows what.
+        // '0' would also target a decoder layer, and '1' might target anything.
         let numbers = ["head.0", "head.1"].into();
         modules.insert("head.1".into());
         assert_eq!(target_modules(&numbers, &modules), ["head.0", "head.1"]);

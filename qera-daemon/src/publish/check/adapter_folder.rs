@@ -1,5 +1,5 @@
-//! What lies where an adapter is said to be: which of its forms, with PEFT's files and the manifest
-//! opened. What is missing or no such file is a problem.
+//! Opens the files of an adapter: finds out which of its forms are there, and reads PEFT's files
+//! and the manifest. A file that is missing or malformed is a problem.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,21 +26,21 @@ use crate::settings::publish::AdapterForm;
 pub(crate) const TENSORS: &str = PEFT_TENSORS;
 /// Name of the configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
-/// Bytes of a tensor in memory at a time, a multiple of every type's size.
+/// Bytes of a tensor that are read at a time; a multiple of every type's size.
 const PIECE: usize = 1 << 20;
 
 /// An adapter's files.
 #[derive(Debug)]
 pub(crate) struct AdapterFolder {
-    /// As it was given: a folder, or a GGUF.
+    /// The path as it was given: a folder, or a GGUF.
     pub(crate) path: PathBuf,
     /// The folder of the generation.
     pub(crate) folder: PathBuf,
-    /// Whether it is the generation that was given, and not one form of it.
+    /// Whether the path is the whole generation, and not one form of it.
     pub(crate) is_whole: bool,
     /// The forms that are there.
     pub(crate) forms: BTreeSet<AdapterForm>,
-    /// `adapter_config.json` of PEFT.
+    /// PEFT's `adapter_config.json`.
     pub(crate) config: Option<PeftConfig>,
     /// The names, types and shapes of PEFT's tensors.
     pub(crate) tensors: Option<LoraTensors>,
@@ -50,7 +50,7 @@ pub(crate) struct AdapterFolder {
 }
 
 impl AdapterFolder {
-    /// Opens the files. A folder without the files of another form is taken for PEFT's.
+    /// Opens the files. A folder that has no file of another form is taken for PEFT's.
     pub(crate) fn open(path: &Path, findings: &mut Findings) -> Self {
         let mut folder = Self {
             path: path.to_path_buf(),
@@ -73,7 +73,7 @@ impl AdapterFolder {
         folder
     }
 
-    /// The GGUF.
+    /// The path of the GGUF.
     #[must_use]
     pub(crate) fn gguf(&self) -> PathBuf {
         match is_folder(&self.path) {
@@ -93,7 +93,7 @@ impl AdapterFolder {
 
     fn find_forms(&mut self, findings: &mut Findings) {
         let path = self.path.clone();
-        // One form of a generation has the generation's manifest, where it is still there.
+        // One form of a generation has the generation's manifest, if that is still there.
         let inside = |name: &str| {
             let full = full(&path);
             let parent = full.parent().filter(|_| full.ends_with(name));
@@ -168,14 +168,14 @@ impl AdapterFolder {
     }
 
     fn read_manifest(&mut self, findings: &mut Findings) {
-        // A GGUF beside an adapter that has none is another one.
+        // A GGUF beside an adapter whose manifest names none does not belong to it.
         let belongs =
             |claims: &ManifestClaims| self.is_whole || self.forms.is_subset(&claims.forms);
         match read_if_there(&self.folder.join(MANIFEST)) {
             Err(error) => findings.problem(format!("{MANIFEST}: {error}")),
             Ok(None) => {}
             Ok(Some(bytes)) if seal_of(&bytes) == ManifestSeal::Broken => {
-                // Whatever it says by now, nothing goes by it.
+                // A manifest with a broken seal counts for nothing, whatever it says.
                 findings.problem(damaged(MANIFEST, BROKEN));
             }
             Ok(Some(bytes)) => match ManifestClaims::parse(&bytes) {
@@ -185,8 +185,8 @@ impl AdapterFolder {
         }
     }
 
-    /// Whether the files are those that the manifest was written with, in its own folder: of one
-    /// form of a generation those of that form.
+    /// Checks that the files are those that the manifest was written with. Where one form of a
+    /// generation is given, only the files of that form count.
     pub(crate) fn check_files(&self, findings: &mut Findings) {
         let Some(manifest) = &self.manifest else {
             return;
@@ -217,7 +217,7 @@ impl AdapterFolder {
         }
     }
 
-    /// Reads a tensor, a piece at a time, to its first value that is not finite.
+    /// Reads a tensor, a piece at a time, up to its first value that is not finite.
     ///
     /// # Errors
     /// What the system says.
@@ -238,12 +238,13 @@ impl AdapterFolder {
     }
 }
 
-/// A problem with a file that is not what was written.
+/// The problem of a file that is not what was written.
 pub(crate) fn damaged(file: &str, how: &str) -> String {
     format!("{file}: is damaged: it {how}")
 }
 
-/// The number that a folder has as its name among the generations of an output folder.
+/// The generation's number, which a folder among the generations of an output folder has as its
+/// name.
 fn published_as(folder: &Path) -> Option<u64> {
     let path = full(folder);
     let is_published = path.parent()?.file_name()? == "generations";

@@ -1,4 +1,5 @@
-//! Whether the files of a base are those that an adapter's manifest knows: all of them are read.
+//! Checks that the files of a base are those that an adapter's manifest knows, by reading all of
+//! them.
 
 use crate::publish::base::MODEL;
 use crate::publish::base_worth::README;
@@ -9,8 +10,8 @@ use crate::publish::check::served_model::ServedModel;
 use crate::publish::generation_files::{Digests, MISSING, check_files};
 use crate::settings::publish::{BaseForm, GGUF_FILE};
 
-/// Holds every file of a base of qera's against the manifest. The weights that their record knows
-/// by a digest are held against that.
+/// Compares every file of one of qera's bases with the manifest. Weights whose digest the base's
+/// record has are compared with that record.
 pub(crate) fn check_base_files(
     model: &ServedModel,
     manifest: &ManifestClaims,
@@ -34,7 +35,7 @@ pub(crate) fn check_base_files(
     files.retain(|name, _| Some(name.as_str()) != by_record);
     match check_files(folder, &files) {
         Ok(files) => {
-            // What tells a person of the base need not go where it is served.
+            // The file that tells a person about the base need not go where the base is served.
             let is_needed = |name: &str, how: &str| name != README || how != MISSING;
             for of in files.iter().filter(|of| is_needed(&of.name, &of.how)) {
                 let name = folder.join(&of.name).display().to_string();

@@ -1,5 +1,5 @@
-//! Whether a model is the one that an adapter belongs on: shapes, fingerprints, and that its
-//! weights are quantized as the correction expects.
+//! Whether an adapter belongs on a model: shapes and fingerprints fit, and the model's weights are
+//! quantized as the correction expects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,22 +15,22 @@ use crate::publish::check::served_rows::Rows;
 use crate::publish::sample::{DIGESTED, SampleSize, digest};
 use crate::settings::rounding::Rounding;
 
-/// Rows of a weight that are looked at, and blocks of each.
+/// Rows of a weight that are looked at, and blocks in each of them.
 const ROWS: usize = 4;
 const BLOCKS: usize = 16;
 
-/// How the weights lie.
+/// Which way the weights of the model lie.
 #[derive(Debug)]
 pub(crate) struct Layout<'a> {
-    /// Whether the configuration has fan_in_fan_out.
+    /// Whether the configuration has fan_in_fan_out set.
     set: bool,
-    /// Layers of a model of both kinds that lie [out_features, in_features] all the same: PEFT
-    /// takes the flag back for an nn.Linear.
+    /// Layers that lie [out_features, in_features] although fan_in_fan_out is set, in a model of
+    /// both kinds. PEFT resets the flag for an nn.Linear.
     exceptions: BTreeSet<&'a str>,
 }
 
 impl<'a> Layout<'a> {
-    /// As the configuration says it, and the manifest of a model of both kinds.
+    /// The layout that the configuration states, and the manifest where a model has both kinds.
     #[must_use]
     pub(crate) fn of(set: bool, manifest: Option<&'a ManifestClaims>) -> Self {
         let layers = manifest.map(|m| &m.layers[..]).unwrap_or_default();
@@ -42,22 +42,22 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// Whether this module's weight is to be [in_features, out_features].
+    /// Whether this module's weight should lie [in_features, out_features].
     fn is_transposed(&self, served: &str) -> bool {
         self.set && !self.exceptions.contains(served)
     }
 }
 
-/// The pairs of a form by the names of the class that serves the model.
+/// The pairs of a form, under the names of the class that serves the model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServedPairs<'a> {
-    /// What messages call their file.
+    /// The name of their file in messages.
     pub(crate) file: &'a str,
-    /// By name.
+    /// The pairs by module name.
     pub(crate) pairs: &'a BTreeMap<String, CheckedPair>,
 }
 
-/// Holds the shapes of the corrections against those of the model's weights.
+/// Compares the shapes of the corrections with those of the model's weights.
 pub(crate) fn check_shapes(
     model: &ServedModel,
     names: &ServedNames,
@@ -94,7 +94,7 @@ pub(crate) fn check_shapes(
     }
 }
 
-/// Holds an adapter of qera's against the folder that it is served on.
+/// Compares one of qera's adapters with the folder that it is served on.
 pub(crate) fn check_base(
     model: &ServedModel,
     manifest: &ManifestClaims,
@@ -117,10 +117,10 @@ pub(crate) fn check_base(
             check_record(model, &record.base, manifest, findings);
             check_samples(model, record, manifest, layout, findings);
         }
-        // The manifest knows every byte of it.
+        // The manifest has a digest of the whole file, so that nothing more is needed.
         None if model.is_gguf() && manifest.gguf_base.is_some() => {}
         None => match &manifest.settings.rounding {
-            // Weights of the same format that were rounded otherwise pass every other test.
+            // Weights of the same grid that were rounded in another way pass every other test.
             Some(of) => findings.problem(format!(
                 "{path}: has no {RECORD}: the adapter belongs on one W~ alone, which was rounded by {}, and nothing says that this is it",
                 of.name
@@ -199,8 +199,8 @@ fn check_record(
     }
 }
 
-/// Of one grid and one checkpoint there is one W~ by nearest, and by any other rounding one for
-/// each rank and each set of rows.
+/// Compares how W~ was rounded. For one grid and one checkpoint there is one W~ by nearest
+/// rounding, but any other rounding gives one for each rank and each set of rows.
 fn check_rounding(
     model: &ServedModel,
     record: &Base,
@@ -226,8 +226,8 @@ fn check_rounding(
     }
 }
 
-/// Whether the weights are those that the record was written for: another W~ of the same grid looks
-/// as quantized as they do.
+/// Checks by samples of rows that the weights are those that the record was written for. Another W~
+/// of the same grid looks just as quantized.
 fn check_samples(
     model: &ServedModel,
     record: &BaseRecord,
@@ -251,7 +251,7 @@ fn check_samples(
     }
 }
 
-/// Whether the values could be a W~ of this grid, however it was rounded.
+/// Whether these values could be a W~ of this grid, however it was rounded.
 fn is_quantized(grid: Grid, rows: &Rows) -> bool {
     grid.holds(&rows.values, rows.width)
 }
@@ -291,7 +291,8 @@ mod tests {
         }
     }
 
-    /// Rounding that left a block's outer levels unused: quantizing again would change its W~.
+    /// A rounding that leaves a block's outer levels unused is still a W~ of the grid, although
+    /// quantizing it again would change it.
     #[test]
     fn levels_that_another_rounding_chose_are_levels() {
         let values = sines();

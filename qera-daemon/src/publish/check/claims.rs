@@ -1,5 +1,5 @@
-//! Whether the tensors are what the manifest says of them: which layers have some, how large they
-//! are, by how much they are scaled, and that none is zero without a reason.
+//! Checks the tensors against the manifest: which layers have some, how large they are, how they
+//! are scaled, and that none is zero without a reason.
 
 use crate::formats::peft::config::PeftConfig;
 use crate::publish::check::adapter_folder::CONFIG;
@@ -8,7 +8,7 @@ use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::manifest_seal::MANIFEST;
 
-/// Holds a form of an adapter of qera's against its manifest.
+/// Compares one form of one of qera's adapters with its manifest.
 pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings: &mut Findings) {
     let (file, layers) = (&form.file, form.layers_of(manifest));
     for (name, layer) in &layers {
@@ -41,7 +41,7 @@ pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings
         }
     }
     let something = form.pairs.values().any(|pair| !pair.is_zero());
-    // Where nothing gains, zeros have their reason.
+    // Where no layer gains anything, zeros are as they should be.
     let gains = layers.values().any(|layer| layer.gains());
     if !form.pairs.is_empty() && !something && gains && !manifest.corrects_nothing() {
         findings.problem(format!(
@@ -50,7 +50,7 @@ pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings
     }
 }
 
-/// What a manifest says of a pair.
+/// What a manifest says of one pair.
 struct SaidOfPair<'a> {
     file: &'a str,
     name: &'a str,
@@ -88,7 +88,7 @@ impl SaidOfPair<'_> {
     }
 }
 
-/// qera's corrections are applied as they are.
+/// Checks that PEFT scales no pair, since qera's corrections are applied as they are.
 pub(crate) fn check_scales(config: &PeftConfig, form: &FormPairs, findings: &mut Findings) {
     for name in form.pairs.keys() {
         let scale = config.scale_of(name);
@@ -100,7 +100,7 @@ pub(crate) fn check_scales(config: &PeftConfig, form: &FormPairs, findings: &mut
     }
 }
 
-/// What zeros mean in an adapter that does not say why it has some.
+/// Judges zeros in an adapter that does not say why it has some.
 pub(crate) fn check_zeros(form: &FormPairs, findings: &mut Findings) {
     let FormPairs { file, pairs, .. } = form;
     for (name, pair) in pairs.iter().filter(|(_, pair)| pair.is_zero()) {

@@ -1,5 +1,5 @@
-//! Whether the forms of a generation have the same numbers: an engine is not to be served another
-//! correction than the next one.
+//! Checks that all forms of a generation have the same numbers, so that no engine is served another
+//! correction than the next.
 
 use core::iter::zip;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::written::{FormNames, WrittenForm, WrittenPair};
 use crate::settings::publish::AdapterForm;
 
-/// A form, its files, and what was found in them.
+/// A form with its opened files, and what was found in them.
 struct OpenedForm<'f> {
     form: AdapterForm,
     files: WrittenForm,
@@ -18,7 +18,8 @@ struct OpenedForm<'f> {
 }
 
 impl OpenedForm<'_> {
-    /// The numbers of a layer; none where they cannot be read, or are not as many as the layer has.
+    /// The numbers of a layer; `None` where they cannot be read, or are fewer or more than the
+    /// layer has.
     fn pair(&self, layer: &LayerClaim) -> Option<WrittenPair> {
         let found = self.found.pairs.get(layer.name_in(self.form)?)?;
         let own = [found.in_features, found.out_features];
@@ -34,8 +35,8 @@ impl OpenedForm<'_> {
     }
 }
 
-/// Holds every form of a folder against the first, layer by layer. What cannot be read is said
-/// where the form is looked at.
+/// Compares every form of a folder with the first one, layer by layer. What cannot be read is told
+/// by the check of that form.
 pub(crate) fn check_equal<'f>(
     folder: &Path,
     forms: impl Iterator<Item = &'f FormPairs>,
@@ -68,7 +69,7 @@ pub(crate) fn check_equal<'f>(
     }
 }
 
-/// Whether two pairs are the same but for zeros that pad one of them.
+/// Whether two pairs are equal, apart from zeros that pad one of them.
 fn is_same(one: &WrittenPair, two: &WrittenPair) -> bool {
     let rank = one.rank.max(two.rank);
     let widths = [one, two].map(|of| [of.in_features, of.out_features]);

@@ -1,5 +1,5 @@
-//! The pairs of an adapter: that each is whole, of one rank, of a type that engines read, finite,
-//! and as large as the configuration says.
+//! Checks PEFT's pairs: each is whole, of one rank, of a type that engines read, finite, and as
+//! large as the configuration says.
 
 use crate::formats::peft::config::PeftConfig;
 use crate::formats::peft::tensors::{LoraPair, factor_name};
@@ -9,7 +9,7 @@ use crate::publish::check::findings::Findings;
 use crate::publish::check::form_pairs::{CheckedPair, FormPairs};
 use crate::settings::publish::AdapterForm;
 
-/// Looks at every pair of PEFT's files; none where they have no tensors.
+/// Checks every pair in PEFT's files; `None` where these have no tensors.
 pub(crate) fn check_factors(folder: &AdapterFolder, findings: &mut Findings) -> Option<FormPairs> {
     let tensors = folder.tensors.as_ref()?;
     let mut checked = FormPairs::new(AdapterForm::Peft, TENSORS.into());

@@ -1,4 +1,4 @@
-//! What a check found: problems, what it could not look at, and what it looked at.
+//! The findings of a check: problems, notes, what was not looked at, and what was.
 
 use core::fmt::Write as _;
 
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 use crate::observe::reporter::printable;
 use crate::observe::run_events::GenerationRejected;
 
-/// Problems that are kept; the rest is only counted.
+/// How many problems are kept. Further ones are only counted.
 const PROBLEMS_MAX: usize = 100;
 
 /// What a check found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// The first of the problems.
+    /// The first problems.
     problems: Vec<String>,
-    /// How many there are.
+    /// The number of all problems.
     count: usize,
-    /// What is worth knowing, and not wrong.
+    /// Notes: worth knowing, and not wrong.
     notes: Vec<String>,
     /// What was not looked at, or not understood.
     unchecked: Vec<String>,
-    /// What was looked at.
+    /// A description of what was looked at.
     subject: String,
 }
 
@@ -32,7 +32,7 @@ impl Findings {
         self.count == 0
     }
 
-    /// Something is wrong.
+    /// Enters a problem.
     pub(crate) fn problem(&mut self, message: String) {
         self.count += 1;
         if self.problems.len() < PROBLEMS_MAX {
@@ -40,12 +40,12 @@ impl Findings {
         }
     }
 
-    /// Something is worth knowing.
+    /// Enters a note.
     pub(crate) fn note(&mut self, message: String) {
         self.notes.push(message);
     }
 
-    /// Something was not looked at.
+    /// Enters something that was not looked at.
     pub(crate) fn not_checked(&mut self, message: String) {
         self.unchecked.push(message);
     }
@@ -56,12 +56,12 @@ impl Findings {
         self.count
     }
 
-    /// What was looked at, for the last line.
+    /// Describes what was looked at, for the last line.
     pub(crate) fn describe(&mut self, subject: String) {
         self.subject = subject;
     }
 
-    /// As the event of a generation that is not published.
+    /// The event of a generation that is not published because of these findings.
     #[must_use]
     pub(crate) fn rejecting(self, generation: u64) -> GenerationRejected {
         GenerationRejected {
@@ -71,7 +71,7 @@ impl Findings {
         }
     }
 
-    /// For a person: a problem a line, then what is said beside, then the verdict.
+    /// The findings for a person: one problem a line, then notes, then the verdict.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -103,7 +103,7 @@ impl Findings {
         text
     }
 
-    /// The same for programs.
+    /// The findings for programs.
     #[must_use]
     pub(crate) fn json(&self) -> Value {
         json!({

@@ -1,4 +1,4 @@
-//! The pairs of an adapter in one of its forms: by the names that the form has for the layers.
+//! The pairs of an adapter in one of its forms, under the names that this form has for the layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::publish::check::manifest_claims::{LayerClaim, ManifestClaims};
 use crate::publish::written::{UnreadPair, WrittenPair};
 use crate::settings::publish::AdapterForm;
 
-/// A module's correction, as the file has it.
+/// A module's correction, without its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckedPair {
     /// Columns of A.
@@ -33,18 +33,18 @@ impl CheckedPair {
 /// What was found in the files of a form.
 #[derive(Debug)]
 pub(crate) struct FormPairs {
-    /// The form.
+    /// Which form it is.
     pub(crate) form: AdapterForm,
-    /// What messages call the file with the tensors.
+    /// The name of the tensors' file in messages.
     pub(crate) file: String,
-    /// Names that have a tensor, whole pairs or not.
+    /// Names that have a tensor, be the pair whole or not.
     pub(crate) with_tensors: BTreeSet<String>,
-    /// Those that are whole.
+    /// The whole pairs, by name.
     pub(crate) pairs: BTreeMap<String, CheckedPair>,
 }
 
 impl FormPairs {
-    /// Of files that were not looked into yet.
+    /// The pairs of files that were not looked into yet.
     #[must_use]
     pub(crate) fn new(form: AdapterForm, file: String) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl FormPairs {
         }
     }
 
-    /// Enters what was read under a name.
+    /// Enters a pair, or why it could not be read.
     pub(crate) fn enter(
         &mut self,
         name: &str,
@@ -74,7 +74,7 @@ impl FormPairs {
         }
     }
 
-    /// The layers of a manifest by the names that this form has for them.
+    /// A manifest's layers, under the names that this form has for them.
     #[must_use]
     pub(crate) fn layers_of<'m>(
         &self,
@@ -85,7 +85,8 @@ impl FormPairs {
         named.collect()
     }
 
-    /// The pairs by the names of the class that serves the model, as far as a manifest knows them.
+    /// The pairs under the names of the class that serves the model, for layers that the manifest
+    /// knows.
     #[must_use]
     pub(crate) fn served(&self, manifest: &ManifestClaims) -> BTreeMap<String, CheckedPair> {
         let layers = self.layers_of(manifest);
@@ -98,7 +99,7 @@ impl FormPairs {
 }
 
 impl CheckedPair {
-    /// Of the numbers of a pair.
+    /// The description of a pair with these numbers.
     #[must_use]
     pub(crate) fn of(pair: &WrittenPair) -> Self {
         let is_zero = |values: &[f32]| values.iter().all(|value| value.abs() <= 0.0);

@@ -1,5 +1,5 @@
-//! The forms of an adapter side by side: what the manifest says of each, whether they have the same
-//! numbers, and whether they fit the model.
+//! Checks the forms of an adapter side by side: against the manifest, against each other, and
+//! against the model.
 
 use std::collections::BTreeMap;
 
@@ -18,24 +18,24 @@ use crate::publish::check::served_names::ServedNames;
 use crate::publish::manifest_seal::MANIFEST;
 use crate::settings::publish::AdapterForm;
 
-/// What was found of each form; none where it is not there, or has no file of tensors.
+/// The pairs of each form; `None` where the form is not there, or has no file of tensors.
 #[derive(Debug)]
 pub(crate) struct Forms {
-    /// PEFT's.
+    /// The pairs of PEFT's form.
     pub(crate) peft: Option<FormPairs>,
-    /// A GGUF.
+    /// The pairs of the GGUF.
     pub(crate) gguf: Option<FormPairs>,
-    /// mlx-lm's.
+    /// The pairs of mlx-lm's form.
     pub(crate) mlx: Option<FormPairs>,
 }
 
 impl Forms {
-    /// Those that were looked into.
+    /// The forms that were looked into.
     pub(crate) fn all(&self) -> impl Iterator<Item = &FormPairs> {
         [&self.peft, &self.gguf, &self.mlx].into_iter().flatten()
     }
 
-    /// Holds each against the manifest, where there is one, and all against each other.
+    /// Compares each form with the manifest, if there is one, and all forms with each other.
     pub(crate) fn check_claims(&self, folder: &AdapterFolder, findings: &mut Findings) {
         let Some(manifest) = &folder.manifest else {
             self.all().for_each(|form| check_zeros(form, findings));
@@ -65,7 +65,7 @@ impl Forms {
         check_equal(&folder.folder, self.all(), manifest, findings);
     }
 
-    /// Holds shapes against those of the model, and the model against the manifest.
+    /// Compares the shapes with those of the model, and the model with the manifest.
     pub(crate) fn check_on_model(
         &self,
         folder: &AdapterFolder,
@@ -78,9 +78,9 @@ impl Forms {
         let of_layers = || manifest.is_some_and(|of| of.layers.iter().any(|l| l.transposed));
         let config = folder.config.as_ref();
         let transposed = config.map_or_else(of_layers, |of| of.transposed);
-        // A GGUF's tensors lie one way, Conv1D's too.
+        // The tensors of a GGUF all lie one way, also those of Conv1D.
         let layout = Layout::of(transposed && !model.is_gguf(), manifest);
-        // A GGUF adapter without a manifest is held against a GGUF by the names of that.
+        // A GGUF adapter without a manifest is compared with a model's GGUF by tensor names.
         let is_by_tensors =
             |form: &&FormPairs| form.form == AdapterForm::Gguf && manifest.is_none();
         let forms = self.all();
@@ -106,7 +106,7 @@ impl Forms {
         }
     }
 
-    /// What was looked at.
+    /// A description of what was looked at.
     #[must_use]
     pub(crate) fn describe(&self, folder: &AdapterFolder, on: &str) -> String {
         let layers = self.all().map(|form| form.pairs.len()).max();
@@ -126,8 +126,8 @@ impl Forms {
     }
 }
 
-/// The pairs of an adapter of others whose names the model has, too; what each form calls a layer
-/// is known of qera's only.
+/// Pairs of a foreign adapter whose names the model has. Only of qera's adapters it is known what
+/// each form calls a layer.
 fn of_same_name(
     form: &FormPairs,
     model: &ServedModel,

@@ -1,5 +1,5 @@
-//! Whether a GGUF is a base of qera's, and the one that was written: a bit that is another one is
-//! W~ too, and no sample of a few rows finds it.
+//! Checks a GGUF that is one of qera's bases by its digest: a flipped bit gives another valid W~,
+//! which no sample of a few rows would find.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::publish::check::served_model::ServedModel;
 use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::GGUF_FILE;
 
-/// The file of a base that is a GGUF, where its folder is meant; any other path as it is.
+/// The GGUF in a base's folder, where that folder was given; any other path as it is.
 #[must_use]
 pub(crate) fn file_of_base(path: &Path) -> PathBuf {
     let record = || record_in(path).filter(|record| record.gguf.is_some());
@@ -21,8 +21,9 @@ pub(crate) fn file_of_base(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a GGUF is a base of qera's: its record lies beside it, or the manifest of an adapter
-/// knows one. To an adapter that corrects what was given it is such a file, whoever made it.
+/// Whether a GGUF is one of qera's bases, because its record lies beside it or the adapter's
+/// manifest names it. For an adapter that corrects a given file, a GGUF is that file, whoever made
+/// it.
 #[must_use]
 pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let beside = || record_in(path.parent()?).filter(|record| record.gguf.is_some());
@@ -31,13 +32,13 @@ pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> boo
     !corrects_given && is_gguf(path) && (is_said || beside().is_some())
 }
 
-/// One that cannot be read is said to be so when the model is opened.
+/// The record in a folder. A record that cannot be read is told when the model is opened.
 fn record_in(folder: &Path) -> Option<BaseRecord> {
     let bytes = read_if_there(&folder.join(RECORD)).ok()??;
     BaseRecord::parse(&bytes).ok()
 }
 
-/// Reads such a file whole; nothing is said of another model.
+/// Reads one of qera's GGUF bases whole and compares its digest. Other models are not looked at.
 pub(crate) fn check_gguf_base(
     model: &ServedModel,
     manifest: &ManifestClaims,

@@ -1,4 +1,4 @@
-//! A GGUF adapter: what llama.cpp would refuse of it, and whether it fits a model's GGUF.
+//! Checks a GGUF adapter: whether llama.cpp would refuse it, and whether it fits a model's GGUF.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::weights::gguf::file::GgufModel;
 use crate::weights::gguf::layer_names::place_by_config;
 use crate::weights::gguf::rows::RowOrder;
 
-/// What says of which kind a Hugging Face folder is.
+/// The file that says of which kind a Hugging Face folder is.
 const CONFIG: &str = "config.json";
 
-/// Looks at every pair, in the rows' order that a manifest says.
+/// Checks every pair, with rows in the order that the manifest gives.
 pub(crate) fn check_gguf(
     name: &str,
     file: &GgufFile,
@@ -63,7 +63,7 @@ fn checked(LookedThroughPair { a, b }: LookedThroughPair) -> CheckedPair {
     }
 }
 
-/// Holds it against the GGUF of the model that it is served on.
+/// Compares the adapter with the GGUF of the model that it is served on.
 pub(crate) fn check_on_gguf(
     file: &GgufFile,
     found: &FormPairs,
@@ -104,8 +104,8 @@ pub(crate) fn check_on_gguf(
     }
 }
 
-/// Holds the places that a manifest says of a GGUF adapter against those that a converter would
-/// give by the config.json of the folder that is served.
+/// Compares the tensor names and row orders that a manifest gives for a GGUF adapter with those
+/// that a converter would derive from the served folder's config.json.
 pub(crate) fn check_on_config(
     found: &FormPairs,
     folder: &Path,
@@ -136,7 +136,7 @@ pub(crate) fn check_on_config(
     }
 }
 
-/// Opens the GGUF of a model; why it was not looked at where it is of no known kind.
+/// Opens a model's GGUF. Where it is of no known kind, notes why it was not looked at.
 pub(crate) fn open_model(path: &Path, findings: &mut Findings) -> Option<GgufModel> {
     match GgufModel::open(path, &[]) {
         Ok(model) => Some(model),

@@ -1,5 +1,4 @@
-//! Whether a GGUF, or a folder that another program packed, is the one whose weights an adapter
-//! corrects.
+//! Checks that a given GGUF or packed folder is the one whose weights an adapter corrects.
 
 use std::path::Path;
 
@@ -13,10 +12,10 @@ use crate::settings::gguf_path::is_gguf;
 use crate::weights::gguf::file::GgufModel;
 use crate::weights::packed::{PackedFolder, is_packed};
 
-/// Whether something is told by the fingerprint of all it holds: a GGUF, and of an adapter that
-/// corrects such a folder a folder that another program packed. Not a base of qera's, nor of an
-/// adapter that corrects a grid any other GGUF, such as a converter makes of `OUT/base`: whether
-/// its numbers are on that grid can be seen.
+/// Whether a model is compared by the fingerprint of all that it holds. That is so for a GGUF, and
+/// for a packed folder of another program where the adapter corrects such a folder. It is not so
+/// for qera's own bases. Nor for an adapter that corrects a grid on any other GGUF, as a converter
+/// makes of `OUT/base`: there one can see whether the numbers are on that grid.
 #[must_use]
 pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
     let of_folder = |of: &ManifestClaims| of.settings.format.is_packed();
@@ -34,7 +33,8 @@ fn fingerprint(path: &Path) -> Result<String, Fatal> {
     }
 }
 
-/// Holds an adapter of qera's against what it is served on: by its manifest, or a GGUF by its keys.
+/// Compares one of qera's adapters with what it is served on, by the manifest or by the keys of the
+/// GGUF adapter.
 pub(crate) fn check_given(
     path: &Path,
     manifest: Option<&ManifestClaims>,

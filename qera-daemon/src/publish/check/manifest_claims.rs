@@ -1,5 +1,5 @@
-//! `qera_manifest.json` as the check reads it: what an adapter says of itself. Of another version
-//! only what is missing is an error.
+//! The part of `qera_manifest.json` that the check reads: what an adapter says of itself. In a
+//! manifest of another version only missing fields are errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,82 +18,82 @@ use crate::weights::gguf::layer_names::GgufLayerPlace;
 /// What the manifest claims.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ManifestClaims {
-    /// What the adapter belongs to.
+    /// Fingerprints of what the adapter belongs to.
     pub(crate) fingerprints: Fingerprints,
-    /// How it was made.
+    /// How the adapter was made.
     pub(crate) settings: ClaimedSettings,
-    /// The file that it corrects, where W~ was given.
+    /// The file that the adapter corrects, where W~ was given.
     #[serde(default)]
     pub(crate) quantized: Option<ClaimedFile>,
-    /// The base that is a GGUF, where there is one.
+    /// The GGUF base, where there is one.
     #[serde(default)]
     pub(crate) gguf_base: Option<ClaimedGguf>,
-    /// What serves it.
+    /// The class that serves the adapter.
     #[serde(default)]
     pub(crate) serving: ClaimedServing,
-    /// In which forms the adapter is written.
+    /// The forms in which the adapter is written.
     #[serde(default = "peft_alone")]
     pub(crate) forms: BTreeSet<AdapterForm>,
     /// Every layer that was selected.
     pub(crate) layers: Vec<LayerClaim>,
-    /// The number of the generation; none of programs that sealed nothing.
+    /// The generation's number; `None` in manifests from before there were seals.
     #[serde(default)]
     pub(crate) generation: Option<u64>,
-    /// What the files beside it hold.
+    /// What the files beside the manifest hold.
     #[serde(default)]
     pub(crate) files: Digests,
-    /// What the files of bases hold, by their folders.
+    /// What the files of the bases hold, by the bases' folders.
     #[serde(default)]
     pub(crate) bases: BTreeMap<String, BaseFiles>,
 }
 
-/// The file that it corrects.
+/// The file that an adapter corrects.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ClaimedFile {
-    /// As it was given.
+    /// The file's path as it was given.
     pub(crate) path: String,
 }
 
-/// The base that is a GGUF.
+/// A GGUF base.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ClaimedGguf {
     /// BLAKE3 of the file.
     pub(crate) blake3: String,
 }
 
-/// What serves it.
+/// The class that serves an adapter.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ClaimedServing {
-    /// Modules of the base that the class has not, with all beneath them.
+    /// Modules of the base that this class does not have, with everything beneath them.
     #[serde(default)]
     outside: Vec<String>,
 }
 
-/// How it was made.
+/// How an adapter was made.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ClaimedSettings {
     /// Method name.
     pub(crate) method: String,
-    /// What the weights beneath it are stored in.
+    /// What the corrected weights are stored in.
     #[serde(flatten)]
     pub(crate) format: WeightFormat,
-    /// How W~ was rounded; none where that was to nearest.
+    /// How W~ was rounded; `None` for nearest rounding.
     #[serde(default)]
     pub(crate) rounding: Option<RoundingChoice>,
 }
 
-/// A layer.
+/// What a manifest says of a layer.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct LayerClaim {
-    /// Its name in the checkpoint and the base.
+    /// The layer's name in the checkpoint and in the base.
     pub(crate) name: String,
-    /// Its name in the model that is served, where that is another.
+    /// The layer's name in the model that is served, where it differs.
     #[serde(default)]
     served_as: Option<String>,
-    /// Its place in a GGUF adapter, where one is written.
+    /// The layer's place in the GGUF adapter, where one is written.
     #[serde(default)]
     pub(crate) gguf: Option<GgufLayerPlace>,
-    /// Its name in mlx-lm, where its files are written.
+    /// The layer's name in mlx-lm, where its files are written.
     #[serde(default)]
     pub(crate) mlx: Option<String>,
     /// Whether its weight is stored [in_features, out_features].
@@ -107,15 +107,15 @@ pub(crate) struct LayerClaim {
     pub(crate) status: String,
     /// Rank that is used.
     pub(crate) rank_used: usize,
-    /// Its output error; none where an imatrix stands in for rows.
+    /// The layer's output error; `None` where an imatrix stands in for rows.
     #[serde(default)]
     pub(crate) error: ErrorClaim,
-    /// Its diagonal error, where one does.
+    /// The layer's diagonal error, where an imatrix stands in for rows.
     #[serde(default)]
     pub(crate) diagonal_error: Option<ErrorClaim>,
 }
 
-/// A layer's error; null where it is no finite number.
+/// A layer's error; a field is null where it is not finite.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ErrorClaim {
     without: Option<f64>,
@@ -123,15 +123,15 @@ pub(crate) struct ErrorClaim {
 }
 
 impl ManifestClaims {
-    /// Reads it.
+    /// Reads the claims of a manifest.
     ///
     /// # Errors
-    /// What is no manifest about it.
+    /// Why the bytes are no manifest.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
 
-    /// The layers by the names that the adapter has for them.
+    /// The layers under the adapter's names for them.
     #[must_use]
     pub(crate) fn by_served_name(&self) -> BTreeMap<&str, &LayerClaim> {
         self.layers.iter().map(|l| (l.served_as(), l)).collect()
@@ -145,7 +145,7 @@ impl ManifestClaims {
 }
 
 impl ClaimedServing {
-    /// Whether the class has this module of the base.
+    /// Whether this class has a module of the base.
     #[must_use]
     pub(crate) fn has(&self, module: &str) -> bool {
         let mut outside = self.outside.iter();
@@ -154,13 +154,13 @@ impl ClaimedServing {
 }
 
 impl LayerClaim {
-    /// The adapter's name for it.
+    /// The adapter's name for the layer.
     #[must_use]
     pub(crate) fn served_as(&self) -> &str {
         self.served_as.as_deref().unwrap_or(&self.name)
     }
 
-    /// What a form has as its name; none where it was not written in that form.
+    /// The layer's name in this form; `None` where that form was not written.
     #[must_use]
     pub(crate) fn name_in(&self, form: AdapterForm) -> Option<&str> {
         match form {
@@ -176,11 +176,11 @@ impl LayerClaim {
         ["solved", "imatrix", "nothing-to-correct"].contains(&self.status.as_str())
     }
 
-    /// Whether its correction is said to take something off the error.
+    /// Whether the manifest says that the correction takes something off the error.
     #[must_use]
     pub(crate) fn gains(&self) -> bool {
         let ErrorClaim { without, with } = self.diagonal_error.as_ref().unwrap_or(&self.error);
-        // An error that is not finite is no reason to be zero.
+        // An error that is not finite does not excuse zeros.
         let gain = without
             .zip(*with)
             .is_none_or(|(without, with)| without > with);

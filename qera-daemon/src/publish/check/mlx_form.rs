@@ -1,4 +1,5 @@
-//! An adapter in mlx-lm's form: what would fail there, and what would be left out without a word.
+//! Checks an adapter in mlx-lm's form: what would fail there, and what mlx-lm would silently leave
+//! out.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::publish::check::manifest_claims::ManifestClaims;
 use crate::publish::written::tensor_file::MlxFile;
 use crate::settings::publish::AdapterForm;
 
-/// Looks at every pair of a folder, which messages call so.
+/// Checks every pair of a folder; `called` is its name in messages.
 pub(crate) fn check_mlx(
     called: &str,
     folder: &Path,
@@ -51,7 +52,7 @@ pub(crate) fn check_mlx(
     found
 }
 
-/// qera's corrections are applied as they are.
+/// Checks that mlx-lm scales no pair, since qera's corrections are applied as they are.
 fn check_scale(
     file: &str,
     config: &MlxConfig,
@@ -66,11 +67,11 @@ fn check_scale(
     }
 }
 
-/// Ranks, and that every module with tensors gets them.
+/// Checks the rank, and that mlx-lm will give its tensors to every module that has some.
 fn check_config(file: &str, config: &MlxConfig, found: &FormPairs, findings: &mut Findings) {
     let blocks = found.with_tensors.iter().filter_map(|m| block_path(m));
     let last = blocks.map(|of| of.block).max();
-    // No fewer than these are there; where it is more, fewer are reached.
+    // The model has at least this many blocks. If it has more, `num_layers` reaches fewer of these.
     let blocks = last.map(|last| last.saturating_add(1));
     for (module, pair) in &found.pairs {
         if let Some(rank) = config.rank.filter(|&rank| rank != pair.rank) {

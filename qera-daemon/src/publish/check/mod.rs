@@ -1,7 +1,7 @@
-//! The check of an adapter's files: before `current` is switched to a generation, and by `verify`
-//! for anyone. Configuration and tensors agree, every target is in the model with the right shape,
-//! fingerprints fit, no factor is zero without a reason. Every problem is named, not only the
-//! first; what is not looked at is said.
+//! The check of an adapter's files. It runs before `current` is switched to a generation, and in
+//! `verify` for anyone. It checks that configuration and tensors agree, that every target is in the
+//! model with the right shape, that fingerprints fit, and that no factor is zero without a reason.
+//! Every problem is named, not only the first, and so is what was not looked at.
 
 pub(crate) mod adapter_folder;
 pub(crate) mod base_files;
@@ -52,21 +52,21 @@ use crate::settings::publish::{AdapterForm, BaseForm};
 use crate::weights::Weights;
 use crate::weights::gguf::file::GgufModel;
 
-/// The model that an adapter is held against.
+/// The model that an adapter is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum HeldAgainst<'a> {
-    /// The one in this folder, whatever became of it.
+    /// The model in this folder, whatever happened to it since.
     Folder(&'a Path),
-    /// The one in this folder, which the run itself wrote or found whole: large files are not read
+    /// The model in this folder, which this run wrote or found whole: large files are not read
     /// again for each generation.
     Own(&'a Path),
-    /// The checkpoint of the run, where the base is elsewhere.
+    /// The run's checkpoint, where the base is elsewhere.
     Run(&'a Weights),
-    /// The one that the adapter names, or that lies beside it.
+    /// The model that the adapter names, or that lies beside it.
     Named,
 }
 
-/// Checks the adapter in a folder, or in a GGUF.
+/// Checks the adapter in a folder, or a GGUF adapter.
 #[must_use]
 pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     let mut findings = Findings::default();
@@ -116,7 +116,7 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
     findings
 }
 
-/// Whether PEFT's configuration means the modules that have tensors.
+/// Checks that PEFT's configuration targets exactly the modules that have tensors.
 fn check_peft_targets(
     folder: &AdapterFolder,
     model: Option<&ServedModel>,
@@ -150,13 +150,13 @@ fn open_gguf(folder: &AdapterFolder, findings: &mut Findings) -> Option<GgufFile
     }
 }
 
-/// What the adapter is held against.
+/// The model that the adapter is checked against, opened.
 enum Held {
     /// A model's folder, or the checkpoint of the run.
     Model(Box<ServedModel>),
-    /// A GGUF or a packed folder, which its fingerprint tells.
+    /// A GGUF or a packed folder, which is told by its fingerprint.
     File(PathBuf),
-    /// Nothing that is there.
+    /// No model is there.
     Nothing,
 }
 
@@ -168,7 +168,7 @@ impl Held {
         }
     }
 
-    /// The GGUF of the model, unless the run has it open.
+    /// Opens the GGUF of the model, unless the run has opened it.
     fn open_gguf(&self, against: HeldAgainst<'_>, findings: &mut Findings) -> Option<GgufModel> {
         let path = match self {
             Self::File(path) => path,
@@ -188,7 +188,7 @@ impl Held {
     }
 }
 
-/// The model; one that cannot be opened is a problem.
+/// Opens the model. One that cannot be opened is a problem.
 fn held(
     folder: &AdapterFolder,
     keys: OwnKeys<'_>,
@@ -221,7 +221,7 @@ fn held(
     }
 }
 
-/// The base that the configuration names, or OUT/base of OUT/generations/N.
+/// The base that the configuration names, or else OUT/base of OUT/generations/N.
 fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf> {
     let config = folder.config.as_ref();
     let named = config.and_then(|config| config.base_model.as_deref());
@@ -230,7 +230,7 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
         let is_published = generations.file_name()? == "generations";
         is_published.then(|| generations.parent().map(Path::to_path_buf))?
     });
-    // As a run prefers them.
+    // In the order in which a run prefers them.
     let forms = BaseForm::ALL.into_iter().rev();
     let beside = forms.filter_map(|form| Some(form.served(beside.as_ref()?)));
     let mut candidates = named.map(PathBuf::from).into_iter().chain(beside);
@@ -274,23 +274,23 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     None
 }
 
-/// The base that an adapter is served on where nobody names one: as [`check`] finds it.
+/// The base that an adapter is served on where nobody names one; found as [`check`] finds it.
 #[must_use]
 pub(crate) fn served_base(path: &Path) -> Option<PathBuf> {
-    // What is wrong with the files is said by the check itself.
+    // The check itself tells what is wrong with the files.
     let mut unsaid = Findings::default();
     let folder = AdapterFolder::open(path, &mut unsaid);
     named_base(&folder, &mut unsaid)
 }
 
-/// The modules that have a tensor.
+/// The modules that have a tensor in PEFT's file.
 fn with_tensors(folder: &AdapterFolder) -> BTreeSet<&str> {
     let tensors = folder.tensors.iter();
     let names = tensors.flat_map(|tensors| tensors.pairs.keys());
     names.map(String::as_str).collect()
 }
 
-/// The modules of the model; without it those that the adapter itself knows of.
+/// The modules of the model; without a model, those that the adapter itself names.
 fn known_modules(
     folder: &AdapterFolder,
     model: Option<&ServedModel>,
@@ -302,7 +302,7 @@ fn known_modules(
         let modules = modules.filter(|module| serving.is_none_or(|of| of.has(module)));
         let mut known: BTreeSet<_> = modules.map(|module| names.served(module)).collect();
         if let Some(manifest) = folder.manifest.as_ref().filter(|_| model.is_gguf()) {
-            // A GGUF has one name for what checkpoints have under several beginnings.
+            // A GGUF has one name for modules that checkpoints have under several prefixes.
             let is_there = |layer: &&LayerClaim| {
                 let weight = model.weight(&layer.name);
                 matches!(weight, ServedWeight::Stored(_))

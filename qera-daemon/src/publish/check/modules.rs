@@ -1,8 +1,8 @@
-//! The modules of a model, as the names of its tensors tell them.
+//! The modules of a model, read off the names of its tensors.
 
 use std::collections::BTreeSet;
 
-/// Every module that a tensor lies in: a tensor `a.b.weight` makes `a` and `a.b`.
+/// Every module that contains a tensor: the tensor `a.b.weight` gives `a` and `a.b`.
 #[must_use]
 pub(crate) fn modules_of<'t>(tensors: impl Iterator<Item = &'t str>) -> BTreeSet<&'t str> {
     let beginnings = |name: &'t str| name.match_indices('.').map(move |(dot, _)| &name[..dot]);

@@ -1,5 +1,5 @@
-//! What a GGUF adapter of qera's says of itself, in keys of its own: a file that was taken from its
-//! generation belongs on one model all the same.
+//! The keys that qera writes into its GGUF adapters. By these, a file that was taken out of its
+//! generation can still be told from one for another model.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::publish::check::served_model::ServedModel;
 use crate::publish::manifest::Fingerprints;
 use crate::publish::manifest_seal::MANIFEST;
 
-/// The keys of a file.
+/// qera's own keys in a GGUF adapter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnKeys<'a> {
-    /// What messages call the file.
+    /// The file's name in messages.
     pub(crate) file: &'a str,
-    /// What they say, by what they name.
+    /// The keys' values, by what they are about.
     pub(crate) said: &'a BTreeMap<&'static str, String>,
 }
 
@@ -38,8 +38,8 @@ impl OwnKeys<'_> {
         self.said.get(name).map(String::as_str)
     }
 
-    /// Holds them against the manifest of the generation that the file lies in, else against the
-    /// model that it is served on.
+    /// Compares the keys with the manifest of the generation that the file lies in, or else with
+    /// the model that it is served on.
     pub(crate) fn check(
         &self,
         manifest: Option<&ManifestClaims>,
@@ -114,7 +114,7 @@ impl OwnKeys<'_> {
             ("base", Some(base.as_str())),
         ];
         for (name, found) in held {
-            // An adapter that was published when there was no base has no fingerprint of one.
+            // An adapter that was published without a base has no fingerprint of one.
             let own = self.of(name);
             if own != found && !(name == "base" && own.is_none()) {
                 let none = "none";

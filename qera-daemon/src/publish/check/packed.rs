@@ -1,5 +1,5 @@
-//! Whether the files of a packed base are those that were written: a code that is another one is a
-//! level, too, and no sample of a few rows finds it.
+//! Checks a packed base by its digest: a changed code is another valid level, which no sample of a
+//! few rows would find.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::publish::check::findings::Findings;
 use crate::publish::check::served_model::{ServedModel, ServedWeight};
 use crate::publish::packed_base::layout::ignored;
 
-/// Characters of a value that a message repeats.
+/// How many characters of a value a message repeats.
 const SAID: usize = 200;
 
-/// Reads a packed base whole; nothing is said of another model.
+/// Reads a packed base whole and compares its digest. Other models are not looked at.
 pub(crate) fn check_packed(model: &ServedModel, findings: &mut Findings) {
     let path = model.path.display();
     let Some(packed) = model.record().and_then(|record| record.packed.as_ref()) else {
@@ -47,7 +47,7 @@ pub(crate) fn check_packed(model: &ServedModel, findings: &mut Findings) {
     }
 }
 
-/// What a configuration says that it should not, field by field.
+/// How a configuration differs from the expected one, field by field.
 fn differences(path: &str, found: &Value, expected: &Value) -> Vec<String> {
     let (Some(fields), Some(should)) = (found.as_object(), expected.as_object()) else {
         return list_differences(path, found, expected);
@@ -67,7 +67,7 @@ fn differences(path: &str, found: &Value, expected: &Value) -> Vec<String> {
     inside.collect()
 }
 
-/// Of what is no object: names that a list has too many or too few, in whatever order.
+/// How two lists of names differ, whatever their order: names too many and names missing.
 fn list_differences(path: &str, found: &Value, expected: &Value) -> Vec<String> {
     let (Some(list), Some(should)) = (found.as_array(), expected.as_array()) else {
         let said = || format!("{path} is {}, {expected} is expected", brief(found));
@@ -80,7 +80,7 @@ fn list_differences(path: &str, found: &Value, expected: &Value) -> Vec<String> 
     more.chain(less).collect()
 }
 
-/// The beginning of a value: whoever changed it may have written anything.
+/// The beginning of a value, since whoever changed it may have written anything.
 fn brief(value: &Value) -> String {
     value.to_string().chars().take(SAID).collect()
 }

@@ -1,4 +1,4 @@
-//! A weight of a packed base, read back.
+//! A weight of a packed base, decoded.
 
 use qera_core::dtype::decode_weights;
 use safetensors::Dtype;
@@ -9,10 +9,10 @@ use crate::formats::safetensors::header::float_dtype;
 use crate::publish::packed_base::record::PackedRecord;
 use crate::weights::checkpoint::{Checkpoint, Tensor};
 
-/// A module's tensors.
+/// The packed tensors of a module.
 #[derive(Debug)]
 pub(crate) struct ServedCodes<'a> {
-    /// Its shape.
+    /// The weight's shape.
     pub(crate) shape: PackShape,
     bits: u32,
     group_size: usize,
@@ -22,7 +22,7 @@ pub(crate) struct ServedCodes<'a> {
 }
 
 impl<'a> ServedCodes<'a> {
-    /// That of a module; `None` where its tensors are missing or not as the record says.
+    /// The tensors of a module; `None` where some are missing, or differ from what the record says.
     #[must_use]
     pub(crate) fn of(
         checkpoint: &'a Checkpoint,
@@ -57,7 +57,7 @@ impl<'a> ServedCodes<'a> {
         })
     }
 
-    /// The first numbers of a row.
+    /// Decodes the first numbers of a row.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
         let width = self.codes.len() / self.shape.out_features;
         let groups = self.shape.in_features / self.group_size;
@@ -88,7 +88,7 @@ impl<'a> ServedCodes<'a> {
     }
 }
 
-/// Rows and words of each.
+/// How many rows there are, and how many words each takes.
 struct PackedRows {
     rows: usize,
     columns: usize,

@@ -1,5 +1,5 @@
-//! A GGUF that is served: its tensors by the names of the Hugging Face class, and rows of them in
-//! that class's order.
+//! A GGUF that is served, seen through the Hugging Face class: tensors have its names, and rows its
+//! order.
 
 use std::path::Path;
 
@@ -13,23 +13,23 @@ use crate::weights::gguf::file::{GgufModel, GgufTensor};
 use crate::weights::gguf::rows::RowOrder;
 use crate::weights::layers::{module_of, tensor_of};
 
-/// A GGUF.
+/// A GGUF with its kind's names and row orders.
 #[derive(Debug)]
 pub(crate) struct ServedGguf {
     model: GgufModel,
 }
 
-/// A tensor of it.
+/// A tensor of the GGUF.
 #[derive(Debug)]
 pub(crate) struct ServedTensor<'a> {
-    /// The Hugging Face class's name; its own where that class has none.
+    /// The tensor's name in the Hugging Face class; its own name where that class has none.
     pub(crate) name: String,
-    /// Where it lies.
+    /// The tensor's entry in the GGUF.
     pub(crate) tensor: &'a GgufTensor,
 }
 
 impl ServedGguf {
-    /// Opens it; only the header is read.
+    /// Opens a GGUF; only its header is read.
     ///
     /// # Errors
     /// As for [`GgufModel::open`].
@@ -38,7 +38,7 @@ impl ServedGguf {
         Ok(Self { model })
     }
 
-    /// Its tensors.
+    /// The tensors of the GGUF.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = ServedTensor<'_>> {
         let tensors = self.model.tensors.iter();
         tensors.map(|(name, tensor)| ServedTensor {
@@ -47,8 +47,8 @@ impl ServedGguf {
         })
     }
 
-    /// What [`tensors`](Self::tensors) call the weight of a module, which a checkpoint may have
-    /// under another beginning, or as its output layer.
+    /// The name under which [`tensors`](Self::tensors) has the weight of a module. A checkpoint may
+    /// have it under another prefix, or as its output layer.
     #[must_use]
     pub(crate) fn name_of_weight(&self, module: &str) -> String {
         let family = self.model.family;
@@ -59,13 +59,13 @@ impl ServedGguf {
         tensor.map_or_else(|| tensor_of(module), |of| name_of(&self.model, &of))
     }
 
-    /// Its files.
+    /// The mapped files of the GGUF.
     pub(crate) fn files(&self) -> &[MappedFile] {
         &self.model.parts
     }
 
-    /// The beginnings of some rows of a tensor by the class's name; `None` for what is no matrix of
-    /// a known type, whose rows are in a known order.
+    /// The first numbers of some rows of a tensor, by its Hugging Face name. `None` where it is no
+    /// matrix of a known type, or the order of its rows is unknown.
     #[must_use]
     pub(crate) fn sample(&self, name: &str, most: SampleSize) -> Option<Rows> {
         let ServedTensor { tensor, .. } = self.tensors().find(|of| of.name == name)?;

@@ -1,4 +1,4 @@
-//! The model that an adapter is served on: which modules it has, and how their weights lie.
+//! The model that an adapter is served on: which modules it has, and how their weights are stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,26 +26,27 @@ use crate::weights::layers::{module_of, tensor_of};
 pub(crate) enum ServedWeight {
     /// A tensor of floats, of this shape.
     Stored(Vec<usize>),
-    /// The module is there, and its weight is something else: quantized by others, say.
+    /// The module is there, but its weight is no tensor of floats: it was quantized by another
+    /// program, for instance.
     Packed(String),
-    /// There is no such module; where one has a name that ends so, it is this one.
+    /// There is no such module. If a module's name ends in this one, that is given.
     Missing(Option<String>),
 }
 
-/// A model.
+/// A model, opened for comparison.
 #[derive(Debug)]
 pub(crate) struct ServedModel {
-    /// Where it lies.
+    /// The model's path.
     pub(crate) path: PathBuf,
     tensors: BTreeMap<String, StoredTensor>,
-    /// The folder that is served; `None` for the checkpoint of a run, where the adapter is served
-    /// on a base that is elsewhere.
+    /// The served folder; `None` where this is the run's checkpoint, and the adapter is served on a
+    /// base elsewhere.
     folder: Option<ServedFolder>,
 }
 
 #[derive(Debug)]
 struct StoredTensor {
-    /// Its name where it is no type of numbers.
+    /// The type's name, where it is no type of numbers.
     unread: Option<String>,
     shape: Vec<usize>,
 }
@@ -56,7 +57,7 @@ struct ServedFolder {
     record: Option<BaseRecord>,
 }
 
-/// What holds the tensors of what is served.
+/// Whatever holds the served tensors.
 #[derive(Debug)]
 enum ServedFiles {
     /// A Hugging Face folder.
@@ -74,7 +75,7 @@ impl ServedFiles {
     }
 }
 
-/// How the tensors of a checkpoint lie.
+/// How the tensors of a checkpoint are stored.
 fn stored(checkpoint: &Checkpoint) -> BTreeMap<String, StoredTensor> {
     let tensors = checkpoint.tensors.iter().map(|(name, tensor)| {
         let is_read = float_dtype(tensor.dtype).is_some();
@@ -87,7 +88,7 @@ fn stored(checkpoint: &Checkpoint) -> BTreeMap<String, StoredTensor> {
     tensors.collect()
 }
 
-/// The same of a GGUF.
+/// How the tensors of a GGUF are stored.
 fn stored_in_gguf(gguf: &ServedGguf) -> BTreeMap<String, StoredTensor> {
     let tensors = gguf.tensors().map(|of| {
         let stored = StoredTensor {
@@ -100,10 +101,10 @@ fn stored_in_gguf(gguf: &ServedGguf) -> BTreeMap<String, StoredTensor> {
 }
 
 impl ServedModel {
-    /// The model in a folder, or in a GGUF; only headers are read.
+    /// Opens the model in a folder, or a GGUF; only headers are read.
     ///
     /// # Errors
-    /// [`Fatal`] for what is no checkpoint, and for a record of a base that cannot be read.
+    /// [`Fatal`] for a path that is no checkpoint, and for a base's record that cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let files = match is_gguf(path) {
             true => ServedFiles::Gguf(ServedGguf::open(path)?),
@@ -139,13 +140,13 @@ impl ServedModel {
         }
     }
 
-    /// Its modules, as the base names them.
+    /// The model's modules, by the base's names.
     #[must_use]
     pub(crate) fn modules(&self) -> BTreeSet<&str> {
         modules_of(self.tensors.keys().map(String::as_str))
     }
 
-    /// How a module's weight lies.
+    /// How the weight of a module is stored.
     #[must_use]
     pub(crate) fn weight(&self, module: &str) -> ServedWeight {
         let name = self.name_of_weight(module);
@@ -174,7 +175,7 @@ impl ServedModel {
         }
     }
 
-    /// A weight that a base of qera's packs.
+    /// The packed weight of a module, where the model is one of qera's packed bases.
     fn packed_weight(&self, module: &str) -> Option<ServedCodes<'_>> {
         let packed = self.record()?.packed.as_ref()?;
         ServedCodes::of(self.checkpoint()?, packed, module)
@@ -186,7 +187,7 @@ impl ServedModel {
         self.checkpoint()?.config.quantization()
     }
 
-    /// Modules whose weight stands there as numbers of two dimensions.
+    /// Modules whose weight is stored as a matrix of numbers.
     #[must_use]
     pub(crate) fn linear_modules(&self) -> BTreeSet<String> {
         let tensors = self.tensors.iter();
@@ -195,7 +196,7 @@ impl ServedModel {
         modules.map(str::to_owned).collect()
     }
 
-    /// BLAKE3 of a file of weights by its name; none where there is no such file.
+    /// BLAKE3 of a file beside the weights; `None` where there is no such file.
     #[must_use]
     pub(crate) fn digest_of_file(&self, path: &Path) -> Option<String> {
         let files = match &self.folder.as_ref()?.files {
@@ -213,7 +214,7 @@ impl ServedModel {
         if let Some((name, _)) = next.filter(|(name, _)| name.starts_with(&inside)) {
             return ServedWeight::Packed(format!("'{name}'"));
         }
-        // Under a shorter name, or a longer one.
+        // The module may have a shorter name, or a longer one.
         let ends = module.match_indices('.').map(|(at, _)| &module[at + 1..]);
         let shorter = ends
             .map(tensor_of)
@@ -223,13 +224,13 @@ impl ServedModel {
         ServedWeight::Missing(shorter.or_else(|| longer().cloned()))
     }
 
-    /// What the folder was made from, where it is a base of qera's.
+    /// The record, where the folder is one of qera's bases.
     #[must_use]
     pub(crate) fn record(&self) -> Option<&BaseRecord> {
         self.folder.as_ref()?.record.as_ref()
     }
 
-    /// The folder that it lies in; none for the checkpoint of a run.
+    /// The model's folder; `None` for the run's checkpoint.
     #[must_use]
     pub(crate) fn folder(&self) -> Option<&Path> {
         match &self.folder.as_ref()?.files {
@@ -238,7 +239,7 @@ impl ServedModel {
         }
     }
 
-    /// Which checkpoint the folder is.
+    /// The checkpoint's fingerprint.
     #[must_use]
     pub(crate) fn identity(&self) -> Option<String> {
         self.checkpoint().map(Checkpoint::identity)
@@ -249,22 +250,22 @@ impl ServedModel {
         self.folder.as_ref()?.files.checkpoint()
     }
 
-    /// Whether it is a GGUF that is served.
+    /// Whether the served model is a GGUF.
     #[must_use]
     pub(crate) fn is_gguf(&self) -> bool {
         let files = self.folder.as_ref().map(|of| &of.files);
         matches!(files, Some(ServedFiles::Gguf(_)))
     }
 
-    /// Whether it is the folder that is served, and not the checkpoint of a run.
+    /// Whether this is the model that is served, and not the run's checkpoint.
     #[must_use]
     pub(crate) const fn is_served(&self) -> bool {
         self.folder.is_some()
     }
 
-    /// Some rows of a module's weight as [out_features, in_features], evenly spaced, from their
-    /// beginning; `None` for what is no 2-D tensor of finite floats in a folder. `transposed`: it
-    /// is stored [in_features, out_features].
+    /// Some rows of a module's weight as [out_features, in_features], evenly spaced, each from its
+    /// beginning. `None` for anything but a 2-D tensor of finite floats in a folder. `transposed`
+    /// says that it is stored [in_features, out_features].
     #[must_use]
     pub(crate) fn sample(&self, module: &str, transposed: bool, most: SampleSize) -> Option<Rows> {
         if let ServedFiles::Gguf(gguf) = &self.folder.as_ref()?.files {
@@ -306,7 +307,7 @@ impl ServedModel {
     }
 }
 
-/// Some rows of a weight that is packed.
+/// Some rows of a packed weight, decoded.
 fn sample_of(weight: &ServedCodes<'_>, most: SampleSize) -> Rows {
     let PackShape {
         in_features,

@@ -1,24 +1,25 @@
-//! One layer's names: in the base, and in the class that serves it, whose names the adapter has.
+//! The names of layers in the base, and in the class that serves the model, whose names the adapter
+//! has.
 
 use std::collections::BTreeMap;
 
 use crate::publish::check::manifest_claims::ManifestClaims;
 use crate::settings::dotted::{before_last, join, last_part};
 
-/// Names on both sides.
+/// The names on both sides.
 #[derive(Debug, Default)]
 pub(crate) struct ServedNames {
-    /// Base's name by the served one, where they differ.
+    /// The base's name of each served name, where they differ.
     in_base: BTreeMap<String, String>,
-    /// Served name by the base's, where they differ.
+    /// The served name of each of the base's names, where they differ.
     served: BTreeMap<String, String>,
-    /// What the layers' names begin with, in the base and when they are served: for the modules
-    /// that are no layers.
+    /// The prefixes of layers' names, in the base and when served. Modules that are no layers are
+    /// translated by these.
     beginnings: BTreeMap<String, String>,
 }
 
 impl ServedNames {
-    /// As a manifest has them; without one both sides have the same.
+    /// The names that a manifest gives; without a manifest both sides have the same names.
     #[must_use]
     pub(crate) fn of(manifest: Option<&ManifestClaims>) -> Self {
         let mut names = Self::default();
@@ -33,7 +34,7 @@ impl ServedNames {
         names
     }
 
-    /// Cuts off the parts that both names end with.
+    /// Learns a prefix, by cutting off the parts in which both names end.
     fn learn(&mut self, base: &str, served: &str) {
         let (mut base, mut served) = (base, served);
         while last_part(base) == last_part(served) && !(base.is_empty() || served.is_empty()) {
@@ -44,7 +45,7 @@ impl ServedNames {
             .or_insert_with(|| served.to_owned());
     }
 
-    /// The base's name of a layer.
+    /// The base's name of a served layer.
     #[must_use]
     pub(crate) fn in_base<'n>(&'n self, served: &'n str) -> &'n str {
         self.in_base.get(served).map_or(served, String::as_str)

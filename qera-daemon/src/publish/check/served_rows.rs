@@ -1,12 +1,12 @@
-//! Some rows of a weight that is served.
+//! Sampled rows of a weight that is served.
 
-/// The beginnings of some rows of a weight.
+/// The first numbers of some rows of a weight.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    /// Length of the whole rows.
+    /// The full length of a row, in_features.
     pub(crate) in_features: usize,
-    /// Numbers of each row.
+    /// How many numbers of each row are here.
     pub(crate) width: usize,
-    /// The numbers.
+    /// The numbers, row after row.
     pub(crate) values: Vec<f32>,
 }

@@ -1,5 +1,5 @@
-//! Whether `target_modules` means the modules that have tensors, all of them and no other: a
-//! module too many is wrapped around zeros or refused, one too few is left out without a word.
+//! Checks that `target_modules` targets exactly the modules that have tensors. A target too many is
+//! wrapped around zeros or refused, and a missing one is silently left out.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use crate::formats::peft::targets::Targets;
 use crate::publish::check::adapter_folder::CONFIG;
 use crate::publish::check::findings::Findings;
 
-/// The modules of the served model, by the names that it has for them.
+/// The modules of the served model, under its own names.
 #[derive(Debug)]
 pub(crate) struct KnownModules {
-    /// Those that are known.
+    /// The modules that are known.
     pub(crate) names: BTreeSet<String>,
-    /// Whether they are all.
+    /// Whether these are all modules of the model.
     pub(crate) complete: bool,
 }
 
-/// Holds the configuration against the modules that have tensors. An entry that means nothing is a
-/// problem in an adapter of qera's (`strict`), and nothing to worry about in one of others.
+/// Compares the configuration with the modules that have tensors. An entry that targets nothing is
+/// a problem in qera's own adapters (`strict`); in others it is harmless.
 pub(crate) fn check_targets(
     config: &PeftConfig,
     with_tensors: &BTreeSet<&str>,
@@ -108,7 +108,7 @@ mod tests {
                 "'w' of target_modules means no module",
             ),
             (json!("m.0.q"), &both[..], "means m.1.q"),
-            // A last name that is a number means a decoder layer as well.
+            // A last name that is a number would target a decoder layer as well.
             (
                 json!(["0"]),
                 &["head.0"][..],

@@ -1,5 +1,5 @@
-//! W~ of a layer as a GGUF has it: the codes and scales of its grid in ggml's blocks, or its
-//! numbers in bf16; rows in the order of the file.
+//! W~ of a layer as it is written in a GGUF: the codes and scales of its grid in ggml's blocks, or
+//! its numbers in bf16, with rows in the file's order.
 
 use half::f16;
 use qera_core::dtype::FloatDtype;
@@ -12,12 +12,12 @@ use crate::weights::Weights;
 use crate::weights::frozen::packed::PackedLayer;
 use crate::weights::gguf::rows::RowOrder;
 
-/// Bytes that are handed on at a time, about.
+/// Bytes that are passed on at a time, about.
 const PIECE: usize = 1 << 18;
-/// What makes of a code a byte that is not negative.
+/// Added to a code to make it a byte that is not negative.
 const OFFSET: u8 = 128;
 
-/// Why W~ of a layer does not fit the blocks that its grid goes in; none where it does.
+/// Why W~ of a layer does not fit the blocks of its grid; `None` where it does.
 ///
 /// # Errors
 /// As for [`Weights::with_codes`].
@@ -36,7 +36,7 @@ pub(crate) fn not_held(weights: &Weights, layer: usize) -> Result<Option<NotInBl
                 }
             }
         }
-        // The levels of nearest rounding begin somewhere: below, codes are zeros and W~ is not.
+        // With nearest rounding, tiny weights have codes of zero although W~ is not zero there.
         if has_zeros && !weights.rounding().uses_rows() && !is_all(weights, layer, of)? {
             found = Some(NotInBlocks::Tiny);
         }
@@ -45,7 +45,7 @@ pub(crate) fn not_held(weights: &Weights, layer: usize) -> Result<Option<NotInBl
     Ok(found)
 }
 
-/// Whether the codes are all of W~.
+/// Whether codes and scales give exactly W~.
 fn is_all(weights: &Weights, layer: usize, of: &PackedLayer) -> Result<bool, Fatal> {
     let mut unpacked = vec![0.0; of.shape.in_features];
     let (mut row, mut same) = (0, true);
@@ -60,16 +60,16 @@ fn is_all(weights: &Weights, layer: usize, of: &PackedLayer) -> Result<bool, Fat
     Ok(same)
 }
 
-/// Whether they are the same numbers; 0 is -0.
+/// Whether the numbers are the same; 0 equals -0.
 #[expect(clippy::float_cmp, reason = "what is stored is exact or it is wrong")]
 pub(crate) fn are_equal(values: &[f32], others: &[f32]) -> bool {
     values.iter().zip(others).all(|(x, y)| x == y)
 }
 
-/// Puts W~ as blocks.
+/// Writes W~ as blocks through `put`.
 ///
 /// # Errors
-/// What `put` returns.
+/// Any error of `put`.
 pub(crate) fn put_blocks(
     of: &PackedLayer,
     block: SymmetricBlock,
@@ -81,7 +81,7 @@ pub(crate) fn put_blocks(
     let mut bytes = Vec::with_capacity(PIECE + row_bytes);
     for row in rows.as_stored(of.shape.out_features) {
         for (codes, &step) in codes_of(of, row, &mut codes).zip(of.steps_of(row)) {
-            // It was looked at before, and what is written is read again.
+            // Fitting was checked before, and what is written is read again.
             let scale = scale_of(step, &codes).unwrap_or(f16::NAN);
             block.put(scale, &codes, &mut bytes);
         }
@@ -93,7 +93,7 @@ pub(crate) fn put_blocks(
     put(&bytes)
 }
 
-/// The blocks of a row, as codes around 0.
+/// The blocks of a row, as signed codes.
 fn codes_of<'c>(
     of: &PackedLayer,
     row: usize,
@@ -108,7 +108,8 @@ fn is_zero(codes: &[i8; BLOCK]) -> bool {
     codes.iter().all(|code| *code == 0)
 }
 
-/// A scale in f16; of zeros it may be any. None where f16 has no such number.
+/// The scale in f16; any scale will do where all codes are zero. `None` where f16 has no such
+/// number.
 fn scale_of(step: f32, codes: &[i8; BLOCK]) -> Option<f16> {
     let half = f16::from_f32(step);
     if half.to_f32().to_bits() == step.to_bits() {
@@ -117,11 +118,11 @@ fn scale_of(step: f32, codes: &[i8; BLOCK]) -> Option<f16> {
     is_zero(codes).then_some(f16::ZERO)
 }
 
-/// Puts W~ as numbers.
+/// Writes W~ as bf16 numbers through `put`.
 ///
 /// # Errors
-/// What `put` returns, as for [`Weights::quantized`]; [`Fatal::Solve`] for a number that bf16 does
-/// not hold.
+/// Any error of `put`, and those of [`Weights::quantized`]; [`Fatal::Solve`] for a number that bf16
+/// does not hold.
 pub(crate) fn put_bf16(
     weights: &Weights,
     layer: usize,
@@ -149,7 +150,7 @@ pub(crate) fn put_bf16(
     put(&bytes)
 }
 
-/// A number that the type of its tensor does not hold.
+/// The error for a number that its tensor's type does not hold.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "row {row} of W~ has a number that bf16 does not hold (this is a defect, please report it)"

@@ -1,5 +1,5 @@
-//! What each layer's W~ is stored in: known of its grid and its width before anything is rounded,
-//! and of its scales when it is.
+//! What each layer's W~ is stored in. Grid and width decide that before anything is rounded, and
+//! the scales once it is.
 
 use std::collections::BTreeMap;
 use std::io::sink;
@@ -17,13 +17,13 @@ use crate::publish::packed_base::layout::WholeLayer;
 use crate::weights::Weights;
 use crate::weights::gguf::source::{GgufSource, SourceTensor};
 
-/// What ggml's tools say of a file that they quantized.
+/// The key with which ggml's tools say how they quantized a file.
 const FILE_TYPE: &str = "general.file_type";
 const VERSION: &str = "general.quantization_version";
 /// ggml's version of how blocks are made (`GGML_QNT_VERSION`).
 const VERSION_WRITTEN: u32 = 2;
 
-/// What becomes of each layer's weight.
+/// What each layer's W~ is stored in.
 #[derive(Debug, Clone)]
 pub(crate) struct GgufLayout {
     layers: Vec<LayerPlace>,
@@ -33,16 +33,16 @@ pub(crate) struct GgufLayout {
 #[derive(Debug, Clone, Copy)]
 struct LayerPlace {
     container: Container,
-    /// Why it is numbers, where it is.
+    /// Why it is stored as numbers, where it is.
     reason: Option<NotInBlocks>,
 }
 
-/// What the file takes.
+/// The sizes of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GgufFigures {
-    /// Layers in each of ggml's types.
+    /// Number of layers in each of ggml's types.
     pub(crate) types: BTreeMap<String, usize>,
-    /// Bits of each of their weights, scales and all.
+    /// Bits of each weight of these layers, with the scales.
     pub(crate) bits_per_weight: f64,
     /// Bits of each number of the whole model.
     pub(crate) bits_per_parameter: f64,
@@ -51,7 +51,7 @@ pub(crate) struct GgufFigures {
 }
 
 impl GgufLayout {
-    /// Of these layers, as far as grid and widths decide.
+    /// The layout of these layers, as far as grids and widths decide it.
     ///
     /// # Errors
     /// [`Fatal::Usage`] for a checkpoint that is no GGUF, a tensor of it that cannot be copied, and
@@ -88,7 +88,7 @@ impl GgufLayout {
         let layout = Self {
             layers: places.collect::<Result<_, _>>()?,
         };
-        // What a reader would refuse of names and lengths is the checkpoint's.
+        // Names and lengths that a reader would refuse come from the checkpoint.
         let plans = layout.plans(weights, &source);
         let written = GgufWriter::begin_with(sink(), &layout.metadata(weights, &source), &plans);
         match written.map(drop) {
@@ -100,7 +100,8 @@ impl GgufLayout {
         }
     }
 
-    /// The same when W~ is made: a layer that has a scale outside of f16 is stored as numbers.
+    /// The layout once W~ is made: a layer with a scale outside of f16's range is stored as
+    /// numbers.
     ///
     /// # Errors
     /// [`Fatal::Usage`] for a layer that no type holds, by its name; as for
@@ -126,7 +127,7 @@ impl GgufLayout {
         self.layers[layer].container
     }
 
-    /// Layers that are stored as numbers, and why.
+    /// Layers that are stored as numbers, with the reason.
     #[must_use]
     pub(crate) fn whole(&self, weights: &Weights) -> Vec<WholeLayer> {
         let places = weights.layers().iter().zip(&self.layers);
@@ -157,8 +158,8 @@ impl GgufLayout {
         })
     }
 
-    /// Keys and values of the file: the checkpoint's, and what ggml's tools say of one that they
-    /// quantized to what most of its layers' weights are in.
+    /// Keys and values of the file: the checkpoint's, and the key with which ggml's tools say in
+    /// which type most of the weights are.
     #[must_use]
     pub(crate) fn metadata(&self, weights: &Weights, source: &GgufSource<'_>) -> MetadataBytes {
         let said = [
@@ -190,7 +191,7 @@ impl GgufLayout {
             .file_type()
     }
 
-    /// What the file takes.
+    /// The sizes of the file.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -217,7 +218,7 @@ impl GgufLayout {
     }
 }
 
-/// Numbers, and their bytes.
+/// A count of numbers, and their bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Taken {
     numbers: u64,
@@ -242,7 +243,7 @@ impl Taken {
     }
 }
 
-/// The GGUF that is copied.
+/// The GGUF that is copied: the checkpoint.
 ///
 /// # Errors
 /// [`Fatal::Usage`] where the checkpoint is none.
@@ -272,7 +273,7 @@ fn as_numbers(weights: &Weights, layer: &str, reason: NotInBlocks) -> Result<Lay
 
 fn refuse(weights: &Weights, reason: &str) -> Fatal {
     let rounding = weights.rounding();
-    // Without it nobody asked for this form.
+    // Otherwise nobody asked for this form.
     let why = match rounding.uses_rows() {
         true => format!(" (--rounding {} has to write W~)", rounding.name()),
         false => String::new(),

@@ -1,6 +1,6 @@
-//! `OUT/base-gguf`: the GGUF that the checkpoint is, with W~ in the place of the selected weights.
-//! What each is stored in is in `layout`, how it becomes bytes in `blocks`, whether they are W~ in
-//! `reread`, what is known of the file in `record`.
+//! `OUT/base-gguf`: a copy of the GGUF checkpoint with W~ in the place of the selected weights.
+//! `layout` says what each layer is stored in, `blocks` makes the bytes, `reread` checks that they
+//! are W~, and `record` keeps what is known of the file.
 
 pub(crate) mod blocks;
 pub(crate) mod layout;
@@ -25,21 +25,21 @@ use crate::settings::publish::{BaseForm, GGUF_FILE};
 use crate::weights::Weights;
 use crate::weights::gguf::source::KnownTensor;
 
-/// What such a base is made of.
+/// What a GGUF base is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GgufBase<'a> {
     /// W and W~.
     pub(crate) weights: &'a Weights,
-    /// What each layer is stored in, as far as that was known before W~ was.
+    /// What each layer is stored in, as far as that was known before W~ was made.
     pub(crate) layout: &'a GgufLayout,
-    /// What it is made from.
+    /// What the base is made from, for its record.
     pub(crate) base: &'a Base,
-    /// What it is worth alone.
+    /// What W~ is worth alone.
     pub(crate) worth: &'a BaseWorth,
 }
 
 impl GgufBase<'_> {
-    /// Writes it, once, by rename; returns its record.
+    /// Writes the base once, and renames it into place; returns its record.
     ///
     /// # Errors
     /// [`Fatal::Io`]; [`Fatal::Usage`] for a layer that no type holds; [`Fatal::Checkpoint`] for a
@@ -83,7 +83,7 @@ impl GgufBase<'_> {
                 .filter(|of| self.weights.layer_of(of.name).is_some())
             {
                 Some(known) => self.put_layer(&known, layout, put)?,
-                // A type of unknown size was refused.
+                // A type of unknown size was refused before.
                 None => put(tensor.bytes.unwrap_or_default())?,
             }
             writer.end().map_err(&failed)?;

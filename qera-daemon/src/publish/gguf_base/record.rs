@@ -1,4 +1,4 @@
-//! What is known of a GGUF with W~, in its record and in every manifest.
+//! What is known of a GGUF base; it stands in the base's record and in every manifest.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +8,20 @@ use crate::publish::gguf_base::layout::{GgufFigures, GgufLayout};
 use crate::publish::packed_base::layout::WholeLayer;
 use crate::weights::Weights;
 
-/// Of a base that is a GGUF.
+/// The record of a GGUF base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GgufRecord {
-    /// What the file takes.
+    /// The sizes of the file.
     #[serde(flatten)]
     pub(crate) figures: GgufFigures,
-    /// Selected layers whose W~ stands there as numbers.
+    /// Selected layers whose W~ is stored as numbers.
     pub(crate) whole: Vec<WholeLayer>,
     /// BLAKE3 of the file.
     pub(crate) blake3: String,
 }
 
 impl GgufRecord {
-    /// Of what was written.
+    /// The record of a base that was written.
     ///
     /// # Errors
     /// As for [`GgufLayout::figures`].
@@ -37,7 +37,7 @@ impl GgufRecord {
         })
     }
 
-    /// As the event of a base in its place.
+    /// The event that the base is in its place.
     #[must_use]
     pub(crate) fn written(&self, path: String) -> GgufBaseWritten {
         let GgufFigures {
@@ -55,7 +55,7 @@ impl GgufRecord {
         }
     }
 
-    /// What a person reads beside the file.
+    /// The text for a person who finds the file.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let GgufFigures {

@@ -1,5 +1,4 @@
-//! Whether what was written reads back to W~: every block of every layer, before anyone sees the
-//! file.
+//! Checks that a written GGUF base decodes to W~, block by block, before anyone sees the file.
 
 use std::path::Path;
 
@@ -14,11 +13,11 @@ use crate::weights::Weights;
 use crate::weights::checkpoint::refuse;
 use crate::weights::gguf::rows::RowOrder;
 
-/// Holds every layer of a file against W~.
+/// Compares every layer of a file with W~.
 ///
 /// # Errors
-/// [`Fatal::Io`]; [`Fatal::Checkpoint`] for what is no GGUF; [`Fatal::Solve`] for a layer whose
-/// numbers are others, by its name.
+/// [`Fatal::Io`]; [`Fatal::Checkpoint`] for a file that is no GGUF; [`Fatal::Solve`] naming a layer
+/// whose numbers differ.
 pub(crate) fn reread(path: &Path, weights: &Weights) -> Result<(), Fatal> {
     let file = Mapping::open(path).map_err(Fatal::io(path, "read again"))?;
     let header = GgufHeader::parse(&file).map_err(|e| refuse(path, e.to_string()))?;
@@ -40,7 +39,7 @@ pub(crate) fn reread(path: &Path, weights: &Weights) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// A layer's tensor.
+/// The written tensor of a layer.
 struct WrittenLayer<'a> {
     of: BlockType,
     bytes: &'a [u8],
@@ -79,7 +78,7 @@ impl<'a> WrittenLayer<'a> {
     }
 }
 
-/// A row that is another one in the file.
+/// The error for a row that reads back as other numbers.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "row {row} of W~ reads back as other numbers from {of} (this is a defect, please report it)"

@@ -1,39 +1,39 @@
-//! What a canary's answer says of a generation: whether it is another than the base's, and whether
-//! the generation is served.
+//! Judges a canary's answer: whether it differs from the base's, and whether the generation may be
+//! served.
 
 use serde::{Deserialize, Serialize};
 
-/// What a canary is asked where the user gave no text.
+/// The text that a canary is scored on where the user gave none.
 pub(crate) const SENTENCE: &str = "The river was high that spring, and the bridge that the engineers had \
                         built the year before stood in water up to its third stone.";
 
-/// How much worse than the best one a generation may be on the canary's text.
+/// How much larger a generation's loss on the canary's text may be, relative to the best one's.
 const WORSE_MAX: f64 = 0.01;
 
-/// What the text costs, and what answers differ by.
+/// The losses of a canary's text, and the differences between answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CanaryTrial {
     /// Mean negative log likelihood of the text's tokens with the generation.
     pub(crate) loss: f64,
-    /// The same without it.
+    /// The same without an adapter.
     pub(crate) base_loss: f64,
-    /// The largest difference of a token between the base and the generation.
+    /// The largest difference between the base and the generation in a token's log likelihood.
     pub(crate) difference: f64,
-    /// The largest difference of a token between two answers of the base.
+    /// The largest such difference between two answers of the base.
     pub(crate) base_difference: f64,
 }
 
-/// Answers to one text: logarithms of the probabilities of its tokens.
+/// A server's answers to one text: logarithms of the probabilities of its tokens.
 #[derive(Debug)]
 pub(crate) struct CanaryAnswers {
-    /// Twice without the generation.
+    /// Two answers without the generation.
     pub(crate) base: [Vec<f64>; 2],
-    /// With it.
+    /// The answer with the generation.
     pub(crate) canary: Vec<f64>,
 }
 
 impl CanaryAnswers {
-    /// What they say; none where they are not of the same tokens.
+    /// The losses and differences; `None` where the answers are not about the same tokens.
     #[must_use]
     pub(crate) fn trial(&self) -> Option<CanaryTrial> {
         let Self {
@@ -51,7 +51,7 @@ impl CanaryAnswers {
 }
 
 impl CanaryTrial {
-    /// Whether it may be served where the best one so far has this loss.
+    /// Whether the generation may be served, where the best one so far has the loss `best`.
     #[must_use]
     pub(crate) fn is_good(&self, best: Option<f64>) -> bool {
         best.is_none_or(|best| self.loss <= best * (1.0 + WORSE_MAX))

@@ -1,4 +1,4 @@
-//! What one server is asked and told: each request by its path, each answer as what it means.
+//! A conversation with one server: each request by its path, and what its answer means.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -14,42 +14,43 @@ use crate::publish::notify::protocol::{
 use crate::publish::notify::reconcile::Swap;
 use crate::settings::notify::Token;
 
-/// For a list.
+/// Time limit of a request that lists models.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
-/// For what the engine does between two steps: it may be busy with a long prompt.
+/// Time limit of a request that the engine serves between two steps, since it may be busy with a
+/// long prompt.
 const WORK_LIMIT: Duration = Duration::from_secs(120);
 
 /// One server, asked with one token.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    /// Asks.
+    /// The client that makes the requests.
     pub(crate) client: Client,
     /// The server's URL.
     pub(crate) url: String,
-    /// What opens it.
+    /// The token that the server asks for.
     pub(crate) token: Option<Token>,
 }
 
-/// An adapter and the generation that it shall name.
+/// An adapter's name, and the generation that it shall stand for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NamedAdapter<'a> {
     /// Its name.
     pub(crate) name: &'a str,
-    /// The generation, as the server sees it.
+    /// The generation's folder, as the server sees it.
     pub(crate) path: &'a str,
 }
 
-/// What a swap did.
+/// The outcome of a swap.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Swapped {
-    /// How.
+    /// The kind of swap.
     pub(crate) kind: SwapKind,
-    /// How long the name was unknown.
+    /// For how long the name was unknown.
     pub(crate) window: Option<Duration>,
 }
 
 impl Conversation {
-    /// What it serves.
+    /// Asks the server what it serves.
     ///
     /// # Errors
     /// [`Problem`].
@@ -64,7 +65,7 @@ impl Conversation {
         })
     }
 
-    /// Loads an adapter under a name that is free, or over the one that has it.
+    /// Loads an adapter under a free name, or in place of the one that has the name.
     ///
     /// # Errors
     /// [`Problem`].
@@ -77,8 +78,8 @@ impl Conversation {
         }
     }
 
-    /// Unloads an adapter; one that is not there is as good. Returns since when the name is
-    /// unknown.
+    /// Unloads an adapter; if it is not there, that is as good. Returns since when the name has
+    /// been unknown.
     ///
     /// # Errors
     /// [`Problem`].
@@ -88,8 +89,8 @@ impl Conversation {
         if !was_put_aside(&answer.body) {
             return unloaded(&answer).map(|()| begun);
         }
-        // With --max-loras 1 the canary has taken its place, and vLLM unloads only what the engine
-        // has: a request brings it back.
+        // With --max-loras 1 the canary has taken the adapter's place, and vLLM unloads only what
+        // is in the engine. A request to the adapter brings it back.
         let id = format!("qera-touch-{name}");
         self.ask(COMPLETIONS, Some(touch(name)), Some(&id), WORK_LIMIT)?;
         let begun = now();
@@ -97,10 +98,10 @@ impl Conversation {
         unloaded(&answer).map(|()| begun)
     }
 
-    /// Makes a name mean a generation.
+    /// Makes a name stand for a generation.
     ///
     /// # Errors
-    /// [`Problem`]; what the name meant is loaded again then, if that can be done.
+    /// [`Problem`]. What the name stood for before is loaded again then, if possible.
     pub(crate) fn swap(&self, adapter: NamedAdapter<'_>, how: &Swap) -> Result<Swapped, Problem> {
         let (kind, root) = match how {
             Swap::Load => (SwapKind::Loaded, None),
@@ -115,7 +116,7 @@ impl Conversation {
         if let Err(problem) = self.load(adapter, false) {
             if let Some(path) = root.as_deref().filter(|path| *path != adapter.path) {
                 let before = NamedAdapter { path, ..adapter };
-                // The failure that led here is the one to tell; what is missing is seen later.
+                // The failure that led here is told; what is missing is seen at the next look.
                 let _ = self.load(before, false);
             }
             return Err(problem);
@@ -126,8 +127,8 @@ impl Conversation {
         })
     }
 
-    /// How probable a model takes each token of a text, as logarithms. The request's id begins with
-    /// `qera-`, so that nothing records it.
+    /// The logarithms of the probabilities that a model gives to the tokens of a text. The
+    /// request's id begins with `qera-`, so that the tap does not record it.
     ///
     /// # Errors
     /// [`Problem`].

@@ -1,6 +1,6 @@
-//! What servers were told, on disk: `OUT/notified.json`, beside the generations that it is about.
-//! It is written before a server is told, so that no generation is removed that one may read, and
-//! none is tried again that was found to be worse, whichever side ends in between.
+//! The memory of what servers were told: `OUT/notified.json`, beside the generations that it is
+//! about. It is written before a server is told. So whichever side ends in between, no generation
+//! is removed that a server may read, and none is tried again that was found to be worse.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,22 +18,22 @@ use crate::publish::notify::canary::CanaryTrial;
 use crate::publish::out_folder::number_of;
 
 const VERSION: u32 = 1;
-/// Rejected generations that are remembered.
+/// How many rejected generations are remembered.
 const REJECTED_MAX: usize = 1000;
-/// A generation stays so long after a newer one is served: a request that began before may still
-/// make the engine read it.
+/// A generation is kept for this time after a newer one is served, because a request that began
+/// before may still make the engine read it.
 const GRACE: Duration = Duration::from_secs(120);
 
 /// A generation that a canary showed to be worse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RejectedCanary {
-    /// Which.
+    /// Which generation it is.
     pub(crate) generation: GenerationId,
-    /// Which server showed it.
+    /// The server whose canary showed it.
     pub(crate) server: String,
-    /// What it showed.
+    /// The losses that the canary showed.
     pub(crate) trial: CanaryTrial,
-    /// What it was held against.
+    /// The loss that it was compared with.
     pub(crate) best: f64,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct RejectedCanary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct BestCanary {
     generation: GenerationId,
-    /// Digest of the text; another text has another best.
+    /// Digest of the text; for another text another generation may be the best.
     text: String,
     loss: f64,
 }
@@ -51,14 +51,14 @@ struct BestCanary {
 struct ServerRecord {
     /// The generation that it was last seen to serve.
     confirmed: Option<GenerationId>,
-    /// The generation that was tried last, and may be served.
+    /// The latest generation that was tried and may be served.
     accepted: Option<GenerationId>,
-    /// Generations that it may still read.
+    /// Generations that the server may still read.
     told: BTreeSet<u64>,
     best: Option<BestCanary>,
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct NotifiedRecord {
     version: u32,
@@ -66,12 +66,12 @@ struct NotifiedRecord {
     servers: BTreeMap<String, ServerRecord>,
 }
 
-/// What was told, shared by the threads that tell and by who prunes.
+/// The memory, shared by the threads that tell servers and by the one that prunes generations.
 #[derive(Debug)]
 pub(crate) struct NotifiedMemory {
     path: PathBuf,
     state: Mutex<State>,
-    /// What became of a file that was not understood.
+    /// Where a file went that was not understood.
     set_aside: Option<String>,
 }
 
@@ -87,15 +87,15 @@ enum RecordError {
 #[derive(Debug, Default)]
 struct State {
     record: NotifiedRecord,
-    /// Servers of this run; others hold nothing back.
+    /// The servers of this run. Other servers hold no generation back.
     keys: BTreeSet<String>,
-    /// Since when each serves what it was last seen to serve, in this run.
+    /// Since when, in this run, each server has served what it was last seen to serve.
     since: BTreeMap<String, Instant>,
 }
 
 impl NotifiedMemory {
-    /// Reads what was told. A file that is not understood is set aside, and each server may have
-    /// been told of every generation that is there.
+    /// Reads the memory. A file that is not understood is set aside, and then each server counts as
+    /// told of every generation that is there.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -132,7 +132,7 @@ impl NotifiedMemory {
         Ok(memory)
     }
 
-    /// What is to be said of a file that was not understood.
+    /// The warning about a file that was not understood.
     pub(crate) fn warning(&self) -> Option<&str> {
         self.set_aside.as_deref()
     }
@@ -149,15 +149,16 @@ impl NotifiedMemory {
         ))
     }
 
-    /// A server is told of a generation: it stays until another is served there.
+    /// Notes, before a server is told of a generation, that it is. The generation is kept until
+    /// another one is served there.
     ///
     /// # Errors
-    /// [`Fatal::Io`]; nothing may be told then.
+    /// [`Fatal::Io`]; the server must not be told then.
     pub(crate) fn telling(&self, key: &str, generation: u64) -> Result<(), Fatal> {
         self.change(|record| record.of(key).told.insert(generation))
     }
 
-    /// A canary is unloaded, and its generation will not be served.
+    /// Notes that a canary was unloaded and its generation will not be served.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -170,15 +171,15 @@ impl NotifiedMemory {
         })
     }
 
-    /// A server has said that it did not take a generation: of those that it was told and that are
-    /// newer than the one that it was seen to serve, it may read only these.
+    /// Notes that a server has not taken a generation. Of the generations that it was told of and
+    /// that are newer than the one it was seen to serve, it can then read only those in `kept`.
     ///
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn not_taken(&self, key: &str, kept: &BTreeSet<u64>) -> Result<(), Fatal> {
         self.change(|record| {
             let of_server = record.of(key);
-            // What it served before goes when a while has passed.
+            // The one that it served before is released after a while.
             let confirmed = of_server.confirmed.as_ref().map(|of| of.number);
             of_server
                 .told
@@ -197,7 +198,8 @@ impl NotifiedMemory {
         })
     }
 
-    /// A generation may be served; `text` is the digest of a text that it is compared on.
+    /// Notes that a generation may be served; `text` is the digest of a text that it was compared
+    /// on.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -225,20 +227,20 @@ impl NotifiedMemory {
         })
     }
 
-    /// A generation is worse than the best one, and no server is told of it again.
+    /// Notes that a generation is worse than the best one, so that no server is told of it again.
     ///
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn reject(&self, rejected: RejectedCanary) -> Result<(), Fatal> {
         self.change(|record| {
-            // Those that are long gone from the disk are told by nobody.
+            // Generations that are long gone from the disk are not told to anyone.
             let surplus = (record.rejected.len() + 1).saturating_sub(REJECTED_MAX);
             record.rejected.drain(..surplus);
             record.rejected.push(rejected);
         })
     }
 
-    /// A server was seen to serve a generation. Whether that is new.
+    /// Notes that a server was seen to serve a generation. Returns whether that is new.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -290,7 +292,7 @@ impl NotifiedMemory {
         own.map(|of| of.generation.number).collect()
     }
 
-    /// What the best generation so far makes of a text.
+    /// The loss of the best generation so far on a text.
     #[must_use]
     pub(crate) fn best(&self, key: &str, text: &str) -> Option<f64> {
         let state = self.lock();
@@ -298,7 +300,8 @@ impl NotifiedMemory {
         (best.text == text).then_some(best.loss)
     }
 
-    /// Whether a server has served what it serves for so long that nobody reads what came before.
+    /// Whether a server has served its present generation for so long that nobody reads an older
+    /// one.
     #[must_use]
     pub(crate) fn has_left_older(&self, key: &str) -> bool {
         self.lock().has_left_older(key, GRACE)
@@ -322,7 +325,7 @@ impl NotifiedMemory {
             .inspect_err(|_| state.record = before)
     }
 
-    /// In one step; what it held is there until the new content is.
+    /// Writes the file in one step: the old content is there until the new one is.
     fn write(&self, record: &NotifiedRecord) -> Result<(), Fatal> {
         replace_json(&self.path, record)
     }
@@ -333,7 +336,7 @@ impl NotifiedMemory {
 }
 
 impl NotifiedRecord {
-    /// What is to be feared where nothing is known.
+    /// The worst case where nothing is known: every server was told of every generation.
     fn all_told(out: &Path, keys: &BTreeSet<String>) -> Self {
         let paths = list(&out.join("generations")).unwrap_or_default();
         let numbers = paths.iter().filter_map(|path| number_of(path));
@@ -368,7 +371,7 @@ impl State {
             };
             let confirmed = of_server.confirmed.as_ref().map(|of| of.number);
             if is_over {
-                // Newer ones than the one that is served are being told.
+                // Generations newer than the served one are being told.
                 of_server
                     .told
                     .retain(|&number| confirmed.is_none_or(|served| number >= served));
@@ -449,14 +452,14 @@ mod tests {
         assert!(memory.confirm(KEY, &id(5)).unwrap());
         assert!(!memory.has_left_older(KEY));
         assert_eq!(held(&memory, GRACE), [3, 5]);
-        // After a restart nobody knows for how long it is served.
+        // After a restart it is unknown for how long the server has served it.
         drop(memory);
         let memory = folder.open();
         assert_eq!(held(&memory, Duration::ZERO), [3, 5]);
         assert!(!memory.confirm(KEY, &id(5)).unwrap());
         assert_eq!(held(&memory, GRACE), [3, 5]);
         assert_eq!(held(&memory, Duration::ZERO), [5]);
-        // What a server of another run was told holds nothing.
+        // What a server of another run was told holds no generation back.
         let other = NotifiedMemory::open(&folder.0, ["other".to_owned()].into_iter()).unwrap();
         assert!(held(&other, GRACE).is_empty());
         let none = NotifiedMemory::open(&folder.0, core::iter::empty()).unwrap();
@@ -487,7 +490,7 @@ mod tests {
         memory.confirm(KEY, &id(4)).unwrap();
         for number in 5..9 {
             memory.telling(KEY, number).unwrap();
-            // The server shows 6, which it took though it was not seen in time.
+            // The server shows generation 6, which it took although it was not seen in time.
             memory.not_taken(KEY, &[6, number].into()).unwrap();
         }
         assert_eq!(held(&memory, GRACE), [2, 3, 4, 6, 8]);
@@ -525,7 +528,7 @@ mod tests {
             ..id(4)
         };
         assert!(!memory.is_rejected(&begun_anew));
-        // A new text begins a new comparison.
+        // Another text begins another comparison.
         memory
             .accepted(KEY, &id(5), Some("another"), &trial(9.0))
             .unwrap();
@@ -551,7 +554,7 @@ mod tests {
             assert_eq!(aside.unwrap(), text);
             assert_eq!(held(&memory, Duration::ZERO), [3, 7]);
             assert!(memory.was_told(KEY, 3));
-            // The next run knows, too.
+            // The next run knows this, too.
             drop(memory);
             let memory = folder.open();
             assert_eq!(memory.warning(), None);

@@ -1,10 +1,10 @@
-//! `--notify`: each generation is handed to the servers that were named, and each is looked at now
-//! and then, so that it serves the right one whichever side began anew. A thread a server, beside
-//! publishing, which never waits for it; nothing that a server does ends a run.
+//! `--notify`: each generation is handed to the named servers. Each server is also looked at now
+//! and then, so that it serves the right generation, whichever side was restarted. Every server has
+//! a thread of its own. Publishing never waits for it, and nothing that a server does ends a run.
 //!
-//! What is to be done next is decided in `reconcile` from what the server lists; `round` does it
-//! through `conversation`, which speaks what `protocol` writes and reads; `memory` is what has to
-//! be known after a restart, and which generations are not pruned meanwhile.
+//! `reconcile` decides from the server's list what is to be done next. `round` does it through
+//! `conversation`, which speaks the words of `protocol`. `memory` is what must be known after a
+//! restart, and which generations must not be pruned meanwhile.
 
 pub(crate) mod canary;
 pub(crate) mod conversation;
@@ -30,38 +30,39 @@ use crate::publish::notify::round::ServerRounds;
 use crate::publish::notify::server_thread::ServerThread;
 use crate::settings::notify::NotifySettings;
 
-/// Who is told what becomes of it.
+/// Whoever is told what becomes of the servers.
 pub(crate) trait Audience: Send + Sync {
-    /// Something happened.
+    /// Tells an event.
     fn say(&self, event: &Event<'_>);
-    /// A server is as this says.
+    /// Shows the present status of a server.
     fn show(&self, status: &ServerStatus);
 }
 
-/// What all threads share.
+/// What the threads of all servers share.
 #[derive(Debug, Clone)]
 pub(crate) struct HandOver {
     /// The servers and their token.
     pub(crate) settings: NotifySettings,
-    /// What was told.
+    /// The memory of what servers were told.
     pub(crate) memory: Arc<NotifiedMemory>,
     /// The output folder.
     pub(crate) out: PathBuf,
-    /// Whether the generation that is current at the start is damaged: no server is told of it.
+    /// Whether the generation that is current at the start is damaged, so that no server is told of
+    /// it.
     pub(crate) is_damaged: bool,
 }
 
-/// Who is told of generations.
+/// The channels to the servers' threads.
 #[derive(Debug, Default)]
 pub(crate) struct Notifiers {
     servers: Vec<Sender<u64>>,
 }
 
 impl Notifiers {
-    /// Hands a generation over and returns at once; of several that wait the newest counts.
+    /// Hands a generation over and returns at once. Where several wait, the newest one counts.
     pub(crate) fn published(&self, generation: u64) {
         for server in &self.servers {
-            // Fails only if the thread panicked, which the panic's own message has told.
+            // This fails only if the thread panicked; the panic's own message has told that.
             let _ = server.send(generation);
         }
     }
@@ -74,8 +75,8 @@ pub(crate) struct NotifyThreads<'scope> {
 }
 
 impl<'scope> NotifyThreads<'scope> {
-    /// Starts a thread for each server; they begin with the current generation, if there is one,
-    /// and end when the notifiers are dropped and each server serves the newest generation, or has
+    /// Starts a thread for each server. They begin with the current generation, if there is one.
+    /// They end when the notifiers are dropped and each server serves the newest generation, or has
     /// failed to a few times.
     ///
     /// # Errors
@@ -102,7 +103,7 @@ impl<'scope> NotifyThreads<'scope> {
         Ok(Notifiers { servers })
     }
 
-    /// Waits for their ends.
+    /// Waits until the threads have ended.
     pub(crate) fn join(self) {
         for thread in self.threads {
             // A panic has told its own message, and no result depends on it.

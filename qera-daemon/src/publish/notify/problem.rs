@@ -1,4 +1,5 @@
-//! What goes wrong with a server, which of it passes, and what a person does about the rest.
+//! What can go wrong with a server: which problems pass by themselves, and what a person does about
+//! the others.
 
 use core::mem::{Discriminant, discriminant};
 
@@ -10,74 +11,74 @@ use crate::settings::notify::NotifyFileError;
 /// Why a server does not serve what it should.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    /// No answer.
+    /// The server does not answer.
     #[error("{0}")]
     Network(#[from] NetworkError),
-    /// An error of its own; it may be starting, or busy.
+    /// The server answers with an error of its own; it may be starting, or busy.
     #[error("answers {status} to {asked}: {message}")]
     Failing {
-        /// The number.
+        /// The HTTP status.
         status: u16,
         /// The path of the request.
         asked: &'static str,
-        /// What it says.
+        /// The server's message.
         message: String,
     },
-    /// Not what this program understands.
+    /// The answer is not understood.
     #[error("answers {asked} with {what}: is it vLLM?")]
     Answer {
         /// The path of the request.
         asked: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         what: String,
     },
-    /// It does not know us.
+    /// The server does not accept the token.
     #[error("refuses the token ({0}): --notify-token-file FILE holds the server's --api-key")]
     Token(u16),
-    /// It is somewhere else.
+    /// The server's address has changed.
     #[error("answers {0}, a redirect, which is not followed: name the URL that answers")]
     Redirect(u16),
-    /// It may not load adapters.
+    /// The server may not load adapters at run time.
     #[error(
         "has no {0}: it is to be started with --enable-lora, VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 \
          and one API server (--api-server-count 1)"
     )]
     Endpoint(&'static str),
-    /// The adapter's rank.
+    /// The server does not take an adapter of this rank.
     #[error(
         "does not load {path}: {message} (start it with a higher --max-lora-rank, or run with a lower --rank)"
     )]
     Rank {
         /// The generation as the server sees it.
         path: String,
-        /// What it says.
+        /// The server's message.
         message: String,
     },
-    /// It looks at another place.
+    /// The server does not see the folder at this path.
     #[error(
         "does not see {0}: path=PREFIX says where it sees --out, which it must be able to read"
     )]
     Unseen(String),
-    /// It refuses for good.
+    /// The server refuses, and will do so again.
     #[error("refuses {asked} ({status}): {message}")]
     Refused {
-        /// The number.
+        /// The HTTP status.
         status: u16,
         /// The path of the request.
         asked: &'static str,
-        /// What it says.
+        /// The server's message.
         message: String,
     },
-    /// What it says that it did is not to be seen.
+    /// The server says that it did something, and then does not list it.
     #[error(
         "does not show in /v1/models what it was told ({0}): are there several servers behind this \
          URL? Each is named by a --notify of its own"
     )]
     NotShown(String),
-    /// The name is a model's.
+    /// A model of the server already has the adapter's name.
     #[error("has a model of the name '{0}': name=NAME chooses another")]
     NameTaken(String),
-    /// It has a path of ours, and not from us.
+    /// The server has a path of ours from an earlier output folder.
     #[error(
         "serves {0} from an earlier output folder, and its prefix cache knows that path: restart \
          the server, or choose another --out or name=NAME"
@@ -86,22 +87,22 @@ pub(crate) enum Problem {
     /// A file of `--notify`.
     #[error("{0}")]
     File(#[from] NotifyFileError),
-    /// What was told could not be written down, so it is not told.
+    /// The memory could not be written, so that the server is not told.
     #[error("cannot be told before it is written down: {0}")]
     Memory(String),
 }
 
-/// What a problem is, to tell one that was said from a new one.
+/// What distinguishes a problem that was already said from a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProblemKind {
     of: Discriminant<Problem>,
     of_network: Option<Discriminant<NetworkError>>,
-    /// Whether trying the same again is of no use.
+    /// Whether trying again is of no use.
     pub(crate) stays: bool,
 }
 
 impl Problem {
-    /// Whether trying the same again is of no use.
+    /// Whether trying again is of no use.
     #[must_use]
     pub(crate) const fn stays(&self) -> bool {
         match self {
@@ -119,25 +120,25 @@ impl Problem {
         }
     }
 
-    /// Whether the server may be another one when it answers again.
+    /// Whether a server may have been replaced by another when it answers again.
     #[must_use]
     pub(crate) const fn is_absence(&self) -> bool {
         matches!(self, Self::Network(NetworkError::Unreachable(_)))
     }
 
-    /// Whether it was waited for, and does not answer.
+    /// Whether the server did not answer in time.
     #[must_use]
     pub(crate) const fn is_silence(&self) -> bool {
         matches!(self, Self::Network(NetworkError::TimedOut(_)))
     }
 
-    /// Whether the server has said so: then it is known what it has done.
+    /// Whether the server answered, so that it is known what it has done.
     #[must_use]
     pub(crate) const fn is_answer(&self) -> bool {
         !matches!(self, Self::Network(_))
     }
 
-    /// What it is, whichever generation it is about.
+    /// The kind of problem, whichever generation it is about.
     #[must_use]
     pub(crate) fn kind(&self) -> ProblemKind {
         ProblemKind {
@@ -150,13 +151,13 @@ impl Problem {
         }
     }
 
-    /// What was told is not on disk.
+    /// The problem that the memory could not be written.
     #[must_use]
     pub(crate) fn memory(error: Fatal) -> Self {
         Self::Memory(error.to_string())
     }
 
-    /// Of an answer that is none of success. `path` is the generation that it is about.
+    /// The problem that an answer without success shows. `path` is the generation that it is about.
     #[must_use]
     pub(crate) fn of(asked: &'static str, answer: &HttpAnswer, path: &str) -> Self {
         let message = error_message(&answer.body);
@@ -164,7 +165,7 @@ impl Problem {
         match status {
             300..=399 => Self::Redirect(status),
             401 | 403 => Self::Token(status),
-            // A path that is not served is answered by the framework, not by vLLM.
+            // For a path that is not served the web framework answers, and not vLLM.
             404 | 405 if !is_error_of_vllm(&answer.body) => match asked {
                 LOAD | UNLOAD => Self::Endpoint(asked),
                 _ => Self::Answer {

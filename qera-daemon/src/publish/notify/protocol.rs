@@ -1,9 +1,10 @@
-//! vLLM's requests and answers, as text: what is posted, and what is read of what comes back.
+//! vLLM's requests and answers as text: the bodies that are posted, and the parts of answers that
+//! are read.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Models and adapters that are served.
+/// Lists models and adapters.
 pub(crate) const MODELS: &str = "/v1/models";
 /// Loads an adapter.
 pub(crate) const LOAD: &str = "/v1/load_lora_adapter";
@@ -11,14 +12,14 @@ pub(crate) const LOAD: &str = "/v1/load_lora_adapter";
 pub(crate) const UNLOAD: &str = "/v1/unload_lora_adapter";
 /// Completes a text.
 pub(crate) const COMPLETIONS: &str = "/v1/completions";
-/// What of a server's message is repeated.
+/// How many characters of a server's message are repeated.
 const MESSAGE_MAX: usize = 300;
 
-/// What `/v1/models` lists.
+/// The answer of `/v1/models`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct ServedModels {
     data: Vec<ModelCard>,
-    /// What qera's plugin adds, where the server has it; whatever else stands there is none.
+    /// What qera's plugin adds to the answer, where the server has the plugin.
     #[serde(default)]
     qera: Value,
 }
@@ -31,7 +32,7 @@ pub(crate) struct ModelCard {
     /// The path that it was loaded from.
     #[serde(default)]
     pub(crate) root: Option<String>,
-    /// Of an adapter: the model.
+    /// For an adapter: the model that it belongs to.
     #[serde(default)]
     pub(crate) parent: Option<String>,
 }
@@ -39,16 +40,16 @@ pub(crate) struct ModelCard {
 /// Why an answer is not understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AnswerError {
-    /// It is no JSON, or lacks what is asked for.
+    /// The answer is no JSON, or lacks what was asked for.
     #[error("what is no answer to it ({0})")]
     Form(String),
-    /// A token of the text has no logarithm of its probability, or several.
+    /// A token of the text has no log probability, or several.
     #[error("no prompt_logprobs of one number for each token")]
     Logprobs,
 }
 
 impl ServedModels {
-    /// Of an answer.
+    /// Reads the list of an answer.
     ///
     /// # Errors
     /// [`AnswerError::Form`].
@@ -56,13 +57,13 @@ impl ServedModels {
         parse(body)
     }
 
-    /// The one of this name.
+    /// The model or adapter of this name.
     #[must_use]
     pub(crate) fn find(&self, name: &str) -> Option<&ModelCard> {
         self.data.iter().find(|card| card.id == name)
     }
 
-    /// The model that adapters are for.
+    /// The model that adapters belong to.
     #[must_use]
     pub(crate) fn base(&self) -> Option<&ModelCard> {
         self.data.iter().find(|card| card.parent.is_none())
@@ -73,8 +74,8 @@ impl ServedModels {
         self.data.iter().filter(|card| card.parent.is_some())
     }
 
-    /// Whether an adapter may be loaded over another, as qera's plugin says: a server without it
-    /// reads the adapter again for each token after that.
+    /// Whether an adapter may be loaded in place of another, which qera's plugin says. A server
+    /// without the plugin would then read the adapter again for each token.
     #[must_use]
     pub(crate) fn swaps_in_place(&self) -> bool {
         self.qera["swaps_in_place"] == true
@@ -85,7 +86,7 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, AnswerError> {
     serde_json::from_slice(body).map_err(|error| AnswerError::Form(error.to_string()))
 }
 
-/// Posted to [`LOAD`].
+/// The body that is posted to [`LOAD`].
 #[must_use]
 pub(crate) fn load(name: &str, path: &str, in_place: bool) -> Vec<u8> {
     let mut body = json!({"lora_name": name, "lora_path": path});
@@ -95,13 +96,13 @@ pub(crate) fn load(name: &str, path: &str, in_place: bool) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// Posted to [`UNLOAD`].
+/// The body that is posted to [`UNLOAD`].
 #[must_use]
 pub(crate) fn unload(name: &str) -> Vec<u8> {
     json!({"lora_name": name}).to_string().into_bytes()
 }
 
-/// Posted to [`COMPLETIONS`]: how probable a model takes each token of a text.
+/// The body that is posted to [`COMPLETIONS`] to get the log probabilities of a text's tokens.
 #[must_use]
 pub(crate) fn score(model: &str, text: &str) -> Vec<u8> {
     let body = json!({
@@ -110,14 +111,15 @@ pub(crate) fn score(model: &str, text: &str) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// Posted to [`COMPLETIONS`]: makes the engine take an adapter up again that it has put aside.
+/// The body that is posted to [`COMPLETIONS`] to make the engine take up an adapter again that it
+/// has put aside.
 #[must_use]
 pub(crate) fn touch(model: &str) -> Vec<u8> {
     let body = json!({"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0});
     body.to_string().into_bytes()
 }
 
-/// The logarithms of the probabilities of a text's tokens, from the second on.
+/// The log probabilities of a text's tokens, from the second token on.
 ///
 /// # Errors
 /// [`AnswerError`].
@@ -135,27 +137,27 @@ pub(crate) fn prompt_logprobs(body: &[u8]) -> Result<Vec<f64>, AnswerError> {
     found.filter(|x| !x.is_empty()).ok_or(AnswerError::Logprobs)
 }
 
-/// Whether an engine's cache of adapters had no room for the one that is to be unloaded: it is
-/// known by name only, and vLLM refuses.
+/// Whether the engine had put aside the adapter that is to be unloaded. vLLM then knows it by name
+/// only, and refuses to unload it.
 #[must_use]
 pub(crate) fn was_put_aside(body: &[u8]) -> bool {
     error_message(body).contains("Failed to remove lora adapter")
 }
 
-/// Whether an adapter that is to be unloaded is not there.
+/// Whether the adapter that is to be unloaded is not loaded.
 #[must_use]
 pub(crate) fn is_not_loaded(status: u16, body: &[u8]) -> bool {
     status == 404 && is_error_of_vllm(body)
 }
 
-/// Whether it is an error of vLLM's own making.
+/// Whether vLLM itself made this error.
 #[must_use]
 pub(crate) fn is_error_of_vllm(body: &[u8]) -> bool {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     answer["error"].is_object() || answer["object"] == "error"
 }
 
-/// What an error says, in one line of bounded length.
+/// The message of an error, in one line of bounded length.
 #[must_use]
 pub(crate) fn error_message(body: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();

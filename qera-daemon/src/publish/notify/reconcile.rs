@@ -1,6 +1,6 @@
-//! What to do next with a server, given what it serves and what it should: no network, no clock, no
-//! disk. It is asked anew after each step, so that whatever was cut short goes on from what is
-//! seen.
+//! Decides what to do next with a server, from what it serves and what it should serve. It needs no
+//! network, no clock and no disk. It is asked again after each step, so that whatever was cut short
+//! goes on from what is seen.
 
 use core::fmt;
 
@@ -14,21 +14,21 @@ pub(crate) struct Aim {
     pub(crate) generation: u64,
     /// Its folder, as the server sees it.
     pub(crate) path: String,
-    /// Whether it was tried as a canary, and may be served.
+    /// Whether the generation was tried as a canary, and may be served.
     pub(crate) is_accepted: bool,
 }
 
-/// What a server calls adapters.
+/// The names that adapters have on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AdapterNames {
-    /// `--notify name=`.
+    /// The name of `--notify name=`.
     pub(crate) name: String,
-    /// `--notify names=`.
+    /// The naming of `--notify names=`.
     pub(crate) naming: AdapterNaming,
 }
 
 impl AdapterNames {
-    /// What a generation is called.
+    /// The name of a generation's adapter.
     #[must_use]
     pub(crate) fn of(&self, generation: u64) -> String {
         match self.naming {
@@ -37,13 +37,13 @@ impl AdapterNames {
         }
     }
 
-    /// What it is called while it is tried.
+    /// The name of an adapter while it is tried.
     #[must_use]
     pub(crate) fn canary(&self) -> String {
         format!("{}-canary", self.name)
     }
 
-    /// Whether it is a name of ours, and no canary's.
+    /// Whether this is one of our names, and not a canary's.
     #[must_use]
     pub(crate) fn are_of(&self, id: &str) -> bool {
         match self.naming {
@@ -52,7 +52,7 @@ impl AdapterNames {
         }
     }
 
-    /// The number of a generation of which this is the name.
+    /// The number of the generation whose name this is.
     fn number(&self, id: &str) -> Option<u64> {
         let rest = id.strip_prefix(&self.name)?.strip_prefix('-')?;
         let number: u64 = rest.parse().ok()?;
@@ -63,17 +63,17 @@ impl AdapterNames {
 /// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ServerStep {
-    /// Nothing of this name is to be served.
+    /// Unload the adapter of this name, which is not to be served.
     Unload(String),
-    /// Load the generation beside what is served.
+    /// Load the generation as a canary, beside what is served.
     LoadCanary,
-    /// Ask it, and decide whether it is served.
+    /// Score the canary, and decide whether its generation is served.
     Try,
-    /// Serve it.
+    /// Serve the generation.
     Swap(Swap),
-    /// A model has a name that ours would take.
+    /// A model has this name, which our adapter would take.
     NameTaken(String),
-    /// All is as it should be.
+    /// Do nothing: all is as it should be.
     Rest,
 }
 
@@ -93,18 +93,18 @@ impl fmt::Display for ServerStep {
 /// How a generation comes to be served under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Swap {
-    /// The name is free.
+    /// Load it, since the name is free.
     Load,
-    /// It is unloaded, and loaded again at once; `root` is what it named.
+    /// Unload the adapter that has the name, and load the generation at once.
     Replace {
-        /// The path that the server gives for it.
+        /// The path of the adapter that had the name, as the server lists it.
         root: Option<String>,
     },
-    /// Requests find one or the other.
+    /// Load it in place, so that every request finds the old adapter or the new one.
     InPlace,
 }
 
-/// What to do next; `retire`: whether clients have had the time to leave older generations that
+/// The next step. `retire` says whether clients have had time to leave older generations, which
 /// have names of their own.
 #[must_use]
 pub(crate) fn next_step(
@@ -154,8 +154,8 @@ pub(crate) fn is_at(card: Option<&ModelCard>, path: &str) -> bool {
     card.and_then(|card| card.root.as_deref()) == Some(path)
 }
 
-/// Whether an adapter is of an older generation of the same folder: what the cache holds of a path
-/// that was served before would be taken for what is loaded over it.
+/// Whether an adapter is an older generation of the same folder. If a path was served before, the
+/// server's cache of it would be taken for what is loaded there now.
 fn is_before(card: &ModelCard, path: &str) -> bool {
     let root = card.root.as_deref().unwrap_or_default();
     let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.len());
@@ -172,7 +172,7 @@ mod tests {
     const PATH: &str = "/out/generations/000012";
     const OLD: &str = "/out/generations/000011";
 
-    /// What a server lists: names with their roots, beside a model `m`.
+    /// A server's list of adapters with their roots, beside a model `m`.
     fn served(adapters: &[(&str, &str)]) -> ServedModels {
         let adapters = adapters
             .iter()
@@ -229,15 +229,15 @@ mod tests {
 
     #[test]
     fn what_was_cut_short_goes_on_from_what_is_seen() {
-        // Killed between unloading and loading, or the server began anew.
+        // We were killed between unloading and loading, or the server was restarted.
         check(&[], true, &ServerStep::Swap(Swap::Load));
-        // A canary of another generation was left.
+        // A canary of another generation was left over.
         let canary = unload("qera-canary");
         check(&[("qera-canary", OLD)], false, &canary);
-        // The memory is gone, the server has what it should.
+        // Our memory is gone, but the server has what it should.
         check(&[("qera", PATH)], false, &ServerStep::Rest);
         check(&[("qera", PATH), ("qera-canary", PATH)], false, &canary);
-        // Another adapter stands under our name and elsewhere.
+        // Another adapter, loaded from another place, has a path of ours under a foreign name.
         check(&[("qera", PATH), ("mine", OLD)], true, &ServerStep::Rest);
     }
 

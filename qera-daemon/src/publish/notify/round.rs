@@ -1,5 +1,4 @@
-//! One round with a server: it is looked at, and what is not as it should be is set right, step by
-//! step.
+//! One round with a server: it is looked at, and step by step made to serve what it should.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -21,12 +20,12 @@ use crate::publish::notify::reconcile::{AdapterNames, Aim, ServerStep, is_at, ne
 use crate::publish::notify::{Audience, HandOver};
 use crate::settings::notify::NotifiedServer;
 
-/// More steps than any way from one generation to the next has.
+/// A limit of steps that is larger than any way from one generation to the next needs.
 const STEPS_MAX: usize = 16;
-/// The longest rest after a swap.
+/// The longest time that a server is left alone after a swap.
 const REST: Duration = Duration::from_secs(30);
 
-/// The rounds with one server.
+/// The rounds with one server, and what they remember.
 #[derive(Debug)]
 pub(crate) struct ServerRounds<A> {
     server: NotifiedServer,
@@ -35,13 +34,13 @@ pub(crate) struct ServerRounds<A> {
     hand_over: HandOver,
     audience: A,
     client: Client,
-    /// Generations that the server will not take, until it begins anew.
+    /// Generations that the server does not take, until it is restarted.
     given_up: BTreeSet<u64>,
-    /// Whether it had adapters of our name at the latest look.
+    /// Whether the server had adapters of our names at the latest look.
     shows: bool,
-    /// The latest problem that was said, until there is none.
+    /// The latest problem that was said; `None` once it is over.
     said: Option<ProblemKind>,
-    /// When a generation took the place of another, in two steps.
+    /// When one generation last took the place of another in two steps.
     replaced: Option<Instant>,
     status: ServerStatus,
 }
@@ -55,7 +54,7 @@ struct WantedGeneration {
 }
 
 impl<A: Audience> ServerRounds<A> {
-    /// With a server.
+    /// Rounds with this server, of which none was made yet.
     pub(crate) fn new(server: NotifiedServer, hand_over: HandOver, audience: A) -> Self {
         let key = server.key();
         let status = ServerStatus {
@@ -82,14 +81,14 @@ impl<A: Audience> ServerRounds<A> {
         }
     }
 
-    /// Between two looks at a server that serves what it should.
+    /// The time between two looks at a server that serves what it should.
     pub(crate) const fn poll(&self) -> Duration {
         self.server.poll
     }
 
-    /// How long it is better left alone: requests that began before the latest swap may still be
-    /// under way with an adapter that has no name any more, and a third one, a canary, would take
-    /// its place in the engine.
+    /// How long the server is better left alone. Requests that began before the latest swap may
+    /// still use an adapter that has no name any more; a third adapter, the canary, would take its
+    /// place in the engine.
     pub(crate) fn rest(&self) -> Duration {
         let passed = self.replaced.map(since);
         passed.map_or(Duration::ZERO, |passed| {
@@ -97,17 +96,18 @@ impl<A: Audience> ServerRounds<A> {
         })
     }
 
-    /// One round, whose end is said and shown; `newest` is the newest generation.
+    /// Makes one round, and tells how it ended; `newest` is the newest generation.
     ///
     /// # Errors
-    /// [`Problem`], which has been said.
+    /// [`Problem`], which has been told already.
     pub(crate) fn attempt(&mut self, newest: Option<u64>) -> Result<(), Problem> {
         let wanted = self.wanted(newest);
         let generation = wanted.as_ref().map(|of| of.id.number);
         self.status.wanted = generation;
         let result = self.round(wanted.as_ref());
         match &result {
-            // Where the newest one is not taken, what was said of it still holds.
+            // If the server does not take the newest generation, what was said about that still
+            // holds.
             Ok(()) if generation == newest || self.said.is_some_and(|said| !said.stays) => {
                 (self.said, self.status.problem) = (None, None);
             }
@@ -124,7 +124,7 @@ impl<A: Audience> ServerRounds<A> {
         result
     }
 
-    /// A problem is said once, until it is over.
+    /// Says a problem once, until it is over.
     fn say(&mut self, problem: &Problem, generation: Option<u64>) {
         let kind = problem.kind();
         if self.said.replace(kind) == Some(kind) {
@@ -134,20 +134,21 @@ impl<A: Audience> ServerRounds<A> {
             server: &self.server.url,
             name: &self.server.name,
             generation,
-            // Who cannot be looked at is looked at again.
+            // A server that cannot be looked at is looked at again.
             retried: generation.is_none_or(|number| !self.given_up.contains(&number)),
             message: problem.to_string(),
         }));
     }
 
-    /// The server has gone, or serves nothing of ours any more: it may take now what it did not.
+    /// Notes that the server has gone, or serves nothing of ours any more. It may now take what it
+    /// did not take before.
     fn began_anew(&mut self) {
         self.given_up.clear();
         self.shows = false;
         self.status.generation = None;
     }
 
-    /// What is to be served: the newest generation, or the one before it where that one is worse or
+    /// The generation to be served: the newest, or the one before it where the newest is worse or
     /// is not taken.
     fn wanted(&self, newest: Option<u64>) -> Option<WantedGeneration> {
         let HandOver { memory, out, .. } = &self.hand_over;
@@ -220,7 +221,7 @@ impl<A: Audience> ServerRounds<A> {
         Err(Problem::NotShown("it goes round in circles".into()))
     }
 
-    /// Takes note of what is served.
+    /// Notes what the server serves.
     fn see(&mut self, served: &ServedModels) {
         let mut numbers = self.numbers(served);
         if numbers.is_empty() && self.shows {
@@ -231,15 +232,16 @@ impl<A: Audience> ServerRounds<A> {
         self.status.generation = numbers.last().copied();
     }
 
-    /// The generations in folders of ours that it has under our names.
+    /// The numbers of our generations that the server has under our names.
     fn numbers(&self, served: &ServedModels) -> BTreeSet<u64> {
         let ours = served.adapters().filter(|card| self.names.are_of(&card.id));
         let numbers = ours.filter_map(|card| self.number_at(card.root.as_deref()?));
         numbers.collect()
     }
 
-    /// The path of a generation that this output folder never told the server, where its cache
-    /// knows the path of the wanted one from then: an earlier folder came at least as far.
+    /// A path of an earlier output folder that the server still has, if it is a reason for concern:
+    /// that folder got at least as far as the wanted generation, so that the server's cache may
+    /// know the wanted path from then.
     fn earlier(&self, served: &ServedModels, wanted: &WantedGeneration) -> Option<String> {
         let from = wanted.id.number;
         let numbers = self.numbers(served);
@@ -248,7 +250,7 @@ impl<A: Audience> ServerRounds<A> {
         Some(self.server.path_of(&self.hand_over.out, *untold))
     }
 
-    /// The number of the generation whose folder this is on the server.
+    /// The number of the generation whose folder on the server is `root`.
     fn number_at(&self, root: &str) -> Option<u64> {
         let number = root.rsplit('/').next()?.parse().ok()?;
         let path = self.server.path_of(&self.hand_over.out, number);
@@ -310,7 +312,7 @@ impl<A: Audience> ServerRounds<A> {
             .map_err(Problem::memory)
     }
 
-    /// A canary that is worse, or could not be asked, need not be kept any more.
+    /// Unloads a canary that is worse or could not be scored, and lets its generation go.
     fn withdraw(&self, served: &ServedModels) -> Result<(), Problem> {
         let HandOver { memory, out, .. } = &self.hand_over;
         let canary = served.find(&self.names.canary());
@@ -326,14 +328,15 @@ impl<A: Audience> ServerRounds<A> {
         }
     }
 
-    /// The server does not have a generation that it was told of as a canary.
+    /// Notes that the server does not have a generation any more that it was told of as a canary.
     fn forget(&self, id: &GenerationId) -> Result<(), Problem> {
         let memory = &self.hand_over.memory;
         let withdrawn = memory.withdrawn(&self.key, id.number);
         withdrawn.map_err(Problem::memory)
     }
 
-    /// The server has not taken this one, and has none of those before it that it does not show.
+    /// Notes that the server has not taken this generation, and has none of the earlier ones that
+    /// it does not list.
     fn forget_others(
         &self,
         wanted: &WantedGeneration,
@@ -345,7 +348,7 @@ impl<A: Audience> ServerRounds<A> {
         memory.not_taken(&self.key, &kept).map_err(Problem::memory)
     }
 
-    /// Asks the canary, and decides whether its generation is served.
+    /// Scores the canary, and decides whether its generation is served.
     fn try_canary(
         &mut self,
         wanted: &WantedGeneration,
@@ -414,7 +417,7 @@ impl<A: Audience> ServerRounds<A> {
         Ok(StepDone::Rejected)
     }
 
-    /// `/v1/models` names the generation's folder.
+    /// Notes that `/v1/models` lists the generation's folder.
     fn confirm(
         &mut self,
         wanted: &WantedGeneration,
@@ -443,16 +446,16 @@ impl<A: Audience> ServerRounds<A> {
     }
 }
 
-/// What a step brought about.
+/// The result of a step.
 #[derive(Debug)]
 enum StepDone {
-    /// Nothing more than it says.
+    /// The step was done; nothing follows from it.
     Done,
     /// The generation may be served.
     Accepted,
-    /// It may not.
+    /// The generation must not be served.
     Rejected,
-    /// It should be served now.
+    /// The generation was swapped in, and should be listed now.
     Swapped(Swapped),
 }
 

@@ -1,4 +1,4 @@
-//! The thread of one server: when it is asked again.
+//! The thread of one server, which decides when the server is asked again.
 
 use core::time::Duration;
 use std::thread;
@@ -9,10 +9,10 @@ use crate::publish::notify::Audience;
 use crate::publish::notify::problem::Problem;
 use crate::publish::notify::round::ServerRounds;
 
-/// Between two attempts while something is wrong that may pass.
+/// The pause after a first failure that may pass; further failures make it longer.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Before the second and the third attempt at the end of a run.
+/// The pauses before the second and third attempt at the end of a run.
 const LAST_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// One server's thread.
@@ -21,12 +21,12 @@ pub(crate) struct ServerThread<A> {
     rounds: ServerRounds<A>,
     newest: Option<u64>,
     coming: Receiver<u64>,
-    /// Attempts in a row that failed, and may succeed.
+    /// How many attempts in a row have failed in a way that may pass.
     failed: u32,
 }
 
 impl<A: Audience> ServerThread<A> {
-    /// Begins with this generation.
+    /// A thread that begins with this generation.
     pub(crate) const fn new(
         rounds: ServerRounds<A>,
         newest: Option<u64>,
@@ -40,7 +40,7 @@ impl<A: Audience> ServerThread<A> {
         }
     }
 
-    /// Until the sender is gone.
+    /// Runs until the sender of generations is gone.
     pub(crate) fn run(mut self) {
         loop {
             thread::sleep(self.rounds.rest());
@@ -70,7 +70,7 @@ impl<A: Audience> ServerThread<A> {
         }
     }
 
-    /// The run ends: what it published last is worth a few more attempts.
+    /// Ends the thread with the run: the last published generation is worth a few more attempts.
     fn farewell(mut self, mut problem: Option<Problem>) {
         for pause in LAST_PAUSES {
             let may_pass = |problem: &Problem| !problem.stays() && !problem.is_silence();
@@ -83,7 +83,7 @@ impl<A: Audience> ServerThread<A> {
     }
 }
 
-/// Twice as long after each failure.
+/// The pause after this many failures: twice as long after each.
 fn back_off(failed: u32) -> Duration {
     let doublings = failed.saturating_sub(1).min(10);
     (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)

@@ -1,5 +1,5 @@
-//! The command of `--on-publish`, run once: its environment, its limit of time, its end, and what
-//! it printed.
+//! Runs the command of `--on-publish` once: with its environment and time limit, to its end, and
+//! with what it printed.
 
 use core::time::Duration;
 use std::io::PipeWriter;
@@ -12,38 +12,38 @@ use crate::publish::on_publish::patience::Patience;
 use crate::publish::on_publish::printed::{PrintedEnd, Printing};
 use crate::publish::on_publish::{Limits, Published};
 
-/// Why an attempt does not count.
+/// Why an attempt has failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     /// The system starts no shell.
     #[error("cannot start: {0}")]
     Start(std::io::Error),
-    /// It ended otherwise than well.
+    /// The command ended with a failure.
     #[error("{0}")]
     Ended(ExitStatus),
-    /// It took too long.
+    /// The command ran longer than it may, and was killed.
     #[error("killed, it ran for more than {} s", limit.as_secs_f64())]
     Killed {
-        /// What it is given.
+        /// The time that it may run.
         limit: Duration,
     },
-    /// The run was to end, and did not wait longer.
+    /// The run was about to end and waited no longer, so that the command was killed.
     #[error("killed, the run was told to end and waited {} s for it", at_most.as_secs_f64())]
     CutOff {
-        /// What the run waits.
+        /// The time that the run waits.
         at_most: Duration,
     },
-    /// The system does not say what became of it.
+    /// The system does not say how the command ended.
     #[error("cannot wait for it: {0}")]
     Wait(std::io::Error),
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// Whether it counts.
+    /// Whether the attempt succeeded.
     pub(crate) outcome: Result<(), CommandError>,
-    /// What it printed; nothing where it did not start.
+    /// What the command printed; `None` where it did not start.
     pub(crate) printed: Option<PrintedEnd>,
 }
 
@@ -75,7 +75,8 @@ struct StartedCommand {
     printing: Printing,
 }
 
-/// The pipe's end that is written to is the command's alone: what is read ends with it.
+/// Starts the command. Only the command holds the writing end of the pipe, so that reading ends
+/// with it.
 fn start(command: &str, publication: &Published) -> std::io::Result<StartedCommand> {
     let (reader, writer) = std::io::pipe()?;
     let child = shell(command, publication, writer)?.spawn()?;
@@ -83,7 +84,7 @@ fn start(command: &str, publication: &Published) -> std::io::Result<StartedComma
     Ok(StartedCommand { child, printing })
 }
 
-/// Waits until the command ends, or until its time is over, and then ends it.
+/// Waits until the command ends, or kills it when its time is over.
 fn wait(child: &mut Child, limits: Limits, patience: &Patience) -> Result<(), CommandError> {
     let begun = now();
     let mut nap = Duration::from_millis(1);
@@ -113,10 +114,10 @@ fn wait(child: &mut Child, limits: Limits, patience: &Patience) -> Result<(), Co
     }
 }
 
-/// `sh -c CMD` with what it is to know. Standard output is for the daemon's own answers, and a log
-/// is no place for all that a command prints, so both of its outputs go into one pipe. It leads a
-/// process group, so that what it starts can be killed with it, and so that Ctrl-C on a terminal
-/// reaches the daemon alone.
+/// `sh -c CMD` with its environment. Standard output is for the daemon's own answers, and a log is
+/// no place for all that a command prints, so that both outputs of the command go into one pipe.
+/// The command leads a process group: so all that it starts can be killed with it, and Ctrl-C on a
+/// terminal reaches the daemon alone.
 fn shell(command: &str, publication: &Published, output: PipeWriter) -> std::io::Result<Command> {
     let mut shell = Command::new("sh");
     shell
@@ -124,8 +125,8 @@ fn shell(command: &str, publication: &Published, output: PipeWriter) -> std::io:
         .env("QERA_GENERATION", publication.generation.to_string())
         .env("QERA_PATH", &publication.path)
         .env("QERA_CURRENT", &publication.current)
-        // A container engine would take it as its own and speak to the service manager for the
-        // daemon.
+        // A container engine would take this variable as its own, and speak to the service manager
+        // in the daemon's name.
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::from(output.try_clone()?))
@@ -145,8 +146,8 @@ fn kill_group(child: &mut Child) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    // Where no shell could be started, at least the child goes; otherwise it is gone and this does
-    // nothing.
+    // Where no shell could be started, at least the child itself is killed. If it is gone already
+    // this does nothing.
     let _ = child.kill();
     let _ = child.wait();
 }

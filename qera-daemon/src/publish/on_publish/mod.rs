@@ -28,7 +28,7 @@ pub(crate) struct Limits {
     pub(crate) pauses: [Duration; 2],
     /// The longest sleep between two looks at a running command.
     pub(crate) look: Duration,
-    /// What a run that was told to end waits for it, all attempts together.
+    /// How long a run that was told to end waits for the command, all attempts together.
     pub(crate) at_the_end: Duration,
 }
 
@@ -39,7 +39,7 @@ const LIMITS: Limits = Limits {
     at_the_end: Duration::from_secs(10),
 };
 
-/// What the command is told of a publication.
+/// The facts of a publication that the command gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Published {
     /// The generation's number, `QERA_GENERATION`.
@@ -50,16 +50,16 @@ pub(crate) struct Published {
     pub(crate) current: PathBuf,
 }
 
-/// What is to be said of a command.
+/// What is reported about a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CommandSaid {
-    /// An attempt failed; one sentence.
+    /// An attempt failed, for this reason.
     Failed(String),
     /// An attempt printed something.
     Printed {
-        /// For which generation.
+        /// The generation that the command was told of.
         generation: u64,
-        /// What.
+        /// The end of what it printed.
         printed: PrintedEnd,
     },
 }
@@ -117,13 +117,13 @@ impl OnPublish {
     /// Hands a publication over and returns at once. Where several wait, only the newest is told:
     /// the command is to make the newest generation known, and an older one is of no use by then.
     pub(crate) fn published(&self, what: Published) {
-        // Fails only if the thread panicked, which the panic's own message has told.
+        // This fails only if the thread panicked; the panic's own message has told that.
         let _ = self.publications.send(what);
     }
 
-    /// Waits until the newest publication's command has been run, with its retries: with the limits
-    /// above that is at most about four minutes, if the command before it hangs too, and ten
-    /// seconds from when `is_stopped` says that somebody waits for the run to end.
+    /// Waits until the newest publication's command has been run, with its retries. With the limits
+    /// above that takes at most about four minutes, even if the command before it hangs. Once
+    /// `is_stopped` says that somebody waits for the run to end, it takes at most ten seconds more.
     pub(crate) fn finish(self, is_stopped: impl Fn() -> bool) {
         drop(self.publications);
         while !self.thread.is_finished() {
@@ -137,17 +137,17 @@ impl OnPublish {
     }
 }
 
-/// How telling a publication ended.
+/// How telling the command of a publication ended.
 enum Told {
-    /// The command succeeded, or has had its attempts.
+    /// The command succeeded, or its attempts are used up.
     Done,
-    /// There is a newer one to be told.
+    /// A newer publication is to be told instead.
     Newer(Published),
-    /// The run waits no longer, and it was not told.
+    /// The run waits no longer, and the command was not told.
     CutOff,
 }
 
-/// The thread's side.
+/// The part of [`OnPublish`] that runs on the thread.
 struct Runner<F> {
     command: String,
     memory: ToldMemory,
@@ -159,7 +159,7 @@ struct Runner<F> {
 
 impl<F: Fn(CommandSaid)> Runner<F> {
     /// Runs the command for the newest publication, again and again, until the sender is gone or
-    /// the run waits no longer: what was not told then is told by the next run.
+    /// the run waits no longer. A publication that was not told then is told by the next run.
     fn run(&self) {
         let mut next = self.waiting.recv().ok();
         while let Some(publication) = next {
@@ -175,7 +175,7 @@ impl<F: Fn(CommandSaid)> Runner<F> {
         }
     }
 
-    /// Runs the command until it succeeds or has had its attempts; a newer publication ends the
+    /// Runs the command until it succeeds or its attempts are used up; a newer publication ends the
     /// attempts.
     fn tell(&self, publication: &Published) -> Told {
         let pauses = self.limits.pauses.map(Some).into_iter().chain([None]);
@@ -210,20 +210,22 @@ impl<F: Fn(CommandSaid)> Runner<F> {
         Told::Done
     }
 
-    /// Pauses, unless a publication is waiting or comes.
+    /// Pauses, and returns early with a publication that comes or is waiting.
     fn newer_within(&self, pause: Duration) -> Option<Published> {
         match self.waiting.recv_timeout(pause) {
             Ok(newer) => Some(newer),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
-                // The daemon ends: nothing newer will come, but the pause is as useful as before.
+                // The daemon ends, so that nothing newer will come, but the pause is as useful as
+                // before.
                 thread::sleep(self.patience.left().map_or(pause, |left| pause.min(left)));
                 None
             }
         }
     }
 
-    /// The next run need not tell it again; where that cannot be written, it does.
+    /// Notes that the next run need not tell this generation again. Where that cannot be written,
+    /// the next run does.
     fn remember(&self, generation: u64) {
         if let Err(error) = self.memory.remember(generation) {
             (self.say)(CommandSaid::Failed(format!(
@@ -302,7 +304,7 @@ mod tests {
         (on_publish, complaints)
     }
 
-    /// Nobody waits for the end.
+    /// The answer of a run that nobody has told to end.
     const fn not_stopped() -> bool {
         false
     }

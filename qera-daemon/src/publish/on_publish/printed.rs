@@ -1,4 +1,4 @@
-//! What a command prints: only the end of it is kept, however much it is.
+//! What a command prints. Only the end of it is kept, however long it is.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -8,22 +8,23 @@ use std::thread::{self, JoinHandle};
 
 use crate::disk::clock::{now, since};
 
-/// Bytes that are kept.
+/// How many bytes are kept.
 const KEPT: usize = 4096;
-/// What a command leaves running may hold the pipe open: its output is not waited for.
+/// How long the reading goes on after the command's end: a process that it leaves running may hold
+/// the pipe open.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The end of what a command printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PrintedEnd {
-    /// As text, what is no UTF-8 replaced, without space at its ends.
+    /// The end as text, with anything that is no UTF-8 replaced, and without blanks around it.
     pub(crate) text: String,
-    /// Bytes before it.
+    /// The number of bytes before it.
     pub(crate) left_out: u64,
 }
 
-/// A thread that reads what is printed, so that nobody waits for a full pipe. It ends with the last
-/// process that may print.
+/// A thread that reads what is printed, so that no command waits for a full pipe. It ends when the
+/// last process that may print has ended.
 #[derive(Debug)]
 pub(crate) struct Printing {
     tail: Arc<Mutex<Tail>>,
@@ -40,7 +41,7 @@ impl Printing {
     /// Begins to read.
     ///
     /// # Errors
-    /// What the system says that gives no thread.
+    /// The system's error where it gives no thread.
     pub(crate) fn read(mut pipe: PipeReader) -> std::io::Result<Self> {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let kept = Arc::clone(&tail);
@@ -57,7 +58,7 @@ impl Printing {
         Ok(Self { tail, thread })
     }
 
-    /// What was printed, now that the command has ended.
+    /// The end of what was printed; called once the command has ended.
     pub(crate) fn end(self) -> PrintedEnd {
         let begun = now();
         while !self.thread.is_finished() && since(begun) < PATIENCE {

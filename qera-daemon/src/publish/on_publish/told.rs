@@ -1,5 +1,5 @@
-//! Which generation the command was last run for, on disk: `OUT/on_publish.json`. A run that was
-//! killed between a publication and its command leaves it to the next one.
+//! Which generation the command was last run for: `OUT/on_publish.json`. If a run is killed between
+//! a publication and its command, the next run runs the command.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +9,20 @@ use crate::disk::{read, replace_json};
 use crate::error::Fatal;
 use crate::publish::generation_id::GenerationId;
 
-/// The file.
+/// The memory of one output folder, in a file.
 #[derive(Debug, Clone)]
 pub(crate) struct ToldMemory {
     out: PathBuf,
 }
 
-/// What it holds.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct ToldRecord {
     told: GenerationId,
 }
 
 impl ToldMemory {
-    /// That of an output folder.
+    /// The memory of an output folder.
     pub(crate) fn of(out: &Path) -> Self {
         Self {
             out: out.to_path_buf(),
@@ -33,8 +33,8 @@ impl ToldMemory {
         self.out.join("on_publish.json")
     }
 
-    /// Whether the command has had its attempts for a generation that is there. A file that is not
-    /// understood says nothing: the command runs once more.
+    /// Whether the command was run for a generation that is there. A file that is not understood
+    /// counts as no: the command runs once more.
     #[must_use]
     pub(crate) fn was_told(&self, generation: u64) -> bool {
         let bytes = read(&self.path()).unwrap_or_default();
@@ -42,7 +42,8 @@ impl ToldMemory {
         record.is_some_and(|of| GenerationId::of(&self.out, generation) == Some(of.told))
     }
 
-    /// The command has had its attempts; of a generation that is gone there is nothing to remember.
+    /// Notes that the command was run for a generation. If that generation is gone, nothing is
+    /// noted.
     ///
     /// # Errors
     /// [`Fatal::Io`].

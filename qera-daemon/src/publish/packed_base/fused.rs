@@ -1,15 +1,15 @@
-//! Which modules an engine makes one of, so that either all of them are packed or none.
+//! Which modules an engine fuses into one. Either all of them are packed, or none.
 //!
-//! The lists are those of vLLM's `packed_modules_mapping` (0.32, of all its models); SGLang has the
-//! same. Layers that a listed architecture gives one tensor are taken for fused as well: an engine
-//! may make one of any of them.
+//! The lists are those of vLLM's `packed_modules_mapping` (0.32, all of its models); SGLang has the
+//! same. Layers that share an input in a listed architecture are taken for fused as well, since an
+//! engine may fuse any of these.
 
 use std::collections::BTreeSet;
 
 use crate::settings::dotted::{before_last, is_number, last_part};
 use crate::weights::Weights;
 
-/// Last names of modules of one parent that become one.
+/// Last names of modules with the same parent that are fused into one.
 const FUSED: [&[&str]; 9] = [
     &["q_proj", "k_proj", "v_proj", "b_proj", "g_proj"],
     &["gate_proj", "up_proj", "dense_h_to_4h"],
@@ -21,17 +21,17 @@ const FUSED: [&[&str]; 9] = [
     &["in_proj_b", "in_proj_a"],
     &["q_a_proj", "kv_a_proj_with_mqa"],
 ];
-/// What lists of experts are called.
+/// The name of a list of experts.
 const EXPERTS: &str = "experts";
 
-/// Modules that are fused, each group by a name of its own; a module may be in more than one.
+/// The fused modules, in groups. Each group has a name of its own, and a module may be in several.
 #[derive(Debug)]
 pub(crate) struct FusedGroups<'a> {
     weights: &'a Weights,
 }
 
 impl<'a> FusedGroups<'a> {
-    /// Of a model.
+    /// The fused groups of a model.
     pub(crate) const fn of(weights: &'a Weights) -> Self {
         Self { weights }
     }

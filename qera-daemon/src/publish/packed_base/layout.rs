@@ -1,5 +1,5 @@
-//! Which layers are packed, and which stay whole: what has no kernel, and what an engine makes one
-//! module of with something that stays whole.
+//! Which layers are packed, and which stay whole: those for which engines have no kernel, and those
+//! that an engine fuses with a layer that stays whole.
 
 use std::collections::BTreeSet;
 
@@ -21,34 +21,35 @@ const ROUTERS: [&str; 3] = ["gate", "router", "shared_expert_gate"];
 /// The output layer of a model whose checkpoint has none: the embedding stands in its place.
 const HEAD: &str = "lm_head";
 
-/// What becomes of each layer.
+/// For each layer whether it is packed.
 #[derive(Debug)]
 pub(crate) struct PackedLayout {
     /// How layers are packed.
     pub(crate) scheme: PackScheme,
-    /// Layers that are not, by name.
+    /// Layers that are not packed, with the reason.
     pub(crate) whole: Vec<WholeLayer>,
-    /// Whether a layer is packed.
+    /// Whether each layer is packed.
     pub(crate) packed: Vec<bool>,
-    /// What config.json lists as not packed: every linear layer, selected or not.
+    /// The names that config.json lists as not packed: every linear layer that is not, selected or
+    /// not.
     pub(crate) ignore: Vec<String>,
 }
 
-/// A layer whose W~ stands as numbers among packed ones.
+/// A layer whose W~ is stored as numbers among packed ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WholeLayer {
-    /// Its name.
+    /// The layer's name.
     pub(crate) layer: String,
-    /// Why.
+    /// The reason.
     pub(crate) reason: String,
 }
 
-/// What the files take.
+/// The sizes of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PackedFigures {
     /// Layers that are packed.
     pub(crate) layers: usize,
-    /// Bits of each of their weights, scales and all.
+    /// Bits of each weight of these layers, with the scales.
     pub(crate) bits_per_weight: f64,
     /// Bits of each number of the whole model.
     pub(crate) bits_per_parameter: f64,
@@ -57,7 +58,7 @@ pub(crate) struct PackedFigures {
 }
 
 impl PackedLayout {
-    /// Of these layers.
+    /// The layout of these layers.
     ///
     /// # Errors
     /// [`Fatal::Usage`] for a model that is not served in this form, naming what is in the way.
@@ -117,7 +118,7 @@ impl PackedLayout {
         }
     }
 
-    /// Bytes of a layer's W~.
+    /// Bytes of a layer's W~ as it is packed.
     #[must_use]
     pub(crate) fn bytes_of(&self, weights: &Weights, index: usize) -> u64 {
         let layer = &weights.layers()[index];
@@ -129,7 +130,7 @@ impl PackedLayout {
         (numbers * dtype_of_whole(weights, index).bitsize() / 8) as u64
     }
 
-    /// What the files of these weights take.
+    /// The sizes of the files of these weights.
     #[must_use]
     pub(crate) fn figures(&self, weights: &Weights) -> PackedFigures {
         let (mut numbers, mut packed_bytes) = (0, 0);
@@ -157,7 +158,7 @@ impl PackedLayout {
     }
 }
 
-/// The type that W~ of a layer that stays whole most likely needs.
+/// The type that W~ of a layer which stays whole most likely needs.
 fn dtype_of_whole(weights: &Weights, layer: usize) -> Dtype {
     match weights.grid() {
         Grid::Mxint(_) => dtype_name(weights.layers()[layer].dtype()),
@@ -177,7 +178,7 @@ pub(crate) const fn shape_of(layer: &Layer) -> PackShape {
     }
 }
 
-/// Why a layer stays whole on its own account.
+/// Why a layer stays whole, apart from fusing.
 fn reason_of(scheme: &PackScheme, layer: &Layer) -> Option<String> {
     let name = layer.name.as_str();
     if is_head(name) || is_embedding(name) || is_classifier(name) {
@@ -202,7 +203,7 @@ fn linear_modules(weights: &Weights) -> Vec<String> {
     modules.map(str::to_owned).collect()
 }
 
-/// As config.json lists them; embeddings are no linear layers.
+/// The names as config.json lists them, without embeddings, which are no linear layers.
 #[must_use]
 pub(crate) fn ignored(whole: BTreeSet<String>) -> Vec<String> {
     let mut ignored: BTreeSet<String> = whole.into_iter().filter(|m| !is_embedding(m)).collect();

@@ -1,7 +1,7 @@
-//! `OUT/base-compressed-tensors`: the checkpoint with codes and scales in the place of the selected
-//! weights, as compressed-tensors packs them, so that engines serve it as it is. Which layers are
-//! packed is in `layout`, which an engine makes one module of in `fused`, what is known of the
-//! files in `record`.
+//! `OUT/base-compressed-tensors`: a copy of the checkpoint with codes and scales in the place of
+//! the selected weights, packed as compressed-tensors does, so that engines serve it as it is.
+//! `layout` says which layers are packed, `fused` which modules engines fuse, and `record` keeps
+//! what is known of the files.
 
 pub(crate) mod fused;
 pub(crate) mod layout;
@@ -33,23 +33,23 @@ use crate::weights::frozen::packed::PackedLayer;
 /// Name of the model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
 
-/// What a packed base is made of.
+/// What a packed base is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedBase<'a> {
     /// W and W~.
     pub(crate) weights: &'a Weights,
-    /// Which of it is packed.
+    /// Which layers are packed.
     pub(crate) layout: &'a PackedLayout,
-    /// What it is made from.
+    /// What the base is made from, for its record.
     pub(crate) base: &'a Base,
-    /// What it is worth alone.
+    /// What W~ is worth alone.
     pub(crate) worth: &'a BaseWorth,
-    /// What else belongs in the folder.
+    /// The files beside the weights.
     pub(crate) companions: &'a Companions,
 }
 
 impl PackedBase<'_> {
-    /// Writes it, once, by rename; returns its record.
+    /// Writes the base once, and renames it into place; returns its record.
     ///
     /// # Errors
     /// [`Fatal::Io`], and [`Fatal::Checkpoint`] for a weight that is NaN or infinite.
@@ -84,8 +84,8 @@ impl PackedBase<'_> {
     fn write_tensors(&self, path: &Path) -> Result<WrittenTensors, Fatal> {
         let (weights, packed) = (self.weights, &self.layout.packed);
         let mut whole = weights.model(|layer| packed[layer])?;
-        // Every tensor begins at a multiple of its element's size: packed ones are of whole rows of
-        // 32 outputs.
+        // Sorted like this, every tensor begins at a multiple of its element's size, because packed
+        // tensors have whole rows of 32 outputs.
         whole.sort_by_key(|tensor| core::cmp::Reverse(tensor.plan.dtype.bitsize()));
         let layers = || (0..packed.len()).filter(|layer| packed[*layer]);
         let plans: Vec<TensorPlan> = layers()
@@ -148,10 +148,10 @@ impl PackedBase<'_> {
     }
 }
 
-/// The checkpoint's config.json, and how its weights are packed.
+/// The checkpoint's config.json, with a description of how the weights are packed.
 ///
 /// # Errors
-/// [`Fatal::Io`], [`Fatal::Checkpoint`] for one that is not JSON.
+/// [`Fatal::Io`]; [`Fatal::Checkpoint`] for a config.json that is not JSON.
 pub(crate) fn config_of(weights: &Weights, layout: &PackedLayout) -> Result<Value, Fatal> {
     let path = weights.folder().join(CONFIG);
     let bytes = read(&path).map_err(Fatal::io(&path, "read"))?;
@@ -162,15 +162,15 @@ pub(crate) fn config_of(weights: &Weights, layout: &PackedLayout) -> Result<Valu
     Ok(config)
 }
 
-/// What was written.
+/// Digests of what was written.
 struct WrittenTensors {
     /// BLAKE3 of some rows of W~ of each layer.
     samples: BTreeMap<String, String>,
-    /// That of the file.
+    /// BLAKE3 of the file.
     blake3: String,
 }
 
-/// As [`digest_of_layer`], of what is packed.
+/// The same digest as [`digest_of_layer`], from the packed form.
 fn digest_of(of: &PackedLayer) -> String {
     let (width, outputs) = (of.shape.in_features, of.shape.out_features);
     let mut row_values = vec![0.0; width];

@@ -1,4 +1,4 @@
-//! What is known of a packed base's files, in its record and in every manifest.
+//! What is known of a packed base; it stands in the base's record and in every manifest.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,34 +9,34 @@ use crate::observe::run_events::PackedBaseWritten;
 use crate::publish::packed_base::layout::{PackedFigures, PackedLayout, WholeLayer};
 use crate::weights::Weights;
 
-/// Of a packed base.
+/// The record of a packed base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PackedRecord {
     /// `pack-quantized`.
     pub(crate) format: String,
     /// Bits of a code.
     pub(crate) bits: u32,
-    /// Neighbours along in_features that share a scale.
+    /// How many neighbours along in_features share a scale.
     pub(crate) group_size: usize,
     /// Type of a scale.
     pub(crate) scale_dtype: String,
-    /// Whether each group has a zero point, too.
+    /// Whether each group also has a zero point.
     pub(crate) zero_points: bool,
-    /// Whether code times scale is W~ in bfloat16, too.
+    /// Whether code times scale is exactly W~ in bfloat16 as well.
     pub(crate) exact_in_bf16: bool,
-    /// Whether vLLM has a kernel for it on CPUs.
+    /// Whether vLLM has a kernel for this on CPUs.
     pub(crate) runs_on_cpus: bool,
-    /// What the files take.
+    /// The sizes of the files.
     #[serde(flatten)]
     pub(crate) figures: PackedFigures,
-    /// Selected layers whose W~ stands there as numbers.
+    /// Selected layers whose W~ is stored as numbers.
     pub(crate) whole: Vec<WholeLayer>,
     /// BLAKE3 of model.safetensors.
     pub(crate) blake3: String,
 }
 
 impl PackedRecord {
-    /// Of what was written.
+    /// The record of a base that was written.
     #[must_use]
     pub(crate) fn new(weights: &Weights, layout: &PackedLayout, blake3: String) -> Self {
         let PackScheme {
@@ -60,7 +60,7 @@ impl PackedRecord {
         }
     }
 
-    /// The `quantization_config` that config.json has beside these files.
+    /// The `quantization_config` of the config.json beside these files.
     #[must_use]
     pub(crate) fn config(&self, ignore: &[String]) -> Value {
         let codes = CodeWords {
@@ -71,7 +71,7 @@ impl PackedRecord {
         codes.config(ignore)
     }
 
-    /// As the event of a base in its place.
+    /// The event that the base is in its place.
     #[must_use]
     pub(crate) fn written(&self, path: String) -> PackedBaseWritten {
         let PackedFigures {
@@ -93,7 +93,7 @@ impl PackedRecord {
         }
     }
 
-    /// What a person reads beside the weights.
+    /// The text for a person who finds the base.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let Self {

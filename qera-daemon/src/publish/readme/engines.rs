@@ -1,4 +1,4 @@
-//! The commands that serve a generation, by the form that an engine loads.
+//! The commands that serve a generation, for each engine by the form that it loads.
 
 use std::path::{Path, PathBuf};
 
@@ -9,17 +9,17 @@ use crate::settings::publish::AdapterForm;
 use crate::weights::gguf::family::Family;
 use crate::weights::given::GivenModel;
 
-/// Largest adapter rank that vLLM must be told to accept.
+/// The values of vLLM's --max-lora-rank.
 const VLLM_RANKS: [usize; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
 
 /// Architectures whose GGUF Transformers reads right (held against numpy on 4.46.3).
 const DEQUANTIZED: [&str; 5] = ["llama", "qwen2", "gpt2", "bloom", "stablelm"];
 
-/// The GGUF of the model, where its path is not known.
+/// Stands for the model's GGUF where its path is not known.
 const MODEL: &str = "MODEL.gguf";
 
 impl Readme<'_> {
-    /// What loads PEFT's files: PEFT itself, vLLM, SGLang, and by its own converter llama.cpp.
+    /// The commands for PEFT's files: PEFT itself, vLLM, SGLang, and llama.cpp by its converter.
     pub(super) fn of_peft(&self, given: Option<&GivenModel>) -> String {
         let serving = self.layers.weights.serving();
         let is_causal = serving.task_type.as_deref() == Some("CAUSAL_LM");
@@ -54,7 +54,8 @@ impl Readme<'_> {
         }
     }
 
-    /// Transformers dequantizes one file of some architectures, and knows no factors beside them.
+    /// Transformers dequantizes a GGUF of some architectures into one model; it reads no adapter
+    /// beside it.
     fn of_dequantized(&self, given: &GivenModel) -> String {
         let architecture = given.architecture();
         let known = architecture.is_some_and(|of| DEQUANTIZED.contains(&of));
@@ -64,7 +65,7 @@ impl Readme<'_> {
         self.dequantized(&given.full_path())
     }
 
-    /// Likewise of a GGUF that qera wrote.
+    /// The same for a GGUF that qera wrote.
     fn of_own_gguf(&self, base: &Path) -> String {
         let family = self.layers.weights.family().map(Family::architecture);
         match family.is_some_and(|of| DEQUANTIZED.contains(&of)) {
@@ -80,7 +81,7 @@ impl Readme<'_> {
         self.peft_block("PEFT (Transformers dequantizes the file)", &arguments)
     }
 
-    /// PEFT's lines, with what loads the model.
+    /// PEFT's lines of Python; `arguments` load the model.
     fn peft_block(&self, title: &str, arguments: &[String]) -> String {
         let serving = self.layers.weights.serving();
         let remote = serving.remote_loader.as_ref();
@@ -105,7 +106,8 @@ model = PeftModel.from_pretrained(base, {})
         )
     }
 
-    /// Engines that serve a Hugging Face folder, whose path is as a shell takes it.
+    /// The commands of engines that serve a Hugging Face folder; `base_model` is its path, quoted
+    /// for a shell.
     fn servers(&self, base_model: &str) -> String {
         let [folder, own_folder] = [self.folder, self.own_folder].map(|of| shell(Path::new(of)));
         let rank = self.layers.rank();
@@ -137,8 +139,8 @@ python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lor
         vllm + &sglang
     }
 
-    /// llama.cpp's converter, where no GGUF lies beside PEFT's files; it turns the factors of
-    /// Conv1D the wrong way round, and knows one rank and alpha for all.
+    /// The command of llama.cpp's converter, where no GGUF lies beside PEFT's files. The converter
+    /// transposes the factors of Conv1D wrongly, and knows one rank and alpha for all layers.
     fn converted(&self, base: &str, file: Option<&Path>) -> String {
         let mut layers = self.layers.weights.layers().iter();
         let ragged = self.layers.settings.publish.ragged;
@@ -177,7 +179,7 @@ llama-server --model {} --lora qera.gguf
         )
     }
 
-    /// How llama.cpp and Ollama load the generation.
+    /// The commands by which llama.cpp and Ollama load the generation.
     pub(super) fn of_gguf(&self, given: Option<&GivenModel>) -> String {
         let file = given.filter(|of| of.folder().is_none());
         let file = file.map(GivenModel::full_path);
@@ -208,10 +210,10 @@ ADAPTER {adapter}
         )
     }
 
-    /// mlx-lm, which loads a Hugging Face folder.
+    /// The command of mlx-lm, which loads a Hugging Face folder.
     pub(super) fn of_mlx(&self, given: Option<&GivenModel>) -> String {
-        // By its source it takes every folder of compressed-tensors for 4 bits in groups of 32, and
-        // unpacks none.
+        // By its source, mlx-lm takes every folder of compressed-tensors for 4 bits in groups of
+        // 32, and unpacks none.
         let folder = match given {
             Some(given) => given.folder().filter(|_| given.method() == Some("awq")),
             None if self.base_model.is_some() => self.as_numbers.map(PathBuf::from),

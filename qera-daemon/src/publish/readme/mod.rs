@@ -13,37 +13,37 @@ use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::AdapterForm;
 use crate::weights::given::GivenModel;
 
-/// What the README says.
+/// What a generation's README is made from.
 #[derive(Debug)]
 pub(crate) struct Readme<'a> {
-    /// Number of the generation.
+    /// The generation's number.
     pub(crate) generation: u64,
-    /// Where engines find the newest one.
+    /// The folder where engines find the newest generation.
     pub(crate) folder: &'a str,
-    /// Where this one lies, and stays.
+    /// The folder of this generation, which stays.
     pub(crate) own_folder: &'a str,
-    /// Folder of the model that the adapter belongs on, where it is here.
+    /// Folder of the model that the adapter belongs on, where that is on this machine.
     pub(crate) base_model: Option<&'a str>,
-    /// Folder of the same model with W~ as numbers, where it is here.
+    /// Folder of the same model with W~ as numbers, where that is on this machine.
     pub(crate) as_numbers: Option<&'a str>,
-    /// Its layers, and the forms that they are written in.
+    /// The layers, and the forms in which they are written.
     pub(crate) layers: PublishedLayers<'a>,
 }
 
-/// Where the weights are that an adapter belongs on, and what is said of that.
+/// The text about the weights that the adapter belongs on.
 struct Belongs {
-    /// Behind the number of layers; empty, or with a blank before it.
+    /// Follows the number of layers; empty, or begins with a blank.
     of: String,
-    /// Behind the method; likewise.
+    /// Follows the method; empty, or begins with a blank.
     to: String,
-    /// Paragraphs.
+    /// Further paragraphs.
     note: String,
-    /// What `verify` holds it against.
+    /// The model that `verify` compares the adapter with.
     base: String,
 }
 
 impl Readme<'_> {
-    /// The whole text.
+    /// The whole README.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let given = self.layers.weights.given().map(|of| &*of.given);
@@ -70,12 +70,12 @@ impl Readme<'_> {
         )
     }
 
-    /// Whether it is written in a form.
+    /// Whether the generation is written in this form.
     fn has(&self, form: AdapterForm) -> bool {
         self.layers.settings.publish.formats.contains(&form)
     }
 
-    /// What it is, before anything is said of engines.
+    /// The part before engines: what the adapter is.
     fn opening(&self, belongs: &Belongs) -> String {
         let Self {
             generation, layers, ..
@@ -97,7 +97,7 @@ impl Readme<'_> {
         )
     }
 
-    /// Of an adapter that corrects what qera quantizes.
+    /// The text for an adapter that corrects what qera quantizes.
     fn on_made(&self) -> Belongs {
         let quantizer = self.layers.weights.format();
         let base_note = match self.base_model {
@@ -120,7 +120,7 @@ impl Readme<'_> {
         }
     }
 
-    /// Of an adapter that corrects a file, or a folder that another program packed.
+    /// The text for an adapter that corrects a file, or a folder that another program packed.
     fn on_given(&self, given: &GivenModel) -> Belongs {
         let (path, errors) = (given.full_path(), errors_text(&self.layers));
         let what = match given.folder() {
@@ -141,19 +141,19 @@ precision, or on another quantization of it, it does harm.
         }
     }
 
-    /// The base of ours that it belongs on, where that is a GGUF.
+    /// The GGUF base that the adapter belongs on, where there is one.
     fn gguf_base(&self) -> Option<&Path> {
         let base = self.base_model.map(Path::new);
         base.filter(|base| self.layers.weights.given().is_none() && is_gguf(base))
     }
 
-    /// The folder of the model that it belongs on, or a word for it.
+    /// The folder of the model that the adapter belongs on, or a word for it.
     fn base(&self) -> &str {
         self.base_model.unwrap_or("QUANTIZED_MODEL")
     }
 
-    /// What the W~ that it belongs on is worth with and without it; which W~ that is, where there
-    /// is more than one of the format.
+    /// What W~ is worth with the adapter and without it, and which W~ that is where a format has
+    /// several.
     fn worth(&self) -> String {
         let settings = &self.layers.settings.rounding;
         let belongs = RoundingChoice::new(settings).map(|choice| {
@@ -167,7 +167,7 @@ precision, or on another quantization of it, it does harm.
         format!("{}\n{errors}", belongs.unwrap_or_default())
     }
 
-    /// What reads a packed base, and what does not.
+    /// Which engines read a packed base, and which do not.
     fn packed_note(&self) -> String {
         let Some(base) = self
             .base_model
@@ -191,7 +191,7 @@ precision, or on another quantization of it, it does harm.
     }
 }
 
-/// What a base is that is a GGUF.
+/// What a GGUF base is.
 fn gguf_note(base: &Path) -> String {
     format!(
         "

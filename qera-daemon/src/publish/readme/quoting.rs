@@ -1,15 +1,15 @@
-//! Paths as others take them.
+//! Quotes paths for Python and for shells.
 
 use std::path::Path;
 
-/// A path as Python takes it.
+/// A path as a literal of Python.
 #[must_use]
 pub(crate) fn literal(path: &Path) -> String {
     let text = path.to_string_lossy();
     serde_json::to_string(&text).unwrap_or_default()
 }
 
-/// A path as a shell takes it.
+/// A path as a word of a shell.
 #[must_use]
 pub(crate) fn shell(path: &Path) -> String {
     let text = path.to_string_lossy();

@@ -1,4 +1,4 @@
-//! A GGUF adapter, read back.
+//! Reads a GGUF adapter back.
 
 use std::path::Path;
 
@@ -10,26 +10,26 @@ use crate::host::factor_type::FactorType;
 use crate::publish::written::{Matrix, UnreadPair, WrittenPair};
 use crate::weights::gguf::rows::RowOrder;
 
-/// An open file.
+/// An open GGUF adapter.
 #[derive(Debug)]
 pub(crate) struct GgufFile {
-    /// What its header says.
+    /// The content of its header.
     pub(crate) lora: LoraGguf,
     bytes: Mapping,
 }
 
-/// Both halves of a pair, which are there.
+/// The header's entries of both halves of a pair.
 struct PairClaims<'f> {
     a: &'f TensorClaim,
     b: &'f TensorClaim,
 }
 
-/// A pair of which no numbers are kept.
+/// A pair that was looked through without keeping its numbers.
 #[derive(Debug)]
 pub(crate) struct LookedThroughPair {
-    /// `lora_a`.
+    /// The factor `lora_a`.
     pub(crate) a: LookedThrough,
-    /// `lora_b`.
+    /// The factor `lora_b`.
     pub(crate) b: LookedThrough,
 }
 
@@ -37,14 +37,14 @@ impl GgufFile {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`UnreadPair::File`] for what is no GGUF.
+    /// [`UnreadPair::File`] for a file that is no GGUF.
     pub(crate) fn open(path: &Path) -> Result<Self, UnreadPair> {
         let bytes = Mapping::open(path).map_err(|e| UnreadPair::File(Box::new(e)))?;
         let lora = LoraGguf::parse(&bytes).map_err(|e| UnreadPair::File(Box::new(e)))?;
         Ok(Self { lora, bytes })
     }
 
-    /// The pair of one of the model's tensors, whose rows lie so.
+    /// The pair of one of the model's tensors, whose rows lie in the order `rows`.
     ///
     /// # Errors
     /// [`UnreadPair`], which names the tensor.
@@ -58,8 +58,8 @@ impl GgufFile {
         WrittenPair::new(tensor, a, Matrix { values, ..b })
     }
 
-    /// The same pair, looked through without being kept: what a file says of its lengths is held
-    /// against nothing yet, and some types take less than two bits a number.
+    /// Looks through the same pair without keeping it: the lengths that a file states are not
+    /// compared with anything yet, and some types take less than two bits a number.
     ///
     /// # Errors
     /// As for [`pair`](Self::pair).
@@ -88,7 +88,7 @@ impl GgufFile {
         }
     }
 
-    /// Both halves of a pair.
+    /// The header's entries of both halves of a pair.
     fn claims(&self, tensor: &str) -> Result<PairClaims<'_>, UnreadPair> {
         let pair = self.lora.pairs.get(tensor);
         let pair = pair.ok_or_else(|| UnreadPair::NoPair(tensor.to_owned()))?;
@@ -123,7 +123,7 @@ impl GgufFile {
     }
 }
 
-/// Whether rows of B can lie in an order.
+/// Checks that this many rows of B can lie in an order.
 fn hold_rows(tensor: &str, order: RowOrder, rows: usize) -> Result<(), UnreadPair> {
     match order.is_of(rows) {
         true => Ok(()),

@@ -1,5 +1,5 @@
-//! An adapter's files read back as numbers, whichever form they have (`gguf`, `tensor_file`): A^T
-//! and B^T of a layer as PEFT keeps them, rows of B in the order of the Hugging Face weight.
+//! Reads an adapter's files back as numbers, whichever form they have (`gguf`, `tensor_file`): A^T
+//! and B^T of a layer as PEFT stores them, with rows of B in the order of the Hugging Face weight.
 
 pub(crate) mod gguf;
 pub(crate) mod tensor_file;
@@ -17,16 +17,16 @@ use crate::weights::gguf::layer_names::GgufLayerPlace;
 /// Name of PEFT's file with the tensors.
 pub(crate) const PEFT_TENSORS: &str = "adapter_model.safetensors";
 
-/// A layer's correction as the file has it.
+/// A layer's correction as a file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WrittenPair {
-    /// Type of the numbers of both; none where they differ, or qera writes none such.
+    /// The type of both factors' numbers; `None` where they differ, or qera writes no such type.
     pub(crate) dtype: Option<FactorType>,
     /// Columns of A^T.
     pub(crate) in_features: usize,
     /// Rows of B^T.
     pub(crate) out_features: usize,
-    /// Rank, with the zeros that pad it.
+    /// The rank, with the zeros that pad it.
     pub(crate) rank: usize,
     /// A^T, [rank, in_features].
     pub(crate) lora_a: Vec<f32>,
@@ -34,14 +34,14 @@ pub(crate) struct WrittenPair {
     pub(crate) lora_b: Vec<f32>,
 }
 
-/// What a layer is called in each form.
+/// A layer's name in each form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FormNames<'a> {
-    /// In the class that serves it.
+    /// Its name in the class that serves the model.
     pub(crate) served_as: &'a str,
-    /// In a GGUF, where one was written.
+    /// Its place in a GGUF, where one was written.
     pub(crate) gguf: Option<&'a GgufLayerPlace>,
-    /// In mlx-lm, where its files were written.
+    /// Its name in mlx-lm, where its files were written.
     pub(crate) mlx: Option<&'a str>,
 }
 
@@ -56,56 +56,56 @@ pub(crate) enum WrittenForm {
     Mlx(MlxFile),
 }
 
-/// Why a pair is not read; a sentence that goes after the file's name.
+/// Why a pair is not read: a sentence that follows the file's name.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnreadPair {
-    /// The file cannot be opened, or is no such file.
+    /// The file cannot be opened, or is of another kind.
     #[error("{0}")]
     File(Box<dyn core::error::Error + Send + Sync>),
     /// The layer has no tensors.
     #[error("has no tensors of {0}")]
     NoPair(String),
-    /// Half a pair.
+    /// Only one of the layer's two tensors is there.
     #[error("tensor '{0}' is missing, its other half is there")]
     Half(String),
-    /// No matrix.
+    /// A tensor is no matrix.
     #[error("tensor '{tensor}' is {shape:?}, no matrix")]
     NoMatrix {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
-        /// Its lengths.
+        /// The tensor's lengths.
         shape: Vec<usize>,
     },
-    /// A factor of a GGUF.
+    /// A factor in a GGUF cannot be read.
     #[error("tensor '{tensor}' {problem}")]
     Matrix {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
         /// What is wrong with it.
         problem: MatrixProblem,
     },
-    /// The pair of an embedding, whose rows are looked up by A.
+    /// The pair belongs to an embedding, whose rows are looked up by A.
     #[error("'{0}' is an embedding, whose A and B are turned round, which is not read")]
     Embedding(String),
-    /// Numbers of a type that is not read.
+    /// The numbers have a type that is not read.
     #[error("tensor '{tensor}' is of type {stored}, which is not read")]
     Type {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
-        /// What it is stored in.
+        /// The type in which it is stored.
         stored: String,
     },
-    /// NaN or infinite.
+    /// A number is NaN or infinite.
     #[error("tensor '{tensor}' is NaN or infinite at [{row}, {column}]")]
     NotFinite {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
-        /// The row as it lies there.
+        /// The number's row, as it lies in the file.
         row: usize,
-        /// The column.
+        /// The number's column.
         column: usize,
     },
-    /// A and B do not fit each other.
+    /// A and B have different ranks.
     #[error("{name}: A has rank {a} and B has rank {b}")]
     Ranks {
         /// The layer's name in this form.
@@ -115,20 +115,20 @@ pub(crate) enum UnreadPair {
         /// Rank of B.
         b: usize,
     },
-    /// The order of its rows cannot be that of so many.
+    /// The rows of B cannot lie in the stated order.
     #[error("{name}: its {rows} rows of B cannot lie as {order}")]
     Rows {
-        /// The pair.
+        /// The layer's name in this form.
         name: String,
-        /// Rows of B.
+        /// The number of rows of B.
         rows: usize,
-        /// The order that is said of them.
+        /// The order that the rows are said to have.
         order: String,
     },
 }
 
 impl UnreadPair {
-    /// Whether nothing is wrong with it: an engine reads it, and only this does not.
+    /// Whether the pair is in order: an engine reads it, and only this program does not.
     #[must_use]
     pub(crate) const fn is_right(&self) -> bool {
         match self {
@@ -139,14 +139,14 @@ impl UnreadPair {
     }
 }
 
-/// A factor as it lies in a file, by rows.
+/// A factor as it lies in a file, row by row.
 #[derive(Debug)]
 pub(crate) struct Matrix {
-    /// Rows.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Their length.
+    /// The length of a row.
     pub(crate) columns: usize,
-    /// Type of the numbers; none where qera writes none such.
+    /// The type of the numbers; `None` where qera writes no such type.
     pub(crate) dtype: Option<FactorType>,
     /// The numbers.
     pub(crate) values: Vec<f32>,
@@ -183,7 +183,7 @@ impl WrittenForm {
 }
 
 impl WrittenPair {
-    /// Two factors as PEFT has them.
+    /// The pair of two factors that lie as in PEFT.
     ///
     /// # Errors
     /// [`UnreadPair::Ranks`].

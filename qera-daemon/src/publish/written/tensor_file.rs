@@ -1,4 +1,4 @@
-//! The tensors of an adapter in a safetensors file, PEFT's or mlx-lm's, read back.
+//! Reads an adapter's tensors back from a safetensors file, PEFT's or mlx-lm's.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use crate::host::factor_type::FactorType;
 use crate::publish::mlx_adapter::transposed;
 use crate::publish::written::{Matrix, UnreadPair, WrittenPair};
 
-/// PEFT's.
+/// An open file of PEFT's tensors.
 #[derive(Debug)]
 pub(crate) struct PeftFile {
     file: OpenFile,
     tensors: LoraTensors,
 }
 
-/// mlx-lm's.
+/// An open file of mlx-lm's tensors.
 #[derive(Debug)]
 pub(crate) struct MlxFile {
     file: OpenFile,
-    /// Names, types and shapes.
+    /// The names, types and shapes of its tensors.
     pub(crate) tensors: MlxTensors,
 }
 
@@ -39,7 +39,7 @@ impl PeftFile {
         Ok(Self { file, tensors })
     }
 
-    /// A module's pair.
+    /// The pair of a module.
     ///
     /// # Errors
     /// [`UnreadPair`], which names the tensor.
@@ -67,7 +67,7 @@ impl MlxFile {
         Ok(Self { file, tensors })
     }
 
-    /// A module's pair.
+    /// The pair of a module.
     ///
     /// # Errors
     /// [`UnreadPair`], which names the tensor.
