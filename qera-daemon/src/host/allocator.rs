@@ -1,17 +1,18 @@
-//! What the allocator keeps of memory that is free again.
+//! How much freed memory the allocator keeps for itself.
 
-/// Arrays from this size on are mapped, and go back to the system with their owner.
+/// Arrays of this size or more are mapped, and go back to the system when they are freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED_BYTES: i32 = 512 << 10;
-/// What stays at the end of the heap for the next array.
+/// How much free memory stays at the end of the heap for the next array.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BYTES: i32 = 8 << 20;
 
-/// Lets glibc give large arrays back at once.
+/// Makes glibc give large arrays back at once.
 ///
-/// It raises the size from which it maps arrays to that of the largest one ever freed, up to 32
-/// MiB. What lies in its heap thereafter leaves gaps, of other sizes in each run: a peak that no
-/// plan can tell, 10 to 20 % above what is in use. Other allocators are left as they are.
+/// glibc raises the size from which it maps arrays to that of the largest array ever freed, up to
+/// 32 MiB. Arrays that then lie in its heap leave gaps of other sizes in each run, and the peak
+/// becomes 10 to 20 % more than what is in use, which no plan can foresee. Other allocators are
+/// left as they are.
 pub(crate) fn map_large_arrays() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (setting, bytes) in [

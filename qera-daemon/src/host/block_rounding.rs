@@ -1,9 +1,9 @@
-//! A and B rounded to blocks of 8-bit codes, so that next to nothing of f is lost.
+//! Rounds A and B to blocks of 8-bit codes so that next to nothing of f is lost.
 //!
-//! f grows by tr(R D D^T) for a change D of C: the best correction has no slope. Rounding every
-//! number to nearest leaves D of 2^-8 of C, which is much where few directions hold nearly all of
-//! tr(R C C^T): three channels of 1e3 times the others cost 25 to 72 % of f so. Four steps take
-//! that to 0.01 to 0.02 %, and what ordinary layers lose to a third:
+//! A change D of C makes f grow by tr(R D D^T), since the best correction has no slope. Rounding
+//! every number to nearest leaves a D of 2^-8 of C. That is much where few directions hold nearly
+//! all of tr(R C C^T): three channels of 1e3 times the others then cost 25 to 72 % of f. Four steps
+//! bring that down to 0.01 to 0.02 %, and the loss of ordinary layers to a third:
 //!
 //! 1. A basis in which every column of B costs the same to be rounded: `equal_pivots`. B's columns
 //!    are orthonormal up to one factor there, so that the numbers that share a scale are alike.
@@ -12,8 +12,8 @@
 //!    A~)^-1 A~^T R A, k x k.
 //! 4. Each row of B is rounded with feedback under H = A~^T R A~ (`row_rounding`).
 //!
-//! H is of (1 - b) R + b diag(R): where rows are few R says nothing of most directions, and what
-//! looks free there is not. Where R is not gathered b is 1.
+//! H is of (1 - b) R + b diag(R): with few rows R says nothing of most directions, and what looks
+//! free there is not. Where R is not gathered b is 1.
 //!
 //! Cost: R and E times k vectors each, k^2 numbers for each output.
 
@@ -28,11 +28,11 @@ use crate::host::factors::{Correction, Factors, Rounded};
 use crate::host::row_rounding::RowRounding;
 use crate::host::second_moment::SecondMoment;
 
-/// b.
+/// The share b of diag(R) in the metric.
 const DIAGONAL_SHARE: f64 = 0.1;
-/// Eigenvalues of H below this share of the largest are taken for it.
+/// Eigenvalues of H below this share of the largest one are raised to it.
 const NOISE: f64 = 1e-14;
-/// What rounding is held against.
+/// The metric under which the loss by rounding is small.
 #[derive(Clone, Copy)]
 pub(crate) struct RoundingMetric<'a> {
     pub(crate) compute: Compute<'a>,
@@ -41,15 +41,15 @@ pub(crate) struct RoundingMetric<'a> {
     pub(crate) diagonal: &'a [f64],
 }
 
-/// A correction by factors that suit blocks, and these as they are written.
+/// A correction by factors that suit blocks, with these factors as they are written.
 pub(crate) struct InBlocks {
-    /// The same C, with B as it is before its numbers are rounded.
+    /// The same C, with B before its numbers are rounded.
     pub(crate) near: Correction,
     pub(crate) rounded: Rounded,
 }
 
 impl RoundingMetric<'_> {
-    /// The metric times X, given R X where R is there.
+    /// The metric times X. `rx` is R X, where R is there.
     fn times(&self, x: MatRef<'_, f64>, rx: Option<MatRef<'_, f64>>) -> Mat<f64> {
         Mat::from_fn(x.nrows(), x.ncols(), |i, j| {
             let alone = self.diagonal[i] * x[(i, j)];
@@ -74,7 +74,7 @@ impl RoundingMetric<'_> {
 }
 
 impl Correction {
-    /// Rounded to blocks; number by number where the metric has no factor.
+    /// The correction rounded to blocks; number by number where the metric has no factor.
     pub(crate) fn in_blocks(&self, metric: &RoundingMetric<'_>) -> InBlocks {
         self.fitted_to_blocks(metric).unwrap_or_else(|| InBlocks {
             near: self.clone(),
@@ -92,7 +92,7 @@ impl Correction {
         let change = metric.times_change(&(&written.a - a));
         let h = gram(&written.a, &(&ra + change));
         let factor = h.llt(Side::Lower).ok()?;
-        // The metric is symmetric: A~^T (R A) is what is fitted to.
+        // The right-hand side of the fit: A~^T R A, from R A.
         let q = factor.solve(product(written.a.transpose(), ra.as_ref()));
         let near = turned.with_b(q.transpose());
         let rows = RowRounding::new(factor.L());
@@ -136,7 +136,7 @@ impl Correction {
         })
     }
 
-    /// With B^T times M in the place of B^T.
+    /// The same with B^T M in the place of B^T.
     fn with_b(self, m: MatRef<'_, f64>) -> Self {
         Self {
             factors: Factors {
@@ -149,7 +149,7 @@ impl Correction {
     }
 }
 
-/// A^T (S A), made symmetric and, against the rounding of its numbers, a little larger.
+/// A^T (S A), made symmetric, and a little larger so that rounding cannot make it indefinite.
 fn gram(a: &Mat<f64>, sa: &Mat<f64>) -> Mat<f64> {
     let g = product(a.transpose(), sa.as_ref());
     let k = g.nrows();
@@ -172,7 +172,7 @@ mod tests {
     const M: usize = 96;
     const N: usize = 80;
 
-    /// R of correlated rows, some channels of which are so much larger than the others.
+    /// A layer whose R is of correlated rows; some channels are larger than the others.
     struct Layer {
         second_moment: SecondMoment,
         r: Mat<f64>,
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    /// What is lost of f, relative.
+    /// The relative loss of f.
     struct Lost {
         to_nearest: f64,
         in_blocks: f64,
@@ -255,7 +255,7 @@ mod tests {
         let f = layer.error(&correction.factors);
         let of = |factors: &Factors| layer.error(factors) / f - 1.0;
         let plain = correction.factors.round(FactorType::Q8_0);
-        // What R and E make of the factors that the written ones are held against.
+        // R and E times the factors that the written ones are compared with.
         let rest = &layer.e * &near.factors.b - &near.eb;
         assert!(rest.norm_max() < 1e-12 * near.eb.norm_max());
         if with_r {
@@ -281,8 +281,9 @@ mod tests {
                 println!("{case}: {:.2e} {:.2e}", lost.to_nearest, lost.in_blocks);
                 assert!(lost.to_nearest > 0.5, "{case}: {}", lost.to_nearest);
                 assert!(lost.in_blocks < 3e-3 * lost.to_nearest, "{case}");
-                // R of the rows themselves is what f is measured by. Of 1e4 more is lost than the
-                // 0.1 % that a layer may lose: it is written f16.
+                // f is measured by R of the rows themselves. A channel of 1e4 times the others
+                // loses more than the 0.1 % that a layer may lose, so that such a layer is written
+                // f16.
                 let allowed = match (amplitude < 1e4, with_r) {
                     (true, true) => 1e-3,
                     (true, false) => 5e-3,
@@ -306,7 +307,7 @@ mod tests {
         }
     }
 
-    /// What is written are numbers of blocks, which read back bit for bit.
+    /// Every written number is one of its block's, and reads back bit for bit.
     #[test]
     fn what_is_fed_back_is_still_a_number_of_its_block() {
         let layer = Layer::new(&MASSIVE, 1e3);

@@ -1,13 +1,13 @@
-//! What multiplies matrices: instructions and cores.
+//! What multiplies matrices: a kernel, on some cores.
 
 use crate::host::cores::Cores;
 use crate::host::kernels::Kernel;
 
-/// Where something is computed.
+/// The kernel and the cores that compute.
 #[derive(Debug, Clone, Copy)]
 pub struct Compute<'a> {
-    /// By which instructions.
+    /// The kernel, which says which instructions multiply.
     pub kernel: Kernel,
-    /// On which cores; the caller holds one of them.
+    /// The cores that may be used; the caller holds one of them.
     pub cores: &'a Cores,
 }

@@ -1,11 +1,11 @@
 //! What the process spends its CPU time on, by kind of work.
 //!
-//! Each thread books its own CPU time (CLOCK_THREAD_CPUTIME_ID): what other processes or waiting
-//! take is not in it. A thread does one kind of work at a time. Work within work is booked under
-//! its own kind and not under the outer one; threads that are lent pieces of it
-//! ([`Cores::spread`](crate::host::cores::Cores::spread)) book under the kind of the lender. A
-//! stretch costs two readings of the clock, some hundred nanoseconds each: it is of a tensor, a
-//! layer, a site, never a row. Nothing that is computed depends on it.
+//! Each thread books its own CPU time (CLOCK_THREAD_CPUTIME_ID), so that neither other processes
+//! nor waiting count. A thread does one kind of work at a time. Work within work is booked under
+//! its own kind and not under the outer one. Threads that are lent pieces of work
+//! ([`Cores::spread`](crate::host::cores::Cores::spread)) book under the kind of the lender. Each
+//! stretch of work costs two readings of the clock, some hundred nanoseconds each, so that
+//! stretches are a tensor, a layer or a site, never a row. No result depends on these times.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use serde::ser::SerializeMap;
 
 use crate::disk::clock;
 
-/// What a thread works at.
+/// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WorkKind {
     /// Bytes of shards are fetched.
@@ -29,20 +29,20 @@ pub(crate) enum WorkKind {
     Accumulate,
     /// The shrinkage is chosen, and corrections are scored, on rows held out.
     Choose,
-    /// W is read and W~ made, and from both E.
+    /// W is read, W~ is made, and E is formed from both.
     Quantize,
     /// A and B are found.
     Subspace,
-    /// What they are worth is measured, before and after they are rounded.
+    /// The worth of A and B is measured, before and after they are rounded.
     Measure,
-    /// W is rounded under R; A and B are rounded to what they are written in.
+    /// W is rounded under R; A and B are rounded to the type in which they are written.
     Round,
     /// Snapshots, bases and generations are written, and checked.
     Write,
 }
 
 impl WorkKind {
-    /// All of them, in the order of the data's way.
+    /// All kinds, in the order in which data passes through them.
     pub(crate) const ALL: [Self; 10] = [
         Self::Read,
         Self::Check,
@@ -56,7 +56,7 @@ impl WorkKind {
         Self::Write,
     ];
 
-    /// In events.
+    /// The kind's name in events.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -73,15 +73,15 @@ impl WorkKind {
     }
 }
 
-/// Nanoseconds that ended stretches of all threads took, in the order of [`WorkKind::ALL`].
+/// Nanoseconds of ended stretches of all threads, in the order of [`WorkKind::ALL`].
 static SPENT: [AtomicU64; WorkKind::ALL.len()] = [const { AtomicU64::new(0) }; WorkKind::ALL.len()];
 
 thread_local! {
-    /// What this thread is at.
+    /// The stretch of work that this thread is at.
     static AT_WORK: Cell<Option<Stretch>> = const { Cell::new(None) };
 }
 
-/// One kind of work without interruption by another.
+/// A stretch of one kind of work, not interrupted by another.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     kind: WorkKind,
@@ -89,7 +89,7 @@ struct Stretch {
     begun: Duration,
 }
 
-/// Does `work`, booked under a kind.
+/// Does `work`, and books it under this kind.
 pub(crate) fn doing<T>(kind: WorkKind, work: impl FnOnce() -> T) -> T {
     let outer = begin(Some(kind));
     let done = work();
@@ -97,7 +97,7 @@ pub(crate) fn doing<T>(kind: WorkKind, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Does `work`, booked under the kind of whoever lends it, where that has one.
+/// Does `work`, and books it under the lender's kind, if the lender has one.
 pub(crate) fn doing_for<T>(lender: Option<WorkKind>, work: impl FnOnce() -> T) -> T {
     match lender {
         Some(kind) => doing(kind, work),
@@ -105,12 +105,12 @@ pub(crate) fn doing_for<T>(lender: Option<WorkKind>, work: impl FnOnce() -> T) -
     }
 }
 
-/// What this thread is at.
+/// The kind of work that this thread is at.
 pub(crate) fn at_work() -> Option<WorkKind> {
     AT_WORK.get().map(|stretch| stretch.kind)
 }
 
-/// Books what was done so far and begins another kind of work, or none; returns the kind before.
+/// Books what was done so far and begins work of another kind, or none. Returns the kind before.
 fn begin(next: Option<WorkKind>) -> Option<WorkKind> {
     let now = clock::thread_cpu();
     let before = AT_WORK.replace(next.map(|kind| Stretch { kind, begun: now }))?;
@@ -125,7 +125,7 @@ fn begin(next: Option<WorkKind>) -> Option<WorkKind> {
 pub(crate) struct SecondsByKind([f64; WorkKind::ALL.len()]);
 
 impl SecondsByKind {
-    /// Of this process so far, in stretches that have ended.
+    /// The CPU seconds of this process so far, in stretches that have ended.
     pub(crate) fn spent() -> Self {
         let seconds = |nanoseconds: &AtomicU64| {
             Duration::from_nanos(nanoseconds.load(Ordering::Relaxed)).as_secs_f64()
@@ -133,17 +133,17 @@ impl SecondsByKind {
         Self(SPENT.each_ref().map(seconds))
     }
 
-    /// Of one kind.
+    /// The seconds of one kind.
     pub(crate) const fn of(&self, kind: WorkKind) -> f64 {
         self.0[kind as usize]
     }
 
-    /// Of all.
+    /// The seconds of all kinds.
     pub(crate) fn sum(&self) -> f64 {
         self.0.iter().sum()
     }
 
-    /// Made up.
+    /// Made-up seconds, for tests.
     #[cfg(test)]
     pub(crate) fn made_up(of: impl Fn(WorkKind) -> f64) -> Self {
         Self(WorkKind::ALL.map(of))
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::host::cores::Cores;
 
-    /// Keeps this thread's core busy for so much CPU time.
+    /// Keeps this thread's core busy for this much CPU time.
     fn busy(milliseconds: u64) {
         let until = clock::thread_cpu() + Duration::from_millis(milliseconds);
         while clock::thread_cpu() < until {
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Other tests of this binary book in parallel, but none of them these two kinds.
+    /// Other tests of this binary book in parallel, but no other one books these two kinds.
     #[test]
     fn work_within_work_is_booked_once_and_lent_work_under_the_lenders_kind() {
         let before = SecondsByKind::spent();

@@ -1,9 +1,9 @@
-//! The right to use a core: at most `--threads` are out at any time, whoever computes.
+//! The right to use a core. At most `--threads` cores are in use at any time, whoever computes.
 //!
-//! A stage takes one before it computes and gives it back when it waits. Work that comes in
-//! independent pieces is spread over the cores that are idle at that moment ([`Cores::spread`]):
-//! layers go side by side while there are many, and one large layer gets what the others leave. The
-//! pieces are cut by sizes alone, so that no result depends on how many cores there were.
+//! A stage takes a core before it computes and gives it back when it waits. Work in independent
+//! pieces is spread over the cores that are idle at that moment ([`Cores::spread`]). So layers go
+//! side by side while there are many, and one large layer gets the cores that others leave. The
+//! pieces are cut by sizes alone, so that no result depends on the number of cores.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -27,7 +27,7 @@ impl Drop for Core<'_> {
 }
 
 impl Cores {
-    /// This many, at least one.
+    /// This number of cores, at least one.
     #[must_use]
     pub fn new(threads: usize) -> Self {
         let threads = threads.max(1);
@@ -47,7 +47,7 @@ impl Cores {
         Core(&self.tokens.0)
     }
 
-    /// A core, if one is idle.
+    /// Takes a core, if one is idle.
     fn idle(&self) -> Option<Core<'_>> {
         let token = self.tokens.1.try_recv();
         token.ok().map(|()| Core(&self.tokens.0))
@@ -71,7 +71,7 @@ impl Cores {
         let kind = at_work();
         std::thread::scope(|scope| {
             for core in helpers {
-                // A panic in a piece is passed on by the scope.
+                // The scope passes a panic in a piece on.
                 scope.spawn(move || {
                     let _core = core;
                     doing_for(kind, take_turns);

@@ -7,7 +7,7 @@ use qera_core::linalg::{jacobi_eigen, jacobi_eigen_workspace_len};
 
 use crate::host::solve_error::SolveError;
 
-/// Sweeps of rotations at most; ten are usual.
+/// The most sweeps of rotations; ten are usual.
 const SWEEPS_MAX: usize = 60;
 
 /// X Y, single-threaded.
@@ -60,8 +60,9 @@ pub(crate) fn symmetric_part(g: &Mat<f64>) -> Result<Mat<f64>, SolveError> {
     }
 }
 
-/// By Jacobi's rotations, which converge for every symmetric matrix, at some ten times the time:
-/// for those on which the divide and conquer gives up (few rows that are not zero, far apart).
+/// Eigenpairs by Jacobi's rotations, which converge for every symmetric matrix but take some ten
+/// times as long. They serve matrices on which divide and conquer gives up (few rows that are not
+/// zero, far apart).
 fn by_rotations(symmetric: &Mat<f64>) -> Result<Eigenpairs, SolveError> {
     let n = symmetric.nrows();
     let mut a: Vec<f64> = symmetric

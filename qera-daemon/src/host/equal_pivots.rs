@@ -1,11 +1,11 @@
-//! The rotation under which no direction costs more than another to be rounded.
+//! The rotation in which rounding costs the same in every direction.
 //!
-//! Numbers that are rounded one after the other under H = L L^T, each making good what those before
-//! it lost, lose sum_j L_jj^2 times the square of a step (`block_rounding`). The product of the
-//! L_jj^2 is det H whatever the basis, so that the sum is least where they are equal: k times the
-//! geometric mean of H's eigenvalues, where in their own basis it is their sum. A channel of 1e3
-//! times the others makes an eigenvalue of 1e6, and the sum of 32 of them is then 2e4 times what it
-//! need be.
+//! When numbers are rounded one after the other under H = L L^T, each making good what those before
+//! it lost, the loss is sum_j L_jj^2 times the square of a step (`block_rounding`). The product of
+//! the L_jj^2 is det H in every basis. So the sum is least where they are equal: k times the
+//! geometric mean of H's eigenvalues, while in the eigenbasis it is the eigenvalues' sum. A channel
+//! of 1e3 times the others makes an eigenvalue of 1e6, with which the sum of 32 eigenvalues is 2e4
+//! times as large as it need be.
 //!
 //! An orthogonal P with P^T diag(values) P = L L^T and equal L_jj is found by k - 1 plane
 //! rotations: each takes a length (the root of an eigenvalue) above the mean and one below it, and
@@ -14,9 +14,9 @@
 
 use faer::Mat;
 
-/// A direction that is not yet part of P.
+/// A direction that is not part of P yet.
 struct Direction {
-    /// The root of its eigenvalue.
+    /// The square root of its eigenvalue.
     length: f64,
     vector: Vec<f64>,
 }
@@ -49,19 +49,19 @@ pub(crate) fn equal_pivots(values: &[f64]) -> Mat<f64> {
             vector: turned(-sine, cosine),
         });
     }
-    // One is left, of the mean's length, or several that are: rounding decides.
+    // What is left has the mean's length, up to rounding.
     columns.extend(rest.into_iter().map(|of| of.vector));
     Mat::from_fn(k, k, |i, j| columns[j][i])
 }
 
-/// Two directions, on either side of the mean.
+/// Two directions, one longer than the mean and one shorter.
 struct Pair {
     above: Direction,
     below: Direction,
 }
 
-/// Takes out the nearest two; none where all that is left lies on one side, which is the mean but
-/// for rounding.
+/// Takes out the longer and the shorter direction that are nearest to the mean. `None` where all
+/// that is left lies on one side, and so is the mean up to rounding.
 fn take_pair(rest: &mut Vec<Direction>, mean: f64) -> Option<Pair> {
     let (mut above, mut below) = (None::<usize>, None::<usize>);
     for (at, of) in rest.iter().enumerate() {
@@ -74,7 +74,7 @@ fn take_pair(rest: &mut Vec<Direction>, mean: f64) -> Option<Pair> {
         }
     }
     let (above, below) = (above?, below?);
-    // The one that lies further back first, so that the other keeps its place.
+    // The one further back is removed first, so that the other keeps its place.
     let last = rest.remove(above.max(below));
     let first = rest.remove(above.min(below));
     Some(if above < below {
@@ -108,7 +108,7 @@ mod tests {
         let mean = values.iter().map(|value| value.ln()).sum::<f64>() / k as f64;
         for j in 0..k {
             let pivot = factor.L()[(j, j)].powi(2);
-            // Cholesky itself loses eps times the condition of H.
+            // Cholesky itself loses eps times the condition number of H.
             let ratio = pivot / mean.exp();
             assert!((ratio - 1.0).abs() < 1e-3, "{j} of {values:?}: {ratio}");
         }

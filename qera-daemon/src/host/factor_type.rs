@@ -1,9 +1,11 @@
-//! The types that A and B are written in: what rounds their numbers, and what they are as bytes.
+//! The types in which A and B are written: how numbers are rounded to them, and how they become
+//! bytes.
 //!
-//! `q8_0` is ggml's: 32 neighbours of a row share a scale d in f16, and a number is d c for a whole
-//! c from -127 to 127. d is the largest magnitude over 127, rounded to f16; ggml rounds numbers by
-//! the d before it was rounded, here they are rounded by the one that a reader multiplies with. The
-//! first d is upward where f16 is so coarse (below 2^-14) that the largest number would be cut off.
+//! `q8_0` is ggml's: 32 neighbours of a row share a scale d in f16, and a number is d c with a
+//! whole c from -127 to 127. d is the largest magnitude over 127, rounded to f16. ggml rounds
+//! numbers by d before d itself is rounded; here they are rounded by the d that a reader multiplies
+//! with. Where f16 is so coarse (below 2^-14) that the largest number would be cut off, d is
+//! rounded up.
 
 use half::f16;
 use qera_core::dtype::FloatDtype;
@@ -12,10 +14,10 @@ use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::blocks::encode::{BLOCK, SymmetricBlock};
 use crate::formats::safetensors::header::{dtype_name, encode};
 
-/// The largest code; that of -128 is never used, so that a number and its negative are alike.
+/// The largest code. -128 is never used, so that a number and its negative are treated alike.
 const CODE_MAX: i8 = 127;
 
-/// What the elements of A and B are written in.
+/// The type in which the elements of A and B are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FactorType {
     /// Numbers that stand alone.
@@ -25,18 +27,18 @@ pub(crate) enum FactorType {
 }
 
 impl FactorType {
-    /// All of them.
+    /// All types.
     pub(crate) const ALL: [Self; 4] = [
         Self::F32,
         Self::F16,
         Self::Float(FloatDtype::Bf16),
         Self::Q8_0,
     ];
-    /// What loses nothing.
+    /// The type that loses nothing.
     pub(crate) const F32: Self = Self::Float(FloatDtype::F32);
     const F16: Self = Self::Float(FloatDtype::F16);
 
-    /// As `--dtype` takes it.
+    /// The type's name as `--dtype` takes it.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -45,13 +47,13 @@ impl FactorType {
         }
     }
 
-    /// The type that `--dtype` calls so.
+    /// The type with this name in `--dtype`.
     #[must_use]
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|of| of.name() == name)
     }
 
-    /// The type that a GGUF calls so, where qera writes it.
+    /// The type with this name in a GGUF, if qera writes it.
     #[must_use]
     pub(crate) fn of_block_type(block_type: BlockType) -> Option<Self> {
         Self::ALL
@@ -59,7 +61,7 @@ impl FactorType {
             .find(|of| of.block_type() == block_type)
     }
 
-    /// As files and the manifest have it.
+    /// The type's name in files and in the manifest.
     #[must_use]
     pub(crate) fn written_name(self) -> String {
         match self {
@@ -68,7 +70,7 @@ impl FactorType {
         }
     }
 
-    /// The float type that holds these numbers, for what is no GGUF.
+    /// The float type that holds these numbers where the file is no GGUF.
     #[must_use]
     pub(crate) const fn float(self) -> FloatDtype {
         match self {
@@ -77,8 +79,8 @@ impl FactorType {
         }
     }
 
-    /// This type and what is taken in its place, one after the other, where it does not do; where
-    /// none of them does, it is f32.
+    /// This type and, in order, the wider types that are tried where it is not good enough. After
+    /// the last of them comes f32.
     #[must_use]
     pub(crate) const fn before_f32(self) -> &'static [Self] {
         match self {
@@ -89,7 +91,7 @@ impl FactorType {
         }
     }
 
-    /// Numbers that are written together.
+    /// How many numbers are written together.
     const fn block(self) -> usize {
         match self {
             Self::Float(_) => 1,
@@ -97,7 +99,7 @@ impl FactorType {
         }
     }
 
-    /// Bits of a number, with its share of the scale.
+    /// Bits of a number, with its share of the block's scale.
     #[must_use]
     pub(crate) const fn bits(self) -> f64 {
         8.0 * self.block_bytes() as f64 / self.block() as f64
@@ -110,20 +112,20 @@ impl FactorType {
         }
     }
 
-    /// Whether rows of this length are whole blocks; A's rows cannot be padded.
+    /// Whether rows of this length are whole blocks. A's rows cannot be padded.
     #[must_use]
     pub(crate) const fn holds_rows_of(self, length: usize) -> bool {
         length.is_multiple_of(self.block())
     }
 
-    /// The rank as it is written, of A as of B: rows of `lora_b` have its length, and are whole
-    /// blocks.
+    /// The rank that A and B are padded to: the rows of `lora_b` have the rank's length, and must
+    /// be whole blocks.
     #[must_use]
     pub(crate) const fn padded_rank(self, rank: usize) -> usize {
         rank.next_multiple_of(self.block())
     }
 
-    /// The type that a layer of this width is written in, unless it loses too much by it.
+    /// The type in which a layer of this width is written, unless it loses too much.
     #[must_use]
     pub(crate) fn for_width(self, in_features: usize) -> Self {
         let mut types = self.before_f32().iter().copied();
@@ -138,7 +140,7 @@ impl FactorType {
         self.padded_rank(rank) * (m + n) / self.block() * self.block_bytes()
     }
 
-    /// What a GGUF calls it.
+    /// The type's name in a GGUF.
     #[must_use]
     pub(crate) const fn block_type(self) -> BlockType {
         match self {
@@ -149,8 +151,8 @@ impl FactorType {
         }
     }
 
-    /// Rounds to what a reader will see, rows of length `row` one after the other; infinite or NaN
-    /// what overflows, with all of its block.
+    /// Rounds to what a reader will see; `values` are rows of length `row`, one after the other.
+    /// Where a number overflows, its whole block becomes infinite or NaN.
     pub(crate) fn round(self, values: &mut [f32], row: usize) {
         match self {
             Self::Float(dtype) => values.iter_mut().for_each(|x| *x = dtype.round(*x)),
@@ -161,9 +163,9 @@ impl FactorType {
         }
     }
 
-    /// The bytes of numbers that are already rounded, rows of length `row` one after the other:
-    /// they read back to the same numbers. A last block that a row does not fill is padded with
-    /// zeros.
+    /// The bytes of numbers that are rounded already; `values` are rows of length `row`, one after
+    /// the other. The bytes read back to the same numbers. A last block that a row does not fill is
+    /// padded with zeros.
     #[must_use]
     pub(crate) fn encode(&self, values: &[f32], row: usize) -> Vec<u8> {
         match *self {
@@ -184,13 +186,14 @@ impl FactorType {
     }
 }
 
-/// The largest magnitude; NaN where a number is.
+/// The largest magnitude; NaN where one of the numbers is NaN.
 fn largest(block: &[f32]) -> f32 {
     let magnitudes = block.iter().map(|x| x.abs());
     magnitudes.fold(0.0, |most, x| if x > most || x.is_nan() { x } else { most })
 }
 
-/// d for the largest magnitude of a block: 0 for zeros, infinite where f16 has none so large.
+/// The scale d for the largest magnitude of a block: 0 for zeros, infinite where f16 has none so
+/// large.
 pub(crate) fn scale_for(largest: f32) -> f16 {
     let scale = f16::from_f32(largest / f32::from(CODE_MAX));
     let reaches = (f32::from(CODE_MAX) + 0.5) * scale.to_f32();
@@ -221,7 +224,7 @@ fn round_block(block: &mut [f32]) {
     block.iter_mut().for_each(rounded);
 }
 
-/// A scale under which every number is one of the block's: not every rounding gives the largest
+/// A scale under which every number is one of the block's. Not every rounding gives the largest
 /// number the largest code, so that each code is tried for it.
 fn scale_of_rounded(block: &[f32]) -> f16 {
     let largest = largest(block);
@@ -244,8 +247,8 @@ mod tests {
 
     const ROW: usize = 96;
 
-    /// Rows whose blocks are of every size from far below f16 to nearly its largest scale, some of
-    /// them zeros, some with one number far above the others.
+    /// Rows with blocks of every size, from far below f16's range to nearly its largest scale. Some
+    /// blocks are zero, some have one number far above the others.
     fn rows(sequence: &mut SplitMix64, exponents: core::ops::Range<i32>) -> Vec<f32> {
         let blocks = exponents.flat_map(|exponent| {
             let size = 2_f64.powi(exponent) * (1.0 + sequence.next_symmetric().abs());
@@ -338,7 +341,8 @@ mod tests {
         block.iter().map(rounded).collect()
     }
 
-    /// Half a step for every number, and in no size of numbers more error than ggml makes.
+    /// The error is at most half a step for every number, and for numbers of any size no larger
+    /// than ggml's.
     #[test]
     fn the_error_is_at_most_half_a_step_and_no_more_than_of_ggml() {
         let mut sequence = SplitMix64::new(16);

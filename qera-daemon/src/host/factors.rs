@@ -1,4 +1,4 @@
-//! The low-rank term as two factors: balanced, and rounded to what is written.
+//! The low-rank term as two factors: balanced, and rounded to the type in which they are written.
 
 use faer::{Mat, MatRef};
 use qera_core::dtype::FloatDtype;
@@ -17,7 +17,7 @@ pub(crate) struct Factors {
     pub(crate) b: Mat<f64>,
 }
 
-/// Factors, and what R and E make of them: all that f takes.
+/// The factors with R A and E B^T, from which f is computed.
 #[derive(Debug, Clone)]
 pub(crate) struct Correction {
     pub(crate) factors: Factors,
@@ -93,7 +93,7 @@ impl Correction {
         without - 2.0 * inner(&self.ra, &self.eb) + inner(&a_ra, &b_b)
     }
 
-    /// No correction of an m x n layer.
+    /// The factors of no correction, for an m x n layer.
     pub(crate) fn none(m: usize, n: usize) -> Self {
         Self {
             factors: Factors {
@@ -122,7 +122,7 @@ fn scale_column(matrix: &mut Mat<f64>, j: usize, by: f64) {
 }
 
 impl Factors {
-    /// Rounds to `dtype`; what that costs is not measured yet.
+    /// Rounds to `dtype`. The loss is not measured yet.
     pub(crate) fn round(&self, dtype: FactorType) -> Rounded {
         let k = self.b.ncols();
         let mut lora_a = Vec::with_capacity(self.a.nrows() * self.a.ncols());
@@ -147,7 +147,7 @@ impl Factors {
 }
 
 impl Rounded {
-    /// What an engine computing in bf16 makes of these factors.
+    /// The factors as an engine sees them that computes in bf16.
     pub(crate) fn in_bf16(&self) -> Self {
         let dtype = FloatDtype::Bf16;
         let cast = |values: &[f32]| values.iter().map(|x| dtype.round(*x)).collect();
@@ -159,7 +159,7 @@ impl Rounded {
         }
     }
 
-    /// As a correction of later evidence.
+    /// The correction as later evidence needs it.
     pub(crate) fn written(&self, rank: usize) -> WrittenCorrection {
         WrittenCorrection {
             rank,
@@ -168,7 +168,7 @@ impl Rounded {
         }
     }
 
-    /// As numbers; `None` where one of them overflowed.
+    /// The factors in f64; `None` where a number overflowed.
     pub(crate) fn factors(&self, m: usize, n: usize) -> Option<Factors> {
         let finite = |values: &[f32]| values.iter().all(|x| x.is_finite());
         if !finite(&self.lora_a) || !finite(&self.lora_b) {

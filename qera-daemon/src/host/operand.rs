@@ -16,9 +16,9 @@ use crate::host::rounding::narrow;
 /// Rows widened at a time: so many that packing the vectors anew for them costs little.
 pub(crate) const PIECE_ROWS: usize = 512;
 
-/// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many
-/// times: R, E, rows of a window. It is made ready once, because a device would have it uploaded;
-/// here it is read as it lies.
+/// A large f32 matrix, depth x n by columns, that is multiplied many times by a few vectors: R, E,
+/// rows of a window. It is made ready once, because a device would upload it; here it is read as it
+/// lies.
 #[derive(Debug)]
 pub struct Operand<'a> {
     compute: Compute<'a>,

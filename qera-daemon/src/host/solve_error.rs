@@ -1,4 +1,4 @@
-//! What can go wrong in a solve.
+//! Why a solve can fail.
 
 use qera_core::statistics::StatisticError;
 
@@ -12,22 +12,22 @@ pub enum SolveError {
     /// A product with held-out rows is not finite.
     #[error("products overflow on held-out rows")]
     HeldOutOverflow,
-    /// A statistic that does not serve: a defect if it is ever seen.
+    /// A statistic does not serve. This would be a defect.
     #[error("{0}")]
     Statistic(StatisticError),
-    /// A maximum over batches without some of their rows: a defect if it is ever seen.
+    /// A maximum over batches cannot leave rows out. This would be a defect.
     #[error("a maximum over batches cannot be had without some of their rows")]
     LeftOut,
     /// R has no factor: it is not finite.
     #[error("R has no Cholesky factor because it is not finite: products of the inputs overflow")]
     NotPositive,
-    /// Rounding under an R that no row was folded into: a defect if it is ever seen.
+    /// No row was folded into the R that is to be rounded under. This would be a defect.
     #[error("R is not gathered, and weights cannot be rounded under it")]
     NotGathered,
     /// The dense eigensolver gave up.
     #[error("the eigensolver failed on a matrix of {n} columns: it did not converge")]
     NoConvergence {
-        /// Columns.
+        /// The size of its matrix.
         n: usize,
     },
 }

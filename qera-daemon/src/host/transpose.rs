@@ -6,7 +6,7 @@ use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::PageVec;
 
-/// Side of the squares by way of which a large matrix is transposed.
+/// Side of the squares in which a large matrix is transposed.
 const SQUARE: usize = 32;
 
 /// The transpose, a few columns at a time so that both sides stay in cache.
@@ -27,14 +27,15 @@ pub(crate) fn transposed(x: MatRef<'_, f64>) -> Mat<f64> {
     transposed
 }
 
-/// A column of a matrix that lies by columns, as all do here.
+/// A column of a matrix that lies by columns, as all matrices here do.
 fn slice(x: MatRef<'_, f64>, j: usize) -> &[f64] {
     let column = x.col(j).try_as_col_major();
     column.map(|column| column.as_slice()).unwrap_or_default()
 }
 
-/// The transpose of a matrix, each number multiplied by `scale`. By way of squares: a column of the
-/// one and of the other in turn would evict each other where their distance is a power of two.
+/// The transpose of a matrix, each number multiplied by `scale`. It goes by squares, because whole
+/// columns of both matrices would evict each other from the cache where their distance is a power
+/// of two.
 pub(crate) fn scaled_transpose(
     compute: Compute<'_>,
     matrix: ColumnMajor<'_>,

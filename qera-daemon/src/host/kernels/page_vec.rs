@@ -1,11 +1,10 @@
-//! Memory for large arrays of numbers: zeroed, at a cache line, so that no vector load touches two,
-//! and in huge pages where the system gives them. What an allocator would keep of R and E is no
-//! part of what was planned: it goes to the next array of the same size, or back to the system
-//! (`pages`).
+//! Arrays for many numbers: zeroed, aligned to a cache line so that no vector load touches two, and
+//! in huge pages where the system gives them. Freed arrays go to the next array of the same size or
+//! back to the system (`pages`), because what an allocator would keep of R and E is in no plan.
 //!
-//! A solve writes R and E once in f32 and reads them some twenty times. In pages of 4 KiB the first
-//! touch of that memory costs a fifth of a warm solve at 4096 x 4096; in pages of 2 MiB it is not
-//! seen.
+//! A solve writes R and E once in f32 and reads them some twenty times. With pages of 4 KiB the
+//! first touch of that memory costs a fifth of a warm solve at 4096 x 4096; with pages of 2 MiB it
+//! is not noticeable.
 
 use core::ops::{Deref, DerefMut};
 
@@ -14,7 +13,7 @@ use bytemuck::Pod;
 use crate::host::kernels::pages::Pages;
 
 const LINE_BYTES: usize = 64;
-/// Arrays from this size on are mapped.
+/// Arrays of this size or more are mapped.
 const MAPPED_BYTES: usize = 512 << 10;
 
 /// An array that does not grow.
@@ -38,8 +37,8 @@ impl<T: Pod> PageVec<T> {
         Self::mapped(length, Pages::zeroed)
     }
 
-    /// This many numbers of any value, for who writes each before it is read: large arrays are not
-    /// zeroed for nothing.
+    /// An array of any content, for callers that write each number before it is read: large arrays
+    /// are not zeroed for nothing.
     pub(crate) fn unwritten(length: usize) -> Self {
         Self::mapped(length, Pages::unwritten)
     }
@@ -87,7 +86,7 @@ impl<T: Pod> DerefMut for PageVec<T> {
 }
 
 impl<T> PageVec<T> {
-    /// The first `length` of them, in the same memory.
+    /// Keeps the first `length` numbers, in the same memory.
     pub(crate) fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
@@ -124,12 +123,12 @@ impl<T: Pod> Default for PageVec<T> {
     }
 }
 
-/// Numbers that are lent, or were made for this.
+/// Numbers that are either lent or owned.
 #[derive(Debug)]
 pub(crate) enum Floats<'a> {
-    /// Somebody else's.
+    /// Numbers that belong to somebody else.
     Lent(&'a [f32]),
-    /// Made for this.
+    /// Numbers that were made for this.
     Owned(PageVec<f32>),
 }
 

@@ -1,20 +1,20 @@
-//! Mapped pages, used again.
+//! A pool of mapped memory pages, which are used again.
 //!
-//! A solve maps some ten arrays of 1 to 10 MiB and is done with them in milliseconds: of layers of
+//! A solve maps some ten arrays of 1 to 10 MiB and is done with them in milliseconds. For layers of
 //! 576 x 1536 a third of the time went to the system, which zeroes a page when it is first touched.
-//! So pages that are free again are kept, for the next array that takes exactly as many.
+//! So free pages are kept for the next array that takes exactly as many.
 //!
-//! That never raises the peak: what is kept and what is in use are together at most what was in use
-//! at one time before, so that no plan has to count it; and at most [`KEPT_BYTES`] are kept. What
-//! was freed first goes first. The process has one pool, because arrays are made where nothing else
-//! is known: by whoever reads a file, decodes a weight or solves.
+//! The pool never raises the peak: what it keeps and what is in use are together at most what was
+//! in use at one time before, so that no plan has to count it. It keeps at most [`KEPT_BYTES`], and
+//! gives back first what was freed first. There is one pool for the process, because arrays are
+//! made in places that know nothing else: where a file is read, a weight decoded, a layer solved.
 
 use core::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 use memmap2::{Advice, MmapMut};
 
-/// What is kept at most: all that a solve of 1536 x 576 has at one time.
+/// The most that is kept: all that a solve of 1536 x 576 has at one time.
 const KEPT_BYTES: usize = 64 << 20;
 /// The unit of sizes.
 const PAGE_BYTES: usize = 4 << 10;
@@ -25,26 +25,26 @@ fn pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     work(&mut POOL.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Gives back what is kept. Whoever begins work of another kind says so: a plan takes the larger of
-/// two stages, and the heap of the next one would stand beside the pages of this one.
+/// Gives back what the pool keeps. Whoever begins work of another kind calls this: a plan takes the
+/// larger of two stages, and without this the heap of the next stage would stand beside the pages
+/// of the last one.
 pub(crate) fn give_back() {
     let gone = pool(Pool::forget);
     drop(gone);
 }
 
-/// The pages of one array, which go to the pool when it is dropped.
+/// The pages of one array. They go to the pool when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Pages(Option<MmapMut>);
 
 impl Pages {
-    /// So many bytes and what the last page holds beyond them, all zero; `None` where the system
-    /// has no more.
+    /// Zeroed pages for this many bytes; `None` where the system has no more.
     pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
         Self::mapped(bytes, |again| again.fill(0))
     }
 
-    /// The same of any content, for who writes every byte before it is read. A debug build shows
-    /// who does not: the numbers are none.
+    /// Pages of any content, for callers that write every byte before it is read. In a debug build
+    /// they hold NaN, so that a byte that was not written is noticed.
     pub(crate) fn unwritten(bytes: usize) -> Option<Self> {
         let mut pages = Self::mapped(bytes, |_| ())?;
         if cfg!(debug_assertions) {
@@ -55,7 +55,7 @@ impl Pages {
 
     fn mapped(bytes: usize, clear: impl FnOnce(&mut [u8])) -> Option<Self> {
         let bytes = bytes.next_multiple_of(PAGE_BYTES);
-        // What had to go for it is unmapped before more is mapped.
+        // Pages that have to go for these are unmapped before more is mapped.
         let FromPool { again, .. } = pool(|pool| pool.take(bytes));
         if let Some(mut pages) = again {
             clear(&mut pages);
@@ -65,7 +65,7 @@ impl Pages {
             pool(|pool| pool.in_use -= bytes);
             return None;
         };
-        // Advice only: without huge pages it is slower and right.
+        // This is advice only: without huge pages it is slower, and right.
         let _ = pages.advise(Advice::HugePage);
         Some(Self(Some(pages)))
     }
@@ -88,16 +88,16 @@ impl DerefMut for Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         if let Some(pages) = self.0.take() {
-            // What has to go is unmapped when the pool is free again.
+            // Pages that have to go are unmapped after the pool is unlocked.
             let gone = pool(|pool| pool.keep(pages));
             drop(gone);
         }
     }
 }
 
-/// Pages that are free.
+/// Free pages, and how much is in use.
 struct Pool {
-    /// Freed first, first.
+    /// Free pages, the first freed first.
     kept: Vec<MmapMut>,
     kept_bytes: usize,
     in_use: usize,
@@ -105,10 +105,10 @@ struct Pool {
     most: usize,
 }
 
-/// What a pool has for an array.
+/// The pool's answer to a request for pages.
 struct FromPool {
     again: Option<MmapMut>,
-    /// No longer kept.
+    /// Pages that the pool gave up for this.
     _gone: Vec<MmapMut>,
 }
 
@@ -122,11 +122,12 @@ impl Pool {
         }
     }
 
-    /// Pages for so many bytes, counted as in use whether they are here or are to be mapped.
+    /// Takes pages for this many bytes, and counts them as in use, whether the pool has them or
+    /// they are still to be mapped.
     fn take(&mut self, bytes: usize) -> FromPool {
         self.in_use += bytes;
         self.most = self.most.max(self.in_use);
-        // What was freed last may still be in a cache.
+        // Pages that were freed last may still be in a cache.
         let found = self.kept.iter().rposition(|pages| pages.len() == bytes);
         let again = found.map(|at| self.kept.remove(at));
         self.kept_bytes -= again.as_ref().map_or(0, |pages| pages.len());
@@ -136,7 +137,7 @@ impl Pool {
         }
     }
 
-    /// Keeps pages that were in use; what has to go for them.
+    /// Keeps pages that were in use; returns those that have to go for them.
     fn keep(&mut self, pages: MmapMut) -> Vec<MmapMut> {
         self.in_use -= pages.len();
         if pages.len() > KEPT_BYTES {
@@ -147,13 +148,13 @@ impl Pool {
         self.trim()
     }
 
-    /// Takes out all that is kept, and begins to count anew.
+    /// Takes out everything that is kept, and begins to count anew.
     fn forget(&mut self) -> Vec<MmapMut> {
         self.most = self.in_use;
         self.trim()
     }
 
-    /// Takes out what is too much.
+    /// Takes out what is more than may be kept.
     fn trim(&mut self) -> Vec<MmapMut> {
         let most = KEPT_BYTES.min(self.most - self.in_use);
         let mut left = self.kept_bytes;
@@ -195,8 +196,8 @@ mod tests {
         assert_eq!((pool.kept_bytes, pool.in_use), (3 * MIB, 0));
         let again = pool.take(2 * MIB).again.unwrap();
         assert_eq!(at(&again), of_second);
-        // One page more is another size; for it the first has to go: more would be there than ever
-        // was in use.
+        // An array of one page more has another size, and the first pages have to go for it:
+        // otherwise more would exist than was ever in use.
         assert!(pool.take(MIB + PAGE_BYTES).again.is_none());
         assert_eq!((pool.kept_bytes, pool.in_use), (0, 3 * MIB + PAGE_BYTES));
         assert_ne!(of_first, of_second);
@@ -209,13 +210,13 @@ mod tests {
         assert!(pool.keep(first).is_empty());
         assert_eq!(pool.forget().len(), 1);
         assert_eq!((pool.kept_bytes, pool.most), (0, 2 * MIB));
-        // More than is in use now was not in use since.
+        // The most in use since is what is in use now.
         drop(second);
         assert!(pool.take(MIB).again.is_none());
     }
 
-    /// In any order of arrays, of sizes that repeat: what is kept is bounded, and never makes more
-    /// of what is in use than there was.
+    /// With arrays in any order and of repeating sizes: what is kept is bounded, and together with
+    /// what is in use never more than was in use before.
     #[test]
     fn what_is_kept_never_raises_the_peak() {
         let mut pool = Pool::new();

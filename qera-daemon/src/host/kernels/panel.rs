@@ -1,7 +1,7 @@
-//! A panel of vectors, as many as a tile has lanes, times a few columns of a large matrix: what
-//! rounding and descent ask for again and again while the panel changes.
+//! Products of a panel with columns of a large matrix. A panel is as many vectors as a tile has
+//! lanes; rounding and descent need such products again and again while the panel changes.
 //!
-//! The panel lies as a tile wants it, lane by lane for each row of the matrix, so that nothing is
+//! The panel lies as a tile needs it, lane by lane for each row of the matrix, so that nothing is
 //! packed. Sums go to f64 every [`SUM_ROWS`](super::SUM_ROWS) rows. Cost: 2 depth lanes flops a
 //! column.
 
@@ -29,7 +29,8 @@ pub(crate) fn add_products<'c>(
         let first = piece * SUM_ROWS;
         let rows = first..first + panel.len() / lanes;
         for (group, sums) in sums.chunks_mut(wide * lanes).enumerate() {
-            // Where fewer columns are left than a tile has, the last one stands in for the others.
+            // Where fewer columns are left than a tile has, the last column takes the places of the
+            // missing ones.
             let of = |c: usize| &column((group * wide + c).min(count - 1))[rows.clone()];
             f32::tile(kernel, panel, lanes, of, &mut tile);
             kernel.add(&tile[..sums.len()], sums);

@@ -214,7 +214,8 @@ fn group<T: Sum>(
     let pieces = ((rows.len() + SUM_ROWS / 2) / SUM_ROWS).max(1);
     let length = rows.len().div_ceil(pieces);
     for (group, columns) in columns.values.chunks(depth * wide).enumerate() {
-        // Where fewer columns are left than a tile has, the last one stands in for the others.
+        // Where fewer columns are left than a tile has, the last column takes the places of the
+        // missing ones.
         let count = columns.len() / depth;
         for (piece, x) in x.chunks(length * width).enumerate() {
             let first = rows.start + piece * length;

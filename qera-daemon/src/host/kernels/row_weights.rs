@@ -76,7 +76,7 @@ pub(crate) struct LentWeights<'a> {
 }
 
 impl<'a> LentWeights<'a> {
-    /// Of some of the rows.
+    /// The weights of some of the rows.
     pub(crate) fn slice(&self, rows: Range<usize>) -> Self {
         Self {
             values: &self.values[rows],
@@ -84,7 +84,7 @@ impl<'a> LentWeights<'a> {
         }
     }
 
-    /// As numbers.
+    /// The weights as numbers.
     pub(crate) const fn values(&self) -> &'a [f32] {
         self.values
     }
@@ -110,7 +110,7 @@ impl<'a> LentWeights<'a> {
     }
 }
 
-/// How much a mean is over.
+/// What a mean is over: rows, and their weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Extent {
     /// Rows.
@@ -122,7 +122,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// So many rows, each of weight 1.
+    /// The extent of this many rows, each of weight 1.
     pub(crate) const fn rows(rows: u64) -> Self {
         Self {
             rows,
@@ -136,7 +136,7 @@ impl Extent {
         self.squares.unwrap_or(self.rows as f64)
     }
 
-    /// With other rows.
+    /// The extent together with other rows.
     #[must_use]
     pub(crate) fn with(&self, other: &Self) -> Self {
         let weighted = self.squares.is_some() || other.squares.is_some();
@@ -147,7 +147,7 @@ impl Extent {
         }
     }
 
-    /// Without some of its rows.
+    /// The extent without some of its rows.
     #[must_use]
     pub(crate) fn without(&self, part: &Self) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Extent {
         let rows = self.rows as f64;
         match self.squares {
             Some(squares) if squares > 0.0 => {
-                // Rounding may leave the bounds.
+                // Rounding may leave these bounds.
                 (self.weight * self.weight / squares).clamp(1.0, rows.max(1.0))
             }
             _ => rows,

@@ -48,7 +48,7 @@ impl<'a> StoredRows<'a> {
         }
     }
 
-    /// The same rows with a weight for each, where there are weights.
+    /// The same rows with a weight for each, where weights are given.
     #[must_use]
     pub fn weighted(self, weights: Option<&'a RowWeights>) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl<'a> StoredRows<'a> {
         }
     }
 
-    /// How many rows, and what they weigh.
+    /// The number of rows, and their weight.
     pub(crate) fn extent(&self) -> Extent {
         let rows = self.rows() as u64;
         match self.weights {
@@ -76,12 +76,12 @@ impl<'a> StoredRows<'a> {
         weights.map_or(1.0, |weights| f64::from(weights.values()[row]))
     }
 
-    /// What the weights are measured in where products are formed.
+    /// The unit in which weights are measured where products are formed.
     pub(crate) fn unit(&self) -> f64 {
         self.weights.map_or(1.0, |weights| weights.unit())
     }
 
-    /// The type that they are kept in.
+    /// The type in which the rows are kept.
     #[must_use]
     pub(crate) const fn dtype(&self) -> FloatDtype {
         match self.numbers {
@@ -146,7 +146,8 @@ impl<'a> StoredRows<'a> {
         }
     }
 
-    /// Whether they came as numbers of this type, or were decoded from such, as far as one can see.
+    /// Whether the rows came as numbers of this type, or were decoded from such numbers as far as
+    /// one can see.
     pub(crate) fn are(&self, dtype: FloatDtype) -> bool {
         let values = match self.numbers {
             StoredNumbers::Floats(values) => values,
@@ -162,7 +163,7 @@ impl<'a> StoredRows<'a> {
     }
 }
 
-/// Whether a finite number is one of f16: 11 significant bits, none below 2^-24, at most 65504.
+/// Whether a finite number is exact in f16: 11 significant bits, none below 2^-24, at most 65504.
 fn is_f16(x: f32) -> bool {
     const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
     const PER_SUBNORMAL: f32 = 16_777_216.0; // 2^24
@@ -175,7 +176,7 @@ fn is_f16(x: f32) -> bool {
     }
 }
 
-/// Rows that are kept, in the form in which they came; f32 ones as numbers.
+/// Rows that are kept, in the form in which they came; f32 rows as numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum KeptRows {
     /// f32 numbers.
@@ -185,7 +186,7 @@ pub(crate) enum KeptRows {
 }
 
 impl KeptRows {
-    /// A copy of `count` of the rows, `at` saying which.
+    /// A copy of `count` rows; `at` says which rows.
     #[must_use]
     pub(crate) fn rows_of(rows: StoredRows<'_>, count: usize, at: impl Fn(usize) -> usize) -> Self {
         let m = rows.in_features;

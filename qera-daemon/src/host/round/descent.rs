@@ -1,9 +1,9 @@
 //! Coordinate descent on the codes: each goes to the level that is best given all others.
 //!
-//! With g = H e, e = w - q, moving q_i by d changes e^T H e by H_ii d^2 - 2 g_i d: the best level
-//! is that nearest to q_i + g_i / H_ii, and no move makes the objective larger. Inputs are taken
-//! from the first to the last; g of a block is made when it is its turn, from all moves before, and
-//! within the block it follows each move. Cost: 2 m^2 flops a column.
+//! With g = H e, e = w - q, moving q_i by d changes e^T H e by H_ii d^2 - 2 g_i d. So the best
+//! level is the one nearest to q_i + g_i / H_ii, and no move makes the objective larger. Inputs are
+//! taken from the first to the last. g of a block is formed when its turn comes, from all moves so
+//! far, and within the block it follows each move. Cost: 2 m^2 flops a column.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ use crate::host::round::lanes::{LaneLevels, PanelTask, RoundedColumns, gather, p
 use crate::host::round::metric::FullMetric;
 use crate::host::rounding::narrow;
 
-/// Improves W~ by one round under a metric; says how many codes moved.
+/// Improves W~ by one round under a metric; returns how many codes moved.
 pub(crate) fn descend(
     compute: Compute<'_>,
     metric: &FullMetric,
@@ -35,7 +35,7 @@ pub(crate) fn descend(
     moved.into_inner()
 }
 
-/// Output columns that descend side by side.
+/// Output columns that are improved side by side.
 struct DescentPanel<'a> {
     kernel: Kernel,
     metric: &'a FullMetric,
@@ -149,7 +149,7 @@ impl DescentBlock {
             let both = values.iter_mut().zip(&self.nearest);
             for (wanted, (value, nearest)) in self.wanted.iter_mut().zip(both) {
                 let step = nearest - *value;
-                // Rounding may take one of two levels that are as good for better.
+                // Rounding errors may make one of two equally good levels look better.
                 let falls = step * (step - 2.0 * *wanted) < 0.0;
                 *wanted = if falls { step } else { 0.0 };
                 *value = if falls { *nearest } else { *value };

@@ -103,7 +103,7 @@ impl<'a> FeedbackPanel<'a> {
 struct Trial {
     values: Vec<f32>,
     errors: Vec<f32>,
-    /// Of each lane.
+    /// The loss of each lane.
     losses: Vec<f32>,
 }
 
@@ -153,7 +153,7 @@ impl RoundedBlock {
         }
     }
 
-    /// Forgets the block before; of this one so many numbers are used.
+    /// Forgets the block before; this block has `numbers` numbers.
     fn begin(&mut self, numbers: usize) {
         self.sums[..numbers].fill(0.0);
         self.best.losses.fill(f32::INFINITY);

@@ -60,7 +60,7 @@ pub(crate) struct LaneLevels {
 }
 
 impl LaneLevels {
-    /// For so many lanes, all of them levels of nothing but 0.
+    /// Levels for this many lanes, all of them levels of nothing but 0.
     pub(crate) fn new(lanes: usize) -> Self {
         Self {
             step: vec![1.0; lanes],

@@ -24,17 +24,17 @@ use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::packed::PackedR;
 use crate::host::solve_error::SolveError;
 
-/// lambda, as a share of the mean diagonal element of R_a.
+/// lambda as a share of the mean diagonal element of R_a.
 pub(crate) const DAMPING: f64 = 0.01;
-/// What lambda is multiplied by where H has no factor.
+/// The factor by which lambda grows where H has no Cholesky factor.
 const MORE_DAMPING: f64 = 16.0;
-/// Directions of A, its columns scaled to unit energy, whose share of the strongest one's energy is
-/// below this are none: as in the core's form.
+/// A direction of A whose energy is below this share of the strongest one's counts as none, its
+/// columns being scaled to unit energy; the core's form has the same limit.
 const NO_DIRECTION: f64 = 1.0 / (1_u64 << 26) as f64;
 /// Columns of H that are formed at a time.
 const BAND: usize = 64;
 
-/// R_a + lambda I of a site: what its layers' metrics begin with.
+/// R_a + lambda I of a site, from which the metrics of its layers are made.
 #[derive(Debug, Clone)]
 pub(crate) struct SiteMetric<'a> {
     r: PackedR<'a>,
@@ -42,7 +42,7 @@ pub(crate) struct SiteMetric<'a> {
     diagonal: Vec<f64>,
     /// What H is divided by.
     scale: f64,
-    /// a.
+    /// The shrinkage a.
     pub(crate) shrinkage: f64,
 }
 

@@ -1,9 +1,9 @@
-//! Moments of single channels, in f64 throughout.
+//! The mean and the deviations of each channel, in f64 throughout.
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::kernels::page_vec::PageVec;
 
-/// What a state calls them.
+/// The tensors' names in a state.
 pub(crate) const MEAN: &str = "mean";
 pub(crate) const M2: &str = "m2";
 
@@ -17,7 +17,7 @@ pub(crate) struct ChannelMoments {
 }
 
 impl ChannelMoments {
-    /// Of no row.
+    /// The moments of no row.
     pub(crate) fn new(in_features: usize) -> Self {
         Self {
             mean: vec![0.0; in_features],
@@ -25,10 +25,10 @@ impl ChannelMoments {
         }
     }
 
-    /// Those that were saved; `read` gives a tensor of a name and a length.
+    /// The moments that were saved; `read` gives a tensor by its name and length.
     ///
     /// # Errors
-    /// What `read` returns.
+    /// Any error of `read`.
     pub(crate) fn load<E>(
         in_features: usize,
         mut read: impl FnMut(&str, usize) -> Result<PageVec<f64>, E>,
@@ -39,7 +39,7 @@ impl ChannelMoments {
         })
     }
 
-    /// E[x^2]: mean^2 + M2 / N over rows of so much weight.
+    /// E[x^2] of each channel: mean^2 + M2 / N over rows of this weight.
     #[must_use]
     pub(crate) fn mean_squares(&self, weight: f64) -> Vec<f64> {
         let weight = if weight > 0.0 { weight } else { 1.0 };
@@ -48,8 +48,7 @@ impl ChannelMoments {
         squares.collect()
     }
 
-    /// The sum of the deviations of each channel times what a matrix does with it: tr(diag P P^T)
-    /// of one row from zero.
+    /// The sum over channels of the deviations times |P_i|^2: tr(diag P P^T) of one row from zero.
     pub(crate) fn power(&self, p: ColumnMajor<'_>) -> f64 {
         let columns = p.values.chunks_exact(self.m2.len().max(1));
         let of_column = |column: &[f32]| {
@@ -61,7 +60,7 @@ impl ChannelMoments {
     }
 }
 
-/// The largest element, by which a diagonal is scaled for f32; 1 when all are zero.
+/// The largest element, by which a diagonal is scaled for f32; 1 where all are zero.
 pub(crate) fn diagonal_scale(diagonal: &[f64]) -> f64 {
     let largest = diagonal.iter().fold(0.0_f64, |max, d| max.max(*d));
     if largest > 0.0 { largest } else { 1.0 }

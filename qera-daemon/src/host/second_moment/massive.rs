@@ -1,11 +1,12 @@
-//! Massive channels: those beside which the f32 products of the others are not seen.
+//! Massive channels: channels so large that the f32 products of the others vanish beside theirs.
 //!
-//! An f32 sum leaves an error of 1e-7 (1e-5 where a channel holds one value in every row) of
-//! sqrt(R_ii R_jj) in R_ij. What a correction leaves of massive channels is, however, as small as
-//! what it leaves of the others: of channels that are constant, or follow each other, R is of rank
-//! one, the first vector of the correction takes all of it, and the rest of f is 1e-7 of tr(R E
-//! E^T) and less. So their rows of R are summed in f64 ([`MassiveRows`]), c m numbers in the place
-//! of m^2, and beyond a spread that f32 products with R cannot follow the site is solved in f64.
+//! An f32 sum leaves an error of 1e-7 of sqrt(R_ii R_jj) in R_ij (1e-5 where a channel holds one
+//! value in every row). But what a correction leaves of massive channels is as small as what it
+//! leaves of the others: where channels are constant, or follow each other, their R is of rank one,
+//! the first vector of the correction takes all of it, and the rest of f is 1e-7 of tr(R E E^T) or
+//! less. So the rows of R of massive channels are summed in f64 ([`MassiveRows`]), c m numbers in
+//! the place of m^2. Beyond a spread that f32 products with R cannot follow, the site is solved in
+//! f64.
 //!
 //! Which channels are massive is a function of moments alone, so that nothing of it is saved.
 
@@ -18,29 +19,30 @@ use crate::host::kernels::row_weights::Extent;
 use crate::host::kernels::stored::StoredRows;
 use crate::host::second_moment::channels::ChannelMoments;
 
-/// E[x^2] of a massive channel is so many times the mean of the other channels'.
+/// A channel is massive if its E[x^2] is this many times the mean of the other channels'.
 const MASSIVE: f64 = 1024.0;
-/// And of one that hardly varies: its roundings all go one way, so that they show a hundred times
-/// earlier.
+/// The same for a channel that hardly varies. Its rounding errors all have one sign, so that they
+/// show a hundred times earlier.
 const MASSIVE_CONSTANT: f64 = 4.0;
-/// Such a channel's squared mean is so many times its variance, over so many rows: few rows are
-/// alike by chance, and their roundings do not add up to much.
+/// A channel hardly varies if its squared mean is this many times its variance, over at least this
+/// many rows. Few rows are alike by chance, and then rounding errors do not add up to much.
 const CONSTANT: f64 = 100.0;
 const CONSTANT_ROWS: f64 = 64.0;
-/// From here on f32 products with R are not enough for a solve: at 1e6 their excess is 1e-8, at 1e8
-/// they find nothing of the rest.
+/// With a spread of this size or more, f32 products with R are not enough for a solve: at 1e6 their
+/// excess is 1e-8, at 1e8 they find nothing of the rest.
 const IN_F64: f64 = (1 << 18) as f64;
-/// How far R_ii is off, relative: of a constant channel by f32 sums whose roundings all go one way,
-/// of a massive one by f64 folds, some thousands of them.
+/// The relative error of R_ii: of a constant channel by f32 sums whose rounding errors all have one
+/// sign, of a massive channel by some thousands of f64 folds.
 pub(crate) const ERROR_CONSTANT: f64 = 1e-5;
 pub(crate) const ERROR_F64: f64 = 3e-15;
-/// Most of them, and most of all channels: where more are large, that is what is ordinary there.
+/// The most channels that are massive, and the most of all channels. Where more of them are large,
+/// that is what is ordinary there.
 const MOST: usize = 64;
 const SHARE_MOST: usize = 8;
 /// Rows widened to f64 at a time.
 const ROWS: usize = 64;
 
-/// E[x^2] of a channel, as it is and as it counts.
+/// E[x^2] of a channel, and the value by which the channel is judged.
 #[derive(Debug, Clone, Copy)]
 struct Weighed {
     channel: usize,
@@ -48,7 +50,7 @@ struct Weighed {
     weighed: f64,
 }
 
-/// The massive channels of those with such moments over these rows, in their order.
+/// The indices of the massive channels, given the moments of all over these rows.
 pub(crate) fn massive_channels(moments: &ChannelMoments, over: &Extent) -> Vec<usize> {
     let channels = moments.mean.iter().zip(&moments.m2).enumerate();
     let weighed = channels.map(|(channel, (mean, m2))| {
@@ -72,7 +74,7 @@ pub(crate) fn massive_of(diagonal: &[f64]) -> Vec<usize> {
     select(as_they_are(diagonal), MASSIVE)
 }
 
-/// Whether an R with this diagonal is more than f32 products can follow.
+/// Whether f32 products cannot follow an R with this diagonal.
 pub(crate) fn needs_f64(diagonal: &[f64]) -> bool {
     !select(as_they_are(diagonal), IN_F64).is_empty()
 }
@@ -92,9 +94,9 @@ fn is_constant(mean: f64, m2: f64, over: &Extent) -> bool {
     over.effective_rows() >= CONSTANT_ROWS && mean * mean * over.weight > CONSTANT * m2
 }
 
-/// How far R_ii may be off in an R gathered of channels with such moments over these rows,
-/// absolutely and at most about; 0 where roundings average out and no one channel counts. `summed`
-/// is what rows that came as sums add to it, relative.
+/// The absolute uncertainty of each R_ii, about an upper bound, in an R gathered from channels with
+/// these moments over these rows; 0 where rounding errors average out. `summed` is the relative
+/// uncertainty that rows which came as sums add.
 pub(crate) fn entry_errors(moments: &ChannelMoments, over: &Extent, summed: f64) -> Vec<f64> {
     let massive = massive_channels(moments, over);
     let channels = moments.mean.iter().zip(&moments.m2).enumerate();
@@ -111,7 +113,8 @@ pub(crate) fn entry_errors(moments: &ChannelMoments, over: &Extent, summed: f64)
     errors.collect()
 }
 
-/// The most channels that are each `factor` times the mean of those that are not among them.
+/// The largest set of channels that are each at least `factor` times the mean of the channels
+/// outside of it.
 fn select(mut all: Vec<Weighed>, factor: f64) -> Vec<usize> {
     let most = MOST.min(all.len() / SHARE_MOST);
     if most == 0 {
@@ -127,7 +130,7 @@ fn select(mut all: Vec<Weighed>, factor: f64) -> Vec<usize> {
     let mut count = most;
     while count > 0 {
         let (least, rest) = (all[count - 1], (all.len() - count) as f64);
-        // Beside nothing none is massive.
+        // Beside zeros no channel is massive.
         if others > 0.0 && least.weighed * rest >= factor * others {
             break;
         }
@@ -143,12 +146,12 @@ fn select(mut all: Vec<Weighed>, factor: f64) -> Vec<usize> {
 #[derive(Debug)]
 pub(crate) struct MassiveRows {
     channels: Vec<usize>,
-    /// Those rows as they were before: in_features numbers for each channel.
+    /// These rows of R before the shard: in_features numbers for each channel.
     means: Vec<f64>,
 }
 
 impl MassiveRows {
-    /// Of the packed R, before the shard is folded.
+    /// Copies these rows of the packed R, before the shard is folded.
     pub(crate) fn before(channels: Vec<usize>, packed: &[f64], m: usize) -> Self {
         let rows = channels.iter();
         let means = rows.flat_map(|&i| (0..m).map(move |j| packed[at(m, i, j)]));
@@ -158,7 +161,7 @@ impl MassiveRows {
         }
     }
 
-    /// Puts what they are with the shard in the place of what f32 products made of them.
+    /// Replaces what f32 products made of these rows by their exact means.
     pub(crate) fn fold(mut self, rows: StoredRows<'_>, share: BlockShare, packed: &mut [f64]) {
         let m = rows.in_features;
         let sums = self.sums(rows);

@@ -1,9 +1,9 @@
-//! What stands in the place of R.
+//! S: what a method solves with in the place of R.
 //!
-//! Every method is the projection C = E V V^T with V the top eigenvectors of G = E^T S E (design
-//! 3.1); they differ in S alone: R shrunk toward its diagonal (QERA-exact), diag(R) (QERA-approx),
-//! the squared mean of |x| (LQER), the identity (ZeroQuant-V2). S is scaled by its largest diagonal
-//! element.
+//! Every method is the projection C = E V V^T with V the top eigenvectors of G = E^T S E
+//! (docs/design/mathematics.md, "The projection form"). Methods differ in S alone: R shrunk toward
+//! its diagonal (QERA-exact), diag(R) (QERA-approx), the squared mean of |x| (LQER), the identity
+//! (ZeroQuant-V2). S is scaled by its largest diagonal element.
 
 use faer::Mat;
 
@@ -18,7 +18,7 @@ pub(crate) enum Metric<'a> {
     Shrunk {
         /// R.
         r: &'a PreparedR<'a>,
-        /// a.
+        /// The shrinkage a.
         shrinkage: f64,
     },
     /// A diagonal; all ones is the identity.

@@ -1,7 +1,7 @@
-//! What stands for R = E[x^T x] of a layer's input: `packed` is R in f64, `channels` its diagonal
-//! and the means, `summed` sums that others formed folded into both, `massive` the channels that
-//! f32 products are not enough for, `prepared` R made ready for a solve, `without` R less some of
-//! its rows, `metric` the S that a method solves with.
+//! What stands for R = E[x^T x] of a layer's input. `packed` is R in f64 and `channels` its
+//! diagonal and the means; `summed` folds sums that others formed into both. `massive` treats the
+//! channels for which f32 products are not enough. `prepared` is R made ready for a solve,
+//! `without` is R less some of its rows, and `metric` is the S that a method solves with.
 
 pub(crate) mod channels;
 pub(crate) mod massive;
@@ -32,18 +32,18 @@ use crate::host::second_moment::packed::{PackedR, Trace};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SecondMomentKind {
-    /// The whole, packed in f64.
+    /// The whole of R, packed in f64.
     Packed,
-    /// The diagonal.
+    /// The diagonal of R.
     Diagonal,
-    /// The diagonal, by somebody else's word: no row of it was seen here. What is measured by it is
-    /// the diagonal error, never f. No state holds it.
+    /// A diagonal that the user gave (an imatrix), without any row. What is measured with it is the
+    /// diagonal error, never f. No state holds it.
     #[serde(skip)]
     Given,
 }
 
 impl SecondMomentKind {
-    /// For a method that needs the whole of R, or one that does not.
+    /// The kind for a method that needs the whole of R, or for one that does not.
     #[must_use]
     pub(crate) const fn for_method(needs_r: bool) -> Self {
         if needs_r {
@@ -53,13 +53,14 @@ impl SecondMomentKind {
         }
     }
 
-    /// Whether R itself is there: R X and tr(R P P^T) can be had.
+    /// Whether R itself is there, so that R X and tr(R P P^T) can be computed.
     #[must_use]
     pub(crate) const fn is_whole(self) -> bool {
         matches!(self, Self::Packed)
     }
 
-    /// Whether errors are traces: under R, or under the diagonal where no row will ever say more.
+    /// Whether errors are computed as traces: under R, or under a given diagonal, where there are
+    /// no rows.
     #[must_use]
     pub(crate) const fn is_traced(self) -> bool {
         matches!(self, Self::Packed | Self::Given)
@@ -94,12 +95,12 @@ pub(crate) enum SecondMoment {
     },
     /// The moments of single channels alone.
     Diagonal(ChannelMoments),
-    /// E[x^2] as it was given, in the form of one row whose deviations from zero it is: the means
-    /// are not known, nor is any row.
+    /// E[x^2] as the user gave it, kept as the squared deviations of one row from zero. Neither
+    /// means nor rows are known.
     Given(ChannelMoments),
 }
 
-/// A tensor that a state keeps of it.
+/// A tensor of the second moment that a state keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SavedMoment<'a> {
     /// Its name.
@@ -111,7 +112,7 @@ pub(crate) struct SavedMoment<'a> {
 const R: &str = "autocorrelation";
 
 impl SecondMoment {
-    /// Of no row.
+    /// The second moment of no row.
     #[must_use]
     pub(crate) fn new(kind: SecondMomentKind, in_features: usize) -> Self {
         let channels = ChannelMoments::new(in_features);
@@ -125,7 +126,7 @@ impl SecondMoment {
         }
     }
 
-    /// E[x^2] by somebody else's word.
+    /// The second moment from an E[x^2] that the user gave.
     #[must_use]
     pub(crate) fn given(mean_squares: Vec<f64>) -> Self {
         Self::Given(ChannelMoments {
@@ -134,7 +135,7 @@ impl SecondMoment {
         })
     }
 
-    /// How much of R it is.
+    /// The kind: how much of R this is.
     #[must_use]
     pub(crate) const fn kind(&self) -> SecondMomentKind {
         match self {
@@ -154,7 +155,7 @@ impl SecondMoment {
         }
     }
 
-    /// Moments of single channels, which are folded row by row by whoever widens the rows.
+    /// The moments of single channels. Whoever widens the rows folds them in.
     pub(crate) const fn channels_mut(&mut self) -> &mut ChannelMoments {
         match self {
             Self::Packed { channels, .. } | Self::Diagonal(channels) | Self::Given(channels) => {
@@ -179,7 +180,7 @@ impl SecondMoment {
         let Self::Packed { r, channels } = self else {
             return Ok(());
         };
-        // Nobody else has it now, or the copy is meant.
+        // Nobody else has R now, or the copy is what is wanted.
         let r = &mut **Arc::make_mut(r);
         Autocorrelation::go_on(r, rows.in_features, seen.weight)?;
         let shard = shares(rows, seen.weight)(rows.rows());
@@ -199,7 +200,8 @@ impl SecondMoment {
         }
     }
 
-    /// R X in f64, X being m x b, or diag X of a given diagonal; `None` where rows are asked.
+    /// R X in f64, X being m x b; with a given diagonal, diag X. `None` where rows are needed for
+    /// it.
     #[must_use]
     pub(crate) fn apply(&self, compute: Compute<'_>, x: MatRef<'_, f64>) -> Option<Mat<f64>> {
         match self {
@@ -211,8 +213,8 @@ impl SecondMoment {
         }
     }
 
-    /// tr(R P P^T) for P, m x n, or tr(diag P P^T) of a given diagonal; `None` where rows are
-    /// asked.
+    /// tr(R P P^T) for P, m x n; with a given diagonal, tr(diag P P^T). `None` where rows are
+    /// needed for it.
     #[must_use]
     pub(crate) fn trace_with(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> Option<Trace> {
         match self {
@@ -224,7 +226,7 @@ impl SecondMoment {
         }
     }
 
-    /// E[x^2] per channel, the mean over rows of so much weight.
+    /// E[x^2] of each channel, the mean over rows of this weight.
     #[must_use]
     pub(crate) fn mean_squares(&self, weight: f64) -> Vec<f64> {
         match self {
@@ -233,8 +235,8 @@ impl SecondMoment {
         }
     }
 
-    /// The diagonal of R: as it was gathered, with the rounding of its f32 products, or from the
-    /// channels' moments over rows of so much weight.
+    /// The diagonal of R: as it was gathered, with the rounding of f32 products; or from the
+    /// channels' moments over rows of this weight.
     #[must_use]
     pub(crate) fn diagonal(&self, weight: f64) -> Vec<f64> {
         match self.packed() {
@@ -243,7 +245,7 @@ impl SecondMoment {
         }
     }
 
-    /// What a state keeps of it.
+    /// The tensors that a state keeps.
     #[must_use]
     pub(crate) fn saved(&self) -> Vec<SavedMoment<'_>> {
         let channels = self.channels();
@@ -256,10 +258,10 @@ impl SecondMoment {
         tensors
     }
 
-    /// The second moment that was saved so; `read` gives a tensor of a name and a length.
+    /// The second moment that was saved; `read` gives a tensor by its name and length.
     ///
     /// # Errors
-    /// What `read` returns.
+    /// Any error of `read`.
     pub(crate) fn load<E>(
         kind: SecondMomentKind,
         in_features: usize,

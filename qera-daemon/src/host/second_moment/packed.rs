@@ -14,14 +14,14 @@ use crate::host::kernels::rank_update::{Scratch, trace_products};
 use crate::host::rounding::narrow;
 use crate::host::second_moment::massive::massive_of;
 
-/// Rows of R held as a rectangle at a time.
+/// Rows of R that are unpacked at a time.
 pub(crate) const BAND: usize = 64;
-/// Bands are dealt to so many sums where R is large, so that cores can share the work and the order
-/// of additions stays.
+/// The number of sums among which bands are shared out where R is large. Cores can share the work,
+/// and the order of additions stays.
 pub(crate) const SUMS: usize = 4;
-/// From this width on.
+/// From this in_features on the work is shared.
 const SHARED_FROM: usize = 1024;
-/// Operations of a trace that are done in f64: some milliseconds.
+/// Up to this many operations a trace is computed in f64: some milliseconds.
 const F64_FLOPS_MAX: usize = 1 << 28;
 /// Side of the squares in which a matrix is transposed.
 const SQUARE: usize = 32;
@@ -29,19 +29,19 @@ const SQUARE: usize = 32;
 /// Columns of P at a time where channels are massive.
 const TRACED_COLUMNS: usize = 256;
 
-/// tr(R P P^T), by what it is known to.
+/// tr(R P P^T) in two parts of different precision.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Trace {
-    /// Of massive channels, among themselves and with the others: to f64's precision.
+    /// The part of massive channels, among themselves and with the others: exact to f64.
     pub(crate) massive: f64,
-    /// Of the others: to that of f32 products.
+    /// The part of the other channels: exact to f32 products.
     pub(crate) ordinary: f64,
 }
 
 impl Trace {
-    /// All of it.
+    /// The whole trace.
     pub(crate) fn sum(self) -> f64 {
-        // Rounding may leave -1e-17 where the truth is 0.
+        // Rounding may leave -1e-17 where the true value is 0.
         (self.massive + self.ordinary).max(0.0)
     }
 }
@@ -147,8 +147,8 @@ impl<'a> PackedR<'a> {
         sums.fold(first, |total, sum| total + sum)
     }
 
-    /// Adds what the rows from `first` on, from their diagonal elements on, and the columns that
-    /// mirror them give.
+    /// Adds the contribution of a band of rows: from their diagonal elements on, and of the columns
+    /// that mirror them.
     fn add_band(&self, first: usize, x: MatRef<'_, f64>, sum: &mut Mat<f64>, memory: &mut [f64]) {
         let (height, length) = (BAND.min(self.m - first), self.m - first);
         let band = &mut memory[..height * length];
@@ -211,7 +211,7 @@ impl<'a> PackedR<'a> {
         for (&i, column) in massive.iter().zip(gram.col_iter()) {
             for (j, gram) in column.iter().enumerate() {
                 let (first, second) = (i.min(j), i.max(j));
-                // Between two massive channels it comes twice, by either.
+                // A pair of massive channels would be counted twice, once by either.
                 let times = if massive.binary_search(&j).is_ok() {
                     1.0
                 } else {
@@ -258,7 +258,7 @@ impl<'a> PackedR<'a> {
                 trace += row[0] * column[c] + 2.0 * off_diagonal;
             }
         }
-        // Rounding may leave -1e-17 where the truth is 0.
+        // Rounding may leave -1e-17 where the true value is 0.
         trace.max(0.0)
     }
 }

@@ -14,19 +14,19 @@ use crate::host::second_moment::packed::PackedR;
 pub(crate) struct PreparedR<'a> {
     compute: Compute<'a>,
     exact: PackedR<'a>,
-    /// The largest diagonal element: what f32 products are of is R / scale.
+    /// The largest diagonal element; f32 products are taken with R / scale.
     pub(crate) scale: f64,
     /// diag(R) / scale.
     pub(crate) diagonal: Vec<f64>,
-    /// Whether all products are to be taken in f64, those with E too: beside its massive channels
-    /// f32 products show nothing of the others.
+    /// Whether all products have to be taken in f64, those with E too, because beside its massive
+    /// channels f32 products show nothing of the others.
     pub(crate) in_f64: bool,
     /// R / scale in f32, both triangles; `None` where products are taken in f64.
     full: Option<Operand<'a>>,
 }
 
 impl<'a> PreparedR<'a> {
-    /// For many products: m^2 numbers in f32, where those serve.
+    /// Prepares R for many products: m^2 numbers in f32, where f32 is enough.
     pub(crate) fn new(compute: Compute<'a>, r: PackedR<'a>) -> Self {
         let mut prepared = Self::exact(compute, r);
         if prepared.in_f64 {
@@ -37,7 +37,7 @@ impl<'a> PreparedR<'a> {
         prepared
     }
 
-    /// For a few products in f64.
+    /// Prepares R for a few products in f64.
     pub(crate) fn exact(compute: Compute<'a>, r: PackedR<'a>) -> Self {
         let diagonal = r.diagonal();
         let scale = diagonal_scale(&diagonal);

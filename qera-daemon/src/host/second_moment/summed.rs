@@ -1,4 +1,4 @@
-//! R of rows that nobody sent: sums of x^T x that were formed elsewhere, folded into R.
+//! Folds sums of x^T x that were formed elsewhere into R, in the place of rows.
 //!
 //! R <- (W_s R + S) / (W_s + W) with W_s the weight seen, S = sum w x^T x and W = sum w: the fold
 //! of every block of rows here (`qera_core::statistics`, Chan, Golub and LeVeque), in f64. What S

@@ -1,13 +1,13 @@
-//! R less some of the rows that it is the mean of: what a fold is solved from.
+//! R without some of the rows that it is the mean of: a fold is solved from this.
 //!
 //! It is (N R - X^T X) / (N - n), with weights (N R - X^T W X) / (N - n) with N and n the sums of
 //! weights: applied, where a few vectors are multiplied; formed
 //! ([`SecondMoment::less`]) for what rounds weights by it.
 //!
-//! What is left of a channel that only the rows taken excite is the rounding of two sums of its
-//! squares: -1e-7 of them and more, which is no R where they are large beside the rest. So rows of
-//! massive channels are taken out as they were folded, in f64, and where the rounding of the others
-//! is still as large as what a W~ is made by, nothing is formed.
+//! For a channel that only the removed rows excite, rounding leaves the difference of two sums of
+//! squares: -1e-7 of them and more, which is no valid R where these are large beside the rest. So
+//! rows of massive channels are taken out as they were folded, in f64. Where the rounding of the
+//! other channels is as large as what a W~ is rounded by, nothing is formed.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ use crate::host::second_moment::massive::{ERROR_F64, MassiveRows, massive_channe
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::second_moment::{SecondMoment, shares};
 
-/// How far f32 sums leave R_ij off, of sqrt(R_ii R_jj), where roundings average out.
+/// The error of R_ij by f32 sums, relative to sqrt(R_ii R_jj), where rounding errors average out.
 const ERROR_F32: f64 = 1e-7;
-/// Most of the mean diagonal element that rounding may be: a W~ is rounded under R and 0.01 of
-/// that.
+/// The most that this rounding may be of the mean diagonal element: a W~ is rounded under R plus
+/// 0.01 of that element.
 const ROUNDING_MOST: f64 = 1.0 / 256.0;
 
 impl SecondMoment {
@@ -80,8 +80,8 @@ impl SecondMoment {
     }
 }
 
-/// About the largest eigenvalue that roundings of an R with this diagonal have: of a symmetric
-/// matrix of independent numbers it is at most twice the length of the longest row.
+/// An estimate of the largest eigenvalue of the rounding errors in an R with this diagonal. For a
+/// symmetric matrix of independent numbers it is at most twice the length of the longest row.
 fn rounding(diagonal: &[f64], massive: &[usize]) -> f64 {
     let [mut trace, mut ordinary, mut largest, mut largest_massive] = [0.0_f64; 4];
     for (channel, square) in diagonal.iter().enumerate() {
@@ -97,13 +97,13 @@ fn rounding(diagonal: &[f64], massive: &[usize]) -> f64 {
     of_row(ERROR_F32, largest, ordinary) + of_row(ERROR_F64, largest_massive, trace)
 }
 
-/// R without some rows, in the scaling of the R that it comes of.
+/// R without some rows, scaled like the R that it comes from.
 #[derive(Debug)]
 pub(crate) struct WithoutRows<'a> {
     r: &'a PreparedR<'a>,
     /// The rows, block by block.
     blocks: Vec<RowsOperand<'a>>,
-    /// It is `kept` R - `taken` X^T W X.
+    /// The factors of `kept` R - `taken` X^T W X.
     kept: f64,
     taken: f64,
 }

@@ -8,21 +8,21 @@ use qera_core::pseudo_random::SplitMix64;
 use crate::host::dense::{eigen, product};
 use crate::host::kernels::page_vec::PageVec;
 
-/// A column of which the basis leaves less than this is spanned by it.
+/// A column is spanned by the basis if less than this of it is left.
 const SPANNED: f64 = 1e-12;
-/// A column of which the basis leaves less than this is projected again: what rounding leaves along
-/// the basis stays below 1e-10, which Rayleigh-Ritz does not notice.
+/// A column of which less than this is left is projected a second time. What rounding then leaves
+/// along the basis stays below 1e-10, which Rayleigh-Ritz does not notice.
 const AGAIN_BELOW: f64 = 1e-6;
-/// With squared pivots above this the Cholesky factor of a Gram matrix leaves columns orthonormal
+/// With squared pivots above this, the Cholesky factor of a Gram matrix leaves columns orthonormal
 /// to 1e-12.
 const PIVOT_GOOD: f64 = 1e-4;
-/// Below this it is not trusted at all.
+/// With a pivot below this the factor is not used at all.
 const PIVOT_MIN: f64 = 1e-6;
 /// A direction whose square is below this share of the strongest one's is noise of the Gram matrix.
 const NOISE: f64 = 1e-13;
 
-/// Long columns with room for more, in pages of their own: the large part of a Krylov method's
-/// memory, which neither is copied as it grows nor stays with the allocator.
+/// Long columns with room for more, in pages of their own. They are the large part of a Krylov
+/// method's memory, are not copied as they grow, and do not stay with the allocator.
 pub(crate) struct Columns {
     memory: PageVec<f64>,
     rows: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// None yet.
+    /// Room for columns, of which there are none yet.
     pub(crate) fn with_room(rows: usize, columns: usize) -> Self {
         Self {
             memory: PageVec::unwritten(rows * columns),
@@ -76,7 +76,8 @@ pub(crate) struct Projection {
     pub(crate) remainder: Remainder,
 }
 
-/// What a basis leaves of a block, its columns scaled to length 1, those that are spanned to 0.
+/// What a basis leaves of a block, with columns scaled to length 1; columns that the basis spans
+/// are 0.
 ///
 /// Block Gram-Schmidt, and within the block by its Gram matrix: by its Cholesky factor, or, where
 /// columns depend on each other, by its eigenvectors, which say which directions are there; a
@@ -87,7 +88,7 @@ pub(crate) struct Remainder {
     block: Mat<f64>,
     lengths: Vec<f64>,
     gram: Mat<f64>,
-    /// The least share of a column that was left.
+    /// The smallest share that was left of any column.
     least: f64,
 }
 
@@ -123,7 +124,8 @@ impl Remainder {
         (0..y.ncols()).map(square).collect()
     }
 
-    /// An orthonormal basis of it, strongest directions first where not all fit or count.
+    /// An orthonormal basis of the remainder, the strongest directions first where not all fit or
+    /// count.
     pub(crate) fn orthonormal(&self, basis: MatRef<'_, f64>, room: usize) -> Mat<f64> {
         let Orthonormal {
             columns: mut block,
@@ -157,7 +159,7 @@ fn project_out(block: &mut Mat<f64>, basis: MatRef<'_, f64>) -> Mat<f64> {
     along
 }
 
-/// Columns to length 1, those of which nothing was left to 0; returns their Gram matrix.
+/// Scales columns to length 1, and those of which nothing was left to 0. Returns their Gram matrix.
 fn scale_columns(block: &mut Mat<f64>, before: &[f64], lengths: &[f64]) -> Mat<f64> {
     for ((column, before), length) in block.col_iter_mut().zip(before).zip(lengths) {
         let fresh = length.is_finite() && *length > SPANNED * before;
@@ -172,7 +174,7 @@ fn scale_columns(block: &mut Mat<f64>, before: &[f64], lengths: &[f64]) -> Mat<f
 /// Orthonormal columns.
 struct Orthonormal {
     columns: Mat<f64>,
-    /// Whether they are to 1e-12.
+    /// Whether they are orthonormal to 1e-12.
     exact: bool,
 }
 

@@ -11,31 +11,31 @@ use faer::{Mat, MatRef};
 
 /// Vectors kept beyond k, at least.
 const EXTRA: usize = 8;
-/// Blocks are whole vectors of the widest CPU: fewer columns would cost as much.
+/// Blocks are whole vectors of the widest CPU, because fewer columns would cost as much.
 const LANES: usize = 16;
-/// Most blocks of a later one: natural spectra take 2.
+/// The most blocks of a later cycle; natural spectra take 2.
 pub(crate) const BLOCKS: usize = 4;
-/// A later cycle ends when what the captured sum still lacks is below this share of what is not
-/// captured.
+/// A later cycle ends when the captured sum lacks less than this share of what is not captured.
 pub(crate) const TOLERANCE: f64 = 1e-9;
-/// And the first: on natural spectra two refining blocks left a thirtieth to a hundredth.
+/// The same for the first cycle: on natural spectra two refining blocks left a thirtieth to a
+/// hundredth.
 const TOLERANCE_FIRST: f64 = 30.0 * TOLERANCE;
 
-/// Values closer than this count as one that repeats.
+/// Eigenvalues closer than this, relatively, count as one that repeats.
 const REPEATED: f64 = 1e-4;
 
-/// Vectors of a block of a cold start.
+/// The number of vectors in a block of a cold start.
 pub(crate) const fn first_block(k: usize) -> usize {
     k.div_ceil(2).next_multiple_of(LANES)
 }
 
-/// Vectors that go from one cycle to the next, and to the next solve point.
+/// The number of vectors that go from one cycle to the next, and to the next solve point.
 pub(crate) const fn kept(k: usize) -> usize {
     (k + EXTRA).next_multiple_of(LANES)
 }
 
-/// Vectors from which the eigenspaces of matrices near G are looked for: those kept, and the next
-/// ones of a basis.
+/// The number of vectors in which the eigenspaces of matrices near G are looked for: the kept ones
+/// and the next ones of the basis.
 pub(crate) const fn nearby(k: usize) -> usize {
     let (twice, more) = ((2 * k).next_multiple_of(LANES), kept(k) + LANES);
     if twice > more { twice } else { more }
@@ -53,17 +53,17 @@ pub(crate) struct Subspace {
     pub(crate) values: Vec<f64>,
 }
 
-/// How far a basis grows.
+/// How far a basis may grow.
 #[derive(Clone, Copy)]
 pub(crate) struct Growth {
-    /// Most blocks.
+    /// The most blocks.
     pub(crate) blocks: usize,
-    /// Columns from which on it is looked at, and ends when it is good enough.
+    /// The number of columns from which the basis is checked, and ends when it is good enough.
     pub(crate) looked_at_from: usize,
 }
 
 impl Growth {
-    /// Of a later cycle, which begins with the vectors kept.
+    /// The growth of a later cycle, which begins with the kept vectors.
     pub(crate) const fn refining(k: usize) -> Self {
         Self {
             blocks: BLOCKS,
@@ -72,37 +72,37 @@ impl Growth {
     }
 }
 
-/// A Krylov basis and what G makes of it.
+/// A Krylov basis with its images under G.
 pub(crate) struct Cycle<'a> {
     operator: &'a ErrorOperator<'a>,
     k: usize,
     pub(crate) basis: Columns,
     /// Q^T G Q.
     small: Mat<f64>,
-    /// Columns of the first block.
+    /// The number of columns of the first block.
     first: usize,
-    /// The trace that is not captured, once the first cycle has told. From then on first blocks are
-    /// multiplied in f64.
+    /// The trace that is not captured, once the first cycle has found it. From then on the first
+    /// blocks are multiplied in f64.
     rest: Option<f64>,
-    /// The images of such a block.
+    /// The images of such a precise block.
     images: Mat<f64>,
 }
 
-/// What Q^T G Q says of the eigenpairs of G.
+/// Approximate eigenpairs of G, from Q^T G Q.
 pub(crate) struct Pairs {
     /// The vectors' coordinates in the basis.
     rotation: Mat<f64>,
-    /// Their values, k of them and those that are kept beyond.
+    /// Their values: the first k, and those that are kept beyond.
     values: Vec<f64>,
-    /// The sum of the top k.
+    /// The sum of the k largest.
     pub(crate) captured: f64,
-    /// What the captured sum lacks, about.
+    /// An estimate of what this sum lacks.
     pub(crate) lacking: f64,
 }
 
 impl Pairs {
-    /// Whether one value stands there `block` times: the space of a random block holds no more of
-    /// its vectors, and nothing in it shows whether there are more.
+    /// Whether one value occurs `block` times. The space of a random block holds no more of its
+    /// vectors, and does not show whether there are more.
     pub(crate) fn may_repeat(&self, block: usize) -> bool {
         let runs = self.values.windows(block.max(1));
         let mut ends = runs.map(|run| (run[0], run[run.len() - 1]));
@@ -129,7 +129,7 @@ impl Ritz {
 }
 
 impl<'a> Cycle<'a> {
-    /// With room for `columns`.
+    /// A cycle with room for `columns` columns.
     pub(crate) fn new(operator: &'a ErrorOperator<'a>, k: usize, columns: usize) -> Self {
         let n = operator.n();
         let columns = columns.min(n);
@@ -153,8 +153,9 @@ impl<'a> Cycle<'a> {
         self.rest = Some(rest);
     }
 
-    /// The best vectors of a basis that grows until it has `blocks` blocks, the space is exhausted,
-    /// or, looked at from so many columns on, it is good enough.
+    /// Grows a basis and returns its best vectors. It ends when the basis has `blocks` blocks, when
+    /// the space is exhausted, or when it is good enough, which is checked from `looked_at_from`
+    /// columns on.
     pub(crate) fn run(&mut self, block: Mat<f64>, limits: Growth) -> Result<Ritz, SolveError> {
         let n = self.operator.n();
         let Growth {
@@ -168,7 +169,8 @@ impl<'a> Cycle<'a> {
         loop {
             let remainder = self.add(fresh.as_ref());
             done += 1;
-            // Part of a block would leave images that lead out of the basis and are not looked at.
+            // A part of a block would leave images that lead out of the basis and are not looked
+            // at.
             let full = done == blocks || capacity - self.used() < fresh.ncols();
             if full || self.used() >= looked_at_from {
                 let pairs = self.pairs(&remainder, fresh.ncols())?;
@@ -178,7 +180,7 @@ impl<'a> Cycle<'a> {
             }
             let next = remainder.orthonormal(self.basis.as_ref(), capacity - self.used());
             if next.ncols() == 0 {
-                // The basis is invariant.
+                // Nothing leads out of the basis: it is invariant.
                 let pairs = self.pairs(&remainder, fresh.ncols())?;
                 return Ok(self.lift(pairs));
             }
@@ -194,7 +196,7 @@ impl<'a> Cycle<'a> {
         pairs.lacking <= share * rest
     }
 
-    /// Adds a block; what the basis leaves of its images.
+    /// Adds a block; returns what the basis leaves of its images.
     fn add(&mut self, fresh: MatRef<'_, f64>) -> Remainder {
         let leading = self.rest.is_some() && self.used() == 0;
         let image = if leading {
@@ -209,7 +211,7 @@ impl<'a> Cycle<'a> {
         remainder
     }
 
-    /// In f64 for the k vectors that matter.
+    /// The images of the k vectors that matter, in f64.
     fn precise_image(&self, fresh: MatRef<'_, f64>) -> Mat<f64> {
         let k = self.k.min(fresh.ncols());
         let mut image = Mat::zeros(fresh.nrows(), fresh.ncols());
@@ -246,8 +248,8 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// The trace that is not captured, about, from the first block of a basis that began at random;
-    /// near an exact fit only rounding moves.
+    /// An estimate of the trace that is not captured, from the first block of a basis with a random
+    /// start. Near an exact fit only rounding changes it.
     pub(crate) fn not_captured(&self, found: &Pairs) -> f64 {
         let of_vector = |j: usize| {
             let captured = found.values.iter().take(self.k).enumerate();

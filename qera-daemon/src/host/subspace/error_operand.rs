@@ -48,7 +48,7 @@ impl<'a> ErrorOperand<'a> {
         self.matrix.columns()
     }
 
-    /// What squares of scaled outputs are to be divided by.
+    /// The divisor for squares of scaled outputs.
     pub(crate) fn scale_squared(&self) -> f64 {
         f64::from(self.scale).powi(2)
     }

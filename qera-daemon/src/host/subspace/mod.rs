@@ -1,6 +1,7 @@
-//! The top eigenvectors of G = E^T S E: `error_operand` is E, `operator` multiplies by G, `basis`
-//! grows, `cycle` by cycle; `ritz` says how good its values are, `top` finds the eigenvectors;
-//! `small_top`, by `tridiagonal`, finds those of small matrices that are at hand.
+//! The top eigenvectors of G = E^T S E. `error_operand` is E, `operator` multiplies by G, `basis`
+//! grows, `cycle` is one cycle of block Krylov, `ritz` says how good its values are, and `top`
+//! finds the eigenvectors. `small_top` finds those of small matrices that are at hand, through
+//! `tridiagonal`.
 
 pub(crate) mod basis;
 pub(crate) mod cycle;

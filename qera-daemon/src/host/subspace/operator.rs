@@ -9,7 +9,7 @@ use crate::host::second_moment::metric::Metric;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::transpose::transposed;
 
-/// The operator.
+/// The operator G, as its factors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorOperator<'a> {
     /// E.
@@ -19,7 +19,7 @@ pub(crate) struct ErrorOperator<'a> {
 }
 
 impl ErrorOperator<'_> {
-    /// What an eigenvalue in this scaling is to be multiplied by.
+    /// The factor from eigenvalues in this scaling to true ones.
     pub(crate) fn unit(&self) -> f64 {
         self.metric.scale() / self.error.scale_squared()
     }

@@ -1,8 +1,8 @@
 //! The top eigenpairs of a small matrix, without the others.
 //!
-//! The matrix is made tridiagonal by reflections, and of that only some pairs are found
-//! (`tridiagonal`): for 32 of 160 that takes half the time of all. Where they are not to be told
-//! apart, because values repeat, all are found instead.
+//! The matrix is made tridiagonal by reflections, and only some eigenpairs of that are found
+//! (`tridiagonal`): for 32 of 160 this takes half the time of finding all. Where values repeat, so
+//! that their vectors cannot be told apart, all are found instead.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::tridiag::{tridiag_in_place, tridiag_in_place_scratch};
@@ -18,11 +18,11 @@ use crate::host::solve_error::SolveError;
 use crate::host::subspace::basis::orthonormalise;
 use crate::host::subspace::tridiagonal::Tridiagonal;
 
-/// Below this size all eigenpairs cost no more than some.
+/// Below this size all eigenpairs cost no more than some of them.
 const SIZE_MIN: usize = 64;
 
-/// The `count` largest eigenvalues of the symmetric part, or as many as it has, and their vectors.
-/// Half the time of all, where they are a fifth of them.
+/// The `count` largest eigenvalues of the symmetric part with their vectors, or as many as it has.
+/// Takes half the time of finding all, where they are a fifth of all.
 ///
 /// # Errors
 /// [`SolveError`]: a number that is not finite, or no convergence.
@@ -103,7 +103,7 @@ mod tests {
     use crate::host::dense::product;
     use qera_core::pseudo_random::SplitMix64;
 
-    /// The largest of a spectrum that decays, alone, are those of all.
+    /// The largest pairs of a decaying spectrum, found alone, are those of finding all.
     #[test]
     fn some_eigenpairs_are_those_of_all() {
         const N: usize = 160;
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Values that repeat: by way of all.
+    /// Where values repeat, all pairs are found, and the asked number is returned.
     #[test]
     fn some_of_values_that_repeat_are_as_many_as_asked() {
         const N: usize = 96;

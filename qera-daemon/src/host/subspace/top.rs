@@ -40,15 +40,16 @@ use crate::host::subspace::operator::ErrorOperator;
 pub(crate) const DENSE_MAX: usize = 512;
 /// Columns of G made at a time.
 pub(crate) const DENSE_PANEL: usize = 128;
-/// Most blocks of the first cycle: natural spectra take 9.
+/// The most blocks of the first cycle; natural spectra take 9.
 const BLOCKS_FIRST: usize = 12;
-/// What it costs to decompose Q^T G Q of c columns, in f32 products of the same time: so many c^3.
+/// The cost of decomposing Q^T G Q of c columns, in f32 products of the same time, divided by c^3.
 const LOOK_FLOPS: usize = 30;
-/// Looks that a block must be worth: one of three shows that no further block is needed.
+/// A block must cost as much as this many checks to be worth saving: one of three checks shows that
+/// no further block is needed.
 const LOOKS: usize = 2;
 /// Blocks of the single cycle from a warm start: excess 1e-8 to 1e-6 after a 5 % change of R.
 const BLOCKS_WARM: usize = 3;
-/// Cycles at most: a bound, not a schedule.
+/// The most cycles; usually there are two.
 const CYCLES_MAX: usize = 16;
 /// How exact the answer has to be.
 #[derive(Debug, Clone, Copy)]
@@ -127,9 +128,9 @@ fn dense(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError>
     })
 }
 
-/// Columns from which on the basis of a cold start is looked at: fewer are hardly ever enough. Not
-/// before it is whole where it costs more to look than to go on: the blocks of small layers are
-/// cheap, and of those of SmolLM2 nearly all take twelve.
+/// The number of columns from which the basis of a cold start is checked, since fewer are hardly
+/// ever enough. Where a check costs more than going on, there is none before the basis is whole:
+/// blocks of small layers are cheap, and of those of SmolLM2 nearly all take twelve.
 const fn first_look(k: usize, vector_flops: usize) -> usize {
     let columns = 4 * k + first_block(k);
     let block = first_block(k).saturating_mul(vector_flops);
@@ -157,7 +158,8 @@ fn cold(operator: &ErrorOperator<'_>, k: usize) -> Result<Subspace, SolveError> 
     for _ in 1..CYCLES_MAX {
         cycle.begin_anew(rest);
         let next = cycle.run(found.vectors, Growth::refining(k))?;
-        // Where rounding keeps the residuals large, the sum itself says that it no longer grows.
+        // Where rounding keeps the residuals large, the end is seen by the sum, which no longer
+        // grows.
         let growth = (next.pairs.captured - found.pairs.captured).abs();
         let done = next.pairs.lacking.min(growth) <= TOLERANCE * rest;
         found = next;
@@ -182,7 +184,7 @@ mod tests {
         for (m, n) in [(576, 576), (576, 1536), (1536, 576), (1024, 1024)] {
             assert_eq!(first_look(32, flops(m, n)), usize::MAX, "{m} x {n}");
         }
-        // Where a block costs many looks, or the basis has few columns.
+        // Where a block costs as much as many checks, or the basis has few columns.
         for (m, n) in [(2048, 2048), (4096, 4096), (4096, 11008)] {
             assert_eq!(first_look(32, flops(m, n)), 144, "{m} x {n}");
         }

@@ -11,28 +11,29 @@
 use faer::{ColRef, Mat};
 use qera_core::pseudo_random::SplitMix64;
 
-/// Values that are bisected side by side.
+/// The number of values that are bisected side by side.
 const LANES: usize = 8;
-/// Halvings of an interval of twice the matrix's norm.
+/// The number of times that an interval of twice the matrix's norm is halved.
 const HALVINGS: usize = 36;
-/// What a pivot of 0 is taken to be, the matrix's norm being 1.
+/// The pivot that is taken in the place of 0, the matrix's norm being 1.
 const PIVOT_MIN: f64 = f64::EPSILON;
-/// In a count a smaller one is taken to be negative: its square over it does not overflow.
+/// While counting, a smaller pivot is taken to be negative; the square divided by it does not
+/// overflow.
 const COUNTED_MIN: f64 = 1e-290;
-/// Largest residual of a vector that is one.
+/// The largest residual of a vector that counts as an eigenvector.
 const RESIDUAL_MOST: f64 = 1e-12;
 
 /// T of norm 1 or less.
 pub(crate) struct Tridiagonal {
     diagonal: Vec<f64>,
-    /// Beside it: one less.
+    /// The elements beside the diagonal, one fewer than on it.
     beside: Vec<f64>,
-    /// What the matrix was divided by.
+    /// The number by which the matrix was divided.
     norm: f64,
 }
 
 impl Tridiagonal {
-    /// `None` for a matrix that is zero, or has numbers that are none.
+    /// A scaled matrix; `None` where it is zero, or has a number that is not finite.
     pub(crate) fn new(mut diagonal: Vec<f64>, mut beside: Vec<f64>) -> Option<Self> {
         let neighbours = |i: usize| {
             let before = i.checked_sub(1).map_or(0.0, |i| beside[i].abs());
@@ -69,8 +70,8 @@ impl Tridiagonal {
         found
     }
 
-    /// The values of orthonormal eigenvectors, in T's own units; `None` where some are none, or do
-    /// not stand in order.
+    /// The eigenvalues of orthonormal eigenvectors, in T's own units; `None` where one is no
+    /// eigenvector, or they are not in order.
     pub(crate) fn values_of(&self, vectors: &Mat<f64>) -> Option<Vec<f64>> {
         let values: Option<Vec<f64>> = vectors.col_iter().map(|x| self.value_of(x)).collect();
         let values = values?;
@@ -78,7 +79,7 @@ impl Tridiagonal {
         ordered.then(|| values.iter().map(|value| value * self.norm).collect())
     }
 
-    /// The Rayleigh quotient of a unit vector, if that is an eigenvector.
+    /// The Rayleigh quotient of a unit vector, if the vector is an eigenvector.
     fn value_of(&self, x: ColRef<'_, f64>) -> Option<f64> {
         let n = self.n();
         let image = |i: usize| {
@@ -108,7 +109,7 @@ impl Tridiagonal {
         let squares: Vec<f64> = self.beside.iter().map(|e| e * e).collect();
         let mut values = Vec::with_capacity(count.next_multiple_of(LANES));
         for first in (0..count).step_by(LANES) {
-            // So many are below the one that is looked for.
+            // How many eigenvalues lie below the one that is looked for.
             let below: [f64; LANES] =
                 core::array::from_fn(|lane| self.n().saturating_sub(first + lane + 1) as f64);
             let (mut low, mut high) = ([-1.0; LANES], [1.0; LANES]);
@@ -129,7 +130,7 @@ impl Tridiagonal {
         values
     }
 
-    /// How many eigenvalues are below each of these.
+    /// For each of these x, how many eigenvalues are below it.
     fn count_below(&self, squares: &[f64], x: &[f64; LANES]) -> [f64; LANES] {
         let (mut counts, mut pivots) = ([0.0; LANES], [1.0; LANES]);
         let before = core::iter::once(&0.0).chain(squares);
@@ -174,7 +175,7 @@ impl Tridiagonal {
     }
 }
 
-/// A pivot that can be divided by.
+/// A pivot that is safe to divide by.
 fn safe(pivot: f64) -> f64 {
     if pivot.abs() < PIVOT_MIN {
         PIVOT_MIN
@@ -185,9 +186,9 @@ fn safe(pivot: f64) -> f64 {
 
 /// A step of the elimination.
 struct Elimination {
-    /// What is taken off the row below.
+    /// The factor by which the row is taken off the one below.
     multiplier: f64,
-    /// Whether the two were exchanged.
+    /// Whether the two rows were exchanged.
     exchanged: bool,
     /// 1 / U_ii, U_i,i+1 and U_i,i+2.
     upper: [f64; 3],
@@ -264,7 +265,7 @@ mod tests {
         }
     }
 
-    /// What is no eigenvector has no value, and neither have those that do not stand in order.
+    /// A vector that is no eigenvector has no value, nor have vectors that are not in order.
     #[test]
     fn what_is_no_eigenvector_is_told() {
         let matrix = Tridiagonal::new(vec![3.0, 2.0, 1.0], vec![0.0; 2]).unwrap();

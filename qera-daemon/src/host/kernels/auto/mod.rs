@@ -22,15 +22,15 @@
 //! A76, A78AE and A72 of today's boards have none. They are not used: no such CPU was there to
 //! measure whether they are faster, and an emulator cannot tell.
 //!
-//! A table and no timing at the start: the forms differ in the order of their sums, so that bytes
-//! would depend on who else was busy.
+//! It is a table, and no timing at the start, because the kernels differ in the order of their
+//! sums: with a timing the bytes would depend on who else was busy.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use crate::host::kernels::Kernel;
 
-/// Every kernel of instructions that this CPU can run, beside the portable one.
+/// Every kernel for this CPU's instructions, beside the portable one.
 pub(super) fn here() -> Vec<Kernel> {
     #[cfg(target_arch = "x86_64")]
     return x86::here();
@@ -40,7 +40,7 @@ pub(super) fn here() -> Vec<Kernel> {
     return Vec::new();
 }
 
-/// What the table says of this CPU.
+/// The table's kernel for this CPU.
 pub(super) fn best() -> Kernel {
     #[cfg(target_arch = "x86_64")]
     return x86::best();
@@ -50,7 +50,7 @@ pub(super) fn best() -> Kernel {
     return Kernel::PORTABLE;
 }
 
-/// Why AMX is not to be used, where the CPU has it.
+/// Why AMX is not used on this CPU, if it has AMX.
 pub(super) fn tile_refusal() -> Option<String> {
     #[cfg(target_arch = "x86_64")]
     return x86::tile_refusal().map(|refusal| refusal.to_string());
