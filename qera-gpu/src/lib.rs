@@ -1,12 +1,18 @@
-//! The CUDA side of qera: for now the probe that says which device there is, or why there is none.
+//! The CUDA side of qera: large products, accumulation of R and eigenproblems on a device.
 //!
-//! The driver library is loaded at run time, so the same binary runs on machines with and without
-//! it; a machine without a GPU is a normal case, not a failure. [`probe`] never panics and never
-//! ends the process: the library may be missing, may lack a function, may refuse to start, or may
-//! find no device, and each of these is a [`Reason`] that can be printed.
+//! The driver library and cuBLAS are loaded at run time, so the same binary runs on machines with
+//! and without them; a machine without a GPU is a normal case, not a failure. [`probe`] says which
+//! device there is, or why there is none; [`Offload::open`] makes one ready. Nothing here panics or
+//! ends the process, whatever the libraries do: what fails is a [`Reason`] or a [`DeviceError`], and
+//! the caller computes on the host instead.
 //!
-//! There are no kernels here: even where a device is found, solving runs on the host, and [`Probe`]
-//! says so when printed.
+//! - [`Triangle`]: R as it is accumulated, folded with rows in the form in which they came.
+//! - [`DeviceOperand`]: a large matrix, uploaded once and multiplied many times (block Krylov).
+//! - [`DeviceR`]: R in f64, for products, and for tr(R P P^T).
+//! - [`eigen`]: a symmetric eigenproblem, by cuSOLVER.
+//!
+//! The same calls on the same device model with the same libraries give the same bits: fixed
+//! algorithms, a workspace of our own, no atomics, every sum in one order.
 //!
 //! ```
 //! let probe = qera_gpu::probe();
@@ -14,92 +20,21 @@
 //! ```
 
 mod device;
+mod eigen;
+mod error;
+mod lane;
+mod offload;
+mod operand;
+mod probe;
+mod scratch;
+mod second_moment;
+mod triangle;
 
-use core::fmt;
-
-pub use device::probe;
-
-/// What the machine has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// The first device that the driver lists answers.
-    Available(Device),
-    /// There is none that could be used.
-    Unavailable(Reason),
-}
-
-/// A CUDA device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Name by which the driver calls it.
-    pub name: String,
-    /// Its whole memory, in bytes.
-    pub memory_bytes: usize,
-    /// Compute capability, major and minor.
-    pub compute_capability: (i32, i32),
-    /// How many devices the driver lists; this is the first.
-    pub device_count: i32,
-}
-
-/// Why no device can be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// No file of any of these names could be loaded; when printed, the first is named and the
-    /// others are counted.
-    #[error("no CUDA driver library found (tried {})", abridged(searched))]
-    Library {
-        /// The names tried, in order.
-        searched: Vec<String>,
-    },
-    /// The library was loaded, but the loader gave up while it looked for a function in it.
-    #[error("the CUDA driver library cannot be used: {message}")]
-    Loader {
-        /// What the loader said.
-        message: String,
-    },
-    /// A call into the driver failed.
-    #[error("{call} failed with CUDA error {code}{}", name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default())]
-    Driver {
-        /// The function called.
-        call: &'static str,
-        /// Its result.
-        code: u32,
-        /// The driver's name for that result, when it has one.
-        name: Option<String>,
-    },
-    /// The driver runs but lists no device.
-    #[error("the CUDA driver lists no device")]
-    NoDevice,
-}
-
-impl fmt::Display for Probe {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Available(device) => write!(
-                f,
-                "{device} is present but not used: this version solves on the host"
-            ),
-            Self::Unavailable(reason) => write!(f, "no CUDA device is used: {reason}"),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (major, minor) = self.compute_capability;
-        let mebibytes = self.memory_bytes >> 20;
-        write!(
-            f,
-            "{} ({mebibytes} MiB, compute capability {major}.{minor})",
-            self.name
-        )
-    }
-}
-
-fn abridged(names: &[String]) -> String {
-    match names {
-        [] => "no name".to_owned(),
-        [only] => only.clone(),
-        [first, others @ ..] => format!("{first} and {} more", others.len()),
-    }
-}
+pub use device::probe::probe;
+pub use eigen::eigen;
+pub use error::DeviceError;
+pub use offload::{Offload, OffloadOptions, shared_bytes};
+pub use operand::DeviceOperand;
+pub use probe::{Device, Probe, Reason};
+pub use second_moment::DeviceR;
+pub use triangle::{DeviceRows, PIECE_ROWS, PieceShare, Triangle};

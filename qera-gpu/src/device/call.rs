@@ -1,0 +1,86 @@
+//! Every foreign call goes through here: no panic of the loader leaves, no result stays unread.
+
+use crate::error::DeviceError;
+use core::panic::AssertUnwindSafe;
+use cudarc::driver::result::DriverError;
+use cudarc::driver::sys::CUresult;
+use std::panic::catch_unwind;
+
+/// What a foreign function answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Status {
+    /// The driver.
+    Driver(CUresult),
+    /// cuBLAS: a `cublasStatus_t`.
+    Blas(u32),
+    /// cuSOLVER: a `cusolverStatus_t`.
+    Solver(u32),
+}
+
+/// `CUBLAS_STATUS_ALLOC_FAILED`, and `CUSOLVER_STATUS_ALLOC_FAILED` less one.
+const BLAS_ALLOC_FAILED: u32 = 3;
+/// `CUBLAS_STATUS_NOT_SUPPORTED`; `CUBLAS_STATUS_ARCH_MISMATCH` is 8.
+const BLAS_NOT_SUPPORTED: [u32; 2] = [15, 8];
+/// `CUSOLVER_STATUS_ALLOC_FAILED`.
+const SOLVER_ALLOC_FAILED: u32 = 2;
+/// `CUSOLVER_STATUS_NOT_SUPPORTED`; `CUSOLVER_STATUS_ARCH_MISMATCH` is 4.
+const SOLVER_NOT_SUPPORTED: [u32; 2] = [9, 4];
+
+impl Status {
+    /// Success, or what the answer means.
+    fn check(self, call: &'static str) -> Result<(), DeviceError> {
+        let full = DeviceError::OutOfMemory { asked: 0, left: 0 };
+        match self {
+            Self::Driver(CUresult::CUDA_SUCCESS) | Self::Blas(0) | Self::Solver(0) => Ok(()),
+            Self::Driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY)
+            | Self::Blas(BLAS_ALLOC_FAILED)
+            | Self::Solver(SOLVER_ALLOC_FAILED) => Err(full),
+            Self::Blas(code) if BLAS_NOT_SUPPORTED.contains(&code) => {
+                Err(DeviceError::Unsupported(call))
+            }
+            Self::Solver(code) if SOLVER_NOT_SUPPORTED.contains(&code) => {
+                Err(DeviceError::Unsupported(call))
+            }
+            Self::Driver(result) => Err(DeviceError::Call {
+                call,
+                code: result as u32,
+                name: driver_name(DriverError(result)),
+            }),
+            Self::Blas(code) | Self::Solver(code) => Err(DeviceError::Call {
+                call,
+                code,
+                name: None,
+            }),
+        }
+    }
+}
+
+/// The driver's name for an error; a driver too broken to name its own errors has none.
+pub(crate) fn driver_name(error: DriverError) -> Option<String> {
+    let name = || {
+        error
+            .error_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    guarded(name).ok().and_then(Result::ok)
+}
+
+/// Runs foreign code; a function that its library lacks is an error, not a panic. The loader's
+/// message also reaches standard error.
+pub(crate) fn guarded<T>(foreign: impl FnOnce() -> T) -> Result<T, DeviceError> {
+    // What a panic of the loader leaves behind is that nothing was called.
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let message = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        let message = message.unwrap_or_else(|| "a call into it panicked".to_owned());
+        DeviceError::Loader { message }
+    })
+}
+
+/// Calls and reads the answer.
+pub(crate) fn called(
+    name: &'static str,
+    foreign: impl FnOnce() -> Status,
+) -> Result<(), DeviceError> {
+    guarded(foreign)?.check(name)
+}

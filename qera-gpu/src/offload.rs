@@ -1,0 +1,184 @@
+//! One device, made ready.
+
+use crate::device::context::Context;
+use crate::device::kernels::Kernels;
+use crate::device::libraries::{BlasFunctions, SolverFunctions, names};
+use crate::device::probe::find;
+use crate::device::solver::Solver;
+use crate::device::staging::Staging;
+use crate::device::{blas, kernels};
+use crate::error::DeviceError;
+use crate::lane::{Lane, PANEL};
+use crate::probe::{Device, Reason};
+use crate::scratch::Scratch;
+use crate::triangle::PIECE_ROWS;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Which device, and how much of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffloadOptions {
+    /// Its number in the driver's list, from 0.
+    pub ordinal: usize,
+    /// Most bytes of its memory; `None`: all that is free when it is opened, less a sixteenth.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A device: context, streams, libraries, kernels, buffers. What is computed with it holds an
+/// [`Arc`] of it.
+///
+/// There are two lanes, each a stream of its own with its own handles: accumulation, and all else.
+/// Within a lane one caller works at a time. After a call that failed (other than for want of
+/// memory) every later one answers the same error at once.
+#[derive(Debug)]
+pub struct Offload {
+    device: Device,
+    libraries: Vec<String>,
+    pub(crate) kernels: Kernels,
+    folding: Mutex<FoldLane>,
+    solving: Mutex<SolveLane>,
+    context: Arc<Context>,
+}
+
+/// Where rows are folded.
+#[derive(Debug)]
+pub(crate) struct FoldLane {
+    pub(crate) staging: Staging,
+    pub(crate) lane: Lane,
+    /// Rows times their factors.
+    pub(crate) weighed: Scratch<f32>,
+}
+
+/// Where everything else is computed.
+#[derive(Debug)]
+pub(crate) struct SolveLane {
+    /// `None` where there is no cuSOLVER.
+    pub(crate) solver: Option<Solver>,
+    pub(crate) lane: Lane,
+    /// What is multiplied, and what comes of it.
+    pub(crate) x: Scratch<f32>,
+    pub(crate) y: Scratch<f32>,
+    pub(crate) x_wide: Scratch<f64>,
+    pub(crate) y_wide: Scratch<f64>,
+    /// Columns of an operand in f64.
+    pub(crate) columns: Scratch<f64>,
+}
+
+/// The oldest device for which the kernels are: bf16 products came with it.
+const CAPABILITY_MIN: (i32, i32) = (8, 0);
+
+impl Offload {
+    /// Makes a device ready: driver, cuBLAS, kernels, and cuSOLVER where it is there.
+    ///
+    /// # Errors
+    /// [`Reason`]: what is missing, or what failed.
+    pub fn open(options: &OffloadOptions) -> Result<Self, Reason> {
+        let found = find(options.ordinal)?;
+        let (major, minor) = found.device.compute_capability;
+        if (major, minor) < CAPABILITY_MIN {
+            return Err(Reason::Capability { major, minor });
+        }
+        // The library of CUDA 12 is number 12 as CUDA 13's is 13; cuSOLVER's are 11 and 12.
+        let searched = names("cublas", found.driver_version, [13, 12]);
+        let functions = BlasFunctions::load(&searched).ok_or(Reason::Blas { searched })?;
+        let functions = Arc::new(functions);
+        let context = Arc::new(Context::new(found.handle, options.memory_bytes)?);
+        let kernels = Kernels::load(&context)?;
+        let folding = FoldLane {
+            staging: Staging::new(&context)?,
+            lane: Lane::new(&context, &functions)?,
+            weighed: Scratch::new(),
+        };
+        let lane = Lane::new(&context, &functions)?;
+        let solver = SolverFunctions::load(&names("cusolver", found.driver_version, [12, 11]));
+        let solver = solver.map(|functions| Solver::new(functions, &lane.stream));
+        let solving = SolveLane {
+            solver: solver.transpose()?,
+            lane,
+            x: Scratch::new(),
+            y: Scratch::new(),
+            x_wide: Scratch::new(),
+            y_wide: Scratch::new(),
+            columns: Scratch::new(),
+        };
+        Ok(Self {
+            libraries: libraries(found.driver_version, &solving)?,
+            device: found.device,
+            kernels,
+            folding: Mutex::new(folding),
+            solving: Mutex::new(solving),
+            context,
+        })
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What computes: the driver, cuBLAS, and cuSOLVER where it is there, with their versions.
+    #[must_use]
+    pub fn libraries(&self) -> &[String] {
+        &self.libraries
+    }
+
+    /// Bytes of the device that may still be taken.
+    #[must_use]
+    pub fn memory_left(&self) -> u64 {
+        self.context.left()
+    }
+
+    /// Whether a call failed, so that every other one is answered with the same error.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.context.is_lost()
+    }
+
+    pub(crate) const fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub(crate) fn folding(&self) -> MutexGuard<'_, FoldLane> {
+        // Nothing here panics; and a lane that someone left half way is sound, its work is not.
+        self.folding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn solving(&self) -> MutexGuard<'_, SolveLane> {
+        self.solving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of the device that an [`Offload`] holds beside what is made with it, when the largest
+/// matrix has `largest` rows or columns: workspaces, the twins of the page-locked buffers, sums of
+/// panels, and columns and vectors of products.
+#[must_use]
+pub const fn shared_bytes(largest: usize) -> u64 {
+    /// Vectors of a product at most, about.
+    const VECTORS: usize = 256;
+    let row = largest as u64;
+    let twins = 2 * PIECE_ROWS as u64 * (4 * row + 4);
+    let weighed = PIECE_ROWS as u64 * 4 * row;
+    let sums = 2 * PANEL as u64 * 4 * row;
+    let columns = WIDE_COLUMNS as u64 * 8 * row;
+    let vectors = 2 * VECTORS as u64 * (4 + 8) * row;
+    let partial = (kernels::PARTIAL_SUMS as u64 + 2) * 8 * row;
+    2 * blas::WORKSPACE_BYTES as u64 + twins + weighed + sums + columns + vectors + partial
+}
+
+/// Columns of an operand that are widened at a time.
+pub(crate) const WIDE_COLUMNS: usize = 256;
+
+/// The versions, as people write them.
+fn libraries(driver_version: i32, solving: &SolveLane) -> Result<Vec<String>, DeviceError> {
+    let (major, minor) = (driver_version / 1000, driver_version % 1000 / 10);
+    let mut named = vec![format!("CUDA driver {major}.{minor}")];
+    let version = solving.lane.blas.version()?;
+    let (major, minor) = (version / 10_000, version % 10_000 / 100);
+    named.push(format!("cuBLAS {major}.{minor}.{}", version % 100));
+    if let Some(solver) = &solving.solver {
+        let version = solver.version()?;
+        let (major, minor) = (version / 1000, version % 1000 / 100);
+        named.push(format!("cuSOLVER {major}.{minor}.{}", version % 100 / 10));
+    }
+    Ok(named)
+}
