@@ -3,8 +3,8 @@
 //! The driver library and cuBLAS are loaded at run time, so the same binary runs on machines with
 //! and without them; a machine without a GPU is a normal case, not a failure. [`probe`] says which
 //! device there is, or why there is none; [`Offload::open`] makes one ready. Nothing here panics or
-//! ends the process, whatever the libraries do: what fails is a [`Reason`] or a [`DeviceError`], and
-//! the caller computes on the host instead.
+//! ends the process, whatever the libraries do: what fails is a [`Reason`] or a [`DeviceError`],
+//! and the caller computes on the host instead.
 //!
 //! - [`Triangle`]: R as it is accumulated, folded with rows in the form in which they came.
 //! - [`DeviceOperand`]: a large matrix, uploaded once and multiplied many times (block Krylov).

@@ -41,8 +41,8 @@ impl Staging {
         })
     }
 
-    /// Sends parts, one behind the other, to the device, and asks `work`'s stream to follow. Returns
-    /// when the parts were copied from where they lie; `ask` asks for the work on them.
+    /// Sends parts, one behind the other, to the device, and asks `work`'s stream to follow.
+    /// Returns when the parts were copied from where they lie; `ask` asks for the work on them.
     pub(crate) fn send(
         &mut self,
         work: &Stream,

@@ -63,8 +63,8 @@ impl Stream {
         let bytes = size_of_val(from);
         let copied = self.context.call("cuMemcpyHtoDAsync", || {
             let from = from.as_ptr().cast();
-            // SAFETY: both sides have as many bytes; the host's are borrowed until the copy is done,
-            // for which both ways out of this function wait.
+            // SAFETY: both sides have as many bytes; the host's are borrowed until the copy is
+            // done, for which both ways out of this function wait.
             let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to.address(), from, bytes, self.handle) };
             Status::Driver(code)
         });
