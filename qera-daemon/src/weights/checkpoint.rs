@@ -26,13 +26,14 @@ const SINGLE: &str = "model.safetensors";
 pub(crate) struct Checkpoint {
     /// The path as given.
     pub(crate) path: PathBuf,
-    /// Whether that is a folder.
+    /// Whether the path is a folder.
     pub(crate) is_folder: bool,
-    /// Every tensor, by name. Where there is an index it decides: what it does not list is none.
+    /// Every tensor, by name. Where there is an index it decides: a tensor that it does not list
+    /// does not exist.
     pub(crate) tensors: BTreeMap<String, Tensor>,
     /// What `config.json` says.
     pub(crate) config: ModelConfig,
-    /// What lies there and is not read, though its name says that it would be.
+    /// A file that is there and is not read, although its name suggests that it would be.
     pub(crate) stray: Option<String>,
     /// The files that the tensors lie in.
     pub(crate) files: Vec<MappedFile>,
@@ -41,24 +42,24 @@ pub(crate) struct Checkpoint {
 /// A file of weights.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
-    /// Where it lies.
+    /// The file's path.
     pub(crate) path: PathBuf,
-    /// What is in it.
+    /// The file's bytes.
     pub(crate) bytes: Mapping,
 }
 
-/// Where a tensor lies.
+/// A tensor's place in the files.
 #[derive(Debug, Clone)]
 pub(crate) struct Tensor {
     /// Element type.
     pub(crate) dtype: Dtype,
     /// Shape, row-major.
     pub(crate) shape: Vec<usize>,
-    /// Where its rows are stored.
+    /// The order in which its rows are stored.
     pub(crate) rows: RowOrder,
-    /// Which of the files holds it.
+    /// The index of the file that holds it.
     pub(crate) file: usize,
-    /// Its bytes there.
+    /// The range of its bytes in that file.
     pub(crate) range: Range<usize>,
 }
 
@@ -86,8 +87,9 @@ impl Checkpoint {
         } else if !checkpoint.is_folder {
             checkpoint.add_file(path, None)?;
         } else if is_there(&path.join(INDEX))? {
-            // Before a single file, which transformers would take: whoever writes an index says
-            // with it what belongs to the model, and what is left beside it is of an earlier time.
+            // The index comes before a single file, which transformers would take. Whoever writes
+            // an index says with it what belongs to the model; a file that is left beside it is
+            // older.
             checkpoint.add_indexed(&path.join(INDEX))?;
         } else if is_there(&path.join(SINGLE))? {
             checkpoint.add_file(&path.join(SINGLE), None)?;
@@ -165,7 +167,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Adds a file's tensors: those that the index lists in it, all without an index.
+    /// Adds a file's tensors: those that the index lists for it, or all where there is no index.
     fn add_file(&mut self, path: &Path, listed: Option<&BTreeSet<String>>) -> Result<(), Fatal> {
         let unread = |e: std::io::Error| refuse(path, e.to_string());
         let bytes = Mapping::open(path).map_err(unread)?;
@@ -182,7 +184,7 @@ impl Checkpoint {
             if listed.is_some_and(|listed| !listed.contains(&key)) {
                 continue;
             }
-            // No larger than the mapping's length, which is a usize.
+            // The offset is no larger than the mapping's length, which is a usize.
             let start = usize::try_from(start).unwrap_or(usize::MAX);
             let tensor = Tensor {
                 dtype,
@@ -191,7 +193,7 @@ impl Checkpoint {
                 file: self.files.len(),
                 range: start..start + length,
             };
-            // No key stands twice in a file, and the index names one file for each.
+            // No key occurs twice in a file, and the index names one file for each.
             self.tensors.insert(key, tensor);
         }
         self.files.push(MappedFile {
@@ -202,14 +204,15 @@ impl Checkpoint {
     }
 }
 
-/// Why a file is not read: what it is, where it is known, else what is wrong with it.
+/// Why a file is not read: its format, if that is known, or else what is wrong with it.
 fn unread_format(path: &Path, bytes: &[u8], error: &HeaderError) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let foreign = ForeignCheckpoint::of(&name, bytes);
     foreign.map_or_else(|| error.to_string(), |foreign| foreign.to_string())
 }
 
-/// A folder without safetensors: by the checkpoint of another format in it, where there is one.
+/// The error for a folder without safetensors; it names a checkpoint of another format in it, if
+/// there is one.
 fn nothing_to_open(folder: &Path) -> Fatal {
     let foreign = |path: &PathBuf| {
         let file = OpenFile::open(path).ok()?;
@@ -226,7 +229,7 @@ fn nothing_to_open(folder: &Path) -> Fatal {
         .unwrap_or_else(|| refuse(folder, format!("holds neither {SINGLE} nor {INDEX}")))
 }
 
-/// Whether a file is there, where the disk says so: one that it says nothing of is not left out.
+/// Whether a file is there. A file of which the disk says nothing is an error, and not left out.
 fn is_there(path: &Path) -> Result<bool, Fatal> {
     answered(path, is_surely_file(path))
 }
@@ -248,7 +251,7 @@ fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {
     ModelConfig::parse(&bytes).map_err(|e| refuse(&path, format!("not JSON: {e}")))
 }
 
-/// A checkpoint that cannot serve.
+/// The error for a checkpoint that cannot serve.
 pub(crate) fn refuse(path: &Path, reason: String) -> Fatal {
     Fatal::Checkpoint {
         path: path.to_path_buf(),

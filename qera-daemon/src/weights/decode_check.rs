@@ -1,46 +1,47 @@
-//! Whether a W~ that was given is one of this W: both are at hand, and a file that is another
-//! model's, or was read in another order than it was written in, resembles it in nothing.
+//! Checks that a given W~ was made from this W. Both are at hand; a file of another model, or one
+//! whose rows are read in the wrong order, does not resemble W at all.
 //!
-//! Two questions are asked of the whole tensor (relative error and correlation) and one of its
-//! rows: rows in another order may be some of them only (those of half of the heads), which the
-//! whole still resembles. What no comparison tells apart is a fine-tuned model from its origin
-//! where it differs by less than its quantization: for that, a tensor that is farther from W than
-//! its type leaves is told.
+//! Two figures are of the whole tensor (relative error and correlation), and one is of its rows: if
+//! only some rows are in another order, those of half of the heads for instance, the whole still
+//! resembles W. No comparison tells a fine-tuned model from its origin where the two differ by less
+//! than quantization does. Therefore a tensor that differs more from W than its type explains is
+//! told.
 
 use core::fmt;
 
 use serde::Serialize;
 
-/// Below this correlation a tensor is no W~ of its W, ...
+/// A tensor with a lower correlation than this is no W~ of its W, ...
 const LEAST_CORRELATION: f64 = 0.5;
-/// ... nor above this relative error. One and a half bits leave .82 and a correlation of .67.
+/// ... nor is one with a larger relative error. With one and a half bits the error is .82 and the
+/// correlation .67.
 pub(crate) const MOST_ERROR: f64 = 1.0;
-/// With a relative error below this, W~ is of W whatever correlates: numbers that are all alike
-/// have no correlation.
+/// With a relative error below this, W~ belongs to W whatever the correlation: equal numbers have
+/// no correlation.
 const NEAR: f64 = 0.5;
-/// A row whose numbers have less in common with those of W (the cosine of both) is another row, ...
+/// A row is another row if the cosine between its numbers and W's is smaller than this, ...
 const LEAST_OF_A_ROW: f64 = 0.25;
-/// ... and such rows may hold so much of ||W||^2: dead rows become zeros.
+/// ... and such rows may hold at most this share of ||W||^2, since dead rows become zeros.
 const MOST_LOST: f64 = 0.01;
-/// A correlation that is none.
+/// A correlation below this counts as none.
 const NONE: f64 = 0.1;
 
-/// How far W~ of a layer is from W.
+/// How much W~ of a layer differs from W.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct DecodeCheck {
     /// ||W - W~|| / ||W||, in the Frobenius norm.
     pub(crate) relative_error: f64,
     /// Pearson's correlation of their numbers; 0 where one of them is constant and they differ.
     pub(crate) correlation: f64,
-    /// The share of ||W||^2 in rows that resemble nothing of their W.
+    /// The share of ||W||^2 in rows that do not resemble theirs in W.
     #[serde(skip)]
     pub(crate) lost: f64,
-    /// The first of them.
+    /// The first of these rows.
     #[serde(skip)]
     pub(crate) first_lost: Option<usize>,
 }
 
-/// Sums over the numbers of W and W~, of which the check is made.
+/// Sums over the numbers of W and W~, from which the check is computed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DecodeSums {
     count: f64,
@@ -55,7 +56,7 @@ pub(crate) struct DecodeSums {
 }
 
 impl DecodeSums {
-    /// Adds a row of both: a column of W.
+    /// Adds a row of W and of W~ (a column of the m x n matrices).
     pub(crate) fn add_row(&mut self, row: usize, original: &[f32], quantized: &[f32]) {
         let mut own = Self::default();
         for (w, q) in original.iter().zip(quantized) {
@@ -76,7 +77,7 @@ impl DecodeSums {
         self.merge(&own);
     }
 
-    /// Adds what was summed elsewhere, of later rows.
+    /// Adds the sums of later rows, which were formed elsewhere.
     pub(crate) fn merge(&mut self, of: &Self) {
         self.count += of.count;
         self.w += of.w;
@@ -89,7 +90,7 @@ impl DecodeSums {
         self.first_lost = self.first_lost.or(of.first_lost);
     }
 
-    /// The check.
+    /// The check that follows from the sums.
     #[must_use]
     pub(crate) fn check(&self) -> DecodeCheck {
         if self.dd == 0.0 {
@@ -121,7 +122,7 @@ impl DecodeSums {
 }
 
 impl DecodeCheck {
-    /// Whether it can be a W~ of this W.
+    /// Whether this can be a W~ of this W.
     #[must_use]
     pub(crate) fn holds(&self) -> bool {
         let near = self.relative_error <= NEAR
@@ -129,7 +130,7 @@ impl DecodeCheck {
         near && self.lost <= MOST_LOST
     }
 
-    /// What is likely where it does not hold.
+    /// The likely reason where it cannot.
     #[must_use]
     pub(crate) fn likely(&self) -> String {
         if let Some(row) = self.first_lost.filter(|_| self.lost < 1.0 - MOST_LOST) {
@@ -169,12 +170,12 @@ impl fmt::Display for DecodeCheck {
 mod tests {
     use super::*;
 
-    /// Of rows of three numbers.
+    /// The check of weights with rows of three numbers.
     fn check(original: &[f32], quantized: &[f32]) -> DecodeCheck {
         let mut sums = DecodeSums::default();
         let rows = original.chunks(3).zip(quantized.chunks(3)).enumerate();
         for (row, (w, q)) in rows {
-            // Each is summed elsewhere.
+            // The sums of each row are formed elsewhere.
             let mut own = DecodeSums::default();
             own.add_row(row, w, q);
             sums.merge(&own);
@@ -203,12 +204,12 @@ mod tests {
         assert!(!other.holds(), "{other:?}");
     }
 
-    /// The whole still resembles W: nine rows of ten are right.
+    /// The whole still resembles W, because nine rows of ten are right.
     #[test]
     fn some_rows_of_another_order_are_enough() {
         let w: Vec<f32> = (0..30).map(|i| (i as f32 * 1.7).sin()).collect();
         let mut exchanged = w.clone();
-        // Nothing in common with what stood there.
+        // These numbers have nothing in common with those that stood there.
         exchanged[12..15].copy_from_slice(&[-w[13], w[12], 0.0]);
         let found = check(&w, &exchanged);
         assert!(found.correlation > 0.5 && found.relative_error < 1.0);

@@ -1,6 +1,6 @@
-//! Every selected weight is read once before a row is folded: for its fingerprint, and to find what
-//! is NaN or infinite; where W~ was given, both are read once to be compared. What was found is
-//! kept, since layers may be selected more than once while a run waits for its first shard.
+//! Reads every selected weight once before a row is folded: for its fingerprint, and to find NaN
+//! and infinity. Where W~ was given, both are read once to be compared. The results are kept, since
+//! layers may be selected more than once while a run waits for its first shard.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::weights::checkpoint::Checkpoint;
 use crate::weights::given::{Comparing, Found, GivenModel};
 use crate::weights::layers::{Examination, Layer};
 
-/// What was found, by the name of the layer.
+/// What was found, by the layer's name.
 #[derive(Debug, Default)]
 pub(crate) struct Examinations {
     weights: Mutex<BTreeMap<String, Examination>>,
@@ -18,7 +18,7 @@ pub(crate) struct Examinations {
 }
 
 impl Examinations {
-    /// What there is to find in a layer's weight.
+    /// The examination of a layer's weight.
     #[must_use]
     pub(crate) fn of(&self, checkpoint: &Checkpoint, layer: &Layer) -> Examination {
         let mut found = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -27,7 +27,7 @@ impl Examinations {
             .or_insert_with(|| layer.examine(checkpoint))
     }
 
-    /// W~ of a layer in what the user gave, held against W.
+    /// The given W~ of a layer, compared with W.
     ///
     /// # Errors
     /// As for [`GivenModel::find`].

@@ -1,4 +1,4 @@
-//! From numbers to a W~ that is frozen, with what is known of it.
+//! From rounded numbers to a frozen W~, with its record.
 
 use qera_core::quantize::{Levels, round};
 
@@ -13,30 +13,30 @@ use crate::weights::frozen::record::{MeasuredRounding, RoundingRecord, asked_shr
 /// W~ of a layer as numbers.
 #[derive(Debug)]
 pub(crate) struct RoundedValues<'a> {
-    /// By columns: `[out_features, in_features]`.
+    /// The numbers by columns: `[out_features, in_features]`.
     pub(crate) values: &'a [f32],
-    /// Of each block, by rows.
+    /// The levels of each block, by rows.
     pub(crate) levels: &'a [Levels],
 }
 
 /// What W~ of a site's layers was made from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoundedFrom {
-    /// a of R_a = (1 - a) R + a diag(R).
+    /// The shrinkage a of R_a = (1 - a) R + a diag(R).
     pub(crate) shrinkage: f64,
-    /// lambda over the mean of diag(R_a).
+    /// The damping lambda, relative to the mean of diag(R_a).
     pub(crate) damping: f64,
-    /// How many rows R was the mean of.
+    /// The number of rows that R was the mean of.
     pub(crate) rows: u64,
     /// Number of the last shard in R.
     pub(crate) journal_position: u64,
-    /// Blocks of rows that were left out of R.
+    /// Numbers of the blocks of rows that were left out of R.
     pub(crate) left_out: Vec<u64>,
-    /// The first block that came later.
+    /// Number of the first block that came later.
     pub(crate) blocks_seen: u64,
 }
 
-/// W~ of a layer, packed, that is not frozen yet.
+/// W~ of a layer, packed but not frozen yet.
 #[derive(Debug)]
 pub(crate) struct PackedRounding {
     layer: usize,
@@ -45,10 +45,10 @@ pub(crate) struct PackedRounding {
 }
 
 impl Weights {
-    /// What is kept as W~ of a layer, ready to be frozen.
+    /// Packs W~ of a layer, ready to be frozen.
     ///
     /// # Errors
-    /// [`Fatal::Solve`] for numbers that are not on their levels: a defect.
+    /// [`Fatal::Solve`] for numbers that are not on their levels, which would be a defect.
     pub(crate) fn pack(
         &self,
         layer: usize,
@@ -75,7 +75,8 @@ impl Weights {
         })
     }
 
-    /// Freezes W~ of layers that were rounded together; returns those that were not frozen before.
+    /// Freezes W~ of layers that were rounded together; returns the indices of those that were not
+    /// frozen before.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -93,8 +94,8 @@ impl Weights {
             .map_or(Ok(Vec::new()), |frozen| frozen.freeze(newly.collect()))
     }
 
-    /// Freezes W~ of these layers, all at once, as the nearest of their W; those that are frozen
-    /// stay as they are. Returns the others.
+    /// Freezes W~ of these layers as rounded to nearest, all at once. Layers that are frozen
+    /// already stay as they are. Returns the indices of the others.
     ///
     /// # Errors
     /// As for [`original`](Self::original), and [`Fatal::Io`].
@@ -122,10 +123,10 @@ impl Weights {
         frozen.freeze(newly)
     }
 
-    /// Gives `read` W~ of a layer as codes and levels: what is kept, or the nearest, where a block
-    /// of MXINT whose magnitudes are all below 2^-94 is as that of 2^-94 would be.
+    /// Gives `read` W~ of a layer as codes and levels: the kept one, or the nearest. A block of
+    /// MXINT whose magnitudes are all below 2^-94 is treated as if they were 2^-94.
     ///
-    /// # Errors
+    /// Any error of `read`, and those of [`quantized`](Self::quantized).
     /// What `read` returns, and as for [`quantized`](Self::quantized).
     pub(crate) fn with_codes(
         &self,
@@ -138,7 +139,7 @@ impl Weights {
         read(&self.nearest(layer)?.packed)
     }
 
-    /// In the memory of its W, row by row.
+    /// Rounds to nearest in the memory of W, row by row.
     fn nearest(&self, layer: usize) -> Result<PackedRounding, Fatal> {
         let (mut values, own) = (self.original(layer)?, &self.layers()[layer]);
         let (grid, m) = (&self.quantizer, own.in_features);
@@ -219,12 +220,12 @@ mod tests {
     use safetensors::Dtype;
     use safetensors::tensor::{TensorView, serialize_to_file};
 
-    /// Whichever rule the grid has: halves of q4-0 go up, those of the others to even.
+    /// This holds for the rule of each grid: q4-0 rounds halves up, the others to even.
     #[test]
     fn what_is_frozen_as_nearest_is_what_nearest_rounding_makes() {
         let folder = std::env::temp_dir().join(format!("qera-halves-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        // The first is the largest: halves of its levels, up and down.
+        // The first number is the largest; the others are halves of its levels, up and down.
         let halves = (0..64).map(|i| (i as f32 - 16.0) / 2.0);
         let values: Vec<f32> = halves.map(|half| half.clamp(-8.0, 7.0)).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

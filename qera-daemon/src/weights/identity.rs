@@ -1,23 +1,23 @@
-//! Which checkpoint it is, whatever of it is selected: the fingerprint that an output folder and a
-//! state are held against.
+//! The identity of a checkpoint, whichever layers are selected. Output folders and states are
+//! compared by it.
 //!
-//! It is made of name, type and shape of every tensor, and of some of its bytes: pieces, evenly
-//! spaced from its first byte to its last. All of them would be to read a model of many gigabytes
-//! once more at every start. A fine-tuned model differs from its origin nearly everywhere in the
-//! tensors that were trained, one with LoRA merged into it too, and each tensor is looked at: where
-//! only one value in ten thousand changed, a model of 200 tensors is told apart all but surely.
-//! What may be missed is an edit of a few rows by hand; no number suffers from that, because
-//! evidence and base belong to the fingerprint of all bytes of the selected weights besides.
+//! It is made from name, type and shape of every tensor, and from some of its bytes: pieces, evenly
+//! spaced from the first byte to the last. To take all bytes would be to read many gigabytes again
+//! at every start. A fine-tuned model differs from its origin nearly everywhere in the tensors that
+//! were trained, also with LoRA merged in, and each tensor is looked at: if only one value in ten
+//! thousand changed, a model of 200 tensors is still told apart all but surely. An edit of a few
+//! rows by hand may be missed. No figure suffers from that, because evidence and base also belong
+//! to the fingerprint of all bytes of the selected weights.
 
 use crate::weights::checkpoint::Checkpoint;
 
-/// Pieces of a tensor, and their bytes; a tensor that is no larger is taken whole.
+/// The number of pieces of a tensor, and the bytes of each. A smaller tensor is taken whole.
 const PIECES: usize = 8;
 const PIECE_BYTES: usize = 1 << 10;
 
 impl Checkpoint {
-    /// Tells this checkpoint from others: BLAKE3 over name, type and shape of every tensor and some
-    /// pieces of its bytes.
+    /// The checkpoint's identity: BLAKE3 over name, type and shape of every tensor and some pieces
+    /// of its bytes.
     #[must_use]
     pub(crate) fn identity(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -60,7 +60,7 @@ mod tests {
         assert!(found.iter().all(|piece| piece.len() == PIECE_BYTES));
         assert_eq!(found[0], &bytes[..PIECE_BYTES]);
         assert_eq!(found[PIECES - 1], &bytes[bytes.len() - PIECE_BYTES..]);
-        // Evenly: the fourth begins at three sevenths.
+        // The pieces are evenly spaced: the fourth begins at three sevenths.
         let start = (bytes.len() - PIECE_BYTES) / 7 * 3;
         assert_eq!(found[3], &bytes[start..start + PIECE_BYTES]);
     }

@@ -1,5 +1,5 @@
-//! One linear layer of a checkpoint: a 2-D tensor `NAME.weight`, stored [out_features, in_features]
-//! or, by Conv1D, [in_features, out_features]. NAME is what every other module knows it by.
+//! A linear layer of a checkpoint: a 2-D tensor `NAME.weight`, stored [out_features, in_features]
+//! or, by Conv1D, [in_features, out_features]. Every other module knows the layer by NAME.
 
 use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
 use qera_core::quantize::Grid;
@@ -55,7 +55,7 @@ pub(crate) struct Examination {
     pub(crate) broken: Option<DecodeError>,
 }
 
-/// A value that is no number, by its place among the stored ones.
+/// The place of a stored value that is not finite.
 struct NotFinite {
     index: usize,
     value: f32,
@@ -71,7 +71,7 @@ pub(crate) fn tensor_of(module: &str) -> String {
     format!("{module}{WEIGHT}")
 }
 
-/// What is known of a layer beside its tensor.
+/// What describes a layer beside its tensor's bytes.
 #[derive(Debug)]
 pub(crate) struct LayerForm<'a> {
     /// Module path in the checkpoint.
@@ -85,7 +85,7 @@ pub(crate) struct LayerForm<'a> {
 }
 
 impl Layer {
-    /// A selected 2-D tensor as a layer.
+    /// Makes a layer of a selected 2-D tensor.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] for a tensor that is empty, or not F32, F16 or BF16.
@@ -134,7 +134,7 @@ impl Layer {
         })
     }
 
-    /// As a tap describes it.
+    /// The layer as a tap describes it.
     #[must_use]
     pub(crate) const fn listed(&self) -> ListedLinear {
         ListedLinear {
@@ -144,7 +144,7 @@ impl Layer {
         }
     }
 
-    /// As one that is not corrected.
+    /// The layer as one that is not corrected, for this reason.
     #[must_use]
     pub(crate) fn passed_over(&self, why: Why) -> PassedOver {
         PassedOver {
@@ -169,7 +169,7 @@ impl Layer {
         if self.transposed {
             self.decode_transposed(stored, &mut weight)
         } else if self.tensor.rows == RowOrder::AsTheyLie {
-            // decode_weights sees one long row.
+            // decode_weights treats the weight as one long row.
             let width = self.in_features;
             decode_weights(stored, self.dtype, &mut weight).map_err(|e| placed(e, 0, width))
         } else {
@@ -209,10 +209,10 @@ impl Layer {
         Ok(())
     }
 
-    /// Shows some columns of W beside those of W~, after others, in order.
+    /// Gives columns of W and of W~ to `each`, some at a time and in order.
     ///
     /// # Errors
-    /// What `each` returns. [`Fatal::Checkpoint`] for a NaN or infinite weight, which
+    /// Any error of `each`. [`Fatal::Checkpoint`] for a NaN or infinite weight, which
     /// [`decode`](Self::decode) does not let through.
     pub(crate) fn quantize(
         &self,
@@ -240,7 +240,7 @@ impl Layer {
         let mut hasher = blake3::Hasher::new();
         let mut values = [0.0; LOOKED_AT];
         let mut broken = None;
-        // What was hashed is still in the cache when it is looked at.
+        // The bytes that were just hashed are still in the cache.
         for (piece, bytes) in stored.chunks(HASHED * size).enumerate() {
             hasher.update(bytes);
             let mut parts = bytes.chunks(LOOKED_AT * size).enumerate();
@@ -268,13 +268,13 @@ impl Layer {
         }
     }
 
-    /// Name, type and shape, as they go into a fingerprint.
+    /// Name, type and shape in words, for a fingerprint.
     pub(crate) fn described(&self) -> String {
         let Tensor { dtype, shape, .. } = &self.tensor;
         format!("{}\0{dtype}\0{shape:?}\0", self.name)
     }
 
-    /// A weight that is not whole, as what ends the run.
+    /// The error that ends the run for a weight with a value that is not finite.
     pub(crate) fn broken(&self, checkpoint: &Checkpoint, error: DecodeError) -> Fatal {
         self.refuse(checkpoint, &format!("{error}; {SKIP}"))
     }
@@ -289,7 +289,7 @@ impl Layer {
     }
 }
 
-/// Where in the tensor a value is that was found in one long row, of numbers that begin with the
+/// The row and column of a value that was found in one long row. Its numbers begin with the
 /// tensor's row `first`.
 fn placed(error: DecodeError, first: usize, width: usize) -> DecodeError {
     match error {

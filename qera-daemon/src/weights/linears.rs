@@ -1,5 +1,5 @@
-//! Which modules the recorded model calls linear layers: those that `qera.linears` lists, and those
-//! whose inputs were recorded.
+//! Which modules of the recorded model are linear layers: those that `qera.linears` lists, and
+//! those whose inputs were recorded.
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::name_map::NameMap;
 
-/// Modules that are linear layers by the shards' word.
+/// Modules that are linear layers according to the shards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Linears {
     /// What `qera.linears` says of each.
@@ -26,14 +26,14 @@ pub(crate) struct ListedLinear {
     /// Width of its output.
     #[serde(rename = "out")]
     pub(crate) out_features: usize,
-    /// Whether its weight is stored [in_features, out_features]; none where that is not said.
+    /// Whether the weight is stored [in_features, out_features]; `None` where that is not said.
     #[serde(default)]
     pub(crate) transposed: Option<bool>,
 }
 
 impl ListedLinear {
-    /// What a weight of this shape is by this description: which way it lies where it is not
-    /// square. None where it does not fit.
+    /// This description, completed by the orientation that a weight of this shape must have where
+    /// it is not square. `None` where the shape does not fit.
     #[must_use]
     pub(crate) fn lying_as(self, shape: &[usize]) -> Option<Self> {
         let (m, n) = (self.in_features, self.out_features);
@@ -48,7 +48,7 @@ impl ListedLinear {
         Some(Self { transposed, ..self })
     }
 
-    /// Both descriptions together; none where they contradict each other.
+    /// Both descriptions joined; `None` where they contradict each other.
     #[must_use]
     pub(crate) fn merged(self, other: Self) -> Option<Self> {
         let same_widths =
@@ -74,8 +74,8 @@ impl fmt::Display for ListedLinear {
 }
 
 impl Linears {
-    /// Takes what a shard lists; returns what an earlier one said of the same module, where that
-    /// differs, and stays as it is then.
+    /// Adds what a shard lists for a module. If an earlier shard said otherwise, that stays, and is
+    /// returned.
     pub(crate) fn list(&mut self, module: String, of: ListedLinear) -> Option<ListedLinear> {
         let known = self.listed.entry(module).or_insert(of);
         match known.merged(of) {
@@ -87,7 +87,7 @@ impl Linears {
         }
     }
 
-    /// A module whose input was recorded.
+    /// Notes a module whose input was recorded.
     pub(crate) fn see(&mut self, module: String) {
         self.seen.insert(module);
     }
@@ -104,7 +104,7 @@ impl Linears {
         self.listed.is_empty() && self.seen.is_empty()
     }
 
-    /// What the tap says of it.
+    /// The description that a tap gave of a module.
     #[must_use]
     pub(crate) fn listed(&self, module: &str) -> Option<ListedLinear> {
         self.listed.get(module).copied()
@@ -115,12 +115,12 @@ impl Linears {
         self.listed.keys().chain(&self.seen).map(String::as_str)
     }
 
-    /// Modules that have rows, or share some.
+    /// Modules whose rows came, or that share an input.
     pub(crate) fn seen(&self) -> impl Iterator<Item = &str> {
         self.seen.iter().map(String::as_str)
     }
 
-    /// Under the checkpoint's names.
+    /// The same under the checkpoint's names.
     #[must_use]
     pub(crate) fn renamed(&self, names: &NameMap) -> Self {
         let listed = self.listed.iter();
@@ -156,7 +156,7 @@ mod tests {
         };
         assert_eq!(linears.list("a".into(), other), Some(one));
         assert_eq!(linears.listed("a"), Some(one));
-        // Its shape tells which way it lies, unless it is square.
+        // The shape tells the orientation, unless it is square.
         assert_eq!(unsaid.lying_as(&[2, 3]), Some(one));
         assert_eq!(unsaid.lying_as(&[3, 2]), Some(other));
         assert_eq!(one.lying_as(&[3, 2]), None);

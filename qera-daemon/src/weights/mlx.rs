@@ -1,14 +1,15 @@
-//! What mlx-lm calls the layers of a model. Its classes are those of one file for each kind of
-//! model (`mlx_lm/models`); listed are those in which every linear layer of a block has Hugging
-//! Face's path, below `model.` and the base class's path of the block (read in mlx-lm 0.32.2).
+//! The names that mlx-lm has for a model's layers. It has one file of classes for each kind of
+//! model (`mlx_lm/models`). Listed are those kinds in which every linear layer of a block has
+//! Hugging Face's path, below `model.` and the base class's path of the block (as read in mlx-lm
+//! 0.32.2).
 
 use crate::settings::dotted::{fill, is_number, join, match_start};
 use crate::weights::Weights;
 use crate::weights::architecture::Architecture;
 use crate::weights::layers::Layer;
 
-/// Kinds of models with these names. Not OLMo, GPT-NeoX, Falcon, Bloom and MPT: mlx-lm has other
-/// names for them, or no class.
+/// Kinds of models with these names. OLMo, GPT-NeoX, Falcon, Bloom and MPT are not among them:
+/// mlx-lm has other names for them, or no class.
 const LISTED: [&str; 15] = [
     "cohere",
     "gemma",
@@ -26,57 +27,57 @@ const LISTED: [&str; 15] = [
     "stablelm",
     "starcoder2",
 ];
-/// What stands before the base class's paths.
+/// The prefix of the base class's paths.
 const MODEL: &str = "model";
 /// The output layer, which stands beside the base class.
 const HEAD: &str = "lm_head";
-/// Experts of a block are one tensor of three dimensions there.
+/// mlx-lm has the experts of a block as one tensor of three dimensions.
 const EXPERTS: &str = "experts";
 
-/// A layer in mlx-lm's class.
+/// A layer's place in mlx-lm's class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MlxPlace {
-    /// Its name.
+    /// The layer's name.
     pub(crate) name: String,
-    /// What `keys` call it: its path within its block, or its name where it is in none.
+    /// The layer's entry in `keys`: its path within its block, or its name where it is in no block.
     pub(crate) key: String,
 }
 
-/// All of them.
+/// The places of all layers in mlx-lm's class.
 #[derive(Debug)]
 pub(crate) struct MlxNames {
-    /// Blocks of the model.
+    /// The number of the model's blocks.
     pub(crate) blocks: usize,
-    /// By layer.
+    /// The place of each layer.
     pub(crate) layers: Vec<MlxPlace>,
 }
 
-/// Why a layer has no name there.
+/// Why a layer has no name in mlx-lm.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoMlxName {
     /// The model is of no listed kind.
     #[error("what mlx-lm calls the layers of {kind} is not known; known are {known}")]
     Kind {
-        /// Its kind, or that there is no word on it.
+        /// The model's kind, or a phrase where it is unknown.
         kind: String,
-        /// Those that are listed.
+        /// The kinds that are listed.
         known: String,
     },
-    /// It is no linear layer there.
+    /// mlx-lm has no linear layer for this one.
     #[error(
         "'{layer}' is no linear layer of a model of the kind '{kind}' in mlx-lm: leave it out by \
          --exclude"
     )]
     Layer {
-        /// Its name.
+        /// The layer's name.
         layer: String,
-        /// Of the model.
+        /// The model's kind.
         kind: String,
     },
 }
 
 impl MlxNames {
-    /// Those of the selected layers.
+    /// The names of the selected layers.
     ///
     /// # Errors
     /// [`NoMlxName`], which names the layer.
@@ -102,7 +103,7 @@ impl MlxNames {
     }
 }
 
-/// The class of a model whose parts are of these kinds; one of several parts has other names.
+/// The class of a model whose parts are of these kinds. A model with several parts has other names.
 ///
 /// # Errors
 /// [`NoMlxName::Kind`].
@@ -120,7 +121,7 @@ pub(crate) fn check_kind(kinds: &[&str]) -> Result<&'static Architecture, NoMlxN
     })
 }
 
-/// What a module of the checkpoint is called.
+/// The place of a module of the checkpoint.
 fn place(class: &Architecture, module: &str) -> Option<MlxPlace> {
     if module == HEAD {
         let name = HEAD.to_owned();

@@ -1,13 +1,17 @@
-//! The weights: W and W~ of every layer, and nobody else who knows where they come from
-//! ([`Weights`]). Beneath it: which files and tensors (`checkpoint`; of a GGUF: `gguf`, of a
-//! folder that others packed: `packed`), what is
-//! known of the model by its kind (`architecture`) and by its shards (`recording`, `linears`),
-//! which class serves it (`serving`), which tensors are therefore layers (`selection`) and which
-//! are `passed_over`, one layer (`layers`), the model with W~ in place of W (`model`); W~ that the
-//! user gave (`given`) and whether it is of this W (`decode_check`); W~ that was rounded under what
-//! was seen (`rounded`), how it becomes that (`freezing`), how and where it is kept (`frozen`,
-//! `rounded_folders`). Above it: a model that was opened (`opening`), which layers share an input
-//! (`sites`), and a site's layers, one in memory at a time (`site_layers`).
+//! The weights: W and W~ of every layer. No other part of the program knows where they come from
+//! ([`Weights`]).
+//!
+//! Files and tensors are in `checkpoint`, `gguf` (a GGUF) and `packed` (a folder that others
+//! packed). What is known of the model by its kind is in `architecture`, by its shards in
+//! `recording` and `linears`. `serving` is the class that serves the model. From these follow the
+//! layers (`selection`) and what is left as it is (`passed_over`). `layers` is one layer, `model`
+//! the model with W~ in place of W.
+//!
+//! A given W~ is in `given`, checked by `decode_check`. A W~ that was rounded by what rows showed
+//! is in `rounded`; `freezing` makes it, `frozen` and `rounded_folders` keep it.
+//!
+//! `opening` opens a model, `sites` says which layers share an input, and `site_layers` has a
+//! site's layers, one in memory at a time.
 
 pub(crate) mod architecture;
 pub(crate) mod checkpoint;
@@ -72,13 +76,13 @@ pub(crate) struct Weights {
     serving: ServingClass,
     quantizer: Grid,
     rounding: RoundingSettings,
-    /// W~ that the user gave, in the place of one that is made.
+    /// The W~ that the user gave, where it is not made.
     given: Option<GivenLayers>,
-    /// W~ of the layers that were rounded under what was seen; none is kept where nobody said
-    /// where.
+    /// W~ of the layers that were rounded by what rows showed; unset as long as nobody said where
+    /// it is kept.
     frozen: OnceLock<Frozen>,
     model_names: Vec<String>,
-    /// Of each selected weight.
+    /// The fingerprint of each selected weight.
     layer_fingerprints: Vec<String>,
     fingerprint: String,
     identity: String,
@@ -91,7 +95,7 @@ impl Weights {
         &self.selected.layers
     }
 
-    /// Where the model lies, as it was given.
+    /// The path of the model, as it was given.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.checkpoint.path
@@ -109,13 +113,13 @@ impl Weights {
         self.checkpoint.folder()
     }
 
-    /// The names under which a shard's `qera.model` may call this model.
+    /// The names by which a shard's `qera.model` may mean this model.
     #[must_use]
     pub(crate) fn model_names(&self) -> &[String] {
         &self.model_names
     }
 
-    /// What is not corrected although it might be a linear layer, and why.
+    /// Tensors that are not corrected although they might be linear layers, with the reason.
     #[must_use]
     pub(crate) fn passed_over(&self) -> &[PassedOver] {
         &self.selected.passed_over
@@ -126,12 +130,12 @@ impl Weights {
     pub(crate) fn why_passed_over(&self, module: &str) -> Option<Why> {
         let tensor = tensor_of(module);
         let all = self.passed_over();
-        // In the order of the checkpoint's tensors: that of their names.
+        // The list is sorted as the checkpoint's tensors are: by name.
         let found = all.binary_search_by(|of| of.tensor.cmp(&tensor)).ok()?;
         Some(all[found].why)
     }
 
-    /// Numbers of the whole model.
+    /// The number of all parameters of the model.
     #[must_use]
     pub(crate) fn parameters(&self) -> u64 {
         let numbers = |tensor: &Tensor| tensor.shape.iter().map(|&n| n as u64).product::<u64>();
@@ -156,14 +160,14 @@ impl Weights {
         self.architectures.described()
     }
 
-    /// What GGUF calls its layers; none where its kind is not listed.
+    /// The family of the model's layers in GGUF; `None` where its kind is not listed.
     #[must_use]
     pub(crate) fn family(&self) -> Option<&'static Family> {
         let kinds = self.checkpoint.config.kinds();
         kinds.into_iter().find_map(Family::of_model_type)
     }
 
-    /// The kinds of the model and of its parts, as config.json has them.
+    /// The kinds of the model and of its parts, from config.json.
     #[must_use]
     pub(crate) fn kinds(&self) -> Vec<&str> {
         self.checkpoint.config.kinds()
@@ -175,7 +179,8 @@ impl Weights {
         is_gguf(&self.checkpoint.path)
     }
 
-    /// Modules of the checkpoint that the serving class has not, with all beneath them.
+    /// Modules of the checkpoint that the serving class does not have, with everything beneath
+    /// them.
     #[must_use]
     pub(crate) fn modules_not_served(&self) -> BTreeSet<String> {
         let tensors = self.checkpoint.tensors.keys();
@@ -185,7 +190,7 @@ impl Weights {
             self.serving.name_of(module, known, recording).is_some()
         };
         let (served, others): (BTreeSet<&str>, BTreeSet<&str>) = modules.partition(is_served);
-        // As short as no served module lies beneath it.
+        // The shortest prefix beneath which no served module lies.
         let is_bare = |begin: &&str| {
             let mut near = served
                 .range(*begin..)
@@ -217,7 +222,7 @@ impl Weights {
         modules
     }
 
-    /// What lies beside the model and is not read, though its name says that it would be.
+    /// A file beside the model that is not read, although its name suggests that it would be.
     #[must_use]
     pub(crate) fn stray(&self) -> Option<&str> {
         self.checkpoint.stray.as_deref()
@@ -232,7 +237,7 @@ impl Weights {
         }
     }
 
-    /// W~ that the user gave; none where it is made.
+    /// The W~ that the user gave; `None` where it is made.
     #[must_use]
     pub(crate) const fn given(&self) -> Option<&GivenLayers> {
         self.given.as_ref()
@@ -250,8 +255,8 @@ impl Weights {
         self.checkpoint.tensors.contains_key(&tensor_of(module))
     }
 
-    /// What identifies the input of a listed linear layer, selected or not: equal for those that
-    /// are given one tensor.
+    /// Identifies the input of a listed linear layer, selected or not: equal for layers that read
+    /// the same tensor.
     #[must_use]
     pub(crate) fn input_of(&self, module: &str) -> Option<String> {
         self.architectures.input_of(module)
@@ -308,10 +313,10 @@ impl Weights {
         self.layers()[layer].decode(&self.checkpoint)
     }
 
-    /// Shows W~ of a layer, some columns after others, in order.
+    /// Gives W~ of a layer to `each`, some columns at a time and in order.
     ///
     /// # Errors
-    /// What `each` returns, and as for [`original`](Self::original); [`Fatal::Solve`] where W~ is
+    /// Any error of `each`, and those of [`original`](Self::original); [`Fatal::Solve`] where W~ is
     /// not made yet.
     pub(crate) fn quantized(
         &self,
@@ -333,13 +338,13 @@ impl Weights {
         )
     }
 
-    /// E = W - W~ of a layer, in the memory of its W, W~ being what the base stores.
+    /// E = W - W~ of a layer, in the memory of W. W~ is what the base stores.
     ///
-    /// Where W~ is the nearest level, f32 holds the difference exactly: W~ is 0, or W lies between
-    /// half and twice of it (Sterbenz). (Q4_0 decides halves by an unrounded scale; a number of 24
-    /// bits may miss by a hair there.) Other roundings take W~ farther from W, and a number of E is
-    /// off by half of its own last place, 6e-8 of it. Nothing needs more: what that does to f is
-    /// below 1e-14 of the error without correction, where f itself ends.
+    /// Where W~ is the nearest level, the difference is exact in f32: W~ is 0, or W lies between
+    /// half of it and twice of it (Sterbenz). (Q4_0 decides halves by an unrounded scale, so that a
+    /// number of 24 bits may just miss.) Other roundings take W~ farther from W, and a number of E
+    /// is off by half of its own last place, 6e-8 of it. Nothing needs more: the effect on f is
+    /// below 1e-14 of the error without correction, which is the precision of f itself.
     ///
     /// # Errors
     /// As for [`quantized`](Self::quantized).
@@ -373,7 +378,7 @@ impl Weights {
         Ok(weight)
     }
 
-    /// Which checkpoint it is, whatever of it is selected.
+    /// The checkpoint's identity, whichever layers are selected.
     #[must_use]
     pub(crate) fn identity(&self) -> &str {
         &self.identity
@@ -386,8 +391,8 @@ impl Weights {
         &self.fingerprint
     }
 
-    /// BLAKE3 over name, type, shape and bytes of all tensors but the selected weights, in name
-    /// order; of a GGUF over what else the checkpoint is not made of, too, its metadata first.
+    /// BLAKE3 over name, type, shape and bytes of all tensors except the selected weights, in name
+    /// order. For a GGUF it also covers what else the file holds, its metadata first.
     #[must_use]
     pub(crate) fn fingerprint_of_others(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -525,7 +530,7 @@ mod tests {
                 .unwrap();
             assert_eq!(bytes.len() - before, tensor.plan.bytes(), "{tensor:?}");
         }
-        // 1 in f32, eight in each of four tensors.
+        // 1 in f32, eight times in each of four tensors.
         assert_eq!(bytes, [0, 0, 0x80, 0x3f].repeat(32));
         std::fs::remove_dir_all(&folder).unwrap();
     }

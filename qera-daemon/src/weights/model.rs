@@ -1,5 +1,5 @@
-//! The whole model with W~ in place of the selected weights, one tensor after another. What is not
-//! quantized keeps its type and its bits.
+//! The whole model with W~ in place of the selected weights, tensor by tensor. All other tensors
+//! keep their type and their bits.
 
 use qera_core::dtype::FloatDtype;
 
@@ -16,14 +16,14 @@ const STRIP: usize = 16;
 /// A tensor of the model.
 #[derive(Debug)]
 pub(crate) struct ModelTensor<'a> {
-    /// Name, type and shape of what is given.
+    /// Name, type and shape of what will be written.
     pub(crate) plan: TensorPlan,
     tensor: &'a Tensor,
-    /// The layer whose weight it is.
+    /// The layer whose weight this is.
     quantized: Option<QuantizedTensor>,
 }
 
-/// W~ of a layer, and what it is stored in.
+/// W~ of a layer, and the type in which it is stored.
 #[derive(Debug, Clone, Copy)]
 struct QuantizedTensor {
     layer: usize,
@@ -31,8 +31,8 @@ struct QuantizedTensor {
 }
 
 impl Weights {
-    /// The tensors of the model but the weights of layers that are `left_out`, in the order of
-    /// their names. Every W~ is made once, to see which type can hold it.
+    /// The tensors of the model in the order of their names, without the weights of layers that are
+    /// `left_out`. Every W~ is made once, to see which type can hold it.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] for a layer's weight that is NaN or infinite.
@@ -61,13 +61,14 @@ impl Weights {
         described.collect()
     }
 
-    /// The type of the tensor that W~ replaces, where it holds every value of it, else f32.
+    /// The type in which W~ is stored: that of the tensor which it replaces if this holds every
+    /// value, otherwise f32.
     ///
-    /// MXINT rounded to nearest is of the type of its values: a value needs 7 bits, and its last
-    /// one is no smaller than the smallest number of bf16, nor, where the weight was f16, than
-    /// f16's. Multiples of a free scale need the scale's bits and their own, more than f16 and bf16
-    /// have, so that an int or q4-0 base is f32 but for two bits in a scale of the weight's type.
-    /// It is looked at, not deduced: a W~ that is rounded once more is not what the adapter
+    /// MXINT rounded to nearest fits the type of its values: a value needs 7 bits, and its last bit
+    /// is no smaller than the smallest number of bf16, nor, for a weight in f16, than that of f16.
+    /// Multiples of a free scale need the scale's bits and their own, more than f16 and bf16 have.
+    /// So an int or q4-0 base is f32, except with two bits in a scale of the weight's type. This is
+    /// tested and not deduced: a W~ that is rounded once more is not the one that the adapter
     /// corrects.
     fn dtype_of_quantized(&self, layer: usize) -> Result<FloatDtype, Fatal> {
         let dtype = self.layers()[layer].dtype();
@@ -82,10 +83,11 @@ impl Weights {
         Ok(if exact { dtype } else { FloatDtype::F32 })
     }
 
-    /// Gives the bytes of a tensor of the model a piece at a time: W~ where a layer owns it.
+    /// Gives the bytes of a tensor of the model to `put`, a piece at a time: those of W~ for a
+    /// layer's weight.
     ///
     /// # Errors
-    /// What `put` returns; [`Fatal::Checkpoint`] for a layer's weight that is NaN or infinite.
+    /// Any error of `put`; [`Fatal::Checkpoint`] for a layer's weight that is NaN or infinite.
     pub(crate) fn model_bytes(
         &self,
         of: &ModelTensor<'_>,
@@ -93,14 +95,14 @@ impl Weights {
     ) -> Result<(), Fatal> {
         match of.quantized {
             Some(quantized) => self.put_quantized(quantized, put),
-            // Its values are not qera's business: masks may hold infinities.
+            // The values of other tensors are not qera's business: masks may hold infinities.
             None => [self.checkpoint.bytes(of.tensor)]
                 .into_iter()
                 .try_for_each(put),
         }
     }
 
-    /// W~ as it is stored in the place of W. The only place where it becomes bytes.
+    /// Writes W~ in the place of W. This is the only place where W~ becomes bytes.
     fn put_quantized(
         &self,
         of: QuantizedTensor,

@@ -1,5 +1,5 @@
-//! A model that was opened: which checkpoint, which W~ where it is given, what is known of it by
-//! its kind; and which layers it has once the shards have spoken.
+//! An opened model: its checkpoint, the given W~ if there is one, and what is known of it by its
+//! kind. Its layers are selected once the shards have spoken.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -24,17 +24,16 @@ use crate::weights::recording::Recording;
 use crate::weights::selection::{Selected, Selector};
 use crate::weights::serving::{ServingClass, is_known};
 
-/// A model that was opened: what is known before a shard says which of its tensors are linear
-/// layers.
+/// An opened model, before a shard says which of its tensors are linear layers.
 #[derive(Debug)]
 pub(crate) struct Model {
     checkpoint: Arc<Checkpoint>,
-    /// W~ where the user gave it.
+    /// The W~ that the user gave.
     given: Option<Arc<GivenModel>>,
     architectures: Arc<Architectures>,
     examinations: Examinations,
     names: Vec<String>,
-    /// Which checkpoint it is, whatever of it is selected.
+    /// The checkpoint's identity, whichever layers are selected.
     pub(crate) identity: String,
 }
 
@@ -68,10 +67,10 @@ impl Model {
         }))
     }
 
-    /// Takes the layers that the recording, the listed architecture and the settings name.
+    /// Selects the layers that the recording, the listed architecture and the settings name.
     ///
     /// # Errors
-    /// A weight that cannot serve, naming file and tensor; a selection that cannot be had.
+    /// A weight that cannot serve, naming file and tensor; a selection that is impossible.
     pub(crate) fn select(
         &self,
         settings: &Settings,
@@ -82,8 +81,7 @@ impl Model {
             checkpoint: &self.checkpoint,
             architectures: &self.architectures,
             settings: &settings.weights,
-            // What a listed architecture has is what shards may name, as long as none has named
-            // any.
+            // As long as shards have named no layer, all of a listed architecture's layers count.
             uses_rows: settings.solve.method.uses_rows() && !recording.linears.is_empty(),
             recording,
             serving: &serving,
@@ -115,7 +113,7 @@ impl Model {
         })
     }
 
-    /// W~ of the selected layers; those that have none are passed over.
+    /// Finds the given W~ of the selected layers. Layers that have none are passed over.
     fn find_given(
         &self,
         given: &Arc<GivenModel>,
@@ -150,13 +148,13 @@ impl Model {
         Ok(found)
     }
 
-    /// Which W~ was given; none where it is made.
+    /// The given W~; `None` where W~ is made.
     #[must_use]
     pub(crate) fn given(&self) -> Option<&GivenModel> {
         self.given.as_deref()
     }
 
-    /// What is known of it by its kind.
+    /// What is known of the model by its kind.
     #[must_use]
     pub(crate) fn architectures(&self) -> &Architectures {
         &self.architectures
@@ -175,15 +173,15 @@ impl Model {
         Some(&tensor.shape)
     }
 
-    /// Whether somebody said whose names the adapter must have.
+    /// Whether it is known whose names the adapter must have.
     #[must_use]
     pub(crate) fn serving_is_known(&self, recording: &Recording) -> bool {
         is_known(&self.checkpoint, &self.architectures, recording)
     }
 }
 
-/// A base is of the checkpoint's kind: neither a GGUF nor a Hugging Face folder has all that
-/// belongs in the other.
+/// Refuses a base of another kind than the checkpoint: a GGUF does not have all that belongs in a
+/// Hugging Face folder, nor the other way round.
 fn refuse_bases(path: &Path, settings: &Settings) -> Result<(), Fatal> {
     let of_gguf = is_gguf(path);
     let bases = settings.publish.bases.iter();
@@ -206,7 +204,7 @@ fn refuse_bases(path: &Path, settings: &Settings) -> Result<(), Fatal> {
     }))
 }
 
-/// Before anything is waited for: a model whose layers a form has no names for.
+/// Refuses a form that has no names for the model's layers, before anything is waited for.
 fn refuse_forms(
     checkpoint: &Checkpoint,
     given: Option<&GivenModel>,

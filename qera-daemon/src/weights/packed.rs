@@ -1,5 +1,5 @@
-//! An open folder of a model that another program packed: its tensors, and what it says of how they
-//! are packed.
+//! An open folder of a model that another program packed: its tensors, and its description of how
+//! they are packed.
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ use crate::formats::packed::config::PackingConfig;
 use crate::weights::checkpoint::{Checkpoint, refuse};
 
 const CONFIG: &str = "config.json";
-/// Where older programs say it, without a method.
+/// The file in which older programs describe the packing, without naming a method.
 const OLDER_CONFIG: &str = "quantize_config.json";
-/// The method of those.
+/// The method of these programs.
 const OLDER_METHOD: &str = "gptq";
 
 /// A folder of packed weights.
@@ -25,13 +25,13 @@ pub(crate) struct PackedFolder {
     pub(crate) checkpoint: Checkpoint,
     /// How they are packed.
     pub(crate) config: PackingConfig,
-    /// The same in words, for the fingerprint.
+    /// The description in words, for the fingerprint.
     said: String,
-    /// Which files they were when they were opened.
+    /// The files' identities when they were opened.
     identities: Vec<Option<Identity>>,
 }
 
-/// What says how a folder is packed.
+/// A folder's description of how it is packed.
 struct Said {
     path: PathBuf,
     value: Value,
@@ -39,7 +39,7 @@ struct Said {
 }
 
 impl PackedFolder {
-    /// Opens it.
+    /// Opens a folder.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: as for
@@ -66,7 +66,7 @@ impl PackedFolder {
         })
     }
 
-    /// A file that is another now, or was written to since it was opened.
+    /// The path of a file that was replaced or changed since it was opened.
     #[must_use]
     pub(crate) fn changed(&self) -> Option<&Path> {
         let mut files = self.checkpoint.files.iter().zip(&self.identities);
@@ -74,8 +74,8 @@ impl PackedFolder {
         changed.map(|(file, _)| file.path.as_path())
     }
 
-    /// BLAKE3 over what is said of how it is packed, and name, type, shape and all bytes of every
-    /// tensor, in the order of their names.
+    /// BLAKE3 over the description of the packing, and over name, type, shape and all bytes of
+    /// every tensor, in the order of names.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -90,7 +90,7 @@ impl PackedFolder {
     }
 }
 
-/// Whether a folder says that its weights are packed, in whatever way.
+/// Whether a folder says that its weights are packed, in any way.
 #[must_use]
 pub(crate) fn is_packed(path: &Path) -> bool {
     let config = || ModelConfig::parse(&read_if_there(&path.join(CONFIG)).ok()??).ok();
@@ -98,7 +98,7 @@ pub(crate) fn is_packed(path: &Path) -> bool {
     is_folder(path) && said(path, &config()).is_ok_and(|said| said.is_some())
 }
 
-/// What a folder says of how it is packed.
+/// Reads a folder's description of how it is packed.
 fn said(path: &Path, config: &ModelConfig) -> Result<Option<Said>, Fatal> {
     if let Some(value) = config.quantization() {
         return Ok(Some(Said {

@@ -1,4 +1,4 @@
-//! Tensors that are left as they are although they might be linear layers, and why.
+//! Tensors that are not corrected although they might be linear layers, with the reason.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -12,16 +12,16 @@ use crate::settings::dotted::starred;
 /// A tensor of two dimensions or more that is not corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PassedOver {
-    /// The tensor.
+    /// The tensor's name.
     pub(crate) tensor: String,
     /// Its shape.
     pub(crate) shape: Vec<usize>,
-    /// Why.
+    /// The reason.
     pub(crate) why: Why,
 }
 
 impl PassedOver {
-    /// Its numbers.
+    /// The number of its elements.
     #[must_use]
     pub(crate) fn parameters(&self) -> u64 {
         self.shape.iter().map(|&length| length as u64).product()
@@ -31,35 +31,34 @@ impl PassedOver {
 /// Why a tensor is not corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Why {
-    /// `--exclude`.
+    /// `--exclude` names it.
     Excluded,
-    /// An output or an embedding.
+    /// It is an output layer or an embedding.
     LeftOutByDefault,
-    /// No `--include` matches.
+    /// No `--include` matches it.
     NotIncluded,
     /// Nothing says that it is a linear layer.
     NotLinear,
-    /// A linear map in another form: a fused or packed parameter.
+    /// It is a linear map in another form: a fused or packed parameter.
     NoSuffix,
-    /// `NAME.weight` of more than two dimensions.
+    /// It is called `NAME.weight` but has more than two dimensions.
     NotTwoDimensional,
-    /// Perhaps stored transposed.
+    /// It may be stored transposed.
     UnknownOrientation,
     /// The class that serves the model lacks it.
     NotServed,
-    /// An output layer that is the embedding.
+    /// It is an output layer that is tied to the embedding.
     Tied,
-    /// `--skip-broken`, and a value is NaN or infinite: the first one's row and column in the
-    /// tensor.
+    /// With `--skip-broken`: a value is NaN or infinite. The fields give the first one's place.
     NotFinite {
-        /// Row.
+        /// The value's row in the tensor.
         row: usize,
-        /// Column.
+        /// The value's column.
         column: usize,
     },
-    /// `--skip-broken`, and it has no number.
+    /// With `--skip-broken`: it has no elements.
     Empty,
-    /// `--skip-broken`, and the type is not read.
+    /// With `--skip-broken`: its type is not read.
     UnreadType(Dtype),
     /// The quantized file has no tensor for it.
     NotGiven,
@@ -67,19 +66,19 @@ pub(crate) enum Why {
     NotInFolder,
     /// The quantized file stores it in a type that is not read.
     GivenAsUnknownType(u32),
-    /// The quantized file has a factor beside it which the engine applies to an adapter, too.
+    /// The quantized file has a factor beside it, which the engine applies to an adapter, too.
     GivenScaled,
-    /// `--skip-broken`, and a block in the quantized file is NaN or infinite.
+    /// With `--skip-broken`: a block of it in the quantized file is NaN or infinite.
     GivenNotFinite,
-    /// `--skip-broken`, and a number or scale of it in the quantized folder is NaN or infinite, or
+    /// With `--skip-broken`: a number or scale of it in the quantized folder is NaN or infinite, or
     /// a scale is 0 where the weight is not.
     GivenBadScale,
-    /// `--skip-broken`, and its numbers in the quantized file are not those of its weight.
+    /// With `--skip-broken`: its numbers in the quantized file do not belong to its weight.
     GivenUnlike,
 }
 
 impl Why {
-    /// Whether it is broken, and left out because that was wanted.
+    /// Whether it is broken, and `--skip-broken` leaves it out.
     #[must_use]
     pub(crate) const fn is_broken(self) -> bool {
         matches!(
@@ -93,7 +92,7 @@ impl Why {
         )
     }
 
-    /// Whether it is left out because of the quantized file.
+    /// Whether the quantized file is the reason.
     #[must_use]
     pub(crate) const fn is_of_given(self) -> bool {
         matches!(
@@ -108,7 +107,7 @@ impl Why {
         )
     }
 
-    /// Whether nobody asked for it: neither an option nor a default.
+    /// Whether neither an option nor a default asked for this.
     #[must_use]
     pub(crate) const fn is_unasked(self) -> bool {
         !matches!(
@@ -178,16 +177,16 @@ impl fmt::Display for Why {
     }
 }
 
-/// Tensors that are passed over for one reason, whose names differ in numbers only.
+/// Tensors that are passed over for the same reason and whose names differ only in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct PassedOverGroup {
     /// Their names; `*` stands for any number.
     pub(crate) tensors: String,
-    /// How many.
+    /// The number of these tensors.
     pub(crate) count: usize,
-    /// Shape of the first.
+    /// The shape of the first.
     pub(crate) shape: Vec<usize>,
-    /// Why.
+    /// The reason.
     pub(crate) why: String,
     /// Their share of the model's parameters.
     pub(crate) share: f64,
@@ -214,12 +213,12 @@ impl fmt::Display for PassedOverGroup {
     }
 }
 
-/// Gathers what differs in numbers only, the largest share first.
+/// Groups tensors whose names differ only in numbers, the largest share first.
 #[must_use]
 pub(crate) fn grouped(passed_over: &[PassedOver], parameters: u64) -> Vec<PassedOverGroup> {
     let mut groups: BTreeMap<(String, Why), PassedOverGroup> = BTreeMap::new();
     for of in passed_over {
-        // What is broken is said by name.
+        // Broken tensors are listed by name.
         let name = match of.why.is_broken() {
             true => of.tensor.clone(),
             false => starred(&of.tensor),

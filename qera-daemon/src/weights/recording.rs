@@ -1,6 +1,6 @@
-//! What is known of the model in which the rows were recorded: how its names are related to the
-//! checkpoint's, which of its modules are linear layers, which class it is. Fixed by the first
-//! listing that accepts a shard, and part of the state.
+//! What is known of the model in which the rows were recorded: how its names relate to the
+//! checkpoint's, which of its modules are linear layers, and its class. The first listing that
+//! accepts a shard fixes this, and it is part of the state.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,26 @@ use crate::settings::name_map::NameMap;
 use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::linears::Linears;
 
-/// The recorded model.
+/// What is known of the recorded model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recording {
-    /// What the recorded names are in the checkpoint; none where no checkpoint was there, and all
-    /// names are the recorded ones.
+    /// The map from recorded names to the checkpoint's; `None` where there was no checkpoint, so
+    /// that all names are the recorded ones.
     pub(crate) names: Option<NameMap>,
-    /// Recorded names that the map does not lead back to, by their names in the checkpoint.
+    /// Recorded names that cannot be derived back through the map, by their names in the
+    /// checkpoint.
     #[serde(default)]
     odd: BTreeMap<String, String>,
-    /// Its linear layers, by their names in the checkpoint.
+    /// The model's linear layers, by their names in the checkpoint.
     pub(crate) linears: Linears,
-    /// `qera.class`: whose names the recorded ones are.
+    /// `qera.class`: the class whose names were recorded.
     pub(crate) class: Option<String>,
     /// `qera.task_type`.
     pub(crate) task_type: Option<String>,
 }
 
 impl Recording {
-    /// One of which only the names are known.
+    /// A recording of which only the names are known.
     #[must_use]
     pub(crate) fn under(names: Option<NameMap>) -> Self {
         Self {
@@ -37,7 +38,7 @@ impl Recording {
         }
     }
 
-    /// Learns that a module was recorded; returns its name in the checkpoint.
+    /// Notes that a module was recorded; returns its name in the checkpoint.
     pub(crate) fn learn(&mut self, recorded: &str) -> String {
         let module = self.name(recorded);
         let bare = match &self.names {
@@ -61,7 +62,7 @@ impl Recording {
         names.map_or_else(|| module.to_owned(), |names| names.undo(module))
     }
 
-    /// Whether its names are a GGUF's, and so those of no class.
+    /// Whether the names are those of a GGUF, and so of no class.
     #[must_use]
     pub(crate) fn has_gguf_names(&self) -> bool {
         let mut linears = self.linears.all();
@@ -75,7 +76,7 @@ impl Recording {
         names.map_or_else(|| recorded.to_owned(), |names| names.apply(recorded))
     }
 
-    /// What was gathered without a checkpoint, under the names of one.
+    /// The recording of what was gathered without a checkpoint, under the names of one.
     #[must_use]
     pub(crate) fn named_by(&self, names: NameMap) -> Self {
         let mut named = Self {

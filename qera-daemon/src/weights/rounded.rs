@@ -1,4 +1,4 @@
-//! W~ of the layers that were rounded, as everyone reads it.
+//! W~ of rounded layers, as every reader gets it.
 
 use qera_core::quantize::Grid;
 
@@ -17,7 +17,7 @@ impl Weights {
         self.rounding.rounding
     }
 
-    /// What W~ may be.
+    /// The grid that W~ lies on.
     #[must_use]
     pub(crate) const fn grid(&self) -> &Grid {
         &self.quantizer
@@ -28,34 +28,34 @@ impl Weights {
         let _ = self.frozen.set(Frozen::in_memory(self.layers().len()));
     }
 
-    /// How W~ of a layer was made; none where it is the nearest of its W and not kept, or not made
+    /// How W~ of a layer was made; `None` where it is rounded to nearest and not kept, or not made
     /// yet.
     #[must_use]
     pub(crate) fn rounding_of(&self, layer: usize) -> Option<RoundingRecord> {
         self.frozen.get()?.record(layer).cloned()
     }
 
-    /// Whether W~ of a layer can be had.
+    /// Whether W~ of a layer exists, or can be made at any time.
     #[must_use]
     pub(crate) fn has_quantized(&self, layer: usize) -> bool {
         let frozen = self.frozen.get();
         !self.rounding().uses_rows() || frozen.is_some_and(|of| of.record(layer).is_some())
     }
 
-    /// Whether W~ of every layer can be had.
+    /// Whether W~ of every layer exists, or can be made at any time.
     #[must_use]
     pub(crate) fn has_all_quantized(&self) -> bool {
         (0..self.layers().len()).all(|layer| self.has_quantized(layer))
     }
 
-    /// Whether the R that W~ of a layer was rounded under held rows of a block.
+    /// Whether the R that a layer's W~ was rounded under held rows of a block.
     #[must_use]
     pub(crate) fn has_seen(&self, layer: usize, block: u64) -> bool {
         let record = self.frozen.get().and_then(|of| of.record(layer));
         record.is_some_and(|record| record.has_seen(block))
     }
 
-    /// BLAKE3 over the names of all layers and the digests of their W~; none as long as one is not
+    /// BLAKE3 over the names of all layers and the digests of their W~; `None` while one is not
     /// made, and for nearest rounding.
     #[must_use]
     pub(crate) fn frozen_digest(&self) -> Option<String> {
@@ -77,7 +77,7 @@ impl Weights {
         }
     }
 
-    /// Gives `read` W~ of a layer that is kept.
+    /// Gives `read` the kept W~ of a layer.
     pub(super) fn kept(
         &self,
         layer: usize,
@@ -95,7 +95,7 @@ impl Weights {
     }
 }
 
-/// W~ is asked for before it is made.
+/// The error that W~ is asked for before it is made.
 #[derive(Debug, thiserror::Error)]
 #[error("W~ is asked for before it was rounded (this is a defect, please report it)")]
 struct NotRounded;
@@ -136,7 +136,7 @@ mod tests {
         weights
     }
 
-    /// Every third level up: no nearest rounding would give it.
+    /// A W~ with every third level raised, which no nearest rounding would give.
     fn rounded(weights: &Weights, layer: usize, values: &[f32; 8]) -> PackedRounding {
         let levels = [1.0, 8.0].map(|step| Levels {
             step,
@@ -171,7 +171,7 @@ mod tests {
             let error = weights.error(layer, weights.original(layer).unwrap());
             error.map(|error| error.to_vec())
         };
-        // Before, there is nothing to read: not the nearest either.
+        // Before it is made there is nothing to read, not even the nearest.
         for refused in [asked(1).unwrap_err(), quantized(&weights, 1).unwrap_err()] {
             let said = refused.to_string();
             assert!(
@@ -199,7 +199,7 @@ mod tests {
         assert!(seen(0) && !seen(2) && !seen(3) && !weights.has_seen(0, 0));
         assert!(asked(0).is_err() && weights.frozen_digest().is_none());
 
-        // The rest is the nearest, and what was frozen stays.
+        // The rest is rounded to nearest, and what was frozen stays.
         assert_eq!(weights.freeze_as_nearest(0..2, 5).unwrap(), [0]);
         assert_eq!(quantized(&weights, 1).unwrap(), own);
         let nearest = [1.0, 0.0, -1.0, 0.0, 8.0, -8.0, 8.0, 0.0];

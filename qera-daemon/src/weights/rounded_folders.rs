@@ -1,4 +1,4 @@
-//! Where W~ that were rounded are kept, and which of those that are there serve.
+//! Which folders keep W~ of rounded layers, and which of the W~ in them can be used.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,22 @@ use crate::weights::frozen::file::{path_of, read, refuse};
 use crate::weights::frozen::record::{AskedRounding, RoundingRecord, Unfit};
 use crate::weights::frozen::{Frozen, marker};
 
-/// The folder of a state, or of what `solve` wrote, that W~ are kept in.
+/// The subfolder of a state, or of an output folder of `solve`, that keeps W~.
 pub(crate) const FOLDER: &str = "rounded";
 
-/// Where W~ are looked for, the first folder first, and where new ones go.
+/// The folders in which W~ is looked for, and the one for new ones.
 #[derive(Debug, Clone)]
 pub(crate) struct RoundedFolders {
-    /// Where they are looked for.
+    /// The folders in which W~ is looked for, the first one first.
     pub(crate) read: Vec<PathBuf>,
-    /// Where new ones go.
+    /// The folder for new ones.
     pub(crate) write: PathBuf,
-    /// Whether W~ of other weights are as none: corrections and evidence of those begin anew too.
+    /// Whether a W~ of other weights is ignored, as corrections and evidence of other weights are.
     pub(crate) new_checkpoint: bool,
 }
 
 impl RoundedFolders {
-    /// Those of a run: its state alone.
+    /// The folders of a run: its state alone.
     #[must_use]
     pub(crate) fn of_run(state: &Path, new_checkpoint: bool) -> Self {
         let folder = state.join(FOLDER);
@@ -35,8 +35,8 @@ impl RoundedFolders {
         }
     }
 
-    /// Those of `solve`, which only reads the state: what an earlier one left in this output folder
-    /// comes first, and nothing is read where all is to be made again.
+    /// The folders of `solve`, which only reads the state. W~ that an earlier `solve` left in the
+    /// output folder comes first. With `again` nothing is read, and all W~ is made anew.
     #[must_use]
     pub(crate) fn of_solve(state: &Path, out: &Path, again: bool, new_checkpoint: bool) -> Self {
         let own = out.join(FOLDER);
@@ -53,11 +53,11 @@ impl RoundedFolders {
 }
 
 impl Weights {
-    /// Keeps W~ in a run's state from here on, where it depends on rows.
+    /// Keeps W~ in a run's state from now on, if it depends on rows.
     ///
     /// # Errors
-    /// As for [`keep_rounded_in`](Self::keep_rounded_in); [`Fatal::StateRefused`] where it does
-    /// not, and the state has some.
+    /// Those of [`keep_rounded_in`](Self::keep_rounded_in); [`Fatal::StateRefused`] where W~ does
+    /// not depend on rows and the state keeps some.
     pub(crate) fn keep_rounded_in_state(
         &self,
         state: &Path,
@@ -69,8 +69,8 @@ impl Weights {
         refuse_rounded(state, self.rounding())
     }
 
-    /// Keeps W~ in a folder from here on, and takes those that are there. What a killed run left
-    /// half done there is removed, and all of it where nothing of it is to be read.
+    /// Keeps W~ in a folder from now on, and takes over what is there. Half-done files of a killed
+    /// run are removed, and all files where nothing is to be read.
     ///
     /// # Errors
     /// [`Fatal::StateRefused`] for a file that is missing, damaged, or was made from other weights
@@ -100,7 +100,7 @@ impl Weights {
         Ok(())
     }
 
-    /// What a layer's file says of it, where it serves.
+    /// A layer's file, if its W~ can be used.
     fn read_rounded(
         &self,
         layer: usize,
@@ -129,7 +129,7 @@ impl Weights {
         }
     }
 
-    /// Why a layer's W~ that was made like this does not serve.
+    /// Why a layer's W~ that was made like this cannot be used; `None` where it can.
     pub(super) fn unfit(&self, layer: usize, made: &RoundingRecord) -> Option<Unfit> {
         made.unfit(&AskedRounding {
             settings: &self.rounding,
@@ -139,7 +139,7 @@ impl Weights {
     }
 }
 
-/// Refuses a state that W~ were rounded in, for a run that rounds to nearest.
+/// Refuses a state that keeps rounded W~, for a run that rounds to nearest.
 fn refuse_rounded(state: &Path, rounding: Rounding) -> Result<(), Fatal> {
     let folder = state.join(FOLDER);
     if marker::whole(&folder)?.is_empty() {

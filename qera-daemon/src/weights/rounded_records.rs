@@ -1,5 +1,5 @@
-//! What is known of W~ that were made before, without reading them: for the plan, which locks
-//! nothing and changes nothing.
+//! Reads the records of W~ that were made before, without their codes. This is for the plan, which
+//! locks nothing and changes nothing.
 
 use crate::weights::Weights;
 use crate::weights::frozen::file::{FoundRounding, path_of, record_of};
@@ -8,8 +8,8 @@ use crate::weights::frozen::record::RoundingRecord;
 use crate::weights::rounded_folders::RoundedFolders;
 
 impl Weights {
-    /// How each layer was rounded, by the first of these folders that has it; none of what a run
-    /// makes anew or refuses: what is damaged, of another weight or of other settings.
+    /// How each layer was rounded, from the first of these folders that has it. `None` where a run
+    /// makes W~ anew or refuses it: a damaged file, another weight, other settings.
     #[must_use]
     pub(crate) fn rounded_in(&self, folders: &RoundedFolders) -> Vec<Option<RoundingRecord>> {
         let layers = 0..self.layers().len();

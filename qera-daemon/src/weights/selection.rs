@@ -22,34 +22,35 @@ use crate::weights::recording::Recording;
 use crate::weights::serving::ServingClass;
 use crate::weights::tied::Embeddings;
 
-/// Task types for which PEFT takes a model's head for its own.
+/// Task types for which PEFT treats a model's head as its own.
 const CLASSIFYING: [&str; 3] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"];
-/// Last names that Conv1D has in the models that use it; some nn.Linear have them too.
+/// Last names of Conv1D layers in the models that use it; some nn.Linear layers have these names,
+/// too.
 const CONV1D_NAMES: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 
 /// The selected layers.
 #[derive(Debug)]
 pub(crate) struct Selected {
-    /// Sorted by name.
+    /// The layers, sorted by name.
     pub(crate) layers: Vec<Layer>,
-    /// Everything else of two dimensions or more.
+    /// All other tensors of two dimensions or more.
     pub(crate) passed_over: Vec<PassedOver>,
 }
 
-/// What says which tensors are layers.
+/// What decides which tensors are layers.
 #[derive(Debug)]
 pub(crate) struct Selector<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) architectures: &'a Architectures,
     pub(crate) settings: &'a WeightsSettings,
-    /// Whether only a shard's word makes a listed architecture's layer one.
+    /// Whether a listed architecture's layer counts only if a shard names it.
     pub(crate) uses_rows: bool,
     pub(crate) recording: &'a Recording,
     pub(crate) serving: &'a ServingClass,
     pub(crate) examinations: &'a Examinations,
 }
 
-/// What is asked of every tensor, found once.
+/// Facts about all tensors that are collected once.
 struct KnownInputs<'a> {
     /// The inputs of listed layers that a shard names.
     fed: BTreeSet<String>,
@@ -95,7 +96,7 @@ impl Selector<'_> {
                 }),
             }
         }
-        // Tensors are sorted with their ".weight", which is another order.
+        // Tensors are sorted with their ".weight", which gives another order.
         layers.sort_by(|a, b| a.name.cmp(&b.name));
         let selected = Selected {
             layers,
@@ -159,7 +160,7 @@ impl Selector<'_> {
         self.whole(form)
     }
 
-    /// A layer whose weight can be read from its first value to its last.
+    /// A layer whose whole weight can be read.
     fn whole(&self, form: LayerForm<'_>) -> Result<TensorKind, Fatal> {
         let dtype = form.tensor.dtype;
         let skips = self.settings.skip_broken;
@@ -188,7 +189,8 @@ impl Selector<'_> {
         self.recording.linears.names(module) || joined() || listed()
     }
 
-    /// The tap's word, then the listed architecture's; none for a name that both forms have.
+    /// Whether the weight is transposed: by the tap, or else by the listed architecture. `None` for
+    /// a name that both forms have.
     fn is_transposed(&self, module: &str) -> Option<bool> {
         let listed = self.recording.linears.listed(module);
         listed
@@ -207,7 +209,7 @@ impl Selector<'_> {
         )
     }
 
-    /// Refuses what was asked for by name and cannot be had.
+    /// Refuses what was asked for by name and is impossible.
     fn check(&self, selected: &Selected) -> Result<(), Fatal> {
         let layers = &selected.layers;
         for Layer { name, .. } in layers {
@@ -246,7 +248,7 @@ impl Selector<'_> {
         Ok(())
     }
 
-    /// Why an `--include` selects nothing.
+    /// Explains why an `--include` selects nothing.
     fn explain(&self, glob: &globset::GlobMatcher) -> Result<(), Fatal> {
         let modules = self.checkpoint.tensors.keys();
         let mut met = modules
@@ -264,7 +266,7 @@ impl Selector<'_> {
                 "'{module}' is left out by default, name it in full"
             ));
         }
-        // What shards will name is not known before there are any.
+        // It is not known what shards will name before there are any.
         if self.recording.linears.is_empty() {
             return Ok(());
         }

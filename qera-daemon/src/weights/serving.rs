@@ -1,4 +1,4 @@
-//! The class that serves the model, and what it calls a module: the names in the adapter are its.
+//! The class that serves the model, whose names the adapter has.
 
 use crate::formats::model_config::ModelConfig;
 use crate::settings::dotted::match_start;
@@ -7,11 +7,12 @@ use crate::weights::architecture::{Architectures, Serving};
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::recording::Recording;
 
-/// What a model without any word on it is loaded by.
+/// The class that loads a model of which nothing is known.
 const DEFAULT_CLASS: &str = "AutoModelForCausalLM";
 const DEFAULT_TASK: &str = "CAUSAL_LM";
 const SEQ_TO_SEQ: &str = "SEQ_2_SEQ_LM";
-/// What torch.compile, DistributedDataParallel, PEFT, FSDP and Lightning put before every name.
+/// The prefixes that torch.compile, DistributedDataParallel, PEFT, FSDP and Lightning put before
+/// every name.
 const WRAPPERS: [&str; 5] = [
     COMPILED,
     "module",
@@ -19,35 +20,35 @@ const WRAPPERS: [&str; 5] = [
     "_fsdp_wrapped_module",
     "_forward_module",
 ];
-/// What torch.compile puts before the names of whatever part of the model it was given.
+/// The part that torch.compile puts before the names of whatever it compiled.
 pub(crate) const COMPILED: &str = "_orig_mod";
 
-/// The class.
+/// The class that serves a model.
 #[derive(Debug, Clone)]
 pub(crate) struct ServingClass {
-    /// Of Transformers.
+    /// The class of Transformers.
     pub(crate) class: String,
-    /// As PEFT calls it; none where it has no word for what the class does.
+    /// The task as PEFT calls it; `None` where PEFT has no word for it.
     pub(crate) task_type: Option<String>,
     /// The automatic class that loads it from the code beside the checkpoint.
     pub(crate) remote_loader: Option<String>,
     names: Names,
 }
 
-/// Whose names the class has.
+/// The origin of the class's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
-    /// Those of the recorded model, which is of that class.
+    /// The recorded model's names, since that model is of this class.
     Recorded,
-    /// The listed architecture's; `headed` says whether the checkpoint was saved by a class that
-    /// puts a prefix before the base class's names.
+    /// The listed architecture's names. `headed` says whether the checkpoint was saved by a class
+    /// that puts a prefix before the base class's names.
     Listed { headed: bool },
-    /// Those of the checkpoint: nothing says what else they could be.
+    /// The checkpoint's names, since nothing says what else they could be.
     Checkpoint,
 }
 
 impl ServingClass {
-    /// The recorded class where a shard names it, else the listed architecture's.
+    /// The recorded class if a shard names it, otherwise the listed architecture's.
     #[must_use]
     pub(crate) fn of(
         checkpoint: &Checkpoint,
@@ -86,7 +87,7 @@ impl ServingClass {
         with(serving.class, Some(serving.task_type), of_checkpoint)
     }
 
-    /// The part of the checkpoint that the class has, where it has not all of it.
+    /// The part of the checkpoint that the class has, where it does not have all of it.
     fn part<'r>(&self, recording: &'r Recording) -> Option<&'r str> {
         let names = recording.names.as_ref();
         names
@@ -94,7 +95,7 @@ impl ServingClass {
             .part(&WRAPPERS)
     }
 
-    /// What the class calls a module of the checkpoint; none where it has no such module.
+    /// The class's name for a module of the checkpoint; `None` where it has no such module.
     #[must_use]
     pub(crate) fn name_of(
         &self,
@@ -115,9 +116,9 @@ impl ServingClass {
     }
 }
 
-/// Whether it is known whose names the adapter must have: a shard names the class, or the model is
-/// listed. Of a checkpoint without a word on what it is, which no class loads by its name, they are
-/// its own.
+/// Whether it is known whose names the adapter must have, because a shard names the class or the
+/// model is listed. A checkpoint of which nothing is known, and which no class loads by its name,
+/// has its own names.
 #[must_use]
 pub(crate) fn is_known(
     checkpoint: &Checkpoint,
@@ -135,8 +136,8 @@ pub(crate) fn is_known(
         || (!config.names_a_model() && same())
 }
 
-/// How a listed architecture is loaded, unless the checkpoint is of a class that has only one side
-/// of it.
+/// The class of a listed architecture, unless the checkpoint is of a class that has only a part of
+/// it.
 fn listed_class(config: &ModelConfig, architectures: &Architectures) -> Option<Serving> {
     let one_sided = |class: &str| {
         ["EncoderModel", "ForCausalLM", "DecoderModel"]
@@ -149,8 +150,9 @@ fn listed_class(config: &ModelConfig, architectures: &Architectures) -> Option<S
         .filter(|serving| !(two_sided(serving) && config.class().is_some_and(one_sided)))
 }
 
-/// The recorded class's name of a module. What wraps the class has put parts into the recorded
-/// names that are not the checkpoint's; of a listed architecture they are known by what they wrap.
+/// The recorded class's name of a module. Wrappers of the class have put parts into the recorded
+/// names that the checkpoint does not have; in a listed architecture they are recognised by what
+/// they wrap.
 fn recorded_in_class(module: &str, architectures: &Architectures, recording: &Recording) -> String {
     let recorded = recording.recorded_name(module);
     if recorded == module {
@@ -165,7 +167,7 @@ fn recorded_in_class(module: &str, architectures: &Architectures, recording: &Re
     listed.map(str::to_owned).unwrap_or(inner)
 }
 
-/// A name without what wrappers put before it.
+/// A name without the parts that wrappers put before it.
 #[must_use]
 pub(crate) fn unwrapped(name: &str) -> &str {
     let met = WRAPPERS.iter().find_map(|of| match_start(of, name));
@@ -175,7 +177,7 @@ pub(crate) fn unwrapped(name: &str) -> &str {
     }
 }
 
-/// What a class is for, where its name says so; `listed` is the architecture's task.
+/// The task that a class is for, if its name says so; `listed` is the architecture's task.
 fn task_of(class: &str, listed: Option<&'static str>) -> Option<&'static str> {
     if class.ends_with("ForCausalLM") || class.ends_with("LMHeadModel") {
         Some(DEFAULT_TASK)

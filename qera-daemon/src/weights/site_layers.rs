@@ -14,7 +14,7 @@ use crate::weights::checkpoint::refuse;
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
 
-/// A site's layers.
+/// The layers of a site.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SiteLayers<'a> {
     pub(crate) weights: &'a Weights,
@@ -38,7 +38,7 @@ impl<'a> SiteLayers<'a> {
         doing(WorkKind::Quantize, || self.weights.original(layer))
     }
 
-    /// E of this layer, read anew.
+    /// E of this layer; it is read anew each time.
     pub(crate) fn error(&self, member: usize) -> Result<PageVec<f32>, Fatal> {
         self.quantization_error(member, self.original(member)?)
     }
@@ -53,19 +53,19 @@ impl<'a> SiteLayers<'a> {
         doing(WorkKind::Quantize, || self.weights.error(layer, weight))
     }
 
-    /// Whether W~ of each of them can be had.
+    /// Whether W~ of all these layers exists, or can be made at any time.
     pub(crate) fn are_quantized(&self) -> bool {
         let mut layers = self.site.layers.iter();
         layers.all(|&layer| self.weights.has_quantized(layer))
     }
 
-    /// Whether W~ of one of them was rounded under rows of a block.
+    /// Whether W~ of one of these layers was rounded under rows of a block.
     pub(crate) fn have_seen(&self, block: u64) -> bool {
         let mut layers = self.site.layers.iter();
         layers.any(|&layer| self.weights.has_seen(layer, block))
     }
 
-    /// What a weight was refused for.
+    /// The error for a weight that the grid refuses.
     pub(crate) fn refused(&self, member: usize, reason: &GridError) -> Fatal {
         let layer = &self.layer(member).name;
         refuse(
@@ -82,7 +82,7 @@ impl<'a> SiteLayers<'a> {
     }
 }
 
-/// The rank to solve for: none without a correction.
+/// The rank to solve for; 0 for a method without correction.
 pub(crate) const fn rank_of(method: Method, layer: &Layer) -> usize {
     if method.corrects() { layer.rank } else { 0 }
 }

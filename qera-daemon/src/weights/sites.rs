@@ -1,9 +1,11 @@
-//! Sites: which layers read the same input, so that its statistics are gathered once.
+//! Sites: groups of layers that read the same input, so that the input's statistics are gathered
+//! once.
 //!
-//! In a Llama block q, k, v read the output of one norm and gate, up that of another: four sites
-//! for seven layers. The shards' metadata `qera.shares` decides; of what it does not name, a listed
-//! architecture ([`crate::weights::architecture`]); every other layer is a site of its own. A shard
-//! that gives two members of a site different rows is refused ([`crate::source`]).
+//! In a Llama block q, k and v read the output of one norm, gate and up that of another: four sites
+//! for seven layers. The shards' metadata `qera.shares` decides first. For layers that it does not
+//! name, a listed architecture decides ([`crate::weights::architecture`]). Every other layer is a
+//! site of its own. A shard that gives two layers of a site different rows is refused
+//! ([`crate::source`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,35 +20,35 @@ use crate::weights::layers::Layer;
 /// Layers whose input is split over the ranks of a tensor-parallel engine.
 const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
 
-/// Whether under tensor parallelism each rank sees a slice of this module's input only.
+/// Whether each rank of a tensor-parallel engine sees only a slice of this module's input.
 pub(crate) fn is_row_parallel(module: &str) -> bool {
     ROW_PARALLEL.contains(&module.rsplit('.').next().unwrap_or_default())
 }
 
-/// What the shards' metadata declare.
+/// The shared inputs that the shards' metadata declare.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shares {
-    /// For each module that shares its input, the name that stands for the group.
+    /// For each module that shares its input, the name of the group.
     groups: BTreeMap<String, String>,
-    /// Modules that share with no other, as far as was declared.
+    /// Modules that share their input with no other, as far as was declared.
     alone: BTreeSet<String>,
 }
 
 /// Two modules that belong to different groups.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Clash {
-    /// One of them.
+    /// The first module.
     pub(crate) first: String,
-    /// The other.
+    /// The second module.
     pub(crate) second: String,
 }
 
 impl Shares {
-    /// Adds a group. One that is part of a known group, or extends it, belongs to it; a single
-    /// module shares nothing.
+    /// Adds a group. A group that is part of a known one, or extends it, joins it. A single module
+    /// shares nothing.
     ///
     /// # Errors
-    /// Two modules of the group that are known to belong to different ones.
+    /// Two modules of the group that are known to belong to different groups.
     pub(crate) fn join(&mut self, group: &BTreeSet<String>) -> Result<(), Clash> {
         let mut known = group
             .iter()
@@ -73,7 +75,7 @@ impl Shares {
         Ok(())
     }
 
-    /// What identifies the input of a module that was declared.
+    /// Identifies the input of a module that was declared.
     fn key(&self, module: &str) -> Option<String> {
         if let Some(leader) = self.groups.get(module) {
             return Some(format!("{DECLARED}{leader}"));
@@ -81,14 +83,14 @@ impl Shares {
         self.alone.contains(module).then(|| module.to_owned())
     }
 
-    /// A module shares with no other that no group names with it.
+    /// Notes that a module shares its input with no other, unless a group names it.
     pub(crate) fn keep_apart(&mut self, module: &str) {
         if !self.groups.contains_key(module) {
             self.alone.insert(module.to_owned());
         }
     }
 
-    /// Under the checkpoint's names.
+    /// The same under the checkpoint's names.
     #[must_use]
     pub(crate) fn renamed(&self, names: &NameMap) -> Self {
         let groups = self.groups.iter();
@@ -104,22 +106,22 @@ impl Shares {
 /// A distinct layer input.
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
-    /// What its members have in common: the same for every selection of them.
+    /// Identifies the input; it is the same whichever of its layers are selected.
     pub(crate) key: String,
     /// The first member's module path.
     pub(crate) name: String,
     /// Width of the input.
     pub(crate) in_features: usize,
-    /// How much of its second moment is gathered.
+    /// How much of the input's second moment is gathered.
     pub(crate) second_moment: SecondMomentKind,
-    /// Indices into the selected layers.
+    /// The site's layers, as indices into the selected layers.
     pub(crate) layers: Vec<usize>,
 }
 
 /// What is saved of a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SiteRecord {
-    /// What its members have in common.
+    /// Identifies the input.
     pub(crate) key: String,
     /// The first member's module path.
     pub(crate) name: String,
@@ -128,7 +130,7 @@ pub(crate) struct SiteRecord {
 }
 
 impl SiteRecord {
-    /// Under the checkpoint's names.
+    /// The same under the checkpoint's names.
     #[must_use]
     pub(crate) fn renamed(&self, names: &NameMap) -> Self {
         Self {
@@ -138,7 +140,7 @@ impl SiteRecord {
         }
     }
 
-    /// Of this site.
+    /// The record of this site.
     #[must_use]
     pub(crate) fn of(site: &Site) -> Self {
         Self {
@@ -149,18 +151,18 @@ impl SiteRecord {
     }
 }
 
-/// All sites of the selected layers, and which one a module's input feeds.
+/// All sites of the selected layers, and the site of each module.
 #[derive(Debug, Clone)]
 pub(crate) struct Sites {
-    /// In the order of their names.
+    /// The sites in the order of their names.
     pub(crate) sites: Vec<Site>,
     by_key: BTreeMap<String, usize>,
     inputs: SharedInputs,
-    /// How much of the second moment is gathered of a site that comes later.
+    /// How much of the second moment is gathered for sites that come later.
     second_moment: SecondMomentKind,
 }
 
-/// Two layers that shall share an input and cannot.
+/// The error for two layers that shall share an input and cannot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{}' (in_features {}) and '{}' (in_features {}) cannot share an input; qera.shares of the shards says which layers do",
@@ -179,7 +181,7 @@ struct NamedWidth {
 }
 
 impl Sites {
-    /// Groups the layers by what the shards declare and by what is known of names.
+    /// Groups the layers into sites by the shards' declarations and by the architecture.
     ///
     /// # Errors
     /// [`UnequalWidths`] naming both layers, when two that shall share an input differ in
@@ -227,7 +229,7 @@ impl Sites {
         })
     }
 
-    /// Sites without layers, from what was saved of them.
+    /// Sites without layers, from saved records.
     #[must_use]
     pub(crate) fn saved(
         sites: &[SiteRecord],
@@ -246,13 +248,13 @@ impl Sites {
         all
     }
 
-    /// The same declarations, and no site yet.
+    /// The same declarations, without sites.
     #[must_use]
     pub(crate) fn without_sites(&self) -> Self {
         Self::saved(&[], &self.inputs.shares, self.second_moment)
     }
 
-    /// Where there is no checkpoint: the site of a module, a new one where its input is not known
+    /// Where there is no checkpoint: the site of a module; a new one where its input is not known
     /// yet.
     pub(crate) fn ensure(&mut self, module: &str, in_features: usize) -> usize {
         self.of(module).unwrap_or_else(|| {
@@ -274,7 +276,7 @@ impl Sites {
         index
     }
 
-    /// How much of the second moment is gathered, also of sites that come later.
+    /// How much of the second moment is gathered, also for sites that come later.
     #[must_use]
     pub(crate) const fn second_moment(&self) -> SecondMomentKind {
         self.second_moment
@@ -286,8 +288,8 @@ impl Sites {
         self.by_key.get(key).copied()
     }
 
-    /// The site that was saved under this key, perhaps by a run that did not know which layers
-    /// share an input; `names` where it did not know the checkpoint's names either.
+    /// The site that was saved under this key. The run that saved it may not have known which
+    /// layers share an input, nor, where `names` is given, the checkpoint's names.
     #[must_use]
     pub(crate) fn saved_as(&self, key: &str, names: Option<&NameMap>) -> Option<usize> {
         let key = names.map_or_else(|| key.to_owned(), |names| renamed_key(key, names));
@@ -300,8 +302,8 @@ impl Sites {
         &self.inputs.shares
     }
 
-    /// The site that a module's input feeds. The module need not be selected itself: the rows of
-    /// q_proj are those of a selected v_proj.
+    /// The site of a module's input. The module itself need not be selected: the rows of q_proj are
+    /// those of a selected v_proj.
     #[must_use]
     pub(crate) fn of(&self, module: &str) -> Option<usize> {
         let key = self.inputs.key(module);
@@ -309,17 +311,17 @@ impl Sites {
     }
 }
 
-/// What stands before the name of a group that a shard declared. Such a group is what the shard
-/// says: a layer that the architecture would add stays outside of it.
+/// The prefix of a group's name that a shard declared. Such a group is exactly what the shard says:
+/// a layer that the architecture would add stays outside.
 const DECLARED: &str = "declared:";
 
-/// What says which modules share an input.
+/// What decides which modules share an input.
 #[derive(Debug, Clone)]
 struct SharedInputs {
     shares: Shares,
     known: Arc<Architectures>,
-    /// SharedInputs of the architecture that the shards say are several: what they do not mention
-    /// of those is not joined either.
+    /// Inputs that are shared in the architecture and that the shards split: modules of theirs that
+    /// the shards do not mention are not joined either.
     several: BTreeSet<String>,
 }
 
@@ -343,7 +345,7 @@ impl SharedInputs {
         }
     }
 
-    /// What identifies a module's input: equal for modules that share it.
+    /// Identifies a module's input: equal for modules that share it.
     fn key(&self, module: &str) -> String {
         let known = || {
             let input = self.known.input_of(module);
@@ -392,7 +394,7 @@ mod tests {
                 "it is one of them, or neither"
             );
         }
-        // What was seen alone once and together later is together.
+        // Modules that were seen alone first and together later belong together.
         shares.join(&[q.clone(), k.clone()].into()).unwrap();
         assert_eq!(key(&q, &shares), key(&k, &shares));
         assert_eq!(key("x.self_attn.q_proj", &nothing), "x.self_attn.q_proj");

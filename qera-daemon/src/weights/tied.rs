@@ -1,11 +1,11 @@
-//! Output layers that are an embedding: their weight is another name of its, and a correction of
-//! one alone would be of a tensor that the served model does not read.
+//! Output layers that are tied to the embedding: their weight is the embedding's tensor under
+//! another name. A correction of the head alone would be for a tensor that the served model does
+//! not read.
 //!
-//! A head is corrected only where the checkpoint stores it on its own and its class keeps it so.
-//! Equal bytes mean tied, whatever the configuration says or leaves out (Falcon, MPT): whoever
-//! saved it wrote one tensor twice. Unequal bytes mean nothing where `tie_word_embeddings` is true,
-//! or is left out and true by default: Transformers then puts the embedding in the place of what is
-//! stored.
+//! A head is corrected only if the checkpoint stores it by itself and its class keeps it so. Equal
+//! bytes mean that it is tied, whatever the configuration says (Falcon, MPT): whoever saved it
+//! wrote one tensor twice. Unequal bytes mean nothing where `tie_word_embeddings` is true, or is
+//! absent and true by default: Transformers then puts the embedding in the place of what is stored.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -14,7 +14,8 @@ use crate::settings::weights::{is_embedding, is_head};
 use crate::weights::checkpoint::{Checkpoint, Tensor};
 use crate::weights::layers::module_of;
 
-/// How others end that have an embedding's shape (`get_output_embeddings` in Transformers 4.40).
+/// Endings of the names of other heads that have an embedding's shape (`get_output_embeddings` in
+/// Transformers 4.40).
 const HEADS_BY_SHAPE: [&str; 9] = [
     "predictions.decoder",
     "lm_head.decoder",
@@ -27,12 +28,12 @@ const HEADS_BY_SHAPE: [&str; 9] = [
     "proj_out",
 ];
 
-/// How a layer is known to be an embedding.
+/// How it is known that a layer is tied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tie {
-    /// Its tensor is the same as this one.
+    /// Its tensor equals this one.
     Bytes(String),
-    /// By `tie_word_embeddings`, which config.json says, or leaves to the class.
+    /// `tie_word_embeddings` says so, in config.json or by the class's default.
     Configured,
 }
 
@@ -58,7 +59,7 @@ pub(crate) struct Embeddings<'a> {
 }
 
 impl<'a> Embeddings<'a> {
-    /// Those of a checkpoint.
+    /// The embeddings of a checkpoint.
     #[must_use]
     pub(crate) fn of(checkpoint: &'a Checkpoint) -> Self {
         let tensors = checkpoint.tensors.iter();
@@ -71,8 +72,8 @@ impl<'a> Embeddings<'a> {
         }
     }
 
-    /// Whether a 2-D weight is one of them; one of an embedding's shape that is `unlisted`, and was
-    /// asked for by its full name, is taken for a head however it is called.
+    /// Whether a 2-D weight is tied to an embedding. A layer that is `unlisted`, has an embedding's
+    /// shape and was asked for by its full name is taken for a head, whatever it is called.
     #[must_use]
     pub(crate) fn tie_of(&self, module: &str, tensor: &Tensor, unlisted: bool) -> Option<Tie> {
         let mut has_shape = false;

@@ -14,18 +14,18 @@ const BASE_CLASS: &str = "AutoModel";
 /// A listed architecture; paths are those of the base class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Architecture {
-    /// What `config.json` may call it.
+    /// The values of `model_type` in `config.json` that this entry covers.
     model_types: &'static [&'static str],
     /// What the class with a head puts before the base class's paths.
     prefix: &'static str,
     /// Paths of the blocks; `*` is a number.
     blocks: &'static [&'static str],
-    /// The block's linear layers, those that are given one tensor together; `*` is an expert or a
-    /// part of the block.
+    /// The block's linear layers, in groups that read the same tensor; `*` is an expert or a part
+    /// of the block.
     inputs: &'static [&'static [&'static str]],
-    /// Whether they are Conv1D: stored [in_features, out_features].
+    /// Whether the layers are Conv1D, stored [in_features, out_features].
     transposed: bool,
-    /// How it is loaded; none where no automatic class with these names is known.
+    /// How the model is loaded; `None` where no automatic class with these names is known.
     serving: Option<Serving>,
     /// Where the entry comes from.
     origin: Origin,
@@ -34,44 +34,44 @@ pub(crate) struct Architecture {
 /// The class that serves a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Serving {
-    /// Of Transformers.
+    /// The class of Transformers.
     pub(crate) class: &'static str,
-    /// As PEFT calls it.
+    /// The task as PEFT calls it.
     pub(crate) task_type: &'static str,
 }
 
 /// Where an entry comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Held against the class of Transformers, by the stage `models`.
+    /// Compared with the class of Transformers, by the stage `models`.
     Transformers,
-    /// The source of that class, which was not run.
+    /// Read in the source of that class, which was not run.
     Source,
-    /// gguf's tensor map: the pinned Transformers lacks it, and it was not run.
+    /// Taken from gguf's tensor map; the pinned Transformers lacks the class, and it was not run.
     TensorMap,
 }
 
-/// The listed architectures of a model's parts. A model of one part has one at most.
+/// The listed architectures of a model's parts. A model without parts has at most one.
 #[derive(Debug, Default)]
 pub(crate) struct Architectures {
     parts: Vec<ModelPart>,
 }
 
-/// A part of a model, as others may ask for it.
+/// A listed part of a model.
 #[derive(Debug)]
 pub(crate) struct ListedPart<'a> {
-    /// Its kind.
+    /// The part's `model_type`.
     pub(crate) model_type: &'a str,
-    /// What may stand before the base class's paths, the longest first.
+    /// Possible prefixes of the base class's paths, the longest first.
     pub(crate) prefixes: &'a [String],
 }
 
-/// A listed architecture, and where in the model it is.
+/// A listed architecture, and its place in the model.
 #[derive(Debug)]
 struct ModelPart {
-    /// What may stand before the base class's paths, the longest first.
+    /// Possible prefixes of the base class's paths, the longest first.
     prefixes: Vec<String>,
-    /// Whether it is the whole model.
+    /// Whether this part is the whole model.
     whole: bool,
     model_type: String,
     architecture: &'static Architecture,
@@ -80,13 +80,13 @@ struct ModelPart {
 /// A layer's place in a listed architecture.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
-    /// What every layer that is given the same tensor has in common: the path of the first of them.
+    /// Identifies the input: the path of the first of the layers that read the same tensor.
     input: String,
     transposed: bool,
 }
 
 impl Architectures {
-    /// Those that a configuration names.
+    /// The listed architectures that a configuration names.
     #[must_use]
     pub(crate) fn of(config: &ModelConfig) -> Self {
         let parts = config.parts().into_iter().filter_map(|part| {
@@ -103,26 +103,27 @@ impl Architectures {
         }
     }
 
-    /// What identifies the input of a layer: equal for layers that are given one tensor. None where
+    /// Identifies the input of a layer: equal for layers that read the same tensor. `None` where
     /// the layer is not listed.
     #[must_use]
     pub(crate) fn input_of(&self, module: &str) -> Option<String> {
         self.place(module).map(|place| place.input)
     }
 
-    /// Whether a layer's weight is stored [in_features, out_features]; none where it is not listed.
+    /// Whether a layer's weight is stored [in_features, out_features]; `None` where the layer is
+    /// not listed.
     #[must_use]
     pub(crate) fn is_transposed(&self, module: &str) -> Option<bool> {
         self.place(module).map(|place| place.transposed)
     }
 
-    /// Whether this is one of the listed layers.
+    /// Whether this module is a listed layer.
     #[must_use]
     pub(crate) fn lists(&self, module: &str) -> bool {
         self.place(module).is_some()
     }
 
-    /// The parts that are listed, the whole model first.
+    /// The listed parts, the whole model first.
     pub(crate) fn parts(&self) -> impl Iterator<Item = ListedPart<'_>> {
         self.parts.iter().map(|part| ListedPart {
             model_type: &part.model_type,
@@ -136,15 +137,17 @@ impl Architectures {
         self.whole()?.architecture.serving
     }
 
-    /// Whether a tensor's name begins with what the class with a head puts before the base class's.
+    /// Whether a tensor's name begins with the prefix that the class with a head puts before the
+    /// base class's names.
     #[must_use]
     pub(crate) fn has_head_prefix(&self, tensor: &str) -> bool {
         let prefix = self.whole().map_or("", |part| part.architecture.prefix);
         !prefix.is_empty() && match_start(prefix, tensor).is_some_and(|met| !met.rest.is_empty())
     }
 
-    /// What the class of [`serving`](Self::serving) calls a module of a checkpoint that a class
-    /// with a head saved, or (`headed` is false) the base class; none where it has no such module.
+    /// The name that the class of [`serving`](Self::serving) has for a module of a checkpoint.
+    /// `headed` says whether a class with a head saved that checkpoint, or the base class. `None`
+    /// where the serving class has no such module.
     #[must_use]
     pub(crate) fn served_name(&self, module: &str, headed: bool) -> Option<String> {
         let architecture = self.whole()?.architecture;
@@ -157,12 +160,12 @@ impl Architectures {
         match base {
             Some(base) if class == BASE_CLASS => Some(base.to_owned()),
             Some(base) => Some(join(prefix, base)),
-            // Beside the base model: of heads the class has its own only.
+            // The module stands beside the base model. Of heads, the class has only its own.
             None => (class != BASE_CLASS && is_head(module)).then(|| module.to_owned()),
         }
     }
 
-    /// What is known of this model, for a person; none where nothing is.
+    /// What is known of this model, for a person; `None` where nothing is.
     #[must_use]
     pub(crate) fn described(&self) -> Option<String> {
         let parts = self.parts.iter().map(|part| {
@@ -200,20 +203,20 @@ impl ModelPart {
 }
 
 impl Architecture {
-    /// The one that has this `model_type`.
+    /// The entry for this `model_type`.
     #[must_use]
     pub(crate) fn listed(model_type: &str) -> Option<&'static Self> {
         let mut listed = LISTED.iter();
         listed.find(|of| of.model_types.contains(&model_type))
     }
 
-    /// Whether its layers are Conv1D: stored [in_features, out_features].
+    /// Whether the layers are Conv1D, stored [in_features, out_features].
     #[must_use]
     pub(crate) const fn is_conv1d(&self) -> bool {
         self.transposed
     }
 
-    /// What the class with a head puts before the base class's paths.
+    /// The prefix that the class with a head puts before the base class's paths.
     #[must_use]
     pub(crate) const fn prefix(&self) -> &'static str {
         self.prefix
@@ -225,8 +228,8 @@ impl Architecture {
         self.blocks
     }
 
-    /// What may stand before the base class's paths where the model is what stands in one of these
-    /// scopes, the longest first.
+    /// Possible prefixes of the base class's paths, the longest first, where the model stands in
+    /// one of these scopes.
     #[must_use]
     pub(crate) fn prefixes(&self, scopes: &[&str]) -> Vec<String> {
         let both = |scope: &&str| [join(scope, self.prefix), (*scope).to_owned()];
@@ -236,7 +239,7 @@ impl Architecture {
         prefixes
     }
 
-    /// Whether a module begins as a block does.
+    /// Whether a module's path begins like a block's.
     fn is_beside_a_block(&self, module: &str) -> bool {
         let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
         self.blocks
@@ -324,7 +327,7 @@ mod tests {
             }
             assert_eq!((known.described(), known.serving()), (None, None));
         }
-        // Another part of a listed model: not its blocks.
+        // Another part of a listed model has none of its blocks.
         let llava = r#"{"model_type":"llava","text_config":{"model_type":"llama"}}"#;
         let vision = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj";
         assert!(!of(llava).lists(vision));
@@ -390,7 +393,7 @@ mod tests {
             t5.served_name("decoder.x", false).as_deref(),
             Some("decoder.x")
         );
-        // Heads that the class of the task has not.
+        // Heads that the class for the task does not have.
         assert_eq!(t5.served_name("classification_head.dense", false), None);
         assert_eq!(bloom.served_name("score", true), None);
     }

@@ -1,8 +1,9 @@
-//! The listed architectures. An entry says what Hugging Face Transformers' class does with a block:
-//! which linear layers it has, and which of them are given one tensor. Paths are those of the base
-//! class (`LlamaModel`); the causal class puts `prefix` before them.
+//! The listed architectures. An entry says what a class of Hugging Face Transformers does in a
+//! block: which linear layers it has, and which of them read the same tensor. Paths are those of
+//! the base class (`LlamaModel`); the causal class puts `prefix` before them.
 //!
-//! What is not listed is not guessed: its layers are joined by the shards' `qera.shares` only.
+//! Nothing is guessed of other architectures: their layers are joined only by the shards'
+//! `qera.shares`.
 
 use crate::weights::architecture::{Architecture, Origin, Serving};
 
@@ -25,7 +26,7 @@ const FEATURES: Serving = Serving {
 const QKV: &[&str] = &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
 const GATE_UP: &[&str] = &["mlp.gate_proj", "mlp.up_proj"];
 const LLAMA: &[&[&str]] = &[QKV, &["self_attn.o_proj"], GATE_UP, &["mlp.down_proj"]];
-/// Fused q, k and v of the GPT-NeoX kind.
+/// Fused q, k and v as GPT-NeoX has them.
 const QUERY_KEY_VALUE: &[&[&str]] = &[
     &["self_attention.query_key_value"],
     &["self_attention.dense"],
@@ -35,7 +36,7 @@ const QUERY_KEY_VALUE: &[&[&str]] = &[
 const GPT2: &[&[&str]] = &[
     &["attn.c_attn"],
     &["attn.c_proj"],
-    // The encoder's output; the query is the decoder's own.
+    // This reads the encoder's output; the query is the decoder's own.
     &["crossattention.c_attn"],
     &["crossattention.q_attn"],
     &["crossattention.c_proj"],
@@ -90,7 +91,7 @@ const DECODER: Architecture = Architecture {
     origin: Origin::Transformers,
 };
 
-/// All of them.
+/// All listed architectures.
 pub(super) const LISTED: &[Architecture] = &[
     Architecture {
         model_types: &["llama", "mistral", "qwen2", "gemma", "stablelm", "olmo"],
@@ -109,7 +110,7 @@ pub(super) const LISTED: &[Architecture] = &[
         ..DECODER
     },
     Architecture {
-        // Attention and feed-forward side by side: both are given the one norm's output.
+        // Attention and feed-forward stand side by side: both read the output of the one norm.
         model_types: &["cohere"],
         inputs: &[
             &[
@@ -232,7 +233,7 @@ pub(super) const LISTED: &[Architecture] = &[
         ..DECODER
     },
     Architecture {
-        // The names of GPT-2, but nn.Linear.
+        // The names of GPT-2, but with nn.Linear.
         model_types: &["gpt_bigcode"],
         prefix: "transformer",
         blocks: &["h.*"],

@@ -1,5 +1,6 @@
-//! The file of one layer's W~: codes, steps, lowest integers as tensors, and what is known of them
-//! in the header's metadata, with a checksum. Safetensors, so that other programs can read it too.
+//! The file of one layer's W~: codes, steps and lowest integers as tensors, and the record with a
+//! checksum in the header's metadata. It is a safetensors file, so that other programs can read it,
+//! too.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -29,34 +30,34 @@ const CHECKSUM: &str = "qera.rounded.checksum";
 const CODES: &str = "codes";
 const STEPS: &str = "steps";
 const LOWEST: &str = "lowest";
-/// Longest name of a layer that its file is called by.
+/// A file is called after its layer if the name is no longer than this.
 const NAME_MAX: usize = 160;
-/// What to do about a W~ that does not serve.
+/// What to do about a W~ that cannot be used.
 const WHAT_TO_DO: &str = "choose another --state, or have `solve --round-again` make others";
 
-/// W~ of a layer, and what it belongs to.
+/// W~ of a layer, with what it belongs to.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RoundedWeight {
     /// Module path.
     pub(crate) layer: String,
     /// Fingerprint of W.
     pub(crate) weight: String,
-    /// How it was made.
+    /// How W~ was made.
     pub(crate) record: RoundingRecord,
     /// W~.
     pub(crate) packed: PackedLayer,
 }
 
-/// What is known of a W~ that was not read.
+/// What the file of a W~ says, without its codes.
 #[derive(Debug)]
 pub(crate) struct FoundRounding {
     /// Fingerprint of W.
     pub(crate) weight: String,
-    /// How it was made.
+    /// How W~ was made.
     pub(crate) record: RoundingRecord,
 }
 
-/// What stands in the metadata.
+/// The content of the metadata.
 #[derive(Debug, Serialize, Deserialize)]
 struct FileRecord {
     version: u32,
@@ -68,7 +69,7 @@ struct FileRecord {
     rounding: RoundingRecord,
 }
 
-/// Why a file is not W~.
+/// Why a file is not read as W~.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
     #[error("{0}")]
@@ -100,7 +101,8 @@ enum Unreadable {
     Digest { found: String, expected: String },
 }
 
-/// The file of a layer in a folder: by its name, or where that is no name of a file, by its hash.
+/// The file of a layer in a folder. It is called after the layer, or by a hash where the layer's
+/// name is no file name.
 #[must_use]
 pub(crate) fn path_of(folder: &Path, layer: &str) -> PathBuf {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -113,7 +115,8 @@ pub(crate) fn path_of(folder: &Path, layer: &str) -> PathBuf {
     folder.join(format!("{stem}.safetensors"))
 }
 
-/// Writes W~ beside its place, syncs it, renames it in, and syncs the folder; returns its path.
+/// Writes W~ beside its place, syncs it, renames it into place, and syncs the folder; returns its
+/// path.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -174,18 +177,18 @@ fn write_to(path: &Path, of: &RoundedWeight) -> Result<(), Fatal> {
     writer.finish().map_err(&failed)?.sync()
 }
 
-/// What a file is to be of.
+/// The layer that a file must belong to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpectedLayer<'a> {
     /// Module path.
     pub(crate) layer: &'a str,
-    /// m.
+    /// in_features m.
     pub(crate) in_features: usize,
-    /// n.
+    /// out_features n.
     pub(crate) out_features: usize,
 }
 
-/// Reads and checks the whole of a layer's file; `None` where there is none.
+/// Reads and checks a layer's whole file; `None` where there is none.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] with what is wrong with the file, and [`Fatal::Io`].
@@ -205,7 +208,7 @@ pub(crate) fn read(
     }
 }
 
-/// A W~ that does not serve, as what ends the run.
+/// The error that ends the run where a W~ cannot be used.
 pub(crate) fn refuse(path: &Path, layer: &str, why: &dyn fmt::Display) -> Fatal {
     Fatal::StateRefused {
         path: path.to_path_buf(),
@@ -213,7 +216,7 @@ pub(crate) fn refuse(path: &Path, layer: &str, why: &dyn fmt::Display) -> Fatal 
     }
 }
 
-/// What a layer's file says of it, its codes unread; `None` where that cannot be had.
+/// What a layer's file says, without reading its codes; `None` where that cannot be read.
 #[must_use]
 pub(crate) fn record_of(path: &Path, expected: ExpectedLayer<'_>) -> Option<FoundRounding> {
     let file = OpenFile::open(path).ok()?;
@@ -280,7 +283,7 @@ fn read_checked(path: &Path, expected: ExpectedLayer<'_>) -> Result<RoundedWeigh
     })
 }
 
-/// Whether the record is of this layer; how W~ lies.
+/// Checks that the record belongs to this layer; returns the shape of W~.
 fn check(record: &FileRecord, expected: ExpectedLayer<'_>) -> Result<PackedShape, Unreadable> {
     let &FileRecord {
         version,

@@ -1,5 +1,5 @@
 //! Which files of W~ count. The layers of a site are rounded together: their files are written
-//! first and a marker that names them last, so that a kill leaves all of them or none.
+//! first, and then a marker that names them, so that after a kill all of them count or none.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use crate::disk::{TEMPORARY, sync};
 use crate::error::Fatal;
 use crate::weights::frozen::file::{path_of, refuse};
 
-/// What the names of markers end with, and those of layers.
+/// The extensions of markers and of layers' files.
 const MARKER: &str = "done";
 const LAYER: &str = "safetensors";
 
-/// The layers that the markers of a folder name; none where there is no folder.
+/// The layers that the markers of a folder name; empty where there is no folder.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] for a marker that cannot be read or names a file that is missing, and
@@ -34,7 +34,7 @@ pub(crate) fn whole(folder: &Path) -> Result<BTreeSet<String>, Fatal> {
     }
 }
 
-/// Makes these layers, whose files are written, count from here on: all of them at once.
+/// Makes these layers count from now on, all at once; their files are written.
 ///
 /// # Errors
 /// As for [`whole`].
@@ -48,7 +48,7 @@ pub(crate) fn mark(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
     write(folder, &marker, &names)
 }
 
-/// Makes these layers count no longer, because their files are about to be written over.
+/// Makes these layers not count any more, because their files are about to be overwritten.
 ///
 /// # Errors
 /// As for [`whole`].
@@ -67,7 +67,7 @@ pub(crate) fn withdraw(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Removes what a killed run wrote and no marker names.
+/// Removes files of a killed run that no marker names.
 ///
 /// # Errors
 /// As for [`whole`].
@@ -81,7 +81,7 @@ pub(crate) fn remove_leftovers(folder: &Path) -> Result<(), Fatal> {
     leftovers.try_for_each(|path| disk::remove(&path))
 }
 
-/// Removes every W~ of a folder: the markers first.
+/// Removes every W~ of a folder, the markers first.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -102,7 +102,7 @@ fn write(folder: &Path, marker: &Path, names: &BTreeSet<String>) -> Result<(), F
     sync(folder)
 }
 
-/// The layers that a marker names; none where it is not there.
+/// The layers that a marker names; empty where the marker is not there.
 fn named(marker: &Path) -> Result<BTreeSet<String>, Fatal> {
     let Some(bytes) = disk::read_if_there(marker)? else {
         return Ok(BTreeSet::new());
@@ -115,7 +115,7 @@ fn named(marker: &Path) -> Result<BTreeSet<String>, Fatal> {
     })
 }
 
-/// The files of a folder whose names end so, what was just being written aside.
+/// The files of a folder with this extension, including unfinished ones.
 fn paths(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Fatal> {
     if !disk::is_folder(folder) {
         return Ok(Vec::new());
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(whole(&folder).unwrap(), names(&["a", "b", "c/c"]));
         remove_leftovers(&folder).unwrap();
         assert!(!path_of(&folder, "d").exists() && path_of(&folder, "c/c").exists());
-        // One of two is about to be another; the other one goes on counting.
+        // One of the two is about to be overwritten; the other one still counts.
         withdraw(&folder, &["a"]).unwrap();
         assert_eq!(whole(&folder).unwrap(), names(&["b", "c/c"]));
         mark(&folder, &["a"]).unwrap();

@@ -1,11 +1,11 @@
-//! W~ of layers that were rounded under what was seen of their inputs: made once, kept, and never
-//! changed, because later corrections, the base that was written and every number that was judged
-//! belong to these very bits.
+//! W~ of layers that were rounded by what their rows showed. It is made once, kept, and never
+//! changed, because later corrections, the base that was written and every figure that was judged
+//! belong to exactly these bits.
 //!
-//! In a folder each layer is a file (`file`), packed (`packed`), with what is known of it
-//! (`record`); it is there whole or not at all, and so are the layers that were rounded together
-//! (`marker`). A layer that is frozen is read by any number of threads while another one is being
-//! frozen.
+//! In a folder each layer has a file (`file`) with W~ packed (`packed`) and a record of how it was
+//! made (`record`). A file is there whole or not at all, and so are the files of layers that were
+//! rounded together (`marker`). Any number of threads can read frozen layers while another layer is
+//! being frozen.
 
 pub(crate) mod file;
 pub(crate) mod marker;
@@ -25,10 +25,10 @@ use crate::weights::frozen::record::RoundingRecord;
 /// W~ of every layer that has one.
 #[derive(Debug)]
 pub(crate) struct Frozen {
-    /// Where new ones go; in memory where there is none.
+    /// The folder for new ones; without it they are kept in memory.
     folder: Option<PathBuf>,
     layers: Vec<OnceLock<FrozenLayer>>,
-    /// Held by whoever freezes.
+    /// Locked by whoever freezes.
     freezing: Mutex<()>,
 }
 
@@ -44,7 +44,7 @@ enum Kept {
     InFile(PathBuf),
 }
 
-/// W~ of a layer that was just rounded.
+/// W~ of a layer that was rounded just now.
 #[derive(Debug)]
 pub(crate) struct NewlyRounded {
     /// Index of the layer.
@@ -54,7 +54,7 @@ pub(crate) struct NewlyRounded {
 }
 
 impl Frozen {
-    /// None of so many layers; those that will be are kept in memory.
+    /// No W~ yet, for this many layers. They will be kept in memory.
     #[must_use]
     pub(crate) fn in_memory(layers: usize) -> Self {
         Self {
@@ -64,8 +64,8 @@ impl Frozen {
         }
     }
 
-    /// None of so many layers; those that will be are kept in this folder. What a killed run left
-    /// half done there is removed.
+    /// No W~ yet, for this many layers. They will be kept in this folder, from which half-done
+    /// files of a killed run are removed.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -79,21 +79,21 @@ impl Frozen {
         })
     }
 
-    /// Takes a layer's file as it was read; one that is taken already stays.
+    /// Takes over a layer's file that was read. If the layer has W~ already, that stays.
     pub(crate) fn take(&self, layer: usize, record: RoundingRecord, path: PathBuf) {
         let kept = Kept::InFile(path);
-        // Whoever reads takes each layer once.
+        // Each layer is taken over once, by whoever reads.
         let _ = self.layers[layer].set(FrozenLayer { record, kept });
     }
 
-    /// How a layer was rounded; `None` where it is not.
+    /// How a layer was rounded; `None` where it is not rounded.
     #[must_use]
     pub(crate) fn record(&self, layer: usize) -> Option<&RoundingRecord> {
         Some(&self.layers.get(layer)?.get()?.record)
     }
 
-    /// Freezes layers that were rounded together, all of them on disk before anybody sees one. One
-    /// that is frozen already stays as it is; returns the indices of the others.
+    /// Freezes layers that were rounded together. All are on disk before any thread sees one. A
+    /// layer that is frozen already stays as it is; the indices of the others are returned.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -118,10 +118,10 @@ impl Frozen {
         Ok(frozen)
     }
 
-    /// Gives `read` W~ of a layer that is frozen; `None` where it is not.
+    /// Gives `read` W~ of a frozen layer; `None` where the layer is not frozen.
     ///
     /// # Errors
-    /// What `read` returns; [`Fatal::StateRefused`] for a file that is not what was written.
+    /// Any error of `read`; [`Fatal::StateRefused`] for a file that is not what was written.
     pub(crate) fn with<T>(
         &self,
         layer: usize,
@@ -145,7 +145,7 @@ impl Frozen {
     }
 }
 
-/// Writes the files of layers, and then what makes them count.
+/// Writes the files of layers, and then the marker that makes them count.
 fn write(folder: &Path, new: &[NewlyRounded]) -> Result<(), Fatal> {
     if new.is_empty() {
         return Ok(());
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(frozen.record(0).map(|of| of.rows), Some(7));
     }
 
-    /// Who comes first decides, and all others read what it wrote.
+    /// The first thread decides, and all others read what it wrote.
     #[test]
     fn threads_that_freeze_one_layer_agree() {
         let name = format!("qera-frozen-{}", std::process::id());
@@ -261,7 +261,7 @@ mod tests {
         });
         assert_eq!(shown.iter().map(|(newly, _)| newly).sum::<usize>(), 1);
         assert!(shown.iter().all(|(_, values)| *values == shown[0].1));
-        // A name that is no name of a file stays in the folder.
+        // A name that is no file name still gives a file in the folder.
         let files = std::fs::read_dir(&folder).unwrap();
         let names = files.map(|file| file.unwrap().file_name());
         let is_layer = |name: &std::ffi::OsString| !name.to_string_lossy().ends_with(".done");

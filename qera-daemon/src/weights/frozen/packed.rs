@@ -1,6 +1,6 @@
-//! W~ of a layer as it is kept: for each weight the number of its level, in as few bits as its grid
-//! needs, and for each block what its levels are. It knows no formats, only levels, and gives back
-//! the very numbers.
+//! W~ of a layer as it is kept: for each weight the number of its level, in as few bits as the grid
+//! needs, and for each block what its levels are. This knows only levels, no formats, and gives the
+//! exact numbers back.
 
 use core::cmp::Ordering;
 
@@ -9,86 +9,84 @@ use qera_core::quantize::Levels;
 use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
 
-/// 2^23: from here to 2^24 neighbouring f32 numbers are 1 apart.
+/// 2^23: between this and 2^24 neighbouring f32 numbers are 1 apart.
 const SPACING_ONE: f32 = 8_388_608.0;
-/// Most levels of a block: a code is a byte at most.
+/// The most levels of a block, because a code is at most a byte.
 const LEVELS_MAX: f32 = 256.0;
-/// Numbers that are given back at a time, in whole rows.
+/// Numbers that are unpacked at a time, in whole rows.
 const UNPACKED: usize = 1 << 16;
 
-/// How W~ lies.
+/// The shape of W~ and of its blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackedShape {
-    /// m.
+    /// in_features m.
     pub(crate) in_features: usize,
-    /// n.
+    /// out_features n.
     pub(crate) out_features: usize,
-    /// Neighbours along in_features with levels of their own.
+    /// How many neighbours along in_features share their levels.
     pub(crate) block_size: usize,
 }
 
 /// W~ of a layer, packed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PackedLayer {
-    /// How it lies.
+    /// The shape of W~.
     pub(crate) shape: PackedShape,
     /// Bits of a code.
     pub(crate) bits: u32,
-    /// The codes: every row begins with a byte of its own, the lowest bits come first.
+    /// The codes. Every row begins at a new byte; the lowest bits come first.
     pub(crate) codes: PageVec<u8>,
-    /// The distance of two levels, by rows and blocks.
+    /// The distance between two levels, by rows and blocks.
     pub(crate) steps: Vec<f32>,
     /// The integer of the lowest level: one for all blocks, or by rows and blocks.
     pub(crate) lowest: Vec<f32>,
 }
 
-/// A number that is none of its block's levels, or levels that are too many: a defect of whoever
-/// rounded.
+/// Why W~ cannot be packed. This would be a defect of whoever rounded.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub(crate) enum PackError {
-    /// A number between two levels.
+    /// A number lies between two levels.
     #[error(
         "row {row}, column {column}: {value:?} is none of the levels of its block (this is a defect, please report it)"
     )]
     NoLevel {
-        /// Output.
+        /// The number's output.
         row: usize,
-        /// Input.
+        /// The number's input.
         column: usize,
         /// The number.
         value: f32,
     },
-    /// More levels than a byte has values, or as many as that is no number of.
+    /// A block has more levels than a byte has values, or its lowest or highest level is NaN.
     #[error(
         "row {row}, block {block}: levels from {lowest} to {highest} (this is a defect, please report it)"
     )]
     Levels {
-        /// Output.
+        /// The block's output.
         row: usize,
-        /// Block of inputs.
+        /// The block's place among the output's blocks.
         block: usize,
         /// The lowest integer.
         lowest: f32,
-        /// The highest.
+        /// The highest integer.
         highest: f32,
     },
 }
 
 impl PackedShape {
-    /// Blocks of a row.
+    /// The number of blocks in a row.
     pub(crate) const fn blocks(&self) -> usize {
         self.in_features.div_ceil(self.block_size)
     }
 
-    /// Bytes of a row's codes.
+    /// The number of bytes of a row's codes.
     pub(crate) const fn row_bytes(&self, bits: u32) -> usize {
         (self.in_features * bits as usize).div_ceil(8)
     }
 }
 
 impl PackedLayer {
-    /// Packs W~, given by columns (`[out_features, in_features]`), and the levels of its blocks, by
-    /// rows.
+    /// Packs W~ by columns (`[out_features, in_features]`), given the levels of its blocks by rows.
     ///
     /// # Errors
     /// [`PackError`].
@@ -113,7 +111,7 @@ impl PackedLayer {
                 let of = levels[column / block_size];
                 let integer = of.integer(value);
                 let level = integer * of.step;
-                // A NaN is equal to nothing.
+                // NaN is equal to nothing.
                 if level.partial_cmp(&value) != Some(Ordering::Equal) {
                     return Err(PackError::NoLevel { row, column, value });
                 }
@@ -133,7 +131,7 @@ impl PackedLayer {
         })
     }
 
-    /// Gives back the rows from `first` on, as many as `out` holds.
+    /// Unpacks rows from `first` on, as many as `out` holds.
     pub(crate) fn unpack(&self, first: usize, out: &mut [f32]) {
         let (m, blocks) = (self.shape.in_features, self.shape.blocks());
         let row_bytes = self.shape.row_bytes(self.bits);
@@ -152,7 +150,7 @@ impl PackedLayer {
         }
     }
 
-    /// The integer of the lowest level of a block, counted over all rows.
+    /// The integer of a block's lowest level; blocks are counted over all rows.
     pub(crate) fn lowest_of(&self, block: usize) -> f32 {
         match self.lowest[..] {
             [one] => one,
@@ -160,19 +158,19 @@ impl PackedLayer {
         }
     }
 
-    /// The number of the level that is 0, of a block, counted over all rows.
+    /// The code of a block's level 0; blocks are counted over all rows.
     pub(crate) fn zero_point_of(&self, block: usize) -> u8 {
         byte(-self.lowest_of(block))
     }
 
-    /// The distances of two levels in the blocks of a row.
+    /// The distances between levels in the blocks of a row.
     pub(crate) fn steps_of(&self, row: usize) -> &[f32] {
         let blocks = self.shape.blocks();
         &self.steps[row * blocks..][..blocks]
     }
 
-    /// Writes the integers of a row's levels plus `offset`, as bytes; without one, counted from the
-    /// lowest level of each block.
+    /// Writes a row's integers plus `offset` as bytes; without an offset, the codes, which count
+    /// from each block's lowest level.
     pub(crate) fn codes_of(&self, row: usize, offset: Option<f32>, codes: &mut [u8]) {
         let (size, blocks) = (self.shape.block_size, self.shape.blocks());
         let row_bytes = self.shape.row_bytes(self.bits);
@@ -186,10 +184,10 @@ impl PackedLayer {
         }
     }
 
-    /// Shows all of it, some rows after others, with the place of the first number.
+    /// Gives all rows to `each`, some at a time, with the index of the first number.
     ///
     /// # Errors
-    /// What `each` returns.
+    /// Any error of `each`.
     pub(crate) fn pieces(
         &self,
         mut each: impl FnMut(usize, &[f32]) -> Result<(), Fatal>,
@@ -205,7 +203,7 @@ impl PackedLayer {
         Ok(())
     }
 
-    /// BLAKE3 of what the numbers are made of.
+    /// BLAKE3 of codes, steps and lowest integers.
     #[must_use]
     pub(crate) fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -247,12 +245,12 @@ fn bits(shape: PackedShape, levels: &[Levels]) -> Result<u32, PackError> {
     Ok(most)
 }
 
-/// An integer from 0 to 255.
+/// The integer as a byte; it is from 0 to 255.
 const fn byte(integer: f32) -> u8 {
     (integer + SPACING_ONE).to_bits().to_le_bytes()[0]
 }
 
-/// Writes a code at this bit; its bits are zeros before.
+/// Writes a code at this bit. Its bits must be zero before.
 fn put(codes: &mut [u8], bit: usize, code: u8) {
     let [low, high] = (u16::from(code) << (bit % 8)).to_le_bytes();
     codes[bit / 8] |= low;

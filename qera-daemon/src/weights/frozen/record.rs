@@ -1,41 +1,41 @@
-//! What is known of a W~ that was rounded: how, from which rows, and what it is worth.
+//! The record of a rounded W~: how it was made, from which rows, and its errors.
 
 use serde::{Deserialize, Serialize};
 
 use crate::settings::rounding::{Rounding, RoundingSettings, RoundingShrinkage};
 
-/// From here on are the numbers of blocks that were cut for one solve only, and are cut otherwise
-/// for the next.
+/// Block numbers from here on belong to blocks that were cut for a single solve, and are cut
+/// differently for the next.
 pub(crate) const CUT_FOR_ONE_SOLVE: u64 = 1 << 62;
 
 /// How W~ of a layer was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoundingRecord {
-    /// How; nearest for a layer that had no rows, or too few, when the base was written.
+    /// The rounding. It is nearest for a layer that had too few rows when the base was written.
     pub(crate) rounding: Rounding,
-    /// Rank of the adapter that it knows; 0 where it knows none.
+    /// Rank of the adapter that W~ was rounded for; 0 where it was rounded for none.
     pub(crate) rank: usize,
-    /// a, as it was used.
+    /// The shrinkage a that was used.
     pub(crate) shrinkage: f64,
-    /// a, as it was asked for: `rule`, `auto` or a number.
+    /// The shrinkage that was asked for: `rule`, `auto` or a number.
     pub(crate) shrinkage_asked: String,
-    /// b, where it knows the adapter.
+    /// The base share b, where W~ was rounded for an adapter.
     pub(crate) base_share: Option<f64>,
-    /// lambda over the mean of diag(R_a).
+    /// The damping lambda, relative to the mean of diag(R_a).
     pub(crate) damping: f64,
-    /// The grid, with all that decides its levels: `mxint3, block_size 32`, say.
+    /// The grid with everything that decides its levels, as `mxint3, block_size 32`.
     pub(crate) grid: String,
-    /// Neighbours along in_features with levels of their own.
+    /// How many neighbours along in_features share their levels.
     pub(crate) block_size: usize,
     /// Rows that R held.
     pub(crate) rows: u64,
-    /// Number of the last shard in it.
+    /// Number of the last shard in R.
     pub(crate) journal_position: u64,
-    /// Blocks that were left out of R: what may be scored on.
+    /// Numbers of the blocks that were left out of R, on which W~ may be scored.
     pub(crate) left_out: Vec<u64>,
-    /// The first block that came later.
+    /// Number of the first block that came later.
     pub(crate) blocks_seen: u64,
-    /// What it is worth; none without rows.
+    /// The errors of W~; `None` without rows.
     pub(crate) measured: Option<MeasuredRounding>,
     /// BLAKE3 of codes and scales.
     pub(crate) digest: String,
@@ -44,59 +44,59 @@ pub(crate) struct RoundingRecord {
 /// f = tr(R P P^T) relative to tr(R W W^T), on the rows that R held.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MeasuredRounding {
-    /// Of this W~ without its adapter.
+    /// The error of this W~ without its adapter.
     pub(crate) error_alone: f64,
-    /// Of nearest rounding, without an adapter.
+    /// The error of nearest rounding without an adapter.
     pub(crate) error_nearest: f64,
-    /// Of this W~ with its adapter.
+    /// The error of this W~ with its adapter.
     pub(crate) error_with: f64,
 }
 
-/// What a run asks of a W~ that is there.
+/// What a run asks of an existing W~.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AskedRounding<'a> {
-    /// How it is to be rounded.
+    /// The rounding that the run asks for.
     pub(crate) settings: &'a RoundingSettings,
     /// The grid.
     pub(crate) grid: &'a str,
-    /// Rank of the layer.
+    /// The layer's rank.
     pub(crate) rank: usize,
 }
 
-/// Why a W~ does not serve a run.
+/// Why an existing W~ does not suit a run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum Unfit {
-    /// Something that it was made with.
+    /// An option was different when it was made.
     #[error("was made with {option} {found}, this run uses {asked}")]
     Option {
         /// The option.
         option: &'static str,
-        /// What it was.
+        /// The option's value then.
         found: String,
-        /// What it is now.
+        /// The option's value in this run.
         asked: String,
     },
-    /// It trusts in more than the adapter will have.
+    /// W~ relies on a higher rank than the adapter will have.
     #[error(
         "was rounded for rank {found}, this run uses {asked}: a lower rank leaves more error than nearest rounding would; say --lower-rank to take it all the same"
     )]
     LowerRank {
-        /// What it was rounded for.
+        /// The rank that W~ was rounded for.
         found: usize,
-        /// The layer's now.
+        /// The layer's rank in this run.
         asked: usize,
     },
 }
 
 impl RoundingRecord {
-    /// Whether the R that rounded held rows of this block.
+    /// Whether the R that W~ was rounded under held rows of this block.
     #[must_use]
     pub(crate) fn has_seen(&self, block: u64) -> bool {
         let later = self.blocks_seen <= block && block < CUT_FOR_ONE_SOLVE;
         self.rounding.uses_rows() && !later && !self.left_out.contains(&block)
     }
 
-    /// Why it does not serve a run that asks for this.
+    /// Why this W~ does not suit a run that asks for that; `None` where it does.
     #[must_use]
     pub(crate) fn unfit(&self, asked: &AskedRounding<'_>) -> Option<Unfit> {
         let differs = |option, found: &str, asked: &str| {
@@ -167,7 +167,7 @@ mod tests {
         let record = record();
         let seen = |block| record.has_seen(block);
         assert_eq!([0, 1, 3, 4, 9].map(seen), [true, false, true, false, false]);
-        // Those of a lone shard are cut anew for every solve.
+        // Blocks of a lone shard are cut anew for every solve.
         assert!(seen(CUT_FOR_ONE_SOLVE + 2) && !seen(CUT_FOR_ONE_SOLVE + 3));
         let nearest = RoundingRecord {
             rounding: Rounding::Nearest,

@@ -1,5 +1,5 @@
-//! A GGUF as the checkpoint: W in full precision, under the names and in the row order of the
-//! Hugging Face class.
+//! A GGUF in full precision as the checkpoint. W has the names and the row order of the Hugging
+//! Face class.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,17 +14,17 @@ use crate::weights::gguf::file::{GgufModel, GgufTensor, scale_name};
 use crate::weights::gguf::rows::RowOrder;
 use crate::weights::layers::tensor_of;
 
-/// The output layer; without it the embedding takes its place.
+/// The output layer's tensor; without it the embedding takes its place.
 const OUTPUT: &str = "output.weight";
 
-/// A tensor under the name that it has from here on.
+/// A tensor under its name in this program.
 struct Named {
     name: String,
     tensor: Tensor,
 }
 
-/// Opens a GGUF file in full precision. Linear layers have their Hugging Face names, everything
-/// else keeps those of the file.
+/// Opens a GGUF file in full precision. Linear layers get their Hugging Face names; all other
+/// tensors keep those of the file.
 ///
 /// # Errors
 /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: as for
@@ -32,7 +32,7 @@ struct Named {
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, Fatal> {
     let model = GgufModel::open(path, &[])?;
     if model.family.is_conv1d() {
-        // Conv1D's weights lie the other way round there, which shards and adapters speak of.
+        // A GGUF stores weights of Conv1D the other way round than shards and adapters have them.
         let reason = format!(
             "is of the architecture '{}', whose Hugging Face class stores its weights transposed: \
              give the Hugging Face folder",
@@ -57,16 +57,16 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Fatal> {
     })
 }
 
-/// What a tensor is called from here on: linear layers by the Hugging Face class, all others as the
-/// file does.
+/// The name of a tensor in this program: that of the Hugging Face class for linear layers, that of
+/// the file for all others.
 #[must_use]
 pub(crate) fn name_of(model: &GgufModel, name: &str) -> String {
     let module = model.family.module_of(name);
     module.map_or_else(|| name.to_owned(), |module| tensor_of(&module))
 }
 
-/// A tensor of floats; none for what is stored otherwise and is no linear layer (an embedding may
-/// be quantized in a file that is called F16).
+/// A tensor of floats. `None` for a tensor of another type that is no linear layer: an embedding
+/// may be quantized in a file that is called F16.
 fn named(model: &GgufModel, name: &str, tensor: &GgufTensor) -> Result<Option<Named>, Fatal> {
     let refuse =
         |reason: String| refuse(model.file_of(tensor), format!("tensor '{name}': {reason}"));

@@ -1,5 +1,5 @@
-//! An open GGUF: one file, or all parts of a split one, mapped, with its tensors by their GGUF
-//! names, and what names and row orders its model has.
+//! An open GGUF: one file, or all parts of a split one. Files are mapped. It has the tensors by
+//! their GGUF names, and the names and row orders of its model.
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -18,52 +18,52 @@ use crate::weights::gguf::rows::{HeadCounts, RowOrder};
 
 /// Digits of the numbers in the names of parts: `-00001-of-00003.gguf`.
 const DIGITS: usize = 5;
-/// What other files than models say of themselves.
+/// The key by which files that are no models say what they are.
 const TYPE: &str = "general.type";
 const ARCHITECTURE: &str = "general.architecture";
-/// What a layer's weight is to be multiplied by, beside it.
+/// The ending of a factor that the weight beside it is multiplied by.
 const SCALE: &str = ".scale";
 const WEIGHT: &str = ".weight";
 const SPLIT_NUMBER: &str = "split.no";
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_TENSORS: &str = "split.tensors.count";
 
-/// The model in a GGUF.
+/// A model in a GGUF.
 #[derive(Debug)]
 pub(crate) struct GgufModel {
     /// The path as given.
     pub(crate) path: PathBuf,
     /// Every tensor.
     pub(crate) tensors: BTreeMap<String, GgufTensor>,
-    /// Names and row orders.
+    /// The names and row orders of the model.
     pub(crate) family: &'static Family,
-    /// Attention heads, by which rows are ordered.
+    /// The numbers of attention heads, which decide the order of rows.
     pub(crate) heads: HeadCounts,
-    /// Its parts; more than one of a split file.
+    /// The mapped files; a split model has more than one.
     pub(crate) parts: Vec<MappedFile>,
-    /// Which files they were when they were opened.
+    /// The files' identities when they were opened.
     identities: Vec<Option<Identity>>,
 }
 
-/// Where a tensor lies.
+/// A tensor's place in the files.
 #[derive(Debug, Clone)]
 pub(crate) struct GgufTensor {
     /// Lengths, the fastest first.
     pub(crate) ne: Vec<usize>,
-    /// ggml's number of its type.
+    /// ggml's number of the tensor's type.
     pub(crate) type_number: u32,
-    /// The part that holds it.
+    /// The index of the part that holds it.
     pub(crate) part: usize,
-    /// Its bytes there; none where the type is not known.
+    /// The range of its bytes there; `None` where the type is unknown.
     pub(crate) range: Option<Range<usize>>,
 }
 
-/// What the metadata of a part say of the split.
+/// What the metadata of a part say about the split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Split {
     number: u64,
     count: u64,
-    /// Tensors of all parts.
+    /// The number of tensors in all parts together.
     tensors: Option<u64>,
 }
 
@@ -78,9 +78,9 @@ impl Split {
 }
 
 impl GgufModel {
-    /// Opens a GGUF model, with the other parts of a split one; `model_types` are what
-    /// the checkpoint's configuration says of the model and its parts, which the names are to be
-    /// those of.
+    /// Opens a GGUF model, and the other parts of a split one. `model_types` are those of the
+    /// checkpoint's configuration, for the model and its parts; the names must be those of one of
+    /// them.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file, and the tensor where it is one: no GGUF, no model, a
@@ -114,15 +114,15 @@ impl GgufModel {
         Ok(model)
     }
 
-    /// The bytes of a tensor; none where its type is not known.
+    /// The bytes of a tensor; `None` where its type is unknown.
     #[must_use]
     pub(crate) fn bytes(&self, tensor: &GgufTensor) -> Option<&[u8]> {
         let range = tensor.range.clone()?;
         self.parts[tensor.part].bytes.get(range)
     }
 
-    /// Where the rows of a linear layer's tensor lie; none of another tensor, or where nothing says
-    /// it.
+    /// The order of the rows of a linear layer's tensor; `None` for another tensor, or where
+    /// nothing says it.
     #[must_use]
     pub(crate) fn row_order(&self, tensor: &str) -> Option<RowOrder> {
         let module = self.family.module_of(tensor)?;
@@ -131,13 +131,13 @@ impl GgufModel {
         RowOrder::new(of.rows, &self.heads, of.block, rows).ok()
     }
 
-    /// The factor that is stored beside a weight.
+    /// The factor by which a weight is multiplied, where one is stored beside it.
     #[must_use]
     pub(crate) fn scale_beside(&self, weight: &str) -> Option<&GgufTensor> {
         self.tensors.get(&scale_name(weight))
     }
 
-    /// A part that is another file now, or was written to since it was opened.
+    /// The path of a part that was replaced or changed since it was opened.
     #[must_use]
     pub(crate) fn changed(&self) -> Option<&Path> {
         let mut parts = self.parts.iter().zip(&self.identities);
@@ -151,8 +151,8 @@ impl GgufModel {
         &self.parts[tensor.part].path
     }
 
-    /// BLAKE3 over what orders the rows (architecture and numbers of heads), and name, type,
-    /// lengths and all bytes of every tensor, in the order of their names.
+    /// BLAKE3 over what decides the order of rows (architecture and numbers of heads), and over
+    /// name, type, lengths and all bytes of every tensor, in the order of names.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -166,7 +166,7 @@ impl GgufModel {
         format!("blake3:{}", hasher.finalize().to_hex())
     }
 
-    /// The other parts, which lie beside the first.
+    /// Opens the other parts, which lie beside the first.
     fn add_rest(&mut self, split: Split) -> Result<(), Fatal> {
         let path = self.path.clone();
         if split.count > 1 {
@@ -228,11 +228,11 @@ impl GgufModel {
 
     fn add(&mut self, path: &Path, bytes: Mapping, claims: Vec<TensorClaim>) -> Result<(), Fatal> {
         for mut claim in claims {
-            // ggml writes none, others may: a matrix is one whatever ones follow.
+            // Others than ggml may write trailing lengths of 1; they do not change a matrix.
             while claim.ne.len() > 2 && claim.ne.last() == Some(&1) {
                 claim.ne.pop();
             }
-            // The header has checked that it lies in the file.
+            // The header's check made sure that it lies within the file.
             let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
             let range = claim
                 .bytes
@@ -259,21 +259,21 @@ impl GgufModel {
 }
 
 impl GgufTensor {
-    /// Its type.
+    /// The tensor's type.
     ///
     /// # Errors
-    /// [`UnknownType`] where it is not read.
+    /// [`UnknownType`] for a type that is not read.
     pub(crate) fn block_type(&self) -> Result<BlockType, UnknownType> {
         BlockType::of(self.type_number)
     }
 }
 
-/// Names and row orders of an architecture that a model of one of these types is converted to.
+/// The family of an architecture for a model with one of these types.
 fn family(architecture: &str, model_types: &[&str]) -> Result<&'static Family, NoFamily> {
     let listed = Family::of_architecture(architecture);
     let listed = listed.ok_or_else(|| NoFamily::Architecture(architecture.to_owned()))?;
     if model_types.is_empty() {
-        // The names decide, and then the numbers.
+        // The name decides first, and then the number.
         return Ok(listed);
     }
     let of_types = model_types
@@ -290,7 +290,7 @@ fn family(architecture: &str, model_types: &[&str]) -> Result<&'static Family, N
 /// Why names and row orders are not known.
 #[derive(Debug, thiserror::Error)]
 enum NoFamily {
-    /// Of this architecture.
+    /// The architecture is not known.
     #[error(
         "its general.architecture is '{}', whose names and row orders qera does not know; known \
          are {}",
@@ -298,7 +298,7 @@ enum NoFamily {
         Family::architectures().join(", ")
     )]
     Architecture(String),
-    /// Of a model of this type.
+    /// The architecture is not known for a model of this type.
     #[error(
         "its general.architecture is '{architecture}', and qera knows no names for it of the \
          checkpoint's model_type '{}'",
@@ -310,7 +310,7 @@ enum NoFamily {
     },
 }
 
-/// What the factor of a weight is called.
+/// The name of a weight's factor.
 #[must_use]
 pub(crate) fn scale_name(weight: &str) -> String {
     format!("{}{SCALE}", weight.strip_suffix(WEIGHT).unwrap_or(weight))
@@ -328,7 +328,7 @@ fn parse<'b>(path: &Path, bytes: &'b [u8]) -> Result<GgufHeader<'b>, Fatal> {
     GgufHeader::parse(bytes).map_err(|e| refuse(path, e.to_string()))
 }
 
-/// Names of the parts of a split file.
+/// The names of a split file's parts.
 struct SplitName {
     folder: PathBuf,
     stem: String,
@@ -336,7 +336,7 @@ struct SplitName {
 }
 
 impl SplitName {
-    /// By the name of one of them; none where it is no such name.
+    /// Derives the names from that of one part; `None` where it is no such name.
     fn of(path: &Path, count: u64) -> Option<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let end = format!("-of-{count:0DIGITS$}.gguf");

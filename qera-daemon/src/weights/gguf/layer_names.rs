@@ -1,5 +1,5 @@
-//! What a GGUF calls the layers of a model, and where their rows lie there: of the GGUF that is W~
-//! or W, or of the one that a converter makes of a Hugging Face checkpoint of a listed family.
+//! The names and row orders that the layers of a model have in a GGUF: in the GGUF that holds W~ or
+//! W, or in one that a converter makes of a Hugging Face checkpoint of a listed family.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,27 +10,27 @@ use crate::weights::gguf::rows::{HeadCounts, RowError, RowOrder};
 use crate::weights::given::tensor::GivenTensor;
 use crate::weights::layers::{Layer, tensor_of};
 
-/// Bytes that llama.cpp has for the name of a tensor, without the NUL behind it.
+/// The longest tensor name in bytes that llama.cpp takes, without the final NUL.
 const NAME_MAX: usize = 63;
-/// Bytes of what a LoRA puts behind it: `.lora_a`.
+/// The length of the ending that a LoRA adds: `.lora_a`.
 const ENDING: usize = 7;
 
-/// A layer in a GGUF.
+/// A layer's place in a GGUF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GgufLayerPlace {
     /// The tensor of its weight.
     pub(crate) tensor: String,
-    /// Where its rows lie.
+    /// The order of its rows.
     #[serde(default, skip_serializing_if = "RowOrder::moves_nothing")]
     pub(crate) rows: RowOrder,
 }
 
-/// All of them.
+/// The places of all layers in a GGUF.
 #[derive(Debug)]
 pub(crate) struct GgufNames {
-    /// What the GGUF's `general.architecture` is.
+    /// The GGUF's `general.architecture`.
     pub(crate) architecture: &'static str,
-    /// By layer.
+    /// The place of each layer.
     pub(crate) layers: Vec<GgufLayerPlace>,
 }
 
@@ -43,34 +43,34 @@ pub(crate) enum NoPlace {
          architectures {known}"
     )]
     Kind {
-        /// The kinds of its parts, or that there is no word on them.
+        /// The kinds of the model's parts, or a phrase where they are unknown.
         kinds: String,
-        /// Those that are listed.
+        /// The kinds that are listed.
         known: String,
     },
-    /// The layer is no tensor of its own there.
+    /// A GGUF has no tensor for this layer alone.
     #[error(
         "'{layer}' is no tensor of its own in a GGUF of the architecture '{architecture}': leave \
          it out by --exclude"
     )]
     Layer {
-        /// Its name.
+        /// The layer's name.
         layer: String,
-        /// Of the GGUF.
+        /// The GGUF's architecture.
         architecture: &'static str,
     },
-    /// Its rows have an order that is not known.
+    /// The order of the layer's rows is not known.
     #[error("'{layer}': {error}")]
     Rows {
-        /// Its name.
+        /// The layer's name.
         layer: String,
-        /// Why.
+        /// The reason.
         error: RowError,
     },
-    /// Its tensor's name is too long.
+    /// The tensor's name is too long for llama.cpp.
     #[error("'{layer}': '{tensor}.lora_a' has more than {NAME_MAX} bytes, which llama.cpp refuses")]
     Long {
-        /// Its name.
+        /// The layer's name.
         layer: String,
         /// The tensor.
         tensor: String,
@@ -78,7 +78,7 @@ pub(crate) enum NoPlace {
 }
 
 impl GgufNames {
-    /// Those of the selected layers.
+    /// The places of the selected layers.
     ///
     /// # Errors
     /// [`NoPlace`], which names the layer.
@@ -136,8 +136,8 @@ pub(crate) fn family_of(kinds: &[&str]) -> Result<&'static Family, NoPlace> {
     })
 }
 
-/// The place that a converter gives a layer of a Hugging Face model with this config.json; none
-/// where the model is of no listed family, or the layer is no tensor of its own there.
+/// The place that a converter gives to a layer of a Hugging Face model with this config.json.
+/// `None` where the model is of no listed family, or a GGUF has no tensor for the layer alone.
 ///
 /// # Errors
 /// [`RowError`] where the order of its rows is not known.
@@ -160,7 +160,7 @@ pub(crate) fn place_by_config(
     Ok(Some(GgufLayerPlace { tensor, rows }))
 }
 
-/// Attention heads as config.json has them, of the part whose kind GGUF lists.
+/// The numbers of attention heads in config.json, for the part whose kind GGUF lists.
 #[must_use]
 pub(crate) fn head_counts_of(config: &ModelConfig) -> HeadCounts {
     let mut kinds = config.kinds().into_iter();
@@ -168,7 +168,7 @@ pub(crate) fn head_counts_of(config: &ModelConfig) -> HeadCounts {
     HeadCounts::of_config(config, kind.unwrap_or_default())
 }
 
-/// That of a layer of the checkpoint.
+/// The place of a layer of the checkpoint.
 fn place(
     weights: &Weights,
     family: &'static Family,
@@ -189,7 +189,7 @@ fn place(
     }
     let tensor = family.tensor_of(&layer.name).map(|of| of.tensor);
     let tensor = tensor.or_else(|| family.output_of(&layer.name));
-    // As its rows were read.
+    // The rows lie as they were read.
     let stored = checkpoint.tensors.get(&tensor_of(&layer.name));
     Ok(GgufLayerPlace {
         tensor: tensor.ok_or_else(no_place)?,

@@ -1,7 +1,7 @@
-//! A GGUF's names and row orders beside those of Hugging Face, which are the ones that are used
-//! everywhere else: names (`family`), and where a row lies (`rows`), both of the layers of a run
-//! (`layer_names`); an open file (`file`), and one in full precision as the `checkpoint`, of which
-//! everything can be copied as it lies (`source`).
+//! Translates a GGUF's names and row orders to those of Hugging Face, which are used everywhere
+//! else: names in `family`, rows in `rows`, both for the layers of a run in `layer_names`. `file`
+//! is an open GGUF, `checkpoint` one in full precision, and `source` gives everything in it as it
+//! lies, to be copied.
 
 pub(crate) mod checkpoint;
 pub(crate) mod family;

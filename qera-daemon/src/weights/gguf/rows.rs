@@ -1,67 +1,67 @@
-//! Where the rows of a Hugging Face weight lie in a GGUF's tensor. Rows are those of the form
-//! [out_features, in_features]: one for each column of W.
+//! Maps the rows of a Hugging Face weight to the rows of a GGUF's tensor. Rows are those of the
+//! form [out_features, in_features]: one for each column of W.
 //!
-//! Converters move rows of two kinds of weights. Where llama.cpp rotates neighbours (x0, x1) and
-//! Transformers the halves of a head (x0, x_d/2), the rows of a head of q and k are interleaved.
-//! Where a fused projection has a head's q, k and v beside each other, they are sorted: all of q,
-//! all of k, all of v. Everything else lies as it lies.
+//! Converters move the rows of two kinds of weights. llama.cpp rotates neighbours (x0, x1), and
+//! Transformers rotates the halves of a head (x0, x_d/2); for that, the rows of each head of q and
+//! k are interleaved. A fused projection with a head's q, k and v beside each other is sorted into
+//! all of q, all of k, all of v. All other rows stay where they are.
 
 use serde::{Deserialize, Serialize};
 
 use crate::formats::model_config::ModelConfig;
 
-/// How a layer's rows lie, as the family's converter has it.
+/// The rule by which the family's converter orders a layer's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RowRule {
     /// In the order of the Hugging Face weight.
     AsTheyLie,
-    /// Of each head, the rows of its second half stand between those of its first.
+    /// Within each head, the rows of the second half go between those of the first.
     RopePairs(Heads),
-    /// A fused projection whose groups (some heads of q, one of k, one of v) are taken apart: all
-    /// of q, then all of k, then all of v.
+    /// The groups of a fused projection (some heads of q, one of k, one of v) are separated into
+    /// all of q, all of k, all of v.
     FusedByGroups,
 }
 
 /// Which number of heads a projection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heads {
-    /// Those of q.
+    /// The number of heads of q.
     Query,
-    /// Those of k and v.
+    /// The number of heads of k and v.
     Key,
 }
 
-/// How many heads each block of a GGUF's model has, as its metadata says.
+/// The numbers of heads in each block of a GGUF's model, from its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeadCounts {
     query: HeadCount,
     key: HeadCount,
 }
 
-/// One number for all blocks, or one for each.
+/// A number of heads: one for all blocks, or one for each block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct HeadCount {
-    /// Where it is said.
+    /// Where the number is stated.
     place: &'static str,
     /// The key there.
     key: String,
-    /// Empty where it is absent.
+    /// The numbers; empty where they are not stated.
     counts: Vec<u64>,
 }
 
-/// Where the rows of the Hugging Face weight lie in the GGUF's tensor.
+/// The order of a Hugging Face weight's rows in the GGUF's tensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RowOrder {
-    /// Where they are.
+    /// The same order.
     #[default]
     AsTheyLie,
-    /// Heads of so many rows, the second half of each between the first.
+    /// Within heads of this size, the second half goes between the first.
     RopePairs {
         /// Rows of a head.
         head: usize,
     },
-    /// Groups of q, k and v, taken apart.
+    /// Groups of q, k and v, separated.
     FusedByGroups {
         /// Rows of a head.
         head: usize,
@@ -75,18 +75,18 @@ pub(crate) enum RowOrder {
 /// Why a tensor's row order is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowError {
-    /// Nothing says how many heads there are.
+    /// The number of heads is not stated.
     #[error(
         "the order of its rows depends on the number of heads, and {place} has no '{key}' \
          that is a number or an array of numbers"
     )]
     NoHeadCount {
-        /// The metadata, or config.json.
+        /// Where it should be: the metadata, or config.json.
         place: &'static str,
-        /// The key there.
+        /// The key that is missing.
         key: String,
     },
-    /// An array of the metadata has no element for the block.
+    /// An array in the metadata has no element for the block.
     #[error(
         "the order of its rows depends on the number of heads, and the metadata's '{key}' has \
          {given} elements, none for block {block}"
@@ -96,10 +96,10 @@ pub(crate) enum RowError {
         key: String,
         /// The tensor's block.
         block: usize,
-        /// How many elements there are.
+        /// The array's length.
         given: usize,
     },
-    /// The heads do not divide each other.
+    /// The number of heads of q is no multiple of that of k.
     #[error(
         "'{query_key}' is {query} and '{key_key}' is {key} for block {block}: heads of q do not \
          come in groups, so the order of its rows is not known"
@@ -116,15 +116,15 @@ pub(crate) enum RowError {
         /// The tensor's block.
         block: usize,
     },
-    /// The tensor has not a whole number of rows for each head.
+    /// The tensor's rows cannot be divided equally among the heads.
     #[error(
         "its {rows} rows are not {heads} heads of equal, even length, as '{key}' says for block \
          {block}: the order of its rows is not known"
     )]
     Rows {
-        /// Rows of the tensor.
+        /// The number of the tensor's rows.
         rows: usize,
-        /// Heads that share them.
+        /// The number of heads.
         heads: u64,
         /// The metadata's key.
         key: String,
@@ -134,8 +134,9 @@ pub(crate) enum RowError {
 }
 
 impl HeadCounts {
-    /// What the metadata of a GGUF of this architecture says; `read` is asked for a key's number,
-    /// or the elements of its array. Nothing is refused here: most layers do not need it.
+    /// The numbers of heads from the metadata of a GGUF of this architecture. `read` gives the
+    /// number of a key, or the elements of its array. Nothing is refused here, because most layers
+    /// do not need the numbers.
     pub(crate) fn of(architecture: &str, mut read: impl FnMut(&str) -> Option<Vec<u64>>) -> Self {
         let mut count = |name: &str| {
             let key = format!("{architecture}.attention.{name}");
@@ -144,7 +145,7 @@ impl HeadCounts {
             HeadCount { place, key, counts }
         };
         let (query, key) = (count("head_count"), count("head_count_kv"));
-        // Absent means that every head of q has its own k.
+        // Where the key is absent, every head of q has its own k.
         let key = if key.counts.is_empty() {
             query.clone()
         } else {
@@ -153,9 +154,9 @@ impl HeadCounts {
         Self { query, key }
     }
 
-    /// What the configuration of a Hugging Face model says, for the converters that make a GGUF of
-    /// it. What a class has by default where the file says nothing is known of the kinds whose
-    /// heads of q have a k each; nothing is said of the others.
+    /// The numbers of heads from the configuration of a Hugging Face model, as converters take
+    /// them. Where the file says nothing, the class's default is known only for kinds in which each
+    /// head of q has its own k.
     #[must_use]
     pub(crate) fn of_config(config: &ModelConfig, model_type: &str) -> Self {
         let number = |keys: &[&str]| config.number(model_type, keys);
@@ -182,7 +183,7 @@ impl HeadCounts {
         }
     }
 
-    /// The numbers, as they go into a fingerprint.
+    /// The numbers in words, for a fingerprint.
     #[must_use]
     pub(crate) fn described(&self) -> String {
         format!("{:?} {:?}", self.query.counts, self.key.counts)
@@ -208,7 +209,7 @@ impl HeadCount {
         }
     }
 
-    /// How many rows each of `heads` heads has, that share `rows`.
+    /// How many rows each of `heads` heads has, when they share `rows` rows.
     fn rows_of_head(&self, rows: usize, heads: u64, block: usize) -> Result<usize, RowError> {
         let refused = || RowError::Rows {
             rows,
@@ -225,11 +226,10 @@ impl HeadCount {
 }
 
 impl RowOrder {
-    /// The order of a tensor of so many rows in a block.
+    /// The order of a tensor with this many rows in a block.
     ///
     /// # Errors
-    /// [`RowError`] where the metadata does not say how many heads there are, or the rows are not
-    /// theirs.
+    /// [`RowError`] where the numbers of heads are not stated, or do not fit the rows.
     pub(crate) fn new(
         rule: RowRule,
         heads: &HeadCounts,
@@ -284,7 +284,7 @@ impl RowOrder {
         })
     }
 
-    /// The rows of the Hugging Face weight, of so many, in the order in which the GGUF has them.
+    /// The Hugging Face weight's rows, `rows` in all, in the order of the GGUF.
     #[must_use]
     pub(crate) fn as_stored(self, rows: usize) -> Vec<usize> {
         let mut found = vec![0; rows];
@@ -294,7 +294,7 @@ impl RowOrder {
         found
     }
 
-    /// Whether it is one of so many rows: not every order that a file names is.
+    /// Whether this order is possible for this many rows; a file can name one that is not.
     #[must_use]
     pub(crate) fn is_of(self, rows: usize) -> bool {
         let whole = |piece: Option<usize>| {
@@ -315,7 +315,7 @@ impl RowOrder {
         }
     }
 
-    /// Whether rows lie where they are.
+    /// Whether all rows stay where they are.
     #[must_use]
     pub(crate) fn moves_nothing(&self) -> bool {
         *self == Self::AsTheyLie
@@ -391,13 +391,13 @@ mod tests {
             let heads = counts(&[query], &[key]);
             RowOrder::new(RowRule::FusedByGroups, &heads, 0, rows).unwrap()
         };
-        // Two groups of q q k v, heads of one row.
+        // Two groups of q q k v, with heads of one row.
         let rows = hugging_face_rows(order(4, 2, 8), 8);
         assert_eq!(rows, [0, 1, 4, 5, 2, 6, 3, 7]);
-        // Every head has its own k and v, heads of two rows.
+        // Every head has its own k and v; heads have two rows.
         let rows = hugging_face_rows(order(2, 2, 12), 12);
         assert_eq!(rows, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
-        // One k and v for all: nothing moves.
+        // There is one k and v for all heads, so that nothing moves.
         let rows = hugging_face_rows(order(3, 1, 10), 10);
         assert_eq!(rows, (0..10).collect::<Vec<_>>());
     }
@@ -469,7 +469,7 @@ mod tests {
         assert!(said(RowRule::FusedByGroups, &[u64::MAX], &[u64::MAX], 9).contains("groups"));
         assert!(said(RowRule::FusedByGroups, &[4], &[2], 9).contains("9 rows are not 8 heads"));
         assert!(said(query, &[1], &[], 0).contains("0 rows"));
-        // An order that a manifest names is held against the rows that there are.
+        // An order from a manifest is checked against the rows that there are.
         let pairs = |head| RowOrder::RopePairs { head };
         let fused = |head, queries, groups| RowOrder::FusedByGroups {
             head,
@@ -490,7 +490,7 @@ mod tests {
         ] {
             assert_eq!(order.is_of(rows), is, "{order:?} {rows}");
         }
-        // What does not move needs no number.
+        // Where nothing moves, no number of heads is needed.
         let nothing = counts(&[], &[]);
         let order = RowOrder::new(RowRule::AsTheyLie, &nothing, 0, 7);
         assert_eq!(order, Ok(RowOrder::AsTheyLie));
@@ -514,7 +514,8 @@ mod tests {
         let whole = r#"{"model_type":"llava","num_attention_heads":2,
             "text_config":{"model_type":"mistral","num_attention_heads":4}}"#;
         assert_eq!(order(whole, "mistral", query, 16), pairs(4));
-        // Mistral's class has another number for k by default, which converters do not know either.
+        // Mistral's class has another default for the number of heads of k, which converters do not
+        // know either.
         let said = order(whole, "mistral", key, 16).unwrap_err().to_string();
         assert!(
             said.contains("config.json has no 'num_key_value_heads'"),

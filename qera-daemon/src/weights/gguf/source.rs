@@ -1,5 +1,5 @@
-//! The GGUF that a checkpoint was read from, as it lies there: its metadata and every tensor of all
-//! its parts, in their order, with the names that they have from here on.
+//! The GGUF that a checkpoint was read from, unchanged: its metadata and the tensors of all its
+//! parts in their order, together with their names in this program.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,13 +9,13 @@ use crate::formats::gguf::metadata::StoredEntry;
 use crate::weights::checkpoint::Checkpoint;
 use crate::weights::gguf::rows::RowOrder;
 
-/// What keys of a split begin with, which one file has not.
+/// The prefix of keys about a split, which a single file does not have.
 const SPLIT: &str = "split.";
 
 /// A GGUF.
 #[derive(Debug)]
 pub(crate) struct GgufSource<'a> {
-    /// Keys and values of the first part but those of the split.
+    /// The metadata of the first part, without the keys of the split.
     pub(crate) metadata: Vec<StoredEntry<'a>>,
     /// Its tensors.
     pub(crate) tensors: Vec<SourceTensor<'a>>,
@@ -30,25 +30,25 @@ pub(crate) struct SourceTensor<'a> {
     pub(crate) ne: Vec<usize>,
     /// Number of its type in ggml.
     pub(crate) type_number: u32,
-    /// Its bytes; none where the type's size is not known.
+    /// Its bytes; `None` where the size of its type is unknown.
     pub(crate) bytes: Option<&'a [u8]>,
     /// The file that holds it.
     pub(crate) file: &'a Path,
-    /// What the checkpoint calls it; none where it is read as none of its tensors.
+    /// The checkpoint's tensor that it is read as; `None` where it is read as none.
     pub(crate) known: Option<KnownTensor<'a>>,
 }
 
 /// A tensor of the checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KnownTensor<'a> {
-    /// Its name there.
+    /// The tensor's name in the checkpoint.
     pub(crate) name: &'a str,
-    /// Where its rows lie.
+    /// The order of its rows.
     pub(crate) rows: RowOrder,
 }
 
 impl<'a> GgufSource<'a> {
-    /// Of a checkpoint; none where that is no GGUF.
+    /// The GGUF of a checkpoint; `None` where the checkpoint is no GGUF.
     #[must_use]
     pub(crate) fn of(checkpoint: &'a Checkpoint) -> Option<Self> {
         let tensors = checkpoint.tensors.iter();
@@ -65,7 +65,7 @@ impl<'a> GgufSource<'a> {
             tensors: Vec::new(),
         };
         for (file, mapped) in checkpoint.files.iter().enumerate() {
-            // All of it was read before.
+            // The whole header was read before, so that this cannot fail.
             let header = GgufHeader::parse(&mapped.bytes).ok()?;
             if file == 0 {
                 source.metadata = header.metadata.as_they_lie();

@@ -1,4 +1,4 @@
-//! W~ held against W, as many columns at a time as cores are idle.
+//! Compares W~ with W, on as many columns at a time as there are idle cores.
 
 use crate::host::cores::Cores;
 use crate::weights::decode_check::{DecodeCheck, DecodeSums};
@@ -7,17 +7,17 @@ use crate::weights::given::tensor::{GivenError, GivenTensor};
 /// Numbers that are decoded at a time, in whole rows.
 pub(crate) const DECODED: usize = 1 << 16;
 
-/// Some columns of W, and what came of comparing them with those of W~.
+/// Some columns of W, and the result of comparing them with W~.
 struct Compared<'a> {
     first: usize,
     original: &'a [f32],
     sums: Result<DecodeSums, GivenError>,
 }
 
-/// How far W~ is from W, which is given by columns.
+/// How much W~ differs from W, which is given by columns.
 ///
 /// # Errors
-/// [`GivenError`] for what is no finite number.
+/// [`GivenError`] for a number that is not finite.
 pub(crate) fn compare(
     of: &GivenTensor,
     original: &[f32],

@@ -1,4 +1,4 @@
-//! A weight that stands there as floats, some columns at a time.
+//! A given weight that is stored as floats, read some columns at a time.
 
 use qera_core::dtype::{DecodeError, FloatDtype, decode_weights};
 
@@ -17,18 +17,18 @@ pub(crate) struct FloatWeight<'a> {
     pub(crate) transposed: bool,
 }
 
-/// A number that is none.
+/// A number that is not finite.
 #[derive(Debug, thiserror::Error)]
 #[error("output {output}: {error}")]
 pub(crate) struct FloatError {
-    /// Its column.
+    /// The number's column.
     pub(crate) output: usize,
     /// What it is.
     pub(crate) error: DecodeError,
 }
 
 impl FloatWeight<'_> {
-    /// Columns from one on, as many as `values` takes.
+    /// Reads columns from `first` on, as many as `values` holds.
     ///
     /// # Errors
     /// [`FloatError`] for a number that is NaN or infinite.

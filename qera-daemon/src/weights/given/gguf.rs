@@ -1,5 +1,5 @@
-//! W~ of a layer in a GGUF: which tensor it is, by the family's names and row orders, and its
-//! numbers as the engine serves them.
+//! W~ of a layer in a given GGUF: which tensor it is, by the family's names and row orders, and its
+//! numbers as an engine serves them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::weights::given::placed::Placed;
 use crate::weights::layers::Layer;
 use crate::weights::passed_over::Why;
 
-/// What is in the names of a block's feed-forward layers.
+/// A part of the names of a block's feed-forward layers.
 const FEED_FORWARD: &str = ".ffn_";
 
 /// W~ of one layer.
@@ -29,12 +29,12 @@ pub(crate) struct GgufWeight {
     model: Arc<GgufModel>,
     tensor: GgufTensor,
     rows: RowOrder,
-    /// A factor of the whole tensor that is stored beside it.
+    /// A factor for the whole tensor, which is stored beside it.
     scale: Option<f32>,
 }
 
 impl GgufWeight {
-    /// That of a layer.
+    /// Finds W~ of a layer.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is
@@ -51,7 +51,8 @@ impl GgufWeight {
         };
         let rows = row_order(model, layer, &place, tensor)?;
         let scale = scale_of(model, &place.tensor)?;
-        // llama.cpp multiplies the adapter by it there, too, and refuses NVFP4 with an adapter.
+        // llama.cpp multiplies the adapter of such a layer by the factor, too, and refuses NVFP4
+        // with an adapter.
         let scaled = scale.is_some_and(|scale| scale.to_bits() != 1.0_f32.to_bits());
         if scaled && place.tensor.contains(FEED_FORWARD) {
             return Ok(Placed::LeftOut(Why::GivenScaled));
@@ -78,25 +79,26 @@ impl GgufWeight {
         self.tensor.ne[1]
     }
 
-    /// Bytes that it takes.
+    /// The number of bytes that it takes.
     #[must_use]
     pub(crate) fn stored_bytes(&self) -> usize {
         self.model.bytes(&self.tensor).map_or(0, <[u8]>::len)
     }
 
-    /// Where its rows lie.
+    /// The order of its rows.
     #[must_use]
     pub(crate) const fn rows(&self) -> RowOrder {
         self.rows
     }
 
-    /// The file that it lies in.
+    /// The file that holds it.
     #[must_use]
     pub(crate) fn file(&self) -> &Path {
         self.model.file_of(&self.tensor)
     }
 
-    /// The same with its rows in the order in which they lie; none where that is theirs.
+    /// The same tensor with its rows taken in the order in which they lie; `None` where that is
+    /// their order anyway.
     #[must_use]
     pub(crate) fn as_it_lies(&self) -> Option<Self> {
         (self.rows != RowOrder::AsTheyLie).then(|| Self {
@@ -105,13 +107,13 @@ impl GgufWeight {
         })
     }
 
-    /// What GGUF calls the model's architecture.
+    /// The name of the model's architecture in GGUF.
     #[must_use]
     pub(crate) fn architecture(&self) -> &'static str {
         self.model.family.architecture()
     }
 
-    /// Columns of W~ from one on, as many as `values` takes.
+    /// Reads columns of W~ from `first` on, as many as `values` holds.
     ///
     /// # Errors
     /// [`BlockError`] for a block that is NaN or infinite.
@@ -132,7 +134,7 @@ impl GgufWeight {
     }
 }
 
-/// Where the rows of a layer's tensor lie.
+/// The order of the rows of a layer's tensor.
 fn row_order(
     model: &GgufModel,
     layer: &Layer,
@@ -157,7 +159,7 @@ fn row_order(
     rows.map_err(|e| refuse(e.to_string()))
 }
 
-/// The factor beside a tensor, which the engine multiplies its product by.
+/// The factor beside a tensor, by which the engine multiplies the tensor's product.
 fn scale_of(model: &GgufModel, name: &str) -> Result<Option<f32>, Fatal> {
     let beside = scale_name(name);
     let Some(tensor) = model.scale_beside(name) else {
@@ -183,7 +185,8 @@ fn scale_of(model: &GgufModel, name: &str) -> Result<Option<f32>, Fatal> {
     Ok(Some(value[0]))
 }
 
-/// An error in a tensor of which `before` blocks lie before those that were decoded.
+/// The error, counted from the tensor's beginning: `before` blocks lie before those that were
+/// decoded.
 fn placed(error: BlockError, before: usize) -> BlockError {
     match error {
         BlockError::NotFinite { block, value } => BlockError::NotFinite {
@@ -194,9 +197,9 @@ fn placed(error: BlockError, before: usize) -> BlockError {
     }
 }
 
-/// About twice the largest relative error that was seen of a type: of SmolLM2's weights, normal
-/// numbers and Student-t ones of 4 degrees, rounded by ggml with and without importance. (Q8_0
-/// .008, Q6_K .025, 5 bits .059, 4 bits .13, 3 bits .26, 2 bits .46, IQ1 .62, ternary .83.)
+/// About twice the largest relative error that was measured for a type: on SmolLM2's weights, on
+/// normal numbers and on Student-t ones of 4 degrees, rounded by ggml with and without importance.
+/// (Q8_0 .008, Q6_K .025, 5 bits .059, 4 bits .13, 3 bits .26, 2 bits .46, IQ1 .62, ternary .83.)
 #[must_use]
 pub(crate) const fn most_left(of: BlockType) -> f64 {
     use BlockType as T;

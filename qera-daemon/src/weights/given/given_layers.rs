@@ -1,4 +1,4 @@
-//! W~ of the selected layers, and what is known of them.
+//! The given W~ of the selected layers, and what is known of it.
 
 use core::fmt;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::weights::given::comparison::DECODED;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::given::tensor::{GivenTensor, SKIP, broken};
 
-/// W~ of one layer, and how far it is from W.
+/// W~ of one layer, compared with W.
 #[derive(Debug, Clone)]
 pub(crate) struct GivenLayer {
     /// W~.
     pub(crate) tensor: GivenTensor,
-    /// How far it is.
+    /// How much it differs from W.
     pub(crate) check: DecodeCheck,
 }
 
 impl GivenLayer {
-    /// As it was read.
+    /// The tensor as the plan and the manifest describe it.
     #[must_use]
     pub(crate) fn described(&self) -> ReadTensor {
         ReadTensor {
@@ -33,7 +33,7 @@ impl GivenLayer {
         }
     }
 
-    /// How far it is, beside what its type leaves.
+    /// The difference from W, and the most that the type explains, in words.
     #[must_use]
     pub(crate) fn far(&self) -> String {
         format!(
@@ -46,14 +46,14 @@ impl GivenLayer {
     }
 }
 
-/// How the zero points of a model are read that may be read in two ways.
+/// How the zero points of a model are read for which there are two readings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ZeroPoints {
-    /// By the model's own word.
+    /// The reading that the model itself states.
     pub(crate) said: ZeroReading,
-    /// Layers that are nearer to W so.
+    /// Number of layers that are nearer to W with that reading.
     pub(crate) as_said: usize,
-    /// Layers that are nearer the other way.
+    /// Number of layers that are nearer to W with the other reading.
     pub(crate) otherwise: usize,
 }
 
@@ -74,23 +74,23 @@ impl fmt::Display for ZeroPoints {
 /// W~ of the selected layers.
 #[derive(Debug)]
 pub(crate) struct GivenLayers {
-    /// Where it is read.
+    /// The model that W~ is read from.
     pub(crate) given: Arc<GivenModel>,
-    /// Of each layer.
+    /// W~ of each layer.
     pub(crate) layers: Vec<GivenLayer>,
 }
 
 impl GivenLayers {
-    /// Those that are farther from W than their types leave.
+    /// The layers that differ more from W than their types explain.
     pub(crate) fn far(&self) -> impl Iterator<Item = &GivenLayer> {
         let layers = self.layers.iter();
         layers.filter(|of| of.check.relative_error > of.tensor.most_left())
     }
 
-    /// Refuses a file of which most is farther from W than its types leave.
+    /// Refuses a file of which most layers differ more from W than their types explain.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming the first of them.
+    /// [`Fatal::Checkpoint`] naming the first such layer.
     pub(crate) fn refuse_far(&self) -> Result<(), Fatal> {
         let count = self.far().count();
         let Some(first) = self.far().next().filter(|_| 2 * count > self.layers.len()) else {
@@ -106,7 +106,7 @@ impl GivenLayers {
         Err(refuse(self.given.path(), reason))
     }
 
-    /// How zero points are read, where there are two ways.
+    /// How zero points are read, where there are two readings.
     #[must_use]
     pub(crate) fn zero_points(&self) -> Option<ZeroPoints> {
         let said = self.given.said_zero_points()?;
@@ -119,12 +119,12 @@ impl GivenLayers {
         })
     }
 
-    /// Shows W~ (m x n) of a layer, some columns after others in their order, with the place of the
-    /// first number of each.
+    /// Gives W~ (m x n) of a layer to `each`, some columns at a time in their order, with the index
+    /// of the first number.
     ///
     /// # Errors
-    /// What `each` returns. [`Fatal::Checkpoint`] for what is no finite number, which
-    /// [`GivenModel::find`] does not let through.
+    /// Any error of `each`. [`Fatal::Checkpoint`] for a number that is not finite, which
+    /// [`GivenModel::find`] lets through nowhere.
     pub(crate) fn pieces(
         &self,
         layer: usize,

@@ -1,6 +1,7 @@
-//! W~ that the user gave (`--quantized`): which tensors of it are W~ of a layer (of a GGUF: `gguf`,
-//! of a folder that others packed: `packed`, floats in it: `floats`), its numbers as the engine
-//! serves them (`tensor`), and whether they are those of this W (`comparison`, `moved_factors`).
+//! W~ that the user gave (`--quantized`). A layer's tensors are found in a GGUF (`gguf`), in a
+//! folder that another program packed (`packed`), or as floats in such a folder (`floats`);
+//! `tensor` has the numbers as an engine serves them; `comparison` and `moved_factors` check that
+//! they belong to this W.
 
 pub(crate) mod comparison;
 pub(crate) mod floats;
@@ -41,34 +42,34 @@ use crate::weights::passed_over::Why;
 #[derive(Debug)]
 pub(crate) struct GivenModel {
     source: GivenSource,
-    /// Which it is: BLAKE3 of all tensors, and of what says how they are stored.
+    /// The model's fingerprint: BLAKE3 of all tensors, and of what says how they are stored.
     pub(crate) fingerprint: String,
 }
 
-/// What it is read from.
+/// What W~ is read from.
 #[derive(Debug)]
 enum GivenSource {
     Gguf(Arc<GgufModel>),
     Packed(Arc<PackedFolder>),
 }
 
-/// What became of a layer's W~.
+/// The result of looking for a layer's W~.
 #[derive(Debug, Clone)]
 pub(crate) enum Found {
-    /// It is there, and of this W.
+    /// W~ is there, and belongs to this W.
     Here(GivenLayer),
     /// The layer is left out.
     LeftOut(Why),
 }
 
-/// How a layer is compared with its W~.
+/// How layers are compared with their W~.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Comparing<'a> {
-    /// Whether one that cannot serve is left out instead of refused.
+    /// Whether a layer whose W~ cannot be used is left out, and not refused.
     pub(crate) skip_broken: bool,
-    /// What a refusal says to do.
+    /// What a refusal advises.
     pub(crate) advice: &'static str,
-    /// Who decodes.
+    /// The cores that decode.
     pub(crate) cores: &'a Cores,
 }
 
@@ -95,7 +96,7 @@ impl GivenModel {
         })
     }
 
-    /// The GGUF; none of a folder.
+    /// The GGUF; `None` for a folder.
     #[must_use]
     pub(crate) fn gguf(&self) -> Option<&GgufModel> {
         match &self.source {
@@ -104,7 +105,7 @@ impl GivenModel {
         }
     }
 
-    /// Whether a layer's weight is stored with a factor beside it.
+    /// Whether some layer's weight has a factor stored beside it.
     #[must_use]
     pub(crate) fn has_scales(&self) -> bool {
         match &self.source {
@@ -116,7 +117,7 @@ impl GivenModel {
         }
     }
 
-    /// Where it lies, as it was given.
+    /// The path as it was given.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         match &self.source {
@@ -125,14 +126,14 @@ impl GivenModel {
         }
     }
 
-    /// The same from the root on, symlinks as they are.
+    /// The path from the root on, with symlinks as they are.
     #[must_use]
     pub(crate) fn full_path(&self) -> PathBuf {
         let path = std::path::absolute(self.path());
         path.unwrap_or_else(|_| self.path().to_path_buf())
     }
 
-    /// The folder that is served, from the root on; none where it is a file.
+    /// The folder that is served, from the root on; `None` where it is a file.
     #[must_use]
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         match &self.source {
@@ -141,7 +142,7 @@ impl GivenModel {
         }
     }
 
-    /// A part of it that is another file now, or was written to.
+    /// The path of a part that was replaced or changed since it was opened.
     #[must_use]
     pub(crate) fn changed(&self) -> Option<&Path> {
         match &self.source {
@@ -150,7 +151,7 @@ impl GivenModel {
         }
     }
 
-    /// What GGUF calls its architecture; none of a folder.
+    /// The name of the architecture in GGUF; `None` for a folder.
     #[must_use]
     pub(crate) fn architecture(&self) -> Option<&'static str> {
         match &self.source {
@@ -159,7 +160,7 @@ impl GivenModel {
         }
     }
 
-    /// How a folder is packed; none of a GGUF.
+    /// How a folder is packed; `None` for a GGUF.
     #[must_use]
     pub(crate) fn method(&self) -> Option<&'static str> {
         match &self.source {
@@ -168,13 +169,13 @@ impl GivenModel {
         }
     }
 
-    /// What its W~ is called in messages and manifests.
+    /// The format of W~ for messages and manifests.
     #[must_use]
     pub(crate) fn format(&self) -> WeightFormat {
         WeightFormat::given(self.method().unwrap_or("gguf"))
     }
 
-    /// How its zero points are to be read by its own word, where there are two ways.
+    /// The reading of zero points that the model itself states, where there are two readings.
     #[must_use]
     pub(crate) fn said_zero_points(&self) -> Option<ZeroReading> {
         let GivenSource::Packed(folder) = &self.source else {
@@ -189,7 +190,7 @@ impl GivenModel {
         }
     }
 
-    /// The files that it is in.
+    /// The model's files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let files: &[MappedFile] = match &self.source {
             GivenSource::Gguf(model) => &model.parts,
@@ -198,11 +199,11 @@ impl GivenModel {
         files.iter().map(|file| &file.path)
     }
 
-    /// W~ of a layer whose W is given by columns, held against it.
+    /// Finds W~ of a layer and compares it with W, which is given by columns.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, what is no finite
-    /// number, numbers that are not those of W.
+    /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, a number that is not
+    /// finite, numbers that do not belong to this W.
     pub(crate) fn find(
         &self,
         layer: &Layer,
@@ -215,7 +216,7 @@ impl GivenModel {
         }
     }
 
-    /// The tensor that is W~ of a layer, before its numbers are looked at.
+    /// Finds the tensor of a layer's W~, without looking at its numbers.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming file, tensor and numbers: another shape, rows whose order is
@@ -230,7 +231,7 @@ impl GivenModel {
     }
 }
 
-/// A layer's tensor held against W, which is given by columns.
+/// Compares a layer's tensor with W, which is given by columns.
 ///
 /// # Errors
 /// As for [`GivenModel::find`].
@@ -264,8 +265,8 @@ pub(crate) fn hold(
     Err(refuse_tensor(&found.tensor, &reason))
 }
 
-/// W~ held against W: of two ways to read it the one that is nearer, where they are as near the one
-/// that its own word says.
+/// W~ compared with W. If there are two ways to read it, the nearer one is taken; if both are as
+/// near, the one that the model states.
 fn nearest(of: &GivenTensor, original: &[f32], cores: &Cores) -> Result<GivenLayer, GivenError> {
     let layer = |tensor: GivenTensor| {
         let check = compare(&tensor, original, cores)?;
@@ -284,10 +285,10 @@ fn nearest(of: &GivenTensor, original: &[f32], cores: &Cores) -> Result<GivenLay
     )
 }
 
-/// Why a layer's W~ is not that of its W; none where it is.
+/// Why a layer's W~ does not belong to its W; `None` where it does.
 fn unlike(found: &GivenLayer, original: &[f32], cores: &Cores) -> Option<String> {
     let GivenLayer { tensor, check } = found;
-    // Rows that are other rows are no factors of them.
+    // Rows that are exchanged are no factors.
     let has_rows = check.holds() || check.first_lost.is_none();
     if let GivenTensor::Packed(_) = tensor
         && has_rows
@@ -300,8 +301,8 @@ fn unlike(found: &GivenLayer, original: &[f32], cores: &Cores) -> Option<String>
     (!check.holds()).then(|| likely(tensor, original, *check, cores))
 }
 
-/// What is likely wrong with a tensor that is not of its W: rows of a GGUF are tried in the order
-/// in which they lie, where they should be in another.
+/// The likely reason why a tensor does not belong to its W. For a GGUF the rows are also tried in
+/// the order in which they lie.
 fn likely(of: &GivenTensor, original: &[f32], check: DecodeCheck, cores: &Cores) -> String {
     let GivenTensor::Gguf(weight) = of else {
         return check.likely();

@@ -1,9 +1,10 @@
-//! Whether W~ is W times a factor of each input or output: AWQ, SmoothQuant and the like move such
-//! factors from a layer into the one before it. W~ is then right where it is served, and W - W~ is
-//! no error: to correct it would undo what the other layer expects.
+//! Detects that W~ is W times a factor for each input or output. AWQ, SmoothQuant and the like move
+//! such factors from a layer into the one before it. W~ is then right where it is served, and W -
+//! W~ is no error: correcting it would undo what the other layer expects.
 //!
-//! Rounding errors know nothing of W. Of their square sum, factors of n outputs' inputs take a
-//! share of 1/n, those of m inputs' outputs one of 1/m.
+//! Rounding errors are independent of W. Factors can explain a share of 1/n of their square sum if
+//! there is one factor for each input of n outputs, and of 1/m if there is one for each output of m
+//! inputs.
 
 use core::fmt;
 
@@ -11,38 +12,39 @@ use crate::host::cores::Cores;
 use crate::weights::given::comparison::DECODED;
 use crate::weights::given::tensor::{GivenError, GivenTensor};
 
-/// Columns that one thread sums up.
+/// Columns that one thread sums.
 const COLUMNS: usize = 128;
-/// The share of the error that factors may take, beside what they take of any.
+/// The share of the error that factors may explain, beside the share that they explain of any
+/// error.
 const MOST: f64 = 0.1;
-/// How many times what they take of any error in the mean.
+/// The same in multiples of what they explain of any error on average.
 const BY_CHANCE: f64 = 4.0;
-/// Below this relative error there is nothing to explain.
+/// With a smaller relative error than this there is nothing to explain.
 const NEAR: f64 = 1e-3;
-/// Above this relative error, once the factors are taken off, W~ is something else.
+/// With a larger relative error than this, after the factors are taken off, W~ is something else.
 const FAR: f64 = 0.5;
 
-/// W~ is W times factors.
+/// The finding that W~ is W times factors.
 #[derive(Debug)]
 pub(crate) struct MovedFactors {
-    /// Inputs or outputs.
+    /// What the factors are of: inputs or outputs.
     of: &'static str,
     least: f64,
     most: f64,
-    /// The share of the error that they take.
+    /// The share of the error that they explain.
     share: f64,
 }
 
-/// Square sums over the whole weight.
+/// Square sums over a whole weight.
 #[derive(Debug, Clone, Copy)]
 struct Squares {
-    /// Of W - W~.
+    /// The square sum of W - W~.
     difference: f64,
-    /// Of W.
+    /// The square sum of W.
     weight: f64,
 }
 
-/// Of one input or output.
+/// Sums of products for one input or output.
 #[derive(Debug, Clone, Copy, Default)]
 struct Products {
     ww: f64,
@@ -56,7 +58,7 @@ impl Products {
         self.wq += w * q;
     }
 
-    /// What the factor takes off the error.
+    /// How much of the error the factor explains.
     fn gain(&self) -> f64 {
         match self.ww > 0.0 {
             true => (self.wq - self.ww) * (self.wq - self.ww) / self.ww,
@@ -70,16 +72,17 @@ struct Summed<'a> {
     original: &'a [f32],
     inputs: Vec<Products>,
     outputs: Vec<Products>,
-    /// Of the difference.
+    /// The square sum of the difference.
     squares: f64,
     error: Option<GivenError>,
 }
 
 impl MovedFactors {
-    /// Those between W, given by columns, and W~; none where what the two differ by is no factor.
+    /// Finds factors between W, given by columns, and W~; `None` where the two do not differ by
+    /// factors.
     ///
     /// # Errors
-    /// [`GivenError`] for what is no finite number.
+    /// [`GivenError`] for a number that is not finite.
     pub(crate) fn find(
         of: &GivenTensor,
         original: &[f32],

@@ -1,5 +1,5 @@
-//! W~ of a layer in a folder of packed weights: by the checkpoint's own names, packed, or as floats
-//! where the folder leaves it as it was.
+//! W~ of a layer in a folder of packed weights, under the checkpoint's own names: packed, or as
+//! floats where the folder leaves the weight as it was.
 
 use core::fmt;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::weights::layers::{Layer, tensor_of};
 use crate::weights::packed::PackedFolder;
 use crate::weights::passed_over::Why;
 
-/// The share of ||W||^2 that may stand where scales are 0: there, W~ is nothing.
+/// The share of ||W||^2 that may lie where scales are 0, so that W~ is zero there.
 const MOST_MUTED: f64 = 1e-4;
 
 /// W~ of one layer.
@@ -42,7 +42,7 @@ enum Stored {
     Floats { dtype: FloatDtype, transposed: bool },
 }
 
-/// A scale of 0 where W is not.
+/// A group whose scale is 0 although W is not.
 #[derive(Debug)]
 pub(crate) struct MutedGroup {
     output: usize,
@@ -51,7 +51,7 @@ pub(crate) struct MutedGroup {
 }
 
 impl PackedTensor {
-    /// That of a layer.
+    /// Finds W~ of a layer.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming file, tensor and layer: a tensor that is missing, or of another
@@ -88,13 +88,13 @@ impl PackedTensor {
         Ok(Placed::Here(found))
     }
 
-    /// Its widths.
+    /// The weight's widths.
     #[must_use]
     pub(crate) const fn widths(&self) -> Widths {
         self.widths
     }
 
-    /// Bytes that its tensors take.
+    /// The number of bytes of its tensors.
     #[must_use]
     pub(crate) fn stored_bytes(&self) -> usize {
         let names: &[&'static str] = match self.stored {
@@ -105,7 +105,7 @@ impl PackedTensor {
         parts.map(|part| part.bytes.len()).sum()
     }
 
-    /// The file that its codes lie in.
+    /// The file that holds its codes.
     #[must_use]
     pub(crate) fn file(&self) -> &Path {
         let checkpoint = &self.folder.checkpoint;
@@ -113,7 +113,7 @@ impl PackedTensor {
         tensor.map_or(&checkpoint.path, |tensor| checkpoint.file_of(tensor))
     }
 
-    /// What it is stored in: `int4/128/f16/zero-points`, `bf16`.
+    /// The format in words: `int4/128/f16/zero-points`, `bf16`.
     #[must_use]
     pub(crate) fn stored_in(&self) -> String {
         match self.stored {
@@ -125,10 +125,10 @@ impl PackedTensor {
         }
     }
 
-    /// The relative error that this leaves at most: about twice what round-to-nearest leaves of
-    /// SmolLM2's weights and of Student-t ones of 4 degrees, the worse of both (symmetric, 4 bits:
-    /// groups of 32 .13, of 64 .16, of 128 .19, all inputs .44; 8 bits .007, .009, .011, .027);
-    /// rounding with feedback leaves up to a third more.
+    /// The largest relative error that the format explains: about twice what rounding to nearest
+    /// leaves of SmolLM2's weights and of Student-t ones of 4 degrees, whichever is worse
+    /// (symmetric, 4 bits: groups of 32 .13, of 64 .16, of 128 .19, all inputs .44; 8 bits .007,
+    /// .009, .011, .027). Rounding with feedback leaves up to a third more.
     #[must_use]
     pub(crate) const fn most_left(&self) -> f64 {
         match self.stored {
@@ -144,7 +144,7 @@ impl PackedTensor {
         }
     }
 
-    /// How its zero points are read, where that is not beyond doubt.
+    /// How its zero points are read, where there are two readings.
     #[must_use]
     pub(crate) const fn zero_points(&self) -> Option<ZeroReading> {
         match self.stored {
@@ -156,7 +156,7 @@ impl PackedTensor {
         }
     }
 
-    /// The same with its zero points read the other way; none where there is one way only.
+    /// The same weight with the other reading of zero points; `None` where there is only one.
     #[must_use]
     pub(crate) fn read_otherwise(&self) -> Option<Self> {
         let Stored::Packed(
@@ -178,7 +178,7 @@ impl PackedTensor {
         })
     }
 
-    /// Columns of W~ from one on, as many as `values` takes.
+    /// Reads columns of W~ from `first` on, as many as `values` holds.
     ///
     /// # Errors
     /// [`PackedError`] for a scale or a number that is NaN or infinite.
@@ -193,15 +193,15 @@ impl PackedTensor {
         }
     }
 
-    /// The first group whose scale is 0 and whose W (given by columns) is not, where such groups
-    /// hold more of W than is nothing.
+    /// The first group whose scale is 0 although W (given by columns) is not, if such groups hold
+    /// more than a negligible share of W.
     #[must_use]
     pub(crate) fn muted(&self, original: &[f32]) -> Option<MutedGroup> {
         let weight = self.weight().ok()??;
         let groups = weight.groups();
         let is_zero = |at: usize| weight.scale(at / groups, at % groups) == 0.0;
         let mut places = 0..self.widths.outputs * groups;
-        // Nearly always there is none.
+        // There is hardly ever such a group.
         places.find(|at| is_zero(*at))?;
         let (mut all, mut lost, mut first) = (0.0, 0.0, None);
         let columns = original.chunks_exact(self.widths.inputs);
@@ -223,7 +223,7 @@ impl PackedTensor {
         })
     }
 
-    /// The tensors of a packed weight, checked; none of floats.
+    /// The packed weight, checked; `None` for floats.
     fn weight(&self) -> Result<Option<PackedWeight<'_>>, PackedError> {
         let Stored::Packed(scheme) = self.stored else {
             return Ok(None);
@@ -278,7 +278,7 @@ impl PackedTensor {
     }
 }
 
-/// What the tensors of a packed weight are called: codes, scales, zero points, groups.
+/// The names of a packed weight's tensors: codes, scales, zero points, groups.
 const fn tensors_of(layout: CodeLayout) -> &'static [&'static str; 4] {
     match layout {
         CodeLayout::CompressedTensors { .. } => &[
@@ -309,7 +309,7 @@ impl fmt::Display for MutedGroup {
     }
 }
 
-/// What holds the codes of a layer.
+/// The name of the tensor that holds a layer's codes.
 fn codes_of(module: &str, config: &PackingConfig) -> String {
     let part = match config {
         PackingConfig::CompressedTensors(_) => "weight_packed",
@@ -318,7 +318,7 @@ fn codes_of(module: &str, config: &PackingConfig) -> String {
     format!("{module}.{part}")
 }
 
-/// A weight that is not packed: of the checkpoint's shape, and of floats.
+/// A weight that is not packed: floats, in the checkpoint's shape.
 fn floats(tensor: &Tensor, layer: &Layer) -> Result<Stored, PackedError> {
     let (m, n) = (layer.in_features, layer.out_features);
     let part = PackedPart {
@@ -360,7 +360,7 @@ fn scheme_of(folder: &PackedFolder, layer: &Layer, codes: &Tensor) -> Result<Sch
     }
 }
 
-/// One whose bits and groups its tensors tell.
+/// The scheme of a weight whose bits and groups follow from its tensors' shapes.
 fn shaped(
     scheme: Scheme,
     inputs: usize,

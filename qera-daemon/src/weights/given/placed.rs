@@ -2,17 +2,17 @@
 
 use crate::weights::passed_over::Why;
 
-/// What was found of a layer.
+/// The result of looking for a layer's tensor.
 #[derive(Debug)]
 pub(crate) enum Placed<T> {
-    /// Its tensor.
+    /// The tensor.
     Here(T),
     /// The layer is left out.
     LeftOut(Why),
 }
 
 impl<T> Placed<T> {
-    /// The same as something else.
+    /// The same result for what `make` makes of the tensor.
     pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Placed<U> {
         match self {
             Self::Here(of) => Placed::Here(make(of)),

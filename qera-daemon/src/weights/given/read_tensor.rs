@@ -1,27 +1,27 @@
-//! W~ of a layer as it was read, for manifest and plan.
+//! The given W~ of a layer as the manifest and the plan describe it.
 
 use serde::Serialize;
 
 use crate::weights::decode_check::DecodeCheck;
 
-/// W~ of a layer as it was read.
+/// The description of a given W~.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReadTensor {
     /// Its name in the file.
     pub(crate) tensor: String,
-    /// What it is stored in: ggml's name of its type; bits, group and scales of what is packed.
+    /// The format: ggml's name of the type, or bits, group and scales of a packed weight.
     #[serde(rename = "type")]
     pub(crate) stored_in: String,
-    /// How its zero points are read, where there are two ways: the nearer to W.
+    /// How its zero points are read, where there are two readings: the one nearer to W.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) zero_points: Option<&'static str>,
-    /// How far it is from W.
+    /// How much it differs from W.
     #[serde(flatten)]
     pub(crate) check: DecodeCheck,
 }
 
 impl ReadTensor {
-    /// What stands over the columns of [`row`](Self::row).
+    /// The heading of the columns of [`row`](Self::row).
     #[must_use]
     pub(crate) fn heading() -> String {
         format!(
@@ -30,7 +30,7 @@ impl ReadTensor {
         )
     }
 
-    /// A line of a table.
+    /// A row of the plan's table.
     #[must_use]
     pub(crate) fn row(&self) -> String {
         let Self {

@@ -1,4 +1,4 @@
-//! W~ of one layer as numbers, whatever it is stored in.
+//! The given W~ of a layer as numbers, in whatever format it is stored.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(crate) enum GivenTensor {
     Packed(PackedTensor),
 }
 
-/// Why W~ is none.
+/// Why the numbers of a W~ cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GivenError {
     /// In a GGUF.
@@ -44,7 +44,7 @@ impl GivenTensor {
         }
     }
 
-    /// What it is stored in: ggml's name of a type, or bits, group and scales of what is packed.
+    /// The format: ggml's name of a type, or bits, group and scales of a packed weight.
     #[must_use]
     pub(crate) fn stored_in(&self) -> String {
         match self {
@@ -53,7 +53,7 @@ impl GivenTensor {
         }
     }
 
-    /// Bytes that it takes, scales and all.
+    /// The number of bytes that it takes, scales included.
     #[must_use]
     pub(crate) fn stored_bytes(&self) -> usize {
         match self {
@@ -80,7 +80,7 @@ impl GivenTensor {
         }
     }
 
-    /// The file that it lies in.
+    /// The file that holds it.
     #[must_use]
     pub(crate) fn file(&self) -> &Path {
         match self {
@@ -89,7 +89,7 @@ impl GivenTensor {
         }
     }
 
-    /// The relative error that what it is stored in leaves at most.
+    /// The largest relative error that its format explains.
     #[must_use]
     pub(crate) fn most_left(&self) -> f64 {
         match self {
@@ -98,10 +98,10 @@ impl GivenTensor {
         }
     }
 
-    /// Columns of W~ from one on, as many as `values` takes.
+    /// Reads columns of W~ from `first` on, as many as `values` holds.
     ///
     /// # Errors
-    /// [`GivenError`] for what is no finite number.
+    /// [`GivenError`] for a number that is not finite.
     pub(crate) fn columns(&self, first: usize, values: &mut [f32]) -> Result<(), GivenError> {
         match self {
             Self::Gguf(of) => Ok(of.columns(first, values)?),
@@ -109,7 +109,7 @@ impl GivenTensor {
         }
     }
 
-    /// How its zero points are read, where there are two ways.
+    /// How its zero points are read, where there are two readings.
     #[must_use]
     pub(crate) fn zero_points(&self) -> Option<ZeroReading> {
         match self {
@@ -118,7 +118,7 @@ impl GivenTensor {
         }
     }
 
-    /// The same read the other way; none where there is one way only.
+    /// The same with the other reading of zero points; `None` where there is only one.
     #[must_use]
     pub(crate) fn read_otherwise(&self) -> Option<Self> {
         match self {
@@ -127,18 +127,18 @@ impl GivenTensor {
         }
     }
 
-    /// Where its scales are 0 and W, given by columns, is not.
+    /// A group whose scale is 0 although W, given by columns, is not.
     #[must_use]
     pub(crate) fn muted(&self, original: &[f32]) -> Option<MutedGroup> {
         match self {
-            // Blocks of a GGUF may be zeros: its makers write a scale of 0 for numbers that are
+            // A GGUF may have blocks of zeros: its makers write a scale of 0 where numbers are
             // small.
             Self::Gguf(_) => None,
             Self::Packed(of) => of.muted(original),
         }
     }
 
-    /// Why it is left out where it is broken.
+    /// Why the layer is left out where this is broken.
     #[must_use]
     pub(crate) const fn why_broken(&self) -> Why {
         match self {
@@ -148,12 +148,12 @@ impl GivenTensor {
     }
 }
 
-/// Refuses one that is no number, or nothing, and says what to do.
+/// Refuses a tensor that has NaN, infinity or scales of 0, and says what to do.
 pub(crate) fn broken(of: &GivenTensor, error: &str, advice: &str) -> Fatal {
     refuse_tensor(of, &format!("{error}; {advice}"))
 }
 
-/// Refuses one by file and name.
+/// Refuses a tensor, by file and name.
 pub(crate) fn refuse_tensor(of: &GivenTensor, reason: &str) -> Fatal {
     let reason = format!("tensor '{}' ({}): {reason}", of.name(), of.stored_in());
     refuse(of.file(), reason)

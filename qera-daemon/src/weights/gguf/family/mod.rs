@@ -1,6 +1,6 @@
-//! What a GGUF's `general.architecture` and a Hugging Face `model_type` have in common: the names
-//! of the linear layers of a block, and how their rows lie. Paths of blocks, and what stands before
-//! them, are those of [`Architecture`].
+//! Translates between a GGUF's `general.architecture` and a Hugging Face `model_type`: the names of
+//! a block's linear layers, and the order of their rows. Paths of blocks and their prefixes are
+//! those of [`Architecture`].
 
 #[cfg(test)]
 mod recorded;
@@ -13,15 +13,15 @@ use crate::weights::architecture::Architecture;
 use crate::weights::gguf::family::table::LISTED;
 use crate::weights::gguf::rows::RowRule;
 
-/// What follows a module's name, here as there.
+/// The ending of a module's weight, in both worlds.
 const WEIGHT: &str = ".weight";
 /// A block of a GGUF; `*` is its number.
 const BLOCK: &str = "blk.*";
 /// A GGUF's output layer; absent where it is the embedding.
 const OUTPUT: &str = "output";
-/// What Hugging Face's causal classes call it, beside the base class.
+/// The name of the output layer in Hugging Face's causal classes, beside the base class.
 const HEAD: &str = "lm_head";
-/// A GGUF's embedding, which is its output layer as well where it has no other.
+/// A GGUF's embedding, which is also its output layer where it has no other.
 const EMBEDDING: &str = "token_embd";
 
 /// A listed family.
@@ -29,8 +29,8 @@ const EMBEDDING: &str = "token_embd";
 pub(crate) struct Family {
     /// The GGUF's `general.architecture`.
     architecture: &'static str,
-    /// Those of Hugging Face that are converted to it and have these names; all have one prefix and
-    /// one path of blocks.
+    /// The values of Hugging Face's `model_type` that are converted to this architecture and have
+    /// these names. All have the same prefix and the same path of blocks.
     model_types: &'static [&'static str],
     /// The linear layers of a block.
     layers: &'static [BlockLayer],
@@ -38,39 +38,39 @@ pub(crate) struct Family {
     embedding: &'static str,
 }
 
-/// A linear layer of a block, in both worlds.
+/// A linear layer of a block, under both names.
 #[derive(Debug, PartialEq, Eq)]
 struct BlockLayer {
     /// Its Hugging Face path within the block.
     path: &'static str,
     /// Its name within the GGUF's block.
     tensor: &'static str,
-    /// How its rows lie.
+    /// The order of its rows.
     rows: RowRule,
 }
 
-/// What a linear layer is in a GGUF.
+/// A linear layer in a GGUF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GgufLayer {
     /// The tensor of its weight.
     pub(crate) tensor: String,
     /// The number of its block.
     pub(crate) block: usize,
-    /// How its rows lie.
+    /// The order of its rows.
     pub(crate) rows: RowRule,
 }
 
 impl Family {
-    /// The family of a GGUF whose `general.architecture` this is. Several classes of Hugging Face
-    /// may be converted to one architecture (BERT's): where the model_type is known,
-    /// [`of_model_type`](Self::of_model_type) says which is meant, and that its
-    /// [`architecture`](Self::architecture) is the file's has to be asked.
+    /// The family of a GGUF with this `general.architecture`. Several Hugging Face classes may be
+    /// converted to one architecture (BERT's). Where the model_type is known,
+    /// [`of_model_type`](Self::of_model_type) tells which is meant; the caller must then compare
+    /// its [`architecture`](Self::architecture) with the file's.
     #[must_use]
     pub(crate) fn of_architecture(name: &str) -> Option<&'static Self> {
         LISTED.iter().find(|of| of.architecture == name)
     }
 
-    /// Every architecture that is listed.
+    /// All listed architectures.
     #[must_use]
     pub(crate) fn architectures() -> Vec<&'static str> {
         let mut all: Vec<_> = LISTED.iter().map(|of| of.architecture).collect();
@@ -85,16 +85,16 @@ impl Family {
         listed.find(|of| of.model_types.contains(&model_type))
     }
 
-    /// What a GGUF's `general.architecture` says.
+    /// The family's `general.architecture` in a GGUF.
     #[must_use]
     pub(crate) const fn architecture(&self) -> &'static str {
         self.architecture
     }
 
-    /// The Hugging Face `model_type` whose class is meant where a GGUF is all that there is of the
-    /// model: modules are named as that class names them. A model of another class that is
-    /// converted to the same architecture (Mistral's to "llama") has the same names and is
-    /// computed alike as far as its linear layers go; but what was saved for it says this type.
+    /// The Hugging Face `model_type` that is assumed where a GGUF is all that there is of a model:
+    /// modules have the names of its class. A model of another class with the same architecture
+    /// (Mistral's is "llama") has the same names, and its linear layers are computed alike, but
+    /// what is saved for it says this type.
     #[must_use]
     pub(crate) const fn model_type(&self) -> &'static str {
         self.model_types[0]
@@ -106,8 +106,9 @@ impl Family {
         self.class().is_some_and(Architecture::is_conv1d)
     }
 
-    /// What a module of the Hugging Face model is in the GGUF; its name may have what a class with
-    /// a head puts before it, or a model of several parts before its text model, or nothing.
+    /// The GGUF's layer for a module of the Hugging Face model. The module's name may have the
+    /// prefix of a class with a head, or of a model with several parts before its text model, or
+    /// none.
     #[must_use]
     pub(crate) fn tensor_of(&self, module: &str) -> Option<GgufLayer> {
         let architecture = self.class()?;
@@ -129,15 +130,15 @@ impl Family {
         })
     }
 
-    /// The tensor of the output layer, where this module is one, and the model is not the embedding
-    /// once more.
+    /// The tensor of the output layer, if this module is one and the model does not use the
+    /// embedding in its place.
     #[must_use]
     pub(crate) fn output_of(&self, module: &str) -> Option<String> {
         let is_output = [HEAD, OUTPUT].contains(&module);
         is_output.then(|| format!("{OUTPUT}{WEIGHT}"))
     }
 
-    /// The Hugging Face module of a linear layer's tensor, as the class with a head calls it.
+    /// The Hugging Face module of a linear layer's tensor, as the class with a head names it.
     #[must_use]
     pub(crate) fn module_of(&self, tensor: &str) -> Option<String> {
         let met = match_start(BLOCK, tensor.strip_suffix(WEIGHT)?)?;
@@ -152,8 +153,8 @@ impl Family {
         Some(join(architecture.prefix(), &path))
     }
 
-    /// What keys that are a GGUF's names are in a checkpoint whose base class's paths have this
-    /// before them: a rule for each kind of layer, and for what else is multiplied with.
+    /// Rules that map a GGUF's names to those of a checkpoint whose base class's paths have this
+    /// prefix: one for each kind of layer, and for other weights that are multiplied with.
     #[must_use]
     pub(crate) fn map_rules_under(&self, prefix: &str) -> Vec<MapRule> {
         let blocks = self.class().map_or(&[][..], Architecture::blocks);
@@ -171,20 +172,20 @@ impl Family {
         in_blocks.chain(beside).collect()
     }
 
-    /// The class whose paths they are.
+    /// The listed architecture of the family's class.
     fn class(&self) -> Option<&'static Architecture> {
         Architecture::listed(self.model_type())
     }
 }
 
-/// Whether this is the name of a tensor in a GGUF's block, with its last part or without.
+/// Whether this is the name of a tensor in a GGUF's block, with or without its last part.
 #[must_use]
 pub(crate) fn is_gguf_name(name: &str) -> bool {
     let met = match_start(BLOCK, name);
     met.is_some_and(|met| is_number(met.stars[0]) && !met.rest.is_empty())
 }
 
-/// A block's number as a file writes it.
+/// A block's number as it is written in a name.
 fn block_number(part: &str) -> Option<usize> {
     let number = part.parse().ok()?;
     (is_number(part) && (part == "0" || !part.starts_with('0'))).then_some(number)

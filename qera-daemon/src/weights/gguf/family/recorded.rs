@@ -1,5 +1,5 @@
-//! The table against what llama.cpp's converter made of small checkpoints: the names and the order
-//! of the rows that `tests/gguf/names/test_rows.py` found and keeps in `rows.json`.
+//! Tests the table against what llama.cpp's converter made of small checkpoints: the names and row
+//! orders that `tests/gguf/names/test_rows.py` found and keeps in `rows.json`.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,12 @@ const ROWS: &str = include_str!(concat!(
     "/../tests/gguf/names/rows.json"
 ));
 
-/// A recorded layer.
+/// A layer as it was recorded.
 struct RecordedLayer<'r> {
     module: &'r str,
     tensor: &'r str,
     rows: usize,
-    /// For each stored row, which of the module's it is.
+    /// For each stored row, which row of the module it is.
     order: Vec<usize>,
 }
 
@@ -67,7 +67,7 @@ fn every_layer_has_the_tensor_and_the_rows_that_the_converter_gave_it() {
         for of in layers(record) {
             let (module, tensor) = (of.module, of.tensor);
             let said = format!("{checkpoint}: {module}");
-            // A class with a head saved it, or the base class.
+            // The checkpoint was saved by a class with a head, or by the base class.
             let rules =
                 [family.class().unwrap().prefix(), ""].map(|prefix| family.map_rules_under(prefix));
             let mut maps = rules.into_iter().map(|rules| NameMap::new(true, rules));

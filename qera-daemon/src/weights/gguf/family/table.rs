@@ -1,10 +1,10 @@
-//! The listed families: what a GGUF's architecture, its tensors of a block and their row orders
-//! are to the models of Hugging Face that are converted to it. Names are those of gguf's tensor
-//! map; which rows move is what llama.cpp's converter does with that class, and nothing else says
-//! it: its heirs of the Llama class keep or lose the order one by one.
+//! The listed families: how a GGUF's architecture, the tensors of a block and their row orders
+//! correspond to the Hugging Face models that are converted to it. Names are those of gguf's tensor
+//! map. Which rows move is decided by llama.cpp's converter for each class, and stated nowhere
+//! else: classes that inherit from Llama's keep or lose the order one by one.
 //!
-//! What is not listed is not guessed. Llama 4, Apertus, Granite, SmolLM3 and others, whose tensors
-//! have the names of Llama's, are architectures of their own.
+//! Nothing is guessed of other architectures. Llama 4, Apertus, Granite, SmolLM3 and others, whose
+//! tensors have the names of Llama's, are architectures of their own.
 
 use crate::weights::gguf::family::{BlockLayer, Family};
 use crate::weights::gguf::rows::{Heads, RowRule};
@@ -17,7 +17,7 @@ const fn layer(path: &'static str, tensor: &'static str, rows: RowRule) -> Block
     BlockLayer { path, tensor, rows }
 }
 
-/// Names of the Llama class, whichever way q and k lie.
+/// The names of the Llama class, with these row orders of q and k.
 const fn llama(query: RowRule, key: RowRule) -> [BlockLayer; 7] {
     [
         layer("self_attn.q_proj", "attn_q", query),
@@ -30,11 +30,11 @@ const fn llama(query: RowRule, key: RowRule) -> [BlockLayer; 7] {
     ]
 }
 
-/// Llama rotates neighbours.
+/// For Llama, which rotates neighbours.
 const IN_PAIRS: &[BlockLayer] = &llama(QUERY, KEY);
-/// Those that rotate halves, as Transformers does.
+/// For classes that rotate halves, as Transformers does.
 const IN_HALVES: &[BlockLayer] = &llama(AS_THEY_LIE, AS_THEY_LIE);
-/// Its attention is Llama's; experts are three-dimensional in a GGUF, and no layers there.
+/// Attention is Llama's; experts are three-dimensional in a GGUF, and are no layers there.
 const MIXTRAL: &[BlockLayer] = &[
     layer("self_attn.q_proj", "attn_q", QUERY),
     layer("self_attn.k_proj", "attn_k", KEY),
@@ -42,7 +42,7 @@ const MIXTRAL: &[BlockLayer] = &[
     layer("self_attn.o_proj", "attn_output", AS_THEY_LIE),
     layer("block_sparse_moe.gate", "ffn_gate_inp", AS_THEY_LIE),
 ];
-/// Fused q, k and v by groups of heads, which a GGUF takes apart.
+/// Fused q, k and v by groups of heads, which a GGUF separates.
 const QUERY_KEY_VALUE: &[BlockLayer] = &[
     layer(
         "self_attention.query_key_value",
@@ -82,8 +82,8 @@ const fn encoder(model_types: &'static [&'static str]) -> Family {
     }
 }
 
-/// All of them; of an architecture that is listed more than once the first is meant where nothing
-/// but the architecture is known.
+/// All listed families. Where only the architecture is known, and it is listed more than once, the
+/// first entry is meant.
 pub(super) const LISTED: &[Family] = &[
     Family {
         layers: IN_PAIRS,
@@ -106,7 +106,7 @@ pub(super) const LISTED: &[Family] = &[
     decoder("stablelm", &["stablelm"]),
     decoder("command-r", &["cohere"]),
     Family {
-        // q, k and v are one tensor, and so are gate and up: in both worlds, in one order.
+        // q, k and v are one tensor, and so are gate and up: in both worlds, and in the same order.
         layers: &[
             layer("self_attn.qkv_proj", "attn_qkv", AS_THEY_LIE),
             layer("self_attn.o_proj", "attn_output", AS_THEY_LIE),
