@@ -1,17 +1,17 @@
-//! Rows kept aside between two solve points, to score the corrections of the earlier ones: all of
-//! them are newer than what they judge (test-then-train).
+//! Rows kept aside between two solve points, to score the corrections of earlier ones. All of these
+//! rows are newer than the corrections that they judge (test-then-train).
 //!
-//! They are folded into R at once all the same: R is not what is scored, the corrections are, and
-//! those were solved before these rows came. So R does not depend on what is kept here, and nothing
-//! is put back later.
+//! They are nevertheless folded into R at once: what is scored are corrections, not R, and these
+//! were solved before the rows came. So R does not depend on what is kept here, and nothing has to
+//! be put back later.
 //!
-//! Scoring a row costs 2 m n flops a layer, which is more than accumulating it (m^2), and is held
-//! to [`SCORED_COST`] of that. So few rows are kept, and they are spread: [`BLOCK_ROWS`] of each
-//! block chosen, because rows of one text resemble each other, and the interval is over blocks, not
-//! rows. (Cluster sampling in two stages: the mean over a block's sampled rows is an unbiased
-//! estimate of the block's mean, by weight where rows have weights; Cochran, Sampling Techniques,
-//! 10, and [`sample`](crate::calibrate::sample).) Blocks are chosen by a fixed
-//! pseudo-random number drawn from their place in the stream.
+//! Scoring a row costs 2 m n flops for each layer, which is more than accumulating it (m^2); it is
+//! limited to [`SCORED_COST`] of that. So few rows are kept, and they are spread: [`BLOCK_ROWS`] of
+//! each chosen block, because rows of one text resemble each other, and the interval is over
+//! blocks, not rows. (This is cluster sampling in two stages: the mean over a block's sampled rows
+//! is an unbiased estimate of the block's mean, by weight where rows have weights; Cochran,
+//! Sampling Techniques, 10, and [`sample`](crate::calibrate::sample).) Blocks are chosen by a fixed
+//! pseudo-random number that is drawn from their place in the stream.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::row_room::{KeptSize, RowRoom};
@@ -21,16 +21,16 @@ use crate::host::kernels::stored::StoredRows;
 use crate::source::rows::Batch;
 use crate::weights::layers::Layer;
 
-/// Rows kept of a chosen block, spread over it.
+/// How many rows of a chosen block are kept, spread over it.
 const BLOCK_ROWS: usize = 8;
-/// Most of the rows that are scored.
+/// The largest share of the rows that is scored.
 const SHARE_MAX: f64 = 1.0 / 16.0;
-/// Most that scoring may cost, as a share of accumulating R.
+/// The largest cost of scoring, as a share of the cost of accumulating R.
 const SCORED_COST: f64 = 0.05;
-/// Draws are compared with a share of their range, in f64.
+/// The range of a draw, in f64; a share of it is a chance.
 const RANGE: f64 = 18_446_744_073_709_551_616.0;
 
-/// What the cost of scoring a layer depends on beside its input.
+/// What the cost of scoring a layer depends on, apart from its input.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScoredLayer {
     /// out_features.
@@ -40,7 +40,7 @@ pub(crate) struct ScoredLayer {
 }
 
 impl ScoredLayer {
-    /// Of this layer.
+    /// The sizes of this layer.
     #[must_use]
     pub(crate) const fn of(layer: &Layer) -> Self {
         Self {
@@ -50,12 +50,12 @@ impl ScoredLayer {
     }
 }
 
-/// The share of a site's rows that is scored: at most 1/16, and so few that two corrections of
-/// every layer are scored for a twentieth of what accumulating R costs.
+/// The share of a site's rows that is scored: at most 1/16, and small enough that scoring two
+/// corrections of every layer costs at most a twentieth of accumulating R.
 #[must_use]
 pub(crate) fn scored_share(in_features: usize, layers: impl Iterator<Item = ScoredLayer>) -> f64 {
     let m = in_features as f64;
-    // x E, then (x A) B of two corrections.
+    // The cost of x E, and then of (x A) B for two corrections.
     let cost = |layer: ScoredLayer| {
         let (n, k) = (layer.out_features as f64, layer.rank as f64);
         2.0 * m * n + 4.0 * k * (m + n)
@@ -64,7 +64,7 @@ pub(crate) fn scored_share(in_features: usize, layers: impl Iterator<Item = Scor
     (SCORED_COST * m * m / cost.max(1.0)).min(SHARE_MAX)
 }
 
-/// Rows kept of so many in blocks of this length, about, where there is room for them.
+/// About how many of these rows, in blocks of this length, are kept where there is room for them.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,
@@ -83,18 +83,18 @@ pub struct Aside {
     room: RowRoom,
     share: f64,
     blocks: Vec<Block>,
-    /// Rows offered since the last solve point.
+    /// Number of rows offered since the last solve point.
     offered: usize,
-    /// Blocks seen since the stream began.
+    /// Number of blocks seen since the stream began.
     seen: u64,
-    /// The next block began before the last solve point.
+    /// Whether the next block began before the last solve point.
     skip: bool,
-    /// Cuts the rows of a closed site, which the window is not shown, into blocks.
+    /// Cuts rows of a closed site into blocks, because the window does not see them.
     cutter: Window,
 }
 
 impl Aside {
-    /// Keeps nothing yet; `share` is `scored_share`, 0 where nothing will be scored.
+    /// An empty set; `share` is `scored_share`, 0 where nothing will be scored.
     #[must_use]
     pub const fn new(in_features: usize, share: f64) -> Self {
         Self {
@@ -116,15 +116,15 @@ impl Aside {
         self.drop_beyond();
     }
 
-    /// What cuts the rows of a closed site.
+    /// A cutter for the rows of a closed site.
     fn new_cutter(&self) -> Window {
         let mut cutter = Window::passing(self.in_features);
         cutter.keep_within(self.room);
         cutter
     }
 
-    /// Shows the rows of a batch of a closed site; `each` is shown every block as it is complete,
-    /// with its place in the stream.
+    /// Takes the rows of a batch of a closed site. `each` is called for every block that is
+    /// complete, with its place in the stream.
     pub(crate) fn follow(&mut self, batch: &Batch, mut each: impl FnMut(u64, StoredRows<'_>)) {
         let passing = self.new_cutter();
         let mut cutter = core::mem::replace(&mut self.cutter, passing);
@@ -135,19 +135,19 @@ impl Aside {
         self.cutter = cutter;
     }
 
-    /// Whether rows of a closed site wait to become part of the next block.
+    /// Whether rows of a closed site wait for the rest of their block.
     pub(crate) const fn waiting(&self) -> bool {
         self.cutter.waiting()
     }
 
-    /// The site was closed or re-opened: what waits is not waited for any more, and what is kept is
-    /// dropped.
+    /// Begins anew, because the site was closed or re-opened: rows that wait are given up, and kept
+    /// rows are dropped.
     pub(crate) fn begin_anew(&mut self, block_begun: bool) {
         self.cutter = self.new_cutter();
         drop(self.take(block_begun));
     }
 
-    /// Shows a complete block of consecutive rows.
+    /// Takes a complete block of consecutive rows.
     pub fn offer(&mut self, block: StoredRows<'_>) {
         let rows = block.rows();
         let number = self.seen;
@@ -157,7 +157,7 @@ impl Aside {
         }
         self.offered += rows;
         let kept = rows.min(BLOCK_ROWS);
-        // Chosen so that the rows kept are `share` of the rows offered, on average.
+        // With this chance the kept rows are on average `share` of the rows offered.
         let chance = self.share * rows as f64 / kept.max(1) as f64;
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;
@@ -166,10 +166,10 @@ impl Aside {
         self.drop_beyond();
     }
 
-    /// A solve point: hands out the blocks to be scored, and begins anew. `block_begun` says that
-    /// rows which came before this point wait to become part of the next block.
+    /// Hands out the blocks to be scored at a solve point, and begins anew. `block_begun` says that
+    /// rows from before this point wait for the rest of their block.
     pub fn take(&mut self, block_begun: bool) -> Vec<Block> {
-        // The draw keeps the share on average; this holds it.
+        // The draw keeps the share on average; this keeps it in any case.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -182,7 +182,7 @@ impl Aside {
         core::mem::take(&mut self.blocks)
     }
 
-    /// Every row kept, block by block, and those that wait.
+    /// Every kept row, block by block, and the rows that wait.
     pub(crate) fn all_rows(&self) -> impl Iterator<Item = StoredRows<'_>> {
         let kept = self.blocks.iter().map(Block::stored);
         kept.chain(self.cutter.all_rows())
@@ -203,7 +203,7 @@ impl Aside {
         }
     }
 
-    /// Continues from a record and its rows; `None` where they do not belong together.
+    /// Goes on from a record and its rows; `None` where the two do not belong together.
     #[must_use]
     pub(crate) fn restore(
         in_features: usize,
@@ -227,13 +227,13 @@ impl Aside {
         })
     }
 
-    /// Drops the blocks with the largest draws that there is no room for.
+    /// Drops the blocks with the largest draws for which there is no room.
     fn drop_beyond(&mut self) {
         let (room, m) = (self.room, self.in_features);
         self.drop_while(|kept| !room.aside_holds(m, kept));
     }
 
-    /// Drops the blocks with the largest draws while what is kept is too much.
+    /// Drops blocks, the largest draw first, while `too_much` holds.
     fn drop_while(&mut self, too_much: impl Fn(KeptSize) -> bool) {
         let sizes = self.blocks.iter().map(|block| KeptSize::of(block.stored()));
         let mut kept = sizes.fold(KeptSize::default(), KeptSize::with);
@@ -251,9 +251,9 @@ impl Aside {
 /// What a snapshot keeps of the rows aside, beside the rows themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct AsideRecord {
-    /// The blocks.
+    /// The record of the blocks.
     pub(crate) blocks: BlocksRecord,
-    /// Rows offered since the last solve point.
+    /// Number of rows offered since the last solve point.
     pub(crate) offered: usize,
     /// Whether the next block began before the last solve point.
     pub(crate) skip: bool,
@@ -306,7 +306,7 @@ mod tests {
         let step = values[M] - values[0];
         assert!((step - 16.0).abs() < 1e-6, "evenly spaced");
 
-        // The block that began before the solve point is not newer than the correction.
+        // A block that began before the solve point is not newer than the correction.
         let mut all = Aside::new(M, 1.0);
         all.take(true);
         all.offer(StoredRows::floats(&block(1, BLOCK_ROWS), M));
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(few.take(false).len(), 100 / BLOCK_ROWS);
     }
 
-    /// What is kept of a block has its mean by weight, of which one row may have most.
+    /// The kept rows of a block have its mean by weight, even if one row has most of the weight.
     #[test]
     fn rows_are_kept_by_weight() {
         let mut values = vec![1.0; 128 * M];

@@ -1,4 +1,4 @@
-//! Blocks of consecutive rows of one text, as they are kept and as they are saved.
+//! Blocks of consecutive rows of one text, as they are kept and saved.
 
 use qera_core::dtype::FloatDtype;
 use qera_core::pseudo_random::SplitMix64;
@@ -13,15 +13,15 @@ use crate::host::kernels::stored::{KeptRows, StoredRows};
 #[derive(Debug, Clone)]
 pub struct Block {
     pub(crate) kept: KeptRows,
-    /// A weight for each, where they came with weights.
+    /// The weight of each row, where rows came with weights.
     pub(crate) weights: Option<RowWeights>,
     pub(crate) in_features: usize,
-    /// Its place in the stream, which decides whether it stays.
+    /// The block's place in the stream, which decides whether it is kept.
     pub number: u64,
 }
 
 impl Block {
-    /// A copy of `count` of the rows, `at` saying which, as the block of this number.
+    /// A block with this number: a copy of `count` of the rows; `at` says which.
     #[must_use]
     pub(crate) fn of(
         rows: StoredRows<'_>,
@@ -48,51 +48,51 @@ impl Block {
         rows.weighted(self.weights.as_ref())
     }
 
-    /// How many.
+    /// The number of rows.
     #[must_use]
     pub(crate) fn rows(&self) -> usize {
         self.stored().rows()
     }
 
-    /// A fixed pseudo-random number.
+    /// The block's fixed pseudo-random number.
     pub(crate) const fn draw(&self) -> u64 {
         draw(self.number)
     }
 }
 
-/// What a snapshot keeps of a block beside its rows.
+/// What a snapshot keeps of a block, apart from its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BlockRecord {
-    /// Rows.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Place in the stream.
+    /// The block's place in the stream.
     pub(crate) number: u64,
-    /// Type that they are kept in.
+    /// The type in which the rows are kept.
     pub(crate) dtype: String,
-    /// Whether they have weights.
+    /// Whether the rows have weights.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) weighted: bool,
 }
 
-/// What a snapshot keeps of a window or of the rows kept aside, beside the rows themselves.
+/// What a snapshot keeps of a window or of rows kept aside, apart from the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BlocksRecord {
-    /// Each block.
+    /// One record for each block.
     pub(crate) blocks: Vec<BlockRecord>,
-    /// The smallest draw of a block that there was no room for.
+    /// The smallest draw among blocks for which there was no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) dropped: Option<u64>,
-    /// Blocks seen so far.
+    /// Number of blocks seen so far.
     pub(crate) seen: u64,
-    /// Rows that wait for more, where there are some.
+    /// The rows that wait for more, if there are any.
     pub(crate) pending: Option<PendingRecord>,
-    /// Batches that gave rows.
+    /// Number of batches that gave rows.
     pub(crate) batches: usize,
-    /// Whether any came as sequences.
+    /// Whether some of them came as sequences.
     pub(crate) sequences: bool,
 }
 
-/// The records of blocks.
+/// The records of these blocks.
 pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
     let record = |block: &Block| BlockRecord {
         rows: block.rows(),
@@ -103,27 +103,26 @@ pub(crate) fn records(blocks: &[Block]) -> Vec<BlockRecord> {
     blocks.iter().map(record).collect()
 }
 
-/// Saved rows, by the type that they are kept in.
+/// Saved rows, by the type in which they are kept.
 #[derive(Debug, Default)]
 pub(crate) struct SavedRows {
-    /// Little-endian bytes of the rows of each type, in the order of [`FloatDtype`]s as [`DTYPES`]
-    /// has them.
+    /// For each of [`DTYPES`], the little-endian bytes of the rows of that type.
     pub(crate) bytes: [PageVec<u8>; DTYPES.len()],
-    /// Weights of those that have some, of all types together.
+    /// The weights of rows that have some, of all types together.
     pub(crate) weights: Vec<f32>,
 }
 
 /// The types that rows are kept in.
 pub(crate) const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::Bf16];
 
-/// Cuts saved rows into what the records name.
+/// Takes rows from saved ones as records ask for them.
 pub(crate) struct SavedReader<'a> {
     in_features: usize,
     rest: [&'a [u8]; DTYPES.len()],
     weights: &'a [f32],
 }
 
-/// Rows that were saved, and their weights where they have some.
+/// Saved rows, with their weights where they have some.
 pub(crate) struct SavedBlock<'a> {
     numbers: StoredRows<'a>,
     weights: Option<RowWeights>,
@@ -145,8 +144,8 @@ impl<'a> SavedReader<'a> {
         }
     }
 
-    /// The next rows of a type; `None` where there are fewer, the type is not known, or weights are
-    /// missing or none that rows can have.
+    /// The next rows of a type. `None` where there are fewer, the type is unknown, or weights are
+    /// missing or impossible.
     fn take(&mut self, rows: usize, dtype: &str, weighted: bool) -> Option<SavedBlock<'a>> {
         let index = DTYPES.iter().position(|known| known.name() == dtype)?;
         let size = DTYPES[index].size_bytes();
@@ -167,7 +166,7 @@ impl<'a> SavedReader<'a> {
         })
     }
 
-    /// The blocks of these records.
+    /// The blocks of these records; `None` where the rows do not suffice.
     pub(crate) fn blocks(&mut self, records: &[BlockRecord]) -> Option<Vec<Block>> {
         let block = |record: &BlockRecord| {
             let saved = self.take(record.rows, &record.dtype, record.weighted)?;
@@ -181,7 +180,7 @@ impl<'a> SavedReader<'a> {
         records.iter().map(block).collect()
     }
 
-    /// The rows that waited.
+    /// The rows that wait.
     pub(crate) fn pending(&mut self, record: Option<&PendingRecord>) -> Option<Pending> {
         let mut pending = Pending::new(self.in_features);
         if let Some(record) = record {
@@ -191,20 +190,20 @@ impl<'a> SavedReader<'a> {
         Some(pending)
     }
 
-    /// Whether all was taken.
+    /// Whether everything was taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.iter().all(|rest| rest.is_empty()) && self.weights.is_empty()
     }
 }
 
-/// A fixed pseudo-random number for the block's number.
+/// A fixed pseudo-random number for a block's number.
 pub(crate) const fn draw(index: u64) -> u64 {
     SplitMix64::nth(index)
 }
 
 #[cfg(test)]
 impl SavedRows {
-    /// What is saved of these pieces.
+    /// What is saved of these rows.
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
         use crate::host::kernels::stored;
         let (mut all, mut weights) = <([Vec<u8>; DTYPES.len()], Vec<f32>)>::default();

@@ -1,10 +1,10 @@
-//! A closed site: all of its layers have converged, and its rows are folded in part or not at all
-//! (`--after-convergence`).
+//! Follows a closed site: all of its layers have converged, and only a part of its rows is folded,
+//! or none (`--after-convergence`).
 //!
-//! Every row is still shown to the rows kept aside, in the blocks that the window cuts; of these
-//! blocks a share is folded, chosen by a fixed pseudo-random number drawn from the block's place in
-//! the stream. So what is folded is whole texts, and a function of the order of the rows alone. The
-//! window takes part of what is folded only, because it has to be in R.
+//! Every row is still offered to the rows kept aside, in the blocks that the window cuts. A share
+//! of these blocks is folded, chosen by a fixed pseudo-random number that is drawn from the block's
+//! place in the stream. So whole texts are folded, and which ones depends on the order of the rows
+//! alone. The window sees only what is folded, because its rows must be in R.
 
 use qera_core::dtype::FloatDtype;
 
@@ -17,13 +17,13 @@ use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use crate::source::rows::Batch;
 
-/// Draws are compared with a share of their range, in f64.
+/// The range of a draw, in f64; a share of it is a chance.
 pub(crate) const RANGE: f64 = 18_446_744_073_709_551_616.0;
-/// Sets these draws apart from those that the rows kept aside are chosen by.
+/// Distinguishes these draws from those that choose the rows kept aside.
 pub(crate) const OTHER_DRAWS: u64 = 1 << 63;
 
 impl SiteStatistics {
-    /// Folds a share of a batch's blocks, and counts the other rows.
+    /// Folds a share of a batch's blocks, and counts the other rows as skipped.
     ///
     /// # Errors
     /// [`FoldError`].
@@ -36,9 +36,9 @@ impl SiteStatistics {
     ) -> Result<(), FoldError> {
         let m = self.in_features;
         self.note_weights(batch);
-        // Rows that wait to become a block are not folded so far.
+        // Rows that wait for the rest of their block are not folded so far.
         self.rows_skipped += batch.rows() as u64;
-        // The rows aside see every block here, and once.
+        // The rows aside must see every block here, and once.
         let mut aside = core::mem::replace(&mut self.aside, Aside::new(m, 0.0));
         let mut folded = Ok(());
         aside.follow(batch, |number, block| {
@@ -61,13 +61,13 @@ impl SiteStatistics {
         })
     }
 
-    /// The site is closed from here on, or open again.
+    /// Notes that the site is closed from now on, or open again.
     pub(crate) fn begin_folding_anew(&mut self, closed: bool) {
         self.aside.begin_anew(!closed && self.window.waiting());
     }
 }
 
-/// A block of a batch as a batch of its own.
+/// Makes a batch of a batch's block.
 fn own(batch: &Batch, block: StoredRows<'_>) -> Batch {
     let (bytes, dtype) = match block.numbers {
         StoredNumbers::Bytes(bytes, dtype) => (bytes.to_vec(), dtype),
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(statistics.rows_skipped, before.rows_skipped + 51_200);
     }
 
-    /// A decoding engine's tokens: 64 of them are a block, or none is.
+    /// A decoding engine writes single tokens: 64 of them make a block, or none does.
     #[test]
     fn single_tokens_are_joined() {
         let mut statistics = SiteStatistics::new(M, SecondMomentKind::Packed, 1.0);
@@ -175,18 +175,18 @@ mod tests {
         for _ in 0..10 {
             follow(&mut statistics, &shard(10, 1, 1.0), 1.0);
         }
-        // 64 are reached in the seventh shard; 36 wait.
+        // The seventh shard completes 64 rows; 36 wait.
         assert_eq!((statistics.rows, statistics.rows_skipped), (64, 36));
-        // What waits when the site is re-opened stays unfolded, and does not score what comes after
-        // it.
+        // Rows that wait when the site is re-opened stay unfolded, and do not score later
+        // corrections.
         statistics.begin_folding_anew(false);
         fold(&mut statistics, &shard(1, 64, 1.0));
         assert_eq!((statistics.rows, statistics.rows_skipped), (128, 36));
         assert_eq!(statistics.take_aside(false).len(), 1);
     }
 
-    /// Blocks that are folded bring their weights, and the state is one with weights as soon as
-    /// such rows came, folded or not.
+    /// Folded blocks bring their weights. The state is one with weights as soon as such rows came,
+    /// folded or not.
     #[test]
     fn what_is_folded_keeps_its_weights() {
         let weights: Vec<f32> = (0..256).map(|i| [0.5, 3.0][i % 2]).collect();

@@ -1,8 +1,8 @@
-//! An imatrix in the place of rows: which of its entries is which layer's, and what stands for R of
-//! a site by them.
+//! An imatrix in the place of rows: which entry belongs to which layer, and what then stands for R
+//! of a site.
 //!
-//! What llama.cpp sums up is x^2 of each channel of what a weight is multiplied with: sums over
-//! counts are E[x^2], the diagonal of R, and nothing else of R is known.
+//! llama.cpp sums x^2 for each channel of a weight's input. Sums over counts are E[x^2], the
+//! diagonal of R; nothing else of R is known.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::weights::Weights;
 use crate::weights::layers::Layer;
 use crate::weights::sites::{Site, Sites};
 
-/// What is multiplied by several weights has one E[x^2]: their entries agree as far as sums in f32
-/// do, and entries of different inputs do not.
+/// How closely the E[x^2] of weights that read the same input must agree. They agree as far as sums
+/// in f32 do; those of different inputs do not.
 const AGREE: f64 = 1e-2;
-/// Of the largest channel: less is nothing.
+/// A channel below this share of the largest one counts as zero.
 const NOTHING: f64 = 1e-9;
 
 /// What stands for the rows of a site, and for which of its layers.
@@ -25,29 +25,29 @@ const NOTHING: f64 = 1e-9;
 pub(crate) struct GivenSite {
     /// The site, with those of its layers that have an entry.
     pub(crate) site: Site,
-    /// E[x^2], and no row.
+    /// E[x^2], without rows.
     pub(crate) statistics: SiteStatistics,
 }
 
-/// What the files say of the sites.
+/// What the files say about the sites.
 #[derive(Debug)]
 pub(crate) struct GivenStatistics {
     /// The files.
     pub(crate) files: Vec<ImatrixRecord>,
-    /// By site; none where no layer of it has an entry.
+    /// For each site; `None` where no layer of it has an entry.
     pub(crate) sites: Vec<Option<GivenSite>>,
-    /// By layer: whether it has an entry that says something.
+    /// For each layer, whether it has an entry that says something.
     pub(crate) layers: Vec<bool>,
-    /// Files of the model without an entry of a selected layer.
+    /// Files that belong to the model but have no entry for a selected layer.
     pub(crate) idle: Vec<String>,
 }
 
 impl ImatrixFiles {
-    /// What they say of these sites.
+    /// Looks up what the files say about these sites.
     ///
     /// # Errors
-    /// [`Fatal::Imatrix`] for one of another model (no name fits, a width differs), and for layers
-    /// that read one input and have different entries.
+    /// [`Fatal::Imatrix`] for files of another model (no name fits, a width differs), and for
+    /// layers that read the same input and have different entries.
     pub(crate) fn statistics(
         &self,
         weights: &Weights,
@@ -85,7 +85,7 @@ impl ImatrixFiles {
     }
 }
 
-/// Entries beside the layers that they belong to.
+/// The entries, and the layers that they belong to.
 struct Matching<'a> {
     files: &'a ImatrixFiles,
     layers: &'a [Layer],
@@ -98,7 +98,7 @@ impl<'a> Matching<'a> {
         self.files.sum.entries.get(&self.tensors[layer])
     }
 
-    /// E[x^2] of a layer's input; none where nothing was counted.
+    /// E[x^2] of a layer's input; `None` where nothing was counted.
     fn mean_squares(&self, layer: usize) -> Option<Vec<f64>> {
         self.entry(layer)?.mean_squares(0)
     }
@@ -159,7 +159,7 @@ impl<'a> Matching<'a> {
     }
 }
 
-/// Two layers of one input whose entries differ.
+/// Two layers with the same input whose entries differ.
 struct Differing {
     first: usize,
     other: usize,
@@ -177,12 +177,12 @@ const fn whole(count: f64) -> u64 {
     count.round() as u64
 }
 
-/// Whether a mean square is above 0: of nothing but zeros no correction can be made.
+/// Whether some mean square is above 0; zeros alone give no correction.
 fn is_something(means: &[f64]) -> bool {
     means.iter().any(|mean| *mean > 0.0)
 }
 
-/// The first channel in which two inputs are not the same.
+/// The first channel in which two inputs differ.
 fn differ(a: &[f64], b: &[f64]) -> Option<usize> {
     let largest = a.iter().chain(b).fold(0.0_f64, |most, x| most.max(*x));
     let apart = |(a, b): (&f64, &f64)| (a - b).abs() > AGREE * a.max(*b) + NOTHING * largest;
@@ -190,7 +190,7 @@ fn differ(a: &[f64], b: &[f64]) -> Option<usize> {
 }
 
 impl GivenStatistics {
-    /// BLAKE3 over the files: what stands for rows is the same where it is.
+    /// BLAKE3 over the files; where it is equal, the same statistics stand for rows.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -206,7 +206,7 @@ impl GivenStatistics {
         self.layers.contains(&true)
     }
 
-    /// Why nothing can be solved from it alone.
+    /// The error that nothing can be solved from the imatrix alone.
     #[must_use]
     pub(crate) fn says_nothing(&self) -> Fatal {
         let files = self.files.iter().map(|of| of.file.as_str());

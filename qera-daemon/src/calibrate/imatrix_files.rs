@@ -1,4 +1,5 @@
-//! The files of `--imatrix`: read once, added up, and remembered by their names and widths.
+//! The files of `--imatrix`. They are read once and added up; their names and widths are
+//! remembered.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,14 @@ use crate::settings::imatrix::ImatrixSettings;
 use crate::weights::Weights;
 use crate::weights::layers::{Layer, tensor_of};
 
-/// Counts of a .dat that were added to those of another layout.
+/// The unit of counts of a .dat that were added to those of the other layout.
 const ESTIMATED: &str = "chunks, estimated in tokens";
 
-/// The files, as they were given.
+/// The imatrix files, as they were given.
 #[derive(Debug)]
 pub(crate) struct ImatrixFiles {
     pub(super) files: Vec<ImatrixFile>,
-    /// All of them.
+    /// The sum of all files.
     pub(super) sum: Imatrix,
 }
 
@@ -28,31 +29,31 @@ pub(crate) struct ImatrixFiles {
 pub(super) struct ImatrixFile {
     pub(super) path: PathBuf,
     pub(super) record: ImatrixRecord,
-    /// By name of the weight, for messages that name the file.
+    /// The shape of each weight's entry, for messages that name the file.
     shapes: BTreeMap<String, EntryShape>,
 }
 
-/// A file, as manifests and events have it.
+/// A file as manifests and events describe it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ImatrixRecord {
     /// The path as it was given.
     pub(crate) file: String,
     /// BLAKE3 of its bytes.
     pub(crate) digest: String,
-    /// Its entries.
+    /// The number of its entries.
     pub(crate) entries: usize,
-    /// What it says it was made of.
+    /// The datasets that it was made from, as it says itself.
     pub(crate) datasets: Vec<String>,
-    /// Chunks of text, and tokens of each; 0 where it does not say.
+    /// The number of chunks of text; 0 where the file does not say.
     pub(crate) chunks: u64,
     /// Tokens of a chunk; 0 where it does not say.
     pub(crate) chunk_size: u64,
-    /// What its counts are of: `tokens`, or `chunks` in the legacy form; where both were added,
+    /// The unit of its counts: `tokens`, or `chunks` in the legacy form. Where both were added,
     /// what chunks were taken for.
     pub(crate) counts: &'static str,
 }
 
-/// What a file has of one weight.
+/// The shape of a file's entry for a weight.
 #[derive(Debug)]
 struct EntryShape {
     matrices: usize,
@@ -69,7 +70,7 @@ impl EntryShape {
 }
 
 impl ImatrixRecord {
-    /// Whether its counts were estimated to be added to those of another file.
+    /// Whether its counts had to be estimated so that they add up with those of another file.
     #[must_use]
     pub(crate) fn is_estimated(&self) -> bool {
         self.counts == ESTIMATED
@@ -80,8 +81,8 @@ impl ImatrixFiles {
     /// Reads the files and adds them up; `None` where none was given.
     ///
     /// # Errors
-    /// [`Fatal::Imatrix`] naming the file that is none, comes twice, or does not add to those
-    /// before it.
+    /// [`Fatal::Imatrix`] naming a file that is no imatrix, comes twice, or cannot be added to
+    /// those before it.
     pub(crate) fn open(settings: &ImatrixSettings) -> Result<Option<Self>, Fatal> {
         let mut opened: Option<Self> = None;
         for path in &settings.files {
@@ -115,7 +116,7 @@ impl ImatrixFiles {
         Ok(())
     }
 
-    /// What is a .dat's among others is said to be an estimate.
+    /// Marks counts of a .dat that were added to others as estimates.
     fn mark_estimates(&mut self) {
         if self.sum.unit != CountUnit::RowsInPart {
             return;
@@ -128,10 +129,10 @@ impl ImatrixFiles {
         }
     }
 
-    /// Whether each can be of the model, whatever of it is selected.
+    /// Checks that each file can belong to the model, whichever layers are selected.
     ///
     /// # Errors
-    /// [`Fatal::Imatrix`] for one that has no name of the model's.
+    /// [`Fatal::Imatrix`] for a file that has no name of the model.
     pub(crate) fn check_names(&self, weights: &Weights) -> Result<(), Fatal> {
         let modules = || weights.modules();
         for file in &self.files {
@@ -158,7 +159,8 @@ impl ImatrixFiles {
         Ok(())
     }
 
-    /// The name of a layer's weight here: that of GGUF, or, of a model that is not listed, its own.
+    /// The name of a layer's weight in an imatrix: that of GGUF, or the layer's own where the model
+    /// is not listed.
     pub(super) fn tensor_of(&self, weights: &Weights, module: &str) -> String {
         let listed = weights.family().and_then(|of| of.tensor_of(module));
         let listed = listed.map(|of| of.tensor);
@@ -178,7 +180,7 @@ struct OpenedFile {
 }
 
 impl OpenedFile {
-    /// Nothing but its header is read of a file that is none, however large.
+    /// Opens a file. If it is no imatrix, only its header is read, however large it is.
     fn open(path: &Path) -> Result<Self, Fatal> {
         if disk::exists(path) && !disk::is_file(path) {
             let reason = "is no file: an imatrix is a file, and no folder, pipe or device";
@@ -207,7 +209,8 @@ impl OpenedFile {
 }
 
 impl ImatrixFile {
-    /// Whether it has an entry of any of these layers, each of which is as wide as its own.
+    /// Whether the file has an entry for any of these layers. Each entry must be as wide as its
+    /// layer.
     pub(super) fn fits(&self, layers: &[Layer], tensors: &[String]) -> Result<bool, Fatal> {
         let mut fits = false;
         for (layer, tensor) in layers.iter().zip(tensors) {
@@ -238,7 +241,7 @@ impl ImatrixFile {
     }
 }
 
-/// As a manifest says it.
+/// The unit's name in a manifest.
 const fn counts_of(unit: CountUnit) -> &'static str {
     match unit {
         CountUnit::Rows => "tokens",
@@ -247,7 +250,7 @@ const fn counts_of(unit: CountUnit) -> &'static str {
     }
 }
 
-/// An imatrix that cannot serve.
+/// The error for an imatrix that cannot be used.
 pub(super) fn refuse(path: &Path, reason: String) -> Fatal {
     Fatal::Imatrix {
         path: path.to_path_buf(),

@@ -1,8 +1,8 @@
-//! Statistics of each site's input: everything a solve may need (`site`), a window of held-out rows
-//! (`window`), rows kept aside to score corrections older than they are (`aside`), both in
-//! `blocks`, the rows of a block that are scored (`sample`), what becomes of the rows
-//! of a site that has converged (`follow`), rows that came as sums (`summed`) and what these lack
-//! for a solve (`sum_gaps`).
+//! The statistics of each site's input. `site` has everything that a solve may need. `window` holds
+//! rows out, and `aside` keeps rows to score corrections that are older than they are; both consist
+//! of `blocks`. `sample` chooses the rows of a block that are scored. `follow` treats the rows of a
+//! site that has converged. `summed` folds rows that came as sums, and `sum_gaps` says what these
+//! lack for a solve.
 
 pub(crate) mod aside;
 pub(crate) mod blocks;

@@ -1,4 +1,4 @@
-//! Rows of small shards or short sequences that wait for more to make a block.
+//! Rows of small shards or short sequences that wait until there are enough for a block.
 
 use qera_core::dtype::FloatDtype;
 
@@ -6,8 +6,8 @@ use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use serde::{Deserialize, Serialize};
 
-/// The rows, in the form in which they came; rows of several types are joined as f32, and rows
-/// without weights get weight 1 beside others with weights.
+/// Rows that wait, in the form in which they came. Rows of several types are joined as f32, and
+/// beside rows with weights others get weight 1.
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
     in_features: usize,
@@ -21,12 +21,12 @@ enum PendingNumbers {
     Bytes(Vec<u8>, FloatDtype),
 }
 
-/// What a snapshot keeps of rows that wait, beside the rows.
+/// What a snapshot keeps of rows that wait, apart from the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PendingRecord {
-    /// How many.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Type that they are kept in.
+    /// The type in which they are kept.
     pub(crate) dtype: String,
     /// Whether they have weights.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
@@ -34,7 +34,7 @@ pub(crate) struct PendingRecord {
 }
 
 impl Pending {
-    /// None.
+    /// No rows.
     pub(crate) const fn new(in_features: usize) -> Self {
         Self {
             in_features,
@@ -61,7 +61,7 @@ impl Pending {
         rows.weighted(self.weights.as_ref())
     }
 
-    /// What a snapshot keeps beside the rows.
+    /// What a snapshot keeps, apart from the rows; `None` where no row waits.
     pub(crate) fn record(&self) -> Option<PendingRecord> {
         let rows = self.stored();
         (!self.is_empty()).then(|| PendingRecord {

@@ -1,35 +1,36 @@
-//! How many rows of a site are held out (`window`) and kept aside (`aside`): so many that those of
-//! all sites take no more than `--window-memory`, however many shards come.
+//! How many rows a site may hold out (`window`) and keep aside (`aside`), so that the rows of all
+//! sites together take no more than `--window-memory`, however many shards come.
 //!
-//! The memory is shared out by the widths of the sites alone: each may keep as many rows of a type
-//! as every other. So what a site keeps is a function of its rows and of the sites there are, and
-//! not of who came first. Rows stay in the type in which they come, and those of two bytes a number
-//! are twice as many. Of a site's room 64 parts of 85 are for blocks held out, 13 for those kept
-//! aside, and 4 for rows that wait to make a block, of an open site and of a closed one.
+//! The memory is divided by the sites' widths alone: every site may keep as many rows of a type as
+//! every other. So what a site keeps is a function of its rows and of the set of sites, and not of
+//! who came first. Rows stay in the type in which they come, so that of a type with two bytes a
+//! number twice as many are kept. Of a site's room 64 parts of 85 are for blocks held out, 13 for
+//! rows kept aside, and twice 4 for rows that wait to make a block: once for an open site and once
+//! for a closed one.
 
 use crate::host::kernels::stored::StoredRows;
 use crate::weights::sites::Sites;
 
-/// Most rows held out of a site, whatever room there is.
+/// The most rows that a site holds out, whatever room there is.
 const WINDOW_ROWS: usize = 4096;
-/// Most rows kept aside.
+/// The most rows that are kept aside.
 const ASIDE_ROWS: usize = 4096;
-/// Longest block, as a share of the rows held out: after a drop more than three quarters of the
-/// window are left, which is four blocks.
+/// The window holds at least this many of the longest blocks. After one is dropped more than three
+/// quarters of the window are left, which is four blocks.
 const BLOCKS_MIN: usize = 4;
-/// 2-D shards with fewer rows are joined, ...
+/// 2-D shards with fewer rows than this are joined, ...
 const BLOCK_ROWS_MIN: usize = 256;
-/// ... and sequences with fewer.
+/// ... and sequences with fewer rows than this.
 const SEQUENCE_ROWS_MIN: usize = 64;
-/// Of so many parts of a site's room ...
+/// A site's room is divided into this many parts, ...
 const PARTS: u64 = 85;
-/// ... these are for the blocks held out, ...
+/// ... of which these are for blocks held out, ...
 const WINDOW_PARTS: u64 = 64;
-/// ... for those kept aside, ...
+/// ... these for rows kept aside, ...
 const ASIDE_PARTS: u64 = 13;
-/// ... and, twice, for rows that wait.
+/// ... and, twice, these for rows that wait.
 const WAITING_PARTS: u64 = 4;
-/// Bytes for each channel that every site has: 64 rows of f32, of which 12 make a block.
+/// Bytes for each channel that every site gets at least: 64 rows of f32, of which 12 make a block.
 const LEAST_BYTES: u64 = 256;
 
 /// The room of every site, in bytes for each channel of its input.
@@ -38,26 +39,26 @@ pub(crate) struct RowRoom {
     channel_bytes: u64,
 }
 
-/// The blocks that batches of one size are cut into.
+/// The size of the blocks that batches of one size are cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BlockSize {
-    /// Rows of a block.
+    /// The number of rows in a block.
     pub(crate) rows: usize,
-    /// Rows that wait to become part of one.
+    /// The number of rows that wait to become part of one.
     pub(crate) waiting: usize,
 }
 
-/// Rows that are kept.
+/// The size of rows that are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct KeptSize {
-    /// Rows.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Their bytes.
+    /// The number of their bytes.
     pub(crate) bytes: usize,
 }
 
 impl KeptSize {
-    /// Of these rows.
+    /// The size of these rows.
     #[must_use]
     pub(crate) fn of(rows: StoredRows<'_>) -> Self {
         let row_bytes = rows.in_features * rows.dtype().size_bytes();
@@ -67,7 +68,7 @@ impl KeptSize {
         }
     }
 
-    /// With others.
+    /// The size together with others.
     #[must_use]
     pub(crate) const fn with(self, other: Self) -> Self {
         Self {
@@ -76,7 +77,7 @@ impl KeptSize {
         }
     }
 
-    /// Without some of them.
+    /// The size without some of the rows.
     #[must_use]
     pub(crate) const fn without(self, other: Self) -> Self {
         Self {
@@ -87,12 +88,12 @@ impl KeptSize {
 }
 
 impl RowRoom {
-    /// As much as is ever used.
+    /// The largest room that is ever used.
     pub(crate) const WHOLE: Self = Self {
         channel_bytes: u64::MAX,
     };
 
-    /// The room of sites of these widths in so much memory.
+    /// The room that sites of these widths have in this much memory.
     #[must_use]
     pub(crate) fn of(memory: u64, widths: impl Iterator<Item = usize>) -> Self {
         let channels = widths.fold(0_u64, |sum, width| sum.saturating_add(width as u64));
@@ -101,31 +102,31 @@ impl RowRoom {
         }
     }
 
-    /// That of these sites.
+    /// The room of these sites.
     #[must_use]
     pub(crate) fn of_sites(memory: u64, sites: &Sites) -> Self {
         Self::of(memory, sites.sites.iter().map(|site| site.in_features))
     }
 
-    /// Rows of so many bytes a number that these parts hold.
+    /// How many rows, at this many bytes a number, fit into these parts.
     fn rows(self, parts: u64, number_bytes: usize) -> usize {
         let bytes = u128::from(self.channel_bytes) * u128::from(parts) / u128::from(PARTS);
         usize::try_from(bytes).unwrap_or(usize::MAX) / number_bytes.max(1)
     }
 
-    /// Rows of a type that are held out, at most.
+    /// The most rows of a type that are held out.
     #[must_use]
     pub(crate) fn window_rows(self, number_bytes: usize) -> usize {
         self.rows(WINDOW_PARTS, number_bytes).min(WINDOW_ROWS)
     }
 
-    /// Rows of a type that are kept aside, at most.
+    /// The most rows of a type that are kept aside.
     #[must_use]
     pub(crate) fn aside_rows(self, number_bytes: usize) -> usize {
         self.rows(ASIDE_PARTS, number_bytes).min(ASIDE_ROWS)
     }
 
-    /// Batches with fewer rows of a type are joined; they are fewer while they wait.
+    /// Batches with fewer rows than this are joined.
     #[must_use]
     pub(crate) fn joined_rows(self, number_bytes: usize, are_sequences: bool) -> usize {
         let least = if are_sequences {
@@ -142,7 +143,7 @@ impl RowRoom {
         (self.window_rows(number_bytes) / BLOCKS_MIN).max(1)
     }
 
-    /// The blocks that batches with so many rows, in so many sequences, are cut into.
+    /// How batches with this many rows, in this many sequences, are cut into blocks.
     #[must_use]
     pub(crate) fn block_size(
         self,
@@ -165,14 +166,14 @@ impl RowRoom {
         }
     }
 
-    /// Whether a window of this width holds so much.
+    /// Whether a window of this width has room for this much.
     #[must_use]
     pub(crate) fn window_holds(self, in_features: usize, kept: KeptSize) -> bool {
         let bytes = self.rows(WINDOW_PARTS, 1).saturating_mul(in_features);
         kept.rows <= WINDOW_ROWS && kept.bytes <= bytes
     }
 
-    /// Whether so much may be kept aside.
+    /// Whether the rows aside have room for this much.
     #[must_use]
     pub(crate) fn aside_holds(self, in_features: usize, kept: KeptSize) -> bool {
         let bytes = self.rows(ASIDE_PARTS, 1).saturating_mul(in_features);
@@ -186,7 +187,8 @@ mod tests {
 
     const WIDTHS: [usize; 4] = [576, 576, 576, 1536];
 
-    /// Whatever the type: what all sites keep fits, and each keeps as many rows as every other.
+    /// Whatever the types, what all sites keep fits the memory, and each keeps as many rows as
+    /// every other.
     #[test]
     fn all_sites_together_fit() {
         for memory in [1 << 20, 3 << 22, 1 << 24, 1 << 26] {
@@ -205,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Where there is room enough nothing is smaller than without a bound.
+    /// Where there is room enough, nothing is smaller than without a bound.
     #[test]
     fn much_room_is_as_good_as_all_of_it() {
         let room = RowRoom::of(1 << 30, core::iter::repeat_n(576, 120).chain([0]));
@@ -223,7 +225,7 @@ mod tests {
         );
     }
 
-    /// Every site has blocks to judge by, however many sites there are.
+    /// Every site has blocks to be judged by, however many sites there are.
     #[test]
     fn there_is_a_least() {
         let room = RowRoom::of(1, core::iter::repeat_n(1 << 20, 1 << 12));

@@ -24,13 +24,13 @@ use crate::source::rows::Batch;
 /// Rows whose numbers are widened at a time.
 const WIDENED_ROWS: usize = 16;
 
-/// Lengths that do not fit, which admission rules out: a defect if it is ever seen.
+/// Rows whose lengths do not fit, which admission rules out. This would be a defect.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
-    /// Rows that are no whole number of rows.
+    /// The numbers are no whole number of rows.
     #[error("{0}")]
     Shape(#[from] ShapeError),
-    /// Statistics of another width.
+    /// The statistics have another width.
     #[error("{0}")]
     Statistic(#[from] StatisticError),
 }
@@ -40,31 +40,31 @@ pub enum FoldError {
 pub struct SiteStatistics {
     /// Width of a row.
     pub(crate) in_features: usize,
-    /// What stands for R, the mean over `rows` by their weights.
+    /// What stands for R: the mean over `rows`, by their weights.
     pub(crate) second_moment: SecondMoment,
-    /// Mean of |x| per channel.
+    /// The mean of |x| for each channel.
     pub mean_abs: Vec<f64>,
-    /// Maximum over batches of the batch's mean of |x|.
+    /// For each channel, the maximum over batches of the batch's mean of |x|.
     pub batch_max: Vec<f64>,
     /// Held-out rows.
     pub(crate) window: Window,
     /// Rows newer than the last solve point.
     pub(crate) aside: Aside,
-    /// Rows folded.
+    /// Number of rows folded.
     pub rows: u64,
-    /// Rows that were not, because every layer had converged.
+    /// Number of rows left out, because every layer had converged.
     pub(crate) rows_skipped: u64,
-    /// Sum of the weights of the rows folded: their number where no row came with a weight.
+    /// Sum of the weights of the folded rows; their number where no row came with a weight.
     pub(crate) weight: f64,
     /// Sum of the squares of these weights; `None` where no row came with a weight.
     pub(crate) weight_squares: Option<f64>,
-    /// What of them came as sums.
+    /// The part that came as sums.
     pub(crate) summed: SummedPart,
 }
 
 impl SiteStatistics {
-    /// Nothing seen yet. `kind` says how much of R is gathered, `scored_share` how many rows are
-    /// kept aside (`aside::scored_share`).
+    /// Statistics of no row. `kind` says how much of R is gathered, and `scored_share` how many
+    /// rows are kept aside (`aside::scored_share`).
     #[must_use]
     pub(crate) fn new(in_features: usize, kind: SecondMomentKind, scored_share: f64) -> Self {
         Self {
@@ -82,7 +82,8 @@ impl SiteStatistics {
         }
     }
 
-    /// By somebody else's word: E[x^2] of so many rows, none of which is here.
+    /// Statistics from an E[x^2] that the user gave, over this many rows. None of these rows is
+    /// here.
     #[must_use]
     pub(crate) fn given(mean_squares: Vec<f64>, rows: u64) -> Self {
         let in_features = mean_squares.len();
@@ -94,14 +95,14 @@ impl SiteStatistics {
         }
     }
 
-    /// Nothing seen yet; the whole of R is gathered and nothing is kept aside.
+    /// Statistics of no row. The whole of R will be gathered, and nothing kept aside.
     #[must_use]
     pub fn whole(in_features: usize) -> Self {
         Self::new(in_features, SecondMomentKind::Packed, 0.0)
     }
 
-    /// Statistics gathered elsewhere: R over so many rows, upper triangle by rows, and no row of
-    /// them.
+    /// Statistics that were gathered elsewhere: R over this many rows, upper triangle by rows,
+    /// without any row.
     #[must_use]
     pub fn from_autocorrelation(r: Vec<f64>, in_features: usize, rows: u64) -> Self {
         let mut channels = ChannelMoments::new(in_features);
@@ -123,19 +124,19 @@ impl SiteStatistics {
         self.aside.keep_within(room);
     }
 
-    /// The places in the stream of the blocks held out.
+    /// The places in the stream of the blocks that are held out.
     #[must_use]
     pub fn held_out_blocks(&self) -> Vec<u64> {
         self.window.blocks().iter().map(|b| b.number).collect()
     }
 
-    /// Rows that came, folded or not.
+    /// The number of rows that came, folded or not.
     #[must_use]
     pub(crate) const fn rows_seen(&self) -> u64 {
         self.rows + self.rows_skipped
     }
 
-    /// The rows folded, and what they weigh.
+    /// The number of rows folded, and their weight.
     #[must_use]
     pub(crate) const fn extent(&self) -> Extent {
         Extent {
@@ -145,7 +146,7 @@ impl SiteStatistics {
         }
     }
 
-    /// Rows with weights came, so that weights are counted from here on.
+    /// Notes that rows with weights came, so that weights are counted from now on.
     pub(crate) fn note_weights(&mut self, batch: &Batch) {
         if batch.weights.is_some() {
             self.weight_squares.get_or_insert(self.rows as f64);
@@ -165,7 +166,7 @@ impl SiteStatistics {
     ) -> Result<(), FoldError> {
         self.note_weights(batch);
         let (rows, seen) = (batch.stored(), self.extent());
-        // First, because they say which channels f32 products are not enough for.
+        // This comes first, because it shows which channels need more than f32 products.
         self.weight = self.fold_channels(batch)?;
         self.second_moment.fold(compute, rows, &seen, scratch)?;
         let aside = &mut self.aside;
@@ -175,8 +176,8 @@ impl SiteStatistics {
         Ok(())
     }
 
-    /// The statistics of single channels: rows are widened a few at a time, so that they stay in
-    /// cache. Returns the weight of all rows.
+    /// Folds the statistics of single channels. Rows are widened a few at a time, so that they stay
+    /// in the cache. Returns the weight of all rows.
     fn fold_channels(&mut self, batch: &Batch) -> Result<f64, FoldError> {
         let (m, stored, weight) = (self.in_features, batch.stored(), self.weight);
         let channels = self.second_moment.channels_mut();
@@ -206,7 +207,7 @@ impl SiteStatistics {
         Ok(batch_max.weight())
     }
 
-    /// E[x^2] per channel, whether the whole of R is gathered or not.
+    /// E[x^2] of each channel, whether the whole of R is gathered or not.
     #[must_use]
     pub(crate) fn mean_squares(&self) -> Vec<f64> {
         self.second_moment.mean_squares(self.weight)
@@ -218,7 +219,7 @@ impl SiteStatistics {
         self.second_moment.diagonal(self.weight)
     }
 
-    /// How far the diagonal elements of R may be off, absolutely; none where R is not gathered.
+    /// The absolute uncertainty of each of R's diagonal elements; empty where R is not gathered.
     #[must_use]
     pub(crate) fn diagonal_errors(&self) -> Vec<f64> {
         match &self.second_moment {
@@ -297,7 +298,7 @@ mod tests {
         sum / weight
     }
 
-    /// A shard with weights, one without, and one whose weights are 1e20 times smaller.
+    /// Three shards: one with weights, one without, and one whose weights are 1e20 times smaller.
     fn shards() -> [Batch; 3] {
         let rows = [8 * SEQUENCE, 2 * SEQUENCE, 16 * SEQUENCE];
         [
@@ -320,7 +321,7 @@ mod tests {
                     for (j, r_ij) in (i..M).zip(r.row(i)) {
                         let expected = mean(shards, |x| x[i] * x[j]);
                         let scale = (square * mean(shards, |x| x[j] * x[j])).sqrt();
-                        // Channel 3 is massive: in f64.
+                        // Channel 3 is massive, so that its products are in f64.
                         let most = if i == 3 || j == 3 { 1e-14 } else { ENTRY_ERROR };
                         let error = (r_ij - expected).abs() / scale;
                         assert!(error <= most, "{} {i} {j}: {error:e}", kernel.name());
@@ -337,7 +338,7 @@ mod tests {
         }
     }
 
-    /// The maximum over batches is over their means by weight.
+    /// The maximum over batches is taken over their means by weight.
     #[test]
     fn the_mean_of_a_batch_is_by_weight() {
         let rows = 2 * SEQUENCE;
@@ -376,7 +377,7 @@ mod tests {
                 assert!((same.extent().effective_rows() - rows as f64).abs() < 1e-6);
             }
         }
-        // Of rows that differ by 1e80 in weight only the heavy ones count.
+        // Where weights differ by 1e80, only the heavy rows count.
         let extremes: Vec<f32> = (0..rows).map(|i| [1e-40_f32, 1e38][i % 2]).collect();
         let shard = batch(rows, 0.0, Some(&extremes));
         let found = folded(Kernel::best(), core::slice::from_ref(&shard));
@@ -420,8 +421,8 @@ mod tests {
         );
     }
 
-    /// Blocks have the weights of their rows, joined with rows without weights too, and after a
-    /// restart.
+    /// Blocks have the weights of their rows, also when joined with rows without weights, and after
+    /// a restart.
     #[test]
     fn kept_rows_keep_their_weights() {
         let short = |weights: Option<&[f32]>| Batch {
@@ -470,7 +471,7 @@ mod tests {
         let aside = kept(&mut copy);
         assert!(!aside.is_empty() && aside.iter().all(Option::is_some));
         assert_eq!(aside, kept(&mut statistics));
-        // Weights that are missing, or that no row has, are damage.
+        // Weights that are missing, or that no row can have, are damage.
         let mut short = SavedRows::of(statistics.window.all_rows());
         short.weights.pop();
         assert!(Window::restore(M, &statistics.window.record(), &short).is_none());

@@ -1,14 +1,14 @@
-//! What statistics lack where rows came as sums over them, and a solve needs.
+//! What a solve needs and statistics lack, because rows came as sums.
 
 use qera_core::reconstruct::Method;
 
 use crate::calibrate::site::SiteStatistics;
 use crate::settings::solve::{Shrinkage, SolveSettings};
 
-/// Why a site cannot be solved so: what its sums came without.
+/// Why a site cannot be solved with these settings: its sums came without something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SumGap {
-    /// No mean of |x| over all rows.
+    /// There is no mean of |x| over all rows.
     #[error(
         "{rows} of its rows came as sums without ::abs_sum, which --method {method} is made of: choose another method, or gather anew"
     )]
@@ -18,7 +18,7 @@ pub(crate) enum SumGap {
         /// The method.
         method: Method,
     },
-    /// No maximum over all batches.
+    /// There is no maximum over all batches.
     #[error(
         "{rows} of its rows came as sums without ::batch_max_mean_abs, which --method {method} is made of: choose another method, or gather anew"
     )]
@@ -28,7 +28,7 @@ pub(crate) enum SumGap {
         /// The method.
         method: Method,
     },
-    /// Nothing to choose the shrinkage on.
+    /// There are no rows to choose the shrinkage by.
     #[error(
         "all {rows} rows came as sums, and --shrinkage auto is chosen on held-out rows: record some blocks as rows beside the sums, or give --shrinkage a number"
     )]
@@ -36,7 +36,7 @@ pub(crate) enum SumGap {
         /// Rows.
         rows: u64,
     },
-    /// Nothing to measure the error on.
+    /// There are no rows to measure the error on.
     #[error(
         "all {rows} rows came as sums, and the error of a --method {method} correction is measured on rows: record some blocks as rows beside the sums"
     )]
@@ -49,7 +49,7 @@ pub(crate) enum SumGap {
 }
 
 impl SiteStatistics {
-    /// What a solve with these settings needs and the sums came without.
+    /// What a solve with these settings needs and the sums lack; `None` where nothing is missing.
     pub(crate) fn sum_gap(&self, settings: &SolveSettings) -> Option<SumGap> {
         let method = settings.method;
         let of = &self.summed;
@@ -74,7 +74,7 @@ impl SiteStatistics {
         }
     }
 
-    /// Whether all that came are sums, so that no held-out error can be told.
+    /// Whether only sums came, so that there can be no held-out error.
     pub(crate) fn has_sums_alone(&self) -> bool {
         let has_rows = || self.window.all_rows().any(|piece| piece.rows() > 0);
         !self.summed.is_none() && !has_rows()

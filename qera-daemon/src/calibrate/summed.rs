@@ -1,9 +1,9 @@
-//! Rows of a site that came as sums over them: folded into R, the moments of single channels and,
-//! where the sums have them, into mean |x| and the maximum of batch means. No row of them is there,
-//! so the window and the rows kept aside have none.
+//! Folds rows that came as sums: into R, into the moments of single channels and, where the sums
+//! have them, into mean |x| and the maximum of batch means. The rows themselves are not there, so
+//! that the window and the rows kept aside get none.
 //!
-//! A sum counts once, whole: of a closed site (`follow`) it is folded or left out by the draw that
-//! its place in the stream has.
+//! A sum counts once and whole: for a closed site (`follow`) it is folded or left out by the draw
+//! for its place in the stream.
 
 use qera_core::statistics::StatisticError;
 
@@ -14,7 +14,7 @@ use crate::host::second_moment::packed::Trace;
 use crate::source::sums::SummedRows;
 
 impl SiteStatistics {
-    /// Folds a sum over rows in.
+    /// Folds a sum over rows into the statistics.
     ///
     /// # Errors
     /// [`FoldError`].
@@ -27,7 +27,7 @@ impl SiteStatistics {
         self.second_moment.fold_sum(sum.xtx(), &sum.extent, &seen)?;
         if let Some(sums) = &sum.abs_sum {
             check_width(self.in_features, sums)?;
-            // Those without count as nothing: `without_abs_sum` says that the mean is none.
+            // Sums without |x| add nothing; `without_abs_sum` then says that there is no mean.
             for (mean, sum) in self.mean_abs.iter_mut().zip(sums) {
                 *mean = (seen.weight * *mean + sum) / all.weight;
             }
@@ -49,7 +49,7 @@ impl SiteStatistics {
         Ok(())
     }
 
-    /// Folds a sum of a closed site by this chance, or counts its rows as left out.
+    /// Folds a sum of a closed site with this chance; otherwise counts its rows as left out.
     ///
     /// # Errors
     /// [`FoldError`].
@@ -66,8 +66,8 @@ impl SiteStatistics {
 }
 
 impl SiteStatistics {
-    /// What is known of a trace under R: that massive channels are in R in f64 is true of rows, and
-    /// of sums in f64.
+    /// A trace under R, by what is known of R: massive channels are exact to f64 where they came as
+    /// rows, or as sums in f64.
     pub(crate) fn as_known(&self, trace: Trace) -> Trace {
         if self.summed.weight_in_f32 > 0.0 {
             return Trace {
@@ -97,7 +97,7 @@ mod tests {
 
     const M: usize = 2;
 
-    /// Of so many rows (x, 2 x), of which half have the other sign.
+    /// A sum over this many rows (x, 2 x), half of which are negated.
     fn sum(rows: u64, x: f64) -> SummedRows {
         let square = rows as f64 * x * x;
         let xtx = [square, 2.0 * square, 4.0 * square];
@@ -136,7 +136,7 @@ mod tests {
         assert!(new(SecondMomentKind::Packed).fold_sum(&narrow).is_err());
     }
 
-    /// Beside rows of another mean E[x^2] stays that of all, and weights are counted.
+    /// Beside rows with another mean, E[x^2] is that of all rows, and weights are counted.
     #[test]
     fn moments_of_both_are_those_of_all() {
         let mut statistics = new(SecondMomentKind::Packed);
@@ -162,7 +162,8 @@ mod tests {
         assert_eq!(statistics.summed.without_batch_max, 6);
     }
 
-    /// A closed site folds whole sums, about as many as its share says, and counts the others.
+    /// A closed site folds whole sums, about as many as its share says, and counts the others as
+    /// left out.
     #[test]
     fn a_closed_site_folds_a_share_of_the_sums() {
         let mut statistics = new(SecondMomentKind::Packed);
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(statistics.rows / 8, folded + 1);
     }
 
-    /// Massive channels of f32 sums are known no better than the others.
+    /// Massive channels of f32 sums are known no better than the other channels.
     #[test]
     fn what_came_in_f32_is_not_known_in_f64() {
         let trace = Trace {

@@ -1,20 +1,20 @@
-//! A bounded, evenly spread sample of whole blocks of rows, kept so that a correction can be judged
-//! on rows that it was not solved from (design: shrinkage is chosen on held-out blocks).
+//! The window: a bounded, evenly spread sample of whole blocks of rows. They are kept to judge a
+//! correction on rows that it was not solved from (docs/design/evidence.md).
 //!
-//! A block is one sequence of a [batch, seq, in] shard, else a 2-D shard of at least 256 rows.
+//! A block is one sequence of a [batch, seq, in] shard, or a 2-D shard of at least 256 rows.
 //! Smaller shards are joined, and so are sequences of fewer than 64 rows (a decoding engine writes
-//! one token at a time, and a token is no block); a lone 2-D shard is cut into quarters, and what
-//! is longer than 1,024 rows is cut, so that a full window always has at least four blocks. All of
-//! these are smaller where the room for rows is ([`RowRoom`]). Rows of one text resemble each
-//! other, so only whole blocks are held out.
+//! one token at a time, and a token is no block). A lone 2-D shard is cut into quarters, and
+//! whatever is longer than 1,024 rows is cut, so that a full window always has at least four
+//! blocks. All of these sizes are smaller where the room for rows is ([`RowRoom`]). Rows of one
+//! text resemble each other, so that only whole blocks are held out.
 //!
 //! The rows in the window are in R as well; a solve that must not know them takes their X^T X out
-//! again, so dropping a block costs nothing. Each block draws a fixed pseudo-random number from its
-//! place in the stream, and where there is no room the block with the largest one is dropped: an
-//! even sample that no period of the stream can hide from, and a function of the order of the rows
-//! alone. A block with a larger number than one that was dropped is not kept, be there room for it
-//! or not: so the blocks kept are those with the smallest numbers of all that came, and as many as
-//! there is room for now, whatever room there was before.
+//! again. So dropping a block costs nothing. Each block draws a fixed pseudo-random number from its
+//! place in the stream, and where there is no room the block with the largest number is dropped.
+//! This gives an even sample from which no period of the stream can hide, and which is a function
+//! of the order of the rows alone. A block with a larger number than one that was dropped is not
+//! kept, even if there is room for it. So the kept blocks are those with the smallest numbers of
+//! all that came, as many as there is room for now, whatever room there was before.
 
 use crate::calibrate::blocks::{Block, BlocksRecord, SavedReader, SavedRows, draw, records};
 use crate::calibrate::pending::Pending;
@@ -31,14 +31,14 @@ pub(crate) struct Window {
     /// Whether blocks are kept.
     keeps: bool,
     blocks: Vec<Block>,
-    /// What the blocks take.
+    /// The size of the kept blocks.
     kept: KeptSize,
-    /// The smallest draw of a block that there was no room for.
+    /// The smallest draw among blocks for which there was no room.
     dropped: Option<u64>,
     seen: u64,
     /// Rows of small shards or sequences that wait for more.
     pending: Pending,
-    /// Batches that gave rows.
+    /// Number of batches that gave rows.
     batches: usize,
     sequences: bool,
 }
@@ -61,7 +61,7 @@ impl Window {
         }
     }
 
-    /// One that keeps no block and only cuts what it is offered.
+    /// A window that keeps no block, and only cuts what it is offered.
     pub(crate) const fn passing(in_features: usize) -> Self {
         let mut window = Self::new(in_features);
         window.keeps = false;
@@ -74,12 +74,12 @@ impl Window {
         self.drop_beyond();
     }
 
-    /// Goes on with rows that waited when they were saved.
+    /// Goes on with rows that waited when the window was saved.
     pub(crate) fn wait_with(&mut self, pending: Pending) {
         self.pending = pending;
     }
 
-    /// Offers the rows of a batch; `each` is shown every block as it is complete, whether the
+    /// Takes the rows of a batch. `each` is called for every block that is complete, whether the
     /// window keeps it or not.
     pub(crate) fn offer(&mut self, batch: &Batch, mut each: impl FnMut(StoredRows<'_>)) {
         self.batches += usize::from(!batch.bytes.is_empty());
@@ -100,9 +100,9 @@ impl Window {
         self.batches == 1 && !self.sequences && self.blocks.len() < 4
     }
 
-    /// Says that no more will come: what a lone 2-D shard gave is cut into quarters where it is
-    /// fewer blocks. Their numbers are not those of the stream: should more come all the same, it
-    /// is cut otherwise.
+    /// Notes that no more rows will come: the rows of a lone 2-D shard are cut into quarters where
+    /// there would be fewer blocks. These blocks have numbers outside of the stream's; should more
+    /// rows come after all, the shard is cut differently.
     pub(crate) fn finish(&mut self) {
         if self.unfinished() {
             let mut all = Pending::new(self.in_features);
@@ -117,13 +117,13 @@ impl Window {
         }
     }
 
-    /// The number of the first block of which no row has come.
+    /// The number of the first block of which no row has come yet.
     #[must_use]
     pub(crate) fn next_whole_block(&self) -> u64 {
         self.seen + u64::from(self.waiting())
     }
 
-    /// Whether rows wait for more to make a block.
+    /// Whether rows wait until there are enough for a block.
     #[must_use]
     pub(crate) const fn waiting(&self) -> bool {
         !self.pending.is_empty()
@@ -142,7 +142,7 @@ impl Window {
         }
     }
 
-    /// The window that gave this record and these rows; `None` where they do not belong together.
+    /// The window with this record and these rows; `None` where the two do not belong together.
     #[must_use]
     pub(crate) fn restore(
         in_features: usize,
@@ -169,13 +169,13 @@ impl Window {
         })
     }
 
-    /// Every row held, those that wait for more included, in pieces.
+    /// Every row that is held, including those that wait, in pieces.
     pub(crate) fn all_rows(&self) -> impl Iterator<Item = StoredRows<'_>> {
         let waiting = core::iter::once(self.pending.stored());
         self.blocks.iter().map(Block::stored).chain(waiting)
     }
 
-    /// Takes consecutive rows as a block, or keeps them waiting until there are `least`.
+    /// Takes consecutive rows as a block, or lets them wait until there are `least`.
     fn join(&mut self, own: StoredRows<'_>, least: usize, each: &mut impl FnMut(StoredRows<'_>)) {
         let rows = own.rows();
         let pieces = |of: &Self, rows: StoredRows<'_>| {
@@ -228,7 +228,7 @@ impl Window {
         self.drop_beyond();
     }
 
-    /// Drops the blocks with the largest draws that there is no room for.
+    /// Drops the blocks with the largest draws for which there is no room.
     fn drop_beyond(&mut self) {
         while !self.room.window_holds(self.in_features, self.kept) {
             let last = (0..self.blocks.len()).max_by_key(|&i| self.blocks[i].draw());
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(lengths(&decoding), [64; 2], "32 rows wait");
     }
 
-    /// A W~ that was rounded on a lone shard has seen all of it, however it is cut later.
+    /// A W~ that was rounded on a lone shard has seen all of that shard, however it is cut later.
     #[test]
     fn blocks_that_no_row_came_of_are_known() {
         let mut window = Window::new(2);
@@ -356,7 +356,7 @@ mod tests {
         }
     }
 
-    /// The blocks are those that a window of this size would have kept from the first row on,
+    /// The kept blocks are those that a window of this size would have kept from the first row on,
     /// whatever room there was before, and whatever was saved in between.
     #[test]
     fn less_room_later_is_less_room_from_the_start() {
@@ -372,7 +372,7 @@ mod tests {
         small.keep_within(room(1400));
         let (mut large, mut shrinking) = (Window::new(2), Window::new(2));
         for (step, (rows, sequences)) in sizes.into_iter().cycle().take(60).enumerate() {
-            // Blocks that are cut alike.
+            // Only blocks that are cut alike are compared.
             for window in [&mut small, &mut large, &mut shrinking] {
                 window.offer(&shard(rows.min(340), sequences), |_| ());
             }
@@ -389,7 +389,7 @@ mod tests {
         assert!(small.blocks().len() >= 4 && small.kept.rows <= 1400);
     }
 
-    /// A small window has blocks enough, of whatever the rows come in.
+    /// A small window has enough blocks, in whatever form the rows come.
     #[test]
     fn a_small_window_has_four_blocks() {
         for rows in [48, 100, 1000] {
@@ -406,7 +406,7 @@ mod tests {
         }
     }
 
-    /// Every second shard is ten times larger: the sample has of both.
+    /// Every second shard is ten times larger, and the sample has blocks of both kinds.
     #[test]
     fn a_period_of_the_stream_does_not_hide() {
         let mut window = Window::new(1);

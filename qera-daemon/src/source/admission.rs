@@ -1,4 +1,4 @@
-//! Whether what a shard claims fits this checkpoint, decided on its header before a row is read.
+//! Decides by a shard's header, before a row is read, whether its content fits this checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -27,13 +27,14 @@ use crate::weights::sites::{Sites, is_row_parallel};
 pub(crate) struct Entry {
     /// Module path.
     pub(crate) key: String,
-    /// Site that it feeds.
+    /// The site that the tensor feeds.
     pub(crate) site: usize,
     /// Element type.
     pub(crate) dtype: FloatDtype,
-    /// Sequences of a [batch, seq, in_features] tensor, `None` for [rows, in_features].
+    /// The number of sequences in a [batch, seq, in_features] tensor; `None` for [rows,
+    /// in_features].
     pub(crate) sequences: Option<usize>,
-    /// Rows, padding included.
+    /// The number of rows, padding included.
     pub(crate) rows: usize,
     /// Width of a row.
     pub(crate) in_features: usize,
@@ -44,7 +45,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Bytes in the file, with the mask or the weights: what is held of it until it is folded.
+    /// Bytes in the file, with the mask or the weights. They are held until the rows are folded.
     #[must_use]
     pub(crate) const fn stored_bytes(&self) -> u64 {
         let of_row = if self.is_weighted() {
@@ -62,50 +63,50 @@ impl Entry {
     }
 }
 
-/// A shard whose header fits.
+/// A shard whose header fits the run.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     /// The file.
     pub(crate) path: PathBuf,
     /// Its name.
     pub(crate) name: String,
-    /// What will be read.
+    /// The tensors that will be read.
     pub(crate) entries: Vec<Entry>,
-    /// Which sums over rows will be read.
+    /// The sums over rows that will be read.
     pub(crate) sums: Vec<SumEntry>,
-    /// Where among them the first is that feeds a site.
+    /// For each site, the index of its first tensor among `entries`.
     by_site: BTreeMap<usize, usize>,
-    /// Keys of known modules that are not selected.
+    /// Number of keys of known modules that are not selected.
     pub(crate) ignored_keys: usize,
-    /// What `qera.source` says: whether the rows come from the full-precision model.
+    /// Whether the rows come from the full-precision model, as `qera.source` says.
     pub(crate) full_precision: Option<bool>,
     pub(crate) identity: Identity,
 }
 
 impl Admitted {
-    /// The entry that feeds a site; of several, the first counts.
+    /// The tensor that feeds a site; of several the first counts.
     #[must_use]
     pub(crate) fn entry_of(&self, site: usize) -> Option<&Entry> {
         self.entries.get(*self.by_site.get(&site)?)
     }
 
-    /// The sum over rows of a site; of several, the first counts.
+    /// The sum over rows for a site; of several the first counts.
     #[must_use]
     pub(crate) fn sum_of(&self, site: usize) -> Option<&SumEntry> {
         self.sums.iter().find(|sum| sum.site == site)
     }
 
-    /// The sites that it feeds.
+    /// The sites that the shard feeds.
     pub(crate) fn sites(&self) -> impl Iterator<Item = usize> {
         let rows = self.entries.iter().map(|entry| entry.site);
         rows.chain(self.sums.iter().map(|sum| sum.site))
     }
 }
 
-/// What a header is held against.
+/// What headers are compared with.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission<'a> {
-    /// The model; without one, every module is known and has the width that its first shard gave
+    /// The model. Without one, every module is known and has the width that its first shard gave
     /// it.
     pub(crate) weights: Option<&'a Weights>,
     /// Which modules are selected or known to be excluded.
@@ -114,13 +115,13 @@ pub(crate) struct Admission<'a> {
     pub(crate) sites: &'a Sites,
     /// What is known of the recorded model.
     pub(crate) recording: &'a Recording,
-    /// Whether that cannot be changed any more.
+    /// Whether what is known of the recorded model is fixed.
     pub(crate) fixed: bool,
-    /// What sums have to hold.
+    /// The method, which decides what sums must contain.
     pub(crate) method: Method,
 }
 
-/// The declared groups that each module is in.
+/// The declared groups that each module belongs to.
 struct Mates<'a>(BTreeMap<&'a str, Vec<&'a BTreeSet<String>>>);
 
 impl<'a> Mates<'a> {
@@ -135,21 +136,21 @@ impl<'a> Mates<'a> {
     }
 }
 
-/// Where the rows of a tensor go.
+/// Where a tensor's rows go.
 enum Destination {
     Sites(BTreeSet<usize>),
     /// A known module that is not corrected.
     Nowhere,
 }
 
-/// What a key feeds, and whether its own layer is selected.
+/// The sites that a key feeds, and whether its own layer is selected.
 struct RoutedKey {
     destination: Destination,
     is_selected: bool,
 }
 
 impl RoutedKey {
-    /// Adds what is read for each site; returns how many keys are of no use.
+    /// Adds an entry for each site; returns the number of keys that are of no use.
     fn take<T>(
         self,
         to: &mut Vec<T>,
@@ -162,7 +163,8 @@ impl RoutedKey {
         for site in sites {
             match entry(site) {
                 Ok(entry) => to.push(entry),
-                // A member that is not selected may help, and does no harm when it cannot.
+                // A layer that is not selected may help by its rows, and does no harm where it
+                // cannot.
                 Err(_) if !self.is_selected => ignored += 1,
                 Err(reason) => return Err(reason),
             }
@@ -171,7 +173,7 @@ impl RoutedKey {
     }
 }
 
-/// What a header has for the sites.
+/// The entries of a header for the sites.
 #[derive(Default)]
 struct FoundEntries {
     entries: Vec<Entry>,
@@ -191,7 +193,7 @@ impl Admission<'_> {
         })
     }
 
-    /// As [`admit`](Self::admit), without the shard's name.
+    /// As [`admit`](Self::admit), but the error does not name the shard.
     pub(crate) fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
         self.check_model(header)?;
         let by_key: BTreeMap<&str, &Claim> = header
@@ -227,7 +229,7 @@ impl Admission<'_> {
             ignored_keys,
         } = found;
         let full_precision = full_precision(header)?;
-        // Of several entries the first stays.
+        // Of several entries for a site the first counts.
         let by_site = entries.iter().enumerate().rev();
         Ok(Admitted {
             by_site: by_site.map(|(at, entry)| (entry.site, at)).collect(),
@@ -241,7 +243,7 @@ impl Admission<'_> {
         })
     }
 
-    /// What a key feeds.
+    /// The sites that a key feeds.
     fn routed(&self, key: &str, tp_size: u64, groups: &Mates<'_>) -> Result<RoutedKey, Reason> {
         let module = self.recording.name(key);
         let destination = self.destination(key, &module, groups)?;
@@ -258,7 +260,7 @@ impl Admission<'_> {
         })
     }
 
-    /// Whether the shard is of this model, and of what is known of it.
+    /// Checks that the shard belongs to this model, and agrees with what is known of it.
     fn check_model(&self, header: &ShardHeader) -> Result<(), Reason> {
         if let Some(found) = model(header)
             && let Some(weights) = self.weights
@@ -282,13 +284,13 @@ impl Admission<'_> {
         }
     }
 
-    /// Whether a linear layer is named after it was fixed which ones there are.
+    /// Whether this is a linear layer that was not named before the list was fixed.
     fn is_late(&self, module: &str) -> bool {
         let why = self.weights.and_then(|w| w.why_passed_over(module));
         why == Some(Why::NotLinear)
     }
 
-    /// Whether the linear layers that the shard lists are those that were fixed.
+    /// Checks that the linear layers that the shard lists are among those that were fixed.
     fn check_linears(&self, header: &ShardHeader) -> Result<(), Reason> {
         for of in linears(header)? {
             let module = self.recording.name(&of.name);
@@ -335,9 +337,8 @@ impl Admission<'_> {
         }
     }
 
-    /// The sites that a key feeds: its own, and those of modules that the shard says read the same
-    /// input. That is one site, unless it was not yet known that they do when the sites were
-    /// grouped.
+    /// The sites that a key feeds: its own, and those of modules that, as the shard says, read the
+    /// same input. That is a single site, unless this was not known yet when sites were formed.
     fn sites_of(&self, module: &str, groups: &Mates<'_>) -> BTreeSet<usize> {
         let own = self.site_of(module);
         let width = |site: usize| self.sites.sites[site].in_features;
@@ -349,8 +350,8 @@ impl Admission<'_> {
         own.into_iter().chain(mates).collect()
     }
 
-    /// The site that a module's input feeds. The module is one of the model with the site's width:
-    /// a name alone does not make rows.
+    /// The site that a module's input feeds. The module must be one of the model and have the
+    /// site's width; a name alone does not make rows.
     fn site_of(&self, module: &str) -> Option<usize> {
         let site = self.sites.of(module)?;
         let Some(weights) = self.weights else {
@@ -360,7 +361,7 @@ impl Admission<'_> {
         (width == self.sites.sites[site].in_features).then_some(site)
     }
 
-    /// A module that exists but feeds no selected layer.
+    /// Whether a module exists but feeds no selected layer.
     fn is_known(&self, key: &str, module: &str) -> bool {
         self.selection.excludes(key)
             || self.selection.excludes(module)

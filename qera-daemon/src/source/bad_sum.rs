@@ -1,70 +1,70 @@
-//! Why a sum over rows is refused, with the shard that it is in.
+//! Why a shard is refused for one of its sums over rows.
 
 use crate::source::sum_names::{XTX, XTX_ROWS, XTX_WEIGHT};
 
-/// A sum that is none, or not enough for the method.
+/// A sum that is invalid, or not enough for the method.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum BadSum {
-    /// A part of a sum without the sum.
+    /// A part of a sum is there without the sum.
     #[error(
         "tensor '{key}' belongs to no sum of the shard: KEY{XTX} and KEY{XTX_ROWS} are what a sum is"
     )]
     Alone {
-        /// Tensor.
+        /// The tensor.
         key: String,
     },
-    /// Nobody says of how many rows it is.
+    /// The number of its rows is missing.
     #[error("sum '{key}{XTX}' has no '{key}{XTX_ROWS}', an I64 that says of how many rows it is")]
     Uncounted {
         /// Module.
         key: String,
     },
-    /// A part of another type or shape.
+    /// A part has another type or shape.
     #[error("tensor '{key}' is {found}; {expected} expected")]
     Form {
-        /// Tensor.
+        /// The tensor.
         key: String,
-        /// Type and shape in the header.
+        /// The type and shape in the header.
         found: String,
-        /// Type and shape that are read.
+        /// The type and shape that are read.
         expected: String,
     },
-    /// No number of rows.
+    /// The number of rows is impossible.
     #[error("'{key}{XTX_ROWS}' is {rows}: a sum is of 1 to 2^40 rows")]
     Count {
         /// Module.
         key: String,
-        /// What stands there.
+        /// The number in the shard.
         rows: i64,
     },
-    /// Weights that no rows have.
+    /// No rows can have such weights.
     #[error(
         "'{key}{XTX_WEIGHT}' has the sum {sum:?} and the sum of squares {squares:?}: no weights of {rows} rows have these"
     )]
     Weights {
         /// Module.
         key: String,
-        /// Sum of the weights.
+        /// The sum of the weights.
         sum: f64,
-        /// Sum of their squares.
+        /// The sum of their squares.
         squares: f64,
-        /// Rows.
+        /// The number of rows.
         rows: u64,
     },
-    /// An entry that is not finite.
+    /// An entry is not finite.
     #[error("sum '{key}{XTX}': entry ({row}, {column}) is {value:?}")]
     NotFinite {
         /// Module.
         key: String,
-        /// Row of the triangle.
+        /// The entry's row in the triangle.
         row: usize,
-        /// Column, at least the row.
+        /// The entry's column; at least the row.
         column: usize,
-        /// The entry.
+        /// The entry's value.
         value: f64,
     },
-    /// A sum of squares that is negative, or of larger numbers than rows may have.
+    /// A sum of squares is negative, or larger than rows of the largest numbers could have.
     #[error(
         "sum '{key}{XTX}': the sum of squares of channel {channel} is {value:?}; 0 to {most:?} expected"
     )]
@@ -73,12 +73,12 @@ pub(crate) enum BadSum {
         key: String,
         /// Channel.
         channel: usize,
-        /// What stands on the diagonal.
+        /// The diagonal element.
         value: f64,
-        /// What rows of the largest numbers that are read would have.
+        /// The sum of squares that rows of the largest numbers would have.
         most: f64,
     },
-    /// A matrix that is no sum of x^T x, though each of its entries could be.
+    /// The matrix is no sum of x^T x, although each single entry could be one.
     #[error(
         "sum '{key}{XTX}' is no sum of x^T x: with the squares of its channels scaled to 1 it has the eigenvalue {value:.3e}, where none is below 0"
     )]
@@ -88,60 +88,60 @@ pub(crate) enum BadSum {
         /// The eigenvalue.
         value: f64,
     },
-    /// An entry that no rows with these squares have.
+    /// No rows with these sums of squares have such an entry.
     #[error(
         "sum '{key}{XTX}': entry ({row}, {column}) is {value:?}, and by the sums of squares of both channels at most {most:?}"
     )]
     Product {
         /// Module.
         key: String,
-        /// Row of the triangle.
+        /// The entry's row in the triangle.
         row: usize,
-        /// Column, at least the row.
+        /// The entry's column; at least the row.
         column: usize,
-        /// The entry.
+        /// The entry's value.
         value: f64,
         /// The square root of the product of both diagonal entries.
         most: f64,
     },
-    /// A statistic of a channel that the others do not allow.
+    /// A channel's statistic contradicts the other sums.
     #[error(
         "'{key}': {value:?} for channel {channel}; by the other sums {least:?} to {most:?} expected"
     )]
     Channel {
-        /// Tensor.
+        /// The tensor.
         key: String,
         /// Channel.
         channel: usize,
-        /// What stands there.
+        /// The value in the shard.
         value: f64,
-        /// Least that it can be.
+        /// The least possible value.
         least: f64,
-        /// Most that it can be.
+        /// The largest possible value.
         most: f64,
     },
-    /// Two layers of one site with different sums.
+    /// Two layers of a site have different sums.
     #[error(
         "sums '{first}{XTX}' and '{second}{XTX}' share one input but differ in {what}; if they read different inputs, list them apart in qera.shares"
     )]
     Differ {
-        /// First module.
+        /// The first module.
         first: String,
-        /// Second module.
+        /// The second module.
         second: String,
-        /// Which part, and where.
+        /// Which part differs, and where.
         what: String,
     },
-    /// What the method needs is not there.
+    /// The sum lacks what the method needs.
     #[error(
         "sum '{key}{XTX}' comes without '{key}{missing}', which --method {method} is made of: let the shards have it, or choose another method"
     )]
     Missing {
         /// Module.
         key: String,
-        /// What follows its name in that of the missing tensor.
+        /// The ending of the missing tensor's name.
         missing: &'static str,
-        /// Name of the method.
+        /// The method's name.
         method: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! What a shard has beside a tensor: the mask or weights of its rows, the parts of a sum.
+//! The tensors beside a tensor in a shard: the mask or weights of its rows, and the parts of a sum.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,19 @@ use crate::source::shard::{MASK, WEIGHT, owns_nothing};
 use crate::source::sum_names::XTX;
 use crate::source::tensor_role::{TensorRole, is_part_of_sum, role_of};
 
-/// What says which rows of a tensor count, and how much; the byte of the file where it starts.
+/// Which rows of a tensor count, and how much. The number is the byte of the file at which the mask
+/// or the weights start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counting {
-    /// Every row, with weight 1.
+    /// Every row counts, with weight 1.
     EveryRow,
-    /// A mask, a byte a row.
+    /// A mask with a byte for each row.
     Mask(u64),
-    /// Weights, an f32 a row.
+    /// Weights with an f32 for each row.
     Weights(u64),
 }
 
-/// Whether what says something of another tensor has that beside it.
+/// Checks that a mask, weights or a part of a sum has its tensor in the shard.
 pub(crate) fn check_beside(
     claim: &Claim,
     owner: &str,
@@ -40,7 +41,7 @@ pub(crate) fn check_beside(
     Ok(())
 }
 
-/// Refuses a mask, or weights, whose tensor of rows is not in the shard.
+/// The refusal of a mask, or of weights, without its rows.
 fn alone(claim: &Claim) -> Reason {
     let key = claim.key.clone();
     if owns_nothing(&key) {
@@ -52,14 +53,14 @@ fn alone(claim: &Claim) -> Reason {
     }
 }
 
-/// What a shard has beside a tensor.
+/// The tensors beside a tensor of rows.
 pub(crate) struct Beside<'a> {
     mask: Option<&'a Claim>,
     weights: Option<&'a Claim>,
 }
 
 impl<'a> Beside<'a> {
-    /// Of the rows with this key.
+    /// The tensors beside the rows with this key.
     pub(crate) fn of(key: &str, by_key: &BTreeMap<&str, &'a Claim>) -> Self {
         let beside = |suffix| by_key.get(format!("{key}{suffix}").as_str()).copied();
         Self {
@@ -70,7 +71,7 @@ impl<'a> Beside<'a> {
 }
 
 impl Beside<'_> {
-    /// Which of the tensor's rows count.
+    /// Which rows of the tensor count, and how much.
     pub(crate) fn counting(&self, of: &Claim) -> Result<Counting, Reason> {
         let expected = &of.shape[..of.shape.len() - 1];
         let wrong_dtype = |claim: &Claim, expected| Reason::WrongDtype {

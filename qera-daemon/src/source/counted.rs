@@ -1,4 +1,4 @@
-//! Which rows of a tensor count, and how much: what the mask or the weights beside it say.
+//! Which rows of a tensor count, and how much, as read from its mask or weights.
 
 use crate::disk::open_file::OpenFile;
 use crate::host::kernels::row_weights::RowWeights;
@@ -10,17 +10,17 @@ use crate::source::shard::{MASK, WEIGHT};
 /// Which rows count, and how much.
 #[derive(Default)]
 pub(crate) struct Counted {
-    /// 0 for a row that does not; `None` where every row does.
+    /// 0 for each row that does not count; `None` where every row does.
     pub(crate) mask: Option<Vec<u8>>,
-    /// Of those that count; `None` where each has weight 1.
+    /// The weights of the rows that count; `None` where each has weight 1.
     pub(crate) weights: Option<RowWeights>,
 }
 
 impl Counted {
-    /// Reads what stands beside a tensor.
+    /// Reads the mask or the weights of a tensor.
     ///
     /// # Errors
-    /// [`Reason`] where it cannot be read, or says what no mask and no weight can be.
+    /// [`Reason`] where they cannot be read, or hold a value that no mask or weight can have.
     pub(crate) fn read(file: &OpenFile, entry: &Entry) -> Result<Self, Reason> {
         let fetch = |start, length| {
             let mut bytes = vec![0; length];
@@ -51,8 +51,8 @@ impl Counted {
         })
     }
 
-    /// What little-endian f32 weights say. A row of weight 0 is left out as a masked one is;
-    /// weights of 0 and 1 alone are a mask.
+    /// Interprets little-endian f32 weights. A row of weight 0 is left out like a masked one;
+    /// weights of only 0 and 1 are a mask.
     fn weighted(bytes: &[u8], entry: &Entry) -> Result<Self, Reason> {
         let weights = bytes.as_chunks::<4>().0.iter();
         let mut weights: Vec<f32> = weights.map(|le| f32::from_le_bytes(*le)).collect();
@@ -71,7 +71,7 @@ impl Counted {
         })
     }
 
-    /// Kept rows of each batch of `length` rows, in order; none is empty.
+    /// The number of kept rows in each batch of `length` rows, in order, without empty batches.
     #[must_use]
     pub(crate) fn batches(&self, rows: usize, length: usize) -> Vec<usize> {
         let kept_of = |batch: &[u8]| batch.iter().filter(|&&m| m != 0).count();

@@ -1,5 +1,5 @@
-//! What a shard's header declares of the model that it was recorded in, taken together with what
-//! other shards declared.
+//! What a shard's header declares of the recorded model, joined with the declarations of other
+//! shards.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Clash, Shares, Sites};
 
-/// What declarations are held against while nothing is fixed yet.
+/// What declarations are compared with while nothing is fixed yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Declaring<'a> {
     /// The model; without one, every module is known.
@@ -28,11 +28,11 @@ pub(crate) struct Declaring<'a> {
 }
 
 impl Declaring<'_> {
-    /// Adds to a recording what a header says of the model; the recording has the names already.
+    /// Adds a header's statements on the model to a recording that has the names already.
     ///
     /// # Errors
-    /// The first thing that does not fit, or contradicts an earlier shard; the recording is then
-    /// as it was.
+    /// The first statement that does not fit, or contradicts an earlier shard. The recording is
+    /// unchanged then.
     pub(crate) fn record(
         &self,
         header: &ShardHeader,
@@ -54,15 +54,15 @@ impl Declaring<'_> {
         Ok(())
     }
 
-    /// Whether a module that is named could be a layer: others say nothing of what is linear. It
-    /// need not be selected: others may read what it reads.
+    /// Whether a named module could be a layer; statements on other modules say nothing of what is
+    /// linear. The module need not be selected, since others may read the same input.
     fn may_be_linear(&self, module: &str) -> bool {
         let shape = self.model.map(|model| model.shape(module));
         self.selection.wanted(module) != Wanted::LeftOutByDefault
             && shape.is_none_or(|shape| shape.is_some_and(|shape| shape.len() == 2))
     }
 
-    /// Whether rows can be of these widths, where there is no checkpoint to say it.
+    /// Checks that rows of these widths are possible, where there is no checkpoint to tell.
     fn check_widths(&self, header: &ShardHeader) -> Result<(), Reason> {
         let claims = header.claims().iter();
         let rows = claims.filter(|claim| {
@@ -81,7 +81,7 @@ impl Declaring<'_> {
         Ok(())
     }
 
-    /// Whether every key is a module of the model.
+    /// Checks that every key is a module of the model.
     fn check_names(&self, header: &ShardHeader, recording: &Recording) -> Result<(), Reason> {
         let Some(model) = self.model else {
             return self.check_widths(header);
@@ -109,15 +109,15 @@ impl Declaring<'_> {
     }
 }
 
-/// The modules that a header has rows of, or a sum over rows, with the width of each.
+/// The modules of which a header has rows, or a sum over rows, with their widths.
 pub(crate) fn recorded_modules(header: &ShardHeader) -> impl Iterator<Item = RecordedModule> {
     header.claims().iter().filter_map(module_of)
 }
 
-/// Takes what the shard lists as linear layers.
+/// Adds the linear layers that the shard lists.
 ///
 /// # Errors
-/// One whose weight has another shape, or that another shard listed otherwise.
+/// A layer whose weight has another shape, or that another shard describes otherwise.
 fn list_linears(
     header: &ShardHeader,
     model: Option<&Model>,
@@ -166,10 +166,10 @@ fn name_class(header: &ShardHeader, recording: &mut Recording) -> Result<(), Rea
     Ok(())
 }
 
-/// Whether what a shard says of the model's class is what others said.
+/// Checks that the shard's statement on the model's class agrees with earlier ones.
 ///
 /// # Errors
-/// Another class or task.
+/// Another class or task than earlier shards name.
 pub(crate) fn check_class(header: &ShardHeader, recording: &Recording) -> Result<(), Reason> {
     let words = [
         ("qera.class", class(header)?, &recording.class),
@@ -189,7 +189,7 @@ pub(crate) fn check_class(header: &ShardHeader, recording: &Recording) -> Result
     Ok(())
 }
 
-/// Where there is no checkpoint: makes a site for each selected module of the shard whose input is
+/// Makes, where there is no checkpoint, a site for each selected module of the shard whose input is
 /// not known yet.
 pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Sites) {
     for claim in header.claims() {
@@ -204,7 +204,8 @@ pub(crate) fn grow(header: &ShardHeader, selection: &Selection, sites: &mut Site
 }
 
 /// Adds to `shares` what the shard's metadata `qera.shares` declares: a JSON list of lists of
-/// module paths, each list naming modules that read the same input. Only admitted shards are asked.
+/// module paths, each list naming modules that read the same input. Call this for admitted shards
+/// only.
 ///
 /// # Errors
 /// When it cannot be read, overlaps a different group that an earlier shard declared, or joins
@@ -228,7 +229,7 @@ pub(crate) fn declared_shares(
         return Ok(());
     }
     if let Some(weights) = weights {
-        // Only whether they can be joined is asked.
+        // Only whether they can be joined matters here.
         let sites = weights.join(&merged, SecondMomentKind::Diagonal);
         sites.map_err(|e| refuse(e.to_string()))?;
     }
@@ -236,10 +237,10 @@ pub(crate) fn declared_shares(
     Ok(())
 }
 
-/// The groups that a shard declares, by the checkpoint's names.
+/// The groups that a shard declares, under the checkpoint's names.
 ///
 /// # Errors
-/// What is no list of lists of names.
+/// The metadata is no list of lists of names.
 pub(crate) fn declared_groups(
     header: &ShardHeader,
     recording: &Recording,

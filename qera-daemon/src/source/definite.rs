@@ -1,11 +1,11 @@
-//! Whether a symmetric matrix could be a sum of x^T x: none of its eigenvalues is negative then.
+//! Tests whether a symmetric matrix can be a sum of x^T x, which has no negative eigenvalue.
 //!
-//! Channels are scaled to squares of 1 first, C_ij = S_ij / sqrt(S_ii S_jj), so that massive ones
-//! hide no others. Some steps of Lanczos (with orthogonalisation against all vectors before) find
-//! the ends of the spectrum of C: a wrong sign, other channels' products or a matrix that was
-//! negated lie far below 0, where the rounding of f32 sums is within 1e-3 of the largest value. It
-//! is no proof: an eigenvalue a little below 0 among many may stay unseen. Cost: 4 m^2 flops a
-//! step, where folding the sum takes m^2.
+//! Channels are first scaled to squares of 1, C_ij = S_ij / sqrt(S_ii S_jj), so that massive ones
+//! hide no others. A few steps of Lanczos (orthogonalised against all earlier vectors) find the
+//! ends of C's spectrum. A wrong sign, products of other channels or a negated matrix give
+//! eigenvalues far below 0, while the rounding of f32 sums stays within 1e-3 of the largest one.
+//! This is no proof: an eigenvalue slightly below 0 among many may go unseen. Cost: 4 m^2 flops a
+//! step; folding the sum takes m^2.
 
 use faer::Mat;
 use qera_core::pseudo_random::SplitMix64;
@@ -13,12 +13,12 @@ use qera_core::pseudo_random::SplitMix64;
 use crate::host::dense::eigen;
 use crate::host::second_moment::summed::PackedSum;
 
-/// Steps of Lanczos.
+/// The number of steps of Lanczos.
 const STEPS: usize = 16;
-/// How far below 0 rounding may put an eigenvalue, of the largest one.
+/// How far below 0 rounding may put an eigenvalue, relative to the largest one.
 const ROUNDED: f64 = 1e-3;
 
-/// The lowest eigenvalue of C that was found, where it is further below 0 than rounding puts it;
+/// The lowest eigenvalue of C that was found, if it is farther below 0 than rounding can explain;
 /// `roots` are the sqrt(S_ii).
 pub(crate) fn negative_value(sum: &PackedSum<'_>, roots: &[f64]) -> Option<f64> {
     let values = extremes(sum, roots)?;
@@ -26,7 +26,7 @@ pub(crate) fn negative_value(sum: &PackedSum<'_>, roots: &[f64]) -> Option<f64> 
     (*lowest < -ROUNDED * highest.max(1.0)).then_some(*lowest)
 }
 
-/// The Ritz values of C, largest first; `None` where they are no numbers.
+/// The Ritz values of C, largest first; `None` where they are not finite.
 fn extremes(sum: &PackedSum<'_>, roots: &[f64]) -> Option<Vec<f64>> {
     let m = roots.len();
     let steps = STEPS.min(m);
@@ -41,7 +41,7 @@ fn extremes(sum: &PackedSum<'_>, roots: &[f64]) -> Option<Vec<f64>> {
             pairs.for_each(|(to, from)| *to -= along * from);
         }
         let length = dot(&image, &image).sqrt();
-        // Nothing is left to look at: an invariant space was found.
+        // Nothing is left to look at, because an invariant space was found.
         if vectors.len() == steps || length <= 1e-9 {
             break;
         }
@@ -58,7 +58,7 @@ fn extremes(sum: &PackedSum<'_>, roots: &[f64]) -> Option<Vec<f64>> {
     eigen(&small).ok().map(|pairs| pairs.values)
 }
 
-/// A unit vector with a part of every other.
+/// A unit vector that has a component along every coordinate.
 fn start(m: usize) -> Vec<f64> {
     let mut sequence = SplitMix64::new(1);
     let mut next = || (sequence.next_bits() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
@@ -92,8 +92,8 @@ mod tests {
 
     const M: usize = 40;
 
-    /// The packed triangle of S = X^T X of random rows that have much in common, off its diagonal
-    /// times `sign`.
+    /// The packed triangle of S = X^T X for random rows with much in common. Elements off the
+    /// diagonal are multiplied by `sign`.
     fn packed(rows: usize, sign: f64) -> Vec<u8> {
         let mut sequence = SplitMix64::new(3);
         let mut next = || (sequence.next_bits() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
@@ -129,7 +129,7 @@ mod tests {
             let lowest = found(&packed(rows, -1.0)).unwrap();
             assert!(lowest < -1.0, "{rows} rows: {lowest}");
         }
-        // Nothing came.
+        // A sum of no rows.
         assert_eq!(found(&vec![0; 8 * M * (M + 1) / 2]), None);
     }
 }

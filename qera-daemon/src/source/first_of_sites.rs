@@ -1,23 +1,23 @@
-//! What a shard has for its sites: the first tensor of each counts, and those that repeat it are
-//! held against it.
+//! Collects a shard's tensors by site. The first tensor of a site counts, and later ones must equal
+//! it.
 
 use std::collections::HashMap;
 
-/// What is collected, in the order in which it came.
+/// What was collected, in the order in which it came.
 pub(crate) struct FirstOfSites<'a, T> {
     found: Vec<OfModule<'a, T>>,
-    /// Where among them each site is.
+    /// The index of each site's tensor.
     by_site: HashMap<usize, usize>,
 }
 
 struct OfModule<'a, T> {
-    /// The module that it is of.
+    /// The module whose tensor it is.
     key: &'a str,
     item: T,
 }
 
 impl<'a, T> FirstOfSites<'a, T> {
-    /// Nothing yet.
+    /// A collection that is empty.
     pub(crate) fn new() -> Self {
         Self {
             found: Vec::new(),
@@ -25,7 +25,8 @@ impl<'a, T> FirstOfSites<'a, T> {
         }
     }
 
-    /// Takes what a module has for a site; `check` holds it against the first, with that one's key.
+    /// Takes a module's tensor for a site. If the site has one already, `check` compares the two;
+    /// it also gets the key of the first.
     ///
     /// # Errors
     /// Those of `check`.

@@ -9,20 +9,20 @@ use crate::error::Fatal;
 /// The shards of a folder.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    /// Sorted by file name: the order in which they are folded.
+    /// The shards, sorted by file name, which is the order in which they are folded.
     pub(crate) shards: Vec<PathBuf>,
-    /// Those of which the disk does not say what they are.
+    /// Paths of which the disk does not say what they are.
     pub(crate) unanswered: Vec<UnansweredPath>,
-    /// Other visible files, which are left alone.
+    /// The number of other visible files, which are left alone.
     pub(crate) ignored: usize,
 }
 
-/// A path that the disk says nothing of.
+/// A path of which the disk says nothing.
 #[derive(Debug)]
 pub(crate) struct UnansweredPath {
     /// Where it is.
     pub(crate) path: PathBuf,
-    /// What the disk said.
+    /// The disk's error.
     pub(crate) error: std::io::Error,
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
             Err(error) if is_shard && is_failure(&error) => {
                 listing.unanswered.push(UnansweredPath { path, error });
             }
-            // A folder; a pipe or socket, which would block the reader for ever; or gone since it
-            // was listed.
+            // It is a folder, or a pipe or socket that would block the reader for ever, or it was
+            // removed since.
             Ok(false) | Err(_) => {}
         }
     }

@@ -1,5 +1,6 @@
-//! What the shards that are there when a state begins decide once: how their names are related to
-//! the checkpoint's, which modules are linear layers, and which of them share an input.
+//! Decides, by the shards that are there when a state begins, what then stays fixed: how their
+//! names relate to the checkpoint's, which modules are linear layers, and which of these share an
+//! input.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,50 +20,50 @@ use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, Sites};
 
-/// The layers, the sites, and which shards fit them.
+/// The layers, the sites, and the shards that fit them.
 #[derive(Debug)]
 pub(crate) struct Grouping {
-    /// The layers; none without a checkpoint.
+    /// The layers; `None` without a checkpoint.
     pub(crate) weights: Option<Arc<Weights>>,
-    /// What the shards say of the recorded model.
+    /// What the shards say about the recorded model.
     pub(crate) recording: Recording,
     /// The sites.
     pub(crate) sites: Sites,
     /// Shards whose headers fit, in their order.
     pub(crate) admitted: Vec<Admitted>,
-    /// The others.
+    /// The other shards.
     pub(crate) refused: Vec<RefusedShard>,
 }
 
 /// A shard that was set aside.
 #[derive(Debug)]
 pub(crate) struct RefusedShard {
-    /// What it claims to hold.
+    /// The shard's header.
     pub(crate) header: ShardHeader,
     /// Why it was refused.
     pub(crate) refusal: Refusal,
 }
 
-/// A header, by its place, that does not fit.
+/// A header that does not fit, by its index.
 struct Misfit {
     index: usize,
     reason: Reason,
 }
 
-/// What becomes of the headers when they are held against each other.
+/// The result of comparing the headers with each other.
 enum Round {
     Fits(Box<Grouping>),
-    /// These do not.
+    /// These headers do not fit.
     Without(Vec<Misfit>),
 }
 
-/// Groups the layers (or, without a checkpoint, the shards' modules) into sites. What a refused
-/// shard declares does not count: whenever shards are refused, the rest is judged again without
-/// them. Where there is no checkpoint, a shard whose inputs `holds` refuses is one of them.
+/// Groups the layers (or, without a checkpoint, the shards' modules) into sites. Declarations of a
+/// refused shard do not count: whenever shards are refused, the rest is judged again without them.
+/// Without a checkpoint, shards whose inputs `holds` refuses are refused, too.
 ///
 /// # Errors
-/// [`Fatal::Checkpoint`] for a weight that cannot serve or layers that cannot share an input,
-/// [`Fatal::Usage`] for a selection that cannot be had.
+/// [`Fatal::Checkpoint`] for a weight that cannot serve or for layers that cannot share an input,
+/// [`Fatal::Usage`] for an impossible selection.
 pub(crate) fn group(
     settings: &Settings,
     model: Option<&Model>,
@@ -102,7 +103,7 @@ pub(crate) fn group(
     }
 }
 
-/// The shards whose inputs cannot be gathered beside those of the shards before them.
+/// The shards whose inputs cannot be gathered in addition to those of earlier shards.
 fn too_large(
     settings: &Settings,
     all: &Sites,
@@ -125,12 +126,12 @@ fn too_large(
     misfits
 }
 
-/// Refuses a `--map` that does nothing: it was meant for another name. Layers that only share an
-/// input or are listed are named, too.
+/// Refuses a `--map` rule that matches nothing, since it was meant for another name. Names of
+/// layers that only share an input or are listed count, too.
 fn check_map(settings: &Settings, headers: &[ShardHeader]) -> Result<(), Fatal> {
     let modules = headers.iter().flat_map(recorded_modules);
     let keys: Vec<String> = modules.map(|of| of.name).collect();
-    // What cannot be read is refused with its shard.
+    // Metadata that cannot be read are refused with their shard.
     let shared = headers.iter().filter_map(|header| declared(header).ok());
     let listed = headers.iter().filter_map(|header| linears(header).ok());
     let told: BTreeSet<String> = (shared.flatten().flatten())
@@ -186,7 +187,7 @@ fn judge(
     join(settings, weights, recording, headers, clashes)
 }
 
-/// Groups into sites what the headers name, and holds every header against that.
+/// Groups what the headers name into sites, and compares every header with the result.
 fn join(
     settings: &Settings,
     weights: Option<Arc<Weights>>,
@@ -218,8 +219,8 @@ fn join(
     let mut admitted = Vec::new();
     let mut misfits = Vec::new();
     for (index, header) in others() {
-        // Without a checkpoint a shard is judged by its own word here, and by those accepted before
-        // it later.
+        // Without a checkpoint a shard is judged here by its own statements, and later by those of
+        // accepted shards.
         let own = of.is_none().then(|| {
             let mut own = sites.without_sites();
             grow(header, &settings.weights.selection, &mut own);
@@ -234,7 +235,7 @@ fn join(
             Err(reason) => misfits.push(Misfit { index, reason }),
         }
     }
-    // A clash is one's own fault only when the other side is admitted.
+    // A clash counts against a shard only where the other side is admitted.
     let mut misfits = if misfits.is_empty() { clashes } else { misfits };
     misfits.sort_by_key(|misfit| misfit.index);
     if !misfits.is_empty() {
@@ -249,8 +250,8 @@ fn join(
     })))
 }
 
-/// How the shards' names are related to the checkpoint's: what `--map` says, else what most of the
-/// shards show whose names fit in one way only, the first of them where as many show another.
+/// How the shards' names relate to the checkpoint's: as `--map` says, or else as most shards show
+/// whose names fit in one way only. If two ways are shown by as many shards, the first one counts.
 fn names_of(settings: &Settings, model: &Model, headers: &[ShardHeader]) -> NameMap {
     if let Some(given) = &settings.weights.map {
         return given.clone();
@@ -267,12 +268,12 @@ fn names_of(settings: &Settings, model: &Model, headers: &[ShardHeader]) -> Name
             None => shown.push(ShownMap { map, shards: 1 }),
         }
     }
-    // The last of equal ones would be taken.
+    // Of equal ones the last would be taken, so that the order is reversed.
     let most = shown.into_iter().rev().max_by_key(|known| known.shards);
     most.map(|known| known.map).unwrap_or_default()
 }
 
-/// A map, and how many shards show it.
+/// A map, and the number of shards that show it.
 struct ShownMap {
     map: NameMap,
     shards: usize,

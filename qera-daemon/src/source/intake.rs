@@ -1,9 +1,10 @@
-//! Which files of the watched folder are shards that can be read now, and which of them are new.
+//! Finds the files of the watched folder that can be read as shards now, and tells which of them
+//! are new.
 //!
-//! A listing finds the truth; whatever woke the daemon is only a hint. A file is taken when its
-//! header says that it is complete and its producer holds no lock on `FILE.lock` (as vLLM does
-//! while it writes). What is incomplete and unchanged for [`PATIENCE`] is truncated; `--once` does
-//! not wait.
+//! Only a listing says what is there; whatever woke the daemon is just a hint. A file is taken when
+//! its header says that it is complete and its producer holds no lock on `FILE.lock` (as vLLM does
+//! while it writes). A file that stays incomplete and unchanged for [`PATIENCE`] counts as
+//! truncated; `--once` does not wait for that.
 
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
@@ -22,36 +23,36 @@ use crate::source::folder::{UnansweredPath, list};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::shard::ShardHeader;
 
-/// How long an incomplete file may stay unchanged before it is held to be truncated.
+/// How long an incomplete file may stay unchanged before it counts as truncated.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is known of a file name.
+/// What is known of a file.
 #[derive(Debug)]
 struct Known {
-    /// The file as it was.
+    /// The file's identity when it was last looked at.
     identity: Identity,
-    /// Since when it has been so.
+    /// Since when it has had that identity.
     since: Instant,
-    /// Folded, refused or a duplicate: nothing more to do until it changes.
+    /// Whether nothing is to be done until the file changes: it was folded, refused or a duplicate.
     done: bool,
 }
 
-/// What a listing found.
+/// The result of a listing.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Complete and not known, by name.
+    /// Complete new files, by name.
     pub(crate) ready: Vec<ShardHeader>,
-    /// Truncated, or no safetensors.
+    /// Files that are truncated, or no safetensors files.
     pub(crate) refused: Vec<Refusal>,
-    /// Those that the disk does not give: the next listing tries them again.
+    /// Files that the disk does not give. The next listing tries them again.
     pub(crate) unanswered: Vec<Refusal>,
-    /// Incomplete or locked: perhaps later.
+    /// The number of files that are incomplete or locked, and may be ready later.
     pub(crate) incomplete: usize,
-    /// Visible files that are no shards.
+    /// The number of visible files that are no shards.
     pub(crate) ignored: usize,
 }
 
-/// The watched folder and what was taken from it.
+/// The watched folder, with what was taken from it.
 #[derive(Debug)]
 pub(crate) struct Intake {
     folder: PathBuf,
@@ -61,8 +62,8 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Of a folder, when nothing of it is known; `waits` says whether incomplete files are given
-    /// time.
+    /// The intake of a folder of which nothing is known yet. `waits` says whether incomplete files
+    /// are given time.
     #[must_use]
     pub(crate) fn new(folder: &Path, waits: bool) -> Self {
         Self {
@@ -105,7 +106,7 @@ impl Intake {
         Ok(scan)
     }
 
-    /// Finds out what is to be done about one file.
+    /// Decides what is to be done about one file.
     fn look_at(&mut self, path: &Path, name: OsString, scan: &mut Scan) {
         let identity = match Identity::at(path) {
             Ok(identity) => identity,
@@ -141,7 +142,8 @@ impl Intake {
         }
     }
 
-    /// Whether an incomplete file has been as it is for long enough; it is done then.
+    /// Whether an incomplete file has not changed for long enough to be given up; then nothing more
+    /// is done about it.
     fn given_up(&mut self, name: OsString, identity: Identity) -> bool {
         let fresh = || Known {
             identity,
@@ -156,7 +158,7 @@ impl Intake {
         known.done
     }
 
-    /// Nothing more is to be done about this file until it changes.
+    /// Notes that nothing is to be done about this file until it changes.
     pub(crate) fn done_with(&mut self, name: OsString, identity: Identity) {
         self.known.insert(
             name,
@@ -176,7 +178,7 @@ impl Intake {
 
     /// Remembers an accepted content.
     pub(crate) fn accept(&mut self, content: &str) {
-        // What is no hash is the content of nothing.
+        // A text that is no hash is the content of no shard.
         self.contents.extend(Hash::from_hex(content));
     }
 
@@ -185,7 +187,7 @@ impl Intake {
         self.contents.insert(Hash::from_bytes(content));
     }
 
-    /// When the earliest of the incomplete files will have had its time.
+    /// The time at which the next incomplete file will count as truncated.
     #[must_use]
     pub(crate) fn next_verdict(&self) -> Option<Instant> {
         let waiting = self.known.values().filter(|k| !k.done);
@@ -193,7 +195,7 @@ impl Intake {
     }
 }
 
-/// A shard that the disk says nothing of.
+/// The refusal of a shard of which the disk says nothing.
 fn unanswered(path: &Path, error: std::io::Error) -> Refusal {
     Refusal {
         shard: shown(path.file_name().unwrap_or_default()),
@@ -201,7 +203,7 @@ fn unanswered(path: &Path, error: std::io::Error) -> Refusal {
     }
 }
 
-/// A file name as messages have it: bytes that are no text are escaped.
+/// A file name for messages: bytes that are no text are escaped.
 fn shown(name: &OsStr) -> String {
     let bytes = name.as_encoded_bytes();
     name.to_str()
@@ -252,7 +254,8 @@ mod tests {
         }
         assert!(names(&intake.scan().unwrap()).is_empty());
 
-        // Grown to its length it is complete; a changed one is new; a locked one is not read.
+        // With its full length the file is complete; a changed file is new; a locked one is not
+        // read.
         std::fs::write(path("half.safetensors"), SHARD).unwrap();
         std::fs::write(path("a.safetensors"), b"\x03\0\0\0\0\0\0\0{ }").unwrap();
         let lock = std::fs::File::create(path("a.safetensors.lock")).unwrap();
@@ -269,7 +272,7 @@ mod tests {
                 .contains("changed")
         );
 
-        // Without patience the truncated one is refused at once, and only once.
+        // Without patience a truncated file is refused at once, and only once.
         std::fs::write(path("half.safetensors"), &SHARD[..9]).unwrap();
         let mut hurried = Intake::new(&folder, false);
         assert_eq!(hurried.scan().unwrap().refused.len(), 1);

@@ -13,7 +13,7 @@ const SHARES: &str = "qera.shares";
 const LINEARS: &str = "qera.linears";
 const CLASS: &str = "qera.class";
 const TASK_TYPE: &str = "qera.task_type";
-/// What PEFT calls the tasks that it knows.
+/// PEFT's names for the tasks that it knows.
 const TASK_TYPES: [&str; 6] = [
     "CAUSAL_LM",
     "SEQ_2_SEQ_LM",
@@ -22,7 +22,7 @@ const TASK_TYPES: [&str; 6] = [
     "QUESTION_ANS",
     "FEATURE_EXTRACTION",
 ];
-/// Characters of metadata that a message shows.
+/// The number of characters of metadata that a message shows.
 const SHOWN: usize = 80;
 
 /// The model that the rows were recorded in.
@@ -35,7 +35,7 @@ pub(crate) fn model(header: &ShardHeader) -> Option<&str> {
 pub(crate) struct NamedLinear {
     /// Its recorded name.
     pub(crate) name: String,
-    /// What it is.
+    /// Its description.
     #[serde(flatten)]
     pub(crate) linear: ListedLinear,
 }
@@ -43,7 +43,7 @@ pub(crate) struct NamedLinear {
 /// The linear layers that the shard lists.
 ///
 /// # Errors
-/// What is no list of them.
+/// The metadata is no such list.
 pub(crate) fn linears(header: &ShardHeader) -> Result<Vec<NamedLinear>, Reason> {
     let Some(value) = header.metadata(LINEARS) else {
         return Ok(Vec::new());
@@ -57,16 +57,16 @@ pub(crate) fn linears(header: &ShardHeader) -> Result<Vec<NamedLinear>, Reason> 
     })
 }
 
-/// Why what a shard lists cannot be taken.
+/// The reason to refuse a shard for its list of linear layers.
 pub(crate) fn refused_linears(header: &ShardHeader, problem: String) -> Reason {
     let value = header.metadata(LINEARS).unwrap_or_default();
     metadata(LINEARS, value, problem)
 }
 
-/// The class of the recorded model. What wraps a model has a class, too, which serves nothing.
+/// The class of the recorded model. A wrapper's class is left out, because it serves nothing.
 ///
 /// # Errors
-/// What is no name of a class: it would stand in commands.
+/// A text that is no name of a class, because the name is put into commands.
 pub(crate) fn class(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     let is_wrapper = |class: &&str| {
         class.starts_with("PeftModel")
@@ -82,10 +82,10 @@ pub(crate) fn class(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     Ok(Some(class).filter(|class| !is_wrapper(class)))
 }
 
-/// What the class is for.
+/// The task that the class is for.
 ///
 /// # Errors
-/// A word that PEFT does not know.
+/// A task that PEFT does not know.
 pub(crate) fn task_type(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     let found = header.metadata(TASK_TYPE);
     match found.filter(|value| !TASK_TYPES.contains(value)) {
@@ -98,15 +98,15 @@ pub(crate) fn task_type(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     }
 }
 
-/// Why the groups that a shard declares cannot be taken.
+/// The reason to refuse a shard for its declared groups.
 pub(crate) fn refused_shares(header: &ShardHeader, problem: String) -> Reason {
     metadata(SHARES, header.metadata(SHARES).unwrap_or_default(), problem)
 }
 
-/// Whether the rows come from the full-precision model: what `qera.source` says.
+/// Whether the rows come from the full-precision model, as `qera.source` says.
 ///
 /// # Errors
-/// Another word.
+/// A value that is neither of the two.
 pub(crate) fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reason> {
     match header.metadata("qera.source") {
         None => Ok(None),
@@ -120,10 +120,10 @@ pub(crate) fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reaso
     }
 }
 
-/// Ranks of the tensor-parallel engine that the rows come from.
+/// The number of ranks of the tensor-parallel engine that the rows come from.
 ///
 /// # Errors
-/// What is no such number.
+/// A value that is no such number.
 pub(crate) fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
     let Some(value) = header.metadata("qera.tp_size") else {
         return Ok(1);
@@ -147,10 +147,10 @@ fn metadata(key: &'static str, value: &str, problem: String) -> Reason {
     }
 }
 
-/// The groups of modules that the shard declares to read one input.
+/// The groups of modules that read the same input, as the shard declares.
 ///
 /// # Errors
-/// What is no list of lists of names.
+/// The metadata is no list of lists of names.
 pub(crate) fn declared(header: &ShardHeader) -> Result<Vec<BTreeSet<String>>, Reason> {
     let Some(value) = header.metadata(SHARES) else {
         return Ok(Vec::new());

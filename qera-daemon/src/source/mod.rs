@@ -1,10 +1,10 @@
-//! Activations in: what wakes the daemon (`watch`), which files are shards (`folder`) and can be
-//! read now (`intake`), what each claims to hold (`shard`, `metadata`), whether that fits this
-//! checkpoint (`admission`, `tensor_role`, `sum_entry`), and its rows (`rows`) and sums over rows
-//! (`sums`), read, hashed and checked in one pass (`reading`, `pass`, `counted`).
+//! Takes activations in. `watch` wakes the daemon; `folder` lists the shards and `intake` says
+//! which can be read now. `shard` and `metadata` read what a shard claims to hold, and `admission`,
+//! `tensor_role` and `sum_entry` decide whether that fits this checkpoint. Its rows (`rows`) and
+//! sums over rows (`sums`) are read, hashed and checked in one pass (`reading`, `pass`, `counted`).
 //!
-//! A shard is atomic: one bad tensor and none of it counts. What refuses it is a `Refusal`, which
-//! names the file, the tensor and the numbers; the run goes on without that shard.
+//! A shard is atomic: if one tensor is bad, none of it counts. It is refused with a `Refusal`,
+//! which names the file, the tensor and the numbers, and the run goes on without it.
 
 pub(crate) mod admission;
 pub(crate) mod bad_sum;

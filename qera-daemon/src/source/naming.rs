@@ -1,7 +1,7 @@
-//! How recorded names are related to the checkpoint's. The recorded model may be a part of the one
-//! that was saved (`h.0` for `transformer.h.0`), contain it, or be wrapped (`_orig_mod.`): a prefix
-//! is taken off or put on where it is the only one under which every key meets a weight of its
-//! width. Where the keys are a GGUF's names, the family of the model says what they are.
+//! How recorded names relate to the checkpoint's. The recorded model may be a part of the one that
+//! was saved (`h.0` for `transformer.h.0`), may contain it, or may be wrapped (`_orig_mod.`). A
+//! prefix is added or removed where it is the only one under which every key meets a weight of its
+//! width. Where the keys are a GGUF's names, the model's family translates them.
 
 use std::collections::BTreeSet;
 
@@ -24,18 +24,18 @@ pub(crate) struct RecordedModule {
     pub(crate) in_features: usize,
 }
 
-/// What was found out.
+/// The result of the search for a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
-    /// One map under which every name meets a weight of its width.
+    /// There is one map under which every name meets a weight of its width.
     Found(NameMap),
-    /// No prefix does.
+    /// No prefix works.
     Unknown,
-    /// Several do.
+    /// Several prefixes work.
     Ambiguous(Vec<NameMap>),
 }
 
-/// Finds the map of these modules; what the selection excludes says nothing.
+/// Finds the map for these modules. Modules that the selection excludes do not count.
 #[must_use]
 pub(crate) fn find(model: &Model, selection: &Selection, modules: &[RecordedModule]) -> Naming {
     let counted = modules.iter().filter(|of| !selection.excludes(&of.name));
@@ -76,16 +76,16 @@ fn chosen(mut fitting: Vec<NameMap>) -> Naming {
     }
 }
 
-/// Whether it is known what a GGUF of this model calls its layers.
+/// Whether it is known what a GGUF calls the layers of this model.
 #[must_use]
 pub(crate) fn has_family(model: &Model) -> bool {
     let mut parts = model.architectures().parts();
     parts.any(|part| Family::of_model_type(part.model_type).is_some())
 }
 
-/// The maps of a family under which the names of a GGUF that are modules of the checkpoint meet
-/// weights of their widths. What is no module of it says nothing: a GGUF has tensors that are
-/// multiplied with and are no layer here (experts, an output layer that is the embedding).
+/// The maps of a family under which a GGUF's names, if they are modules of the checkpoint, meet
+/// weights of their widths. Other names do not count: a GGUF has tensors that are no layers here,
+/// as experts and an output layer that is the embedding.
 fn of_gguf(model: &Model, selection: &Selection, counted: &[&RecordedModule]) -> Vec<NameMap> {
     let mut in_blocks = counted.iter().filter(|of| is_gguf_name(&of.name));
     let suffix = in_blocks.all(|of| of.name.ends_with(WEIGHT));
@@ -116,7 +116,7 @@ fn meets(model: &Model, module: &str, in_features: usize) -> bool {
     shape.is_some_and(|shape| shape.len() == 2 && shape.contains(&in_features))
 }
 
-/// Every prefix that, put before a name or taken off it, makes it one of the checkpoint's.
+/// Every prefix that makes a name one of the checkpoint's by being added or removed.
 fn prefixes(model: &Model, name: &str) -> BTreeSet<MapRule> {
     let mut rules = BTreeSet::new();
     let inner = unwrapped(name);
@@ -139,7 +139,7 @@ fn prefixes(model: &Model, name: &str) -> BTreeSet<MapRule> {
     rules
 }
 
-/// A part of the model was compiled: `model.layers.0._orig_mod.mlp`.
+/// The rule for a model of which a part was compiled: `model.layers.0._orig_mod.mlp`.
 fn inner_wrapper(name: &str) -> Option<MapRule> {
     let at = name.find(&format!(".{COMPILED}."))?;
     let outer = starred(&name[..at]);
@@ -294,7 +294,7 @@ mod tests {
         let both = [weights[0], "layers.0.self_attn.q_proj"];
         let query = [row_of("blk.0.attn_q", 4)];
         let cases: [(&str, &[&str], &[RecordedModule], bool); 6] = [
-            // Another width, alone and beside one that fits.
+            // Rows of another width, alone and beside rows that fit.
             (LLAMA, &weights, &[row_of("blk.0.attn_q", 3)], false),
             (
                 LLAMA,
@@ -302,12 +302,12 @@ mod tests {
                 &[row_of("blk.0.attn_q", 4), row_of("blk.0.attn_k", 3)],
                 false,
             ),
-            // Nothing that the model has.
+            // A name that the model does not have.
             (LLAMA, &weights, &[row_of("blk.1.attn_q", 4)], false),
             (LLAMA, &weights, &[row_of("blk.x.attn_q", 4)], false),
-            // No family.
+            // A model of no family.
             (r#"{"model_type":"granite"}"#, &weights, &query, false),
-            // Two ways.
+            // Names that fit in two ways.
             (LLAMA, &both, &query, true),
         ];
         for (at, (config, weights, rows, several)) in cases.into_iter().enumerate() {

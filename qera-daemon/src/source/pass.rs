@@ -1,5 +1,6 @@
-//! One pass over a shard file, from its first byte to its last: every byte is read once, and hashed
-//! while it is in the cache. The file is read, not mapped: its producer may still hold it.
+//! A pass over a shard file from its first byte to its last. Every byte is read once, and hashed
+//! while it is in the cache. The file is read and not mapped, because its producer may still hold
+//! it.
 
 use core::time::Duration;
 use std::io::Result;
@@ -9,32 +10,32 @@ use crate::disk::open_file::OpenFile;
 use crate::disk::storage_reads::StorageReads;
 use crate::host::core_time::{WorkKind, doing};
 
-/// Bytes that are read, hashed and checked at a time: half of them fill the second cache of a small
-/// core, and a piece is hashed at the full rate of BLAKE3's trees.
+/// Bytes that are read, hashed and checked at a time. Half of this fills the second-level cache of
+/// a small core, and pieces of this size are hashed at the full rate of BLAKE3's trees.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
-/// What a pass took.
+/// The cost of a pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PassCost {
     /// Bytes read.
     pub(crate) bytes: u64,
-    /// Those of them that came from the device under the file system, as far as the system says.
+    /// How many of them came from the device under the file system, as far as the system tells.
     pub(crate) storage_bytes: u64,
-    /// Time in reads.
+    /// Time spent on reading.
     pub(crate) reading: Duration,
-    /// Time in the hash.
+    /// Time spent on hashing.
     pub(crate) hashing: Duration,
-    /// Time in checks, and in dropping rows that do not count.
+    /// Time spent on checking, and on dropping rows that do not count.
     pub(crate) checking: Duration,
 }
 
-/// The pass.
+/// A pass that is under way.
 pub(crate) struct Pass<'f> {
     file: &'f OpenFile,
     at: u64,
-    /// None where some rows are read again of a file whose content is known.
+    /// `None` where some rows are read again from a file whose content is known.
     hasher: Option<blake3::Hasher>,
-    /// Where bytes go that nobody keeps.
+    /// Takes bytes that nobody keeps.
     unkept: Vec<u8>,
     before: StorageReads,
     cost: PassCost,
@@ -44,12 +45,12 @@ pub(crate) struct Pass<'f> {
 pub(crate) struct WholePass {
     /// BLAKE3 of every byte, in hexadecimal.
     pub(crate) content: String,
-    /// What it took.
+    /// The cost of the pass.
     pub(crate) cost: PassCost,
 }
 
 impl<'f> Pass<'f> {
-    /// From the first byte on.
+    /// A pass that begins at the first byte.
     pub(crate) fn new(file: &'f OpenFile) -> Self {
         Self {
             hasher: Some(blake3::Hasher::new()),
@@ -57,7 +58,7 @@ impl<'f> Pass<'f> {
         }
     }
 
-    /// From this byte on, and what goes by is not hashed.
+    /// A pass that begins at byte `at` and does not hash.
     pub(crate) fn unhashed(file: &'f OpenFile, at: u64) -> Self {
         Self {
             file,
@@ -69,10 +70,10 @@ impl<'f> Pass<'f> {
         }
     }
 
-    /// Reads the next bytes, at most a piece of them where they are to stay in the cache.
+    /// Reads the next bytes. To stay in the cache they must be at most a piece.
     ///
     /// # Errors
-    /// What the system says, and where the file ends before.
+    /// The system's error, also for a file that ends too early.
     pub(crate) fn take(&mut self, bytes: &mut [u8]) -> Result<()> {
         let begun = now();
         doing(WorkKind::Read, || self.file.read_exact_at(bytes, self.at))?;
@@ -89,10 +90,10 @@ impl<'f> Pass<'f> {
         Ok(())
     }
 
-    /// Passes by what nobody keeps, up to this byte.
+    /// Skips the bytes up to `end`, which nobody keeps.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Those of [`take`](Self::take).
     pub(crate) fn pass_to(&mut self, end: u64) -> Result<()> {
         let mut unkept = core::mem::take(&mut self.unkept);
         while self.at < end {
@@ -104,15 +105,15 @@ impl<'f> Pass<'f> {
         Ok(())
     }
 
-    /// Says that what was taken was checked since then.
+    /// Books the time since `since_then` as spent on checking.
     pub(crate) fn checked(&mut self, since_then: Duration) {
         self.cost.checking += since_then;
     }
 
-    /// Takes the rest, and says what all of it is.
+    /// Reads the rest, and returns hash and cost of the whole file.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Those of [`take`](Self::take).
     pub(crate) fn end(mut self, length: u64) -> Result<WholePass> {
         self.pass_to(length)?;
         self.cost.storage_bytes = self.before.bytes_since().min(self.cost.bytes);

@@ -1,10 +1,10 @@
-//! A shard read whole in one pass: its bytes go by once, and each piece is hashed and checked while
-//! it is in the cache. Every row is checked before any is accumulated.
+//! Reads a shard whole in one pass: its bytes go by once, and each piece is hashed and checked
+//! while it is in the cache. Every row is checked before any is accumulated.
 //!
-//! Masks and weights are read ahead, a few bytes a row, because they say which rows have to be
-//! sound, and the usual writers put them behind the rows. That they, the header and the rows are of
-//! one content is known by the file's length, inode and time, before and after. So is what stands
-//! beside a sum over rows, some numbers a channel.
+//! Masks and weights are read ahead, a few bytes for each row, because they say which rows have to
+//! be sound, and most writers put them behind the rows. The parts beside a sum over rows, some
+//! numbers for each channel, are read ahead as well. The file's length, inode and time before and
+//! after show that all of this belongs to one content.
 
 use std::io::Error as IoError;
 
@@ -29,27 +29,27 @@ use crate::source::sums::{SummedRows, check_same_sum, read_sum};
 pub(crate) struct WholeShard {
     /// BLAKE3 of its content, in hexadecimal.
     pub(crate) content: String,
-    /// Its rows, every one of them checked; or what is wrong with the first that is.
+    /// Its rows, every one of them checked; or what is wrong with the first bad one.
     pub(crate) rows: Result<Shard, Refusal>,
-    /// What reading it took.
+    /// The cost of reading it.
     pub(crate) cost: PassCost,
 }
 
-/// What is collected of a shard.
+/// What was collected from a shard.
 struct Collected<'a> {
     rows: FirstOfSites<'a, Batch>,
     sums: FirstOfSites<'a, SummedRows>,
 }
 
-/// A tensor that is read, for each of the sites that it feeds: where it was not known that their
-/// inputs are one, it feeds several.
+/// A tensor that is read, for each site that it feeds. It feeds several where it was not known that
+/// their inputs are the same.
 enum ShardTensor<'a> {
     Rows(&'a [Entry]),
     Sums(&'a [SumEntry]),
 }
 
 impl ShardTensor<'_> {
-    /// Byte of the file where it starts.
+    /// The byte of the file at which it starts.
     fn start(&self) -> u64 {
         match self {
             Self::Rows(entries) => entries.first().map_or(0, |entry| entry.start),
@@ -61,7 +61,7 @@ impl ShardTensor<'_> {
 /// Reads and checks a shard.
 ///
 /// # Errors
-/// [`Refusal`] for what cannot be read, or is another file by now. Nothing is known of its content
+/// [`Refusal`] for a file that cannot be read, or was replaced. Nothing is known of its content
 /// then.
 pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
     let refuse = |reason| Refusal {
@@ -78,10 +78,11 @@ pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
     let collected = collect(&mut pass, &file, admitted);
     let whole = match &collected {
         Err(unread) if unread.io_error().is_some() => None,
-        // Also of a shard that is refused: it may be one that has come before.
+        // This goes for a refused shard as well, because the content may be one that came before.
         _ => Some(pass.end(admitted.identity.bytes)),
     };
-    // Rewritten in place meanwhile, its rows are not those of the content that was hashed.
+    // If the file was rewritten in place meanwhile, its rows are not those of the content that was
+    // hashed.
     if !same().map_err(failed)? {
         return Err(refuse(Reason::Changed));
     }
@@ -100,7 +101,7 @@ pub(crate) fn read(admitted: &Admitted) -> Result<WholeShard, Refusal> {
 /// BLAKE3 of the file whose header was read, in hexadecimal.
 ///
 /// # Errors
-/// [`Refusal`] when it cannot be read, or is another file by now.
+/// [`Refusal`] for a file that cannot be read, or was replaced.
 pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
     let refuse = |reason| Refusal {
         shard: header.name.clone(),
@@ -119,8 +120,8 @@ pub(crate) fn content(header: &ShardHeader) -> Result<String, Refusal> {
     pass.map(|pass| pass.content).map_err(failed)
 }
 
-/// Reads the rows of one site of a shard that was read whole before, by the first tensor that feeds
-/// it; none where none does.
+/// Reads a site's rows of a shard that was read whole before, from the first tensor that feeds the
+/// site; `None` where no tensor does.
 ///
 /// # Errors
 /// [`Refusal`] as for [`read`].
@@ -223,8 +224,8 @@ impl<'a> Collected<'a> {
     }
 }
 
-/// Reads and checks the rows of a tensor, a piece at a time. A piece is read to where the rows kept
-/// before it end, so that those that do not count leave no gap.
+/// Reads and checks a tensor's rows, a piece at a time. A piece is read to the place where the kept
+/// rows before it end, so that dropped rows leave no gap.
 fn rows_of(pass: &mut Pass<'_>, entry: &Entry, counted: Counted) -> Result<Batch, Reason> {
     let (dtype, width, rows) = (entry.dtype, entry.in_features, entry.rows);
     let row_bytes = width * dtype.size_bytes();
@@ -264,7 +265,7 @@ fn rows_of(pass: &mut Pass<'_>, entry: &Entry, counted: Counted) -> Result<Batch
     })
 }
 
-/// What is wrong with a piece of a tensor, by the tensor's rows.
+/// The error of a piece, counted by the tensor's rows.
 const fn after(before: usize, error: DecodeError) -> DecodeError {
     match error {
         DecodeError::NonFinite { row, column, value } => DecodeError::NonFinite {

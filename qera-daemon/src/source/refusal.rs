@@ -10,11 +10,11 @@ use crate::source::bad_sum::BadSum;
 use crate::weights::linears::ListedLinear;
 use crate::weights::passed_over::Why;
 
-/// Numbers of a row at most, where no checkpoint says how many: no layer is as wide, and sums of
-/// products of it fit 64 bits. docs/layers.md states it.
+/// The largest in_features where no checkpoint says how large it is. No layer is as wide, and sums
+/// of products of such widths fit 64 bits. docs/layers.md states it.
 pub(crate) const WIDEST: usize = 1 << 24;
 
-/// A shard set aside: which one and why.
+/// Which shard is set aside, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("shard {shard}: {reason}")]
 pub(crate) struct Refusal {
@@ -24,12 +24,12 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
 }
 
-/// What is attempted where a shard is read that statistics hold, or shall hold again.
+/// The action in an error message about a shard that the statistics hold, or shall hold again.
 pub(crate) const COUNTED: &str = "read a shard that the state counts";
 
 impl Refusal {
-    /// Nothing, unless the disk did not give the shard at this path: then it is not known whether
-    /// it is the one.
+    /// Returns the error if the disk did not give the shard at this path, because it is then
+    /// unknown whether the file is that shard. Otherwise does nothing.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -46,25 +46,24 @@ impl Refusal {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Reason {
-    /// No complete safetensors file.
+    /// The file is no complete safetensors file.
     #[error("{0}")]
     Header(#[from] HeaderError),
-    /// The data could not be read although the header was fine: the file changed or the disk
-    /// failed.
+    /// The header could be read, but the data could not: the file changed, or the disk failed.
     #[error("tensor '{key}': {error}")]
     Read {
-        /// Tensor.
+        /// The tensor.
         key: String,
-        /// The system's answer.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// A name that no message, journal or manifest can hold.
+    /// The file's name is no text, so that no message, journal or manifest can hold it.
     #[error("its name is no UTF-8 text: rename it")]
     NameNotText,
-    /// The file is not the one whose header was read.
+    /// The file was replaced or changed after its header was read.
     #[error("was replaced or changed after its header was read")]
     Changed,
-    /// A key that is no module of the checkpoint.
+    /// A key is no module of the checkpoint.
     #[error(
         "tensor '{key}' names no weight of the checkpoint; --map PATTERN=REPLACEMENT says what it is called there, --exclude '{key}' ignores it"
     )]
@@ -72,7 +71,7 @@ pub(crate) enum Reason {
         /// Tensor.
         key: String,
     },
-    /// A GGUF's name, and the model is none of a family whose names are listed.
+    /// A key is a GGUF's name, and the model belongs to no listed family.
     #[error(
         "tensor '{key}' is a GGUF's name, and what a GGUF calls the layers of this checkpoint is not known from config.json's model_type; --map PATTERN=REPLACEMENT says what it is called there, --exclude '{key}' ignores it"
     )]
@@ -80,16 +79,16 @@ pub(crate) enum Reason {
         /// Tensor.
         key: String,
     },
-    /// Names that fit the checkpoint in more than one way.
+    /// The names fit the checkpoint in more than one way.
     #[error(
         "its names fit the checkpoint under more than one prefix; say which: {}",
         options.join(" or ")
     )]
     AmbiguousNames {
-        /// Options to type.
+        /// The options that would decide it.
         options: Vec<String>,
     },
-    /// A model that is not listed, of a class that no shard names.
+    /// The model is not listed, and no shard names its class.
     #[error(
         "which class serves this model, and what it calls its layers, is not known from config.json ('{key}' is '{module}' in the checkpoint): write the class of the recorded model to the metadata qera.class"
     )]
@@ -99,13 +98,13 @@ pub(crate) enum Reason {
         /// Its module in the checkpoint.
         module: String,
     },
-    /// Rows of nothing.
+    /// A tensor has rows without numbers.
     #[error("tensor '{key}' has rows of 0 numbers: no layer reads them")]
     NoWidth {
         /// Tensor.
         key: String,
     },
-    /// Wider than any layer.
+    /// A tensor is wider than any layer.
     #[error(
         "tensor '{key}' has rows of {in_features} numbers, at most {WIDEST} are read: no layer is as wide"
     )]
@@ -115,28 +114,27 @@ pub(crate) enum Reason {
         /// Width of its rows.
         in_features: usize,
     },
-    /// Another class, or another task of it, than that of the shards before.
+    /// The shards before name another class or task.
     #[error("{key} is '{found}', the shards before have '{expected}'")]
     OtherClass {
         /// Metadata key.
         key: &'static str,
-        /// The shard's metadata.
+        /// The value in this shard.
         found: String,
-        /// That of the first shards.
+        /// The value in the first shards.
         expected: String,
     },
-    /// A linear layer that another shard describes otherwise.
+    /// Another shard describes this linear layer otherwise.
     #[error("qera.linears: '{module}' is {found} here, and {expected} by other shards")]
     OtherLinear {
         /// Module.
         module: String,
-        /// What the shard says.
+        /// This shard's description.
         found: ListedLinear,
-        /// What the others said.
+        /// The other shards' description.
         expected: ListedLinear,
     },
-    /// A linear layer that is named too late: which of them are quantized was fixed by the first
-    /// shards.
+    /// A linear layer is named too late, because the first shards fixed which layers are quantized.
     #[error(
         "'{module}' is a linear layer that the first shards did not name: let every shard list all of them in qera.linears, or begin another --state"
     )]
@@ -144,15 +142,15 @@ pub(crate) enum Reason {
         /// Module.
         module: String,
     },
-    /// A module whose weight is not corrected, although the shard has rows of it.
+    /// The module's weight is not corrected, although the shard has rows for it.
     #[error("tensor '{key}' {why}")]
     NoLayer {
         /// Tensor.
         key: String,
-        /// Why.
+        /// The reason.
         why: Why,
     },
-    /// An element type that is not decoded.
+    /// The element type is not decoded.
     #[error("tensor '{key}' has dtype {found}; {expected} expected")]
     WrongDtype {
         /// Tensor.
@@ -162,7 +160,7 @@ pub(crate) enum Reason {
         /// Types that are read.
         expected: &'static str,
     },
-    /// Neither [rows, in_features] nor [batch, seq, in_features].
+    /// The shape is neither [rows, in_features] nor [batch, seq, in_features].
     #[error(
         "tensor '{key}' has shape {found:?}; in_features is {in_features}: [rows, {in_features}] or [batch, seq, {in_features}] expected"
     )]
@@ -174,7 +172,7 @@ pub(crate) enum Reason {
         /// Width of the layer's input.
         in_features: usize,
     },
-    /// A mask that does not fit its tensor.
+    /// A mask does not fit its tensor.
     #[error("mask '{key}' has shape {found:?}; {expected:?} expected")]
     MaskShape {
         /// Mask's key.
@@ -184,13 +182,13 @@ pub(crate) enum Reason {
         /// The tensor's shape without its last dimension.
         expected: Vec<usize>,
     },
-    /// A mask whose tensor is not in the shard.
+    /// A mask is there without its rows.
     #[error("mask '{key}' belongs to no tensor of the shard")]
     MaskWithoutRows {
         /// Mask's key.
         key: String,
     },
-    /// Weights that do not fit their tensor.
+    /// Weights do not fit their rows.
     #[error("weights '{key}' have shape {found:?}; {expected:?} expected: one number for each row")]
     WeightShape {
         /// The weights' key.
@@ -200,13 +198,13 @@ pub(crate) enum Reason {
         /// The tensor's shape without its last dimension.
         expected: Vec<usize>,
     },
-    /// Weights whose tensor is not in the shard.
+    /// Weights are there without their rows.
     #[error("weights '{key}' belong to no tensor of the shard")]
     WeightsWithoutRows {
         /// The weights' key.
         key: String,
     },
-    /// A mask or weights of a mask or weights.
+    /// A mask or weights stand beside another mask or weights.
     #[error(
         "tensor '{key}' is a mask or weights of what is itself a mask or weights, and of no rows: leave it out; NAME::mask or NAME::weight stands beside the rows NAME, and rows that do not count have weight 0"
     )]
@@ -214,7 +212,7 @@ pub(crate) enum Reason {
         /// Tensor.
         key: String,
     },
-    /// Both say which rows count.
+    /// A tensor has both a mask and weights.
     #[error(
         "tensor '{key}' has a mask and weights: leave the mask out and give the rows that it leaves out weight 0"
     )]
@@ -222,37 +220,38 @@ pub(crate) enum Reason {
         /// Tensor.
         key: String,
     },
-    /// A mask that is none: whatever is not 0 would count as 1.
+    /// A mask holds another value than 0 and 1.
     #[error(
         "mask '{key}': {value} for row {row}; 0 leaves a row out, 1 counts it, and a weight for a row is an F32 under ::weight"
     )]
     BadMask {
         /// Mask's key.
         key: String,
-        /// Row, of all sequences together.
+        /// The row, counted over all sequences.
         row: usize,
-        /// What stands there.
+        /// The value in the mask.
         value: u8,
     },
-    /// A weight that is negative or not finite.
+    /// A weight is negative or not finite.
     #[error("weights '{key}': weight {value:?} of row {row}; a weight is finite and not negative")]
     BadWeight {
         /// The weights' key.
         key: String,
-        /// Row, of all sequences together.
+        /// The row, counted over all sequences.
         row: usize,
         /// The weight.
         value: f32,
     },
-    /// A row that cannot be accumulated: NaN, infinite, or so large that f32 products overflow.
+    /// A row cannot be accumulated: it has NaN, infinity, or numbers so large that f32 products
+    /// overflow.
     #[error("tensor '{key}': {error}")]
     BadRow {
         /// Tensor.
         key: String,
-        /// Row, column and value.
+        /// The row, column and value.
         error: qera_core::dtype::DecodeError,
     },
-    /// Two layers of one site with different rows.
+    /// Two layers of a site have different rows.
     #[error(
         "tensors '{first}' and '{second}' share one input but differ, first in row {row}; if they read different inputs, list them apart in qera.shares"
     )]
@@ -261,10 +260,11 @@ pub(crate) enum Reason {
         first: String,
         /// Second tensor.
         second: String,
-        /// First row (after masking) that differs; the shorter length when the row counts differ.
+        /// The first row, after masking, that differs; where the numbers of rows differ, the
+        /// smaller of them.
         row: usize,
     },
-    /// Two layers of one site with different weights.
+    /// Two layers of a site have different row weights.
     #[error(
         "tensors '{first}' and '{second}' share one input but their rows have different weights, first row {row}: give both the same, or only one of the tensors"
     )]
@@ -273,23 +273,23 @@ pub(crate) enum Reason {
         first: String,
         /// Second tensor.
         second: String,
-        /// First row (after those of weight 0 are left out) whose weights differ.
+        /// The first row, after rows of weight 0 are left out, whose weights differ.
         row: usize,
     },
-    /// More rows at a time than the memory budget has room for.
+    /// The shard has more rows than the memory budget has room for at a time.
     #[error(
         "needs {needed} of memory, {left} are left of the budget: write smaller shards, or give more"
     )]
     TooLarge {
-        /// Bytes, formatted.
+        /// The bytes needed, formatted.
         needed: String,
-        /// Bytes, formatted.
+        /// The bytes left, formatted.
         left: String,
     },
-    /// A sum over rows that is none.
+    /// A sum over rows is invalid.
     #[error("{0}")]
     Sum(#[from] BadSum),
-    /// Made for another model.
+    /// The shard was made for another model.
     #[error("qera.model is '{found}', the checkpoint is {}", expected.join(" or "))]
     OtherModel {
         /// The shard's metadata.
@@ -297,17 +297,17 @@ pub(crate) enum Reason {
         /// Names of the checkpoint.
         expected: Vec<String>,
     },
-    /// Inputs of a row-parallel layer under tensor parallelism are slices, not rows.
+    /// Under tensor parallelism the inputs of a row-parallel layer are slices, and no whole rows.
     #[error(
         "tensor '{key}' was recorded with qera.tp_size {tp_size}: the inputs of o_proj and down_proj are then sharded"
     )]
     TensorParallel {
         /// Tensor.
         key: String,
-        /// Ranks.
+        /// The number of ranks.
         tp_size: u64,
     },
-    /// Metadata that cannot be read.
+    /// A metadata value cannot be read.
     #[error("metadata {key} = '{value}': {problem}")]
     Metadata {
         /// Metadata key.
@@ -320,7 +320,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// What the system said, where that is the reason.
+    /// The system's error, where that is the reason.
     #[must_use]
     pub(crate) const fn io_error(&self) -> Option<&IoError> {
         match self {
@@ -329,20 +329,20 @@ impl Reason {
         }
     }
 
-    /// Whether the disk gave no answer: nothing is known of the shard then, and it may be whole.
+    /// Whether the disk gave no answer. Nothing is known of the shard then, and it may be whole.
     #[must_use]
     pub(crate) fn is_failure(&self) -> bool {
         self.io_error().is_some_and(is_failure)
     }
 
-    /// Whether there is no such file any more.
+    /// Whether the file does not exist any more.
     #[must_use]
     pub(crate) fn is_gone(&self) -> bool {
         let error = self.io_error();
         error.is_some_and(|error| error.kind() == ErrorKind::NotFound)
     }
 
-    /// Whether it is the fault of one of two shards, either of which would do alone.
+    /// Whether the reason is a contradiction between two shards, either of which would do alone.
     #[must_use]
     pub(crate) const fn is_clash(&self) -> bool {
         matches!(self, Self::OtherClass { .. } | Self::OtherLinear { .. })

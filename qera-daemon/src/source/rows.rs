@@ -1,5 +1,5 @@
-//! The rows of a shard that was read whole and checked. They stay as they are stored; whoever needs
-//! numbers widens a piece of them.
+//! The rows of a shard that was read whole and checked. They stay in the form in which they are
+//! stored; whoever needs numbers widens a piece of them.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use crate::source::sums::SummedRows;
 /// The rows of one site in one shard.
 #[derive(Debug)]
 pub struct Batch {
-    /// Site that they feed.
+    /// The site that the rows feed.
     pub site: usize,
     /// Width of a row.
     pub in_features: usize,
-    /// Row-major, little-endian; padding rows are already gone.
+    /// The bytes of the rows, little-endian and row-major, without padding rows.
     pub bytes: PageVec<u8>,
     /// Type of the numbers.
     pub dtype: FloatDtype,
     /// A weight for each row, where they are not all 1.
     pub weights: Option<RowWeights>,
-    /// Kept rows of each batch, in order; none is empty.
+    /// The number of kept rows in each batch, in order, without empty batches.
     pub batches: Vec<usize>,
     /// Whether the batches are sequences of a [batch, seq, in_features] tensor.
     pub sequences: bool,
@@ -38,7 +38,7 @@ impl Batch {
         rows.weighted(self.weights.as_ref())
     }
 
-    /// How many.
+    /// The number of rows.
     #[must_use]
     pub(crate) fn rows(&self) -> usize {
         self.stored().rows()
@@ -64,11 +64,12 @@ impl Batch {
 pub(crate) struct Shard {
     /// File name.
     pub(crate) name: String,
-    /// One entry for each site that the shard has rows of.
+    /// The rows of each site that the shard has rows for.
     pub(crate) sites: Vec<Batch>,
-    /// One entry for each site that it has a sum over rows of; the rows are not among these.
+    /// The sums of each site that the shard has a sum for; the rows of these sums are not among the
+    /// rows above.
     pub(crate) sums: Vec<SummedRows>,
-    /// Rows kept of the site that has most, those summed included: what a person calls the tokens
+    /// Rows kept for the site that has most, those in sums included: what a person calls the tokens
     /// of the shard.
     pub(crate) rows: usize,
 }
@@ -86,7 +87,7 @@ impl Shard {
     }
 }
 
-/// Rows of the site that has most.
+/// The number of rows of the site that has most.
 fn most_rows(rows: &[Batch], sums: &[SummedRows]) -> usize {
     let rows = rows.iter().map(|of| (of.site, of.rows()));
     let summed = |of: &SummedRows| usize::try_from(of.rows()).unwrap_or(usize::MAX);
@@ -98,7 +99,7 @@ fn most_rows(rows: &[Batch], sums: &[SummedRows]) -> usize {
     by_site.into_values().max().unwrap_or_default()
 }
 
-/// Whether two members of a site have the same rows and weights.
+/// Checks that two layers of a site have the same rows and weights.
 ///
 /// # Errors
 /// [`Reason`] with the first row in which they differ.

@@ -1,4 +1,4 @@
-//! What a shard claims to hold: its header, read and checked against the file's length.
+//! The header of a shard, read and checked against the file's length.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use crate::formats::safetensors::header::{Claim, Header};
 use crate::source::refusal::{Reason, Refusal};
 use crate::source::sum_counts::SumCounts;
 
-/// What follows a module's name in that of its mask.
+/// The ending of a mask's key, after the key of its rows.
 pub(crate) const MASK: &str = "::mask";
-/// And in that of the weights of its rows.
+/// The ending of the key of row weights, after the key of their rows.
 pub(crate) const WEIGHT: &str = "::weight";
 
-/// The key of the rows that a tensor says something of, being their mask or weights.
+/// The key of the rows that this mask, or these weights, belong to.
 #[must_use]
 pub(crate) fn owner_of(key: &str) -> Option<&str> {
     key.strip_suffix(MASK).or_else(|| key.strip_suffix(WEIGHT))
 }
 
-/// Whether it would say something of what is itself a mask or weights: nobody reads it.
+/// Whether this is a mask or weights of another mask or weights, which nobody reads.
 #[must_use]
 pub(crate) fn owns_nothing(key: &str) -> bool {
     owner_of(key).and_then(owner_of).is_some()
@@ -29,9 +29,9 @@ pub(crate) fn owns_nothing(key: &str) -> bool {
 /// A shard's header.
 #[derive(Debug)]
 pub(crate) struct ShardHeader {
-    /// The file.
+    /// The file's path.
     pub(crate) path: PathBuf,
-    /// Its name, for messages.
+    /// The file's name, for messages.
     pub(crate) name: String,
     header: Header,
     identity: Identity,
@@ -67,25 +67,25 @@ impl ShardHeader {
         })
     }
 
-    /// Its name as the folder has it, which need not be text.
+    /// The file's name in the folder, which need not be text.
     #[must_use]
     pub(crate) fn file_name(&self) -> OsString {
         self.path.file_name().unwrap_or_default().to_owned()
     }
 
-    /// Its tensors, in the order of the file.
+    /// The tensors, in the order of the file.
     #[must_use]
     pub(crate) fn claims(&self) -> &[Claim] {
         &self.header.claims
     }
 
-    /// The file as it was when the header was read.
+    /// The file's identity when the header was read.
     #[must_use]
     pub(crate) const fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Of how many rows the sum is that this tensor counts.
+    /// The number of rows of the sum that this tensor counts.
     #[must_use]
     pub(crate) fn sum_rows(&self, key: &str) -> Option<i64> {
         self.sum_counts.get(key)

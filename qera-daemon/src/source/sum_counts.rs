@@ -1,5 +1,4 @@
-//! Of how many rows the sums of a shard are: numbers that are read with the header, so that a plan
-//! knows them.
+//! The numbers of rows of a shard's sums. They are read with the header, so that a plan knows them.
 
 use std::collections::BTreeMap;
 use std::io::Result;
@@ -15,10 +14,10 @@ use crate::source::sum_names::XTX_ROWS;
 pub(crate) struct SumCounts(BTreeMap<String, i64>);
 
 impl SumCounts {
-    /// Reads those of a file with these tensors; what has another form is none.
+    /// Reads the numbers of a file with these tensors. A tensor of another form is skipped.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn read(file: &OpenFile, claims: &[Claim]) -> Result<Self> {
         let mut counts = BTreeMap::new();
         for claim in claims.iter().filter(|claim| is_count(claim)) {

@@ -1,4 +1,4 @@
-//! A sum over rows that a shard claims to have, judged on the header before a number of it is read.
+//! A sum over rows in a shard, judged by the header before any of its numbers is read.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use crate::source::bad_sum::BadSum;
 use crate::source::shard::ShardHeader;
 use crate::source::sum_names::{ABS_SUM, BATCH_MAX, XTX, XTX_ROWS, XTX_WEIGHT};
 
-/// Rows of a sum at most: more would take 10^5 years to record, and counts of rows add up.
+/// The most rows of a sum. More would take 10^5 years to record, and numbers of rows must not
+/// overflow when they add up.
 const MOST_ROWS: u64 = 1 << 40;
 
 /// A sum that will be read.
@@ -19,34 +20,34 @@ const MOST_ROWS: u64 = 1 << 40;
 pub(crate) struct SumEntry {
     /// Module path.
     pub(crate) key: String,
-    /// Site that it feeds.
+    /// The site that it feeds.
     pub(crate) site: usize,
     /// Width of a row.
     pub(crate) in_features: usize,
-    /// Rows that it is of.
+    /// The number of its rows.
     pub(crate) rows: u64,
     /// The packed triangle.
     pub(crate) xtx: SumTensor,
-    /// Sum of the weights and of their squares; `None` where every row has weight 1.
+    /// The sum of the weights and the sum of their squares; `None` where every row has weight 1.
     pub(crate) weight: Option<SumTensor>,
-    /// Sum of |x| for each channel.
+    /// The sum of |x| for each channel.
     pub(crate) abs_sum: Option<SumTensor>,
-    /// Largest batch mean of |x| for each channel.
+    /// The largest batch mean of |x| for each channel.
     pub(crate) batch_max: Option<SumTensor>,
 }
 
-/// A tensor of numbers, where it lies in the file.
+/// A tensor of numbers, by its place in the file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SumTensor {
     /// Type of the numbers.
     pub(crate) dtype: SumDtype,
-    /// Byte of the file where it starts.
+    /// The byte of the file at which it starts.
     pub(crate) start: u64,
-    /// Bytes.
+    /// The number of its bytes.
     pub(crate) bytes: usize,
 }
 
-/// Types that sums are read in.
+/// The types in which sums are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SumDtype {
     /// f32.
@@ -74,7 +75,7 @@ pub(crate) struct SumClaims<'h> {
 }
 
 impl<'h> SumClaims<'h> {
-    /// Of a header, for this method.
+    /// The tensors of a header, for this method.
     pub(crate) const fn new(
         header: &'h ShardHeader,
         by_key: &'h BTreeMap<&'h str, &'h Claim>,
@@ -87,7 +88,7 @@ impl<'h> SumClaims<'h> {
         }
     }
 
-    /// The sum of this module for a site.
+    /// The sum of a module for a site.
     ///
     /// # Errors
     /// [`BadSum`] for a part that is missing or of another form.
@@ -125,7 +126,7 @@ impl<'h> SumClaims<'h> {
         }
     }
 
-    /// A tensor of so many numbers; `None` where it is not there.
+    /// A tensor with this many numbers; `None` where it is not there.
     fn tensor(&self, key: &str, part: &str, length: usize) -> Result<Option<SumTensor>, BadSum> {
         let Some(claim) = self.by_key.get(format!("{key}{part}").as_str()) else {
             return Ok(None);
@@ -164,7 +165,7 @@ impl<'h> SumClaims<'h> {
 }
 
 impl SumEntry {
-    /// Bytes in the file: what is held of it until it is folded.
+    /// Bytes in the file, which are held until the sum is folded.
     #[must_use]
     pub(crate) fn stored_bytes(&self) -> u64 {
         let others = [self.abs_sum, self.batch_max].into_iter().flatten();
@@ -172,7 +173,7 @@ impl SumEntry {
         (self.xtx.bytes as u64).saturating_add(others)
     }
 
-    /// What this method needs and the sum comes without.
+    /// The ending of the tensor that this method needs and the sum lacks.
     fn missing(&self, method: Method) -> Option<&'static str> {
         if method.needs_batch_max() && self.batch_max.is_none() {
             Some(BATCH_MAX)

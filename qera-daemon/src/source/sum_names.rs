@@ -1,12 +1,12 @@
-//! What the tensors of a sum over rows are called: a module's name, and what follows it.
+//! The names of the tensors of a sum over rows: a module's name, and one of these endings.
 
-/// What follows a module's name in that of a sum of x^T x over rows, upper triangle by rows.
+/// The sum of x^T x over rows, upper triangle by rows.
 pub(crate) const XTX: &str = "::xtx";
-/// In that of the number of these rows,
+/// The number of these rows.
 pub(crate) const XTX_ROWS: &str = "::xtx_rows";
-/// of the sum of their weights and of the squares of these,
+/// The sum of their weights, and the sum of the weights' squares.
 pub(crate) const XTX_WEIGHT: &str = "::xtx_weight";
-/// of the sum of |x| for each channel,
+/// The sum of |x| for each channel.
 pub(crate) const ABS_SUM: &str = "::abs_sum";
-/// and of the largest batch mean of |x|.
+/// The largest batch mean of |x| for each channel.
 pub(crate) const BATCH_MAX: &str = "::batch_max_mean_abs";

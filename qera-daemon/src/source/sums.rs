@@ -1,12 +1,12 @@
-//! The sums over rows of an admitted shard, read whole and every number checked before any is
-//! folded.
+//! The sums over rows of an admitted shard. Each is read whole, and every number of it is checked
+//! before any is folded.
 //!
-//! What a sum S = sum w x^T x of rows can be is known (Cauchy-Schwarz, over the rows and over the
-//! channels): S_ii >= 0, |S_ij| <= sqrt(S_ii S_jj), sum w |x_i| <= sqrt(W S_ii) with W = sum w, the
-//! largest batch mean of |x_i| is at least the mean, and, where every row has weight 1, at most the
-//! sum and at most sqrt(S_ii), while S_ii is at most the square of sum |x_i|. Each holds within
-//! [`ROUNDING`]: sums of f32 products over many rows of a channel that is always the same are off
-//! by 1e-5. A square below the smallest f32 may have come out as 0 for each row.
+//! A sum S = sum w x^T x of rows obeys inequalities (Cauchy-Schwarz, over the rows and over the
+//! channels): S_ii >= 0, |S_ij| <= sqrt(S_ii S_jj), and sum w |x_i| <= sqrt(W S_ii) with W = sum w.
+//! The largest batch mean of |x_i| is at least the mean. Where every row has weight 1 it is at most
+//! the sum and at most sqrt(S_ii), and S_ii is at most the square of sum |x_i|. Each holds within
+//! [`ROUNDING`], because sums of f32 products over many rows of a constant channel are off by 1e-5.
+//! A square below the smallest f32 may have become 0 in each row.
 
 use qera_core::dtype::MAGNITUDE_MAX;
 
@@ -23,31 +23,31 @@ use crate::source::refusal::Reason;
 use crate::source::sum_entry::{SumDtype, SumEntry, SumTensor};
 use crate::source::sum_names::{ABS_SUM, BATCH_MAX, XTX, XTX_WEIGHT};
 
-/// How far a sum may be outside of what rows have, relative.
+/// The relative tolerance of these inequalities.
 const ROUNDING: f64 = 1e-4;
-/// Numbers that are looked at, at a time.
+/// The number of numbers that are checked at a time.
 const PIECE: usize = 512;
 
 /// A sum over rows of one site.
 #[derive(Debug)]
 pub(crate) struct SummedRows {
-    /// Site that they feed.
+    /// The site that it feeds.
     pub(crate) site: usize,
     /// Width of a row.
     pub(crate) in_features: usize,
-    /// What it is over.
+    /// The rows that it is over, and their weight.
     pub(crate) extent: Extent,
-    /// The packed triangle as the shard has it.
+    /// The packed triangle, as the shard stores it.
     bytes: PageVec<u8>,
     dtype: SumDtype,
-    /// Sum of |x| for each channel.
+    /// The sum of |x| for each channel.
     pub(crate) abs_sum: Option<Vec<f64>>,
-    /// Largest batch mean of |x| for each channel.
+    /// The largest batch mean of |x| for each channel.
     pub(crate) batch_max: Option<Vec<f64>>,
 }
 
 impl SummedRows {
-    /// x^T x, summed.
+    /// The sum of x^T x.
     pub(crate) fn xtx(&self) -> PackedSum<'_> {
         match self.dtype {
             SumDtype::F32 => PackedSum::f32(&self.bytes, self.in_features),
@@ -55,7 +55,7 @@ impl SummedRows {
         }
     }
 
-    /// Rows that it is over.
+    /// The number of rows.
     pub(crate) const fn rows(&self) -> u64 {
         self.extent.rows
     }
@@ -73,7 +73,7 @@ impl SummedRows {
     }
 }
 
-/// Whether two modules of a site have the same sum.
+/// Checks that two modules of a site have the same sum.
 ///
 /// # Errors
 /// [`BadSum`] with what differs.
@@ -93,11 +93,11 @@ pub(crate) fn check_same_sum(
     }
 }
 
-/// Reads and checks a sum. The triangle is read where the pass comes to it; the parts beside it,
-/// some numbers a channel, are read ahead.
+/// Reads and checks a sum. The triangle is read when the pass comes to it; the parts beside it,
+/// some numbers for each channel, are read ahead.
 ///
 /// # Errors
-/// [`Reason`] where it cannot be read, or no rows have such a sum.
+/// [`Reason`] where it cannot be read, or where no rows can have such a sum.
 pub(crate) fn read_sum(
     pass: &mut Pass<'_>,
     file: &OpenFile,
@@ -144,7 +144,7 @@ pub(crate) fn read_sum(
     Ok(sum)
 }
 
-/// The bytes of a packed triangle, a piece at a time.
+/// Reads the bytes of a packed triangle, a piece at a time.
 fn triangle(pass: &mut Pass<'_>, tensor: SumTensor) -> std::io::Result<PageVec<u8>> {
     pass.pass_to(tensor.start)?;
     let mut bytes = PageVec::zeroed(tensor.bytes);
@@ -167,7 +167,7 @@ fn widened(bytes: &[u8], dtype: SumDtype) -> Vec<f64> {
     }
 }
 
-/// In what two sums differ.
+/// The part in which two sums differ.
 fn difference(a: &SummedRows, b: &SummedRows) -> Option<String> {
     if a.extent != b.extent {
         return Some(format!(
@@ -196,16 +196,16 @@ fn difference(a: &SummedRows, b: &SummedRows) -> Option<String> {
     None
 }
 
-/// A sum that is checked.
+/// A sum that is being checked.
 struct Checked<'a> {
     key: &'a str,
     sum: &'a SummedRows,
-    /// sqrt(S_ii + what underflow may have taken).
+    /// sqrt(S_ii + what underflow may have lost).
     roots: Vec<f64>,
 }
 
 impl<'a> Checked<'a> {
-    /// The diagonal and the weights, by which the rest is judged.
+    /// Checks the diagonal and the weights, by which the rest is judged.
     fn new(key: &'a str, sum: &'a SummedRows) -> Result<Self, BadSum> {
         check_weights(key, &sum.extent)?;
         let most = sum.extent.weight * f64::from(MAGNITUDE_MAX).powi(2) * (1.0 + ROUNDING);
@@ -242,7 +242,7 @@ impl<'a> Checked<'a> {
         }
     }
 
-    /// Row i of the triangle.
+    /// Checks row i of the triangle.
     fn check_row(&self, i: usize) -> Result<(), BadSum> {
         let (xtx, mut piece) = (self.sum.xtx(), [0.0; PIECE]);
         let (start, root) = (xtx.row(i).start, self.roots[i] * (1.0 + ROUNDING));
@@ -294,7 +294,7 @@ impl<'a> Checked<'a> {
         } = self.sum.extent;
         let roots = self.roots.iter();
         let bounds = roots.map(|root| Bounds {
-            // What underflow took of the squares makes the root no larger than this.
+            // The root allows for underflow, and so may be this much too large.
             least: match squares {
                 None => root - lost(&self.sum.extent).sqrt(),
                 Some(_) => 0.0,
@@ -331,7 +331,7 @@ impl<'a> Checked<'a> {
         let values = values.unwrap_or_default();
         for (channel, (&value, Bounds { least, most })) in values.iter().zip(bounds).enumerate() {
             let within = least * (1.0 - ROUNDING)..=most * (1.0 + ROUNDING);
-            // Negative numbers are none, whatever the rounding.
+            // Negative values are refused, whatever the rounding.
             if value < 0.0 || !within.contains(&value) {
                 return Err(BadSum::Channel {
                     key: format!("{}{part}", self.key),
@@ -346,19 +346,19 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// What underflow of products may have taken of a sum of squares.
+/// How much underflow of products may have taken from a sum of squares.
 fn lost(of: &Extent) -> f64 {
     of.weight.max(of.rows as f64) * f64::from(f32::MIN_POSITIVE)
 }
 
-/// Between which numbers a statistic of a channel lies.
+/// The bounds of a channel's statistic.
 struct Bounds {
     least: f64,
     most: f64,
 }
 
-/// Whether rows can have weights of this sum and these squares: of n rows (sum w)^2 / n <= sum w^2
-/// <= (sum w)^2.
+/// Checks that rows can have weights with this sum and this sum of squares: for n rows (sum w)^2 /
+/// n <= sum w^2 <= (sum w)^2.
 fn check_weights(key: &str, of: &Extent) -> Result<(), BadSum> {
     let Some(squares) = of.squares else {
         return Ok(());
@@ -381,7 +381,7 @@ fn check_weights(key: &str, of: &Extent) -> Result<(), BadSum> {
 
 #[cfg(test)]
 impl SummedRows {
-    /// A sum in f64, taken at its word.
+    /// A sum in f64 that is not checked.
     pub(crate) fn taken(in_features: usize, extent: Extent, xtx: &[f64]) -> Self {
         let bytes: Vec<u8> = xtx.iter().flat_map(|x| x.to_le_bytes()).collect();
         Self {

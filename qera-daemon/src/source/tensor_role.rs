@@ -1,5 +1,5 @@
-//! What a tensor of a shard is, by its key: rows of a module, what stands beside rows (their mask
-//! or weights), or a part of a sum over rows.
+//! The role of a shard's tensor, by its key: rows of a module, the mask or weights of rows, or a
+//! part of a sum over rows.
 
 use crate::formats::safetensors::header::Claim;
 use crate::source::naming::RecordedModule;
@@ -9,21 +9,21 @@ use crate::source::sum_names::{ABS_SUM, BATCH_MAX, XTX, XTX_ROWS, XTX_WEIGHT};
 
 use qera_core::packed::packed_len;
 
-/// The parts of a sum beside x^T x itself.
+/// The endings of a sum's parts beside x^T x itself.
 const BESIDE_SUM: [&str; 4] = [XTX_ROWS, XTX_WEIGHT, ABS_SUM, BATCH_MAX];
 
-/// What a tensor is.
+/// The role of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TensorRole<'k> {
     /// Rows of the module of this name.
     Rows(&'k str),
     /// The sum of x^T x over rows of the module of this name.
     Sum(&'k str),
-    /// What says something of the rows with this key, or of the sum of the module of this name.
+    /// A mask or weights of the rows with this key, or a part of this module's sum.
     Beside(&'k str),
 }
 
-/// What the tensor with this key is.
+/// The role of the tensor with this key.
 #[must_use]
 pub(crate) fn role_of(key: &str) -> TensorRole<'_> {
     if let Some(owner) = owner_of(key) {
@@ -36,14 +36,14 @@ pub(crate) fn role_of(key: &str) -> TensorRole<'_> {
     others.map_or(TensorRole::Rows(key), TensorRole::Beside)
 }
 
-/// Whether a tensor is a part of a sum that is not the sum itself.
+/// Whether a tensor is a part of a sum, but not the sum itself.
 #[must_use]
 pub(crate) fn is_part_of_sum(key: &str) -> bool {
     BESIDE_SUM.iter().any(|part| key.ends_with(part))
 }
 
-/// The module that a tensor has the input of, as rows or as their sum, with the width of that; 0
-/// where a sum has a length that no triangle has.
+/// The module whose input this tensor holds, as rows or as their sum, and the width of that; 0
+/// where the length of a sum is that of no triangle.
 #[must_use]
 pub(crate) fn module_of(claim: &Claim) -> Option<RecordedModule> {
     let (name, in_features) = match role_of(&claim.key) {

@@ -1,9 +1,9 @@
-//! What wakes the daemon when something may have come: events of the file system as hints, and in
-//! any case a timer.
+//! Wakes the daemon when something may have come: events of the file system serve as hints, and
+//! there is a timer in any case.
 //!
 //! Events may be lost (the queue overflows), merged, or never come (network file systems report
-//! none), so nothing is concluded from one: every wake-up lists the folder (`intake.rs`). The watch
-//! is begun before the first listing.
+//! none). So nothing is concluded from an event: every wake-up lists the folder (`intake.rs`).
+//! Watching begins before the first listing.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -20,7 +20,7 @@ use crate::disk::identity::Identity;
 use crate::disk::resolve;
 use crate::settings::source::WatchMode;
 
-/// File systems that report no events of other hosts.
+/// File systems that report no events from other hosts.
 const WITHOUT_EVENTS: [&str; 16] = [
     "9p",
     "afs",
@@ -39,10 +39,10 @@ const WITHOUT_EVENTS: [&str; 16] = [
     "vboxsf",
     "virtiofs",
 ];
-/// After an event others usually follow: they are taken together.
+/// Events that follow within this time are taken together.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Wakes whoever waits.
+/// Wakes the thread that waits for shards.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     folder: PathBuf,
@@ -50,17 +50,17 @@ pub(crate) struct Watcher {
     woken: Receiver<()>,
     wake: Sender<()>,
     events: Option<Events>,
-    /// Set when the watched folder itself was removed or renamed; its inode may come back for
-    /// another.
+    /// Set when the watched folder itself was removed or renamed. Another folder may then get its
+    /// inode.
     gone: Arc<AtomicBool>,
 }
 
-/// Events of a folder.
+/// The events of a folder.
 #[derive(Debug)]
 struct Events {
-    /// The folder's; another takes its name when it is replaced.
+    /// The folder's inode. A folder that replaces it under the same name has another one.
     inode: u64,
-    /// Dropped, it ends them.
+    /// Events end when this is dropped.
     _watcher: RecommendedWatcher,
 }
 
@@ -71,17 +71,17 @@ pub(crate) struct Wake(Sender<()>);
 impl Wake {
     /// Ends the wait, or the next one.
     pub(crate) fn wake(&self) {
-        // Full: a wake-up is on its way already.
+        // If the channel is full, a wake-up is on its way already.
         let _ = self.0.try_send(());
     }
 }
 
 impl Watcher {
-    /// Begins to watch; `problem` is told where there are no events and why.
+    /// Begins to watch. `problem` is called where there are no events, with the reason.
     pub(crate) fn start(folder: &Path, mode: WatchMode, problem: impl FnMut(String)) -> Self {
         let (wake, woken) = bounded(1);
         let mut watcher = Self {
-            // Events name absolute paths.
+            // Events have absolute paths.
             folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()),
             mode,
             woken,
@@ -107,7 +107,7 @@ impl Watcher {
         }
     }
 
-    /// Watches anew where the folder was replaced, or could not be watched before.
+    /// Watches anew if the folder was replaced, or could not be watched before.
     pub(crate) fn renew(&mut self, mut problem: impl FnMut(String)) {
         let inode = Identity::at(&self.folder).map(|i| i.inode()).ok();
         let gone = self.gone.swap(false, Ordering::SeqCst);
@@ -164,8 +164,8 @@ impl Watcher {
     }
 }
 
-/// Whether something may be complete now. Errors and overflows are hints as well; data being
-/// written is none.
+/// Whether a file may be complete now. Errors and overflows count as hints, too; data that is being
+/// written does not.
 fn may_matter(event: &notify::Event) -> bool {
     event.need_rescan()
         || match event.kind {
@@ -196,7 +196,7 @@ fn without_events(kind: &str) -> bool {
     WITHOUT_EVENTS.contains(&family)
 }
 
-/// Type of the file system that a folder lies on, by the longest mount point above it.
+/// The type of the file system that a folder lies on, by the longest mount point above it.
 fn file_system(folder: &Path) -> Option<String> {
     let folder = resolve(folder).ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -209,7 +209,7 @@ fn kind_in(mounts: &str, folder: &Path) -> Option<String> {
     for line in mounts.lines() {
         let point = line.split(' ').nth(4)?.replace("\\040", " ");
         let kind = line.split(" - ").nth(1)?.split(' ').next()?;
-        // Of two mounts on one point the later one is seen.
+        // Of two mounts on the same point the later one is visible.
         if folder.starts_with(&point) && found.as_ref().is_none_or(|(n, _)| *n <= point.len()) {
             found = Some((point.len(), kind.to_owned()));
         }
@@ -253,7 +253,7 @@ mod tests {
         watcher.handle().wake();
         assert!(woken(&watcher, 20), "by a handle");
 
-        // Replaced, the folder is watched anew.
+        // A folder that was replaced is watched anew.
         std::fs::remove_dir_all(&watched).unwrap();
         std::fs::create_dir(&watched).unwrap();
         while woken(&watcher, 1) {}
