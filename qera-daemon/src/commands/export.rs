@@ -1,5 +1,4 @@
-//! `export imatrix`: what a state knows of single channels, as the file that llama.cpp's tools
-//! take.
+//! `export imatrix`: a state's statistics of single channels, as a file for llama.cpp's tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,15 +21,15 @@ use crate::weights::Weights;
 use crate::weights::opening::Model;
 use crate::weights::sites::Sites;
 
-/// Blocks, and the output layer: how names of GGUF begin.
+/// How names in a GGUF begin: blocks, and the output layer.
 const GGUF_NAMES: [&str; 2] = ["blk.", "output"];
 
-/// Writes E[x^2] and the mean of x of every input that the state holds. The state is only read.
+/// Writes E[x^2] and the mean of x for every input in the state, which is only read.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] for a state without statistics, of another checkpoint, or whose names
-/// are not known in GGUF although a checkpoint is given; [`Fatal::Usage`] where one is missing, and
-/// for a path that is a folder; [`Fatal::Io`].
+/// [`Fatal::StateRefused`] for a state without statistics, of another checkpoint, or whose names in
+/// GGUF are unknown although a checkpoint is given; [`Fatal::Usage`] where a checkpoint is missing,
+/// and for a path that is a folder; [`Fatal::Io`].
 pub(crate) fn export_imatrix(
     settings: &Settings,
     file: &Path,
@@ -91,19 +90,19 @@ pub(crate) fn export_imatrix(
     Ok(Exit::Done)
 }
 
-/// The inputs of a state, and the tensors of a GGUF that are multiplied with each.
+/// The inputs of a state, and the tensors of a GGUF that read each of them.
 struct ExportedInputs {
     sites: Sites,
-    /// By site.
+    /// The tensors of each site.
     tensors: Vec<Vec<String>>,
-    /// Layers without a name in GGUF.
+    /// Layers that have no name in GGUF.
     unnamed: Vec<String>,
-    /// How the state's keys become the sites', where it was gathered without a checkpoint.
+    /// How the state's keys become those of the sites, where it was gathered without a checkpoint.
     record: SitesRecord,
 }
 
 impl ExportedInputs {
-    /// Under the names that the checkpoint's kind has in GGUF.
+    /// The inputs under the names that the checkpoint's kind has in GGUF.
     fn of_checkpoint(
         settings: &Settings,
         model: &Model,
@@ -150,7 +149,7 @@ impl ExportedInputs {
         })
     }
 
-    /// Under the names that the shards had, which are GGUF's where the tap of llama.cpp wrote them.
+    /// The inputs under the names of the shards, which are GGUF's where llama.cpp's tap wrote them.
     fn of_recorded_names(state: &Path, record: &SitesRecord) -> Result<Self, Fatal> {
         let recording = &record.recording;
         let sites = Sites::saved(&record.sites, &record.shares, record.second_moment);
@@ -180,7 +179,7 @@ impl ExportedInputs {
         })
     }
 
-    /// The tensors that are multiplied with a saved input.
+    /// The tensors that read a saved input.
     fn tensors_of(&self, key: &str, named: bool) -> Option<&[String]> {
         let names = self.record.recording.names.as_ref().filter(|_| !named);
         let site = self.sites.saved_as(key, names)?;
@@ -188,8 +187,8 @@ impl ExportedInputs {
     }
 }
 
-/// Whether the checkpoint is the one that the state was gathered with, where it was with one: names
-/// alone are the same in many models.
+/// Checks that the state was gathered with this checkpoint, if it was gathered with one: the same
+/// names occur in many models.
 fn check_gathered_with(state: &Path, saved: &SitesRecord, weights: &Weights) -> Result<(), Fatal> {
     let own = weights.identity();
     let found = saved.model.checkpoint.as_deref();
@@ -205,7 +204,7 @@ fn check_gathered_with(state: &Path, saved: &SitesRecord, weights: &Weights) -> 
     }
 }
 
-/// Whether what was gathered is as wide as the checkpoint's weights.
+/// Checks that what was gathered is as wide as the checkpoint's weights.
 fn check_widths(
     state: &Path,
     saved: &SitesRecord,
@@ -233,11 +232,11 @@ fn tensor_of(weights: &Weights, name: &str) -> Option<String> {
     Some(weights.family()?.tensor_of(name)?.tensor)
 }
 
-/// Sums of everything that a snapshot holds.
+/// The sums of everything in a snapshot.
 struct SummedUp {
     gathered: Gathered,
     entries: BTreeMap<String, ImatrixEntry>,
-    /// Those of the input that saw most.
+    /// Number of rows of the input that has most.
     rows: u64,
 }
 
@@ -250,7 +249,7 @@ impl SummedUp {
         }
     }
 
-    /// Takes an input for the tensors that are multiplied with it.
+    /// Adds an input for the tensors that read it.
     fn add(&mut self, tensors: &[String], channels: &SavedChannels) {
         let SavedChannels {
             rows,
@@ -262,7 +261,7 @@ impl SummedUp {
             return;
         }
         self.rows = self.rows.max(*rows);
-        // Means by weight, as if each row had weight 1: 1 where it has.
+        // Means by weight, scaled as if each row had weight 1.
         let count = *rows as f64;
         let a_row = count / weight;
         let means = moments.mean.iter();
@@ -279,8 +278,8 @@ impl SummedUp {
         }
     }
 
-    /// As a file: a shard is what its chunk is, and the rows that it has of the input that saw most
-    /// are its size.
+    /// The sums as an imatrix. Its chunks are the shards, and their size is the number of rows that
+    /// they have of the input with most.
     fn imatrix(self) -> Imatrix {
         let chunks = self.gathered.shards.max(1) as u64;
         Imatrix {

@@ -1,5 +1,5 @@
-//! What can be done beside the main job: `plan`, `status`, and `solve`, which makes another adapter
-//! of saved statistics; beneath it `export`, `report` and `verify`.
+//! The commands beside the main job: `plan`, `status`, and `solve`, which makes another adapter
+//! from saved statistics. `export`, `report` and `verify` have files of their own.
 
 pub(crate) mod export;
 pub(crate) mod report;
@@ -44,7 +44,7 @@ pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
 /// `plan`: prints what a run would need, and which shards it would set aside.
 ///
 /// # Errors
-/// [`Fatal::OverBudget`] where it does not fit, [`Fatal`] for what cannot serve.
+/// [`Fatal::OverBudget`] where the run does not fit, [`Fatal`] for settings that cannot be used.
 pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
     let model = Model::open(settings)?;
     let files = ImatrixFiles::open(&settings.imatrix)?;
@@ -83,12 +83,12 @@ pub(crate) fn status(settings: &Settings, json: bool) -> Result<Exit, Fatal> {
     })
 }
 
-/// Solves every selected layer from what a state holds, and publishes. The state is only read: a
-/// daemon may be working with it. Its rows were kept within the `--window-memory` of the run that
-/// gathered them; where somebody says one here (`window_is_said`) it has to be that.
+/// Solves every selected layer from a state, and publishes. The state is only read, so that a
+/// daemon may work with it meanwhile. Its rows were kept within the `--window-memory` of the run
+/// that gathered them; if the option is given here (`window_is_said`), it must have the same value.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] for what was not gathered, [`Fatal`] otherwise.
+/// [`Fatal::StateRefused`] for a layer that was not gathered, [`Fatal`] otherwise.
 pub(crate) fn solve(
     settings: &Settings,
     window_is_said: bool,
@@ -152,7 +152,7 @@ pub(crate) fn solve(
     .publish(reporter)
 }
 
-/// Whether the state holds every site that is to be solved.
+/// Checks that the state holds every site that is to be solved.
 fn check_gathered(prepared: &Prepared<'_>) -> Result<(), Fatal> {
     if prepared.saved.is_none() {
         return Err(refuse(
@@ -160,7 +160,7 @@ fn check_gathered(prepared: &Prepared<'_>) -> Result<(), Fatal> {
             "holds no statistics: --state names the folder of the run that gathered them".into(),
         ));
     }
-    // One that a shard named and none fed is quantized without correction.
+    // A site that a shard named, and that has no rows, is quantized without correction.
     let named = |site: &&Site| {
         let mut layers = site.layers.iter().map(|&layer| &prepared.layers()[layer]);
         layers.any(|layer| prepared.recording.linears.names(&layer.name))

@@ -11,23 +11,23 @@ use crate::report::page::page;
 use crate::report::standing::{AskedState, ReportedState};
 use crate::report::table::table;
 
-/// What is reported, and how.
+/// What is reported, and where.
 #[derive(Debug)]
 pub(crate) struct ReportOrder<'a> {
     /// The output folder.
     pub(crate) out: &'a Path,
     /// The state that its generations were solved from.
     pub(crate) state: AskedState<'a>,
-    /// The page's file; a table is printed where there is none.
+    /// The page's file; without one a table is printed.
     pub(crate) html: Option<PathBuf>,
 }
 
-/// Writes the page, or prints the table. Neither the output folder nor the state is locked: a
-/// daemon may be working with both.
+/// Writes the page, or prints the table. Neither the output folder nor the state is locked, so that
+/// a daemon may work with both.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] where there is no generation, its manifest is damaged, or the state is
-/// another one; [`Fatal::Io`].
+/// [`Fatal::StateRefused`] where there is no generation, its manifest is damaged, or the state
+/// belongs to another one; [`Fatal::Io`].
 pub(crate) fn report(of: &ReportOrder<'_>) -> Result<Exit, Fatal> {
     let folder = ReportedFolder::read(of.out)?;
     let state = ReportedState::read(of.state, &folder.current)?;

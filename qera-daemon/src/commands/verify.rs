@@ -1,5 +1,5 @@
-//! `verify`: an adapter's files held against the model that it is served on, and recorded rows
-//! through both.
+//! `verify`: checks an adapter's files against the model that it is served on, and sends recorded
+//! rows through both.
 
 use std::path::PathBuf;
 
@@ -18,19 +18,19 @@ use crate::settings::replay::ReplaySettings;
 pub(crate) struct Verification {
     /// The adapter.
     pub(crate) adapter: PathBuf,
-    /// The model that it is served on; found where it is not named.
+    /// The model that it is served on; it is searched for where it is not given.
     pub(crate) base: Option<PathBuf>,
-    /// Rows that are replayed.
+    /// The rows that are replayed, if any.
     pub(crate) replay: Option<ReplaySettings>,
-    /// Whether it is told as JSON.
+    /// Whether the result is printed as JSON.
     pub(crate) json: bool,
 }
 
-/// Prints what is wrong with an adapter's files, and what recorded rows say of them; the exit code
-/// says whether anything is wrong.
+/// Prints what is wrong with an adapter's files, and what recorded rows show. The exit code says
+/// whether anything is wrong.
 ///
 /// # Errors
-/// [`Fatal::Io`]; [`Fatal::Usage`] of a replay.
+/// [`Fatal::Io`]; [`Fatal::Usage`] for a replay.
 pub(crate) fn verify(of: &Verification) -> Result<Exit, Fatal> {
     let base = of.base.as_deref();
     let against = base.map_or(HeldAgainst::Named, HeldAgainst::Folder);
@@ -38,7 +38,7 @@ pub(crate) fn verify(of: &Verification) -> Result<Exit, Fatal> {
     let mut reports = Vec::new();
     if let Some(replayed) = &of.replay {
         match of.base.clone().or_else(|| served_base(&of.adapter)) {
-            // What was found already is said in any case.
+            // What was found before is printed in any case.
             Some(base) => match replay(&of.adapter, &base, replayed, &mut findings) {
                 Ok(replayed) => reports = replayed,
                 Err(fatal @ Fatal::Usage(_)) => return Err(fatal),

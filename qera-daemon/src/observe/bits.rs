@@ -1,31 +1,30 @@
-//! Effective bits of a weight: what base and adapter cost, beside what ggml has to offer for more.
+//! Effective bits of a weight: the cost of base and adapter, beside ggml's next larger types.
 
 use core::fmt;
 
 use serde::Serialize;
 
-/// Of the layers that are corrected.
+/// Effective bits of a weight, over the layers that are corrected.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct BitsPerWeight {
-    /// How many they are.
+    /// The number of these layers.
     pub(crate) layers: usize,
-    /// Of W~, scales and all.
+    /// Bits of W~, scales included.
     pub(crate) base: f64,
-    /// What was counted: `gguf`, `compressed-tensors`; `given` for what `--quantized` is stored in;
+    /// The form of W~ that was counted: `gguf`, `compressed-tensors`; `given` for a given W~;
     /// `grid` where W~ is written as numbers or not at all, and would take this many bits.
     pub(crate) base_as: &'static str,
-    /// Of A and B.
+    /// Bits of A and B.
     pub(crate) adapter: f64,
-    /// Of both.
+    /// Bits of both.
     pub(crate) both: f64,
-    /// The types of ggml that take more than the base, and as few bits as can be; none above all
-    /// of them.
+    /// The smallest of ggml's types that take more than the base; `None` where there are none.
     pub(crate) next_to_base: Option<StockTypes>,
-    /// Those that take more than both.
+    /// The smallest of ggml's types that take more than base and adapter.
     pub(crate) next_to_both: Option<StockTypes>,
 }
 
-/// Types of ggml that take as many bits.
+/// Types of ggml that take the same number of bits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct StockTypes {
     /// Their names.

@@ -1,17 +1,17 @@
-//! What is said of the user's command (`--on-publish`).
+//! Events about the user's command (`--on-publish`).
 
 use core::fmt;
 
 use serde::Serialize;
 
-/// An attempt printed something.
+/// The command printed something.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CommandPrinted {
-    /// The generation that it was told of.
+    /// The generation that the command was told of.
     pub(crate) generation: u64,
     /// The end of what it printed, at most 4 KiB.
     pub(crate) text: String,
-    /// Bytes before it.
+    /// Number of bytes before the end that is kept.
     pub(crate) left_out: u64,
 }
 

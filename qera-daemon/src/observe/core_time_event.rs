@@ -1,4 +1,4 @@
-//! What the CPU did, in an event at the end of a run.
+//! The event at the end of a run that says what the CPU time went into.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use serde::Serialize;
 use crate::disk::clock;
 use crate::host::core_time::{SecondsByKind, WorkKind};
 
-/// Kinds that took less than this are left out of the text.
+/// Kinds of work that took less than this many seconds are left out of the text.
 const SHOWN: f64 = 0.005;
 
-/// CPU seconds of the process, all threads, and what they went into.
+/// CPU seconds of all threads of the process, by kind of work.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct CoreTimeSpent {
-    /// Since the process began.
+    /// CPU seconds since the process began.
     cpu_s: f64,
-    /// Of these, by kind of work; the rest went into none of them.
+    /// The part of them that went into each kind of work. The rest went into none of these.
     by_kind_s: SecondsByKind,
 }
 
 impl CoreTimeSpent {
-    /// Until now.
+    /// The seconds until now.
     pub(crate) fn so_far() -> Self {
-        // In this order, so that no kind has more than the process.
+        // Read in this order, so that the kinds together have no more than the process.
         let by_kind_s = SecondsByKind::spent();
         Self {
             cpu_s: clock::process_cpu().as_secs_f64(),

@@ -1,4 +1,4 @@
-//! What a run says: one closed list of events.
+//! The events of a run: everything that it says is one of these.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::observe::run_events::{
 };
 use crate::observe::waiting::WaitingForConvergence;
 
-/// Something worth saying.
+/// An event.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event<'a> {
@@ -25,7 +25,7 @@ pub(crate) enum Event<'a> {
     Started(RunStarted<'a>),
     /// A shard was folded in.
     ShardFolded(FoldedShard<'a>),
-    /// The shards that came are folded: what that took.
+    /// The shards that came are folded, and it is told what that took.
     Ingest(IngestEnded),
     /// A shard was set aside.
     ShardQuarantined {
@@ -43,7 +43,7 @@ pub(crate) enum Event<'a> {
         shard: &'a str,
         /// Its rows.
         rows: usize,
-        /// What was found in its place.
+        /// What was found in the shard's place.
         reason: String,
     },
     /// The run continues from a state.
@@ -55,16 +55,16 @@ pub(crate) enum Event<'a> {
     },
     /// A signal came.
     Stopping,
-    /// There is nothing that the current generation does not hold.
+    /// The current generation holds everything already.
     NothingNew {
-        /// Shards in it.
+        /// Number of shards in the generation.
         shards: usize,
     },
-    /// Statistics are gathered, and nothing is solved: there is no checkpoint.
+    /// Statistics were gathered, and nothing is solved because there is no checkpoint.
     Gathered {
         /// Folder.
         state: String,
-        /// Shards in its statistics.
+        /// Number of shards in the statistics.
         shards: usize,
     },
     /// A layer has converged, or has not any more.
@@ -73,26 +73,26 @@ pub(crate) enum Event<'a> {
     Closed(SiteClosed<'a>),
     /// A layer that had converged has drifted, and all rows of its site are folded again.
     Reopened(LayerReopened<'a>),
-    /// Every layer that is fed has converged.
+    /// Every layer whose input has rows has converged.
     AllConverged(AllLayersConverged),
     /// Everything that came is folded and published, and layers have not converged.
     Waiting(WaitingForConvergence),
-    /// Worth knowing, not wrong.
+    /// Something that is worth knowing, and not wrong.
     Warning {
-        /// Site, layer or file.
+        /// The site, layer or file that it is about.
         subject: &'a str,
-        /// What.
+        /// The warning.
         message: String,
     },
     /// A site waits for more rows before its layers are rounded.
     Gathering(SiteGathering<'a>),
-    /// Nothing is published before layers are rounded that wait for more rows.
+    /// Nothing is published, because layers wait for more rows before they are rounded.
     Unrounded(UnroundedLayers<'a>),
-    /// W~ of a layer is made, and stays.
+    /// W~ of a layer is made, and will not change.
     Rounded(LayerRounded<'a>),
-    /// What an imatrix holds.
+    /// An imatrix was read.
     ImatrixRead(ImatrixRead<'a>),
-    /// A state's statistics are written as an imatrix.
+    /// A state's statistics were written as an imatrix.
     ImatrixWritten(ImatrixWritten),
     /// A layer has a correction from an imatrix, until one from rows is there.
     Imatrix(LayerStoodIn<'a>),
@@ -116,11 +116,11 @@ pub(crate) enum Event<'a> {
     Canary(CanaryTried<'a>),
     /// A server does not serve what it should.
     NotifyFailed(NotifyFailed<'a>),
-    /// What the CPU did, at the end of a run or of `solve`.
+    /// What the CPU time went into, at the end of a run or of `solve`.
     CoreTime(CoreTimeSpent),
-    /// The run ends without having done its work.
+    /// The run failed.
     Failed {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }

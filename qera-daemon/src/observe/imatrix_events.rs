@@ -1,4 +1,4 @@
-//! What is said of an imatrix, and of layers that it stands in for.
+//! Events about an imatrix, and about layers that it stands in for.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::calibrate::imatrix_files::ImatrixRecord;
 
-/// What an imatrix holds.
+/// The content of an imatrix.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub(crate) struct ImatrixRead<'a>(pub(crate) &'a ImatrixRecord);
@@ -40,11 +40,11 @@ impl fmt::Display for ImatrixRead<'_> {
 pub(crate) struct ImatrixWritten {
     /// The file.
     pub(crate) file: String,
-    /// Its entries.
+    /// The number of its entries.
     pub(crate) entries: usize,
-    /// Shards in the statistics.
+    /// Number of shards in the statistics.
     pub(crate) shards: usize,
-    /// Rows of the input that saw most.
+    /// Number of rows of the input that has most.
     pub(crate) rows: u64,
 }
 
@@ -63,16 +63,17 @@ impl fmt::Display for ImatrixWritten {
     }
 }
 
-/// A layer has a correction from an imatrix. Diagonal errors are over the diagonal power.
+/// A layer has a correction from an imatrix. Its diagonal errors are relative to the diagonal
+/// power.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LayerStoodIn<'a> {
     /// Module path.
     pub(crate) layer: &'a str,
-    /// Rank used; 0 where nothing was corrected.
+    /// The rank that is used; 0 where nothing was corrected.
     pub(crate) rank: usize,
-    /// Without correction.
+    /// The diagonal error without correction.
     pub(crate) diagonal_error_without: f64,
-    /// With the correction as written.
+    /// The diagonal error with the correction as written.
     pub(crate) diagonal_error_with: f64,
 }
 

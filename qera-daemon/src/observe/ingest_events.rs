@@ -1,4 +1,4 @@
-//! What is said of taking shards in.
+//! The event that says what taking shards in took.
 
 use core::fmt;
 
@@ -10,17 +10,17 @@ use crate::settings::memory_budget::format_bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Limit {
-    /// Reads from the device under the file system.
+    /// Reading from the device under the file system.
     Disk,
-    /// Reads of what the system has in memory.
+    /// Reading from the page cache.
     PageCache,
     /// Hashing and checking.
     Hash,
-    /// Room for a shard to be read while another is folded.
+    /// Room in memory for reading a shard while another is folded.
     Memory,
-    /// Folding.
+    /// Folding rows.
     Accumulation,
-    /// Solves, of a live run: workers wait for them.
+    /// Solves of a live run, for which workers wait.
     Solves,
 }
 
@@ -37,37 +37,37 @@ impl Limit {
     }
 }
 
-/// A part of it.
+/// The cost of one part of taking shards in.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct IngestPart {
-    /// Bytes that went through it.
+    /// The bytes that went through it.
     pub(crate) bytes: u64,
-    /// Seconds that it took.
+    /// The seconds that it took.
     pub(crate) seconds: f64,
 }
 
-/// The shards that came since this was said last are folded.
+/// The cost of taking in the shards since the last such event.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct IngestEnded {
-    /// What set the pace.
+    /// The part that set the pace.
     pub(crate) limit: Limit,
     /// Shards that were read.
     pub(crate) shards: usize,
-    /// Read from the device under the file system; all of it where the system does not say.
+    /// Reading from the device under the file system; all reading where the system does not tell.
     pub(crate) disk: IngestPart,
-    /// Read from the page cache.
+    /// Reading from the page cache.
     pub(crate) page_cache: IngestPart,
-    /// Hashed.
+    /// Hashing.
     pub(crate) hash: IngestPart,
-    /// Checked.
+    /// Checking.
     pub(crate) check: IngestPart,
-    /// The largest shard's bytes, and the wait for room for shards.
+    /// Waiting for room for shards; the bytes are those of the largest shard.
     pub(crate) memory: IngestPart,
-    /// Folded: seconds of all workers together.
+    /// Folding; the seconds are those of all workers together.
     pub(crate) accumulation: IngestPart,
-    /// Seconds in which the next shard waited for workers or for a core.
+    /// Seconds during which the next shard waited for workers or for a core.
     pub(crate) waited_for_accumulation: f64,
-    /// Seconds in which a worker waited for shards, on average.
+    /// Seconds that a worker waited for shards, on average.
     pub(crate) waited_for_shards: f64,
 }
 

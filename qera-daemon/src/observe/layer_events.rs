@@ -1,4 +1,4 @@
-//! What is said of a layer or its site.
+//! Events about a layer or its site.
 
 use core::fmt;
 
@@ -9,11 +9,11 @@ use serde::Serialize;
 pub(crate) struct LayerConverged<'a> {
     /// Module path.
     pub(crate) layer: &'a str,
-    /// Which of the two.
+    /// Whether it has converged, or no longer has.
     pub(crate) converged: bool,
-    /// Rows folded.
+    /// Number of rows folded.
     pub(crate) rows: u64,
-    /// Upper limit of what half as many rows again gained.
+    /// Upper limit of the gain from the last half as many rows again.
     pub(crate) gain_upper: Option<f64>,
 }
 
@@ -36,14 +36,14 @@ impl fmt::Display for LayerConverged<'_> {
     }
 }
 
-/// All layers of a site have converged, and rows are left out from here on.
+/// All layers of a site have converged, and rows are left out from now on.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SiteClosed<'a> {
-    /// Module path of the first of them.
+    /// Module path of the site's first layer.
     pub(crate) site: &'a str,
-    /// Rows that came.
+    /// Number of rows that came.
     pub(crate) rows: u64,
-    /// Share of the rows that is folded.
+    /// The share of rows that is folded.
     pub(crate) share: f64,
 }
 
@@ -59,13 +59,13 @@ impl fmt::Display for SiteClosed<'_> {
     }
 }
 
-/// Error on new rows relative to no correction; a pair in JSON.
+/// The error on new rows relative to no correction, then and now; a pair in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(into = "[f64; 2]")]
 pub(crate) struct ErrorRise {
-    /// When the site was closed.
+    /// The error when the site was closed.
     pub(crate) before: f64,
-    /// Now.
+    /// The error now.
     pub(crate) now: f64,
 }
 
@@ -80,11 +80,11 @@ impl From<ErrorRise> for [f64; 2] {
 pub(crate) struct LayerReopened<'a> {
     /// Module path.
     pub(crate) layer: &'a str,
-    /// Rows that came.
+    /// Number of rows that came.
     pub(crate) rows: u64,
-    /// The error, where it rose.
+    /// How the error rose, if that is the reason.
     pub(crate) error: Option<ErrorRise>,
-    /// Lower limit of the latest solve's gain, where that is the reason.
+    /// Lower limit of the latest solve's gain, if that is the reason.
     pub(crate) gain_lower: Option<f64>,
 }
 
@@ -110,18 +110,19 @@ impl fmt::Display for LayerReopened<'_> {
     }
 }
 
-/// A layer was solved: it has its correction, or nothing was corrected.
+/// A layer was solved: it has a correction, or there was nothing to correct.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LayerCorrected<'a> {
     /// Module path.
     pub(crate) layer: &'a str,
-    /// Rank used; 0 where nothing was corrected.
+    /// The rank that is used; 0 where nothing was corrected.
     pub(crate) rank: usize,
     /// Output error relative to the output, without correction.
     pub(crate) error_without: f64,
     /// The same with the correction as written.
     pub(crate) error_with: f64,
-    /// Held-out error with the correction, relative to without; none where nothing was corrected.
+    /// The held-out error with the correction, relative to that without; `None` where nothing was
+    /// corrected.
     pub(crate) held_out_ratio: Option<f64>,
     /// Shrinkage of R, for QERA-exact.
     pub(crate) shrinkage: Option<f64>,

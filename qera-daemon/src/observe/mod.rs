@@ -1,7 +1,7 @@
-//! What is told of a run: events as they happen (`event` lists them, `run_events`,
-//! `layer_events`, `rounding_events` and `waiting` hold the longer ones, with what base and adapter
-//! cost in `bits` and what the CPU did in `core_time_event`; `reporter` says them), a status for
-//! whoever asks (`status`), and readiness to a service manager (`systemd`).
+//! What a run tells: events as they happen, a status for whoever asks (`status`), and its readiness
+//! to a service manager (`systemd`). `event` lists the events; the longer ones are in `run_events`,
+//! `layer_events`, `rounding_events` and `waiting`, the cost of base and adapter in `bits`, the CPU
+//! time in `core_time_event`. `reporter` writes them.
 
 pub(crate) mod bits;
 pub(crate) mod command_events;

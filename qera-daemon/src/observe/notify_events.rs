@@ -1,23 +1,24 @@
-//! What is said of servers that generations are handed to (`--notify`), and what `status` shows.
+//! Events about servers that generations are handed to (`--notify`), and what `status` shows of
+//! them.
 
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A server serves a generation, as `/v1/models` says.
+/// A server serves a generation, as its `/v1/models` says.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct GenerationServed<'a> {
-    /// Its URL.
+    /// The server's URL.
     pub(crate) server: &'a str,
-    /// The adapter's name there.
+    /// The adapter's name on the server.
     pub(crate) name: &'a str,
     /// The generation.
     pub(crate) generation: u64,
-    /// Its folder, as the server sees it.
+    /// The generation's folder, as the server sees it.
     pub(crate) path: &'a str,
-    /// How it came there.
+    /// How the generation got there.
     pub(crate) swap: SwapKind,
-    /// Milliseconds for which requests for the name were refused; none where they never were.
+    /// For how many milliseconds requests to the name were refused; `None` where none were.
     pub(crate) window_ms: Option<f64>,
 }
 
@@ -27,11 +28,11 @@ pub(crate) struct GenerationServed<'a> {
 pub(crate) enum SwapKind {
     /// It was there already.
     Found,
-    /// It was loaded under a free name.
+    /// It was loaded under a name that was free.
     Loaded,
-    /// Another was unloaded before.
+    /// Another generation was unloaded before it was loaded.
     Replaced,
-    /// Another gave way in one step.
+    /// It took another generation's place in one step.
     InPlace,
 }
 
@@ -61,16 +62,16 @@ impl fmt::Display for GenerationServed<'_> {
     }
 }
 
-/// What the answer of a canary showed.
+/// The result of a canary.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CanaryTried<'a> {
     /// URL of the server.
     pub(crate) server: &'a str,
     /// The generation.
     pub(crate) generation: u64,
-    /// Whether it may be served.
+    /// Whether the generation may be served.
     pub(crate) accepted: bool,
-    /// What it showed.
+    /// The canary's figures.
     #[serde(flatten)]
     pub(crate) shown: CanaryShown,
 }
@@ -80,13 +81,14 @@ pub(crate) struct CanaryTried<'a> {
 pub(crate) struct CanaryShown {
     /// Mean negative log likelihood of the text's tokens with the generation.
     pub(crate) loss: f64,
-    /// The same without it.
+    /// The same without an adapter.
     pub(crate) base_loss: f64,
-    /// The best of those accepted before; none where there is none, or no text of the user's.
+    /// The best loss of those accepted before; `None` where there is none, or the text is not the
+    /// user's.
     pub(crate) best_loss: Option<f64>,
-    /// The largest difference of a token between the base and the generation.
+    /// The largest difference in a token's log likelihood between the base and the generation.
     pub(crate) difference: f64,
-    /// The largest difference of a token between two answers of the base.
+    /// The largest such difference between two answers of the base.
     pub(crate) base_difference: f64,
 }
 
@@ -119,13 +121,13 @@ impl fmt::Display for CanaryTried<'_> {
 /// A server does not serve what it should.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct NotifyFailed<'a> {
-    /// Its URL.
+    /// The server's URL.
     pub(crate) server: &'a str,
-    /// The adapter's name there.
+    /// The adapter's name on the server.
     pub(crate) name: &'a str,
-    /// The generation that it should serve; none where none is published.
+    /// The generation that it should serve; `None` where none is published.
     pub(crate) generation: Option<u64>,
-    /// Whether it is tried again.
+    /// Whether this is tried again.
     pub(crate) retried: bool,
     /// What is wrong, and what to do.
     pub(crate) message: String,
@@ -156,24 +158,24 @@ impl fmt::Display for NotifyFailed<'_> {
     }
 }
 
-/// A server, as `status` shows it.
+/// A server as `status` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ServerStatus {
-    /// Its URL.
+    /// The server's URL.
     pub(crate) server: String,
-    /// The adapter's name there.
+    /// The adapter's name on the server.
     pub(crate) name: String,
     /// The generation that it was last seen to serve.
     pub(crate) generation: Option<u64>,
     /// The generation that it should serve.
     pub(crate) wanted: Option<u64>,
-    /// How the one that it serves came there.
+    /// How the served generation got there.
     pub(crate) swap: Option<SwapKind>,
-    /// Milliseconds for which requests for the name were refused at the latest swap.
+    /// For how many milliseconds requests to the name were refused at the latest swap.
     pub(crate) window_ms: Option<f64>,
-    /// What the latest canary showed.
+    /// The figures of the latest canary.
     pub(crate) canary: Option<CanaryShown>,
-    /// Generations that its canary showed to be worse.
+    /// Generations that the server's canary showed to be worse.
     pub(crate) rejected: Vec<u64>,
     /// What is wrong now.
     pub(crate) problem: Option<String>,

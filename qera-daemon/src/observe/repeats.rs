@@ -1,32 +1,33 @@
-//! What is said of many shards for one reason: the first of them by name, then the reason once a
-//! second, with a count.
+//! Shortens what is said of many shards for the same reason: the first shards are named, then the
+//! reason is said once a second with a count.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// One reason is said so often.
+/// How often one reason is repeated.
 const PERIOD: Duration = Duration::from_secs(1);
-/// So many shards that have it are each named first: who has a few bad ones reads which.
+/// How many shards with the same reason are named at first, so that whoever has only a few bad ones
+/// reads which.
 const NAMED: usize = 8;
 
-/// Reasons that were said, and how many shards had them since.
+/// The reasons that were said, with the number of shards since.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats(BTreeMap<String, Repeated>);
 
 #[derive(Debug)]
 struct Repeated {
     said: Instant,
-    /// Shards that were named.
+    /// Number of shards that were named.
     named: usize,
-    /// The last message that was not said.
+    /// The last message that was held back.
     last: String,
-    /// How many were not.
+    /// Number of messages that were held back.
     unsaid: usize,
 }
 
 impl Repeated {
-    /// What is to be said of those that were not.
+    /// The line about messages that were held back.
     fn line(&mut self, now: Instant) -> Option<String> {
         let more = self.unsaid.checked_sub(1)?;
         (self.said, self.unsaid) = (now, 0);
@@ -62,7 +63,7 @@ impl Repeats {
         due.then(|| known.line(now)).flatten()
     }
 
-    /// What is to be said of those that were not, where it is time; all of it at the end.
+    /// The lines about held-back messages that are due; at the end, all of them.
     pub(crate) fn due(&mut self, now: Instant, is_end: bool) -> Vec<String> {
         let is_due = |known: &Repeated| now.saturating_duration_since(known.said) >= PERIOD;
         let due = self.0.values_mut().filter(|known| is_end || is_due(known));
@@ -71,15 +72,15 @@ impl Repeats {
         lines
     }
 
-    /// When something will be due.
+    /// When the next line will be due.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         let unsaid = self.0.values().filter(|known| known.unsaid > 0);
         unsaid.map(|known| known.said + PERIOD).min()
     }
 }
 
-/// A message's reason: without the shard, and without the numbers and names that differ from one to
-/// the next.
+/// The reason of a message: the message without the shard, and without numbers and names that
+/// differ from one to the next.
 fn reason_of(message: &str) -> String {
     let reason = message.split_once(".safetensors: ");
     let reason = reason.map_or(message, |(_, reason)| reason);
@@ -104,7 +105,7 @@ mod tests {
             |number: usize| format!("shard s{number}.safetensors: truncated: {number} of 90");
         let other = "shard a.safetensors: tensor 'x' has dtype I32";
         assert!((0..NAMED).all(|number| repeats.take(&torn(number), at(0)).is_some()));
-        // Another reason, whatever tensor has it.
+        // Another reason, whichever tensor has it.
         for name in ["b", "c", "d", "e", "f", "g", "h", "i"] {
             assert!(repeats.take(&other.replace('x', name), at(0)).is_some());
         }

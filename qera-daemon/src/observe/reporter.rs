@@ -1,4 +1,4 @@
-//! How events are said: as text lines or JSON objects on standard error, with a progress bar on a
+//! Writes events as lines of text or as JSON objects to standard error, with a progress bar on a
 //! terminal.
 
 use std::io::{IsTerminal, Write};
@@ -12,13 +12,13 @@ use crate::observe::event::Event;
 use crate::observe::repeats::Repeats;
 use crate::settings::log_format::LogFormat;
 
-/// Where events go. Shared by all threads.
+/// Writes events; shared by all threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Reporter {
     format: LogFormat,
     bar: ProgressBar,
     repeats: Arc<Mutex<Repeats>>,
-    /// Of a simulated run: what it says is kept here.
+    /// In a simulated run, the text is kept here.
     #[cfg(test)]
     kept: Option<Arc<Mutex<String>>>,
 }
@@ -36,7 +36,7 @@ impl Reporter {
         }
     }
 
-    /// One that says nothing aloud.
+    /// A reporter that keeps its text and writes nothing.
     #[cfg(test)]
     pub(crate) fn keeping(kept: Arc<Mutex<String>>) -> Self {
         Self {
@@ -56,20 +56,20 @@ impl Reporter {
         }
     }
 
-    /// One step done.
+    /// Counts one step of the bar.
     pub(crate) fn step(&self, doing: &str) {
         self.bar.set_message(doing.to_owned());
         self.bar.inc(1);
     }
 
-    /// Ends the bar, and says what is still to be said.
+    /// Ends the bar, and says what was held back.
     pub(crate) fn end(&self) {
         self.bar.finish_and_clear();
         self.say_repeated(true);
     }
 
-    /// Writes one event; a closed standard error is not a reason to stop. As text the same reason
-    /// of many shards is one line a second; as JSON every shard has its own.
+    /// Writes an event. A closed standard error is no reason to stop. As text, a reason that many
+    /// shards share is one line a second; as JSON every shard has its own line.
     pub(crate) fn say(&self, event: &Event<'_>) {
         match (self.format, event) {
             (LogFormat::Json, _) => {
@@ -89,7 +89,7 @@ impl Reporter {
         }
     }
 
-    /// Says of reasons that have repeated how often; those whose time has come, or all at the end.
+    /// Says how often reasons were repeated: those that are due, or all at the end.
     pub(crate) fn say_repeated(&self, is_end: bool) {
         let due = self.repeats().due(clock::now(), is_end);
         for message in due {
@@ -97,7 +97,7 @@ impl Reporter {
         }
     }
 
-    /// When the next of them is due.
+    /// When the next repeated reason is due.
     pub(crate) fn repeated_at(&self) -> Option<Instant> {
         self.repeats().due_at()
     }
@@ -122,8 +122,8 @@ impl Reporter {
     }
 }
 
-/// Names come from files: control characters are written as escapes, so that they cannot forge
-/// lines or drive a terminal.
+/// Escapes control characters, so that names from files can neither forge lines nor drive a
+/// terminal.
 #[must_use]
 pub(crate) fn printable(line: &str) -> String {
     let escape = |c: char| c.escape_default().collect::<String>();

@@ -1,5 +1,4 @@
-//! What is said of W~: that a layer is rounded, that it waits for rows, that nothing is written
-//! before it is.
+//! Events about W~: a layer was rounded, waits for rows, or keeps a generation from being written.
 
 use core::fmt;
 
@@ -7,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::weights::frozen::record::{MeasuredRounding, RoundingRecord};
 
-/// W~ of a layer is made, and stays as it is.
+/// W~ of a layer was made, and will not change.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerRounded<'a> {
     /// Module path.
@@ -16,7 +15,7 @@ pub(crate) struct LayerRounded<'a> {
     pub(crate) record: RoundingRecord,
 }
 
-/// As a program reads it.
+/// The event's fields for programs.
 #[derive(Serialize)]
 struct LayerRoundedFields<'a> {
     layer: &'a str,
@@ -86,11 +85,11 @@ impl fmt::Display for LayerRounded<'_> {
 pub(crate) struct SiteGathering<'a> {
     /// Module path of its first layer.
     pub(crate) site: &'a str,
-    /// Its layers.
+    /// The number of its layers.
     pub(crate) layers: usize,
-    /// Rows that R holds.
+    /// Number of rows in R.
     pub(crate) rows: u64,
-    /// Rows that they are rounded at.
+    /// The number of rows at which they are rounded.
     pub(crate) rounds_at: u64,
 }
 
@@ -112,13 +111,13 @@ impl fmt::Display for SiteGathering<'_> {
 /// Nothing is published, because layers wait for more rows before they are rounded.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct UnroundedLayers<'a> {
-    /// How many.
+    /// The number of these layers.
     pub(crate) layers: usize,
-    /// Module path of the first layer of the site that lacks most.
+    /// Module path of the first layer of the site that lacks most rows.
     pub(crate) site: &'a str,
-    /// Rows that its R holds.
+    /// Number of rows in that site's R.
     pub(crate) rows: u64,
-    /// Rows that it is rounded at.
+    /// The number of rows at which it is rounded.
     pub(crate) rounds_at: u64,
 }
 

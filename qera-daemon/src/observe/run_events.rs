@@ -1,4 +1,4 @@
-//! What is said of a run as a whole: its beginning, its shards, its generations.
+//! Events about a run as a whole: its start, its shards, its generations.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -11,27 +11,27 @@ use crate::settings::memory_budget::format_bytes;
 /// A run, or `solve`, begins.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct RunStarted<'a> {
-    /// Checkpoint path.
+    /// The checkpoint's path.
     pub(crate) checkpoint: String,
-    /// The file that W~ is read from; absent where it is made.
+    /// The file or folder that W~ is read from; absent where W~ is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<String>,
-    /// How a folder is packed that W~ is read from; absent of a GGUF.
+    /// How the folder is packed that W~ is read from; absent for a GGUF.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packing: Option<String>,
-    /// Selected layers.
+    /// Number of selected layers.
     pub(crate) layers: usize,
-    /// Their distinct inputs.
+    /// Number of their distinct inputs.
     pub(crate) sites: usize,
-    /// Shards whose headers fit; for `solve` those that the statistics hold.
+    /// Number of shards whose headers fit; for `solve` of those in the statistics.
     pub(crate) shards: usize,
     /// Method name.
     pub(crate) method: &'a str,
-    /// Threads of each compute stage.
+    /// Number of threads of each compute stage.
     pub(crate) threads: usize,
     /// Planned peak.
     pub(crate) planned_bytes: u64,
-    /// Budget.
+    /// The memory budget.
     pub(crate) budget_bytes: u64,
     /// Which device computes, and why.
     pub(crate) device: String,
@@ -68,13 +68,13 @@ impl fmt::Display for RunStarted<'_> {
 /// The run continues from a state.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct StateRestored {
-    /// Folder.
+    /// The state's folder.
     pub(crate) state: String,
-    /// Shards in its statistics.
+    /// Number of shards in its statistics.
     pub(crate) shards: usize,
-    /// Shards of the journal that are folded again.
+    /// Number of shards of the journal that are folded again.
     pub(crate) again: usize,
-    /// Whether corrections and evidence of the solve points are continued too.
+    /// Whether corrections and evidence of the solve points are continued as well.
     pub(crate) progress: bool,
 }
 
@@ -97,12 +97,12 @@ impl fmt::Display for StateRestored {
     }
 }
 
-/// Every layer that is fed has converged.
+/// Every layer whose input has rows has converged.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct AllLayersConverged {
-    /// Layers that are fed.
+    /// Number of layers whose input has rows.
     pub(crate) layers: usize,
-    /// Layers that are not.
+    /// Number of layers whose input has none.
     pub(crate) starved: usize,
 }
 
@@ -117,34 +117,35 @@ impl fmt::Display for AllLayersConverged {
     }
 }
 
-/// A generation is in place.
+/// A generation was published.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct GenerationPublished {
-    /// Number.
+    /// The generation's number.
     pub(crate) generation: u64,
-    /// Folder.
+    /// The generation's folder.
     pub(crate) path: String,
-    /// Layers with a correction.
+    /// Number of layers with a correction.
     pub(crate) solved: usize,
-    /// Layers that were solved and have none: there was nothing to correct, or the method does not.
+    /// Number of solved layers without a correction, because there was nothing to correct or the
+    /// method corrects nothing.
     pub(crate) uncorrected: usize,
-    /// Layers with a correction from an imatrix, until one from rows is there.
+    /// Number of layers with a correction from an imatrix, until one from rows is there.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) imatrix: usize,
-    /// Layers whose site has seen no row.
+    /// Number of layers whose site has seen no row.
     pub(crate) starved: usize,
-    /// Layers whose site has too few rows to be solved.
+    /// Number of layers whose site has too few rows to be solved.
     pub(crate) waiting: usize,
-    /// Layers that cannot be solved from the rows that came.
+    /// Number of layers that cannot be solved from the rows that came.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) failed: usize,
-    /// Shards folded.
+    /// Number of shards folded.
     pub(crate) shards: usize,
-    /// Shards set aside.
+    /// Number of shards set aside.
     pub(crate) quarantined: usize,
-    /// Shards that a signal left unread.
+    /// Number of shards that a signal left unread.
     pub(crate) unread: usize,
-    /// Rank of the adapter.
+    /// The adapter's rank.
     pub(crate) rank: usize,
     /// What base and adapter cost; absent where no layer is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,35 +208,36 @@ impl fmt::Display for GenerationPublished {
     }
 }
 
-/// `OUT/base` is in place. Errors are over the output's power, geometric means over the layers.
+/// `OUT/base` was written. Errors are relative to the output's power, and geometric means over
+/// layers.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BaseWritten {
-    /// Folder.
+    /// The base's folder.
     pub(crate) path: String,
     /// How W~ was rounded.
     pub(crate) rounding: &'static str,
-    /// Layers with an error to measure.
+    /// Number of layers with an error to measure.
     pub(crate) layers: usize,
-    /// Of W~ without its adapter.
+    /// The error of W~ without its adapter.
     pub(crate) alone: f64,
-    /// Of nearest rounding without an adapter, where W~ was rounded otherwise.
+    /// The error of nearest rounding without an adapter, where W~ was rounded otherwise.
     pub(crate) nearest: Option<f64>,
-    /// Of W~ with its adapter.
+    /// The error of W~ with its adapter.
     pub(crate) corrected: f64,
-    /// The worst of W~ without its adapter.
+    /// The worst layer of W~ without its adapter.
     pub(crate) worst: WorstLayer,
-    /// Whether its weights have so few bits that no base was usable alone.
+    /// Whether the weights have so few bits that no such base was usable alone.
     #[serde(skip)]
     pub(crate) has_too_few_bits: bool,
 }
 
-/// A layer.
+/// The worst layer of a base.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct WorstLayer {
-    /// Its name.
+    /// The layer's name.
     pub(crate) layer: String,
-    /// How bad the base is without its adapter: its error over that of nearest rounding, or, where
-    /// it is rounded to nearest, the error itself.
+    /// How bad the layer is without the adapter: its error relative to nearest rounding's or, where
+    /// it is rounded to nearest, its error.
     pub(crate) badness: f64,
 }
 
@@ -273,20 +275,20 @@ impl fmt::Display for BaseWritten {
     }
 }
 
-/// `OUT/base-compressed-tensors` is in place.
+/// `OUT/base-compressed-tensors` was written.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PackedBaseWritten {
-    /// Folder.
+    /// The base's folder.
     pub(crate) path: String,
     /// Bits of a code.
     pub(crate) bits: u32,
-    /// Neighbours that share a scale.
+    /// How many neighbours share a scale.
     pub(crate) group_size: usize,
-    /// Layers that are packed.
+    /// Number of layers that are packed.
     pub(crate) layers: usize,
-    /// Layers whose W~ stands there as numbers.
+    /// Number of layers whose W~ is stored as numbers.
     pub(crate) whole: usize,
-    /// Bits of a packed weight, scales and all.
+    /// Bits of a packed weight, scales included.
     pub(crate) bits_per_weight: f64,
     /// Bits of a number of the whole model.
     pub(crate) bits_per_parameter: f64,
@@ -296,14 +298,14 @@ pub(crate) struct PackedBaseWritten {
     pub(crate) runs_on_cpus: bool,
 }
 
-/// `OUT/base-gguf/model.gguf` is in place.
+/// `OUT/base-gguf/model.gguf` was written.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct GgufBaseWritten {
-    /// File.
+    /// The file's path.
     pub(crate) path: String,
-    /// Layers in each of ggml's types.
+    /// Number of layers in each of ggml's types.
     pub(crate) types: BTreeMap<String, usize>,
-    /// Bits of a weight of a layer, scales and all.
+    /// Bits of a layer's weight, scales included.
     pub(crate) bits_per_weight: f64,
     /// Bits of a number of the whole model.
     pub(crate) bits_per_parameter: f64,
@@ -358,14 +360,14 @@ impl fmt::Display for PackedBaseWritten {
     }
 }
 
-/// A generation did not pass its check: `current` still names the one before.
+/// A generation did not pass its check; `current` still names the one before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GenerationRejected {
-    /// The number that it would have had, which the next one gets.
+    /// The number that it would have had, which the next generation gets.
     pub(crate) generation: u64,
-    /// The first hundred problems.
+    /// The first hundred problems of its files.
     pub(crate) problems: Vec<String>,
-    /// How many more there are.
+    /// The number of further problems.
     pub(crate) more: usize,
 }
 
@@ -394,9 +396,9 @@ impl fmt::Display for GenerationRejected {
 pub(crate) struct FoldedShard<'a> {
     /// File name.
     pub(crate) shard: &'a str,
-    /// Rows of its first site.
+    /// Number of rows of its first site.
     pub(crate) rows: usize,
-    /// Known keys that are not selected.
+    /// Number of keys of known modules that are not selected.
     pub(crate) ignored_keys: usize,
 }
 

@@ -1,5 +1,4 @@
-//! `status.json`: what a daemon is doing, for whoever asks while it holds the lock or after it
-//! ended.
+//! `status.json`: what a daemon is doing, for whoever asks while it runs or after it ended.
 
 use core::fmt::Write as _;
 use std::path::Path;
@@ -15,16 +14,16 @@ use crate::observe::reporter::printable;
 use crate::observe::run_events::GenerationRejected;
 use crate::observe::waiting::WaitingForConvergence;
 
-/// The file of the state that is there while a run waits for room.
+/// A file of the state that exists while a run waits for room on a full disk.
 pub(crate) const DISK_FULL: &str = "disk-full";
 
 /// What `status` shows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// Set when it is read: whether a daemon holds the state.
+    /// Whether a daemon holds the state; set when the file is read.
     #[serde(default)]
     pub(crate) running: bool,
-    /// Set when it is read: whether it waits for room on a full disk.
+    /// Whether the daemon waits for room on a full disk; set when the file is read.
     #[serde(default)]
     pub(crate) disk_full: bool,
     /// Process id of the daemon that wrote it.
@@ -38,24 +37,24 @@ pub(crate) struct Status {
     pub(crate) watch: Option<String>,
     /// The output folder, where a checkpoint was given.
     pub(crate) out: Option<String>,
-    /// Shards folded.
+    /// Number of shards folded.
     pub(crate) shards: usize,
-    /// Shards whose content had come before.
+    /// Number of shards whose content had come before.
     pub(crate) duplicates: usize,
-    /// Files that are not complete yet, or locked by their producer.
+    /// Number of files that are not complete yet, or locked by their producer.
     pub(crate) incomplete: usize,
-    /// Shards set aside since the daemon was started.
+    /// Number of shards set aside since the daemon was started.
     pub(crate) quarantined: usize,
-    /// The reasons of the first hundred of them.
+    /// The reasons of the first hundred of these shards.
     pub(crate) reasons: Vec<String>,
-    /// Shards that were gone before a snapshot held them.
+    /// Number of shards that were gone before a snapshot held them.
     pub(crate) lost: usize,
     /// The latest generation published.
     pub(crate) generation: Option<u64>,
-    /// The latest generation, where it did not pass its check.
+    /// The latest generation, if it did not pass its check.
     #[serde(default)]
     pub(crate) rejected: Option<GenerationRejected>,
-    /// Servers of `--notify`.
+    /// The servers of `--notify`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) servers: Vec<ServerStatus>,
     /// Seconds of computing since the daemon was started.
@@ -68,10 +67,10 @@ pub(crate) struct Status {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Phase {
-    /// No shard came yet that says which sites there are.
+    /// No shard has come yet that says which sites there are.
     #[serde(rename = "waiting for the first shard")]
     WaitingForTheFirstShard,
-    /// Shards are taken.
+    /// Shards are being taken in.
     Folding,
     /// Everything in the folder is folded and published.
     Idle,
@@ -81,7 +80,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// As it is written.
+    /// The phase's name in the file.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::WaitingForTheFirstShard => "waiting for the first shard",
@@ -92,35 +91,35 @@ impl Phase {
     }
 }
 
-/// How far a layer is.
+/// The standing of a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Standing {
-    /// No row came.
+    /// No row of its input has come.
     #[default]
     Starved,
-    /// Too few rows came for it to be solved.
+    /// Too few rows have come for it to be solved.
     Waiting,
     /// An imatrix stands in for its rows.
     Imatrix,
-    /// More rows are waited for before it is rounded.
+    /// It waits for more rows before it is rounded.
     Gathering,
     /// It has a correction.
     Solved,
-    /// More rows have stopped to help.
+    /// It has converged: more rows no longer help.
     Converged,
-    /// It has converged, and rows are left out.
+    /// It has converged, and rows of its input are left out.
     Closed,
-    /// It was closed, drifted, and has not converged since.
+    /// It was closed, has drifted, and has not converged since.
     Reopened,
     /// It cannot be solved from the rows that came.
     Failed,
-    /// There is no checkpoint: rows are only gathered.
+    /// There is no checkpoint, so that rows are only gathered.
     Gathered,
 }
 
 impl Standing {
-    /// As it is written.
+    /// The standing's name in the file.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Starved => "starved",
@@ -137,42 +136,43 @@ impl Standing {
     }
 }
 
-/// Seconds of computing, by what for.
+/// Seconds of computing, by purpose.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Work {
-    /// Folding rows.
+    /// Seconds spent on folding rows.
     pub(crate) accumulate: f64,
-    /// Scoring corrections on new rows.
+    /// Seconds spent on scoring corrections on new rows.
     pub(crate) score: f64,
-    /// Solving, the choice of the shrinkage included.
+    /// Seconds spent on solving, with the choice of the shrinkage.
     pub(crate) solve: f64,
-    /// Solve points at which a site was only scored, because no layer could gain by a solve.
+    /// Number of solve points at which a site was only scored, because no layer could gain by a
+    /// solve.
     #[serde(default)]
     pub(crate) spared: u64,
 }
 
-/// One layer, or one site where there is no checkpoint.
+/// The status of one layer, or of one site where there is no checkpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct LayerStatus {
     /// Module path.
     pub(crate) name: String,
-    /// How far it is.
+    /// The layer's standing.
     pub(crate) status: Standing,
-    /// Rows folded.
+    /// Number of rows folded.
     pub(crate) rows: u64,
-    /// Rows left out while it was closed.
+    /// Number of rows left out while its site was closed.
     #[serde(default)]
     pub(crate) rows_skipped: u64,
-    /// Rows that the published correction was solved from.
+    /// Number of rows that the published correction was solved from.
     pub(crate) rows_solved: u64,
-    /// Rows that it is rounded at, while it is not.
+    /// The number of rows at which it will be rounded, while it is not.
     #[serde(default)]
     pub(crate) rounds_at: Option<u64>,
     /// Output error relative to the output's power, without correction.
     pub(crate) error_without: Option<f64>,
-    /// The same with the latest correction; none where nothing was corrected.
+    /// The same with the latest correction; `None` where nothing was corrected.
     pub(crate) error_with: Option<f64>,
-    /// What new rows said of the correction before, at the latest solve point.
+    /// How the earlier correction did on new rows, at the latest solve point.
     pub(crate) evidence: Option<Evidence>,
 }
 
@@ -180,7 +180,7 @@ impl Status {
     /// Reads the bytes of the file.
     ///
     /// # Errors
-    /// What is no status about them.
+    /// Why the bytes are no status.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
@@ -206,14 +206,14 @@ impl Status {
         status.running = lock::is_held(&state.join(".lock"));
         status.disk_full = status.running && disk::exists(&state.join(DISK_FULL));
         if !status.running {
-            // If it was killed, what it wrote last is not true any more.
+            // If the daemon was killed, its last phase is no longer true.
             status.phase = Phase::Stopped;
             status.waiting = None;
         }
         Ok(status)
     }
 
-    /// Which layers wait for rows before they are rounded.
+    /// A sentence on layers that wait for rows before they are rounded.
     fn gathering(&self) -> Option<String> {
         let waits = |layer: &&LayerStatus| layer.status == Standing::Gathering;
         let layers = self.layers.iter().filter(waits);
@@ -228,7 +228,7 @@ impl Status {
         ))
     }
 
-    /// For a person.
+    /// The status for a person.
     #[must_use]
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
@@ -299,7 +299,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    /// Names and reasons come from files.
+    /// Names and reasons come from files, so that control characters in them are escaped.
     #[test]
     fn what_would_drive_a_terminal_is_escaped() {
         let raw = "q\u{1b}[2J\rproj\nquarantined: forged";

@@ -1,8 +1,7 @@
-//! What a service manager is told (sd_notify): that the daemon is ready, what it does, that it
-//! ends.
+//! Tells a service manager (sd_notify) that the daemon is ready, what it does, and that it ends.
 //!
 //! The protocol is one datagram of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. No
-//! result depends on it, so nothing here can fail, and without a service manager nothing happens.
+//! result depends on it, so that nothing here can fail; without a service manager nothing happens.
 
 use core::time::Duration;
 use std::ffi::OsStr;
@@ -10,13 +9,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// A manager that takes longer to read is not waited for.
+/// How long is waited for a manager that does not read.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 
 /// Tells the service manager, if there is one: `READY=1`, `STATUS=...`, `STOPPING=1`.
 pub(crate) fn notify(state: &str) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {
-        // Nobody to tell that telling failed.
+        // There is nobody who could be told of a failure.
         let _ = send(&socket, state);
     }
 }
@@ -28,7 +27,7 @@ fn send(socket: &OsStr, state: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A path, or with `@` in front a name in Linux' abstract namespace.
+/// An address from a path, or from a name in Linux' abstract namespace, which has an `@` in front.
 fn address(socket: &OsStr) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     if let Some(name) = socket.as_bytes().strip_prefix(b"@") {

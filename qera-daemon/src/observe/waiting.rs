@@ -7,41 +7,42 @@ use serde::{Deserialize, Serialize};
 /// Layers that have not converged, by what they lack.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct WaitingForConvergence {
-    /// How many are waited for.
+    /// Number of layers that are waited for.
     pub(crate) layers: usize,
     /// `--tolerance`.
     pub(crate) tolerance: f64,
-    /// Layers that no row fed.
+    /// Number of layers whose input has no rows.
     pub(crate) starved: usize,
-    /// Fed layers whose latest two corrections were not scored on newer rows yet.
+    /// Number of layers whose latest two corrections were not scored on newer rows yet.
     pub(crate) unscored: usize,
-    /// Layers whose gain may be above the tolerance.
+    /// Number of layers whose gain may be above the tolerance.
     pub(crate) gaining: usize,
-    /// The largest upper limit of their gains.
+    /// The largest upper limit of these gains.
     pub(crate) gain_upper: Option<f64>,
-    /// Layers that were scored on too few blocks.
+    /// Number of layers that were scored on too few blocks.
     pub(crate) short_of_blocks: usize,
-    /// The fewest blocks of those.
+    /// The smallest number of blocks among these layers.
     pub(crate) blocks: Option<u64>,
-    /// Blocks that it takes.
+    /// The number of blocks that is needed.
     pub(crate) blocks_needed: u64,
-    /// Layers that were below the tolerance at one solve point, where it takes two in succession.
+    /// Number of layers whose gain was below the tolerance at one solve point; it takes two in a
+    /// row.
     pub(crate) below_once: usize,
-    /// The fed layer among them that is solved next.
+    /// The next solve point of the layer among them that has one soonest.
     pub(crate) next: Option<NextPoint>,
 }
 
-/// When a layer is solved next.
+/// The next solve point of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NextPoint {
-    /// Rows that came.
+    /// Number of rows that came.
     pub(crate) rows: u64,
-    /// Rows of its next solve point.
+    /// The number of rows at which it is solved.
     pub(crate) point: u64,
 }
 
 impl NextPoint {
-    /// Rows that it lacks.
+    /// Number of rows that are missing.
     pub(crate) const fn lacks(&self) -> u64 {
         self.point.saturating_sub(self.rows)
     }
@@ -87,7 +88,7 @@ impl fmt::Display for WaitingForConvergence {
     }
 }
 
-/// A share, with two digits where it is small.
+/// A share as a percentage, with two digits where it is small.
 struct Percent(f64);
 
 impl fmt::Display for Percent {

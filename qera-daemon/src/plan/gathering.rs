@@ -1,4 +1,4 @@
-//! Whether inputs can be gathered, where there is no checkpoint and they come with the shards.
+//! Whether inputs can be gathered that come with the shards, where there is no checkpoint.
 
 use crate::calibrate::row_room::RowRoom;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
@@ -10,7 +10,7 @@ use crate::settings::memory_budget::format_bytes;
 use crate::source::refusal::Reason;
 use crate::weights::sites::Sites;
 
-/// Whether these sites can be gathered within the budget beside so many bytes of shards.
+/// Checks that these sites fit the budget together with this many bytes of shards.
 ///
 /// # Errors
 /// [`Reason::TooLarge`].

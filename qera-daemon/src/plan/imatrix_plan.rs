@@ -1,22 +1,22 @@
-//! What an imatrix says of the layers that are planned.
+//! What an imatrix says about the planned layers.
 
 use serde::Serialize;
 
 use crate::calibrate::imatrix::GivenStatistics;
 
-/// What stands in for rows.
+/// The imatrix that stands in for rows.
 #[derive(Debug, Serialize)]
 pub(crate) struct ImatrixPlan {
     /// Its files.
     pub(crate) files: Vec<String>,
-    /// Layers that have an entry.
+    /// Number of layers that have an entry.
     pub(crate) layers: usize,
-    /// Layers that have none, and are starved until rows feed them.
+    /// Number of layers that have none, and are starved until rows come.
     pub(crate) missing: usize,
 }
 
 impl ImatrixPlan {
-    /// Of what was given.
+    /// The plan for these statistics.
     #[must_use]
     pub(crate) fn new(given: &GivenStatistics) -> Self {
         let layers = given.layers.iter().filter(|has_entry| **has_entry).count();
@@ -27,7 +27,7 @@ impl ImatrixPlan {
         }
     }
 
-    /// For a person.
+    /// The line for a person.
     pub(crate) fn line(&self) -> String {
         format!(
             "imatrix: E[x^2] of {} layers, {} without an entry ({})",

@@ -1,4 +1,4 @@
-//! What one layer needs while it is solved, and after.
+//! What a layer needs while it is solved, and afterwards.
 
 use serde::Serialize;
 
@@ -14,36 +14,36 @@ use crate::weights::Weights;
 use crate::weights::given::read_tensor::ReadTensor;
 use crate::weights::sites::Site;
 
-/// One layer.
+/// The memory and work of one layer.
 #[derive(Debug, Serialize)]
 pub(crate) struct LayerPlan {
     /// Module path.
     pub(crate) name: String,
     /// Rank to solve for.
     pub(crate) rank: usize,
-    /// Working memory while it is solved.
+    /// Working memory while it is solved, for the shards that are there.
     pub(crate) solve_bytes: u64,
-    /// The same however many shards come.
+    /// The same, however many shards come.
     #[serde(skip)]
     pub(crate) solve_bound_bytes: u64,
-    /// Its factors, kept until publication.
+    /// Bytes of its factors, which are kept until publication.
     pub(crate) factor_bytes: u64,
-    /// The same as they are written, unless they lose too much in the asked type.
+    /// Bytes of the factors as they are written, unless they lose too much in the asked type.
     pub(crate) written_bytes: u64,
-    /// What a live run carries from one solve point to the next.
+    /// Bytes that a live run carries from one solve point to the next.
     pub(crate) progress_bytes: u64,
-    /// Operations, about.
+    /// Operations of its solve, about.
     pub(crate) solve_flops: f64,
-    /// W~ as it was read; absent where it is made.
+    /// W~ as it was read; absent where W~ is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<ReadTensor>,
-    /// How W~ is made where that takes R.
+    /// How W~ is made, where that takes R.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<RoundingPlan>,
 }
 
 impl LayerPlan {
-    /// Of one layer of a site.
+    /// The plan of a site's layer.
     #[must_use]
     pub(crate) fn new(run: &PlannedRun<'_>, index: usize, site: &Site, planned: &SitePlan) -> Self {
         let layer = &run.layers[index];
@@ -81,8 +81,8 @@ impl LayerPlan {
         }
     }
 
-    /// Working memory while it is solved or rounded, whichever takes more: a thread does one of
-    /// them at a time.
+    /// Working memory while it is solved or rounded, whichever is more: a thread does one of them
+    /// at a time.
     #[must_use]
     pub(crate) fn peak_bytes(&self) -> u64 {
         let rounding = self.rounding.as_ref().map_or(0, |plan| plan.round_bytes);
@@ -96,7 +96,7 @@ impl LayerPlan {
     }
 }
 
-/// Candidates that are scored on the window, in each fold.
+/// How many candidates are scored on the window in each fold.
 const fn candidates(settings: &Settings) -> usize {
     match settings.solve.shrinkage {
         Shrinkage::Auto if settings.solve.method.shrinks() => SHRINKAGES.len(),

@@ -32,30 +32,30 @@ use crate::source::admission::Admitted;
 use crate::source::refusal::Reason;
 use crate::weights::sites::Sites;
 
-/// The plan of a run: what exists at one time. It is meant to be met, not only to be kept: the peak
-/// of a run whose shards are like those that are there is within a tenth of it
-/// (`tests/tests/memory/`). With several threads that takes that their largest solves meet; where
-/// they do not, the plan is above the peak by what one has more than the other.
+/// The plan of a run: what exists at one time. It is meant as an estimate and not only as a limit:
+/// if further shards are like those that are there, the run's peak is within a tenth of the plan
+/// (`tests/tests/memory/`). The plan for several threads assumes that their largest solves run at
+/// the same time. Where they do not, the peak is lower by the difference.
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {
     /// The model; null where statistics are only gathered.
     pub(crate) model: Option<ModelPlan>,
-    /// Memory that lives as long as a site's statistics.
+    /// Memory that is needed as long as a site's statistics.
     pub(crate) sites: Vec<SitePlan>,
     /// Memory and work of one layer's solve.
     pub(crate) layers: Vec<LayerPlan>,
     /// Memory of each stage.
     pub(crate) stages: Vec<Stage>,
-    /// Planned peak of a run over the shards that are there: the stages that are always there, and
-    /// those of reading and of solving, or, with `--once`, the larger of the two: nothing is read
-    /// any more when it solves.
+    /// The planned peak for the shards that are there. Some stages are always there; to these come
+    /// reading and solving, or with `--once` the larger of the two, because nothing is read any
+    /// more when it solves.
     pub(crate) total_bytes: u64,
-    /// The same however many such shards come: what the budget has to hold. Without shards both are
-    /// the same.
+    /// The planned peak however many such shards come, which the budget has to hold. Without shards
+    /// both are the same.
     pub(crate) bound_bytes: u64,
-    /// Shards that are there and fit.
+    /// Number of shards that are there and fit.
     pub(crate) shards: usize,
-    /// Those of them that the state holds: no work is left with them.
+    /// Number of those that the state holds already, so that there is no work with them.
     pub(crate) shards_held: usize,
     /// Floating-point operations of accumulating every row.
     pub(crate) accumulate_flops: f64,
@@ -63,7 +63,7 @@ pub(crate) struct Plan {
     pub(crate) solve_flops: f64,
     /// Floating-point operations of rounding under R what is not rounded yet, about.
     pub(crate) round_flops: f64,
-    /// What stands in for rows.
+    /// The imatrix that stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) imatrix: Option<ImatrixPlan>,
     #[serde(skip)]
@@ -103,8 +103,7 @@ impl Plan {
         }
     }
 
-    /// Whether a shard that came later can be decoded within the budget; the plan is for those that
-    /// were there.
+    /// Checks that a shard that came after the plan was made can be decoded within the budget.
     ///
     /// # Errors
     /// [`Reason::TooLarge`].
@@ -124,8 +123,8 @@ impl Plan {
         })
     }
 
-    /// Whether these sites can be gathered beside the shards in flight, where there is no
-    /// checkpoint and modules come with the shards.
+    /// Checks that these sites can be gathered together with the shards in flight, where there is
+    /// no checkpoint and modules come with the shards.
     ///
     /// # Errors
     /// [`Reason::TooLarge`].
@@ -133,7 +132,7 @@ impl Plan {
         holds(settings, layout, self.stages[SHARDS].bytes)
     }
 
-    /// Refuses what does not fit the budget.
+    /// Refuses a plan that does not fit the budget.
     ///
     /// # Errors
     /// [`Fatal::OverBudget`].

@@ -1,4 +1,4 @@
-//! What a run will do with the model: which class serves it, what it leaves as it is.
+//! What a run will do with the model: which class serves it, and what stays as it is.
 
 use serde::Serialize;
 
@@ -12,11 +12,11 @@ use crate::settings::publish::BaseForm;
 use crate::weights::Weights;
 use crate::weights::passed_over::{PassedOverGroup, grouped};
 
-/// The model.
+/// The plan for the model.
 #[derive(Debug, Serialize)]
 pub(crate) struct ModelPlan {
-    /// Its listed architectures; null where none is listed, and `qera.shares` and `qera.linears`
-    /// say everything.
+    /// The model's listed architectures; null where none is listed, and `qera.shares` and
+    /// `qera.linears` say everything.
     pub(crate) architecture: Option<String>,
     /// Class of Transformers whose names the adapter will have.
     pub(crate) class: String,
@@ -25,7 +25,7 @@ pub(crate) struct ModelPlan {
     /// What `--emit-base=compressed-tensors` will write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedBasePlan>,
-    /// What `--emit-base=gguf` will write, as far as grid and widths decide.
+    /// What `--emit-base=gguf` will write, as far as grid and widths decide it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gguf_base: Option<GgufBasePlan>,
     /// What base and adapter will cost, with every layer corrected.
@@ -33,16 +33,16 @@ pub(crate) struct ModelPlan {
     pub(crate) bits_per_weight: Option<BitsPerWeight>,
 }
 
-/// A base that is a GGUF.
+/// A GGUF base that will be written.
 #[derive(Debug, Serialize)]
 pub(crate) struct GgufBasePlan {
-    /// Why there will be none; the run is refused.
+    /// Why it cannot be written, so that the run is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
-    /// What the file takes.
+    /// The sizes of the file.
     #[serde(flatten)]
     pub(crate) figures: Option<GgufFigures>,
-    /// Selected layers whose W~ will stand there as numbers.
+    /// Selected layers whose W~ will be stored as numbers.
     pub(crate) whole: Vec<WholeLayer>,
 }
 
@@ -81,16 +81,16 @@ impl GgufBasePlan {
     }
 }
 
-/// A packed base.
+/// A packed base that will be written.
 #[derive(Debug, Serialize)]
 pub(crate) struct PackedBasePlan {
-    /// Why there will be none; the run is refused.
+    /// Why it cannot be written, so that the run is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
-    /// What its files take.
+    /// The sizes of its files.
     #[serde(flatten)]
     pub(crate) figures: Option<PackedFigures>,
-    /// Selected layers whose W~ will stand there as numbers.
+    /// Selected layers whose W~ will be stored as numbers.
     pub(crate) whole: Vec<WholeLayer>,
 }
 
@@ -135,7 +135,7 @@ impl PackedBasePlan {
 }
 
 impl ModelPlan {
-    /// What a run does with these weights.
+    /// The plan for these weights.
     #[must_use]
     pub(crate) fn new(weights: &Weights, settings: &Settings) -> Self {
         let writes = |form| settings.publish.writes(form);
@@ -150,7 +150,7 @@ impl ModelPlan {
         }
     }
 
-    /// As a person reads it.
+    /// The lines for a person.
     #[must_use]
     pub(crate) fn lines(&self) -> Vec<String> {
         let known = match &self.architecture {

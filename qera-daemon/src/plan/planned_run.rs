@@ -17,19 +17,19 @@ pub(crate) struct PlannedRun<'a> {
     pub(crate) weights: Option<&'a Weights>,
     /// The selected layers.
     pub(crate) layers: &'a [Layer],
-    /// W~ of layers that were rounded before, by layer.
+    /// For each layer the record of its W~, where it was rounded before.
     pub(crate) made: &'a [Option<RoundingRecord>],
     /// The sites.
     pub(crate) sites: &'a Sites,
-    /// Shards that will be folded.
+    /// Shards that are still to be folded.
     pub(crate) shards: &'a [Admitted],
-    /// Shards that are there and were folded before: those that come are like them.
+    /// Shards that are there and were folded before. Future shards are taken to be like them.
     pub(crate) held: &'a [Admitted],
     /// The room for rows held out and kept aside.
     pub(crate) room: RowRoom,
     /// When sites are solved.
     pub(crate) solving: Solving,
-    /// Where its rows begin.
+    /// Whether the run begins with rows.
     pub(crate) start: Start,
 }
 
@@ -38,12 +38,12 @@ pub(crate) struct PlannedRun<'a> {
 pub(crate) enum Solving {
     /// At solve points, while rows are folded.
     WhileFolding,
-    /// When every row is folded, or never.
+    /// Once every row is folded, or never.
     AtTheEnd,
 }
 
 impl Solving {
-    /// As the settings say.
+    /// As the settings decide.
     #[must_use]
     pub(crate) fn of(settings: &Settings) -> Self {
         if settings.convergence.is_once() || settings.weights.checkpoint.is_none() {
@@ -53,20 +53,20 @@ impl Solving {
         }
     }
 
-    /// Whether solving and folding meet.
+    /// Whether solving and folding happen at the same time.
     #[must_use]
     pub(crate) const fn is_live(self) -> bool {
         matches!(self, Self::WhileFolding)
     }
 }
 
-/// Where a run's rows begin.
+/// Where a run's rows come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// With the shards that are there.
+    /// From the shards that are there.
     Anew,
-    /// With those of earlier runs.
+    /// Also from the shards of earlier runs.
     Continued,
-    /// None comes: an imatrix is all there is.
+    /// From nowhere: there is only an imatrix.
     Never,
 }

@@ -14,42 +14,43 @@ use crate::solve::cost::Quantity;
 use crate::solve::rounding_cost::RoundingQuantity;
 use crate::weights::frozen::record::{MeasuredRounding, RoundingRecord};
 
-/// Rounding of a layer.
+/// The rounding of a layer.
 #[derive(Debug, Serialize)]
 pub(crate) struct RoundingPlan {
-    /// Rows that R holds when it is rounded; null where that is done when all are folded.
+    /// The number of rows in R when the layer is rounded; null where that is after all are folded.
     pub(crate) round_after: Option<u64>,
-    /// Working memory meanwhile, refits included; 0 where W~ is made.
+    /// Working memory while it is rounded, refits included; 0 where W~ is made already.
     pub(crate) round_bytes: u64,
-    /// Of it, what each helping core adds.
+    /// The part of it that each helping core adds.
     #[serde(skip)]
     pub(crate) panel_bytes: u64,
-    /// W~, packed, until those of its site are all made.
+    /// Bytes of the packed W~, which is held until those of the whole site are made.
     #[serde(skip)]
     pub(crate) packed_bytes: u64,
-    /// Operations, about; 0 where W~ is made.
+    /// Operations, about; 0 where W~ is made already.
     pub(crate) round_flops: f64,
-    /// The W~ that the state holds; null where it will be made.
+    /// The W~ that the state holds; null where it is still to be made.
     pub(crate) made: Option<MadeRounding>,
 }
 
-/// A W~ that is made.
+/// A W~ that is made already.
 #[derive(Debug, Serialize)]
 pub(crate) struct MadeRounding {
-    /// How: nearest where no row had come when the base was written.
+    /// Its rounding, which is nearest where no row had come when the base was written.
     pub(crate) rounding: Rounding,
-    /// Rank that it was rounded for; 0 where none was asked about.
+    /// The rank that it was rounded for; 0 where it was rounded for none.
     pub(crate) rank: usize,
-    /// Rows that R held.
+    /// Number of rows in R.
     pub(crate) rows: u64,
     /// Number of the last of their shards.
     pub(crate) journal_position: u64,
-    /// What it was worth then; null without rows.
+    /// The errors measured at that time; null without rows.
     pub(crate) errors: Option<MeasuredRounding>,
 }
 
 impl RoundingPlan {
-    /// Of a layer whose solve takes so much; `None` for nearest, which takes nothing.
+    /// The rounding of a layer whose solve has this cost; `None` for nearest rounding, which costs
+    /// nothing.
     #[must_use]
     pub(crate) fn new(run: &PlannedRun<'_>, layer: usize, quantity: Quantity) -> Option<Self> {
         let settings = &run.settings.rounding;
@@ -86,7 +87,7 @@ impl MadeRounding {
     }
 }
 
-/// How W~ is rounded, for a person.
+/// The rounding in words.
 fn described(settings: &RoundingSettings) -> String {
     let RoundingSettings {
         rounding,
@@ -111,7 +112,7 @@ fn described(settings: &RoundingSettings) -> String {
 }
 
 impl Plan {
-    /// What is to be rounded, after the other work.
+    /// The rounding's work, as the end of the line on work.
     pub(crate) fn rounding_work(&self) -> String {
         let layers = self.layers.iter().filter_map(|l| l.rounding.as_ref());
         let to_do = layers.filter(|plan| plan.made.is_none()).count();
@@ -122,7 +123,8 @@ impl Plan {
         format!(", about {work:.1} GFlop to round {to_do} layers")
     }
 
-    /// When layers are rounded, and what the bases that are made are worth; nothing for nearest.
+    /// A table of when layers are rounded, and of the errors of bases that are made; empty for
+    /// nearest rounding.
     pub(crate) fn rounding_table(&self, settings: &Settings) -> String {
         let mut text = String::new();
         if !settings.rounding.rounding.uses_rows() {

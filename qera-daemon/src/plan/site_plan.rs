@@ -13,36 +13,36 @@ use crate::plan::sum::sum;
 use crate::source::admission::Entry;
 use crate::weights::sites::Site;
 
-/// One site.
+/// The memory and work of one site.
 #[derive(Debug, Serialize)]
 pub(crate) struct SitePlan {
-    /// First member.
+    /// The site's first layer.
     pub(crate) name: String,
-    /// Width.
+    /// The width of its input.
     pub(crate) in_features: usize,
-    /// Rows that will be folded, those of sums included.
+    /// Number of rows that will be folded, including those of sums.
     pub(crate) rows: u64,
-    /// Those of them that come as sums.
+    /// Number of those rows that come as sums.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) summed_rows: u64,
-    /// R and the per-channel statistics.
+    /// Bytes of R and of the statistics of single channels.
     pub(crate) statistics_bytes: u64,
-    /// Held-out rows.
+    /// Bytes of held-out rows.
     pub(crate) window_bytes: u64,
-    /// In a live run: rows kept aside to score corrections.
+    /// Bytes of rows that a live run keeps aside to score corrections.
     pub(crate) aside_bytes: u64,
-    /// Both, however many rows come.
+    /// Bytes of both, however many rows come.
     pub(crate) rows_bound_bytes: u64,
-    /// While its rows are folded.
+    /// Bytes needed while its rows are folded.
     #[serde(skip)]
     pub(crate) scratch_bytes: u64,
-    /// While some of them are widened to f32; none where they are kept so.
+    /// Bytes of a row in f32 while some are widened; 0 where rows are kept in f32.
     #[serde(skip)]
     pub(crate) widened_bytes: usize,
-    /// Held-out rows that are left out of R at a time.
+    /// Number of held-out rows that are taken out of R at a time.
     #[serde(skip)]
     pub(crate) fold_rows: usize,
-    /// The same however many shards come.
+    /// The same, however many shards come.
     #[serde(skip)]
     pub(crate) fold_rows_bound: usize,
     /// Operations of folding its rows.
@@ -51,7 +51,7 @@ pub(crate) struct SitePlan {
 }
 
 impl SitePlan {
-    /// Of the site with this index.
+    /// The plan of the site with this index.
     #[must_use]
     pub(crate) fn new(run: &PlannedRun<'_>, index: usize) -> Self {
         let site = &run.sites.sites[index];
@@ -83,7 +83,7 @@ impl SitePlan {
             rows: rows.saturating_add(summed_rows),
             summed_rows,
             // Beside the second moment: mean |x|, its maximum over batches, and a mean that is
-            // being made.
+            // being formed.
             statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
             window_bytes: kept_bytes(window.rows),
             aside_bytes: kept_bytes(aside.rows),
@@ -121,7 +121,7 @@ const fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Rows that are kept of a site.
+/// The numbers of rows that a site keeps.
 struct KeptRowCount {
     /// Of the shards that are there.
     rows: usize,
@@ -129,31 +129,31 @@ struct KeptRowCount {
     most: usize,
 }
 
-/// What the shards that are there announce of a site.
+/// What the headers of the shards that are there say about a site.
 struct Announced<'a> {
     run: &'a PlannedRun<'a>,
     site: &'a Site,
-    /// Rows that will be folded as rows.
+    /// Number of rows that will be folded as rows.
     rows: u64,
-    /// Whether others come as sums.
+    /// Whether other rows come as sums.
     has_sums: bool,
-    /// Of these shards, and of those that were folded before.
+    /// The entries of these shards, and of those that were folded before.
     entries: &'a [&'a Entry],
 }
 
 impl Announced<'_> {
-    /// Whether the shards say it all: some is there in a run that continues.
+    /// Whether no other rows will come: some shards are there, and the run does not go on.
     fn is_all(&self) -> bool {
         let any = self.has_sums || !self.entries.is_empty();
         any && self.run.start == Start::Anew
     }
 
-    /// Whether no row ever comes.
+    /// Whether no row will ever come.
     fn is_none(&self) -> bool {
         self.run.start == Start::Never
     }
 
-    /// The blocks that their rows are cut into, the largest.
+    /// The largest blocks that the rows are cut into.
     fn block(&self, number_bytes: usize) -> BlockSize {
         let room = self.run.room;
         let blocks = self.entries.iter();
@@ -164,8 +164,8 @@ impl Announced<'_> {
         })
     }
 
-    /// Bytes of a number that is kept: rows stay in the type in which they come, and those of
-    /// several types are joined in f32.
+    /// Bytes of a number as it is kept. Rows stay in the type in which they come; those of several
+    /// types are joined as f32.
     fn kept_number_bytes(&self) -> usize {
         let mut dtypes = self.entries.iter().map(|entry| entry.dtype);
         match dtypes.next() {
@@ -176,7 +176,7 @@ impl Announced<'_> {
         }
     }
 
-    /// The same however many shards come: those of a live run may be of another type.
+    /// The same, however many shards come: those of a live run may have another type.
     fn bound_number_bytes(&self) -> [usize; 2] {
         let number = self.kept_number_bytes();
         if self.run.solving.is_live() {
@@ -200,7 +200,7 @@ impl Announced<'_> {
         };
         KeptRowCount {
             rows,
-            // More may come to a live run.
+            // A live run may get more rows.
             most: if self.run.solving.is_live() {
                 most
             } else {
@@ -209,8 +209,8 @@ impl Announced<'_> {
         }
     }
 
-    /// Rows of the window that are left out of R at a time: all of them where they are few of those
-    /// that came, else a fold, whose borders are those of blocks.
+    /// How many rows of the window are taken out of R at a time: all of them where they are few of
+    /// those that came, otherwise a fold, whose borders are those of blocks.
     fn fold_rows(&self, number_bytes: usize) -> usize {
         let window = self.window(number_bytes).rows;
         if 4 * window as u64 <= self.rows {
@@ -219,7 +219,7 @@ impl Announced<'_> {
         window.min(window / 4 + self.block(number_bytes).rows / 2)
     }
 
-    /// The same however many shards come: then those of the window are few.
+    /// The same, however many shards come: the rows of the window are then few.
     fn fold_rows_bound(&self, number_bytes: usize) -> usize {
         if !self.run.solving.is_live() {
             return self.fold_rows(number_bytes);
@@ -239,7 +239,7 @@ impl Announced<'_> {
         let wait = longest_wait(m, self.entries.iter().map(|e| e.rows as u64));
         let room = self.run.room;
         let kept = room.aside_rows(number_bytes);
-        // A closed site's rows wait there to make a block.
+        // A closed site's rows wait there until there are enough for a block.
         let most = if self.run.settings.convergence.closes_sites() {
             kept + room.joined_rows(number_bytes, false)
         } else {
@@ -255,7 +255,7 @@ impl Announced<'_> {
         }
     }
 
-    /// What is packed of their rows while they are folded, the most.
+    /// The most bytes of packed rows while they are folded.
     fn scratch_bytes(&self) -> u64 {
         let (m, kernel) = (self.site.in_features, self.run.settings.compute.kernel);
         let bytes = |entry: &&Entry| {

@@ -11,24 +11,24 @@ use crate::plan::sum::sum;
 use crate::source::admission::Admitted;
 use crate::weights::sites::Site;
 
-/// What a process of this program takes beside that, measured: the libraries' data, messages,
-/// pieces of files on their way, gaps that the allocator leaves.
+/// What a process of this program takes beyond the planned stages, as measured: the libraries'
+/// data, messages, pieces of files, gaps that the allocator leaves.
 const PROCESS_BYTES: u64 = 5 << 19;
-/// And for each thread that can have a site, measured: a stack, and what faer's matrix products
-/// pack once and keep.
+/// The same for each thread that can have a site: a stack, and what faer's matrix products pack
+/// once and keep.
 const THREAD_BYTES: u64 = 2 << 20;
-/// And for each of `--threads` beyond those, which only help with pieces of a product, measured: a
+/// The same for each further thread of `--threads`, which only helps with pieces of a product: a
 /// stack.
 const HELPER_BYTES: u64 = 32 << 10;
-/// The share of a solve's memory that the allocator cannot use again where such helpers come and
-/// go, measured: they leave small things between its arrays.
+/// The share of a solve's memory that the allocator cannot use again, as measured, where such
+/// helpers come and go: they leave small things between its arrays.
 const HELPED_SHARE: u64 = 6;
-/// Decoded shards that exist at one time: one being read, one queued, one being folded. `pipeline`
-/// keeps to it.
+/// How many decoded shards exist at one time: one being read, one queued, one being folded.
+/// `pipeline` keeps to this.
 pub(crate) const SHARDS_IN_FLIGHT: usize = 3;
-/// Bytes of them, unless one alone has more.
+/// The most bytes of these shards, unless one alone has more.
 pub(crate) const FLIGHT_BYTES: u64 = 1 << 30;
-/// The stage of the shards in flight.
+/// The index of the stage of shards in flight.
 pub(crate) const SHARDS: usize = 0;
 
 /// When memory is needed.
@@ -44,7 +44,7 @@ pub(crate) enum When {
 }
 
 impl When {
-    /// As it is written.
+    /// The name in the plan.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Always => "always",
@@ -54,23 +54,23 @@ impl When {
     }
 }
 
-/// One stage.
+/// A stage of memory.
 #[derive(Debug, Serialize)]
 pub(crate) struct Stage {
-    /// Name.
+    /// The stage's name.
     pub(crate) name: &'static str,
-    /// When it is there.
+    /// When the stage exists.
     pub(crate) when: When,
-    /// Bytes.
+    /// Bytes for the shards that are there.
     pub(crate) bytes: u64,
-    /// However many shards come.
+    /// Bytes however many shards come.
     pub(crate) bound_bytes: u64,
 }
 
 /// What exists at one time, stage by stage.
 pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPlan]) -> Vec<Stage> {
     let threads = threads_with_sites(run);
-    // Every thread at its largest site at once.
+    // As if every thread were at its largest site at the same time.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = of_largest_sites(run, layers, |l| l.solve_bytes);
     let flying = shards_bytes(run);
@@ -124,7 +124,8 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     stages
 }
 
-/// Solving, where the largest solves at one time take so much of the shards that are there.
+/// The stage of solving, where the largest solves at one time take `solves` bytes for the shards
+/// that are there.
 fn solving(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> Stage {
     let bound = of_largest_sites(run, layers, |l| l.solve_bound_bytes);
     Stage {
@@ -135,14 +136,14 @@ fn solving(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> Stage {
     }
 }
 
-/// What threads hold that have the largest sites at one time.
+/// What threads hold that work on the largest sites at the same time.
 fn of_largest_sites(run: &PlannedRun<'_>, layers: &[LayerPlan], of: fn(&LayerPlan) -> u64) -> u64 {
     let of_site = |site: &Site| site.layers.iter().map(|&l| of(&layers[l])).max();
     let sites = run.sites.sites.iter();
     largest(sites.filter_map(of_site).collect(), threads_with_sites(run))
 }
 
-/// What rounding takes beyond solving, of which a thread does one at a time.
+/// What rounding takes in addition to solving; a thread does one of them at a time.
 fn rounding_bytes(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> u64 {
     let rounds = of_largest_sites(run, layers, LayerPlan::peak_bytes);
     let beyond = rounds + helped_bytes(run, rounds) - solves - helped_bytes(run, solves);
@@ -164,25 +165,25 @@ pub(crate) fn total(stages: &[Stage], solving: Solving, bytes: fn(&Stage) -> u64
     of(When::Always).saturating_add(both)
 }
 
-/// The sum of the largest `count` of them.
+/// The sum of the `count` largest numbers.
 pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
     bytes.sort_unstable_by(|a, b| b.cmp(a));
     sum(bytes.into_iter().take(count))
 }
 
-/// Threads that can have a site at one time: a site is folded by one worker and solved by one
+/// How many threads can have a site at one time: a site is folded by one worker and solved by one
 /// solver.
 fn threads_with_sites(run: &PlannedRun<'_>) -> usize {
     let sites = run.sites.sites.len().max(1);
     run.settings.compute.threads.min(sites)
 }
 
-/// Threads that only ever help.
+/// How many threads only ever help others.
 fn helpers(run: &PlannedRun<'_>) -> usize {
     run.settings.compute.threads - threads_with_sites(run)
 }
 
-/// What helpers cost the solves that take so much.
+/// What helpers add to solves that take this much.
 fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
     if helpers(run) > 0 {
         solves / HELPED_SHARE
@@ -191,22 +192,22 @@ fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
     }
 }
 
-/// What helpers hold while they round columns of a layer for whoever rounds it.
+/// What helpers hold while they round columns of another thread's layer.
 fn panels_of_helpers(run: &PlannedRun<'_>, layers: &[LayerPlan]) -> u64 {
     let panels = layers.iter().filter_map(|l| l.rounding.as_ref());
     let most = panels.map(|plan| plan.panel_bytes).max();
     helpers(run) as u64 * most.unwrap_or_default()
 }
 
-/// What the process takes beside what is planned.
+/// What the process takes beyond what is planned.
 pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
     PROCESS_BYTES
         + threads_with_sites(run) as u64 * THREAD_BYTES
         + helpers(run) as u64 * HELPER_BYTES
 }
 
-/// The shards in flight: to a live run more may come like the largest that was seen; else none are
-/// in memory but those that are there.
+/// The bytes of shards in flight. A live run may get further shards like the largest one seen; any
+/// other run has only those that are there.
 fn shards_bytes(run: &PlannedRun<'_>) -> u64 {
     let sizes = |shards: &[Admitted]| shards.iter().map(held_bytes).collect::<Vec<_>>();
     if run.solving.is_live() {
@@ -217,15 +218,15 @@ fn shards_bytes(run: &PlannedRun<'_>) -> u64 {
     largest(sizes(run.shards), SHARDS_IN_FLIGHT).min(FLIGHT_BYTES.max(most))
 }
 
-/// What so many shards of this size take at one time.
+/// What this many shards of this size take at one time.
 pub(crate) fn flying_bytes(shard: u64, count: usize) -> u64 {
     shard
         .saturating_mul(count as u64)
         .min(FLIGHT_BYTES.max(shard))
 }
 
-/// What is held of a shard until it is folded: one entry for each site, and, while it is read, one
-/// that repeats a site.
+/// The bytes of a shard that are held until it is folded: one entry for each site and, while it is
+/// read, one that repeats a site.
 pub(crate) fn held_bytes(shard: &Admitted) -> u64 {
     let mut sites = BTreeSet::new();
     let (mut held, mut repeated) = (0, 0);

@@ -1,6 +1,6 @@
-//! Sums of what headers claim: too large a one stays too large.
+//! Sums of sizes from headers, which saturate: a sum that is too large stays too large.
 
-/// The sum, at most the largest number.
+/// The sum; at most the largest number.
 pub(crate) fn sum(bytes: impl Iterator<Item = u64>) -> u64 {
     bytes.fold(0, u64::saturating_add)
 }

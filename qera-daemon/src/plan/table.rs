@@ -1,4 +1,4 @@
-//! The plan as a person reads it.
+//! The plan as a table for a person.
 
 use core::fmt::Write as _;
 
@@ -50,7 +50,7 @@ impl Plan {
             + &self.sums(settings)
     }
 
-    /// W~ that was given, held against W; empty where it is made.
+    /// The table of the given W~, compared with W; empty where W~ is made.
     fn read_table(&self) -> String {
         let rows = self.layers.iter().filter_map(|layer| layer.read.as_ref());
         let rows: Vec<String> = rows.map(|read| read.row() + "\n").collect();
@@ -82,7 +82,7 @@ impl Plan {
         text
     }
 
-    /// What stands below the stages.
+    /// The lines below the stages.
     fn sums(&self, settings: &Settings) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.

@@ -1,4 +1,4 @@
-//! What a run says before its first row: what it begins with, what the state gave, that it is
+//! What a run says before its first row: what it begins with, what the state holds, and that it is
 //! ready.
 
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::weights::Weights;
 use crate::weights::given::given_layers::{GivenLayer, GivenLayers};
 use crate::weights::passed_over::{PassedOver, grouped};
 
-/// Kinds of passed-over tensors that the log names.
+/// How many kinds of passed-over tensors the log names.
 const SAID: usize = 8;
 
-/// Says what is worked on, with what: the first line of a run and of `solve`.
+/// Says what is worked on, and with what. This is the first line of a run and of `solve`.
 pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Reporter) {
     let settings = prepared.settings;
     reporter.say(&Event::Started(RunStarted {
@@ -54,8 +54,9 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
     }
 }
 
-/// Warns of what is not as it was written: somebody may look for who changes it. What of a base was
-/// gone is there again, what is damaged of the current generation will be published again.
+/// Warns of files that are not as they were written, so that somebody may find out who changes
+/// them. Missing files of a base were written again; a damaged current generation will be published
+/// again.
 pub(crate) fn warn_of_files(target: &Target<'_>, reporter: &Reporter) {
     if let Some(DamagedGeneration { number, files }) = target.damage() {
         for of in files {
@@ -82,13 +83,13 @@ pub(crate) fn warn_of_files(target: &Target<'_>, reporter: &Reporter) {
     }
 }
 
-/// The file that W~ is read from.
+/// The file or folder that W~ is read from.
 fn quantized_file(prepared: &Prepared<'_>) -> Option<String> {
     let given = prepared.weights.as_deref()?.given()?;
     Some(given.given.path().display().to_string())
 }
 
-/// How a folder is packed that W~ is read from.
+/// How that folder is packed.
 fn packing(prepared: &Prepared<'_>) -> Option<String> {
     let given = prepared.weights.as_deref()?.given()?;
     let method = given.given.method()?;
@@ -129,7 +130,7 @@ pub(crate) fn announce(prepared: &Prepared<'_>, reporter: &Reporter) {
     }
 }
 
-/// Says what lies beside the checkpoint's files and is not read.
+/// Says which file beside the checkpoint's is not read.
 pub(crate) fn tell_stray(weights: &Weights, reporter: &Reporter) {
     if let Some(stray) = weights.stray() {
         reporter.say(&Event::Warning {
@@ -139,7 +140,7 @@ pub(crate) fn tell_stray(weights: &Weights, reporter: &Reporter) {
     }
 }
 
-/// Says which tensors of the quantized file are farther from W than their types leave.
+/// Says which tensors of the quantized model differ more from W than their types explain.
 pub(crate) fn tell_far(weights: &Weights, reporter: &Reporter) {
     let far: Vec<String> = weights
         .given()
@@ -156,7 +157,7 @@ pub(crate) fn tell_far(weights: &Weights, reporter: &Reporter) {
     }
 }
 
-/// Says that zero points are stored otherwise than the quantized model's own word has it.
+/// Says that zero points are stored in another way than the quantized model itself states.
 pub(crate) fn tell_zero_points(weights: &Weights, reporter: &Reporter) {
     let zeros = weights.given().and_then(GivenLayers::zero_points);
     if let Some(zeros) = zeros.filter(|zeros| zeros.otherwise > 0) {
@@ -186,7 +187,7 @@ fn tell_passed_over(weights: &Weights, reporter: &Reporter) {
     let mut others = said(&others);
     let more = others.len().saturating_sub(SAID);
     others.truncate(SAID);
-    // Each of the broken ones is said by name.
+    // Each broken layer is named.
     let mut lines = said(&broken);
     lines.append(&mut others);
     if more > 0 {
@@ -210,7 +211,7 @@ pub(crate) fn ready(watch: &Path, reporter: &Reporter) {
     systemd::notify("READY=1");
 }
 
-/// Says what the state gave.
+/// Says what the state holds.
 pub(crate) fn tell_restored(
     begun: &Begun<'_>,
     journal: &Journal,
@@ -236,7 +237,8 @@ pub(crate) fn tell_restored(
     for DamagedSnapshot { path, what } in &restored.damaged {
         let mut aside = path.as_os_str().to_owned();
         aside.push("-damaged");
-        // Out of the way of the two that are kept; where that fails it is only found damaged again.
+        // It is moved out of the way of the two that are kept. If that fails, it is only found
+        // damaged again.
         let _ = disk::rename(path, Path::new(&aside));
         warn(format!(
             "{}: {what}; the snapshot before it is used, this one is {}",
@@ -275,7 +277,7 @@ pub(crate) fn tell_restored(
     }
 }
 
-/// This version computes on the CPU; the probe says what stands in the way of a GPU.
+/// This version computes on the CPU; the probe says why no GPU is used.
 fn device(settings: &Settings) -> String {
     let compute = &settings.compute;
     let mut kernel = KernelNames::of(compute.kernel).to_string();

@@ -1,4 +1,4 @@
-//! What is solved once, with no folder to follow: `solve`, and an imatrix alone.
+//! Solves once, without a folder to follow: for `solve`, and for an imatrix alone.
 
 use core::sync::atomic::AtomicBool;
 
@@ -21,19 +21,19 @@ use crate::settings::Settings;
 use crate::state::restore::Restored;
 use crate::weights::opening::Model;
 
-/// Everything there is to solve from.
+/// What is solved from.
 pub(crate) struct Cold<'a> {
     /// Sites and plan.
     pub(crate) prepared: &'a Prepared<'a>,
-    /// What a state holds.
+    /// The content of a state.
     pub(crate) restored: Restored,
-    /// What stands in for rows.
+    /// The imatrix that stands in for rows.
     pub(crate) given: Option<&'a GivenStatistics>,
-    /// Where the generation goes.
+    /// The target of the generation.
     pub(crate) target: Target<'a>,
 }
 
-/// Takes the output folder, unless it is of another quantizer or checkpoint.
+/// Opens the output folder, unless it belongs to another quantizer or checkpoint.
 ///
 /// # Errors
 /// [`Fatal::Locked`], [`Fatal::StateRefused`], [`Fatal::Io`].
@@ -59,7 +59,7 @@ impl Cold<'_> {
         } = self;
         let ledger = Ledger::begin(None, prepared.entries(&restored));
         let cores = Cores::new(prepared.settings.compute.threads);
-        // A signal ends this at once.
+        // A signal ends such a run at once.
         let stopping = AtomicBool::new(false);
         let context = Context {
             imatrix: given,

@@ -9,21 +9,21 @@ use crate::observe::reporter::Reporter;
 use crate::pipeline::outcome::Drained;
 use crate::settings::Settings;
 
-/// What a run leaves.
+/// How a run has ended.
 #[derive(Debug)]
 pub(crate) struct Ending {
     /// What became of the last generation; `None` where there was nothing new to publish.
     pub(crate) drained: Option<Drained>,
-    /// Shards in the statistics.
+    /// Number of shards in the statistics.
     pub(crate) shards: usize,
-    /// Shards refused in this run.
+    /// Number of shards refused in this run.
     pub(crate) refused: usize,
-    /// Layers that cannot be solved.
+    /// Number of layers that cannot be solved.
     pub(crate) failed: usize,
 }
 
 impl Ending {
-    /// The exit code, and the last words.
+    /// Says the last words, and returns the exit code.
     ///
     /// # Errors
     /// [`Fatal`] where `--once` leaves nothing to use, and where the last generation did not pass
@@ -62,7 +62,7 @@ impl Ending {
     }
 }
 
-/// The folder has nothing to begin with, or nothing of it was accepted.
+/// The error that the folder has nothing to begin with, or that nothing of it was accepted.
 pub(crate) fn nothing_usable(watch: &Path, refused: usize) -> Fatal {
     Fatal::NothingUsable {
         folder: watch.to_path_buf(),

@@ -1,5 +1,5 @@
-//! What a live run does where the disk is full: it waits for room, says so, and goes on as if
-//! nothing had been.
+//! What a live run does when the disk is full: it waits for room, says so, and then goes on as if
+//! nothing had happened.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::DISK_FULL;
 
-/// The file's name while there is room.
+/// The file's name as long as there is room.
 const SPARE: &str = ".disk-full";
 
-/// Waits for room below these folders until one of the flags is set. A file of the state is renamed
-/// meanwhile, which takes no room: `status` looks whether it is there.
+/// Waits for room below these folders until one of the flags is set. Meanwhile a file of the state
+/// has another name, which takes no room: by this `status` knows.
 pub(crate) fn wait_for_room(
     state: &Path,
     others: Vec<PathBuf>,
@@ -23,7 +23,8 @@ pub(crate) fn wait_for_room(
     reporter: &Reporter,
 ) -> Waits {
     let (spare, said) = (state.join(SPARE), state.join(DISK_FULL));
-    // One that a killed run left is not true any more. Without it `status` alone does not know.
+    // A killed run may have left the file under that name. If it cannot be renamed, only `status`
+    // does not know.
     if exists(&said) {
         let _ = disk::rename(&said, &spare);
     } else {

@@ -1,5 +1,5 @@
-//! An imatrix as a run takes it: held against the layers, told, handed to whoever publishes; and
-//! the run that has nothing else.
+//! A run's imatrix: compared with the layers, told, and handed to the publisher. Also the run that
+//! has nothing but an imatrix.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::weights::Weights;
 use crate::weights::checkpoint::refuse;
 use crate::weights::opening::Model;
 
-/// Layers without an entry that are named.
+/// How many layers without an entry are named.
 const NAMED: usize = 8;
 
-/// The imatrix of a run, if it has one, and layers to hold it against.
+/// The imatrix of a run, if it has one, and if its layers are known.
 ///
 /// # Errors
 /// [`Fatal::Imatrix`].
@@ -38,14 +38,14 @@ pub(crate) fn given(
         return Ok(None);
     };
     if weights.layers().is_empty() {
-        // Which layers there are is for shards to say; what model it is, is known.
+        // Only shards say which layers there are, but the model is known.
         files.check_names(weights)?;
         return Ok(None);
     }
     files.statistics(weights, &prepared.sites).map(Some)
 }
 
-/// What an imatrix was given to.
+/// The run that was given an imatrix.
 pub(crate) struct GivenTo<'a> {
     /// The layers.
     pub(crate) weights: &'a Weights,
@@ -53,7 +53,7 @@ pub(crate) struct GivenTo<'a> {
     pub(crate) rows_may_come: bool,
 }
 
-/// Says what was given, and for which layers it says nothing.
+/// Says what was given, and for which layers it has nothing.
 pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: &Reporter) {
     for file in &given.files {
         reporter.say(&Event::ImatrixRead(ImatrixRead(file)));
@@ -96,12 +96,11 @@ pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: 
     ));
 }
 
-/// What is known before anything is solved from an imatrix alone: no state is read, and none is
-/// begun.
+/// Prepares a run from an imatrix alone: no state is read, and none is begun.
 ///
 /// # Errors
-/// [`Fatal`] for what cannot be had so, for a checkpoint of which nothing says what is linear, and
-/// for an imatrix of another model.
+/// [`Fatal`] for settings for which an imatrix is not enough, for a checkpoint of which nothing
+/// says what is linear, and for an imatrix of another model.
 pub(crate) fn prepare_alone<'a>(
     settings: &'a Settings,
     model: Option<&Model>,
@@ -128,7 +127,7 @@ pub(crate) fn prepare_alone<'a>(
     Ok(prepared)
 }
 
-/// Says that what rows made is about to be replaced.
+/// Warns that a generation solved from rows is about to be replaced.
 fn warn_of_rows(target: &Target<'_>, reporter: &Reporter) {
     if target.position().is_some_and(|at| at.number > 0) {
         reporter.say(&Event::Warning {
@@ -141,7 +140,7 @@ fn warn_of_rows(target: &Target<'_>, reporter: &Reporter) {
     }
 }
 
-/// The main job where nothing is watched: every layer is solved from the imatrix, once.
+/// The main job without a watched folder: every layer is solved once, from the imatrix.
 ///
 /// # Errors
 /// [`Fatal`]; what was published before is still there.
@@ -180,10 +179,10 @@ pub(crate) fn run_alone(settings: &Settings, reporter: &Reporter) -> Result<Exit
 }
 
 impl Begun<'_> {
-    /// Takes what stands in for rows, and says what it is.
+    /// Takes the imatrix that stands in for rows, and says what it is.
     ///
     /// # Errors
-    /// [`Fatal::Imatrix`] for one of another model.
+    /// [`Fatal::Imatrix`] for an imatrix of another model.
     pub(crate) fn take_imatrix(
         &mut self,
         files: Option<&ImatrixFiles>,

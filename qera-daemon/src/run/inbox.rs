@@ -1,4 +1,4 @@
-//! The watched folder: what lists it, and what wakes whoever waits for it.
+//! The watched folder: what lists it, and what wakes the thread that waits for shards.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::source::watch::Watcher;
 /// The watched folder.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    /// What is there, and what was taken.
+    /// What is there, and what was taken already.
     pub(crate) intake: Intake,
-    /// Wakes who waits; `None` for `--once`.
+    /// Wakes the thread that waits; `None` for `--once`.
     pub(crate) watcher: Option<Watcher>,
 }
 
 impl Inbox {
-    /// Begins to watch, where more is waited for.
+    /// Begins to watch, if more is waited for.
     pub(crate) fn open(settings: &Settings, watch: &Path, reporter: &Reporter) -> Self {
         let live = !settings.convergence.is_once();
         let watcher = live.then(|| {
@@ -35,7 +35,7 @@ impl Inbox {
         }
     }
 
-    /// Nothing was taken.
+    /// Forgets what was taken.
     pub(crate) fn forget(&mut self) {
         self.intake = Intake::new(self.intake.folder(), self.watcher.is_some());
     }

@@ -1,4 +1,4 @@
-//! Which files of the watched folder are shards that the journal has only briefs of.
+//! Which files of the watched folder are shards of which the journal has only briefs.
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use crate::source::shard::ShardHeader;
 use crate::state::briefs::file_digest;
 use crate::state::journal::{Journal, NamedFile};
 
-/// The files of the folder that are such shards, as they were when they were folded.
+/// The files of the folder that are such shards, with their names and identities.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -34,8 +34,8 @@ pub(crate) fn known_files(journal: &Journal, watched: &Path) -> Result<Vec<Named
     Ok(known)
 }
 
-/// Takes the shards beyond this one for shards of the journal again, where no snapshot holds them:
-/// in the folder, or where `--consume move` puts them, they are found by their content.
+/// Turns briefs of shards beyond number `from` into records again, because no snapshot holds those
+/// shards. Their files are found by content, in the folder or where `--consume move` puts them.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -59,7 +59,7 @@ pub(crate) fn recall(journal: &mut Journal, from: u64, watched: &Path) -> Result
     Ok(())
 }
 
-/// The shards in a folder; none where it is gone.
+/// The shards in a folder; none where the folder is gone.
 fn paths_in(folder: &Path) -> Result<Vec<PathBuf>, Fatal> {
     let mut paths = match disk::list(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -70,7 +70,7 @@ fn paths_in(folder: &Path) -> Result<Vec<PathBuf>, Fatal> {
     Ok(paths)
 }
 
-/// A file by its name; `None` where it is gone by now, and where its name is no text.
+/// A file with its identity; `None` where it is gone by now, or its name is no text.
 fn named(path: &Path) -> Result<Option<NamedFile>, Fatal> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! A run that has its state and its output folder for itself. Which sites there are may still
-//! change while it waits for the first shard.
+//! A run that has locked its state and its output folder. While it waits for the first shard, the
+//! set of sites may still change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::weights::checkpoint::refuse;
 use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 
-/// State and output folder are held.
+/// A run with state and output folder locked.
 #[derive(Debug)]
 pub(crate) struct Locked<'a> {
     prepared: Prepared<'a>,
@@ -38,7 +38,7 @@ impl<'a> Locked<'a> {
     /// Locks the state, then the output folder.
     ///
     /// # Errors
-    /// [`Fatal::Locked`], or [`Fatal`] for a folder that cannot serve.
+    /// [`Fatal::Locked`], or [`Fatal`] for a folder that cannot be used.
     pub(crate) fn lock(
         mut prepared: Prepared<'a>,
         model: Option<&'a Model>,
@@ -48,7 +48,7 @@ impl<'a> Locked<'a> {
         let state = StateFolder::open(&settings.state)?;
         state.refuse_other_versions()?;
         if read_sites(&state.path)? != prepared.saved {
-            // Another run began or went on with it before the lock was ours.
+            // Another run may have changed the state before it was locked.
             inbox.forget();
             prepared = Prepared::prepare(settings, model, Some(&mut inbox.intake))?;
             prepared.plan.check(settings)?;
@@ -70,7 +70,7 @@ impl<'a> Locked<'a> {
     pub(crate) fn announce(&self, reporter: &Reporter) -> Result<(), Fatal> {
         announce(&self.prepared, reporter);
         if self.prepared.is_empty() && self.inbox.watcher.is_none() {
-            // Else they are tried again, and said then.
+            // A live run tries them again, and tells them then.
             for message in self.prepared.unanswered.clone() {
                 reporter.say(&Event::ShardQuarantined { message });
             }
@@ -86,10 +86,12 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// A live run that begins waits for the first shards, which say which modules share an input.
+    /// Waits, in a live run without a state, for the first shards, which say which modules share an
+    /// input.
     ///
     /// # Errors
-    /// [`Fatal`] for what can not serve; a folder that is gone for a while is waited for.
+    /// [`Fatal`] for shards or settings that cannot be used. A folder that is gone for a while is
+    /// waited for.
     pub(crate) fn await_first_shard(
         &mut self,
         signals: &Signals,
@@ -113,7 +115,7 @@ impl<'a> Locked<'a> {
                 Ok(again) => self.prepared = again,
                 // The folder is gone for a while.
                 Err(Fatal::Io { .. }) => {}
-                // No shard has named yet what an option selects.
+                // No shard has yet named the layer that an option selects.
                 Err(Fatal::Usage(message)) => {
                     if said.as_ref() != Some(&message) {
                         reporter.say(&Event::Warning {
@@ -148,7 +150,7 @@ impl<'a> Locked<'a> {
     /// Fixes the sites; `None` when a signal came before there were any.
     ///
     /// # Errors
-    /// [`Fatal::NothingUsable`] where nothing came that `--once` could begin with, [`Fatal::Io`].
+    /// [`Fatal::NothingUsable`] where `--once` finds nothing to begin with; [`Fatal::Io`].
     pub(crate) fn begin(self, signals: &Signals) -> Result<Option<Begun<'a>>, Fatal> {
         let Self {
             mut prepared,
@@ -165,7 +167,8 @@ impl<'a> Locked<'a> {
             return Ok(None);
         }
         if prepared.weights.is_none() && prepared.saved.is_none() {
-            // Modules come with the shards that are accepted, not with those that are only there.
+            // Without a checkpoint modules come with accepted shards, not with shards that are
+            // merely there.
             prepared.sites = prepared.sites.without_sites();
             prepared.recording = Recording::default();
         }
@@ -202,7 +205,7 @@ impl<'a> Locked<'a> {
     }
 }
 
-/// Why `--once` has nothing to do.
+/// The error that `--once` has nothing to do, with the reason.
 fn nothing_to_begin_with(prepared: &Prepared<'_>, inbox: &Inbox) -> Fatal {
     match &prepared.weights {
         Some(weights) if !prepared.admitted.is_empty() => {

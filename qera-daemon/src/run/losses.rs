@@ -1,5 +1,5 @@
-//! What going on from a damaged state would lose: shards that it held, and that cannot be folded
-//! again. That is for the user to accept.
+//! What would be lost by going on from a damaged state: shards that it held and that cannot be
+//! folded again. The user has to accept that.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use crate::source::shard::ShardHeader;
 use crate::state::journal::{Journal, Record};
 use crate::state::restore::{Restored, list_of};
 
-/// Refuses to go on where shards that a damaged snapshot held would be lost, and where no snapshot
-/// has a site whole. Nothing is changed.
+/// Refuses to go on if shards that a damaged snapshot held would be lost, or if no snapshot has
+/// some site whole. Nothing is changed.
 ///
 /// # Errors
 /// [`Fatal::StateRefused`] with what is damaged and what would be lost; [`Fatal::Io`] for a shard
@@ -72,7 +72,7 @@ fn said(lost: &[&Record], watched: &Path) -> String {
     )
 }
 
-/// Whether a shard can be read again: the file that it was, or one with its content.
+/// Whether a shard can be read again: its file is there, or another with its content.
 fn is_there(watched: &Path, record: &Record) -> Result<bool, Fatal> {
     for path in places_of(watched, &record.name) {
         match Identity::at(&path) {

@@ -33,8 +33,8 @@ use crate::run::signals::Signals;
 use crate::settings::Settings;
 use crate::weights::opening::Model;
 
-/// The main job: what the folder holds and what comes is folded, solved and published, until
-/// `--once` has done what is there, the layers have converged, or a signal comes.
+/// The main job: folds, solves and publishes what the folder holds and what comes. It ends when
+/// `--once` has done what is there, when the layers have converged, or when a signal comes.
 ///
 /// # Errors
 /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.
@@ -51,7 +51,7 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
     run_heeding(settings, watch, &Signals::listen()?, reporter)
 }
 
-/// The main job on a watched folder, until these signals end it.
+/// The main job with a watched folder, until these signals end it.
 ///
 /// # Errors
 /// As for [`run`].
@@ -63,14 +63,15 @@ pub(crate) fn run_heeding(
 ) -> Result<Exit, Fatal> {
     let model = Model::open(settings)?;
     let imatrix = ImatrixFiles::open(&settings.imatrix)?;
-    // Before the first listing, so that nothing comes unseen between the two.
+    // Watching begins before the first listing, so that nothing comes unseen between the two.
     let mut inbox = Inbox::open(settings, watch, reporter);
     if let Some(watcher) = &inbox.watcher {
         signals.wake(&watcher.handle())?;
     }
     let prepared = Prepared::prepare(settings, model.as_ref(), Some(&mut inbox.intake))?;
     prepared.plan.check(settings)?;
-    // One of another model is refused before the first shard is waited for, and a state begun.
+    // An imatrix of another model is refused before the first shard is waited for, and before a
+    // state is begun.
     given(imatrix.as_ref(), &prepared)?;
     let mut locked = Locked::lock(prepared, model.as_ref(), inbox)?;
     locked.announce(reporter)?;

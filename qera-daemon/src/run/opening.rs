@@ -1,4 +1,4 @@
-//! What the ledger says before the first row of a run: what was restored, and what `status.json`
+//! The ledger's entries before the first row of a run: what was restored, and what `status.json`
 //! said before.
 
 use std::path::Path;
@@ -64,7 +64,7 @@ fn absolute(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A layer's latest correction is known from the run before until this one solves it.
+/// A layer's latest correction is known from the run before until this run solves the layer.
 fn entry(name: &str, before: Option<&LayerStatus>) -> LayerEntry {
     LayerEntry {
         name: name.to_owned(),

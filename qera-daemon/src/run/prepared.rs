@@ -1,5 +1,5 @@
 //! What is known before a row is read: checkpoint, layers, sites, the shards that are there, and
-//! what it will all need. Nothing is locked yet.
+//! the plan. Nothing is locked yet.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 use std::collections::BTreeSet;
@@ -49,23 +49,23 @@ pub(crate) struct Prepared<'a> {
     pub(crate) recording: Recording,
     /// The sites.
     pub(crate) sites: Sites,
-    /// Those of the state that is continued, as they stand there.
+    /// The saved sites of the state that is continued.
     pub(crate) saved: Option<SitesRecord>,
-    /// What it will need.
+    /// The memory and work of the run.
     pub(crate) plan: Plan,
-    /// Shards whose headers fit, and whose rows the state does not hold.
+    /// Shards whose headers fit, and whose rows are not in the state yet.
     pub(crate) admitted: Vec<Admitted>,
-    /// Those whose rows it holds.
+    /// Shards whose rows are in the state.
     pub(crate) held: Vec<Admitted>,
-    /// Shards that were set aside, with their reasons.
+    /// The reasons of shards that were set aside.
     pub(crate) refused: Vec<String>,
-    /// Those that the disk did not give when they were looked at.
+    /// Messages on shards that the disk did not give.
     pub(crate) unanswered: Vec<String>,
-    /// Visible files that are no shards.
+    /// Number of visible files that are no shards.
     pub(crate) ignored_files: usize,
 }
 
-/// Layers, sites, and the shards that fit them.
+/// The layers and sites, and the shards that fit them.
 struct Grouped {
     weights: Option<Arc<Weights>>,
     recording: Recording,
@@ -75,11 +75,11 @@ struct Grouped {
 }
 
 impl<'a> Prepared<'a> {
-    /// Takes the sites from the state where there is one, and else groups the layers by what the
-    /// shards in the folder declare.
+    /// Takes the sites from the state if there is one. Otherwise groups the layers by the
+    /// declarations of the shards in the folder.
     ///
     /// # Errors
-    /// [`Fatal`] for a folder or state that cannot serve; a bad shard is only counted.
+    /// [`Fatal`] for a folder or state that cannot be used; a bad shard is only counted.
     pub(crate) fn prepare(
         settings: &'a Settings,
         model: Option<&Model>,
@@ -89,10 +89,10 @@ impl<'a> Prepared<'a> {
         Self::on(settings, model, intake, saved)
     }
 
-    /// Takes the sites from the checkpoint alone: no state is read, and there are no shards.
+    /// Takes the sites from the checkpoint alone. No state is read, and there are no shards.
     ///
     /// # Errors
-    /// [`Fatal`] for a checkpoint that cannot serve.
+    /// [`Fatal`] for a checkpoint that cannot be used.
     pub(crate) fn without_state(
         settings: &'a Settings,
         model: Option<&Model>,
@@ -100,7 +100,7 @@ impl<'a> Prepared<'a> {
         Self::on(settings, model, None, None)
     }
 
-    /// On what is saved.
+    /// Goes on from what is saved.
     fn on(
         settings: &'a Settings,
         model: Option<&Model>,
@@ -180,7 +180,7 @@ impl<'a> Prepared<'a> {
         self.weights.as_deref().map_or(&[], Weights::layers)
     }
 
-    /// The model that the state's corrections and evidence belong to from here on.
+    /// The model that the state's corrections and evidence belong to from now on.
     #[must_use]
     pub(crate) fn solved_model(&self) -> SolvedModel {
         let saved = self.saved.as_ref().map(|of| of.model.clone());
@@ -191,12 +191,12 @@ impl<'a> Prepared<'a> {
         let quantized = weights.given().map(|of| of.given.fingerprint.clone());
         SolvedModel {
             checkpoint: Some(weights.identity().to_owned()),
-            // A run that makes W~ in between does not make the state another file's.
+            // A run that makes W~ in between does not change which given file the state belongs to.
             quantized: quantized.or(saved.quantized),
         }
     }
 
-    /// Whether there is nothing to begin with: no state, no shard that names a layer.
+    /// Whether there is nothing to begin with: no state, and no shard that names a layer.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         let solves = self.weights.is_some();
@@ -205,7 +205,7 @@ impl<'a> Prepared<'a> {
         self.saved.is_none() && (self.admitted.is_empty() || names_none)
     }
 
-    /// Sites that the state that is continued has nothing of.
+    /// Sites of which the state that is continued has no statistics.
     #[must_use]
     pub(crate) fn sites_without_statistics(&self) -> Vec<&Site> {
         let Some(saved) = &self.saved else {
@@ -222,8 +222,8 @@ impl<'a> Prepared<'a> {
         missing.map(|(_, site)| site).collect()
     }
 
-    /// Inputs of a state that was gathered without a checkpoint which this one has no weight for:
-    /// by another name, perhaps.
+    /// Inputs of a state that was gathered without a checkpoint, for which this checkpoint has no
+    /// weight. They may have another name there.
     #[must_use]
     pub(crate) fn statistics_of_no_weight(&self) -> Vec<&str> {
         let (Some(weights), Some(saved)) = (&self.weights, &self.saved) else {
@@ -235,7 +235,7 @@ impl<'a> Prepared<'a> {
         names.filter(|name| gathered && !is_there(name)).collect()
     }
 
-    /// How the state's sites are to be read.
+    /// How the state's sites have to be read.
     #[must_use]
     pub(crate) fn expected<'b>(&'b self, solved_for: Option<&'b str>) -> Expected<'b> {
         let of_site = |site: &Site| {
@@ -251,7 +251,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// Rows kept aside, by site: none where nothing is solved.
+    /// The share of rows that each site keeps aside: none where nothing is solved.
     fn scored_shares(&self) -> Vec<f64> {
         let share = |site: &Site| {
             let sizes = site.layers.iter().map(|&l| &self.layers()[l]);
@@ -263,7 +263,7 @@ impl<'a> Prepared<'a> {
         self.sites.sites.iter().map(share).collect()
     }
 
-    /// What the pipeline is lent to solve what a state holds; a run that takes shards says more.
+    /// What the pipeline is lent to solve a state; a run that takes shards adds to it.
     #[must_use]
     pub(crate) fn context<'b>(
         &'b self,
@@ -299,7 +299,8 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// The room for rows held out and kept aside: that of the run, or of the state that is solved.
+/// The room for rows held out and kept aside: that of the run, or that of the state which is
+/// solved.
 fn room(settings: &Settings, saved: Option<&SitesRecord>, sites: &Sites, runs: bool) -> RowRoom {
     let memory = match saved.filter(|_| !runs) {
         Some(state) => state.window_memory,
@@ -308,7 +309,7 @@ fn room(settings: &Settings, saved: Option<&SitesRecord>, sites: &Sites, runs: b
     memory.map_or(RowRoom::WHOLE, |bytes| RowRoom::of_sites(bytes, sites))
 }
 
-/// How layers were rounded before: in a run, or in what `solve` reads.
+/// How layers were rounded before: in this run's state, or in what `solve` reads.
 fn rounded_before(
     settings: &Settings,
     weights: Option<&Weights>,
@@ -328,7 +329,7 @@ fn rounded_before(
     weights.rounded_in(&folders)
 }
 
-/// The sites of a state, with the layers of today, and which shards fit them.
+/// The sites of a state with today's layers, and the shards that fit them.
 fn continued(
     settings: &Settings,
     model: Option<&Model>,
@@ -348,7 +349,7 @@ fn continued(
     let recording = &record.recording;
     let weights = model.map(|model| model.select(settings, recording));
     let weights = weights.transpose()?.map(Arc::new);
-    // Once begun, R goes on being gathered, also for a method that does without.
+    // Once begun, R goes on being gathered, even for a method that does not need it.
     let kind = record.second_moment;
     let sites = match &weights {
         None => Sites::saved(&record.sites, &record.shares, kind),
@@ -366,7 +367,7 @@ fn continued(
         let quantized = model.given().map(|of| of.fingerprint.clone());
         let own = SolvedModel {
             checkpoint: Some(model.identity.clone()),
-            // Another one may be solved for, from what is gathered.
+            // Statistics may be solved for another given model.
             quantized: quantized.filter(|_| continues),
         };
         check_model(&settings.state, record, &own)?;

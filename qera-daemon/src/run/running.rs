@@ -1,4 +1,4 @@
-//! A run that has read back what earlier runs left, and goes on from there.
+//! A run that has read what earlier runs left, and goes on from there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ use crate::state::journal::{Journal, Opened};
 use crate::state::restore::Restored;
 use crate::weights::sites::Site;
 
-/// Journal and snapshot are read.
+/// A run with its journal and snapshot read.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     begun: Begun<'a>,
     journal: Journal,
     restored: Restored,
-    /// What corrections and evidence belong to.
+    /// The fingerprint of what corrections and evidence belong to.
     solved_for: Option<String>,
     /// Files whose rows the snapshot holds.
     consumable: Vec<ShardFile>,
@@ -46,7 +46,7 @@ impl<'a> Running<'a> {
     /// Opens the journal and reads the newest snapshot.
     ///
     /// # Errors
-    /// [`Fatal`] for a state that cannot serve, or only with a loss that is not accepted.
+    /// [`Fatal`] for a state that cannot be used, or only with a loss that was not accepted.
     pub(crate) fn start(mut begun: Begun<'a>, reporter: &Reporter) -> Result<Self, Fatal> {
         let prepared = &begun.prepared;
         let held_by_newest = newest_position(&begun.state.path, prepared.settings.accept_loss)?;
@@ -97,7 +97,7 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// What a progress bar counts; nothing where more may always come.
+    /// The number of steps of a progress bar; 0 where more shards may always come.
     pub(crate) fn steps(&self) -> usize {
         let prepared = &self.begun.prepared;
         if prepared.settings.convergence.is_once() {
@@ -172,8 +172,8 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Shards that the current generation has seen and the snapshot perhaps has not: nothing older
-/// takes its place.
+/// The journal's position of the current generation. The snapshot may be older, and nothing older
+/// takes the generation's place.
 fn published_position(target: Option<&Target<'_>>, journal: &Journal) -> u64 {
     target
         .and_then(Target::position)
@@ -181,14 +181,14 @@ fn published_position(target: Option<&Target<'_>>, journal: &Journal) -> u64 {
         .map_or(0, |at| at.number)
 }
 
-/// The sites that lack shards which the others have, and the last that each has.
+/// The sites that lack shards which others have, with the number of each one's last shard.
 fn behind_of(restored: &Restored) -> BTreeMap<usize, u64> {
     let behind = restored.behind.iter();
     behind.map(|of| (of.site, of.position)).collect()
 }
 
-/// The shards that the statistics hold are known to the intake; their files may be consumed, unless
-/// they are folded again for a site.
+/// Tells the intake which shards the statistics hold. Their files may be consumed, unless they are
+/// folded again for a site.
 fn held(
     journal: &Journal,
     restored: &Restored,

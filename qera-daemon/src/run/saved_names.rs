@@ -1,4 +1,4 @@
-//! The names of a state beside those of the checkpoint that it is continued with.
+//! The names of a state, and those of the checkpoint that it is continued with.
 
 use crate::error::Fatal;
 use crate::settings::Settings;
@@ -7,11 +7,11 @@ use crate::source::naming::{Naming, RecordedModule, find};
 use crate::state::SitesRecord;
 use crate::weights::opening::Model;
 
-/// How the names of a state that was gathered without a checkpoint are related to this one's.
+/// How the names of a state that was gathered without a checkpoint relate to this checkpoint's.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] where they fit in several ways, or nobody said what the class that
-/// serves the model calls its layers.
+/// [`Fatal::StateRefused`] where they fit in several ways, or where it is unknown what the serving
+/// class calls its layers.
 pub(crate) fn saved_names(
     settings: &Settings,
     model: &Model,
@@ -46,7 +46,8 @@ pub(crate) fn saved_names(
     let selection = &settings.weights.selection;
     let is_known = |name: &String| model.shape(&names.apply(name)).is_some();
     let mut counted = sites.iter().map(|site| &site.name);
-    // What the checkpoint has not is not solved; a state of which it has nothing is another's.
+    // Modules that the checkpoint does not have are not solved. If it has none of them, the state
+    // belongs to another checkpoint.
     if let Some(unknown) = counted.find(|name| !selection.excludes(name))
         && !sites.iter().any(|site| is_known(&site.name))
     {
@@ -65,10 +66,10 @@ pub(crate) fn saved_names(
     )
 }
 
-/// A state keeps the names that it began with.
+/// Checks that a state keeps the names that it began with.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] where `--map` says others.
+/// [`Fatal::StateRefused`] where `--map` gives others.
 pub(crate) fn check_map(settings: &Settings, record: &SitesRecord) -> Result<(), Fatal> {
     let (Some(asked), Some(kept)) = (&settings.weights.map, &record.recording.names) else {
         return Ok(());

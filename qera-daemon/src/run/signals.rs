@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP.
+//! Handles SIGINT, SIGTERM and SIGHUP.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::Path;
@@ -11,20 +11,20 @@ use crate::error::Fatal;
 use crate::exit::{SECOND_SIGINT, SECOND_SIGTERM};
 use crate::source::watch::Wake;
 
-/// What signals have said.
+/// Whether signals came.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Set by the first.
+    /// Set by the first signal.
     pub(crate) stopping: Arc<AtomicBool>,
-    /// Those that set it.
+    /// The signals that set it.
     heard: Vec<i32>,
 }
 
 impl Signals {
-    /// The first SIGINT or SIGTERM sets the flag; the second ends the process at once. What is
-    /// published or saved by then is complete, because it is renamed in. SIGHUP is as the first,
-    /// however often it comes (a terminal that closes and its shell both send it), unless it was
-    /// ignored when the process began: `nohup` asks for that.
+    /// The first SIGINT or SIGTERM sets the flag, and the second ends the process at once. Whatever
+    /// is published or saved by then is complete, because it is renamed into place. SIGHUP counts
+    /// like a first signal, however often it comes (a terminal that closes and its shell both send
+    /// it), unless it was ignored when the process began, as `nohup` asks.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -44,12 +44,12 @@ impl Signals {
         Ok(Self { stopping, heard })
     }
 
-    /// Whether one came.
+    /// Whether a signal came.
     pub(crate) fn came(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Of a simulated run: none is heard, and who has the flag says when it ends.
+    /// Signals of a simulated run: none is heard, and whoever has the flag ends the run.
     #[cfg(test)]
     pub(crate) const fn set_by(stopping: Arc<AtomicBool>) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Signals {
         }
     }
 
-    /// A signal ends the wait for shards.
+    /// Makes a signal end the wait for shards.
     ///
     /// # Errors
     /// [`Fatal::Io`].

@@ -1,4 +1,4 @@
-//! What computing is told: on how many cores, by which instructions, in how much memory.
+//! Settings of computing: how many cores, which instructions, how much memory.
 
 use crate::error::Fatal;
 use crate::host::kernels::Kernel;
@@ -6,29 +6,29 @@ use crate::settings::memory_budget::MemoryBudget;
 use crate::settings::options::Options;
 use crate::settings::parse::{above_zero, at_least};
 
-/// More would only fail when they are started.
+/// More threads than this would only fail when they are started.
 const THREADS_MAX: usize = 1024;
 
-/// The kernel that is taken unless one is named.
+/// The name that lets the CPU decide on the kernel.
 const AUTO: &str = "auto";
 
-/// Where it is computed.
+/// Settings of computing.
 #[derive(Debug, Clone)]
 pub(crate) struct ComputeSettings {
     /// Worker threads of each compute stage.
     pub(crate) threads: usize,
-    /// Instructions that accumulate and solve.
+    /// The kernel that accumulates and solves.
     pub(crate) kernel: Kernel,
-    /// What `auto` did without, and why.
+    /// What `auto` had to do without, and why.
     pub(crate) done_without: Option<String>,
-    /// What the plan may use.
+    /// The memory that the plan may use.
     pub(crate) memory_budget: MemoryBudget,
     /// Bytes for rows held out and kept aside, of all sites together.
     pub(crate) window_memory: u64,
 }
 
 impl ComputeSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].

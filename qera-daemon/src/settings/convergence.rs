@@ -1,24 +1,25 @@
-//! When a run ends, when a layer has converged, and what becomes of the rows of one that has.
+//! When a run ends, when a layer counts as converged, and what happens to the rows of converged
+//! layers.
 
 use crate::error::Fatal;
 use crate::settings::options::{AFTER_CONVERGENCE, Options};
 use crate::settings::parse::one_of;
 
-/// When more rows have stopped to help.
+/// Settings of convergence: when more rows no longer help.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConvergenceSettings {
     /// When the run ends.
     pub(crate) until: Until,
-    /// Share of the error by which a converged layer may still fall.
+    /// A converged layer's error may still fall by at most this share.
     pub(crate) tolerance: f64,
     /// What a converged site does with new rows.
     pub(crate) after: AfterConvergence,
 }
 
-/// When a run ends; the first signal ends any.
+/// When a run ends. The first signal ends any run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// `--once`: when everything in the folder is folded and published; `--imatrix` alone.
+    /// `--once`: when everything in the folder is folded and published. Also `--imatrix` alone.
     Once,
     /// `--until-converged`: when the layers have converged; `all` waits for starved ones as well.
     Converged {
@@ -29,10 +30,10 @@ pub(crate) enum Until {
     Signal,
 }
 
-/// Share of the blocks that [`AfterConvergence::Sample`] folds.
+/// The share of blocks that [`AfterConvergence::Sample`] folds.
 const SAMPLED: f64 = 1.0 / 16.0;
 
-/// `--after-convergence`.
+/// `--after-convergence`: what a converged site does with its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterConvergence {
     /// Rows are folded and layers solved as before.
@@ -54,7 +55,7 @@ impl AfterConvergence {
         }
     }
 
-    /// Share of a closed site's blocks that is folded.
+    /// The share of a closed site's blocks that is folded.
     #[must_use]
     pub(crate) const fn share(self) -> f64 {
         match self {
@@ -66,7 +67,7 @@ impl AfterConvergence {
 }
 
 impl ConvergenceSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -82,13 +83,13 @@ impl ConvergenceSettings {
         })
     }
 
-    /// Whether the run solves what is there and ends: it has no solve points.
+    /// Whether the run solves what is there and ends. Such a run has no solve points.
     #[must_use]
     pub(crate) fn is_once(&self) -> bool {
         self.until == Until::Once
     }
 
-    /// Whether sites are closed when they have converged: a batch has no solve points.
+    /// Whether sites are closed when they have converged. A run without solve points closes none.
     #[must_use]
     pub(crate) fn closes_sites(&self) -> bool {
         self.after != AfterConvergence::Full && !self.is_once()

@@ -1,16 +1,16 @@
 //! Names of modules are parts joined by dots; a pattern is such a name in which `*` stands for one
 //! whole part.
 
-/// Where a pattern met the beginning of a name.
+/// The result of matching a pattern with the beginning of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Matched<'a> {
     /// What each `*` stood for, in order.
     pub(crate) stars: Vec<&'a str>,
-    /// The parts after those that the pattern met; empty where it met the whole name.
+    /// The parts of the name after the match; empty where the whole name matched.
     pub(crate) rest: &'a str,
 }
 
-/// Holds a pattern against the first parts of a name. An empty pattern meets every name.
+/// Matches a pattern with the first parts of a name. An empty pattern matches every name.
 pub(crate) fn match_start<'a>(pattern: &str, name: &'a str) -> Option<Matched<'a>> {
     let (mut stars, mut rest) = (Vec::new(), name);
     if pattern.is_empty() {
@@ -41,7 +41,7 @@ pub(crate) fn fill(pattern: &str, stars: &[&str]) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// Joins two names, either of which may be empty.
+/// Joins two names; each of them may be empty.
 pub(crate) fn join(first: &str, second: &str) -> String {
     match (first, second) {
         ("", name) | (name, "") => name.to_owned(),
@@ -49,23 +49,23 @@ pub(crate) fn join(first: &str, second: &str) -> String {
     }
 }
 
-/// How many `*` a pattern has.
+/// The number of `*` in a pattern.
 pub(crate) fn stars(pattern: &str) -> usize {
     pattern.split('.').filter(|part| *part == "*").count()
 }
 
-/// Whether a part is a place in a list of modules.
+/// Whether a part is a number, which is a place in a list of modules.
 pub(crate) fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// A name with `*` in the place of every number.
+/// The name with `*` in the place of every number.
 pub(crate) fn starred(name: &str) -> String {
     let parts = name.split('.').map(|p| if is_number(p) { "*" } else { p });
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// A name without its last part; empty where it has one only.
+/// The name without its last part; empty where it has only one.
 pub(crate) fn before_last(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(before, _)| before)
 }

@@ -1,4 +1,4 @@
-//! `--imatrix`: statistics that somebody else gathered, alone or beside a watched folder.
+//! `--imatrix`: statistics that another program gathered, alone or beside a watched folder.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,17 @@ use crate::settings::options::Options;
 use crate::settings::rounding::Rounding;
 use crate::settings::solve::SolveSettings;
 
-/// The files, and what a run from them alone has no use for.
+/// The files, and an option that a run with these files alone cannot use.
 #[derive(Debug, Clone)]
 pub(crate) struct ImatrixSettings {
-    /// In the order of the options; none where no imatrix was given.
+    /// The files, in the order of the options; none where no imatrix was given.
     pub(crate) files: Vec<PathBuf>,
-    /// The first option that says something of a watched folder only.
+    /// The first given option that only makes sense with a watched folder.
     of_a_watched_folder: Option<&'static str>,
 }
 
 impl ImatrixSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -41,14 +41,14 @@ impl ImatrixSettings {
         })
     }
 
-    /// Whether there is one.
+    /// Whether an imatrix was given.
     #[must_use]
     pub(crate) const fn is_given(&self) -> bool {
         !self.files.is_empty()
     }
 
-    /// Whether the method is one that corrects: beside one that does not, the imatrix would correct
-    /// what no row fed, and nothing else would be.
+    /// Refuses a method that corrects nothing. Otherwise the imatrix would correct the layers
+    /// without rows, and nothing else would be corrected.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -63,10 +63,10 @@ impl ImatrixSettings {
         )))
     }
 
-    /// Whether everything can be solved from the imatrix alone.
+    /// Refuses settings for which the imatrix alone is not enough.
     ///
     /// # Errors
-    /// [`Fatal::Usage`] naming the option that cannot be had, or that would do nothing.
+    /// [`Fatal::Usage`] naming an option that is impossible, or would do nothing.
     pub(crate) fn check_alone(&self, solve: &SolveSettings) -> Result<(), Fatal> {
         let method = solve.method;
         if !method.is_of_mean_squares() {
@@ -89,8 +89,7 @@ impl ImatrixSettings {
     }
 }
 
-/// The first option that is not as it is without a word, and that nothing heeds which watches no
-/// folder.
+/// The first given option that only a watched folder can use.
 fn of_a_watched_folder(options: &Options) -> Option<&'static str> {
     let usual = Options::defaults();
     let changed = [

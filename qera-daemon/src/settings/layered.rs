@@ -1,7 +1,7 @@
 //! Merging of the three sources of options: defaults < `--config FILE` < command line.
 //!
-//! Each source is written as a TOML table and laid over the one below it, so that a new option
-//! needs no merging code of its own and `config --show` can say where each value came from.
+//! Each source is written as a TOML table and laid over the one below it. So a new option needs no
+//! merging code of its own, and `config --show` can say where each value came from.
 
 use core::fmt::{self, Write as _};
 use std::collections::BTreeMap;
@@ -11,9 +11,9 @@ use crate::disk::read_small;
 use crate::error::Fatal;
 use crate::settings::options::Options;
 
-/// The origin of what nobody said.
+/// The origin of a value that nobody gave.
 const DEFAULT: &str = "default";
-/// The origin of what was typed.
+/// The origin of a value from the command line.
 const COMMAND_LINE: &str = "command line";
 
 /// The merged options, with the origin of each key.
@@ -23,7 +23,7 @@ pub(crate) struct Layered {
     pub(crate) options: Options,
     origins: BTreeMap<String, String>,
     table: toml::Table,
-    /// Where the file says an option: the line, counted from 1.
+    /// The line of each option in the file, counted from 1.
     lines: BTreeMap<String, usize>,
 }
 
@@ -68,7 +68,8 @@ impl Layered {
 
     fn merged(mut self) -> Result<Self, Fatal> {
         if self.table.contains_key("quantized") {
-            // Nothing is quantized: only what somebody asked for is left to be refused.
+            // Nothing is quantized, so that defaults must go: only an option that was given is
+            // refused.
             for key in Options::OF_THE_QUANTIZER {
                 if self
                     .origins
@@ -91,14 +92,14 @@ impl Layered {
         Ok(())
     }
 
-    /// Whether somebody said this option.
+    /// Whether this option was given.
     #[must_use]
     pub(crate) fn is_said(&self, option: &str) -> bool {
         let origin = self.origins.get(option);
         origin.is_some_and(|origin| origin != DEFAULT)
     }
 
-    /// Whether somebody said this option, for what has no use for its default.
+    /// Refuses a command without this option, where its default is of no use.
     ///
     /// # Errors
     /// [`Fatal::Usage`] with this message.
@@ -109,7 +110,8 @@ impl Layered {
         }
     }
 
-    /// A wrong value with its place, where the file said it: the message names the option.
+    /// Adds file and line to the error about a wrong value, if the file gave that value. The
+    /// message names the option.
     #[must_use]
     pub(crate) fn with_place(&self, fatal: Fatal) -> Fatal {
         let Fatal::Usage(message) = fatal else {
@@ -168,7 +170,7 @@ fn lines_of_keys(text: &str) -> BTreeMap<String, usize> {
     keys.collect()
 }
 
-/// What is wrong and where: the library draws it over several lines.
+/// The library's error in one line, with its place; the library itself spreads it over several.
 fn in_one_line(text: &str, error: &toml::de::Error) -> String {
     let said = error.message().lines().collect::<Vec<_>>().join("; ");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
@@ -219,7 +221,7 @@ mod tests {
                 .any(|l| l.starts_with("block-size = 32") && l.ends_with("# default"))
         );
 
-        // A value that TOML takes, and the option does not.
+        // A value that is valid TOML, but not valid for the option.
         std::fs::write(&file, "rank = 8\n\n\"tolerance\" = -1\nmethod = 'exact'\n").unwrap();
         let merged = Layered::merge(Some(&file), &flags).unwrap();
         let placed = |said: &str| merged.with_place(Fatal::Usage(said.into())).to_string();

@@ -1,5 +1,5 @@
-//! From what was typed to values that cannot be wrong: options are parsed here once, a part for
-//! each stage that it is lent to, and every later module receives its part of [`Settings`].
+//! From options to values that cannot be wrong. Options are parsed only here, in one part for each
+//! stage, and every later module gets its part of [`Settings`].
 
 pub(crate) mod compute;
 pub(crate) mod convergence;
@@ -42,7 +42,7 @@ use crate::settings::weights::WeightsSettings;
 pub(crate) struct Settings {
     /// The watched folder.
     pub(crate) source: SourceSettings,
-    /// Statistics that somebody else gathered.
+    /// Statistics that another program gathered.
     pub(crate) imatrix: ImatrixSettings,
     /// The weights.
     pub(crate) weights: WeightsSettings,
@@ -50,22 +50,22 @@ pub(crate) struct Settings {
     pub(crate) solve: SolveSettings,
     /// How W~ is made, and when.
     pub(crate) rounding: RoundingSettings,
-    /// When more rows have stopped to help.
+    /// When more rows no longer help.
     pub(crate) convergence: ConvergenceSettings,
     /// Folder of statistics, journal and evidence.
     pub(crate) state: PathBuf,
-    /// Whether the run goes on where that means that rows are lost.
+    /// Whether the run goes on although rows are lost.
     pub(crate) accept_loss: bool,
     /// Where generations go.
     pub(crate) publish: PublishSettings,
-    /// Where it is computed.
+    /// On which cores, by which instructions and in how much memory is computed.
     pub(crate) compute: ComputeSettings,
-    /// Form of messages.
+    /// The form of messages.
     pub(crate) log_format: LogFormat,
 }
 
 impl Settings {
-    /// From the text of a settings file, over the defaults.
+    /// Settings from the text of a settings file, over the defaults.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -129,7 +129,7 @@ mod tests {
 
     type Change = fn(&mut Options);
 
-    /// The name that the message has to have, and what is wrong.
+    /// The name that the message must contain, and the wrong option.
     const WRONG: [(&str, Change); 18] = [
         ("tolerance", |o| o.tolerance = Some(0.0)),
         ("idle-publish", |o| o.idle_publish = Some(-1.0)),
@@ -161,7 +161,7 @@ mod tests {
             let message = Settings::resolve(&wrong).unwrap_err().to_string();
             assert!(message.contains(name), "{name}: {message}");
         }
-        // The same folder in other words, whether it is there or not.
+        // The same folder written differently, whether it exists or not.
         let here = std::env::temp_dir().join(format!("qera-same-{}", std::process::id()));
         std::fs::create_dir_all(here.join("real")).unwrap();
         std::os::unix::fs::symlink("real", here.join("link")).unwrap();

@@ -1,25 +1,26 @@
-//! What recorded names are in the checkpoint: rules PATTERN=REPLACEMENT on whole dotted parts.
+//! Maps recorded names to the checkpoint's names, by rules PATTERN=REPLACEMENT on whole dotted
+//! parts.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fatal;
 use crate::settings::dotted::{fill, join, match_start, stars};
 
-/// What follows a module's name where a producer names parameters.
+/// The ending of names where a producer names parameters instead of modules.
 const WEIGHT: &str = ".weight";
 
-/// How names of the shards become names of the checkpoint. The default changes nothing.
+/// A map from the shards' names to the checkpoint's. The default changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NameMap {
     /// Whether the recorded names end in `.weight`.
     #[serde(default)]
     suffix: bool,
-    /// The first that meets a name counts.
+    /// The rules; the first one that matches a name counts.
     rules: Vec<MapRule>,
 }
 
-/// `--map PATTERN=REPLACEMENT`: PATTERN meets the first parts of a name, `*` is one part, and in
-/// REPLACEMENT the part that it stood for.
+/// `--map PATTERN=REPLACEMENT`. PATTERN matches the first parts of a name, and `*` matches one
+/// part; in REPLACEMENT `*` is the part that was matched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct MapRule {
     pattern: String,
@@ -27,10 +28,10 @@ pub(crate) struct MapRule {
 }
 
 impl MapRule {
-    /// Reads an option's value.
+    /// Parses an option's value.
     ///
     /// # Errors
-    /// [`Fatal::Usage`] for what is no rule, or one that cannot be undone.
+    /// [`Fatal::Usage`] for a text that is no rule, and for a rule that cannot be undone.
     pub(crate) fn parse(text: &str) -> Result<Self, Fatal> {
         let wrong = |what: &str| Fatal::Usage(format!("--map: '{text}' {what}"));
         let (pattern, replacement) = text
@@ -52,7 +53,7 @@ impl MapRule {
         })
     }
 
-    /// One that takes a prefix of whole parts off and puts another there.
+    /// A rule that replaces one prefix of whole parts by another.
     #[must_use]
     pub(crate) fn prefix(from: &str, to: &str) -> Self {
         Self {
@@ -61,7 +62,7 @@ impl MapRule {
         }
     }
 
-    /// Whether it only takes one of these prefixes off, or several after another.
+    /// Whether the rule only removes one of these prefixes, or several in a row.
     #[must_use]
     pub(crate) fn strips(&self, prefixes: &[&str]) -> bool {
         let mut rest = self.pattern.as_str();
@@ -99,13 +100,13 @@ fn replaced(pattern: &str, replacement: &str, name: &str) -> Option<String> {
 }
 
 impl NameMap {
-    /// These rules, in this order.
+    /// A map with these rules, in this order.
     #[must_use]
     pub(crate) const fn new(suffix: bool, rules: Vec<MapRule>) -> Self {
         Self { suffix, rules }
     }
 
-    /// The checkpoint's name of a recorded one.
+    /// The checkpoint's name for a recorded name.
     #[must_use]
     pub(crate) fn apply(&self, recorded: &str) -> String {
         let name = self.bare(recorded);
@@ -122,7 +123,7 @@ impl NameMap {
         }
     }
 
-    /// What the recorded model calls a module of the checkpoint.
+    /// The recorded name of a module of the checkpoint.
     #[must_use]
     pub(crate) fn undo(&self, name: &str) -> String {
         let mut candidates = self.rules.iter().filter_map(|rule| rule.undo(name));
@@ -130,7 +131,7 @@ impl NameMap {
         recorded.unwrap_or_else(|| name.to_owned())
     }
 
-    /// A rule that meets none of these names.
+    /// A rule that matches none of these names.
     #[must_use]
     pub(crate) fn idle_rule<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<&MapRule> {
         let mut idle: Vec<&MapRule> = self.rules.iter().collect();
@@ -140,8 +141,8 @@ impl NameMap {
         idle.first().copied()
     }
 
-    /// The part of the checkpoint that was recorded alone: what is put before every name, but for
-    /// what `wrappers` put there.
+    /// The prefix of every name where a part of the checkpoint was recorded alone, without what
+    /// `wrappers` put there.
     #[must_use]
     pub(crate) fn part(&self, wrappers: &[&str]) -> Option<&str> {
         let [rule] = &self.rules[..] else {
@@ -152,7 +153,7 @@ impl NameMap {
         (everything && !rule.replacement.is_empty()).then_some(rule.replacement.as_str())
     }
 
-    /// Its rules, as `--map` takes them.
+    /// The rules, as `--map` takes them.
     #[must_use]
     pub(crate) fn rules(&self) -> &[MapRule] {
         &self.rules

@@ -9,21 +9,21 @@ use crate::error::Fatal;
 use crate::settings::options::Options;
 use crate::settings::parse::seconds;
 
-/// What an option looks like, for messages.
+/// The form of the option's value, for messages.
 const FORM: &str =
     "vllm=URL[,name=NAME][,canary=FILE][,path=PREFIX][,names=generation][,poll=SECONDS]";
-/// A longer token, or a longer text for a canary, is not meant.
+/// A longer token, or a longer text for a canary, cannot be meant.
 const TOKEN_BYTES_MAX: usize = 4096;
 const CANARY_BYTES_MAX: usize = 1 << 16;
-/// Name of the adapter on a server that nobody chose another for.
+/// The adapter's name on a server, where no other was chosen.
 const NAME: &str = "qera";
 /// Seconds between two looks at a server that serves what it should.
 const POLL: f64 = 30.0;
 
-/// The servers, and what opens them.
+/// The servers, and the file with their token.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NotifySettings {
-    /// In the order of the options.
+    /// The servers, in the order of the options.
     pub(crate) servers: Vec<NotifiedServer>,
     /// `--notify-token-file`.
     pub(crate) token_file: Option<PathBuf>,
@@ -32,30 +32,30 @@ pub(crate) struct NotifySettings {
 /// A server that generations are handed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NotifiedServer {
-    /// http or https, host, port, perhaps a path; nothing at its end.
+    /// The URL: http or https, host, port, perhaps a path, without a slash at its end.
     pub(crate) url: String,
-    /// What the adapter is called there.
+    /// The adapter's name on the server.
     pub(crate) name: String,
     /// Whether each generation has a name of its own.
     pub(crate) naming: AdapterNaming,
-    /// A text that a generation is tried on.
+    /// A file with a text that generations are tried on.
     pub(crate) canary: Option<PathBuf>,
     /// Where the server sees `OUT`, if elsewhere.
     pub(crate) prefix: Option<String>,
-    /// Between two looks at what it serves.
+    /// The time between two looks at what the server serves.
     pub(crate) poll: Duration,
 }
 
-/// What a generation is called on a server.
+/// How generations are named on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdapterNaming {
-    /// The newest has the name, whichever it is.
+    /// One name, which always stands for the newest generation.
     Stable,
-    /// Each has the name and its number: a router moves from one to the next.
+    /// A name with the generation's number; a router moves clients from one to the next.
     Generation,
 }
 
-/// The token of a server; never shown.
+/// The token of a server, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(String);
 
@@ -66,30 +66,30 @@ impl core::fmt::Debug for Token {
 }
 
 impl Token {
-    /// What is sent as `Authorization`.
+    /// The value of the `Authorization` header.
     pub(crate) fn header(&self) -> String {
         format!("Bearer {}", self.0)
     }
 }
 
-/// Why a file of `--notify` cannot serve.
+/// Why a file of `--notify` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotifyFileError {
-    /// The system does not give it.
+    /// The file cannot be read.
     #[error("{}: {source}", path.display())]
     Unread {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Anyone on the machine could use the token.
+    /// Everybody on the machine could use the token.
     #[error("{}: everybody may read or write it: chmod o= {}", path.display(), path.display())]
     Open {
         /// The file.
         path: PathBuf,
     },
-    /// It holds something else.
+    /// The file has another content.
     #[error("{}: {what}", path.display())]
     Content {
         /// The file.
@@ -100,7 +100,7 @@ pub(crate) enum NotifyFileError {
 }
 
 impl NotifySettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -141,10 +141,10 @@ impl NotifySettings {
         })
     }
 
-    /// Finds out at the start what would otherwise fail at the first generation.
+    /// Checks the files at the start, so that the first generation does not fail by them.
     ///
     /// # Errors
-    /// [`Fatal::Usage`] with the file.
+    /// [`Fatal::Usage`] naming the file.
     pub(crate) fn check_files(&self) -> Result<(), Fatal> {
         let usage =
             |option: &str, error: NotifyFileError| Fatal::Usage(format!("--{option} {error}"));
@@ -158,7 +158,7 @@ impl NotifySettings {
         Ok(())
     }
 
-    /// The token as the file has it now: it may be replaced while the daemon runs.
+    /// Reads the token from its file each time, because it may be replaced while the daemon runs.
     ///
     /// # Errors
     /// [`NotifyFileError`].
@@ -191,7 +191,7 @@ impl NotifySettings {
 }
 
 impl NotifiedServer {
-    /// From the text of the option.
+    /// Parses an option's value.
     ///
     /// # Errors
     /// [`NotifyError`].
@@ -244,7 +244,7 @@ impl NotifiedServer {
         Ok(())
     }
 
-    /// Whether a name may come to be that of an adapter of this one's.
+    /// Whether this server's adapters may get this name.
     fn uses(&self, name: &str) -> bool {
         let rest = name.strip_prefix(&self.name);
         rest.and_then(|rest| rest.strip_prefix('-'))
@@ -254,13 +254,13 @@ impl NotifiedServer {
             })
     }
 
-    /// What tells it from other servers, in messages and on disk.
+    /// Identifies the server, in messages and on disk.
     #[must_use]
     pub(crate) fn key(&self) -> String {
         format!("{} {}", self.url, self.name)
     }
 
-    /// The text that generations are tried on, where there is one.
+    /// The text that generations are tried on; `None` where there is none.
     ///
     /// # Errors
     /// [`NotifyFileError`].
@@ -350,7 +350,7 @@ fn is_host(host: &str) -> bool {
     })
 }
 
-/// Without what may be a password: what stands before an `@`.
+/// The text without what may be a password: the part before an `@`.
 fn redacted(text: &str) -> String {
     let Some((secret, rest)) = text.rsplit_once('@') else {
         return text.to_owned();

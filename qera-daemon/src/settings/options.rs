@@ -355,7 +355,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What it means when an option that has no default is not given.
+    /// What it means that an option without a default is not given.
     pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 18] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
@@ -380,7 +380,8 @@ impl Options {
     /// Options that say how W becomes W~.
     pub(crate) const OF_THE_QUANTIZER: [&str; 3] = ["quantizer", "block-size", "rounding"];
 
-    /// The defaults. Options without one (`watch`, `checkpoint`, `threads`, the lists) stay empty.
+    /// The defaults. Options that have none (`watch`, `checkpoint`, `threads`, the lists) stay
+    /// empty.
     #[must_use]
     pub(crate) fn defaults() -> Self {
         let text = |s: &str| Some(s.to_owned());

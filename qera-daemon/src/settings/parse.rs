@@ -31,7 +31,7 @@ pub(crate) fn at_least(option: &str, value: usize, least: usize) -> Result<(), F
     Ok(())
 }
 
-/// Bytes, of which there have to be some.
+/// Parses a size in bytes, which must be above 0.
 pub(crate) fn above_zero(option: &str, value: Option<&str>) -> Result<u64, Fatal> {
     let text = value.unwrap_or_default();
     let bytes = parse_bytes(text).filter(|bytes| *bytes > 0);
@@ -42,7 +42,7 @@ pub(crate) fn above_zero(option: &str, value: Option<&str>) -> Result<u64, Fatal
     })
 }
 
-/// From 0.1 s, below which the folder would be listed without pause, to a year.
+/// Parses seconds: from 0.1, below which the folder would be listed without pause, to a year.
 pub(crate) fn seconds(option: &str, value: Option<f64>) -> Result<Duration, Fatal> {
     value
         .filter(|s| (0.1..=31_536_000.0).contains(s))

@@ -1,5 +1,5 @@
-//! What publication is told: where generations go, how many stay, what else is written, who is
-//! told.
+//! Settings of publication: where generations go, how many are kept, what else is written, and who
+//! is told.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,25 +18,25 @@ use crate::settings::parse::at_least;
 use crate::settings::rounding::Rounding;
 use crate::settings::weight_format::WeightFormat;
 
-/// In what form a model with W~ is written.
+/// A form in which a model with W~ is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BaseForm {
     /// An ordinary Hugging Face checkpoint, W~ as numbers.
     HuggingFace,
     /// Codes and scales as compressed-tensors packs them.
     CompressedTensors,
-    /// The GGUF that the checkpoint is, W~ in ggml's blocks.
+    /// A copy of the GGUF checkpoint, with W~ in ggml's blocks.
     Gguf,
 }
 
-/// Name of the file of [`BaseForm::Gguf`].
+/// Name of the file in [`BaseForm::Gguf`]'s folder.
 pub(crate) const GGUF_FILE: &str = "model.gguf";
 
 impl BaseForm {
-    /// All of them.
+    /// All forms.
     pub(crate) const ALL: [Self; 3] = [Self::HuggingFace, Self::CompressedTensors, Self::Gguf];
 
-    /// As `--emit-base` takes it.
+    /// The form's name in `--emit-base`.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl BaseForm {
         }
     }
 
-    /// What it is.
+    /// The form in words.
     #[must_use]
     pub(crate) const fn described(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl BaseForm {
         }
     }
 
-    /// Its folder in OUT.
+    /// The form's folder in OUT.
     #[must_use]
     pub(crate) const fn folder(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl BaseForm {
         }
     }
 
-    /// What of OUT an engine is given: the folder, or the file in it.
+    /// The path in OUT that an engine is given: the folder, or the file in it.
     #[must_use]
     pub(crate) fn served(self, out: &Path) -> PathBuf {
         let folder = out.join(self.folder());
@@ -76,23 +76,23 @@ impl BaseForm {
     }
 }
 
-/// In what form an adapter is written.
+/// A form in which an adapter is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AdapterForm {
     /// PEFT's two files, which most engines load.
     Peft,
-    /// A GGUF LoRA: llama.cpp, Ollama.
+    /// A GGUF LoRA, for llama.cpp and Ollama.
     Gguf,
     /// mlx-lm's two files.
     Mlx,
 }
 
 impl AdapterForm {
-    /// All of them.
+    /// All forms.
     pub(crate) const ALL: [Self; 3] = [Self::Peft, Self::Gguf, Self::Mlx];
 
-    /// As `--format` takes it.
+    /// The form's name in `--format`.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ impl AdapterForm {
         }
     }
 
-    /// That it cannot be written, and why.
+    /// The error that this form cannot be written, with the reason.
     #[must_use]
     pub(crate) fn refused(self, reason: &dyn core::error::Error) -> Fatal {
         let name = self.name();
@@ -112,31 +112,31 @@ impl AdapterForm {
     }
 }
 
-/// Where generations go.
+/// Settings of publication.
 #[derive(Debug, Clone)]
 pub(crate) struct PublishSettings {
     /// The output folder.
     pub(crate) out: PathBuf,
-    /// Generations kept.
+    /// How many generations are kept.
     pub(crate) keep_generations: usize,
-    /// In which forms W~ is written: those that are asked for, and, where W~ depends on the rows
-    /// and none is, that of the checkpoint, because W~ is to be had nowhere else.
+    /// The forms in which W~ is written: those that are asked for. Where none is and W~ depends on
+    /// rows, it is the form of the checkpoint, because W~ would exist nowhere else.
     pub(crate) bases: BTreeSet<BaseForm>,
-    /// In which forms adapters are written; one at least.
+    /// The forms in which adapters are written; at least one.
     pub(crate) formats: BTreeSet<AdapterForm>,
-    /// Whether each layer has a rank of its own where the form allows it.
+    /// Whether each layer has a rank of its own, in forms that allow it.
     pub(crate) ragged: bool,
-    /// Command after each publication.
+    /// The command after each publication.
     pub(crate) on_publish: Option<String>,
-    /// Servers that each generation is handed to.
+    /// The servers that each generation is handed to.
     pub(crate) notify: NotifySettings,
 }
 
 impl PublishSettings {
-    /// Checks its options; `grid` is what W~ is stored in.
+    /// Checks the options of this part; `grid` is what W~ is stored in.
     ///
     /// # Errors
-    /// [`Fatal::Usage`]; for a grid that a form cannot hold as well.
+    /// [`Fatal::Usage`], also for a grid that a form cannot hold.
     pub(crate) fn resolve(
         options: &Options,
         rounding: Rounding,
@@ -179,7 +179,7 @@ impl PublishSettings {
         Ok(publish)
     }
 
-    /// Refuses a type of A and B that a form does not have.
+    /// Refuses a type of A and B that one of the forms does not have.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -201,7 +201,7 @@ impl PublishSettings {
     }
 }
 
-/// The forms of a list; `true` stands for `hf`, `false` for none.
+/// The forms in a list; `true` means `hf`, `false` means none.
 fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
     if list.is_empty() || list == "false" {
         return Ok(BTreeSet::new());
@@ -218,12 +218,12 @@ fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
     list.split(',').map(|word| form(word.trim())).collect()
 }
 
-/// The forms that are asked for; without a word GGUF where W~ lies in one, else PEFT's.
+/// The forms that are asked for. By default it is GGUF where W~ is in a GGUF, and PEFT's otherwise.
 fn formats(options: &Options, bases: &BTreeSet<BaseForm>) -> Result<BTreeSet<AdapterForm>, Fatal> {
     let Some(list) = &options.format else {
         let quantized = options.quantized.as_deref();
         let is_file = quantized.is_some_and(|path| !is_folder(path));
-        // One that an earlier run wrote serves the adapter as well.
+        // A base that an earlier run wrote serves the adapter as well.
         let out = options.out.as_deref();
         let is_there = || out.is_some_and(|out| is_folder(&out.join(BaseForm::Gguf.folder())));
         let form = match is_file || bases.contains(&BaseForm::Gguf) || is_there() {
@@ -285,7 +285,7 @@ mod tests {
         assert!(said.contains("--emit-base: unknown form 'gptq'"), "{said}");
     }
 
-    /// Where W~ has to be somewhere, it is where such a checkpoint's can be.
+    /// Where W~ has to be written, it is in a form that such a checkpoint has.
     #[test]
     fn the_form_that_nobody_asked_for_is_that_of_the_checkpoint() {
         let folder = std::env::temp_dir().join(format!("qera-forms-{}", std::process::id()));
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(served, expected.map(PathBuf::from));
     }
 
-    /// One that an earlier run wrote goes on serving the adapter.
+    /// A base that an earlier run wrote goes on serving the adapter.
     #[test]
     fn a_base_that_is_there_decides_the_form_as_one_that_is_asked_for() {
         let out = std::env::temp_dir().join(format!("qera-base-there-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! What `verify --replay` is told: which recorded rows, how many of them, of which weights.
+//! Settings of `verify --replay`: which recorded rows, how many of them, and by which weights.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use crate::settings::parse::at_least;
 pub(crate) struct ReplaySettings {
     /// Folder of activation shards.
     pub(crate) activations: PathBuf,
-    /// Rows of a layer at most; all of them where nobody said so.
+    /// The most rows of a layer; `None` means all.
     pub(crate) most_rows: Option<usize>,
-    /// W, the selection, how names are related, and where is computed: nothing else of them counts.
+    /// Settings of W, of the selection, of names and of computing; the others do not count.
     pub(crate) settings: Settings,
 }
 
 impl ReplaySettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -38,7 +38,8 @@ impl ReplaySettings {
                     .into(),
             ));
         }
-        // What a run would make or write has no part in it: W~ and the factors are those on disk.
+        // Whatever a run would make or write does not count here: W~ and the factors are those on
+        // disk.
         let settings = Settings::resolve(&Options {
             checkpoint: options.checkpoint.clone(),
             include: options.include.clone(),

@@ -1,4 +1,4 @@
-//! What rounding is told: whether W~ knows the statistics and the adapter, and when it is made.
+//! Settings of rounding: whether W~ takes statistics and adapter into account, and when it is made.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,58 +7,58 @@ use crate::settings::options::{Options, ROUNDINGS};
 use crate::settings::parse::one_of;
 use crate::settings::solve::SolveSettings;
 
-/// Part of R_a beside R_perp, unless `--base-share` says another.
+/// The share of R_a beside R_perp, unless `--base-share` gives another.
 const BASE_SHARE: f64 = 0.01;
-/// Rows that R holds at least when a layer is rounded, unless `--round-after` says another number,
-/// and per input.
+/// R holds at least this many rows when a layer is rounded, or a multiple of in_features, unless
+/// `--round-after` gives another number.
 const LEAST_ROWS: u64 = 4096;
 const LEAST_ROWS_AN_INPUT: u64 = 4;
 
-/// `--rounding`: how W becomes W~.
+/// `--rounding`: how W is rounded to W~.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Rounding {
-    /// Each weight to the level that is nearest to it, blind to the inputs.
+    /// Each weight goes to its nearest level, whatever the inputs.
     Nearest,
-    /// Under R_a: each input's errors are made good by the inputs that are rounded after it.
+    /// Under R_a: the errors of each input are made good by inputs that are rounded later.
     Feedback,
-    /// Under what the adapter of this rank leaves of R_a.
+    /// Under the part of R_a that an adapter of this rank leaves.
     Projected,
 }
 
-/// `--rounding-shrinkage`: the a of R_a = (1 - a) R + a diag(R) that rounding uses.
+/// `--rounding-shrinkage`: the a of R_a = (1 - a) R + a diag(R) while rounding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum RoundingShrinkage {
-    /// 3 m / (3 m + N), of m in_features and N rows.
+    /// 3 m / (3 m + N), for m in_features and N rows.
     Rule,
-    /// Of half, one and two times the odds of the rule the one that is best on held-out blocks.
+    /// The best on held-out blocks of half, one and two times the rule's odds.
     Auto,
-    /// Given.
+    /// A given number.
     Fixed(f64),
 }
 
 /// How W~ is made, and when.
 ///
-/// Without a checkpoint it says nothing: statistics are gathered as ever, and whoever solves them
-/// rounds.
+/// Without a checkpoint these settings have no effect: statistics are gathered in any case, and
+/// whoever solves them rounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RoundingSettings {
-    /// How.
+    /// Which rounding.
     pub(crate) rounding: Rounding,
-    /// How far R is shrunk to its diagonal.
+    /// The shrinkage of R toward its diagonal.
     pub(crate) shrinkage: RoundingShrinkage,
-    /// b: how much W~ minds its error without the adapter, from 0 (not at all) to 1.
+    /// The base share b: how much W~'s error without the adapter counts, from 0 (not at all) to 1.
     pub(crate) base_share: f64,
-    /// Rows that R holds at least.
+    /// The least number of rows that R must hold.
     pub(crate) round_after: Option<u64>,
-    /// Whether `solve` makes another W~ in place of the state's.
+    /// Whether `solve` makes a new W~ in the place of the state's.
     pub(crate) round_again: bool,
-    /// Whether a W~ that was rounded for a higher rank is taken.
+    /// Whether a W~ that was rounded for a higher rank is accepted.
     pub(crate) lower_rank: bool,
 }
 
 impl Rounding {
-    /// The name that it has on the command line and in manifests.
+    /// The rounding's name on the command line and in manifests.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -68,14 +68,13 @@ impl Rounding {
         }
     }
 
-    /// Whether W~ depends on the rows: then it is made once, kept, and written as the base.
+    /// Whether W~ depends on rows. Then it is made once, kept, and written as a base.
     #[must_use]
     pub(crate) const fn uses_rows(self) -> bool {
         !matches!(self, Self::Nearest)
     }
 
-    /// Whether W~ depends on the adapter's rank, and minds the base's own error as far as it is
-    /// told to.
+    /// Whether W~ depends on the adapter's rank; then the base share counts.
     #[must_use]
     pub(crate) const fn knows_the_adapter(self) -> bool {
         matches!(self, Self::Projected)
@@ -83,13 +82,13 @@ impl Rounding {
 }
 
 impl RoundingSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
-    /// [`Fatal::Usage`]; for an option that does nothing under this rounding as well.
+    /// [`Fatal::Usage`], also for an option that does nothing with this rounding.
     pub(crate) fn resolve(options: &Options, solve: &SolveSettings) -> Result<Self, Fatal> {
         let name = match options.quantized {
-            // Nothing is rounded.
+            // Without a checkpoint nothing is rounded.
             Some(_) => Some(Rounding::Nearest.name()),
             None => options.rounding.as_deref(),
         };
@@ -116,14 +115,14 @@ impl RoundingSettings {
         })
     }
 
-    /// Rows that R of so many inputs has to hold before its layers are rounded.
+    /// The number of rows that R of this width must hold before its layers are rounded.
     #[must_use]
     pub(crate) fn round_after_rows(&self, in_features: usize) -> u64 {
         let of_inputs = LEAST_ROWS_AN_INPUT.saturating_mul(in_features as u64);
         self.round_after.unwrap_or(of_inputs.max(LEAST_ROWS))
     }
 
-    /// Refuses what only `solve` can do.
+    /// Refuses an option that only `solve` can follow.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -138,7 +137,7 @@ impl RoundingSettings {
         Ok(())
     }
 
-    /// Refuses what only a run with solve points reads.
+    /// Refuses an option that only a run with solve points reads.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -153,7 +152,7 @@ impl RoundingSettings {
     }
 }
 
-/// Refuses what somebody gave and nobody would read.
+/// Refuses a given option that nothing would read.
 fn refuse_idle(options: &Options, rounding: Rounding) -> Result<(), Fatal> {
     let set = |switch: Option<bool>| switch.unwrap_or_default();
     let given = [
@@ -219,7 +218,7 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    /// Of the text of a settings file.
+    /// Settings from the text of a settings file.
     fn resolved(text: &str) -> RoundingSettings {
         Settings::from_toml(text).unwrap().rounding
     }
@@ -263,7 +262,7 @@ mod tests {
         assert_eq!(of.shrinkage, RoundingShrinkage::Fixed(1.0));
     }
 
-    /// A settings file, and what the refusal says.
+    /// A settings file, and the words of its refusal.
     const WRONG: [(&str, &[&str]); 13] = [
         ("rounding = \"up\"", &["--rounding", "'up'", "projected"]),
         (

@@ -1,4 +1,4 @@
-//! What a solve is told: the method, the shrinkage, the dtype of A and B.
+//! Settings of a solve: method, shrinkage, type of A and B.
 
 use qera_core::reconstruct::Method;
 
@@ -10,9 +10,9 @@ use crate::settings::parse::one_of;
 /// How A and B are made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SolveSettings {
-    /// How C is computed.
+    /// The method by which C is computed.
     pub(crate) method: Method,
-    /// How far R is shrunk toward its diagonal.
+    /// The shrinkage of R toward its diagonal.
     pub(crate) shrinkage: Shrinkage,
     /// Type of A and B.
     pub(crate) factor_dtype: FactorType,
@@ -23,12 +23,12 @@ pub(crate) struct SolveSettings {
 pub(crate) enum Shrinkage {
     /// Chosen on held-out blocks.
     Auto,
-    /// Given; 0 is QERA-exact as in the paper, 1 is QERA-approx.
+    /// A given number; 0 is QERA-exact as in the paper, 1 is QERA-approx.
     Fixed(f64),
 }
 
 impl SolveSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].

@@ -1,4 +1,4 @@
-//! What the source is told: the watched folder, and how a live run deals with it.
+//! Settings of the source: the watched folder, and how a live run deals with it.
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -24,18 +24,18 @@ pub(crate) struct SourceSettings {
     pub(crate) pause_above: u64,
 }
 
-/// `--watch-mode`.
+/// `--watch-mode`: how the folder is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WatchMode {
     /// Events, except on file systems that report none.
     Auto,
-    /// Events.
+    /// By events.
     Events,
-    /// Listing at intervals.
+    /// By listing at intervals.
     Poll,
 }
 
-/// `--consume`: what becomes of a shard whose contribution is durable.
+/// `--consume`: what happens to a shard's file once its contribution is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consume {
     /// It stays.
@@ -47,7 +47,7 @@ pub(crate) enum Consume {
 }
 
 impl SourceSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].

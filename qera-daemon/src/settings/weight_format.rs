@@ -1,5 +1,5 @@
-//! What W~ is stored in, by name: what `--quantizer` and its companions say, and what a manifest
-//! says, from which the same grid is made again.
+//! The name of the format in which W~ is stored: made from `--quantizer` and related options, or
+//! read from a manifest, from which the same grid can be made again.
 
 use core::fmt;
 
@@ -11,27 +11,27 @@ use crate::error::Fatal;
 use crate::settings::options::{Options, QUANTIZERS, SCALE_DTYPES};
 use crate::settings::parse::one_of;
 
-/// The type of scales where `--scale-dtype` says none.
+/// The default of `--scale-dtype`.
 const SCALE_DTYPE: &str = "f16";
 
-/// The names of a W~ that the user gave: each of its tensors has a type of its own.
+/// Names of formats for a given W~, in which each tensor has a type of its own.
 const GIVEN: [&str; 4] = ["gguf", "compressed-tensors", "gptq", "awq"];
 
-/// What W~ is stored in: `mxint4/32`, `int4/64/f16`, `int4/64/f16/zero-points`, `q4-0/32`; `gguf`,
-/// `compressed-tensors`, `gptq`, `awq` where it is given.
+/// The name of a format: `mxint4/32`, `int4/64/f16`, `int4/64/f16/zero-points`, `q4-0/32`; for a
+/// given W~ `gguf`, `compressed-tensors`, `gptq` or `awq`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WeightFormat {
-    /// As `--quantizer` takes it.
+    /// The name that `--quantizer` takes.
     #[serde(rename = "quantizer")]
     name: String,
-    /// Neighbours along in_features that share an exponent or a scale; 0 where each tensor says its
-    /// own.
+    /// How many neighbours along in_features share an exponent or a scale; 0 where each tensor has
+    /// its own number.
     #[serde(default, skip_serializing_if = "is_none")]
     block_size: usize,
-    /// As `--scale-dtype` takes it; only int grids choose.
+    /// The name that `--scale-dtype` takes; only int grids have a choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scale_dtype: Option<String>,
-    /// Whether each block has a zero point, too.
+    /// Whether each block also has a zero point.
     #[serde(default, skip_serializing_if = "is_off")]
     zero_points: bool,
 }
@@ -39,13 +39,13 @@ pub(crate) struct WeightFormat {
 /// Why a format has no grid.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FormatError {
-    /// No format has this name, or one of this name has other scales.
+    /// No format has this name with these scales.
     Unknown,
-    /// It is the user's own.
+    /// W~ is given and not made.
     Given,
-    /// Blocks of q4-0 are of one size.
+    /// q4-0 has only one block size.
     Q4_0BlockSize,
-    /// The grid refuses bits or block size.
+    /// The grid refuses the bits or the block size.
     Grid(GridError),
 }
 
@@ -60,10 +60,10 @@ const fn is_off(switch: &bool) -> bool {
 }
 
 impl WeightFormat {
-    /// Checks the options that say it.
+    /// Checks the options that make up the format.
     ///
     /// # Errors
-    /// [`Fatal::Usage`]; for an option that does nothing with this quantizer as well.
+    /// [`Fatal::Usage`], also for an option that does nothing with this quantizer.
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         let name = one_of("quantizer", options.quantizer.as_deref(), &QUANTIZERS)?;
         let has_scales = name.starts_with("int");
@@ -89,7 +89,7 @@ impl WeightFormat {
         })
     }
 
-    /// What this grid makes.
+    /// The format of this grid.
     #[must_use]
     pub(crate) fn of(grid: Grid) -> Self {
         let int = match grid {
@@ -105,7 +105,7 @@ impl WeightFormat {
         }
     }
 
-    /// A W~ that is read and not made, by the name of what it is read from.
+    /// The format of a given W~, under the name of what it is read from.
     #[must_use]
     pub(crate) fn given(name: &str) -> Self {
         Self {
@@ -116,22 +116,22 @@ impl WeightFormat {
         }
     }
 
-    /// Whether it is read and not made.
+    /// Whether W~ is given and not made.
     #[must_use]
     pub(crate) fn is_given(&self) -> bool {
         GIVEN.contains(&self.name.as_str())
     }
 
-    /// Whether it is read from a folder that another program packed.
+    /// Whether W~ is read from a folder that another program packed.
     #[must_use]
     pub(crate) fn is_packed(&self) -> bool {
         self.is_given() && self.name != GIVEN[0]
     }
 
-    /// The grid that makes it.
+    /// The grid of this format.
     ///
     /// # Errors
-    /// [`FormatError`] for what no `--quantizer` makes.
+    /// [`FormatError`] for a format that no `--quantizer` makes.
     pub(crate) fn grid(&self) -> Result<Grid, FormatError> {
         let bits = |kind| self.name.strip_prefix(kind)?.parse().ok();
         let plain = self.scale_dtype.is_none() && !self.zero_points;
@@ -203,7 +203,7 @@ mod tests {
         WeightFormat::of(Settings::from_toml(text).unwrap().weights.quantizer)
     }
 
-    /// A settings file, and what is made of it.
+    /// A settings file, and the resulting format.
     const KNOWN: [(&str, &str); 7] = [
         ("", "mxint4/32"),
         ("quantizer = \"mxint2\"\nblock-size = 5", "mxint2/5"),

@@ -1,5 +1,5 @@
-//! What the weights are told: the checkpoint, which of its layers are corrected to which rank, how
-//! W~ is made.
+//! Settings of the weights: the checkpoint, which layers are corrected with which rank, and how W~
+//! is made.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use crate::settings::weight_format::WeightFormat;
 
 /// Last names of output layers, which are not corrected unless `--include` names one in full.
 const HEADS: [&str; 3] = ["lm_head", "embed_out", "output_projection"];
-/// Names of those that PEFT trains and saves whole for the task types of classifiers: an adapter's
-/// factors would be left unread there.
+/// Names of heads that PEFT trains and saves whole for the task types of classifiers, so that it
+/// would not read an adapter's factors for them.
 const CLASSIFIERS: [&str; 3] = ["classifier", "score", "qa_outputs"];
 /// Last names of embeddings, whose rows are looked up and not multiplied.
 const EMBEDDINGS: [&str; 19] = [
@@ -66,36 +66,36 @@ fn is_left_out_by_default(module: &str) -> bool {
     is_embedding(module) || is_classifier(module) || is_head(module)
 }
 
-/// The weights.
+/// Settings of the weights.
 #[derive(Debug, Clone)]
 pub(crate) struct WeightsSettings {
-    /// Safetensors file or folder, or GGUF file; without one, statistics are gathered and nothing
-    /// is solved.
+    /// The checkpoint: a safetensors file or folder, or a GGUF file. Without one, statistics are
+    /// gathered and nothing is solved.
     pub(crate) checkpoint: Option<PathBuf>,
-    /// GGUF file that W~ is read from.
+    /// The file or folder that W~ is read from.
     pub(crate) quantized: Option<PathBuf>,
-    /// How W~ is made where it is not given.
+    /// The grid by which W~ is made where it is not given.
     pub(crate) quantizer: Grid,
-    /// Rank per layer.
+    /// The rank of each layer.
     pub(crate) ranks: Ranks,
-    /// Which layers.
+    /// Which layers are corrected.
     pub(crate) selection: Selection,
     /// Whether layers with NaN or infinite weights, or of a type that is not read, are left out.
     pub(crate) skip_broken: bool,
-    /// Whether an output folder or a state of another checkpoint is taken over.
+    /// Whether an output folder or a state of another checkpoint is accepted.
     pub(crate) new_checkpoint: bool,
-    /// What recorded names are in the checkpoint; none where it is to be found out.
+    /// The map from recorded names to the checkpoint's; `None` where it has to be found out.
     pub(crate) map: Option<NameMap>,
 }
 
-/// `--rank` and `--rank-for`.
+/// The ranks of `--rank` and `--rank-for`.
 #[derive(Debug, Clone)]
 pub(crate) struct Ranks {
     default: usize,
     overrides: Vec<RankFor>,
 }
 
-/// `--rank-for GLOB=K`.
+/// A `--rank-for GLOB=K`.
 #[derive(Debug, Clone)]
 struct RankFor {
     layers: GlobMatcher,
@@ -123,7 +123,8 @@ impl RankFor {
 }
 
 impl Ranks {
-    /// The rank asked for this layer: the last `--rank-for` that matches, else `--rank`.
+    /// The rank that was asked for a layer: by the last `--rank-for` that matches it, or else by
+    /// `--rank`.
     #[must_use]
     pub(crate) fn of(&self, layer: &str) -> usize {
         self.overrides
@@ -133,7 +134,7 @@ impl Ranks {
             .map_or(self.default, |of| of.rank)
     }
 
-    /// A pattern of `--rank-for` that none of the layers matches.
+    /// A pattern of `--rank-for` that matches none of the layers.
     #[must_use]
     pub(crate) fn unmatched(&self, layers: &[&str]) -> Option<&str> {
         let idle = |glob: &GlobMatcher| !layers.iter().any(|layer| glob.is_match(layer));
@@ -145,15 +146,15 @@ impl Ranks {
     }
 }
 
-/// `--include` and `--exclude`.
+/// The selection by `--include` and `--exclude`.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
-    /// Empty: everything that is not excluded.
+    /// The patterns of `--include`; if there are none, everything that is not excluded is included.
     pub(crate) include: Vec<GlobMatcher>,
     exclude: Vec<GlobMatcher>,
 }
 
-/// What the options say of a module.
+/// What the options say about a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// An `--include` names it in full.
@@ -164,12 +165,12 @@ pub(crate) enum Wanted {
     NotIncluded,
     /// `--exclude` matches it.
     Excluded,
-    /// Outputs and embeddings are left out unless an `--include` names one in full.
+    /// It is an output layer or an embedding, and no `--include` names it in full.
     LeftOutByDefault,
 }
 
 impl Selection {
-    /// What the options say of this module.
+    /// What the options say about this module.
     #[must_use]
     pub(crate) fn wanted(&self, module: &str) -> Wanted {
         if self.is_left_out(module) {
@@ -187,13 +188,13 @@ impl Selection {
         Wanted::Allowed
     }
 
-    /// Whether a given exclude pattern takes this module out.
+    /// Whether a given `--exclude` pattern matches this module.
     #[must_use]
     pub(crate) fn is_left_out(&self, module: &str) -> bool {
         self.exclude.iter().any(|glob| glob.is_match(module))
     }
 
-    /// Whether an exclude pattern, given or by default, takes this module out.
+    /// Whether this module is excluded, by a pattern or by default.
     #[must_use]
     pub(crate) fn excludes(&self, module: &str) -> bool {
         matches!(
@@ -202,7 +203,7 @@ impl Selection {
         )
     }
 
-    /// Whether this module is to be corrected, as far as its name says.
+    /// Whether this module is to be corrected, judged by its name.
     #[must_use]
     pub(crate) fn selects(&self, module: &str) -> bool {
         matches!(self.wanted(module), Wanted::Named | Wanted::Allowed)
@@ -215,7 +216,7 @@ fn map_rules(options: &[String]) -> Result<Option<NameMap>, Fatal> {
     Ok((!rules.is_empty()).then(|| NameMap::new(false, rules)))
 }
 
-/// Refuses what would make another W~ than the one that is given.
+/// Refuses options that would make another W~ than the given one.
 fn refuse_beside_quantized(options: &Options) -> Result<(), Fatal> {
     if options.checkpoint.is_none() {
         return Err(Fatal::Usage(
@@ -265,7 +266,7 @@ fn quantizer(options: &Options) -> Result<Grid, Fatal> {
 }
 
 impl WeightsSettings {
-    /// Checks its options.
+    /// Checks the options of this part.
     ///
     /// # Errors
     /// [`Fatal::Usage`].
@@ -294,10 +295,10 @@ impl WeightsSettings {
         })
     }
 
-    /// The checkpoint, for what cannot be done without.
+    /// The checkpoint, for a command that needs one.
     ///
     /// # Errors
-    /// [`Fatal::Usage`] where none was given.
+    /// [`Fatal::Usage`] where no checkpoint was given.
     pub(crate) fn needed_checkpoint(&self) -> Result<&Path, Fatal> {
         self.checkpoint.as_deref().ok_or_else(|| {
             Fatal::Usage(
