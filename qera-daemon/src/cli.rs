@@ -25,9 +25,9 @@ use crate::{commands, run};
 ///
 /// Exit codes: 0 done; 1 failure, also a file that the disk does not give; 2 usage; 3 done, but
 /// input was quarantined or a layer could not be solved (--once, solve); 4 the output folder or the
-/// state belongs to other settings, or is damaged, so that going on would lose rows; 5 does not fit
-/// the memory budget; 75 the output folder or the state is in use; 130 or 143 a second SIGINT or
-/// SIGTERM.
+/// state belongs to other settings, or is damaged so that going on would lose rows; 5 the plan does
+/// not fit the memory budget; 75 the output folder or the state is in use; 130 or 143 a second
+/// SIGINT or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "qera-daemon", version, about, long_about)]
 pub(crate) struct Cli {
@@ -47,22 +47,22 @@ pub(crate) struct Cli {
 /// Subcommands; all options may follow them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Solve again from a state's statistics, with another method, rank, quantizer or shrinkage,
-    /// into another --out
+    /// Make another adapter from a state's statistics, with another method, rank, quantizer or
+    /// shrinkage, into another --out
     Solve,
-    /// What a state holds and what the daemon that works with it is doing
+    /// Show what a state holds, and what the daemon that works with it is doing
     Status(StatusArgs),
-    /// What a state knows, as another program's file
+    /// Write what a state knows as another program's file
     Export(ExportArgs),
-    /// What the current generation of --out is worth, layer by layer: a short table, or with --html
-    /// one page with charts
+    /// Show what the current generation of --out is worth, layer by layer: a short table, or with
+    /// --html a page with charts
     Report(ReportArgs),
     /// Print the memory per site, layer and stage, and the expected work; start nothing
     Plan,
     /// Check the files of an adapter, qera's or another's (PEFT's, a GGUF, mlx-lm's), against the
     /// model that it is served on; exit code 1 when something is wrong
     Verify(VerifyArgs),
-    /// The merged settings, where a run would take them
+    /// Show the merged settings, if a run would accept them
     Config(ConfigArgs),
 }
 
@@ -77,9 +77,9 @@ pub(crate) struct ExportArgs {
 /// What can be exported.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Exported {
-    /// E[x^2], the rows and the mean of x of every layer's input, in --out FILE: what llama.cpp's
-    /// llama-quantize --imatrix takes. --state DIR names the statistics; --checkpoint says what
-    /// their layers are called in a GGUF, unless llama.cpp's tap recorded them
+    /// E[x^2], the number of rows and the mean of x of every layer's input, in --out FILE, for
+    /// llama.cpp's llama-quantize --imatrix. --state DIR names the statistics; --checkpoint says
+    /// what their layers are called in a GGUF, unless llama.cpp's tap recorded them
     Imatrix,
 }
 
@@ -95,18 +95,19 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
 
-    /// Also send the recorded rows of this folder of shards through W (--checkpoint), the base, and
-    /// the base with the adapter, as their files have them, and hold the errors of the layers
-    /// against the manifest; a layer whose error the adapter makes larger is a problem. --include,
-    /// --exclude and --map as in a run [default: the adapter's layers]
+    /// Also send the recorded rows in this folder of shards through the full-precision weights
+    /// (--checkpoint), through the base, and through the base with the adapter, as their files have
+    /// them, and compare the layers' errors with the manifest's; a layer whose error the adapter
+    /// makes larger is a problem. --include, --exclude and --map as in a run [default: the
+    /// adapter's layers]
     #[arg(long, value_name = "DIR")]
     pub(crate) replay: Option<PathBuf>,
 
-    /// With --replay: at most so many rows a layer, evenly spaced over the shards [default: all]
+    /// With --replay: the most rows for each layer, evenly spaced over the shards [default: all]
     #[arg(long, value_name = "N", requires = "replay")]
     pub(crate) replay_rows: Option<usize>,
 
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -127,7 +128,7 @@ impl VerifyArgs {
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }

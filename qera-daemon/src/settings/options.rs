@@ -46,8 +46,9 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) watch: Option<PathBuf>,
 
-    /// Safetensors file, folder with model.safetensors or model.safetensors.index.json, or GGUF
-    /// file (F32, F16, BF16): the full-precision model; without it only statistics are gathered
+    /// The full-precision model: a safetensors file, a folder with model.safetensors or
+    /// model.safetensors.index.json, or a GGUF file (F32, F16, BF16); without it only statistics
+    /// are gathered
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint: Option<PathBuf>,
@@ -58,14 +59,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantized: Option<PathBuf>,
-    /// What llama.cpp's llama-imatrix wrote, GGUF or legacy: E[x^2] of every layer; repeatable,
-    /// they add up. Without --watch every layer is solved from it (needs --method approx); with it,
-    /// those that no shard has fed yet
+    /// A file that llama.cpp's llama-imatrix wrote (GGUF or legacy), with E[x^2] of every layer;
+    /// repeatable, the files add up. Without --watch every layer is solved from it (needs --method
+    /// approx); with --watch, only layers for which no shard has rows yet
     #[arg(long, value_name = "FILE", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) imatrix: Vec<PathBuf>,
 
-    /// Where generations go; locked while in use [default: qera-out]. Of export: the FILE
+    /// Where generations go; locked while in use [default: qera-out]. For export: the FILE to write
     #[arg(long, value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
@@ -76,7 +77,8 @@ pub(crate) struct Options {
     pub(crate) state: Option<PathBuf>,
 
     /// Go on although the state is damaged and shards that it held are gone: their rows are lost.
-    /// Also gives up files of the state, and shards that it counts, that stay unreadable
+    /// Files of the state that stay unreadable, and such shards that it counts, are given up as
+    /// well
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) accept_loss: Option<bool>,
@@ -87,25 +89,25 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) once: Option<bool>,
 
-    /// Watch until every layer that is fed has converged, publish, exit
+    /// Watch until every layer whose input has rows has converged, publish, exit
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until_converged: Option<bool>,
 
-    /// With --until-converged: wait for layers that no shard has fed yet, too
+    /// With --until-converged: also wait for layers for which no shard has rows yet
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) require_all: Option<bool>,
 
-    /// A layer has converged when half as many rows again lower its error by less than this share
-    /// [default: 0.01]
+    /// A layer has converged when half as many rows again would lower its error by less than this
+    /// share [default: 0.01]
     #[arg(long, value_name = "T", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tolerance: Option<f64>,
 
-    /// When a layer input's layers have converged: full folds its rows as before, sample one block
-    /// of sixteen, stop none, until new rows show a drift; no effect with --once, which has no
-    /// solve points [default: full]
+    /// What happens to the rows of an input whose layers have all converged, until new rows show a
+    /// drift: full folds them as before, sample folds one block of sixteen, stop folds none; no
+    /// effect with --once, which has no solve points [default: full]
     #[arg(long, value_parser = PossibleValuesParser::new(AFTER_CONVERGENCE), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) after_convergence: Option<String>,
@@ -116,8 +118,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle_publish: Option<f64>,
 
-    /// What becomes of a shard once the state holds its rows; move: to WATCH/.consumed/ [default:
-    /// keep]
+    /// What happens to a shard's file once the state holds its rows; move: to WATCH/.consumed/
+    /// [default: keep]
     #[arg(long, value_parser = PossibleValuesParser::new(CONSUMES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) consume: Option<String>,
@@ -128,13 +130,13 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) watch_mode: Option<String>,
 
-    /// The folder is listed at least this often, whatever the events say [default: 30]
+    /// Seconds after which the folder is listed again, whatever the events say [default: 30]
     #[arg(long, value_name = "SECONDS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rescan_interval: Option<f64>,
 
-    /// Producers are asked to pause, by the file WATCH/.qera-pause, while more bytes of shards wait
-    /// to be taken; not with --once [default: 16GiB]
+    /// While more bytes of shards than this wait to be taken, the file WATCH/.qera-pause asks
+    /// producers to pause; not with --once [default: 16GiB]
     #[arg(long, value_name = "SIZE", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -142,7 +144,8 @@ pub(crate) struct Options {
     )]
     pub(crate) pause_above: Option<String>,
 
-    /// Older generations are removed, never the current one; at least 3 [default: 8]
+    /// How many generations are kept, at least 3; older ones are removed, never the current one
+    /// [default: 8]
     #[arg(long, value_name = "N", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_generations: Option<u32>,
@@ -154,8 +157,9 @@ pub(crate) struct Options {
     pub(crate) on_publish: Option<String>,
 
     /// vllm=URL[,name=qera][,canary=FILE][,path=PREFIX][,names=generation][,poll=SECONDS]: hands
-    /// each generation to this server and sees to it that it serves it; repeatable, one a replica.
-    /// canary: a text that no generation may be 1 % worse on; path: where the server sees --out
+    /// each generation to this server, and makes sure that it serves it; repeatable, one for each
+    /// replica. canary: a text on which no generation may be 1 % worse; path: the path that --out
+    /// has on the server
     #[arg(long, value_name = "SERVER", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) notify: Vec<String>,
@@ -169,8 +173,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) method: Option<String>,
 
-    /// What the quantized weight is stored in: mxint, integers that share a power of two; int,
-    /// integers with a free scale; q4-0, that of GGUF [default: mxint4]
+    /// The format of the quantized weights: mxint, integers that share a power of two; int,
+    /// integers with a free scale; q4-0, GGUF's Q4_0 [default: mxint4]
     #[arg(long, value_parser = PossibleValuesParser::new(QUANTIZERS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quantizer: Option<String>,
@@ -186,20 +190,22 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scale_dtype: Option<String>,
 
-    /// Each block of int2 to int8 has a zero point, too: its levels need not lie about 0
+    /// Gives each block of int2 to int8 a zero point, so that its levels need not lie around 0
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) zero_points: Option<bool>,
 
-    /// How W becomes W~: nearest, to the nearest level; feedback, so that the errors of a layer's
-    /// inputs make up for each other; projected, so that what is left is what the adapter takes
-    /// off. The latter two need --method exact and write OUT/base [default: nearest]
+    /// How the weights are rounded: nearest, to the nearest level; feedback, so that the errors of
+    /// a layer's inputs make up for each other; projected, so that the error is one that the
+    /// adapter can take off. The latter two need --method exact and write OUT/base [default:
+    /// nearest]
     #[arg(long, value_parser = PossibleValuesParser::new(ROUNDINGS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<String>,
 
-    /// How far R is shrunk to its diagonal for --rounding: auto (tried on held-out rows), or a
-    /// number from 0 to 1 [default: 3 m / (3 m + N) of m in_features and N rows]
+    /// For --rounding: how far the inputs' autocorrelation R is shrunk to its diagonal: auto (tried
+    /// on held-out rows), or a number from 0 to 1 [default: 3 m / (3 m + N) for m in_features and N
+    /// rows]
     #[arg(long, value_name = "auto|A", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -213,9 +219,9 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) base_share: Option<f64>,
 
-    /// With --rounding: a layer is rounded, once, when R holds so many rows; before, it has no
-    /// correction. Refused with --once and `solve`, which take what is there [default: 4096, or 4
-    /// in_features if that is more]
+    /// With --rounding: the number of rows after which a layer is rounded, once; until then it has
+    /// no correction. Refused with --once and `solve`, which take the rows that are there [default:
+    /// 4096, or 4 in_features if that is more]
     #[arg(long, value_name = "ROWS", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) round_after: Option<u64>,
@@ -235,13 +241,13 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rank: Option<u32>,
 
-    /// Rank of the layers that match; repeatable, the last match counts
+    /// Rank of the layers that match GLOB; repeatable, the last match counts
     #[arg(long, value_name = "GLOB=K", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) rank_for: Vec<String>,
 
-    /// How far R is shrunk to its diagonal: auto, or a number from 0 (QERA-exact) to 1
-    /// (QERA-approx) [default: auto]
+    /// How far the inputs' autocorrelation R is shrunk to its diagonal, because few rows say little
+    /// of it: auto, or a number from 0 (QERA-exact) to 1 (QERA-approx) [default: auto]
     #[arg(long, value_name = "auto|A", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -249,21 +255,21 @@ pub(crate) struct Options {
     )]
     pub(crate) shrinkage: Option<String>,
 
-    /// What the shards' names are in the checkpoint: PATTERN stands for the first dotted parts of a
-    /// recorded name, * for one part; repeatable, the first that fits counts [default: found out,
-    /// where one prefix fits every name]
+    /// Translates the shards' names to the checkpoint's: PATTERN matches the first dotted parts of
+    /// a recorded name, * one part; repeatable, the first rule that matches counts [default: found
+    /// out, where one prefix fits every name]
     #[arg(long, value_name = "PATTERN=REPLACEMENT", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) map: Vec<String>,
 
-    /// Only the linear layers that match; one that is named in full is a linear layer; repeatable
-    /// [default: all linear layers]
+    /// Correct only the linear layers that match; a layer that is named in full is taken for a
+    /// linear one; repeatable [default: all linear layers]
     #[arg(long, value_name = "GLOB", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) include: Vec<String>,
 
-    /// Not the layers that match; repeatable (lm_head and embeddings never are, unless --include
-    /// names one in full)
+    /// Do not correct the layers that match; repeatable (lm_head and embeddings are never corrected
+    /// unless --include names one in full)
     #[arg(long, value_name = "GLOB", global = true)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) exclude: Vec<String>,
@@ -281,8 +287,8 @@ pub(crate) struct Options {
     pub(crate) new_checkpoint: Option<bool>,
 
     /// Also write the quantized weights, in these forms: hf, an ordinary Hugging Face checkpoint in
-    /// OUT/base (so without a value, and with true); compressed-tensors, packed for vLLM and
-    /// SGLang, in OUT/base-compressed-tensors; gguf, of a --checkpoint that is a GGUF, that file
+    /// OUT/base (also without a value, and with true); compressed-tensors, packed for vLLM and
+    /// SGLang, in OUT/base-compressed-tensors; gguf, where --checkpoint is a GGUF, a copy of it
     /// with ggml's blocks for llama.cpp, in OUT/base-gguf; false: none. The form follows a '=':
     /// --emit-base=gguf
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "FORM,...", global = true)]
@@ -292,9 +298,9 @@ pub(crate) struct Options {
     )]
     pub(crate) emit_base: Option<String>,
 
-    /// In which forms adapters are written: peft (vLLM, SGLang, Transformers), gguf (llama.cpp,
-    /// Ollama: adapter.gguf), mlx (mlx-lm: mlx/) [default: gguf where W~ is a GGUF (--quantized
-    /// FILE, OUT/base-gguf), else peft]
+    /// The forms in which adapters are written: peft (vLLM, SGLang, Transformers), gguf (llama.cpp,
+    /// Ollama: adapter.gguf), mlx (mlx-lm: mlx/) [default: gguf where the quantized weights are a
+    /// GGUF (--quantized FILE, OUT/base-gguf), else peft]
     #[arg(long, value_name = "FORM,...", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -302,20 +308,20 @@ pub(crate) struct Options {
     )]
     pub(crate) format: Option<String>,
 
-    /// Each layer with the rank that it uses, where the others are padded with zeros to the largest
-    /// one: smaller, and not read by SGLang and TGI; mlx has one rank for all, and stays padded
+    /// Write each layer with the rank that it uses, and not padded with zeros to the largest rank:
+    /// smaller, but SGLang and TGI do not read it; mlx has one rank for all, and stays padded
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ragged: Option<bool>,
 
-    /// Type of A and B, q8_0 with --format gguf alone; a layer that loses more than 0.1 % by it is
-    /// written in a wider one [default: f16]
+    /// Type of the adapter's numbers, q8_0 with --format gguf alone; a layer whose error would grow
+    /// by more than 0.1 % is written in a wider type [default: f16]
     #[arg(long, value_parser = PossibleValuesParser::new(FACTOR_DTYPES), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<String>,
 
-    /// Bytes (4GiB, 800MB, 123456) or a share of what is available to the process (80%) [default:
-    /// 80%]
+    /// Memory that the run may plan for: bytes (4GiB, 800MB, 123456), or a share of what is
+    /// available to the process (80%) [default: 80%]
     #[arg(long, value_name = "SIZE", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -323,9 +329,9 @@ pub(crate) struct Options {
     )]
     pub(crate) memory_budget: Option<String>,
 
-    /// Bytes (1GiB, 800MB, 123456) for the rows that corrections are chosen and judged by, shared
-    /// out among the layers' inputs by their widths, each at least 256 bytes a channel; belongs to
-    /// the state [default: 1GiB]
+    /// Memory for the rows by which corrections are chosen and judged (1GiB, 800MB, 123456), shared
+    /// out among the layers' inputs by their widths, at least 256 bytes a channel; belongs to the
+    /// state [default: 1GiB]
     #[arg(long, value_name = "SIZE", global = true)]
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -338,8 +344,8 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<u32>,
 
-    /// Instructions that accumulate and solve; all are within the same bound of each other
-    /// [default: auto, what measured fastest on CPUs like this one]
+    /// Instructions that accumulate and solve; the results of all agree within the same bound
+    /// [default: auto, the one measured as fastest on CPUs like this one]
     #[arg(
         long,
         value_name = "auto|portable|avx2|avx512|avx512-bf16|amx-bf16|neon",
