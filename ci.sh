@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-stages=(fmt clippy doc test test_long fuzz crash no_std instructions peft models gguf engines vllm_tap report)
+stages=(fmt clippy doc test test_long fuzz crash no_std instructions cuda peft models gguf engines vllm_tap report)
 
 stage_fmt() {
     cargo fmt --all --check
@@ -30,7 +30,7 @@ commit_subjects() {
 }
 
 stage_clippy() {
-    cargo clippy --workspace --all-targets --release --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features qera-gpu/stand-in --release --locked -- -D warnings
 }
 
 stage_doc() {
@@ -95,6 +95,10 @@ stage_embedded() { # outside of the gate: it installs emulators
 
 stage_instructions() {
     benches/instructions/run.sh
+}
+
+stage_cuda() {
+    ci/cuda/run.sh
 }
 
 stage_aarch64() { # outside of the gate: it installs a cross compiler and an emulator

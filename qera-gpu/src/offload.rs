@@ -59,8 +59,10 @@ pub(crate) struct SolveLane {
     pub(crate) y: Scratch<f32>,
     pub(crate) x_wide: Scratch<f64>,
     pub(crate) y_wide: Scratch<f64>,
-    /// Columns of an operand in f64.
+    /// Columns of an operand in f64, or rows of P P^T.
     pub(crate) columns: Scratch<f64>,
+    /// Parts of a trace.
+    pub(crate) traces: Scratch<f64>,
 }
 
 /// The oldest device for which the kernels are: bf16 products came with it.
@@ -99,6 +101,7 @@ impl Offload {
             x_wide: Scratch::new(),
             y_wide: Scratch::new(),
             columns: Scratch::new(),
+            traces: Scratch::new(),
         };
         Ok(Self {
             libraries: libraries(found.driver_version, &solving)?,
@@ -153,16 +156,16 @@ impl Offload {
 /// panels, and columns and vectors of products.
 #[must_use]
 pub const fn shared_bytes(largest: usize) -> u64 {
-    /// Vectors of a product at most, about.
-    const VECTORS: usize = 256;
+    /// Vectors of a product at most, about; a trace takes as many columns as a piece has rows.
+    const VECTORS: usize = 512;
     let row = largest as u64;
     let twins = 2 * PIECE_ROWS as u64 * (4 * row + 4);
     let weighed = PIECE_ROWS as u64 * 4 * row;
-    let sums = 2 * PANEL as u64 * 4 * row;
-    let columns = WIDE_COLUMNS as u64 * 8 * row;
-    let vectors = 2 * VECTORS as u64 * (4 + 8) * row;
-    let partial = (kernels::PARTIAL_SUMS as u64 + 2) * 8 * row;
-    2 * blas::WORKSPACE_BYTES as u64 + twins + weighed + sums + columns + vectors + partial
+    let sums = PANEL as u64 * 4 * row;
+    let columns = PANEL as u64 * 8 * row;
+    let vectors = (PIECE_ROWS + VECTORS) as u64 * (4 + 8) * row;
+    let traces = (kernels::PARTIAL_SUMS as u64 + 1) * 8 * row;
+    2 * blas::WORKSPACE_BYTES as u64 + twins + weighed + sums + columns + vectors + traces
 }
 
 /// Columns of an operand that are widened at a time.

@@ -1,14 +1,13 @@
 //! R in f64 on the device: products, traces, and its f32 copy for solves.
 
 use crate::device::blas::Product;
-use crate::device::kernels::{PARTIAL_SUMS, PackedPanel, TraceParts};
-use crate::device::memory::DeviceBuffer;
+use crate::device::kernels::{PARTIAL_SUMS, PackedPanel};
+use crate::device::memory::{DeviceBuffer, Span};
 use crate::error::{DeviceError, check_length};
-use crate::lane::RowsThere;
+use crate::lane::PANEL;
 use crate::offload::{Offload, SolveLane, WIDE_COLUMNS};
 use crate::operand::DeviceOperand;
 use crate::triangle::PIECE_ROWS;
-use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use std::sync::Arc;
 
@@ -111,6 +110,7 @@ impl DeviceR {
                 n: width,
                 depth: m,
                 a: there,
+                a_stride: count,
                 b,
                 b_stride: m,
                 b_transposed: false,
@@ -121,60 +121,70 @@ impl DeviceR {
         lane.stream.download(products, out)
     }
 
-    /// tr(R P P^T) for P, m x n by columns: P P^T off the diagonal in f32 over at most
-    /// [`PIECE_ROWS`] columns, its diagonal and everything after it in f64; never below 0.
+    /// tr(R P P^T) for P, m x n by columns, in f64 throughout; never below 0.
     ///
     /// # Errors
     /// [`DeviceError`].
     pub fn trace_with(&self, p: &[f32]) -> Result<f64, DeviceError> {
         let m = self.m;
-        let columns_count = p.len() / m.max(1);
-        check_length("P of a trace", p.len(), columns_count * m)?;
-        if p.is_empty() {
-            return Ok(0.0);
-        }
+        let n = p.len() / m.max(1);
+        check_length("P of a trace", p.len(), n * m)?;
         let mut rows_here = vec![0.0; m];
+        let kernels = &self.offload.kernels;
         let mut solving = self.offload.solving();
         let SolveLane {
             lane,
             x,
             x_wide,
-            y_wide,
             columns,
+            traces,
             ..
         } = &mut *solving;
-        let context = Arc::clone(lane.context());
-        let stream = Arc::clone(&lane.stream);
-        let kernels = &self.offload.kernels;
-        let partial = columns.of(&context, m * PARTIAL_SUMS)?;
-        let squares = x_wide.of(&context, m)?;
+        let (context, stream) = (Arc::clone(lane.context()), Arc::clone(&lane.stream));
+        let traces = traces.of(&context, m * (PARTIAL_SUMS + 1))?;
+        let partial = traces.part(0, m * PARTIAL_SUMS)?;
+        let rows = traces.part(m * PARTIAL_SUMS, m)?;
+        let sums = columns.of(&context, m * PANEL.min(m))?;
         stream.clear(partial)?;
-        stream.clear(squares)?;
-        for piece in p.chunks(PIECE_ROWS * m) {
-            let there = x.of(&context, piece.len())?;
-            stream.upload(there, piece)?;
-            kernels.add_squares(&stream, there, squares)?;
-            let rows = RowsThere {
-                bytes: there.bytes(),
-                dtype: FloatDtype::F32,
-                count: piece.len() / m,
-                in_features: m,
-            };
-            lane.gram_panels(self.packed.whole(), rows, |stream, panel, sums| {
-                kernels.trace_panel(stream, panel, sums, partial)
-            })?;
+        for piece in p.chunks((PIECE_ROWS * m).max(1)) {
+            let narrow = x.of(&context, piece.len())?;
+            let wide = x_wide.of(&context, piece.len())?;
+            stream.upload(narrow, piece)?;
+            kernels.widen(&stream, narrow, wide)?;
+            for first in (0..m).step_by(PANEL) {
+                let panel = self.panel(first, PANEL.min(m - first));
+                let sums = sums.part(0, panel.count * (m - first))?;
+                lane.blas.multiply_f64(&self.outer(&panel, wide, sums)?)?;
+                kernels.trace_panel(&stream, &panel, sums, partial)?;
+            }
         }
-        let rows = y_wide.of(&context, m)?;
-        let parts = TraceParts {
-            packed: self.packed.whole(),
-            partial,
-            squares,
-            rows,
-        };
-        kernels.trace_rows(&stream, &parts)?;
+        kernels.trace_rows(&stream, partial, rows)?;
         stream.download(rows, &mut rows_here)?;
         drop(solving);
         // Rounding may leave -1e-17 where the truth is 0.
         Ok(rows_here.iter().sum::<f64>().max(0.0))
+    }
+
+    /// Rows of P P^T, from the diagonal's block on, for columns of P.
+    fn outer<'a>(
+        &self,
+        panel: &PackedPanel<'_>,
+        p: Span<'a, f64>,
+        sums: Span<'a, f64>,
+    ) -> Result<Product<'a, f64>, DeviceError> {
+        let (m, first) = (self.m, panel.first);
+        let from = p.part(first, p.len - first)?;
+        Ok(Product {
+            m: m - first,
+            n: panel.count,
+            depth: p.len / m,
+            a: from,
+            a_stride: m,
+            b: from,
+            b_stride: m,
+            b_transposed: true,
+            c: sums,
+            add: false,
+        })
     }
 }

@@ -52,8 +52,9 @@ pub(crate) struct Product<'a, T: Plain> {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) depth: usize,
-    /// m x depth.
+    /// m x depth, with this distance between columns.
     pub(crate) a: Span<'a, T>,
+    pub(crate) a_stride: usize,
     /// depth x n with this distance between columns, or n x depth where it is transposed.
     pub(crate) b: Span<'a, T>,
     pub(crate) b_stride: usize,
@@ -69,6 +70,7 @@ struct Sizes {
     m: c_int,
     n: c_int,
     depth: c_int,
+    a_stride: c_int,
     b_stride: c_int,
 }
 
@@ -79,7 +81,13 @@ impl<T: Plain> Product<'_, T> {
         } else {
             (self.depth, self.n)
         };
-        holds("A of a product", self.a.len, self.m, self.m, self.depth)?;
+        holds(
+            "A of a product",
+            self.a.len,
+            self.a_stride,
+            self.m,
+            self.depth,
+        )?;
         holds(
             "B of a product",
             self.b.len,
@@ -92,6 +100,7 @@ impl<T: Plain> Product<'_, T> {
             m: int(self.m)?,
             n: int(self.n)?,
             depth: int(self.depth)?,
+            a_stride: int(self.a_stride)?,
             b_stride: int(self.b_stride)?,
         })
     }
@@ -176,6 +185,7 @@ impl Blas {
             m,
             n,
             depth,
+            a_stride,
             b_stride,
         } = product.sizes()?;
         let (alpha, beta) = (1.0_f32, f32::from(u8::from(product.add)));
@@ -195,7 +205,7 @@ impl Blas {
                     depth,
                     &raw const alpha,
                     a,
-                    m,
+                    a_stride,
                     b,
                     b_stride,
                     &raw const beta,
@@ -213,6 +223,7 @@ impl Blas {
             m,
             n,
             depth,
+            a_stride,
             b_stride,
         } = product.sizes()?;
         let (alpha, beta) = (1.0_f64, f64::from(u8::from(product.add)));
@@ -231,7 +242,7 @@ impl Blas {
                     depth,
                     &raw const alpha,
                     a,
-                    m,
+                    a_stride,
                     b,
                     b_stride,
                     &raw const beta,

@@ -26,7 +26,6 @@ pub(crate) struct Kernels {
     weigh_f16: Kernel,
     weigh_f32: Kernel,
     trace_panel: Kernel,
-    add_squares: Kernel,
     trace_rows: Kernel,
 }
 
@@ -55,17 +54,6 @@ pub(crate) struct FactoredRows<'a> {
     pub(crate) in_features: usize,
 }
 
-/// What a trace is summed from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TraceParts<'a> {
-    pub(crate) packed: Span<'a, f64>,
-    /// [`PARTIAL_SUMS`] of each row.
-    pub(crate) partial: Span<'a, f64>,
-    pub(crate) squares: Span<'a, f64>,
-    /// What each row adds.
-    pub(crate) rows: Span<'a, f64>,
-}
-
 impl Kernels {
     pub(crate) fn load(context: &Arc<Context>) -> Result<Self, DeviceError> {
         let fold = Module::load(context, include_str!("../kernels/fold.ptx"))?;
@@ -81,7 +69,6 @@ impl Kernels {
             weigh_f16: weigh.kernel(c"weigh_f16")?,
             weigh_f32: weigh.kernel(c"weigh_f32")?,
             trace_panel: trace.kernel(c"trace_panel")?,
-            add_squares: trace.kernel(c"add_squares")?,
             trace_rows: trace.kernel(c"trace_rows")?,
         })
     }
@@ -94,7 +81,7 @@ impl Kernels {
         sums: Span<'_, f32>,
         fold: Fold,
     ) -> Result<(), DeviceError> {
-        let beside = panel.check(sums)?;
+        let beside = panel.check(sums.len)?;
         let mut arguments = Arguments::default();
         arguments.address(panel.packed.address());
         arguments.address(sums.address());
@@ -182,15 +169,15 @@ impl Kernels {
         kernel.launch(stream, grid, &arguments)
     }
 
-    /// Adds sum over j > i of `R_ij` `S_ij` to the partial sums of each row i of the panel.
+    /// Adds what each row of the panel has of tr(R S) to its partial sums.
     pub(crate) fn trace_panel(
         &self,
         stream: &Stream,
         panel: &PackedPanel<'_>,
-        sums: Span<'_, f32>,
+        sums: Span<'_, f64>,
         partial: Span<'_, f64>,
     ) -> Result<(), DeviceError> {
-        panel.check(sums)?;
+        panel.check(sums.len)?;
         let expected = panel.in_features.saturating_mul(PARTIAL_SUMS);
         check_length("partial sums of a trace", partial.len, expected)?;
         let mut arguments = Arguments::default();
@@ -207,40 +194,19 @@ impl Kernels {
         self.trace_panel.launch(stream, grid, &arguments)
     }
 
-    /// Adds to `squares` those of the columns of P.
-    pub(crate) fn add_squares(
-        &self,
-        stream: &Stream,
-        p: Span<'_, f32>,
-        squares: Span<'_, f64>,
-    ) -> Result<(), DeviceError> {
-        let m = squares.len;
-        let columns = p.len / m.max(1);
-        check_length("columns to square", p.len, columns * m)?;
-        let mut arguments = Arguments::default();
-        arguments.address(p.address());
-        arguments.address(squares.address());
-        arguments.number(count(m)?);
-        arguments.number(count(columns)?);
-        self.add_squares.launch(stream, Grid::of(m, 1)?, &arguments)
-    }
-
     /// What each row adds to a trace.
     pub(crate) fn trace_rows(
         &self,
         stream: &Stream,
-        parts: &TraceParts<'_>,
+        partial: Span<'_, f64>,
+        rows: Span<'_, f64>,
     ) -> Result<(), DeviceError> {
-        let m = parts.rows.len;
-        check_length("a packed triangle", parts.packed.len, packed_len(m))?;
-        check_length("squares", parts.squares.len, m)?;
+        let m = rows.len;
         let expected = m.saturating_mul(PARTIAL_SUMS);
-        check_length("partial sums of a trace", parts.partial.len, expected)?;
+        check_length("partial sums of a trace", partial.len, expected)?;
         let mut arguments = Arguments::default();
-        arguments.address(parts.packed.address());
-        arguments.address(parts.partial.address());
-        arguments.address(parts.squares.address());
-        arguments.address(parts.rows.address());
+        arguments.address(partial.address());
+        arguments.address(rows.address());
         arguments.number(count(m)?);
         arguments.number(count(PARTIAL_SUMS)?);
         self.trace_rows.launch(stream, Grid::of(m, 1)?, &arguments)
@@ -249,14 +215,10 @@ impl Kernels {
 
 impl PackedPanel<'_> {
     /// Held against its matrix and the sums of its rows; how many numbers its first row has.
-    fn check(&self, sums: Span<'_, f32>) -> Result<usize, DeviceError> {
+    fn check(&self, sums: usize) -> Result<usize, DeviceError> {
         self.check_rows()?;
         let beside = self.in_features - self.first;
-        check_length(
-            "sums of a panel",
-            sums.len,
-            beside.saturating_mul(self.count),
-        )?;
+        check_length("sums of a panel", sums, beside.saturating_mul(self.count))?;
         Ok(beside)
     }
 

@@ -9,7 +9,8 @@ __device__ inline unsigned long long packed_at(unsigned int m, unsigned int i, u
 }
 
 // Element (i, j), whichever is larger.
-__device__ inline double element(const double *packed, unsigned int m, unsigned int i, unsigned int j)
+__device__ inline double element(const double *packed, unsigned int m, unsigned int i,
+                                 unsigned int j)
 {
     return i <= j ? packed[packed_at(m, i, j)] : packed[packed_at(m, j, i)];
 }

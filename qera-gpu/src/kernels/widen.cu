@@ -11,7 +11,8 @@ extern "C" __global__ void widen(const float *from, double *to, unsigned long lo
 }
 
 // Columns first .. first + gridDim.y of a packed matrix, whole, in f64.
-extern "C" __global__ void unpack_columns(const double *packed, double *columns, unsigned int m, unsigned int first)
+extern "C" __global__ void unpack_columns(const double *packed, double *columns, unsigned int m,
+                                          unsigned int first)
 {
     const unsigned int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < m) {
@@ -20,8 +21,8 @@ extern "C" __global__ void unpack_columns(const double *packed, double *columns,
 }
 
 // The same of the matrix divided by `scale`, in f32.
-extern "C" __global__ void unpack_scaled(const double *packed, float *columns, unsigned int m, unsigned int first,
-                                         double scale)
+extern "C" __global__ void unpack_scaled(const double *packed, float *columns, unsigned int m,
+                                         unsigned int first, double scale)
 {
     const unsigned int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < m) {

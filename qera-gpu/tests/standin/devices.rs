@@ -1,0 +1,53 @@
+//! Which device is opened, and how much of it.
+
+use crate::device;
+use qera_gpu::{DeviceError, DeviceOperand, DeviceR, Offload, OffloadOptions, Reason};
+use std::sync::Arc;
+
+#[test]
+fn a_device_says_what_it_is() {
+    let offload = device();
+    assert!(!offload.device().name.is_empty());
+    let libraries = offload.libraries();
+    assert!(libraries[0].starts_with("CUDA driver 1"), "{libraries:?}");
+    assert!(libraries[1].starts_with("cuBLAS 1"), "{libraries:?}");
+    assert!(libraries[2].starts_with("cuSOLVER 1"), "{libraries:?}");
+    assert!(!offload.is_lost());
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let options = OffloadOptions {
+        ordinal: 4096,
+        memory_bytes: None,
+    };
+    let reason = Offload::open(&options).unwrap_err();
+    assert!(
+        matches!(reason, Reason::Ordinal { ordinal: 4096, .. }),
+        "{reason}"
+    );
+}
+
+#[test]
+fn memory_is_bounded_and_given_back() {
+    let options = OffloadOptions {
+        ordinal: 0,
+        memory_bytes: Some(100 << 20),
+    };
+    let offload = Arc::new(Offload::open(&options).unwrap());
+    let left = offload.memory_left();
+    assert!(left < 100 << 20 && left > 10 << 20, "{left}");
+    let r = vec![0.0; 500 * 501 / 2];
+    let one = DeviceR::new(&offload, &r, 500).unwrap();
+    assert_eq!(offload.memory_left(), left - DeviceR::device_bytes(500));
+    drop(one);
+    assert_eq!(offload.memory_left(), left);
+    let large = vec![0.0_f32; 40 << 20];
+    let error = DeviceOperand::new(&offload, &large, 1 << 20).unwrap_err();
+    assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+    assert!(
+        !offload.is_lost(),
+        "want of memory is the caller's, not the device's"
+    );
+    assert_eq!(offload.memory_left(), left);
+}
