@@ -80,7 +80,7 @@ pub(crate) enum Fatal {
     },
     /// A signal came before a layer had rows that the unread shards hold: it would have been zeros.
     #[error(
-        "stopped by a signal before every layer that the shards feed had a row: nothing was published"
+        "stopped by a signal while layers that unread shards have rows for had none: nothing was published"
     )]
     Interrupted,
     /// The last generation of a run did not pass its check. An event has named the problems.

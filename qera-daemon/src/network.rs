@@ -61,7 +61,7 @@ pub(crate) enum NetworkError {
     #[error("did not answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The answer is longer than any that is waited for.
-    #[error("answers more than {} MiB", ANSWER_BYTES_MAX >> 20)]
+    #[error("gave an answer of more than {} MiB", ANSWER_BYTES_MAX >> 20)]
     TooLarge,
     /// What came is no HTTP, or ends too early.
     #[error("its answer is cut off or no HTTP: {0}")]
@@ -136,7 +136,7 @@ impl NetworkError {
             ),
             Error::Timeout(_) => Self::TimedOut(limit),
             Error::BodyExceedsLimit(_) => Self::TooLarge,
-            Error::HostNotFound => Self::Unreachable("its name is not known".into()),
+            Error::HostNotFound => Self::Unreachable("its host name is not known".into()),
             Error::ConnectionFailed => Self::Unreachable("no connection".into()),
             Error::Io(error) if is_of_connecting(error.kind()) || is_of_the_name(&error) => {
                 Self::Unreachable(error.to_string())

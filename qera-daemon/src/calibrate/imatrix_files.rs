@@ -107,7 +107,7 @@ impl ImatrixFiles {
         let mut before = self.files.iter();
         if let Some(same) = before.find(|of| of.record.digest == file.record.digest) {
             let same = same.path.display();
-            let reason = format!("is the same as {same}: what it counts would count twice");
+            let reason = format!("is the same file as {same}: its rows would count twice");
             return Err(refuse(&file.path, reason));
         }
         let added = self.sum.add(imatrix);

@@ -74,7 +74,10 @@ pub(crate) fn export_imatrix(
     if !inputs.unnamed.is_empty() {
         reporter.say(&Event::Warning {
             subject: "imatrix",
-            message: format!("no name in GGUF is known of {}", inputs.unnamed.join(", ")),
+            message: format!(
+                "it is not known what a GGUF calls {}",
+                inputs.unnamed.join(", ")
+            ),
         });
     }
     let (entries, shards, rows) = (sums.entries.len(), sums.gathered.shards, sums.rows);

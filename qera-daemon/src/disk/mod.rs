@@ -81,7 +81,7 @@ pub(crate) fn read_small(path: &Path) -> IoResult<Vec<u8>> {
     file.reader().take(SMALL + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > SMALL {
         let said = format!(
-            "is larger than {} MiB: it cannot be what it is taken for",
+            "is larger than {} MiB, which no file of this kind is",
             SMALL >> 20
         );
         return Err(IoError::new(ErrorKind::InvalidData, said));

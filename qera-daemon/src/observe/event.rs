@@ -267,12 +267,12 @@ mod tests {
         let all = |starved| Event::AllConverged(AllLayersConverged { layers: 4, starved });
         check(
             &all(0),
-            "all 4 layers that are fed have converged",
+            "all 4 layers that have rows have converged",
             r#"{"event":"all-converged","layers":4,"starved":0}"#,
         );
         check(
             &all(1),
-            "all 4 layers that are fed have converged; 1 are starved and stay without correction",
+            "all 4 layers that have rows have converged; 1 are starved and stay without correction",
             r#"{"event":"all-converged","layers":4,"starved":1}"#,
         );
         let warning = Event::Warning {

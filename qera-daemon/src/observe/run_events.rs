@@ -109,7 +109,7 @@ pub(crate) struct AllLayersConverged {
 impl fmt::Display for AllLayersConverged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { layers, starved } = self;
-        write!(f, "all {layers} layers that are fed have converged")?;
+        write!(f, "all {layers} layers that have rows have converged")?;
         if *starved > 0 {
             write!(f, "; {starved} are starved and stay without correction")?;
         }

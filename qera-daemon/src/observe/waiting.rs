@@ -76,7 +76,10 @@ impl fmt::Display for WaitingForConvergence {
             self.short_of_blocks,
             format!("scored on {blocks} of {blocks_needed} blocks"),
         );
-        reason(self.below_once, "below it once, which takes two".into());
+        reason(
+            self.below_once,
+            "below the tolerance at one solve point, of two that it takes".into(),
+        );
         f.write_str(&reasons.join(", "))?;
         match self.next {
             None => Ok(()),
@@ -125,7 +128,7 @@ mod tests {
         };
         assert_eq!(
             waiting.to_string(),
-            "waiting for 9 layers to converge (tolerance 1 %): 1 starved, 3 not scored on newer rows yet, 2 with a gain of at most 1.8 %, 1 scored on 4 of 8 blocks, 2 below it once, which takes two; next solve point at 1024 rows, 700 came"
+            "waiting for 9 layers to converge (tolerance 1 %): 1 starved, 3 not scored on newer rows yet, 2 with a gain of at most 1.8 %, 1 scored on 4 of 8 blocks, 2 below the tolerance at one solve point, of two that it takes; next solve point at 1024 rows, 700 came"
         );
         let event = Event::Waiting(waiting.clone());
         assert_eq!(event.to_string(), waiting.to_string());

@@ -175,7 +175,7 @@ they were made from. Serve them with the adapter in `current`.
 has a perplexity of 39 in full precision, 437 rounded to nearest and 577 rounded by `projected`, both without adapter (50.7 with it).";
         }
         match self.errors {
-            Some(_) => "What it is worth without its adapter is for these errors to say.",
+            Some(_) => "These errors say what it is worth without its adapter.",
             None => "Nothing is known of what it is worth without its adapter.",
         }
     }
@@ -333,7 +333,7 @@ mod tests {
         for bits in [4, 8] {
             let text = usable(bits);
             assert!(!text.contains("3 bits"), "{text}");
-            assert!(text.contains("is for these errors to say"), "{text}");
+            assert!(text.contains("These errors say what it is worth"), "{text}");
         }
         let grid = |name: &str| {
             let settings = format!("quantizer = \"{name}\"\nblock-size = 32");

@@ -241,8 +241,8 @@ fn tell(
     }
     if *verdict == Agreement::RowsOfWindow {
         findings.not_checked(format!(
-            "replay: {layer}: its figures nearer than a factor of {OF_WINDOW}: the manifest's are \
-             of some of these rows ({form})"
+            "replay: {layer}: its figures nearer than a factor of {OF_WINDOW}, because the \
+             manifest's are of only some of these rows ({form})"
         ));
     }
     if let Agreement::Differs(figures) = verdict {

@@ -76,7 +76,7 @@ impl Recorded {
         }
         if recorded.with_sums > 0 {
             findings.note(format!(
-                "replay: {} of {} shards have sums over rows: the rows summed are not there, and only the others are replayed",
+                "replay: {} of {} shards have sums in the place of rows: sums cannot be replayed, and only the other rows are",
                 recorded.with_sums,
                 recorded.shards.len()
             ));

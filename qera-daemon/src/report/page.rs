@@ -155,7 +155,7 @@ fn made(of: &ReportedGeneration) -> String {
         None => "",
     };
     let last = match of.inputs.drained {
-        true => "It is the last word on these shards.",
+        true => "Every layer was solved from all of these shards.",
         false => "More shards may come.",
     };
     printable(&format!(

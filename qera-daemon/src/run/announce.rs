@@ -46,7 +46,7 @@ pub(crate) fn tell_started(prepared: &Prepared<'_>, shards: usize, reporter: &Re
         reporter.say(&Event::Warning {
             subject: "state",
             message: format!(
-                "{} of its inputs are of no weight of the checkpoint ('{first}' first): their rows \
+                "{} of its inputs belong to no weight of the checkpoint ('{first}' first): their rows \
                  are not used",
                 unused.len()
             ),
@@ -149,8 +149,8 @@ pub(crate) fn tell_far(weights: &Weights, reporter: &Reporter) {
         reporter.say(&Event::Warning {
             subject: "--quantized",
             message: format!(
-                "{} tensors are farther from the checkpoint's weights than their types leave \
-                 ({first}): is the file made from this very checkpoint?",
+                "{} tensors differ more from the checkpoint's weights than rounding to their types \
+                 explains ({first}): was the file made from this very checkpoint?",
                 far.len()
             ),
         });

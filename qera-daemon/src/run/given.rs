@@ -69,7 +69,7 @@ pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: 
     }
     for file in given.files.iter().filter(|file| file.is_estimated()) {
         warn(format!(
-            "{} counts chunks, each taken for as many tokens as another file's have: what the files weigh against each other is an estimate",
+            "{} counts chunks, each taken for as many tokens as another file's have: the weights of the files against each other are estimates",
             file.file
         ));
     }
@@ -91,7 +91,7 @@ pub(crate) fn tell_given(given: &GivenStatistics, told: &GivenTo<'_>, reporter: 
         ""
     };
     warn(format!(
-        "no entry, or one of zeros, of {} layers, which are starved{until}: {named}{more}",
+        "it has no entry, or only zeros, for {} layers, which are starved{until}: {named}{more}",
         missing.len()
     ));
 }
@@ -115,13 +115,13 @@ pub(crate) fn prepare_alone<'a>(
     if weights.layers().is_empty() {
         return unknown(
             weights.path(),
-            "nothing says which of its tensors are linear layers, an imatrix does not: a listed model_type in config.json or --include in full does",
+            "nothing says which of its tensors are linear layers, and an imatrix cannot: a listed model_type in config.json says it, or --include with full names",
         );
     }
     if !model.is_some_and(|model| model.serving_is_known(&prepared.recording)) {
         return unknown(
             weights.path(),
-            "nothing says which class serves it, and what that calls its layers: a listed model_type in config.json does, or qera.class in shards (--watch)",
+            "nothing says which class serves it, and what that calls its layers: a listed model_type in config.json says it, or qera.class in shards (--watch)",
         );
     }
     Ok(prepared)

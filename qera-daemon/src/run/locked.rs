@@ -225,8 +225,8 @@ fn nothing_to_begin_with(prepared: &Prepared<'_>, inbox: &Inbox) -> Fatal {
                 refuse(
                     weights.path(),
                     "no shard names a linear layer of it that is selected: a shard's key, \
-                     qera.linears, a listed model_type or --include in full does; nothing was \
-                     published"
+                     qera.linears, a listed model_type or --include with a full name does; \
+                     nothing was published"
                         .into(),
                 )
             })

@@ -101,7 +101,7 @@ fn until(options: &Options) -> Result<Until, Fatal> {
     let asked = |option: Option<bool>| option.unwrap_or_default();
     match (asked(options.once), asked(options.until_converged)) {
         (true, true) => Err(Fatal::Usage(
-            "--once and --until-converged: one of them".into(),
+            "--once and --until-converged: give one of them only".into(),
         )),
         (_, true) if options.checkpoint.is_none() => Err(Fatal::Usage(
             "--until-converged: needs --checkpoint, without one nothing is solved".into(),

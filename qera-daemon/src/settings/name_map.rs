@@ -45,7 +45,7 @@ impl MapRule {
             ));
         }
         if stars(pattern) != stars(replacement) {
-            return Err(wrong("has not as many '*' on both sides"));
+            return Err(wrong("has more '*' on one side than on the other"));
         }
         Ok(Self {
             pattern: pattern.to_owned(),

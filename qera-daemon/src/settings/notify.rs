@@ -116,13 +116,14 @@ impl NotifySettings {
             for other in servers.iter().filter(same_url) {
                 if other.name == server.name {
                     return Err(refuse(
-                        "that server has this name already: another name=, or once only",
+                        "that server is given twice with this name: give one another name=, or leave it out",
                     ));
                 }
                 if other.uses(&server.name) || server.uses(&other.name) {
                     return Err(refuse(&format!(
-                        "'{}' and '{}' come into each other's way on that server: a canary is \
-                         NAME-canary, with names=generation an adapter NAME-000001: another name=",
+                        "'{}' and '{}' would use the same names on that server: a canary is called \
+                         NAME-canary, and with names=generation an adapter NAME-000001; give \
+                         one another name=",
                         other.name, server.name
                     )));
                 }

@@ -34,7 +34,7 @@ impl ReplaySettings {
         if options.checkpoint.is_none() {
             return Err(Fatal::Usage(
                 "--replay: --checkpoint PATH is needed beside it: the weights in full precision, \
-                 whose outputs the base with the adapter shall have"
+                 with whose outputs those of base and adapter are compared"
                     .into(),
             ));
         }

@@ -99,7 +99,7 @@ impl RoundingSettings {
         };
         if rounding.uses_rows() && !solve.method.needs_r() {
             return Err(Fatal::Usage(format!(
-                "--rounding {} --method {}: it rounds under R, which --method exact gathers",
+                "--rounding {} --method {}: this rounding needs R, which only --method exact gathers",
                 rounding.name(),
                 solve.method
             )));

@@ -8,7 +8,7 @@ use crate::source::sum_names::{XTX, XTX_ROWS, XTX_WEIGHT};
 pub(crate) enum BadSum {
     /// A part of a sum is there without the sum.
     #[error(
-        "tensor '{key}' belongs to no sum of the shard: KEY{XTX} and KEY{XTX_ROWS} are what a sum is"
+        "tensor '{key}' belongs to no sum of the shard: a sum is made of KEY{XTX} and KEY{XTX_ROWS}"
     )]
     Alone {
         /// The tensor.
@@ -90,7 +90,7 @@ pub(crate) enum BadSum {
     },
     /// No rows with these sums of squares have such an entry.
     #[error(
-        "sum '{key}{XTX}': entry ({row}, {column}) is {value:?}, and by the sums of squares of both channels at most {most:?}"
+        "sum '{key}{XTX}': entry ({row}, {column}) is {value:?}, and the sums of squares of both channels allow {most:?} at most"
     )]
     Product {
         /// Module.

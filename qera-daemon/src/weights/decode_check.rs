@@ -135,8 +135,8 @@ impl DecodeCheck {
     pub(crate) fn likely(&self) -> String {
         if let Some(row) = self.first_lost.filter(|_| self.lost < 1.0 - MOST_LOST) {
             return format!(
-                "row {row} is the first of rows that resemble nothing of theirs, which have {:.0} % \
-                 of the weight's square sum: they are in another order, or of another model",
+                "rows with {:.0} % of the weight's square sum, row {row} first, do not resemble the \
+                 checkpoint's rows: they are in another order, or of another model",
                 100.0 * self.lost
             );
         }

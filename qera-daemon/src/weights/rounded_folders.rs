@@ -148,7 +148,7 @@ fn refuse_rounded(state: &Path, rounding: Rounding) -> Result<(), Fatal> {
     Err(Fatal::StateRefused {
         path: folder,
         reason: format!(
-            "holds W~ that were rounded under what was seen, this run uses --rounding {}: choose another --state, or make that adapter by `solve`",
+            "holds quantized weights that were rounded by what the rows showed (--rounding feedback or projected), and this run uses --rounding {}: choose another --state, or make that adapter with `solve`",
             rounding.name()
         ),
     })

@@ -100,7 +100,8 @@ fn what_is_not_read_is_said_and_not_taken_for_wrong() {
     };
     let both = adapter("llama", b(&[2, 16])).tensor(embedding("a", &[4, 10]));
     both.clone().tensor(embedding("b", &[4, 32])).write(&file);
-    let said = "not checked: x.gguf: 'token_embd.weight' is an embedding, whose A and B are turned";
+    let said =
+        "not checked: x.gguf: 'token_embd.weight' is an embedding, whose A and B are transposed";
     expect_verdict(&daemon.run(&VERIFY), 0, &[said, "1 layers of rank 2"]);
     both.write(&file);
     let said = "tensor 'token_embd.weight.lora_b' is missing, its other half is there";

@@ -58,7 +58,7 @@ fn heads_that_were_corrected_are_published_anew() {
         let mut q = layers.filter(|of| of["gguf"]["tensor"] == "blk.0.attn_q.weight");
         q.next().unwrap()["gguf"]["rows"]["rope-pairs"]["head"].clone()
     };
-    let said = "self_attn.q_proj: it is blk.0.attn_q.weight with rows as RopePairs { head: 4 }, by";
+    let said = "self_attn.q_proj: is written as blk.0.attn_q.weight with rows in the order RopePairs { head: 4 }; by";
     assert!(!verify().output.contains(said), "{}", verify().output);
     assert_eq!(head(), 4);
     write_config(&daemon);

@@ -195,7 +195,7 @@ fn a_gguf_that_was_made_of_the_base_is_held_against_the_grid() {
     expect_verdict(
         &run,
         1,
-        &["adapter.gguf: blk.0.attn_q.weight: its rows lie as RopePairs"],
+        &["adapter.gguf: blk.0.attn_q.weight: its rows lie in the order RopePairs"],
     );
 }
 
@@ -216,12 +216,12 @@ fn forms_that_differ_are_told() {
     let mut bytes = fs::read(&path).unwrap();
     // The first two rows of B in each other's place.
     bytes[b..b + 16].rotate_left(8);
-    let q = "model.layers.0.self_attn.q_proj: its numbers as gguf are others than those as peft";
+    let q = "model.layers.0.self_attn.q_proj: its numbers in the form gguf differ from those in the form peft";
     expect_changed("adapter.gguf", &bytes, q);
     let mlx = "mlx/adapters.safetensors";
     let mut bytes = fs::read(current(&daemon, mlx)).unwrap();
     *bytes.last_mut().unwrap() ^= 0x80;
-    let said = "its numbers as mlx are others than those as peft";
+    let said = "its numbers in the form mlx differ from those in the form peft";
     expect_changed(mlx, &bytes, said);
     fs::remove_file(&path).unwrap();
     let said = "qera_manifest.json: says that the adapter is written as gguf, which is not there";
@@ -244,7 +244,7 @@ fn a_manifest_that_places_rows_elsewhere_is_told() {
     let own = order(json!({"rope-pairs": {"head": 8}}));
     expect_verdict(&own, 0, &[]);
     let other = order(json!({"rope-pairs": {"head": 4}}));
-    let said = "adapter.gguf: blk.0.attn_q.weight: its rows lie as RopePairs { head: 4 }";
+    let said = "adapter.gguf: blk.0.attn_q.weight: its rows lie in the order RopePairs { head: 4 }";
     expect_verdict(&other, 1, &[said, "RopePairs { head: 8 }"]);
     for head in [0, 3, 5, u64::MAX] {
         let run = order(json!({"rope-pairs": {"head": head}}));
@@ -263,7 +263,7 @@ fn what_mlx_lm_would_refuse_or_scale_is_told() {
         ),
         (
             |c| c["lora_parameters"]["keys"] = json!(["self_attn.q_proj", "mlp.down_proj"]),
-            "neither keys nor num_layers mean model.layers.0.self_attn.k_proj",
+            "neither keys nor num_layers reach model.layers.0.self_attn.k_proj",
         ),
         (
             |c| c["lora_parameters"]["rank"] = 8.into(),

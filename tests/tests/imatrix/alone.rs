@@ -259,7 +259,8 @@ fn layers_without_an_entry_are_starved_by_name() {
     few[1].sums.fill(0.0);
     write_imatrix(&daemon, "imatrix.gguf", &few);
     let run = daemon.run(&alone_with("imatrix.gguf", &[]));
-    let missing = format!("no entry, or one of zeros, of 2 layers, which are starved: {DOWN}, {K}");
+    let missing =
+        format!("it has no entry, or only zeros, for 2 layers, which are starved: {DOWN}, {K}");
     expect(&run, 0, &[missing.as_str(), "1 by an imatrix, 2 starved"]);
     assert_eq!(run.log.matches("which are starved").count(), 1);
     assert!(!run.log.contains("no row seen"), "{}", run.log);
@@ -277,7 +278,8 @@ fn sums_of_zero_say_nothing_whatever_was_counted() {
     zeros[2].sums.fill(0.0);
     write_imatrix(&daemon, "imatrix.gguf", &zeros);
     let run = daemon.run(&alone_with("imatrix.gguf", &[]));
-    let missing = format!("no entry, or one of zeros, of 1 layers, which are starved: {DOWN}");
+    let missing =
+        format!("it has no entry, or only zeros, for 1 layers, which are starved: {DOWN}");
     expect(&run, 0, &[missing.as_str(), "2 by an imatrix, 1 starved"]);
     assert_eq!(daemon.adapter("qera-out").layer(DOWN)["status"], "starved");
 

@@ -152,7 +152,7 @@ fn a_file_that_is_named_twice_is_refused() {
     let daemon = daemon_with(&entries());
     let name = "./imatrix.gguf";
     let twice = alone_with("imatrix.gguf", &["--imatrix", name]);
-    let said = "imatrix ./imatrix.gguf: is the same as imatrix.gguf: what it counts would";
+    let said = "imatrix ./imatrix.gguf: is the same file as imatrix.gguf: its rows would";
     expect_refused(&daemon, &twice, 1, &[said]);
 }
 

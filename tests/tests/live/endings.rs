@@ -99,7 +99,7 @@ fn a_live_run_is_told_in_text() {
         "folded q.safetensors: 300 rows",
         "published generation 1: ",
         "(2 layers corrected, 1 starved, adapter rank 2; 1 shards folded, 0 quarantined)",
-        "all 2 layers that are fed have converged; 1 are starved and stay without correction",
+        "all 2 layers that have rows have converged; 1 are starved and stay without correction",
     ] {
         let is_there = live.log.lines().any(|line| line.contains(said));
         assert!(is_there, "'{said}' is not in:\n{}", live.log);

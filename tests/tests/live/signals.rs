@@ -115,7 +115,10 @@ fn an_interrupted_run_does_not_publish_starved_layers() {
     );
     let InterruptedRun { code, log } = interrupt(&daemon);
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("had a row: nothing was published"), "{log}");
+    assert!(
+        log.contains("have rows for had none: nothing was published"),
+        "{log}"
+    );
     assert!(!daemon.path().join("qera-out/current").exists());
 }
 

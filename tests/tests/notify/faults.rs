@@ -35,7 +35,7 @@ fn each_is_said_and_then_all_is_well_again() {
         ),
         (Fault::Status(503, "starting".into()), "starting"),
         (Fault::Status(401, "{}".into()), "refuses the token (401)"),
-        (Fault::Huge, "answers more than 16 MiB"),
+        (Fault::Huge, "gave an answer of more than 16 MiB"),
     ] {
         server.fail(MODELS, 1, fault.clone());
         let said = live.wait_for(&event("notify-failed").containing("message", words));

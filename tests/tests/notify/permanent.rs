@@ -59,7 +59,7 @@ fn a_rank_above_the_servers_is_said_once_and_tried_when_it_begins_anew() {
 #[test]
 fn a_folder_that_the_server_does_not_see() {
     let server = Server::start();
-    let words = "does not see /nowhere/generations/000001: path=PREFIX";
+    let words = "does not see /nowhere/generations/000001: it must be able";
     end(refused(&server, ",path=/nowhere", words));
 }
 

@@ -65,7 +65,7 @@ fn experts_are_packed_together_or_not_at_all() {
         let router = whole
             .iter()
             .find(|of| of["layer"] == format!("{BLOCK}.{ROUTER}"));
-        let said = "engines do not quantize what chooses experts";
+        let said = "engines do not quantize routers of experts";
         assert_eq!(router.unwrap()["reason"], said);
         let others = LAYERS.len() - 3;
         assert_eq!(whole.len(), 1 + if are_packed { 0 } else { others });

@@ -155,7 +155,7 @@ fn parts_of_a_fused_module_stay_whole_together() {
                     continue;
                 }
                 let said = reason(&packed, &layer);
-                assert!(said.contains("make one module"), "{said}");
+                assert!(said.contains("fuse it with modules"), "{said}");
             }
         }
     }

@@ -129,7 +129,7 @@ fn a_file_of_another_version_of_the_model_is_told_by_its_types() {
     expect(
         &run_with(&daemon, &one),
         0,
-        &["1 tensors are farther", "blk.0.attn_q.weight"],
+        &["1 tensors differ more", "blk.0.attn_q.weight"],
     );
 }
 

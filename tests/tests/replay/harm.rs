@@ -116,7 +116,7 @@ fn a_figure_that_is_held_within_a_factor_is_not_called_checked() {
     let replayed = replay(&daemon, "adapter", &["--base", "qera-out/base"]);
     replayed.assert_holds();
     assert_eq!(replayed.layer(DOWN)["verdict"], "rows-of-window");
-    let said = format!("replay: {DOWN}: its figures nearer than a factor of 2: ");
+    let said = format!("replay: {DOWN}: its figures nearer than a factor of 2, ");
     let lines = replayed.lines("not_checked");
     let of_down = lines.iter().filter(|line| line.starts_with(&said));
     assert_eq!(of_down.count(), 1, "{lines:#?}");

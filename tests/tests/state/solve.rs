@@ -197,7 +197,7 @@ fn statistics_first_weights_later() {
         "--block-size",
         "4",
     ];
-    let unused = "1 of its inputs are of no weight of the checkpoint ('model.late' first)";
+    let unused = "1 of its inputs belong to no weight of the checkpoint ('model.late' first)";
     expect(&daemon.run(&solve), 0, &["3 layers corrected", unused]);
     // A run on the checkpoint would not go on with what it does not have.
     let other = daemon.run(&once_with(&["--state", "gathered", "--out", "other"]));

@@ -99,7 +99,7 @@ fn another_base_is_named_by_what_differs() {
         &verify(&daemon, &ON_OTHER),
         &[
             "is quantized by mxint3/4, the adapter corrects mxint4/4",
-            "was made of the weights blake3:1, the adapter of blake3:",
+            "was quantized from the weights blake3:1, and the adapter corrects blake3:",
             "q_proj is not among its quantized layers",
         ],
     );
@@ -225,6 +225,6 @@ fn a_base_that_came_later_has_to_be_of_the_same_checkpoint() {
     run(&["--emit-base", "--out", "others"]);
     expect_problems(
         &verify(&daemon, &["--base", "others/base"]),
-        &["was made of the weights"],
+        &["was quantized from the weights"],
     );
 }

@@ -143,7 +143,8 @@ impl LoraGguf {
             }
         }
         if self.architecture.is_empty() {
-            let message = format!("has no {ARCHITECTURE}: llama.cpp holds it against the model's");
+            let message =
+                format!("has no {ARCHITECTURE}, which llama.cpp compares with the model's");
             self.problems.push(message);
         }
         match metadata.float(ALPHA) {

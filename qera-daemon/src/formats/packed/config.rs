@@ -72,10 +72,10 @@ pub(crate) enum ConfigError {
         /// What could.
         expected: &'static str,
     },
-    /// Weights are turned before they are quantized.
+    /// Weights are rotated before they are quantized.
     #[error(
-        "its transform_config is not empty: such weights are turned, and their inputs with them, \
-         which is not read"
+        "its transform_config is not empty: such weights are rotated together with their inputs, \
+         which is not supported"
     )]
     Transform,
     /// Activations are quantized, too.

@@ -175,7 +175,7 @@ fn check_record(
     check_rounding(model, record, manifest, findings);
     if record.checkpoint != manifest.fingerprints.checkpoint {
         findings.problem(format!(
-            "{path}: was made of the weights {}, the adapter of {}",
+            "{path}: was quantized from the weights {}, and the adapter corrects {}",
             record.checkpoint, manifest.fingerprints.checkpoint
         ));
     }

@@ -59,7 +59,7 @@ pub(crate) fn check_equal<'f>(
             };
             if !is_same(&one, &two) {
                 findings.problem(format!(
-                    "{}: its numbers as {} are others than those as {}",
+                    "{}: its numbers in the form {} differ from those in the form {}",
                     layer.served_as(),
                     other.form.name(),
                     first.form.name()

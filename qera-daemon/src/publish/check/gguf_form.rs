@@ -97,7 +97,7 @@ pub(crate) fn check_on_gguf(
         let lie = model.row_order(&place.tensor);
         if let Some(lie) = lie.filter(|lie| *lie != place.rows) {
             findings.problem(format!(
-                "{name}: {}: its rows lie as {:?}, those of {path} as {lie:?}",
+                "{name}: {}: its rows lie in the order {:?}, those of {path} in the order {lie:?}",
                 place.tensor, place.rows
             ));
         }
@@ -124,12 +124,13 @@ pub(crate) fn check_on_config(
     for (layer, said) in layers.filter_map(|layer| Some((layer, layer.gguf.as_ref()?))) {
         match place_by_config(&config, &layer.name, layer.out_features) {
             Ok(Some(place)) if place != *said => findings.problem(format!(
-                "{name}: {}: it is {} with rows as {:?}, by {path} it is {} with rows as {:?}",
+                "{name}: {}: is written as {} with rows in the order {:?}; by {path} it should be {} \
+                 with rows in the order {:?}",
                 layer.name, said.tensor, said.rows, place.tensor, place.rows
             )),
             Ok(_) => {}
             Err(error) => findings.not_checked(format!(
-                "{name}: {}: whether its rows lie as {path} has it: {error}",
+                "{name}: {}: whether its rows lie in the order of {path}: {error}",
                 layer.name
             )),
         }

@@ -82,7 +82,7 @@ fn check_config(file: &str, config: &MlxConfig, found: &FormPairs, findings: &mu
         }
         if !config.reaches(module, blocks) {
             findings.problem(format!(
-                "{file}: neither keys nor num_layers mean {module}, whose tensors mlx-lm refuses"
+                "{file}: neither keys nor num_layers reach {module}, so that mlx-lm refuses its tensors"
             ));
         }
     }

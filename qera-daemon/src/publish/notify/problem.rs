@@ -56,7 +56,7 @@ pub(crate) enum Problem {
     },
     /// The server does not see the folder at this path.
     #[error(
-        "does not see {0}: path=PREFIX says where it sees --out, which it must be able to read"
+        "does not see {0}: it must be able to read --out, and path=PREFIX names the path that --out has there"
     )]
     Unseen(String),
     /// The server refuses, and will do so again.
@@ -88,7 +88,7 @@ pub(crate) enum Problem {
     #[error("{0}")]
     File(#[from] NotifyFileError),
     /// The memory could not be written, so that the server is not told.
-    #[error("cannot be told before it is written down: {0}")]
+    #[error("is not told, because what it is told must be on disk before: {0}")]
     Memory(String),
 }
 

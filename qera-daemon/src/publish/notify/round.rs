@@ -218,7 +218,7 @@ impl<A: Audience> ServerRounds<A> {
             }
             before = step;
         }
-        Err(Problem::NotShown("it goes round in circles".into()))
+        Err(Problem::NotShown("the same steps again and again".into()))
     }
 
     /// Notes what the server serves.
@@ -357,7 +357,7 @@ impl<A: Audience> ServerRounds<A> {
     ) -> Result<StepDone, Problem> {
         let base = served.base().ok_or_else(|| Problem::Answer {
             asked: MODELS,
-            what: "no model that adapters are for".into(),
+            what: "no model that adapters belong to".into(),
         })?;
         let text = self.server.canary_text()?;
         let asked = text.as_deref().unwrap_or(SENTENCE);

@@ -67,8 +67,8 @@ impl PackedLayout {
         let layers = weights.layers();
         if let Some(layer) = layers.iter().find(|layer| layer.transposed) {
             return Err(refuse(&format!(
-                "'{}' is stored [in_features, out_features] (Conv1D), and engines turn such a \
-                 weight round when they load it, which a packed one does not survive",
+                "'{}' is stored [in_features, out_features] (Conv1D), and engines \
+                 transpose such a weight when they load it, which they cannot do with a packed one",
                 layer.name
             )));
         }
@@ -93,9 +93,8 @@ impl PackedLayout {
             .filter(|layer| all_whole.contains(&layer.name));
         let whole = whole.map(|layer| WholeLayer {
             layer: layer.name.clone(),
-            reason: own_reason(layer).unwrap_or_else(|| {
-                "engines make one module of it and of others that are not packed".into()
-            }),
+            reason: own_reason(layer)
+                .unwrap_or_else(|| "engines fuse it with modules that are not packed".into()),
         });
         let whole: Vec<WholeLayer> = whole.collect();
         let packed = layers.iter().map(|layer| !all_whole.contains(&layer.name));
@@ -185,7 +184,7 @@ fn reason_of(scheme: &PackScheme, layer: &Layer) -> Option<String> {
         return Some("output layers and embeddings stay whole".into());
     }
     if ROUTERS.contains(&last_part(name)) {
-        return Some("engines do not quantize what chooses experts".into());
+        return Some("engines do not quantize routers of experts".into());
     }
     (!scheme.holds(shape_of(layer))).then(|| {
         format!(

@@ -123,7 +123,7 @@ vllm serve {base_model} --enable-lora --max-lora-rank {max_lora_rank} --lora-mod
         );
         let sglang = match self.layers.settings.publish.ragged {
             true => "
-SGLang asks for one rank of all layers, which this adapter has not (`--ragged`).
+SGLang needs one rank for all layers, and this adapter has several (`--ragged`).
 "
             .into(),
             false => format!(
@@ -149,7 +149,7 @@ python -m sglang.launch_server --model-path {base_model} --enable-lora --max-lor
         }
         if ragged || layers.any(|layer| layer.transposed) {
             return "
-llama.cpp takes the GGUF that `--format gguf` writes; its converter makes none that is right of these files.
+llama.cpp takes the GGUF that `--format gguf` writes; its converter makes a wrong one of these files.
 "
             .into();
         }
@@ -194,7 +194,7 @@ llama-server --model {} --lora qera.gguf
         let (model, adapter) = (model.display(), adapter.display());
         format!(
             "
-llama.cpp{note}; a later generation takes a new start, `/lora-adapters` sets scales alone:
+llama.cpp{note}; start it anew for a later generation, since `/lora-adapters` sets scales only:
 
 ```sh
 llama-server --model {shell_model} --lora {shell_adapter}

@@ -85,7 +85,7 @@ pub(crate) enum UnreadPair {
         problem: MatrixProblem,
     },
     /// The pair belongs to an embedding, whose rows are looked up by A.
-    #[error("'{0}' is an embedding, whose A and B are turned round, which is not read")]
+    #[error("'{0}' is an embedding, whose A and B are transposed, which is not read")]
     Embedding(String),
     /// The numbers have a type that is not read.
     #[error("tensor '{tensor}' is of type {stored}, which is not read")]

@@ -97,9 +97,9 @@ impl GivenLayers {
             return Ok(());
         };
         let reason = format!(
-            "{count} of its {} layers are farther from the checkpoint's weights than their types \
-             leave ({}): it is of another version of the model, fine-tuned perhaps, and an adapter \
-             would take off what the two differ by; give the checkpoint that it was made from",
+            "{count} of its {} layers differ more from the checkpoint's weights than rounding to \
+             their types explains ({}): it is of another version of the model, fine-tuned perhaps, \
+             and an adapter would remove that difference; give the checkpoint that it was made from",
             self.layers.len(),
             first.far()
         );
