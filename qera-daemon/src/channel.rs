@@ -1,5 +1,6 @@
-//! Channels between the threads of a run: crossbeam's. In tests the threads of a simulated run go
-//! one at a time, and whoever waits says so (`trials/turns/`): then they are channels of those.
+//! Channels between the threads of a run: those of crossbeam. In tests the threads of a simulated
+//! run go one at a time, and a thread that waits says so (`trials/turns/`); the channels are then
+//! simulated, too.
 
 #[cfg(not(test))]
 pub(crate) use crossbeam_channel::{Receiver, Sender, bounded, unbounded};

@@ -32,12 +32,12 @@ pub(crate) enum Fatal {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Bytes of its plan.
+        /// The planned number of bytes.
         planned: usize,
-        /// Bytes that came.
+        /// The number of bytes that came.
         written: usize,
     },
-    /// The checkpoint cannot serve; the text names file, tensor and numbers.
+    /// The checkpoint cannot be used; the text names file, tensor and numbers.
     #[error("checkpoint {}: {reason}", path.display())]
     Checkpoint {
         /// The file or folder at fault.
@@ -45,7 +45,7 @@ pub(crate) enum Fatal {
         /// What is wrong with it.
         reason: String,
     },
-    /// An imatrix cannot serve; the text names the tensor and the numbers.
+    /// An imatrix cannot be used; the text names the tensor and the numbers.
     #[error("imatrix {}: {reason}", path.display())]
     Imatrix {
         /// The file at fault.
@@ -61,7 +61,7 @@ pub(crate) enum Fatal {
         /// What went wrong.
         reason: Box<dyn core::error::Error + Send + Sync>,
     },
-    /// A site's rows could not be folded: a defect if it is ever seen.
+    /// A site's rows could not be folded. This would be a defect.
     #[error("input {site}: {reason}")]
     Fold {
         /// First member of the site.
@@ -69,16 +69,17 @@ pub(crate) enum Fatal {
         /// What went wrong.
         reason: Box<dyn core::error::Error + Send + Sync>,
     },
-    /// The folder has no shard, or all were refused: a generation of zeros would take the place of
-    /// a good one.
+    /// The folder has no shard, or all were refused. A generation of zeros would replace a good
+    /// one.
     #[error("{}: {}; nothing was published", folder.display(), nothing(*refused))]
     NothingUsable {
         /// The watched folder.
         folder: PathBuf,
-        /// Shards refused.
+        /// The number of refused shards.
         refused: usize,
     },
-    /// A signal came before a layer had rows that the unread shards hold: it would have been zeros.
+    /// A signal came before a layer had rows, and unread shards have some. Its correction would be
+    /// zeros.
     #[error(
         "stopped by a signal while layers that unread shards have rows for had none: nothing was published"
     )]
@@ -101,7 +102,7 @@ pub(crate) enum Fatal {
         "the plan needs {needed} but the memory budget is {budget} ({origin}); `plan` shows where it goes"
     )]
     OverBudget {
-        /// Planned peak, formatted.
+        /// The planned peak, formatted.
         needed: String,
         /// The budget, formatted.
         budget: String,
@@ -119,7 +120,7 @@ pub(crate) enum Fatal {
     /// A thread panicked: a defect of qera, never of the input.
     #[error("the {thread} thread panicked: {message} (this is a defect, please report it)")]
     Panicked {
-        /// Which thread.
+        /// The thread's name.
         thread: &'static str,
         /// The panic's message.
         message: String,
@@ -155,10 +156,10 @@ impl Fatal {
         }
     }
 
-    /// Why a layer cannot be solved, where that is it: other layers may be.
+    /// Why a layer cannot be solved, if that is the failure; other layers may still be solved.
     ///
     /// # Errors
-    /// What it is else: that ends the run.
+    /// Any other failure, which ends the run.
     pub(crate) fn of_layer(self) -> Result<String, Self> {
         match self {
             Self::Solve { reason, .. } => Ok(reason.to_string()),

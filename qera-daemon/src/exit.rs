@@ -1,4 +1,4 @@
-//! Exit codes: the only place that knows the numbers.
+//! Exit codes. This is the only place that knows the numbers.
 
 use std::process::ExitCode;
 
@@ -12,9 +12,9 @@ pub(crate) enum Exit {
     Failure,
     /// The command line or the configuration file is wrong.
     Usage,
-    /// Published, but some input was quarantined, or a layer could not be solved.
+    /// A generation was published, but some input was quarantined, or a layer could not be solved.
     Quarantined,
-    /// What lies in the output folder belongs to other settings and was refused.
+    /// The output folder or the state belongs to other settings and was refused.
     StateRefused,
     /// The plan does not fit the memory budget; nothing was started.
     OverBudget,

@@ -1,9 +1,9 @@
 //! qera-daemon: activations and a checkpoint in, a low-rank adapter out.
 //!
 //! The program is [`command_line`]. Its folders stand on each other in the order that
-//! ARCHITECTURE.md lists under "Floors": each imports only from those before it. What is public
-//! beside the program is what its benches measure and its tests hold against oracles; it promises
-//! nothing to other programs.
+//! ARCHITECTURE.md lists under "Floors": each imports only from those before it. Other public items
+//! are what benches measure and what tests compare with oracles; other programs must not rely on
+//! them.
 
 pub(crate) mod calibrate;
 pub(crate) mod channel;

@@ -1,6 +1,6 @@
-//! The door to the network: whoever asks a server does it here. One request, one answer of bounded
-//! size in bounded time, from the host that was named and from no other: no redirect is followed,
-//! and the environment's proxies are not used.
+//! The door to the network: whoever asks a server does it here. A request gets one answer of
+//! bounded size in bounded time, from the named host only: no redirect is followed, and the
+//! environment's proxies are not used.
 
 use core::time::Duration;
 
@@ -9,67 +9,67 @@ use ureq::{Agent, Error};
 
 use crate::disk::read;
 
-/// The longest answer that is read; the text of a canary has a few hundred bytes for each token.
+/// The longest answer that is read. The answer to a canary has a few hundred bytes for each token.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// What is waited for a connection.
+/// How long is waited for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Where systems keep the certificates that they trust.
+/// The files in which systems keep trusted certificates.
 const SYSTEM_ROOTS: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 ];
 
-/// Asks servers.
+/// A client that asks servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     agent: Agent,
 }
 
-/// What a server is asked.
+/// A request to a server.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
-    /// Scheme, host, port and path.
+    /// The URL: scheme, host, port and path.
     pub(crate) url: &'a str,
-    /// JSON that is posted; without one the URL is fetched.
+    /// The JSON that is posted; without it the URL is fetched.
     pub(crate) body: Option<Vec<u8>>,
     /// The header `Authorization`.
     pub(crate) authorization: Option<String>,
     /// The header `X-Request-Id`.
     pub(crate) id: Option<&'a str>,
-    /// From the name of the host to the last byte of the answer.
+    /// The time limit, from the name of the host to the last byte of the answer.
     pub(crate) limit: Duration,
 }
 
-/// What it answers.
+/// A server's answer.
 #[derive(Debug)]
 pub(crate) struct HttpAnswer {
-    /// The number of its status.
+    /// The HTTP status.
     pub(crate) status: u16,
-    /// Its body, whole.
+    /// The whole body.
     pub(crate) body: Vec<u8>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NetworkError {
-    /// There is no connection: nothing was asked.
+    /// There is no connection, so that nothing was asked.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// It may have been asked, and has not answered to the end.
+    /// The request may have been made, but no whole answer came in time.
     #[error("did not answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
-    /// The answer is longer than any that is waited for.
+    /// The answer is longer than is read.
     #[error("gave an answer of more than {} MiB", ANSWER_BYTES_MAX >> 20)]
     TooLarge,
-    /// What came is no HTTP, or ends too early.
+    /// The answer is no HTTP, or ends too early.
     #[error("its answer is cut off or no HTTP: {0}")]
     Broken(String),
 }
 
 impl Client {
-    /// With the certificates that the system trusts, or those of `SSL_CERT_FILE`.
+    /// A client with the certificates that the system trusts, or those of `SSL_CERT_FILE`.
     #[must_use]
     pub(crate) fn new() -> Self {
         let tls = TlsConfig::builder().root_certs(roots()).build();
@@ -81,7 +81,7 @@ impl Client {
             .http_status_as_error(false)
             .max_response_header_size(HEADER_BYTES_MAX)
             .timeout_connect(Some(CONNECT_LIMIT))
-            // A server that restarts closes its connections: each request has a new one.
+            // A server that restarts closes its connections, so that each request gets a new one.
             .max_idle_connections(0)
             .user_agent(concat!("qera/", env!("CARGO_PKG_VERSION")))
             .build();
@@ -90,10 +90,10 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Makes a request, and waits for the answer.
     ///
     /// # Errors
-    /// [`NetworkError`]; an answer of any status is none.
+    /// [`NetworkError`] where there is no whole answer; an answer with any status is none.
     pub(crate) fn ask(&self, request: Request<'_>) -> Result<HttpAnswer, NetworkError> {
         let limit = request.limit;
         let why = |error| NetworkError::of(error, limit);
@@ -148,7 +148,7 @@ impl NetworkError {
     }
 }
 
-/// What TLS says of a certificate, or of a server that does not speak it, comes as `InvalidData`.
+/// Errors of TLS about a certificate, or about a server that does not speak TLS, are of this kind.
 const fn is_of_connecting(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, HostUnreachable, InvalidData, NetworkDown,
@@ -165,7 +165,7 @@ const fn is_of_connecting(kind: std::io::ErrorKind) -> bool {
     )
 }
 
-/// The system's answer to a name of a host that it does not find has no kind of its own.
+/// Whether the host's name was not found, which is an error without a kind of its own.
 fn is_of_the_name(error: &std::io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address")
 }

@@ -8,7 +8,7 @@ use crate::disk::new_file::PRIVATE;
 use crate::disk::room::when_there_is_room;
 use crate::disk::tried::tried;
 
-/// A file to whose end is written.
+/// A file that is only written at its end.
 #[derive(Debug)]
 pub(crate) struct AppendFile {
     path: PathBuf,
@@ -16,10 +16,10 @@ pub(crate) struct AppendFile {
 }
 
 impl AppendFile {
-    /// Opens it, or begins it empty; nobody else may read it.
+    /// Opens the file, or creates it empty. Nobody else may read it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = tried(|| Handle::open(path, Opening::Append(PRIVATE)))?;
         file.set_mode(PRIVATE)?;
@@ -27,10 +27,10 @@ impl AppendFile {
         Ok(Self { path, file })
     }
 
-    /// Writes to its end.
+    /// Writes at the file's end.
     ///
     /// # Errors
-    /// What the system says; a part may have been written then.
+    /// The system's error; a part may have been written then.
     pub(crate) fn append(&self, bytes: &[u8]) -> Result<()> {
         let mut left = bytes;
         while !left.is_empty() {
@@ -46,7 +46,7 @@ impl AppendFile {
     /// Drops what is beyond this length.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn truncate(&self, bytes: u64) -> Result<()> {
         self.file.set_len(bytes)
     }
@@ -54,7 +54,7 @@ impl AppendFile {
     /// Makes what was written durable.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_data()
     }

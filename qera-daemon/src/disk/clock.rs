@@ -1,4 +1,4 @@
-//! The clocks. The time of a simulated run (`trials/turns/`) is its own.
+//! The clocks. A simulated run (`trials/turns/`) has a time of its own.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use cpu_time::{ProcessTime, ThreadTime};
 #[cfg(test)]
 use crate::trials::turns;
 
-/// Now.
+/// The present moment.
 #[must_use]
 pub(crate) fn now() -> Instant {
     #[cfg(test)]
@@ -18,7 +18,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Waits for so long.
+/// Waits for this long.
 pub(crate) fn pause(time: Duration) {
     #[cfg(test)]
     if turns::pause(time) {
@@ -27,7 +27,7 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Since then.
+/// The time since that moment.
 #[must_use]
 pub(crate) fn since(then: Instant) -> Duration {
     now().saturating_duration_since(then)

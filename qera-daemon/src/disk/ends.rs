@@ -1,15 +1,15 @@
-//! What is read to its end has one: no pipe, socket or device, which could keep a reader for ever
-//! or fill its memory.
+//! Refuses pipes, sockets and devices where a file is read to its end: they could keep a reader for
+//! ever, or fill its memory.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
 use crate::disk::system::{FileKind, stat};
 
-/// Nothing, where a path names a file or a folder.
+/// Checks that a path names a file or a folder.
 ///
 /// # Errors
-/// That it names something else; what the system says.
+/// The error that it names something else, or the system's error.
 pub(crate) fn must_end(path: &Path) -> Result<()> {
     if let FileKind::File | FileKind::Folder = stat(path)?.kind {
         return Ok(());

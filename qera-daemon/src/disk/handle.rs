@@ -1,4 +1,4 @@
-//! A file or folder that is open: of the operating system or, in tests, of a disk in memory.
+//! An open file or folder: of the operating system or, in tests, of a disk in memory.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Error, ErrorKind, Result, Write as _};
@@ -12,16 +12,16 @@ use crate::disk::system::FileStat;
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// It is read, or a folder is synced.
+    /// A file is read, or a folder is synced.
     Read,
-    /// It is written from its first byte on; made where it is missing, with this mode or by the
-    /// umask.
+    /// A file is written from its first byte on. A missing file is created, with this mode or by
+    /// the umask.
     Write(Option<u32>),
-    /// It is read, and written at its end; made where it is missing, with this mode.
+    /// A file is read, and written at its end. A missing file is created, with this mode.
     Append(u32),
-    /// It is locked: read and written where it is,
+    /// A lock file is read and written where it is,
     Lock,
-    /// or made where nothing is.
+    /// or created where there is none.
     NewLock,
 }
 
@@ -46,15 +46,15 @@ impl Opening {
 /// An open file or folder.
 #[derive(Debug)]
 pub(crate) enum Handle {
-    /// Of the operating system.
+    /// A file of the operating system.
     System(File),
-    /// Of a disk in memory.
+    /// A file of a disk in memory.
     #[cfg(test)]
     Simulated(SimulatedFile),
 }
 
 impl Handle {
-    /// Opens it.
+    /// Opens a file or a folder.
     pub(crate) fn open(path: &Path, opening: Opening) -> Result<Self> {
         #[cfg(test)]
         if let Some(disk) = holding(path) {
@@ -63,7 +63,7 @@ impl Handle {
         opening.options().open(path).map(Self::System)
     }
 
-    /// What the operating system has open.
+    /// The operating system's file, if this is one.
     pub(crate) const fn of_system(&self) -> Option<&File> {
         match self {
             Self::System(file) => Some(file),
@@ -72,7 +72,7 @@ impl Handle {
         }
     }
 
-    /// What the system says of it.
+    /// The system's description of the file.
     pub(crate) fn stat(&self) -> Result<FileStat> {
         match self {
             Self::System(file) => file.metadata().map(|of| FileStat::from(&of)),
@@ -81,7 +81,7 @@ impl Handle {
         }
     }
 
-    /// Says who may read, write and execute it.
+    /// Sets who may read, write and execute the file.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<()> {
         match self {
             Self::System(file) => file.set_permissions(Permissions::from_mode(mode)),
@@ -90,7 +90,7 @@ impl Handle {
         }
     }
 
-    /// Reads some of its bytes from this place on; none behind its end.
+    /// Reads some bytes from `start` on; none behind the file's end.
     pub(crate) fn read_at(&self, buffer: &mut [u8], start: u64) -> Result<usize> {
         match self {
             Self::System(file) => file.read_at(buffer, start),
@@ -99,7 +99,7 @@ impl Handle {
         }
     }
 
-    /// Fills a buffer from this place on.
+    /// Fills a buffer with bytes from `start` on.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], start: u64) -> Result<()> {
         match self {
             Self::System(file) => file.read_exact_at(buffer, start),
@@ -111,7 +111,7 @@ impl Handle {
         }
     }
 
-    /// Writes some bytes behind those written before, or at the end.
+    /// Writes some bytes behind those written before, or at the end; returns how many.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize> {
         match self {
             Self::System(file) => (&*file).write(bytes),
@@ -120,7 +120,7 @@ impl Handle {
         }
     }
 
-    /// Writes all bytes.
+    /// Writes all of these bytes.
     pub(crate) fn write_all(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             match self.write(bytes) {
@@ -133,7 +133,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Makes it so long.
+    /// Sets the file's length.
     pub(crate) fn set_len(&self, bytes: u64) -> Result<()> {
         match self {
             Self::System(file) => file.set_len(bytes),
@@ -142,7 +142,7 @@ impl Handle {
         }
     }
 
-    /// Makes it durable: what it holds, or the names in a folder.
+    /// Makes the file's content durable, or the names in a folder.
     pub(crate) fn sync(&self) -> Result<()> {
         match self {
             Self::System(file) => file.sync_all(),
@@ -151,7 +151,7 @@ impl Handle {
         }
     }
 
-    /// Makes its bytes durable.
+    /// Makes the file's bytes durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
         match self {
             Self::System(file) => file.sync_data(),
@@ -160,7 +160,7 @@ impl Handle {
         }
     }
 
-    /// Locks it against everybody else, or sees that it is locked.
+    /// Locks the file against everybody else. Returns false where somebody else has locked it.
     pub(crate) fn lock(&self) -> Result<bool> {
         match self {
             Self::System(file) => is_locked(file.try_lock()),
@@ -169,7 +169,7 @@ impl Handle {
         }
     }
 
-    /// Locks it against who would lock it alone, or sees that somebody has.
+    /// Locks the file against an exclusive lock. Returns false where somebody has one.
     pub(crate) fn lock_shared(&self) -> Result<bool> {
         match self {
             Self::System(file) => is_locked(file.try_lock_shared()),

@@ -1,4 +1,4 @@
-//! What tells whether a path still names the file that was looked at.
+//! The identity of a file: what tells whether a path still names the file that was looked at.
 
 use std::io::Result;
 use std::path::Path;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::disk::system::{FileStat, stat};
 use crate::disk::tried::tried;
 
-/// A file as it was when it was looked at.
+/// A file's identity when it was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// Length.
+    /// The file's length.
     pub(crate) bytes: u64,
     device: u64,
     inode: u64,
@@ -20,22 +20,22 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Of what a path names now.
+    /// The identity of the file that a path names now.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn at(path: &Path) -> Result<Self> {
         tried(|| stat(path)).map(Self::from)
     }
 
-    /// When it was written last: seconds since 1970, by the file system's clock.
+    /// When the file was last written: seconds since 1970, by the file system's clock.
     #[must_use]
     pub(crate) fn modified(&self) -> String {
         let (seconds, rest) = (self.modified_seconds, self.modified_nanoseconds);
         format!("{seconds}.{rest:09}")
     }
 
-    /// All of it, for a digest.
+    /// The identity in bytes, for a digest.
     #[must_use]
     pub(crate) fn to_bytes(self) -> [u8; 40] {
         let parts = [
@@ -50,7 +50,7 @@ impl Identity {
         bytes
     }
 
-    /// Its number in the file system: another for a folder that was replaced.
+    /// The file's number in the file system. A folder that was replaced has another one.
     #[must_use]
     pub(crate) const fn inode(&self) -> u64 {
         self.inode

@@ -1,5 +1,4 @@
-//! Locks: what keeps two processes out of one folder, and a reader off a file that is being
-//! written.
+//! Locks keep two processes out of one folder, and a reader away from a file that is being written.
 
 use core::time::Duration;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
@@ -12,7 +11,7 @@ use crate::error::Fatal;
 
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
-/// Bytes of what a holder says of itself, at most.
+/// The most bytes that a holder's description of itself has.
 const HOLDER: usize = 1024;
 
 /// A lock file, locked until this is dropped.
@@ -22,18 +21,19 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock file and writes into it who holds it. A reader of the state looks at the lock
-    /// for a moment, so it is tried for a second.
+    /// Locks a lock file, and writes into it who holds it. A reader of the state holds the lock for
+    /// a moment, so that this is tried for a second.
     ///
     /// # Errors
-    /// [`Fatal::Locked`] with what the holder wrote, [`Fatal::Io`].
+    /// [`Fatal::Locked`] with the holder's description, [`Fatal::Io`].
     pub(crate) fn take(path: &Path) -> Result<Self, Fatal> {
         let file = open(path).map_err(Fatal::io(path, "open the lock"))?;
         let mut attempts = 0;
         while !file.lock().map_err(Fatal::io(path, "lock"))? {
             if attempts == ATTEMPTS {
                 let mut holder = [0; HOLDER];
-                // Only for the message; an unreadable holder does not change the answer.
+                // The description is only for the message; the lock is held whether it can be read
+                // or not.
                 let length = file.read_at(&mut holder, 0).unwrap_or_default();
                 let holder = String::from_utf8_lossy(&holder[..length]);
                 return Err(Fatal::Locked {
@@ -53,8 +53,8 @@ impl Lock {
     }
 }
 
-/// Opens the lock file, or makes it. What a link leads to is somebody else's file, and would be
-/// overwritten.
+/// Opens the lock file, or creates it. A link is refused, because it leads to somebody else's file,
+/// which would be overwritten.
 fn open(path: &Path) -> IoResult<Handle> {
     match Handle::open(path, Opening::NewLock) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -68,15 +68,15 @@ fn open(path: &Path) -> IoResult<Handle> {
     }
     let file = Handle::open(path, Opening::Lock)?;
     let opened = file.stat()?;
-    // Something else may have taken the name in between.
+    // Another file may have taken the name in between.
     if [opened.device, opened.inode] != [named.device, named.inode] {
         return Err(not_ours());
     }
     Ok(file)
 }
 
-/// Whether another process holds this lock file. One that nobody holds is a leftover; what is no
-/// file is no lock, and could block.
+/// Whether another process holds this lock file. A lock file that nobody holds is a leftover;
+/// anything that is no file is no lock, and could block.
 pub(crate) fn is_held(path: &Path) -> bool {
     stat(path).is_ok_and(|of| of.kind == FileKind::File)
         && Handle::open(path, Opening::Read)

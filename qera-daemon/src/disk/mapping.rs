@@ -12,24 +12,24 @@ use crate::disk::ends::must_end;
 use crate::disk::handle::{Handle, Opening};
 use crate::disk::tried::tried;
 
-/// A mapped file: its bytes.
+/// A mapped file.
 #[derive(Debug)]
 pub(crate) struct Mapping(Mapped);
 
 #[derive(Debug)]
 enum Mapped {
     File(Mmap),
-    /// Of a disk in memory.
+    /// A file of a disk in memory.
     #[cfg(test)]
     Memory(Vec<u8>),
 }
 
 impl Mapping {
-    /// Maps a checkpoint file, an imatrix, or a GGUF adapter, which is published whole. Activation
-    /// shards are never mapped: their writers may still hold them.
+    /// Maps a checkpoint file, an imatrix, or a GGUF adapter, all of which are published whole.
+    /// Activation shards are never mapped, because their writers may still hold them.
     ///
     /// # Errors
-    /// What the system says to opening or mapping the file.
+    /// The system's error from opening or mapping the file.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         let handle = tried(|| must_end(path).and_then(|()| Handle::open(path, Opening::Read)))?;
         #[cfg(test)]

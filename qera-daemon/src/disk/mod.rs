@@ -1,11 +1,10 @@
 //! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes,
-//! locks, links or maps a file, or asks what a path names. Here are the operations on paths;
-//! `open_file`, `new_file`, `append`, `mapping` are the ways to hold a file, `lock` keeps others
-//! out, `identity` tells files apart, `clock` is the time. What is read is tried three times
-//! (`tried`).
+//! locks, links or maps a file, or asks what a path names. This file has the operations on paths.
+//! Open files are in `open_file`, `new_file`, `append` and `mapping`; `lock` keeps others out,
+//! `identity` tells files apart, `clock` is the time. Reading is tried three times (`tried`).
 //!
-//! Files survive a crash whole or not at all: written beside their place, synced, renamed in, the
-//! folder synced.
+//! A file is there whole after a crash, or not at all: it is written beside its place, synced and
+//! renamed into place, and then the folder is synced.
 
 pub(crate) mod append;
 pub(crate) mod clock;
@@ -36,24 +35,24 @@ use crate::error::Fatal;
 #[cfg(test)]
 use crate::trials::turns;
 
-/// What the names of half-done work begin with; nothing else is ever removed.
+/// The prefix of names of unfinished work. Only files with this prefix are ever cleaned up.
 pub(crate) const TEMPORARY: &str = ".qera-unfinished-";
-/// Bytes of a file that people and tools write by hand or beside weights, at most: configurations,
+/// The most bytes of a file that people and tools write by hand or beside weights: configurations,
 /// settings, lists of tensors.
 const SMALL: u64 = 64 << 20;
-/// Another number each time it is read.
+/// Gives another number each time it is read.
 const UNIQUE_NUMBERS: &str = "/proc/sys/kernel/random/uuid";
-/// Bytes copied at a time.
+/// Bytes that are copied at a time.
 const COPIED: usize = 1 << 20;
-/// Who may look into any other folder, before the umask.
+/// The mode of ordinary folders, before the umask.
 const BY_THE_UMASK: u32 = 0o777;
-/// Who may look into a folder of what users typed.
+/// The mode of folders that hold what users typed.
 const PRIVATE_FOLDER: u32 = 0o700;
 
-/// The whole of a file.
+/// Reads a whole file.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
     let file = OpenFile::open(path)?;
     let expected = usize::try_from(file.identity()?.bytes).unwrap_or_default();
@@ -62,7 +61,7 @@ pub(crate) fn read(path: &Path) -> IoResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A number that the system gives nobody else; empty where it gives none.
+/// A number that the system gives only once; empty where it gives none.
 pub(crate) fn unique_number() -> Vec<u8> {
     #[cfg(test)]
     if let Some(number) = turns::number() {
@@ -71,10 +70,10 @@ pub(crate) fn unique_number() -> Vec<u8> {
     read(Path::new(UNIQUE_NUMBERS)).unwrap_or_default()
 }
 
-/// The whole of a file that cannot be large.
+/// Reads the whole of a file that cannot be large.
 ///
 /// # Errors
-/// What the system says, and that it is too large for what it is to be.
+/// The system's error, or the error that the file is too large for what it should be.
 pub(crate) fn read_small(path: &Path) -> IoResult<Vec<u8>> {
     let file = OpenFile::open(path)?;
     let mut bytes = Vec::new();
@@ -89,7 +88,7 @@ pub(crate) fn read_small(path: &Path) -> IoResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The whole of a file; `None` where there is none.
+/// Reads a whole file; `None` where there is none.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -101,33 +100,32 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fatal> {
     }
 }
 
-/// What is in a folder, in the order of the names.
+/// The paths in a folder, sorted by name.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn list(folder: &Path) -> IoResult<Vec<PathBuf>> {
     let mut paths = tried(|| system::entries(folder))?;
     paths.sort();
     Ok(paths)
 }
 
-/// Whether a path names anything.
+/// Whether something exists at a path.
 #[must_use]
 pub(crate) fn exists(path: &Path) -> bool {
     tried(|| stat(path)).is_ok()
 }
 
-/// Whether a path names a file that can be read to its end, or leads to one: no folder, pipe or
-/// socket.
+/// Whether a path names or leads to a file that can be read to its end: no folder, pipe or socket.
 #[must_use]
 pub(crate) fn is_file(path: &Path) -> bool {
     tried(|| stat(path)).is_ok_and(|of| of.kind == FileKind::File)
 }
 
-/// As [`is_file`], where no answer is none: nothing is concluded from a question that failed.
+/// Like [`is_file`], but a question that the disk does not answer is an error, and not a no.
 ///
 /// # Errors
-/// What the system says, also that nothing is there.
+/// The system's error, also where nothing is there.
 pub(crate) fn is_surely_file(path: &Path) -> IoResult<bool> {
     tried(|| stat(path)).map(|of| of.kind == FileKind::File)
 }
@@ -138,15 +136,15 @@ pub(crate) fn is_folder(path: &Path) -> bool {
     tried(|| stat(path)).is_ok_and(|of| of.kind == FileKind::Folder)
 }
 
-/// As [`is_folder`], where no answer is none.
+/// Like [`is_folder`], but a question that the disk does not answer is an error, and not a no.
 ///
 /// # Errors
-/// What the system says, also that nothing is there.
+/// The system's error, also where nothing is there.
 pub(crate) fn is_surely_folder(path: &Path) -> IoResult<bool> {
     tried(|| stat(path)).map(|of| of.kind == FileKind::Folder)
 }
 
-/// Whether there is something at a path that is no symlink.
+/// Whether something is at this path that is no symlink.
 #[must_use]
 pub(crate) fn is_in_place_of_a_link(path: &Path) -> bool {
     stat_link(path).is_ok_and(|of| of.kind != FileKind::Link)
@@ -161,13 +159,13 @@ pub(crate) fn is_link(path: &Path) -> bool {
 /// The path without symlinks, from the root on.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn resolve(path: &Path) -> IoResult<PathBuf> {
     system::canonical(path)
 }
 
-/// The path without symlinks as far as it exists, and what does not exist behind it: the same for
-/// every way to write it.
+/// The path without symlinks as far as it exists, followed by the part that does not exist. It is
+/// the same for every way to write the path.
 #[must_use]
 pub(crate) fn full(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
@@ -184,10 +182,10 @@ pub(crate) fn full(path: &Path) -> PathBuf {
     full
 }
 
-/// Where a symlink points.
+/// The target of a symlink.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn read_link(link: &Path) -> IoResult<PathBuf> {
     system::read_link(link)
 }
@@ -195,16 +193,16 @@ pub(crate) fn read_link(link: &Path) -> IoResult<PathBuf> {
 /// Makes a symlink.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn symlink(target: &Path, link: &Path) -> IoResult<()> {
     when_there_is_room(link, || system::symlink(target, link))
 }
 
-/// Makes a folder where nothing is, that nobody else may look into: what is in it holds what users
+/// Makes a folder where there is nothing. Nobody else may look into it, because it holds what users
 /// typed.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn create_private_folder(path: &Path) -> IoResult<()> {
     when_there_is_room(path, || system::create_folder(path, PRIVATE_FOLDER))?;
     make_private(path)
@@ -213,15 +211,15 @@ pub(crate) fn create_private_folder(path: &Path) -> IoResult<()> {
 /// Closes a folder to everybody else, whatever the umask was when it was made.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn make_private(folder: &Path) -> IoResult<()> {
     system::set_mode(folder, PRIVATE_FOLDER)
 }
 
-/// Makes a folder and those that it lies in, where they are missing, and their names durable.
+/// Makes a folder and its missing parents, and makes their names durable.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !exists(folder);
     let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
@@ -238,10 +236,10 @@ pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
     })
 }
 
-/// Puts a file or folder in another place, in one step.
+/// Moves a file or folder in one step.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn rename(from: &Path, to: &Path) -> IoResult<()> {
     when_there_is_room(to, || system::rename(from, to))
 }
@@ -249,7 +247,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> IoResult<()> {
 /// Removes a file.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn remove_file(path: &Path) -> IoResult<()> {
     system::remove_file(path)
 }
@@ -257,12 +255,12 @@ pub(crate) fn remove_file(path: &Path) -> IoResult<()> {
 /// Removes a folder that is empty.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn remove_empty(folder: &Path) -> IoResult<()> {
     system::remove_folder(folder)
 }
 
-/// Removes a file or a folder with all that is in it.
+/// Removes a file, or a folder with everything in it.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -274,7 +272,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), Fatal> {
     removed.map_err(Fatal::io(path, "remove"))
 }
 
-/// Removes what a killed run left half done in a folder.
+/// Removes unfinished work of a killed run from a folder.
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -300,10 +298,10 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     file.sync()
 }
 
-/// Writes a small file that nothing depends on.
+/// Writes a small file on which nothing depends.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn write_small(path: &Path, bytes: &[u8]) -> IoResult<()> {
     Handle::open(path, Opening::Write(None))?.write_all(bytes)
 }
@@ -318,10 +316,10 @@ pub(crate) fn write_private_synced(path: &Path, bytes: &[u8]) -> Result<(), Fata
     file.sync()
 }
 
-/// Copies what is in a file to a new one that the same people may read, and syncs that.
+/// Copies a file's content to a new file with the same permissions, and syncs that.
 ///
 /// # Errors
-/// [`Fatal::Io`] with the path of the one that fails.
+/// [`Fatal::Io`] with the path of the file that failed.
 pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), Fatal> {
     let unread = || Fatal::io(from, "read");
     let file = OpenFile::open(from).map_err(unread())?;
@@ -346,7 +344,7 @@ pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(
     write_synced(path, &json(path, value)?)
 }
 
-/// Writes a value as JSON, as [`replace`] does.
+/// Writes a value as JSON in the way of [`replace`].
 ///
 /// # Errors
 /// [`Fatal::Io`].
@@ -358,8 +356,8 @@ fn json(path: &Path, value: &impl serde::Serialize) -> Result<Vec<u8>, Fatal> {
     serde_json::to_vec_pretty(value).map_err(|e| Fatal::io(path, "write")(e.into()))
 }
 
-/// Writes a small file aside, syncs it and renames it in: what was there is there until the new one
-/// is whole.
+/// Writes a small file aside, syncs it and renames it into place. The old file is there until the
+/// new one is whole.
 ///
 /// # Errors
 /// [`Fatal::Usage`] for a path without a name, [`Fatal::Io`].
@@ -367,7 +365,7 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     replace_by(file, |aside| write_synced(aside, bytes))
 }
 
-/// As [`replace`], for a file that nobody else may read.
+/// Like [`replace`], for a file that nobody else may read.
 ///
 /// # Errors
 /// As for [`replace`].

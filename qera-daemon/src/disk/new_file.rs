@@ -7,9 +7,9 @@ use crate::disk::handle::{Handle, Opening};
 use crate::disk::room::when_there_is_room;
 use crate::error::Fatal;
 
-/// The owner reads and writes, nobody else does either.
+/// The mode by which only the owner may read and write.
 pub(crate) const PRIVATE: u32 = 0o600;
-/// What of a mode says who may read, write and execute.
+/// The bits of a mode that are permissions.
 const PERMISSIONS: u32 = 0o777;
 
 /// A file being written.
@@ -20,7 +20,7 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    /// Creates it, empty.
+    /// Creates an empty file.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -32,7 +32,7 @@ impl NewFile {
         })
     }
 
-    /// Creates it, empty; nobody else may read it, whatever the umask.
+    /// Creates an empty file that nobody else may read, whatever the umask.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -40,8 +40,8 @@ impl NewFile {
         Self::create_with(path, PRIVATE)
     }
 
-    /// Creates it, empty, with these permissions, whatever the umask; until it has them, with none
-    /// for anybody else.
+    /// Creates an empty file with these permissions, whatever the umask. Until it has them, nobody
+    /// else has any.
     ///
     /// # Errors
     /// [`Fatal::Io`].
@@ -55,7 +55,7 @@ impl NewFile {
         Ok(Self { path, file })
     }
 
-    /// Makes it durable.
+    /// Makes the file durable.
     ///
     /// # Errors
     /// [`Fatal::Io`].

@@ -13,10 +13,10 @@ use crate::disk::tried::tried;
 pub(crate) struct OpenFile(Handle);
 
 impl OpenFile {
-    /// Opens it.
+    /// Opens a file for reading.
     ///
     /// # Errors
-    /// What the system says, and that it is a pipe, a socket or a device.
+    /// The system's error, or the error that it is a pipe, a socket or a device.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         tried(|| must_end(path).and_then(|()| Handle::open(path, Opening::Read))).map(Self)
     }
@@ -24,7 +24,7 @@ impl OpenFile {
     /// The file as it is now.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn identity(&self) -> Result<Identity> {
         tried(|| self.0.stat()).map(Identity::from)
     }
@@ -32,7 +32,7 @@ impl OpenFile {
     /// Who may read and write it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn mode(&self) -> Result<u32> {
         tried(|| self.0.stat()).map(|stat| stat.mode)
     }
@@ -40,7 +40,7 @@ impl OpenFile {
     /// Whether its mode lets everybody on the machine read or write it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn is_open_to_everybody(&self) -> Result<bool> {
         Ok(self.mode()? & 0o006 != 0)
     }
@@ -51,20 +51,20 @@ impl OpenFile {
         Reader { file: self, at: 0 }
     }
 
-    /// Its first bytes: so many, or all where it has fewer.
+    /// The first bytes: `count` of them, or all where the file has fewer.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(crate) fn first_bytes(&self, count: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.reader().take(count as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Fills the buffer with the bytes from this place on.
+    /// Fills the buffer with bytes from `start` on.
     ///
     /// # Errors
-    /// What the system says, and where the file ends before the buffer is full.
+    /// The system's error, also where the file ends before the buffer is full.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], start: u64) -> Result<()> {
         tried(|| self.0.read_exact_at(buffer, start))
     }

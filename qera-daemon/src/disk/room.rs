@@ -1,9 +1,9 @@
-//! A full disk, in a run that goes on until it is ended: what is written below its folders waits
-//! for room, and is tried again each second.
+//! Waits for room on a full disk, in a run that goes on until it is ended: whatever is written
+//! below the run's folders is tried again each second.
 //!
-//! Only what reports a lack of room by itself waits: writing, making files, folders and links,
-//! renaming. A file system that says so at the sync alone has lost what was written; that ends the
-//! run.
+//! Only calls that report a lack of room themselves wait: writing, making files, folders and links,
+//! renaming. If a file system reports it only when syncing, what was written is lost, and the run
+//! ends.
 
 use core::cell::Cell;
 use core::fmt;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::clock;
 
-/// How long is waited between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The runs of this process that wait for room.
@@ -25,16 +25,16 @@ thread_local! {
     static AT_ONCE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What is told: whether the disk is full by now.
+/// Is told whether the disk is full now.
 type Tell = Box<dyn Fn(bool) + Send + Sync>;
 
 /// How a run waits for room.
 pub(crate) struct RoomWait {
-    /// What lies below these waits.
+    /// The folders below which writing waits.
     pub(crate) folders: Vec<PathBuf>,
-    /// No longer than one of these is set.
+    /// The waiting ends when one of these flags is set.
     pub(crate) is_over: [Arc<AtomicBool>; 2],
-    /// Is told when it begins and when it is over.
+    /// Is told when the waiting begins and when it ends.
     pub(crate) tell: Tell,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Debug for RoomWait {
     }
 }
 
-/// What waits until it is dropped.
+/// The run waits for room until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waits(Arc<RoomWait>);
 
@@ -55,7 +55,7 @@ fn waiting() -> MutexGuard<'static, Vec<Arc<RoomWait>>> {
 }
 
 impl RoomWait {
-    /// Waits from now on.
+    /// Begins: from now on, writing waits for room.
     pub(crate) fn begin(self) -> Waits {
         let wait = Arc::new(self);
         waiting().push(Arc::clone(&wait));
@@ -78,7 +78,7 @@ impl Drop for Waits {
     }
 }
 
-/// Does what needs room at a path; where there is none, waits for it if the run does.
+/// Does work that needs room at a path. Where there is no room, waits for it if the run does.
 pub(crate) fn when_there_is_room<T>(
     path: &Path,
     mut attempt: impl FnMut() -> Result<T>,
@@ -105,7 +105,7 @@ pub(crate) fn when_there_is_room<T>(
     }
 }
 
-/// Does what nobody waits for.
+/// Does work that must not wait for room.
 pub(crate) fn at_once<T>(work: impl FnOnce() -> T) -> T {
     let before = AT_ONCE.replace(true);
     let done = work();
@@ -124,7 +124,7 @@ fn lacks_room(error: &Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Tries that it takes until so many have failed, or what is said then.
+    /// Counts the tries when this many fail, or returns the final error.
     fn tries(path: &str, failing: usize, over_after: usize) -> Result<usize> {
         let mut count = 0;
         let over = Arc::new(AtomicBool::new(false));

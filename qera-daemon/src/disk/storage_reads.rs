@@ -1,20 +1,21 @@
-//! What of the bytes that a thread read came from the device under the file system, and not from
-//! the page cache, by proc(5).
+//! How many of the bytes that a thread read came from the device under the file system, and not
+//! from the page cache, by proc(5).
 
-/// What this thread had fetched from storage at one time; `None` where the system does not say.
+/// The bytes that this thread had fetched from storage at some moment; `None` where the system does
+/// not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StorageReads(Option<u64>);
 
 impl StorageReads {
-    /// Until now.
+    /// The bytes until now.
     #[must_use]
     pub(crate) fn so_far() -> Self {
         let said = std::fs::read_to_string("/proc/thread-self/io");
         Self(said.ok().and_then(|said| bytes_of(&said)))
     }
 
-    /// What came from there since, read ahead included; all of it (every number) where the system
-    /// does not say.
+    /// The bytes from storage since then, including those read ahead; the largest number where the
+    /// system does not tell.
     #[must_use]
     pub(crate) fn bytes_since(self) -> u64 {
         match (self.0, Self::so_far().0) {

@@ -1,6 +1,6 @@
-//! What the door asks of the operating system about paths. Tests have a second arm: paths below
+//! The calls to the operating system about paths. In tests they have a second arm: paths below
 //! `/simulated` lie on a disk in memory, which fails and loses power on purpose (`simulated/`). The
-//! program has none: there every call here is one of the system.
+//! program has no such arm: every call goes to the system.
 
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io::Result;
@@ -23,20 +23,20 @@ pub(crate) enum FileKind {
     Other,
 }
 
-/// What the system says of a file.
+/// The system's description of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileStat {
-    /// What it is.
+    /// The kind of the file.
     pub(crate) kind: FileKind,
-    /// Length.
+    /// Its length.
     pub(crate) bytes: u64,
     /// Who may read, write and execute it.
     pub(crate) mode: u32,
     /// Its file system.
     pub(crate) device: u64,
-    /// Its number there.
+    /// Its number in that file system.
     pub(crate) inode: u64,
-    /// When it was written last, in seconds since 1970,
+    /// When it was last written, in seconds since 1970,
     pub(crate) modified_seconds: i64,
     /// and nanoseconds since then.
     pub(crate) modified_nanoseconds: i64,
@@ -62,7 +62,7 @@ impl From<&Metadata> for FileStat {
     }
 }
 
-/// What a path leads to.
+/// Describes what a path leads to.
 pub(crate) fn stat(path: &Path) -> Result<FileStat> {
     #[cfg(test)]
     if let Some(disk) = holding(path) {
@@ -71,7 +71,7 @@ pub(crate) fn stat(path: &Path) -> Result<FileStat> {
     fs::metadata(path).map(|of| FileStat::from(&of))
 }
 
-/// What a path names, be it a symlink.
+/// Describes what a path names, even if that is a symlink.
 pub(crate) fn stat_link(path: &Path) -> Result<FileStat> {
     #[cfg(test)]
     if let Some(disk) = holding(path) {
@@ -99,7 +99,7 @@ pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path)
 }
 
-/// Where a symlink points.
+/// The target of a symlink.
 pub(crate) fn read_link(link: &Path) -> Result<PathBuf> {
     #[cfg(test)]
     if let Some(disk) = holding(link) {
@@ -126,7 +126,7 @@ pub(crate) fn create_folder(path: &Path, mode: u32) -> Result<()> {
     DirBuilder::new().mode(mode).create(path)
 }
 
-/// Says who may read, write and execute it.
+/// Sets who may read, write and execute a file.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     #[cfg(test)]
     if let Some(disk) = holding(path) {
@@ -135,7 +135,7 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Puts something in another place.
+/// Moves a file or folder.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     #[cfg(test)]
     if let Some(disk) = holding(to) {
@@ -162,7 +162,7 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     fs::remove_dir(path)
 }
 
-/// Removes a folder with all that is in it.
+/// Removes a folder with everything in it.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     #[cfg(test)]
     if let Some(disk) = holding(path) {

@@ -1,18 +1,18 @@
-//! An error of the disk may be gone a moment later: what is read is tried three times.
+//! Tries to read three times, because an error of the disk may be gone a moment later.
 
 use core::time::Duration;
 use std::io::{Error, ErrorKind, Result};
 
 use crate::disk::clock;
 
-/// How long is waited before the second and the third try.
+/// The pauses before the second and the third try.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(20)];
 
-/// Reads something, in up to three tries. That nothing is there is an answer and no failure, and so
-/// is what this program itself says of a file.
+/// Tries to read something, up to three times. That nothing is there is an answer and no failure,
+/// and so is anything that this program itself says about a file.
 ///
 /// # Errors
-/// What the system says to the last try.
+/// The system's error from the last try.
 pub(crate) fn tried<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     for pause in PAUSES {
         match attempt() {
@@ -23,8 +23,8 @@ pub(crate) fn tried<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     attempt()
 }
 
-/// Whether the disk gave no answer, so that nothing is known of what is there. Not where nothing is
-/// there, and not where a file ended too early or is none.
+/// Whether the disk gave no answer, so that nothing is known of what is there. A missing file, a
+/// file that ends too early and a path that is no file are answers.
 #[must_use]
 pub(crate) fn is_failure(error: &Error) -> bool {
     error.raw_os_error().is_some() && error.kind() != ErrorKind::NotFound

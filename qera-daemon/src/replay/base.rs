@@ -1,4 +1,4 @@
-//! W~ of a layer as the base's files have it: numbers, a GGUF, a folder of packed weights.
+//! W~ of a layer from a base's files: numbers, a GGUF, or a folder of packed weights.
 
 use std::path::Path;
 
@@ -17,16 +17,16 @@ use crate::weights::given::{Comparing, Found, GivenModel, hold};
 use crate::weights::layers::{Layer, tensor_of};
 use crate::weights::packed::is_packed;
 
-/// What to do about a tensor that is no W~.
+/// The advice where a tensor cannot be W~.
 const ADVICE: &str =
     "--base names another base, --exclude PATTERN leaves such layers out of the replay";
 
-/// The base.
+/// A base that is replayed.
 #[derive(Debug)]
 pub(crate) enum ReplayedBase {
-    /// A GGUF, or a folder of packed weights, qera's or another program's.
+    /// A GGUF or a folder of packed weights, made by qera or another program.
     Given(GivenModel),
-    /// A folder or a file of numbers.
+    /// A folder or a file with W~ as numbers.
     Numbers(Checkpoint),
 }
 
@@ -36,7 +36,7 @@ enum BaseColumns<'a> {
     Floats(FloatWeight<'a>),
 }
 
-/// Some columns of W, from which those of W~ are taken.
+/// Some columns of W, from which those of W~ are subtracted.
 struct BasePiece<'a> {
     first: usize,
     values: &'a mut [f32],
@@ -44,7 +44,7 @@ struct BasePiece<'a> {
 }
 
 impl ReplayedBase {
-    /// Opens what is served, beside the checkpoint in full precision.
+    /// Opens the base. `checkpoint` is the model in full precision.
     ///
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file.
@@ -59,8 +59,8 @@ impl ReplayedBase {
     /// E = W - W~ of a layer in the memory of its W, by columns.
     ///
     /// # Errors
-    /// [`Fatal::Checkpoint`] naming file and tensor: none of the layer, another shape, numbers that
-    /// are none or not those of W.
+    /// [`Fatal::Checkpoint`] naming file and tensor: the layer is missing, has another shape, or
+    /// has numbers that are not finite or do not belong to W.
     pub(crate) fn subtract(
         &self,
         layer: &Layer,
@@ -110,8 +110,7 @@ impl ReplayedBase {
         }
     }
 
-    /// What a layer is called in it, and where its rows lie; none where it is no GGUF, or has none
-    /// of it.
+    /// The layer's place in the base; `None` where the base is no GGUF, or does not have the layer.
     #[must_use]
     pub(crate) fn gguf_place(&self, layer: &Layer) -> Option<GgufLayerPlace> {
         let Self::Given(model) = self else {

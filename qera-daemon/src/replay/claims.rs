@@ -1,4 +1,5 @@
-//! What an adapter's manifest says of the errors of its layers, and of which rows they are.
+//! What an adapter's manifest says of its layers' errors, and of the rows that they were measured
+//! on.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::publish::manifest_seal::MANIFEST;
 use crate::settings::publish::AdapterForm;
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 
-/// What the manifest says.
+/// The parts of a manifest that a replay is compared with.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ReplayClaims {
     fingerprints: ClaimedModel,
@@ -25,60 +26,60 @@ struct ClaimedModel {
     model: Option<String>,
 }
 
-/// Of which shards its figures are.
+/// The shards that the manifest's figures are of.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ClaimedInputs {
-    /// How many.
+    /// Their number.
     #[serde(default)]
     pub(crate) shards: usize,
-    /// BLAKE3 chained over their contents.
+    /// A BLAKE3 chain over their contents.
     #[serde(default)]
     pub(crate) journal_digest: String,
 }
 
-/// What it says of a layer.
+/// What a manifest says of a layer.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ClaimedLayer {
-    /// Its name in the checkpoint.
+    /// The layer's name in the checkpoint.
     pub(crate) name: String,
-    /// Its name in the adapter.
+    /// The layer's name in the adapter.
     #[serde(default)]
     served_as: Option<String>,
-    /// Its place in a GGUF adapter.
+    /// The layer's place in a GGUF adapter.
     #[serde(default)]
     pub(crate) gguf: Option<GgufLayerPlace>,
-    /// Its name in mlx-lm.
+    /// The layer's name in mlx-lm.
     #[serde(default)]
     mlx: Option<String>,
-    /// The method that made its correction.
+    /// The method of its correction.
     #[serde(default)]
     pub(crate) method: String,
-    /// Rows that its statistics are the mean of.
+    /// Number of rows that its statistics are the mean of.
     #[serde(default)]
     pub(crate) rows: u64,
     /// tr(R W W^T).
     #[serde(default)]
     pub(crate) output_power: Option<f64>,
-    /// Its error; none where an imatrix stands in for rows.
+    /// The layer's error; `None` where an imatrix stands in for rows.
     #[serde(default)]
     pub(crate) error: Option<ClaimedError>,
 }
 
-/// What it says of a layer's error.
+/// A layer's error, as a manifest states it.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct ClaimedError {
-    /// Without correction.
+    /// The error without correction.
     pub(crate) without: f64,
-    /// With the factors as they were written.
+    /// The error with the factors as they were written.
     pub(crate) rounded: f64,
-    /// How far that may be off, relative, because R is.
+    /// The relative uncertainty of that, which follows from R's.
     #[serde(default)]
     pub(crate) uncertainty: Option<f64>,
 }
 
 impl ReplayClaims {
-    /// The manifest of an adapter; none where there is none that can be read, or none of these
-    /// files, which the check of them says.
+    /// The claims of an adapter's manifest. `None` where there is no readable one, or it is not of
+    /// these files, which the check of the files tells.
     #[must_use]
     pub(crate) fn of(adapter: &Path) -> Option<Self> {
         let folder = AdapterFolder::open(adapter, &mut Findings::default());
@@ -87,19 +88,19 @@ impl ReplayClaims {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Which checkpoint the adapter was made with.
+    /// The checkpoint that the adapter was made with.
     #[must_use]
     pub(crate) fn model(&self) -> Option<&str> {
         self.fingerprints.model.as_deref()
     }
 
-    /// Of which shards its figures are.
+    /// The shards that the figures are of.
     #[must_use]
     pub(crate) const fn inputs(&self) -> &ClaimedInputs {
         &self.inputs
     }
 
-    /// What it says of the layer that a form calls so.
+    /// The claims about the layer that has this name in a form.
     #[must_use]
     pub(crate) fn layer(&self, form: AdapterForm, name: &str) -> Option<&ClaimedLayer> {
         let mut layers = self.layers.iter();

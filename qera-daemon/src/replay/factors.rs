@@ -1,4 +1,4 @@
-//! An adapter's factors as numbers, whatever form its files have.
+//! An adapter's factors as numbers, whichever form its files have.
 
 use std::path::Path;
 
@@ -17,28 +17,28 @@ use crate::weights::gguf::rows::RowOrder;
 /// The correction of one layer: C = `scale` A B.
 #[derive(Debug)]
 pub(crate) struct LayerFactors {
-    /// A^T and B^T, rows of B in the order of the checkpoint's weight.
+    /// A^T and B^T, with rows of B in the order of the checkpoint's weight.
     pub(crate) pair: WrittenPair,
-    /// What A B is multiplied by when it is applied.
+    /// The number by which A B is multiplied.
     pub(crate) scale: f64,
 }
 
-/// Why the factors of a module are none.
+/// Why a module's factors cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FactorsError {
-    /// The files.
+    /// The files are at fault.
     #[error("{0}")]
     Pair(#[from] UnreadPair),
-    /// What stands in the configuration is none, or more than this reads.
+    /// The configuration has no scale, or more than is read here.
     #[error("what A B is multiplied by is not known: {0}")]
     UnknownScale(&'static str),
-    /// More than A B.
+    /// The module has more than A B.
     #[error("DoRA: the magnitudes beside A and B are not replayed")]
     Magnitudes,
 }
 
 impl FactorsError {
-    /// Whether it is nothing wrong with the adapter, only more than is read here.
+    /// Whether the adapter may be in order, and only more than is read here.
     pub(crate) const fn is_unread_form(&self) -> bool {
         match self {
             Self::Pair(unread) => unread.is_right(),
@@ -47,7 +47,7 @@ impl FactorsError {
     }
 }
 
-/// The adapter, in one of its forms.
+/// An adapter in one of its forms.
 #[derive(Debug)]
 pub(crate) struct AdapterFactors(FactorSource);
 
@@ -66,7 +66,7 @@ enum FactorSource {
 }
 
 impl AdapterFactors {
-    /// Every form that lies at this path; what is wrong with the files is for the check to say.
+    /// The forms of the adapter at this path. The check tells what is wrong with files.
     #[must_use]
     pub(crate) fn all_in(path: &Path) -> Vec<Self> {
         let mut folder = AdapterFolder::open(path, &mut Findings::default());
@@ -92,7 +92,7 @@ impl AdapterFactors {
         }
     }
 
-    /// What it corrects, by the names that the form has for them.
+    /// The modules that it corrects, under the form's names.
     #[must_use]
     pub(crate) fn names(&self) -> Vec<&str> {
         match &self.0 {
@@ -105,7 +105,7 @@ impl AdapterFactors {
         }
     }
 
-    /// The factors that have a name, of a layer whose rows lie so in a GGUF.
+    /// The factors of this name, for a layer whose rows lie in the order `rows` in a GGUF.
     ///
     /// # Errors
     /// [`FactorsError`].
@@ -128,7 +128,7 @@ impl AdapterFactors {
                 Ok(LayerFactors { pair, scale })
             }
             FactorSource::Mlx { file, config } => {
-                // Of what is LoRA all is understood.
+                // A configuration that has more than LoRA is not understood.
                 if !config.unchecked.is_empty() || !file.tensors.others.is_empty() {
                     return Err(FactorsError::Magnitudes);
                 }

@@ -1,23 +1,23 @@
-//! Replayed figures held against those that the manifest reports.
+//! Compares replayed figures with those that the manifest reports.
 //!
-//! They can only be equal where they are of the same rows, and that is not taken from their number
-//! alone: an evaluation is often as long as the calibration. The rows are those of the manifest
-//! where their number is the same, and either the shards are (their digest) or, of most such
-//! layers, the output's power is, a figure that no adapter has a part in.
+//! The figures can only be equal where they are of the same rows. Equal numbers of rows do not show
+//! that: an evaluation is often as long as the calibration. The rows count as the manifest's where
+//! their number is the same and either the shards are (by digest), or most such layers have the
+//! same output power, which does not depend on the adapter.
 //!
-//! How near they then are: a replayed figure is a mean of squares of f32 products of at most 768
-//! terms, each within 3e-7 of |x| |M|, whose errors average out over outputs and rows: 1e-6 of
-//! itself is not reached (seen: 4e-9 beside f64). The manifest's is read off R, whose entries are
-//! within [`ENTRY_ERROR`] of sqrt(R_ii R_jj); what massive channels add, `uncertainty` says. (Seen:
-//! 1.4e-6, where bf16 rows are multiplied in bf16.) So the error with the adapter may differ by
-//! [`FIGURE`] of itself, [`ENTRY_ERROR`] of the error without, and that uncertainty. Below
-//! [`BY_ROWS_BELOW`] of the error without, and where the method gathers no R, the manifest's figure
-//! is of the rows of the window alone. Up to 4,096 rows the window holds every one, of more at
-//! least 3,072, in whole blocks that are drawn evenly: a mean over so many is off by a half only
-//! where a few rows have most of the sum. So these figures are held within [`OF_WINDOW`]; half a
-//! correction, which leaves (without + 3 with) / 4, is found so where it took off more than four
-//! fifths. An error below [`BY_ROWS_BELOW`] of that without counts as so much: all that is known of
-//! the other rows is that R showed less.
+//! How closely they must agree: a replayed figure is a mean of squares of f32 products of at most
+//! 768 terms, each within 3e-7 of |x| |M|, whose errors average out over outputs and rows, so that
+//! it is exact to better than 1e-6 (seen: 4e-9 compared with f64). The manifest's figure is read
+//! off R, whose entries are within [`ENTRY_ERROR`] of sqrt(R_ii R_jj); massive channels add what
+//! `uncertainty` says. (Seen: 1.4e-6, where bf16 rows are multiplied in bf16.) So the error with
+//! the adapter may differ by [`FIGURE`] of itself, by [`ENTRY_ERROR`] of the error without, and by
+//! that uncertainty. Below [`BY_ROWS_BELOW`] of the error without, and where the method gathers no
+//! R, the manifest's figure is of the window's rows only. Up to 4,096 rows the window holds all; of
+//! more it holds at least 3,072, in whole blocks that are drawn evenly. A mean over so many is off
+//! by a half only where a few rows have most of the sum. So such figures must agree within
+//! [`OF_WINDOW`]. Half a correction, which leaves (without + 3 with) / 4, is thus found if the
+//! correction took off more than four fifths. An error below [`BY_ROWS_BELOW`] of that without
+//! counts as that large, because of the other rows only R's word is known.
 
 use core::fmt;
 
@@ -26,47 +26,48 @@ use crate::judge::yardstick::BY_ROWS_BELOW;
 use crate::replay::claims::{ClaimedError, ClaimedLayer};
 use crate::replay::measure::MeasuredErrors;
 
-/// How far a figure may be off, relative.
+/// The relative tolerance of a figure.
 const FIGURE: f64 = 1e-4;
-/// How near the power of the outputs is on the same rows, relative.
+/// The relative tolerance of the outputs' power on the same rows.
 const POWER: f64 = 3e-5;
-/// The factor by which a figure of the window's rows may be off one of all rows.
+/// The factor by which a figure of the window's rows may differ from one of all rows.
 pub(crate) const OF_WINDOW: f64 = 2.0;
-/// The figure that R does not tell where it is small.
+/// The figure that cannot be read off R where it is small.
 const WITH: &str = "error with the adapter";
 /// The method whose figures are of every row, because it gathers R.
 const BY_R: &str = "exact";
 
-/// What a manifest says beside a measurement.
+/// What a manifest says, and which rows a measurement is of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BesideManifest<'a> {
-    /// Of the layer.
+    /// The manifest's claims about the layer.
     pub(crate) said: Option<&'a ClaimedLayer>,
-    /// Whether its figures are of these very rows, where they are as many.
+    /// Whether the manifest's figures are of these very rows, if their number is the same.
     pub(crate) same_rows: bool,
-    /// Whether every row was replayed that there is.
+    /// Whether every existing row was replayed.
     pub(crate) all_rows: bool,
 }
 
-/// What comes of it.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Agreement {
-    /// There is no figure: no manifest, or an imatrix stands in for rows.
+    /// The manifest has no figure: there is no manifest, or an imatrix stands in for rows.
     NothingSaid,
-    /// It is of other rows, or of some of them.
+    /// The manifest's figure is of other rows, or of only some of them.
     OtherRows,
-    /// It is of the rows of the window, which are some of these, and as near as that allows.
+    /// The figure is of the window's rows, which are some of these, and agrees as closely as that
+    /// allows.
     RowsOfWindow,
-    /// Of the same rows, and the same: by how much the error with the adapter differs, relative.
+    /// The figure is of the same rows, and agrees.
     Same {
-        /// That difference.
+        /// The relative difference of the error with the adapter.
         deviation: f64,
     },
-    /// Of the same rows, and another.
+    /// The figure is of the same rows, and differs.
     Differs(Vec<DifferingFigure>),
 }
 
-/// A figure that should be the same.
+/// A figure that should agree and does not.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DifferingFigure {
     what: &'static str,
@@ -89,7 +90,7 @@ impl fmt::Display for DifferingFigure {
 }
 
 impl Agreement {
-    /// For a person and for programs.
+    /// The agreement's name, for people and programs.
     #[must_use]
     pub(crate) const fn name(&self) -> &'static str {
         match self {
@@ -110,14 +111,14 @@ impl BesideManifest<'_> {
         self.all_rows && rows == Some(measured.rows as u64)
     }
 
-    /// Whether the outputs have the power that the manifest says.
+    /// Whether the outputs have the power that the manifest states.
     #[must_use]
     pub(crate) fn has_power(&self, measured: &MeasuredErrors) -> bool {
         let power = self.said.and_then(|layer| layer.output_power);
         power.is_some_and(|power| is_near(measured.power, power, POWER * power))
     }
 
-    /// Holds a measurement against it.
+    /// Compares a measurement with the manifest.
     #[must_use]
     pub(crate) fn verdict(&self, measured: &MeasuredErrors) -> Agreement {
         let said = self.said.and_then(|layer| Some((layer, layer.error?)));
@@ -151,15 +152,15 @@ impl BesideManifest<'_> {
 }
 
 impl DifferingFigure {
-    /// Whether both may be means of one quantity, one over all rows and one over the window's;
-    /// less than `least` is taken for that.
+    /// Whether both figures may be means of the same quantity, one over all rows and one over the
+    /// window's. A figure below `least` counts as `least`.
     fn is_within_window(&self, least: f64) -> bool {
         let [x, y] = [self.replayed, self.said].map(|figure| figure.max(least));
         x <= OF_WINDOW * y && y <= OF_WINDOW * x
     }
 }
 
-/// The figures that are not the same.
+/// The figures that do not agree.
 fn differing(measured: &MeasuredErrors, power: f64, error: &ClaimedError) -> Vec<DifferingFigure> {
     let with_may = (FIGURE + error.uncertainty.unwrap_or_default()) * error.rounded
         + ENTRY_ERROR * error.without;
@@ -185,7 +186,7 @@ fn is_near(x: f64, y: f64, by: f64) -> bool {
     (x - y).abs() <= by
 }
 
-/// |x - y| / y; 0 where both are.
+/// |x - y| / y; 0 where both are 0.
 fn deviation(x: f64, y: f64) -> f64 {
     match (x - y).abs() {
         0.0 => 0.0,
@@ -266,7 +267,7 @@ mod tests {
         };
         let said = layer("exact", 100, 10.0, 2.0, 2e-5);
         assert_eq!(beside(&said).verdict(&small), Agreement::RowsOfWindow);
-        // What it does not excuse is the error without adapter, which R tells.
+        // The error without adapter is not excused, because R shows it.
         let without = MeasuredErrors {
             without: 3.0,
             ..small
@@ -290,7 +291,7 @@ mod tests {
             let measured = MeasuredErrors { with, ..MEASURED };
             beside(said).verdict(&measured).name()
         };
-        // Of an error of 2 without adapter 1e-6 was left: up to 2e-4 of it R cannot tell.
+        // Of an error of 2 without adapter 1e-6 was left; R cannot tell values up to 2e-4 of it.
         let full = layer("exact", 100, 10.0, 2.0, 2e-6);
         assert_eq!(of(&full, 3.9e-4), "rows-of-window");
         assert_eq!(of(&full, 4.1e-4), "differs");

@@ -1,4 +1,4 @@
-//! Which layer of the checkpoint an adapter's name means, in any of its forms.
+//! Finds the checkpoint's layer for each name of an adapter, in any of its forms.
 
 use globset::escape;
 
@@ -17,21 +17,22 @@ use crate::weights::layers::{Layer, module_of};
 use crate::weights::mlx::MlxNames;
 use crate::weights::opening::Model;
 
-/// A layer of the adapter.
+/// A layer of the adapter that was found in the checkpoint.
 #[derive(Debug)]
 pub(crate) struct FoundLayer {
-    /// What the form has as its name.
+    /// The layer's name in the form.
     pub(crate) name: String,
-    /// Where its rows lie in a GGUF.
+    /// The order of its rows in a GGUF.
     pub(crate) rows: RowOrder,
-    /// Which selected layer it is.
+    /// Its index among the selected layers.
     pub(crate) layer: usize,
-    /// What the manifest says of it.
+    /// The manifest's claims about it.
     pub(crate) said: Option<ClaimedLayer>,
 }
 
-/// Where nobody said which layers, those that the adapter has, by their full names: an output layer
-/// is none otherwise, and a weight that no shard names has to be found for it to be said.
+/// Settings that select the adapter's layers by their full names, unless layers were selected by
+/// options. Without full names an output layer would not be selected, and a weight that no shard
+/// names could not be told.
 ///
 /// # Errors
 /// [`Fatal::Usage`] for a name that is no pattern.
@@ -53,10 +54,10 @@ pub(crate) fn with_layers_of(
         let names = names.map(|name| claimed(name).map_or(name, |layer| layer.name.as_str()));
         let names: Vec<&str> = names.filter(is_matrix).collect();
         if names.is_empty() {
-            // Names of its own: what the shards name is looked through.
+            // The adapter has names of its own: what the shards name is searched instead.
             return Ok(settings);
         }
-        // A name that is left out is no pattern that must match.
+        // A name that is left out need not match anything.
         all.extend(
             names
                 .into_iter()
@@ -68,19 +69,19 @@ pub(crate) fn with_layers_of(
     Ok(settings)
 }
 
-/// What the names of an adapter are looked up in.
+/// Where the names of an adapter are looked up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerLookup<'a> {
     /// The selected layers.
     pub(crate) weights: &'a Weights,
     /// The manifest.
     pub(crate) claims: Option<&'a ReplayClaims>,
-    /// What it is served on: a GGUF knows where its rows lie.
+    /// The base; a GGUF knows the order of its rows.
     pub(crate) base: &'a ReplayedBase,
 }
 
 impl LayerLookup<'_> {
-    /// The layers of an adapter that are selected; the others are said.
+    /// The adapter's layers that are selected. The others are told.
     pub(crate) fn find(&self, form: &AdapterFactors, findings: &mut Findings) -> Vec<FoundLayer> {
         let places = match form.form() {
             AdapterForm::Gguf => self.gguf_places(findings),
@@ -124,8 +125,9 @@ impl LayerLookup<'_> {
         found
     }
 
-    /// What each selected layer is called in a GGUF: in the one that is served, whose rows the
-    /// engine adds the adapter's to, else as a converter of the model's kind has it.
+    /// The place of each selected layer in a GGUF: in the base, if that is a GGUF, because the
+    /// engine adds the adapter's rows to its rows; otherwise as a converter for the model's kind
+    /// has it.
     fn gguf_places(&self, findings: &mut Findings) -> Vec<Option<GgufLayerPlace>> {
         let layers = self.weights.layers().iter();
         let served: Vec<_> = layers.map(|layer| self.base.gguf_place(layer)).collect();
@@ -135,7 +137,7 @@ impl LayerLookup<'_> {
         match GgufNames::of(self.weights) {
             Ok(names) => names.layers.into_iter().map(Some).collect(),
             Err(error) => {
-                // What the manifest says of names and rows is enough.
+                // The manifest's names and row orders are enough.
                 if self.claims.is_none() {
                     findings.not_checked(format!("replay: {error}"));
                 }

@@ -1,4 +1,4 @@
-//! The three figures of a layer.
+//! Measures the three figures of a layer.
 
 use core::ops::Range;
 
@@ -20,34 +20,35 @@ use crate::source::refusal::Refusal;
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 
-/// BaseColumns of A B that are formed at a time.
+/// Columns of A B that are formed at a time.
 const COLUMNS: usize = 64;
-/// By how much f32 products may put the error with the adapter above the one without, relative.
+/// By how much f32 products may put the error with the adapter above the error without it,
+/// relatively.
 const ROUNDING: f64 = 1e-6;
-/// Of the output's power what no correction in f16 and no product in f32 gets below.
+/// The share of the output's power below which no correction in f16 and no product in f32 gets.
 const NOTHING: f64 = 1e-12;
 
-/// What a layer is measured with.
+/// What is needed to measure a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measuring<'a> {
-    /// Where.
+    /// The kernels that compute.
     pub(crate) compute: Compute<'a>,
-    /// W, and which layer of it.
+    /// W of all layers.
     pub(crate) weights: &'a Weights,
-    /// Its index.
+    /// The layer's index.
     pub(crate) layer: usize,
-    /// W~.
+    /// The base, with W~.
     pub(crate) base: &'a ReplayedBase,
-    /// The rows of its input.
+    /// The rows of the layer's input.
     pub(crate) rows: &'a SiteRows<'a>,
 }
 
-/// Means over the rows.
+/// Means over the rows of a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct MeasuredErrors {
-    /// How many.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Rank of the factors.
+    /// The rank of the factors.
     pub(crate) rank: usize,
     /// |x W|^2.
     pub(crate) power: f64,
@@ -57,34 +58,34 @@ pub(crate) struct MeasuredErrors {
     pub(crate) with: f64,
 }
 
-/// Why there are none.
+/// Why a layer could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotMeasured {
-    /// W or W~.
+    /// W or W~ cannot be read.
     #[error("{0}")]
     Weight(#[from] Fatal),
-    /// A and B.
+    /// A and B cannot be read.
     #[error("{0}")]
     Factors(FactorsError),
-    /// More than is read here.
+    /// The adapter has more than is read here.
     #[error("{0}")]
     Unread(FactorsError),
-    /// Of another layer.
+    /// The factors do not fit the layer.
     #[error(
         "its factors make [{out_features}, {in_features}], the checkpoint's weight is {expected:?}"
     )]
     Shapes {
-        /// Rows of B^T.
+        /// The number of rows of B^T.
         out_features: usize,
-        /// BaseColumns of A^T.
+        /// The number of columns of A^T.
         in_features: usize,
         /// out_features and in_features of the layer.
         expected: [usize; 2],
     },
-    /// A shard that was whole before.
+    /// A shard cannot be read that was whole before.
     #[error("{0}")]
     Shard(#[from] Refusal),
-    /// A sum.
+    /// A sum overflows.
     #[error("products with its rows overflow")]
     Overflow,
 }
@@ -99,19 +100,19 @@ impl From<FactorsError> for NotMeasured {
 }
 
 impl MeasuredErrors {
-    /// The error with the adapter, of the output's power.
+    /// The error with the adapter, relative to the output's power.
     #[must_use]
     pub(crate) fn relative_with(&self) -> f64 {
         ratio(self.with, self.power)
     }
 
-    /// The error without it, of the output's power.
+    /// The error without it, relative to the output's power.
     #[must_use]
     pub(crate) fn relative_without(&self) -> f64 {
         ratio(self.without, self.power)
     }
 
-    /// Whether nothing came of the rows.
+    /// Whether the rows make neither an output nor an error.
     #[must_use]
     pub(crate) fn says_nothing(&self) -> bool {
         [self.power, self.without, self.with]
@@ -138,7 +139,7 @@ impl Measuring<'_> {
         let layer = &self.weights.layers()[self.layer];
         let factors = factors()?;
         check_shapes(layer, &factors)?;
-        // W, W - W~ and W - W~ - C, all at once: rows are read once for the three.
+        // W, W - W~ and W - W~ - C at once, so that rows are read once for all three.
         let original = self.weights.original(self.layer)?;
         let mut error = copied(&original);
         self.base.subtract(layer, &mut error, self.compute.cores)?;
@@ -182,7 +183,7 @@ fn check_shapes(layer: &Layer, factors: &LayerFactors) -> Result<(), NotMeasured
 }
 
 impl LayerFactors {
-    /// Takes C from a matrix that lies by columns of m numbers; C is formed in f64.
+    /// Subtracts C from a matrix by columns of m numbers; C is formed in f64.
     fn subtract(&self, m: usize, matrix: &mut [f32], cores: &Cores) {
         let pair = &self.pair;
         let a = Mat::from_fn(m, pair.rank, |i, k| {
@@ -200,7 +201,7 @@ impl LayerFactors {
         });
     }
 
-    /// BaseColumns of B, rank x so many.
+    /// These columns of B: rank x their number.
     fn b_columns(&self, columns: Range<usize>) -> Mat<f64> {
         let WrittenPair { rank, lora_b, .. } = &self.pair;
         let numbers = &lora_b[columns.start * rank..columns.end * rank];

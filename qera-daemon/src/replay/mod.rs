@@ -1,19 +1,19 @@
-//! Recorded rows through the files as written: what a base alone and a base with its adapter make
-//! of the inputs of each layer, beside what the full-precision weights make of them.
+//! Sends recorded rows through the files as they are written: what a base alone and a base with its
+//! adapter make of each layer's inputs, compared with what the full-precision weights make of them.
 //!
-//! Of every layer three figures are measured, each the mean over the rows of a squared norm, by
-//! their weights: |x W|^2, |x (W~ - W)|^2 and |x (W~ + A B - W)|^2. A and B are the numbers in the
+//! For every layer three figures are measured, each the mean over the rows, by their weights, of a
+//! squared norm: |x W|^2, |x (W~ - W)|^2 and |x (W~ + A B - W)|^2. A and B are the numbers in the
 //! adapter's files (`factors`), W~ those in the base's (`base`), W those of the checkpoint, and
-//! the rows come by the reader of a run (`recorded`). Nothing of the solve has a part in it: no R,
-//! no E that a run formed, so that a defect there shows here. Of a layer there are three matrices
-//! (`measure`), W, W - W~ and W - W~ - A B, in f32, and the rows pass by all of them once, a piece
-//! at a time, with f32 products and f64 sums (`rows`). What is in memory at a time: these matrices,
-//! the layer's factors, and the rows of one layer input in one shard (to check a shard, all of it,
-//! as in a run); W~ is decoded some columns at a time. What is read: every shard twice, to know its
-//! content and to check it, then the rows of a layer's input once for each layer and form of the
-//! adapter (q, k and v, which share an input, each for itself).
+//! rows are read as a run reads them (`recorded`). Nothing of the solve takes part, neither R nor
+//! an E that a run formed, so that a defect there shows here. For a layer there are three matrices
+//! in f32 (`measure`): W, W - W~ and W - W~ - A B. The rows pass by all of them once, a piece at a
+//! time, with f32 products and f64 sums (`rows`). In memory at a time are these matrices, the
+//! layer's factors, and the rows of one input in one shard (a whole shard while it is checked, as
+//! in a run); W~ is decoded some columns at a time. Every shard is read twice, to know its content
+//! and to check it. Then the rows of a layer's input are read once for each layer and each form of
+//! the adapter (q, k and v, which share an input, each by itself).
 //!
-//! What comes of it is held against the manifest (`claims`, `judgement`) and told (`report`).
+//! The figures are compared with the manifest (`claims`, `judgement`) and told (`report`).
 
 pub(crate) mod base;
 pub(crate) mod claims;
@@ -43,7 +43,7 @@ use crate::replay::rows::SiteRows;
 use crate::settings::replay::ReplaySettings;
 use crate::weights::opening::Model;
 
-/// Replays the recorded rows through an adapter on its base; what is wrong goes to the findings.
+/// Replays the recorded rows through an adapter on its base. What is wrong goes to the findings.
 ///
 /// # Errors
 /// [`Fatal`] for a checkpoint or a folder of shards that cannot be read.
@@ -86,7 +86,7 @@ pub(crate) fn replay(
     Ok(reports.collect())
 }
 
-/// What every layer is measured with.
+/// What the replays of all layers share.
 struct Replay<'a> {
     compute: Compute<'a>,
     base: ReplayedBase,
@@ -96,7 +96,8 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Whether W is the checkpoint that the adapter was made with: its figures are of that one.
+    /// Notes where W is not the checkpoint that the adapter was made with, because the manifest's
+    /// figures are of that one.
     fn note_other_checkpoint(&self, findings: &mut Findings) {
         let said = self.claims.as_ref().and_then(ReplayClaims::model);
         let (weights, said) = (&self.recorded.weights, said.unwrap_or_default());
@@ -110,7 +111,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Every layer of an adapter, site by site; then what is known of all says of which rows the
+    /// Replays every layer of a form, site by site. Only then is it known of which rows the
     /// manifest's figures are.
     fn form(&self, form: &AdapterFactors, findings: &mut Findings) -> ReplayReport {
         let weights = &self.recorded.weights;
@@ -153,7 +154,7 @@ impl Replay<'_> {
         report
     }
 
-    /// Measures a layer; none where it cannot be measured, which is said.
+    /// Measures a layer; `None` where it cannot be measured, which is told.
     fn layer(
         &self,
         form: &AdapterFactors,
@@ -210,8 +211,8 @@ impl Replayed<'_> {
     }
 }
 
-/// Whether the rows are those of the manifest by what the weights make of them: one layer's output
-/// may have the same power by chance.
+/// Whether the rows are the manifest's, judged by the outputs' power in most layers: in a single
+/// layer it may be the same by chance.
 fn are_same_rows(layers: &[Replayed<'_>]) -> bool {
     let as_long = layers
         .iter()
@@ -222,7 +223,7 @@ fn are_same_rows(layers: &[Replayed<'_>]) -> bool {
     2 * alike.count() > as_long.count()
 }
 
-/// What is wrong with a layer.
+/// Tells what is wrong with a layer.
 fn tell(
     layer: &str,
     form: &str,

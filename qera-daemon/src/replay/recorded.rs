@@ -1,5 +1,5 @@
-//! The recorded rows: every shard of a folder read as a run reads it, one that is refused named and
-//! left out, and which of the others hold how many rows of which layer input.
+//! The recorded rows. Every shard of a folder is read as a run reads it; a shard that is refused is
+//! named and left out. Of the others it is kept how many rows of which layer input they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,24 +23,24 @@ use crate::weights::sites::Sites;
 /// A shard that was read whole and checked.
 #[derive(Debug)]
 pub(crate) struct RecordedShard {
-    /// What will be read of it again.
+    /// The entries that will be read from it again.
     pub(crate) admitted: Admitted,
-    /// Rows that count, by site.
+    /// Number of rows that count, for each site.
     pub(crate) rows: BTreeMap<usize, usize>,
 }
 
-/// The shards, and the layers that they have inputs of.
+/// The shards, and the layers whose inputs they have.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     /// The weights in full precision.
     pub(crate) weights: Arc<Weights>,
     /// Which layers share an input.
     pub(crate) sites: Sites,
-    /// Those that were not refused, in the order of their names.
+    /// Shards that were not refused, in the order of their names.
     pub(crate) shards: Vec<RecordedShard>,
-    /// Of them those that have sums over rows beside, or alone.
+    /// Number of these shards that have sums over rows, with or without rows.
     with_sums: usize,
-    /// What a run that takes them in this order has gathered.
+    /// The shards that a run has gathered which takes them in this order.
     gathered: Gathered,
 }
 
@@ -48,7 +48,7 @@ impl Recorded {
     /// Reads every shard of a folder.
     ///
     /// # Errors
-    /// [`Fatal`] for a folder that cannot be listed, a weight that cannot serve.
+    /// [`Fatal`] for a folder that cannot be listed, or a weight that cannot be used.
     pub(crate) fn read(
         settings: &Settings,
         model: &Model,
@@ -110,15 +110,15 @@ impl Recorded {
         });
     }
 
-    /// Rows of a site.
+    /// Number of rows of a site.
     #[must_use]
     pub(crate) fn rows_of(&self, site: usize) -> usize {
         let shards = self.shards.iter();
         shards.filter_map(|shard| shard.rows.get(&site)).sum()
     }
 
-    /// Whether a manifest's figures are of these very shards, as far as that can be told: a run
-    /// that took them in another order has another digest.
+    /// Whether a manifest's figures are of these very shards, as far as can be told: a run that
+    /// took them in another order has another digest.
     #[must_use]
     pub(crate) fn is_of(&self, claims: Option<&ReplayClaims>) -> bool {
         let said = claims.map(ReplayClaims::inputs);
@@ -128,7 +128,7 @@ impl Recorded {
     }
 }
 
-/// The shards that can be read, each content once.
+/// The shards of a folder that can be read, each content once.
 struct ListedShards {
     headers: Vec<ShardHeader>,
 }

@@ -1,4 +1,4 @@
-//! What a replay found, for a person and for programs.
+//! The result of a replay, for people and for programs.
 
 use core::fmt::Write as _;
 
@@ -12,30 +12,30 @@ use crate::replay::layers::FoundLayer;
 use crate::replay::measure::MeasuredErrors;
 use crate::replay::recorded::Recorded;
 
-/// What became of an adapter in one of its forms.
+/// The result for an adapter in one of its forms.
 #[derive(Debug)]
 pub(crate) struct ReplayReport {
     /// The form.
     pub(crate) form: &'static str,
-    /// Shards whose rows were replayed.
+    /// Number of shards whose rows were replayed.
     pub(crate) shards: usize,
-    /// Layers that were, in the order of their sites.
+    /// The layers that were replayed, in the order of their sites.
     pub(crate) layers: Vec<LayerReport>,
 }
 
-/// What became of a layer.
+/// The result for a layer.
 #[derive(Debug)]
 pub(crate) struct LayerReport {
     name: String,
-    /// In this form.
+    /// The layer's name in this form.
     adapter_name: String,
     measured: MeasuredErrors,
-    /// Without and with the adapter, of the output's power, and the rows: as the manifest has them.
+    /// The errors in the manifest, relative to the output's power, and the rows that they are of.
     said: Option<SaidErrors>,
     verdict: Agreement,
 }
 
-/// What the manifest says of a layer.
+/// The manifest's figures for a layer.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct SaidErrors {
     rows: u64,
@@ -43,25 +43,25 @@ struct SaidErrors {
     relative_with: f64,
 }
 
-/// Means over layers, each relative to its output's power.
+/// Means over layers of errors relative to the output's power.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Totals {
     layers: usize,
     shards: usize,
-    /// Of the layer that has most.
+    /// Number of rows of the layer that has most.
     rows: usize,
     mean_relative_without: f64,
     mean_relative_with: f64,
-    /// Layers whose figures are those of the manifest.
+    /// Number of layers whose figures agree with the manifest's.
     same: usize,
-    /// And by how much the error with the adapter differs from it at most, relative.
+    /// The largest relative difference of these layers' error with the adapter.
     largest_deviation: f64,
-    /// Layers whose error is larger with the adapter.
+    /// Number of layers whose error is larger with the adapter.
     harmed: usize,
 }
 
 impl LayerReport {
-    /// Of a layer that was measured.
+    /// The report on a layer that was measured.
     #[must_use]
     pub(crate) fn new(
         name: &str,
@@ -151,7 +151,7 @@ impl LayerReport {
 }
 
 impl ReplayReport {
-    /// Of a form, before a layer.
+    /// The report on a form, without any layer yet.
     #[must_use]
     pub(crate) fn new(form: &'static str, recorded: &Recorded) -> Self {
         Self {
@@ -161,7 +161,7 @@ impl ReplayReport {
         }
     }
 
-    /// Takes a layer in.
+    /// Adds a layer.
     pub(crate) fn take(&mut self, layer: LayerReport) {
         self.layers.push(layer);
     }
@@ -192,7 +192,7 @@ impl ReplayReport {
         }
     }
 
-    /// A line a layer, and one for all of them.
+    /// The text: a line for each layer, and one for all of them.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -221,7 +221,7 @@ impl ReplayReport {
         text
     }
 
-    /// The same as an object.
+    /// The report as a JSON object.
     #[must_use]
     pub(crate) fn json(&self) -> Value {
         let layers: Vec<Value> = self.layers.iter().map(LayerReport::json).collect();

@@ -1,4 +1,4 @@
-//! The rows of one layer input, some at a time, from shard after shard.
+//! The rows of a layer input, some at a time, from one shard after the other.
 
 use core::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::source::refusal::Refusal;
 
 /// Rows that are multiplied at a time, ...
 const ROWS: usize = 192;
-/// ... as long as their outputs are no more numbers than these.
+/// ... unless their outputs would be more numbers than this.
 const OUTPUTS: usize = 1 << 23;
 
 /// The rows of a site that are replayed.
@@ -32,10 +32,10 @@ struct EvenlySpaced {
 }
 
 impl EvenlySpaced {
-    /// Those that lie in a part of the rows, by their places in that part.
+    /// The chosen rows within this part of the rows, counted from the part's beginning.
     fn within(self, part: Range<usize>) -> impl Iterator<Item = usize> {
         let Self { all, taken } = self;
-        // Counts of rows: products of two are far below 2^128.
+        // Counts of rows are far below 2^64, so that products of two are below 2^128.
         let [all, taken] = [all as u128, taken as u128];
         let first = (part.start as u128 * taken).div_ceil(all.max(1));
         let last = (part.end as u128 * taken).div_ceil(all.max(1));
@@ -44,7 +44,7 @@ impl EvenlySpaced {
     }
 }
 
-/// Sums over rows by their weights.
+/// A sum over rows by their weights.
 #[derive(Debug, Clone, Copy, Default)]
 struct WeightedSum {
     sum: f64,
@@ -52,7 +52,7 @@ struct WeightedSum {
 }
 
 impl<'a> SiteRows<'a> {
-    /// Those of a site, at most so many.
+    /// The rows of a site, at most `most` of them.
     pub(crate) fn new(recorded: &'a Recorded, site: usize, most: Option<usize>) -> Self {
         let all = recorded.rows_of(site);
         let taken = most.unwrap_or(all).min(all);
@@ -63,23 +63,23 @@ impl<'a> SiteRows<'a> {
         }
     }
 
-    /// How many.
+    /// The number of rows.
     #[must_use]
     pub(crate) const fn count(&self) -> usize {
         self.spaced.taken
     }
 
-    /// Whether that is every row that the shards have.
+    /// Whether these are all rows in the shards.
     #[must_use]
     pub(crate) const fn are_all(&self) -> bool {
         self.spaced.taken == self.spaced.all
     }
 
-    /// The means of |x M|^2 over the rows, by their weights, for several M, each given by columns:
-    /// the rows are read once for all of them.
+    /// The means of |x M|^2 over the rows, by their weights, for several M, each given by columns.
+    /// The rows are read once for all of them.
     ///
     /// # Errors
-    /// [`Refusal`] for a shard that is another file by now.
+    /// [`Refusal`] for a shard whose file was replaced.
     pub(crate) fn mean_powers<const N: usize>(
         &self,
         compute: Compute<'_>,

@@ -1,5 +1,5 @@
-//! Charts as SVG. Colours are drawn as in a light page; the page gives each of them its own value
-//! in a dark one (`INKS`), so that one drawing serves both.
+//! Charts as SVG. Colours are drawn as for a light page; the page gives each of them another value
+//! in dark mode (`INKS`), so that one drawing serves both.
 
 use std::io::Error as IoError;
 
@@ -9,16 +9,16 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::report::figures::{percent, thousands};
 use crate::report::generation::ErrorShare;
 
-/// Units of a drawing; a page shows it at half that size or more.
+/// The width of a drawing in its own units; a page shows it at half that size or more.
 const WIDTH: u32 = 760;
 const HEIGHT: u32 = 380;
 const TEXT: u32 = 32;
 const LEFT: u32 = 124;
 const BELOW: u32 = 56;
 const MARGIN: u32 = 10;
-/// Labels of an axis, about.
+/// About how many labels an axis has.
 const LABELS: usize = 8;
-/// Between an axis and a label beside it.
+/// The distance between an axis and a label beside it.
 const GAP: i32 = 12;
 /// More bars than this are drawn as means of neighbours.
 const BARS_MAX: usize = 64;
@@ -30,7 +30,7 @@ const WITH: RGBColor = RGBColor(0x09, 0x69, 0xda);
 const HELD_OUT: RGBColor = RGBColor(0xbc, 0x4c, 0x00);
 const OTHER: RGBColor = RGBColor(0x82, 0x50, 0xdf);
 
-/// The colours that drawings have, with the names that the page knows them by.
+/// The colours of the drawings, with the names by which the page knows them.
 pub(crate) const INKS: [Ink; 6] = [
     Ink::new("dim", INK),
     Ink::new("line", LINE),
@@ -43,7 +43,7 @@ pub(crate) const INKS: [Ink; 6] = [
 /// A colour of the drawings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ink {
-    /// Its name in the page.
+    /// The colour's name in the page.
     pub(crate) name: &'static str,
     colour: RGBColor,
 }
@@ -53,26 +53,26 @@ impl Ink {
         Self { name, colour }
     }
 
-    /// As a drawing writes it.
+    /// The colour as a drawing writes it.
     pub(crate) fn svg(&self) -> String {
         let RGBColor(red, green, blue) = self.colour;
         format!("#{red:02X}{green:02X}{blue:02X}")
     }
 }
 
-/// What a drawing in memory can fail with.
+/// The error of drawing in memory.
 pub(crate) type DrawingError = DrawingAreaErrorKind<IoError>;
 
-/// A layer in a chart, or the mean of some neighbours.
+/// A layer in a chart, or the mean of some neighbouring layers.
 #[derive(Debug, Clone)]
 pub(crate) struct Bar {
-    /// What stands below it.
+    /// The label below the bar.
     pub(crate) label: String,
-    /// Its error alone.
+    /// The error of the quantized layer alone.
     pub(crate) without: f64,
-    /// Its error with the correction.
+    /// The error with the correction.
     pub(crate) with: f64,
-    /// What the correction leaves on rows that were left out.
+    /// The share that the correction leaves on held-out rows.
     pub(crate) held_out: Option<ErrorShare>,
     /// The error of nearest rounding, where W~ was rounded otherwise.
     pub(crate) nearest: Option<f64>,
@@ -81,40 +81,40 @@ pub(crate) struct Bar {
 /// A line through points.
 #[derive(Debug)]
 pub(crate) struct Track {
-    /// Which colour it has.
+    /// The line's colour.
     pub(crate) ink: Ink,
-    /// Its points, by their places on the axis below.
+    /// The line's points, from left to right.
     pub(crate) points: Vec<TrackPoint>,
 }
 
 /// A point of a line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TrackPoint {
-    /// Rows.
+    /// The number of rows.
     pub(crate) rows: f64,
-    /// The share that is left.
+    /// The share of the error that is left.
     pub(crate) left: f64,
 }
 
-/// A bar that lies: bits of a weight.
+/// A horizontal bar of bits of a weight.
 #[derive(Debug)]
 pub(crate) struct Beam {
-    /// What stands beside it.
+    /// The label beside it.
     pub(crate) label: String,
-    /// Its parts from the left on, each with its colour.
+    /// Its parts from left to right.
     pub(crate) parts: Vec<BeamPart>,
 }
 
 /// A part of a beam.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BeamPart {
-    /// Its length.
+    /// The part's length.
     pub(crate) bits: f64,
-    /// Its colour.
+    /// The part's colour.
     pub(crate) ink: Ink,
 }
 
-/// The ink of this name.
+/// The colour with this name.
 #[must_use]
 pub(crate) fn ink(name: &str) -> Ink {
     let found = INKS.into_iter().find(|ink| ink.name == name);
@@ -125,7 +125,7 @@ fn text() -> TextStyle<'static> {
     ("sans-serif", TEXT).into_font().color(&INK)
 }
 
-/// Neighbours as their means, where there are more bars than can be told apart.
+/// Replaces neighbours by their mean, where there are more bars than can be told apart.
 fn binned(bars: &[Bar]) -> Vec<Bar> {
     let size = bars.len().div_ceil(BARS_MAX).max(1);
     if size == 1 {
@@ -144,16 +144,16 @@ fn binned(bars: &[Bar]) -> Vec<Bar> {
     bars.chunks(size).map(of).collect()
 }
 
-/// How many neighbours a bar of so many layers is the mean of.
+/// How many neighbouring layers a bar is the mean of.
 #[must_use]
 pub(crate) fn layers_in_a_bar(layers: usize) -> usize {
     layers.div_ceil(BARS_MAX).max(1)
 }
 
-/// Errors before and after as bars from the left on.
+/// Draws errors before and after the correction as bars, from left to right.
 ///
 /// # Errors
-/// What the drawing says.
+/// The drawing's error.
 pub(crate) fn bars(of: &[Bar]) -> Result<String, DrawingError> {
     let bars = binned(of);
     let step = bars.len().div_ceil(LABELS).max(1);
@@ -209,7 +209,7 @@ pub(crate) fn bars(of: &[Bar]) -> Result<String, DrawingError> {
 type Stroke = PathElement<(f64, f64)>;
 type Dot = Circle<(f64, f64), i32>;
 
-/// A stroke across the bar at the error of nearest rounding.
+/// Strokes across the bars at the error of nearest rounding.
 fn nearest_marks(bars: &[Bar]) -> impl Iterator<Item = Stroke> {
     bars.iter().enumerate().filter_map(|(index, bar)| {
         let (left, right, height) = (index as f64 + 0.06, index as f64 + 0.94, bar.nearest?);
@@ -218,7 +218,7 @@ fn nearest_marks(bars: &[Bar]) -> impl Iterator<Item = Stroke> {
     })
 }
 
-/// The interval of the held-out share, on the scale of the bar that it is a share of.
+/// Strokes for the interval of the held-out share, on the scale of the bar.
 fn held_out_marks(bars: &[Bar]) -> impl Iterator<Item = Stroke> {
     bars.iter().enumerate().filter_map(|(index, bar)| {
         let (x, held) = (index as f64 + 0.5, bar.held_out?);
@@ -236,10 +236,10 @@ fn held_out_points(bars: &[Bar]) -> impl Iterator<Item = Dot> {
     })
 }
 
-/// Lines over rows.
+/// Draws lines over numbers of rows.
 ///
 /// # Errors
-/// What the drawing says.
+/// The drawing's error.
 pub(crate) fn lines(of: &[Track]) -> Result<String, DrawingError> {
     let points = || of.iter().flat_map(|line| &line.points);
     let right = above(points().map(|point| point.rows));
@@ -283,10 +283,10 @@ impl Track {
     }
 }
 
-/// Bits of a weight, a beam below the other.
+/// Draws bits of a weight, one beam below the other.
 ///
 /// # Errors
-/// What the drawing says.
+/// The drawing's error.
 pub(crate) fn beams(of: &[Beam]) -> Result<String, DrawingError> {
     let count = of.len() as f64;
     let centre = |index: usize| count - index as f64 - 0.5;
@@ -331,7 +331,7 @@ pub(crate) fn beams(of: &[Beam]) -> Result<String, DrawingError> {
     Ok(svg)
 }
 
-/// A little more than the largest, and never nothing.
+/// A number slightly above the largest, and always above 0.
 fn above(of: impl Iterator<Item = f64>) -> f64 {
     let largest = of.filter(|value| value.is_finite()).fold(0.0, f64::max);
     match largest > 0.0 {

@@ -3,10 +3,10 @@
 use crate::report::generation::ErrorShare;
 use crate::report::kinds::LeastAndMost;
 
-/// What stands where there is no number.
+/// The text where there is no number.
 pub(crate) const NONE: &str = "–";
 
-/// A share in percent, with three digits that mean something.
+/// A share in percent, with three significant digits.
 #[must_use]
 pub(crate) fn percent(share: f64) -> String {
     let of = 100.0 * share;
@@ -21,7 +21,7 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
-/// As [`percent`], where there may be none.
+/// Like [`percent`], for a share that may be missing.
 #[must_use]
 pub(crate) fn percent_or_none(share: Option<f64>) -> String {
     share.map_or(NONE.into(), percent)
@@ -40,7 +40,7 @@ pub(crate) fn share(of: Option<ErrorShare>) -> String {
     }
 }
 
-/// A count with its thousands apart.
+/// A count with its thousands separated.
 #[must_use]
 pub(crate) fn count(of: u64) -> String {
     apart(&of.to_string())
@@ -63,7 +63,7 @@ fn apart(digits: &str) -> String {
     text
 }
 
-/// An extent; one number where both ends are the same.
+/// A range; one number where both ends are the same.
 #[must_use]
 pub(crate) fn extent(of: Option<LeastAndMost>, decimals: usize) -> String {
     let Some(LeastAndMost { least, most }) = of else {

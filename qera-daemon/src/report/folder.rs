@@ -1,4 +1,4 @@
-//! The generations of an output folder, read beside whoever publishes there.
+//! The generations of an output folder, read while another process may publish there.
 
 use std::path::{Path, PathBuf};
 
@@ -9,39 +9,39 @@ use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
 use crate::publish::out_folder::number_of;
 use crate::report::generation::ReportedGeneration;
 
-/// What stands in an output folder.
+/// The generations of an output folder.
 #[derive(Debug)]
 pub(crate) struct ReportedFolder {
     /// The generation that `current` names.
     pub(crate) current: ReportedGeneration,
-    /// The others that are there and can be compared with it, the oldest first.
+    /// Other generations that can be compared with it, the oldest first.
     pub(crate) earlier: Vec<ReportedGeneration>,
-    /// Those that are not shown.
+    /// Generations that are not shown.
     pub(crate) left_out: Vec<LeftOutGeneration>,
 }
 
 /// A generation that a report does not show.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LeftOutGeneration {
-    /// Its number.
+    /// The generation's number.
     pub(crate) number: u64,
-    /// Why.
+    /// The reason.
     pub(crate) why: &'static str,
 }
 
-/// A manifest, as far as it can be believed.
+/// A manifest, and whether it is to be believed.
 enum ReadManifest {
     Whole(Box<ReportedGeneration>),
     Damaged,
 }
 
 impl ReportedFolder {
-    /// Reads the folder without its lock: a daemon may be publishing there. A generation that is
-    /// pruned meanwhile is not there any more.
+    /// Reads the folder without its lock, because a daemon may be publishing there. A generation
+    /// that is pruned meanwhile does not count.
     ///
     /// # Errors
-    /// [`Fatal::StateRefused`] where there is no generation, or the manifest of the current one is
-    /// damaged; [`Fatal::Io`] for what the disk does not give.
+    /// [`Fatal::StateRefused`] where there is no generation, or the current one's manifest is
+    /// damaged; [`Fatal::Io`] for a file that the disk does not give.
     pub(crate) fn read(out: &Path) -> Result<Self, Fatal> {
         let refuse = |path: PathBuf, reason: &str| Fatal::StateRefused {
             path,
@@ -99,7 +99,7 @@ impl ReportedFolder {
         Ok(())
     }
 
-    /// Why a generation's figures do not belong beside those of the current one.
+    /// Why a generation's figures cannot stand beside the current one's; `None` where they can.
     fn cannot_be_compared(&self, of: &ReportedGeneration) -> Option<&'static str> {
         let current = &self.current;
         if of.fingerprints.checkpoint != current.fingerprints.checkpoint {
@@ -111,7 +111,7 @@ impl ReportedFolder {
         (of.state != current.state).then_some("of another state")
     }
 
-    /// All that are shown, the oldest first.
+    /// All generations that are shown, the oldest first.
     pub(crate) fn generations(&self) -> Vec<&ReportedGeneration> {
         let mut all: Vec<_> = self.earlier.iter().chain([&self.current]).collect();
         all.sort_by_key(|of| of.generation);
@@ -119,7 +119,7 @@ impl ReportedFolder {
     }
 }
 
-/// The manifest of a generation's folder; none where there is none.
+/// The manifest in a generation's folder; `None` where there is none.
 fn manifest(folder: &Path, number: Option<u64>) -> Result<Option<ReadManifest>, Fatal> {
     let Some(bytes) = read_if_there(&folder.join(MANIFEST))? else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What a generation's manifest says, as far as a report shows it.
+//! The part of a generation's manifest that a report shows.
 
 use serde::Deserialize;
 
@@ -8,13 +8,13 @@ pub(crate) struct ReportedGeneration {
     /// The program that published it.
     #[serde(default)]
     pub(crate) qera_version: String,
-    /// Its number; the report sets the folder's where the manifest says none.
+    /// The generation's number; where the manifest has none the report sets the folder's.
     #[serde(default)]
     pub(crate) generation: Option<u64>,
-    /// The state that it was solved from.
+    /// Identity of the state that it was solved from.
     #[serde(default)]
     pub(crate) state: Option<String>,
-    /// What it belongs to.
+    /// Fingerprints of what it belongs to.
     #[serde(default)]
     pub(crate) fingerprints: ReportedFingerprints,
     /// How it was made.
@@ -23,10 +23,10 @@ pub(crate) struct ReportedGeneration {
     /// The file or folder that W~ was read from.
     #[serde(default)]
     pub(crate) quantized: Option<ReportedQuantized>,
-    /// In which forms the adapter is written.
+    /// The forms in which the adapter is written.
     #[serde(default)]
     pub(crate) forms: Vec<String>,
-    /// What base and adapter cost.
+    /// The bits of base and adapter.
     #[serde(default)]
     pub(crate) bits_per_weight: Option<ReportedBits>,
     /// Where the rows came from.
@@ -35,18 +35,18 @@ pub(crate) struct ReportedGeneration {
     /// Every selected layer.
     #[serde(default)]
     pub(crate) layers: Vec<ReportedLayer>,
-    /// Tensors that are not corrected.
+    /// Tensors that were not corrected.
     #[serde(default)]
     pub(crate) passed_over: Vec<ReportedTensors>,
 }
 
-/// What decides whether two generations can be compared.
+/// Fingerprints by which it is decided whether two generations can be compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct ReportedFingerprints {
-    /// The selected weights.
+    /// The fingerprint of the selected weights.
     #[serde(default)]
     pub(crate) checkpoint: String,
-    /// The settings that decide the bytes of the adapter.
+    /// The fingerprint of the settings that decide the adapter's bytes.
     #[serde(default)]
     pub(crate) settings: String,
 }
@@ -57,7 +57,7 @@ pub(crate) struct ReportedSettings {
     /// The method's name.
     #[serde(default)]
     pub(crate) method: String,
-    /// How W~ was rounded; none for nearest.
+    /// How W~ was rounded; `None` for nearest rounding.
     #[serde(default)]
     pub(crate) rounding: Option<ReportedChoice>,
 }
@@ -70,7 +70,7 @@ pub(crate) struct ReportedChoice {
     pub(crate) name: String,
 }
 
-/// Where W~ was read.
+/// Where W~ was read from.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ReportedQuantized {
     /// The file or folder.
@@ -81,22 +81,22 @@ pub(crate) struct ReportedQuantized {
 /// Bits of a weight.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ReportedBits {
-    /// Of W~ with its scales.
+    /// Bits of W~, with its scales.
     #[serde(default)]
     pub(crate) base: f64,
     /// What was counted as W~.
     #[serde(default)]
     pub(crate) base_as: String,
-    /// Of A and B.
+    /// Bits of A and B.
     #[serde(default)]
     pub(crate) adapter: f64,
-    /// Of both.
+    /// Bits of both together.
     #[serde(default)]
     pub(crate) both: f64,
-    /// ggml's next larger types to the base.
+    /// ggml's next larger types, compared with the base.
     #[serde(default)]
     pub(crate) next_to_base: Option<ReportedTypes>,
-    /// The same to both.
+    /// The same, compared with base and adapter.
     #[serde(default)]
     pub(crate) next_to_both: Option<ReportedTypes>,
 }
@@ -104,7 +104,7 @@ pub(crate) struct ReportedBits {
 /// Types of ggml that take the same number of bits.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct ReportedTypes {
-    /// Their names.
+    /// The types' names.
     #[serde(default)]
     pub(crate) types: Vec<String>,
     /// Bits of a weight.
@@ -115,33 +115,33 @@ pub(crate) struct ReportedTypes {
 /// Where the rows came from.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ReportedInputs {
-    /// Shards folded.
+    /// Number of shards folded.
     #[serde(default)]
     pub(crate) shards: usize,
-    /// Shards set aside in the run that published.
+    /// Number of shards set aside in the run that published.
     #[serde(default)]
     pub(crate) quarantined_shards: usize,
-    /// Reasons of the first hundred of them.
+    /// The reasons of the first hundred of these shards.
     #[serde(default)]
     pub(crate) quarantined: Vec<String>,
-    /// Whether the rows are of the full-precision model; none where a shard does not say.
+    /// Whether the rows are of the full-precision model; `None` where a shard does not say.
     #[serde(default)]
     pub(crate) full_precision_model: Option<bool>,
-    /// Whether it is the last word on its shards.
+    /// Whether every layer was solved cold from all shards.
     #[serde(default)]
     pub(crate) drained: bool,
 }
 
-/// Tensors that are passed over for one reason.
+/// Tensors that were passed over for the same reason.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ReportedTensors {
     /// Their names; `*` stands for any number.
     #[serde(default)]
     pub(crate) tensors: String,
-    /// How many.
+    /// The number of these tensors.
     #[serde(default)]
     pub(crate) count: usize,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub(crate) why: String,
     /// Their share of the model's parameters.
@@ -155,7 +155,7 @@ pub(crate) struct ReportedLayer {
     /// Module path in the checkpoint.
     #[serde(default)]
     pub(crate) name: String,
-    /// What became of it.
+    /// The layer's outcome.
     #[serde(default)]
     pub(crate) status: String,
     /// Rank asked for.
@@ -170,33 +170,33 @@ pub(crate) struct ReportedLayer {
     /// How W~ was made, where it was rounded under R.
     #[serde(default)]
     pub(crate) rounding: Option<ReportedRounding>,
-    /// a of (1 - a) R + a diag(R).
+    /// The a of (1 - a) R + a diag(R).
     #[serde(default)]
     pub(crate) shrinkage: Option<f64>,
-    /// Who chose it.
+    /// Where a comes from.
     #[serde(default)]
     pub(crate) shrinkage_origin: Option<String>,
-    /// Rows that the correction was solved from.
+    /// Number of rows that the correction was solved from.
     #[serde(default)]
     pub(crate) rows: u64,
-    /// On the rows seen.
+    /// The error on the rows seen.
     #[serde(default)]
     error: Option<ReportedError>,
-    /// Where an imatrix stands in for rows.
+    /// The diagonal error, where an imatrix stands in for rows.
     #[serde(default)]
     diagonal_error: Option<ReportedError>,
-    /// On rows that were left out.
+    /// The error on held-out rows.
     #[serde(default)]
     held_out_error: Option<ReportedHeldOut>,
-    /// On rows that came later.
+    /// The evidence of rows that came later.
     #[serde(default)]
     evidence: Option<ReportedEvidence>,
-    /// Whether more rows have stopped to help.
+    /// Whether the layer has converged: more rows no longer help.
     #[serde(default)]
     pub(crate) converged: bool,
 }
 
-/// How W~ of a layer was rounded.
+/// How a layer's W~ was rounded.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ReportedRounding {
     #[serde(default)]
@@ -240,11 +240,11 @@ struct ReportedEvidence {
 /// A layer's error before and after, relative to the power of its output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BeforeAndAfter {
-    /// The quantized layer alone.
+    /// The error of the quantized layer alone.
     pub(crate) without: f64,
-    /// With the correction as it is written.
+    /// The error with the correction as it is written.
     pub(crate) with: f64,
-    /// Whether it is an imatrix's diagonal error, which is no error of the output.
+    /// Whether these are diagonal errors of an imatrix, and so no errors of the output.
     pub(crate) is_diagonal: bool,
 }
 
@@ -258,19 +258,19 @@ pub(crate) struct ErrorShare {
 }
 
 impl ReportedLayer {
-    /// Whether it is in the adapter.
+    /// Whether the layer is in the adapter.
     #[must_use]
     pub(crate) fn is_solved(&self) -> bool {
         ["solved", "imatrix", "nothing-to-correct"].contains(&self.status.as_str())
     }
 
-    /// Whether something of it is corrected.
+    /// Whether the layer is corrected.
     #[must_use]
     pub(crate) fn is_corrected(&self) -> bool {
         self.is_solved() && self.rank_used > 0
     }
 
-    /// Its error before and after; none of a layer that was not solved.
+    /// The layer's error before and after; `None` where it was not solved.
     #[must_use]
     pub(crate) fn relative(&self) -> Option<BeforeAndAfter> {
         let is_diagonal = self.error.is_none();
@@ -283,14 +283,14 @@ impl ReportedLayer {
         })
     }
 
-    /// What the correction leaves of the error on the rows that it was made from.
+    /// The share of the error that the correction leaves on the rows that it was made from.
     #[must_use]
     pub(crate) fn left(&self) -> Option<f64> {
         let of = self.relative()?;
         (of.without > 0.0).then(|| of.with / of.without)
     }
 
-    /// What it leaves on rows that were left out of a solve like it.
+    /// The share that such a correction leaves on held-out rows.
     #[must_use]
     pub(crate) fn held_out(&self) -> Option<ErrorShare> {
         let of = self.held_out_error.as_ref()?;
@@ -301,7 +301,7 @@ impl ReportedLayer {
         })
     }
 
-    /// What the correction of the solve point before left on rows that came later.
+    /// The share that the correction of the solve point before left on rows that came later.
     #[must_use]
     pub(crate) fn on_later_rows(&self) -> Option<ErrorShare> {
         let of = self.evidence.as_ref()?;
@@ -312,7 +312,7 @@ impl ReportedLayer {
         })
     }
 
-    /// The relative error that rounding to nearest would have had, where W~ was rounded under R.
+    /// The relative error of nearest rounding, where W~ was rounded under R.
     #[must_use]
     pub(crate) fn rounded_to_nearest(&self) -> Option<f64> {
         self.rounding.as_ref()?.error.as_ref()?.error_nearest
@@ -320,21 +320,21 @@ impl ReportedLayer {
 }
 
 impl ReportedGeneration {
-    /// Rows of the layer that has most of them.
+    /// Number of rows of the layer that has most.
     #[must_use]
     pub(crate) fn rows(&self) -> u64 {
         let rows = self.layers.iter().map(|layer| layer.rows);
         rows.max().unwrap_or_default()
     }
 
-    /// How many layers are corrected.
+    /// The number of layers that are corrected.
     #[must_use]
     pub(crate) fn corrected(&self) -> usize {
         let layers = self.layers.iter();
         layers.filter(|layer| layer.is_corrected()).count()
     }
 
-    /// What W~ of its layers is stored in: every grid or type that occurs.
+    /// The formats of W~: every grid or type that occurs.
     #[must_use]
     pub(crate) fn quantizers(&self) -> String {
         let mut all: Vec<&str> = self.layers.iter().map(|of| of.quantizer.as_str()).collect();
@@ -344,7 +344,7 @@ impl ReportedGeneration {
     }
 }
 
-/// The mean of what there is; none of nothing.
+/// The mean; `None` where there are no numbers.
 #[must_use]
 pub(crate) fn mean(of: impl Iterator<Item = f64>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0.0);

@@ -1,27 +1,27 @@
-//! How the generations of a folder got better with the rows that came.
+//! How the generations of a folder improved as rows came.
 
 use crate::report::drawing::{DrawingError, Track, TrackPoint, ink, lines};
 use crate::report::generation::{ErrorShare, ReportedGeneration, ReportedLayer, mean};
 
-/// A generation among others.
+/// A generation as a point of the history.
 #[derive(Debug)]
 pub(crate) struct HistoryPoint {
-    /// Its number.
+    /// The generation's number.
     pub(crate) number: u64,
-    /// Rows of the layer that had most of them.
+    /// Number of rows of the layer that had most.
     pub(crate) rows: u64,
-    /// Layers that it corrects.
+    /// Number of layers that it corrects.
     pub(crate) corrected: usize,
-    /// The mean share that it leaves of the error on the rows that it was made from,
+    /// The mean share of the error that it leaves on the rows that it was made from,
     pub(crate) seen: Option<f64>,
-    /// on rows that were left out,
+    /// on held-out rows,
     pub(crate) held_out: Option<f64>,
     /// and on rows that came after the correction.
     pub(crate) later: Option<f64>,
 }
 
 impl HistoryPoint {
-    /// What a manifest says.
+    /// The point of a generation with this manifest.
     #[must_use]
     pub(crate) fn new(of: &ReportedGeneration) -> Self {
         let corrected = || of.layers.iter().filter(|layer| layer.is_corrected());
@@ -39,10 +39,10 @@ impl HistoryPoint {
     }
 }
 
-/// The generations as lines over rows; none where they are fewer than two.
+/// Draws the generations as lines over numbers of rows; `None` where there are fewer than two.
 ///
 /// # Errors
-/// What the drawing says.
+/// The drawing's error.
 pub(crate) fn drawn(points: &[HistoryPoint]) -> Result<Option<String>, DrawingError> {
     if points.len() < 2 {
         return Ok(None);

@@ -4,16 +4,16 @@
 use crate::report::generation::{BeforeAndAfter, ReportedLayer, mean};
 use crate::settings::dotted::{is_number, starred};
 
-/// Layers whose names differ in numbers only, in the order of these.
+/// Layers whose names differ only in numbers, in the order of these numbers.
 #[derive(Debug)]
 pub(crate) struct ReportedKind<'a> {
-    /// Their name with a star for each number.
+    /// The kind's name, with a star for each number.
     pub(crate) name: String,
-    /// They.
+    /// The layers of this kind.
     pub(crate) layers: Vec<&'a ReportedLayer>,
 }
 
-/// The smallest and the largest of something.
+/// The smallest and the largest of several numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct LeastAndMost {
     /// The smallest.
@@ -22,7 +22,7 @@ pub(crate) struct LeastAndMost {
     pub(crate) most: f64,
 }
 
-/// The layers by kind; kinds in the order in which layers of the first block are named.
+/// Groups layers by kind. Kinds are in the order in which layers of the first block are named.
 #[must_use]
 pub(crate) fn kinds(layers: &[ReportedLayer]) -> Vec<ReportedKind<'_>> {
     let mut kinds: Vec<ReportedKind<'_>> = Vec::new();
@@ -39,7 +39,7 @@ pub(crate) fn kinds(layers: &[ReportedLayer]) -> Vec<ReportedKind<'_>> {
     kinds
 }
 
-/// The layers as a person counts: block 2 before block 10.
+/// The layers in the order in which a person counts: block 2 before block 10.
 #[must_use]
 pub(crate) fn in_order(layers: &[ReportedLayer]) -> Vec<&ReportedLayer> {
     let mut all: Vec<_> = layers.iter().map(|of| (order(&of.name), of)).collect();
@@ -47,7 +47,7 @@ pub(crate) fn in_order(layers: &[ReportedLayer]) -> Vec<&ReportedLayer> {
     all.into_iter().map(|(_, layer)| layer).collect()
 }
 
-/// A name's parts, numbers by their value.
+/// The parts of a name, with numbers by their value.
 fn order(name: &str) -> Vec<NamePart<'_>> {
     let part = |part| match is_number(part) {
         true => NamePart::Number(part.parse().unwrap_or(u64::MAX)),
@@ -62,35 +62,35 @@ enum NamePart<'a> {
     Word(&'a str),
 }
 
-/// The block that a layer is in: the first number of its name; none where it has none.
+/// The block of a layer: the first number in its name; `None` where there is none.
 #[must_use]
 pub(crate) fn block(name: &str) -> Option<&str> {
     name.split('.').find(|part| is_number(part))
 }
 
 impl ReportedKind<'_> {
-    /// The mean of its layers' errors; none where none was solved. Errors of an imatrix count where
-    /// there are no others.
+    /// The mean of the layers' errors; `None` where none was solved. Errors of an imatrix count
+    /// where there are no others.
     #[must_use]
     pub(crate) fn relative(&self) -> Option<BeforeAndAfter> {
         let layers = self.layers.iter().copied();
         mean_errors(layers)
     }
 
-    /// The mean share that the corrections leave on rows that were left out.
+    /// The mean share of the error that the corrections leave on held-out rows.
     #[must_use]
     pub(crate) fn held_out(&self) -> Option<f64> {
         let shares = self.layers.iter().filter_map(|layer| layer.held_out());
         mean(shares.map(|share| share.left))
     }
 
-    /// Its layers' shrinkage.
+    /// The range of the layers' shrinkage.
     #[must_use]
     pub(crate) fn shrinkage(&self) -> Option<LeastAndMost> {
         extent(self.layers.iter().filter_map(|layer| layer.shrinkage))
     }
 
-    /// The ranks that its layers use.
+    /// The range of ranks that the layers use.
     #[must_use]
     pub(crate) fn rank(&self) -> Option<LeastAndMost> {
         let solved = self.layers.iter().filter(|layer| layer.is_solved());
@@ -98,8 +98,8 @@ impl ReportedKind<'_> {
     }
 }
 
-/// The mean of layers' relative errors, each layer as one; those of an imatrix where there are no
-/// others.
+/// The mean of layers' relative errors, each layer counting as one. Errors of an imatrix count
+/// where there are no others.
 #[must_use]
 pub(crate) fn mean_errors<'a>(
     layers: impl Iterator<Item = &'a ReportedLayer> + Clone,

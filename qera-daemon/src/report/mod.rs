@@ -1,8 +1,8 @@
-//! `report`: what a person looks at. Generations are read as their manifests say, without taking
-//! the output folder's lock, and shown as one page (`page`) or a short table (`table`).
+//! `report`: generations for people to look at, as a page (`page`) or as a short table (`table`).
+//! They are shown as their manifests say; the output folder's lock is not taken.
 //!
-//! Nothing is measured here: a figure is the manifest's, a share of two of its figures, or a mean
-//! over layers, and the page says which.
+//! Nothing is measured here. Every figure is the manifest's, a share of two of its figures, or a
+//! mean over layers, and the page says which.
 
 pub(crate) mod drawing;
 pub(crate) mod figures;

@@ -1,7 +1,7 @@
-//! The report as one page of HTML that needs nothing else: no network, no script.
+//! The report as a page of HTML that needs neither network nor scripts.
 //!
-//! The template is `templates/report.html`. It escapes every text; what it takes as it is are the
-//! drawings, whose texts the drawing escapes.
+//! The template is `templates/report.html`. It escapes every text except drawings, which escape
+//! their own texts.
 
 use askama::Template;
 
@@ -19,13 +19,13 @@ use crate::report::kinds::{ReportedKind, block, in_order, kinds, mean_errors};
 use crate::report::rows::{GenerationRow, KindRow, LayerRow};
 use crate::report::standing::ReportedState;
 
-/// Kinds that are drawn, layers that are listed, and groups of tensors, at most: a page stays below
-/// 1 MB whatever the model is, and says what it leaves out.
+/// The most kinds that are drawn, layers that are listed, and groups of tensors. So the page stays
+/// below 1 MB for any model, and it says what is left out.
 const DRAWN_MAX: usize = 16;
 const LISTED_MAX: usize = 1_500;
 const TENSORS_MAX: usize = 200;
 
-/// What the page shows.
+/// The content of the page.
 #[derive(Debug, Template)]
 #[template(path = "report.html")]
 struct Page {
@@ -50,7 +50,7 @@ struct Page {
     quarantined: Vec<String>,
 }
 
-/// A figure to begin with.
+/// A figure at the top of the page.
 #[derive(Debug)]
 struct Card {
     name: &'static str,
@@ -58,7 +58,7 @@ struct Card {
     note: String,
 }
 
-/// A kind with its chart, where it is drawn.
+/// A kind of layers, with its chart if it is drawn.
 #[derive(Debug)]
 struct KindView {
     row: KindRow,
@@ -93,10 +93,10 @@ pub(crate) enum PageError {
     Template(#[from] askama::Error),
 }
 
-/// The page of a folder's current generation.
+/// The page on a folder's current generation.
 ///
 /// # Errors
-/// [`PageError`]: a defect if it is ever seen.
+/// [`PageError`], which would be a defect.
 pub(crate) fn page(
     folder: &ReportedFolder,
     state: Option<&ReportedState>,
@@ -139,7 +139,7 @@ pub(crate) fn page(
     Ok(page.render()?)
 }
 
-/// How the generation was made, in a sentence.
+/// A sentence on how the generation was made.
 fn made(of: &ReportedGeneration) -> String {
     let rounded = match &of.settings.rounding {
         Some(choice) => format!(" with --rounding {}", choice.name),
@@ -168,7 +168,7 @@ fn made(of: &ReportedGeneration) -> String {
     ))
 }
 
-/// The figures to begin with.
+/// The figures at the top of the page.
 fn cards(of: &ReportedGeneration) -> Vec<Card> {
     let card = |name, value, note: &str| Card {
         name,
@@ -283,7 +283,7 @@ fn bits_view(of: &ReportedBits) -> Result<BitsView, DrawingError> {
     })
 }
 
-/// The layers in order; of too many those whose error is largest.
+/// The layers in order; if there are too many, those with the largest errors.
 fn listed(of: &ReportedGeneration, state: Option<&ReportedState>) -> Vec<LayerRow> {
     let mut layers = in_order(&of.layers);
     if layers.len() > LISTED_MAX {

@@ -1,4 +1,4 @@
-//! The rows of a report's tables: every number as a person reads it.
+//! The rows of a report's tables, with every number as a person reads it.
 
 use crate::observe::reporter::printable;
 use crate::report::figures::{count, extent, percent, percent_or_none, share};
@@ -7,71 +7,71 @@ use crate::report::history::HistoryPoint;
 use crate::report::kinds::ReportedKind;
 use crate::report::standing::ReportedState;
 
-/// A kind of layers.
+/// The row of a kind of layers.
 #[derive(Debug)]
 pub(crate) struct KindRow {
-    /// Its name.
+    /// The kind's name.
     pub(crate) name: String,
-    /// How many layers it has.
+    /// Number of its layers.
     pub(crate) layers: usize,
-    /// How many of them are corrected.
+    /// Number of its layers that are corrected.
     pub(crate) corrected: usize,
-    /// The mean error alone,
+    /// The mean error of the quantized layers alone,
     pub(crate) without: String,
     /// and with the correction.
     pub(crate) with: String,
-    /// What is left of it on held-out rows.
+    /// The share of it that is left on held-out rows.
     pub(crate) held_out: String,
-    /// Their shrinkage.
+    /// The range of the shrinkage.
     pub(crate) shrinkage: String,
-    /// Their ranks.
+    /// The range of ranks.
     pub(crate) rank: String,
 }
 
-/// A layer.
+/// The row of a layer.
 #[derive(Debug)]
 pub(crate) struct LayerRow {
-    /// Its name.
+    /// The layer's name.
     pub(crate) name: String,
-    /// What became of it; by the state, where that knows more.
+    /// The layer's outcome, or its standing in the state where that knows more.
     pub(crate) status: String,
-    /// Rows that it was solved from.
+    /// Number of rows that it was solved from.
     pub(crate) rows: String,
-    /// Its error alone,
+    /// The error of the quantized layer alone,
     pub(crate) without: String,
     /// and with the correction.
     pub(crate) with: String,
-    /// What is left of it on the rows seen,
+    /// The share of it that is left on the rows seen,
     pub(crate) left: String,
     /// and on held-out rows.
     pub(crate) held_out: String,
-    /// The shrinkage, and who chose it.
+    /// The shrinkage, and where it comes from.
     pub(crate) shrinkage: String,
-    /// Rank used, of the one asked for.
+    /// The rank used, and the one asked for.
     pub(crate) rank: String,
     /// What W~ is stored in.
     pub(crate) quantizer: String,
 }
 
-/// A generation.
+/// The row of a generation.
 #[derive(Debug)]
 pub(crate) struct GenerationRow {
-    /// Its number.
+    /// The generation's number.
     pub(crate) number: u64,
-    /// Its rows.
+    /// Its number of rows.
     pub(crate) rows: String,
-    /// Layers that it corrects.
+    /// Number of layers that it corrects.
     pub(crate) corrected: usize,
-    /// What is left of the error on the rows seen,
+    /// The share of the error that is left on the rows seen,
     pub(crate) seen: String,
-    /// on held-out ones,
+    /// on held-out rows,
     pub(crate) held_out: String,
-    /// and on later ones.
+    /// and on later rows.
     pub(crate) later: String,
 }
 
 impl KindRow {
-    /// Of a kind.
+    /// The row of this kind.
     #[must_use]
     pub(crate) fn new(of: &ReportedKind<'_>) -> Self {
         let errors = of.relative();
@@ -90,7 +90,7 @@ impl KindRow {
 }
 
 impl LayerRow {
-    /// Of a layer.
+    /// The row of this layer.
     #[must_use]
     pub(crate) fn new(of: &ReportedLayer, state: Option<&ReportedState>) -> Self {
         let errors = of.relative();
@@ -120,7 +120,7 @@ impl LayerRow {
 }
 
 impl GenerationRow {
-    /// Of a generation.
+    /// The row of this generation.
     #[must_use]
     pub(crate) fn new(of: &HistoryPoint) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl GenerationRow {
     }
 }
 
-/// An error; one that is an imatrix's says so.
+/// An error as text; an imatrix's diagonal error is marked as such.
 fn error(of: Option<BeforeAndAfter>, which: fn(&BeforeAndAfter) -> f64) -> String {
     let Some(errors) = of else {
         return percent_or_none(None);

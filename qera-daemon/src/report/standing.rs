@@ -1,4 +1,4 @@
-//! What the state says beside the manifest: what is going on, and how far each layer is by now.
+//! The state beside the manifest: what is going on, and how far each layer is by now.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,30 +11,30 @@ use crate::report::figures::count;
 use crate::report::generation::ReportedGeneration;
 use crate::state::read_identity;
 
-/// The state that a generation was solved from, as it is now.
+/// The state that a generation was solved from, in its present condition.
 #[derive(Debug)]
 pub(crate) struct ReportedState {
-    /// Its status.
+    /// The state's status.
     pub(crate) status: Status,
-    /// Its layers by name.
+    /// The index of each layer, by name.
     by_name: BTreeMap<String, usize>,
 }
 
-/// Which state is asked.
+/// The state that is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AskedState<'a> {
-    /// Its folder.
+    /// The state's folder.
     pub(crate) path: &'a Path,
-    /// Whether somebody named it: then it has to be there, and the right one.
+    /// Whether the user named it. Then it must exist, and be the right one.
     pub(crate) is_named: bool,
 }
 
 impl ReportedState {
-    /// Reads a state beside the daemon that holds it; none where nobody named it and it is not
-    /// there, or is not the one that the generation was solved from.
+    /// Reads a state while a daemon may hold it. `None` where the user did not name it and it does
+    /// not exist, or the generation was solved from another one.
     ///
     /// # Errors
-    /// [`Fatal::StateRefused`] for a named one that holds no status or is another one,
+    /// [`Fatal::StateRefused`] where the user named it and it holds no status or is another one;
     /// [`Fatal::Io`].
     pub(crate) fn read(
         of: AskedState<'_>,
@@ -63,13 +63,13 @@ impl ReportedState {
         Ok((!is_other).then_some(Self { status, by_name }))
     }
 
-    /// How far a layer is.
+    /// The status of a layer.
     #[must_use]
     pub(crate) fn layer(&self, name: &str) -> Option<&LayerStatus> {
         self.status.layers.get(*self.by_name.get(name)?)
     }
 
-    /// What goes on in it, a sentence each.
+    /// What goes on in the state, in sentences.
     #[must_use]
     pub(crate) fn said(&self) -> Vec<String> {
         let status = &self.status;

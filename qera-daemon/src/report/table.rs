@@ -1,4 +1,4 @@
-//! The report in a terminal: a line for each kind of layers, and what is not corrected.
+//! The report in a terminal: a line for each kind of layers, and for what is not corrected.
 
 use crate::observe::reporter::printable;
 use crate::report::figures::{count, percent};
@@ -9,7 +9,7 @@ use crate::report::kinds::kinds;
 use crate::report::rows::{GenerationRow, KindRow};
 use crate::report::standing::ReportedState;
 
-/// The table. Names come from files: what would drive a terminal is written as escapes.
+/// The table. Names come from files, so that control characters in them are escaped.
 #[must_use]
 pub(crate) fn table(folder: &ReportedFolder, state: Option<&ReportedState>) -> String {
     let of = &folder.current;
