@@ -6,34 +6,34 @@ use std::path::{Component, Path};
 /// Why the bytes are no index.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IndexError {
-    /// No JSON at all.
+    /// The bytes are no JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// JSON of something else.
+    /// The JSON has no map of weights.
     #[error("has no \"weight_map\"")]
     NoMap,
-    /// An entry that leads elsewhere.
+    /// An entry names a file elsewhere.
     #[error(
         "tensor '{tensor}' names '{file}', which is no plain file name: only files beside the index are read"
     )]
     NotBeside {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
-        /// What stands there.
+        /// The file that it names.
         file: String,
     },
-    /// An entry that is no name.
+    /// An entry names no file.
     #[error("tensor '{tensor}' names no file")]
     NoFile {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
     },
 }
 
-/// The tensors of each file, by its name.
+/// The tensors in each file, by the file's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CheckpointIndex {
-    /// No list is empty.
+    /// The files' tensors; no list is empty.
     pub(crate) files: BTreeMap<String, Vec<String>>,
 }
 

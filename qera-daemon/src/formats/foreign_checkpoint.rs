@@ -1,13 +1,13 @@
-//! Checkpoints in other formats than safetensors: what they are, and what their owner does.
+//! Checkpoints in other formats than safetensors: which format it is, and what the user can do.
 
 use core::fmt;
 
-/// What a GGUF file begins with.
+/// The first bytes of a GGUF file.
 const GGUF: &[u8] = b"GGUF";
-/// What the names of PyTorch's files end with; what they begin with, a zip archive or a pickle,
+/// The endings of PyTorch's file names. The first bytes of such files, a zip archive or a pickle,
 /// may be anything.
 const PYTORCH: [&str; 5] = [".bin", ".pt", ".pth", ".ckpt", ".bin.index.json"];
-/// Files of a training run, with such names and no weights of a model in them.
+/// Files of a training run that have such names but no weights of a model.
 const TRAINING: [&str; 4] = [
     "training_args.bin",
     "optimizer.bin",
@@ -15,7 +15,7 @@ const TRAINING: [&str; 4] = [
     "scheduler.pt",
 ];
 
-/// A format that is not read; what it displays is the end of a sentence about the file.
+/// A format that is not read. It displays as the end of a sentence about the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForeignCheckpoint {
     /// llama.cpp's.
@@ -25,10 +25,10 @@ pub(crate) enum ForeignCheckpoint {
 }
 
 impl ForeignCheckpoint {
-    /// How many of a file's first bytes tell.
+    /// How many of a file's first bytes tell its format.
     pub(crate) const FIRST_BYTES: usize = 4;
 
-    /// The format of a file with this name and these first bytes, where it is one of them.
+    /// The format of a file with this name and these first bytes, if it is one of these.
     #[must_use]
     pub(crate) fn of(name: &str, first_bytes: &[u8]) -> Option<Self> {
         if first_bytes.starts_with(GGUF) {

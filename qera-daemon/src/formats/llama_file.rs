@@ -1,4 +1,5 @@
-//! What the files of llama.cpp say of themselves, for who holds our readers against others.
+//! What llama.cpp's files say of themselves, for tests that compare our readers with other
+//! programs.
 
 use core::fmt;
 
@@ -12,19 +13,20 @@ use crate::formats::imatrix::error::ImatrixError;
 use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
 
 /// A file of llama.cpp, read as a GGUF, as an importance matrix and as an adapter. It displays as
-/// JSON: under `header`, `imatrix` and `adapter` what it holds, or `refused` and why.
+/// JSON: under `header`, `imatrix` and `adapter` stands what it holds, or `refused` with the
+/// reason.
 #[derive(Debug)]
 pub struct LlamaFile<'b> {
     header: Result<GgufHeader<'b>, GgufError>,
     imatrix: Result<Imatrix, ImatrixError>,
-    /// What it is as an adapter is made again when it is asked for: a file has one header in
-    /// memory.
+    /// Whether it is an adapter. What it holds is read again when asked for, so that only one
+    /// header is in memory.
     adapter: Result<(), GgufError>,
     bytes: &'b [u8],
 }
 
 impl<'b> LlamaFile<'b> {
-    /// Reads bytes, whatever they are.
+    /// Reads any bytes.
     #[must_use]
     pub fn read(bytes: &'b [u8]) -> Self {
         let adapter = LoraGguf::parse(bytes).map(drop);
@@ -36,7 +38,8 @@ impl<'b> LlamaFile<'b> {
         }
     }
 
-    /// The importance matrix as we write one; `None` where it is none, or cannot be written.
+    /// The importance matrix as we write it; `None` where the file is none, or it cannot be
+    /// written.
     #[must_use]
     pub fn imatrix_again(&self) -> Option<Vec<u8>> {
         self.imatrix.as_ref().ok()?.write().ok()

@@ -1,5 +1,5 @@
-//! Bytes to tensors and back: no paths, no threads, no settings. Every parser takes bytes, so that
-//! it can be given any.
+//! Bytes to tensors and back, without paths, threads or settings. Every parser takes bytes, so that
+//! tests can give it any.
 
 pub(crate) mod checkpoint_index;
 pub(crate) mod compressed_tensors;

@@ -1,23 +1,23 @@
-//! `config.json` of a Hugging Face model: what is read of it.
+//! `config.json` of a Hugging Face model, as far as it is read.
 
 use serde_json::{Value, json};
 
 /// A part of a model that has a configuration of its own.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConfigPart<'a> {
-    /// What may stand before its modules; empty for the whole model.
+    /// Possible prefixes of the part's modules; empty for the whole model.
     pub(crate) scopes: &'static [&'static str],
-    /// Its architecture.
+    /// The part's `model_type`.
     pub(crate) model_type: &'a str,
 }
 
-/// Where Transformers keeps a part's configuration, and what it puts before the part's modules.
+/// Where Transformers keeps a part's configuration, and the prefixes of the part's modules.
 struct Nested {
     key: &'static str,
     scopes: &'static [&'static str],
 }
 
-/// What stands before the modules of the text model that is a part of a model.
+/// The prefixes of the modules of a text model that is a part of a model.
 pub(crate) const TEXT_SCOPES: &[&str] = &["language_model", "model.language_model"];
 
 const NESTED: [Nested; 3] = [
@@ -35,10 +35,10 @@ const NESTED: [Nested; 3] = [
     },
 ];
 
-/// What stands in the configuration of weights that are no longer in full precision.
+/// Keys that a configuration has where the weights are not in full precision any more.
 const QUANTIZED: [&str; 2] = ["quantization_config", "compression_config"];
 
-/// Architectures whose `tie_word_embeddings` is false where config.json leaves it out, those of
+/// Architectures whose `tie_word_embeddings` is false where config.json does not say, among
 /// decoders and encoder-decoders: from the classes' defaults in Transformers 4.40.2; phi3, phimoe,
 /// nemotron, olmoe, granite, granitemoe and glm from 4.46.3. All others inherit `true`.
 const UNTIED: [&str; 28] = [
@@ -77,28 +77,28 @@ const UNTIED: [&str; 28] = [
 pub(crate) struct ModelConfig(Value);
 
 impl ModelConfig {
-    /// Reads it.
+    /// Reads a configuration.
     ///
     /// # Errors
-    /// What is no JSON about it.
+    /// The bytes are no JSON.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes).map(Self)
     }
 
-    /// What is known of a model that has no such file.
+    /// The configuration of a model that has no such file, from what else is known of it.
     #[must_use]
     pub(crate) fn of_kind(model_type: &str, tied: bool) -> Self {
         Self(json!({"model_type": model_type, "tie_word_embeddings": tied}))
     }
 
-    /// The name that the model was loaded or saved by.
+    /// The name under which the model was loaded or saved.
     #[must_use]
     pub(crate) fn name(&self) -> Option<&str> {
         let name = self.0.get("_name_or_path")?.as_str()?;
         (!name.is_empty()).then_some(name)
     }
 
-    /// The class that saved it, whose names the checkpoint then has.
+    /// The class that saved the model, whose names the checkpoint has.
     #[must_use]
     pub(crate) fn class(&self) -> Option<&str> {
         let classes = self.0.get("architectures")?.as_array()?;
@@ -108,7 +108,7 @@ impl ModelConfig {
             .filter(|class| is_identifier(class))
     }
 
-    /// The automatic class that loads this one from the code beside the checkpoint.
+    /// The automatic class that loads this class from the code beside the checkpoint.
     #[must_use]
     pub(crate) fn remote_loader(&self, class: &str) -> Option<&str> {
         let map = self.0.get("auto_map")?.as_object()?;
@@ -120,14 +120,14 @@ impl ModelConfig {
         is_identifier(loader).then_some(loader)
     }
 
-    /// Whether it says what the model is.
+    /// Whether the configuration says what the model is.
     #[must_use]
     pub(crate) fn names_a_model(&self) -> bool {
         model_type(&self.0).is_some() || self.class().is_some()
     }
 
-    /// The architectures of the model and of those parts that have a configuration of their own,
-    /// each with what stands before its modules.
+    /// The architectures of the model and of its parts with configurations of their own, each with
+    /// the prefixes of its modules.
     #[must_use]
     pub(crate) fn parts(&self) -> Vec<ConfigPart<'_>> {
         let whole = model_type(&self.0).map(|model_type| ConfigPart {
@@ -143,20 +143,20 @@ impl ModelConfig {
         whole.into_iter().chain(nested).collect()
     }
 
-    /// The kinds of the model and of its parts.
+    /// The `model_type` of the model and of its parts.
     #[must_use]
     pub(crate) fn kinds(&self) -> Vec<&str> {
         self.parts().iter().map(|part| part.model_type).collect()
     }
 
-    /// A number of the part of this kind, under the first of these keys that has one.
+    /// A number of the part of this kind, from the first of these keys that it has.
     #[must_use]
     pub(crate) fn number(&self, kind: &str, keys: &[&str]) -> Option<u64> {
         let part = self.part(kind)?;
         keys.iter().find_map(|key| part.get(*key)?.as_u64())
     }
 
-    /// Whether the part of this kind says `true` or `false` under a key.
+    /// The `true` or `false` of the part of this kind under a key.
     #[must_use]
     pub(crate) fn flag(&self, kind: &str, key: &str) -> Option<bool> {
         self.part(kind)?.get(key)?.as_bool()
@@ -169,23 +169,23 @@ impl ModelConfig {
         parts.find(|part| model_type(part) == Some(kind))
     }
 
-    /// Where it says that its weights are quantized by somebody else:
-    /// `text_config.quantization_config`, say. Models of several parts say it of the part.
+    /// The path at which it says that its weights are quantized by another program, as
+    /// `text_config.quantization_config`. Models with several parts say so in the part.
     #[must_use]
     pub(crate) fn quantized_by(&self) -> Option<String> {
         quantized_by(&self.0)
     }
 
-    /// What it says of that quantization.
+    /// What it says about that quantization.
     #[must_use]
     pub(crate) fn quantization(&self) -> Option<&Value> {
         quantization(&self.0)
     }
 
     /// Whether Transformers puts the embedding in the place of an output layer when it loads the
-    /// model. One `true` is enough, of the model or of the part that has the output layer; where
-    /// nobody says anything it is what the class has by default, which is `true` unless the
-    /// architecture is one of [`UNTIED`]: a head that is not known to stay is taken for tied.
+    /// model. A single `true` is enough, in the model or in the part with the output layer. Where
+    /// nothing is said, the class's default counts, which is `true` unless the architecture is one
+    /// of [`UNTIED`]: a head that is not known to stay counts as tied.
     #[must_use]
     pub(crate) fn ties_embeddings(&self) -> bool {
         let nested = ["text_config", "decoder"].map(|key| self.0.get(key));
@@ -201,7 +201,7 @@ impl ModelConfig {
     }
 }
 
-/// Whether a word may stand for a class in Python.
+/// Whether a word can be the name of a class in Python.
 #[must_use]
 pub(crate) fn is_identifier(word: &str) -> bool {
     let is_letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
@@ -214,7 +214,7 @@ fn model_type(config: &Value) -> Option<&str> {
     found.filter(|of| !of.is_empty())
 }
 
-/// The path of the first of [`QUANTIZED`] at any depth.
+/// The path of the first of [`QUANTIZED`], at any depth.
 fn quantized_by(config: &Value) -> Option<String> {
     let parts = config.as_object()?;
     let own = QUANTIZED
@@ -226,7 +226,7 @@ fn quantized_by(config: &Value) -> Option<String> {
     })
 }
 
-/// What stands under [`quantized_by`]'s path.
+/// The value at [`quantized_by`]'s path.
 fn quantization(config: &Value) -> Option<&Value> {
     let parts = config.as_object()?;
     let own = QUANTIZED.into_iter().find_map(|key| parts.get(key));

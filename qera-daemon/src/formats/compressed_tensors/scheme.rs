@@ -12,17 +12,18 @@ use crate::formats::safetensors::writer::TensorPlan;
 
 /// Name of the format.
 pub(crate) const FORMAT: &str = "pack-quantized";
-/// What stands after a module's name in those of its tensors.
+/// The endings of the names of a module's tensors.
 pub(crate) const PACKED: &str = "weight_packed";
 pub(crate) const SCALE: &str = "weight_scale";
 pub(crate) const SHAPE: &str = "weight_shape";
 pub(crate) const ZERO_POINT: &str = "weight_zero_point";
 
-/// Widths of codes and sizes of groups that engines have kernels for. The format itself knows more.
+/// The widths of codes and sizes of groups for which engines have kernels. The format itself allows
+/// more.
 const BITS: [u32; 2] = [4, 8];
 const GROUPS: [usize; 3] = [32, 64, 128];
-/// in_features and out_features have to be multiples of it (vLLM's CPU kernel; kernels for GPUs pad
-/// what they need).
+/// in_features and out_features must be multiples of this (vLLM's CPU kernel; kernels for GPUs pad
+/// as they need).
 const MULTIPLE: usize = 32;
 const WORD: usize = 32;
 
@@ -31,40 +32,40 @@ const WORD: usize = 32;
 pub(crate) struct PackScheme {
     /// Bits of a code.
     pub(crate) bits: u32,
-    /// Neighbours along in_features that share a scale.
+    /// How many neighbours along in_features share a scale.
     pub(crate) group_size: usize,
-    /// Type of a scale: one that holds those of the grid.
+    /// The type of scales, which holds those of the grid.
     pub(crate) scale_dtype: FloatDtype,
     /// Whether scales are powers of two, so that a code times its scale is a number of bf16.
     pub(crate) powers_of_two: bool,
-    /// Whether each group has a zero point, too.
+    /// Whether each group also has a zero point.
     pub(crate) zero_points: bool,
 }
 
-/// Why a grid is not packed.
+/// Why a grid cannot be packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SchemeError {
-    /// No engine has a kernel for this width.
+    /// No engine has a kernel for codes of this width.
     Bits(u32),
-    /// Nor for groups of this size.
+    /// No engine has a kernel for groups of this size.
     GroupSize(usize),
-    /// Nor for zero points of 8 bits.
+    /// No engine has a kernel for zero points of 8 bits.
     ZeroPoints,
-    /// Its scales may be negative, and it is served from a GGUF.
+    /// The scales of Q4_0 may be negative; it is served from a GGUF.
     Q4_0,
 }
 
 /// A weight's shape.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackShape {
-    /// m.
+    /// in_features m.
     pub(crate) in_features: usize,
-    /// n.
+    /// out_features n.
     pub(crate) out_features: usize,
 }
 
 impl PackScheme {
-    /// That of a grid.
+    /// The scheme for a grid.
     ///
     /// # Errors
     /// [`SchemeError`] for a grid that no engine serves in this form.
@@ -73,8 +74,8 @@ impl PackScheme {
             Grid::Mxint(mxint) => Self {
                 bits: mxint.element_bits(),
                 group_size: mxint.block_size(),
-                // Powers of two down to the least number of f32's range, and the product with a
-                // code of 7 bits and a sign is one of bf16, too.
+                // Scales are powers of two within f32's range, and their product with a code of 7
+                // bits and a sign is a number of bf16, too.
                 scale_dtype: FloatDtype::Bf16,
                 powers_of_two: true,
                 zero_points: false,
@@ -112,14 +113,14 @@ impl PackScheme {
             && out_features.is_multiple_of(MULTIPLE)
     }
 
-    /// Whether vLLM has a kernel for it on CPUs.
+    /// Whether vLLM has a kernel for this scheme on CPUs.
     #[must_use]
     pub(crate) const fn runs_on_cpus(&self) -> bool {
         self.bits == 4
     }
 
-    /// What is added to a code, which is then no longer negative; nothing with zero points, whose
-    /// codes begin at 0.
+    /// What is added to a code so that it is not negative; `None` with zero points, where codes
+    /// begin at 0.
     #[must_use]
     pub(crate) fn offset(&self) -> Option<f32> {
         (!self.zero_points).then_some(if self.bits == 4 { 8.0 } else { 128.0 })
@@ -150,7 +151,7 @@ impl PackScheme {
         plans
     }
 
-    /// The `quantization_config` of config.json: every linear layer is packed but those in
+    /// The `quantization_config` of config.json: every linear layer is packed, except those in
     /// `ignore`.
     #[must_use]
     pub(crate) fn config(&self, ignore: &[String]) -> Value {
@@ -163,19 +164,19 @@ impl PackScheme {
     }
 }
 
-/// What config.json says of codes.
+/// What config.json says about codes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CodeWords {
     /// Bits of a code.
     pub(crate) bits: u32,
-    /// Neighbours along in_features that share a scale.
+    /// How many neighbours along in_features share a scale.
     pub(crate) group_size: usize,
-    /// Whether each group has a zero point, too.
+    /// Whether each group also has a zero point.
     pub(crate) zero_points: bool,
 }
 
 impl CodeWords {
-    /// See [`PackScheme::config`].
+    /// The same as [`PackScheme::config`].
     #[must_use]
     pub(crate) fn config(&self, ignore: &[String]) -> Value {
         json!({

@@ -1,5 +1,5 @@
-//! Codes as words of 32 bits, little-endian, and back. A code takes 4 bits or 8, so that none lies
-//! in two bytes, and a row's codes fill whole words.
+//! Packs codes into little-endian words of 32 bits, and unpacks them. A code has 4 or 8 bits, so
+//! that none lies in two bytes, and the codes of a row fill whole words.
 
 /// Packs the codes of a row, lowest bits first.
 #[must_use]
@@ -12,7 +12,7 @@ pub(crate) fn pack_row(codes: &[u8], bits: u32) -> Vec<u8> {
     codes.chunks(in_a_byte).map(byte).collect()
 }
 
-/// Unpacks as many codes of a row as `codes` holds.
+/// Unpacks the first codes of a row, as many as `codes` holds.
 pub(crate) fn unpack_row(bytes: &[u8], bits: u32, codes: &mut [u8]) {
     let in_a_byte = (u8::BITS / bits) as usize;
     for (codes, byte) in codes.chunks_mut(in_a_byte).zip(bytes) {
@@ -22,7 +22,7 @@ pub(crate) fn unpack_row(bytes: &[u8], bits: u32, codes: &mut [u8]) {
     }
 }
 
-/// Packs numbers of 4 bits, [rows, columns], along the rows: eight rows of a column are a word.
+/// Packs numbers of 4 bits, [rows, columns], along the rows: a word holds eight rows of a column.
 #[must_use]
 pub(crate) fn pack_columns(numbers: &[u8], columns: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(numbers.len() / 2);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn eight_rows_of_a_column_are_a_word() {
-        // [16, 2]: the first column counts, the second is all sevens.
+        // [16, 2]: the first column counts up, the second is all sevens.
         let numbers: Vec<u8> = (0..16).flat_map(|row| [row, 7]).collect();
         let words = pack_columns(&numbers, 2);
         assert_eq!(words[..4], [0x10, 0x32, 0x54, 0x76]);

@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-/// The first number that forks of llama.cpp gave to types of their own (ik_llama.cpp: 133 and on).
+/// The first number that forks of llama.cpp use for types of their own (ik_llama.cpp: from 133 on).
 const FIRST_OF_FORKS: u32 = 133;
 
 /// A type whose blocks are read as weights. The names are ggml's, without `GGML_TYPE_`.
@@ -46,16 +46,16 @@ pub(crate) enum BlockType {
     Q2_0,
 }
 
-/// What a block of a type is stored in.
+/// The size of a type's blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StoredSize {
-    /// Numbers of a block.
+    /// The number of numbers in a block.
     pub(crate) len: usize,
-    /// Bytes of a block.
+    /// The number of bytes of a block.
     pub(crate) bytes: usize,
 }
 
-/// What ggml has for a number.
+/// ggml's entry for a type.
 struct Row {
     number: u32,
     name: &'static str,
@@ -104,7 +104,7 @@ static READ: [Row; 28] = [
     Row::new(42, "Q2_0", 64, 18),
 ];
 
-/// The types of ggml that hold no weights: what activations are quantized to, and other numbers.
+/// The types of ggml that hold no weights: types for quantized activations, and other numbers.
 static OTHERS: [Row; 7] = [
     Row::new(9, "Q8_1", 32, 36),
     Row::new(15, "Q8_K", 256, 292),
@@ -116,7 +116,7 @@ static OTHERS: [Row; 7] = [
 ];
 
 impl BlockType {
-    /// Every type that is read, by number.
+    /// Every type that is read, in the order of the numbers.
     pub(crate) const ALL: [Self; 28] = [
         Self::F32,
         Self::F16,
@@ -148,34 +148,34 @@ impl BlockType {
         Self::Q2_0,
     ];
 
-    /// The type of a number.
+    /// The type with this number.
     pub(crate) fn of(number: u32) -> Result<Self, UnknownType> {
         let all = Self::ALL.into_iter();
         let mut found = all.filter(|of| of.number() == number);
         found.next().ok_or(UnknownType { number })
     }
 
-    /// Its number in a file.
+    /// The type's number in a file.
     pub(crate) const fn number(self) -> u32 {
         self.row().number
     }
 
-    /// Its name, as ggml spells it.
+    /// The type's name, as ggml spells it.
     pub(crate) const fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// Numbers of a block.
+    /// The number of numbers in a block.
     pub(crate) const fn block_len(self) -> usize {
         self.row().size.len
     }
 
-    /// Bytes of a block.
+    /// The number of bytes of a block.
     pub(crate) const fn block_bytes(self) -> usize {
         self.row().size.bytes
     }
 
-    /// Bits of a number, scales and all.
+    /// Bits of a number, with its share of the scales.
     #[must_use]
     pub(crate) fn bits(self) -> f64 {
         8.0 * self.block_bytes() as f64 / self.block_len() as f64
@@ -192,14 +192,14 @@ impl fmt::Display for BlockType {
     }
 }
 
-/// What a block of a type's number takes, also where it is not read; `None` of a number that ggml
-/// does not have.
+/// The size of the blocks of the type with this number, even if it is not read; `None` for a number
+/// that ggml does not have.
 pub(crate) fn stored_size(number: u32) -> Option<StoredSize> {
     let mut rows = READ.iter().chain(&OTHERS);
     rows.find(|row| row.number == number).map(|row| row.size)
 }
 
-/// A number that stands for no type that is read.
+/// The number of a type that is not read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) struct UnknownType {
     /// The number, as the file has it.

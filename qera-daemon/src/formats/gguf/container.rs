@@ -1,5 +1,5 @@
-//! Which blocks of ggml hold W~ of a grid exactly: those of 32 numbers around 0 with a scale in
-//! f16. bf16 holds what else has few enough bits.
+//! Which of ggml's blocks hold W~ of a grid exactly: those of 32 numbers around 0 with a scale in
+//! f16. bf16 holds grids of few enough other bits.
 
 use core::fmt;
 
@@ -9,44 +9,45 @@ use qera_core::quantize::Grid;
 use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::blocks::encode::{BLOCK, SymmetricBlock};
 
-/// What W~ of a layer is stored in.
+/// The form in which W~ of a layer is stored in a GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Container {
-    /// Codes and scales.
+    /// As codes and scales.
     Blocks(SymmetricBlock),
-    /// Numbers.
+    /// As numbers.
     Bf16,
 }
 
 /// Why W~ is not stored as codes and scales.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum NotInBlocks {
-    /// Each of its blocks has a zero point.
+    /// Its blocks have zero points.
     ZeroPoints,
-    /// Its blocks are of another size.
+    /// Its blocks have another size.
     BlockSize(usize),
     /// Its scales have another type.
     ScaleDtype(FloatDtype),
     /// Its rows end within a block.
     Row(usize),
-    /// A scale, of this row and block, is no number of f16.
+    /// A scale is no number of f16.
     Scale {
-        /// Row of W~.
+        /// The scale's row of W~.
         row: usize,
-        /// Block of the row.
+        /// The scale's block in that row.
         block: usize,
         /// The scale.
         step: f32,
     },
-    /// A block's numbers are so small that its codes are zeros and they are not.
+    /// A block's numbers are so small that its codes are zeros, but the numbers are not.
     Tiny,
 }
 
 impl Container {
-    /// The one that holds rows of this many numbers of a grid, if every scale is a number of f16.
+    /// The blocks that hold rows of this many numbers of a grid, provided that every scale is a
+    /// number of f16.
     ///
     /// # Errors
-    /// Why it is none of blocks.
+    /// Why no blocks hold them.
     pub(crate) fn blocks_of(grid: &Grid, in_features: usize) -> Result<Self, NotInBlocks> {
         let bits = match grid {
             Grid::Mxint(mxint) => mxint.element_bits(),
@@ -70,7 +71,7 @@ impl Container {
         }))
     }
 
-    /// Its type.
+    /// The type in ggml.
     #[must_use]
     pub(crate) const fn block_type(self) -> BlockType {
         match self {
@@ -79,7 +80,7 @@ impl Container {
         }
     }
 
-    /// What `general.file_type` says where most of a file is this.
+    /// The value of `general.file_type` for a file that consists mostly of this.
     #[must_use]
     pub(crate) const fn file_type(self) -> u32 {
         match self {
@@ -91,8 +92,8 @@ impl Container {
     }
 }
 
-/// Whether bf16, of 8 significant bits, holds every number of a grid: a code of MXINT has 7, and
-/// its scale is a power of two; the codes of two bits around 0 are powers of two, and so the
+/// Whether bf16, with its 8 significant bits, holds every number of a grid. A code of MXINT has 7
+/// bits, and its scale is a power of two. Codes of two bits around 0 are powers of two, so that the
 /// product has as many bits as its scale.
 #[must_use]
 pub(crate) fn bf16_holds(grid: &Grid) -> bool {
@@ -155,7 +156,7 @@ mod tests {
             for grid in [mxint(bits, 32), Grid::Int(int(bits, FloatDtype::F16))] {
                 let found = blocks(grid);
                 assert_eq!(found.block_type().name(), expected, "{grid}");
-                // What the grid's codes may be, block types hold.
+                // Block types hold all codes that the grid can have.
                 let levels = grid.candidates(&[1.0, -0.3]).first();
                 let Container::Blocks(of) = found else {
                     panic!("{grid}: {found:?}");

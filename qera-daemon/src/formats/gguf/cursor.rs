@@ -1,12 +1,12 @@
-//! Reads numbers and names from bytes one after another, and never past their end.
+//! Reads numbers and names from bytes, one after the other, and never past the end.
 
 use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem};
 
-/// Most bytes of a name. The format allows a key 65,535 and a tensor 64, which nobody keeps to: the
-/// tensors of an imatrix are longer.
+/// The most bytes of a name. The format allows 65,535 for a key and 64 for a tensor, but tensors of
+/// an imatrix are longer.
 pub(crate) const NAME_MAX: u64 = 65_535;
 
-/// A place in bytes.
+/// A position in bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor<'b> {
     bytes: &'b [u8],
@@ -14,22 +14,22 @@ pub(crate) struct Cursor<'b> {
 }
 
 impl<'b> Cursor<'b> {
-    /// At the first byte.
+    /// A cursor at the first byte.
     pub(crate) const fn new(bytes: &'b [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// Bytes read.
+    /// The number of bytes that were read.
     pub(crate) const fn position(&self) -> usize {
         self.at
     }
 
-    /// The bytes from a position that was passed up to here.
+    /// The bytes from an earlier position up to here.
     pub(crate) fn since(&self, position: usize) -> &'b [u8] {
         self.bytes.get(position..self.at).unwrap_or_default()
     }
 
-    /// Bytes that are left.
+    /// The number of bytes that are left.
     pub(crate) const fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
@@ -62,26 +62,26 @@ impl<'b> Cursor<'b> {
         Ok(array)
     }
 
-    /// A u32, as [`take`](Self::take).
+    /// Reads a u32 in the way of [`take`](Self::take).
     pub(crate) fn u32(&mut self, place: &GgufPlace) -> Result<u32, GgufError> {
         Ok(u32::from_le_bytes(self.array(place)?))
     }
 
-    /// A u64, as [`take`](Self::take).
+    /// Reads a u64 in the way of [`take`](Self::take).
     pub(crate) fn u64(&mut self, place: &GgufPlace) -> Result<u64, GgufError> {
         Ok(u64::from_le_bytes(self.array(place)?))
     }
 
-    /// The bytes of a string, as [`take`](Self::take).
+    /// Reads the bytes of a string in the way of [`take`](Self::take).
     pub(crate) fn string(&mut self, place: &GgufPlace) -> Result<&'b [u8], GgufError> {
         let count = self.u64(place)?;
         self.take(count, place)
     }
 
-    /// A string that names something.
+    /// Reads a string that is a name.
     ///
     /// # Errors
-    /// As for [`take`](Self::take), and where it is empty, too long, no text, or holds control
+    /// Those of [`take`](Self::take), and a name that is empty, too long, no text, or has control
     /// characters.
     pub(crate) fn name(&mut self, place: &GgufPlace) -> Result<&'b str, GgufError> {
         let bytes = self.u64(place)?;
@@ -93,7 +93,7 @@ impl<'b> Cursor<'b> {
     }
 }
 
-/// A name that can be printed.
+/// Checks that a name can be printed.
 ///
 /// # Errors
 /// [`GgufProblem::NameEncoding`], [`GgufProblem::NameControl`].

@@ -1,48 +1,48 @@
-//! Why bytes are no sound GGUF: where in them, what was found there, and what is allowed.
+//! Why bytes are no valid GGUF: where, what was found there, and what is allowed.
 
 use core::fmt;
 
-/// Most characters of a name that a message repeats: a file may claim a name of many megabytes.
+/// The most characters of a name that a message repeats; a file may claim a name of many megabytes.
 const QUOTED_MAX: usize = 128;
 
-/// Why the bytes are refused; a sentence that goes after the file's path.
+/// Why the bytes are refused. It displays as a sentence that follows the file's path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub(crate) struct GgufError {
-    /// Where.
+    /// Where in the file.
     pub(crate) place: GgufPlace,
-    /// What.
+    /// What is wrong there.
     pub(crate) problem: GgufProblem,
 }
 
-/// What of a file is meant.
+/// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GgufPlace {
     /// Magic number, version and counts.
     Start,
-    /// One of several whose name is not read yet.
+    /// One of several parts, whose name is not read yet.
     Part {
-        /// What it is one of.
+        /// What the part is.
         what: &'static str,
-        /// Counted from 0.
+        /// The part's index, counted from 0.
         index: u64,
     },
     /// A key.
     Key(Quoted),
     /// A tensor.
     Tensor(Quoted),
-    /// A weight of an imatrix that is no GGUF.
+    /// A weight of an imatrix in the legacy form.
     Weight(Quoted),
-    /// What stands behind the last weight there.
+    /// What follows the last weight there.
     Trailer,
 }
 
-/// A name as a message repeats it: shortened.
+/// A name, shortened for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Quoted(String);
 
 impl Quoted {
-    /// Of a name.
+    /// Shortens a name.
     pub(crate) fn new(name: &str) -> Self {
         let mut quoted: String = name.chars().take(QUOTED_MAX).collect();
         if quoted.len() < name.len() {
@@ -89,17 +89,17 @@ impl fmt::Display for GgufPlace {
     }
 }
 
-/// What is wrong.
+/// What is wrong at a place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum GgufProblem {
-    /// Something else than GGUF.
+    /// The file is no GGUF.
     #[error("the file does not begin with \"GGUF\"")]
     Magic,
-    /// A version that is not read.
+    /// The version is not read.
     #[error("version {0}; versions 2 and 3 are read")]
     Version(u32),
-    /// Written by a machine of the other byte order.
+    /// The file was written on a machine of the other byte order.
     #[error(
         "the file is big-endian (its version reads as {0:#010x}); little-endian files of versions 2 and 3 are read"
     )]
@@ -107,116 +107,116 @@ pub(crate) enum GgufProblem {
     /// The bytes end before what they announce.
     #[error("truncated at byte {at}: {wanted} bytes are announced, {left} are left")]
     Truncated {
-        /// Where the announced bytes begin.
+        /// The position where the announced bytes begin.
         at: u64,
-        /// How many there should be.
+        /// The announced number of bytes.
         wanted: u64,
-        /// How many there are.
+        /// The number of bytes that are left.
         left: u64,
     },
-    /// More than the bytes can hold, or than any sound file has.
+    /// A count is larger than the bytes can hold, or than any valid file has.
     #[error("{count} {what} are announced; {most} are the most that are possible here")]
     Count {
-        /// Of what.
+        /// What is counted.
         what: &'static str,
-        /// As the file claims.
+        /// The count in the file.
         count: u64,
-        /// Most that are read.
+        /// The largest count that is read.
         most: u64,
     },
-    /// A name of no bytes, or of too many.
+    /// A name is empty or too long.
     #[error("its name has {bytes} bytes; 1 to {most} are allowed")]
     NameLength {
-        /// As the file claims.
+        /// The length in the file.
         bytes: u64,
-        /// Most that are read.
+        /// The longest name that is read.
         most: u64,
     },
-    /// A name that is no text.
+    /// A name is no text.
     #[error("its name is not UTF-8 from byte {valid} on")]
     NameEncoding {
-        /// Bytes that are.
+        /// The number of bytes that are text.
         valid: usize,
     },
-    /// A name that would garble what is printed.
+    /// A name has a control character, which would garble what is printed.
     #[error("its name holds the control character U+{0:04X}")]
     NameControl(u32),
-    /// Two of one name.
+    /// A name occurs twice.
     #[error("it comes twice")]
     Twice,
-    /// A value of unknown type.
+    /// A value has an unknown type.
     #[error("its value has type {0}; types 0 to 12 are known")]
     ValueType(u32),
-    /// An array of arrays.
+    /// A value is an array of arrays.
     #[error("it is an array of arrays; arrays of numbers, booleans and strings are read")]
     Nested,
-    /// A boolean that is neither.
+    /// A boolean is neither 0 nor 1.
     #[error("its value {0} is no boolean: 0 or 1")]
     Boolean(u8),
-    /// An alignment of another type.
+    /// The alignment has another type than u32.
     #[error("its value has type {0}; an alignment is a u32, type 4")]
     AlignmentType(u32),
-    /// No alignment.
+    /// The alignment is no power of two, or too large.
     #[error("{found} is no alignment: a power of two, at most {most}")]
     Alignment {
-        /// As the file claims.
+        /// The alignment in the file.
         found: u32,
-        /// Largest that is read.
+        /// The largest alignment that is read.
         most: u32,
     },
-    /// A key that the writer does not take.
+    /// The writer does not take this key.
     #[error("what is written has the alignment 32, which needs no key")]
     AlignmentWritten,
-    /// A type that cannot be written, since its size is not known.
+    /// The size of the type is unknown, so that it cannot be written.
     #[error("type {0} is none of ggml's")]
     TypeUnknown(u32),
-    /// Too many dimensions, or none.
+    /// A tensor has too many dimensions, or none.
     #[error("{0} dimensions; 1 to 4 are allowed")]
     Dimensions(u32),
-    /// A dimension of nothing.
+    /// A dimension is 0.
     #[error("dimension {0} is 0; 1 is the least")]
     EmptyDimension(usize),
-    /// More numbers than can be counted.
+    /// The dimensions give more numbers than can be counted.
     #[error("dimensions {0:?} are more numbers or bytes than a file can have (2^63)")]
     Overflow(Vec<u64>),
-    /// Rows that end within a block.
+    /// Rows end within a block.
     #[error(
         "rows of {row} numbers are no whole number of blocks of {block}, in which type {type_number} is stored"
     )]
     Row {
-        /// Numbers of a row.
+        /// The numbers of a row.
         row: u64,
-        /// Numbers of a block.
+        /// The numbers of a block.
         block: usize,
-        /// Number of the type.
+        /// The type's number.
         type_number: u32,
     },
-    /// A place that is not aligned.
+    /// An offset is not aligned.
     #[error("its offset {offset} is no multiple of the alignment {alignment}")]
     Unaligned {
-        /// As the file claims.
+        /// The offset in the file.
         offset: u64,
-        /// The file's.
+        /// The file's alignment.
         alignment: u64,
     },
-    /// A place outside of the file.
+    /// A tensor lies outside of the file.
     #[error("{bytes} bytes from byte {start} on reach past the end of the file, which has {found}")]
     Outside {
-        /// Where it should begin in the file.
+        /// The position where it should begin.
         start: u64,
-        /// Its bytes; 1 where they are not known.
+        /// Its bytes; 1 where their number is unknown.
         bytes: u64,
-        /// Bytes in the file.
+        /// The file's length.
         found: u64,
     },
-    /// Two tensors that share bytes.
+    /// Two tensors share bytes.
     #[error("begins at byte {start}, before tensor '{other}' ends at byte {end}")]
     Overlap {
-        /// Where it begins in the file.
+        /// The position where this one begins.
         start: u64,
-        /// Whose bytes these are.
+        /// The other tensor.
         other: Quoted,
-        /// Where that one ends.
+        /// The position where the other one ends.
         end: u64,
     },
 }

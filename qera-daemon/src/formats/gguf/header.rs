@@ -6,29 +6,29 @@
 //! multiple of the alignment; the data. Everything is little-endian.
 //!
 //! Every number is checked before it is used. Tensors may lie in any order and may leave gaps, but
-//! share no byte. What a header takes in memory is bounded by the file's bytes: names and
-//! dimensions are no longer than there, arrays are not copied, and what stands beside them is under
-//! 64 MiB by [`TENSORS_MAX`] and the like.
+//! must not share bytes. The memory for a header is bounded by the file's bytes: names and
+//! dimensions are no longer than there, arrays are not copied, and everything else stays under 64
+//! MiB by [`TENSORS_MAX`] and similar limits.
 
 use crate::formats::gguf::cursor::Cursor;
 use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem, Quoted};
 use crate::formats::gguf::metadata::Metadata;
 use crate::formats::gguf::shape::Shape;
 
-/// First bytes of a file.
+/// The first bytes of a GGUF.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 /// Versions that are read.
 const VERSIONS: core::ops::RangeInclusive<u32> = 2..=3;
-/// Most tensors of a file; a model whose every expert is a tensor of its own has 70,000.
+/// The most tensors of a file; a model in which every expert is a tensor of its own has 70,000.
 const TENSORS_MAX: u64 = 1 << 18;
-/// Least bytes of a tensor's description: the length of its name, a character, the number of
-/// dimensions, one of them, type, offset.
+/// The fewest bytes of a tensor's description: the length of its name, a character, the number of
+/// dimensions, one dimension, type, offset.
 const TENSOR_BYTES_MIN: u64 = 33;
-/// Key of the alignment, what it is without, and the largest that is read.
+/// The key of the alignment, its default, and the largest value that is read.
 pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 pub(crate) const ALIGNMENT: u32 = 32;
 const ALIGNMENT_MAX: u32 = 1 << 20;
-/// Number of u32 among the types of values.
+/// The number of u32 among the types of values.
 const U32_NUMBER: u32 = 4;
 
 /// A tensor as the header describes it, checked against the file.
@@ -40,9 +40,9 @@ pub(crate) struct TensorClaim {
     pub(crate) ne: Vec<usize>,
     /// Number of its type in ggml.
     pub(crate) type_number: u32,
-    /// Byte of the file where it starts.
+    /// The position in the file where it starts.
     pub(crate) start: u64,
-    /// Bytes; `None` where the type is not known. Then nothing but the start was checked.
+    /// The number of its bytes; `None` where the type is unknown. Then only the start was checked.
     pub(crate) bytes: Option<usize>,
 }
 
@@ -53,11 +53,11 @@ pub(crate) struct GgufHeader<'b> {
     pub(crate) metadata: Metadata<'b>,
     /// The tensors, in the order in which they are described.
     pub(crate) tensors: Vec<TensorClaim>,
-    /// Of the tensors in the file.
+    /// The alignment of the tensors in the file.
     pub(crate) alignment: u64,
-    /// Of the format.
+    /// The version of the format.
     pub(crate) version: u32,
-    /// Bytes of it; the data begins at the next multiple of the alignment.
+    /// The header's length. The data begins at the next multiple of the alignment.
     length: u64,
 }
 
@@ -67,10 +67,10 @@ impl<'b> GgufHeader<'b> {
         bytes.starts_with(MAGIC)
     }
 
-    /// Checks the header of a file, of which these are all bytes.
+    /// Checks the header of a file; `bytes` are the whole file.
     ///
     /// # Errors
-    /// [`GgufError`]: which key or tensor, what was found, what is allowed.
+    /// [`GgufError`] with the key or tensor, what was found, and what is allowed.
     pub(crate) fn parse(bytes: &'b [u8]) -> Result<Self, GgufError> {
         let mut header = Self::parse_without_data(bytes)?;
         let found = bytes.len() as u64;
@@ -82,8 +82,8 @@ impl<'b> GgufHeader<'b> {
         Ok(header)
     }
 
-    /// Checks what a header says, but not where it says that the tensors lie: the `start` of each
-    /// is that in the data.
+    /// Checks a header, except for where it says that tensors lie: the `start` of each is its
+    /// offset in the data.
     ///
     /// # Errors
     /// As for [`parse`](Self::parse).
@@ -111,7 +111,7 @@ impl<'b> GgufHeader<'b> {
 fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
     cursor.take(MAGIC.len() as u64, &GgufPlace::Start)?;
     let version = cursor.u32(&GgufPlace::Start)?;
-    // No version has been that large, and a swapped one has nothing in its lower half.
+    // No version has ever been that large, and a swapped one has zeros in its lower half.
     if version != 0 && version & 0xffff == 0 {
         return Err(GgufPlace::Start.is(GgufProblem::BigEndian(version)));
     }
@@ -121,10 +121,10 @@ fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
     Ok(version)
 }
 
-/// The alignment that a file of these keys has.
+/// The alignment of a file with these keys.
 ///
 /// # Errors
-/// What is no alignment.
+/// A value that is no alignment.
 pub(crate) fn alignment(metadata: &Metadata<'_>) -> Result<u64, GgufError> {
     let place = GgufPlace::key(ALIGNMENT_KEY);
     let Some(number) = metadata.type_number(ALIGNMENT_KEY) else {
@@ -142,7 +142,7 @@ pub(crate) fn alignment(metadata: &Metadata<'_>) -> Result<u64, GgufError> {
     Ok(found.into())
 }
 
-/// The tensors' descriptions; `start` is still the offset in the data.
+/// The descriptions of tensors; `start` is still the offset in the data.
 fn described(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<TensorClaim>, GgufError> {
     let most = TENSORS_MAX.min(cursor.left() as u64 / TENSOR_BYTES_MIN);
     let Some(expected) = usize::try_from(count).ok().filter(|_| count <= most) else {
@@ -185,7 +185,7 @@ fn description(cursor: &mut Cursor<'_>, index: u64) -> Result<TensorClaim, GgufE
     })
 }
 
-/// Turns the offset in the data into one in the file.
+/// Turns the offset in the data into a position in the file.
 fn place(
     tensor: &mut TensorClaim,
     alignment: u64,
@@ -210,18 +210,18 @@ fn place(
     Ok(())
 }
 
-/// One byte at least where the type is not known.
+/// A tensor's bytes; at least one where the type is unknown.
 fn least_bytes(tensor: &TensorClaim) -> u64 {
     tensor.bytes.map_or(1, |bytes| bytes as u64)
 }
 
-/// No two tensors share a byte.
+/// Checks that no two tensors share a byte.
 fn each_alone(tensors: &[TensorClaim]) -> Result<(), GgufError> {
     let mut in_order: Vec<&TensorClaim> = tensors.iter().collect();
     in_order.sort_by_key(|tensor| tensor.start);
     for pair in in_order.windows(2) {
         let (before, after) = (pair[0], pair[1]);
-        // Checked against the file's end.
+        // The end was checked against the end of the file.
         let end = before.start + least_bytes(before);
         if after.start < end {
             return Err(GgufPlace::tensor(&after.name).is(GgufProblem::Overlap {
@@ -268,7 +268,7 @@ mod tests {
         [&(text.len() as u64).to_le_bytes()[..], text].concat()
     }
 
-    /// A file without keys, or with an alignment, and with so many bytes of data.
+    /// A file without keys, or with an alignment, and with this many bytes of data.
     fn file(alignment: Option<u32>, tensors: &[Described], data: usize) -> Vec<u8> {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend((tensors.len() as u64).to_le_bytes());
@@ -333,7 +333,7 @@ mod tests {
                 ]
             );
         }
-        // Metadata alone: the file need not reach to where data would begin.
+        // The file has metadata alone, and need not reach to where data would begin.
         assert_eq!(said(&file(None, &[], 0)[..24]), "0 tensors");
     }
 
@@ -341,7 +341,7 @@ mod tests {
         file(None, &[tensor], data)
     }
 
-    /// A sound file of one tensor, but for a byte.
+    /// A valid file of one tensor, with one byte changed.
     fn with_byte(at: usize, byte: u8) -> Vec<u8> {
         let mut bytes = one(tensor("a", &[2], F32, 0), 8);
         bytes[at] = byte;

@@ -1,9 +1,9 @@
-//! A LoRA adapter in a GGUF: its metadata and the names of its tensors, both ways.
+//! A LoRA adapter in a GGUF: reads and writes its metadata and the names of its tensors.
 //!
-//! llama.cpp (`llama-adapter.cpp`) multiplies what is beside a tensor NAME of the model by
-//! `NAME.lora_a`, lengths [in_features, rank], then by `NAME.lora_b`, [rank, out_features], and by
-//! `adapter.lora.alpha` / rank, or, where alpha is 0 or absent, by 1. It refuses a file with a
-//! tensor of another ending, with half a pair, or of another architecture than the model's.
+//! llama.cpp (`llama-adapter.cpp`) multiplies the input of a model's tensor NAME by `NAME.lora_a`,
+//! lengths [in_features, rank], then by `NAME.lora_b`, [rank, out_features], and then by
+//! `adapter.lora.alpha` / rank, or by 1 where alpha is 0 or absent. It refuses a file that has a
+//! tensor with another ending, half a pair, or another architecture than the model.
 
 use std::collections::BTreeMap;
 
@@ -18,18 +18,18 @@ const ARCHITECTURE: &str = "general.architecture";
 const KIND: &str = "adapter.type";
 const LORA: &str = "lora";
 const ALPHA: &str = "adapter.lora.alpha";
-/// Tokens from which on an adapter of another kind begins.
+/// The key for tokens from which an adapter of another kind (aLoRA) begins.
 const INVOCATION: &str = "adapter.alora.invocation_tokens";
-/// Most bytes of a name that llama.cpp reads.
+/// The longest name in bytes that llama.cpp reads.
 const NAME_MAX: usize = 63;
-/// Problems that are kept, and what is not looked at: a hostile file may have one for each of 2^18
-/// tensors.
+/// How many problems, and things that are not checked, are kept: a hostile file may have one for
+/// each of 2^18 tensors.
 const SAID_MAX: usize = 128;
-/// The model's tensor of which A and B are turned round: rows of A are looked up.
+/// The model's tensor for which A and B are transposed, because rows of A are looked up.
 pub(crate) const EMBEDDING: &str = "token_embd.weight";
-/// What keys of ours begin with that say what the correction belongs to, ...
+/// The prefix of qera's own keys that say what the correction belongs to, ...
 pub(crate) const FINGERPRINT: &str = "qera.fingerprints.";
-/// ... and what they name.
+/// ... and their endings.
 const FINGERPRINTS: [&str; 8] = [
     "checkpoint",
     "model",
@@ -40,10 +40,10 @@ const FINGERPRINTS: [&str; 8] = [
     "quantized",
     "imatrix",
 ];
-/// What llama.cpp passes over without a word.
+/// The ending of tensors that llama.cpp silently passes over.
 const NORM: &str = "_norm.weight";
 
-/// A factor: which half of a pair.
+/// A factor: one half of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoraFactor {
     /// A^T.
@@ -52,27 +52,27 @@ pub(crate) enum LoraFactor {
     B,
 }
 
-/// What a tensor of the model has in the file.
+/// The two tensors of a pair in the file.
 #[derive(Debug, Default)]
 pub(crate) struct GgufPair {
-    /// `lora_a`.
+    /// The tensor `lora_a`.
     pub(crate) a: Option<TensorClaim>,
-    /// `lora_b`.
+    /// The tensor `lora_b`.
     pub(crate) b: Option<TensorClaim>,
 }
 
-/// A file as its header describes it.
+/// An adapter as its file's header describes it.
 #[derive(Debug)]
 pub(crate) struct LoraGguf {
     /// `general.architecture`.
     pub(crate) architecture: String,
-    /// By the names of the model's tensors.
+    /// The pairs, by the names of the model's tensors.
     pub(crate) pairs: BTreeMap<String, GgufPair>,
-    /// What is wrong.
+    /// What is wrong with it.
     pub(crate) problems: Vec<String>,
-    /// What is not looked at.
+    /// What was not checked.
     pub(crate) unchecked: Vec<String>,
-    /// What it says that it belongs to, of an adapter of qera's.
+    /// What the adapter belongs to, if qera wrote it.
     pub(crate) fingerprints: BTreeMap<&'static str, String>,
     alpha: f32,
 }
@@ -87,7 +87,7 @@ pub(crate) fn factor_name(tensor: &str, factor: LoraFactor) -> String {
     format!("{tensor}.{ending}")
 }
 
-/// What every adapter of this architecture says, of a correction that is applied as it is.
+/// The metadata of an adapter for this architecture, whose correction is applied as it is.
 #[must_use]
 pub(crate) fn metadata(architecture: &str) -> BTreeMap<&'static str, MetadataValue> {
     let text = |text: &str| MetadataValue::Text(text.to_owned());
@@ -100,10 +100,10 @@ pub(crate) fn metadata(architecture: &str) -> BTreeMap<&'static str, MetadataVal
 }
 
 impl LoraGguf {
-    /// Reads the header of a file, of which these are all bytes.
+    /// Reads the header of a file; `bytes` are the whole file.
     ///
     /// # Errors
-    /// What is no GGUF about it. What is no adapter about it is a problem beside others.
+    /// The file is no GGUF. If it is a GGUF but no adapter, that is one of the problems.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, GgufError> {
         let header = GgufHeader::parse(bytes)?;
         let metadata = &header.metadata;
@@ -123,7 +123,7 @@ impl LoraGguf {
         Ok(found)
     }
 
-    /// What a pair of this rank is multiplied by.
+    /// The factor by which a pair of this rank is multiplied.
     #[must_use]
     pub(crate) fn scale(&self, rank: usize) -> f64 {
         if self.alpha.abs() > 0.0 {
@@ -205,7 +205,7 @@ fn fingerprints(metadata: &Metadata<'_>) -> BTreeMap<&'static str, String> {
     said.collect()
 }
 
-/// Says one more, up to a number.
+/// Adds a message, up to a limit.
 fn say(all: &mut Vec<String>, message: String) {
     if all.len() < SAID_MAX {
         all.push(message);

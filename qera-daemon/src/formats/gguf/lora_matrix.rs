@@ -1,18 +1,18 @@
-//! A factor of a LoRA in a GGUF, as numbers: all of them, or one piece after the other.
+//! A factor of a LoRA in a GGUF as numbers: all of them, or one piece after the other.
 
 use crate::formats::gguf::block_type::BlockType;
 use crate::formats::gguf::blocks::{BlockError, decode};
 use crate::formats::gguf::header::TensorClaim;
 
-/// Numbers that are decoded at one time where none of them is kept.
+/// How many numbers are decoded at a time where none is kept.
 const PIECE: usize = 1 << 16;
 
-/// A factor as it lies in the file, by rows.
+/// A factor as it lies in the file, row by row.
 #[derive(Debug)]
 pub(crate) struct LoraMatrix {
-    /// Rows: of `lora_a` the rank.
+    /// The number of rows; of `lora_a` it is the rank.
     pub(crate) rows: usize,
-    /// Their length: of `lora_b` the rank.
+    /// The length of a row; of `lora_b` it is the rank.
     pub(crate) columns: usize,
     /// What the numbers are stored in.
     pub(crate) stored_in: BlockType,
@@ -20,34 +20,34 @@ pub(crate) struct LoraMatrix {
     pub(crate) values: Vec<f32>,
 }
 
-/// Why a factor is not read; a sentence that goes after the tensor's name.
+/// Why a factor is not read. It displays as a sentence that follows the tensor's name.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MatrixProblem {
-    /// One matrix for each expert of a block.
+    /// The tensor has a matrix for each expert.
     #[error("has three dimensions, one for experts, which is not read")]
     Experts,
-    /// A type that holds no weights, or is not known.
+    /// The type holds no weights, or is unknown.
     #[error("is of type {0}, which is not read")]
     Type(String),
-    /// NaN or infinite.
+    /// A number is NaN or infinite.
     #[error("is NaN or infinite at [{row}, {column}]")]
     NotFinite {
-        /// The row as it lies there; of a block of numbers the first one's.
+        /// The number's row in the file; for a block of numbers that of the first one.
         row: usize,
-        /// The column.
+        /// The number's column.
         column: usize,
     },
-    /// What the header has checked before.
+    /// The length is wrong, which the header's check rules out.
     #[error("cannot be read: {0}")]
     Length(BlockError),
 }
 
-/// A factor of which no number was kept.
+/// A factor that was checked without keeping its numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LookedThrough {
-    /// Rows: of `lora_a` the rank.
+    /// The number of rows; of `lora_a` it is the rank.
     pub(crate) rows: usize,
-    /// Their length: of `lora_b` the rank.
+    /// The length of a row; of `lora_b` it is the rank.
     pub(crate) columns: usize,
     /// Whether every number is zero.
     pub(crate) is_zero: bool,
@@ -67,7 +67,7 @@ impl<'b> StoredMatrix<'b> {
             return Err(MatrixProblem::Experts);
         }
         let of = BlockType::of(claim.type_number);
-        // The header has checked that it lies in the file.
+        // The header's check made sure that it lies within the file.
         let start = usize::try_from(claim.start).unwrap_or(usize::MAX);
         let end = start.saturating_add(claim.bytes.unwrap_or_default());
         Ok(Self {
@@ -78,7 +78,7 @@ impl<'b> StoredMatrix<'b> {
         })
     }
 
-    /// What is wrong, of bytes that begin at this block.
+    /// The problem of a piece that begins at this block.
     fn problem(&self, error: BlockError, first_block: usize) -> MatrixProblem {
         match error {
             BlockError::NotFinite { block, .. } => {
@@ -92,7 +92,7 @@ impl<'b> StoredMatrix<'b> {
 }
 
 impl LoraMatrix {
-    /// The numbers of a tensor in a file of these bytes.
+    /// The numbers of a tensor; `bytes` are the whole file.
     ///
     /// # Errors
     /// [`MatrixProblem`].
@@ -109,7 +109,7 @@ impl LoraMatrix {
         })
     }
 
-    /// Looks at every number of such a tensor in memory of a bounded size, whatever it claims.
+    /// Checks every number of a tensor in bounded memory, whatever size the file claims.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Three pieces, the last of them short.
+    /// Three pieces are read, the last of them short.
     #[test]
     fn what_is_looked_through_is_what_is_read() {
         let (rows, columns) = (1000, 150);

@@ -1,18 +1,18 @@
-//! A GGUF's metadata: keys and values, borrowed from the file's bytes. Arrays stay where they lie,
-//! since a tokenizer's are most of the header.
+//! A GGUF's metadata: keys and values, borrowed from the file's bytes. Arrays are not copied, since
+//! a tokenizer's arrays are most of the header.
 
 use crate::formats::gguf::cursor::Cursor;
 use crate::formats::gguf::error::{GgufError, GgufPlace, GgufProblem};
 
-/// Most keys of a file; real ones have under a hundred.
+/// The most keys of a file; real files have fewer than a hundred.
 pub(crate) const KEYS_MAX: u64 = 1 << 16;
-/// Least bytes of a key: the length of its name, a character, its type, a value of one byte.
+/// The fewest bytes of a key: the length of its name, a character, its type, a value of one byte.
 const KEY_BYTES_MIN: u64 = 14;
-/// Longest array that is given out as a list: a key of a number a layer, or of file names. A
-/// tokenizer's vocabulary is none of qera's business.
+/// The longest array that is returned as a list: a number for each layer, or file names. A
+/// tokenizer's vocabulary does not concern qera.
 const LIST_MAX: usize = 1 << 20;
 
-/// Type of a value, by its number in the format.
+/// The type of a value, with the format's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueType {
     Unsigned { bytes: u64 },
@@ -43,7 +43,7 @@ impl ValueType {
         })
     }
 
-    /// Bytes of a value; `None` where its length stands before it.
+    /// The number of bytes of a value; `None` where its length stands before it.
     const fn bytes(self) -> Option<u64> {
         match self {
             Self::Unsigned { bytes } | Self::Signed { bytes } | Self::Float { bytes } => {
@@ -55,14 +55,15 @@ impl ValueType {
     }
 }
 
-/// A value where it lies.
+/// A value in the file's bytes.
 #[derive(Debug, Clone, Copy)]
 struct Value<'b> {
-    /// Its type, or that of each of its elements.
+    /// Its type, or the type of its elements.
     of: ValueType,
-    /// `Some` for an array: its length.
+    /// The length of an array; `None` for any other value.
     elements: Option<usize>,
-    /// A string without its length; all elements of an array, strings with theirs.
+    /// The bytes of a string, without its length; or of all elements of an array, with the lengths
+    /// of strings.
     bytes: &'b [u8],
 }
 
@@ -71,24 +72,24 @@ struct MetadataEntry<'b> {
     key: &'b str,
     type_number: u32,
     value: Value<'b>,
-    /// Where it begins, and all of it.
+    /// The entry's position, and all of its bytes.
     at: usize,
     bytes: &'b [u8],
 }
 
-/// A key with its value as they lie in a file.
+/// A key and its value as they lie in a file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredEntry<'b> {
     /// The key.
     pub(crate) key: &'b str,
-    /// Both of them.
+    /// The bytes of both.
     pub(crate) bytes: &'b [u8],
 }
 
 /// Keys and values.
 #[derive(Debug)]
 pub(crate) struct Metadata<'b> {
-    /// Sorted by key, each once.
+    /// The entries, sorted by key, without repeats.
     entries: Vec<MetadataEntry<'b>>,
 }
 
@@ -118,7 +119,7 @@ impl<'b> Metadata<'b> {
         Ok(Self { entries })
     }
 
-    /// All of them, in the order in which they lie.
+    /// All entries, in the order in which they lie.
     #[must_use]
     pub(crate) fn as_they_lie(&self) -> Vec<StoredEntry<'b>> {
         let mut entries: Vec<&MetadataEntry<'b>> = self.entries.iter().collect();
@@ -140,17 +141,17 @@ impl<'b> Metadata<'b> {
         value.elements.is_none().then_some(value)
     }
 
-    /// Whether the key is there, whatever its value.
+    /// Whether the key exists, with any value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
 
-    /// The number of the key's type in the format, or of its elements'.
+    /// The number of the type of the key's value, or of its elements.
     pub(crate) fn type_number(&self, key: &str) -> Option<u32> {
         self.entry(key).map(|entry| entry.type_number)
     }
 
-    /// Whether the key's value is an array of unsigned numbers of 32 bits.
+    /// Whether the value is an array of u32.
     pub(crate) fn is_array_of_u32(&self, key: &str) -> bool {
         let is_array = |entry: &MetadataEntry<'_>| {
             entry.value.elements.is_some() && entry.value.of == ValueType::Unsigned { bytes: 4 }
@@ -167,8 +168,7 @@ impl<'b> Metadata<'b> {
         }
     }
 
-    /// A number of 32 bits that need not be whole; `None` where it is absent or something else,
-    /// which is what llama.cpp asks for, too.
+    /// An f32; `None` where it is absent or something else, which llama.cpp asks for, too.
     pub(crate) fn float(&self, key: &str) -> Option<f32> {
         let value = self.scalar(key)?;
         match value.of {
@@ -180,14 +180,14 @@ impl<'b> Metadata<'b> {
         }
     }
 
-    /// An integer that is not negative, of any width; `None` where it is absent or something else.
+    /// An integer of any width that is not negative; `None` where it is absent or something else.
     pub(crate) fn unsigned(&self, key: &str) -> Option<u64> {
         let value = self.scalar(key)?;
         unsigned(value.of, value.bytes)
     }
 
-    /// Integers as of [`unsigned`](Self::unsigned): one, or an array of them (one a layer, where
-    /// layers differ). `None` for arrays above 2^20, too.
+    /// Integers like those of [`unsigned`](Self::unsigned): a single one, or an array (one for each
+    /// layer, where layers differ). `None` also for arrays longer than 2^20.
     pub(crate) fn unsigned_or_array(&self, key: &str) -> Option<Vec<u64>> {
         let value = self.entry(key)?.value;
         let width = usize::try_from(value.of.bytes()?).ok()?;
@@ -198,8 +198,8 @@ impl<'b> Metadata<'b> {
         each.map(|bytes| unsigned(value.of, bytes)).collect()
     }
 
-    /// An array of strings; `None` where it is absent, something else, above 2^20 strings, or holds
-    /// one that is not UTF-8.
+    /// An array of strings; `None` where it is absent, something else, longer than 2^20, or has a
+    /// string that is not UTF-8.
     pub(crate) fn texts(&self, key: &str) -> Option<Vec<&'b str>> {
         let value = self.entry(key)?.value;
         let count = value.elements.filter(|&count| count <= LIST_MAX)?;
@@ -213,7 +213,7 @@ impl<'b> Metadata<'b> {
 }
 
 impl<'b> MetadataEntry<'b> {
-    /// The rest of an entry that begins at a position.
+    /// Reads the rest of an entry that begins at position `at`.
     fn parse(at: usize, key: &'b str, cursor: &mut Cursor<'b>) -> Result<Self, GgufError> {
         let place = GgufPlace::key(key);
         let type_number = cursor.u32(&place)?;
@@ -293,7 +293,7 @@ fn array<'b>(
     })
 }
 
-/// An integer that is not negative.
+/// An integer, if it is not negative.
 fn unsigned(of: ValueType, bytes: &[u8]) -> Option<u64> {
     let mut wide = [0; 8];
     wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -313,7 +313,7 @@ mod tests {
         [&(text.len() as u64).to_le_bytes()[..], text].concat()
     }
 
-    /// A key with a value: its type and bytes.
+    /// A key with a value of this type.
     fn entry(key: &str, type_number: u32, value: &[u8]) -> Vec<u8> {
         [
             &string(key.as_bytes())[..],

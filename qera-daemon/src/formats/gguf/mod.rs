@@ -1,7 +1,7 @@
-//! GGUF, the file of llama.cpp: metadata, descriptions of tensors (`header`), the types of tensors
-//! by number (`block_type`), what their blocks hold (`blocks`), and which of them hold W~ of a grid
-//! (`container`); an adapter in one (`lora`). Read from bytes that are distrusted until every
-//! number in them was checked, written in a stream (`writer`).
+//! GGUF, the file format of llama.cpp: metadata, descriptions of tensors (`header`), the types of
+//! tensors by number (`block_type`), decoding and encoding of their blocks (`blocks`), which of the
+//! types hold W~ of a grid (`container`), and adapters (`lora`). Bytes are not trusted until every
+//! number in them was checked. Files are written as a stream (`writer`).
 
 pub(crate) mod block_type;
 pub(crate) mod blocks;

@@ -3,15 +3,15 @@
 use crate::formats::gguf::block_type::stored_size;
 use crate::formats::gguf::error::GgufProblem;
 
-/// Most dimensions of a tensor.
+/// The most dimensions of a tensor.
 const DIMENSIONS_MAX: u32 = 4;
 
-/// A tensor's dimensions that can be.
+/// Dimensions of a tensor that are valid.
 #[derive(Debug)]
 pub(crate) struct Shape {
     /// The one along memory first.
     pub(crate) ne: Vec<usize>,
-    /// Bytes of the tensor; `None` where the type is not known.
+    /// The number of the tensor's bytes; `None` where the type is unknown.
     pub(crate) bytes: Option<usize>,
 }
 

@@ -1,6 +1,6 @@
-//! A GGUF writer that holds no tensor: their bytes are put one after another, in the order of the
-//! plan. What it writes has passed the checks of [`GgufHeader`]; the same plan gives the same
-//! bytes. Keys and values are given, or copied from another file as they lie there.
+//! A GGUF writer that holds no tensor: their bytes are passed to it one after another, in the order
+//! of the plan. What it writes has passed the checks of [`GgufHeader`], and the same plan gives the
+//! same bytes. Keys and values are given, or copied from another file as they are.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ use crate::formats::gguf::header::{ALIGNMENT_KEY, GgufHeader, MAGIC, alignment};
 use crate::formats::gguf::metadata::{Metadata, StoredEntry};
 use crate::formats::gguf::shape::Shape;
 
-/// Bytes gathered before they are handed on.
+/// Bytes that are gathered before they are written.
 const BUFFER: usize = 1 << 18;
-/// Version that is written.
+/// The version that is written.
 const VERSION: u32 = 3;
-/// Longest name of a tensor that llama.cpp reads: 64 bytes with the NUL behind it.
+/// The longest name of a tensor that llama.cpp reads: 64 bytes with the final NUL.
 const NAME_MAX: usize = 63;
 
-/// A value to be written.
+/// A value that is to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MetadataValue {
     /// A string.
@@ -34,7 +34,7 @@ pub(crate) enum MetadataValue {
     Texts(Vec<String>),
 }
 
-/// Keys and values as a file has them.
+/// Keys and values in the bytes of a file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MetadataBytes {
     bytes: Vec<u8>,
@@ -55,26 +55,26 @@ pub(crate) struct GgufTensorPlan {
 /// Why a file was not written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GgufWriteError {
-    /// What is written to refused.
+    /// Writing failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// A plan that no reader would take.
+    /// No reader would accept the planned file.
     #[error("{0}")]
     Plan(#[from] GgufError),
-    /// A tensor was given another number of bytes than planned: a defect of the caller.
+    /// A tensor got another number of bytes than planned. This is a defect of the caller.
     #[error("tensor '{tensor}': {planned} bytes planned, {written} written")]
     Length {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
-        /// Bytes of its plan.
+        /// The planned number of bytes.
         planned: usize,
-        /// Bytes that were put.
+        /// The number of bytes that came.
         written: usize,
     },
 }
 
 impl GgufWriteError {
-    /// As what ends a run; the path is that of the file, for the message.
+    /// The error that ends the run, with the file's path.
     pub(crate) fn of(path: &Path) -> impl Fn(Self) -> Fatal {
         move |error| match error {
             Self::Io(error) => Fatal::io(path, "write")(error),
@@ -96,7 +96,7 @@ impl GgufWriteError {
     }
 }
 
-/// A tensor that is to come.
+/// A tensor that is still to be written.
 #[derive(Debug)]
 struct Planned<'p> {
     name: &'p str,
@@ -107,11 +107,11 @@ struct Planned<'p> {
 /// Writes tensors.
 pub(crate) struct GgufWriter<'p, W: Write> {
     out: BufWriter<W>,
-    /// Those that are to come; the last is in hand.
+    /// Tensors that are still to be written; the last is the current one.
     planned: Vec<Planned<'p>>,
-    /// Bytes of the one in hand.
+    /// Number of bytes written of the current tensor.
     written: usize,
-    /// Every tensor begins at a multiple of it.
+    /// Every tensor begins at a multiple of this.
     alignment: usize,
 }
 
@@ -123,7 +123,7 @@ impl MetadataBytes {
         self.count += 1;
     }
 
-    /// Appends what another file has; its alignment, too.
+    /// Appends an entry of another file; this may be its alignment.
     pub(crate) fn copy(&mut self, entry: &StoredEntry<'_>) {
         self.bytes.extend(entry.bytes);
         self.count += 1;
@@ -131,7 +131,7 @@ impl MetadataBytes {
 
     fn alignment(&self) -> Result<usize, GgufError> {
         let metadata = Metadata::parse(&mut Cursor::new(&self.bytes), self.count)?;
-        // At most 2^20.
+        // The alignment is at most 2^20.
         alignment(&metadata).map(|of| usize::try_from(of).unwrap_or(usize::MAX))
     }
 }
@@ -149,8 +149,8 @@ impl<'p, W: Write> GgufWriter<'p, W> {
     /// Writes the header.
     ///
     /// # Errors
-    /// [`GgufWriteError::Plan`] for what a reader would refuse (names that come twice, dimensions
-    /// that do not fit the type), a type without a known size, and an alignment of its own;
+    /// [`GgufWriteError::Plan`] for what a reader would refuse (names that occur twice, dimensions
+    /// that do not fit the type), for a type of unknown size, and for a key of the alignment;
     /// [`GgufWriteError::Io`].
     pub(crate) fn begin(
         out: W,
@@ -167,10 +167,11 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         Self::begin_with(out, &bytes, plans)
     }
 
-    /// Writes the header of a file that has these keys and values, and the alignment that they say.
+    /// Writes the header of a file with these keys and values, and with the alignment that they
+    /// state.
     ///
     /// # Errors
-    /// As for [`begin`](Self::begin), and for an alignment that is none.
+    /// Those of [`begin`](Self::begin), and an invalid alignment.
     pub(crate) fn begin_with(
         out: W,
         metadata: &MetadataBytes,
@@ -191,7 +192,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         })
     }
 
-    /// Appends bytes of the tensor in hand.
+    /// Appends bytes of the current tensor.
     ///
     /// # Errors
     /// [`GgufWriteError::Length`] where they are more than planned, [`GgufWriteError::Io`].
@@ -203,7 +204,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         Ok(self.out.write_all(bytes)?)
     }
 
-    /// Ends the tensor in hand, and fills up to the next one.
+    /// Ends the current tensor, and pads up to the next one.
     ///
     /// # Errors
     /// [`GgufWriteError::Length`] where it was given another number of bytes than planned,
@@ -226,7 +227,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         self.end()
     }
 
-    /// Gives back what was written to.
+    /// Ends the file, and returns the writer beneath.
     ///
     /// # Errors
     /// [`GgufWriteError::Io`], and [`GgufWriteError::Length`] for a tensor that is missing.
@@ -237,7 +238,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
         Ok(self.out.into_inner().map_err(|e| e.into_error())?)
     }
 
-    /// The tensor in hand.
+    /// The current tensor.
     fn planned(&self) -> &Planned<'p> {
         self.planned.last().unwrap_or(&Planned {
             name: "after the last one",
@@ -279,10 +280,10 @@ impl<'p> Planned<'p> {
     }
 }
 
-/// The header with what fills it up to the data.
+/// The header, padded up to the data.
 ///
 /// # Errors
-/// What a reader would refuse of it.
+/// What a reader would refuse in it.
 fn header(
     metadata: &MetadataBytes,
     plans: &[GgufTensorPlan],
@@ -315,7 +316,7 @@ fn put_string(header: &mut Vec<u8>, text: &str) {
     header.extend(text.as_bytes());
 }
 
-/// A value behind the number of its type.
+/// Appends a value after the number of its type.
 fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     const U32: u32 = 4;
     const F32: u32 = 6;
@@ -341,7 +342,7 @@ fn put_value(header: &mut Vec<u8>, value: &MetadataValue) {
     }
 }
 
-/// Zeros after so many bytes, up to the next multiple.
+/// Zeros that pad this many bytes up to the next multiple.
 fn padding(written: usize, alignment: usize) -> Vec<u8> {
     vec![0; written.next_multiple_of(alignment) - written]
 }
@@ -410,7 +411,8 @@ mod tests {
         assert!(!read.has("general.alignment"));
     }
 
-    /// Keys in their order and their bytes, of types that the writer itself never writes too.
+    /// Copied keys keep their order and bytes, even those of types that the writer itself never
+    /// writes.
     #[test]
     fn what_is_copied_lies_as_it_lay() {
         let key = |name: &str| [&(name.len() as u64).to_le_bytes()[..], name.as_bytes()].concat();

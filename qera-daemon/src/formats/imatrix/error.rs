@@ -1,135 +1,135 @@
-//! Why bytes are no importance matrix, or two are not of one model.
+//! Why bytes are no importance matrix, or two importance matrices are of different models.
 
 use crate::formats::gguf::error::{GgufError, Quoted};
 use crate::formats::gguf::writer::GgufWriteError;
 use crate::formats::imatrix::ImatrixEntry;
 
-/// Why; a sentence that goes after the file's path.
+/// Why an imatrix is refused. It displays as a sentence that follows the file's path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ImatrixError {
-    /// Its container is broken; or, without the magic number of GGUF, it is no .dat.
+    /// The container is broken; without GGUF's first bytes it is no .dat either.
     #[error("{0}")]
     Container(#[from] GgufError),
-    /// Neither layout.
+    /// The bytes have neither layout.
     #[error(
         "no imatrix: it does not begin with \"GGUF\", and as a .dat it would have {0} weights in its first 4 bytes; 1 or more are allowed"
     )]
     Neither(i32),
-    /// A file of another kind.
+    /// The file is a safetensors file.
     #[error("no imatrix: it is a safetensors file")]
     Safetensors,
-    /// A GGUF of something else.
+    /// The GGUF holds something else.
     #[error("no imatrix: its general.type is '{0}'; 'imatrix' is expected")]
     Kind(Quoted),
-    /// An imatrix of nothing.
+    /// The imatrix has no entry.
     #[error("no imatrix: it has no weight with sums (NAME.in_sum2 and NAME.counts)")]
     Empty,
-    /// Sums or counts of another type.
+    /// Sums or counts have another type than F32.
     #[error("tensor '{tensor}' has type {found} of ggml; sums and counts are F32, type 0")]
     Type {
-        /// Its name.
+        /// The tensor's name.
         tensor: Quoted,
-        /// As the file says.
+        /// The type in the file.
         found: u32,
     },
-    /// Sums without counts, or counts without sums.
+    /// A weight has sums without counts, or counts without sums.
     #[error("weight '{weight}' has no tensor '{weight}{suffix}'")]
     Missing {
-        /// Its name.
+        /// The weight's name.
         weight: Quoted,
-        /// Of the tensor.
+        /// The ending of the missing tensor's name.
         suffix: &'static str,
     },
-    /// Tensors of one weight that do not go together.
+    /// The tensors of a weight do not fit each other.
     #[error(
         "tensor '{tensor}' has the dimensions {found:?}; its weight's sums of squares ask for {expected:?}"
     )]
     Shape {
-        /// Its name.
+        /// The tensor's name.
         tensor: Quoted,
-        /// As the file says.
+        /// The dimensions in the file.
         found: Vec<usize>,
-        /// What would fit.
+        /// The dimensions that would fit.
         expected: Vec<usize>,
     },
-    /// A length of a .dat that is none.
+    /// A length in a .dat is impossible.
     #[error("weight {index} (counted from 0) has {found} {what}; {least} or more are allowed")]
     Length {
-        /// Of the weight.
+        /// The weight's index.
         index: u64,
-        /// As the file says.
+        /// The length in the file.
         found: i32,
-        /// Of what.
+        /// What has that length.
         what: &'static str,
-        /// Least.
+        /// The least length.
         least: i32,
     },
-    /// A weight that comes twice in a .dat.
+    /// A weight occurs twice in a .dat.
     #[error("weight '{0}' comes twice")]
     Twice(Quoted),
-    /// A number of the trailer of a .dat.
+    /// A number in the trailer of a .dat is impossible.
     #[error("{what} are {found}; 0 or more, and at most a u32, are allowed")]
     Number {
-        /// Of what.
+        /// What the number is.
         what: &'static str,
-        /// As it was found.
+        /// The number that was found.
         found: i128,
     },
-    /// Bytes behind the end of a .dat.
+    /// Bytes follow the end of a .dat.
     #[error("{0} bytes are left behind its last field")]
     Trailing(usize),
-    /// A sum or a count that is none.
+    /// A sum or a count is impossible.
     #[error("tensor '{tensor}': number {index} (counted from 0) is {value:?}; {allowed}")]
     Value {
-        /// Its name.
+        /// The tensor's name.
         tensor: Quoted,
-        /// Of the number in it.
+        /// The number's index in it.
         index: usize,
-        /// As it was found.
+        /// The value that was found.
         value: f64,
         /// What is allowed.
         allowed: &'static str,
     },
-    /// Sums of no rows.
+    /// A sum is not 0 although no rows were counted.
     #[error(
         "weight '{weight}': matrix {matrix} (counted from 0) has a count of 0 and yet a sum of {sum:?} at channel {channel}"
     )]
     Uncounted {
-        /// Its name.
+        /// The weight's name.
         weight: Quoted,
-        /// Its expert.
+        /// The index of the expert.
         matrix: usize,
         /// The channel.
         channel: usize,
-        /// Its sum.
+        /// The channel's sum.
         sum: f64,
     },
-    /// Two files of different models.
+    /// The two files are of different models.
     #[error(
         "weight '{weight}' has {matrices} x {width} channels here and {others_matrices} x {others_width} in the file that is added: they are not of one model"
     )]
     Unlike {
-        /// Its name.
+        /// The weight's name.
         weight: Quoted,
-        /// Here.
+        /// The number of matrices in this file.
         matrices: usize,
-        /// Here.
+        /// The number of channels in this file.
         width: usize,
-        /// There.
+        /// The number of matrices in the other file.
         others_matrices: usize,
-        /// There.
+        /// The number of channels in the other file.
         others_width: usize,
     },
-    /// Rows and chunks.
+    /// One file counts rows, and the other chunks.
     #[error(
         "one file counts rows, another (.dat) counts chunks, and no imatrix.chunk_size says how many rows a chunk has: give one of them"
     )]
     UnitsUnlike,
-    /// Rows are asked for where chunks were counted.
+    /// Rows are needed, but chunks were counted.
     #[error("it counts chunks (.dat), and how many rows a chunk has is not known")]
     RowsUnknown,
-    /// It cannot be written.
+    /// Writing failed.
     #[error("{0}")]
     Write(#[from] GgufWriteError),
 }

@@ -1,6 +1,6 @@
-//! The GGUF layout: of each weight NAME the F32 tensors NAME.in_sum2 (ne = channels, matrices),
-//! NAME.counts (ne = 1, matrices) and, in newer files, NAME.in_sum. What else is there (NAME.stats)
-//! is passed over.
+//! The GGUF layout: for each weight NAME the F32 tensors NAME.in_sum2 (ne = channels, matrices),
+//! NAME.counts (ne = 1, matrices) and, in newer files, NAME.in_sum. Other tensors (NAME.stats) are
+//! passed over.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const CHUNK_SIZE_KEY: &str = "imatrix.chunk_size";
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 const SUMS_OF_X: &str = ".in_sum";
-/// Number of F32 among ggml's types.
+/// The number of F32 among ggml's types.
 const F32: u32 = 0;
 
 /// The tensors of a weight.
@@ -186,7 +186,7 @@ mod tests {
 
     const F16: u32 = 1;
 
-    /// A tensor of a file.
+    /// A tensor in a file.
     struct Stored {
         name: &'static str,
         ne: &'static [usize],
@@ -233,7 +233,7 @@ mod tests {
             (CHUNK_SIZE_KEY, MetadataValue::U32(512)),
         ]);
         let tensors = [
-            // As llama.cpp writes it: without a last dimension of 1.
+            // In llama.cpp's way, without a last dimension of 1.
             f32s("blk.0.ffn_down.weight.counts", &[1], &[4.0]),
             f32s("blk.0.ffn_down.weight.in_sum2", &[3], &[4.0, 2.0, 0.0]),
             f32s("blk.0.ffn_down.weight.in_sum", &[3], &[-4.0, 2.0, 0.0]),
@@ -257,7 +257,7 @@ mod tests {
         let means: Vec<_> = (0..4).map(|matrix| experts.mean_squares(matrix)).collect();
         assert_eq!(means, [Some(vec![4.0]), None, Some(vec![1.0]), None]);
         assert_eq!(experts.sums_of_x, None);
-        // A file without metadata, one of whose tensors has a second dimension of 1.
+        // A file without metadata, in which one tensor has a second dimension of 1.
         let tensors = [
             f32s("x.in_sum2", &[2, 1], &[8.0, 0.0]),
             f32s("x.counts", &[1, 1], &[2.0]),

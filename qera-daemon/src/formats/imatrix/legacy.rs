@@ -1,9 +1,10 @@
-//! The older .dat, all little-endian: i32 weights; of each i32 bytes of its name, the name, i32
-//! chunks, i32 values, the values in f32; then i32 chunks of the run, i32 bytes of the name of its
-//! text, that name. Older files end before one of the last fields.
+//! The older .dat, all little-endian: i32 number of weights; for each weight an i32 length of its
+//! name, the name, i32 chunks, i32 number of values, and the values in f32; then i32 chunks of the
+//! run, i32 length of its text's name, and that name. Older files end before one of the last
+//! fields.
 //!
 //! Values are mean squares times the weight's chunks. Experts share one count, and an expert that
-//! saw nothing has means of 1: no reader can tell those from measured ones.
+//! saw nothing has means of 1, which no reader can tell from measured ones.
 
 use std::collections::BTreeMap;
 
@@ -119,7 +120,7 @@ fn trailer(cursor: &mut Cursor<'_>) -> Result<Trailer, ImatrixError> {
 mod tests {
     use super::*;
 
-    /// A weight as a file has it.
+    /// A weight in the bytes of a file.
     fn stored(name: &[u8], chunks: i32, values: &[f32]) -> Vec<u8> {
         let count = |n: usize| i32::try_from(n).unwrap().to_le_bytes();
         let mut bytes = count(name.len()).to_vec();
@@ -155,7 +156,7 @@ mod tests {
                 (3, 1)
             );
         }
-        // What was no text is kept readable.
+        // Bytes that are no text are kept in a readable form.
         let text = [&5_i32.to_le_bytes()[..], &1_i32.to_le_bytes(), &[255]].concat();
         assert_eq!(read(&text).datasets, ["\u{fffd}"]);
     }

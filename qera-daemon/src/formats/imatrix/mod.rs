@@ -1,15 +1,15 @@
-//! The importance matrix of llama.cpp: of each weight's input channels the sum of squares, and how
-//! many rows were summed. In GGUF (`gguf`), or as the older .dat (`legacy`).
+//! The importance matrix of llama.cpp: for each weight the sums of squares of its input channels,
+//! and how many rows were summed. It is a GGUF (`gguf`), or the older .dat (`legacy`).
 //!
 //! # What a count counts
 //! The GGUF layout counts rows. A .dat counts chunks: it holds the mean square of each channel
 //! times the number of chunks, and says neither how many rows a chunk has nor how many there were.
-//! So the unit stands with the counts ([`CountUnit`]) and a mean is the same in either; rows of a
-//! .dat are not made up. Where both are added, the chunks of the one are taken for as many rows as
-//! the other's `imatrix.chunk_size` says, as llama.cpp takes its own context's length; then the
-//! weights of the two against each other are an estimate, and the unit says so.
+//! Therefore counts have a unit ([`CountUnit`]), and a mean is the same in either; no rows are made
+//! up for a .dat. Where both are added, a chunk is taken for as many rows as the other file's
+//! `imatrix.chunk_size` says, as llama.cpp takes its own context's length. Then the weights of the
+//! two against each other are an estimate, and the unit says so.
 //!
-//! Sums are f64 here, so that adding files loses nothing; in the files they are f32.
+//! Sums are f64 here, so that adding files loses nothing; in files they are f32.
 
 pub(crate) mod error;
 mod gguf;
@@ -22,51 +22,51 @@ use crate::formats::gguf::error::Quoted;
 use crate::formats::gguf::header::GgufHeader;
 use crate::formats::imatrix::error::ImatrixError;
 
-/// What the counts of an imatrix are.
+/// The unit of an imatrix's counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CountUnit {
     /// Rows.
     Rows,
-    /// Rows, some of which are a .dat's chunks times the chunk size of another file.
+    /// Rows, some of which are chunks of a .dat times the chunk size of another file.
     RowsInPart,
-    /// Chunks of a length that is not known.
+    /// Chunks of unknown length.
     Chunks,
 }
 
-/// Sums of one weight's input.
+/// The sums of a weight's input.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ImatrixEntry {
-    /// Sum of squares of each channel, one matrix (expert) after the other; finite, at least 0.
+    /// The sum of squares of each channel, one matrix (expert) after the other; finite, at least 0.
     pub(crate) sums: Vec<f64>,
-    /// Of each matrix, in the file's [`CountUnit`]; finite, at least 0. Where it is 0, the sums are
-    /// 0, too.
+    /// The count of each matrix, in the file's [`CountUnit`]; finite, at least 0. Where it is 0,
+    /// the sums are 0, too.
     pub(crate) counts: Vec<f64>,
-    /// Sum of each channel, as `sums` lie; newer files have it. Finite.
+    /// The sum of each channel, in the order of `sums`, which newer files have. Finite.
     pub(crate) sums_of_x: Option<Vec<f64>>,
 }
 
 /// An importance matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Imatrix {
-    /// By the weight's name in the GGUF, with its `.weight`.
+    /// The entries by the weight's name in the GGUF, with its `.weight`.
     pub(crate) entries: BTreeMap<String, ImatrixEntry>,
-    /// What the counts are.
+    /// The unit of the counts.
     pub(crate) unit: CountUnit,
-    /// Texts that were run, as the file says.
+    /// The texts that were run, as the file says.
     pub(crate) datasets: Vec<String>,
-    /// Chunks that were run, as the file says; 0 where it does not.
+    /// The number of chunks that were run; 0 where the file does not say.
     pub(crate) chunks: u64,
-    /// Rows of a chunk, as the file says; 0 where it does not.
+    /// The number of rows in a chunk; 0 where the file does not say.
     pub(crate) chunk_size: u64,
 }
 
 impl ImatrixEntry {
-    /// Matrices: experts, or 1.
+    /// The number of matrices: that of experts, or 1.
     pub(crate) const fn matrices(&self) -> usize {
         self.counts.len()
     }
 
-    /// Channels of a matrix.
+    /// The number of channels of a matrix.
     pub(crate) fn width(&self) -> usize {
         self.sums.len().checked_div(self.matrices()).unwrap_or(0)
     }
@@ -78,7 +78,7 @@ impl ImatrixEntry {
         Some(sums.iter().map(|sum| sum / count).collect())
     }
 
-    /// Refuses sums of no rows: they are of no mean, and would spoil one that they are added to.
+    /// Refuses sums of no rows, which have no mean, and would spoil one that they are added to.
     fn check_counted(&self, weight: &str) -> Result<(), ImatrixError> {
         let width = self.width().max(1);
         for (matrix, sums) in self.sums.chunks(width).enumerate() {
@@ -122,10 +122,10 @@ fn add(sums: &mut [f64], others: &[f64]) {
 }
 
 impl Imatrix {
-    /// Reads a file of either layout, of which these are all bytes.
+    /// Reads a file of either layout; `bytes` are the whole file.
     ///
     /// # Errors
-    /// [`ImatrixError`]: which tensor, what was found, what is allowed.
+    /// [`ImatrixError`] with the tensor, what was found, and what is allowed.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ImatrixError> {
         let imatrix = if GgufHeader::is_gguf(bytes) {
             gguf::parse(bytes)?
@@ -140,13 +140,13 @@ impl Imatrix {
         Ok(imatrix)
     }
 
-    /// Adds what another file summed: weights that both have by their sums and counts, the others
-    /// as they are.
+    /// Adds another file: for weights in both, sums and counts are added; the others are taken
+    /// over.
     ///
     /// # Errors
-    /// [`ImatrixError::Unlike`] for a weight of other widths or numbers of matrices;
-    /// [`ImatrixError::UnitsUnlike`] where one counts rows, the other chunks, and the first does
-    /// not say how many rows a chunk has. `self` is as it was.
+    /// [`ImatrixError::Unlike`] for a weight with other widths or another number of matrices;
+    /// [`ImatrixError::UnitsUnlike`] where one file counts rows, the other chunks, and the first
+    /// does not say how many rows a chunk has. `self` is unchanged then.
     pub(crate) fn add(&mut self, mut other: Self) -> Result<(), ImatrixError> {
         for (name, entry) in &other.entries {
             match self.entries.get(name) {
@@ -174,13 +174,13 @@ impl Imatrix {
         self.chunk_size = match [self.chunk_size, other.chunk_size] {
             [0, size] | [size, 0] => size,
             [own, other] if own == other => own,
-            // There is no one size any more.
+            // There is no single size any more.
             _ => 0,
         };
         Ok(())
     }
 
-    /// Makes the counts of both the same unit.
+    /// Brings the counts of both to the same unit.
     fn meet(&mut self, other: &mut Self) -> Result<(), ImatrixError> {
         match (self.unit, other.unit) {
             (CountUnit::Chunks, CountUnit::Chunks) | (CountUnit::Rows, CountUnit::Rows) => {}
@@ -194,7 +194,7 @@ impl Imatrix {
         Ok(())
     }
 
-    /// Takes chunks for so many rows.
+    /// Takes each chunk for this many rows.
     fn count_rows(&mut self, chunk_size: u64) -> Result<(), ImatrixError> {
         if chunk_size == 0 {
             return Err(ImatrixError::UnitsUnlike);
@@ -211,15 +211,15 @@ impl Imatrix {
     ///
     /// # Errors
     /// [`ImatrixError::RowsUnknown`] where chunks were counted; [`ImatrixError::Value`] for a sum
-    /// that no f32 holds; [`ImatrixError::Number`] for chunks that no u32 holds;
+    /// that f32 cannot hold; [`ImatrixError::Number`] for chunks that u32 cannot hold;
     /// [`ImatrixError::Write`] for a name that llama.cpp does not read.
     pub(crate) fn write(&self) -> Result<Vec<u8>, ImatrixError> {
         gguf::write(self)
     }
 }
 
-/// Whether it begins as a safetensors file does: u64 bytes of a header, which is JSON. A .dat has a
-/// number of weights there, and bytes of a name, of which there is at least 1.
+/// Whether the bytes begin like a safetensors file: with a u64 length of a header, which is JSON. A
+/// .dat has there a number of weights, and the length of a name, which is at least 1.
 fn is_safetensors(bytes: &[u8]) -> bool {
     matches!(bytes, [_, _, _, _, 0, 0, 0, 0, b'{', ..])
 }
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!((sum.chunks, sum.chunk_size), (6, 512));
         assert_eq!(sum.datasets, ["text", "another"]);
         assert_eq!(sum.unit, CountUnit::Rows);
-        // One without sums of x: they are of fewer rows than the counts say.
+        // This one has no sums of x, so that they are of fewer rows than the counts say.
         sum.add(rows("a", entry(&[0.0, 0.0], &[1.0], None)))
             .unwrap();
         assert_eq!(sum.entries["a"], entry(&[4.0, 2.0], &[7.0], None));
@@ -376,7 +376,7 @@ mod tests {
             assert!(header.metadata.has(key), "{key}");
         }
         assert_eq!(header.metadata.text("general.type"), Some("imatrix"));
-        // No text is no reason to leave the key out.
+        // Even without texts the key is written.
         written.datasets.clear();
         assert_eq!(Imatrix::parse(&written.write().unwrap()).unwrap(), written);
     }

@@ -1,14 +1,14 @@
-//! The f32 numbers of a file, widened.
+//! Reads the f32 numbers of a file as f64.
 
 use crate::formats::gguf::error::Quoted;
 use crate::formats::imatrix::error::ImatrixError;
 
-/// Which numbers are sound.
+/// Which numbers are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Allowed {
-    /// Sums.
+    /// Sums: any finite number.
     Finite,
-    /// Sums of squares, and counts.
+    /// Sums of squares, and counts: finite and not negative.
     NotNegative,
 }
 
@@ -16,7 +16,7 @@ impl Allowed {
     /// Reads the numbers of a tensor from its bytes.
     ///
     /// # Errors
-    /// [`ImatrixError::Value`] for the first that is not allowed.
+    /// [`ImatrixError::Value`] for the first number that is not valid.
     pub(super) fn read(self, tensor: &str, bytes: &[u8]) -> Result<Vec<f64>, ImatrixError> {
         let stored = bytes.chunks_exact(4).enumerate();
         let number = |part: &[u8]| {

@@ -1,4 +1,4 @@
-//! `adapter_config.json` of mlx-lm: what is read of it, and which modules it gives factors to.
+//! mlx-lm's `adapter_config.json`: what is read of it, and which modules get factors by it.
 
 use std::collections::BTreeSet;
 
@@ -7,30 +7,31 @@ use serde_json::{Map, Value};
 /// The configuration.
 #[derive(Debug, Default)]
 pub(crate) struct MlxConfig {
-    /// Rank of every pair; none where it is no number of at least 1.
+    /// The rank of every pair; `None` where it is no number of at least 1.
     pub(crate) rank: Option<usize>,
-    /// What A B is multiplied by.
+    /// The factor by which A B is multiplied.
     pub(crate) scale: Option<f64>,
-    /// How many of the last blocks get factors; as mlx-lm cuts them, 0 and less are all.
+    /// How many of the last blocks get factors. As in mlx-lm, 0 and less mean all.
     pub(crate) last_blocks: Option<i64>,
-    /// Which paths in a block, and which names; none where every linear layer of a block is meant.
+    /// Paths within a block, and names, that get factors; `None` where every linear layer of a
+    /// block does.
     keys: Option<BTreeSet<String>>,
-    /// What is wrong.
+    /// What is wrong with the configuration.
     pub(crate) problems: Vec<String>,
-    /// What is not understood.
+    /// What is not understood in it.
     pub(crate) unchecked: Vec<String>,
 }
 
-/// A module's place: its block, and its path there.
+/// A module's block, and its path within the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockPath<'m> {
     /// The block's number.
     pub(crate) block: usize,
-    /// The path there.
+    /// The path within the block.
     pub(crate) path: &'m str,
 }
 
-/// The place of a module that is in a block: the first number in its name is the block's.
+/// The place of a module that is in a block. The first number in its name is the block's.
 #[must_use]
 pub(crate) fn block_path(module: &str) -> Option<BlockPath<'_>> {
     let mut at = 0;
@@ -48,10 +49,10 @@ pub(crate) fn block_path(module: &str) -> Option<BlockPath<'_>> {
 }
 
 impl MlxConfig {
-    /// Reads it.
+    /// Reads a configuration.
     ///
     /// # Errors
-    /// What is no JSON about it.
+    /// The bytes are no JSON.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let map: Map<String, Value> = serde_json::from_slice(bytes)?;
         let mut config = Self::default();
@@ -59,8 +60,8 @@ impl MlxConfig {
         Ok(config)
     }
 
-    /// Whether a module gets factors in a model of so many blocks; where that is not known, every
-    /// block is taken for one of the last.
+    /// Whether a module gets factors in a model with this many blocks. Where their number is
+    /// unknown, every block counts as one of the last.
     #[must_use]
     pub(crate) fn reaches(&self, module: &str, blocks: Option<usize>) -> bool {
         let Some(keys) = &self.keys else {
@@ -176,7 +177,7 @@ mod tests {
         ] {
             assert_eq!(of.reaches(module, blocks), reached, "{module} {blocks:?}");
         }
-        // Python's [-0:] is everything.
+        // In Python, [-0:] is the whole list.
         let all = config(&json!(0), &json!(null));
         assert!(all.reaches("model.layers.0.mlp.up", Some(4)));
         assert!(!all.reaches("lm_head", Some(4)));

@@ -1,5 +1,5 @@
-//! The two files of an adapter as mlx-lm saves them: names of the tensors, both ways, and the
-//! configuration (`config`).
+//! The two files of an adapter as mlx-lm saves them: reads and writes the names of tensors, and
+//! reads the configuration (`config`).
 
 pub(crate) mod config;
 
@@ -12,7 +12,7 @@ pub(crate) const TENSORS: &str = "adapters.safetensors";
 /// Name of the configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 
-/// A factor: which half of a pair.
+/// A factor: one half of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MlxFactor {
     /// A, [in_features, rank].
@@ -21,21 +21,21 @@ pub(crate) enum MlxFactor {
     B,
 }
 
-/// What a module has in the file.
+/// The two tensors of a module in the file.
 #[derive(Debug, Default)]
 pub(crate) struct MlxPair {
-    /// `lora_a`.
+    /// The tensor `lora_a`.
     pub(crate) a: Option<Claim>,
-    /// `lora_b`.
+    /// The tensor `lora_b`.
     pub(crate) b: Option<Claim>,
 }
 
 /// The tensors of an adapter.
 #[derive(Debug, Default)]
 pub(crate) struct MlxTensors {
-    /// By module.
+    /// The pairs, by module.
     pub(crate) pairs: BTreeMap<String, MlxPair>,
-    /// Names of all others.
+    /// The names of all other tensors.
     pub(crate) others: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn factor_name(module: &str, factor: MlxFactor) -> String {
 }
 
 impl MlxTensors {
-    /// Sorts what a header names.
+    /// Sorts the tensors of a header by module.
     #[must_use]
     pub(crate) fn of(header: Header) -> Self {
         let mut found = Self::default();

@@ -1,6 +1,6 @@
-//! What config.json says of a packed model (`quantization_config`; in older folders
-//! quantize_config.json): which of the three methods, and how each weight is packed. What is not
-//! read is refused by its name.
+//! The description of a packed model in config.json (`quantization_config`; in older folders
+//! quantize_config.json): which of the three methods, and how each weight is packed. Anything that
+//! is not read is refused by name.
 
 use serde_json::{Map, Value};
 
@@ -10,34 +10,34 @@ use crate::formats::packed::scheme::{Bits, CodeLayout, InputGroups, Scheme, Zero
 /// The methods that are read, for messages.
 const READ: &str = "compressed-tensors (pack-quantized, 4 and 8 bits), gptq (4 and 8 bits) and awq \
                     (GEMM, 4 bits) are read";
-/// The class that every layer is of.
+/// The name of the class of every linear layer.
 const LINEAR: &str = "Linear";
-/// The format that is read of compressed-tensors.
+/// The format of compressed-tensors that is read.
 const PACK_QUANTIZED: &str = "pack-quantized";
-/// Where each group says its own.
+/// The format where each group states its own.
 const MIXED: &str = "mixed-precision";
 
 /// How a model is packed.
 #[derive(Debug, Clone)]
 pub(crate) enum PackingConfig {
-    /// By targets.
+    /// By compressed-tensors, with targets.
     CompressedTensors(PackedTargets),
-    /// GPTQ.
+    /// By GPTQ.
     Gptq(GptqConfig),
-    /// AWQ GEMM.
+    /// By AWQ GEMM.
     Awq(Scheme),
 }
 
-/// GPTQ's.
+/// How GPTQ packed a model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GptqConfig {
-    /// Of each weight.
+    /// The scheme of each weight.
     pub(crate) scheme: Scheme,
-    /// Whether some weights have another one, which their shapes tell.
+    /// Whether some weights have another scheme, which their shapes tell.
     pub(crate) dynamic: bool,
 }
 
-/// compressed-tensors'.
+/// How compressed-tensors packed a model.
 #[derive(Debug, Clone)]
 pub(crate) struct PackedTargets {
     groups: Vec<TargetGroup>,
@@ -50,26 +50,26 @@ struct TargetGroup {
     scheme: Scheme,
 }
 
-/// Why a configuration is not read.
+/// Why a configuration cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// It is no object.
     #[error("is no object")]
     NoObject,
-    /// It does not say which method.
+    /// It does not name its method.
     #[error("has no quant_method: {READ}")]
     NoMethod,
-    /// Another method.
+    /// It names another method.
     #[error("its quant_method is '{}': {READ}", .0.escape_debug())]
     Method(String),
-    /// A field that is not there, or not what it should be.
+    /// A field is missing, or has another value than it may have.
     #[error("its {key} is {found}, {expected} is read")]
     Field {
         /// Path of the field.
         key: String,
-        /// What stands there.
+        /// The value that was found.
         found: String,
-        /// What could.
+        /// The value that was expected.
         expected: &'static str,
     },
     /// Weights are rotated before they are quantized.
@@ -83,18 +83,18 @@ pub(crate) enum ConfigError {
         "its {0} is quantized, too: only weights are corrected, and pack-quantized has none of that"
     )]
     Activations(String),
-    /// A pattern.
+    /// A pattern of names cannot be read.
     #[error("{key}: {error}")]
     Pattern {
         /// Path of the field.
         key: String,
-        /// What is not read.
+        /// The part that is not read.
         error: UnreadExpression,
     },
 }
 
 impl PackingConfig {
-    /// Reads it; `fallback` is the method of a file that need not say it.
+    /// Reads a configuration; `fallback` is the method where the file need not state it.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -122,8 +122,8 @@ impl PackingConfig {
 }
 
 impl PackedTargets {
-    /// How a module's weight is packed: by its name, an expression that meets it, or its class, in
-    /// this order; none where it is ignored, or no target.
+    /// How a module's weight is packed: by its name, by an expression that matches it, or by its
+    /// class, in this order. `None` where it is ignored, or no target.
     #[must_use]
     pub(crate) fn scheme_of(&self, module: &str) -> Option<Scheme> {
         if self
@@ -147,7 +147,7 @@ impl PackedTargets {
 /// The fields of an object.
 struct Fields<'a> {
     object: &'a Map<String, Value>,
-    /// What stands before their names in messages.
+    /// The path of the object, which messages put before names.
     path: &'a str,
 }
 
@@ -190,7 +190,7 @@ impl<'a> Fields<'a> {
         bits.ok_or_else(|| self.wrong(key, "4 or 8"))
     }
 
-    /// A number of inputs; -1: all of them.
+    /// A number of inputs in a group; -1 means all of them.
     fn grouping(&self, key: &str) -> Result<InputGroups, ConfigError> {
         let found = self.get(key).and_then(Value::as_i64);
         let size = found.and_then(|size| usize::try_from(size).ok());
@@ -316,7 +316,7 @@ fn target_group(fields: &Fields<'_>, format: Option<&str>) -> Result<TargetGroup
     let grouping = match weights.text("strategy")? {
         Some("channel") => InputGroups::Channel,
         Some("group") => weights.grouping("group_size")?,
-        // Without a word it is what the size says.
+        // Where nothing is said, the size decides.
         None if weights.get("group_size").is_some() => weights.grouping("group_size")?,
         _ => return Err(weights.wrong("strategy", "group or channel")),
     };
@@ -333,8 +333,8 @@ fn target_group(fields: &Fields<'_>, format: Option<&str>) -> Result<TargetGroup
     })
 }
 
-/// Whether inputs are grouped in another order than their own: not where only the order of rounding
-/// was another (`weight`, `static`).
+/// Whether the groups of inputs are in another order than the inputs. Where only the order of
+/// rounding differed (`weight`, `static`), they are not.
 fn is_ordered(weights: &Fields<'_>) -> Result<bool, ConfigError> {
     match weights.get("actorder") {
         None => Ok(false),

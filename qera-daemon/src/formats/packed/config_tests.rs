@@ -12,14 +12,14 @@ fn refused(config: &Value) -> String {
     error.map_or_else(String::new, |error| error.to_string())
 }
 
-/// A configuration with one field that is another.
+/// A configuration with one value changed.
 fn with(name: &str, path: &str, value: Value) -> Value {
     let mut config = quantization(name);
     *config.pointer_mut(path).unwrap() = value;
     config
 }
 
-/// A configuration with one field that is another, or is new.
+/// A configuration with one field changed or added.
 fn field(name: &str, key: &str, value: Value) -> Value {
     let mut config = quantization(name);
     config[key] = value;

@@ -1,38 +1,38 @@
-//! Why a packed weight is none.
+//! Why a packed weight cannot be read.
 
 use safetensors::Dtype;
 
 /// What is wrong with the tensors of a packed weight.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum PackedError {
-    /// A tensor is not of the type that it should be.
+    /// A tensor has another type than it should have.
     #[error("'{part}' has dtype {found}, {expected} is read")]
     Type {
-        /// What it is called after the module.
+        /// The ending of its name.
         part: &'static str,
         /// Its type.
         found: Dtype,
-        /// What it should be.
+        /// The type that it should have.
         expected: &'static str,
     },
-    /// A tensor is not of the shape that the weight's widths ask for.
+    /// A tensor does not have the shape that follows from the weight's widths.
     #[error("'{part}' has the shape {found:?}, {expected:?} is expected: {why}")]
     Shape {
-        /// What it is called after the module.
+        /// The ending of its name.
         part: &'static str,
         /// Its shape.
         found: Vec<usize>,
-        /// What it should be.
+        /// The shape that it should have.
         expected: Vec<usize>,
-        /// Of which widths, bits and groups.
+        /// The widths, bits and groups from which that follows.
         why: String,
     },
     /// A tensor is missing.
     #[error("'{part}' is missing: {why}")]
     Missing {
-        /// What it is called after the module.
+        /// The ending of its name.
         part: &'static str,
-        /// Who asks for it.
+        /// Why it is needed.
         why: &'static str,
     },
     /// The widths do not fill whole words.
@@ -40,47 +40,47 @@ pub(crate) enum PackedError {
     Width {
         /// The width.
         width: usize,
-        /// Inputs or outputs.
+        /// Whether these are inputs or outputs.
         of: &'static str,
-        /// Codes of a word.
+        /// The number of codes in a word.
         codes: usize,
     },
     /// An input belongs to no group.
     #[error("'{part}' says group {found} of input {input}, there are {groups}")]
     Group {
-        /// What it is called after the module.
+        /// The ending of the tensor's name.
         part: &'static str,
-        /// Input.
+        /// The input.
         input: usize,
-        /// What stands there.
+        /// The group that is stated.
         found: i64,
-        /// How many there are.
+        /// The number of groups.
         groups: usize,
     },
-    /// `weight_shape` says another shape.
+    /// `weight_shape` states another shape.
     #[error("'weight_shape' says {found:?}, the weight in the checkpoint is {expected:?}")]
     SaidShape {
-        /// What it says.
+        /// The stated shape.
         found: Vec<i64>,
-        /// The checkpoint's.
+        /// The checkpoint's shape.
         expected: [usize; 2],
     },
-    /// A scale is no number that can be multiplied by.
+    /// A scale is NaN or infinite.
     #[error("'{part}' is {scale:?} at output {output}, group {group}")]
     Scale {
-        /// What it is called after the module.
+        /// The ending of the tensor's name.
         part: &'static str,
         /// The scale.
         scale: f32,
-        /// Output.
+        /// The scale's output.
         output: usize,
-        /// Group of inputs.
+        /// The scale's group of inputs.
         group: usize,
     },
-    /// A number that is stored as a float is none.
+    /// A number that is stored as a float is NaN or infinite.
     #[error("row {output}: {error}")]
     Float {
-        /// Row.
+        /// The number's row.
         output: usize,
         /// What is wrong with it.
         error: String,
@@ -88,12 +88,12 @@ pub(crate) enum PackedError {
     /// The configuration does not say how it is packed.
     #[error("is packed, but no target of config_groups names the layer, or ignore does")]
     NotTargeted,
-    /// Its words are not as many as codes of any size that is read fill.
+    /// The number of words fits no size of codes that is read.
     #[error("has {words} rows of words for {inputs} inputs: codes of 4 and 8 bits are read")]
     Words {
-        /// Rows of words.
+        /// The number of rows of words.
         words: usize,
-        /// Width of the input.
+        /// The width of the input.
         inputs: usize,
     },
 }

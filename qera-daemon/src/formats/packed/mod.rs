@@ -1,10 +1,10 @@
 //! Weights that other programs packed into i32 (compressed-tensors' pack-quantized, GPTQ, AWQ
-//! GEMM): codes of 4 or 8 bits, a scale for a group of inputs of one output, a zero point or none.
-//! Parsers of bytes, and of what config.json says; which tensor belongs to which layer is
-//! `weights/given/`'s.
+//! GEMM): codes of 4 or 8 bits, a scale for each group of inputs of an output, perhaps with a zero
+//! point. These are parsers of bytes, and of the description in config.json; `weights/given/`
+//! decides which tensor belongs to which layer.
 //!
-//! A number is `(code - zero point) * scale`, the difference exact, the product in f32, whatever
-//! the type of the scale: engines differ by a rounding.
+//! A number is `(code - zero point) * scale`, with an exact difference and a product in f32,
+//! whatever the type of the scale. Engines differ from this by a rounding.
 
 pub(crate) mod config;
 pub(crate) mod error;

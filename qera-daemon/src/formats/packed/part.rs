@@ -1,4 +1,4 @@
-//! A tensor of a packed weight, and whether it is what it should be.
+//! A tensor of a packed weight, with checks of its type and shape.
 
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -11,13 +11,13 @@ const WORD: usize = 4;
 /// A tensor as it is stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedPart<'a> {
-    /// What it is called after the module.
+    /// The ending of its name, after the module's.
     pub(crate) name: &'static str,
     /// Its type.
     pub(crate) dtype: Dtype,
     /// Its shape.
     pub(crate) shape: &'a [usize],
-    /// Its bytes: as many as type and shape say.
+    /// Its bytes, whose number fits type and shape.
     pub(crate) bytes: &'a [u8],
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct PackedPart<'a> {
 pub(crate) struct Words<'a>(&'a [u8]);
 
 impl Words<'_> {
-    /// One of them; 0 beyond the end, where none is asked for.
+    /// The word with this index; 0 beyond the end, which is not asked for.
     pub(crate) fn at(self, index: usize) -> u32 {
         let at = index * WORD;
         let bytes = self.0.get(at..at + WORD);
@@ -43,7 +43,7 @@ pub(crate) struct ScaleNumbers<'a> {
 }
 
 impl ScaleNumbers<'_> {
-    /// One of them; 0 beyond the end, where none is asked for.
+    /// The scale with this index; 0 beyond the end, which is not asked for.
     pub(crate) fn at(self, index: usize) -> f32 {
         let pair = |of: &[u8]| of.get(index * 2..)?.first_chunk().copied();
         match self.dtype {
@@ -55,7 +55,7 @@ impl ScaleNumbers<'_> {
 }
 
 impl<'a> PackedPart<'a> {
-    /// As words of codes of this shape.
+    /// The tensor as words of codes of this shape.
     ///
     /// # Errors
     /// [`PackedError::Type`], [`PackedError::Shape`].
@@ -67,7 +67,7 @@ impl<'a> PackedPart<'a> {
         Ok(Words(self.bytes))
     }
 
-    /// As scales of this shape.
+    /// The tensor as scales of this shape.
     ///
     /// # Errors
     /// [`PackedError::Type`], [`PackedError::Shape`].
@@ -86,7 +86,7 @@ impl<'a> PackedPart<'a> {
         })
     }
 
-    /// As integers, whatever its shape.
+    /// The tensor as integers, of any shape.
     ///
     /// # Errors
     /// [`PackedError::Type`].
@@ -100,7 +100,7 @@ impl<'a> PackedPart<'a> {
         }
     }
 
-    /// Whether it has this shape.
+    /// Checks that the tensor has this shape.
     ///
     /// # Errors
     /// [`PackedError::Shape`].
@@ -116,7 +116,7 @@ impl<'a> PackedPart<'a> {
         })
     }
 
-    /// That it is of another type.
+    /// The error that the tensor has another type.
     #[must_use]
     pub(crate) fn type_error(self, expected: &'static str) -> PackedError {
         PackedError::Type {

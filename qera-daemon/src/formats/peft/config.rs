@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::formats::peft::targets::{TargetEntries, Targets, ValuePattern};
 
-/// Keys that change nothing of what an adapter does once it is loaded.
+/// Keys that have no effect on an adapter once it is loaded.
 const WITHOUT_EFFECT: [&str; 21] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -45,15 +45,15 @@ const READ: [&str; 13] = [
     "layers_to_transform",
     "init_lora_weights",
 ];
-/// Values of `init_lora_weights` by which loading changes the base's weights.
+/// Values of `init_lora_weights` with which loading changes the base's weights.
 const CHANGING_THE_BASE: [&str; 4] = ["pissa", "olora", "corda", "lora_ga"];
 
 /// The configuration of a LoRA adapter.
 #[derive(Debug, Default)]
 pub(crate) struct PeftConfig {
-    /// `target_modules`; `None` where it is missing or of another type.
+    /// `target_modules`; `None` where it is missing or has another type.
     pub(crate) targets: Option<Targets>,
-    /// Whether `target_modules` alone says which modules are meant, and is no expression.
+    /// Whether `target_modules` alone says which modules are targeted, and is no expression.
     pub(crate) targets_are_known: bool,
     excluded: TargetEntries,
     rank: Option<usize>,
@@ -61,23 +61,23 @@ pub(crate) struct PeftConfig {
     ranks: ValuePattern<usize>,
     alphas: ValuePattern<f64>,
     rslora: bool,
-    /// Whether it is more than A B.
+    /// Whether the adapter has more than A B.
     pub(crate) dora: bool,
     /// Whether the base stores its weights [in_features, out_features].
     pub(crate) transposed: bool,
-    /// The model that it belongs on, by name or folder.
+    /// The model that the adapter belongs on, by name or folder.
     pub(crate) base_model: Option<String>,
-    /// What is wrong.
+    /// What is wrong with the configuration.
     pub(crate) problems: Vec<String>,
-    /// What is not understood.
+    /// What is not understood in it.
     pub(crate) unchecked: Vec<String>,
 }
 
 impl PeftConfig {
-    /// Reads it.
+    /// Reads a configuration.
     ///
     /// # Errors
-    /// What is no JSON about it.
+    /// The bytes are no JSON.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let map: Map<String, Value> = serde_json::from_slice(bytes)?;
         let mut config = Self::default();
@@ -88,13 +88,13 @@ impl PeftConfig {
         Ok(config)
     }
 
-    /// The rank of a module's pair; `None` where it is not known.
+    /// The rank of a module's pair; `None` where it is unknown.
     #[must_use]
     pub(crate) fn rank_of(&self, module: &str) -> Option<usize> {
         self.ranks.value_of(module, self.rank)
     }
 
-    /// What A B is multiplied by; `None` where it is not known.
+    /// The factor by which A B is multiplied; `None` where it is unknown.
     #[must_use]
     pub(crate) fn scale_of(&self, module: &str) -> Option<f64> {
         let rank = self.rank_of(module)? as f64;
@@ -102,7 +102,7 @@ impl PeftConfig {
         Some(alpha / if self.rslora { rank.sqrt() } else { rank })
     }
 
-    /// The entry of `target_modules` that means a module, unless the module is excluded.
+    /// The entry of `target_modules` that targets a module, unless the module is excluded.
     #[must_use]
     pub(crate) fn entry_of(&self, module: &str) -> Option<&str> {
         let entry = self.targets.as_ref()?.entry_of(module);
@@ -238,7 +238,7 @@ impl PeftConfig {
     }
 }
 
-/// Whether a value says nothing.
+/// Whether a value is empty.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -1,5 +1,4 @@
-//! Which modules an adapter's configuration means: PEFT's rules of matching, for what is no regular
-//! expression.
+//! Which modules a configuration targets: PEFT's rules of matching, apart from regular expressions.
 
 use core::iter::once;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct TargetEntries(BTreeSet<String>);
 
 impl TargetEntries {
-    /// The strings of a list; `None` where it is none.
+    /// The strings of a list; `None` where the value is no list.
     #[must_use]
     pub(crate) fn listed(value: &Value) -> Option<Self> {
         let texts = value.as_array()?.iter();
@@ -19,7 +18,7 @@ impl TargetEntries {
         texts.map(Self)
     }
 
-    /// The entry that means a module: its name, or what its name ends with after a dot.
+    /// The entry that targets a module: its name, or the end of its name after a dot.
     #[must_use]
     pub(crate) fn entry_of(&self, module: &str) -> Option<&str> {
         let after_dots = module.match_indices('.').map(|(at, _)| &module[at + 1..]);
@@ -27,29 +26,29 @@ impl TargetEntries {
         ends.find_map(|end| self.0.get(end)).map(String::as_str)
     }
 
-    /// All of them, sorted.
+    /// All entries, sorted.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 }
 
-/// `target_modules`.
+/// The value of `target_modules`.
 #[derive(Debug)]
 pub(crate) enum Targets {
     /// A list.
     Listed(TargetEntries),
-    /// A string without a special character: the name of one module.
+    /// A string without special characters, which is the name of one module.
     Named(String),
-    /// A regular expression, which is not checked.
+    /// A regular expression, which is not matched here.
     Expression(String),
 }
 
 impl Targets {
-    /// Reads it; `None` for what PEFT does not take.
+    /// Reads the value; `None` where PEFT would not accept it.
     #[must_use]
     pub(crate) fn parse(value: &Value) -> Option<Self> {
         if let Some(text) = value.as_str() {
-            // A word of PEFT's own: every linear layer but the output's.
+            // The word "all-linear" is PEFT's own: every linear layer except the output layer.
             let plain = is_plain(text) && text != "all-linear";
             return Some(if plain {
                 Self::Named(text.to_owned())
@@ -60,7 +59,7 @@ impl Targets {
         TargetEntries::listed(value).map(Self::Listed)
     }
 
-    /// The entry that means a module.
+    /// The entry that targets a module.
     #[must_use]
     pub(crate) fn entry_of(&self, module: &str) -> Option<&str> {
         match self {
@@ -71,11 +70,11 @@ impl Targets {
     }
 }
 
-/// `rank_pattern`, `alpha_pattern`: values of their own for some modules.
+/// `rank_pattern` or `alpha_pattern`: special values for some modules.
 #[derive(Debug)]
 pub(crate) struct ValuePattern<T> {
     by_name: BTreeMap<String, T>,
-    /// Whether a key is a regular expression, or a value is none.
+    /// Whether a key is a regular expression, or a value is invalid.
     pub(crate) unread: bool,
 }
 
@@ -89,7 +88,7 @@ impl<T> Default for ValuePattern<T> {
 }
 
 impl<T: Copy + PartialEq> ValuePattern<T> {
-    /// Reads an object; `read` says which values there are.
+    /// Reads an object; `read` reads a value.
     #[must_use]
     pub(crate) fn parse(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Self {
         let mut pattern = Self::default();
@@ -110,8 +109,8 @@ impl<T: Copy + PartialEq> ValuePattern<T> {
         pattern
     }
 
-    /// The value of a module: that of the key that is its name or the end of it, after `^` its
-    /// whole name; `otherwise` where there is none. `None` where that is not known.
+    /// The value for a module: that of a key that is its name or the end of its name, or after `^`
+    /// its whole name; without such a key `otherwise`. `None` where the value is unknown.
     #[must_use]
     pub(crate) fn value_of(&self, module: &str, otherwise: Option<T>) -> Option<T> {
         if self.unread {
@@ -128,12 +127,13 @@ impl<T: Copy + PartialEq> ValuePattern<T> {
         let Some((_, &first)) = meant.next() else {
             return otherwise;
         };
-        // Of several PEFT takes the first as they stand in the file.
+        // Of several keys PEFT takes the first in the file.
         meant.all(|(_, &other)| other == first).then_some(first)
     }
 }
 
-/// Whether a regular expression means itself, dots aside, which stand for dots in names.
+/// Whether a regular expression matches only itself, apart from dots, which stand for dots in
+/// names.
 fn is_plain(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
     !text.is_empty() && text.chars().all(plain)
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(pattern.value_of("xq_proj", Some(8)), Some(8));
         assert_eq!(pattern.value_of("model.head", Some(8)), Some(2));
         assert_eq!(pattern.value_of("base.model.head", Some(8)), Some(8));
-        // Which of two comes first is not known any more.
+        // It is not known any more which of the two comes first.
         let both = of(json!({"q_proj": 4, "0.q_proj": 2}));
         assert_eq!(both.value_of("layers.0.q_proj", Some(8)), None);
         assert_eq!(both.value_of("layers.1.q_proj", Some(8)), Some(4));

@@ -1,4 +1,4 @@
-//! The tensors of an adapter by the modules that they belong to.
+//! The tensors of an adapter, sorted by the modules that they belong to.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use crate::formats::safetensors::header::{Claim, Header};
 
 const PREFIX: &str = "base_model.model.";
 
-/// What a module has in the file.
+/// The two tensors of a module in the file.
 #[derive(Debug, Default)]
 pub(crate) struct LoraPair {
-    /// `lora_A.weight`, [rank, in_features].
+    /// The tensor `lora_A.weight`, [rank, in_features].
     pub(crate) a: Option<Claim>,
-    /// `lora_B.weight`, [out_features, rank].
+    /// The tensor `lora_B.weight`, [out_features, rank].
     pub(crate) b: Option<Claim>,
 }
 
 /// The tensors of an adapter.
 #[derive(Debug, Default)]
 pub(crate) struct LoraTensors {
-    /// By the module's name in the model that is served.
+    /// The pairs, by the module's name in the model that is served.
     pub(crate) pairs: BTreeMap<String, LoraPair>,
-    /// Names of all others.
+    /// The names of all other tensors.
     pub(crate) others: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn factor_name(module: &str, factor: char) -> String {
 }
 
 impl LoraTensors {
-    /// Sorts what a header names.
+    /// Sorts the tensors of a header by module.
     #[must_use]
     pub(crate) fn of(header: Header) -> Self {
         let mut found = Self::default();

@@ -1,9 +1,9 @@
-//! What the numbers of a factor are, piece by piece: whether all are finite, and whether all are
+//! Checks the numbers of a factor, piece by piece: whether all are finite, and whether all are
 //! zero.
 
 use qera_core::dtype::FloatDtype;
 
-/// What was seen of a tensor so far.
+/// What is known of a tensor's numbers so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FactorValues {
     seen: usize,
@@ -14,7 +14,7 @@ pub(crate) struct FactorValues {
 }
 
 impl FactorValues {
-    /// Nothing was seen.
+    /// No number was seen yet.
     #[must_use]
     pub(crate) const fn new() -> Self {
         Self {
@@ -24,7 +24,8 @@ impl FactorValues {
         }
     }
 
-    /// The next values, as they are stored; a part of one at the end counts as none.
+    /// Adds the next numbers, as they are stored. A number that is cut off at the end does not
+    /// count.
     pub(crate) fn add(&mut self, bytes: &[u8], dtype: FloatDtype) {
         match dtype {
             FloatDtype::F32 => {
@@ -44,7 +45,7 @@ impl FactorValues {
         infinite: u32,
     ) {
         let count = values.len();
-        // One pass without a branch: a maximum of patterns is one of magnitudes.
+        // One pass without a branch: the largest bit pattern is that of the largest magnitude.
         let largest = values
             .clone()
             .fold(0, |most, bits| most.max(bits & magnitude));

@@ -2,8 +2,8 @@
 //!
 //! Format (safetensors README, "Format"): u64 little-endian header length, that many bytes of JSON,
 //! then the tensors' bytes without gaps. Every number is checked before it is used: shape times
-//! dtype gives each length, offsets tile the data, the data ends where the file does. The crate's
-//! own parser checks the same but does not say which tensor lies.
+//! dtype gives each length, offsets tile the data, and the data ends where the file does. The
+//! crate's own parser checks the same, but does not say which tensor is wrong.
 
 use core::fmt;
 use std::collections::{BTreeMap, HashMap};
@@ -16,9 +16,9 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Largest header accepted, as in the safetensors crate.
+/// The largest header that is accepted, as in the safetensors crate.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
-/// Bytes of the length before the JSON.
+/// The number of bytes of the length before the JSON.
 const LENGTH: usize = 8;
 const METADATA: &str = "__metadata__";
 
@@ -31,9 +31,9 @@ pub(crate) struct Claim {
     pub(crate) dtype: Dtype,
     /// Shape, row-major.
     pub(crate) shape: Vec<usize>,
-    /// Byte of the file where it starts.
+    /// The position in the file where it starts.
     pub(crate) start: u64,
-    /// Bytes.
+    /// The number of its bytes.
     pub(crate) bytes: usize,
 }
 
@@ -50,13 +50,13 @@ pub(crate) struct Header {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum HeaderError {
-    /// The system refused.
+    /// Reading failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// Not even the length field fits.
     #[error("truncated: {found} bytes, a safetensors file has at least 8")]
     NoLength {
-        /// Bytes in the file.
+        /// The file's length.
         found: u64,
     },
     /// The first eight bytes are no plausible length.
@@ -64,9 +64,9 @@ pub(crate) enum HeaderError {
         "not a safetensors file, or truncated in its header: its first 8 bytes announce {claimed} bytes of header, the file has {found}"
     )]
     Length {
-        /// Header length that the file claims.
+        /// The header's length that the file claims.
         claimed: u64,
-        /// Bytes in the file.
+        /// The file's length.
         found: u64,
     },
     /// The header is not the JSON that the format asks for.
@@ -89,7 +89,7 @@ pub(crate) enum HeaderError {
         dtype: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// Bytes between its offsets; 0 where they are reversed.
+        /// The bytes between its offsets; 0 where these are reversed.
         bytes: u64,
     },
     /// Tensors overlap or leave a gap.
@@ -97,25 +97,25 @@ pub(crate) enum HeaderError {
     Offset {
         /// Tensor.
         key: String,
-        /// Offset found.
+        /// The tensor's offset.
         start: u64,
-        /// End of the tensor before it.
+        /// The end of the tensor before it.
         expected: u64,
     },
     /// The data is shorter or longer than the header says.
     #[error("{}: the header describes {expected} bytes, the file has {found} (last tensor '{key}')", if found < expected { "truncated" } else { "trailing bytes" })]
     DataLength {
-        /// Tensor that ends last.
+        /// The tensor that ends last.
         key: String,
-        /// Bytes that the header describes, itself included.
+        /// The file's length by the header.
         expected: u64,
-        /// Bytes in the file.
+        /// The file's length.
         found: u64,
     },
 }
 
-/// The header's object; borrowed, so that one of many megabytes is not copied into a tree of
-/// values, and a key that comes twice is an error.
+/// The header's object. It is borrowed, so that a header of many megabytes is not copied into a
+/// tree of values, and a key that occurs twice is an error.
 struct Entries<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
@@ -151,7 +151,7 @@ struct Described {
 }
 
 impl Header {
-    /// Reads and checks the header of a file of so many bytes; reads nothing of the data.
+    /// Reads and checks the header of a file of this length, without reading the data.
     ///
     /// # Errors
     /// [`HeaderError`], one variant for each way in which the file is not what it should be.
@@ -166,8 +166,8 @@ impl Header {
         Self::parse(&bytes, found)
     }
 
-    /// Checks a header: the first bytes of a file of `found` bytes, at least up to the end of the
-    /// header.
+    /// Checks a header; `bytes` are the beginning of a file of `found` bytes, at least up to the
+    /// end of the header.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -216,7 +216,7 @@ impl Header {
     }
 }
 
-/// The length of the JSON that the first bytes of a file of `found` bytes announce.
+/// The length of the JSON, as announced by the first bytes of a file of `found` bytes.
 fn json_length(bytes: &[u8], found: u64) -> Result<u64, HeaderError> {
     let Some(length) = bytes.first_chunk() else {
         return Err(HeaderError::NoLength { found });
@@ -229,7 +229,7 @@ fn json_length(bytes: &[u8], found: u64) -> Result<u64, HeaderError> {
 }
 
 impl Described {
-    /// Checks type, length and place; `end` is where the tensor before this one ends.
+    /// Checks type, length and place; `end` is where the tensor before ends.
     fn check(self, key: String, end: u64, data_start: u64) -> Result<Claim, HeaderError> {
         let Self {
             dtype: name,
@@ -274,7 +274,7 @@ impl Described {
     }
 }
 
-/// The float types that qera decodes; `None` for all others.
+/// The float type of a tensor, if qera decodes it.
 #[must_use]
 pub(crate) const fn float_dtype(dtype: Dtype) -> Option<FloatDtype> {
     match dtype {
@@ -295,7 +295,7 @@ pub(crate) const fn dtype_name(dtype: FloatDtype) -> Dtype {
     }
 }
 
-/// Whether each of these values is one of this type, so that [`encode`] loses nothing.
+/// Whether each of these values is exact in this type, so that [`encode`] loses nothing.
 pub(crate) fn are_exact(values: &[f32], dtype: FloatDtype) -> bool {
     match dtype {
         FloatDtype::F32 => true,
@@ -303,12 +303,12 @@ pub(crate) fn are_exact(values: &[f32], dtype: FloatDtype) -> bool {
             let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
             values.iter().all(exact)
         }
-        // A bf16 is the upper half of an f32.
+        // A bf16 number is the upper half of an f32 number.
         FloatDtype::Bf16 => values.iter().fold(0, |bits, v| bits | v.to_bits()) & 0xffff == 0,
     }
 }
 
-/// Little-endian bytes of values that are already rounded to `dtype`.
+/// The little-endian bytes of values that are already rounded to `dtype`.
 pub(crate) fn encode(values: &[f32], dtype: FloatDtype) -> Vec<u8> {
     match dtype {
         FloatDtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -348,7 +348,7 @@ mod tests {
             (1.0 + 1.0 / 2048.0, false, false),
             (0.1, false, false),
         ] {
-            // The last of many counts as much as the first.
+            // The last of many values counts as much as the first.
             let values = [[1.0; 40].as_slice(), &[value]].concat();
             for (dtype, expected) in [
                 (FloatDtype::F32, true),

@@ -1,7 +1,7 @@
-//! A safetensors writer that holds no tensor: their bytes are put one after another, in the order
-//! of the plan.
+//! A safetensors writer that holds no tensor: their bytes are passed to it one after another, in
+//! the order of the plan.
 //!
-//! The crate's own writer orders metadata by a random hash; published files must have the same
+//! The crate's own writer orders metadata by a random hash, but published files must have the same
 //! bytes every time.
 
 use core::fmt;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::error::Fatal;
 
-/// Bytes gathered before they are handed on.
+/// Bytes that are gathered before they are written.
 const BUFFER: usize = 1 << 18;
 
 /// Name, type and shape of a tensor to be written.
@@ -39,23 +39,23 @@ impl TensorPlan {
 /// Why tensors were not written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// What is written to refused.
+    /// Writing failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// A tensor was given another number of bytes than planned: a defect of the caller.
+    /// A tensor got another number of bytes than planned. This is a defect of the caller.
     #[error("tensor '{tensor}': {planned} bytes planned, {written} written")]
     Length {
-        /// Its name.
+        /// The tensor's name.
         tensor: String,
-        /// Bytes of its plan.
+        /// The planned number of bytes.
         planned: usize,
-        /// Bytes that were put.
+        /// The number of bytes that came.
         written: usize,
     },
 }
 
 impl WriteError {
-    /// As what ends a run; the path is that of the file, for the message.
+    /// The error that ends the run, with the file's path.
     pub(crate) fn of(path: &Path) -> impl Fn(Self) -> Fatal {
         move |error| match error {
             Self::Io(error) => Fatal::io(path, "write")(error),
@@ -76,9 +76,9 @@ impl WriteError {
 /// Writes tensors.
 pub(crate) struct Writer<'p, W: Write> {
     out: BufWriter<W>,
-    /// Those that are to come; the first is in hand.
+    /// Tensors that are still to be written; the first is the current one.
     plans: &'p [TensorPlan],
-    /// Bytes of the one in hand.
+    /// Number of bytes written of the current tensor.
     written: usize,
 }
 
@@ -93,7 +93,7 @@ impl<W: Write> fmt::Debug for Writer<'_, W> {
 
 impl<'p, W: Write> Writer<'p, W> {
     /// Writes the header. Its metadata are `format: pt`, which PEFT and transformers expect, and
-    /// what is given.
+    /// `metadata`.
     ///
     /// # Errors
     /// [`WriteError::Io`].
@@ -119,7 +119,7 @@ impl<'p, W: Write> Writer<'p, W> {
         })
     }
 
-    /// Appends bytes of the tensor in hand.
+    /// Appends bytes of the current tensor.
     ///
     /// # Errors
     /// [`WriteError::Io`].
@@ -128,7 +128,7 @@ impl<'p, W: Write> Writer<'p, W> {
         Ok(self.out.write_all(bytes)?)
     }
 
-    /// Ends the tensor in hand.
+    /// Ends the current tensor.
     ///
     /// # Errors
     /// [`WriteError::Length`] where it was given another number of bytes than planned.
@@ -157,7 +157,7 @@ impl<'p, W: Write> Writer<'p, W> {
         self.end()
     }
 
-    /// Gives back what was written to.
+    /// Ends the file, and returns the writer beneath.
     ///
     /// # Errors
     /// [`WriteError::Io`], and [`WriteError::Length`] for a tensor that is missing.

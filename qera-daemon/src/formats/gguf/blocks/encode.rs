@@ -1,5 +1,5 @@
-//! The blocks that are written: those of 32 codes around 0 with one f16 scale, which hold every
-//! number d c of a whole c in their range exactly, bit for bit as `legacy` reads them.
+//! Encodes the blocks that are written: 32 codes around 0 with one f16 scale. They hold every
+//! number d c, with a whole c in their range, exactly; `legacy` reads the same bits.
 
 #[cfg(test)]
 use core::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use crate::formats::gguf::block_type::BlockType;
 /// Numbers of a block.
 pub(crate) const BLOCK: usize = 32;
 
-/// A type of blocks that have a scale, and codes around 0.
+/// A type of blocks with a scale and codes around 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SymmetricBlock {
     Q4_0,
@@ -20,11 +20,11 @@ pub(crate) enum SymmetricBlock {
 }
 
 impl SymmetricBlock {
-    /// All of them, the smallest first.
+    /// All such types, the smallest first.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 3] = [Self::Q4_0, Self::Q5_0, Self::Q8_0];
 
-    /// As every reader knows it.
+    /// The type as every reader knows it.
     #[must_use]
     pub(crate) const fn block_type(self) -> BlockType {
         match self {
@@ -40,7 +40,7 @@ impl SymmetricBlock {
         self.block_type().block_bytes()
     }
 
-    /// The codes that a block may have.
+    /// The codes that a block can hold.
     #[cfg(test)]
     pub(crate) const fn codes(self) -> RangeInclusive<i8> {
         match self {
@@ -50,8 +50,8 @@ impl SymmetricBlock {
         }
     }
 
-    /// Appends a block, which is read back as scale times code. Codes are those of 4, 5 or 8 bits
-    /// around 0 (two's complement); of one beyond only the lowest bits are kept.
+    /// Appends a block, which reads back as scale times code. Codes have 4, 5 or 8 bits around 0
+    /// (two's complement); of a code outside of that range only the lowest bits are kept.
     pub(crate) fn put(self, scale: f16, codes: &[i8; BLOCK], out: &mut Vec<u8>) {
         out.extend(scale.to_le_bytes());
         let counted = |offset: i8| codes.map(|code| code.wrapping_add(offset).cast_unsigned());
@@ -67,12 +67,13 @@ impl SymmetricBlock {
     }
 }
 
-/// The lowest four bits: of the first half low, of the second high.
+/// The lowest four bits of each code: those of the first half in low nibbles, those of the second
+/// half in high ones.
 fn nibbles(counted: &[u8; BLOCK]) -> [u8; BLOCK / 2] {
     core::array::from_fn(|j| counted[j] & 15 | (counted[j + BLOCK / 2] & 15) << 4)
 }
 
-/// The fifth bit of each, that of the first in the lowest place.
+/// The fifth bit of each code, the first code's in the lowest place.
 fn fifth_bits(counted: &[u8; BLOCK]) -> u32 {
     let bits = counted.iter().enumerate();
     bits.fold(0, |all, (j, code)| all | u32::from(code >> 4 & 1) << j)
@@ -83,7 +84,8 @@ mod tests {
     use super::*;
     use crate::formats::gguf::blocks::decode_gguf_blocks;
 
-    /// Every code at every place, with scales from the least to the largest, of either sign.
+    /// Tests every code at every place, with scales from the smallest to the largest, of either
+    /// sign.
     #[test]
     fn what_is_written_reads_back_bit_for_bit() {
         let scales = [
@@ -108,7 +110,7 @@ mod tests {
         }
     }
 
-    /// The layouts as ggml has them, byte by byte.
+    /// The bytes are those of ggml's layouts.
     #[test]
     fn the_bytes_are_those_of_the_format() {
         let mut codes = [0; BLOCK];
@@ -122,14 +124,14 @@ mod tests {
         assert_eq!(q4_0[..4], [0x00, 0x38, 0xf5, 0x88]);
         assert_eq!(q4_0[17], 0x08);
         let q5_0 = block(SymmetricBlock::Q5_0);
-        // -3 + 16 = 13 and -8 + 16 = 8 lack the fifth bit.
+        // -3 + 16 = 13 and -8 + 16 = 8 have no fifth bit.
         assert_eq!(q5_0[..8], [0x00, 0x38, 0xfe, 0xff, 0xff, 0x7f, 0x7d, 0x00]);
         assert_eq!(q5_0[21], 0x80);
         let q8_0 = block(SymmetricBlock::Q8_0);
         assert_eq!((q8_0[2], q8_0[18], q8_0[33]), (0xfd, 7, 0xf8));
     }
 
-    /// A code too large becomes another one, and spills into no other.
+    /// A code that is too large becomes another one, but changes no other code.
     #[test]
     fn a_code_beyond_the_range_stays_in_its_place() {
         for (of, beyond, read) in [

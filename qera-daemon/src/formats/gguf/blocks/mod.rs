@@ -1,12 +1,12 @@
-//! What a GGUF's blocks hold, in f32: a file for a family of types; and those that are written
-//! (`encode`).
+//! Decodes a GGUF's blocks to f32, with a file for each family of types, and encodes those that are
+//! written (`encode`).
 //!
-//! Bit for bit what Python's `gguf` 0.19 and ggml's `to_float` give (`Q2_0`: ggml only): products
-//! and sums are in f32, each rounded, in the order in which they write them. The layouts are
-//! little-endian and without padding.
+//! The results are bit for bit those of Python's `gguf` 0.19 and of ggml's `to_float` (`Q2_0`: of
+//! ggml only): products and sums are in f32, each rounded, in the order in which these write them.
+//! The layouts are little-endian and without padding.
 //!
-//! What a tensor of type `NVFP4` holds is not all here: its file has a scale for the whole tensor
-//! beside it (`<name>.scale`), by which the caller multiplies what is decoded.
+//! For a tensor of type `NVFP4` this is not everything: its file has a scale for the whole tensor
+//! beside it (`<name>.scale`), by which the caller multiplies the decoded numbers.
 
 pub(crate) mod encode;
 pub(crate) mod iq1;
@@ -29,7 +29,7 @@ use core::fmt;
 
 use super::block_type::BlockType;
 
-/// Why bytes are no blocks of weights.
+/// Why bytes cannot be decoded as blocks of weights.
 #[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
 pub(crate) enum BlockError {
     /// The bytes are not whole blocks, or not as many as there are values to decode.
@@ -38,7 +38,7 @@ pub(crate) enum BlockError {
         bytes: usize,
         values: usize,
     },
-    /// The first block that has a number that is not finite, counted from 0, and that number.
+    /// A number is not finite. The block is the first that has one, counted from 0.
     NotFinite { block: usize, value: f32 },
 }
 
@@ -115,7 +115,7 @@ fn decode_whole(of: BlockType, bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// Decodes block after block, each of a length that is known when this is compiled.
+/// Decodes block after block; the blocks' length is known at compile time.
 fn each<const BYTES: usize, const LEN: usize>(
     bytes: &[u8],
     values: &mut [f32],
@@ -127,7 +127,7 @@ fn each<const BYTES: usize, const LEN: usize>(
     }
 }
 
-/// Numbers that are looked at together, without a branch between them.
+/// The number of numbers that are checked together, without a branch between them.
 const FINITE_PIECE: usize = 256;
 
 fn first_not_finite(values: &[f32]) -> Option<usize> {
@@ -138,11 +138,11 @@ fn first_not_finite(values: &[f32]) -> Option<usize> {
     found.map(|index| start + index)
 }
 
-/// The numbers in blocks of a type, by its number in a GGUF: a door for tests that hold the
-/// decoders against other programs.
+/// Decodes blocks of the type with this number in a GGUF. This is for tests that compare the
+/// decoders with other programs.
 ///
 /// # Errors
-/// The type is not read, the bytes are no whole blocks, or a block has a NaN or an infinity.
+/// The type is not read, the bytes are no whole blocks, or a block has NaN or infinity.
 pub fn decode_gguf_blocks(number: u32, bytes: &[u8]) -> Result<Vec<f32>, Box<dyn Error>> {
     let of = BlockType::of(number)?;
     let mut values = vec![0.0; bytes.len() / of.block_bytes() * of.block_len()];
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use qera_core::pseudo_random::SplitMix64;
 
-    /// As `write_golden.py` makes them.
+    /// The blocks that `write_golden.py` makes.
     fn random_blocks(golden: &Golden) -> Vec<u8> {
         let count = BLOCKS * golden.of.block_bytes();
         let mut sequence = SplitMix64::new(u64::from(golden.of.number()));
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(refused.to_string(), "block 2 decodes to inf");
     }
 
-    /// Where it stands matters: pieces are looked at together.
+    /// The place matters, because pieces are checked together.
     #[test]
     fn the_first_number_that_is_not_finite_is_found_anywhere() {
         for len in [1, 255, 256, 257, 700] {

@@ -1,9 +1,9 @@
-//! Names of modules as a quantization's configuration writes them: in full, or `re:` and a regular
-//! expression of Python's, of which the part is read that such configurations have. It is held
-//! against the beginning of a name, as `re.match` does.
+//! Names of modules as a quantization's configuration writes them: in full, or as `re:` with a
+//! regular expression of Python's. Of such expressions the part is read that occurs in these
+//! configurations. It is matched with the beginning of a name, as `re.match` does.
 //!
-//! What an expression meets is computed as the set of places where it may end: no expression takes
-//! longer than its length times the square of the name's.
+//! A match is computed as the set of places where it may end, so that no expression takes longer
+//! than its length times the square of the name's.
 
 pub(crate) mod parser;
 
@@ -11,17 +11,17 @@ use core::fmt;
 
 use crate::formats::packed::name_pattern::parser::Parser;
 
-/// What begins an expression.
+/// The prefix of an expression.
 const EXPRESSION: &str = "re:";
-/// Characters of one that a message repeats.
+/// How many characters of an expression a message repeats.
 const SAID: usize = 200;
 
 /// A name, or an expression for several.
 #[derive(Debug, Clone)]
 pub(crate) enum NamePattern {
-    /// This one.
+    /// A name in full.
     Name(String),
-    /// What it begins with.
+    /// An expression, which matches the beginning of a name.
     Expression(Expression),
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for UnreadExpression {
     }
 }
 
-/// The beginning of what somebody wrote, which may be of any length.
+/// The beginning of a text that may have any length.
 struct Shortened<'a>(&'a str);
 
 impl fmt::Display for Shortened<'_> {
@@ -62,13 +62,13 @@ pub(crate) struct Expression(Node);
 
 #[derive(Debug, Clone)]
 enum Node {
-    /// One character of these.
+    /// One character of this class.
     One(Class),
-    /// One after the other.
+    /// Several parts in a row.
     All(Vec<Self>),
-    /// One of them.
+    /// One of several parts.
     Any(Vec<Self>),
-    /// So many times.
+    /// A part that is repeated.
     Repeated {
         node: Box<Self>,
         least: usize,
@@ -91,7 +91,7 @@ struct Range {
 }
 
 impl NamePattern {
-    /// Reads it.
+    /// Reads a pattern.
     ///
     /// # Errors
     /// [`UnreadExpression`].
@@ -102,13 +102,13 @@ impl NamePattern {
         }
     }
 
-    /// Whether it is this very name.
+    /// Whether the pattern is this very name.
     #[must_use]
     pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self, Self::Name(own) if own == name)
     }
 
-    /// Whether it is this name or an expression that meets it.
+    /// Whether the pattern is this name, or an expression that matches it.
     #[must_use]
     pub(crate) fn meets(&self, name: &str) -> bool {
         match self {
@@ -131,7 +131,7 @@ impl Class {
         }
     }
 
-    /// What a letter behind a backslash stands for; none where it is not read.
+    /// The class that a letter after a backslash stands for; `None` where it is not read.
     fn escaped(letter: char) -> Option<Self> {
         let range = |first, last| Range { first, last };
         let (digits, blanks) = (
@@ -160,7 +160,7 @@ impl Class {
 }
 
 impl Node {
-    /// Where it may end that begins at these places.
+    /// The places where a match may end that begins at these places.
     fn ends(&self, name: &[char], begins: &[bool]) -> Vec<bool> {
         let mut ends = vec![false; begins.len()];
         match self {
@@ -199,7 +199,7 @@ impl Node {
     }
 }
 
-/// Adds places; whether there are more then.
+/// Adds places; returns whether there are more than before.
 fn join(places: &mut [bool], more: &[bool]) -> bool {
     let mut grown = false;
     for (place, more) in places.iter_mut().zip(more) {
@@ -217,7 +217,7 @@ mod tests {
         NamePattern::parse(pattern).unwrap().meets(name)
     }
 
-    /// What Python 3.11's `re.match` says of the same.
+    /// Matches agree with those of Python 3.11's `re.match`.
     #[test]
     fn expressions_meet_what_python_s_meet() {
         for (pattern, name, met) in [

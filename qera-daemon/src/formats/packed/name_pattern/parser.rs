@@ -1,13 +1,13 @@
-//! Reads an expression.
+//! The parser of expressions.
 
 use crate::formats::packed::name_pattern::{Class, Node, Range, UnreadExpression};
 
-/// How deep groups may lie within groups.
+/// The deepest nesting of groups.
 const DEPTH: usize = 32;
 /// The largest count of a repetition.
 const REPEATED: usize = 1000;
 
-/// What is read of an expression, and how far.
+/// The text of an expression, and how far it was read.
 pub(super) struct Parser<'a> {
     text: &'a str,
     letters: Vec<char>,
@@ -15,7 +15,7 @@ pub(super) struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// Reads all of it.
+    /// Reads the whole expression.
     ///
     /// # Errors
     /// [`UnreadExpression`].
@@ -44,7 +44,7 @@ impl<'a> Parser<'a> {
         self.letters.get(self.at).copied()
     }
 
-    /// Takes a letter where it is the next one.
+    /// Takes the next letter, if it is this one.
     fn take(&mut self, letter: char) -> bool {
         let is_it = self.peek() == Some(letter);
         self.at += usize::from(is_it);
@@ -132,7 +132,7 @@ impl<'a> Parser<'a> {
             class.ranges.push(Range { first, last });
         }
         match class.ranges.is_empty() {
-            // Python takes a bracket that comes first for itself.
+            // In Python a bracket that comes first stands for itself.
             true => Err(self.unread()),
             false => Ok(class),
         }
@@ -171,7 +171,7 @@ impl<'a> Parser<'a> {
         least: usize,
         most: usize,
     ) -> Result<Node, UnreadExpression> {
-        // As few as will do: where it may end is the same.
+        // A lazy repetition may end at the same places.
         self.take('?');
         if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
             return Err(self.unread());
