@@ -10,9 +10,7 @@ use qera_core::dtype::FloatDtype;
 
 use crate::calibrate::aside::Aside;
 use crate::calibrate::blocks::{Block, draw};
-use crate::calibrate::site::{FoldError, SiteStatistics};
-use crate::host::compute::Compute;
-use crate::host::kernels::rank_update::Scratch;
+use crate::calibrate::site::{FoldError, FoldTools, SiteStatistics};
 use crate::host::kernels::row_weights::RowWeights;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
 use crate::source::rows::Batch;
@@ -31,8 +29,7 @@ impl SiteStatistics {
         &mut self,
         batch: &Batch,
         share: f64,
-        compute: Compute<'_>,
-        scratch: &mut Scratch,
+        tools: &mut FoldTools<'_>,
     ) -> Result<(), FoldError> {
         let m = self.in_features;
         self.note_weights(batch);
@@ -44,7 +41,7 @@ impl SiteStatistics {
         aside.follow(batch, |number, block| {
             if folded.is_ok() && (draw(number | OTHER_DRAWS) as f64) < share * RANGE {
                 let rows = block.rows() as u64;
-                folded = self.fold(&own(batch, block), compute, scratch);
+                folded = self.fold_with(&own(batch, block), tools);
                 self.rows_skipped -= rows;
             }
         });
@@ -93,8 +90,10 @@ fn own(batch: &Batch, block: StoredRows<'_>) -> Batch {
 mod tests {
     use super::*;
     use crate::calibrate::blocks::SavedRows;
+    use crate::host::compute::Compute;
     use crate::host::cores::Cores;
     use crate::host::kernels::Kernel;
+    use crate::host::kernels::rank_update::Scratch;
     use crate::host::second_moment::SecondMomentKind;
 
     const M: usize = 2;
@@ -129,9 +128,12 @@ mod tests {
             kernel,
             cores: &cores,
         };
-        statistics
-            .follow(batch, share, compute, &mut Scratch::default())
-            .unwrap();
+        let mut tools = FoldTools {
+            compute,
+            scratch: &mut Scratch::default(),
+            layers: None,
+        };
+        statistics.follow(batch, share, &mut tools).unwrap();
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! rows out, and `aside` keeps rows to score corrections that are older than they are; both consist
 //! of `blocks`. `sample` chooses the rows of a block that are scored. `follow` treats the rows of a
 //! site that has converged. `summed` folds rows that came as sums, and `sum_gaps` says what these
-//! lack for a solve.
+//! lack for a solve. `outputs` has sketches of the output errors, in the place of R.
 
 pub(crate) mod aside;
 pub(crate) mod blocks;
 pub(crate) mod follow;
 pub(crate) mod imatrix;
 pub(crate) mod imatrix_files;
+pub(crate) mod outputs;
 pub(crate) mod pending;
 pub(crate) mod row_room;
 pub(crate) mod sample;

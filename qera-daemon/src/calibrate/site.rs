@@ -10,6 +10,7 @@ use qera_core::rows::{Rows, ShapeError};
 use qera_core::statistics::{BatchMaxMeanAbs, MeanAbs, Moments, StatisticError};
 
 use crate::calibrate::aside::Aside;
+use crate::calibrate::outputs::SiteOutputs;
 use crate::calibrate::row_room::RowRoom;
 use crate::calibrate::summed_part::SummedPart;
 use crate::calibrate::window::Window;
@@ -20,6 +21,8 @@ use crate::host::second_moment::channels::ChannelMoments;
 use crate::host::second_moment::massive::entry_errors;
 use crate::host::second_moment::{SecondMoment, SecondMomentKind};
 use crate::source::rows::Batch;
+use crate::weights::site_layers::SiteLayers;
+use crate::weights::sites::Site;
 
 /// Rows whose numbers are widened at a time.
 const WIDENED_ROWS: usize = 16;
@@ -33,6 +36,19 @@ pub enum FoldError {
     /// The statistics have another width.
     #[error("{0}")]
     Statistic(#[from] StatisticError),
+    /// Weights of a layer that is sketched, which cannot be read.
+    #[error("{0}")]
+    Weights(Box<dyn core::error::Error + Send + Sync>),
+}
+
+/// What rows are folded with.
+pub(crate) struct FoldTools<'t> {
+    /// Where it is computed.
+    pub(crate) compute: Compute<'t>,
+    /// Room for products.
+    pub(crate) scratch: &'t mut Scratch,
+    /// The layers of a site that is sketched; without them the rows wait.
+    pub(crate) layers: Option<SiteLayers<'t>>,
 }
 
 /// The statistics of a site.
@@ -60,6 +76,8 @@ pub struct SiteStatistics {
     pub(crate) weight_squares: Option<f64>,
     /// The part that came as sums.
     pub(crate) summed: SummedPart,
+    /// What stands for G of each layer, where R is not gathered and was not given up.
+    pub(crate) outputs: Option<SiteOutputs>,
 }
 
 impl SiteStatistics {
@@ -79,6 +97,17 @@ impl SiteStatistics {
             weight: 0.0,
             weight_squares: None,
             summed: SummedPart::default(),
+            outputs: None,
+        }
+    }
+
+    /// Nothing seen yet of this site.
+    #[must_use]
+    pub(crate) fn of_site(site: &Site, scored_share: f64) -> Self {
+        let sketch = site.sketch.as_ref();
+        Self {
+            outputs: sketch.map(|of| SiteOutputs::new(site.in_features, of)),
+            ..Self::new(site.in_features, site.second_moment, scored_share)
         }
     }
 
@@ -164,11 +193,36 @@ impl SiteStatistics {
         compute: Compute<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), FoldError> {
+        let layers = None;
+        self.fold_with(
+            batch,
+            &mut FoldTools {
+                compute,
+                scratch,
+                layers,
+            },
+        )
+    }
+
+    /// The same, with the layers whose output errors are sketched.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub(crate) fn fold_with(
+        &mut self,
+        batch: &Batch,
+        tools: &mut FoldTools<'_>,
+    ) -> Result<(), FoldError> {
         self.note_weights(batch);
         let (rows, seen) = (batch.stored(), self.extent());
         // This comes first, because it shows which channels need more than f32 products.
         self.weight = self.fold_channels(batch)?;
-        self.second_moment.fold(compute, rows, &seen, scratch)?;
+        self.second_moment
+            .fold(tools.compute, rows, &seen, tools.scratch)?;
+        if let (Some(outputs), Some(layers)) = (&mut self.outputs, &tools.layers) {
+            let folded = outputs.fold(rows, layers);
+            folded.map_err(|fatal| FoldError::Weights(Box::new(fatal)))?;
+        }
         let aside = &mut self.aside;
         self.window.offer(batch, |block| aside.offer(block));
         self.rows += batch.rows() as u64;

@@ -15,6 +15,7 @@ use crate::exit::Exit;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::Status;
+use crate::plan::choices::choices;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::publish::bases::refuse_to_round;
 use crate::publish::target::Target;
@@ -24,8 +25,9 @@ use crate::run::given::{GivenTo, given, prepare_alone, tell_given};
 use crate::run::prepared::Prepared;
 use crate::settings::Settings;
 use crate::source::intake::Intake;
+use crate::state::asked::check_window_memory;
 use crate::state::read_identity;
-use crate::state::restore::{check_window_memory, list_of, restore};
+use crate::state::restore::{list_of, restore};
 use crate::weights::opening::Model;
 use crate::weights::rounded_folders::RoundedFolders;
 use crate::weights::sites::Site;
@@ -57,6 +59,10 @@ pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fat
     };
     let given = given(files.as_ref(), &prepared)?;
     prepared.plan.imatrix = given.as_ref().map(ImatrixPlan::new);
+    let chooses = !settings.rounding.rounding.uses_rows() && !settings.imatrix.is_given();
+    if let Some(weights) = prepared.weights.as_deref().filter(|_| chooses) {
+        prepared.plan.choices = choices(settings, weights, &prepared.sites);
+    }
     print(&prepared.plan.text(settings))?;
     if let Some(weights) = &prepared.weights {
         tell_stray(weights, reporter);

@@ -67,6 +67,11 @@ impl RowsOperand<'_> {
         self.rows.rows()
     }
 
+    /// Numbers of a row.
+    pub(crate) const fn in_features(&self) -> usize {
+        self.rows.in_features
+    }
+
     /// `root` W^1/2 X T for T^T (b x m): b x rows, by f32 or by f64 products. Its Gram matrix is
     /// `root`^2 T^T X^T W X T. Rows are widened in `wide`, some at a time.
     pub(crate) fn outputs(

@@ -106,8 +106,13 @@ impl CrossFitting<'_> {
     }
 
     fn space(&self, training: &Training<'_>, wide: &mut Vec<f32>) -> Result<FoldSpace, SolveError> {
-        let SharedBasis { columns, t, rt } = &self.basis;
-        let whole = training.images(t, rt, wide);
+        let SharedBasis {
+            columns,
+            t,
+            rt,
+            along,
+        } = &self.basis;
+        let whole = training.images(t, rt, along, wide);
         let ends = training.ends(&whole, &whole);
         let room = columns.nrows() - columns.ncols();
         let t = Mat::new();
@@ -122,7 +127,8 @@ impl CrossFitting<'_> {
         }
         let t = self.layer.error.times(transposed(fresh.as_ref()).as_ref());
         let rt = self.layer.times_r(&t);
-        let added = training.images(&t, &rt, wide);
+        let along = self.layer.along(fresh.as_ref());
+        let added = training.images(&t, &rt, &along, wide);
         let beside = training.ends(&whole, &added);
         let ends = ends.bordered(&beside, &training.ends(&added, &added));
         Ok(FoldSpace { t, ends })
@@ -141,13 +147,18 @@ impl CrossFitting<'_> {
         for &a in self.blends {
             let top = self.top(ends, a)?.vectors;
             let (t, rt) = (rotated(whole.t, &top), rotated(whole.rt, &top));
+            let along = rotated(whole.along, &top);
             let ritz = Images {
                 t: &t,
                 rt: &rt,
+                along: &along,
                 outputs: rotated(&whole.outputs, &top),
             };
             let image = training.times(a, &ritz, wide);
-            let image = self.layer.error.transposed_times(image);
+            let mut image = self.layer.error.transposed_times(image);
+            if let Some(sketch) = self.layer.sketch {
+                image += sketch.back(&along) * faer::Scale(training.sketch_share(a));
+            }
             let image = transposed(image.as_ref());
             let first = block.ncols();
             block.resize_with(n, first + image.ncols(), |i, j| image[(i, j - first)]);

@@ -48,7 +48,10 @@ pub(crate) fn pays(
     };
     // The gap is measured in f only where S is R or its diagonal.
     let method = layers.settings.solve.method;
-    if !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known) {
+    // A sketch gives no bound on it that is narrow enough.
+    let is_sketched = method.needs_r() && statistics.outputs.is_some();
+    if is_sketched || !method.gap_is_in_f() || progress.spared || !progress.layers.iter().all(known)
+    {
         return Ok(true);
     }
     let compute = layers.compute;

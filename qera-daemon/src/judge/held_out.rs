@@ -15,6 +15,7 @@ use faer::Mat;
 use crate::calibrate::site::SiteStatistics;
 use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
+use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
@@ -68,6 +69,14 @@ enum Figures<'a> {
     Awaited(Folds<'a>),
 }
 
+/// What a layer was solved from.
+pub(crate) struct SolvedFrom<'a> {
+    pub(crate) statistics: &'a SiteStatistics,
+    pub(crate) error: &'a ErrorOperand<'a>,
+    /// What stands for R where it is not gathered.
+    pub(crate) sketch: Option<&'a OutputSketch>,
+}
+
 /// A layer, by its place in the site, whose numbers overflow or are NaN.
 pub(crate) struct FailedMember {
     pub(crate) member: usize,
@@ -87,8 +96,8 @@ impl Verdict<'_> {
         self.choice.map_or(0.0, |choice| choice.shrinkage)
     }
 
-    /// The held-out error of a layer that has just been solved: E is `error`, and `found` has the
-    /// vectors of the solve, best first, and then those that follow in its basis.
+    /// The held-out error of a layer that has just been solved from this: `found` has the vectors
+    /// of the solve, best first, and then those that follow in its basis.
     ///
     /// # Errors
     /// [`Fatal`] naming the layer: errors that overflow.
@@ -96,7 +105,7 @@ impl Verdict<'_> {
         &self,
         layers: &SiteLayers<'_>,
         member: usize,
-        error: &ErrorOperand<'_>,
+        of: &SolvedFrom<'_>,
         found: [&Mat<f64>; 2],
     ) -> Result<Option<HeldOut>, Fatal> {
         let folds = match &self.figures {
@@ -105,7 +114,8 @@ impl Verdict<'_> {
             Figures::Awaited(folds) => folds,
         };
         let rank = rank_of(layers.settings.solve.method, layers.layer(member));
-        let layer = folds.layer(layers.compute, error, rank);
+        let sketch = folds.scaled(of.sketch, of.error, of.statistics);
+        let layer = folds.layer(layers.compute, of.error, sketch.as_ref(), rank);
         let a = [self.shrinkage()];
         let fitting = CrossFitting {
             basis: SharedBasis::of_solve(&layer, found),
@@ -198,9 +208,20 @@ fn score(
     for member in 0..layers.count() {
         let values = layers.error(member)?;
         let error = ColumnMajor::new(&values, statistics.in_features);
+        let outputs = statistics.outputs.as_ref();
+        let sketch = outputs.map(|of| of.complete(member, layers.compute, error));
+        let sketch = match sketch.transpose() {
+            Ok(sketch) => sketch,
+            Err(reason) => {
+                let reason = layers.failed(member, reason).of_layer()?;
+                failed.push(FailedMember { member, reason });
+                continue;
+            }
+        };
         let error = ErrorOperand::new(layers.compute, error, folds.in_f64);
         let rank = rank_of(layers.settings.solve.method, layers.layer(member));
-        let layer = folds.layer(layers.compute, &error, rank);
+        let sketch = folds.scaled(sketch.as_ref(), &error, statistics);
+        let layer = folds.layer(layers.compute, &error, sketch.as_ref(), rank);
         let errors = SharedBasis::of_candidates(&layer).and_then(|basis| {
             let fitting = CrossFitting {
                 basis,

@@ -1,5 +1,6 @@
 //! Whether a solve pays, and how good a correction is: candidates on held-out rows, evidence of
-//! solve points, when a site is closed, and f of what is written.
+//! solve points, when a site is closed, and f of what is written, or its window error where f
+//! cannot be had.
 
 pub(crate) mod closing;
 pub(crate) mod cross_fitting;
@@ -9,6 +10,7 @@ pub(crate) mod gap;
 pub(crate) mod held_out;
 pub(crate) mod progress;
 pub(crate) mod sampled_folds;
+pub(crate) mod scaled_sketch;
 pub(crate) mod schedule;
 pub(crate) mod scores;
 pub(crate) mod shared_basis;

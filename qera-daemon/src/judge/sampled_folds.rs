@@ -8,8 +8,12 @@ use crate::calibrate::sample::sampled;
 use crate::calibrate::site::SiteStatistics;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::output_sketch::OutputSketch;
+use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::prepared::PreparedR;
+use crate::host::second_moment::without::Scaling;
 use crate::host::subspace::error_operand::ErrorOperand;
+use crate::judge::scaled_sketch::ScaledSketch;
 use crate::judge::scores::RowsHeldOut;
 use crate::judge::shared_basis::FoldedLayer;
 use crate::judge::training::{Training, extent_of, folds};
@@ -24,6 +28,8 @@ pub(crate) struct Folds<'a> {
     pub(crate) parts: Vec<Part<'a>>,
     /// R as it is multiplied by; `None` where S is a diagonal.
     pub(crate) r: Option<&'a PreparedR<'a>>,
+    /// How the diagonal of R is scaled, where sketches stand for the rest.
+    sketched: Option<Scaling>,
     /// Whether products in f32 are too inexact, so that f64 is used.
     pub(crate) in_f64: bool,
     pub(crate) rows: RowsHeldOut,
@@ -99,7 +105,14 @@ impl<'a> Folds<'a> {
     ) -> Self {
         let (compute, method) = (layers.compute, layers.settings.solve.method);
         let in_f64 = r.is_some_and(|r| r.in_f64);
-        let r = r.filter(|_| method.needs_r() && candidates.iter().any(|a| *a < 1.0));
+        let is_whole = method.needs_r() && candidates.iter().any(|a| *a < 1.0);
+        let r = r.filter(|_| is_whole);
+        let sketches = statistics.outputs.as_ref().filter(|_| is_whole);
+        let sketched = sketches.map(|_| Scaling {
+            scale: diagonal_scale(&statistics.diagonal()),
+            in_f64: false,
+        });
+        let scaling = r.map(Scaling::of).or(sketched);
         let in_all = usize::try_from(extent_of(blocks).rows).unwrap_or(usize::MAX);
         let mut rows = RowsHeldOut {
             solved: statistics.rows,
@@ -107,7 +120,8 @@ impl<'a> Folds<'a> {
         };
         let mut parts = Vec::new();
         for fold in folds(statistics, blocks) {
-            let training = Training::without(compute, method, statistics, r, fold, candidates);
+            let training =
+                Training::without(compute, method, statistics, scaling, fold, candidates);
             let Some(training) = training else {
                 continue;
             };
@@ -123,9 +137,22 @@ impl<'a> Folds<'a> {
         Self {
             parts,
             r,
+            sketched,
             in_f64,
             rows,
         }
+    }
+
+    /// A layer's sketch as it is multiplied by, where sketches stand for R.
+    pub(crate) fn scaled(
+        &self,
+        sketch: Option<&OutputSketch>,
+        error: &ErrorOperand<'_>,
+        statistics: &SiteStatistics,
+    ) -> Option<ScaledSketch> {
+        let (scaling, sketch) = (self.sketched?, sketch?);
+        let diagonal = statistics.diagonal();
+        Some(ScaledSketch::new(sketch, error, diagonal, scaling.scale))
     }
 
     /// The layer with this E, as the folds solve it.
@@ -133,12 +160,14 @@ impl<'a> Folds<'a> {
         &'l self,
         compute: Compute<'l>,
         error: &'l ErrorOperand<'l>,
+        sketch: Option<&'l ScaledSketch>,
         rank: usize,
     ) -> FoldedLayer<'l> {
         FoldedLayer {
             compute,
             error,
             r: self.r,
+            sketch,
             in_f64: self.in_f64,
             rank,
         }

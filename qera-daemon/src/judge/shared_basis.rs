@@ -9,7 +9,7 @@
 //! turn, of which only what the top eigenvectors near both ends are made of is kept; for small n it
 //! is the whole space.
 
-use faer::Mat;
+use faer::{Mat, MatRef};
 
 use crate::host::compute::Compute;
 use crate::host::dense::{Eigenpairs, product};
@@ -21,6 +21,7 @@ use crate::host::subspace::cycle::first_block;
 use crate::host::subspace::error_operand::ErrorOperand;
 use crate::host::subspace::small_top::top_eigen;
 use crate::host::transpose::transposed;
+use crate::judge::scaled_sketch::ScaledSketch;
 
 /// Up to this out_features n the shared basis is the whole space.
 const WHOLE_MAX: usize = 160;
@@ -60,8 +61,10 @@ const fn kept_of_blend(k: usize) -> usize {
 pub(crate) struct FoldedLayer<'a> {
     pub(crate) compute: Compute<'a>,
     pub(crate) error: &'a ErrorOperand<'a>,
-    /// R as it is multiplied by; `None` where S is a diagonal.
+    /// R as it is multiplied by; `None` where S is a diagonal, and where R is not gathered.
     pub(crate) r: Option<&'a PreparedR<'a>>,
+    /// What stands for R where it is not gathered.
+    pub(crate) sketch: Option<&'a ScaledSketch>,
     /// Whether products in f32 are too inexact, so that f64 is used.
     pub(crate) in_f64: bool,
     pub(crate) rank: usize,
@@ -72,6 +75,11 @@ impl FoldedLayer<'_> {
     pub(crate) fn times_r(&self, t: &Mat<f64>) -> Mat<f64> {
         self.r.map_or_else(Mat::new, |r| r.times(t.as_ref()))
     }
+
+    /// (S V)^T for V (n x b); nothing where no sketch stands for R.
+    pub(crate) fn along(&self, v: MatRef<'_, f64>) -> Mat<f64> {
+        self.sketch.map_or_else(Mat::new, |sketch| sketch.along(v))
+    }
 }
 
 /// Q, and its products with E and R.
@@ -80,8 +88,10 @@ pub(crate) struct SharedBasis {
     pub(crate) columns: Mat<f64>,
     /// T^T = s (E Q)^T: p x m.
     pub(crate) t: Mat<f64>,
-    /// T^T R / scale: p x m; without rows where S is a diagonal.
+    /// T^T R / scale: p x m; without rows where S is a diagonal, and where R is not gathered.
     pub(crate) rt: Mat<f64>,
+    /// (S Q)^T: p x kept; without rows where no sketch stands for R.
+    pub(crate) along: Mat<f64>,
 }
 
 impl SharedBasis {
@@ -94,7 +104,13 @@ impl SharedBasis {
         let columns = joined(vectors, &more);
         let t = layer.error.times(transposed(columns.as_ref()).as_ref());
         let rt = layer.times_r(&t);
-        Self { columns, t, rt }
+        let along = layer.along(columns.as_ref());
+        Self {
+            columns,
+            t,
+            rt,
+            along,
+        }
     }
 
     /// Makes Q for all candidates between R and its diagonal.
@@ -103,22 +119,34 @@ impl SharedBasis {
     /// [`SolveError`]: products that overflow.
     pub(crate) fn of_candidates(layer: &FoldedLayer<'_>) -> Result<Self, SolveError> {
         let krylov = Krylov::of(layer);
-        let Krylov { basis, t, rt, .. } = &krylov;
+        let Krylov {
+            basis,
+            t,
+            rt,
+            along,
+            ..
+        } = &krylov;
         let (whole, count) = (basis.count() == layer.error.n(), kept_of_blend(layer.rank));
-        if whole || basis.count() <= BLENDS.len() * count || layer.r.is_none() {
+        let is_diagonal = layer.r.is_none() && layer.sketch.is_none();
+        if whole || basis.count() <= BLENDS.len() * count || is_diagonal {
             let transposed = |of: &Columns| of.as_ref().transpose().to_owned();
             return Ok(Self {
                 columns: basis.as_ref().to_owned(),
                 t: transposed(t),
                 rt: transposed(rt),
+                along: transposed(along),
             });
         }
         let rotation = krylov.best(count)?;
-        let rotated = |of: &Columns| product(rotation.transpose(), of.as_ref().transpose());
+        let rotated = |of: &Columns| match of.as_ref().nrows() {
+            0 => Mat::new(),
+            _ => product(rotation.transpose(), of.as_ref().transpose()),
+        };
         Ok(Self {
             columns: product(basis.as_ref(), rotation.as_ref()),
             t: rotated(t),
             rt: rotated(rt),
+            along: rotated(along),
         })
     }
 }
@@ -129,8 +157,10 @@ struct Krylov<'a> {
     basis: Columns,
     /// s E times the basis: m x s.
     t: Columns,
-    /// R T / scale.
+    /// R T / scale; of no rows where R is not gathered.
     rt: Columns,
+    /// S Q of the sketch that stands for it; of no rows where none does.
+    along: Columns,
     /// diag(R) / scale.
     diagonal: &'a [f64],
 }
@@ -142,8 +172,13 @@ impl<'a> Krylov<'a> {
         let mut krylov = Self {
             basis: Columns::with_room(n, most),
             t: Columns::with_room(m, most),
-            rt: Columns::with_room(m, most),
-            diagonal: layer.r.map_or(&[], |r| &r.diagonal),
+            rt: Columns::with_room(if layer.r.is_some() { m } else { 0 }, most),
+            along: Columns::with_room(layer.sketch.map_or(0, ScaledSketch::kept), most),
+            diagonal: match (layer.r, layer.sketch) {
+                (Some(r), _) => &r.diagonal,
+                (None, Some(sketch)) => &sketch.diagonal,
+                (None, None) => &[],
+            },
         };
         let mut block = if most == n {
             Mat::identity(n, n)
@@ -164,18 +199,26 @@ impl<'a> Krylov<'a> {
             let full = basis.count() == most;
             let t = layer.error.times(transposed(fresh.as_ref()).as_ref());
             let rt = layer.times_r(&t);
+            let along = layer.along(fresh.as_ref());
             krylov.t.push(t.transpose());
             krylov.rt.push(rt.transpose());
+            krylov.along.push(along.transpose());
             if full {
                 break;
             }
             let a = BLENDS[index % BLENDS.len()];
             let next = if rt.nrows() > 0 {
                 blend(rt, a, krylov.diagonal, &t)
+            } else if layer.sketch.is_some() {
+                scaled(t, krylov.diagonal) * faer::Scale(a)
             } else {
                 t
             };
-            block = transposed(layer.error.transposed_times(next).as_ref());
+            let mut image = layer.error.transposed_times(next);
+            if let Some(sketch) = layer.sketch {
+                image += sketch.back(&along) * faer::Scale(1.0 - a);
+            }
+            block = transposed(image.as_ref());
         }
         krylov
     }
@@ -183,7 +226,11 @@ impl<'a> Krylov<'a> {
     /// The rotation of the basis to the span of each blend's best `count` vectors.
     fn best(&self, count: usize) -> Result<Mat<f64>, SolveError> {
         let t = self.t.as_ref();
-        let full = product(t.transpose(), self.rt.as_ref());
+        let full = if self.along.as_ref().nrows() > 0 {
+            product(self.along.as_ref().transpose(), self.along.as_ref())
+        } else {
+            product(t.transpose(), self.rt.as_ref())
+        };
         let on_diagonal = scaled(t.transpose().to_owned(), self.diagonal);
         let diagonal = product(on_diagonal.as_ref(), t);
         let s = t.ncols();

@@ -12,8 +12,7 @@ use crate::host::dense::product;
 use crate::host::kernels::row_weights::Extent;
 use crate::host::second_moment::channels::diagonal_scale;
 use crate::host::second_moment::metric::{blend, scaled};
-use crate::host::second_moment::prepared::PreparedR;
-use crate::host::second_moment::without::WithoutRows;
+use crate::host::second_moment::without::{Scaling, WithoutRows};
 use crate::host::solve_error::SolveError;
 use crate::judge::ends::Ends;
 use crate::judge::site_metric::{ChannelMeans, metric_diagonal};
@@ -98,7 +97,7 @@ pub(crate) fn extent_of(fold: &[&Block]) -> Extent {
 
 /// What a fold is solved from: the statistics without its rows.
 pub(crate) struct Training<'a> {
-    /// R without the fold; `None` where the method has a diagonal S.
+    /// R without the fold, or what stands for it; `None` where the method has a diagonal S.
     r: Option<WithoutRows<'a>>,
     /// The diagonal of S without the fold, scaled like R; empty where no candidate uses it.
     diagonal: Vec<f64>,
@@ -110,8 +109,11 @@ pub(crate) struct Training<'a> {
 pub(crate) struct Images<'t> {
     /// T^T: b x m.
     pub(crate) t: &'t Mat<f64>,
-    /// T^T R, scaled like R; without rows where the method has a diagonal S.
+    /// T^T R, scaled like R; without rows where the method has a diagonal S, and where R is not
+    /// gathered.
     pub(crate) rt: &'t Mat<f64>,
+    /// (S V)^T for the sketch S that stands for R; without rows where none does.
+    pub(crate) along: &'t Mat<f64>,
     /// The products of T with the rows left out (`WithoutRows::outputs`).
     pub(crate) outputs: Mat<f64>,
 }
@@ -165,7 +167,7 @@ impl<'a> Training<'a> {
         compute: Compute<'a>,
         method: Method,
         statistics: &'a SiteStatistics,
-        r: Option<&'a PreparedR<'a>>,
+        r: Option<Scaling>,
         fold: &[&'a Block],
         candidates: &[f64],
     ) -> Option<Self> {
@@ -190,20 +192,31 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// The images of T under this fold's statistics, given T^T (b x m) and T^T R scaled like R.
-    /// `wide` is memory in which rows are widened, some at a time.
+    /// The images of T under this fold's statistics, given T^T (b x m), T^T R scaled like R, and
+    /// what a sketch makes of it. `wide` is memory in which rows are widened, some at a time.
     pub(crate) fn images<'t>(
         &self,
         t: &'t Mat<f64>,
         rt: &'t Mat<f64>,
+        along: &'t Mat<f64>,
         wide: &mut Vec<f32>,
     ) -> Images<'t> {
         let outputs = self.r.as_ref().map(|r| r.outputs(t.as_ref(), wide));
-        let outputs = outputs.unwrap_or_else(Mat::new);
-        Images { t, rt, outputs }
+        Images {
+            t,
+            rt,
+            along,
+            outputs: outputs.unwrap_or_else(Mat::new),
+        }
     }
 
-    /// S T under the shrinkage a, transposed: b x m.
+    /// What the S of a sketch counts under the shrinkage a, beside [`times`](Self::times).
+    pub(crate) fn sketch_share(&self, a: f64) -> f64 {
+        let kept = self.r.as_ref().map_or(0.0, WithoutRows::kept);
+        (1.0 - a) * kept
+    }
+
+    /// S T under the shrinkage a, transposed, without what a sketch has of it: b x m.
     pub(crate) fn times(&self, a: f64, of: &Images<'_>, wide: &mut Vec<f32>) -> Mat<f64> {
         let Some(r) = self.r.as_ref().filter(|_| a < 1.0) else {
             return scaled(of.t.clone(), &self.diagonal);
@@ -219,7 +232,11 @@ impl<'a> Training<'a> {
     /// T^T S U under both ends of the blend of candidates: b x c.
     pub(crate) fn ends(&self, t: &Images<'_>, u: &Images<'_>) -> Ends {
         let full = self.r.as_ref().map(|r| {
-            let t_ru = product(t.rt.as_ref(), u.t.transpose());
+            let t_ru = if t.along.nrows() > 0 {
+                product(t.along.as_ref(), u.along.transpose())
+            } else {
+                product(t.rt.as_ref(), u.t.transpose())
+            };
             r.between(t_ru, &t.outputs, &u.outputs)
         });
         let diagonal = (!self.diagonal.is_empty()).then(|| {
@@ -251,6 +268,7 @@ mod tests {
     use crate::host::kernels::rank_update::Scratch;
     use crate::host::kernels::row_weights::RowWeights;
     use crate::host::rounding::narrow;
+    use crate::host::second_moment::prepared::PreparedR;
     use crate::source::rows::Batch;
 
     const M: usize = 6;
@@ -297,7 +315,8 @@ mod tests {
     fn between_units(training: &Training<'_>, r: &PreparedR<'_>) -> [Mat<f64>; 2] {
         let (unit, mut wide) = (Mat::identity(M, M), Vec::new());
         let rt = r.times(unit.as_ref());
-        let images = training.images(&unit, &rt, &mut wide);
+        let none = Mat::new();
+        let images = training.images(&unit, &rt, &none, &mut wide);
         let ends = training.ends(&images, &images);
         [0.0, 1.0].map(|a| {
             let times = training.times(a, &images, &mut wide);
@@ -317,9 +336,9 @@ mod tests {
         let cores = Cores::new(1);
         let compute = compute(&cores);
         let r = PreparedR::new(compute, statistics.second_moment.packed().unwrap());
+        let scaling = Some(Scaling::of(&r));
         let both = [0.0, 1.0];
-        let of =
-            |method| Training::without(compute, method, &statistics, Some(&r), folds[0], &both);
+        let of = |method| Training::without(compute, method, &statistics, scaling, folds[0], &both);
         let held: usize = folds[0].iter().map(|block| block.rows()).sum();
         let rest = &values[held * M..];
         // I S I under both ends.
@@ -363,6 +382,7 @@ mod tests {
         let compute = compute(&cores);
         let packed = statistics.second_moment.packed().unwrap();
         let r = PreparedR::new(compute, packed);
+        let scaling = Some(Scaling::of(&r));
         let held: usize = folds[0].iter().map(|block| block.rows()).sum();
         let rest = || values[held * M..].chunks(M).zip(&weights[held..]);
         let weight: f64 = rest().map(|(_, w)| f64::from(*w)).sum();
@@ -371,7 +391,7 @@ mod tests {
             terms.sum::<f64>() / weight
         };
         let training = |method, ends: &[f64]| {
-            Training::without(compute, method, &statistics, Some(&r), folds[0], ends).unwrap()
+            Training::without(compute, method, &statistics, scaling, folds[0], ends).unwrap()
         };
         let applied = between_units(&training(Method::Exact, &[0.0, 1.0]), &r);
         let stored = folds[0].iter().map(|block| block.stored());

@@ -15,6 +15,7 @@ use crate::observe::run_events::{
     AllLayersConverged, BaseWritten, FoldedShard, GenerationPublished, GenerationRejected,
     GgufBaseWritten, PackedBaseWritten, RunStarted, StateRestored,
 };
+use crate::observe::sketch_events::LayerSketched;
 use crate::observe::waiting::WaitingForConvergence;
 
 /// An event.
@@ -98,6 +99,8 @@ pub(crate) enum Event<'a> {
     Imatrix(LayerStoodIn<'a>),
     /// A layer has its correction.
     LayerSolved(LayerCorrected<'a>),
+    /// The same, from a sketch of its output errors.
+    LayerSketched(LayerSketched<'a>),
     /// W~ is in place as a checkpoint.
     BaseWritten(BaseWritten),
     /// W~ is in place as packed weights.
@@ -168,6 +171,7 @@ impl fmt::Display for Event<'_> {
             Self::ImatrixWritten(written) => written.fmt(f),
             Self::Imatrix(stood_in) => stood_in.fmt(f),
             Self::LayerSolved(corrected) => corrected.fmt(f),
+            Self::LayerSketched(sketched) => sketched.fmt(f),
             Self::BaseWritten(written) => written.fmt(f),
             Self::PackedBaseWritten(written) => written.fmt(f),
             Self::GgufBaseWritten(written) => written.fmt(f),
@@ -555,46 +559,6 @@ mod tests {
             &reopened(None, Some(0.25)),
             "q: drift at 9 rows: the latest solve gained at least 0.2500; site re-opened, all of its rows are folded again",
             r#"{"event":"reopened","layer":"q","rows":9,"error":null,"gain_lower":0.25}"#,
-        );
-    }
-
-    #[test]
-    fn corrections_are_told() {
-        let uncorrected = |error| {
-            Event::LayerSolved(LayerCorrected {
-                layer: "q",
-                rank: 0,
-                error_without: error,
-                error_with: error,
-                held_out_ratio: None,
-                shrinkage: None,
-            })
-        };
-        assert_eq!(uncorrected(0.0).to_string(), "q: nothing to correct");
-        check(
-            &uncorrected(0.5),
-            "q: error 5.000e-1, not corrected",
-            r#"{"event":"layer-solved","layer":"q","rank":0,"error_without":0.5,"error_with":0.5,"held_out_ratio":null,"shrinkage":null}"#,
-        );
-        let solved = |held_out_ratio, shrinkage| {
-            Event::LayerSolved(LayerCorrected {
-                layer: "q",
-                rank: 8,
-                error_without: 0.5,
-                error_with: 0.25,
-                held_out_ratio,
-                shrinkage,
-            })
-        };
-        check(
-            &solved(None, None),
-            "q: error 5.000e-1 -> 2.500e-1 (rank 8)",
-            r#"{"event":"layer-solved","layer":"q","rank":8,"error_without":0.5,"error_with":0.25,"held_out_ratio":null,"shrinkage":null}"#,
-        );
-        check(
-            &solved(Some(0.5), Some(0.75)),
-            "q: error 5.000e-1 -> 2.500e-1 (rank 8, shrinkage 0.75, held-out x0.500)",
-            r#"{"event":"layer-solved","layer":"q","rank":8,"error_without":0.5,"error_with":0.25,"held_out_ratio":0.5,"shrinkage":0.75}"#,
         );
     }
 }

@@ -158,3 +158,55 @@ impl fmt::Display for LayerCorrected<'_> {
         write!(f, ")")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::event::Event;
+
+    #[track_caller]
+    fn check(event: &Event<'_>, text: &str, json: &str) {
+        assert_eq!(event.to_string(), text);
+        assert_eq!(serde_json::to_string(event).unwrap(), json);
+    }
+
+    #[test]
+    fn corrections_are_told() {
+        let uncorrected = |error| {
+            Event::LayerSolved(LayerCorrected {
+                layer: "q",
+                rank: 0,
+                error_without: error,
+                error_with: error,
+                held_out_ratio: None,
+                shrinkage: None,
+            })
+        };
+        assert_eq!(uncorrected(0.0).to_string(), "q: nothing to correct");
+        check(
+            &uncorrected(0.5),
+            "q: error 5.000e-1, not corrected",
+            r#"{"event":"layer-solved","layer":"q","rank":0,"error_without":0.5,"error_with":0.5,"held_out_ratio":null,"shrinkage":null}"#,
+        );
+        let solved = |held_out_ratio, shrinkage| {
+            Event::LayerSolved(LayerCorrected {
+                layer: "q",
+                rank: 8,
+                error_without: 0.5,
+                error_with: 0.25,
+                held_out_ratio,
+                shrinkage,
+            })
+        };
+        check(
+            &solved(None, None),
+            "q: error 5.000e-1 -> 2.500e-1 (rank 8)",
+            r#"{"event":"layer-solved","layer":"q","rank":8,"error_without":0.5,"error_with":0.25,"held_out_ratio":null,"shrinkage":null}"#,
+        );
+        check(
+            &solved(Some(0.5), Some(0.75)),
+            "q: error 5.000e-1 -> 2.500e-1 (rank 8, shrinkage 0.75, held-out x0.500)",
+            r#"{"event":"layer-solved","layer":"q","rank":8,"error_without":0.5,"error_with":0.25,"held_out_ratio":0.5,"shrinkage":0.75}"#,
+        );
+    }
+}

@@ -172,6 +172,12 @@ pub(crate) struct LayerStatus {
     pub(crate) error_without: Option<f64>,
     /// The same with the latest correction; `None` where nothing was corrected.
     pub(crate) error_with: Option<f64>,
+    /// On the rows of the window, where a sketch stood for R: without correction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window_error_without: Option<f64>,
+    /// The same with the latest correction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) window_error_with: Option<f64>,
     /// How the earlier correction did on new rows, at the latest solve point.
     pub(crate) evidence: Option<Evidence>,
 }
@@ -287,6 +293,16 @@ impl Status {
                 share(evidence.and_then(|e| e.gain_upper)),
                 evidence.map_or("-".into(), |e| e.blocks.to_string()),
             ));
+        }
+        for layer in &self.layers {
+            if let Some(without) = layer.window_error_without {
+                line(format!(
+                    "{}: from a sketch; on the rows of the window {} -> {}",
+                    layer.name,
+                    number(Some(without)),
+                    number(layer.window_error_with)
+                ));
+            }
         }
         for reason in &self.reasons {
             line(format!("quarantined: {reason}"));

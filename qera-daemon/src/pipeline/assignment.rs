@@ -33,6 +33,7 @@ mod tests {
             name: String::new(),
             in_features,
             second_moment: SecondMomentKind::Packed,
+            sketch: None,
             layers: Vec::new(),
         };
         let sites: Vec<Site> = (0..8)

@@ -15,6 +15,7 @@ use crate::pipeline::ledger::Ledger;
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
 use crate::source::watch::Wake;
+use crate::weights::site_layers::SiteLayers;
 use crate::weights::sites::Sites;
 
 /// What the run lends to every stage.
@@ -103,6 +104,12 @@ impl<'a> Context<'a> {
             ticket: boarding.ticket,
             core,
         }
+    }
+
+    /// The layers of a site that is solved.
+    pub(crate) fn layers_of(&self, site: usize) -> Option<SiteLayers<'a>> {
+        let solver = self.solver.as_ref()?;
+        Some(solver.layers_of(self.sites.sites.get(site)?))
     }
 
     /// The kernels that compute.

@@ -103,6 +103,8 @@ pub(crate) struct LayerEntry {
 /// A layer's output errors, relative to the output's power.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RelativeErrors {
+    /// Whether they are of the rows of the window, and not f.
+    pub(crate) of_window: bool,
     /// Without correction.
     pub(crate) without: f64,
     /// With the correction as written; `None` where nothing was corrected.
@@ -130,6 +132,7 @@ impl LayerEntry {
     }
 
     fn status(&self, standing: Standing) -> LayerStatus {
+        let errors = |of_window| self.errors.filter(|of| of.of_window == of_window);
         LayerStatus {
             name: self.name.clone(),
             status: standing,
@@ -137,8 +140,10 @@ impl LayerEntry {
             rows_skipped: self.summary.rows_skipped,
             rows_solved: self.rows_of_correction,
             rounds_at: self.rounds_at,
-            error_without: self.errors.map(|errors| errors.without),
-            error_with: self.errors.and_then(|errors| errors.with),
+            error_without: errors(false).map(|errors| errors.without),
+            error_with: errors(false).and_then(|errors| errors.with),
+            window_error_without: errors(true).map(|errors| errors.without),
+            window_error_with: errors(true).and_then(|errors| errors.with),
             evidence: self.summary.evidence,
         }
     }

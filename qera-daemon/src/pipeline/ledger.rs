@@ -331,6 +331,7 @@ mod tests {
         deal(&ledger, &[0], 10);
         assert_eq!(standing(), Standing::Waiting);
         let errors = RelativeErrors {
+            of_window: false,
             without: 2.0,
             with: Some(1.0),
         };
@@ -369,6 +370,7 @@ mod tests {
             layer: 0,
             rows: 10,
             errors: RelativeErrors {
+                of_window: false,
                 without: 2.0,
                 with: Some(1.0),
             },

@@ -24,8 +24,9 @@ use crate::pipeline::outcome::{Drain, Drained, Outcome, SiteOutcome};
 use crate::pipeline::stand_ins::StandIns;
 use crate::pipeline::thread::Discard;
 use crate::publish::generation::PublishOutcome;
-use crate::publish::manifest::{Inputs, ratio};
+use crate::publish::manifest::Inputs;
 use crate::publish::notify::{HandOver, Notifiers, NotifyThreads};
+use crate::publish::ratio::ratio;
 use crate::publish::target::Target;
 use crate::settings::convergence::Until;
 use crate::solve::solution::{LayerOutcome, LayerSolution, SolvedSite};
@@ -193,6 +194,7 @@ impl<'a> Publisher<'a> {
                 layer,
                 rows: solution.rows,
                 errors: RelativeErrors {
+                    of_window: solution.sketched.is_some(),
                     without: ratio(solution.error_without, power),
                     with: solution
                         .is_corrected()

@@ -5,8 +5,9 @@ use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
 use crate::observe::imatrix_events::LayerStoodIn;
 use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, SiteClosed};
+use crate::observe::sketch_events::LayerSketched;
 use crate::pipeline::context::Context;
-use crate::publish::manifest::ratio;
+use crate::publish::ratio::ratio;
 use crate::solve::solution::{FailedLayer, LayerSolution, NotAsAsked};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
@@ -139,6 +140,20 @@ impl Context<'_> {
 
     /// Reports a solved layer, with what is remarkable about it.
     pub(crate) fn report(&self, solution: &LayerSolution) {
+        if let Some(sketched) = solution.sketched {
+            self.report_rank_and_dtype(solution, "its error on the window's rows");
+            self.reporter.say(&Event::LayerSketched(LayerSketched {
+                layer: &self.layer(solution.layer).name,
+                rank: solution.rank_used,
+                trace: sketched.trace,
+                optimum: sketched.optimum,
+                window_error_without: ratio(solution.error_without, solution.output_power),
+                window_error_with: ratio(solution.factors.error, solution.output_power),
+                held_out_ratio: solution.held_out_ratio(),
+                shrinkage: solution.choice.map(|c| c.shrinkage),
+            }));
+            return;
+        }
         self.report_rank_and_dtype(solution, "its error");
         self.reporter.say(&Event::LayerSolved(LayerCorrected {
             layer: &self.layer(solution.layer).name,

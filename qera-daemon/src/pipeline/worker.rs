@@ -5,11 +5,10 @@ use core::sync::atomic::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::calibrate::site::{FoldError, SiteStatistics};
+use crate::calibrate::site::{FoldError, FoldTools, SiteStatistics};
 use crate::channel::{Receiver, Sender, bounded};
 use crate::disk::clock;
 use crate::error::Fatal;
-use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
 use crate::host::kernels::pages::give_back;
 use crate::host::kernels::rank_update::Scratch;
@@ -29,14 +28,6 @@ pub(crate) struct Worker<'a> {
     slots: BTreeMap<usize, Slot>,
     jobs: Sender<SolveJob>,
     scratch: Scratch,
-}
-
-/// What a worker folds rows with.
-struct FoldTools<'w> {
-    compute: Compute<'w>,
-    scratch: &'w mut Scratch,
-    /// The share of the rows that a closed site folds.
-    share: Option<f64>,
 }
 
 impl<'a> Worker<'a> {
@@ -66,7 +57,10 @@ impl<'a> Worker<'a> {
         let context = self.context;
         let share = context.scored_shares.get(site).copied().unwrap_or_default();
         let state = saved.unwrap_or_else(|| SiteState {
-            statistics: SiteStatistics::new(in_features, context.sites.second_moment(), share),
+            statistics: match context.sites.sites.get(site) {
+                Some(site) => SiteStatistics::of_site(site, share),
+                None => SiteStatistics::new(in_features, context.sites.second_moment(), share),
+            },
             progress: None,
         });
         let layers = context.sites.sites.get(site).map_or(0, |s| s.layers.len());
@@ -142,9 +136,9 @@ impl<'a> Worker<'a> {
         let mut fed = BTreeSet::new();
         for sum in part.sums {
             let site = sum.site;
-            self.fold_into(site, sum.in_features, |statistics, tools| {
+            self.fold_into(site, sum.in_features, |statistics, _, share| {
                 statistics.keep_within(room);
-                match tools.share {
+                match share {
                     None => statistics.fold_sum(&sum),
                     Some(share) => statistics.follow_sum(&sum, share),
                 }
@@ -156,16 +150,11 @@ impl<'a> Worker<'a> {
             if site_rows.bytes.is_empty() {
                 continue;
             }
-            self.fold_into(site, site_rows.in_features, |statistics, tools| {
-                let FoldTools {
-                    compute,
-                    scratch,
-                    share,
-                } = tools;
+            self.fold_into(site, site_rows.in_features, |statistics, tools, share| {
                 statistics.keep_within(room);
                 match share {
-                    None => statistics.fold(&site_rows, compute, scratch),
-                    Some(share) => statistics.follow(&site_rows, share, compute, scratch),
+                    None => statistics.fold_with(&site_rows, tools),
+                    Some(share) => statistics.follow(&site_rows, share, tools),
                 }
             })?;
             drop(site_rows);
@@ -176,12 +165,12 @@ impl<'a> Worker<'a> {
             .try_for_each(|site| self.at_solve_point(site, &gathered))
     }
 
-    /// Folds something into the statistics of a site.
+    /// Folds something into the statistics of a site; of a closed one, the share that is said.
     fn fold_into(
         &mut self,
         site: usize,
         in_features: usize,
-        fold: impl FnOnce(&mut SiteStatistics, FoldTools<'_>) -> Result<(), FoldError>,
+        fold: impl FnOnce(&mut SiteStatistics, &mut FoldTools<'_>, Option<f64>) -> Result<(), FoldError>,
     ) -> Result<(), StageEnd> {
         if !self.slots.contains_key(&site) {
             let slot = self.slot(site, in_features, None);
@@ -196,15 +185,22 @@ impl<'a> Worker<'a> {
         // Nobody else holds the statistics now.
         let statistics = Arc::make_mut(&mut slot.statistics);
         let after = &self.context.settings.convergence.after;
-        let tools = FoldTools {
+        let share = slot.closed.then(|| after.share());
+        let mut tools = FoldTools {
             compute: self.context.compute(),
             scratch: &mut self.scratch,
-            share: slot.closed.then(|| after.share()),
+            layers: self.context.layers_of(site),
         };
-        let folded = doing(WorkKind::Accumulate, || fold(statistics, tools));
-        folded.map_err(|error| Fatal::Fold {
-            site: self.context.name_of(site),
-            reason: error.into(),
+        let folded = doing(WorkKind::Accumulate, || fold(statistics, &mut tools, share));
+        folded.map_err(|error| {
+            let of_site = |reason| Fatal::Fold {
+                site: self.context.name_of(site),
+                reason,
+            };
+            match error {
+                FoldError::Weights(error) => error.downcast().map_or_else(of_site, |fatal| *fatal),
+                error => of_site(error.into()),
+            }
         })?;
         if slot.closed {
             let layers = &self.context.sites.sites[site].layers;

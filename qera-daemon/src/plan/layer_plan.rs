@@ -48,11 +48,13 @@ impl LayerPlan {
     pub(crate) fn new(run: &PlannedRun<'_>, index: usize, site: &Site, planned: &SitePlan) -> Self {
         let layer = &run.layers[index];
         let (m, n, rank) = (layer.in_features, layer.out_features, layer.rank);
+        let needs_r = run.settings.solve.method.needs_r();
         let quantity = Quantity {
             m,
             n,
             rank,
-            full: run.settings.solve.method.needs_r(),
+            full: needs_r && site.sketch.is_none(),
+            sketch: site.sketch.as_ref().filter(|_| needs_r).map(|of| of.kept),
             second_moment: site.second_moment,
             widened_bytes: planned.widened_bytes,
             fold_rows: planned.fold_rows,

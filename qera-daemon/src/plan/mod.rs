@@ -1,6 +1,7 @@
 //! What a run will need, before a thread starts: bytes per site, layer and stage, and the expected
 //! work.
 
+pub(crate) mod choices;
 pub(crate) mod gathering;
 pub(crate) mod imatrix_plan;
 pub(crate) mod layer_plan;
@@ -15,6 +16,7 @@ pub(crate) mod table;
 use serde::Serialize;
 
 use crate::error::Fatal;
+use crate::plan::choices::StatisticsChoice;
 use crate::plan::gathering::holds;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::plan::layer_plan::LayerPlan;
@@ -66,6 +68,9 @@ pub(crate) struct Plan {
     /// The imatrix that stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) imatrix: Option<ImatrixPlan>,
+    /// What could be gathered; empty where nobody asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) choices: Vec<StatisticsChoice>,
     #[serde(skip)]
     solving: Solving,
 }
@@ -99,6 +104,7 @@ impl Plan {
             layers,
             stages,
             imatrix: None,
+            choices: Vec::new(),
             solving: run.solving,
         }
     }

@@ -25,7 +25,8 @@ pub(crate) struct SitePlan {
     /// Number of those rows that come as sums.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) summed_rows: u64,
-    /// Bytes of R and of the statistics of single channels.
+    /// Bytes of R, or of the sketches in its place and the rows that wait for them, and of the
+    /// statistics of single channels.
     pub(crate) statistics_bytes: u64,
     /// Bytes of held-out rows.
     pub(crate) window_bytes: u64,
@@ -84,7 +85,7 @@ impl SitePlan {
             summed_rows,
             // Beside the second moment: mean |x|, its maximum over batches, and a mean that is
             // being formed.
-            statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64,
+            statistics_bytes: kind.bytes(m) + 8 * 3 * m as u64 + announced.sketch_bytes(number),
             window_bytes: kept_bytes(window.rows),
             aside_bytes: kept_bytes(aside.rows),
             rows_bound_bytes: announced
@@ -93,10 +94,11 @@ impl SitePlan {
                 .map(bound_bytes)
                 .max()
                 .unwrap_or_default(),
-            scratch_bytes: if kind.is_whole() && !announced.is_none() {
-                announced.scratch_bytes()
-            } else {
-                0
+            scratch_bytes: match &site.sketch {
+                _ if announced.is_none() => 0,
+                Some(sketch) => sketch.fold_bytes(m),
+                None if kind.is_whole() => announced.scratch_bytes(),
+                None => 0,
             },
             widened_bytes: if number < size_of::<f32>() && !announced.is_none() {
                 let block = announced.block(number).rows;
@@ -110,7 +112,7 @@ impl SitePlan {
                 // Folding a sum is two operations for each entry of R, as folding a row is.
                 (rows as f64 + sums.count() as f64) * (m as f64).powi(2)
             } else {
-                0.0
+                rows as f64 * site.sketch.as_ref().map_or(0.0, |of| of.row_flops(m))
             },
         }
     }
@@ -146,6 +148,12 @@ impl Announced<'_> {
     fn is_all(&self) -> bool {
         let any = self.has_sums || !self.entries.is_empty();
         any && self.run.start == Start::Anew
+    }
+
+    /// Sketches, and rows that wait for them.
+    fn sketch_bytes(&self, number_bytes: usize) -> u64 {
+        let sketch = self.site.sketch.as_ref();
+        sketch.map_or(0, |of| of.bytes(self.site.in_features, number_bytes))
     }
 
     /// Whether no row will ever come.

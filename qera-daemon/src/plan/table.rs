@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 
 use crate::plan::Plan;
+use crate::plan::choices::StatisticsChoice;
 use crate::plan::model_plan::ModelPlan;
 use crate::settings::Settings;
 use crate::settings::memory_budget::format_bytes;
@@ -46,6 +47,7 @@ impl Plan {
         }
         text + &self.read_table()
             + &self.rounding_table(settings)
+            + &self.choices_table()
             + &self.stages_table()
             + &self.sums(settings)
     }
@@ -58,6 +60,16 @@ impl Plan {
             return String::new();
         }
         format!("\n{}\n{}", ReadTensor::heading(), rows.concat())
+    }
+
+    /// What could be gathered.
+    fn choices_table(&self) -> String {
+        if self.choices.is_empty() {
+            return String::new();
+        }
+        let rows = self.choices.iter().map(|choice| choice.row() + "\n");
+        let heading = StatisticsChoice::heading();
+        format!("\n{heading}\n{}", rows.collect::<String>())
     }
 
     fn stages_table(&self) -> String {

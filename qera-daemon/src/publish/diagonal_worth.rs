@@ -7,21 +7,22 @@ use qera_core::reconstruct::Method;
 
 use crate::publish::base_worth::BaseWorth;
 use crate::publish::layers::PublishedLayers;
-use crate::publish::manifest::ratio;
+use crate::publish::ratio::{geometric_mean, ratio};
+use crate::publish::window_error::window_worth;
 use crate::solve::solution::{LayerOutcome, LayerSolution};
 
-/// The README's words on errors: on those that were measured, and on diagonal errors. Where an
-/// imatrix stands in for rows, the latter say that nothing was measured.
+/// The README's words on errors: on those that were measured, on those of the window's rows, and on
+/// diagonal errors. Where there are none of the first, the others say that nothing was measured.
 pub(crate) fn errors_text(of: &PublishedLayers<'_>) -> String {
-    let stand_ins = diagonal_worth(of);
+    let others = window_worth(of) + &diagonal_worth(of);
     let none_measured = of
         .outcomes
         .iter()
         .all(|outcome| outcome.measured().is_none());
-    if none_measured && !stand_ins.is_empty() {
-        return stand_ins.trim_start().to_owned();
+    if none_measured && !others.is_empty() {
+        return others.trim_start().to_owned();
     }
-    BaseWorth::new(of).errors() + &stand_ins
+    BaseWorth::new(of).errors() + &others
 }
 
 /// The methods by which the layers were corrected; where there are two, each with its number of
@@ -67,13 +68,4 @@ correlated, is {without:.2e} without the adapter and {with:.2e} with it (over th
 
 fn quoted(path: &Path) -> String {
     format!("`{}`", path.display())
-}
-
-/// The geometric mean of the values above zero; 0 where there are none.
-fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
-    let logs: Vec<f64> = values.filter(|x| *x > 0.0).map(f64::ln).collect();
-    if logs.is_empty() {
-        return 0.0;
-    }
-    (logs.iter().sum::<f64>() / logs.len() as f64).exp()
 }

@@ -11,9 +11,10 @@ use crate::judge::scores::HeldOut;
 use crate::publish::asked_dtype::not_as_asked;
 use crate::publish::current::current;
 use crate::publish::target::Target;
+use crate::publish::window_error::WindowErrorRecord;
 use crate::publish::written::{FormNames, WrittenForm};
 use crate::settings::publish::AdapterForm;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerSolution, SketchedError};
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 
 /// A layer as the current manifest has it.
@@ -34,13 +35,19 @@ struct KeptLayer {
     shrinkage_origin: Option<ChoiceOrigin>,
     output_power: Option<f64>,
     error: Option<KeptErrors>,
+    #[serde(default)]
+    window_error: Option<WindowErrorRecord>,
+    #[serde(default)]
+    sketch: Option<SketchedError>,
     held_out_error: Option<HeldOut>,
     spectrum: Vec<f64>,
 }
 
-/// The layer's errors.
+/// The layer's errors, and the power that they are relative to.
 #[derive(Deserialize)]
 struct KeptErrors {
+    #[serde(default)]
+    power: Option<f64>,
     without: f64,
     with: f64,
     rounded: f64,
@@ -86,6 +93,20 @@ impl Target<'_> {
     }
 }
 
+impl KeptErrors {
+    fn of_window(of: WindowErrorRecord) -> Self {
+        Self {
+            power: Some(of.power),
+            without: of.without,
+            with: of.with,
+            rounded: of.rounded,
+            rounded_bf16: of.rounded_bf16,
+            uncertainty: None,
+            in_asked_dtype: of.in_asked_dtype,
+        }
+    }
+}
+
 impl KeptLayer {
     /// The layer's solution; `None` where the layer was not solved, or its factors are missing.
     fn solution(self, layer: usize, adapter: &WrittenForm) -> Option<LayerSolution> {
@@ -103,7 +124,9 @@ impl KeptLayer {
             return None;
         }
         let of_rank = |row: &[f32]| row[..rank].to_vec();
-        let (error, output_power) = (self.error?, self.output_power?);
+        let of_window = self.window_error.map(KeptErrors::of_window);
+        let error = self.error.or(of_window)?;
+        let output_power = self.output_power.or(error.power)?;
         Some(LayerSolution {
             layer,
             rows: self.rows,
@@ -126,6 +149,7 @@ impl KeptLayer {
                 .zip(self.shrinkage_origin)
                 .map(|(shrinkage, origin)| Choice { shrinkage, origin }),
             held_out: self.held_out_error,
+            sketched: self.sketch,
         })
     }
 }

@@ -21,13 +21,16 @@ use crate::publish::layer_rounding::LayerRounding;
 use crate::publish::layers::PublishedLayers;
 use crate::publish::manifest_seal::FIRST_SEALED;
 use crate::publish::packed_base::record::PackedRecord;
+use crate::publish::ratio::ratio;
 use crate::publish::rounded_base::RoundingChoice;
+use crate::publish::window_error::WindowErrorRecord;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
 use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
+use crate::settings::statistics::Statistics;
 use crate::settings::weight_format::WeightFormat;
-use crate::solve::solution::LayerSolution;
+use crate::solve::solution::{LayerSolution, SketchedError};
 use crate::weights::Weights;
 use crate::weights::gguf::layer_names::GgufLayerPlace;
 use crate::weights::given::given_layers::GivenLayer;
@@ -142,6 +145,9 @@ pub(crate) struct SettingsRecord {
     /// How W~ was rounded; absent for nearest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rounding: Option<RoundingChoice>,
+    /// `sketch=L`, where output errors were sketched; absent else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) statistics: Option<String>,
     /// `auto` or a number.
     pub(crate) shrinkage: serde_json::Value,
     /// The dtype asked for A and B.
@@ -229,15 +235,21 @@ pub(crate) struct LayerRecord {
     /// dtype of A and B as written.
     pub(crate) dtype: String,
     /// tr(R W W^T): the output's power, to which errors are relative. Absent where only an imatrix
-    /// is known.
+    /// is known, and where a sketch stood for R.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output_power: Option<f64>,
-    /// The error on the rows seen; absent where an imatrix stands in for rows.
+    /// The error on the rows seen; absent where an imatrix stands in for rows, or a sketch for R.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<ErrorRecord>,
     /// The diagonal error, where an imatrix stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) diagonal_error: Option<DiagonalErrorRecord>,
+    /// On the rows of the window, where a sketch stood for R.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window_error: Option<WindowErrorRecord>,
+    /// What that sketch says of f.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sketch: Option<SketchedError>,
     /// The error on rows that the tested correction had not seen.
     pub(crate) held_out_error: Option<HeldOut>,
     /// Test-then-train: how corrections of the latest solve points did on newer rows.
@@ -391,6 +403,10 @@ impl SettingsRecord {
             method: settings.solve.method.name(),
             format: weights.format(),
             rounding: RoundingChoice::new(&settings.rounding),
+            statistics: match settings.solve.statistics {
+                Some(of @ Statistics::Sketch { .. }) => Some(of.to_string()),
+                _ => None,
+            },
             shrinkage: match settings.solve.shrinkage {
                 Shrinkage::Auto => "auto".into(),
                 Shrinkage::Fixed(a) => a.into(),
@@ -401,12 +417,6 @@ impl SettingsRecord {
     }
 }
 
-/// x / y; 0 where both are 0.
-#[must_use]
-pub(crate) fn ratio(x: f64, y: f64) -> f64 {
-    if y > 0.0 { x / y } else { 0.0 }
-}
-
 impl LayerRecord {
     fn new(of: &PublishedLayers<'_>, index: usize, forms: &AdapterForms) -> Self {
         let PublishedLayers {
@@ -415,7 +425,8 @@ impl LayerRecord {
         let (layer, progress) = (&weights.layers()[index], of.progress[index]);
         let (outcome, solution) = (of.outcomes[index], of.outcomes[index].solution());
         let stand_in = outcome.stand_in();
-        let measured = || outcome.measured();
+        let (measured, sketched) = (|| outcome.measured(), outcome.sketched());
+        let is_under_r = stand_in.is_none() && sketched.is_none();
         let choice = solution.and_then(|s| s.choice);
         let given = weights.given().map(|of| &of.layers[index]);
         Self {
@@ -444,13 +455,11 @@ impl LayerRecord {
             statistic: stand_in.map(|_| "imatrix"),
             rows_skipped: progress.rows_skipped,
             dtype: of.dtype(index).written_name(),
-            output_power: stand_in
-                .is_none()
-                .then(|| measured().map_or(0.0, |s| s.output_power)),
-            error: stand_in
-                .is_none()
-                .then(|| measured().map(ErrorRecord::new).unwrap_or_default()),
+            output_power: is_under_r.then(|| measured().map_or(0.0, |s| s.output_power)),
+            error: is_under_r.then(|| measured().map(ErrorRecord::new).unwrap_or_default()),
             diagonal_error: stand_in.map(DiagonalErrorRecord::new),
+            window_error: sketched.map(WindowErrorRecord::new),
+            sketch: sketched.and_then(|s| s.sketched),
             held_out_error: solution.and_then(|s| s.held_out),
             evidence: progress.evidence,
             converged: progress.converged,

@@ -1,12 +1,13 @@
 //! Publication. The output folder and its lock are in `out_folder`. A generation is written beside
 //! its place and renamed in by `generation` (`generation_files` knows what each of its files
 //! holds). It has the adapter in its `forms` (`peft`, `gguf_adapter`, `mlx_adapter`; `written`
-//! reads them back) and the manifest (`manifest`) with its seal (`manifest_seal`). W~ is written by
-//! `bases` as a checkpoint (`base`, `rounded_base`), packed for engines (`packed_base`) or as a
-//! GGUF (`gguf_base`), with what it is worth alone (`base_worth`) and the files beside the weights
-//! (`companions`). `check` runs before `current` is switched. `target` holds all of this together,
-//! and `belonging` refuses a folder that belongs to another model. `on_publish` tells the user's
-//! command, and `notify` hands generations to servers.
+//! reads them back) and the manifest (`manifest`) with its seal (`manifest_seal`); where R was not
+//! gathered, that has `window_error` in the place of f. W~ is written by `bases` as a checkpoint
+//! (`base`, `rounded_base`), packed for engines (`packed_base`) or as a GGUF (`gguf_base`), with
+//! what it is worth alone (`base_worth`) and the files beside the weights (`companions`). `check`
+//! runs before `current` is switched. `target` holds all of this together, and `belonging` refuses
+//! a folder that belongs to another model. `on_publish` tells the user's command, and `notify`
+//! hands generations to servers.
 
 pub(crate) mod asked_dtype;
 pub(crate) mod base;
@@ -37,9 +38,11 @@ pub(crate) mod on_publish;
 pub(crate) mod out_folder;
 pub(crate) mod packed_base;
 pub(crate) mod peft;
+pub(crate) mod ratio;
 pub(crate) mod readme;
 pub(crate) mod rounded_base;
 pub(crate) mod sample;
 pub(crate) mod target;
 pub(crate) mod target_modules;
+pub(crate) mod window_error;
 pub(crate) mod written;

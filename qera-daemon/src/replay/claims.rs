@@ -63,6 +63,9 @@ pub(crate) struct ClaimedLayer {
     /// The layer's error; `None` where an imatrix stands in for rows.
     #[serde(default)]
     pub(crate) error: Option<ClaimedError>,
+    /// Its error on the window's rows, where a sketch stood for R.
+    #[serde(default)]
+    pub(crate) window_error: Option<ClaimedError>,
 }
 
 /// A layer's error, as a manifest states it.
@@ -75,7 +78,24 @@ pub(crate) struct ClaimedError {
     /// The relative uncertainty of that, which follows from R's.
     #[serde(default)]
     pub(crate) uncertainty: Option<f64>,
+    /// The power of the outputs of the same rows, where these are the window's.
+    #[serde(default)]
+    pub(crate) power: Option<f64>,
 }
+
+/// The figures of a layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClaimedFigures {
+    /// Its error.
+    pub(crate) error: ClaimedError,
+    /// The power of its outputs.
+    pub(crate) power: f64,
+    /// Whether they are of the window's rows alone, because R was not gathered.
+    pub(crate) of_window: bool,
+}
+
+/// The method whose figures are of every row, where it gathers R.
+const BY_R: &str = "exact";
 
 impl ReplayClaims {
     /// The claims of an adapter's manifest. `None` where there is no readable one, or it is not of
@@ -109,6 +129,20 @@ impl ReplayClaims {
 }
 
 impl ClaimedLayer {
+    /// The error that it says, and whether it is of the rows of the window alone.
+    #[must_use]
+    pub(crate) fn figures(&self) -> Option<ClaimedFigures> {
+        let (of_window, error) = match (self.error, self.window_error) {
+            (Some(error), _) => (false, error),
+            (None, error) => (true, error?),
+        };
+        Some(ClaimedFigures {
+            error,
+            power: self.output_power.or(error.power).unwrap_or_default(),
+            of_window: of_window || self.method != BY_R,
+        })
+    }
+
     fn name_in(&self, form: AdapterForm) -> Option<&str> {
         match form {
             AdapterForm::Peft => Some(self.served_as.as_ref().unwrap_or(&self.name)),

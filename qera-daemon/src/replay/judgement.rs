@@ -23,7 +23,7 @@ use core::fmt;
 
 use crate::host::kernels::ENTRY_ERROR;
 use crate::judge::yardstick::BY_ROWS_BELOW;
-use crate::replay::claims::{ClaimedError, ClaimedLayer};
+use crate::replay::claims::{ClaimedError, ClaimedFigures, ClaimedLayer};
 use crate::replay::measure::MeasuredErrors;
 
 /// The relative tolerance of a figure.
@@ -34,8 +34,6 @@ const POWER: f64 = 3e-5;
 pub(crate) const OF_WINDOW: f64 = 2.0;
 /// The figure that cannot be read off R where it is small.
 const WITH: &str = "error with the adapter";
-/// The method whose figures are of every row, because it gathers R.
-const BY_R: &str = "exact";
 
 /// What a manifest says, and which rows a measurement is of.
 #[derive(Debug, Clone, Copy)]
@@ -114,28 +112,32 @@ impl BesideManifest<'_> {
     /// Whether the outputs have the power that the manifest states.
     #[must_use]
     pub(crate) fn has_power(&self, measured: &MeasuredErrors) -> bool {
-        let power = self.said.and_then(|layer| layer.output_power);
-        power.is_some_and(|power| is_near(measured.power, power, POWER * power))
+        let said = self.said.and_then(ClaimedLayer::figures);
+        said.is_some_and(|of| is_near(measured.power, of.power, POWER * of.power))
     }
 
     /// Compares a measurement with the manifest.
     #[must_use]
     pub(crate) fn verdict(&self, measured: &MeasuredErrors) -> Agreement {
-        let said = self.said.and_then(|layer| Some((layer, layer.error?)));
-        let Some((layer, error)) = said else {
+        let said = self.said.and_then(ClaimedLayer::figures);
+        let Some(ClaimedFigures {
+            error,
+            power,
+            of_window,
+        }) = said
+        else {
             return Agreement::NothingSaid;
         };
         if !(self.same_rows && self.is_as_long(measured)) {
             return Agreement::OtherRows;
         }
-        let power = layer.output_power.unwrap_or_default();
         let differing = differing(measured, power, &error);
         if differing.is_empty() {
             return Agreement::Same {
                 deviation: deviation(measured.with, error.rounded),
             };
         }
-        let by_r = layer.method == BY_R;
+        let by_r = !of_window;
         let least = BY_ROWS_BELOW * error.without;
         if by_r && error.rounded >= least {
             return Agreement::Differs(differing);

@@ -11,7 +11,7 @@ use crate::host::cores::Cores;
 use crate::host::dense::product;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::rounding::narrow;
-use crate::publish::manifest::ratio;
+use crate::publish::ratio::ratio;
 use crate::publish::written::WrittenPair;
 use crate::replay::base::ReplayedBase;
 use crate::replay::factors::{FactorsError, LayerFactors};

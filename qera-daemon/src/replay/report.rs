@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::observe::reporter::printable;
-use crate::publish::manifest::ratio;
+use crate::publish::ratio::ratio;
+use crate::replay::claims::ClaimedFigures;
 use crate::replay::judgement::{Agreement, OF_WINDOW};
 use crate::replay::layers::FoundLayer;
 use crate::replay::measure::MeasuredErrors;
@@ -70,8 +71,7 @@ impl LayerReport {
         verdict: Agreement,
     ) -> Self {
         let said = found.said.as_ref().and_then(|layer| {
-            let power = layer.output_power?;
-            let error = layer.error?;
+            let ClaimedFigures { error, power, .. } = layer.figures()?;
             Some(SaidErrors {
                 rows: layer.rows,
                 relative_without: ratio(error.without, power),

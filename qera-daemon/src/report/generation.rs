@@ -185,6 +185,9 @@ pub(crate) struct ReportedLayer {
     /// The diagonal error, where an imatrix stands in for rows.
     #[serde(default)]
     diagonal_error: Option<ReportedError>,
+    /// Where a sketch stood for R.
+    #[serde(default)]
+    window_error: Option<ReportedError>,
     /// The error on held-out rows.
     #[serde(default)]
     held_out_error: Option<ReportedHeldOut>,
@@ -244,8 +247,34 @@ pub(crate) struct BeforeAndAfter {
     pub(crate) without: f64,
     /// The error with the correction as it is written.
     pub(crate) with: f64,
-    /// Whether these are diagonal errors of an imatrix, and so no errors of the output.
-    pub(crate) is_diagonal: bool,
+    /// What it is.
+    pub(crate) kind: ErrorKind,
+}
+
+/// What an error is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// The output's, over all rows.
+    Output,
+    /// The output's, over the rows of the window.
+    Window,
+    /// An imatrix's diagonal error, which is no error of the output.
+    Diagonal,
+}
+
+impl ErrorKind {
+    /// All, the most telling first.
+    pub(crate) const ALL: [Self; 3] = [Self::Output, Self::Window, Self::Diagonal];
+
+    /// What stands behind such a number; none behind the output's error.
+    #[must_use]
+    pub(crate) const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Output => None,
+            Self::Window => Some("window"),
+            Self::Diagonal => Some("diagonal"),
+        }
+    }
 }
 
 /// A share of the error without correction, with its 95 % interval where there is one.
@@ -273,13 +302,16 @@ impl ReportedLayer {
     /// The layer's error before and after; `None` where it was not solved.
     #[must_use]
     pub(crate) fn relative(&self) -> Option<BeforeAndAfter> {
-        let is_diagonal = self.error.is_none();
-        let error = self.error.as_ref().or(self.diagonal_error.as_ref());
-        let error = error.filter(|_| self.is_solved())?;
+        let kinds = [&self.error, &self.window_error, &self.diagonal_error];
+        let mut kinds = ErrorKind::ALL.into_iter().zip(kinds);
+        let (kind, error) = kinds.find_map(|(kind, error)| Some((kind, error.as_ref()?)))?;
+        if !self.is_solved() {
+            return None;
+        }
         Some(BeforeAndAfter {
             without: error.relative_without?,
             with: error.relative_with?,
-            is_diagonal,
+            kind,
         })
     }
 
@@ -393,7 +425,12 @@ mod tests {
             "status": "imatrix",
             "diagonal_error": {"relative_without": 0.2, "relative_with": 0.1},
         }));
-        assert!(diagonal.relative().unwrap().is_diagonal);
+        assert_eq!(diagonal.relative().unwrap().kind, ErrorKind::Diagonal);
+        let window = layer(json!({
+            "status": "solved",
+            "window_error": {"relative_without": 0.2, "relative_with": 0.1},
+        }));
+        assert_eq!(window.relative().unwrap().kind, ErrorKind::Window);
         assert_eq!(mean([].into_iter()), None);
         assert_eq!(mean([1.0, 2.0].into_iter()), Some(1.5));
     }

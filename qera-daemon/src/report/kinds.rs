@@ -1,7 +1,7 @@
 //! Layers by kind and block: `model.layers.*.mlp.up_proj` is a kind, the number in the place of the
 //! star says the block.
 
-use crate::report::generation::{BeforeAndAfter, ReportedLayer, mean};
+use crate::report::generation::{BeforeAndAfter, ErrorKind, ReportedLayer, mean};
 use crate::settings::dotted::{is_number, starred};
 
 /// Layers whose names differ only in numbers, in the order of these numbers.
@@ -69,8 +69,8 @@ pub(crate) fn block(name: &str) -> Option<&str> {
 }
 
 impl ReportedKind<'_> {
-    /// The mean of the layers' errors; `None` where none was solved. Errors of an imatrix count
-    /// where there are no others.
+    /// The mean of the layers' errors; `None` where none was solved. Errors of the window, or of
+    /// an imatrix, count where there are no others.
     #[must_use]
     pub(crate) fn relative(&self) -> Option<BeforeAndAfter> {
         let layers = self.layers.iter().copied();
@@ -98,22 +98,22 @@ impl ReportedKind<'_> {
     }
 }
 
-/// The mean of layers' relative errors, each layer counting as one. Errors of an imatrix count
-/// where there are no others.
+/// The mean of layers' relative errors, each layer counting as one. Errors of the window, or
+/// of an imatrix, count where there are no others.
 #[must_use]
 pub(crate) fn mean_errors<'a>(
     layers: impl Iterator<Item = &'a ReportedLayer> + Clone,
 ) -> Option<BeforeAndAfter> {
-    let of = |is_diagonal| {
+    let of = |kind| {
         let errors = layers.clone().filter_map(ReportedLayer::relative);
-        let errors = errors.filter(move |of| of.is_diagonal == is_diagonal);
+        let errors = errors.filter(move |of| of.kind == kind);
         Some(BeforeAndAfter {
             without: mean(errors.clone().map(|of| of.without))?,
             with: mean(errors.map(|of| of.with))?,
-            is_diagonal,
+            kind,
         })
     };
-    of(false).or_else(|| of(true))
+    ErrorKind::ALL.into_iter().find_map(of)
 }
 
 fn extent(of: impl Iterator<Item = f64>) -> Option<LeastAndMost> {

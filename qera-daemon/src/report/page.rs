@@ -12,7 +12,7 @@ use crate::report::drawing::{
 use crate::report::figures::{count, percent, percent_or_none};
 use crate::report::folder::ReportedFolder;
 use crate::report::generation::{
-    ReportedBits, ReportedGeneration, ReportedLayer, ReportedTensors, mean,
+    ErrorKind, ReportedBits, ReportedGeneration, ReportedLayer, ReportedTensors, mean,
 };
 use crate::report::history::{HistoryPoint, drawn};
 use crate::report::kinds::{ReportedKind, block, in_order, kinds, mean_errors};
@@ -182,9 +182,10 @@ fn cards(of: &ReportedGeneration) -> Vec<Card> {
         "",
     )];
     if let Some(errors) = mean_errors(layers()) {
-        let name = match errors.is_diagonal {
-            true => "mean diagonal error",
-            false => "mean error",
+        let name = match errors.kind {
+            ErrorKind::Output => "mean error",
+            ErrorKind::Window => "mean window error",
+            ErrorKind::Diagonal => "mean diagonal error",
         };
         let value = format!("{} → {}", percent(errors.without), percent(errors.with));
         let note = "of the output's power, the quantized model alone and with its adapter";
@@ -218,8 +219,13 @@ fn kind_views(kinds: &[ReportedKind<'_>]) -> Result<Vec<KindView>, PageError> {
     let view = |(index, kind): (usize, &ReportedKind<'_>)| {
         let is_drawn = index < DRAWN_MAX && kind.relative().is_some();
         let mut notes = Vec::new();
-        if kind.relative().is_some_and(|errors| errors.is_diagonal) {
-            notes.push("an imatrix's diagonal error, which is no error of the output".to_owned());
+        match kind.relative().map(|errors| errors.kind) {
+            Some(ErrorKind::Diagonal) => notes
+                .push("an imatrix's diagonal error, which is no error of the output".to_owned()),
+            Some(ErrorKind::Window) => {
+                notes.push("on the rows of the window, because a sketch stood for R".to_owned())
+            }
+            Some(ErrorKind::Output) | None => {}
         }
         let in_a_bar = layers_in_a_bar(kind.layers.len());
         if in_a_bar > 1 {

@@ -134,14 +134,14 @@ impl GenerationRow {
     }
 }
 
-/// An error as text; an imatrix's diagonal error is marked as such.
+/// An error as text; one of the window, or an imatrix's diagonal one, is marked as such.
 fn error(of: Option<BeforeAndAfter>, which: fn(&BeforeAndAfter) -> f64) -> String {
     let Some(errors) = of else {
         return percent_or_none(None);
     };
     let said = percent(which(&errors));
-    match errors.is_diagonal {
-        true => format!("{said} (diagonal)"),
-        false => said,
+    match errors.kind.word() {
+        Some(word) => format!("{said} ({word})"),
+        None => said,
     }
 }

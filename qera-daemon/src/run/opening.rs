@@ -69,11 +69,17 @@ fn entry(name: &str, before: Option<&LayerStatus>) -> LayerEntry {
     LayerEntry {
         name: name.to_owned(),
         rows_of_correction: before.map_or(0, |layer| layer.rows_solved),
-        errors: before.and_then(|layer| {
-            Some(RelativeErrors {
-                without: layer.error_without?,
+        errors: before.and_then(|layer| match layer.error_without {
+            Some(without) => Some(RelativeErrors {
+                of_window: false,
+                without,
                 with: layer.error_with,
-            })
+            }),
+            None => Some(RelativeErrors {
+                of_window: true,
+                without: layer.window_error_without?,
+                with: layer.window_error_with,
+            }),
         }),
         ..LayerEntry::default()
     }

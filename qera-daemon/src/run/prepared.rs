@@ -26,9 +26,10 @@ use crate::source::grouping::{RefusedShard, group};
 use crate::source::intake::{Intake, Scan};
 use crate::source::refusal::Refusal;
 use crate::source::shard::ShardHeader;
+use crate::state::asked::{Asked, check_model, check_sites, check_statistics, check_window_memory};
 use crate::state::held::HeldFiles;
 use crate::state::progress_file::LayerSize;
-use crate::state::restore::{Asked, Expected, check_model, check_sites, check_window_memory};
+use crate::state::restore::Expected;
 use crate::state::{SitesRecord, SolvedModel, read_sites};
 use crate::weights::Weights;
 use crate::weights::frozen::record::RoundingRecord;
@@ -329,6 +330,17 @@ fn rounded_before(
     weights.rounded_in(&folders)
 }
 
+/// With the sketches of a state, where they are asked for.
+fn sketched(sites: Sites, record: &SitesRecord, weights: &Weights, asked: Asked) -> Sites {
+    match &record.sketch {
+        Some(sketch) if asked.needs_r || asked.continues => {
+            sites.sketched_as_saved(sketch.clone(), &record.sites, weights.layers())
+        }
+        Some(_) => sites.without_sketches(&record.sites),
+        None => sites,
+    }
+}
+
 /// The sites of a state with today's layers, and the shards that fit them.
 fn continued(
     settings: &Settings,
@@ -351,13 +363,15 @@ fn continued(
     let weights = weights.transpose()?.map(Arc::new);
     // Once begun, R goes on being gathered, even for a method that does not need it.
     let kind = record.second_moment;
-    let sites = match &weights {
-        None => Sites::saved(&record.sites, &record.shares, kind),
-        Some(weights) => weights.sites(&record.shares, kind)?,
-    };
     let asked = Asked {
         needs_r: settings.solve.method.needs_r(),
+        statistics: settings.solve.statistics,
         continues,
+    };
+    check_statistics(&settings.state, record, weights.as_deref(), asked)?;
+    let sites = match &weights {
+        None => Sites::saved(&record.sites, &record.shares, kind),
+        Some(weights) => sketched(weights.sites(&record.shares, kind)?, record, weights, asked),
     };
     check_sites(&settings.state, record, &sites, asked)?;
     if continues {

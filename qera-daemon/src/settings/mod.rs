@@ -18,6 +18,7 @@ pub(crate) mod replay;
 pub(crate) mod rounding;
 pub(crate) mod solve;
 pub(crate) mod source;
+pub(crate) mod statistics;
 pub(crate) mod weight_format;
 pub(crate) mod weights;
 
@@ -35,6 +36,7 @@ use crate::settings::publish::PublishSettings;
 use crate::settings::rounding::RoundingSettings;
 use crate::settings::solve::SolveSettings;
 use crate::settings::source::SourceSettings;
+use crate::settings::statistics::Statistics;
 use crate::settings::weights::WeightsSettings;
 
 /// Everything a run needs to know, checked.
@@ -79,8 +81,11 @@ impl Settings {
     /// [`Fatal::Usage`] with the option's name, the value and the valid ones.
     pub(crate) fn resolve(options: &Options) -> Result<Self, Fatal> {
         let weights = WeightsSettings::resolve(options)?;
-        let solve = SolveSettings::resolve(options)?;
+        let mut solve = SolveSettings::resolve(options)?;
         let rounding = RoundingSettings::resolve(options, &solve)?;
+        let under_r = rounding.rounding.uses_rows();
+        let under_r = under_r.then(|| rounding.rounding.name());
+        solve.statistics = Statistics::resolve(options, &weights, solve.method, under_r)?;
         let publish = PublishSettings::resolve(options, rounding.rounding, &weights.quantizer)?;
         let convergence = ConvergenceSettings::resolve(options)?;
         if convergence.is_once() {

@@ -173,6 +173,14 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) method: Option<String>,
 
+    /// What is gathered of the inputs: full, R; sketch=L, the principal L - 1 directions of each
+    /// layer's output errors, where they take less than R (without =L four times the rank; needs
+    /// --checkpoint and --rounding nearest); diagonal, E[x^2]. Belongs to the state
+    /// [default: what --method needs]
+    #[arg(long, value_name = "full|sketch[=L]|diagonal", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) statistics: Option<String>,
+
     /// The format of the quantized weights: mxint, integers that share a power of two; int,
     /// integers with a free scale; q4-0, GGUF's Q4_0 [default: mxint4]
     #[arg(long, value_parser = PossibleValuesParser::new(QUANTIZERS), global = true)]
@@ -362,7 +370,7 @@ pub(crate) struct Options {
 
 impl Options {
     /// What it means that an option without a default is not given.
-    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 18] = [
+    pub(crate) const WITHOUT_DEFAULT: [(&str, &str); 19] = [
         ("base-share", "0.01, with --rounding projected"),
         ("checkpoint", "none"),
         ("exclude", "lm_head and embeddings"),
@@ -379,6 +387,7 @@ impl Options {
         ("rounding-shrinkage", "by the numbers of rows and inputs"),
         ("scale-dtype", "f16, with --quantizer int2 to int8"),
         ("state", "OUT/state"),
+        ("statistics", "what --method needs"),
         ("threads", "all cores"),
         ("watch", "none"),
     ];

@@ -6,6 +6,7 @@ use crate::error::Fatal;
 use crate::host::factor_type::FactorType;
 use crate::settings::options::{FACTOR_DTYPES, METHODS, Options};
 use crate::settings::parse::one_of;
+use crate::settings::statistics::Statistics;
 
 /// How A and B are made.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,8 @@ pub(crate) struct SolveSettings {
     pub(crate) shrinkage: Shrinkage,
     /// Type of A and B.
     pub(crate) factor_dtype: FactorType,
+    /// What is gathered; none where nothing was said.
+    pub(crate) statistics: Option<Statistics>,
 }
 
 /// `--shrinkage`: R_a = (1 - a) R + a diag(R).
@@ -41,6 +44,8 @@ impl SolveSettings {
             shrinkage: shrinkage(options.shrinkage.as_deref().unwrap_or_default())?,
             factor_dtype: FactorType::named(dtype)
                 .ok_or_else(|| Fatal::Usage(format!("--dtype: unknown value '{dtype}'")))?,
+            // What else was asked for decides whether it can be had.
+            statistics: None,
         })
     }
 }

@@ -134,6 +134,13 @@ impl Ranks {
             .map_or(self.default, |of| of.rank)
     }
 
+    /// The largest rank that is asked for any layer.
+    #[must_use]
+    pub(crate) fn largest(&self) -> usize {
+        let overrides = self.overrides.iter().map(|of| of.rank);
+        overrides.fold(self.default, usize::max)
+    }
+
     /// A pattern of `--rank-for` that matches none of the layers.
     #[must_use]
     pub(crate) fn unmatched(&self, layers: &[&str]) -> Option<&str> {

@@ -7,6 +7,7 @@
 //! in addition.
 
 use crate::host::kernels::rank_update::trace_bytes;
+use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::SecondMomentKind;
 use crate::host::second_moment::packed::{BAND, SUMS, is_traced_in_f64};
 use crate::host::subspace::cycle::{first_block, kept, nearby};
@@ -39,6 +40,8 @@ pub(crate) struct Quantity {
     pub(crate) rank: usize,
     /// Whether products are taken with the full R (QERA-exact).
     pub(crate) full: bool,
+    /// Rows of the sketch that they are taken with where it stands for R.
+    pub(crate) sketch: Option<usize>,
     /// How errors are measured: with R, or with rows where only R's diagonal is gathered.
     pub(crate) second_moment: SecondMomentKind,
     /// The bytes of a row in f32, where rows are kept in fewer bits: some are widened at a time to
@@ -60,13 +63,16 @@ impl Quantity {
     pub(crate) fn bytes(self) -> u64 {
         let stages = [
             self.tracing(),
+            self.sketching(),
             self.judging(),
             self.searching(),
             self.measuring(),
         ];
         let most = |of: fn(&SolveStage) -> usize| stages.iter().map(of).max().unwrap_or_default();
         let full = if self.full { 4 * self.m * self.m } else { 0 };
-        (full + most(|s| s.pages) + most(|s| s.allocated)) as u64
+        // A sketch of every row that came, and its numbers in f64.
+        let sketch = self.sketch.map_or(0, |kept| 12 * kept * self.n);
+        (full + sketch + most(|s| s.pages) + most(|s| s.allocated)) as u64
     }
 
     /// The bytes that a refit needs beside R and E; whoever rounds holds these anyway.
@@ -92,7 +98,28 @@ impl Quantity {
     /// Operations of G times a vector.
     fn apply_flops(self) -> f64 {
         let (m, n) = (self.m as f64, self.n as f64);
-        4.0 * m * n + if self.full { 2.0 * m * m } else { 0.0 }
+        let sketch = self.sketch.map_or(0.0, |kept| 4.0 * kept as f64 * n);
+        4.0 * m * n + sketch + if self.full { 2.0 * m * m } else { 0.0 }
+    }
+
+    /// E, and what shrinks into a sketch the rows that waited.
+    fn sketching(self) -> SolveStage {
+        let Self { m, n, .. } = self;
+        let Some(kept) = self.sketch else {
+            return SolveStage {
+                pages: 0,
+                allocated: 0,
+            };
+        };
+        SolveStage {
+            pages: 4 * m * n,
+            allocated: OutputSketch::fold_bytes(m, n, kept),
+        }
+    }
+
+    /// Whether rows are left out of R, or of what stands for it.
+    const fn leaves_out(self) -> bool {
+        self.full || self.sketch.is_some()
     }
 
     /// The stage of tr(R E E^T): W or E, and its packed form.
@@ -125,15 +152,18 @@ impl Quantity {
         };
         let added = added.min(n - shared);
         let both = shared + added;
-        let rows = if self.full { self.fold_rows } else { 0 };
+        // T and R T, or T and what a sketch makes of the vectors.
+        let images_of = m + self.sketch.unwrap_or(m);
+        let rows = if self.leaves_out() { self.fold_rows } else { 0 };
         let outputs = rows * (8 * (both + rank) + 4 * both);
         let scored = SCORED_ROWS * (4 * m + 8 * both) + SCORED_ROWS / 4 * 8 * (m + n);
-        let fold = 8 * shared * (n + 2 * m) + 8 * added * (2 * n + 3 * m) + outputs + scored;
+        let fold =
+            8 * shared * (n + images_of) + 8 * added * (2 * n + m + images_of) + outputs + scored;
         let decomposed = |size: usize| 8 * DECOMPOSED * size * size;
         let (pages, before) = if auto {
             let block = if columns == n { n } else { columns / BLOCKS };
-            let images = 8 * block * (2 * n + 4 * m) + 8 * shared * (n + 2 * m);
-            let krylov = 8 * columns * (n + 2 * m);
+            let images = 8 * block * (2 * n + 4 * m) + 8 * shared * (n + images_of);
+            let krylov = 8 * columns * (n + images_of);
             (krylov, images.max(8 * m * columns) + decomposed(columns))
         } else {
             (0, 0)
@@ -143,7 +173,11 @@ impl Quantity {
         } else {
             self.correction() + 8 * n * shared
         };
-        let widened = if self.full { self.widened_bytes } else { 0 };
+        let widened = if self.leaves_out() {
+            self.widened_bytes
+        } else {
+            0
+        };
         SolveStage {
             pages: 8 * m * n + pages.max(widened),
             allocated: found + before.max(fold + decomposed(both)),
@@ -227,7 +261,7 @@ impl Quantity {
             (0, nearby(self.rank).min(self.n), self.rank)
         };
         let rows = 2.0 * m * FOLDS * self.fold_rows as f64;
-        let rows = if self.full { rows } else { 0.0 };
+        let rows = if self.leaves_out() { rows } else { 0.0 };
         let (krylov, shared, added) = (krylov as f64, shared as f64, added as f64);
         let begun = krylov * apply + shared * (2.0 * m * n + 2.0 * full + rows);
         let folds = begun + added * (FOLDS * apply + 2.0 * rows);

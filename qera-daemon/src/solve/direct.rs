@@ -5,13 +5,14 @@ use faer::{Mat, MatRef};
 
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
+use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::packed::PackedR;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::cycle::Subspace;
 use crate::host::subspace::error_operand::ErrorOperand;
-use crate::host::subspace::operator::ErrorOperator;
+use crate::host::subspace::operator::{ErrorOperator, SketchedOutputs};
 use crate::host::subspace::top::{Effort, is_dense, top_subspace};
 
 /// QERA-exact for one layer.
@@ -81,12 +82,61 @@ impl LayerProblem<'_> {
         let operator = ErrorOperator {
             error: &error,
             metric: &metric,
+            outputs: None,
         };
         let warm = warm.map(|v| v.to_owned()).filter(|v| v.ncols() > 0);
         let effort = warm.as_ref().map_or(Effort::Final, Effort::Warm);
+        LowRankTerm::of(&operator, self.rank, effort)
+    }
+}
+
+/// QERA-exact for one layer, from a sketch of its output errors.
+#[derive(Debug, Clone, Copy)]
+pub struct SketchedProblem<'a> {
+    /// What stands for G.
+    pub sketch: &'a OutputSketch,
+    /// The diagonal of R, over the same rows.
+    pub diagonal: &'a [f64],
+    /// E = W - W~, m x n by columns.
+    pub error: &'a [f32],
+    /// k.
+    pub rank: usize,
+    /// a: how far R is shrunk to its diagonal.
+    pub shrinkage: f64,
+}
+
+impl SketchedProblem<'_> {
+    /// C = E V V^T, V being the top k eigenvectors of (1 - a) S^T S + a E^T D E.
+    ///
+    /// # Errors
+    /// As [`LayerProblem::solve`].
+    pub fn solve(&self, compute: Compute<'_>) -> Result<LowRankTerm, SolveError> {
+        let metric = Metric::of_diagonal(self.diagonal.to_vec());
+        let error = ColumnMajor::new(self.error, self.diagonal.len());
+        let error = ErrorOperand::new(compute, error, false);
+        let rows = self.sketch.matrix();
+        let operator = ErrorOperator {
+            error: &error,
+            metric: &metric,
+            outputs: Some(SketchedOutputs {
+                rows: rows.as_ref(),
+                shrinkage: self.shrinkage,
+            }),
+        };
+        LowRankTerm::of(&operator, self.rank, Effort::Final)
+    }
+}
+
+impl LowRankTerm {
+    fn of(
+        operator: &ErrorOperator<'_>,
+        rank: usize,
+        effort: Effort<'_>,
+    ) -> Result<Self, SolveError> {
+        let error = operator.error;
         let Subspace {
             vectors, values, ..
-        } = top_subspace(&operator, self.rank, effort)?;
+        } = top_subspace(operator, rank, effort)?;
         let v = vectors.subcols(0, values.len());
         let unit = operator.unit();
         // A is computed in f64: f32 products would leave 1e-13 of tr G in f, which is more than
@@ -95,11 +145,11 @@ impl LayerProblem<'_> {
             Effort::Final => error.times_v_f64(v),
             Effort::Warm(_) => error.times_v(v),
         };
-        Ok(LowRankTerm {
+        Ok(Self {
             a,
             b_transposed: v.to_owned(),
             captured: values.iter().map(|value| value * unit).collect(),
-            vectors: if is_dense(error.n(), self.rank) {
+            vectors: if is_dense(error.n(), rank) {
                 Mat::zeros(error.n(), 0)
             } else {
                 vectors

@@ -63,7 +63,10 @@ impl Projector<'_> {
         let Eigenpairs {
             vectors: rotation,
             values: mut spectrum,
-        } = eigen(&metric.rayleigh(&t, &rt))?;
+        } = eigen(&self.operator.outputs.map_or_else(
+            || metric.rayleigh(&t, &rt),
+            |outputs| outputs.rayleigh(v, &metric.rayleigh(&t, &rt)),
+        ))?;
         let largest = spectrum.first().copied().unwrap_or_default();
         let noise = largest * f64::EPSILON * error.n().max(error.m()) as f64;
         let used = spectrum.iter().take_while(|&&value| value > noise).count();

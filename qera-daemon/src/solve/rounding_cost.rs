@@ -91,6 +91,7 @@ mod tests {
     fn quantity() -> RoundingQuantity {
         RoundingQuantity {
             solve: Quantity {
+                sketch: None,
                 m: 64,
                 n: 32,
                 rank: 2,

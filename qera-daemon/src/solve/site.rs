@@ -8,19 +8,20 @@ use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
+use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::prepared::PreparedR;
 use crate::host::solve_error::SolveError;
 use crate::host::subspace::error_operand::ErrorOperand;
-use crate::host::subspace::operator::ErrorOperator;
-use crate::judge::held_out::{Verdict, judge};
+use crate::host::subspace::operator::{ErrorOperator, SketchedOutputs};
+use crate::judge::held_out::{SolvedFrom, Verdict, judge};
 use crate::judge::progress::{LayerProgress, SolvePoint, SolveRecord};
 use crate::judge::site_metric::site_metric;
 use crate::judge::yardstick::{Yardstick, power};
 use crate::settings::Settings;
 use crate::solve::projection::{Projected, Projector};
 use crate::solve::rounding::Measured;
-use crate::solve::solution::{FailedLayer, LayerSolution, SolvedSite};
+use crate::solve::solution::{FailedLayer, LayerSolution, SketchedError, SolvedSite};
 use crate::weights::Weights;
 use crate::weights::site_layers::{SiteLayers, rank_of};
 use crate::weights::sites::Site;
@@ -139,20 +140,26 @@ impl<'a> SiteSolver<'a> {
         let error = ColumnMajor::new(&values, m);
         let trace = power(compute, statistics, error);
         let error_without = trace.sum();
-        let correctable = error_without > 0.0;
+        let sketch = self.sketch(given, member, error)?;
+        let correctable = trace_of(sketch.as_ref()).unwrap_or(error_without) > 0.0;
         if let Some(before) = &mut before {
             before.test(statistics.rows_seen(), error);
         }
         let start = before.as_ref().map(|before| &before.layer.vectors);
         let error = ErrorOperand::new(compute, error, given.in_f64);
+        let of = SolvedFrom {
+            statistics,
+            error: &error,
+            sketch: sketch.as_ref(),
+        };
         let projected = if correctable {
-            self.project(given, member, &error, start)?
+            self.project(given, member, &of, start)?
         } else {
             Projected::nothing(&error)
         };
         let found = [&projected.vectors, &projected.beyond];
         let held_out = doing(WorkKind::Choose, || {
-            verdict.held_out(layers, member, &error, found)
+            verdict.held_out(layers, member, &of, found)
         })?;
         let yardstick = Yardstick::new(compute, statistics, &error, trace, given.diagonal_errors);
         let asked = self.settings.solve.factor_dtype;
@@ -176,6 +183,7 @@ impl<'a> SiteSolver<'a> {
             );
         }
         Ok(LayerSolution {
+            sketched: self.sketched(given, member, sketch.as_ref())?,
             layer: layers.site.layers[member],
             rows: statistics.rows,
             rank_used,
@@ -192,18 +200,53 @@ impl<'a> SiteSolver<'a> {
         })
     }
 
+    /// The sketch of a layer, with every row that came, where it stands for R.
+    fn sketch(
+        &self,
+        given: &Given<'_>,
+        member: usize,
+        error: ColumnMajor<'_>,
+    ) -> Result<Option<OutputSketch>, Fatal> {
+        let outputs = given.statistics.outputs.as_ref();
+        let outputs = outputs.filter(|_| self.settings.solve.method.needs_r());
+        let sketch = outputs.map(|of| of.complete(member, self.compute, error));
+        let sketch = sketch.transpose();
+        sketch.map_err(|reason| given.layers.failed(member, reason))
+    }
+
+    /// What that says of the layer's f.
+    fn sketched(
+        &self,
+        given: &Given<'_>,
+        member: usize,
+        sketch: Option<&OutputSketch>,
+    ) -> Result<Option<SketchedError>, Fatal> {
+        let rank = rank_of(self.settings.solve.method, given.layers.layer(member));
+        let sketched = sketch.map(|sketch| SketchedError::new(sketch, rank));
+        let sketched = sketched.transpose();
+        sketched.map_err(|reason| given.layers.failed(member, reason))
+    }
+
     /// Projects by the method's metric.
     fn project(
         &self,
         given: &Given<'_>,
         member: usize,
-        error: &ErrorOperand<'_>,
+        of: &SolvedFrom<'_>,
         start: Option<&Mat<f64>>,
     ) -> Result<Projected, Fatal> {
         let (layers, metric) = (&given.layers, given.metric);
+        let rows = of.sketch.map(OutputSketch::matrix);
         let projector = Projector {
             compute: self.compute,
-            operator: ErrorOperator { error, metric },
+            operator: ErrorOperator {
+                error: of.error,
+                metric,
+                outputs: rows.as_ref().map(|rows| SketchedOutputs {
+                    rows: rows.as_ref(),
+                    shrinkage: given.verdict.shrinkage(),
+                }),
+            },
             second_moment: &given.statistics.second_moment,
             rows: given.statistics.rows,
         };
@@ -211,6 +254,11 @@ impl<'a> SiteSolver<'a> {
         let projected = projector.project(rank, start);
         projected.map_err(|reason| layers.failed(member, reason))
     }
+}
+
+/// tr(G) over all rows, where a sketch says it.
+fn trace_of(sketch: Option<&OutputSketch>) -> Option<f64> {
+    sketch.map(|sketch| sketch.totals().trace)
 }
 
 /// Fails all layers of the site, for a reason that they share.

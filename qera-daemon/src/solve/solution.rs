@@ -1,6 +1,11 @@
 //! The correction of one layer, and what it is worth.
 
+use qera_core::statistics::OptimumInterval;
+use serde::{Deserialize, Serialize};
+
 use crate::host::factors::Rounded;
+use crate::host::output_sketch::OutputSketch;
+use crate::host::solve_error::SolveError;
 use crate::judge::held_out::Choice;
 use crate::judge::scores::HeldOut;
 
@@ -37,8 +42,17 @@ impl<'a> LayerOutcome<'a> {
     #[must_use]
     pub(crate) const fn measured(self) -> Option<&'a LayerSolution> {
         match self {
-            Self::Solved(solution) => Some(solution),
-            Self::Starved | Self::Waiting | Self::Failed | Self::Imatrix(_) => None,
+            Self::Solved(solution) if solution.sketched.is_none() => Some(solution),
+            _ => None,
+        }
+    }
+
+    /// The solution, where a sketch stood for R: its errors are those of the window, and not f.
+    #[must_use]
+    pub(crate) const fn sketched(self) -> Option<&'a LayerSolution> {
+        match self {
+            Self::Solved(solution) if solution.sketched.is_some() => Some(solution),
+            _ => None,
         }
     }
 
@@ -91,7 +105,7 @@ pub(crate) struct FailedLayer {
 
 /// The correction of one layer and its worth. Errors are f = tr(R P P^T): mean squared output error
 /// of a row, summed over the outputs, on the rows seen; where an imatrix stands in for rows, with
-/// its diagonal in the place of R.
+/// its diagonal in the place of R; where a sketch stood for R, on the rows of the window.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSolution {
     /// Index into the selected layers.
@@ -122,6 +136,44 @@ pub(crate) struct LayerSolution {
     pub(crate) choice: Option<Choice>,
     /// Error on held-out rows.
     pub(crate) held_out: Option<HeldOut>,
+    /// What is known of f, where a sketch stood for R.
+    pub(crate) sketched: Option<SketchedError>,
+}
+
+/// What a sketch says of f: no correction's is measured under R.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SketchedError {
+    /// l, of which l - 1 rows are kept.
+    pub(crate) rows: usize,
+    /// tr(G): f without a correction, exact.
+    pub(crate) trace: f64,
+    /// Between what and what the smallest f of this rank lies.
+    pub(crate) optimum: OptimumBounds,
+}
+
+/// Between what and what the smallest f of a rank lies, for factors before rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OptimumBounds {
+    /// tr(G) - sum lambda - k Delta.
+    pub(crate) least: f64,
+    /// tr(G) - sum lambda.
+    pub(crate) most: f64,
+}
+
+impl SketchedError {
+    /// Of a correction of this rank.
+    ///
+    /// # Errors
+    /// What no stream leaves: a defect if it is ever seen.
+    pub(crate) fn new(sketch: &OutputSketch, rank: usize) -> Result<Self, SolveError> {
+        let OptimumInterval { least, most } =
+            sketch.optimum(rank).map_err(SolveError::Statistic)?;
+        Ok(Self {
+            rows: sketch.kept() + 1,
+            trace: sketch.totals().trace,
+            optimum: OptimumBounds { least, most },
+        })
+    }
 }
 
 /// Why the factors are not written in the type that was asked for.
@@ -158,7 +210,8 @@ impl LayerSolution {
     /// Whether there is an output error to correct; without one the factors are zero.
     #[must_use]
     pub(crate) fn is_needed(&self) -> bool {
-        self.error_without > 0.0
+        let trace = self.sketched.map_or(0.0, |of| of.trace);
+        self.error_without > 0.0 || trace > 0.0
     }
 
     /// Whether something was corrected: not where there is no error, and not by a method that

@@ -9,6 +9,7 @@ use qera_core::reconstruct::Method;
 use crate::disk::identity::Identity;
 use crate::formats::safetensors::header::{Claim, float_dtype};
 use crate::settings::weights::Selection;
+use crate::source::bad_sum::BadSum;
 use crate::source::beside::{Beside, Counting, check_beside};
 use crate::source::declared::{check_class, declared_groups};
 use crate::source::metadata::{full_precision, linears, model, tp_size};
@@ -215,6 +216,9 @@ impl Admission<'_> {
                     found.ignored_keys += routed.take(&mut found.entries, entry)?;
                 }
                 TensorRole::Sum(key) => {
+                    if self.sites.sketch.is_some() {
+                        return Err(BadSum::Sketched { key: key.into() }.into());
+                    }
                     let sums = SumClaims::new(header, &by_key, self.method);
                     let width = |site: usize| self.sites.sites[site].in_features;
                     let entry = |site| Ok(sums.entry(key, site, width(site))?);

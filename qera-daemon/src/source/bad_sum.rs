@@ -132,6 +132,14 @@ pub(crate) enum BadSum {
         /// Which part differs, and where.
         what: String,
     },
+    /// Output errors are sketched, which takes rows.
+    #[error(
+        "sum '{key}{XTX}': output errors are sketched from rows, a sum has none: record rows, or gather with --statistics full"
+    )]
+    Sketched {
+        /// Module.
+        key: String,
+    },
     /// The sum lacks what the method needs.
     #[error(
         "sum '{key}{XTX}' comes without '{key}{missing}', which --method {method} is made of: let the shards have it, or choose another method"

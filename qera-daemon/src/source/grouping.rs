@@ -9,6 +9,7 @@ use crate::error::Fatal;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::Settings;
 use crate::settings::name_map::NameMap;
+use crate::settings::statistics::Statistics;
 use crate::source::admission::{Admission, Admitted};
 use crate::source::declared::{Declaring, declared_shares, grow, recorded_modules};
 use crate::source::metadata::{declared, linears};
@@ -19,6 +20,7 @@ use crate::weights::Weights;
 use crate::weights::opening::Model;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, Sites};
+use crate::weights::sketched::SketchRecord;
 
 /// The layers, the sites, and the shards that fit them.
 #[derive(Debug)]
@@ -285,7 +287,12 @@ fn sites(
     shares: &Shares,
     headers: &[ShardHeader],
 ) -> Result<Sites, Fatal> {
-    let kind = SecondMomentKind::for_method(settings.solve.method.needs_r());
+    let kind = match settings.solve.statistics {
+        None => SecondMomentKind::for_method(settings.solve.method.needs_r()),
+        // Inputs whose sketches would take more gather R.
+        Some(Statistics::Full | Statistics::Sketch { .. }) => SecondMomentKind::Packed,
+        Some(Statistics::Diagonal) => SecondMomentKind::Diagonal,
+    };
     let Some(weights) = weights else {
         let mut sites = Sites::saved(&[], shares, kind);
         headers
@@ -293,5 +300,11 @@ fn sites(
             .for_each(|header| grow(header, &settings.weights.selection, &mut sites));
         return Ok(sites);
     };
-    weights.sites(shares, kind)
+    let sites = weights.sites(shares, kind)?;
+    Ok(match settings.solve.statistics {
+        Some(Statistics::Sketch { rows }) => {
+            sites.sketched(SketchRecord::new(rows, weights), weights.layers())
+        }
+        _ => sites,
+    })
 }

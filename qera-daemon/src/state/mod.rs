@@ -15,6 +15,7 @@
 //! Statistics belong to the modules' names, their in_features and the mask rule; corrections and
 //! evidence also belong to the checkpoint and the settings.
 
+pub(crate) mod asked;
 pub(crate) mod briefs;
 pub(crate) mod damage;
 pub(crate) mod fallback;
@@ -44,6 +45,7 @@ use crate::state::seal::{SealError, seal, unseal_record};
 use crate::weights::architecture::Architectures;
 use crate::weights::recording::Recording;
 use crate::weights::sites::{Shares, SiteRecord, Sites};
+use crate::weights::sketched::SketchRecord;
 
 /// Version of every file here. In version 1 `sites.json` named its sites by place, and the window
 /// was f32; in version 2 it did not say which modules are linear layers, and how they are named.
@@ -54,6 +56,9 @@ const VERSION_WITH_WEIGHTS: u32 = 4;
 /// Version of a snapshot's index where rows came as sums. A program that reads version 4 alone
 /// would take the means of such a site for means over all rows.
 const VERSION_WITH_SUMS: u32 = 5;
+/// And of `sites.json` and an index where inputs are sketched: what reads version 5 alone would
+/// look for their R.
+const VERSION_WITH_SKETCHES: u32 = 6;
 /// Which rows count, in words. Statistics that were gathered by another rule are other statistics.
 const MASK_RULE: &str = "rows whose mask is 0 are left out";
 
@@ -93,6 +98,9 @@ pub(crate) struct SitesRecord {
     /// there was this bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) window_memory: Option<u64>,
+    /// Of which E sketches are, where inputs have sketches in the place of R.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sketch: Option<SketchRecord>,
     /// One record for each site.
     pub(crate) sites: Vec<SiteRecord>,
 }
@@ -113,7 +121,10 @@ impl SitesRecord {
     #[must_use]
     pub(crate) fn new(sites: &Sites, recording: &Recording) -> Self {
         Self {
-            version: VERSION,
+            version: match sites.sketch {
+                Some(_) => VERSION_WITH_SKETCHES,
+                None => VERSION,
+            },
             mask_rule: MASK_RULE.into(),
             second_moment: sites.second_moment(),
             selected: sites.sites.iter().any(|site| !site.layers.is_empty()),
@@ -121,6 +132,7 @@ impl SitesRecord {
             shares: sites.shares().clone(),
             model: SolvedModel::default(),
             window_memory: None,
+            sketch: sites.sketch.clone(),
             sites: sites.sites.iter().map(SiteRecord::of).collect(),
         }
     }
@@ -166,7 +178,12 @@ impl SitesRecord {
     /// # Errors
     /// [`SitesError`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SitesError> {
-        let record: Self = unseal_record(bytes, VERSION..=VERSION)?;
+        let record: Self = match unseal_record(bytes, VERSION..=VERSION) {
+            Err(SealError::Version { found, .. }) if found == VERSION_WITH_SKETCHES => {
+                unseal_record(bytes, found..=found)?
+            }
+            record => record?,
+        };
         if record.mask_rule != MASK_RULE {
             return Err(SitesError::MaskRule(record.mask_rule));
         }
@@ -343,6 +360,7 @@ mod tests {
             key: "a".into(),
             name: "b".into(),
             in_features: 7,
+            sketched: Vec::new(),
         }];
         let record = SitesRecord::new(
             &Sites::saved(&saved, &Shares::default(), SecondMomentKind::Diagonal),

@@ -12,8 +12,7 @@ use crate::state::journal::Gathered;
 use crate::state::progress_file::{ExpectedProgress, LayerSize, SavedProgress, read_progress};
 use crate::state::snapshot::{Index, SavedSite, Snapshot, list};
 use crate::state::statistics_file::{ExpectedStatistics, read_statistics};
-use crate::state::{SitesRecord, SolvedModel};
-use crate::weights::sites::{SiteRecord, Sites};
+use crate::weights::sites::Sites;
 
 /// How often a reader beside a running daemon looks again when the snapshot that it reads is
 /// replaced.
@@ -241,6 +240,7 @@ pub(crate) fn read_site(
         key: &saved.key,
         in_features,
         second_moment: expected.sites.sites[site].second_moment,
+        sketch: expected.sites.sites[site].sketch.as_ref(),
     };
     let mut statistics = read_statistics(&saved.statistics_file(snapshot), &saved.statistics, of)
         .map_err(|unread| match unread {
@@ -272,119 +272,4 @@ pub(crate) fn read_site(
         }
     }
     Ok(state)
-}
-
-/// Checks that corrections and evidence of a state belong to this checkpoint. A state that has
-/// statistics alone takes any checkpoint.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] with both fingerprints.
-pub(crate) fn check_model(
-    state: &Path,
-    saved: &SitesRecord,
-    own: &SolvedModel,
-) -> Result<(), Fatal> {
-    let saved = &saved.model;
-    let sides = [
-        ("checkpoint", &saved.checkpoint, &own.checkpoint),
-        ("--quantized file", &saved.quantized, &own.quantized),
-    ];
-    for (what, found, own) in sides {
-        if let (Some(found), Some(own)) = (found, own)
-            && found != own
-        {
-            return Err(Fatal::StateRefused {
-                path: state.to_path_buf(),
-                reason: format!(
-                    "belongs to another {what} ({found}, this one is {own}): choose another --state, or say --new-checkpoint to keep its statistics and begin its evidence anew"
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Checks that the run has the state's bound for rows held out and kept aside.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] with both bounds.
-pub(crate) fn check_window_memory(
-    state: &Path,
-    saved: &SitesRecord,
-    own: u64,
-) -> Result<(), Fatal> {
-    match saved.window_memory {
-        Some(found) if found != own => Err(Fatal::StateRefused {
-            path: state.to_path_buf(),
-            reason: format!(
-                "was begun with --window-memory {found}, this run's is {own}: give it the same, or \
-                 choose another --state"
-            ),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// What a run asks of a state.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
-    /// Whether the method needs R.
-    pub(crate) needs_r: bool,
-    /// Whether the run will add rows.
-    pub(crate) continues: bool,
-}
-
-/// Checks that a run on today's sites may be solved from what was saved, or may continue it.
-///
-/// # Errors
-/// [`Fatal::StateRefused`] naming the first site that differs, or that R was not gathered and is
-/// asked for.
-pub(crate) fn check_sites(
-    state: &Path,
-    saved: &SitesRecord,
-    sites: &Sites,
-    asked: Asked,
-) -> Result<(), Fatal> {
-    let refuse = |reason| {
-        Err(Fatal::StateRefused {
-            path: state.to_path_buf(),
-            reason,
-        })
-    };
-    if asked.needs_r && !saved.second_moment.is_whole() {
-        return refuse(
-            "was gathered without R, which --method exact needs: choose another --state, or another --method".into(),
-        );
-    }
-    for SiteRecord { key, name, .. } in &saved.sites {
-        if asked.continues && sites.saved_as(key, None).is_none() {
-            return refuse(format!(
-                "holds the statistics of {name}, which is not selected: choose another --state, or select it (`solve` may leave it out)"
-            ));
-        }
-    }
-    for site in &sites.sites {
-        let is_it = |saved: &&SiteRecord| {
-            let found = sites.saved_as(&saved.key, None);
-            found.is_some_and(|at| sites.sites[at].key == site.key)
-        };
-        let known = saved.sites.iter().find(is_it);
-        let now = site.in_features;
-        match known {
-            Some(then) if then.in_features != now => {
-                let (name, then) = (&then.name, then.in_features);
-                return refuse(format!(
-                    "holds statistics of {name} with in_features {then}, the checkpoint's is {now}: choose another --state"
-                ));
-            }
-            None if saved.selected => {
-                return refuse(format!(
-                    "was begun without {}, whose rows in the shards so far were not counted: choose another --state, or --exclude it",
-                    site.name
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }

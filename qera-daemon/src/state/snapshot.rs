@@ -18,7 +18,9 @@ use crate::state::journal::Gathered;
 use crate::state::progress_file::write_progress;
 use crate::state::seal::{SealError, seal, unseal_record};
 use crate::state::statistics_file::write_statistics;
-use crate::state::{StateFolder, VERSION, VERSION_WITH_SUMS, VERSION_WITH_WEIGHTS};
+use crate::state::{
+    StateFolder, VERSION, VERSION_WITH_SKETCHES, VERSION_WITH_SUMS, VERSION_WITH_WEIGHTS,
+};
 
 /// Number of snapshots that are kept.
 const KEPT: usize = 2;
@@ -48,7 +50,9 @@ impl Index {
         sites: Vec<SavedSite>,
     ) -> Self {
         Self {
-            version: if sites.iter().any(|site| site.summed) {
+            version: if sites.iter().any(|site| site.sketched) {
+                VERSION_WITH_SKETCHES
+            } else if sites.iter().any(|site| site.summed) {
                 VERSION_WITH_SUMS
             } else if sites.iter().any(|site| site.weighted) {
                 VERSION_WITH_WEIGHTS
@@ -67,7 +71,7 @@ impl Index {
     /// # Errors
     /// [`SealError`].
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SealError> {
-        unseal_record(bytes, VERSION..=VERSION_WITH_SUMS)
+        unseal_record(bytes, VERSION..=VERSION_WITH_SKETCHES)
     }
 
     /// Reads the index of a snapshot.
@@ -108,6 +112,9 @@ pub(crate) struct SavedSite {
     /// Whether some of its rows came as sums.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) summed: bool,
+    /// Whether its output errors are sketched in the place of R.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) sketched: bool,
 }
 
 impl SavedSite {
@@ -164,6 +171,7 @@ pub(crate) fn write_site(folder: &Path, site: SiteToSave<'_>) -> Result<SavedSit
         progress: progress.map(|hash| hash.to_hex().to_string()),
         weighted: statistics.extent().squares.is_some(),
         summed: !statistics.summed.is_none(),
+        sketched: statistics.outputs.is_some(),
     })
 }
 
@@ -273,7 +281,7 @@ mod tests {
             panic!("version 1 is no damage");
         };
         let said = fatal.to_string();
-        for part in ["index.json", "version 1", "reads versions 3 to 5"] {
+        for part in ["index.json", "version 1", "reads versions 3 to 6"] {
             assert!(said.contains(part), "{said}");
         }
         std::fs::write(&path, &whole[1..]).unwrap();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::aside::Aside;
 use crate::calibrate::blocks::BlocksRecord;
+use crate::calibrate::outputs::{OutputsDamage, OutputsRecord, SiteOutputs};
 use crate::calibrate::site::SiteStatistics;
 use crate::calibrate::summed_part::SummedPart;
 use crate::calibrate::window::Window;
@@ -16,6 +17,7 @@ use crate::host::second_moment::channels::ChannelMoments;
 use crate::host::second_moment::{SecondMoment, SecondMomentKind};
 use crate::state::damage::Unread;
 use crate::state::tensor_file::{SavedTensor, TensorFile, write};
+use crate::weights::sketched::SiteSketch;
 
 /// The part of the statistics that is no tensor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +35,9 @@ pub(crate) struct StatisticsRecord {
     /// What came as sums, where rows did.
     #[serde(default, skip_serializing_if = "SummedPart::is_none")]
     summed: SummedPart,
+    /// Where output errors are sketched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outputs: Option<OutputsRecord>,
     window: BlocksRecord,
 }
 
@@ -64,6 +69,7 @@ pub(crate) fn write_statistics(
         batch_weight: statistics.weight,
         weight_squares: statistics.weight_squares,
         summed: statistics.summed,
+        outputs: statistics.outputs.as_ref().map(SiteOutputs::record),
         window: statistics.window.record(),
     };
     let mut tensors = vec![
@@ -75,7 +81,21 @@ pub(crate) fn write_statistics(
     tensors.extend(SavedTensor::rows("window", m, || {
         statistics.window.all_rows()
     }));
+    if let Some(outputs) = &statistics.outputs {
+        let sketches = outputs.saved();
+        tensors.extend(sketches.map(|of| SavedTensor::f32(&sketch_name(of.index), of.rows)));
+        let waiting = || core::iter::once(outputs.waiting());
+        tensors.extend(SavedTensor::rows(WAITING, m, waiting));
+    }
     write(path, &record, &tensors)
+}
+
+/// Key of the rows that wait to be sketched.
+const WAITING: &str = "waiting";
+
+/// Key of a sketch.
+fn sketch_name(index: usize) -> String {
+    format!("sketch.{index}")
 }
 
 /// What a snapshot says of a site's channels, without R.
@@ -119,6 +139,8 @@ pub(crate) struct ExpectedStatistics<'a> {
     pub(crate) in_features: usize,
     /// How much of R is gathered.
     pub(crate) second_moment: SecondMomentKind,
+    /// The sketches that are asked for.
+    pub(crate) sketch: Option<&'a SiteSketch>,
 }
 
 /// Reads statistics back, without rows kept aside.
@@ -141,6 +163,7 @@ pub(crate) fn read_statistics(
     let second_moment = SecondMoment::load(expected.second_moment, m, |name, length| {
         file.f64(name, length)
     })?;
+    let outputs = expected.sketch.map(|of| read_outputs(&file, &record, of));
     Ok(SiteStatistics {
         in_features: m,
         second_moment,
@@ -154,5 +177,42 @@ pub(crate) fn read_statistics(
         weight: record.batch_weight,
         weight_squares: record.weight_squares,
         summed: record.summed,
+        outputs: outputs.transpose()?,
     })
+}
+
+/// Reads sketches back.
+fn read_outputs(
+    file: &TensorFile,
+    record: &StatisticsRecord,
+    expected: &SiteSketch,
+) -> Result<SiteOutputs, Unread> {
+    let Some(outputs) = &record.outputs else {
+        return Err(file.damage("has no sketches").into());
+    };
+    let waiting = file.rows(WAITING)?;
+    let read = |index, length| match file.f32_of(&sketch_name(index), length) {
+        Ok(numbers) => Ok(numbers),
+        Err(unread) => Err(OutputsUnread::File(unread)),
+    };
+    SiteOutputs::restore(record.in_features, expected, outputs, &waiting, read).map_err(|error| {
+        match error {
+            OutputsUnread::Damage(damage) => file.damage(&damage.to_string()).into(),
+            OutputsUnread::File(unread) => unread,
+        }
+    })
+}
+
+/// Why sketches are not read.
+enum OutputsUnread {
+    /// They are not those that are expected.
+    Damage(OutputsDamage),
+    /// The file.
+    File(Unread),
+}
+
+impl From<OutputsDamage> for OutputsUnread {
+    fn from(damage: OutputsDamage) -> Self {
+        Self::Damage(damage)
+    }
 }

@@ -55,6 +55,15 @@ impl<'a> SavedTensor<'a> {
         }
     }
 
+    /// The same in f32.
+    pub(crate) fn f32(name: &str, values: &'a [f32]) -> Self {
+        Self {
+            name: name.into(),
+            shape: vec![values.len()],
+            values: Values::F32(vec![values]),
+        }
+    }
+
     /// Tensors of rows: one for each type in which some are kept, and one of weights for each of
     /// these with weights.
     pub(crate) fn rows<I: Iterator<Item = StoredRows<'a>>>(

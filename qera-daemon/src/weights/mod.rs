@@ -37,6 +37,8 @@ pub(crate) mod selection;
 pub(crate) mod serving;
 pub(crate) mod site_layers;
 pub(crate) mod sites;
+pub(crate) mod sketched;
+pub(crate) mod sketched_sites;
 pub(crate) mod tied;
 
 use std::collections::BTreeSet;

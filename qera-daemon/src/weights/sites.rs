@@ -16,6 +16,7 @@ use crate::host::second_moment::SecondMomentKind;
 use crate::settings::name_map::NameMap;
 use crate::weights::architecture::Architectures;
 use crate::weights::layers::Layer;
+use crate::weights::sketched::{SiteSketch, SketchRecord};
 
 /// Layers whose input is split over the ranks of a tensor-parallel engine.
 const ROW_PARALLEL: [&str; 2] = ["o_proj", "down_proj"];
@@ -114,6 +115,8 @@ pub(crate) struct Site {
     pub(crate) in_features: usize,
     /// How much of the input's second moment is gathered.
     pub(crate) second_moment: SecondMomentKind,
+    /// What is gathered in the place of the rest; none where nothing is.
+    pub(crate) sketch: Option<SiteSketch>,
     /// The site's layers, as indices into the selected layers.
     pub(crate) layers: Vec<usize>,
 }
@@ -127,6 +130,9 @@ pub(crate) struct SiteRecord {
     pub(crate) name: String,
     /// Width of the input.
     pub(crate) in_features: usize,
+    /// Its layers that have a sketch, in the place of R.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sketched: Vec<String>,
 }
 
 impl SiteRecord {
@@ -137,6 +143,7 @@ impl SiteRecord {
             key: renamed_key(&self.key, names),
             name: names.apply(&self.name),
             in_features: self.in_features,
+            sketched: self.sketched.iter().map(|name| names.apply(name)).collect(),
         }
     }
 
@@ -147,6 +154,7 @@ impl SiteRecord {
             key: site.key.clone(),
             name: site.name.clone(),
             in_features: site.in_features,
+            sketched: site.sketch.iter().flat_map(SiteSketch::names).collect(),
         }
     }
 }
@@ -160,6 +168,8 @@ pub(crate) struct Sites {
     inputs: SharedInputs,
     /// How much of the second moment is gathered for sites that come later.
     second_moment: SecondMomentKind,
+    /// Of which E the sketches are, where inputs are sketched.
+    pub(crate) sketch: Option<SketchRecord>,
 }
 
 /// The error for two layers that shall share an input and cannot.
@@ -204,6 +214,7 @@ impl Sites {
                     name,
                     in_features,
                     second_moment,
+                    sketch: None,
                     layers: Vec::new(),
                 });
                 sites.len() - 1
@@ -226,6 +237,7 @@ impl Sites {
             by_key,
             inputs,
             second_moment,
+            sketch: None,
         })
     }
 
@@ -241,6 +253,7 @@ impl Sites {
             by_key: BTreeMap::new(),
             inputs: SharedInputs::new(shares.clone(), Arc::default()),
             second_moment,
+            sketch: None,
         };
         for site in sites {
             all.add(site.key.clone(), &site.name, site.in_features);
@@ -271,6 +284,7 @@ impl Sites {
             name: name.to_owned(),
             in_features,
             second_moment: self.second_moment,
+            sketch: None,
             layers: Vec::new(),
         });
         index

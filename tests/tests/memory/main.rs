@@ -86,6 +86,12 @@ const EXACT: PlannedRun = PlannedRun {
     options: &["--threads", "1"],
 };
 
+const SKETCHED: PlannedRun = PlannedRun {
+    name: "sketched, once, 1 thread",
+    options: &["--threads", "1", "--statistics", "sketch=64"],
+    ..EXACT
+};
+
 fn check(run: PlannedRun) {
     check_within(run, SLACK);
 }
@@ -132,6 +138,21 @@ fn work_is_planned_where_it_is_done() {
 #[test]
 fn exact_once() {
     check(EXACT);
+}
+
+/// Sketches, rows that wait, and what shrinks them in are in the place of R.
+#[test]
+fn sketched_once() {
+    check(SKETCHED);
+}
+
+#[test]
+fn sketched_live() {
+    check(PlannedRun {
+        name: "sketched, live, 1 thread",
+        live: true,
+        ..SKETCHED
+    });
 }
 
 /// Layers alike, so that it does not matter which two are solved at one time.

@@ -11,6 +11,7 @@
 mod blocks;
 mod massive;
 mod optimum;
+mod sketched;
 
 use faer::Mat;
 use qera_daemon::Kernel;

@@ -97,10 +97,29 @@ fn rounding(diagonal: &[f64], massive: &[usize]) -> f64 {
     of_row(ERROR_F32, largest, ordinary) + of_row(ERROR_F64, largest_massive, trace)
 }
 
+/// How R is scaled and multiplied, or what stands for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scaling {
+    /// What R is divided by.
+    pub(crate) scale: f64,
+    /// Whether f32 products are not enough.
+    pub(crate) in_f64: bool,
+}
+
+impl Scaling {
+    /// Of R made ready.
+    pub(crate) const fn of(r: &PreparedR<'_>) -> Self {
+        Self {
+            scale: r.scale,
+            in_f64: r.in_f64,
+        }
+    }
+}
+
 /// R without some rows, scaled like the R that it comes from.
 #[derive(Debug)]
 pub(crate) struct WithoutRows<'a> {
-    r: &'a PreparedR<'a>,
+    in_f64: bool,
     /// The rows, block by block.
     blocks: Vec<RowsOperand<'a>>,
     /// The factors of `kept` R - `taken` X^T W X.
@@ -112,16 +131,16 @@ impl<'a> WithoutRows<'a> {
     /// Takes these blocks out of the mean over `weight`; `left` of it remains, more than nothing.
     pub(crate) fn new(
         compute: Compute<'a>,
-        r: &'a PreparedR<'a>,
+        of: Scaling,
         blocks: impl Iterator<Item = StoredRows<'a>>,
         weight: f64,
         left: f64,
     ) -> Self {
         Self {
-            r,
+            in_f64: of.in_f64,
             blocks: blocks.map(|block| compute.rows_operand(block)).collect(),
             kept: weight / left,
-            taken: 1.0 / (left * r.scale),
+            taken: 1.0 / (left * of.scale),
         }
     }
 
@@ -139,14 +158,25 @@ impl<'a> WithoutRows<'a> {
         outputs
     }
 
+    /// What R counts: it is so much R less the rows taken.
+    pub(crate) const fn kept(&self) -> f64 {
+        self.kept
+    }
+
     /// It times T, given T^T R in this scaling and the [`outputs`](Self::outputs) of T: b x m.
+    /// Without R, which then has no rows, what the rows taken take off.
     pub(crate) fn times_given(
         &self,
         rt: &Mat<f64>,
         outputs: &Mat<f64>,
         wide: &mut Vec<f32>,
     ) -> Mat<f64> {
-        let mut times = rt * faer::Scale(self.kept);
+        let mut times = if rt.nrows() > 0 {
+            rt * faer::Scale(self.kept)
+        } else {
+            let m = self.blocks.first().map_or(0, RowsOperand::in_features);
+            Mat::zeros(outputs.nrows(), m)
+        };
         let mut first = 0;
         for block in &self.blocks {
             let own = outputs.subcols(first, block.rows());
@@ -159,7 +189,7 @@ impl<'a> WithoutRows<'a> {
     /// T^T (it) U, given T^T R U in this scaling and the outputs of T and U: b x c.
     pub(crate) fn between(&self, t_ru: Mat<f64>, of_t: &Mat<f64>, of_u: &Mat<f64>) -> Mat<f64> {
         let mut between = t_ru * faer::Scale(self.kept);
-        if self.r.in_f64 {
+        if self.in_f64 {
             between -= product(of_t.as_ref(), of_u.transpose());
             return between;
         }
@@ -177,7 +207,7 @@ impl<'a> WithoutRows<'a> {
     fn products(&self) -> RowProducts {
         RowProducts {
             root: self.taken.sqrt(),
-            in_f64: self.r.in_f64,
+            in_f64: self.in_f64,
         }
     }
 }

@@ -113,6 +113,9 @@ pub(crate) struct LayerClaim {
     /// The layer's diagonal error, where an imatrix stands in for rows.
     #[serde(default)]
     pub(crate) diagonal_error: Option<ErrorClaim>,
+    /// Its error on the window's rows, where a sketch stood for R.
+    #[serde(default)]
+    pub(crate) window_error: Option<ErrorClaim>,
 }
 
 /// A layer's error; a field is null where it is not finite.
@@ -179,7 +182,8 @@ impl LayerClaim {
     /// Whether the manifest says that the correction takes something off the error.
     #[must_use]
     pub(crate) fn gains(&self) -> bool {
-        let ErrorClaim { without, with } = self.diagonal_error.as_ref().unwrap_or(&self.error);
+        let others = self.diagonal_error.as_ref().or(self.window_error.as_ref());
+        let ErrorClaim { without, with } = others.unwrap_or(&self.error);
         // An error that is not finite does not excuse zeros.
         let gain = without
             .zip(*with)

@@ -295,6 +295,7 @@ impl Rounder<'_> {
             operator: ErrorOperator {
                 error: &error,
                 metric: &metric,
+                outputs: None,
             },
             second_moment: self.kept,
             rows: self.over.rows,

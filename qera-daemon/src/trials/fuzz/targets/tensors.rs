@@ -94,6 +94,7 @@ fn read_statistics_file(bytes: &[u8]) -> bool {
             key: SEEDS.statistics.key(),
             in_features: LAYERS[0].1[1],
             second_moment: SecondMomentKind::Packed,
+            sketch: None,
         };
         let channels = read_channels(path, hash, expected.key).is_ok();
         let Ok(statistics) = read_statistics(path, hash, expected) else {

@@ -1,0 +1,121 @@
+//! Which inputs are sketched in the place of their R, and of which E.
+//!
+//! A sketch is of the output errors x E of one E = W - W~: what belongs to another E is another
+//! sketch, where R serves every E.
+
+use qera_core::packed::packed_len;
+use serde::{Deserialize, Serialize};
+
+use crate::host::output_sketch::{OutputSketch, SKETCH_ROWS};
+use crate::weights::Weights;
+use crate::weights::layers::Layer;
+
+/// What a state says of its sketches: how large they are, and of which E.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SketchRecord {
+    /// l, of which l - 1 rows are kept.
+    pub(crate) rows: usize,
+    /// Which W.
+    checkpoint: String,
+    /// What W~ is stored in.
+    quantizer: String,
+    /// Which W~, where the user gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quantized: Option<String>,
+}
+
+/// The sketches of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SiteSketch {
+    /// Rows of each: l - 1.
+    pub(crate) kept: usize,
+    /// The layers, in the site's order.
+    pub(crate) layers: Vec<SketchedLayer>,
+}
+
+/// A layer that has a sketch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SketchedLayer {
+    /// Module path.
+    pub(crate) name: String,
+    /// Numbers of a row.
+    pub(crate) out_features: usize,
+}
+
+impl SketchRecord {
+    /// Sketches of l rows of these weights' errors.
+    #[must_use]
+    pub(crate) fn new(rows: usize, weights: &Weights) -> Self {
+        Self {
+            rows,
+            checkpoint: weights.identity().to_owned(),
+            quantizer: weights.format().to_string(),
+            quantized: weights.given().map(|of| of.given.fingerprint.clone()),
+        }
+    }
+
+    /// Why it does not serve these weights; none where it does.
+    #[must_use]
+    pub(crate) fn differs_from(&self, weights: &Weights) -> Option<String> {
+        let own = Self::new(self.rows, weights);
+        if self.checkpoint != own.checkpoint {
+            return Some("of another checkpoint".into());
+        }
+        if self.quantizer != own.quantizer {
+            let (then, now) = (&self.quantizer, own.quantizer);
+            return Some(format!("of W~ in {then}, this run's is in {now}"));
+        }
+        (self.quantized != own.quantized).then(|| "of another --quantized file".into())
+    }
+}
+
+impl SiteSketch {
+    /// Of so many rows for each of these layers.
+    pub(crate) fn new(kept: usize, layers: &[&Layer]) -> Self {
+        let layers = layers.iter().map(|layer| SketchedLayer {
+            name: layer.name.clone(),
+            out_features: layer.out_features,
+        });
+        Self {
+            kept,
+            layers: layers.collect(),
+        }
+    }
+
+    /// The layers' names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.layers.iter().map(|layer| layer.name.clone())
+    }
+
+    /// Bytes of the sketches, and of the rows that wait for them, of so many bytes a number.
+    #[must_use]
+    pub(crate) fn bytes(&self, in_features: usize, number_bytes: usize) -> u64 {
+        let widths = self.layers.iter().map(|layer| layer.out_features);
+        let rows = widths.map(|n| OutputSketch::bytes(self.kept, n));
+        rows.sum::<u64>() + (SKETCH_ROWS * in_features * number_bytes) as u64
+    }
+
+    /// Bytes while rows are folded: E of the widest layer, and what shrinks rows in.
+    #[must_use]
+    pub(crate) fn fold_bytes(&self, in_features: usize) -> u64 {
+        let of = |layer: &SketchedLayer| {
+            let (m, n) = (in_features, layer.out_features);
+            size_of::<f32>() * m * n + OutputSketch::fold_bytes(m, n, self.kept)
+        };
+        self.layers.iter().map(of).max().unwrap_or_default() as u64
+    }
+
+    /// Operations of a row, about.
+    #[must_use]
+    pub(crate) fn row_flops(&self, in_features: usize) -> f64 {
+        let widths = self.layers.iter().map(|layer| layer.out_features);
+        let of = |n| OutputSketch::row_flops(in_features, n, self.kept);
+        widths.map(of).sum()
+    }
+
+    /// Whether it takes less than R: a function of the widths alone.
+    pub(crate) fn is_smaller(&self, in_features: usize) -> bool {
+        self.bytes(in_features, size_of::<f32>())
+            < (size_of::<f64>() * packed_len(in_features)) as u64
+    }
+}
