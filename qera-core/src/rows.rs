@@ -1,4 +1,4 @@
-//! Rows of one layer input, checked once.
+//! Rows of one layer input, which are checked once.
 //!
 //! Every statistic takes [`Rows`], so the checks that keep a statistic finite are made here and the
 //! inner loops stay bare: the values form whole rows, each of them is finite and small enough for
@@ -19,7 +19,7 @@ pub struct Rows<'a> {
     weights: Option<&'a [f32]>,
 }
 
-/// One of them.
+/// One row with its weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<'a> {
     /// Its in_features values.
@@ -136,7 +136,7 @@ impl<'a> Rows<'a> {
         self.values
     }
 
-    /// At most `count` rows from `first` on.
+    /// The rows from `first` on, at most `count` of them.
     pub(crate) fn range(&self, first: usize, count: usize) -> Self {
         let end = first.saturating_add(count).min(self.len());
         let first = first.min(end);
@@ -147,7 +147,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Other rows, one for each of these, with the weights of these.
+    /// Other rows with the weights of these, one for each.
     pub(crate) fn weights_for<'b>(
         &self,
         values: &'b [f32],
@@ -187,7 +187,7 @@ impl<'a> Rows<'a> {
 /// Why values, or weights, are not rows that can be accumulated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ShapeError {
-    /// Rows of no values.
+    /// The rows have no values.
     InFeatures,
     /// The values do not form whole rows.
     Length {

@@ -14,37 +14,40 @@ use crate::statistics::{
     ErrorSketch, NarrowAutocorrelation, SketchRoom, error_sketch_workspace_len,
 };
 
-/// Rows that wait until they are folded together.
+/// How many rows wait until they are folded together.
 pub const DEVICE_BLOCK: usize = 8;
 
-/// Of so many blocks one is sent as rows ([`DeviceLayer::feed_sending`]).
+/// One block of rows in so many is sent as rows ([`DeviceLayer::feed_sending`]).
 pub const SENT_OF: u64 = 16;
 
-/// How far a layer is.
+/// How many rows a layer has taken, and what became of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceProgress {
-    /// Rows taken since the beginning, those that wait and those that were given away included.
+    /// How many rows were taken since the beginning, including those that wait and those given
+    /// away.
     pub rows: u64,
-    /// Rows that wait for their block to be full.
+    /// How many rows wait for their block to be full.
     pub waiting: usize,
-    /// Rows that were given away instead of being folded.
+    /// How many rows were given away instead of being folded.
     pub given_away: u64,
 }
 
-/// A and B, and what they achieve.
+/// The factors A and B of a solved layer, and the errors without and with them.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceCorrection<'a> {
-    /// A by columns: k columns of m numbers.
+    /// The factor A by columns: k columns of m numbers.
     pub a: &'a [f32],
-    /// B by rows: k rows of n numbers, orthonormal.
+    /// The factor B by rows: k orthonormal rows of n numbers.
     pub b: &'a [f32],
-    /// Rows that are not zero, at most k.
+    /// How many columns of A and rows of B are not zero, at most k.
     pub rank_used: usize,
     /// The mean squared output error without a correction, over the rows folded.
     pub error_without: f64,
-    /// With it, before its factors are rounded any further; of a sketch: at most.
+    /// The mean squared output error with the correction, before its factors are rounded any
+    /// further. Of a sketch, an upper bound.
     pub error_with: f64,
-    /// No correction of the rank leaves less: what was found, or the bound of a sketch.
+    /// The least error that any correction of this rank leaves: the solved one, or of a sketch a
+    /// lower bound.
     pub error_least: f64,
 }
 
@@ -88,13 +91,13 @@ pub const fn sketched_layer_workspace(out_features: usize, rank: usize, kept: us
     }
 }
 
-/// What is gathered of the rows.
+/// What is gathered of the rows: R or a sketch of the output errors.
 #[derive(Debug)]
 enum Gathered<'b> {
     Exact(NarrowAutocorrelation<'b>),
     Sketched {
         sketch: ErrorSketch<'b>,
-        /// Room for x E of a block.
+        /// Room for the output errors x E of a block of rows.
         errors: &'b mut [f32],
     },
 }
@@ -140,7 +143,8 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
     /// compile.
     ///
     /// # Errors
-    /// None that sizes can cause; the type is that of all steps.
+    /// None: the sizes are checked when the program is compiled. The result has the error type of
+    /// the other steps.
     pub fn exact<const NUMBERS: usize, const WIDE: usize>(
         buffer: &'b mut LayerMemory<NUMBERS, WIDE>,
         error: F,
@@ -176,10 +180,11 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
         })
     }
 
-    /// Gathers a sketch of the output errors instead of R: KEPT = l - 1 rows of n numbers. E has to
-    /// be the same from the first row on, and is asked for once a block; sums cannot be sent.
+    /// Gathers a sketch of the output errors instead of R: KEPT rows of n numbers (l - 1 in the
+    /// words of [`ErrorSketch`](crate::statistics::ErrorSketch)). E has to be the same from the
+    /// first row on and is asked for once a block. Sums cannot be sent.
     ///
-    /// What does not fit does not compile, as with [`exact`](Self::exact).
+    /// Sizes that do not fit do not compile, as with [`exact`](Self::exact).
     ///
     /// # Errors
     /// As [`exact`](Self::exact).
@@ -221,7 +226,7 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
         })
     }
 
-    /// Takes rows in, one or many.
+    /// Takes one row or many.
     ///
     /// # Errors
     /// [`DeviceError::Length`] where the values are not whole rows: nothing was taken.
@@ -231,9 +236,9 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
         self.take(rows, None)
     }
 
-    /// The same, for a device that sends what it saw: the first of every sixteen blocks of
-    /// [`DEVICE_BLOCK`] rows is given to `send` in the place of being folded, so that the daemon
-    /// has rows to choose the shrinkage and to judge by.
+    /// Takes rows as [`feed`](Self::feed) does, for a device that also sends what it saw: the first
+    /// of every sixteen blocks of [`DEVICE_BLOCK`] rows is given to `send` instead of being folded,
+    /// so that the daemon has rows by which to choose the shrinkage and to judge.
     ///
     /// # Errors
     /// As [`feed`](Self::feed).
@@ -311,11 +316,11 @@ impl<'b, F: FnMut(usize, &mut [f32]), const M: usize, const N: usize, const K: u
         }
     }
 
-    /// The statistics, for [`ShardWriter::sums`](super::ShardWriter::sums): rows that wait are
-    /// folded first.
+    /// Returns the statistics for [`ShardWriter::sums`](super::ShardWriter::sums). Rows that wait
+    /// are folded first.
     ///
     /// # Errors
-    /// [`DeviceError::NoSums`] of a sketch, [`DeviceError::Statistic`].
+    /// [`DeviceError::NoSums`] where a sketch is gathered, [`DeviceError::Statistic`].
     pub fn sums(&mut self) -> Result<&mut NarrowAutocorrelation<'b>, DeviceError> {
         self.fold_waiting()?;
         match &mut self.gathered {
@@ -380,8 +385,8 @@ struct Factors<'a> {
 }
 
 impl Factors<'_> {
-    /// Writes the leading directions of a sketch as B, and A = E V, E asked for once, column by
-    /// column; returns how many there are. `wide` holds a number for each of B.
+    /// Writes the leading directions of a sketch as B, and A = E V with E asked for once, column by
+    /// column. Returns how many directions there are. `wide` holds as many numbers as B.
     fn of_sketch(
         self,
         sketch: &ErrorSketch<'_>,

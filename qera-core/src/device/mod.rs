@@ -65,7 +65,7 @@ pub struct LayerMemory<const NUMBERS: usize, const WIDE: usize> {
 }
 
 impl<const NUMBERS: usize, const WIDE: usize> LayerMemory<NUMBERS, WIDE> {
-    /// Zeros.
+    /// Memory full of zeros.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -86,25 +86,25 @@ impl<const NUMBERS: usize, const WIDE: usize> Default for LayerMemory<NUMBERS, W
 pub enum DeviceError {
     /// The values are not whole rows.
     Length {
-        /// How many there are.
+        /// How many values were given.
         values: usize,
-        /// How many a row has.
+        /// How many values a row has.
         in_features: usize,
     },
     /// A row cannot be taken.
     Row {
-        /// Which of those that were fed.
+        /// The index of the row among those that were fed.
         row: usize,
-        /// Why.
+        /// Why it cannot be taken.
         shape: ShapeError,
     },
     /// The statistics refused rows.
     Statistic(StatisticError),
     /// A sketch refused rows, or gave no directions.
     Sketch(SketchError),
-    /// A sketch has no sums of x^T x.
+    /// A layer that gathers a sketch has no sums of x^T x to send.
     NoSums,
-    /// There is no solution.
+    /// The layer could not be solved.
     Solve(NarrowError),
 }
 

@@ -17,7 +17,7 @@ use crate::packed::packed_len;
 use crate::rows::Rows;
 use crate::statistics::NarrowAutocorrelation;
 
-/// Why a shard was not written. Nothing of it has gone out.
+/// Why a shard was not written. None of it has been sent then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardError {
     /// The memory for the header is too small.
@@ -27,7 +27,7 @@ pub enum ShardError {
     },
     /// The key or the device's name has a character that JSON would escape.
     Name,
-    /// There are no rows.
+    /// There are no rows to send.
     NoRows,
 }
 
@@ -63,8 +63,9 @@ impl<S> fmt::Debug for ShardWriter<'_, S> {
 }
 
 impl<'a, S: FnMut(&[u8])> ShardWriter<'a, S> {
-    /// Of a layer's input, by its key (the module path), from a device. `sequence` is the number of
-    /// the next shard: a device that restarts goes on where it was.
+    /// Starts the shards of one layer's input, named by its key (the module path), from a named
+    /// device. `sequence` is the number of the next shard: a device that restarts goes on where it
+    /// was.
     ///
     /// # Errors
     /// [`ShardError::Name`].
@@ -136,7 +137,7 @@ impl<'a, S: FnMut(&[u8])> ShardWriter<'a, S> {
         Ok(())
     }
 
-    /// Sends rows as they are; their weights are not sent.
+    /// Sends rows as they are, without their weights.
     ///
     /// # Errors
     /// As [`sums`](Self::sums).
@@ -160,7 +161,7 @@ impl<'a, S: FnMut(&[u8])> ShardWriter<'a, S> {
         Ok(())
     }
 
-    /// Writes the header, and sends it where it fits.
+    /// Writes the header, and sends it if it fits into the lent memory.
     fn send_header(
         &mut self,
         tensors: impl FnOnce(&mut Text<'_>) -> fmt::Result,
@@ -187,7 +188,7 @@ impl<'a, S: FnMut(&[u8])> ShardWriter<'a, S> {
     }
 }
 
-/// A count of rows of at least 1, as I64.
+/// The weight as an I64 if it is a count of rows of at least 1.
 #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
 fn whole(weight: f64) -> Option<i64> {
     let rows = weight as i64;
@@ -195,14 +196,14 @@ fn whole(weight: f64) -> Option<i64> {
         .then_some(rows)
 }
 
-/// Text in lent memory.
+/// Text that is written into lent memory.
 struct Text<'a> {
     bytes: &'a mut [u8],
     length: usize,
 }
 
 impl Text<'_> {
-    /// Blanks up to a multiple of eight.
+    /// How many blanks bring the text to a multiple of eight bytes.
     const fn padding(&self) -> usize {
         self.length.next_multiple_of(8) - self.length
     }

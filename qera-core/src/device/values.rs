@@ -2,14 +2,14 @@
 
 use crate::dtype::{FloatDtype, widen};
 
-/// Rows of m values each, row-major.
+/// Rows of m values each, row-major, as a device has them.
 #[derive(Clone, Copy, Debug)]
 pub enum DeviceRows<'a> {
-    /// Numbers.
+    /// The values as f32 numbers.
     F32(&'a [f32]),
-    /// Little-endian f32, f16 or bf16 numbers as bytes.
+    /// The values as the bytes of little-endian f32, f16 or bf16 numbers.
     Bytes(&'a [u8], FloatDtype),
-    /// Integers, each times one scale.
+    /// The values as integers, each to be multiplied by one scale.
     Int8 {
         /// The integers.
         values: &'a [i8],
@@ -19,7 +19,7 @@ pub enum DeviceRows<'a> {
 }
 
 impl DeviceRows<'_> {
-    /// How many values there are, counting what is not a whole one.
+    /// How many values there are; an incomplete last one counts.
     pub(super) const fn values(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -28,7 +28,7 @@ impl DeviceRows<'_> {
         }
     }
 
-    /// Whether the bytes are whole numbers.
+    /// Whether the bytes end with a whole number.
     pub(super) const fn whole(&self) -> bool {
         match self {
             Self::Bytes(bytes, dtype) => bytes.len().is_multiple_of(dtype.size_bytes()),
@@ -36,7 +36,7 @@ impl DeviceRows<'_> {
         }
     }
 
-    /// Writes as many values as `out` has, from `first` on.
+    /// Writes the values from `first` on, as many as `out` holds.
     pub(super) fn write(&self, first: usize, out: &mut [f32]) {
         match *self {
             Self::F32(values) => out.copy_from_slice(&values[first..first + out.len()]),

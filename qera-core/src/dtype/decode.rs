@@ -64,8 +64,9 @@ pub fn decode_rows(
     Ok(kept)
 }
 
-/// Checks little-endian activations as [`decode_rows`] does, and keeps them as they are: masked
-/// rows are dropped by moving the others to the front of `bytes`. Returns how many rows were kept.
+/// Checks little-endian activations as [`decode_rows`] does, but leaves them in their stored form:
+/// masked rows are dropped by moving the others to the front of `bytes`. Returns how many rows were
+/// kept.
 ///
 /// For hosts that multiply rows in the form in which they came: [`widen`] takes any part of them
 /// from here on.

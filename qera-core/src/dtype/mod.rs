@@ -1,4 +1,4 @@
-//! Little-endian f32, f16 and bf16 numbers in, checked f32 out.
+//! Turns stored little-endian f32, f16 and bf16 numbers into checked f32.
 //!
 //! # Widening
 //! bf16 is the upper half of an f32: a shift. f16 has 5 exponent bits with bias 15 where f32 has 8

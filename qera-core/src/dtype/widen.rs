@@ -1,4 +1,5 @@
-//! Numbers in their stored form to f32, exactly ([the module](super) says how).
+//! Widens f32, f16 and bf16 numbers in their stored form to f32, exactly ([the module](super) says
+//! how).
 
 use super::float_dtype::FloatDtype;
 

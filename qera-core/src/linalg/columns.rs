@@ -75,7 +75,7 @@ pub(crate) fn power_of_two_scale(largest: f64) -> f64 {
     }
 }
 
-/// Index of the largest value from `first` on, the first of equals.
+/// Index of the largest value from `first` on; of equal ones the first.
 pub(super) fn largest_from(values: &[f64], first: usize) -> usize {
     let mut best = first;
     for j in first + 1..values.len() {
@@ -86,7 +86,7 @@ pub(super) fn largest_from(values: &[f64], first: usize) -> usize {
     best
 }
 
-/// Which elements of a matrix are looked at.
+/// Which elements of a matrix are searched.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
     Whole,

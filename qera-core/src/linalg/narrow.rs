@@ -1,11 +1,12 @@
 //! Loops over contiguous f32 columns, for devices without f64 arithmetic: products and sums of up
 //! to 64 terms in f32, everything longer in f64.
 
-/// Products that are summed in f32 before the sum is widened: eight lanes of eight.
+/// How many products are summed in f32 before the sum is widened: eight lanes of eight.
 const PIECE: usize = 64;
 const LANES: usize = 8;
 
-/// `x^T y`: off by at most 2^-20 sum |x_i y_i|, and always by the same.
+/// The product `x^T y`. It is off by at most 2^-20 sum |x_i y_i|, by the same amount on every
+/// machine.
 pub(crate) fn narrow_dot(x: &[f32], y: &[f32]) -> f64 {
     let mut total = 0.0_f64;
     for (x, y) in x.chunks(PIECE).zip(y.chunks(PIECE)) {

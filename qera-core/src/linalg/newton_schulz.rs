@@ -33,13 +33,13 @@ use nalgebra::{DMatrixView, DMatrixViewMut};
 use super::columns::{NonFinite, Part, add_scaled, dot, largest_magnitude};
 use super::lent::{ShapeMismatch, Workspace, WorkspaceTooSmall, expect_matrix, from_lent};
 
-/// When [`newton_schulz`] stops.
+/// The conditions under which [`newton_schulz`] stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NewtonSchulzLimits {
     /// Steps after which it gives up.
     pub max_iterations: usize,
-    /// Residual `||I - Z Y||_F / sqrt(n)` that ends it. The last step squares it, so 1e-8 already
-    /// means rounding error.
+    /// Residual `||I - Z Y||_F / sqrt(n)` at which the iteration ends. The last step squares it, so
+    /// 1e-8 already means rounding error.
     pub tolerance: f64,
 }
 

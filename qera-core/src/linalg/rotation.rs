@@ -10,8 +10,8 @@ pub const JACOBI_MAX_SWEEPS: usize = 40;
 /// A rotation by the smaller angle that makes a symmetric 2 x 2 matrix diagonal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rotation {
-    /// Tangent of the angle: what it moves from one diagonal element to the other is this times the
-    /// one off the diagonal.
+    /// Tangent of the angle. A rotation moves the tangent times the off-diagonal element from one
+    /// diagonal element to the other.
     pub(super) tangent: f64,
     sine: f64,
     /// Sine / (1 + cosine).
@@ -19,7 +19,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// For `[[p, g], [g, q]]`, `g != 0`.
+    /// The rotation that makes `[[p, g], [g, q]]` diagonal, `g != 0`.
     pub(super) fn diagonalising(p: f64, q: f64, g: f64) -> Self {
         let tangent = small_tangent(p, q, g);
         let cosine = 1.0 / libm::sqrt(1.0 + tangent * tangent);
@@ -41,7 +41,7 @@ impl Rotation {
         }
     }
 
-    /// The same for columns `p < q` of a matrix.
+    /// Does to columns `p < q` of a matrix what [`apply`](Self::apply) does to `x` and `y`.
     pub(super) fn apply_to_columns(self, matrix: &mut DMatrixViewMut<'_, f64>, p: usize, q: usize) {
         let (mut x, mut y) = matrix.columns_range_pair_mut(p, q);
         self.apply(x.as_mut_slice(), y.as_mut_slice());

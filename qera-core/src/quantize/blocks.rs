@@ -1,8 +1,9 @@
-//! A weight as rows of blocks: what every format checks, and the loop over its blocks.
+//! What every format shares: checks of a weight's rows, and the loop over their blocks.
 
 use super::error::GridError;
 
-/// Quantizes a weight block by block; `quantize` says `false` where a value is not finite.
+/// Quantizes a weight block by block. `quantize` returns `false` for a block with a value that is
+/// not finite.
 #[inline(always)]
 pub(super) fn quantize_blocks(
     weight: &[f32],

@@ -1,20 +1,20 @@
-//! What the grids refuse.
+//! Why the grids refuse a format or a weight.
 
 use core::fmt;
 
-/// Why a format is none, or a weight was not quantized.
+/// Why a format does not exist, or why a weight was not quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GridError {
-    /// A width outside 2 to 8.
+    /// The width of an element is outside 2 to 8 bits.
     ElementBits {
-        /// The width.
+        /// The width that was asked for.
         element_bits: u32,
     },
-    /// Blocks of no elements.
+    /// The blocks have no elements.
     BlockSize,
-    /// An int format with blocks of another size than 32, 64 or 128.
+    /// An int format has blocks of another size than 32, 64 or 128.
     IntBlockSize {
-        /// The size.
+        /// The size that was asked for.
         block_size: usize,
     },
     /// The values do not form whole rows, or rows have no values.
@@ -24,7 +24,8 @@ pub enum GridError {
         /// How many a row has.
         in_features: usize,
     },
-    /// An output, levels, or packed input do not have the length that the shape asks for.
+    /// An output, a list of levels, or packed input does not have the length that the shape asks
+    /// for.
     OutputLength {
         /// How many elements it must have.
         needed: usize,
@@ -61,14 +62,14 @@ pub enum GridError {
         /// Its block within the row.
         block: usize,
     },
-    /// Levels that a block of this format cannot have.
+    /// A block has levels that its format cannot give.
     Levels {
         /// Their row.
         row: usize,
         /// Their block within the row.
         block: usize,
     },
-    /// A value is none of its block's levels.
+    /// A value is not one of its block's levels.
     OffGrid {
         /// Its row.
         row: usize,

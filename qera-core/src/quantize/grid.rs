@@ -1,4 +1,4 @@
-//! Any of the formats, for whoever rounds weights and need not know which.
+//! All formats behind one type, for code that rounds weights without knowing which.
 
 use core::fmt;
 
@@ -19,20 +19,19 @@ pub enum Grid {
     Q4_0(Q4_0),
 }
 
-/// What a grid is called where its block size and its scales are said apart: `mxint4`, `int4`,
-/// `q4-0`.
+/// The name of a grid without its block size and scale type: `mxint4`, `int4`, `q4-0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GridName(Grid);
 
 impl Grid {
-    /// Returns what it is called, without its block size and what else its
-    /// [`Display`](fmt::Display) says.
+    /// Returns the grid's name without its block size and the rest of its [`Display`](fmt::Display)
+    /// text.
     #[must_use]
     pub const fn name(&self) -> GridName {
         GridName(*self)
     }
 
-    /// Returns how many neighbours along in_features have levels of their own.
+    /// Returns how many neighbours along in_features share their levels.
     #[must_use]
     pub const fn block_size(&self) -> usize {
         match self {
@@ -42,7 +41,7 @@ impl Grid {
         }
     }
 
-    /// Returns the levels that a block of these values may be given, those of nearest rounding
+    /// Returns the levels that may be chosen for a block of these values, those of nearest rounding
     /// first.
     ///
     /// # Shapes

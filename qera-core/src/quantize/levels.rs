@@ -9,7 +9,8 @@ const SPACING_ONE: f32 = 8_388_608.0;
 /// formats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Levels {
-    /// The distance of two neighbours, finite and not 0; a negative one turns the levels round.
+    /// The distance between two neighbouring levels, finite and not 0. A negative one reverses
+    /// their order.
     pub step: f32,
     /// The smallest integer.
     pub lowest: f32,
@@ -55,7 +56,7 @@ impl Levels {
     }
 }
 
-/// The levels that a block may be given, those of nearest rounding first.
+/// The levels that may be chosen for a block, those of nearest rounding first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidates {
     levels: [Levels; Self::MOST],
@@ -63,21 +64,21 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Most levels that any grid offers.
+    /// The most choices that any grid offers.
     pub const MOST: usize = 4;
 
-    /// Offers the first `count` of them, at least one.
+    /// Offers the first `count` of these levels, at least one.
     pub(crate) const fn new(levels: [Levels; Self::MOST], count: usize) -> Self {
         Self { levels, count }
     }
 
-    /// Returns them.
+    /// Returns all choices.
     #[must_use]
     pub fn as_slice(&self) -> &[Levels] {
         &self.levels[..self.count]
     }
 
-    /// Returns those of nearest rounding.
+    /// Returns the levels of nearest rounding.
     #[must_use]
     pub const fn first(&self) -> Levels {
         self.levels[0]

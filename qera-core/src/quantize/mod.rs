@@ -1,4 +1,4 @@
-//! Number formats of weights, one folder each: what W~ is.
+//! Number formats of weights, one folder each. A quantized weight W~ is in one of them.
 //!
 //! Quantization error reconstruction needs W~ as numbers, in f32, exactly as the stack that serves
 //! the model will see them; every format also packs: [`Grid`] is any of them. [`round`] chooses W~

@@ -1,4 +1,4 @@
-//! Whether numbers could be a W~ of a grid, when only the numbers are there.
+//! Tells whether given numbers could be a W~ of a grid, from the numbers alone.
 //!
 //! MXINT: quantizing to nearest changes nothing, whatever exponents the rounding chose, because the
 //! largest magnitude of a block keeps its exponent or lowers it, and finer levels hold the coarser
@@ -16,14 +16,14 @@ use super::blocks::check_rows;
 use super::grid::Grid;
 use crate::dtype::FloatDtype;
 
-/// A grid with a free scale, and the least and largest integers that a block may use.
+/// A grid with a free scale, and the least and the largest integer that a block may use.
 struct FreeScale {
     dtype: FloatDtype,
     most: u8,
     fits: fn(&Integers, f32) -> bool,
 }
 
-/// The least and the largest integer of a block, 0 counted in.
+/// The least and the largest integer of a block; 0 is always in between.
 struct Integers {
     least: f32,
     largest: f32,
@@ -98,7 +98,8 @@ impl FreeScale {
         scales.any(|scale| self.is_explained_by(values, scale))
     }
 
-    /// The scales that a rounded quotient may stand for.
+    /// The scales that a quotient may stand for: itself and, where rounding may have moved it, its
+    /// neighbours.
     fn near(&self, quotient: f32) -> impl Iterator<Item = f32> {
         let rounded = self.dtype.round(quotient);
         // The products of shorter scales are exact, and so are the quotients.

@@ -1,4 +1,4 @@
-//! Any grid in its packed form: codes of one stream a row, scales block by block.
+//! Any grid in packed form: the codes of a row are one stream, scales are stored block by block.
 //!
 //! | grid | `codes` | `scales` |
 //! |---|---|---|
@@ -235,7 +235,7 @@ impl Grid {
         Ok(())
     }
 
-    /// Reads a block's levels from its row's bytes.
+    /// Reads a block's levels from the bytes of its row.
     fn read_levels(
         &self,
         row: usize,
@@ -274,14 +274,14 @@ impl Grid {
     }
 }
 
-/// How the rows of a packed form lie.
+/// How many bytes each part of a packed row takes.
 struct PackedRows {
     rows: usize,
-    /// Blocks of a row.
+    /// How many blocks a row has.
     blocks: usize,
-    /// Bytes of a row's codes.
+    /// How many bytes the codes of a row take.
     codes: usize,
-    /// Bytes of a row's scales.
+    /// How many bytes the scales of a row take.
     scales: usize,
 }
 
@@ -320,7 +320,7 @@ fn encode_blocks(
     Ok(())
 }
 
-/// Returns the integer whose level a value is.
+/// Returns the integer that belongs to a value, if the value is one of the levels.
 #[expect(clippy::float_cmp, reason = "it is that level or none")]
 fn integer_of(value: f32, levels: &Levels) -> Option<f32> {
     let integer = levels.integer(value);

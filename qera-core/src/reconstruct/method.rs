@@ -2,22 +2,22 @@
 
 use core::fmt;
 
-/// What a method puts in the place of R: the S of G = E^T S E.
+/// The matrix S that a method puts in the place of R, in G = E^T S E.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatisticKind {
-    /// R itself, shrunk toward its diagonal or not.
+    /// S is R itself, shrunk toward its diagonal or not.
     Autocorrelation,
-    /// Its diagonal, `E[x_i^2]`.
+    /// S is the diagonal of R, `E[x_i^2]`.
     SecondMoment,
-    /// The square of the maximum over batches of the mean magnitude.
+    /// S is the squared maximum, over batches, of the mean magnitude.
     BatchMaxMeanAbs,
-    /// The square of the mean magnitude.
+    /// S is the squared mean magnitude.
     MeanAbs,
-    /// The identity.
+    /// S is the identity.
     Identity,
 }
 
-/// How the low-rank term is found.
+/// The way in which the low-rank term is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// QERA-exact, theorem 1: the whole autocorrelation.
@@ -36,7 +36,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Every method, best first.
+    /// All methods, the best first.
     pub const ALL: [Self; 6] = [
         Self::Exact,
         Self::Approx,
@@ -46,7 +46,7 @@ impl Method {
         Self::WeightOnly,
     ];
 
-    /// The name used on command lines and in manifests.
+    /// The name of the method on command lines and in manifests.
     ///
     /// ```
     /// use qera_core::reconstruct::Method;
@@ -64,7 +64,7 @@ impl Method {
         }
     }
 
-    /// What stands in the place of R.
+    /// The matrix that the method puts in the place of R.
     #[must_use]
     pub const fn statistic_kind(self) -> StatisticKind {
         match self {
@@ -76,20 +76,20 @@ impl Method {
         }
     }
 
-    /// Whether there is a low-rank term at all.
+    /// Whether the method computes a low-rank term at all.
     #[must_use]
     pub const fn corrects(self) -> bool {
         !matches!(self, Self::WeightOnly)
     }
 
-    /// Whether it is solved from the whole of R.
+    /// Whether the method is solved from the whole of R.
     #[must_use]
     pub const fn needs_r(self) -> bool {
         matches!(self.statistic_kind(), StatisticKind::Autocorrelation)
     }
 
-    /// The method that solves from the second moments `E[x_i^2]`, which is all that is known where
-    /// nobody kept more.
+    /// The method that is solved from the second moments `E[x_i^2]`, for layers of which nothing
+    /// else was kept.
     ///
     /// ```
     /// use qera_core::reconstruct::Method;
@@ -100,13 +100,13 @@ impl Method {
         Self::Approx
     }
 
-    /// Whether the second moments `E[x_i^2]` are all that it needs, and what it needs.
+    /// Whether the method needs the second moments `E[x_i^2]` and nothing more.
     #[must_use]
     pub const fn is_of_mean_squares(self) -> bool {
         matches!(self.statistic_kind(), StatisticKind::SecondMoment)
     }
 
-    /// Whether its statistic is the mean magnitude of each channel.
+    /// Whether the method's statistic is the mean magnitude of each channel.
     ///
     /// ```
     /// use qera_core::reconstruct::Method;
@@ -117,7 +117,7 @@ impl Method {
         matches!(self.statistic_kind(), StatisticKind::MeanAbs)
     }
 
-    /// Whether its statistic is the maximum over batches of the mean magnitude.
+    /// Whether the method's statistic is the maximum, over batches, of the mean magnitude.
     ///
     /// ```
     /// use qera_core::reconstruct::Method;
@@ -128,26 +128,27 @@ impl Method {
         matches!(self.statistic_kind(), StatisticKind::BatchMaxMeanAbs)
     }
 
-    /// Whether it depends on the inputs: else more rows change nothing.
+    /// Whether the method depends on the inputs. If not, more rows change nothing.
     #[must_use]
     pub const fn uses_rows(self) -> bool {
         !matches!(self.statistic_kind(), StatisticKind::Identity)
     }
 
-    /// Whether R is shrunk toward its diagonal, `R_a = (1 - a) R + a diag(R)`.
+    /// Whether the method shrinks R toward its diagonal, `R_a = (1 - a) R + a diag(R)`.
     #[must_use]
     pub const fn shrinks(self) -> bool {
         matches!(self.statistic_kind(), StatisticKind::Autocorrelation)
     }
 
-    /// Whether its statistic can be had without some of the rows: a maximum over batches cannot.
+    /// Whether the method's statistic can be computed with some of the rows left out. A maximum
+    /// over batches cannot.
     #[must_use]
     pub const fn can_leave_out(self) -> bool {
         !matches!(self.statistic_kind(), StatisticKind::BatchMaxMeanAbs)
     }
 
-    /// Whether the eigenvalues of G have the unit of f = tr(R P P^T), so that what a solve lacks of
-    /// the optimum is a share of f.
+    /// Whether the method's eigenvalues are in the unit of f = tr(R P P^T), so that the distance of
+    /// a solve from its optimum is a share of f.
     #[must_use]
     pub const fn gap_is_in_f(self) -> bool {
         matches!(
@@ -156,7 +157,7 @@ impl Method {
         )
     }
 
-    /// The method of this name, exactly as [`name`](Self::name) writes it.
+    /// The method with this name, spelled exactly as [`name`](Self::name) writes it.
     ///
     /// ```
     /// use qera_core::reconstruct::Method;

@@ -1,4 +1,4 @@
-//! Products with the statistic: what "large" means for an output error.
+//! Products with the statistic, which decides how large an output error counts.
 //!
 //! Columns are taken [`GROUP`] at a time: a row of the packed `R` is then read from memory once for
 //! eight columns, and the scratch stays at `2 x 8` columns of length m whatever the rank.
@@ -8,20 +8,20 @@ use crate::linalg::{Workspace, add_scaled, dot, dot_add_scaled};
 use crate::packed::packed_rows;
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
-/// Columns multiplied together.
+/// How many columns are multiplied together.
 pub(super) const GROUP: usize = 8;
 
 /// Scratch for the products of a group of columns.
 #[derive(Debug)]
 pub(super) struct GroupScratch<'w> {
-    /// The columns, of length m each.
+    /// The columns to multiply, of length m each.
     pub(super) group: &'w mut [f64],
-    /// What the statistic makes of them.
+    /// The products of the statistic with these columns.
     pub(super) image: &'w mut [f64],
 }
 
 impl<'w> GroupScratch<'w> {
-    /// Number of `f64` that it needs: `16 m`.
+    /// Number of `f64` that the scratch needs: `16 m`.
     pub(super) const fn len(in_features: usize) -> usize {
         in_features.saturating_mul(2 * GROUP)
     }
@@ -51,7 +51,7 @@ pub(super) enum Metric<'a> {
 }
 
 impl<'a> Metric<'a> {
-    /// The statistic itself, which every report is under.
+    /// The statistic itself, which every report uses.
     pub(super) const fn of(problem: &Problem<'a>) -> Self {
         match problem.statistic() {
             Statistic::Autocorrelation(packed) => Self::Packed {
@@ -63,12 +63,12 @@ impl<'a> Metric<'a> {
         }
     }
 
-    /// The statistic as the exact method solves with it: shrunk toward its diagonal.
+    /// The statistic as the exact method uses it, shrunk toward its diagonal.
     pub(super) const fn shrunk(problem: &Problem<'a>) -> Self {
         Self::of(problem).scaled_off_diagonal(1.0 - problem.shrinkage())
     }
 
-    /// Only the second moments of the statistic.
+    /// The diagonal of the statistic, its second moments.
     pub(super) const fn second_moments(problem: &Problem<'a>) -> Self {
         Self::of(problem).scaled_off_diagonal(0.0)
     }

@@ -1,4 +1,4 @@
-//! The reconstruction problem of one layer, checked once.
+//! The reconstruction problem of one layer, whose values and shapes are checked once.
 //!
 //! A [`Problem`] holds what is *known*: the quantization error, the statistic of the inputs, the
 //! rank. How it is solved is the [`Method`](super::Method); whatever the method, the reported error

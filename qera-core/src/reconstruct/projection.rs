@@ -38,11 +38,12 @@ use crate::linalg::{
     block_krylov, block_krylov_kept, block_krylov_workspace_len, expect_matrix, from_lent,
 };
 
-/// Below this part of `tr(G)` the error is summed directly instead of by difference.
+/// If less than this share of `tr(G)` is left, the error is summed directly instead of by
+/// difference.
 const DIRECT_BELOW: f64 = 1e-6;
 
-/// The captured sum is converged to this part of what it leaves: well inside the 1e-9 to which
-/// independent routines must agree, and above what `f64` products leave of it.
+/// The captured sum is converged to this share of what it leaves: well below the 1e-9 to which
+/// independent routines must agree, and above the rounding of `f64` products.
 const CAPTURED_TOLERANCE: f64 = 1e-11;
 
 /// Why a reconstruction failed. The factors then hold nothing of use.
@@ -57,7 +58,7 @@ pub enum ReconstructError {
         /// The method asked for.
         method: Method,
     },
-    /// The eigenvectors were not found.
+    /// The eigenvectors of `G` were not found.
     Eigenvectors(BlockKrylovError),
 }
 
@@ -234,7 +235,7 @@ pub(super) fn project(
     Ok(report)
 }
 
-/// The rank that a correction of an m x n error can have.
+/// The largest rank that a correction of an m x n error can have, at most `rank`.
 pub(super) const fn possible_rank(in_features: usize, out_features: usize, rank: usize) -> usize {
     let smaller = if in_features < out_features {
         in_features

@@ -1,11 +1,11 @@
-//! What a reconstruction achieved.
+//! What a reconstruction achieved: the errors before and after it.
 
 use super::Problem;
 use super::metric::{GroupScratch, Metric};
 use super::objective::power;
 
-/// The objective before and after, and what it is relative to. All three are expectations over the
-/// inputs' statistic.
+/// The objective before and after a reconstruction, and the output power that they are relative to.
+/// All three are expectations over the inputs' statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
     /// `tr(R E E^T)`: the expected squared output error with no correction.
@@ -24,7 +24,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The state before any correction.
+    /// The report of a problem before any correction.
     pub(super) fn without_correction(
         problem: &Problem<'_>,
         scratch: &mut GroupScratch<'_>,
@@ -44,7 +44,7 @@ impl Report {
         }
     }
 
-    /// [`error_without`](Self::error_without) as a part of the output power.
+    /// [`error_without`](Self::error_without) as a share of the output power.
     ///
     /// ```
     /// use qera_core::reconstruct::Report;
@@ -56,7 +56,7 @@ impl Report {
         ratio(self.error_without, self.output_power)
     }
 
-    /// [`error_with`](Self::error_with) as a part of the output power.
+    /// [`error_with`](Self::error_with) as a share of the output power.
     ///
     /// ```
     /// use qera_core::reconstruct::Report;
@@ -68,7 +68,7 @@ impl Report {
         ratio(self.error_with, self.output_power)
     }
 
-    /// The part of the error that the correction leaves.
+    /// The share of the error that the correction leaves.
     ///
     /// ```
     /// use qera_core::reconstruct::Report;

@@ -1,4 +1,4 @@
-//! The other methods: the same projection, solved under another statistic.
+//! The methods other than QERA-exact: the same projection, solved under another statistic.
 //!
 //! Every method of the comparison has the form `C = S^{-1} SVD_k(S E)` with a scale `S` of its own,
 //! and therefore the form `C = E V V^T` with `V` from `E^T S^2 E` (see `projection.rs`):
@@ -23,7 +23,7 @@
 use super::metric::Metric;
 use super::{Method, Problem, ReconstructError};
 
-/// The matrix that takes the place of `R` in the solve; none for no correction at all.
+/// The matrix that a method solves with in the place of `R`; `None` for no correction at all.
 pub(super) fn metric_of<'a>(
     method: Method,
     problem: &Problem<'a>,

@@ -1,4 +1,5 @@
-//! Reconstruction from a sketch of the output errors: no `R`, and never the whole of `E`.
+//! Reconstruction from a sketch of the output errors, which needs no `R` and never the whole of
+//! `E`.
 //!
 //! **Derivation.** `C = E V V^T` with `V` the leading eigenvectors of `G = E^T R E`, and the sketch
 //! `S` has `S^T S` in the place of `G`, at most `Delta` below it in any direction
@@ -42,9 +43,9 @@ pub enum SketchedError {
     Workspace(WorkspaceTooSmall),
     /// The room for columns of `E` holds not a single one.
     Columns {
-        /// Numbers of a column.
+        /// How many numbers a column has.
         needed: usize,
-        /// Numbers lent.
+        /// How many numbers were lent.
         lent: usize,
     },
     /// The sketch gave no directions.
@@ -72,25 +73,25 @@ impl core::error::Error for SketchedError {}
 
 from_lent!(SketchedError);
 
-/// What is known of a reconstruction from a sketch, all of it expectations over the rows seen.
+/// What is known of a reconstruction from a sketch. All errors are expectations over the rows seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SketchedReport {
     /// `tr(G)`: the expected squared output error with no correction, exact.
     pub error_without: f64,
-    /// The error that is left is at least this, before the factors are rounded.
+    /// The least that the error can be with the correction, before its factors are rounded.
     pub error_least: f64,
-    /// And at most this.
+    /// The most that the error can be with the correction, before its factors are rounded.
     pub error_most: f64,
     /// Columns of `A` and rows of `B` that are used; the others are exact zeros.
     pub rank_used: usize,
 }
 
-/// How far `R` is taken toward its diagonal.
+/// How far `R` is shrunk toward its diagonal.
 #[derive(Clone, Copy, Debug)]
 pub struct Shrinkage<'a> {
     /// `diag(R)`, `E[x_i^2]` of each channel over the rows that the sketch has seen.
     pub diagonal: &'a [f64],
-    /// `a`: 0 is the sketch alone, 1 QERA-approx. Clamped to that.
+    /// The share `a` of the diagonal, clamped to 0 (the sketch alone) to 1 (QERA-approx).
     pub share: f64,
 }
 
@@ -184,7 +185,7 @@ pub const fn sketched_workspace_len(in_features: usize, out_features: usize, ran
         .saturating_add(block_krylov_workspace_len(out_features, wanted))
 }
 
-/// The same under a shrunk `R`: `V` are the leading eigenvectors of `G_a`.
+/// QERA-exact from a sketch under a shrunk `R`: `V` are the leading eigenvectors of `G_a`.
 ///
 /// # Shapes
 /// As [`reconstruct_sketched`]; the diagonal has m numbers.
@@ -257,7 +258,7 @@ pub fn reconstruct_sketched_shrunk(
     Ok(report(sketch, &b.as_view(), used))
 }
 
-/// What is known of the first `used` rows of `b` as directions.
+/// The error interval of a correction whose directions are the first `used` rows of `b`.
 fn report(sketch: &ErrorSketch<'_>, b: &DMatrixView<'_, f64>, used: usize) -> SketchedReport {
     let n = sketch.out_features();
     let mut captured = 0.0;
@@ -299,7 +300,7 @@ fn add_sketched(
     }
 }
 
-/// `E`, as it comes: by columns.
+/// The error `E`, which comes by columns.
 struct Streamed<'a, F> {
     error: &'a mut F,
     columns: &'a mut [f32],
@@ -325,7 +326,7 @@ impl<'a, F: FnMut(usize, &mut [f32])> Streamed<'a, F> {
         })
     }
 
-    /// Shows every column of the first `n`, in order.
+    /// Shows each of the first `n` columns to `see`, in order.
     fn each(&mut self, n: usize, mut see: impl FnMut(usize, &[f32])) {
         let m = self.in_features;
         let at_once = self.columns.len() / m;

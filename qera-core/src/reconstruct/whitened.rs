@@ -1,4 +1,4 @@
-//! Reconstruction as the paper writes it: whiten, decompose, unwhiten.
+//! Reconstruction as the paper writes it: whiten the error, decompose it, and undo the whitening.
 //!
 //! **Derivation.** `tr(R P P^T) = ||R^{1/2} P||_F^2` (equation (16) of the QERA paper), so with `Q
 //! = R^{1/2} E` the best `C` has `R^{1/2} C = U_k S_k V_k^T`, the truncated singular value
@@ -41,7 +41,7 @@ use crate::linalg::{
 };
 use crate::packed::packed_rows;
 
-/// How `R^{1/2}` and its inverse are found.
+/// The way in which `R^{1/2}` and its inverse are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootMethod {
     /// Coupled Newton-Schulz iteration: products only, refuses a singular `R`.

@@ -61,7 +61,7 @@ pub struct BlockShare {
 }
 
 impl BlockShare {
-    /// Of a block of weight `weight` > 0 that comes after a weight of `before`.
+    /// The share of a block of weight `weight` > 0 that comes after rows of total weight `before`.
     #[must_use]
     pub const fn new(before: f64, weight: f64) -> Self {
         Self {
@@ -116,7 +116,8 @@ impl<'a> Autocorrelation<'a> {
         Self::go_on(packed, in_features, weight)
     }
 
-    /// Continues from values that this statistic itself left behind: only their number is checked.
+    /// Continues from values that this statistic itself left behind, so only their number is
+    /// checked.
     ///
     /// # Errors
     /// [`StatisticError::Length`] as for [`new`](Self::new), [`StatisticError::Weight`].
@@ -309,7 +310,7 @@ impl<'a> Autocorrelation<'a> {
     }
 }
 
-/// Refuses packed values that no autocorrelation has.
+/// Refuses packed values that no autocorrelation can have.
 fn check_packed(packed: &[f64], in_features: usize) -> Result<(), StatisticError> {
     check_values(packed, f64::MIN)?;
     for i in 0..in_features {

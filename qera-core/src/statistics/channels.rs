@@ -1,5 +1,5 @@
-//! What the statistics of one number a channel have in common: the lent memory, the weight, and how
-//! both start and grow.
+//! What all statistics with one number a channel share: the lent memory, the weight, and how they
+//! start and grow.
 
 use super::error::{StatisticError, check_in_features, check_length, check_values, check_weight};
 use super::fold::{fold_means, fold_rows};
@@ -34,7 +34,7 @@ impl<'a> ChannelValues<'a> {
         })
     }
 
-    /// Takes rows in, the values being means of `term`.
+    /// Takes rows in, where the statistic is a mean of `term`.
     #[inline]
     pub(super) fn take_rows(
         &mut self,
@@ -46,14 +46,14 @@ impl<'a> ChannelValues<'a> {
         Ok(())
     }
 
-    /// Takes another state in, the values being means.
+    /// Takes another state in, where the statistic is a mean.
     pub(super) fn take_means(&mut self, other: &ChannelValues<'_>) -> Result<(), StatisticError> {
         check_in_features(self.values.len(), other.values.len())?;
         self.weight = fold_means(self.values, self.weight, other.values, other.weight);
         Ok(())
     }
 
-    /// Takes another state in, the values being maxima.
+    /// Takes another state in, where the statistic is a maximum.
     pub(super) fn take_maxima(&mut self, other: &ChannelValues<'_>) -> Result<(), StatisticError> {
         check_in_features(self.values.len(), other.values.len())?;
         self.weight += other.weight;

@@ -1,8 +1,8 @@
-//! What every statistic refuses, and the checks that refuse it.
+//! Why statistics refuse what they are given, and the checks that do so.
 
 use core::fmt;
 
-/// Why a statistic refused memory, rows, sums or another state; its own state is as it was.
+/// Why a statistic refused memory, rows, sums or another state. Its own state has not changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StatisticError {
     /// The lent memory, or an output, does not have the length it must have.
@@ -12,26 +12,26 @@ pub enum StatisticError {
         /// How many were lent.
         lent: usize,
     },
-    /// Rows, sums or another state of another width.
+    /// The rows, the sums or the other state have another width.
     InFeatures {
         /// The width of this state.
         expected: usize,
         /// The width of what was given.
         found: usize,
     },
-    /// A weight that is negative or not finite.
+    /// A weight is negative or not finite.
     Weight {
         /// The weight.
         value: f64,
     },
-    /// A saved value, or a value to merge, that no state can have.
+    /// A saved value, or one to merge, is impossible for this statistic.
     Value {
         /// Its place in the slice.
         index: usize,
         /// The value.
         value: f64,
     },
-    /// A sum of products that is not finite.
+    /// A sum of products is not finite.
     Sum {
         /// Row of the sum in X^T X.
         row: usize,
@@ -83,7 +83,7 @@ pub(super) const fn check_length(needed: usize, lent: usize) -> Result<(), Stati
     }
 }
 
-/// Refuses another width.
+/// Refuses input of another width.
 pub(super) const fn check_in_features(expected: usize, found: usize) -> Result<(), StatisticError> {
     if expected == found {
         Ok(())

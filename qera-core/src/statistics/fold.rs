@@ -2,20 +2,20 @@
 
 use crate::rows::Rows;
 
-/// Channels whose running values stay in registers or the first-level cache while all rows of a
-/// batch go by.
+/// How many channels are folded together, so that their running values stay in registers or the
+/// first-level cache.
 pub(super) const CHANNELS: usize = 32;
 
-/// A row that weighs something.
+/// A row whose weight is not 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step<'a> {
     pub(super) values: &'a [f32],
     pub(super) weight: f64,
-    /// Its part of the total weight with it: how far it moves a mean.
+    /// The row's share of the total weight including it: how far it moves a mean.
     pub(super) share: f64,
 }
 
-/// Goes through the rows that weigh something; `total` is the weight before them, and grows by
+/// Goes through the rows whose weight is not 0. `total` is the weight before them and grows by
 /// each.
 #[inline]
 pub(super) fn steps<'a>(rows: &Rows<'a>, total: &mut f64) -> impl Iterator<Item = Step<'a>> {

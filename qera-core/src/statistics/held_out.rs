@@ -1,4 +1,4 @@
-//! Held-out error: mean and interval over block means.
+//! Held-out error: its mean over blocks, and an interval around it.
 //!
 //! Tokens of one text resemble each other, so the error of a correction on n tokens is known much
 //! less well than n independent draws would say: an interval over tokens is several times too
@@ -16,7 +16,7 @@
 
 use super::student_t::student_t_quantile;
 
-/// Mean and variance of block means.
+/// The mean and the variance of the means of blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BlockMeans {
     count: u64,

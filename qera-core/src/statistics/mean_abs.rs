@@ -59,7 +59,7 @@ impl<'a> MeanAbs<'a> {
         self.0.take_means(&other.0)
     }
 
-    /// What its batch maximum takes in.
+    /// The channel values that [`BatchMaxMeanAbs`](super::BatchMaxMeanAbs) takes in.
     pub(super) const fn channels(&self) -> &ChannelValues<'a> {
         &self.0
     }

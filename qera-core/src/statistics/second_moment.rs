@@ -14,7 +14,7 @@ use crate::rows::Rows;
 use core::fmt;
 use heapless::Vec;
 
-/// How many dead channels a report names.
+/// How many dead channels a report names at most.
 const NAMED: usize = 8;
 
 /// Running E\[x_i^2\] of each feature.
@@ -106,11 +106,11 @@ impl<'a> SecondMoment<'a> {
 /// The channels of an input that were always zero: how many, and the first few.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadChannels {
-    /// How many there are.
+    /// How many channels were always zero.
     pub count: usize,
-    /// Of how many.
+    /// How many channels the input has.
     pub in_features: usize,
-    /// The first of them, in order.
+    /// The first channels that were always zero, in order.
     pub first: Vec<usize, NAMED>,
 }
 

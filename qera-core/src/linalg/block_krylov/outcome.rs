@@ -5,7 +5,7 @@ use core::fmt;
 use super::super::jacobi_eigen::JacobiEigenError;
 use super::super::lent::{ShapeMismatch, WorkspaceTooSmall, from_lent};
 
-/// When [`block_krylov`](super::block_krylov()) stops.
+/// The conditions under which [`block_krylov`](super::block_krylov()) stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockKrylovOptions {
     /// Ends when one cycle adds less than this to the captured sum of eigenvalues, relative to what

@@ -1,4 +1,4 @@
-//! How many columns are kept, how many the basis has, and the memory that takes.
+//! How many columns are kept, how many the basis has, and how much memory they take.
 
 use super::super::jacobi_eigen::jacobi_eigen_workspace_len;
 

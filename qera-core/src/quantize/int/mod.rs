@@ -31,7 +31,8 @@ use super::error::GridError;
 use super::levels::Candidates;
 use crate::dtype::FloatDtype;
 
-/// What the scales are multiplied by for a block's [`Candidates`].
+/// The factors by which the scale of nearest rounding is multiplied to get a block's
+/// [`Candidates`].
 pub(super) const SHRUNK: [f64; Candidates::MOST] = [1.0, 0.9, 0.8, 0.7];
 
 /// The INT format of some width, block size and type of scale.
@@ -109,7 +110,7 @@ impl Int {
         self.zero_points
     }
 
-    /// Returns the levels that a block of these values may be given, those of nearest rounding
+    /// Returns the levels that may be chosen for a block of these values, those of nearest rounding
     /// first (module documentation).
     ///
     /// # Shapes

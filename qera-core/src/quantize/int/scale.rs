@@ -1,7 +1,7 @@
-//! Scales and zero points of INT: their range, and their bytes.
+//! Scales and zero points of INT: their range, and how they are stored.
 //!
-//! A block takes its scale, little-endian, and after it its zero point, one byte, when the format
-//! has them.
+//! A block stores its scale, little-endian, followed by one byte for its zero point when the format
+//! has zero points.
 
 use half::{bf16, f16};
 
@@ -9,9 +9,10 @@ use super::super::levels::Levels;
 use super::Int;
 use crate::dtype::{FloatDtype, widen};
 
-/// 2^-100: 1 / s and what it is multiplied by stay far inside the range of f32.
+/// The smallest scale of bf16 and f32, 2^-100: 1 / s and what it is multiplied by stay far inside
+/// the range of f32.
 const SMALLEST: f32 = f32::from_bits((127 - 100) << 23);
-/// 2^-24, the least number of f16.
+/// The smallest scale of f16, 2^-24, its least number.
 const SMALLEST_F16: f32 = f32::from_bits((127 - 24) << 23);
 const LARGEST_F16: f32 = 65_504.0;
 
@@ -39,7 +40,8 @@ impl Int {
         }
     }
 
-    /// Returns the levels of a scale and a zero point, 2^(b-1) for a symmetric block.
+    /// Returns the levels that a scale and a zero point give; a symmetric block has the zero point
+    /// 2^(b-1).
     #[expect(clippy::cast_possible_truncation, reason = "an integer of at most 255")]
     pub(super) fn levels(&self, step: f32, zero_point: f64) -> Levels {
         let lowest = 0.0 - zero_point as f32;
@@ -55,7 +57,8 @@ impl Int {
         self.scale_dtype.size_bytes() + self.zero_points as usize
     }
 
-    /// Writes scale and zero point of these levels; `false` where no block has such.
+    /// Writes the scale and the zero point of these levels, or returns `false` if no block of this
+    /// format can have them.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -74,7 +77,8 @@ impl Int {
         self.read_scale(bytes) == Some(*levels)
     }
 
-    /// Returns the levels of a packed scale and zero point; `None` for what is never written.
+    /// Returns the levels of a packed scale and zero point, or `None` for bytes that are never
+    /// written.
     pub(in super::super) fn read_scale(&self, bytes: &[u8]) -> Option<Levels> {
         let (scale, zero_point) = bytes.split_at(self.scale_dtype.size_bytes());
         let mut step = [0.0];

@@ -50,7 +50,7 @@ pub struct Mxint {
     block_size: usize,
 }
 
-/// What a block shares: powers of two to integers and back, each in two exact steps.
+/// The scale of a block: factors that turn values into integers and back, each in two exact steps.
 #[derive(Clone, Copy)]
 struct Scale {
     to_integer: [f32; 2],
@@ -156,8 +156,9 @@ impl Mxint {
         })
     }
 
-    /// Returns the levels of a block of these values: those of its shared exponent, and those of
-    /// the exponent below, which are finer and cut off the largest magnitudes.
+    /// Returns the levels that may be chosen for a block of these values: those of its shared
+    /// exponent, and those of the exponent below, which are finer but cut off the largest
+    /// magnitudes.
     ///
     /// The exponent is at least -94, so that a step and its reciprocal are normal numbers: what is
     /// rounded may be larger than the values that a block of zeros was chosen for.
@@ -212,7 +213,7 @@ impl fmt::Display for Mxint {
 }
 
 impl Scale {
-    /// Returns M, the magnitude's integer.
+    /// Returns M, the integer of a magnitude.
     #[inline(always)]
     fn integer(&self, x: f32) -> f32 {
         let magnitude = if x.abs() < f32::MIN_POSITIVE {

@@ -1,4 +1,4 @@
-//! MXINT in its packed form: bits of codes, bytes of shared exponents.
+//! MXINT in packed form: a stream of code bits, and a byte for each shared exponent.
 //!
 //! Codes are two's complement integers of w bits, never the most negative one; element c of a row
 //! takes its bits from c w on, least significant first, and every row starts at a whole byte.
@@ -140,8 +140,8 @@ impl Mxint {
         Ok(())
     }
 
-    /// Refuses values that are not whole rows, and codes and exponents that are not as many as
-    /// theirs.
+    /// Refuses values that are not whole rows, and codes or exponents whose number does not fit the
+    /// values.
     fn check_packed(
         &self,
         values: usize,
@@ -158,7 +158,7 @@ impl Mxint {
         )
     }
 
-    /// Writes the shared exponent of these levels; `false` where no block has such.
+    /// Writes the shared exponent of these levels, or returns `false` if no block has such levels.
     pub(in super::super) fn write_exponent(&self, levels: &Levels, exponent: &mut [u8]) -> bool {
         let shared = libm::ilogbf(levels.step).saturating_add(self.element_bits.cast_signed() - 2);
         let field = u8::try_from(shared.saturating_add(127)).unwrap_or(u8::MAX);
@@ -166,7 +166,7 @@ impl Mxint {
         self.read_exponent(exponent) == Some(*levels)
     }
 
-    /// Returns the levels of a shared exponent; `None` for E8M0's NaN.
+    /// Returns the levels of a shared exponent, or `None` for the NaN of E8M0.
     pub(in super::super) fn read_exponent(&self, exponent: &[u8]) -> Option<Levels> {
         let field = exponent.first().filter(|&&field| field < u8::MAX)?;
         Some(self.levels(*field))

@@ -42,9 +42,9 @@ use super::int::SHRUNK;
 use super::levels::{Candidates, Levels};
 use crate::dtype::FloatDtype;
 
-/// Elements of a block.
+/// How many elements a block has.
 pub(super) const BLOCK: usize = 32;
-/// 2^-24, the least number of f16.
+/// The smallest scale, 2^-24, the least number of f16.
 pub(super) const SMALLEST_SCALE: f32 = f32::from_bits((127 - 24) << 23);
 const LARGEST_SCALE: f32 = 65_504.0;
 
@@ -59,7 +59,7 @@ impl Q4_0 {
         BLOCK
     }
 
-    /// Returns the levels that a block of these values may be given (module documentation).
+    /// Returns the levels that may be chosen for a block of these values (module documentation).
     ///
     /// # Shapes
     /// `values` are the at most 32 values of one block, finite.
@@ -132,7 +132,7 @@ impl fmt::Display for Q4_0 {
     }
 }
 
-/// Returns the value of largest magnitude, the first of equals; 0 where there is none.
+/// Returns the value of largest magnitude; of equal ones the first; 0 for an empty block.
 fn largest(values: &[f32]) -> f32 {
     values.iter().fold(
         0.0_f32,
@@ -142,7 +142,7 @@ fn largest(values: &[f32]) -> f32 {
     )
 }
 
-/// Rounds to f16, finite.
+/// Rounds a scale to f16 and keeps it finite.
 fn scale(wanted: f32) -> f32 {
     let rounded = FloatDtype::F16.round(wanted);
     rounded.clamp(-LARGEST_SCALE, LARGEST_SCALE)

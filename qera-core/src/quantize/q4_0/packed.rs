@@ -5,9 +5,9 @@ use half::f16;
 use super::super::levels::Levels;
 use super::{BLOCK, levels};
 
-/// Bytes of a block.
+/// How many bytes a block takes.
 const BYTES: usize = 18;
-/// The code of 0.
+/// The code that stands for 0.
 const ZERO: u8 = 8;
 
 /// Says how many bytes the blocks of a row take.
@@ -25,7 +25,8 @@ pub(in super::super) fn block_mut(block: usize, row: &mut [u8]) -> &mut [u8] {
     &mut row[block * BYTES..][..BYTES]
 }
 
-/// Writes a block's scale, and codes of 0; `false` where no block has such levels.
+/// Writes a block's scale and fills it with codes of 0, or returns `false` if no block has such
+/// levels.
 pub(in super::super) fn write_scale(wanted: &Levels, block: &mut [u8]) -> bool {
     let (scale, codes) = block.split_at_mut(2);
     scale.copy_from_slice(&f16::from_f32(wanted.step).to_le_bytes());
@@ -33,8 +34,8 @@ pub(in super::super) fn write_scale(wanted: &Levels, block: &mut [u8]) -> bool {
     wanted.step != 0.0 && read_scale(block) == Some(*wanted)
 }
 
-/// Returns a block's levels, of step 0 where ggml wrote such a scale; `None` where it is infinite
-/// or NaN.
+/// Returns a block's levels, with step 0 where ggml wrote a scale of 0, or `None` where the scale
+/// is infinite or NaN.
 pub(in super::super) fn read_scale(block: &[u8]) -> Option<Levels> {
     let step = f16::from_le_bytes([block[0], block[1]]).to_f32();
     step.is_finite().then(|| levels(step))

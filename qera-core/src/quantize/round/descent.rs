@@ -19,14 +19,14 @@ use super::error::RoundError;
 use super::feedback::narrowed;
 use crate::linalg::{Workspace, add_scaled, dot, expect_matrix};
 
-/// What [`descent()`] did.
+/// What a pass of [`descent()`] changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DescentReport {
-    /// Codes that changed.
+    /// How many codes changed.
     pub changed: usize,
-    /// Sum of e^T H e over the output columns before.
+    /// The sum of e^T H e over the output columns before the pass.
     pub before: f64,
-    /// The same after.
+    /// The sum of e^T H e over the output columns after the pass.
     pub after: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What rounding refuses.
+//! Why a rounding is refused.
 
 use core::fmt;
 
@@ -8,7 +8,7 @@ use crate::linalg::{JacobiEigenError, ShapeMismatch, WorkspaceTooSmall, from_len
 /// Why a weight was not rounded, or a metric not made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RoundError {
-    /// The weight, or what is lent for its values and levels, is none of this grid's.
+    /// The weight, or the memory lent for its values and levels, does not fit this grid.
     Grid(GridError),
     /// A matrix or packed triangle does not fit.
     Shape(ShapeMismatch),
@@ -35,7 +35,7 @@ pub enum RoundError {
         /// The value.
         value: f64,
     },
-    /// A^T R A was not decomposed.
+    /// The eigenvalues of A^T R A were not found.
     Eigen(JacobiEigenError),
 }
 

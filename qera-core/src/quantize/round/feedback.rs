@@ -1,4 +1,5 @@
-//! Rounding with feedback: what an input's rounding leaves is given to the inputs that come after.
+//! Rounding with feedback: the error of rounding one input is passed on to the inputs that are
+//! rounded after it.
 //!
 //! **Derivation.** With H = L L^T, L lower triangular, and D_k = L_kk^2,
 //!
@@ -32,14 +33,14 @@ use crate::linalg::{Workspace, dot, expect_matrix};
 /// Which of a block's candidates are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ScaleSearch {
-    /// Those of nearest rounding only.
+    /// Only the levels of nearest rounding are tried.
     First,
-    /// All.
+    /// All levels that the block may have are tried.
     #[default]
     All,
 }
 
-/// What is the same for every column.
+/// What is the same for every column of a weight.
 struct Rounding<'a> {
     factor: DMatrixView<'a, f64>,
     grid: &'a Grid,

@@ -1,4 +1,4 @@
-//! The metric H of a rounding: of R, or of R and an adapter's A.
+//! The metric H that a rounding is measured by, made of R alone or of R and an adapter's A.
 //!
 //! **Derivation.** R_a = (1 - a) R + a diag(R), and lambda = damping x mean diag(R). For a rounding
 //! that stands alone H = R_a + lambda I. For one that is corrected by A B with B free,
@@ -29,10 +29,10 @@ use crate::linalg::{
 };
 use crate::packed::{packed_len, packed_offset, packed_rows};
 
-/// Eigenvalues at most this, relative to the largest, count as 0: 2^-26.
+/// Eigenvalues at most this large, relative to the largest, count as 0: 2^-26.
 const CUT: f64 = 1.0 / (1 << 26) as f64;
 
-/// How R becomes a metric.
+/// How R is turned into a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MetricOptions {
     /// a, from 0 (R as it is) to 1 (only its diagonal).
@@ -53,7 +53,7 @@ impl Default for MetricOptions {
     }
 }
 
-/// What a metric was made with.
+/// The damping and the rank that a metric was made with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MetricReport {
     /// lambda.

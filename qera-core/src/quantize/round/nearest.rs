@@ -1,4 +1,4 @@
-//! Rounding to nearest, with the levels that it used.
+//! Rounding to nearest, which also returns the levels that it used.
 //!
 //! The values are those of [`Grid::quantize_dequantize`], by the rule of the grid (Q4_0's halves go
 //! up, the others' to even); one exception: an MXINT block whose magnitudes are all below 2^-94

@@ -7,22 +7,23 @@ use super::operator::OutputProduct;
 use crate::linalg::{JACOBI_MAX_SWEEPS, add_scaled_narrow, dot, jacobi_eigen, narrow, narrow_dot};
 use crate::pseudo_random::SplitMix64;
 
-/// The digits of pi, as for [`block_krylov`](crate::linalg::block_krylov()).
+/// The seed of the start block, the digits of pi, as for
+/// [`block_krylov`](crate::linalg::block_krylov()).
 const SEED: u64 = 0x243F_6A88_85A3_08D3;
-/// Ends when a cycle captures less than this, relative to what is left.
+/// The iteration ends when a cycle captures less than this share of what is left.
 const TOLERANCE: f64 = 1e-4;
-/// What is left counts as at least so much of the trace: what f32 knows of it.
+/// The least share of the trace that counts as left, as f32 knows the trace no better.
 const LEAST_LEFT: f64 = 1e-4;
-/// An end for what converges slowly: V is orthonormal after every cycle.
+/// The most cycles that are made, for what converges slowly. V is orthonormal after every cycle.
 const CYCLES_MAX: usize = 60;
-/// A column of which less than this is left is replaced.
+/// A column is replaced when less than this share of it is left after the projection.
 const DEPENDENT: f64 = 1e-5;
 
 pub(super) struct NarrowBasis<'a> {
     order: usize,
-    /// Columns of X.
+    /// How many columns X has.
     block: usize,
-    /// X, then what was its image; `c` columns of n numbers.
+    /// The basis: X, followed by its image; `c` columns of n numbers.
     columns: &'a mut [f32],
     /// The image of a block.
     image: &'a mut [f32],
@@ -35,7 +36,7 @@ pub(super) struct NarrowBasis<'a> {
 }
 
 impl<'a> NarrowBasis<'a> {
-    /// `columns` holds the basis and a block more.
+    /// Starts an iteration; `columns` has room for the basis and one more block.
     pub(super) fn new(
         order: usize,
         block: usize,
@@ -62,7 +63,7 @@ impl<'a> NarrowBasis<'a> {
         }
     }
 
-    /// Goes on until a cycle gains little; returns how many it took.
+    /// Iterates until a cycle gains little, and returns how many cycles it took.
     pub(super) fn iterate<F: FnMut(usize, &mut [f32])>(
         &mut self,
         product: &mut OutputProduct<'_, F>,
@@ -115,7 +116,7 @@ impl<'a> NarrowBasis<'a> {
         self.apply(product, w, c)
     }
 
-    /// The image of the columns `first..end`, and the entries of H that it gives.
+    /// Applies G to the columns `first..end` and fills in the entries of H that this gives.
     fn apply<F: FnMut(usize, &mut [f32])>(
         &mut self,
         product: &mut OutputProduct<'_, F>,

@@ -35,15 +35,15 @@ use crate::packed::packed_len;
 use basis::NarrowBasis;
 use operator::OutputProduct;
 
-/// Ritz vectors beside the wanted ones.
+/// How many Ritz vectors are kept beside the wanted ones.
 const GUARD: usize = 2;
 
-/// What is lent to [`reconstruct_narrow`].
+/// The memory that is lent to [`reconstruct_narrow`].
 #[derive(Debug)]
 pub struct NarrowRoom<'a> {
-    /// [`narrow_columns_len`] numbers.
+    /// Room for [`narrow_columns_len`] numbers.
     pub columns: &'a mut [f32],
-    /// [`narrow_workspace_len`] numbers.
+    /// Room for [`narrow_workspace_len`] numbers.
     pub workspace: &'a mut [f64],
 }
 
@@ -52,22 +52,23 @@ pub struct NarrowRoom<'a> {
 pub struct NarrowProblem<'a> {
     /// R, packed: `m (m + 1) / 2` numbers ([`crate::packed`]).
     pub autocorrelation: &'a [f32],
-    /// m.
+    /// The number m of inputs.
     pub in_features: usize,
-    /// n.
+    /// The number n of outputs.
     pub out_features: usize,
 }
 
-/// What a narrow reconstruction achieved, under R, before the factors are rounded any further.
+/// The errors under R before and after a narrow reconstruction, before its factors are rounded any
+/// further.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NarrowReport {
-    /// tr(G): the error without a correction.
+    /// The error without a correction, tr(G).
     pub error_without: f64,
-    /// What is left of it.
+    /// The error that is left with the correction.
     pub error_with: f64,
-    /// Columns of A that are not zero.
+    /// How many columns of A are not zero.
     pub rank_used: usize,
-    /// Cycles made.
+    /// How many cycles were made.
     pub cycles: usize,
 }
 
@@ -76,18 +77,18 @@ pub struct NarrowReport {
 pub enum NarrowError {
     /// The layer has no inputs or no outputs.
     Empty,
-    /// Something that was lent has another length than is needed, or too little.
+    /// A lent slice has the wrong length, or is too short.
     Length {
-        /// What it is.
+        /// The name of the slice.
         operand: &'static str,
         /// How many numbers are needed.
         needed: usize,
         /// How many were lent.
         lent: usize,
     },
-    /// A column of E, or what R makes of it, is not finite.
+    /// A column of E, or its product with R, is not finite.
     NonFinite,
-    /// The small eigenproblem.
+    /// The small eigenproblem of a cycle was not solved.
     RayleighRitz(JacobiEigenError),
 }
 
@@ -111,7 +112,7 @@ impl fmt::Display for NarrowError {
 
 impl core::error::Error for NarrowError {}
 
-/// Columns of X.
+/// How many columns X has.
 const fn block_columns(out_features: usize, rank: usize) -> usize {
     let wide = rank.saturating_add(GUARD);
     if wide < out_features {
@@ -121,7 +122,7 @@ const fn block_columns(out_features: usize, rank: usize) -> usize {
     }
 }
 
-/// Columns of the basis: X and its image.
+/// How many columns the basis has: X and its image.
 const fn basis_columns(out_features: usize, rank: usize) -> usize {
     let both = block_columns(out_features, rank).saturating_mul(2);
     if both < out_features {

@@ -1,21 +1,21 @@
-//! G = E^T R E as products with a few columns, E streamed.
+//! Products of G = E^T R E with a few columns, where E comes column by column.
 
 use super::NarrowProblem;
 use crate::linalg::{add_scaled_narrow, narrow, narrow_dot};
 
-/// E, R, and the columns that stand between them.
+/// Everything that a product with G needs: E, R, and memory for the columns in between.
 pub(super) struct OutputProduct<'a, F> {
     problem: NarrowProblem<'a>,
     error: &'a mut F,
-    /// A column of E.
+    /// Memory for a column of E.
     column: &'a mut [f32],
-    /// E X, and R E X: as many columns of m numbers as are lent, half each.
+    /// Memory for E X and for R E X: half of it for each, in columns of m numbers.
     products: &'a mut [f32],
     images: &'a mut [f32],
 }
 
 impl<'a, F: FnMut(usize, &mut [f32])> OutputProduct<'a, F> {
-    /// `scratch` holds a column of m numbers and an even number of others.
+    /// Cuts `scratch` into one column of m numbers and an even number of others.
     pub(super) fn new(
         problem: &NarrowProblem<'a>,
         error: &'a mut F,
@@ -91,7 +91,7 @@ fn error_times(
     }
 }
 
-/// x^T R x; what `scratch` begins with is overwritten.
+/// Returns x^T R x, and overwrites the beginning of `scratch`.
 fn power(packed: &[f32], x: &[f32], scratch: &mut [f32]) -> f64 {
     let image = &mut scratch[..x.len()];
     times_packed(packed, x, image);

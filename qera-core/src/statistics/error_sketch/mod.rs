@@ -81,35 +81,36 @@ use shrink::{Stack, shrink};
 /// directions before it.
 const DEPENDENT: f64 = 1e-3;
 
-/// What a sketch has beside its rows.
+/// The numbers that a sketch has beside its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SketchTotals {
     /// N, the weight of all rows.
     pub weight: f64,
     /// tr(G) = E\[|d|^2\], the expected squared output error without a correction: exact.
     pub trace: f64,
-    /// Delta, the most that G has above S^T S in any direction.
+    /// Delta, the most by which G exceeds S^T S in any direction.
     pub shrunk: f64,
 }
 
-/// Between what and what the smallest error of a rank lies.
+/// The interval in which the smallest error of a rank lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimumInterval {
-    /// No correction of the rank leaves less.
+    /// The lower end: no correction of the rank leaves less.
     pub least: f64,
-    /// The correction by the sketch leaves at most this, before its factors are rounded.
+    /// The upper end: the correction by the sketch leaves at most this, before its factors are
+    /// rounded.
     pub most: f64,
 }
 
 /// What the caller lends to [`ErrorSketch::update`] beside the state.
 #[derive(Debug)]
 pub struct SketchRoom<'a> {
-    /// For the errors d of a block of rows, n numbers each: as many rows as fit are shrunk in at a
-    /// time.
+    /// Room for the errors d of a block of rows, n numbers each. As many rows as fit are shrunk in
+    /// at a time.
     pub errors: &'a mut [f32],
-    /// For columns of E, m numbers each: as many as fit are asked for at a time.
+    /// Room for columns of E, m numbers each. As many columns as fit are asked for at a time.
     pub columns: &'a mut [f32],
-    /// For the shrink: [`error_sketch_workspace_len`]`(l - 1, rows of a block)`.
+    /// Workspace of a shrink: [`error_sketch_workspace_len`]`(l - 1, rows of a block)`.
     pub workspace: &'a mut [f64],
 }
 
@@ -141,7 +142,7 @@ pub struct SketchRoom<'a> {
 /// ```
 #[derive(Debug)]
 pub struct ErrorSketch<'a> {
-    /// Mutually orthogonal, the longest first, zeros at the end.
+    /// The rows of the sketch: mutually orthogonal, the longest first, zeros at the end.
     rows: &'a mut [f32],
     out_features: usize,
     totals: SketchTotals,
@@ -267,7 +268,7 @@ impl<'a> ErrorSketch<'a> {
         Ok(())
     }
 
-    /// Takes in what another sketch has seen. Both bounds hold for the whole, their Deltas added up
+    /// Takes in what another sketch has seen. Both bounds hold for the whole, with the Deltas added
     /// by weight.
     ///
     /// # Workspace

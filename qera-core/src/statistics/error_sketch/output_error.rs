@@ -1,4 +1,4 @@
-//! The output errors d = x E of a block of rows, E coming by columns.
+//! The output errors d = x E of a block of rows, where E comes by columns.
 //!
 //! A checkpoint stores W as out_features rows of in_features numbers, and a quantizer's blocks lie
 //! along them: a column of E = W - W~ is what one decodes at a time. Nothing here holds more of E
@@ -7,7 +7,7 @@
 use super::refusal::SketchError;
 use crate::rows::Rows;
 
-/// Products that are summed in f32 before the sum is widened: eight lanes of eight.
+/// How many products are summed in f32 before the sum is widened: eight lanes of eight.
 const PIECE: usize = 64;
 const LANES: usize = 8;
 
@@ -69,7 +69,7 @@ pub fn output_errors(
     Ok(())
 }
 
-/// x e of a row and a column, in one fixed order.
+/// Returns x e for a row and a column, summed in one fixed order.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "rounding to f32 is the purpose"

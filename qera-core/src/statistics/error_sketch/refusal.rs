@@ -1,4 +1,4 @@
-//! What a sketch refuses.
+//! Why a sketch refuses what it is given.
 
 use core::fmt;
 
@@ -8,14 +8,14 @@ use crate::rows::ShapeError;
 /// Why rows, another sketch or lent memory were refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SketchError {
-    /// The room for errors or columns holds not a single one, or the workspace is too short.
+    /// The room for errors or columns does not hold a single one, or the workspace is too short.
     Room {
-        /// Numbers that are needed, at least.
+        /// How many numbers are needed at least.
         needed: usize,
-        /// Numbers that were lent.
+        /// How many numbers were lent.
         lent: usize,
     },
-    /// Rows of errors, or another sketch, of another width.
+    /// Rows of errors, or another sketch, have another width.
     Width {
         /// The out_features of this sketch.
         expected: usize,

@@ -1,4 +1,4 @@
-//! One shrink: the stack of the kept rows and a block, to as many rows as were kept.
+//! One shrink: the kept rows and a block below them are reduced to as many rows as were kept.
 //!
 //! With Y the stack, each row times the root of its share, Y Y^T = U diag(lambda) U^T gives the
 //! singular values and left vectors of Y; the new rows are sqrt(1 - delta / lambda_i) u_i^T Y. The
@@ -10,23 +10,23 @@ use nalgebra::DMatrixViewMut;
 use super::refusal::SketchError;
 use crate::linalg::{JACOBI_MAX_SWEEPS, Workspace, dot, jacobi_eigen, jacobi_eigen_workspace_len};
 
-/// Rows to be stacked below those that are kept, and what each counts: shares of the whole weight.
+/// The rows that are stacked below the kept ones, and each row's share of the whole weight.
 #[derive(Debug)]
 pub(super) struct Stack<'a, W> {
-    /// Of every kept row.
+    /// The share of each kept row.
     pub(super) kept_share: f64,
-    /// Row-major.
+    /// The rows below, row-major.
     pub(super) below: &'a [f32],
-    /// One for each row below.
+    /// The share of each row below.
     pub(super) below_shares: W,
 }
 
-/// What a shrink says of itself.
+/// What a shrink took away, and the trace of the block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shrunk {
-    /// What was taken of every direction.
+    /// The amount taken from every direction.
     pub(super) delta: f64,
-    /// Squares of the rows below, by their shares.
+    /// The sum of the squares of the rows below, each by its share.
     pub(super) trace_below: f64,
 }
 
@@ -137,7 +137,7 @@ fn write_rows(
     }
 }
 
-/// x^T y in f64: products of two f32 are exact there.
+/// Returns x^T y in f64, where the product of two f32 is exact.
 fn wide_dot(x: &[f32], y: &[f32]) -> f64 {
     const LANES: usize = 8;
     let (x_lanes, x_tail) = x.as_chunks::<LANES>();
