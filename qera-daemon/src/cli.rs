@@ -69,7 +69,7 @@ pub(crate) enum Command {
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Which file.
+    /// What to export.
     #[command(subcommand)]
     pub(crate) what: Exported,
 }

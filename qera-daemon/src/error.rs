@@ -42,7 +42,7 @@ pub(crate) enum Fatal {
     Checkpoint {
         /// The file or folder at fault.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: String,
     },
     /// An imatrix cannot be used; the text names the tensor and the numbers.
@@ -50,7 +50,7 @@ pub(crate) enum Fatal {
     Imatrix {
         /// The file at fault.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: String,
     },
     /// A layer could not be solved.
@@ -106,7 +106,7 @@ pub(crate) enum Fatal {
         needed: String,
         /// The budget, formatted.
         budget: String,
-        /// Where the budget comes from.
+        /// Where the memory budget comes from.
         origin: String,
     },
     /// Another process holds the output folder.

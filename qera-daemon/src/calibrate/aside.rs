@@ -157,7 +157,7 @@ impl Aside {
         }
         self.offered += rows;
         let kept = rows.min(BLOCK_ROWS);
-        // With this chance the kept rows are on average `share` of the rows offered.
+        // Rows are kept with this chance, so that on average `share` of the offered rows stay.
         let chance = self.share * rows as f64 / kept.max(1) as f64;
         if kept == 0 || draw(number) as f64 >= chance * RANGE {
             return;

@@ -21,7 +21,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block with this number: a copy of `count` of the rows; `at` says which.
+    /// A block with the given number, made by copying `count` of the rows; `at` says which ones.
     #[must_use]
     pub(crate) fn of(
         rows: StoredRows<'_>,
@@ -203,7 +203,7 @@ pub(crate) const fn draw(index: u64) -> u64 {
 
 #[cfg(test)]
 impl SavedRows {
-    /// What is saved of these rows.
+    /// What is saved of a block's rows: their form, number and weights.
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = StoredRows<'a>>) -> Self {
         use crate::host::kernels::stored;
         let (mut all, mut weights) = <([Vec<u8>; DTYPES.len()], Vec<f32>)>::default();

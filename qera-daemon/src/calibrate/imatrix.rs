@@ -20,7 +20,7 @@ const AGREE: f64 = 1e-2;
 /// A channel below this share of the largest one counts as zero.
 const NOTHING: f64 = 1e-9;
 
-/// What stands for the rows of a site, and for which of its layers.
+/// Statistics from an imatrix that replace the rows of a site, and the layers they apply to.
 #[derive(Debug)]
 pub(crate) struct GivenSite {
     /// The site, with those of its layers that have an entry.
@@ -93,7 +93,7 @@ struct Matching<'a> {
 }
 
 impl<'a> Matching<'a> {
-    /// A layer's entry.
+    /// The imatrix entry of a layer.
     fn entry(&self, layer: usize) -> Option<&'a ImatrixEntry> {
         self.files.sum.entries.get(&self.tensors[layer])
     }
@@ -167,7 +167,7 @@ struct Differing {
     means: [f64; 2],
 }
 
-/// A count, which is a whole number of rows or chunks, at least 0.
+/// Reads a count, which must be a whole number of rows or chunks, at least 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

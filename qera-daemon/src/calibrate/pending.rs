@@ -34,7 +34,7 @@ pub(crate) struct PendingRecord {
 }
 
 impl Pending {
-    /// No rows.
+    /// No rows wait yet.
     pub(crate) const fn new(in_features: usize) -> Self {
         Self {
             in_features,

@@ -18,7 +18,7 @@ use crate::host::kernels::row_weights::{LentWeights, RowWeights};
 use crate::host::kernels::stored::{KeptRows, StoredRows};
 use crate::host::rounding::narrow;
 
-/// A row that is drawn, and the weight that it stands for.
+/// A row that was drawn, and the weight of the rows it stands for.
 #[derive(Debug, Clone, Copy)]
 struct Drawn {
     row: usize,

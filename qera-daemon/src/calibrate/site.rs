@@ -56,7 +56,7 @@ pub(crate) struct FoldTools<'t> {
 pub struct SiteStatistics {
     /// Width of a row.
     pub(crate) in_features: usize,
-    /// What stands for R: the mean over `rows`, by their weights.
+    /// R, or the part of it that is kept: the mean over `rows`, by their weights.
     pub(crate) second_moment: SecondMoment,
     /// The mean of |x| for each channel.
     pub mean_abs: Vec<f64>,

@@ -11,7 +11,7 @@ use crate::report::page::page;
 use crate::report::standing::{AskedState, ReportedState};
 use crate::report::table::table;
 
-/// What is reported, and where.
+/// The folder to report on, and the file to write to.
 #[derive(Debug)]
 pub(crate) struct ReportOrder<'a> {
     /// The output folder.

@@ -13,7 +13,7 @@ use crate::replay::replay;
 use crate::replay::report::ReplayReport;
 use crate::settings::replay::ReplaySettings;
 
-/// What is verified.
+/// The folder to verify, and what to verify it against.
 #[derive(Debug)]
 pub(crate) struct Verification {
     /// The adapter.

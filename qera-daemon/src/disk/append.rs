@@ -8,7 +8,7 @@ use crate::disk::new_file::PRIVATE;
 use crate::disk::room::when_there_is_room;
 use crate::disk::tried::tried;
 
-/// A file that is only written at its end.
+/// A file to which bytes are only appended.
 #[derive(Debug)]
 pub(crate) struct AppendFile {
     path: PathBuf,

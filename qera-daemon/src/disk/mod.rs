@@ -368,7 +368,7 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
 /// Like [`replace`], for a file that nobody else may read.
 ///
 /// # Errors
-/// As for [`replace`].
+/// Writing or renaming the file fails, as for [`replace`].
 pub(crate) fn replace_private(file: &Path, bytes: &[u8]) -> Result<(), Fatal> {
     replace_by(file, |aside| write_private_synced(aside, bytes))
 }

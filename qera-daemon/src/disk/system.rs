@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 #[cfg(test)]
 use crate::disk::simulated::holding;
 
-/// What a path names.
+/// What kind of file a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
-    /// A file with an end.
+    /// A regular file, which has an end.
     File,
     /// A folder.
     Folder,
@@ -28,13 +28,13 @@ pub(crate) enum FileKind {
 pub(crate) struct FileStat {
     /// The kind of the file.
     pub(crate) kind: FileKind,
-    /// Its length.
+    /// The length of the file.
     pub(crate) bytes: u64,
     /// Who may read, write and execute it.
     pub(crate) mode: u32,
-    /// Its file system.
+    /// The number of its file system.
     pub(crate) device: u64,
-    /// Its number in that file system.
+    /// Its number within that file system.
     pub(crate) inode: u64,
     /// When it was last written, in seconds since 1970,
     pub(crate) modified_seconds: i64,

@@ -176,7 +176,7 @@ impl ModelConfig {
         quantized_by(&self.0)
     }
 
-    /// What it says about that quantization.
+    /// The description of that quantization in the configuration.
     #[must_use]
     pub(crate) fn quantization(&self) -> Option<&Value> {
         quantization(&self.0)

@@ -43,7 +43,7 @@ pub(crate) struct RoundingMetric<'a> {
 
 /// A correction by factors that suit blocks, with these factors as they are written.
 pub(crate) struct InBlocks {
-    /// The same C, with B before its numbers are rounded.
+    /// The correction before the numbers of its B are rounded.
     pub(crate) near: Correction,
     pub(crate) rounded: Rounded,
 }
@@ -102,7 +102,7 @@ impl Correction {
         Some(InBlocks { near, rounded })
     }
 
-    /// The same C in the basis of step 1, A and B of equal norms.
+    /// The correction C in the basis of step 1, with A and B of equal norms.
     fn of_equal_pivots(&self, metric: &RoundingMetric<'_>) -> Option<Self> {
         let Factors { a, b } = &self.factors;
         let k = a.ncols();
@@ -136,7 +136,7 @@ impl Correction {
         })
     }
 
-    /// The same with B^T M in the place of B^T.
+    /// The correction with B^T M in the place of B^T.
     fn with_b(self, m: MatRef<'_, f64>) -> Self {
         Self {
             factors: Factors {

@@ -31,7 +31,7 @@ pub(crate) enum WorkKind {
     Choose,
     /// W is read, W~ is made, and E is formed from both.
     Quantize,
-    /// A and B are found.
+    /// Finding A and B.
     Subspace,
     /// The worth of A and B is measured, before and after they are rounded.
     Measure,

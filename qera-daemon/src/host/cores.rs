@@ -27,7 +27,7 @@ impl Drop for Core<'_> {
 }
 
 impl Cores {
-    /// This number of cores, at least one.
+    /// Permits to use this number of cores, at least one.
     #[must_use]
     pub fn new(threads: usize) -> Self {
         let threads = threads.max(1);

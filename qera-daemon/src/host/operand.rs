@@ -33,7 +33,7 @@ impl Operand<'_> {
         products::<f32>(self.compute, x, self.matrix())
     }
 
-    /// The same with products and sums in f64.
+    /// Multiplies as `times` does, with products and sums in f64.
     #[must_use]
     pub fn times_f64(&self, x: MatRef<'_, f64>) -> Mat<f64> {
         products::<f64>(self.compute, x, self.matrix())
@@ -55,7 +55,7 @@ pub(crate) struct RowsOperand<'a> {
 /// How a few vectors are multiplied by rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowProducts {
-    /// What the rows are multiplied by.
+    /// The factor by which every row is multiplied.
     pub(crate) root: f64,
     /// Whether f32 products are not enough.
     pub(crate) in_f64: bool,
@@ -147,7 +147,7 @@ impl RowsOperand<'_> {
     }
 }
 
-/// Of so many rows, those that are widened at a time.
+/// Cuts rows into the pieces that are widened at a time.
 fn pieces_of(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let firsts = (0..rows).step_by(PIECE_ROWS);
     firsts.map(move |first| first..(first + PIECE_ROWS).min(rows))

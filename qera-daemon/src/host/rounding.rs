@@ -1,6 +1,6 @@
 //! From f64 to f32.
 
-/// To f32, rounding to nearest.
+/// Rounds to the nearest f32.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "rounding to f32 is the purpose"

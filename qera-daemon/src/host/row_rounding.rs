@@ -24,15 +24,15 @@ pub(crate) struct RowRounding {
 /// A block as one scale rounds it.
 #[derive(Clone, Copy)]
 struct CodedBlock {
-    /// What it adds to e^T H e.
+    /// The block's part of e^T H e.
     loss: f64,
     values: [f32; BLOCK],
-    /// What each lacks.
+    /// The error of each number.
     errors: [f64; BLOCK],
 }
 
 impl RowRounding {
-    /// Of L.
+    /// Prepares the rounding for the Cholesky factor L.
     pub(crate) fn new(factor: MatRef<'_, f64>) -> Self {
         let k = factor.nrows();
         let pivot = |j: usize| factor[(j, j)];

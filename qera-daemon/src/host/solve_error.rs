@@ -12,7 +12,7 @@ pub enum SolveError {
     /// A product with held-out rows is not finite.
     #[error("products overflow on held-out rows")]
     HeldOutOverflow,
-    /// A statistic does not serve. This would be a defect.
+    /// The core refused a statistic. This would be a defect.
     #[error("{0}")]
     Statistic(StatisticError),
     /// A maximum over batches cannot leave rows out. This would be a defect.

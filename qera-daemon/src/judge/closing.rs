@@ -31,7 +31,7 @@ use qera_core::statistics::student_t_quantile;
 /// The confidence level of the limits that re-open a site.
 const DRIFT_CONFIDENCE: f64 = 0.99;
 
-/// What a solve point changes about the folding of a site's rows.
+/// How a solve point changes which rows of a site are folded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum FoldingChange {
     /// The site goes on as before.
@@ -42,7 +42,7 @@ pub(crate) enum FoldingChange {
     Reopened(Vec<(usize, Drift)>),
 }
 
-/// What new rows showed of a layer that had converged.
+/// What new rows showed about a layer that had converged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Drift {
     /// The error, relative to no correction, was `before` when the site was closed and is `now`.

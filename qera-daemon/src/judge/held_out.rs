@@ -53,7 +53,7 @@ pub enum ChoiceOrigin {
     FewBlocks,
 }
 
-/// What the window says about a site.
+/// What the held-out rows say about a site.
 pub(crate) struct Verdict<'a> {
     pub(crate) choice: Option<Choice>,
     figures: Figures<'a>,
@@ -77,7 +77,7 @@ pub(crate) struct SolvedFrom<'a> {
     pub(crate) sketch: Option<&'a OutputSketch>,
 }
 
-/// A layer, by its place in the site, whose numbers overflow or are NaN.
+/// A layer that failed because its numbers overflow or are NaN, by its place in the site.
 pub(crate) struct FailedMember {
     pub(crate) member: usize,
     /// What went wrong.

@@ -31,7 +31,7 @@ pub(crate) const BLOCKS: usize = 10;
 /// vectors under each are kept, and folds are searched with them.
 pub(crate) const BLENDS: [f64; 2] = [0.1, 1.0];
 
-/// Most columns of the candidates' Krylov basis.
+/// The most columns that the Krylov basis of the candidates has.
 pub(crate) const fn columns_max(n: usize, k: usize) -> usize {
     let krylov = BLOCKS * first_block(k);
     if n <= WHOLE_MAX || krylov > n {
@@ -56,7 +56,7 @@ const fn kept_of_blend(k: usize) -> usize {
     if kept > KEPT_MIN { kept } else { KEPT_MIN }
 }
 
-/// A layer whose correction is solved again without each of the folds.
+/// A layer whose correction is solved again for each fold, without the fold's rows.
 #[derive(Clone, Copy)]
 pub(crate) struct FoldedLayer<'a> {
     pub(crate) compute: Compute<'a>,

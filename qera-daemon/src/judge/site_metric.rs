@@ -27,7 +27,7 @@ pub(crate) trait ChannelMeans {
 /// The diagonal of a method's S, unscaled. Where S is R it is the diagonal of R.
 ///
 /// # Errors
-/// Those of [`ChannelMeans::batch_max`].
+/// The diagonal cannot be made, as for [`ChannelMeans::batch_max`].
 pub(crate) fn metric_diagonal(
     method: Method,
     in_features: usize,

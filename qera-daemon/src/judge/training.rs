@@ -95,7 +95,7 @@ pub(crate) fn extent_of(fold: &[&Block]) -> Extent {
     blocks.fold(none, |sum, block| sum.with(&block))
 }
 
-/// What a fold is solved from: the statistics without its rows.
+/// The statistics that a fold is solved from: the site's without the fold's rows.
 pub(crate) struct Training<'a> {
     /// R without the fold, or what stands for it; `None` where the method has a diagonal S.
     r: Option<WithoutRows<'a>>,

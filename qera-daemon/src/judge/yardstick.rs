@@ -31,7 +31,7 @@ use crate::host::subspace::error_operand::ErrorOperand;
 
 /// Below this share of tr(R E E^T), f is measured on rows.
 pub(crate) const BY_ROWS_BELOW: f64 = 1e-4;
-/// Below this share, and where no rows are held, f is measured from P itself.
+/// Below this share of tr(R E E^T), where no rows are held out, f is computed from P = E - A B.
 const BY_RESIDUAL_BELOW: f64 = 1e-6;
 /// The same limit for massive channels' share of that trace: a difference of f64 traces shows no
 /// less.

@@ -27,7 +27,7 @@ pub(crate) struct BitsPerWeight {
 /// Types of ggml that take the same number of bits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct StockTypes {
-    /// Their names.
+    /// The names of the types.
     pub(crate) types: Vec<&'static str>,
     /// Bits of a weight.
     pub(crate) bits: f64,

@@ -42,7 +42,7 @@ pub(crate) enum Event<'a> {
     ShardLost {
         /// File name.
         shard: &'a str,
-        /// Its rows.
+        /// How many rows the shard had.
         rows: usize,
         /// What was found in the shard's place.
         reason: String,
@@ -97,7 +97,7 @@ pub(crate) enum Event<'a> {
     ImatrixWritten(ImatrixWritten),
     /// A layer has a correction from an imatrix, until one from rows is there.
     Imatrix(LayerStoodIn<'a>),
-    /// A layer has its correction.
+    /// A layer got its correction.
     LayerSolved(LayerCorrected<'a>),
     /// The same, from a sketch of its output errors.
     LayerSketched(LayerSketched<'a>),

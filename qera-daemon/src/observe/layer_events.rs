@@ -119,7 +119,7 @@ pub(crate) struct LayerCorrected<'a> {
     pub(crate) rank: usize,
     /// Output error relative to the output, without correction.
     pub(crate) error_without: f64,
-    /// The same with the correction as written.
+    /// The relative output error that is left with the correction as written.
     pub(crate) error_with: f64,
     /// The held-out error with the correction, relative to that without; `None` where nothing was
     /// corrected.

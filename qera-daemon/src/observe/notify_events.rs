@@ -26,13 +26,13 @@ pub(crate) struct GenerationServed<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SwapKind {
-    /// It was there already.
+    /// The server had the generation already.
     Found,
-    /// It was loaded under a name that was free.
+    /// The generation was loaded under a free name.
     Loaded,
     /// Another generation was unloaded before it was loaded.
     Replaced,
-    /// It took another generation's place in one step.
+    /// The generation took the place of another in one step.
     InPlace,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct CanaryTried<'a> {
 pub(crate) struct CanaryShown {
     /// Mean negative log likelihood of the text's tokens with the generation.
     pub(crate) loss: f64,
-    /// The same without an adapter.
+    /// The mean loss of the text without an adapter.
     pub(crate) base_loss: f64,
     /// The best loss of those accepted before; `None` where there is none, or the text is not the
     /// user's.

@@ -33,7 +33,7 @@ pub(crate) struct RunStarted<'a> {
     pub(crate) planned_bytes: u64,
     /// The memory budget.
     pub(crate) budget_bytes: u64,
-    /// Which device computes, and why.
+    /// The device that computes, and why it was chosen.
     pub(crate) device: String,
 }
 
@@ -208,8 +208,8 @@ impl fmt::Display for GenerationPublished {
     }
 }
 
-/// `OUT/base` was written. Errors are relative to the output's power, and geometric means over
-/// layers.
+/// `OUT/base` was written. Errors are relative to the output's power, and combined over layers by
+/// the geometric mean.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BaseWritten {
     /// The base's folder.
@@ -224,7 +224,7 @@ pub(crate) struct BaseWritten {
     pub(crate) nearest: Option<f64>,
     /// The error of W~ with its adapter.
     pub(crate) corrected: f64,
-    /// The worst layer of W~ without its adapter.
+    /// The layer whose error is largest when W~ is used without its adapter.
     pub(crate) worst: WorstLayer,
     /// Whether the weights have so few bits that no such base was usable alone.
     #[serde(skip)]

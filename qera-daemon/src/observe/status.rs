@@ -28,7 +28,7 @@ pub(crate) struct Status {
     pub(crate) disk_full: bool,
     /// Process id of the daemon that wrote it.
     pub(crate) pid: u32,
-    /// What it is doing.
+    /// What the daemon is doing.
     pub(crate) phase: Phase,
     /// With `--until-converged`, while it is idle: what it waits for.
     #[serde(default)]
@@ -170,7 +170,7 @@ pub(crate) struct LayerStatus {
     pub(crate) rounds_at: Option<u64>,
     /// Output error relative to the output's power, without correction.
     pub(crate) error_without: Option<f64>,
-    /// The same with the latest correction; `None` where nothing was corrected.
+    /// The relative output error with the latest correction; `None` where nothing was corrected.
     pub(crate) error_with: Option<f64>,
     /// On the rows of the window, where a sketch stood for R: without correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]

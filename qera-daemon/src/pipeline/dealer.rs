@@ -21,7 +21,7 @@ use crate::weights::sites::Sites;
 
 /// A shard that is to be dealt to the workers.
 pub(crate) struct DealtShard {
-    /// Its rows and sums.
+    /// The rows and sums of the shard.
     pub(crate) part: ShardPart,
     /// Holds its room in memory.
     pub(crate) ticket: Ticket,

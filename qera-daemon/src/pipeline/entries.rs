@@ -96,7 +96,7 @@ pub(crate) struct LayerEntry {
     pub(crate) rounds_at: Option<u64>,
     /// Whether it was said already that it waits for these rows.
     pub(crate) gathering_said: bool,
-    /// What its solve points showed, and how many rows were left out.
+    /// What the layer's solve points showed, and how many rows were left out.
     pub(crate) summary: LayerSummary,
 }
 

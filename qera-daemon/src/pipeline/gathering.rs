@@ -27,7 +27,7 @@ pub(crate) struct SolvePlace {
     pub(crate) drained: bool,
 }
 
-/// What is to be done about W~ of a site.
+/// What is to be done about a site whose layers may have to be rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
     /// W~ is made now, unless it is there.

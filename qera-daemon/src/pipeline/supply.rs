@@ -63,7 +63,7 @@ pub(crate) struct ShardSupply<'a> {
 /// A file of the watched folder, as it was when it was read.
 #[derive(Debug)]
 pub(crate) struct ShardFile {
-    /// Its name.
+    /// The name of the file.
     pub(crate) name: String,
     /// The file's identity.
     pub(crate) identity: Identity,
@@ -91,11 +91,11 @@ pub(crate) struct Grown {
 pub(crate) struct ReadShard {
     /// BLAKE3 of its content.
     pub(crate) content: String,
-    /// Its file.
+    /// The file of the shard.
     pub(crate) file: ShardFile,
-    /// Its header, which fits.
+    /// The header of the shard, which fits.
     pub(crate) fitting: FittingShard,
-    /// Its rows.
+    /// The rows of the shard.
     pub(crate) shard: Shard,
     /// Holds its room in memory.
     pub(crate) ticket: Ticket,

@@ -41,9 +41,9 @@ pub(crate) struct RowsTask {
 /// What a shard has for the sites of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct ShardPart {
-    /// Its rows.
+    /// The rows of these sites.
     pub(crate) rows: Vec<Batch>,
-    /// Its sums over other rows.
+    /// The sums over other rows of these sites.
     pub(crate) sums: Vec<SummedRows>,
 }
 

@@ -77,7 +77,7 @@ impl<'a> Worker<'a> {
             statistics: Arc::new(state.statistics),
             next_point: match &progress {
                 Progress::Here(progress) if context.live => progress.next_point,
-                // In a batch run only the last generation counts.
+                // A batch run publishes only once, at its end.
                 _ => u64::MAX,
             },
             closed: matches!(&progress, Progress::Here(progress) if progress.is_closed()),

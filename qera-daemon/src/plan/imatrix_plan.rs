@@ -7,7 +7,7 @@ use crate::calibrate::imatrix::GivenStatistics;
 /// The imatrix that stands in for rows.
 #[derive(Debug, Serialize)]
 pub(crate) struct ImatrixPlan {
-    /// Its files.
+    /// The imatrix files.
     pub(crate) files: Vec<String>,
     /// Number of layers that have an entry.
     pub(crate) layers: usize,

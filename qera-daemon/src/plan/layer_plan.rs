@@ -23,7 +23,7 @@ pub(crate) struct LayerPlan {
     pub(crate) rank: usize,
     /// Working memory while it is solved, for the shards that are there.
     pub(crate) solve_bytes: u64,
-    /// The same, however many shards come.
+    /// An upper bound of `solve_bytes`, however many shards come.
     #[serde(skip)]
     pub(crate) solve_bound_bytes: u64,
     /// Bytes of its factors, which are kept until publication.

@@ -43,7 +43,7 @@ pub(crate) enum Solving {
 }
 
 impl Solving {
-    /// As the settings decide.
+    /// When a run with these settings solves.
     #[must_use]
     pub(crate) fn of(settings: &Settings) -> Self {
         if settings.convergence.is_once() || settings.weights.checkpoint.is_none() {
@@ -63,10 +63,10 @@ impl Solving {
 /// Where a run's rows come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// From the shards that are there.
+    /// The rows come from the shards that are there.
     Anew,
     /// Also from the shards of earlier runs.
     Continued,
-    /// From nowhere: there is only an imatrix.
+    /// The run has no rows at all: there is only an imatrix.
     Never,
 }

@@ -43,7 +43,7 @@ pub(crate) struct SitePlan {
     /// Number of held-out rows that are taken out of R at a time.
     #[serde(skip)]
     pub(crate) fold_rows: usize,
-    /// The same, however many shards come.
+    /// An upper bound of `fold_rows`, however many shards come.
     #[serde(skip)]
     pub(crate) fold_rows_bound: usize,
     /// Operations of folding its rows.
@@ -125,7 +125,7 @@ const fn is_zero(count: &u64) -> bool {
 
 /// The numbers of rows that a site keeps.
 struct KeptRowCount {
-    /// Of the shards that are there.
+    /// How many rows the shards that are there hold.
     rows: usize,
     /// However many such shards come.
     most: usize,

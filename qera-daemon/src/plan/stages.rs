@@ -35,7 +35,7 @@ pub(crate) const SHARDS: usize = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum When {
-    /// From the first row to the end.
+    /// The memory is taken from the first row to the end.
     Always,
     /// While shards are read and folded.
     Reading,
@@ -67,10 +67,10 @@ pub(crate) struct Stage {
     pub(crate) bound_bytes: u64,
 }
 
-/// What exists at one time, stage by stage.
+/// The memory that exists at one time, stage by stage.
 pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPlan]) -> Vec<Stage> {
     let threads = threads_with_sites(run);
-    // As if every thread were at its largest site at the same time.
+    // Counted as if every thread were at its largest site at the same time.
     let scratch = sites.iter().map(|s| s.scratch_bytes).collect();
     let solves = of_largest_sites(run, layers, |l| l.solve_bytes);
     let flying = shards_bytes(run);
@@ -136,7 +136,7 @@ fn solving(run: &PlannedRun<'_>, layers: &[LayerPlan], solves: u64) -> Stage {
     }
 }
 
-/// What threads hold that work on the largest sites at the same time.
+/// The memory of threads that work on the largest sites at the same time.
 fn of_largest_sites(run: &PlannedRun<'_>, layers: &[LayerPlan], of: fn(&LayerPlan) -> u64) -> u64 {
     let of_site = |site: &Site| site.layers.iter().map(|&l| of(&layers[l])).max();
     let sites = run.sites.sites.iter();
@@ -183,7 +183,7 @@ fn helpers(run: &PlannedRun<'_>) -> usize {
     run.settings.compute.threads - threads_with_sites(run)
 }
 
-/// What helpers add to solves that take this much.
+/// The memory that helpers add to solves of this size.
 fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
     if helpers(run) > 0 {
         solves / HELPED_SHARE
@@ -192,14 +192,14 @@ fn helped_bytes(run: &PlannedRun<'_>, solves: u64) -> u64 {
     }
 }
 
-/// What helpers hold while they round columns of another thread's layer.
+/// The memory that helpers take while they round columns of another thread's layer.
 fn panels_of_helpers(run: &PlannedRun<'_>, layers: &[LayerPlan]) -> u64 {
     let panels = layers.iter().filter_map(|l| l.rounding.as_ref());
     let most = panels.map(|plan| plan.panel_bytes).max();
     helpers(run) as u64 * most.unwrap_or_default()
 }
 
-/// What the process takes beyond what is planned.
+/// The memory that the process takes beyond what is planned.
 pub(crate) fn process_bytes(run: &PlannedRun<'_>) -> u64 {
     PROCESS_BYTES
         + threads_with_sites(run) as u64 * THREAD_BYTES
@@ -218,7 +218,7 @@ fn shards_bytes(run: &PlannedRun<'_>) -> u64 {
     largest(sizes(run.shards), SHARDS_IN_FLIGHT).min(FLIGHT_BYTES.max(most))
 }
 
-/// What this many shards of this size take at one time.
+/// The memory of a number of shards of this size that are held at one time.
 pub(crate) fn flying_bytes(shard: u64, count: usize) -> u64 {
     shard
         .saturating_mul(count as u64)

@@ -80,7 +80,7 @@ impl BaseRecord {
     /// Reads the record of a base folder.
     ///
     /// # Errors
-    /// What is no record about it.
+    /// The bytes are no record, for the reason given.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }

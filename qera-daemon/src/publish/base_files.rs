@@ -19,7 +19,7 @@ pub(crate) type BaseFiles = BTreeMap<String, BaseFile>;
 /// A file of a base.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BaseFile {
-    /// What the file held.
+    /// The length and digest of the file's content.
     #[serde(flatten)]
     pub(crate) digest: FileDigest,
     /// When it was last written: seconds since 1970, by the file system's clock.

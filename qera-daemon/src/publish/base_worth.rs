@@ -13,7 +13,7 @@ pub(crate) const README: &str = "qera_base.md";
 /// No base with this many bits a weight, or fewer, was usable alone.
 const TOO_FEW_BITS: u32 = 3;
 
-/// A W~ and its errors.
+/// How a W~ was made, and how large its errors are.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseWorth {
     /// How W~ was rounded.
@@ -104,7 +104,7 @@ impl MeanErrors {
 }
 
 impl BaseWorth {
-    /// What W~ of a generation's layers is worth.
+    /// The errors of a generation's W~.
     #[must_use]
     pub(crate) fn new(of: &PublishedLayers<'_>) -> Self {
         let layers = 0..of.weights.layers().len();

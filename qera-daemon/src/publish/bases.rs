@@ -39,7 +39,7 @@ pub(crate) struct Bases {
     gguf_layout: Option<GgufLayout>,
     /// Files that were missing and were written again.
     restored: Vec<PathBuf>,
-    /// What is known of the files of the forms that are there.
+    /// The files of those forms that are there, with their digests.
     files: BTreeMap<BaseForm, BaseFiles>,
     /// Files beside the weights that are not what was written.
     damaged: Vec<DamagedFile>,
@@ -48,7 +48,7 @@ pub(crate) struct Bases {
 /// The bases that were written before a generation.
 #[derive(Debug, Default)]
 pub(crate) struct BasesWritten {
-    /// What each base is worth, where the error of a layer was measured.
+    /// The errors of each base, where they were measured.
     pub(crate) worth: Vec<BaseWritten>,
     /// The packed base, if it was written.
     pub(crate) packed: Option<PackedBaseWritten>,
@@ -110,7 +110,7 @@ impl Bases {
         self.wanted.is_empty()
     }
 
-    /// Whether a base is still to be written.
+    /// Whether some base still has to be written.
     #[must_use]
     pub(crate) fn are_missing(&self) -> bool {
         self.wanted.len() > self.present.len()

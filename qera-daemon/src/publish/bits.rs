@@ -23,9 +23,9 @@ use crate::weights::layers::Layer;
 enum CountedBase<'a> {
     /// The W~ that the user gave, as it is stored.
     Given(&'a GivenLayers),
-    /// A GGUF, with the type of each layer.
+    /// A GGUF file, with the type of each layer's blocks.
     Gguf(Vec<Container>),
-    /// A base packed for engines.
+    /// A packed base, of which the layout says which layers are packed.
     CompressedTensors(PackedLayout),
     /// Codes and scales of the grid, where W~ is written as numbers or not written at all.
     Grid(Grid),
@@ -65,7 +65,7 @@ impl BitSums {
     }
 }
 
-/// The bits of a generation, on a base that is there; `None` where no layer is corrected.
+/// The bits a weight of a generation with its base; `None` where no layer is corrected.
 #[must_use]
 pub(crate) fn bits_of(of: &PublishedLayers<'_>, bases: BaseRecords<'_>) -> Option<BitsPerWeight> {
     let weights = of.weights;

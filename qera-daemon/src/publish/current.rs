@@ -32,7 +32,7 @@ pub(crate) struct Current {
     /// Whether each layer has a rank of its own.
     #[serde(default)]
     pub(crate) ragged: bool,
-    /// Its layers.
+    /// The layers of the generation.
     #[serde(default)]
     pub(crate) layers: Vec<CurrentLayer>,
     /// The generation's number; `None` in manifests from before there were seals.
@@ -53,7 +53,7 @@ pub(crate) fn peft_alone() -> BTreeSet<AdapterForm> {
 pub(crate) struct CurrentLayer {
     /// The layer's name.
     pub(crate) name: String,
-    /// What stands in for rows, if something does.
+    /// The statistic that replaced rows, if one did.
     #[serde(default)]
     pub(crate) statistic: Option<String>,
     /// The layer's place in the GGUF, where one is written.
@@ -67,7 +67,7 @@ pub(crate) struct CurrentLayer {
 /// Settings of what a generation corrects.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CurrentSettings {
-    /// What W~ is stored in.
+    /// The format in which W~ is stored.
     #[serde(flatten)]
     pub(crate) format: WeightFormat,
     /// How W~ was rounded; `None` for nearest rounding.
@@ -124,7 +124,7 @@ pub(crate) fn current(out: &OutFolder) -> Result<Option<Current>, Fatal> {
 /// where the current manifest is damaged.
 ///
 /// # Errors
-/// As for [`current`].
+/// The manifest cannot be read, as for [`current`].
 pub(crate) fn belongs_to(out: &OutFolder) -> Result<Option<Current>, Fatal> {
     if let Some(current) = current(out)? {
         return Ok(Some(current));

@@ -33,11 +33,11 @@ pub(crate) struct Publication {
     pub(crate) path: PathBuf,
     /// The adapter's rank.
     pub(crate) rank: usize,
-    /// What base and adapter cost.
+    /// The bits a weight of base and adapter together.
     pub(crate) bits: Option<BitsPerWeight>,
 }
 
-/// What became of a generation.
+/// Whether a generation was published.
 #[derive(Debug)]
 pub(crate) enum PublishOutcome {
     /// The generation is the current one.

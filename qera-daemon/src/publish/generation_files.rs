@@ -16,7 +16,7 @@ use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
 use crate::publish::written::PEFT_TENSORS;
 use crate::settings::publish::AdapterForm;
 
-/// What files hold, by their names in a folder.
+/// The digests of files, by their names in a folder.
 pub(crate) type Digests = BTreeMap<String, FileDigest>;
 
 /// Writes the files of a generation, and notes what each holds.
@@ -107,7 +107,7 @@ impl GenerationFiles {
         self.write(name, &json)
     }
 
-    /// What the written files hold.
+    /// The digests of the files that were written.
     #[must_use]
     pub(crate) const fn digests(&self) -> &Digests {
         &self.digests

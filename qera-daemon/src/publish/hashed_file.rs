@@ -12,7 +12,7 @@ use crate::error::Fatal;
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 20;
 
-/// What a file held when it was written.
+/// The length and digest of what was written to a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileDigest {
     /// The file's length in bytes.

@@ -59,10 +59,10 @@ pub(crate) struct Manifest {
     /// What is packed in `OUT/base-compressed-tensors`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packed_base: Option<PackedRecord>,
-    /// What is in `OUT/base-gguf`; absent where there is none.
+    /// The record of `OUT/base-gguf`; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gguf_base: Option<GgufRecord>,
-    /// What base and adapter cost; absent where no layer is corrected.
+    /// The bits a weight of base and adapter; absent where no layer is corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bits_per_weight: Option<BitsPerWeight>,
     /// The kernels that multiplied rows of each type in the run that published.
@@ -139,7 +139,7 @@ pub(crate) struct Fingerprints {
 pub(crate) struct SettingsRecord {
     /// Method name.
     pub(crate) method: &'static str,
-    /// What W~ is stored in.
+    /// The format in which W~ is stored.
     #[serde(flatten)]
     pub(crate) format: WeightFormat,
     /// How W~ was rounded; absent for nearest.
@@ -193,10 +193,10 @@ pub(crate) struct LayerRecord {
     pub(crate) recorded_as: String,
     /// Module path in the class that serves it, and in the adapter.
     pub(crate) served_as: String,
-    /// Its place in the GGUF adapter; absent where none is written.
+    /// The layer's place in the GGUF adapter; absent where none is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gguf: Option<GgufLayerPlace>,
-    /// Its name in mlx-lm; absent where its files are not written.
+    /// The layer's name in mlx-lm; absent where its files are not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mlx: Option<String>,
     /// Whether the checkpoint stores the weight [in_features, out_features].
@@ -205,7 +205,7 @@ pub(crate) struct LayerRecord {
     pub(crate) in_features: usize,
     /// Width of its output.
     pub(crate) out_features: usize,
-    /// What became of it.
+    /// The layer's status: whether it was solved.
     pub(crate) status: &'static str,
     /// Rank asked for.
     pub(crate) rank_asked: usize,
@@ -266,9 +266,9 @@ pub(crate) struct LayerRecord {
 /// `output_power`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ErrorRecord {
-    /// Without correction.
+    /// The error without correction.
     pub(crate) without: f64,
-    /// With the correction, before rounding.
+    /// The error with the correction before its factors are rounded.
     pub(crate) with: f64,
     /// After rounding to the dtype written.
     pub(crate) rounded: f64,
@@ -291,9 +291,9 @@ pub(crate) struct ErrorRecord {
 pub(crate) struct DiagonalErrorRecord {
     /// tr(D W W^T), to which the relative errors are.
     pub(crate) power: f64,
-    /// Without correction.
+    /// The error without correction.
     pub(crate) without: f64,
-    /// With the correction, before rounding.
+    /// The error with the correction before its factors are rounded.
     pub(crate) with: f64,
     /// After rounding to the dtype written.
     pub(crate) rounded: f64,
@@ -305,7 +305,7 @@ pub(crate) struct DiagonalErrorRecord {
     pub(crate) relative_with: f64,
 }
 
-/// What a manifest says beside the layers.
+/// The parts of a manifest other than the layers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WrittenBeside<'a> {
     /// The forms of the adapter.

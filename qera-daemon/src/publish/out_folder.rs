@@ -185,7 +185,7 @@ impl OutFolder {
     }
 }
 
-/// Which generations may be removed.
+/// The generations that may be removed.
 #[derive(Debug)]
 pub(crate) struct Pruned<'a> {
     /// The state that they were solved from.

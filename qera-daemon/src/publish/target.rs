@@ -48,7 +48,7 @@ pub(crate) struct Target<'a> {
     state: Option<String>,
     /// The generation that was current when the folder was opened, if its manifest could be read.
     found: Option<Current>,
-    /// What is damaged of that generation.
+    /// Which files of that generation are damaged.
     damage: Option<DamagedGeneration>,
     /// Digest of the shards of the current generation, if it has these fingerprints and was solved
     /// cold from all of them.
@@ -80,7 +80,7 @@ impl DamagedGeneration {
 pub(crate) struct PublishReport {
     /// The bases that were written before the generation.
     pub(crate) bases: BasesWritten,
-    /// What became of the generation.
+    /// Whether the generation was published.
     pub(crate) outcome: PublishOutcome,
 }
 
@@ -230,7 +230,7 @@ impl<'a> Target<'a> {
         self.bases.damaged()
     }
 
-    /// What is damaged of the current generation.
+    /// Which files of the current generation are damaged.
     #[must_use]
     pub(crate) const fn damage(&self) -> Option<&DamagedGeneration> {
         self.damage.as_ref()

@@ -29,7 +29,7 @@ struct ClaimedModel {
 /// The shards that the manifest's figures are of.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ClaimedInputs {
-    /// Their number.
+    /// How many shards there are.
     #[serde(default)]
     pub(crate) shards: usize,
     /// A BLAKE3 chain over their contents.

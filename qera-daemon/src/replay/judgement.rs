@@ -35,7 +35,7 @@ pub(crate) const OF_WINDOW: f64 = 2.0;
 /// The figure that cannot be read off R where it is small.
 const WITH: &str = "error with the adapter";
 
-/// What a manifest says, and which rows a measurement is of.
+/// The manifest's figures, and which rows a measurement is of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BesideManifest<'a> {
     /// The manifest's claims about the layer.

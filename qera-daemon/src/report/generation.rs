@@ -84,7 +84,7 @@ pub(crate) struct ReportedBits {
     /// Bits of W~, with its scales.
     #[serde(default)]
     pub(crate) base: f64,
-    /// What was counted as W~.
+    /// The form that was counted as W~.
     #[serde(default)]
     pub(crate) base_as: String,
     /// Bits of A and B.
@@ -96,7 +96,7 @@ pub(crate) struct ReportedBits {
     /// ggml's next larger types, compared with the base.
     #[serde(default)]
     pub(crate) next_to_base: Option<ReportedTypes>,
-    /// The same, compared with base and adapter.
+    /// ggml's next larger types, compared with base and adapter together.
     #[serde(default)]
     pub(crate) next_to_both: Option<ReportedTypes>,
 }
@@ -135,7 +135,7 @@ pub(crate) struct ReportedInputs {
 /// Tensors that were passed over for the same reason.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct ReportedTensors {
-    /// Their names; `*` stands for any number.
+    /// The names of these tensors; `*` stands for any number.
     #[serde(default)]
     pub(crate) tensors: String,
     /// The number of these tensors.
@@ -144,7 +144,7 @@ pub(crate) struct ReportedTensors {
     /// The reason.
     #[serde(default)]
     pub(crate) why: String,
-    /// Their share of the model's parameters.
+    /// The share of the model's parameters.
     #[serde(default)]
     pub(crate) share: f64,
 }
@@ -164,16 +164,16 @@ pub(crate) struct ReportedLayer {
     /// Rank really used.
     #[serde(default)]
     pub(crate) rank_used: usize,
-    /// What W~ is stored in.
+    /// The format in which W~ is stored.
     #[serde(default)]
     pub(crate) quantizer: String,
-    /// How W~ was made, where it was rounded under R.
+    /// How W~ was made, if it was rounded by the measure of R.
     #[serde(default)]
     pub(crate) rounding: Option<ReportedRounding>,
     /// The a of (1 - a) R + a diag(R).
     #[serde(default)]
     pub(crate) shrinkage: Option<f64>,
-    /// Where a comes from.
+    /// How the shrinkage a was chosen.
     #[serde(default)]
     pub(crate) shrinkage_origin: Option<String>,
     /// Number of rows that the correction was solved from.

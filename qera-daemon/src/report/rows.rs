@@ -49,7 +49,7 @@ pub(crate) struct LayerRow {
     pub(crate) shrinkage: String,
     /// The rank used, and the one asked for.
     pub(crate) rank: String,
-    /// What W~ is stored in.
+    /// The format in which W~ is stored.
     pub(crate) quantizer: String,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct LayerRow {
 pub(crate) struct GenerationRow {
     /// The generation's number.
     pub(crate) number: u64,
-    /// Its number of rows.
+    /// How many rows the input has.
     pub(crate) rows: String,
     /// Number of layers that it corrects.
     pub(crate) corrected: usize,

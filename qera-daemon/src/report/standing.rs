@@ -11,7 +11,7 @@ use crate::report::figures::count;
 use crate::report::generation::ReportedGeneration;
 use crate::state::read_identity;
 
-/// The state that a generation was solved from, in its present condition.
+/// The present condition of the state that a generation was solved from.
 #[derive(Debug)]
 pub(crate) struct ReportedState {
     /// The state's status.
@@ -69,7 +69,7 @@ impl ReportedState {
         self.status.layers.get(*self.by_name.get(name)?)
     }
 
-    /// What goes on in the state, in sentences.
+    /// What happens in the state at present, in sentences.
     #[must_use]
     pub(crate) fn said(&self) -> Vec<String> {
         let status = &self.status;

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::state::restore::Restored;
 use crate::weights::opening::Model;
 
-/// What is solved from.
+/// Everything that a solve without a running pipeline needs.
 pub(crate) struct Cold<'a> {
     /// Sites and plan.
     pub(crate) prepared: &'a Prepared<'a>,

@@ -11,7 +11,7 @@ use crate::source::watch::Watcher;
 /// The watched folder.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    /// What is there, and what was taken already.
+    /// The files that are there, and those that were taken already.
     pub(crate) intake: Intake,
     /// Wakes the thread that waits; `None` for `--once`.
     pub(crate) watcher: Option<Watcher>,

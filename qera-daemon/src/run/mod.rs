@@ -54,7 +54,7 @@ pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, 
 /// The main job with a watched folder, until these signals end it.
 ///
 /// # Errors
-/// As for [`run`].
+/// The run fails, as for [`run`].
 pub(crate) fn run_heeding(
     settings: &Settings,
     watch: &Path,

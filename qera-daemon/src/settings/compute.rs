@@ -19,7 +19,7 @@ pub(crate) struct ComputeSettings {
     pub(crate) threads: usize,
     /// The kernel that accumulates and solves.
     pub(crate) kernel: Kernel,
-    /// What `auto` had to do without, and why.
+    /// The features that `auto` had to do without, and why.
     pub(crate) done_without: Option<String>,
     /// The memory that the plan may use.
     pub(crate) memory_budget: MemoryBudget,

@@ -102,7 +102,7 @@ fn available_bytes() -> Option<u64> {
         .min()
 }
 
-/// What `ulimit -v` leaves, where it is set.
+/// How much address space `ulimit -v` leaves, where it is set.
 fn left_in_address_space() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let limit = limits

@@ -94,7 +94,7 @@ pub(crate) enum NotifyFileError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// What the file should hold.
         what: &'static str,
     },
 }

@@ -80,7 +80,7 @@ impl BaseForm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum AdapterForm {
-    /// PEFT's two files, which most engines load.
+    /// The two files of a PEFT adapter, which most engines load.
     Peft,
     /// A GGUF LoRA, for llama.cpp and Ollama.
     Gguf,

@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use crate::settings::options::Options;
 use crate::settings::parse::at_least;
 
-/// What is replayed.
+/// The settings of a replay.
 #[derive(Debug, Clone)]
 pub(crate) struct ReplaySettings {
     /// Folder of activation shards.

@@ -72,7 +72,7 @@ pub(crate) struct WeightsSettings {
     /// The checkpoint: a safetensors file or folder, or a GGUF file. Without one, statistics are
     /// gathered and nothing is solved.
     pub(crate) checkpoint: Option<PathBuf>,
-    /// The file or folder that W~ is read from.
+    /// The model that W~ is read from, if it is not made by this run.
     pub(crate) quantized: Option<PathBuf>,
     /// The grid by which W~ is made where it is not given.
     pub(crate) quantizer: Grid,

@@ -69,7 +69,7 @@ impl Entry {
 pub(crate) struct Admitted {
     /// The file.
     pub(crate) path: PathBuf,
-    /// Its name.
+    /// The name of the shard.
     pub(crate) name: String,
     /// The tensors that will be read.
     pub(crate) entries: Vec<Entry>,
@@ -194,7 +194,8 @@ impl Admission<'_> {
         })
     }
 
-    /// As [`admit`](Self::admit), but the error does not name the shard.
+    /// Checks a header as [`admit`](Self::admit) does, but with an error that does not name the
+    /// shard.
     pub(crate) fn check(&self, header: &ShardHeader) -> Result<Admitted, Reason> {
         self.check_model(header)?;
         let by_key: BTreeMap<&str, &Claim> = header

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-/// What was collected, in the order in which it came.
+/// The first item of each site, in the order in which they came.
 pub(crate) struct FirstOfSites<'a, T> {
     found: Vec<OfModule<'a, T>>,
     /// The index of each site's tensor.
@@ -29,7 +29,7 @@ impl<'a, T> FirstOfSites<'a, T> {
     /// it also gets the key of the first.
     ///
     /// # Errors
-    /// Those of `check`.
+    /// The item is refused, as `check` says.
     pub(crate) fn take<E>(
         &mut self,
         site: usize,
@@ -46,7 +46,7 @@ impl<'a, T> FirstOfSites<'a, T> {
         Ok(())
     }
 
-    /// One for each site.
+    /// The collected items, one for each site.
     #[must_use]
     pub(crate) fn items(self) -> Vec<T> {
         self.found.into_iter().map(|of| of.item).collect()

@@ -20,7 +20,7 @@ pub(crate) struct Listing {
 /// A path of which the disk says nothing.
 #[derive(Debug)]
 pub(crate) struct UnansweredPath {
-    /// Where it is.
+    /// The path.
     pub(crate) path: PathBuf,
     /// The disk's error.
     pub(crate) error: std::io::Error,

@@ -270,7 +270,7 @@ fn names_of(settings: &Settings, model: &Model, headers: &[ShardHeader]) -> Name
             None => shown.push(ShownMap { map, shards: 1 }),
         }
     }
-    // Of equal ones the last would be taken, so that the order is reversed.
+    // Of several equal maps the last would be taken; reversing the order makes it the first.
     let most = shown.into_iter().rev().max_by_key(|known| known.shards);
     most.map(|known| known.map).unwrap_or_default()
 }

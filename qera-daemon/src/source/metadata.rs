@@ -33,9 +33,9 @@ pub(crate) fn model(header: &ShardHeader) -> Option<&str> {
 /// A module that the shard lists as a linear layer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct NamedLinear {
-    /// Its recorded name.
+    /// The module's recorded name.
     pub(crate) name: String,
-    /// Its description.
+    /// The module's description.
     #[serde(flatten)]
     pub(crate) linear: ListedLinear,
 }
@@ -66,7 +66,7 @@ pub(crate) fn refused_linears(header: &ShardHeader, problem: String) -> Reason {
 /// The class of the recorded model. A wrapper's class is left out, because it serves nothing.
 ///
 /// # Errors
-/// A text that is no name of a class, because the name is put into commands.
+/// The text is no name of a class. It is checked because the name is put into commands.
 pub(crate) fn class(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     let is_wrapper = |class: &&str| {
         class.starts_with("PeftModel")
@@ -85,7 +85,7 @@ pub(crate) fn class(header: &ShardHeader) -> Result<Option<&str>, Reason> {
 /// The task that the class is for.
 ///
 /// # Errors
-/// A task that PEFT does not know.
+/// The value names a task that PEFT does not know.
 pub(crate) fn task_type(header: &ShardHeader) -> Result<Option<&str>, Reason> {
     let found = header.metadata(TASK_TYPE);
     match found.filter(|value| !TASK_TYPES.contains(value)) {
@@ -106,7 +106,7 @@ pub(crate) fn refused_shares(header: &ShardHeader, problem: String) -> Reason {
 /// Whether the rows come from the full-precision model, as `qera.source` says.
 ///
 /// # Errors
-/// A value that is neither of the two.
+/// The value is neither of the two.
 pub(crate) fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reason> {
     match header.metadata("qera.source") {
         None => Ok(None),
@@ -123,7 +123,7 @@ pub(crate) fn full_precision(header: &ShardHeader) -> Result<Option<bool>, Reaso
 /// The number of ranks of the tensor-parallel engine that the rows come from.
 ///
 /// # Errors
-/// A value that is no such number.
+/// The value is no such number.
 pub(crate) fn tp_size(header: &ShardHeader) -> Result<u64, Reason> {
     let Some(value) = header.metadata("qera.tp_size") else {
         return Ok(1);

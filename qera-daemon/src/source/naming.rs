@@ -18,7 +18,7 @@ const WEIGHT: &str = ".weight";
 /// A module whose input was recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordedModule {
-    /// Its recorded name.
+    /// The module's recorded name.
     pub(crate) name: String,
     /// Width of its rows.
     pub(crate) in_features: usize,
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// The same of these rows in a model with this configuration.
+    /// Finds the names of these rows in a model with this configuration.
     fn found_in(
         folder: &str,
         config: &str,

@@ -93,7 +93,7 @@ impl<'f> Pass<'f> {
     /// Skips the bytes up to `end`, which nobody keeps.
     ///
     /// # Errors
-    /// Those of [`take`](Self::take).
+    /// Reading fails, as for [`take`](Self::take).
     pub(crate) fn pass_to(&mut self, end: u64) -> Result<()> {
         let mut unkept = core::mem::take(&mut self.unkept);
         while self.at < end {
@@ -113,7 +113,7 @@ impl<'f> Pass<'f> {
     /// Reads the rest, and returns hash and cost of the whole file.
     ///
     /// # Errors
-    /// Those of [`take`](Self::take).
+    /// Reading fails, as for [`take`](Self::take).
     pub(crate) fn end(mut self, length: u64) -> Result<WholePass> {
         self.pass_to(length)?;
         self.cost.storage_bytes = self.before.bytes_since().min(self.cost.bytes);

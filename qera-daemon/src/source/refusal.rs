@@ -95,7 +95,7 @@ pub(crate) enum Reason {
     UnknownClass {
         /// Tensor.
         key: String,
-        /// Its module in the checkpoint.
+        /// The name of its module in the checkpoint.
         module: String,
     },
     /// A tensor has rows without numbers.
@@ -129,7 +129,7 @@ pub(crate) enum Reason {
     OtherLinear {
         /// Module.
         module: String,
-        /// This shard's description.
+        /// The description in this shard.
         found: ListedLinear,
         /// The other shards' description.
         expected: ListedLinear,
@@ -312,9 +312,9 @@ pub(crate) enum Reason {
     Metadata {
         /// Metadata key.
         key: &'static str,
-        /// Its value.
+        /// The metadata value.
         value: String,
-        /// What is wrong.
+        /// What is wrong with the value.
         problem: String,
     },
 }

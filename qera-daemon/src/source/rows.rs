@@ -44,7 +44,7 @@ impl Batch {
         self.stored().rows()
     }
 
-    /// The same rows for another site.
+    /// Copies of these rows for another site.
     #[must_use]
     pub(crate) fn for_site(&self, site: usize) -> Self {
         Self {

@@ -60,7 +60,7 @@ impl SummedRows {
         self.extent.rows
     }
 
-    /// The same sum for another site.
+    /// A copy of this sum for another site.
     #[must_use]
     pub(crate) fn for_site(&self, site: usize) -> Self {
         Self {

@@ -31,7 +31,7 @@ const FULL_PRECISION: u8 = 4;
 pub(crate) struct Brief {
     /// BLAKE3 of the shard's content.
     pub(crate) content: [u8; 32],
-    /// Which file the shard was: [`file_digest`].
+    /// A digest that tells which file the shard was: [`file_digest`].
     pub(crate) file: u64,
     /// Rows, at most `u32::MAX`.
     pub(crate) rows: u32,

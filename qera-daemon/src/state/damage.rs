@@ -48,13 +48,13 @@ impl NoAnswer {
 /// Why something of a state was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unread {
-    /// It is damaged: an older snapshot may be whole.
+    /// The snapshot is damaged; an older one may be whole.
     #[error("{0}")]
     Damaged(Damage),
     /// The disk does not answer: that is never taken for damage.
     #[error("{0}")]
     NoAnswer(#[from] NoAnswer),
-    /// It must not be read, because its version is another.
+    /// The snapshot has another version, so it must not be read.
     #[error("{0}")]
     Refused(Fatal),
 }

@@ -184,14 +184,14 @@ impl Lines {
 pub(crate) struct NumberedBrief<'a> {
     /// The shard's number.
     pub(crate) number: u64,
-    /// What is kept of it.
+    /// The brief itself: what is kept of the shard.
     pub(crate) brief: &'a Brief,
 }
 
 /// A file of the watched folder.
 #[derive(Debug, Clone)]
 pub(crate) struct NamedFile {
-    /// Its name.
+    /// The name of the file.
     pub(crate) name: String,
     /// The file's identity.
     pub(crate) file: Identity,

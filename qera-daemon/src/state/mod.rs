@@ -101,7 +101,7 @@ pub(crate) struct SitesRecord {
     /// Of which E sketches are, where inputs have sketches in the place of R.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sketch: Option<SketchRecord>,
-    /// One record for each site.
+    /// The record of each site.
     pub(crate) sites: Vec<SiteRecord>,
 }
 
@@ -194,7 +194,7 @@ impl SitesRecord {
 /// Why `sites.json` is not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SitesError {
-    /// It is damaged, or of another version.
+    /// The record is damaged, or of another version.
     #[error("{0}")]
     Sealed(#[from] SealError),
     /// The statistics were gathered by another mask rule.

@@ -45,7 +45,7 @@ impl ProgressRecord {
     /// Reads the record.
     ///
     /// # Errors
-    /// What is no record about it.
+    /// The bytes are no record, for the reason given.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
@@ -134,7 +134,7 @@ impl LayerSize {
 pub(crate) struct ExpectedProgress<'a> {
     /// The site's key.
     pub(crate) key: &'a str,
-    /// Its layers.
+    /// The layers of the site.
     pub(crate) layers: &'a [LayerSize],
     /// The share of rows that are kept aside.
     pub(crate) scored_share: f64,
@@ -143,7 +143,7 @@ pub(crate) struct ExpectedProgress<'a> {
 /// Progress as it is read back.
 #[derive(Debug)]
 pub(crate) struct SavedProgress {
-    /// What the layers carry on.
+    /// What the site's layers carry from one solve point to the next.
     pub(crate) progress: SiteProgress,
     /// The rows that will score their corrections.
     pub(crate) aside: Aside,

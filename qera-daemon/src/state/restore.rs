@@ -47,7 +47,7 @@ pub(crate) struct Restored {
 pub(crate) struct SiteBehind {
     /// Index of the site.
     pub(crate) site: usize,
-    /// What is wrong with its files.
+    /// What is wrong with the snapshot's files.
     pub(crate) what: Damage,
     /// Number of the last shard that the site has; 0 where no snapshot has it whole.
     pub(crate) position: u64,
@@ -56,9 +56,9 @@ pub(crate) struct SiteBehind {
 /// A snapshot that is not whole.
 #[derive(Debug, Clone)]
 pub(crate) struct DamagedSnapshot {
-    /// Its folder.
+    /// The folder of the snapshot.
     pub(crate) path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the snapshot.
     pub(crate) what: Damage,
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn restore(state: &Path, expected: &Expected<'_>) -> Result<Restored,
 /// The content of the newest whole snapshot.
 #[derive(Debug)]
 pub(crate) struct Newest<T> {
-    /// What was read.
+    /// The value that was read.
     pub(crate) value: T,
     /// Newer snapshots, which are damaged.
     pub(crate) damaged: Vec<DamagedSnapshot>,
@@ -199,7 +199,7 @@ fn read(path: &Path, expected: &Expected<'_>) -> Result<Restored, Unread> {
 }
 
 impl Restored {
-    /// What an index says, before any site is read.
+    /// What an index says about a snapshot, before any site is read.
     #[must_use]
     pub(crate) fn of_index(index: &Index, expected: &Expected<'_>) -> Self {
         Self {

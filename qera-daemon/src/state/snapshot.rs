@@ -36,7 +36,7 @@ pub(crate) struct Index {
     pub(crate) solved_for: Option<String>,
     /// Whether the sites have the names of the checkpoint; otherwise they have those of the shards.
     pub(crate) named: bool,
-    /// Its sites.
+    /// The sites of the snapshot.
     pub(crate) sites: Vec<SavedSite>,
 }
 
@@ -178,9 +178,9 @@ pub(crate) fn write_site(folder: &Path, site: SiteToSave<'_>) -> Result<SavedSit
 /// A snapshot on disk.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Snapshot {
-    /// Its number; the newest has the largest.
+    /// The number of the snapshot; the newest has the largest.
     pub(crate) number: u64,
-    /// Its folder.
+    /// The folder of the snapshot.
     pub(crate) path: PathBuf,
 }
 

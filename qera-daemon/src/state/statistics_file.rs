@@ -32,7 +32,7 @@ pub(crate) struct StatisticsRecord {
     /// The sum of squared weights, where rows came with weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight_squares: Option<f64>,
-    /// What came as sums, where rows did.
+    /// The part that came as sums, for sites that got rows and sums.
     #[serde(default, skip_serializing_if = "SummedPart::is_none")]
     summed: SummedPart,
     /// Where output errors are sketched.
@@ -45,7 +45,7 @@ impl StatisticsRecord {
     /// Reads the record.
     ///
     /// # Errors
-    /// What is no record about it.
+    /// The bytes are no record, for the reason given.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
@@ -114,7 +114,7 @@ pub(crate) struct SavedChannels {
 /// Reads the moments of the channels alone; R is not read.
 ///
 /// # Errors
-/// As for [`read_statistics`].
+/// The statistics cannot be read, as for [`read_statistics`].
 pub(crate) fn read_channels(path: &Path, hash: &str, key: &str) -> Result<SavedChannels, Unread> {
     let file = TensorFile::open(path, hash)?;
     let record = file.record(StatisticsRecord::parse)?;

@@ -293,7 +293,7 @@ impl TensorFile {
     /// The numbers of an f32 tensor of this length.
     ///
     /// # Errors
-    /// As for [`f64`](Self::f64).
+    /// The tensor cannot be read, as for [`f64`](Self::f64).
     pub(crate) fn f32_of(&self, name: &str, length: usize) -> Result<PageVec<f32>, Unread> {
         self.of_length(name, length, self.f32(name)?)
     }

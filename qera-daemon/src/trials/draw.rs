@@ -18,13 +18,13 @@ impl Draw {
         self.0.next_bits()
     }
 
-    /// One of `0..end`; 0 where there is none.
+    /// Draws one number of `0..end`; 0 where the range is empty.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         let drawn = usize::try_from(self.bits() >> 1).unwrap();
         drawn.checked_rem(end).unwrap_or(0)
     }
 
-    /// One of these.
+    /// Draws one of these.
     pub(crate) fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }

@@ -31,7 +31,7 @@ pub(crate) struct Checkpoint {
     /// Every tensor, by name. Where there is an index it decides: a tensor that it does not list
     /// does not exist.
     pub(crate) tensors: BTreeMap<String, Tensor>,
-    /// What `config.json` says.
+    /// The content of `config.json`.
     pub(crate) config: ModelConfig,
     /// A file that is there and is not read, although its name suggests that it would be.
     pub(crate) stray: Option<String>,

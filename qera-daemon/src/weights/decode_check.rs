@@ -170,7 +170,7 @@ impl fmt::Display for DecodeCheck {
 mod tests {
     use super::*;
 
-    /// The check of weights with rows of three numbers.
+    /// Checks weights with rows of three numbers.
     fn check(original: &[f32], quantized: &[f32]) -> DecodeCheck {
         let mut sums = DecodeSums::default();
         let rows = original.chunks(3).zip(quantized.chunks(3)).enumerate();

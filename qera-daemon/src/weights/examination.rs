@@ -30,7 +30,7 @@ impl Examinations {
     /// The given W~ of a layer, compared with W.
     ///
     /// # Errors
-    /// As for [`GivenModel::find`].
+    /// The layer cannot be read, as for [`GivenModel::find`].
     pub(crate) fn given(
         &self,
         checkpoint: &Checkpoint,

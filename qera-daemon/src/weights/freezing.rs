@@ -98,7 +98,7 @@ impl Weights {
     /// already stay as they are. Returns the indices of the others.
     ///
     /// # Errors
-    /// As for [`original`](Self::original), and [`Fatal::Io`].
+    /// W~ cannot be frozen, as for [`original`](Self::original), or the disk fails ([`Fatal::Io`]).
     pub(crate) fn freeze_as_nearest(
         &self,
         layers: impl IntoIterator<Item = usize>,

@@ -11,7 +11,7 @@ use crate::settings::name_map::NameMap;
 /// Modules that are linear layers according to the shards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Linears {
-    /// What `qera.linears` says of each.
+    /// The entries of `qera.linears`, by the modules' names.
     listed: BTreeMap<String, ListedLinear>,
     /// Modules that have rows, or that `qera.shares` names.
     seen: BTreeSet<String>,
@@ -120,7 +120,7 @@ impl Linears {
         self.seen.iter().map(String::as_str)
     }
 
-    /// The same under the checkpoint's names.
+    /// The descriptions under the checkpoint's names.
     #[must_use]
     pub(crate) fn renamed(&self, names: &NameMap) -> Self {
         let listed = self.listed.iter();

@@ -156,7 +156,7 @@ impl Weights {
         &self.serving
     }
 
-    /// What is known of the model by its kind, for a person.
+    /// What is known about the kind of model, in words.
     #[must_use]
     pub(crate) fn described(&self) -> Option<String> {
         self.architectures.described()
@@ -230,7 +230,7 @@ impl Weights {
         self.checkpoint.stray.as_deref()
     }
 
-    /// What W~ is stored in.
+    /// The format in which W~ is stored.
     #[must_use]
     pub(crate) fn format(&self) -> WeightFormat {
         match &self.given {
@@ -349,7 +349,7 @@ impl Weights {
     /// below 1e-14 of the error without correction, which is the precision of f itself.
     ///
     /// # Errors
-    /// As for [`quantized`](Self::quantized).
+    /// E cannot be computed, as for [`quantized`](Self::quantized).
     pub(crate) fn error(
         &self,
         layer: usize,

@@ -154,7 +154,7 @@ impl Model {
         self.given.as_deref()
     }
 
-    /// What is known of the model by its kind.
+    /// What is known about the kind of model.
     #[must_use]
     pub(crate) fn architectures(&self) -> &Architectures {
         &self.architectures

@@ -10,7 +10,7 @@ use crate::settings::name_map::NameMap;
 use crate::weights::gguf::family::is_gguf_name;
 use crate::weights::linears::Linears;
 
-/// What is known of the recorded model.
+/// What is known about the model whose rows were recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recording {
     /// The map from recorded names to the checkpoint's; `None` where there was no checkpoint, so

@@ -37,7 +37,7 @@ pub(crate) struct Selected {
     pub(crate) passed_over: Vec<PassedOver>,
 }
 
-/// What decides which tensors are layers.
+/// The rules that decide which tensors are layers.
 #[derive(Debug)]
 pub(crate) struct Selector<'a> {
     pub(crate) checkpoint: &'a Checkpoint,

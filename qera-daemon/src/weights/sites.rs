@@ -91,7 +91,7 @@ impl Shares {
         }
     }
 
-    /// The same under the checkpoint's names.
+    /// The groups under the checkpoint's names.
     #[must_use]
     pub(crate) fn renamed(&self, names: &NameMap) -> Self {
         let groups = self.groups.iter();
@@ -121,7 +121,7 @@ pub(crate) struct Site {
     pub(crate) layers: Vec<usize>,
 }
 
-/// What is saved of a site.
+/// The record that is saved of a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SiteRecord {
     /// Identifies the input.
@@ -136,7 +136,7 @@ pub(crate) struct SiteRecord {
 }
 
 impl SiteRecord {
-    /// The same under the checkpoint's names.
+    /// The record under the checkpoint's names.
     #[must_use]
     pub(crate) fn renamed(&self, names: &NameMap) -> Self {
         Self {
@@ -261,7 +261,7 @@ impl Sites {
         all
     }
 
-    /// The same declarations, without sites.
+    /// A copy of the declarations without the sites.
     #[must_use]
     pub(crate) fn without_sites(&self) -> Self {
         Self::saved(&[], &self.inputs.shares, self.second_moment)
@@ -329,7 +329,7 @@ impl Sites {
 /// a layer that the architecture would add stays outside.
 const DECLARED: &str = "declared:";
 
-/// What decides which modules share an input.
+/// The declarations and names that decide which modules share an input.
 #[derive(Debug, Clone)]
 struct SharedInputs {
     shares: Shares,

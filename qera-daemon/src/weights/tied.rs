@@ -31,7 +31,7 @@ const HEADS_BY_SHAPE: [&str; 9] = [
 /// How it is known that a layer is tied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tie {
-    /// Its tensor equals this one.
+    /// The tensor is equal to this one, byte by byte.
     Bytes(String),
     /// `tie_word_embeddings` says so, in config.json or by the class's default.
     Configured,

@@ -15,7 +15,7 @@ pub(super) const ROOT_INODE: u64 = 1;
 /// Mode of what is made by the umask.
 const FILE_MODE: u32 = 0o644;
 
-/// What is on a disk.
+/// All files and folders of a disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     pub(super) nodes: BTreeMap<u64, Node>,
@@ -284,7 +284,7 @@ impl Image {
     }
 }
 
-/// What tests do to a disk themselves: durable when it is done.
+/// Changes that tests make to a disk themselves. Each is durable as soon as it is made.
 impl Image {
     /// Puts a file, and the folders that it lies in.
     pub(crate) fn put(&mut self, path: &str, bytes: &[u8]) {

@@ -23,7 +23,7 @@ use crate::disk::system::FileStat;
 pub(crate) use image::Image;
 pub(crate) use power::Cut;
 
-/// Where disks in memory lie.
+/// The path under which disks in memory lie.
 const ROOT: &str = "/simulated";
 /// EIO.
 pub(crate) const NO_ANSWER: i32 = 5;
@@ -35,7 +35,7 @@ const NEED_ROOM: [&str; 5] = ["write", "mkdir", "link", "rename", "size"];
 
 static DISKS: LazyLock<Mutex<BTreeMap<String, Arc<Disk>>>> = LazyLock::new(Mutex::default);
 
-/// What goes wrong.
+/// The trouble that a simulated disk makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// Nothing.
@@ -46,7 +46,7 @@ pub(crate) enum Trouble {
         /// The call.
         at: u64,
     },
-    /// From this call on, counted from 1, there is no room for so long.
+    /// From this call on, counted from 1, the disk is full for a number of calls.
     Full {
         /// The call.
         at: u64,
@@ -59,12 +59,12 @@ pub(crate) enum Trouble {
         at: u64,
         /// How many.
         times: u64,
-        /// Their error.
+        /// The error number of these failures.
         errno: i32,
     },
 }
 
-/// A disk.
+/// A disk in memory, with its calls counted.
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
@@ -91,11 +91,11 @@ pub(crate) fn holding(path: &Path) -> Option<Arc<Disk>> {
     disks.get(name).cloned()
 }
 
-/// What a call becomes.
+/// What happens to a call of the disk.
 enum Passing {
-    /// It is made.
+    /// The call is made.
     Whole,
-    /// A write that is done by half, then cut.
+    /// A write is done by half, and then the power is cut.
     Half,
 }
 
@@ -129,7 +129,7 @@ impl Disk {
         self.with(|state| (!state.is_cut).then(|| act(&mut state.image)))
     }
 
-    /// Its folder.
+    /// The folder under which the disk's files lie.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -149,12 +149,12 @@ impl Disk {
         self.with(|state| state.full_since)
     }
 
-    /// A digest of all calls.
+    /// A digest of all calls made so far.
     pub(crate) fn trace(&self) -> String {
         self.with(|state| state.trace.finalize().to_hex().to_string())
     }
 
-    /// What is on it.
+    /// A copy of what is on the disk.
     pub(crate) fn image(&self) -> Image {
         self.with(|state| state.image.clone())
     }
@@ -163,7 +163,7 @@ impl Disk {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A call: counted, and perhaps in trouble.
+    /// Counts a call, and makes the trouble that is due at it.
     fn call<T>(
         &self,
         kind: &str,
@@ -288,7 +288,7 @@ pub(crate) struct SimulatedFile {
     path: PathBuf,
     inode: u64,
     opening: Opening,
-    /// Where is written next.
+    /// The position at which the next write goes.
     at: Mutex<usize>,
     is_locked: Mutex<bool>,
 }
@@ -346,7 +346,7 @@ impl SimulatedFile {
         Ok(taken)
     }
 
-    /// All its bytes.
+    /// All bytes of the file.
     pub(crate) fn all_bytes(&self) -> Result<Vec<u8>> {
         self.call("map", |image| {
             let mut bytes = vec![0; image.length(self.inode)?];

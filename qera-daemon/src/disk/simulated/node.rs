@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub(super) struct Node {
     pub(super) content: Content,
     pub(super) mode: u32,
-    /// By the disk's own clock.
+    /// When the node was last modified, by the disk's own clock.
     pub(super) modified: i64,
     pub(super) is_locked: bool,
 }
@@ -25,7 +25,7 @@ pub(super) enum Content {
 #[derive(Debug, Clone, Default)]
 pub(super) struct FileContent {
     pub(super) bytes: Vec<u8>,
-    /// As it was synced last.
+    /// The bytes as they were when the file was last synced.
     pub(super) durable: Vec<u8>,
 }
 
@@ -33,9 +33,9 @@ pub(super) struct FileContent {
 #[derive(Debug, Clone, Default)]
 pub(super) struct FolderContent {
     pub(super) names: BTreeMap<OsString, u64>,
-    /// As they were synced last.
+    /// The names as they were when the folder was last synced.
     pub(super) durable: BTreeMap<OsString, u64>,
-    /// What changed since then, in order.
+    /// The changes made since then, in order.
     pub(super) changes: Vec<NameChange>,
 }
 

@@ -17,7 +17,7 @@ use crate::trials::draw::Draw;
 pub(crate) enum Cut {
     /// Killed; the machine goes on.
     Kill,
-    /// With the power of the machine.
+    /// The machine lost power.
     Power,
 }
 
@@ -40,7 +40,7 @@ impl Luck {
 }
 
 impl Image {
-    /// What is found after the process went.
+    /// What a new process finds after the cut.
     pub(crate) fn after(mut self, cut: Cut, draw: &mut Draw) -> Self {
         for node in self.nodes.values_mut() {
             node.is_locked = false;
@@ -163,7 +163,7 @@ impl FileContent {
             self.durable.len()
         };
         let mut found = vec![0; length];
-        // In pieces, as sectors are; what was never synced may be zeros.
+        // In pieces, as a disk writes sectors. Bytes that were never synced may turn into zeros.
         for (index, piece) in found.chunks_mut(64).enumerate() {
             let start = index * 64;
             let source = if luck.holds(draw) {

@@ -10,14 +10,14 @@ use super::node::Content;
 /// Symlinks that are followed at most.
 const LINKS_MAX: usize = 16;
 
-/// Where a path leads.
+/// The place that a path leads to.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     /// The folder.
     pub(super) folder: u64,
     /// The name in it; empty for the disk's root.
     pub(super) name: OsString,
-    /// What is there.
+    /// The file or folder there, if there is one.
     pub(super) inode: Option<u64>,
     /// The path without symlinks.
     pub(super) path: PathBuf,
@@ -25,7 +25,7 @@ pub(super) struct Place {
 
 struct Walk<'a> {
     image: &'a Image,
-    /// From the root down: the folder that one is in is the last.
+    /// The folders from the root down to the current one.
     folders: Vec<u64>,
     path: PathBuf,
     links: usize,

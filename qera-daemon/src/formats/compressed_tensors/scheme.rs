@@ -164,7 +164,7 @@ impl PackScheme {
     }
 }
 
-/// What config.json says about codes.
+/// How config.json describes the codes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CodeWords {
     /// Bits of a code.
@@ -176,7 +176,7 @@ pub(crate) struct CodeWords {
 }
 
 impl CodeWords {
-    /// The same as [`PackScheme::config`].
+    /// Returns the configuration, as [`PackScheme::config`] does.
     #[must_use]
     pub(crate) fn config(&self, ignore: &[String]) -> Value {
         json!({

@@ -12,24 +12,24 @@ use crate::formats::gguf::blocks::encode::{BLOCK, SymmetricBlock};
 /// The form in which W~ of a layer is stored in a GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Container {
-    /// As codes and scales.
+    /// The weight is stored as codes and scales.
     Blocks(SymmetricBlock),
-    /// As numbers.
+    /// The weight is stored as bf16 numbers.
     Bf16,
 }
 
 /// Why W~ is not stored as codes and scales.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum NotInBlocks {
-    /// Its blocks have zero points.
+    /// The weight's blocks have zero points.
     ZeroPoints,
-    /// Its blocks have another size.
+    /// The weight's blocks have another size.
     BlockSize(usize),
-    /// Its scales have another type.
+    /// The weight's scales have another type.
     ScaleDtype(FloatDtype),
-    /// Its rows end within a block.
+    /// The weight's rows end within a block.
     Row(usize),
-    /// A scale is no number of f16.
+    /// A scale cannot be written in f16.
     Scale {
         /// The scale's row of W~.
         row: usize,

@@ -9,9 +9,9 @@ const QUOTED_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub(crate) struct GgufError {
-    /// Where in the file.
+    /// The place in the file.
     pub(crate) place: GgufPlace,
-    /// What is wrong there.
+    /// What is wrong at that place.
     pub(crate) problem: GgufProblem,
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct GgufError {
 pub(crate) enum GgufPlace {
     /// Magic number, version and counts.
     Start,
-    /// One of several parts, whose name is not read yet.
+    /// One of several parts of the header, whose name has not been read yet.
     Part {
         /// What the part is.
         what: &'static str,
@@ -33,7 +33,7 @@ pub(crate) enum GgufPlace {
     Tensor(Quoted),
     /// A weight of an imatrix in the legacy form.
     Weight(Quoted),
-    /// What follows the last weight there.
+    /// The bytes that follow the last weight of an imatrix in the legacy form.
     Trailer,
 }
 
@@ -61,7 +61,7 @@ impl GgufPlace {
         Self::Tensor(Quoted::new(name))
     }
 
-    /// A refusal at this place.
+    /// Makes the error that says that there is a problem at this place.
     pub(crate) fn is(&self, problem: GgufProblem) -> GgufError {
         GgufError {
             place: self.clone(),
@@ -204,7 +204,7 @@ pub(crate) enum GgufProblem {
     Outside {
         /// The position where it should begin.
         start: u64,
-        /// Its bytes; 1 where their number is unknown.
+        /// How many bytes the tensor has; 1 where that is unknown.
         bytes: u64,
         /// The file's length.
         found: u64,

@@ -86,7 +86,7 @@ impl<'b> GgufHeader<'b> {
     /// offset in the data.
     ///
     /// # Errors
-    /// As for [`parse`](Self::parse).
+    /// The header is invalid, as for [`parse`](Self::parse).
     pub(crate) fn parse_without_data(bytes: &'b [u8]) -> Result<Self, GgufError> {
         if !Self::is_gguf(bytes) {
             return Err(GgufPlace::Start.is(GgufProblem::Magic));
@@ -124,7 +124,7 @@ fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
 /// The alignment of a file with these keys.
 ///
 /// # Errors
-/// A value that is no alignment.
+/// The file states an alignment that GGUF does not allow.
 pub(crate) fn alignment(metadata: &Metadata<'_>) -> Result<u64, GgufError> {
     let place = GgufPlace::key(ALIGNMENT_KEY);
     let Some(number) = metadata.type_number(ALIGNMENT_KEY) else {
@@ -210,7 +210,7 @@ fn place(
     Ok(())
 }
 
-/// A tensor's bytes; at least one where the type is unknown.
+/// How many bytes a tensor takes; at least one where the size of its type is unknown.
 fn least_bytes(tensor: &TensorClaim) -> u64 {
     tensor.bytes.map_or(1, |bytes| bytes as u64)
 }

@@ -68,9 +68,9 @@ pub(crate) struct LoraGguf {
     pub(crate) architecture: String,
     /// The pairs, by the names of the model's tensors.
     pub(crate) pairs: BTreeMap<String, GgufPair>,
-    /// What is wrong with it.
+    /// What is wrong with the adapter.
     pub(crate) problems: Vec<String>,
-    /// What was not checked.
+    /// What was not checked in the adapter.
     pub(crate) unchecked: Vec<String>,
     /// What the adapter belongs to, if qera wrote it.
     pub(crate) fingerprints: BTreeMap<&'static str, String>,

@@ -14,7 +14,7 @@ pub(crate) struct LoraMatrix {
     pub(crate) rows: usize,
     /// The length of a row; of `lora_b` it is the rank.
     pub(crate) columns: usize,
-    /// What the numbers are stored in.
+    /// The type in which the numbers are stored.
     pub(crate) stored_in: BlockType,
     /// The numbers.
     pub(crate) values: Vec<f32>,
@@ -112,7 +112,7 @@ impl LoraMatrix {
     /// Checks every number of a tensor in bounded memory, whatever size the file claims.
     ///
     /// # Errors
-    /// As for [`read`](Self::read).
+    /// The factor cannot be read, as for [`read`](Self::read).
     pub(crate) fn look_through(
         bytes: &[u8],
         claim: &TensorClaim,

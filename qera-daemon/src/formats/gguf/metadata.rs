@@ -58,7 +58,7 @@ impl ValueType {
 /// A value in the file's bytes.
 #[derive(Debug, Clone, Copy)]
 struct Value<'b> {
-    /// Its type, or the type of its elements.
+    /// The type of the value, or of an array's elements.
     of: ValueType,
     /// The length of an array; `None` for any other value.
     elements: Option<usize>,
@@ -119,7 +119,7 @@ impl<'b> Metadata<'b> {
         Ok(Self { entries })
     }
 
-    /// All entries, in the order in which they lie.
+    /// All entries in the order of the file.
     #[must_use]
     pub(crate) fn as_they_lie(&self) -> Vec<StoredEntry<'b>> {
         let mut entries: Vec<&MetadataEntry<'b>> = self.entries.iter().collect();

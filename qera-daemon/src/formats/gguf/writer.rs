@@ -58,7 +58,7 @@ pub(crate) enum GgufWriteError {
     /// Writing failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// No reader would accept the planned file.
+    /// The planned file could not be read by any reader.
     #[error("{0}")]
     Plan(#[from] GgufError),
     /// A tensor got another number of bytes than planned. This is a defect of the caller.
@@ -171,7 +171,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
     /// state.
     ///
     /// # Errors
-    /// Those of [`begin`](Self::begin), and an invalid alignment.
+    /// The file cannot be written, as for [`begin`](Self::begin), or the alignment is invalid.
     pub(crate) fn begin_with(
         out: W,
         metadata: &MetadataBytes,
@@ -221,7 +221,7 @@ impl<'p, W: Write> GgufWriter<'p, W> {
     /// Writes a whole tensor.
     ///
     /// # Errors
-    /// As for [`put`](Self::put) and [`end`](Self::end).
+    /// The tensor cannot be written, as for [`put`](Self::put) and [`end`](Self::end).
     pub(crate) fn tensor(&mut self, bytes: &[u8]) -> Result<(), GgufWriteError> {
         self.put(bytes)?;
         self.end()
@@ -283,7 +283,7 @@ impl<'p> Planned<'p> {
 /// The header, padded up to the data.
 ///
 /// # Errors
-/// What a reader would refuse in it.
+/// The header is one that a reader would refuse.
 fn header(
     metadata: &MetadataBytes,
     plans: &[GgufTensorPlan],

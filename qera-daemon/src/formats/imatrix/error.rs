@@ -60,7 +60,7 @@ pub(crate) enum ImatrixError {
         index: u64,
         /// The length in the file.
         found: i32,
-        /// What has that length.
+        /// Which part of the file has that length.
         what: &'static str,
         /// The least length.
         least: i32,
@@ -71,7 +71,7 @@ pub(crate) enum ImatrixError {
     /// A number in the trailer of a .dat is impossible.
     #[error("{what} are {found}; 0 or more, and at most a u32, are allowed")]
     Number {
-        /// What the number is.
+        /// What the number counts.
         what: &'static str,
         /// The number that was found.
         found: i128,
@@ -88,7 +88,7 @@ pub(crate) enum ImatrixError {
         index: usize,
         /// The value that was found.
         value: f64,
-        /// What is allowed.
+        /// Which values are allowed.
         allowed: &'static str,
     },
     /// A sum is not 0 although no rows were counted.

@@ -158,7 +158,7 @@ pub(super) fn write(imatrix: &Imatrix) -> Result<Vec<u8>, ImatrixError> {
     Ok(writer.finish()?)
 }
 
-/// As f32.
+/// Rounds a sum to f32.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the format is f32; what it cannot hold is refused"

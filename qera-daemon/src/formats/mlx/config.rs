@@ -177,7 +177,7 @@ mod tests {
         ] {
             assert_eq!(of.reaches(module, blocks), reached, "{module} {blocks:?}");
         }
-        // In Python, [-0:] is the whole list.
+        // Python's [-0:] is the whole list.
         let all = config(&json!(0), &json!(null));
         assert!(all.reaches("model.layers.0.mlp.up", Some(4)));
         assert!(!all.reaches("lm_head", Some(4)));

@@ -20,11 +20,11 @@ const MIXED: &str = "mixed-precision";
 /// How a model is packed.
 #[derive(Debug, Clone)]
 pub(crate) enum PackingConfig {
-    /// By compressed-tensors, with targets.
+    /// The weights were packed by compressed-tensors, which lists targets.
     CompressedTensors(PackedTargets),
-    /// By GPTQ.
+    /// The weights were packed by GPTQ.
     Gptq(GptqConfig),
-    /// By AWQ GEMM.
+    /// The weights were packed by AWQ with its GEMM layout.
     Awq(Scheme),
 }
 
@@ -53,13 +53,13 @@ struct TargetGroup {
 /// Why a configuration cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// It is no object.
+    /// The quantization configuration is no JSON object.
     #[error("is no object")]
     NoObject,
-    /// It does not name its method.
+    /// The configuration does not name its method.
     #[error("has no quant_method: {READ}")]
     NoMethod,
-    /// It names another method.
+    /// The configuration names a method that is not read.
     #[error("its quant_method is '{}': {READ}", .0.escape_debug())]
     Method(String),
     /// A field is missing, or has another value than it may have.

@@ -10,7 +10,7 @@ pub(crate) enum PackedError {
     Type {
         /// The ending of its name.
         part: &'static str,
-        /// Its type.
+        /// The type it has.
         found: Dtype,
         /// The type that it should have.
         expected: &'static str,
@@ -20,7 +20,7 @@ pub(crate) enum PackedError {
     Shape {
         /// The ending of its name.
         part: &'static str,
-        /// Its shape.
+        /// The shape it has.
         found: Vec<usize>,
         /// The shape that it should have.
         expected: Vec<usize>,
@@ -82,7 +82,7 @@ pub(crate) enum PackedError {
     Float {
         /// The number's row.
         output: usize,
-        /// What is wrong with it.
+        /// What is wrong with the number.
         error: String,
     },
     /// The configuration does not say how it is packed.

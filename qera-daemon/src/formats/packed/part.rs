@@ -13,7 +13,7 @@ const WORD: usize = 4;
 pub(crate) struct PackedPart<'a> {
     /// The ending of its name, after the module's.
     pub(crate) name: &'static str,
-    /// Its type.
+    /// The type of its numbers.
     pub(crate) dtype: Dtype,
     /// Its shape.
     pub(crate) shape: &'a [usize],

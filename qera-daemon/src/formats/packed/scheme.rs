@@ -14,7 +14,7 @@ pub(crate) enum Bits {
 }
 
 impl Bits {
-    /// Those that are read.
+    /// The width of codes with this many bits, if such codes are read.
     #[must_use]
     pub(crate) const fn of(bits: u64) -> Option<Self> {
         match bits {
@@ -24,7 +24,7 @@ impl Bits {
         }
     }
 
-    /// Their number.
+    /// The number of bits.
     #[must_use]
     pub(crate) const fn count(self) -> u32 {
         match self {
@@ -73,9 +73,9 @@ impl Bits {
 /// Inputs that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InputGroups {
-    /// So many neighbours.
+    /// A group has this many neighbouring inputs.
     Size(usize),
-    /// All of them.
+    /// A group has all inputs of an output.
     Channel,
 }
 
@@ -102,7 +102,7 @@ impl InputGroups {
 /// How GPTQ's zero points are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ZeroReading {
-    /// As they are (`gptq_v2`).
+    /// Zero points are stored as they are (`gptq_v2`).
     AsStored,
     /// One less (`gptq`): one is added to each field of a word, carried from field to field as the
     /// subtraction that made it borrowed.

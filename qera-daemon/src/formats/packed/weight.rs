@@ -27,9 +27,9 @@ pub(crate) struct PackedParts<'a> {
 /// The widths of a weight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Widths {
-    /// Of its input: m.
+    /// The width of its input, m.
     pub(crate) inputs: usize,
-    /// Of its output: n.
+    /// The width of its output, n.
     pub(crate) outputs: usize,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct PackedWeight<'a> {
     codes: Words<'a>,
     scales: ScaleNumbers<'a>,
     zeros: Zeros<'a>,
-    /// Of each input.
+    /// The group of each input.
     group_of: Vec<usize>,
 }
 
@@ -53,7 +53,7 @@ enum Zeros<'a> {
     Middle,
     /// Packed.
     Packed(Words<'a>),
-    /// A signed byte each, relative to the middle code.
+    /// Zero points as signed bytes, relative to the middle code.
     Bytes(&'a [u8]),
 }
 
@@ -231,7 +231,7 @@ impl<'a> Zeros<'a> {
             CodeLayout::CompressedTensors { .. } => {
                 let part = part.ok_or(missing("weight_zero_point"))?;
                 if part.dtype == Dtype::I8 {
-                    // Of versions that did not pack them.
+                    // Some versions did not pack the zero points.
                     part.has([outputs, groups], why)?;
                     return Ok(Self::Bytes(part.bytes));
                 }
@@ -323,7 +323,7 @@ fn check_said_shape(part: Option<PackedPart<'_>>, widths: Widths) -> Result<(), 
     Ok(())
 }
 
-/// Which group each input is of: as a list says it, else in their order.
+/// The group of each input: from the stored list if there is one, otherwise by the inputs' order.
 fn groups_of(
     scheme: Scheme,
     widths: Widths,

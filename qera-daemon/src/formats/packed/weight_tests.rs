@@ -151,7 +151,7 @@ fn numbers_are_those_of_other_programs_bit_for_bit() {
         let vector = vector(&name);
         let bits = |of: &[f32]| of.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&vector.values()), bits(&vector.expected), "{name}");
-        // From any column on.
+        // Columns can be read from any one on.
         let m = vector.widths.inputs;
         let mut some = vec![0.0; 2 * m];
         vector.weight().unwrap().columns(3, &mut some).unwrap();

@@ -77,7 +77,7 @@ pub(crate) enum HeaderError {
     UnknownDtype {
         /// Tensor.
         key: String,
-        /// Its type.
+        /// The type that the header names.
         dtype: String,
     },
     /// Shape and type do not give the length that the offsets give.
@@ -85,9 +85,9 @@ pub(crate) enum HeaderError {
     Size {
         /// Tensor.
         key: String,
-        /// Its type.
+        /// The tensor's type.
         dtype: String,
-        /// Its shape.
+        /// The tensor's shape.
         shape: Vec<usize>,
         /// The bytes between its offsets; 0 where these are reversed.
         bytes: u64,
@@ -170,7 +170,7 @@ impl Header {
     /// end of the header.
     ///
     /// # Errors
-    /// As for [`read`](Self::read).
+    /// The header is invalid, as for [`read`](Self::read).
     pub(crate) fn parse(bytes: &[u8], found: u64) -> Result<Self, HeaderError> {
         let claimed = json_length(bytes, found)?;
         let end = usize::try_from(claimed).map_or(usize::MAX, |n| n.saturating_add(LENGTH));

@@ -151,7 +151,7 @@ impl<'p, W: Write> Writer<'p, W> {
     /// Writes a whole tensor.
     ///
     /// # Errors
-    /// As for [`put`](Self::put) and [`end`](Self::end).
+    /// The tensor cannot be written, as for [`put`](Self::put) and [`end`](Self::end).
     pub(crate) fn tensor(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.put(bytes)?;
         self.end()

@@ -50,7 +50,7 @@ pub struct Kernel {
     pairs: Option<PairProducts>,
 }
 
-/// What numbers are multiplied by, as f32 or f64.
+/// The vectors in which f32 and f64 numbers are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Vectors {
     Portable,
@@ -62,7 +62,7 @@ enum Vectors {
     Neon,
 }
 
-/// What pairs of bf16 rows are multiplied by, without being widened.
+/// The instructions that multiply pairs of bf16 numbers without widening them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PairProducts {
     #[cfg(target_arch = "x86_64")]
@@ -77,7 +77,7 @@ struct TileShape {
     columns: usize,
 }
 
-/// A kernel that cannot run here.
+/// Why a kernel cannot run here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
     /// Not a name of a kernel.
@@ -88,9 +88,9 @@ pub enum KernelError {
     /// A kernel for another CPU.
     #[error("kernel '{name}' needs a CPU with {needs}; this one runs: {here}")]
     Missing {
-        /// Its name.
+        /// The name of the kernel.
         name: String,
-        /// What it needs.
+        /// The CPU features that it needs.
         needs: &'static str,
         /// The names of those that run here.
         here: String,
@@ -98,9 +98,9 @@ pub enum KernelError {
     /// The CPU has the instructions, and they are not to be used.
     #[error("kernel '{name}' cannot run here: {why}")]
     Refused {
-        /// Its name.
+        /// The name of the kernel.
         name: String,
-        /// What stands in the way.
+        /// Why it cannot run.
         why: String,
     },
 }
@@ -124,7 +124,7 @@ impl Kernel {
         found
     }
 
-    /// What `auto` stands for on this CPU.
+    /// The kernel that `auto` chooses on this CPU.
     #[must_use]
     pub fn best() -> Self {
         auto::best()
@@ -179,7 +179,7 @@ impl Kernel {
             })
     }
 
-    /// Its name, as `--kernel` takes it.
+    /// The kernel's name as `--kernel` takes it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self.pairs {

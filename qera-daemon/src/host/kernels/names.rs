@@ -17,7 +17,7 @@ pub(crate) struct KernelNames {
 }
 
 impl KernelNames {
-    /// Of a kernel.
+    /// The names of a kernel, one for each type of rows.
     pub(crate) const fn of(kernel: Kernel) -> Self {
         Self {
             f32: kernel.name_for(FloatDtype::F32),

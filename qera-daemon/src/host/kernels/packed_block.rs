@@ -33,7 +33,7 @@ pub(crate) struct PanelShape {
 }
 
 impl PanelShape {
-    /// Of rows that are multiplied as numbers of this type.
+    /// The packing for rows whose numbers have this type.
     pub(crate) const fn of(kernel: Kernel, dtype: FloatDtype) -> Self {
         let TileShape { lanes, columns } = kernel.tile();
         let numbers = Self {
@@ -61,7 +61,7 @@ impl PanelShape {
         }
     }
 
-    /// Most rows of a block.
+    /// The most rows that a block has.
     const fn block_rows(self) -> usize {
         BLOCK_DEPTH / self.parts * self.rows_per_step
     }
@@ -170,9 +170,9 @@ pub(crate) fn regroup<T: Copy>(
 
 /// A run of a row of the triangle: row, first column, and what belongs to it.
 pub(crate) enum TileRun<'a> {
-    /// Its sums will come next, so many of them.
+    /// A run whose sums will come next; the last number is how many.
     Soon(usize, usize, usize),
-    /// Its sums.
+    /// A run with its sums.
     Sums(usize, usize, &'a [f64]),
 }
 

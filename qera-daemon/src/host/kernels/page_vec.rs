@@ -31,7 +31,7 @@ enum Memory<T> {
 }
 
 impl<T: Pod> PageVec<T> {
-    /// This many zeros.
+    /// A vector of this many zeros.
     #[must_use]
     pub fn zeroed(length: usize) -> Self {
         Self::mapped(length, Pages::zeroed)
@@ -93,7 +93,7 @@ impl<T> PageVec<T> {
 }
 
 impl<T: Pod> From<Vec<T>> for PageVec<T> {
-    /// Where they are.
+    /// A vector that keeps the numbers where they are.
     fn from(heap: Vec<T>) -> Self {
         Self {
             from: 0,

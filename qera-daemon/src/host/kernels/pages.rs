@@ -182,7 +182,7 @@ mod tests {
             .unwrap_or_else(|| MmapMut::map_anon(bytes).unwrap())
     }
 
-    /// Where pages lie.
+    /// The address at which the pages lie.
     fn at(pages: &MmapMut) -> *const u8 {
         pages.as_ptr()
     }

@@ -31,7 +31,7 @@ const TASK_COLUMNS: usize = 96;
 /// A column of B.
 type Column<'b> = &'b [f32];
 
-/// What the vectors are packed as, and tiles are summed in.
+/// The type in which vectors are packed and tiles are summed.
 pub(crate) trait Sum: Pod + Send + Sync {
     /// Lanes of a vector of the CPU.
     fn lanes(kernel: Kernel) -> usize;
@@ -160,7 +160,7 @@ pub(crate) fn products<T: Sum>(
 
 /// Some of the vectors, packed for the lanes of a tile.
 struct Packed<T> {
-    /// Which vectors; the last of them may not be there.
+    /// The vectors of the tile. The last one may be missing.
     lanes: Range<usize>,
     numbers: PageVec<T>,
 }

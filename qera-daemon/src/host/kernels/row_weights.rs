@@ -46,7 +46,7 @@ impl RowWeights {
         }
     }
 
-    /// As a part of rows.
+    /// The weights, lent to a part of the rows.
     pub(crate) fn lend(&self) -> LentWeights<'_> {
         LentWeights {
             values: &self.values,
@@ -89,7 +89,7 @@ impl<'a> LentWeights<'a> {
         self.values
     }
 
-    /// A power of 4 above all of them.
+    /// A power of 4 above all weights.
     pub(crate) const fn unit(&self) -> f64 {
         self.unit
     }
@@ -99,7 +99,7 @@ impl<'a> LentWeights<'a> {
         narrow((f64::from(self.values[row]) / self.unit).sqrt())
     }
 
-    /// Their sum.
+    /// The sum of the weights.
     pub(crate) fn sum(&self) -> f64 {
         self.values.iter().map(|w| f64::from(*w)).sum()
     }
@@ -110,7 +110,7 @@ impl<'a> LentWeights<'a> {
     }
 }
 
-/// What a mean is over: rows, and their weights.
+/// How much a mean is taken over: a number of rows, and their weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Extent {
     /// Rows.

@@ -133,7 +133,8 @@ impl<'a> StoredRows<'a> {
         }
     }
 
-    /// All numbers in f32, whatever the rows weigh: as they lie where they are.
+    /// All numbers in f32, regardless of the rows' weights. If they are f32 already, they are lent
+    /// where they lie.
     #[must_use]
     pub(crate) fn widened(&self) -> Floats<'a> {
         match self.numbers {
@@ -209,7 +210,7 @@ impl KeptRows {
         }
     }
 
-    /// As rows of this width.
+    /// The numbers as rows of this width.
     #[must_use]
     pub(crate) fn stored(&self, in_features: usize) -> StoredRows<'_> {
         match self {

@@ -22,7 +22,7 @@ pub(super) struct TileBlock<'p> {
     pub(super) product: TileProduct,
 }
 
-/// What multiplies, and what: numbers that are whole, or split.
+/// The unit that multiplies, and whether its numbers are whole or split.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TileProduct {
     pub(super) shape: PanelShape,

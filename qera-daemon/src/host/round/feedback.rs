@@ -99,7 +99,7 @@ impl<'a> FeedbackPanel<'a> {
     }
 }
 
-/// What came of a block with some levels.
+/// The result of rounding a block with some levels.
 struct Trial {
     values: Vec<f32>,
     errors: Vec<f32>,
@@ -130,7 +130,7 @@ struct RoundedBlock {
     chosen: LaneLevels,
     trial: Trial,
     best: Trial,
-    /// One lane's targets.
+    /// The targets of one lane.
     lane: Vec<f32>,
     count: usize,
 }

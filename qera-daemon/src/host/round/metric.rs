@@ -40,7 +40,7 @@ pub(crate) struct SiteMetric<'a> {
     r: PackedR<'a>,
     /// diag(R).
     diagonal: Vec<f64>,
-    /// What H is divided by.
+    /// The factor that H was divided by.
     scale: f64,
     /// The shrinkage a.
     pub(crate) shrinkage: f64,
@@ -80,7 +80,7 @@ impl FullMetric {
 }
 
 impl<'a> SiteMetric<'a> {
-    /// Of R shrunk by a.
+    /// The metric of R shrunk by a.
     pub(crate) fn new(r: PackedR<'a>, shrinkage: f64) -> Self {
         let diagonal = r.diagonal();
         Self {

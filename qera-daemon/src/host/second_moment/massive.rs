@@ -207,7 +207,7 @@ impl MassiveRows {
     }
 }
 
-/// Where R_ij lies.
+/// The index at which R_ij is stored.
 fn at(m: usize, i: usize, j: usize) -> usize {
     let (first, second) = (i.min(j), i.max(j));
     packed_offset(m, first) + second - first

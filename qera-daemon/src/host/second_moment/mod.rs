@@ -90,7 +90,7 @@ pub(crate) enum SecondMoment {
         /// Upper triangle by rows, the mean over the rows folded. Copies share it until one of them
         /// folds.
         r: Arc<PageVec<f64>>,
-        /// Of single channels, in f64 throughout.
+        /// The moments of single channels, in f64 throughout.
         channels: ChannelMoments,
     },
     /// The moments of single channels alone.
@@ -103,9 +103,9 @@ pub(crate) enum SecondMoment {
 /// A tensor of the second moment that a state keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SavedMoment<'a> {
-    /// Its name.
+    /// The name of the tensor.
     pub(crate) name: &'static str,
-    /// Its numbers.
+    /// The numbers of the tensor.
     pub(crate) values: &'a [f64],
 }
 

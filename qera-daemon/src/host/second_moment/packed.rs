@@ -19,7 +19,7 @@ pub(crate) const BAND: usize = 64;
 /// The number of sums among which bands are shared out where R is large. Cores can share the work,
 /// and the order of additions stays.
 pub(crate) const SUMS: usize = 4;
-/// From this in_features on the work is shared.
+/// From this width on, the work on a matrix is shared between threads.
 const SHARED_FROM: usize = 1024;
 /// Up to this many operations a trace is computed in f64: some milliseconds.
 const F64_FLOPS_MAX: usize = 1 << 28;
@@ -67,7 +67,7 @@ impl<'a> PackedR<'a> {
         self.m
     }
 
-    /// Its diagonal as it was gathered, with the rounding of its f32 products.
+    /// The diagonal as it was gathered, with the rounding of its f32 products.
     pub(crate) fn diagonal(&self) -> Vec<f64> {
         (0..self.m)
             .map(|i| self.values[packed_offset(self.m, i)])

@@ -37,7 +37,7 @@ enum SumNumbers<'a> {
 }
 
 impl<'a> PackedSum<'a> {
-    /// Of f32 numbers.
+    /// A packed triangle of f32 numbers.
     pub(crate) fn f32(bytes: &'a [u8], m: usize) -> Self {
         Self {
             numbers: SumNumbers::F32(bytes.as_chunks().0),
@@ -45,7 +45,7 @@ impl<'a> PackedSum<'a> {
         }
     }
 
-    /// Of f64 numbers.
+    /// A packed triangle of f64 numbers.
     pub(crate) fn f64(bytes: &'a [u8], m: usize) -> Self {
         Self {
             numbers: SumNumbers::F64(bytes.as_chunks().0),
@@ -90,7 +90,7 @@ impl<'a> PackedSum<'a> {
         }
     }
 
-    /// Its diagonal.
+    /// The diagonal of the triangle.
     pub(crate) fn diagonal(&self) -> Vec<f64> {
         let mut diagonal = vec![0.0; self.m];
         for (i, to) in diagonal.iter_mut().enumerate() {

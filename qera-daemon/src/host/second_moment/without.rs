@@ -212,7 +212,7 @@ impl<'a> WithoutRows<'a> {
     }
 }
 
-/// In f32.
+/// The matrix rounded to f32.
 fn narrowed(x: &Mat<f64>) -> Mat<f32> {
     Mat::from_fn(x.nrows(), x.ncols(), |i, j| narrow(x[(i, j)]))
 }

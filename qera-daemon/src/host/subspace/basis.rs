@@ -70,9 +70,9 @@ pub(crate) fn orthonormalise(block: Mat<f64>, basis: MatRef<'_, f64>, room: usiz
 
 /// A block in terms of a basis.
 pub(crate) struct Projection {
-    /// Its coordinates in the basis.
+    /// The coordinates of the block in the basis.
     pub(crate) along: Mat<f64>,
-    /// What the basis leaves.
+    /// What is left of the block outside the basis.
     pub(crate) remainder: Remainder,
 }
 
@@ -113,7 +113,7 @@ impl Projection {
 }
 
 impl Remainder {
-    /// Squared lengths of the remainder's combinations by the columns of `y`.
+    /// The squared lengths of the combinations of the remainder that the columns of `y` describe.
     pub(crate) fn squares(&self, y: MatRef<'_, f64>) -> Vec<f64> {
         let scaled = Mat::from_fn(y.nrows(), y.ncols(), |i, j| self.lengths[i] * y[(i, j)]);
         let gram = product(self.gram.as_ref(), scaled.as_ref());

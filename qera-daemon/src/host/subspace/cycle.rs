@@ -92,7 +92,7 @@ pub(crate) struct Cycle<'a> {
 pub(crate) struct Pairs {
     /// The vectors' coordinates in the basis.
     rotation: Mat<f64>,
-    /// Their values: the first k, and those that are kept beyond.
+    /// The Ritz values: the first k, followed by those kept beyond them.
     values: Vec<f64>,
     /// The sum of the k largest.
     pub(crate) captured: f64,

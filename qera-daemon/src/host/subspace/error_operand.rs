@@ -13,7 +13,7 @@ use crate::host::transpose::{scaled_transpose, transposed};
 /// E, m x n, and s E by rows.
 #[derive(Debug)]
 pub(crate) struct ErrorOperand<'a> {
-    /// As it came.
+    /// The matrix E as it was given.
     pub(crate) matrix: ColumnMajor<'a>,
     by_columns: Operand<'a>,
     by_rows: Operand<'a>,
@@ -99,7 +99,8 @@ impl<'a> ErrorOperand<'a> {
 }
 
 fn power_of_two(values: &[f32]) -> f32 {
-    // By their bits, which grow with |E| and are compared many at a time.
+    // Magnitudes are compared by their bits, which grow with |E| and of which many are compared at
+    // a time.
     let bits = |e: &f32| (e.to_bits() & 0x7fff_ffff).cast_signed();
     let largest = values.iter().map(bits).fold(0, i32::max);
     let largest = f32::from_bits(largest.cast_unsigned());

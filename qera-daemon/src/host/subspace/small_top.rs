@@ -46,12 +46,12 @@ pub(crate) fn top_eigen(g: &Mat<f64>, count: usize) -> Result<Eigenpairs, SolveE
 struct Reduced {
     /// T, and below it the vectors of Q's reflections.
     matrix: Mat<f64>,
-    /// Their factors, in blocks.
+    /// The factors of the reflections, in blocks.
     factors: Mat<f64>,
 }
 
 impl Reduced {
-    /// By Householder's reflections: 4 n^3 / 3 flops.
+    /// Reduces a matrix by Householder's reflections, in 4 n^3 / 3 flops.
     fn of(mut matrix: Mat<f64>) -> Self {
         let n = matrix.nrows();
         let block = recommended_block_size::<f64>(n, n);

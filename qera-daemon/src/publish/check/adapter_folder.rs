@@ -220,7 +220,7 @@ impl AdapterFolder {
     /// Reads a tensor, a piece at a time, up to its first value that is not finite.
     ///
     /// # Errors
-    /// What the system says.
+    /// Reading fails for the reason that the operating system gives.
     pub(crate) fn values(&self, claim: &Claim, dtype: FloatDtype) -> std::io::Result<FactorValues> {
         let mut found = FactorValues::new();
         let Some(file) = &self.file else {

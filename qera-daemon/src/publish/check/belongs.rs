@@ -19,7 +19,7 @@ use crate::settings::rounding::Rounding;
 const ROWS: usize = 4;
 const BLOCKS: usize = 16;
 
-/// Which way the weights of the model lie.
+/// How the weights of the model are stored: transposed or not.
 #[derive(Debug)]
 pub(crate) struct Layout<'a> {
     /// Whether the configuration has fan_in_fan_out set.

@@ -50,7 +50,7 @@ pub(crate) fn check_claims(form: &FormPairs, manifest: &ManifestClaims, findings
     }
 }
 
-/// What a manifest says of one pair.
+/// What a manifest says about one pair of factors.
 struct SaidOfPair<'a> {
     file: &'a str,
     name: &'a str,

@@ -19,9 +19,9 @@ pub(crate) struct Findings {
     count: usize,
     /// Notes: worth knowing, and not wrong.
     notes: Vec<String>,
-    /// What was not looked at, or not understood.
+    /// What was not checked, or not understood.
     unchecked: Vec<String>,
-    /// A description of what was looked at.
+    /// A description of what was checked.
     subject: String,
 }
 

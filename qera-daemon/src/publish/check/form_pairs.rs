@@ -33,7 +33,7 @@ impl CheckedPair {
 /// What was found in the files of a form.
 #[derive(Debug)]
 pub(crate) struct FormPairs {
-    /// Which form it is.
+    /// The form of the adapter.
     pub(crate) form: AdapterForm,
     /// The name of the tensors' file in messages.
     pub(crate) file: String,

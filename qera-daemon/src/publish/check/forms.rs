@@ -106,7 +106,7 @@ impl Forms {
         }
     }
 
-    /// A description of what was looked at.
+    /// A description of what was checked.
     #[must_use]
     pub(crate) fn describe(&self, folder: &AdapterFolder, on: &str) -> String {
         let layers = self.all().map(|form| form.pairs.len()).max();

@@ -54,7 +54,7 @@ pub(crate) struct ClaimedFile {
     pub(crate) path: String,
 }
 
-/// A GGUF base.
+/// What a manifest says of a GGUF base.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ClaimedGguf {
     /// BLAKE3 of the file.
@@ -74,7 +74,7 @@ pub(crate) struct ClaimedServing {
 pub(crate) struct ClaimedSettings {
     /// Method name.
     pub(crate) method: String,
-    /// What the corrected weights are stored in.
+    /// The format in which the corrected weights are stored.
     #[serde(flatten)]
     pub(crate) format: WeightFormat,
     /// How W~ was rounded; `None` for nearest rounding.
@@ -103,7 +103,7 @@ pub(crate) struct LayerClaim {
     pub(crate) in_features: usize,
     /// Width of its output.
     pub(crate) out_features: usize,
-    /// What became of it.
+    /// The layer's status: whether it was solved.
     pub(crate) status: String,
     /// Rank that is used.
     pub(crate) rank_used: usize,

@@ -230,7 +230,7 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
         let is_published = generations.file_name()? == "generations";
         is_published.then(|| generations.parent().map(Path::to_path_buf))?
     });
-    // In the order in which a run prefers them.
+    // From the form that a run prefers most to the one that it prefers least.
     let forms = BaseForm::ALL.into_iter().rev();
     let beside = forms.filter_map(|form| Some(form.served(beside.as_ref()?)));
     let mut candidates = named.map(PathBuf::from).into_iter().chain(beside);

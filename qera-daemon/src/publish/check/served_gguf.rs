@@ -32,7 +32,7 @@ impl ServedGguf {
     /// Opens a GGUF; only its header is read.
     ///
     /// # Errors
-    /// As for [`GgufModel::open`].
+    /// The file cannot be read, as for [`GgufModel::open`].
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let model = GgufModel::open(path, &[])?;
         Ok(Self { model })

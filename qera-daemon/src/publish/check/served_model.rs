@@ -181,7 +181,7 @@ impl ServedModel {
         ServedCodes::of(self.checkpoint()?, packed, module)
     }
 
-    /// What config.json says of how the weights are quantized.
+    /// The description of how the weights are quantized, from config.json.
     #[must_use]
     pub(crate) fn quantization(&self) -> Option<&Value> {
         self.checkpoint()?.config.quantization()

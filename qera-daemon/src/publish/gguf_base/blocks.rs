@@ -20,7 +20,7 @@ const OFFSET: u8 = 128;
 /// Why W~ of a layer does not fit the blocks of its grid; `None` where it does.
 ///
 /// # Errors
-/// As for [`Weights::with_codes`].
+/// The layer's codes cannot be had, as for [`Weights::with_codes`].
 pub(crate) fn not_held(weights: &Weights, layer: usize) -> Result<Option<NotInBlocks>, Fatal> {
     let mut found = None;
     weights.with_codes(layer, |of| {

@@ -23,13 +23,13 @@ const VERSION: &str = "general.quantization_version";
 /// ggml's version of how blocks are made (`GGML_QNT_VERSION`).
 const VERSION_WRITTEN: u32 = 2;
 
-/// What each layer's W~ is stored in.
+/// The type of blocks that each layer's W~ is stored in.
 #[derive(Debug, Clone)]
 pub(crate) struct GgufLayout {
     layers: Vec<LayerPlace>,
 }
 
-/// What W~ of a layer is stored in.
+/// The type of blocks that one layer's W~ is stored in.
 #[derive(Debug, Clone, Copy)]
 struct LayerPlace {
     container: Container,
@@ -121,7 +121,7 @@ impl GgufLayout {
         })
     }
 
-    /// What W~ of a layer is stored in.
+    /// The type of blocks that a layer's W~ is stored in.
     #[must_use]
     pub(crate) fn container(&self, layer: usize) -> Container {
         self.layers[layer].container
@@ -194,7 +194,7 @@ impl GgufLayout {
     /// The sizes of the file.
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
+    /// The figures cannot be computed, as for [`new`](Self::new).
     pub(crate) fn figures(&self, weights: &Weights) -> Result<GgufFigures, Fatal> {
         let source = source_of(weights)?;
         let (mut all, mut of_layers) = (Taken::default(), Taken::default());

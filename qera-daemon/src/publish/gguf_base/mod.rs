@@ -30,11 +30,11 @@ use crate::weights::gguf::source::KnownTensor;
 pub(crate) struct GgufBase<'a> {
     /// W and W~.
     pub(crate) weights: &'a Weights,
-    /// What each layer is stored in, as far as that was known before W~ was made.
+    /// The type of blocks of each layer, as far as it was known before W~ was made.
     pub(crate) layout: &'a GgufLayout,
     /// What the base is made from, for its record.
     pub(crate) base: &'a Base,
-    /// What W~ is worth alone.
+    /// The errors of W~.
     pub(crate) worth: &'a BaseWorth,
 }
 

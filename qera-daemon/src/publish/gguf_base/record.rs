@@ -24,7 +24,7 @@ impl GgufRecord {
     /// The record of a base that was written.
     ///
     /// # Errors
-    /// As for [`GgufLayout::figures`].
+    /// The record cannot be made, as for [`GgufLayout::figures`].
     pub(crate) fn new(
         weights: &Weights,
         layout: &GgufLayout,

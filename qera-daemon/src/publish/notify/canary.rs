@@ -15,7 +15,7 @@ const WORSE_MAX: f64 = 0.01;
 pub(crate) struct CanaryTrial {
     /// Mean negative log likelihood of the text's tokens with the generation.
     pub(crate) loss: f64,
-    /// The same without an adapter.
+    /// The mean loss of the text without an adapter.
     pub(crate) base_loss: f64,
     /// The largest difference between the base and the generation in a token's log likelihood.
     pub(crate) difference: f64,

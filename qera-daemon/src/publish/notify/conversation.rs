@@ -34,7 +34,7 @@ pub(crate) struct Conversation {
 /// An adapter's name, and the generation that it shall stand for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NamedAdapter<'a> {
-    /// Its name.
+    /// The server's name.
     pub(crate) name: &'a str,
     /// The generation's folder, as the server sees it.
     pub(crate) path: &'a str,

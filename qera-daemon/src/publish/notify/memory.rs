@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(120);
 /// A generation that a canary showed to be worse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RejectedCanary {
-    /// Which generation it is.
+    /// Which generation it was.
     pub(crate) generation: GenerationId,
     /// The server whose canary showed it.
     pub(crate) server: String,
@@ -71,7 +71,7 @@ struct NotifiedRecord {
 pub(crate) struct NotifiedMemory {
     path: PathBuf,
     state: Mutex<State>,
-    /// Where a file went that was not understood.
+    /// Where a file was moved that could not be understood.
     set_aside: Option<String>,
 }
 

@@ -92,7 +92,7 @@ pub(crate) enum Problem {
     Memory(String),
 }
 
-/// What distinguishes a problem that was already said from a new one.
+/// The kind of a problem, by which a new one is told from one that was already reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProblemKind {
     of: Discriminant<Problem>,

@@ -27,7 +27,7 @@ pub(crate) struct ServedModels {
 /// A model, or an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ModelCard {
-    /// Its name.
+    /// The name of the model or adapter.
     pub(crate) id: String,
     /// The path that it was loaded from.
     #[serde(default)]

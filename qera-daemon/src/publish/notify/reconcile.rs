@@ -12,7 +12,7 @@ use crate::settings::notify::AdapterNaming;
 pub(crate) struct Aim {
     /// The generation's number.
     pub(crate) generation: u64,
-    /// Its folder, as the server sees it.
+    /// The adapter's folder as the server sees it.
     pub(crate) path: String,
     /// Whether the generation was tried as a canary, and may be served.
     pub(crate) is_accepted: bool,
@@ -71,7 +71,7 @@ pub(crate) enum ServerStep {
     Try,
     /// Serve the generation.
     Swap(Swap),
-    /// A model has this name, which our adapter would take.
+    /// A model of the server already has the name that the adapter would take.
     NameTaken(String),
     /// Do nothing: all is as it should be.
     Rest,

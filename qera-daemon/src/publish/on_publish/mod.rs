@@ -44,13 +44,13 @@ const LIMITS: Limits = Limits {
 pub(crate) struct Published {
     /// The generation's number, `QERA_GENERATION`.
     pub(crate) generation: u64,
-    /// Its folder, `QERA_PATH`.
+    /// The folder of the generation, given to the command as `QERA_PATH`.
     pub(crate) path: PathBuf,
     /// The symlink to the newest generation, `QERA_CURRENT`.
     pub(crate) current: PathBuf,
 }
 
-/// What is reported about a command.
+/// A report about a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CommandSaid {
     /// An attempt failed, for this reason.
@@ -141,7 +141,7 @@ impl OnPublish {
 enum Told {
     /// The command succeeded, or its attempts are used up.
     Done,
-    /// A newer publication is to be told instead.
+    /// A newer generation was published, so the command is told that one instead.
     Newer(Published),
     /// The run waits no longer, and the command was not told.
     CutOff,

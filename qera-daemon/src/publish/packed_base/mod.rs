@@ -42,7 +42,7 @@ pub(crate) struct PackedBase<'a> {
     pub(crate) layout: &'a PackedLayout,
     /// What the base is made from, for its record.
     pub(crate) base: &'a Base,
-    /// What W~ is worth alone.
+    /// The errors of W~.
     pub(crate) worth: &'a BaseWorth,
     /// The files beside the weights.
     pub(crate) companions: &'a Companions,

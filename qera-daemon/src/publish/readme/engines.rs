@@ -65,7 +65,7 @@ impl Readme<'_> {
         self.dequantized(&given.full_path())
     }
 
-    /// The same for a GGUF that qera wrote.
+    /// The commands for a GGUF that qera wrote.
     fn of_own_gguf(&self, base: &Path) -> String {
         let family = self.layers.weights.family().map(Family::architecture);
         match family.is_some_and(|of| DEQUANTIZED.contains(&of)) {

@@ -62,7 +62,7 @@ impl GgufFile {
     /// compared with anything yet, and some types take less than two bits a number.
     ///
     /// # Errors
-    /// As for [`pair`](Self::pair).
+    /// The pair cannot be read, as for [`pair`](Self::pair).
     pub(crate) fn looked_through(
         &self,
         tensor: &str,

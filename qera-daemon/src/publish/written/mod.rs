@@ -37,11 +37,11 @@ pub(crate) struct WrittenPair {
 /// A layer's name in each form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FormNames<'a> {
-    /// Its name in the class that serves the model.
+    /// The layer's name in the class that serves the model.
     pub(crate) served_as: &'a str,
-    /// Its place in a GGUF, where one was written.
+    /// The layer's place in a GGUF, where one was written.
     pub(crate) gguf: Option<&'a GgufLayerPlace>,
-    /// Its name in mlx-lm, where its files were written.
+    /// The layer's name in mlx-lm, where its files were written.
     pub(crate) mlx: Option<&'a str>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) enum UnreadPair {
     Matrix {
         /// The tensor's name.
         tensor: String,
-        /// What is wrong with it.
+        /// What is wrong with the factor.
         problem: MatrixProblem,
     },
     /// The pair belongs to an embedding, whose rows are looked up by A.

@@ -90,7 +90,7 @@ pub(crate) struct Rounder<'a> {
     pub(crate) kept: &'a SecondMoment,
     /// The number of these rows, and their weight.
     pub(crate) over: Extent,
-    /// The same R, prepared for products.
+    /// R prepared for products.
     pub(crate) packed: PackedR<'a>,
     pub(crate) r: PreparedR<'a>,
     /// The shrinkage a.
@@ -109,7 +109,7 @@ pub(crate) struct Refit {
     pub(crate) correction: Correction,
     /// Vectors that the next refit starts from.
     vectors: Option<Mat<f64>>,
-    /// What the refit takes off tr(E^T R_a E).
+    /// How much the refit reduces tr(E^T R_a E).
     captured: f64,
 }
 

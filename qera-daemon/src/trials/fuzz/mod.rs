@@ -26,13 +26,13 @@ use targets::TARGETS;
 
 /// Inputs of each target where nobody says how many.
 const FEW: u64 = 3000;
-/// No input of a few kilobytes may keep a parser for as long.
+/// A parser may take at most this long for an input of a few kilobytes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A parser with its inputs.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// Its name.
+    /// The name of the parser.
     pub(crate) name: &'static str,
     /// An input.
     pub(crate) make: fn(&mut Draw) -> Vec<u8>,
@@ -40,7 +40,7 @@ pub(crate) struct Target {
     pub(crate) read: fn(&[u8]) -> bool,
 }
 
-/// What became of a target's inputs.
+/// How many inputs a target was given and accepted, and how long that took.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     executions: u64,

@@ -43,7 +43,7 @@ const ODD_TEXTS: [&str; 14] = [
     "*",
 ];
 
-/// So many changes: mostly one or two, sometimes none.
+/// How many changes are made: mostly one or two, sometimes none.
 pub(crate) fn times(draw: &mut Draw) -> usize {
     [0, 1, 1, 1, 2, 2, 3, 6][draw.below(8)]
 }

@@ -23,22 +23,22 @@ use crate::trials::small_run::{LAYERS, ROWS};
 
 /// Calls of a run about: troubles are drawn among them.
 const CALLS: usize = 600;
-/// Of a live one.
+/// About how many calls a live run makes.
 const LIVE_CALLS: usize = 2000;
 
 /// Calls of a live run's start about, which does not wait for room.
 const STARTED: u64 = 400;
 
-/// What is done, and what was found wrong.
+/// A series of runs and deeds on one disk, and what was found wrong.
 pub(super) struct History {
     number: u64,
     image: Image,
     draw: Draw,
     model: Model,
-    /// What does not change between its runs.
+    /// The settings that do not change between the history's runs.
     fixed: &'static str,
     told: String,
-    /// What the runs said.
+    /// What all runs have logged.
     log: String,
     tally: Tally,
     wrong: Vec<String>,
@@ -47,11 +47,11 @@ pub(super) struct History {
 
 /// A history that is over.
 pub(super) struct Told {
-    /// Its figures.
+    /// The counts of the history.
     pub(super) tally: Tally,
-    /// In words, for whoever looks at one that broke.
+    /// The history in words, to look at when something broke.
     pub(super) told: String,
-    /// What is wrong with it.
+    /// What is wrong with the history.
     pub(super) wrong: Vec<String>,
     /// BLAKE3 of all calls and of what is left.
     pub(super) trace: String,
@@ -64,7 +64,7 @@ const WITH_BASE: &str = "emit-base = \"hf\"\n";
 /// or is made once, from what was seen then.
 const FROZEN: &str = "rounding = \"feedback\"\nround-after = 64\n";
 
-/// What becomes of shards.
+/// What a run can do with the shards that it has taken in.
 const CONSUMES: [&str; 3] = ["keep", "delete", "move"];
 
 /// Options of a run that may change from one to the next.
@@ -244,7 +244,7 @@ impl History {
         self.check_published(&disk);
     }
 
-    /// What a reader finds that follows `current`, at any time.
+    /// Checks what a reader that follows `current` finds at any time.
     fn check_published(&mut self, disk: &Disk) {
         let current = disk.root().join("out/current");
         let Ok(target) = crate::disk::read_link(&current) else {
@@ -355,12 +355,12 @@ fn is_past(trouble: Trouble, disk: &Disk, ended: &Ended) -> bool {
             let times = disk.full_since().zip(ended.told);
             at > STARTED && times.is_none_or(|(since, told)| since + lasts < told)
         }
-        // What fails at the start ends it, and nothing was promised.
+        // A run that fails at its start ends, and has promised nothing.
         Trouble::Fail { .. } | Trouble::Cut { .. } => false,
     }
 }
 
-/// What a run says; `None` for a panic.
+/// The result of a run; `None` for a panic.
 type Ending = Option<Result<Exit, Fatal>>;
 
 /// A run that ended.

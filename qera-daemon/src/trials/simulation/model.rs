@@ -15,13 +15,13 @@ const NAMES: usize = 5;
 /// The bytes of each shard.
 static BYTES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..SHARDS).map(shard).collect());
 
-/// Which shard a content is, by its BLAKE3.
+/// The number of the shard that has this content, by its BLAKE3.
 pub(super) fn shard_of(content: &str) -> Option<usize> {
     let is_it = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().as_str() == content;
     BYTES.iter().position(is_it)
 }
 
-/// What a user does.
+/// Something that a user does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Arrive,
@@ -31,7 +31,7 @@ enum Deed {
     Rename,
 }
 
-/// What is known of shards.
+/// What the user knows about the shards.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     /// What the user knows to lie in the folder: shards, and files that are none.
@@ -74,7 +74,7 @@ impl Model {
         let deed = *draw.of(&deeds);
         let there: Vec<_> = self.names.keys().cloned().collect();
         let said = if deed == Deed::Arrive || there.is_empty() {
-            // A new one, one that came before, or another under a name that is there.
+            // A new shard, one that came before, or another under a name that is there.
             let (name, number) = (draw.below(NAMES), draw.below(SHARDS));
             image.put(&path(&format!("s{name}.safetensors")), &BYTES[number]);
             self.may.insert(number);

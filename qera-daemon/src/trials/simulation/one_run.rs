@@ -31,11 +31,11 @@ pub(super) struct OneRun {
 /// How it ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// What the run says; `None` for a panic.
+    /// The result of the run; `None` for a panic.
     pub(super) ended: Option<Result<Exit, Fatal>>,
-    /// What users did meanwhile.
+    /// What users did during the run.
     pub(super) deeds: Vec<String>,
-    /// What it said.
+    /// What the run logged.
     pub(super) log: String,
     /// When a live run was told to end.
     pub(super) told: Option<Instant>,
@@ -53,7 +53,7 @@ impl OneRun {
         }
     }
 
-    /// One that watches.
+    /// A run that watches the folder.
     pub(super) fn live(seed: u64, more: &str, pauses: Vec<Duration>) -> Self {
         Self {
             seed,

@@ -7,7 +7,7 @@ use crate::disk::simulated::{Disk, Image, Trouble};
 use crate::trials::simulation::one_run::OneRun;
 use crate::trials::small_run::{CONFIG, checkpoint, shard};
 
-/// What is compared.
+/// The parts of a disk that are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Left {
     /// The adapter.
@@ -60,7 +60,7 @@ pub(super) fn folder(shards: &[usize]) -> Image {
 
 static KNOWN: LazyLock<Mutex<BTreeMap<Asked, Left>>> = LazyLock::new(Mutex::default);
 
-/// What one run leaves of these shards.
+/// The files that one run leaves after taking in these shards.
 pub(super) fn undisturbed(asked: &Asked) -> Left {
     // Held, so that nobody else runs on the disk of this name.
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

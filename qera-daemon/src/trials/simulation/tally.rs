@@ -12,13 +12,13 @@ pub(super) struct Tally {
     pub(super) cases: u64,
     /// Runs of the daemon.
     pub(super) runs: u64,
-    /// Those that were cut off.
+    /// How many runs were cut off.
     pub(super) kills: u64,
-    /// Those whose disk failed.
+    /// How many runs met a failing disk.
     pub(super) faults: u64,
     /// Shards and layers that lack rows.
     pub(super) lost: u64,
-    /// Those that have some twice.
+    /// Shards and layers whose rows are counted twice.
     pub(super) double: u64,
 }
 
@@ -37,7 +37,7 @@ fn is_own(line: &str) -> bool {
 }
 
 impl Tally {
-    /// What the ledger says.
+    /// The figures of the ledger.
     pub(super) fn before() -> Self {
         let mut tally = Self::default();
         if let Some(own) = lines().into_iter().find(|line| is_own(line)) {

@@ -35,7 +35,7 @@ pub(crate) struct Sender<T>(Arc<Shared<T>>);
 #[derive(Debug)]
 pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
-/// With room for so many messages; one of none is only ever closed.
+/// A channel with room for this many messages. A channel with no room can only be closed.
 pub(crate) fn bounded<T>(room: usize) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         queue: Mutex::new(Queue {
@@ -50,7 +50,7 @@ pub(crate) fn bounded<T>(room: usize) -> (Sender<T>, Receiver<T>) {
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
 
-/// With room for all messages.
+/// A channel with room for all messages.
 pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     bounded(usize::MAX)
 }
@@ -161,14 +161,14 @@ impl<T> Receiver<T> {
         self.receive(Some(deadline))
     }
 
-    /// A message that is there.
+    /// Takes a message that is there already.
     pub(crate) fn try_recv(&self) -> Result<T, NotNow> {
         let received = self.0.lock().messages.pop_front();
         self.0.stir();
         received.ok_or(NotNow)
     }
 
-    /// All messages until it is closed.
+    /// Goes through all messages until the channel is closed.
     pub(crate) const fn iter(&self) -> Messages<'_, T> {
         Messages(self)
     }

@@ -17,7 +17,7 @@ use crate::trials::draw::Draw;
 
 /// When every run begins.
 static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// One in so many messages gives the turn away, too.
+/// A thread gives its turn away at one in this many messages, too.
 const RARELY: usize = 4;
 
 thread_local! {
@@ -41,25 +41,25 @@ struct TurnState {
     is_stuck: bool,
 }
 
-/// What a thread does.
+/// Whether a thread can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It may go on.
+    /// The thread can go on.
     Ready,
-    /// It looks again when another has done something, or at this time.
+    /// The thread looks again when another one has done something, or at this time.
     Waiting(Option<Duration>),
-    /// It has ended.
+    /// The thread has ended.
     Gone,
 }
 
-/// A thread's place among those of its run.
+/// The place of a thread among those of its run.
 #[derive(Debug, Clone)]
 struct Seat {
     turns: Arc<Turns>,
     number: usize,
 }
 
-/// A run, in the thread that began it.
+/// The turns of a run, held by the thread that began it.
 #[derive(Debug)]
 pub(crate) struct Begun(Arc<Turns>);
 
@@ -67,11 +67,11 @@ pub(crate) struct Begun(Arc<Turns>);
 #[derive(Debug)]
 pub(crate) struct Given(Option<Seat>);
 
-/// What waits for a thread's end when it is dropped.
+/// Waits for a thread's end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Awaited(Option<Seat>);
 
-/// What ends a thread's turns when it is dropped.
+/// Ends a thread's turns when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken;
 

@@ -16,7 +16,7 @@ const BASE_CLASS: &str = "AutoModel";
 pub(crate) struct Architecture {
     /// The values of `model_type` in `config.json` that this entry covers.
     model_types: &'static [&'static str],
-    /// What the class with a head puts before the base class's paths.
+    /// The prefix that the class with a head has before the base class's paths.
     prefix: &'static str,
     /// Paths of the blocks; `*` is a number.
     blocks: &'static [&'static str],
@@ -165,7 +165,7 @@ impl Architectures {
         }
     }
 
-    /// What is known of this model, for a person; `None` where nothing is.
+    /// What is known about this model, in words; `None` where nothing is.
     #[must_use]
     pub(crate) fn described(&self) -> Option<String> {
         let parts = self.parts.iter().map(|part| {

@@ -48,7 +48,7 @@ pub(crate) struct RoundedWeight {
     pub(crate) packed: PackedLayer,
 }
 
-/// What the file of a W~ says, without its codes.
+/// The contents of the file of a W~, without its codes.
 #[derive(Debug)]
 pub(crate) struct FoundRounding {
     /// Fingerprint of W.

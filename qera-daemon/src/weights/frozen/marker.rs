@@ -37,7 +37,7 @@ pub(crate) fn whole(folder: &Path) -> Result<BTreeSet<String>, Fatal> {
 /// Makes these layers count from now on, all at once; their files are written.
 ///
 /// # Errors
-/// As for [`whole`].
+/// The marker cannot be written, as for [`whole`].
 pub(crate) fn mark(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
     let Some(first) = layers.first() else {
         return Ok(());
@@ -51,7 +51,7 @@ pub(crate) fn mark(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
 /// Makes these layers not count any more, because their files are about to be overwritten.
 ///
 /// # Errors
-/// As for [`whole`].
+/// The marker cannot be removed, as for [`whole`].
 pub(crate) fn withdraw(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
     if !layers.iter().any(|of| disk::exists(&path_of(folder, of))) {
         return Ok(());
@@ -70,7 +70,7 @@ pub(crate) fn withdraw(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
 /// Removes files of a killed run that no marker names.
 ///
 /// # Errors
-/// As for [`whole`].
+/// The files cannot be removed, as for [`whole`].
 pub(crate) fn remove_leftovers(folder: &Path) -> Result<(), Fatal> {
     let kept: BTreeSet<PathBuf> = whole(folder)?
         .iter()

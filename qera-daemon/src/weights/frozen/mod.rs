@@ -54,7 +54,7 @@ pub(crate) struct NewlyRounded {
 }
 
 impl Frozen {
-    /// No W~ yet, for this many layers. They will be kept in memory.
+    /// A store without any W~ yet, for this many layers, which keeps them in memory.
     #[must_use]
     pub(crate) fn in_memory(layers: usize) -> Self {
         Self {

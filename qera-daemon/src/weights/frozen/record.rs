@@ -52,7 +52,7 @@ pub(crate) struct MeasuredRounding {
     pub(crate) error_with: f64,
 }
 
-/// What a run asks of an existing W~.
+/// What a run expects of an existing W~.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AskedRounding<'a> {
     /// The rounding that the run asks for.

@@ -13,7 +13,7 @@ use crate::formats::model_config::ModelConfig;
 /// The rule by which the family's converter orders a layer's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RowRule {
-    /// In the order of the Hugging Face weight.
+    /// Rows are in the order of the Hugging Face weight.
     AsTheyLie,
     /// Within each head, the rows of the second half go between those of the first.
     RopePairs(Heads),
@@ -41,7 +41,7 @@ pub(crate) struct HeadCounts {
 /// A number of heads: one for all blocks, or one for each block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct HeadCount {
-    /// Where the number is stated.
+    /// Where the number is stated: in the metadata, or in config.json.
     place: &'static str,
     /// The key there.
     key: String,
@@ -53,7 +53,7 @@ struct HeadCount {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RowOrder {
-    /// The same order.
+    /// Rows keep their order.
     #[default]
     AsTheyLie,
     /// Within heads of this size, the second half goes between the first.

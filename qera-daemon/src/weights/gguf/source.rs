@@ -17,7 +17,7 @@ const SPLIT: &str = "split.";
 pub(crate) struct GgufSource<'a> {
     /// The metadata of the first part, without the keys of the split.
     pub(crate) metadata: Vec<StoredEntry<'a>>,
-    /// Its tensors.
+    /// The tensors of the file.
     pub(crate) tensors: Vec<SourceTensor<'a>>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct SourceTensor<'a> {
     pub(crate) ne: Vec<usize>,
     /// Number of its type in ggml.
     pub(crate) type_number: u32,
-    /// Its bytes; `None` where the size of its type is unknown.
+    /// The bytes of the tensor; `None` where the size of its type is unknown.
     pub(crate) bytes: Option<&'a [u8]>,
     /// The file that holds it.
     pub(crate) file: &'a Path,

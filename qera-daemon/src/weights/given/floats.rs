@@ -23,7 +23,7 @@ pub(crate) struct FloatWeight<'a> {
 pub(crate) struct FloatError {
     /// The number's column.
     pub(crate) output: usize,
-    /// What it is.
+    /// What is wrong with the number.
     pub(crate) error: DecodeError,
 }
 

@@ -24,7 +24,7 @@ const FEED_FORWARD: &str = ".ffn_";
 pub(crate) struct GgufWeight {
     /// The tensor's name.
     pub(crate) name: String,
-    /// Its type.
+    /// The type of the tensor's blocks.
     pub(crate) block_type: BlockType,
     model: Arc<GgufModel>,
     tensor: GgufTensor,

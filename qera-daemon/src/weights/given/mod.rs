@@ -67,7 +67,7 @@ pub(crate) enum Found {
 pub(crate) struct Comparing<'a> {
     /// Whether a layer whose W~ cannot be used is left out, and not refused.
     pub(crate) skip_broken: bool,
-    /// What a refusal advises.
+    /// What a refusal advises to do.
     pub(crate) advice: &'static str,
     /// The cores that decode.
     pub(crate) cores: &'a Cores,
@@ -234,7 +234,7 @@ impl GivenModel {
 /// Compares a layer's tensor with W, which is given by columns.
 ///
 /// # Errors
-/// As for [`GivenModel::find`].
+/// The layer cannot be read, as for [`GivenModel::find`].
 pub(crate) fn hold(
     tensor: GivenTensor,
     layer: &Layer,

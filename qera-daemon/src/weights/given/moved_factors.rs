@@ -17,7 +17,7 @@ const COLUMNS: usize = 128;
 /// The share of the error that factors may explain, beside the share that they explain of any
 /// error.
 const MOST: f64 = 0.1;
-/// The same in multiples of what they explain of any error on average.
+/// How many times the share that they explain of any error on average factors may explain.
 const BY_CHANCE: f64 = 4.0;
 /// With a smaller relative error than this there is nothing to explain.
 const NEAR: f64 = 1e-3;

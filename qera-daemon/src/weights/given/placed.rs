@@ -12,7 +12,7 @@ pub(crate) enum Placed<T> {
 }
 
 impl<T> Placed<T> {
-    /// The same result for what `make` makes of the tensor.
+    /// Applies `make` to the tensor and keeps the rest.
     pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Placed<U> {
         match self {
             Self::Here(of) => Placed::Here(make(of)),

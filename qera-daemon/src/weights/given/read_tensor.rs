@@ -7,7 +7,7 @@ use crate::weights::decode_check::DecodeCheck;
 /// The description of a given W~.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReadTensor {
-    /// Its name in the file.
+    /// The name of the tensor in the file.
     pub(crate) tensor: String,
     /// The format: ggml's name of the type, or bits, group and scales of a packed weight.
     #[serde(rename = "type")]

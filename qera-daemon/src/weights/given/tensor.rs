@@ -26,10 +26,10 @@ pub(crate) enum GivenTensor {
 /// Why the numbers of a W~ cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GivenError {
-    /// In a GGUF.
+    /// The error is in a block of a GGUF.
     #[error(transparent)]
     Block(#[from] BlockError),
-    /// In a folder.
+    /// The error is in a folder of packed weights.
     #[error(transparent)]
     Packed(#[from] PackedError),
 }

@@ -18,7 +18,7 @@ fn eight(values: &mut [f32; 8], scale: f32, point: &[i8; 8], signs: u8) {
     }
 }
 
-/// What the coordinates are multiplied by.
+/// The factor that the coordinates are multiplied by.
 fn scale(d: f32, s: u8) -> f32 {
     d * (0.5 + f32::from(s)) * 0.25
 }

@@ -28,7 +28,7 @@ pub(super) fn here() -> Vec<Kernel> {
     found
 }
 
-/// What the table says of this CPU.
+/// The kernel that the table names for this CPU.
 pub(super) fn best() -> Kernel {
     Cpu::here().best()
 }
@@ -66,7 +66,7 @@ impl Instructions {
     }
 }
 
-/// What the table is asked with.
+/// The facts about a CPU that decide which row of the table applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cpu {
     vendor: Vendor,
@@ -97,7 +97,7 @@ impl Cpu {
         }
     }
 
-    /// What the table says, where the operating system agrees.
+    /// The kernel that the table names, if the operating system allows it.
     fn best(self) -> Kernel {
         let unit = match self.vendor {
             Vendor::Intel => self.has.tile_unit(),
@@ -131,7 +131,7 @@ impl Cpu {
 }
 
 impl Vendor {
-    /// By the twelve characters of CPUID leaf 0, in the order EBX, EDX, ECX.
+    /// The vendor, from the twelve characters of CPUID leaf 0 in the order EBX, EDX, ECX.
     fn named(registers: [u32; 3]) -> Self {
         match registers.map(u32::to_le_bytes).as_flattened() {
             b"GenuineIntel" => Self::Intel,

@@ -36,7 +36,7 @@ pub(super) use x86::{avx2, avx512};
 
 /// Columns of a tile in the AVX-512 forms.
 pub(super) const COLUMNS: usize = 8;
-/// Most lanes of a tile.
+/// The most lanes that a tile can have.
 pub(super) const LANES_MAX: usize = 48;
 /// Numbers of the largest tile.
 pub(super) const TILE_MAX: usize = LANES_MAX * COLUMNS;
@@ -44,7 +44,7 @@ pub(super) const TILE_MAX: usize = LANES_MAX * COLUMNS;
 /// A tile's sums, column by column: `LANES` numbers for each column.
 pub(super) type Tile = [f32; TILE_MAX];
 
-/// The same in f64.
+/// A tile's sums in f64.
 pub(super) type WideTile = [f64; TILE_MAX];
 
 /// Adds a tile's sums to f64 ones, with the vectors of whoever it is inlined into.

@@ -84,7 +84,7 @@ fn add_column<const B: i32, const V: usize>(
     }
 }
 
-/// The same in f64.
+/// Adds a column as `add_column` does, in f64.
 #[target_feature(enable = "neon")]
 #[inline]
 fn add_column_f64<const B: i32, const V: usize>(
@@ -212,13 +212,13 @@ fn columns_f64_tile<const V: usize>(a: &[f64], b: [&[f32]; COLUMNS], tile: &mut 
     store_f64(sums, tile);
 }
 
-/// As many lanes as a tile has.
+/// Multiplies packed rows, as many lanes as a tile has.
 pub(in super::super) fn packed(a: &[f32], b: &[f32], tile: &mut Tile) {
     // SAFETY: every CPU of this architecture's targets with std has NEON.
     unsafe { packed_tile(a, b, tile) }
 }
 
-/// As many lanes as so many vectors have.
+/// Multiplies columns, as many lanes as the given number of vectors has.
 pub(in super::super) fn columns(vectors: usize, a: &[f32], b: [&[f32]; COLUMNS], tile: &mut Tile) {
     match vectors {
         // SAFETY: as in `packed`.
@@ -228,7 +228,7 @@ pub(in super::super) fn columns(vectors: usize, a: &[f32], b: [&[f32]; COLUMNS],
     }
 }
 
-/// The same in f64.
+/// Multiplies columns as `columns` does, in f64.
 pub(in super::super) fn columns_f64(
     vectors: usize,
     a: &[f64],

@@ -115,16 +115,17 @@ macro_rules! loops {
             unsafe { add_vectors(tile, sums) }
         }
 
-        /// As many lanes as a tile has at most. Called through a
-        /// [`Kernel`](super::super::super::Kernel) of this form or one above it only, which exists
-        /// where the CPU has the features.
+        /// Multiplies packed rows, as many lanes as a tile has at most. It is called only through a
+        /// [`Kernel`](super::super::super::Kernel) of this form or one above it, and such a kernel
+        /// exists only where the CPU has the features.
         pub(in super::super::super) fn packed(a: &[f32], b: &[f32], tile: &mut Tile) {
             // SAFETY: a `Kernel` of this form or above is only made where the features of this form
             // were found.
             unsafe { packed_tile::<$most>(a, b, tile) }
         }
 
-        /// As many lanes as so many vectors have; called as `packed` is.
+        /// Multiplies columns, as many lanes as the given number of vectors has. It is called as
+        /// `packed` is.
         pub(in super::super::super) fn columns(
             vectors: usize,
             a: &[f32],
@@ -139,7 +140,7 @@ macro_rules! loops {
             }
         }
 
-        /// The same in f64.
+        /// Multiplies columns as `columns` does, in f64.
         pub(in super::super::super) fn columns_f64(
             vectors: usize,
             a: &[f64],

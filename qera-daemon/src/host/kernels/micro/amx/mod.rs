@@ -39,15 +39,15 @@ pub(in super::super) type TileSums = [f32; CHANNELS * CHANNELS];
 /// How many bf16 numbers a number is the sum of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum NumberParts {
-    /// It is one.
+    /// The number is one bf16 number.
     One,
-    /// An upper and a lower one.
+    /// The number is the sum of an upper and a lower bf16 number.
     Two,
 }
 
 impl NumberParts {
-    /// Of numbers of a type that [`Kernel::multiplies_in_bf16`](super::super::Kernel) says is split
-    /// or whole.
+    /// The parts of numbers of this type; [`Kernel::multiplies_in_bf16`](super::super::Kernel) says
+    /// which types are multiplied so.
     pub(in super::super) const fn of(dtype: FloatDtype) -> Self {
         match dtype {
             FloatDtype::Bf16 => Self::One,
@@ -55,7 +55,7 @@ impl NumberParts {
         }
     }
 
-    /// As a number.
+    /// The number of parts.
     pub(in super::super) const fn count(self) -> usize {
         match self {
             Self::One => 1,
@@ -64,7 +64,7 @@ impl NumberParts {
     }
 }
 
-/// What runs the program.
+/// A unit that runs the program: the CPU's, or one in software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum TileUnit {
     /// The CPU, where [`probe::usable`] found that it can.

@@ -20,13 +20,13 @@ pub(in super::super::super) enum TileRefusal {
         "its trial product is wrong: {found} in the place of {expected} in row {row}, column {column}"
     )]
     WrongSum {
-        /// What it gave.
+        /// The sum that the unit gave.
         found: String,
-        /// What the sum is, exactly.
+        /// The sum that is right, exactly.
         expected: String,
-        /// Where.
+        /// The row of the sum.
         row: usize,
-        /// Where.
+        /// The column of the sum.
         column: usize,
     },
 }

@@ -48,13 +48,13 @@ pub(super) use program;
 pub(super) enum TileInstruction {
     /// All numbers of a tile become 0.
     Zero(usize),
-    /// A tile of A from an offset.
+    /// Loads a tile of A from an offset.
     LoadA(usize, usize),
-    /// A tile of B from an offset.
+    /// Loads a tile of B from an offset.
     LoadB(usize, usize),
     /// `tdpbf16ps`: the sums, A and B.
     Dot(usize, usize, usize),
-    /// A tile of sums to an offset.
+    /// Stores a tile of sums at an offset.
     Store(usize, usize),
 }
 
