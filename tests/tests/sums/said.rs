@@ -61,7 +61,7 @@ fn a_replay_says_that_it_is_of_the_rows_alone() {
     let said: Value = serde_json::from_str(&run.output).unwrap();
     let notes = said["notes"].to_string();
     assert!(
-        notes.contains("4 of 4 shards have sums over rows"),
+        notes.contains("4 of 4 shards have sums in the place of rows"),
         "{said}"
     );
     for layer in said["replay"][0]["layers"].as_array().unwrap() {
