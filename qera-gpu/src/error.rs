@@ -17,7 +17,7 @@ pub enum DeviceError {
     Call {
         /// The function called.
         call: &'static str,
-        /// Its result, in the numbering of its library.
+        /// The function's result, in the numbering of its library.
         code: u32,
         /// The driver's name for it, when it has one.
         name: Option<String>,
@@ -34,7 +34,7 @@ pub enum DeviceError {
     /// The caller's lengths do not fit.
     #[error("{what}: {found} numbers where {expected} are needed")]
     Length {
-        /// Of what.
+        /// What the numbers are of.
         what: &'static str,
         /// How many there are to be.
         expected: usize,

@@ -19,7 +19,7 @@ pub(crate) const PANEL: usize = 512;
 pub(crate) struct Lane {
     pub(crate) blas: Blas,
     pub(crate) stream: Arc<Stream>,
-    /// Of a panel.
+    /// The sums of a panel.
     sums: Scratch<f32>,
 }
 

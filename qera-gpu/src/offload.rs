@@ -14,10 +14,10 @@ use crate::scratch::Scratch;
 use crate::triangle::PIECE_ROWS;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Which device, and how much of it.
+/// Which device is used, and how much of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OffloadOptions {
-    /// Its number in the driver's list, from 0.
+    /// The device's number in the driver's list, from 0.
     pub ordinal: usize,
     /// Most bytes of its memory; `None`: all that is free when it is opened, less a sixteenth.
     pub memory_bytes: Option<u64>,
@@ -39,7 +39,7 @@ pub struct Offload {
     context: Arc<Context>,
 }
 
-/// Where rows are folded.
+/// The lane on which rows are folded.
 #[derive(Debug)]
 pub(crate) struct FoldLane {
     pub(crate) staging: Staging,
@@ -48,13 +48,13 @@ pub(crate) struct FoldLane {
     pub(crate) weighed: Scratch<f32>,
 }
 
-/// Where everything else is computed.
+/// The lane on which everything else is computed.
 #[derive(Debug)]
 pub(crate) struct SolveLane {
     /// `None` where there is no cuSOLVER.
     pub(crate) solver: Option<Solver>,
     pub(crate) lane: Lane,
-    /// What is multiplied, and what comes of it.
+    /// Memory for the operands and the results of products.
     pub(crate) x: Scratch<f32>,
     pub(crate) y: Scratch<f32>,
     pub(crate) x_wide: Scratch<f64>,
@@ -171,7 +171,7 @@ pub const fn shared_bytes(largest: usize) -> u64 {
 /// Columns of an operand that are widened at a time.
 pub(crate) const WIDE_COLUMNS: usize = 256;
 
-/// The versions, as people write them.
+/// The versions of driver and libraries in the form in which people write them.
 fn libraries(driver_version: i32, solving: &SolveLane) -> Result<Vec<String>, DeviceError> {
     let (major, minor) = (driver_version / 1000, driver_version % 1000 / 10);
     let mut named = vec![format!("CUDA driver {major}.{minor}")];

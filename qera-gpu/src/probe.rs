@@ -3,7 +3,7 @@
 use crate::error::DeviceError;
 use core::fmt;
 
-/// What the machine has.
+/// Which devices the machine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// The first device that the driver lists answers.
@@ -17,7 +17,7 @@ pub enum Probe {
 pub struct Device {
     /// Name by which the driver calls it.
     pub name: String,
-    /// Its whole memory, in bytes.
+    /// The size of its whole memory, in bytes.
     pub memory_bytes: usize,
     /// Compute capability, major and minor.
     pub compute_capability: (i32, i32),
@@ -46,7 +46,7 @@ pub enum Reason {
     Driver {
         /// The function called.
         call: &'static str,
-        /// Its result.
+        /// The call's result.
         code: u32,
         /// The driver's name for that result, when it has one.
         name: Option<String>,
@@ -54,7 +54,7 @@ pub enum Reason {
     /// The driver runs but lists no device.
     #[error("the CUDA driver lists no device")]
     NoDevice,
-    /// It lists devices, but not this one.
+    /// The driver lists devices, but not this one.
     #[error("there is no CUDA device {ordinal}: the driver lists {device_count}")]
     Ordinal {
         /// The number asked for, from 0.

@@ -14,7 +14,7 @@ impl<T: Plain> Scratch<T> {
         Self(None)
     }
 
-    /// So many numbers.
+    /// Lends memory for this many numbers.
     pub(crate) fn of(
         &mut self,
         context: &Arc<Context>,

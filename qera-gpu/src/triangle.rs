@@ -9,7 +9,7 @@ use qera_core::dtype::FloatDtype;
 use qera_core::packed::packed_len;
 use std::sync::Arc;
 
-/// Most rows whose products are summed in f32 before they are folded in f64.
+/// The most rows whose products are summed in f32 before they are folded in f64.
 pub const PIECE_ROWS: usize = 1024;
 
 /// Rows as they came.
@@ -17,7 +17,7 @@ pub const PIECE_ROWS: usize = 1024;
 pub struct DeviceRows<'a> {
     /// Little-endian numbers, row by row.
     pub bytes: &'a [u8],
-    /// Their type.
+    /// The type of the numbers.
     pub dtype: FloatDtype,
     /// Numbers of a row.
     pub in_features: usize,
@@ -31,9 +31,9 @@ pub struct DeviceRows<'a> {
 pub struct PieceShare {
     /// Rows of the piece, at most [`PIECE_ROWS`].
     pub rows: usize,
-    /// What is kept of the mean.
+    /// The factor by which the mean so far is multiplied.
     pub kept: f64,
-    /// What the piece's sums are multiplied by.
+    /// The factor by which the piece's sums are multiplied.
     pub per_sum: f64,
 }
 

@@ -31,9 +31,9 @@ pub struct FailingCalls<'a> {
 /// What becomes of the calls that a [`Fault`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// They fail with this error.
+    /// The calls fail with this error.
     Fail(i32),
-    /// They read or write less than they were to, as the system may.
+    /// The calls read or write less than they were asked to, as the system may.
     Shorten,
     /// The process is killed before the first of them,
     Kill,

@@ -27,7 +27,7 @@ struct FrozenLayer {
     error: Vec<f32>,
     factors: LoraFactors,
     aside: Aside,
-    /// What is said of each window.
+    /// The intervals that were reported for each window.
     intervals: Vec<ScoredWindow>,
     /// The sum over windows of the mean error of all their rows, by independent code.
     sum: f64,

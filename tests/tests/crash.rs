@@ -26,7 +26,7 @@ fn start(daemon: &TestDaemon, more: &[&str]) -> Live {
     Live::start(daemon.command(&fixture_run("activations".as_ref(), blocks(), &more)))
 }
 
-/// What a run left in the end.
+/// What the last run left.
 struct FinalState {
     adapter: Adapter,
     statistics: Vec<SnapshotFile>,

@@ -45,7 +45,7 @@ fn hashes_and_sizes_hold() {
     }
 }
 
-/// Between the recorded rows and those computed here.
+/// The differences between the recorded rows and those computed here.
 struct RowDifferences {
     /// Relative, in the Frobenius norm.
     frobenius: f64,

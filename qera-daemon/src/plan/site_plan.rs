@@ -22,7 +22,7 @@ pub(crate) struct SitePlan {
     pub(crate) in_features: usize,
     /// Number of rows that will be folded, including those of sums.
     pub(crate) rows: u64,
-    /// Number of those rows that come as sums.
+    /// How many of the rows to fold come as sums.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) summed_rows: u64,
     /// Bytes of R, or of the sketches in its place and the rows that wait for them, and of the

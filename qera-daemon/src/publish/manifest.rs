@@ -122,7 +122,8 @@ pub(crate) struct Fingerprints {
     pub(crate) names: Option<String>,
     /// `OUT/base`, when there is one.
     pub(crate) base: Option<String>,
-    /// W~ where it depends on rows: codes and scales of every layer.
+    /// Fingerprint of a W~ that was rounded by what rows showed: its codes and scales, layer by
+    /// layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rounded: Option<String>,
     /// The file that W~ is read from, where it was given: name, type, lengths and bytes of every

@@ -16,11 +16,11 @@ pub(crate) struct KindRow {
     pub(crate) layers: usize,
     /// Number of its layers that are corrected.
     pub(crate) corrected: usize,
-    /// The mean error of the quantized layers alone,
+    /// The mean error of the quantized layers without a correction.
     pub(crate) without: String,
-    /// and with the correction.
+    /// The mean error with the correction.
     pub(crate) with: String,
-    /// The share of it that is left on held-out rows.
+    /// The share of the error that is left on held-out rows.
     pub(crate) held_out: String,
     /// The range of the shrinkage.
     pub(crate) shrinkage: String,
@@ -35,9 +35,9 @@ pub(crate) struct LayerRow {
     pub(crate) name: String,
     /// The layer's outcome, or its standing in the state where that knows more.
     pub(crate) status: String,
-    /// Number of rows that it was solved from.
+    /// The error of the quantized layer without a correction.
     pub(crate) rows: String,
-    /// The error of the quantized layer alone,
+    /// The error with the correction.
     pub(crate) without: String,
     /// and with the correction.
     pub(crate) with: String,

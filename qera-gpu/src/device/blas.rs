@@ -13,7 +13,7 @@ use core::ffi::c_int;
 use qera_core::dtype::FloatDtype;
 use std::sync::Arc;
 
-/// What NVIDIA advises for its largest devices.
+/// The size of workspace that NVIDIA advises for its largest devices.
 pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
 
 const OP_N: u32 = 0;
@@ -126,7 +126,7 @@ pub(crate) struct GramPanel<'a> {
 }
 
 impl Blas {
-    /// With a workspace of its own.
+    /// Makes a handle with a workspace of its own.
     pub(crate) fn new(
         functions: &Arc<BlasFunctions>,
         stream: &Arc<Stream>,
@@ -179,7 +179,7 @@ impl Blas {
         })
     }
 
-    /// In f32.
+    /// Multiplies in f32.
     pub(crate) fn multiply_f32(&self, product: &Product<'_, f32>) -> Result<(), DeviceError> {
         let Sizes {
             m,
@@ -217,7 +217,7 @@ impl Blas {
         })
     }
 
-    /// In f64.
+    /// Multiplies in f64.
     pub(crate) fn multiply_f64(&self, product: &Product<'_, f64>) -> Result<(), DeviceError> {
         let Sizes {
             m,

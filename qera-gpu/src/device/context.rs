@@ -81,7 +81,8 @@ impl Context {
     /// memory any more that is about to be given back.
     pub(crate) fn settle(&self) {
         self.release(|| {
-            // SAFETY: takes no arguments; its answer is that of work whose owner asks for it.
+            // SAFETY: the call takes no arguments. An error of earlier work is reported to whoever
+            // asks for that work's result.
             let _ = unsafe { sys::cuCtxSynchronize() };
         });
     }

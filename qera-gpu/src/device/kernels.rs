@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Threads of a block that sums a row, and so partial sums of a row.
 pub(crate) const PARTIAL_SUMS: usize = 64;
 
-/// All of them, ready for launch.
+/// All kernels, ready for launch.
 #[derive(Debug)]
 pub(crate) struct Kernels {
     fold_panel: Kernel,
@@ -125,7 +125,7 @@ impl Kernels {
         self.unpack_columns.launch(stream, grid, &arguments)
     }
 
-    /// The same of the matrix divided by `scale`, in f32.
+    /// Unpacks the matrix divided by `scale`, in f32.
     pub(crate) fn unpack_scaled(
         &self,
         stream: &Stream,
@@ -194,7 +194,7 @@ impl Kernels {
         self.trace_panel.launch(stream, grid, &arguments)
     }
 
-    /// What each row adds to a trace.
+    /// Computes what each row adds to a trace.
     pub(crate) fn trace_rows(
         &self,
         stream: &Stream,

@@ -46,7 +46,7 @@ macro_rules! functions {
         }
 
         impl $table {
-            /// From the first of these files that has every function.
+            /// Loads the functions from the first of these files that has all of them.
             pub(crate) fn load(names: &[String]) -> Option<Self> {
                 let library = open(names)?;
                 $(

@@ -54,7 +54,7 @@ impl<T: Plain> DeviceBuffer<T> {
         })
     }
 
-    /// All of the numbers.
+    /// The span of all numbers.
     pub(crate) const fn whole(&self) -> Span<'_, T> {
         Span {
             address: self.address,
@@ -113,12 +113,12 @@ impl<'a, T: Plain> Span<'a, T> {
         }
     }
 
-    /// Where it begins, on the device.
+    /// The address on the device at which it begins.
     pub(crate) const fn address(&self) -> sys::CUdeviceptr {
         self.address
     }
 
-    /// The same for libraries that ask for a pointer.
+    /// The same address, for libraries that ask for a pointer.
     pub(crate) const fn pointer(&self) -> *mut c_void {
         self.address as *mut c_void
     }
@@ -177,7 +177,7 @@ impl PinnedBuffer {
         unsafe { core::slice::from_raw_parts_mut(self.start, self.len) }
     }
 
-    /// Where they lie.
+    /// The address at which the numbers lie.
     pub(crate) const fn pointer(&self) -> *const c_void {
         self.start.cast_const().cast()
     }

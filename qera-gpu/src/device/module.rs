@@ -26,9 +26,9 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// A thread for each of `across` numbers, `down` times.
+    /// A launch with a thread for each of `across` numbers, `down` times.
     pub(crate) fn of(across: usize, down: usize) -> Result<Self, DeviceError> {
-        /// Most blocks in y, on every device.
+        /// The most blocks in y that every device allows.
         const DOWN_MAX: u32 = 65_535;
         let down = count(down)?;
         if down > DOWN_MAX {
@@ -134,7 +134,8 @@ unsafe impl Send for Kernel {}
 unsafe impl Sync for Kernel {}
 
 impl Kernel {
-    /// With arguments that the caller held against the memory that they point to.
+    /// Launches the kernel with arguments that the caller has checked against the memory they point
+    /// to.
     pub(crate) fn launch(
         &self,
         stream: &Stream,

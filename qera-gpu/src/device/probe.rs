@@ -23,7 +23,7 @@ pub fn probe() -> Probe {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) device: Device,
-    /// What the driver calls it.
+    /// The driver's handle for it.
     pub(crate) handle: sys::CUdevice,
     /// The newest CUDA that the driver knows: major 1000, minor 10.
     pub(crate) driver_version: i32,

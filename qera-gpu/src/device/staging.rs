@@ -12,12 +12,12 @@ use crate::error::DeviceError;
 use cudarc::driver::sys;
 use std::sync::Arc;
 
-/// The two.
+/// Two slots through which rows are copied to the device in turn.
 #[derive(Debug)]
 pub(crate) struct Staging {
     copies: Stream,
     slots: [Slot; 2],
-    /// Which was filled last.
+    /// The slot that was filled last.
     last: usize,
 }
 
@@ -32,7 +32,7 @@ struct Slot {
 }
 
 impl Staging {
-    /// With room for nothing yet.
+    /// Makes both slots without any memory yet.
     pub(crate) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
         Ok(Self {
             copies: Stream::new(context)?,

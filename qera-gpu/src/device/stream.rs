@@ -49,7 +49,7 @@ impl Stream {
         })
     }
 
-    /// What comes next waits for what the event stands for.
+    /// Makes all later work of this stream wait for the event.
     pub(crate) fn follow(&self, event: &Event) -> Result<(), DeviceError> {
         self.context.call("cuStreamWaitEvent", || {
             // SAFETY: stream and event live as long as their owners.

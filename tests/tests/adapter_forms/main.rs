@@ -18,7 +18,7 @@ use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 
-/// A run with `--once` on the shards, and more options.
+/// Runs the daemon with `--once` on the shards, and with more options.
 fn once(daemon: &TestDaemon, more: &[&str]) -> EndedRun {
     let options = ["--once", "--watch", "activations", "--rank", "4"];
     daemon.run(&[&options[..], more].concat())

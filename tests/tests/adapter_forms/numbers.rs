@@ -12,7 +12,7 @@ use safetensors::SafeTensors;
 use serde_json::json;
 
 const ALL: [&str; 2] = ["--format", "peft,gguf,mlx"];
-/// What W and W~ are read from.
+/// The sources of W and W~: checkpoints and given models.
 const SOURCES: [&[&str]; 4] = [
     &["--checkpoint", "checkpoint", "--quantized", "model.gguf"],
     &["--checkpoint", "full.gguf", "--quantized", "model.gguf"],
@@ -29,7 +29,7 @@ fn in_gguf_order(layer: &GgufTestLayer, factors: &LoraFactors) -> Vec<f32> {
     of_rank.in_gguf_order(&factors.lora_b)
 }
 
-/// A matrix of so many rows by columns.
+/// Transposes a matrix of this many rows, stored by columns.
 fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     let columns = values.len() / rows;
     let at = |index: usize| values[index % rows * columns + index / rows];

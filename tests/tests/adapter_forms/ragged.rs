@@ -23,7 +23,7 @@ const OPTIONS: [&str; 10] = [
     "*down_proj=6",
 ];
 
-/// A run without `--ragged`, then one with it.
+/// A run without `--ragged`, followed by one with it.
 fn daemon_with_both() -> TestDaemon {
     let daemon = daemon_with_gguf(BINARY);
     expect(&once(&daemon, &OPTIONS), 0, &[]);
@@ -54,7 +54,7 @@ fn numbers_are_those_without_the_zeros() {
         assert!(own.lora_b.iter().eq(rows), "{layer:?}");
         let b = &gguf.tensors[&format!("{}.weight.lora_b", layer.tensor)];
         assert_eq!(b.ne, [rank, layer.out_features]);
-        // One rank for all, which its configuration has.
+        // mlx-lm has one rank for all modules, as its configuration says.
         let a = mlx.tensor(&format!("{}.lora_a", layer.module)).unwrap();
         assert_eq!(a.shape(), [layer.in_features, 6]);
     }

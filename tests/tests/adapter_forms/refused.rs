@@ -63,7 +63,7 @@ fn rows_whose_order_the_configuration_does_not_tell() {
         expect(&once(&daemon, &options), 2, &[&said]);
         assert!(!daemon.path().join("qera-out/generations/000001").exists());
     }
-    // Beside a GGUF it is the GGUF that tells it.
+    // If the model is a GGUF, its metadata name the architecture.
     fs::write(&config, r#"{"model_type":"llama"}"#).unwrap();
     expect(&once(&daemon, &GIVEN), 0, &[]);
 }

@@ -29,7 +29,7 @@ fn a_drained_folder_is_published_again_in_another_form() {
     for same in ["inputs", "fingerprints"] {
         assert_eq!(first.manifest[same], second.manifest[same]);
     }
-    // The same forms again: they are there.
+    // The same forms are asked for again, and they are there.
     expect(&run(&["--format", "gguf,peft"]), 0, &[]);
     assert_eq!(generations(&daemon.path().join("qera-out")), [1, 2]);
     expect(&run(&[]), 0, &["published generation 3"]);

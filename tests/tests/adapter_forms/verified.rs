@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const CURRENT: &str = "qera-out/current";
 const Q: &str = "blk.0.attn_q.weight";
 
-/// A generation in these forms.
+/// Publishes a generation in these forms.
 fn published(forms: &str) -> TestDaemon {
     let daemon = daemon_with_gguf(BINARY);
     let given = ["--checkpoint", "checkpoint", "--quantized", "model.gguf"];
@@ -120,7 +120,7 @@ fn a_file_alone_is_held_against_its_own_keys() {
     );
     let said = "checkpoint: is the model in full precision by qera.fingerprints.model of x.gguf";
     expect_verdict(&on("checkpoint"), 1, &[said]);
-    // In another generation, of which nothing is known by digests.
+    // The same in another generation, of which no digests are known.
     let from = daemon.path().join("b/current/adapter.gguf");
     let to = daemon.path().join("a/current");
     unseal(&to);

@@ -61,7 +61,7 @@ proptest! {
     }
 }
 
-/// What is refused, and the largest that is not.
+/// Values that are refused, and the largest that is not.
 const BAD: [f32; 6] = [
     f32::NAN,
     f32::INFINITY,
@@ -71,7 +71,7 @@ const BAD: [f32; 6] = [
     MAGNITUDE_MAX,
 ];
 
-/// As a file holds it.
+/// The value's bytes as a file holds them.
 pub(super) fn encoded(value: f32, dtype: FloatDtype) -> Vec<u8> {
     match dtype {
         FloatDtype::F32 => value.to_le_bytes().to_vec(),

@@ -28,12 +28,12 @@ const METHODS: [(Method, &str); 4] = [
 /// What a device gathers of the rows.
 struct GatheredStatistics {
     packed: Vec<f64>,
-    /// Of LQER.
+    /// The scale of LQER.
     scale: Vec<f64>,
 }
 
 impl GatheredStatistics {
-    /// In four batches, as the published run had them.
+    /// Gathers the layer's rows in four batches, as the published run did.
     fn of(layer: &ReferenceLayer) -> Self {
         let m = layer.in_features;
         let (mut packed, mut scale) = (vec![0.0; packed_len(m)], vec![0.0; m]);

@@ -3,12 +3,12 @@
 use qera_core::pseudo_random::SplitMix64;
 use qera_tests::disk_shim::{Action, CallCount, Fault};
 
-/// What a run begins from, and what it does with its shards.
+/// What a run begins with, and what it does with its shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scenario {
     /// Whether half of the shards were folded before.
     pub(crate) continues: bool,
-    /// What becomes of shards.
+    /// What the run does with shards that it has taken in.
     pub(crate) consume: &'static str,
     /// How W~ is made.
     pub(crate) rounding: &'static str,
@@ -31,12 +31,12 @@ const ERRORS: [i32; 4] = [5, 13, 23, 28];
 /// How many calls in a row: one, as many as are tried, all that follow.
 const TIMES: [usize; 3] = [1, 3, 100_000];
 
-/// A fault of a run.
+/// A fault that is drawn for a run.
 #[derive(Debug)]
 pub(crate) struct DrawnFault {
-    /// What it begins from.
+    /// What the run begins with.
     pub(crate) scenario: Scenario,
-    /// What becomes of the calls.
+    /// What happens to the calls.
     pub(crate) action: Action,
     call: String,
     nth: usize,
@@ -65,7 +65,7 @@ impl DrawnFault {
         }
     }
 
-    /// As the shim takes it, for paths below a folder.
+    /// The fault in the form that the shim takes, for paths below a folder.
     pub(crate) fn fault<'a>(&'a self, folder: &'a str) -> Fault<'a> {
         Fault {
             call: &self.call,

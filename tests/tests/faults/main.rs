@@ -35,7 +35,7 @@ struct Undisturbed {
     end: End,
 }
 
-/// What a run left.
+/// What a run left behind.
 struct End {
     adapter: Adapter,
     statistics: Vec<SnapshotFile>,
@@ -152,7 +152,7 @@ fn check(
     }
 }
 
-/// A run with a fault, and one without.
+/// Compares a run that meets a fault with one that does not.
 fn try_fault(number: u64, undisturbed: &Undisturbed, tally: &mut Tally) -> Result<(), String> {
     let drawn = DrawnFault::new(number, &undisturbed.calls);
     let daemon = begun(drawn.scenario);

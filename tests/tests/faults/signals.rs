@@ -11,7 +11,7 @@ use crate::drawn::Scenario;
 use crate::tally::{Tally, runs_asked};
 use crate::{BINARY, ROWS, options, run};
 
-/// What is sent; `STOP` is followed by `CONT` and `TERM`.
+/// The signals that are sent; `STOP` is followed by `CONT` and `TERM`.
 const SIGNALS: [&str; 6] = ["KILL", "KILL", "TERM", "INT", "HUP", "STOP"];
 /// Rounds on one folder: a live run, a shard that arrives before or within it, a signal.
 const ROUNDS: usize = 12;
@@ -66,7 +66,7 @@ fn end(live: &mut Live, signal: &str, tally: &mut Tally) {
     }
 }
 
-/// A run to the end has every shard once.
+/// Checks that a run to the end has counted every shard once.
 fn check(daemon: &TestDaemon, scenario: Scenario, tally: &mut Tally, number: u64) {
     let ended = run(daemon, scenario);
     assert_eq!(ended.code, 0, "{number}: {}", ended.log);

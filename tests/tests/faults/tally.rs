@@ -17,9 +17,9 @@ pub(crate) struct Tally {
     pub(crate) cases: u64,
     /// Processes.
     pub(crate) runs: u64,
-    /// Those that were killed.
+    /// How many runs were killed.
     pub(crate) kills: u64,
-    /// Those beside a disk that failed.
+    /// How many runs had a disk that failed.
     pub(crate) faults: u64,
     lost: u64,
     double: u64,
@@ -36,7 +36,7 @@ fn ledger() -> Option<PathBuf> {
 }
 
 impl Tally {
-    /// What the ledger says of this kind.
+    /// The figures that the ledger has for this kind.
     pub(crate) fn before(kind: &'static str) -> Self {
         let text = ledger().and_then(|path| std::fs::read_to_string(path).ok());
         let text = text.unwrap_or_default();

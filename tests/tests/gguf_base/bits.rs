@@ -47,7 +47,7 @@ fn of_the_gguf_that_is_written() {
     expect(&run, 0, &[said]);
     let next = json!({"types": ["Q4_1"], "bits": 5.0});
     expect_bits(&bits(&daemon, "qera-out"), 4.5, "gguf", &next);
-    // Of what an engine reads, by the file itself.
+    // The bits of the file that an engine reads.
     let base = base(&daemon);
     let stored = LAYERS.map(|of| base.tensor(&format!("{}.weight", of.tensor)).bytes.len());
     let weights: usize = LAYERS.iter().map(numbers).sum();
@@ -61,7 +61,7 @@ fn of_the_gguf_that_is_written() {
     let of_adapter = 8.0 * bytes as f64 / weights as f64;
     assert!((of_adapter - adapter_bits(4)).abs() < 1e-9, "{of_adapter}");
 
-    // As planned, before a row is read.
+    // The plan says the same before a row is read.
     let plan = daemon.run(&[&["plan"], &ON_MODEL[..], &[EMITS, "--quantizer", "mxint3"]].concat());
     for said in [
         "base as GGUF: 3 layers in Q4_0, 4.50 bits a weight",

@@ -32,7 +32,7 @@ fn blocks_hold_each_grid() {
             assert_eq!(tensor.type_number, number, "{name}");
             let quantized = nearest(&grid, &layer.weight(), layer.in_features);
             assert_holds(&base, layer, &quantized);
-            // As everything else here reads them.
+            // Decoded by the routine that every other test uses.
             let decoded = decode_gguf_blocks(number, &tensor.bytes).unwrap();
             assert_eq!(decoded, tensor.values(), "{name}");
         }

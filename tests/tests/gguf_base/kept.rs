@@ -22,13 +22,13 @@ fn a_later_run_finds_it_and_refuses_another() {
     expect(&run_once(&daemon, &[]), 0, &["base as GGUF written"]);
     let first = inode(&daemon);
     expect(&run_once(&daemon, &[]), 0, &["nothing new"]);
-    // Without the option too it is what the adapter belongs on.
+    // Without the option, too, the adapter belongs to this base.
     write_shard(&daemon, 2);
     let run = daemon.run(&[&["--once"], &ON_MODEL[..]].concat());
     expect(&run, 0, &["published generation 2"]);
     assert!(!run.log.contains("GGUF written"), "{}", run.log);
     assert_eq!(inode(&daemon), first);
-    // And what serves the adapter goes on finding it.
+    // And the base that serves the adapter is still found.
     assert!(
         daemon
             .path()
@@ -130,7 +130,7 @@ fn a_disk_that_fails_leaves_nothing_behind() {
     expect(&run_once(&daemon, &[]), 0, &["base as GGUF written"]);
 }
 
-/// A start looks at the file, not at its header alone.
+/// A start reads the whole file, not only its header.
 #[test]
 fn a_flipped_bit_ends_the_start() {
     let daemon = daemon_with_model(&rich_model());

@@ -120,7 +120,7 @@ fn tensors_that_cannot_be_copied_are_named() {
         let daemon = daemon_with_model(&rich_model().tensor(tensor));
         let run = run_once(&daemon, &[]);
         expect(&run, 2, &["--emit-base=gguf: rich.gguf: tensor '", said]);
-        // Without the base it is none of qera's business.
+        // A run without the base does not look at such a tensor.
         expect(&run_on(&daemon, MODEL, &["--rank", "4"]), 0, &[]);
     }
 }

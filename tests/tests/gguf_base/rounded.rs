@@ -97,7 +97,7 @@ fn it_is_a_gguf_where_the_checkpoint_is_one() {
         assert_copies_are_known(&daemon);
         let again = daemon.run(&[&["--once"], &ON_MODEL[..], &options].concat());
         expect(&again, 0, &["nothing new"]);
-        // Its W~ is not made anew beside it.
+        // The base's W~ is not made again beside it.
         fs::remove_dir_all(daemon.path().join("qera-out/state/rounded")).unwrap();
         let refused = daemon.run(&[&["--once"], &ON_MODEL[..], &options].concat());
         expect(&refused, 4, &["base-gguf"]);

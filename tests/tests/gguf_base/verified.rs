@@ -24,7 +24,7 @@ fn file_and_folder_are_the_base_wherever_they_lie() {
         expect_verdict(&run, 0, &holds);
         assert!(!run.output.contains("not checked"), "{}", run.output);
     }
-    // A file that was copied to where the models are is told by the manifest.
+    // A file that was copied to the place of the models is recognised by the manifest.
     fs::copy(base_file(&daemon), daemon.path().join("served.gguf")).unwrap();
     expect_verdict(&daemon.verify(&["--base", "served.gguf"]), 0, &["holds: "]);
     // Found beside the generation.
@@ -68,11 +68,11 @@ fn a_flipped_bit_is_found_wherever_it_is() {
 fn another_file_is_named() {
     let daemon = daemon_with_model(&rich_model());
     expect(&run_once(&daemon, &[]), 0, &[]);
-    // In full precision, as it is given to the run.
+    // The model in full precision, as it is given to the run.
     let full = daemon.verify(&["--base", MODEL]);
     let said = "'model.layers.0.mlp.down_proj.weight' is not quantized by mxint4/32";
     expect_verdict(&full, 1, &[said]);
-    // Of another grid, with a record of its own.
+    // A base of another grid, with a record of its own.
     let options = ["--quantizer", "mxint3", "--out", "other"];
     expect(&run_once(&daemon, &options), 0, &[]);
     let other = daemon.verify(&["--base", "other/base-gguf"]);
@@ -100,7 +100,7 @@ fn another_file_is_named() {
         "model.gguf",
     ]);
     expect_verdict(&run, 1, &["model.gguf: ", said]);
-    // A base that is given to another run is that run's file.
+    // A base that is given to another run with --quantized belongs to that run.
     let given = [
         "--once",
         "--watch",
@@ -118,7 +118,7 @@ fn another_file_is_named() {
     expect(&daemon.run(&given), 0, &[]);
     let run = daemon.run(&["verify", "--adapter", "given/current"]);
     expect_verdict(&run, 0, &["holds: ", "base-gguf/model.gguf"]);
-    // One without the base may be held against it all the same.
+    // An adapter without the base may still be checked against it.
     let options = [
         "verify",
         "--adapter",

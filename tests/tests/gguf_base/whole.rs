@@ -79,7 +79,7 @@ fn a_scale_beyond_f16_makes_its_layer_bf16() {
     }
 }
 
-/// Most of the numbers decide what the file says it is.
+/// The type of most numbers decides what the file says it is.
 #[test]
 fn blocks_of_another_size_are_bf16() {
     let daemon = daemon_with_model(&rich_model());
@@ -121,7 +121,7 @@ fn rows_that_end_within_a_block_are_bf16() {
         assert_holds(&base, layer, &quantized);
     }
     assert_eq!(base.number("general.file_type"), 2);
-    // In no float exactly.
+    // No float type holds the levels exactly.
     let _ = std::fs::remove_dir_all(daemon.path().join("qera-out"));
     let run = run_once(&daemon, &["--quantizer", "q4-0"]);
     let said = [

@@ -53,7 +53,7 @@ pub(crate) fn peak_of<T>(call: impl FnOnce() -> T) -> Measured<T> {
     }
 }
 
-/// What a call gave, and took.
+/// The result of a call, and the memory that it took.
 pub(crate) struct Measured<T> {
     pub(crate) value: T,
     pub(crate) peak: usize,

@@ -32,10 +32,10 @@ const FILES: [(&str, &[u8]); 4] = [
         include_bytes!("../../gguf/headers/adapter.gguf"),
     ),
 ];
-/// What may be allocated beside as many bytes as the file has.
+/// What may be allocated beyond as many bytes as the file has.
 const MEMORY_MAX: usize = 64 << 20;
 
-/// What is read of bytes, as JSON.
+/// Everything that is read from the bytes, as JSON.
 fn said(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_str(&LlamaFile::read(bytes).to_string()).unwrap()
 }
@@ -97,7 +97,7 @@ fn no_mutation_panics_or_takes_memory_that_is_not_there() {
             peak <= most,
             "mutation {number} of {name}: {peak} bytes, at most {most}"
         );
-        // What is said is text, whatever the names were.
+        // Messages are valid text, whatever the names were.
         if number.is_multiple_of(16) {
             match said(&bytes) {
                 said if said["header"]["refused"].is_null() => accepted += 1,

@@ -26,7 +26,7 @@ const EXTREMES: [u64; 16] = [
 struct Draw(SplitMix64);
 
 impl Draw {
-    /// One of `0..end`; 0 where there is none.
+    /// Draws one of `0..end`; 0 where the range is empty.
     fn below(&mut self, end: usize) -> usize {
         let drawn = usize::try_from(self.0.next_bits() >> 1).unwrap();
         drawn.checked_rem(end).unwrap_or(0)

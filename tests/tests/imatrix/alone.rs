@@ -94,7 +94,7 @@ fn it_gives_what_approx_gives_from_the_rows_that_were_summed_up() {
         distance(&rows, &whole)
     );
 
-    // In the form of before: the same means.
+    // The same means in the legacy form.
     let legacy = legacy_imatrix(&entries(), 4, "wiki.txt");
     fs::write(daemon.path().join("legacy.dat"), legacy).unwrap();
     expect(&alone("legacy.dat", "legacy"), 0, &["3 by an imatrix"]);
@@ -102,7 +102,7 @@ fn it_gives_what_approx_gives_from_the_rows_that_were_summed_up() {
     assert!(distance(&rows, &legacy) < 1e-5);
     assert_eq!(legacy.manifest["inputs"]["imatrix"][0]["counts"], "chunks");
 
-    // In two files that add up.
+    // The same sums in two files that add up.
     for (name, first) in [("first.gguf", 0), ("second.gguf", SHARDS / 2)] {
         let half = |(_, tensor, width): &(&str, &str, usize)| {
             let rows = rows_of(*width);
@@ -199,7 +199,7 @@ fn what_is_said_of_it_is_the_diagonal_error_and_never_f() {
     );
 }
 
-/// So little is left that it is no part of a difference of traces.
+/// So little is left that a difference of traces cannot show it.
 #[test]
 fn a_correction_of_full_rank_leaves_nothing() {
     let daemon = daemon_without_shards(BINARY);
@@ -283,7 +283,7 @@ fn sums_of_zero_say_nothing_whatever_was_counted() {
     expect(&run, 0, &[missing.as_str(), "2 by an imatrix, 1 starved"]);
     assert_eq!(daemon.adapter("qera-out").layer(DOWN)["status"], "starved");
 
-    // Where that holds of all, nothing is published.
+    // Where this is true of all layers, nothing is published.
     for entry in &mut zeros {
         entry.sums.fill(0.0);
     }

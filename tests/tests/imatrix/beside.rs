@@ -43,7 +43,7 @@ fn statuses(adapter: &Adapter) -> [String; 3] {
     })
 }
 
-/// What `status` says of a layer.
+/// The entry that `status` has for a layer.
 fn status_of(daemon: &TestDaemon, module: &str) -> Value {
     let status = daemon.status();
     let mut layers = status["layers"].as_array().unwrap().iter();
@@ -159,7 +159,7 @@ fn live_it_stands_in_until_the_first_solve_of_rows() {
     assert_eq!(live.stop(), Some(0), "{}", live.log);
     let adapter = daemon.adapter("qera-out");
     assert_eq!(statuses(&adapter), ["solved", "solved", "solved"]);
-    // It was solved once, and said once.
+    // The layer was solved once, and reported once.
     let said = live.events.iter().filter(|of| of["event"] == "imatrix");
     assert_eq!(said.filter(|of| of["layer"] == DOWN).count(), 1);
 }
@@ -239,7 +239,7 @@ fn it_stays_while_rows_are_too_few_for_a_solve_point() {
     );
     expect(&daemon.run(&solve), 0, &["3 layers corrected, 0 starved"]);
 
-    // With enough of them they are solved from.
+    // With enough rows the layers are solved from these.
     write_rows_of_down(&daemon, "enough", 256);
     expect(&daemon.run(&once), 0, &["3 layers corrected, 0 starved"]);
     assert_eq!(daemon.adapter("once").layer(DOWN)["rows"], 261);

@@ -124,7 +124,7 @@ fn what_cannot_be_exported_is_refused() {
     expect(&run(&folder), 2, &["--out checkpoint: is a folder"]);
     assert!(daemon.path().join("checkpoint/model.safetensors").exists());
     assert!(!daemon.path().join("out.gguf").exists());
-    // What is not listed has no names in GGUF.
+    // The names of layers of a model that is not listed are unknown in GGUF.
     fs::write(
         daemon.path().join("checkpoint/config.json"),
         r#"{"model_type": "none"}"#,
@@ -143,12 +143,12 @@ fn what_cannot_be_exported_is_refused() {
 fn another_checkpoint_is_refused() {
     let daemon = daemon_with_shards(BINARY);
     expect(&daemon.run(&once_with(&[])), 0, &[]);
-    // Of the same names and widths.
+    // Another checkpoint with the same names and widths.
     write_checkpoint(&daemon.path().join("other"), &[0.5; 48]);
     let other = [&EXPORT[..], &["--checkpoint", "other"]].concat();
     let said = ["belongs to another checkpoint", "other is", "gathered with"];
     expect(&daemon.run(&other), 4, &said);
-    // A state that was gathered without one, and other widths.
+    // A state that was gathered without a checkpoint, and layers of other widths.
     let bare = ["--once", "--watch", "activations", "--state", "bare"];
     expect(&daemon.run(&bare), 0, &[]);
     let wide = TensorToWrite::f32(&format!("{Q}.weight"), &[6, 10], &[0.5; 60]);

@@ -18,7 +18,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_qera-daemon-under-test");
 const ROWS: usize = 300;
 /// Shards that it writes.
 const SHARDS: usize = 4;
-/// What the three layers are called in a GGUF.
+/// The names of the three layers in a GGUF.
 const Q_TENSOR: &str = "blk.0.attn_q.weight";
 const K_TENSOR: &str = "blk.0.attn_k.weight";
 const DOWN_TENSOR: &str = "blk.0.ffn_down.weight";
@@ -37,7 +37,7 @@ fn rows_of(in_features: usize) -> Vec<f32> {
     shards.flat_map(of_shard).collect()
 }
 
-/// What llama.cpp would have summed up of the rows in the shards.
+/// The entries that llama.cpp would have summed up from the rows in the shards.
 fn entries() -> Vec<ImatrixEntry> {
     let of = |(_, tensor, width): &(&str, &str, usize)| {
         ImatrixEntry::of_rows(tensor, &rows_of(*width), *width)
@@ -51,7 +51,7 @@ fn write_imatrix(daemon: &TestDaemon, name: &str, entries: &[ImatrixEntry]) {
     fs::write(daemon.path().join(name), file).unwrap();
 }
 
-/// A run on an imatrix alone, and more.
+/// Options of a run on an imatrix alone, and further ones.
 fn alone_with<'a>(file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let options = [
         "--checkpoint",

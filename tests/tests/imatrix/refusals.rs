@@ -117,7 +117,7 @@ fn layers_of_one_input_have_one_entry() {
     let options = alone_with("imatrix.gguf", &[]);
     let said = [Q_TENSOR, K_TENSOR, "in channel 5", Q, K, "read one input"];
     expect_refused(&daemon, &options, 1, &said);
-    // As far as sums in f32 are the same.
+    // As near as sums in f32 can be the same.
     let mut near = entries();
     near[1].sums.iter_mut().for_each(|sum| *sum *= 1.0 + 1e-4);
     write_imatrix(&daemon, "near.gguf", &near);
@@ -168,7 +168,7 @@ fn one_of_this_model_is_not_refused_for_what_is_selected() {
     // Alone with it there is nothing to solve from.
     let run = daemon.run(&alone_with("imatrix.gguf", &of_q[2..]));
     expect(&run, 1, &[said, "says nothing of any of the 1 layers"]);
-    // Beside a watched folder rows may come.
+    // With a watched folder rows may still come.
     write_rows_of_both_sites(&daemon, "rows", 0.0);
     let more = ["--imatrix", "imatrix.gguf", "--include", Q];
     let run = daemon.run(&once_with(&more));
@@ -182,7 +182,7 @@ fn one_of_another_model_is_refused_before_a_state_is_begun() {
         entry.name = entry.name.replace("blk.0", "blk.7");
     }
     let daemon = daemon_with(&others);
-    // Which layers there are is for shards to say then.
+    // Without config.json the shards say which layers there are.
     fs::remove_file(daemon.path().join("checkpoint/config.json")).unwrap();
     write_rows_of_both_sites(&daemon, "rows", 0.0);
     let watching = once_with(&["--imatrix", "imatrix.gguf"]);

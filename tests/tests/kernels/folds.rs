@@ -5,7 +5,7 @@ use qera_daemon::{ENTRY_ERROR, SUM_ROWS, StoredRows};
 
 use super::{DTYPES, Encoded, activations, entry_error, fold, kernels, same_bytes, with_compute};
 
-/// No multiple of any tile, one less and one more than a task.
+/// Widths that are no multiple of any tile, and one less and one more than a task.
 const WIDTHS: [usize; 9] = [1, 2, 5, 47, 48, 49, 97, 193, 577];
 /// Odd numbers for pairs of rows; on both sides of what is summed in f32 and of a block.
 const ROWS: [usize; 7] = [1, 2, 3, 511, 513, 1025, 2049];

@@ -45,7 +45,7 @@ fn kernels_by_name() {
     let model = Kernel::named("amx-bf16-model").unwrap();
     assert_eq!(model.name(), "amx-bf16-model", "whatever the CPU");
     assert!(!available.contains(&model), "a model is never chosen");
-    // What a CPU without the instructions is told.
+    // The message for a CPU without the instructions.
     let missing = KernelError::Missing {
         name: "avx512".into(),
         needs: "AVX-512F",

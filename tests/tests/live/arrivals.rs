@@ -39,7 +39,7 @@ fn a_file_that_grows_is_taken_when_it_is_whole() {
     assert!(!live.heard(&event("shard-quarantined")), "{}", live.log);
 }
 
-/// As vLLM writes: in place, under a lock on FILE.lock that stays behind.
+/// vLLM writes so: in place, under a lock on FILE.lock that stays behind.
 #[test]
 fn a_locked_file_is_left_to_its_producer() {
     let RunningDaemon { daemon, mut live } = begin_on_three_layers(&["--rescan-interval", "0.2"]);
@@ -184,7 +184,7 @@ fn names_that_are_no_text_are_set_aside_once() {
     live.wait_for(&escaped);
     pause();
     pause();
-    // What came before is told as such, and it is nothing else.
+    // Content that came before is reported as such, and counts once.
     arrive(&shard_path(&daemon, "b"), &daemon.watched(), "c");
     live.wait_for(&event("duplicate").with("shard", "c.safetensors"));
     assert_eq!(live.stop(), Some(0), "{}", live.log);

@@ -33,7 +33,7 @@ fn layers_converge_by_themselves() {
     }
     check_scoring_cost(adapter.layers());
 
-    // The same rows, a tolerance that they cannot show to be met.
+    // The same rows with a tolerance that they cannot show to be met.
     let RunningDaemon { daemon, mut live } = until_converged(stream.path(), "0.0001");
     live.wait_for(&published(shards.len()));
     let waiting = live.wait_for(&event("waiting").with("tolerance", 0.0001));

@@ -131,7 +131,7 @@ fn a_real_small_disk_is_waited_for() {
     live.wait_for(&event("watching"));
     write_rows_of_both_sites(&daemon, "a", 0.0);
     live.wait_for(&published(1));
-    // It takes all that is left, and says that it lacked more.
+    // The file takes all room that is left, and the write fails for lack of more.
     let _ = fs::write(&filler, vec![0; 2 << 20]);
     write_rows_of_both_sites(&daemon, "b", 1.0);
     live.wait_for(&said("is full"));

@@ -104,7 +104,7 @@ fn generations_improve_as_samples_arrive() {
     for pair in errors.windows(2) {
         assert!(pair[1] < 1.01 * pair[0], "never much worse: {errors:?}");
     }
-    // What is said of unseen rows before they are in is what it is.
+    // By the evidence the correction lowers the error of rows that it had not seen.
     let adapter = daemon.adapter("qera-out");
     let evidence = &adapter.layer("model.layers.1.mlp.down_proj")["evidence"];
     assert!(evidence["blocks"].as_u64().unwrap() >= 2, "{evidence}");

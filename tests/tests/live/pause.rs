@@ -16,7 +16,7 @@ fn said(text: &str) -> ExpectedEvent {
 fn it_is_there_while_too_much_waits_and_gone_when_it_is_taken() {
     let daemon = daemon_without_shards(BINARY);
     let pause = daemon.watched().join(".qera-pause");
-    // As a killed run leaves it.
+    // A killed run leaves the file so.
     std::fs::write(&pause, "").unwrap();
     let shards = ["a", "b", "c", "d"];
     for (phase, name) in (0_u8..).zip(shards) {

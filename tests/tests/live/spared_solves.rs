@@ -10,7 +10,7 @@ use qera_tests::live::Live;
 
 use super::{BINARY, blocks};
 
-/// What a live run left.
+/// What a live run left behind.
 struct SettledRun {
     adapter: Adapter,
     /// Solve points that were spared.

@@ -298,7 +298,7 @@ fn shards_in_flight_are_bounded() {
         let plan = run.plan(&daemon, &["--once", "--memory-budget", "64GiB"]);
         let stage = &plan["stages"][0];
         assert_eq!(stage["name"], "shards in flight");
-        // And a byte a row, for a mask.
+        // And one byte a row for a mask.
         let masks = 3 * (rows * run.inputs.len()) as u64;
         let expected = expected.max(shard);
         let bytes = stage["bytes"].as_u64().unwrap();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::BINARY;
 
-/// What is planned and measured.
+/// A run whose memory is planned and measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PlannedRun {
     pub(crate) name: &'static str,
@@ -122,7 +122,7 @@ impl PlannedRun {
         input.chain(more.iter().copied()).collect()
     }
 
-    /// What `plan` says of it.
+    /// The plan that `plan` prints for the run.
     pub(crate) fn plan(&self, daemon: &TestDaemon, more: &[&str]) -> Value {
         let plan = daemon.run(&self.arguments(&[more, &["plan"]].concat()));
         assert_eq!(plan.code, 0, "{}", plan.log);

@@ -9,7 +9,7 @@ use qera_tests::three_layers::write_rows_of_both_sites;
 use super::server::Server;
 use super::{RunningDaemon, begin, generation, start};
 
-/// All generations from this one on have this loss.
+/// Gives all generations from this one on the loss.
 fn losses_from(server: &Server, first: u64, loss: f64) {
     (first..first + 50).for_each(|number| server.set_loss(number, loss));
 }

@@ -27,7 +27,7 @@ fn refused(server: &Server, more: &str, words: &str) -> RunningDaemon {
     RunningDaemon { daemon, live }
 }
 
-/// It ends well, and nothing more was said.
+/// Ends the run, and checks that nothing more was said.
 fn end(mut running: RunningDaemon) {
     let RunningDaemon { daemon, live } = &mut running;
     assert_eq!(live.stop(), Some(0), "{}", live.log);

@@ -12,13 +12,13 @@ use super::server::{COMPLETIONS, LOAD, MODELS, UNLOAD};
 pub(super) struct Received {
     pub(super) at: Instant,
     pub(super) path: String,
-    /// By name in small letters.
+    /// The headers by their names in small letters.
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Value,
 }
 
 impl Received {
-    /// Its path and what it is about: `load qera 000001`, `complete base`.
+    /// The request in short, with its path and subject: `load qera 000001`, `complete base`.
     pub(super) fn brief(&self) -> String {
         let text = |key: &str| self.body[key].as_str().unwrap_or_default().to_owned();
         let generation = text("lora_path");

@@ -106,7 +106,7 @@ fn no_redirect_is_followed_and_no_proxy_is_asked() {
     assert!(other.received().is_empty(), "{:?}", other.received());
 }
 
-/// A server that speaks no TLS is not talked to without.
+/// A server without TLS is not spoken to when its URL says https.
 #[test]
 fn https_is_never_less() {
     let server = Server::start();

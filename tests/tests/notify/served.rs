@@ -1,4 +1,4 @@
-//! Generations are tried, swapped in, and seen there.
+//! A server tries each generation, takes it in the place of the one before, and then shows it.
 
 use std::fs;
 

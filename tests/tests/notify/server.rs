@@ -21,14 +21,14 @@ pub(super) const LOAD: &str = "/v1/load_lora_adapter";
 pub(super) const UNLOAD: &str = "/v1/unload_lora_adapter";
 pub(super) const COMPLETIONS: &str = "/v1/completions";
 
-/// What happens in the place of an answer.
+/// What the server does instead of answering.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     /// These bytes, then the connection is closed.
     Bytes(Vec<u8>),
     /// A status and a body.
     Status(u16, String),
-    /// A redirect to there.
+    /// The answer redirects to this address.
     Redirect(String),
     /// More than any answer has.
     Huge,
@@ -60,13 +60,13 @@ struct State {
     adapters: Vec<Adapter>,
     received: Vec<Received>,
     faults: VecDeque<Scripted>,
-    /// What a generation makes of a text; 1.0 where nothing is said.
+    /// The loss that each generation gives; 1.0 for those that are not listed.
     losses: BTreeMap<u64, f64>,
     /// `--max-lora-rank`.
     max_rank: u64,
     /// Adapters that the engine has room for.
     room: usize,
-    /// A name under which nothing newer than this generation is loaded.
+    /// A name under which no generation newer than this one is loaded.
     stuck: Option<StuckName>,
     /// Whether it has our plugin.
     has_plugin: bool,
@@ -146,7 +146,7 @@ impl Server {
         self.state.lock().unwrap().max_rank = rank;
     }
 
-    /// No newer generation than this one is loaded under a name.
+    /// From now on no generation newer than this one is loaded under the name.
     pub(super) fn stick(&self, name: &str, last: u64) {
         let name = name.to_owned();
         self.state.lock().unwrap().stuck = Some(StuckName { name, last });
@@ -160,7 +160,7 @@ impl Server {
         self.state.lock().unwrap().has_plugin = true;
     }
 
-    /// What came so far, without looks.
+    /// The requests that came so far, without those that only look.
     pub(super) fn told(&self) -> Vec<String> {
         let received = self.received();
         let briefs = received.iter().map(Received::brief);
@@ -244,7 +244,7 @@ fn receive(stream: &mut TcpStream) -> Option<Received> {
             0 => return None,
             count => bytes.extend_from_slice(&buffer[..count]),
         }
-        // No method begins so, but TLS does.
+        // No HTTP method begins so, but TLS does.
         if !bytes[0].is_ascii_uppercase() {
             return None;
         }

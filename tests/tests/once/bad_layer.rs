@@ -127,7 +127,7 @@ fn it_keeps_a_correction_that_no_peft_file_has() {
     }
 }
 
-/// A correction of before stays where W and W~ are what they were.
+/// A layer keeps an earlier correction while W and W~ are the same.
 #[test]
 fn it_keeps_its_last_correction() {
     let daemon = with_large_weights();
@@ -155,7 +155,7 @@ fn it_keeps_its_last_correction() {
             .code,
         0
     );
-    // And once more from there.
+    // And the same once more from there.
     fs::remove_file(shard_path(&daemon, "shard-0")).unwrap();
     rename_in(
         &daemon,
@@ -169,7 +169,7 @@ fn it_keeps_its_last_correction() {
     );
     assert_eq!(daemon.adapter("qera-out").factors(K), before.factors(K));
 
-    // Of other weights it is no correction.
+    // A correction of other weights is not kept.
     write_with(&daemon.path().join("checkpoint"), 1e30, 1.5);
     let run = daemon.run(&once_with(&["--new-checkpoint"]));
     expect(

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::BINARY;
 use super::one_layer::{MODULE, daemon_with_one_layer, run_once};
 
-/// A layer of each type, and tensors that are none.
+/// A layer of each type, and tensors that are no layers.
 fn mixed_types() -> [TensorToWrite; 8] {
     let layer = |of: fn(&str, &[usize], &[f32]) -> TensorToWrite, name: &str| {
         of(name, &[4, 8], &sine_values(32, 1.0))
@@ -219,7 +219,7 @@ fn what_the_base_is_worth_alone_is_said() {
         assert!(!text.contains("rounded to nearest, without"), "{text}");
         assert!(!text.contains("3 bits"), "{text}");
     }
-    // It is written once.
+    // The base is written only once.
     let again = daemon.run(&once_with(&["--emit-base", "--method", "approx"]));
     expect(&again, 0, &["published generation 2"]);
     assert!(!again.log.contains("base written"), "{}", again.log);

@@ -44,7 +44,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
         & 0o777
 }
 
-/// As the cache of Hugging Face's hub has them: links to blobs.
+/// The cache of Hugging Face's hub has files so: links to blobs.
 #[test]
 fn a_base_s_files_are_as_closed_as_their_sources() {
     let daemon = daemon_with_shards(BINARY);
@@ -139,7 +139,7 @@ fn a_pipe_in_the_place_of_a_file_holds_nobody() {
 fn a_pipe_in_the_place_of_a_journaled_shard_does_not_hold_a_resume() {
     let daemon = daemon_with_shards(BINARY);
     expect(&daemon.run(&once_with(&[])), 0, &[]);
-    // As a crash leaves it.
+    // A crash leaves the folder so.
     fs::remove_dir_all(daemon.path().join("qera-out/state/snapshots")).unwrap();
     let shard = shard_path(&daemon, "shard-1");
     fs::remove_file(&shard).unwrap();
@@ -219,7 +219,7 @@ fn what_users_typed_is_closed_whatever_the_umask() {
     }
 }
 
-/// A journal of before was readable for all.
+/// A journal of an earlier version was readable for all.
 #[test]
 fn a_journal_that_is_there_is_closed() {
     let daemon = daemon_with_shards(BINARY);

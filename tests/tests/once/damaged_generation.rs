@@ -33,7 +33,7 @@ fn flip(path: &Path) {
 
 type Damage = fn(&TestDaemon);
 
-/// What is done to a generation, and what is said of it.
+/// What is done to a generation, and the message that follows.
 const DAMAGES: [(Damage, &str, &str); 9] = [
     (
         |daemon| change(&current(daemon, TENSORS), |bytes| bytes.truncate(100)),
@@ -153,7 +153,7 @@ fn every_form_is_looked_at() {
         flip(&current(&daemon, file));
         let said = format!("problem: {file}: is damaged: it is not what was written");
         expect_verdict(&daemon.verify(&[]), 1, &[&said]);
-        // Of one form its own files are looked at.
+        // With one form, only the files of that form are read.
         for of in ["/adapter.gguf", "/mlx"] {
             let path = format!("qera-out/current{of}");
             let run = daemon.run(&["verify", "--adapter", &path]);
@@ -201,7 +201,7 @@ fn a_manifest_of_before_is_unsealed_and_not_damaged() {
     expect(&again, 0, &["nothing new"]);
     assert!(!again.log.contains("damaged"), "{}", again.log);
     expect_verdict(&daemon.verify(&[]), 0, &["holds: "]);
-    // What is not there is not there.
+    // A missing file is found without a seal, too.
     fs::remove_file(current(&daemon, TENSORS)).unwrap();
     let again = daemon.run(&once_with(&[]));
     expect(&again, 0, &["published generation 2"]);

@@ -116,7 +116,7 @@ fn what_is_not_known_is_refused_and_said() {
             8,
             "not known from config.json's model_type",
         ),
-        // Of the family, but not of the model.
+        // A name that the family has, but not this model.
         (
             Some(LLAMA),
             "blk.1.attn_q",
@@ -135,7 +135,7 @@ fn what_is_not_known_is_refused_and_said() {
         let refused = run(&daemon, &[]);
         expect(&refused, 1, &[words, "--map PATTERN=REPLACEMENT"]);
     }
-    // A rule is still there for what is not listed.
+    // A rule can still name what is not listed.
     let daemon = daemon_with_model(granite, LLAMA_WEIGHTS);
     record(&daemon, "a", &[("blk.0.attn_q", 8)], &[]);
     let map = ["--map", "blk.*.attn_q=model.layers.*.self_attn.q_proj"];

@@ -18,10 +18,10 @@ const IN: usize = 96;
 const OUT: usize = 5;
 const ROWS: usize = 400;
 
-/// What is asked for, and what is to come of it.
+/// The options of a grid, and what is to come of them.
 struct Case {
     options: &'static [&'static str],
-    /// In messages and with each layer of the manifest.
+    /// The grid's name in messages and in each layer of the manifest.
     named: &'static str,
     block_size: usize,
     /// W~ of one block, by the definition.
@@ -79,7 +79,7 @@ const CASES: [Case; 4] = [
         options: &["--quantizer", "q4-0"],
         named: "q4-0/32",
         block_size: 32,
-        // As ggml's quantize_row_q4_0_ref says it.
+        // As ggml's quantize_row_q4_0_ref defines it.
         quantize: |block| {
             let mut largest = 0.0_f32;
             for &x in block {
@@ -106,7 +106,7 @@ fn nearest(block: &[f32], scale: f32, integers: RangeInclusive<f32>) -> Vec<f32>
 }
 
 fn weight() -> Vec<f32> {
-    // No two blocks alike, and none as far above 0 as below.
+    // No two blocks are alike, and none reaches as far above 0 as below.
     let sines = sine_values(IN * OUT, 0.3).into_iter().enumerate();
     sines
         .map(|(i, x)| x * (1.0 + i as f32 * 0.01) + 0.4)

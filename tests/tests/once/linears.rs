@@ -264,7 +264,7 @@ fn what_the_shards_list_must_fit_the_checkpoint_and_each_other() {
         3,
         &["by other shards", "1 shards folded, 1 quarantined"],
     );
-    // The same when the first has been folded before the second comes.
+    // The same, when the first was folded before the second comes.
     expect(
         &run(&daemon, &[]),
         3,

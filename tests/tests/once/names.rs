@@ -62,7 +62,7 @@ fn the_recorded_class_decides_where_it_is_named() {
         "{readme}"
     );
     assert!(!readme.contains("vllm"), "{readme}");
-    // What wraps the class is none of its names.
+    // The names of modules that wrap the class are not part of a layer's name.
     for wrapper in ["_orig_mod.", "module.", "base_model.model."] {
         let daemon = recorded_under(None, wrapper, &said);
         expect(&run(&daemon, &[]), 0, &["2 layers corrected"]);
@@ -390,7 +390,7 @@ fn a_state_that_was_gathered_first_is_named_later() {
         4,
         &["'m.h.0.a' names no weight", "--map PATTERN=REPLACEMENT"],
     );
-    // And a run goes on from it.
+    // And a run continues from the state.
     record(&gathered, "y", &[("m.h.0.a", 8)], &said);
     expect(&run(&gathered, &[]), 0, &["2 layers corrected, 0 starved"]);
 }

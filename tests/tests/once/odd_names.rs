@@ -9,7 +9,7 @@ use qera_tests::three_layers::{daemon_with_shards, once_with, shard_path};
 
 use super::BINARY;
 
-/// It could be folded and never consumed: no journal holds its name.
+/// Such a shard could be folded but never consumed, as no journal can hold its name.
 #[test]
 fn a_shard_whose_name_is_no_text_is_set_aside_under_an_escaped_one() {
     let daemon = daemon_with_shards(BINARY);

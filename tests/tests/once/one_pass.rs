@@ -33,7 +33,7 @@ fn masked_rows_leave_no_gap_between_pieces() {
     let rows = sine_values(ROWS * 8, 0.0);
     let (mut mixed, mut mask) = (Vec::new(), Vec::new());
     for (number, row) in rows.chunks(8).enumerate() {
-        // Gaps of different lengths, so that pieces begin and end in some.
+        // Gaps have different lengths, so that some pieces begin or end within one.
         let gap = number % 3;
         mixed.extend(core::iter::repeat_n(f32::NAN, 8 * gap));
         mask.extend(core::iter::repeat_n(0, gap));

@@ -39,7 +39,7 @@ fn masked_rows_do_not_count() {
     assert!(plain.adapter("qera-out").bytes == masked.adapter("qera-out").bytes);
 }
 
-/// A shard that is refused, and what is said of it.
+/// A shard that is refused, and the message that follows.
 struct BadShard {
     name: &'static str,
     tensors: Vec<TensorToWrite>,
@@ -72,7 +72,7 @@ fn rows_of_q(values: &[f32]) -> TensorToWrite {
     TensorToWrite::f32(Q, &[300, 8], values)
 }
 
-/// The same with one value in the place of another.
+/// A shard with one value replaced by another.
 fn spoilt_at(row: usize, column: usize, value: f32) -> [TensorToWrite; 1] {
     let mut values = sine_values(300 * 8, 0.0);
     values[8 * row + column] = value;
@@ -159,7 +159,7 @@ fn bad_contents() -> Vec<BadShard> {
     ]
 }
 
-/// A file that is refused, and what is said of it.
+/// A file that is refused, and the message that follows.
 struct BadFile {
     name: &'static str,
     bytes: Vec<u8>,

@@ -10,7 +10,7 @@ use super::one_layer::{MODULE, daemon_with_one_layer, run_once};
 #[test]
 fn wrong_options_exit_2_with_the_valid_values() {
     let daemon = daemon_with_one_layer();
-    // What is added to the run, and what is said then.
+    // The options that are added to the run, and the message that follows.
     let cases: [(&str, &[&str]); 19] = [
         ("--method best", &["best", "zeroquant-v2"]),
         ("--quantizer int9", &["int9", "mxint4", "int8", "q4-0"]),
@@ -156,7 +156,7 @@ fn settings_are_shown_with_their_origin() {
     ] {
         assert!(shown.output.contains(line), "{line}: {}", shown.output);
     }
-    // What is shown is itself a configuration.
+    // The output of `config` is itself a configuration.
     fs::write(daemon.path().join("again.toml"), &shown.output).unwrap();
     let again = daemon.run(&["config", "--show", "--config", "again.toml"]);
     assert!(again.output.contains("method = \"lqer\""));

@@ -11,7 +11,7 @@ use qera_tests::three_layers::{rename_in, shard_path, sine_values};
 
 use super::BINARY;
 
-/// A shard without a byte of data, and what is said of it.
+/// A shard without a byte of data, and the message that follows.
 struct WideShard {
     name: &'static str,
     shape: &'static [usize],

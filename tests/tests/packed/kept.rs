@@ -28,7 +28,7 @@ fn another_folder_is_refused_and_a_new_beginning_is_not() {
     let daemon = daemon_with_packed(BINARY, &model);
     expect(&daemon.run(&ONCE), 0, &[]);
     another().write(&daemon.path().join("another"));
-    // The same codes, of which something else is said.
+    // The same codes under another description.
     let mut said = model.clone();
     said.config["damp_percent"] = serde_json::json!(0.1);
     said.write(&daemon.path().join("said"));
@@ -42,7 +42,7 @@ fn another_folder_is_refused_and_a_new_beginning_is_not() {
     }
     let gguf = daemon.run(&with("model.gguf", &["--state", "fresh"]));
     expect(&gguf, 4, &["corrects gptq", "gguf"]);
-    // What is gathered belongs to no folder.
+    // The rows that were gathered belong to no folder.
     let solve = with("another", &["--out", "solved", "--state", "qera-out/state"]);
     expect(&daemon.run(&[&["solve"], &solve[3..]].concat()), 0, &[]);
     expect(&daemon.run(&with("another", &["--new-checkpoint"])), 0, &[]);

@@ -51,7 +51,7 @@ fn the_folder_is_known_and_another_is_told() {
         full.output
     );
 
-    // What lies at its place now is another.
+    // Another model lies at its place now.
     PackedModel::awq(&weights()).write(&daemon.path().join("packed"));
     let changed = daemon.run(&verify);
     assert!(

@@ -25,7 +25,7 @@ pub(crate) struct BaseFolder {
 }
 
 impl FoundTensor {
-    /// Its numbers.
+    /// The numbers of the tensor.
     pub(crate) fn numbers(&self) -> Vec<f32> {
         let halves = self.bytes.as_chunks::<2>().0.iter();
         let words = self.bytes.as_chunks::<4>().0.iter();
@@ -54,7 +54,7 @@ pub(crate) fn tensors_of(path: &Path) -> BTreeMap<String, FoundTensor> {
 }
 
 impl BaseFolder {
-    /// What lies in a folder.
+    /// Opens what lies in a folder.
     pub(crate) fn open(folder: &Path) -> Self {
         let json = |name: &str| serde_json::from_slice(&fs::read(folder.join(name)).unwrap());
         Self {

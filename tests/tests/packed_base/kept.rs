@@ -23,7 +23,7 @@ fn it_is_kept_and_refused_where_it_is_another() {
     expect(&run_once(&daemon, &PACKED), 0, &["packed base written"]);
     let first = inode(&daemon);
     expect(&run_once(&daemon, &PACKED), 0, &["nothing new"]);
-    // Without the option too it is what the adapter belongs on.
+    // Without the option, too, the adapter belongs to this base.
     write_rows(&daemon, "b", 5.0);
     let run = run_once(&daemon, &[]);
     expect(&run, 0, &["published generation 2"]);
@@ -76,7 +76,7 @@ fn after_a_kill_it_is_there_whole() {
     live.wait_for(&event("packed-base-written").with("layers", 7));
     live.kill();
     let first = inode(&daemon);
-    // What a run leaves that is killed in the middle of it.
+    // A run that is killed in the middle of it leaves such a folder.
     let unfinished = out.join(".qera-unfinished-1");
     fs::create_dir(&unfinished).unwrap();
     fs::write(unfinished.join("model.safetensors"), "half").unwrap();
@@ -107,7 +107,7 @@ fn what_is_gone_from_a_base_is_written_again() {
         paths.map(|path| fs::read(path).unwrap()).collect()
     };
     let (first, model) = (read_all(), inode(&daemon));
-    // With the options and without them.
+    // A run with the options, and one without them.
     for options in [&["--emit-base=hf,compressed-tensors"][..], &[]] {
         for folder in &folders {
             for part in parts {

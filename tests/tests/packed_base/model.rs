@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::BINARY;
 
-/// Where the block is.
+/// The path of the block.
 pub(crate) const BLOCK: &str = "model.layers.0";
-/// A layer of it.
+/// A layer of the block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BlockLayer {
     /// Path in the block.

@@ -41,7 +41,7 @@ fn it_holds_the_frozen_weights_and_is_enough_alone() {
     expect(&run_once(&alone, &options), 0, &["nothing new"]);
     let same = BaseFolder::open(&alone.path().join("qera-out/base-compressed-tensors"));
     assert_eq!(same.tensors, packed.tensors);
-    // Its W~ is not made anew beside it.
+    // The base's W~ is not made again beside it.
     let state = alone.path().join("qera-out/state/rounded");
     std::fs::remove_dir_all(state).unwrap();
     let refused = run_once(&alone, &options);

@@ -31,7 +31,7 @@ const CASES: [(&str, &str); 8] = [
     ("int4-zero-points", "--quantizer int4 --zero-points"),
 ];
 
-/// A layer whose W is this.
+/// A daemon's folder with a layer that has this W.
 fn daemon_with(weight: &FoundTensor) -> TestDaemon {
     let daemon = TestDaemon::with_watched_folder(BINARY);
     let checkpoint = daemon.path().join("checkpoint");

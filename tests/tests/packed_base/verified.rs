@@ -88,7 +88,7 @@ fn another_shape_and_another_model_are_named() {
     expect(&run_both(&daemon, &[]), 0, &[]);
     let packed = BaseFolder::open(&packed_folder(&daemon));
     let mut record = packed.record;
-    // As if codes had 8 bits: half as many inputs.
+    // The record with 8 bits a code, which would be half as many inputs.
     record["packed"]["bits"] = 8.into();
     let path = packed_folder(&daemon).join("qera_base.json");
     fs::write(path, record.to_string()).unwrap();
@@ -151,7 +151,7 @@ fn a_configuration_that_says_otherwise_is_found() {
         );
         assert!(run.output.len() < 2000, "{}", run.output.len());
     }
-    // In another order it says the same.
+    // In another order the record says the same.
     let mut turned = own;
     let ignore = turned.pointer_mut("/quantization_config/ignore").unwrap();
     ignore.as_array_mut().unwrap().reverse();

@@ -161,7 +161,7 @@ fn parts_of_a_fused_module_stay_whole_together() {
     }
 }
 
-/// In groups of 64 down_proj's 96 inputs are no whole number of them.
+/// In groups of 64, the 96 inputs of down_proj are not a whole number of groups.
 #[test]
 fn a_shape_without_a_kernel_stays_whole_and_is_named() {
     let daemon = daemon_with_block();
@@ -207,7 +207,7 @@ fn heads_stay_whole_though_they_are_corrected() {
         said.contains("output layers and embeddings stay whole"),
         "{said}"
     );
-    // What was not selected is as it was in the checkpoint.
+    // Modules that were not selected are as in the checkpoint.
     assert_eq!(packed.ignored().len(), LAYERS.len());
 }
 

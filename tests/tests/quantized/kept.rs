@@ -42,7 +42,7 @@ fn another_file_is_refused_and_a_new_beginning_is_not() {
         "qera-out/state",
     ]));
     expect(&run, 4, &["qera-out/state", "another --quantized file"]);
-    // What is gathered belongs to no file.
+    // The rows that were gathered belong to no file.
     let solve = with_another(&["--out", "solved", "--state", "qera-out/state"]);
     let solve = [&["solve"], &solve[3..]].concat();
     expect(&daemon.run(&solve), 0, &[]);
@@ -57,7 +57,7 @@ fn a_run_that_makes_w_is_another_run() {
     expect(&daemon.run(&ONCE), 0, &[]);
     let own = [&ONCE[..5], &ONCE[7..]].concat();
     expect(&daemon.run(&own), 4, &["corrects gguf", "mxint4/32"]);
-    // In between on the state alone: the state does not forget its file.
+    // In between, a run on the state alone: the state does not forget its file.
     let between = ["--out", "own", "--state", "qera-out/state"];
     expect(&daemon.run(&[&own[..], &between].concat()), 0, &[]);
     write_another(&daemon);

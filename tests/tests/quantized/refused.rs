@@ -123,7 +123,7 @@ fn a_file_of_another_version_of_the_model_is_told_by_its_types() {
         "another version",
     ];
     expect(&run_with(&daemon, &fine_tuned), 1, &said);
-    // One of three is told, and corrected.
+    // One wrong layer of three is reported and corrected.
     let mut one = quantized_model();
     one.tensors[0] = fine_tuned.tensors[0].clone();
     expect(
@@ -219,7 +219,7 @@ fn the_two_files_the_other_way_round_are_told() {
             .join("qera-out/base-gguf/model.gguf")
             .is_file()
     );
-    // A folder of GGUF files is none that is read.
+    // A folder of GGUF files is not read.
     std::fs::create_dir(daemon.path().join("folder")).unwrap();
     full_model().write(&daemon.path().join("folder/model.gguf"));
     let folder = [&ONCE[..3], &["--checkpoint", "folder"]].concat();

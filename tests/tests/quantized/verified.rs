@@ -42,7 +42,7 @@ fn the_file_is_known_and_another_is_told() {
         turned.output
     );
 
-    // What lies at its place now is another file.
+    // Another file lies at its place now.
     full_model().write(&daemon.path().join("model.gguf"));
     let changed = daemon.run(&verify);
     assert!(

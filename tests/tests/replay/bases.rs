@@ -59,7 +59,7 @@ fn weights_that_others_packed_are_decoded() {
     for model in [
         PackedModel::compressed_tensors(&weights(), symmetric),
         PackedModel::awq(&weights()),
-        // Its zero points are one less than it says.
+        // The zero points are one less than the configuration says.
         PackedModel::gptq(&weights(), PLAIN, 1, "gptq_v2"),
         PackedModel::gptq(&weights(), PLAIN, 0, "gptq")
             .unpacked(1, &coarse_values(&LAYERS[1].weight())),

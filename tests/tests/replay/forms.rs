@@ -13,7 +13,7 @@ use crate::BINARY;
 use crate::oracle::{Expected, Factors, WeightedRows, peft_factors};
 use crate::replayed::{Replayed, replay};
 
-/// A run on the GGUF that writes these forms.
+/// Runs on the GGUF and writes these forms.
 fn published(more: &[&str]) -> TestDaemon {
     let daemon = daemon_with_gguf(BINARY);
     let once = [
@@ -115,7 +115,7 @@ fn rows_of_a_gguf_in_another_order_do_harm() {
     let of = |replayed: &Replayed, layer: &GgufTestLayer| -> f64 {
         replayed.layer(layer.module)["error_with"].as_f64().unwrap()
     };
-    // Of q and k rows are interleaved, of down_proj they are not.
+    // The rows of q and k are interleaved, those of down_proj are not.
     for layer in &LAYERS[..2] {
         assert!(of(&wrong, layer) > 1.5 * of(&right, layer), "{layer:?}");
     }

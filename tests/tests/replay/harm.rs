@@ -191,7 +191,7 @@ fn a_base_that_is_another_model_is_named() {
         let words = format!("is not the weight of '{}' in the checkpoint", layer.module);
         assert!(named(&words), "{problems:#?}");
     }
-    // What they say to do is what `verify` does.
+    // The advice names what `verify` then does.
     let advised = |line: &&String| {
         line.ends_with("--exclude PATTERN leaves such layers out of the replay")
             && line.contains("; --base names another base, ")
@@ -234,7 +234,7 @@ fn a_base_that_lacks_a_layer_is_named_and_the_others_are_replayed() {
     replayed.assert_problems(&["is another file", &shape]);
     assert_eq!(replayed.layers().len(), 2);
 
-    // The same of numbers.
+    // The same for a folder of numbers.
     let folder = daemon.path().join("numbers");
     fs::create_dir(&folder).unwrap();
     let tensors = LAYERS.iter().map(|layer| {

@@ -34,7 +34,7 @@ pub(crate) fn replay(daemon: &TestDaemon, adapter: &str, more: &[&str]) -> Repla
 }
 
 impl Replayed {
-    /// The layers of the only form.
+    /// The layers of the replay, which has a single form.
     pub(crate) fn layers(&self) -> &[Value] {
         let [form] = &self.said["replay"].as_array().unwrap()[..] else {
             panic!("{}", self.said);

@@ -134,7 +134,7 @@ struct ShardRows {
 }
 
 impl ShardRows {
-    /// Those of so many shards without weights.
+    /// The rows of this many shards, without weights.
     fn plain(shards: usize) -> impl Iterator<Item = Self> + Clone {
         (0..shards).map(|number| Self {
             number,

@@ -88,7 +88,7 @@ pub(crate) enum ConfigError {
     Pattern {
         /// Path of the field.
         key: String,
-        /// The part that is not read.
+        /// Why the pattern cannot be read.
         error: UnreadExpression,
     },
 }

@@ -132,21 +132,23 @@ impl ZeroReading {
 /// How the codes of a weight lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CodeLayout {
-    /// compressed-tensors: by outputs, packed along the inputs.
+    /// As compressed-tensors stores them: output after output, with the codes of neighbouring
+    /// inputs in a word.
     CompressedTensors {
         /// Whether the middle code is zero; else each group has a zero point.
         symmetric: bool,
         /// Whether a list says which input is of which group.
         ordered: bool,
     },
-    /// GPTQ: by inputs, packed along the inputs.
+    /// As GPTQ stores them: input after input, with the codes of neighbouring inputs in a word.
     Gptq {
         /// How zero points are read.
         zeros: ZeroReading,
         /// Whether a list must say which input is of which group.
         ordered: bool,
     },
-    /// AWQ GEMM: by inputs, packed along the outputs, neighbours apart.
+    /// As AWQ's GEMM stores them: input after input, with the codes of eight outputs in a word, but
+    /// not in the outputs' order.
     Awq {
         /// Whether the middle code is zero; else each group has a zero point.
         symmetric: bool,

@@ -10,7 +10,7 @@ struct MxintVector {
     element_bits: u32,
     block_size: usize,
     input: &'static [f32],
-    /// Of the official `_mxint_quantizer`.
+    /// The output of the official `_mxint_quantizer`.
     output: &'static [f32],
 }
 

@@ -78,7 +78,7 @@ proptest! {
         prop_assert!(are_levels(&rounded, &grid, case.metric.nrows()));
     }
 
-    /// From any numbers whatever, levels or not.
+    /// Descent may begin at any numbers, whether they are levels or not.
     #[test]
     fn never_costs_from_what_is_no_level(case in any_case(), grid in any_grid(), factor in 0.1_f32..3.0) {
         let mut rounded = to_nearest(&case.metric, &grid, &case.weight);

@@ -20,7 +20,7 @@ proptest! {
         let mut expected = to_nearest(&diagonal, &grid, &case.weight);
         prop_assert_eq!(&found.levels, &expected.levels);
         if grid == Grid::Q4_0(Q4_0) {
-            // By its levels, not by the rule of its reference.
+            // Nearest by the grid's levels, not by the rounding rule of its reference.
             let rows = case.weight.chunks(m).flat_map(|row| row.chunks(32));
             let blocks = rows.zip(&expected.levels);
             let values = blocks.flat_map(|(x, levels)| x.iter().map(|&x| levels.nearest(x)));

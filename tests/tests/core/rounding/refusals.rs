@@ -228,7 +228,7 @@ fn of_metrics() {
     assert_eq!(found, [None, Some(RoundError::Workspace(short))]);
     let both = |r: &[f64], options: &MetricOptions| {
         let [damped, projected] = metrics(r, &a, options, needed);
-        // As text: NaN is in some, and equals nothing.
+        // Compared as text, because some have NaN, which equals nothing.
         assert_eq!(format!("{damped:?}"), format!("{projected:?}"));
         damped.unwrap()
     };

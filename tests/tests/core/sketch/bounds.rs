@@ -16,7 +16,7 @@ fn assert_bounds(stream: &Stream, sketched: &Sketched, l: usize) {
     assert!(lost[0] <= totals.shrunk + slack, "{:e} {totals:?}", lost[0]);
     let all_lost = g.trace() - moment.trace();
     assert!(l as f64 * totals.shrunk <= all_lost + slack, "{totals:?}");
-    // A bound that holds because it is loose would hold of any sketch.
+    // A bound that held only because it is loose would hold for any sketch.
     assert!(totals.shrunk <= all_lost + slack);
 }
 
@@ -35,7 +35,7 @@ fn nothing_beyond_the_bounds_is_lost() {
     }
 }
 
-/// The same blocks by singular value decompositions in f64.
+/// The sketch of the same blocks, by singular value decompositions in f64.
 fn oracle(stream: &Stream, l: usize, block: usize) -> (Matrix, f64) {
     let (n, count) = (stream.n(), stream.x.nrows());
     let d = &stream.x * &stream.error;
@@ -83,7 +83,7 @@ fn parts_merge_within_the_bounds_of_the_whole() {
     let mut merged = stream.sketch(10, 16, 0, 90);
     merged.merge(&stream.sketch(14, 16, 90, 150), 30);
     let before = merged.clone();
-    // Of no row: nothing changes.
+    // A sketch that has seen no row changes nothing.
     merged.merge(&stream.sketch(5, 16, 0, 0), 30);
     assert_eq!(merged, before);
     merged.merge(&stream.sketch(10, 7, 240, 60), 30);

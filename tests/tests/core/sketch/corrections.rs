@@ -11,7 +11,7 @@ use qera_tests::spectra::{Spectrum, packed};
 
 use super::{ROUNDING, Sketched, Stream, eigenvalues};
 
-/// A correction, and what is said of it.
+/// A correction with its report.
 struct Correction {
     a: Matrix,
     b: Matrix,
@@ -130,7 +130,7 @@ fn shrinkage_is_that_of_r() {
         let slack = ROUNDING * found.report.error_without;
         assert!(found.report.error_least - slack <= f && f <= found.report.error_most + slack);
     }
-    // A large share is another correction, so that the comparison says something.
+    // A large share gives another correction, so that the comparison says something.
     let apart = (&solved(0.0) - &solved(1.0)).norm() / solved(0.0).norm();
     assert!(apart > 1e-2, "{apart:e}");
     let plain = correct(&stream, &sketched, 5, None);

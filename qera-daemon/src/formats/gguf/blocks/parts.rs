@@ -34,7 +34,7 @@ pub(super) fn nibble_at(bytes: &[u8], index: usize) -> u8 {
     bytes[index / 2] >> (4 * (index % 2)) & 15
 }
 
-/// The number, negative where the bit at an index is set: a product with -1.
+/// The value with its sign turned where the bit at an index is set.
 pub(super) fn signed(value: f32, signs: u8, index: usize) -> f32 {
     f32::from_bits(value.to_bits() ^ u32::from(signs >> index & 1) << 31)
 }
