@@ -33,7 +33,7 @@ mod triangle;
 pub use device::probe::probe;
 pub use eigen::eigen;
 pub use error::DeviceError;
-pub use offload::{Offload, OffloadOptions, shared_bytes};
+pub use offload::{Offload, OffloadOptions, pinned_bytes, shared_bytes};
 pub use operand::DeviceOperand;
 pub use probe::{Device, Probe, Reason};
 pub use second_moment::DeviceR;

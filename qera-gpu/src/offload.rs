@@ -159,13 +159,20 @@ pub const fn shared_bytes(largest: usize) -> u64 {
     /// Vectors of a product at most, about; a trace takes as many columns as a piece has rows.
     const VECTORS: usize = 512;
     let row = largest as u64;
-    let twins = 2 * PIECE_ROWS as u64 * (4 * row + 4);
+    let twins = pinned_bytes(largest);
     let weighed = PIECE_ROWS as u64 * 4 * row;
     let sums = PANEL as u64 * 4 * row;
     let columns = PANEL as u64 * 8 * row;
     let vectors = (PIECE_ROWS + VECTORS) as u64 * (4 + 8) * row;
     let traces = (kernels::PARTIAL_SUMS as u64 + 1) * 8 * row;
     2 * blas::WORKSPACE_BYTES as u64 + twins + weighed + sums + columns + vectors + traces
+}
+
+/// Bytes of page-locked host memory that an [`Offload`] holds where the widest rows that are folded
+/// have `widest` numbers: two pieces of them.
+#[must_use]
+pub const fn pinned_bytes(widest: usize) -> u64 {
+    2 * PIECE_ROWS as u64 * (4 * widest as u64 + 4)
 }
 
 /// Columns of an operand that are widened at a time.
@@ -181,7 +188,7 @@ fn libraries(driver_version: i32, solving: &SolveLane) -> Result<Vec<String>, De
     if let Some(solver) = &solving.solver {
         let version = solver.version()?;
         let (major, minor) = (version / 1000, version % 1000 / 100);
-        named.push(format!("cuSOLVER {major}.{minor}.{}", version % 100 / 10));
+        named.push(format!("cuSOLVER {major}.{minor}.{}", version % 100));
     }
     Ok(named)
 }

@@ -17,7 +17,7 @@ pub(crate) enum Status {
     Solver(u32),
 }
 
-/// `CUBLAS_STATUS_ALLOC_FAILED`, and `CUSOLVER_STATUS_ALLOC_FAILED` less one.
+/// `CUBLAS_STATUS_ALLOC_FAILED`.
 const BLAS_ALLOC_FAILED: u32 = 3;
 /// `CUBLAS_STATUS_NOT_SUPPORTED`; `CUBLAS_STATUS_ARCH_MISMATCH` is 8.
 const BLAS_NOT_SUPPORTED: [u32; 2] = [15, 8];
@@ -83,4 +83,44 @@ pub(crate) fn called(
     foreign: impl FnOnce() -> Status,
 ) -> Result<(), DeviceError> {
     guarded(foreign)?.check(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart() {
+        let of = |status: Status| called("f", || status);
+        for good in [
+            Status::Driver(CUresult::CUDA_SUCCESS),
+            Status::Blas(0),
+            Status::Solver(0),
+        ] {
+            assert_eq!(of(good), Ok(()));
+        }
+        for full in [
+            Status::Driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY),
+            Status::Blas(3),
+            Status::Solver(2),
+        ] {
+            let error = of(full).unwrap_err();
+            assert!(matches!(error, DeviceError::OutOfMemory { .. }));
+            assert!(!error.is_final());
+        }
+        for cannot in [Status::Blas(15), Status::Blas(8), Status::Solver(9)] {
+            assert_eq!(of(cannot), Err(DeviceError::Unsupported("f")));
+        }
+        let failed = of(Status::Blas(13)).unwrap_err();
+        assert_eq!(failed.to_string(), "f failed with error 13");
+        assert!(failed.is_final());
+    }
+
+    #[test]
+    fn a_panic_of_the_loader_is_an_error() {
+        let missing = guarded(|| panic!("Missing symbol {}", "cuInit"));
+        let error: DeviceError = missing.unwrap_err();
+        assert!(error.to_string().contains("Missing symbol cuInit"));
+        assert!(error.is_final());
+    }
 }

@@ -146,3 +146,26 @@ pub(crate) type Syevd = unsafe extern "C" fn(
     c_int,
     *mut c_int,
 ) -> u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_library_is_newer_than_its_driver() {
+        let of = |version| names("cublas", version, [13, 12]);
+        assert_eq!(of(12_080), ["libcublas.so.12", "libcublas.so"]);
+        assert_eq!(of(0), of(12_080), "a driver that does not say");
+        let newest = ["libcublas.so.13", "libcublas.so.12", "libcublas.so"];
+        assert_eq!(of(13_000), newest);
+    }
+
+    #[test]
+    fn a_library_without_the_functions_is_none() {
+        let absent = [String::from("libqera-has-no-such-library.so")];
+        assert!(BlasFunctions::load(&absent).is_none());
+        // It is everywhere where Rust's own library runs, and multiplies nothing.
+        let other = [String::from("libc.so.6")];
+        assert!(SolverFunctions::load(&other).is_none());
+    }
+}

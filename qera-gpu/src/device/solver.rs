@@ -48,7 +48,7 @@ impl Solver {
         Ok(solver)
     }
 
-    /// The library's version: major 1000, minor 100, patch 10.
+    /// The library's version: major 1000, minor 100, patch.
     pub(crate) fn version(&self) -> Result<i32, DeviceError> {
         let mut version = 0;
         self.stream.context().call("cusolverGetVersion", || {

@@ -6,7 +6,7 @@ const COLUMNS_MAX: usize = 100;
 /// Of a docstring.
 const QUOTES: &str = "\"\"\"";
 /// Scripts that have no extension or lie at the root.
-const SCRIPTS: [&str; 3] = ["ci.sh", ".ci/run", "benches/peers/run"];
+const SCRIPTS: [&str; 4] = ["ci.sh", ".ci/run", "benches/cuda/run", "benches/peers/run"];
 
 /// What a line of Python stands in where a text in three quotes is open.
 #[derive(PartialEq)]

@@ -10,7 +10,7 @@ const MEMBERS: [(&str, &[&str]); 5] = [
     ("qera-gpu", &["qera-core"]),
     ("qera-daemon", &["qera-core", "qera-gpu"]),
     ("tests", &["qera-core", "qera-gpu", "qera-daemon"]),
-    ("benches", &["qera-core", "qera-daemon"]),
+    ("benches", &["qera-core", "qera-gpu", "qera-daemon"]),
 ];
 
 /// All that qera-core may depend on: none of these needs an allocator.
