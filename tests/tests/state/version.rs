@@ -82,7 +82,7 @@ fn a_snapshot_of_version_1_is_refused_and_left() {
     write_rows_of_both_sites(&daemon, "shard-4", 8.0);
     let said = [
         "index.json",
-        "has version 1, this program reads versions 3 to 5",
+        "has version 1, this program reads versions 3 to 6",
     ];
     expect(&daemon.run(&once_with(&[])), 4, &said);
     assert!(files(&state) == left);
