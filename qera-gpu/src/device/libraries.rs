@@ -6,6 +6,7 @@
 //! driver, because the libraries of a later CUDA than its own do not start.
 
 use core::ffi::{c_int, c_void};
+use core::mem::ManuallyDrop;
 use cudarc::driver::sys::CUstream;
 use libloading::Library;
 
@@ -25,13 +26,10 @@ pub(crate) fn names(stem: &str, driver_version: i32, by_cuda: [u32; 2]) -> Vec<S
     names
 }
 
-/// The first of the names that can be loaded.
-fn open(names: &[String]) -> Option<Library> {
-    names.iter().find_map(|name| {
-        // SAFETY: a library by its well-known name, whose initialisers every program that uses it
-        // runs.
-        unsafe { Library::new(name) }.ok()
-    })
+/// A library by its well-known name.
+fn open(name: &str) -> Option<Library> {
+    // SAFETY: its initialisers are those that every program that uses it runs.
+    unsafe { Library::new(name) }.ok()
 }
 
 /// Declares a table of functions, and how it is filled from a library: all of them, or none.
@@ -41,19 +39,23 @@ macro_rules! functions {
         #[derive(Debug)]
         pub(crate) struct $table {
             $(pub(crate) $field: $signature,)*
-            /// Holds the code that the others point to.
-            _library: Library,
+            /// Holds the code that the others point to. Never unloaded: the driver may still know
+            /// of what the library registered there.
+            _library: ManuallyDrop<Library>,
         }
 
         impl $table {
             /// Loads the functions from the first of these files that has all of them.
             pub(crate) fn load(names: &[String]) -> Option<Self> {
-                let library = open(names)?;
+                names.iter().find_map(|name| Self::of(open(name)?))
+            }
+
+            fn of(library: Library) -> Option<Self> {
                 $(
                     // SAFETY: the signature is that of the library's header.
                     let $field = *unsafe { library.get::<$signature>($symbol) }.ok()?;
                 )*
-                Some(Self { $($field,)* _library: library })
+                Some(Self { $($field,)* _library: ManuallyDrop::new(library) })
             }
         }
     };
