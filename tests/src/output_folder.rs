@@ -2,6 +2,7 @@
 //! snapshot.
 #![allow(clippy::unwrap_used, reason = "tests only")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -57,6 +58,25 @@ pub fn unseal(generation: &Path) {
 pub fn newest_snapshot(state: &Path) -> PathBuf {
     let snapshots = std::fs::read_dir(state.join("snapshots")).unwrap();
     snapshots.map(|e| e.unwrap().path()).max().unwrap()
+}
+
+/// Every file in a folder and in those within it, by its path; none where there is no folder.
+///
+/// # Panics
+/// When one cannot be read.
+#[must_use]
+pub fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.append(&mut files_below(&path));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            files.insert(path, bytes);
+        }
+    }
+    files
 }
 
 /// The tensor files of the newest snapshot, sorted: all that it holds but its index, which names

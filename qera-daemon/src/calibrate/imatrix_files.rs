@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::disk;
 use crate::disk::mapping::Mapping;
+use crate::disk::presence::{exists, is_file};
 use crate::error::Fatal;
 use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
 use crate::settings::imatrix::ImatrixSettings;
@@ -182,7 +182,7 @@ struct OpenedFile {
 impl OpenedFile {
     /// Opens a file. If it is no imatrix, only its header is read, however large it is.
     fn open(path: &Path) -> Result<Self, Fatal> {
-        if disk::exists(path) && !disk::is_file(path) {
+        if exists(path)? && !is_file(path)? {
             let reason = "is no file: an imatrix is a file, and no folder, pipe or device";
             return Err(refuse(path, reason.into()));
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::disk;
+use crate::disk::presence::is_folder;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::formats::imatrix::{CountUnit, Imatrix, ImatrixEntry};
@@ -35,7 +36,7 @@ pub(crate) fn export_imatrix(
     file: &Path,
     reporter: &Reporter,
 ) -> Result<Exit, Fatal> {
-    if disk::is_folder(file) {
+    if is_folder(file)? {
         return Err(Fatal::Usage(format!(
             "--out {}: is a folder; the imatrix is a file",
             file.display()

@@ -37,14 +37,22 @@ pub(crate) fn verify(of: &Verification) -> Result<Exit, Fatal> {
     let mut findings = check(&of.adapter, against);
     let mut reports = Vec::new();
     if let Some(replayed) = &of.replay {
-        match of.base.clone().or_else(|| served_base(&of.adapter)) {
-            // What was found before is printed in any case.
-            Some(base) => match replay(&of.adapter, &base, replayed, &mut findings) {
-                Ok(replayed) => reports = replayed,
-                Err(fatal @ Fatal::Usage(_)) => return Err(fatal),
-                Err(fatal) => findings.problem(format!("replay: {fatal}")),
-            },
-            None => findings.problem("replay: no base is known: --base names it".into()),
+        let named = of
+            .base
+            .clone()
+            .map_or_else(|| served_base(&of.adapter), |of| Ok(Some(of)));
+        let replayed = named.and_then(|base| match base {
+            Some(base) => replay(&of.adapter, &base, replayed, &mut findings),
+            None => {
+                findings.problem("replay: no base is known: --base names it".into());
+                Ok(Vec::new())
+            }
+        });
+        // What was found before is printed in any case.
+        match replayed {
+            Ok(replayed) => reports = replayed,
+            Err(fatal @ Fatal::Usage(_)) => return Err(fatal),
+            Err(fatal) => findings.problem(format!("replay: {fatal}")),
         }
     }
     print(&match of.json {

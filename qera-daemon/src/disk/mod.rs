@@ -1,7 +1,8 @@
 //! The door to the disk: no other folder creates, opens, reads, writes, syncs, renames, removes,
 //! locks, links or maps a file, or asks what a path names. This file has the operations on paths.
-//! Open files are in `open_file`, `new_file`, `append` and `mapping`; `lock` keeps others out,
-//! `identity` tells files apart, `clock` is the time. Reading is tried three times (`tried`).
+//! Open files are in `open_file`, `new_file`, `append` and `mapping`; `presence` tells what a path
+//! names, `lock` keeps others out, `identity` tells files apart, `clock` is the time. Reading is
+//! tried three times (`tried`).
 //!
 //! A file is there whole after a crash, or not at all: it is written beside its place, synced and
 //! renamed into place, and then the folder is synced.
@@ -15,6 +16,7 @@ pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod new_file;
 pub(crate) mod open_file;
+pub(crate) mod presence;
 pub(crate) mod room;
 #[cfg(test)]
 pub(crate) mod simulated;
@@ -28,9 +30,10 @@ use std::path::{Component, Path, PathBuf};
 use crate::disk::handle::{Handle, Opening};
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
+use crate::disk::presence::{exists, is_folder};
 use crate::disk::room::when_there_is_room;
-use crate::disk::system::{FileKind, stat, stat_link};
-use crate::disk::tried::tried;
+use crate::disk::system::{FileKind, stat_link};
+use crate::disk::tried::{says_that_nothing_is_there, tried};
 use crate::error::Fatal;
 #[cfg(test)]
 use crate::trials::turns;
@@ -95,7 +98,7 @@ pub(crate) fn read_small(path: &Path) -> IoResult<Vec<u8>> {
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fatal> {
     match read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if says_that_nothing_is_there(&e) => Ok(None),
         Err(e) => Err(Fatal::io(path, "read")(e)),
     }
 }
@@ -108,52 +111,6 @@ pub(crate) fn list(folder: &Path) -> IoResult<Vec<PathBuf>> {
     let mut paths = tried(|| system::entries(folder))?;
     paths.sort();
     Ok(paths)
-}
-
-/// Whether something exists at a path.
-#[must_use]
-pub(crate) fn exists(path: &Path) -> bool {
-    tried(|| stat(path)).is_ok()
-}
-
-/// Whether a path names or leads to a file that can be read to its end: no folder, pipe or socket.
-#[must_use]
-pub(crate) fn is_file(path: &Path) -> bool {
-    tried(|| stat(path)).is_ok_and(|of| of.kind == FileKind::File)
-}
-
-/// Like [`is_file`], but a question that the disk does not answer is an error, and not a no.
-///
-/// # Errors
-/// The system's error, also where nothing is there.
-pub(crate) fn is_surely_file(path: &Path) -> IoResult<bool> {
-    tried(|| stat(path)).map(|of| of.kind == FileKind::File)
-}
-
-/// Whether a path names a folder, or leads to one.
-#[must_use]
-pub(crate) fn is_folder(path: &Path) -> bool {
-    tried(|| stat(path)).is_ok_and(|of| of.kind == FileKind::Folder)
-}
-
-/// Like [`is_folder`], but a question that the disk does not answer is an error, and not a no.
-///
-/// # Errors
-/// The system's error, also where nothing is there.
-pub(crate) fn is_surely_folder(path: &Path) -> IoResult<bool> {
-    tried(|| stat(path)).map(|of| of.kind == FileKind::Folder)
-}
-
-/// Whether something is at this path that is no symlink.
-#[must_use]
-pub(crate) fn is_in_place_of_a_link(path: &Path) -> bool {
-    stat_link(path).is_ok_and(|of| of.kind != FileKind::Link)
-}
-
-/// Whether a path names a symlink.
-#[must_use]
-pub(crate) fn is_link(path: &Path) -> bool {
-    stat_link(path).is_ok_and(|of| of.kind == FileKind::Link)
 }
 
 /// The path without symlinks, from the root on.
@@ -180,14 +137,6 @@ pub(crate) fn full(path: &Path) -> PathBuf {
         full = system::canonical(&full).unwrap_or(full);
     }
     full
-}
-
-/// The target of a symlink.
-///
-/// # Errors
-/// The system's error.
-pub(crate) fn read_link(link: &Path) -> IoResult<PathBuf> {
-    system::read_link(link)
 }
 
 /// Makes a symlink.
@@ -219,20 +168,25 @@ pub(crate) fn make_private(folder: &Path) -> IoResult<()> {
 /// Makes a folder and its missing parents, and makes their names durable.
 ///
 /// # Errors
-/// The system's error.
-pub(crate) fn create_folders(path: &Path) -> IoResult<()> {
-    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !exists(folder);
-    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
+/// [`Fatal::Io`].
+pub(crate) fn create_folders(path: &Path) -> Result<(), Fatal> {
+    let mut missing = Vec::new();
+    for folder in path.ancestors().filter(|of| !of.as_os_str().is_empty()) {
+        if exists(folder)? {
+            break;
+        }
+        missing.push(folder);
+    }
     for folder in missing.iter().rev() {
         match when_there_is_room(folder, || system::create_folder(folder, BY_THE_UMASK)) {
             // Somebody else made it meanwhile.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && is_folder(folder) => {}
-            made => made?,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && is_folder(folder)? => {}
+            made => made.map_err(Fatal::io(folder, "create"))?,
         }
     }
     missing.iter().try_for_each(|made| {
         let parent = made.parent().filter(|of| !of.as_os_str().is_empty());
-        Handle::open(parent.unwrap_or(Path::new(".")), Opening::Read)?.sync()
+        sync(parent.unwrap_or(Path::new(".")))
     })
 }
 
@@ -265,7 +219,7 @@ pub(crate) fn remove_empty(folder: &Path) -> IoResult<()> {
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn remove(path: &Path) -> Result<(), Fatal> {
-    let removed = match stat_link(path) {
+    let removed = match tried(|| stat_link(path)) {
         Ok(of) if of.kind == FileKind::Folder => system::remove_tree(path),
         _ => system::remove_file(path),
     };
@@ -391,7 +345,7 @@ fn replace_by(file: &Path, write: impl FnOnce(&Path) -> Result<(), Fatal>) -> Re
 /// # Errors
 /// [`Fatal::Io`].
 pub(crate) fn sync(folder: &Path) -> Result<(), Fatal> {
-    Handle::open(folder, Opening::Read)
+    tried(|| Handle::open(folder, Opening::Read))
         .and_then(|folder| folder.sync())
         .map_err(Fatal::io(folder, "sync"))
 }

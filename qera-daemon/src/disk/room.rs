@@ -36,6 +36,8 @@ pub(crate) struct RoomWait {
     pub(crate) is_over: [Arc<AtomicBool>; 2],
     /// Is told when the waiting begins and when it ends.
     pub(crate) tell: Tell,
+    /// Set where one was ended before there was room.
+    pub(crate) cut_off: AtomicBool,
 }
 
 impl fmt::Debug for RoomWait {
@@ -72,6 +74,13 @@ impl RoomWait {
     }
 }
 
+impl Waits {
+    /// Whether something waited for room in vain.
+    pub(crate) fn was_cut_off(&self) -> bool {
+        self.0.cut_off.load(Ordering::SeqCst)
+    }
+}
+
 impl Drop for Waits {
     fn drop(&mut self) {
         waiting().retain(|of| !Arc::ptr_eq(of, &self.0));
@@ -100,7 +109,11 @@ pub(crate) fn when_there_is_room<T>(
         }
         match &wait {
             Some(wait) if !wait.is_over() => clock::pause(PAUSE),
-            _ => return answer,
+            Some(wait) => {
+                wait.cut_off.store(true, Ordering::SeqCst);
+                return answer;
+            }
+            None => return answer,
         }
     }
 }
@@ -134,8 +147,9 @@ mod tests {
             folders: vec!["/out".into()],
             is_over: [Arc::clone(&over), Arc::default()],
             tell: Box::new(move |is_full| said.lock().unwrap().push(is_full)),
+            cut_off: AtomicBool::new(false),
         };
-        let _waits = waits.begin();
+        let waits = waits.begin();
         let begun = crate::trials::turns::Turns::begin(0);
         let answer = when_there_is_room(Path::new(path), || {
             count += 1;
@@ -147,6 +161,10 @@ mod tests {
             }
         });
         drop(begun);
+        assert_eq!(
+            waits.was_cut_off(),
+            answer.is_err() && told.lock().unwrap().len() == 1
+        );
         let told = told.lock().unwrap();
         assert!(told.is_empty() || told[..1] == [true], "{told:?}");
         assert!(answer.is_err() || told.is_empty() || told[..] == [true, false]);

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::io::{Error, ErrorKind, Result};
 
 use crate::disk::clock;
+use crate::error::Fatal;
 
 /// The pauses before the second and the third try.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(20)];
@@ -27,7 +28,19 @@ pub(crate) fn tried<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
 /// file that ends too early and a path that is no file are answers.
 #[must_use]
 pub(crate) fn is_failure(error: &Error) -> bool {
-    error.raw_os_error().is_some() && error.kind() != ErrorKind::NotFound
+    error.raw_os_error().is_some() && !says_that_nothing_is_there(error)
+}
+
+/// Whether that ended something.
+#[must_use]
+pub(crate) fn is_no_answer(fatal: &Fatal) -> bool {
+    matches!(fatal, Fatal::Io { source, .. } if is_failure(source))
+}
+
+/// Whether the disk says that nothing is there: neither the file nor a folder that it would lie in.
+#[must_use]
+pub(crate) fn says_that_nothing_is_there(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]

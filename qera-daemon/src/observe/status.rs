@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk;
 use crate::disk::lock;
+use crate::disk::presence::exists;
 use crate::error::Fatal;
 use crate::judge::evidence::Evidence;
 use crate::observe::notify_events::ServerStatus;
@@ -210,7 +211,7 @@ impl Status {
             reason: e.to_string(),
         })?;
         status.running = lock::is_held(&state.join(".lock"));
-        status.disk_full = status.running && disk::exists(&state.join(DISK_FULL));
+        status.disk_full = status.running && exists(&state.join(DISK_FULL))?;
         if !status.running {
             // If the daemon was killed, its last phase is no longer true.
             status.phase = Phase::Stopped;

@@ -82,13 +82,17 @@ impl Feeder<'_> {
                 self.changed = true;
                 return Ok(false);
             }
-            Err(refusal) if refusal.reason.is_gone() => return Ok(false),
+            Err(refusal) if refusal.reason.is_gone() => {
+                self.left_for_later.remove(&header.name);
+                return Ok(false);
+            }
             Err(refusal) if refusal.reason.is_failure() => {
                 self.leave_for_later(&refusal);
                 return Ok(false);
             }
             Err(refusal) => self.refuse(&refusal),
         }
+        self.left_for_later.remove(&header.name);
         let intake = &mut self.supply.intake;
         intake.done_with(header.file_name(), header.identity());
         Ok(fresh)

@@ -1,10 +1,12 @@
 //! What becomes of a shard's file when a snapshot holds its rows (`--consume`).
 
 use std::io::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disk;
 use crate::disk::identity::Identity;
+use crate::disk::presence::{exists, is_folder};
+use crate::disk::tried::is_failure;
 use crate::pipeline::supply::{ShardFile, ShardSupply};
 use crate::settings::source::Consume;
 use crate::source::consumed::CONSUMED;
@@ -21,8 +23,8 @@ impl ShardSupply<'_> {
         }
         let folder = self.intake.folder();
         let consumed = folder.join(CONSUMED);
-        // The folder is gone for a while; this is tried later.
-        if self.consumable.is_empty() || !disk::is_folder(folder) {
+        // The folder is gone for a while, or the disk does not answer; this is tried later.
+        if self.consumable.is_empty() || !is_folder(folder).unwrap_or(false) {
             return Vec::new();
         }
         // The folder may be older than this run. If it belongs to another user its mode stays as it
@@ -47,27 +49,38 @@ fn consume_one(
     how: Consume,
 ) -> std::io::Result<()> {
     let (name, path) = (&file.name, &folder.join(&file.name));
-    let same = |path: &Path| Identity::at(path).is_ok_and(|now| now == file.identity);
-    if !same(path) {
+    let same = |path: &Path| match Identity::at(path) {
+        Err(error) if is_failure(&error) => Err(error),
+        now => Ok(now.is_ok_and(|now| now == file.identity)),
+    };
+    if !same(path)? {
         return Ok(());
     }
-    if !disk::is_folder(consumed) {
+    if !is_folder(consumed).map_err(Error::other)? {
         disk::create_private_folder(consumed)?;
         disk::sync(folder).map_err(Error::other)?;
     }
-    // An earlier shard of the same name must not be overwritten by a later one.
-    let free = |folder: &Path| {
-        let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
-        let mut names = core::iter::once(folder.join(name)).chain(numbered);
-        names.find(|path| !disk::exists(path)).unwrap_or_default()
-    };
-    let aside = free(consumed);
+    let aside = free(consumed, name)?;
     disk::rename(path, &aside)?;
-    if !same(&aside) {
-        return disk::rename(&aside, &free(folder));
+    let is_same = same(&aside);
+    if !matches!(is_same, Ok(true)) {
+        disk::rename(&aside, &free(folder, name)?)?;
+        return is_same.map(drop);
     }
     if how == Consume::Delete {
         disk::remove_file(&aside)?;
     }
     Ok(())
+}
+
+/// A name that nothing in the folder has. An earlier shard of the same name must not be overwritten
+/// by a later one.
+fn free(folder: &Path, name: &str) -> std::io::Result<PathBuf> {
+    let mut path = folder.join(name);
+    let mut number = 0_u64;
+    while exists(&path).map_err(Error::other)? {
+        number += 1;
+        path = folder.join(format!("{number}-{name}"));
+    }
+    Ok(path)
 }

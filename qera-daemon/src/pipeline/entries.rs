@@ -29,6 +29,8 @@ pub(crate) struct LedgerEntries {
     pub(crate) duplicates: usize,
     /// Files that are not complete yet, or locked by their producer.
     pub(crate) incomplete: usize,
+    /// What of the folder the disk has not given, by name.
+    pub(crate) unanswered: Vec<String>,
     /// Shards set aside in this run.
     pub(crate) refusals: Refusals,
     /// Shards that were gone before a snapshot held them.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::disk::clock;
+use crate::disk::tried::is_no_answer;
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::systemd;
@@ -47,6 +48,8 @@ pub(crate) struct Feeder<'a> {
     pub(crate) unread: Vec<ShardHeader>,
     /// Whether the folder could not be listed.
     missing: bool,
+    /// Whether that was because the disk did not answer.
+    unlisted: bool,
     /// What was last said to be waited for.
     waiting_said: Option<WaitingForConvergence>,
     /// Whether a file was being rewritten while it was read.
@@ -87,6 +90,7 @@ impl<'a> Feeder<'a> {
             cut_short: false,
             unread: Vec::new(),
             missing: false,
+            unlisted: false,
             waiting_said: None,
             changed: false,
             left_for_later: BTreeMap::new(),
@@ -152,6 +156,7 @@ impl<'a> Feeder<'a> {
         match self.supply.intake.scan() {
             Ok(scan) => {
                 self.missing = false;
+                self.unlisted = false;
                 let incomplete = scan.incomplete;
                 self.context.ledger.files_incomplete(incomplete);
                 if incomplete > 0 && once {
@@ -168,6 +173,7 @@ impl<'a> Feeder<'a> {
                     self.context.warn_of("watched folder", fatal.to_string());
                 }
                 self.missing = true;
+                self.unlisted = is_no_answer(&fatal);
                 Ok(Scan::default())
             }
         }
@@ -219,6 +225,13 @@ impl<'a> Feeder<'a> {
         if self.context.stopping() {
             self.context.reporter.say(&Event::Stopping);
         }
+        let unread: BTreeSet<&String> = self.unread.iter().map(|header| &header.name).collect();
+        self.left_for_later.retain(|name, _| !unread.contains(name));
+        let unlisted = self
+            .unlisted
+            .then(|| self.supply.intake.folder().display().to_string());
+        let unanswered = self.left_for_later.keys().cloned().chain(unlisted);
+        self.context.ledger.unanswered(unanswered.collect());
         // This run takes no more shards, so producers need not pause for it.
         self.ask_to_pause(0);
         self.save_new()?;

@@ -20,16 +20,15 @@ impl Hook {
     /// before the command ran for it, the command is told now, unless the generation is damaged.
     ///
     /// # Errors
-    /// [`Fatal::Io`] when the system gives no thread.
+    /// [`Fatal::Io`] when the system gives no thread, or does not say what the current one is.
     pub(crate) fn start(context: &Context<'_>, target: &Target<'_>) -> Result<Self, Fatal> {
         let out = &target.out;
         let Some(command) = &context.settings.publish.on_publish else {
             return Ok(Self(None));
         };
         let memory = ToldMemory::of(&out.path);
-        let untold = out
-            .current_generation()
-            .filter(|_| target.damage().is_none());
+        let untold = out.current_generation()?;
+        let untold = untold.filter(|_| target.damage().is_none());
         let untold = untold.filter(|&generation| !memory.was_told(generation));
         let reporter = context.reporter.clone();
         let say = move |said| say(&reporter, said);

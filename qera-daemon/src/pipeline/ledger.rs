@@ -102,6 +102,16 @@ impl<'a> Ledger<'a> {
         self.enter(|entries| entries.incomplete = count);
     }
 
+    /// What of the folder the disk does not give.
+    pub(crate) fn unanswered(&self, names: Vec<String>) {
+        self.enter(|entries| entries.unanswered = names);
+    }
+
+    /// What of the folder the disk did not give when it was tried last.
+    pub(crate) fn left_behind(&self) -> Vec<String> {
+        self.lock().unanswered.clone()
+    }
+
     /// Enters how many of the rows dealt to these layers were left out so far.
     pub(crate) fn rows_skipped(&self, layers: &[usize], rows: u64) {
         self.enter(|entries| {

@@ -5,6 +5,7 @@ use std::io::Result;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
+use crate::disk::presence::exists;
 
 /// The file's name. It begins with a point, so that it is no shard.
 const NAME: &str = ".qera-pause";
@@ -37,7 +38,8 @@ impl PauseFile {
     pub(crate) fn of(folder: &Path, above: u64) -> Self {
         let path = folder.join(NAME);
         Self {
-            is_asked: disk::exists(&path),
+            // Where the disk does not say: it is taken away like one that is there.
+            is_asked: exists(&path).unwrap_or(true),
             path,
             above,
         }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::disk::mapping::Mapping;
 use crate::disk::new_file::NewFile;
 use crate::disk::open_file::OpenFile;
-use crate::disk::{exists, read, write_json, write_synced};
+use crate::disk::presence::exists;
+use crate::disk::{read, write_json, write_synced};
 use crate::error::Fatal;
 use crate::formats::gguf::header::GgufHeader;
 use crate::formats::safetensors::header::{Header, HeaderError};
@@ -161,7 +162,7 @@ impl Base {
         form: BaseForm,
     ) -> Result<Option<BaseRecord>, Fatal> {
         let folder = out.path.join(form.folder());
-        if !exists(&folder) {
+        if !exists(&folder)? {
             return Ok(None);
         }
         let refuse = |reason| Fatal::StateRefused {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::identity::Identity;
-use crate::disk::{TEMPORARY, is_file, is_folder, is_link, list};
+use crate::disk::presence::{is_file, is_folder, is_link};
+use crate::disk::{TEMPORARY, list};
 use crate::error::Fatal;
 use crate::publish::generation_files::{DamagedFile, MISSING};
 use crate::publish::hashed_file::FileDigest;
@@ -62,11 +63,11 @@ fn find_in(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Fatal> {
         if name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
             continue;
         }
-        if is_folder(&path) {
-            if !is_link(&path) {
+        if is_folder(&path)? {
+            if !is_link(&path)? {
                 find_in(&path, found)?;
             }
-        } else if is_file(&path) {
+        } else if is_file(&path)? {
             found.push(path);
         }
     }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{create_folders, exists, is_link, rename, sync, write_json};
+use crate::disk::presence::{exists, is_link};
+use crate::disk::{create_folders, rename, sync, write_json};
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::run_events::{BaseWritten, GgufBaseWritten, PackedBaseWritten};
@@ -80,15 +81,18 @@ impl Bases {
     /// The bases that are asked for or are there. None of them is looked into yet.
     ///
     /// # Errors
-    /// [`Fatal::Usage`] for a model that a form cannot hold.
+    /// [`Fatal::Usage`] for a model that a form cannot hold, [`Fatal::Io`].
     pub(crate) fn of(
         out: &OutFolder,
         settings: &PublishSettings,
         weights: &Weights,
     ) -> Result<Self, Fatal> {
         let mut wanted = settings.bases.clone();
-        let is_there = |form: &BaseForm| exists(&out.path.join(form.folder()));
-        wanted.extend(BaseForm::ALL.into_iter().filter(is_there));
+        for form in BaseForm::ALL {
+            if exists(&out.path.join(form.folder()))? {
+                wanted.insert(form);
+            }
+        }
         let packs = settings.writes(BaseForm::CompressedTensors);
         let layout = packs.then(|| PackedLayout::new(weights)).transpose()?;
         let writes_gguf = settings.writes(BaseForm::Gguf);
@@ -156,9 +160,10 @@ impl Bases {
     ) -> Result<(), Fatal> {
         for form in self.present.keys().filter(|form| has_companions(form)) {
             let folder = out.path.join(form.folder());
-            let mut parts = companions.list()?;
-            parts.retain(|part| part != Path::new(README) && !exists(&folder.join(part)));
-            for part in parts {
+            for part in companions.list()? {
+                if part == Path::new(README) || exists(&folder.join(&part))? {
+                    continue;
+                }
                 let unfinished = out.begin("")?;
                 let at = unfinished.join(UNFINISHED);
                 if *form == BaseForm::CompressedTensors && part == Path::new(CONFIG) {
@@ -168,7 +173,7 @@ impl Bases {
                 }
                 let target = folder.join(&part);
                 let parent = target.parent().unwrap_or(&folder);
-                create_folders(parent).map_err(Fatal::io(parent, "create"))?;
+                create_folders(parent)?;
                 rename(&at, &target).map_err(Fatal::io(&target, "rename into place"))?;
                 sync(parent)?;
                 out.abandon("");
@@ -378,15 +383,16 @@ fn has_companions(form: &BaseForm) -> bool {
 /// were made with, and another W~ must not be made beside them.
 ///
 /// # Errors
-/// [`Fatal::StateRefused`] where either is there.
+/// [`Fatal::StateRefused`] where either is there, [`Fatal::Io`].
 pub(crate) fn refuse_to_round(out: &OutFolder) -> Result<(), Fatal> {
     let bases = BaseForm::ALL.map(BaseForm::folder).into_iter();
-    let mut of = bases.chain(["current"]).map(|name| out.path.join(name));
-    if !of.any(|path| exists(&path) || is_link(&path)) {
-        return Ok(());
+    for path in bases.chain(["current"]).map(|name| out.path.join(name)) {
+        if exists(&path)? || is_link(&path)? {
+            return Err(Fatal::StateRefused {
+                path: out.path.clone(),
+                reason: "its base and its current generation belong to a W~ that this run would make anew: choose another --out".into(),
+            });
+        }
     }
-    Err(Fatal::StateRefused {
-        path: out.path.clone(),
-        reason: "its base and its current generation belong to a W~ that this run would make anew: choose another --out".into(),
-    })
+    Ok(())
 }

@@ -5,9 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk::open_file::OpenFile;
-use crate::disk::{
-    copy_synced, create_folders, exists, is_file, is_folder, is_link, list, resolve, sync,
-};
+use crate::disk::presence::{exists, is_file, is_folder, is_link};
+use crate::disk::{copy_synced, create_folders, list, resolve, sync};
 use crate::error::Fatal;
 use crate::settings::Settings;
 use crate::settings::publish::BaseForm;
@@ -45,18 +44,24 @@ pub(crate) struct Companions {
 impl Companions {
     /// The companions of the checkpoint in a folder. Where the checkpoint was given as a file,
     /// subfolders may belong to others.
-    #[must_use]
-    pub(crate) fn new(settings: &Settings, checkpoint: &Path, folder: &Path) -> Self {
+    ///
+    /// # Errors
+    /// [`Fatal::Io`].
+    pub(crate) fn new(
+        settings: &Settings,
+        checkpoint: &Path,
+        folder: &Path,
+    ) -> Result<Self, Fatal> {
         let out = &settings.publish.out;
         let ours = [out.clone(), out.join("generations")].into_iter();
         let ours = ours.chain(BaseForm::ALL.map(|form| out.join(form.folder())));
         let ours = ours.chain([settings.state.clone()]);
         let ours = ours.chain(settings.source.watch.clone());
-        Self {
+        Ok(Self {
             folder: folder.to_path_buf(),
-            nested: is_folder(checkpoint),
+            nested: is_folder(checkpoint)?,
             not_entered: ours.filter_map(|path| resolve(&path).ok()).collect(),
-        }
+        })
     }
 
     /// The companions' paths within the folder. Each is opened, so that one that cannot be read is
@@ -94,14 +99,14 @@ impl Companions {
             if name.starts_with('.') {
                 continue;
             }
-            if is_folder(&path) {
-                if self.nested && !is_link(&path) && !self.is_ours(&path) {
+            if is_folder(&path)? {
+                if self.nested && !is_link(&path)? && !self.is_ours(&path) {
                     self.find_in(&part, found)?;
                 }
                 continue;
             }
             // A pipe or a socket has no content; a link that leads nowhere is a missing file.
-            let holds_nothing = exists(&path) && !is_file(&path);
+            let holds_nothing = exists(&path)? && !is_file(&path)?;
             if !holds_nothing && !is_weights(&name) {
                 found.push(part);
             }
@@ -121,7 +126,7 @@ impl Companions {
         for part in self.find()? {
             let target = to.join(&part);
             let folder = target.parent().unwrap_or(to);
-            create_folders(folder).map_err(Fatal::io(folder, "create"))?;
+            create_folders(folder)?;
             copy_synced(&self.folder.join(&part), &target)?;
             // The file is made durable together with the folders that it lies in.
             let folders = folder.ancestors().take_while(|above| above.starts_with(to));
@@ -213,7 +218,7 @@ mod tests {
             watch: Some(model.join("activations")),
             ..Options::defaults()
         });
-        Companions::new(&settings.unwrap(), &model.join(checkpoint), &model)
+        Companions::new(&settings.unwrap(), &model.join(checkpoint), &model).unwrap()
     }
 
     #[test]
@@ -248,7 +253,7 @@ mod tests {
         left.retain(|path| path.is_dir());
         let folders = ["1_Pooling", "original"].map(|name| to.join(name));
         assert_eq!(left, folders, "a folder of weights leaves nothing");
-        assert!(!is_link(&to.join("tokenizer.json")));
+        assert!(!is_link(&to.join("tokenizer.json")).unwrap());
         fs::remove_dir_all(&folder).unwrap();
     }
 

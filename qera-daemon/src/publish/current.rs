@@ -129,7 +129,7 @@ pub(crate) fn belongs_to(out: &OutFolder) -> Result<Option<Current>, Fatal> {
     if let Some(current) = current(out)? {
         return Ok(Some(current));
     }
-    if out.current_generation().is_none() {
+    if out.current_generation()?.is_none() {
         return Ok(None);
     }
     for number in out.numbers()?.into_iter().rev() {

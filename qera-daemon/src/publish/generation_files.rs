@@ -7,7 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{exists, read, read_link};
+use crate::disk::presence::{exists, is_link};
+use crate::disk::read;
 use crate::error::Fatal;
 use crate::formats::mlx;
 use crate::publish::forms::{GGUF, MLX};
@@ -139,7 +140,7 @@ pub(crate) fn damaged_files(folder: &Path, number: u64) -> Result<Vec<DamagedFil
         return Ok(Vec::new()); // Of a program that writes other manifests.
     };
     if seal == ManifestSeal::Unsealed {
-        return Ok(missing_forms(folder, &record));
+        return missing_forms(folder, &record);
     }
     if record.generation != Some(number) {
         return damaged(&is_of_another(record.generation));
@@ -195,7 +196,7 @@ pub(crate) fn check_files(folder: &Path, files: &Digests) -> Result<Vec<DamagedF
 }
 
 /// Tensor files that a manifest without digests speaks of, and that are missing.
-fn missing_forms(folder: &Path, record: &GenerationRecord) -> Vec<DamagedFile> {
+fn missing_forms(folder: &Path, record: &GenerationRecord) -> Result<Vec<DamagedFile>, Fatal> {
     let peft_alone = || vec![AdapterForm::Peft];
     let forms = record.forms.clone().unwrap_or_else(peft_alone).into_iter();
     let names = forms.map(|form| match form {
@@ -203,19 +204,25 @@ fn missing_forms(folder: &Path, record: &GenerationRecord) -> Vec<DamagedFile> {
         AdapterForm::Gguf => GGUF.to_owned(),
         AdapterForm::Mlx => format!("{MLX}/{}", mlx::TENSORS),
     });
-    let missing = names.filter(|name| !exists(&folder.join(name)));
-    let damaged = missing.map(|name| DamagedFile {
-        name,
-        how: MISSING.into(),
-    });
-    damaged.collect()
+    let mut missing = Vec::new();
+    for name in names {
+        if !exists(&folder.join(&name))? {
+            missing.push(DamagedFile {
+                name,
+                how: MISSING.into(),
+            });
+        }
+    }
+    Ok(missing)
 }
 
 /// Whether a folder is a generation of this number that this state made, so that it is ours to
-/// remove. Generations without a seal count as ours.
+/// remove. Generations without a seal count as ours; one that the disk does not show does not.
 #[must_use]
 pub(crate) fn is_ours(folder: &Path, number: u64, state: Option<&str>) -> bool {
-    if read_link(folder).is_ok() || folder.file_name() != Some(folder_name(number).as_ref()) {
+    if !is_link(folder).is_ok_and(|is_link| !is_link)
+        || folder.file_name() != Some(folder_name(number).as_ref())
+    {
         return false;
     }
     let Ok(bytes) = read(&folder.join(MANIFEST)) else {

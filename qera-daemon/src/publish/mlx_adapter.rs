@@ -29,7 +29,7 @@ pub(crate) fn write_mlx(
     names: &MlxNames,
 ) -> Result<(), Fatal> {
     let folder = files.path(MLX);
-    create_folders(&folder).map_err(Fatal::io(&folder, "create"))?;
+    create_folders(&folder)?;
     files.write_json(&format!("{MLX}/{CONFIG}"), &config(published, names))?;
     let rank = published.rank();
     let mut plans = Vec::new();

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk;
 use crate::disk::lock::Lock;
+use crate::disk::presence::{is_in_place_of_a_link, target_of};
 use crate::disk::{TEMPORARY, remove, sync};
 use crate::error::Fatal;
 use crate::publish::generation_files::{folder_name, is_ours};
@@ -37,8 +38,7 @@ impl OutFolder {
     /// # Errors
     /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
-        disk::create_folders(&path.join("generations"))
-            .map_err(Fatal::io(path, "create the output folder"))?;
+        disk::create_folders(&path.join("generations"))?;
         let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
         if let Some(parent) = path.parent() {
             sync(parent)?;
@@ -55,7 +55,7 @@ impl OutFolder {
     /// Tests writing and renaming now, which would otherwise fail after hours of solving.
     fn check(&self) -> Result<(), Fatal> {
         let current = self.path.join("current");
-        if disk::is_in_place_of_a_link(&current) {
+        if is_in_place_of_a_link(&current)? {
             let reason =
                 "is no symlink; move it away, qera switches it to each new generation".into();
             return Err(Fatal::StateRefused {
@@ -100,10 +100,12 @@ impl OutFolder {
     }
 
     /// The number of the generation that `current` names.
-    #[must_use]
-    pub(crate) fn current_generation(&self) -> Option<u64> {
-        let current = disk::read_link(&self.path.join("current")).ok()?;
-        number_of(&current)
+    ///
+    /// # Errors
+    /// [`Fatal::Io`]: whoever took no answer for no generation could remove the current one.
+    pub(crate) fn current_generation(&self) -> Result<Option<u64>, Fatal> {
+        let current = target_of(&self.path.join("current"))?;
+        Ok(current.and_then(|of| number_of(&of)))
     }
 
     /// The folder of a generation.
@@ -121,7 +123,7 @@ impl OutFolder {
             .path
             .join(parent)
             .join(format!("{TEMPORARY}{}", std::process::id()));
-        disk::create_folders(&path).map_err(Fatal::io(&path, "create"))?;
+        disk::create_folders(&path)?;
         Ok(path)
     }
 
@@ -165,7 +167,7 @@ impl OutFolder {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn prune(&self, keep: usize, of: &Pruned<'_>) -> Result<(), Fatal> {
-        let current = self.current_generation();
+        let current = self.current_generation()?;
         let is_ours = |number: &u64| is_ours(&self.generation(*number), *number, of.state);
         let others = self.numbers()?.into_iter();
         let others = others.filter(|number| Some(*number) != current);

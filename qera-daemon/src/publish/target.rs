@@ -67,7 +67,7 @@ pub(crate) struct DamagedGeneration {
 impl DamagedGeneration {
     /// The folder's current generation, if it is damaged.
     fn current(out: &OutFolder) -> Result<Option<Self>, Fatal> {
-        let Some(number) = out.current_generation() else {
+        let Some(number) = out.current_generation()? else {
             return Ok(None);
         };
         let files = damaged_files(&out.path.join("current"), number)?;
@@ -111,7 +111,7 @@ impl<'a> Target<'a> {
         // Only a run that has or wants a base has to hash the whole checkpoint.
         let base = || Base::new(&weights, &settings.rounding, &fingerprint);
         let base = (!bases.is_empty()).then(base);
-        let companions = Companions::new(settings, weights.path(), weights.folder());
+        let companions = Companions::new(settings, weights.path(), weights.folder())?;
         let fingerprints = Fingerprints::new(settings, &weights, fingerprint);
         let servers = &settings.publish.notify.servers;
         let keys = servers.iter().map(NotifiedServer::key);
@@ -377,7 +377,7 @@ impl<'a> Target<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::exists;
+    use crate::disk::presence::exists;
     use crate::publish::check::served_model::ServedModel;
     use crate::publish::sample::{DIGESTED, digest as digest_of};
     use crate::settings::options::Options;
@@ -468,7 +468,7 @@ mod tests {
         let weights = run.weights();
         let mut target = run.open(&weights).unwrap();
         assert_eq!(target.fingerprints.base, None);
-        assert!(!exists(&run.folder.join("out/base")));
+        assert!(!exists(&run.folder.join("out/base")).unwrap());
         weights.freeze_as_nearest([0], 3).unwrap();
         publish(&mut target, 3);
         let digest = weights.frozen_digest().unwrap();
@@ -530,8 +530,8 @@ mod tests {
             rejected.problems,
             ["a.linear: it is not rounded yet, and so there is no base"]
         );
-        assert!(!exists(&run.folder.join("out/base")));
-        assert!(!exists(Path::new(&run.folder.join("out/current"))));
+        assert!(!exists(&run.folder.join("out/base")).unwrap());
+        assert!(!exists(Path::new(&run.folder.join("out/current"))).unwrap());
     }
 
     #[test]

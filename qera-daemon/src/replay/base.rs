@@ -49,8 +49,8 @@ impl ReplayedBase {
     /// # Errors
     /// [`Fatal::Checkpoint`] naming the file.
     pub(crate) fn open(path: &Path, checkpoint: &Checkpoint) -> Result<Self, Fatal> {
-        let path = file_of_base(path);
-        if is_gguf(&path) || is_packed(&path) {
+        let path = file_of_base(path)?;
+        if is_gguf(&path)? || is_packed(&path)? {
             return GivenModel::open(&path, &checkpoint.config).map(Self::Given);
         }
         Checkpoint::open(&path).map(Self::Numbers)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk;
+use crate::disk::presence::{is_folder, target_of};
 use crate::disk::read_if_there;
 use crate::error::Fatal;
 use crate::publish::manifest_seal::{MANIFEST, ManifestSeal, seal_of};
@@ -48,7 +49,7 @@ impl ReportedFolder {
             reason: reason.into(),
         };
         let link = out.join("current");
-        let number = disk::read_link(&link).ok().and_then(|of| number_of(&of));
+        let number = target_of(&link)?.and_then(|of| number_of(&of));
         let found = manifest(&link, number)?;
         let current = match found {
             Some(ReadManifest::Whole(current)) => *current,
@@ -72,8 +73,7 @@ impl ReportedFolder {
     }
 
     fn read_others(&mut self, generations: &Path) -> Result<(), Fatal> {
-        let is_there = disk::is_folder(generations);
-        let paths = is_there.then(|| disk::list(generations));
+        let paths = is_folder(generations)?.then(|| disk::list(generations));
         let paths = paths.transpose().map_err(Fatal::io(generations, "read"))?;
         let mut numbered: Vec<(u64, PathBuf)> = paths
             .unwrap_or_default()

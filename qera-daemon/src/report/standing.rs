@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::disk;
+use crate::disk::presence::exists;
 use crate::error::Fatal;
 use crate::observe::reporter::printable;
 use crate::observe::status::{LayerStatus, Status};
@@ -41,7 +41,7 @@ impl ReportedState {
         generation: &ReportedGeneration,
     ) -> Result<Option<Self>, Fatal> {
         let path = of.path;
-        if !of.is_named && !disk::exists(&path.join("status.json")) {
+        if !of.is_named && !exists(&path.join("status.json"))? {
             return Ok(None);
         }
         let status = Status::read(path)?;

@@ -18,6 +18,10 @@ pub(crate) struct Ending {
     pub(crate) shards: usize,
     /// Number of shards refused in this run.
     pub(crate) refused: usize,
+    /// Names of what is in the folder and the disk did not give to a live run.
+    pub(crate) left_behind: Vec<String>,
+    /// Whether a signal ended a wait for room.
+    pub(crate) was_full: bool,
     /// Number of layers that cannot be solved.
     pub(crate) failed: usize,
 }
@@ -57,8 +61,32 @@ impl Ending {
         Ok(if once && self.refused + self.failed > 0 {
             Exit::Quarantined
         } else {
-            Exit::Done
+            left_behind(&self.left_behind, self.was_full, reporter)
         })
+    }
+}
+
+/// Names that are said of what is left.
+const SAID: usize = 8;
+
+/// How a live run ends that leaves something, because the disk did not give it or had no room.
+pub(crate) fn left_behind(names: &[String], was_full: bool, reporter: &Reporter) -> Exit {
+    let warn = |subject, message| reporter.say(&Event::Warning { subject, message });
+    if was_full {
+        let message = "is full: what waited for room is left for the next start";
+        warn("disk", message.into());
+    }
+    if !names.is_empty() {
+        let first = names.get(..SAID).unwrap_or(names).join(", ");
+        let message = format!(
+            "left for the next start, because the disk did not give it to this one: {first} ({} in all)",
+            names.len()
+        );
+        warn("watched folder", message);
+    }
+    match was_full || !names.is_empty() {
+        true => Exit::Quarantined,
+        false => Exit::Done,
     }
 }
 

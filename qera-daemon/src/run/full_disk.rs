@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::room::{RoomWait, Waits, at_once};
-use crate::disk::{self, exists};
+use crate::disk::{self, presence::exists};
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
 use crate::observe::status::DISK_FULL;
@@ -25,7 +25,7 @@ pub(crate) fn wait_for_room(
     let (spare, said) = (state.join(SPARE), state.join(DISK_FULL));
     // A killed run may have left the file under that name. If it cannot be renamed, only `status`
     // does not know.
-    if exists(&said) {
+    if exists(&said).unwrap_or(false) {
         let _ = disk::rename(&said, &spare);
     } else {
         let _ = disk::write_private_synced(&spare, b"");
@@ -52,6 +52,7 @@ pub(crate) fn wait_for_room(
         folders: folders.collect(),
         is_over,
         tell: Box::new(tell),
+        cut_off: AtomicBool::new(false),
     };
     wait.begin()
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk;
 use crate::disk::identity::Identity;
+use crate::disk::presence::is_folder;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
 use crate::source::consumed::CONSUMED;
@@ -66,8 +67,13 @@ fn paths_in(folder: &Path) -> Result<Vec<PathBuf>, Fatal> {
         listed => listed.map_err(Fatal::io(folder, "read"))?,
     };
     paths.retain(|path| path.extension().is_some_and(|of| of == "safetensors"));
-    paths.retain(|path| !disk::is_folder(path));
-    Ok(paths)
+    let mut shards = Vec::new();
+    for path in paths {
+        if !is_folder(&path)? {
+            shards.push(path);
+        }
+    }
+    Ok(shards)
 }
 
 /// A file with its identity; `None` where it is gone by now, or its name is no text.

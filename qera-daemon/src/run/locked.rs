@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::disk::clock;
+use crate::disk::tried::is_no_answer;
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::reporter::Reporter;
@@ -32,6 +33,8 @@ pub(crate) struct Locked<'a> {
     inbox: Inbox,
     state: StateFolder,
     out: Option<OutFolder>,
+    /// Why the folder could not be listed, where the disk did not answer.
+    unlisted: Option<String>,
 }
 
 impl<'a> Locked<'a> {
@@ -60,6 +63,7 @@ impl<'a> Locked<'a> {
             inbox,
             state,
             out,
+            unlisted: None,
         })
     }
 
@@ -112,9 +116,22 @@ impl<'a> Locked<'a> {
             let repeated = reporter.repeated_at().unwrap_or(deadline);
             watcher.wait(verdict.min(deadline).min(repeated));
             match Prepared::prepare(settings, model, Some(&mut self.inbox.intake)) {
-                Ok(again) => self.prepared = again,
-                // The folder is gone for a while.
-                Err(Fatal::Io { .. }) => {}
+                Ok(again) => {
+                    self.prepared = again;
+                    self.unlisted = None;
+                }
+                // The folder is gone for a while, or does not answer.
+                Err(fatal @ Fatal::Io { .. }) => {
+                    let message = is_no_answer(&fatal).then(|| fatal.to_string());
+                    let new = message.clone().filter(|of| unanswered.insert(of.clone()));
+                    if let Some(message) = new {
+                        reporter.say(&Event::Warning {
+                            subject: "watched folder",
+                            message,
+                        });
+                    }
+                    self.unlisted = message;
+                }
                 // No shard has yet named the layer that an option selects.
                 Err(Fatal::Usage(message)) => {
                     if said.as_ref() != Some(&message) {
@@ -147,6 +164,16 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
+    /// What the disk did not give when the folder was listed last.
+    #[must_use]
+    pub(crate) fn unanswered(&self) -> Vec<String> {
+        let of_folder = self.unlisted.iter();
+        of_folder
+            .chain(&self.prepared.unanswered)
+            .cloned()
+            .collect()
+    }
+
     /// Fixes the sites; `None` when a signal came before there were any.
     ///
     /// # Errors
@@ -158,6 +185,7 @@ impl<'a> Locked<'a> {
             inbox,
             state,
             out,
+            unlisted: _,
         } = self;
         let empty = prepared.is_empty();
         if empty && inbox.watcher.is_none() {

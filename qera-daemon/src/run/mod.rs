@@ -24,6 +24,7 @@ use crate::calibrate::imatrix_files::ImatrixFiles;
 use crate::error::Fatal;
 use crate::exit::Exit;
 use crate::observe::reporter::Reporter;
+use crate::run::ending::left_behind;
 use crate::run::given::{given, run_alone};
 use crate::run::inbox::Inbox;
 use crate::run::locked::Locked;
@@ -76,8 +77,9 @@ pub(crate) fn run_heeding(
     let mut locked = Locked::lock(prepared, model.as_ref(), inbox)?;
     locked.announce(reporter)?;
     locked.await_first_shard(signals, reporter)?;
+    let unanswered = locked.unanswered();
     let Some(mut begun) = locked.begin(signals)? else {
-        return Ok(Exit::Done);
+        return Ok(left_behind(&unanswered, false, reporter));
     };
     begun.take_imatrix(imatrix.as_ref(), reporter)?;
     let running = Running::start(begun, reporter)?;

@@ -137,7 +137,7 @@ impl<'a> Running<'a> {
         let mut others = vec![watched.to_path_buf(), disk::full(watched)];
         others.extend(target.as_ref().map(|of| of.out.path.clone()));
         let waits = || wait_for_room(&state.path, others, is_over, reporter);
-        let _waits = context.live.then(waits);
+        let waits = context.live.then(waits);
         let published = target.as_ref().and_then(Target::drained);
         let behind = behind_of(&self.restored);
         let held_by_all = self.restored.folds_again_from();
@@ -167,6 +167,8 @@ impl<'a> Running<'a> {
             drained: drained?,
             shards: ledger.shards(),
             refused: ledger.refusals().count,
+            left_behind: ledger.left_behind(),
+            was_full: waits.is_some_and(|waits| waits.was_cut_off()),
             failed: ledger.failed_layers(),
         })
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use qera_core::quantize::Grid;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::is_folder;
+use crate::disk::presence::is_folder;
 use crate::error::Fatal;
 use crate::formats::compressed_tensors::scheme::PackScheme;
 use crate::host::factor_type::FactorType;
@@ -147,7 +147,7 @@ impl PublishSettings {
         let mut bases = forms(options.emit_base.as_deref().unwrap_or_default())?;
         if bases.is_empty() && rounding.uses_rows() {
             let checkpoint = options.checkpoint.as_deref();
-            bases.insert(match checkpoint.is_some_and(is_gguf) {
+            bases.insert(match checkpoint.map_or(Ok(false), is_gguf)? {
                 true => BaseForm::Gguf,
                 false => BaseForm::HuggingFace,
             });
@@ -222,11 +222,14 @@ fn forms(list: &str) -> Result<BTreeSet<BaseForm>, Fatal> {
 fn formats(options: &Options, bases: &BTreeSet<BaseForm>) -> Result<BTreeSet<AdapterForm>, Fatal> {
     let Some(list) = &options.format else {
         let quantized = options.quantized.as_deref();
-        let is_file = quantized.is_some_and(|path| !is_folder(path));
+        let is_file = quantized.map_or(Ok(false), |path| is_folder(path).map(|is| !is))?;
         // A base that an earlier run wrote serves the adapter as well.
-        let out = options.out.as_deref();
-        let is_there = || out.is_some_and(|out| is_folder(&out.join(BaseForm::Gguf.folder())));
-        let form = match is_file || bases.contains(&BaseForm::Gguf) || is_there() {
+        let base = options
+            .out
+            .as_ref()
+            .map(|out| out.join(BaseForm::Gguf.folder()));
+        let is_there = base.map_or(Ok(false), |base| is_folder(&base))?;
+        let form = match is_file || bases.contains(&BaseForm::Gguf) || is_there {
             true => AdapterForm::Gguf,
             false => AdapterForm::Peft,
         };

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk;
+use crate::disk::presence::is_surely_file;
 use crate::disk::tried::is_failure;
 use crate::error::Fatal;
 
@@ -45,7 +46,7 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, Fatal> {
             continue;
         }
         let is_shard = path.extension().is_some_and(|e| e == "safetensors");
-        match disk::is_surely_file(&path) {
+        match is_surely_file(&path) {
             Ok(true) if is_shard => listing.shards.push(path),
             Ok(true) => listing.ignored += 1,
             Err(error) if is_shard && is_failure(&error) => {

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk;
 use crate::disk::clock;
 use crate::disk::lock::Lock;
+use crate::disk::presence::is_folder;
 use crate::disk::room::at_once;
 use crate::disk::{TEMPORARY, read_if_there, sync, write_synced};
 use crate::error::Fatal;
@@ -209,7 +210,7 @@ impl StateFolder {
     /// # Errors
     /// [`Fatal::Locked`] when another process holds it, [`Fatal::Io`] with the path otherwise.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
-        if disk::is_folder(&path.join("generations")) {
+        if is_folder(&path.join("generations"))? {
             return Err(Fatal::StateRefused {
                 path: path.to_path_buf(),
                 reason: format!(
@@ -218,8 +219,7 @@ impl StateFolder {
                 ),
             });
         }
-        disk::create_folders(&path.join("snapshots"))
-            .map_err(Fatal::io(path, "create the state folder"))?;
+        disk::create_folders(&path.join("snapshots"))?;
         let path = disk::resolve(path).map_err(Fatal::io(path, "resolve"))?;
         let snapshots = path.join("snapshots");
         disk::make_private(&snapshots).map_err(Fatal::io(&snapshots, "close to others"))?;

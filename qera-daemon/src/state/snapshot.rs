@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::site::SiteStatistics;
 use crate::disk;
+use crate::disk::presence::exists;
 use crate::disk::{TEMPORARY, remove, sync, write_private_synced};
 use crate::error::Fatal;
 use crate::judge::progress::SiteProgress;
@@ -227,7 +228,7 @@ impl StateFolder {
     /// [`Fatal::Io`].
     pub(crate) fn begin_snapshot(&self) -> Result<PathBuf, Fatal> {
         let unfinished = self.path.join("snapshots").join(format!("{TEMPORARY}new"));
-        if disk::exists(&unfinished) {
+        if exists(&unfinished)? {
             remove(&unfinished)?;
         }
         disk::create_private_folder(&unfinished).map_err(Fatal::io(&unfinished, "create"))?;

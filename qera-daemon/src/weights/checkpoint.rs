@@ -10,7 +10,8 @@ use safetensors::Dtype;
 
 use crate::disk::mapping::Mapping;
 use crate::disk::open_file::OpenFile;
-use crate::disk::{is_file, is_surely_file, is_surely_folder, list, read_small, resolve};
+use crate::disk::presence::{is_file, is_folder};
+use crate::disk::{list, read_small, resolve};
 use crate::error::Fatal;
 use crate::formats::checkpoint_index::CheckpointIndex;
 use crate::formats::foreign_checkpoint::ForeignCheckpoint;
@@ -28,6 +29,8 @@ pub(crate) struct Checkpoint {
     pub(crate) path: PathBuf,
     /// Whether the path is a folder.
     pub(crate) is_folder: bool,
+    /// Whether that is a GGUF.
+    pub(crate) is_gguf: bool,
     /// Every tensor, by name. Where there is an index it decides: a tensor that it does not list
     /// does not exist.
     pub(crate) tensors: BTreeMap<String, Tensor>,
@@ -74,7 +77,8 @@ impl Checkpoint {
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
         let mut checkpoint = Self {
             path: path.to_path_buf(),
-            is_folder: answered(path, is_surely_folder(path))?,
+            is_folder: is_folder(path)?,
+            is_gguf: false,
             tensors: BTreeMap::new(),
             files: Vec::new(),
             config: ModelConfig::default(),
@@ -86,12 +90,12 @@ impl Checkpoint {
             checkpoint.add_indexed(path)?;
         } else if !checkpoint.is_folder {
             checkpoint.add_file(path, None)?;
-        } else if is_there(&path.join(INDEX))? {
+        } else if is_file(&path.join(INDEX))? {
             // The index comes before a single file, which transformers would take. Whoever writes
             // an index says with it what belongs to the model; a file that is left beside it is
             // older.
             checkpoint.add_indexed(&path.join(INDEX))?;
-        } else if is_there(&path.join(SINGLE))? {
+        } else if is_file(&path.join(SINGLE))? {
             checkpoint.add_file(&path.join(SINGLE), None)?;
         } else {
             return Err(nothing_to_open(path));
@@ -127,10 +131,10 @@ impl Checkpoint {
     #[must_use]
     pub(crate) fn model_names(&self) -> Vec<String> {
         let full = resolve(&self.path).unwrap_or_else(|_| self.path.clone());
-        let own = full
-            .file_stem()
-            .filter(|_| is_file(&full))
-            .or_else(|| full.file_name());
+        let own = match self.is_folder {
+            true => full.file_name(),
+            false => full.file_stem(),
+        };
         let own = own.map(|name| name.to_string_lossy().into_owned());
         let configured = self.config.name().map(str::to_owned);
         configured.into_iter().chain(own).collect()
@@ -141,12 +145,12 @@ impl Checkpoint {
         let bytes = read_small(index_path).map_err(Fatal::io(index_path, "read"))?;
         let index = CheckpointIndex::parse(&bytes);
         let index = index.map_err(|e| refuse(index_path, e.to_string()))?;
-        if !index.files.contains_key(SINGLE) && is_file(&folder.join(SINGLE)) {
+        if !index.files.contains_key(SINGLE) && is_file(&folder.join(SINGLE))? {
             self.stray = Some(format!("{SINGLE} beside {INDEX} is not read"));
         }
         for (file, tensors) in index.files {
             let path = folder.join(&file);
-            if !is_file(&path) {
+            if !is_file(&path)? {
                 return Err(refuse(
                     index_path,
                     format!(
@@ -222,23 +226,12 @@ fn nothing_to_open(folder: &Path) -> Fatal {
         Some(refuse(path, format.to_string()))
     };
     let files = list(folder).unwrap_or_default();
-    let files = files.iter().filter(|path| is_file(path));
+    // What cannot be read is only not named.
+    let files = files.iter().filter(|path| is_file(path).unwrap_or(false));
     let mut foreign = files.filter_map(foreign);
     foreign
         .next()
         .unwrap_or_else(|| refuse(folder, format!("holds neither {SINGLE} nor {INDEX}")))
-}
-
-/// Whether a file is there. A file of which the disk says nothing is an error, and not left out.
-fn is_there(path: &Path) -> Result<bool, Fatal> {
-    answered(path, is_surely_file(path))
-}
-
-fn answered(path: &Path, answer: std::io::Result<bool>) -> Result<bool, Fatal> {
-    match answer {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        answer => answer.map_err(Fatal::io(path, "look at")),
-    }
 }
 
 fn read_config(folder: &Path) -> Result<ModelConfig, Fatal> {

@@ -51,7 +51,6 @@ use crate::error::Fatal;
 use crate::host::kernels::page_vec::PageVec;
 use crate::host::second_moment::SecondMomentKind;
 use crate::settings::dotted::match_start;
-use crate::settings::gguf_path::is_gguf;
 use crate::settings::rounding::RoundingSettings;
 use crate::settings::weight_format::WeightFormat;
 use crate::weights::architecture::Architectures;
@@ -178,7 +177,7 @@ impl Weights {
     /// Whether the checkpoint is a GGUF.
     #[must_use]
     pub(crate) fn is_of_gguf(&self) -> bool {
-        is_gguf(&self.checkpoint.path)
+        self.checkpoint.is_gguf
     }
 
     /// Modules of the checkpoint that the serving class does not have, with everything beneath

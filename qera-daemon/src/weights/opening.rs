@@ -47,7 +47,7 @@ impl Model {
             return Ok(None);
         };
         refuse_bases(path, settings)?;
-        let checkpoint = if is_gguf(path) {
+        let checkpoint = if is_gguf(path)? {
             gguf::checkpoint::open(path)?
         } else {
             Checkpoint::open(path)?
@@ -183,7 +183,7 @@ impl Model {
 /// Refuses a base of another kind than the checkpoint: a GGUF does not have all that belongs in a
 /// Hugging Face folder, nor the other way round.
 fn refuse_bases(path: &Path, settings: &Settings) -> Result<(), Fatal> {
-    let of_gguf = is_gguf(path);
+    let of_gguf = is_gguf(path)?;
     let bases = settings.publish.bases.iter();
     let mut other = bases.filter(|form| (**form == BaseForm::Gguf) != of_gguf);
     let Some(form) = other.next() else {

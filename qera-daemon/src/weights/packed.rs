@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::disk::identity::Identity;
-use crate::disk::{is_folder, read_if_there};
+use crate::disk::presence::is_folder;
+use crate::disk::read_if_there;
 use crate::error::Fatal;
 use crate::formats::model_config::ModelConfig;
 use crate::formats::packed::config::PackingConfig;
@@ -91,11 +92,19 @@ impl PackedFolder {
 }
 
 /// Whether a folder says that its weights are packed, in any way.
-#[must_use]
-pub(crate) fn is_packed(path: &Path) -> bool {
-    let config = || ModelConfig::parse(&read_if_there(&path.join(CONFIG)).ok()??).ok();
-    let config = || config().unwrap_or_default();
-    is_folder(path) && said(path, &config()).is_ok_and(|said| said.is_some())
+///
+/// # Errors
+/// [`Fatal::Io`]. What cannot be understood says nothing.
+pub(crate) fn is_packed(path: &Path) -> Result<bool, Fatal> {
+    if !is_folder(path)? {
+        return Ok(false);
+    }
+    let config = read_if_there(&path.join(CONFIG))?;
+    let config = config.and_then(|bytes| ModelConfig::parse(&bytes).ok());
+    match said(path, &config.unwrap_or_default()) {
+        Err(Fatal::Checkpoint { .. }) => Ok(false),
+        said => Ok(said?.is_some()),
+    }
 }
 
 /// Reads a folder's description of how it is packed.

@@ -5,18 +5,23 @@ use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use qera_tests::daemon::TestDaemon;
 use qera_tests::disk_shim::{Action, DiskShim, Fault};
 use qera_tests::event::{ExpectedEvent, event, published};
 use qera_tests::live::Live;
 use qera_tests::three_layers::{
-    Q, ROWS, daemon_without_shards, live_with, write_rows_of_both_sites,
+    Q, ROWS, daemon_without_shards, live_with, once_with, shard_path, write_rows_of_both_sites,
 };
 
 use super::BINARY;
 
 const ENOSPC: i32 = 28;
+/// What comes is published when nothing more does for a moment.
+const PUBLISHING_SOON: [&str; 2] = ["--idle-publish", "0.2"];
+
+static SHIM: LazyLock<DiskShim> = LazyLock::new(DiskShim::build);
 
 fn said(text: &str) -> ExpectedEvent {
     event("warning")
@@ -37,65 +42,85 @@ fn await_full(daemon: &TestDaemon) {
     panic!("{}", daemon.run(&["status"]).output);
 }
 
+/// A live run that has a shard to take while some calls find no room.
+struct RunWithoutRoom {
+    daemon: TestDaemon,
+    live: Live,
+}
+
+impl RunWithoutRoom {
+    /// So many calls of a kind on these paths find none.
+    fn begin(call: &str, path: &str, times: usize) -> Self {
+        let daemon = daemon_without_shards(BINARY);
+        let options = [&PUBLISHING_SOON[..], &["--consume", "move"]].concat();
+        let mut command = daemon.command(&live_with(&options));
+        let fault = Fault {
+            call,
+            path,
+            nth: 1,
+            times,
+            action: Action::Fail(ENOSPC),
+        };
+        SHIM.fault(&mut command, fault);
+        let mut live = Live::start(command);
+        live.wait_for(&event("watching"));
+        write_rows_of_both_sites(&daemon, "a", 0.0);
+        live.wait_for(&said("is full"));
+        Self { daemon, live }
+    }
+}
+
+/// Waits for the first generation, ends the run, and finds every row in it.
+fn every_row_is_published(daemon: &TestDaemon, live: &mut Live, path: &str) {
+    live.wait_for(&published(1));
+    assert_eq!(live.stop(), Some(0), "{path}: {}", live.log);
+    assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], ROWS);
+    let verdict = daemon.verify(&[]);
+    assert_eq!(verdict.code, 0, "{path}: {}", verdict.output);
+}
+
 #[test]
 fn a_live_run_waits_for_room_and_says_so() {
-    let shim = DiskShim::build();
     for (call, path) in [
         ("write", "state/journal"),
         ("write", "snapshots/"),
         ("write", "adapter_model"),
         ("rename", "qera-out/current"),
     ] {
-        let daemon = daemon_without_shards(BINARY);
-        let mut command = daemon.command(&live_with(&["--idle-publish", "0.2"]));
-        let fault = Fault {
-            call,
-            path,
-            nth: 1,
-            times: 3,
-            action: Action::Fail(ENOSPC),
-        };
-        shim.fault(&mut command, fault);
-        let mut live = Live::start(command);
-        live.wait_for(&event("watching"));
-        write_rows_of_both_sites(&daemon, "a", 0.0);
-        live.wait_for(&said("is full"));
+        let RunWithoutRoom { daemon, mut live } = RunWithoutRoom::begin(call, path, 3);
         await_full(&daemon);
         live.wait_for(&said("has room again"));
-        live.wait_for(&published(1));
-        assert_eq!(live.stop(), Some(0), "{path}: {}", live.log);
+        every_row_is_published(&daemon, &mut live, path);
         assert_eq!(live.count(&said("is full")), 1, "{path}: {}", live.log);
         assert_eq!(daemon.status()["disk_full"], false);
-        assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], ROWS);
-        let verdict = daemon.verify(&[]);
-        assert_eq!(verdict.code, 0, "{path}: {}", verdict.output);
     }
 }
 
 /// A signal ends the wait; the next run has every row.
 #[test]
 fn a_signal_ends_the_wait() {
-    let shim = DiskShim::build();
-    let daemon = daemon_without_shards(BINARY);
-    let options = live_with(&["--idle-publish", "0.2"]);
-    let mut command = daemon.command(&options);
-    let fault = Fault {
-        call: "write",
-        path: "adapter_model",
-        nth: 1,
-        times: 1_000_000,
-        action: Action::Fail(ENOSPC),
-    };
-    shim.fault(&mut command, fault);
-    let mut live = Live::start(command);
-    live.wait_for(&event("watching"));
-    write_rows_of_both_sites(&daemon, "a", 0.0);
-    live.wait_for(&said("is full"));
+    let path = "adapter_model";
+    let RunWithoutRoom { daemon, mut live } = RunWithoutRoom::begin("write", path, 1_000_000);
     assert_eq!(live.stop(), Some(1), "{}", live.log);
-    let mut live = Live::start(daemon.command(&options));
-    live.wait_for(&published(1));
-    assert_eq!(live.stop(), Some(0), "{}", live.log);
-    assert_eq!(daemon.adapter("qera-out").layer(Q)["rows"], ROWS);
+    let mut live = Live::start(daemon.command(&live_with(&PUBLISHING_SOON)));
+    every_row_is_published(&daemon, &mut live, path);
+}
+
+/// Where nothing fails by it, because what waited was not needed, the exit code says it all the
+/// same: the shard stays until the next start consumes it.
+#[test]
+fn what_waited_in_vain_is_said_by_the_exit_code() {
+    let RunWithoutRoom { daemon, mut live } =
+        RunWithoutRoom::begin("mkdir", ".consumed", 1_000_000);
+    assert_eq!(live.stop(), Some(3), "{}", live.log);
+    assert!(live.heard(&said("left for the next start")), "{}", live.log);
+    let expected = daemon.adapter("qera-out").layer(Q)["rows"].clone();
+    assert_eq!(expected, ROWS);
+    let there = shard_path(&daemon, "a");
+    assert!(there.exists());
+    let run = daemon.run(&once_with(&["--consume", "move"]));
+    assert_eq!(run.code, 0, "{}", run.log);
+    assert!(!there.exists());
 }
 
 /// A file system of two MiB, until it is dropped.
@@ -126,7 +151,7 @@ fn a_real_small_disk_is_waited_for() {
         return;
     };
     let filler = disk.0.join("filler");
-    let options = live_with(&["--idle-publish", "0.2", "--out", "small/out"]);
+    let options = live_with(&[&PUBLISHING_SOON[..], &["--out", "small/out"]].concat());
     let mut live = Live::start(daemon.command(&options));
     live.wait_for(&event("watching"));
     write_rows_of_both_sites(&daemon, "a", 0.0);

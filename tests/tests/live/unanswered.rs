@@ -48,3 +48,36 @@ fn it_is_taken_when_the_disk_gives_it() {
         );
     }
 }
+
+/// Ended before that, it says that it leaves something: a supervisor must not take that for done.
+#[test]
+fn what_is_left_at_the_end_is_said_by_the_exit_code() {
+    let shim = DiskShim::build();
+    for before in [0, 1] {
+        let daemon = daemon_without_shards(BINARY);
+        let options = live_with(&["--rescan-interval", "0.2"]);
+        let mut command = daemon.command(&options);
+        let failing = FailingCalls {
+            call: "stat",
+            path: "late.safetensors",
+            count: 1_000_000,
+            errno: 5,
+        };
+        shim.fail(&mut command, failing);
+        let mut live = Live::start(command);
+        live.wait_for(&event("watching"));
+        for shard in 0..before {
+            write_rows_of_both_sites(&daemon, "a", shard as f32);
+            live.wait_for(&folded("a"));
+        }
+        write_rows_of_both_sites(&daemon, "late", 1.0);
+        let said = event("warning").containing("message", "late.safetensors: ");
+        live.wait_for(&said);
+        assert_eq!(live.stop(), Some(3), "{before}: {}", live.log);
+        let left = event("warning").containing("message", "left for the next start");
+        assert!(live.heard(&left), "{before}: {}", live.log);
+        let mut live = Live::start(daemon.command(&options));
+        live.wait_for(&folded("late"));
+        assert_eq!(live.stop(), Some(0), "{before}: {}", live.log);
+    }
+}

@@ -4,7 +4,10 @@ use std::fs;
 
 use qera_tests::daemon::expect;
 use qera_tests::disk_shim::{DiskShim, FailingCalls};
-use qera_tests::three_layers::{daemon_with_shards, once_with, remove_shards, shard_path};
+use qera_tests::output_folder::files_below;
+use qera_tests::three_layers::{
+    daemon_with_shards, once_with, remove_shards, shard_path, write_rows_of_both_sites,
+};
 
 use super::BINARY;
 
@@ -61,4 +64,112 @@ fn what_is_gone_is_no_failure() {
     let daemon = daemon_with_shards(BINARY);
     std::os::unix::fs::symlink("nowhere", shard_path(&daemon, "gone")).unwrap();
     expect(&daemon.run(&once_with(&[])), 0, &["4 shards folded"]);
+}
+
+/// A question about the folders of a run that the disk does not answer.
+struct Unanswered<'a> {
+    /// What the run before is given besides, and this one not.
+    before: &'a [&'a str],
+    /// Of both runs.
+    both: &'a [&'a str],
+    /// What the path contains.
+    path: &'a str,
+}
+
+/// Whoever took no answer for "not there" would make W~ anew, publish beside a base that is there,
+/// or remove the generation that is served.
+#[test]
+fn no_answer_about_what_is_there_is_no_absence() {
+    let shim = DiskShim::build();
+    for Unanswered { before, both, path } in [
+        Unanswered {
+            before: &["--emit-base=hf"],
+            both: &[],
+            path: "qera-out/base",
+        },
+        Unanswered {
+            before: &[],
+            both: &[],
+            path: "qera-out/current",
+        },
+        Unanswered {
+            before: &[],
+            both: &["--rounding", "feedback"],
+            path: "state/rounded",
+        },
+        Unanswered {
+            before: &[],
+            both: &[],
+            path: "checkpoint",
+        },
+    ] {
+        let daemon = daemon_with_shards(BINARY);
+        let run = daemon.run(&once_with(&[before, both].concat()));
+        expect(&run, 0, &["4 shards folded"]);
+        write_rows_of_both_sites(&daemon, "more", 9.0);
+        let kept = ["base", "generations", "state/rounded", "state/snapshots"];
+        let files = || kept.map(|of| files_below(&daemon.path().join("qera-out").join(of)));
+        let there = files();
+        let failing = |count| FailingCalls {
+            call: "stat",
+            path,
+            count,
+            errno: 5,
+        };
+        let run = daemon.run_failing(&once_with(both), &shim, failing(100_000));
+        expect(&run, 1, &[path, "os error 5"]);
+        assert!(files() == there, "{path}: {}", run.log);
+        let run = daemon.run_failing(&once_with(both), &shim, failing(2));
+        expect(&run, 0, &["5 shards folded"]);
+    }
+}
+
+#[test]
+fn verify_names_what_it_cannot_look_at() {
+    let shim = DiskShim::build();
+    let daemon = daemon_with_shards(BINARY);
+    expect(&daemon.run(&once_with(&["--emit-base=hf"])), 0, &[]);
+    for path in [
+        "qera-out/current",
+        "qera-out/base",
+        "adapter_model",
+        "qera_base.json",
+    ] {
+        let failing = FailingCalls {
+            call: "stat",
+            path,
+            count: 100_000,
+            errno: 5,
+        };
+        let verify = ["verify", "--adapter", "qera-out/current"];
+        let run = daemon.run_failing(&verify, &shim, failing);
+        assert_eq!(run.code, 1, "{path}: {}", run.output);
+        let said = run.output.contains(path) && run.output.contains("os error 5");
+        assert!(said, "{path}: {}", run.output);
+    }
+}
+
+/// A shard whose place among the consumed ones is not known stays where it is.
+#[test]
+fn what_cannot_be_moved_aside_stays() {
+    let shim = DiskShim::build();
+    for consume in ["move", "delete"] {
+        let daemon = daemon_with_shards(BINARY);
+        let failing = FailingCalls {
+            call: "stat",
+            path: ".consumed",
+            count: 100_000,
+            errno: 5,
+        };
+        let options = once_with(&["--consume", consume]);
+        let run = daemon.run_failing(&options, &shim, failing);
+        expect(
+            &run,
+            0,
+            &["shard-1.safetensors cannot be consumed", "os error 5"],
+        );
+        assert!(shard_path(&daemon, "shard-1").exists(), "{}", run.log);
+        expect(&daemon.run(&options), 0, &["4 shards"]);
+        assert!(!shard_path(&daemon, "shard-1").exists());
+    }
 }

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use qera_tests::daemon::{TestDaemon, expect};
 use qera_tests::disk_shim::{DiskShim, FAILURES, FailingCalls};
-use qera_tests::output_folder::newest_snapshot;
+use qera_tests::output_folder::{files_below, newest_snapshot};
 use qera_tests::three_layers::{
     DOWN, Q, daemon_without_shards, once_with, shard_path, write_rows_of_both_sites,
 };
@@ -35,18 +35,7 @@ pub(super) fn state_of(daemon: &TestDaemon) -> PathBuf {
 
 /// Every file of a state that a run goes on from, with its content.
 pub(super) fn files_of(daemon: &TestDaemon) -> BTreeMap<PathBuf, Vec<u8>> {
-    fn add(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                add(&path, files);
-            } else {
-                files.insert(path.clone(), fs::read(path).unwrap());
-            }
-        }
-    }
-    let mut files = BTreeMap::new();
-    add(&state_of(daemon).join("snapshots"), &mut files);
+    let mut files = files_below(&state_of(daemon).join("snapshots"));
     for name in ["journal", "sites.json"] {
         let path = state_of(daemon).join(name);
         files.insert(path.clone(), fs::read(path).unwrap());

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use qera_core::dtype::FloatDtype;
 
 use crate::disk::open_file::OpenFile;
-use crate::disk::{exists, full, is_file, is_folder, read, read_if_there};
+use crate::disk::presence::{exists, is_file, is_folder};
+use crate::disk::{full, read, read_if_there};
+use crate::error::Fatal;
 use crate::formats::mlx;
 use crate::formats::peft::config::PeftConfig;
 use crate::formats::peft::tensors::LoraTensors;
@@ -36,6 +38,8 @@ pub(crate) struct AdapterFolder {
     pub(crate) path: PathBuf,
     /// The folder of the generation.
     pub(crate) folder: PathBuf,
+    /// Whether a file was given.
+    is_file: bool,
     /// Whether the path is the whole generation, and not one form of it.
     pub(crate) is_whole: bool,
     /// The forms that are there.
@@ -55,6 +59,7 @@ impl AdapterFolder {
         let mut folder = Self {
             path: path.to_path_buf(),
             folder: path.to_path_buf(),
+            is_file: false,
             is_whole: false,
             forms: BTreeSet::new(),
             config: None,
@@ -62,7 +67,9 @@ impl AdapterFolder {
             manifest: None,
             file: None,
         };
-        folder.find_forms(findings);
+        if let Err(error) = folder.find_forms(findings) {
+            findings.problem(error.to_string());
+        }
         if folder.forms.contains(&AdapterForm::Peft) {
             folder.read_config(findings);
             folder.read_tensors(findings);
@@ -76,9 +83,9 @@ impl AdapterFolder {
     /// The path of the GGUF.
     #[must_use]
     pub(crate) fn gguf(&self) -> PathBuf {
-        match is_folder(&self.path) {
-            true => self.folder.join(GGUF),
-            false => self.path.clone(),
+        match self.is_file {
+            true => self.path.clone(),
+            false => self.folder.join(GGUF),
         }
     }
 
@@ -91,47 +98,39 @@ impl AdapterFolder {
         }
     }
 
-    fn find_forms(&mut self, findings: &mut Findings) {
+    fn find_forms(&mut self, findings: &mut Findings) -> Result<(), Fatal> {
         let path = self.path.clone();
-        // One form of a generation has the generation's manifest, if that is still there.
-        let inside = |name: &str| {
-            let full = full(&path);
-            let parent = full.parent().filter(|_| full.ends_with(name));
-            parent
-                .filter(|of| is_file(&of.join(MANIFEST)))
-                .map(Path::to_path_buf)
-        };
-        if !is_folder(&path) {
-            if !is_gguf(&path) {
+        if !is_folder(&path)? {
+            self.is_file = true;
+            if !is_gguf(&path)? {
                 let message = format!("{}: is no folder, and no GGUF file", path.display());
-                return findings.problem(message);
+                findings.problem(message);
+                return Ok(());
             }
             self.forms.insert(AdapterForm::Gguf);
-            self.folder = inside(GGUF).unwrap_or_else(|| {
-                let parent = path.parent().unwrap_or(&path);
-                parent.to_path_buf()
-            });
-            return;
+            let parent = path.parent().unwrap_or(&path).to_path_buf();
+            self.folder = generation_of(&path, GGUF)?.unwrap_or(parent);
+            return Ok(());
         }
-        if is_file(&path.join(mlx::TENSORS)) {
+        if is_file(&path.join(mlx::TENSORS))? {
             self.forms.insert(AdapterForm::Mlx);
-            self.folder = inside(MLX).unwrap_or(path);
-            return;
+            self.folder = generation_of(&path, MLX)?.unwrap_or(path);
+            return Ok(());
         }
         self.is_whole = true;
         let has = |name: &str| exists(&path.join(name));
+        let (gguf, mlx) = (has(GGUF)?, has(MLX)?);
+        let peft = has(CONFIG)? || has(TENSORS)? || !(gguf || mlx);
         for (form, is_there) in [
-            (AdapterForm::Gguf, has(GGUF)),
-            (AdapterForm::Mlx, has(MLX)),
-            (
-                AdapterForm::Peft,
-                has(CONFIG) || has(TENSORS) || !(has(GGUF) || has(MLX)),
-            ),
+            (AdapterForm::Gguf, gguf),
+            (AdapterForm::Mlx, mlx),
+            (AdapterForm::Peft, peft),
         ] {
             if is_there {
                 self.forms.insert(form);
             }
         }
+        Ok(())
     }
 
     fn read_config(&mut self, findings: &mut Findings) {
@@ -153,10 +152,13 @@ impl AdapterFolder {
 
     fn read_tensors(&mut self, findings: &mut Findings) {
         let path = self.path.join(TENSORS);
-        if !is_file(&path) && is_file(&self.path.join("adapter_model.bin")) {
-            let message =
-                "adapter_model.bin: pickled tensors are not read; save the adapter as safetensors";
-            return findings.problem(message.into());
+        match is_pickled(&self.path) {
+            Ok(false) => {}
+            Ok(true) => {
+                let message = "adapter_model.bin: pickled tensors are not read; save the adapter as safetensors";
+                return findings.problem(message.into());
+            }
+            Err(error) => return findings.problem(error.to_string()),
         }
         match open_tensors(&path) {
             Ok(opened) => {
@@ -236,6 +238,21 @@ impl AdapterFolder {
         }
         Ok(found)
     }
+}
+
+/// The folder of the generation whose one form, of this name, a path is, where its manifest is
+/// still there.
+fn generation_of(path: &Path, form: &str) -> Result<Option<PathBuf>, Fatal> {
+    let full = full(path);
+    let Some(parent) = full.parent().filter(|_| full.ends_with(form)) else {
+        return Ok(None);
+    };
+    Ok(is_file(&parent.join(MANIFEST))?.then(|| parent.to_path_buf()))
+}
+
+/// Whether all that a folder has of tensors is what qera does not read.
+fn is_pickled(folder: &Path) -> Result<bool, Fatal> {
+    Ok(!is_file(&folder.join(TENSORS))? && is_file(&folder.join("adapter_model.bin"))?)
 }
 
 /// The problem of a file that is not what was written.

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk::{is_folder, read_if_there};
+use crate::disk::presence::is_folder;
+use crate::disk::read_if_there;
+use crate::error::Fatal;
 use crate::publish::base::{BaseRecord, RECORD};
 use crate::publish::check::findings::Findings;
 use crate::publish::check::manifest_claims::ManifestClaims;
@@ -12,30 +14,37 @@ use crate::settings::gguf_path::is_gguf;
 use crate::settings::publish::GGUF_FILE;
 
 /// The GGUF in a base's folder, where that folder was given; any other path as it is.
-#[must_use]
-pub(crate) fn file_of_base(path: &Path) -> PathBuf {
-    let record = || record_in(path).filter(|record| record.gguf.is_some());
-    match is_folder(path) && record().is_some() {
+///
+/// # Errors
+/// [`Fatal::Io`] where the disk does not say what is there.
+pub(crate) fn file_of_base(path: &Path) -> Result<PathBuf, Fatal> {
+    Ok(match is_folder(path)? && is_gguf_base(path)? {
         true => path.join(GGUF_FILE),
         false => path.to_path_buf(),
-    }
+    })
 }
 
 /// Whether a GGUF is one of qera's bases, because its record lies beside it or the adapter's
 /// manifest names it. For an adapter that corrects a given file, a GGUF is that file, whoever made
 /// it.
-#[must_use]
-pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
-    let beside = || record_in(path.parent()?).filter(|record| record.gguf.is_some());
+///
+/// # Errors
+/// As for [`file_of_base`].
+pub(crate) fn is_own_gguf(path: &Path, manifest: Option<&ManifestClaims>) -> Result<bool, Fatal> {
     let corrects_given = manifest.is_some_and(|of| of.settings.format.is_given());
+    if corrects_given || !is_gguf(path)? {
+        return Ok(false);
+    }
     let is_said = manifest.is_some_and(|of| of.gguf_base.is_some());
-    !corrects_given && is_gguf(path) && (is_said || beside().is_some())
+    Ok(is_said || path.parent().map_or(Ok(false), is_gguf_base)?)
 }
 
-/// The record in a folder. A record that cannot be read is told when the model is opened.
-fn record_in(folder: &Path) -> Option<BaseRecord> {
-    let bytes = read_if_there(&folder.join(RECORD)).ok()??;
-    BaseRecord::parse(&bytes).ok()
+/// Whether a folder has the record of a base that is a GGUF. A record that cannot be understood is
+/// told when the model is opened.
+fn is_gguf_base(folder: &Path) -> Result<bool, Fatal> {
+    let record = read_if_there(&folder.join(RECORD))?;
+    let record = record.and_then(|bytes| BaseRecord::parse(&bytes).ok());
+    Ok(record.is_some_and(|record| record.gguf.is_some()))
 }
 
 /// Reads one of qera's GGUF bases whole and compares its digest. Other models are not looked at.

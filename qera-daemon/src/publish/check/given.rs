@@ -16,20 +16,40 @@ use crate::weights::packed::{PackedFolder, is_packed};
 /// for a packed folder of another program where the adapter corrects such a folder. It is not so
 /// for qera's own bases. Nor for an adapter that corrects a grid on any other GGUF, as a converter
 /// makes of `OUT/base`: there one can see whether the numbers are on that grid.
-#[must_use]
-pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> bool {
+///
+/// # Errors
+/// [`Fatal::Io`] where the disk does not say what is there.
+pub(crate) fn is_told_whole(path: &Path, manifest: Option<&ManifestClaims>) -> Result<bool, Fatal> {
     let of_folder = |of: &ManifestClaims| of.settings.format.is_packed();
     let of_grid = |of: &ManifestClaims| {
         of.fingerprints.quantized.is_none() && of.settings.format.grid().is_ok()
     };
-    (is_gguf(path) && !is_own_gguf(path, manifest) && !manifest.is_some_and(of_grid))
-        || (manifest.is_some_and(of_folder) && is_packed(path))
+    if is_gguf(path)? {
+        let is_other = manifest.is_some_and(of_grid) || is_own_gguf(path, manifest)?;
+        return Ok(!is_other);
+    }
+    Ok(manifest.is_some_and(of_folder) && is_packed(path)?)
 }
 
-fn fingerprint(path: &Path) -> Result<String, Fatal> {
-    match is_gguf(path) {
-        true => GgufModel::open(path, &[]).map(|model| model.fingerprint()),
-        false => PackedFolder::open(path).map(|folder| folder.fingerprint()),
+/// What is served, as a whole.
+struct ServedWhole {
+    what: &'static str,
+    fingerprint: String,
+}
+
+impl ServedWhole {
+    fn at(path: &Path) -> Result<Self, Fatal> {
+        Ok(if is_gguf(path)? {
+            Self {
+                what: "file",
+                fingerprint: GgufModel::open(path, &[])?.fingerprint(),
+            }
+        } else {
+            Self {
+                what: "folder",
+                fingerprint: PackedFolder::open(path)?.fingerprint(),
+            }
+        })
     }
 }
 
@@ -66,14 +86,13 @@ pub(crate) fn check_given(
 
 fn check_fingerprint(path: &Path, said: &str, findings: &mut Findings) {
     let path_said = path.display();
-    match fingerprint(path) {
+    match ServedWhole::at(path) {
         Err(error) => findings.problem(format!("base: {error}")),
-        Ok(found) => {
-            if found != said {
+        Ok(ServedWhole { what, fingerprint }) => {
+            if fingerprint != said {
                 findings.problem(format!(
-                    "{path_said}: is another {} ({found}) than the one that the adapter corrects \
-                     ({said}): it would do harm",
-                    if is_gguf(path) { "file" } else { "folder" }
+                    "{path_said}: is another {what} ({fingerprint}) than the one that the adapter \
+                     corrects ({said}): it would do harm"
                 ));
             }
         }

@@ -30,7 +30,9 @@ pub(crate) mod targets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{is_folder, resolve};
+use crate::disk::presence::is_folder;
+use crate::disk::resolve;
+use crate::error::Fatal;
 use crate::publish::check::adapter_folder::{AdapterFolder, CONFIG};
 use crate::publish::check::factors::check_factors;
 use crate::publish::check::findings::Findings;
@@ -105,9 +107,12 @@ pub(crate) fn check(path: &Path, against: HeldAgainst<'_>) -> Findings {
             check_on_gguf(file, pairs, model, manifest, &mut findings);
         }
         let is_verified = matches!(against, HeldAgainst::Folder(_) | HeldAgainst::Named);
-        let folder_of_base = held.path().filter(|path| is_verified && is_folder(path));
-        if let (Some(folder), Some(manifest)) = (folder_of_base, manifest) {
-            check_on_config(pairs, folder, manifest, &mut findings);
+        if let (Some(path), Some(manifest)) = (held.path().filter(|_| is_verified), manifest) {
+            match is_folder(path) {
+                Ok(true) => check_on_config(pairs, path, manifest, &mut findings),
+                Ok(false) => {}
+                Err(error) => findings.problem(format!("base: {error}")),
+            }
         }
     }
     let on = held.path();
@@ -175,8 +180,17 @@ impl Held {
             Self::Model(model) if model.is_gguf() => &model.path,
             Self::Model(_) | Self::Nothing => return None,
         };
-        let is_open = matches!(against, HeldAgainst::Run(_));
-        (is_gguf(path) && !is_open).then(|| open_model(path, findings))?
+        if matches!(against, HeldAgainst::Run(_)) {
+            return None;
+        }
+        match is_gguf(path) {
+            Ok(true) => open_model(path, findings),
+            Ok(false) => None,
+            Err(error) => {
+                findings.problem(format!("base: {error}"));
+                None
+            }
+        }
     }
 
     fn path(&self) -> Option<&Path> {
@@ -195,34 +209,42 @@ fn held(
     against: HeldAgainst<'_>,
     findings: &mut Findings,
 ) -> Held {
+    find_held(folder, keys, against, findings).unwrap_or_else(|error| {
+        findings.problem(format!("base: {error}"));
+        Held::Nothing
+    })
+}
+
+fn find_held(
+    folder: &AdapterFolder,
+    keys: OwnKeys<'_>,
+    against: HeldAgainst<'_>,
+    findings: &mut Findings,
+) -> Result<Held, Fatal> {
     let named;
     let path = match against {
-        HeldAgainst::Run(weights) => return Held::Model(Box::new(ServedModel::of_run(weights))),
+        HeldAgainst::Run(weights) => {
+            return Ok(Held::Model(Box::new(ServedModel::of_run(weights))));
+        }
         HeldAgainst::Folder(path) | HeldAgainst::Own(path) => path,
         HeldAgainst::Named => {
-            let Some(found) = named_base(folder, findings) else {
-                return Held::Nothing;
+            let Some(found) = named_base(folder, findings)? else {
+                return Ok(Held::Nothing);
             };
             named = found;
             &named
         }
     };
-    let path = &file_of_base(path);
-    if is_told_whole(path, folder.manifest.as_ref()) {
-        check_given(path, folder.manifest.as_ref(), keys, findings);
-        return Held::File(path.clone());
+    let path = file_of_base(path)?;
+    if is_told_whole(&path, folder.manifest.as_ref())? {
+        check_given(&path, folder.manifest.as_ref(), keys, findings);
+        return Ok(Held::File(path));
     }
-    match ServedModel::open(path) {
-        Ok(model) => Held::Model(Box::new(model)),
-        Err(error) => {
-            findings.problem(format!("base: {error}"));
-            Held::Nothing
-        }
-    }
+    ServedModel::open(&path).map(|model| Held::Model(Box::new(model)))
 }
 
 /// The base that the configuration names, or else OUT/base of OUT/generations/N.
-fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf> {
+fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Result<Option<PathBuf>, Fatal> {
     let config = folder.config.as_ref();
     let named = config.and_then(|config| config.base_model.as_deref());
     let beside = resolve(&folder.folder).ok().and_then(|path| {
@@ -233,25 +255,25 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
     // From the form that a run prefers most to the one that it prefers least.
     let forms = BaseForm::ALL.into_iter().rev();
     let beside = forms.filter_map(|form| Some(form.served(beside.as_ref()?)));
-    let mut candidates = named.map(PathBuf::from).into_iter().chain(beside);
-    let is_base = |path: &PathBuf| is_folder(path) || is_own_gguf(path, folder.manifest.as_ref());
-    if let Some(found) = candidates.find(is_base) {
-        return Some(found);
+    for path in named.map(PathBuf::from).into_iter().chain(beside) {
+        if is_folder(&path)? || is_own_gguf(&path, folder.manifest.as_ref())? {
+            return Ok(Some(path));
+        }
     }
     let given = folder
         .manifest
         .as_ref()
         .and_then(|of| of.quantized.as_ref());
     if let Some(file) = given.map(|of| PathBuf::from(&of.path)) {
-        if is_told_whole(&file, folder.manifest.as_ref()) {
-            return Some(file);
+        if is_told_whole(&file, folder.manifest.as_ref())? {
+            return Ok(Some(file));
         }
         findings.not_checked(format!(
             "whether the file that it corrects is the one that is served: {} is not there; --base \
              FILE names it",
             file.display()
         ));
-        return None;
+        return Ok(None);
     }
     let belongs = folder.manifest.as_ref();
     let belongs = belongs.and_then(|manifest| manifest.fingerprints.base.as_deref());
@@ -271,12 +293,14 @@ fn named_base(folder: &AdapterFolder, findings: &mut Findings) -> Option<PathBuf
                 .into(),
         ),
     }
-    None
+    Ok(None)
 }
 
 /// The base that an adapter is served on where nobody names one; found as [`check`] finds it.
-#[must_use]
-pub(crate) fn served_base(path: &Path) -> Option<PathBuf> {
+///
+/// # Errors
+/// [`Fatal::Io`] where the disk does not say what is there.
+pub(crate) fn served_base(path: &Path) -> Result<Option<PathBuf>, Fatal> {
     // The check itself tells what is wrong with the files.
     let mut unsaid = Findings::default();
     let folder = AdapterFolder::open(path, &mut unsaid);

@@ -106,7 +106,7 @@ impl ServedModel {
     /// # Errors
     /// [`Fatal`] for a path that is no checkpoint, and for a base's record that cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Self, Fatal> {
-        let files = match is_gguf(path) {
+        let files = match is_gguf(path)? {
             true => ServedFiles::Gguf(ServedGguf::open(path)?),
             false => ServedFiles::HuggingFace(Checkpoint::open(path)?),
         };

@@ -21,7 +21,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::disk::read_link;
+use crate::disk::presence::target_of;
 use crate::error::Fatal;
 use crate::observe::event::Event;
 use crate::observe::notify_events::ServerStatus;
@@ -80,14 +80,14 @@ impl<'scope> NotifyThreads<'scope> {
     /// failed to a few times.
     ///
     /// # Errors
-    /// [`Fatal::Io`] when the system gives no thread.
+    /// [`Fatal::Io`] when the system gives no thread, or does not say what the current one is.
     pub(crate) fn start<A: Audience + Clone + 'scope>(
         &mut self,
         scope: &'scope Scope<'scope, '_>,
         hand_over: &HandOver,
         audience: &A,
     ) -> Result<Notifiers, Fatal> {
-        let newest = current_number(&hand_over.out).filter(|_| !hand_over.is_damaged);
+        let newest = current_number(&hand_over.out)?.filter(|_| !hand_over.is_damaged);
         let mut servers = Vec::new();
         for server in &hand_over.settings.servers {
             let (generations, coming) = unbounded();
@@ -113,7 +113,7 @@ impl<'scope> NotifyThreads<'scope> {
 }
 
 /// The number of the generation that `current` names.
-fn current_number(out: &Path) -> Option<u64> {
-    let link = read_link(&out.join("current")).ok()?;
-    link.file_name()?.to_str()?.parse().ok()
+fn current_number(out: &Path) -> Result<Option<u64>, Fatal> {
+    let current = target_of(&out.join("current"))?;
+    Ok(current.and_then(|of| of.file_name()?.to_str()?.parse().ok()))
 }

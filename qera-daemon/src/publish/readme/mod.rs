@@ -9,8 +9,7 @@ use crate::publish::diagonal_worth::{errors_text, methods_text};
 use crate::publish::layers::PublishedLayers;
 use crate::publish::readme::quoting::shell;
 use crate::publish::rounded_base::RoundingChoice;
-use crate::settings::gguf_path::is_gguf;
-use crate::settings::publish::AdapterForm;
+use crate::settings::publish::{AdapterForm, GGUF_FILE};
 use crate::weights::given::GivenModel;
 
 /// What a generation's README is made from.
@@ -144,6 +143,7 @@ precision, or on another quantization of it, it does harm.
     /// The GGUF base that the adapter belongs on, where there is one.
     fn gguf_base(&self) -> Option<&Path> {
         let base = self.base_model.map(Path::new);
+        let is_gguf = |base: &&Path| base.file_name().is_some_and(|name| name == GGUF_FILE);
         base.filter(|base| self.layers.weights.given().is_none() && is_gguf(base))
     }
 

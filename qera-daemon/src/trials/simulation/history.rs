@@ -247,7 +247,7 @@ impl History {
     /// Checks what a reader that follows `current` finds at any time.
     fn check_published(&mut self, disk: &Disk) {
         let current = disk.root().join("out/current");
-        let Ok(target) = crate::disk::read_link(&current) else {
+        let Some(target) = crate::disk::presence::target_of(&current).unwrap() else {
             return;
         };
         let number = target

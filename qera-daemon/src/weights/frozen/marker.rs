@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
+use crate::disk::presence::{exists, is_folder};
 use crate::disk::{TEMPORARY, sync};
 use crate::error::Fatal;
 use crate::weights::frozen::file::{path_of, refuse};
@@ -23,15 +24,14 @@ pub(crate) fn whole(folder: &Path) -> Result<BTreeSet<String>, Fatal> {
     for marker in paths(folder, MARKER)? {
         all.extend(named(&marker)?);
     }
-    let missing = |layer: &&String| !disk::exists(&path_of(folder, layer));
-    match all.iter().find(missing) {
-        None => Ok(all),
-        Some(layer) => Err(refuse(
-            &path_of(folder, layer),
-            layer,
-            &"is missing; put back the file that was there",
-        )),
+    for layer in &all {
+        let path = path_of(folder, layer);
+        if !exists(&path)? {
+            let why = "is missing; put back the file that was there";
+            return Err(refuse(&path, layer, &why));
+        }
     }
+    Ok(all)
 }
 
 /// Makes these layers count from now on, all at once; their files are written.
@@ -53,7 +53,11 @@ pub(crate) fn mark(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
 /// # Errors
 /// The marker cannot be removed, as for [`whole`].
 pub(crate) fn withdraw(folder: &Path, layers: &[&str]) -> Result<(), Fatal> {
-    if !layers.iter().any(|of| disk::exists(&path_of(folder, of))) {
+    let mut are_there = false;
+    for layer in layers {
+        are_there = are_there || exists(&path_of(folder, layer))?;
+    }
+    if !are_there {
         return Ok(());
     }
     for marker in paths(folder, MARKER)? {
@@ -117,7 +121,7 @@ fn named(marker: &Path) -> Result<BTreeSet<String>, Fatal> {
 
 /// The files of a folder with this extension, including unfinished ones.
 fn paths(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Fatal> {
-    if !disk::is_folder(folder) {
+    if !is_folder(folder)? {
         return Ok(Vec::new());
     }
     let mut found = disk::list(folder).map_err(Fatal::io(folder, "read"))?;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::disk;
+use crate::disk::presence::is_folder;
 use crate::disk::sync;
 use crate::error::Fatal;
 use crate::weights::frozen::file::{ExpectedLayer, RoundedWeight, path_of};
@@ -70,7 +71,7 @@ impl Frozen {
     /// # Errors
     /// [`Fatal::Io`].
     pub(crate) fn in_folder(folder: &Path, layers: usize) -> Result<Self, Fatal> {
-        if disk::is_folder(folder) {
+        if is_folder(folder)? {
             disk::remove_unfinished(folder)?;
         }
         Ok(Self {
@@ -161,10 +162,10 @@ fn write(folder: &Path, new: &[NewlyRounded]) -> Result<(), Fatal> {
 
 /// Makes the folder where it is missing.
 fn create(folder: &Path) -> Result<(), Fatal> {
-    if disk::is_folder(folder) {
+    if is_folder(folder)? {
         return Ok(());
     }
-    disk::create_folders(folder).map_err(Fatal::io(folder, "create"))?;
+    disk::create_folders(folder)?;
     folder.parent().map_or(Ok(()), sync)
 }
 

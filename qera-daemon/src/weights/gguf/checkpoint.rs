@@ -49,6 +49,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, Fatal> {
     let tied = !model.tensors.contains_key(OUTPUT);
     Ok(Checkpoint {
         is_folder: false,
+        is_gguf: true,
         path: path.to_path_buf(),
         tensors,
         config: ModelConfig::of_kind(model.family.model_type(), tied),

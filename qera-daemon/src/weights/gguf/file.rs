@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::disk::identity::Identity;
-use crate::disk::is_file;
 use crate::disk::mapping::Mapping;
+use crate::disk::presence::is_file;
 use crate::error::Fatal;
 use crate::formats::gguf::block_type::{BlockType, UnknownType};
 use crate::formats::gguf::header::{GgufHeader, TensorClaim};
@@ -317,7 +317,7 @@ pub(crate) fn scale_name(weight: &str) -> String {
 }
 
 fn map(path: &Path) -> Result<Mapping, Fatal> {
-    if !is_file(path) {
+    if !is_file(path)? {
         let reason = "is no file: a GGUF is a file, of a split one the first part".into();
         return Err(refuse(path, reason));
     }

@@ -16,7 +16,7 @@ pub(crate) mod tensor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::is_folder;
+use crate::disk::presence::is_folder;
 use crate::error::Fatal;
 use crate::formats::model_config::ModelConfig;
 use crate::formats::packed::config::PackingConfig;
@@ -80,7 +80,7 @@ impl GivenModel {
     /// [`Fatal::Checkpoint`] naming the file: as for [`GgufModel::open`], with a model of another
     /// architecture; of a folder as for [`PackedFolder::open`].
     pub(crate) fn open(path: &Path, config: &ModelConfig) -> Result<Self, Fatal> {
-        if is_folder(path) {
+        if is_folder(path)? {
             let folder = PackedFolder::open(path)?;
             return Ok(Self {
                 fingerprint: folder.fingerprint(),
