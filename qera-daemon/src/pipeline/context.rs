@@ -2,7 +2,8 @@
 //! stage.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use crate::calibrate::imatrix::GivenStatistics;
 use crate::disk::clock;
@@ -53,6 +54,8 @@ pub(crate) struct Context<'a> {
     pub(crate) ingest: IngestMeter,
     /// Number of jobs that were sent and whose outcome the publisher has not seen yet.
     pub(crate) jobs_in_flight: AtomicUsize,
+    /// The kinds of warnings that were said, each with its site.
+    pub(crate) warned: Mutex<BTreeSet<String>>,
 }
 
 /// Room in memory for a shard, and a core to read it with.

@@ -1,5 +1,7 @@
 //! What the pipeline says of a site before it is solved, and of a layer after that.
 
+use std::sync::PoisonError;
+
 use crate::calibrate::site::SiteStatistics;
 use crate::judge::closing::{Drift, FoldingChange};
 use crate::observe::event::Event;
@@ -8,6 +10,7 @@ use crate::observe::layer_events::{ErrorRise, LayerCorrected, LayerReopened, Sit
 use crate::observe::sketch_events::LayerSketched;
 use crate::pipeline::context::Context;
 use crate::publish::ratio::ratio;
+use crate::settings::convergence::Until;
 use crate::solve::solution::{FailedLayer, LayerSolution, NotAsAsked};
 use crate::weights::layers::Layer;
 use crate::weights::sites::Site;
@@ -43,13 +46,18 @@ impl Context<'_> {
         });
     }
 
-    /// Warns about what makes a correction weak: fewer rows than channels, dead channels.
+    /// Warns about what makes a correction weak: fewer rows than channels, dead channels. Each is
+    /// said once of a site, however often it is solved.
     pub(crate) fn warn(&self, site: &Site, statistics: &SiteStatistics) {
-        let warn = |message| {
-            self.reporter.say(&Event::Warning {
-                subject: &site.name,
-                message,
-            })
+        let warn = |kind: &str, message| {
+            let said = self.warned.lock();
+            let mut said = said.unwrap_or_else(PoisonError::into_inner);
+            if said.insert(format!("{}: {kind}", site.name)) {
+                self.reporter.say(&Event::Warning {
+                    subject: &site.name,
+                    message,
+                });
+            }
         };
         let (m, rows) = (site.in_features, statistics.rows);
         if !self.settings.solve.method.corrects() {
@@ -61,27 +69,35 @@ impl Context<'_> {
             .filter(|d| **d <= 0.0)
             .count();
         if dead == m {
-            warn(format!(
-                "all {m} channels are zero in all {rows} rows: nothing to correct"
-            ));
+            warn(
+                "zeros",
+                format!("all {m} channels are zero in all {rows} rows: nothing to correct"),
+            );
             return;
         }
         if rows < m as u64 {
-            warn(format!(
-                "{} for {m} channels: R is singular, more rows will help",
-                plural(rows.try_into().unwrap_or(usize::MAX), "row")
-            ));
+            let rows = plural(rows.try_into().unwrap_or(usize::MAX), "row");
+            warn(
+                "few rows",
+                format!("{rows} for {m} channels: R is singular, more rows will help"),
+            );
         }
         if statistics.has_sums_alone() && statistics.sum_gap(&self.settings.solve).is_none() {
-            warn(format!(
-                "all {rows} rows came as sums: there is no held-out error"
-            ));
+            let message = match self.settings.convergence.until {
+                Until::Converged { .. } => {
+                    ", and the run cannot see that its layers converge: record some blocks as rows \
+                     beside the sums"
+                }
+                Until::Once | Until::Signal => "",
+            };
+            warn(
+                "sums alone",
+                format!("all {rows} rows came as sums: there is no held-out error{message}"),
+            );
         }
         if dead > 0 {
-            warn(format!(
-                "{} of {m} never differ from zero",
-                plural(dead, "channel")
-            ));
+            let dead = plural(dead, "channel");
+            warn("dead", format!("{dead} of {m} never differ from zero"));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::calibrate::aside::{ScoredLayer, scored_share};
 use crate::calibrate::row_room::RowRoom;
@@ -296,6 +296,7 @@ impl<'a> Prepared<'a> {
             flight: Flight::default(),
             ingest: IngestMeter::default(),
             jobs_in_flight: AtomicUsize::new(0),
+            warned: Mutex::default(),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A folder that is drained.
 
 use qera_tests::daemon::{TestDaemon, expect};
-use qera_tests::event::{folded, published};
+use qera_tests::event::{event, folded, published};
 use qera_tests::fixture::{fixture_run, fixture_shards};
 use qera_tests::live::arrive;
+use qera_tests::safetensors_file::TensorToWrite;
+use qera_tests::three_layers::{Q, rename_in, sine_values};
 
-use super::{BINARY, RunningDaemon, begin_on_fixture, blocks};
+use super::{BINARY, RunningDaemon, begin_on_fixture, begin_on_three_layers, blocks};
 
 /// The last generation is a function of the shards in their order: the same as in a batch.
 #[test]
@@ -48,4 +50,19 @@ fn a_drained_folder_ends_as_a_batch_does() {
     for drained in [&live, &batch] {
         assert_eq!(drained.manifest["inputs"]["drained"], true);
     }
+}
+
+/// What makes a correction weak is said once of a layer input, however often it is solved.
+#[test]
+fn a_weakness_is_said_once() {
+    let RunningDaemon { daemon, mut live } = begin_on_three_layers(&[]);
+    for generation in 1..=2_u32 {
+        let values = sine_values(3 * 8, generation as f32);
+        let rows = TensorToWrite::f32(Q, &[3, 8], &values);
+        rename_in(&daemon, &format!("shard-{generation}"), &[rows]);
+        live.wait_for(&event("published").with("generation", generation));
+    }
+    assert_eq!(live.stop(), Some(0), "{}", live.log);
+    let said = live.log.matches("R is singular").count();
+    assert_eq!(said, 1, "{}", live.log);
 }
