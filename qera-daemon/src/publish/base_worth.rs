@@ -145,10 +145,10 @@ impl BaseWorth {
             ""
         };
         format!(
-            "# W~ of qera
+            "# Quantized weights (W~) made by qera
 
-The linear layers' weights are quantized by {quantizer}, rounding `{rounding}`; `qera_base.json` says what
-they were made from. Serve them with the adapter in `current`.
+W~ replaces the weights W of the linear layers. It is quantized by {quantizer}, rounding `{rounding}`;
+`qera_base.json` says what it was made from. Serve it with the adapter in `current`.
 {belongs}
 {}",
             self.errors()
@@ -163,7 +163,7 @@ they were made from. Serve them with the adapter in `current`.
             return format!("No layer has an error that was measured. {usable}\n");
         };
         format!(
-            "Output error over the output's power (f / tr(R W W^T)), geometric means of {} layers:\n\n{}\n{usable}\n",
+            "Squared error of a layer's output relative to the squared output, geometric means of {} layers:\n\n{}\n{usable}\n",
             errors.layers,
             errors.table()
         )
@@ -175,8 +175,8 @@ they were made from. Serve them with the adapter in `current`.
 has a perplexity of 39 in full precision, 437 rounded to nearest and 577 rounded by `projected`, both without adapter (50.7 with it).";
         }
         match self.errors {
-            Some(_) => "These errors say what it is worth without its adapter.",
-            None => "Nothing is known of what it is worth without its adapter.",
+            Some(_) => "These errors say how good W~ is without its adapter.",
+            None => "It is not known how good W~ is without its adapter.",
         }
     }
 }
@@ -333,7 +333,7 @@ mod tests {
         for bits in [4, 8] {
             let text = usable(bits);
             assert!(!text.contains("3 bits"), "{text}");
-            assert!(text.contains("These errors say what it is worth"), "{text}");
+            assert!(text.contains("These errors say how good W~ is"), "{text}");
         }
         let grid = |name: &str| {
             let settings = format!("quantizer = \"{name}\"\nblock-size = 32");
@@ -350,7 +350,7 @@ mod tests {
         for said in [
             "quantized by mxint8/32",
             "on no other",
-            "No layer has an error that was measured. Nothing is known of what it is worth",
+            "No layer has an error that was measured. It is not known how good W~ is",
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }

@@ -212,7 +212,7 @@ fn what_the_base_is_worth_alone_is_said() {
         for said in [
             &format!("| this W~ without adapter | {:.2e} |", mean(&without)),
             &format!("| this W~ with the adapter | {:.2e} |", mean(&with)),
-            "These errors say what it is worth without its adapter.",
+            "These errors say how good W~ is without its adapter.",
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }
