@@ -271,7 +271,8 @@ impl Journal {
         &self.records
     }
 
-    /// The briefs of the shards before [`records`](Self::records) that count, with their numbers.
+    /// The briefs of shards that count and came before those in [`records`](Self::records), with
+    /// the shards' numbers.
     pub(crate) fn briefs(&self) -> impl Iterator<Item = NumberedBrief<'_>> {
         let numbered = (1..).zip(&self.briefs);
         let numbered = numbered.filter(|(_, brief)| brief.counts());

@@ -180,7 +180,7 @@ impl fmt::Display for Why {
 /// Tensors that are passed over for the same reason and whose names differ only in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct PassedOverGroup {
-    /// Their names; `*` stands for any number.
+    /// The names of the tensors; `*` stands for any number.
     pub(crate) tensors: String,
     /// The number of these tensors.
     pub(crate) count: usize,
@@ -188,7 +188,7 @@ pub(crate) struct PassedOverGroup {
     pub(crate) shape: Vec<usize>,
     /// The reason.
     pub(crate) why: String,
-    /// Their share of the model's parameters.
+    /// The tensors' share of the model's parameters.
     pub(crate) share: f64,
 }
 

@@ -217,7 +217,7 @@ fn a_layer_that_the_serving_class_lacks_is_refused() {
     let adapter = daemon.adapter("qera-out");
     assert!(adapter.has("encoder.layer.0.output.dense"));
     assert_eq!(adapter.config["task_type"], "TOKEN_CLS");
-    // Its last name means no module of the head: the class has none.
+    // "dense" targets no module outside the encoder, because the class that serves has no head.
     assert_eq!(
         adapter.config["target_modules"],
         serde_json::json!(["dense"])
@@ -228,7 +228,7 @@ fn a_layer_that_the_serving_class_lacks_is_refused() {
     );
 }
 
-/// A wrapper's class is nobody's that could be loaded.
+/// A class that only wraps a model is not one that could be loaded.
 #[test]
 fn a_wrapper_is_not_the_class() {
     let said = [Metadata::new("qera.class", "PeftModelForCausalLM")];

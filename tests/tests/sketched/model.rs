@@ -11,10 +11,10 @@ use qera_tests::three_layers::rename_in;
 
 use crate::BINARY;
 
-/// On one site with [`K`]: sketched.
+/// A layer on the same site as [`K`], which is sketched.
 pub(crate) const Q: &str = "model.layers.0.self_attn.q_proj";
 pub(crate) const K: &str = "model.layers.0.self_attn.k_proj";
-/// On a site whose R takes less than rows that wait: not sketched.
+/// A layer on a site that is not sketched: its R takes less memory than rows that wait.
 pub(crate) const O: &str = "model.layers.0.self_attn.o_proj";
 pub(crate) const WIDE: usize = 512;
 const NARROW: usize = 64;

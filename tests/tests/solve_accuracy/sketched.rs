@@ -52,7 +52,7 @@ fn a_sketch_on_the_host_is_near_the_optimum() {
         let mut r = Autocorrelation::new(&mut packed, m).unwrap();
         r.update(&Rows::new(&layer.rows, m).unwrap()).unwrap();
         let diagonal: Vec<f64> = (0..m).map(|i| packed[packed_offset(m, i)]).collect();
-        // By the whole of R at each shrinkage, 1 being QERA-approx.
+        // The error of a solve with the whole of R at each shrinkage; 1 is QERA-approx.
         let by_r = |a: f64| {
             let mut shrunk = packed.clone();
             for i in 0..m {
