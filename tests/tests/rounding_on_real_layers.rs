@@ -19,7 +19,7 @@ const JUDGED_FROM: usize = 3072;
 struct Case {
     name: &'static str,
     options: &'static [&'static str],
-    /// At most this share of nearest and exact's f, for q_proj and gate_proj.
+    /// The largest allowed f as a share of nearest rounding's with exact, for q_proj and gate_proj.
     at_most: [f64; 2],
 }
 

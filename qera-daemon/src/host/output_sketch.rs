@@ -19,26 +19,27 @@ use crate::host::kernels::stored::StoredRows;
 use crate::host::rounding::narrow;
 use crate::host::solve_error::SolveError;
 
-/// Rows that are shrunk in at a time: the eigenproblem of fewer is a larger part of the work.
+/// How many rows are shrunk in at a time. With fewer, the eigenproblem is a larger part of the
+/// work.
 pub const SKETCH_ROWS: usize = 256;
 
-/// Operations of an eigenproblem of r rows are so many r^3.
+/// The operations of an eigenproblem of r rows, as a multiple of r^3.
 const EIGEN_FLOPS: f64 = 15.0;
 
-/// Columns that are turned at a time.
+/// How many columns are turned at a time.
 const TILE: usize = 16;
 
 /// The sketch of one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputSketch {
-    /// l - 1 rows of n numbers, the longest first.
+    /// The l - 1 rows of n numbers, the longest first.
     rows: PageVec<f32>,
     out_features: usize,
     totals: SketchTotals,
 }
 
 impl OutputSketch {
-    /// Of no row; `kept` rows survive a shrink.
+    /// A sketch that has seen no row; `kept` rows survive a shrink.
     #[must_use]
     pub fn new(kept: usize, out_features: usize) -> Self {
         Self {
@@ -48,10 +49,10 @@ impl OutputSketch {
         }
     }
 
-    /// As it was saved.
+    /// A sketch as it was saved.
     ///
     /// # Errors
-    /// What no stream leaves.
+    /// The saved numbers are impossible for a sketch.
     pub(crate) fn resume(
         mut rows: PageVec<f32>,
         out_features: usize,
@@ -81,7 +82,7 @@ impl OutputSketch {
         (wide + small) * size_of::<f64>() + SKETCH_ROWS * in_features * size_of::<f32>()
     }
 
-    /// Operations of a row: its output errors, and its part of a shrink.
+    /// Operations of a row: those of its output errors, and its part of a shrink.
     #[must_use]
     pub(crate) fn row_flops(in_features: usize, out_features: usize, kept: usize) -> f64 {
         let stack = (kept + SKETCH_ROWS) as f64;
@@ -89,7 +90,7 @@ impl OutputSketch {
         Self::product_flops(in_features, out_features, kept) + eigen
     }
 
-    /// The same without its part of an eigenproblem; products in f64 count twice.
+    /// Operations of a row without its part of an eigenproblem. Products in f64 count twice.
     #[must_use]
     pub(crate) fn product_flops(in_features: usize, out_features: usize, kept: usize) -> f64 {
         let (m, n, kept) = (in_features as f64, out_features as f64, kept as f64);
@@ -156,7 +157,8 @@ impl OutputSketch {
         Ok(())
     }
 
-    /// Stacks rows below, each times its root, and shrinks to as many as were kept.
+    /// Stacks rows below the kept ones, each times the root of its share, and shrinks the stack to
+    /// as many as were kept.
     fn shrink(
         &mut self,
         kept_share: f64,
@@ -213,14 +215,14 @@ impl OutputSketch {
         Ok(Shrunk { delta, trace_below })
     }
 
-    /// S: kept x n.
+    /// The matrix S of the sketch: kept x n.
     #[must_use]
     pub fn matrix(&self) -> Mat<f64> {
         let n = self.out_features;
         Mat::from_fn(self.kept(), n, |i, j| f64::from(self.rows[i * n + j]))
     }
 
-    /// Rows that survive a shrink, l - 1.
+    /// How many rows survive a shrink, l - 1.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.rows.len() / self.out_features.max(1)
@@ -238,10 +240,10 @@ impl OutputSketch {
         self.totals
     }
 
-    /// Between what and what the smallest error of a rank lies.
+    /// The interval in which the smallest error of a rank lies.
     ///
     /// # Errors
-    /// What no stream leaves: a defect if it is ever seen.
+    /// The numbers are impossible for a sketch. This would be a defect.
     pub fn optimum(&self, rank: usize) -> Result<OptimumInterval, StatisticError> {
         let mut rows = self.rows.to_vec();
         let sketch = ErrorSketch::resume(&mut rows, self.out_features, self.totals)?;
@@ -249,11 +251,11 @@ impl OutputSketch {
     }
 }
 
-/// What a shrink took.
+/// What a shrink took away, and the trace of the block.
 struct Shrunk {
-    /// Of every direction.
+    /// The amount taken from every direction.
     delta: f64,
-    /// Squares of the rows that were stacked below, by their shares.
+    /// The sum of the squares of the rows stacked below, each by its share.
     trace_below: f64,
 }
 

@@ -210,13 +210,14 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// What the S of a sketch counts under the shrinkage a, beside [`times`](Self::times).
+    /// The factor by which the S of a sketch counts under the shrinkage a, beside
+    /// [`times`](Self::times).
     pub(crate) fn sketch_share(&self, a: f64) -> f64 {
         let kept = self.r.as_ref().map_or(0.0, WithoutRows::kept);
         (1.0 - a) * kept
     }
 
-    /// S T under the shrinkage a, transposed, without what a sketch has of it: b x m.
+    /// The product S T under the shrinkage a, transposed (b x m), without the part of a sketch.
     pub(crate) fn times(&self, a: f64, of: &Images<'_>, wide: &mut Vec<f32>) -> Mat<f64> {
         let Some(r) = self.r.as_ref().filter(|_| a < 1.0) else {
             return scaled(of.t.clone(), &self.diagonal);

@@ -1,4 +1,4 @@
-//! What is said of layers that are solved from a sketch: never f, which R alone would tell.
+//! Events about layers that are solved from a sketch. They never state f, which only R could tell.
 
 use core::fmt;
 
@@ -15,15 +15,17 @@ pub(crate) struct LayerSketched<'a> {
     pub(crate) rank: usize,
     /// tr(G): the squared output error without a correction, a mean over all rows.
     pub(crate) trace: f64,
-    /// Between what and what the smallest lies that this rank leaves.
+    /// The interval in which the smallest error of this rank lies.
     pub(crate) optimum: OptimumBounds,
-    /// Output error on the rows of the window relative to the output, without correction.
+    /// The output error on the rows of the window without correction, relative to the output.
     pub(crate) window_error_without: f64,
-    /// The same with the correction as written.
+    /// The output error on the rows of the window with the correction as written, relative to the
+    /// output.
     pub(crate) window_error_with: f64,
-    /// Held-out error with the correction, relative to without; none where nothing was corrected.
+    /// The held-out error with the correction, relative to the error without it; `None` where
+    /// nothing was corrected.
     pub(crate) held_out_ratio: Option<f64>,
-    /// How far the sketch was shrunk to the diagonal.
+    /// How far the sketch was shrunk toward the diagonal.
     pub(crate) shrinkage: Option<f64>,
 }
 

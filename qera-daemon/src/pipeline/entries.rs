@@ -52,7 +52,7 @@ pub(crate) struct LedgerEntries {
 pub(crate) struct Refusals {
     /// The number of shards that were set aside.
     pub(crate) count: usize,
-    /// The reasons of the first ones.
+    /// The reasons for the first shards that were set aside.
     pub(crate) reasons: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What each `--statistics` takes and what it is expected to cost, for `plan`: the choice is the
-//! user's, with the figures beside it.
+//! What each choice of `--statistics` takes and is expected to cost. `plan` shows it, and the user
+//! chooses.
 
 use core::time::Duration;
 
@@ -21,27 +21,27 @@ use crate::weights::Weights;
 use crate::weights::sites::{Site, Sites};
 use crate::weights::sketched::SketchRecord;
 
-/// Columns of the matrix that a trial multiplies by.
+/// How many columns the matrix has that a trial multiplies by.
 const TRIAL_WIDTH: usize = 768;
-/// Trials, of which the fastest counts.
+/// How many trials are made; the fastest counts.
 const TRIALS: usize = 3;
 
-/// One of the choices.
+/// One choice of `--statistics` with its figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatisticsChoice {
-    /// As `--statistics` takes it.
+    /// The choice as `--statistics` takes it.
     pub(crate) statistics: String,
-    /// Inputs that are sketched.
+    /// How many inputs are sketched.
     pub(crate) sketched: usize,
-    /// Statistics of all inputs, rows that wait to be sketched included.
+    /// Bytes of the statistics of all inputs, with the rows that wait to be sketched.
     pub(crate) bytes: u64,
-    /// Bytes of weights that are read for a token of every input.
+    /// Bytes of weights that are read for one token of every input.
     pub(crate) weight_bytes_a_token: u64,
-    /// Operations of a token of every input.
+    /// Operations for one token of every input.
     pub(crate) flops_a_token: f64,
-    /// The same on one core, by a short trial of this machine.
+    /// Seconds for one token of every input on one core, from a short trial on this machine.
     pub(crate) seconds_a_token: f64,
-    /// How far the error that is left is above the smallest, as measured on real layers.
+    /// How far the remaining error is above the smallest possible, as measured on real layers.
     pub(crate) expected_excess: &'static str,
 }
 
@@ -49,11 +49,11 @@ pub(crate) struct StatisticsChoice {
 struct SpeedTrial {
     /// Operations a second of products in f32.
     products: f64,
-    /// Of an eigenproblem of a sketch, whose rows are so many.
+    /// The time of an eigenproblem of a sketch with this many rows.
     eigen: Duration,
 }
 
-/// All of them, for the layers of a model.
+/// The figures of all choices for the layers of a model.
 #[must_use]
 pub(crate) fn choices(
     settings: &Settings,
@@ -92,7 +92,8 @@ pub(crate) fn choices(
     ]
 }
 
-/// Measured on two real layers at rank 32 (docs/sketch.md), by the ratio of l and the rank.
+/// The excess that was measured on two real layers at rank 32 (docs/sketch.md), by the ratio of l
+/// to the rank.
 const fn expected_excess(rows: usize, rank: usize) -> &'static str {
     match rows / if rank > 0 { rank } else { 1 } {
         0 | 1 => "up to 25 %",
@@ -102,7 +103,7 @@ const fn expected_excess(rows: usize, rank: usize) -> &'static str {
     }
 }
 
-/// What one input takes.
+/// The figures of one input.
 struct ChoicePart {
     bytes: u64,
     weight_bytes: u64,
@@ -111,7 +112,7 @@ struct ChoicePart {
 }
 
 impl SpeedTrial {
-    /// A few products, and the eigenproblem of a sketch of l rows.
+    /// Times a few products and the eigenproblem of a sketch of l rows.
     fn new(kernel: Kernel, rows: usize) -> Self {
         let cores = Cores::new(1);
         let _core = cores.take();
@@ -179,7 +180,7 @@ impl SpeedTrial {
 }
 
 impl StatisticsChoice {
-    /// What stands above the rows.
+    /// The heading of the table.
     pub(crate) fn heading() -> String {
         format!(
             "{:<16} {:>8} {:>12} {:>16} {:>13} {:>12} {:>16}",
@@ -193,7 +194,7 @@ impl StatisticsChoice {
         )
     }
 
-    /// As a person reads it.
+    /// The choice as a row of the table.
     pub(crate) fn row(&self) -> String {
         format!(
             "{:<16} {:>8} {:>12} {:>16} {:>13.2} {:>12.1} {:>16}",

@@ -1,6 +1,6 @@
-//! What is known of the error of a layer whose R was not gathered: a sketch says between what and
-//! what the smallest f lies, and what was written is measured on the rows of the window, which are
-//! some of those seen.
+//! The error of a layer that was solved from a sketch, without R. The sketch gives the interval of
+//! the smallest f, and the written factors are measured on the held-out window, whose rows are some
+//! of those seen.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,15 +13,15 @@ use crate::solve::solution::LayerSolution;
 /// The mean squared output error of a row of the window. It is not f, which is over all rows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WindowErrorRecord {
-    /// Mean of |x W|^2 over these rows.
+    /// The mean of |x W|^2 over the rows of the window.
     pub(crate) power: f64,
-    /// Without correction.
+    /// The error without correction.
     pub(crate) without: f64,
-    /// With the correction, before rounding.
+    /// The error with the correction, before its factors are rounded.
     pub(crate) with: f64,
-    /// After rounding to the dtype written.
+    /// The error with the factors rounded to the type that is written.
     pub(crate) rounded: f64,
-    /// When what is written is rounded to bf16; null if that overflows.
+    /// The error when the written factors are rounded to bf16; null if that overflows.
     pub(crate) rounded_bf16: Option<f64>,
     /// In the asked dtype, where a wider one was written: a number, "overflow" or
     /// "no-whole-blocks".
@@ -33,7 +33,7 @@ pub(crate) struct WindowErrorRecord {
 }
 
 impl WindowErrorRecord {
-    /// Of a layer that was solved from a sketch.
+    /// The errors of a layer that was solved from a sketch.
     pub(crate) fn new(solution: &LayerSolution) -> Self {
         let power = solution.output_power;
         Self {
@@ -49,7 +49,7 @@ impl WindowErrorRecord {
     }
 }
 
-/// As the README has it; empty where no layer was solved from a sketch.
+/// The README's words on these errors; empty where no layer was solved from a sketch.
 pub(crate) fn window_worth(of: &PublishedLayers<'_>) -> String {
     let sketched = of.outcomes.iter().filter_map(|outcome| outcome.sketched());
     let sketched: Vec<&LayerSolution> = sketched.filter(|s| s.is_corrected()).collect();

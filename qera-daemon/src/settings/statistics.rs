@@ -8,27 +8,27 @@ use crate::error::Fatal;
 use crate::settings::options::Options;
 use crate::settings::weights::WeightsSettings;
 
-/// l is this many times the largest rank, where it is not given: within half a percent of the
-/// optimum on real layers (docs/sketch.md).
+/// The size l of a sketch as a multiple of the largest rank, where l is not given. It comes within
+/// half a percent of the optimum on real layers (docs/sketch.md).
 const TIMES_RANK: usize = 4;
-/// Most rows of a sketch: beyond these its eigenproblem takes minutes.
+/// The most rows of a sketch. With more, its eigenproblem takes minutes.
 const ROWS_MAX: usize = 4096;
 
-/// What is gathered, where it was said.
+/// The statistics to gather, where the option is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Statistics {
-    /// R of every input.
+    /// R of every input is gathered.
     Full,
-    /// The output errors of each layer, where that takes less than R.
+    /// The output errors of each layer are sketched, where that takes less memory than R.
     Sketch {
-        /// l, of which l - 1 rows are kept.
+        /// The size l of a sketch, of which l - 1 rows are kept.
         rows: usize,
     },
-    /// The diagonal of R.
+    /// The diagonal of R is gathered.
     Diagonal,
 }
 
-/// l for this rank, where none is given.
+/// The size l for this rank, where none is given.
 #[must_use]
 pub(crate) fn default_rows(rank: usize) -> usize {
     rank.saturating_mul(TIMES_RANK).clamp(2, ROWS_MAX)
@@ -45,8 +45,8 @@ impl fmt::Display for Statistics {
 }
 
 impl Statistics {
-    /// What was asked for; none where nothing was said: then the method and the state decide.
-    /// `rounds_under_r` is the name of a rounding that needs R.
+    /// The statistics that were asked for; `None` where nothing was said, so that the method and
+    /// the state decide. `rounds_under_r` is the name of a rounding that needs R.
     ///
     /// # Errors
     /// [`Fatal::Usage`] for what is not known, and for what cannot be had with the other options,

@@ -60,12 +60,12 @@ pub(crate) fn check_window_memory(
     }
 }
 
-/// What a run asks of a state.
+/// What a run expects of a state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
-    /// Whether the method needs R, or a sketch.
+    /// Whether the method needs R or a sketch.
     pub(crate) needs_r: bool,
-    /// What the run was told to gather.
+    /// The statistics that the run was told to gather.
     pub(crate) statistics: Option<Statistics>,
     /// Whether the run will add rows.
     pub(crate) continues: bool,
@@ -182,7 +182,7 @@ pub(crate) fn check_sites(
     Ok(())
 }
 
-/// What sketches of a site are missing, or would be left out while rows are added.
+/// The sketches that a site lacks, or that would get no rows if rows were added.
 fn other_sketches(then: &SiteRecord, site: &Site, asked: Asked) -> Option<String> {
     let now: Vec<String> = site.sketch.iter().flat_map(SiteSketch::names).collect();
     let missing = now.iter().find(|name| !then.sketched.contains(name));

@@ -1,7 +1,7 @@
-//! Which inputs are sketched in the place of their R, and of which E.
+//! Inputs that are sketched instead of gathering their R, and the E that each sketch belongs to.
 //!
-//! A sketch is of the output errors x E of one E = W - W~: what belongs to another E is another
-//! sketch, where R serves every E.
+//! A sketch summarises the output errors x E of a single E = W - W~. Another E needs another
+//! sketch, while R serves every E.
 
 use qera_core::packed::packed_len;
 use serde::{Deserialize, Serialize};
@@ -10,16 +10,16 @@ use crate::host::output_sketch::{OutputSketch, SKETCH_ROWS};
 use crate::weights::Weights;
 use crate::weights::layers::Layer;
 
-/// What a state says of its sketches: how large they are, and of which E.
+/// What a state records of its sketches: how large they are, and which E they belong to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SketchRecord {
-    /// l, of which l - 1 rows are kept.
+    /// The size l of a sketch, of which l - 1 rows are kept.
     pub(crate) rows: usize,
-    /// Which W.
+    /// Fingerprint of the checkpoint with W.
     checkpoint: String,
-    /// What W~ is stored in.
+    /// The format in which W~ is stored.
     quantizer: String,
-    /// Which W~, where the user gave it.
+    /// Fingerprint of W~, where the user gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quantized: Option<String>,
 }
@@ -27,9 +27,9 @@ pub(crate) struct SketchRecord {
 /// The sketches of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SiteSketch {
-    /// Rows of each: l - 1.
+    /// How many rows each sketch keeps: l - 1.
     pub(crate) kept: usize,
-    /// The layers, in the site's order.
+    /// The layers, in the order of the site.
     pub(crate) layers: Vec<SketchedLayer>,
 }
 
@@ -38,12 +38,12 @@ pub(crate) struct SiteSketch {
 pub(crate) struct SketchedLayer {
     /// Module path.
     pub(crate) name: String,
-    /// Numbers of a row.
+    /// How many numbers a row of the sketch has.
     pub(crate) out_features: usize,
 }
 
 impl SketchRecord {
-    /// Sketches of l rows of these weights' errors.
+    /// The record of sketches of size l = `rows` of the errors of these weights.
     #[must_use]
     pub(crate) fn new(rows: usize, weights: &Weights) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl SketchRecord {
         }
     }
 
-    /// Why it does not serve these weights; none where it does.
+    /// Why the sketches do not serve these weights; `None` where they do.
     #[must_use]
     pub(crate) fn differs_from(&self, weights: &Weights) -> Option<String> {
         let own = Self::new(self.rows, weights);
@@ -70,7 +70,7 @@ impl SketchRecord {
 }
 
 impl SiteSketch {
-    /// Of so many rows for each of these layers.
+    /// Sketches that keep this many rows for each of these layers.
     pub(crate) fn new(kept: usize, layers: &[&Layer]) -> Self {
         let layers = layers.iter().map(|layer| SketchedLayer {
             name: layer.name.clone(),
@@ -87,7 +87,7 @@ impl SiteSketch {
         self.layers.iter().map(|layer| layer.name.clone())
     }
 
-    /// Bytes of the sketches, and of the rows that wait for them, of so many bytes a number.
+    /// Bytes of the sketches and of the rows that wait for them, at this many bytes a number.
     #[must_use]
     pub(crate) fn bytes(&self, in_features: usize, number_bytes: usize) -> u64 {
         let widths = self.layers.iter().map(|layer| layer.out_features);
@@ -95,7 +95,7 @@ impl SiteSketch {
         rows.sum::<u64>() + (SKETCH_ROWS * in_features * number_bytes) as u64
     }
 
-    /// Bytes while rows are folded: E of the widest layer, and what shrinks rows in.
+    /// Bytes needed while rows are folded: E of the widest layer, and the memory of a shrink.
     #[must_use]
     pub(crate) fn fold_bytes(&self, in_features: usize) -> u64 {
         let of = |layer: &SketchedLayer| {
@@ -105,7 +105,7 @@ impl SiteSketch {
         self.layers.iter().map(of).max().unwrap_or_default() as u64
     }
 
-    /// Operations of a row, about.
+    /// About how many operations a row takes.
     #[must_use]
     pub(crate) fn row_flops(&self, in_features: usize) -> f64 {
         let widths = self.layers.iter().map(|layer| layer.out_features);
@@ -113,7 +113,7 @@ impl SiteSketch {
         widths.map(of).sum()
     }
 
-    /// Whether it takes less than R: a function of the widths alone.
+    /// Whether the sketches take less memory than R. This follows from the widths alone.
     pub(crate) fn is_smaller(&self, in_features: usize) -> bool {
         self.bytes(in_features, size_of::<f32>())
             < (size_of::<f64>() * packed_len(in_features)) as u64

@@ -1,5 +1,5 @@
-//! Sites whose layers have sketches: which these are is decided once, by the widths, and is the
-//! state's from then on.
+//! Decides which sites have sketches. It is decided once, from the widths, and then kept by the
+//! state.
 
 use crate::host::second_moment::SecondMomentKind;
 use crate::weights::layers::Layer;
@@ -7,7 +7,8 @@ use crate::weights::sites::{SiteRecord, Sites};
 use crate::weights::sketched::{SiteSketch, SketchRecord};
 
 impl Sites {
-    /// With sketches where these are smaller than R; the others gather the whole of R.
+    /// Gives sketches to the sites where these are smaller than R; the others gather the whole of
+    /// R.
     #[must_use]
     pub(crate) fn sketched(self, of: SketchRecord, layers: &[Layer]) -> Self {
         let kept = of.rows - 1;
@@ -17,7 +18,8 @@ impl Sites {
         })
     }
 
-    /// With sketches where a state has them; they are read of those layers that are selected today.
+    /// Gives sketches to the sites that have them in a state, for those layers that are selected
+    /// today.
     #[must_use]
     pub(crate) fn sketched_as_saved(
         self,
@@ -55,7 +57,7 @@ impl Sites {
         self
     }
 
-    /// A state with sketches whose diagonals alone are asked for.
+    /// Takes the diagonals alone of the sites that have sketches in a state.
     #[must_use]
     pub(crate) fn without_sketches(mut self, saved: &[SiteRecord]) -> Self {
         for record in saved.iter().filter(|record| !record.sketched.is_empty()) {

@@ -13,7 +13,7 @@ use super::{RunningDaemon, begin_on_three_layers};
 #[test]
 fn a_shard_is_read_once() {
     const ROWS: usize = 300_000;
-    /// Snapshots that are read back, the adapter that is checked.
+    /// Bytes for snapshots that are read back and the adapter that is checked.
     const OTHER_FILES: u64 = 1 << 20;
     let RunningDaemon { daemon, mut live } = begin_on_three_layers(&[]);
     let before = live.bytes_read();
