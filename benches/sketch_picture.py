@@ -10,10 +10,10 @@ import pathlib
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 66, 682, 30, 346  # the plot's edges
-KIB_LEAST, KIB_MOST = 3, 2000
+KIB_LEAST, KIB_MOST = 3, 16000
 ABOVE_LEAST, ABOVE_MOST = 0.01, 100  # percent; what is less is drawn at the least
 INK, PALE = "#424a53", "#d8dee4"
-COLOURS = {"q_proj_l0": "#0969da", "gate_proj_l15": "#1a7f37"}
+COLOURS = {"q_proj_l0": "#0969da", "gate_proj_l15": "#1a7f37", "down_proj": "#9a6700"}
 
 
 @dataclasses.dataclass
@@ -58,7 +58,7 @@ def axes():
         y = y_of(above)
         yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="{PALE}"/>'
         yield text(LEFT - 8, y + 4, f"{above:g} %", "end")
-    for kib in (4, 16, 64, 256, 1024):
+    for kib in (4, 16, 64, 256, 1024, 4096):
         x = x_of(kib)
         yield f'<line x1="{x:.1f}" y1="{BOTTOM}" x2="{x:.1f}" y2="{BOTTOM + 5}" stroke="{INK}"/>'
         yield text(x, BOTTOM + 19, f"{kib:,}")
