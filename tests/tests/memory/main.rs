@@ -146,15 +146,6 @@ fn sketched_once() {
     check(SKETCHED);
 }
 
-#[test]
-fn sketched_live() {
-    check(PlannedRun {
-        name: "sketched, live, 1 thread",
-        live: true,
-        ..SKETCHED
-    });
-}
-
 /// Layers alike, so that it does not matter which two are solved at one time.
 #[test]
 fn exact_once_on_two_threads() {
