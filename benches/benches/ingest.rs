@@ -85,10 +85,7 @@ fn measure(m: usize) -> Result<(), String> {
     let rows = shards(&folder, m)?;
     let cores = Cores::new(1);
     let _core = cores.take();
-    let compute = Compute {
-        kernel: Kernel::best(),
-        cores: &cores,
-    };
+    let compute = Compute::new(Kernel::best(), &cores);
     let mut packed = vec![0.0; packed_len(m)];
     let mut scratch = Scratch::default();
     let mut kernel = || {

@@ -194,10 +194,9 @@ fn main() {
     let _core = cores.take();
     for m in SIZES {
         let data = Data::new(m);
-        let hosts = Kernel::available().into_iter().map(|kernel| Compute {
-            kernel,
-            cores: &cores,
-        });
+        let hosts = Kernel::available()
+            .into_iter()
+            .map(|kernel| Compute::new(kernel, &cores));
         let mut cases: Vec<_> = hosts.flat_map(|compute| data.cases(compute)).collect();
         cases.retain(|case| wants(&case.name));
         cases.iter_mut().for_each(|case| (case.work)());

@@ -93,10 +93,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         given
     };
     let cores = Cores::new(1);
-    let compute = Compute {
-        kernel: Kernel::best(),
-        cores: &cores,
-    };
+    let compute = Compute::new(Kernel::best(), &cores);
     let _core = cores.take();
     println!("mxint3/32, rank 32, {ROWS} rows, {}", compute.kernel.name());
     for side in sides {

@@ -196,10 +196,7 @@ fn main() {
     let wants = |name: &str| filter.is_empty() || filter.iter().any(|part| name.contains(part));
     let cores = Cores::new(1);
     let _core = cores.take();
-    let compute = Compute {
-        kernel: Kernel::best(),
-        cores: &cores,
-    };
+    let compute = Compute::new(Kernel::best(), &cores);
     println!(
         "Kernel {}; median (least-most) of {ROUNDS}.",
         compute.kernel.name()

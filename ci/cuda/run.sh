@@ -29,4 +29,7 @@ for seed in 0 1 2 3; do # 0: work is done when it is asked for
         $([ "$seed" = 1 ] || echo --skip failures::any)
     orders=$((orders + 1))
 done
+# The whole daemon beside it.
+QERA_STANDIN=$standin \
+    cargo test --quiet --release --locked -p qera-tests --features stand-in --test cuda
 echo "cuda: $kernels; on the CPU stand-in, not on a GPU: orders=$orders passed"

@@ -58,10 +58,7 @@ impl LayerOnBothSides {
 
     fn host(&self, method: Method, shrinkage: f64) -> SolvedLayer {
         let cores = Cores::new(2);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         let (method, rank) = (method.name(), self.rank);
         let options = format!(
             "method = \"{method}\"\nquantizer = \"mxint3\"\nrank = {rank}\nshrinkage = \"{shrinkage}\"\ndtype = \"f32\"\n"
@@ -231,10 +228,7 @@ fn a_rank_that_does_not_exist_is_cut_alike() {
 fn what_is_no_problem_of_one_site_is_refused() {
     let case = LayerOnBothSides::new(16, 8, 2, Spectrum::PowerLaw);
     let cores = Cores::new(1);
-    let compute = Compute {
-        kernel: Kernel::best(),
-        cores: &cores,
-    };
+    let compute = Compute::new(Kernel::best(), &cores);
     let refused = |statistics: &SiteStatistics| {
         let problem = SiteProblem {
             checkpoint: case.folder.path(),

@@ -107,10 +107,7 @@ fn run(name: &str) -> Result<(), String> {
     let kernel = Kernel::named(form).map_err(|e| e.to_string())?;
     let cores = Cores::new(1);
     let _core = cores.take();
-    case(Compute {
-        kernel,
-        cores: &cores,
-    })
+    case(Compute::new(kernel, &cores))
 }
 
 fn main() -> Result<(), String> {

@@ -56,10 +56,10 @@ fn run(arguments: &[String]) -> Result<serde_json::Value, Failure> {
     };
     let cores = Cores::new(option("threads")?.parse()?);
     let _core = cores.take();
-    let compute = Compute {
-        kernel: Kernel::named(options.get("kernel").copied().unwrap_or("auto"))?,
-        cores: &cores,
-    };
+    let compute = Compute::new(
+        Kernel::named(options.get("kernel").copied().unwrap_or("auto"))?,
+        &cores,
+    );
     match command.as_str() {
         "accumulate" => accumulate(compute, Path::new(option("rows")?)),
         "solve" => {

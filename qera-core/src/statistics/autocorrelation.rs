@@ -70,6 +70,18 @@ impl BlockShare {
         }
     }
 
+    /// What a mean is multiplied by: 1 - n_b / N.
+    #[must_use]
+    pub const fn kept(&self) -> f64 {
+        self.kept
+    }
+
+    /// What a sum is multiplied by: 1 / N.
+    #[must_use]
+    pub const fn per_sum(&self) -> f64 {
+        self.per_sum
+    }
+
     /// Folds a run of sums into the means that they belong to.
     #[inline]
     pub fn fold(&self, means: &mut [f64], sums: &[f64]) {

@@ -113,10 +113,7 @@ mod tests {
 
     fn fold(statistics: &mut SiteStatistics, batch: &Batch) {
         let (kernel, cores) = (Kernel::best(), Cores::new(1));
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         statistics
             .fold(batch, compute, &mut Scratch::default())
             .unwrap();
@@ -124,10 +121,7 @@ mod tests {
 
     fn follow(statistics: &mut SiteStatistics, batch: &Batch, share: f64) {
         let (kernel, cores) = (Kernel::best(), Cores::new(1));
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         let mut tools = FoldTools {
             compute,
             scratch: &mut Scratch::default(),

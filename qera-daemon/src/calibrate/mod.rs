@@ -3,9 +3,11 @@
 //! of `blocks`. `sample` chooses the rows of a block that are scored. `follow` treats the rows of a
 //! site that has converged. `summed` folds rows that came as sums, and `sum_gaps` says what these
 //! lack for a solve. `outputs` has sketches of the output errors, in the place of R.
+//! `device_sums` has what a device sums of a site.
 
 pub(crate) mod aside;
 pub(crate) mod blocks;
+pub(crate) mod device_sums;
 pub(crate) mod follow;
 pub(crate) mod imatrix;
 pub(crate) mod imatrix_files;

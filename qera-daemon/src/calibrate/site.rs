@@ -17,6 +17,7 @@ use crate::calibrate::window::Window;
 use crate::host::compute::Compute;
 use crate::host::kernels::rank_update::Scratch;
 use crate::host::kernels::row_weights::Extent;
+use crate::host::kernels::stored::StoredRows;
 use crate::host::second_moment::channels::ChannelMoments;
 use crate::host::second_moment::massive::entry_errors;
 use crate::host::second_moment::{SecondMoment, SecondMomentKind};
@@ -213,12 +214,31 @@ impl SiteStatistics {
         batch: &Batch,
         tools: &mut FoldTools<'_>,
     ) -> Result<(), FoldError> {
+        self.fold_by(batch, tools, |second_moment, rows, seen, tools| {
+            second_moment.fold(tools.compute, rows, seen, tools.scratch)
+        })
+    }
+
+    /// The same, where `fold_r` folds the rows, which come after an extent, into R.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub(crate) fn fold_by(
+        &mut self,
+        batch: &Batch,
+        tools: &mut FoldTools<'_>,
+        fold_r: impl FnOnce(
+            &mut SecondMoment,
+            StoredRows<'_>,
+            &Extent,
+            &mut FoldTools<'_>,
+        ) -> Result<(), StatisticError>,
+    ) -> Result<(), FoldError> {
         self.note_weights(batch);
         let (rows, seen) = (batch.stored(), self.extent());
         // This comes first, because it shows which channels need more than f32 products.
         self.weight = self.fold_channels(batch)?;
-        self.second_moment
-            .fold(tools.compute, rows, &seen, tools.scratch)?;
+        fold_r(&mut self.second_moment, rows, &seen, tools)?;
         if let (Some(outputs), Some(layers)) = (&mut self.outputs, &tools.layers) {
             let folded = outputs.fold(rows, layers);
             folded.map_err(|fatal| FoldError::Weights(Box::new(fatal)))?;
@@ -326,10 +346,7 @@ mod tests {
 
     fn folded(kernel: Kernel, batches: &[Batch]) -> SiteStatistics {
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         let mut statistics = SiteStatistics::new(M, SecondMomentKind::Packed, 0.5);
         for batch in batches {
             let mut scratch = Scratch::default();
@@ -495,10 +512,7 @@ mod tests {
         assert_eq!(all.weights, joined);
         // 35 rows wait with weights.
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         let fold = |statistics: &mut SiteStatistics, batch: &Batch| {
             let mut scratch = Scratch::default();
             statistics.fold(batch, compute, &mut scratch).unwrap();

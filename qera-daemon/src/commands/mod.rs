@@ -48,6 +48,7 @@ pub(crate) fn print(text: &str) -> Result<Exit, Fatal> {
 /// # Errors
 /// [`Fatal::OverBudget`] where the run does not fit, [`Fatal`] for settings that cannot be used.
 pub(crate) fn plan(settings: &Settings, reporter: &Reporter) -> Result<Exit, Fatal> {
+    settings.compute.start()?;
     let model = Model::open(settings)?;
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let watch = settings.source.watch.as_ref();
@@ -101,6 +102,7 @@ pub(crate) fn solve(
     reporter: &Reporter,
 ) -> Result<Exit, Fatal> {
     settings.weights.needed_checkpoint()?;
+    settings.compute.start()?;
     let model = Model::open(settings)?;
     let files = ImatrixFiles::open(&settings.imatrix)?;
     let prepared = Prepared::prepare(settings, model.as_ref(), None)?;

@@ -233,10 +233,7 @@ mod tests {
             let diagonal: Vec<f64> = (0..M).map(|i| self.r[(i, i)]).collect();
             let alone = SecondMoment::new(SecondMomentKind::Diagonal, M);
             correction.in_blocks(&RoundingMetric {
-                compute: Compute {
-                    kernel: Kernel::best(),
-                    cores: &cores,
-                },
+                compute: Compute::new(Kernel::best(), &cores),
                 second_moment: if with_r { &self.second_moment } else { &alone },
                 diagonal: &diagonal,
             })

@@ -11,32 +11,36 @@ use crate::host::compute::Compute;
 use crate::host::kernels::page_vec::{Floats, PageVec};
 use crate::host::kernels::products::products;
 use crate::host::kernels::stored::{StoredNumbers, StoredRows};
+use crate::host::offload::uploaded::Uploaded;
 use crate::host::rounding::narrow;
 
 /// Rows widened at a time: so many that packing the vectors anew for them costs little.
 pub(crate) const PIECE_ROWS: usize = 512;
 
-/// A large f32 matrix, depth x n by columns, that is multiplied many times by a few vectors: R, E,
-/// rows of a window. It is made ready once, because a device would upload it; here it is read as it
-/// lies.
+/// A large f32 matrix, depth x n by columns, that a few vectors at a time are multiplied by, many
+/// times: R, E, rows of a window. Here it is read as it lies. Where a device is lent, what serves
+/// many products is uploaded to it once, and multiplied there until that fails.
 #[derive(Debug)]
 pub struct Operand<'a> {
     compute: Compute<'a>,
     values: Floats<'a>,
     rows: usize,
+    uploaded: Option<Uploaded<'a>>,
 }
 
 impl Operand<'_> {
     /// X^T B as b x n, for `x` = X^T (b x depth), by f32 products: 2 depth n b flops.
     #[must_use]
     pub fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        products::<f32>(self.compute, x, self.matrix())
+        let there = self.uploaded.as_ref().and_then(|there| there.times(x));
+        there.unwrap_or_else(|| products::<f32>(self.compute, x, self.matrix()))
     }
 
     /// Multiplies as `times` does, with products and sums in f64.
     #[must_use]
     pub fn times_f64(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        products::<f64>(self.compute, x, self.matrix())
+        let there = self.uploaded.as_ref().and_then(|there| there.times_f64(x));
+        there.unwrap_or_else(|| products::<f64>(self.compute, x, self.matrix()))
     }
 
     fn matrix(&self) -> ColumnMajor<'_> {
@@ -163,22 +167,35 @@ impl<'a> Compute<'a> {
         }
     }
 
-    /// Makes a matrix ready that is lent; it is read as it lies.
+    /// Makes a matrix ready that is lent, for products that are soon done; it is read as it lies.
     #[must_use]
     pub const fn operand(self, matrix: ColumnMajor<'a>) -> Operand<'a> {
         Operand {
             compute: self,
             values: Floats::Lent(matrix.values),
             rows: matrix.rows,
+            uploaded: None,
         }
     }
 
-    /// Makes a matrix ready that was made for this, columns of `rows` numbers.
+    /// Makes a matrix ready that is lent, for many products.
     #[must_use]
-    pub(crate) const fn own_operand(self, values: PageVec<f32>, rows: usize) -> Operand<'a> {
+    pub(crate) fn lasting_operand(self, matrix: ColumnMajor<'a>) -> Operand<'a> {
+        self.uploaded(Floats::Lent(matrix.values), matrix.rows)
+    }
+
+    /// Makes a matrix ready that was made for many products, columns of `rows` numbers.
+    #[must_use]
+    pub(crate) fn own_operand(self, values: PageVec<f32>, rows: usize) -> Operand<'a> {
+        self.uploaded(Floats::Owned(values), rows)
+    }
+
+    fn uploaded(self, values: Floats<'a>, rows: usize) -> Operand<'a> {
+        let device = self.device;
         Operand {
             compute: self,
-            values: Floats::Owned(values),
+            uploaded: device.and_then(|device| Uploaded::new(device, &values, rows)),
+            values,
             rows,
         }
     }

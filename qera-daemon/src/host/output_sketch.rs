@@ -317,10 +317,7 @@ mod tests {
     /// By the host, block by block.
     fn folded(kernel: Kernel, error: &[f32], blocks: core::ops::Range<usize>) -> OutputSketch {
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         let (x, weights) = (numbers(1, BLOCKS * BLOCK * M, 0.7), weights());
         let mut sketch = OutputSketch::new(KEPT, N);
         for block in blocks {
@@ -422,10 +419,7 @@ mod tests {
         error[7] = f32::MAX;
         let rows = vec![1e30; BLOCK * M];
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         let refused = sketch.fold(
             compute,
             ColumnMajor::new(&error, M),

@@ -191,10 +191,7 @@ mod tests {
     #[test]
     fn the_power_of_outputs_is_a_mean_over_rows() {
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         // E = [[1, 0, 2], [0, 3, 0]] by columns; rows (1, 1) and (2, 0): |x E|^2 = 14 and 20.
         let error = ColumnMajor::new(&[1.0, 0.0, 0.0, 3.0, 2.0, 0.0], 2);
         let y = outputs(

@@ -275,10 +275,7 @@ mod tests {
     const M: usize = 6;
 
     fn compute(cores: &Cores) -> Compute<'_> {
-        Compute {
-            kernel: Kernel::best(),
-            cores,
-        }
+        Compute::new(Kernel::best(), cores)
     }
 
     fn statistics(batches: &[usize]) -> (SiteStatistics, Vec<f32>) {

@@ -9,10 +9,12 @@ use crate::calibrate::imatrix::GivenStatistics;
 use crate::disk::clock;
 use crate::host::compute::Compute;
 use crate::host::cores::{Core, Cores};
+use crate::host::offload::accelerator::Accelerator;
 use crate::observe::reporter::Reporter;
 use crate::pipeline::flight::{Flight, Ticket};
 use crate::pipeline::ingest_meter::IngestMeter;
 use crate::pipeline::ledger::Ledger;
+use crate::plan::summed_sites::SummedSites;
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
 use crate::source::watch::Wake;
@@ -29,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) sites: &'a Sites,
     /// Statistics that stand in for rows, where an imatrix was given.
     pub(crate) imatrix: Option<&'a GivenStatistics>,
+    /// The sites whose rows a device sums.
+    pub(crate) summed: SummedSites,
     /// The share of rows that is kept aside, for each site.
     pub(crate) scored_shares: Vec<f64>,
     /// Solves a site; `None` where there is no checkpoint.
@@ -117,10 +121,13 @@ impl<'a> Context<'a> {
 
     /// The kernels that compute.
     pub(crate) const fn compute(&self) -> Compute<'a> {
-        Compute {
-            kernel: self.settings.compute.kernel,
-            cores: self.cores,
-        }
+        Compute::new(self.settings.compute.kernel, self.cores)
+    }
+
+    /// The device that sums the rows of a site, if one does.
+    pub(crate) fn summing_device(&self, site: usize) -> Option<Arc<Accelerator>> {
+        let accelerator = self.settings.compute.device.accelerator();
+        accelerator.filter(|_| self.summed.has(site)).cloned()
     }
 
     /// Whether the run goes on, because nothing says that it shall end.

@@ -163,9 +163,14 @@ impl<'a> Publisher<'a> {
         let SiteOutcome {
             site,
             gathered,
-            solved: SolvedSite { solutions, failed },
+            solved,
             summaries,
         } = outcome;
+        let SolvedSite {
+            solutions,
+            failed,
+            demoted: _,
+        } = solved;
         let is_cold = summaries.is_none();
         if let Some(summaries) = summaries {
             self.fresh.insert(site);

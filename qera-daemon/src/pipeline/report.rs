@@ -35,6 +35,18 @@ impl Context<'_> {
         self.reporter.say(&Event::Warning { subject, message });
     }
 
+    /// Warns that a device failed for a site, and in what.
+    pub(crate) fn tell_demoted(&self, site: &str, failures: &[String]) {
+        if let Some(first) = failures.first() {
+            let more = match failures.len() - 1 {
+                0 => String::new(),
+                more => format!("; {} more", plural(more, "failure")),
+            };
+            let message = format!("the CUDA device failed, the CPU goes on ({first}{more})");
+            self.warn_of(site, message);
+        }
+    }
+
     /// Warns about a site that has had no row.
     pub(crate) fn warn_starved(&self, site: &Site) {
         self.reporter.say(&Event::Warning {

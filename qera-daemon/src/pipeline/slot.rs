@@ -2,14 +2,23 @@
 
 use std::sync::Arc;
 
-use crate::calibrate::site::SiteStatistics;
+use qera_gpu::Triangle;
+
+use crate::calibrate::device_sums::DeviceSums;
+use crate::calibrate::row_room::RowRoom;
+use crate::calibrate::site::{FoldError, FoldTools, SiteStatistics};
 use crate::channel::{Receiver, Sender, bounded};
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::stage_end::StageEnd;
+use crate::source::rows::Batch;
+use crate::source::sums::SummedRows;
 
 /// A site as its worker holds it.
 pub(crate) struct Slot {
+    /// R in them is whole after [`complete`](Slot::complete).
     pub(crate) statistics: Arc<SiteStatistics>,
+    /// The rows that R lacks while a device sums them.
+    pub(crate) device: DeviceSums<Triangle>,
     pub(crate) progress: Progress,
     /// The next solve point of the site's progress. It is kept here as well, because the progress
     /// may be with a solver.
@@ -23,9 +32,59 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Lends the statistics to a solve. Rows of a lone 2-D shard are cut into blocks for it; R is
-    /// shared.
+    /// Folds rows of the site, or of those of a closed site a share.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub(crate) fn fold_rows(
+        &mut self,
+        rows: Batch,
+        room: RowRoom,
+        share: Option<f64>,
+        tools: &mut FoldTools<'_>,
+    ) -> Result<(), FoldError> {
+        // Nobody else has them now.
+        let statistics = Arc::make_mut(&mut self.statistics);
+        statistics.keep_within(room);
+        let Some(share) = share else {
+            return self.device.fold(statistics, rows, tools);
+        };
+        self.device.leave(statistics, tools);
+        statistics.follow(&rows, share, tools)
+    }
+
+    /// Folds a sum over rows of the site, or follows that of a closed one.
+    ///
+    /// # Errors
+    /// [`FoldError`].
+    pub(crate) fn fold_sum(
+        &mut self,
+        sum: &SummedRows,
+        room: RowRoom,
+        share: Option<f64>,
+        tools: &mut FoldTools<'_>,
+    ) -> Result<(), FoldError> {
+        let statistics = Arc::make_mut(&mut self.statistics);
+        statistics.keep_within(room);
+        self.device.leave(statistics, tools);
+        match share {
+            None => statistics.fold_sum(sum),
+            Some(share) => statistics.follow_sum(sum, share),
+        }
+    }
+
+    /// Makes R whole: before somebody reads it.
+    pub(crate) fn complete(&mut self, tools: &mut FoldTools<'_>) {
+        if !self.device.is_complete() {
+            let statistics = Arc::make_mut(&mut self.statistics);
+            self.device.complete(statistics, tools);
+        }
+    }
+
+    /// Lends the statistics to a solve, once R is whole. Rows of a lone 2-D shard are cut into
+    /// blocks for it; R is shared.
     pub(crate) fn lend(&mut self) -> Lent {
+        debug_assert!(self.device.is_complete(), "R lacks rows");
         let (back, lent) = bounded(0);
         self.lent = Some(lent);
         let mut statistics = Arc::clone(&self.statistics);

@@ -96,6 +96,7 @@ impl<'a> Solver<'a> {
         // Everything lent is given back before anything waits, so that the worker folds on.
         drop((lent, core));
         let solved = solved?;
+        context.tell_demoted(&site.name, &solved.demoted);
         let summaries = match &mut kind {
             JobKind::Point(job) => Some(self.judge(site, seen, job)),
             JobKind::Cold { .. } => None,

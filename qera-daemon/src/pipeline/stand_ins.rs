@@ -96,12 +96,18 @@ impl<'a> StandIns<'a> {
                 .unwrap_or_else(PoisonError::into_inner) = Some(solved);
         });
         drop(core);
-        for answer in answers {
+        for (of, answer) in due.iter().zip(answers) {
             // A stage that failed ends the run, so that nothing is published.
             let answer = answer.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let Some(SolvedSite { solutions, failed }) = answer.transpose()? else {
+            let Some(solved) = answer.transpose()? else {
                 continue;
             };
+            let SolvedSite {
+                solutions,
+                failed,
+                demoted,
+            } = solved;
+            context.tell_demoted(&of.site.name, &demoted);
             for failed in failed {
                 if latest[failed.layer].is_none() && self.failed.insert(failed.layer) {
                     context.tell_failed(&failed, false);

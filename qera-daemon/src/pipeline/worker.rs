@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::calibrate::device_sums::DeviceSums;
 use crate::calibrate::site::{FoldError, FoldTools, SiteStatistics};
 use crate::channel::{Receiver, Sender, bounded};
 use crate::disk::clock;
@@ -14,7 +15,7 @@ use crate::host::kernels::pages::give_back;
 use crate::host::kernels::rank_update::Scratch;
 use crate::judge::progress::SiteProgress;
 use crate::pipeline::context::Context;
-use crate::pipeline::slot::{Progress, Slot};
+use crate::pipeline::slot::{Lent, Progress, Slot};
 use crate::pipeline::stage_end::StageEnd;
 use crate::pipeline::task::{JobKind, PointJob, RowsTask, SaveTask, SolveJob, Task};
 use crate::pipeline::thread::Discard;
@@ -84,6 +85,7 @@ impl<'a> Worker<'a> {
             progress,
             rows_at_cold_solve: 0,
             lent: None,
+            device: DeviceSums::on(context.summing_device(site)),
         }
     }
 
@@ -136,41 +138,33 @@ impl<'a> Worker<'a> {
         let mut fed = BTreeSet::new();
         for sum in part.sums {
             let site = sum.site;
-            self.fold_into(site, sum.in_features, |statistics, _, share| {
-                statistics.keep_within(room);
-                match share {
-                    None => statistics.fold_sum(&sum),
-                    Some(share) => statistics.follow_sum(&sum, share),
-                }
+            self.fold_into(site, sum.in_features, |slot, share, tools| {
+                slot.fold_sum(&sum, room, share, tools)
             })?;
             fed.insert(site);
         }
-        for site_rows in part.rows {
-            let site = site_rows.site;
-            if site_rows.bytes.is_empty() {
+        for rows in part.rows {
+            let site = rows.site;
+            if rows.bytes.is_empty() {
                 continue;
             }
-            self.fold_into(site, site_rows.in_features, |statistics, tools, share| {
-                statistics.keep_within(room);
-                match share {
-                    None => statistics.fold_with(&site_rows, tools),
-                    Some(share) => statistics.follow(&site_rows, share, tools),
-                }
+            self.fold_into(site, rows.in_features, |slot, share, tools| {
+                slot.fold_rows(rows, room, share, tools)
             })?;
-            drop(site_rows);
             fed.remove(&site);
             self.at_solve_point(site, &gathered)?;
         }
+        self.complete_beyond(self.context.summed.kept_bytes());
         fed.into_iter()
             .try_for_each(|site| self.at_solve_point(site, &gathered))
     }
 
-    /// Folds something into the statistics of a site; of a closed one, the share that is said.
+    /// Folds something into a site: of a closed one the share that is given with it.
     fn fold_into(
         &mut self,
         site: usize,
         in_features: usize,
-        fold: impl FnOnce(&mut SiteStatistics, &mut FoldTools<'_>, Option<f64>) -> Result<(), FoldError>,
+        fold: impl FnOnce(&mut Slot, Option<f64>, &mut FoldTools<'_>) -> Result<(), FoldError>,
     ) -> Result<(), StageEnd> {
         if !self.slots.contains_key(&site) {
             let slot = self.slot(site, in_features, None);
@@ -182,16 +176,14 @@ impl<'a> Worker<'a> {
         slot.have_back();
         let _permit = self.context.take_core();
         let begun = clock::now();
-        // Nobody else holds the statistics now.
-        let statistics = Arc::make_mut(&mut slot.statistics);
         let after = &self.context.settings.convergence.after;
         let share = slot.closed.then(|| after.share());
-        let mut tools = FoldTools {
+        let tools = &mut FoldTools {
             compute: self.context.compute(),
             scratch: &mut self.scratch,
             layers: self.context.layers_of(site),
         };
-        let folded = doing(WorkKind::Accumulate, || fold(statistics, &mut tools, share));
+        let folded = doing(WorkKind::Accumulate, || fold(slot, share, tools));
         folded.map_err(|error| {
             let of_site = |reason| Fatal::Fold {
                 site: self.context.name_of(site),
@@ -204,14 +196,60 @@ impl<'a> Worker<'a> {
         })?;
         if slot.closed {
             let layers = &self.context.sites.sites[site].layers;
-            self.context
-                .ledger
-                .rows_skipped(layers, statistics.rows_skipped);
+            let skipped = slot.statistics.rows_skipped;
+            self.context.ledger.rows_skipped(layers, skipped);
         }
         let took = clock::since(begun);
         self.context.ledger.fold_took(took);
         self.context.ingest.folded(took);
+        self.tell_failure(site);
         Ok(())
+    }
+
+    /// Has R of sites come down from the device while more rows are kept than there is room for,
+    /// those first that keep most.
+    fn complete_beyond(&mut self, room: u64) {
+        loop {
+            let kept = |slot: &Slot| slot.device.kept_bytes();
+            let all: u64 = self.slots.values().map(kept).sum();
+            let largest = self.slots.iter().max_by_key(|(_, slot)| kept(slot));
+            let Some((&site, _)) = largest.filter(|_| all > room) else {
+                return;
+            };
+            self.complete(site);
+        }
+    }
+
+    /// Makes R of a site whole.
+    fn complete(&mut self, site: usize) {
+        if let Some(slot) = self.slots.get_mut(&site)
+            && !slot.device.is_complete()
+        {
+            let _permit = self.context.take_core();
+            let tools = &mut FoldTools {
+                compute: self.context.compute(),
+                scratch: &mut self.scratch,
+                layers: None,
+            };
+            doing(WorkKind::Accumulate, || slot.complete(tools));
+            self.tell_failure(site);
+        }
+    }
+
+    /// The statistics of a site, for a solver.
+    fn lend(&mut self, site: usize) -> Option<Lent> {
+        self.complete(site);
+        Some(self.slots.get_mut(&site)?.lend())
+    }
+
+    /// Says that a device failed.
+    fn tell_failure(&mut self, site: usize) {
+        let slot = self.slots.get_mut(&site);
+        if let Some(error) = slot.and_then(|slot| slot.device.take_failure()) {
+            let failure = [format!("summing rows: {error}")];
+            let name = self.context.name_of(site);
+            self.context.tell_demoted(&name, &failure);
+        }
     }
 
     /// Hands the site to a solver when its next solve point is reached.
@@ -240,10 +278,13 @@ impl<'a> Worker<'a> {
         else {
             return Err(StageEnd::Neighbour);
         };
+        let Some(lent) = self.lend(site) else {
+            return Ok(());
+        };
         let job = SolveJob {
             site,
             gathered: Arc::clone(gathered),
-            lent: slot.lend(),
+            lent,
             kind: JobKind::Point(PointJob {
                 progress,
                 newer,
@@ -291,10 +332,13 @@ impl<'a> Worker<'a> {
             // Whether a site without W~ gets one, and so a solution, may depend on other sites.
             let solves = self.context.is_quantized(site);
             slot.rows_at_cold_solve = if solves { rows } else { 0 };
+            let Some(lent) = self.lend(site) else {
+                continue;
+            };
             let job = SolveJob {
                 site,
                 gathered: Arc::clone(gathered),
-                lent: slot.lend(),
+                lent,
                 kind: JobKind::Cold {
                     _done: done.clone(),
                 },
@@ -310,6 +354,8 @@ impl<'a> Worker<'a> {
     }
 
     fn save(&mut self, task: &SaveTask) -> Result<(), StageEnd> {
+        // As long as rows are kept, R of their site is not whole.
+        self.complete_beyond(0);
         for (&site, slot) in &mut self.slots {
             let progress = slot.progress.here()?;
             let site = SiteToSave {

@@ -116,10 +116,7 @@ impl SpeedTrial {
     fn new(kernel: Kernel, rows: usize) -> Self {
         let cores = Cores::new(1);
         let _core = cores.take();
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         let number = |i: usize| ((i % 251) as f32 - 125.0) / 125.0;
         let values: Vec<f32> = (0..TRIAL_WIDTH * TRIAL_WIDTH).map(number).collect();
         let operand = compute.operand(ColumnMajor::new(&values, TRIAL_WIDTH));

@@ -2,6 +2,7 @@
 //! work.
 
 pub(crate) mod choices;
+pub(crate) mod device_plan;
 pub(crate) mod gathering;
 pub(crate) mod imatrix_plan;
 pub(crate) mod layer_plan;
@@ -11,12 +12,14 @@ pub(crate) mod rounding_plan;
 pub(crate) mod site_plan;
 pub(crate) mod stages;
 pub(crate) mod sum;
+pub(crate) mod summed_sites;
 pub(crate) mod table;
 
 use serde::Serialize;
 
 use crate::error::Fatal;
 use crate::plan::choices::StatisticsChoice;
+use crate::plan::device_plan::DevicePlan;
 use crate::plan::gathering::holds;
 use crate::plan::imatrix_plan::ImatrixPlan;
 use crate::plan::layer_plan::LayerPlan;
@@ -65,6 +68,9 @@ pub(crate) struct Plan {
     pub(crate) solve_flops: f64,
     /// Floating-point operations of rounding under R what is not rounded yet, about.
     pub(crate) round_flops: f64,
+    /// What a device takes of it; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<DevicePlan>,
     /// The imatrix that stands in for rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) imatrix: Option<ImatrixPlan>,
@@ -103,6 +109,7 @@ impl Plan {
             sites,
             layers,
             stages,
+            device: DevicePlan::new(run),
             imatrix: None,
             choices: Vec::new(),
             solving: run.solving,

@@ -8,6 +8,7 @@ use crate::plan::layer_plan::LayerPlan;
 use crate::plan::planned_run::{PlannedRun, Solving};
 use crate::plan::site_plan::SitePlan;
 use crate::plan::sum::sum;
+use crate::plan::summed_sites::SummedSites;
 use crate::source::admission::Admitted;
 use crate::weights::sites::Site;
 
@@ -114,6 +115,10 @@ pub(crate) fn stages(run: &PlannedRun<'_>, sites: &[SitePlan], layers: &[LayerPl
     if rounding > 0 {
         stages.push(stage("rounding, beyond solving", When::Solving, rounding));
     }
+    let kept = kept_for_device(run, sites);
+    if kept > 0 {
+        stages.push(stage("rows kept for the device", When::Reading, kept));
+    }
     if run.solving.is_live() {
         stages.push(stage(
             "corrections and vectors of solve points",
@@ -169,6 +174,29 @@ pub(crate) fn total(stages: &[Stage], solving: Solving, bytes: fn(&Stage) -> u64
 pub(crate) fn largest(mut bytes: Vec<u64>, count: usize) -> u64 {
     bytes.sort_unstable_by(|a, b| b.cmp(a));
     sum(bytes.into_iter().take(count))
+}
+
+/// Bytes of rows that are kept until R comes down, of all threads, and of R on its way.
+fn kept_for_device(run: &PlannedRun<'_>, sites: &[SitePlan]) -> u64 {
+    let summed = SummedSites::of(run.settings, run.sites);
+    if summed.count() == 0 {
+        return 0;
+    }
+    let threads = threads_with_sites(run);
+    let shards = run.shards.iter().map(held_bytes);
+    let all = sum(shards.clone());
+    // Each thread goes beyond it by one input of a shard.
+    let most = shards.max().unwrap_or_default();
+    let kept = summed.kept_bytes() * threads as u64 + most;
+    let kept = if run.solving.is_live() {
+        kept
+    } else {
+        kept.min(all)
+    };
+    let on_device = sites.iter().enumerate();
+    let on_device = on_device.filter(|(index, _)| summed.has(*index));
+    let returning = on_device.map(|(_, site)| site.statistics_bytes).collect();
+    kept.saturating_add(largest(returning, threads))
 }
 
 /// How many threads can have a site at one time: a site is folded by one worker and solved by one

@@ -4,6 +4,7 @@ use core::fmt::Write as _;
 
 use crate::plan::Plan;
 use crate::plan::choices::StatisticsChoice;
+use crate::plan::device_plan::DevicePlan;
 use crate::plan::model_plan::ModelPlan;
 use crate::settings::Settings;
 use crate::settings::memory_budget::format_bytes;
@@ -131,6 +132,9 @@ impl Plan {
             self.solve_flops / 1e9,
             self.rounding_work()
         ));
+        for of_device in self.device.iter().flat_map(DevicePlan::lines) {
+            line(format_args!("{of_device}"));
+        }
         if let Some(imatrix) = &self.imatrix {
             line(format_args!("{}", imatrix.line()));
         }

@@ -25,6 +25,7 @@ use crate::publish::ratio::ratio;
 use crate::publish::rounded_base::RoundingChoice;
 use crate::publish::window_error::WindowErrorRecord;
 use crate::settings::Settings;
+use crate::settings::device::DeviceRecord;
 use crate::settings::name_map::NameMap;
 use crate::settings::publish::AdapterForm;
 use crate::settings::solve::Shrinkage;
@@ -67,6 +68,9 @@ pub(crate) struct Manifest {
     pub(crate) bits_per_weight: Option<BitsPerWeight>,
     /// The kernels that multiplied rows of each type in the run that published.
     pub(crate) kernels: KernelNames,
+    /// The device that took part in it; absent where there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<DeviceRecord>,
     /// Where the rows came from.
     pub(crate) inputs: Inputs,
     /// The class whose names the adapter has.
@@ -349,6 +353,7 @@ impl Manifest {
                 .collect(),
             settings: SettingsRecord::new(settings, weights),
             kernels: KernelNames::of(settings.compute.kernel),
+            device: settings.compute.device.record(),
             inputs,
         }
     }

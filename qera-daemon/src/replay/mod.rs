@@ -72,10 +72,7 @@ pub(crate) fn replay(
     let cores = Cores::new(settings.compute.threads);
     let _core = cores.take();
     let replay = Replay {
-        compute: Compute {
-            kernel: settings.compute.kernel,
-            cores: &cores,
-        },
+        compute: Compute::new(settings.compute.kernel, &cores),
         base,
         claims,
         most_rows: replayed.most_rows,

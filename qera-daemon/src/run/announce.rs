@@ -277,19 +277,21 @@ pub(crate) fn tell_restored(
     }
 }
 
-/// This version computes on the CPU; the probe says why no GPU is used.
+/// What computes: the CPU, and a device beside it, or why there is none.
 fn device(settings: &Settings) -> String {
     let compute = &settings.compute;
     let mut kernel = KernelNames::of(compute.kernel).to_string();
     if let Some(what) = &compute.done_without {
         kernel = format!("{kernel} {what}");
     }
-    match qera_gpu::probe() {
-        qera_gpu::Probe::Unavailable(reason) => {
-            format!("computing on the CPU by {kernel} ({reason})")
-        }
-        found => {
-            format!("computing on the CPU by {kernel} ({found:?} is not used by this version)")
-        }
+    match compute.device.accelerator() {
+        Some(accelerator) => format!(
+            "computing on {}, and what does not fit or is too small on the CPU by {kernel}",
+            accelerator.name()
+        ),
+        None => format!(
+            "computing on the CPU by {kernel} ({})",
+            compute.device.why_none()
+        ),
     }
 }

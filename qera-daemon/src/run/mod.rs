@@ -40,6 +40,7 @@ use crate::weights::opening::Model;
 /// # Errors
 /// [`Fatal`]; what was published before is still there, and what the state holds is not lost.
 pub(crate) fn run(settings: &Settings, reporter: &mut Reporter) -> Result<Exit, Fatal> {
+    settings.compute.start()?;
     let Some(watch) = &settings.source.watch else {
         if settings.imatrix.is_given() {
             return run_alone(settings, reporter);

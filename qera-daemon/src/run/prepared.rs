@@ -18,6 +18,7 @@ use crate::pipeline::ledger::Ledger;
 use crate::plan::Plan;
 use crate::plan::gathering::holds;
 use crate::plan::planned_run::{PlannedRun, Solving, Start};
+use crate::plan::summed_sites::SummedSites;
 use crate::run::saved_names::{check_map, saved_names};
 use crate::settings::Settings;
 use crate::solve::site::SiteSolver;
@@ -281,11 +282,10 @@ impl<'a> Prepared<'a> {
             solver: self.weights.as_deref().map(|weights| SiteSolver {
                 weights,
                 settings: self.settings,
-                compute: Compute {
-                    kernel: self.settings.compute.kernel,
-                    cores,
-                },
+                compute: Compute::new(self.settings.compute.kernel, cores),
+                accelerator: self.settings.compute.device.accelerator().map(|a| &**a),
             }),
+            summed: SummedSites::of(self.settings, &self.sites),
             cores,
             reporter,
             ledger,

@@ -2,6 +2,7 @@
 
 use crate::error::Fatal;
 use crate::host::kernels::Kernel;
+use crate::settings::device::DeviceSettings;
 use crate::settings::memory_budget::MemoryBudget;
 use crate::settings::options::Options;
 use crate::settings::parse::{above_zero, at_least};
@@ -21,6 +22,8 @@ pub(crate) struct ComputeSettings {
     pub(crate) kernel: Kernel,
     /// The features that `auto` had to do without, and why.
     pub(crate) done_without: Option<String>,
+    /// The device that takes part of it.
+    pub(crate) device: DeviceSettings,
     /// The memory that the plan may use.
     pub(crate) memory_budget: MemoryBudget,
     /// Bytes for rows held out and kept aside, of all sites together.
@@ -28,6 +31,14 @@ pub(crate) struct ComputeSettings {
 }
 
 impl ComputeSettings {
+    /// Starts what is to be started before anything is computed.
+    ///
+    /// # Errors
+    /// [`Fatal::Usage`] for a device that was named and cannot be used.
+    pub(crate) fn start(&self) -> Result<(), Fatal> {
+        self.device.start(self.kernel)
+    }
+
     /// Checks the options of this part.
     ///
     /// # Errors
@@ -39,6 +50,7 @@ impl ComputeSettings {
             threads: threads(options)?,
             done_without: (name == AUTO).then(Kernel::done_without).flatten(),
             kernel: Kernel::named(name).map_err(|e| Fatal::Usage(format!("--kernel: {e}")))?,
+            device: DeviceSettings::resolve(options)?,
             memory_budget: MemoryBudget::parse(budget)?,
             window_memory: above_zero("window-memory", options.window_memory.as_deref())?,
         })

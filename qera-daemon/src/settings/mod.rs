@@ -3,6 +3,7 @@
 
 pub(crate) mod compute;
 pub(crate) mod convergence;
+pub(crate) mod device;
 pub(crate) mod dotted;
 pub(crate) mod gguf_path;
 pub(crate) mod imatrix;
@@ -135,7 +136,7 @@ mod tests {
     type Change = fn(&mut Options);
 
     /// The name that the message must contain, and the wrong option.
-    const WRONG: [(&str, Change); 18] = [
+    const WRONG: [(&str, Change); 20] = [
         ("tolerance", |o| o.tolerance = Some(0.0)),
         ("idle-publish", |o| o.idle_publish = Some(-1.0)),
         ("rescan-interval", |o| o.rescan_interval = Some(f64::NAN)),
@@ -156,6 +157,8 @@ mod tests {
         ("dtype", |o| o.dtype = Some("f8".into())),
         ("--dtype q8_0", |o| o.dtype = Some("q8_0".into())),
         ("threads", |o| o.threads = Some(0)),
+        ("--device:", |o| o.device = Some("gpu".into())),
+        ("device-memory", |o| o.device_memory = Some("0".into())),
     ];
 
     #[test]

@@ -362,6 +362,23 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kernel: Option<String>,
 
+    /// Device that sums rows and solves layers: auto, the first CUDA device that passes a
+    /// self-test, for what is large enough to be worth it; cpu, none, and no library is looked for;
+    /// cuda or cuda:N, that device, or the run is refused. What does not fit there, or fails there,
+    /// is computed on the CPU [default: auto]
+    #[arg(long, value_name = "auto|cpu|cuda|cuda:N", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<String>,
+
+    /// Memory of the device that may be used: bytes (8GiB, 800MB, 123456), or a share of what is
+    /// free there when the run begins (80%) [default: 80%]
+    #[arg(long, value_name = "SIZE", global = true)]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_number"
+    )]
+    pub(crate) device_memory: Option<String>,
+
     /// Form of the messages on standard error [default: text]
     #[arg(long, value_parser = PossibleValuesParser::new(LOG_FORMATS), global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -431,6 +448,8 @@ impl Options {
             memory_budget: text("80%"),
             window_memory: text("1GiB"),
             kernel: text("auto"),
+            device: text("auto"),
+            device_memory: text("80%"),
             log_format: text("text"),
             ..Self::default()
         }

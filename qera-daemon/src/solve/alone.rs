@@ -95,10 +95,13 @@ impl SiteProblem<'_> {
             weights: &weights,
             settings: &settings,
             compute,
+            accelerator: None,
         };
         weights.keep_rounded_in_memory();
         solver.freeze(site, self.statistics, 0)?;
-        let SolvedSite { solutions, failed } = solver.solve(site, self.statistics, None)?;
+        let SolvedSite {
+            solutions, failed, ..
+        } = solver.solve(site, self.statistics, None)?;
         if let Some(FailedLayer { reason, .. }) = failed.into_iter().next() {
             return Err(reason.into());
         }

@@ -62,7 +62,7 @@ impl LayerProblem<'_> {
     /// };
     /// let cores = Cores::new(1);
     /// let _core = cores.take();
-    /// let term = problem.solve(Compute { kernel: Kernel::best(), cores: &cores }, None)?;
+    /// let term = problem.solve(Compute::new(Kernel::best(), &cores), None)?;
     /// assert!((term.captured[0] - 16.0).abs() < 1e-9);
     /// assert!((term.a[(1, 0)] * term.b_transposed[(1, 0)] - 2.0).abs() < 1e-9);
     /// # Ok::<(), qera_daemon::SolveError>(())

@@ -8,6 +8,9 @@ use crate::error::Fatal;
 use crate::host::column_major::ColumnMajor;
 use crate::host::compute::Compute;
 use crate::host::core_time::{WorkKind, doing};
+use crate::host::offload::accelerator::Accelerator;
+use crate::host::offload::lent::LentDevice;
+use crate::host::offload::placement::SolvedWidths;
 use crate::host::output_sketch::OutputSketch;
 use crate::host::second_moment::metric::Metric;
 use crate::host::second_moment::prepared::PreparedR;
@@ -39,6 +42,8 @@ pub(crate) struct SiteSolver<'a> {
     pub(crate) settings: &'a Settings,
     /// The kernels that compute.
     pub(crate) compute: Compute<'a>,
+    /// The device that solves may be lent.
+    pub(crate) accelerator: Option<&'a Accelerator>,
 }
 
 impl<'a> SiteSolver<'a> {
@@ -68,19 +73,54 @@ impl<'a> SiteSolver<'a> {
         &self,
         site: &'a Site,
         statistics: &SiteStatistics,
-        mut point: Option<SolvePoint<'_>>,
+        point: Option<SolvePoint<'_>>,
     ) -> Result<SolvedSite, Fatal> {
-        let layers = self.layers_of(site);
-        // Only QERA-exact multiplies by the full R.
-        let method = self.settings.solve.method;
         if let Some(gap) = statistics.sum_gap(&self.settings.solve) {
             return Ok(none_of(site, &gap.to_string()));
         }
+        let device = self.lent(site, statistics);
+        let layers = SiteLayers {
+            compute: self.compute.beside(device.as_ref()),
+            ..self.layers_of(site)
+        };
+        let mut solved = self.solve_layers(layers, statistics, point)?;
+        if let Some(device) = device {
+            solved.demoted = device.failures();
+        }
+        Ok(solved)
+    }
+
+    /// The device, for the layers of a site.
+    fn lent<'s>(&self, site: &Site, statistics: &'s SiteStatistics) -> Option<LentDevice<'s>>
+    where
+        'a: 's,
+    {
+        // Only QERA-exact multiplies by the full R; f is measured under it by every method.
+        let packed = statistics.second_moment.packed();
+        let outputs = site.layers.iter();
+        let outputs = outputs.map(|&layer| self.weights.layers()[layer].out_features);
+        let widths = SolvedWidths {
+            in_features: statistics.in_features,
+            out_features: outputs.max()?,
+            needs_r: packed.is_some(),
+        };
+        LentDevice::of(self.accelerator?, widths, packed.map(|r| r.values()))
+    }
+
+    fn solve_layers(
+        &self,
+        layers: SiteLayers<'_>,
+        statistics: &SiteStatistics,
+        mut point: Option<SolvePoint<'_>>,
+    ) -> Result<SolvedSite, Fatal> {
+        let site = layers.site;
+        // Only QERA-exact multiplies by the full R.
+        let method = self.settings.solve.method;
         let r = statistics
             .second_moment
             .packed()
             .filter(|_| method.needs_r());
-        let r = r.map(|r| PreparedR::new(self.compute, r));
+        let r = r.map(|r| PreparedR::new(layers.compute, r));
         let in_f64 = r.as_ref().is_some_and(|r| r.in_f64);
         let verdict = doing(WorkKind::Choose, || judge(&layers, statistics, r.as_ref()))?;
         let metric = site_metric(method, statistics, r.as_ref(), verdict.shrinkage());
@@ -133,7 +173,7 @@ impl<'a> SiteSolver<'a> {
             verdict,
             ..
         } = given;
-        let (compute, m) = (self.compute, statistics.in_features);
+        let (compute, m) = (layers.compute, statistics.in_features);
         let weight = layers.original(member)?;
         let output_power = power(compute, statistics, ColumnMajor::new(&weight, m)).sum();
         let values = layers.quantization_error(member, weight)?;
@@ -209,7 +249,7 @@ impl<'a> SiteSolver<'a> {
     ) -> Result<Option<OutputSketch>, Fatal> {
         let outputs = given.statistics.outputs.as_ref();
         let outputs = outputs.filter(|_| self.settings.solve.method.needs_r());
-        let sketch = outputs.map(|of| of.complete(member, self.compute, error));
+        let sketch = outputs.map(|of| of.complete(member, given.layers.compute, error));
         let sketch = sketch.transpose();
         sketch.map_err(|reason| given.layers.failed(member, reason))
     }
@@ -238,7 +278,7 @@ impl<'a> SiteSolver<'a> {
         let (layers, metric) = (&given.layers, given.metric);
         let rows = of.sketch.map(OutputSketch::matrix);
         let projector = Projector {
-            compute: self.compute,
+            compute: layers.compute,
             operator: ErrorOperator {
                 error: of.error,
                 metric,
@@ -268,8 +308,8 @@ fn none_of(site: &Site, reason: &str) -> SolvedSite {
         reason: reason.to_owned(),
     });
     SolvedSite {
-        solutions: Vec::new(),
         failed: failed.collect(),
+        ..SolvedSite::default()
     }
 }
 

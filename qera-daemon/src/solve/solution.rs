@@ -92,6 +92,8 @@ pub(crate) struct SolvedSite {
     pub(crate) solutions: Vec<LayerSolution>,
     /// The layers that could not be solved.
     pub(crate) failed: Vec<FailedLayer>,
+    /// What a device failed in, in words: the host did it.
+    pub(crate) demoted: Vec<String>,
 }
 
 /// A layer that cannot be solved from the rows that came.

@@ -31,17 +31,11 @@ fn any_number_of_cores_gives_the_same_bytes() {
                 assert!(same_bytes(&one, &with_compute(kernel, threads, all)));
                 // The caller holds none: one thread more computes.
                 let cores = &Cores::new(threads);
-                assert!(same_bytes(&one, &all(Compute { kernel, cores })));
+                assert!(same_bytes(&one, &all(Compute::new(kernel, cores))));
             }
             let busy = &Cores::new(2);
             let _both = (busy.take(), busy.take());
-            assert!(same_bytes(
-                &one,
-                &all(Compute {
-                    kernel,
-                    cores: busy
-                })
-            ));
+            assert!(same_bytes(&one, &all(Compute::new(kernel, busy))));
         }
     }
 }

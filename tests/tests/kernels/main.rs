@@ -150,10 +150,7 @@ fn entry_error(found: &[f64], shards: &[&Encoded]) -> f64 {
 fn with_compute<T>(kernel: Kernel, threads: usize, work: impl FnOnce(Compute<'_>) -> T) -> T {
     let cores = Cores::new(threads);
     let _core = cores.take();
-    work(Compute {
-        kernel,
-        cores: &cores,
-    })
+    work(Compute::new(kernel, &cores))
 }
 
 fn same_bytes(left: &[f64], right: &[f64]) -> bool {

@@ -105,10 +105,7 @@ impl KnownSite {
     pub(crate) fn found(&self, kernel: Kernel, shrinkage: &str) -> FoundChoice {
         let cores = Cores::new(2);
         let _core = cores.take();
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         let statistics = self.statistics(compute);
         let options = format!(
             "method = \"exact\"\nquantizer = \"mxint3\"\nrank = {}\nshrinkage = \"{shrinkage}\"\ndtype = \"f32\"\n",

@@ -55,10 +55,7 @@ impl Site {
             batches: vec![SEQUENCE; count / SEQUENCE],
             sequences: true,
         };
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         {
             let _core = cores.take();
             let mut scratch = Scratch::default();
@@ -80,10 +77,7 @@ impl Site {
 
     fn written(&self, bits: u32, rank: usize, dtype: &str) -> Written {
         let _core = self.cores.take();
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &self.cores,
-        };
+        let compute = Compute::new(Kernel::best(), &self.cores);
         let options = format!(
             "quantizer = \"mxint{bits}\"\nrank = {rank}\nshrinkage = \"0\"\n\
              dtype = \"{dtype}\"\nformat = \"gguf\"\n"

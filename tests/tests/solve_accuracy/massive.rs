@@ -127,10 +127,7 @@ impl SinkSite {
     fn solved(&self, kernel: Kernel, threads: usize, more: &str) -> SolvedLayer {
         let cores = Cores::new(threads);
         let _core = cores.take();
-        let compute = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let compute = Compute::new(kernel, &cores);
         let options = format!("method = \"exact\"\nquantizer = \"mxint3\"\nrank = {RANK}\n{more}");
         let problem = SiteProblem {
             checkpoint: self.folder.path(),

@@ -108,10 +108,7 @@ impl LayerOptimum {
         };
         let cores = Cores::new(threads);
         let _core = cores.take();
-        let host = Compute {
-            kernel,
-            cores: &cores,
-        };
+        let host = Compute::new(kernel, &cores);
         problem.solve(host, warm).unwrap()
     }
 

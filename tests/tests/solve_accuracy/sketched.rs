@@ -40,10 +40,7 @@ fn a_sketch_on_the_host_is_near_the_optimum() {
     };
     let cores = Cores::new(1);
     let _core = cores.take();
-    let compute = Compute {
-        kernel: Kernel::best(),
-        cores: &cores,
-    };
+    let compute = Compute::new(Kernel::best(), &cores);
     for name in tier::cases(&LAYERS[..1], &LAYERS[..]) {
         let layer = ReferenceLayer::load(&folder, name);
         let (m, n, values) = (layer.in_features, layer.out_features, layer.error(3, 32));

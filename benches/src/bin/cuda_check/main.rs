@@ -41,10 +41,7 @@ fn run() -> Result<serde_json::Value, CheckFailure> {
     let offload = Arc::new(Offload::open(&OffloadOptions::default())?);
     let cores = Cores::new(std::thread::available_parallelism()?.get());
     let _core = cores.take();
-    let compute = Compute {
-        kernel: Kernel::named("auto")?,
-        cores: &cores,
-    };
+    let compute = Compute::new(Kernel::named("auto")?, &cores);
     Ok(serde_json::json!({
         "device": offload.device().to_string(),
         "libraries": offload.libraries(),

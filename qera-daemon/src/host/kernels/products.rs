@@ -126,7 +126,7 @@ impl Sum for f64 {
 /// X^T B as b x n, for `x` = X^T (b x depth) and the n columns of B.
 #[must_use]
 pub(crate) fn products<T: Sum>(
-    Compute { kernel, cores }: Compute<'_>,
+    Compute { kernel, cores, .. }: Compute<'_>,
     x: MatRef<'_, f64>,
     columns: ColumnMajor<'_>,
 ) -> Mat<f64> {

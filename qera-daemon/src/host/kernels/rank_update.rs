@@ -168,7 +168,7 @@ fn in_blocks(
 
 /// Blocks of f32 numbers.
 fn in_numbers(
-    Compute { kernel, cores }: Compute<'_>,
+    Compute { kernel, cores, .. }: Compute<'_>,
     rows: StoredRows<'_>,
     shape: PanelShape,
     scratch: &mut PageVec<f32>,
@@ -204,7 +204,7 @@ fn in_numbers(
 /// Blocks of pairs of bf16 numbers, for vectors.
 #[cfg(target_arch = "x86_64")]
 fn in_pairs(
-    Compute { kernel, cores }: Compute<'_>,
+    Compute { kernel, cores, .. }: Compute<'_>,
     rows: StoredRows<'_>,
     shape: PanelShape,
     scratch: &mut PageVec<u32>,
@@ -227,7 +227,7 @@ fn in_pairs(
 
 /// Blocks of pairs of bf16 numbers, or of parts of numbers, for AMX.
 fn in_tiles(
-    Compute { kernel, cores }: Compute<'_>,
+    Compute { kernel, cores, .. }: Compute<'_>,
     rows: StoredRows<'_>,
     product: TileProduct,
     scratch: &mut PageVec<u32>,

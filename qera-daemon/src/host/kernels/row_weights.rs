@@ -99,6 +99,12 @@ impl<'a> LentWeights<'a> {
         narrow((f64::from(self.values[row]) / self.unit).sqrt())
     }
 
+    /// w / unit of each row.
+    pub(crate) fn in_units(&self) -> Vec<f32> {
+        let weights = self.values.iter();
+        weights.map(|w| narrow(f64::from(*w) / self.unit)).collect()
+    }
+
     /// The sum of the weights.
     pub(crate) fn sum(&self) -> f64 {
         self.values.iter().map(|w| f64::from(*w)).sum()

@@ -161,10 +161,7 @@ mod tests {
         {
             let expected = expected(&r, &a, &weight, grid);
             let cores = Cores::new(2);
-            let compute = Compute {
-                kernel,
-                cores: &cores,
-            };
+            let compute = Compute::new(kernel, &cores);
             let metric = SiteMetric::new(PackedR::new(&r, M), SHRINKAGE);
             let ra = PackedR::new(&r, M).times(compute, a.as_ref());
             let absorbed = metric
@@ -210,10 +207,7 @@ mod tests {
             levels: vec![NONE; N * M.div_ceil(32)],
         };
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         feedback(
             compute,
             &factor,
@@ -278,10 +272,7 @@ mod tests {
         let r = autocorrelation(&mut sequence);
         let packed = PackedR::new(&r, M);
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         let one = Mat::from_fn(M, 1, |_, _| sequence.next_symmetric());
         let thrice = Mat::from_fn(M, 3, |i, j| one[(i, 0)] * [1.0, -1e4, 0.0][j]);
         let metric = SiteMetric::new(packed, SHRINKAGE);

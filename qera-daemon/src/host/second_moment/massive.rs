@@ -161,18 +161,34 @@ impl MassiveRows {
         }
     }
 
+    /// Whose rows they are.
+    pub(crate) fn channels(&self) -> &[usize] {
+        &self.channels
+    }
+
     /// Replaces what f32 products made of these rows by their exact means.
     pub(crate) fn fold(mut self, rows: StoredRows<'_>, share: BlockShare, packed: &mut [f64]) {
+        self.take(rows, share);
+        self.put(packed);
+    }
+
+    /// Folds a shard into them.
+    pub(crate) fn take(&mut self, rows: StoredRows<'_>, share: BlockShare) {
         let m = rows.in_features;
         let sums = self.sums(rows);
-        for ((&i, means), sums) in self
-            .channels
-            .iter()
-            .zip(self.means.chunks_exact_mut(m))
-            .zip(sums.col_iter())
-        {
-            for (j, (mean, sum)) in means.iter_mut().zip(sums.iter()).enumerate() {
+        for (means, sums) in self.means.chunks_exact_mut(m).zip(sums.col_iter()) {
+            for (mean, sum) in means.iter_mut().zip(sums.iter()) {
                 share.fold(core::slice::from_mut(mean), &[*sum]);
+            }
+        }
+    }
+
+    /// Puts them in the place of what f32 products made of them.
+    pub(crate) fn put(&self, packed: &mut [f64]) {
+        let count = self.channels.len().max(1);
+        let m = self.means.len() / count;
+        for (&i, means) in self.channels.iter().zip(self.means.chunks_exact(m.max(1))) {
+            for (j, mean) in means.iter().enumerate() {
                 packed[at(m, i, j)] = *mean;
             }
         }

@@ -183,11 +183,8 @@ impl SecondMoment {
         // Nobody else has R now, or the copy is what is wanted.
         let r = &mut **Arc::make_mut(r);
         Autocorrelation::go_on(r, rows.in_features, seen.weight)?;
-        let shard = shares(rows, seen.weight)(rows.rows());
         let massive = massive_channels(channels, &seen.with(&rows.extent()));
-        let massive = MassiveRows::before(massive, r, rows.in_features);
-        fold_products(compute, rows, r, scratch, shares(rows, seen.weight));
-        massive.fold(rows, shard, r);
+        fold_rows(compute, rows, seen, &massive, r, scratch);
         Ok(())
     }
 
@@ -279,9 +276,24 @@ impl SecondMoment {
     }
 }
 
+/// Folds rows that come after `seen` into R, these channels being massive.
+pub(crate) fn fold_rows(
+    compute: Compute<'_>,
+    rows: StoredRows<'_>,
+    seen: &Extent,
+    massive: &[usize],
+    r: &mut [f64],
+    scratch: &mut Scratch,
+) {
+    let shard = shares(rows, seen.weight)(rows.rows());
+    let massive = MassiveRows::before(massive.to_vec(), r, rows.in_features);
+    fold_products(compute, rows, r, scratch, shares(rows, seen.weight));
+    massive.fold(rows, shard, r);
+}
+
 /// How X^T W X of pieces of these rows, one after the other, changes a mean over `before`: asked
 /// with the number of rows of each. Sums come in units of the weights.
-fn shares(rows: StoredRows<'_>, before: f64) -> impl FnMut(usize) -> BlockShare {
+pub(crate) fn shares(rows: StoredRows<'_>, before: f64) -> impl FnMut(usize) -> BlockShare {
     let (unit, mut first, mut seen) = (rows.unit(), 0, before);
     move |count| {
         let weight = rows.slice(first..first + count).extent().weight;

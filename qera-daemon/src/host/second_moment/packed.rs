@@ -67,6 +67,11 @@ impl<'a> PackedR<'a> {
         self.m
     }
 
+    /// Its numbers, upper triangle by rows.
+    pub(crate) const fn values(&self) -> &'a [f64] {
+        self.values
+    }
+
     /// The diagonal as it was gathered, with the rounding of its f32 products.
     pub(crate) fn diagonal(&self) -> Vec<f64> {
         (0..self.m)
@@ -130,6 +135,10 @@ impl<'a> PackedR<'a> {
 
     /// R X in f64, X being m x b: 2 m^2 b flops, each element of R read once.
     pub(crate) fn times(&self, compute: Compute<'_>, x: MatRef<'_, f64>) -> Mat<f64> {
+        let there = compute.device.and_then(|d| d.r_times(self.values, x));
+        if let Some(there) = there {
+            return there;
+        }
         let (m, b) = (self.m, x.ncols());
         let count = if m < SHARED_FROM { 1 } else { SUMS };
         let mut sums: Vec<Mat<f64>> = (0..count).map(|_| Mat::zeros(m, b)).collect();
@@ -229,7 +238,11 @@ impl<'a> PackedR<'a> {
     fn ordinary_trace(&self, compute: Compute<'_>, p: ColumnMajor<'_>) -> f64 {
         let m = self.m;
         if !is_traced_in_f64(m, p.columns()) {
-            return trace_products(compute, p, self.values, &mut Scratch::default());
+            let there = compute
+                .device
+                .and_then(|device| device.r_trace(self.values, p.values));
+            let here = || trace_products(compute, p, self.values, &mut Scratch::default());
+            return there.unwrap_or_else(here);
         }
         let p = p.values;
         let mut gram = vec![0.0_f64; BAND * m];
@@ -273,10 +286,7 @@ mod tests {
     #[test]
     fn products_and_traces_match_the_definition() {
         let cores = Cores::new(2);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         for (m, n) in [(150, 7), (1030, 3)] {
             let r = |i: usize, j: usize| {
                 1.0 / (1.0 + i as f64 + j as f64) + f64::from(u8::from(i == j))

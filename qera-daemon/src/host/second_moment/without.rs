@@ -265,10 +265,7 @@ mod tests {
     /// R without the first sequence.
     fn rest(scale: f32, channels: core::ops::Range<usize>, weight: f32) -> Option<Vec<f64>> {
         let cores = Cores::new(1);
-        let compute = Compute {
-            kernel: Kernel::best(),
-            cores: &cores,
-        };
+        let compute = Compute::new(Kernel::best(), &cores);
         let mut weights = vec![1.0; SEQUENCES * LENGTH];
         weights[..LENGTH].fill(weight);
         let statistics = folded(compute, &numbers(scale, channels), &weights);

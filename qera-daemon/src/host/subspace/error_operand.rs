@@ -31,7 +31,7 @@ impl<'a> ErrorOperand<'a> {
         let rows = scaled_transpose(compute, error, scale);
         Self {
             matrix: error,
-            by_columns: compute.operand(error),
+            by_columns: compute.lasting_operand(error),
             by_rows: compute.own_operand(rows, error.columns()),
             scale,
             in_f64,

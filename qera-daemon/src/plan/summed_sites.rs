@@ -1,0 +1,56 @@
+//! Whose rows a device sums, and how many rows are kept for it.
+
+use crate::settings::Settings;
+use crate::weights::sites::Sites;
+
+/// Bytes of rows that are kept until R comes down that holds them, at most: R comes down more
+/// seldom the more there are.
+const KEPT_BYTES: u64 = 1 << 30;
+/// And at most such a share of the memory budget.
+const KEPT_SHARE: u64 = 8;
+
+/// The sites whose rows a device sums: those that the run begins with. One that comes later, where
+/// there is no checkpoint, is summed on the host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SummedSites {
+    by_site: Vec<bool>,
+    kept_bytes: u64,
+}
+
+impl SummedSites {
+    /// By the widths of the sites and the memory of the device, where there is one.
+    pub(crate) fn of(settings: &Settings, sites: &Sites) -> Self {
+        let Some(accelerator) = settings.compute.device.accelerator() else {
+            return Self::default();
+        };
+        let widths = sites.sites.iter();
+        let widths: Vec<usize> = widths
+            .map(|site| match site.second_moment.is_whole() {
+                true => site.in_features,
+                false => 0,
+            })
+            .collect();
+        let by_site = accelerator.shares.summed(accelerator.least, &widths);
+        let workers = settings.compute.threads.min(widths.len().max(1)) as u64;
+        let kept = KEPT_BYTES.min(settings.compute.memory_budget.bytes / KEPT_SHARE);
+        Self {
+            by_site,
+            kept_bytes: kept / workers,
+        }
+    }
+
+    /// Whether a device sums the rows of this site.
+    pub(crate) fn has(&self, site: usize) -> bool {
+        self.by_site.get(site).copied().unwrap_or_default()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.by_site.iter().filter(|on_device| **on_device).count()
+    }
+
+    /// Bytes of rows that one worker keeps, but for those of one input of a shard more.
+    pub(crate) const fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
+    }
+}
