@@ -4,6 +4,7 @@
 #      that of a Raspberry Pi 5) and on one with all that the emulator knows.
 #   2. How many instructions the innermost loops take for 32 multiply-adds: at most 11 in f32.
 #   3. The tests of qera-core.
+#   4. With QERA_TEST_TIER=long the whole daemon (ci/aarch64/daemon.sh).
 # Ends with the line "aarch64: kernels=... passed".
 #
 # Needs Debian 12 on x86-64 as root: rustc-web (the compiler, of bookworm-security), gcc and glibc
@@ -33,6 +34,7 @@ chmod +x "$cross/rustc"
 emulator() { # CPU
     echo "qemu-aarch64-static -L /usr/aarch64-linux-gnu -cpu $1"
 }
+own_target=${CARGO_TARGET_DIR:-$PWD/target}
 export CARGO_TARGET_DIR=$cross/target CARGO_PROFILE_RELEASE_DEBUG=false
 cargo_arm() {
     RUSTC=$cross/rustc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
@@ -50,5 +52,11 @@ python3 ci/aarch64/innermost.py "$cross/loops"
 
 echo "-- the core"
 cargo_arm test -p qera-core --lib
+
+if [ "${QERA_TEST_TIER:-}" = long ]; then
+    cargo_arm build -p qera-daemon
+    CARGO_TARGET_DIR=$own_target ci/aarch64/daemon.sh "$cross/target/$target/release/qera-daemon" "$cross/fixture" \
+        "$(emulator cortex-a76)"
+fi
 
 echo "aarch64: kernels=neon cpus=cortex-a76,max passed"
