@@ -221,7 +221,7 @@ mod tests {
             ("transformer", "not PATTERN=REPLACEMENT"),
             ("a..b=c", "part"),
             ("a.x*=b", "whole dotted parts"),
-            ("a.*=b", "'*' on both sides"),
+            ("a.*=b", "has more '*' on one side"),
         ] {
             let error = MapRule::parse(text).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains(text), "{error}");

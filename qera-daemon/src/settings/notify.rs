@@ -452,7 +452,7 @@ mod tests {
         }
         let twice = ["vllm=http://a", "vllm=http://a/,poll=1"];
         let said = resolved(&twice).unwrap_err().to_string();
-        assert!(said.contains("has this name already"), "{said}");
+        assert!(said.contains("is given twice with this name"), "{said}");
         assert!(resolved(&["vllm=http://a", "vllm=http://a,name=b"]).is_ok());
         let alone = NotifySettings::resolve(&Options {
             notify_token_file: Some("token".into()),
@@ -498,7 +498,7 @@ mod tests {
         for other in ["qera-canary", "qera-canary,names=generation"] {
             let said = both("qera", other).unwrap_err();
             assert!(
-                said.contains("'qera' and 'qera-canary' come into"),
+                said.contains("'qera' and 'qera-canary' would use the same"),
                 "{said}"
             );
         }
