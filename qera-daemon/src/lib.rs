@@ -54,4 +54,5 @@ pub use judge::held_out::{Choice, ChoiceOrigin, SHRINKAGES};
 pub use judge::scores::HeldOut;
 pub use solve::alone::{SiteProblem, SolvedLayer};
 pub use solve::direct::{LayerProblem, LowRankTerm, SketchedProblem};
+pub use solve::on_device::DeviceSolveError;
 pub use source::rows::Batch;

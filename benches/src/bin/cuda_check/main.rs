@@ -8,6 +8,7 @@
 mod accumulate;
 mod inputs;
 mod multiply;
+mod solve;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,5 +50,6 @@ fn run() -> Result<serde_json::Value, CheckFailure> {
         "host_threads": std::thread::available_parallelism()?.get(),
         "accumulate": accumulate::all(&offload, compute, &sizes)?,
         "multiply": multiply::all(&offload, compute, &sizes)?,
+        "solve": solve::all(&offload, compute, &sizes)?,
     }))
 }
