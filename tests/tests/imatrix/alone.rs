@@ -189,7 +189,7 @@ fn what_is_said_of_it_is_the_diagonal_error_and_never_f() {
     ] {
         assert!(readme.contains(words), "'{words}' is not in:\n{readme}");
     }
-    for untrue in ["tr(R W W^T)", "No layer has an error"] {
+    for untrue in ["relative to the squared output", "No layer has an error"] {
         assert!(!readme.contains(untrue), "{readme}");
     }
     expect(
