@@ -56,8 +56,10 @@ fn accumulate_autocorrelation() -> Option<bool> {
         && close(full[1 + 3 * M], full[3 + M], 0.0);
     Autocorrelation::go_on(&mut ours, M, 5.0).ok()?;
     let mut means = [1.0, 0.0];
-    BlockShare::fold(&BlockShare::new(2.0, 2.0), &mut means, &[10.0, -10.0]);
+    let share = BlockShare::new(2.0, 2.0);
+    BlockShare::fold(&share, &mut means, &[10.0, -10.0]);
     let right = right && means == [3.0, -2.5];
+    let right = right && BlockShare::kept(&share) == 0.5 && BlockShare::per_sum(&share) == 0.25;
     let resumed = Autocorrelation::resume(&mut ours, M, 5.0).ok()?;
     Some(right && all_close(Autocorrelation::packed(&resumed), &R, 1e-14))
 }

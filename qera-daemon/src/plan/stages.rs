@@ -14,7 +14,7 @@ use crate::weights::sites::Site;
 
 /// What a process of this program takes beyond the planned stages, as measured: the libraries'
 /// data, messages, pieces of files, gaps that the allocator leaves.
-const PROCESS_BYTES: u64 = 5 << 19;
+const PROCESS_BYTES: u64 = 3 << 20;
 /// The same for each thread that can have a site: a stack, and what faer's matrix products pack
 /// once and keep.
 const THREAD_BYTES: u64 = 2 << 20;
