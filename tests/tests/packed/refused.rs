@@ -43,7 +43,7 @@ fn what_is_not_read_is_refused_by_name() {
     expect(
         &run_with(&daemon, &turned),
         1,
-        &["transform_config", "turned"],
+        &["transform_config", "rotated"],
     );
 }
 
